@@ -1,0 +1,78 @@
+"""The tensors that everything here speaks of, and the one distribution that it needs.
+
+Shapes are written once, in these names; a function that takes ``Images`` takes exactly that.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Generator, Tensor, randn
+
+Images = Annotated[Tensor, "(N, C, H, W), float32 in [0, 1]"]
+Points = Annotated[Tensor, "(N, D), float32: data without pixels, such as the swiss roll"]
+Labels = Annotated[Tensor, "(N, L), float32 in schema order: 0/1, class index or value; NaN = missing"]
+Codes = Annotated[Tensor, "(N, D), float32: points of the latent space"]
+Ids = Annotated[NDArray[np.int64], "(N,): which images of a data set"]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+Plain = Any
+"""JSON-like data: None, bool, int, float, str, list and dict of these. Never an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    r"""A diagonal Gaussian, one for each row; a scale of 0 is a point mass.
+
+    (torch's ``Normal`` raises on a scale of 0 and draws from no generator of its own.)
+
+    Args:
+        loc: means, shape :math:`(N, D)`.
+        scale: standard deviations, not negative, same shape.
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def at(self, noise: Tensor) -> Codes:
+        """The point that lies ``noise`` standard deviations from the mean, per column."""
+        return self.loc + self.scale * noise
+
+    def sample(self, generator: Generator | None = None) -> Codes:
+        """One draw for each row, differentiable in ``loc`` and ``scale``."""
+        noise = randn(
+            self.loc.shape,
+            generator=generator,
+            dtype=self.loc.dtype,
+            device=generator.device if generator else None,
+        )
+        return self.at(noise.to(self.loc.device))
+
+    def log_prob(self, codes: Codes) -> Tensor:
+        r"""Log density of each column, shape :math:`(N, D)`.
+
+        A point mass has density ``inf`` at its point and ``-inf`` elsewhere (the log density of a point mass
+        is not a number one can average: ask whether ``scale`` is 0 first).
+        """
+        spread = self.scale.clamp_min(1e-30)
+        standard = (codes - self.loc) / spread
+        density = -0.5 * standard.square() - spread.log() - 0.5 * math.log(2 * math.pi)
+        point = self.scale == 0
+        if not bool(point.any()):
+            return density
+        at_point = (codes == self.loc) & point
+        return density.masked_fill(point, -math.inf).masked_fill(at_point, math.inf)
+
+    def columns(self, index: tuple[int, ...] | list[int]) -> Gaussian:
+        """The marginal over some of the columns."""
+        chosen = list(index)
+        return Gaussian(self.loc[:, chosen], self.scale[:, chosen])
+
+    def rows(self, index: Any) -> Gaussian:
+        """The distributions of some of the rows."""
+        return Gaussian(self.loc[index], self.scale[index])
