@@ -290,7 +290,7 @@ class ModelContext:
     Args:
         labels: the labels that it learns from.
         input_shape: (C, H, W) of images or (D,) of points.
-        label_prior: for each label p(y) over its classes, from the observed training labels; empty for a continuous one.
+        label_prior: for each label p(y) over its classes, from the observed labels; empty for a continuous one.
     """
 
     labels: LabelSchema
