@@ -1,0 +1,212 @@
+"""The interventions that metrics ask for: each says which codes to decode for a chunk of images.
+
+They are values (frozen, hashable): two metrics that ask for equal ones share one decoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ccvae_eval.errors import UndefinedError
+from ccvae_eval.latents import Path, class_path, gaussian_path, replaced, transported
+from ccvae_eval.subject import Chunk, Subject
+from ccvae_eval.types import Codes
+
+CodeSource = Literal["codes", "prior"]
+LEAST_PER_CLASS = 20
+LEAST_SEPARATION = 0.1
+
+
+class Intervention(Protocol):
+    """One code for each image of a chunk."""
+
+    @property
+    def characteristic(self) -> str: ...
+
+    def codes(self, subject: Subject, chunk: Chunk) -> Codes:
+        """The codes to decode, shape (n, D); rows it does not apply to hold the image's own code."""
+        ...
+
+
+def path_between(subject: Subject, characteristic: str, start: int, end: int, source: CodeSource = "codes") -> Path:
+    """The path from one class to another in the columns of a characteristic (METRICS 2); found once for a subject.
+
+    Raises:
+        UndefinedError: a class has fewer than 20 images, or the class means lie less than .1 pooled deviations apart.
+    """
+    key = ("path", characteristic, start, end, source)
+    return subject.once(key, lambda: _path_between(subject, characteristic, start, end, source))
+
+
+def _path_between(subject: Subject, characteristic: str, start: int, end: int, source: CodeSource) -> Path:
+    columns = list(subject.layout[characteristic])
+    label = subject.schema[characteristic]
+    if source == "prior":
+        prior = subject.prior_of(characteristic)
+        path = gaussian_path((prior.loc[start], prior.loc[end]), (prior.scale[start], prior.scale[end]))
+    else:
+        classes = subject.classes(characteristic)
+        ends = [subject.codes[classes == k][:, columns] for k in (start, end)]
+        for k, codes in zip((start, end), ends, strict=True):
+            if len(codes) < LEAST_PER_CLASS:
+                raise UndefinedError(
+                    f"only {len(codes)} images of class {label.class_name(k)}, {LEAST_PER_CLASS} are needed",
+                    where=characteristic,
+                )
+        path = class_path(ends[0], ends[1])
+    if path.separated < LEAST_SEPARATION:
+        raise UndefinedError("classes not separated", where=characteristic)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Traverse:
+    """A point on the path of METRICS 2, all other columns as they are.
+
+    Binary: from absent to present. Categorical: from the image's class to the one drawn for it.
+
+    Args:
+        characteristic: whose columns.
+        position: from 0 (start) to 1 (end).
+        source: where the path's ends come from.
+        column: only the i-th column of the block, the others staying at the image's own; None = the whole block.
+    """
+
+    characteristic: str
+    position: float
+    source: CodeSource = "codes"
+    column: int | None = None
+
+    def codes(self, subject: Subject, chunk: Chunk) -> Codes:
+        columns = subject.layout[self.characteristic]
+        points = self._points(subject, chunk)
+        if self.column is None:
+            return replaced(chunk.codes, columns, points)
+        return replaced(chunk.codes, columns[self.column : self.column + 1], points[:, self.column : self.column + 1])
+
+    def _points(self, subject: Subject, chunk: Chunk) -> Tensor:
+        label = subject.schema[self.characteristic]
+        if label.kind == "continuous":
+            raise UndefinedError("a continuous label has no classes to go between", where=label.name)
+        own = chunk.codes[:, list(subject.layout[self.characteristic])].double()
+        if label.kind == "binary":
+            path = path_between(subject, self.characteristic, 0, 1, self.source)
+            return path.at(self.position).expand(len(chunk), -1)
+        now, then = subject.now(label.name)[chunk.rows], subject.targets(label.name)[chunk.rows]
+        points = own.clone()
+        for start, end in {(int(a), int(b)) for a, b in zip(now, then, strict=True) if a >= 0}:
+            rows = (now == start) & (then == end)
+            points[rows] = path_between(subject, self.characteristic, start, end, self.source).at(self.position)
+        return points
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """do(c = v) with v unlike now (METRICS 0), all other columns as they are.
+
+    Args:
+        characteristic: c.
+        mode: "transport" keeps the rank within the class, "mean" takes the class mean, "sample" a draw.
+        source: classes as fitted to the codes of other images, or as p(z_c|y) has them.
+    """
+
+    characteristic: str
+    mode: Literal["transport", "mean", "sample"] = "transport"
+    source: CodeSource = "codes"
+
+    def codes(self, subject: Subject, chunk: Chunk) -> Codes:
+        return self.applied(subject, chunk)[0]
+
+    def applied(self, subject: Subject, chunk: Chunk) -> tuple[Codes, Tensor]:
+        """The codes, and which images' ranks were clipped, shape (n,)."""
+        name = self.characteristic
+        if subject.schema[name].kind == "continuous":
+            raise UndefinedError("a continuous label has no other class", where=name)
+        columns = subject.layout[name]
+        now, then = subject.now(name)[chunk.rows], subject.targets(name)[chunk.rows]
+        known = now >= 0
+        own = chunk.codes[:, list(columns)]
+        here, there = now.clamp_min(0), then.clamp_min(0)
+        if self.source == "prior" or self.mode == "sample":
+            prior = subject.prior_of(name)
+            before = (prior.loc[here].double(), prior.scale[here].double())
+            after = (prior.loc[there].double(), prior.scale[there].double())
+        else:
+            fitted = subject.class_codes(name)
+            if bool((fitted.count < LEAST_PER_CLASS).any()):
+                raise UndefinedError(f"a class has fewer than {LEAST_PER_CLASS} images", where=name)
+            labelled = subject.classes(name)[chunk.rows] >= 0
+            loc, scale = fitted.without(own, here)
+            loc = torch.where(labelled[:, None], loc, fitted.loc[here])
+            scale = torch.where(labelled[:, None], scale, fitted.scale[here])
+            before, after = (loc, scale), (fitted.loc[there], fitted.scale[there])
+        clipped = torch.zeros(len(chunk), dtype=torch.bool)
+        if self.mode == "transport":
+            moved, clipped = transported(own, before, after)
+        elif self.mode == "mean":
+            moved = after[0].to(own.dtype)
+        else:
+            noise = subject.noise(f"do/{name}", chunk.ids, len(columns))
+            moved = (after[0] + after[1] * noise).to(own.dtype)
+        values = torch.where(known[:, None], moved, own)
+        return replaced(chunk.codes, columns, values), clipped & known
+
+
+@dataclass(frozen=True, slots=True)
+class Redraw:
+    """The columns of c drawn anew from q(z_c|x): what the posterior's own noise does to the image.
+
+    Args:
+        characteristic: c.
+        draw: which draw; draws of different numbers are independent.
+        every: all columns of z instead.
+    """
+
+    characteristic: str
+    draw: int = 0
+    every: bool = False
+
+    def codes(self, subject: Subject, chunk: Chunk) -> Codes:
+        columns = range(subject.layout.dim) if self.every else subject.layout[self.characteristic]
+        who = "" if self.every else self.characteristic
+        noise = subject.noise(f"redraw/{who}/{self.draw}", chunk.ids, len(columns))
+        return replaced(chunk.codes, tuple(columns), chunk.posterior.columns(list(columns)).at(noise))
+
+
+@dataclass(frozen=True, slots=True)
+class PriorDraw:
+    """The columns of c drawn from p(z_c | y_c = v), all other columns as they are (METRICS 4).
+
+    Args:
+        characteristic: c.
+        draw: which draw.
+        value: "present" (binary: v = 1; categorical: the class drawn for the image), or "now".
+    """
+
+    characteristic: str
+    draw: int
+    value: Literal["present", "now"] = "present"
+
+    def classes(self, subject: Subject, chunk: Chunk) -> Tensor:
+        """The class v of each image, shape (n,); -1 where it is unknown."""
+        name = self.characteristic
+        if self.value == "now":
+            return subject.now(name)[chunk.rows]
+        if subject.schema[name].kind == "binary":
+            return torch.ones(len(chunk), dtype=torch.long)
+        return subject.targets(name)[chunk.rows]
+
+    def codes(self, subject: Subject, chunk: Chunk) -> Codes:
+        name = self.characteristic
+        if subject.schema[name].kind == "continuous":
+            raise UndefinedError("a continuous label has no class to draw from", where=name)
+        columns = subject.layout[name]
+        prior, classes = subject.prior_of(name), self.classes(subject, chunk)
+        noise = subject.noise(f"prior/{name}/{self.draw}", chunk.ids, len(columns))
+        values = prior.rows(classes.clamp_min(0)).at(noise)
+        own = chunk.codes[:, list(columns)]
+        return replaced(chunk.codes, columns, torch.where((classes >= 0)[:, None], values, own))
