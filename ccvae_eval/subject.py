@@ -29,6 +29,8 @@ from ccvae_eval.types import Bools, Codes, Gaussian, Ids, Images, Labels
 CHUNK = 32
 """Rows of one network call. Measured: batches of 32 to 512 are equal in every bit, 1 and 7 are not."""
 
+CPU = torch.device("cpu")
+
 ASSIGNMENT_SALT = "assignment-half"
 
 T = TypeVar("T")
@@ -43,7 +45,7 @@ def padded(rows: Tensor, size: int = CHUNK) -> Tensor:
 
 def in_chunks(call: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """Applies a network to any number of rows, 32 at a time."""
-    parts = [call(padded(part))[: len(part)] for part in rows.split(CHUNK)]
+    parts = [call(padded(part))[: len(part)] for part in torch.split(rows, CHUNK)]
     return torch.cat(parts) if parts else call(rows)
 
 
@@ -119,7 +121,7 @@ class Subject:
     labels: Labels
     posterior: Gaussian
     seed: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     judge: Judge | None = None
     assigned: bool = False
     unassigned: tuple[str, ...] = ()
