@@ -116,6 +116,7 @@ class Measurement:
         headline: the name of the value to show if only one is shown.
         status, reason: whether it went well, and why not.
         evidence: per-image contributions, name -> array with one row for each image of the sample.
+        pictures: what its figures are drawn from; kept in memory only, never written to run.json.
         notes: sentences for the reader (share of clipped ranks, excluded labels, ...).
         seconds: wall time, summed over its part of the pass.
     """
@@ -128,6 +129,7 @@ class Measurement:
     status: Status = "ok"
     reason: Reason | None = None
     evidence: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    pictures: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 

@@ -109,6 +109,7 @@ class Metric(Protocol):
     name: ClassVar[str]
     version: ClassVar[int]
     headline: ClassVar[str]
+    default_sample: ClassVar[int]
     values: ClassVar[Mapping[str, ValueSpec]]
     laws: ClassVar[frozenset[str]]
 
