@@ -166,6 +166,14 @@ class Subject:
                 part = images[offset : offset + CHUNK].to(self.device)
                 yield Chunk(rows, self.ids[rows], part, self.posterior.rows(rows), self.codes[rows])
 
+    def thinned(self, size: int) -> Subject:
+        """The subject on ``size`` of its images, evenly spaced; nothing is encoded again."""
+        if size >= len(self):
+            return self
+        rows = np.arange(size) * len(self) // size
+        kept = torch.from_numpy(rows)
+        return replace(self, ids=self.ids[rows], labels=self.labels[kept], posterior=self.posterior.rows(kept))
+
     def decode(self, codes: Codes) -> Images:
         """The mean image of each code, in canonical chunks, on the subject's device."""
         with undisturbed(self.model):

@@ -56,7 +56,7 @@ class Decoded:
         characteristic: the characteristic that was intervened on.
         reconstruction: the decoding of the chunk's own codes.
         images: what each intervention on this characteristic gives.
-        judgements: shared between characteristics: what the judge said of the reconstruction.
+        judgements: what the judge has said of this chunk so far, shared between characteristics.
     """
 
     subject: Subject
