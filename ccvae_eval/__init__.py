@@ -1,0 +1,38 @@
+"""Disentanglement evaluation for VAEs that learn from labels.
+
+>>> import ccvae_eval
+>>> sorted(ccvae_eval.__all__)
+['Run', 'evaluate', 'load', 'read', 'wrap']
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ccvae_eval.evaluation import evaluate, load
+    from ccvae_eval.run import Run, read
+    from ccvae_eval.wrap import wrap
+
+__version__ = "0.1.0"
+__all__ = ["Run", "evaluate", "load", "read", "wrap"]
+
+_HOMES = {
+    "evaluate": "ccvae_eval.evaluation",
+    "load": "ccvae_eval.evaluation",
+    "Run": "ccvae_eval.run",
+    "read": "ccvae_eval.run",
+    "wrap": "ccvae_eval.wrap",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes a second to import: `import ccvae_eval` and `ccvae-eval --help` do without
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,161 @@
+"""The root command: finds verbs without importing them, and turns deliberate errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from ccvae_eval import __version__
+from ccvae_eval.cli.verbs import VERBS
+from ccvae_eval.errors import CcvaeEvalError, suggestion
+
+INTERNAL_ERROR, INTERRUPTED, TERMINATED = 5, 130, 143
+MEMORY_HINT = "Try a smaller --batch-size or --sample."
+CV2_HINT = "OpenCV needs two system libraries. On Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
+
+
+class LazyGroup(TyperGroup):
+    """Shows every verb from a table; imports the module of the one that is used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        del ctx
+        verb = VERBS.get(cmd_name)
+        return verb and TyperCommand(cmd_name, help=verb.summary, rich_help_panel=verb.panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name = args[0]
+        if name not in VERBS:
+            raise typer.BadParameter(f"no command {name!r}. {suggestion(name, VERBS)}", ctx=ctx)
+        return name, load_command(name), args[1:]
+
+
+def load_command(name: str) -> Any:
+    """The real command of a verb; its module is imported here and not before."""
+    verb = VERBS[name]
+    module = import_module(f"ccvae_eval.cli.{verb.module}")
+    function = module.command(verb.metric) if verb.metric else module.command
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=CONTEXT)
+    app.command(name, help=function.__doc__, no_args_is_help=name in ("run", "train", *_metric_verbs()))(function)
+    return typer.main.get_command(app)
+
+
+def _metric_verbs() -> list[str]:
+    return [name for name, verb in VERBS.items() if verb.metric]
+
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="ccvae-eval",
+    help="Disentanglement evaluation for VAEs that learn from labels.\n\nStart with [bold]ccvae-eval demo[/bold], then "
+    "[bold]ccvae-eval locality YOUR.pt --data folder:PATH[/bold].",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings=CONTEXT,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"ccvae-eval {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+    debug: bool = typer.Option(False, "--debug", help="Show where an error came from."),
+) -> None:
+    """Disentanglement evaluation for VAEs that learn from labels."""
+    del version
+    if debug:
+        import logging
+
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+
+
+def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
+    del signum, frame
+    raise SystemExit(TERMINATED)
+
+
+def _tell(error: CcvaeEvalError, arguments: list[str]) -> None:
+    """One message: on stderr for a person, as one JSON document on stdout for a program that asked for JSON."""
+    if "--json" in arguments:
+        sys.stdout.write(json.dumps({"error": error.as_plain()}) + "\n")
+    from ccvae_eval.report.text import plain
+
+    sys.stderr.write(f"Error: {plain(str(error))}\n")
+
+
+def _as_deliberate(error: Exception) -> CcvaeEvalError | None:
+    """Errors of the machine that a user can do something about."""
+    if isinstance(error, CcvaeEvalError):
+        return error
+    if isinstance(error, ImportError) and ("libGL" in str(error) or "libgthread" in str(error)):
+        return CcvaeEvalError("a system library is missing", why=str(error), hint=CV2_HINT)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return CcvaeEvalError("out of memory", why=str(error), hint=MEMORY_HINT)
+    if isinstance(error, OSError) and error.filename is not None:
+        from ccvae_eval.errors import InputError
+
+        return InputError("file cannot be used", where=str(error.filename), why=error.strerror or str(error))
+    return None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point of the console script; always ends in ``SystemExit``."""
+    given = sys.argv[1:] if arguments is None else arguments
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _terminated)
+    try:
+        code = app(args=given, prog_name="ccvae-eval", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader has gone (`| head`); keep the interpreter from complaining at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(0) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted.\n")
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        raise SystemExit(_exit_code_of(error, given)) from (error if "--debug" in given else None)
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _exit_code_of(error: Exception, arguments: list[str]) -> int:
+    """Says what went wrong and returns the exit code for it."""
+    if "--debug" in arguments:
+        import traceback
+
+        traceback.print_exc()
+    if hasattr(error, "format_message"):  # typer's own usage errors
+        from ccvae_eval.errors import UsageError
+
+        hint = f"Try: {error.ctx.command_path} --help" if getattr(error, "ctx", None) is not None else ""
+        _tell(UsageError(error.format_message().rstrip("."), hint=hint), arguments)
+        return 2
+    deliberate = _as_deliberate(error)
+    if deliberate is not None:
+        _tell(deliberate, arguments)
+        return deliberate.exit_code
+    _tell(CcvaeEvalError(f"internal error: {type(error).__name__}: {error}", hint="--debug shows where."), arguments)
+    return INTERNAL_ERROR
+
+
+if __name__ == "__main__":
+    main()
