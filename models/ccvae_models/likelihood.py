@@ -1,0 +1,49 @@
+"""p(x|z): how far an image lies from what the decoder says, in nats."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ccvae_eval.errors import UsageError
+from ccvae_eval.types import Images, Points
+
+LikelihoodName = Literal["laplace", "gaussian", "bernoulli"]
+
+
+class Likelihood:
+    """log p(x|z), its constants included, summed over pixels and channels.
+
+    Args:
+        name: "laplace" (Joy et al.), "gaussian" or "bernoulli" (the cross-entropy of pixels in [0, 1]).
+        scale: the Laplace's scale or the Gaussian's standard deviation; unused by "bernoulli".
+        input_shape: images (C, H, W), whose mean is a sigmoid, or points (D,), whose mean is free.
+    """
+
+    def __init__(self, name: LikelihoodName, scale: float, input_shape: tuple[int, ...]) -> None:
+        if name not in get_args(LikelihoodName):
+            raise UsageError(f"likelihood {name!r} is unknown", hint=f"One of {', '.join(get_args(LikelihoodName))}.")
+        if not scale > 0 or math.isinf(scale):
+            raise UsageError(f"likelihood_scale {scale} is not a positive number")
+        self.images = len(input_shape) == 3
+        if name == "bernoulli" and not self.images:
+            raise UsageError("a bernoulli likelihood is for images", hint="For points: likelihood=gaussian.")
+        self.name, self.scale = name, scale
+
+    def mean(self, raw: Tensor) -> Images | Points:
+        """The mean of p(x|z) from the decoder's raw output."""
+        return torch.sigmoid(raw) if self.images else raw
+
+    def log_prob(self, x: Images | Points, raw: Tensor) -> Tensor:
+        """log p(x|z) of each row, shape (N,)."""
+        if self.name == "bernoulli":
+            each = -functional.binary_cross_entropy_with_logits(raw, x, reduction="none")
+        elif self.name == "laplace":
+            each = -(x - self.mean(raw)).abs() / self.scale - math.log(2 * self.scale)
+        else:
+            each = -0.5 * ((x - self.mean(raw)) / self.scale).square() - math.log(self.scale * math.sqrt(2 * math.pi))
+        return each.flatten(1).sum(1)

@@ -1,0 +1,147 @@
+"""Encoders and decoders: convolutions for images, a small perceptron for points; chosen by the shape of the input.
+
+At 64 pixels these are the networks of Joy et al. (ICLR 2021) for CelebA. Weights start as torch's own layers do
+(uniform in +-1/sqrt(fan in)), but from a generator that is given: no global random state is read or changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from ccvae_eval.errors import UsageError
+from ccvae_eval.types import Codes, Gaussian, Images, Points
+
+SMALLEST_SCALE = 1e-3
+"""Standard deviations are ``clamp(softplus(.), 1e-3)``, as in the paper's code."""
+
+FEATURES = 256
+"""Width between the convolutions and the heads."""
+
+STAGES: Mapping[int, tuple[tuple[int, int], ...]] = {
+    28: ((32, 2), (64, 2), (128, 1)),
+    32: ((32, 2), (64, 2), (128, 2)),
+    64: ((32, 2), (32, 2), (64, 2), (128, 2)),
+    128: ((32, 2), (32, 2), (32, 2), (64, 2), (128, 2)),
+}
+"""For each image size the (channels, stride) of the encoder's layers down to 4 x 4; the decoder is its mirror."""
+
+
+def positive(raw: Tensor) -> Tensor:
+    """The map from a free parameter to a standard deviation."""
+    return functional.softplus(raw).clamp_min(SMALLEST_SCALE)
+
+
+def blank(kind: type[nn.Module], *shape: int, **options: Any) -> nn.Module:
+    """A layer whose weights are not yet drawn (:func:`initialise` does), on the current default device."""
+    layer = kind(*shape, **options, device="meta")
+    return layer.to_empty(device=torch.get_default_device())
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, generator: Generator) -> None:
+    """Draws the weights of every linear and convolutional layer, in the order of ``module.modules()``."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and not layer.weight.is_meta:
+            reach = 1 / math.sqrt(layer.weight[0].numel())
+            for parameter in layer.parameters(recurse=False):
+                draw = torch.empty(parameter.shape, device="cpu").uniform_(-reach, reach, generator=generator)
+                parameter.copy_(draw)
+
+
+def _stages(input_shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    channels, height, width = input_shape
+    if height != width or height not in STAGES or channels < 1:
+        sizes = ", ".join(str(size) for size in STAGES)
+        raise UsageError(
+            f"no network for images of {channels} x {height} x {width}",
+            hint=f"Square images of {sizes} pixels; resize the data (e.g. size=64 in its spec).",
+        )
+    return STAGES[height]
+
+
+def _kernel(stride: int) -> dict[str, int]:
+    return {"kernel_size": 4, "stride": stride, "padding": stride - 1}
+
+
+class Encoder(nn.Module):
+    """q(z|x): a trunk and two heads.
+
+    Args:
+        input_shape: (C, H, W) with H = W in :data:`STAGES`, or (D,).
+        latent: columns of z.
+        hidden: width of the perceptron for points.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], latent: int, hidden: int) -> None:
+        super().__init__()
+        if len(input_shape) == 3:
+            self.trunk, features = _convolutions(input_shape), FEATURES
+        else:
+            self.trunk, features = _perceptron(input_shape[0], hidden), hidden
+        self.loc = blank(nn.Linear, features, latent)
+        self.scale = blank(nn.Linear, features, latent)
+
+    def forward(self, images: Images | Points) -> Gaussian:
+        features = self.trunk(images)
+        return Gaussian(self.loc(features), positive(self.scale(features)))
+
+
+class Decoder(nn.Module):
+    """The parameter of p(x|z) before its last map (sigmoid for images, none for points).
+
+    Args:
+        input_shape: as for :class:`Encoder`.
+        latent: columns of z.
+        hidden: width of the perceptron for points.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], latent: int, hidden: int) -> None:
+        super().__init__()
+        if len(input_shape) == 3:
+            self.trunk = _transposed_convolutions(input_shape, latent)
+        else:
+            self.trunk = nn.Sequential(_perceptron(latent, hidden), blank(nn.Linear, hidden, input_shape[0]))
+
+    def forward(self, codes: Codes) -> Tensor:
+        out: Tensor = self.trunk(codes)
+        return out
+
+
+def _convolutions(input_shape: tuple[int, ...]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    channels = input_shape[0]
+    for width, stride in _stages(input_shape):
+        kernel = _kernel(stride)
+        layers += [blank(nn.Conv2d, channels, width, **kernel), nn.ReLU()]
+        channels = width
+    layers += [blank(nn.Conv2d, channels, FEATURES, **_kernel(1)), nn.ReLU(), nn.Flatten()]
+    return _channels_last(layers)
+
+
+def _transposed_convolutions(input_shape: tuple[int, ...], latent: int) -> nn.Sequential:
+    stages = _stages(input_shape)
+    widths = [input_shape[0], *(width for width, _ in stages)]
+    layers: list[nn.Module] = [blank(nn.Linear, latent, FEATURES), nn.ReLU(), nn.Unflatten(1, (FEATURES, 1, 1))]
+    layers += [blank(nn.ConvTranspose2d, FEATURES, widths[-1], **_kernel(1)), nn.ReLU()]
+    for depth in reversed(range(len(stages))):
+        kernel = _kernel(stages[depth][1])
+        layers += [blank(nn.ConvTranspose2d, widths[depth + 1], widths[depth], **kernel), nn.ReLU()]
+    return _channels_last(layers[:-1])
+
+
+def _channels_last(layers: list[nn.Module]) -> nn.Sequential:
+    """Layers whose weights lie channel by channel: the memory order in which convolutions run fastest here."""
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    return nn.Sequential(*layers)
+
+
+def _perceptron(inputs: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(blank(nn.Linear, inputs, hidden), nn.ReLU(), blank(nn.Linear, hidden, hidden), nn.ReLU())

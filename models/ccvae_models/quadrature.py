@@ -1,0 +1,127 @@
+"""Expectations under a diagonal Gaussian posterior, by quadrature in log space.
+
+With q(z|x) diagonal and q(y|z_c) factorised over labels, everything in CCVAE's bound but the reconstruction is an
+integral over one label's columns: in standard coordinates e = (z - m)/s, an expectation under N(0, I).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from ccvae_eval.types import Gaussian
+
+REACH = 8.0
+"""The grids end at 8 standard deviations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Nodes and weights: E f(e) = sum_p exp(log_weights_p) f(nodes_p), weights that sum to 1.
+
+    Args:
+        nodes: shape (P, r).
+        log_weights: shape (P,).
+        random: whether the nodes are draws, each of which is N(0, I) by itself.
+    """
+
+    nodes: Tensor
+    log_weights: Tensor
+    random: bool = False
+
+    def like(self, tensor: Tensor) -> Rule:
+        """The rule in the precision and on the device of a tensor."""
+        return Rule(self.nodes.to(tensor), self.log_weights.to(tensor), self.random)
+
+
+@cache
+def trapezoid(points: int, rank: int) -> Rule:
+    """The trapezoid rule on [-8, 8] in each of ``rank`` (1 or 2) dimensions, its weights normalised.
+
+    At 129 points and rank 1 it errs by less than 1e-6 nat for log E[sigmoid] up to a logit deviation of 10.
+
+    >>> rule = trapezoid(129, 1)
+    >>> round(float((rule.log_weights.exp() * rule.nodes[:, 0] ** 2).sum()), 6)
+    1.0
+    """
+    line = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device="cpu")
+    nodes = torch.cartesian_prod(*[line] * rank).reshape(-1, rank)
+    return Rule(nodes, torch.log_softmax(-0.5 * nodes.square().sum(1), 0))
+
+
+@cache
+def _sobol(points: int, rank: int) -> Tensor:
+    with torch.device("cpu"):
+        engine = torch.quasirandom.SobolEngine(rank)  # type: ignore[no-untyped-call]
+        return engine.draw(points, dtype=torch.float64)
+
+
+def quasi_random(points: int, rank: int, generator: Generator | None) -> Rule:
+    """Sobol points under a random shift (a fixed one without a generator), mapped to normal deviates."""
+    if generator is None:
+        shift = torch.full((rank,), 0.5 / points, dtype=torch.float64)
+    else:
+        shift = torch.rand(rank, generator=generator, dtype=torch.float64, device=generator.device).cpu()
+    uniform = (_sobol(points, rank) + shift).remainder(1).clamp(1e-12, 1 - 1e-12)
+    nodes = math.sqrt(2) * torch.erfinv(2 * uniform - 1)
+    return Rule(nodes, torch.full((points,), -math.log(points), dtype=torch.float64), random=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Tilted:
+    """q(z|x,y) = w q(z|x), w = q(y|z)/q(y|x), for each class y of each of G labels with d columns.
+
+    Args:
+        log_q_y_x: log q(y|x) = log E_q(z|x)[q(y|z)], shape (N, G, K).
+        mean: E[w e] with e = (z - m)/s, shape (N, G, K, d).
+        square: E[w e^2], shape (N, G, K, d).
+        log_q_y_z: E[w log q(y|z)], shape (N, G, K).
+    """
+
+    log_q_y_x: Tensor
+    mean: Tensor
+    square: Tensor
+    log_q_y_z: Tensor
+
+
+def class_log_probabilities(logits: Tensor) -> Tensor:
+    """log q(y|z) from logits (..., R): R = 1 is a binary label's (its logit of class 1), else one for each class."""
+    if logits.shape[-1] == 1:
+        return functional.logsigmoid(torch.cat([-logits, logits], -1))
+    return torch.log_softmax(logits, -1)
+
+
+def tilt(q: Gaussian, weight: Tensor, bias: Tensor, rule: Rule) -> Tilted:
+    """Integrates a linear classifier of one label's columns over that label's posterior.
+
+    A binary label's logit is itself Gaussian, so that one dimension is enough whatever its number of columns: the
+    columns are then regressed on the logit (e_j = r_j e + independent noise, r_j their correlation).
+
+    Args:
+        q: q(z|x) over the labels' columns, loc and scale of shape (N, G, d).
+        weight: shape (G, R, d), R = 1 for binary labels and else the number of classes.
+        bias: shape (G, R).
+        rule: of rank 1 if R = 1, else of rank d.
+    """
+    columns = q.loc.shape[-1]
+    projected = weight.shape[1] == 1 and columns > 1
+    centre = torch.einsum("ngd,grd->ngr", q.loc, weight) + bias
+    slope = q.scale.unsqueeze(2) * weight  # (N, G, R, d): logits per unit of e
+    if projected:
+        deviation = (slope.square().sum(-1, keepdim=True) + torch.finfo(slope.dtype).tiny).sqrt()
+        correlation = (slope / deviation).clamp(-1, 1)  # (N, G, 1, d)
+        slope = deviation
+    logits = centre.unsqueeze(2) + torch.einsum("ngrd,pd->ngpr", slope, rule.nodes)
+    log_q_y_z = class_log_probabilities(logits).transpose(2, 3)  # (N, G, K, P)
+    joint = log_q_y_z + rule.log_weights
+    log_q_y_x = joint.logsumexp(-1)
+    w = (joint - log_q_y_x.unsqueeze(-1)).exp()
+    mean, square = w @ rule.nodes, w @ rule.nodes.square()
+    if projected:
+        mean, square = correlation * mean, 1 + correlation.square() * (square - 1)
+    return Tilted(log_q_y_x, mean, square, (w * log_q_y_z).sum(-1))
