@@ -1,0 +1,86 @@
+"""What goes to stdout and what to stderr, and how progress is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ccvae_eval.report.text import plain
+
+
+class Screen(AbstractContextManager["Screen"]):
+    """One command's output: results on stdout; notices and progress on stderr.
+
+    Args:
+        as_json: exactly one JSON document goes to stdout; everything else to stderr.
+        quiet: no progress, no notices.
+    """
+
+    STAGES = {"encode": "encoding", "measure": "measuring", "judge": "training the judge", "train": "training"}
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json, self.quiet = as_json, quiet
+        self.out = Console(file=sys.stderr if as_json else sys.stdout, highlight=False, emoji=False)
+        self.err = Console(stderr=True, highlight=False, emoji=False)
+        self._tasks: dict[str, Any] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.err,
+            transient=True,
+            disable=quiet or not self.err.is_terminal,
+        )
+
+    def __enter__(self) -> Screen:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    @property
+    def ascii_only(self) -> bool:
+        """Whether the terminal cannot show block characters."""
+        encoding = (self.out.encoding or "").lower()
+        return "utf" not in encoding or os.environ.get("TERM") == "dumb"
+
+    def show(self, *what: RenderableType) -> None:
+        """Prints results; in JSON mode nothing."""
+        if not self.as_json:
+            self.out.print(*what, sep="\n")
+
+    def advise(self, text: str) -> None:
+        """Prints a line that helps a person go on; not in JSON mode and not when quiet."""
+        if not self.as_json and not self.quiet:
+            self.out.print(text, soft_wrap=True, markup=False)
+
+    def notice(self, text: str) -> None:
+        """Says something on stderr."""
+        if not self.quiet:
+            self.err.print(plain(text), style="dim", markup=False)
+
+    def document(self, content: Any) -> None:
+        """The one JSON document of a command."""
+        sys.stdout.write(content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False))
+        sys.stdout.write("\n")
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Moves the progress bar of one stage."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(self.STAGES.get(name, name), total=total)
+        self._progress.update(self._tasks[name], completed=done, total=total, visible=done < total)
+
+
+StageCallback = Callable[[str, int, int], None]

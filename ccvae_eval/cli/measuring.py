@@ -1,0 +1,121 @@
+"""What every measuring verb does: set up, say what will be done, measure, write, show."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ccvae_eval import registry
+from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.options import Common, metric_options, sample_of
+from ccvae_eval.data.opening import data_for, open_data
+from ccvae_eval.data.relabelled import relabelled
+from ccvae_eval.errors import UsageError
+from ccvae_eval.evaluation import Setup, load, set_up
+from ccvae_eval.metrics.contract import Metric
+from ccvae_eval.report import terminal
+from ccvae_eval.report.figures import draw_figures
+from ccvae_eval.run import Run, write
+
+SOME_FAILED = 4
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def slug(name: str) -> str:
+    """A name that is safe as a file's on every system.
+
+    >>> slug("../a b")
+    'a-b'
+    """
+    return _UNSAFE.sub("-", name).strip("-.")[:60] or "unnamed"
+
+
+def output_folder(out: Path | None, run: Run) -> Path:
+    """``--out``, else ``./ccvae-eval/<stem>-<hash8>``: the hash is of the checkpoint and what was asked of it."""
+    if out is not None:
+        return out
+    path = run.header.checkpoint.get("path")
+    asked = repr((run.header.checkpoint.get("sha256"), run.header.data, run.header.seed))
+    stem = slug(Path(str(path)).stem) if path else "model"
+    return Path("ccvae-eval") / f"{stem}-{sha256(asked.encode()).hexdigest()[:8]}"
+
+
+def prepare_setup(
+    checkpoint: str, metrics: Sequence[str | Metric], common: Common, screen: Screen, options: Mapping[str, Any]
+) -> Setup:
+    """Opens everything that the options name."""
+    for file in common.plugin or []:
+        registry.add_plugin_file(file)
+    opened = load(checkpoint, model=common.model)
+    spec = data_for(common.data, opened.record.data_spec if opened.record else None)
+    data = open_data(spec)
+    if common.label:
+        data = relabelled(data, common.label)
+    return set_up(
+        opened,
+        data,
+        metrics,
+        options=options,
+        split=common.split,
+        sample=sample_of(common.sample),
+        limit=common.limit,
+        seed=common.seed,
+        device=common.device,
+        batch_size=common.batch_size,
+        characteristics=common.characteristic,
+        judge=common.judge,
+        cache_dir=common.cache_dir,
+        command=" ".join(["ccvae-eval", *sys.argv[1:]]),
+        notice=screen.notice,
+        stage=screen.stage,
+    )
+
+
+def measure(checkpoint: str, metrics: Sequence[str | Metric], common: Common) -> None:
+    """The body of every measuring verb; ends with exit code 4 if a metric failed."""
+    options = metric_options(common.option)
+    names = {m if isinstance(m, str) else m.name for m in metrics}
+    for name in options:
+        if name not in names:
+            raise UsageError(f"--option names {name!r}, which is not measured here", hint=", ".join(sorted(names)))
+    with Screen(as_json=common.json, quiet=common.quiet) as screen:
+        setup = prepare_setup(checkpoint, metrics, common, screen, options)
+        screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
+        run = setup.measure(screen.stage)
+        folder = output_folder(common.out, run)
+        run = write(run, folder)
+        drawn = draw_figures(run, folder / "figures") if common.figures else []
+        show(run, screen, verbose=common.verbose)
+        screen.advise(f"\nWritten to {folder}: run.json, values.csv, evidence.npz" + (", figures/" if drawn else ""))
+        screen.advise(f"Next: {next_command(run, checkpoint, common)}")
+        if common.json:
+            screen.document(run.as_plain())
+    if run.failed:
+        raise SystemExit(SOME_FAILED)
+
+
+def show(run: Run, screen: Screen, *, verbose: bool) -> None:
+    """Header and tables: one metric in full, or a row for each of several."""
+    screen.show(terminal.header(run), "")
+    if len(run.measurements) > 1:
+        screen.show(terminal.summary(run))
+    if len(run.measurements) == 1 or verbose:
+        for m in run.measurements:
+            screen.show("", terminal.metric_tables(run, m.metric, verbose=verbose))
+    for m in run.measurements:
+        if m.metric == "density" and m.pictures and (verbose or len(run.measurements) == 1):
+            screen.show("", terminal.density_curves(m, ascii_only=screen.ascii_only))
+
+
+def next_command(run: Run, checkpoint: str, common: Common) -> str:
+    """The next sensible thing to type."""
+    data = f" --data {common.data}" if common.data else ""
+    if len(run.measurements) == 1 and not common.verbose:
+        return f"ccvae-eval run {checkpoint}{data}"
+    undefined = [m.metric for m in run.measurements if m.status != "ok"]
+    asked = undefined[0] if undefined else run.measurements[0].metric
+    return f"ccvae-eval explain {asked}"

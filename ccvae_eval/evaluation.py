@@ -1,0 +1,254 @@
+"""From a checkpoint (or a model in memory) and labelled images to a run: what the command line and Python share."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ccvae_eval
+from ccvae_eval import registry
+from ccvae_eval.calibration.references import oracle_reference, with_references
+from ccvae_eval.checkpoint import Opened, open_checkpoint
+from ccvae_eval.data.arrays import as_data_set
+from ccvae_eval.data.contract import DataSet, HasRegions, Split
+from ccvae_eval.data.opening import data_for, open_data
+from ccvae_eval.data.sampling import sample_ids
+from ccvae_eval.errors import UsageError, suggestion
+from ccvae_eval.judge import judge_for
+from ccvae_eval.metrics.contract import Metric
+from ccvae_eval.model import LabelledVAE
+from ccvae_eval.run import Header, Plan, Run, plan_of
+from ccvae_eval.run import evaluate as evaluate_subject
+from ccvae_eval.subject import Subject, prepare
+from ccvae_eval.types import Plain
+
+CARD = ("density", "locality", "drift", "diversity", "accuracy")
+"""The metrics of a run that asks for none."""
+
+Notice = Callable[[str], None]
+Stage = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Everything opened and encoded, ready to be measured."""
+
+    subject: Subject
+    metrics: tuple[Metric, ...]
+    header: Header
+    own_samples: bool
+    references: bool
+
+    @property
+    def plan(self) -> Plan:
+        return plan_of(self.subject, self.metrics, own_samples=self.own_samples)
+
+    def measure(self, stage: Stage | None = None) -> Run:
+        """The run; ``stage`` is called with ("measure", chunks seen, chunks)."""
+        progress = None if stage is None else lambda done, total: stage("measure", done, total)
+        run = evaluate_subject(
+            self.subject, self.metrics, header=self.header, own_samples=self.own_samples, progress=progress
+        )
+        return with_references(run, oracle_reference(run, self.subject)) if self.references else run
+
+
+def load(path: str | Path, *, model: str | None = None, plugins: Iterable[str | Path] = ()) -> Opened:
+    """Opens a checkpoint without running anything that is in it.
+
+    Args:
+        path: the file.
+        model: the registered model to build, where the checkpoint does not name one.
+        plugins: Python files to register first. These are run: they are code that you chose.
+
+    Returns:
+        The model with its weights, in evaluation mode, and what the checkpoint says about itself.
+    """
+    for file in plugins:
+        registry.add_plugin_file(Path(file))
+    return open_checkpoint(Path(path), model=model)
+
+
+def metric_named(name: str, settings: Mapping[str, Any] | None = None) -> Metric:
+    """A registered metric with some of its settings changed; unknown names offer the nearest."""
+    kind = registry.metrics[name]
+    known = {f.name: f for f in fields(kind)}
+    for key in settings or {}:
+        if key not in known:
+            raise UsageError(f"{name} has no setting {key!r}", hint=suggestion(key, known))
+    metric: Metric = kind(**(settings or {}))
+    return metric
+
+
+def device_named(name: str) -> torch.device:
+    """The device of ``--device``: "auto" is CUDA if there is one, else the CPU; one that is not there is an error."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device {name!r} is unknown", hint="auto, cpu, cuda, cuda:1 or mps") from None
+    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not usable.get(device.type, False) or (device.index or 0) >= max(torch.cuda.device_count(), 1):
+        raise UsageError(f"device {name!r} is not there", hint="--device auto takes what is there.")
+    return device
+
+
+def set_up(
+    model: str | Path | Opened | LabelledVAE,
+    data: Any = None,
+    metrics: Sequence[str | Metric] = CARD,
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    split: Split = "test",
+    sample: int | str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int = 256,
+    characteristics: Sequence[str] | None = None,
+    judge: str = "auto",
+    references: bool = True,
+    cache_dir: str | Path | None = None,
+    command: str = "",
+    notice: Notice | None = None,
+    stage: Stage | None = None,
+) -> Setup:
+    """Opens model, data and judge, and encodes the images. The arguments are those of :func:`evaluate`."""
+    tell = notice or (lambda text: None)
+    opened = load(model) if isinstance(model, str | Path) else model
+    chosen = [
+        m if isinstance(m, Metric) and not isinstance(m, str) else metric_named(m, (options or {}).get(m))
+        for m in metrics
+    ]
+    names = [metric.name for metric in chosen]
+    if len(set(names)) != len(names):
+        raise UsageError("a metric is asked for twice", where=", ".join(names))
+    network = opened.model if isinstance(opened, Opened) else opened
+    images = _data_of(data, opened)
+    wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)
+    ids = sample_ids(images, split, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
+    place = device_named(device)
+    judged = None
+    if judge != "none" and len(images.input_shape) > 1:
+        judged = judge_for(images, choice=judge, cache_dir=cache_dir, notice=tell, progress=_staged(stage, "judge"))
+    subject = prepare(
+        network,
+        images,
+        ids,
+        seed=seed,
+        device=place,
+        batch_size=batch_size,
+        judge=judged,
+        characteristics=None if characteristics is None else tuple(characteristics),
+        progress=_staged(stage, "encode"),
+    )
+    header = _header(subject, opened, split, sample, command)
+    return Setup(subject, tuple(chosen), header, sample is None and limit is None, references)
+
+
+def _staged(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:
+    return None if stage is None else lambda done, total: stage(name, done, total)
+
+
+def evaluate(
+    model: str | Path | Opened | LabelledVAE,
+    data: Any = None,
+    metrics: Sequence[str | Metric] = CARD,
+    **arguments: Any,
+) -> Run:
+    """Measures a model on labelled images.
+
+    Args:
+        model: a checkpoint's path, what :func:`load` returned, or a model (see :func:`wrap`).
+        data: a spec such as ``"folder:PATH"``, a data set of ours, a torch ``Dataset`` of (image, label), or a tuple
+            (images, labels, label names). Without it: ``CCVAE_EVAL_DATA``, else the checkpoint's own data where that
+            needs no path.
+        metrics: names, or metrics with settings of your own.
+        **arguments: ``options`` ({metric: {setting: value}}), ``split`` ("test"), ``sample`` (images, or "all"; by
+            default each metric's own), ``limit`` (the first N images instead of a sample), ``seed`` (0), ``device``
+            ("auto"), ``batch_size`` (256: memory only, no number depends on it), ``characteristics`` (only these),
+            ``judge`` ("auto", "none" or a file), ``references`` (True: the oracle's values where the data allow),
+            ``cache_dir``, ``notice`` (called with sentences), ``stage`` (called with (stage, done, total)).
+
+    Returns:
+        The run. The model's mode, its gradients and the global random state are as before.
+    """
+    return set_up(model, data, metrics, **arguments).measure(arguments.get("stage"))
+
+
+def _data_of(data: Any, opened: Opened | LabelledVAE) -> DataSet:
+    if data is None or isinstance(data, str):
+        record = opened.record if isinstance(opened, Opened) else None
+        return open_data(data_for(data, record.data_spec if record else None))
+    if isinstance(data, DataSet):
+        return data
+    return as_data_set(data)
+
+
+def environment(device: torch.device) -> dict[str, Plain]:
+    """Versions, device and threads, as a run records them."""
+    packages = ("torch", "numpy", "scipy", "scikit-learn", "opencv-python", "kornia")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+        "device": str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _header(
+    subject: Subject, opened: Opened | LabelledVAE, split: str, sample: int | str | None, command: str
+) -> Header:
+    data = subject.data
+    warnings = []
+    checkpoint: dict[str, Plain] = {"path": None, "sha256": None, "format": None, "settings": {}}
+    checkpoint["model"] = type(subject.model).__name__
+    training: dict[str, Plain] | None = None
+    seen: bool | None = None
+    if isinstance(opened, Opened):
+        bundle, record = opened.bundle, opened.record
+        checkpoint = {"path": str(bundle.path), "sha256": bundle.sha256, "format": bundle.format, "model": opened.name}
+        checkpoint["settings"] = dict(record.settings) if record else {}
+        training = dict(record.training) if record else None
+        warnings += list(opened.notes)
+        if record is not None and record.data_digest is not None:
+            seen = record.data_digest == data.digest and split == "train"
+    if seen:
+        warnings.append("These images were used in training: the values are optimistic.")
+    if subject.assigned:
+        warnings.append(
+            "This model has no characteristics: columns were assigned to labels on one half of the images, "
+            "values are from the other half."
+        )
+        if subject.unassigned:
+            warnings.append(f"No column beats chance for: {', '.join(subject.unassigned)}.")
+    return Header(
+        tool={"name": "ccvae-eval", "version": ccvae_eval.__version__},
+        environment=environment(subject.device),
+        checkpoint=checkpoint,
+        training=training,
+        data={
+            "name": data.spec,
+            "digest": data.digest,
+            "n": len(subject),
+            "labels": subject.schema.as_plain(),
+            "split": split,
+            "sample": sample,
+            "seen_in_training": seen,
+        },
+        judge=None if subject.judge is None else subject.judge.as_plain(),
+        regions={"source": data.region_source if isinstance(data, HasRegions) else None},
+        seed=subject.seed,
+        command=command or " ".join(sys.argv[:1]),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        warnings=tuple(warnings),
+    )

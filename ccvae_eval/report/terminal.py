@@ -1,0 +1,168 @@
+"""A run in the terminal: header, tables, small curves. Everything here returns renderables; nothing prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ccvae_eval.measure import Measurement, Value, ValueSpec
+from ccvae_eval.report.text import at_text, escaped, figure, plain
+from ccvae_eval.run import Plan, Run
+
+ARROWS = {True: "↑", False: "↓", None: ""}
+MEAN = "mean"
+BLOCKS = " ▁▂▃▄▅▆▇█"
+ASCII_BLOCKS = " .:-=+*#@"
+CURVE_WIDTH = 48
+
+
+def header(run: Run) -> RenderableType:
+    """What was evaluated: one line each for checkpoint, data and machine."""
+    h = run.header
+    table = Table.grid(padding=(0, 2))
+    path = h.checkpoint.get("path") or "(in memory)"
+    digest = (h.checkpoint.get("sha256") or "")[:8]
+    table.add_row("checkpoint", escaped(f"{path}  {digest}"), escaped(f"model {h.checkpoint.get('model')}"))
+    data = h.data
+    table.add_row(
+        "data", escaped(str(data.get("name"))), escaped(f"{data.get('n')} images of split {data.get('split')}")
+    )
+    table.add_row(
+        "judge", escaped(judge_text(h.judge)), escaped(f"device {h.environment.get('device')}, seed {h.seed}")
+    )
+    parts: list[RenderableType] = [table]
+    parts += [Text(f"! {plain(w)}", style="yellow") for w in h.warnings]
+    return Group(*parts)
+
+
+def judge_text(judge: Mapping[str, object] | None) -> str:
+    """The judge in a few words."""
+    if judge is None:
+        return "none"
+    return f"{str(judge.get('sha256'))[:8]}, trained on {judge.get('trained_on')}"
+
+
+def plan_line(plan: Plan, rate: float | None = None) -> str:
+    """The plan of a run in one line, with the time it will take where a rate is known."""
+    line = f"{plan.encode:,} images to encode, {plan.decode:,} to decode"
+    return line if rate is None else f"{line}, about {max(plan.decode / rate, 1):.0f} s"
+
+
+def _value_cells(value: Value, spec: ValueSpec) -> list[str]:
+    estimate = value.estimate
+    interval = "" if math.isnan(estimate.low) else f"[{figure(estimate.low)}, {figure(estimate.high)}]"
+    unit = f" {spec.unit}" if spec.unit and spec.unit != "share" else ""
+    return [
+        f"{figure(estimate.value)}{unit if estimate.defined else ''}",
+        interval,
+        "" if value.chance is None else figure(value.chance),
+        "" if value.reference is None else figure(value.reference),
+        ARROWS[spec.higher_is_better],
+        f"{estimate.n:,}" if estimate.n else "",
+    ]
+
+
+def _columns(table: Table, first: Iterable[str], *, notes: bool) -> None:
+    for name in first:
+        table.add_column(name, overflow="fold")
+    for name in ("value", "95 % interval", "chance", "reference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    if notes:
+        table.add_column("", overflow="fold", style="dim")
+
+
+def summary(run: Run) -> RenderableType:
+    """One row for each metric: its headline, averaged over the characteristics."""
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    _columns(table, ("metric", "headline"), notes=True)
+    for m in run.measurements:
+        value = headline_of(m)
+        if m.status != "ok" or value is None:
+            reason = m.reason.text if m.reason else ""
+            table.add_row(m.metric, m.headline, "–", "", "", "", "", "", escaped(f"{STATUS[m.status]} {reason}"))
+            continue
+        spec = run.specs.get(m.metric, {}).get(value.name, ValueSpec(""))
+        table.add_row(m.metric, value.name, *_value_cells(value, spec), escaped(value_note(value)))
+    return table
+
+
+STATUS = {"ok": "", "undefined": "undefined:", "unsupported": "not applicable:", "failed": "failed:"}
+
+
+def headline_of(measurement: Measurement) -> Value | None:
+    """The headline's mean over characteristics."""
+    return next(
+        (v for v in measurement.values if v.name == measurement.headline and v.characteristic is None and not v.at),
+        None,
+    )
+
+
+def value_note(value: Value) -> str:
+    """What a reader must know beside a value."""
+    left_out = f"{value.excluded} left out" if value.excluded else ""
+    return "; ".join(part for part in (value.note, left_out) if part)
+
+
+def metric_tables(run: Run, metric: str, *, verbose: bool = False) -> RenderableType:
+    """One metric in full: the headline by characteristic, then its other values (all rows if ``verbose``)."""
+    m = run.measurement(metric)
+    specs = run.specs.get(metric, {})
+    if m.status != "ok":
+        return Text(f"{metric}: {STATUS[m.status]} {plain(m.reason.text) if m.reason else ''}", style="yellow")
+    spec = specs.get(m.headline, ValueSpec(""))
+    parts: list[RenderableType] = [Text(f"{metric}: {m.headline}. {spec.summary}", style="bold")]
+    head = Table(box=None, padding=(0, 1), header_style="bold")
+    _columns(head, ("characteristic",), notes=True)
+    rows = [v for v in m.values if v.name == m.headline and not v.at]
+    for v in sorted(rows, key=lambda v: v.characteristic is None):
+        name = escaped(v.characteristic or MEAN)
+        style = "bold" if v.characteristic is None else ""
+        head.add_row(name, *_value_cells(v, spec), escaped(value_note(v)), style=style)
+    parts += [head, Text("")]
+    others = [v for v in m.values if v.name != m.headline or v.at]
+    shown = others if verbose else [v for v in others if v.characteristic is None]
+    if shown:
+        table = Table(box=None, padding=(0, 1), header_style="bold")
+        _columns(table, ("value", "characteristic") if verbose else ("value",), notes=True)
+        for v in shown:
+            name = f"{v.name} ({at_text(v.at)})" if v.at else v.name
+            first = [escaped(name), escaped(v.characteristic or MEAN)] if verbose else [escaped(name)]
+            table.add_row(*first, *_value_cells(v, specs.get(v.name, ValueSpec(""))), escaped(value_note(v)))
+        parts.append(table)
+    parts += [Text(f"· {plain(note)}", style="dim") for note in m.notes]
+    return Group(*parts)
+
+
+def curve(density: np.ndarray[tuple[int], np.dtype[np.float64]], top: float, *, ascii_only: bool = False) -> str:
+    """A density as one line of blocks, scaled so that ``top`` is a full block."""
+    blocks = ASCII_BLOCKS if ascii_only else BLOCKS
+    places = np.linspace(0, len(density) - 1, CURVE_WIDTH)
+    heights = np.interp(places, np.arange(len(density)), density) / top if top > 0 else np.zeros(CURVE_WIDTH)
+    return "".join(blocks[round(float(h) * (len(blocks) - 1))] for h in np.clip(heights, 0, 1))
+
+
+def density_curves(measurement: Measurement, *, ascii_only: bool = False) -> RenderableType:
+    """The class densities of each characteristic, one line for each class (see ``Density``'s pictures)."""
+    table = Table.grid(padding=(0, 1))
+    names = dict.fromkeys(key.split("/")[1] for key in measurement.pictures if key.startswith("curves/"))
+    for name in names:
+        classes = {
+            key.split("/")[2]: np.asarray(array, dtype=np.float64)
+            for key, array in measurement.pictures.items()
+            if key.startswith(f"curves/{name}/") and key.split("/")[2] not in ("grid",) and key.count("/") == 2
+        }
+        top = max((float(density.max()) for density in classes.values()), default=0.0)
+        for index, (label, density) in enumerate(classes.items()):
+            line = curve(density, top, ascii_only=ascii_only)
+            table.add_row(escaped(name) if index == 0 else "", escaped(label), Text(line, style=STYLES[index % 5]))
+    return table
+
+
+STYLES = ("cyan", "magenta", "yellow", "green", "blue")
