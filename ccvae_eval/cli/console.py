@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,7 +24,12 @@ class Screen(AbstractContextManager["Screen"]):
         quiet: no progress, no notices.
     """
 
-    STAGES = {"encode": "encoding", "measure": "measuring", "judge": "training the judge", "train": "training"}
+    STAGES: ClassVar = {
+        "encode": "encoding",
+        "measure": "measuring",
+        "judge": "training the judge",
+        "train": "training",
+    }
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json, self.quiet = as_json, quiet

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-
-from ccvae_eval.types import Plain
+from collections.abc import Mapping
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
 
@@ -44,6 +43,6 @@ def figure(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}"
 
 
-def at_text(at: Plain) -> str:
+def at_text(at: Mapping[str, object]) -> str:
     """What else a value depends on, in one line."""
     return ", ".join(f"{key} {value}" for key, value in sorted(at.items()))

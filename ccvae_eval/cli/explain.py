@@ -1,0 +1,78 @@
+"""``explain``: what a metric's numbers mean, from its docstring and its declared values."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ccvae_eval import registry
+from ccvae_eval.cli.console import Screen
+from ccvae_eval.errors import UsageError, suggestion
+from ccvae_eval.measure import ValueSpec
+from ccvae_eval.report.docstrings import argument_help, explanation
+from ccvae_eval.report.terminal import ARROWS
+from ccvae_eval.report.text import escaped
+from ccvae_eval.run.schema import RUN_SCHEMA
+
+
+def command(
+    what: Annotated[str, typer.Argument(help="A metric's name, or 'schema'.", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Explain a metric, or the schema of run.json."""
+    with Screen(as_json=json) as screen:
+        if what == "schema":
+            screen.document(RUN_SCHEMA)
+            return
+        if what not in registry.metrics:
+            raise UsageError(
+                f"there is nothing called {what!r} to explain", hint=suggestion(what, [*registry.metrics, "schema"])
+            )
+        kind = registry.metrics[what]
+        if json:
+            screen.document(_as_plain(kind))
+            return
+        screen.show(Text(explanation(kind)), "", _values_table(kind.values))
+
+
+def _range_text(spec: ValueSpec) -> str:
+    low, high = ("" if end is None else f"{end:g}" for end in spec.range)
+    return f"{low} .. {high}" if low or high else ""
+
+
+def _values_table(values: dict[str, ValueSpec]) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for column in ("value", "", "range", "unit", "chance", "what it says"):
+        table.add_column(column, overflow="fold")
+    for name, spec in values.items():
+        judge = " (rests on the judge)" if spec.needs_judge else ""
+        cells = (name, ARROWS[spec.higher_is_better], _range_text(spec), spec.unit, spec.chance, spec.summary + judge)
+        table.add_row(*map(escaped, cells))
+    return table
+
+
+def _as_plain(kind: Any) -> dict[str, Any]:
+    help_of = argument_help(kind)
+    return {
+        "name": kind.name,
+        "version": kind.version,
+        "headline": kind.headline,
+        "text": explanation(kind),
+        "settings": {f.name: {"default": f.default, "help": help_of.get(f.name, "")} for f in fields(kind)},
+        "values": {
+            name: {
+                "summary": spec.summary,
+                "unit": spec.unit,
+                "higher_is_better": spec.higher_is_better,
+                "range": list(spec.range),
+                "chance": spec.chance,
+                "needs_judge": spec.needs_judge,
+                "dials": list(spec.dials),
+            }
+            for name, spec in kind.values.items()
+        },
+    }
