@@ -1,0 +1,160 @@
+"""How images change along a path and how far apart draws lie: pure functions on pixels.
+
+Images are read once or twice and in place, because decoding them is cheap; what leaves is small and float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ccvae_eval.types import Bools, Floats, Images
+
+
+def rows_of(images: Images) -> Tensor:
+    r"""The images as rows of pixels with their channels together, shape :math:`(N, H W C)`.
+
+    A view where the images are channels_last, as our decoders give them; else a copy.
+    """
+    return images.permute(0, 2, 3, 1).flatten(1)
+
+
+def over_channels(rows: Tensor, channels: int) -> Tensor:
+    r"""The mean over the channels of each pixel, shape :math:`(N, H W)`."""
+    if channels == 1:
+        return rows
+    parts = rows.reshape(len(rows), -1, channels).unbind(2)
+    total = parts[0] + parts[1]
+    for part in parts[2:]:
+        total += part
+    return total.div_(channels)
+
+
+def variance_map(images: Sequence[Images], *, unbiased: bool) -> Tensor:
+    r"""The variance of each pixel over some images of each row, shape :math:`(N, H W C)`.
+
+    Sums are of differences to the first image, so that an unchanged pixel has a variance of exactly 0.
+
+    Args:
+        images: S tensors of shape :math:`(N, C, H, W)`.
+        unbiased: divide by S - 1, not by S.
+    """
+    first = rows_of(images[0])
+    total, square, difference = torch.zeros_like(first), torch.zeros_like(first), torch.empty_like(first)
+    for other in images[1:]:
+        torch.sub(rows_of(other), first, out=difference)
+        total.add_(difference)
+        square.addcmul_(difference, difference)
+    size = len(images)
+    square.addcmul_(total, total, value=-1 / size)
+    return square.div_(size - 1 if unbiased else size).clamp_min_(0)
+
+
+def deviation_map(points: Sequence[Images]) -> Tensor:
+    r"""How much each pixel changes along a path: METRICS section 2, D(p).
+
+    .. math:: D(p) = \frac1C \sum_c \sqrt{\tfrac1K \sum_k (x_{k,c,p} - \bar x_{c,p})^2}
+
+    Args:
+        points: the K images of each row's path, each of shape :math:`(N, C, H, W)`.
+
+    Returns:
+        Shape :math:`(N, H W)`; 0 exactly where nothing changes.
+
+    >>> path = [torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, 0.0]]]])]
+    >>> deviation_map(path)
+    tensor([[0.5000, 0.0000]])
+    """
+    return over_channels(variance_map(points, unbiased=False).sqrt_(), points[0].shape[1])
+
+
+def absolute_change(before: Images, after: Images) -> Tensor:
+    r"""The mean over the channels of \|after - before\|, shape :math:`(N, H W)`."""
+    return over_channels((rows_of(after) - rows_of(before)).abs_(), before.shape[1])
+
+
+def distances(before: Images, after: Images, norm: float) -> Tensor:
+    r"""The L1 or L2 distance between two images over all their pixels and channels, row by row, shape :math:`(N,)`."""
+    a, b = rows_of(before)[:, None], rows_of(after)[:, None]
+    return torch.cdist(a, b, p=norm, compute_mode="donot_use_mm_for_euclid_dist")[:, 0, 0]
+
+
+def step_lengths(points: Sequence[Images], norm: float) -> Floats:
+    r"""The lengths of the K - 1 steps of a path and, last, of the way from its start to its end.
+
+    Returns:
+        Shape :math:`(N, K)`.
+    """
+    pairs = [*zip(points, points[1:], strict=False), (points[0], points[-1])]
+    return torch.stack([distances(a, b, norm) for a, b in pairs], 1).double().cpu().numpy()
+
+
+def top_mean(change: NDArray[np.float32], share: float) -> Floats:
+    r"""The mean over the most changed pixels.
+
+    Args:
+        change: shape :math:`(N, P)`.
+        share: of the pixels, rounded up to whole ones.
+
+    >>> float(top_mean(np.arange(100, dtype=np.float32)[None], 0.02)[0])
+    98.5
+    """
+    pixels = change.shape[1]
+    size = max(int(np.ceil(share * pixels)), 1)
+    top = np.partition(change, pixels - size, axis=1)[:, pixels - size :]
+    mean: Floats = np.sort(top, axis=1).mean(1, dtype=np.float64)
+    return mean
+
+
+def changed_area(change: Floats) -> Floats:
+    r"""Share of the pixels that carry a change (its participation ratio).
+
+    .. math:: a(d) = (\sum_p d_p)^2 / (P \sum_p d_p^2) \in [1/P, 1]
+
+    Args:
+        change: how much each pixel changed, not negative, shape :math:`(N, P)`.
+
+    Returns:
+        One share for each image, shape :math:`(N,)`; NaN where nothing changed.
+
+    >>> changed_area(np.eye(4).reshape(1, 16))
+    array([0.25])
+    """
+    energy = np.square(change).sum(1)
+    share = np.square(change.sum(1)) / (change.shape[1] * np.where(energy > 0, energy, 1.0))
+    return np.where(energy > 0, share, np.nan)
+
+
+def average_precision(change: NDArray[np.float32], region: Bools) -> Floats:
+    r"""How well the size of the change finds the region: average precision, ties taken together.
+
+    .. math:: AP = \frac1{|A|} \sum_{p \in A} \frac{|\{q \in A : d_q \ge d_p\}|}{|\{q : d_q \ge d_p\}|}
+
+    The bits of a float that is not negative sort as the float does; the region is put below them, so that one sort
+    of integers orders both.
+
+    Args:
+        change: not negative, shape :math:`(N, P)`, float32.
+        region: shape :math:`(N, P)`.
+
+    Returns:
+        Shape :math:`(N,)`, chance = the region's share; NaN where the region is empty.
+
+    >>> average_precision(np.float32([[3, 2, 1, 0]]), np.array([[True, False, True, False]]))
+    array([0.83333333])
+    """
+    ordered = np.ascontiguousarray(change + np.float32(0)).view(np.uint32)  # + 0 turns -0 into 0
+    keys = np.sort((ordered << 1) | region, axis=1)[:, ::-1]
+    value, found = keys >> 1, np.cumsum(keys & 1, axis=1, dtype=np.int64)
+    last = np.ones(value.shape, bool)
+    last[:, :-1] = value[:, 1:] != value[:, :-1]
+    rows, columns = np.nonzero(last)
+    hits = found[rows, columns]
+    before = np.where(np.diff(rows, prepend=-1) > 0, 0, np.roll(hits, 1))
+    gained = np.bincount(rows, (hits - before) * hits / (columns + 1), len(change))
+    size = region.sum(1)
+    return np.where(size > 0, gained / np.maximum(size, 1), np.nan)
