@@ -104,6 +104,40 @@ class Traverse:
         return points
 
 
+def donor_rows(subject: Subject, characteristic: str) -> Tensor:
+    """For each image the row of a seeded random image of the class drawn for it, shape (N,); -1 where there is none."""
+    return subject.once(("donors", characteristic), lambda: _donor_rows(subject, characteristic))
+
+
+def _donor_rows(subject: Subject, characteristic: str) -> Tensor:
+    now, then = subject.now(characteristic), subject.targets(characteristic)
+    draw = torch.from_numpy(subject.uniforms(f"donor/{characteristic}", subject.ids)[:, 0])
+    donors = torch.full((len(subject),), -1)
+    for target in {int(k) for k in then.unique() if k >= 0}:
+        rows = torch.nonzero(now == target)[:, 0]
+        if len(rows):
+            donors = torch.where(then == target, rows[(draw * len(rows)).long()], donors)
+    return donors
+
+
+@dataclass(frozen=True, slots=True)
+class Interpolate:
+    """A point on the line from the image's code to the code of an image of another class, in all columns.
+
+    Args:
+        characteristic: whose class the two images differ in.
+        position: from 0 (the image's own code) to 1 (the other's).
+    """
+
+    characteristic: str
+    position: float
+
+    def codes(self, subject: Subject, chunk: Chunk) -> Codes:
+        donors = donor_rows(subject, self.characteristic)[chunk.rows]
+        other = torch.where((donors >= 0)[:, None], subject.codes[donors.clamp_min(0)], chunk.codes)
+        return chunk.codes + self.position * (other - chunk.codes)
+
+
 @dataclass(frozen=True, slots=True)
 class Do:
     """do(c = v) with v unlike now (METRICS 0), all other columns as they are.
