@@ -113,7 +113,7 @@ def _donor_rows(subject: Subject, characteristic: str) -> Tensor:
     now, then = subject.now(characteristic), subject.targets(characteristic)
     draw = torch.from_numpy(subject.uniforms(f"donor/{characteristic}", subject.ids)[:, 0])
     donors = torch.full((len(subject),), -1)
-    for target in {int(k) for k in then.unique() if k >= 0}:
+    for target in range(subject.schema[characteristic].cardinality):
         rows = torch.nonzero(now == target)[:, 0]
         if len(rows):
             donors = torch.where(then == target, rows[(draw * len(rows)).long()], donors)
