@@ -142,7 +142,7 @@ class CCVAE(Autoencoder[CCVAESettings]):
         estimate = self.exact if self.settings.estimator == "exact" else self.reference
         bound = estimate(batch.images, batch.labels, generator)
         loss = -bound.value.mean()
-        yield Objective("model", loss, _terms(loss, bound), tuple(self.parameters()))
+        yield Objective("model", loss, _terms(bound), tuple(self.parameters()))
 
     def exact(self, x: Images | Points, y: Labels, generator: Generator) -> Bound:
         r"""The bound with every term but the reconstruction integrated out.
@@ -293,9 +293,9 @@ def _draw(log_probabilities: Tensor, generator: Generator) -> Tensor:
     return below.sum(-1).clamp_max(log_probabilities.shape[-1] - 1)
 
 
-def _terms(loss: Tensor, bound: Bound) -> dict[str, float]:
+def _terms(bound: Bound) -> dict[str, float]:
     """The bound's parts as means over the rows with and without labels; NaN where there is no such row."""
-    terms = {"loss": loss.item()}
+    terms: dict[str, float] = {}
     parts = {"supervised": ("log_q_y_x", "log_p_y"), "unsupervised": ("entropy",)}
     for name, rows in (("supervised", bound.labelled), ("unsupervised", ~bound.labelled)):
         terms[f"{name}.rows"] = int(rows.sum())

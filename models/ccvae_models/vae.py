@@ -53,5 +53,5 @@ class VAE(Autoencoder[VAESettings]):
         reconstruction = self.log_likelihood(batch.images, z).mean()
         kl = kl_standard(q).sum(1).mean()
         loss = kl - reconstruction
-        terms = {"loss": loss.item(), "reconstruction": reconstruction.item(), "kl": kl.item()}
+        terms = {"reconstruction": reconstruction.item(), "kl": kl.item()}
         yield Objective("model", loss, terms, tuple(self.parameters()))

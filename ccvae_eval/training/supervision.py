@@ -1,0 +1,134 @@
+"""Which images are trained on, which are held out, and which labels are shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccvae_eval.data.contract import DataSet
+from ccvae_eval.errors import DataError, LabelMismatchError
+from ccvae_eval.model import Label, LabelSchema
+from ccvae_eval.streams import numpy_stream
+from ccvae_eval.training.settings import TrainingSettings
+from ccvae_eval.types import Bools, Ids
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """The train split as a training sees it.
+
+    Args:
+        schema: the labels that are learnt from.
+        train: ids of the images of the training part.
+        validation: ids of the held-out part.
+        labels: the labels shown of the training part, shape (len(train), L), NaN = not shown or missing.
+        label_prior: p(y) from the labels shown; uniform where none is, empty for a continuous label.
+    """
+
+    schema: LabelSchema
+    train: Ids
+    validation: Ids
+    labels: NDArray[np.float32]
+    label_prior: tuple[tuple[float, ...], ...]
+
+    @property
+    def labelled(self) -> Bools:
+        """Which images of the training part have any label shown."""
+        return np.asarray(~np.isnan(self.labels).all(axis=1), dtype=np.bool_)
+
+    @property
+    def digest(self) -> str:
+        """Which images were seen and which labels were shown, as a hexadecimal digest."""
+        content = blake2b(self.train.tobytes(), digest_size=16)
+        content.update(self.labels.tobytes())
+        return content.hexdigest()
+
+
+def supervise(data: DataSet, schema: LabelSchema, settings: TrainingSettings) -> Supervision:
+    """Draws the held-out part and the labelled images, from the seed alone.
+
+    The images labelled at one rate are among those labelled at any higher rate of the same seed.
+
+    Raises:
+        DataError: the train split is empty, or too small for the held-out part.
+        LabelMismatchError: the data lacks a label, or has it in another kind.
+    """
+    columns = _columns(data, schema)
+    ids = data.split("train")
+    order = numpy_stream(settings.seed, "validation").permutation(len(ids))
+    held = round(settings.validation * len(ids))
+    if settings.validation and len(ids):
+        held = max(held, 1)
+    validation, train = np.sort(ids[order[:held]]), np.sort(ids[order[held:]])
+    if not len(train):
+        raise DataError(
+            f"{len(ids)} training images leave none to train on",
+            where=data.spec,
+            hint="More images, or a smaller validation part.",
+        )
+    labels = data.labels_of(train)[:, columns].copy()
+    shown = numpy_stream(settings.seed, "labelled").permutation(len(train))[: _count(settings.rate, len(train))]
+    hidden = np.ones(len(train), dtype=bool)
+    hidden[shown] = False
+    labels[hidden] = np.nan
+    _add_noise(labels, schema, settings)
+    return Supervision(schema, train, validation, labels, _prior(labels, schema))
+
+
+def _count(rate: float, images: int) -> int:
+    return max(1, round(rate * images)) if rate > 0 else 0
+
+
+def _columns(data: DataSet, schema: LabelSchema) -> list[int]:
+    """The model's labels among the data's columns."""
+    for label in schema:
+        if data.schema[label.name] != label:
+            theirs = data.schema[label.name]
+            raise LabelMismatchError(
+                f"the model learns a {label.kind} label of classes {label.classes}, the data has a {theirs.kind} one "
+                f"of classes {theirs.classes}",
+                where=f"{data.spec}: {label.name}",
+            )
+    return [data.schema.index(label.name) for label in schema]
+
+
+def _add_noise(labels: NDArray[np.float32], schema: LabelSchema, settings: TrainingSettings) -> None:
+    if not settings.label_noise:
+        return
+    for column, label in enumerate(schema):
+        if label.kind == "continuous":
+            continue
+        random = numpy_stream(settings.seed, "label noise", label.name)
+        wrong = random.random(len(labels)) < settings.label_noise
+        shift = random.integers(1, label.cardinality, len(labels))
+        moved = (labels[:, column] + shift) % label.cardinality  # NaN stays NaN
+        labels[wrong, column] = moved[wrong]
+
+
+def _prior(labels: NDArray[np.float32], schema: LabelSchema) -> tuple[tuple[float, ...], ...]:
+    return tuple(_frequencies(labels[:, column], label) for column, label in enumerate(schema))
+
+
+def _frequencies(values: NDArray[np.float32], label: Label) -> tuple[float, ...]:
+    if label.kind == "continuous":
+        return ()
+    observed = values[~np.isnan(values)].astype(np.int64)
+    if not len(observed):
+        return (1 / label.cardinality,) * label.cardinality
+    return tuple(float(n) / len(observed) for n in np.bincount(observed, minlength=label.cardinality))
+
+
+def refuse_constant_labels(supervision: Supervision) -> None:
+    """A label with one value only, or none, among the labels shown cannot be learnt: a ``DataError``."""
+    for column, label in enumerate(supervision.schema):
+        values = supervision.labels[:, column]
+        observed = values[~np.isnan(values)]
+        if len(np.unique(observed)) < 2:
+            found = f"is {observed[0]:g} in all {len(observed)}" if len(observed) else "is missing in all"
+            raise DataError(
+                f"label {label.name!r} {found} labelled training images",
+                hint="Leave it out (--labels), or show more labels (--rate).",
+            )
