@@ -87,8 +87,7 @@ def measure(checkpoint: str, metrics: Sequence[str | Metric], common: Common) ->
         screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
         run = setup.measure(screen.stage)
         folder = output_folder(common.out, run)
-        run = write(run, folder)
-        drawn = draw_figures(run, folder / "figures") if common.figures else []
+        run, drawn = draw_and_write(run, folder, figures=common.figures)
         show(run, screen, verbose=common.verbose)
         screen.advise(f"\nWritten to {folder}: run.json, values.csv, evidence.npz" + (", figures/" if drawn else ""))
         screen.advise(f"Next: {next_command(run, checkpoint, common)}")
@@ -96,6 +95,12 @@ def measure(checkpoint: str, metrics: Sequence[str | Metric], common: Common) ->
             screen.document(run.as_plain())
     if run.failed:
         raise SystemExit(SOME_FAILED)
+
+
+def draw_and_write(run: Run, folder: Path, *, figures: bool) -> tuple[Run, int]:
+    """Writes a run's files and figures; returns the run as written and the number of figures."""
+    run = write(run, folder)
+    return run, len(draw_figures(run, folder / "figures")) if figures else 0
 
 
 def show(run: Run, screen: Screen, *, verbose: bool) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
 from ccvae_eval.errors import UsageError
+from ccvae_eval.report.docstrings import argument_help
 
 EVALUATION, OUTPUT, EXTENSION = "Evaluation", "Output", "Extension"
 
@@ -79,15 +80,39 @@ class Common:
     cache_dir: CacheDir = None
 
 
-def common_parameters() -> list[Parameter]:
-    """The fields of ``Common`` as parameters of a command's function."""
-    from dataclasses import fields
-    from typing import get_type_hints
-
-    hints = get_type_hints(Common, include_extras=True)
+def annotated_parameters(kind: type) -> list[Parameter]:
+    """The fields of a dataclass whose annotations are options, as parameters of a command's function."""
+    hints = get_type_hints(kind, include_extras=True)
     return [
-        Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]) for f in fields(Common)
+        Parameter(
+            f.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if f.default is MISSING else f.default,
+            annotation=hints[f.name],
+        )
+        for f in fields(kind)
     ]
+
+
+def field_parameters(kind: type, panel: str, *, without: tuple[str, ...] = ()) -> list[Parameter]:
+    """The fields of a dataclass of settings as options, their help from its docstring; tuples are repeatable."""
+    hints, help_of = get_type_hints(kind), argument_help(kind)
+    parameters = []
+    for field in fields(kind):
+        if field.name in without:
+            continue
+        hint, default = hints[field.name], field.default
+        if get_origin(hint) is tuple:
+            hint, default = list[get_args(hint)[0]], list(default)  # type: ignore[misc,arg-type]
+        annotation = Annotated[hint, _in(panel, help_of.get(field.name, ""))]
+        parameters.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
+    return parameters
+
+
+def field_values(given: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Takes the settings out of a command's arguments; lists become tuples."""
+    taken = {name: given.pop(name) for name in names}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in taken.items()}
 
 
 def metric_options(given: list[str] | None) -> dict[str, dict[str, Any]]:
@@ -107,6 +132,7 @@ def metric_options(given: list[str] | None) -> dict[str, dict[str, Any]]:
 
 
 def _value(text: str) -> Any:
+    """A value as JSON has it, a list as a tuple; what is no JSON is a string."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -123,12 +149,12 @@ def sample_of(text: str | None) -> int | str | None:
     return int(text)
 
 
-def split_assignments(given: list[str] | None, where: str) -> Mapping[str, str]:
-    """Reads a list of ``KEY=VALUE``."""
-    found = {}
+def assignments(given: list[str] | None, where: str) -> Mapping[str, Any]:
+    """Reads a list of ``KEY=VALUE``; a value is JSON where it can be, else a string."""
+    found: dict[str, Any] = {}
     for text in given or []:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UsageError(f"{text!r} is no KEY=VALUE", where=where)
-        found[key] = value
+        found[key] = _value(value)
     return found

@@ -9,7 +9,7 @@ import typer
 
 from ccvae_eval import registry
 from ccvae_eval.cli.measuring import measure
-from ccvae_eval.cli.options import EVALUATION, Common, common_parameters
+from ccvae_eval.cli.options import EVALUATION, Common, annotated_parameters
 from ccvae_eval.errors import UsageError
 from ccvae_eval.evaluation import CARD
 
@@ -35,7 +35,7 @@ _PARAMETERS = [
     Parameter("checkpoint", Parameter.POSITIONAL_OR_KEYWORD, annotation=CHECKPOINT),
     Parameter("metric", Parameter.KEYWORD_ONLY, default=None, annotation=METRIC),
     Parameter("every", Parameter.KEYWORD_ONLY, default=False, annotation=ALL),
-    *common_parameters(),
+    *annotated_parameters(Common),
 ]
 command.__signature__ = Signature(_PARAMETERS)  # type: ignore[attr-defined]
 command.__annotations__ = {p.name: p.annotation for p in _PARAMETERS}

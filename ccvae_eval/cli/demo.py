@@ -1,0 +1,87 @@
+"""``demo``: the whole path once, on the checkpoint that comes with the package."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ccvae_eval.checkpoint import save_checkpoint
+from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.measuring import SOME_FAILED, draw_and_write
+from ccvae_eval.data.opening import open_data
+from ccvae_eval.evaluation import CARD, set_up
+from ccvae_eval.files import atomic_write
+from ccvae_eval.report import terminal
+from ccvae_eval.report.sentences import sentence
+from ccvae_eval.report.text import escaped
+from ccvae_eval.training import Finished, Started, Step, TrainingSettings, fit, prepare, record
+
+ASSET = "ccvae-faces64.pt"
+DEMO_IMAGES = 256
+QUICK = TrainingSettings(minutes=3.0, epochs=50, batch=64, learning_rate=1e-3, save_minutes=0)
+QUICK_DATA = "faces,n=20000"
+
+
+def command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the checkpoint and the results go.")] = Path(
+        "ccvae-eval/demo"
+    ),
+    train: Annotated[bool, typer.Option("--train", help="Train a quick checkpoint instead (about 4 minutes).")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print the run as one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no advice.")] = False,
+) -> None:
+    """Evaluate the shipped checkpoint and say what to do next."""
+    with Screen(as_json=json, quiet=quiet) as screen:
+        checkpoint = _trained(out, screen) if train else _shipped(out)
+        setup = set_up(
+            checkpoint,
+            None,
+            CARD,
+            sample=DEMO_IMAGES,
+            device=device,
+            command="ccvae-eval demo",
+            notice=screen.notice,
+            stage=screen.stage,
+        )
+        screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
+        run, drawn = draw_and_write(setup.measure(screen.stage), out, figures=True)
+        screen.show(terminal.header(run), "", terminal.summary(run), "")
+        for measurement in run.measurements:
+            screen.show(escaped(f"· {sentence(measurement)}"))
+        screen.advise(f"\nWritten to {out}: {checkpoint.name}, run.json, values.csv, evidence.npz, {drawn} figures")
+        screen.advise("Next, with a checkpoint and images of your own:")
+        screen.advise("  ccvae-eval run YOUR.pt --data folder:PATH")
+        if json:
+            screen.document(run.as_plain())
+    if run.failed:
+        raise SystemExit(SOME_FAILED)
+
+
+def _shipped(out: Path) -> Path:
+    """Copies the package's checkpoint to where the user can see it."""
+    out.mkdir(parents=True, exist_ok=True)
+    with as_file(files("ccvae_eval") / "assets" / ASSET) as asset:
+        atomic_write(out / ASSET, asset.read_bytes())
+    return out / ASSET
+
+
+def _trained(out: Path, screen: Screen) -> Path:
+    """Trains a small checkpoint on ``faces``."""
+    out.mkdir(parents=True, exist_ok=True)
+    data = open_data(QUICK_DATA)
+    model, supervision = prepare("ccvae", {}, data, QUICK)
+    total = 1
+    for event in fit(model, data, QUICK):
+        if isinstance(event, Started):
+            total = event.steps
+        elif isinstance(event, Step):
+            screen.stage("train", event.step, total)
+        elif isinstance(event, Finished):
+            screen.notice(f"trained {event.step:,} steps in {event.seconds:.0f} s")
+    path = out / "ccvae-quick.pt"
+    save_checkpoint(path, model, name="ccvae", data=data, training=record(model, data, QUICK, supervision))
+    return path

@@ -1,0 +1,105 @@
+"""``inspect``: what a checkpoint, a data set or a run holds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ccvae_eval import __version__, registry
+from ccvae_eval.cli.console import Screen
+from ccvae_eval.report.text import escaped, figure
+
+MOST_KEYS = 60
+
+
+def command(
+    what: Annotated[
+        str | None,
+        typer.Argument(help="A checkpoint, a data set (folder:PATH), a run (its folder or run.json), or nothing."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file to register first.")] = None,
+) -> None:
+    """Say what a checkpoint, a data set or a run holds; executes nothing."""
+    for file in plugin or []:
+        registry.add_plugin_file(file)
+    with Screen(as_json=json) as screen:
+        found = _found(what)
+        if json:
+            screen.document(found)
+        elif what is not None and found.get("kind") == "run":
+            from ccvae_eval.report import terminal
+            from ccvae_eval.run import read
+
+            run = read(what)
+            screen.show(terminal.header(run), "", terminal.summary(run))
+        else:
+            _show(found, screen)
+
+
+def _found(what: str | None) -> dict[str, Any]:
+    if what is None:
+        return {"kind": "installation", **_installation()}
+    name = what.partition(":")[0].partition(",")[0]
+    path = Path(what)
+    if (path.is_dir() and (path / "run.json").is_file()) or path.name == "run.json":
+        from ccvae_eval.run import read
+
+        return {"kind": "run", **read(path).as_plain()}
+    if not path.exists() and name in registry.data_sets:
+        from ccvae_eval.data.describing import describe
+        from ccvae_eval.data.opening import open_data
+
+        return {"kind": "data", **describe(open_data(what))}
+    from ccvae_eval.checkpoint import inspect_checkpoint
+
+    return {"kind": "checkpoint", **inspect_checkpoint(path)}
+
+
+def _installation() -> dict[str, Any]:
+    import torch
+
+    from ccvae_eval.evaluation import device_named, environment
+
+    return {
+        "version": __version__,
+        "executable": sys.executable,
+        **environment(device_named("auto")),
+        "cuda": torch.cuda.is_available(),
+        "plugins": {group: list(registry.Registry(group)) for group in registry.GROUPS},
+    }
+
+
+def _show(found: dict[str, Any], screen: Screen) -> None:
+    """Plain facts as a grid; lists of records as tables."""
+    grid = Table.grid(padding=(0, 2))
+    tables: list[tuple[str, list[dict[str, Any]]]] = []
+    for key, value in found.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            tables.append((key, value))
+        elif isinstance(value, dict):
+            grid.add_row(key, escaped(", ".join(f"{k} {_text(v)}" for k, v in value.items())))
+        elif value not in (None, [], ""):
+            grid.add_row(key, escaped(_text(value)))
+    screen.show(grid)
+    for title, rows in tables:
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="bold")
+        for column in rows[0]:
+            table.add_column(column, overflow="fold")
+        for row in rows[:MOST_KEYS]:
+            table.add_row(*(escaped(_text(row.get(column))) for column in rows[0]))
+        screen.show("", table)
+        if len(rows) > MOST_KEYS:
+            screen.show(f"... and {len(rows) - MOST_KEYS} more; --json shows all")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return figure(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return "" if value is None else str(value)
