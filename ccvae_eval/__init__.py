@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ccvae_eval.evaluation import evaluate, load
     from ccvae_eval.run import Run, read
-    from ccvae_eval.wrap import wrap
+    from ccvae_eval.wrapping import wrap
 
 __version__ = "0.1.0"
 __all__ = ["Run", "evaluate", "load", "read", "wrap"]
@@ -23,7 +23,7 @@ _HOMES = {
     "load": "ccvae_eval.evaluation",
     "Run": "ccvae_eval.run",
     "read": "ccvae_eval.run",
-    "wrap": "ccvae_eval.wrap",
+    "wrap": "ccvae_eval.wrapping",
 }
 
 
