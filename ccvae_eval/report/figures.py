@@ -1,0 +1,231 @@
+"""Figures of a run as PNG, drawn from the pictures that its measurements carry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ccvae_eval.measure import Measurement
+from ccvae_eval.report.text import figure, plain
+from ccvae_eval.run import Run
+
+Picture = NDArray[np.generic]
+DPI = 120
+MOST_IN_A_FIGURE = 20
+CLASS_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee", "#bbbbbb")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def file_name(*parts: str) -> str:
+    """A file name for names that may hold anything: what is unsafe is replaced, and a digest keeps names apart.
+
+    >>> file_name("strips", "Eyeglasses")
+    'strips-Eyeglasses.png'
+    >>> file_name("strips", "a/b") != file_name("strips", "a:b")
+    True
+    """
+    raw = "-".join(parts)
+    safe = _UNSAFE.sub("-", raw).strip(".-")[:80]
+    return f"{safe}.png" if safe == raw else f"{safe}-{sha256(raw.encode()).hexdigest()[:6]}.png"
+
+
+def draw_figures(run: Run, folder: Path) -> list[Path]:
+    """Draws every figure that the run's measurements have pictures for.
+
+    Args:
+        run: a run as it was measured; one that was read from a file carries no pictures.
+        folder: where the PNG files go; made if there is one to draw.
+
+    Returns:
+        The files.
+    """
+    drawn = []
+    for measurement in run.measurements:
+        painter = PAINTERS.get(measurement.metric)
+        if painter is None or not measurement.pictures:
+            continue
+        for name, sheet in painter(measurement):
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / file_name(measurement.metric, *name)
+            FigureCanvasAgg(sheet)
+            sheet.savefig(path, dpi=DPI)
+            drawn.append(path)
+    return drawn
+
+
+Painter = Callable[[Measurement], Iterator[tuple[tuple[str, ...], Figure]]]
+
+
+def under(pictures: Mapping[str, Picture], start: str) -> dict[str, Picture]:
+    """The pictures whose name begins with ``start/``, by the rest of it."""
+    return {key[len(start) + 1 :]: value for key, value in pictures.items() if key.startswith(f"{start}/")}
+
+
+def _sheet(rows: int, columns: int, width: float, height: float, title: str) -> tuple[Figure, NDArray[Any]]:
+    sheet = Figure(figsize=(columns * width + 0.3, rows * height + 0.5), layout="constrained")
+    sheet.suptitle(plain(title), fontsize=9)
+    return sheet, sheet.subplots(rows, columns, squeeze=False)
+
+
+def _show(axes: Any, image: Picture, title: str = "", **more: Any) -> None:
+    shown = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+    if shown.ndim == 2 and "cmap" not in more:
+        more |= {"cmap": "gray", "vmin": 0, "vmax": 255 if shown.dtype == np.uint8 else 1}
+    axes.imshow(shown, interpolation="nearest", **more)
+    axes.set_axis_off()
+    if title:
+        axes.set_title(plain(title), fontsize=7)
+
+
+def _tiled(images: Picture) -> Picture:
+    """Images (rows, columns, H, W, C) as one picture, a white pixel between them."""
+    padded = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255)
+    rows, columns, height, width, channels = padded.shape
+    tiled: Picture = padded.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    return tiled
+
+
+def _score(measurement: Measurement, name: str, characteristic: str) -> str:
+    for value in measurement.values:
+        if value.name == name and value.characteristic == characteristic and not value.at:
+            return f"{name} {figure(value.estimate.value, 2)}"
+    return ""
+
+
+def locality_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Traversal strips, change maps with the region's outline, and 2-D grids."""
+    for name, strip in under(measurement.pictures, "strip").items():
+        tile = _tiled(strip)
+        sheet = Figure(figsize=(tile.shape[1] / 90, tile.shape[0] / 90 + 0.4), layout="constrained")
+        sheet.suptitle(plain(f"{name}: from absent to present, all else fixed"), fontsize=9)
+        _show(sheet.subplots(), tile)
+        yield ("strips", name), sheet
+    changes = dict(list(under(measurement.pictures, "mean/change").items())[:MOST_IN_A_FIGURE])
+    if changes:
+        yield ("change-maps",), _change_maps(measurement, changes)
+    for name, grid in under(measurement.pictures, "grid").items():
+        tile = _tiled(grid)
+        sheet = Figure(figsize=(4.2, 4.5), layout="constrained")
+        _show(sheet.subplots(), tile, " down, ".join(name.split("|", 1)) + " across")
+        yield ("grid", name), sheet
+
+
+def _change_maps(measurement: Measurement, changes: Mapping[str, Picture]) -> Figure:
+    regions = under(measurement.pictures, "mean/region")
+    base = measurement.pictures["mean/image"]
+    columns = min(len(changes), 5)
+    rows = -(-len(changes) // columns)
+    sheet, axes = _sheet(rows, columns, 1.7, 1.9, "Where a traversal changes the image (outline: the region)")
+    for place in axes.flat:
+        place.set_axis_off()
+    for place, (name, change) in zip(axes.flat, changes.items(), strict=False):
+        top = float(np.max(change)) or 1.0
+        _show(place, np.asarray(base).mean(-1), f"{name}\n{_score(measurement, 'focus', name)}")
+        place.imshow(change, cmap="inferno", alpha=np.clip(np.asarray(change, dtype=float) / top, 0, 1) ** 0.5)
+        region = regions.get(name)
+        if region is not None and np.ptp(region) > 0:
+            place.contour(region, levels=[0.5 * float(np.max(region))], colors="#66ccee", linewidths=0.8)
+    return sheet
+
+
+def density_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Class densities of each characteristic's code, with the prior over them."""
+    curves: dict[str, dict[str, Picture]] = {}
+    for key, array in under(measurement.pictures, "curves").items():
+        name, _, what = key.partition("/")
+        curves.setdefault(name, {})[what] = array
+    if not curves:
+        return
+    columns = min(len(curves), 3)
+    rows = -(-len(curves) // columns)
+    sheet, axes = _sheet(rows, columns, 2.6, 1.9, "Codes by class; dashed: the model's own p(z|y)")
+    for place in axes.flat[len(curves) :]:
+        place.set_axis_off()
+    for place, (name, lines) in zip(axes.flat, curves.items(), strict=False):
+        grid = lines["grid"]
+        classes = [what for what in lines if what != "grid" and not what.startswith("prior/")]
+        for colour, what in zip(CLASS_COLOURS, classes, strict=False):
+            place.fill_between(grid, lines[what], color=colour, alpha=0.35, label=plain(what))
+            if f"prior/{what}" in lines:
+                place.plot(grid, lines[f"prior/{what}"], color=colour, linestyle="--", linewidth=1)
+        place.set_yticks([])
+        place.tick_params(labelsize=6)
+        place.set_title(plain(f"{name}  {_score(measurement, 'auc', name)}"), fontsize=7)
+        place.legend(fontsize=5, frameon=False)
+    yield ("curves",), sheet
+
+
+def diversity_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Draws of one characteristic, and the variance of each pixel over them."""
+    for name, strip in under(measurement.pictures, "strip").items():
+        tile = _tiled(strip)
+        sheet = Figure(figsize=(tile.shape[1] / 90, tile.shape[0] / 90 + 0.4), layout="constrained")
+        sheet.suptitle(plain(f"{name}: drawn anew from p(z|y), all else fixed"), fontsize=9)
+        _show(sheet.subplots(), tile)
+        yield ("draws", name), sheet
+    maps = under(measurement.pictures, "mean/variance")
+    if maps:
+        columns = min(len(maps), 5)
+        sheet, axes = _sheet(-(-len(maps) // columns), columns, 1.7, 1.9, "Standard deviation over draws")
+        top = max(float(np.sqrt(np.max(m))) for m in maps.values()) or 1.0
+        for place in axes.flat:
+            place.set_axis_off()
+        for place, (name, variance) in zip(axes.flat, maps.items(), strict=False):
+            _show(place, np.sqrt(np.asarray(variance, dtype=float)), name, cmap="inferno", vmin=0, vmax=top)
+        sheet.colorbar(ScalarMappable(Normalize(0, top), "inferno"), ax=axes, shrink=0.6)
+        yield ("variance",), sheet
+
+
+def drift_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Keypoints of the reconstruction over the intervened image, coloured by the matcher's confidence."""
+    names = list(under(measurement.pictures, "after"))
+    before = measurement.pictures.get("before")
+    if before is None or not names:
+        return
+    for name in names[:MOST_IN_A_FIGURE]:
+        after = measurement.pictures[f"after/{name}"]
+        points = measurement.pictures[f"keypoints/{name}"]
+        count = min(len(after), 4)
+        sheet, axes = _sheet(2, count, 2.0, 2.1, f"{name}: matches after do() (blue sure, red not; x = lost)")
+        for i in range(count):
+            _show(axes[0, i], before[i], "reconstruction" if i == 0 else "")
+            _show(axes[1, i], after[i], f"do({name})" if i == 0 else "")
+            _scatter(axes[1, i], np.asarray(points[i], dtype=float))
+        yield ("matches", name), sheet
+
+
+def _scatter(axes: Any, points: NDArray[np.float64]) -> None:
+    """Points are rows x, y, moved x, moved y, confidence, matched; NaN rows are padding."""
+    points = points[~np.isnan(points[:, 0])]
+    matched = points[:, 5] > 0
+    kept, lost = points[matched], points[~matched]
+    if len(kept):
+        lines = np.stack([kept[:, :2], kept[:, 2:4]], 1)
+        for line, confidence in zip(lines, kept[:, 4], strict=True):
+            axes.plot(*line.T, color=_colour(float(confidence)), linewidth=0.6)
+        axes.scatter(kept[:, 2], kept[:, 3], c=kept[:, 4], cmap="coolwarm_r", vmin=0, vmax=1, s=5)
+    if len(lost):
+        axes.scatter(lost[:, 0], lost[:, 1], color="#cc3311", marker="x", s=8, linewidths=0.7)
+
+
+def _colour(confidence: float) -> Any:
+    """From red (not sure) to blue (sure)."""
+    return ScalarMappable(Normalize(0, 1), "coolwarm_r").to_rgba(confidence)
+
+
+PAINTERS: dict[str, Painter] = {
+    "locality": locality_figures,
+    "density": density_figures,
+    "diversity": diversity_figures,
+    "drift": drift_figures,
+}
