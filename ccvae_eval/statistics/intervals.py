@@ -1,0 +1,280 @@
+r"""From one row for each image to a value with its 95 % interval.
+
+The unit is the image. Values come with the draws that made their interval (``Resampled``), so that means over
+characteristics and differences are formed draw by draw, on the same resamples.
+
+Which interval, and why (coverage of a nominal 95 %, 1,000 to 2,000 repeats, see the coverage tests):
+
+- means and smooth functions of totals: percentile bootstrap; BCa where fewer than 300 images enter;
+- ratios of means: symmetric studentised bootstrap on the log scale. With skewed (log-normal) terms it covers .945 to
+  .957 at n = 30, 100 and 300, where the percentile interval covers .91 to .95 and BCa .88 to .95. Where a numerator or
+  denominator is not positive in every resample: Fieller's interval;
+- shares of images: Wilson;
+- statistics that more noise drives one way (overlap, divergences, calibration error): the basic bootstrap interval,
+  which takes their bias off once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr, ndtri, stdtrit
+
+from ccvae_eval.measure import Estimate, undefined
+from ccvae_eval.statistics.resampling import ResampleWeights
+from ccvae_eval.types import Bools, Floats
+
+SMALL = 300
+"""Below so many images percentile intervals are replaced by BCa."""
+
+FEWEST = 8
+"""Below so many images no interval is given."""
+
+LOST = 0.01
+"""The share of resamples that may be undefined (a class lost); beyond, there is no interval."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resampled:
+    r"""An estimate beside what its interval was made of.
+
+    Args:
+        estimate: value, interval, count and method.
+        draws: the value in each resample, shape :math:`(B,)`; NaN where a resample has lost a class.
+        note: why the value or its interval is undefined; "" otherwise.
+        leave_one_out: the value without image i, shape :math:`(N,)`, where fewer than 300 images entered.
+    """
+
+    estimate: Estimate
+    draws: Floats
+    note: str = ""
+    leave_one_out: Floats | None = None
+
+    @property
+    def value(self) -> float:
+        return self.estimate.value
+
+    @property
+    def defined(self) -> bool:
+        return self.estimate.defined
+
+
+def missing(draws: int, note: str, n: int = 0) -> Resampled:
+    """The value that does not exist, with its reason."""
+    return Resampled(undefined(n), np.full(draws, np.nan), note)
+
+
+def resampled(
+    value: float, draws: Floats, n: int, level: float, leave_one_out: Floats | None = None, *, basic: bool = False
+) -> Resampled:
+    r"""The interval that the draws give: percentile, or BCa where ``leave_one_out`` is given, or ``basic``.
+
+    Args:
+        value: the value on all images; NaN is undefined.
+        draws: its resamples, shape :math:`(B,)`; NaN ones are dropped. Above 1 % there is no interval.
+        n: how many images entered; below 8 there is no interval.
+        level: 0.95.
+        leave_one_out: values without each image; calls for BCa (Efron 1987, "Better bootstrap confidence intervals").
+        basic: reflects the draws at the value (2 value - draw), which takes a bias of the statistic off.
+    """
+    lost = int(np.isnan(draws).sum())
+    if math.isnan(value):
+        return Resampled(undefined(n), draws, "undefined on these images", leave_one_out)
+    if n < FEWEST or lost > LOST * len(draws):
+        note = f"no interval: {n} images" if n < FEWEST else f"no interval: {lost} of {len(draws)} resamples undefined"
+        return Resampled(Estimate(value, n=n), draws, note, leave_one_out)
+    kept = draws[~np.isnan(draws)]
+    tail = (1 - level) / 2
+    if basic:
+        low, high = 2 * value - np.quantile(kept, [1 - tail, tail])
+        return Resampled(Estimate(value, float(low), float(high), n, "basic bootstrap"), draws, "", leave_one_out)
+    if leave_one_out is None:
+        levels, method = np.array([tail, 1 - tail]), "bootstrap"
+    else:
+        levels, method = _bca_levels(value, kept, leave_one_out, tail), "BCa"
+    low, high = np.quantile(kept, levels)
+    return Resampled(Estimate(value, float(low), float(high), n, method), draws, "", leave_one_out)
+
+
+def _bca_levels(value: float, draws: Floats, leave_one_out: Floats, tail: float) -> Floats:
+    """Levels at which to read the draws: bias correction z0, acceleration from the jackknife."""
+    share = ((draws < value).mean() + (draws <= value).mean()) / 2
+    half_a_draw = 0.5 / len(draws)
+    bias = ndtri(np.clip(share, half_a_draw, 1 - half_a_draw))
+    off = leave_one_out.mean() - leave_one_out
+    spread = float((off**2).sum())
+    acceleration = float((off**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+    wanted = bias + ndtri(np.array([tail, 1 - tail]))
+    return np.asarray(ndtr(bias + wanted / (1 - acceleration * wanted)))
+
+
+def bootstrap_estimate(
+    statistic: Callable[[Floats], Floats], values: Floats, weights: ResampleWeights, *, basic: bool = False
+) -> Resampled:
+    r"""A smooth function of weighted totals over the images.
+
+    Args:
+        statistic: totals, shape :math:`(B, C)`, to values, shape :math:`(B,)`; NaN where undefined (0 / 0 is).
+        values: one row for each image, shape :math:`(N, C)`; NaN = absent. Whatever the statistic must divide by has
+            to be among the columns (a column of ones, masked, for a count).
+        weights: the run's resamples.
+        basic: see ``resampled``.
+
+    >>> rows = np.column_stack([np.arange(10.0), np.ones(10)])
+    >>> bootstrap_estimate(lambda t: t[:, 0] / t[:, 1], rows, ResampleWeights(0, 10)).value
+    4.5
+    """
+    table = np.asarray(values, dtype=np.float64)
+    present = ~np.isnan(table).all(axis=1)
+    n = int(present.sum())
+    rows = np.nan_to_num(table[present], nan=0.0, posinf=np.inf, neginf=-np.inf)
+    total = rows.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(statistic(total[None])[0]) if n else math.nan
+        if not math.isfinite(value):
+            return missing(weights.draws, "undefined on these images" if n else "no image", n)
+        draws = _finite(statistic(weights.totals(table)))
+        without = None
+        if n < SMALL and not basic:
+            without = np.full(len(table), value)
+            without[present] = statistic(total - rows)
+            without[~np.isfinite(without)] = value
+    return resampled(value, draws, n, weights.level, without, basic=basic)
+
+
+def _finite(draws: Floats) -> Floats:
+    return np.where(np.isfinite(draws), draws, np.nan)
+
+
+def mean_estimate(values: Floats, weights: ResampleWeights) -> Resampled:
+    r"""The mean over images, shape :math:`(N,)`; NaN = the image does not enter.
+
+    Constant values have an interval of no width: use ``share_estimate`` for 0 and 1.
+    """
+    rows = np.column_stack([values, np.where(np.isnan(values), np.nan, 1.0)])
+    return bootstrap_estimate(lambda totals: totals[:, 0] / totals[:, 1], rows, weights)
+
+
+def ratio_estimate(numerator: Floats, denominator: Floats, weights: ResampleWeights) -> Resampled:
+    r"""Sum of the numerators over sum of the denominators, of the images that have both.
+
+    The interval is a symmetric studentised bootstrap on the log scale: with :math:`r = \bar u / \bar v`, each
+    resample's :math:`|\log r^* - \log r| / s^*`, s* by the delta method from the resample's own second moments, gives
+    the half-width in units of s. Where a resample's numerator or denominator is not positive: Fieller (1954); where
+    the denominator may be 0, Fieller's interval is unbounded and none is given.
+
+    Args:
+        numerator, denominator: shape :math:`(N,)`.
+        weights: the run's resamples.
+    """
+    both = ~(np.isnan(numerator) | np.isnan(denominator))
+    u, v = np.where(both, [numerator, denominator], np.nan)
+    rows = np.column_stack([u, v, u * u, u * v, v * v, np.where(both, 1.0, np.nan)])
+    n = int(both.sum())
+    sums = np.nansum(rows, axis=0)
+    if not n or sums[1] == 0:
+        return missing(weights.draws, "the denominator is 0" if n else "no image", n)
+    value = float(sums[0] / sums[1])
+    totals = weights.totals(rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draws = _finite(totals[:, 0] / totals[:, 1])
+        without = None if n >= SMALL else _finite((sums[0] - rows[:, 0]) / (sums[1] - rows[:, 1]))
+    if without is not None:
+        without[np.isnan(without)] = value
+    if n < FEWEST:
+        return resampled(value, draws, n, weights.level, without)
+    if sums[0] > 0 and sums[1] > 0 and bool((totals[:, :2] > 0).all()):
+        low, high, method = *_log_interval(sums, totals, weights.level), "log-scale bootstrap"
+    else:
+        low, high, method = *_fieller(sums, weights.level), "Fieller"
+    note = "no interval: the denominator may be 0" if math.isnan(low) else ""
+    return Resampled(Estimate(value, low, high, n, "" if note else method), draws, note, without)
+
+
+def _log_interval(sums: Floats, totals: Floats, level: float) -> tuple[float, float]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre, scale = _log_ratio(sums[None])
+        drawn, scales = _log_ratio(totals)
+        # a resample of one image over and over has no scale: its deviation counts as boundless
+        steps = np.nan_to_num(np.abs(drawn - centre) / scales, nan=0.0, posinf=np.inf)
+    half = float(np.quantile(steps, level, method="higher") * scale[0]) if scale[0] > 0 else 0.0
+    return float(np.exp(centre[0] - half)), float(np.exp(centre[0] + half))
+
+
+def _log_ratio(totals: Floats) -> tuple[Floats, Floats]:
+    """log of the ratio and its standard error by the delta method; columns u, v, uu, uv, vv, 1."""
+    u, v, uu, uv, vv, _ = totals.T
+    ratio = u / v
+    residual = np.maximum(uu - 2 * ratio * uv + ratio * ratio * vv, 0.0)
+    return np.log(ratio), np.sqrt(residual) / u
+
+
+def _fieller(sums: Floats, level: float) -> tuple[float, float]:
+    """The values r for which the mean of u - r v does not differ from 0; NaN if they are unbounded."""
+    u, v, uu, uv, vv, n = (float(s) for s in sums)
+    # squared t, over n and n - 1, turns sums of squares about the mean into what the squared sum may reach
+    factor = float(stdtrit(n - 1, (1 + level) / 2)) ** 2 * n / (n - 1)
+    a = v * v - factor * (vv - v * v / n)
+    b = u * v - factor * (uv - u * v / n)
+    c = u * u - factor * (uu - u * u / n)
+    inside = b * b - a * c
+    if a <= 0 or inside < 0:
+        return math.nan, math.nan
+    return (b - math.sqrt(inside)) / a, (b + math.sqrt(inside)) / a
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
+    """A share with Wilson's score interval (1927); undefined for n = 0.
+
+    >>> wilson(0, 10).high < 0.31
+    True
+    """
+    if n == 0:
+        return undefined()
+    z = float(ndtri((1 + level) / 2))
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return Estimate(share, low, high, n, "wilson")
+
+
+def share_estimate(values: Floats | Bools, weights: ResampleWeights) -> Resampled:
+    r"""The share of images where a 0/1 value holds, shape :math:`(N,)`, NaN = absent: Wilson's interval, and draws."""
+    column = np.asarray(values, dtype=np.float64)
+    mean = mean_estimate(column, weights)
+    if not mean.defined:
+        return mean
+    estimate = wilson(round(np.nansum(column)), mean.estimate.n, weights.level)
+    return Resampled(estimate, mean.draws, "", mean.leave_one_out)
+
+
+def mean_over(parts: Sequence[Resampled], level: float = 0.95) -> Resampled:
+    """The mean of several values (over characteristics), undefined ones left out, with its interval.
+
+    The interval comes from the parts' own draws, which must be of the same resamples.
+    """
+    return _combined([part for part in parts if part.defined], lambda stack: stack.mean(axis=0), level, parts)
+
+
+def difference(one: Resampled, other: Resampled, level: float = 0.95) -> Resampled:
+    """One value minus another of the same images, draw by draw; undefined if either is."""
+    parts = [one, other] if one.defined and other.defined else []
+    return _combined(parts, lambda stack: stack[0] - stack[1], level, [one, other])
+
+
+def _combined(
+    parts: Sequence[Resampled], combine: Callable[[Floats], Floats], level: float, asked: Sequence[Resampled]
+) -> Resampled:
+    if not parts:
+        return missing(len(asked[0].draws) if asked else 0, "undefined for every part")
+    value = float(combine(np.array([part.value for part in parts])))
+    draws = combine(np.stack([part.draws for part in parts]))
+    without = [part.leave_one_out for part in parts if part.leave_one_out is not None]
+    n = max(part.estimate.n for part in parts)
+    jackknife = combine(np.stack(without)) if len(without) == len(parts) else None
+    return resampled(value, draws, n, level, jackknife)
