@@ -189,7 +189,8 @@ class CCVAE(Autoencoder[CCVAESettings]):
         log q(y|x) is the log of a mean over 100 joint samples (biased low); w multiplies the analytic
         KL(q(z|x) || p(z|y)), whose weighted mean is not the bound's term; w's numerator sees z_c without gradient;
         an unlabelled y is one draw from q(y|z_c) with no score-function term, so that the classifier's gradient
-        there is noise around zero. Missing labels of a labelled row are drawn in the same way.
+        there is noise around zero, and the analytic KL forgets that y was drawn at z. Missing labels of a labelled
+        row are drawn in the same way.
         """
         q = self.encode(x)
         z = q.at(noise_like(q, generator))
