@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccvae_eval.chunks import CHUNK, in_chunks, padded
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.data.matching import label_columns
 from ccvae_eval.errors import NonFiniteError, UndefinedError, UnsupportedError
@@ -26,27 +27,12 @@ from ccvae_eval.statistics.assignment import assign_columns
 from ccvae_eval.streams import normals, stream_key, uniforms
 from ccvae_eval.types import Bools, Codes, Gaussian, Ids, Images, Labels
 
-CHUNK = 32
-"""Rows of one network call. Measured: batches of 32 to 512 are equal in every bit, 1 and 7 are not."""
-
 CPU = torch.device("cpu")
 
 ASSIGNMENT_SALT = "assignment-half"
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
-
-
-def padded(rows: Tensor, size: int = CHUNK) -> Tensor:
-    """The rows, filled up to a whole chunk by repeating the last one."""
-    missing = size - len(rows)
-    return rows if missing == 0 else torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
-
-
-def in_chunks(call: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """Applies a network to any number of rows, 32 at a time."""
-    parts = [call(padded(part))[: len(part)] for part in torch.split(rows, CHUNK)]
-    return torch.cat(parts) if parts else call(rows)
 
 
 @contextmanager

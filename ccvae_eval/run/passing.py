@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from ccvae_eval.chunks import CHUNK
 from ccvae_eval.errors import CcvaeEvalError, NonFiniteError, UndefinedError, UnsupportedError
 from ccvae_eval.interventions import Intervention
 from ccvae_eval.measure import Measurement, Reason, Status
 from ccvae_eval.metrics.contract import Accumulator, Decoded, Metric, Needs, settings_of
 from ccvae_eval.run.record import Header, Run
 from ccvae_eval.statistics.resampling import ResampleWeights
-from ccvae_eval.subject import CHUNK, Chunk, Subject
+from ccvae_eval.subject import Chunk, Subject
 from ccvae_eval.types import Images
 
 log = logging.getLogger(__name__)

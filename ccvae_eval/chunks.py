@@ -1,0 +1,27 @@
+"""Canonical chunks: a network only ever sees 32 rows at a time, the last ones padded and cut.
+
+So no number depends on how many rows are in flight. Measured: float32 convolutions over 32 to 512 rows are equal in
+every bit, over 1 and 7 they are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+CHUNK = 32
+"""Rows of one network call."""
+
+
+def padded(rows: Tensor, size: int = CHUNK) -> Tensor:
+    """The rows, filled up to a whole chunk by repeating the last one."""
+    missing = size - len(rows)
+    return rows if missing == 0 else torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
+
+
+def in_chunks(call: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Applies a network to any number of rows, 32 at a time."""
+    parts = [call(padded(part))[: len(part)] for part in torch.split(rows, CHUNK)]
+    return torch.cat(parts) if parts else call(rows)
