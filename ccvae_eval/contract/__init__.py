@@ -1,0 +1,8 @@
+"""What every model, data set and metric must keep, ours or a stranger's: functions that raise ``ContractBroken``."""
+
+from ccvae_eval.contract.breach import ContractBroken
+from ccvae_eval.contract.data import check_data_set
+from ccvae_eval.contract.metrics import Specimen, check_metric
+from ccvae_eval.contract.models import check_model
+
+__all__ = ["ContractBroken", "Specimen", "check_data_set", "check_metric", "check_model"]
