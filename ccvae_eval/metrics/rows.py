@@ -40,11 +40,14 @@ class Rows:
         subject: whose; it says which characteristics were given or assigned.
         draws: how many resamples an undefined value has.
         level: of the intervals.
+        given_counts: whether what was given enters the means. It does where the value is no information about the
+            label: what a column does to the image is a finding, whoever wrote the column.
     """
 
     subject: Subject
     draws: int
     level: float = 0.95
+    given_counts: bool = False
     _rows: list[_Row] = field(default_factory=list)
 
     def add(
@@ -65,13 +68,13 @@ class Rows:
         Args:
             name, characteristic, at, chance, reference, excluded, note: as in ``Value``.
             found: the number with its resamples.
-            mean_at: the ``at`` of the mean that it enters; None = it enters none. What was given enters none.
+            mean_at: the ``at`` of the mean that it enters; None = it enters none. What was given enters none, unless it counts.
         """
         given = characteristic in self.subject.given
         kind = GIVEN if given else ASSIGNED if self.subject.assigned else ""
         said = sentence(kind, note, found.note)
         value = Value(name, found.estimate, characteristic, dict(at), excluded, chance, reference, said)
-        self._rows.append(_Row(value, found, None if given else mean_at))
+        self._rows.append(_Row(value, found, mean_at if self.given_counts or not given else None))
 
     def undefined(self, name: str, characteristic: str, why: str, *, at: At = NOWHERE, excluded: int = 0) -> None:
         """Adds a row that has no number, and says why."""
