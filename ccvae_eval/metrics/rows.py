@@ -68,7 +68,7 @@ class Rows:
         Args:
             name, characteristic, at, chance, reference, excluded, note: as in ``Value``.
             found: the number with its resamples.
-            mean_at: the ``at`` of the mean that it enters; None = it enters none. What was given enters none, unless it counts.
+            mean_at: the ``at`` of the mean that it enters; None = none, as for what was given (unless that counts).
         """
         given = characteristic in self.subject.given
         kind = GIVEN if given else ASSIGNED if self.subject.assigned else ""
