@@ -112,7 +112,7 @@ def knn_kl(first: Floats, second: Floats, k: int = 5) -> float:
     apart = (own > 0) & (cross > 0)
     if apart.sum() < (1 - REPEATED) * n:
         return math.nan
-    return math.log(m / (n - 1)) + d * float(np.mean(np.log(cross[apart] / own[apart])))
+    return math.log(m / (n - 1)) + float(d * np.log(cross[apart] / own[apart]).mean())
 
 
 @dataclass(frozen=True, slots=True)
