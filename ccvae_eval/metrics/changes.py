@@ -6,6 +6,7 @@ Images are read once or twice and in place, because decoding them is cheap; what
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -89,7 +90,7 @@ def step_lengths(points: Sequence[Images], norm: float) -> Floats:
     Returns:
         Shape :math:`(N, K)`.
     """
-    pairs = [*zip(points, points[1:], strict=False), (points[0], points[-1])]
+    pairs = [*pairwise(points), (points[0], points[-1])]
     return torch.stack([distances(a, b, norm) for a, b in pairs], 1).double().cpu().numpy()
 
 
@@ -158,3 +159,54 @@ def average_precision(change: NDArray[np.float32], region: Bools) -> Floats:
     gained = np.bincount(rows, (hits - before) * hits / (columns + 1), len(change))
     size = region.sum(1)
     return np.where(size > 0, gained / np.maximum(size, 1), np.nan)
+
+
+def path_scores(points: Sequence[Images]) -> dict[str, Floats]:
+    """``monotone`` and ``evenness`` from L1 distances over all pixels, ``straightness`` from L2; NaN for no change."""
+    absolute, euclidean = step_lengths(points, 1.0), step_lengths(points, 2.0)
+    scores = course_scores(absolute[:, -1], absolute[:, :-1])
+    return {**scores, "straightness": _share(euclidean[:, -1], euclidean[:, :-1].sum(1))}
+
+
+def course_scores(way: Floats, steps: Floats) -> dict[str, Floats]:
+    r"""How direct and how even a course is.
+
+    Args:
+        way: the distance from its start to its end, shape :math:`(N,)`.
+        steps: the lengths of its steps, shape :math:`(N, K - 1)`.
+
+    Returns:
+        ``monotone`` = way / sum of steps, and ``evenness`` = mean step / largest step; NaN where nothing moves.
+
+    >>> course_scores(np.array([1.0]), np.array([[0.5, 0.25, 0.25]]))
+    {'monotone': array([1.]), 'evenness': array([0.66666667])}
+    """
+    return {"monotone": _share(way, steps.sum(1)), "evenness": _share(steps.mean(1), steps.max(1))}
+
+
+def region_scores(change: NDArray[np.float32], region: Bools) -> dict[str, Floats]:
+    r"""What METRICS section 2 says of a change map and a region, image by image.
+
+    Args:
+        change: shape :math:`(N, P)`, not negative.
+        region: shape :math:`(N, P)`.
+
+    Returns:
+        ``area``, ``inside``, ``inside_energy``, ``focus`` and ``ap``, each of shape :math:`(N,)`; NaN where nothing
+        changed (``area`` and ``ap`` excepted), ``ap`` where the region is empty, ``focus`` where it is everything.
+    """
+    d = change.astype(np.float64)
+    area, energy = region.mean(1), np.square(d)
+    inside = _share((d * region).sum(1), d.sum(1))
+    return {
+        "area": area,
+        "inside": inside,
+        "inside_energy": _share((energy * region).sum(1), energy.sum(1)),
+        "focus": np.where(area < 1, (inside - area) / np.where(area < 1, 1 - area, 1.0), np.nan),
+        "ap": average_precision(change, region),
+    }
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    """part / whole, NaN where there is no whole; rounding does not carry it above 1."""
+    return np.where(whole > 0, np.minimum(part / np.where(whole > 0, whole, 1.0), 1.0), np.nan)

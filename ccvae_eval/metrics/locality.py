@@ -1,0 +1,392 @@
+"""Locality: does a characteristic change the image where it lives, and nowhere else?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ccvae_eval.errors import UndefinedError, UsageError
+from ccvae_eval.interventions import CodeSource, Interpolate, Intervention, Redraw, Traverse, donor_rows, path_between
+from ccvae_eval.measure import Measurement, ValueSpec
+from ccvae_eval.metrics.changes import (
+    absolute_change,
+    changed_area,
+    course_scores,
+    deviation_map,
+    path_scores,
+    region_scores,
+    top_mean,
+)
+from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
+from ccvae_eval.metrics.judging import judged_shift, probability_of
+from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
+from ccvae_eval.metrics.tally import Mean, Ratio, Share, Tally, among, mean_of
+from ccvae_eval.statistics.resampling import ResampleWeights
+from ccvae_eval.subject import Subject
+from ccvae_eval.types import Bools, Floats, Images
+
+QUANTUM = 1 / 255
+"""What counts as a change for an encoder without noise: one step of an 8-bit image."""
+
+FEWEST_STEPS = 3
+
+UNCHANGED = "nothing changed in any image"
+
+
+@dataclass(frozen=True, slots=True)
+class Locality:
+    r"""How much of the change that a characteristic's columns make lies where the characteristic lives.
+
+    A characteristic's columns are moved along a path from one class to another, K points, all other columns fixed;
+    D(p) is the deviation of pixel p over the K decoded images, averaged over the channels. With the region A of the
+    characteristic in the image, a its share of the area:
+
+    .. math:: inside = \sum_{p \in A} D_p / \sum_p D_p, \qquad focus = (inside - a) / (1 - a)
+
+    ``focus`` is 1 if all change is inside, 0 if the change is the same everywhere, negative if it avoids the region.
+    It is the mean over images of the image's own focus, so that an image that changes much does not outweigh the
+    others and two models can be compared image by image; the sums are in the evidence (``inside/NAME/change`` and
+    the like). ``ap`` is the average precision of D as a finder of the region, ``inside_energy`` is ``inside`` of D
+    squared; ``concentration`` = 1 - the share of the pixels that carry the change, and needs no region.
+
+    An image is "unchanged" if its ``magnitude`` (mean over the 1 % most changed pixels of |last - first|) does not
+    exceed its floor: the same between two decodings that differ only in the characteristic's columns, both drawn from
+    q(z_c|x) (1/255 where the posterior has no scale). Unchanged images enter ``changed``, ``magnitude`` and
+    the judge's values and are left out of all others. A region that is empty or covers more than .6 of the image
+    makes the region's values undefined for that image.
+
+    With the judge: ``response`` = mean total variation between the judged probabilities of each label at both ends;
+    ``selectivity`` = the characteristic's own share of the sum over labels; ``judged_monotone`` and
+    ``judged_evenness`` = ``monotone`` and ``evenness`` of the probability of the class at the path's end.
+
+    Direction: higher is better, but for descriptive values. Chance: 0 for focus, the region's share for inside and ap.
+    Cost: ``steps`` + 2 images decoded for each image and characteristic.
+    Pitfalls: D is spread by anything that blurs; regions of different characteristics overlap (glasses and brows); a
+    block is walked along one line through its classes' means, ``columns="each"`` walks its columns one by one (the
+    floor stays that of the whole block); with ``path="interpolation"`` all columns move, which is no question about a
+    characteristic but the yardstick for its path scores.
+    Reference: METRICS section 2.
+
+    Args:
+        steps: points on the path.
+        source: where the path's ends come from: the codes of each class, or p(z_c|y).
+        columns: the whole block of a characteristic at once, or each of its columns alone.
+        path: along the characteristic's columns, or between the codes of two images of different class.
+        most_changed: share of the pixels that magnitude looks at.
+        largest_region: the largest share of the image that a region may cover.
+        least_response: judged changes below this sum are no ground for a ratio.
+    """
+
+    name: ClassVar[str] = "locality"
+    version: ClassVar[int] = 1
+    headline: ClassVar[str] = "focus"
+    default_sample: ClassVar[int] = 2000
+    laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
+    values: ClassVar[Mapping[str, ValueSpec]] = {
+        "focus": ValueSpec(
+            "share of the change inside the region, beyond the region's share of the area",
+            "", True, (-1.5, 1.0), "the same change everywhere", dials=("smear",),
+        ),
+        "inside": ValueSpec(
+            "share of the change inside the region", "share", True, (0.0, 1.0), "the same change everywhere",
+            dials=("smear",),
+        ),
+        "ap": ValueSpec(
+            "average precision of the change as a finder of the region", "", True, (0.0, 1.0),
+            "the same change everywhere", dials=("smear",),
+        ),
+        "inside_energy": ValueSpec(
+            "share of the squared change inside the region", "share", True, (0.0, 1.0), "the same change everywhere",
+            dials=("smear",),
+        ),
+        "concentration": ValueSpec(
+            "share of the pixels that do not carry the change; needs no region", "share", None, (0.0, 1.0),
+            "the same change everywhere", dials=("smear",),
+        ),
+        "selectivity": ValueSpec(
+            "share of the judged change that is the characteristic's own", "share", True, (0.0, 1.0),
+            "all labels change alike", True, ("leak",),
+        ),
+        "response": ValueSpec(
+            "how much the judge's opinion of each label changes from end to end", "", None, (0.0, 1.0), "", True
+        ),
+        "changed": ValueSpec("share of the images that change beyond their floor", "share", True, (0.0, 1.0)),
+        "magnitude": ValueSpec("change of the most changed pixels from end to end", "intensity", None, (0.0, 1.0)),
+        "floor": ValueSpec("the same from the posterior's own noise", "intensity", None, (0.0, 1.0)),
+        "area": ValueSpec("share of the image that the region covers", "share", None, (0.0, 1.0)),
+        "monotone": ValueSpec(
+            "way from end to end over the length of the path, pixel by pixel", "", True, (0.0, 1.0), dials=("wobble",)
+        ),
+        "evenness": ValueSpec(
+            "mean step over largest step, in pixels: 1 even, 1/(K-1) one jump", "", True, (0.0, 1.0), dials=("wobble",)
+        ),
+        "straightness": ValueSpec("way from end to end over the length of the path, in image space", "", None, (0, 1)),
+        "judged_monotone": ValueSpec(
+            "monotone, of the judged probability of the class at the path's end", "", True, (0.0, 1.0), "", True,
+            ("wobble",),
+        ),
+        "judged_evenness": ValueSpec(
+            "evenness, of the judged probability of the class at the path's end", "", True, (0.0, 1.0), "", True,
+            ("wobble",),
+        ),
+        "path_share": ValueSpec("share of codes inside the path", "share", None, (0.0, 1.0)),
+    }  # fmt: skip
+
+    steps: int = 11
+    source: CodeSource = "codes"
+    columns: Literal["block", "each"] = "block"
+    path: Literal["traversal", "interpolation"] = "traversal"
+    most_changed: float = 0.01
+    largest_region: float = 0.6
+    least_response: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.steps < FEWEST_STEPS:
+            raise UsageError(f"a path of {self.steps} points has no steps to compare", where="locality.steps")
+        for name in ("most_changed", "largest_region"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(f"{getattr(self, name)} is no share of an image", where=f"locality.{name}")
+
+    def needs(self, subject: Subject) -> Needs:
+        ways, _ = _ways(self, subject)
+        if not subject.characteristics:
+            raise UndefinedError("no label has columns of its own")
+        wanted = {i: None for way in ways for i in (*way.points, *way.noise)}
+        return Needs(tuple(wanted), judge=True, regions=True)
+
+    def start(self, subject: Subject) -> Walked:
+        return Walked(self, subject)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One path that is walked from every image.
+
+    Args:
+        characteristic: whose region and label it is about.
+        points: the interventions along it.
+        noise: the two re-draws that give its floor; none for an encoder without noise.
+        applies: the images that have a way to go, shape (N,).
+        end: the class at its end for each image, shape (N,); -1 where it does not apply.
+        inside: whether the image's code lies on the path, projected to it: 1 or 0, NaN where it does not apply.
+        at: the column, if only one is moved.
+    """
+
+    characteristic: str
+    points: tuple[Intervention, ...]
+    noise: tuple[Redraw, ...]
+    applies: Bools
+    end: torch.Tensor
+    inside: Floats
+    at: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return self.characteristic + "".join(f"[{column}]" for column in self.at.values())
+
+
+def _ways(metric: Locality, subject: Subject) -> tuple[list[Way], dict[str, str]]:
+    """The paths that exist, and for each characteristic without one the reason."""
+    ways: list[Way] = []
+    reasons: dict[str, str] = {}
+    for name in subject.characteristics:
+        try:
+            ways += _ways_of(metric, subject, name)
+        except UndefinedError as error:
+            reasons[name] = error.what
+    return ways, reasons
+
+
+def _ways_of(metric: Locality, subject: Subject, name: str) -> list[Way]:
+    label, columns = subject.schema[name], subject.layout[name]
+    if label.kind == "continuous":
+        raise UndefinedError("a continuous label has no classes to go between", where=name)
+    positions = [k / (metric.steps - 1) for k in range(metric.steps)]
+    noiseless = not bool(subject.posterior.scale[:, list(columns)].any())
+    if metric.path == "interpolation":
+        donors = donor_rows(subject, name)
+        if not bool((donors >= 0).any()):
+            raise UndefinedError("no image of another class", where=name)
+        noise = () if noiseless else tuple(Redraw(name, draw, every=True) for draw in (0, 1))
+        points = tuple(Interpolate(name, position) for position in positions)
+        end = torch.where(donors >= 0, subject.targets(name), -1)
+        return [Way(name, points, noise, (donors >= 0).numpy(), end, np.full(len(subject), np.nan))]
+    if label.kind == "binary":
+        start, end = torch.zeros(len(subject), dtype=torch.long), torch.ones(len(subject), dtype=torch.long)
+    else:
+        start, end = subject.now(name), subject.targets(name)
+        if not bool((end >= 0).any()):
+            raise UndefinedError("no image has this label", where=name)
+    noise = () if noiseless else (Redraw(name, 0), Redraw(name, 1))
+    alone: Sequence[int | None] = [None]
+    if metric.columns == "each" and len(columns) > 1:
+        alone = range(len(columns))
+    return [
+        Way(
+            name,
+            tuple(Traverse(name, position, metric.source, column) for position in positions),
+            noise,
+            (end >= 0).numpy(),
+            end,
+            _inside_path(metric, subject, name, start, end, column),
+            {} if column is None else {"column": columns[column]},
+        )
+        for column in alone
+    ]
+
+
+def _inside_path(
+    metric: Locality, subject: Subject, name: str, start: torch.Tensor, end: torch.Tensor, column: int | None
+) -> Floats:
+    """Whether each code, projected to its path, lies between the path's ends.
+
+    Raises:
+        UndefinedError: if one of the paths does not exist.
+    """
+    own = subject.codes[:, list(subject.layout[name])].double()
+    inside = torch.full((len(own),), torch.nan, dtype=torch.float64)
+    for a, b in sorted({(int(a), int(b)) for a, b in zip(start, end, strict=True) if b >= 0}):
+        path = path_between(subject, name, a, b, metric.source)
+        chosen = slice(None) if column is None else slice(column, column + 1)
+        first, way = path.start[chosen].double(), (path.end - path.start)[chosen].double()
+        place = (own[:, chosen] - first) @ way / way.square().sum()
+        inside = torch.where((start == a) & (end == b), ((place >= 0) & (place <= 1)).double(), inside)
+    return inside.numpy()
+
+
+class Walked:
+    """The accumulator: for each way one row of numbers per image."""
+
+    def __init__(self, metric: Locality, subject: Subject) -> None:
+        self.metric, self.subject = metric, subject
+        self.ways, self.reasons = _ways(metric, subject)
+        self.seen: list[dict[str, Floats]] = [{} for _ in self.ways]
+        self.judged: tuple[str, ...] = ()
+        self.pictures = MeanPictures()
+
+    def see(self, batch: Decoded) -> None:
+        if self.ways and batch.characteristic == self.ways[0].characteristic:
+            self.pictures.add("image", batch.chunk.images)
+        for way, seen in zip(self.ways, self.seen, strict=True):
+            if way.characteristic == batch.characteristic:
+                found = self._scores(way, batch)
+                for name, column in found.items():
+                    seen.setdefault(name, np.full(len(self.subject), np.nan))[batch.chunk.rows] = column
+
+    def _scores(self, way: Way, batch: Decoded) -> dict[str, Floats]:
+        points = [batch.images[point] for point in way.points]
+        change: NDArray[np.float32] = deviation_map(points).float().cpu().numpy()
+        found = {"change": change.sum(1, dtype=np.float64), **path_scores(points)}
+        found["concentration"] = 1 - changed_area(change.astype(np.float64))
+        found["magnitude"] = self._most_changed(points[0], points[-1])
+        found["floor"] = np.full(len(change), QUANTUM)
+        if way.noise:
+            noiseless = (batch.chunk.posterior.scale[:, list(self.subject.layout[way.characteristic])] == 0).all(1)
+            drawn = self._most_changed(*(batch.images[draw] for draw in way.noise))
+            found["floor"] = np.where(noiseless.numpy(), QUANTUM, drawn)
+        if batch.region is not None:
+            region = batch.region.flatten(1).numpy()
+            found |= region_scores(change, region)
+            self.pictures.add(f"region/{way.characteristic}", batch.region)
+        found |= self._judged_scores(way, batch)
+        self._keep_pictures(way, batch, points, change)
+        return found
+
+    def _most_changed(self, before: Images, after: Images) -> Floats:
+        return top_mean(absolute_change(before, after).float().cpu().numpy(), self.metric.most_changed)
+
+    def _judged_scores(self, way: Way, batch: Decoded) -> dict[str, Floats]:
+        told = [batch.judged(point) for point in way.points] if self.subject.judge is not None else []
+        if not told:
+            return {}
+        self.judged = tuple(name for name in self.subject.schema.names if name in told[0])
+        found = {f"response/{name}": judged_shift(told[0][name], told[-1][name]) for name in self.judged}
+        if way.characteristic in self.judged:
+            end = way.end[batch.chunk.rows]
+            course = np.stack([probability_of(at[way.characteristic], end) for at in told], 1)
+            steps = np.abs(np.diff(course, axis=1))
+            enough = steps.sum(1) >= self.metric.least_response
+            for name, score in course_scores(np.abs(course[:, -1] - course[:, 0]), steps).items():
+                found[f"judged_{name}"] = np.where(enough, score, np.nan)
+        return found
+
+    def _keep_pictures(self, way: Way, batch: Decoded, points: Sequence[Images], change: NDArray[np.float32]) -> None:
+        height, width = points[0].shape[2:]
+        self.pictures.add(f"change/{way.label}", torch.from_numpy(change.reshape(-1, height, width)))
+        wanted = PICTURED - batch.chunk.rows.start
+        if wanted > 0:
+            self.pictures.keep(f"strip/{way.label}", torch.stack([as_bytes(x[:wanted]) for x in points], 1))
+
+    def finish(self, weights: ResampleWeights) -> Measurement:
+        tally = Tally(self.metric, self.subject, weights)
+        for name, reason in self.reasons.items():
+            tally.undefined(name, reason)
+        for way, seen in zip(self.ways, self.seen, strict=True):
+            changed = way.applies & (seen["magnitude"] > seen["floor"])
+            _count_changes(tally, way, seen, changed)
+            self._count_region(tally, way, seen, changed)
+            self._count_judged(tally, way, seen)
+        notes = []
+        if self.metric.path == "interpolation":
+            notes.append("all columns move between the codes of two images: a yardstick, not a characteristic's own")
+        return tally.measurement(notes, self.pictures.arrays())
+
+    def _count_region(self, tally: Tally, way: Way, seen: Mapping[str, Floats], changed: Bools) -> None:
+        name, at = way.characteristic, way.at
+        if "area" not in seen:
+            for value in ("focus", "inside", "ap", "inside_energy", "area"):
+                tally.enter(value, name, "has no region", at)
+            concentration = Mean(among(changed, seen["concentration"]))
+            tally.enter("concentration", name, concentration, at, chance=0.0, why=UNCHANGED)
+            return
+        area = seen["area"]
+        has_region = (area > 0) & (area <= self.metric.largest_region)
+        used = changed & has_region
+        why = UNCHANGED if has_region.any() else "the region is empty or too large in every image"
+        blind = mean_of(area, used)
+        for value, chance in {"focus": 0.0, "inside": blind, "ap": blind, "inside_energy": blind}.items():
+            tally.enter(value, name, Mean(among(used, seen[value])), at, chance=chance, why=why)
+        tally.enter("area", name, Mean(among(used, area)), at, why=why)
+        tally.enter(
+            "concentration", name, Mean(among(changed, seen["concentration"])), at,
+            chance=0.0, reference=None if blind is None else 1 - blind, why=UNCHANGED,
+        )  # fmt: skip
+
+    def _count_judged(self, tally: Tally, way: Way, seen: Mapping[str, Floats]) -> None:
+        name, at = way.characteristic, way.at
+        if name not in self.judged:
+            why = "needs a judge" if self.subject.judge is None else "the judge does not know this label well enough"
+            for value in ("selectivity", "response", "judged_monotone", "judged_evenness"):
+                tally.enter(value, name, why, at)
+            return
+        responses = {j: among(way.applies, seen[f"response/{j}"]) for j in self.judged}
+        total = np.sum(list(responses.values()), axis=0)
+        if np.nanmean(total) < self.metric.least_response:
+            tally.enter("selectivity", name, f"the judged changes sum to less than {self.metric.least_response:g}", at)
+        else:
+            own = Ratio(responses[name], total)
+            tally.enter("selectivity", name, own, at, chance=1 / len(self.judged))
+        tally.enter("response", name, Mean(responses[name]), at)
+        for j, response in responses.items():
+            tally.enter("response", name, Mean(response), {**at, "judged": j}, mean_at=None)
+        for value in ("judged_monotone", "judged_evenness"):
+            course = Mean(among(way.applies, seen[value]))
+            tally.enter(value, name, course, at, why="the judged probability does not change")
+
+
+def _count_changes(tally: Tally, way: Way, seen: Mapping[str, Floats], changed: Bools) -> None:
+    """What needs neither a region nor the judge; the sums behind ``inside`` are kept as they are."""
+    name, at = way.characteristic, way.at
+    tally.enter("changed", name, Share(among(way.applies, changed)), at)
+    for value in ("magnitude", "floor"):
+        tally.enter(value, name, Mean(among(way.applies, seen[value])), at)
+    for value in ("monotone", "evenness", "straightness"):
+        tally.enter(value, name, Mean(among(changed, seen[value])), at, why=UNCHANGED)
+    no_path = "an interpolation has no path of its own"
+    tally.enter("path_share", name, Share(way.inside), at, why=no_path)
+    tally.evidence[f"change/{way.label}"] = among(changed, seen["change"])

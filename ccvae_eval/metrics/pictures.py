@@ -1,0 +1,48 @@
+"""What figures are drawn from: a few images as they are, and means over all images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ccvae_eval.types import Floats, Images
+
+PICTURED = 8
+"""Images whose strips are kept: the first ones of the sample."""
+
+
+def as_bytes(images: Images) -> Tensor:
+    r"""Images as they are shown, shape :math:`(N, H, W, C)`, uint8, on the CPU."""
+    return (images.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+@dataclass
+class MeanPictures:
+    """Sums of pictures over images, in float64, and a few pictures as they are."""
+
+    _sums: dict[str, Floats] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _kept: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+
+    def add(self, name: str, pictures: Tensor) -> None:
+        r"""Adds a chunk of pictures, shape :math:`(N, ...)`, to the mean of that name."""
+        total = pictures.cpu().double().sum(0).numpy()
+        self._sums[name] = self._sums[name] + total if name in self._sums else total
+        self._counts[name] = self._counts.get(name, 0) + len(pictures)
+
+    def keep(self, name: str, pictures: Tensor) -> None:
+        """Keeps some pictures as they are."""
+        self._kept[name] = pictures.numpy()
+
+    def arrays(self) -> Mapping[str, NDArray[np.generic]]:
+        """The means, float32, as ``mean/NAME``, images channel last; and what was kept, by its own name."""
+        means: dict[str, NDArray[np.generic]] = {}
+        for name, total in self._sums.items():
+            mean = (total / self._counts[name]).astype(np.float32)
+            means[f"mean/{name}"] = np.moveaxis(mean, 0, 2) if mean.ndim == 3 else mean
+        return {**means, **self._kept}
