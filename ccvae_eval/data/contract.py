@@ -115,6 +115,25 @@ class HasFactors(Protocol):
 
 
 @runtime_checkable
+class Renders(HasFactors, HasVariety, Protocol):
+    """The data set is drawn from its factors and labels, and draws any others.
+
+    Every factor lies in [0, 1], uniform over the images, on a lattice of steps of at least 2^-20; the variety
+    ``v`` of label ``c`` is the factor ``c.v``; every other factor is style.
+    """
+
+    @property
+    def renderer(self) -> str:
+        """Names the drawing, its version and size: same name, same picture of the same factors and labels."""
+        ...
+
+    def render(self, factors: Floats, labels: NDArray[np.float32]) -> Images:
+        """The picture of each row; factors, shape (N, F), go to the nearest point of the lattice, labels (N, L) are
+        complete. ``render(factors(ids), labels_of(ids))`` is ``batch(ids).images`` in every bit."""
+        ...
+
+
+@runtime_checkable
 class NeedsNoPath(Protocol):
     """The data set is part of the package or made on the spot: a checkpoint's own spec can open it."""
 

@@ -22,6 +22,7 @@ from ccvae_eval.data.faces.parameters import (
     draw_variety,
     draw_vectors,
     labels_of,
+    on_lattice,
 )
 from ccvae_eval.data.faces.raster import Easel
 from ccvae_eval.data.faces.regions import packed, regions, unpacked
@@ -31,6 +32,8 @@ from ccvae_eval.model import Batch, LabelSchema
 from ccvae_eval.types import Bools, Floats, Ids, Images
 
 SIZES = (32, 64, 128)
+MOST_IMAGES = 2_000_000
+"""A spec may come from an untrusted checkpoint: it cannot ask for a list of ids that fills the memory."""
 DRAWING = 1
 """Version of the drawing: another number, other pictures."""
 REGIONS_KEPT = 20_000
@@ -74,7 +77,7 @@ class Faces:
         faces = cls(
             read.integer("size", 64, choices=SIZES),
             read.integer("seed", 0),
-            read.integer("n", 60_000, low=1),
+            read.integer("n", 60_000, low=1, high=MOST_IMAGES),
             read.share("correlation", 0.0),
             read.text("region", "redraws", ("redraws", "strict")) == "strict",
         )
@@ -184,6 +187,16 @@ class Faces:
     def factors(self, ids: Ids) -> Floats:
         """Uniform in [0, 1), shape (N, F)."""
         return self.scenes(ids).vectors[:, [COLUMNS[name] for name in PARAMETERS]]
+
+    @property
+    def renderer(self) -> str:
+        return f"faces {DRAWING}, {self.size} px"
+
+    def render(self, factors: Floats, labels: NDArray[np.float32]) -> Images:
+        SCHEMA.validate(torch.from_numpy(labels), "faces")
+        vectors = np.zeros((len(factors), len(COLUMNS)))
+        vectors[:, [COLUMNS[name] for name in PARAMETERS]] = on_lattice(factors)
+        return self._draw(Scenes(vectors, labels))
 
     def _draw(self, scenes: Scenes) -> Images:
         pixels = torch.from_numpy(self._easel.draw(scenes))

@@ -89,6 +89,9 @@ VARIETY_COLUMNS = MappingProxyType(
     {label: np.array([COLUMNS[f"{label}.{name}"] for name in names]) for label, names in VARIETY.items()}
 )
 
+LATTICE = 2**20
+"""Steps of a parameter from 0 to 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scenes:
@@ -138,14 +141,25 @@ class Scenes:
         return Scenes(self.vectors[index], self.labels[index])
 
 
+def on_lattice(values: Floats) -> Floats:
+    """Parameters in [0, 1], each moved to the middle of its step of 2^-20: far below what a pixel can show.
+
+    So a parameter survives the way through float32 codes exactly.
+
+    >>> (on_lattice(np.array([0.0, 0.25, 1.0])) * LATTICE).tolist()
+    [0.5, 262144.5, 1048575.5]
+    """
+    return (np.clip(np.floor(values * LATTICE), 0, LATTICE - 1) + 0.5) / LATTICE
+
+
 def draw_vectors(seed: int, ids: Ids) -> Floats:
     """The random vector of each image: a function of the seed and the image's id, and of nothing else."""
-    return uniforms(seed, "faces", ids, len(COLUMNS))
+    return on_lattice(uniforms(seed, "faces", ids, len(COLUMNS)))
 
 
 def draw_variety(seed: int, ids: Ids, label: str, draw: int) -> Floats:
     """Another variety of one attribute for each image, shape (N, V); each draw number is a draw of its own."""
-    return uniforms(seed, f"faces/redraw/{label}/{draw}", ids, len(VARIETY[label]))
+    return on_lattice(uniforms(seed, f"faces/redraw/{label}/{draw}", ids, len(VARIETY[label])))
 
 
 def labels_of(vectors: Floats, correlation: float = 0.0) -> NDArray[np.float32]:
