@@ -1,0 +1,1 @@
+"""Ways to find points of one image again in another: plugins of the group ``matchers``."""

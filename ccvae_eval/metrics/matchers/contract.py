@@ -1,0 +1,118 @@
+"""What a matcher is: it finds points of one image again in another.
+
+Lengths are in units of a 64th of the image's shorter side, so that numbers mean the same at every size. Positions are
+counted from the top left corner of the image; the centre of the first pixel of a 64-pixel image is (.5, .5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ccvae_eval.types import Images
+
+LENGTH = 64
+"""Length units along the shorter side of an image."""
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the grey image (ITU-R BT.601, as OpenCV has it)."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    r"""Points of each first image and where they went in the second one; K is the greatest number in the batch.
+
+    Args:
+        points: positions (x, y) in the first image, shape :math:`(N, K, 2)`.
+        valid: which of the K are points at all, shape :math:`(N, K)`, bool. All else is meaningless where it is False.
+        matched: which were found again, same shape.
+        shift: where to, relative to ``points``, shape :math:`(N, K, 2)`; 0 where not matched.
+        confidence: in [0, 1], shape :math:`(N, K)`; 0 where not matched.
+    """
+
+    points: Tensor
+    valid: Tensor
+    matched: Tensor
+    shift: Tensor
+    confidence: Tensor
+
+    @cached_property
+    def displacement(self) -> Tensor:
+        r"""How far each point moved, shape :math:`(N, K)`; 0 where not matched."""
+        return torch.hypot(self.shift[..., 0], self.shift[..., 1])
+
+    def loss(self, search: float) -> Tensor:
+        r"""How far each point is from where it was: its displacement, at most ``search``, which is also the loss of a
+        point that was not found again. Shape :math:`(N, K)`, 0 where not valid.
+        """
+        lost = torch.full_like(self.displacement, search)
+        return torch.where(self.matched, self.displacement.clamp_max(search), lost) * self.valid
+
+    def pixels(self, height: int, width: int) -> Tensor:
+        r"""The pixel (row, column) that each point lies in, shape :math:`(N, K, 2)`, int64."""
+        place = (self.points * unit(height, width)).long().flip(-1)
+        return torch.minimum(place, torch.tensor([height - 1, width - 1], device=place.device)).clamp_min(0)
+
+
+def no_matches(count: int, points: int, device: torch.device | None = None) -> Matches:
+    """Matches of ``count`` images with ``points`` places for points, none of them valid."""
+    nothing, nowhere = torch.zeros(count, points, device=device), torch.zeros(count, points, 2, device=device)
+    return Matches(nowhere, nothing > 0, nothing > 0, nowhere.clone(), nothing)
+
+
+@runtime_checkable
+class Matcher(Protocol):
+    """A frozen dataclass of settings, made without arguments; registered in the group ``matchers``.
+
+    The work on one image (:meth:`features`) is apart from that on a pair (:meth:`match`), so that an image that is
+    compared with many is looked at once. Both must be pure: the same images, the same numbers in every bit.
+    """
+
+    name: ClassVar[str]
+    bounded: ClassVar[bool]
+    """Whether a match can lie no farther than ``search`` by construction (so that "correct" would be no news)."""
+
+    @property
+    def search(self) -> float:
+        """The loss of a point that is not found again, and of one that is found farther away than this."""
+        ...
+
+    @property
+    def guard(self) -> float:
+        """How far from a point the pixels lie that decide about it: wide enough that beyond it nothing counts."""
+        ...
+
+    def features(self, images: Images) -> Any:
+        """What :meth:`match` needs to know of each image."""
+        ...
+
+    def match(self, first: Any, second: Any) -> Matches:
+        """Finds the points of the first images in the second ones, pair by pair.
+
+        An image without a point has no valid one; that is a value, not an error.
+        """
+        ...
+
+
+def unit(height: int, width: int) -> float:
+    """Pixels per unit of length."""
+    return min(height, width) / LENGTH
+
+
+def grey(images: Images) -> Tensor:
+    r"""The luminance of colour images, shape :math:`(N, H, W)`; images of any other number of channels: their mean.
+
+    >>> grey(torch.ones(1, 3, 1, 1))
+    tensor([[[1.]]])
+    """
+    channels = images.shape[1]
+    if channels == 1:
+        return images[:, 0]
+    weights = LUMINANCE if channels == len(LUMINANCE) else (1 / channels,) * channels
+    kernel = torch.tensor(weights, dtype=images.dtype, device=images.device).reshape(1, -1, 1, 1)
+    return functional.conv2d(images, kernel)[:, 0]
