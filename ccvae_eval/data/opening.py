@@ -1,0 +1,143 @@
+"""From the words ``name[:path][,key=value]`` to a data set."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ccvae_eval import registry
+from ccvae_eval.data.contract import DataSet, NeedsNoPath
+from ccvae_eval.data.relabelled import relabelled
+from ccvae_eval.errors import CcvaeEvalError, InputError, PluginError, UsageError
+
+VARIABLE = "CCVAE_EVAL_DATA"
+"""Environment variable: the data set of an evaluation that names none."""
+
+LABEL = "label"
+_OPTION = re.compile(r",(?=[A-Za-z_][A-Za-z0-9_]*=)")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A spec taken apart.
+
+    Args:
+        name: of the data set, plain or as ``distribution:name``.
+        path: where it is read from, if anywhere.
+        options: the ``key=value`` parts in order; only ``label`` may repeat.
+    """
+
+    name: str
+    path: str | None
+    options: tuple[tuple[str, str], ...]
+
+
+def parse_spec(spec: str) -> Spec:
+    """Takes a spec apart. A comma belongs to the path unless ``key=`` follows it.
+
+    >>> parse_spec("folder:photos, old,size=64")
+    Spec(name='folder', path='photos, old', options=(('size', '64'),))
+    >>> parse_spec("faces,size=32").path is None
+    True
+    """
+    head, *parts = _OPTION.split(spec.strip())
+    options = tuple((key, value) for key, _, value in (part.partition("=") for part in parts))
+    keys = [key for key, _ in options if key != LABEL]
+    repeated = next((key for key in keys if keys.count(key) > 1), None)
+    if repeated:
+        raise UsageError(f"option {repeated!r} is given twice", where=spec)
+    qualified = [r.qualified for r in registry.data_sets.registrations()]
+    for name in qualified:
+        if head == name or head.startswith(f"{name}:"):
+            return Spec(name, head[len(name) + 1 :] or None, options)
+    name, _, path = head.partition(":")
+    if not name:
+        raise UsageError("no data set is named", where=spec, hint="Write name[:path][,key=value], such as faces.")
+    return Spec(name, path or None, options)
+
+
+def open_data(spec: str, labels: Sequence[str] = ()) -> DataSet:
+    """Opens a data set.
+
+    Args:
+        spec: ``name[:path][,key=value]...``; ``label=NEW=OLD`` or ``label=NEW=A|B`` renames or joins labels and may
+            repeat.
+        labels: more of these, as ``--label`` gives them.
+
+    Raises:
+        UsageError: an unknown name or option.
+        DataError: a file that is missing or unreadable.
+    """
+    parsed = parse_spec(spec)
+    if parsed.name not in registry.data_sets and Path(spec).exists():
+        kind = "npz" if spec.endswith(".npz") else "folder"
+        raise UsageError("a path alone names no data set", where=spec, hint=f"Write {kind}:{spec}")
+    registration = registry.data_sets.find(parsed.name)
+    data = _made(registration, parsed)
+    renames = [value for key, value in parsed.options if key == LABEL]
+    return relabelled(data, [*renames, *labels])
+
+
+def _made(registration: registry.Registration, parsed: Spec) -> DataSet:
+    kind: Any = registration.load()
+    options = {key: value for key, value in parsed.options if key != LABEL}
+    try:
+        data = kind.from_spec(parsed.path, options)
+    except CcvaeEvalError:
+        raise
+    except Exception as error:
+        if registration.distribution == registry.HOME:
+            raise
+        raise PluginError(
+            f"data set {registration.name!r} cannot be opened",
+            where=registration.distribution,
+            why=f"{type(error).__name__}: {error}",
+        ) from error
+    if not isinstance(data, DataSet):
+        raise PluginError(
+            f"{registration.name!r} gives no data set",
+            where=registration.distribution,
+            hint="It must have every member of ccvae_eval.data.contract.DataSet.",
+        )
+    return data
+
+
+def data_for(asked: str | None, own: str | None) -> str:
+    """The spec of the data that an evaluation uses.
+
+    What was asked for; else ``CCVAE_EVAL_DATA``; else the checkpoint's own data set, if that needs no path. Never
+    another one: a model is not measured on drawn faces that it has not been trained on.
+
+    Args:
+        asked: ``--data``.
+        own: the spec in the checkpoint's record, which is not trusted: a path in it is not followed.
+
+    Raises:
+        InputError: there is none; says what to give.
+    """
+    chosen = asked or os.environ.get(VARIABLE)
+    if chosen:
+        return chosen
+    if own and _opens_alone(own):
+        return own
+    known = f"It was trained on {own!r}; name the data with" if own else "Name the data with"
+    raise InputError(
+        "no data to evaluate on",
+        why="the checkpoint's own data need a path" if own else "the checkpoint names none",
+        hint=f"{known} --data name[:path] or {VARIABLE}, for example --data folder:PATH.",
+    )
+
+
+def _opens_alone(spec: str) -> bool:
+    try:
+        parsed = parse_spec(spec)
+        if parsed.path is not None or parsed.name not in registry.data_sets:
+            return False
+        kind = registry.data_sets[parsed.name]
+    except UsageError:
+        return False
+    return isinstance(kind, NeedsNoPath) and bool(kind.needs_no_path)
