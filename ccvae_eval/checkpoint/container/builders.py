@@ -1,0 +1,223 @@
+"""What the calls in a pickle stream stand for: a short table of names; everything else is refused by its name."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+from .records import ITEM_SIZES, Collection, Global, Instance, Storage, Strided
+from .source import RefusedError, shown
+
+MOST_DIMENSIONS = 32
+LARGEST = 1 << 48
+"""Bound of each size, stride and offset: far above any file, far below where 64-bit products overflow."""
+
+SAVE_STATE_DICT = (
+    "Where it was made, and if you trust it, save its tensors alone:\n"
+    '    model = torch.load("FILE", weights_only=False)  # torch.jit.load for TorchScript\n'
+    '    torch.save(model.state_dict(), "weights.pt")'
+)
+
+_OLD_MODULES = {"__builtin__", "copy_reg", "commands", "cPickle", "exceptions", "popen2", "Queue", "urllib2"}
+_STANDARD = sys.stdlib_module_names | _OLD_MODULES
+_PLAIN_TYPES = ("list", "dict", "set", "frozenset", "tuple", "int", "float", "str", "bool", "bytes", "complex")
+_DATES = ("datetime.datetime", "datetime.date", "datetime.timedelta")
+_HARMLESS = {f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _PLAIN_TYPES} | {
+    "collections.OrderedDict", "collections.defaultdict", "collections.Counter", "_codecs.encode",
+    "argparse.Namespace", "types.SimpleNamespace", *_DATES,
+    *(f"{module}.{kind}{flavour}" for module in ("pathlib", "pathlib._local") for kind in ("", "Pure")
+      for flavour in ("PosixPath", "WindowsPath", "Path")),
+}  # fmt: skip
+
+STORAGE_TYPES = {
+    "torch.FloatStorage": "float32", "torch.DoubleStorage": "float64", "torch.HalfStorage": "float16",
+    "torch.BFloat16Storage": "bfloat16", "torch.LongStorage": "int64", "torch.IntStorage": "int32",
+    "torch.ShortStorage": "int16", "torch.CharStorage": "int8", "torch.ByteStorage": "uint8",
+    "torch.BoolStorage": "bool", "torch.ComplexFloatStorage": "complex64",
+    "torch.ComplexDoubleStorage": "complex128", "torch.storage.UntypedStorage": None,
+}  # fmt: skip
+
+_NOT_DENSE = {
+    "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
+    "torch._utils._rebuild_sparse_csr_tensor": "a sparse tensor",
+    "torch._utils._rebuild_qtensor": "a quantised tensor",
+    "torch._utils._rebuild_nested_tensor": "a nested tensor",
+    "torch._utils._rebuild_meta_tensor_no_storage": "a meta tensor, which has no values",
+    "torch._utils._rebuild_wrapper_subclass": "a subclass of Tensor",
+    "torch._tensor._rebuild_from_type_v2": "a subclass of Tensor, or one with attributes",
+    "torch._tensor._rebuild_from_type": "a subclass of Tensor",
+    "torch._utils._rebuild_parameter_with_state": "a parameter with attributes",
+    "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of a device that torch cannot write",
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of a device that torch cannot write",
+}
+
+
+def check_name(module: Any, name: Any, member: str) -> Global:
+    """The record of a class or function that the file names; of Python's own library only plain data may be named."""
+    if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > 500:
+        raise RefusedError("is a broken pickle", why="a class without a name", member=member)
+    full = f"{module}.{name}"
+    if not all(part.isidentifier() for part in full.split(".")):
+        raise RefusedError("names a class that cannot be one", why=shown(full), member=member)
+    if full not in _HARMLESS and module.partition(".")[0] in _STANDARD:
+        raise RefusedError(
+            f"refers to {shown(full)}, which is code and not data",
+            why="loading it the usual way could run whatever its author wished",
+            member=member, hint="Do not load this file by other means unless you trust where it came from.",
+        )  # fmt: skip
+    return Global(full)
+
+
+def build(function: Any, arguments: Any, member: str) -> Any:
+    """The record that a call stands for. Nothing is called."""
+    if not isinstance(function, Global) or not isinstance(arguments, tuple):
+        raise RefusedError("is a broken pickle", why="it calls what is no function", member=member)
+    name = function.name
+    if name in _NOT_DENSE:
+        raise RefusedError(
+            f"holds {_NOT_DENSE[name]}", why=f"{name}; only dense, plain tensors are read", member=member,
+            hint="Save tensor.to_dense() or tensor.dequantize() on the CPU instead.",
+        )  # fmt: skip
+    builder = BUILDERS.get(name)
+    if builder is None:
+        raise RefusedError(
+            f"would call {shown(name)}", why="only plain tensors and data are read", member=member, hint=SAVE_STATE_DICT
+        )
+    try:
+        return builder(*arguments)
+    except (TypeError, ValueError, KeyError, AttributeError, struct.error) as error:
+        raise RefusedError(f"holds a broken {shown(name)}", why=shown(str(error)), member=member) from None
+    except RefusedError as error:
+        error.member = error.member or member
+        raise
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Strided:
+    """``_rebuild_tensor(storage, offset, size, stride)``."""
+    if not isinstance(storage, Storage) or storage.dtype is None:
+        raise ValueError("no typed storage")
+    return _strided(storage, storage.dtype, offset, shape, strides)
+
+
+def _tensor_v2(
+    storage: Any, offset: Any, shape: Any, strides: Any, _gradient: Any, hooks: Any, metadata: Any = None
+) -> Strided:
+    """``_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks, metadata=None)``."""
+    _refuse_extras(hooks, metadata)
+    return _tensor(storage, offset, shape, strides)
+
+
+def _tensor_v3(
+    storage: Any, offset: Any, shape: Any, strides: Any, _gradient: Any, hooks: Any, dtype: Any, metadata: Any = None
+) -> Strided:
+    """``_rebuild_tensor_v3``: the same with a type of its own over an untyped storage."""
+    _refuse_extras(hooks, metadata)
+    name = dtype.name.removeprefix("torch.")
+    if name not in ITEM_SIZES:
+        raise RefusedError(f"holds a tensor of type {shown(name)}", why="its values cannot be read as numbers")
+    if not isinstance(storage, Storage) or storage.dtype not in (None, name):
+        raise ValueError("its storage is of another type")
+    return _strided(storage, name, offset, shape, strides)
+
+
+def _parameter(data: Any, _gradient: Any, hooks: Any) -> Strided:
+    """``_rebuild_parameter(data, requires_grad, backward_hooks)``: its tensor."""
+    _refuse_extras(hooks, None)
+    if not isinstance(data, Strided):
+        raise ValueError("a parameter without a tensor")
+    return data
+
+
+def _refuse_extras(hooks: Any, metadata: Any) -> None:
+    if hooks not in ({}, None, ()):
+        raise RefusedError("holds a tensor with hooks", why="hooks are code")
+    if metadata not in ({}, None):
+        raise RefusedError(
+            "holds a tensor with a conjugate or negative bit", hint="Save tensor.resolve_conj().resolve_neg() instead."
+        )
+
+
+def _strided(storage: Storage, dtype: str, offset: Any, shape: Any, strides: Any) -> Strided:
+    """A view, after checking that it lies inside its storage."""
+    sizes = (offset, *shape, *strides)
+    if len(shape) != len(strides) or len(shape) > MOST_DIMENSIONS:
+        raise ValueError(f"{len(shape)} sizes and {len(strides)} strides")
+    if any(type(n) is not int for n in sizes):
+        raise ValueError("a size, stride or offset is no whole number")
+    if any(not 0 <= n <= LARGEST for n in sizes) or prod(n for n in shape if n) > LARGEST:
+        raise RefusedError("holds a tensor with a negative or enormous size, stride or offset", why=shown(str(sizes)))
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    if prod(shape) > 0 and (last + 1) * ITEM_SIZES[dtype] > storage.size:
+        raise RefusedError(
+            "holds a tensor that reaches beyond its storage",
+            why=f"shape {tuple(shape)}, strides {tuple(strides)}, {storage.size:,} bytes",
+        )
+    return Strided(storage, dtype, offset, tuple(shape), tuple(strides))
+
+
+def _ordered(pairs: Any = ()) -> dict[Any, Any]:
+    if isinstance(pairs, dict):
+        return dict(pairs)
+    if not all(isinstance(key, str | int) for key, _ in pairs):
+        raise ValueError("odd keys")
+    return dict(pairs)
+
+
+def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
+    """``_codecs.encode``: how protocol 2 writes bytes."""
+    if encoding not in ("latin1", "latin-1"):
+        raise ValueError("an encoding other than latin1")
+    raw: bytes = text.encode("latin1")
+    return raw
+
+
+def _path(*parts: Any) -> str:
+    return "/".join(parts)
+
+
+def _device(kind: Any, index: Any = None) -> str:
+    if not isinstance(kind, str):
+        raise ValueError("no name")
+    return f"{kind[:20]}" if index is None else f"{kind[:20]}:{int(index)}"
+
+
+_NUMBERS = {
+    "f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b",
+    "u8": "Q", "u4": "I", "u2": "H", "u1": "B", "b1": "?",
+}  # fmt: skip
+
+
+def _number(dtype: Any, raw: Any) -> Any:
+    """A NumPy scalar as a number of Python's."""
+    kind = dtype.arguments[0]
+    if not isinstance(kind, str):
+        raise ValueError("no type")
+    return struct.unpack("<" + _NUMBERS[kind], raw)[0]
+
+
+def _inert(name: str) -> Callable[..., Instance]:
+    return lambda *arguments: Instance(name, arguments)
+
+
+_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+BUILDERS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor_v2,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.Size": lambda sizes=(): tuple(sizes),
+    "torch.device": _device,
+    "collections.OrderedDict": _ordered,
+    "collections.Counter": _ordered,
+    "collections.defaultdict": lambda _factory=None: {},
+    "_codecs.encode": _encoded,
+    **{f"{module}.set": lambda items=(): Collection(list(items)) for module in ("builtins", "__builtin__")},
+    **{f"{module}.frozenset": lambda items=(): Collection(list(items)) for module in ("builtins", "__builtin__")},
+    **{name: _path for name in _HARMLESS if name.startswith("pathlib")},
+    **{f"{module}.scalar": _number for module in _NUMPY},
+    **{name: _inert(name) for name in ("numpy.dtype", *(f"{m}._reconstruct" for m in _NUMPY), *_DATES)},
+}
+"""What each call stands for. A name that is not here is refused."""

@@ -1,0 +1,116 @@
+"""The safetensors format: the length of a JSON header, the header, and the tensors' bytes without gaps."""
+
+from __future__ import annotations
+
+import json
+import struct
+from math import prod
+from typing import Any, NoReturn
+
+from .builders import LARGEST, MOST_DIMENSIONS
+from .records import ITEM_SIZES, Storage, Strided
+from .source import RefusedError, Source, shown, truncated
+from .tree import Planter
+
+LONGEST_HEADER = 16 << 20
+TYPES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "U16": "uint16", "I32": "int32", "U32": "uint32",
+    "I64": "int64", "U64": "uint64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
+    "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}  # fmt: skip
+METADATA = "__metadata__"
+
+
+def _broken(why: str) -> NoReturn:
+    raise RefusedError("has a malformed safetensors header", why=why)
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """See :func:`.describing.describe`; with ``metadata`` besides, texts by name."""
+    (length,) = struct.unpack("<Q", source.read(0, 8))
+    if length > LONGEST_HEADER:
+        _broken(f"it would be {length:,} bytes long")
+    header = _parsed(source.read(8, length))
+    metadata = header.pop(METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        _broken("its metadata are not texts by name")
+    start = 8 + length
+    planter = Planter(source.size)
+    named = {name: _tensor(name, entry) for name, entry in header.items()}
+    tree = planter.plant({name: tensor for name, (tensor, _) in named.items()})
+    end = 0
+    for name, (tensor, offset) in sorted(named.items(), key=lambda item: (item[1][1], item[1][0].storage.count)):
+        if offset != end:
+            _broken(f"{shown(name)} {'overlaps another tensor' if offset < end else 'lies after a gap'}")
+        end += tensor.storage.size
+    if start + end > source.size:
+        raise truncated()
+    if start + end != source.size:
+        _broken(f"{source.size - start - end:,} bytes after the last tensor")
+    offsets = {tensor.storage: offset for tensor, offset in named.values()}
+    return {
+        "storages": [[start + offsets[storage], storage.size] for storage in planter.storages],
+        "tensors": planter.rows,
+        "tree": tree,
+        "globals": [],
+        "notes": [],
+        "metadata": metadata,
+    }
+
+
+def _parsed(raw: bytes) -> dict[str, Any]:
+    """The header's JSON; a key that appears twice is refused (parsers differ in which one they believe)."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) != len(pairs):
+            names = [name for name, _ in pairs]
+            _broken(f"the key {shown(next(n for i, n in enumerate(names) if n in names[:i]))} appears twice")
+        return table
+
+    def refused(number: str) -> NoReturn:
+        _broken(f"{shown(number)} is no whole number")
+
+    try:
+        header = json.loads(
+            raw.decode(), object_pairs_hook=unique, parse_constant=refused, parse_float=refused, parse_int=_whole
+        )
+        if b"\\u" in raw:
+            json.dumps(header, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except UnicodeError:
+        _broken("it is not UTF-8")
+    except RecursionError:
+        _broken("it is nested too deeply")
+    except ValueError:
+        _broken("it is no JSON")
+    if not isinstance(header, dict):
+        _broken("it is no object")
+    return header
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 18:
+        _broken("a number is too long")
+    return int(digits)
+
+
+def _tensor(name: str, entry: Any) -> tuple[Strided, int]:
+    """A tensor and where in the data it begins."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        _broken(f"{shown(name)} has other fields than dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in TYPES:
+        raise RefusedError("holds a tensor of unknown type", why=f"{shown(name)}: {shown(str(dtype)[:100])}")
+    if not _sizes(shape) or len(shape) > MOST_DIMENSIONS or not _sizes(offsets) or len(offsets) != 2:
+        _broken(f"{shown(name)} has a malformed shape or place")
+    count = prod(shape)
+    if prod(n for n in shape if n) > LARGEST or offsets[1] - offsets[0] != count * ITEM_SIZES[TYPES[dtype]]:
+        _broken(f"{shown(name)} has shape {shape[:8]} in {offsets[1] - offsets[0]:,} bytes")
+    strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    storage = Storage(name, TYPES[dtype], count, "cpu")
+    return Strided(storage, TYPES[dtype], 0, tuple(shape), tuple(strides)), offsets[0]
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(n) is int and 0 <= n <= LARGEST for n in value)
