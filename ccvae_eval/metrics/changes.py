@@ -55,6 +55,26 @@ def variance_map(images: Sequence[Images], *, unbiased: bool) -> Tensor:
     return square.div_(size - 1 if unbiased else size).clamp_min_(0)
 
 
+def variance_among(images: Sequence[Images], chosen: Tensor) -> Tensor:
+    r"""The unbiased variance of each pixel over some of each row's images, shape :math:`(N, H W C)`.
+
+    Args:
+        images: S tensors of shape :math:`(N, C, H, W)`.
+        chosen: which of them count, shape :math:`(N, S)`, bool; where fewer than two do, the variance is 0.
+    """
+    first = rows_of(images[0])
+    share = chosen.to(first)
+    total, square = torch.zeros_like(first), torch.zeros_like(first)
+    for place, other in enumerate(images[1:], 1):
+        difference = rows_of(other) - first
+        weighted = difference * share[:, place : place + 1]
+        total.add_(weighted)
+        square.addcmul_(weighted, difference)
+    size = share.sum(1, keepdim=True)
+    square.sub_(total.square_().div_(size.clamp_min(1)))
+    return square.div_((size - 1).clamp_min(1)).mul_(size > 1).clamp_min_(0)
+
+
 def deviation_map(points: Sequence[Images]) -> Tensor:
     r"""How much each pixel changes along a path: METRICS section 2, D(p).
 
@@ -210,3 +230,41 @@ def region_scores(change: NDArray[np.float32], region: Bools) -> dict[str, Float
 def _share(part: Floats, whole: Floats) -> Floats:
     """part / whole, NaN where there is no whole; rounding does not carry it above 1."""
     return np.where(whole > 0, np.minimum(part / np.where(whole > 0, whole, 1.0), 1.0), np.nan)
+
+
+def pairwise_spread(variance: Floats, where: Bools) -> Floats:
+    r"""How far apart two draws lie: the root of the mean squared difference of a pixel.
+
+    .. math:: \sqrt{\frac{1}{S(S-1)} \sum_{s \ne s'} \frac{1}{|A|} \sum_{p \in A} (x_{s,p} - x_{s',p})^2}
+        = \sqrt{\frac{2}{|A|} \sum_{p \in A} \operatorname{var}_s x_{s,p}}
+
+    with the variance's divisor S - 1: no pair is ever formed.
+
+    Args:
+        variance: of each pixel over the draws, averaged over the channels, shape :math:`(N, P)`.
+        where: the pixels A of each image, shape :math:`(N, P)`.
+
+    Returns:
+        Shape :math:`(N,)`, intensity; NaN where A is empty.
+    """
+    size = where.sum(1)
+    mean = (variance * where).sum(1) / np.maximum(size, 1)
+    return np.where(size > 0, np.sqrt(2 * mean), np.nan)
+
+
+def recall(true: Tensor, drawn: Tensor, neighbour: int) -> Floats:
+    r"""The share of true images closer to some drawn one than to their own k-th true neighbour, row by row.
+
+    Args:
+        true: shape :math:`(N, S, P)`, S > k.
+        drawn: shape :math:`(N, S', P)`.
+        neighbour: k.
+
+    Returns:
+        Shape :math:`(N,)`.
+    """
+    among_true = torch.cdist(true, true, compute_mode="donot_use_mm_for_euclid_dist")
+    radius = among_true.sort(2).values[:, :, neighbour]  # place 0 is the image itself
+    nearest = torch.cdist(true, drawn, compute_mode="donot_use_mm_for_euclid_dist").amin(2)
+    share: Floats = (nearest < radius).double().mean(1).cpu().numpy()
+    return share

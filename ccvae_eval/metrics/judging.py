@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +20,8 @@ def judged_shift(before: Tensor, after: Tensor) -> Floats:
     >>> judged_shift(torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[0.75, 0.25]]).log())
     array([0.5])
     """
-    shift: Floats = ((after.double().exp() - before.double().exp()).abs().sum(1) / 2).cpu().numpy()
+    moved = (after.double().exp() - before.double().exp()).abs().sum(1) / 2
+    shift: Floats = moved.clamp_max(1).cpu().numpy()  # float32 log-probabilities sum to 1 but for rounding
     return shift
 
 
@@ -33,3 +37,18 @@ def seen_as(told: Tensor, classes: Tensor) -> Bools:
     r"""Whether the judge takes each image for one of its class, shape :math:`(N,)`; never where the class is -1."""
     seen: Bools = (told.argmax(1).cpu() == classes).numpy()
     return seen
+
+
+def kept_share(before: Tensor, after: Sequence[Tensor]) -> Floats:
+    r"""The share of images of each row in which the judge sees what it saw before.
+
+    Args:
+        before: log-probabilities of one label, shape :math:`(N, K)`.
+        after: the same for each of S images, each of shape :math:`(N, K)`.
+
+    Returns:
+        Shape :math:`(N,)`.
+    """
+    classes = before.argmax(1).cpu()
+    share: Floats = np.mean([seen_as(told, classes) for told in after], axis=0)
+    return share

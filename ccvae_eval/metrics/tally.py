@@ -91,17 +91,19 @@ class Tally:
         metric: whose values these are.
         subject: whose images.
         weights: the run's resamples.
+        given_counts: see ``Rows``.
     """
 
     metric: Metric
     subject: Subject
     weights: ResampleWeights
+    given_counts: bool = True
     rows: Rows = field(init=False)
     evidence: dict[str, NDArray[np.generic]] = field(default_factory=dict, init=False)
     _columns: dict[tuple[str, str], list[tuple[Resampled, float | None]]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.rows = Rows(self.subject, self.weights.draws, self.weights.level, given_counts=True)
+        self.rows = Rows(self.subject, self.weights.draws, self.weights.level, self.given_counts)
 
     def estimated(self, name: str, characteristic: str, what: PerImage, at: At = NOWHERE) -> Resampled:
         """The estimate of a number per image, which goes into the evidence at its address."""
@@ -122,8 +124,8 @@ class Tally:
         reference: float | None = None,
         why: str = "",
         note: str = "",
-    ) -> None:
-        """One row.
+    ) -> Resampled:
+        """One row; returns its estimate.
 
         Args:
             name, characteristic, at, note: as in ``Rows.add``.
@@ -134,7 +136,7 @@ class Tally:
             why: the reason, if it turns out to be undefined.
         """
         if isinstance(what, str):
-            found = missing(self.weights.draws, what)
+            found, why = missing(self.weights.draws, what), what
         else:
             found = what if isinstance(what, Resampled) else self.estimated(name, characteristic, what, at)
         if not found.defined:
@@ -149,13 +151,15 @@ class Tally:
             name, characteristic, found, at=at, mean_at=mean_at, chance=chance, reference=reference,
             excluded=excluded, note=note,
         )  # fmt: skip
+        return found
 
     def _enter_means_over_columns(self) -> None:
         for (name, characteristic), columns in self._columns.items():
             mean = mean_over([found for found, _ in columns], self.weights.level)
             chances = [chance for _, chance in columns if chance is not None]
             chance = float(np.mean(chances)) if chances else None
-            self.enter(name, characteristic, mean, chance=chance, note=f"mean over {len(columns)} columns")
+            note = f"mean over {len(columns)} columns" if mean.defined else ""
+            self.enter(name, characteristic, mean, chance=chance, why=columns[0][0].note, note=note)
         self._columns.clear()
 
     def undefined(self, characteristic: str, why: str) -> None:
