@@ -23,7 +23,7 @@ from ccvae_eval.metrics.changes import (
     variance_map,
 )
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
-from ccvae_eval.metrics.judging import kept_share, seen_as
+from ccvae_eval.metrics.judging import Agreement, kept_share, seen_as
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.metrics.tally import Mean, PerImage, Ratio, Tally, among, mean_of
 from ccvae_eval.statistics.intervals import Resampled, resampled
@@ -35,7 +35,6 @@ WHOLE = {"where": "image"}
 """The rows that look at the whole image: all there is where a characteristic has no region."""
 
 EMPTY = "the region is empty or too large in every image"
-UNKNOWN = "the judge does not know this label well enough"
 POINT_MASS = "by construction: p(z_c|y) is a point mass"
 
 
@@ -170,10 +169,11 @@ class Drawn:
         self.metric, self.subject = metric, subject
         self.names, self.reasons = _drawable(metric, subject)
         self.seen: dict[str, dict[str, Floats]] = {name: {} for name in self.names}
-        self.judged: tuple[str, ...] = ()
+        self.agreement = Agreement(subject)
         self.pictures = MeanPictures()
 
     def see(self, batch: Decoded) -> None:
+        self.agreement.see(batch)
         name, chunk = batch.characteristic, batch.chunk
         asked = self.metric.draws_of(name)
         classes = asked[0].classes(self.subject, chunk)
@@ -217,9 +217,8 @@ class Drawn:
         spreads: Mapping[str, Floats],
     ) -> dict[str, Floats]:
         before, told = batch.judged(None), [batch.judged(d) for d in self.metric.draws_of(batch.characteristic)]
-        self.judged = tuple(name for name in self.subject.schema.names if name in before)
-        found = {f"kept/{j}": kept_share(before[j], [at[j] for at in told]) for j in self.judged}
-        if batch.characteristic not in self.judged:
+        found = {f"kept/{j}": kept_share(before[j], [at[j] for at in told]) for j in before}
+        if batch.characteristic not in before:
             return found
         obeyed = np.stack([seen_as(at[batch.characteristic], classes) for at in told], 1)
         found["obeyed"] = obeyed.mean(1)
@@ -262,7 +261,7 @@ class Drawn:
 
     def finish(self, weights: ResampleWeights) -> Measurement:
         tally = Tally(self.metric, self.subject, weights)
-        notes = []
+        notes = self.agreement.notes()
         for name, reason in self.reasons.items():
             tally.undefined(name, reason)
         for name in self.names:
@@ -291,26 +290,20 @@ class Drawn:
             "spread", name, Mean(self._numbers(name, "spread/image")), WHOLE, mean_at=WHOLE, chance=0.0, note=note
         )
         tally.enter("spread_outside", name, Mean(self._numbers(name, "spread/outside")), why=why, note=note)
-        unknown = self._unjudged(name)
+        unknown = self.agreement.why_not(name)
         for where, at in {"region": {}, "image": WHOLE}.items():
             valid: PerImage | str = unknown or Mean(self._numbers(name, f"valid/{where}"))
             tally.enter("spread_valid", name, valid, at, mean_at=at, chance=0.0, why=why, note=note)
 
-    def _unjudged(self, name: str) -> str:
-        """Why the judge says nothing of a characteristic; "" if it does."""
-        if self.subject.judge is None:
-            return "needs a judge"
-        return "" if name in self.judged else UNKNOWN
-
     def _count_judged(self, tally: Tally, name: str) -> list[str]:
         """Enters ``obeyed`` and ``kept``; returns a sentence about labels that may change."""
-        unknown, before = self._unjudged(name), self._numbers(name, "obeyed before")
+        unknown, before = self.agreement.why_not(name), self._numbers(name, "obeyed before")
         obeyed: PerImage | str = unknown or Mean(self._numbers(name, "obeyed"))
         tally.enter("obeyed", name, obeyed, chance=mean_of(before, ~np.isnan(before)))
         if self.subject.judge is None:
             tally.enter("kept", name, unknown)
             return []
-        others = [j for j in self.judged if j != name]
+        others = [j for j in self.agreement.trusted if j != name]
         true = {j: self._numbers(name, f"true kept/{j}") for j in others}
         reference = {j: mean_of(kept, ~np.isnan(kept)) for j, kept in true.items()}
         allowed = [j for j, share in reference.items() if share is not None and 1 - share > self.metric.allowed_change]

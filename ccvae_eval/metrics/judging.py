@@ -3,12 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ccvae_eval.judge import balanced_accuracies, trusted_labels
+from ccvae_eval.metrics.contract import Decoded
+from ccvae_eval.subject import Subject
 from ccvae_eval.types import Bools, Floats
+
+
+class Agreement:
+    """How far the judge agrees with the labels on this model's reconstructions (METRICS 0, "Judge").
+
+    A label that it recognises in fewer than .8 of them (balanced over the classes) has no judged values: what the
+    judge says of an intervention on it would be a finding about blur.
+
+    Args:
+        subject: whose reconstructions.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self._told: dict[int, dict[str, Tensor]] = {}
+
+    def see(self, batch: Decoded) -> None:
+        """Takes in a chunk, the first time it is shown; nothing without a judge."""
+        if self.subject.judge is not None and batch.chunk.rows.start not in self._told:
+            known = batch.judged(None)
+            self._told[batch.chunk.rows.start] = {j: known[j].cpu() for j in self.subject.schema.names if j in known}
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """The balanced accuracy of each label that the judge knows; NaN where one class only occurs."""
+        chunks = [self._told[start] for start in sorted(self._told)]
+        told = {j: torch.cat([chunk[j] for chunk in chunks]) for j in chunks[0]} if chunks else {}
+        return balanced_accuracies(told, self.subject.labels, self.subject.schema)
+
+    @cached_property
+    def trusted(self) -> tuple[str, ...]:
+        """The labels that may be judged."""
+        return trusted_labels(self.shares)
+
+    def why_not(self, label: str) -> str:
+        """Why a label may not be judged; "" if it may."""
+        if self.subject.judge is None:
+            return "needs a judge"
+        if label in self.trusted:
+            return ""
+        if label not in self.shares:
+            return "the judge does not know this label"
+        share = self.shares[label]
+        if np.isnan(share):
+            return "one class only: nothing to check the judge by"
+        return f"the judge recognises only {share:.2f} of the reconstructions"
+
+    def notes(self) -> list[str]:
+        """A sentence for each label that is left out."""
+        return [f"{label}: {self.why_not(label)}, not judged" for label in self.shares if label not in self.trusted]
 
 
 def judged_shift(before: Tensor, after: Tensor) -> Floats:

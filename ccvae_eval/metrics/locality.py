@@ -23,7 +23,7 @@ from ccvae_eval.metrics.changes import (
     top_mean,
 )
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
-from ccvae_eval.metrics.judging import judged_shift, probability_of
+from ccvae_eval.metrics.judging import Agreement, judged_shift, probability_of
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.metrics.tally import Mean, Ratio, Share, Tally, among, mean_of
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -65,7 +65,7 @@ class Locality:
     ``judged_evenness`` = ``monotone`` and ``evenness`` of the probability of the class at the path's end.
 
     Direction: higher is better, but for descriptive values. Chance: 0 for focus, the region's share for inside and ap.
-    Cost: ``steps`` + 2 images decoded for each image and characteristic.
+    Cost: ``steps`` + 2 images decoded for each image and characteristic, and the reconstruction if there is a judge.
     Pitfalls: D is spread by anything that blurs; regions of different characteristics overlap (glasses and brows); a
     block is walked along one line through its classes' means, ``columns="each"`` walks its columns one by one (the
     floor stays that of the whole block); with ``path="interpolation"`` all columns move, which is no question about a
@@ -157,7 +157,7 @@ class Locality:
         if not subject.characteristics:
             raise UndefinedError("no label has columns of its own")
         wanted = {i: None for way in ways for i in (*way.points, *way.noise)}
-        return Needs(tuple(wanted), judge=True, regions=True)
+        return Needs(tuple(wanted), reconstruction=subject.judge is not None, judge=True, regions=True)
 
     def start(self, subject: Subject) -> Walked:
         return Walked(self, subject)
@@ -266,10 +266,11 @@ class Walked:
         self.metric, self.subject = metric, subject
         self.ways, self.reasons = _ways(metric, subject)
         self.seen: list[dict[str, Floats]] = [{} for _ in self.ways]
-        self.judged: tuple[str, ...] = ()
+        self.agreement = Agreement(subject)
         self.pictures = MeanPictures()
 
     def see(self, batch: Decoded) -> None:
+        self.agreement.see(batch)
         if self.ways and batch.characteristic == self.ways[0].characteristic:
             self.pictures.add("image", batch.chunk.images)
         for way, seen in zip(self.ways, self.seen, strict=True):
@@ -304,9 +305,9 @@ class Walked:
         told = [batch.judged(point) for point in way.points] if self.subject.judge is not None else []
         if not told:
             return {}
-        self.judged = tuple(name for name in self.subject.schema.names if name in told[0])
-        found = {f"response/{name}": judged_shift(told[0][name], told[-1][name]) for name in self.judged}
-        if way.characteristic in self.judged:
+        judged = [name for name in self.subject.schema.names if name in told[0]]
+        found = {f"response/{name}": judged_shift(told[0][name], told[-1][name]) for name in judged}
+        if way.characteristic in judged:
             end = way.end[batch.chunk.rows]
             course = np.stack([probability_of(at[way.characteristic], end) for at in told], 1)
             steps = np.abs(np.diff(course, axis=1))
@@ -331,7 +332,7 @@ class Walked:
             _count_changes(tally, way, seen, changed)
             self._count_region(tally, way, seen, changed)
             self._count_judged(tally, way, seen)
-        notes = []
+        notes = self.agreement.notes()
         if self.metric.path == "interpolation":
             notes.append("all columns move between the codes of two images: a yardstick, not a characteristic's own")
         return tally.measurement(notes, self.pictures.arrays())
@@ -359,18 +360,17 @@ class Walked:
 
     def _count_judged(self, tally: Tally, way: Way, seen: Mapping[str, Floats]) -> None:
         name, at = way.characteristic, way.at
-        if name not in self.judged:
-            why = "needs a judge" if self.subject.judge is None else "the judge does not know this label well enough"
+        if why := self.agreement.why_not(name):
             for value in ("selectivity", "response", "judged_monotone", "judged_evenness"):
                 tally.enter(value, name, why, at)
             return
-        responses = {j: among(way.applies, seen[f"response/{j}"]) for j in self.judged}
+        responses = {j: among(way.applies, seen[f"response/{j}"]) for j in self.agreement.trusted}
         total = np.sum(list(responses.values()), axis=0)
         if np.nanmean(total) < self.metric.least_response:
             tally.enter("selectivity", name, f"the judged changes sum to less than {self.metric.least_response:g}", at)
         else:
             own = Ratio(responses[name], total)
-            tally.enter("selectivity", name, own, at, chance=1 / len(self.judged))
+            tally.enter("selectivity", name, own, at, chance=1 / len(responses))
         tally.enter("response", name, Mean(responses[name]), at)
         for j, response in responses.items():
             tally.enter("response", name, Mean(response), {**at, "judged": j}, mean_at=None)

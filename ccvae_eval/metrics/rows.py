@@ -101,5 +101,11 @@ class Rows:
         for at, group in groups.items():
             mean = mean_over([row.found for row in group], self.level)
             value = mean_value(name, [row.value for row in group], mean.estimate)
-            means.append(replace(value, at=dict(at), note=sentence(value.note, mean.note if mean.defined else "")))
+            means.append(replace(value, at=dict(at), note=sentence(value.note, mean.note if mean.defined else _reason(group))))
         return means
+
+
+def _reason(group: list[_Row]) -> str:
+    """Why none of the rows has a number, if it is the same for all."""
+    reasons = {row.found.note for row in group}
+    return reasons.pop() if len(reasons) == 1 else ""
