@@ -1,0 +1,49 @@
+"""What a checkpoint holds, for somebody who wants to know before using it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ccvae_eval.checkpoint.bundle import Bundle, Record, read_bundle
+from ccvae_eval.checkpoint.opening import surest_adapter
+from ccvae_eval.checkpoint.record import CheckpointRecord
+from ccvae_eval.types import Plain
+
+
+def inspect_checkpoint(path: str | Path) -> dict[str, Plain]:
+    """Everything that a checkpoint says, as plain data; executes nothing in it and needs no model to be installed.
+
+    Returns:
+        ``path``, ``format``, ``size`` in bytes, ``sha256``, ``written_by``, ``model`` (what it seems to be, or None),
+        ``parameters``, ``globals``, ``notes``, ``metadata`` and ``tensors``, each with key, shape and type.
+
+    Raises:
+        CheckpointError: the file is refused.
+    """
+    bundle = read_bundle(path)
+    return {
+        "path": str(bundle.path),
+        "format": bundle.format,
+        "size": bundle.size,
+        "sha256": bundle.sha256,
+        "written_by": f"ccvae-eval {bundle.envelope.tool}" if bundle.envelope else None,
+        "model": _guess(bundle),
+        "parameters": bundle.parameter_count,
+        "globals": list(bundle.globals),
+        "notes": list(bundle.notes),
+        "metadata": dict(bundle.metadata),
+        "tensors": [
+            {"key": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+            for name, tensor in bundle.tensors.items()
+        ],
+    }
+
+
+def _guess(bundle: Bundle) -> str | None:
+    """The model that it names, the class that was pickled, or the adapter that knows it."""
+    record = CheckpointRecord.from_bundle(bundle)
+    if record is not None:
+        return record.name
+    if isinstance(bundle.records, Record):
+        return bundle.records.class_name
+    return surest_adapter(bundle)[0]
