@@ -92,12 +92,12 @@ def pooled_deviation(one: Floats, other: Floats) -> float:
 
 def overlap(one: Floats, other: Floats) -> float:
     r"""Mass that the two densities share, :math:`\int \min(p, q)`: 1 for equal classes, 0 for disjoint ones."""
-    return _compared(one, other, _shared)
+    return _compared(one, other, overlap_of)
 
 
 def js(one: Floats, other: Floats) -> float:
     r"""Jensen-Shannon divergence of the two densities in bits, equal class weights: 0 for equal, 1 for disjoint."""
-    return _compared(one, other, _divergence)
+    return _compared(one, other, js_of)
 
 
 def wasserstein(one: Floats, other: Floats, *, scaled: bool = False) -> float:
@@ -141,12 +141,12 @@ def _dprime_of_totals(totals: Floats) -> Floats:
 
 def overlap_estimate(codes: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:
     """``overlap`` with a basic bootstrap interval in [0, 1], conditional on the bandwidths; arguments as above."""
-    return _density_estimate(codes, labels, weights, _shared)
+    return _density_estimate(codes, labels, weights, overlap_of)
 
 
 def js_estimate(codes: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:
     """``js`` with a basic bootstrap interval in [0, 1], conditional on the bandwidths; arguments as above."""
-    return _density_estimate(codes, labels, weights, _divergence)
+    return _density_estimate(codes, labels, weights, js_of)
 
 
 def wasserstein_estimate(codes: Floats, labels: Floats, weights: ResampleWeights, *, scaled: bool = False) -> Resampled:
@@ -183,7 +183,7 @@ def _density_estimate(codes: Floats, labels: Floats, weights: ResampleWeights, f
     value = float(_value(pair, one, other, functional))
     rows = weights.rows(index)
     p, q = (
-        _densities(values, pair.points, width, rows[mark])
+        densities_of(values, pair.points, width, rows[mark])
         for values, width, mark in zip((one, other), pair.widths, (positive, ~positive), strict=True)
     )
     draws = functional(pair.measure, p, q)
@@ -209,7 +209,7 @@ class _Pair:
 
 
 def _pair(one: Floats, other: Floats) -> _Pair:
-    if _discrete(one) or _discrete(other):
+    if is_discrete(one) or is_discrete(other):
         levels = np.unique(np.concatenate([one, other]))
         return _Pair(levels, np.ones(len(levels)), (0.0, 0.0))
     widths = bandwidth(one), bandwidth(other)
@@ -230,11 +230,14 @@ def _value(pair: _Pair, one: Floats, other: Floats, functional: Functional) -> f
 
 
 def _mean_density(values: Floats, points: Floats, width: float) -> Floats:
-    return np.asarray(_densities(values, points, width, np.ones((len(values), 1), dtype=np.uint8))[0])
+    return np.asarray(densities_of(values, points, width, np.ones((len(values), 1), dtype=np.uint8))[0])
 
 
-def _densities(values: Floats, points: Floats, width: float, counts: Counts) -> Floats:
-    """Density of each resample at the points, (B, G); ``counts`` says how often it has each value, (N, B)."""
+def densities_of(values: Floats, points: Floats, width: float, counts: Counts) -> Floats:
+    """Density of each resample at the points, (B, G); ``counts`` says how often it has each value, (N, B).
+
+    A width of 0 gives the mass at each point.
+    """
     sums = np.zeros((counts.shape[1], len(points)))
     for first in range(0, len(values), BLOCK):
         part = values[first : first + BLOCK, None]
@@ -249,11 +252,13 @@ def _densities(values: Floats, points: Floats, width: float, counts: Counts) -> 
         return np.asarray(sums / counts.sum(axis=0, dtype=np.float64)[:, None])
 
 
-def _shared(measure: Floats, p: Floats, q: Floats) -> Floats:
+def overlap_of(measure: Floats, p: Floats, q: Floats) -> Floats:
+    """The mass that densities (B, G) share, given the integration weights (G,) of their points; shape (B,)."""
     return np.asarray(np.minimum(p, q) @ measure)
 
 
-def _divergence(measure: Floats, p: Floats, q: Floats) -> Floats:
+def js_of(measure: Floats, p: Floats, q: Floats) -> Floats:
+    """Their Jensen-Shannon divergence in bits; arguments as in ``overlap_of``."""
     middle = (p + q) / 2
     # 0 log 0 is 0, and so is what lies where neither class does
     safe = np.where(middle > 0, middle, 1.0)
@@ -276,7 +281,8 @@ def _why(one: Floats, other: Floats) -> str:
     return "" if _enough(one, other) else f"a class has {min(len(one), len(other))} images"
 
 
-def _discrete(values: Floats) -> bool:
+def is_discrete(values: Floats) -> bool:
+    """Whether the values have no density: constant, or less than half of them distinct."""
     distinct = len(np.unique(values))
     return distinct == 1 or distinct < DISTINCT * len(values)
 

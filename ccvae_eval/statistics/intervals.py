@@ -33,6 +33,8 @@ SMALL = 300
 FEWEST = 8
 """Below so many images no interval is given."""
 
+BASIC = "basic bootstrap"
+
 LOST = 0.01
 """The share of resamples that may be undefined (a class lost); beyond, there is no interval."""
 
@@ -90,7 +92,7 @@ def resampled(
     tail = (1 - level) / 2
     if basic:
         low, high = 2 * value - np.quantile(kept, [1 - tail, tail])
-        return Resampled(Estimate(value, float(low), float(high), n, "basic bootstrap"), draws, "", leave_one_out)
+        return Resampled(Estimate(value, float(low), float(high), n, BASIC), draws, "", leave_one_out)
     if leave_one_out is None:
         levels, method = np.array([tail, 1 - tail]), "bootstrap"
     else:
@@ -277,4 +279,10 @@ def _combined(
     without = [part.leave_one_out for part in parts if part.leave_one_out is not None]
     n = max(part.estimate.n for part in parts)
     jackknife = combine(np.stack(without)) if len(without) == len(parts) else None
-    return resampled(value, draws, n, level, jackknife)
+    bare = sum(bool(np.isnan(part.draws).all()) for part in parts)
+    if bare:
+        note = f"no interval: {bare} of {len(parts)} parts have none"
+        return Resampled(Estimate(value, n=n), np.full_like(draws, np.nan), note, jackknife)
+    # parts whose bias the basic interval takes off have it in their mean, too
+    basic = any(part.estimate.method == BASIC for part in parts)
+    return resampled(value, draws, n, level, jackknife, basic=basic)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from scipy.stats import rankdata
 
 from ccvae_eval.measure import Estimate
 from ccvae_eval.statistics.intervals import FEWEST, SMALL, Resampled, bootstrap_estimate, missing, resampled
@@ -131,3 +132,25 @@ def _said(found: Resampled, ranked: int, n: int) -> Resampled:
         return found
     method = f"{found.estimate.method} on {ranked} of {n} images"
     return replace(found, estimate=replace(found.estimate, method=method))
+
+
+def spearman_estimate(scores: Floats, targets: Floats, weights: ResampleWeights) -> Resampled:
+    r"""Spearman's rank correlation, ties sharing their mean rank; the interval keeps the ranks of the full sample.
+
+    Args:
+        scores, targets: shape :math:`(N,)`, NaN = absent.
+        weights: the run's resamples.
+    """
+    present = ~(np.isnan(scores) | np.isnan(targets))
+    table = np.full((len(scores), 6), np.nan)
+    if present.sum() > 1:
+        # centred, so that second moments do not lose digits
+        u, v = (rankdata(values[present]) - (present.sum() + 1) / 2 for values in (scores, targets))
+        table[present] = np.column_stack([u, v, u * u, u * v, v * v, np.ones(len(u))])
+    return bootstrap_estimate(_correlation, table, weights)
+
+
+def _correlation(totals: Floats) -> Floats:
+    u, v, uu, uv, vv, n = totals.T
+    variances = (uu - u * u / n) * (vv - v * v / n)
+    return np.asarray((uv - u * v / n) / np.sqrt(np.where(variances > 0, variances, np.nan)))
