@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 FRACTION_BITS = 22
 """Of Pillow's fixed-point weights (its PRECISION_BITS for 8-bit images)."""
+BLOCK = 2048
+"""Images resized at a time."""
 
 
 def bilinear(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -22,8 +24,19 @@ def bilinear(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     >>> bilinear(np.array([[[0, 100], [0, 100]]], np.uint8), 4)[0, 0]
     array([  0,  25,  75, 100], dtype=uint8)
     """
-    across = _rounded(images @ _weights(images.shape[2], size).T)
-    return _rounded(_weights(images.shape[1], size) @ across)
+    resized = np.empty((len(images), size, size), np.uint8)
+    for first in range(0, len(images), BLOCK):
+        across = _along_rows(images[first : first + BLOCK], size)
+        resized[first : first + BLOCK] = _along_rows(across.swapaxes(1, 2), size).swapaxes(1, 2)
+    return resized
+
+
+def _along_rows(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Every row at another length, rounded to bytes, shape (N, H, size)."""
+    count, height, width = images.shape
+    sums = images.reshape(count * height, width).astype(np.float64) @ _weights(width, size).T
+    rounded = np.clip(np.floor(sums / 2**FRACTION_BITS + 0.5), 0, 255).astype(np.uint8)
+    return np.asarray(rounded.reshape(count, height, size))
 
 
 def _weights(old: int, new: int) -> NDArray[np.float64]:
@@ -35,8 +48,4 @@ def _weights(old: int, new: int) -> NDArray[np.float64]:
     high = np.minimum(np.floor(centers + reach + 0.5), old)
     pixels = np.arange(old)[None, :]
     weights = np.clip(1 - np.abs(pixels - centers + 0.5) / reach, 0, None) * ((pixels >= low) & (pixels < high))
-    return np.floor(weights / weights.sum(axis=1, keepdims=True) * 2**FRACTION_BITS + 0.5)
-
-
-def _rounded(sums: NDArray[np.float64]) -> NDArray[np.uint8]:
-    return np.clip(np.floor(sums / 2**FRACTION_BITS + 0.5), 0, 255).astype(np.uint8)
+    return np.asarray(np.floor(weights / weights.sum(axis=1, keepdims=True) * 2**FRACTION_BITS + 0.5))

@@ -68,8 +68,8 @@ def column_from_numbers(name: str, values: NDArray[Any]) -> Labelled:
     if seen <= {0.0, 1.0}:
         return Label(name), column
     if seen <= {-1.0, 1.0}:
-        return Label(name), (column + 1) / 2
-    if np.issubdtype(values.dtype, np.integer) and 0 <= min(seen) and max(seen) < MOST_CLASSES:
+        return Label(name), ((column + 1) / 2).astype(np.float32)
+    if np.issubdtype(values.dtype, np.integer) and min(seen) >= 0 and max(seen) < MOST_CLASSES:
         return Label(name, "categorical", tuple(str(i) for i in range(int(max(seen)) + 1))), column
     return Label(name, "continuous"), column
 

@@ -37,7 +37,7 @@ def aligned(data: DataSet, schema: LabelSchema) -> DataSet:
     """
     if data.schema == schema or not len(schema):
         return data
-    return wrapped(data, matched(data.schema, schema, data.spec), data.spec, data.digest)
+    return wrapped(data, matched(data.schema, schema, data.spec), data.spec, salt="")
 
 
 def matched(theirs: LabelSchema, schema: LabelSchema, where: str) -> list[Column]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from hashlib import blake2b
 from types import new_class
 from typing import Any, NoReturn, cast
@@ -84,11 +84,11 @@ class Relabelled:
     set then.
     """
 
-    def __init__(self, data: DataSet, columns: Sequence[Column], spec: str, digest: str) -> None:
+    def __init__(self, data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> None:
         self.data = data
         self._columns = {column.label.name: column for column in columns}
         self._schema = LabelSchema(tuple(column.label for column in columns))
-        self._spec, self._digest = spec, digest
+        self._spec, self._salt = spec, salt
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> NoReturn:
@@ -107,9 +107,10 @@ class Relabelled:
     def input_shape(self) -> tuple[int, ...]:
         return self.data.input_shape
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        return self._digest
+        below = self.data.digest
+        return blake2b(f"{below}/{self._salt}".encode(), digest_size=16).hexdigest() if self._salt else below
 
     def __len__(self) -> int:
         return len(self.data)
@@ -217,11 +218,18 @@ def _class_with(parts: tuple[type[Relabelled], ...]) -> type[Relabelled]:
     return new_class("Relabelled", (*parts, Relabelled)) if parts else Relabelled
 
 
-def wrapped(data: DataSet, columns: Sequence[Column], spec: str, digest: str) -> DataSet:
-    """The data under these labels, with those capabilities that it has itself."""
+def wrapped(data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> DataSet:
+    """The data under these labels, with those capabilities that it has itself.
+
+    Args:
+        data: any data set.
+        columns: the labels.
+        spec: what opens the result again.
+        salt: changes the digest, because the labels say something else; if empty, the digest stays.
+    """
     offered = ALWAYS if any(column.joined for column in columns) else (*ALWAYS, *UNLESS_JOINED)
     parts = tuple(part for capability, part in offered if isinstance(data, capability))
-    return _class_with(parts)(data, columns, spec, digest)
+    return _class_with(parts)(data, columns, spec, salt)
 
 
 def relabelled(data: DataSet, requests: Sequence[str]) -> DataSet:
@@ -249,9 +257,8 @@ def relabelled(data: DataSet, requests: Sequence[str]) -> DataSet:
                 raise UsageError(f"label {name!r} is renamed or joined twice", where=f"--label {request}")
             taken[name] = column
     columns = list(dict.fromkeys(taken.get(label.name, Column(label, (label.name,))) for label in data.schema))
-    content = "/".join([data.digest, *requests])
     spec = ",".join([data.spec, *(f"label={request}" for request in requests)])
-    return wrapped(data, columns, spec, blake2b(content.encode(), digest_size=16).hexdigest())
+    return wrapped(data, columns, spec, "/".join(requests))
 
 
 def _requested(data: DataSet, request: str) -> Column:

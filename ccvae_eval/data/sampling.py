@@ -9,10 +9,10 @@ from ccvae_eval.data.contract import DataSet, Split
 from ccvae_eval.errors import DataError, UsageError
 from ccvae_eval.model import LabelSchema
 from ccvae_eval.streams import numpy_stream, stream_key
-from ccvae_eval.types import Ids
+from ccvae_eval.types import Floats, Ids
 
-QUARTERS = (0.25, 0.5, 0.75)
-MISSING = -1
+LEAST_DEVIATION = 0.1
+"""Indicators of classes rarer than 1 % are not stretched further: a single image would outweigh all others."""
 
 
 def sample_ids(
@@ -26,9 +26,8 @@ def sample_ids(
 ) -> Ids:
     """The ids of the images to measure, ascending.
 
-    The sample is systematic: the images are ordered by their labels, the rarest label first, in a random order among
-    those of equal labels, and every (N/n)-th is taken from a random start. The prevalence of the rarest label is kept
-    to one image, and the others the more closely the fewer labels come before them.
+    Every image has the same chance to be taken, and the sample holds each class of each label (and each label's
+    missing values) in nearly the same share as the split does; see :func:`balanced_sample`.
 
     Args:
         data: where from.
@@ -36,7 +35,7 @@ def sample_ids(
         sample: how many; all, if None or more than there are.
         seed: the evaluation's.
         limit: only the first so many images of the split, before any sampling: for parity with published numbers.
-        schema: the labels to stratify by; all of the data's, if None.
+        schema: the labels to balance; all of the data's, if None.
 
     Raises:
         DataError: the split has no image.
@@ -51,30 +50,57 @@ def sample_ids(
     ids = ids[:limit]
     if sample is None or sample >= len(ids):
         return ids
-    columns = [data.schema.index(label.name) for label in schema or data.schema if label.name in data.schema]
-    strata = _strata(data.labels_of(ids)[:, columns], [data.schema.labels[c].kind == "continuous" for c in columns])
-    shuffled = np.fromiter((stream_key(seed, "sample", int(i)) for i in ids), np.int64, len(ids))
-    order = np.lexsort((shuffled, *strata[::-1]))
-    start = numpy_stream(seed, "sample").random()
-    taken = np.floor((start + np.arange(sample)) * (len(ids) / sample)).astype(np.int64)
+    wanted = [label for label in data.schema if schema is None or label.name in schema]
+    columns = [data.schema.index(label.name) for label in wanted]
+    features = indicators(data.labels_of(ids)[:, columns], LabelSchema(tuple(wanted)))
+    keys = np.fromiter((stream_key(seed, "sample", int(i)) for i in ids), np.int64, len(ids))
+    order = np.argsort(keys, kind="stable")
+    taken = balanced_sample(features[order], sample, numpy_stream(seed, "sample"))
     return np.sort(ids[order[taken]])
 
 
-def _strata(labels: NDArray[np.float32], continuous: list[bool]) -> list[NDArray[np.int64]]:
-    """The class of each image for each label (quarters of a continuous one), the label with the rarest class first."""
-    strata = []
-    for column, is_continuous in zip(labels.T, continuous, strict=True):
-        known = ~np.isnan(column)
-        classes = np.full(len(column), MISSING, np.int64)
-        if is_continuous and known.any():
-            classes[known] = np.digitize(column[known], np.quantile(column[known], QUARTERS))
-        else:
-            classes[known] = column[known].astype(np.int64)
-        strata.append(classes)
-    return sorted(strata, key=_rarest)
+def indicators(labels: NDArray[np.float32], schema: LabelSchema) -> Floats:
+    """What a sample has to balance: for each image 1, an indicator of each class, and one of each label's missing
+    values, standardised over the images (a continuous label is its own indicator); shape (N, K)."""
+    columns = [np.ones(len(labels))]
+    for values, label in zip(labels.T.astype(np.float64), schema, strict=True):
+        known = ~np.isnan(values)
+        classes = [values] if label.kind == "continuous" else [values == c for c in range(1, label.cardinality)]
+        for column in (*(np.where(known, c, np.nan) for c in classes), known.astype(np.float64)):
+            if known.any() and np.nanmin(column) < np.nanmax(column):
+                centred = np.nan_to_num(column - np.nanmean(column))
+                spread = np.nanstd(column)
+                columns.append(centred / (spread if label.kind == "continuous" else max(spread, LEAST_DEVIATION)))
+    return np.stack(columns, axis=1)
 
 
-def _rarest(classes: NDArray[np.int64]) -> int:
-    """How many images the rarest class has that occurs at all; a label without variation comes last."""
-    _, counts = np.unique(classes, return_counts=True)
-    return int(counts.min()) if len(counts) > 1 else len(classes)
+def balanced_sample(features: Floats, count: int, random: np.random.Generator) -> NDArray[np.int64]:
+    r"""The positions of a sample whose means of all features are nearly those of all.
+
+    A self-balancing walk (Alweiss, Liu and Sawhney 2021, "Discrepancy minimization via a self-balancing walk"): the
+    images pass one by one; with D the excess of the features taken so far over the expected ones, an image with
+    features x is taken with probability :math:`p - D \cdot x / c`. D has mean zero, so that each is taken with
+    probability p; what is over- or underrepresented so far is balanced by those that follow. At the end the last few
+    are added or dropped to give the exact number.
+
+    Args:
+        features: standardised, the first one constant, shape :math:`(N, K)`, in random order.
+        count: size of the sample, from 1 to N.
+        random: the draws.
+
+    Returns:
+        Positions, ascending, shape (count,).
+    """
+    n = len(features)
+    share = count / n
+    rarer = min(share, 1 - share)
+    caution = 2 * float((features**2).sum(axis=1).mean()) * share * (1 - share) / max(rarer, 1 / n) ** 2
+    excess = np.zeros(features.shape[1])
+    taken = np.zeros(n, np.bool_)
+    for i, (x, draw) in enumerate(zip(features, random.random(n), strict=True)):
+        taken[i] = draw < share - excess @ x / caution
+        excess += (taken[i] - share) * x
+    surplus = int(taken.sum()) - count
+    changed = random.permutation(np.flatnonzero(taken == (surplus > 0)))[: abs(surplus)]
+    taken[changed] = surplus < 0
+    return np.flatnonzero(taken)

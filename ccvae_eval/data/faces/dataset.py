@@ -26,8 +26,9 @@ from ccvae_eval.data.faces.parameters import (
 )
 from ccvae_eval.data.faces.raster import Easel
 from ccvae_eval.data.faces.regions import packed, regions, unpacked
+from ccvae_eval.data.memory import checked
 from ccvae_eval.data.options import Options, refuse_path
-from ccvae_eval.errors import DataError, UsageError
+from ccvae_eval.errors import UsageError
 from ccvae_eval.model import Batch, LabelSchema
 from ccvae_eval.types import Bools, Floats, Ids, Images
 
@@ -110,10 +111,7 @@ class Faces:
 
     def scenes(self, ids: Ids) -> Scenes:
         """The parameters and labels behind some images."""
-        ids = np.asarray(ids, np.int64)
-        if len(ids) and (ids.min() < 0 or ids.max() >= self.n):
-            raise DataError(f"there is no image {ids.max()}", where=self.spec, hint=f"Ids run from 0 to {self.n - 1}.")
-        vectors = draw_vectors(self.seed, ids)
+        vectors = draw_vectors(self.seed, checked(ids, self.n, self.spec))
         return Scenes(vectors, labels_of(vectors, self.correlation))
 
     def pixels(self, ids: Ids) -> NDArray[np.uint8]:
