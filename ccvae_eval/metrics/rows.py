@@ -101,7 +101,8 @@ class Rows:
         for at, group in groups.items():
             mean = mean_over([row.found for row in group], self.level)
             value = mean_value(name, [row.value for row in group], mean.estimate)
-            means.append(replace(value, at=dict(at), note=sentence(value.note, mean.note if mean.defined else _reason(group))))
+            note = sentence(value.note, mean.note if mean.defined else _reason(group))
+            means.append(replace(value, at=dict(at), note=note))
         return means
 
 
