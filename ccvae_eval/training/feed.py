@@ -48,6 +48,8 @@ class Feed:
             images: Images | Points = self.cache[torch.from_numpy(positions)].float().div_(STEPS)
         else:
             images = self._made(positions)
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)  # in which convolutions are fastest
         return Batch(images, self.labels[torch.from_numpy(positions)], self.ids[positions])
 
     def _made(self, positions: NDArray[np.int64]) -> Images | Points:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ccvae_eval.files import atomic_write
 from ccvae_eval.model import Objective
 from ccvae_eval.types import Plain
 
@@ -82,6 +83,4 @@ class History:
 
     def write(self, path: Path) -> None:
         """Replaces the file in one step."""
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(self.text(), encoding="utf-8")
-        partial.replace(path)
+        atomic_write(path, self.text().encode())

@@ -41,9 +41,10 @@ class Likelihood:
     def log_prob(self, x: Images | Points, raw: Tensor) -> Tensor:
         """log p(x|z) of each row, shape (N,)."""
         if self.name == "bernoulli":
-            each = -functional.binary_cross_entropy_with_logits(raw, x, reduction="none")
-        elif self.name == "laplace":
-            each = -(x - self.mean(raw)).abs() / self.scale - math.log(2 * self.scale)
-        else:
-            each = -0.5 * ((x - self.mean(raw)) / self.scale).square() - math.log(self.scale * math.sqrt(2 * math.pi))
-        return each.flatten(1).sum(1)
+            return -functional.binary_cross_entropy_with_logits(raw, x, reduction="none").flatten(1).sum(1)
+        distance = self.mean(raw) - x
+        values = distance[0].numel()
+        if self.name == "laplace":
+            return -distance.abs().flatten(1).sum(1) / self.scale - values * math.log(2 * self.scale)
+        squares = (distance / self.scale).square().flatten(1).sum(1)
+        return -0.5 * squares - values * math.log(self.scale * math.sqrt(2 * math.pi))
