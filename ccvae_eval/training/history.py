@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ccvae_eval.errors import InputError
 from ccvae_eval.files import atomic_write
 from ccvae_eval.model import Objective
 from ccvae_eval.types import Plain
@@ -68,6 +69,8 @@ class History:
     rows: list[dict[str, Plain]] = field(default_factory=list)
 
     def add(self, split: str, epoch: int, step: int, seconds: float, terms: Mapping[str, float]) -> None:
+        """Adds a row; one that an unfinished epoch left is replaced."""
+        self.rows = [row for row in self.rows if (row["split"], row["epoch"]) != (split, epoch)]
         leading = {"split": split, "epoch": epoch, "step": step, "seconds": round(seconds, 3)}
         finite = {name: value if math.isfinite(value) else None for name, value in terms.items()}
         self.rows.append({**leading, **finite})
@@ -84,3 +87,30 @@ class History:
     def write(self, path: Path) -> None:
         """Replaces the file in one step."""
         atomic_write(path, self.text().encode())
+
+    @classmethod
+    def read(cls, path: Path, steps: int) -> History:
+        """The rows of a file up to a number of steps: later ones belong to work that was lost.
+
+        Raises:
+            InputError: the file is no history.
+        """
+        if not path.exists():
+            return cls()
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = [_typed(row) for row in csv.DictReader(file)]
+            return cls([row for row in rows if row["step"] <= steps])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError("not the history of a training", where=str(path), why=repr(error)) from None
+
+
+def _typed(row: Mapping[str, str]) -> dict[str, Plain]:
+    terms = {name: float(text) if text else None for name, text in row.items() if name not in LEADING}
+    return {
+        "split": row["split"],
+        "epoch": int(row["epoch"]),
+        "step": int(row["step"]),
+        "seconds": float(row["seconds"]),
+        **terms,
+    }

@@ -20,7 +20,7 @@ from ccvae_eval.model import Batch, LabelledVAE, Predicts, Rebuildable, Trainabl
 from ccvae_eval.streams import torch_stream
 from ccvae_eval.training.events import Epoch, Event, Finished, Reason, Saved, Started, Step, Validation
 from ccvae_eval.training.feed import Feed, epoch_parts
-from ccvae_eval.training.history import Averages, terms_of
+from ccvae_eval.training.history import Averages, History, terms_of
 from ccvae_eval.training.settings import TrainingSettings
 from ccvae_eval.training.state import STATE, Progress, fingerprint, read_state, write_state
 from ccvae_eval.training.supervision import Supervision, refuse_constant_labels, supervise
@@ -62,12 +62,14 @@ def fit(
     settings = settings or TrainingSettings()
     supervision = check(model, data, settings)
     loop = _Loop(model, data, settings, supervision, folder, torch.device(device), stop)
-    if folder is not None and (folder / STATE).exists():
-        if not resume:
-            raise UsageError(
-                "the folder holds a training already", where=str(folder), hint="Resume it, or name another folder."
-            )
-        loop.restore(folder / STATE)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / STATE).exists():
+            if not resume:
+                raise UsageError(
+                    "the folder holds a training already", where=str(folder), hint="Resume it, or name another folder."
+                )
+            loop.restore(folder / STATE)
     return loop.run()
 
 
@@ -112,7 +114,7 @@ class _Loop:
         self.held_out = Feed(data, supervision.validation, held, settings.cache_megabytes)
         self.per_epoch = len(epoch_parts(supervision.labelled, settings.batch, settings.seed, 0))
         self.total = settings.steps or settings.epochs * self.per_epoch
-        self.progress = Progress()
+        self.progress, self.history = Progress(), History()
         self.optimisers = Optimisers(settings.learning_rate, settings.clip, {})
         self.average: Tensors | None = copied(model) if settings.average else None
         self.best: Tensors | None = None
@@ -123,6 +125,7 @@ class _Loop:
 
     def restore(self, path: Path) -> None:
         groups, self.progress = read_state(path, self.mark)
+        self.history = History.read(path.with_name(HISTORY), self.progress.step)
         self.model.load_state_dict(groups["model"])
         self.optimisers = Optimisers(self.settings.learning_rate, self.settings.clip, groups.get("optimiser", {}))
         self.average = groups["average"] if self.settings.average else None
@@ -203,7 +206,7 @@ class _Loop:
             yield self._validate(epoch)
 
     def _record_epoch(self, epoch: int, means: dict[str, float]) -> Epoch:
-        self.progress.history.add("train", epoch, self.progress.step, self.seconds, means)
+        self.history.add("train", epoch, self.progress.step, self.seconds, means)
         self._write_history()
         return Epoch(epoch, self.progress.step, means, self.seconds)
 
@@ -228,7 +231,7 @@ class _Loop:
                 self.best = copied(self.model)
         self.progress.best = min(self.progress.best, means["loss"])
         self.progress.waited = 0 if improved else self.progress.waited + 1
-        self.progress.history.add("validation", epoch, self.progress.step, self.seconds, means)
+        self.history.add("validation", epoch, self.progress.step, self.seconds, means)
         self._write_history()
         return Validation(epoch, self.progress.step, means, improved)
 
@@ -262,7 +265,7 @@ class _Loop:
 
     def _write_history(self) -> None:
         if self.folder is not None:
-            self.progress.history.write(self.folder / HISTORY)
+            self.history.write(self.folder / HISTORY)
 
 
 def _plain(model: nn.Module) -> dict[str, Any]:

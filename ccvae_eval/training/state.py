@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from ccvae_eval.checkpoint import read_bundle, write_bundle
 from ccvae_eval.errors import CheckpointError, UsageError
-from ccvae_eval.training.history import Averages, History
+from ccvae_eval.training.history import Averages
 from ccvae_eval.training.settings import BUDGET, TrainingSettings
 from ccvae_eval.types import Plain
 
@@ -32,7 +29,6 @@ class Progress:
         best: lowest validation loss.
         waited: validations since then.
         averages: of the epoch that is under way.
-        history: rows so far.
     """
 
     step: int = 0
@@ -40,7 +36,6 @@ class Progress:
     best: float = float("inf")
     waited: int = 0
     averages: Averages = field(default_factory=Averages)
-    history: History = field(default_factory=History)
 
     def as_plain(self) -> dict[str, Plain]:
         return {
@@ -49,14 +44,13 @@ class Progress:
             "best": self.best if self.best < float("inf") else None,
             "waited": self.waited,
             "averages": self.averages.as_plain(),
-            "history": self.history.rows,
         }
 
     @classmethod
     def from_plain(cls, plain: Plain) -> Progress:
         best = float("inf") if plain["best"] is None else float(plain["best"])
-        averages, history = Averages.from_plain(plain["averages"]), History([dict(row) for row in plain["history"]])
-        return cls(int(plain["step"]), float(plain["seconds"]), best, int(plain["waited"]), averages, history)
+        averages = Averages.from_plain(plain["averages"])
+        return cls(int(plain["step"]), float(plain["seconds"]), best, int(plain["waited"]), averages)
 
 
 def fingerprint(settings: TrainingSettings, model: Plain, data: str, supervision: str) -> dict[str, Plain]:
@@ -72,11 +66,7 @@ def _flat(prefix: str, plain: Mapping[str, Any]) -> dict[str, Plain]:
 def write_state(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], progress: Progress, mark: Plain) -> None:
     """Writes groups of tensors and the progress, replacing the file in one step."""
     flat = {f"{group}|{name}": tensor for group, each in tensors.items() for name, tensor in each.items()}
-    partial = path.with_name(path.name + ".partial")
-    whole = {name: tensor.contiguous() for name, tensor in flat.items()}
-    metadata = json.dumps({"training_state": 1, "fingerprint": mark, "progress": progress.as_plain()})
-    save_file(whole, partial, {"ccvae_eval": metadata})
-    partial.replace(path)
+    write_bundle(path, flat, {"training_state": 1, "fingerprint": mark, "progress": progress.as_plain()})
 
 
 def read_state(path: Path, mark: Mapping[str, Plain]) -> tuple[dict[str, dict[str, Tensor]], Progress]:
@@ -86,11 +76,9 @@ def read_state(path: Path, mark: Mapping[str, Plain]) -> tuple[dict[str, dict[st
         CheckpointError: the file is no state of a training.
         UsageError: it is the state of a training with other settings or data.
     """
-    with safe_open(path, "pt") as file:
-        metadata = json.loads(file.metadata()["ccvae_eval"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    bundle = read_bundle(path)
     try:
-        theirs, progress = dict(metadata["fingerprint"]), Progress.from_plain(metadata["progress"])
+        theirs, progress = dict(bundle.metadata["fingerprint"]), Progress.from_plain(bundle.metadata["progress"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError("not the state of a training", where=str(path), why=repr(error)) from None
     for name in sorted(theirs.keys() | mark.keys()):
@@ -101,8 +89,8 @@ def read_state(path: Path, mark: Mapping[str, Plain]) -> tuple[dict[str, dict[st
                 why=f"{theirs.get(name)} there, {mark.get(name)} now",
                 hint="Resume with the same settings, or train into another folder.",
             )
-    groups: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in bundle.tensors.items():
         group, _, name = key.partition("|")
         groups.setdefault(group, {})[name] = tensor
     return groups, progress
