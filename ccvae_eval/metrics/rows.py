@@ -95,7 +95,7 @@ class Rows:
         for row in rows:
             if row.mean_at is not None:
                 groups.setdefault(tuple(sorted(row.mean_at.items())), []).append(row)
-        if not groups:
+        if not groups and all(row.value.characteristic in self.subject.given for row in rows):
             return [Value(name, missing(self.draws, "").estimate, note="every characteristic was given")]
         means = []
         for at, group in groups.items():

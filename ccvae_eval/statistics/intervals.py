@@ -45,7 +45,8 @@ class Resampled:
 
     Args:
         estimate: value, interval, count and method.
-        draws: the value in each resample, shape :math:`(B,)`; NaN where a resample has lost a class.
+        draws: the value in each resample, shape :math:`(B,)`, NaN where a resample has lost a class; for basic and
+            subsampling intervals what a resample says that the value may be. Their quantiles are the interval.
         note: why the value or its interval is undefined; "" otherwise.
         leave_one_out: the value without image i, shape :math:`(N,)`, where fewer than 300 images entered.
     """
@@ -80,7 +81,8 @@ def resampled(
         n: how many images entered; below 8 there is no interval.
         level: 0.95.
         leave_one_out: values without each image; calls for BCa (Efron 1987, "Better bootstrap confidence intervals").
-        basic: reflects the draws at the value (2 value - draw), which takes a bias of the statistic off.
+        basic: reflects the draws at the value (2 value - draw), which takes a bias of the statistic off. The result
+            carries them reflected, so that a mean over characteristics is bounded in the same way.
     """
     lost = int(np.isnan(draws).sum())
     if math.isnan(value):
@@ -92,6 +94,8 @@ def resampled(
     tail = (1 - level) / 2
     if basic:
         low, high = 2 * value - np.quantile(kept, [1 - tail, tail])
+        # where the bias exceeds the half-width the reflected interval would exclude the very value it belongs to
+        low, high = min(low, value), max(high, value)
         return Resampled(Estimate(value, float(low), float(high), n, BASIC), draws, "", leave_one_out)
     if leave_one_out is None:
         levels, method = np.array([tail, 1 - tail]), "bootstrap"
