@@ -21,6 +21,7 @@ from ccvae_eval.data.contract import (
     HasRegions,
     HasVariety,
     NeedsNoPath,
+    Renders,
     Split,
 )
 from ccvae_eval.errors import LabelMismatchError, UsageError, suggestion
@@ -81,7 +82,7 @@ class Relabelled:
 
     It has the capabilities of the data set below: regions (a joined label lives where any of its parts does) and
     factors always; counterfactuals, re-draws and variety unless labels are joined, for there is no single label to
-    set then.
+    set then; and it renders other factors if, besides, no label is left out.
     """
 
     def __init__(self, data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> None:
@@ -189,10 +190,25 @@ class _Variety(Relabelled):
 class _Factors(Relabelled):
     @property
     def factor_names(self) -> tuple[str, ...]:
-        return cast(HasFactors, self.data).factor_names
+        """Theirs; the variety of a renamed label has its new name, as in ``Glasses.shape``."""
+        new = {column.sources[0]: name for name, column in self._columns.items() if not column.joined}
+        parts = [name.partition(".") for name in cast(HasFactors, self.data).factor_names]
+        return tuple(new.get(owner, owner) + dot + rest for owner, dot, rest in parts)
 
     def factors(self, ids: Ids) -> Floats:
         return cast(HasFactors, self.data).factors(ids)
+
+
+class _Renders(_Factors, _Variety):
+    @property
+    def renderer(self) -> str:
+        return cast(Renders, self.data).renderer
+
+    def render(self, factors: Floats, labels: Values) -> Images:
+        theirs = np.empty_like(labels)
+        for ours, column in zip(labels.T, self._columns.values(), strict=True):
+            theirs[:, self._places(column)] = column.theirs(ours)[:, None]
+        return cast(Renders, self.data).render(factors, theirs)
 
 
 class _NeedsNoPath(Relabelled):
@@ -211,6 +227,7 @@ UNLESS_JOINED: tuple[tuple[type, type[Relabelled]], ...] = (
     (HasRedraws, _Redraws),
     (HasVariety, _Variety),
 )
+WITH_EVERY_LABEL: tuple[tuple[type, type[Relabelled]], ...] = ((Renders, _Renders),)
 
 
 @cache
@@ -227,7 +244,9 @@ def wrapped(data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> D
         spec: what opens the result again.
         salt: changes the digest, because the labels say something else; if empty, the digest stays.
     """
-    offered = ALWAYS if any(column.joined for column in columns) else (*ALWAYS, *UNLESS_JOINED)
+    joined = any(column.joined for column in columns)
+    whole = not joined and {column.sources[0] for column in columns} == set(data.schema.names)
+    offered = (*(WITH_EVERY_LABEL if whole else ()), *(() if joined else UNLESS_JOINED), *ALWAYS)
     parts = tuple(part for capability, part in offered if isinstance(data, capability))
     return _class_with(parts)(data, columns, spec, salt)
 

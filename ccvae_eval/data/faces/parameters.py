@@ -172,9 +172,8 @@ def labels_of(vectors: Floats, correlation: float = 0.0) -> NDArray[np.float32]:
     """
     own = vectors[:, LABEL_COLUMNS]
     if correlation:
-        tiny = np.finfo(np.float64).tiny
-        shared = ndtri(np.maximum(vectors[:, COLUMNS[_COMMON], None], tiny))
-        own = ndtr(np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * ndtri(np.maximum(own, tiny)))
+        shared = ndtri(vectors[:, COLUMNS[_COMMON], None])  # on the lattice no parameter is 0 or 1
+        own = ndtr(np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * ndtri(own))
     binary = own[:, :-1] < np.array(list(PREVALENCE.values()))
     hair = np.minimum(own[:, -1] * len(HAIR_COLORS), len(HAIR_COLORS) - 1).astype(np.int64)
     return np.column_stack([binary, hair]).astype(np.float32)
