@@ -199,7 +199,7 @@ class _Factors(Relabelled):
         return cast(HasFactors, self.data).factors(ids)
 
 
-class _Renders(_Factors, _Variety):
+class _Renders(Relabelled):
     @property
     def renderer(self) -> str:
         return cast(Renders, self.data).renderer
