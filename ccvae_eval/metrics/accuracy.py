@@ -1,0 +1,286 @@
+"""Accuracy: does the model know the labels, and does it know how well it knows them?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccvae_eval.errors import UndefinedError, UnsupportedError
+from ccvae_eval.measure import Measurement, ValueSpec
+from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
+from ccvae_eval.metrics.contrasts import Areas, contrasts_of
+from ccvae_eval.metrics.readout import readout
+from ccvae_eval.metrics.rows import UNASSIGNED, sentence
+from ccvae_eval.metrics.tally import Mean, Share, Tally
+from ccvae_eval.model import Predicts, Rebuildable
+from ccvae_eval.statistics.calibration_error import calibration_error_estimate
+from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate
+from ccvae_eval.statistics.probes import folds_of
+from ccvae_eval.statistics.rank_estimates import balanced_accuracy_estimate
+from ccvae_eval.statistics.resampling import ResampleWeights
+from ccvae_eval.subject import Subject
+from ccvae_eval.types import Floats, Gaussian, Ids
+
+READOUT = "readout"
+"""The note of what was read off columns by a regression of ours, not predicted by the model."""
+
+CLASSED = ("accuracy", "balanced_accuracy", "majority", "auc", "brier", "calibration_error")
+VALUED = ("r2", "absolute_error")
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    r"""How often the model's own prediction of each label, at the posterior mean, is right.
+
+    For classes, p the predicted probabilities and the prediction their argmax:
+
+    - ``accuracy`` = share of images predicted right (Wilson's interval); ``majority`` beside it = what always saying
+      the most frequent class of the *training* labels would reach on these images;
+    - ``balanced_accuracy`` = mean over the classes of the share of their images that is predicted right: 1/K for a
+      constant or random answer, whatever the frequencies;
+    - ``auc`` = chance that a present image gets a higher probability than an absent one; categorical: each class
+      against the rest, averaged;
+    - ``brier`` = mean of sum_k (p_k - [y = k])^2 / 2, for two classes (p - y)^2; its chance is what the training
+      frequencies, given as probabilities, would score;
+    - ``calibration_error`` = mean over 15 bins of equal mass of |frequency - probability|, noise taken off. Binary: of
+      "present"; categorical: of the predicted class and whether it was right. May be slightly negative.
+
+    For a continuous label: ``r2`` = 1 - sum (y - m)^2 / sum (y - mean y)^2 of the predicted mean m (chance 0: the mean
+    of these images), and ``absolute_error`` (chance: that of their median).
+
+    A model that cannot predict but has columns for its labels, assigned ones included, is read out: a logistic
+    regression on the columns of the characteristic, fitted on the other four fifths of the images. Such rows are noted
+    "readout": they say what a linear reader would reach, and flatter a model against one that must predict by itself.
+
+    Direction: higher is better, lower for brier, calibration_error and absolute_error. Undefined where a class has
+    fewer than ``least`` images (accuracy, majority, brier and calibration stay defined). Missing labels are skipped
+    and counted as excluded. Cost: one more pass of the encoder's images through the classifier, nothing is decoded.
+    Pitfalls: accuracy of a rare label is high for a model that never says it: look at ``majority``. Where the encoder
+    was given the labels the rows are marked "given" and enter no mean.
+    Reference: METRICS section 5; Brier 1950; calibration: Kumar, Liang and Ma 2019.
+
+    Args:
+        bins: of the calibration error.
+        least: images that each class needs.
+        strength: penalty of the readout's regression.
+    """
+
+    name: ClassVar[str] = "accuracy"
+    version: ClassVar[int] = 1
+    headline: ClassVar[str] = "balanced_accuracy"
+    default_sample: ClassVar[int] = 2000
+    laws: ClassVar[frozenset[str]] = LAWS
+    values: ClassVar[Mapping[str, ValueSpec]] = {
+        "balanced_accuracy": ValueSpec(
+            "share predicted right, mean over the classes", "share", True, (0.0, 1.0), "1/K", dials=("mislabel",)
+        ),
+        "accuracy": ValueSpec(
+            "share of images predicted right", "share", True, (0.0, 1.0), "most frequent training class",
+            dials=("mislabel",),
+        ),
+        "majority": ValueSpec(
+            "what the most frequent class of the training labels would reach", "share", None, (0.0, 1.0)
+        ),
+        "auc": ValueSpec(
+            "how well the predicted probability ranks present above absent", "", True, (0.0, 1.0), "labels permuted",
+            dials=("mislabel",),
+        ),
+        "brier": ValueSpec(
+            "squared error of the predicted probabilities", "", False, (0.0, 1.0), "training frequencies"
+        ),
+        "calibration_error": ValueSpec(
+            "how far predicted probabilities lie from frequencies", "", False, (-1.0, 1.0), dials=("temper",)
+        ),
+        "r2": ValueSpec("share of a continuous label's variance that is predicted", "", True, (None, 1.0), "the mean"),
+        "absolute_error": ValueSpec(
+            "mean absolute error of a continuous label", "label", False, (0.0, None), "the median"
+        ),
+    }  # fmt: skip
+
+    bins: int = 15
+    least: int = 10
+    strength: float = 1.0
+
+    def needs(self, subject: Subject) -> Needs:
+        """Nothing decoded.
+
+        Raises:
+            UnsupportedError: if the model neither predicts nor has columns for a label.
+        """
+        if not isinstance(subject.model, Predicts) and not (subject.characteristics or subject.unassigned):
+            raise UnsupportedError(f"{type(subject.model).__name__} cannot predict labels and has no columns for them")
+        return Needs(images=False)
+
+    def start(self, subject: Subject) -> Predictions:
+        return Predictions(self, subject)
+
+
+@dataclass
+class Predictions:
+    """The accumulator: everything is known before the pass."""
+
+    metric: Accuracy
+    subject: Subject
+
+    def see(self, batch: Decoded) -> None:
+        """Never called: nothing is decoded for this metric."""
+
+    def finish(self, weights: ResampleWeights) -> Measurement:
+        subject = self.subject
+        tally = Tally(self.metric, subject, weights, given_counts=False)
+        told, note = subject.log_probabilities, ""
+        if told is None:
+            told, note = self._read_out(), READOUT
+        for name in subject.schema.names:
+            if subject.chosen is not None and name not in subject.chosen:
+                continue
+            prediction = told.get(name)
+            if isinstance(prediction, Gaussian):
+                self._enter_continuous(tally, name, prediction)
+            elif prediction is not None:
+                self._enter_classes(tally, name, prediction.double().numpy(), note)
+            elif name in subject.unassigned:
+                for value in CLASSED:
+                    tally.enter(value, name, f"{UNASSIGNED}: no column tells it beyond chance")
+        notes = [] if isinstance(subject.model, Rebuildable) else ["majority: the frequencies of the evaluated labels"]
+        return tally.measurement(notes, {})
+
+    def _read_out(self) -> dict[str, Tensor | Gaussian]:
+        """The readouts of all characteristics with classes, as log-probabilities."""
+        subject = self.subject
+        means = subject.posterior.loc.double().numpy()
+        folds = folds_of(subject.ids)
+        found: dict[str, Tensor | Gaussian] = {}
+        for name in subject.characteristics:
+            label = subject.schema[name]
+            if label.kind != "continuous":
+                columns, classes = means[:, list(subject.layout[name])], subject.classes(name).numpy()
+                shares = readout(columns, classes, label.cardinality, folds, strength=self.metric.strength)
+                found[name] = _log_of(shares)
+        return found
+
+    def _enter_classes(self, tally: Tally, name: str, told: Floats, note: str) -> None:
+        subject, weights = self.subject, tally.weights
+        classes, column = subject.classes(name).numpy(), subject.column(name).double().numpy()
+        known = classes >= 0
+        if not known.any():
+            for value in CLASSED:
+                tally.enter(value, name, "every label is missing")
+            return
+        shares = np.exp(told - told.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        right = np.where(known, shares.argmax(axis=1) == classes, np.nan)
+        prior = self._prior(name, classes)
+        majority = np.where(known, classes == prior.argmax(), np.nan)
+        floor = float(np.nanmean(majority))
+        tally.evidence[f"probabilities/{name}"] = shares
+        tally.evidence[f"label/{name}"] = column
+        tally.enter("accuracy", name, Share(right), chance=floor, note=note)
+        tally.enter("majority", name, Share(majority))
+        brier = float(np.nanmean(_squared_error(prior[None], classes)))
+        tally.enter("brier", name, Mean(_squared_error(shares, classes)), chance=brier, note=note)
+        error = self._calibration(shares, right, column, weights, binary=shares.shape[1] == 2)
+        tally.enter("calibration_error", name, error, note=note)
+        self._enter_ranked(tally, name, told, shares, note)
+
+    def _enter_ranked(self, tally: Tally, name: str, told: Floats, shares: Floats, note: str) -> None:
+        """The values that need images of every class."""
+        classes, column = self.subject.classes(name).numpy(), self.subject.column(name).double().numpy()
+        counts = np.bincount(classes[classes >= 0], minlength=shares.shape[1])
+        if counts.min() < self.metric.least:
+            class_name = self.subject.schema[name].class_name(int(counts.argmin()))
+            why = f"only {counts.min()} images of class {class_name}, {self.metric.least} are needed"
+            tally.enter("balanced_accuracy", name, why, note=note)
+        else:
+            balanced = Balanced(shares.argmax(axis=1).astype(np.float64), column)
+            tally.enter("balanced_accuracy", name, balanced, chance=1 / len(counts), note=note)
+        try:
+            contrasts = contrasts_of(self.subject, name, self.metric.least)
+        except UndefinedError as error:
+            tally.enter("auc", name, error.what, note=note)
+            return
+        # log-odds: probabilities near 0 and 1 would tie by rounding
+        scores = [told[:, k] - _log_rest(told, k) for k in contrasts.classes]
+        tally.enter("auc", name, Areas(scores, contrasts.targets), chance=0.5, note=sentence(note, contrasts.note))
+
+    def _calibration(
+        self, shares: Floats, right: Floats, column: Floats, weights: ResampleWeights, *, binary: bool
+    ) -> Resampled:
+        if binary:
+            return calibration_error_estimate(shares[:, 1], column, weights, bins=self.metric.bins)
+        return calibration_error_estimate(shares.max(axis=1), right, weights, bins=self.metric.bins)
+
+    def _prior(self, name: str, classes: Ids) -> Floats:
+        """p(y) over the classes as trained, or of the evaluated labels where no training is known."""
+        model = self.subject.model
+        if isinstance(model, Rebuildable) and name in model.context.labels:
+            prior = np.array(model.context.label_prior[model.context.labels.index(name)])
+            if len(prior):
+                return prior
+        counts = np.bincount(classes[classes >= 0], minlength=self.subject.schema[name].cardinality)
+        return np.asarray(counts / counts.sum())
+
+    def _enter_continuous(self, tally: Tally, name: str, told: Gaussian) -> None:
+        column, mean = self.subject.column(name).double().numpy(), told.loc.double().numpy().reshape(-1)
+        known = ~np.isnan(column)
+        if not known.any():
+            for value in VALUED:
+                tally.enter(value, name, "every label is missing")
+            return
+        centred = column - column[known].mean()
+        table = np.column_stack([(column - mean) ** 2, centred, centred**2, np.where(known, 1.0, np.nan)])
+        tally.enter("r2", name, bootstrap_estimate(_r2, table, tally.weights), chance=0.0)
+        chance = float(np.abs(column[known] - np.median(column[known])).mean())
+        tally.enter("absolute_error", name, Mean(np.abs(column - mean)), chance=chance)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Balanced:
+    """Balanced accuracy as a mean over images: each right image counts 1 over K times its class's share.
+
+    Args:
+        predicted: classes, shape (N,).
+        labels: classes, shape (N,), NaN = missing.
+    """
+
+    predicted: Floats
+    labels: Floats
+
+    def terms(self) -> tuple[Floats, Floats]:
+        known = ~np.isnan(self.labels)
+        classes, place, counts = np.unique(self.labels[known], return_inverse=True, return_counts=True)
+        share = counts[place] / known.sum()
+        numerator = np.full(len(self.labels), np.nan)
+        numerator[known] = (self.predicted[known] == self.labels[known]) / (len(classes) * share)
+        return numerator, np.where(known, 1.0, np.nan)
+
+    def estimate(self, weights: ResampleWeights) -> Resampled:
+        return balanced_accuracy_estimate(self.predicted, self.labels, weights)
+
+
+def _log_of(shares: Floats) -> Tensor:
+    """Logarithms of probabilities; 0 becomes the log of the least positive float."""
+    return torch.from_numpy(np.log(np.maximum(shares, np.finfo(np.float64).tiny)))
+
+
+def _log_rest(told: Floats, k: int) -> Floats:
+    """log of the summed probability of all classes but k."""
+    rest = np.delete(told, k, axis=1)
+    top = rest.max(axis=1, keepdims=True)
+    return np.asarray(top[:, 0] + np.log(np.exp(rest - top).sum(axis=1)))
+
+
+def _squared_error(shares: Floats, classes: Ids) -> Floats:
+    """Half the sum over classes of (p_k - [y = k])^2, shape (N,), NaN = missing."""
+    truth = classes[:, None] == np.arange(shares.shape[1])
+    return np.where(classes >= 0, ((shares - truth) ** 2).sum(axis=1) / 2, np.nan)
+
+
+def _r2(totals: Floats) -> Floats:
+    residual, total, square, n = totals.T
+    return np.asarray(1 - residual / (square - total * total / n))
