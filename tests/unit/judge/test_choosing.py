@@ -79,7 +79,7 @@ def test_none_asked_and_points_have_no_judge(squares):
 
 def test_data_without_enough_labels_go_without_and_say_so(tmp_path):
     said = []
-    assert judge_for(Squares(count=75), cache_dir=tmp_path, notice=said.append) is None
+    assert judge_for(Squares(count=45), cache_dir=tmp_path, notice=said.append) is None
     assert "no label that a judge can learn" in said[-1]
 
 

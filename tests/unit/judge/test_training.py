@@ -103,7 +103,7 @@ def test_points_and_empty_splits_have_no_judge():
     with pytest.raises(UndefinedError):
         train_judge(Squares(count=2))
     with pytest.raises(UndefinedError, match="no label"):
-        train_judge(Squares(count=75))
+        train_judge(Squares(count=45))
 
 
 def test_temperatures_are_those_of_least_platt_loss(judge, squares):
