@@ -56,7 +56,7 @@ class Progress:
 def fingerprint(settings: TrainingSettings, model: Plain, data: str, supervision: str) -> dict[str, Plain]:
     """What must be the same for a training to go on: not when it stops, but where it goes."""
     own = {name: value for name, value in asdict(settings).items() if name not in BUDGET}
-    return {"data": data, "supervision": supervision, **_flat("model", model), **_flat("training", own)}
+    return {**_flat("training", own), **_flat("model", model), "data": data, "supervision": supervision}
 
 
 def _flat(prefix: str, plain: Mapping[str, Any]) -> dict[str, Plain]:
@@ -81,12 +81,13 @@ def read_state(path: Path, mark: Mapping[str, Plain]) -> tuple[dict[str, dict[st
         theirs, progress = dict(bundle.metadata["fingerprint"]), Progress.from_plain(bundle.metadata["progress"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError("not the state of a training", where=str(path), why=repr(error)) from None
-    for name in sorted(theirs.keys() | mark.keys()):
+    for name in dict.fromkeys([*mark, *theirs]):
         if theirs.get(name) != mark.get(name):
+            there, now = str(theirs.get(name)), str(mark.get(name))
             raise UsageError(
                 f"the saved training has another {name}",
                 where=str(path),
-                why=f"{theirs.get(name)} there, {mark.get(name)} now",
+                why=f"{there} there, {now} now" if len(there) + len(now) < 100 else "",
                 hint="Resume with the same settings, or train into another folder.",
             )
     groups: dict[str, dict[str, Tensor]] = {}
