@@ -232,7 +232,7 @@ WITH_EVERY_LABEL: tuple[tuple[type, type[Relabelled]], ...] = ((Renders, _Render
 
 @cache
 def _class_with(parts: tuple[type[Relabelled], ...]) -> type[Relabelled]:
-    return new_class("Relabelled", (*parts, Relabelled)) if parts else Relabelled
+    return new_class("Relabelled", (*parts, Relabelled), exec_body=lambda body: body.update(__module__=__name__))
 
 
 def wrapped(data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> DataSet:

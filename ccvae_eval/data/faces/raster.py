@@ -95,6 +95,6 @@ def _glaze(canvas: Canvas, contours: list[NDArray[np.int32]], color: list[float]
     high = np.maximum((points.max(axis=0) >> FRACTION_BITS) + 2, 1)
     corner = canvas[low[1] : high[1], low[0] : high[0]]
     tinted = corner.copy()
-    offset = tuple(int(-v) for v in low)
+    offset = tuple(int(-v) << FRACTION_BITS for v in low)  # OpenCV takes it in the units of the points
     cv2.fillPoly(tinted, contours, color, cv2.LINE_8, FRACTION_BITS, offset)
     cv2.addWeighted(tinted, opacity, corner, 1 - opacity, 0, corner)
