@@ -210,6 +210,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter": _parameter,
     "torch.Size": lambda sizes=(): tuple(sizes),
     "torch.device": _device,
+    "torch.serialization._get_layout": lambda layout: layout,
     "collections.OrderedDict": _ordered,
     "collections.Counter": _ordered,
     "collections.defaultdict": lambda _factory=None: {},

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .records import ITEM_SIZES, Collection, Global, Instance, Storage, Strided
-from .source import RefusedError
+from .source import RefusedError, shown
 
 DEEPEST = 60
-MOST_NODES = 400_000
+MOST_NODES = 200_000
 MOST_TEXT = 16 << 20
 SLACK = 64 << 20
 """Bytes that tensors may take beyond ``LARGEST_RATIO`` times the file: small views of small storages are no bomb."""
@@ -114,7 +114,8 @@ def storage_of(identifier: Any, known: dict[str, Storage], types: dict[str, str 
     if not isinstance(kind, Global) or not strings or type(count) is not int or count < 0:
         raise RefusedError("refers to a malformed storage")
     if kind.name not in types:
-        raise RefusedError("holds values of a type that cannot be read as numbers", why=kind.name)
+        what = "a quantised tensor" if kind.name.startswith("torch.Q") else "values of an unknown type"
+        raise RefusedError(f"holds {what}", why=shown(kind.name), hint="Save tensor.dequantize() or .float() instead.")
     storage = known.setdefault(key, Storage(key, types[kind.name], count, location))
     if (storage.dtype, storage.count) != (types[kind.name], count):
         raise RefusedError("describes one storage in two ways", why=key)

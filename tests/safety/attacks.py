@@ -1,0 +1,674 @@
+"""Hostile and broken checkpoints, as code that builds each of them.
+
+A builder takes the path to write and the path of a canary: a file that is there afterwards only if something ran.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+import tarfile
+import warnings
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Builder = Callable[[Path, Path], None]
+REFUSED: dict[str, tuple[Builder, str]] = {}
+"""Attacks that must be refused, each with a part of the message."""
+
+
+def refused_with(message: str) -> Callable[[Builder], Builder]:
+    def kept(builder: Builder) -> Builder:
+        REFUSED[builder.__name__] = (builder, message)
+        return builder
+
+    return kept
+
+
+# pickles
+
+
+class Opcodes:
+    """Pickle opcodes by name, for streams that no pickler writes."""
+
+    def __init__(self, protocol: int = 2) -> None:
+        self.raw = bytes([0x80, protocol])
+
+    def add(self, *parts: bytes) -> Opcodes:
+        self.raw += b"".join(parts)
+        return self
+
+    def done(self) -> bytes:
+        return self.raw + b"."
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def number(value: int) -> bytes:
+    raw = value.to_bytes(16, "little", signed=True)
+    return b"\x8a" + bytes([len(raw)]) + raw
+
+
+def name(module: str, function: str) -> bytes:
+    return f"c{module}\n{function}\n".encode()
+
+
+def storage(count: int, key: str = "0", kind: str = "FloatStorage", location: str = "cpu") -> bytes:
+    return b"(" + text("storage") + name("torch", kind) + text(key) + text(location) + number(count) + b"tQ"
+
+
+def numbers(values: tuple[int, ...]) -> bytes:
+    return b"(" + b"".join(map(number, values)) + b"t"
+
+
+EMPTY_HOOKS = name("collections", "OrderedDict") + b")R"
+
+
+def tensor(
+    count: int, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], hooks: bytes = EMPTY_HOOKS
+) -> bytes:
+    """``{"weight": _rebuild_tensor_v2(...)}`` over a storage of ``count`` floats."""
+    call = name("torch._utils", "_rebuild_tensor_v2") + b"(" + storage(count) + number(offset)
+    return Opcodes().add(b"}", text("weight"), call, numbers(shape), numbers(strides), b"\x89", hooks, b"tRs").done()
+
+
+def stored(path: Path, pickled: bytes, storages: Mapping[str, bytes] | None = None, **more: bytes) -> None:
+    """A zip as ``torch.save`` lays it out, around any pickle."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/byteorder", b"little")
+        for key, raw in {**(storages or {}), **more}.items():
+            archive.writestr(f"archive/data/{key}", raw)
+        archive.writestr("archive/version", b"3\n")
+
+
+class Bomb:
+    """Pickles to a call of ``os.system`` that makes the canary."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        import os
+
+        return os.system, (f"touch {self.canary}",)
+
+
+@refused_with("posix.system")
+def system_in_zip(path: Path, canary: Path) -> None:
+    torch.save({"weight": torch.ones(2), "bomb": Bomb(canary)}, path)
+
+
+@refused_with("posix.system")
+def system_in_legacy(path: Path, canary: Path) -> None:
+    torch.save({"bomb": Bomb(canary)}, path, _use_new_zipfile_serialization=False)
+
+
+@refused_with("posix.system")
+def system_in_bare_pickle(path: Path, canary: Path) -> None:
+    path.write_bytes(pickle.dumps(Bomb(canary), protocol=2))
+
+
+@refused_with("posix.system")
+def system_in_protocol_four(path: Path, canary: Path) -> None:
+    stored(path, pickle.dumps(Bomb(canary), protocol=4))
+
+
+@refused_with("tar archive")
+def system_in_tar(path: Path, canary: Path) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        raw = pickle.dumps(Bomb(canary), protocol=2)
+        entry = tarfile.TarInfo("pickle")
+        entry.size = len(raw)
+        archive.addfile(entry, io.BytesIO(raw))
+
+
+@refused_with("builtins.eval")
+def eval_by_stack_global(path: Path, canary: Path) -> None:
+    call = text("builtins") + text("eval") + b"\x93" + text(f"open({str(canary)!r}, 'w')") + b"\x85R"
+    stored(path, Opcodes(4).add(call).done())
+
+
+@refused_with("subprocess.Popen")
+def popen_by_newobj(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(name("subprocess", "Popen"), text(f"touch {canary}"), b"\x85\x81").done())
+
+
+@refused_with("os.system")
+def instance_of_protocol_zero(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"(", text(f"touch {canary}"), b"ios\nsystem\n").done())
+
+
+@refused_with("torch.hub.load")
+def call_of_torch(path: Path, canary: Path) -> None:
+    call = name("torch.hub", "load") + text(str(canary)) + b"\x85R"
+    stored(path, Opcodes().add(call).done())
+
+
+@refused_with("builtins.getattr")
+def bound_method(path: Path, canary: Path) -> None:
+    call = name("builtins", "getattr") + b"(" + name("torch", "Tensor") + text("tofile") + b"tR" + text(str(canary))
+    stored(path, Opcodes().add(call, b"\x85R").done())
+
+
+@refused_with("is no function")
+def call_of_a_result(path: Path, canary: Path) -> None:
+    call = name("torch", "Size") + b")R" + text(str(canary)) + b"\x85R"
+    stored(path, Opcodes().add(call).done())
+
+
+@refused_with("cannot be one")
+def dotted_class(path: Path, canary: Path) -> None:
+    stored(path, Opcodes(4).add(text("torch"), text("serialization. os .system"), b"\x93").done())
+
+
+@refused_with("hooks")
+def backward_hooks(path: Path, canary: Path) -> None:
+    hooks = b"}" + number(0) + name("torch", "save") + b"s"
+    stored(path, tensor(2, 0, (2,), (1,), hooks), {"0": bytes(8)})
+
+
+@refused_with("pickle opcode 0x82")
+def extension_registry(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"\x82\x01").done())
+
+
+@refused_with("pickle protocol 9")
+def newer_protocol(path: Path, canary: Path) -> None:
+    stored(path, Opcodes(9).add(b"N").done())
+
+
+# tensors that are not dense
+
+
+def _quietly(value: Any, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save({"weight": value()}, path)
+
+
+@refused_with("sparse tensor")
+def sparse_coo(path: Path, canary: Path) -> None:
+    _quietly(lambda: torch.eye(3).to_sparse(), path)
+
+
+@refused_with("sparse tensor")
+def sparse_csr(path: Path, canary: Path) -> None:
+    _quietly(lambda: torch.eye(3).to_sparse_csr(), path)
+
+
+@refused_with("sparse tensor")
+def sparse_csr_inconsistent(path: Path, canary: Path) -> None:
+    """Indices beyond the columns: ``torch.load(weights_only=True)`` takes it, and its first use is a segfault."""
+    _quietly(
+        lambda: torch.sparse_csr_tensor(
+            torch.tensor([0, 1, 2]), torch.tensor([0, 1 << 40]), torch.ones(2), (2, 2), check_invariants=False
+        ),
+        path,
+    )
+
+
+@refused_with("sparse tensor")
+def sparse_bsr(path: Path, canary: Path) -> None:
+    _quietly(lambda: torch.eye(4).to_sparse_bsr((2, 2)), path)
+
+
+@refused_with("sparse tensor")
+def sparse_csc(path: Path, canary: Path) -> None:
+    _quietly(lambda: torch.eye(4).to_sparse_csc(), path)
+
+
+@refused_with("quantised tensor")
+def quantised(path: Path, canary: Path) -> None:
+    _quietly(lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8), path)
+
+
+@refused_with("nested tensor")
+def nested(path: Path, canary: Path) -> None:
+    _quietly(lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), path)
+
+
+@refused_with("meta tensor")
+def meta(path: Path, canary: Path) -> None:
+    torch.save({"weight": torch.ones(2, device="meta")}, path)
+
+
+class Marked(torch.Tensor):
+    """A subclass of Tensor."""
+
+
+@refused_with("subclass of Tensor")
+def subclass(path: Path, canary: Path) -> None:
+    torch.save({"weight": torch.ones(2).as_subclass(Marked)}, path)
+
+
+@refused_with("attributes")
+def parameter_with_attributes(path: Path, canary: Path) -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.note = "x"
+    torch.save({"weight": weight}, path)
+
+
+@refused_with("conjugate")
+def conjugate_bit(path: Path, canary: Path) -> None:
+    torch.save({"weight": torch.ones(2, dtype=torch.complex64).conj()}, path)
+
+
+@refused_with("no tensor")
+def bare_storage(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(storage(2)).done(), {"0": bytes(8)})
+
+
+@refused_with("big-endian")
+def big_endian(path: Path, canary: Path) -> None:
+    torch.save({"weight": torch.ones(2)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {n: archive.read(n) for n in archive.namelist()}
+    members["model/byteorder"] = b"big"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+
+
+# shapes
+
+
+@refused_with("far larger than the file")
+def stride_zero(path: Path, canary: Path) -> None:
+    stored(path, tensor(1, 0, (1 << 40,), (0,)), {"0": bytes(4)})
+
+
+@refused_with("far larger than the file")
+def many_views(path: Path, canary: Path) -> None:
+    """One storage of 64 kB seen by 4,000 tensors, each of its whole size."""
+    view = Opcodes().add(b"](")
+    head = name("torch._utils", "_rebuild_tensor_v2") + b"(" + storage(16_384) + number(0)
+    for _ in range(4000):
+        view.add(head, numbers((16_384,)), numbers((1,)), b"\x89", EMPTY_HOOKS, b"tR")
+    stored(path, view.add(b"e").done(), {"0": bytes(65_536)})
+
+
+def _misfit(
+    *, count: int = 4, offset: int = 0, shape: tuple[int, ...] = (4,), strides: tuple[int, ...] = (1,)
+) -> Builder:
+    return lambda path, canary: stored(path, tensor(count, offset, shape, strides), {"0": bytes(4 * 4)})
+
+
+for _title, _attack, _message in (
+    ("shape_beyond_storage", _misfit(shape=(5,)), "beyond its storage"),
+    ("offset_beyond_storage", _misfit(offset=1), "beyond its storage"),
+    ("stride_beyond_storage", _misfit(shape=(2,), strides=(4,)), "beyond its storage"),
+    ("negative_size", _misfit(shape=(-4,)), "negative or enormous"),
+    ("negative_stride", _misfit(strides=(-1,)), "negative or enormous"),
+    ("negative_offset", _misfit(offset=-1), "negative or enormous"),
+    ("size_overflow", _misfit(shape=(1 << 62, 4), strides=(4, 1)), "negative or enormous"),
+    ("product_overflow", _misfit(shape=(1 << 40, 1 << 40), strides=(0, 0)), "negative or enormous"),
+    ("empty_with_overflow", _misfit(shape=(0, 1 << 40, 1 << 40), strides=(1, 1, 1)), "negative or enormous"),
+    ("fewer_strides_than_sizes", _misfit(shape=(2, 2), strides=(1,)), "2 sizes and 1 strides"),
+    ("forty_dimensions", _misfit(shape=(1,) * 40, strides=(1,) * 40), "40 sizes"),
+    ("negative_storage", _misfit(count=-1), "malformed storage"),
+    ("storage_larger_than_member", _misfit(count=5), "another size than it says"),
+):
+    REFUSED[_title] = (_attack, _message)
+
+
+@refused_with("lacks a storage")
+def missing_storage(path: Path, canary: Path) -> None:
+    stored(path, tensor(4, 0, (4,), (1,)))
+
+
+@refused_with("in two ways")
+def storage_of_two_types(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"]", storage(2), storage(1, kind="DoubleStorage"), b"e").done(), {"0": bytes(8)})
+
+
+@refused_with("something else than a storage")
+def odd_persistent_id(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(text("module"), b"Q").done())
+
+
+# nesting
+
+
+@refused_with("nested too deeply")
+def deep_lists(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"]" * 200_000, b"a" * 199_999).done())
+
+
+@refused_with("nested too deeply")
+def deep_marks(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"(" * 200_000, b"t" * 200_000).done())
+
+
+@refused_with("nested too deeply")
+def deep_tuples(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"N", b"\x85" * 200_000).done())
+
+
+@refused_with("odd keys")
+def deep_key(path: Path, canary: Path) -> None:
+    """A dictionary whose key is a tuple 200,000 deep: hashing it would overflow the C stack."""
+    stored(path, Opcodes().add(b"}N", b"\x85" * 200_000, b"Ns").done())
+
+
+@refused_with("too much besides tensors")
+def laughs(path: Path, canary: Path) -> None:
+    """Forty lists, each holding the one before twice."""
+    doubling = b"".join(bytes([*b"](h", i, ord("h"), i, *b"eq", i + 1, ord("0")]) for i in range(40))
+    stored(path, Opcodes().add(b"]q\x000", doubling, b"h\x28").done())
+
+
+@refused_with("refers to itself")
+def list_in_itself(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"]q\x00h\x00a").done())
+
+
+@refused_with("pickle opcodes")
+def million_opcodes(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"N0" * 600_000, b"N").done())
+
+
+@refused_with("too long")
+def long_text(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(text("x" * (2 << 20))).done())
+
+
+@refused_with("is truncated")
+def text_beyond_the_end(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"X" + struct.pack("<I", 1 << 19)).done())
+
+
+@refused_with("too long")
+def long_integer(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"\x8b" + struct.pack("<i", 1 << 19) + bytes(1 << 19)).done())
+
+
+@refused_with("not UTF-8")
+def odd_text(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"X\x02\x00\x00\x00\xff\xfe").done())
+
+
+@refused_with("value that is not there")
+def empty_stack(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"a").done())
+
+
+@refused_with("never stored")
+def unknown_memo(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"h\x07").done())
+
+
+@refused_with("bytes after its end")
+def bytes_after_the_pickle(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"N").done() + pickle.dumps(Bomb(canary)))
+
+
+# archives
+
+
+@refused_with("compressed member")
+def zip_bomb(path: Path, canary: Path) -> None:
+    """2 MB that unpack to 2 GiB; built from one flushed block, again and again."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    packed = block * 2047 + packer.compress(b"") + packer.flush()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", Opcodes().add(b"N").done())
+        archive.writestr("archive/data/0", packed)
+    raw = bytearray(path.read_bytes())
+    for magic, method, size in ((b"PK\x03\x04", 8, 22), (b"PK\x01\x02", 10, 24)):
+        at = raw.rindex(magic) if magic == b"PK\x01\x02" else raw.index(magic, 4)
+        raw[at + method : at + method + 2] = struct.pack("<H", 8)
+        raw[at + size : at + size + 4] = struct.pack("<I", 2047 << 20)
+    path.write_bytes(raw)
+
+
+@refused_with("none that torch.save writes")
+def zip_in_zip(path: Path, canary: Path) -> None:
+    inner = io.BytesIO()
+    torch.save({"weight": torch.ones(1)}, inner)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/inner.pt", inner.getvalue())
+
+
+@refused_with("same name")
+def duplicate_member(path: Path, canary: Path) -> None:
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+        warnings.simplefilter("ignore")
+        archive.writestr("archive/data.pkl", Opcodes().add(b"N").done())
+        archive.writestr("archive/data.pkl", pickle.dumps(Bomb(canary), protocol=2))
+
+
+@refused_with("overlap")
+def overlapping_members(path: Path, canary: Path) -> None:
+    """Both entries of the directory point to the first member."""
+    stored(path, Opcodes().add(b"N").done())
+    raw = bytearray(path.read_bytes())
+    first = raw.index(b"PK\x01\x02")
+    second = raw.index(b"PK\x01\x02", first + 1)
+    raw[second + 42 : second + 46] = raw[first + 42 : first + 46]
+    path.write_bytes(raw)
+
+
+@refused_with("bytes between its members")
+def hidden_bytes(path: Path, canary: Path) -> None:
+    """A second archive before the one that the directory describes."""
+    stored(path, Opcodes().add(b"N").done())
+    inner = path.read_bytes()
+    shift = len(inner)
+    raw = bytearray(inner + inner)
+    at, end = raw.index(b"PK\x01\x02", shift), raw.rindex(b"PK\x05\x06")
+    while at < end and raw[at : at + 4] == b"PK\x01\x02":
+        (offset,) = struct.unpack_from("<I", raw, at + 42)
+        struct.pack_into("<I", raw, at + 42, offset + shift)
+        at += 46 + struct.unpack_from("<H", raw, at + 28)[0]
+    (start,) = struct.unpack_from("<I", raw, end + 16)
+    struct.pack_into("<I", raw, end + 16, start + shift)
+    path.write_bytes(raw)
+
+
+@refused_with("zip64")
+def zip64_end_that_lies(path: Path, canary: Path) -> None:
+    torch.save({"weight": torch.ones(1)}, path)
+    raw = bytearray(path.read_bytes())
+    at = raw.rindex(b"PK\x06\x06")
+    struct.pack_into("<Q", raw, at + 48, 0)
+    path.write_bytes(raw)
+
+
+@refused_with("zip64")
+def zip64_size_without_a_size(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"N").done())
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"PK\x01\x02")
+    raw[at + 24 : at + 28] = b"\xff" * 4
+    path.write_bytes(raw)
+
+
+@refused_with("disagree")
+def two_headers_two_sizes(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"N").done())
+    raw = bytearray(path.read_bytes())
+    raw[22] += 1
+    path.write_bytes(raw)
+
+
+@refused_with("encrypted")
+def encrypted_member(path: Path, canary: Path) -> None:
+    stored(path, Opcodes().add(b"N").done())
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(raw)
+
+
+@refused_with("with bytes after it")
+def bytes_after_the_archive(path: Path, canary: Path) -> None:
+    torch.save({"weight": torch.ones(1)}, path)
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+def _misnamed(member: str) -> Builder:
+    def build(path: Path, canary: Path) -> None:
+        placeholder = "x" * len(member)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", Opcodes().add(b"N").done())
+            archive.writestr(placeholder, b"content")
+        path.write_bytes(path.read_bytes().replace(placeholder.encode(), member.encode()))
+
+    return build
+
+
+for _title, _member in (
+    ("parent_folder", "archive/../../canary"),
+    ("absolute_name", "/tmp/canary"),
+    ("backslash", "archive\\..\\canary"),
+    ("nul", "archive/data\0.pkl"),
+    ("drive_letter", "C:/canary"),
+    ("terminal_escape", "archive/\x1b[31mred"),
+    ("folder_entry", "archive/data/"),
+):
+    REFUSED[f"member_name_{_title}"] = (_misnamed(_member), "forbidden name")
+
+
+@refused_with("NumPy archive")
+def numpy_archive(path: Path, canary: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weight.npy", b"\x93NUMPY")
+
+
+@refused_with("TorchScript")
+def torchscript(path: Path, canary: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", Opcodes().add(b"N").done())
+        archive.writestr("model/code/__torch__.py", "op_version_set = 1")
+        archive.writestr("model/constants.pkl", Opcodes().add(b")").done())
+
+
+@refused_with("exported program")
+def exported_program(path: Path, canary: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/archive_format", "pt2")
+        archive.writestr("model/models/model.json", "{}")
+
+
+# the old format
+
+
+def legacy(root: bytes, keys: list[str], tail: bytes, system: Mapping[str, Any] | None = None) -> bytes:
+    """A file of the old format around any pickle and any bytes."""
+    head = [0x1950A86A20F9469CFC6C, 1001, system or {"little_endian": True, "protocol_version": 1001, "type_sizes": {}}]
+    return b"".join(pickle.dumps(part, protocol=2) for part in head) + root + pickle.dumps(keys, protocol=2) + tail
+
+
+@refused_with("another size than it says")
+def legacy_size_that_lies(path: Path, canary: Path) -> None:
+    path.write_bytes(legacy(tensor(4, 0, (4,), (1,)), ["0"], struct.pack("<q", 400) + bytes(16)))
+
+
+@refused_with("is truncated")
+def legacy_storage_beyond_the_end(path: Path, canary: Path) -> None:
+    path.write_bytes(legacy(tensor(1 << 30, 0, (4,), (1,)), ["0"], struct.pack("<q", 1 << 30) + bytes(16)))
+
+
+@refused_with("other storages")
+def legacy_with_other_keys(path: Path, canary: Path) -> None:
+    path.write_bytes(legacy(tensor(4, 0, (4,), (1,)), ["1"], struct.pack("<q", 4) + bytes(16)))
+
+
+@refused_with("bytes after its end")
+def legacy_with_more_bytes(path: Path, canary: Path) -> None:
+    path.write_bytes(legacy(tensor(4, 0, (4,), (1,)), ["0"], struct.pack("<q", 4) + bytes(17)))
+
+
+@refused_with("big-endian")
+def legacy_big_endian(path: Path, canary: Path) -> None:
+    path.write_bytes(legacy(Opcodes().add(b"N").done(), [], b"", {"little_endian": False}))
+
+
+@refused_with("magic number")
+def pickle_without_magic(path: Path, canary: Path) -> None:
+    path.write_bytes(pickle.dumps({"weight": [1.0]}, protocol=2))
+
+
+# safetensors
+
+
+def safe(header: str | bytes | Mapping[str, Any], data: bytes = b"") -> bytes:
+    raw = header if isinstance(header, bytes) else (header if isinstance(header, str) else json.dumps(header)).encode()
+    return struct.pack("<Q", len(raw)) + raw + data
+
+
+def entry(start: int, end: int, shape: list[int], dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+_ENTRY = '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+for _title, _raw, _message in (
+    ("huge_header", struct.pack("<Q", 1 << 40) + b"{}", "bytes long"),
+    ("header_beyond_the_end", struct.pack("<Q", 1000) + b"{}", "truncated"),
+    ("overlap", safe({"a": entry(0, 8, [2]), "b": entry(4, 12, [2])}, bytes(12)), "overlaps"),
+    ("same_place", safe({"a": entry(0, 8, [2]), "b": entry(0, 8, [2])}, bytes(8)), "overlaps"),
+    ("gap", safe({"a": entry(0, 4, [1]), "b": entry(8, 12, [1])}, bytes(12)), "gap"),
+    ("more_bytes", safe({"a": entry(0, 4, [1])}, bytes(8)), "after the last tensor"),
+    ("fewer_bytes", safe({"a": entry(0, 8, [2])}, bytes(4)), "truncated"),
+    ("overflow", safe({"a": entry(0, 4, [1 << 40, 1 << 40])}, bytes(4)), "has shape"),
+    (
+        "long_number",
+        safe('{"a":{"dtype":"F32","shape":[' + "9" * 5000 + '],"data_offsets":[0,4]}}', bytes(4)),
+        "too long",
+    ),
+    ("negative", safe({"a": entry(0, 4, [-1])}, bytes(4)), "malformed shape"),
+    ("backwards", safe({"a": entry(4, 0, [1])}, bytes(4)), "has shape"),
+    ("float_shape", safe('{"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}}', bytes(4)), "no whole number"),
+    ("boolean_shape", safe({"a": entry(0, 4, [True])}, bytes(4)), "malformed shape"),
+    ("duplicate_key", safe(f'{{"a":{_ENTRY},"a":{_ENTRY}}}', bytes(4)), "appears twice"),
+    (
+        "duplicate_field",
+        safe('{"a":{"dtype":"F32","dtype":"I32","shape":[1],"data_offsets":[0,4]}}', bytes(4)),
+        "twice",
+    ),
+    ("not_utf8", safe(b'{"\xff":' + _ENTRY.encode() + b"}", bytes(4)), "not UTF-8"),
+    ("surrogate", safe(f'{{"\\ud800":{_ENTRY}}}', bytes(4)), "not UTF-8"),
+    ("nested", safe('{"a":' * 100_000 + "1" + "}" * 100_000), "nested too deeply"),
+    ("unknown_type", safe({"a": entry(0, 4, [1], "F4")}, bytes(4)), "unknown type"),
+    ("further_field", safe({"a": {**entry(0, 4, [1]), "code": "x"}}, bytes(4)), "other fields"),
+    ("metadata_of_numbers", safe({"__metadata__": {"a": 1}}), "not texts"),
+    ("no_json", safe("{'a': 1}"), "no JSON"),
+):
+    REFUSED[f"safetensors_{_title}"] = (lambda path, canary, raw=_raw: path.write_bytes(raw), _message)  # type: ignore[misc]
+
+
+# files of another kind
+
+for _title, _raw, _message in (
+    ("empty", b"", "is empty"),
+    ("web_page", b"<!DOCTYPE html><html><title>404 Not Found</title>", "web page"),
+    ("git_lfs", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "Git-LFS"),
+    ("random", bytes((37 * i * i + 11 * i + 200) % 256 for i in range(4096)), "no known format"),
+    ("text", b"epoch,loss\n1,0.5\n", "text file"),
+    ("json", b'{"weight": [1, 2]}', "a JSON file"),
+    ("hdf5", b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
+    ("gzip", b"\x1f\x8b\x08" + bytes(100), "gzip"),
+    ("image", b"\x89PNG\r\n\x1a\n" + bytes(100), "PNG"),
+    ("zeros", bytes(4096), "no known format"),
+    ("two_bytes", b"PK", "truncated"),
+    ("protocol_byte", b"\x80", "truncated"),
+):
+    REFUSED[f"file_{_title}"] = (lambda path, canary, raw=_raw: path.write_bytes(raw), _message)  # type: ignore[misc]
+
+
+def module(path: Path) -> torch.nn.Module:
+    """A pickled module: code by name, inert here."""
+    made = torch.nn.Sequential(OrderedDict(first=torch.nn.Linear(2, 3), norm=torch.nn.BatchNorm1d(3)))
+    torch.save(made, path)
+    return made
