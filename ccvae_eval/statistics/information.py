@@ -7,18 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from scipy.special import xlogy
 
 from ccvae_eval.statistics.intervals import Resampled, missing
-from ccvae_eval.statistics.subsampling import DRAWS, subsample_estimate
+from ccvae_eval.statistics.neighbours import REPEATED, neighbour_divergences
+from ccvae_eval.statistics.subsampling import DRAWS, subsample_estimates
 from ccvae_eval.streams import numpy_stream
-from ccvae_eval.types import Bools, Floats, Ids
+from ccvae_eval.types import Bools, Floats
 
 Classes = NDArray[np.int64]
-
-REPEATED = 0.01
-"""The share of codes that may repeat another one; beyond, the codes are discrete."""
 
 MOST_COLUMNS = 5
 """With more columns nearest neighbours say nothing (+-1.1 nat between identical 27-D distributions, measured)."""
@@ -99,20 +96,11 @@ def knn_kl(first: Floats, second: Floats, k: int = 5) -> float:
         k: which neighbour.
 
     Returns:
-        nats; NaN where a class has too few codes (n <= k or m < k). Codes at distance 0 are left out of the sum
+        nats; NaN where a class has too few codes (n <= k or m <= k). Codes at distance 0 are left out of the sum
         (float32 codes meet by accident); where they are more than 1 %, codes are discrete, have no density, and the
         value is NaN.
     """
-    n, d = first.shape
-    m = len(second)
-    if n <= k or m < k:
-        return math.nan
-    own = np.reshape(cKDTree(first).query(first, [k + 1])[0], n)
-    cross = np.reshape(cKDTree(second).query(first, [k])[0], n)
-    apart = (own > 0) & (cross > 0)
-    if apart.sum() < (1 - REPEATED) * n:
-        return math.nan
-    return math.log(m / (n - 1)) + float(d * np.log(cross[apart] / own[apart]).mean())
+    return float(neighbour_divergences(first[None], second[None], k)[0, 0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,24 +162,20 @@ def knn_divergences(
     if reason:
         nothing = Divergence(missing(draws, reason, len(rows)), missing(draws, reason, len(rows)), math.nan)
         return nothing, nothing
-    both = (
-        _Direction(points, present, k, one_first=True, seed=seed),
-        _Direction(points, present, k, one_first=False, seed=seed),
-    )
     groups = np.full(len(labels), -1, dtype=np.int64)
     groups[rows] = present
     places = np.full(len(labels), -1, dtype=np.int64)
     places[rows] = np.arange(len(rows))
-    found = []
-    for direction in both:
-        value = direction.balanced(balances)
-        null = direction.permuted(permutations)
-        excess = subsample_estimate(
-            lambda index, of=direction: of(places[index]),  # type: ignore[misc]
-            groups, value - null, seed=seed, level=level, draws=draws,
-        )  # fmt: skip
-        found.append(Divergence(_moved(excess, null), excess, null))
-    return found[0], found[1]
+    nulls = _permuted(points, present, k, seed, permutations)
+    excesses = subsample_estimates(
+        lambda taken: neighbour_divergences(points[places[taken[1]]], points[places[taken[0]]], k),
+        groups, _balanced(points, present, k, seed, balances) - nulls, seed=seed, level=level, draws=draws,
+    )  # fmt: skip
+    one, other = (
+        Divergence(_moved(excess, float(null)), excess, float(null))
+        for excess, null in zip(excesses, nulls, strict=True)
+    )
+    return one, other
 
 
 def _moved(found: Resampled, by: float) -> Resampled:
@@ -206,31 +190,27 @@ def _scaled(codes: Floats, present: Bools) -> Floats:
     return np.asarray(codes / np.where(pooled > 0, pooled, 1.0))
 
 
-class _Direction:
-    """One class's codes against the other's."""
+def _balanced(points: Floats, present: Bools, k: int, seed: int, times: int) -> Floats:
+    """Both directions, mean over seeded draws of classes of equal size; one is enough where they have it."""
+    if 2 * present.sum() == len(present):
+        times = 1
+    streams = [numpy_stream(seed, "balanced classes", i) for i in range(times)]
+    return _mean_divergences(points, [present] * times, k, streams)
 
-    def __init__(self, points: Floats, present: Bools, k: int, *, one_first: bool, seed: int) -> None:
-        self.points, self.first, self.k, self.seed = points, present == one_first, k, seed
 
-    def __call__(self, rows: Ids) -> float:
-        chosen, first = self.points[rows], self.first[rows]
-        return knn_kl(chosen[first], chosen[~first], self.k)
+def _permuted(points: Floats, present: Bools, k: int, seed: int, times: int) -> Floats:
+    """Both directions, mean over permuted labels; 0 without any."""
+    streams = [numpy_stream(seed, "permuted labels", i) for i in range(times)]
+    return _mean_divergences(points, [stream.permutation(present) for stream in streams], k, streams)
 
-    def balanced(self, times: int) -> float:
-        """The mean over seeded draws of classes of equal size; one is enough where they have it."""
-        if 2 * self.first.sum() == len(self.first):
-            times = 1
-        streams = [numpy_stream(self.seed, "balanced classes", i) for i in range(times)]
-        return float(np.mean([self._once(self.first, stream) for stream in streams]))
 
-    def permuted(self, times: int) -> float:
-        streams = [numpy_stream(self.seed, "permuted labels", i) for i in range(times)]
-        return (
-            float(np.mean([self._once(stream.permutation(self.first), stream) for stream in streams])) if times else 0.0
-        )
-
-    def _once(self, first: Bools, stream: np.random.Generator) -> float:
-        sides = [np.flatnonzero(first), np.flatnonzero(~first)]
-        size = min(len(side) for side in sides)
-        one, other = (self.points[np.sort(stream.choice(side, size, replace=False))] for side in sides)
-        return knn_kl(one, other, self.k)
+def _mean_divergences(points: Floats, marks: list[Bools], k: int, streams: list[np.random.Generator]) -> Floats:
+    if not marks:
+        return np.zeros(2)
+    size = min(int(marks[0].sum()), int((~marks[0]).sum()))
+    sides = [
+        [stream.choice(np.flatnonzero(mark == side), size, replace=False) for side in (True, False)]
+        for mark, stream in zip(marks, streams, strict=True)
+    ]
+    taken = np.array(sides)
+    return np.asarray(neighbour_divergences(points[taken[:, 0]], points[taken[:, 1]], k).mean(axis=0))

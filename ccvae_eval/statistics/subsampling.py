@@ -7,7 +7,8 @@ scores are never resampled with replacement (Politis, Romano and Wolf, "Subsampl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from ccvae_eval.measure import Estimate
 from ccvae_eval.statistics.intervals import Resampled, missing
 from ccvae_eval.streams import numpy_stream
-from ccvae_eval.types import Ids
+from ccvae_eval.types import Floats, Ids
 
 RATE = 0.7
 """A subsample of n images has n ** .7."""
@@ -53,26 +54,63 @@ def subsample_estimate(
     Returns:
         the estimate; without interval where b < 50, or where more than 1 % of the subsamples are undefined.
     """
+
+    def each(taken: Sequence[NDArray[np.int64]]) -> Floats:
+        rows = np.sort(np.concatenate(taken, axis=1), axis=1)
+        return np.array([[statistic(row)] for row in rows])
+
+    return subsample_estimates(each, groups, np.array([centre]), seed=seed, level=level, draws=draws)[0]
+
+
+def subsample_estimates(
+    statistic: Callable[[Sequence[NDArray[np.int64]]], Floats],
+    groups: NDArray[np.int64],
+    centres: Floats,
+    *,
+    seed: int,
+    level: float = 0.95,
+    draws: int = DRAWS,
+) -> list[Resampled]:
+    r"""Several values of the same subsamples at once; otherwise as ``subsample_estimate``.
+
+    Args:
+        statistic: for each group the places of its images in every draw, shape :math:`(draws, b)`, to the values of
+            every draw, shape :math:`(draws, C)`.
+        groups: which group each image is in, shape :math:`(N,)`; negative = not taken.
+        centres: shape :math:`(C,)`.
+        seed, level, draws: as there.
+    """
     members = [np.flatnonzero(groups == group) for group in np.unique(groups[groups >= 0])]
     smallest = min((len(m) for m in members), default=0)
     n = sum(len(m) for m in members)
-    if math.isnan(centre):
-        return missing(draws, "undefined on these images", n)
     size = int(smallest**RATE)
     if size < FEWEST:
         note = f"no interval: subsamples of {size} images, {FEWEST} needed"
-        return Resampled(Estimate(centre, n=n), np.full(draws, np.nan), note)
-    found = np.empty(draws)
-    for draw in range(draws):
-        keys = numpy_stream(seed, "subsample", draw).random(len(groups))
-        taken = [m[np.argpartition(keys[m], size - 1)[:size]] for m in members]
-        found[draw] = statistic(np.sort(np.concatenate(taken)))
+        return [_bare(centre, n, draws, note) for centre in centres]
+    keys = _keys(seed, len(groups), draws)
+    found = statistic([m[np.argpartition(keys[:, m], size - 1, axis=1)[:, :size]] for m in members])
+    shrinkage = math.sqrt(size / (smallest - size))
+    return [_estimate(centre, values, shrinkage, n, level) for centre, values in zip(centres, found.T, strict=True)]
+
+
+@lru_cache(maxsize=2)
+def _keys(seed: int, n: int, draws: int) -> Floats:
+    """A random key for each draw and image; a draw takes the images with the least keys. Shape (draws, n)."""
+    return np.stack([numpy_stream(seed, "subsample", draw).random(n) for draw in range(draws)])
+
+
+def _bare(centre: float, n: int, draws: int, note: str) -> Resampled:
+    if math.isnan(centre):
+        return missing(draws, "undefined on these images", n)
+    return Resampled(Estimate(float(centre), n=n), np.full(draws, np.nan), note)
+
+
+def _estimate(centre: float, found: Floats, shrinkage: float, n: int, level: float) -> Resampled:
     lost = int(np.isnan(found).sum())
-    if lost > 0.01 * draws:
-        note = f"no interval: {lost} of {draws} subsamples undefined"
-        return Resampled(Estimate(centre, n=n), np.full(draws, np.nan), note)
+    if math.isnan(centre) or lost > 0.01 * len(found):
+        return _bare(centre, n, len(found), f"no interval: {lost} of {len(found)} subsamples undefined")
     # reflected, as in the basic bootstrap: a subsample too high by d says that the value may be too high by d
-    values = centre - (found - np.nanmean(found)) * math.sqrt(size / (smallest - size))
+    values = centre - (found - np.nanmean(found)) * shrinkage
     tail = (1 - level) / 2
     low, high = np.nanquantile(values, [tail, 1 - tail])
-    return Resampled(Estimate(centre, float(low), float(high), n, "subsampling"), values)
+    return Resampled(Estimate(float(centre), float(low), float(high), n, "subsampling"), values)
