@@ -47,6 +47,8 @@ def assign_columns(
         permutations: how many.
         level: the quantile of the null.
     """
+    if not labels.shape[1]:
+        return Assignment((), (), ())
     table = _Contingency(codes, labels, discrete)
     information = table.information(np.arange(len(codes)))
     chosen = _matched(information)
@@ -103,7 +105,9 @@ class _Contingency:
 def _information(joint: Floats) -> Floats:
     """I in nats of contingency tables, shape (D, bins, classes)."""
     both = entropy_of_counts(joint.reshape(len(joint), -1))
-    return entropy_of_counts(joint.sum(axis=2)) + entropy_of_counts(joint.sum(axis=1)) - both
+    found = entropy_of_counts(joint.sum(axis=2)) + entropy_of_counts(joint.sum(axis=1)) - both
+    # a label that is missing everywhere has no entropy, and tells nothing
+    return np.nan_to_num(found, nan=0.0)
 
 
 def _classes(label: Floats, discrete: bool, bins: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

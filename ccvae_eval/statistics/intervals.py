@@ -45,8 +45,7 @@ class Resampled:
 
     Args:
         estimate: value, interval, count and method.
-        draws: the value in each resample, shape :math:`(B,)`, NaN where a resample has lost a class; for basic and
-            subsampling intervals what a resample says that the value may be. Their quantiles are the interval.
+        draws: the value in each resample, shape :math:`(B,)`; NaN where a resample has lost a class.
         note: why the value or its interval is undefined; "" otherwise.
         leave_one_out: the value without image i, shape :math:`(N,)`, where fewer than 300 images entered.
     """
@@ -81,8 +80,8 @@ def resampled(
         n: how many images entered; below 8 there is no interval.
         level: 0.95.
         leave_one_out: values without each image; calls for BCa (Efron 1987, "Better bootstrap confidence intervals").
-        basic: reflects the draws at the value (2 value - draw), which takes a bias of the statistic off. The result
-            carries them reflected, so that a mean over characteristics is bounded in the same way.
+        basic: reflects the draws at the value (2 value - draw), which takes a bias of the statistic off; where the
+            interval would exclude the value it is drawn out to it.
     """
     lost = int(np.isnan(draws).sum())
     if math.isnan(value):
@@ -214,8 +213,9 @@ def _log_ratio(totals: Floats) -> tuple[Floats, Floats]:
     """log of the ratio and its standard error by the delta method; columns u, v, uu, uv, vv, 1."""
     u, v, uu, uv, vv, _ = totals.T
     ratio = u / v
-    residual = np.maximum(uu - 2 * ratio * uv + ratio * ratio * vv, 0.0)
-    return np.log(ratio), np.sqrt(residual) / u
+    residual = uu - 2 * ratio * uv + ratio * ratio * vv
+    # below the rounding of its terms it is 0: the ratio is the same for every image
+    return np.log(ratio), np.sqrt(np.where(residual > 1e-12 * uu, residual, 0.0)) / u
 
 
 def _fieller(sums: Floats, level: float) -> tuple[float, float]:
