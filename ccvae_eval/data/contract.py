@@ -118,7 +118,7 @@ class HasFactors(Protocol):
 class Renders(HasFactors, HasVariety, Protocol):
     """The data set is drawn from its factors and labels, and draws any others.
 
-    Every factor lies in [0, 1], uniform over the images, on a lattice of steps of at least 2^-20; the variety
+    Every factor is uniform over the images and lies on the points of :mod:`ccvae_eval.data.lattice`; the variety
     ``v`` of label ``c`` is the factor ``c.v``; every other factor is style.
     """
 
@@ -128,8 +128,8 @@ class Renders(HasFactors, HasVariety, Protocol):
         ...
 
     def render(self, factors: Floats, labels: NDArray[np.float32]) -> Images:
-        """The picture of each row; factors, shape (N, F), go to the nearest point of the lattice, labels (N, L) are
-        complete. ``render(factors(ids), labels_of(ids))`` is ``batch(ids).images`` in every bit."""
+        """The picture of each row; factors, shape (N, F), are put on the lattice, labels (N, L) are complete.
+        ``render(factors(ids), labels_of(ids))`` is ``batch(ids).images`` in every bit."""
         ...
 
 

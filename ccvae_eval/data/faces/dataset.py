@@ -22,10 +22,10 @@ from ccvae_eval.data.faces.parameters import (
     draw_variety,
     draw_vectors,
     labels_of,
-    on_lattice,
 )
 from ccvae_eval.data.faces.raster import Easel
 from ccvae_eval.data.faces.regions import packed, regions, unpacked
+from ccvae_eval.data.lattice import on_lattice
 from ccvae_eval.data.memory import checked
 from ccvae_eval.data.options import Options, refuse_path
 from ccvae_eval.errors import UsageError

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from ccvae_eval.data.lattice import on_lattice
 from ccvae_eval.model import Label, LabelSchema
 from ccvae_eval.streams import uniforms
 from ccvae_eval.types import Bools, Floats, Ids
@@ -89,9 +90,6 @@ VARIETY_COLUMNS = MappingProxyType(
     {label: np.array([COLUMNS[f"{label}.{name}"] for name in names]) for label, names in VARIETY.items()}
 )
 
-LATTICE = 2**20
-"""Steps of a parameter from 0 to 1."""
-
 
 @dataclass(frozen=True, slots=True)
 class Scenes:
@@ -139,17 +137,6 @@ class Scenes:
     def rows(self, index: NDArray[np.int64]) -> Scenes:
         """Some of the faces, in any order, repeated or not."""
         return Scenes(self.vectors[index], self.labels[index])
-
-
-def on_lattice(values: Floats) -> Floats:
-    """Parameters in [0, 1], each moved to the middle of its step of 2^-20: far below what a pixel can show.
-
-    So a parameter survives the way through float32 codes exactly.
-
-    >>> (on_lattice(np.array([0.0, 0.25, 1.0])) * LATTICE).tolist()
-    [0.5, 262144.5, 1048575.5]
-    """
-    return (np.clip(np.floor(values * LATTICE), 0, LATTICE - 1) + 0.5) / LATTICE
 
 
 def draw_vectors(seed: int, ids: Ids) -> Floats:
