@@ -46,13 +46,6 @@ class Matches:
         r"""How far each point moved, shape :math:`(N, K)`; 0 where not matched."""
         return torch.hypot(self.shift[..., 0], self.shift[..., 1])
 
-    def loss(self, search: float) -> Tensor:
-        r"""How far each point is from where it was: its displacement, at most ``search``, which is also the loss of a
-        point that was not found again. Shape :math:`(N, K)`, 0 where not valid.
-        """
-        lost = torch.full_like(self.displacement, search)
-        return torch.where(self.matched, self.displacement.clamp_max(search), lost) * self.valid
-
     def pixels(self, height: int, width: int) -> Tensor:
         r"""The pixel (row, column) that each point lies in, shape :math:`(N, K, 2)`, int64."""
         place = (self.points * unit(height, width)).long().flip(-1)

@@ -18,17 +18,22 @@ FEWEST_RIVALS = 2
 """Descriptors among which the best can be told from the second best."""
 
 
+EQUAL = 1e-6
+"""Squared distances of equal descriptors: rounding leaves less than this."""
+
+
 @dataclass(frozen=True)
 class SiftMatcher:
     r"""SIFT (Lowe 2004) as OpenCV computes it, with RootSIFT descriptors (Arandjelovic and Zisserman 2012).
 
     Images smaller than ``least_size`` on their shorter side are enlarged first (bicubic). OpenCV doubles every image
     itself; enlarging 64-pixel faces as well gave more keypoints but a smaller share of matches where they belong
-    (measured on soft reconstructions: .38 within 3 pixels at 128, .55 at 64). Of keypoints that differ only in orientation the strongest response is kept: their
-    descriptors would be each other's rivals. A keypoint is matched if it and its nearest neighbour among the
-    descriptors of the other image are each other's nearest (mutual) and the second nearest lies farther away by
-    ``ratio``; its confidence is 1 - d1/d2. With a single descriptor on the other side nothing can be told apart: no
-    match.
+    (measured on soft reconstructions: .38 within 3 pixels at 128, .55 at 64). Of keypoints that differ only in
+    orientation the strongest response is kept: their descriptors would be each other's rivals.
+
+    A keypoint is matched if it and its nearest neighbour among the descriptors of the other image are each other's
+    nearest (mutual) and the second nearest lies farther away by ``ratio``; its confidence is 1 - d1/d2. With a single
+    descriptor on the other side nothing can be told apart: no match.
 
     Descriptors of large keypoints reach farther than ``guard`` and may see a change inside the region from outside:
     the spill of this matcher is an upper bound.
@@ -100,10 +105,9 @@ class SiftFeatures:
 
 
 def _neighbours(one: NDArray[np.float32], other: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For each descriptor its mutual nearest neighbour (-1 = none) and the distance ratio d1/d2 (1 where both are 0)."""
-    # RootSIFT has norm 1: |a - b|^2 = 2 - 2 a.b, but exactly 0 for equal ones only by differences
-    square = np.maximum(2 - 2 * (one @ other.T), 0)
-    square[square < 1e-6] = 0
+    """For each descriptor its mutual nearest neighbour (-1 = none), and the ratio d1/d2 (1 where both are 0)."""
+    square = 2 - 2 * (one @ other.T)  # RootSIFT has norm 1
+    square[square < EQUAL] = 0
     nearest, best = square.argmin(1), np.sort(np.partition(square, 1, axis=1)[:, :2], axis=1)
     mutual = square.argmin(0)[nearest] == np.arange(len(one))
     ratio = np.sqrt(np.where(best[:, 1] > 0, best[:, 0] / np.where(best[:, 1] > 0, best[:, 1], 1), 1))

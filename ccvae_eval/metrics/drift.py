@@ -1,0 +1,352 @@
+"""What should stay in its place and does not, when one characteristic is changed (METRICS 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccvae_eval.errors import UndefinedError, UsageError
+from ccvae_eval.interventions import CodeSource, Do, Intervention, Redraw, Traverse
+from ccvae_eval.measure import Measurement, ValueSpec
+from ccvae_eval.metrics.changes import absolute_change
+from ccvae_eval.metrics.contract import Decoded, Needs
+from ccvae_eval.metrics.drift_rows import DriftRows, at_dose
+from ccvae_eval.metrics.matchers.contract import Matcher, Matches, grey, unit
+from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
+from ccvae_eval.metrics.similarity import Moments, dissimilarity, moments
+from ccvae_eval.metrics.tally import Tally
+from ccvae_eval.metrics.zones import point_sums, zones_of
+from ccvae_eval.registry import matchers
+from ccvae_eval.statistics.resampling import ResampleWeights
+from ccvae_eval.streams import numpy_stream
+from ccvae_eval.subject import Chunk, Subject
+from ccvae_eval.types import Floats, Images
+
+LENGTHS = "64ths of the width"
+BLIND = "the whole image changes alike"
+ANOTHER = "another image"
+CLIPPED_WARNING = 0.1
+"""The share of clipped ranks beyond which a reader is warned (METRICS 0)."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    r"""Whether what lies outside a characteristic's region stays where it is, when that characteristic is changed.
+
+    Each image is decoded twice with the same sample in every other column: as it is (r), and with the characteristic
+    turned over by transport (v = do(c)). Textured points of r are searched for in v. A point's loss is how far it
+    moved, in 64ths of the image's width, or the search radius where it was not found again. A perfectly local model
+    has no loss outside at all, so nothing is subtracted.
+
+    Formula: spill = mean loss outside the region / mean loss inside, a ratio of sums over images. Outside means
+    farther from the region than a patch and a search can reach (the guard band); inside means a point in the region:
+    narrowing the region too would leave no point in most of them. An image counts if r and v differ more inside the
+    region than r and a decoding with only c's columns drawn anew from q(z_c|x) (mean absolute difference: had the
+    loss itself to exceed its floor, chance would choose large denominators).
+    Range: 0 and up. Direction: lower is better. 0 = local, 1 = region-blind.
+    Chance: 1, a change that knows no region; for losses and matches, another image's reconstruction in place of v.
+    Cost: 2 images decoded for each characteristic, 2 more for all together, and one for each dose.
+    Pitfalls: correspondence hardly sees a tint: read ``l1_spill`` beside it. Soft reconstructions have few textured
+    points: with fewer than 8 outside in the median image the losses are undefined, and spill is the ratio of 1-SSIM.
+    The numbers of matches depend on the matcher, and some edits add corners: they are the table of the earlier
+    students' report, never a headline.
+    Reference: Pilchen, Barbeteguy and Cahill, CCVAE feature matching (2023); Lewis, Fast normalized cross-correlation
+    (1995); Wang et al., Image quality assessment (2004).
+
+    Args:
+        matcher: which one: grid, sift, or one that a plugin registers.
+        doses: also measure at these fractions of the path from class to class (0, .25, .5, .75, 1); none by
+            default, because each decodes the images once more.
+        source: classes as fitted to the codes of other images, or as p(z_c|y) has them.
+        fewest_keypoints: textured points outside that the median image must have.
+        largest_region: a region that covers a larger share of the image is none.
+        window: the side of the window of SSIM, in pixels.
+    """
+
+    name: ClassVar[str] = "drift"
+    version: ClassVar[int] = 1
+    headline: ClassVar[str] = "spill"
+    default_sample: ClassVar[int] = 500
+    laws: ClassVar[frozenset[str]] = frozenset(
+        {"image order", "batch size", "order of characteristics", "same seed same number", "rescaled latent",
+         "permuted label", "oracle", "nan is an error"}
+    )  # fmt: skip
+    values: ClassVar[Mapping[str, ValueSpec]] = {
+        "spill": ValueSpec(
+            "loss outside the region over loss inside: 0 local, 1 region-blind", "", False, (0.0, None), BLIND,
+            dials=("warp",),
+        ),
+        "outside_excess": ValueSpec("loss outside beyond that of the posterior's own noise in c", LENGTHS, False),
+        "outside": ValueSpec("mean loss of the points outside the region", LENGTHS, False, (0.0, None), ANOTHER),
+        "inside": ValueSpec("mean loss of the points inside the region", LENGTHS, None, (0.0, None), ANOTHER),
+        "loss": ValueSpec("mean loss of all points of the image", LENGTHS, None, (0.0, None), ANOTHER),
+        "lost": ValueSpec("share of the points outside that are not found again", "share", False, (0.0, 1.0), ANOTHER),
+        "displacement": ValueSpec("how far the points outside moved that are found again", LENGTHS, False, (0.0, None)),
+        "floor_c": ValueSpec("loss outside when only c's columns are drawn anew", LENGTHS, None, (0.0, None)),
+        "floor_all": ValueSpec("loss outside when every column is drawn anew", LENGTHS, None, (0.0, None)),
+        "changed": ValueSpec("share of the images that change inside beyond their floor", "share", True, (0.0, 1.0)),
+        "textured": ValueSpec("textured points outside the band, for each image", "points", None, (0.0, None)),
+        "ssim_spill": ValueSpec("1-SSIM outside over inside", "", False, (0.0, None), BLIND),
+        "l1_spill": ValueSpec("absolute change outside over inside", "", False, (0.0, None), BLIND),
+        "ssim_change": ValueSpec("1-SSIM of the whole image", "", None, (0.0, 2.0), ANOTHER),
+        "l1_change": ValueSpec("absolute change of the whole image", "intensity", None, (0.0, 1.0), ANOTHER),
+        "matches": ValueSpec("points of the input found again", "points", None, (0.0, None), ANOTHER),
+        "matches_drop": ValueSpec("matches lost by the intervention, paired", "points", None),
+        "confidence": ValueSpec("mean confidence of a match with the input", "", None, (0.0, 1.0), ANOTHER),
+        "confidence_drop": ValueSpec("confidence lost by the intervention, paired", "", None, (-1.0, 1.0)),
+        "correct_matches": ValueSpec(
+            "matches with the input that lie where they should", "points", None, (0.0, None), ANOTHER
+        ),
+        "keypoints": ValueSpec("keypoints of the input", "points", None, (0.0, None)),
+    }  # fmt: skip
+
+    matcher: str = "grid"
+    doses: tuple[float, ...] = ()
+    source: CodeSource = "codes"
+    fewest_keypoints: int = 8
+    largest_region: float = 0.6
+    window: int = 7
+
+    def __post_init__(self) -> None:
+        matchers.find(self.matcher)
+        if any(not 0 <= dose <= 1 for dose in self.doses) or len(set(self.doses)) != len(self.doses):
+            raise UsageError(f"{self.doses} are no fractions of a path", where="drift.doses")
+        if self.window < 1 or self.window % 2 == 0:
+            raise UsageError(f"a window of {self.window} pixels has no middle", where="drift.window")
+        if not 0 < self.largest_region <= 1:
+            raise UsageError(f"{self.largest_region} is no share of an image", where="drift.largest_region")
+
+    def needs(self, subject: Subject) -> Needs:
+        edits, _ = _edits(self, subject)
+        wanted: list[Intervention] = [i for edit in edits for i in edit.interventions]
+        if edits and edits[0].floor_all is not None:
+            wanted.append(edits[0].floor_all)
+        return Needs(tuple(wanted), reconstruction=True, regions=True)
+
+    def start(self, subject: Subject) -> Matched:
+        return Matched(self, subject)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What is decoded for one characteristic.
+
+    Args:
+        do: the change.
+        floor: the posterior's own noise in its columns; None for an encoder without noise there.
+        floor_all: the same in every column, decoded along with the first characteristic only.
+        doses: the change in parts; empty where the path does not exist.
+        no_doses: why it does not.
+    """
+
+    do: Do
+    floor: Redraw | None
+    floor_all: Redraw | None
+    doses: Mapping[float, Traverse]
+    no_doses: str = ""
+
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        floor = () if self.floor is None else (self.floor,)
+        return (self.do, *floor, *self.doses.values())
+
+
+def _edits(metric: Drift, subject: Subject) -> tuple[list[Edit], dict[str, str]]:
+    """The changes that exist, and for each characteristic without one the reason."""
+    edits: list[Edit] = []
+    reasons: dict[str, str] = {}
+    nothing = _rows(subject, slice(0, 0))
+    scale = subject.posterior.scale
+    for name in subject.characteristics:
+        do = Do(name, source=metric.source)
+        try:
+            do.codes(subject, nothing)
+        except UndefinedError as error:
+            reasons[name] = error.what
+            continue
+        floor = Redraw(name) if bool(scale[:, list(subject.layout[name])].any()) else None
+        floor_all = Redraw(name, every=True) if not edits and bool(scale.any()) else None
+        doses = {dose: Traverse(name, dose, metric.source) for dose in metric.doses}
+        try:
+            for traverse in doses.values():
+                traverse.codes(subject, _rows(subject, slice(0, len(subject))))
+            edits.append(Edit(do, floor, floor_all, doses))
+        except UndefinedError as error:
+            edits.append(Edit(do, floor, floor_all, {}, error.what))
+    return edits, reasons
+
+
+def _rows(subject: Subject, rows: slice) -> Chunk:
+    """Some images as a chunk whose pixels nobody looks at."""
+    return Chunk(rows, subject.ids[rows], torch.empty(0), subject.posterior.rows(rows), subject.codes[rows])
+
+
+@dataclass
+class Base:
+    """What the changes of one chunk are compared with.
+
+    Args:
+        chunk: which images.
+        reconstruction: r.
+        points, inputs: features of r and of x, each as the first of a pair.
+        moments: of r, for SSIM.
+        zones: for each characteristic seen, the zones of r's points, shape (n, K, 3).
+        floor_all: r against the decoding with every column drawn anew, when it has been seen.
+    """
+
+    chunk: Chunk
+    reconstruction: Images
+    points: Any
+    inputs: Any
+    moments: Moments
+    zones: dict[str, Tensor] = field(default_factory=dict)
+    floor_all: Matches | None = None
+
+
+class Matched:
+    """The accumulator: sums over points and pixels of each image, for each characteristic and each pair of images.
+
+    What belongs to no characteristic stands under "" (the table's matches of inputs with reconstructions).
+    """
+
+    def __init__(self, metric: Drift, subject: Subject) -> None:
+        self.metric, self.subject = metric, subject
+        self.edits, self.reasons = _edits(metric, subject)
+        self.matcher: Matcher = matchers[metric.matcher]()
+        self.seen: dict[tuple[str, str], dict[str, Floats]] = {}
+        self.regionless: dict[str, str] = {}
+        self.pictures = MeanPictures()
+        self._base: Base | None = None
+
+    def see(self, batch: Decoded) -> None:
+        edit = next(edit for edit in self.edits if edit.do.characteristic == batch.characteristic)
+        base, name, after = self._base_of(batch), batch.characteristic, batch.images[edit.do]
+        guard = math.ceil(self.matcher.guard * unit(*after.shape[2:]))
+        zones = zones_of(batch.region, guard, after, self.metric.largest_region)
+        if batch.region is None:
+            self.regionless[name] = "has no region"
+        features = self.matcher.features(after)
+        found = self.matcher.match(base.points, features)
+        base.zones[name] = zones.of_points(found)
+        differences = torch.stack([self._change(base, after), dissimilarity(base.moments, self._moments(after))], 1)
+        l1, ssim = zones.pixel_sums(differences).unbind(1)
+        self._put(base, name, "do", {"size": zones.sizes(), "l1": l1, "ssim": ssim, **self._sums(base, name, found)})
+        self._put(base, name, "table", self._table(self.matcher.match(base.inputs, features)))
+        others: dict[str, Intervention] = {at_dose(dose): traverse for dose, traverse in edit.doses.items()}
+        if edit.floor is not None:
+            others["floor_c"] = edit.floor
+        for pair, other in others.items():
+            image = batch.images[other]
+            moved = self.matcher.match(base.points, self.matcher.features(image))
+            l1 = zones.pixel_sums(self._change(base, image)[:, None])[:, 0]
+            self._put(base, name, pair, {"l1": l1, **self._sums(base, name, moved)})
+        if edit.floor_all is not None:
+            base.floor_all = self.matcher.match(base.points, self.matcher.features(batch.images[edit.floor_all]))
+        self._keep_pictures(base, name, after, found)
+
+    def _base_of(self, batch: Decoded) -> Base:
+        if self._base is None or self._base.chunk.rows != batch.chunk.rows:
+            self._close()
+            r = batch.reconstruction
+            assert r is not None, "asked for in needs()"
+            points, inputs = self.matcher.features(r), self.matcher.features(batch.chunk.images)
+            self._base = Base(batch.chunk, r, points, inputs, self._moments(r))
+            self._put(self._base, "", "reconstruction", self._table(self.matcher.match(inputs, points)))
+        return self._base
+
+    def _close(self) -> None:
+        """Ends a chunk: what was matched once is counted in the zones of every characteristic."""
+        base, self._base = self._base, None
+        if base is None:
+            return
+        pairs = {} if base.floor_all is None else {"floor_all": base.floor_all}
+        size = len(base.chunk)
+        if size > 1:
+            # each image beside another one of its chunk: a turn by a number that belongs to the chunk
+            turn = numpy_stream(self.subject.seed, "drift/another", int(base.chunk.ids[0])).integers(1, size)
+            other = base.reconstruction.roll(int(turn), 0)
+            features = self.matcher.features(other)
+            pairs["another"] = self.matcher.match(base.points, features)
+            table = self._table(self.matcher.match(base.inputs, features))
+            ssim = dissimilarity(base.moments, self._moments(other)).flatten(1).mean(1)
+            self._put(base, "", "another", {"ssim": ssim, "l1": self._change(base, other).flatten(1).mean(1), **table})
+        for name in base.zones:
+            for pair, found in pairs.items():
+                self._put(base, name, pair, self._sums(base, name, found))
+
+    def _moments(self, images: Images) -> Moments:
+        return moments(grey(images), self.metric.window)
+
+    def _change(self, base: Base, after: Images) -> Tensor:
+        return absolute_change(base.reconstruction, after).reshape(len(after), *after.shape[2:])
+
+    def _sums(self, base: Base, name: str, found: Matches) -> dict[str, Tensor]:
+        return point_sums(found, base.zones[name], self.matcher.search)
+
+    def _table(self, found: Matches) -> dict[str, Tensor]:
+        """What the earlier students counted, for each image."""
+        right = found.matched & (found.displacement <= self.matcher.search)
+        return {
+            "keypoints": found.valid.sum(1),
+            "matches": found.matched.sum(1),
+            "confidence": found.confidence.sum(1),
+            "correct": right.sum(1),
+        }
+
+    def _put(self, base: Base, name: str, pair: str, numbers: Mapping[str, Tensor]) -> None:
+        kept = self.seen.setdefault((name, pair), {})
+        for key, number in numbers.items():
+            column = number.double().cpu().numpy()
+            kept.setdefault(key, np.full((len(self.subject), *column.shape[1:]), np.nan))[base.chunk.rows] = column
+
+    def _keep_pictures(self, base: Base, name: str, after: Images, found: Matches) -> None:
+        wanted = PICTURED - base.chunk.rows.start
+        if wanted <= 0:
+            return
+        self.pictures.keep("before", as_bytes(base.reconstruction[:wanted]))
+        self.pictures.keep(f"after/{name}", as_bytes(after[:wanted]))
+        scale = unit(*after.shape[2:])
+        ends = torch.cat([found.points, found.points + found.shift], 2) * scale - 0.5
+        rows = torch.cat([ends, found.confidence[..., None], found.matched[..., None].float()], 2)
+        self.pictures.keep(f"keypoints/{name}", rows.masked_fill(~found.valid[..., None], math.nan)[:wanted].cpu())
+
+    def finish(self, weights: ResampleWeights) -> Measurement:
+        self._close()
+        tally = Tally(self.metric, self.subject, weights)
+        # a match that cannot lie elsewhere is correct by construction: no news
+        names = [name for name in self.metric.values if name != "correct_matches" or not self.matcher.bounded]
+        notes = self._clipped()
+        for name, why in self.reasons.items():
+            for value in names:
+                tally.enter(value, name, why)
+        for edit in self.edits:
+            name = edit.do.characteristic
+            applies = (self.subject.targets(name) >= 0).numpy()
+            rows = DriftRows(tally, name, applies, self.seen, self.regionless.get(name, ""))
+            rows.enter_whole()
+            rows.enter_table("correct_matches" in names)
+            notes += rows.enter_regional(self.metric.fewest_keypoints)
+            for dose in self.metric.doses:
+                rows.enter_dose(dose, edit.no_doses, self.metric.fewest_keypoints)
+        return tally.measurement(notes, self.pictures.arrays())
+
+    def _clipped(self) -> list[str]:
+        """How many images' ranks transport had to clip."""
+        every = _rows(self.subject, slice(0, len(self.subject)))
+        shares = {
+            edit.do.characteristic: float(edit.do.applied(self.subject, every)[1].double().mean())
+            for edit in self.edits
+        }
+        if not shares:
+            return []
+        notes = ["ranks clipped by transport: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items())]
+        many = [name for name, share in shares.items() if share > CLIPPED_WARNING]
+        if many:
+            notes.append(f"warning: more than {CLIPPED_WARNING:.0%} of the ranks were clipped for {', '.join(many)}")
+        return notes
