@@ -29,6 +29,7 @@ from ccvae_models.characteristics import Characteristics, blocks, grouped, pick
 from ccvae_models.likelihood import LikelihoodName
 from ccvae_models.networks import initialise
 from ccvae_models.quadrature import Rule, Tilted, tilt
+from ccvae_models.tilted import tilted_noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,9 @@ class CCVAESettings:
         block: columns of each label with two classes (more than one is MCCVAE).
         class_block: columns of each label with K > 2 classes, at most K - 1. Two hold the classes around a circle
             and keep the quadrature exact; more make room for the full simplex and use quasi-random draws.
-        estimator: "exact" is the stated bound; "reference" is what the authors' PyTorch code does (see
-            :meth:`CCVAE.reference`).
+        estimator: "exact" is the stated bound, its reconstruction drawn from q(z|x,y); "weighted" the same bound, its
+            reconstruction drawn from q(z|x) and weighted by w (far noisier); "reference" is what the authors'
+            PyTorch code does (see :meth:`CCVAE.reference`).
         likelihood: p(x|z).
         likelihood_scale: its scale.
         prior_mean: how far from 0 the means of p(z_c|y) start: 0 in the authors' PyTorch code, 2 in their Pyro code.
@@ -54,7 +56,7 @@ class CCVAESettings:
     style: int = 27
     block: int = 1
     class_block: int = 2
-    estimator: Literal["exact", "reference"] = "exact"
+    estimator: Literal["exact", "weighted", "reference"] = "exact"
     likelihood: LikelihoodName = "laplace"
     likelihood_scale: float = 1.0
     prior_mean: float = 0.0
@@ -139,7 +141,7 @@ class CCVAE(Autoencoder[CCVAESettings]):
 
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
         """The negative of the sum of L over the labelled and U over the unlabelled rows, divided by all rows."""
-        estimate = self.exact if self.settings.estimator == "exact" else self.reference
+        estimate = self.reference if self.settings.estimator == "reference" else self.exact
         bound = estimate(batch.images, batch.labels, generator)
         loss = -bound.value.mean()
         yield Objective("model", loss, _terms(bound), tuple(self.parameters()))
@@ -150,17 +152,19 @@ class CCVAE(Autoencoder[CCVAESettings]):
         w = q(y|z_c)/q(y|x) is a product of w_i with E w_i = 1, so that a term of z^i alone needs w_i alone:
 
         .. math::
-            L &= E[w (\log p(x|z) - b)] + b - KL(q(z_s|x) \| N(0,I))
+            L &= E_{q(z|x,y)}[\log p(x|z)] - KL(q(z_s|x) \| N(0,I))
                  + \sum_i \{ \log p(y^i) - KL(q(z^i|x,y^i) \| p(z^i|y^i)) \}, \quad q(z^i|x,y^i) = w_i q(z^i|x) \\
             U &= E[\log p(x|z)] - KL(q(z_s|x) \| N(0,I))
                  + \sum_i \sum_y q(y|x) \{ \log p(y) - KL(q(z^i|x,y) \| p(z^i|y)) - \log q(y|x) \}
 
+        The first expectation is one draw with pathwise gradients (see ``tilted``). Where it is weighted instead (the
+        "weighted" estimator, and classes beyond two in more than two columns) it is E[w (log p(x|z) - b)] + b:
         b = log p(x|decode(mean)), without gradient, changes no mean (E w = 1) and takes most of the variance away.
         A row with some labels missing has the first bracket for the observed and the second for the missing ones.
         """
         q = self.encode(x)
         rules = [group.rule(generator) for group in self.groups]
-        z = q.at(self._noise(q, rules, generator))
+        z = q.at(self._tilted(q, y, self._noise(q, rules, generator)))
         labelled = ~y.isnan().all(1)
 
         log_w = log_q_y_x = log_p_y = entropy = characteristics = torch.zeros_like(z[:, 0])
@@ -172,14 +176,17 @@ class CCVAE(Autoencoder[CCVAESettings]):
             surprise = -tilted.log_q_y_x
             unsupervised = (tilted.log_q_y_x.exp() * (supervised + surprise)).sum(-1)
             bracket = torch.where(observed, pick(supervised, value), unsupervised)
-            log_w = log_w + (observed * (pick(group.log_q_y_z(z), value) - log_q)).sum(1)
+            if not self._draws(group):
+                log_w = log_w + (observed * (pick(group.log_q_y_z(z), value) - log_q)).sum(1)
             characteristics = characteristics + bracket.sum(1)
             log_q_y_x = log_q_y_x + (observed * log_q).sum(1)
             log_p_y = log_p_y + (observed * log_p).sum(1)
             entropy = entropy + (~observed * (tilted.log_q_y_x.exp() * surprise).sum(-1)).sum(1)
 
-        b = self._baseline(x, q, labelled)
-        reconstruction = log_w.exp() * (self.log_likelihood(x, z) - b) + b
+        reconstruction = self.log_likelihood(x, z)
+        if not all(map(self._draws, self.groups)):
+            b = self._baseline(x, q, labelled)
+            reconstruction = log_w.exp() * (reconstruction - b) + b
         kl_style = kl_standard(q.columns(self.layout.style)).sum(1)
         return Bound(reconstruction, kl_style, characteristics, log_q_y_x, log_p_y, log_w, entropy, labelled)
 
@@ -236,6 +243,24 @@ class CCVAE(Autoencoder[CCVAESettings]):
                 chosen = torch.randint(len(rule.nodes), shape, generator=generator, device=generator.device)
                 flat = [column for block in group.columns for column in block]
                 noise[:, flat] = rule.like(noise).nodes[chosen.to(noise.device)].flatten(1)
+        return noise
+
+    def _draws(self, group: Characteristics) -> bool:
+        """Whether the labels of a group are drawn from q(z|x,y), and so need no weight."""
+        return self.settings.estimator == "exact" and group.rank <= 2
+
+    def _tilted(self, q: Gaussian, y: Labels, noise: Tensor) -> Tensor:
+        """The noise with the columns of the observed labels moved to their ranks under q(z^i|x,y^i)."""
+        for group in filter(self._draws, self.groups):
+            value, observed = group.choice(y)
+            own = group.of(noise)
+            moved = tilted_noise(group.posterior(q), group.weight, group.bias, value, own)
+            flat = [column for block in group.columns for column in block]
+            noise = noise.index_copy(
+                1,
+                torch.tensor(flat, device=noise.device),
+                torch.where(observed.unsqueeze(-1), moved, own).flatten(1),
+            )
         return noise
 
     @torch.no_grad()
