@@ -164,7 +164,8 @@ class Subject:
         """The mean image of each code, in canonical chunks, on the subject's device."""
         with undisturbed(self.model):
             images = in_chunks(self.model.decode, codes.to(self.device))
-        if not bool(torch.isfinite(images).all()):
+        # one number says that all are finite; only where it does not is every pixel looked at (7 % of a decoding)
+        if not bool(torch.isfinite(images.sum())) and not bool(torch.isfinite(images).all()):
             raise NonFiniteError("the decoder gave NaN or infinity", where=type(self.model).__name__)
         return images
 
