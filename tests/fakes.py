@@ -1,4 +1,4 @@
-"""A data set and a model whose answers are known: grey squares, and the network that reads and paints them.
+"""Data sets and models whose answers are known: grey squares with the network that reads and paints them, and tables.
 
 An image is a 4 x 4 grid of squares; square k is as bright as sigmoid(factor k). ``SquaresVAE`` reads its column k off
 square k and paints it back, so a change of one column changes one square and nothing else.
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ccvae_eval.model import Batch, Label, LabelSchema, LatentLayout
 from ccvae_eval.streams import normals, uniforms
+from ccvae_eval.subject import Subject
 from ccvae_eval.types import Bools, Codes, Floats, Gaussian, Ids, Images, Labels
 
 GRID = 4
@@ -218,3 +219,44 @@ class PlainSquaresVAE(torch.nn.Module):
 
     def decode(self, codes: Codes) -> Images:
         return self.inner.decode(codes)
+
+
+class Table:
+    """Labels without images worth looking at: what it takes to measure codes alone."""
+
+    spec, digest, input_shape = "table", "0" * 8, (1, 2, 2)
+
+    def __init__(self, schema: LabelSchema, labels: Tensor) -> None:
+        self.schema, self.labels = schema, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, ids: Ids) -> Batch:
+        return Batch(torch.zeros(len(ids), *self.input_shape), self.labels[ids], ids)
+
+    def labels_of(self, ids: Ids) -> NDArray[np.float32]:
+        return self.labels[ids].numpy()
+
+
+class TableVAE:
+    """A model that is never asked to encode or decode."""
+
+    def __init__(self, schema: LabelSchema, layout: LatentLayout) -> None:
+        self.labels, self.layout = schema, layout
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        raise NotImplementedError
+
+    def decode(self, codes: Codes) -> Images:
+        raise NotImplementedError
+
+
+def table_subject(
+    codes: Tensor, labels: Tensor, schema: LabelSchema, layout: LatentLayout, model: Any = None, **more: Any
+) -> Subject:
+    """A subject whose codes are exactly these (the posterior has no scale)."""
+    posterior = Gaussian(codes.float(), torch.zeros(codes.shape))
+    data: Any = more.pop("data", None) or Table(schema, labels.float())
+    own = model or TableVAE(schema, layout)
+    return Subject(own, data, schema, layout, np.arange(len(codes)), labels.float(), posterior, **more)
