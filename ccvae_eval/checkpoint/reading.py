@@ -165,8 +165,9 @@ def _tensors(description: dict[str, Any], storages: list[Tensor], path: Path) ->
         if budget < 0:
             raise CheckpointError("holds tensors that are far larger than the file", where=str(path))
         tensor = _view(storages[number], name, offset, shape, strides, path)
-        alone = users[number] == 1 and tensor.is_contiguous() and tensor.nbytes == storages[number].nbytes
-        tensors.append(tensor if alone else tensor.clone(memory_format=torch.contiguous_format))
+        alone = users[number] == 1 and tensor.is_contiguous() and tensor.nbytes == storages[number].nbytes > 0
+        own = storages[number].view(tensor.dtype).view(shape) if alone else None
+        tensors.append(tensor.clone(memory_format=torch.contiguous_format) if own is None else own)
     return tensors
 
 

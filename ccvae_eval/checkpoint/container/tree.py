@@ -104,8 +104,15 @@ def located_on(storages: dict[str, Storage]) -> list[str]:
     return [f"saved on {', '.join(places[:4])}; read onto the CPU"] if places else []
 
 
-def storage_of(identifier: Any, known: dict[str, Storage], types: dict[str, str | None]) -> Storage:
-    """The storage that a persistent identifier means: ``("storage", type, key, location, number of elements)``."""
+def storage_of(identifier: Any, known: dict[str, Storage], types: dict[str, str | None]) -> Storage | Global:
+    """The storage that a persistent identifier means: ``("storage", type, key, location, number of elements)``.
+
+    The old format names a module's class by ``("module", class, file, source code)``; the class's name is all we take.
+    """
+    if isinstance(identifier, tuple) and len(identifier) == 4 and identifier[0] == "module":
+        if isinstance(identifier[1], Global):
+            return identifier[1]
+        raise RefusedError("refers to a malformed class")
     fits = isinstance(identifier, tuple) and len(identifier) in (5, 6) and identifier[0] == "storage"
     if not fits or (len(identifier) == 6 and identifier[5] is not None):
         raise RefusedError("refers to something else than a storage")
