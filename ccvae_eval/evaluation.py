@@ -21,6 +21,7 @@ from ccvae_eval.data.arrays import as_data_set
 from ccvae_eval.data.contract import DataSet, HasRegions, Split
 from ccvae_eval.data.opening import data_for, open_data
 from ccvae_eval.data.sampling import sample_ids
+from ccvae_eval.devices import device_named
 from ccvae_eval.errors import UsageError, suggestion
 from ccvae_eval.judge import judge_for
 from ccvae_eval.metrics.contract import Metric
@@ -87,20 +88,6 @@ def metric_named(name: str, settings: Mapping[str, Any] | None = None) -> Metric
     return metric
 
 
-def device_named(name: str) -> torch.device:
-    """The device of ``--device``: "auto" is CUDA if there is one, else the CPU; one that is not there is an error."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device {name!r} is unknown", hint="auto, cpu, cuda, cuda:1 or mps") from None
-    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not usable.get(device.type, False) or (device.index or 0) >= max(torch.cuda.device_count(), 1):
-        raise UsageError(f"device {name!r} is not there", hint="--device auto takes what is there.")
-    return device
-
-
 def set_up(
     model: str | Path | Opened | LabelledVAE,
     data: Any = None,
@@ -122,7 +109,7 @@ def set_up(
     stage: Stage | None = None,
 ) -> Setup:
     """Opens model, data and judge, and encodes the images. The arguments are those of :func:`evaluate`."""
-    tell = notice or (lambda text: None)
+    tell = notice or (lambda _: None)
     opened = load(model) if isinstance(model, str | Path) else model
     chosen = [
         m if isinstance(m, Metric) and not isinstance(m, str) else metric_named(m, (options or {}).get(m))

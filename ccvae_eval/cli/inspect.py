@@ -63,7 +63,8 @@ def _found(what: str | None) -> dict[str, Any]:
 def _installation() -> dict[str, Any]:
     import torch
 
-    from ccvae_eval.evaluation import device_named, environment
+    from ccvae_eval.devices import device_named
+    from ccvae_eval.evaluation import environment
 
     return {
         "version": __version__,

@@ -21,8 +21,8 @@ from ccvae_eval.cli.options import EXTENSION, OUTPUT, annotated_parameters, assi
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.data.opening import open_data
 from ccvae_eval.data.relabelled import relabelled
+from ccvae_eval.devices import device_named
 from ccvae_eval.errors import UsageError, suggestion
-from ccvae_eval.evaluation import device_named
 from ccvae_eval.judge import train_judge
 from ccvae_eval.report.text import escaped, figure
 from ccvae_eval.training import (
