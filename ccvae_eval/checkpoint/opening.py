@@ -106,7 +106,8 @@ def open_checkpoint(
     resemblance = "" if found == expected else _resemblance(found, record, name)
     require_fit(found, expected, name, where, resemblance)
     _require_modest(blank, where)
-    network = _built(build, name, where)
+    with torch.random.fork_rng(devices=[]):  # a stranger's model may draw its first weights from the global generator
+        network = _built(build, name, where)
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
     notes = [*bundle.notes, *notes, *_not_finite(weights), *_converted(found, expected)]
