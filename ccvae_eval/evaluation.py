@@ -47,18 +47,33 @@ class Setup:
     header: Header
     own_samples: bool
     references: bool
+    cache_dir: str | Path | None = None
+    notice: Notice | None = None
 
     @property
     def plan(self) -> Plan:
         return plan_of(self.subject, self.metrics, own_samples=self.own_samples)
 
     def measure(self, stage: Stage | None = None) -> Run:
-        """The run; ``stage`` is called with ("measure", chunks seen, chunks)."""
-        progress = None if stage is None else lambda done, total: stage("measure", done, total)
+        """The run; ``stage`` is called with ("measure", chunks seen, chunks), then with ("reference", ...)."""
         run = evaluate_subject(
-            self.subject, self.metrics, header=self.header, own_samples=self.own_samples, progress=progress
+            self.subject,
+            self.metrics,
+            header=self.header,
+            own_samples=self.own_samples,
+            progress=_staged(stage, "measure"),
         )
-        return with_references(run, oracle_reference(run, self.subject)) if self.references else run
+        if not self.references:
+            return run
+        lookup = oracle_reference(
+            run,
+            self.subject,
+            self.metrics,
+            cache_dir=self.cache_dir,
+            notice=self.notice,
+            progress=_staged(stage, "reference"),
+        )
+        return with_references(run, lookup)
 
 
 def load(path: str | Path, *, model: str | None = None, plugins: Iterable[str | Path] = ()) -> Opened:
@@ -125,7 +140,14 @@ def set_up(
     place = device_named(device)
     judged = None
     if judge != "none" and len(images.input_shape) > 1:
-        judged = judge_for(images, choice=judge, cache_dir=cache_dir, notice=tell, progress=_staged(stage, "judge"))
+        judged = judge_for(
+            images,
+            choice=judge,
+            schema=network.labels if len(network.labels) else None,
+            cache_dir=cache_dir,
+            notice=tell,
+            progress=_staged(stage, "judge"),
+        )
     subject = prepare(
         network,
         images,
@@ -138,7 +160,8 @@ def set_up(
         progress=_staged(stage, "encode"),
     )
     header = _header(subject, opened, split, sample, command)
-    return Setup(subject, tuple(chosen), header, sample is None and limit is None, references)
+    own_samples = sample is None and limit is None
+    return Setup(subject, tuple(chosen), header, own_samples, references, cache_dir, notice)
 
 
 def _staged(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:

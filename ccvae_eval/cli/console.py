@@ -28,6 +28,7 @@ class Screen(AbstractContextManager["Screen"]):
         "encode": "encoding",
         "measure": "measuring",
         "judge": "training the judge",
+        "reference": "measuring the oracle",
         "train": "training",
     }
 
