@@ -154,16 +154,29 @@ def row_average_precision(scores: NDArray[np.floating], labels: Bools) -> Floats
 
 
 def _row_precision(scores: NDArray[np.floating], labels: Bools) -> Floats:
+    rows, width = scores.shape
     order = np.argsort(-scores, axis=1)
-    ranked = np.take_along_axis(scores, order, axis=1)
+    row, place = np.nonzero(np.take_along_axis(labels, order, axis=1))
+    positives = np.bincount(row, minlength=rows)
+    hits = np.arange(1, len(row) + 1) - np.repeat(np.cumsum(positives) - positives, positives)
+    area = np.bincount(row, hits / (place + 1), minlength=rows)
+    # a group of equal scores counts at its end: rows where a pixel of the region ties with the next one are done again
+    following = scores[row, order[row, np.minimum(place + 1, width - 1)]]
+    tied = np.unique(row[(scores[row, order[row, place]] == following) & (place + 1 < width)])
+    area[tied] = _tied_areas(np.take_along_axis(scores[tied], order[tied], axis=1), labels[tied], order[tied])
+    undefined = (positives == 0) | (positives == width) | np.isnan(scores).any(axis=1)
+    return np.where(undefined, np.nan, area / np.maximum(positives, 1))
+
+
+def _tied_areas(ranked: NDArray[np.floating], labels: Bools, order: Whole) -> Floats:
+    """The sum over groups of equal scores of their pixels of the region times the precision at their end, by row."""
     hits = np.cumsum(np.take_along_axis(labels, order, axis=1), axis=1)
-    ends = np.ones(scores.shape, dtype=bool)
+    ends = np.ones(ranked.shape, dtype=bool)
     ends[:, :-1] = ranked[:, 1:] != ranked[:, :-1]
     row, place = np.nonzero(ends)
     found = hits[row, place]
     # rows lie one after the other, so the group before a row's first one is another row's
     before = np.where(np.diff(row, prepend=-1) > 0, 0, np.roll(found, 1))
-    area = np.bincount(row, (found - before) * (found / (place + 1)), minlength=len(scores))
-    positives = hits[:, -1]
-    undefined = (positives == 0) | (positives == scores.shape[1]) | np.isnan(scores).any(axis=1)
-    return np.where(undefined, np.nan, area / np.maximum(positives, 1))
+    return np.asarray(
+        np.bincount(row, (found - before) * (found / (place + 1)), minlength=len(ranked)), dtype=np.float64
+    )

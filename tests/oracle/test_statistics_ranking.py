@@ -38,6 +38,7 @@ def test_precision_of_many_maps_at_once(monkeypatch, at_once):
     monkeypatch.setattr(ranking, "AT_ONCE", at_once)
     rng = np.random.default_rng(0)
     maps = rng.integers(0, 40, (12, 4096)).astype(np.float32)
+    maps[5:9] = rng.random((4, 4096))
     regions = rng.random((12, 4096)) < 0.1
     regions[3] = False
     found = row_average_precision(maps, regions)

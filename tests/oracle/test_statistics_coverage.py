@@ -1,0 +1,184 @@
+"""Do 95 % intervals hold the true value 95 % of the time?
+
+The rule of METRICS 0: a kind of interval passes when the exact binomial test against .95 keeps p > .001, or when
+coverage lies in [.93, .98]. The soak runs 2,000 synthetic samples of each kind; the short form runs 200 of the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ccvae_eval.measure import Estimate
+from ccvae_eval.statistics.densities import dprime_estimate, wasserstein_estimate
+from ccvae_eval.statistics.information import knn_divergences
+from ccvae_eval.statistics.intervals import mean_estimate, mean_over, ratio_estimate, share_estimate
+from ccvae_eval.statistics.projected import auc_projection, projected_estimates
+from ccvae_eval.statistics.rank_estimates import (
+    auc_estimate,
+    average_precision_estimate,
+    balanced_accuracy_estimate,
+    spearman_estimate,
+)
+from ccvae_eval.statistics.resampling import ResampleWeights
+
+Sample = Callable[[np.random.Generator, ResampleWeights], Estimate]
+
+
+def skewed_mean(rng, weights):
+    return mean_estimate(rng.exponential(size=weights.n), weights).estimate
+
+
+def plain_mean(rng, weights):
+    return mean_estimate(rng.standard_normal(weights.n), weights).estimate
+
+
+def mean_of_three(rng, weights):
+    shared = rng.standard_normal(weights.n)
+    return mean_over([mean_estimate(shared + rng.exponential(size=weights.n), weights) for _ in range(3)]).estimate
+
+
+def share(rng, weights):
+    return share_estimate((rng.random(weights.n) < 0.1).astype(float), weights).estimate
+
+
+def ratio(sigma: float, correlation: float) -> Sample:
+    """Of two log-normals with the same mean."""
+
+    def sample(rng, weights):
+        one, other = rng.standard_normal((2, weights.n))
+        other = correlation * one + np.sqrt(1 - correlation**2) * other
+        return ratio_estimate(np.exp(sigma * one), np.exp(sigma * other), weights).estimate
+
+    return sample
+
+
+def signed_ratio(rng, weights):
+    """Fieller's case: the numerator may be negative."""
+    one, other = rng.standard_normal((2, weights.n))
+    return ratio_estimate(0.1 + one, 3 + other, weights).estimate
+
+
+def labelled(rng, weights, shift=1.0, prevalence=0.3):
+    labels = (rng.random(weights.n) < prevalence).astype(float)
+    return rng.standard_normal(weights.n) + shift * labels, labels
+
+
+def area(rng, weights):
+    return auc_estimate(*labelled(rng, weights), weights).estimate
+
+
+def projected_area(rng, weights):
+    return projected_estimates([auc_projection(*labelled(rng, weights))], weights)[0].estimate
+
+
+def area_in_strata(rng, weights):
+    strata = (rng.random(weights.n) < 0.5).astype(float)
+    scores, labels = labelled(rng, weights, prevalence=0.4)
+    return auc_estimate(scores + 3 * strata, labels, weights, strata=strata).estimate
+
+
+def precision(rng, weights):
+    return average_precision_estimate(*labelled(rng, weights), weights).estimate
+
+
+def balanced(rng, weights):
+    scores, labels = labelled(rng, weights)
+    return balanced_accuracy_estimate((scores > 0.5).astype(float), labels, weights).estimate
+
+
+def dprime(rng, weights):
+    return dprime_estimate(*labelled(rng, weights), weights).estimate
+
+
+def wasserstein(rng, weights):
+    return wasserstein_estimate(*labelled(rng, weights), weights).estimate
+
+
+def rank_correlation(rng, weights):
+    one, other = rng.standard_normal((2, weights.n))
+    return spearman_estimate(one, 0.5 * one + np.sqrt(0.75) * other, weights).estimate
+
+
+def divergence(rng, weights):
+    scores, labels = labelled(rng, weights, prevalence=0.5)
+    return knn_divergences(scores[:, None], labels, seed=weights.seed, draws=200, permutations=5)[0].excess.estimate
+
+
+def true_precision() -> float:
+    """Average precision of N(1, 1) with prevalence .3 against N(0, 1)."""
+    grid = np.linspace(-8, 10, 200_001)
+    hits, false = 0.3 * stats.norm.sf(grid - 1), 0.7 * stats.norm.sf(grid)
+    return float(np.trapezoid(hits / (hits + false) * stats.norm.pdf(grid - 1), grid))
+
+
+AREA = float(stats.norm.cdf(1 / np.sqrt(2)))
+
+KINDS: dict[str, tuple[Sample, int, float]] = {
+    "mean, BCa, skewed, 100": (skewed_mean, 100, 1.0),
+    "mean, BCa, 50": (plain_mean, 50, 0.0),
+    "mean, 300": (skewed_mean, 300, 1.0),
+    "mean over three characteristics, 400": (mean_of_three, 400, 1.0),
+    "share, 200": (share, 200, 0.1),
+    "ratio of skewed means, 30": (ratio(1.0, 0.0), 30, 1.0),
+    "ratio of skewed correlated means, 30": (ratio(1.0, 0.7), 30, 1.0),
+    "ratio of skewed means, 300": (ratio(1.0, 0.0), 300, 1.0),
+    "ratio of very skewed means, 300": (ratio(1.5, 0.3), 300, 1.0),
+    "ratio of signed means, 60": (signed_ratio, 60, 0.1 / 3),
+    "area, BCa, 150": (area, 150, AREA),
+    "area, 400": (area, 400, AREA),
+    "projected area, 400": (projected_area, 400, AREA),
+    "area within strata, 400": (area_in_strata, 400, AREA),
+    "average precision, 400": (precision, 400, true_precision()),
+    "balanced accuracy, 400": (balanced, 400, float(stats.norm.cdf(0.5))),
+    "d', 400": (dprime, 400, 1.0),
+    "Wasserstein, 400": (wasserstein, 400, 1.0),
+    "rank correlation, 400": (rank_correlation, 400, float(6 / np.pi * np.arcsin(0.25))),
+}
+
+
+def coverage(sample: Sample, n: int, truth: float, repeats: int, draws: int) -> int:
+    """How many of the intervals of so many samples hold the truth; resamples differ from sample to sample."""
+    rng = np.random.default_rng(20)
+    inside = 0
+    for repeat in range(repeats):
+        found = sample(rng, ResampleWeights(repeat % 20, n, draws=draws))
+        inside += found.low <= truth <= found.high
+    return inside
+
+
+def passes(inside: int, repeats: int) -> bool:
+    return stats.binomtest(inside, repeats, 0.95).pvalue > 0.001 or 0.93 <= inside / repeats <= 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_coverage_short(kind):
+    sample, n, truth = KINDS[kind]
+    inside = coverage(sample, n, truth, repeats=200, draws=500)
+    assert passes(inside, 200), f"{inside} of 200"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+def test_coverage(kind):
+    sample, n, truth = KINDS[kind]
+    inside = coverage(sample, n, truth, repeats=2000, draws=2000)
+    assert passes(inside, 2000), f"{inside} of 2000"
+
+
+@pytest.mark.soak
+def test_coverage_of_nearest_neighbours():
+    """At 2,000 images a bias remains, from tails in which one class is missing; it costs some coverage, not more."""
+    inside = coverage(divergence, 2000, 0.5, repeats=300, draws=1)
+    assert 0.88 <= inside / 300 <= 0.99, f"{inside} of 300"
+
+
+def test_the_rule_refuses_wrong_intervals():
+    assert not passes(176, 200)
+    assert not passes(200, 200)
+    assert not passes(1850, 2000)
+    assert passes(1870, 2000)
