@@ -103,4 +103,6 @@ def _contributions(scores: Floats, target: Floats) -> Floats:
 
 def averaged(parts: Sequence[Resampled], level: float) -> Resampled:
     """The mean over contrasts; a single one is itself, with the interval that suits it."""
-    return parts[0] if len(parts) == 1 else mean_over(parts, level)
+    if len(parts) == 1 or not any(part.defined for part in parts):
+        return parts[0]
+    return mean_over(parts, level)
