@@ -89,11 +89,11 @@ class Tilted:
     log_q_y_z: Tensor
 
 
-def class_log_probabilities(logits: Tensor) -> Tensor:
-    """log q(y|z) from logits (..., R): R = 1 is a binary label's (its logit of class 1), else one for each class."""
-    if logits.shape[-1] == 1:
-        return functional.logsigmoid(torch.cat([-logits, logits], -1))
-    return torch.log_softmax(logits, -1)
+def class_log_probabilities(logits: Tensor, dim: int = -1) -> Tensor:
+    """log q(y|z) from logits with R of them along ``dim``: 1 is a binary label's, of class 1; else one per class."""
+    if logits.shape[dim] == 1:
+        return functional.logsigmoid(torch.cat([-logits, logits], dim))
+    return torch.log_softmax(logits, dim)
 
 
 def tilt(q: Gaussian, weight: Tensor, bias: Tensor, rule: Rule) -> Tilted:
@@ -116,12 +116,13 @@ def tilt(q: Gaussian, weight: Tensor, bias: Tensor, rule: Rule) -> Tilted:
         deviation = (slope.square().sum(-1, keepdim=True) + torch.finfo(slope.dtype).tiny).sqrt()
         correlation = (slope / deviation).clamp(-1, 1)  # (N, G, 1, d)
         slope = deviation
-    logits = centre.unsqueeze(2) + torch.einsum("ngrd,pd->ngpr", slope, rule.nodes)
-    log_q_y_z = class_log_probabilities(logits).transpose(2, 3)  # (N, G, K, P)
+    logits = centre.unsqueeze(-1) + slope @ rule.nodes.T  # (N, G, R, P)
+    log_q_y_z = class_log_probabilities(logits, 2)  # (N, G, K, P)
     joint = log_q_y_z + rule.log_weights
     log_q_y_x = joint.logsumexp(-1)
     w = (joint - log_q_y_x.unsqueeze(-1)).exp()
-    mean, square = w @ rule.nodes, w @ rule.nodes.square()
+    moments = w @ torch.cat([rule.nodes, rule.nodes.square()], 1)
+    mean, square = torch.chunk(moments, 2, -1)
     if projected:
         mean, square = correlation * mean, 1 + correlation.square() * (square - 1)
-    return Tilted(log_q_y_x, mean, square, (w * log_q_y_z).sum(-1))
+    return Tilted(log_q_y_x, mean, square, torch.linalg.vecdot(w, log_q_y_z))
