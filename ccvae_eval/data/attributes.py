@@ -74,7 +74,7 @@ def _table(content: bytes, where: str) -> tuple[list[str], list[list[str]]]:
     if len(content) > MOST_BYTES:
         raise DataError(f"{len(content) / 2**20:.0f} MiB", where=where, why="tables of up to 256 MiB are read")
     try:
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True, skipinitialspace=True)
         lines = [row for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError("not a table in UTF-8", where=where, why=str(error)) from None
