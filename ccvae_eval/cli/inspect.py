@@ -89,10 +89,11 @@ def _show(found: dict[str, Any], screen: Screen) -> None:
     screen.show(grid)
     for title, rows in tables:
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="bold")
-        for column in rows[0]:
-            table.add_column(column, overflow="fold")
+        columns = [column for column in rows[0] if any(row.get(column) not in (None, "") for row in rows)]
+        for place, column in enumerate(columns):
+            table.add_column(column, overflow="fold", no_wrap=place == 0)
         for row in rows[:MOST_KEYS]:
-            table.add_row(*(escaped(_text(row.get(column))) for column in rows[0]))
+            table.add_row(*(escaped(_text(row.get(column))) for column in columns))
         screen.show("", table)
         if len(rows) > MOST_KEYS:
             screen.show(f"... and {len(rows) - MOST_KEYS} more; --json shows all")

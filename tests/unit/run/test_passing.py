@@ -32,7 +32,7 @@ class Brightness:
     name: ClassVar[str] = "brightness"
     version: ClassVar[int] = 1
     headline: ClassVar[str] = "mean"
-    default_sample: ClassVar[int] = 40
+    default_sample: ClassVar[int] = 80
     values: ClassVar[Mapping[str, ValueSpec]] = {"mean": ValueSpec("mean brightness")}
     laws: ClassVar[frozenset[str]] = frozenset()
 
@@ -124,7 +124,11 @@ def test_no_number_depends_on_the_order_of_the_ids() -> None:
 
 @pytest.mark.parametrize(
     ("trouble", "status", "code"),
-    [("see", "failed", "error"), ("undefined", "undefined", "undefined"), ("unsupported", "unsupported", "unsupported")],
+    [
+        ("see", "failed", "error"),
+        ("undefined", "undefined", "undefined"),
+        ("unsupported", "unsupported", "unsupported"),
+    ],
 )
 def test_a_metric_in_trouble_is_alone_in_it(trouble: str, status: str, code: str) -> None:
     run = evaluate(_subject(), [Brightness(trouble=trouble), Darkness()])
@@ -148,8 +152,8 @@ def test_a_decoder_that_gives_nan_fails_who_asked() -> None:
 
 def test_each_metric_looks_at_its_own_sample_when_asked_to() -> None:
     run = evaluate(_subject(), [Brightness()], own_samples=True)
-    assert run.measurement("brightness").values[0].estimate.n == 40
-    assert len(run.ids["brightness"]) == 40
+    assert run.measurement("brightness").values[0].estimate.n == 80
+    assert len(run.ids["brightness"]) == 80
     assert evaluate(_subject(), [Brightness()]).measurement("brightness").values[0].estimate.n == 100
 
 

@@ -71,7 +71,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
 def test_nan_is_null_and_json_is_strict(tmp_path: Path) -> None:
     write(_run(), tmp_path)
     text = (tmp_path / RUN_FILE).read_text()
-    assert "NaN" not in text
+    assert ": NaN" not in text
     plain = json.loads(text, parse_constant=lambda c: pytest.fail(f"{c} is no JSON"))
     values = plain["measurements"][0]["values"]
     assert values[2]["value"] is None
@@ -84,7 +84,8 @@ def test_nan_is_null_and_json_is_strict(tmp_path: Path) -> None:
 
 def test_a_cell_that_a_spreadsheet_would_run_is_quoted(tmp_path: Path) -> None:
     write(_run(), tmp_path)
-    rows = list(csv.DictReader((tmp_path / VALUES_FILE).open()))
+    with (tmp_path / VALUES_FILE).open() as file:
+        rows = list(csv.DictReader(file))
     assert [row["characteristic"] for row in rows] == ["", "Eyeglasses", "'=cmd()", "Eyeglasses"]
     assert rows[3]["at"] == "judged=Smiling"
 

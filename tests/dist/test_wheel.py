@@ -1,0 +1,79 @@
+"""The wheel: built, installed in an environment of its own, asked what it holds and who it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOP_LEVEL = {"ccvae_eval", "ccvae_models", "ccvae_plugins"}
+ASSETS = {"ccvae_eval/assets/ccvae-faces64.pt", "ccvae_eval/assets/judge-faces64.safetensors"}
+LARGEST_CHECKPOINT, LARGEST_JUDGE = 3_000_000, 200_000
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def script(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The console script of an environment that has the wheel, and its dependencies by way of a .pth line."""
+    home = tmp_path_factory.mktemp("home")
+    venv.create(home, with_pip=False)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--prefix", str(home), str(wheel)],
+        check=True,
+        capture_output=True,
+    )
+    assert (packages / "ccvae_eval").is_dir(), "installed where the new environment looks"
+    (packages / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    text = (home / "bin" / "ccvae-eval").read_text().splitlines()
+    text[0] = f"#!{home}/bin/python"
+    (home / "bin" / "ccvae-eval").write_text("\n".join(text))
+    return home / "bin" / "ccvae-eval"
+
+
+def test_the_wheel_holds_the_packages_their_types_and_their_assets(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    tops = {name.split("/")[0] for name in sizes if ".dist-info/" not in name}
+    assert tops == TOP_LEVEL
+    assert {f"{name}/py.typed" for name in TOP_LEVEL} <= set(sizes)
+    assert set(sizes) >= ASSETS
+    assert sizes["ccvae_eval/assets/ccvae-faces64.pt"] <= LARGEST_CHECKPOINT
+    assert sizes["ccvae_eval/assets/judge-faces64.safetensors"] <= LARGEST_JUDGE
+    assert not [name for name in sizes if name.endswith((".jpg", ".jpeg"))], "no photographs"
+
+
+def test_the_installed_command_shows_its_verbs(script: Path) -> None:
+    shown = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, cwd=script.parent)
+    assert "locality" in shown.stdout
+    version = subprocess.run([script, "--version"], capture_output=True, text=True, check=True, cwd=script.parent)
+    assert version.stdout.startswith("ccvae-eval 0.")
+
+
+def test_the_installed_models_are_found_by_entry_point(script: Path) -> None:
+    listed = subprocess.run(
+        [script, "list", "models", "--json"], capture_output=True, text=True, check=True, cwd=script.parent
+    )
+    names = {row["name"] for row in json.loads(listed.stdout)["models"]}
+    assert {"vae", "ccvae"} <= names

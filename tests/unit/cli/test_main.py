@@ -1,0 +1,106 @@
+"""The root command: help without torch, suggestions, errors and exit codes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from ccvae_eval.cli.main import load_command, main
+from ccvae_eval.cli.verbs import VERBS
+
+HEAVY = {"torch", "sklearn", "scipy", "cv2", "matplotlib", "kornia"}
+
+
+def _run(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ccvae_eval.cli.main", *arguments], capture_output=True, text=True, timeout=60, **more
+    )  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "models"], ["list", "plugins", "--json"]])
+def test_help_and_list_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys, contextlib, io\nfrom ccvae_eval.cli.main import main\n"
+        f"with contextlib.redirect_stdout(io.StringIO()):\n    try: main({arguments!r})\n    except SystemExit as e: assert not e.code, e.code\n"
+        f"print(sorted(set(sys.modules) & {HEAVY!r}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ast.literal_eval(found.stdout.strip().splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_the_root_s_line_is_the_first_of_the_docstring(verb: str) -> None:
+    module = import_module(f"ccvae_eval.cli.{VERBS[verb].module}")
+    function = module.command(verb) if VERBS[verb].metric else module.command
+    assert (function.__doc__ or "").strip().splitlines()[0] == VERBS[verb].summary
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    assert verb in capsys.readouterr().out
+
+
+def test_a_metric_s_settings_are_options() -> None:
+    names = {name for parameter in load_command("locality").params for name in parameter.opts}
+    assert {"--steps", "--source", "--data", "--json", "--batch-size"} <= names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["localty", "x"], 2, "Did you mean 'locality'"),
+        (["locality", "x", "--dat", "y"], 2, "--data"),
+        (["run", "absent.pt"], 3, "absent.pt"),
+        (["explain", "localty"], 2, "Did you mean 'locality'"),
+        (["train", "ccvea", "--data", "faces"], 2, "Did you mean 'ccvae'"),
+        (["train", "ccvae", "--data", "faecs"], 2, "Did you mean 'faces'"),
+        (["inspect", "nowhere.bin"], 3, "nowhere.bin"),
+    ],
+)
+def test_a_user_s_error_is_one_message_and_an_exit_code(
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    shown = capsys.readouterr()
+    assert ended.value.code == code
+    assert message in shown.err
+    assert "Traceback" not in shown.err + shown.out
+
+
+def test_with_json_an_error_is_a_document(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "absent.pt", "--json"])
+    assert ended.value.code == 3
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert set(error) == {"code", "what", "where", "why", "hint"}
+
+
+def test_a_closed_pipe_and_a_poor_terminal_are_no_error(tmp_path: Path) -> None:
+    environment = {**os.environ, "TERM": "dumb", "COLUMNS": "20", "LC_ALL": "C", "NO_COLOR": "1"}
+    environment.pop("PYTHONUTF8", None)
+    shown = _run("list", "plugins", env=environment)
+    assert shown.returncode == 0, shown.stderr
+    closed = subprocess.run(
+        f"{sys.executable} -m ccvae_eval.cli.main list plugins --json | head -c 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in closed.stderr
+
+
+def test_control_characters_in_an_argument_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["inspect", "evil\x1b[31m.pt"])
+    assert "\x1b" not in capsys.readouterr().err
