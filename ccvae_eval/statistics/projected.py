@@ -14,8 +14,8 @@ import numpy as np
 from scipy.special import expit, logit
 
 from ccvae_eval.measure import Estimate
-from ccvae_eval.statistics.intervals import FEWEST, Resampled, missing, resampled
-from ccvae_eval.statistics.rank_estimates import STRATUM
+from ccvae_eval.statistics.intervals import Resampled, missing, resampled
+from ccvae_eval.statistics.rank_estimates import STRATUM, exactly_bounded
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.types import Bools, Floats
 
@@ -127,9 +127,5 @@ def _estimate(projection: Projection, moved: Floats, weights: ResampleWeights) -
         estimate = found.estimate
         method = METHOD if estimate.method else ""
         return Resampled(Estimate(area, estimate.low, estimate.high, estimate.n, method), draws, found.note)
-    draws = np.full(weights.draws, area)
-    if projection.n < FEWEST:
-        return resampled(area, draws, projection.n, weights.level)
-    bound = ((1 - weights.level) / 2) ** (1 / projection.smaller)
-    low, high = (bound, 1.0) if area == 1.0 else (0.0, 1 - bound)
-    return Resampled(Estimate(area, low, high, projection.n, "exact bound"), draws)
+    found = resampled(area, np.full(weights.draws, area), projection.n, weights.level)
+    return exactly_bounded(found, projection.smaller, weights.level)

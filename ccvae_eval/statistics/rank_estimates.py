@@ -49,7 +49,7 @@ def auc_estimate(
     else:
         groups: Whole = np.unique(strata[chosen], return_inverse=True)[1]
         found = _rank_estimate(lambda w: stratified_auc(ranked, positive, groups, w), chosen, positive, weights)
-    bounded = _exactly_bounded(found, int(min(positive.sum(), (~positive).sum())), weights.level)
+    bounded = exactly_bounded(found, int(min(positive.sum(), (~positive).sum())), weights.level)
     return _said(bounded, len(chosen), len(index))
 
 
@@ -67,6 +67,8 @@ def average_precision_estimate(scores: Floats, labels: Floats | Bools, weights: 
 def balanced_accuracy_estimate(predicted: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:
     r"""Mean over the classes that occur of the share of their images that are predicted right. Chance is 1/K.
 
+    Where all or none are right the interval ends at the exact bound, as in ``auc_estimate``.
+
     Args:
         predicted: predicted classes, shape :math:`(N,)`.
         labels: true classes, shape :math:`(N,)`; NaN = missing.
@@ -80,9 +82,10 @@ def balanced_accuracy_estimate(predicted: Floats, labels: Floats, weights: Resam
     right = inside & (predicted == labels)[:, None]
     rows = np.concatenate([right, inside], axis=1).astype(np.float64)
     rows[~present] = np.nan
-    return bootstrap_estimate(
+    found = bootstrap_estimate(
         lambda totals: (totals[:, : len(classes)] / totals[:, len(classes) :]).mean(axis=1), rows, weights
     )
+    return exactly_bounded(found, int(inside.sum(axis=0).min()), weights.level)
 
 
 def _present(scores: Floats, labels: Floats) -> Ids:
@@ -117,7 +120,8 @@ def _rank_estimate(
     return resampled(value, draws, n, weights.level, without)
 
 
-def _exactly_bounded(found: Resampled, smaller: int, level: float) -> Resampled:
+def exactly_bounded(found: Resampled, smaller: int, level: float) -> Resampled:
+    """The same, unless it is 0 or 1: then the interval ends at the exact bound of the smaller class's images."""
     estimate = found.estimate
     if estimate.value not in (0.0, 1.0) or math.isnan(estimate.low) or estimate.n < FEWEST:
         return found

@@ -107,7 +107,7 @@ def test_brier_is_scikit_learns(case):
     assert run["accuracy.brier@a"] == pytest.approx(brier_score_loss(truth, shares(subject, "a")[:, 1]), abs=1e-7)
     hair = brier_score_loss(subject.column("hair"), shares(subject, "hair"), scale_by_half=True, labels=[0, 1, 2])
     assert run["accuracy.brier@hair"] == pytest.approx(hair, abs=1e-7)
-    frequency = truth.mean()
+    frequency = truth.mean(dtype=np.float64)
     assert value(run, "brier", "a").chance == pytest.approx(frequency * (1 - frequency), abs=1e-12)
 
 
@@ -246,6 +246,18 @@ def test_a_model_that_cannot_predict_is_read_out_and_says_so():
     plain = evaluate(prepare(PlainSquaresVAE(), Squares(800), np.arange(800)), [Accuracy()])
     assert value(plain, "accuracy", "Glasses").note == "assigned; readout"
     assert plain["accuracy.accuracy"] > 0.99
+
+
+def test_nothing_wrong_is_not_certainty():
+    """All of the m images of the rarest class are right with probability .025 at a share of .025^(1/m)."""
+    codes, labels = labelled()
+    sure = torch.stack([2 * labels[:, 0] - 1, *codes.T[1:]], 1)
+    found = value(
+        evaluate(table_subject(10 * sure, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT)), [Accuracy()]),
+        "balanced_accuracy", "a",
+    ).estimate  # fmt: skip
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(0.025 ** (1 / labels[:, 0].sum().item()))
 
 
 def test_a_model_without_prediction_and_columns_is_unsupported():
