@@ -16,6 +16,8 @@ Brush = tuple[list[NDArray[np.int32]], list[list[float]], list[bool] | None, lis
 UNITS = 64
 SUPERSAMPLING = 2
 FRACTION_BITS = 4
+BLOCK = 256
+"""Faces whose polygons are in memory at a time."""
 
 
 class Easel:
@@ -83,9 +85,11 @@ class Easel:
     def draw(self, scenes: Scenes) -> Canvas:
         """The pictures of some faces, RGB, shape (N, size, size, 3)."""
         out = np.empty((len(scenes), self.size, self.size, 3), np.uint8)
-        canvases = self.painted(scenes, range(len(LAYERS)), self.backdrops(scenes))
-        for index, (canvas, light) in enumerate(zip(canvases, self.lights(scenes), strict=True)):
-            out[index] = self.finished(canvas, light)
+        for first in range(0, len(scenes), BLOCK):
+            block = scenes.rows(np.arange(first, min(first + BLOCK, len(scenes))))
+            canvases = self.painted(block, range(len(LAYERS)), self.backdrops(block))
+            for index, (canvas, light) in enumerate(zip(canvases, self.lights(block), strict=True), start=first):
+                out[index] = self.finished(canvas, light)
         return out
 
 
