@@ -5,7 +5,7 @@ Images are read once or twice and in place, because decoding them is cheap; what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccvae_eval.types import Bools, Floats, Images
+
+SLICE = 8
+"""Rows of images that are worked on at once; no number depends on it."""
 
 
 def rows_of(images: Images) -> Tensor:
@@ -35,44 +38,21 @@ def over_channels(rows: Tensor, channels: int) -> Tensor:
     return total.div_(channels)
 
 
-def variance_map(images: Sequence[Images], *, unbiased: bool) -> Tensor:
-    r"""The variance of each pixel over some images of each row, shape :math:`(N, H W C)`.
-
-    Sums are of differences to the first image, so that an unchanged pixel has a variance of exactly 0.
-
-    Args:
-        images: S tensors of shape :math:`(N, C, H, W)`.
-        unbiased: divide by S - 1, not by S.
-    """
-    first = rows_of(images[0])
-    total, square, difference = torch.zeros_like(first), torch.zeros_like(first), torch.empty_like(first)
-    for other in images[1:]:
-        torch.sub(rows_of(other), first, out=difference)
-        total.add_(difference)
-        square.addcmul_(difference, difference)
-    size = len(images)
-    square.addcmul_(total, total, value=-1 / size)
-    return square.div_(size - 1 if unbiased else size).clamp_min_(0)
-
-
-def variance_among(images: Sequence[Images], chosen: Tensor) -> Tensor:
-    r"""The unbiased variance of each pixel over some of each row's images, shape :math:`(N, H W C)`.
+def mean_variance(images: Sequence[Images], chosen: Tensor | None = None) -> Tensor:
+    r"""The variance of each pixel over some images of each row, divisor S - 1, averaged over the channels.
 
     Args:
         images: S tensors of shape :math:`(N, C, H, W)`.
         chosen: which of them count, shape :math:`(N, S)`, bool; where fewer than two do, the variance is 0.
+
+    Returns:
+        Shape :math:`(N, H W)`; 0 exactly where nothing differs.
     """
-    first = rows_of(images[0])
-    share = chosen.to(first)
-    total, square = torch.zeros_like(first), torch.zeros_like(first)
-    for place, other in enumerate(images[1:], 1):
-        difference = rows_of(other) - first
-        weighted = difference * share[:, place : place + 1]
-        total.add_(weighted)
-        square.addcmul_(weighted, difference)
-    size = share.sum(1, keepdim=True)
-    square.sub_(total.square_().div_(size.clamp_min(1)))
-    return square.div_((size - 1).clamp_min(1)).mul_(size > 1).clamp_min_(0)
+    channels = images[0].shape[1]
+    if chosen is not None:
+        return over_channels(_variance_among([rows_of(x) for x in images], chosen), channels)
+    parts = [over_channels(_variance(part, len(images) - 1), channels) for part in _in_slices(images)]
+    return torch.cat(parts)
 
 
 def deviation_map(points: Sequence[Images]) -> Tensor:
@@ -90,7 +70,41 @@ def deviation_map(points: Sequence[Images]) -> Tensor:
     >>> deviation_map(path)
     tensor([[0.5000, 0.0000]])
     """
-    return over_channels(variance_map(points, unbiased=False).sqrt_(), points[0].shape[1])
+    channels = points[0].shape[1]
+    parts = [over_channels(_variance(part, len(points)).sqrt_(), channels) for part in _in_slices(points)]
+    return torch.cat(parts)
+
+
+def _in_slices(images: Sequence[Images]) -> Iterator[list[Tensor]]:
+    """A few rows of all images at a time: what is summed over them stays in the processor's cache (3 times faster)."""
+    for first in range(0, len(images[0]), SLICE):
+        yield [rows_of(x[first : first + SLICE]) for x in images]
+
+
+def _variance(rows: Sequence[Tensor], divisor: int) -> Tensor:
+    """Sums are of differences to the first image, so that an unchanged pixel has a variance of exactly 0."""
+    first = rows[0]
+    total, square, difference = torch.zeros_like(first), torch.zeros_like(first), torch.empty_like(first)
+    for other in rows[1:]:
+        torch.sub(other, first, out=difference)
+        total.add_(difference)
+        square.addcmul_(difference, difference)
+    square.addcmul_(total, total, value=-1 / len(rows))
+    return square.div_(divisor).clamp_min_(0)
+
+
+def _variance_among(rows: Sequence[Tensor], chosen: Tensor) -> Tensor:
+    first = rows[0]
+    share = chosen.to(first)
+    total, square = torch.zeros_like(first), torch.zeros_like(first)
+    for place, other in enumerate(rows[1:], 1):
+        difference = other - first
+        weighted = difference * share[:, place : place + 1]
+        total.add_(weighted)
+        square.addcmul_(weighted, difference)
+    size = share.sum(1, keepdim=True)
+    square.sub_(total.square_().div_(size.clamp_min(1)))
+    return square.div_((size - 1).clamp_min(1)).mul_(size > 1).clamp_min_(0)
 
 
 def absolute_change(before: Images, after: Images) -> Tensor:
@@ -98,20 +112,32 @@ def absolute_change(before: Images, after: Images) -> Tensor:
     return over_channels((rows_of(after) - rows_of(before)).abs_(), before.shape[1])
 
 
-def distances(before: Images, after: Images, norm: float) -> Tensor:
-    r"""The L1 or L2 distance between two images over all their pixels and channels, row by row, shape :math:`(N,)`."""
-    a, b = rows_of(before)[:, None], rows_of(after)[:, None]
-    return torch.cdist(a, b, p=norm, compute_mode="donot_use_mm_for_euclid_dist")[:, 0, 0]
+def path_lengths(points: Sequence[Images]) -> tuple[Floats, Floats]:
+    r"""L1 and L2 lengths of the K - 1 steps of a path and, last, of the way from its start to its end.
 
+    Summed in float32 along each line of the image, in float64 over the lines: no sum is left to one result alone,
+    which torch would share out among threads.
 
-def step_lengths(points: Sequence[Images], norm: float) -> Floats:
-    r"""The lengths of the K - 1 steps of a path and, last, of the way from its start to its end.
+    Args:
+        points: the K images of each row's path, each of shape :math:`(N, C, H, W)`.
 
     Returns:
-        Shape :math:`(N, K)`.
+        Both of shape :math:`(N, K)`.
     """
-    pairs = [*pairwise(points), (points[0], points[-1])]
-    return torch.stack([distances(a, b, norm) for a, b in pairs], 1).double().cpu().numpy()
+    lines = points[0].shape[2]
+    absolute, square = [], []
+    for part in _in_slices(points):
+        pairs = [*pairwise(part), (part[0], part[-1])]
+        step = torch.empty_like(part[0]).reshape(len(part[0]), lines, -1)
+        sums = torch.empty(2, len(pairs), *step.shape[:2], device=step.device)
+        for place, (before, after) in enumerate(pairs):
+            torch.sub(after, before, out=step.view_as(after))
+            torch.linalg.vector_norm(step, 2, dim=2, out=sums[1, place])
+            torch.sum(step.abs_(), 2, out=sums[0, place])
+        found = sums.double().cpu()
+        absolute.append(found[0].sum(2).T)
+        square.append(found[1].square().sum(2).T)
+    return torch.cat(absolute).numpy(), torch.cat(square).sqrt().numpy()
 
 
 def top_mean(change: NDArray[np.float32], share: float) -> Floats:
@@ -183,7 +209,7 @@ def average_precision(change: NDArray[np.float32], region: Bools) -> Floats:
 
 def path_scores(points: Sequence[Images]) -> dict[str, Floats]:
     """``monotone`` and ``evenness`` from L1 distances over all pixels, ``straightness`` from L2; NaN for no change."""
-    absolute, euclidean = step_lengths(points, 1.0), step_lengths(points, 2.0)
+    absolute, euclidean = path_lengths(points)
     scores = course_scores(absolute[:, -1], absolute[:, :-1])
     return {**scores, "straightness": _share(euclidean[:, -1], euclidean[:, :-1].sum(1))}
 

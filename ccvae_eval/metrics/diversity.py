@@ -14,14 +14,7 @@ from ccvae_eval.data.contract import HasRedraws
 from ccvae_eval.errors import UndefinedError, UsageError
 from ccvae_eval.interventions import PriorDraw
 from ccvae_eval.measure import Measurement, ValueSpec
-from ccvae_eval.metrics.changes import (
-    over_channels,
-    pairwise_spread,
-    recall,
-    rows_of,
-    variance_among,
-    variance_map,
-)
+from ccvae_eval.metrics.changes import mean_variance, pairwise_spread, recall, rows_of
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.judging import Agreement, kept_share, seen_as
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
@@ -178,7 +171,7 @@ class Drawn:
         asked = self.metric.draws_of(name)
         classes = asked[0].classes(self.subject, chunk)
         draws = [batch.images[draw] for draw in asked]
-        variance = over_channels(variance_map(draws, unbiased=True), draws[0].shape[1]).float().cpu().numpy()
+        variance = mean_variance(draws).float().cpu().numpy()
         places = self._places(batch)
         spreads = {where: pairwise_spread(variance.astype(np.float64), place) for where, place in places.items()}
         found = {f"spread/{where}": spread for where, spread in spreads.items()}
@@ -227,10 +220,10 @@ class Drawn:
         some = np.flatnonzero(~obeyed.all(1))  # where all draws are obeyed, the spread is known
         if len(some):
             rows = torch.from_numpy(some).to(draws[0].device)
-            variance = variance_among([x[rows] for x in draws], torch.from_numpy(obeyed[some]).to(rows.device))
-            pixels = over_channels(variance, draws[0].shape[1]).double().cpu().numpy()
+            chosen = torch.from_numpy(obeyed[some]).to(rows.device)
+            variance = mean_variance([x[rows] for x in draws], chosen).double().cpu().numpy()
             for where, spread in valid.items():
-                spread[some] = pairwise_spread(pixels, places[where][some])
+                spread[some] = pairwise_spread(variance, places[where][some])
         return found | {f"valid/{where}": found["obeyed"] * spread for where, spread in valid.items()}
 
     def _redraw(self, batch: Decoded, draws: Sequence[Images], classes: Tensor, places: Mapping[str, Bools]) -> None:
@@ -244,7 +237,7 @@ class Drawn:
             return
         value = classes[here].numpy().astype(np.float32)
         true = [data.redraw(chunk.ids[here], name, value, draw) for draw in range(self.metric.draws)]
-        variance = over_channels(variance_map(true, unbiased=True), true[0].shape[1]).double().numpy()
+        variance = mean_variance(true).double().numpy()
         inside = places["region"][here]
         found = {"true spread": pairwise_spread(variance, inside)}
         found["recall"] = np.where(

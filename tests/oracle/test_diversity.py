@@ -15,7 +15,7 @@ from scipy.special import gamma
 from ccvae_eval.errors import UsageError
 from ccvae_eval.interventions import PriorDraw
 from ccvae_eval.measure import Measurement, Value
-from ccvae_eval.metrics.changes import pairwise_spread, recall, variance_among, variance_map
+from ccvae_eval.metrics.changes import mean_variance, pairwise_spread, recall
 from ccvae_eval.metrics.diversity import Diversity
 from ccvae_eval.run import evaluate
 from ccvae_eval.subject import Subject, prepare
@@ -97,7 +97,7 @@ def rms_over_pairs(draws: np.ndarray, where: np.ndarray) -> float:
 def test_spread_is_the_root_mean_square_over_all_pairs() -> None:
     draws = torch.rand(6, 3, 3, 5, 4, generator=torch.Generator().manual_seed(0))
     where = torch.rand(3, 5, 4, generator=torch.Generator().manual_seed(1)) < 0.4
-    variance = variance_map(list(draws), unbiased=True).reshape(3, 20, 3).mean(2).double().numpy()
+    variance = mean_variance(list(draws)).double().numpy()
     found = pairwise_spread(variance, where.flatten(1).numpy())
     expected = [rms_over_pairs(draws[:, i].double().numpy(), where[i].numpy()) for i in range(3)]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -106,10 +106,10 @@ def test_spread_is_the_root_mean_square_over_all_pairs() -> None:
 def test_variance_of_some_draws_is_numpys() -> None:
     draw = torch.Generator().manual_seed(2)
     draws, chosen = torch.rand(8, 5, 3, 4, 4, generator=draw), torch.rand(5, 8, generator=draw) < 0.5
-    found = variance_among(list(draws), chosen)
+    found = mean_variance(list(draws), chosen)
     for image in range(5):
-        kept = draws[chosen[image], image].double().permute(0, 2, 3, 1).flatten(1).numpy()
-        np.testing.assert_allclose(found[image].numpy(), kept.var(0, ddof=1), rtol=1e-4, atol=1e-7)
+        kept = draws[chosen[image], image].double().numpy()
+        np.testing.assert_allclose(found[image].numpy(), kept.var(0, ddof=1).mean(0).ravel(), rtol=1e-4, atol=1e-7)
 
 
 def test_recall_is_that_of_brute_force() -> None:

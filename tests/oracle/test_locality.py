@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 
 from ccvae_eval.interventions import Interpolate, Redraw, Traverse, donor_rows
 from ccvae_eval.measure import Measurement, Value
-from ccvae_eval.metrics.changes import average_precision, changed_area, deviation_map, step_lengths, top_mean
+from ccvae_eval.metrics.changes import average_precision, changed_area, deviation_map, path_lengths, top_mean
 from ccvae_eval.metrics.locality import Locality
 from ccvae_eval.model import LatentLayout
 from ccvae_eval.run import evaluate
@@ -105,11 +105,11 @@ def test_deviation_is_numpys_population_deviation(channels: int, layout: torch.m
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(("norm", "name"), [(1.0, "cityblock"), (2.0, "euclidean")])
-def test_steps_are_scipys_distances(norm: float, name: Any) -> None:
-    points = torch.rand(5, 3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    found = step_lengths(list(points), norm)
-    for image in range(3):
+@pytest.mark.parametrize(("norm", "name"), [(0, "cityblock"), (1, "euclidean")])
+def test_steps_are_scipys_distances(norm: int, name: Any) -> None:
+    points = torch.rand(5, 11, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = path_lengths(list(points))[norm]
+    for image in range(11):
         every = cdist(*[points[:, image].double().flatten(1).numpy()] * 2, metric=name)
         expected = [*(every[k, k + 1] for k in range(4)), every[0, 4]]
         np.testing.assert_allclose(found[image], expected, rtol=1e-5)

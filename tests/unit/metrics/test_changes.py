@@ -12,14 +12,14 @@ from ccvae_eval.metrics.changes import (
     changed_area,
     course_scores,
     deviation_map,
+    mean_variance,
     pairwise_spread,
+    path_lengths,
     path_scores,
     recall,
     region_scores,
     rows_of,
-    step_lengths,
     top_mean,
-    variance_among,
 )
 
 
@@ -52,7 +52,7 @@ def test_unchanged_pixels_deviate_by_exactly_nothing() -> None:
 def test_few_draws_have_no_variance(path: list[torch.Tensor]) -> None:
     chosen = torch.zeros(5, 7, dtype=torch.bool)
     chosen[0, 3] = True
-    assert torch.count_nonzero(variance_among(path, chosen)) == 0
+    assert torch.count_nonzero(mean_variance(path, chosen)) == 0
 
 
 def test_no_change_is_undefined_not_zero() -> None:
@@ -119,18 +119,19 @@ def test_draws_far_from_every_true_one_recall_nothing() -> None:
     assert (recall(true, true + 100, 3) == 0).all()
 
 
-@pytest.mark.parametrize("function", [deviation_map, lambda x: torch.from_numpy(step_lengths(x, 1.0))])
+@pytest.mark.parametrize("function", [deviation_map, lambda x: torch.from_numpy(np.stack(path_lengths(x), 2))])
 def test_no_bit_depends_on_threads_or_on_the_rows_beside(function) -> None:  # type: ignore[no-untyped-def]
     draw = torch.Generator().manual_seed(2)
-    points = [torch.rand(32, 3, 64, 64, generator=draw).to(memory_format=torch.channels_last) for _ in range(3)]
+    points = [torch.rand(32, 3, 128, 128, generator=draw).to(memory_format=torch.channels_last) for _ in range(3)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     one = function(points)
     torch.set_num_threads(2)
-    two, part = function(points), function([x[5:9] for x in points])
+    two, part, alone = function(points), function([x[5:9] for x in points]), function([x[7:8] for x in points])
     torch.set_num_threads(threads)
     assert torch.equal(one, two)
     assert torch.equal(one[5:9], part)
+    assert torch.equal(one[7:8], alone)
 
 
 def test_absolute_change_averages_the_channels() -> None:
