@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-import ccvae_eval
 from ccvae_eval.errors import CheckpointError, UsageError
 from ccvae_eval.files import atomic_write
 from ccvae_eval.types import Plain
 
 FORMAT_VERSION = 1
-KEY, TENSORS, DIGEST = "ccvae_eval", "tensors", "ccvae_eval_digest"
+TOOL = version("ccvae-eval")
+KEY, TENSORS = "ccvae_eval", "tensors"
+SEAL = "ccvae-eval"
+"""Begins our one text in a safetensors header, before the digest and the envelope: one text, because that library
+writes several in any order; a word of its own, so that the file stays ours if its key is damaged."""
 SUFFIXES = (".pt", ".safetensors")
 HALVED = (torch.float32, torch.float64)
 LARGEST_HALF = float(torch.finfo(torch.float16).max)
@@ -68,13 +72,13 @@ def write_bundle(
     dense |= {name: dense[name].half() for name in types}
     envelope = {
         "format_version": FORMAT_VERSION,
-        "tool": ccvae_eval.__version__,
+        "tool": TOOL,
         "halved": {name: str(dtype).removeprefix("torch.") for name, dtype in types.items()},
         "metadata": dict(metadata),
     }
     text = json.dumps(envelope)
     if path.suffix == ".safetensors":
-        content = safetensors.torch.save(dense, {KEY: text, DIGEST: digest(dense, text)})
+        content = safetensors.torch.save(dense, {KEY: f"{SEAL} {digest(dense, text)} {text}"})
     else:
         stream = io.BytesIO()
         torch.save({KEY: json.loads(text), TENSORS: dense}, stream)
@@ -112,10 +116,11 @@ def open_safetensors(
     tensors: dict[str, Tensor], metadata: dict[str, str], where: str
 ) -> tuple[dict[str, Tensor], dict[str, Plain], Envelope | None]:
     """Tensors and metadata of a safetensors file; if it is one of ours, after comparing its digest."""
-    if not {KEY, DIGEST} & metadata.keys():
+    if KEY not in metadata and not any(text.startswith(SEAL) for text in metadata.values()):
         return tensors, dict(metadata), None
-    text = metadata.get(KEY, "")
-    if metadata.get(DIGEST) != digest(tensors, text):
+    seal, _, rest = metadata.get(KEY, "").partition(" ")
+    stated, _, text = rest.partition(" ")
+    if seal != SEAL or stated != digest(tensors, text):
         raise CheckpointError("is damaged", where=where, why="its digest is wrong", hint="Copy it again.")
     try:
         envelope = json.loads(text)
@@ -126,21 +131,21 @@ def open_safetensors(
 
 def _opened(tensors: dict[str, Tensor], envelope: Any, where: str) -> Opened:
     found = envelope if isinstance(envelope, dict) else {}
-    version, tool = found.get("format_version"), found.get("tool")
+    form, tool = found.get("format_version"), found.get("tool")
     metadata: Any = found.get("metadata")
     halved: Any = found.get("halved")
-    if type(version) is int and version > FORMAT_VERSION:
+    if type(form) is int and form > FORMAT_VERSION:
         raise CheckpointError(
             f"was written by a newer version of this toolkit ({str(tool)[:40]})",
             where=where,
-            why=f"format {version}; ccvae-eval {ccvae_eval.__version__} reads up to format {FORMAT_VERSION}",
+            why=f"format {form}; ccvae-eval {TOOL} reads up to format {FORMAT_VERSION}",
             hint="Update ccvae-eval, or write the checkpoint with the older version.",
         )
     types = {str(dtype).removeprefix("torch."): dtype for dtype in HALVED}
     fits = isinstance(halved, dict) and all(
         n in tensors and isinstance(t, str) and t in types for n, t in halved.items()
     )
-    if type(version) is not int or not isinstance(tool, str) or not isinstance(metadata, dict) or not fits:
+    if type(form) is not int or not isinstance(tool, str) or not isinstance(metadata, dict) or not fits:
         raise CheckpointError("is not as this toolkit writes it", where=where, why="its envelope is malformed")
     restored = {name: t.to(types[halved[name]]) if name in halved else t for name, t in tensors.items()}
-    return restored, metadata, Envelope(version, tool)
+    return restored, metadata, Envelope(form, tool)

@@ -1,8 +1,10 @@
 """Our reader against ``torch.load(weights_only=True)`` and ``safetensors.torch.load_file``: every bit, type and key."""
 
+import io
 import json
 import os
 import warnings
+import zipfile
 from argparse import Namespace
 from collections import OrderedDict
 from pathlib import Path
@@ -277,6 +279,31 @@ def test_saved_on_a_device_that_is_not_here(tmp_path: Path) -> None:
     bundle = read_bundle(tmp_path / "x.pt")
     assert bundle.tensors["w"].tolist() == [0, 1, 2]
     assert bundle.notes == ("saved on cuda:7; read onto the CPU",)
+
+
+class Stream(io.BytesIO):
+    """Cannot be rewound, so that a zip's sizes come after each member."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def tell(self) -> int:
+        raise OSError
+
+
+@pytest.mark.parametrize("layout", ["zip64", "stream"])
+def test_archives_of_other_writers(layout: str, tmp_path: Path) -> None:
+    theirs = saved({"w": torch.arange(5.0)}, tmp_path / "x.pt")
+    out = Stream() if layout == "stream" else io.BytesIO()
+    with zipfile.ZipFile(tmp_path / "x.pt") as archive, zipfile.ZipFile(out, "w") as copy:
+        for name in archive.namelist():
+            if layout == "stream":
+                copy.writestr(name, archive.read(name))
+            else:
+                with copy.open(name, "w", force_zip64=True) as member:
+                    member.write(archive.read(name))
+    (tmp_path / "y.pt").write_bytes(out.getvalue())
+    require_same(read_bundle(tmp_path / "y.pt").records, theirs)
 
 
 SAFE = [d for d in DTYPES if d not in (torch.complex128, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)]

@@ -550,7 +550,7 @@ def numpy_archive(path: Path, canary: Path) -> None:
 def torchscript(path: Path, canary: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model/data.pkl", Opcodes().add(b"N").done())
-        archive.writestr("model/code/__torch__.py", "op_version_set = 1")
+        archive.writestr("model/code/__torch__.py", "op_version_set = 1", zipfile.ZIP_DEFLATED)
         archive.writestr("model/constants.pkl", Opcodes().add(b")").done())
 
 

@@ -300,7 +300,7 @@ def test_a_flipped_byte_is_refused_or_harmless(kind: str, tmp_path: Path) -> Non
     intact = read_bundle(path)
     chance = random.Random(7)
     harmless = 0
-    for place in range(0, len(raw), 1 if kind == ".safetensors" else 3):
+    for place in range(0, len(raw), 2 if kind == ".safetensors" else 5):
         path.write_bytes(raw[:place] + bytes([raw[place] ^ (1 << chance.randrange(8))]) + raw[place + 1 :])
         try:
             flipped = read_bundle(path)
@@ -308,7 +308,7 @@ def test_a_flipped_byte_is_refused_or_harmless(kind: str, tmp_path: Path) -> Non
             continue
         assert _same(flipped, intact), place
         harmless += 1
-    assert harmless == 0 if kind == ".safetensors" else harmless < len(raw) / 6
+    assert harmless == 0 if kind == ".safetensors" else harmless < len(raw) / 10
 
 
 @pytest.mark.usefixtures("in_process")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -40,14 +41,19 @@ class _Entry:
     header: int
     size: int
     crc: int
+    stored: bool
 
 
 def _broken(why: str, member: str = "") -> NoReturn:
     raise RefusedError("is a broken zip archive", why=why, member=member)
 
 
-def members(source: Source) -> dict[str, Member]:
+def members(source: Source, recognise: Callable[[list[str]], None]) -> dict[str, Member]:
     """The members by name, in the order in which they lie; their content is not read yet.
+
+    Args:
+        source: the file.
+        recognise: shown all names first; raises if they are those of another kind of archive.
 
     Raises:
         RefusedError: compressed, encrypted, doubled, overlapping, misnamed or hidden members; two headers that
@@ -62,10 +68,16 @@ def members(source: Source) -> dict[str, Member]:
         entries.append(entry)
     if position != size:
         _broken("its directory is longer than its members")
+    recognise([entry.name for entry in entries])
     entries.sort(key=lambda entry: entry.header)
     found: dict[str, Member] = {}
     expected = 0
     for entry in entries:
+        if not entry.stored:
+            raise RefusedError(
+                "holds a compressed member", why="torch.save never compresses; a small file could fill the memory",
+                member=entry.name, hint="Unpack it yourself, if you trust it, and save the tensors with torch.save.",
+            )  # fmt: skip
         if entry.name in found:
             _broken("two members have the same name", entry.name)
         if entry.header != expected:
@@ -145,14 +157,10 @@ def _central(directory: bytes, position: int) -> tuple[_Entry, int]:
     if comment_length or disk:
         _broken("a member has a comment or lies in another part", name)
     size, packed, header = _wide(directory[extra_at : extra_at + extra_length], (size, packed, header), name)
-    if method != 0 or packed != size:
-        raise RefusedError(
-            "holds a compressed member", why="torch.save never compresses; a small file could unpack to fill memory",
-            member=name, hint="Unpack it yourself, if you trust it, and save the tensors again with torch.save.",
-        )  # fmt: skip
     if flags & ~(DESCRIBED | UTF8):
         _broken("a member is encrypted" if flags & ENCRYPTED else f"a member has the flags {flags:#x}", name)
-    return _Entry(name, directory[name_at:extra_at], flags, header, size, crc), after
+    stored = method == 0 and packed == size
+    return _Entry(name, directory[name_at:extra_at], flags, header, size, crc, stored), after
 
 
 def _wide(extra: bytes, narrow: tuple[int, int, int], name: str) -> tuple[int, int, int]:

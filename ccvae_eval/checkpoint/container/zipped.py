@@ -51,22 +51,25 @@ def describe(source: Source) -> dict[str, Any]:
     }
 
 
-def _contents(source: Source) -> tuple[dict[str, Member], list[str]]:
-    """The members by their name inside the archive's one folder."""
-    found = members(source)
-    folders = {name.partition("/")[0] for name in found}
-    inside = {name.partition("/")[2]: member for name, member in found.items()}
+def _recognise(names: list[str]) -> None:
+    """Refuses archives of other kinds by what they are."""
+    inside = [name.partition("/")[2] for name in names]
     if any(name.startswith("code/") or name in ("constants.pkl", "bytecode.pkl") for name in inside):
         raise RefusedError("is a TorchScript archive", why="that is a program", hint=SAVE_STATE_DICT)
     if any(
         name.endswith(("archive_format", "serialized_exported_program.json")) or name.startswith("models/")
-        for name in (*found, *inside)
+        for name in (*names, *inside)
     ):
         raise RefusedError("is an exported program (.pt2)", why="that is a program", hint=SAVE_STATE_DICT)
-    if all(name.endswith(".npy") for name in found):
+    if all(name.endswith(".npy") for name in names):
         raise RefusedError("is a NumPy archive (.npz) and no checkpoint")
-    if len(folders) != 1 or "data.pkl" not in inside:
+    if len({name.partition("/")[0] for name in names}) != 1 or "data.pkl" not in inside:
         raise RefusedError("is a zip archive, but none that torch.save writes", why="no data.pkl in one folder")
+
+
+def _contents(source: Source) -> tuple[dict[str, Member], list[str]]:
+    """The members by their name inside the archive's one folder."""
+    inside = {name.partition("/")[2]: member for name, member in members(source, _recognise).items()}
     if inside["data.pkl"].size > LONGEST_PICKLE:
         raise RefusedError("is too complicated", why=f"a pickle of {inside['data.pkl'].size:,} bytes")
     extra = [name for name in inside if name not in _EXPECTED and not name.startswith("data/")]

@@ -1,5 +1,6 @@
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,34 +132,39 @@ def test_tensors_that_are_none(tmp_path: Path) -> None:
         read_bundle(_pt(tmp_path / "x.pt", GOOD, {"w": 3}))
 
 
-def _safetensors(path: Path, change: dict[str, str], drop: str = "") -> Path:
+def _safetensors(path: Path, change: Callable[[dict[str, str]], dict[str, str]]) -> Path:
     """A file of ours with other metadata in its header."""
     write_bundle(path, {"w": torch.ones(1)}, {"a": 1})
     raw = path.read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + length])
-    header["__metadata__"] = {k: v for k, v in {**header["__metadata__"], **change}.items() if k != drop}
+    header["__metadata__"] = change(header["__metadata__"])
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
     return path
 
 
-@pytest.mark.parametrize("drop", ["ccvae_eval", "ccvae_eval_digest"])
-def test_safetensors_without_half_of_its_envelope(drop: str, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="digest is wrong"):
-        read_bundle(_safetensors(tmp_path / "x.safetensors", {}, drop))
+DAMAGES: dict[str, Callable[[str], dict[str, str]]] = {
+    "key": lambda text: {"ccvae_evam": text},
+    "seal": lambda text: {"ccvae_eval": text.replace("ccvae-eval", "ccvae-evil")},
+    "digest": lambda text: {"ccvae_eval": f"ccvae-eval {'0' * 64} {text.split(' ', 2)[2]}"},
+    "metadata": lambda text: {"ccvae_eval": text.replace('"a": 1', '"a": 2')},
+    "all": lambda _: {"ccvae_eval": ""},
+}
 
 
-def test_safetensors_with_other_metadata(tmp_path: Path) -> None:
-    assert read_bundle(_safetensors(tmp_path / "x.safetensors", {})).metadata == {"a": 1}
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_safetensors_with_a_damaged_envelope(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    assert read_bundle(_safetensors(path, lambda metadata: metadata)).metadata == {"a": 1}
     with pytest.raises(CheckpointError, match="digest is wrong"):
-        read_bundle(_safetensors(tmp_path / "x.safetensors", {"ccvae_eval": json.dumps({**GOOD, "tool": "0.0.0"})}))
+        read_bundle(_safetensors(path, lambda metadata: DAMAGES[damage](metadata["ccvae_eval"])))
 
 
 def test_safetensors_with_a_right_digest_and_no_json(tmp_path: Path) -> None:
-    change = {"ccvae_eval": "{", "ccvae_eval_digest": digest({"w": torch.ones(1)}, "{")}
+    sealed = {"ccvae_eval": f"ccvae-eval {digest({'w': torch.ones(1)}, '{')} {{"}
     with pytest.raises(CheckpointError, match="no JSON"):
-        read_bundle(_safetensors(tmp_path / "x.safetensors", change))
+        read_bundle(_safetensors(tmp_path / "x.safetensors", lambda _: sealed))
 
 
 @pytest.mark.parametrize(
