@@ -1,15 +1,23 @@
 """Makes the files that the package carries in ``ccvae_eval/assets``; run after a change of what they are made from.
 
-python tools/ship.py judge         the judge of faces at 64 pixels (about three minutes on two cores)
+python tools/ship.py judge         the judge of faces at 64 pixels (about three minutes)
+python tools/ship.py references    what the oracle reaches in the default evaluations of faces (about six minutes);
+                                   after the judge, and after every new version or default of a metric
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import ccvae_eval
+from ccvae_eval.calibration.oracle import oracle
+from ccvae_eval.calibration.references import SHIPPED as REFERENCES
+from ccvae_eval.calibration.references import Table, tables_of
+from ccvae_eval.cli.demo import DEMO_IMAGES
 from ccvae_eval.data.opening import open_data
+from ccvae_eval.evaluation import CARD, metric_named, set_up
 from ccvae_eval.judge import train_judge
 from ccvae_eval.judge.choosing import SHIPPED
 
@@ -40,7 +48,24 @@ def ship_judge() -> None:
         print(f"{name:18}" + "".join(f"{table[name]:<10.4f}" for table in tables))
 
 
-SHIPMENTS = {"judge": ship_judge}
+def ship_references() -> None:
+    """Measures the oracle as the demo, a plain ``run`` and the command of each metric with a smaller sample would."""
+    data = open_data("faces")
+    model = oracle(data)
+    evaluations: list[tuple[tuple[str, ...], int | None]] = [(CARD, DEMO_IMAGES), (CARD, None)]
+    largest = max(metric_named(name).default_sample for name in CARD)
+    evaluations += [((name,), None) for name in CARD if metric_named(name).default_sample < largest]
+    tables: dict[str, Table] = {}
+    for metrics, sample in evaluations:
+        setup = set_up(model, data, metrics, sample=sample, device="cpu", references=False)
+        tables |= tables_of(setup.measure(), setup.subject, setup.metrics)
+        print(f"{len(tables)} tables after {', '.join(metrics)} on {sample or 'the default number of'} images")
+    path = ASSETS / REFERENCES
+    path.write_text(json.dumps(tables, separators=(",", ":"), sort_keys=True) + "\n")
+    print(f"{path.name}: {path.stat().st_size} bytes")
+
+
+SHIPMENTS = {"judge": ship_judge, "references": ship_references}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -181,7 +181,7 @@ def _measured(subject: Subject, requests: Sequence[_Request], progress: Progress
         groups.setdefault(request.ids.tobytes(), []).append(request)
     order = [name for name in subject.data.schema.names if name in subject.characteristics]
     for group in groups.values():
-        ids = group[0].ids
+        ids, metrics = group[0].ids, [request.metric for request in group]
         drawn = prepare(
             oracle(subject.data, ids, subject.schema),
             subject.data,
@@ -190,18 +190,19 @@ def _measured(subject: Subject, requests: Sequence[_Request], progress: Progress
             judge=subject.judge,
             characteristics=tuple(order),
         )
-        found = evaluate(drawn, [request.metric for request in group], progress=progress)
-        for request, measurement in zip(group, found.measurements, strict=True):
-            yield request.name, table_of(measurement)
+        yield from tables_of(evaluate(drawn, metrics, progress=progress), drawn, metrics).items()
 
 
-def table_of(measurement: Measurement) -> Table:
-    """The defined values of a measurement of the oracle, as they are kept."""
-    return [
-        [v.name, v.characteristic, dict(v.at), float(f"{v.estimate.value:.{DIGITS}g}")]
-        for v in measurement.values
-        if v.estimate.defined
-    ]
+def tables_of(run: Run, subject: Subject, metrics: Sequence[Metric]) -> dict[str, Table]:
+    """What is kept of a run of the oracle: its defined values, by the name under which another run asks for them."""
+    return {
+        request.name: [
+            [v.name, v.characteristic, dict(v.at), float(f"{v.estimate.value:.{DIGITS}g}")]
+            for v in run.measurement(request.metric.name).values
+            if v.estimate.defined
+        ]
+        for request in _requests(run, subject, metrics)
+    }
 
 
 def _sorted(at: Mapping[str, Any]) -> tuple[tuple[str, str | int | float], ...]:
@@ -212,11 +213,7 @@ def _sorted(at: Mapping[str, Any]) -> tuple[tuple[str, str | int | float], ...]:
 def shipped_references() -> Mapping[str, Table]:
     """The references that come with the package, by the name of their request."""
     asset = files("ccvae_eval") / "assets" / SHIPPED
-    return _tables(asset.read_text()) if asset.is_file() else {}
-
-
-def _tables(text: str) -> dict[str, Table]:
-    found: dict[str, Table] = json.loads(text)
+    found: dict[str, Table] = json.loads(asset.read_text()) if asset.is_file() else {}
     return found
 
 
