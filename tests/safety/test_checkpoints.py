@@ -290,6 +290,7 @@ def test_truncated_anywhere(kind: str, tmp_path: Path) -> None:
             read_bundle(path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("kind", ["zip", ".pt", ".safetensors"])
 def test_a_flipped_byte_is_refused_or_harmless(kind: str, tmp_path: Path) -> None:
@@ -324,6 +325,7 @@ def test_a_flip_in_a_tensor_is_said_to_be_damage(tmp_path: Path) -> None:
 _VALID: dict[str, bytes] = {}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process")
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())

@@ -29,11 +29,13 @@ def format_of(source: Source) -> str:
     head = source.read(0, min(HEAD, source.size))
     if head.startswith(_CONTAINERS):
         return "pt-zip"
-    if head[0] == 0x80 and (len(head) < 2 or head[1] <= 5):
-        return "pt-legacy"
     length = int.from_bytes(head[:8], "little")
-    if len(head) > 8 and head[8:9] == b"{":
+    pickled = head[0] == 0x80 and (len(head) < 2 or head[1] <= 5)
+    # the length of a safetensors header may begin like a pickle (0x0280), but its upper half is zero
+    if head[8:9] == b"{" and (not pickled or length < 1 << 32):
         return "safetensors"
+    if pickled:
+        return "pt-legacy"
     if head[257:262] == b"ustar":
         raise RefusedError("is a tar archive", why="torch before 0.1.10 saved so", hint=SAVE_STATE_DICT)
     for magic, what in OTHERS.items():
