@@ -42,7 +42,8 @@ FACTORS = 2 * len(SCHEMA) + STYLE
 def painted(factors: Tensor, size: int = 32) -> Images:
     """The picture of each row of factors, shape (N, 3, size, size)."""
     squares = torch.zeros(len(factors), GRID * GRID)
-    squares[:, : factors.shape[1]] = torch.sigmoid(factors)
+    # in float64: a float32 sigmoid differs in the last bit with the place of a row in the batch
+    squares[:, : factors.shape[1]] = torch.sigmoid(factors.double()).float()
     side = size // GRID
     picture = squares.reshape(-1, 1, GRID, GRID).repeat_interleave(side, 2).repeat_interleave(side, 3)
     return picture.expand(-1, 3, -1, -1).contiguous()

@@ -65,12 +65,15 @@ class _Seen:
         return self.inner.decode(codes)
 
 
-class _Predicting(_Seen):
+class _Capable(_Seen):
     def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
         return cast(Predicts, self.inner).predict(images, codes)
 
+    def conditional_prior(self, labels: Labels) -> Gaussian:
+        return cast(HasConditionalPrior, self.inner).conditional_prior(labels)
 
-class Rescaled(_Predicting):
+
+class Rescaled(_Capable):
     """Every column of z multiplied by a factor, and divided by it before it is decoded."""
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
@@ -84,11 +87,11 @@ class Rescaled(_Predicting):
         return super().predict(images, codes / FACTOR)
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
-        prior = cast(HasConditionalPrior, self.inner).conditional_prior(labels)
+        prior = super().conditional_prior(labels)
         return Gaussian(prior.loc * FACTOR, prior.scale * FACTOR)
 
 
-class Reordered(_Predicting):
+class Reordered(_Capable):
     """The characteristics of the layout named in the opposite order; z itself is as it was."""
 
     def __init__(self, inner: LabelledVAE) -> None:
@@ -97,12 +100,12 @@ class Reordered(_Predicting):
         self.layout = LatentLayout(inner.layout.dim, {name: inner.layout[name] for name in names})
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
-        prior = cast(HasConditionalPrior, self.inner).conditional_prior(labels)
+        prior = super().conditional_prior(labels)
         before = self.inner.layout.characteristic_columns
         return prior.columns([before.index(column) for column in self.layout.characteristic_columns])
 
 
-class NotFinite(_Predicting):
+class NotFinite(_Capable):
     """A network that gives NaN where it is told to."""
 
     def __init__(self, inner: LabelledVAE, part: str) -> None:

@@ -262,9 +262,11 @@ def share_estimate(values: Floats | Bools, weights: ResampleWeights) -> Resample
 def mean_over(parts: Sequence[Resampled], level: float = 0.95) -> Resampled:
     """The mean of several values (over characteristics), undefined ones left out, with its interval.
 
-    The interval comes from the parts' own draws, which must be of the same resamples.
+    The interval comes from the parts' own draws, which must be of the same resamples. Equal in every bit whatever the
+    order of the parts: they are added from the least up (BCa counts draws below the value, and a last bit is a count).
     """
-    return _combined([part for part in parts if part.defined], lambda stack: stack.mean(axis=0), level, parts)
+    defined = [part for part in parts if part.defined]
+    return _combined(defined, lambda stack: np.sort(stack, axis=0).mean(axis=0), level, parts)
 
 
 def difference(one: Resampled, other: Resampled, level: float = 0.95) -> Resampled:
