@@ -15,7 +15,7 @@ from ccvae_eval.errors import UndefinedError, UsageError
 from ccvae_eval.interventions import CodeSource, Do, Intervention, Redraw, Traverse
 from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.changes import absolute_change
-from ccvae_eval.metrics.contract import Decoded, Needs
+from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.drift_rows import DriftRows, at_dose
 from ccvae_eval.metrics.matchers.contract import Matcher, Matches, grey, unit
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
@@ -73,10 +73,7 @@ class Drift:
     version: ClassVar[int] = 1
     headline: ClassVar[str] = "spill"
     default_sample: ClassVar[int] = 500
-    laws: ClassVar[frozenset[str]] = frozenset(
-        {"image order", "batch size", "order of characteristics", "same seed same number", "rescaled latent",
-         "permuted label", "oracle", "nan is an error"}
-    )  # fmt: skip
+    laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "spill": ValueSpec(
             "loss outside the region over loss inside: 0 local, 1 region-blind", "", False, (0.0, None), BLIND,
