@@ -1,8 +1,10 @@
 """The price of not trusting a checkpoint (DESIGN: at most 0.2 s for 6 MB, beyond torch's import).
 
-The least of the rounds is compared: the others measure who else is at work on the machine.
+What is bounded is processor time, parent and child together: they work one after the other, so on an idle machine it is
+the wall time but for the disk, and on a busy one it does not measure the neighbours. The table shows the wall time.
 """
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,31 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import nn
 
-from ccvae_eval.checkpoint import read_bundle, write_bundle
+from ccvae_eval.checkpoint import Bundle, read_bundle, write_bundle
 
 MOST_SECONDS = 0.2
 MOST_SECONDS_OF_START = 0.12
+ROUNDS = 10
+
+
+def processor_seconds() -> float:
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in spent)
+
+
+def timed(path: Path, benchmark: BenchmarkFixture) -> tuple[Bundle, float]:
+    """What was read, and the least processor time that it took."""
+    seconds = []
+
+    def read() -> Bundle:
+        begun = processor_seconds()
+        bundle = read_bundle(path)
+        seconds.append(processor_seconds() - begun)
+        return bundle
+
+    bundle = benchmark.pedantic(read, rounds=ROUNDS, warmup_rounds=1)
+    benchmark.extra_info["processor_seconds"] = min(seconds)
+    return bundle, min(seconds)
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", ".pt", ".safetensors"])
@@ -25,14 +48,12 @@ def test_guarded_reading_of_six_megabytes(form: str, tmp_path: Path, benchmark: 
     else:
         torch.save(weights, path, _use_new_zipfile_serialization=form == "zip")
     assert path.stat().st_size > 6_000_000
-    bundle = benchmark.pedantic(read_bundle, args=(path,), rounds=10, warmup_rounds=1)
+    bundle, seconds = timed(path, benchmark)
     assert bundle.parameter_count == sum(tensor.numel() for tensor in weights.values())
-    if benchmark.enabled:
-        assert benchmark.stats["min"] <= MOST_SECONDS
+    assert seconds <= MOST_SECONDS
 
 
 def test_start_of_the_child(tmp_path: Path, benchmark: BenchmarkFixture) -> None:
     torch.save({"w": torch.ones(1)}, tmp_path / "x.pt")
-    benchmark.pedantic(read_bundle, args=(tmp_path / "x.pt",), rounds=10, warmup_rounds=1)
-    if benchmark.enabled:
-        assert benchmark.stats["min"] <= MOST_SECONDS_OF_START
+    _, seconds = timed(tmp_path / "x.pt", benchmark)
+    assert seconds <= MOST_SECONDS_OF_START
