@@ -191,18 +191,16 @@ def _digests(images: Images) -> list[bytes]:
     return [blake2b(picture.tobytes(), digest_size=8).digest() for picture in pixels]
 
 
-def _hidden(data: Renders, coding: Coding, ids: Ids) -> list[Bools]:
+def _hidden(data: Drawn, coding: Coding, ids: Ids) -> list[Bools]:
     """For each label and class whether its variety stays out of sight, found by drawing two varieties of each."""
-    assert isinstance(data, DataSet)
     factors, labels = on_lattice(data.factors(ids)), data.labels_of(ids)
-    found = []
-    for block in coding.blocks:
-        other = factors.copy()
-        other[:, list(block.factors)] = on_lattice((factors[:, list(block.factors)] + 0.5) % 1)
-        hidden = np.zeros(block.label.cardinality, np.bool_)
-        for k in range(len(hidden)):
-            chosen = labels.copy()
-            chosen[:, block.place] = k
-            hidden[k] = torch.equal(data.render(factors, chosen), data.render(other, chosen))
-        found.append(hidden)
-    return found
+    cases = [(block, k) for block in coding.blocks for k in range(block.label.cardinality)]
+    before = np.tile(factors, (len(cases), 1))
+    after, chosen = before.copy(), np.tile(labels, (len(cases), 1))
+    for case, (block, k) in enumerate(cases):
+        rows = slice(case * len(ids), (case + 1) * len(ids))
+        after[rows, list(block.factors)] = on_lattice((factors[:, list(block.factors)] + 0.5) % 1)
+        chosen[rows, block.place] = k
+    same = (data.render(before, chosen) == data.render(after, chosen)).flatten(1).all(1).numpy()
+    hidden = same.reshape(len(cases), len(ids)).all(1)
+    return np.split(hidden, np.cumsum([block.label.cardinality for block in coding.blocks])[:-1])
