@@ -16,7 +16,7 @@ INSIDE, OUTSIDE, WHOLE = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Zones:
-    """The three zones of some images, shape (N, 3, H, W), bool; a pixel of the band is in neither of the first two."""
+    """The three zones of some images, shape (N, 3, H, W), 1 or 0; a pixel of the band is in neither of the first two."""
 
     masks: Tensor
 
@@ -26,7 +26,7 @@ class Zones:
         Args:
             maps: shape :math:`(N, M, H, W)`.
         """
-        return maps.flatten(2) @ self.masks.flatten(2).to(maps.dtype).transpose(1, 2)
+        return maps.flatten(2) @ self.masks.flatten(2).transpose(1, 2)
 
     def sizes(self) -> Tensor:
         """Pixels of each zone, shape (N, 3)."""
@@ -36,7 +36,7 @@ class Zones:
         """Which points lie in each zone, shape (N, K, 3), float; none that is not valid."""
         place = matches.pixels(*self.masks.shape[2:])
         images = torch.arange(len(place), device=place.device)[:, None]
-        return (self.masks[images, :, place[..., 0], place[..., 1]] & matches.valid[..., None]).float()
+        return self.masks[images, :, place[..., 0], place[..., 1]] * matches.valid[..., None]
 
 
 def point_sums(found: Matches, zones: Tensor, search: float) -> dict[str, Tensor]:
@@ -67,21 +67,23 @@ def zones_of(region: Tensor | None, guard: int, like: Tensor, largest: float = 1
 
     >>> region = torch.zeros(1, 1, 5, dtype=torch.bool)
     >>> region[..., 0] = True
-    >>> zones_of(region, 1, torch.zeros(1, 1, 1, 5)).masks[0, :, 0].int()
-    tensor([[1, 0, 0, 0, 0],
-            [0, 0, 1, 1, 1],
-            [1, 1, 1, 1, 1]], dtype=torch.int32)
+    >>> zones_of(region, 1, torch.zeros(1, 1, 1, 5)).masks[0, :, 0]
+    tensor([[1., 0., 0., 0., 0.],
+            [0., 0., 1., 1., 1.],
+            [1., 1., 1., 1., 1.]])
     """
     count, _, height, width = like.shape
-    whole = torch.ones(count, height, width, dtype=torch.bool, device=like.device)
+    masks = like.new_zeros(count, 3, height, width)
+    masks[:, WHOLE] = 1
     if region is None:
-        return Zones(torch.stack([~whole, ~whole, whole], 1))
-    inside = region.to(like.device)
-    share = inside.flatten(1).float().mean(1)
-    usable = ((share > 0) & (share <= largest))[:, None, None]
+        return Zones(masks)
+    inside = region.to(like.device).float()
+    share = inside.flatten(1).mean(1)
+    usable = ((share > 0) & (share <= largest)).float()[:, None, None]
     down, across = (_reach(side, guard, like.device) for side in (height, width))
-    near = (down @ (inside.float() @ across)) > 0
-    return Zones(torch.stack([inside & usable, ~near & usable, whole], 1))
+    torch.mul(inside, usable, out=masks[:, INSIDE])
+    torch.mul(down @ (inside @ across) == 0, usable, out=masks[:, OUTSIDE])
+    return Zones(masks)
 
 
 @lru_cache(maxsize=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import ClassVar
@@ -40,7 +41,8 @@ class GridMatcher:
         peak: the least correlation of a match, which is also the confidence.
         texture: the least standard deviation of grey in a patch.
         corner: the least root mean square slope, in grey per unit of length, in the direction in which it is smallest
-            (the root of the structure tensor's smaller eigenvalue; Shi and Tomasi 1994).
+            (the root of the structure tensor's smaller eigenvalue; Shi and Tomasi 1994). Measured on soft photographs
+            of faces with a tenth of their variation as noise: below .015 more than 5 % of the points seem to move.
 
     >>> GridMatcher().guard
     7.0
@@ -55,7 +57,7 @@ class GridMatcher:
     reach: float = 2.0
     peak: float = 0.8
     texture: float = 0.02
-    corner: float = 0.01
+    corner: float = 0.015
 
     @property
     def guard(self) -> float:
@@ -79,9 +81,10 @@ class GridMatcher:
         products = functional.conv2d(windows, kernels, groups=len(filled))[0, : len(places)].flatten(1)
         correlation = products.mul_(second.sharpness.at(places))
         best = correlation.amax(1)
-        shifts, order = lattice.shifts(device)
-        nearest = torch.where(correlation >= best[:, None] - TIE, order, len(order)).amin(1).long()
-        shift = shifts[nearest] / lattice.unit
+        shifts, nearness = lattice.shifts(device)
+        # in place: a mask of its own and where() take as long as all else here
+        near = torch.ge(correlation, best[:, None] - TIE, out=correlation).mul_(nearness).amax(1)
+        shift = shifts[(len(shifts) - near).long()] / lattice.unit
         matched = (best >= self.peak) & (torch.hypot(shift[:, 0], shift[:, 1]) <= self.reach)
         found.matched.view(-1)[places] = matched
         found.shift.view(-1, 2)[places] = shift * matched[:, None]
@@ -125,12 +128,13 @@ class Lattice:
         return torch.cartesian_prod(x, y).reshape(-1, 2) / self.unit
 
     def shifts(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """All shifts (x, y) in pixels, the nearest first, and the place of each correlation among them, as float."""
+        """All shifts (x, y) in pixels, the nearest first, and for each correlation how near its shift is: from the
+        number of shifts (none is nearer) down to 1."""
         side = torch.arange(-self.search, self.search + 1, dtype=torch.float32)
         down, across = torch.meshgrid(side, side, indexing="ij")
         sorting = torch.hypot(down, across).flatten().argsort(stable=True)
         shifts = torch.stack([across, down], -1).reshape(-1, 2)[sorting]
-        return shifts.to(device), sorting.argsort().float().to(device)
+        return shifts.to(device), (len(shifts) - sorting.argsort()).float().to(device)
 
 
 @lru_cache(maxsize=16)
@@ -171,9 +175,8 @@ class GridFeatures:
         """One over the norm of every patch in every window; 0 for faint ones."""
         patch = self.lattice.patch
         total, square = (_boxes(maps, patch) for maps in (self.grey, self.grey.square()))
-        power = square - total.square_().div_(patch**2)
-        inverse = power.clamp_min(FAINTEST**2 * patch**2).rsqrt_()
-        inverse = inverse.masked_fill_(power < FAINTEST**2 * patch**2, 0.0)
+        power = torch.addcmul(square, total, total, value=-1 / patch**2)
+        inverse = functional.threshold(power, FAINTEST**2 * patch**2, math.inf).rsqrt_()
         return Squares(inverse, self.lattice, 2 * self.lattice.search + 1)
 
     @cached_property
