@@ -8,7 +8,8 @@ for a class on a plane), and a draw from it needs no weight:
 .. math:: E_{q(z|x)}[w \log p(x|z)] = E_{q(z|x,y)}[\log p(x|z)]
 
 The draw inverts the cumulative distribution on a grid; its gradient is implicit, dz = -dF(z) / f(z) (Figurnov, Mohamed
-and Mnih, "Implicit reparameterization gradients", 2018, Eq. 5).
+and Mnih, "Implicit reparameterization gradients", 2018, Eq. 5). As the logits are linear in z, dF is a sum over the
+same grid, taken once on the way forwards: nothing goes back through the grid.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ccvae_eval.types import Gaussian
-from ccvae_models.quadrature import REACH, class_log_probabilities, trapezoid
+from ccvae_models.quadrature import REACH, trapezoid
 
 LINE, ACROSS = 257, 33
 """Nodes along the dimension that is drawn, and across it where the other one is integrated out."""
@@ -29,44 +31,64 @@ EDGE = 1e-6
 LEAST_DENSITY = 1e-8
 
 
-def draw(log_density: Tensor, uniform: Tensor) -> Tensor:
-    r"""A point with cumulative probability ``uniform``, differentiable in the density.
-
-    The cumulative distribution is a fourth-order sum over the grid's cells and a cubic inside each.
+class Draw(NamedTuple):
+    """A point of cumulative probability u, and how it moves when the density does.
 
     Args:
-        log_density: unnormalised, at ``LINE`` equally spaced nodes of [-8, 8], shape :math:`(..., P)`; negligible at
-            both ends.
-        uniform: shape :math:`(...)`, in (0, 1).
+        point: shape (...).
+        by_rank: d point / du, shape (...).
+        by_offset: d point / d a_r, where log density has the term a_r h_r(t), shape (..., R).
+        by_slope: d point / d b_r, where it has the term b_r t h_r(t), shape (..., R).
+    """
 
-    Returns:
-        Points, shape :math:`(...)`; as a function of the density's parameters they move so that their cumulative
-        probability stays.
+    point: Tensor
+    by_rank: Tensor
+    by_offset: Tensor
+    by_slope: Tensor
+
+
+@torch.no_grad()
+def draw(log_density: Tensor, influence: Tensor, uniform: Tensor) -> Draw:
+    r"""Inverts a cumulative distribution: a fourth-order sum over the grid's cells and a cubic inside each.
+
+    Args:
+        log_density: unnormalised, at equally spaced nodes t of [-8, 8], shape :math:`(..., P)`; negligible at both
+            ends.
+        influence: h, the derivative of the log density by parameters of interest, shape :math:`(..., R, P)`.
+        uniform: cumulative probabilities, shape :math:`(...)`, in (0, 1).
     """
     points = log_density.shape[-1]
     step = 2 * REACH / (points - 1)
-    density = torch.softmax(log_density.double(), -1) / step
-    beyond = torch.zeros_like(density[..., :1])
-    f = torch.cat([beyond, density, beyond], -1)
-    cells = step / 24 * (13 * (f[..., 1:-2] + f[..., 2:-1]) - f[..., :-3] - f[..., 3:])
-    cumulative = torch.cat([beyond, cells.cumsum(-1)], -1)
-    total = cumulative[..., -1:]
-    cumulative, density = cumulative / total, density / total
+    nodes = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device=log_density.device)
+    f = torch.softmax(log_density.double(), -1) / step
+    whole = functional.pad(f, (1, 1))
+    cumulative = step * (f.cumsum(-1) - f / 2 - (whole[..., 2:] - whole[..., :-2]) / 24)
+    cumulative[..., 0] = 0  # rounding must not reach the search
     target = uniform.double().clamp(EDGE, 1 - EDGE).unsqueeze(-1)
-    with torch.no_grad():
-        cell = (torch.searchsorted(cumulative.contiguous(), target) - 1).clamp(0, points - 2)
-    below, above = cell, cell + 1
+    cell = (torch.searchsorted(cumulative, target) - 1).clamp(1, points - 3)
     curve = _Cubic(
-        cumulative.gather(-1, below), cumulative.gather(-1, above), density.gather(-1, below),
-        density.gather(-1, above), step,
-    )  # fmt: skip
-    with torch.no_grad():
-        inside = curve.root(target)
-        slope = curve.slope(inside).clamp_min(LEAST_DENSITY)
-    place = -REACH + step * (cell + inside)
-    moved = place - (curve.at(inside) - target) / slope
-    # the value is the root itself; the fraction is there for its gradient alone
-    return (place + (moved - moved.detach())).squeeze(-1).to(log_density.dtype)
+        cumulative.gather(-1, cell), cumulative.gather(-1, cell + 1), f.gather(-1, cell), f.gather(-1, cell + 1), step
+    )
+    inside = curve.root(target)
+    point = -REACH + step * (cell + inside)
+    density = curve.slope(inside).clamp_min(LEAST_DENSITY)
+
+    # dF = the part of the density's change that lies below the point, less the point's share of all of it
+    moments = torch.stack([torch.ones_like(nodes), nodes], 1)
+    change = f.unsqueeze(-2) * influence  # (..., R, P)
+    total = (change @ moments).transpose(-1, -2)  # (..., 2, R)
+    below = change.masked_fill(torch.arange(points, device=cell.device) > cell.unsqueeze(-1), 0)
+    near = (cell + torch.arange(-1, 3, device=cell.device)).unsqueeze(-2)  # (..., 1, 4)
+    g = change.gather(-1, near.expand(*change.shape[:-1], 4))
+    g = torch.stack([g, g * nodes[near]], -3)  # (..., 2, R, 4)
+    at_cell = step * ((below @ moments).transpose(-1, -2) - g[..., 1] / 2 - (g[..., 2] - g[..., 0]) / 24)
+    following = at_cell + step / 24 * (13 * (g[..., 1] + g[..., 2]) - g[..., 0] - g[..., 3])
+    share = inside.unsqueeze(-1)
+    below_point = _Cubic(at_cell, following, g[..., 1], g[..., 2], step).at(share)
+    rates = (step * total * target.unsqueeze(-1) - below_point) / density.unsqueeze(-1)
+    kind = log_density.dtype
+    by_offset, by_slope = rates.to(kind).unbind(-2)
+    return Draw(point.squeeze(-1).to(kind), (1 / density).squeeze(-1).to(kind), by_offset, by_slope)
 
 
 class _Cubic(NamedTuple):
@@ -132,28 +154,58 @@ def _along_the_logit(centre: Tensor, slope: Tensor, value: Tensor, noise: Tensor
 
 def _drawn(centre: Tensor, slope: Tensor, value: Tensor, noise: Tensor) -> Tensor:
     """A draw along one line: logits are centre + slope e, shapes (N, G, R); value and noise (N, G)."""
-    line = trapezoid(LINE, 1).like(centre)
-    logits = centre.unsqueeze(2) + slope.unsqueeze(2) * line.nodes  # (N, G, P, R)
-    log_q = _of_class(class_log_probabilities(logits), value)
-    return draw(log_q + line.log_weights, _rank(noise))
+    with torch.no_grad():
+        line = trapezoid(LINE, 1).like(centre)
+        logits = centre.unsqueeze(-1) + slope.unsqueeze(-1) * line.nodes[:, 0]  # (N, G, R, P)
+        log_q, influence = _of_class(logits, value)
+        found = draw(log_q + line.log_weights, influence, _rank(noise))
+    return (
+        found.point
+        + found.by_rank * _without_value(_rank(noise)).to(centre)
+        + (found.by_offset * _without_value(centre) + found.by_slope * _without_value(slope)).sum(-1)
+    )
 
 
 def _in_the_plane(centre: Tensor, slope: Tensor, value: Tensor, noise: Tensor) -> Tensor:
     """Two columns: the first from its marginal, the second given the first."""
-    line, across = trapezoid(LINE // 2 + 1, 1).like(centre), trapezoid(ACROSS, 1).like(centre)
-    first = centre[:, :, None, None] + slope[:, :, None, None, :, 0] * line.nodes[:, None]
-    logits = first + slope[:, :, None, None, :, 1] * across.nodes  # (N, G, P, Q, R)
-    log_q = _of_class(class_log_probabilities(logits).flatten(2, 3), value).reshape(*logits.shape[:4])
-    marginal = (log_q + across.log_weights).logsumexp(-1) + line.log_weights
-    e0 = draw(marginal, _rank(noise[..., 0]))
+    with torch.no_grad():
+        line, across = trapezoid(LINE // 2 + 1, 1).like(centre), trapezoid(ACROSS, 1).like(centre)
+        first = centre.unsqueeze(-1) + slope[..., :1] * line.nodes[:, 0]  # (N, G, R, P)
+        second = slope[..., 1:] * across.nodes[:, 0]  # (N, G, R, Q)
+        log_p = torch.log_softmax(first.unsqueeze(-1) + second.unsqueeze(-2), 2)  # (N, G, R, P, Q)
+        own = value[:, :, None, None, None].expand(-1, -1, 1, *log_p.shape[3:])
+        joint = log_p.gather(2, own).squeeze(2) + across.log_weights
+        given = torch.softmax(joint, -1)  # of the second column given the first, (N, G, P, Q)
+        both = torch.stack([given, given * across.nodes[:, 0]], -1)  # the second column's moments 0 and 1
+        expected = torch.einsum("ngrpq,ngpqk->kngrp", log_p.exp(), both)
+        seen = functional.one_hot(value, log_p.shape[2]).to(given).unsqueeze(-1)  # (N, G, R, 1)
+        by_centre, by_second = seen * both.sum(-2).movedim(-1, 0).unsqueeze(3) - expected
+        found = draw(joint.logsumexp(-1) + line.log_weights, torch.cat([by_centre, by_second], 2), _rank(noise[..., 0]))
+        classes = centre.shape[-1]
+    e0 = found.point + (
+        found.by_offset[..., :classes] * _without_value(centre)
+        + found.by_slope[..., :classes] * _without_value(slope[..., 0])
+        + found.by_offset[..., classes:] * _without_value(slope[..., 1])
+    ).sum(-1)
     e1 = _drawn(centre + slope[..., 0] * e0.unsqueeze(-1), slope[..., 1], value, noise[..., 1])
     return torch.stack([e0, e1], -1)
 
 
-def _of_class(log_q: Tensor, value: Tensor) -> Tensor:
-    """Of log q(y|z) for every class, shape (N, G, P, K), the observed class's, shape (N, G, P)."""
-    index = value[..., None, None].expand(*log_q.shape[:3], 1)
-    return log_q.gather(-1, index).squeeze(-1)
+def _of_class(logits: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """log q(y|z) of the observed class, shape (N, G, P), and its derivative by each logit, shape (N, G, R, P)."""
+    if logits.shape[2] == 1:
+        sign = (2 * value - 1).to(logits)[:, :, None, None]
+        signed = sign * logits
+        return functional.logsigmoid(signed).squeeze(2), sign * torch.sigmoid(-signed)
+    log_q = torch.log_softmax(logits, 2)
+    index = value[:, :, None, None].expand(-1, -1, 1, logits.shape[3])
+    seen = functional.one_hot(value, logits.shape[2]).to(log_q).unsqueeze(-1)
+    return log_q.gather(2, index).squeeze(2), seen - log_q.exp()
+
+
+def _without_value(tensor: Tensor) -> Tensor:
+    """Zero, with the tensor's gradient."""
+    return tensor - tensor.detach()
 
 
 def _rank(noise: Tensor) -> Tensor:

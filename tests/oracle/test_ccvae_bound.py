@@ -288,7 +288,7 @@ def sampled(model: CCVAE, x: Tensor, y: Tensor, generator: torch.Generator) -> T
 def test_plain_sampling_of_equation_4_agrees_in_value_and_gradient(estimator: str) -> None:
     model = tiny(binary_schema("a", "b"), ((0.7, 0.3), (0.45, 0.55)), estimator=estimator)
     y = torch.tensor([[1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
-    rounds, rows = 40, 1500
+    rounds, rows = 40, 400
     x, y = points(2).repeat(rows, 1), y.repeat(rows, 1)
     parameters = [p for p in model.parameters() if p.requires_grad]
     found: dict[str, list[Tensor]] = {"sampled": [], "exact": []}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from ccvae_models.tilted import LINE, draw, tilted_noise
 from scipy import integrate, stats
 from torch import Tensor
 
 from ccvae_eval.types import Gaussian
-from ccvae_models.tilted import LINE, draw, tilted_noise
 
 
 def _density(weight: Tensor, bias: Tensor, value: int) -> tuple[float, float, float]:
@@ -42,7 +42,7 @@ def _density(weight: Tensor, bias: Tensor, value: int) -> tuple[float, float, fl
 def test_moments_of_the_draws_are_those_of_the_tilted_density(
     weight: list[list[float]], bias: list[float], value: int
 ) -> None:
-    w, b, n = torch.tensor(weight), torch.tensor(bias), 40_000
+    w, b, n = torch.tensor(weight), torch.tensor(bias), 8_000
     ranks = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     noise = torch.from_numpy(stats.norm.ppf(ranks.numpy())).float().reshape(n, 1, 1)
     q = Gaussian(torch.zeros(n, 1, 1), torch.ones(n, 1, 1))
@@ -55,7 +55,7 @@ def test_moments_of_the_draws_are_those_of_the_tilted_density(
 
 def test_the_gradient_is_that_of_the_expectation() -> None:
     """d/dtheta E[e^2] by the paths of the draws, against a difference of integrals."""
-    n = 20_000
+    n = 5_000
     noise = torch.from_numpy(stats.norm.ppf((np.arange(n) + 0.5) / n)).float().reshape(n, 1, 1)
     q = Gaussian(torch.zeros(n, 1, 1), torch.ones(n, 1, 1))
     for start_weight, start_bias in ((1.5, 0.5), (-4.0, 1.0)):
@@ -82,11 +82,11 @@ def test_two_columns_have_the_moments_of_a_sum_over_a_fine_grid(classes: int) ->
     generator = torch.Generator().manual_seed(classes)
     weight = torch.randn(1, classes, 2, generator=generator) * 2
     bias = torch.randn(1, classes, generator=generator)
-    n, value = 4_000, 1
+    n, value = 2_000, 1
     noise = torch.randn(n, 1, 2, generator=generator)
     q = Gaussian(torch.zeros(n, 1, 2), torch.ones(n, 1, 2))
     e = tilted_noise(q, weight, bias, torch.full((n, 1), value), noise)[:, 0].double()
-    line = torch.linspace(-8, 8, 801, dtype=torch.float64)
+    line = torch.linspace(-8, 8, 401, dtype=torch.float64)
     grid = torch.cartesian_prod(line, line)
     log_q = torch.log_softmax(grid @ weight[0].double().T + bias[0].double(), 1)[:, value]
     mass = torch.softmax(log_q - grid.square().sum(1) / 2, 0)
@@ -101,7 +101,7 @@ def test_two_columns_have_the_moments_of_a_sum_over_a_fine_grid(classes: int) ->
 
 def test_several_columns_of_a_binary_label_are_tilted_along_the_logit_only() -> None:
     generator = torch.Generator().manual_seed(0)
-    n = 50_000
+    n = 5_000
     weight, bias = torch.tensor([[[3.0, 4.0]]]), torch.zeros(1, 1)
     q = Gaussian(torch.zeros(n, 1, 2), torch.ones(n, 1, 2))
     e = tilted_noise(q, weight, bias, torch.ones(n, 1, dtype=torch.long), torch.randn(n, 1, 2, generator=generator))
@@ -122,5 +122,28 @@ def test_without_a_classifier_the_noise_stays_as_it_is() -> None:
 def test_a_draw_is_monotone_in_its_rank() -> None:
     line = torch.linspace(-8, 8, LINE, dtype=torch.float64)
     log_density = (-line.square() / 2 + torch.nn.functional.logsigmoid(30 * (line - 1))).expand(500, -1)
-    e = draw(log_density, torch.linspace(0.001, 0.999, 500, dtype=torch.float64))
-    assert bool((e.diff() > 0).all())
+    rank = torch.linspace(0.001, 0.999, 500, dtype=torch.float64)
+    found = draw(log_density, torch.zeros(500, 1, LINE, dtype=torch.float64), rank)
+    assert bool((found.point.diff() > 0).all())
+    differences = torch.gradient(found.point, spacing=(rank,))[0]
+    torch.testing.assert_close(found.by_rank[25:-25], differences[25:-25], rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize(("classes", "columns"), [(2, 1), (2, 3), (3, 1), (4, 2)])
+def test_the_paths_gradient_is_the_draws_own_difference(classes: int, columns: int) -> None:
+    """torch's gradcheck: each draw moves with the posterior and the classifier as its gradient says."""
+    generator = torch.Generator().manual_seed(classes + columns)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    rows = 1 if classes == 2 else classes
+    loc, spread = normal(4, 2, columns), normal(4, 2, columns).exp()
+    weight, bias = normal(2, rows, columns), normal(2, rows)
+    value, noise = torch.tensor([[0, 1]] * 4), normal(4, 2, columns)
+
+    def drawn(m: Tensor, s: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return tilted_noise(Gaussian(m, s), w, b, value, noise)
+
+    inputs = tuple(tensor.requires_grad_() for tensor in (loc, spread, weight, bias))
+    assert torch.autograd.gradcheck(drawn, inputs, eps=1e-4, atol=1e-4, rtol=1e-3)
