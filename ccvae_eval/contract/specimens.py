@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ccvae_eval.calibration.oracle import oracle
 from ccvae_eval.data.contract import DataSet, HasRegions
+from ccvae_eval.data.faces.dataset import Faces
 from ccvae_eval.judge import Judge
 from ccvae_eval.model import (
     Batch,
@@ -36,7 +38,8 @@ class Specimen:
             enough for most values to be defined.
         ids: which images.
         judge: an independent classifier, or None.
-        known: for some addresses (``density.auc@Eyeglasses``) the least and the greatest number that is right.
+        known: for some addresses (``density.auc@Eyeglasses``) the least and the greatest number that is right; a
+            specimen of which nothing is known does not try the law "oracle".
         settings: fields of a metric that make it quick enough, by the metric's name.
     """
 
@@ -175,3 +178,10 @@ class PermutedLabels:
 
     def region(self, ids: Ids, label: str) -> Bools | None:
         return self.inner.region(ids, label) if isinstance(self.inner, HasRegions) else None
+
+
+def drawn_faces(count: int = 120, size: int = 32) -> Specimen:
+    """The oracle on drawn faces: a specimen for any metric that asks for no more than this package has."""
+    data = Faces(size=size, n=5 * count)
+    ids = data.split("test")[:count]
+    return Specimen(oracle(data, ids), data, ids)

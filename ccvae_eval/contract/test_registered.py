@@ -1,0 +1,53 @@
+"""``pytest --pyargs ccvae_eval.contract``: the contract suite over everything that other distributions registered.
+
+What needs settings or files of its own is tested by calling ``check_model``, ``check_metric`` or ``check_data_set`` on
+it; these tests try what can be made from its defaults.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ccvae_eval.contract.data import check_data_set
+from ccvae_eval.contract.metrics import check_metric
+from ccvae_eval.contract.models import check_model
+from ccvae_eval.contract.specimens import drawn_faces
+from ccvae_eval.data.contract import NeedsNoPath
+from ccvae_eval.data.faces.dataset import Faces
+from ccvae_eval.data.opening import open_data
+from ccvae_eval.model import ModelContext, uniform_prior
+from ccvae_eval.registry import HOME, Registry, data_sets, metrics, models
+
+IMAGES = 40
+
+
+def theirs(registry: Registry) -> list[str]:
+    """The names that are not ours, in the form that is unambiguous."""
+    return [entry.qualified for entry in registry.registrations() if entry.distribution != HOME]
+
+
+@pytest.mark.parametrize("name", theirs(models))
+def test_model(name: str) -> None:
+    """The model, untrained, with its default settings, on drawn faces."""
+    data = Faces(size=32)
+    schema = data.schema.select(list(data.schema.names))
+    model = models[name].from_settings({}, ModelContext(schema, data.input_shape, uniform_prior(schema)))
+    batch = data.batch(np.arange(IMAGES))
+    rows = torch.tensor([schema.index(label) for label in model.labels.names], dtype=torch.long)
+    check_model(model, batch.images, batch.labels[:, rows])
+
+
+@pytest.mark.parametrize("name", theirs(metrics))
+def test_metric(name: str) -> None:
+    """The metric with its default settings, on the oracle of drawn faces."""
+    check_metric(metrics[name](), drawn_faces())
+
+
+@pytest.mark.parametrize("name", theirs(data_sets))
+def test_data_set(name: str) -> None:
+    """The data set, if it needs no path."""
+    if not isinstance(data_sets[name], NeedsNoPath):
+        pytest.skip(f"{name} needs a path: call check_data_set on one that is open")
+    check_data_set(open_data(name))
