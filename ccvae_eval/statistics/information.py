@@ -17,6 +17,9 @@ from ccvae_eval.types import Bools, Floats
 
 Classes = NDArray[np.int64]
 
+BIAS_RATE = 0.5
+"""The power of the number of images by which the divergence's bias falls; measured on Gaussians: .5 to .7."""
+
 MOST_COLUMNS = 5
 """With more columns nearest neighbours say nothing (+-1.1 nat between identical 27-D distributions, measured)."""
 
@@ -132,7 +135,12 @@ def knn_divergences(
 ) -> tuple[Divergence, Divergence]:
     r"""KL(present || absent) and KL(absent || present) of the codes, by ``knn_kl``, with intervals.
 
-    The classes are subsampled to equal size, ``balances`` seeded draws averaged. Intervals by ``subsample_estimate``.
+    The classes are subsampled to equal size, ``balances`` seeded draws averaged. Intervals by ``subsample_estimates``.
+
+    Where one class has codes and the other hardly any, neighbours underestimate; the interval is drawn out by the bias
+    that smaller subsamples show. (Measured on Gaussians, 900 to 5,000 images: it covers the true divergence in .95 to
+    .98 of the samples where it is 0, .87 to .98 where it is .5 nat, .80 to .93 in two columns, .75 to .85 where it is 2
+    nats. Of a class twice as wide against a narrow one, .8 nat, a third is missed: not covered.)
 
     Args:
         codes: shape :math:`(N, d)`, d <= 5.
@@ -169,7 +177,8 @@ def knn_divergences(
     nulls = _permuted(points, present, k, seed, permutations)
     excesses = subsample_estimates(
         lambda taken: neighbour_divergences(points[places[taken[1]]], points[places[taken[0]]], k),
-        groups, _balanced(points, present, k, seed, balances) - nulls, seed=seed, level=level, draws=draws,
+        groups, _balanced(points, present, k, seed, balances) - nulls,
+        seed=seed, level=level, draws=draws, bias_rate=BIAS_RATE,
     )  # fmt: skip
     one, other = (
         Divergence(_moved(excess, float(null)), excess, float(null))

@@ -70,6 +70,7 @@ def subsample_estimates(
     seed: int,
     level: float = 0.95,
     draws: int = DRAWS,
+    bias_rate: float | None = None,
 ) -> list[Resampled]:
     r"""Several values of the same subsamples at once; otherwise as ``subsample_estimate``.
 
@@ -79,6 +80,9 @@ def subsample_estimates(
         groups: which group each image is in, shape :math:`(N,)`; negative = not taken.
         centres: shape :math:`(C,)`.
         seed, level, draws: as there.
+        bias_rate: the power of m by which the statistic's bias falls, None = it has none. What the draws' mean differs
+            from the value then tells how much bias is left, :math:`(v - \bar v_b) / ((m/b)^{rate} - 1)`, and the
+            interval is drawn out by it.
     """
     members = [np.flatnonzero(groups == group) for group in np.unique(groups[groups >= 0])]
     smallest = min((len(m) for m in members), default=0)
@@ -90,7 +94,10 @@ def subsample_estimates(
     keys = _keys(seed, len(groups), draws)
     found = statistic([m[np.argpartition(keys[:, m], size - 1, axis=1)[:, :size]] for m in members])
     shrinkage = math.sqrt(size / (smallest - size))
-    return [_estimate(centre, values, shrinkage, n, level) for centre, values in zip(centres, found.T, strict=True)]
+    growth = (smallest / size) ** bias_rate - 1 if bias_rate else math.inf
+    return [
+        _estimate(centre, values, shrinkage, growth, n, level) for centre, values in zip(centres, found.T, strict=True)
+    ]
 
 
 @lru_cache(maxsize=2)
@@ -105,12 +112,14 @@ def _bare(centre: float, n: int, draws: int, note: str) -> Resampled:
     return Resampled(Estimate(float(centre), n=n), np.full(draws, np.nan), note)
 
 
-def _estimate(centre: float, found: Floats, shrinkage: float, n: int, level: float) -> Resampled:
+def _estimate(centre: float, found: Floats, shrinkage: float, growth: float, n: int, level: float) -> Resampled:
     lost = int(np.isnan(found).sum())
     if math.isnan(centre) or lost > 0.01 * len(found):
         return _bare(centre, n, len(found), f"no interval: {lost} of {len(found)} subsamples undefined")
     # reflected, as in the basic bootstrap: a subsample too high by d says that the value may be too high by d
-    values = centre - (found - np.nanmean(found)) * shrinkage
+    mean = float(np.nanmean(found))
+    values = centre - (found - mean) * shrinkage
     tail = (1 - level) / 2
-    low, high = np.nanquantile(values, [tail, 1 - tail])
-    return Resampled(Estimate(float(centre), float(low), float(high), n, "subsampling"), values)
+    left = (centre - mean) / growth
+    low, high = (float(end) for end in np.nanquantile(values, [tail, 1 - tail]))
+    return Resampled(Estimate(float(centre), low + min(left, 0.0), high + max(left, 0.0), n, "subsampling"), values)

@@ -103,9 +103,12 @@ def rank_correlation(rng, weights):
     return spearman_estimate(one, 0.5 * one + np.sqrt(0.75) * other, weights).estimate
 
 
-def divergence(rng, weights):
-    scores, labels = labelled(rng, weights, prevalence=0.5)
-    return knn_divergences(scores[:, None], labels, seed=weights.seed, draws=200, permutations=5)[0].excess.estimate
+def divergence(shift: float) -> Sample:
+    def sample(rng, weights):
+        scores, labels = labelled(rng, weights, shift=shift, prevalence=0.5)
+        return knn_divergences(scores[:, None], labels, seed=weights.seed, draws=200, permutations=5)[0].excess.estimate
+
+    return sample
 
 
 def true_precision() -> float:
@@ -171,10 +174,11 @@ def test_coverage(kind):
 
 
 @pytest.mark.soak
-def test_coverage_of_nearest_neighbours():
-    """At 2,000 images a bias remains, from tails in which one class is missing; it costs some coverage, not more."""
-    inside = coverage(divergence, 2000, 0.5, repeats=300, draws=1)
-    assert 0.88 <= inside / 300 <= 0.99, f"{inside} of 300"
+@pytest.mark.parametrize(("shift", "least"), [(0.0, 0.93), (1.0, 0.88), (2.0, 0.70)])
+def test_coverage_of_nearest_neighbours(shift, least):
+    """Beyond the rule: a bias remains, from tails in which one class is missing, and grows with the divergence."""
+    inside = coverage(divergence(shift), 2000, shift * shift / 2, repeats=300, draws=1)
+    assert inside / 300 >= least, f"{inside} of 300"
 
 
 def test_the_rule_refuses_wrong_intervals():
