@@ -133,7 +133,7 @@ def set_up(
     names = [metric.name for metric in chosen]
     if len(set(names)) != len(names):
         raise UsageError("a metric is asked for twice", where=", ".join(names))
-    network = opened.model if isinstance(opened, Opened) else opened
+    network: Any = opened.model if isinstance(opened, Opened) else opened
     images = _data_of(data, opened)
     wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)
     ids = sample_ids(images, split, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -83,5 +83,6 @@ def _trained(out: Path, screen: Screen) -> Path:
         elif isinstance(event, Finished):
             screen.notice(f"trained {event.step:,} steps in {event.seconds:.0f} s")
     path = out / "ccvae-quick.pt"
-    save_checkpoint(path, model, name="ccvae", data=data, training=record(model, data, QUICK, supervision))
+    made: Any = model
+    save_checkpoint(path, made, name="ccvae", data=data, training=record(made, data, QUICK, supervision))
     return path

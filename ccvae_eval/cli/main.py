@@ -104,10 +104,12 @@ def _tell(error: CcvaeEvalError, arguments: list[str]) -> None:
 
 def _as_deliberate(error: Exception) -> CcvaeEvalError | None:
     """Errors of the machine that a user can do something about."""
+    # a data set that cannot import cv2 arrives as a plugin that cannot be loaded
+    cause = error.__cause__ if isinstance(error, CcvaeEvalError) else error
+    if isinstance(cause, ImportError) and ("libGL" in str(cause) or "libgthread" in str(cause)):
+        return CcvaeEvalError("a system library is missing", why=str(cause), hint=CV2_HINT)
     if isinstance(error, CcvaeEvalError):
         return error
-    if isinstance(error, ImportError) and ("libGL" in str(error) or "libgthread" in str(error)):
-        return CcvaeEvalError("a system library is missing", why=str(error), hint=CV2_HINT)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return CcvaeEvalError("out of memory", why=str(error), hint=MEMORY_HINT)
     if isinstance(error, OSError) and error.filename is not None:
@@ -119,7 +121,9 @@ def _as_deliberate(error: Exception) -> CcvaeEvalError | None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of the console script; always ends in ``SystemExit``."""
-    given = sys.argv[1:] if arguments is None else arguments
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # --debug may stand before or after the verb
+    given = ["--debug"] * ("--debug" in arguments) + [a for a in arguments if a != "--debug"]
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _terminated)
     try:
@@ -146,7 +150,8 @@ def _exit_code_of(error: Exception, arguments: list[str]) -> int:
     if hasattr(error, "format_message"):  # typer's own usage errors
         from ccvae_eval.errors import UsageError
 
-        hint = f"Try: {error.ctx.command_path} --help" if getattr(error, "ctx", None) is not None else ""
+        context = getattr(error, "ctx", None)
+        hint = "" if context is None else f"Try: {context.command_path} --help"
         _tell(UsageError(error.format_message().rstrip("."), hint=hint), arguments)
         return 2
     deliberate = _as_deliberate(error)

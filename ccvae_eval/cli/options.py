@@ -103,7 +103,8 @@ def field_parameters(kind: type, panel: str, *, without: tuple[str, ...] = ()) -
             continue
         hint, default = hints[field.name], field.default
         if get_origin(hint) is tuple:
-            hint, default = list[get_args(hint)[0]], list(default)  # type: ignore[misc,arg-type]
+            item: Any = get_args(hint)[0]
+            hint, default = list[item], list(default)  # type: ignore[arg-type]
         annotation = Annotated[hint, _in(panel, help_of.get(field.name, ""))]
         parameters.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
     return parameters

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -133,8 +134,10 @@ def _change_maps(measurement: Measurement, changes: Mapping[str, Picture]) -> Fi
         _show(place, np.asarray(base).mean(-1), f"{name}\n{_score(measurement, 'focus', name)}")
         place.imshow(change, cmap="inferno", alpha=np.clip(np.asarray(change, dtype=float) / top, 0, 1) ** 0.5)
         region = regions.get(name)
-        if region is not None and np.ptp(region) > 0:
-            place.contour(region, levels=[0.5 * float(np.max(region))], colors="#66ccee", linewidths=0.8)
+        if region is not None and np.ptp(np.asarray(region, dtype=float)) > 0:
+            place.contour(
+                region, levels=[0.5 * float(np.max(np.asarray(region, dtype=float)))], colors="#66ccee", linewidths=0.8
+            )
     return sheet
 
 
@@ -220,7 +223,7 @@ def _scatter(axes: Any, points: NDArray[np.float64]) -> None:
 
 def _colour(confidence: float) -> Any:
     """From red (not sure) to blue (sure)."""
-    return ScalarMappable(Normalize(0, 1), "coolwarm_r").to_rgba(confidence)
+    return colormaps["coolwarm_r"](confidence)
 
 
 PAINTERS: dict[str, Painter] = {
