@@ -101,10 +101,11 @@ def field_parameters(kind: type, panel: str, *, without: tuple[str, ...] = ()) -
     for field in fields(kind):
         if field.name in without:
             continue
-        hint, default = hints[field.name], field.default
+        hint: Any = hints[field.name]
+        default: Any = field.default
         if get_origin(hint) is tuple:
             item: Any = get_args(hint)[0]
-            hint, default = list[item], list(default)  # type: ignore[arg-type]
+            hint, default = list[item], list(default)
         annotation = Annotated[hint, _in(panel, help_of.get(field.name, ""))]
         parameters.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
     return parameters
