@@ -85,7 +85,8 @@ def root(
     if debug:
         import logging
 
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+        logging.basicConfig(stream=sys.stderr)
+        logging.getLogger("ccvae_eval").setLevel(logging.DEBUG)
 
 
 def _terminated(signum: int, frame: FrameType | None) -> NoReturn:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -41,6 +42,8 @@ from ccvae_eval.training import (
 
 JUDGE = "judge"
 TRAINING = "Training"
+SHOWN = ("loss", "reconstruction", "accuracy")
+"""Endings of the terms that are shown while training goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +173,10 @@ def _follow(events: Iterator[Event], screen: Screen) -> Finished:
         elif isinstance(event, Step):
             screen.stage("train", event.step, total)
         elif isinstance(event, Epoch):
-            screen.show(Text(_terms(f"epoch {event.epoch + 1:4d}  step {event.step:7d}", event.terms)))
+            screen.show(Text(_terms(f"epoch {event.epoch + 1:4d}  step {event.step:7,d}", event.terms)))
         elif isinstance(event, Validation):
             mark = " *" if event.improved else ""
-            screen.show(Text(_terms("            held out    ", event.terms) + mark, style="dim"))
+            screen.show(Text(_terms("            held out     ", event.terms) + mark, style="dim"))
         elif isinstance(event, Saved):
             screen.notice(f"state saved at step {event.step:,}")
         else:
@@ -181,8 +184,10 @@ def _follow(events: Iterator[Event], screen: Screen) -> Finished:
     raise AssertionError("a training ends with Finished")
 
 
-def _terms(start: str, terms: Any) -> str:
-    return start + "  " + "  ".join(f"{name} {figure(value)}" for name, value in terms.items())
+def _terms(start: str, terms: Mapping[str, float]) -> str:
+    """The terms that tell whether it learns; history.csv has all of them."""
+    shown = {name: value for name, value in terms.items() if name.endswith(SHOWN) and not math.isnan(value)}
+    return start + "".join(f"  {name} {figure(value)}" for name, value in shown.items())
 
 
 _PARAMETERS = [

@@ -67,30 +67,38 @@ def _value_cells(value: Value, spec: ValueSpec) -> list[str]:
     ]
 
 
-def _columns(table: Table, first: Iterable[str], *, notes: bool) -> None:
+def _columns(table: Table, first: Iterable[str]) -> None:
     for name in first:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=True)
     for name in ("value", "95 % interval", "chance", "reference"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
-    if notes:
-        table.add_column("", overflow="fold", style="dim")
+
+
+def _table() -> Table:
+    return Table(box=None, padding=(0, 1), header_style="bold")
 
 
 def summary(run: Run) -> RenderableType:
-    """One row for each metric: its headline, averaged over the characteristics."""
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    _columns(table, ("metric", "headline"), notes=True)
+    """One row for each metric: its headline, averaged over the characteristics; what must be said, below."""
+    table, notes = _table(), []
+    _columns(table, ("metric", "headline"))
     for m in run.measurements:
         value = headline_of(m)
         if m.status != "ok" or value is None:
-            reason = m.reason.text if m.reason else ""
-            table.add_row(m.metric, m.headline, "–", "", "", "", "", "", escaped(f"{STATUS[m.status]} {reason}"))
+            table.add_row(m.metric, m.headline, "–")
+            notes.append(f"{m.metric}: {STATUS[m.status]} {m.reason.text if m.reason else ''}")
             continue
         spec = run.specs.get(m.metric, {}).get(value.name, ValueSpec(""))
-        table.add_row(m.metric, value.name, *_value_cells(value, spec), escaped(value_note(value)))
-    return table
+        table.add_row(m.metric, value.name, *_value_cells(value, spec))
+        if note := value_note(value):
+            notes.append(f"{m.metric}: {note}")
+    return Group(table, *_notes(notes))
+
+
+def _notes(notes: Iterable[str]) -> list[RenderableType]:
+    return [Text(f"· {plain(note)}", style="dim") for note in notes]
 
 
 STATUS = {"ok": "", "undefined": "undefined:", "unsupported": "not applicable:", "failed": "failed:"}
@@ -118,26 +126,26 @@ def metric_tables(run: Run, metric: str, *, verbose: bool = False) -> Renderable
         return Text(f"{metric}: {STATUS[m.status]} {plain(m.reason.text) if m.reason else ''}", style="yellow")
     spec = specs.get(m.headline, ValueSpec(""))
     parts: list[RenderableType] = [Text(f"{metric}: {m.headline}. {spec.summary}", style="bold")]
-    head = Table(box=None, padding=(0, 1), header_style="bold")
-    _columns(head, ("characteristic",), notes=True)
+    head, notes = _table(), []
+    _columns(head, ("characteristic",))
     rows = [v for v in m.values if v.name == m.headline and not v.at]
     for v in sorted(rows, key=lambda v: v.characteristic is None):
-        name = escaped(v.characteristic or MEAN)
-        style = "bold" if v.characteristic is None else ""
-        head.add_row(name, *_value_cells(v, spec), escaped(value_note(v)), style=style)
-    parts += [head, Text("")]
+        name = v.characteristic or MEAN
+        head.add_row(escaped(name), *_value_cells(v, spec), style="bold" if v.characteristic is None else "")
+        if note := value_note(v):
+            notes.append(f"{name}: {note}")
+    parts += [head, *_notes(notes), Text("")]
     others = [v for v in m.values if v.name != m.headline or v.at]
     shown = others if verbose else [v for v in others if v.characteristic is None]
     if shown:
-        table = Table(box=None, padding=(0, 1), header_style="bold")
-        _columns(table, ("value", "characteristic") if verbose else ("value",), notes=True)
+        table = _table()
+        _columns(table, ("value", "characteristic") if verbose else ("value",))
         for v in shown:
             name = f"{v.name} ({at_text(v.at)})" if v.at else v.name
             first = [escaped(name), escaped(v.characteristic or MEAN)] if verbose else [escaped(name)]
-            table.add_row(*first, *_value_cells(v, specs.get(v.name, ValueSpec(""))), escaped(value_note(v)))
+            table.add_row(*first, *_value_cells(v, specs.get(v.name, ValueSpec(""))))
         parts.append(table)
-    parts += [Text(f"· {plain(note)}", style="dim") for note in m.notes]
-    return Group(*parts)
+    return Group(*parts, *_notes(m.notes))
 
 
 def curve(density: np.ndarray[tuple[int], np.dtype[np.float64]], top: float, *, ascii_only: bool = False) -> str:
