@@ -114,7 +114,7 @@ def headline_of(measurement: Measurement) -> Value | None:
 
 def value_note(value: Value) -> str:
     """What a reader must know beside a value."""
-    left_out = f"{value.excluded} left out" if value.excluded else ""
+    left_out = f"{value.excluded} left out" if value.excluded and value.estimate.defined else ""
     return "; ".join(part for part in (value.note, left_out) if part)
 
 
@@ -125,16 +125,17 @@ def metric_tables(run: Run, metric: str, *, verbose: bool = False) -> Renderable
     if m.status != "ok":
         return Text(f"{metric}: {STATUS[m.status]} {plain(m.reason.text) if m.reason else ''}", style="yellow")
     spec = specs.get(m.headline, ValueSpec(""))
-    parts: list[RenderableType] = [Text(f"{metric}: {m.headline}. {spec.summary}", style="bold")]
-    head, notes = _table(), []
+    title = f"{metric}: {m.headline}" + (f" ({spec.summary})" if spec.summary else "")
+    parts: list[RenderableType] = [Text(title, style="bold")]
+    head, notes = _table(), dict[str, list[str]]()
     _columns(head, ("characteristic",))
     rows = [v for v in m.values if v.name == m.headline and not v.at]
     for v in sorted(rows, key=lambda v: v.characteristic is None):
         name = v.characteristic or MEAN
         head.add_row(escaped(name), *_value_cells(v, spec), style="bold" if v.characteristic is None else "")
         if note := value_note(v):
-            notes.append(f"{name}: {note}")
-    parts += [head, *_notes(notes), Text("")]
+            notes.setdefault(note, []).append(name)
+    parts += [head, *_notes(f"{', '.join(names)}: {note}" for note, names in notes.items()), Text("")]
     others = [v for v in m.values if v.name != m.headline or v.at]
     shown = others if verbose else [v for v in others if v.characteristic is None]
     if shown:
