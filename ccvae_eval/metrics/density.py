@@ -23,9 +23,8 @@ from ccvae_eval.statistics.class_nulls import permuted_null
 from ccvae_eval.statistics.densities import (
     dprime_estimate,
     is_discrete,
-    js_estimate,
     kde_curves,
-    overlap_estimate,
+    overlap_and_js_estimates,
     wasserstein_estimate,
 )
 from ccvae_eval.statistics.gaussian_distance import normal_wasserstein_estimate, normal_wasserstein_floor
@@ -243,10 +242,11 @@ class Codes:
             permuted_null(view, target, seed=self.subject.seed, permutations=metric.permutations)
             for view, target in pairs
         ]
+        smooth = [overlap_and_js_estimates(*pair, fewer) for pair in pairs]
         found = {
             "dprime": [dprime_estimate(*pair, weights) for pair in pairs],
-            "overlap": [overlap_estimate(*pair, fewer) for pair in pairs],
-            "js": [js_estimate(*pair, fewer) for pair in pairs],
+            "overlap": [shared for shared, _ in smooth],
+            "js": [divergence for _, divergence in smooth],
             "wasserstein": [wasserstein_estimate(*pair, weights) for pair in pairs],
         }
         for value, parts in found.items():
