@@ -43,17 +43,17 @@ def undisturbed(model: object) -> Iterator[None]:
         parts = list(model.modules())
     elif callable(own := getattr(model, "modules", None)):
         parts = [part for module in own() for part in module.modules()]
-    modes = [part.training for part in parts]
+    in_training = [part for part in parts if part.training]
     state = torch.get_rng_state()
-    for part in parts:
+    for part in in_training:
         part.training = False
     try:
         with torch.no_grad():
             yield
     finally:
         torch.set_rng_state(state)
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode
+        for part in in_training:
+            part.training = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class Network(SquaresVAE):
         super().__init__(size=SIZE)
         self.decoder = Decoder((3, SIZE, SIZE), FACTORS, hidden=0)
         initialise(self.decoder, torch.Generator().manual_seed(0))
+        self.eval()  # as a checkpoint's model is
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(self.decoder(codes))
