@@ -70,12 +70,13 @@ class GridMatcher:
 
     def match(self, first: GridFeatures, second: GridFeatures) -> Matches:
         """Where the lattice points of the first images went; K is the number of lattice points, in column order."""
-        lattice, (places, kernels), device = first.lattice, first.keypoints, first.grey.device
+        lattice, device = first.lattice, first.grey.device
         none = no_matches(len(first.grey), lattice.columns * lattice.rows, device)
+        if not bool(first.textured.any()):
+            return none
+        places, kernels = first.keypoints
         points = lattice.points(device).expand_as(none.points)
         found = Matches(points, first.textured, none.matched, none.shift, none.confidence)
-        if len(places) == 0:
-            return found
         filled = functional.pad(places, (0, -len(places) % ROUNDED))
         windows = second.windows.at(filled).reshape(1, -1, lattice.window, lattice.window)
         products = functional.conv2d(windows, kernels, groups=len(filled))[0, : len(places)].flatten(1)
@@ -182,8 +183,11 @@ class GridFeatures:
     @cached_property
     def textured(self) -> Tensor:
         """Which points of each image are keypoints, shape (N, K)."""
+        points = self.lattice.columns * self.lattice.rows
+        if points == 0:
+            return torch.zeros(len(self.grey), 0, dtype=torch.bool, device=self.grey.device)
         strong = self._patches[1].div(self.lattice.patch) >= self.matcher.texture
-        return strong.reshape(len(self.grey), -1) & (self._slopes >= self.matcher.corner**2)
+        return strong.reshape(-1, points) & (self._slopes >= self.matcher.corner**2)
 
     @cached_property
     def keypoints(self) -> tuple[Tensor, Tensor]:

@@ -12,14 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from ccvae_eval.metrics.matchers.contract import Matches, grey, no_matches, unit
-from ccvae_eval.types import Images
+from ccvae_eval.types import Floats, Images
 
 FEWEST_RIVALS = 2
 """Descriptors among which the best can be told from the second best."""
 
 
-EQUAL = 1e-6
+EQUAL = 1e-12
 """Squared distances of equal descriptors: rounding leaves less than this."""
+
+DESCRIBED = 128
+"""Numbers in a descriptor."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,11 @@ class SiftMatcher:
         for point in sorted(found, key=lambda p: (-p.response, p.angle)):
             strongest.setdefault((point.pt[0], point.pt[1], point.size), point)
         if not strongest:
-            return SiftFeatures(np.empty((0, 2), np.float32), np.empty((0, 128), np.float32))
+            return SiftFeatures(np.empty((0, 2), np.float32), np.empty((0, DESCRIBED)))
         kept, described = detector.compute(picture, list(strongest.values()))
         points = (np.array([point.pt for point in kept], np.float32) + 0.5) / (enlarged * scale)
-        roots = np.sqrt(described / np.maximum(described.sum(1, keepdims=True), 1.0), dtype=np.float32)
+        totals = described.sum(1, keepdims=True, dtype=np.float64)
+        roots = np.sqrt(described / np.maximum(totals, 1.0))
         return SiftFeatures(points, roots)
 
     def match(self, first: Sequence[SiftFeatures], second: Sequence[SiftFeatures]) -> Matches:
@@ -101,10 +105,10 @@ class SiftFeatures:
     """The keypoints of one image: positions (x, y) in units of length, shape (K, 2), RootSIFT, shape (K, 128)."""
 
     points: NDArray[np.float32]
-    descriptors: NDArray[np.float32]
+    descriptors: Floats
 
 
-def _neighbours(one: NDArray[np.float32], other: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _neighbours(one: Floats, other: Floats) -> tuple[NDArray[np.int64], Floats]:
     """For each descriptor its mutual nearest neighbour (-1 = none), and the ratio d1/d2 (1 where both are 0)."""
     square = 2 - 2 * (one @ other.T)  # RootSIFT has norm 1
     square[square < EQUAL] = 0
