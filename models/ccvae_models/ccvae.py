@@ -47,6 +47,8 @@ class CCVAESettings:
         likelihood: p(x|z).
         likelihood_scale: its scale.
         prior_mean: how far from 0 the means of p(z_c|y) start: 0 in the authors' PyTorch code, 2 in their Pyro code.
+        blank: whether q(z_c|x) starts the same for every image, so that the first thing that reaches a label's columns
+            is the label (through the draws from q(z|x,y)) and not whatever style is cheapest to put there.
         points: nodes of the one-dimensional quadrature.
         draws: quasi-random draws for labels with more than two columns.
         posterior_samples: draws behind q(y|x) in the reference estimator.
@@ -60,6 +62,7 @@ class CCVAESettings:
     likelihood: LikelihoodName = "laplace"
     likelihood_scale: float = 1.0
     prior_mean: float = 0.0
+    blank: bool = True
     points: int = 129
     draws: int = 256
     posterior_samples: int = 100
@@ -108,6 +111,8 @@ class CCVAE(Autoencoder[CCVAESettings]):
         groups = grouped(context, columns, settings.prior_mean, settings.points, settings.draws)
         self.characteristics = groups
         initialise(self, generator)
+        if settings.blank:
+            self.encoder.start_blank(self.layout.characteristic_columns, max(1.0, settings.prior_mean))
 
     @property
     def groups(self) -> list[Characteristics]:

@@ -7,7 +7,7 @@ At 64 pixels these are the networks of Joy et al. (ICLR 2021) for CelebA. Weight
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -86,6 +86,14 @@ class Encoder(nn.Module):
             self.trunk, features = _perceptron(input_shape[0], hidden), hidden
         self.loc = blank(nn.Linear, features, latent)
         self.scale = blank(nn.Linear, features, latent)
+
+    @torch.no_grad()
+    def start_blank(self, columns: Sequence[int], scale: float) -> None:
+        """Makes the marginal of some columns N(0, scale^2) for every image, until training moves it."""
+        rows = list(columns)
+        heads: tuple[tuple[Any, float], ...] = ((self.loc, 0.0), (self.scale, math.log(math.expm1(scale))))
+        for head, bias in heads:
+            head.weight[rows], head.bias[rows] = 0.0, bias
 
     def forward(self, images: Images | Points) -> Gaussian:
         features = self.trunk(images)
