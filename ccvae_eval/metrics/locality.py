@@ -24,7 +24,7 @@ from ccvae_eval.metrics.changes import (
 )
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.judging import Agreement, judged_shift, probability_of
-from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
+from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes, plane
 from ccvae_eval.metrics.tally import Mean, Ratio, Share, Tally, among, mean_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.subject import Subject
@@ -335,7 +335,15 @@ class Walked:
         notes = self.agreement.notes()
         if self.metric.path == "interpolation":
             notes.append("all columns move between the codes of two images: a yardstick, not a characteristic's own")
-        return tally.measurement(notes, self.pictures.arrays())
+        return tally.measurement(notes, {**self.pictures.arrays(), **self._grid()})
+
+    def _grid(self) -> dict[str, NDArray[np.generic]]:
+        """A two-dimensional traversal of the first two binary characteristics that have a path."""
+        walked = dict.fromkeys(way.characteristic for way in self.ways)
+        binary = [name for name in walked if self.subject.schema[name].kind == "binary"][:2]
+        if self.metric.path != "traversal" or len(binary) < 2:
+            return {}
+        return {f"grid/{'|'.join(binary)}": plane(self.subject, binary[0], binary[1], self.metric.source)}
 
     def _count_region(self, tally: Tally, way: Way, seen: Mapping[str, Floats], changed: Bools) -> None:
         name, at = way.characteristic, way.at

@@ -10,10 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ccvae_eval.interventions import CodeSource, path_between
+from ccvae_eval.latents import replaced
+from ccvae_eval.subject import Subject
 from ccvae_eval.types import Floats, Images
 
 PICTURED = 8
 """Images whose strips are kept: the first ones of the sample."""
+
+GRID = 5
+"""Steps on a side of a two-dimensional traversal."""
 
 
 def as_bytes(images: Images) -> Tensor:
@@ -46,3 +52,21 @@ class MeanPictures:
             mean = (total / self._counts[name]).astype(np.float32)
             means[f"mean/{name}"] = np.moveaxis(mean, 0, 2) if mean.ndim == 3 else mean
         return {**means, **self._kept}
+
+
+def plane(subject: Subject, down: str, across: str, source: CodeSource, size: int = GRID) -> NDArray[np.generic]:
+    r"""The first image with two binary characteristics moved together, each along its own path.
+
+    Returns:
+        Shape :math:`(size, size, H, W, C)`, uint8; rows move ``down``, columns ``across``, from absent to present.
+    """
+    own = subject.codes[:1]
+    paths = [path_between(subject, name, 0, 1, source) for name in (down, across)]
+    places = torch.linspace(0, 1, size).tolist()
+    codes = [
+        replaced(replaced(own, subject.layout[down], paths[0].at(i)), subject.layout[across], paths[1].at(j))
+        for i in places
+        for j in places
+    ]
+    images = as_bytes(subject.decode(torch.cat(codes))).numpy()
+    return images.reshape(size, size, *images.shape[1:])
