@@ -6,6 +6,8 @@ import inspect
 import re
 
 _ENTRY = re.compile(r"^    (\w[\w, ]*?)(?: \([^)]*\))?: (.*)$")
+_OPENING = re.compile(r"[A-Z]\w+( [a-z]+)?: ")
+"""How a line begins that says one thing about a metric: "Chance: ...", "Cost: ..."."""
 _MARKUP = re.compile(r":\w+:`([^`]*)`|``([^`]*)``")
 
 
@@ -39,5 +41,18 @@ def argument_help(kind: type) -> dict[str, str]:
 
 
 def explanation(kind: type) -> str:
-    """The docstring as ``explain`` prints it."""
-    return unmarked(inspect.cleandoc(kind.__doc__ or "No description."))
+    """The docstring as ``explain`` prints it: one line for each paragraph, to be wrapped by the terminal."""
+    text = unmarked(inspect.cleandoc(kind.__doc__ or "No description.")).replace(".. math:: ", "    ")
+    return "\n\n".join(_flowing(paragraph) for paragraph in text.split("\n\n"))
+
+
+def _flowing(paragraph: str) -> str:
+    """A paragraph whose lines follow on; an indented line, or one that begins an entry, starts anew."""
+    lines: list[str] = []
+    for line in paragraph.splitlines():
+        starts = line.startswith(" ") and not line.startswith("        ")
+        if lines and not starts and not _OPENING.match(line):
+            lines[-1] = f"{lines[-1].rstrip()} {line.strip()}"
+        else:
+            lines.append(line)
+    return "\n".join(lines)
