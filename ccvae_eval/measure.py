@@ -135,7 +135,7 @@ class Measurement:
 
 
 def mean_value(name: str, values: list[Value], estimate: Estimate) -> Value:
-    """The row for the mean over characteristics: counts the undefined ones, averages the defined chance levels.
+    """The row for the mean over characteristics: counts the undefined ones, averages their chance and reference.
 
     Args:
         name: the value's name.
@@ -143,10 +143,13 @@ def mean_value(name: str, values: list[Value], estimate: Estimate) -> Value:
         estimate: the mean, with its interval from the same resamples.
     """
     chances = [v.chance for v in values if v.chance is not None and v.estimate.defined]
+    references = [v.reference for v in values if v.estimate.defined]
+    known = [reference for reference in references if reference is not None]
     return Value(
         name,
         estimate,
         excluded=sum(not v.estimate.defined for v in values),
         chance=float(np.mean(chances)) if chances else None,
+        reference=float(np.mean(known)) if known and len(known) == len(references) else None,
         note="" if estimate.defined else "undefined for every characteristic",
     )

@@ -103,10 +103,10 @@ class Density:
             dials=("shuffle",),
         ),
         "overlap": ValueSpec(
-            "mass that the class densities share", "share", False, (0.0, 1.001), CHANCE_NAME, dials=("shuffle",)
+            "mass that the class densities share", "share", False, (0.0, 1.0), CHANCE_NAME, dials=("shuffle",)
         ),
         "js": ValueSpec(
-            "Jensen-Shannon divergence of the class densities", "bits", True, (-0.001, 1.001), CHANCE_NAME,
+            "Jensen-Shannon divergence of the class densities", "bits", True, (0.0, 1.0), CHANCE_NAME,
             dials=("shuffle",),
         ),
         "wasserstein": ValueSpec(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.measure import Measurement, Reason
+from ccvae_eval.measure import Measurement, Reason, Value
 from ccvae_eval.metrics.contract import Metric, settings_of
 from ccvae_eval.metrics.rows import NOWHERE, At, Rows
 from ccvae_eval.statistics.intervals import (
@@ -171,7 +171,8 @@ class Tally:
         """All rows; its status is ``undefined`` if none of them has a number."""
         self._enter_means_over_columns()
         order = list(self.metric.values)
-        values = tuple(sorted(self.rows.values(), key=lambda value: order.index(value.name)))
+        rows = sorted(self.rows.values(), key=lambda value: order.index(value.name))
+        values = tuple(_within(value, self.metric.values[value.name].range) for value in rows)
         nothing = not any(value.estimate.defined for value in values)
         whys = dict.fromkeys(value.note for value in values if value.characteristic is not None)
         return Measurement(
@@ -186,3 +187,10 @@ class Tally:
             pictures,
             tuple(notes),
         )
+
+
+def _within(value: Value, ends: tuple[float | None, float | None]) -> Value:
+    """The row with its interval cut to the value's range: reflected intervals of means may reach beyond it."""
+    least, greatest = (-np.inf if ends[0] is None else ends[0], np.inf if ends[1] is None else ends[1])
+    low, high = np.clip([value.estimate.low, value.estimate.high], least, greatest)
+    return replace(value, estimate=replace(value.estimate, low=float(low), high=float(high)))

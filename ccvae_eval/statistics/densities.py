@@ -223,8 +223,9 @@ def _smoothed(
 
 
 def _clipped(found: Resampled, most: float) -> Resampled:
-    low, high = np.clip([found.estimate.low, found.estimate.high], 0.0, most)
-    return replace(found, estimate=replace(found.estimate, low=float(low), high=float(high)))
+    """Value and interval within their range: the grid's sums are off by up to 1e-4."""
+    value, low, high = np.clip([found.estimate.value, found.estimate.low, found.estimate.high], 0.0, most)
+    return replace(found, estimate=replace(found.estimate, value=float(value), low=float(low), high=float(high)))
 
 
 def _compared(one: Floats, other: Floats, functional: Functional) -> float:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
@@ -264,9 +264,21 @@ def mean_over(parts: Sequence[Resampled], level: float = 0.95) -> Resampled:
 
     The interval comes from the parts' own draws, which must be of the same resamples. Equal in every bit whatever the
     order of the parts: they are added from the least up (BCa counts draws below the value, and a last bit is a count).
+    Where no resample differs from the value (every part perfect), the interval is the mean of the parts' own.
     """
     defined = [part for part in parts if part.defined]
-    return _combined(defined, lambda stack: np.sort(stack, axis=0).mean(axis=0), level, parts)
+    found = _combined(defined, _sorted_mean, level, parts)
+    if not found.defined or found.estimate.low != found.estimate.high:
+        return found
+    ends = np.array([[part.estimate.low, part.estimate.high] for part in defined])
+    low, high = (float(end) for end in _sorted_mean(ends))
+    methods = {part.estimate.method for part in defined if part.estimate.low < part.estimate.high}
+    method = methods.pop() if len(methods) == 1 else found.estimate.method
+    return replace(found, estimate=replace(found.estimate, low=low, high=high, method=method))
+
+
+def _sorted_mean(stack: Floats) -> Floats:
+    return np.asarray(np.sort(stack, axis=0).mean(axis=0))
 
 
 def difference(one: Resampled, other: Resampled, level: float = 0.95) -> Resampled:

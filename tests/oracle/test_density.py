@@ -169,6 +169,7 @@ def test_prior_gap_is_the_shift_of_the_prior():
     near = value(measured(prepare(SquaresVAE(scale=0.01), data, np.arange(400))), "prior_gap", "Glasses")
     assert near.estimate.value == pytest.approx(near.reference, rel=0.8)
     assert near.estimate.n == 400
+    assert near.estimate.low >= 0
     far = measured(prepare(Shifted(scale=0.01), data, np.arange(400)))
     assert value(far, "prior_gap", "Glasses").estimate.value == pytest.approx(3, abs=0.15)
     blocks = measured(prepare(Shifted(blocks=True, scale=0.01), data, np.arange(400)))
@@ -312,3 +313,16 @@ def test_chance_levels_are_those_of_permuted_labels():
         found = value(run, name)
         half = (found.estimate.high - found.estimate.low) / 2
         assert abs(found.estimate.value - found.chance) < 2 * half, name
+
+
+def test_perfect_means_and_floors_have_intervals_and_references():
+    run = measured(prepare(SquaresVAE(scale=0.01), Squares(400), np.arange(400), characteristics=("Glasses", "Smile")))
+    whole, parts = value(run, "auc").estimate, [value(run, "auc", name).estimate for name in ("Glasses", "Smile")]
+    assert whole.value == whole.high == 1
+    assert whole.low == pytest.approx(np.mean([part.low for part in parts]))
+    assert whole.low < 1
+    floors = [value(run, "prior_gap", name).reference for name in ("Glasses", "Smile")]
+    assert value(run, "prior_gap").reference == pytest.approx(np.mean(floors))
+    for found in run.measurements[0].values:
+        if found.name in ("js", "overlap"):
+            assert 0 <= found.estimate.low <= found.estimate.value <= found.estimate.high <= 1
