@@ -339,6 +339,7 @@ def _below_one(ratio: Floats) -> Floats:
 
 
 def _pixels(images: Sequence[Images], inside: Bools) -> Tensor:
-    r"""The pixels inside, zero outside, shape :math:`(N, S, H W C)`."""
+    r"""The pixels inside, zero outside, shape :math:`(N, S, Q)`: those that lie inside in some row."""
     mask = torch.from_numpy(inside).repeat_interleave(images[0].shape[1], 1)
-    return torch.stack([rows_of(x) * mask for x in images], 1)
+    somewhere = mask.any(0)
+    return torch.stack([(rows_of(x) * mask)[:, somewhere] for x in images], 1)
