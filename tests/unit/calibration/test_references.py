@@ -15,9 +15,7 @@ from ccvae_eval.data.sampling import sample_ids
 from ccvae_eval.evaluation import CARD, metric_named
 from ccvae_eval.judge import judge_for
 from ccvae_eval.measure import Estimate, Measurement, Value, ValueSpec
-from ccvae_eval.metrics.accuracy import Accuracy
 from ccvae_eval.metrics.contract import Needs
-from ccvae_eval.metrics.density import Density
 from ccvae_eval.metrics.tally import Mean, Tally
 from ccvae_eval.model import Label, LabelSchema
 from ccvae_eval.run import Header, Run, evaluate
@@ -68,6 +66,7 @@ class Again(Reach):
     name: ClassVar = "again"
 
 
+DEMO = 256
 METRICS = (Again(), Reach())
 
 
@@ -243,19 +242,21 @@ def _shipped_names(sample, metrics):
     return [references._name(subject, m, subject.thinned(sizes[m.name]).ids) for m in metrics]
 
 
-@pytest.mark.parametrize(("sample", "names"), [(256, CARD), (None, CARD), (None, ("drift",))])
+@pytest.mark.parametrize(("sample", "names"), [(DEMO, CARD), (None, CARD), (None, ("drift",))])
 def test_the_default_evaluations_of_faces_find_theirs_in_the_package(sample, names):
     """After a change of a metric's version or defaults, of the faces or the judge: python tools/ship.py references"""
     assert set(_shipped_names(sample, [metric_named(name) for name in names])) <= set(shipped_references())
 
 
-def test_the_shipped_references_are_still_what_the_oracle_reaches():
-    """One metric of the demo, measured again."""
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CARD)
+def test_the_shipped_references_are_still_what_the_oracle_reaches(name):
+    """The demo's, measured again, within what may differ between builds (METRICS 0)."""
     faces = Faces()
-    ids = sample_ids(faces, "test", sample=256, seed=0)
+    ids = sample_ids(faces, "test", sample=DEMO, seed=0)
     subject = prepare(oracle(faces, ids), faces, ids, judge=judge_for(faces))
-    metrics = [Accuracy(), Density()]
-    for name, table in references.tables_of(evaluate(subject, metrics), subject, metrics).items():
-        shipped = {json.dumps(row[:3]): row[3] for row in shipped_references()[name]}
-        again = {json.dumps(row[:3]): row[3] for row in table}
-        assert again == {place: pytest.approx(value, rel=1e-5, abs=1e-5) for place, value in shipped.items()}
+    metrics = [metric_named(name)]
+    ((asked, table),) = references.tables_of(evaluate(subject, metrics), subject, metrics).items()
+    shipped = {json.dumps(row[:3]): row[3] for row in shipped_references()[asked]}
+    again = {json.dumps(row[:3]): row[3] for row in table}
+    assert again == {place: pytest.approx(value, rel=1e-3, abs=3 / DEMO) for place, value in shipped.items()}
