@@ -71,7 +71,7 @@ def judged_shift(before: Tensor, after: Tensor) -> Floats:
     Args:
         before, after: log-probabilities, shape :math:`(N, K)`.
 
-    >>> judged_shift(torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[0.75, 0.25]]).log())
+    >>> judged_shift(torch.tensor([[0.25, 0.75]]).double().log(), torch.tensor([[0.75, 0.25]]).double().log())
     array([0.5])
     """
     moved = (after.double().exp() - before.double().exp()).abs().sum(1) / 2
