@@ -33,7 +33,7 @@ class Intervention(Protocol):
 
 
 def path_between(subject: Subject, characteristic: str, start: int, end: int, source: CodeSource = "codes") -> Path:
-    """The path from one class to another in the columns of a characteristic (METRICS 2); found once for a subject.
+    """The path from one class to another in the columns of a characteristic; found once for a subject.
 
     Raises:
         UndefinedError: a class has fewer than 20 images, or the class means lie less than .1 pooled deviations apart.
@@ -65,7 +65,7 @@ def _path_between(subject: Subject, characteristic: str, start: int, end: int, s
 
 @dataclass(frozen=True, slots=True)
 class Traverse:
-    """A point on the path of METRICS 2, all other columns as they are.
+    """A point on the path (docs/metrics.md, section 2), all other columns as they are.
 
     Binary: from absent to present. Categorical: from the image's class to the one drawn for it.
 
@@ -140,7 +140,7 @@ class Interpolate:
 
 @dataclass(frozen=True, slots=True)
 class Do:
-    """do(c = v) with v unlike now (METRICS 0), all other columns as they are.
+    """do(c = v) with v unlike now (docs/metrics.md, section 0), all other columns as they are.
 
     Args:
         characteristic: c.
@@ -213,7 +213,7 @@ class Redraw:
 
 @dataclass(frozen=True, slots=True)
 class PriorDraw:
-    """The columns of c drawn from p(z_c | y_c = v), all other columns as they are (METRICS 4).
+    """The columns of c drawn from p(z_c | y_c = v), all other columns as they are (docs/metrics.md, section 4).
 
     Args:
         characteristic: c.

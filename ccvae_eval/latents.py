@@ -1,6 +1,6 @@
 """Interventions on codes: pure functions, no model, no images.
 
-METRICS section 0 defines do() and its three modes; section 2 defines the path of a traversal.
+docs/metrics.md defines do() and its three modes in section 0, the path of a traversal in section 2.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Path:
 
 
 def class_path(codes_from: Codes, codes_to: Codes) -> Path:
-    r"""The path from one class to another (METRICS 2).
+    r"""The path from one class to another (docs/metrics.md, section 2).
 
     One column: from the 5 % quantile of the class that lies lower to the 95 % quantile of the other one, in the
     direction from ``codes_from`` to ``codes_to``. Several: along the line through both means, 1.645 deviations

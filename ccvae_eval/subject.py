@@ -1,7 +1,8 @@
 """What is evaluated: a model and some images, encoded once, and the random streams that belong to them.
 
 The network is only ever called on canonical chunks (ids ascending, 32 rows, the last one padded and cut), so that a
-number does not depend on the batch size, on the order of the metrics or on the number of workers (METRICS 0).
+number does not depend on the batch size, on the order of the metrics or on the number of workers
+(docs/metrics.md, section 0).
 """
 
 from __future__ import annotations
@@ -290,7 +291,7 @@ def _joined(parts: list[Tensor | Gaussian]) -> Tensor | Gaussian:
 
 
 def assignment_half(ids: Ids) -> Bools:
-    """Split A of METRICS 0, half of the images by a hash of their ids: columns are assigned on it."""
+    """Half of the images, by a hash of their ids: columns are assigned on it, and measured on the other half."""
     return np.fromiter((stream_key(0, ASSIGNMENT_SALT, int(i)) % 2 == 0 for i in ids), bool, len(ids))
 
 

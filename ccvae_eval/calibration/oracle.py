@@ -1,4 +1,6 @@
-r"""The oracle: a model that is perfectly disentangled because it is the drawing programme itself (METRICS 9).
+r"""The oracle: a model that is perfectly disentangled because it is the drawing programme itself.
+
+See docs/metrics.md, section 9.
 
 Its code is what the picture was drawn from. A binary label owns the columns (u, v...): u | y = +-2 + .5 e, with e
 standard normal and cut at +-4 so that sign(u) = sign(y), and v the normal scores of its variety, drawn whether or not

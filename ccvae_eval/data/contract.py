@@ -57,7 +57,7 @@ class DataSet(Protocol):
 
 @runtime_checkable
 class HasRegions(Protocol):
-    """The data set knows where a characteristic lives in each image (METRICS: region A_c)."""
+    """The data set knows where a characteristic lives in each image (docs/metrics.md, section 0)."""
 
     @property
     def region_source(self) -> str:

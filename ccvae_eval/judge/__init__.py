@@ -1,4 +1,4 @@
-"""The independent classifier that looks at a model's pictures (METRICS 0, "Judge")."""
+"""The independent classifier that looks at a model's pictures (docs/metrics.md, section 0)."""
 
 from ccvae_eval.judge.agreement import balanced_accuracies, trusted_labels
 from ccvae_eval.judge.artifact import Judge, JudgeRecord

@@ -44,7 +44,7 @@ def _mean_recall(seen: Tensor, true: Tensor) -> float:
 
 
 def trusted_labels(agreement: Mapping[str, float], least: float = LEAST_AGREEMENT) -> tuple[str, ...]:
-    """The labels whose judged values may be shown (METRICS 0): the judge agrees with them on this model's pictures.
+    """The labels whose judged values may be shown: the judge agrees with them on this model's pictures.
 
     Args:
         agreement: for each label the judge's balanced accuracy on the model's reconstructions, as

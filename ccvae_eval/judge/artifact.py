@@ -69,7 +69,7 @@ class JudgeRecord:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """An image classifier that no model under evaluation has seen (METRICS 0).
+    """An image classifier that no model under evaluation has seen (docs/metrics.md, section 0).
 
     Made by :func:`ccvae_eval.judge.train_judge` or :meth:`open`. Its probabilities are calibrated for classes that are
     equally frequent: an image after an intervention knows nothing of the data's prevalences.

@@ -62,7 +62,7 @@ class Accuracy:
     and counted as excluded. Cost: one more pass of the encoder's images through the classifier, nothing is decoded.
     Pitfalls: accuracy of a rare label is high for a model that never says it: look at ``majority``. Where the encoder
     was given the labels the rows are marked "given" and enter no mean.
-    Reference: METRICS section 5; Brier 1950; calibration: Kumar, Liang and Ma 2019.
+    Reference: docs/metrics.md, section 5; Brier 1950; calibration: Kumar, Liang and Ma 2019.
 
     Args:
         bins: of the calibration error.

@@ -56,7 +56,7 @@ def mean_variance(images: Sequence[Images], chosen: Tensor | None = None) -> Ten
 
 
 def deviation_map(points: Sequence[Images]) -> Tensor:
-    r"""How much each pixel changes along a path: METRICS section 2, D(p).
+    r"""How much each pixel changes along a path: D(p) of docs/metrics.md, section 2.
 
     .. math:: D(p) = \frac1C \sum_c \sqrt{\tfrac1K \sum_k (x_{k,c,p} - \bar x_{c,p})^2}
 
@@ -230,7 +230,7 @@ def course_scores(way: Floats, steps: Floats) -> dict[str, Floats]:
 
 
 def region_scores(change: NDArray[np.float32], region: Bools) -> dict[str, Floats]:
-    r"""What METRICS section 2 says of a change map and a region, image by image.
+    r"""What locality says of a change map and a region, image by image (docs/metrics.md, section 2).
 
     Args:
         change: shape :math:`(N, P)`, not negative.

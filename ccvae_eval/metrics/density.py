@@ -77,7 +77,8 @@ class Density:
     Pitfalls: a code that is the label itself (M2) has no density: overlap and divergence compare point masses, and
     nearest neighbours are undefined. Unconditional leakage mistakes label correlation for entanglement. Raw
     Wasserstein distances depend on the scale of the latent space. The linear probe does not see nonlinear leakage.
-    Reference: METRICS section 1; k-NN divergence: Wang, Kulkarni and Verdu 2009; D and C: Eastwood and Williams 2018.
+    Reference: docs/metrics.md, section 1; k-NN divergence: Wang, Kulkarni and Verdu 2009; D and C: Eastwood and
+    Williams 2018.
 
     Args:
         code: one sample of q(z|x) for each image, or its mean.

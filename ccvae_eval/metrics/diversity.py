@@ -59,7 +59,7 @@ class Diversity:
     decoded for each image and characteristic.
     Pitfalls: distances are of pixels, so a shift counts more than a change of colour; without a region, spread may lie
     anywhere. A spread above the data's own is no virtue: see spread_score.
-    Reference: METRICS section 4; Joy et al. (ICLR 2021), figure of per-pixel variance.
+    Reference: docs/metrics.md, section 4; Joy et al. (ICLR 2021), figure of per-pixel variance.
 
     Args:
         draws: S, at least 2.

@@ -16,7 +16,7 @@ from ccvae_eval.types import Bools, Floats
 
 
 class Agreement:
-    """How far the judge agrees with the labels on this model's reconstructions (METRICS 0, "Judge").
+    """How far the judge agrees with the labels on this model's reconstructions (docs/metrics.md, section 0).
 
     A label that it recognises in fewer than .8 of them (balanced over the classes) has no judged values: what the
     judge says of an intervention on it would be a finding about blur.

@@ -70,7 +70,7 @@ class Locality:
     block is walked along one line through its classes' means, ``columns="each"`` walks its columns one by one (the
     floor stays that of the whole block); with ``path="interpolation"`` all columns move, which is no question about a
     characteristic but the yardstick for its path scores.
-    Reference: METRICS section 2.
+    Reference: docs/metrics.md, section 2.
 
     Args:
         steps: points on the path.

@@ -1,4 +1,4 @@
-"""Which column of a model without characteristics stands for which label (METRICS 0)."""
+"""Which column of a model without characteristics stands for which label (docs/metrics.md, section 0)."""
 
 from __future__ import annotations
 

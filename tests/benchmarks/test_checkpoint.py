@@ -1,4 +1,4 @@
-"""The price of not trusting a checkpoint (DESIGN: at most 0.2 s for 6 MB, beyond torch's import).
+"""The price of not trusting a checkpoint: at most 0.2 s for 6 MB, beyond torch's import.
 
 What is bounded is processor time, parent and child together: they work one after the other, so on an idle machine it is
 the wall time but for the disk, and on a busy one it does not measure the neighbours. The table shows the wall time.

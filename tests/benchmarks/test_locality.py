@@ -62,7 +62,7 @@ def seconds(action: Callable[[], object]) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", [Locality(), Diversity(redrawn=0)], ids=lambda metric: metric.name)
 def test_a_whole_metric_costs_little_more_than_its_decoding(subject: Subject, metric: Any, benchmark: Any) -> None:
-    """Budget: 1.25 (DESIGN section 9). The least of a few rounds, taken in turns, so that a busy machine slows both."""
+    """Budget: 1.25. The least of a few rounds, taken in turns, so that a busy machine slows both."""
     decodings = metric.needs(subject).decodings()
     seconds(lambda: evaluate(subject, [metric]))  # the first round warms up
     alone, whole = zip(

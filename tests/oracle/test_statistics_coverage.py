@@ -1,7 +1,8 @@
 """Do 95 % intervals hold the true value 95 % of the time?
 
-The rule of METRICS 0: a kind of interval passes when the exact binomial test against .95 keeps p > .001, or when
-coverage lies in [.93, .98]. The soak runs 2,000 synthetic samples of each kind; the short form runs 200 of the same.
+The rule of docs/metrics.md, section 0: a kind of interval passes when the exact binomial test against .95 keeps
+p > .001, or when coverage lies in [.93, .98]. The soak runs 2,000 synthetic samples of each kind; the short form runs
+200 of the same.
 """
 
 from __future__ import annotations

@@ -251,7 +251,7 @@ def test_the_default_evaluations_of_faces_find_theirs_in_the_package(sample, nam
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CARD)
 def test_the_shipped_references_are_still_what_the_oracle_reaches(name):
-    """The demo's, measured again, within what may differ between builds (METRICS 0)."""
+    """The demo's, measured again, within what may differ between builds (docs/metrics.md, section 0)."""
     faces = Faces()
     ids = sample_ids(faces, "test", sample=DEMO, seed=0)
     subject = prepare(oracle(faces, ids), faces, ids, judge=judge_for(faces))
