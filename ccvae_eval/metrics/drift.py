@@ -1,4 +1,4 @@
-"""What should stay in its place and does not, when one characteristic is changed (METRICS 3)."""
+"""What should stay in its place and does not, when one characteristic is changed (docs/metrics.md, section 3)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LENGTHS = "64ths of the width"
 BLIND = "the whole image changes alike"
 ANOTHER = "another image"
 CLIPPED_WARNING = 0.1
-"""The share of clipped ranks beyond which a reader is warned (METRICS 0)."""
+"""The share of clipped ranks beyond which a reader is warned."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ ROUNDED = 256
 
 @dataclass(frozen=True)
 class GridMatcher:
-    r"""Zero-mean normalised cross-correlation of patches on a lattice (METRICS 3).
+    r"""Zero-mean normalised cross-correlation of patches on a lattice (docs/metrics.md, section 3).
 
     A point of the lattice is a keypoint if its patch in the *first* image has texture, and texture in two directions
     (on a plain edge a shift along the edge is invisible). It is searched for in the grey second image at all whole
