@@ -241,7 +241,7 @@ class _Loop:
         epoch = max(self.progress.step - 1, 0) // self.per_epoch
         if self.progress.step % self.per_epoch:
             yield self._record_epoch(epoch, self.progress.averages.means())
-            if len(self.held_out):
+            if len(self.held_out) and reason != "stopped":  # whoever stops it is waiting
                 yield self._validate(epoch)
         kept = self.best if self.best is not None else self.average
         if kept is not None:

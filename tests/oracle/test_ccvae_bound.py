@@ -27,8 +27,10 @@ NAN = math.nan
 
 
 def tiny(schema: LabelSchema = SCHEMA, prior: Any = PRIOR, **options: Plain) -> CCVAE:
-    """A CCVAE of points in float64 whose classifier and prior have moved from where they start."""
-    model = CCVAE.from_settings({"style": 2, "hidden": 6, **options}, ModelContext(schema, (4,), prior)).double()
+    """A CCVAE of points in float64 whose posteriors differ and whose classifier and prior have moved from the start."""
+    model = CCVAE.from_settings(
+        {"style": 2, "hidden": 6, "blank": False, **options}, ModelContext(schema, (4,), prior)
+    ).double()
     generator = torch_stream(3, "tiny")
     with torch.no_grad():
         for group in model.groups:

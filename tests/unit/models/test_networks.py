@@ -18,8 +18,8 @@ from ccvae_eval.streams import torch_stream
 EIGHTEEN = binary_schema(*(f"label {i}" for i in range(18)))
 
 
-def celeba(seed: int = 0) -> CCVAE:
-    return CCVAE.from_settings({}, ModelContext(EIGHTEEN, (3, 64, 64), uniform_prior(EIGHTEEN)), seed)
+def celeba(seed: int = 0, **options: bool) -> CCVAE:
+    return CCVAE.from_settings(options, ModelContext(EIGHTEEN, (3, 64, 64), uniform_prior(EIGHTEEN)), seed)
 
 
 def test_the_64_pixel_ccvae_is_the_papers() -> None:
@@ -68,7 +68,7 @@ def test_weights_depend_on_the_seed_alone() -> None:
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_weights_start_as_torchs_own_layers_do(part: str) -> None:
     """Uniform within 1/sqrt(fan in); fan in of a transposed convolution as torch counts it."""
-    network = getattr(celeba(), part)
+    network = getattr(celeba(blank=False), part)
     layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
     assert len(layers) == {"encoder": 7, "decoder": 6}[part]
     for layer in layers:
@@ -79,6 +79,13 @@ def test_weights_start_as_torchs_own_layers_do(part: str) -> None:
             assert parameter.abs().max().item() <= reach
         if layer.weight.numel() > 1000:
             assert layer.weight.std().item() == pytest.approx(reach / math.sqrt(3), rel=0.05)
+
+
+def test_labels_start_blank_and_style_does_not() -> None:
+    posterior = celeba().encode(torch.rand(3, 3, 64, 64))
+    assert torch.equal(posterior.loc[:, :18], torch.zeros(3, 18))
+    torch.testing.assert_close(posterior.scale[:, :18], torch.ones(3, 18))
+    assert bool((posterior.loc[:, 18:].std(0) > 0).all())
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (1, 28, 28), (5,)])

@@ -82,8 +82,8 @@ def test_events_tell_the_whole_story() -> None:
 
 
 def test_it_learns() -> None:
-    settings = dataclasses.replace(SETTINGS, epochs=60, validation=0.2)
-    _, events = trained(settings)
+    settings = dataclasses.replace(SETTINGS, epochs=30, validation=0.2, learning_rate=2e-2)
+    events = list(fit(built(settings, prior_mean=2), Clouds(), settings))
     first, last = of(Validation, events)[0], of(Validation, events)[-1]
     assert last.terms["loss"] < first.terms["loss"] - 1
     assert last.terms["labels.accuracy"] > 0.9
@@ -103,12 +103,11 @@ RESUMED = {
     "plain": SETTINGS,
     "averaged": dataclasses.replace(SETTINGS, average=0.9),
     "patient": dataclasses.replace(SETTINGS, patience=1, epochs=6, learning_rate=0.3),
-    "clipped": dataclasses.replace(SETTINGS, clip=1.0),
 }
 
 
 @pytest.mark.parametrize("kind", RESUMED)
-@pytest.mark.parametrize("steps", [1, 5, 7, 10])
+@pytest.mark.parametrize("steps", [1, 7, 10])
 def test_a_training_that_is_cut_off_ends_at_the_same_weights(kind: str, steps: int, tmp_path: Path) -> None:
     settings = RESUMED[kind]
     whole, expected = trained(settings)
