@@ -16,7 +16,7 @@ INSIDE, OUTSIDE, WHOLE = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Zones:
-    """The three zones of some images, shape (N, 3, H, W), 1 or 0; a pixel of the band is in neither of the first two."""
+    """The three zones of some images, shape (N, 3, H, W), 1 or 0; a pixel of the band is in none of the first two."""
 
     masks: Tensor
 

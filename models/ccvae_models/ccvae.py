@@ -61,7 +61,7 @@ class CCVAESettings:
     estimator: Literal["exact", "weighted", "reference"] = "exact"
     likelihood: LikelihoodName = "laplace"
     likelihood_scale: float = 1.0
-    prior_mean: float = 0.0
+    prior_mean: float = 2.0
     blank: bool = True
     points: int = 129
     draws: int = 256
