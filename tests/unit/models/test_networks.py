@@ -84,7 +84,7 @@ def test_weights_start_as_torchs_own_layers_do(part: str) -> None:
 def test_labels_start_blank_and_style_does_not() -> None:
     posterior = celeba().encode(torch.rand(3, 3, 64, 64))
     assert torch.equal(posterior.loc[:, :18], torch.zeros(3, 18))
-    torch.testing.assert_close(posterior.scale[:, :18], torch.ones(3, 18))
+    torch.testing.assert_close(posterior.scale[:, :18], torch.full((3, 18), 2.0))
     assert bool((posterior.loc[:, 18:].std(0) > 0).all())
 
 
