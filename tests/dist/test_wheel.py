@@ -39,11 +39,9 @@ def script(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     venv.create(home, with_pip=False)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--prefix", str(home), str(wheel)],
-        check=True,
-        capture_output=True,
-    )
+    # without --ignore-installed pip would take the package out of the environment that runs this test
+    install = ["pip", "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", "--prefix", str(home)]
+    subprocess.run([sys.executable, "-m", *install, str(wheel)], check=True, capture_output=True)
     assert (packages / "ccvae_eval").is_dir(), "installed where the new environment looks"
     (packages / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     text = (home / "bin" / "ccvae-eval").read_text().splitlines()

@@ -26,11 +26,16 @@ def _run(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list", "models"], ["list", "plugins", "--json"]])
 def test_help_and_list_import_nothing_heavy(arguments: list[str]) -> None:
-    code = (
-        "import sys, contextlib, io\nfrom ccvae_eval.cli.main import main\n"
-        f"with contextlib.redirect_stdout(io.StringIO()):\n    try: main({arguments!r})\n    except SystemExit as e: assert not e.code, e.code\n"
-        f"print(sorted(set(sys.modules) & {HEAVY!r}))"
-    )
+    code = f"""
+import contextlib, io, sys
+from ccvae_eval.cli.main import main
+with contextlib.redirect_stdout(io.StringIO()):
+    try:
+        main({arguments!r})
+    except SystemExit as ended:
+        assert not ended.code, ended.code
+print(sorted(set(sys.modules) & {HEAVY!r}))
+"""
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ast.literal_eval(found.stdout.strip().splitlines()[-1]) == []
 
