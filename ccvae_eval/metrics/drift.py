@@ -67,6 +67,7 @@ class Drift:
         fewest_keypoints: textured points outside that the median image must have.
         largest_region: a region that covers a larger share of the image is none.
         window: the side of the window of SSIM, in pixels.
+        chance_images: on how many images, from the first, the chance levels are measured.
     """
 
     name: ClassVar[str] = "drift"
@@ -109,6 +110,7 @@ class Drift:
     fewest_keypoints: int = 8
     largest_region: float = 0.6
     window: int = 7
+    chance_images: int = 128
 
     def __post_init__(self) -> None:
         matchers.find(self.matcher)
@@ -264,7 +266,7 @@ class Matched:
             return
         pairs = {} if base.floor_all is None else {"floor_all": base.floor_all}
         size = len(base.chunk)
-        if size > 1:
+        if size > 1 and base.chunk.rows.start < self.metric.chance_images:
             # each image beside another one of its chunk: a turn by a number that belongs to the chunk
             turn = numpy_stream(self.subject.seed, "drift/another", int(base.chunk.ids[0])).integers(1, size)
             other = base.reconstruction.roll(int(turn), 0)
