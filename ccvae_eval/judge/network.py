@@ -57,9 +57,10 @@ class JudgeNetwork(nn.Module):
         features = self.trunk(centred).flatten(1)
         if self.training:
             logits: Tensor = self.heads(features)
-            return logits
-        # a matrix product's bits depend on the number of threads, these sums' do not
-        return (features.unsqueeze(1) * self.heads.weight).sum(2) + self.heads.bias
+        else:
+            # a matrix product's bits depend on the number of threads, these sums' do not
+            logits = (features.unsqueeze(1) * self.heads.weight).sum(2) + self.heads.bias
+        return logits
 
 
 def _blank(kind: type[nn.Module], *shape: int, **options: Any) -> nn.Module:
