@@ -301,7 +301,7 @@ class Matched:
     def _put(self, base: Base, name: str, pair: str, numbers: Mapping[str, Tensor]) -> None:
         kept = self.seen.setdefault((name, pair), {})
         for key, number in numbers.items():
-            column = number.double().cpu().numpy()
+            column = number.cpu().double().numpy()
             kept.setdefault(key, np.full((len(self.subject), *column.shape[1:]), np.nan))[base.chunk.rows] = column
 
     def _keep_pictures(self, base: Base, name: str, after: Images, found: Matches) -> None:

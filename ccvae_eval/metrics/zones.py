@@ -36,7 +36,9 @@ class Zones:
         """Which points lie in each zone, shape (N, K, 3), float; none that is not valid."""
         place = matches.pixels(*self.masks.shape[2:])
         images = torch.arange(len(place), device=place.device)[:, None]
-        return self.masks[images, :, place[..., 0], place[..., 1]] * matches.valid[..., None]
+        # a matcher may work on the CPU whatever the images are on
+        masks = self.masks.to(place.device)
+        return masks[images, :, place[..., 0], place[..., 1]] * matches.valid[..., None]
 
 
 def point_sums(found: Matches, zones: Tensor, search: float) -> dict[str, Tensor]:
