@@ -1,6 +1,7 @@
 """Makes the files that the package carries in ``ccvae_eval/assets``; run after a change of what they are made from.
 
 python tools/ship.py judge         the judge of faces at 64 pixels (about three minutes)
+python tools/ship.py checkpoint    the demo's checkpoint (hours); stop it with Ctrl-C and call it again to go on
 python tools/ship.py references    what the oracle reaches in the default evaluations of faces (about six minutes);
                                    after the judge, and after every new version or default of a metric; with names
                                    of metrics only theirs are measured again, the others stay as they are
@@ -10,6 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +21,7 @@ import ccvae_eval
 from ccvae_eval.calibration.oracle import oracle
 from ccvae_eval.calibration.references import SHIPPED as REFERENCES
 from ccvae_eval.calibration.references import Table, tables_of
+from ccvae_eval.cli.demo import ASSET as CHECKPOINT
 from ccvae_eval.cli.demo import DEMO_IMAGES
 from ccvae_eval.data.opening import open_data
 from ccvae_eval.evaluation import CARD, metric_named, set_up
@@ -29,6 +34,22 @@ JUDGE_DATA = "faces,size=64,seed=64,n=60000"
 """A seed of its own: no image that anybody evaluates was seen by the judge, whatever its ``n`` and split."""
 JUDGE_STEPS = 2000
 LARGEST_JUDGE = 200_000
+
+WORK = Path("build/ship")
+CHECKPOINT_SETTINGS = [
+    "--rate",
+    "0.5",
+    "--epochs",
+    "80",
+    "--batch",
+    "64",
+    "--average",
+    "0.999",
+    "--seed",
+    "1",
+    "--half",
+]
+LARGEST_CHECKPOINT = 3_000_000
 
 
 def ship_judge(only: list[str]) -> None:
@@ -52,6 +73,21 @@ def ship_judge(only: list[str]) -> None:
         print(f"{name:18}" + "".join(f"{table[name]:<10.4f}" for table in tables))
 
 
+def ship_checkpoint(only: list[str]) -> None:
+    """Trains the demo's checkpoint with the command that docs/reproduction.md names, and puts it into the package."""
+    if only:
+        raise SystemExit("the checkpoint is one for all")
+    made = WORK / CHECKPOINT
+    made.parent.mkdir(parents=True, exist_ok=True)
+    command = ["train", "ccvae", "--data", "faces", *CHECKPOINT_SETTINGS, "--out", str(made), "--resume"]
+    subprocess.run([sys.executable, "-m", "ccvae_eval.cli.main", *command], check=True)
+    size = made.stat().st_size
+    if size > LARGEST_CHECKPOINT:
+        raise SystemExit(f"{made.name} has {size} bytes, {LARGEST_CHECKPOINT} are allowed")
+    shutil.copyfile(made, ASSETS / CHECKPOINT)
+    print(f"{CHECKPOINT}: {size} bytes")
+
+
 def ship_references(only: list[str]) -> None:
     """Measures the oracle as the demo, a plain ``run`` and the command of each metric with a smaller sample would."""
     path = ASSETS / REFERENCES
@@ -71,7 +107,7 @@ def ship_references(only: list[str]) -> None:
     print(f"{path.name}: {path.stat().st_size} bytes")
 
 
-SHIPMENTS = {"judge": ship_judge, "references": ship_references}
+SHIPMENTS = {"judge": ship_judge, "checkpoint": ship_checkpoint, "references": ship_references}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
