@@ -248,8 +248,12 @@ def test_the_default_evaluations_of_faces_find_theirs_in_the_package(sample, nam
     assert set(_shipped_names(sample, [metric_named(name) for name in names])) <= set(shipped_references())
 
 
+QUICK = ("density", "accuracy")
+"""Metrics that draw nothing; the others take about a minute each."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CARD)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.soak) for name in CARD])
 def test_the_shipped_references_are_still_what_the_oracle_reaches(name):
     """The demo's, measured again, within what may differ between builds (docs/metrics.md, section 0)."""
     faces = Faces()
