@@ -7,14 +7,14 @@ from ccvae_eval.report.terminal import headline_of
 from ccvae_eval.report.text import figure
 
 _SAYS = {
-    "density": "Knowing only a label's own latents, one tells the label with an AUC of {value} (chance .5)",
+    "density": "Knowing only a label's own latents, one tells the label with an AUC of {value} (chance {chance})",
     "locality": "When one characteristic is moved, {value} of the change beyond chance falls where that "
     "characteristic lives (0 = anywhere, 1 = only there)",
     "drift": "Outside its region the image moves {value} times as much as inside, when one characteristic is changed "
     "(0 = stays in place, 1 = the whole image moves alike)",
     "diversity": "Drawing one characteristic anew varies it by {value} in pixel value, counting the draws that "
     "still show it (0 = always the same)",
-    "accuracy": "From the image alone the model tells its labels with a balanced accuracy of {value} (chance .5)",
+    "accuracy": "From the image alone the model tells its labels with a balanced accuracy of {value} (chance {chance})",
 }
 
 
@@ -26,7 +26,7 @@ def sentence(measurement: Measurement) -> str:
     if mean is None or not mean.estimate.defined:
         return f"{measurement.metric} is undefined here{': ' + mean.note if mean and mean.note else ''}."
     template = _SAYS.get(measurement.metric, f"{measurement.metric}: the mean {measurement.headline} is {{value}}")
-    text = template.format(value=figure(mean.estimate.value, 2))
+    text = template.format(value=figure(mean.estimate.value, 2), chance=figure(mean.chance, 2))
     reference = "" if mean.reference is None else f"; a perfect model reaches {figure(mean.reference, 2)}"
     return f"{text}{reference}{_extremes(measurement)}."
 

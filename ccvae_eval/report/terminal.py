@@ -56,9 +56,8 @@ def plan_line(plan: Plan, rate: float | None = None) -> str:
 def _value_cells(value: Value, spec: ValueSpec) -> list[str]:
     estimate = value.estimate
     interval = "" if math.isnan(estimate.low) else f"[{figure(estimate.low)}, {figure(estimate.high)}]"
-    unit = f" {spec.unit}" if spec.unit and spec.unit != "share" else ""
     return [
-        f"{figure(estimate.value)}{unit if estimate.defined else ''}",
+        figure(estimate.value),
         interval,
         "" if value.chance is None else figure(value.chance),
         "" if value.reference is None else figure(value.reference),
@@ -69,7 +68,7 @@ def _value_cells(value: Value, spec: ValueSpec) -> list[str]:
 
 def _columns(table: Table, first: Iterable[str]) -> None:
     for name in first:
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")  # where the terminal is narrow a name folds, a number never
     for name in ("value", "95 % interval", "chance", "reference"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -142,7 +141,9 @@ def metric_tables(run: Run, metric: str, *, verbose: bool = False) -> Renderable
         table = _table()
         _columns(table, ("value", "characteristic") if verbose else ("value",))
         for v in shown:
+            unit = specs.get(v.name, ValueSpec("")).unit
             name = f"{v.name} ({at_text(v.at)})" if v.at else v.name
+            name += f", {unit}" if unit and unit != "share" else ""
             first = [escaped(name), escaped(v.characteristic or MEAN)] if verbose else [escaped(name)]
             table.add_row(*first, *_value_cells(v, specs.get(v.name, ValueSpec(""))))
         parts.append(table)
