@@ -1,7 +1,7 @@
 """Makes the files that the package carries in ``ccvae_eval/assets``; run after a change of what they are made from.
 
 python tools/ship.py judge         the judge of faces at 64 pixels (about three minutes)
-python tools/ship.py checkpoint    the demo's checkpoint (about half an hour); stop it with Ctrl-C and call it again to go on
+python tools/ship.py checkpoint    the demo's checkpoint (half an hour); stop it with Ctrl-C and call it again to go on
 python tools/ship.py references    what the oracle reaches in the default evaluations of faces (about six minutes);
                                    after the judge, and after every new version or default of a metric; with names
                                    of metrics only theirs are measured again, the others stay as they are
