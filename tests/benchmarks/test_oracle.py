@@ -8,10 +8,20 @@ import torch
 from ccvae_eval.calibration.oracle import oracle
 from ccvae_eval.data.faces import Faces
 
-MOST = 1.35
+MOST = 1.6
+"""Measured on an idle machine: 1.33 to 1.41 (no budget of the design; a guard against a second drawing)."""
 
 
-def _seconds(call, rounds=3):
+@pytest.fixture
+def one_thread():
+    """Processor time of several threads counts what they spend waiting for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _seconds(call, rounds=7):
     times = []
     for _ in range(rounds):
         begun = process_time()
@@ -21,7 +31,7 @@ def _seconds(call, rounds=3):
 
 
 @pytest.mark.benchmark(group="oracle")
-def test_decoding_and_encoding_against_bare_drawing(benchmark):
+def test_decoding_and_encoding_against_bare_drawing(benchmark, one_thread):
     faces = Faces()
     ids = faces.split("test")[:400]
     model = oracle(faces, ids)
