@@ -31,9 +31,9 @@ class Folder:
     """``folder:PATH[,images=NAME][,attributes=NAME][,size=64][,labels=A|B][,channels=3]``.
 
     PATH is a folder or a zip. Images are PNG or JPEG files in it, in its folders, or in a zip in it (``images`` says
-    which, where there are several; else the one with an image for every row); the table is ``attributes.csv`` in it or beside it, its first column the file
-    name. Images are read when they are asked for. With ``size`` the middle square of each image is averaged down to
-    it; without, all images must be as large as the first.
+    which, where there are several; else the one with an image for every row); the table is ``attributes.csv`` in it
+    or beside it, its first column the file name. Images are read when they are asked for. With ``size`` the middle
+    square of each image is averaged down to it; without, all images must be as large as the first.
 
     The split is the table's column ``split``, else by a hash of the file name. Rows without an image and images
     without a row are left out and counted.
