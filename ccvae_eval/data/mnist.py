@@ -34,7 +34,8 @@ class Mnist(InMemory):
 
     PATH is a folder with the idx files (``train-images-idx3-ubyte``, with or without ``.gz``, and so on) or an .npz
     (or a folder with just one) with ``images`` (N, 28, 28) and ``labels``, or with Keras's ``x_train, y_train, x_test,
-    y_test``. The test split is the official one where the files have it (and a quarter of train is the judge's), else a hash of the position.
+    y_test``. The test split is the official one where the files have it (and a quarter of train is the judge's), else
+    a hash of the position.
     Another ``size`` is interpolated bilinearly, to the bit as Pillow does it.
     """
 
