@@ -14,6 +14,7 @@ from ccvae_eval.recipes.cells import Cell
 from ccvae_eval.recipes.recipe import Point, TableSpec
 from ccvae_eval.recipes.work import Work, result_of, training_of
 from ccvae_eval.report.grids import Entry, Grid
+from ccvae_eval.types import Plain
 
 LEVEL = 0.95
 TRAINING = "training."
@@ -55,7 +56,7 @@ def _grid(task: Work, table: TableSpec) -> Grid:
     axes = [axis.removeprefix("set.") for axis in recipe.axes]
     return Grid(
         table.value,
-        tuple(", ".join(str(value) for _, value in point) for point in points),
+        tuple(", ".join(_called(value) for _, value in point) for point in points),
         tuple(rows),
         ", ".join(axes),
         _positions(points),
@@ -82,6 +83,11 @@ def _entry(task: Work, cells: Sequence[Cell], address: str) -> tuple[Estimate, s
     if len(found) == 1:
         return found[0].estimate, found[0].note
     return over_seeds([value.estimate.value for value in found]), found[0].note
+
+
+def _called(value: Plain) -> str:
+    """A value on an axis as a column's name; a list by its length."""
+    return str(len(value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _positions(points: Sequence[Point]) -> tuple[float, ...] | None:
