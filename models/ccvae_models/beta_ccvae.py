@@ -13,6 +13,7 @@ are the whole of z. (Its reconstruction is printed as an expectation over p(z): 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -104,7 +105,7 @@ class BetaCCVAE(CCVAE):
         offset = (posterior.loc - p.loc) / p.scale
         kl = (0.5 * (ratio.square() + offset.square() - 1) - ratio.log()).sum(-1)
         each = Gaussian(prior.loc, prior.scale).log_prob(own.unsqueeze(2)).sum(-1)  # log p(z^i|y), (N, G, K)
-        mixture = each.logsumexp(-1) - torch.tensor(float(group.classes), device=z.device).log()
+        mixture = each.logsumexp(-1) - math.log(group.classes)
         surprise = posterior.log_prob(own).sum(-1) - mixture
         entropy = -(told.exp() * told).sum(-1)
         return (
