@@ -98,6 +98,21 @@ FAULTS: Mapping[str, Callable[[], SquaresVAE]] = {
 }
 
 
+INTERVENTIONS: Mapping[str, Callable[..., torch.Tensor]] = {
+    "intervene gives": lambda x, z, a, e: z[:, 1:],
+    "finite codes": lambda x, z, a, e: z / 0,
+    r"same noise \(it draws\)": lambda x, z, a, e: z + torch.rand(z.shape, generator=DRAWS),
+    "intervene treats each image alone": lambda x, z, a, e: z - z[:1],
+}
+DRAWS = torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("what", INTERVENTIONS)
+def test_a_broken_intervention_is_told_what_it_broke(what):
+    with pytest.raises(ContractBroken, match=what):
+        check_model(replaced(intervene=INTERVENTIONS[what]), IMAGES, LABELS)
+
+
 @pytest.mark.parametrize("what", FAULTS)
 def test_a_broken_model_is_told_what_it_broke(what):
     with pytest.raises(ContractBroken, match=what):

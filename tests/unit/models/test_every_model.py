@@ -15,10 +15,14 @@ from ccvae_eval import registry
 from ccvae_eval.checkpoint import save_checkpoint
 from ccvae_eval.data.faces import Faces
 from ccvae_eval.errors import CcvaeEvalError
+from ccvae_eval.metrics.diversity import Diversity
 from ccvae_eval.model import HasConditionalPrior, Intervenes, LatentLayout, ModelContext, Predicts, uniform_prior
 from ccvae_eval.run import Run
+from ccvae_eval.run import evaluate as evaluate_subject
+from ccvae_eval.subject import prepare as prepare_subject
 from ccvae_eval.training import Step, TrainingSettings, fit, prepare, record
 from tests.contract.test_models import SETTINGS
+from tests.fakes import Squares, SquaresJudge
 
 NAMES = tuple(SETTINGS)
 LABELS = ("Eyeglasses", "Hair_Color", "Wearing_Hat")
@@ -169,3 +173,24 @@ def test_every_label_owns_columns(name: str) -> None:
     layout: LatentLayout = model.layout
     assert tuple(layout.characteristics) == LABELS
     assert layout.style
+
+
+@pytest.mark.parametrize("name", ["m2", "condvae"])
+def test_diversity_scores_zero_by_construction_where_the_judge_sees_the_class(name: str) -> None:
+    """Trained until the judge knows its pictures: the headline itself is 0, and says why."""
+    data = Squares(300)
+    how = TrainingSettings(batch=16, steps=60, learning_rate=5e-3, validation=0.0)
+    model, _ = prepare(name, {"style": 8}, data, how)
+    for _ in fit(model, data, how):
+        pass
+    anything: Any = model
+    subject = prepare_subject(anything, data, data.split("test"), judge=SquaresJudge())
+    found = evaluate_subject(subject, [Diversity(draws=4)]).measurement("diversity")
+    rows = [v for v in found.values if v.name == "spread_valid" and v.characteristic is not None and not v.at]
+    defined = [v for v in rows if v.estimate.defined]
+    assert defined, [v.note for v in rows]
+    for row in defined:
+        assert row.estimate.value == 0.0
+        assert "by construction" in row.note
+    obeyed = [v for v in found.values if v.name == "obeyed" and v.characteristic is not None and v.estimate.defined]
+    assert obeyed
