@@ -39,8 +39,8 @@ WORK = Path("build/ship")
 CHECKPOINT_SETTINGS = [
     "--rate",
     "0.5",
-    "--epochs",
-    "80",
+    "--steps",
+    "16000",
     "--batch",
     "64",
     "--average",

@@ -81,8 +81,9 @@ def _trained(out: Path, screen: Screen) -> Path:
         elif isinstance(event, Step):
             screen.stage("train", event.step, total)
         elif isinstance(event, Finished):
-            screen.notice(f"trained {event.step:,} steps in {event.seconds:.0f} s")
+            last = event
+    screen.notice(f"trained {last.step:,} steps in {last.seconds:.0f} s")
     path = out / "ccvae-quick.pt"
     made: Any = model
-    save_checkpoint(path, made, name="ccvae", data=data, training=record(made, data, QUICK, supervision))
+    save_checkpoint(path, made, name="ccvae", data=data, training=record(made, data, QUICK, supervision, last))
     return path

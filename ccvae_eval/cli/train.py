@@ -138,9 +138,8 @@ def _train(name: str, data: DataSet, settings: TrainingSettings, place: Place, s
         screen.notice(f"stopped; go on with: --resume (state in {place.out}.training)")
         raise SystemExit(128 + stopped[0])
     saved: Any = model
-    save_checkpoint(
-        place.out, saved, name=name, data=data, training=record(saved, data, settings, supervision), half=place.half
-    )
+    told = record(saved, data, settings, supervision, last)
+    save_checkpoint(place.out, saved, name=name, data=data, training=told, half=place.half)
     done = f"{name}: {last.step:,} steps in {last.seconds:.0f} s ({last.reason}); written to {place.out}"
     screen.show(escaped(done))
     return {"model": name, "out": str(place.out), "steps": last.step, "seconds": last.seconds, "reason": last.reason}

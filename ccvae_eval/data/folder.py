@@ -31,9 +31,9 @@ class Folder:
     """``folder:PATH[,images=NAME][,attributes=NAME][,size=64][,labels=A|B][,channels=3]``.
 
     PATH is a folder or a zip. Images are PNG or JPEG files in it, in its folders, or in a zip in it (``images`` says
-    which, where there are several); the table is ``attributes.csv`` in it or beside it, its first column the file
-    name. Images are read when they are asked for. With ``size`` the middle square of each image is averaged down to
-    it; without, all images must be as large as the first.
+    which, where there are several; else the one with an image for every row); the table is ``attributes.csv`` in it
+    or beside it, its first column the file name. Images are read when they are asked for. With ``size`` the middle
+    square of each image is averaged down to it; without, all images must be as large as the first.
 
     The split is the table's column ``split``, else by a hash of the file name. Rows without an image and images
     without a row are left out and counted.
@@ -82,9 +82,9 @@ class Folder:
         place = Path(require_path("folder", path, f"a folder or a zip of images with {TABLE}"))
         if not place.exists():
             raise DataError("there is no such folder or zip", where=str(place))
-        store, (content, where) = _opened(place, images, table)
+        store, attributes = _opened(place, images, table, labels)
         spec = ",".join([f"folder:{path}", *(f"{key}={value}" for key, value in sorted(options.items()))])
-        return cls(store, read_attributes(content, where, labels), spec, size or None, channels)
+        return cls(store, attributes, spec, size or None, channels)
 
     @property
     def spec(self) -> str:
@@ -153,20 +153,21 @@ def _grey(pixels: Pixels) -> Pixels:
     return np.asarray(np.rint(weighed), np.uint8)[..., None]
 
 
-def _opened(place: Path, images: str, table: str) -> tuple[Store, tuple[bytes, str]]:
+def _opened(place: Path, images: str, table: str, labels: tuple[str, ...]) -> tuple[Store, Attributes]:
     """The images and the table of a path, wherever in it or beside it they lie."""
     if place.is_dir():
-        return _store_in(place, images), _read_table(place / table)
+        attributes = _read_table(place / table, labels)
+        return _store_in(place, images, attributes), attributes
     store = ZipStore(place)
     if table in store:
-        return store, (store.read(table, MOST_BYTES), f"{place}: {table}")
-    return store, _read_table(place.parent / table)
+        return store, read_attributes(store.read(table, MOST_BYTES), f"{place}: {table}", labels)
+    return store, _read_table(place.parent / table, labels)
 
 
-def _read_table(path: Path) -> tuple[bytes, str]:
+def _read_table(path: Path, labels: tuple[str, ...]) -> Attributes:
     try:
         if path.is_file() and path.stat().st_size <= MOST_BYTES:
-            return path.read_bytes(), str(path)
+            return read_attributes(path.read_bytes(), str(path), labels)
     except OSError as error:
         raise DataError("unreadable", where=str(path), why=error.strerror or str(error)) from None
     raise DataError(
@@ -176,8 +177,11 @@ def _read_table(path: Path) -> tuple[bytes, str]:
     )
 
 
-def _store_in(folder: Path, images: str) -> Store:
-    """The images of a folder: those that are asked for, else the files in it, else the one zip in it."""
+def _store_in(folder: Path, images: str, attributes: Attributes) -> Store:
+    """The images of a folder: those that are asked for, else the files in it, else the one zip in it.
+
+    Of several zips it is the one that holds an image for every row of the table.
+    """
     if images:
         place = folder / images
         if not place.exists():
@@ -191,6 +195,10 @@ def _store_in(folder: Path, images: str) -> Store:
         return ZipStore(folder / zips[0])
     if not zips:
         raise DataError("there are no images", where=str(folder), hint="PNG or JPEG files, in folders or in a zip.")
+    rows = set(attributes.files)
+    whole = [store for store in (ZipStore(folder / name) for name in zips) if by_any_name(store).keys() >= rows]
+    if len(whole) == 1:
+        return whole[0]
     raise DataError(
         f"there are {len(zips)} zips of images",
         where=str(folder),

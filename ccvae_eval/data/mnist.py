@@ -33,8 +33,9 @@ class Mnist(InMemory):
     """``mnist:PATH[,size=28]``: the digits, one label ``digit`` with the classes "0" to "9".
 
     PATH is a folder with the idx files (``train-images-idx3-ubyte``, with or without ``.gz``, and so on) or an .npz
-    with ``images`` (N, 28, 28) and ``labels``, or with Keras's ``x_train, y_train, x_test, y_test``. The test split is
-    the official one where the files have it (and a quarter of train is the judge's), else a hash of the position.
+    (or a folder with just one) with ``images`` (N, 28, 28) and ``labels``, or with Keras's ``x_train, y_train, x_test,
+    y_test``. The test split is the official one where the files have it (and a quarter of train is the judge's), else
+    a hash of the position.
     Another ``size`` is interpolated bilinearly, to the bit as Pillow does it.
     """
 
@@ -79,9 +80,14 @@ def _from_folder(folder: Path) -> tuple[Bytes, NDArray[np.int64], NDArray[np.boo
         images, labels = _idx_file(folder, f"{name}-images", 3), _idx_file(folder, f"{name}-labels", 1)
         if images and labels:
             parts.append((read_idx(images, IMAGES_MAGIC), read_idx(labels, LABELS_MAGIC), official))
+    archives = sorted(folder.glob("*.npz"))
+    if not parts and len(archives) == 1:
+        return _from_archive(archives[0])
     if not parts:
         raise DataError(
-            "no digits here", where=str(folder), hint="Expected train-images-idx3-ubyte[.gz] and its labels."
+            "no digits here",
+            where=str(folder),
+            hint="Expected train-images-idx3-ubyte[.gz] and its labels, or an .npz.",
         )
     return _together(parts, str(folder))
 

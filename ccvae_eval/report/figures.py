@@ -108,7 +108,7 @@ def locality_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...]
     for name, strip in under(measurement.pictures, "strip").items():
         tile = _tiled(strip)
         sheet = Figure(figsize=(tile.shape[1] / 90, tile.shape[0] / 90 + 0.4), layout="constrained")
-        sheet.suptitle(plain(f"{name}: from absent to present, all else fixed"), fontsize=9)
+        sheet.suptitle(plain(f"{name} traversed, all else fixed"), fontsize=9)
         _show(sheet.subplots(), tile)
         yield ("strips", name), sheet
     changes = dict(list(under(measurement.pictures, "mean/change").items())[:MOST_IN_A_FIGURE])

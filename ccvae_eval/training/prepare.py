@@ -11,6 +11,7 @@ from ccvae_eval.data.contract import DataSet
 from ccvae_eval.errors import UsageError
 from ccvae_eval.model import ModelContext, Rebuildable
 from ccvae_eval.registry import models
+from ccvae_eval.training.events import Finished
 from ccvae_eval.training.loop import check
 from ccvae_eval.training.settings import TrainingSettings
 from ccvae_eval.training.supervision import Supervision, supervise
@@ -43,14 +44,17 @@ def prepare(
     return model, supervision
 
 
-def record(model: Rebuildable, data: DataSet, settings: TrainingSettings, supervision: Supervision) -> dict[str, Plain]:
-    """What a checkpoint says about its training: seed, rate and which images were seen, but no path."""
+def record(
+    model: Rebuildable, data: DataSet, settings: TrainingSettings, supervision: Supervision, last: Finished
+) -> dict[str, Plain]:
+    """What a checkpoint says about its training: seed, rate, how long, and which images were seen, but no path."""
     return {
         "seed": settings.seed,
         "rate": settings.rate,
         "label_noise": settings.label_noise,
-        "epochs": settings.epochs,
-        "steps": settings.steps,
+        "epochs": last.epoch + 1,
+        "steps": last.step,
+        "ended": last.reason,
         "batch": settings.batch,
         "learning_rate": settings.learning_rate,
         "images": len(supervision.train),

@@ -60,14 +60,22 @@ def test_a_zip_with_its_table_inside_or_beside(photos: Write) -> None:
     assert open_data(f"folder:{place / 'x.zip'}").schema.names[0] == "Off"
 
 
-def test_two_zips_are_ambiguous(photos: Write) -> None:
+def test_of_two_zips_the_one_with_every_row_is_meant(photos: Write) -> None:
     place = photos(TABLE, zipped="small.zip")
     photos(TABLE, {"1.png": picture(1, 16, 16)}, zipped="large.zip")
-    with pytest.raises(DataError, match=r"2 zips of images\n.*images=large\.zip \(or small\.zip\)"):
-        open_data(f"folder:{place}")
-    assert len(open_data(f"folder:{place},images=small.zip")) == 4
+    assert (len(data := open_data(f"folder:{place}")), data.input_shape) == (4, (3, 8, 8))
     large = open_data(f"folder:{place},images=large.zip")
     assert (len(large), large.input_shape, large.rows_without_image) == (1, (3, 16, 16), 3)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_two_zips_alike_are_ambiguous(photos: Write, rows: int) -> None:
+    files = {f"{i}.png": picture(i) for i in range(rows)}
+    place = photos(TABLE, files, zipped="small.zip")
+    photos(TABLE, files, zipped="large.zip")
+    with pytest.raises(DataError, match=r"2 zips of images\n.*images=large\.zip \(or small\.zip\)"):
+        open_data(f"folder:{place}")
+    assert len(open_data(f"folder:{place},images=small.zip")) == rows
 
 
 def test_what_has_no_partner_is_left_out_and_counted(photos: Write) -> None:

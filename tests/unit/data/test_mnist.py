@@ -52,9 +52,16 @@ def test_train_alone_is_split_by_hash(tmp_path: Path) -> None:
     assert len(data.split("test"))
 
 
+def test_a_folder_with_one_archive_is_that_archive(tmp_path: Path) -> None:
+    np.savez(tmp_path / "digits.npz", images=TRAIN[0], labels=TRAIN[1])
+    assert open_data(f"mnist:{tmp_path}").digest == open_data(f"mnist:{tmp_path / 'digits.npz'}").digest
+
+
 def test_archives_of_both_kinds(tmp_path: Path) -> None:
     np.savez(tmp_path / "ours.npz", images=TRAIN[0], labels=TRAIN[1])
     np.savez(tmp_path / "keras.npz", x_train=TRAIN[0], y_train=TRAIN[1], x_test=TEST[0], y_test=TEST[1])
+    with pytest.raises(DataError, match="no digits here"):
+        open_data(f"mnist:{tmp_path}")
     ours, keras = open_data(f"mnist:{tmp_path / 'ours.npz'}"), open_data(f"mnist:{tmp_path / 'keras.npz'}")
     assert len(ours) == 40
     assert keras.digest == open_data(f"mnist:{folder(tmp_path)}").digest

@@ -119,6 +119,8 @@ def test_a_rebuilt_model_is_the_same_model() -> None:
         ({}, ModelContext(LabelSchema(()), (3, 32, 32), ()), "vae"),
         ({}, ModelContext(LabelSchema((Label("age", "continuous"),)), (3, 32, 32), ((),)), "age"),
         ({"style": -1}, CONTEXT, "style"),
+        ({"alpha": -0.1}, CONTEXT, "alpha"),
+        ({"alpha": "inf"}, CONTEXT, "alpha"),
         ({"block": 0}, CONTEXT, "block"),
         ({"points": 3}, CONTEXT, "points"),
         ({"likelihood_scale": -1}, CONTEXT, "likelihood_scale"),
@@ -148,7 +150,7 @@ def batch_of(labels: Any) -> Batch:
 
 @pytest.mark.parametrize("estimator", ["exact", "reference"])
 def test_terms_add_up_to_the_loss(estimator: str) -> None:
-    model = built(estimator=estimator)
+    model = built(estimator=estimator, alpha=0.01)
     nan = math.nan
     batch = batch_of([[1.0, 2.0, 0.0], [nan, nan, nan], [nan, 3.0, nan], [0.0, 0.0, 1.0]])
     (objective,) = model.objectives(batch, torch_stream(0, "bound"))
@@ -160,8 +162,25 @@ def test_terms_add_up_to_the_loss(estimator: str) -> None:
         value = parts["reconstruction"] - parts["kl_style"] + parts["characteristics"]
         assert terms[f"{kind}.value"] == pytest.approx(value, rel=1e-5)
         total += terms[f"{kind}.rows"] * value
+    if estimator == "exact":  # the published code's estimator takes no weight
+        total += 0.01 * 3 * 32 * 32 * terms["supervised.rows"] * terms["supervised.log_q_y_x"]
     assert objective.loss.item() == pytest.approx(-total / 4, rel=1e-5)
     assert 0 < terms["supervised.weight_share"] <= 1
+
+
+def test_without_alpha_the_loss_is_the_bound_and_with_it_every_encoder_weight_is_pulled_towards_the_label() -> None:
+    batch = batch_of([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0]])
+    found = {}
+    for alpha in (0.0, 0.5):
+        model = built(alpha=alpha, blank=False)
+        (objective,) = model.objectives(batch, torch_stream(0, "bound"))
+        bound = model.exact(batch.images, batch.labels, torch_stream(0, "bound"))
+        weight = alpha * 3 * 32 * 32
+        assert objective.loss.item() == pytest.approx(-(bound.value + weight * bound.log_q_y_x).mean().item())
+        found[alpha] = torch.autograd.grad(objective.loss, tuple(model.encoder.parameters()))
+        towards = torch.autograd.grad(bound.log_q_y_x.mean(), tuple(model.encoder.parameters()))
+    for with_alpha, without, pull in zip(found[0.5], found[0.0], towards, strict=True):
+        torch.testing.assert_close(without - with_alpha, 0.5 * 3 * 32 * 32 * pull, rtol=1e-3, atol=1e-3)
 
 
 def test_terms_that_no_row_has_are_nan() -> None:

@@ -337,10 +337,12 @@ def test_prepare_takes_the_labels_that_it_is_told_and_their_frequencies() -> Non
     assert context.labels.names == ("Height",)
     assert context.label_prior == supervision.label_prior
     assert context.input_shape == (3,)
-    facts = record(model, Clouds(), settings, supervision)  # type: ignore[arg-type]
+    last = list(fit(model, Clouds(), dataclasses.replace(settings, steps=7)))[-1]
+    assert isinstance(last, Finished)
+    facts = record(model, Clouds(), settings, supervision, last)  # type: ignore[arg-type]
     assert facts["labelled"] == 19
     assert facts["rate"] == 0.2
-    list(fit(model, Clouds(), settings))
+    assert (facts["steps"], facts["epochs"], facts["ended"]) == (7, 2, "steps")
 
 
 def test_pictures_train_like_points() -> None:
