@@ -17,7 +17,7 @@ from tests.fakes import SCHEMA, Squares, SquaresVAE
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "adapted-diva": {"style": 3},
-    "beta-ccvae": {"style": 3, "points": 17},
+    "beta-ccvae": {"style": 3},
     "ccvae": {"style": 3, "points": 17},
     "condvae": {"style": 3},
     "condvae-info": {"style": 3, "injection": "add"},

@@ -83,7 +83,7 @@ def test_mccvae_is_ccvae_with_blocks() -> None:
         (MCCVAE, {"block": 1}, "ccvae"),
         (MCCVAE, {"style": -1}, "style"),
         (BetaCCVAE, {"beta": -1}, "beta"),
-        (BetaCCVAE, {"estimator": "exact"}, "estimator"),
+        (BetaCCVAE, {"points": 17}, "points"),
     ],
 )
 def test_what_cannot_be_built_is_refused(kind: type, options: dict[str, float], says: str) -> None:

@@ -99,7 +99,7 @@ def test_the_loss_is_the_bound_and_alpha_times_the_classifier() -> None:
     model, x = small(M2, style=2, alpha=7), points(len(EVERY))
     (objective,) = stepped(model, batch_of(x, EVERY))
     bound = model.bound(x, EVERY.double(), torch_stream(0, "objectives"))
-    expected = -(bound.value.sum() + 7 * bound.log_q_y_x.sum()) / len(EVERY)
+    expected = -(bound.value.sum() + 7 * 4 * bound.log_q_y_x.sum()) / len(EVERY)  # four values in a point
     assert objective.loss.item() == pytest.approx(expected.item(), abs=1e-12)
     assert objective.terms["supervised.rows"] == 4
     assert objective.terms["unsupervised.rows"] == 1

@@ -20,7 +20,7 @@ from ccvae_eval.model import HasConditionalPrior, Intervenes, LatentLayout, Mode
 from ccvae_eval.run import Run
 from ccvae_eval.run import evaluate as evaluate_subject
 from ccvae_eval.subject import prepare as prepare_subject
-from ccvae_eval.training import Step, TrainingSettings, fit, prepare, record
+from ccvae_eval.training import Finished, Step, TrainingSettings, fit, prepare, record
 from tests.contract.test_models import SETTINGS
 from tests.fakes import Squares, SquaresJudge
 
@@ -40,10 +40,12 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """The name, the losses of the first objective at each step, and the checkpoint."""
     name = request.param
     model, supervision = prepare(name, OPTIONS[name], FACES, HOW)
-    losses = [event.terms["loss"] for event in fit(model, FACES, HOW) if isinstance(event, Step)]
+    events = list(fit(model, FACES, HOW))
+    losses, last = [event.terms["loss"] for event in events if isinstance(event, Step)], events[-1]
+    assert isinstance(last, Finished)
     path = tmp_path_factory.mktemp("models") / f"{name}.pt"
     anything: Any = model
-    save_checkpoint(path, anything, name=name, data=FACES, training=record(anything, FACES, HOW, supervision))
+    save_checkpoint(path, anything, name=name, data=FACES, training=record(anything, FACES, HOW, supervision, last))
     return name, losses, path
 
 
