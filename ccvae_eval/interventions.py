@@ -11,9 +11,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from ccvae_eval.chunks import padded
 from ccvae_eval.errors import UndefinedError
 from ccvae_eval.latents import Path, class_path, gaussian_path, replaced, transported
-from ccvae_eval.subject import Chunk, Subject
+from ccvae_eval.model import Intervenes
+from ccvae_eval.subject import Chunk, Subject, undisturbed
 from ccvae_eval.types import Codes
 
 CodeSource = Literal["codes", "prior"]
@@ -142,6 +144,8 @@ class Interpolate:
 class Do:
     """do(c = v) with v unlike now (docs/metrics.md, section 0), all other columns as they are.
 
+    A model that intervenes in a way of its own (``Intervenes``) does so, whatever ``mode`` and ``source``.
+
     Args:
         characteristic: c.
         mode: "transport" keeps the rank within the class, "mean" takes the class mean, "sample" a draw.
@@ -153,7 +157,23 @@ class Do:
     source: CodeSource = "codes"
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
+        if isinstance(subject.model, Intervenes):
+            return self._by_the_model(subject.model, subject, chunk)
         return self.applied(subject, chunk)[0]
+
+    def _by_the_model(self, model: Intervenes, subject: Subject, chunk: Chunk) -> Codes:
+        """The model's own intervention, at the noise of the images' own codes."""
+        then = subject.targets(self.characteristic)[chunk.rows]
+        if not len(chunk):
+            return chunk.codes
+        noise = subject.noise("posterior", chunk.ids, subject.layout.dim)
+        images, own, noise = (padded(rows).to(subject.device) for rows in (chunk.images, chunk.codes, noise))
+        codes = chunk.codes.clone()
+        for v in sorted({int(v) for v in then if v >= 0}):
+            with undisturbed(model):
+                moved = model.intervene(images, own, {self.characteristic: float(v)}, noise)[: len(chunk)].cpu()
+            codes[then == v] = moved[then == v]
+        return codes
 
     def applied(self, subject: Subject, chunk: Chunk) -> tuple[Codes, Tensor]:
         """The codes, and which images' ranks were clipped, shape (n,)."""

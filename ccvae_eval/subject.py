@@ -23,7 +23,15 @@ from ccvae_eval.data.matching import label_columns
 from ccvae_eval.errors import NonFiniteError, UndefinedError, UnsupportedError
 from ccvae_eval.judge import Judge
 from ccvae_eval.latents import ClassGaussians, class_gaussians
-from ccvae_eval.model import GivenLabels, HasConditionalPrior, LabelledVAE, LabelSchema, LatentLayout, Predicts
+from ccvae_eval.model import (
+    GivenLabels,
+    HasConditionalPrior,
+    Intervenes,
+    LabelledVAE,
+    LabelSchema,
+    LatentLayout,
+    Predicts,
+)
 from ccvae_eval.statistics.assignment import assign_columns
 from ccvae_eval.streams import normals, stream_key, uniforms
 from ccvae_eval.types import Bools, Codes, Gaussian, Ids, Images, Labels
@@ -125,6 +133,15 @@ class Subject:
         names = tuple(self.layout.characteristics)
         return names if self.chosen is None else tuple(name for name in names if name in self.chosen)
 
+    @property
+    def movable(self) -> tuple[str, ...]:
+        """The characteristics that can be intervened on: those to be measured, or every label with classes of a model
+        that intervenes in a way of its own."""
+        if not isinstance(self.model, Intervenes):
+            return self.characteristics
+        names = (label.name for label in self.schema if label.kind != "continuous")
+        return tuple(name for name in names if self.chosen is None or name in self.chosen)
+
     @cached_property
     def codes(self) -> Codes:
         """One posterior sample for each image, shape (N, D)."""
@@ -177,13 +194,19 @@ class Subject:
 
     @cached_property
     def log_probabilities(self) -> dict[str, Tensor | Gaussian] | None:
-        """The model's own prediction of each label from posterior means, or None if it cannot predict."""
+        """The model's own prediction of each label from posterior means, or None if it cannot predict.
+
+        An encoder that takes labels is given none here: what it predicts, it tells from the image.
+        """
         if not isinstance(self.model, Predicts):
             return None
         found: dict[str, list[Tensor | Gaussian]] = {}
         with undisturbed(self.model):
             for chunk in self.chunks():
-                told = self.model.predict(padded(chunk.images), padded(chunk.posterior.loc).to(self.device))
+                images = padded(chunk.images)
+                blind = isinstance(self.model, GivenLabels)
+                means = self.model.encode(images).loc if blind else padded(chunk.posterior.loc).to(self.device)
+                told = self.model.predict(images, means)
                 for name, value in told.items():
                     found.setdefault(name, []).append(_cut(value, len(chunk)))
         return {name: _joined(parts) for name, parts in found.items()}

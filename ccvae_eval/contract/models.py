@@ -16,6 +16,7 @@ from ccvae_eval.model import (
     Batch,
     GivenLabels,
     HasConditionalPrior,
+    Intervenes,
     LabelledVAE,
     Predicts,
     Rebuildable,
@@ -55,6 +56,8 @@ def check_model(model: LabelledVAE, images: Images | Points, labels: Labels) -> 
             _check_prediction(model, model, images, codes, who)
         if isinstance(model, HasConditionalPrior):
             _check_prior(model, model, labels, who)
+        if isinstance(model, Intervenes):
+            _check_intervention(model, model, images, codes, who)
     if isinstance(model, Rebuildable):
         _check_rebuilding(model, images, given, who)
     if isinstance(model, Trainable):
@@ -134,6 +137,22 @@ def _check_prior(model: LabelledVAE, owner: HasConditionalPrior, labels: Labels,
     require(finite and bool((prior.scale >= 0).all()), who, "p(z_c|y) is finite and its scale is not negative")
     missing = owner.conditional_prior(torch.full_like(labels, torch.nan))
     require(bool(missing.loc.isnan().all()), who, "p(z_c|y) is NaN where the label is missing")
+
+
+def _check_intervention(
+    model: LabelledVAE, owner: Intervenes, images: Images | Points, codes: Tensor, who: str
+) -> None:
+    noise = torch.randn(codes.shape, generator=torch_stream(0, "contract/noise"))
+    for label in model.labels:
+        if not label.cardinality:
+            continue
+        moved = owner.intervene(images, codes, {label.name: 1.0}, noise)
+        require(moved.shape == codes.shape, who, f"intervene gives {tuple(codes.shape)}, not {tuple(moved.shape)}")
+        require(bool(torch.isfinite(moved).all()), who, "intervene gives finite codes")
+        again = owner.intervene(images, codes, {label.name: 1.0}, noise)
+        require(bool(torch.equal(moved, again)), who, "intervene gives the same for the same noise (it draws)")
+        back = owner.intervene(images.flip(0), codes.flip(0), {label.name: 1.0}, noise.flip(0)).flip(0)
+        require(_close(moved, back), who, "intervene treats each image alone")
 
 
 def _check_rebuilding(model: Rebuildable, images: Images | Points, given: Labels | None, who: str) -> None:

@@ -60,8 +60,9 @@ class Accuracy:
     Direction: higher is better, lower for brier, calibration_error and absolute_error. Undefined where a class has
     fewer than ``least`` images (accuracy, majority, brier and calibration stay defined). Missing labels are skipped
     and counted as excluded. Cost: one more pass of the encoder's images through the classifier, nothing is decoded.
-    Pitfalls: accuracy of a rare label is high for a model that never says it: look at ``majority``. Where the encoder
-    was given the labels the rows are marked "given" and enter no mean.
+    Pitfalls: accuracy of a rare label is high for a model that never says it: look at ``majority``. A model whose
+    encoder takes labels is shown none when it predicts; what is read off columns that were given the labels is marked
+    "given" and enters no mean.
     Reference: docs/metrics.md, section 5; Brier 1950; calibration: Kumar, Liang and Ma 2019.
 
     Args:
@@ -132,10 +133,10 @@ class Predictions:
 
     def finish(self, weights: ResampleWeights) -> Measurement:
         subject = self.subject
-        tally = Tally(self.metric, subject, weights, given_counts=False)
-        told, note = subject.log_probabilities, ""
+        told, note, given = subject.log_probabilities, "", frozenset[str]()
         if told is None:
-            told, note = self._read_out(), READOUT
+            told, note, given = self._read_out(), READOUT, subject.given
+        tally = Tally(self.metric, subject, weights, given_counts=False, given=given)
         for name in subject.schema.names:
             if subject.chosen is not None and name not in subject.chosen:
                 continue

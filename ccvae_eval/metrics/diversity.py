@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ccvae_eval.data.contract import HasRedraws
-from ccvae_eval.errors import UndefinedError, UsageError
+from ccvae_eval.errors import UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.interventions import PriorDraw
 from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.changes import mean_variance, pairwise_spread, recall, rows_of
@@ -19,6 +19,7 @@ from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.judging import Agreement, kept_share, seen_as
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.metrics.tally import Mean, PerImage, Ratio, Tally, among, mean_of
+from ccvae_eval.model import HasConditionalPrior
 from ccvae_eval.statistics.intervals import Resampled, resampled
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.subject import Subject
@@ -140,6 +141,8 @@ def _drawable(metric: Diversity, subject: Subject) -> tuple[list[str], dict[str,
         UnsupportedError: if the model has no p(z_c|y).
         UndefinedError: if there is no characteristic.
     """
+    if not isinstance(subject.model, HasConditionalPrior):
+        raise UnsupportedError(f"{type(subject.model).__name__} has no p(z_c|y)")
     if not subject.characteristics:
         raise UndefinedError("no label has columns of its own")
     names, reasons = [], {}

@@ -22,6 +22,7 @@ from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.metrics.similarity import Moments, dissimilarity, moments
 from ccvae_eval.metrics.tally import Tally
 from ccvae_eval.metrics.zones import point_sums, zones_of
+from ccvae_eval.model import Intervenes
 from ccvae_eval.registry import matchers
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.streams import numpy_stream
@@ -161,17 +162,21 @@ def _edits(metric: Drift, subject: Subject) -> tuple[list[Edit], dict[str, str]]
     edits: list[Edit] = []
     reasons: dict[str, str] = {}
     nothing = _rows(subject, slice(0, 0))
-    scale = subject.posterior.scale
-    for name in subject.characteristics:
+    scale, own = subject.posterior.scale, isinstance(subject.model, Intervenes)
+    for name in subject.movable:
         do = Do(name, source=metric.source)
         try:
             do.codes(subject, nothing)
         except UndefinedError as error:
             reasons[name] = error.what
             continue
-        floor = Redraw(name) if bool(scale[:, list(subject.layout[name])].any()) else None
+        moved = range(subject.layout.dim) if own else subject.layout[name]
+        floor = Redraw(name, every=own) if bool(scale[:, list(moved)].any()) else None
         floor_all = Redraw(name, every=True) if not edits and bool(scale.any()) else None
         doses = {dose: Traverse(name, dose, metric.source) for dose in metric.doses}
+        if own and name not in subject.layout.characteristics:
+            edits.append(Edit(do, floor, floor_all, {}, "no column of its own to move in parts"))
+            continue
         try:
             for traverse in doses.values():
                 traverse.codes(subject, _rows(subject, slice(0, len(subject))))
@@ -337,6 +342,8 @@ class Matched:
 
     def _clipped(self) -> list[str]:
         """How many images' ranks transport had to clip."""
+        if isinstance(self.subject.model, Intervenes):
+            return ["do() is the model's own intervention: no rank is transported, and it may move every column"]
         every = _rows(self.subject, slice(0, len(self.subject)))
         shares = {
             edit.do.characteristic: float(edit.do.applied(self.subject, every)[1].double().mean())

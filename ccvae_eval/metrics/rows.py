@@ -40,6 +40,7 @@ class Rows:
         subject: whose; it says which characteristics were given or assigned.
         draws: how many resamples an undefined value has.
         level: of the intervals.
+        given: characteristics that are marked as given; None = those of the subject's model.
         given_counts: whether what was given enters the means. It does where the value is no information about the
             label: what a column does to the image is a finding, whoever wrote the column.
     """
@@ -48,7 +49,12 @@ class Rows:
     draws: int
     level: float = 0.95
     given_counts: bool = False
+    given: frozenset[str] | None = None
     _rows: list[_Row] = field(default_factory=list)
+
+    @property
+    def _given(self) -> frozenset[str]:
+        return self.subject.given if self.given is None else self.given
 
     def add(
         self,
@@ -70,7 +76,7 @@ class Rows:
             found: the number with its resamples.
             mean_at: the ``at`` of the mean that it enters; None = none, as for what was given (unless that counts).
         """
-        given = characteristic in self.subject.given
+        given = characteristic in self._given
         kind = GIVEN if given else ASSIGNED if self.subject.assigned else ""
         said = sentence(kind, note, found.note)
         value = Value(name, found.estimate, characteristic, dict(at), excluded, chance, reference, said)
@@ -95,7 +101,7 @@ class Rows:
         for row in rows:
             if row.mean_at is not None:
                 groups.setdefault(tuple(sorted(row.mean_at.items())), []).append(row)
-        if not groups and all(row.value.characteristic in self.subject.given for row in rows):
+        if not groups and all(row.value.characteristic in self._given for row in rows):
             return [Value(name, missing(self.draws, "").estimate, note="every characteristic was given")]
         means = []
         for at, group in groups.items():

@@ -34,7 +34,8 @@ S = TypeVar("S", bound=NetworkSettings)
 
 
 class Autoencoder(nn.Module, Generic[S]):
-    """q(z|x) and p(x|z) with a layout of the latent columns. A base class: a model adds its objective.
+    """q(z|x) and p(x|z) with a layout of the latent columns. A base class: a model adds its objective, and other
+    networks where it has them (``_encoder``, ``_decoder``).
 
     Args:
         settings: the model's own frozen dataclass.
@@ -44,6 +45,9 @@ class Autoencoder(nn.Module, Generic[S]):
 
     Settings: ClassVar[type[Any]]
 
+    encoder: Any
+    decoder: Any
+
     def __init__(self, settings: S, context: ModelContext, layout: LatentLayout) -> None:
         super().__init__()
         if len(context.input_shape) not in (1, 3) or min(context.input_shape) < 1:
@@ -52,8 +56,13 @@ class Autoencoder(nn.Module, Generic[S]):
             raise UsageError(f"a network of {settings.hidden} hidden units is none")
         self._settings, self._context, self._layout = settings, context, layout
         self.likelihood = Likelihood(settings.likelihood, settings.likelihood_scale, context.input_shape)
-        self.encoder = Encoder(context.input_shape, layout.dim, settings.hidden)
-        self.decoder = Decoder(context.input_shape, layout.dim, settings.hidden)
+        self.encoder, self.decoder = self._encoder(), self._decoder()
+
+    def _encoder(self) -> nn.Module:
+        return Encoder(self.context.input_shape, self.layout.dim, self.settings.hidden)
+
+    def _decoder(self) -> nn.Module:
+        return Decoder(self.context.input_shape, self.layout.dim, self.settings.hidden)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Plain], context: ModelContext, seed: int = 0) -> Self:

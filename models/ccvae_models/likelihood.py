@@ -43,7 +43,7 @@ class Likelihood:
         if self.name == "bernoulli":
             return -functional.binary_cross_entropy_with_logits(raw, x, reduction="none").flatten(1).sum(1)
         distance = self.mean(raw) - x
-        values = distance[0].numel()
+        values = distance.shape[1:].numel()
         if self.name == "laplace":
             return -distance.abs().flatten(1).sum(1) / self.scale - values * math.log(2 * self.scale)
         squares = (distance / self.scale).square().flatten(1).sum(1)

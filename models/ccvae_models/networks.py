@@ -80,10 +80,7 @@ class Encoder(nn.Module):
 
     def __init__(self, input_shape: tuple[int, ...], latent: int, hidden: int) -> None:
         super().__init__()
-        if len(input_shape) == 3:
-            self.trunk, features = _convolutions(input_shape), FEATURES
-        else:
-            self.trunk, features = _perceptron(input_shape[0], hidden), hidden
+        self.trunk, features = encoder_trunk(input_shape, hidden)
         self.loc = blank(nn.Linear, features, latent)
         self.scale = blank(nn.Linear, features, latent)
 
@@ -100,6 +97,44 @@ class Encoder(nn.Module):
         return Gaussian(self.loc(features), positive(self.scale(features)))
 
 
+class JoinedHeads(nn.Module):
+    """A Gaussian given features and y: one layer joins them before the two heads.
+
+    Args:
+        features: columns of the features.
+        given: columns of y.
+        latent: columns of the Gaussian.
+    """
+
+    def __init__(self, features: int, given: int, latent: int) -> None:
+        super().__init__()
+        self.join = blank(nn.Linear, features + given, features)
+        self.loc = blank(nn.Linear, features, latent)
+        self.scale = blank(nn.Linear, features, latent)
+
+    def forward(self, features: Tensor, given: Tensor) -> Gaussian:
+        joined = functional.relu(self.join(torch.cat([features, given], 1)))
+        return Gaussian(self.loc(joined), positive(self.scale(joined)))
+
+
+class ConditionalEncoder(JoinedHeads):
+    """q(z|x,y) of ``trunk(x)`` and y.
+
+    The trunk sees x alone, so that one pass of it serves every y and whatever else is told from the features.
+
+    Args:
+        input_shape: as for :class:`Encoder`.
+        given: columns of y.
+        latent: columns of the Gaussian.
+        hidden: as for :class:`Encoder`.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], given: int, latent: int, hidden: int) -> None:
+        trunk, self.features = encoder_trunk(input_shape, hidden)
+        super().__init__(self.features, given, latent)
+        self.trunk = trunk
+
+
 class Decoder(nn.Module):
     """The parameter of p(x|z) before its last map (sigmoid for images, none for points).
 
@@ -114,11 +149,18 @@ class Decoder(nn.Module):
         if len(input_shape) == 3:
             self.trunk = _transposed_convolutions(input_shape, latent)
         else:
-            self.trunk = nn.Sequential(_perceptron(latent, hidden), blank(nn.Linear, hidden, input_shape[0]))
+            self.trunk = nn.Sequential(perceptron(latent, hidden), blank(nn.Linear, hidden, input_shape[0]))
 
     def forward(self, codes: Codes) -> Tensor:
         out: Tensor = self.trunk(codes)
         return out
+
+
+def encoder_trunk(input_shape: tuple[int, ...], hidden: int) -> tuple[nn.Sequential, int]:
+    """The layers from x to its features, and how many features there are."""
+    if len(input_shape) == 3:
+        return _convolutions(input_shape), FEATURES
+    return perceptron(input_shape[0], hidden), hidden
 
 
 def _convolutions(input_shape: tuple[int, ...]) -> nn.Sequential:
@@ -151,5 +193,6 @@ def _channels_last(layers: list[nn.Module]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _perceptron(inputs: int, hidden: int) -> nn.Sequential:
+def perceptron(inputs: int, hidden: int) -> nn.Sequential:
+    """Two layers of ``hidden`` units."""
     return nn.Sequential(blank(nn.Linear, inputs, hidden), nn.ReLU(), blank(nn.Linear, hidden, hidden), nn.ReLU())

@@ -16,7 +16,16 @@ from ccvae_eval.types import Gaussian
 from tests.fakes import SCHEMA, Squares, SquaresVAE
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "adapted-diva": {"style": 3},
+    "beta-ccvae": {"style": 3},
     "ccvae": {"style": 3, "points": 17},
+    "condvae": {"style": 3},
+    "condvae-info": {"style": 3, "injection": "add"},
+    "csvae": {"style": 3},
+    "diva": {"domain": "Hair", "style": 3, "block": 2},
+    "m2": {"style": 3},
+    "mccvae": {"style": 3, "points": 17},
+    "mvae": {"latent": 6},
     "vae": {},
 }
 """Every model of ours, with what makes it small. A model that is registered and not here fails the suite."""
@@ -40,9 +49,9 @@ def test_model(name):
 
 @pytest.mark.parametrize("name", list(models))
 def test_a_model_of_points(name):
-    context = ModelContext(SCHEMA.select(["Glasses"]), (3,), ((0.5, 0.5),))
+    context = ModelContext(SCHEMA.select(["Glasses", "Hair"]), (3,), ((0.5, 0.5), (0.25, 0.25, 0.5)))
     model = models[name].from_settings(SETTINGS.get(name, {}), context)
-    check_model(model, torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), LABELS[:, : len(model.labels)])
+    check_model(model, torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), LABELS[:, [0, 2]])
 
 
 def test_the_fake_keeps_it_too():
@@ -87,6 +96,21 @@ FAULTS: Mapping[str, Callable[[], SquaresVAE]] = {
     ),
     "conditional_prior gives": lambda: replaced(conditional_prior=lambda y: Gaussian(y[:, :1], y[:, :1])),
 }
+
+
+INTERVENTIONS: Mapping[str, Callable[..., torch.Tensor]] = {
+    "intervene gives": lambda x, z, a, e: z[:, 1:],
+    "finite codes": lambda x, z, a, e: z / 0,
+    r"same noise \(it draws\)": lambda x, z, a, e: z + torch.rand(z.shape, generator=DRAWS),
+    "intervene treats each image alone": lambda x, z, a, e: z - z[:1],
+}
+DRAWS = torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("what", INTERVENTIONS)
+def test_a_broken_intervention_is_told_what_it_broke(what):
+    with pytest.raises(ContractBroken, match=what):
+        check_model(replaced(intervene=INTERVENTIONS[what]), IMAGES, LABELS)
 
 
 @pytest.mark.parametrize("what", FAULTS)
