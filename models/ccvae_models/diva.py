@@ -66,7 +66,7 @@ class DIVASettings:
     alpha_d: float = 2000.0
     beta: float = 1.0
     prior_mean: float = 2.0
-    likelihood: LikelihoodName = "laplace"
+    likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
     hidden: int = 64
 

@@ -52,7 +52,7 @@ class MVAESettings:
     lambda_labels: float = 10.0
     beta: float = 1.0
     label_width: int = 256
-    likelihood: LikelihoodName = "laplace"
+    likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
     hidden: int = 64
 
