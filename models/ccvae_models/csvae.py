@@ -85,6 +85,7 @@ class CSVAE(Autoencoder[CSVAESettings]):
     has no q(y|x), and where a label is missing at encoding its place is taken by p(y).
     """
 
+    needs_all_labels: ClassVar[bool] = True
     Settings: ClassVar[type[Any]] = CSVAESettings
 
     def __init__(self, settings: CSVAESettings, context: ModelContext, generator: Generator) -> None:

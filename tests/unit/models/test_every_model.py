@@ -13,6 +13,7 @@ import torch
 import ccvae_eval
 from ccvae_eval import registry
 from ccvae_eval.checkpoint import save_checkpoint
+from ccvae_eval.data.arrays import as_data_set
 from ccvae_eval.data.faces import Faces
 from ccvae_eval.errors import CcvaeEvalError
 from ccvae_eval.metrics.diversity import Diversity
@@ -158,6 +159,19 @@ def test_wrong_settings_get_one_message_before_training(name: str, what: str) ->
     domain = {"domain": "Hair_Color"} if name == "diva" else {}
     with pytest.raises(CcvaeEvalError, match=says):
         prepare(name, {**domain, **options}, FACES, TrainingSettings(**{"labels": LABELS, **how}))
+
+
+@pytest.mark.parametrize("name", ["condvae", "condvae-info", "csvae", "m2"])
+def test_a_model_that_needs_whole_rows_says_so(name: str) -> None:
+    images = np.random.default_rng(0).random((40, 1, 28, 28)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 2, (40, 2)).astype(np.float32)
+    labels[::2, 0], labels[1::2, 1] = np.nan, np.nan
+    data = as_data_set((images, labels, ["a", "b"]))
+    if name == "m2":  # which sums a missing label out
+        prepare(name, {}, data, TrainingSettings())
+        return
+    with pytest.raises(CcvaeEvalError, match="learns from images that have all 2 labels, and none has"):
+        prepare(name, {}, data, TrainingSettings())
 
 
 @pytest.mark.parametrize("name", NAMES)
