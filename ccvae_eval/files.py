@@ -1,13 +1,26 @@
-"""Writing a file whole or not at all."""
+"""Names for files, and writing a file whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
 
 from ccvae_eval.errors import InputError
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+LONGEST_SLUG = 60
+
+
+def slug(name: str) -> str:
+    """A name that is safe as a file's on every system.
+
+    >>> slug("../a b")
+    'a-b'
+    """
+    return _UNSAFE.sub("-", name).strip("-.")[:LONGEST_SLUG] or "unnamed"
 
 
 def atomic_write(path: str | Path, content: bytes) -> None:

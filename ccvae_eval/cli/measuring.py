@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -16,22 +15,13 @@ from ccvae_eval.data.opening import data_for, open_data
 from ccvae_eval.data.relabelled import relabelled
 from ccvae_eval.errors import UsageError
 from ccvae_eval.evaluation import Setup, load, set_up
+from ccvae_eval.files import slug
 from ccvae_eval.metrics.contract import Metric
 from ccvae_eval.report import terminal
 from ccvae_eval.report.figures import draw_figures
 from ccvae_eval.run import Run, write
 
 SOME_FAILED = 4
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-
-
-def slug(name: str) -> str:
-    """A name that is safe as a file's on every system.
-
-    >>> slug("../a b")
-    'a-b'
-    """
-    return _UNSAFE.sub("-", name).strip("-.")[:60] or "unnamed"
 
 
 def output_folder(out: Path | None, run: Run) -> Path:

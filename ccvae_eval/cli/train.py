@@ -38,6 +38,7 @@ from ccvae_eval.training import (
     fit,
     prepare,
     record,
+    take_weights,
 )
 
 JUDGE = "judge"
@@ -119,7 +120,7 @@ def _train(name: str, data: DataSet, settings: TrainingSettings, place: Place, s
     if place.init_from is not None:
         _take_weights(model, place.init_from, screen)
     stopped: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: stopped.append(n)) for number in _SIGNALS}
+    before = {number: signal.signal(number, lambda n, _: stopped.append(n)) for number in STOP_SIGNALS}
     events = fit(
         model,
         data,
@@ -145,18 +146,15 @@ def _train(name: str, data: DataSet, settings: TrainingSettings, place: Place, s
     return {"model": name, "out": str(place.out), "steps": last.step, "seconds": last.seconds, "reason": last.reason}
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def _take_weights(model: torch.nn.Module, path: Path, screen: Screen) -> None:
-    """Copies the tensors of a checkpoint whose names and shapes the model has too."""
-    theirs = open_checkpoint(path).model.state_dict()
-    mine = model.state_dict()
-    shared = {k: v for k, v in theirs.items() if k in mine and mine[k].shape == v.shape}
-    if not shared:
+    """Starts from the weights of a checkpoint, where they fit."""
+    taken = take_weights(model, open_checkpoint(path).model.state_dict())
+    if not taken:
         raise UsageError("no weight of this checkpoint fits the model", where=str(path))
-    model.load_state_dict(shared, strict=False)
-    screen.notice(f"{len(shared)} of {len(mine)} tensors taken from {path}")
+    screen.notice(f"{taken} of {len(model.state_dict())} tensors taken from {path}")
 
 
 def _follow(events: Iterator[Event], screen: Screen) -> Finished:

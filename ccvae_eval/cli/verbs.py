@@ -37,6 +37,9 @@ VERBS: dict[str, Verb] = {
     "accuracy": Verb("metric", MEASURE, "How well does the model tell its labels?", "accuracy"),
     "run": Verb("run", MEASURE, "Measure a checkpoint by several metrics in one pass."),
     "train": Verb("train", MAKE, "Train a model, or the judge, on labelled images."),
+    "reproduce": Verb(
+        "reproduce", MAKE, "Train and evaluate the models of a recipe, and tabulate them beside what was published."
+    ),
     "inspect": Verb("inspect", LOOK_UP, "Say what a checkpoint, a data set or a run holds; executes nothing."),
     "list": Verb("list", LOOK_UP, "List the registered models, metrics, data sets or plugins."),
     "explain": Verb("explain", LOOK_UP, "Explain a metric, or the schema of run.json."),

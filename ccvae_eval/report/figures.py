@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ccvae_eval.files import slug
 from ccvae_eval.measure import Measurement
 from ccvae_eval.report.text import figure, plain
 from ccvae_eval.run import Run
@@ -24,7 +24,6 @@ Picture = NDArray[np.generic]
 DPI = 120
 MOST_IN_A_FIGURE = 20
 CLASS_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee", "#bbbbbb")
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def file_name(*parts: str) -> str:
@@ -36,7 +35,7 @@ def file_name(*parts: str) -> str:
     True
     """
     raw = "-".join(parts)
-    safe = _UNSAFE.sub("-", raw).strip(".-")[:80]
+    safe = slug(raw)
     return f"{safe}.png" if safe == raw else f"{safe}-{sha256(raw.encode()).hexdigest()[:6]}.png"
 
 
@@ -97,8 +96,9 @@ def _tiled(images: Picture) -> Picture:
 
 
 def _score(measurement: Measurement, name: str, characteristic: str) -> str:
+    """A value with its name; "" where it is undefined."""
     for value in measurement.values:
-        if value.name == name and value.characteristic == characteristic and not value.at:
+        if value.name == name and value.characteristic == characteristic and not value.at and value.estimate.defined:
             return f"{name} {figure(value.estimate.value, 2)}"
     return ""
 
@@ -131,7 +131,8 @@ def _change_maps(measurement: Measurement, changes: Mapping[str, Picture]) -> Fi
         place.set_axis_off()
     for place, (name, change) in zip(axes.flat, changes.items(), strict=False):
         top = float(np.max(change)) or 1.0
-        _show(place, np.asarray(base).mean(-1), f"{name}\n{_score(measurement, 'focus', name)}")
+        score = _score(measurement, "focus", name) or _score(measurement, "concentration", name)
+        _show(place, np.asarray(base).mean(-1), f"{name}\n{score}")
         place.imshow(change, cmap="inferno", alpha=np.clip(np.asarray(change, dtype=float) / top, 0, 1) ** 0.5)
         region = regions.get(name)
         if region is not None and np.ptp(np.asarray(region, dtype=float)) > 0:

@@ -2,7 +2,7 @@
 
 from ccvae_eval.training.events import Epoch, Event, Finished, Saved, Started, Step, Validation
 from ccvae_eval.training.loop import HISTORY, check, fit
-from ccvae_eval.training.prepare import prepare, record
+from ccvae_eval.training.prepare import prepare, record, take_weights
 from ccvae_eval.training.settings import TrainingSettings
 from ccvae_eval.training.state import STATE
 from ccvae_eval.training.supervision import Supervision, supervise
@@ -24,4 +24,5 @@ __all__ = [
     "prepare",
     "record",
     "supervise",
+    "take_weights",
 ]

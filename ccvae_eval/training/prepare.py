@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.errors import UsageError
@@ -42,6 +42,14 @@ def prepare(
         raise UsageError(f"{name} cannot be trained here", hint="It is no torch.nn.Module.")
     check(model, data, settings)
     return model, supervision
+
+
+def take_weights(model: nn.Module, theirs: Mapping[str, Tensor]) -> int:
+    """Copies the tensors whose names and shapes the model has too; returns how many."""
+    mine = model.state_dict()
+    shared = {name: tensor for name, tensor in theirs.items() if name in mine and mine[name].shape == tensor.shape}
+    model.load_state_dict(shared, strict=False)
+    return len(shared)
 
 
 def record(

@@ -50,7 +50,7 @@ class BetaCCVAESettings:
     block: int = 1
     class_block: int = 2
     beta: float = 0.05
-    likelihood: LikelihoodName = "laplace"
+    likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
     prior_mean: float = 2.0
     blank: bool = False

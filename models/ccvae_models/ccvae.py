@@ -62,7 +62,7 @@ class CCVAESettings:
     class_block: int = 2
     estimator: Literal["exact", "weighted", "reference"] = "exact"
     alpha: float = 0.02
-    likelihood: LikelihoodName = "laplace"
+    likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
     prior_mean: float = 2.0
     blank: bool = True

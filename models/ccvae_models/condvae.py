@@ -57,7 +57,7 @@ class CondVAESettings:
     adversary: Literal["off", "entropy", "likelihood"] = "off"
     strength: float = 10.0
     adversary_width: int = 64
-    likelihood: LikelihoodName = "laplace"
+    likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
     hidden: int = 64
 

@@ -77,7 +77,7 @@ class CSVAESettings:
     beta5: float = 1.0
     prior_mean: float = 1.5
     adversary_width: int = 64
-    likelihood: LikelihoodName = "laplace"
+    likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
     hidden: int = 64
 

@@ -69,7 +69,7 @@ class DIVASettings:
     beta: float = 1.0
     warm_up: int = 0
     prior_mean: float = 2.0
-    likelihood: LikelihoodName = "laplace"
+    likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
     hidden: int = 64
 

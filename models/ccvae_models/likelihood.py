@@ -12,14 +12,17 @@ from torch.nn import functional
 from ccvae_eval.errors import UsageError
 from ccvae_eval.types import Images, Points
 
-LikelihoodName = Literal["laplace", "gaussian", "bernoulli"]
+LikelihoodName = Literal["auto", "laplace", "gaussian", "bernoulli"]
+GREY = 1
 
 
 class Likelihood:
     """log p(x|z), its constants included, summed over pixels and channels.
 
     Args:
-        name: "laplace" (Joy et al.), "gaussian" or "bernoulli" (the cross-entropy of pixels in [0, 1]).
+        name: "laplace" (Joy et al.), "gaussian", "bernoulli" (the cross-entropy of pixels in [0, 1]), or "auto":
+            "bernoulli" for images of one channel, else "laplace". A Laplace's best guess is the median, and of pen
+            strokes that is black: on MNIST a decoder that says so and forgets its code is where training ends.
         scale: the Laplace's scale or the Gaussian's standard deviation; unused by "bernoulli".
         input_shape: images (C, H, W), whose mean is a sigmoid, or points (D,), whose mean is free.
     """
@@ -30,6 +33,8 @@ class Likelihood:
         if not scale > 0 or math.isinf(scale):
             raise UsageError(f"likelihood_scale {scale} is not a positive number")
         self.images = len(input_shape) == 3
+        if name == "auto":
+            name = "bernoulli" if self.images and input_shape[0] == GREY else "laplace"
         if name == "bernoulli" and not self.images:
             raise UsageError("a bernoulli likelihood is for images", hint="For points: likelihood=gaussian.")
         self.name, self.scale = name, scale

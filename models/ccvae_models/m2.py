@@ -59,7 +59,7 @@ class M2Settings:
     style: int = 27
     alpha: float = 0.02
     draws: int = 4
-    likelihood: LikelihoodName = "laplace"
+    likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
     hidden: int = 64
 

@@ -56,7 +56,7 @@ class MVAESettings:
     beta: float = 1.0
     warm_up: int = 2000
     label_width: int = 256
-    likelihood: LikelihoodName = "laplace"
+    likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
     hidden: int = 64
 

@@ -30,7 +30,7 @@ class VAESettings:
     """
 
     latent: int = 45
-    likelihood: LikelihoodName = "laplace"
+    likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
     hidden: int = 64
 

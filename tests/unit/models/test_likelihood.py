@@ -52,3 +52,10 @@ def test_points_have_a_free_mean() -> None:
 def test_wrong_likelihoods_are_refused(name: str, scale: float, shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError):
         Likelihood(name, scale, shape)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"), [((1, 28, 28), "bernoulli"), ((3, 64, 64), "laplace"), ((1,), "laplace"), ((2,), "laplace")]
+)
+def test_auto_follows_the_input(shape: tuple[int, ...], name: str) -> None:
+    assert Likelihood("auto", 1.0, shape).name == name

@@ -1,0 +1,265 @@
+"""What a recipe says, and how it is read from TOML that anybody may have written."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ccvae_eval.errors import InputError, UsageError, suggestion
+from ccvae_eval.training import TrainingSettings
+from ccvae_eval.types import Plain
+
+LARGEST = 1 << 20
+SHELF = "shelf"
+MOST_CELLS = 10_000
+
+Point = tuple[tuple[str, Plain], ...]
+"""One place on the axes: (axis, value) for each axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One model of the comparison.
+
+    Args:
+        name: its row in the tables.
+        model: the registered model.
+        settings: the model's own settings.
+        training: fields of ``TrainingSettings`` that differ from the recipe's.
+        after: the contender whose weights of the same place and seed it starts from; "" for none.
+    """
+
+    name: str
+    model: str
+    settings: Mapping[str, Plain] = field(default_factory=dict)
+    training: Mapping[str, Plain] = field(default_factory=dict)
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """One table of the results.
+
+    Args:
+        value: the address of a number in a run (``metric.value[@characteristic]``), or ``training.seconds``,
+            ``training.steps``, ``training.parameters``.
+        published: for a contender the published numbers, one for each place on the axes.
+        published_as: what those numbers are, where they come from.
+    """
+
+    value: str
+    published: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    published_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A grid of trainings and evaluations.
+
+    Args:
+        name: its name.
+        title, source: what it shows, and which publication asked first.
+        data: the spec of the data, for training and evaluation.
+        metrics: what each checkpoint is measured by.
+        contenders: the models.
+        axes: what is varied for every contender: a field of ``TrainingSettings`` or ``set.KEY``, a setting.
+        tables: what is tabulated.
+        labels: how labels are renamed or joined (``Hair=A|B``), as ``--label`` has it.
+        options: settings of the metrics.
+        training: fields of ``TrainingSettings``.
+        seeds: trainings of each, with the seeds 0, 1, ...
+        sample: images evaluated; None: each metric's own.
+        judge: "auto" or "none".
+        notes: what a reader must know.
+    """
+
+    name: str
+    title: str
+    data: str
+    metrics: tuple[str, ...]
+    contenders: tuple[Contender, ...]
+    tables: tuple[TableSpec, ...]
+    source: str = ""
+    axes: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    options: Mapping[str, Mapping[str, Plain]] = field(default_factory=dict)
+    training: Mapping[str, Plain] = field(default_factory=dict)
+    seeds: int = 1
+    sample: int | None = None
+    judge: str = "auto"
+    notes: str = ""
+
+    def points(self) -> Iterator[Point]:
+        """Every place on the axes; one empty place if there are none."""
+        pairs = [[(name, value) for value in values] for name, values in self.axes.items()]
+        return itertools.product(*pairs)
+
+    def changed(self, **values: Any) -> Recipe:
+        """The recipe with other data, seeds, sample or training; what is None stays."""
+        given = {name: value for name, value in values.items() if value is not None}
+        if "training" in given:
+            given["training"] = {**self.training, **given["training"]}
+        return _checked(replace(self, **given), self.name)
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """The names of the recipes in the package."""
+    return tuple(sorted(e.name[:-5] for e in (files(__package__) / SHELF).iterdir() if e.name.endswith(".toml")))
+
+
+def read_recipe(name: str) -> Recipe:
+    """A recipe of the package by its name, or a TOML file of the user's own by its path.
+
+    Raises:
+        UsageError: an unknown name or key, a value of the wrong type, settings out of range.
+        InputError: a file that is missing, too large or no TOML.
+    """
+    path = Path(name)
+    if path.suffix == ".toml":
+        try:
+            if path.stat().st_size > LARGEST:
+                raise InputError("too large for a recipe", where=name, why=f"over {LARGEST >> 20} MiB")
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError("cannot be read", where=name, why=error.strerror or str(error)) from None
+        except ValueError:
+            raise InputError("not a text file", where=name) from None
+        return parse_recipe(text, path.stem, name)
+    if name not in shipped_recipes():
+        hint = suggestion(name, shipped_recipes()) + " A file of your own ends in .toml."
+        raise UsageError(f"recipe {name!r} is unknown", hint=hint.strip())
+    return parse_recipe((files(__package__) / SHELF / f"{name}.toml").read_text(encoding="utf-8"), name, name)
+
+
+def parse_recipe(text: str, name: str, where: str) -> Recipe:
+    """A recipe from TOML text."""
+    try:
+        plain = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError("not a recipe", where=where, why=f"no TOML: {error}") from None
+    read = _Reader(plain, where)
+    recipe = Recipe(
+        name=name,
+        title=read.text("title"),
+        source=read.text("source", ""),
+        data=read.text("data"),
+        metrics=read.texts("metrics"),
+        contenders=tuple(_contender(row) for row in read.rows("contenders")),
+        tables=tuple(_table(row) for row in read.rows("tables")),
+        axes={axis: tuple(values) for axis, values in read.mapping("axes", list).items()},
+        labels=read.texts("labels", ()),
+        options=read.mapping("options", dict),
+        training=read.mapping("training"),
+        seeds=read.whole("seeds", 1),
+        sample=read.whole("sample", 0) or None,
+        judge=read.text("judge", "auto"),
+        notes=read.text("notes", ""),
+    )
+    read.finish()
+    return _checked(recipe, where)
+
+
+def _contender(read: _Reader) -> Contender:
+    row = Contender(
+        read.text("name"),
+        read.text("model"),
+        read.mapping("settings"),
+        read.mapping("training"),
+        read.text("after", ""),
+    )
+    read.finish()
+    return row
+
+
+def _table(read: _Reader) -> TableSpec:
+    numbers = read.mapping("published", list)
+    try:
+        published = {row: tuple(float(number) for number in each) for row, each in numbers.items()}
+    except (TypeError, ValueError):
+        raise UsageError("published numbers are lists of numbers", where=f"{read.where}: published") from None
+    row = TableSpec(read.text("value"), published, read.text("published_as", ""))
+    read.finish()
+    return row
+
+
+def _checked(recipe: Recipe, where: str) -> Recipe:
+    """Refuses what cannot be worked on, before anything is trained."""
+    names = [contender.name for contender in recipe.contenders]
+    known = [f.name for f in fields(TrainingSettings) if f.name != "seed"]
+    if len(set(names)) != len(names):
+        raise UsageError("two contenders have one name", where=where)
+    for number, contender in enumerate(recipe.contenders):
+        if contender.after and contender.after not in names[:number]:
+            raise UsageError(
+                f"{contender.name!r} starts from {contender.after!r}, which does not stand before it", where=where
+            )
+    for axis, values in recipe.axes.items():
+        if not axis.startswith("set.") and axis not in known:
+            raise UsageError(f"axis {axis!r} is unknown", where=where, hint=f"set.KEY, or: {suggestion(axis, known)}")
+        if not values:
+            raise UsageError(f"axis {axis!r} has no value", where=where)
+    for training in (recipe.training, *(contender.training for contender in recipe.contenders)):
+        for key in training:
+            if key not in known:
+                raise UsageError(f"training has no setting {key!r}", where=where, hint=suggestion(key, known))
+    count = len(recipe.contenders) * len(list(recipe.points())) * recipe.seeds
+    if not 1 <= count <= MOST_CELLS:
+        raise UsageError(f"a recipe of {count} trainings", where=where, hint=f"1 to {MOST_CELLS}.")
+    for table in recipe.tables:
+        for row, numbers in table.published.items():
+            if len(numbers) != len(list(recipe.points())):
+                raise UsageError(
+                    f"{len(numbers)} published numbers of {row!r} for {len(list(recipe.points()))} places", where=where
+                )
+    return recipe
+
+
+class _Reader:
+    """One table of TOML: every key is asked for by name and type; what nobody asked for is an error."""
+
+    def __init__(self, plain: Mapping[str, Any], where: str) -> None:
+        self.plain, self.where, self.asked = plain, where, list[str]()
+
+    def _value(self, key: str, kind: type, default: Any) -> Any:
+        self.asked.append(key)
+        value = self.plain.get(key, default)
+        if value is None:
+            raise UsageError(f"{key!r} is missing", where=self.where)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise UsageError(f"{key!r} is not of type {kind.__name__}", where=self.where)
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        return str(self._value(key, str, default))
+
+    def whole(self, key: str, default: int) -> int:
+        return int(self._value(key, int, default))
+
+    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        found = self._value(key, list, None if default is None else list(default))
+        if not all(isinstance(each, str) for each in found):
+            raise UsageError(f"{key!r} is not a list of texts", where=self.where)
+        return tuple(found)
+
+    def mapping(self, key: str, each: type | None = None) -> dict[str, Any]:
+        found: dict[str, Any] = dict(self._value(key, dict, {}))
+        for name, value in found.items():
+            if each is not None and not isinstance(value, each):
+                raise UsageError(f"{key}.{name} is not of type {each.__name__}", where=self.where)
+        return found
+
+    def rows(self, key: str) -> list[_Reader]:
+        found = self._value(key, list, None)
+        if not found or not all(isinstance(row, dict) for row in found):
+            raise UsageError(f"{key!r} is not a list of tables", where=self.where, hint=f"Write [[{key}]].")
+        return [_Reader(row, f"{self.where}: {key} {number}") for number, row in enumerate(found, 1)]
+
+    def finish(self) -> None:
+        for key in self.plain:
+            if key not in self.asked:
+                raise UsageError(f"key {key!r} is unknown", where=self.where, hint=suggestion(key, self.asked))

@@ -1,0 +1,201 @@
+"""Working on a recipe's cells: train, evaluate, write; what is there already is not done again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ccvae_eval.checkpoint import open_checkpoint, save_checkpoint
+from ccvae_eval.data.contract import DataSet
+from ccvae_eval.data.opening import open_data
+from ccvae_eval.devices import device_named
+from ccvae_eval.errors import CcvaeEvalError, InputError, UsageError
+from ccvae_eval.evaluation import metric_named, set_up
+from ccvae_eval.files import atomic_write, slug
+from ccvae_eval.metrics.contract import Metric, settings_of
+from ccvae_eval.recipes.cells import Cell, cells_of
+from ccvae_eval.recipes.recipe import Recipe
+from ccvae_eval.run import Run, read, write
+from ccvae_eval.training import Finished, Started, Step, fit, prepare, record, take_weights
+from ccvae_eval.types import Plain
+
+CHECKPOINT, TRAINED = "checkpoint.pt", "trained.json"
+EVALUATION_SEED = 0
+
+Stage = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A cell that was worked on.
+
+    Args:
+        cell: which.
+        trained: its training was done now, and not found.
+        evaluated: its run was made now, and not found.
+        error: why there is no result; None if there is one.
+    """
+
+    cell: Cell
+    trained: bool = False
+    evaluated: bool = False
+    error: CcvaeEvalError | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """A recipe with its data opened; make one with :meth:`of`.
+
+    Args:
+        recipe: what to do.
+        data: what on.
+        metrics: what each checkpoint is measured by.
+        cells: all of them, in order.
+        folder: where everything goes.
+    """
+
+    recipe: Recipe
+    data: DataSet
+    metrics: tuple[Metric, ...]
+    cells: tuple[Cell, ...]
+    folder: Path
+
+    @classmethod
+    def of(cls, recipe: Recipe, folder: Path) -> Work:
+        """Opens the data and names the cells; every model is built once, so that wrong settings are said at once."""
+        data = open_data(recipe.data, recipe.labels)
+        metrics = tuple(metric_named(name, recipe.options.get(name)) for name in recipe.metrics)
+        evaluation: Plain = [
+            [(m.name, m.version, settings_of(m)) for m in metrics],
+            [recipe.sample, recipe.judge, EVALUATION_SEED],
+        ]
+        cells = tuple(cells_of(recipe, data.digest, evaluation))
+        for cell in cells:
+            if cell.seed == 0:
+                prepare(cell.model, cell.settings, data, cell.training)
+        return cls(recipe, data, metrics, cells, folder)
+
+    def folder_of(self, cell: Cell) -> Path:
+        """Where a cell's checkpoint lies."""
+        return self.folder / "cells" / f"{slug(cell.name)}-{cell.training_key}"
+
+
+def work(
+    task: Work,
+    *,
+    device: str = "auto",
+    shard: tuple[int, int] = (1, 1),
+    stage: Stage | None = None,
+    notice: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Done]:
+    """Works on the cells one after the other. A cell that fails, fails alone.
+
+    Args:
+        task: the recipe and its folder.
+        device: where to train and evaluate.
+        shard: (I, N): only the I-th of every N cells; whoever starts from another's weights waits for a later pass.
+        stage: called with ("train" or "encode" and so on, done, total).
+        notice: called with sentences.
+        stop: asked after each step of a training; true saves its state.
+
+    Raises:
+        KeyboardInterrupt: a training was stopped; the next pass goes on where it was.
+    """
+    mine, parts = shard
+    for number, cell in enumerate(task.cells):
+        if number % parts != mine - 1:
+            continue
+        try:
+            trained = _train(task, cell, device, stage, stop)
+            yield Done(cell, trained, _evaluate(task, cell, device, stage, notice))
+        except CcvaeEvalError as error:
+            yield Done(cell, error=error)
+
+
+def result_of(task: Work, cell: Cell) -> Run | None:
+    """A cell's run, None if it is not there or not whole."""
+    try:
+        return read(task.folder_of(cell) / f"run-{cell.run_key}")
+    except InputError:
+        return None
+
+
+def training_of(task: Work, cell: Cell) -> dict[str, float]:
+    """What a cell's training took: ``seconds``, ``steps``, ``parameters``; empty if it is not there."""
+    try:
+        plain: dict[str, Any] = json.loads((task.folder_of(cell) / TRAINED).read_text())
+        return {name: float(plain[name]) for name in ("seconds", "steps", "parameters")}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _train(task: Work, cell: Cell, device: str, stage: Stage | None, stop: Callable[[], bool]) -> bool:
+    folder = task.folder_of(cell)
+    if (folder / TRAINED).is_file() and (folder / CHECKPOINT).is_file():
+        return False
+    model, supervision = prepare(cell.model, cell.settings, task.data, cell.training)
+    if cell.after:
+        take_weights(model, _weights(task, cell))
+    place = device_named(device)
+    events = fit(model, task.data, cell.training, folder=folder / "training", resume=True, device=place, stop=stop)
+    for event in events:
+        if isinstance(event, Started):
+            total = event.steps
+        elif isinstance(event, Step) and stage is not None:
+            stage("train", event.step, total)
+        elif isinstance(event, Finished):
+            last = event
+    if last.reason == "stopped":
+        raise KeyboardInterrupt
+    made: Any = model.to("cpu")
+    told = record(made, task.data, cell.training, supervision, last)
+    save_checkpoint(folder / CHECKPOINT, made, name=cell.model, data=task.data, training=told)
+    facts = {
+        "cell": cell.name,
+        "seconds": last.seconds,
+        "steps": last.step,
+        "parameters": sum(parameter.numel() for parameter in made.parameters()),
+    }
+    atomic_write(folder / TRAINED, json.dumps(facts).encode())
+    return True
+
+
+def _weights(task: Work, cell: Cell) -> Any:
+    """The weights that a cell starts from."""
+    other = next(each for each in task.cells if each.training_key == cell.after)
+    path = task.folder_of(other) / CHECKPOINT
+    if not path.is_file():
+        raise InputError("the weights to start from are not there yet", where=other.name, hint="Run the recipe again.")
+    return open_checkpoint(path).model.state_dict()
+
+
+def _evaluate(task: Work, cell: Cell, device: str, stage: Stage | None, notice: Callable[[str], None] | None) -> bool:
+    if result_of(task, cell) is not None:
+        return False
+    setup = set_up(
+        task.folder_of(cell) / CHECKPOINT,
+        task.data,
+        task.metrics,
+        sample=task.recipe.sample,
+        seed=EVALUATION_SEED,
+        device=device,
+        judge=task.recipe.judge,
+        references=False,
+        command=f"ccvae-eval reproduce {task.recipe.name}",
+        notice=notice,
+        stage=stage,
+    )
+    write(setup.measure(stage), task.folder_of(cell) / f"run-{cell.run_key}")
+    return True
+
+
+def shards(text: str) -> tuple[int, int]:
+    """``I/N`` as two numbers, 1 <= I <= N."""
+    first, _, second = text.partition("/")
+    if first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second):
+        return int(first), int(second)
+    raise UsageError(f"{text!r} is no shard", where="--shard", hint="I/N with 1 <= I <= N, such as 2/8.")
