@@ -54,7 +54,7 @@ class MVAESettings:
     lambda_image: float = 1.0
     lambda_labels: float = 10.0
     beta: float = 1.0
-    warm_up: int = 2000
+    warm_up: int = 500
     label_width: int = 256
     likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0

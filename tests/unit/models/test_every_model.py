@@ -210,3 +210,15 @@ def test_diversity_scores_zero_by_construction_where_the_judge_sees_the_class(na
         assert "by construction" in row.note
     obeyed = [v for v in found.values if v.name == "obeyed" and v.characteristic is not None and v.estimate.defined]
     assert obeyed
+
+
+@pytest.mark.parametrize("name", ["ccvae", "condvae", "condvae-info", "csvae", "m2", "mvae"])
+def test_the_layers_of_a_vae_fit(name: str) -> None:
+    """What ``--init-from`` takes from a vae: every convolution of the encoder, and all of the decoder but its first
+    layer, whose width is that of z."""
+    schema = FACES.schema.select(LABELS)
+    context = ModelContext(schema, (3, 32, 32), uniform_prior(schema))
+    theirs, mine = (registry.models[each].from_settings({}, context).state_dict() for each in ("vae", name))
+    shared = {key for key, tensor in theirs.items() if key in mine and mine[key].shape == tensor.shape}
+    layers = {key for key in theirs if ".trunk." in key}
+    assert layers - shared <= {"decoder.trunk.0.weight"}
