@@ -205,6 +205,9 @@ def test_diversity_scores_zero_by_construction_where_the_judge_sees_the_class(na
     rows = [v for v in found.values if v.name == "spread_valid" and v.characteristic is not None and not v.at]
     defined = [v for v in rows if v.estimate.defined]
     assert defined, [v.note for v in rows]
+    (mean,) = [v for v in found.values if v.name == "spread_valid" and v.characteristic is None and not v.at]
+    assert mean.estimate.value == 0.0
+    assert mean.note.startswith("by construction: p(z_c|y) is a point mass")
     for row in defined:
         assert row.estimate.value == 0.0
         assert "by construction" in row.note
