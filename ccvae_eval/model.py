@@ -283,6 +283,14 @@ class Trainable(Protocol):
         ...
 
 
+@runtime_checkable
+class NeedsAllLabels(Protocol):
+    """A ``Trainable`` that learns nothing from an image that lacks one of its labels."""
+
+    @property
+    def needs_all_labels(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ModelContext:
     """What a model is built for, besides its settings.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from ccvae_eval.metrics.changes import mean_variance, pairwise_spread, recall, r
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.judging import Agreement, kept_share, seen_as
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
+from ccvae_eval.metrics.rows import sentence
 from ccvae_eval.metrics.tally import Mean, PerImage, Ratio, Tally, among, mean_of
 from ccvae_eval.model import HasConditionalPrior
 from ccvae_eval.statistics.intervals import Resampled, resampled
@@ -260,12 +261,13 @@ class Drawn:
         notes = self.agreement.notes()
         for name, reason in self.reasons.items():
             tally.undefined(name, reason)
+        points = [name for name in self.names if not bool(self.subject.prior_of(name).scale.any())]
         for name in self.names:
-            point = not bool(self.subject.prior_of(name).scale.any())
-            self._count_spreads(tally, name, POINT_MASS if point else "")
+            self._count_spreads(tally, name, POINT_MASS if name in points else "")
             self._count_redraws(tally, name)
             notes += self._count_judged(tally, name)
-        return tally.measurement(notes, self.pictures.arrays())
+        found = tally.measurement(notes, self.pictures.arrays())
+        return _explained(found) if points and points == self.names else found
 
     def _numbers(self, name: str, key: str) -> Floats:
         """One number of each image the draws apply to, NaN where it is unknown."""
@@ -326,6 +328,17 @@ class Drawn:
         ratio = tally.enter("spread_ratio", name, both, chance=0.0, why=why)
         tally.enter("spread_score", name, _score(ratio, tally.weights.level), chance=0.0, why=why)
         tally.enter("recall", name, Mean(self._numbers(name, "recall")), why=why)
+
+
+def _explained(found: Measurement) -> Measurement:
+    """The means say why they are 0, where that holds for every characteristic."""
+    values = tuple(
+        replace(value, note=sentence(POINT_MASS, value.note))
+        if value.characteristic is None and value.name in ("spread", "spread_valid")
+        else value
+        for value in found.values
+    )
+    return replace(found, values=values)
 
 
 def _score(ratio: Resampled, level: float) -> Resampled:

@@ -16,14 +16,14 @@ from torch import nn
 
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.errors import NonFiniteError, UsageError
-from ccvae_eval.model import Batch, LabelledVAE, Predicts, Rebuildable, Trainable
+from ccvae_eval.model import Batch, LabelledVAE, NeedsAllLabels, Predicts, Rebuildable, Trainable
 from ccvae_eval.streams import torch_stream
 from ccvae_eval.training.events import Epoch, Event, Finished, Reason, Saved, Started, Step, Validation
 from ccvae_eval.training.feed import Feed, epoch_parts
 from ccvae_eval.training.history import Averages, History, terms_of
 from ccvae_eval.training.settings import TrainingSettings
 from ccvae_eval.training.state import STATE, Progress, fingerprint, read_state, write_state
-from ccvae_eval.training.supervision import Supervision, refuse_constant_labels, supervise
+from ccvae_eval.training.supervision import Supervision, refuse_constant_labels, refuse_incomplete_labels, supervise
 from ccvae_eval.training.weights import Optimisers, Tensors, copied, exchanged, follow
 
 HISTORY = "history.csv"
@@ -91,6 +91,8 @@ def check(model: nn.Module, data: DataSet, settings: TrainingSettings) -> Superv
             )
         supervision = supervise(data, model.labels, settings)
         refuse_constant_labels(supervision)
+        if isinstance(model, NeedsAllLabels) and model.needs_all_labels:
+            refuse_incomplete_labels(supervision, name)
         return supervision
     return supervise(data, model.labels, settings)
 

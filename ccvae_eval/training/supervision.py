@@ -132,3 +132,14 @@ def refuse_constant_labels(supervision: Supervision) -> None:
                 f"label {label.name!r} {found} labelled training images",
                 hint="Leave it out (--labels), or show more labels (--rate).",
             )
+
+
+def refuse_incomplete_labels(supervision: Supervision, model: str) -> None:
+    """A model that learns from images with all labels needs one: else a ``DataError``."""
+    shown = ~np.isnan(supervision.labels)
+    if not shown.all(axis=1).any():
+        rarest = supervision.schema.names[int(shown.sum(axis=0).argmin())]
+        raise DataError(
+            f"{model} learns from images that have all {len(supervision.schema)} labels, and none has",
+            hint=f"Leave labels out (--labels); {rarest!r} is shown least.",
+        )

@@ -75,6 +75,7 @@ class CondVAE(Autoencoder[CondVAESettings]):
     Only rows whose labels are all known are learnt from; where one is missing at encoding, p(y) takes its place.
     """
 
+    needs_all_labels: ClassVar[bool] = True
     Settings: ClassVar[type[Any]] = CondVAESettings
 
     def __init__(self, settings: CondVAESettings, context: ModelContext, generator: Generator) -> None:

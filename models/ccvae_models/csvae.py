@@ -18,10 +18,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from ccvae_eval.model import Batch, LatentLayout, ModelContext, Objective
 from ccvae_eval.types import Gaussian, Images, Labels, Points
@@ -51,6 +51,9 @@ class CSVAESettings:
         style: columns of z.
         block: columns of w for each label.
         adversary: off leaves out the adversary and its term of M1 (the report's "without delta net").
+        confusion: how the encoder hides y: "entropy" is M1's term; "prior" has E_p(y)[log q_delta(y|z)] in its place,
+            which is greatest at the same point, q_delta(y|z) = p(y), and whose gradient does not vanish where the
+            adversary is sure.
         beta1: weight of the reconstruction. Published: 20 for points, 1e4 for images (there of a mean over pixels).
         beta2: of the KL of w (1; 1e-3).
         beta3: of the KL of z (.2; .1).
@@ -66,6 +69,7 @@ class CSVAESettings:
     style: int = 27
     block: int = 2
     adversary: bool = True
+    confusion: Literal["entropy", "prior"] = "entropy"
     beta1: float = 1.0
     beta2: float = 1.0
     beta3: float = 0.2
@@ -85,6 +89,7 @@ class CSVAE(Autoencoder[CSVAESettings]):
     has no q(y|x), and where a label is missing at encoding its place is taken by p(y).
     """
 
+    needs_all_labels: ClassVar[bool] = True
     Settings: ClassVar[type[Any]] = CSVAESettings
 
     def __init__(self, settings: CSVAESettings, context: ModelContext, generator: Generator) -> None:
@@ -131,7 +136,7 @@ class CSVAE(Autoencoder[CSVAESettings]):
         b = self.settings
         loss = -b.beta1 * terms["reconstruction"] + b.beta2 * terms["kl_w"] + b.beta3 * terms["kl_style"]
         if b.adversary:
-            terms["confusion"] = entropy(self.adversary(codes[:, z])).sum(1)
+            terms["confusion"] = self._confusion(self.adversary(codes[:, z]))
             loss = loss - b.beta4 * terms["confusion"]
         loss = loss - terms["log_p_y"]
         means = {f"supervised.{name}": mean_of_rows(values) for name, values in terms.items()}
@@ -141,6 +146,13 @@ class CSVAE(Autoencoder[CSVAESettings]):
             told = of_labels(self.adversary(codes[:, z].detach()), y).sum(1)
             own = {"supervised.rows": len(x), "supervised.log_q_y_z": mean_of_rows(told)}
             yield Objective(ADVERSARY, -b.beta5 * told.sum() / len(batch), own, tuple(self.adversary.parameters()))
+
+    def _confusion(self, told: Tensor) -> Tensor:
+        """What the encoder raises, from log q_delta(y|z) of shape (N, L, K)."""
+        if self.settings.confusion == "entropy":
+            return entropy(told).sum(1)
+        prior: Tensor = self.encoder.columns.log_prior.exp()
+        return (prior * told).sum((1, 2))
 
     def _all_but_adversary(self) -> tuple[nn.Parameter, ...]:
         return tuple(p for name, p in self.named_parameters() if not name.startswith("adversary."))

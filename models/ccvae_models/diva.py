@@ -35,6 +35,7 @@ from ccvae_models.class_priors import BlockClassifier, ClassPriors, blocks_in_or
 from ccvae_models.labels import LabelColumns, entropy, mean_of_rows, of_labels, require_classes, require_least
 from ccvae_models.likelihood import LikelihoodName
 from ccvae_models.networks import Encoder, initialise
+from ccvae_models.warm_up import WarmUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class DIVASettings:
         auxiliary: where a_y stands: on the labels seen, or on q(y|z) where there is none (see the module's text).
         alpha_y, alpha_d: a_y and a_d.
         beta: weight of the KLs.
+        warm_up: steps over which it rises from 0 (the paper: 100 epochs).
         prior_mean: how far from 0 the means of p(z^i|y^i) start.
         likelihood: p(x|z).
         likelihood_scale: its scale.
@@ -65,6 +67,7 @@ class DIVASettings:
     alpha_y: float = 3500.0
     alpha_d: float = 2000.0
     beta: float = 1.0
+    warm_up: int = 0
     prior_mean: float = 2.0
     likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
@@ -121,7 +124,7 @@ class DIVA(Autoencoder[DIVASettings]):
     def __init__(self, settings: DIVASettings, context: ModelContext, generator: Generator) -> None:
         name = "adapted-diva" if isinstance(settings, AdaptedDIVASettings) else "diva"
         require_classes(context, name)
-        least = {"style": 1, "block": 1, "class_block": 0, "alpha_y": 0, "alpha_d": 0, "beta": 0}
+        least = {"style": 1, "block": 1, "class_block": 0, "alpha_y": 0, "alpha_d": 0, "beta": 0, "warm_up": 0}
         require_least(settings, name, least)
         _refuse_domain(settings, context, name)
         wide = settings.class_block or settings.block
@@ -133,6 +136,7 @@ class DIVA(Autoencoder[DIVASettings]):
         self.classifier = BlockClassifier(context.labels, blocks)
         alpha = [settings.alpha_d if n == settings.domain else settings.alpha_y for n in context.labels.names]
         self.register_buffer("weight", torch.tensor(alpha), persistent=False)
+        self.warm_up = WarmUp(settings.warm_up)
         initialise(self, generator)
 
     def _encoder(self) -> nn.Module:
@@ -156,22 +160,23 @@ class DIVA(Autoencoder[DIVASettings]):
 
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
         """The negative of L_s, L_u and the auxiliary terms, divided by the rows of the batch."""
-        bound = self.bound(batch.images, batch.labels, generator)
+        beta = self.settings.beta * self.warm_up.next()
+        bound = self.bound(batch.images, batch.labels, beta, generator)
         supervised = self.settings.auxiliary == "supervised"
         auxiliary = (self.weight * (bound.log_q_y_z if supervised else -bound.entropy)).sum(1)
-        value = bound.value(self.settings.beta)
+        value = bound.value(beta)
         yield Objective(
             "model", -(value + auxiliary).mean(), _terms(bound, batch.labels, value), tuple(self.parameters())
         )
 
-    def bound(self, x: Images | Points, y: Labels, generator: Generator) -> Bound:
+    def bound(self, x: Images | Points, y: Labels, beta: float, generator: Generator) -> Bound:
         """One sample of z; y is summed out, the KLs between Gaussians are exact."""
         q = self.encode(x)
         z = q.at(noise_like(q, generator))
         own, missing = self.priors.of(z), y.isnan()
         told = self.classifier(own)  # (N, L, K)
         surprise = -Gaussian(self.priors.of(q.loc), self._scales(q)).log_prob(own).masked_fill(~self.priors.own, 0.0)
-        inside = self.settings.beta * (self.priors.log_prob(z) + surprise.sum(-1, keepdim=True))
+        inside = beta * (self.priors.log_prob(z) + surprise.sum(-1, keepdim=True))
         bracket = (told.exp() * (inside + self.columns.log_prior - told)).sum(-1)
         return Bound(
             self.log_likelihood(x, z),

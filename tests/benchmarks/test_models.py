@@ -28,7 +28,7 @@ BATCH = 32
 MOST = 1.15
 DRAWS = {"ccvae": 1.3, "mccvae": 1.3}
 """Models that invert distributions at each step, with what they cost."""
-CALLS, ATTEMPTS = 12, 3
+CALLS, ATTEMPTS = 8, 3
 
 Call = tuple[nn.Module, tuple[Tensor, ...]]
 

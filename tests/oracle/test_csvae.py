@@ -118,6 +118,30 @@ def test_without_the_adversary_its_term_is_gone() -> None:
     assert without.loss.item() == pytest.approx(expected, abs=1e-9)
 
 
+def test_the_prior_as_the_encoders_target() -> None:
+    """E_p(y)[log q(y|z)]: lowest where the adversary is sure, greatest where it says p(y), unlike the entropy."""
+    model, x = small(CSVAE, style=3, confusion="prior"), points(2)
+    objective, adversary = stepped(model, batch_of(x, COMPLETE))
+    with torch.no_grad():
+        noise = torch.randn(2, 9, generator=torch_stream(0, "objectives"), dtype=torch.float64)
+        z = model.encode(x, COMPLETE.double()).at(noise)[:, 6:]
+        logits = model.adversary.logits(model.adversary.layers(z)).numpy().reshape(2, 3, 3)
+    expected = 0.0
+    for i, p in enumerate(PRIOR):
+        expected += (special.log_softmax(logits[:, i, : len(p)], 1) * p).sum(1).mean()
+    assert objective.terms["supervised.confusion"] == pytest.approx(expected, abs=1e-6)
+    plain = small(CSVAE, style=3)
+    by_entropy, same = stepped(plain, batch_of(x, COMPLETE))
+    assert adversary.loss.item() == same.loss.item()
+    difference = 10 * (by_entropy.terms["supervised.confusion"] - expected)
+    assert objective.loss.item() - by_entropy.loss.item() == pytest.approx(difference, abs=1e-5)
+    sure = torch.tensor([[[0.0, 30.0, -1e9]]], dtype=torch.float64, requires_grad=True)  # an adversary's logits
+    for model_of, vanishes in ((model, False), (plain, True)):
+        confusion = model_of._confusion(sure.log_softmax(-1).expand(1, 3, 3)).sum()
+        (gradient,) = torch.autograd.grad(confusion, sure)
+        assert bool(gradient[0, 0, :2].abs().max() < 1e-9) == vanishes
+
+
 def test_rows_with_a_missing_label_are_left_out() -> None:
     model, x = small(CSVAE, style=3), points(5)
     some = stepped(model, batch_of(x, torch.cat([COMPLETE, PARTLY])))

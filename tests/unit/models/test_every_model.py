@@ -13,6 +13,7 @@ import torch
 import ccvae_eval
 from ccvae_eval import registry
 from ccvae_eval.checkpoint import save_checkpoint
+from ccvae_eval.data.arrays import as_data_set
 from ccvae_eval.data.faces import Faces
 from ccvae_eval.errors import CcvaeEvalError
 from ccvae_eval.metrics.diversity import Diversity
@@ -160,6 +161,19 @@ def test_wrong_settings_get_one_message_before_training(name: str, what: str) ->
         prepare(name, {**domain, **options}, FACES, TrainingSettings(**{"labels": LABELS, **how}))
 
 
+@pytest.mark.parametrize("name", ["condvae", "condvae-info", "csvae", "m2"])
+def test_a_model_that_needs_whole_rows_says_so(name: str) -> None:
+    images = np.random.default_rng(0).random((40, 1, 28, 28)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 2, (40, 2)).astype(np.float32)
+    labels[::2, 0], labels[1::2, 1] = np.nan, np.nan
+    data = as_data_set((images, labels, ["a", "b"]))
+    if name == "m2":  # which sums a missing label out
+        prepare(name, {}, data, TrainingSettings())
+        return
+    with pytest.raises(CcvaeEvalError, match="learns from images that have all 2 labels, and none has"):
+        prepare(name, {}, data, TrainingSettings())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_of_points_refuses_images(name: str) -> None:
     schema = FACES.schema.select(LABELS)
@@ -191,8 +205,23 @@ def test_diversity_scores_zero_by_construction_where_the_judge_sees_the_class(na
     rows = [v for v in found.values if v.name == "spread_valid" and v.characteristic is not None and not v.at]
     defined = [v for v in rows if v.estimate.defined]
     assert defined, [v.note for v in rows]
+    (mean,) = [v for v in found.values if v.name == "spread_valid" and v.characteristic is None and not v.at]
+    assert mean.estimate.value == 0.0
+    assert mean.note.startswith("by construction: p(z_c|y) is a point mass")
     for row in defined:
         assert row.estimate.value == 0.0
         assert "by construction" in row.note
     obeyed = [v for v in found.values if v.name == "obeyed" and v.characteristic is not None and v.estimate.defined]
     assert obeyed
+
+
+@pytest.mark.parametrize("name", ["ccvae", "condvae", "condvae-info", "csvae", "m2", "mvae"])
+def test_the_layers_of_a_vae_fit(name: str) -> None:
+    """What ``--init-from`` takes from a vae: every convolution of the encoder, and all of the decoder but its first
+    layer, whose width is that of z."""
+    schema = FACES.schema.select(LABELS)
+    context = ModelContext(schema, (3, 32, 32), uniform_prior(schema))
+    theirs, mine = (registry.models[each].from_settings({}, context).state_dict() for each in ("vae", name))
+    shared = {key for key, tensor in theirs.items() if key in mine and mine[key].shape == tensor.shape}
+    layers = {key for key in theirs if ".trunk." in key}
+    assert layers - shared <= {"decoder.trunk.0.weight"}
