@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -215,16 +215,11 @@ def _scatter(axes: Any, points: NDArray[np.float64]) -> None:
     kept, lost = points[matched], points[~matched]
     if len(kept):
         lines = np.stack([kept[:, :2], kept[:, 2:4]], 1)
-        for line, confidence in zip(lines, kept[:, 4], strict=True):
-            axes.plot(*line.T, color=_colour(float(confidence)), linewidth=0.6)
-        axes.scatter(kept[:, 2], kept[:, 3], c=kept[:, 4], cmap="coolwarm_r", vmin=0, vmax=1, s=5)
+        shown: dict[str, Any] = {"cmap": "coolwarm_r", "norm": Normalize(0, 1)}  # from red, not sure, to blue
+        axes.add_collection(LineCollection(list(lines), array=kept[:, 4], linewidths=0.6, **shown))
+        axes.scatter(kept[:, 2], kept[:, 3], c=kept[:, 4], s=5, **shown)
     if len(lost):
         axes.scatter(lost[:, 0], lost[:, 1], color="#cc3311", marker="x", s=8, linewidths=0.7)
-
-
-def _colour(confidence: float) -> Any:
-    """From red (not sure) to blue (sure)."""
-    return colormaps["coolwarm_r"](confidence)
 
 
 PAINTERS: dict[str, Painter] = {
