@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -28,11 +28,15 @@ from ccvae_eval.metrics.contract import Metric
 from ccvae_eval.model import LabelledVAE
 from ccvae_eval.run import Header, Plan, Run, plan_of
 from ccvae_eval.run import evaluate as evaluate_subject
+from ccvae_eval.run.passing import needs_characteristics, needs_judge
 from ccvae_eval.subject import Subject, prepare
 from ccvae_eval.types import Plain
 
 CARD = ("density", "locality", "drift", "diversity", "accuracy")
 """The metrics of a run that asks for none."""
+
+WHOLE_DATA = "all"
+"""What a run records as its split when the first N images of the whole data set were asked for."""
 
 Notice = Callable[[str], None]
 Stage = Callable[[str, int, int], None]
@@ -109,7 +113,7 @@ def set_up(
     metrics: Sequence[str | Metric] = CARD,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    split: Split = "test",
+    split: Split | None = None,
     sample: int | str | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -136,10 +140,21 @@ def set_up(
     network: Any = opened.model if isinstance(opened, Opened) else opened
     images = _data_of(data, opened)
     wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)
-    ids = sample_ids(images, split, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
-    place = device_named(device)
-    judged = None
-    if judge != "none" and len(images.input_shape) > 1:
+    part = split if split is not None or limit is not None else "test"
+    ids = sample_ids(images, part, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
+    subject = prepare(
+        network,
+        images,
+        ids,
+        seed=seed,
+        device=device_named(device),
+        batch_size=batch_size,
+        characteristics=None if characteristics is None else tuple(characteristics),
+        progress=_staged(stage, "encode"),
+    )
+    if subject.whole is not None and not any(needs_characteristics(metric, subject) for metric in chosen):
+        subject = subject.whole
+    if judge != "none" and len(images.input_shape) > 1 and any(needs_judge(metric, subject) for metric in chosen):
         judged = judge_for(
             images,
             choice=judge,
@@ -148,18 +163,9 @@ def set_up(
             notice=tell,
             progress=_staged(stage, "judge"),
         )
-    subject = prepare(
-        network,
-        images,
-        ids,
-        seed=seed,
-        device=place,
-        batch_size=batch_size,
-        judge=judged,
-        characteristics=None if characteristics is None else tuple(characteristics),
-        progress=_staged(stage, "encode"),
-    )
-    header = _header(subject, opened, split, sample, command)
+        whole = None if subject.whole is None else replace(subject.whole, judge=judged)
+        subject = replace(subject, judge=judged, whole=whole)
+    header = _header(subject, opened, part or WHOLE_DATA, sample, command)
     own_samples = sample is None and limit is None
     return Setup(subject, tuple(chosen), header, own_samples, references, cache_dir, notice)
 
@@ -183,7 +189,8 @@ def evaluate(
             needs no path.
         metrics: names, or metrics with settings of your own.
         **arguments: ``options`` ({metric: {setting: value}}), ``split`` ("test"), ``sample`` (images, or "all"; by
-            default each metric's own), ``limit`` (the first N images instead of a sample), ``seed`` (0), ``device``
+            default each metric's own), ``limit`` (the first N images instead of a sample: of the split, if one is
+            named, else of the whole data set in its own order), ``seed`` (0), ``device``
             ("auto"), ``batch_size`` (256: memory only, no number depends on it), ``characteristics`` (only these),
             ``judge`` ("auto", "none" or a file), ``references`` (True: the oracle's values where the data allow),
             ``cache_dir``, ``notice`` (called with sentences), ``stage`` (called with (stage, done, total)).
@@ -231,9 +238,12 @@ def _header(
         training = dict(record.training) if record else None
         warnings += list(opened.notes)
         if record is not None and record.data_digest is not None:
-            seen = record.data_digest == data.digest and split == "train"
+            seen = record.data_digest == data.digest and split in ("train", WHOLE_DATA)
     if seen:
-        warnings.append("These images were used in training: the values are optimistic.")
+        some = (
+            "Images of the split train are among these" if split == WHOLE_DATA else "These images were used in training"
+        )
+        warnings.append(f"{some}: the values are optimistic.")
     if subject.assigned:
         warnings.append(
             "This model has no characteristics: columns were assigned to labels on one half of the images, "

@@ -25,7 +25,9 @@ class Intervention(Protocol):
     """One code for each image of a chunk."""
 
     @property
-    def characteristic(self) -> str: ...
+    def characteristic(self) -> str:
+        """What is intervened on; "" where it is nothing, or no single characteristic."""
+        ...
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         """The codes to decode, shape (n, D); rows it does not apply to hold the image's own code."""
@@ -244,3 +246,14 @@ class PriorDraw:
         values = prior.rows(classes.clamp_min(0)).at(noise)
         own = chunk.codes[:, list(columns)]
         return replaced(chunk.codes, columns, torch.where((classes >= 0)[:, None], values, own))
+
+
+@dataclass(frozen=True, slots=True)
+class PosteriorMean:
+    """No intervention: the mean of q(z|x) in place of its sample."""
+
+    characteristic: str = ""
+
+    def codes(self, subject: Subject, chunk: Chunk) -> Codes:
+        del subject
+        return chunk.posterior.loc

@@ -98,6 +98,7 @@ class Subject:
         unassigned: labels for which no column beats the permutation null.
         batch_size: rows in flight; no number depends on it.
         chosen: the characteristics that the user asked for, or None for all.
+        whole: where ``layout`` was assigned: the same on all images, with the model's own layout.
     """
 
     model: LabelledVAE
@@ -114,6 +115,7 @@ class Subject:
     unassigned: tuple[str, ...] = ()
     batch_size: int = 256
     chosen: tuple[str, ...] | None = None
+    whole: Subject | None = None
     _kept: dict[tuple[object, ...], object] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -370,5 +372,6 @@ def _with_assigned_columns(subject: Subject) -> Subject:
         labels=subject.labels[kept],
         posterior=subject.posterior.rows(kept),
         assigned=True,
+        whole=subject,
         unassigned=tuple(n for n, c in columns.items() if c is None),
     )

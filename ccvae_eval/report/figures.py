@@ -226,9 +226,29 @@ def _colour(confidence: float) -> Any:
     return colormaps["coolwarm_r"](confidence)
 
 
+def reconstruction_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Images above their reconstructions, and where the error lies."""
+    pairs = measurement.pictures.get("pairs")
+    if pairs is not None:
+        tile = _tiled(pairs)
+        sheet = Figure(figsize=(tile.shape[1] / 90, tile.shape[0] / 90 + 0.4), layout="constrained")
+        sheet.suptitle("Images, and what their codes bring back", fontsize=9)
+        _show(sheet.subplots(), tile)
+        yield ("pairs",), sheet
+    error = measurement.pictures.get("mean/error")
+    if error is not None:
+        sheet = Figure(figsize=(2.6, 2.4), layout="constrained")
+        axes = sheet.subplots()
+        root = np.sqrt(np.asarray(error, dtype=float))
+        _show(axes, root, "Root mean squared error", cmap="inferno", vmin=0, vmax=float(root.max()) or 1.0)
+        sheet.colorbar(ScalarMappable(Normalize(0, float(root.max()) or 1.0), "inferno"), ax=axes, shrink=0.8)
+        yield ("error",), sheet
+
+
 PAINTERS: dict[str, Painter] = {
     "locality": locality_figures,
     "density": density_figures,
     "diversity": diversity_figures,
     "drift": drift_figures,
+    "reconstruction": reconstruction_figures,
 }

@@ -22,6 +22,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "diversity": {},
     "drift": {},
     "locality": {"steps": 5},
+    "reconstruction": {"importance": 2, "draws": 4},
 }
 """Every metric of ours, with what makes it quick. A metric that is registered and not here fails the suite."""
 
@@ -32,6 +33,7 @@ KNOWN: Mapping[str, tuple[float, float]] = {
     "diversity.spread_outside": (0.0, 1e-9),
     "drift.spill": (0.0, 0.01),
     "locality.focus@Glasses": (0.99, 1.0),
+    "reconstruction.mse": (0.0, 1e-9),
 }
 """What is known of the model that reads and paints each square by itself."""
 
