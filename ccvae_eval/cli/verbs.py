@@ -35,6 +35,9 @@ VERBS: dict[str, Verb] = {
     ),
     "diversity": Verb("metric", MEASURE, "Is there variety within one characteristic?", "diversity"),
     "accuracy": Verb("metric", MEASURE, "How well does the model tell its labels?", "accuracy"),
+    "intervention": Verb(
+        "metric", MEASURE, "When a label is set, is it seen, does the rest stay, and does it lead back?", "intervention"
+    ),
     "reconstruction": Verb(
         "metric",
         MEASURE,

@@ -245,10 +245,26 @@ def reconstruction_figures(measurement: Measurement) -> Iterator[tuple[tuple[str
         yield ("error",), sheet
 
 
+def intervention_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Images, their reconstructions, and what was made of them, one below the other."""
+    rows = under(measurement.pictures, "edits")
+    said = {name: f"{name}: image, reconstruction, set to another class, swapped" for name in rows}
+    assigned = measurement.pictures.get("assigned")
+    if assigned is not None:
+        rows, said = {**rows, "assigned": assigned}, {**said, "assigned": "Image, reconstruction, all labels assigned"}
+    for name, images in list(rows.items())[:MOST_IN_A_FIGURE]:
+        tile = _tiled(images)
+        sheet = Figure(figsize=(tile.shape[1] / 90, tile.shape[0] / 90 + 0.4), layout="constrained")
+        sheet.suptitle(plain(said[name]), fontsize=9)
+        _show(sheet.subplots(), tile)
+        yield ("edits", name), sheet
+
+
 PAINTERS: dict[str, Painter] = {
     "locality": locality_figures,
     "density": density_figures,
     "diversity": diversity_figures,
     "drift": drift_figures,
     "reconstruction": reconstruction_figures,
+    "intervention": intervention_figures,
 }
