@@ -53,7 +53,7 @@ def drawn() -> Run:
 def test_the_oracle_makes_no_error(drawn: Run) -> None:
     for name in SOME:
         assert at(drawn, "fidelity", name) == pytest.approx(0, abs=1e-9)
-        assert at(drawn, "identity", name) == pytest.approx(0, abs=1e-6)
+        assert 0 <= at(drawn, "identity", name) < 1e-3, "regions leave out what changes by 8 of 255 or less"
         another = drawn.find(f"intervention.reversibility@{name}").chance
         assert another is not None
         for m in (1, 2):
