@@ -38,6 +38,9 @@ VERBS: dict[str, Verb] = {
     "intervention": Verb(
         "metric", MEASURE, "When a label is set, is it seen, does the rest stay, and does it lead back?", "intervention"
     ),
+    "generation": Verb(
+        "metric", MEASURE, "Do images drawn from the prior look real, and show what was asked for?", "generation"
+    ),
     "reconstruction": Verb(
         "metric",
         MEASURE,

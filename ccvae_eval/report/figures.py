@@ -260,6 +260,24 @@ def intervention_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, 
         yield ("edits", name), sheet
 
 
+def generation_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Images drawn from the prior: without asking, then class by class, with the same noise in each column."""
+    drawn = measurement.pictures.get("drawn")
+    if drawn is None:
+        return
+    rows = {"any": drawn, **under(measurement.pictures, "asked")}
+    shown = dict(list(rows.items())[: MOST_IN_A_FIGURE + 10])
+    tile = _tiled(np.concatenate(list(shown.values())))
+    sheet = Figure(figsize=(tile.shape[1] / 90 + 1.6, tile.shape[0] / 90 + 0.4), layout="constrained")
+    sheet.suptitle("Drawn from the prior", fontsize=9)
+    axes = sheet.subplots()
+    _show(axes, tile)
+    step = tile.shape[0] / len(shown)
+    for place, name in enumerate(shown):
+        axes.text(-3, (place + 0.5) * step, plain(name), ha="right", va="center", fontsize=6)
+    yield ("drawn",), sheet
+
+
 PAINTERS: dict[str, Painter] = {
     "locality": locality_figures,
     "density": density_figures,
@@ -267,4 +285,5 @@ PAINTERS: dict[str, Painter] = {
     "drift": drift_figures,
     "reconstruction": reconstruction_figures,
     "intervention": intervention_figures,
+    "generation": generation_figures,
 }
