@@ -154,12 +154,13 @@ def set_up(
     )
     if subject.whole is not None and not any(needs_characteristics(metric, subject) for metric in chosen):
         subject = subject.whole
-    if judge != "none" and len(images.input_shape) > 1 and any(needs_judge(metric, subject) for metric in chosen):
+    if judge != "none" and len(images.input_shape) > 1:
         judged = judge_for(
             images,
             choice=judge,
             schema=network.labels if len(network.labels) else None,
             cache_dir=cache_dir,
+            train=any(needs_judge(metric, subject) for metric in chosen),
             notice=tell,
             progress=_staged(stage, "judge"),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from warnings import catch_warnings, simplefilter
 
 import cv2
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from ccvae_eval.data.attributes import MOST_BYTES, Attributes
 from ccvae_eval.data.columns import column_from_numbers, schema_of
 from ccvae_eval.data.decoding import Pixels, resized
-from ccvae_eval.data.folder import LARGEST, Folder
+from ccvae_eval.data.face_boxes import FRAMES
+from ccvae_eval.data.folder import LARGEST, Folder, Located
+from ccvae_eval.data.masks import Boxes, Regions
 from ccvae_eval.data.options import Options, require_path
 from ccvae_eval.data.stores import FolderStore, Store, ZipStore
 from ccvae_eval.errors import DataError, UsageError, suggestion
@@ -31,7 +33,7 @@ PROBED = 16
 
 
 class CelebA(Folder):
-    """``celeba:PATH[,size=64][,crop=square][,labels=A|B]``: 202,599 aligned faces with 40 attributes (Liu et al. 2015).
+    """``celeba:PATH[,size=64][,crop=square][,labels=A|B][,regions=boxes]``: 202,599 aligned faces (Liu et al. 2015).
 
     PATH holds ``img_align_celeba`` (a folder or a zip), ``list_attr_celeba.txt`` and ``list_eval_partition.txt``, side
     by side or in ``Img``, ``Anno`` and ``Eval``; tables ending in ``.csv`` are read too. The official parts are the
@@ -41,27 +43,39 @@ class CelebA(Folder):
     ``crop`` is what becomes the square: ``square``, the middle 178 x 178; a number N, the middle N x N (148 and 128 are
     usual); ``whole``, the whole 178 x 218 squeezed, as Joy et al. (2021) have it. It is averaged down to ``size``.
 
+    Regions are boxes of the aligned frame for the attributes that are local (``regions=none`` leaves them out); see
+    :mod:`ccvae_eval.data.face_boxes`.
+
     The digest is of the tables, the names and sizes of all image files, and the bytes of 16 of them: reading 1.4 GB to
     name a data set would take minutes.
     """
 
-    def __init__(self, store: Store, attributes: Attributes, spec: str, size: int, crop: str) -> None:
+    def __init__(
+        self, store: Store, attributes: Attributes, spec: str, size: int, crop: str, regions: Regions | None = None
+    ) -> None:
         self._crop = crop
-        super().__init__(store, attributes, spec, size)
+        super().__init__(store, attributes, spec, size, regions=regions)
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
         read = Options("celeba", options)
         size = read.integer("size", 64, low=1, high=LARGEST)
         crop = _crop(read.text("crop", SQUARE))
-        labels = read.names("labels")
+        labels, regions = read.names("labels"), read.text("regions", "boxes", ("boxes", "none"))
         read.finish()
         place = Path(require_path("celeba", path, f"the folder with {IMAGES} and {ATTRIBUTES}.txt"))
         if not place.is_dir():
             raise DataError("there is no such folder", where=str(place))
         table, parts = _table(place, ATTRIBUTES, required=True), _table(place, PARTITION, required=False)
         spec = ",".join([f"celeba:{path}", *(f"{key}={value}" for key, value in sorted(options.items()))])
-        return cls(_images(place), _attributes(table, parts, labels, str(place)), spec, size, crop)
+        attributes, store = _attributes(table, parts, labels, str(place)), _images(place)
+        if regions == "none":
+            return cls(store, attributes, spec, size, crop)
+        frame = FRAMES["celeba"]
+        view = frame.whole if crop == WHOLE else frame.middle(None if crop == SQUARE else int(crop))
+        kind: Any = CelebAWithRegions
+        made: Self = kind(store, attributes, spec, size, crop, Boxes(frame, view))
+        return made
 
     @cached_property
     def digest(self) -> str:
@@ -81,6 +95,10 @@ class CelebA(Folder):
         if self._crop != SQUARE:
             pixels = _middle(pixels, int(self._crop), f"{self._store.where}: {self._files[index]}")
         return resized(pixels, size)
+
+
+class CelebAWithRegions(Located, CelebA):
+    """The official folder with the boxes of its local attributes."""
 
 
 def _crop(text: str) -> str:

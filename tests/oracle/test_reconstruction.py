@@ -230,11 +230,16 @@ class Burgess:
 
 
 @pytest.mark.skipif(not (CHECKPOINT.is_file() and DIGITS.is_file()), reason="shared/checkpoints is not here")
-def test_the_published_losses_of_a_public_checkpoint_come_out() -> None:
+def test_the_published_losses_of_a_public_checkpoint_come_out(tmp_path: Path) -> None:
     network = Burgess(read_bundle(CHECKPOINT).tensors)
     model = ccvae_eval.wrap(encode=network.encode, decode=network.decode, dim=10)
     run = ccvae_eval.evaluate(
-        model, f"mnist:{DIGITS},size=32", ["reconstruction"], options={"reconstruction": {"importance": 0}}, limit=1000
+        model,
+        f"mnist:{DIGITS},size=32",
+        ["reconstruction"],
+        options={"reconstruction": {"importance": 0}},
+        limit=1000,
+        cache_dir=tmp_path,
     )
     assert run.header.data["n"] == 1000
     assert run.header.judge is None, "nobody needs one"
