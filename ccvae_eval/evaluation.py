@@ -32,7 +32,7 @@ from ccvae_eval.run.passing import needs_characteristics, needs_judge
 from ccvae_eval.subject import Subject, prepare
 from ccvae_eval.types import Plain
 
-CARD = ("density", "locality", "drift", "diversity", "accuracy")
+CARD = ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")
 """The metrics of a run that asks for none."""
 
 WHOLE_DATA = "all"
