@@ -30,7 +30,7 @@ from ccvae_eval.run import Header, Plan, Run, plan_of
 from ccvae_eval.run import evaluate as evaluate_subject
 from ccvae_eval.run.passing import needs_characteristics, needs_judge
 from ccvae_eval.subject import Subject, prepare
-from ccvae_eval.types import Plain
+from ccvae_eval.types import Ids, Plain
 
 CARD = ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")
 """The metrics of a run that asks for none."""
@@ -152,6 +152,9 @@ def set_up(
         characteristics=None if characteristics is None else tuple(characteristics),
         progress=_staged(stage, "encode"),
     )
+    subject = replace(subject, trained_on=_trained_on(opened, images, part))
+    if subject.whole is not None:
+        subject = replace(subject, whole=replace(subject.whole, trained_on=subject.trained_on))
     if subject.whole is not None and not any(needs_characteristics(metric, subject) for metric in chosen):
         subject = subject.whole
     if judge != "none" and len(images.input_shape) > 1:
@@ -169,6 +172,13 @@ def set_up(
     header = _header(subject, opened, part or WHOLE_DATA, sample, command)
     own_samples = sample is None and limit is None
     return Setup(subject, tuple(chosen), header, own_samples, references, cache_dir, notice)
+
+
+def _trained_on(opened: Opened | LabelledVAE, data: DataSet, split: str | None) -> Ids | None:
+    """The training images, if the checkpoint says that it was trained on these data, and none of them is evaluated."""
+    record = opened.record if isinstance(opened, Opened) else None
+    known = record is not None and record.data_digest is not None and record.data_digest == data.digest
+    return data.split("train") if known and split in ("judge", "test") else None
 
 
 def _staged(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:

@@ -99,6 +99,7 @@ class Subject:
         batch_size: rows in flight; no number depends on it.
         chosen: the characteristics that the user asked for, or None for all.
         whole: where ``layout`` was assigned: the same on all images, with the model's own layout.
+        trained_on: images of the same data set that the model was trained on, where that is known and these are not.
     """
 
     model: LabelledVAE
@@ -116,6 +117,7 @@ class Subject:
     batch_size: int = 256
     chosen: tuple[str, ...] | None = None
     whole: Subject | None = None
+    trained_on: Ids | None = None
     _kept: dict[tuple[object, ...], object] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:

@@ -56,8 +56,9 @@ class Generation:
     Features are the judge's last layer, averaged over places, or pixels averaged over 8 x 8 squares; ``features=`` and
     ``N=`` say so. They are not Inception's: none of these is an FID, and none compares between judges.
 
-    Direction: higher is better for obeyed and prdc, lower for frechet and kernel. Chance: for obeyed, images drawn
-    without the request. Reference: for distances and prdc, as many other real images in the place of the drawn ones.
+    Direction: higher is better for obeyed and prdc, lower for frechet and kernel.
+    Chance: for obeyed, images drawn without the request.
+    References: for distances and prdc, as many other real images in the place of the drawn ones.
     Cost: 1 image decoded for each image, and on the first ``asked_images`` one for each class of each label.
     Pitfalls: the judge was trained on these labels and overlooks much else. frechet is biased upwards for small N.
     Intervals of prdc are conditional on the balls.

@@ -70,8 +70,9 @@ class Interventions:
     sees the class of each of them and of all together, ``kept`` beside, at ``do=``.
 
     Direction: higher is better for effect, kept, transfer and obeyed; lower for identity, fidelity, composition,
-    reversibility, error and energy. Chance: for effect and obeyed, how often the judge sees v in r; 0 for transfer;
-    for fidelity, no change at all; for composition and reversibility, another image.
+    reversibility, error and energy.
+    Chance: for effect and obeyed, how often the judge sees v in r; 0 for transfer; for fidelity, no change at all; for
+    composition and reversibility, another image.
     Cost: 2 images decoded for each image and characteristic (do and swap), the reconstruction, ``draws`` more where
     the data can re-draw, one for an assignment; for the axioms max(repeats) + 2 max(repeats) for each characteristic,
     each encoded too, on a few images.

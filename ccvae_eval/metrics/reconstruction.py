@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccvae_eval.chunks import CHUNK
+from ccvae_eval.data.matching import label_columns
 from ccvae_eval.errors import UndefinedError, UsageError
 from ccvae_eval.interventions import PosteriorMean
 from ccvae_eval.measure import Measurement, ValueSpec
@@ -29,7 +31,9 @@ from ccvae_eval.metrics.rows import At
 from ccvae_eval.metrics.similarity import dissimilarity, moments
 from ccvae_eval.metrics.tally import Mean, PerImage, Tally
 from ccvae_eval.model import HasBound, StatesLikelihood
+from ccvae_eval.statistics.intervals import difference_of_means
 from ccvae_eval.statistics.resampling import ResampleWeights
+from ccvae_eval.streams import numpy_stream
 from ccvae_eval.subject import Chunk, Subject
 from ccvae_eval.types import Codes, Floats, Gaussian, Images
 
@@ -63,9 +67,14 @@ class Reconstruction:
     ``labels=given`` those of KL(q(z_c|x) || p(z_c|y)) with the image's own label. A model with a bound of its own has
     it as ``bound``, at ``labels=given`` (on log p(x, y), the supervised one) and ``labels=missing`` (on log p(x)).
 
+    ``gap`` = mean of mse (and of reconstruction, at ``of=``) over these images, less that over images that the model
+    was trained on, where the checkpoint says that it learnt from the split train of the same data: 0 if it has not
+    learnt its images by heart.
+
     Direction: lower is better for mse and reconstruction, higher for psnr, ssim, elbo, iwae and bound; kl has none.
-    Chance: for mse, the mean of these images in place of each. Undefined: psnr and ssim of points; kl, elbo and iwae
-    where an encoder gives point masses (kl: in that part, and in all).
+    Chance: for mse, the mean of these images in place of each.
+    Undefined: psnr and ssim of points; kl, elbo and iwae where an encoder gives point masses (kl: in that part, and in
+    all).
     Cost: 2 images decoded for each image (its mean and its sample), ``importance`` more for iwae, and 2 more where the
     model states a likelihood, 2 where it has a bound.
     Pitfalls: nats compare only within one likelihood, and only where images have the same size; with few samples iwae
@@ -79,6 +88,7 @@ class Reconstruction:
         importance: K, samples of iwae; 0 leaves it out.
         draws: samples behind a kl that has no closed form.
         window: the side of the window of SSIM, in pixels.
+        gap_images: training images behind ``gap``, where it is known which those are; 0 leaves it out.
     """
 
     name: ClassVar[str] = "reconstruction"
@@ -97,6 +107,7 @@ class Reconstruction:
         "elbo": ValueSpec("bound on log p(x) from one sample of q(z|x)", "nats", True),
         "iwae": ValueSpec("tighter bound on log p(x) from K weighted samples", "nats", True),
         "bound": ValueSpec("the model's own bound, with and without labels", "nats", True),
+        "gap": ValueSpec("mse or reconstruction of these images, less that of training images"),
     }  # fmt: skip
 
     code: Literal["mean", "sample"] = "mean"
@@ -104,9 +115,10 @@ class Reconstruction:
     importance: int = 16
     draws: int = 64
     window: int = 11
+    gap_images: int = 256
 
     def __post_init__(self) -> None:
-        for name, least in (("importance", 0), ("draws", 1), ("window", 1)):
+        for name, least in (("importance", 0), ("draws", 1), ("window", 1), ("gap_images", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{getattr(self, name)} is less than {least}", where=f"reconstruction.{name}")
         if self.window % 2 == 0:
@@ -231,12 +243,39 @@ class Rebuilt:
             given = np.where(labelled, self.seen["bound/given"], np.nan)
             self._enter(tally, "bound", given, "no image has a label", {**at, **LABELLED})
             self._enter(tally, "bound", self.seen["bound/missing"], "", {**at, **UNLABELLED})
+        self._enter_gap(tally)
         notes = [f"likelihood: {self.likelihood}"] if self.likelihood else []
         return tally.measurement(notes, self.pictures.arrays())
 
     def _enter(self, tally: Tally, name: str, column: Floats | None, why: str, at: At) -> None:
         what: PerImage | str = why if column is None else Mean(column)
         tally.enter(name, None, what, at, why=why)
+
+    def _enter_gap(self, tally: Tally) -> None:
+        """How much worse these images come back than training images do, from posterior means."""
+        subject, metric = self.subject, self.metric
+        if subject.trained_on is None or not metric.gap_images or metric.code != "mean":
+            return
+        count = min(metric.gap_images, len(subject.trained_on))
+        stream = numpy_stream(subject.seed, "reconstruction/gap")
+        ids = np.sort(stream.choice(subject.trained_on, count, replace=False))
+        labels = torch.from_numpy(label_columns(subject.data, subject.schema, ids))
+        found: dict[str, list[Floats]] = {"mse": [], "reconstruction": []}
+        for first in range(0, count, CHUNK):
+            rows = slice(first, first + CHUNK)
+            images = subject.data.batch(ids[rows]).images.to(subject.device)
+            posterior = subject.encode(images, labels[rows])
+            seen = Chunk(rows, ids[rows], images, posterior, posterior.loc)
+            rebuilt = subject.decode(posterior.loc)
+            errors = (images.double() - rebuilt.double()).square().flatten(1).mean(1)
+            found["mse"].append(errors.cpu().numpy())
+            if self.likelihood:
+                nats = log_likelihood(subject, seen, posterior.loc, rebuilt, self.likelihood)
+                found["reconstruction"].append(-nats)
+        for name, parts in found.items():
+            if parts:
+                gap = difference_of_means(self.seen[name], np.concatenate(parts), tally.weights)
+                tally.enter("gap", None, gap, {"of": name})
 
     def _mean_image(self) -> float:
         """The error of giving the mean of these images for each of them."""

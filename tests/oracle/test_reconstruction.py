@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import multivariate_normal, norm, ttest_ind
 from torch import Tensor
 from torch.nn import functional
 
@@ -246,3 +246,25 @@ def test_the_published_losses_of_a_public_checkpoint_come_out(tmp_path: Path) ->
     assert run["reconstruction.kl"] == pytest.approx(PUBLISHED_KL, abs=1e-3)
     assert run["reconstruction.reconstruction"] == pytest.approx(PUBLISHED_RECONSTRUCTION, abs=0.01)
     assert run.find("reconstruction.reconstruction").at == {"likelihood": "bernoulli"}
+
+
+def test_the_gap_is_between_these_images_and_those_of_training() -> None:
+    class ByHeart(SquaresVAE):
+        """Brings bright first squares back too dark."""
+
+        def decode(self, codes: Tensor) -> Tensor:
+            images = super().decode(codes)
+            return torch.where((codes[:, :1] > 0)[..., None, None], 0.9 * images, images)
+
+    data = Squares(300)
+    subject = prepare(ByHeart(), data, data.split("test"))
+    run = evaluate(replace(subject, trained_on=data.split("train")), [Reconstruction(importance=0, gap_images=64)])
+    gap = next(v for v in run.measurement("reconstruction").values if v.name == "gap" and v.at == {"of": "mse"})
+    every = {name: data.batch(data.split(name)).images for name in ("train", "test")}
+    model = ByHeart()
+    errors = {k: (x - model.decode(model.encode(x).loc)).square().mean((1, 2, 3)) for k, x in every.items()}
+    assert gap.estimate.low <= float(errors["test"].mean() - errors["train"].mean()) <= gap.estimate.high
+    expected = ttest_ind(errors["test"], errors["train"][:64], equal_var=False).confidence_interval()
+    assert gap.estimate.high - gap.estimate.low == pytest.approx(expected.high - expected.low, rel=0.3)
+    plain = evaluate(subject, [Reconstruction(importance=0)]).measurement("reconstruction")
+    assert "gap" not in {v.name for v in plain.values}
