@@ -23,7 +23,7 @@ from ccvae_eval.data.opening import data_for, open_data
 from ccvae_eval.data.sampling import sample_ids
 from ccvae_eval.devices import device_named
 from ccvae_eval.errors import UsageError, suggestion
-from ccvae_eval.judge import judge_for
+from ccvae_eval.judge import Judge, judge_for
 from ccvae_eval.metrics.contract import Metric
 from ccvae_eval.model import LabelledVAE
 from ccvae_eval.run import Header, Plan, Run, plan_of
@@ -142,12 +142,27 @@ def set_up(
     wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)
     part = split if split is not None or limit is not None else "test"
     ids = sample_ids(images, part, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
+    place = device_named(device)
+
+    def asked_judge(train: bool) -> Judge | None:
+        return judge_for(
+            images,
+            choice=judge,
+            schema=network.labels if len(network.labels) else None,
+            cache_dir=cache_dir,
+            train=train,
+            notice=tell,
+            progress=_staged(stage, "judge"),
+        )
+
+    # a file that is no judge is told before anything is encoded; whether one must be trained, only after
+    judged = None if judge == "auto" else asked_judge(train=False)
     subject = prepare(
         network,
         images,
         ids,
         seed=seed,
-        device=device_named(device),
+        device=place,
         batch_size=batch_size,
         characteristics=None if characteristics is None else tuple(characteristics),
         progress=_staged(stage, "encode"),
@@ -157,18 +172,10 @@ def set_up(
         subject = replace(subject, whole=replace(subject.whole, trained_on=subject.trained_on))
     if subject.whole is not None and not any(needs_characteristics(metric, subject) for metric in chosen):
         subject = subject.whole
-    if judge != "none" and len(images.input_shape) > 1:
-        judged = judge_for(
-            images,
-            choice=judge,
-            schema=network.labels if len(network.labels) else None,
-            cache_dir=cache_dir,
-            train=any(needs_judge(metric, subject) for metric in chosen),
-            notice=tell,
-            progress=_staged(stage, "judge"),
-        )
-        whole = None if subject.whole is None else replace(subject.whole, judge=judged)
-        subject = replace(subject, judge=judged, whole=whole)
+    if judge == "auto":
+        judged = asked_judge(any(needs_judge(metric, subject) for metric in chosen))
+    whole = None if subject.whole is None else replace(subject.whole, judge=judged)
+    subject = replace(subject, judge=judged, whole=whole)
     header = _header(subject, opened, part or WHOLE_DATA, sample, command)
     own_samples = sample is None and limit is None
     return Setup(subject, tuple(chosen), header, own_samples, references, cache_dir, notice)
