@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,16 +23,20 @@ from ccvae_eval.data.opening import data_for, open_data
 from ccvae_eval.data.sampling import sample_ids
 from ccvae_eval.devices import device_named
 from ccvae_eval.errors import UsageError, suggestion
-from ccvae_eval.judge import judge_for
+from ccvae_eval.judge import Judge, judge_for
 from ccvae_eval.metrics.contract import Metric
 from ccvae_eval.model import LabelledVAE
 from ccvae_eval.run import Header, Plan, Run, plan_of
 from ccvae_eval.run import evaluate as evaluate_subject
+from ccvae_eval.run.passing import needs_characteristics, needs_judge
 from ccvae_eval.subject import Subject, prepare
-from ccvae_eval.types import Plain
+from ccvae_eval.types import Ids, Plain
 
-CARD = ("density", "locality", "drift", "diversity", "accuracy")
+CARD = ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")
 """The metrics of a run that asks for none."""
+
+WHOLE_DATA = "all"
+"""What a run records as its split when the first N images of the whole data set were asked for."""
 
 Notice = Callable[[str], None]
 Stage = Callable[[str, int, int], None]
@@ -109,7 +113,7 @@ def set_up(
     metrics: Sequence[str | Metric] = CARD,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    split: Split = "test",
+    split: Split | None = None,
     sample: int | str | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -136,18 +140,23 @@ def set_up(
     network: Any = opened.model if isinstance(opened, Opened) else opened
     images = _data_of(data, opened)
     wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)
-    ids = sample_ids(images, split, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
+    part = split if split is not None or limit is not None else "test"
+    ids = sample_ids(images, part, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
     place = device_named(device)
-    judged = None
-    if judge != "none" and len(images.input_shape) > 1:
-        judged = judge_for(
+
+    def asked_judge(train: bool) -> Judge | None:
+        return judge_for(
             images,
             choice=judge,
             schema=network.labels if len(network.labels) else None,
             cache_dir=cache_dir,
+            train=train,
             notice=tell,
             progress=_staged(stage, "judge"),
         )
+
+    # a file that is no judge is told before anything is encoded; whether one must be trained, only after
+    judged = None if judge == "auto" else asked_judge(train=False)
     subject = prepare(
         network,
         images,
@@ -155,13 +164,28 @@ def set_up(
         seed=seed,
         device=place,
         batch_size=batch_size,
-        judge=judged,
         characteristics=None if characteristics is None else tuple(characteristics),
         progress=_staged(stage, "encode"),
     )
-    header = _header(subject, opened, split, sample, command)
+    subject = replace(subject, trained_on=_trained_on(opened, images, part))
+    if subject.whole is not None:
+        subject = replace(subject, whole=replace(subject.whole, trained_on=subject.trained_on))
+    if subject.whole is not None and not any(needs_characteristics(metric, subject) for metric in chosen):
+        subject = subject.whole
+    if judge == "auto":
+        judged = asked_judge(any(needs_judge(metric, subject) for metric in chosen))
+    whole = None if subject.whole is None else replace(subject.whole, judge=judged)
+    subject = replace(subject, judge=judged, whole=whole)
+    header = _header(subject, opened, part or WHOLE_DATA, sample, command)
     own_samples = sample is None and limit is None
     return Setup(subject, tuple(chosen), header, own_samples, references, cache_dir, notice)
+
+
+def _trained_on(opened: Opened | LabelledVAE, data: DataSet, split: str | None) -> Ids | None:
+    """The training images, if the checkpoint says that it was trained on these data, and none of them is evaluated."""
+    record = opened.record if isinstance(opened, Opened) else None
+    known = record is not None and record.data_digest is not None and record.data_digest == data.digest
+    return data.split("train") if known and split in ("judge", "test") else None
 
 
 def _staged(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:
@@ -183,7 +207,8 @@ def evaluate(
             needs no path.
         metrics: names, or metrics with settings of your own.
         **arguments: ``options`` ({metric: {setting: value}}), ``split`` ("test"), ``sample`` (images, or "all"; by
-            default each metric's own), ``limit`` (the first N images instead of a sample), ``seed`` (0), ``device``
+            default each metric's own), ``limit`` (the first N images instead of a sample: of the split, if one is
+            named, else of the whole data set in its own order), ``seed`` (0), ``device``
             ("auto"), ``batch_size`` (256: memory only, no number depends on it), ``characteristics`` (only these),
             ``judge`` ("auto", "none" or a file), ``references`` (True: the oracle's values where the data allow),
             ``cache_dir``, ``notice`` (called with sentences), ``stage`` (called with (stage, done, total)).
@@ -231,9 +256,12 @@ def _header(
         training = dict(record.training) if record else None
         warnings += list(opened.notes)
         if record is not None and record.data_digest is not None:
-            seen = record.data_digest == data.digest and split == "train"
+            seen = record.data_digest == data.digest and split in ("train", WHOLE_DATA)
     if seen:
-        warnings.append("These images were used in training: the values are optimistic.")
+        some = (
+            "Images of the split train are among these" if split == WHOLE_DATA else "These images were used in training"
+        )
+        warnings.append(f"{some}: the values are optimistic.")
     if subject.assigned:
         warnings.append(
             "This model has no characteristics: columns were assigned to labels on one half of the images, "

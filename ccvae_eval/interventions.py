@@ -5,6 +5,7 @@ They are values (frozen, hashable): two metrics that ask for equal ones share on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ccvae_eval.chunks import padded
 from ccvae_eval.errors import UndefinedError
-from ccvae_eval.latents import Path, class_path, gaussian_path, replaced, transported
+from ccvae_eval.latents import Path, class_path, gaussian_path, replaced, swapped, transported
 from ccvae_eval.model import Intervenes
 from ccvae_eval.subject import Chunk, Subject, undisturbed
 from ccvae_eval.types import Codes
@@ -27,7 +28,9 @@ class Intervention(Protocol):
     """One code for each image of a chunk."""
 
     @property
-    def characteristic(self) -> str: ...
+    def characteristic(self) -> str:
+        """What is intervened on; "" where it is nothing, or no single characteristic."""
+        ...
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         """The codes to decode, shape (n, D); rows it does not apply to hold the image's own code."""
@@ -140,9 +143,12 @@ class Interpolate:
         return chunk.codes + self.position * (other - chunk.codes)
 
 
+Mode = Literal["transport", "mean", "sample"]
+
+
 @dataclass(frozen=True, slots=True)
 class Do:
-    """do(c = v) with v unlike now (docs/metrics.md, section 0), all other columns as they are.
+    """do(c = v) (docs/metrics.md, section 0), all other columns as they are.
 
     A model that intervenes in a way of its own (``Intervenes``) does so, whatever ``mode`` and ``source``.
 
@@ -150,64 +156,150 @@ class Do:
         characteristic: c.
         mode: "transport" keeps the rank within the class, "mean" takes the class mean, "sample" a draw.
         source: classes as fitted to the codes of other images, or as p(z_c|y) has them.
+        value: v, the index of a class; None = one unlike now.
     """
 
     characteristic: str
-    mode: Literal["transport", "mean", "sample"] = "transport"
+    mode: Mode = "transport"
     source: CodeSource = "codes"
+    value: int | None = None
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
-        if isinstance(subject.model, Intervenes):
-            return self._by_the_model(subject.model, subject, chunk)
         return self.applied(subject, chunk)[0]
-
-    def _by_the_model(self, model: Intervenes, subject: Subject, chunk: Chunk) -> Codes:
-        """The model's own intervention, at the noise of the images' own codes."""
-        then = subject.targets(self.characteristic)[chunk.rows]
-        if not len(chunk):
-            return chunk.codes
-        noise = subject.noise("posterior", chunk.ids, subject.layout.dim)
-        images, own, noise = (padded(rows).to(subject.device) for rows in (chunk.images, chunk.codes, noise))
-        codes = chunk.codes.clone()
-        for v in sorted({int(v) for v in then if v >= 0}):
-            with undisturbed(model):
-                moved = model.intervene(images, own, {self.characteristic: float(v)}, noise)[: len(chunk)].cpu()
-            codes[then == v] = moved[then == v]
-        return codes
 
     def applied(self, subject: Subject, chunk: Chunk) -> tuple[Codes, Tensor]:
         """The codes, and which images' ranks were clipped, shape (n,)."""
         name = self.characteristic
         if subject.schema[name].kind == "continuous":
             raise UndefinedError("a continuous label has no other class", where=name)
-        columns = subject.layout[name]
-        now, then = subject.now(name)[chunk.rows], subject.targets(name)[chunk.rows]
-        known = now >= 0
+        now = subject.now(name)[chunk.rows]
+        then = subject.targets(name)[chunk.rows] if self.value is None else torch.full_like(now, self.value)
+        if isinstance(subject.model, Intervenes):
+            moved = by_model(subject, chunk, {name: then})
+            return torch.where((then >= 0)[:, None], moved, chunk.codes), torch.zeros(len(chunk), dtype=torch.bool)
+        return self.between(subject, chunk, now, then, own_class=subject.classes(name)[chunk.rows])
+
+    def between(
+        self, subject: Subject, chunk: Chunk, now: Tensor, then: Tensor, own_class: Tensor | None = None
+    ) -> tuple[Codes, Tensor]:
+        """The codes moved from one class to another, and which images' ranks were clipped.
+
+        Args:
+            subject, chunk: whose codes.
+            now, then: classes, shape (n,); where ``then`` is -1 nothing is moved, nor where a rank is asked for and
+                ``now`` is -1, or where both are one class.
+            own_class: the class to whose Gaussian each code contributed, and from which it is taken out; -1 = none.
+        """
+        name, columns = self.characteristic, subject.layout[self.characteristic]
         own = chunk.codes[:, list(columns)]
-        here, there = now.clamp_min(0), then.clamp_min(0)
-        if self.source == "prior" or self.mode == "sample":
-            prior = subject.prior_of(name)
-            before = (prior.loc[here].double(), prior.scale[here].double())
-            after = (prior.loc[there].double(), prior.scale[there].double())
-        else:
-            fitted = subject.class_codes(name)
-            if bool((fitted.count < LEAST_PER_CLASS).any()):
-                raise UndefinedError(f"a class has fewer than {LEAST_PER_CLASS} images", where=name)
-            labelled = subject.classes(name)[chunk.rows] >= 0
-            loc, scale = fitted.without(own, here)
-            loc = torch.where(labelled[:, None], loc, fitted.loc[here])
-            scale = torch.where(labelled[:, None], scale, fitted.scale[here])
-            before, after = (loc, scale), (fitted.loc[there], fitted.scale[there])
+        known = (then >= 0) & ((now >= 0) & (now != then) if self.mode == "transport" else then >= 0)
+        before, after = self._classes(subject, own, now.clamp_min(0), then.clamp_min(0), own_class)
         clipped = torch.zeros(len(chunk), dtype=torch.bool)
         if self.mode == "transport":
             moved, clipped = transported(own, before, after)
         elif self.mode == "mean":
             moved = after[0].to(own.dtype)
         else:
-            noise = subject.noise(f"do/{name}", chunk.ids, len(columns))
-            moved = (after[0] + after[1] * noise).to(own.dtype)
+            moved = (after[0] + after[1] * subject.noise(f"do/{name}", chunk.ids, len(columns))).to(own.dtype)
         values = torch.where(known[:, None], moved, own)
         return replaced(chunk.codes, columns, values), clipped & known
+
+    def _classes(
+        self, subject: Subject, own: Tensor, here: Tensor, there: Tensor, own_class: Tensor | None
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """(mean, deviation) of the class that each code leaves and of the one it goes to."""
+        name = self.characteristic
+        if self.source == "prior" or self.mode == "sample":
+            prior = subject.prior_of(name)
+            loc, scale = prior.loc.double(), prior.scale.double()
+            return (loc[here], scale[here]), (loc[there], scale[there])
+        fitted = subject.class_codes(name)
+        if bool((fitted.count < LEAST_PER_CLASS).any()):
+            raise UndefinedError(f"a class has fewer than {LEAST_PER_CLASS} images", where=name)
+        before = fitted.loc[here], fitted.scale[here]
+        if own_class is not None:
+            without = fitted.without(own, here)
+            labelled = (own_class >= 0)[:, None]
+            before = torch.where(labelled, without[0], before[0]), torch.where(labelled, without[1], before[1])
+        return before, (fitted.loc[there], fitted.scale[there])
+
+
+def by_model(subject: Subject, chunk: Chunk, targets: Mapping[str, Tensor]) -> Codes:
+    """The codes after an intervention that the model makes itself, at the noise of the images' own codes.
+
+    Args:
+        subject, chunk: whose codes.
+        targets: the class of each image, shape (n,), -1 = left alone, for each label.
+    """
+    assert isinstance(subject.model, Intervenes)
+    found = chunk.codes.clone()
+    if not len(chunk):
+        return found
+    noise = padded(subject.noise("posterior", chunk.ids, subject.layout.dim)).to(subject.device)
+    rows = torch.stack(list(targets.values()), 1)
+    for combination in torch.unique(rows, dim=0):
+        assignment = {name: float(v) for name, v in zip(targets, combination, strict=True) if v >= 0}
+        if assignment:
+            with undisturbed(subject.model):
+                moved = subject.model.intervene(
+                    padded(chunk.images), padded(chunk.codes).to(subject.device), assignment, noise
+                )
+            here = (rows == combination).all(1)
+            found[here] = moved[: len(chunk)].cpu()[here]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """do() of several labels at once, the same for every image.
+
+    Args:
+        assignment: (characteristic, class index) of each.
+        mode, source: as in :class:`Do`.
+    """
+
+    assignment: tuple[tuple[str, int], ...]
+    mode: Mode = "transport"
+    source: CodeSource = "codes"
+
+    @property
+    def characteristic(self) -> str:
+        return ""
+
+    def codes(self, subject: Subject, chunk: Chunk) -> Codes:
+        if isinstance(subject.model, Intervenes):
+            targets = {name: torch.full((len(chunk),), value) for name, value in self.assignment}
+            return by_model(subject, chunk, targets)
+        found = chunk.codes
+        for name, value in self.assignment:
+            moved = Do(name, self.mode, self.source, value).codes(subject, chunk)
+            columns = subject.layout[name]
+            found = replaced(found, columns, moved[:, list(columns)])
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """The columns of c from a seeded random image of another class; see :func:`donor_rows`."""
+
+    characteristic: str
+
+    def codes(self, subject: Subject, chunk: Chunk) -> Codes:
+        donors = donor_rows(subject, self.characteristic)[chunk.rows]
+        given = torch.where((donors >= 0)[:, None], subject.codes[donors.clamp_min(0)], chunk.codes)
+        return swapped(chunk.codes, subject.layout[self.characteristic], given)
+
+
+def why_not(intervention: Intervention, subject: Subject) -> str:
+    """Why an intervention does not exist for a subject; "" if it does. No image is decoded."""
+    nothing = Chunk(
+        slice(0, 0), subject.ids[:0], torch.empty(0), subject.posterior.rows(slice(0, 0)), subject.codes[:0]
+    )
+    try:
+        intervention.codes(subject, nothing)
+    except UndefinedError as error:
+        return error.what
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,3 +356,14 @@ class PriorDraw:
         values = prior.rows(classes.clamp_min(0)).at(noise)
         own = chunk.codes[:, list(columns)]
         return replaced(chunk.codes, columns, torch.where((classes >= 0)[:, None], values, own))
+
+
+@dataclass(frozen=True, slots=True)
+class PosteriorMean:
+    """No intervention: the mean of q(z|x) in place of its sample."""
+
+    characteristic: str = ""
+
+    def codes(self, subject: Subject, chunk: Chunk) -> Codes:
+        del subject
+        return chunk.posterior.loc

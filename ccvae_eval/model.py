@@ -236,6 +236,29 @@ class GivenLabels(Protocol):
         ...
 
 
+@runtime_checkable
+class StatesLikelihood(Protocol):
+    """The model says what p(x|z) is. Without it, reconstructions are scored by the Bernoulli cross-entropy."""
+
+    @property
+    def likelihood_name(self) -> str:
+        """For reports: "laplace, scale 1"."""
+        ...
+
+    def log_likelihood(self, images: Images | Points, codes: Codes) -> Tensor:
+        """log p(x|z) in nats, summed over pixels and channels, its constants included, shape (N,)."""
+        ...
+
+
+@runtime_checkable
+class HasBound(Protocol):
+    """The model has a bound on log p(x, y) and log p(x) that is not the plain one of a VAE."""
+
+    def bound(self, images: Images | Points, labels: Labels, generator: Generator) -> Tensor:
+        """The bound of each row in nats, shape (N,): on log p(x, y) of the labels that are there, NaN = missing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Some images of a data set with what is known about them.

@@ -106,6 +106,8 @@ class Subject:
         unassigned: labels for which no column beats the permutation null.
         batch_size: rows in flight; no number depends on it.
         chosen: the characteristics that the user asked for, or None for all.
+        whole: where ``layout`` was assigned: the same on all images, with the model's own layout.
+        trained_on: images of the same data set that the model was trained on, where that is known and these are not.
     """
 
     model: LabelledVAE
@@ -122,6 +124,8 @@ class Subject:
     unassigned: tuple[str, ...] = ()
     batch_size: int = 256
     chosen: tuple[str, ...] | None = None
+    whole: Subject | None = None
+    trained_on: Ids | None = None
     _kept: dict[tuple[object, ...], object] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -393,5 +397,6 @@ def _with_assigned_columns(subject: Subject) -> Subject:
         labels=subject.labels[kept],
         posterior=subject.posterior.rows(kept),
         assigned=True,
+        whole=subject,
         unassigned=tuple(n for n, c in columns.items() if c is None),
     )

@@ -37,8 +37,13 @@ Verbose = Annotated[bool, _in(OUTPUT, "One row for each characteristic.", "--ver
 Figures = Annotated[bool, _in(OUTPUT, "Draw figures as PNG.", "--figures/--no-figures")]
 Device = Annotated[str, _in(EVALUATION, "auto, cpu, cuda, cuda:1 or mps.", "--device")]
 Sample = Annotated[str | None, _in(EVALUATION, "How many images, or 'all'; default: each metric's own.", "--sample")]
-Limit = Annotated[int | None, _in(EVALUATION, "The first N images instead of a sample.", "--limit", min=1)]
-SplitName = Annotated[Literal["train", "judge", "test"], _in(EVALUATION, "Which images.", "--split")]
+Limit = Annotated[
+    int | None,
+    _in(EVALUATION, "The first N images, of the split if one is named, instead of a sample.", "--limit", min=1),
+]
+SplitName = Annotated[
+    Literal["train", "judge", "test"] | None, _in(EVALUATION, "Which images; default: test.", "--split")
+]
 Seed = Annotated[int, _in(EVALUATION, "The evaluation's seed.", "--seed", min=0)]
 BatchSize = Annotated[int, _in(EVALUATION, "Images in flight; no number depends on it.", "--batch-size", min=1)]
 Characteristic = Annotated[
@@ -64,7 +69,7 @@ class Common:
     characteristic: Characteristic = None
     sample: Sample = None
     limit: Limit = None
-    split: SplitName = "test"
+    split: SplitName = None
     seed: Seed = 0
     device: Device = "auto"
     batch_size: BatchSize = 256

@@ -23,7 +23,8 @@ ALL = Annotated[bool, typer.Option("--all", help="Every registered metric.", ric
 def command(checkpoint: str, metric: list[str] | None = None, every: bool = False, **given: Any) -> None:
     """Measure a checkpoint by several metrics in one pass.
 
-    By default density, locality, drift, diversity and accuracy: the images are encoded once, decodings are shared.
+    By default density, locality, drift, diversity, accuracy and reconstruction: the images are encoded once, decodings
+    are shared.
     """
     if metric and every:
         raise UsageError("--metric and --all do not go together")

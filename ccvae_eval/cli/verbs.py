@@ -35,6 +35,18 @@ VERBS: dict[str, Verb] = {
     ),
     "diversity": Verb("metric", MEASURE, "Is there variety within one characteristic?", "diversity"),
     "accuracy": Verb("metric", MEASURE, "How well does the model tell its labels?", "accuracy"),
+    "intervention": Verb(
+        "metric", MEASURE, "When a label is set, is it seen, does the rest stay, and does it lead back?", "intervention"
+    ),
+    "generation": Verb(
+        "metric", MEASURE, "Do images drawn from the prior look real, and show what was asked for?", "generation"
+    ),
+    "reconstruction": Verb(
+        "metric",
+        MEASURE,
+        "How much of an image does its code bring back, and what does the code cost?",
+        "reconstruction",
+    ),
     "run": Verb("run", MEASURE, "Measure a checkpoint by several metrics in one pass."),
     "train": Verb("train", MAKE, "Train a model, or the judge, on labelled images."),
     "reproduce": Verb(

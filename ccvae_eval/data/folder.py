@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,25 +15,31 @@ from numpy.typing import NDArray
 from ccvae_eval.data.attributes import MOST_BYTES, Attributes, read_attributes
 from ccvae_eval.data.contract import Split
 from ccvae_eval.data.decoding import Pixels, decode, resized
+from ccvae_eval.data.face_boxes import FRAMES
+from ccvae_eval.data.masks import Boxes, Regions, regions_in
 from ccvae_eval.data.memory import checked
 from ccvae_eval.data.options import Options, require_path
 from ccvae_eval.data.splits import split_by_column, split_by_name
 from ccvae_eval.data.stores import FolderStore, Store, ZipStore, by_any_name
 from ccvae_eval.errors import DataError
 from ccvae_eval.model import Batch, LabelSchema
-from ccvae_eval.types import Ids
+from ccvae_eval.types import Bools, Ids
 
 TABLE = "attributes.csv"
 LARGEST = 1024
 
 
 class Folder:
-    """``folder:PATH[,images=NAME][,attributes=NAME][,size=64][,labels=A|B][,channels=3]``.
+    """``folder:PATH[,images=NAME][,attributes=NAME][,size=64][,labels=A|B][,channels=3][,regions=FOLDER]``.
 
     PATH is a folder or a zip. Images are PNG or JPEG files in it, in its folders, or in a zip in it (``images`` says
     which, where there are several; else the one with an image for every row); the table is ``attributes.csv`` in it
     or beside it, its first column the file name. Images are read when they are asked for. With ``size`` the middle
     square of each image is averaged down to it; without, all images must be as large as the first.
+
+    ``regions`` says where labels live: a folder of masks (``LABEL/NAME.png``, white where the label lives, or label
+    maps of CelebAMask-HQ), or for aligned faces the boxes of ``celeba`` or ``celebahq``; see
+    :mod:`ccvae_eval.data.masks`.
 
     The split is the table's column ``split``, else by a hash of the file name. Rows without an image and images
     without a row are left out and counted.
@@ -44,13 +50,20 @@ class Folder:
         spec: what opens it again.
         size: edge of the images; None: as large as the first.
         channels: 3, or 1 for grey.
+        regions: where labels live, if that is known (``FolderWithRegions``).
 
     Raises:
         DataError: no row has an image, or the first image cannot be read.
     """
 
     def __init__(
-        self, store: Store, attributes: Attributes, spec: str, size: int | None = None, channels: int = 3
+        self,
+        store: Store,
+        attributes: Attributes,
+        spec: str,
+        size: int | None = None,
+        channels: int = 3,
+        regions: Regions | None = None,
     ) -> None:
         known = by_any_name(store)
         kept = [row for row, name in enumerate(attributes.files) if name in known]
@@ -64,7 +77,7 @@ class Folder:
         self.rows_without_image = len(attributes.files) - len(kept)
         self._files = [known[name] for name in self._attributes.files]
         self.images_without_row = len(set(store.names) - set(self._files))
-        self._spec, self._size, self._channels = spec, size, channels
+        self._spec, self._size, self._channels, self.regions = spec, size, channels, regions
         names = self._attributes.files
         words = self._attributes.splits
         self._splits = split_by_name(names) if words is None else split_by_column(words, names, spec)
@@ -77,14 +90,18 @@ class Folder:
         size = read.integer("size", 0, low=0, high=LARGEST)
         channels = read.integer("channels", 3, choices=(1, 3))
         images, table = read.text("images"), read.text("attributes", TABLE)
-        labels = read.names("labels")
+        labels, regions = read.names("labels"), read.text("regions")
         read.finish()
         place = Path(require_path("folder", path, f"a folder or a zip of images with {TABLE}"))
         if not place.exists():
             raise DataError("there is no such folder or zip", where=str(place))
         store, attributes = _opened(place, images, table, labels)
         spec = ",".join([f"folder:{path}", *(f"{key}={value}" for key, value in sorted(options.items()))])
-        return cls(store, attributes, spec, size or None, channels)
+        if not regions:
+            return cls(store, attributes, spec, size or None, channels)
+        kind: Any = FolderWithRegions
+        made: Self = kind(store, attributes, spec, size or None, channels, _regions(regions, place))
+        return made
 
     @property
     def spec(self) -> str:
@@ -129,6 +146,11 @@ class Folder:
     def split(self, name: Split) -> Ids:
         return self._splits.ids(name)
 
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """The image file of each id."""
+        return tuple(self._files)
+
     def _decoded(self, index: int) -> Pixels:
         name = self._files[index]
         return decode(self._store.read(name), f"{self._store.where}: {name}")
@@ -145,6 +167,45 @@ class Folder:
                 hint="Give the size that all shall have: folder:PATH,size=64.",
             )
         return pixels if channels == 3 else _grey(pixels)
+
+
+class Located:
+    """What makes a folder's data set one that knows where labels live; a mixin, in front of ``Folder`` or its kin."""
+
+    @property
+    def region_source(self) -> str:
+        return str(_inside(self).regions.source)
+
+    def region(self, ids: Ids, label: str) -> Bools | None:
+        """Where a label lives in each image, shape (N, H, W); None if it has no region at all."""
+        data = _inside(self)
+        data.schema.index(label)
+        _, height, width = data.input_shape
+        every = data.files
+        files = [every[index] for index in checked(ids, len(data), data.spec).tolist()]
+        found = [data.regions.of(file, label, height, width) for file in files or [""]]
+        known = [region for region in found if region is not None]
+        if len(known) < len(found):
+            return None
+        return np.stack(known) if files else np.empty((0, height, width), np.bool_)
+
+
+def _inside(data: object) -> Any:
+    assert isinstance(data, Folder)
+    return data
+
+
+class FolderWithRegions(Located, Folder):
+    """A folder whose option ``regions`` was given."""
+
+
+def _regions(choice: str, place: Path) -> Regions:
+    """The regions that the option names: boxes of a frame, or a folder, beside the data or anywhere."""
+    if choice in FRAMES:
+        frame = FRAMES[choice]
+        return Boxes(frame, frame.middle())
+    inside = place / choice
+    return regions_in(inside if place.is_dir() and inside.is_dir() else Path(choice))
 
 
 def _grey(pixels: Pixels) -> Pixels:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,8 +18,9 @@ from ccvae_eval.data.columns import labels_from_array
 from ccvae_eval.data.memory import InMemory
 from ccvae_eval.data.options import Options, require_path
 from ccvae_eval.data.splits import Splits, split_by_name, split_official
-from ccvae_eval.errors import DataError
+from ccvae_eval.errors import DataError, UsageError
 from ccvae_eval.model import Label, LabelSchema
+from ccvae_eval.streams import numpy_stream
 
 SCHEMA = LabelSchema((Label("digit", "categorical", tuple("0123456789")),))
 EDGE = 28
@@ -30,19 +32,25 @@ Bytes = NDArray[np.uint8]
 
 
 class Mnist(InMemory):
-    """``mnist:PATH[,size=28]``: the digits, one label ``digit`` with the classes "0" to "9".
+    """``mnist:PATH[,size=28][,rotations=0|15|30]``: the digits, one label ``digit`` with the classes "0" to "9".
 
     PATH is a folder with the idx files (``train-images-idx3-ubyte``, with or without ``.gz``, and so on) or an .npz
     (or a folder with just one) with ``images`` (N, 28, 28) and ``labels``, or with Keras's ``x_train, y_train, x_test,
     y_test``. The test split is the official one where the files have it (and a quarter of train is the judge's), else
     a hash of the position.
     Another ``size`` is interpolated bilinearly, to the bit as Pillow does it.
+
+    ``rotations`` turns each image counter-clockwise by one of these angles in degrees, drawn by its position and
+    ``seed``, before it is resized; the angle is the categorical label ``angle``, a domain as DIVA has it (Ilse,
+    Tomczak, Louizos and Welling 2020: 0|15|30|45|60|75).
     """
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
         read = Options("mnist", options)
         size = read.integer("size", EDGE, low=1, high=512)
+        angles = _angles(read.names("rotations"))
+        seed = read.integer("seed", 0)
         read.finish()
         place = Path(require_path("mnist", path, "a folder with the idx files, or an .npz"))
         images, digits, is_test = _from_folder(place) if place.is_dir() else _from_archive(place)
@@ -54,9 +62,42 @@ class Mnist(InMemory):
                 hint="Expected bytes of shape (N, 28, 28).",
             )
         schema, labels = labels_from_array(digits, SCHEMA, where)
-        resized = images if size == EDGE else bilinear(images, size)
         spec = f"mnist:{path}" + (f",size={size}" if size != EDGE else "")
+        if angles:
+            schema, labels, images = _rotated(schema, labels, images, angles, seed)
+            spec += f",rotations={'|'.join(angles)}" + (f",seed={seed}" if seed else "")
+        resized = images if size == EDGE else bilinear(images, size)
         return cls(resized[:, None], schema, labels, _splits(is_test), spec)
+
+
+def _angles(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The angles of the option, as they will name the classes.
+
+    Raises:
+        UsageError: fewer than two of them, one twice, or what is no angle.
+    """
+    try:
+        angles = tuple(f"{float(text):g}" for text in texts)
+    except ValueError:
+        angles = ("nan",)
+    if texts and (len(set(angles)) != len(angles) or len(angles) < 2 or not np.isfinite([*map(float, angles)]).all()):
+        raise UsageError(f"rotations={'|'.join(texts)} is not possible", where="mnist", hint="Write rotations=0|15|30.")
+    return angles
+
+
+def _rotated(
+    schema: LabelSchema, labels: NDArray[np.float32], images: Bytes, angles: tuple[str, ...], seed: int
+) -> tuple[LabelSchema, NDArray[np.float32], Bytes]:
+    """The images turned, each by its own angle, and the angle as a label."""
+    domain = numpy_stream(seed, "mnist/angle").integers(0, len(angles), len(images))
+    turned = np.empty_like(images)
+    middle = ((EDGE - 1) / 2, (EDGE - 1) / 2)
+    for place, angle in enumerate(angles):
+        matrix = cv2.getRotationMatrix2D(middle, float(angle), 1.0)
+        for row in np.flatnonzero(domain == place):
+            turned[row] = cv2.warpAffine(images[row], matrix, (EDGE, EDGE), flags=cv2.INTER_LINEAR)
+    wider = LabelSchema((*schema, Label("angle", "categorical", angles)))
+    return wider, np.column_stack([labels, domain]).astype(np.float32), turned
 
 
 def _splits(is_test: NDArray[np.bool_]) -> Splits:

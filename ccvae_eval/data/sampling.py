@@ -17,7 +17,7 @@ LEAST_DEVIATION = 0.1
 
 def sample_ids(
     data: DataSet,
-    split: Split,
+    split: Split | None,
     *,
     sample: int | None = None,
     seed: int = 0,
@@ -31,7 +31,7 @@ def sample_ids(
 
     Args:
         data: where from.
-        split: "train", "judge" or "test".
+        split: "train", "judge" or "test"; None = all images in their own order, as published numbers count them.
         sample: how many; all, if None or more than there are.
         seed: the evaluation's.
         limit: only the first so many images of the split, before any sampling: for parity with published numbers.
@@ -44,7 +44,7 @@ def sample_ids(
     for name, number in (("sample", sample), ("limit", limit)):
         if number is not None and number < 1:
             raise UsageError(f"--{name} {number} leaves no image", hint="Give at least 1.")
-    ids = data.split(split)
+    ids = np.arange(len(data)) if split is None else data.split(split)
     if not len(ids):
         raise DataError(f"the {split} split is empty", where=data.spec, hint="Choose another with --split.")
     ids = ids[:limit]

@@ -28,6 +28,10 @@ class Store(Protocol):
 
     def read(self, name: str) -> bytes: ...
 
+    def size(self, name: str) -> int:
+        """Bytes of a file, unpacked."""
+        ...
+
     def digest(self) -> bytes:
         """Of the content of every image file and its name."""
         ...
@@ -56,6 +60,9 @@ class FolderStore:
             return path.read_bytes()
         except OSError as error:
             raise DataError("unreadable", where=str(path), why=error.strerror or str(error)) from None
+
+    def size(self, name: str) -> int:
+        return (self._folder / name).stat().st_size
 
     def digest(self) -> bytes:
         content = blake2b(digest_size=16)
@@ -115,6 +122,9 @@ class ZipStore:
             EOFError,
         ) as error:
             raise DataError("unreadable", where=where, why=str(error)) from None
+
+    def size(self, name: str) -> int:
+        return self._infos[name].file_size
 
     def digest(self) -> bytes:
         content = blake2b(digest_size=16)

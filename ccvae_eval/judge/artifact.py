@@ -111,6 +111,16 @@ class Judge:
         }
         return told if self.asked is None else self._in_order(told, self.asked)
 
+    def features(self, images: Images) -> Tensor:
+        """What the network sees before it decides, shape (N, 64): see ``JudgeNetwork.features``.
+
+        Raises:
+            DataError: images of another shape than the judge learnt from.
+        """
+        self.require_shape(tuple(images.shape[1:]))
+        with torch.no_grad():
+            return in_chunks(self.network.to(images.device).features, images)
+
     def _in_order(self, told: Mapping[str, Tensor], asked: LabelSchema) -> dict[str, Tensor]:
         answers = {}
         for label in asked:

@@ -27,6 +27,7 @@ def judge_for(
     choice: str | Path = "auto",
     schema: LabelSchema | None = None,
     cache_dir: str | Path | None = None,
+    train: bool = True,
     seed: int = 0,
     notice: Notice | None = None,
     progress: Progress | None = None,
@@ -40,6 +41,7 @@ def judge_for(
             the ``judge`` split (seconds to a minute) and kept.
         schema: the labels as the model orders them; the judge answers in this order of labels and classes.
         cache_dir: where judges are kept; see :func:`ccvae_eval.caches.cache_folder`.
+        train: whether a new one may be trained; not where nobody has a use for it.
         seed: of a new judge. Not the evaluation's: two evaluations of one data set share their judge.
         notice: called with sentences that a user should read.
         progress: called with (steps, steps in all) while one is trained.
@@ -56,7 +58,9 @@ def judge_for(
     if str(choice) == "none" or len(data.input_shape) != 3:
         return None
     if str(choice) == "auto":
-        judge = _shipped_for(data) or _kept_or_new(data, cache_folder(cache_dir), seed, tell, progress)
+        judge = _shipped_for(data) or _kept(data, cache_folder(cache_dir), seed, tell)
+        if judge is None and train:
+            judge = _new(data, cache_folder(cache_dir), seed, tell, progress)
     else:
         judge = Judge.open(choice)
         _require_fit(judge, data, str(choice))
@@ -106,22 +110,26 @@ def _shipped_for(data: DataSet) -> Judge | None:
     return judge if fits else None
 
 
-def _kept_or_new(
-    data: DataSet, folder: Path | None, seed: int, tell: Notice, progress: Progress | None
-) -> Judge | None:
-    name = _file_name(data, seed)
-    if folder is not None and (folder / name).is_file():
-        try:
-            return Judge.open(folder / name)
-        except CheckpointError as error:
-            tell(f"A cached judge is made anew: {error}")
+def _kept(data: DataSet, folder: Path | None, seed: int, tell: Notice) -> Judge | None:
+    """The judge that an earlier run left in the cache."""
+    place = None if folder is None else folder / _file_name(data, seed)
+    if place is None or not place.is_file():
+        return None
+    try:
+        return Judge.open(place)
+    except CheckpointError as error:
+        tell(f"A cached judge is made anew: {error}")
+        return None
+
+
+def _new(data: DataSet, folder: Path | None, seed: int, tell: Notice, progress: Progress | None) -> Judge | None:
     tell(f"Training a judge on the judge split of {data.spec}: seconds to a minute.")
     try:
         judge = train_judge(data, seed=seed, progress=progress)
     except UndefinedError as error:
         tell(f"There is no judge, so judged values are left out: {error}")
         return None
-    unkept = keep(folder, name, judge.save)
+    unkept = keep(folder, _file_name(data, seed), judge.save)
     if unkept:
         tell(unkept)
     return judge

@@ -52,9 +52,17 @@ class JudgeNetwork(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.heads = _blank(nn.Linear, channels * height * width, sum(cardinalities))
 
-    def forward(self, images: Images) -> Tensor:
+    def features(self, images: Images) -> Tensor:
+        """The last layer before the heads, averaged over places, shape (N, 64)."""
+        return self._last_layer(images).mean((2, 3))
+
+    def _last_layer(self, images: Images) -> Tensor:
         centred = reduced(images).contiguous(memory_format=torch.channels_last) - 0.5
-        features = self.trunk(centred).flatten(1)
+        layer: Tensor = self.trunk(centred)
+        return layer
+
+    def forward(self, images: Images) -> Tensor:
+        features: Any = self._last_layer(images).flatten(1)
         if self.training:
             logits: Tensor = self.heads(features)
         else:

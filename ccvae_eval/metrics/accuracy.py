@@ -14,6 +14,7 @@ from ccvae_eval.errors import UndefinedError, UnsupportedError
 from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.contrasts import Areas, contrasts_of
+from ccvae_eval.metrics.nats import label_frequencies
 from ccvae_eval.metrics.readout import readout
 from ccvae_eval.metrics.rows import UNASSIGNED, sentence
 from ccvae_eval.metrics.tally import Mean, Share, Tally
@@ -176,7 +177,7 @@ class Predictions:
         shares = np.exp(told - told.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         right = np.where(known, shares.argmax(axis=1) == classes, np.nan)
-        prior = self._prior(name, classes)
+        prior = label_frequencies(subject, name)
         majority = np.where(known, classes == prior.argmax(), np.nan)
         floor = float(np.nanmean(majority))
         tally.evidence[f"probabilities/{name}"] = shares
@@ -215,16 +216,6 @@ class Predictions:
         if binary:
             return calibration_error_estimate(shares[:, 1], column, weights, bins=self.metric.bins)
         return calibration_error_estimate(shares.max(axis=1), right, weights, bins=self.metric.bins)
-
-    def _prior(self, name: str, classes: Ids) -> Floats:
-        """p(y) over the classes as trained, or of the evaluated labels where no training is known."""
-        model = self.subject.model
-        if isinstance(model, Rebuildable) and name in model.context.labels:
-            prior = np.array(model.context.label_prior[model.context.labels.index(name)])
-            if len(prior):
-                return prior
-        counts = np.bincount(classes[classes >= 0], minlength=self.subject.schema[name].cardinality)
-        return np.asarray(counts / counts.sum())
 
     def _enter_continuous(self, tally: Tally, name: str, told: Gaussian) -> None:
         column, mean = self.subject.column(name).double().numpy(), told.loc.double().numpy().reshape(-1)

@@ -34,6 +34,9 @@ class Needs:
         judge: whether it uses the judge (it must also work without one).
         regions: whether it uses regions (it must also work without).
         images: False if it works on points too.
+        characteristics: False if it does not look at characteristics: of a model without any it is then shown all
+            images, and not only the half on which no columns were assigned.
+        own: images that it decodes by itself, for each image of the sample.
     """
 
     interventions: tuple[Intervention, ...] = ()
@@ -41,10 +44,12 @@ class Needs:
     judge: bool = False
     regions: bool = False
     images: bool = True
+    characteristics: bool = True
+    own: int = 0
 
     def decodings(self) -> int:
         """Images decoded for each image of the sample."""
-        return len(self.interventions) + self.reconstruction
+        return len(self.interventions) + self.reconstruction + self.own
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Decoded:
 
     Args:
         subject, chunk: whose.
-        characteristic: the characteristic that was intervened on.
+        characteristic: the characteristic that was intervened on; "" for what is about no single one.
         reconstruction: the decoding of the chunk's own codes.
         images: what each intervention on this characteristic gives.
         judgements: what the judge has said of this chunk so far, shared between characteristics.

@@ -17,13 +17,13 @@ from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.changes import absolute_change
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.drift_rows import DriftRows, at_dose
+from ccvae_eval.metrics.matchers.choosing import matcher_named
 from ccvae_eval.metrics.matchers.contract import Matcher, Matches, grey, unit
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.metrics.similarity import Moments, dissimilarity, moments
 from ccvae_eval.metrics.tally import Tally
 from ccvae_eval.metrics.zones import point_sums, zones_of
 from ccvae_eval.model import Intervenes
-from ccvae_eval.registry import matchers
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.streams import numpy_stream
 from ccvae_eval.subject import Chunk, Subject
@@ -61,7 +61,8 @@ class Drift:
     (1995); Wang et al., Image quality assessment (2004).
 
     Args:
-        matcher: which one: grid, sift, or one that a plugin registers.
+        matcher: which one: grid, sift, kornia-sift, aliked, or one that a plugin registers; with settings of its own as
+            name,key=value (aliked,weights=FILE,sha256=DIGEST).
         doses: also measure at these fractions of the path from class to class (0, .25, .5, .75, 1); none by
             default, because each decodes the images once more.
         source: classes as fitted to the codes of other images, or as p(z_c|y) has them.
@@ -114,7 +115,7 @@ class Drift:
     chance_images: int = 128
 
     def __post_init__(self) -> None:
-        matchers.find(self.matcher)
+        matcher_named(self.matcher)
         if any(not 0 <= dose <= 1 for dose in self.doses) or len(set(self.doses)) != len(self.doses):
             raise UsageError(f"{self.doses} are no fractions of a path", where="drift.doses")
         if self.window < 1 or self.window % 2 == 0:
@@ -222,7 +223,7 @@ class Matched:
     def __init__(self, metric: Drift, subject: Subject) -> None:
         self.metric, self.subject = metric, subject
         self.edits, self.reasons = _edits(metric, subject)
-        self.matcher: Matcher = matchers[metric.matcher]()
+        self.matcher: Matcher = matcher_named(metric.matcher)
         self.seen: dict[tuple[str, str], dict[str, Floats]] = {}
         self.regionless: dict[str, str] = {}
         self.pictures = MeanPictures()

@@ -59,7 +59,7 @@ class Rows:
     def add(
         self,
         name: str,
-        characteristic: str,
+        characteristic: str | None,
         found: Resampled,
         *,
         at: At = NOWHERE,
@@ -72,12 +72,15 @@ class Rows:
         """Adds one row.
 
         Args:
-            name, characteristic, at, chance, reference, excluded, note: as in ``Value``.
+            name, characteristic, at, chance, reference, excluded, note: as in ``Value``. A row without a
+                characteristic is about the whole image and enters no mean.
             found: the number with its resamples.
             mean_at: the ``at`` of the mean that it enters; None = none, as for what was given (unless that counts).
         """
         given = characteristic in self._given
-        kind = GIVEN if given else ASSIGNED if self.subject.assigned else ""
+        kind = GIVEN if given else ASSIGNED if self.subject.assigned and characteristic else ""
+        if characteristic is None:
+            mean_at = None
         said = sentence(kind, note, found.note)
         value = Value(name, found.estimate, characteristic, dict(at), excluded, chance, reference, said)
         self._rows.append(_Row(value, found, mean_at if self.given_counts or not given else None))

@@ -106,9 +106,10 @@ class Tally:
     def __post_init__(self) -> None:
         self.rows = Rows(self.subject, self.weights.draws, self.weights.level, self.given_counts, self.given)
 
-    def estimated(self, name: str, characteristic: str, what: PerImage, at: At = NOWHERE) -> Resampled:
+    def estimated(self, name: str, characteristic: str | None, what: PerImage, at: At = NOWHERE) -> Resampled:
         """The estimate of a number per image, which goes into the evidence at its address."""
-        address = "/".join([name, characteristic, *(f"{key}={value}" for key, value in at.items())])
+        whose = [] if characteristic is None else [characteristic]
+        address = "/".join([name, *whose, *(f"{key}={value}" for key, value in at.items())])
         for term, column in zip(("numerator", "denominator"), what.terms(), strict=True):
             self.evidence[f"{address}/{term}"] = column
         return what.estimate(self.weights)
@@ -116,7 +117,7 @@ class Tally:
     def enter(
         self,
         name: str,
-        characteristic: str,
+        characteristic: str | None,
         what: PerImage | Resampled | str,
         at: At = NOWHERE,
         *,
@@ -143,7 +144,7 @@ class Tally:
         if not found.defined:
             found = missing(self.weights.draws, why or found.note, found.estimate.n)
             chance = reference = None
-        if COLUMN in at:
+        if COLUMN in at and characteristic is not None:
             if mean_at is not None:
                 self._columns.setdefault((name, characteristic), []).append((found, chance))
             mean_at = None
@@ -175,7 +176,8 @@ class Tally:
         rows = sorted(self.rows.values(), key=lambda value: order.index(value.name))
         values = tuple(_within(value, self.metric.values[value.name].range) for value in rows)
         nothing = not any(value.estimate.defined for value in values)
-        whys = dict.fromkeys(value.note for value in values if value.characteristic is not None)
+        whys = dict.fromkeys(v.note for v in values if v.characteristic is not None)
+        whys = whys or dict.fromkeys(v.note for v in values)
         return Measurement(
             self.metric.name,
             self.metric.version,

@@ -222,9 +222,64 @@ def _scatter(axes: Any, points: NDArray[np.float64]) -> None:
         axes.scatter(lost[:, 0], lost[:, 1], color="#cc3311", marker="x", s=8, linewidths=0.7)
 
 
+def reconstruction_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Images above their reconstructions, and where the error lies."""
+    pairs = measurement.pictures.get("pairs")
+    if pairs is not None:
+        tile = _tiled(pairs)
+        sheet = Figure(figsize=(tile.shape[1] / 90, tile.shape[0] / 90 + 0.4), layout="constrained")
+        sheet.suptitle("Images, and what their codes bring back", fontsize=9)
+        _show(sheet.subplots(), tile)
+        yield ("pairs",), sheet
+    error = measurement.pictures.get("mean/error")
+    if error is not None:
+        sheet = Figure(figsize=(2.6, 2.4), layout="constrained")
+        axes = sheet.subplots()
+        root = np.sqrt(np.asarray(error, dtype=float))
+        _show(axes, root, "Root mean squared error", cmap="inferno", vmin=0, vmax=float(root.max()) or 1.0)
+        sheet.colorbar(ScalarMappable(Normalize(0, float(root.max()) or 1.0), "inferno"), ax=axes, shrink=0.8)
+        yield ("error",), sheet
+
+
+def intervention_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Images, their reconstructions, and what was made of them, one below the other."""
+    rows = under(measurement.pictures, "edits")
+    said = {name: f"{name}: image, reconstruction, set to another class, swapped" for name in rows}
+    assigned = measurement.pictures.get("assigned")
+    if assigned is not None:
+        rows, said = {**rows, "assigned": assigned}, {**said, "assigned": "Image, reconstruction, all labels assigned"}
+    for name, images in list(rows.items())[:MOST_IN_A_FIGURE]:
+        tile = _tiled(images)
+        sheet = Figure(figsize=(tile.shape[1] / 90, tile.shape[0] / 90 + 0.4), layout="constrained")
+        sheet.suptitle(plain(said[name]), fontsize=9)
+        _show(sheet.subplots(), tile)
+        yield ("edits", name), sheet
+
+
+def generation_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Images drawn from the prior: without asking, then class by class, with the same noise in each column."""
+    drawn = measurement.pictures.get("drawn")
+    if drawn is None:
+        return
+    rows = {"any": drawn, **under(measurement.pictures, "asked")}
+    shown = dict(list(rows.items())[: MOST_IN_A_FIGURE + 10])
+    tile = _tiled(np.concatenate(list(shown.values())))
+    sheet = Figure(figsize=(tile.shape[1] / 90 + 1.6, tile.shape[0] / 90 + 0.4), layout="constrained")
+    sheet.suptitle("Drawn from the prior", fontsize=9)
+    axes = sheet.subplots()
+    _show(axes, tile)
+    step = tile.shape[0] / len(shown)
+    for place, name in enumerate(shown):
+        axes.text(-3, (place + 0.5) * step, plain(name), ha="right", va="center", fontsize=6)
+    yield ("drawn",), sheet
+
+
 PAINTERS: dict[str, Painter] = {
     "locality": locality_figures,
     "density": density_figures,
     "diversity": diversity_figures,
     "drift": drift_figures,
+    "reconstruction": reconstruction_figures,
+    "intervention": intervention_figures,
+    "generation": generation_figures,
 }

@@ -15,6 +15,12 @@ _SAYS = {
     "diversity": "Drawing one characteristic anew varies it by {value} in pixel value, counting the draws that "
     "still show it (0 = always the same)",
     "accuracy": "From the image alone the model tells its labels with a balanced accuracy of {value} (chance {chance})",
+    "generation": "Asked for a class, the model draws images in which the judge sees it in {value} of the cases "
+    "(without asking: {chance})",
+    "intervention": "When a label is set to another class, the judge sees that class in {value} of the images "
+    "(in their reconstructions: {chance})",
+    "reconstruction": "An image comes back from its code with a mean squared error of {value} "
+    "(the mean image in its place: {chance})",
 }
 
 

@@ -32,6 +32,8 @@ def header(run: Run) -> RenderableType:
     table.add_row(
         "data", escaped(str(data.get("name"))), escaped(f"{data.get('n')} images of split {data.get('split')}")
     )
+    if source := h.regions.get("source"):
+        table.add_row("regions", escaped(str(source)))
     table.add_row(
         "judge", escaped(judge_text(h.judge)), escaped(f"device {h.environment.get('device')}, seed {h.seed}")
     )

@@ -102,12 +102,36 @@ def _begin(metric: Metric, subject: Subject) -> _Part:
 
 
 def _groups(metrics: Sequence[Metric], subject: Subject, own_samples: bool) -> list[list[_Part]]:
-    """The metrics that look at the same images, each group with the subject cut to its sample."""
-    sizes: dict[int, list[Metric]] = {}
+    """The metrics that look at the same images, each group with the subject cut to its sample.
+
+    Where columns were assigned on one half of the images, what asks for no characteristic sees all of them.
+    """
+    cut: dict[tuple[bool, int], Subject] = {}
+    groups: dict[tuple[bool, int], list[_Part]] = {}
     for metric in metrics:
-        size = min(metric.default_sample, len(subject)) if own_samples else len(subject)
-        sizes.setdefault(size, []).append(metric)
-    return [[_begin(metric, subject.thinned(size)) for metric in group] for size, group in sizes.items()]
+        whole = subject.whole is not None and not needs_characteristics(metric, subject)
+        base = subject.whole if whole and subject.whole is not None else subject
+        key = whole, min(metric.default_sample, len(base)) if own_samples else len(base)
+        if key not in cut:
+            cut[key] = base.thinned(key[1])
+        groups.setdefault(key, []).append(_begin(metric, cut[key]))
+    return list(groups.values())
+
+
+def needs_characteristics(metric: Metric, subject: Subject) -> bool:
+    """Whether a metric looks at characteristics; one that cannot say what it needs does."""
+    try:
+        return metric.needs(subject).characteristics
+    except Exception:
+        return True
+
+
+def needs_judge(metric: Metric, subject: Subject) -> bool:
+    """Whether a metric has a use for the judge; one that cannot say what it needs has none."""
+    try:
+        return metric.needs(subject).judge
+    except Exception:
+        return False
 
 
 def _wanted(parts: Sequence[_Part]) -> dict[str, list[Intervention]]:
@@ -126,6 +150,7 @@ def plan_of(subject: Subject, metrics: Sequence[Metric], *, own_samples: bool = 
     for parts in _groups(metrics, subject, own_samples):
         alive = [part for part in parts if part.measurement is None]
         each = sum(map(len, _wanted(alive).values())) + any(part.needs.reconstruction for part in alive)
+        each += sum(part.needs.own for part in alive)
         decode += each * len(parts[0].subject)
     return Plan(len(subject), decode)
 

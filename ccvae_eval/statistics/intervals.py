@@ -163,6 +163,23 @@ def mean_estimate(values: Floats, weights: ResampleWeights) -> Resampled:
     return bootstrap_estimate(lambda totals: totals[:, 0] / totals[:, 1], rows, weights)
 
 
+def difference_of_means(values: Floats, others: Floats, weights: ResampleWeights) -> Resampled:
+    r"""The mean over the run's images less that over other images, shape :math:`(N,)` and :math:`(M,)`; no NaN.
+
+    The interval is Welch's: the other images belong to no resample of the run.
+    """
+    n, m = len(values), len(others)
+    value = float(values.mean() - others.mean()) if n and m else math.nan
+    nothing = np.full(weights.draws, np.nan)
+    if math.isnan(value) or min(n, m) < FEWEST:
+        note = f"{min(n, m)} images" if math.isnan(value) else f"no interval: {min(n, m)} images"
+        return Resampled(Estimate(value, n=n), nothing, note)
+    a, b = float(values.var(ddof=1)) / n, float(others.var(ddof=1)) / m
+    freedom = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (m - 1)) if a + b > 0 else float(n + m - 2)
+    reach = float(stdtrit(freedom, (1 + weights.level) / 2)) * math.sqrt(a + b)
+    return Resampled(Estimate(value, value - reach, value + reach, n, "welch"), nothing)
+
+
 def ratio_estimate(numerator: Floats, denominator: Floats, weights: ResampleWeights) -> Resampled:
     r"""Sum of the numerators over sum of the denominators, of the images that have both.
 

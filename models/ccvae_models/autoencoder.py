@@ -98,6 +98,12 @@ class Autoencoder(nn.Module, Generic[S]):
         """The mean of p(x|z)."""
         return self.likelihood.mean(self.decoder(codes))
 
+    @property
+    def likelihood_name(self) -> str:
+        """p(x|z) in words, for reports."""
+        scale = "" if self.likelihood.name == "bernoulli" else f", scale {self.likelihood.scale:g}"
+        return self.likelihood.name + scale
+
     def log_likelihood(self, x: Images | Points, codes: Codes) -> Tensor:
         """log p(x|z) of each row, shape (N,)."""
         return self.likelihood.log_prob(x, self.decoder(codes))

@@ -164,6 +164,10 @@ class CCVAE(Autoencoder[CCVAESettings]):
         loss = -(bound.value + weight * bound.log_q_y_x).mean()
         yield Objective("model", loss, _terms(bound), tuple(self.parameters()))
 
+    def bound(self, images: Images | Points, labels: Labels, generator: Generator) -> Tensor:
+        """The bound of each row as it is stated: L where labels are there, U where all are missing, shape (N,)."""
+        return self.exact(images, labels, generator).value
+
     def exact(self, x: Images | Points, y: Labels, generator: Generator) -> Bound:
         r"""The bound with every term but the reconstruction integrated out.
 

@@ -46,11 +46,29 @@ def folder(place: Path) -> str:
     return f"folder:{place}"
 
 
+def celeba(place: Path) -> str:
+    """Pictures of noise under the official names."""
+    (place / "img_align_celeba").mkdir()
+    names, table, parts = [f"{i:06d}.jpg" for i in range(1, 21)], ["20", "Eyeglasses Male"], []
+    for i, name in enumerate(names):
+        pixels = cv2.imencode(".jpg", RNG.integers(0, 256, (218, 178, 3), np.uint8))[1]
+        (place / "img_align_celeba" / name).write_bytes(pixels.tobytes())
+        table.append(f"{name} {1 if i % 2 else -1:2d} {1 if i % 3 else -1:2d}")
+        parts.append(f"{name} {i % 3}")
+    (place / "list_attr_celeba.txt").write_text("\n".join(table))
+    (place / "list_eval_partition.txt").write_text("\n".join(parts))
+    return f"celeba:{place}"
+
+
 SPECS: Mapping[str, Callable[[Path], str]] = {
+    "celeba": celeba,
+    "digits": lambda place: "digits",
     "faces": lambda place: "faces,size=32",
     "folder": folder,
     "mnist": mnist,
     "npz": npz,
+    "sprites": lambda place: "sprites",
+    "swissroll": lambda place: "swissroll,n=200",
 }
 """Every data set of ours, with the making of a small one. One that is registered and not here fails the suite."""
 

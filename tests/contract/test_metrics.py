@@ -21,7 +21,10 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "density": {"curve_draws": 50, "permutations": 2},
     "diversity": {},
     "drift": {},
+    "generation": {"neighbour_images": 200, "asked_images": 32},
+    "intervention": {"repeats": (1, 2), "axiom_images": 32, "draws": 2, "rendered": 32, "assign": "Glasses=1,Smile=0"},
     "locality": {"steps": 5},
+    "reconstruction": {"importance": 2, "draws": 4},
 }
 """Every metric of ours, with what makes it quick. A metric that is registered and not here fails the suite."""
 
@@ -31,7 +34,10 @@ KNOWN: Mapping[str, tuple[float, float]] = {
     "density.overlap@Smile": (0.0, 0.05),
     "diversity.spread_outside": (0.0, 1e-9),
     "drift.spill": (0.0, 0.01),
+    "generation.prdc_coverage": (0.8, 1.0),
+    "intervention.identity": (0.0, 1e-6),
     "locality.focus@Glasses": (0.99, 1.0),
+    "reconstruction.mse": (0.0, 1e-9),
 }
 """What is known of the model that reads and paints each square by itself."""
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ccvae_eval.errors import CheckpointError, UsageError
+from ccvae_eval.metrics.matchers.aliked import AlikedMatcher
+from ccvae_eval.metrics.matchers.choosing import matcher_named
 from ccvae_eval.metrics.matchers.contract import LENGTH, Matcher, grey
 from ccvae_eval.metrics.matchers.grid import GridMatcher, lattice_of
+from ccvae_eval.metrics.matchers.kornia_sift import KorniaSiftMatcher
 from ccvae_eval.metrics.matchers.sift import SiftMatcher
 from ccvae_eval.registry import matchers
 from tests.edits import textures
 
-MATCHERS = [GridMatcher(), SiftMatcher()]
+MATCHERS = [GridMatcher(), SiftMatcher(), KorniaSiftMatcher(most=128)]
+WEIGHTS = Path(__file__).parents[3] / "shared/weights/aliked-t16.pth"
+NEEDS_WEIGHTS = pytest.mark.skipif(not WEIGHTS.is_file(), reason="shared/weights is not here")
+DIGEST = "56782336919d"
 
 
 def matches(matcher, first, second):
@@ -226,9 +235,61 @@ def test_a_single_rival_is_no_match():
     assert not bool(matcher.match(rough, lone).matched.any())
 
 
-@pytest.mark.parametrize("name", ["grid", "sift"])
+@pytest.mark.parametrize("name", ["grid", "sift", "kornia-sift", "aliked"])
 def test_matchers_are_registered_and_keep_the_contract(name):
     matcher = matchers[name]()
     assert isinstance(matcher, Matcher)
     assert matcher.name == name
     assert matcher == matchers[name]()
+
+
+@pytest.mark.slow
+def test_kornias_keypoints_follow_a_shift():
+    first = textures(4)
+    found = matches(KorniaSiftMatcher(), first, 0.8 * first.roll(2, 3) + 0.2 * textures(4, seed=1))
+    moved = found.shift[found.matched & (found.confidence > 0.3)]
+    assert len(moved) > 8
+    torch.testing.assert_close(moved.median(0).values, torch.tensor([2.0, 0.0]), atol=0.3, rtol=0)
+
+
+@NEEDS_WEIGHTS
+def test_aliked_with_the_users_weights():
+    matcher = matcher_named(f"aliked,weights={WEIGHTS},sha256={DIGEST}")
+    assert isinstance(matcher, AlikedMatcher)
+    first = textures(2)
+    before = torch.get_rng_state()
+    itself = matches(matcher, first, first)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert int(itself.valid.sum()) > 50
+    assert bool(itself.matched[itself.valid].all())
+    assert float(itself.displacement.max()) == 0
+    found = matches(matcher, first, 0.8 * first.roll(2, 3) + 0.2 * textures(2, seed=1))
+    moved = found.shift[found.matched & (found.confidence > 0.3)]
+    torch.testing.assert_close(moved.median(0).values, torch.tensor([2.0, 0.0]), atol=0.3, rtol=0)
+    blank = torch.full((1, 3, 64, 64), 0.5)
+    assert not bool(matches(matcher, blank, first[:1]).valid.any())
+    assert matches(matcher, torch.rand(1, 2, 40, 64), torch.rand(1, 2, 40, 64)).valid.shape[0] == 1
+
+
+@NEEDS_WEIGHTS
+def test_aliked_refuses_other_weights():
+    with pytest.raises(CheckpointError, match="other weights"):
+        matcher_named(f"aliked,weights={WEIGHTS},sha256=0123456789").features(textures(1))
+    with pytest.raises(UsageError, match="needs the sha256"):
+        matcher_named(f"aliked,weights={WEIGHTS}").features(textures(1))
+    with pytest.raises(CheckpointError, match="not the weights"):
+        matcher_named(f"aliked,weights={WEIGHTS},sha256={DIGEST},model=aliked-n16").features(textures(1))
+
+
+REFUSED = [
+    ("aliked", "needs weights"),
+    ("sift,ratoi=1", "Did you mean 'ratio'"),
+    ("sift,ratio=x", "no number"),
+    ("sfit", "Did you mean 'sift'"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), REFUSED)
+def test_a_matcher_that_cannot_be_is_refused(text, message):
+    with pytest.raises(UsageError, match=message):
+        matcher_named(text).features(textures(1))

@@ -86,7 +86,8 @@ def test_the_command_prints_one_document_of_the_published_schema(
     assert code == 0
     document = json.loads(capsys.readouterr().out)
     _required(RUN_SCHEMA, document)
-    assert [m["metric"] for m in document["measurements"]] == ["density", "locality", "drift", "diversity", "accuracy"]
+    card = ["density", "locality", "drift", "diversity", "accuracy", "reconstruction"]
+    assert [m["metric"] for m in document["measurements"]] == card
     assert document["checkpoint"]["model"] == "ccvae"
     assert document["data"]["n"] == SAMPLE
     keys = [

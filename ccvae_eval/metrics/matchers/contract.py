@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ccvae_eval.types import Images
 
@@ -107,5 +106,8 @@ def grey(images: Images) -> Tensor:
     if channels == 1:
         return images[:, 0]
     weights = LUMINANCE if channels == len(LUMINANCE) else (1 / channels,) * channels
-    kernel = torch.tensor(weights, dtype=images.dtype, device=images.device).reshape(1, -1, 1, 1)
-    return functional.conv2d(images, kernel)[:, 0]
+    # no convolution: its bits may depend on how many images there are
+    total = images[:, 0] * weights[0]
+    for channel, weight in enumerate(weights[1:], 1):
+        total = total.add(images[:, channel], alpha=weight)
+    return total

@@ -11,15 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ccvae_eval.metrics.matchers.contract import Matches, grey, no_matches, unit
-from ccvae_eval.types import Floats, Images
-
-FEWEST_RIVALS = 2
-"""Descriptors among which the best can be told from the second best."""
-
-
-EQUAL = 1e-12
-"""Squared distances of equal descriptors: rounding leaves less than this."""
+from ccvae_eval.metrics.matchers.contract import Matches, grey, unit
+from ccvae_eval.metrics.matchers.mutual import Described, mutual_matches
+from ccvae_eval.types import Images
 
 DESCRIBED = 128
 """Numbers in a descriptor."""
@@ -58,13 +52,13 @@ class SiftMatcher:
     search: float = 3.0
     guard: float = 7.0
 
-    def features(self, images: Images) -> list[SiftFeatures]:
+    def features(self, images: Images) -> list[Described]:
         """Keypoints and descriptors of each image; a blank image has none."""
         detector = cv2.SIFT.create(contrastThreshold=self.contrast)
         pictures = (grey(images).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         return [self._features(detector, picture) for picture in pictures]
 
-    def _features(self, detector: cv2.SIFT, picture: NDArray[np.uint8]) -> SiftFeatures:
+    def _features(self, detector: cv2.SIFT, picture: NDArray[np.uint8]) -> Described:
         scale = unit(*picture.shape)
         enlarged = max(self.least_size / min(picture.shape), 1.0)
         if enlarged > 1:
@@ -75,44 +69,13 @@ class SiftMatcher:
         for point in sorted(found, key=lambda p: (-p.response, p.angle)):
             strongest.setdefault((point.pt[0], point.pt[1], point.size), point)
         if not strongest:
-            return SiftFeatures(np.empty((0, 2), np.float32), np.empty((0, DESCRIBED)))
+            return Described(np.empty((0, 2), np.float32), np.empty((0, DESCRIBED)))
         kept, described = detector.compute(picture, list(strongest.values()))
         points = (np.array([point.pt for point in kept], np.float32) + 0.5) / (enlarged * scale)
         totals = described.sum(1, keepdims=True, dtype=np.float64)
         roots = np.sqrt(described / np.maximum(totals, 1.0))
-        return SiftFeatures(points, roots)
+        return Described(points, roots)
 
-    def match(self, first: Sequence[SiftFeatures], second: Sequence[SiftFeatures]) -> Matches:
+    def match(self, first: Sequence[Described], second: Sequence[Described]) -> Matches:
         """Mutual nearest neighbours that pass the ratio test; K is the greatest number of keypoints in the batch."""
-        found = no_matches(len(first), max((len(one.points) for one in first), default=0))
-        for row, (one, other) in enumerate(zip(first, second, strict=True)):
-            size = len(one.points)
-            found.valid[row, :size] = True
-            found.points[row, :size] = torch.from_numpy(one.points)
-            if size == 0 or len(other.points) < FEWEST_RIVALS:
-                continue
-            partner, ratio = _neighbours(one.descriptors, other.descriptors)
-            matched = (partner >= 0) & (ratio <= self.ratio)
-            shift = np.where(matched[:, None], other.points[partner] - one.points, 0)
-            found.matched[row, :size] = torch.from_numpy(matched)
-            found.shift[row, :size] = torch.from_numpy(shift)
-            found.confidence[row, :size] = torch.from_numpy(np.where(matched, 1 - ratio, 0))
-        return found
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SiftFeatures:
-    """The keypoints of one image: positions (x, y) in units of length, shape (K, 2), RootSIFT, shape (K, 128)."""
-
-    points: NDArray[np.float32]
-    descriptors: Floats
-
-
-def _neighbours(one: Floats, other: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """For each descriptor its mutual nearest neighbour (-1 = none), and the ratio d1/d2 (1 where both are 0)."""
-    square = 2 - 2 * (one @ other.T)  # RootSIFT has norm 1
-    square[square < EQUAL] = 0
-    nearest, best = square.argmin(1), np.sort(np.partition(square, 1, axis=1)[:, :2], axis=1)
-    mutual = square.argmin(0)[nearest] == np.arange(len(one))
-    ratio = np.sqrt(np.where(best[:, 1] > 0, best[:, 0] / np.where(best[:, 1] > 0, best[:, 1], 1), 1))
-    return np.where(mutual, nearest, -1), ratio
+        return mutual_matches(first, second, self.ratio)

@@ -136,3 +136,27 @@ def test_the_real_digits() -> None:
     assert counts.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # published
     mean = data.images.mean(dtype=np.float64) / 255
     assert mean == pytest.approx(0.1307, abs=5e-5)  # published
+
+
+def test_rotation_is_a_domain_with_its_angle_as_label(tmp_path: Path) -> None:
+    place = folder(tmp_path)
+    plain, data = open_data(f"mnist:{place}"), open_data(f"mnist:{place},rotations=0|90|180")
+    check_data_set(data)
+    assert data.schema.names == ("digit", "angle")
+    assert data.schema["angle"].classes == ("0", "90", "180")
+    ids = np.arange(60)
+    before, after = plain.batch(ids).images[:, 0].numpy(), data.batch(ids).images[:, 0].numpy()
+    quarter = data.labels_of(ids)[:, 1].astype(int)
+    assert set(quarter) == {0, 1, 2}
+    for i in ids:
+        np.testing.assert_allclose(after[i], np.rot90(before[i], quarter[i]), atol=1 / 255)
+    assert data.digest != plain.digest
+    again = open_data(data.spec)
+    assert again.digest == data.digest
+    assert open_data(f"{data.spec},seed=1").digest != data.digest
+
+
+@pytest.mark.parametrize("angles", ["5", "0|x", "0|0", "nan|1"])
+def test_rotations_that_make_no_sense_are_refused(tmp_path: Path, angles: str) -> None:
+    with pytest.raises(UsageError, match="rotations"):
+        open_data(f"mnist:{folder(tmp_path)},rotations={angles}")

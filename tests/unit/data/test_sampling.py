@@ -88,6 +88,7 @@ def test_everything_and_the_first(data: Arrays) -> None:
     assert np.array_equal(sample_ids(data, "test"), every)
     assert np.array_equal(sample_ids(data, "test", sample=10**6), every)
     assert np.array_equal(sample_ids(data, "test", limit=5), every[:5])
+    assert np.array_equal(sample_ids(data, None, limit=5), np.arange(5)), "of the data set in its own order"
     both = sample_ids(data, "test", sample=5, limit=50)
     assert len(both) == 5
     assert set(both.tolist()) <= set(every[:50].tolist())

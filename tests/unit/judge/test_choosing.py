@@ -36,6 +36,14 @@ def test_the_second_evaluation_finds_the_judge_of_the_first(squares, trainings, 
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_where_nobody_needs_one_none_is_trained_but_a_kept_one_is_taken(squares, trainings, tmp_path):
+    assert judge_for(squares, cache_dir=tmp_path, train=False) is None
+    assert not trainings
+    one = judge_for(squares, cache_dir=tmp_path)
+    assert judge_for(squares, cache_dir=tmp_path, train=False).sha256 == one.sha256
+    assert len(trainings) == 1
+
+
 def test_other_data_or_another_seed_have_another_judge(squares, trainings, tmp_path):
     judge_for(squares, cache_dir=tmp_path)
     judge_for(squares, cache_dir=tmp_path, seed=1)

@@ -1,0 +1,192 @@
+"""Regions of photographs: boxes of an aligned face, part masks of CelebAMask-HQ, or masks of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ccvae_eval.data.decoding import MOST_BYTES
+from ccvae_eval.data.face_boxes import Box, Frame, box_region
+from ccvae_eval.errors import DataError
+from ccvae_eval.types import Bools
+
+PARTS = (
+    "background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth", "u_lip",
+    "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth",
+)  # fmt: skip
+"""The numbers in a label map of CelebAMask-HQ."""
+
+_HAIR, _BROWS, _MOUTH = ("hair", "hat"), ("l_brow", "r_brow"), ("mouth", "u_lip", "l_lip")
+PARTS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "Arched_Eyebrows": _BROWS,
+        "Bald": _HAIR,
+        "Bangs": _HAIR,
+        "Big_Lips": _MOUTH,
+        "Big_Nose": ("nose",),
+        "Black_Hair": _HAIR,
+        "Blond_Hair": _HAIR,
+        "Brown_Hair": _HAIR,
+        "Bushy_Eyebrows": _BROWS,
+        "Eyeglasses": ("eye_g", "l_eye", "r_eye"),
+        "Gray_Hair": _HAIR,
+        "Mouth_Slightly_Open": _MOUTH,
+        "Narrow_Eyes": ("l_eye", "r_eye"),
+        "Pointy_Nose": ("nose",),
+        "Receding_Hairline": _HAIR,
+        "Smiling": _MOUTH,
+        "Straight_Hair": _HAIR,
+        "Wavy_Hair": _HAIR,
+        "Wearing_Earrings": ("l_ear", "r_ear", "ear_r"),
+        "Wearing_Hat": _HAIR,
+        "Wearing_Lipstick": _MOUTH,
+        "Wearing_Necklace": ("neck", "neck_l"),
+        "Wearing_Necktie": ("neck", "cloth"),
+    }
+)
+"""The parts that a local attribute changes; a face without glasses has eyes where they would be."""
+
+MARGIN = 0.03
+"""Parts are widened by this share of the picture's width: an open mouth is larger than a closed one."""
+GLASSES_MARGIN = 0.09
+"""And eyes by this, for the glasses that are not there."""
+
+
+class Regions(Protocol):
+    """Where labels live in the pictures of one data set."""
+
+    @property
+    def source(self) -> str: ...
+
+    def of(self, file: str, label: str, height: int, width: int) -> Bools | None:
+        """The region of a label in one picture, shape (height, width); None if the label has no region at all."""
+        ...
+
+
+class Boxes:
+    """The same boxes in every picture.
+
+    Args:
+        frame: how the faces are aligned.
+        view: the part of the original picture that is shown.
+    """
+
+    def __init__(self, frame: Frame, view: Box) -> None:
+        self.frame, self.view = frame, view
+
+    @property
+    def source(self) -> str:
+        return f"boxes of {self.frame.name}"
+
+    def of(self, file: str, label: str, height: int, width: int) -> Bools | None:
+        del file
+        return box_region(label, self.frame, self.view, height, width)
+
+
+class Masks:
+    """One file for each label and picture: ``LABEL/NAME.png``, white where the label lives.
+
+    Args:
+        folder: with a folder for each label that has a region.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.labels = frozenset(path.name for path in folder.iterdir() if path.is_dir())
+
+    @property
+    def source(self) -> str:
+        return f"masks of the user, {self.folder.name}"
+
+    def of(self, file: str, label: str, height: int, width: int) -> Bools | None:
+        if label not in self.labels:
+            return None
+        path = self.folder / label / f"{PurePosixPath(file).stem}.png"
+        if not path.is_file():
+            return np.zeros((height, width), np.bool_)
+        return _squeezed(_read(path) > 0, height, width)
+
+
+class PartMaps:
+    """Label maps of CelebAMask-HQ, one ``NAME.png`` for each picture with the number of a part in each pixel.
+
+    Args:
+        folder: with the label maps.
+    """
+
+    source = "part masks of CelebAMask-HQ"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def of(self, file: str, label: str, height: int, width: int) -> Bools | None:
+        parts = PARTS_OF.get(label)
+        if parts is None:
+            return None
+        path = self.folder / f"{PurePosixPath(file).stem}.png"
+        if not path.is_file():
+            return np.zeros((height, width), np.bool_)
+        numbers = _read(path)
+        if int(numbers.max()) >= len(PARTS):
+            raise DataError(
+                "no label map of CelebAMask-HQ", where=str(path), why=f"it has a part number {int(numbers.max())}"
+            )
+        found = np.isin(numbers, [PARTS.index(part) for part in parts])
+        margin = GLASSES_MARGIN if label == "Eyeglasses" and not (numbers == PARTS.index("eye_g")).any() else MARGIN
+        return _squeezed(_widened(found, margin), height, width)
+
+
+def regions_in(folder: Path) -> Regions:
+    """The masks of a folder: label maps, if there are pictures in it, else a folder for each label.
+
+    Raises:
+        DataError: there is no such folder, or nothing in it.
+    """
+    if not folder.is_dir():
+        raise DataError(
+            "there is no such folder of masks", where=str(folder), hint="regions=celeba, celebahq, or a folder."
+        )
+    if any(path.suffix == ".png" for path in folder.iterdir()):
+        return PartMaps(folder)
+    masks = Masks(folder)
+    if not masks.labels:
+        raise DataError(
+            "there are no masks", where=str(folder), hint="Expected LABEL/NAME.png, or label maps NAME.png."
+        )
+    return masks
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path) -> NDArray[np.uint8]:
+    """A grey picture as it is, without colours or alpha."""
+    try:
+        content = path.read_bytes() if path.stat().st_size <= MOST_BYTES else b""
+    except OSError as error:
+        raise DataError("unreadable", where=str(path), why=error.strerror or str(error)) from None
+    found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    if found is None or found.dtype != np.uint8:
+        raise DataError("no mask", where=str(path), hint="A grey PNG of 8 bits.")
+    return np.asarray(found if found.ndim == 2 else found[..., :3].max(axis=2), np.uint8)
+
+
+def _widened(mask: Bools, margin: float) -> Bools:
+    reach = max(round(margin * mask.shape[1]), 1)
+    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), kernel) > 0)
+
+
+def _squeezed(mask: Bools, height: int, width: int) -> Bools:
+    """The middle square of a mask (the whole, where a picture is shown whole) at the size of the picture."""
+    if height == width:
+        edge = min(mask.shape)
+        top, left = (mask.shape[0] - edge) // 2, (mask.shape[1] - edge) // 2
+        mask = mask[top : top + edge, left : left + edge]
+    small = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(small >= 0.5)

@@ -1,0 +1,115 @@
+"""ALIKED keypoints (Zhao et al. 2023) with weights that the user has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from kornia.feature import ALIKED
+from torch import Tensor
+from torch.nn import functional
+
+from ccvae_eval.checkpoint import read_bundle
+from ccvae_eval.errors import CheckpointError, UsageError
+from ccvae_eval.metrics.matchers.contract import LENGTH, Matches
+from ccvae_eval.metrics.matchers.mutual import Described, mutual_matches
+from ccvae_eval.types import Images
+
+SHORTEST_DIGEST = 8
+SMALLEST = 16
+"""Pixels on the shorter side: smaller images have no keypoints."""
+
+DERIVED = {"dkd.hw_grid"}
+"""Not in the file: kornia works it out."""
+
+
+@dataclass(frozen=True)
+class AlikedMatcher:
+    """ALIKED (Zhao, Wu, Chen, Chen, Xu and Lee 2023) as kornia computes it, matched as ``sift`` is.
+
+    The package carries no weights of others and downloads none: name a file, and its sha256, so that a run says which
+    weights its numbers rest on. The file is read like any checkpoint: nothing in it is executed. Keypoints are those
+    whose score exceeds ``threshold`` (the strongest K would be invented on a constant image). Images are brought to
+    ``size`` pixels first and looked at one by one on the CPU, a few a second.
+
+    A descriptor sees farther than ``guard``: the spill of this matcher is an upper bound.
+
+    Args:
+        weights: the file, as its authors publish it.
+        sha256: of the file, or its first eight digits or more.
+        model: the variant that the weights are of.
+        threshold: the least score of a keypoint.
+        size: pixels on the shorter side.
+        ratio: the largest d1/d2 of a match.
+        search: in 64ths of the shorter side: the loss of a lost point and of one found farther away.
+        guard: in 64ths of the shorter side: how far from the region a point must lie to count as outside.
+    """
+
+    name: ClassVar[str] = "aliked"
+    bounded: ClassVar[bool] = False
+
+    weights: str = ""
+    sha256: str = ""
+    model: str = "aliked-t16"
+    threshold: float = 0.2
+    size: int = 128
+    ratio: float = 0.9
+    search: float = 3.0
+    guard: float = 8.0
+
+    @cached_property
+    def network(self) -> Any:
+        """The network with the weights of the file.
+
+        Raises:
+            UsageError: no file, or no digest, is named.
+            CheckpointError: the file is another one, or holds other weights.
+        """
+        if not self.weights:
+            raise UsageError(
+                "aliked needs weights", hint="Write aliked,weights=FILE,sha256=DIGEST; none come with the package."
+            )
+        bundle = read_bundle(Path(self.weights))
+        if len(self.sha256) < SHORTEST_DIGEST:
+            raise UsageError("aliked needs the sha256 of its weights", hint=f"This file's is {bundle.sha256}.")
+        if not bundle.sha256.startswith(self.sha256.lower()):
+            why = f"their sha256 is {bundle.sha256}"
+            raise CheckpointError("these are other weights than were asked for", where=self.weights, why=why)
+        with torch.random.fork_rng(devices=[]):  # kornia draws weights that are replaced at once
+            try:
+                network: Any = ALIKED(self.model, max_num_keypoints=-1, detection_threshold=self.threshold)
+                found = network.load_state_dict(dict(bundle.tensors), strict=False)
+            except (KeyError, ValueError, RuntimeError) as error:
+                raise CheckpointError("not the weights of this model", where=self.weights, why=str(error)) from None
+        missing = set(found.missing_keys) - DERIVED
+        if missing or found.unexpected_keys:
+            odd = sorted([*missing, *found.unexpected_keys])[0]
+            raise CheckpointError(f"not the weights of {self.model}", where=self.weights, why=f"{odd} does not fit")
+        return network.eval()
+
+    def features(self, images: Images) -> list[Described]:
+        """Keypoints and descriptors of each image; a blank image has none."""
+        return [self._features(image) for image in images.float().cpu()]
+
+    def _features(self, image: Tensor) -> Described:
+        if min(image.shape[1:]) < SMALLEST:
+            return Described(np.empty((0, 2), np.float32), np.empty((0, 64)))
+        shown = image if len(image) in (1, 3) else image.mean(0, keepdim=True)
+        scale = self.size / min(image.shape[1:])
+        edges = [max(round(edge * scale), 1) for edge in image.shape[1:]]
+        picture = functional.interpolate(shown[None].expand(1, 3, -1, -1), edges, mode="bilinear", align_corners=False)
+        with torch.no_grad():
+            found = self.network(picture)[0]
+        points = (found.keypoints + 0.5) * (LENGTH / self.size)
+        described = found.descriptors.double().numpy()
+        norms = np.linalg.norm(described, axis=1, keepdims=True)
+        return Described(points.float().numpy(), described / np.maximum(norms, 1e-12))
+
+    def match(self, first: Sequence[Described], second: Sequence[Described]) -> Matches:
+        """Mutual nearest neighbours that pass the ratio test; K is the greatest number of keypoints in the batch."""
+        return mutual_matches(first, second, self.ratio)

@@ -1,0 +1,141 @@
+"""Regions of photographs: boxes, part masks, masks of a user; drawn stand-ins, and real masks where at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ccvae_eval.contract.data import check_data_set
+from ccvae_eval.data.contract import HasRegions
+from ccvae_eval.data.face_boxes import FRAMES, PLACE_OF, PLACES, box_region
+from ccvae_eval.data.masks import PARTS, PARTS_OF, Boxes, PartMaps, regions_in
+from ccvae_eval.data.opening import open_data
+from ccvae_eval.errors import DataError
+from tests.unit.data.conftest import Write
+
+MASKS = Path(__file__).parents[4] / "shared/data/celebahq_masks"
+TABLE = "file,Eyeglasses,Young\n0.png,0,1\n1.png,1,0\n2.png,0,1\n3.png,1,1\n"
+GLOBAL = {
+    "Attractive",
+    "Blurry",
+    "Chubby",
+    "Heavy_Makeup",
+    "High_Cheekbones",
+    "Male",
+    "Oval_Face",
+    "Pale_Skin",
+    "Young",
+}
+
+
+def test_every_local_attribute_has_a_box_and_no_global_one() -> None:
+    assert set(PLACE_OF.values()) == set(PLACES)
+    assert len(PLACE_OF) + len(GLOBAL) == 40
+    assert not GLOBAL & set(PLACE_OF)
+    assert set(PARTS_OF) <= set(PLACE_OF)
+    assert all(box_region(label, FRAMES["celeba"], FRAMES["celeba"].middle(), 64, 64) is None for label in GLOBAL)
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=list(FRAMES))
+def test_boxes_lie_where_they_say_and_are_no_larger_than_a_region_may_be(frame) -> None:
+    for label in PLACE_OF:
+        region = box_region(label, frame, frame.middle(), 64, 64)
+        assert region is not None
+        assert 0 < region.mean() < 0.6, label
+    eyes = box_region("Eyeglasses", frame, frame.middle(), 512, 512)
+    mouth = box_region("Smiling", frame, frame.middle(), 512, 512)
+    left, _, top, _ = frame.middle()
+    scale = 512 / (frame.middle()[1] - left)
+    for side in (-0.5, 0.5):
+        x = (frame.eyes[0] + side * frame.unit - left) * scale
+        assert eyes[round((frame.eyes[1] - top) * scale), round(x)]
+    assert mouth[round((frame.eyes[1] + 1.08 * frame.unit - top) * scale), 256]
+    assert not (eyes & mouth).any()
+
+
+def test_a_crop_moves_the_boxes() -> None:
+    frame = FRAMES["celeba"]
+    whole = box_region("Eyeglasses", frame, frame.whole, 218, 178)
+    square = box_region("Eyeglasses", frame, frame.middle(), 178, 178)
+    closer = box_region("Eyeglasses", frame, frame.middle(128), 128, 128)
+    np.testing.assert_array_equal(whole[20:198], square)
+    np.testing.assert_array_equal(square[25:153, 25:153], closer)
+
+
+def test_a_folder_of_aligned_faces_takes_boxes(photos: Write) -> None:
+    place = photos(TABLE)
+    assert not isinstance(open_data(f"folder:{place}"), HasRegions)
+    data = open_data(f"folder:{place},regions=celebahq")
+    check_data_set(data)
+    assert isinstance(data, HasRegions)
+    assert data.region_source == "boxes of the CelebA-HQ frame"
+    eyes = data.region(np.arange(3), "Eyeglasses")
+    assert eyes is not None
+    assert eyes.shape == (3, 8, 8)
+    assert data.region(np.arange(3), "Young") is None
+    assert data.digest == open_data(f"folder:{place}").digest, "the images are the same"
+    assert open_data(data.spec).region_source == data.region_source
+
+
+def test_a_folder_of_one_s_own_masks(photos: Write) -> None:
+    place = photos(TABLE)
+    (place / "masks/Eyeglasses").mkdir(parents=True)
+    white = np.zeros((16, 16), np.uint8)
+    white[:4, :8] = 255
+    cv2.imwrite(str(place / "masks/Eyeglasses/1.png"), white)
+    data = open_data(f"folder:{place},regions=masks")
+    check_data_set(data)
+    assert isinstance(data, HasRegions)
+    assert data.region_source == "masks of the user, masks"
+    region = data.region(np.arange(4), "Eyeglasses")
+    assert region is not None
+    assert region.sum((1, 2)).tolist() == [0, 8, 0, 0], "a picture without a mask has an empty region"
+    assert region[1, :2, :4].all()
+    assert data.region(np.arange(4), "Young") is None
+
+
+def test_label_maps_of_celebamask(tmp_path: Path) -> None:
+    numbers = np.zeros((100, 100), np.uint8)
+    numbers[40:44, 30:40] = PARTS.index("l_eye")
+    numbers[70:75, 40:60] = PARTS.index("u_lip")
+    cv2.imwrite(str(tmp_path / "00007.png"), numbers)
+    maps = regions_in(tmp_path)
+    assert isinstance(maps, PartMaps)
+    mouth = maps.of("00007.jpg", "Smiling", 100, 100)
+    assert mouth is not None
+    np.testing.assert_array_equal(np.nonzero(mouth.any(1))[0], np.arange(67, 78))
+    eyes = maps.of("00007.jpg", "Eyeglasses", 100, 100)
+    assert eyes is not None
+    np.testing.assert_array_equal(np.nonzero(eyes.any(0))[0], np.arange(21, 49))
+    assert maps.of("00007.jpg", "Male", 100, 100) is None
+    unknown = maps.of("00008.jpg", "Smiling", 100, 100)
+    assert unknown is not None
+    assert not unknown.any()
+
+
+def test_masks_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder of masks"):
+        regions_in(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="there are no masks"):
+        regions_in(tmp_path)
+    (tmp_path / "00001.png").write_bytes(b"no png")
+    with pytest.raises(DataError, match="no mask"):
+        regions_in(tmp_path).of("00001.jpg", "Smiling", 64, 64)
+    cv2.imwrite(str(tmp_path / "00002.png"), np.full((8, 8), 99, np.uint8))
+    with pytest.raises(DataError, match="part number 99"):
+        regions_in(tmp_path).of("00002.jpg", "Smiling", 64, 64)
+
+
+@pytest.mark.skipif(not MASKS.is_dir(), reason="shared/data/celebahq_masks is not here")
+@pytest.mark.parametrize("label", ["Eyeglasses", "Smiling", "Arched_Eyebrows", "Big_Nose"])
+def test_the_boxes_hold_the_parts_of_real_faces(label: str) -> None:
+    frame = FRAMES["celebahq"]
+    box = Boxes(frame, frame.middle()).of("", label, 512, 512)
+    assert box is not None
+    for path in sorted(MASKS.glob("*.png")):
+        numbers = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        part = np.isin(numbers, [PARTS.index(name) for name in PARTS_OF[label]])
+        assert (part & box).sum() / part.sum() > 0.8, path.name
