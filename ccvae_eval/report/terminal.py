@@ -78,7 +78,7 @@ def _columns(table: Table, first: Iterable[str]) -> None:
 
 
 def _table() -> Table:
-    return Table(box=None, padding=(0, 1), header_style="bold")
+    return Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False, header_style="bold")
 
 
 def summary(run: Run) -> RenderableType:
