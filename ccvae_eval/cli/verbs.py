@@ -35,6 +35,9 @@ VERBS: dict[str, Verb] = {
     ),
     "diversity": Verb("metric", MEASURE, "Is there variety within one characteristic?", "diversity"),
     "accuracy": Verb("metric", MEASURE, "How well does the model tell its labels?", "accuracy"),
+    "disentanglement": Verb(
+        "disentanglement", MEASURE, "Score codes against factors by all published scores, of a checkpoint or of arrays."
+    ),
     "run": Verb("run", MEASURE, "Measure a checkpoint by several metrics in one pass."),
     "train": Verb("train", MAKE, "Train a model, or the judge, on labelled images."),
     "inspect": Verb("inspect", LOOK_UP, "Say what a checkpoint, a data set or a run holds; executes nothing."),
