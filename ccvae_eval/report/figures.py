@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ccvae_eval.measure import Measurement
+from ccvae_eval.report.panel import panel_figures
 from ccvae_eval.report.text import figure, plain
 from ccvae_eval.run import Run
 
@@ -231,4 +232,5 @@ PAINTERS: dict[str, Painter] = {
     "density": density_figures,
     "diversity": diversity_figures,
     "drift": drift_figures,
+    "disentanglement": panel_figures,
 }
