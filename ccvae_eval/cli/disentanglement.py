@@ -12,7 +12,14 @@ import typer
 
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import draw_and_write, measure, output_folder, prepare_setup, show
-from ccvae_eval.cli.options import EVALUATION, Common, annotated_parameters, field_parameters, field_values, metric_options
+from ccvae_eval.cli.options import (
+    EVALUATION,
+    Common,
+    annotated_parameters,
+    field_parameters,
+    field_values,
+    metric_options,
+)
 from ccvae_eval.cli.verbs import VERBS
 from ccvae_eval.errors import UsageError
 from ccvae_eval.evaluation import metric_named

@@ -154,7 +154,9 @@ class Bench:
     def _active(self, excess: Floats) -> Bools:
         if self.settings.robust and self.settings.pruning == "information":
             centred = self.null[:, self.kept] - self.null[:, self.kept].mean(axis=0)
-            return active_by_information(excess, centred)
+            freedom = (self.counts.bins - 1) * (np.array(self.counts.levels, dtype=np.float64) - 1)
+            known = (self.counts.classes >= 0).sum(axis=1).astype(np.float64)
+            return active_by_information(excess, centred, freedom, known)
         codes = self.table.codes[self.rows]
         spans = np.array([float(np.ptp(codes[:, self.table.blocks[j]], axis=0).max()) for j in self.kept])
         return np.asarray((spans > spans.max() / PRUNED_RANGE) & (spans > 0))

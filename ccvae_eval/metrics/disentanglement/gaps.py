@@ -9,9 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import chi2
 
 from ccvae_eval.metrics.disentanglement.counting import Information, capped
 from ccvae_eval.types import Bools, Floats
+
+RARE = 1e-4
+"""The share of tables of noise in which some code is taken for active."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,13 +195,21 @@ def _ratio(shares: Floats, axis: int, count: int | Floats | np.ndarray[tuple[int
     return np.asarray((ratio - 1 / count) / (1 - 1 / count))
 
 
-def active_by_information(excess: Floats, null: Floats) -> Bools:
-    """Codes whose information about some factor exceeds all that permuted factors gave any code there.
+def active_by_information(excess: Floats, null: Floats, freedom: Floats, rows: Floats) -> Bools:
+    r"""Codes whose information about some factor exceeds all that permuted factors gave any code there.
+
+    Few shuffles have a low maximum. So it must also exceed the quantile of their distribution (a scaled
+    :math:`\chi^2`, with the greater of their deviation and the theoretical one, :math:`\sqrt{2 f}/2n`) that one table of noise in 10,000 exceeds anywhere.
 
     Args:
         excess: information beyond the null's mean, shape (J, K).
         null: that of each shuffle beyond their mean, shape (S, J, K).
+        freedom: degrees of freedom f of each factor's table, (bins - 1)(levels - 1), shape (K,).
+        rows: n, where the factor is known, shape (K,).
     """
-    # few shuffles of few codes have a low maximum: three deviations are asked for besides
-    bar = np.maximum(null.max(axis=(0, 1), initial=0.0), 3 * null.std(axis=0).max(axis=0, initial=0.0))
+    share = RARE / max(excess.size, 1)
+    df = np.maximum(freedom, 1.0)
+    reach = (chi2.isf(share, df) - df) / np.sqrt(2 * df)
+    deviation = np.maximum(null.std(axis=(0, 1)), np.sqrt(2 * df) / (2 * np.maximum(rows, 1)))
+    bar = np.maximum(null.max(axis=(0, 1), initial=0.0), reach * deviation)
     return np.asarray((excess > bar).any(axis=-1))
