@@ -76,6 +76,8 @@ def nk(bench: Bench) -> list[Finding]:
                 rows[outside, 3 * k + place] = model.right(codes[outside], outside) * weight
                 rows[outside, 3 * k + 2] = weight
         guess[k] = 1 / max(len(np.unique(factor.classes[inside])), 1)
+        if models[0][1] is None:
+            continue
         told = np.nansum(rows[:, 3 * k]) / np.nansum(rows[:, 3 * k + 2])
         # where nothing is told there is nothing to lose
         something[k] = told - guess[k] > SURE * np.sqrt(guess[k] * (1 - guess[k]) / len(outside))

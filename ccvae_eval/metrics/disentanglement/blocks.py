@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.ensemble import ExtraTreesClassifier
 
+from ccvae_eval.metrics.disentanglement.fitting import unwarned
 from ccvae_eval.metrics.disentanglement.table import Factor, Table
 from ccvae_eval.streams import stream_key
 from ccvae_eval.types import Floats, Ids
@@ -59,7 +60,9 @@ def _probabilities(codes: Floats, factor: Factor, inside: Ids, outside: Ids, pri
         min_samples_leaf=max(LEAST_LEAF, len(inside) // LEAVES),
         max_features=None,
         random_state=stream_key(seed, "block", factor.name) % 2**31,
-    ).fit(codes[inside], factor.classes[inside])
+    )
+    with unwarned():
+        forest.fit(codes[inside], factor.classes[inside])
     told = np.zeros((len(outside), factor.levels))
     told[:, forest.classes_] = forest.predict_proba(codes[outside])
     share = 1 / len(inside) ** 0.5

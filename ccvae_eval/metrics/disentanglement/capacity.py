@@ -14,6 +14,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from ccvae_eval.metrics.disentanglement.bench import Bench
 from ccvae_eval.metrics.disentanglement.dci import SURE
 from ccvae_eval.metrics.disentanglement.findings import Finding
+from ccvae_eval.metrics.disentanglement.fitting import unwarned
 from ccvae_eval.metrics.disentanglement.gaps import Parts, mean_defined
 from ccvae_eval.metrics.disentanglement.table import Factor
 from ccvae_eval.streams import stream_key
@@ -56,7 +57,8 @@ def loss_curve(codes: Floats, factor: Factor, inside: Ids, outside: Ids, most: i
     kind = DecisionTreeClassifier if factor.discrete else DecisionTreeRegressor
     wanted = factor.classes if factor.discrete else factor.values
     more = {"class_weight": "balanced"} if factor.discrete else {}
-    grown = kind(max_leaf_nodes=most, random_state=seed, **more).fit(codes[inside], wanted[inside]).tree_
+    with unwarned():
+        grown = kind(max_leaf_nodes=most, random_state=seed, **more).fit(codes[inside], wanted[inside]).tree_
     path = np.zeros(len(outside), dtype=np.int64)
     losses, error = [], 0.0
     points = codes[outside].astype(np.float32)

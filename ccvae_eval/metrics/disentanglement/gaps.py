@@ -198,8 +198,9 @@ def _ratio(shares: Floats, axis: int, count: int | Floats | np.ndarray[tuple[int
 def active_by_information(excess: Floats, null: Floats, freedom: Floats, rows: Floats) -> Bools:
     r"""Codes whose information about some factor exceeds all that permuted factors gave any code there.
 
-    Few shuffles have a low maximum. So it must also exceed the quantile of their distribution (a scaled
-    :math:`\chi^2`, with the greater of their deviation and the theoretical one, :math:`\sqrt{2 f}/2n`) that one table of noise in 10,000 exceeds anywhere.
+    Few shuffles have a low maximum. So it must also exceed the quantile that one table of noise in 10,000 exceeds
+    anywhere: that of a scaled :math:`\chi^2` with f degrees of freedom, whose deviation is the shuffles' own or the
+    theoretical :math:`\sqrt{2 f}/2n`, whichever is greater.
 
     Args:
         excess: information beyond the null's mean, shape (J, K).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,12 +16,12 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
 )
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ccvae_eval.errors import UsageError
+from ccvae_eval.metrics.disentanglement.fitting import unwarned
 from ccvae_eval.metrics.disentanglement.table import Factor
 from ccvae_eval.statistics.information import Classes
 from ccvae_eval.streams import numpy_stream, stream_key
@@ -127,8 +126,7 @@ def fit(name: str, codes: Floats, factor: Factor, inside: Ids, seed: int) -> Fit
         return None
     model = PREDICTORS[name](factor.discrete, seed, len(inside))
     target = wanted if factor.discrete else wanted.astype(np.float64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with unwarned():
         model.fit(codes[inside], target)
     prior = np.bincount(wanted, minlength=factor.levels) / len(inside) if factor.discrete else np.empty(0)
     mean, variance = (0.0, 1.0) if factor.discrete else (float(wanted.mean()), float(wanted.var()))

@@ -5,15 +5,14 @@ Blind to rotation by design: they say that the information is there, not where.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from ccvae_eval.metrics.disentanglement.bench import Bench
 from ccvae_eval.metrics.disentanglement.findings import Drawn, Finding, undefined_finding
+from ccvae_eval.metrics.disentanglement.fitting import unwarned
 from ccvae_eval.metrics.disentanglement.gaps import Parts, mean_defined
 from ccvae_eval.metrics.disentanglement.table import Factor
 from ccvae_eval.statistics.probes import standardised
@@ -55,8 +54,7 @@ def read(points: Floats, factor: Factor, inside: Ids, outside: Ids, *, published
     if len(seen) < 2:
         return None
     steps, tolerance = (100, 1e-4) if published else (STEPS, TOLERANCE)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with unwarned():
         reader = LogisticRegression(max_iter=steps, tol=tolerance).fit(points[inside], factor.classes[inside])
     found = []
     for rows in (inside, outside):

@@ -16,6 +16,7 @@ from sklearn.svm import LinearSVC
 from ccvae_eval.metrics.disentanglement.bench import Bench
 from ccvae_eval.metrics.disentanglement.counting import contingency, permutations
 from ccvae_eval.metrics.disentanglement.findings import Finding, undefined_finding
+from ccvae_eval.metrics.disentanglement.fitting import unwarned
 from ccvae_eval.metrics.disentanglement.gaps import Parts, mean_defined, top_two
 from ccvae_eval.metrics.disentanglement.table import Factor, Table
 from ccvae_eval.statistics.information import Classes
@@ -91,7 +92,8 @@ def support_vector_accuracies(table: Table, factor: Factor) -> Floats:
         return found
     for j, column in enumerate(table.codes.T):
         machine = LinearSVC(C=STRENGTH, class_weight="balanced", random_state=0)
-        machine.fit(column[inside, None], factor.classes[inside])
+        with unwarned():
+            machine.fit(column[inside, None], factor.classes[inside])
         found[j] = float((machine.predict(column[outside, None]) == factor.classes[outside]).mean())
     return found
 

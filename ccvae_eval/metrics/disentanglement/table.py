@@ -19,6 +19,9 @@ FactorKind = Literal["discrete", "continuous"]
 MOST_LEVELS = 256
 """Whole numbers in more different values than this are a measurement, not classes."""
 
+GREATEST = 1e30
+"""Size of a code: beyond, squares overflow in float32, and the published machine does not end."""
+
 TEST_FOLDS = 3
 """Without a split of the user's own, one row in so many is held out, by a hash of its id."""
 
@@ -145,6 +148,13 @@ def _codes(codes: Any, where: str) -> Floats:
             f"codes hold NaN or infinity in {int(bad.any(axis=1).sum())} rows",
             where=f"{where}: row {row}, column {column}",
             hint="Leave those rows out; only factors may be missing.",
+        )
+    if float(np.abs(points).max()) > GREATEST:
+        raise DataError(
+            f"codes reach {float(np.abs(points).max()):.0e}",
+            where=where,
+            why=f"trees and support vector machines take no more than {GREATEST:.0e}",
+            hint="Rescale them: no score of the robust profile depends on the codes' units.",
         )
     return points
 

@@ -9,17 +9,16 @@ a perfect code scores .74 and .91, because the code that turns least with a fact
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from ccvae_eval.metrics.disentanglement.bench import Bench
 from ccvae_eval.metrics.disentanglement.counting import permutations
 from ccvae_eval.metrics.disentanglement.findings import Finding, undefined_finding
+from ccvae_eval.metrics.disentanglement.fitting import unwarned
 from ccvae_eval.metrics.disentanglement.gaps import Parts
 from ccvae_eval.metrics.disentanglement.rendering import rendered_pools
 from ccvae_eval.metrics.disentanglement.table import Table
@@ -160,8 +159,7 @@ def linear(votes: Votes) -> Verdict:
     cut = len(votes.factors) * PER_TEST // (PER_TEST + 1)
     if len(np.unique(votes.factors[:cut])) < 2:
         return Verdict(np.nan, np.nan, 0, 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with unwarned():
         reader = LogisticRegression().fit(votes.features[:cut], votes.factors[:cut])
     right = reader.predict(votes.features[cut:]) == votes.factors[cut:]
     return Verdict(float(right.mean()), np.nan, int(right.sum()), len(right))
