@@ -13,7 +13,7 @@ import torch
 
 import ccvae_eval
 from ccvae_eval.data.codes import read_codes
-from ccvae_eval.errors import DataError
+from ccvae_eval.errors import DataError, UndefinedError
 from ccvae_eval.evaluation import Setup, environment
 from ccvae_eval.measure import Estimate, Measurement, Reason, Value
 from ccvae_eval.metrics.contract import settings_of
@@ -63,8 +63,14 @@ def score_arrays(
     """
     metric = settings or Disentanglement()
     begun = datetime.now(UTC)
-    measurement = panel(codes, factors, metric, seed=seed, where=name, **arrays)
-    rows = len(measurement.evidence["codes"])
+    rows = len(codes)
+    try:
+        measurement = panel(codes, factors, metric, seed=seed, where=name, **arrays)
+    except UndefinedError as error:
+        reason = Reason(error.code, str(error))
+        measurement = Measurement(
+            metric.name, metric.version, settings_of(metric), metric.headline, status="undefined", reason=reason
+        )
     header = Header(
         tool={"name": "ccvae-eval", "version": ccvae_eval.__version__},
         environment=environment(torch.device("cpu")),

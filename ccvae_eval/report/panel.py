@@ -18,7 +18,7 @@ from ccvae_eval.run import Run
 
 SHADES = " ░▒▓█"
 ASCII_SHADES = " .:*#"
-MOST_ROWS, MOST_COLUMNS = 40, 24
+MOST_ROWS, MOST_COLUMNS, CELL = 24, 24, 5
 BESIDE = ("information", "factor_correlation", "active_codes")
 ARROWS = {True: "↑", False: "↓", None: ""}
 
@@ -72,25 +72,31 @@ def _family_table(values: list[Value], specs: Mapping[str, ValueSpec], *, verbos
 
 
 def heat_map(measurement: Measurement, *, ascii_only: bool = False) -> RenderableType:
-    """Information of each code with each factor over the factor's entropy: codes down, factors across."""
+    """Information of each code with each factor in percent of the factor's entropy: codes down, factors across.
+
+    Of many codes those that know most are shown; less than one percent is left blank.
+    """
     shares = np.nan_to_num(np.asarray(measurement.pictures["information"], dtype=np.float64))
     codes, factors = (measurement.pictures[key].tolist() for key in ("codes", "factors"))
     active = np.asarray(measurement.pictures["active"], dtype=bool)
-    order = np.argsort(-shares.max(axis=1), kind="stable") if len(codes) > MOST_ROWS else np.arange(len(codes))
+    shown = sorted(np.argsort(-shares.max(axis=1), kind="stable")[:MOST_ROWS].tolist())
     shades = ASCII_SHADES if ascii_only else SHADES
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    table.add_column("information", overflow="fold")
+    table = Table(box=None, padding=(0, 1), header_style="bold", title="information, % of the factor's entropy",
+                  title_style="bold", title_justify="left")  # fmt: skip
+    table.add_column("", overflow="fold", min_width=min(12, max(len(str(codes[j])) for j in shown)))
     for name in factors[:MOST_COLUMNS]:
-        table.add_column(escaped(str(name)), justify="right", overflow="fold")
-    for j in sorted(order[:MOST_ROWS].tolist()):
-        cells = [
-            f"{shades[round(min(max(float(s), 0.0), 1.0) * (len(shades) - 1))] * 2} {s:.2f}"
-            for s in shares[j, :MOST_COLUMNS]
-        ]
+        table.add_column(escaped(str(name)), justify="right", overflow="fold", min_width=CELL)
+    for j in shown:
+        cells = [_cell(float(share), shades) for share in shares[j, :MOST_COLUMNS]]
         table.add_row(escaped(str(codes[j])), *cells, style="" if active[j] else "dim")
     left = len(codes) - MOST_ROWS, len(factors) - MOST_COLUMNS
     more = [f"{n} more {what}" for n, what in zip(left, ("codes", "factors"), strict=True) if n > 0]
     return Group(table, Text(f"· not shown: {' and '.join(more)}", style="dim")) if more else table
+
+
+def _cell(share: float, shades: str) -> str:
+    percent = round(100 * min(max(share, 0.0), 1.0))
+    return f"{percent} {shades[round(percent / 100 * (len(shades) - 1))]}" if percent else ""
 
 
 def panel_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
