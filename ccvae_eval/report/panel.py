@@ -18,7 +18,7 @@ from ccvae_eval.run import Run
 
 SHADES = " ░▒▓█"
 ASCII_SHADES = " .:*#"
-MOST_ROWS, MOST_COLUMNS, CELL = 24, 24, 5
+MOST_ROWS, MOST_COLUMNS, CELL = 24, 12, 4
 BESIDE = ("information", "factor_correlation", "active_codes")
 ARROWS = {True: "↑", False: "↓", None: ""}
 
@@ -96,7 +96,7 @@ def heat_map(measurement: Measurement, *, ascii_only: bool = False) -> Renderabl
 
 def _cell(share: float, shades: str) -> str:
     percent = round(100 * min(max(share, 0.0), 1.0))
-    return f"{percent} {shades[round(percent / 100 * (len(shades) - 1))]}" if percent else ""
+    return f"{percent}{shades[round(percent / 100 * (len(shades) - 1))]}" if percent else ""
 
 
 def panel_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:

@@ -52,6 +52,13 @@ class Settings:
             if not 0 < float(getattr(self, name)) <= top:
                 raise UsageError(f"{name} lies above 0 and up to {top:g}", where="disentanglement")
 
+        if not self.robust and (self.predictor, self.importance) != ("forest", "permutation"):
+            raise UsageError(
+                "the reference profile has the published predictor: gradient boosting, by gain",
+                where="disentanglement",
+                hint="--profile robust takes --predictor and --importance.",
+            )
+
     @property
     def robust(self) -> bool:
         return self.profile == "robust"

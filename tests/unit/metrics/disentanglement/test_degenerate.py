@@ -129,7 +129,7 @@ def test_too_few_rows_are_no_panel():
     "wrong",
     [
         {"profile": "robsut"}, {"predictor": "xgboost"}, {"fits": 0}, {"bins": 1}, {"quantile": 0.0},
-        {"score": ("migg",)}, {"draws": 2},
+        {"score": ("migg",)}, {"draws": 2}, {"profile": "reference", "predictor": "linear"},
     ],
 )  # fmt: skip
 def test_wrong_settings_are_a_usage_error(wrong):
