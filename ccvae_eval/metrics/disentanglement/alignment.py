@@ -45,7 +45,7 @@ def snc(bench: Bench) -> list[Finding]:
     for name, score in (("snc", told.of_totals), ("snc_raw", lambda totals: told.raw(totals)[0])):
         chance = None
         if not bench.quick and told.permuted:
-            chance = chosen(np.stack([score(np.nansum(rows, axis=0)) for rows in told.permuted]))
+            chance = chosen(np.stack([score(totals) for totals in told.permuted]))
         found.append(bench.fitted(name, told.rows, lambda totals, s=score: chosen(s(totals)), chance, why))  # type: ignore[misc]
     return found
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import TypeVar, cast
 
 import numpy as np
@@ -28,6 +29,7 @@ from ccvae_eval.statistics.subsampling import FEWEST, RATE
 from ccvae_eval.types import Bools, Floats, Gaussian, Ids
 
 T = TypeVar("T")
+At = Mapping[str, str | int | float]
 
 MOST_COUNTS = 2_000_000_000
 """Rows and cells that are counted for intervals; beyond, information scores have none, and say so."""
@@ -48,11 +50,11 @@ class Bench:
         settings: of the panel.
         seed: of every draw.
         posterior: q(z|x) of the rows, where a model gave the codes.
-        images: ids of the rows in the data set that they were encoded from, or None.
-        data: that data set.
+        data: the data set that they were encoded from, or None.
         encode: from images of that data set to codes, where it can render others; or None.
         quick: points alone: no intervals, no chance (for the score of the factors themselves).
         weights: bootstrap weights on the rows.
+        notes: sentences for the reader.
     """
 
     table: Table
@@ -219,12 +221,13 @@ class Bench:
         n = int((~np.isnan(rows)).any(axis=1).sum())
         return Finding(name, formula(total), n, drawn, None if self.quick else chance, why, note)
 
-    def informed(self, name: str, formula: Callable[[Information], Parts], why: str, **more: object) -> Finding:
+    def informed(
+        self, name: str, formula: Callable[[Information], Parts], why: str, at: At = MappingProxyType({})
+    ) -> Finding:
         """A score that is a formula of the information matrix, with its interval and chance."""
         redrawn, note = self.redrawn
         drawn = Drawn(None, note=note)
         if redrawn is not None:
             drawn = Drawn(formula(redrawn), "subsampling", self.subsample_size)
         chance = None if self.quick else formula(self.permuted)
-        at = cast("dict[str, str | int | float]", more.get("at") or {})
         return Finding(name, formula(self.information), len(self.rows), drawn, chance, why, at=at)

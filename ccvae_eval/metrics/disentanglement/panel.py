@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.errors import UndefinedError, UsageError, suggestion
+from ccvae_eval.errors import UndefinedError
 from ccvae_eval.measure import Estimate, Measurement, Reason, Value
 from ccvae_eval.metrics.disentanglement.bench import Bench
 from ccvae_eval.metrics.disentanglement.correlation import factor_correlations, factors_as_codes
 from ccvae_eval.metrics.disentanglement.findings import CODE, Finding
-from ccvae_eval.metrics.disentanglement.scores import DEFAULT, SCORES, VALUES
+from ccvae_eval.metrics.disentanglement.scores import DEFAULT, SCORES, VALUES, score_of
 from ccvae_eval.metrics.disentanglement.settings import Settings
 from ccvae_eval.metrics.disentanglement.table import Table, table_of
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -41,10 +41,7 @@ def wanted_scores(settings: Settings) -> tuple[str, ...]:
     """
     if settings.every:
         return tuple(SCORES)
-    for name in settings.score:
-        if name not in SCORES:
-            raise UsageError(f"there is no score {name!r}", where="disentanglement", hint=suggestion(name, SCORES))
-    return tuple(dict.fromkeys(settings.score)) or DEFAULT
+    return tuple(dict.fromkeys(score_of(name) for name in settings.score)) or DEFAULT
 
 
 def panel(codes: Any, factors: Any, settings: Settings | None = None, *, seed: int = 0, **arrays: Any) -> Measurement:
@@ -72,12 +69,7 @@ def score(name: str, codes: Any, factors: Any, *, profile: Any = "robust", seed:
     >>> round(score("mig", factors + 0.0, factors, profile="reference"), 6)
     1.0
     """
-    owner = next((s for s in sorted(SCORES, key=len, reverse=True) if name == s or name.startswith(f"{s}_")), None)
-    if name not in VALUES and name not in SCORES:
-        raise UsageError(f"there is no score {name!r}", hint=suggestion(name, [*VALUES, *SCORES]))
-    asked = owner or ("dependence" if name.startswith(("gaussian", "mutual")) else name)
-    if name in ("dci_explicitness", "dci_size"):
-        asked = "dci_es"
+    asked = score_of(name)
     table = table_of(codes, factors, **arrays)
     weights = ResampleWeights(seed, len(table), FIT_DRAWS)
     bench = Bench(table, Settings(profile=profile, score=(asked,)), seed, weights, quick=True)

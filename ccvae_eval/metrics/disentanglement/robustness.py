@@ -8,6 +8,8 @@ and what permuted factors give is taken off: (IRS - null) / (1 - null).
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from ccvae_eval.metrics.disentanglement.bench import Bench
@@ -29,12 +31,13 @@ DRAWS = 100
 """Subsamples; quantiles within groups cost more than counts."""
 
 
-def quantile(sorted_rows: Floats, q: float) -> Floats:
-    """The q-quantile of each column of rows sorted along the first axis, linear between neighbours."""
-    place = q * (len(sorted_rows) - 1)
+def quantile(values: Floats, q: float) -> Floats:
+    """The q-quantile along the last axis, linear between neighbours."""
+    place = q * (values.shape[-1] - 1)
     low = int(place)
-    high = min(low + 1, len(sorted_rows) - 1)
-    return np.asarray(sorted_rows[low] + (place - low) * (sorted_rows[high] - sorted_rows[low]))
+    high = min(low + 1, values.shape[-1] - 1)
+    ranked = np.partition(values, (low, high), axis=-1)
+    return np.asarray(ranked[..., low] + (place - low) * (ranked[..., high] - ranked[..., low]))
 
 
 def within_deviations(codes: Floats, classes: Classes, q: float, *, least: int, median: bool) -> Floats:
@@ -42,16 +45,20 @@ def within_deviations(codes: Floats, classes: Classes, q: float, *, least: int, 
     order = np.argsort(classes, kind="stable")
     order = order[classes[order] >= 0]
     _, first = np.unique(classes[order], return_index=True)
+    # one code's values of one group lie side by side: partitioning is what this costs
+    columns = np.ascontiguousarray(codes.T)[:, order]
+    ends = np.append(first, len(order))
     found = [
-        quantile(np.sort(np.abs(_centred(codes[rows], median)), axis=0), q)
-        for rows in np.split(order, first[1:])
-        if len(rows) >= least
+        quantile(np.abs(_centred(columns[:, start:end], median)), q)
+        for start, end in pairwise(ends.tolist())
+        if end - start >= least
     ]
     return np.mean(found, axis=0) if found else np.full(codes.shape[1], np.nan)
 
 
-def _centred(codes: Floats, median: bool) -> Floats:
-    return np.asarray(codes - (np.median(codes, axis=0) if median else codes.mean(axis=0)))
+def _centred(columns: Floats, median: bool) -> Floats:
+    middle = np.median(columns, axis=-1) if median else columns.mean(axis=-1)
+    return np.asarray(columns - middle[..., None])
 
 
 def published_irs(codes: Floats, groups: list[Classes], q: float) -> Parts:
@@ -69,7 +76,7 @@ def published_irs(codes: Floats, groups: list[Classes], q: float) -> Parts:
 
 def robust_irs(codes: Floats, groups: list[Classes], q: float) -> Floats:
     """Of each code the best factor's 1 - within/overall, shape (D,); NaN for a constant code."""
-    overall = quantile(np.sort(np.abs(_centred(codes, True)), axis=0), q)
+    overall = quantile(np.abs(_centred(np.ascontiguousarray(codes.T), True)), q)
     within = np.stack([within_deviations(codes, g, q, least=LEAST, median=True) for g in groups])
     found = 1 - within / np.where(overall > 0, overall, np.nan)
     present = ~np.isnan(found).all(axis=0)

@@ -49,7 +49,7 @@ def sap(bench: Bench) -> list[Finding]:
     if not bench.settings.robust:
         return _published(bench)
     told = alone(bench)
-    chances = [told.of_totals(np.nansum(rows, axis=0)) for rows in told.permuted] if not bench.quick else []
+    chances = [told.of_totals(totals) for totals in told.permuted]
     chance = gap(np.stack(chances)) if chances else None
     found = bench.fitted("sap", told.rows, lambda totals: gap(told.of_totals(totals)), chance, "no factor varies")
     return [found]
@@ -105,7 +105,7 @@ class Alone:
     Args:
         rows: for each factor, of each block whether the row's class is told (or what is left of its variance), and
             what to divide by; shape :math:`(N, K (J + 1))`, NaN off the test rows.
-        permuted: the same for permuted factors.
+        permuted: sums over the rows of the same for permuted factors.
         levels: classes of each factor, 0 = continuous.
     """
 
@@ -146,7 +146,7 @@ def _alone(bench: Bench) -> Alone:
         _enter_wide(bench, rows, levels, j, place)
     shuffles = 0 if bench.quick or wide else CLASSIFIER_SHUFFLES
     permuted = [
-        _told(table.shuffled(order), blocks, cells, bins, levels)
+        np.nansum(_told(table.shuffled(order), blocks, cells, bins, levels), axis=0)
         for order in permutations(bench.seed, len(table), shuffles)
     ]
     return Alone(rows, permuted, levels)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from ccvae_eval.errors import UsageError, suggestion
 from ccvae_eval.measure import ValueSpec
 from ccvae_eval.metrics.disentanglement import gaps
 from ccvae_eval.metrics.disentanglement.alignment import nk, snc
@@ -172,6 +173,28 @@ VALUES: Mapping[str, ValueSpec] = MappingProxyType(
         "active_codes": _spec("codes that take part where a sum runs over codes", "", 0.0, None, better=None, dials=()),
     }
 )  # fmt: skip
+
+
+def score_of(value: str) -> str:
+    """The score that a value belongs to; a score's own name is taken as well.
+
+    >>> score_of("dci_completeness"), score_of("mig_sup"), score_of("mutual_info_score")
+    ('dci', 'mig_sup', 'dependence')
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    known = [name for name in VALUES if name not in ("udr", "information", "factor_correlation", "active_codes")]
+    if value in SCORES:
+        return value
+    if value not in known:
+        raise UsageError(
+            f"there is no score {value!r}", where="disentanglement", hint=suggestion(value, [*SCORES, *known])
+        )
+    if value in ("dci_explicitness", "dci_size"):
+        return "dci_es"
+    longest = sorted(SCORES, key=len, reverse=True)
+    return next((name for name in longest if value.startswith(f"{name}_")), "dependence")
 
 
 def family_of(value: str) -> str:
