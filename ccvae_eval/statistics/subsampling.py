@@ -112,12 +112,15 @@ def _bare(centre: float, n: int, draws: int, note: str) -> Resampled:
     return Resampled(Estimate(float(centre), n=n), np.full(draws, np.nan), note)
 
 
-def subsampled(centre: float, found: Floats, size: int, n: int, level: float = 0.95) -> Resampled:
+def subsampled(
+    centre: float, found: Floats, size: int, n: int, level: float = 0.95, *, bias_rate: float | None = None
+) -> Resampled:
     r"""The interval of a value from what subsamples of ``size`` of its n images gave, shape :math:`(B,)`.
 
-    For those who draw the subsamples themselves; the deviations are shrunk as in ``subsample_estimate``.
+    For those who draw the subsamples themselves; shrunk, and drawn out by the bias, as in ``subsample_estimates``.
     """
-    return _estimate(centre, found, math.sqrt(size / (n - size)), math.inf, n, level)
+    growth = (n / size) ** bias_rate - 1 if bias_rate else math.inf
+    return _estimate(centre, found, math.sqrt(size / (n - size)), growth, n, level)
 
 
 def _estimate(centre: float, found: Floats, shrinkage: float, growth: float, n: int, level: float) -> Resampled:

@@ -29,12 +29,14 @@ class Drawn:
         method: subsamples without replacement, or bootstrap weights on held-out rows of one fit.
         size: rows of a subsample.
         note: why there are none.
+        bias_rate: the power of the rows by which the score's bias falls: subsamples show it, and it is drawn out by it.
     """
 
     parts: Parts | None
     method: Method = "conditional"
     size: int = 0
     note: str = ""
+    bias_rate: float | None = None
 
 
 NO_DRAWS = Drawn(None)
@@ -112,7 +114,7 @@ class Finding:
         if draws is None:
             return Resampled(replace(missing(1, "", self.n).estimate, value=number), np.full(1, np.nan))
         if self.drawn.method == "subsampling":
-            return subsampled(number, draws, self.drawn.size, self.n, level)
+            return subsampled(number, draws, self.drawn.size, self.n, level, bias_rate=self.drawn.bias_rate)
         found = resampled(number, draws, self.n, level)
         method = f"{found.estimate.method}, conditional on the fit" if found.estimate.method else ""
         return replace(found, estimate=replace(found.estimate, method=method))

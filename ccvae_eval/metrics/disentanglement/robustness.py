@@ -27,6 +27,9 @@ LEAST = 10
 FACTOR_BINS = 20
 """Published: factors in bins of equal width (which merges levels of factors that have more)."""
 
+BIAS_RATE = 0.5
+"""The power of the rows by which the quantiles of small groups settle."""
+
 DRAWS = 100
 """Subsamples; quantiles within groups cost more than counts."""
 
@@ -136,7 +139,7 @@ def _findings(
             return Parts(mean_defined(codes), None, codes)
 
         there = None if draws is None else parts(draws, np.nan_to_num(usual))
-        spread = Drawn(there, "subsampling", size, "" if draws is not None else note)
+        spread = Drawn(there, "subsampling", size, "" if draws is not None else note, BIAS_RATE)
         chance = None if bench.quick else parts(null, usual)
         found.append(Finding(name, parts(raw, usual), len(bench.rows), spread, chance, why))
     return found
