@@ -16,7 +16,7 @@ from ccvae_eval.metrics.disentanglement.bench import Bench
 from ccvae_eval.metrics.disentanglement.panel import FIT_DRAWS, HEADLINE, NAME, VERSION, measured, wanted_scores
 from ccvae_eval.metrics.disentanglement.scores import VALUES
 from ccvae_eval.metrics.disentanglement.settings import Settings
-from ccvae_eval.metrics.disentanglement.table import FactorKind, Table, table_of
+from ccvae_eval.metrics.disentanglement.table import FactorKind, Table, has_few_levels, table_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.subject import Subject
 from ccvae_eval.types import Floats, Images
@@ -135,7 +135,8 @@ def subject_table(subject: Subject, metric: Settings) -> Table:
     names = [n for n in subject.schema.names if subject.chosen is None or n in subject.chosen]
     columns = [subject.column(name).double().numpy() for name in names]
     kinds: list[FactorKind] = [
-        "continuous" if subject.schema[name].kind == "continuous" else "discrete" for name in names
+        "discrete" if subject.schema[name].kind != "continuous" or has_few_levels(column) else "continuous"
+        for name, column in zip(names, columns, strict=True)
     ]
     if metric.against == "all" and isinstance(subject.data, HasFactors):
         drawn = subject.data.factors(subject.ids)
@@ -143,7 +144,7 @@ def subject_table(subject: Subject, metric: Settings) -> Table:
             if name not in names:
                 names.append(name)
                 columns.append(drawn[:, i])
-                kinds.append("continuous" if len(np.unique(drawn[:, i])) > 256 else "discrete")
+                kinds.append("discrete" if has_few_levels(drawn[:, i]) else "continuous")
     # in the order of the columns, so that no number depends on the order in which characteristics are named
     layout = sorted(subject.layout.characteristics.items(), key=lambda item: item[1])
     blocks = [sorted(block) for _, block in layout]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.data.contract import DataSet, Renders
+from ccvae_eval.data.contract import DataSet, HasCounterfactuals, Renders
 from ccvae_eval.metrics.disentanglement.bench import Bench
 from ccvae_eval.model import LabelSchema
 from ccvae_eval.statistics.information import Classes
 from ccvae_eval.streams import numpy_stream
-from ccvae_eval.types import Floats
+from ccvae_eval.types import Floats, Images
 
 Floats32 = NDArray[np.float32]
 
@@ -44,27 +45,53 @@ class Scenes:
 
 
 def rendered_pools(bench: Bench, columns: list[int], *, all_but_one: bool) -> Rendered | None:
-    """Draws groups of images that share one factor (or all but one); None where the data cannot be drawn.
+    """Draws groups of images that share one factor (or all but one); None where the data cannot be drawn so.
 
     A factor is a label, or one of the data's own factors by name; what is not held fixed is drawn anew for each image
-    from the data set's own images.
+    from the data set's own images. Data that can only be drawn with another label serve as long as every factor is one.
     """
-    data, encode = bench.data, bench.encode
-    if encode is None or not isinstance(data, Renders):
+    data, names = bench.data, bench.table.factor_names
+    if bench.encode is None or data is None:
+        return None
+    if isinstance(data, Renders):
+        draw = partial(_of_scenes, bench)
+    elif isinstance(data, HasCounterfactuals) and all(name in data.schema for name in names):
+        draw = partial(_of_counterfactuals, bench)
+    else:
         return None
     found = []
-    for name in bench.table.factor_names:
+    for name in names:
         key = f"rendered/{name}/{all_but_one}"
-        found.append(bench.once(key, lambda name=name: _drawn(bench, name, all_but_one)))
+        found.append(bench.once(key, partial(draw, name, all_but_one)))
     count = sum(len(groups) for _, groups in found)
     return Rendered([(codes[:, columns], groups) for codes, groups in found], SIZE, f"{count} images drawn")
 
 
-def _drawn(bench: Bench, name: str, all_but_one: bool) -> tuple[Floats, Classes]:
-    data, encode = bench.data, bench.encode
+def _encoded(bench: Bench, images: Images) -> tuple[Floats, Classes]:
+    assert bench.encode is not None
+    return bench.encode(images), np.repeat(np.arange(GROUPS), SIZE)
+
+
+def _of_counterfactuals(bench: Bench, name: str, all_but_one: bool) -> tuple[Floats, Classes]:
+    """Images of the data set with one label set: one value for a group, or many values for one image."""
+    data = bench.data
+    assert isinstance(data, HasCounterfactuals)
+    assert isinstance(data, DataSet)
+    generator = numpy_stream(bench.seed, f"counterfactuals/{all_but_one}", name)
+    shown = generator.integers(0, len(data), (GROUPS, SIZE))
+    values = data.labels_of(shown.ravel())[:, data.schema.index(name)].reshape(GROUPS, SIZE)
+    if all_but_one:
+        shown = shown[:, :1].repeat(SIZE, 1)
+    else:
+        values = values[:, :1].repeat(SIZE, 1)
+    return _encoded(bench, data.with_attribute(shown.ravel(), name, values.ravel()))
+
+
+def _of_scenes(bench: Bench, name: str, all_but_one: bool) -> tuple[Floats, Classes]:
+    """Images drawn from factors and labels of the data set's own images, mixed."""
+    data = bench.data
     assert isinstance(data, Renders)
     assert isinstance(data, DataSet)
-    assert encode is not None
     generator = numpy_stream(bench.seed, f"rendered/{all_but_one}", name)
     shown = generator.integers(0, len(data), (GROUPS, SIZE))
     factors = data.factors(shown.ravel()).reshape(GROUPS, SIZE, -1)
@@ -77,8 +104,7 @@ def _drawn(bench: Bench, name: str, all_but_one: bool) -> tuple[Floats, Classes]
     else:
         fixed = (factors[:, :1].repeat(SIZE, 1), labels[:, :1].repeat(SIZE, 1))
         _copy(scenes, name, fixed, (factors, labels))
-    images = data.render(factors.reshape(GROUPS * SIZE, -1), labels.reshape(GROUPS * SIZE, -1))
-    return encode(images), np.repeat(np.arange(GROUPS), SIZE)
+    return _encoded(bench, data.render(factors.reshape(GROUPS * SIZE, -1), labels.reshape(GROUPS * SIZE, -1)))
 
 
 def _copy(scenes: Scenes, name: str, source: tuple[Floats, Floats32], target: tuple[Floats, Floats32]) -> None:

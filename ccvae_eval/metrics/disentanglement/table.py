@@ -22,6 +22,9 @@ MOST_LEVELS = 256
 GREATEST = 1e30
 """Size of a code: beyond, squares overflow in float32, and the published machine does not end."""
 
+FEW_LEVELS, ROWS_OF_A_LEVEL = 64, 20
+"""Numbers in no more different values than this, each with so many rows on average, are classes: a factor of a grid."""
+
 TEST_FOLDS = 3
 """Without a split of the user's own, one row in so many is held out, by a hash of its id."""
 
@@ -101,8 +104,9 @@ def table_of(
 ) -> Table:
     r"""Checks arrays and makes a table of them.
 
-    A factor is discrete if it is text, boolean or whole numbers in at most 256 values (also as floats, which have NaN
-    for missing); other floats are continuous. ``kinds`` overrides. Missing: NaN, None or the empty text.
+    A factor is discrete if it is text, boolean, whole numbers in at most 256 values (also as floats, which have NaN
+    for missing) or any numbers in at most 64 values with 20 rows for each; other floats are continuous. ``kinds``
+    overrides. Missing: NaN, None or the empty text.
 
     Args:
         codes: numbers, shape :math:`(N, D)` or :math:`(N,)`.
@@ -196,11 +200,18 @@ def factor_of(name: str, column: NDArray[Any], kind: FactorKind | None = None, w
     raw = np.full(len(numbers), -1, dtype=np.int64)
     distinct, raw[present] = np.unique(numbers[present], return_inverse=True)
     whole = bool((distinct == np.round(distinct)).all()) and len(distinct) <= MOST_LEVELS
-    if kind == "discrete" or (kind is None and whole):
+    if kind == "discrete" or (kind is None and (whole or has_few_levels(numbers))):
         return Factor(name, True, raw, numbers, len(distinct))
     classes = np.full(len(numbers), -1, dtype=np.int64)
     classes[present] = equal_mass_bins(numbers[present], robust_bins(int(present.sum())))
     return Factor(name, False, classes, numbers, int(classes.max(initial=-1)) + 1)
+
+
+def has_few_levels(numbers: Floats) -> bool:
+    """Whether a column of numbers (NaN = missing) takes few values, again and again."""
+    known = numbers[~np.isnan(numbers)]
+    count = len(np.unique(known))
+    return 0 < count <= FEW_LEVELS and len(known) >= ROWS_OF_A_LEVEL * count
 
 
 def _numbers(column: NDArray[Any]) -> Floats | None:

@@ -12,9 +12,10 @@ import pytest
 import ccvae_eval
 from ccvae_eval.cli.main import main
 from ccvae_eval.data.faces.dataset import Faces
-from ccvae_eval.metrics.disentanglement import Disentanglement
+from ccvae_eval.metrics.disentanglement import Disentanglement, table_of
 from ccvae_eval.panels import compare_seeds, score_arrays
 from ccvae_eval.run import read
+from tests.fakes import Squares, SquaresVAE
 
 RNG = np.random.default_rng(0)
 FACTORS = np.stack([RNG.integers(0, 3, 600), RNG.integers(0, 4, 600)], axis=1)
@@ -178,6 +179,23 @@ def test_a_model_in_process_and_several_for_stability() -> None:
     stability = compare_seeds(setups, metric)
     assert 0 < stability["disentanglement.udr"] < 1
     assert stability.find("disentanglement.udr").chance is not None
+
+
+def test_data_that_only_draw_another_label_are_drawn_too() -> None:
+    run = ccvae_eval.evaluate(
+        SquaresVAE(scale=0.3), Squares(240), sample="all", judge="none", references=False,
+        metrics=[Disentanglement(score=("factor_vae", "z_max_var"), votes=90, shuffles=3)],
+    )  # fmt: skip
+    for name in ("factor_vae", "z_max_var"):
+        value = run.find(f"disentanglement.{name}")
+        assert "images drawn" in value.note, name
+        assert value.estimate.value > 0.5, name
+
+
+def test_a_grid_of_numbers_is_made_of_classes() -> None:
+    grid = np.linspace(0.5, 1.0, 6)[RNG.integers(0, 6, 600)]
+    table = table_of(CODES, np.stack([grid, RNG.normal(size=600)], axis=1))
+    assert [factor.discrete for factor in table.factors] == [True, False]
 
 
 def test_arrays_in_python() -> None:
