@@ -1,13 +1,12 @@
 """The disentanglement panel (docs/metrics.md, section 8): plain functions on arrays, and the metric made of them.
 
+>>> import numpy as np
 >>> rows = np.arange(1200)
 >>> factors = np.stack([rows % 4, rows // 4 % 3], axis=1)
 >>> found = panel(factors + 0.0, factors, Settings(score=("mig", "infom")))
 >>> [round(v.estimate.value, 3) for v in found.values if v.name in ("mig", "infom") and not v.at][:2]
 [1.0, 1.0]
 """
-
-import numpy as np
 
 from ccvae_eval.metrics.disentanglement.correlation import cramers_v, factor_correlations
 from ccvae_eval.metrics.disentanglement.counting import Information
@@ -57,5 +56,3 @@ __all__ = [
     "table_of",
     "udr",
 ]
-
-del np

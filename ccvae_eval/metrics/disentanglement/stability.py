@@ -47,7 +47,7 @@ def pair_score(relations: Floats) -> float:
     """UDR of two models from the relations of their active codes, shape (d_a, d_b); NaN where one has none.
 
     >>> pair_score(np.eye(3)), pair_score(np.full((2, 2), 0.5))
-    (1.0, 0.5)
+    (1.0, 0.25)
     """
     if not relations.size:
         return float("nan")
