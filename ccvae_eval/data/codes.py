@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,11 @@ def read_codes(codes: Path, factors: Path | None = None) -> CodesFile:
 
 
 def _digest(*files: Path) -> str:
-    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+    parts = []
+    for file in files:
+        with file.open("rb") as content:
+            parts.append(file_digest(content, "sha256").digest())
+    return parts[0].hex() if len(parts) == 1 else sha256(b"".join(parts)).hexdigest()
 
 
 def _from_npz(path: Path) -> CodesFile:

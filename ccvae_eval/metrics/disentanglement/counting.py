@@ -139,30 +139,27 @@ class Counted:
 
     def entropies(self) -> tuple[Floats, Floats, Floats]:
         """H of the factors, of the columns, and of each factor given each other."""
-        k = len(self.levels)
-        factors = np.full(k, np.nan)
-        conditional = np.full((k, k), np.nan)
-        for i in range(k):
-            counts = np.bincount(self.classes[i][self.classes[i] >= 0], minlength=max(self.levels[i], 1))
-            factors[i] = float(entropy_of_counts(counts.astype(float), corrected=self.corrected))
-        for j in range(k):
-            others = np.where(self.classes[:, :] < 0, -1, self.classes)
-            for i in range(k):
-                both = (others[i] >= 0) & (others[j] >= 0)
-                size = (max(self.levels[i], 1), max(self.levels[j], 1))
-                place = others[i][both] * size[1] + others[j][both]
-                joint = np.bincount(place, minlength=size[0] * size[1]).astype(float).reshape(size)
-                together = float(entropy_of_counts(joint.ravel(), corrected=self.corrected))
-                conditional[i, j] = together - float(entropy_of_counts(joint.sum(axis=0), corrected=self.corrected))
-        columns = np.array(
-            [
-                float(
-                    entropy_of_counts(np.bincount(column, minlength=self.bins).astype(float), corrected=self.corrected)
-                )
-                for column in self.cells.T
-            ]
-        )
-        return factors, columns, np.maximum(conditional, 0.0)
+        columns = [self._entropy(column, self.bins) for column in self.cells.T]
+        factors = [self._entropy(c[c >= 0], max(size, 1)) for c, size in zip(self.classes, self.levels, strict=True)]
+        count = len(self.levels)
+        conditional = np.zeros((count, count))
+        for k in range(count):
+            for given in range(count):
+                if k != given:
+                    conditional[k, given] = self._conditional(k, given)
+        return np.array(factors), np.array(columns), conditional
+
+    def _entropy(self, classes: Classes, levels: int) -> float:
+        counts = np.bincount(classes, minlength=levels).astype(np.float64)
+        return float(entropy_of_counts(counts, corrected=self.corrected))
+
+    def _conditional(self, k: int, given: int) -> float:
+        """H(v_k | v_given) on the rows that have both, not below 0."""
+        both = (self.classes[k] >= 0) & (self.classes[given] >= 0)
+        own, other = self.classes[k][both], self.classes[given][both]
+        size = max(self.levels[given], 1)
+        together = self._entropy(own * size + other, max(self.levels[k], 1) * size)
+        return max(together - self._entropy(other, size), 0.0)
 
 
 def counted(table: Table, rows: Ids, bins: int, *, robust: bool) -> Counted:

@@ -78,6 +78,7 @@ class Disentanglement(Settings):
     version: ClassVar[int] = VERSION
     headline: ClassVar[str] = HEADLINE
     default_sample: ClassVar[int] = 10_000
+    # with permuted labels the headline is a share of nothing: undefined, and not near its chance
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     values: ClassVar[Mapping[str, ValueSpec]] = VALUES
 

@@ -148,18 +148,17 @@ def _references(bench: Bench, names: Sequence[str], correlations: Floats) -> dic
     """What the factors themselves score, where they are correlated; else nothing: it is 1."""
     if not _correlated(bench, correlations).any():
         return {}
-    ideal = replace_table(bench, factors_as_codes(bench.table, bench.seed))
-    skipped = ("dci_es", "dependence", "rmig")
+    table = factors_as_codes(bench.table, bench.seed)
+    ideal = Bench(table, bench.settings, bench.seed, bench.weights, quick=True)
+    skipped = {"dci_es", "dependence", "rmig"}
+    if not bench.settings.robust:
+        # the published booster takes minutes
+        skipped |= {"dci", "nk"}
     found: dict[str, float] = {}
     for name in names:
         if name not in skipped:
             found |= {f.name: float(f.point.total) for f in SCORES[name].compute(ideal) if not f.at}
     return found
-
-
-def replace_table(bench: Bench, table: Table) -> Bench:
-    """A quick bench on another table: points alone, on finite rows."""
-    return Bench(table, bench.settings, bench.seed, bench.weights, quick=True)
 
 
 def _beside(bench: Bench, correlations: Floats) -> list[Value]:
