@@ -171,7 +171,11 @@ def _score(model: Fit, codes: Floats) -> float:
 
 
 def dci(bench: Bench) -> list[Finding]:
-    """The three scores, each with its interval, its chance (predictors of permuted factors) and its spread."""
+    """The three scores, each with its interval and its spread.
+
+    Under permuted factors no importance counts, and disentanglement and completeness are undefined: they have no
+    chance level; that of informativeness says whether they mean anything.
+    """
     table, n = bench.table, len(bench.table.test)
     found = fitted(bench)
     if all(model is None for model in found.models):
@@ -184,14 +188,12 @@ def dci(bench: Bench) -> list[Finding]:
     rows = []
     reasons = ("one factor, or no code matters", "one code, or no code matters")
     for name, formula, why in zip(VALUES, (disentanglement, completeness), reasons, strict=False):
-        usual = None if chance is None else formula(chance[0])
         drawn = Drawn(None if draws is None else formula(draws))
         note = "" if bench.quick else spread_note(formula(found.each * found.counts).total)
-        rows.append(Finding(name, formula(importances), n, drawn, usual, why, note))
-    usual = None if chance is None else chance[1]
+        rows.append(Finding(name, formula(importances), n, drawn, None, why, note))
     right = found.right.reshape(len(table), -1)
     kinds = np.array([factor.discrete for factor in table.factors])
-    told = bench.fitted(VALUES[2], right, lambda totals: _informativeness(totals, kinds), usual, "no held-out row")
+    told = bench.fitted(VALUES[2], right, lambda totals: _informativeness(totals, kinds), chance, "no held-out row")
     rows.append(told)
     if not bench.settings.robust:
         rows.append(replace(told, name="dci_informativeness_train", point=Parts(mean_defined(found.train), found.train),
@@ -223,10 +225,9 @@ def _draws(bench: Bench, found: Fits) -> Floats | None:
     return normalised(totals.reshape(-1, *shape[1:]) * found.counts)
 
 
-def _chance(bench: Bench) -> tuple[Floats, Parts]:
-    """Importances and informativeness of permuted factors, one fit."""
+def _chance(bench: Bench) -> Parts:
+    """Informativeness of permuted factors, one fit. (Their importances are noise, of which none would count.)"""
     order = next(iter(permutations(bench.seed, len(bench.table), 1)))
     found = fit_all(bench, bench.table.shuffled(order), 1)
     kinds = np.array([factor.discrete for factor in bench.table.factors])
-    right = np.nansum(found.right.reshape(len(bench.table), -1), axis=0)
-    return found.each[0], _informativeness(right, kinds)
+    return _informativeness(np.nansum(found.right.reshape(len(bench.table), -1), axis=0), kinds)
