@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.measure import Measurement, Value, ValueSpec
-from ccvae_eval.metrics.disentanglement.scores import FAMILIES, OTHER, family_of
 from ccvae_eval.report.text import at_text, escaped, figure, plain
 from ccvae_eval.run import Run
 
@@ -25,6 +24,9 @@ ARROWS = {True: "↑", False: "↓", None: ""}
 
 def panel_tables(run: Run, metric: str, *, verbose: bool = False, ascii_only: bool = False) -> RenderableType:
     """One table for each family, the heat map of information, that of the factors where they are correlated, notes."""
+    # scikit-learn's forests take a second to import, and every verb imports this module
+    from ccvae_eval.metrics.disentanglement.scores import FAMILIES, OTHER, family_of
+
     m = run.measurement(metric)
     specs = run.specs.get(metric, {})
     parts: list[RenderableType] = []
@@ -87,16 +89,16 @@ def heat_map(measurement: Measurement, *, ascii_only: bool = False) -> Renderabl
     for name in factors[:MOST_COLUMNS]:
         table.add_column(escaped(str(name)), justify="right", overflow="fold", min_width=CELL)
     for j in shown:
-        cells = [_cell(float(share), shades) for share in shares[j, :MOST_COLUMNS]]
+        cells = [_cell(float(share), shades, " " * ascii_only) for share in shares[j, :MOST_COLUMNS]]
         table.add_row(escaped(str(codes[j])), *cells, style="" if active[j] else "dim")
     left = len(codes) - MOST_ROWS, len(factors) - MOST_COLUMNS
     more = [f"{n} more {what}" for n, what in zip(left, ("codes", "factors"), strict=True) if n > 0]
     return Group(table, Text(f"· not shown: {' and '.join(more)}", style="dim")) if more else table
 
 
-def _cell(share: float, shades: str) -> str:
+def _cell(share: float, shades: str, gap: str) -> str:
     percent = round(100 * min(max(share, 0.0), 1.0))
-    return f"{percent}{shades[round(percent / 100 * (len(shades) - 1))]}" if percent else ""
+    return f"{percent}{gap}{shades[round(percent / 100 * (len(shades) - 1))]}" if percent else ""
 
 
 def panel_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:

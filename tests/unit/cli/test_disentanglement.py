@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import ccvae_eval
 from ccvae_eval.cli.main import main
 from ccvae_eval.data.faces.dataset import Faces
+from ccvae_eval.evaluation import set_up
 from ccvae_eval.metrics.disentanglement import Disentanglement, table_of
+from ccvae_eval.model import LabelledVAE
 from ccvae_eval.panels import compare_seeds, score_arrays
 from ccvae_eval.run import read
 from tests.fakes import Squares, SquaresVAE
@@ -148,30 +151,23 @@ def test_blocks_and_kinds_of_a_file(tmp_path: Path, capsys: Any) -> None:
     assert {v["at"]["code"] for v in values if v["name"] == "information"} == {"first", "z1"}
 
 
-class Reader:
+def reader(seed: int) -> LabelledVAE:
     """Reads a few pixels of a face: a model without characteristics, quick, and different for each seed."""
+    places = torch.randperm(3 * 32 * 32, generator=torch.Generator().manual_seed(seed))[:5]
 
-    def __new__(cls, seed: int) -> Any:
-        import torch
+    def encode(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loc = images.flatten(1)[:, places] * 4
+        return loc, torch.full_like(loc, 0.1)
 
-        generator = torch.Generator().manual_seed(seed)
-        places = torch.randperm(3 * 32 * 32, generator=generator)[:5]
-
-        def encode(images: Any) -> Any:
-            loc = images.flatten(1)[:, places] * 4
-            return loc, torch.full_like(loc, 0.1)
-
-        return ccvae_eval.wrap(
-            encode=encode, decode=lambda codes: torch.zeros(len(codes), 3, 32, 32), dim=5, characteristics={}
-        )
+    return ccvae_eval.wrap(
+        encode=encode, decode=lambda codes: torch.zeros(len(codes), 3, 32, 32), dim=5, characteristics={}
+    )
 
 
 def test_a_model_in_process_and_several_for_stability() -> None:
-    from ccvae_eval.evaluation import set_up
-
     data = Faces(size=32, n=1500)
     metric = Disentanglement(score=("mig", "factor_vae"), draws=50, shuffles=3, votes=90)
-    setups = [set_up(Reader(seed), data, [metric], judge="none", references=False) for seed in range(2)]
+    setups = [set_up(reader(seed), data, [metric], judge="none", references=False) for seed in range(2)]
     run = setups[0].measure()
     assert run.measurement("disentanglement").status == "ok"
     drawn = [v for v in run.measurement("disentanglement").values if v.name == "factor_vae"]
