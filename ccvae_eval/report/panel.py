@@ -17,7 +17,7 @@ from ccvae_eval.run import Run
 
 SHADES = " ░▒▓█"
 ASCII_SHADES = " .:*#"
-MOST_ROWS, MOST_COLUMNS, CELL = 24, 12, 4
+MOST_ROWS, MOST_COLUMNS, CELL = 24, 9, 5
 BESIDE = ("information", "factor_correlation", "active_codes")
 ARROWS = {True: "↑", False: "↓", None: ""}
 
@@ -87,7 +87,7 @@ def heat_map(measurement: Measurement, *, ascii_only: bool = False) -> Renderabl
                   title_style="bold", title_justify="left")  # fmt: skip
     table.add_column("", overflow="fold", min_width=min(12, max(len(str(codes[j])) for j in shown)))
     for name in factors[:MOST_COLUMNS]:
-        table.add_column(escaped(str(name)), justify="right", overflow="fold", min_width=CELL)
+        table.add_column(escaped(str(name)), justify="right", overflow="fold", width=CELL)
     for j in shown:
         cells = [_cell(float(share), shades, " " * ascii_only) for share in shares[j, :MOST_COLUMNS]]
         table.add_row(escaped(str(codes[j])), *cells, style="" if active[j] else "dim")

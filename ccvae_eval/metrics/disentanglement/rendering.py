@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.data.contract import DataSet, HasCounterfactuals, Renders
+from ccvae_eval.errors import DataError
 from ccvae_eval.metrics.disentanglement.bench import Bench
 from ccvae_eval.model import LabelSchema
 from ccvae_eval.statistics.information import Classes
@@ -59,10 +60,13 @@ def rendered_pools(bench: Bench, columns: list[int], *, all_but_one: bool) -> Re
         draw = partial(_of_counterfactuals, bench)
     else:
         return None
-    found = []
-    for name in names:
-        key = f"rendered/{name}/{all_but_one}"
-        found.append(bench.once(key, partial(draw, name, all_but_one)))
+    try:
+        found = [bench.once(f"rendered/{name}/{all_but_one}", partial(draw, name, all_but_one)) for name in names]
+    except DataError as error:
+        # the oracle reads no picture that it has not drawn itself
+        bench.notes.append(f"groups were not drawn: {error.what}")
+        bench.encode = None
+        return None
     count = sum(len(groups) for _, groups in found)
     return Rendered([(codes[:, columns], groups) for codes, groups in found], SIZE, f"{count} images drawn")
 

@@ -11,13 +11,15 @@ import pytest
 import torch
 
 import ccvae_eval
+from ccvae_eval.calibration.oracle import oracle
 from ccvae_eval.cli.main import main
 from ccvae_eval.data.faces.dataset import Faces
 from ccvae_eval.evaluation import set_up
 from ccvae_eval.metrics.disentanglement import Disentanglement, table_of
 from ccvae_eval.model import LabelledVAE
 from ccvae_eval.panels import compare_seeds, score_arrays
-from ccvae_eval.run import read
+from ccvae_eval.run import evaluate, read
+from ccvae_eval.subject import prepare
 from tests.fakes import Squares, SquaresVAE
 
 RNG = np.random.default_rng(0)
@@ -198,3 +200,14 @@ def test_arrays_in_python() -> None:
     run = score_arrays(CODES, FACTORS, Disentanglement(score=("mig",), draws=50), names=["shape", "size"])
     assert run["disentanglement.mig@size"] > 0.8
     assert run["disentanglement.mig.low"] <= run["disentanglement.mig"] <= run["disentanglement.mig.high"]
+
+
+def test_the_oracle_reads_no_drawn_group_and_is_resampled() -> None:
+    data = Faces(size=32, n=1500)
+    ids = data.split("test")[:200]
+    found = evaluate(
+        prepare(oracle(data, ids), data, ids), [Disentanglement(score=("factor_vae",), votes=90, shuffles=3)]
+    ).measurement("disentanglement")
+    assert found.status == "ok"
+    assert "resampled" in next(v for v in found.values if v.name == "factor_vae").note
+    assert any("not drawn" in note for note in found.notes)
