@@ -19,6 +19,7 @@ from ccvae_eval.files import slug
 from ccvae_eval.metrics.contract import Metric
 from ccvae_eval.report import terminal
 from ccvae_eval.report.figures import draw_figures
+from ccvae_eval.report.panel import panel_tables
 from ccvae_eval.run import Run, write
 
 SOME_FAILED = 4
@@ -28,7 +29,7 @@ def output_folder(out: Path | None, run: Run) -> Path:
     """``--out``, else ``./ccvae-eval/<stem>-<hash8>``: the hash is of the checkpoint and what was asked of it."""
     if out is not None:
         return out
-    path = run.header.checkpoint.get("path")
+    path = run.header.checkpoint.get("path") or run.header.data.get("name")
     asked = repr((run.header.checkpoint.get("sha256"), run.header.data, run.header.seed))
     stem = slug(Path(str(path)).stem) if path else "model"
     return Path("ccvae-eval") / f"{stem}-{sha256(asked.encode()).hexdigest()[:8]}"
@@ -100,7 +101,10 @@ def show(run: Run, screen: Screen, *, verbose: bool) -> None:
         screen.show(terminal.summary(run))
     if len(run.measurements) == 1 or verbose:
         for m in run.measurements:
-            screen.show("", terminal.metric_tables(run, m.metric, verbose=verbose))
+            if m.metric == "disentanglement" and m.status == "ok":
+                screen.show("", panel_tables(run, m.metric, verbose=verbose, ascii_only=screen.ascii_only))
+            else:
+                screen.show("", terminal.metric_tables(run, m.metric, verbose=verbose))
     for m in run.measurements:
         if m.metric == "density" and m.pictures and (verbose or len(run.measurements) == 1):
             screen.show("", terminal.density_curves(m, ascii_only=screen.ascii_only))

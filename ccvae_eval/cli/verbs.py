@@ -47,6 +47,9 @@ VERBS: dict[str, Verb] = {
         "How much of an image does its code bring back, and what does the code cost?",
         "reconstruction",
     ),
+    "disentanglement": Verb(
+        "disentanglement", MEASURE, "Score codes against factors by all published scores, of a checkpoint or of arrays."
+    ),
     "run": Verb("run", MEASURE, "Measure a checkpoint by several metrics in one pass."),
     "train": Verb("train", MAKE, "Train a model, or the judge, on labelled images."),
     "reproduce": Verb(

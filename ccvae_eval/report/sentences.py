@@ -14,6 +14,7 @@ _SAYS = {
     "(0 = stays in place, 1 = the whole image moves alike)",
     "diversity": "Drawing one characteristic anew varies it by {value} in pixel value, counting the draws that "
     "still show it (0 = always the same)",
+    "disentanglement": "Of all that a code knows, {value} beyond an even share belongs to one factor (chance {chance})",
     "accuracy": "From the image alone the model tells its labels with a balanced accuracy of {value} (chance {chance})",
     "generation": "Asked for a class, the model draws images in which the judge sees it in {value} of the cases "
     "(without asking: {chance})",

@@ -27,8 +27,11 @@ def header(run: Run) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     path = h.checkpoint.get("path") or "(in memory)"
     digest = (h.checkpoint.get("sha256") or "")[:8]
-    table.add_row("checkpoint", escaped(f"{path}  {digest}"), escaped(f"model {h.checkpoint.get('model')}"))
     data = h.data
+    if h.checkpoint.get("model") is None and data.get("name"):
+        table.add_row("codes", escaped(str(data["name"])), f"{data.get('n')} rows, seed {h.seed}")
+        return table
+    table.add_row("checkpoint", escaped(f"{path}  {digest}"), escaped(f"model {h.checkpoint.get('model')}"))
     table.add_row(
         "data", escaped(str(data.get("name"))), escaped(f"{data.get('n')} images of split {data.get('split')}")
     )

@@ -186,7 +186,7 @@ def _measurement_as_plain(measurement: Measurement, specs: Mapping[str, ValueSpe
     return {
         "metric": measurement.metric,
         "version": measurement.version,
-        "profile": PROFILE,
+        "profile": measurement.settings.get("profile", PROFILE),
         "settings": dict(measurement.settings),
         "status": measurement.status,
         "reason": None if reason is None else {"code": reason.code, "text": reason.text},

@@ -112,6 +112,17 @@ def _bare(centre: float, n: int, draws: int, note: str) -> Resampled:
     return Resampled(Estimate(float(centre), n=n), np.full(draws, np.nan), note)
 
 
+def subsampled(
+    centre: float, found: Floats, size: int, n: int, level: float = 0.95, *, bias_rate: float | None = None
+) -> Resampled:
+    r"""The interval of a value from what subsamples of ``size`` of its n images gave, shape :math:`(B,)`.
+
+    For those who draw the subsamples themselves; shrunk, and drawn out by the bias, as in ``subsample_estimates``.
+    """
+    growth = (n / size) ** bias_rate - 1 if bias_rate else math.inf
+    return _estimate(centre, found, math.sqrt(size / (n - size)), growth, n, level)
+
+
 def _estimate(centre: float, found: Floats, shrinkage: float, growth: float, n: int, level: float) -> Resampled:
     lost = int(np.isnan(found).sum())
     if math.isnan(centre) or lost > 0.01 * len(found):

@@ -19,6 +19,7 @@ from tests.fakes import Squares, SquaresVAE
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "accuracy": {},
     "density": {"curve_draws": 50, "permutations": 2},
+    "disentanglement": {"every": True, "draws": 50, "shuffles": 5, "votes": 200, "fits": 1, "leaves": 32},
     "diversity": {},
     "drift": {},
     "generation": {"neighbour_images": 200, "asked_images": 32},
@@ -32,6 +33,7 @@ KNOWN: Mapping[str, tuple[float, float]] = {
     "accuracy.balanced_accuracy": (0.99, 1.0),
     "density.auc@Glasses": (0.99, 1.0),
     "density.overlap@Smile": (0.0, 0.05),
+    "disentanglement.infoe@Smile": (0.9, 1.0),
     "diversity.spread_outside": (0.0, 1e-9),
     "drift.spill": (0.0, 0.01),
     "generation.prdc_coverage": (0.8, 1.0),

@@ -1,0 +1,58 @@
+"""The disentanglement panel (docs/metrics.md, section 8): plain functions on arrays, and the metric made of them.
+
+>>> import numpy as np
+>>> rows = np.arange(1200)
+>>> factors = np.stack([rows % 4, rows // 4 % 3], axis=1)
+>>> found = panel(factors + 0.0, factors, Settings(score=("mig", "infom")))
+>>> [round(v.estimate.value, 3) for v in found.values if v.name in ("mig", "infom") and not v.at][:2]
+[1.0, 1.0]
+"""
+
+from ccvae_eval.metrics.disentanglement.correlation import cramers_v, factor_correlations
+from ccvae_eval.metrics.disentanglement.counting import Information
+from ccvae_eval.metrics.disentanglement.dci import completeness, disentanglement
+from ccvae_eval.metrics.disentanglement.gaps import (
+    Parts,
+    dcimig,
+    dmig,
+    infoc,
+    infom,
+    jemmig,
+    mig,
+    mig_sup,
+    modularity,
+)
+from ccvae_eval.metrics.disentanglement.metric import Disentanglement
+from ccvae_eval.metrics.disentanglement.panel import panel, score
+from ccvae_eval.metrics.disentanglement.scores import DEFAULT, SCORES, VALUES
+from ccvae_eval.metrics.disentanglement.settings import Settings
+from ccvae_eval.metrics.disentanglement.stability import Stability, udr
+from ccvae_eval.metrics.disentanglement.table import Table, table_of
+
+__all__ = [
+    "DEFAULT",
+    "SCORES",
+    "VALUES",
+    "Disentanglement",
+    "Information",
+    "Parts",
+    "Settings",
+    "Stability",
+    "Table",
+    "completeness",
+    "cramers_v",
+    "dcimig",
+    "disentanglement",
+    "dmig",
+    "factor_correlations",
+    "infoc",
+    "infom",
+    "jemmig",
+    "mig",
+    "mig_sup",
+    "modularity",
+    "panel",
+    "score",
+    "table_of",
+    "udr",
+]

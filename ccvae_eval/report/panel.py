@@ -1,0 +1,133 @@
+"""The disentanglement panel in the terminal: compactness, modularity and information apart, and two heat maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ccvae_eval.measure import Measurement, Value, ValueSpec
+from ccvae_eval.report.text import at_text, escaped, figure, plain
+from ccvae_eval.run import Run
+
+SHADES = " ░▒▓█"
+ASCII_SHADES = " .:*#"
+MOST_ROWS, MOST_COLUMNS, CELL = 24, 9, 5
+BESIDE = ("information", "factor_correlation", "active_codes")
+ARROWS = {True: "↑", False: "↓", None: ""}
+
+
+def panel_tables(run: Run, metric: str, *, verbose: bool = False, ascii_only: bool = False) -> RenderableType:
+    """One table for each family, the heat map of information, that of the factors where they are correlated, notes."""
+    # scikit-learn's forests take a second to import, and every verb imports this module
+    from ccvae_eval.metrics.disentanglement.scores import FAMILIES, OTHER, family_of
+
+    m = run.measurement(metric)
+    specs = run.specs.get(metric, {})
+    parts: list[RenderableType] = []
+    for family, question in FAMILIES.items():
+        rows = [v for v in m.values if v.name not in BESIDE and family_of(v.name) == family]
+        if any(_shown(v, verbose) for v in rows):
+            parts += [Text(f"{family}: {question}" if family != OTHER else question, style="bold")]
+            parts += [_family_table(rows, specs, verbose=verbose), Text("")]
+    if "information" in m.pictures:
+        parts += [heat_map(m, ascii_only=ascii_only), Text("")]
+    whys: dict[str, list[str]] = {}
+    for v in m.values:
+        if not v.estimate.defined and v.name not in BESIDE and v.characteristic is None and "code" not in v.at:
+            whys.setdefault(v.note, []).append(f"{v.name} ({at_text(v.at)})" if v.at else v.name)
+    notes = [f"{', '.join(names)}: undefined, {why}" for why, names in whys.items()]
+    return Group(*parts, *(Text(f"· {plain(note)}", style="dim") for note in [*notes, *m.notes]))
+
+
+def _shown(value: Value, verbose: bool) -> bool:
+    return verbose or (value.characteristic is None and "code" not in value.at)
+
+
+def _family_table(values: list[Value], specs: Mapping[str, ValueSpec], *, verbose: bool) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    table.add_column("value", overflow="fold")
+    if verbose:
+        table.add_column("factor or code", overflow="fold")
+    for name in ("value", "95 % interval", "chance", "reference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    for v in values:
+        if not _shown(v, verbose):
+            continue
+        spec = specs.get(v.name, ValueSpec(""))
+        at = {key: value for key, value in v.at.items() if key != "code"}
+        name = f"{v.name} ({at_text(at)})" if at else v.name
+        whose = [escaped(str(v.characteristic or v.at.get("code", "all")))] if verbose else []
+        e = v.estimate
+        interval = "" if math.isnan(e.low) else f"[{figure(e.low)}, {figure(e.high)}]"
+        chance, reference = (("" if x is None else figure(x)) for x in (v.chance, v.reference))
+        arrow = ARROWS[spec.higher_is_better]
+        table.add_row(escaped(name), *whose, figure(e.value), interval, chance, reference, arrow, f"{e.n:,}")
+    return table
+
+
+def heat_map(measurement: Measurement, *, ascii_only: bool = False) -> RenderableType:
+    """Information of each code with each factor in percent of the factor's entropy: codes down, factors across.
+
+    Of many codes those that know most are shown; less than one percent is left blank.
+    """
+    shares = np.nan_to_num(np.asarray(measurement.pictures["information"], dtype=np.float64))
+    codes, factors = (measurement.pictures[key].tolist() for key in ("codes", "factors"))
+    active = np.asarray(measurement.pictures["active"], dtype=bool)
+    shown = sorted(np.argsort(-shares.max(axis=1), kind="stable")[:MOST_ROWS].tolist())
+    shades = ASCII_SHADES if ascii_only else SHADES
+    table = Table(box=None, padding=(0, 1), header_style="bold", title="information, % of the factor's entropy",
+                  title_style="bold", title_justify="left")  # fmt: skip
+    table.add_column("", overflow="fold", min_width=min(12, max(len(str(codes[j])) for j in shown)))
+    for name in factors[:MOST_COLUMNS]:
+        table.add_column(escaped(str(name)), justify="right", overflow="fold", width=CELL)
+    for j in shown:
+        cells = [_cell(float(share), shades, " " * ascii_only) for share in shares[j, :MOST_COLUMNS]]
+        table.add_row(escaped(str(codes[j])), *cells, style="" if active[j] else "dim")
+    left = len(codes) - MOST_ROWS, len(factors) - MOST_COLUMNS
+    more = [f"{n} more {what}" for n, what in zip(left, ("codes", "factors"), strict=True) if n > 0]
+    return Group(table, Text(f"· not shown: {' and '.join(more)}", style="dim")) if more else table
+
+
+def _cell(share: float, shades: str, gap: str) -> str:
+    percent = round(100 * min(max(share, 0.0), 1.0))
+    return f"{percent}{gap}{shades[round(percent / 100 * (len(shades) - 1))]}" if percent else ""
+
+
+def panel_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """The information matrix and the association of the factors, as heat maps."""
+    pictures = measurement.pictures
+    codes, factors = ([plain(str(name)) for name in pictures[key]] for key in ("codes", "factors"))
+    information = np.asarray(pictures["information"], dtype=np.float64)
+    yield ("information",), _map(information, codes, factors, "Information over the factor's entropy")
+    if len(factors) > 1:
+        correlation = np.asarray(pictures["correlation"], dtype=np.float64)
+        yield ("factors",), _map(correlation, factors, factors, "Association of the factors (Cramér's V)")
+
+
+def _map(shares: np.ndarray[tuple[int, int], np.dtype[np.float64]], rows: list[str], columns: list[str],
+         title: str) -> Figure:  # fmt: skip
+    height, width = min(0.24 * len(rows) + 1.6, 30.0), min(0.4 * len(columns) + 2.4, 30.0)
+    sheet = Figure(figsize=(width, height), layout="constrained")
+    axes = sheet.subplots()
+    shown = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set_title(plain(title), fontsize=8)
+    if len(columns) <= 80:
+        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6)
+    if len(rows) <= 120:
+        axes.set_yticks(range(len(rows)), rows, fontsize=6)
+    if shares.size <= 300:
+        for j, row in enumerate(shares):
+            for k, share in enumerate(row):
+                if not math.isnan(share):
+                    colour = "black" if share > 0.6 else "white"
+                    axes.text(k, j, f"{share:.2f}", ha="center", va="center", fontsize=5, color=colour)
+    sheet.colorbar(shown, ax=axes, shrink=0.8)
+    return sheet
