@@ -236,6 +236,16 @@ class GivenLabels(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesShape(Protocol):
+    """The model says what shape its inputs have; data of another shape are refused before it is run."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of images or (D,) of points."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Some images of a data set with what is known about them.

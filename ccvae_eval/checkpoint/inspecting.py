@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccvae_eval.checkpoint.bundle import Bundle, Record, read_bundle
-from ccvae_eval.checkpoint.opening import surest_adapter
+from ccvae_eval.checkpoint.adapting import read_any, surest_adapter
+from ccvae_eval.checkpoint.beside import beside
+from ccvae_eval.checkpoint.bundle import Bundle, Record
+from ccvae_eval.checkpoint.candidates import candidates
 from ccvae_eval.checkpoint.record import CheckpointRecord
 from ccvae_eval.types import Plain
 
@@ -15,12 +17,13 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Plain]:
 
     Returns:
         ``path``, ``format``, ``size`` in bytes, ``sha256``, ``written_by``, ``model`` (what it seems to be, or None),
-        ``parameters``, ``globals``, ``notes``, ``metadata`` and ``tensors``, each with key, shape and type.
+        ``parameters``, ``candidates`` (which adapters and models could answer, how well they fit and what is missing),
+        ``globals``, ``notes``, ``metadata`` and ``tensors``, each with key, shape and type.
 
     Raises:
         CheckpointError: the file is refused.
     """
-    bundle = read_bundle(path)
+    bundle = read_any(path)
     return {
         "path": str(bundle.path),
         "format": bundle.format,
@@ -29,6 +32,7 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Plain]:
         "written_by": f"ccvae-eval {bundle.envelope.tool}" if bundle.envelope else None,
         "model": _guess(bundle),
         "parameters": bundle.parameter_count,
+        "candidates": [c.as_plain() for c in candidates(bundle, beside(bundle.path).settings)],
         "globals": list(bundle.globals),
         "notes": list(bundle.notes),
         "metadata": dict(bundle.metadata),
@@ -44,6 +48,7 @@ def _guess(bundle: Bundle) -> str | None:
     record = CheckpointRecord.from_bundle(bundle)
     if record is not None:
         return record.name
-    if isinstance(bundle.records, Record):
+    known = surest_adapter(bundle)[0]
+    if known is None and isinstance(bundle.records, Record):
         return bundle.records.class_name
-    return surest_adapter(bundle)[0]
+    return known

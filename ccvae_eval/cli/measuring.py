@@ -11,11 +11,10 @@ from typing import Any
 
 from ccvae_eval import registry
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import Common, metric_options, sample_of
-from ccvae_eval.data.opening import data_for, open_data
+from ccvae_eval.cli.options import Common, assignments, metric_options, sample_of
 from ccvae_eval.data.relabelled import relabelled
 from ccvae_eval.errors import UsageError
-from ccvae_eval.evaluation import Setup, load, set_up
+from ccvae_eval.evaluation import Setup, data_of, load, set_up
 from ccvae_eval.metrics.contract import Metric
 from ccvae_eval.report import terminal
 from ccvae_eval.report.figures import draw_figures
@@ -50,9 +49,8 @@ def prepare_setup(
     """Opens everything that the options name."""
     for file in common.plugin or []:
         registry.add_plugin_file(file)
-    opened = load(checkpoint, model=common.model)
-    spec = data_for(common.data, opened.record.data_spec if opened.record else None)
-    data = open_data(spec)
+    opened = load(checkpoint, model=common.model, settings=assignments(common.set, "--set"))
+    data = data_of(common.data, opened)
     if common.label:
         data = relabelled(data, common.label)
     return set_up(

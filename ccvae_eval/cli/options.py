@@ -49,7 +49,10 @@ Plugin = Annotated[
     list[Path] | None, _in(EXTENSION, "A Python file with models, metrics or data of yours; it is run.", "--plugin")
 ]
 ModelName = Annotated[
-    str | None, _in(EXTENSION, "The registered model to build, where the checkpoint names none.", "--model")
+    str | None, _in(EXTENSION, "The model or adapter to build, where the checkpoint names none.", "--model")
+]
+ModelSetting = Annotated[
+    list[str] | None, _in(EXTENSION, "A setting or constructor argument of the model: KEY=VALUE.", "--set")
 ]
 Setting = Annotated[list[str] | None, _in(EVALUATION, "A metric's setting: metric.key=value.", "--option")]
 CacheDir = Annotated[Path | None, _in(EXTENSION, "Where judges and references are kept.", "--cache-dir")]
@@ -76,6 +79,7 @@ class Common:
     quiet: Quiet = False
     figures: Figures = True
     model: ModelName = None
+    set: ModelSetting = None
     plugin: Plugin = None
     cache_dir: CacheDir = None
 
