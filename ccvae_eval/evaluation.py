@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -100,14 +100,31 @@ def load(
     return open_checkpoint(Path(path), model=model, settings=settings)
 
 
+METRIC_HINT = "`ccvae-eval new metric NAME` writes one to start from; `ccvae-eval check NAME` tries it."
+METRIC_MEMBERS = ("name", "version", "values", "headline", "laws", "default_sample", "needs", "start")
+
+
 def metric_named(name: str, settings: Mapping[str, Any] | None = None) -> Metric:
     """A registered metric with some of its settings changed; unknown names offer the nearest."""
-    kind = registry.metrics[name]
+    entry = registry.metrics.find(name)
+    kind: Any = entry.load()
+    where = f"{entry.distribution} {entry.version}".strip()
+    if not (isinstance(kind, type) and is_dataclass(kind)):
+        raise PluginError(f"{name!r} is no metric", where=where, why="it is no dataclass", hint=METRIC_HINT)
     known = {f.name: f for f in fields(kind)}
     for key in settings or {}:
         if key not in known:
             raise UsageError(f"{name} has no setting {key!r}", hint=suggestion(key, known))
-    metric: Metric = kind(**(settings or {}))
+    try:
+        metric: Any = kind(**(settings or {}))
+    except CcvaeEvalError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise PluginError(f"metric {name!r} cannot be made", where=where, why=why, hint=METRIC_HINT) from error
+    if not isinstance(metric, Metric):
+        lacking = [n for n in METRIC_MEMBERS if not hasattr(metric, n)]
+        raise PluginError(f"{name!r} is no metric", where=where, why=f"no {', '.join(lacking)}", hint=METRIC_HINT)
     return metric
 
 

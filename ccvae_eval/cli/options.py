@@ -35,6 +35,9 @@ Json = Annotated[bool, _in(OUTPUT, "Print exactly one JSON document on stdout.",
 Quiet = Annotated[bool, _in(OUTPUT, "No progress and no advice.", "--quiet", "-q")]
 Verbose = Annotated[bool, _in(OUTPUT, "One row for each characteristic.", "--verbose", "-v")]
 Figures = Annotated[bool, _in(OUTPUT, "Draw figures as PNG.", "--figures/--no-figures")]
+Reports = Annotated[
+    list[str] | None, _in(OUTPUT, "A report that a plugin writes beside run.json; repeatable.", "--report")
+]
 Device = Annotated[str, _in(EVALUATION, "auto, cpu, cuda, cuda:1 or mps.", "--device")]
 Sample = Annotated[str | None, _in(EVALUATION, "How many images, or 'all'; default: each metric's own.", "--sample")]
 Limit = Annotated[int | None, _in(EVALUATION, "The first N images instead of a sample.", "--limit", min=1)]
@@ -78,6 +81,7 @@ class Common:
     verbose: Verbose = False
     quiet: Quiet = False
     figures: Figures = True
+    report: Reports = None
     model: ModelName = None
     set: ModelSetting = None
     plugin: Plugin = None

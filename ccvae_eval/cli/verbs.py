@@ -37,7 +37,11 @@ VERBS: dict[str, Verb] = {
     "accuracy": Verb("metric", MEASURE, "How well does the model tell its labels?", "accuracy"),
     "run": Verb("run", MEASURE, "Measure a checkpoint by several metrics in one pass."),
     "train": Verb("train", MAKE, "Train a model, or the judge, on labelled images."),
+    "convert": Verb("convert", MAKE, "Write a checkpoint in another format."),
+    "export": Verb("export", MAKE, "Write the codes and labels of images, for other tools."),
+    "new": Verb("new", MAKE, "Write a plugin to start from: one file that runs, with its test."),
     "inspect": Verb("inspect", LOOK_UP, "Say what a checkpoint, a data set or a run holds; executes nothing."),
     "list": Verb("list", LOOK_UP, "List the registered models, metrics, data sets or plugins."),
     "explain": Verb("explain", LOOK_UP, "Explain a metric, or the schema of run.json."),
+    "check": Verb("check", LOOK_UP, "Try whether a plugin keeps its contract."),
 }

@@ -36,7 +36,7 @@ from ccvae_eval.model import LabelSchema, LatentLayout
 from ccvae_eval.types import Codes, Gaussian, Images, Labels, Plain
 
 SPLITS = ("train", "judge", "test")
-KNOWN = ("codes", "labels", "scale", "names", "columns", "split")
+KNOWN = ("codes", "labels", "scale", "names", "columns", "split", "ids", "kinds")
 
 
 class TabledCodes(InMemory):

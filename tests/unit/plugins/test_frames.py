@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +43,12 @@ CCVAE_EVAL = {"models": {"net": Net}}
 
 
 @pytest.fixture
-def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The user's class, registered from a file."""
     monkeypatch.setattr(registry, "_files", {})
     (tmp_path / "my_net.py").write_text(PLUGIN)
     registry.add_plugin_file(tmp_path / "my_net.py")
-    yield registry.models["net"]
+    return registry.models["net"]
 
 
 def lightning(path: Path, module: nn.Module, prefix: str = "model.", **more: Any) -> Path:
