@@ -57,4 +57,5 @@ def written(kind: str, name: str, file: str) -> str:
     text = (files("ccvae_eval") / "assets" / f"new_{kind}.txt").read_text(encoding="utf-8")
     words = [word for word in re.split(r"[-_]", name) if word]
     class_name = "".join(word[0].upper() + word[1:] for word in words)
-    return text.replace("CLASS", class_name).replace("NAME", name).replace("FILE", file)
+    put = {"CLASS": class_name, "NAME": name, "FILE": file}
+    return re.sub(r"\b(CLASS|NAME|FILE)\b", lambda found: put[found[0]], text)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ccvae_eval.cli.main import main
@@ -44,6 +45,39 @@ def test_the_model_keeps_the_contract(folder: Path) -> None:
     assert told.returncode == 0
     assert document["kept"]
     assert sum(row["outcome"] == "passed" for row in document["tests"]) == 6
+
+
+WEIGHTS = Path(os.environ.get("CCVAE_EVAL_SHARED", Path(__file__).parents[4] / "shared")) / "weights/aliked-t16.pth"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["metric", "data", "matcher", "report"])
+def test_the_other_examples_pass_their_own_tests(kind: str, tmp_path: Path) -> None:
+    """Parquet needs pyarrow and ALIKED its weights: without them their contract tests skip, and say so."""
+    made = command("new", kind, f"my-{kind}", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    tests = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-c", "/dev/null", f"my_{kind}.py"]
+    environment = {**os.environ, "ALIKED_WEIGHTS": str(WEIGHTS)}
+    found = subprocess.run(tests, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert found.returncode == 0, found.stdout
+    assert " passed" in found.stdout or "SKIPPED" in found.stdout
+
+
+def test_a_report_is_written_beside_the_run(tmp_path: Path) -> None:
+    """The TensorBoard example through the real command, and what it does with a run that has undefined values."""
+    command("new", "report", "board", cwd=tmp_path)
+    codes = {"codes": np.random.default_rng(0).normal(size=(80, 2)), "labels": np.arange(80) % 2}
+    np.savez(tmp_path / "codes.npz", **codes)
+    told = command(
+        "density", "codes.npz", "--report", "board", "--plugin", "board.py", "--out", "out", "--sample", "all",
+        "--no-figures", cwd=tmp_path,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert (tmp_path / "out/events.out.tfevents.board").stat().st_size > 100
+    unknown = command("density", "codes.npz", "--report", "bord", "--plugin", "board.py", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "Did you mean 'board'?" in unknown.stderr
+    assert "plan:" not in unknown.stderr, "said before anything is computed"
 
 
 def test_a_few_steps_of_training_and_a_report(folder: Path) -> None:
