@@ -70,7 +70,7 @@ def candidates(bundle: Bundle, settings: Mapping[str, Plain]) -> list[Candidate]
         settings: as given by the user.
     """
     found = [*_adapters(bundle, settings), *_models(bundle, settings)]
-    useful = [c for c in found if c.fits or c.score or (c.kind == "adapter" and c.note)]
+    useful = [c for c in found if c.fits or c.score or c.own or (c.kind == "adapter" and c.note)]
     return sorted(useful, key=lambda c: (not c.complete, not c.own, -(c.score or 0), -c.share, c.name))
 
 
@@ -121,7 +121,7 @@ def _models(bundle: Bundle, settings: Mapping[str, Plain]) -> Iterator[Candidate
 
             yield _weighed(entry.name, "model", build, bundle, None, "", own=_is_file(entry))
         except Exception as error:
-            yield Candidate(entry.name, "model", note=_reason(error))
+            yield Candidate(entry.name, "model", note=_reason(error), own=_is_file(entry))
 
 
 def _is_file(entry: Registration) -> bool:
@@ -143,7 +143,7 @@ def _weighed(
 
 def _reason(error: Exception) -> str:
     if isinstance(error, CcvaeEvalError):
-        return f"{error.what}{f' ({error.why})' if error.why else ''} {error.hint}".strip()
+        return f"{error.what}{f' ({error.why})' if error.why else ''}. {error.hint}".strip()
     return f"{type(error).__name__}: {error}"
 
 

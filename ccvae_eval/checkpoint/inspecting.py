@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ccvae_eval.checkpoint.adapting import read_any, surest_adapter
@@ -12,8 +13,12 @@ from ccvae_eval.checkpoint.record import CheckpointRecord
 from ccvae_eval.types import Plain
 
 
-def inspect_checkpoint(path: str | Path) -> dict[str, Plain]:
+def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = None) -> dict[str, Plain]:
     """Everything that a checkpoint says, as plain data; executes nothing in it and needs no model to be installed.
+
+    Args:
+        path: the file, or a folder of files that are one model.
+        settings: of the model that may answer, over those in a TOML file beside the checkpoint.
 
     Returns:
         ``path``, ``format``, ``size`` in bytes, ``sha256``, ``written_by``, ``model`` (what it seems to be, or None),
@@ -32,7 +37,7 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Plain]:
         "written_by": f"ccvae-eval {bundle.envelope.tool}" if bundle.envelope else None,
         "model": _guess(bundle),
         "parameters": bundle.parameter_count,
-        "candidates": [c.as_plain() for c in candidates(bundle, beside(bundle.path).settings)],
+        "candidates": [c.as_plain() for c in candidates(bundle, {**beside(bundle.path).settings, **(settings or {})})],
         "globals": list(bundle.globals),
         "notes": list(bundle.notes),
         "metadata": dict(bundle.metadata),

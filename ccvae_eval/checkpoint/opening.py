@@ -101,7 +101,11 @@ def open_checkpoint(
     weights, notes = without_wrappers(weights, expected)
     found = table_of(weights)
     if found != expected:
-        like = _resemblance(found, record, answer.name) or resemblance(bundle, settings or {}, answer.name)
+        like = _resemblance(found, record, answer.name) or resemblance(bundle, asked.given, answer.name)
+        if not like and found.keys() == expected.keys():
+            like = (
+                "All names are there, of other sizes: are the settings those of the training (--set, or a TOML beside)?"
+            )
         require_fit(found, expected, answer.name, where, like)
     _require_modest(outline, where)
     with torch.random.fork_rng(devices=[]):  # a stranger's model may draw its first weights from the global generator
@@ -128,6 +132,11 @@ class _Asked:
     def where(self) -> str:
         return str(self.bundle.path)
 
+    @property
+    def given(self) -> dict[str, Plain]:
+        """The settings that the user gave: those of the TOML file, and over them those of the call."""
+        return {**self.beside.settings, **self.settings}
+
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
@@ -142,7 +151,7 @@ class _Answer:
 def _answer(asked: _Asked) -> _Answer:
     """Who answers for a file: the one that was asked for, that it names, or that its tensors fit."""
     name = asked.model or (asked.record.name if asked.record else None) or asked.beside.model
-    given = {**asked.beside.settings, **asked.settings}
+    given = asked.given
     if name is None:
         name = sole_model(asked.bundle, given)
     if name is None or (name in adapters and name not in models):

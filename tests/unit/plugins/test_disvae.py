@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +14,13 @@ import torch
 from ccvae_plugins.disvae import Burgess, Settings
 from torch.nn import functional
 
+from ccvae_eval import registry
 from ccvae_eval.checkpoint import open_checkpoint
+from ccvae_eval.cli.main import main
 from ccvae_eval.contract import check_model
 from ccvae_eval.data.opening import open_data
 from ccvae_eval.errors import CheckpointError
+from ccvae_eval.run import Run
 
 SHARED = Path(os.environ.get("CCVAE_EVAL_SHARED", Path(__file__).parents[4] / "shared"))
 MNIST, DIGITS = SHARED / "checkpoints/disvae_VAE_mnist", SHARED / "data/mnist/mnist_train.npz"
@@ -36,6 +42,34 @@ def test_the_published_losses_of_the_real_checkpoint() -> None:
     assert float(kl.sum(1).mean()) == pytest.approx(19.116, abs=1e-3)
     # the digits here lost the pixel value 1 (see their README): 111.905
     assert float(told) == pytest.approx(111.909, abs=6e-3)
+
+
+@pytest.mark.skipif("reconstruction" not in registry.metrics, reason="the metric reconstruction is not registered here")
+@pytest.mark.skipif(not (MNIST.exists() and DIGITS.exists()), reason=f"no checkpoint or digits under {SHARED}")
+def test_they_come_out_of_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    data = f"mnist:{DIGITS},size=32"
+    with pytest.raises(SystemExit) as ended:
+        main(
+            [
+                "reconstruction",
+                str(MNIST / "model.pt"),
+                "--data",
+                data,
+                "--limit",
+                "1000",
+                "--json",
+                "-o",
+                str(tmp_path),
+            ]
+        )
+    assert ended.value.code == 0
+    run = read_plain(json.loads(capsys.readouterr().out))
+    assert run["reconstruction.kl"] == pytest.approx(19.116, abs=1e-3)
+    assert run["reconstruction.reconstruction"] == pytest.approx(111.909, abs=6e-3)
+
+
+def read_plain(document: Mapping[str, Any]) -> Run:
+    return Run.from_plain(document, "stdout")
 
 
 @pytest.mark.skipif(not (DSPRITES.exists() and SPRITES.exists()), reason=f"no checkpoint or sprites under {SHARED}")

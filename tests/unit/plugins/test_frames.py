@@ -130,6 +130,21 @@ def test_a_state_dict_in_any_frame(net: Any, frame: Any, tmp_path: Path) -> None
     check_model(opened.model, torch.rand(3, 1, 4, 4), torch.empty(3, 0))  # type: ignore[arg-type]
 
 
+def test_inspect_names_the_arguments_that_are_missing_and_sizes_that_differ(net: Any, tmp_path: Path) -> None:
+    torch.save(net(3).state_dict(), tmp_path / "x.pt")
+    (row,) = inspect_checkpoint(tmp_path / "x.pt")["candidates"]
+    assert row["name"] == "net"
+    assert "needs latent. Give --set latent=VALUE" in row["note"]
+    (row,) = inspect_checkpoint(tmp_path / "x.pt", {"latent": 3})["candidates"]
+    assert (row["fits"], row["missing"]) == ("6 of 6 tensors", [])
+    (row,) = inspect_checkpoint(tmp_path / "x.pt", {"latent": 4})["candidates"]
+    assert row["fits"] == "3 of 6 tensors"
+    assert row["missing"] == ["encoder.3.weight", "encoder.3.bias", "decoder.0.weight"]
+    with pytest.raises(CheckpointError) as refused:
+        open_checkpoint(tmp_path / "x.pt", model="net", settings={"latent": 4})
+    assert "All names are there, of other sizes" in refused.value.hint
+
+
 def pythae(folder: Path, module: Perceptron, own: bool = False, **config: Any) -> Path:
     """A folder as ``BaseAE.save`` writes it."""
     folder.mkdir()
