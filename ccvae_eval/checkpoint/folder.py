@@ -100,10 +100,10 @@ def text_beside(path: Path) -> str | None:
 
 
 def json_beside(path: Path) -> Plain:
-    """The content of a small JSON file; None where there is none or it is no JSON."""
-    text = text_beside(path)
+    """The content of a small JSON file; None where there is none, or one that is large or no JSON: a log, say."""
     try:
+        text = text_beside(path)
         found: Any = None if text is None else json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, CheckpointError):
         return None
     return found

@@ -38,7 +38,7 @@ from ccvae_eval.checkpoint.fitting import Expected, Table, agreement, require_fi
 from ccvae_eval.checkpoint.record import EXTRA, CheckpointRecord
 from ccvae_eval.errors import CcvaeEvalError, CheckpointError, PluginError, UsageError, suggestion
 from ccvae_eval.model import ModelContext, Rebuildable
-from ccvae_eval.registry import adapters, models
+from ccvae_eval.registry import HOME, adapters, models
 from ccvae_eval.types import Plain
 
 LARGEST_REST = 100_000_000
@@ -228,6 +228,11 @@ def _adapted(asked: _Asked, name: str | None, given: Mapping[str, Plain]) -> _An
     except CcvaeEvalError:
         raise
     except Exception as error:
+        if entry.distribution == HOME:  # ours know their files: it is the file that is not as it seems
+            why = f"{type(error).__name__}: {error}"
+            raise CheckpointError(
+                f"is not what it seems to adapter {name!r}", where=asked.where, why=why, hint="See ccvae-eval inspect."
+            ) from error
         raise failed(name, entry, "settings(bundle)", error) from error
     whole = {**own, **(asked.record.settings if asked.record else {}), **given}
     require_sane(whole, asked.bundle)
