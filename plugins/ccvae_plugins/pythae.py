@@ -106,7 +106,7 @@ class Pythae:
                 hint="Name a model of yours that has them: --plugin FILE --model NAME.",
             )
         pixels, shape = tensors[MARK].shape[0], _config(bundle).get("input_dim")
-        sides = [side for side in shape if isinstance(side, int)][:MOST_SIDES] if isinstance(shape, list) else []
+        sides = [n for n in shape if type(n) is int and n > 0][:MOST_SIDES] if isinstance(shape, list) else []
         return {
             "input_shape": sides if math.prod(sides) == pixels and sides else _square(pixels),
             "latent": tensors["encoder.embedding.weight"].shape[0],
