@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ccvae_eval.errors import PluginError
+from ccvae_eval import registry
+from ccvae_eval.errors import CcvaeEvalError, PluginError
 from ccvae_eval.measure import Measurement, Value
 from ccvae_eval.metrics.contract import Metric
 from ccvae_eval.model import LabelledVAE
@@ -39,6 +40,13 @@ def guarded(metric: Metric, model: LabelledVAE, call: str) -> Iterator[None]:
     random, numbers, gradients = torch.get_rng_state(), np.random.get_state(), torch.is_grad_enabled()
     try:
         yield
+    except (CcvaeEvalError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise PluginError(
+            f"metric {metric.name!r} failed in {call}", where=_home(metric), why=why, hint=HINT
+        ) from error
     finally:
         disturbed = _restored(modules, weights, modes)
         if not torch.equal(random, torch.get_rng_state()) or _moved(numbers):
@@ -51,10 +59,16 @@ def guarded(metric: Metric, model: LabelledVAE, call: str) -> Iterator[None]:
     if disturbed:
         raise PluginError(
             f"metric {metric.name!r} {' and '.join(disturbed)} in {call}",
-            where=type(metric).__module__,
+            where=_home(metric),
             why="what it disturbed was put right; the other metrics are not touched by it",
             hint=HINT,
         )
+
+
+def _home(metric: Metric) -> str:
+    """The distribution or file that a metric comes from; its module, if it was never registered."""
+    known = [e for e in registry.metrics.registrations() if e.name == metric.name and e.distribution != registry.HOME]
+    return f"{known[0].distribution} {known[0].version}".strip() if len(known) == 1 else type(metric).__module__
 
 
 def _modules(model: LabelledVAE) -> list[nn.Module]:
@@ -96,7 +110,7 @@ def require_measurement(metric: Metric, found: object) -> Measurement:
     Raises:
         PluginError: naming the metric and what it returned instead.
     """
-    where = type(metric).__module__
+    where = _home(metric)
     if not isinstance(found, Measurement):
         raise PluginError(
             f"metric {metric.name!r} returned {type(found).__name__} from finish(weights)",

@@ -31,6 +31,9 @@ Progress = Callable[[int, int], None]
 
 IMAGE_DIMENSIONS = 3
 
+CALLS = {"ask": "needs(subject) or start(subject)", "finish": "finish(weights)"}
+"""How a step of the pass is called in messages to a metric's author."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -62,7 +65,7 @@ class _Part:
             return
         begun = perf_counter()
         try:
-            with guarded(self.metric, self.subject.model, getattr(step, "__name__", "see(batch)")):
+            with guarded(self.metric, self.subject.model, CALLS.get(getattr(step, "__name__", ""), "see(batch)")):
                 step()
         except Exception as error:
             log.debug("metric %s", self.metric.name, exc_info=True)

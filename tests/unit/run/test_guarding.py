@@ -66,6 +66,7 @@ DEEDS: dict[str, Callable[[Subject], Any]] = {
     "drew from a global random": lambda s: np.random.rand(),
     "left gradients switched": lambda s: torch.set_grad_enabled(not torch.is_grad_enabled()),
     "returned float from finish": number,
+    "'rude' failed in needs(subject) or start(subject) (ZeroDivisionError": lambda s: 1 / 0,
 }
 
 
