@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,13 +22,14 @@ from ccvae_eval.data.contract import BringsData, DataSet, HasRegions, Split
 from ccvae_eval.data.opening import data_for, open_data
 from ccvae_eval.data.sampling import sample_ids
 from ccvae_eval.devices import device_named
-from ccvae_eval.errors import CcvaeEvalError, LabelMismatchError, PluginError, UsageError, suggestion
+from ccvae_eval.errors import UsageError, suggestion
 from ccvae_eval.judge import judge_for
 from ccvae_eval.metrics.contract import Metric
-from ccvae_eval.model import LabelledVAE, LabelSchema, LatentLayout, TakesShape
+from ccvae_eval.model import LabelledVAE
 from ccvae_eval.run import Header, Plan, Run, plan_of
 from ccvae_eval.run import evaluate as evaluate_subject
-from ccvae_eval.subject import Subject, prepare
+from ccvae_eval.run.blaming import made_metric, metric_class, prepare, require_model, require_shape
+from ccvae_eval.subject import Subject
 from ccvae_eval.types import Plain
 
 CARD = ("density", "locality", "drift", "diversity", "accuracy")
@@ -100,32 +100,13 @@ def load(
     return open_checkpoint(Path(path), model=model, settings=settings)
 
 
-METRIC_HINT = "`ccvae-eval new metric NAME` writes one to start from; `ccvae-eval check NAME` tries it."
-METRIC_MEMBERS = ("name", "version", "values", "headline", "laws", "default_sample", "needs", "start")
-
-
 def metric_named(name: str, settings: Mapping[str, Any] | None = None) -> Metric:
     """A registered metric with some of its settings changed; unknown names offer the nearest."""
-    entry = registry.metrics.find(name)
-    kind: Any = entry.load()
-    where = f"{entry.distribution} {entry.version}".strip()
-    if not (isinstance(kind, type) and is_dataclass(kind)):
-        raise PluginError(f"{name!r} is no metric", where=where, why="it is no dataclass", hint=METRIC_HINT)
-    known = {f.name: f for f in fields(kind)}
+    known = {f.name: f for f in fields(metric_class(name))}
     for key in settings or {}:
         if key not in known:
             raise UsageError(f"{name} has no setting {key!r}", hint=suggestion(key, known))
-    try:
-        metric: Any = kind(**(settings or {}))
-    except CcvaeEvalError:
-        raise
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        raise PluginError(f"metric {name!r} cannot be made", where=where, why=why, hint=METRIC_HINT) from error
-    if not isinstance(metric, Metric):
-        lacking = [n for n in METRIC_MEMBERS if not hasattr(metric, n)]
-        raise PluginError(f"{name!r} is no metric", where=where, why=f"no {', '.join(lacking)}", hint=METRIC_HINT)
-    return metric
+    return made_metric(name, settings or {})
 
 
 def set_up(
@@ -159,15 +140,7 @@ def set_up(
     if len(set(names)) != len(names):
         raise UsageError("a metric is asked for twice", where=", ".join(names))
     network: Any = opened.model if isinstance(opened, Opened) else opened
-    who = opened.name if isinstance(opened, Opened) else type(opened).__name__
-    require_model(network, who)
     images = data_of(data, opened)
-    if isinstance(network, TakesShape) and tuple(network.input_shape) != tuple(images.input_shape):
-        raise LabelMismatchError(
-            f"model {who!r} takes inputs of shape {tuple(network.input_shape)}, the data's are {images.input_shape}",
-            where=images.spec,
-            hint="Several data sets take another size: --data NAME:PATH,size=64.",
-        )
     wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)
     ids = sample_ids(images, split, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
     place = device_named(device)
@@ -181,57 +154,20 @@ def set_up(
             notice=tell,
             progress=_staged(stage, "judge"),
         )
-    with blamed(who, f"encode(images), images of shape {images.input_shape}"):
-        subject = prepare(
-            network,
-            images,
-            ids,
-            seed=seed,
-            device=place,
-            batch_size=batch_size,
-            judge=judged,
-            characteristics=None if characteristics is None else tuple(characteristics),
-            progress=_staged(stage, "encode"),
-        )
+    subject = prepare(
+        network,
+        images,
+        ids,
+        seed=seed,
+        device=place,
+        batch_size=batch_size,
+        judge=judged,
+        characteristics=None if characteristics is None else tuple(characteristics),
+        progress=_staged(stage, "encode"),
+    )
     header = _header(subject, opened, split, sample, command)
     own_samples = sample is None and limit is None
     return Setup(subject, tuple(chosen), header, own_samples, references, cache_dir, notice)
-
-
-def require_model(network: Any, who: str) -> None:
-    """Refuses what is no model, and says what it lacks.
-
-    Raises:
-        PluginError: a member of ``LabelledVAE`` is missing, or layout and labels are of other types.
-    """
-    needed = {"layout": LatentLayout, "labels": LabelSchema, "encode": Callable, "decode": Callable}
-    lacking = [name for name, kind in needed.items() if not isinstance(getattr(network, name, None), kind)]  # type: ignore[arg-type]
-    if lacking:
-        raise PluginError(
-            f"model {who!r} cannot be evaluated",
-            where=type(network).__module__,
-            why=f"{type(network).__name__} has no {', '.join(lacking)}",
-            hint="A model has layout (LatentLayout), labels (LabelSchema), encode(images) -> Gaussian and "
-            "decode(codes) -> images in [0, 1]. `ccvae-eval new model NAME` writes one to start from.",
-        )
-
-
-@contextmanager
-def blamed(who: str, call: str) -> Iterator[None]:
-    """Turns what the code of a model raises into an error that names the model, where it is written, and the call."""
-    try:
-        yield
-    except (CcvaeEvalError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        entry = registry.models.find(who) if who in registry.models else None
-        raise PluginError(
-            f"model {who!r} failed in {call}",
-            where=f"{entry.distribution} {entry.version}".strip() if entry else who,
-            why=f"{type(error).__name__}: {error}",
-            hint="Do the data have the size, channels and range that it was trained on? `ccvae-eval check "
-            f"{who}` tries the model alone; --debug shows where it failed.",
-        ) from error
 
 
 def _staged(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:
@@ -267,8 +203,13 @@ def evaluate(
 def data_of(data: Any, opened: Opened | LabelledVAE) -> DataSet:
     """The data set of an evaluation: what was given, what the model brings with it, or what the checkpoint names."""
     network: Any = opened.model if isinstance(opened, Opened) else opened
-    if data is None and isinstance(network, BringsData):
-        return network.own_data
+    require_model(network, opened.name if isinstance(opened, Opened) else type(network).__name__)
+    images = network.own_data if data is None and isinstance(network, BringsData) else _chosen_data(data, opened)
+    require_shape(network, images)
+    return images
+
+
+def _chosen_data(data: Any, opened: Opened | LabelledVAE) -> DataSet:
     if data is None or isinstance(data, str):
         record = opened.record if isinstance(opened, Opened) else None
         return open_data(data_for(data, record.data_spec if record else None))

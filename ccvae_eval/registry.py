@@ -186,6 +186,11 @@ def _offer(path: Path, module: ModuleType, group: str, name: str, target: Any) -
     return Registration(group, name, getattr(target, "__qualname__", type(target).__name__), str(path), "")
 
 
+def file_of(kind: type) -> str:
+    """The plugin file that offers a class; "" if none does."""
+    return next((file for (file, _, _), offered in _offered.items() if offered is kind), "")
+
+
 def _remedy(error: BaseException) -> str:
     """What to do about a plugin file that cannot be run."""
     if isinstance(error, ModuleNotFoundError):

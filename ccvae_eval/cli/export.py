@@ -39,26 +39,28 @@ def command(
     from ccvae_eval.data.relabelled import relabelled
     from ccvae_eval.data.sampling import sample_ids
     from ccvae_eval.devices import device_named
-    from ccvae_eval.evaluation import blamed, data_of, load, require_model
+    from ccvae_eval.evaluation import data_of, load
     from ccvae_eval.files import atomic_write
-    from ccvae_eval.subject import prepare
+    from ccvae_eval.run.blaming import prepare
 
     for file in plugin or []:
         registry.add_plugin_file(file)
     if out.suffix != ".npz":
         raise UsageError("codes go into an .npz", where=str(out))
     opened = load(checkpoint, model=model, settings=assignments(set, "--set"))
-    require_model(opened.model, opened.name)
     images = data_of(data, opened)
     images = relabelled(images, label) if label else images
     count = sample_of(sample)
     ids = sample_ids(images, split, sample=None if count in (None, "all") else int(str(count)), seed=seed)
     with Screen(as_json=json) as screen:
-        with blamed(opened.name, "encode(images)"):
-            found = prepare(
-                opened.model, images, ids, seed=seed, device=device_named(device),  # type: ignore[arg-type]
-                progress=lambda done, total: screen.stage("encode", done, total),
-            )  # fmt: skip
+        found = prepare(
+            opened.model,
+            images,
+            ids,
+            seed=seed,
+            device=device_named(device),
+            progress=lambda done, total: screen.stage("encode", done, total),
+        )
         owners = {column: name for name, columns in found.layout.characteristics.items() for column in columns}
         stream = io.BytesIO()
         np.savez(

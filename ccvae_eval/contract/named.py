@@ -31,11 +31,12 @@ from ccvae_eval.data.contract import DataSet
 from ccvae_eval.data.faces.dataset import Faces
 from ccvae_eval.data.matching import label_columns
 from ccvae_eval.data.opening import open_data
-from ccvae_eval.evaluation import evaluate, require_model
+from ccvae_eval.evaluation import evaluate
 from ccvae_eval.model import GivenLabels, HasConditionalPrior, LabelledVAE, ModelContext, Predicts, uniform_prior
 from ccvae_eval.registry import Registry
 from ccvae_eval.report.contract import Report
 from ccvae_eval.run import Run
+from ccvae_eval.run.blaming import require_model
 from ccvae_eval.subject import undisturbed
 
 SAME = 1e-5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,8 @@ CCVAE_EVAL = {"models": {"mine": Mine}}
 
 
 @pytest.fixture(autouse=True)
-def _fresh_files() -> Iterator[None]:
-    before = dict(registry._files)
-    yield
-    registry._files.clear()
-    registry._files.update(before)
+def _fresh_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_files", {})
 
 
 def test_our_own_models_come_by_the_same_door() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import ccvae_eval
+from ccvae_eval import registry
 from ccvae_eval.errors import LabelMismatchError, PluginError
 from ccvae_eval.types import Gaussian
 from tests.fakes import Squares, SquaresVAE
@@ -51,7 +52,8 @@ class Moody(SquaresVAE):
         return super().encode(images)
 
 
-def test_load_takes_plugins_and_settings(tmp_path: Path) -> None:
+def test_load_takes_plugins_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_files", {})
     (tmp_path / "moody.py").write_text(
         "from tests.unit.test_strangers_models import Moody\nCCVAE_EVAL = {'models': {'moody': Moody}}\n"
     )
