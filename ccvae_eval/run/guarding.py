@@ -125,9 +125,7 @@ def require_measurement(metric: Metric, found: object) -> Measurement:
         raise PluginError(
             f"metric {metric.name!r} returned a measurement that is not its own",
             where=where,
-            why=f"it has values without a spec: {', '.join(sorted(unknown))}"
-            if unknown
-            else f"it says {found.metric!r}",
+            why=f"not every value has a spec: {', '.join(sorted(unknown))}" if unknown else f"it says {found.metric!r}",
             hint=HINT,
         )
     return found
