@@ -2,7 +2,7 @@
 
 >>> import ccvae_eval
 >>> sorted(ccvae_eval.__all__)
-['Run', 'evaluate', 'load', 'read', 'wrap']
+['Gaussian', 'Label', 'LabelSchema', 'LatentLayout', 'Run', 'binary_schema', 'evaluate', 'load', 'read', 'wrap']
 """
 
 from __future__ import annotations
@@ -12,11 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ccvae_eval.evaluation import evaluate, load
+    from ccvae_eval.model import Label, LabelSchema, LatentLayout, binary_schema
     from ccvae_eval.run import Run, read
+    from ccvae_eval.types import Gaussian
     from ccvae_eval.wrapping import wrap
 
 __version__ = "0.1.0"
-__all__ = ["Run", "evaluate", "load", "read", "wrap"]
+__all__ = [
+    "Gaussian",
+    "Label",
+    "LabelSchema",
+    "LatentLayout",
+    "Run",
+    "binary_schema",
+    "evaluate",
+    "load",
+    "read",
+    "wrap",
+]
 
 _HOMES = {
     "evaluate": "ccvae_eval.evaluation",
@@ -24,6 +37,11 @@ _HOMES = {
     "Run": "ccvae_eval.run",
     "read": "ccvae_eval.run",
     "wrap": "ccvae_eval.wrapping",
+    "Gaussian": "ccvae_eval.types",
+    "Label": "ccvae_eval.model",
+    "LabelSchema": "ccvae_eval.model",
+    "LatentLayout": "ccvae_eval.model",
+    "binary_schema": "ccvae_eval.model",
 }
 
 

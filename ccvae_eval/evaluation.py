@@ -18,7 +18,7 @@ from ccvae_eval import registry
 from ccvae_eval.calibration.references import oracle_reference, with_references
 from ccvae_eval.checkpoint import Opened, open_checkpoint
 from ccvae_eval.data.arrays import as_data_set
-from ccvae_eval.data.contract import DataSet, HasRegions, Split
+from ccvae_eval.data.contract import BringsData, DataSet, HasRegions, Split
 from ccvae_eval.data.opening import data_for, open_data
 from ccvae_eval.data.sampling import sample_ids
 from ccvae_eval.devices import device_named
@@ -28,8 +28,9 @@ from ccvae_eval.metrics.contract import Metric
 from ccvae_eval.model import LabelledVAE
 from ccvae_eval.run import Header, Plan, Run, plan_of
 from ccvae_eval.run import evaluate as evaluate_subject
+from ccvae_eval.run.blaming import made_metric, metric_class, prepare, require_model, require_shape
 from ccvae_eval.run.passing import needs_characteristics, needs_judge
-from ccvae_eval.subject import Subject, prepare
+from ccvae_eval.subject import Subject
 from ccvae_eval.types import Ids, Plain
 
 CARD = ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")
@@ -80,12 +81,19 @@ class Setup:
         return with_references(run, lookup)
 
 
-def load(path: str | Path, *, model: str | None = None, plugins: Iterable[str | Path] = ()) -> Opened:
+def load(
+    path: str | Path,
+    *,
+    model: str | None = None,
+    settings: Mapping[str, Plain] | None = None,
+    plugins: Iterable[str | Path] = (),
+) -> Opened:
     """Opens a checkpoint without running anything that is in it.
 
     Args:
-        path: the file.
-        model: the registered model to build, where the checkpoint does not name one.
+        path: the file, or a folder of files that are one model.
+        model: the registered model or adapter to build, where the checkpoint does not name one.
+        settings: of the model, over those that the checkpoint records; arguments of its class for one of your own.
         plugins: Python files to register first. These are run: they are code that you chose.
 
     Returns:
@@ -93,18 +101,16 @@ def load(path: str | Path, *, model: str | None = None, plugins: Iterable[str | 
     """
     for file in plugins:
         registry.add_plugin_file(Path(file))
-    return open_checkpoint(Path(path), model=model)
+    return open_checkpoint(Path(path), model=model, settings=settings)
 
 
 def metric_named(name: str, settings: Mapping[str, Any] | None = None) -> Metric:
     """A registered metric with some of its settings changed; unknown names offer the nearest."""
-    kind = registry.metrics[name]
-    known = {f.name: f for f in fields(kind)}
+    known = {f.name: f for f in fields(metric_class(name))}
     for key in settings or {}:
         if key not in known:
             raise UsageError(f"{name} has no setting {key!r}", hint=suggestion(key, known))
-    metric: Metric = kind(**(settings or {}))
-    return metric
+    return made_metric(name, settings or {})
 
 
 def set_up(
@@ -138,7 +144,7 @@ def set_up(
     if len(set(names)) != len(names):
         raise UsageError("a metric is asked for twice", where=", ".join(names))
     network: Any = opened.model if isinstance(opened, Opened) else opened
-    images = _data_of(data, opened)
+    images = data_of(data, opened)
     wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)
     part = split if split is not None or limit is not None else "test"
     ids = sample_ids(images, part, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
@@ -219,7 +225,16 @@ def evaluate(
     return set_up(model, data, metrics, **arguments).measure(arguments.get("stage"))
 
 
-def _data_of(data: Any, opened: Opened | LabelledVAE) -> DataSet:
+def data_of(data: Any, opened: Opened | LabelledVAE) -> DataSet:
+    """The data set of an evaluation: what was given, what the model brings with it, or what the checkpoint names."""
+    network: Any = opened.model if isinstance(opened, Opened) else opened
+    require_model(network, opened.name if isinstance(opened, Opened) else type(network).__name__)
+    images = network.own_data if data is None and isinstance(network, BringsData) else _chosen_data(data, opened)
+    require_shape(network, images)
+    return images
+
+
+def _chosen_data(data: Any, opened: Opened | LabelledVAE) -> DataSet:
     if data is None or isinstance(data, str):
         record = opened.record if isinstance(opened, Opened) else None
         return open_data(data_for(data, record.data_spec if record else None))

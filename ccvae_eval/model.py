@@ -202,6 +202,16 @@ class LabelledVAE(Protocol):
 
 
 @runtime_checkable
+class TakesShape(Protocol):
+    """The model says what shape its inputs have; data of another shape are refused before it is run."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of images or (D,) of points."""
+        ...
+
+
+@runtime_checkable
 class Predicts(Protocol):
     """The model can tell its labels."""
 

@@ -6,12 +6,15 @@ broken, and the qualified form ``distribution:name`` is the way out. Ours come b
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from types import ModuleType
@@ -22,8 +25,11 @@ from ccvae_eval.errors import PluginError, UsageError, suggestion
 GROUPS = ("models", "data", "metrics", "adapters", "matchers", "reports")
 PREFIX = "ccvae_eval."
 SWITCH = "CCVAE_EVAL_PLUGINS"
-"""Environment variable: "none" leaves only our own distribution, else a comma-separated list of distributions."""
+"""Environment variable: "none" leaves only our own distribution, else a comma-separated list of distributions, or of
+single plugins as ``distribution:name``."""
 HOME = "ccvae-eval"
+OFFER = "CCVAE_EVAL"
+"""What a plugin file offers: a mapping of this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,58 +47,88 @@ class Registration:
         return f"{self.distribution}:{self.name}"
 
     def load(self) -> Any:
-        """Imports the target; whatever it raises becomes a ``PluginError`` that names the distribution."""
+        """Imports the target; whatever it raises becomes a ``PluginError`` that names the distribution.
+
+        What the plugin prints while it is imported goes to stderr: stdout may be a JSON document.
+        """
         try:
-            if self.distribution.endswith(".py"):
-                return getattr(load_file(Path(self.distribution)), self.target)
-            return EntryPoint(self.name, self.target, PREFIX + self.group).load()
+            if (self.distribution, self.group, self.name) in _offered:
+                return _offered[self.distribution, self.group, self.name]
+            with contextlib.redirect_stdout(sys.stderr):
+                return EntryPoint(self.name, self.target, PREFIX + self.group).load()
         except (Exception, SystemExit) as error:
             if isinstance(error, PluginError):
                 raise
             raise PluginError(
-                f"plugin {self.name!r} cannot be loaded",
+                f"plugin {self.name!r} of the group {self.group} cannot be loaded",
                 where=f"{self.distribution} {self.version}".strip(),
-                why=f"{type(error).__name__}: {error}",
-                hint="Is what it imports installed? A file plugin that imports your own package needs that package "
-                "installed or named in PYTHONPATH.",
+                why=f"import of {self.target}: {type(error).__name__}: {error}",
+                hint=f"Is what it imports installed? Update or uninstall {self.distribution}, or leave it out with "
+                f"{SWITCH}=none.",
             ) from error
 
 
 @cache
 def _installed() -> tuple[Registration, ...]:
     found = {}
-    for distribution in distributions():
+    for distribution in distributions(path=_places()):
         for point in distribution.entry_points:
             group = point.group.removeprefix(PREFIX)
             if point.group.startswith(PREFIX) and group in GROUPS:
-                who = distribution.metadata["Name"]
+                who = str(distribution.metadata["Name"])
                 entry = Registration(group, point.name, point.value, who, distribution.version)
                 # an editable install can list the same distribution twice on sys.path: that is one registration
                 found[(group, point.name, who)] = entry
     return tuple(found.values())
 
 
+def _places() -> list[str]:
+    """Where installed distributions are looked for: nobody's plugin is picked up because it lies in the current
+    folder, unless PYTHONPATH names that folder."""
+    chosen = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return [path for path in sys.path if path in chosen or (path and not _is_here(path))]
+
+
+def _is_here(path: str) -> bool:
+    try:
+        return Path(path).samefile(Path.cwd()) and not path.endswith(("site-packages", "dist-packages"))
+    except OSError:
+        return False
+
+
 def _switched_on(registrations: Iterable[Registration]) -> list[Registration]:
     switch = os.environ.get(SWITCH)
     if switch is None:
         return list(registrations)
-    wanted = {HOME} | {name.strip() for name in switch.split(",") if name.strip() != "none"}
-    return [r for r in registrations if r.distribution in wanted]
+    wanted = {_normal(name) for name in switch.split(",") if name.strip() != "none"} | {HOME}
+    return [r for r in registrations if _normal(r.distribution) in wanted or _normal(r.qualified) in wanted]
+
+
+def _normal(name: str) -> str:
+    """The name of a distribution as package indexes compare it: ``My_VAE`` is ``my-vae``."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
 _files: dict[Path, list[Registration]] = {}
+_offered: dict[tuple[str, str, str], Any] = {}
+"""What plugin files offer, by file, group and name."""
 
 
 @cache
 def load_file(path: Path) -> ModuleType:
     """Runs a ``--plugin`` file as a module of its own, without touching ``sys.path``."""
-    name = f"ccvae_eval_plugin_{path.stem}"
+    name = f"ccvae_eval_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise PluginError("not a Python file", where=str(path))
+        raise PluginError("not a Python file", where=str(path), hint="A plugin file ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
@@ -100,6 +136,10 @@ def add_plugin_file(path: Path) -> list[Registration]:
     """Registers what one file offers: its ``CCVAE_EVAL = {"models": {"mine": MyVAE}, ...}``.
 
     The classes may be given themselves or by name. The file is code that the user chose to run.
+
+    Raises:
+        UsageError: there is no such file.
+        PluginError: it cannot be run, or offers nothing that is understood.
     """
     path = Path(path).resolve()
     if path in _files:
@@ -109,28 +149,57 @@ def add_plugin_file(path: Path) -> list[Registration]:
     try:
         module = load_file(path)
     except (Exception, SystemExit) as error:
+        if isinstance(error, PluginError):
+            raise
         raise PluginError(
-            "plugin file cannot be run",
-            where=str(path),
-            why=f"{type(error).__name__}: {error}",
-            hint="If it imports your own package: install that package, or name its folder in PYTHONPATH.",
+            "plugin file cannot be run", where=str(path), why=f"{type(error).__name__}: {error}", hint=_remedy(error)
         ) from error
-    offer = getattr(module, "CCVAE_EVAL", None)
-    if not isinstance(offer, Mapping):
-        raise PluginError(
-            "plugin file offers nothing",
-            where=str(path),
-            hint='End it with: CCVAE_EVAL = {"models": {"mine": MyVAE}}',
-        )
+    offer = getattr(module, OFFER, None)
+    example = 'End it with: CCVAE_EVAL = {"models": {"mine": MyVAE}}'
+    if not isinstance(offer, Mapping) or not offer:
+        raise PluginError("plugin file offers nothing", where=str(path), hint=example)
     entries = []
     for group, names in offer.items():
         if group not in GROUPS:
-            raise PluginError(f"unknown group {group!r}", where=str(path), hint=suggestion(group, GROUPS))
+            raise PluginError(f"unknown group {group!r}", where=str(path), hint=suggestion(str(group), GROUPS))
+        if not isinstance(names, Mapping) or not all(isinstance(name, str) and name for name in names):
+            raise PluginError(f"group {group!r} maps no names to classes", where=str(path), hint=example)
         for name, target in names.items():
-            attribute = target if isinstance(target, str) else target.__name__
-            entries.append(Registration(group, name, attribute, str(path), ""))
+            entries.append(_offer(path, module, group, name, target))
     _files[path] = entries
     return entries
+
+
+def _offer(path: Path, module: ModuleType, group: str, name: str, target: Any) -> Registration:
+    """Registers one thing that a file offers."""
+    if isinstance(target, str):
+        if not hasattr(module, target):
+            raise PluginError(
+                f"{OFFER} names {target!r}, which the file does not have",
+                where=str(path),
+                hint=suggestion(target, (word for word in vars(module) if not word.startswith("_"))),
+            )
+        target = getattr(module, target)
+    if not callable(target):
+        raise PluginError(f"{name!r} in {OFFER} is no class", where=str(path), why=f"it is {type(target).__name__}")
+    _offered[str(path), group, name] = target
+    return Registration(group, name, getattr(target, "__qualname__", type(target).__name__), str(path), "")
+
+
+def file_of(kind: type) -> str:
+    """The plugin file that offers a class; "" if none does."""
+    return next((file for (file, _, _), offered in _offered.items() if offered is kind), "")
+
+
+def _remedy(error: BaseException) -> str:
+    """What to do about a plugin file that cannot be run."""
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "your_package").partition(".")[0]
+        return (
+            f"{package!r} is not installed here, and the plugin's own folder is not searched. Either install it "
+            f"(pip install -e FOLDER), or name the folder that holds {package!r}: PYTHONPATH=FOLDER ccvae-eval ..."
+        )
+    return "Run it alone to see where: python FILE"
 
 
 class Registry(Mapping[str, Any]):

@@ -81,6 +81,18 @@ def without_wrappers(tensors: Mapping[str, Tensor], expected: Table) -> tuple[di
     return weights, notes
 
 
+def below(tensors: Mapping[str, Tensor], own: str) -> dict[str, Tensor]:
+    """The tensors of the network that has ``own`` among its names, under its own names; {} if none has.
+
+    What training tools put before the names is taken off; a moving average is taken only where nothing else is.
+
+    >>> list(below({"net.module.fc.weight": torch.ones(1), "step": torch.ones(1)}, "fc.weight"))
+    ['fc.weight']
+    """
+    found = [prefix for prefix in prefixes(tensors, [own]) if prefix + own in tensors]
+    return _below(tensors, found[0]) if found else {}
+
+
 def _below(table: Mapping[str, T], prefix: str) -> dict[str, T]:
     return {name.removeprefix(prefix): value for name, value in table.items() if name.startswith(prefix)}
 

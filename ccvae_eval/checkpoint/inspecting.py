@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from ccvae_eval.checkpoint.bundle import Bundle, Record, read_bundle
-from ccvae_eval.checkpoint.opening import surest_adapter
+from ccvae_eval.checkpoint.adapting import read_any, surest_adapter
+from ccvae_eval.checkpoint.beside import beside
+from ccvae_eval.checkpoint.bundle import Bundle, Record
+from ccvae_eval.checkpoint.candidates import candidates
 from ccvae_eval.checkpoint.record import CheckpointRecord
 from ccvae_eval.types import Plain
 
 
-def inspect_checkpoint(path: str | Path) -> dict[str, Plain]:
+def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = None) -> dict[str, Plain]:
     """Everything that a checkpoint says, as plain data; executes nothing in it and needs no model to be installed.
+
+    Args:
+        path: the file, or a folder of files that are one model.
+        settings: of the model that may answer, over those in a TOML file beside the checkpoint.
 
     Returns:
         ``path``, ``format``, ``size`` in bytes, ``sha256``, ``written_by``, ``model`` (what it seems to be, or None),
-        ``parameters``, ``globals``, ``notes``, ``metadata`` and ``tensors``, each with key, shape and type.
+        ``parameters``, ``candidates`` (which adapters and models could answer, how well they fit and what is missing),
+        ``globals``, ``notes``, ``metadata`` and ``tensors``, each with key, shape and type.
 
     Raises:
         CheckpointError: the file is refused.
     """
-    bundle = read_bundle(path)
+    bundle = read_any(path)
     return {
         "path": str(bundle.path),
         "format": bundle.format,
@@ -29,6 +37,7 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Plain]:
         "written_by": f"ccvae-eval {bundle.envelope.tool}" if bundle.envelope else None,
         "model": _guess(bundle),
         "parameters": bundle.parameter_count,
+        "candidates": [c.as_plain() for c in candidates(bundle, {**beside(bundle.path).settings, **(settings or {})})],
         "globals": list(bundle.globals),
         "notes": list(bundle.notes),
         "metadata": dict(bundle.metadata),
@@ -44,6 +53,7 @@ def _guess(bundle: Bundle) -> str | None:
     record = CheckpointRecord.from_bundle(bundle)
     if record is not None:
         return record.name
-    if isinstance(bundle.records, Record):
+    known = surest_adapter(bundle)[0]
+    if known is None and isinstance(bundle.records, Record):
         return bundle.records.class_name
-    return surest_adapter(bundle)[0]
+    return known

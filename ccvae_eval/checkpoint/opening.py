@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from ccvae_eval.checkpoint.bundle import Bundle, Record, read_bundle
+from ccvae_eval.checkpoint.adapting import (
+    Adapter,
+    Advises,
+    adapter_named,
+    every_adapter,
+    failed,
+    hints_of,
+    read_any,
+    surest_adapter,
+)
+from ccvae_eval.checkpoint.beside import Beside, beside
+from ccvae_eval.checkpoint.building import (
+    Build,
+    arguments_of,
+    blank,
+    bounded,
+    built,
+    is_rebuildable,
+    require_sane,
+)
+from ccvae_eval.checkpoint.bundle import Bundle, Record
+from ccvae_eval.checkpoint.candidates import resemblance, sole_model
 from ccvae_eval.checkpoint.container.builders import SAVE_STATE_DICT
 from ccvae_eval.checkpoint.fitting import Expected, Table, agreement, require_fit, table_of, without_wrappers
 from ccvae_eval.checkpoint.record import EXTRA, CheckpointRecord
-from ccvae_eval.errors import CcvaeEvalError, CheckpointError, PluginError, suggestion
+from ccvae_eval.errors import CcvaeEvalError, CheckpointError, PluginError, UsageError, suggestion
 from ccvae_eval.model import ModelContext, Rebuildable
-from ccvae_eval.registry import adapters, models
+from ccvae_eval.registry import HOME, adapters, models
 from ccvae_eval.types import Plain
 
-LARGEST_SETTING = 1_000_000
-"""A whole number among a model's settings may not be above this, nor above the number of weights in the file."""
 LARGEST_REST = 100_000_000
 """Numbers that a model may hold besides its weights (buffers that it computes itself)."""
 MOST_PARAMETERS = 10_000
-"""Parameters that a blank model may have, or ten times as many as the file has tensors."""
-
-
-@runtime_checkable
-class Adapter(Protocol):
-    """Knows checkpoints that others wrote; registered in the group ``ccvae_eval.adapters``.
-
-    The registered object is called without arguments to make one.
-    """
-
-    def matches(self, bundle: Bundle) -> float:
-        """How surely these tensors are of the kind that it knows, 0 (not at all) to 1, by names and shapes."""
-        ...
-
-    def settings(self, bundle: Bundle) -> Mapping[str, Plain]:
-        """The model's settings, read off the tensors and the metadata."""
-        ...
-
-    def build(self, settings: Mapping[str, Plain]) -> nn.Module:
-        """An untrained model whose ``state_dict`` has the file's names. Must work on torch's meta device."""
-        ...
+"""Parameters that another model may have to which a file is compared."""
 
 
 @dataclass(frozen=True)
@@ -91,177 +88,177 @@ def open_checkpoint(
             model has.
         UsageError: ``model`` is unknown.
     """
-    bundle = read_bundle(path)
+    bundle = read_any(path)
     where = str(bundle.path)
     record = CheckpointRecord.from_bundle(bundle)
     weights = {name: tensor for name, tensor in bundle.tensors.items() if not name.startswith(EXTRA) or record is None}
     if not weights:
         raise CheckpointError("holds no tensors", where=where)
-    name, build, record = _builder(bundle, record, model, settings or {}, context)
-    with torch.device("meta"), _bounded(max(MOST_PARAMETERS, 10 * len(weights))):
-        blank = _built(build, name, where)
-    expected = table_of(blank.state_dict())
+    asked = _Asked(bundle, record, beside(bundle.path), model, settings or {}, context)
+    answer = _answer(asked)
+    outline = blank(answer.build, answer.name, where, len(weights))
+    expected = table_of(outline.state_dict())
     weights, notes = without_wrappers(weights, expected)
     found = table_of(weights)
-    resemblance = "" if found == expected else _resemblance(found, record, name)
-    require_fit(found, expected, name, where, resemblance)
-    _require_modest(blank, where)
+    if found != expected:
+        like = _resemblance(found, record, answer.name) or resemblance(bundle, asked.given, answer.name)
+        if not like and found.keys() == expected.keys():
+            like = (
+                "All names are there, of other sizes: are the settings those of the training (--set, or a TOML beside)?"
+            )
+        require_fit(found, expected, answer.name, where, like)
+    _require_modest(outline, where)
     with torch.random.fork_rng(devices=[]):  # a stranger's model may draw its first weights from the global generator
-        network = _built(build, name, where)
+        network = built(answer.build, answer.name, where)
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
-    notes = [*bundle.notes, *notes, *_not_finite(weights), *_converted(found, expected)]
+    notes = [*bundle.notes, *answer.notes, *notes, *_not_finite(weights), *_converted(found, expected)]
     extra = {key.removeprefix(EXTRA): t for key, t in bundle.tensors.items() if key.startswith(EXTRA)}
-    return Opened(network, name, bundle, record, tuple(notes), MappingProxyType(extra))
+    return Opened(network, answer.name, bundle, answer.record, tuple(notes), MappingProxyType(extra))
 
 
-Build = Callable[[], Any]
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A file, and what was asked about it."""
+
+    bundle: Bundle
+    record: CheckpointRecord | None
+    beside: Beside
+    model: str | None
+    settings: Mapping[str, Plain]
+    context: ModelContext | None
+
+    @property
+    def where(self) -> str:
+        return str(self.bundle.path)
+
+    @property
+    def given(self) -> dict[str, Plain]:
+        """The settings that the user gave: those of the TOML file, and over them those of the call."""
+        return {**self.beside.settings, **self.settings}
 
 
-def _builder(
-    bundle: Bundle,
-    record: CheckpointRecord | None,
-    model: str | None,
-    settings: Mapping[str, Plain],
-    context: ModelContext | None,
-) -> tuple[str, Build, CheckpointRecord | None]:
-    """The name of the model, how an untrained one is made, and the record with what was given in its place."""
-    where = str(bundle.path)
-    name = model or (record.name if record else None)
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Who answers: the name of the model, how an untrained one is made, and the record as it now stands."""
+
+    name: str
+    build: Build
+    record: CheckpointRecord | None
+    notes: tuple[str, ...] = ()
+
+
+def _answer(asked: _Asked) -> _Answer:
+    """Who answers for a file: the one that was asked for, that it names, or that its tensors fit."""
+    name = asked.model or (asked.record.name if asked.record else None) or asked.beside.model
+    given = asked.given
+    if name is None:
+        name = sole_model(asked.bundle, given)
     if name is None or (name in adapters and name not in models):
-        return _adapted(bundle, name, settings)
-    if model is None and name not in models:
+        return _adapted(asked, name, given)
+    if asked.model is None and name not in models:
         raise CheckpointError(
             f"needs the model {name[:80]!r}, which is not installed",
-            where=where,
+            where=asked.where,
             hint=f"{suggestion(name[:80], models)} Install the package that has it, or name its file with --plugin.",
         )
-    record = record or CheckpointRecord(name)
-    kept = record.settings if record.name == name else _known(models[name], record.settings)
-    record = replace(record, name=name, settings={**kept, **settings}, context=context or record.context)
+    kind = models[name]
+    if not is_rebuildable(kind):
+        return _constructed(asked, name, kind, given)
+    record = asked.record or CheckpointRecord(name)
+    kept = record.settings if record.name == name else _known(kind, record.settings)
+    record = replace(record, name=name, settings={**kept, **given}, context=asked.context or record.context)
     if record.context is None:
         raise CheckpointError(
             f"does not say what model {name!r} was built for",
-            where=where,
+            where=asked.where,
             why="it holds weights alone, without labels and image shape",
             hint="An adapter (a plugin, see `ccvae-eval list adapters`) can tell; or give context= in Python.",
         )
-    return name, _registered(name, record, bundle), record
+    return _Answer(name, _registered(name, record, asked.bundle), record)
 
 
 def _registered(name: str, record: CheckpointRecord, bundle: Bundle) -> Build:
     """How a registered model is made from the checkpoint's record."""
     kind: Any = models[name]
-    where, context = str(bundle.path), record.context
-    _require_sane({"settings": dict(record.settings), "context": context.as_plain() if context else None}, bundle)
-    maker = getattr(kind, "from_settings", None)
-    if not isinstance(kind, type) or not issubclass(kind, nn.Module) or not callable(maker):
-        raise PluginError(f"model {name!r} cannot be rebuilt", where=where, why="no nn.Module with from_settings")
-    return lambda: maker(record.settings, context, seed=0)
+    context = record.context
+    require_sane({"settings": dict(record.settings), "context": context.as_plain() if context else None}, bundle)
+    if not isinstance(kind, type) or not issubclass(kind, nn.Module):
+        raise PluginError(f"model {name!r} cannot be rebuilt", where=str(bundle.path), why="it is no nn.Module")
+    return lambda: kind.from_settings(record.settings, context, seed=0)  # type: ignore[attr-defined]
 
 
-def _adapted(
-    bundle: Bundle, name: str | None, settings: Mapping[str, Plain]
-) -> tuple[str, Build, CheckpointRecord | None]:
+def _constructed(asked: _Asked, name: str, kind: Any, given: Mapping[str, Plain]) -> _Answer:
+    """A user's class, made by its constructor: arguments by ``--set``, the TOML beside, and what the file hints."""
+    if not callable(kind) or not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise PluginError(
+            f"model {name!r} cannot be rebuilt",
+            where=asked.where,
+            why=f"{getattr(kind, '__name__', kind)} is no class of nn.Module",
+            hint="Register the class itself: its weights are a state_dict.",
+        )
+    hinted, source = hints_of(asked.bundle)
+    if asked.record is not None and asked.record.name == name:
+        hinted, source = dict(asked.record.settings), ""
+    arguments = arguments_of(kind, given, hinted, name)
+    require_sane(arguments, asked.bundle)
+    taken = [f"{key} = {arguments[key]!r}" for key in arguments if key in hinted and key not in given]
+    notes = (f"{', '.join(taken)} as the checkpoint says ({source})",) if taken and source else ()
+    record = replace(asked.record or CheckpointRecord(name), name=name, settings=arguments)
+    return _Answer(name, lambda: kind(**arguments), record, notes)
+
+
+def _adapted(asked: _Asked, name: str | None, given: Mapping[str, Plain]) -> _Answer:
     """The adapter of this name, or the one that is surest of the file."""
-    chosen = adapters[name]() if name else None
+    chosen = adapter_named(name) if name else None
     if chosen is None:
-        name, chosen = surest_adapter(bundle)
+        name, chosen = surest_adapter(asked.bundle)
     if name is None or chosen is None:
-        raise _stranger(bundle)
-    whole = {**chosen.settings(bundle), **settings}
-    _require_sane(whole, bundle)
-    return name, lambda: chosen.build(whole), CheckpointRecord(name, whole)
+        raise _stranger(asked.bundle, given)
+    if not isinstance(chosen, Adapter):
+        raise UsageError(
+            f"adapter {name!r} knows the file, but not the model in it",
+            where=asked.where,
+            hint="Name a model: --plugin FILE --model NAME. `ccvae-eval new model NAME` writes such a file.",
+        )
+    entry = dict(every_adapter()).get(name) or adapters.find(name)
+    try:
+        own = {} if asked.record and asked.record.name == name else chosen.settings(asked.bundle)
+        advice = tuple(chosen.advice(asked.bundle)) if isinstance(chosen, Advises) else ()
+    except CcvaeEvalError:
+        raise
+    except Exception as error:
+        if entry.distribution == HOME:  # ours know their files: it is the file that is not as it seems
+            why = f"{type(error).__name__}: {error}"
+            raise CheckpointError(
+                f"is not what it seems to adapter {name!r}", where=asked.where, why=why, hint="See ccvae-eval inspect."
+            ) from error
+        raise failed(name, entry, "settings(bundle)", error) from error
+    whole = {**own, **(asked.record.settings if asked.record else {}), **given}
+    require_sane(whole, asked.bundle)
+    record = replace(asked.record or CheckpointRecord(name), name=name, settings=whole)
+    return _Answer(name, lambda: chosen.build(whole), record, advice)
 
 
-def surest_adapter(bundle: Bundle) -> tuple[str | None, Adapter | None]:
-    """The registered adapter with the highest score above 0 for these tensors; one that is broken has none."""
-    best: tuple[float, str | None, Adapter | None] = (0.0, None, None)
-    for name in adapters:
-        try:
-            adapter = adapters[name]()
-            score = float(adapter.matches(bundle))
-        except Exception:
-            continue  # a stranger's broken plugin must not stop others from answering
-        if score > best[0]:
-            best = (score, name, adapter)
-    return best[1], best[2]
-
-
-def _stranger(bundle: Bundle) -> CheckpointError:
+def _stranger(bundle: Bundle, given: Mapping[str, Plain]) -> CheckpointError:
     what = (
         f"{len(bundle.tensors)} tensors, {bundle.parameter_count:,} numbers, first {next(iter(bundle.tensors), '')!r}"
     )
+    like = resemblance(bundle, given, None)
     if isinstance(bundle.records, Record):
         return CheckpointError(
             f"is a pickled {bundle.records.class_name}, and no installed adapter knows it",
             where=str(bundle.path),
             why="its class is code, which is never run",
-            hint=f"Name an adapter with --plugin. {SAVE_STATE_DICT}",
+            hint=f"{like} Name an adapter with --plugin. {SAVE_STATE_DICT}".strip(),
         )
     return CheckpointError(
         "was not written by this toolkit, and no installed adapter knows it",
         where=str(bundle.path),
         why=what,
-        hint="Write or install an adapter (three methods: matches, settings, build) and name its file with --plugin; "
-        "`ccvae-eval inspect FILE` lists the tensors.",
+        hint=f"{like} Write the class of your model into a file (`ccvae-eval new model NAME` makes one to start from) "
+        "and name it with --plugin FILE; `ccvae-eval inspect FILE` lists the tensors.".strip(),
     )
-
-
-def _whole_numbers(plain: Any, name: str = "") -> Iterator[tuple[str, int]]:
-    if isinstance(plain, int):
-        yield name, plain
-    elif isinstance(plain, Mapping):
-        for key, part in plain.items():
-            yield from _whole_numbers(part, f"{name}.{key}".lstrip("."))
-    elif isinstance(plain, list | tuple):
-        for part in plain:
-            yield from _whole_numbers(part, name)
-
-
-def _require_sane(settings: Mapping[str, Plain], bundle: Bundle) -> None:
-    """Refuses sizes that the file's own weights contradict, before even a blank model is made."""
-    most = max(LARGEST_SETTING, bundle.parameter_count)
-    for name, number in _whole_numbers(settings):
-        if number > most and not name.endswith("seed"):
-            raise CheckpointError(
-                "asks for a model that is far too large",
-                where=str(bundle.path),
-                why=f"{name[:80]} = {number}; the file holds {bundle.parameter_count:,} numbers",
-            )
-
-
-@contextmanager
-def _bounded(most: int) -> Iterator[None]:
-    """Stops the making of a model of a million layers, which would take time and memory even without weights."""
-    made = 0
-
-    def counted(_module: nn.Module, name: str, _parameter: Any) -> None:
-        nonlocal made
-        made += 1
-        if made > most:
-            raise ValueError(f"over {most:,} parameters, the last {name!r}")
-
-    with register_module_parameter_registration_hook(counted):
-        yield
-
-
-def _built(build: Build, name: str, where: str) -> nn.Module:
-    try:
-        network = build()
-    except PluginError:
-        raise
-    except CcvaeEvalError as error:
-        raise CheckpointError(
-            f"its settings do not make a {name!r}", where=where, why=error.what, hint=error.hint
-        ) from error
-    except Exception as error:
-        raise CheckpointError(
-            f"its settings do not make a {name!r}", where=where, why=f"{type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(network, nn.Module):
-        raise PluginError(f"{name!r} made no nn.Module", where=where)
-    return network
 
 
 def _require_modest(blank: nn.Module, where: str) -> None:
@@ -290,7 +287,7 @@ def _resemblance(found: Table, record: CheckpointRecord | None, asked: str) -> s
 
 def _blank_table(kind: Any, record: CheckpointRecord, context: ModelContext) -> dict[str, Expected]:
     """What a model expects with those of the recorded settings that it knows."""
-    with torch.device("meta"), _bounded(MOST_PARAMETERS):
+    with torch.device("meta"), bounded(MOST_PARAMETERS):
         blank: Rebuildable = kind.from_settings(_known(kind, record.settings), context)
     return table_of(blank.state_dict())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from ccvae_eval import __version__, registry
 from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.options import assignments
 from ccvae_eval.report.text import escaped, figure
 
 MOST_KEYS = 60
@@ -23,12 +25,13 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file to register first.")] = None,
+    set: Annotated[list[str] | None, typer.Option("--set", help="A setting of the model: KEY=VALUE.")] = None,
 ) -> None:
     """Say what a checkpoint, a data set or a run holds; executes nothing."""
     for file in plugin or []:
         registry.add_plugin_file(file)
     with Screen(as_json=json) as screen:
-        found = _found(what)
+        found = _found(what, assignments(set, "--set"))
         if json:
             screen.document(found)
         elif what is not None and found.get("kind") == "run":
@@ -41,7 +44,7 @@ def command(
             _show(found, screen)
 
 
-def _found(what: str | None) -> dict[str, Any]:
+def _found(what: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     if what is None:
         return {"kind": "installation", **_installation()}
     name = what.partition(":")[0].partition(",")[0]
@@ -57,7 +60,7 @@ def _found(what: str | None) -> dict[str, Any]:
         return {"kind": "data", **describe(open_data(what))}
     from ccvae_eval.checkpoint import inspect_checkpoint
 
-    return {"kind": "checkpoint", **inspect_checkpoint(path)}
+    return {"kind": "checkpoint", **inspect_checkpoint(path, settings)}
 
 
 def _installation() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,50 +13,75 @@ from rich.table import Table
 
 from ccvae_eval import registry
 from ccvae_eval.cli.console import Screen
+from ccvae_eval.errors import CcvaeEvalError
 from ccvae_eval.report.text import escaped
 
 CHECK_SECONDS = 60
-_LOAD = "import sys; from ccvae_eval.registry import *; add_plugin_file(sys.argv[3]) if sys.argv[3] else 0; "
-_LOAD += "Registry(sys.argv[1]).find(sys.argv[2]).load()"
+COLUMNS = ("group", "name", "distribution", "version", "state")
+_LOAD = """
+import sys
+from ccvae_eval.errors import CcvaeEvalError
+from ccvae_eval.registry import Registry, add_plugin_file
+try:
+    if sys.argv[3]:
+        add_plugin_file(sys.argv[3])
+    Registry(sys.argv[1]).find(sys.argv[2]).load()
+except CcvaeEvalError as error:
+    sys.exit(error.why or error.what)
+"""
 
 
 def command(
     what: Annotated[
-        Literal["models", "metrics", "data", "adapters", "matchers", "plugins"],
+        Literal["models", "metrics", "data", "adapters", "matchers", "reports", "plugins"],
         typer.Argument(help="Which registry; plugins = all of them."),
     ] = "plugins",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Load each in a process of its own.")] = False,
+    seconds: Annotated[
+        int, typer.Option("--seconds", help="With --check: how long each may take.", min=1)
+    ] = CHECK_SECONDS,
     plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file to register first.")] = None,
 ) -> None:
     """List the registered models, metrics, data sets or plugins."""
-    for file in plugin or []:
-        registry.add_plugin_file(file)
+    broken = [row for file in plugin or [] for row in _added(file)]
     groups = registry.GROUPS if what == "plugins" else (what,)
-    rows = [_row(r, check) for group in groups for r in _registered(group)]
+    rows = [*(row for group in groups for row in _rows(group, check, seconds)), *broken]
     with Screen(as_json=json) as screen:
         if json:
             screen.document({what: rows})
             return
         table = Table(box=None, padding=(0, 2), header_style="bold")
-        for column in ("group", "name", "distribution", "version", "state"):
+        for column in COLUMNS:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(escaped(str(row[c])) for c in ("group", "name", "distribution", "version", "state")))
+            table.add_row(*(escaped(row[column]) for column in COLUMNS))
         screen.show(table if rows else f"no {what} registered")
 
 
-def _registered(group: str) -> list[tuple[registry.Registration, bool]]:
+def _added(file: Path) -> list[dict[str, str]]:
+    """Registers a plugin file; one that cannot be is a row that says why."""
+    try:
+        registry.add_plugin_file(file)
+    except CcvaeEvalError as error:
+        state = f"broken: {error.what}{f' ({error.why})' if error.why else ''}"
+        return [
+            {"group": "", "name": file.stem, "distribution": str(file), "version": "", "target": "", "state": state}
+        ]
+    return []
+
+
+def _rows(group: str, check: bool, seconds: int) -> list[dict[str, str]]:
     entries = registry.Registry(group).registrations()
-    names = [entry.name for entry in entries]
-    return [(entry, names.count(entry.name) == 1) for entry in entries]
+    taken = Counter(entry.name for entry in entries)
+    return [_row(entry, taken[entry.name] == 1, check, seconds) for entry in entries]
 
 
-def _row(registered: tuple[registry.Registration, bool], check: bool) -> dict[str, str]:
-    entry, unique = registered
+def _row(entry: registry.Registration, unique: bool, check: bool, seconds: int) -> dict[str, str]:
     state = "registered" if unique else f"broken: the name is taken twice, use {entry.qualified}"
-    if check and unique:
-        state = _loaded(entry)
+    if check:
+        loaded = _loaded(entry, seconds)
+        state = loaded if unique or loaded.startswith("broken") else f"{state} ({loaded})"
     return {
         "group": entry.group,
         "name": entry.name,
@@ -66,19 +92,19 @@ def _row(registered: tuple[registry.Registration, bool], check: bool) -> dict[st
     }
 
 
-def _loaded(entry: registry.Registration) -> str:
+def _loaded(entry: registry.Registration, seconds: int) -> str:
     """Whether the plugin can be imported, tried in a child with a time limit."""
     file = entry.distribution if entry.distribution.endswith(".py") else ""
     try:
         child = subprocess.run(
-            [sys.executable, "-c", _LOAD, entry.group, entry.name, file],
+            [sys.executable, "-P", "-c", _LOAD, entry.group, entry.qualified, file],
             capture_output=True,
             text=True,
-            timeout=CHECK_SECONDS,
+            timeout=seconds,
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        return f"broken: no answer in {CHECK_SECONDS} s"
+        return f"broken: no answer in {seconds} s"
     if child.returncode == 0:
         return "loads"
     last = child.stderr.strip().splitlines()

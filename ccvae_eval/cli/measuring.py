@@ -10,14 +10,14 @@ from typing import Any
 
 from ccvae_eval import registry
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import Common, metric_options, sample_of
-from ccvae_eval.data.opening import data_for, open_data
+from ccvae_eval.cli.options import Common, assignments, metric_options, sample_of
 from ccvae_eval.data.relabelled import relabelled
 from ccvae_eval.errors import UsageError
-from ccvae_eval.evaluation import Setup, load, set_up
+from ccvae_eval.evaluation import Setup, data_of, load, set_up
 from ccvae_eval.files import slug
 from ccvae_eval.metrics.contract import Metric
 from ccvae_eval.report import terminal
+from ccvae_eval.report.contract import write_report
 from ccvae_eval.report.figures import draw_figures
 from ccvae_eval.report.panel import panel_tables
 from ccvae_eval.run import Run, write
@@ -35,15 +35,19 @@ def output_folder(out: Path | None, run: Run) -> Path:
     return Path("ccvae-eval") / f"{stem}-{sha256(asked.encode()).hexdigest()[:8]}"
 
 
+def add_plugins(common: Common) -> None:
+    """Registers what the files of ``--plugin`` offer."""
+    for file in common.plugin or []:
+        registry.add_plugin_file(file)
+
+
 def prepare_setup(
     checkpoint: str, metrics: Sequence[str | Metric], common: Common, screen: Screen, options: Mapping[str, Any]
 ) -> Setup:
     """Opens everything that the options name."""
-    for file in common.plugin or []:
-        registry.add_plugin_file(file)
-    opened = load(checkpoint, model=common.model)
-    spec = data_for(common.data, opened.record.data_spec if opened.record else None)
-    data = open_data(spec)
+    add_plugins(common)
+    opened = load(checkpoint, model=common.model, settings=assignments(common.set, "--set"))
+    data = data_of(common.data, opened)
     if common.label:
         data = relabelled(data, common.label)
     return set_up(
@@ -73,12 +77,18 @@ def measure(checkpoint: str, metrics: Sequence[str | Metric], common: Common) ->
     for name in options:
         if name not in names:
             raise UsageError(f"--option names {name!r}, which is not measured here", hint=", ".join(sorted(names)))
+    for name in common.report or []:
+        add_plugins(common)
+        registry.reports.find(name)
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         setup = prepare_setup(checkpoint, metrics, common, screen, options)
         screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
         run = setup.measure(screen.stage)
         folder = output_folder(common.out, run)
         run, drawn = draw_and_write(run, folder, figures=common.figures)
+        for name in common.report or []:
+            for file in write_report(name, run, folder):
+                screen.notice(f"{name}: {file}")
         show(run, screen, verbose=common.verbose)
         screen.advise(f"\nWritten to {folder}: run.json, values.csv, evidence.npz" + (", figures/" if drawn else ""))
         screen.advise(f"Next: {next_command(run, checkpoint, common)}")

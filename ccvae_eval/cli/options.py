@@ -35,6 +35,9 @@ Json = Annotated[bool, _in(OUTPUT, "Print exactly one JSON document on stdout.",
 Quiet = Annotated[bool, _in(OUTPUT, "No progress and no advice.", "--quiet", "-q")]
 Verbose = Annotated[bool, _in(OUTPUT, "One row for each characteristic.", "--verbose", "-v")]
 Figures = Annotated[bool, _in(OUTPUT, "Draw figures as PNG.", "--figures/--no-figures")]
+Reports = Annotated[
+    list[str] | None, _in(OUTPUT, "A report that a plugin writes beside run.json; repeatable.", "--report")
+]
 Device = Annotated[str, _in(EVALUATION, "auto, cpu, cuda, cuda:1 or mps.", "--device")]
 Sample = Annotated[str | None, _in(EVALUATION, "How many images, or 'all'; default: each metric's own.", "--sample")]
 Limit = Annotated[
@@ -54,7 +57,10 @@ Plugin = Annotated[
     list[Path] | None, _in(EXTENSION, "A Python file with models, metrics or data of yours; it is run.", "--plugin")
 ]
 ModelName = Annotated[
-    str | None, _in(EXTENSION, "The registered model to build, where the checkpoint names none.", "--model")
+    str | None, _in(EXTENSION, "The model or adapter to build, where the checkpoint names none.", "--model")
+]
+ModelSetting = Annotated[
+    list[str] | None, _in(EXTENSION, "A setting or constructor argument of the model: KEY=VALUE.", "--set")
 ]
 Setting = Annotated[list[str] | None, _in(EVALUATION, "A metric's setting: metric.key=value.", "--option")]
 CacheDir = Annotated[Path | None, _in(EXTENSION, "Where judges and references are kept.", "--cache-dir")]
@@ -80,7 +86,9 @@ class Common:
     verbose: Verbose = False
     quiet: Quiet = False
     figures: Figures = True
+    report: Reports = None
     model: ModelName = None
+    set: ModelSetting = None
     plugin: Plugin = None
     cache_dir: CacheDir = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from inspect import Parameter, Signature
 from typing import Annotated, Any
 
@@ -10,8 +11,9 @@ import typer
 from ccvae_eval import registry
 from ccvae_eval.cli.measuring import measure
 from ccvae_eval.cli.options import EVALUATION, Common, annotated_parameters
-from ccvae_eval.errors import UsageError
-from ccvae_eval.evaluation import CARD
+from ccvae_eval.errors import PluginError, UsageError
+from ccvae_eval.evaluation import CARD, metric_named
+from ccvae_eval.report.text import plain
 
 CHECKPOINT = Annotated[str, typer.Argument(help="The checkpoint to measure.", show_default=False)]
 METRIC = Annotated[
@@ -28,8 +30,24 @@ def command(checkpoint: str, metric: list[str] | None = None, every: bool = Fals
     """
     if metric and every:
         raise UsageError("--metric and --all do not go together")
-    names = list(registry.metrics) if every else list(metric or CARD)
-    measure(checkpoint, names, Common(**given))
+    common = Common(**given)
+    for file in common.plugin or []:
+        registry.add_plugin_file(file)
+    names = _every() if every else list(metric or CARD)
+    measure(checkpoint, names, common)
+
+
+def _every() -> list[str]:
+    """All registered metrics; one of a stranger that is broken is left out and named on stderr."""
+    names = []
+    for entry in registry.metrics.registrations():
+        try:
+            metric_named(entry.qualified)
+        except PluginError as error:
+            sys.stderr.write(f"left out: {plain(str(error))}\n")
+        else:
+            names.append(entry.name)
+    return list(dict.fromkeys(names))
 
 
 _PARAMETERS = [

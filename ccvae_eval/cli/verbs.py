@@ -55,7 +55,11 @@ VERBS: dict[str, Verb] = {
     "reproduce": Verb(
         "reproduce", MAKE, "Train and evaluate the models of a recipe, and tabulate them beside what was published."
     ),
+    "convert": Verb("convert", MAKE, "Write a checkpoint in another format."),
+    "export": Verb("export", MAKE, "Write the codes and labels of images, for other tools."),
+    "new": Verb("new", MAKE, "Write a plugin to start from: one file that runs, with its test."),
     "inspect": Verb("inspect", LOOK_UP, "Say what a checkpoint, a data set or a run holds; executes nothing."),
     "list": Verb("list", LOOK_UP, "List the registered models, metrics, data sets or plugins."),
     "explain": Verb("explain", LOOK_UP, "Explain a metric, or the schema of run.json."),
+    "check": Verb("check", LOOK_UP, "Try whether a plugin keeps its contract."),
 }

@@ -6,21 +6,16 @@ it; these tests try what can be made from its defaults.
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-import torch
 
 from ccvae_eval.contract.data import check_data_set
 from ccvae_eval.contract.metrics import check_metric
 from ccvae_eval.contract.models import check_model
+from ccvae_eval.contract.sitters import sitter_of
 from ccvae_eval.contract.specimens import drawn_faces
 from ccvae_eval.data.contract import NeedsNoPath
-from ccvae_eval.data.faces.dataset import Faces
 from ccvae_eval.data.opening import open_data
-from ccvae_eval.model import ModelContext, uniform_prior
 from ccvae_eval.registry import HOME, Registry, data_sets, metrics, models
-
-IMAGES = 40
 
 
 def theirs(registry: Registry) -> list[str]:
@@ -30,13 +25,9 @@ def theirs(registry: Registry) -> list[str]:
 
 @pytest.mark.parametrize("name", theirs(models))
 def test_model(name: str) -> None:
-    """The model, untrained, with its default settings, on drawn faces."""
-    data = Faces(size=32)
-    schema = data.schema.select(list(data.schema.names))
-    model = models[name].from_settings({}, ModelContext(schema, data.input_shape, uniform_prior(schema)))
-    batch = data.batch(np.arange(IMAGES))
-    rows = torch.tensor([schema.index(label) for label in model.labels.names], dtype=torch.long)
-    check_model(model, batch.images, batch.labels[:, rows])
+    """The model, untrained, with its default settings."""
+    sitter = sitter_of(name, models[name], {})
+    check_model(sitter.model, sitter.images, sitter.labels)
 
 
 @pytest.mark.parametrize("name", theirs(metrics))

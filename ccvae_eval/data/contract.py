@@ -138,3 +138,11 @@ class NeedsNoPath(Protocol):
     """The data set is part of the package or made on the spot: a checkpoint's own spec can open it."""
 
     needs_no_path: bool
+
+
+@runtime_checkable
+class BringsData(Protocol):
+    """A model that comes with the data it is of, such as a table of codes: it needs no ``--data``."""
+
+    @property
+    def own_data(self) -> DataSet: ...

@@ -19,6 +19,7 @@ from ccvae_eval.errors import CcvaeEvalError, NonFiniteError, UndefinedError, Un
 from ccvae_eval.interventions import Intervention
 from ccvae_eval.measure import Measurement, Reason, Status
 from ccvae_eval.metrics.contract import Accumulator, Decoded, Metric, Needs, settings_of
+from ccvae_eval.run.guarding import guarded, require_measurement
 from ccvae_eval.run.record import Header, Run
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.subject import Chunk, Subject
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 IMAGE_DIMENSIONS = 3
+
+CALLS = {"ask": "needs(subject) or start(subject)", "finish": "finish(weights)"}
+"""How a step of the pass is called in messages to a metric's author."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,8 @@ class _Part:
             return
         begun = perf_counter()
         try:
-            step()
+            with guarded(self.metric, self.subject.model, CALLS.get(getattr(step, "__name__", ""), "see(batch)")):
+                step()
         except Exception as error:
             log.debug("metric %s", self.metric.name, exc_info=True)
             self.measurement = _unsuccessful(self.metric, error)
@@ -245,7 +250,7 @@ def _finished(part: _Part) -> Measurement:
 
     def finish() -> None:
         assert part.accumulator is not None
-        part.measurement = part.accumulator.finish(weights)
+        part.measurement = require_measurement(part.metric, part.accumulator.finish(weights))
 
     part.attempt(finish)
     assert part.measurement is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,8 @@ CCVAE_EVAL = {"models": {"mine": Mine}}
 
 
 @pytest.fixture(autouse=True)
-def _fresh_files() -> Iterator[None]:
-    before = dict(registry._files)
-    yield
-    registry._files.clear()
-    registry._files.update(before)
+def _fresh_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_files", {})
 
 
 def test_our_own_models_come_by_the_same_door() -> None:
@@ -92,3 +88,92 @@ def test_the_switch_leaves_only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(registry.models) == {"vae"}
     monkeypatch.setenv(registry.SWITCH, "stranger")
     assert set(registry.models) == {"strange", "vae"}
+
+
+def test_the_switch_names_distributions_as_indexes_do_and_single_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = tuple(registry.Registration("models", n, "x:Y", "Strange_VAEs", "1") for n in ("one", "two"))
+    monkeypatch.setattr(registry, "_installed", lambda: entries)
+    monkeypatch.setenv(registry.SWITCH, "strange-vaes")
+    assert set(registry.models) == {"one", "two"}
+    monkeypatch.setenv(registry.SWITCH, "Strange_VAEs:two")
+    assert set(registry.models) == {"two"}
+
+
+def test_what_a_plugin_prints_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "talks.py").write_text("print('hello')\n" + GOOD)
+    registry.add_plugin_file(tmp_path / "talks.py")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "hello" in shown.err
+
+
+def test_two_files_of_one_stem_are_two_plugins(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "plug.py").write_text(GOOD.replace('"mine"', f'"{name}"'))
+        registry.add_plugin_file(tmp_path / name / "plug.py")
+    assert registry.models["a"].__module__ != registry.models["b"].__module__
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('CCVAE_EVAL = {"models": {"x": "Absent"}}', "names 'Absent', which the file does not have"),
+        ('CCVAE_EVAL = {"models": {"x": 3}}', "is no class"),
+        ('CCVAE_EVAL = {"models": 3}', "maps no names to classes"),
+        ("CCVAE_EVAL = {}", "offers nothing"),
+    ],
+)
+def test_an_offer_that_is_none(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / f"offer_{abs(hash(text))}.py"
+    file.write_text(text)
+    with pytest.raises(PluginError, match=message):
+        registry.add_plugin_file(file)
+
+
+def test_sys_path_is_not_touched(tmp_path: Path) -> None:
+    import sys
+
+    (tmp_path / "neighbour.py").write_text("x = 1")
+    (tmp_path / "needs.py").write_text("import neighbour\n" + GOOD)
+    before = list(sys.path)
+    with pytest.raises(PluginError, match="PYTHONPATH=FOLDER") as caught:
+        registry.add_plugin_file(tmp_path / "needs.py")
+    assert "'neighbour' is not installed here" in caught.value.hint
+    assert sys.path == before
+
+
+def test_a_distribution_in_the_current_folder_is_not_picked_up(tmp_path: Path) -> None:
+    """FAULTS 39: only --plugin and installed distributions; PYTHONPATH counts as a choice."""
+    import os
+    import subprocess
+    import sys
+
+    info = tmp_path / "lurking-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lurking\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ccvae_eval.models]\nlurks = os:system\n")
+    listing = [sys.executable, "-m", "ccvae_eval.cli.main", "list", "models"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    unasked = subprocess.run(listing, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "lurks" not in unasked.stdout
+    environment["PYTHONPATH"] = str(tmp_path)
+    asked = subprocess.run(listing, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "lurks" in asked.stdout
+
+
+def test_list_shows_a_broken_file_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    from ccvae_eval.cli.main import main
+
+    (tmp_path / "broken.py").write_text("raise SystemExit(3)")
+    (tmp_path / "fine.py").write_text(GOOD)
+    with pytest.raises(SystemExit) as ended:
+        main(
+            ["list", "models", "--json", "--plugin", str(tmp_path / "broken.py"), "--plugin", str(tmp_path / "fine.py")]
+        )
+    assert not ended.value.code
+    rows = {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)["models"]}
+    assert rows["broken"] == "broken: plugin file cannot be run (SystemExit: 3)"
+    assert rows["mine"] == "registered"

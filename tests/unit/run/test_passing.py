@@ -125,7 +125,7 @@ def test_no_number_depends_on_the_order_of_the_ids() -> None:
 @pytest.mark.parametrize(
     ("trouble", "status", "code"),
     [
-        ("see", "failed", "error"),
+        ("see", "failed", "plugin"),
         ("undefined", "undefined", "undefined"),
         ("unsupported", "unsupported", "unsupported"),
     ],

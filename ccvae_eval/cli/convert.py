@@ -1,0 +1,74 @@
+"""``convert``: a checkpoint in another format."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ccvae_eval import registry
+from ccvae_eval.checkpoint import CheckpointRecord, write_bundle
+from ccvae_eval.checkpoint.envelope import SUFFIXES
+from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.options import assignments
+from ccvae_eval.errors import UsageError
+from ccvae_eval.evaluation import load
+from ccvae_eval.report.text import escaped
+
+
+def command(
+    checkpoint: Annotated[str, typer.Argument(help="The checkpoint, of any format that can be opened.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .pt or .safetensors.")],
+    half: Annotated[bool, typer.Option("--half", help="Store the weights as float16.")] = False,
+    bare: Annotated[bool, typer.Option("--bare", help="Only the tensors by name, as torch.save(state_dict).")] = False,
+    model: Annotated[str | None, typer.Option("--model", help="The model or adapter to build.")] = None,
+    set: Annotated[list[str] | None, typer.Option("--set", help="A setting of the model: KEY=VALUE.")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file to register first.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write a checkpoint in another format.
+
+    The new file names its model or adapter and its settings, so that it opens by itself; --bare leaves them out, for
+    other tools. Nothing of the old file but tensors and plain settings gets into the new one.
+    """
+    for file in plugin or []:
+        registry.add_plugin_file(file)
+    if out.suffix not in SUFFIXES:
+        raise UsageError("a checkpoint ends in .pt or .safetensors", where=str(out))
+    if out.exists() and out.samefile(checkpoint):
+        raise UsageError("this would write over the checkpoint itself", where=str(out), hint="Name another file.")
+    opened = load(checkpoint, model=model, settings=assignments(set, "--set"))
+    tensors = opened.model.state_dict()
+    with Screen(as_json=json) as screen:
+        for note in opened.notes:
+            screen.notice(note)
+        if bare:
+            _write_bare(out, tensors, half)
+        else:
+            record = replace(opened.record or CheckpointRecord(opened.name), name=opened.name)
+            write_bundle(out, tensors, {"model": record.as_plain()}, half=half)
+        screen.show(escaped(f"{opened.name}: {len(tensors)} tensors from {opened.bundle.format} to {out}"))
+        if json:
+            screen.document({"model": opened.name, "out": str(out), "tensors": len(tensors), "notes": [*opened.notes]})
+
+
+def _write_bare(out: Path, tensors: dict[str, Any], half: bool) -> None:
+    """The tensors alone, dense and on the CPU."""
+    import io
+
+    import safetensors.torch
+    import torch
+
+    from ccvae_eval.files import atomic_write
+
+    dense = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    if half:
+        dense = {name: t.half() if t.is_floating_point() else t for name, t in dense.items()}
+    if out.suffix == ".safetensors":
+        atomic_write(out, safetensors.torch.save(dense))
+        return
+    stream = io.BytesIO()
+    torch.save(dense, stream)
+    atomic_write(out, stream.getvalue())

@@ -1,0 +1,171 @@
+"""Codes without a model, for users of JAX, TensorFlow and others: an .npz of posteriors and labels.
+
+::
+
+    numpy.savez("codes.npz", codes=means, scale=deviations, labels=labels, names=["Smiling", "Male"],
+                columns=["Smiling", "", "Male"])
+    ccvae-eval density codes.npz
+
+``codes`` (N, D) and ``labels`` (N,) or (N, L) are needed, NaN = missing. ``scale`` (N, D) is 0 without. ``names`` are
+the labels' names. ``columns`` (D,) says which label a column belongs to, "" = style; without it columns are assigned on
+held-out rows. ``split`` is "train", "judge" or "test" for each row; without it all are test. What needs a decoder does
+not apply, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ccvae_eval.checkpoint import Bundle
+from ccvae_eval.data.archives import read_arrays
+from ccvae_eval.data.columns import labels_from_array
+from ccvae_eval.data.memory import InMemory
+from ccvae_eval.data.splits import split_by_column
+from ccvae_eval.errors import DataError, UnsupportedError, UsageError
+from ccvae_eval.model import LabelSchema, LatentLayout
+from ccvae_eval.types import Codes, Gaussian, Images, Labels, Plain
+
+SPLITS = ("train", "judge", "test")
+KNOWN = ("codes", "labels", "scale", "names", "columns", "split", "ids", "kinds")
+
+
+class TabledCodes(InMemory):
+    """The codes as data: a row is a point, its mean and its deviation side by side."""
+
+    @classmethod
+    def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
+        raise UsageError("codes are given in the place of a checkpoint", where=str(path), why=str(dict(options)))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the arrays hold besides numbers."""
+
+    rows: int
+    latent: int
+    labels: Any
+    columns: Any
+    name: str = "codes"
+
+
+class CodeTable(nn.Module):
+    """A model that only knows the codes that it was given; it brings the data that they are of."""
+
+    codes: Tensor
+    scale: Tensor
+    observed: Tensor
+    split: Tensor
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+        self.labels = LabelSchema.from_plain(settings.labels, settings.name)
+        owned: dict[str, list[int]] = {}
+        for column, label in enumerate(settings.columns):
+            if label:
+                owned.setdefault(label, []).append(column)
+        self.layout = LatentLayout(settings.latent, {self.labels[n].name: tuple(c) for n, c in owned.items()})
+        for name, width in (("codes", settings.latent), ("scale", settings.latent), ("observed", len(self.labels))):
+            self.register_buffer(name, torch.zeros(settings.rows, width))
+        self.register_buffer("split", torch.zeros(settings.rows, dtype=torch.uint8))
+
+    @property
+    def own_data(self) -> TabledCodes:
+        """The rows with their labels."""
+        points = torch.cat([self.codes, self.scale], 1).cpu().numpy()
+        names = [str(row) for row in range(len(points))]
+        splits = split_by_column([SPLITS[part] for part in self.split.tolist()], names, self._settings.name)
+        labels = self.observed.cpu().numpy()
+        return TabledCodes(points, self.labels, labels, splits, f"codes:{self._settings.name}")
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        del labels
+        loc, scale = images.chunk(2, 1)
+        return Gaussian(loc, scale)
+
+    def decode(self, codes: Codes) -> Images:
+        del codes
+        raise UnsupportedError("codes alone have no decoder", where=self._settings.name)
+
+
+class NpzCodes:
+    """The adapter: reads .npz, and makes a table of it."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".npz",)
+
+    def read(self, path: Path) -> Bundle:
+        """The arrays as a bundle.
+
+        Raises:
+            DataError: arrays that are missing or do not go together.
+        """
+        arrays, where = read_arrays(path, ("codes", "labels")), str(path)
+        codes = _matrix(arrays["codes"], "codes", where)
+        scale = _matrix(arrays["scale"], "scale", where) if "scale" in arrays else np.zeros_like(codes)
+        names = [str(name) for name in arrays["names"].ravel()] if "names" in arrays else None
+        schema, labels = labels_from_array(arrays["labels"], names, where)
+        columns = [str(name) for name in arrays["columns"].ravel()] if "columns" in arrays else [""] * codes.shape[1]
+        split = _split(arrays.get("split"), len(codes), where)
+        for what, found, wanted in (
+            ("scale", scale.shape, codes.shape), ("labels", labels.shape[:1], codes.shape[:1]),
+            ("columns", (len(columns),), codes.shape[1:]),
+        ):  # fmt: skip
+            if found != wanted:
+                raise DataError(f"{what} of shape {found} with codes of shape {codes.shape}", where=where)
+        if bool((scale < 0).any()):
+            raise DataError("scale is negative", where=where)
+        with path.open("rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+        tensors = {"codes": codes, "scale": scale, "observed": labels, "split": split}
+        table = {"labels": schema.as_plain(), "columns": columns, "name": path.name}
+        unknown = [name for name in arrays if name not in KNOWN]
+        return Bundle(
+            MappingProxyType({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}),
+            MappingProxyType({"code_table": table}),
+            {},
+            path,
+            path.stat().st_size,
+            digest,
+            "npz",
+            notes=(f"arrays that were not read: {', '.join(unknown[:4])}",) if unknown else (),
+        )
+
+    def matches(self, bundle: Bundle) -> float:
+        return 1.0 if "code_table" in bundle.metadata and "codes" in bundle.tensors else 0.0
+
+    def settings(self, bundle: Bundle) -> Mapping[str, Plain]:
+        rows, latent = bundle.tensors["codes"].shape
+        return {**bundle.metadata["code_table"], "rows": rows, "latent": latent}
+
+    def build(self, settings: Mapping[str, Plain]) -> nn.Module:
+        return CodeTable(Settings(**settings))
+
+
+def _matrix(array: NDArray[Any], what: str, where: str) -> NDArray[np.float32]:
+    if array.ndim != 2 or array.dtype.kind not in "biuf" or 0 in array.shape:
+        raise DataError(f"{what} of shape {array.shape} and type {array.dtype}", where=where, hint="Expected (N, D).")
+    matrix = array.astype(np.float32)
+    if not np.isfinite(matrix).all():
+        raise DataError(f"{what} hold NaN or infinity", where=where)
+    return matrix
+
+
+def _split(array: NDArray[Any] | None, rows: int, where: str) -> NDArray[np.uint8]:
+    """The place in ``SPLITS`` of each row."""
+    if array is None:
+        return np.full(rows, SPLITS.index("test"), np.uint8)
+    words = [str(word) for word in array.ravel()]
+    known = {**{name: i for i, name in enumerate(SPLITS)}, **{str(i): i for i in range(len(SPLITS))}}
+    if len(words) != rows or not set(words) <= set(known):
+        raise DataError("split is not one of train, judge and test for each row", where=where)
+    return np.array([known[word] for word in words], np.uint8)

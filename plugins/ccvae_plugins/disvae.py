@@ -1,0 +1,135 @@
+"""Checkpoints of disentangling-vae (github.com/YannDubs/disentangling-vae): a state_dict, with a specs.json beside it.
+
+All of its published models (VAE, betaH, betaB, factor, btcvae) have the networks of Burgess et al. (2018,
+arXiv:1804.03599, appendix): they differ in their loss alone. Sizes are read off the tensors, so that specs.json may be
+missing; the model has no labels, and columns are assigned to labels on held-out images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+from ccvae_eval.checkpoint import Bundle, below
+from ccvae_eval.errors import UsageError
+from ccvae_eval.model import LabelSchema, LatentLayout
+from ccvae_eval.types import Codes, Gaussian, Images, Labels, Plain
+
+MARK = "encoder.mu_logvar_gen.weight"
+CHANNELS, KERNEL, HIDDEN = 32, 4, 256
+SIZES = (32, 64)
+OWN = {
+    "encoder.conv1.weight": 4,
+    "encoder.lin2.weight": 2,
+    "encoder.mu_logvar_gen.weight": 2,
+    "decoder.lin1.weight": 2,
+    "decoder.convT3.weight": 4,
+}
+"""Names that these networks have, and the number of dimensions of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is free in these networks.
+
+    Args:
+        latent: columns of z.
+        channels: of the images.
+        size: pixels on a side, 32 or 64.
+    """
+
+    latent: int = 10
+    channels: int = 1
+    size: int = 32
+
+
+class Burgess(nn.Module):
+    """The networks of Burgess et al. under disentangling-vae's names."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        if settings.size not in SIZES:
+            raise UsageError(f"size {settings.size} is not possible", where="disvae", hint="32 or 64.")
+        self.layout, self.labels = LatentLayout(settings.latent), LabelSchema(())
+        self.input_shape = (settings.channels, settings.size, settings.size)
+        self.encoder, self.decoder = Encoder(settings), Decoder(settings)
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        """q(z|x); mean and log variance of a column lie side by side in the last layer."""
+        del labels
+        told = self.encoder(images).reshape(len(images), -1, 2)
+        return Gaussian(told[..., 0], (told[..., 1] / 2).exp())
+
+    def decode(self, codes: Codes) -> Images:
+        images: Images = self.decoder(codes)
+        return images
+
+
+class Encoder(nn.Module):
+    """Convolutions of stride 2 down to 4 x 4, two linear layers, then both parameters of each column."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(settings.channels, CHANNELS, KERNEL, 2, 1)
+        self.conv2 = nn.Conv2d(CHANNELS, CHANNELS, KERNEL, 2, 1)
+        self.conv3 = nn.Conv2d(CHANNELS, CHANNELS, KERNEL, 2, 1)
+        self.conv_64 = nn.Conv2d(CHANNELS, CHANNELS, KERNEL, 2, 1) if settings.size == 64 else None
+        self.lin1 = nn.Linear(CHANNELS * KERNEL**2, HIDDEN)
+        self.lin2 = nn.Linear(HIDDEN, HIDDEN)
+        self.mu_logvar_gen = nn.Linear(HIDDEN, 2 * settings.latent)
+
+    def forward(self, images: Images) -> torch.Tensor:
+        x = images
+        for layer in (self.conv1, self.conv2, self.conv3, self.conv_64):
+            x = x if layer is None else layer(x).relu()
+        x = self.lin2(self.lin1(x.flatten(1)).relu()).relu()
+        told: torch.Tensor = self.mu_logvar_gen(x)
+        return told
+
+
+class Decoder(nn.Module):
+    """The encoder turned around, with one linear layer more."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(settings.latent, HIDDEN)
+        self.lin2 = nn.Linear(HIDDEN, HIDDEN)
+        self.lin3 = nn.Linear(HIDDEN, CHANNELS * KERNEL**2)
+        self.convT_64 = nn.ConvTranspose2d(CHANNELS, CHANNELS, KERNEL, 2, 1) if settings.size == 64 else None
+        self.convT1 = nn.ConvTranspose2d(CHANNELS, CHANNELS, KERNEL, 2, 1)
+        self.convT2 = nn.ConvTranspose2d(CHANNELS, CHANNELS, KERNEL, 2, 1)
+        self.convT3 = nn.ConvTranspose2d(CHANNELS, settings.channels, KERNEL, 2, 1)
+
+    def forward(self, codes: Codes) -> Images:
+        x = self.lin3(self.lin2(self.lin1(codes).relu()).relu()).relu()
+        x = x.reshape(-1, CHANNELS, KERNEL, KERNEL)
+        for layer in (self.convT_64, self.convT1, self.convT2):
+            x = x if layer is None else layer(x).relu()
+        images: Images = self.convT3(x).sigmoid()
+        return images
+
+
+class Disvae:
+    """The adapter."""
+
+    def matches(self, bundle: Bundle) -> float:
+        """1 where every telling name is there with its number of dimensions, else the share of those that are."""
+        tensors = below(bundle.tensors, MARK)
+        share = sum(name in tensors and tensors[name].ndim == ndim for name, ndim in OWN.items()) / len(OWN)
+        return share if share > 0.5 else 0.0
+
+    def settings(self, bundle: Bundle) -> Mapping[str, Plain]:
+        tensors = below(bundle.tensors, MARK)
+        return asdict(
+            Settings(
+                latent=tensors[MARK].shape[0] // 2,
+                channels=tensors["encoder.conv1.weight"].shape[1],
+                size=64 if "encoder.conv_64.weight" in tensors else 32,
+            )
+        )
+
+    def build(self, settings: Mapping[str, Plain]) -> nn.Module:
+        return Burgess(Settings(**settings))

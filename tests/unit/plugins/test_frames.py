@@ -1,0 +1,224 @@
+"""What training tools put around a model: Lightning's checkpoints and pythae's folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ccvae_plugins.pythae import Perceptron, Settings
+from torch import nn
+
+from ccvae_eval import registry
+from ccvae_eval.checkpoint import inspect_checkpoint, open_checkpoint
+from ccvae_eval.contract import check_model
+from ccvae_eval.errors import CcvaeEvalError, CheckpointError, UsageError
+
+PLUGIN = """
+import torch
+from torch import nn
+from ccvae_eval.model import LabelSchema, LatentLayout
+from ccvae_eval.types import Gaussian
+
+
+class Net(nn.Module):
+    def __init__(self, latent, width=8):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, width), nn.ReLU(), nn.Linear(width, 2 * latent))
+        self.decoder = nn.Sequential(nn.Linear(latent, 16), nn.Sigmoid())
+        self.layout, self.labels = LatentLayout(latent), LabelSchema(())
+
+    def encode(self, images, labels=None):
+        loc, log_variance = self.encoder(images).chunk(2, 1)
+        return Gaussian(loc, (log_variance / 2).exp())
+
+    def decode(self, codes):
+        return self.decoder(codes).reshape(-1, 1, 4, 4)
+
+
+CCVAE_EVAL = {"models": {"net": Net}}
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The user's class, registered from a file."""
+    monkeypatch.setattr(registry, "_files", {})
+    (tmp_path / "my_net.py").write_text(PLUGIN)
+    registry.add_plugin_file(tmp_path / "my_net.py")
+    return registry.models["net"]
+
+
+def lightning(path: Path, module: nn.Module, prefix: str = "model.", **more: Any) -> Path:
+    """A checkpoint as Lightning's ``Trainer.save_checkpoint`` writes it."""
+    optimiser = torch.optim.Adam(module.parameters())
+    sum(p.sum() for p in module.parameters()).backward()  # type: ignore[union-attr]
+    optimiser.step()
+    torch.save(
+        {
+            "epoch": 3,
+            "global_step": 120,
+            "pytorch-lightning_version": "2.4.0",
+            "state_dict": {prefix + name: tensor for name, tensor in module.state_dict().items()},
+            "loops": {"fit_loop": {"state_dict": {}}},
+            "callbacks": {"ModelCheckpoint{'monitor': 'val'}": {"best_model_score": torch.tensor(0.5)}},
+            "optimizer_states": [optimiser.state_dict()],
+            "lr_schedulers": [],
+            "hparams_name": "kwargs",
+            **more,
+        },
+        path,
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"latent": 3, "lr": 1e-3}, {"lr": 1e-3, "model": {"latent": 3}}, {"latent": 3, "width": 8}]
+)
+def test_a_lightning_checkpoint_of_the_user_s_class(net: Any, parameters: dict[str, Any], tmp_path: Path) -> None:
+    module = net(3)
+    path = lightning(tmp_path / "last.ckpt", module, hyper_parameters=parameters)
+    opened = open_checkpoint(path)
+    assert opened.name == "net", "the one model of the plugin file fits, so it need not be named"
+    assert all(torch.equal(opened.model.state_dict()[n], t) for n, t in module.state_dict().items())
+    assert any("latent = 3" in note and "lightning" in note for note in opened.notes)
+    assert "'state_dict.model.' was taken off the names of the weights" in opened.notes
+    names = [row["name"] for row in inspect_checkpoint(path)["candidates"]]
+    assert names == ["net", "lightning"]
+
+
+def test_an_argument_given_goes_over_the_hint(net: Any, tmp_path: Path) -> None:
+    path = lightning(tmp_path / "last.ckpt", net(3), hyper_parameters={"latent": 3})
+    with pytest.raises(CheckpointError, match="of another shape"):
+        open_checkpoint(path, model="net", settings={"latent": 4})
+
+
+def test_without_a_model_it_says_what_is_needed(tmp_path: Path) -> None:
+    path = lightning(tmp_path / "last.ckpt", nn.Linear(2, 2), hyper_parameters={"latent": 3})
+    with pytest.raises(CheckpointError, match="no installed adapter knows it") as refused:
+        open_checkpoint(path)
+    assert "--plugin" in refused.value.hint
+    with pytest.raises(UsageError, match="knows the file, but not the model in it"):
+        open_checkpoint(path, model="lightning")
+    (row,) = inspect_checkpoint(path)["candidates"]
+    assert row["name"] == "lightning"
+    assert "--plugin FILE --model NAME" in row["note"]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        lambda s: s,
+        lambda s: {"model": s, "step": 4},
+        lambda s: {"net": s},
+        lambda s: {"ema": s},
+        lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}, "ema": {k: 0 * v for k, v in s.items()}},
+    ],
+    ids=["plain", "model", "net", "ema", "module and ema"],
+)
+def test_a_state_dict_in_any_frame(net: Any, frame: Any, tmp_path: Path) -> None:
+    module = net(3)
+    torch.save(frame(module.state_dict()), tmp_path / "x.pt")
+    with pytest.raises(UsageError, match="needs latent") as asked:
+        open_checkpoint(tmp_path / "x.pt", model="net")
+    assert "--set latent=VALUE" in asked.value.hint
+    (tmp_path / "x.toml").write_text('model = "net"\n[settings]\nlatent = 3\n')
+    opened = open_checkpoint(tmp_path / "x.pt")
+    assert all(torch.equal(opened.model.state_dict()[n], t) for n, t in module.state_dict().items())
+    check_model(opened.model, torch.rand(3, 1, 4, 4), torch.empty(3, 0))  # type: ignore[arg-type]
+
+
+def test_inspect_names_the_arguments_that_are_missing_and_sizes_that_differ(net: Any, tmp_path: Path) -> None:
+    torch.save(net(3).state_dict(), tmp_path / "x.pt")
+    (row,) = inspect_checkpoint(tmp_path / "x.pt")["candidates"]
+    assert row["name"] == "net"
+    assert "needs latent. Give --set latent=VALUE" in row["note"]
+    (row,) = inspect_checkpoint(tmp_path / "x.pt", {"latent": 3})["candidates"]
+    assert (row["fits"], row["missing"]) == ("6 of 6 tensors", [])
+    (row,) = inspect_checkpoint(tmp_path / "x.pt", {"latent": 4})["candidates"]
+    assert row["fits"] == "3 of 6 tensors"
+    assert row["missing"] == ["encoder.3.weight", "encoder.3.bias", "decoder.0.weight"]
+    with pytest.raises(CheckpointError) as refused:
+        open_checkpoint(tmp_path / "x.pt", model="net", settings={"latent": 4})
+    assert "All names are there, of other sizes" in refused.value.hint
+
+
+def pythae(folder: Path, module: Perceptron, own: bool = False, **config: Any) -> Path:
+    """A folder as ``BaseAE.save`` writes it."""
+    folder.mkdir()
+    torch.save({"model_state_dict": module.state_dict()}, folder / "model.pt")
+    told = {"name": "VAEConfig", "input_dim": [1, 8, 8], "latent_dim": 5, "reconstruction_loss": "bce", **config}
+    (folder / "model_config.json").write_text(json.dumps(told))
+    (folder / "environment.json").write_text('{"name": "EnvironmentConfig", "python_version": "3.8"}')
+    if own:
+        for name in ("encoder.pkl", "decoder.pkl"):
+            (folder / name).write_bytes(b"\x80\x04cos\nsystem\n.")
+    return folder
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_pythae_folder_with_default_networks(deterministic: bool, tmp_path: Path) -> None:
+    module = Perceptron(Settings((1, 8, 8), 5, 512, deterministic))
+    opened = open_checkpoint(pythae(tmp_path / "final_model", module))
+    assert opened.name == "pythae"
+    assert opened.bundle.format == "folder"
+    images = torch.rand(4, 1, 8, 8)
+    with torch.no_grad():
+        hidden = (images.flatten(1) @ module.encoder.layers[0][0].weight.T + module.encoder.layers[0][0].bias).relu()  # type: ignore[index,union-attr]
+        loc = module.encoder.embedding(hidden)  # type: ignore[operator]
+    model: Any = opened.model
+    assert torch.allclose(model.encode(images).loc, loc, atol=1e-6)
+    assert bool((model.encode(images).scale == 0).all()) == deterministic
+    check_model(model, images, torch.empty(4, 0))
+
+
+def test_a_lone_model_pt_finds_its_config_beside_it(tmp_path: Path) -> None:
+    folder = pythae(tmp_path / "final_model", Perceptron(Settings((1, 8, 8), 5)), input_dim=[1, 4, 16])
+    opened = open_checkpoint(folder / "model.pt")
+    assert opened.record is not None
+    assert opened.record.settings["input_shape"] == [1, 4, 16]
+    (folder / "model_config.json").unlink()
+    opened = open_checkpoint(folder / "model.pt")
+    assert opened.record is not None
+    assert opened.record.settings["input_shape"] == [1, 8, 8]
+    assert any("is guessed" in note for note in opened.notes)
+
+
+def test_own_networks_need_the_user_s_class_and_their_pickles_are_not_read(net: Any, tmp_path: Path) -> None:
+    folder = pythae(tmp_path / "final_model", net(3), own=True, name="BetaVAEConfig", latent=3)
+    opened = open_checkpoint(folder, model="net")
+    assert opened.name == "net"
+    assert "encoder.pkl was not read: a pickle of code" in opened.notes
+    with pytest.raises(UsageError, match="are not pythae's own"):
+        open_checkpoint(folder, model="pythae")
+
+
+def test_folders_that_are_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a folder and no checkpoint"):
+        open_checkpoint(tmp_path)
+    for number in range(13):
+        torch.save({"w": torch.ones(1)}, tmp_path / f"epoch{number:02}.pt")
+    with pytest.raises(CheckpointError, match="is a folder of 13 checkpoints"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = ", "is no TOML"),
+        ('modl = "net"', "unknown key 'modl'"),
+        ("model = 3", "not as it should be"),
+        ("settings = 3", "not as it should be"),
+        ('model = "os"', "needs the model 'os', which is not installed"),
+        ('model = "net"\n[settings]\nlatnt = 3', "no argument 'latnt'"),
+        ('model = "net"\n[settings]\nlatent = 1000000000', "far too large"),
+        ("#" * (2 << 20), "too large for settings"),
+    ],
+)
+def test_a_toml_file_that_is_wrong(net: Any, text: str, message: str, tmp_path: Path) -> None:
+    torch.save(net(3).state_dict(), tmp_path / "x.pt")
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(CcvaeEvalError, match=message):
+        open_checkpoint(tmp_path / "x.pt")
