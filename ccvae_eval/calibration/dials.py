@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 
-import numpy as np
-
 from ccvae_eval.calibration.claims import Mislabelled, Tempered
 from ccvae_eval.calibration.oracle import oracle
 from ccvae_eval.calibration.originals import Originals
@@ -38,7 +36,7 @@ from ccvae_eval.calibration.spoilt import (
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.errors import UnsupportedError, UsageError, suggestion
 from ccvae_eval.model import HasConditionalPrior, LabelledVAE, LabelSchema, Predicts
-from ccvae_eval.types import Floats, Ids
+from ccvae_eval.types import Ids
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,7 @@ class Bench:
         model: the model; None = the oracle of the data.
         labels: the oracle's labels; all of the data's if None.
         seed: of the saboteurs.
+        model_name: stands for the model in what is kept: the digest of its checkpoint.
     """
 
     data: DataSet
@@ -59,6 +58,7 @@ class Bench:
     model: LabelledVAE | None = None
     labels: LabelSchema | None = None
     seed: int = 0
+    model_name: str = ""
     _kept: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -136,10 +136,6 @@ class Dial:
         first, last = self.strengths
         return first + position * (last - first)
 
-    def positions(self, steps: int) -> Floats:
-        """Equal steps from end to end."""
-        return np.linspace(0.0, 1.0, steps)
-
 
 GLIDING = "gliding"
 HAZY = "hazy"
@@ -196,7 +192,7 @@ DIALS: Mapping[str, Dial] = MappingProxyType(
             ),
             Dial(
                 "mislabel", "a share of the predictions names a class at random",
-                lambda b, s: Mislabelled(b.originals, s, b.seed), base="sure",
+                lambda b, s: Mislabelled(b.originals, s, b.seed),
             ),
             Dial(
                 "temper", "honest log-probabilities are multiplied",

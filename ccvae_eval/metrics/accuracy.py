@@ -91,7 +91,8 @@ class Accuracy:
             dials=("mislabel",),
         ),
         "brier": ValueSpec(
-            "squared error of the predicted probabilities", "", False, (0.0, 1.0), "training frequencies"
+            "squared error of the predicted probabilities", "", False, (0.0, 1.0), "training frequencies",
+            dials=("mislabel",),
         ),
         "calibration_error": ValueSpec(
             "how far predicted probabilities lie from frequencies", "", False, (-1.0, 1.0), dials=("temper",)

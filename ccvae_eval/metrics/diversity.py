@@ -102,7 +102,7 @@ class Diversity:
             dials=("collapse",),
         ),
         "recall": ValueSpec(
-            "share of the data's own re-draws that lie near a draw", "share", True, (0.0, 1.0)
+            "share of the data's own re-draws that lie near a draw", "share", True, (0.0, 1.0), dials=("collapse",)
         ),
     }  # fmt: skip
 
