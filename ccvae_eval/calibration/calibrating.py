@@ -28,9 +28,10 @@ from ccvae_eval.run import plan_of
 from ccvae_eval.types import Floats, Plain
 
 CARD = ("density", "locality", "drift", "diversity", "accuracy")
-SAMPLE = 128
+SAMPLE = 64
 """Images for the metrics that decode. Those that only look at codes, which cost nothing, get more."""
-MORE = 12
+MORE = 24
+"""So many times more: nearest neighbours need 267 images of each class of hair for an interval."""
 STEPS = 11
 CHARACTERISTICS = ("Eyeglasses", "Smiling", "Wearing_Hat", "Wearing_Necktie", "Hair_Color")
 """Of ``faces``: two pairs of binary labels, for the dials that turn two into each other, and a categorical one."""
@@ -198,7 +199,9 @@ class Calibrator:
     def decodes(self, metric: Metric) -> int:
         """Images that a metric decodes in one cell."""
         if metric.name not in self._decodes:
-            self._decodes[metric.name] = plan_of(self._cell(metric, self.dials[0], 0.0, self.small).subject(), [metric]).decode
+            self._decodes[metric.name] = plan_of(
+                self._cell(metric, self.dials[0], 0.0, self.small).subject(), [metric]
+            ).decode
         return self._decodes[metric.name]
 
     def _cell(self, metric: Metric, dial: Dial, position: float, bench: Bench) -> Cell:
@@ -309,7 +312,7 @@ def calibrate(
         progress: called with (cells done, cells).
         **more: ``model`` (a trained one, instead of the oracle: only dials that need no renderer are turned) and
             ``model_name`` (what stands for it in what is kept), ``dials`` (only these), ``characteristics`` (only
-            these), ``sample`` (128 images for metrics that decode, 12 times as many for others), ``steps`` (11),
+            these), ``sample`` (64 images for metrics that decode, 24 times as many for others), ``steps`` (11),
             ``seed`` (0), ``foreign`` (True: also look at the ends of dials that are not a value's own), ``folder``
             (where cells are kept, so that an interrupted calibration goes on).
 

@@ -153,8 +153,8 @@ def _table(values: Sequence[Value], why: str) -> Table:
 
 def _of(value: Value) -> Reading:
     e = value.estimate
-    sides = (math.nan if side is None else float(side) for side in (value.chance, value.reference))
-    return Reading(float(e.value), float(e.low), float(e.high), *sides, value.note)
+    chance, reference = (math.nan if side is None else float(side) for side in (value.chance, value.reference))
+    return Reading(float(e.value), float(e.low), float(e.high), chance, reference, value.note)
 
 
 def _plain(reading: Reading) -> list[Plain]:
@@ -163,8 +163,8 @@ def _plain(reading: Reading) -> list[Plain]:
 
 
 def _reading(row: Sequence[Plain]) -> Reading:
-    *numbers, note = row
-    return Reading(*(math.nan if number is None else float(number) for number in numbers), note=str(note))
+    value, low, high, chance, reference = (math.nan if number is None else float(number) for number in row[:5])
+    return Reading(value, low, high, chance, reference, str(row[5]))
 
 
 def reading_of(table: Table, value: str, characteristic: str | None = None) -> Reading:

@@ -85,7 +85,7 @@ class Bench:
             raise UnsupportedError(
                 "a saboteur needs a model that predicts its labels and has p(z_c|y)", where=type(self.model).__name__
             )
-        return self.model  # type: ignore[return-value] # the three protocols together
+        return self.model
 
     @cached_property
     def digests(self) -> list[bytes]:

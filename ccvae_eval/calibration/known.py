@@ -16,8 +16,8 @@ import numpy as np
 from scipy.special import ndtr, softmax
 
 from ccvae_eval.calibration.cells import Cell, Table, reading_of
-from ccvae_eval.calibration.coding import MEAN, SPREAD
 from ccvae_eval.calibration.claims import hazy
+from ccvae_eval.calibration.coding import MEAN, SPREAD
 from ccvae_eval.calibration.painters import Wobbling, ramp, wobbled
 from ccvae_eval.calibration.spoilt import class_shares, own_pairs
 from ccvae_eval.metrics.contract import Metric

@@ -35,10 +35,6 @@ class Studio:
         self._kept: dict[bytes, Tensor] = {}
         self._bytes = 0
 
-    def keys(self, scene: Scene) -> Ids:
-        """The id of each one's original; -1 where none is known."""
-        return np.where(scene.rows >= 0, self.ids[scene.rows], -1)
-
     def draw(self, factors: Floats, classes: Classes) -> Images:
         """The picture of each row, equal in every bit to ``data.render``."""
         table = np.concatenate([factors, classes.astype(np.float64)], axis=1)
@@ -135,6 +131,15 @@ class Originals:
             rows = np.flatnonzero(hidden[classes[:, block.place]])
             shown[rows[:, None], np.array(block.factors)] = MIDDLE
         return self.studio.draw(shown, classes)
+
+    def both(self, block: Block, factors: Floats, classes: Classes) -> tuple[Images, Images]:
+        """The pictures with a binary label absent, and with it present."""
+        pictures = []
+        for value in (0, 1):
+            chosen = classes.copy()
+            chosen[:, block.place] = value
+            pictures.append(self.draw(factors, chosen))
+        return pictures[0], pictures[1]
 
     def touched(self, scene: Scene) -> Bools:
         """Which labels look different than in the original: by class, or by a variety that shows, shape (N, L)."""

@@ -70,7 +70,7 @@ class Changing(Painter):
 
     def paint(self, scene: Scene) -> Images:
         touched = self.originals.touched(scene)
-        classes, factors, own = scene.classes.copy(), scene.factors.copy(), scene.factors.copy()
+        classes, own = scene.classes.copy(), scene.factors.copy()
         for block in self.originals.coding.blocks:
             rows, places = np.flatnonzero(touched[:, block.place]), np.array(block.factors)
             classes[rows, block.place] = 0 if block.label.kind == "binary" else scene.own_classes[rows, block.place]
@@ -238,12 +238,8 @@ class Gliding(Painter):
             start, end = self.originals.path_ends(block)
             place = np.clip((scene.codes[rows, column].double().numpy() - start) / (end - start), 0, 1)
             share = torch.from_numpy(self.course(place, self.originals.keys(scene)[rows]))
-            ends = []
-            for value in (0, 1):
-                classes = scene.classes[rows].copy()
-                classes[:, block.place] = value
-                ends.append(self.originals.draw(scene.own_factors[rows], classes))
-            images[rows] = torch.lerp(*ends, share.float()[:, None, None, None])
+            absent, present = self.originals.both(block, scene.own_factors[rows], scene.classes[rows])
+            images[rows] = absent.lerp(present, share.float()[:, None, None, None])
         return images
 
     @abstractmethod

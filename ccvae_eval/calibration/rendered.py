@@ -126,20 +126,17 @@ def _courses(case: Case) -> dict[str, Floats]:
     found: dict[str, Floats] = {}
     scene = originals.scene(subject.codes)
     for name in case.names if judge is not None else ():
-        ends = []
-        for value in (0, 1):
-            classes = scene.classes.copy()
-            classes[:, originals.block(name).place] = value
-            ends.append(originals.draw(scene.factors, classes))
+        absent, present = originals.both(originals.block(name), scene.factors, scene.classes)
         shares = [k / (settings.steps - 1) for k in range(settings.steps)]
-        told = [judge.log_probabilities(torch.lerp(*ends, share))[name] for share in shares] if judge else []
+        told = [judge.log_probabilities(absent.lerp(present, share))[name] for share in shares] if judge else []
         found[name] = torch.stack([at.double().exp()[:, 1] for at in told], 1).numpy()
     return found
 
 
 def _judged_monotone(case: Case) -> Floats:
     """The judge's course as it is, and in an order at random."""
-    first, last = [], []
+    first: list[float] = []
+    last: list[float] = []
     for name, course in _courses(case).items():
         generator = numpy_stream(0, "wobble/judged", name)
         orders = np.stack([wobbled(1.0, generator, course.shape[1]) for _ in range(PERMUTATIONS)])

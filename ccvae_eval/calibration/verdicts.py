@@ -60,10 +60,9 @@ class Reading:
         return (self.high - self.low) / 2
 
     def holds(self, known: float, wider: float = 1.0) -> bool:
-        """Whether a known value lies in the interval, widened around the value."""
-        low = self.value - wider * (self.value - self.low) - ROUNDING
-        high = self.value + wider * (self.high - self.value) + ROUNDING
-        return low <= known <= high
+        """Whether a known value lies in the interval, made so many times as wide."""
+        more = (wider - 1) * self.half + ROUNDING
+        return self.low - more <= known <= self.high + more
 
 
 @dataclass(frozen=True, slots=True)

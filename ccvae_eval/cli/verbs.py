@@ -36,6 +36,9 @@ VERBS: dict[str, Verb] = {
     "diversity": Verb("metric", MEASURE, "Is there variety within one characteristic?", "diversity"),
     "accuracy": Verb("metric", MEASURE, "How well does the model tell its labels?", "accuracy"),
     "run": Verb("run", MEASURE, "Measure a checkpoint by several metrics in one pass."),
+    "calibrate": Verb(
+        "calibrate", PUBLISH, "Check that each value answers to what it should, on models whose entanglement is known."
+    ),
     "train": Verb("train", MAKE, "Train a model, or the judge, on labelled images."),
     "inspect": Verb("inspect", LOOK_UP, "Say what a checkpoint, a data set or a run holds; executes nothing."),
     "list": Verb("list", LOOK_UP, "List the registered models, metrics, data sets or plugins."),
