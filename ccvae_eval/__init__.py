@@ -2,7 +2,7 @@
 
 >>> import ccvae_eval
 >>> sorted(ccvae_eval.__all__)
-['Run', 'evaluate', 'load', 'read', 'wrap']
+['Run', 'calibrate', 'evaluate', 'load', 'read', 'wrap']
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ccvae_eval.calibration.calibrating import calibrate
     from ccvae_eval.evaluation import evaluate, load
     from ccvae_eval.run import Run, read
     from ccvae_eval.wrapping import wrap
 
 __version__ = "0.1.0"
-__all__ = ["Run", "evaluate", "load", "read", "wrap"]
+__all__ = ["Run", "calibrate", "evaluate", "load", "read", "wrap"]
 
 _HOMES = {
+    "calibrate": "ccvae_eval.calibration.calibrating",
     "evaluate": "ccvae_eval.evaluation",
     "load": "ccvae_eval.evaluation",
     "Run": "ccvae_eval.run",

@@ -28,7 +28,8 @@ CELLS = 1
 """Version of the saboteurs: another number, other cells."""
 
 Table = Mapping[tuple[str, str | None], Reading]
-"""Readings by (value, characteristic), None = the mean over characteristics; rows that depend on more are left out."""
+"""Readings by (value, characteristic), None = the mean over characteristics; rows that depend on more are left out, but
+where data have no regions, those over the whole image stand in."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +143,17 @@ class Ledger:
             atomic_write(self.folder / f"{name}.json", json.dumps(rows, allow_nan=False).encode())
 
 
+IMAGE = {"where": "image"}
 WHOLE = ""
 """The value's name in the row that says why a metric has no numbers at all."""
 
 
 def _table(values: Sequence[Value], why: str) -> Table:
     rows = {(v.name, v.characteristic): _of(v) for v in values if not v.at}
+    for v in values:
+        own = (v.name, v.characteristic)
+        if dict(v.at) == IMAGE and not (own in rows and rows[own].defined):
+            rows[own] = _of(v)
     return {**rows, (WHOLE, None): Reading(math.nan, note=why)} if why else rows
 
 

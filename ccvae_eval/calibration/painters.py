@@ -180,7 +180,8 @@ def displaced(images: Images, fields: Tensor) -> Images:
     place = torch.stack([columns, rows], 2) + fields
     scale = torch.tensor([2 / (width - 1), 2 / (height - 1)])
     found = grid_sample(images, place * scale - 1, padding_mode="reflection", align_corners=True)
-    return found.clamp(0, 1)
+    clipped: Images = found.clamp(0, 1)
+    return clipped
 
 
 class Faded(Painter):

@@ -55,6 +55,10 @@ class Reading:
     note: str = ""
 
     @property
+    def defined(self) -> bool:
+        return not math.isnan(self.value)
+
+    @property
     def half(self) -> float:
         """Half of the interval's width."""
         return (self.high - self.low) / 2
