@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -20,7 +20,7 @@ from ccvae_eval.files import atomic_write
 from ccvae_eval.judge import Judge
 from ccvae_eval.measure import Value
 from ccvae_eval.metrics.contract import Metric, settings_of
-from ccvae_eval.run import evaluate, plan_of
+from ccvae_eval.run import evaluate
 from ccvae_eval.subject import Subject, prepare
 from ccvae_eval.types import Plain
 
@@ -83,10 +83,6 @@ class Cell:
         ]
         return blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=12).hexdigest()
 
-    def decodings(self) -> int:
-        """Images that will be decoded."""
-        return plan_of(self.subject(), self.metrics).decode
-
 
 @dataclass
 class Ledger:
@@ -94,11 +90,9 @@ class Ledger:
 
     Args:
         folder: where; None = nowhere but in memory.
-        reused: how many of the cells asked for were found there.
     """
 
     folder: Path | None = None
-    reused: int = 0
     _tables: dict[str, Table] = field(default_factory=dict)
 
     def missing(self, cell: Cell) -> list[Metric]:
@@ -130,7 +124,6 @@ class Ledger:
             try:
                 plain = json.loads((self.folder / f"{name}.json").read_text())
                 self._tables[name] = {(str(row[0]), row[1]): _reading(row[2:]) for row in plain}
-                self.reused += 1
             except (OSError, ValueError, TypeError, IndexError):
                 return None
         return self._tables.get(name)
@@ -189,14 +182,6 @@ def measure_all(cells: Sequence[Cell], ledger: Ledger, progress: Progress | None
         ledger.measure(cell)
         if progress is not None:
             progress(done, len(cells))
-
-
-def groups(metrics: Sequence[Metric], decodes: Callable[[Metric], bool]) -> Iterator[tuple[bool, list[Metric]]]:
-    """The metrics that decode, and those that do not: they look at samples of different size."""
-    for wanted in (True, False):
-        group = [metric for metric in metrics if decodes(metric) == wanted]
-        if group:
-            yield wanted, group
 
 
 def positions_of(steps: int) -> list[float]:

@@ -175,6 +175,7 @@ DIALS: Mapping[str, Dial] = MappingProxyType(
             Dial(
                 "warp", "the outside of a change is displaced, up to as far as the inside",
                 lambda b, s: Warped(b.originals, s, b.seed),
+                base="replaced",
             ),
             Dial("fade", "pictures fade to the mean image", lambda b, s: Faded(b.originals, s, b.seed)),
             Dial(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -156,8 +156,3 @@ def draw(calibration: Calibration, path: Path) -> None:
 
 def _column(curve: Curve, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return np.array([getattr(reading, name) for reading in curve.readings])
-
-
-def notes(calibration: Calibration) -> Iterable[str]:
-    """What failed, one line each."""
-    return [f"{c.metric}.{c.value} fails {c.dial.name}: {c.verdict.why}" for c in calibration.failed]

@@ -41,7 +41,7 @@ def images(faces, bench):
 
 
 def without_glasses(originals):
-    """Codes with the glasses turned over; also the classes."""
+    """Codes with the glasses turned over."""
     (u,) = originals.block("Eyeglasses").shown
     return replaced(originals.codes, (u,), -originals.codes[:, [u]])
 
@@ -55,10 +55,10 @@ def edits(originals):
     yield replaced(originals.codes, hair, originals.codes[:, list(hair)].roll(1, 1))
 
 
-PAINTERS = [name for name, dial in DIALS.items() if dial.base == "oracle"]
+PLAIN = [name for name, dial in DIALS.items() if dial.base == "oracle"]
 
 
-@pytest.mark.parametrize("name", PAINTERS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_at_its_first_end_a_dial_changes_nothing(name, bench, originals, images):
     model = DIALS[name].spoil(bench, DIALS[name].strengths[0])
     plain = oracle(bench.data, bench.ids)
@@ -77,7 +77,7 @@ def test_at_its_last_end_a_dial_changes_something(name, bench, originals, images
     first, last = (dial.spoil(bench, strength) for strength in dial.strengths)
     labels = torch.from_numpy(bench.data.labels_of(bench.ids))
     (u,) = originals.block("Eyeglasses").shown
-    halfway = replaced(originals.codes, (u,), torch.tensor(-1.5))
+    halfway = replaced(without_glasses(originals), (u,), torch.tensor(0.5))
     both = [
         [
             model.encode(images).loc,
