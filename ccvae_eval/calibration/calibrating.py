@@ -37,6 +37,8 @@ CHARACTERISTICS = ("Eyeglasses", "Smiling", "Wearing_Hat", "Wearing_Necktie", "H
 """Of ``faces``: two pairs of binary labels, for the dials that turn two into each other, and a categorical one."""
 RATE = 1500.0
 """Images decoded, judged and compared in a second of one core."""
+ENDS_AT_CHANCE = ("shuffle", "collapse")
+"""What these dials lead to is known for any model: another's code, and no variety, are those values' chance levels."""
 CELL_SECONDS = 2.0
 """What a cell costs beside them."""
 
@@ -272,10 +274,14 @@ class Calibrator:
 
     def _known(self, case: Case, spec: ValueSpec) -> Floats:
         key = (case.metric.name, case.value, case.cells[0].dial.name)
+        if not case.names:
+            return case.ends(math.nan, math.nan)
         if self.model is None:
             found = CODES.get(key) or RENDERED.get(key)
             if found is not None:
                 return found(case)
+        elif key[2] in ENDS_AT_CHANCE:
+            return case.ends(math.nan, case.chance())
         return case.ends(*(_end(case, end) for end in spec.known_ends.get(key[2], (None, None))))
 
 

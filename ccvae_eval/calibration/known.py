@@ -50,9 +50,11 @@ class Case:
         """The model before it is spoilt, with its images."""
         return self.cells[0].subject()
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
-        return self.cells[0].characteristics
+        """The characteristics that enter the mean: those for which the value is defined at the first position."""
+        every = self.cells[0].characteristics
+        return tuple(name for name in every if reading_of(self.tables[0], self.value, name).defined)
 
     @property
     def strengths(self) -> Floats:

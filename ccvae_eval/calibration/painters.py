@@ -132,7 +132,8 @@ class Strayed(Changing):
             chosen = torch.from_numpy(generator.permutation(height * width)[:size])
             moved[row][:, chosen] = moved[row][:, chosen.roll(1)]
         moved = moved.reshape(count, channels, height, width)
-        return middlewards(base) * torch.minimum(moved.abs(), torch.maximum(base, 1 - base))
+        spoilt: Images = middlewards(base) * torch.minimum(moved.abs(), torch.maximum(base, 1 - base))
+        return spoilt
 
 
 class Warped(Painter):
@@ -168,7 +169,8 @@ def warp_fields(ids: Ids, shape: tuple[int, ...], seed: int) -> Tensor:
     coarse = torch.stack([torch.randn(2, KNOTS, KNOTS, generator=torch_stream(seed, "warp", int(i))) for i in ids])
     fields = interpolate(coarse, size=list(shape), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     length = fields.norm(dim=3).mean((1, 2))[:, None, None, None]
-    return fields * (FARTHEST * min(shape) / 64 / length)
+    scaled: Tensor = fields * (FARTHEST * min(shape) / 64 / length)
+    return scaled
 
 
 def displaced(images: Images, fields: Tensor) -> Images:

@@ -24,16 +24,19 @@ STYLES = {True: "green", False: "bold red", None: "dim"}
 
 def table(calibration: Calibration) -> RenderableType:
     """One row for each value and dial of its own; what failed, below."""
-    rows = Table(box=None, padding=(0, 1), header_style="bold")
+    rows = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     rows.add_column("value", overflow="fold")
     rows.add_column("dial", overflow="fold")
-    for name in ("passed", "at zero", "known", "at end", "known", "rank corr.", "covers"):
+    for name in ("passed", "at zero", "known", "at end", "known", "rank", "covers"):
         rows.add_column(name, justify="right", no_wrap=True)
-    notes = []
+    notes, metric = [], ""
     for curve in calibration.own:
+        if curve.metric != metric:
+            metric = curve.metric
+            rows.add_row(Text(plain(metric), style="bold"))
         first, last, verdict = curve.readings[0], curve.readings[-1], curve.verdict
         rows.add_row(
-            escaped(f"{curve.metric}.{curve.value}"),
+            escaped(f" {curve.value}"),
             escaped(curve.dial.name),
             Text(WORDS[verdict.passed], style=STYLES[verdict.passed]),
             *map(figure, (first.value, float(curve.known[0]), last.value, float(curve.known[-1]))),

@@ -58,10 +58,13 @@ def test_a_trained_model_s_codes_and_prior_can_be_spoilt():
     by_name = {(c.metric, c.value, c.dial.name): c for c in found.curves}
     area = by_name["density", "auc", "shuffle"]
     assert area.own
-    assert area.readings[0].value > 0.95
+    assert area.readings[0].value > 0.9  # three classes in one column: the middle one is not told by a line
+    assert area.known[-1] == area.readings[-1].chance == 0.5
     assert area.readings[-1].value == pytest.approx(0.5, abs=0.15)
     leak = by_name["density", "cross_auc", "mix"]
-    assert leak.readings[-1].value > leak.readings[0].value + 0.2
+    # two of three labels are each other's partner, and are asked for two labels each: .5 + 2/3 * 1/2 * 1/2
+    assert leak.readings[-1].value == pytest.approx(2 / 3, abs=0.07)
+    assert leak.readings[0].value == pytest.approx(1 / 2, abs=0.07)
     # turned back before it predicts, the model knows what it knew: accuracy does not see the turning
     blind = by_name["accuracy", "balanced_accuracy", "mix"]
     assert not blind.own
