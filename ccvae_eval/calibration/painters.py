@@ -118,21 +118,26 @@ def middlewards(base: Images) -> Images:
 
 
 class Strayed(Changing):
-    """A part l of the pixels exchange their changes among themselves: the change keeps its sizes, not its places."""
+    """A part l of the pixels exchange their changes among themselves: the change keeps its sizes, not its places.
+
+    All changes shrink by the way, to a half in the end: then each has room wherever it goes. (Cut instead, they are
+    smaller where the picture has less room, and regions differ in that: measured, an area of .0944 for .0929.)
+    """
 
     def spoil(self, base: Images, change: Images, usual: Images, ids: Ids) -> Images:
         del usual
         count, channels, height, width = change.shape
         moved = change.flatten(2).clone()
-        size = round(self.dose * height * width)
-        if not size:
+        share = round(self.dose * height * width)
+        if not share:
             return change
         for row in range(count):
             generator = numpy_stream(self.seed, "stray", int(ids[row]))
-            chosen = torch.from_numpy(generator.permutation(height * width)[:size])
+            chosen = torch.from_numpy(generator.permutation(height * width)[:share])
             moved[row][:, chosen] = moved[row][:, chosen.roll(1)]
         moved = moved.reshape(count, channels, height, width)
-        spoilt: Images = middlewards(base) * torch.minimum(moved.abs(), torch.maximum(base, 1 - base))
+        size = (1 - self.dose / 2) * moved.abs()
+        spoilt: Images = middlewards(base) * torch.minimum(size, torch.maximum(base, 1 - base))
         return spoilt
 
 
