@@ -21,6 +21,7 @@ def test_the_dials_that_a_value_declares_exist(name):
         assert set(spec.known_ends) <= set(spec.dials)
 
 
+@pytest.mark.slow
 def test_focus_falls_along_a_straight_line_as_the_change_is_smeared():
     found = calibrate(
         ["locality"],
@@ -41,6 +42,7 @@ def test_focus_falls_along_a_straight_line_as_the_change_is_smeared():
     assert focus.readings[-1].value == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_trained_model_s_codes_and_prior_can_be_spoilt():
     data = Squares(400)
     found = calibrate(
