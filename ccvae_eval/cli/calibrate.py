@@ -119,9 +119,8 @@ def command(
         )
         found = prepared.measure(lambda done, total: screen.stage("calibrate", done, total))
         folder.mkdir(parents=True, exist_ok=True)
-        words = ["ccvae-eval", *sys.argv[1:]] if sys.argv[1:2] == ["calibrate"] else ["ccvae-eval calibrate", *asked]
         atomic_write(folder / "calibration.json", json_of.dumps(found.as_plain(), indent=1, allow_nan=False).encode())
-        atomic_write(folder / "calibration.md", shown.page(found, " ".join(words)).encode())
+        atomic_write(folder / "calibration.md", shown.page(found, _asked(asked)).encode())
         shown.draw(found, folder / "curves.png")
         screen.show(shown.table(found), "", shown.summary(found))
         screen.advise(f"\nWritten to {folder}: calibration.json, calibration.md, curves.png")
@@ -129,6 +128,18 @@ def command(
             screen.document(found.as_plain())
     if found.failed:
         raise SystemExit(DID_NOT_PASS)
+
+
+def _asked(metrics: list[str]) -> str:
+    """The command that was given, without where it writes to."""
+    if sys.argv[1:2] != ["calibrate"]:
+        return " ".join(["ccvae-eval calibrate", *metrics])
+    words = sys.argv[1:]
+    for flag in ("--out", "-o"):
+        if flag in words:
+            place = words.index(flag)
+            words = words[:place] + words[place + 2 :]
+    return " ".join(["ccvae-eval", *words])
 
 
 def _digest(*parts: object) -> str:

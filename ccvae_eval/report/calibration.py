@@ -18,6 +18,7 @@ from ccvae_eval.report.text import escaped, figure, plain
 
 DPI = 120
 COLUMNS = 5
+PIPE = "\\|"
 WORDS = {True: "yes", False: "NO", None: "–"}
 STYLES = {True: "green", False: "bold red", None: "dim"}
 
@@ -90,7 +91,7 @@ def sees(calibration: Calibration) -> str:
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    head, *rows = (f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    head, *rows = (f"| {' | '.join(cell.replace('|', PIPE) for cell in line)} |" for line in lines)
     return "\n".join([head, "|" + "---|" * len(lines[0]), *rows])
 
 
