@@ -170,7 +170,9 @@ def reading_of(table: Table, value: str, characteristic: str | None = None) -> R
     """One reading; undefined, with the reason that is known, where there is none."""
     if (value, characteristic) in table:
         return table[value, characteristic]
-    return Reading(math.nan, note=table[WHOLE, None].note if (WHOLE, None) in table else "no such row")
+    return Reading(
+        math.nan, note=table[WHOLE, None].note if (WHOLE, None) in table else "the metric gives no such row here"
+    )
 
 
 Progress = Callable[[int, int], None]

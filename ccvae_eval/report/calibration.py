@@ -121,6 +121,7 @@ def page(calibration: Calibration, command: str) -> str:
             _markdown(spoilt),
             "## Values at their own dials",
             _markdown(own),
+            "![The curves, with intervals; +: what is known](curves.png)",
             "## What each value sees and does not see",
             "From the first end of a dial to its last; · = it does not move beyond its intervals; bold = the value's "
             "own dial, at which it is judged; empty = undefined at both ends. Nothing else is judged here.",
