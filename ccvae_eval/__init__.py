@@ -1,8 +1,8 @@
 """Disentanglement evaluation for VAEs that learn from labels.
 
 >>> import ccvae_eval
->>> sorted(ccvae_eval.__all__)
-['Gaussian', 'Label', 'LabelSchema', 'LatentLayout', 'Run', 'binary_schema', 'evaluate', 'load', 'read', 'wrap']
+>>> [name for name in ccvae_eval.__all__ if name.islower()]
+['binary_schema', 'calibrate', 'evaluate', 'load', 'read', 'wrap']
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ccvae_eval.calibration.calibrating import calibrate
     from ccvae_eval.evaluation import evaluate, load
     from ccvae_eval.model import Label, LabelSchema, LatentLayout, binary_schema
     from ccvae_eval.run import Run, read
@@ -25,6 +26,7 @@ __all__ = [
     "LatentLayout",
     "Run",
     "binary_schema",
+    "calibrate",
     "evaluate",
     "load",
     "read",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "calibrate": "ccvae_eval.calibration.calibrating",
     "evaluate": "ccvae_eval.evaluation",
     "load": "ccvae_eval.evaluation",
     "Run": "ccvae_eval.run",

@@ -57,6 +57,8 @@ class ValueSpec:
         chance: the name of the null that gives the chance level; "" where there is none.
         needs_judge: whether the number rests on the judge.
         dials: names of the calibration dials that this value answers to.
+        known_ends: for some of those dials what the value is at its two ends: a number, "chance" or "reference" (the
+            row's own), None where it is not known. (What takes a computation is in ``ccvae_eval.calibration``.)
     """
 
     summary: str
@@ -66,6 +68,7 @@ class ValueSpec:
     chance: str = ""
     needs_judge: bool = False
     dials: tuple[str, ...] = ()
+    known_ends: Mapping[str, tuple[float | str | None, float | str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,12 +94,21 @@ class Oracle:
         """The picture of each code: the attributes with u > 0 in the variety v, on the face that the style says."""
         factors, classes = self.coding.factors(codes), self.coding.classes(codes)
         images = self.data.render(factors, classes.astype(np.float32))
+        self.remember(images, factors, classes)
+        return images.to(codes.device)
+
+    def remember(self, images: Images, factors: Floats, classes: Classes) -> None:
+        """Takes note of pictures and of what each was made from, so that it can read them later."""
         for digest, row in zip(_digests(images), _packed(factors, classes), strict=True):
             self._own.pop(digest, None)
             self._own[digest] = row
         while len(self._own) > REMEMBERED:
             del self._own[next(iter(self._own))]
-        return images.to(codes.device)
+
+    @property
+    def hidden(self) -> list[Bools]:
+        """For each label of the data, for each of its classes: whether its variety stays out of sight."""
+        return self._hidden
 
     def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
         """Bayes' rule on u, with equal classes: log-probabilities (N, K) of each label."""

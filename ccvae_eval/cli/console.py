@@ -30,6 +30,7 @@ class Screen(AbstractContextManager["Screen"]):
         "judge": "training the judge",
         "reference": "measuring the oracle",
         "train": "training",
+        "calibrate": "measuring spoilt models",
     }
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:

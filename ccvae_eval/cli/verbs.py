@@ -51,6 +51,9 @@ VERBS: dict[str, Verb] = {
         "disentanglement", MEASURE, "Score codes against factors by all published scores, of a checkpoint or of arrays."
     ),
     "run": Verb("run", MEASURE, "Measure a checkpoint by several metrics in one pass."),
+    "calibrate": Verb(
+        "calibrate", PUBLISH, "Check that each value answers to what it should, on models whose entanglement is known."
+    ),
     "train": Verb("train", MAKE, "Train a model, or the judge, on labelled images."),
     "reproduce": Verb(
         "reproduce", MAKE, "Train and evaluate the models of a recipe, and tabulate them beside what was published."

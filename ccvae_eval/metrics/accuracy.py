@@ -19,7 +19,7 @@ from ccvae_eval.metrics.readout import readout
 from ccvae_eval.metrics.rows import UNASSIGNED, sentence
 from ccvae_eval.metrics.tally import Mean, Share, Tally
 from ccvae_eval.model import Predicts, Rebuildable
-from ccvae_eval.statistics.calibration_error import calibration_error_estimate
+from ccvae_eval.statistics.calibration_error import calibration_error_estimate, honest_calibration_error
 from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate
 from ccvae_eval.statistics.probes import folds_of
 from ccvae_eval.statistics.rank_estimates import balanced_accuracy_estimate
@@ -49,7 +49,8 @@ class Accuracy:
     - ``brier`` = mean of sum_k (p_k - [y = k])^2 / 2, for two classes (p - y)^2; its chance is what the training
       frequencies, given as probabilities, would score;
     - ``calibration_error`` = mean over 15 bins of equal mass of |frequency - probability|, noise taken off. Binary: of
-      "present"; categorical: of the predicted class and whether it was right. May be slightly negative.
+      "present"; categorical: of the predicted class and whether it was right. May be slightly negative;
+      honest probabilities score a little above 0, and how much, at this number of images, is its reference.
 
     For a continuous label: ``r2`` = 1 - sum (y - m)^2 / sum (y - mean y)^2 of the predicted mean m (chance 0: the mean
     of these images), and ``absolute_error`` (chance: that of their median).
@@ -93,7 +94,8 @@ class Accuracy:
             dials=("mislabel",),
         ),
         "brier": ValueSpec(
-            "squared error of the predicted probabilities", "", False, (0.0, 1.0), "training frequencies"
+            "squared error of the predicted probabilities", "", False, (0.0, 1.0), "training frequencies",
+            dials=("mislabel",),
         ),
         "calibration_error": ValueSpec(
             "how far predicted probabilities lie from frequencies", "", False, (-1.0, 1.0), dials=("temper",)
@@ -186,8 +188,11 @@ class Predictions:
         tally.enter("majority", name, Share(majority))
         brier = float(np.nanmean(_squared_error(prior[None], classes)))
         tally.enter("brier", name, Mean(_squared_error(shares, classes)), chance=brier, note=note)
-        error = self._calibration(shares, right, column, weights, binary=shares.shape[1] == 2)
-        tally.enter("calibration_error", name, error, note=note)
+        binary = shares.shape[1] == 2
+        error = self._calibration(shares, right, column, weights, binary=binary)
+        stated = np.where(known, shares[:, 1] if binary else shares.max(axis=1), np.nan)
+        honest = honest_calibration_error(stated, bins=self.metric.bins)
+        tally.enter("calibration_error", name, error, reference=honest, note=note)
         self._enter_ranked(tally, name, told, shares, note)
 
     def _enter_ranked(self, tally: Tally, name: str, told: Floats, shares: Floats, note: str) -> None:

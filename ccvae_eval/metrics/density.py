@@ -134,11 +134,11 @@ class Density:
             CHANCE_NAME, dials=("mix",),
         ),
         "style_auc": ValueSpec(
-            "how well the style columns tell a label", "", False, (0.0, 1.0), CHANCE_NAME, dials=("mix",)
+            "how well the style columns tell a label", "", False, (0.0, 1.0), CHANCE_NAME, dials=("seep",)
         ),
         "beyond": ValueSpec(
             "what the columns tell of the attribute's variety, among images that have it", "R2", True, (None, 1.0),
-            "code of another image",
+            "code of another image", dials=("shuffle",),
         ),
         "components": ValueSpec(
             "what one column of a block tells of one variety parameter", "R2", None, (None, 1.0),

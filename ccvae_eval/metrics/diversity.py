@@ -60,7 +60,8 @@ class Diversity:
     good draw may lie near many); for obeyed, how often the judge sees v in the reconstructions. Cost: ``draws`` images
     decoded for each image and characteristic.
     Pitfalls: distances are of pixels, so a shift counts more than a change of colour; without a region, spread may lie
-    anywhere. A spread above the data's own is no virtue: see spread_score.
+    anywhere. A spread above the data's own is no virtue: see spread_score, which is of a ratio with an error, and so
+    a little below 1 (by .8 standard errors of the ratio) where the truth is 1.
     Reference: docs/metrics.md, section 4; Joy et al. (ICLR 2021), figure of per-pixel variance.
 
     Args:
@@ -104,7 +105,7 @@ class Diversity:
             dials=("collapse",),
         ),
         "recall": ValueSpec(
-            "share of the data's own re-draws that lie near a draw", "share", True, (0.0, 1.0)
+            "share of the data's own re-draws that lie near a draw", "share", True, (0.0, 1.0), dials=("collapse",)
         ),
     }  # fmt: skip
 

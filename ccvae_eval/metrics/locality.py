@@ -90,15 +90,15 @@ class Locality:
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "focus": ValueSpec(
             "share of the change inside the region, beyond the region's share of the area",
-            "", True, (-1.5, 1.0), "the same change everywhere", dials=("smear",),
+            "", True, (-1.5, 1.0), "the same change everywhere", dials=("smear", "stray"),
         ),
         "inside": ValueSpec(
             "share of the change inside the region", "share", True, (0.0, 1.0), "the same change everywhere",
-            dials=("smear",),
+            dials=("smear", "stray"),
         ),
         "ap": ValueSpec(
             "average precision of the change as a finder of the region", "", True, (0.0, 1.0),
-            "the same change everywhere", dials=("smear",),
+            "the same change everywhere", dials=("stray",),
         ),
         "inside_energy": ValueSpec(
             "share of the squared change inside the region", "share", True, (0.0, 1.0), "the same change everywhere",
@@ -123,7 +123,7 @@ class Locality:
             "way from end to end over the length of the path, pixel by pixel", "", True, (0.0, 1.0), dials=("wobble",)
         ),
         "evenness": ValueSpec(
-            "mean step over largest step, in pixels: 1 even, 1/(K-1) one jump", "", True, (0.0, 1.0), dials=("wobble",)
+            "mean step over largest step, in pixels: 1 even, 1/(K-1) one jump", "", True, (0.0, 1.0), dials=("jump",)
         ),
         "straightness": ValueSpec("way from end to end over the length of the path, in image space", "", None, (0, 1)),
         "judged_monotone": ValueSpec(
@@ -132,7 +132,7 @@ class Locality:
         ),
         "judged_evenness": ValueSpec(
             "evenness, of the judged probability of the class at the path's end", "", True, (0.0, 1.0), "", True,
-            ("wobble",),
+            ("jump",),
         ),
         "path_share": ValueSpec("share of codes inside the path", "share", None, (0.0, 1.0)),
     }  # fmt: skip

@@ -12,11 +12,14 @@ from ccvae_eval.metrics.tally import COLUMN, Tally
 from ccvae_eval.statistics.intervals import Resampled, mean_over, missing, resampled
 from ccvae_eval.statistics.probes import Folds, Predictions, cross_fitted_regression
 from ccvae_eval.statistics.resampling import ResampleWeights
+from ccvae_eval.streams import numpy_stream
 from ccvae_eval.subject import Subject
 from ccvae_eval.types import Bools, Floats
 
 PARAMETER = "parameter"
 CONSTANT = 1e-12
+PERMUTATIONS = 20
+"""Codes given to other images, behind the chance level of ``beyond``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,13 +73,29 @@ def enter_beyond(tally: Tally, name: str, shown: Shown, folds: Folds, least: int
         return
     rows = ~np.isnan(shown.parameters[:, 0])
     found = _fitted(shown.codes, shown.parameters, folds, rows, strength)
+    chance = _chance(tally, shown, folds, rows, strength)
     parts = []
     for v, parameter in enumerate(shown.names):
         parts.append(found.r2(v, tally.weights))
-        tally.enter("beyond", name, parts[-1], {PARAMETER: parameter}, mean_at=None, chance=0.0)
-    tally.enter("beyond", name, mean_over(parts, tally.weights.level), chance=0.0)
+        tally.enter("beyond", name, parts[-1], {PARAMETER: parameter}, mean_at=None, chance=float(chance[v]))
+    tally.enter("beyond", name, mean_over(parts, tally.weights.level), chance=float(chance.mean()))
     if shown.codes.shape[1] > 1:
         _enter_components(tally, name, shown, folds, rows, strength)
+
+
+def _chance(tally: Tally, shown: Shown, folds: Folds, rows: Bools, strength: float) -> Floats:
+    """The R2 of each parameter from the codes of other images that show it, shape (V,): below 0, by about the number
+    of columns over the number of images, since what is learnt from them is wrong."""
+    subject, parts = tally.subject, []
+    codes, parameters = shown.codes[rows], shown.parameters[rows]
+    generator = numpy_stream(subject.seed, "beyond/chance", tally.metric.name)
+    total = (parameters - parameters.mean(axis=0)) ** 2
+    for _ in range(PERMUTATIONS):
+        order = generator.permutation(len(codes))
+        told = cross_fitted_regression(codes[order], parameters, folds[rows], strength=strength)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts.append(1 - ((parameters - told.predicted) ** 2).sum(axis=0) / total.sum(axis=0))
+    return np.asarray(np.mean(parts, axis=0))
 
 
 def _fitted(codes: Floats, parameters: Floats, folds: Folds, rows: Bools, strength: float) -> Predictions:

@@ -198,6 +198,16 @@ def test_variety_beyond_the_label_is_explained_variance():
     assert value(label_only, "beyond", "Glasses").estimate.value == pytest.approx(0, abs=0.03)
 
 
+def test_the_chance_of_variety_is_what_the_codes_of_other_images_tell():
+    """A regression on d columns of noise and n images is wrong by d / n of the variance on others."""
+    data = Squares(700)
+    both = measured(prepare(SquaresVAE(blocks=True, scale=0.5), data, np.arange(700)))
+    found = value(both, "beyond", "Glasses")
+    columns, images = 2, found.estimate.n * 4 / 5
+    assert found.chance == pytest.approx(-columns / images, abs=2 * columns / images)
+    assert found.chance < 0
+
+
 def test_concentration_is_dci_s():
     """Against Eastwood and Williams' formula, row by row."""
     table = np.random.default_rng(0).random((4, 3))

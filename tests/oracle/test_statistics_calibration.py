@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss
@@ -10,6 +12,7 @@ from ccvae_eval.statistics.calibration_error import (
     brier_estimate,
     calibration_error_estimate,
     expected_calibration_error,
+    honest_calibration_error,
 )
 from ccvae_eval.statistics.information import equal_mass_bins
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -94,3 +97,15 @@ def test_degenerate_probabilities():
     found = calibration_error_estimate(probabilities, wanted, ResampleWeights(0, 100))
     assert found.value == pytest.approx(expected_calibration_error(probabilities[kept], wanted[kept]), rel=1e-12)
     assert found.estimate.n == kept.sum()
+
+
+def test_what_honest_probabilities_score_is_their_mean_over_drawn_labels():
+    rng = np.random.default_rng(5)
+    for n, bins in ((300, 15), (1000, 5)):
+        told = rng.random(n)
+        scores = [
+            expected_calibration_error(told, (rng.random(n) < told).astype(np.float64), bins=bins) for _ in range(400)
+        ]
+        error = np.std(scores) / np.sqrt(len(scores))
+        assert honest_calibration_error(told, bins=bins) == pytest.approx(np.mean(scores), abs=4 * error + 5e-4)
+    assert math.isnan(honest_calibration_error(np.full(3, np.nan)))

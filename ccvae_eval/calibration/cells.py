@@ -1,0 +1,191 @@
+"""Measuring the models of a calibration, one after the other, and keeping what was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from ccvae_eval.calibration.dials import Bench, Dial
+from ccvae_eval.calibration.oracle import VERSION
+from ccvae_eval.calibration.spoilt import Whole
+from ccvae_eval.calibration.verdicts import Reading
+from ccvae_eval.errors import CcvaeEvalError, UndefinedError, UnsupportedError
+from ccvae_eval.files import atomic_write
+from ccvae_eval.judge import Judge
+from ccvae_eval.measure import Value
+from ccvae_eval.metrics.contract import Metric, settings_of
+from ccvae_eval.run import evaluate
+from ccvae_eval.subject import Subject, prepare
+from ccvae_eval.types import Plain
+
+CELLS = 1
+"""Version of the saboteurs: another number, other cells."""
+
+Table = Mapping[tuple[str, str | None], Reading]
+"""Readings by (value, characteristic), None = the mean over characteristics; rows that depend on more are left out, but
+where data have no regions, those over the whole image stand in."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model and the metrics that look at it.
+
+    Args:
+        bench: the images and the model before it is spoilt.
+        dial, position: which saboteur.
+        metrics: those that look.
+        characteristics: those that they look at.
+        judge: the judge, or None.
+    """
+
+    bench: Bench
+    dial: Dial
+    position: float
+    metrics: tuple[Metric, ...]
+    characteristics: tuple[str, ...]
+    judge: Judge | None = None
+
+    def subject(self) -> Subject:
+        """The spoilt model with its images, encoded."""
+        model: Whole = self.dial.spoil(self.bench, self.dial.strength(self.position))
+        return prepare(
+            model,
+            self.bench.data,
+            self.bench.ids,
+            seed=self.bench.seed,
+            judge=self.judge,
+            characteristics=self.characteristics,
+        )
+
+    def name(self, metric: Metric) -> str:
+        """Stands for everything that this metric's numbers depend on."""
+        model = self.bench.model
+        key = [
+            CELLS,
+            VERSION,
+            self.bench.data.digest,
+            blake2b(self.bench.ids.tobytes(), digest_size=16).hexdigest(),
+            self.bench.seed,
+            self.bench.model_name if model is not None else "oracle",
+            list(self.bench.names),
+            list(self.characteristics),
+            self.dial.base if self.position == 0 else f"{self.dial.name} {self.dial.strength(self.position)!r}",
+            "" if self.judge is None else self.judge.sha256,
+            metric.name,
+            metric.version,
+            settings_of(metric),
+        ]
+        return blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+@dataclass
+class Ledger:
+    """What has been measured; kept in files, so that an interrupted calibration goes on where it stopped.
+
+    Args:
+        folder: where; None = nowhere but in memory.
+    """
+
+    folder: Path | None = None
+    _tables: dict[str, Table] = field(default_factory=dict)
+
+    def missing(self, cell: Cell) -> list[Metric]:
+        """The cell's metrics that are not measured yet."""
+        return [metric for metric in cell.metrics if self._known(cell.name(metric)) is None]
+
+    def measure(self, cell: Cell) -> None:
+        """Measures what is missing of a cell. A metric that does not apply to it is kept as having no numbers."""
+        missing = self.missing(cell)
+        if not missing:
+            return
+        try:
+            run = evaluate(cell.subject(), missing)
+            found = {m.metric: _table(m.values, "" if m.reason is None else m.reason.text) for m in run.measurements}
+        except (UnsupportedError, UndefinedError) as error:
+            found = {metric.name: _table((), error.what) for metric in missing}
+        for metric in missing:
+            self._put(cell.name(metric), found[metric.name])
+
+    def table(self, cell: Cell, metric: Metric) -> Table:
+        """What a metric has found in a cell that was measured."""
+        found = self._known(cell.name(metric))
+        if found is None:
+            raise CcvaeEvalError("a cell was not measured", where=f"{cell.dial.name} {cell.position:g}")
+        return found
+
+    def _known(self, name: str) -> Table | None:
+        if name not in self._tables and self.folder is not None:
+            try:
+                plain = json.loads((self.folder / f"{name}.json").read_text())
+                self._tables[name] = {(str(row[0]), row[1]): _reading(row[2:]) for row in plain}
+            except (OSError, ValueError, TypeError, IndexError):
+                return None
+        return self._tables.get(name)
+
+    def _put(self, name: str, table: Table) -> None:
+        self._tables[name] = table
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            rows = [[value, who, *_plain(reading)] for (value, who), reading in table.items()]
+            atomic_write(self.folder / f"{name}.json", json.dumps(rows, allow_nan=False).encode())
+
+
+IMAGE = {"where": "image"}
+WHOLE = ""
+"""The value's name in the row that says why a metric has no numbers at all."""
+
+
+def _table(values: Sequence[Value], why: str) -> Table:
+    rows = {(v.name, v.characteristic): _of(v) for v in values if not v.at}
+    for v in values:
+        own = (v.name, v.characteristic)
+        if dict(v.at) == IMAGE and not (own in rows and rows[own].defined):
+            rows[own] = _of(v)
+    return {**rows, (WHOLE, None): Reading(math.nan, note=why)} if why else rows
+
+
+def _of(value: Value) -> Reading:
+    e = value.estimate
+    chance, reference = (math.nan if side is None else float(side) for side in (value.chance, value.reference))
+    return Reading(float(e.value), float(e.low), float(e.high), chance, reference, value.note)
+
+
+def _plain(reading: Reading) -> list[Plain]:
+    numbers = (reading.value, reading.low, reading.high, reading.chance, reading.reference)
+    return [*(None if math.isnan(number) else number for number in numbers), reading.note]
+
+
+def _reading(row: Sequence[Plain]) -> Reading:
+    value, low, high, chance, reference = (math.nan if number is None else float(number) for number in row[:5])
+    return Reading(value, low, high, chance, reference, str(row[5]))
+
+
+def reading_of(table: Table, value: str, characteristic: str | None = None) -> Reading:
+    """One reading; undefined, with the reason that is known, where there is none."""
+    if (value, characteristic) in table:
+        return table[value, characteristic]
+    return Reading(
+        math.nan, note=table[WHOLE, None].note if (WHOLE, None) in table else "the metric gives no such row here"
+    )
+
+
+Progress = Callable[[int, int], None]
+
+
+def measure_all(cells: Sequence[Cell], ledger: Ledger, progress: Progress | None = None) -> None:
+    """Measures all cells; ``progress`` is called with (cells done, cells)."""
+    for done, cell in enumerate(cells, 1):
+        ledger.measure(cell)
+        if progress is not None:
+            progress(done, len(cells))
+
+
+def positions_of(steps: int) -> list[float]:
+    """Equal steps from 0 to 1."""
+    return [float(position) for position in np.linspace(0.0, 1.0, steps)]

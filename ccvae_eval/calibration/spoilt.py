@@ -1,0 +1,230 @@
+"""Saboteurs that spoil a model's codes or its prior: they need no renderer, so they spoil a trained model as well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ccvae_eval.errors import DataError
+from ccvae_eval.model import HasConditionalPrior, LabelledVAE, LabelSchema, LatentLayout, Predicts
+from ccvae_eval.streams import numpy_stream, uniforms
+from ccvae_eval.types import Codes, Floats, Gaussian, Ids, Images, Labels
+
+BYTE = 255
+
+
+class Whole(LabelledVAE, Predicts, HasConditionalPrior, Protocol):
+    """A model of which every metric can be asked."""
+
+
+class Spoilt:
+    """A model seen through a saboteur's hands; as it stands here nothing is spoilt.
+
+    Args:
+        inner: the model.
+    """
+
+    def __init__(self, inner: Whole) -> None:
+        self.inner = inner
+
+    @property
+    def layout(self) -> LatentLayout:
+        return self.inner.layout
+
+    @property
+    def labels(self) -> LabelSchema:
+        return self.inner.labels
+
+    def modules(self) -> list[torch.nn.Module]:
+        """The networks inside, for whoever sets their mode."""
+        return [self.inner] if isinstance(self.inner, torch.nn.Module) else []
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        return self.inner.encode(images, labels)
+
+    def decode(self, codes: Codes) -> Images:
+        return self.inner.decode(codes)
+
+    def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
+        return self.inner.predict(images, codes)
+
+    def conditional_prior(self, labels: Labels) -> Gaussian:
+        return self.inner.conditional_prior(labels)
+
+
+class Turned(Spoilt):
+    r"""Pairs of columns turned in their plane: :math:`z' = z R^T`; the decoder turns them back.
+
+    The information is all there, in other columns than the layout says. A posterior and a prior keep the deviations
+    of the turned distribution and lose its correlations.
+
+    Args:
+        inner: the model.
+        pairs: columns, each in one pair at most.
+        degrees: the angle.
+    """
+
+    def __init__(self, inner: Whole, pairs: Sequence[tuple[int, int]], degrees: float) -> None:
+        super().__init__(inner)
+        turn = torch.eye(inner.layout.dim, dtype=torch.float64)
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        for a, b in pairs:
+            turn[a, a] = turn[b, b] = cos
+            turn[a, b], turn[b, a] = -sin, sin
+        self.turn = turn
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        return self._turned(self.inner.encode(images, labels), self.turn)
+
+    def decode(self, codes: Codes) -> Images:
+        return self.inner.decode(self.turned_back(codes))
+
+    def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
+        return self.inner.predict(images, self.turned_back(codes))
+
+    def turned_back(self, codes: Codes) -> Codes:
+        """The codes as the inner model has them."""
+        return (codes.double() @ self.turn.to(codes.device)).to(codes.dtype)
+
+    def conditional_prior(self, labels: Labels) -> Gaussian:
+        """Of the turned columns. A style column that takes part is standard normal."""
+        own = self.inner.conditional_prior(labels)
+        order = list(self.layout.characteristic_columns)
+        loc = torch.zeros(len(labels), self.layout.dim, dtype=own.loc.dtype, device=own.loc.device)
+        scale = torch.ones_like(loc)
+        loc[:, order], scale[:, order] = own.loc, own.scale
+        return self._turned(Gaussian(loc, scale), self.turn).columns(order)
+
+    def _turned(self, found: Gaussian, turn: Tensor) -> Gaussian:
+        turn = turn.to(found.loc.device)
+        loc = (found.loc.double() @ turn.T).to(found.loc.dtype)
+        scale = (found.scale.double().square() @ turn.square().T).sqrt().to(found.scale.dtype)
+        return Gaussian(loc, scale)
+
+
+def own_pairs(layout: LatentLayout, names: Sequence[str]) -> list[tuple[int, int]]:
+    """The first columns of the characteristics, two and two in their order; an odd last one stays.
+
+    >>> own_pairs(LatentLayout(5, {"a": (0, 1), "b": (2,), "c": (3,)}), ["a", "b", "c"])
+    [(0, 2)]
+    """
+    firsts = [layout[name][0] for name in names]
+    return list(zip(firsts[::2], firsts[1::2], strict=False))
+
+
+def style_pairs(layout: LatentLayout, names: Sequence[str]) -> list[tuple[int, int]]:
+    """The first column of each characteristic with a style column of its own, as far as there are."""
+    return list(zip((layout[name][0] for name in names), layout.style, strict=False))
+
+
+def inner_pairs(columns: Mapping[str, Sequence[int]]) -> list[tuple[int, int]]:
+    """Columns of the same characteristic, two and two.
+
+    >>> inner_pairs({"a": (1, 2, 3), "b": (7,)})
+    [(1, 2)]
+    """
+    return [pair for own in columns.values() for pair in zip(own[::2], own[1::2], strict=False)]
+
+
+class Shuffled(Spoilt):
+    """A share of the images is given the code of another image.
+
+    The images that are given another's code are those whose own number, which belongs to the image, lies below the
+    share, so that each step spoils those of the step before and some more. Among them codes go round in a circle, in
+    an order that belongs to the seed: no code occurs twice, none stays.
+
+    Args:
+        inner: the model.
+        posterior: of the images that there are.
+        digests: theirs, from :func:`digests_of`.
+        ids: theirs.
+        share: from 0 to 1.
+        seed: of the order.
+    """
+
+    def __init__(
+        self, inner: Whole, posterior: Gaussian, digests: Sequence[bytes], ids: Ids, share: float, seed: int = 0
+    ) -> None:
+        super().__init__(inner)
+        self.posterior = posterior
+        self._row = {digest: row for row, digest in enumerate(digests)}
+        self.source = shuffled_rows(ids, share, seed)
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        """Another's posterior for the images that are chosen.
+
+        Raises:
+            DataError: an image that is not among those that were shown.
+        """
+        del labels
+        rows = [self._row.get(digest, -1) for digest in digests_of(images)]
+        if -1 in rows:
+            raise DataError("the saboteur was not shown this image", hint="It reads only what it was bound to.")
+        found = self.posterior.rows(torch.from_numpy(self.source[np.array(rows)]))
+        return Gaussian(found.loc.to(images.device), found.scale.to(images.device))
+
+
+def shuffled_rows(ids: Ids, share: float, seed: int) -> NDArray[np.int64]:
+    """Whose code each image gets, shape (N,): its own, or among those that are chosen the next one's in a circle.
+
+    >>> shuffled_rows(np.arange(3), 0.0, 0).tolist(), sorted(shuffled_rows(np.arange(3), 1.0, 0).tolist())
+    ([0, 1, 2], [0, 1, 2])
+    """
+    rows = np.arange(len(ids))
+    chosen = np.flatnonzero(uniforms(seed, "shuffle", ids, 1)[:, 0] < share)
+    circle = chosen[numpy_stream(seed, "shuffle/order").permutation(len(chosen))]
+    rows[circle] = np.roll(circle, 1)
+    return rows
+
+
+def digests_of(images: Images) -> list[bytes]:
+    """Eight bytes that stand for each picture, in steps of 1/255."""
+    pixels = (images * BYTE).round().to(torch.uint8).cpu().contiguous().numpy()
+    return [blake2b(picture.tobytes(), digest_size=8).digest() for picture in pixels]
+
+
+class Shifted(Spoilt):
+    """p(z_c|y) moved in every column by a number of its own deviations.
+
+    Args:
+        inner: the model.
+        deviations: how far.
+    """
+
+    def __init__(self, inner: Whole, deviations: float) -> None:
+        super().__init__(inner)
+        self.deviations = deviations
+
+    def conditional_prior(self, labels: Labels) -> Gaussian:
+        own = self.inner.conditional_prior(labels)
+        return Gaussian(own.loc + self.deviations * own.scale, own.scale)
+
+
+class Collapsed(Spoilt):
+    """p(z_c|y) shrunk around its mean: draws lie closer and closer together, until they are one.
+
+    Args:
+        inner: the model.
+        share: from 0 (as it was) to 1 (a point).
+    """
+
+    def __init__(self, inner: Whole, share: float) -> None:
+        super().__init__(inner)
+        self.share = share
+
+    def conditional_prior(self, labels: Labels) -> Gaussian:
+        own = self.inner.conditional_prior(labels)
+        return Gaussian(own.loc, own.scale * (1 - self.share))
+
+
+def class_shares(classes: NDArray[np.int64], cardinality: int) -> Floats:
+    """How frequent each class is, shape (K,); unknown ones (-1) do not count."""
+    counts = np.bincount(classes[classes >= 0], minlength=cardinality)
+    return np.asarray(counts / max(counts.sum(), 1))

@@ -1,0 +1,163 @@
+"""A calibration in the terminal, as Markdown and as a page of small curves. Nothing here prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ccvae_eval.calibration.calibrating import Calibration, Curve
+from ccvae_eval.report.text import escaped, figure, plain
+
+DPI = 120
+COLUMNS = 5
+PIPE = "\\|"
+WORDS = {True: "yes", False: "NO", None: "–"}
+STYLES = {True: "green", False: "bold red", None: "dim"}
+
+
+def table(calibration: Calibration) -> RenderableType:
+    """One row for each value and dial of its own; what failed, below."""
+    rows = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    rows.add_column("value", overflow="fold")
+    rows.add_column("dial", overflow="fold")
+    for name in ("passed", "at zero", "known", "at end", "known", "rank", "covers"):
+        rows.add_column(name, justify="right", no_wrap=True)
+    notes, metric = [], ""
+    for curve in calibration.own:
+        if curve.metric != metric:
+            metric = curve.metric
+            rows.add_row(Text(plain(metric), style="bold"))
+        first, last, verdict = curve.readings[0], curve.readings[-1], curve.verdict
+        rows.add_row(
+            escaped(f" {curve.value}"),
+            escaped(curve.dial.name),
+            Text(WORDS[verdict.passed], style=STYLES[verdict.passed]),
+            *map(figure, (first.value, float(curve.known[0]), last.value, float(curve.known[-1]))),
+            figure(verdict.spearman),
+            figure(verdict.covers, 2),
+        )
+        if verdict.why:
+            notes.append(f"{curve.metric}.{curve.value} at {curve.dial.name}: {verdict.why}")
+    return Group(rows, *(Text(f"· {plain(note)}", style="dim") for note in notes))
+
+
+def summary(calibration: Calibration) -> str:
+    """One sentence."""
+    judged = [curve for curve in calibration.own if curve.verdict.passed is not None]
+    passed = len(judged) - len(calibration.failed)
+    unjudged = len(calibration.own) - len(judged)
+    text = f"{passed} of {len(judged)} pairs of a value and its own dial pass"
+    return text + (f"; {unjudged} could not be judged on these data." if unjudged else ".")
+
+
+def _cell(curve: Curve | None) -> str:
+    """What a value does at one dial, in a table: from .. to, bold where it is its own, a dot where it does not move."""
+    if curve is None or math.isnan(curve.moved):
+        return ""
+    first, last = curve.readings[0].value, curve.readings[-1].value
+    text = "·" if curve.moved <= 1 else f"{_short(first)} → {_short(last)}"
+    return f"**{text}**" if curve.own else text
+
+
+def _short(value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}" if abs(value) < 0.1 else f"{value:.2f}"
+    return "0" if float(text) == 0 else text
+
+
+def sees(calibration: Calibration) -> str:
+    """The table of what each value sees and does not see, as Markdown: one table for each metric."""
+    parts = []
+    dials = list(dict.fromkeys(curve.dial.name for curve in calibration.curves))
+    for metric in dict.fromkeys(curve.metric for curve in calibration.curves):
+        mine = {(c.value, c.dial.name): c for c in calibration.curves if c.metric == metric}
+        values = dict.fromkeys(value for value, _ in mine)
+        rows = {value: [_cell(mine.get((value, dial))) for dial in dials] for value in values}
+        rows = {value: cells for value, cells in rows.items() if any(cells)}
+        kept = [place for place in range(len(dials)) if any(cells[place] for cells in rows.values())]
+        lines = [["value", *(dials[place] for place in kept)]]
+        lines += [[f"`{value}`", *(cells[place] for place in kept)] for value, cells in rows.items()]
+        parts.append(f"### {metric}\n\n{_markdown(lines)}")
+    return "\n\n".join(parts)
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    head, *rows = (f"| {' | '.join(cell.replace('|', PIPE) for cell in line)} |" for line in lines)
+    return "\n".join([head, "|" + "---|" * len(lines[0]), *rows])
+
+
+def page(calibration: Calibration, command: str) -> str:
+    """The whole page as Markdown."""
+    facts = calibration.facts
+    dials = {curve.dial.name: curve.dial for curve in calibration.curves}
+    own = [["value", "dial", "passed", "at zero", "known", "at end", "known", "rank corr.", "covers", "why not"]]
+    for c in calibration.own:
+        numbers = (c.readings[0].value, float(c.known[0]), c.readings[-1].value, float(c.known[-1]))
+        own.append(
+            [
+                f"`{c.metric}.{c.value}`", c.dial.name, WORDS[c.verdict.passed], *map(figure, numbers),
+                figure(c.verdict.spearman), figure(c.verdict.covers, 2), c.verdict.why,
+            ]
+        )  # fmt: skip
+    spoilt = [["dial", "from", "to", "unit", "what it does"]]
+    spoilt += [[d.name, f"{d.strengths[0]:g}", f"{d.strengths[1]:g}", d.unit, d.summary] for d in dials.values()]
+    return "\n\n".join(
+        [
+            "# What the values answer to",
+            f"Written by `{command}`; definitions: metrics.md, section 9. Do not edit.",
+            f"Model: {facts['model']}. Data: `{facts['data']}`, images {_words(facts['images'])}. "
+            f"Seed {facts['seed']}. Labels: {', '.join(facts['characteristics'])}. Every number is the mean over them.",
+            summary(calibration),
+            "## Dials",
+            _markdown(spoilt),
+            "## Values at their own dials",
+            _markdown(own),
+            "![The curves, with intervals; +: what is known](curves.png)",
+            "## What each value sees and does not see",
+            "From the first end of a dial to its last; · = it does not move beyond its intervals; bold = the value's "
+            "own dial, at which it is judged; empty = undefined at both ends. Nothing else is judged here.",
+            sees(calibration),
+            "",
+        ]
+    )
+
+
+def _words(images: object) -> str:
+    return ", ".join(f"{count} {what}" for what, count in images.items()) if isinstance(images, dict) else str(images)
+
+
+def draw(calibration: Calibration, path: Path) -> None:
+    """The own dials' curves, with their intervals and what is known, as one PNG."""
+    curves = [curve for curve in calibration.own if not all(math.isnan(r.value) for r in curve.readings)]
+    if not curves:
+        return
+    rows = -(-len(curves) // COLUMNS)
+    sheet = Figure(figsize=(COLUMNS * 2.1, rows * 1.7), layout="constrained")
+    axes = sheet.subplots(rows, COLUMNS, squeeze=False)
+    for place in axes.flat[len(curves) :]:
+        place.set_axis_off()
+    for place, curve in zip(axes.flat, curves, strict=False):
+        x = [curve.dial.strength(position) for position in curve.positions]
+        colour = "#cc3311" if curve.verdict.passed is False else "#4477aa"
+        low, high = (_column(curve, side) for side in ("low", "high"))
+        place.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
+        place.plot(x, _column(curve, "value"), color=colour, linewidth=1.2, marker=".", markersize=3)
+        place.plot(x, curve.known, color="#222222", linestyle="none", marker="+", markersize=5)
+        place.set_title(plain(f"{curve.metric}.{curve.value}"), fontsize=7)
+        place.set_xlabel(plain(f"{curve.dial.name}, {curve.dial.unit}"), fontsize=6)
+        place.tick_params(labelsize=5)
+    FigureCanvasAgg(sheet)
+    sheet.savefig(path, dpi=DPI)
+
+
+def _column(curve: Curve, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.array([getattr(reading, name) for reading in curve.readings])

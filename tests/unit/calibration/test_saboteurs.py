@@ -1,0 +1,266 @@
+"""Each saboteur does what its dial says, by how much it says, and nothing at its first end."""
+
+import numpy as np
+import pytest
+import torch
+
+from ccvae_eval.calibration.claims import Mislabelled, Tempered
+from ccvae_eval.calibration.dials import DIALS, Bench
+from ccvae_eval.calibration.oracle import oracle
+from ccvae_eval.calibration.originals import Originals, Studio
+from ccvae_eval.calibration.painters import Faded, Idle, Leaking, Smeared, Strayed, Warped, ramp, wobbled
+from ccvae_eval.calibration.spoilt import Collapsed, Shifted, Turned, own_pairs, shuffled_rows
+from ccvae_eval.data.faces import Faces
+from ccvae_eval.errors import DataError, UnsupportedError, UsageError
+from ccvae_eval.latents import replaced
+from ccvae_eval.statistics.calibration_error import expected_calibration_error, honest_calibration_error
+from ccvae_eval.streams import numpy_stream
+from tests.fakes import Squares, SquaresVAE
+
+NAMES = ("Eyeglasses", "Smiling", "Wearing_Hat", "Wearing_Necktie", "Hair_Color")
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return Faces(size=32)
+
+
+@pytest.fixture(scope="module")
+def bench(faces):
+    return Bench(faces, faces.split("test")[:96], NAMES)
+
+
+@pytest.fixture(scope="module")
+def originals(bench):
+    return bench.originals
+
+
+@pytest.fixture(scope="module")
+def images(faces, bench):
+    return faces.batch(bench.ids).images
+
+
+def without_glasses(originals):
+    """Codes with the glasses turned over."""
+    (u,) = originals.block("Eyeglasses").shown
+    return replaced(originals.codes, (u,), -originals.codes[:, [u]])
+
+
+def edits(originals):
+    """Codes after some interventions: glasses turned over, another variety, another hair."""
+    yield originals.codes
+    yield without_glasses(originals)
+    yield replaced(originals.codes, originals.block("Wearing_Hat").variety, torch.tensor(0.7))
+    hair = originals.block("Hair_Color").shown
+    yield replaced(originals.codes, hair, originals.codes[:, list(hair)].roll(1, 1))
+
+
+PLAIN = [name for name, dial in DIALS.items() if dial.base == "oracle"]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_at_its_first_end_a_dial_changes_nothing(name, bench, originals, images):
+    model = DIALS[name].spoil(bench, DIALS[name].strengths[0])
+    plain = oracle(bench.data, bench.ids)
+    assert torch.equal(model.encode(images).loc, originals.codes)
+    for codes in edits(originals):
+        assert (model.decode(codes) - plain.decode(codes)).abs().max() < 1e-6
+    labels = torch.from_numpy(bench.data.labels_of(bench.ids))
+    assert torch.allclose(model.conditional_prior(labels).scale, plain.conditional_prior(labels).scale, atol=1e-6)
+    for label, told in model.predict(images, originals.codes).items():
+        assert torch.equal(told.argmax(1), plain.predict(images, originals.codes)[label].argmax(1))
+
+
+@pytest.mark.parametrize("name", list(DIALS))
+def test_at_its_last_end_a_dial_changes_something(name, bench, originals, images):
+    dial = DIALS[name]
+    first, last = (dial.spoil(bench, strength) for strength in dial.strengths)
+    labels = torch.from_numpy(bench.data.labels_of(bench.ids))
+    (u,) = originals.block("Eyeglasses").shown
+    halfway = replaced(without_glasses(originals), (u,), torch.tensor(0.5))
+    both = [
+        [
+            model.encode(images).loc,
+            model.decode(halfway),
+            model.conditional_prior(labels).loc,
+            model.conditional_prior(labels).scale,
+            *model.predict(images, model.encode(images).loc).values(),
+        ]
+        for model in (first, last)
+    ]
+    assert any(not torch.allclose(a, b, atol=1e-3) for a, b in zip(*both, strict=True))
+
+
+def test_a_smear_keeps_the_mass_of_the_change_and_ends_evenly(originals):
+    codes = without_glasses(originals)
+    rows = originals.scene(codes).classes[:, 0] == 1  # the others are the base: nothing is changed on it
+    base = Smeared(originals, 0.0).decode(replaced(codes, (0,), torch.tensor(-2.0)))
+    whole = (Smeared(originals, 0.0).decode(codes) - base)[rows].abs()
+    even = (Smeared(originals, 1.0).decode(codes) - base)[rows].abs()
+    half = (Smeared(originals, 0.5).decode(codes) - base)[rows].abs()
+    mass = whole.mean((1, 2, 3), keepdim=True)
+    assert torch.allclose(even, mass.expand_as(even), atol=1e-6)
+    # where a faint change opposes the direction in which there is room, some of it cancels
+    assert half.mean((1, 2, 3)).numpy() == pytest.approx(mass.flatten().numpy(), rel=0.02)
+
+
+def test_pictures_stay_pictures(originals):
+    for make in (Smeared, Strayed, Warped, Faded, Leaking, Idle):
+        for dose in (0.3, 1.0):
+            painted = make(originals, dose).decode(without_glasses(originals))
+            assert painted.min() >= 0
+            assert painted.max() <= 1
+
+
+def test_straying_keeps_the_sizes_of_changes_and_not_their_places(originals):
+    codes = without_glasses(originals)
+    rows = originals.scene(codes).classes[:, 0] == 1
+    base = Strayed(originals, 0.0).decode(replaced(codes, (0,), torch.tensor(-2.0)))
+    before, after = ((Strayed(originals, d).decode(codes) - base)[rows].abs().flatten(2) for d in (0.0, 1.0))
+    assert torch.allclose(before.sort(2).values / 2, after.sort(2).values, atol=1e-6)
+    assert not torch.allclose(before / 2, after, atol=1e-2)
+
+
+def test_a_warp_leaves_what_was_not_touched(originals, images):
+    assert torch.equal(Warped(originals, 1.0).decode(originals.codes), images)
+    codes = without_glasses(originals)
+    region = torch.from_numpy(originals.data.region(originals.ids, "Eyeglasses"))[:, None]
+    still, moved = (Warped(originals, dose).decode(codes) for dose in (0.0, 1.0))
+    plain = Originals(originals.oracle, originals.ids).oracle.decode(codes)
+    assert torch.equal(torch.where(region, 0.0, still), torch.where(region, 0.0, plain))
+    assert torch.equal(torch.where(region, still, 0.0), torch.where(region, moved, 0.0))
+    assert (torch.where(region, 0.0, moved) - torch.where(region, 0.0, plain)).abs().mean() > 0.01
+
+
+def test_a_leak_turns_all_others_over_in_the_end(originals):
+    scene = originals.scene(without_glasses(originals))
+    for dose in (0.0, 0.5, 1.0):
+        leaked = Leaking(originals, dose).leaked(scene)
+        assert np.array_equal(leaked[:, 0], scene.classes[:, 0])
+        share = (leaked[:, 1:] != scene.classes[:, 1:]).mean()
+        assert share == pytest.approx(dose, abs=4 * np.sqrt(dose * (1 - dose) / scene.classes[:, 1:].size))
+    assert np.array_equal(Leaking(originals, 1.0).leaked(originals.scene(originals.codes)), originals.classes)
+
+
+def test_an_idle_intervention_gives_the_original(originals, images):
+    for codes in edits(originals):
+        assert torch.equal(Idle(originals, 1.0).decode(codes), images)
+    same = (Idle(originals, 0.5).decode(without_glasses(originals)) == images).flatten(1).all(1)
+    assert float(same.float().mean()) == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(len(images)))
+
+
+def test_what_a_saboteur_has_painted_it_can_read(originals):
+    model = Smeared(originals, 0.5)
+    codes = without_glasses(originals)
+    again = originals.scene(model.encode(model.decode(codes)).loc)
+    assert np.array_equal(again.classes, originals.scene(codes).classes)
+
+
+def test_an_unknown_face_is_painted_without_fault(originals):
+    codes = originals.codes.clone()
+    codes[:, originals.coding.style[0]] += 0.5
+    assert (originals.scene(codes).rows == -1).all()
+    assert torch.equal(Leaking(originals, 1.0).decode(codes), originals.oracle.decode(codes))
+
+
+def test_a_shuffle_goes_round_among_ever_more_images():
+    ids = np.arange(5000)
+    before = np.zeros(5000, bool)
+    for share in (0.0, 0.3, 0.7, 1.0):
+        rows = shuffled_rows(ids, share, 0)
+        assert np.array_equal(np.sort(rows), ids)
+        chosen = rows != ids
+        assert not (before & ~chosen).any()
+        assert chosen.mean() == pytest.approx(share, abs=0.03)
+        before = chosen
+
+
+def test_a_shuffled_encoder_reads_only_what_it_was_shown(bench):
+    model = DIALS["shuffle"].spoil(bench, 1.0)
+    with pytest.raises(DataError, match="was not shown"):
+        model.encode(torch.zeros(1, 3, 32, 32))
+
+
+def test_turned_columns_hold_the_same_in_other_places(bench, originals, images):
+    model = Turned(bench.base, own_pairs(bench.base.layout, bench.binary), 30.0)
+    codes = model.encode(images).loc
+    assert torch.allclose(codes.norm(dim=1), originals.codes.norm(dim=1), rtol=1e-5)
+    assert torch.equal(model.decode(codes), images)
+    a, b = bench.base.layout["Eyeglasses"][0], bench.base.layout["Smiling"][0]
+    expected = np.cos(np.pi / 6) * originals.codes[:, a] - np.sin(np.pi / 6) * originals.codes[:, b]
+    assert torch.allclose(codes[:, a], expected, atol=1e-5)
+    labels = torch.from_numpy(bench.data.labels_of(bench.ids))
+    order = model.layout.characteristic_columns
+    column = model.conditional_prior(labels).loc[:, order.index(a)]
+    turned = np.cos(np.pi / 6) * (4 * labels[:, 0] - 2) - np.sin(np.pi / 6) * (4 * labels[:, 1] - 2)
+    assert torch.allclose(column, turned, atol=1e-5)
+
+
+def test_priors_shift_and_collapse(bench):
+    labels = torch.from_numpy(bench.data.labels_of(bench.ids[:4]))
+    plain = bench.base.conditional_prior(labels)
+    shifted = Shifted(bench.base, 2.0).conditional_prior(labels)
+    assert torch.allclose((shifted.loc - plain.loc) / plain.scale, torch.tensor(2.0))
+    assert not Collapsed(bench.base, 1.0).conditional_prior(labels).scale.any()
+
+
+def test_mislabelling_is_wrong_as_often_as_it_says(bench, originals, images):
+    ids = np.arange(48_000, 48_600)
+    more = Originals(oracle(bench.data, ids), ids)
+    for dose in (0.0, 0.5, 1.0):
+        told = Mislabelled(more, dose).predict(images, more.codes)
+        for label in bench.data.schema:
+            right = told[label.name].argmax(1).numpy() == more.classes[:, more.block(label.name).place]
+            expected = 1 - dose * (1 - 1 / label.cardinality)
+            assert right.mean() == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 600) + 1e-12)
+
+
+def test_the_haze_is_honest_until_it_is_overstated(bench, images):
+    ids = np.arange(48_000, 50_000)
+    more = Originals(oracle(bench.data, ids), ids)
+    present = more.classes[:, 0].astype(float)
+    honest, certain = (
+        Tempered(more, t).predict(images, more.codes)["Eyeglasses"].exp().numpy()[:, 1] for t in (1.0, 8.0)
+    )
+    floor = honest_calibration_error(honest)
+    assert expected_calibration_error(honest, present) == pytest.approx(floor, abs=0.015)
+    assert expected_calibration_error(certain, present) > 0.15
+
+
+def test_ramps_and_wobbles():
+    place = np.linspace(0, 1, 11)
+    assert np.diff(ramp(place, 0.5)).max() == pytest.approx(0.2)
+    assert wobbled(0.0, numpy_stream(0, "t"), 11).tolist() == list(range(11))
+    assert sorted(wobbled(0.6, numpy_stream(0, "t"), 11)) == list(range(11))
+    assert (wobbled(1.0, numpy_stream(0, "t"), 11) != np.arange(11)).any()
+
+
+def test_the_studio_draws_what_the_data_draw_and_forgets(faces, bench, originals):
+    studio = Studio(faces, capacity=3 * 32 * 32 * 8)
+    classes = originals.classes[:16]
+    for _ in range(2):
+        drawn = studio.draw(originals.factors[:16], classes)
+        assert torch.equal(drawn, faces.render(originals.factors[:16], classes.astype(np.float32)))
+    assert len(studio._kept) == 16  # more than it may keep, but no picture of the batch in hand goes
+    studio.draw(originals.factors[16:20], originals.classes[16:20])
+    assert len(studio._kept) == 8
+
+
+def test_a_model_of_ones_own_turns_only_dials_that_need_no_renderer():
+    data = Squares(64)
+    bench = Bench(data, np.arange(40), ("Glasses", "Smile"), SquaresVAE())
+    for name, dial in DIALS.items():
+        if dial.drawn:
+            with pytest.raises(UnsupportedError, match="oracle"):
+                dial.spoil(bench, dial.strength(0.5))
+        else:
+            assert dial.spoil(bench, dial.strength(0.5)).decode(torch.zeros(2, bench.base.layout.dim)).shape[0] == 2, (
+                name
+            )
+
+
+def test_an_unknown_dial_offers_the_nearest():
+    from ccvae_eval.calibration.dials import dial_named
+
+    with pytest.raises(UsageError, match="smear"):
+        dial_named("smaer")
