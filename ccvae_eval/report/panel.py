@@ -12,14 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.measure import Measurement, Value, ValueSpec
-from ccvae_eval.report.text import at_text, escaped, figure, plain
+from ccvae_eval.report.terminal import value_cells, value_columns, value_table
+from ccvae_eval.report.text import at_text, escaped, plain
 from ccvae_eval.run import Run
 
 SHADES = " ░▒▓█"
 ASCII_SHADES = " .:*#"
-MOST_ROWS, MOST_COLUMNS, CELL = 24, 9, 5
+MOST_ROWS, MOST_COLUMNS = 24, 9
+CELL, WIDEST, ACROSS = 5, 15, 60
+"""Columns of a terminal: the least and the most of one factor, and what all factors share."""
 BESIDE = ("information", "factor_correlation", "active_codes")
-ARROWS = {True: "↑", False: "↓", None: ""}
 
 
 def panel_tables(run: Run, metric: str, *, verbose: bool = False, ascii_only: bool = False) -> RenderableType:
@@ -50,14 +52,8 @@ def _shown(value: Value, verbose: bool) -> bool:
 
 
 def _family_table(values: list[Value], specs: Mapping[str, ValueSpec], *, verbose: bool) -> Table:
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    table.add_column("value", overflow="fold")
-    if verbose:
-        table.add_column("factor or code", overflow="fold")
-    for name in ("value", "95 % interval", "chance", "reference"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
+    table = value_table()
+    value_columns(table, ("score", "factor or code") if verbose else ("score",))
     for v in values:
         if not _shown(v, verbose):
             continue
@@ -65,11 +61,7 @@ def _family_table(values: list[Value], specs: Mapping[str, ValueSpec], *, verbos
         at = {key: value for key, value in v.at.items() if key != "code"}
         name = f"{v.name} ({at_text(at)})" if at else v.name
         whose = [escaped(str(v.characteristic or v.at.get("code", "all")))] if verbose else []
-        e = v.estimate
-        interval = "" if math.isnan(e.low) else f"[{figure(e.low)}, {figure(e.high)}]"
-        chance, reference = (("" if x is None else figure(x)) for x in (v.chance, v.reference))
-        arrow = ARROWS[spec.higher_is_better]
-        table.add_row(escaped(name), *whose, figure(e.value), interval, chance, reference, arrow, f"{e.n:,}")
+        table.add_row(escaped(name), *whose, *value_cells(v, spec))
     return table
 
 
@@ -83,17 +75,18 @@ def heat_map(measurement: Measurement, *, ascii_only: bool = False) -> Renderabl
     active = np.asarray(measurement.pictures["active"], dtype=bool)
     shown = sorted(np.argsort(-shares.max(axis=1), kind="stable")[:MOST_ROWS].tolist())
     shades = ASCII_SHADES if ascii_only else SHADES
-    table = Table(box=None, padding=(0, 1), header_style="bold", title="information, % of the factor's entropy",
-                  title_style="bold", title_justify="left")  # fmt: skip
+    title = Text("information, % of the factor's entropy", style="bold")
+    table = Table(box=None, padding=(0, 1), header_style="bold")
     table.add_column("", overflow="fold", min_width=min(12, max(len(str(codes[j])) for j in shown)))
+    width = max(CELL, min(WIDEST, ACROSS // max(len(factors[:MOST_COLUMNS]), 1)))
     for name in factors[:MOST_COLUMNS]:
-        table.add_column(escaped(str(name)), justify="right", overflow="fold", width=CELL)
+        table.add_column(escaped(str(name)), justify="right", overflow="fold", width=width)
     for j in shown:
         cells = [_cell(float(share), shades, " " * ascii_only) for share in shares[j, :MOST_COLUMNS]]
         table.add_row(escaped(str(codes[j])), *cells, style="" if active[j] else "dim")
     left = len(codes) - MOST_ROWS, len(factors) - MOST_COLUMNS
     more = [f"{n} more {what}" for n, what in zip(left, ("codes", "factors"), strict=True) if n > 0]
-    return Group(table, Text(f"· not shown: {' and '.join(more)}", style="dim")) if more else table
+    return Group(title, table, *(Text(f"· not shown: {' and '.join(more)}", style="dim") for _ in more[:1]))
 
 
 def _cell(share: float, shades: str, gap: str) -> str:

@@ -58,7 +58,8 @@ def plan_line(plan: Plan, rate: float | None = None) -> str:
     return line if rate is None else f"{line}, about {max(plan.decode / rate, 1):.0f} s"
 
 
-def _value_cells(value: Value, spec: ValueSpec) -> list[str]:
+def value_cells(value: Value, spec: ValueSpec) -> list[str]:
+    """What the tables show of a value, in the columns of :func:`value_columns` after the first ones."""
     estimate = value.estimate
     interval = "" if math.isnan(estimate.low) else f"[{figure(estimate.low)}, {figure(estimate.high)}]"
     return [
@@ -71,7 +72,8 @@ def _value_cells(value: Value, spec: ValueSpec) -> list[str]:
     ]
 
 
-def _columns(table: Table, first: Iterable[str]) -> None:
+def value_columns(table: Table, first: Iterable[str]) -> None:
+    """The columns of a table of values: the first ones as named, then those of :func:`value_cells`."""
     for name in first:
         table.add_column(name, overflow="fold")  # where the terminal is narrow a name folds, a number never
     for name in ("value", "95 % interval", "chance", "reference"):
@@ -80,14 +82,15 @@ def _columns(table: Table, first: Iterable[str]) -> None:
     table.add_column("n", justify="right", no_wrap=True)
 
 
-def _table() -> Table:
+def value_table() -> Table:
+    """An empty table of values, a space between columns."""
     return Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False, header_style="bold")
 
 
 def summary(run: Run) -> RenderableType:
     """One row for each metric: its headline, averaged over the characteristics; what must be said, below."""
-    table, notes = _table(), []
-    _columns(table, ("metric", "headline"))
+    table, notes = value_table(), []
+    value_columns(table, ("metric", "headline"))
     for m in run.measurements:
         value = headline_of(m)
         if m.status != "ok" or value is None:
@@ -95,7 +98,7 @@ def summary(run: Run) -> RenderableType:
             notes.append(f"{m.metric}: {STATUS[m.status]} {m.reason.text if m.reason else ''}")
             continue
         spec = run.specs.get(m.metric, {}).get(value.name, ValueSpec(""))
-        table.add_row(m.metric, value.name, *_value_cells(value, spec))
+        table.add_row(m.metric, value.name, *value_cells(value, spec))
         if note := value_note(value):
             notes.append(f"{m.metric}: {note}")
     return Group(table, *_notes(notes))
@@ -131,26 +134,26 @@ def metric_tables(run: Run, metric: str, *, verbose: bool = False) -> Renderable
     spec = specs.get(m.headline, ValueSpec(""))
     title = f"{metric}: {m.headline}" + (f" ({spec.summary})" if spec.summary else "")
     parts: list[RenderableType] = [Text(title, style="bold")]
-    head, notes = _table(), dict[str, list[str]]()
-    _columns(head, ("characteristic",))
+    head, notes = value_table(), dict[str, list[str]]()
+    value_columns(head, ("characteristic",))
     rows = [v for v in m.values if v.name == m.headline and not v.at]
     for v in sorted(rows, key=lambda v: v.characteristic is None):
         name = v.characteristic or MEAN
-        head.add_row(escaped(name), *_value_cells(v, spec), style="bold" if v.characteristic is None else "")
+        head.add_row(escaped(name), *value_cells(v, spec), style="bold" if v.characteristic is None else "")
         if note := value_note(v):
             notes.setdefault(note, []).append(name)
     parts += [head, *_notes(f"{', '.join(names)}: {note}" for note, names in notes.items()), Text("")]
     others = [v for v in m.values if v.name != m.headline or v.at]
     shown = others if verbose else [v for v in others if v.characteristic is None]
     if shown:
-        table = _table()
-        _columns(table, ("value", "characteristic") if verbose else ("value",))
+        table = value_table()
+        value_columns(table, ("value", "characteristic") if verbose else ("value",))
         for v in shown:
             unit = specs.get(v.name, ValueSpec("")).unit
             name = f"{v.name} ({at_text(v.at)})" if v.at else v.name
             name += f", {unit}" if unit and unit != "share" else ""
             first = [escaped(name), escaped(v.characteristic or MEAN)] if verbose else [escaped(name)]
-            table.add_row(*first, *_value_cells(v, specs.get(v.name, ValueSpec(""))))
+            table.add_row(*first, *value_cells(v, specs.get(v.name, ValueSpec(""))))
         parts.append(table)
     return Group(*parts, *_notes(m.notes))
 

@@ -161,7 +161,7 @@ class DIVA(Autoencoder[DIVASettings]):
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
         """The negative of L_s, L_u and the auxiliary terms, divided by the rows of the batch."""
         beta = self.settings.beta * self.warm_up.next()
-        bound = self.bound(batch.images, batch.labels, beta, generator)
+        bound = self.parts(batch.images, batch.labels, beta, generator)
         supervised = self.settings.auxiliary == "supervised"
         auxiliary = (self.weight * (bound.log_q_y_z if supervised else -bound.entropy)).sum(1)
         value = bound.value(beta)
@@ -169,7 +169,11 @@ class DIVA(Autoencoder[DIVASettings]):
             "model", -(value + auxiliary).mean(), _terms(bound, batch.labels, value), tuple(self.parameters())
         )
 
-    def bound(self, x: Images | Points, y: Labels, beta: float, generator: Generator) -> Bound:
+    def bound(self, images: Images | Points, labels: Labels, generator: Generator) -> Tensor:
+        """L_s, or L_u where labels are missing, of each row with a beta of 1, without auxiliary terms, shape (N,)."""
+        return self.parts(images, labels, 1.0, generator).value(1.0)
+
+    def parts(self, x: Images | Points, y: Labels, beta: float, generator: Generator) -> Bound:
         """One sample of z; y is summed out, the KLs between Gaussians are exact."""
         q = self.encode(x)
         z = q.at(noise_like(q, generator))

@@ -140,12 +140,16 @@ class M2(Autoencoder[M2Settings]):
 
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
         """-J, divided by the rows of the batch."""
-        bound = self.bound(batch.images, batch.labels, generator)
+        bound = self.parts(batch.images, batch.labels, generator)
         weight = self.settings.alpha * math.prod(self.context.input_shape)
         loss = -(bound.value + weight * bound.log_q_y_x).mean()
         yield Objective("model", loss, _terms(bound, batch.labels), tuple(self.parameters()))
 
-    def bound(self, x: Images | Points, y: Labels, generator: Generator) -> Bound:
+    def bound(self, images: Images | Points, labels: Labels, generator: Generator) -> Tensor:
+        """L, or U where labels are missing, of each row, shape (N,)."""
+        return self.parts(images, labels, generator).value
+
+    def parts(self, x: Images | Points, y: Labels, generator: Generator) -> Bound:
         """L of the rows whose labels are all known, U of those with none, and what lies between.
 
         KL(q(y|x) || p(y)) is a sum over the labels; only the reconstruction and the KL of z need the joint y. They

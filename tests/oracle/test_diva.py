@@ -76,7 +76,7 @@ class Densities:
 @pytest.mark.parametrize("name", KINDS)
 def test_every_term_equals_scipy(name: str) -> None:
     model, x = built(name), points(len(EVERY))
-    bound = model.bound(x, EVERY.double(), model.settings.beta, torch_stream(0, "diva"))
+    bound = model.parts(x, EVERY.double(), model.settings.beta, torch_stream(0, "diva"))
     at, beta = Densities(model, x), model.settings.beta
     noise = torch.randn(
         bound.reconstruction.shape[0], model.layout.dim, generator=torch_stream(0, "diva"), dtype=x.dtype
@@ -112,7 +112,7 @@ def test_the_bracket_is_the_mean_over_q_of_z() -> None:
     """One sample of z, y summed out: over many samples it is the integral."""
     model, rows = built("adapted"), 20_000
     x, y = points(1), torch.full((1, 3), NAN, dtype=torch.float64)
-    bracket = model.bound(x.expand(rows, -1), y.expand(rows, -1), 0.7, torch_stream(0, "diva")).bracket
+    bracket = model.parts(x.expand(rows, -1), y.expand(rows, -1), 0.7, torch_stream(0, "diva")).bracket
     at = Densities(model, x)
     for i in (0, 2):
         (column,) = at.columns(i)
@@ -127,7 +127,7 @@ def test_the_bracket_is_the_mean_over_q_of_z() -> None:
 def test_the_auxiliary_weighs_labels_and_domain(name: str) -> None:
     model, x = built(name), points(len(EVERY))
     (objective,) = stepped(model, batch_of(x, EVERY))
-    bound = model.bound(x, EVERY.double(), model.settings.beta, torch_stream(0, "objectives"))
+    bound = model.parts(x, EVERY.double(), model.settings.beta, torch_stream(0, "objectives"))
     weight = torch.tensor([5.0, 3.0 if model.settings.domain == "Hair" else 5.0, 5.0])
     auxiliary = -bound.entropy if name == "imputed" else bound.log_q_y_z
     expected = -(bound.value(model.settings.beta) + (weight * auxiliary).sum(1)).mean()

@@ -60,7 +60,7 @@ def at_classes(model: M2, x: Tensor, y: tuple[int, ...]) -> tuple[float, float]:
 def test_every_term_equals_the_sum_over_all_joint_classes() -> None:
     model, x = small(M2, style=2), points(len(EVERY))
     narrow(model, model.encoder.scale)
-    bound = model.bound(x, EVERY.double(), torch_stream(0, "m2"))
+    bound = model.parts(x, EVERY.double(), torch_stream(0, "m2"))
     told = log_q(model, x)
     for row, y in enumerate(EVERY):
         seen = [i for i in range(3) if not math.isnan(y[i])]
@@ -86,7 +86,7 @@ def test_every_term_equals_the_sum_over_all_joint_classes() -> None:
 
 def test_reconstruction_is_one_draw_from_q_of_z_given_x_and_y() -> None:
     model, x = small(M2, style=2), points(2)
-    bound = model.bound(x, COMPLETE.double(), torch_stream(0, "m2"))
+    bound = model.parts(x, COMPLETE.double(), torch_stream(0, "m2"))
     noise = torch.randn(2, 2, generator=torch_stream(0, "m2"), dtype=torch.float64)
     given = torch.tensor([columns_of((1, 2, 0)), columns_of((0, 1, 1))], dtype=torch.float64)
     q = model.encoder(model.encoder.trunk(x), given)
@@ -98,7 +98,7 @@ def test_reconstruction_is_one_draw_from_q_of_z_given_x_and_y() -> None:
 def test_the_loss_is_the_bound_and_alpha_times_the_classifier() -> None:
     model, x = small(M2, style=2, alpha=7), points(len(EVERY))
     (objective,) = stepped(model, batch_of(x, EVERY))
-    bound = model.bound(x, EVERY.double(), torch_stream(0, "objectives"))
+    bound = model.parts(x, EVERY.double(), torch_stream(0, "objectives"))
     expected = -(bound.value.sum() + 7 * 4 * bound.log_q_y_x.sum()) / len(EVERY)  # four values in a point
     assert objective.loss.item() == pytest.approx(expected.item(), abs=1e-12)
     assert objective.terms["supervised.rows"] == 4
@@ -115,7 +115,7 @@ def test_drawing_y_agrees_with_enumerating_it_in_value_and_gradient() -> None:
     for enumerates, values in found.items():
         model.enumerates = enumerates
         for round_ in range(100):
-            value = model.bound(x, y, torch_stream(round_, str(enumerates))).value.mean()
+            value = model.parts(x, y, torch_stream(round_, str(enumerates))).value.mean()
             gradients = torch.autograd.grad(value, parameters, materialize_grads=True)
             values.append(torch.cat([value.detach().reshape(1), *(g.flatten() for g in gradients)]))
     exact, drawn = (torch.stack(values) for values in found.values())
@@ -134,7 +134,7 @@ def test_more_than_32_joint_classes_are_drawn() -> None:
     model.decoder.register_forward_hook(lambda _, codes, __: asked.append(len(codes[0])))
     y = torch.full((3, 6), NAN, dtype=torch.float64)
     y[0] = 1
-    model.bound(points(3), y, torch_stream(0, "m2"))
+    model.parts(points(3), y, torch_stream(0, "m2"))
     assert asked == [1 + 4 + 4], "a row without missing labels is decoded once"
 
 

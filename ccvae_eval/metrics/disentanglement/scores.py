@@ -36,6 +36,10 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
 
 PERMUTED, GUESS, EACH = "factors permuted", "1/K", "codes shuffled one by one"
 AXIS = ("mix", "shuffle")
+MIXED = ("mix",)
+"""Of a score that is a share of what is known: undefined where nothing is, at the end of ``shuffle``."""
+TOLD = ("shuffle",)
+"""Of a score that is blind to rotation by design."""
 
 TWO_CODES, TWO_FACTORS = "needs two codes and a factor that varies", "needs two factors and a code that knows one"
 NOBODY = "no code tells any factor beyond permuted ones"
@@ -126,43 +130,45 @@ def _spec(
 
 VALUES: Mapping[str, ValueSpec] = MappingProxyType(
     {
-        "infom": _spec("of all that a code knows, how much belongs to one factor", "", None),
-        "infoc": _spec("of all that is known of a factor, how much lies in one code", "", None),
+        "infom": _spec("of all that a code knows, how much belongs to one factor", "", None, dials=MIXED),
+        "infoc": _spec("of all that is known of a factor, how much lies in one code", "", None, dials=MIXED),
         "infoe": _spec("share of a factor's uncertainty that a linear reader takes away", "training frequencies", None,
-                       dials=("shuffle",)),
-        "dci_disentanglement": _spec("does a code matter for one factor only", ""),
-        "dci_completeness": _spec("does one code matter for a factor", ""),
-        "dci_informativeness": _spec("held-out accuracy of the predictor (R2 of numbers)", "", None),
-        "dci_informativeness_train": _spec("its accuracy on the training rows", "", None),
+                       dials=TOLD),
+        "dci_disentanglement": _spec("does a code matter for one factor only", "", dials=MIXED),
+        "dci_completeness": _spec("does one code matter for a factor", "", dials=MIXED),
+        "dci_informativeness": _spec("held-out accuracy of the predictor (R2 of numbers)", "", None, dials=TOLD),
+        "dci_informativeness_train": _spec("its accuracy on the training rows", "", None, dials=TOLD),
         "mig": _spec("gap in information between the two codes that know a factor best", low=None, high=None),
         "sap": _spec("gap between the two codes that tell a factor best, each alone", ""),
         "sap_continuous": _spec("the same as squared correlation, factors taken as numbers", ""),
-        "modularity": _spec("how far each code keeps to one factor", "", low=None),
+        "modularity": _spec("how far each code keeps to one factor", "", low=None, dials=MIXED),
         "explicitness": _spec("how well a linear reader ranks each class above the rest", "factors permuted", -1.0,
-                              dials=("shuffle",)),
-        "explicitness_train": _spec("the same on the training rows", "factors permuted", -1.0),
-        "mig_sup": _spec("gap in information between the two factors that a code knows best", "", None, None),
+                              dials=TOLD),
+        "explicitness_train": _spec("the same on the training rows", "factors permuted", -1.0, dials=TOLD),
+        "mig_sup": _spec("gap in information between the two factors that a code knows best", "", None, None,
+                         dials=MIXED),
         "dmig": _spec("gap over what a factor shares with no other", low=None, high=None),
         "rmig": _spec("gap in the information that the posteriors carry", "", None, None, "nats"),
         "jemmig": _spec("1 minus joint entropy less the gap, normalised", low=None),
         "dcimig": _spec("best gap for each factor over all entropy", low=None),
         "snc": _spec("what each factor's own code tells alone, guessing = 0", ""),
         "snc_raw": _spec("its balanced accuracy", ""),
-        "nk": _spec("share of what is told that is lost without the factor's own code", PERMUTED, -1.0),
-        "nk_raw": _spec("loss of balanced accuracy", PERMUTED, -1.0),
-        "factor_vae": _spec("votes of the code that varies least under a fixed factor", "", dials=("shuffle",)),
-        "factor_vae_votes": _spec("plain share of right votes", GUESS, dials=("shuffle",)),
-        "beta_vae": _spec("which factor pairs share, told from their differences", "", dials=("shuffle",)),
-        "beta_vae_votes": _spec("plain share of right votes", GUESS, dials=("shuffle",)),
-        "z_max_var": _spec("votes of the code that varies most when one factor does", "", dials=("shuffle",)),
-        "z_max_var_votes": _spec("plain share of right votes", GUESS, dials=("shuffle",)),
-        "irs": _spec("how still a code stands while its factor does", PERMUTED, None),
+        "nk": _spec("share of what is told that is lost without the factor's own code", PERMUTED, -1.0, dials=MIXED),
+        "nk_raw": _spec("loss of balanced accuracy", PERMUTED, -1.0, dials=MIXED),
+        "factor_vae": _spec("votes of the code that varies least under a fixed factor", "", dials=TOLD),
+        "factor_vae_votes": _spec("plain share of right votes", GUESS, dials=TOLD),
+        "beta_vae": _spec("which factor pairs share, told from their differences", "", dials=TOLD),
+        "beta_vae_votes": _spec("plain share of right votes", GUESS, dials=TOLD),
+        "z_max_var": _spec("votes of the code that varies most when one factor does", "", dials=TOLD),
+        "z_max_var_votes": _spec("plain share of right votes", GUESS, dials=TOLD),
+        "irs": _spec("how still a code stands while its factor does", PERMUTED, None, dials=MIXED),
         "irs_raw": _spec("the same before what permuted factors give is taken off", PERMUTED, None),
-        "downstream": _spec("held-out accuracy of a linear reader after so many labels", "most frequent class"),
+        "downstream": _spec("held-out accuracy of a linear reader after so many labels", "most frequent class",
+                            dials=TOLD),
         "dci_explicitness": _spec("how little capacity a reader needs", "", dials=()),
         "dci_size": _spec("factors over active codes", "", 0.0, None, dials=()),
         "gaussian_total_correlation": _spec("dependence of the codes as if Gaussian", EACH, 0.0, None, "nats", None,
-                                            ("correlate",)),
+                                            ()),
         "gaussian_wasserstein_correlation": _spec("distance from independent codes", EACH, 0.0, None, "", None, ()),
         "gaussian_wasserstein_correlation_norm": _spec("that distance over the trace", EACH, 0.0, None, "", None, ()),
         "mutual_info_score": _spec("mean information between two codes", EACH, None, None, "nats", None, ()),

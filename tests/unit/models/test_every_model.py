@@ -18,7 +18,15 @@ from ccvae_eval.data.faces import Faces
 from ccvae_eval.errors import CcvaeEvalError
 from ccvae_eval.evaluation import CARD
 from ccvae_eval.metrics.diversity import Diversity
-from ccvae_eval.model import HasConditionalPrior, Intervenes, LatentLayout, ModelContext, Predicts, uniform_prior
+from ccvae_eval.model import (
+    HasBound,
+    HasConditionalPrior,
+    Intervenes,
+    LatentLayout,
+    ModelContext,
+    Predicts,
+    uniform_prior,
+)
 from ccvae_eval.run import Run
 from ccvae_eval.run import evaluate as evaluate_subject
 from ccvae_eval.subject import prepare as prepare_subject
@@ -93,6 +101,9 @@ def test_all_metrics_can_be_asked(trained: tuple[str, list[float], Path], run: R
     else:
         assert status["diversity"] == "unsupported"
         assert f"{type(model).__name__} has no p(z_c|y)" in reason(run, "diversity")
+    bounds = [v for v in run.measurement("reconstruction").values if v.name == "bound"]
+    assert bool(bounds) is isinstance(model, HasBound)
+    assert all(v.estimate.defined and v.estimate.value < 0 for v in bounds)
     if isinstance(model, Intervenes):
         assert status["drift"] == "ok"
         assert {v.characteristic for v in run.measurement("drift").values} == {*LABELS, None}
