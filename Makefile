@@ -2,6 +2,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
+# two workers of one thread each: with more threads than cores they wait for each other
+PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) --benchmark-skip -n 2
 
 .PHONY: demo test check lint soak bench lock clean
 
@@ -9,11 +11,11 @@ demo: .venv/.run                 ## evaluate the shipped checkpoint and say what
 	$(BIN)/ccvae-eval demo
 
 test: .venv/.dev lint            ## everything that CI runs
-	$(PYTEST) -m "not soak" --benchmark-skip -n 2
+	$(PARALLEL) -m "not soak"
 	$(PYTEST) tests/benchmarks -m "not soak" --benchmark-only --benchmark-disable-gc -q
 
 check: .venv/.dev lint           ## the quick tier
-	$(PYTEST) -m "not soak and not slow" --benchmark-skip -n 2 -q
+	$(PARALLEL) -m "not soak and not slow" -q
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
