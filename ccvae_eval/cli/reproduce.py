@@ -16,7 +16,7 @@ from ccvae_eval.cli.options import EXTENSION, OUTPUT, assignments
 from ccvae_eval.cli.train import STOP_SIGNALS
 from ccvae_eval.files import atomic_write, slug
 from ccvae_eval.recipes import Work, grids_of, read_recipe, shipped_recipes, work
-from ccvae_eval.recipes.work import shards
+from ccvae_eval.recipes.work import run_folder, shards
 from ccvae_eval.report.grids import draw_grid, grid_markdown, grid_table, grids_csv
 from ccvae_eval.report.text import escaped
 from ccvae_eval.run.record import number
@@ -134,7 +134,7 @@ def _tell(task: Work, screen: Screen, as_json: bool) -> None:
     atomic_write(task.folder / "table.md", markdown.encode())
     atomic_write(task.folder / "table.csv", grids_csv(grids).encode())
     screen.advise(f"Written to {task.folder}: table.md, table.csv, figures/, cells/")
-    screen.advise(f"Next: ccvae-eval inspect {task.folder}/cells/*/run-*")
+    screen.advise(f"Next: ccvae-eval inspect {run_folder(task, task.cells[0])}")
     if as_json:
         entries = [
             {

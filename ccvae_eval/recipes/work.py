@@ -116,10 +116,15 @@ def work(
             yield Done(cell, error=error)
 
 
+def run_folder(task: Work, cell: Cell) -> Path:
+    """Where a cell's run lies."""
+    return task.folder_of(cell) / f"run-{cell.run_key}"
+
+
 def result_of(task: Work, cell: Cell) -> Run | None:
     """A cell's run, None if it is not there or not whole."""
     try:
-        return read(task.folder_of(cell) / f"run-{cell.run_key}")
+        return read(run_folder(task, cell))
     except InputError:
         return None
 
@@ -189,7 +194,7 @@ def _evaluate(task: Work, cell: Cell, device: str, stage: Stage | None, notice: 
         notice=notice,
         stage=stage,
     )
-    write(setup.measure(stage), task.folder_of(cell) / f"run-{cell.run_key}")
+    write(setup.measure(stage), run_folder(task, cell))
     return True
 
 
