@@ -15,6 +15,7 @@ from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.contrasts import Areas, Contrasts, averaged
 from ccvae_eval.metrics.leakage import CHANCE, Judged, Leakage, linear_scores
+from ccvae_eval.metrics.neighbours import enter_neighbours
 from ccvae_eval.metrics.rows import UNASSIGNED, sentence
 from ccvae_eval.metrics.tally import COLUMN, Tally
 from ccvae_eval.metrics.variety import enter_beyond, shown_variety
@@ -28,7 +29,6 @@ from ccvae_eval.statistics.densities import (
     wasserstein_estimate,
 )
 from ccvae_eval.statistics.gaussian_distance import normal_wasserstein_estimate, normal_wasserstein_floor
-from ccvae_eval.statistics.information import MOST_COLUMNS, Divergence, knn_divergences
 from ccvae_eval.statistics.intervals import Resampled
 from ccvae_eval.statistics.probes import Folds, cross_fitted_regression, folds_of
 from ccvae_eval.statistics.rank_estimates import spearman_estimate
@@ -38,7 +38,6 @@ from ccvae_eval.types import Floats
 
 CHANCE_NAME = "labels permuted"
 POOLED = {"scale": "pooled"}
-DIRECTIONS = ("1|0", "0|1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,9 @@ class Density:
     Leakage: ``cross_auc`` of characteristic i asked for label j = how well the columns of i tell j *within each class
     of i* (both classes of j at least ``least`` images; weighted by images); over all images beside it (stratum none),
     whose reference is what a code that says i and nothing else would tell of j: the labels' own correlation.
-    ``style_auc`` of j: how well the columns that belong to no characteristic tell j.
+    ``style_auc`` of j: how well the columns that belong to no characteristic tell j, by a linear score;
+    ``style_knn_kl`` of j: the nearest-neighbour divergence of those columns between the classes of j (of their linear
+    score where there are more than five), which also sees what is not linear.
 
     Data with known variety: ``beyond`` = cross-fitted R2 of the variety parameters (shape, size, colour of the
     glasses) from z_c among the images with the attribute; ``components`` = the same of each column of a block alone,
@@ -90,7 +91,7 @@ class Density:
     """
 
     name: ClassVar[str] = "density"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     headline: ClassVar[str] = "auc"
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS
@@ -136,6 +137,10 @@ class Density:
         "style_auc": ValueSpec(
             "how well the style columns tell a label", "", False, (0.0, 1.0), CHANCE_NAME, dials=("seep",)
         ),
+        "style_knn_kl": ValueSpec(
+            "nearest-neighbour divergence of the style columns between the classes of a label", "nats", False,
+            (None, None), CHANCE_NAME, dials=("seep",),
+        ),
         "beyond": ValueSpec(
             "what the columns tell of the attribute's variety, among images that have it", "R2", True, (None, 1.0),
             "code of another image", dials=("shuffle",),
@@ -180,19 +185,19 @@ class Codes:
         """Never called: nothing is decoded for this metric."""
 
     def finish(self, weights: ResampleWeights) -> Measurement:
-        subject = self.subject
-        chosen = subject.codes if self.metric.code == "sample" else subject.posterior.loc
+        subject, metric = self.subject, self.metric
+        chosen = subject.codes if metric.code == "sample" else subject.posterior.loc
         codes: Floats = chosen.double().numpy()
         folds = folds_of(subject.ids)
-        tally = Tally(self.metric, subject, weights, given_counts=False)
+        tally = Tally(metric, subject, weights, given_counts=False)
         labels = [name for name in subject.schema.names if subject.chosen is None or name in subject.chosen]
-        judged = Judged.of(subject, labels, self.metric.least)
+        judged = Judged.of(subject, labels, metric.least)
         for name in subject.characteristics:
             self._enter_own(tally, name, codes, folds, judged)
         for name in set(labels) & set(subject.unassigned):
             for value in OWN:
                 tally.enter(value, name, f"{UNASSIGNED}: no column tells it beyond chance")
-        leakage = Leakage(tally, codes, folds, judged, self.metric.least, self.metric.strength)
+        leakage = Leakage(tally, codes, folds, judged, metric.least, metric.strength, metric.neighbours)
         leakage.cross()
         leakage.style()
         return tally.measurement(self._notes(), self.pictures)
@@ -222,7 +227,7 @@ class Codes:
         if own.shape[1] > 1:
             note = sentence(note, f"linear score of {own.shape[1]} columns")
         self._enter_distances(tally, name, views, contrasts, note)
-        self._enter_neighbours(tally, name, own, scores, contrasts)
+        enter_neighbours(tally, ("knn_kl", "knn_kl_excess"), name, own, scores, contrasts, metric.neighbours)
         if isinstance(subject.model, HasConditionalPrior):
             self._enter_prior_gap(tally, name, own)
         shown = shown_variety(subject, name, codes, metric.least)
@@ -257,26 +262,6 @@ class Codes:
         chance = float(np.mean([null.wasserstein_scaled for null in nulls]))
         whole = averaged(scaled, weights.level)
         tally.enter("wasserstein", name, whole, POOLED, mean_at=POOLED, chance=chance, note=note)
-
-    def _enter_neighbours(
-        self, tally: Tally, name: str, own: Floats, scores: list[Floats], contrasts: Contrasts
-    ) -> None:
-        many = own.shape[1] > MOST_COLUMNS
-        points = [score[:, None] if many else own for score in scores]
-        found = [
-            knn_divergences(part, target, seed=self.subject.seed, k=self.metric.neighbours)
-            for part, target in zip(points, contrasts.targets, strict=True)
-        ]
-        note = sentence(contrasts.note, f"linear score of {own.shape[1]} columns" if many else "")
-        for value in ("knn_kl", "knn_kl_excess"):
-            directions = []
-            for place, direction in enumerate(DIRECTIONS):
-                part, chance = _one_direction([both[place] for both in found], value, tally.weights.level)
-                directions.append(part)
-                at = {"direction": direction}
-                tally.enter(value, name, part, at, mean_at=at, chance=chance, note=note)
-            both, chance = _one_direction([part for both in found for part in both], value, tally.weights.level)
-            tally.enter(value, name, both, chance=chance, note=sentence("mean of both directions", note))
 
     def _enter_prior_gap(self, tally: Tally, name: str, own: Floats) -> None:
         prior = self.subject.prior_of(name)
@@ -321,13 +306,6 @@ class Codes:
                 if float(prior.scale[k, 0]) > 0:
                     density = norm.pdf(grid, float(prior.loc[k, 0]), float(prior.scale[k, 0]))
                     self.pictures[f"curves/{name}/prior/{label.class_name(k)}"] = density
-
-
-def _one_direction(parts: list[Divergence], value: str, level: float) -> tuple[Resampled, float]:
-    """The mean over contrasts of a divergence or of its excess, and what permuted labels give."""
-    if value == "knn_kl_excess":
-        return averaged([part.excess for part in parts], level), 0.0
-    return averaged([part.kl for part in parts], level), float(np.mean([part.null for part in parts]))
 
 
 def _of_all(found: Resampled, n: int) -> Resampled:

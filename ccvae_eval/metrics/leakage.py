@@ -1,4 +1,4 @@
-"""How well columns tell labels that are not theirs: from the columns of a characteristic, and from style."""
+"""How much columns tell of labels that are not theirs: those of another characteristic, and those of style."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ccvae_eval.errors import UndefinedError
 from ccvae_eval.metrics.contrasts import Contrasts, averaged, contrasts_of
+from ccvae_eval.metrics.neighbours import enter_neighbours
 from ccvae_eval.metrics.tally import Tally
 from ccvae_eval.statistics.intervals import Resampled, mean_over
 from ccvae_eval.statistics.probes import Folds, cross_fitted_scores, sign_fitted_scores
@@ -61,7 +62,7 @@ def linear_scores(codes: Floats, target: Floats, folds: Folds, strata: Floats | 
 
 @dataclass(frozen=True, slots=True)
 class Leakage:
-    """Enters ``cross_auc`` and ``style_auc`` into a tally.
+    """Enters ``cross_auc``, ``style_auc`` and ``style_knn_kl`` into a tally.
 
     Args:
         tally: of the metric.
@@ -70,6 +71,7 @@ class Leakage:
         judged: the labels asked for.
         least: images of each class that a stratum needs.
         strength: of the regressions' penalty.
+        neighbours: k of the nearest-neighbour divergence.
     """
 
     tally: Tally
@@ -78,6 +80,7 @@ class Leakage:
     judged: Judged
     least: int
     strength: float
+    neighbours: int
 
     def cross(self) -> None:
         """``cross_auc[i, j]``: the columns of i, asked for j, within each class of i and over all images."""
@@ -121,19 +124,34 @@ class Leakage:
         columns = self.tally.subject.layout.style
         if not columns:
             return
-        projections = [
-            self._area(columns, target, None) for c in self.judged.contrasts.values() for target in c.targets
-        ]
-        found = iter(projected_estimates(projections, self.tally.weights))
+        scores = {
+            j: [self._scores(columns, target, None) for target in contrasts.targets]
+            for j, contrasts in self.judged.contrasts.items()
+        }
+        found = iter(
+            projected_estimates(
+                [
+                    auc_projection(score, target, None, self.least)
+                    for j, contrasts in self.judged.contrasts.items()
+                    for score, target in zip(scores[j], contrasts.targets, strict=True)
+                ],
+                self.tally.weights,
+            )
+        )
         for j, contrasts in self.judged.contrasts.items():
             area = averaged([next(found) for _ in contrasts.targets], self.tally.weights.level)
             self.tally.enter("style_auc", j, area, chance=CHANCE, note=contrasts.note)
+            style = self.codes[:, list(columns)]
+            enter_neighbours(self.tally, ("style_knn_kl",), j, style, scores[j], contrasts, self.neighbours)
         for j, why in self.judged.undefined.items():
-            self.tally.enter("style_auc", j, why)
+            for value in ("style_auc", "style_knn_kl"):
+                self.tally.enter(value, j, why)
 
     def _area(self, columns: tuple[int, ...], target: Floats, strata: Floats | None) -> Projection:
-        scores = linear_scores(self.codes[:, list(columns)], target, self.folds, strata, self.strength)
-        return auc_projection(scores, target, strata, self.least)
+        return auc_projection(self._scores(columns, target, strata), target, strata, self.least)
+
+    def _scores(self, columns: tuple[int, ...], target: Floats, strata: Floats | None) -> Floats:
+        return linear_scores(self.codes[:, list(columns)], target, self.folds, strata, self.strength)
 
 
 def _classes(subject: Subject, name: str) -> Floats:

@@ -146,6 +146,32 @@ def test_style_that_knows_a_label_is_found_by_a_regression():
     run = measured(table_subject(codes, labels, SCHEMA, LAYOUT))
     assert value(run, "style_auc", "a").estimate.value == pytest.approx(norm.cdf(0.7), abs=0.03)
     assert value(run, "style_auc", "b").estimate.value == pytest.approx(0.5, abs=0.03)
+    assert value(run, "style_knn_kl", "a").estimate.value == pytest.approx(0.7**2, abs=0.1)
+    assert value(run, "style_knn_kl", "b").estimate.value == pytest.approx(0, abs=0.05)
+
+
+def test_style_that_knows_a_label_by_its_corners_is_seen_by_neighbours_alone():
+    """Present in two opposite corners, absent in the other two: no line tells it; the divergence by exact densities.
+
+    (At corners of 1 instead of .7 the truth is .86 nats and neighbours say .73 of 1,000 codes, .81 of 10,000.)
+    """
+    codes, labels = two_labels()
+    rng = np.random.default_rng(1)
+    side, present = rng.choice([-1.0, 1.0], len(codes)), 2 * labels[:, 0].numpy() - 1
+    codes[:, 2:] += torch.from_numpy(0.7 * np.stack([side, side * present], 1))
+    run = measured(table_subject(codes, labels, SCHEMA, LAYOUT))
+    assert value(run, "style_auc", "a").estimate.value == pytest.approx(0.5, abs=0.03)
+
+    def density(x, sign):
+        one, two = ((x - corner * np.array([1, sign])) ** 2 for corner in (0.7, -0.7))
+        return np.exp(-one.sum(1) / 2) + np.exp(-two.sum(1) / 2)
+
+    draws = rng.choice([-0.7, 0.7], (400_000, 1)) + rng.standard_normal((400_000, 2))
+    known = np.log(density(draws, 1) / density(draws, -1)).mean()
+    whole = value(run, "style_knn_kl", "a")
+    assert whole.estimate.low < known < whole.estimate.high
+    assert whole.estimate.value == pytest.approx(known, abs=0.06)
+    assert whole.chance == pytest.approx(0, abs=0.05)
 
 
 def test_blocks_are_scored_by_what_their_columns_say_together():
