@@ -26,10 +26,8 @@ Data = Annotated[
     _in(EVALUATION, "Labelled images: faces, folder:PATH, mnist:PATH, npz:PATH. Default: $CCVAE_EVAL_DATA, else what "
         "the checkpoint was trained on, if that needs no path.", "--data", "-d"),
 ]  # fmt: skip
-Labels = Annotated[
-    list[str] | None,
-    _in(EVALUATION, "Rename a label (A=b) or join exclusive ones (Hair=Black_Hair|Blond_Hair).", "--label"),
-]
+LABEL_HELP = "Rename a label (A=b), join exclusive ones (Hair=Black_Hair|Blond_Hair) or split one (*=Hair)."
+Labels = Annotated[list[str] | None, _in(EVALUATION, LABEL_HELP, "--label")]
 Out = Annotated[Path | None, _in(OUTPUT, "Folder to write to; default ./ccvae-eval/NAME-HASH.", "--out", "-o")]
 Json = Annotated[bool, _in(OUTPUT, "Print exactly one JSON document on stdout.", "--json")]
 Quiet = Annotated[bool, _in(OUTPUT, "No progress and no advice.", "--quiet", "-q")]

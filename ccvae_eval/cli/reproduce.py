@@ -12,7 +12,7 @@ from rich.table import Table
 from ccvae_eval import registry
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import SOME_FAILED
-from ccvae_eval.cli.options import EXTENSION, OUTPUT, assignments
+from ccvae_eval.cli.options import EXTENSION, LABEL_HELP, OUTPUT, assignments
 from ccvae_eval.cli.train import STOP_SIGNALS
 from ccvae_eval.files import atomic_write, slug
 from ccvae_eval.recipes import Work, grids_of, read_recipe, shipped_recipes, work
@@ -27,9 +27,7 @@ def command(
         str | None, typer.Argument(help="A recipe of the package, or a TOML file of yours; none: which there are.")
     ] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help="Other data than the recipe's.")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option("--label", help="Rename a label (A=b) or join exclusive ones (Hair=A|B|C).")
-    ] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", help=LABEL_HELP)] = None,
     labels: Annotated[list[str] | None, typer.Option("--labels", help="Learn only this label; repeatable.")] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Trainings of each model.")] = None,
     sample: Annotated[int | None, typer.Option("--sample", min=1, help="Images evaluated.")] = None,

@@ -18,7 +18,15 @@ from rich.text import Text
 from ccvae_eval import registry
 from ccvae_eval.checkpoint import open_checkpoint, save_checkpoint
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import EXTENSION, OUTPUT, annotated_parameters, assignments, field_parameters, field_values
+from ccvae_eval.cli.options import (
+    EXTENSION,
+    LABEL_HELP,
+    OUTPUT,
+    annotated_parameters,
+    assignments,
+    field_parameters,
+    field_values,
+)
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.data.opening import open_data
 from ccvae_eval.data.relabelled import relabelled
@@ -55,9 +63,7 @@ class Place:
     out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write (.pt or .safetensors).")] = Path(
         "ckpt.pt"
     )
-    label: Annotated[
-        list[str] | None, typer.Option("--label", help="Rename a label (A=b) or join exclusive ones (Hair=A|B|C).")
-    ] = None
+    label: Annotated[list[str] | None, typer.Option("--label", help=LABEL_HELP)] = None
     set: Annotated[list[str] | None, typer.Option("--set", help="A setting of the model: KEY=VALUE.")] = None
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier training stopped.")] = False
     init_from: Annotated[

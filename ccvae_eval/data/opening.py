@@ -64,8 +64,8 @@ def open_data(spec: str, labels: Sequence[str] = ()) -> DataSet:
     """Opens a data set.
 
     Args:
-        spec: ``name[:path][,key=value]...``; ``label=NEW=OLD`` or ``label=NEW=A|B`` renames or joins labels and may
-            repeat.
+        spec: ``name[:path][,key=value]...``; ``label=NEW=OLD``, ``label=NEW=A|B`` or ``label=*=OLD`` renames,
+            joins or splits labels and may repeat.
         labels: more of these, as ``--label`` gives them.
 
     Raises:

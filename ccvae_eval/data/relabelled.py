@@ -1,4 +1,4 @@
-"""A data set under other labels: renamed, joined, or as a model orders them. The images stay what they are."""
+"""A data set under other labels: renamed, joined, split, or as a model orders them. The images stay what they are."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ from ccvae_eval.types import Bools, Floats, Ids, Images
 
 Values = NDArray[np.float32]
 
+SPLIT = "*="
+"""How a request begins that splits a label into one for each class."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -39,18 +42,27 @@ class Column:
         label: as it is seen from outside.
         sources: one name, or the exclusive binary labels that are joined into the classes of a categorical one.
         classes: of a single categorical source: our class index for each of its classes.
+        one: of a single categorical source: the class whose presence this binary label says.
     """
 
     label: Label
     sources: tuple[str, ...]
     classes: tuple[int, ...] = ()
+    one: int | None = None
 
     @property
     def joined(self) -> bool:
         return len(self.sources) > 1
 
+    @property
+    def settable(self) -> bool:
+        """Whether a value of ours says which value theirs has."""
+        return not self.joined and self.one is None
+
     def ours(self, theirs: Values) -> Values:
         """Their labels, shape (N, sources), as ours, shape (N,)."""
+        if self.one is not None:
+            return np.where(np.isnan(theirs[:, 0]), np.nan, theirs[:, 0] == self.one).astype(np.float32)
         if self.joined:
             known = ~np.isnan(theirs).any(axis=1)
             one = known & ((theirs == 1).sum(axis=1) == 1)
@@ -81,8 +93,8 @@ class Relabelled:
     """Another data set's images under other labels; made by :func:`relabelled` and ``matching.aligned``.
 
     It has the capabilities of the data set below: regions (a joined label lives where any of its parts does) and
-    factors always; counterfactuals, re-draws and variety unless labels are joined, for there is no single label to
-    set then; and it renders other factors if, besides, no label is left out.
+    factors always; counterfactuals, re-draws and variety unless labels are joined or split, for there is no single
+    label, or no single value, to set then; and it renders other factors if, besides, no label is left out.
     """
 
     def __init__(self, data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> None:
@@ -191,7 +203,7 @@ class _Factors(Relabelled):
     @property
     def factor_names(self) -> tuple[str, ...]:
         """Theirs; the variety of a renamed label has its new name, as in ``Glasses.shape``."""
-        new = {column.sources[0]: name for name, column in self._columns.items() if not column.joined}
+        new = {column.sources[0]: name for name, column in self._columns.items() if column.settable}
         parts = [name.partition(".") for name in cast(HasFactors, self.data).factor_names]
         return tuple(new.get(owner, owner) + dot + rest for owner, dot, rest in parts)
 
@@ -222,7 +234,7 @@ ALWAYS: tuple[tuple[type, type[Relabelled]], ...] = (
     (HasFactors, _Factors),
     (NeedsNoPath, _NeedsNoPath),
 )
-UNLESS_JOINED: tuple[tuple[type, type[Relabelled]], ...] = (
+IF_SETTABLE: tuple[tuple[type, type[Relabelled]], ...] = (
     (HasCounterfactuals, _Counterfactuals),
     (HasRedraws, _Redraws),
     (HasVariety, _Variety),
@@ -244,31 +256,45 @@ def wrapped(data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> D
         spec: what opens the result again.
         salt: changes the digest, because the labels say something else; if empty, the digest stays.
     """
-    joined = any(column.joined for column in columns)
-    whole = not joined and {column.sources[0] for column in columns} == set(data.schema.names)
-    offered = (*(WITH_EVERY_LABEL if whole else ()), *(() if joined else UNLESS_JOINED), *ALWAYS)
+    settable = all(column.settable for column in columns)
+    whole = settable and {column.sources[0] for column in columns} == set(data.schema.names)
+    offered = (*(WITH_EVERY_LABEL if whole else ()), *(IF_SETTABLE if settable else ()), *ALWAYS)
     parts = tuple(part for capability, part in offered if isinstance(data, capability))
     return _class_with(parts)(data, columns, spec, salt)
 
 
 def relabelled(data: DataSet, requests: Sequence[str]) -> DataSet:
-    """Renames and joins labels; all others stay.
+    """Renames, joins and splits labels; all others stay.
 
     Args:
         data: any data set.
         requests: ``NEW=OLD`` renames; ``NEW=A|B|C`` joins exclusive binary labels into one categorical label with
-            the classes A, B, C. An image with none of them or with several has the joined label missing.
+            the classes A, B, C. An image with none of them or with several has the joined label missing. ``*=OLD``
+            splits a categorical label, joined ones too, into a binary one for each class, ``OLD:CLASS``.
 
     Raises:
         UsageError: a request that is not of this form, an unknown label, or a label that is asked for twice.
-        LabelMismatchError: a label to join is not binary.
+        LabelMismatchError: a label to join is not binary, one to split is not categorical.
 
     >>> from ccvae_eval.data.faces import Faces
     >>> relabelled(Faces(n=10), ["Worn=Eyeglasses|Wearing_Hat"]).schema["Worn"].classes
     ('Eyeglasses', 'Wearing_Hat')
+    >>> relabelled(Faces(n=10), ["*=Hair_Color"]).schema.names[-1]
+    'Hair_Color:Gray'
     """
     if not requests:
         return data
+    spec, salt = ",".join([data.spec, *(f"label={request}" for request in requests)]), "/".join(requests)
+    splits = [request for request in requests if request.startswith(SPLIT)]
+    others = [request for request in requests if request not in splits]
+    if others:
+        data = wrapped(data, _renamed_or_joined(data, others), spec, "/".join(others))
+    if splits:
+        data = wrapped(data, _split(data, splits), spec, salt)
+    return data
+
+
+def _renamed_or_joined(data: DataSet, requests: Sequence[str]) -> list[Column]:
     taken: dict[str, Column] = {}
     for request in requests:
         column = _requested(data, request)
@@ -276,16 +302,33 @@ def relabelled(data: DataSet, requests: Sequence[str]) -> DataSet:
             if name in taken:
                 raise UsageError(f"label {name!r} is renamed or joined twice", where=f"--label {request}")
             taken[name] = column
-    columns = list(dict.fromkeys(taken.get(label.name, Column(label, (label.name,))) for label in data.schema))
-    spec = ",".join([data.spec, *(f"label={request}" for request in requests)])
-    return wrapped(data, columns, spec, "/".join(requests))
+    return list(dict.fromkeys(taken.get(label.name, Column(label, (label.name,))) for label in data.schema))
+
+
+def _split(data: DataSet, requests: Sequence[str]) -> list[Column]:
+    asked = {request.removeprefix(SPLIT).strip(): f"--label {request}" for request in requests}
+    for name, where in asked.items():
+        if name not in data.schema:
+            raise UsageError(f"the data have no label {name!r}", where=where, hint=suggestion(name, data.schema.names))
+        if data.schema[name].kind != "categorical":
+            raise LabelMismatchError(
+                f"label {name!r} is {data.schema[name].kind}", where=where, hint="Only categorical ones split."
+            )
+    columns: list[Column] = []
+    for label in data.schema:
+        if label.name in asked:
+            parts = (Label(f"{label.name}:{label.class_name(k)}") for k in range(label.cardinality))
+            columns += [Column(part, (label.name,), one=k) for k, part in enumerate(parts)]
+        else:
+            columns.append(Column(label, (label.name,)))
+    return columns
 
 
 def _requested(data: DataSet, request: str) -> Column:
     new, equals, old = request.partition("=")
     sources = tuple(name.strip() for name in old.split("|"))
     if not equals or not new.strip() or not all(sources):
-        raise UsageError("not a label", where=f"--label {request}", hint="Write NEW=OLD or NEW=A|B|C.")
+        raise UsageError("not a label", where=f"--label {request}", hint="Write NEW=OLD, NEW=A|B|C or *=OLD.")
     for name in sources:
         if name not in data.schema:
             raise UsageError(

@@ -43,25 +43,25 @@ class Cell:
         return f"{self.contender}{', ' + place if place else ''}, seed {self.seed}"
 
 
-def cells_of(recipe: Recipe, digest: str, evaluation: Plain) -> list[Cell]:
+def cells_of(recipe: Recipe, digests: Mapping[str, str], evaluation: Plain) -> list[Cell]:
     """Every cell, contender by contender, so that whoever starts from another's weights comes after it.
 
     Args:
         recipe: what to do.
-        digest: of the data, labels as the recipe has them.
+        digests: for each contender the digest of its data, labels as it sees them.
         evaluation: what a run depends on besides the checkpoint: metrics, their versions and settings, sample, judge.
     """
-    run_key = _digest(evaluation)
+    run_key = digest(evaluation)
     cells: list[Cell] = []
     for contender in recipe.contenders:
         for point in recipe.points():
             for seed in range(recipe.seeds):
-                cells.append(_cell(recipe, contender, point, seed, digest, run_key, cells))
+                cells.append(_cell(recipe, contender, point, seed, digests[contender.name], run_key, cells))
     return cells
 
 
 def _cell(
-    recipe: Recipe, contender: Contender, point: Point, seed: int, digest: str, run_key: str, before: list[Cell]
+    recipe: Recipe, contender: Contender, point: Point, seed: int, data: str, run_key: str, before: list[Cell]
 ) -> Cell:
     settings = dict(contender.settings)
     training: dict[str, Any] = {**recipe.training, **contender.training}
@@ -79,9 +79,10 @@ def _cell(
     after = next(
         (c.training_key for c in before if (c.contender, c.point, c.seed) == (contender.after, point, seed)), ""
     )
-    key = _digest([contender.model, settings, asdict(how), digest, after])
+    key = digest([contender.model, settings, asdict(how), data, after])
     return Cell(contender.name, point, seed, contender.model, settings, how, key, run_key, after)
 
 
-def _digest(plain: Plain) -> str:
+def digest(plain: Plain) -> str:
+    """A short name for plain data that changes when they do."""
     return blake2b(json.dumps(plain, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()

@@ -32,6 +32,7 @@ class Contender:
         settings: the model's own settings.
         training: fields of ``TrainingSettings`` that differ from the recipe's.
         after: the contender whose weights of the same place and seed it starts from; "" for none.
+        labels: how it sees the data's labels, on top of the recipe's own ``labels``.
     """
 
     name: str
@@ -39,6 +40,22 @@ class Contender:
     settings: Mapping[str, Plain] = field(default_factory=dict)
     training: Mapping[str, Plain] = field(default_factory=dict)
     after: str = ""
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A second look at the first seed's checkpoints, for its figures: the same metrics asked otherwise.
+
+    Args:
+        name: its folder's.
+        metrics: what is measured.
+        options: settings of the metrics.
+    """
+
+    name: str
+    metrics: tuple[str, ...]
+    options: Mapping[str, Mapping[str, Plain]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +63,8 @@ class TableSpec:
     """One table of the results.
 
     Args:
-        value: the address of a number in a run (``metric.value[@characteristic]``), or ``training.seconds``,
-            ``training.steps``, ``training.parameters``.
+        value: the address of a number in a run (``metric.value[@characteristic]``; ``@Hair*`` is the mean over the
+            characteristics of that pattern), or ``training.seconds``, ``training.steps``, ``training.parameters``.
         published: for a contender the published numbers, one for each place on the axes.
         published_as: what those numbers are, where they come from.
     """
@@ -75,6 +92,8 @@ class Recipe:
         seeds: trainings of each, with the seeds 0, 1, ...
         sample: images evaluated; None: each metric's own.
         judge: "auto" or "none".
+        figures: draw the figures of the first seed's runs.
+        views: more looks at the first seed's checkpoints.
         notes: what a reader must know.
     """
 
@@ -92,6 +111,8 @@ class Recipe:
     seeds: int = 1
     sample: int | None = None
     judge: str = "auto"
+    figures: bool = False
+    views: tuple[View, ...] = ()
     notes: str = ""
 
     def points(self) -> Iterator[Point]:
@@ -158,6 +179,8 @@ def parse_recipe(text: str, name: str, where: str) -> Recipe:
         seeds=read.whole("seeds", 1),
         sample=read.whole("sample", 0) or None,
         judge=read.text("judge", "auto"),
+        figures=read.yes("figures"),
+        views=tuple(_view(row) for row in read.rows("views", [])),
         notes=read.text("notes", ""),
     )
     read.finish()
@@ -171,7 +194,14 @@ def _contender(read: _Reader) -> Contender:
         read.mapping("settings"),
         read.mapping("training"),
         read.text("after", ""),
+        read.texts("labels", ()),
     )
+    read.finish()
+    return row
+
+
+def _view(read: _Reader) -> View:
+    row = View(read.text("name"), read.texts("metrics"), read.mapping("options", dict))
     read.finish()
     return row
 
@@ -240,6 +270,9 @@ class _Reader:
     def whole(self, key: str, default: int) -> int:
         return int(self._value(key, int, default))
 
+    def yes(self, key: str) -> bool:
+        return bool(self._value(key, bool, False))
+
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
         found = self._value(key, list, None if default is None else list(default))
         if not all(isinstance(each, str) for each in found):
@@ -253,9 +286,9 @@ class _Reader:
                 raise UsageError(f"{key}.{name} is not of type {each.__name__}", where=self.where)
         return found
 
-    def rows(self, key: str) -> list[_Reader]:
-        found = self._value(key, list, None)
-        if not found or not all(isinstance(row, dict) for row in found):
+    def rows(self, key: str, default: list[Any] | None = None) -> list[_Reader]:
+        found = self._value(key, list, default)
+        if (not found and default is None) or not all(isinstance(row, dict) for row in found):
             raise UsageError(f"{key!r} is not a list of tables", where=self.where, hint=f"Write [[{key}]].")
         return [_Reader(row, f"{self.where}: {key} {number}") for number, row in enumerate(found, 1)]
 

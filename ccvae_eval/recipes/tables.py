@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 import numpy as np
 from scipy import stats
 
 from ccvae_eval.errors import UsageError
-from ccvae_eval.measure import Estimate
+from ccvae_eval.measure import Estimate, Value
 from ccvae_eval.recipes.cells import Cell
 from ccvae_eval.recipes.recipe import Point, TableSpec
 from ccvae_eval.recipes.work import Work, result_of, training_of
 from ccvae_eval.report.grids import Entry, Grid
+from ccvae_eval.run import Run
 from ccvae_eval.types import Plain
 
 LEVEL = 0.95
@@ -53,6 +55,7 @@ def _grid(task: Work, table: TableSpec) -> Grid:
             estimate, note = _entry(task, cells, table.value)
             entries.append(Entry(estimate, number, note))
         rows.append((contender.name, tuple(entries)))
+    rows += _chance(task, points, table.value)
     axes = [axis.removeprefix("set.") for axis in recipe.axes]
     return Grid(
         table.value,
@@ -74,7 +77,7 @@ def _entry(task: Work, cells: Sequence[Cell], address: str) -> tuple[Estimate, s
     if len(there) < len(runs):
         return Estimate(math.nan, n=len(there)), f"{len(runs) - len(there)} of {len(runs)} cells without a result"
     try:
-        found = [run.find(address) for run in there]
+        found = [_value(run, address) for run in there]
     except UsageError as error:
         reasons = [
             m.reason.text for run in there for m in run.measurements if m.reason and address.startswith(m.metric)
@@ -83,6 +86,54 @@ def _entry(task: Work, cells: Sequence[Cell], address: str) -> tuple[Estimate, s
     if len(found) == 1:
         return found[0].estimate, found[0].note
     return over_seeds([value.estimate.value for value in found]), found[0].note
+
+
+def _chance(task: Work, points: Sequence[Point], address: str) -> list[tuple[str, tuple[Entry, ...]]]:
+    """The chance level of a value at each place, the mean over the runs there, as a row; none if the value has none."""
+    metric, _, name = address.partition("@")[0].partition(".")
+    entries = []
+    for point in points:
+        runs = [result_of(task, cell) for cell in task.cells if cell.point == point]
+        values = [_chance_in(run, address) for run in runs if run is not None]
+        known = [value for value in values if not math.isnan(value)]
+        entries.append(Entry(Estimate(float(np.mean(known)) if known else math.nan, n=len(known))))
+    if not any(entry.estimate.defined for entry in entries):
+        return []
+    chance = next(each.values[name].chance for each in task.metrics if each.name == metric)
+    return [(f"chance: {chance}", tuple(entries))]
+
+
+def _chance_in(run: Run, address: str) -> float:
+    try:
+        value = _value(run, address)
+    except UsageError:
+        return math.nan
+    return math.nan if value.chance is None or not value.estimate.defined else value.chance
+
+
+def _value(run: Run, address: str) -> Value:
+    """The value at an address; at a pattern the mean over the characteristics where it is defined, no interval."""
+    head, _, pattern = address.partition("@")
+    if "*" not in pattern:
+        return run.find(address)
+    metric, _, name = head.partition(".")
+    rows = [v for v in run.measurement(metric).values if v.name == name and not v.at and v.characteristic]
+    found = [v for v in rows if fnmatchcase(v.characteristic or "", pattern)]
+    if not found:
+        raise UsageError(f"no characteristic like {pattern!r}", where=head)
+    defined = [v for v in found if v.estimate.defined]
+    if not defined:
+        return found[0]
+    chances = [v.chance for v in defined if v.chance is not None]
+    left_out = len(found) - len(defined)
+    return Value(
+        name,
+        Estimate(float(np.mean([v.estimate.value for v in defined])), n=defined[0].estimate.n),
+        pattern,
+        excluded=left_out,
+        chance=float(np.mean(chances)) if chances else None,
+        note=f"{left_out} of {len(found)} undefined" if left_out else "",
+    )
 
 
 def _called(value: Plain) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,15 @@ from typing import Any
 from ccvae_eval.checkpoint import open_checkpoint, save_checkpoint
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.data.opening import open_data
+from ccvae_eval.data.relabelled import relabelled
 from ccvae_eval.devices import device_named
 from ccvae_eval.errors import CcvaeEvalError, InputError, UsageError
 from ccvae_eval.evaluation import metric_named, set_up
 from ccvae_eval.files import atomic_write, slug
 from ccvae_eval.metrics.contract import Metric, settings_of
-from ccvae_eval.recipes.cells import Cell, cells_of
+from ccvae_eval.recipes.cells import Cell, cells_of, digest
 from ccvae_eval.recipes.recipe import Recipe
+from ccvae_eval.report.figures import draw_figures
 from ccvae_eval.run import Run, read, write
 from ccvae_eval.training import Finished, Started, Step, fit, prepare, record, take_weights
 from ccvae_eval.types import Plain
@@ -51,7 +53,8 @@ class Work:
 
     Args:
         recipe: what to do.
-        data: what on.
+        data: what on, labels as the recipe has them.
+        seen: the data as each contender sees them, by its name.
         metrics: what each checkpoint is measured by.
         cells: all of them, in order.
         folder: where everything goes.
@@ -59,6 +62,7 @@ class Work:
 
     recipe: Recipe
     data: DataSet
+    seen: Mapping[str, DataSet]
     metrics: tuple[Metric, ...]
     cells: tuple[Cell, ...]
     folder: Path
@@ -67,16 +71,14 @@ class Work:
     def of(cls, recipe: Recipe, folder: Path) -> Work:
         """Opens the data and names the cells; every model is built once, so that wrong settings are said at once."""
         data = open_data(recipe.data, recipe.labels)
-        metrics = tuple(metric_named(name, recipe.options.get(name)) for name in recipe.metrics)
-        evaluation: Plain = [
-            [(m.name, m.version, settings_of(m)) for m in metrics],
-            [recipe.sample, recipe.judge, EVALUATION_SEED],
-        ]
-        cells = tuple(cells_of(recipe, data.digest, evaluation))
+        seen = {c.name: relabelled(data, c.labels) for c in recipe.contenders}
+        metrics = _metrics(recipe.metrics, recipe.options)
+        evaluation = _evaluation(recipe, metrics)
+        cells = tuple(cells_of(recipe, {name: data.digest for name, data in seen.items()}, evaluation))
         for cell in cells:
             if cell.seed == 0:
-                prepare(cell.model, cell.settings, data, cell.training)
-        return cls(recipe, data, metrics, cells, folder)
+                prepare(cell.model, cell.settings, seen[cell.contender], cell.training)
+        return cls(recipe, data, seen, metrics, cells, folder)
 
     def folder_of(self, cell: Cell) -> Path:
         """Where a cell's checkpoint lies."""
@@ -116,6 +118,15 @@ def work(
             yield Done(cell, error=error)
 
 
+def _metrics(names: Sequence[str], options: Mapping[str, Mapping[str, Plain]]) -> tuple[Metric, ...]:
+    return tuple(metric_named(name, options.get(name)) for name in names)
+
+
+def _evaluation(recipe: Recipe, metrics: Sequence[Metric]) -> Plain:
+    """Everything but the checkpoint that a run depends on."""
+    return [[(m.name, m.version, settings_of(m)) for m in metrics], [recipe.sample, recipe.judge, EVALUATION_SEED]]
+
+
 def run_folder(task: Work, cell: Cell) -> Path:
     """Where a cell's run lies."""
     return task.folder_of(cell) / f"run-{cell.run_key}"
@@ -123,10 +134,7 @@ def run_folder(task: Work, cell: Cell) -> Path:
 
 def result_of(task: Work, cell: Cell) -> Run | None:
     """A cell's run, None if it is not there or not whole."""
-    try:
-        return read(run_folder(task, cell))
-    except InputError:
-        return None
+    return _run_in(run_folder(task, cell))
 
 
 def training_of(task: Work, cell: Cell) -> dict[str, float]:
@@ -142,11 +150,12 @@ def _train(task: Work, cell: Cell, device: str, stage: Stage | None, stop: Calla
     folder = task.folder_of(cell)
     if (folder / TRAINED).is_file() and (folder / CHECKPOINT).is_file():
         return False
-    model, supervision = prepare(cell.model, cell.settings, task.data, cell.training)
+    data = task.seen[cell.contender]
+    model, supervision = prepare(cell.model, cell.settings, data, cell.training)
     if cell.after:
         take_weights(model, _weights(task, cell))
     place = device_named(device)
-    events = fit(model, task.data, cell.training, folder=folder / "training", resume=True, device=place, stop=stop)
+    events = fit(model, data, cell.training, folder=folder / "training", resume=True, device=place, stop=stop)
     for event in events:
         if isinstance(event, Started):
             total = event.steps
@@ -157,8 +166,8 @@ def _train(task: Work, cell: Cell, device: str, stage: Stage | None, stop: Calla
     if last.reason == "stopped":
         raise KeyboardInterrupt
     made: Any = model.to("cpu")
-    told = record(made, task.data, cell.training, supervision, last)
-    save_checkpoint(folder / CHECKPOINT, made, name=cell.model, data=task.data, training=told)
+    told = record(made, data, cell.training, supervision, last)
+    save_checkpoint(folder / CHECKPOINT, made, name=cell.model, data=data, training=told)
     facts = {
         "cell": cell.name,
         "seconds": last.seconds,
@@ -179,23 +188,39 @@ def _weights(task: Work, cell: Cell) -> Any:
 
 
 def _evaluate(task: Work, cell: Cell, device: str, stage: Stage | None, notice: Callable[[str], None] | None) -> bool:
-    if result_of(task, cell) is not None:
-        return False
-    setup = set_up(
-        task.folder_of(cell) / CHECKPOINT,
-        task.data,
-        task.metrics,
-        sample=task.recipe.sample,
-        seed=EVALUATION_SEED,
-        device=device,
-        judge=task.recipe.judge,
-        references=False,
-        command=f"ccvae-eval reproduce {task.recipe.name}",
-        notice=notice,
-        stage=stage,
-    )
-    write(setup.measure(stage), run_folder(task, cell))
-    return True
+    """The cell's run and, of the first seed, its figures and views; whether there was anything to do."""
+    recipe, first = task.recipe, cell.seed == 0
+    looks = [(run_folder(task, cell), task.metrics, recipe.figures and first)]
+    for view in recipe.views if first else ():
+        metrics = _metrics(view.metrics, view.options)
+        key = digest(_evaluation(recipe, metrics))
+        looks.append((task.folder_of(cell) / f"{slug(view.name)}-{key}", metrics, True))
+    missing = [look for look in looks if _run_in(look[0]) is None]
+    for folder, metrics, drawn in missing:
+        setup = set_up(
+            task.folder_of(cell) / CHECKPOINT,
+            task.seen[cell.contender],
+            metrics,
+            sample=recipe.sample,
+            seed=EVALUATION_SEED,
+            device=device,
+            judge=recipe.judge,
+            references=False,
+            command=f"ccvae-eval reproduce {recipe.name}",
+            notice=notice,
+            stage=stage,
+        )
+        run = write(setup.measure(stage), folder)
+        if drawn:
+            draw_figures(run, folder / "figures")
+    return bool(missing)
+
+
+def _run_in(folder: Path) -> Run | None:
+    try:
+        return read(folder)
+    except InputError:
+        return None
 
 
 def shards(text: str) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from ccvae_eval.data.contract import (
     Renders,
 )
 from ccvae_eval.data.faces import Faces
+from ccvae_eval.data.opening import open_data
 from ccvae_eval.data.relabelled import Column, Relabelled, relabelled
 from ccvae_eval.errors import LabelMismatchError, UsageError
 from ccvae_eval.model import Label
@@ -70,6 +71,35 @@ def test_the_capabilities_of_a_renamed_set_speak_its_names(faces: Faces) -> None
     assert torch.equal(data.render(data.factors(IDS), data.labels_of(IDS)), faces.batch(IDS).images)
     with pytest.raises(UsageError, match="unknown"):
         data.region(IDS, "Eyeglasses")
+
+
+def test_a_split_asks_of_each_class_whether_it_is_there(faces: Faces) -> None:
+    data = relabelled(faces, ["*=Hair_Color", "Glasses=Eyeglasses"])
+    check_data_set(data)
+    classes = faces.schema["Hair_Color"].classes
+    assert data.schema.names[-5:] == tuple(f"Hair_Color:{name}" for name in classes)
+    assert "Glasses" in data.schema
+    one_hot = np.eye(len(classes), dtype=np.float32)[faces.labels_of(IDS)[:, -1].astype(int)]
+    assert np.array_equal(data.labels_of(IDS)[:, -5:], one_hot)
+    assert np.array_equal(data.region(IDS, "Hair_Color:Blond"), faces.region(IDS, "Hair_Color"))
+    for capability in (HasCounterfactuals, HasRedraws, HasVariety, Renders):
+        assert not isinstance(data, capability)
+    assert relabelled(faces, ["*=Hair_Color"]).digest not in (faces.digest, data.digest)
+    assert open_data(data.spec).digest == data.digest
+
+
+def test_a_joined_label_splits_again_and_what_is_missing_stays_so() -> None:
+    data = relabelled(hair(), ["*=Hair", "Hair=Bald|Black|Blond"])
+    assert data.schema.names == ("Hair:Bald", "Hair:Black", "Hair:Blond", "age")
+    known = np.array([[1, 0, 0], [0, 0, 1], [NAN] * 3, [NAN] * 3, [NAN] * 3, [0, 1, 0]], np.float32)
+    assert np.array_equal(data.labels_of(np.arange(6))[:, :3], known, equal_nan=True)
+
+
+def test_only_a_categorical_label_splits() -> None:
+    with pytest.raises(LabelMismatchError, match="'Bald' is binary"):
+        relabelled(hair(), ["*=Bald"])
+    with pytest.raises(UsageError, match="no label 'Bold'\nDid you mean 'Bald'"):
+        relabelled(hair(), ["*=Bold"])
 
 
 def test_a_join_is_missing_for_none_or_several() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ccvae_eval import registry
 from ccvae_eval.data.opening import open_data
 from ccvae_eval.errors import InputError, UsageError
 from ccvae_eval.recipes import cells_of, read_recipe, shipped_recipes
+from ccvae_eval.recipes.cells import Cell
 from ccvae_eval.recipes.recipe import LARGEST, Recipe, parse_recipe
 
 PLAIN = """
@@ -38,6 +40,10 @@ published = { one = [1, 2, 3, 4, 5, 6] }
 """
 
 
+def cells(recipe: Recipe, data: str = "digest", evaluation: str = "evaluation") -> list[Cell]:
+    return cells_of(recipe, {contender.name: data for contender in recipe.contenders}, evaluation)
+
+
 def parsed(text: str = PLAIN) -> Recipe:
     return parse_recipe(text, "two", "two.toml")
 
@@ -48,15 +54,15 @@ def test_a_recipe_is_a_grid() -> None:
     assert len(points) == 6
     assert points[1] == (("rate", 0.5), ("set.alpha", 0.02))
     assert recipe.tables[0].published["one"] == (1, 2, 3, 4, 5, 6)
-    cells = cells_of(recipe, "digest", "evaluation")
-    assert len(cells) == 2 * 6 * 2
-    first, last = cells[0], cells[-1]
+    found = cells(recipe)
+    assert len(found) == 2 * 6 * 2
+    first, last = found[0], found[-1]
     assert (first.contender, first.seed, first.settings) == ("one", 0, {"style": 3, "alpha": 0.0})
     assert (first.training.rate, first.training.epochs, first.training.seed) == (0.5, 2, 0)
     assert (last.contender, last.seed, last.training.epochs, last.settings) == ("two", 1, 1, {"alpha": 0.1})
     assert last.name == "two, rate 1.0, alpha 0.1, seed 1"
-    assert len({cell.training_key for cell in cells}) == len(cells)
-    by_place = {(c.contender, c.point, c.seed): c for c in cells}
+    assert len({cell.training_key for cell in found}) == len(found)
+    by_place = {(c.contender, c.point, c.seed): c for c in found}
     assert last.after == by_place["one", last.point, 1].training_key
 
 
@@ -69,13 +75,13 @@ def test_a_recipe_is_a_grid() -> None:
     ],
 )
 def test_a_cell_is_named_by_what_its_numbers_depend_on(change: Callable[[str], str], training: bool, run: bool) -> None:
-    before, after = (cells_of(parsed(text), "digest", "evaluation")[0] for text in (PLAIN, change(PLAIN)))
+    before, after = (cells(parsed(text))[0] for text in (PLAIN, change(PLAIN)))
     assert (before.training_key != after.training_key) is training
     assert (before.run_key != after.run_key) is run
 
 
 def test_other_data_are_other_trainings_and_another_evaluation_another_run() -> None:
-    ours, other, measured = (cells_of(parsed(), data, how)[0] for data, how in (("a", "x"), ("b", "x"), ("a", "y")))
+    ours, other, measured = (cells(parsed(), data, how)[0] for data, how in (("a", "x"), ("b", "x"), ("a", "y")))
     assert ours.training_key != other.training_key
     assert ours.training_key == measured.training_key
     assert ours.run_key != measured.run_key
@@ -97,6 +103,7 @@ def test_other_data_are_other_trainings_and_another_evaluation_another_run() -> 
         ("rate = [0.5, 1.0]", "rate = []", "has no value"),
         ("rate = [0.5, 1.0]", "rate = 1.0", "axes.rate is not of type list"),
         ('name = "two"', 'name = "one"', "two contenders have one name"),
+        ("seeds = 2", "seeds = 2\nfigures = 1", "'figures' is not of type bool"),
         ('after = "one"', 'after = "two"', "does not stand before it"),
         ('model = "ccvae"\nafter', 'modle = "ccvae"\nafter', "'model' is missing"),
         ("published = { one = [1, ", "published = { one = [", "5 published numbers"),
@@ -112,7 +119,7 @@ def test_a_recipe_that_is_none_is_refused(old: str, new: str, says: str) -> None
 
 def test_settings_out_of_range_are_refused_before_anything_is_trained() -> None:
     with pytest.raises(UsageError, match="rate"):
-        cells_of(parsed(PLAIN.replace("[0.5, 1.0]", "[0.5, 2.0]")), "digest", "evaluation")
+        cells(parsed(PLAIN.replace("[0.5, 1.0]", "[0.5, 2.0]")))
 
 
 def test_a_file_that_is_no_recipe(tmp_path: Path) -> None:
@@ -148,5 +155,6 @@ def test_a_recipe_of_the_package_names_what_is_registered(name: str) -> None:
             assert metric in recipe.metrics
             name, at, characteristic = value.partition("@")
             assert name in registry.metrics[metric].values
-            assert not at or characteristic in open_data(recipe.data).schema
+            seen = {n for c in recipe.contenders for n in open_data(recipe.data, c.labels).schema.names}
+            assert not at or fnmatch.filter(seen, characteristic)
         assert set(table.published) <= {contender.name for contender in recipe.contenders}

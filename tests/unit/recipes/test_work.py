@@ -19,6 +19,7 @@ from ccvae_eval.recipes.recipe import parse_recipe
 from ccvae_eval.recipes.tables import over_seeds
 from ccvae_eval.recipes.work import shards
 from ccvae_eval.report.grids import Entry, Grid, draw_grid, grid_markdown
+from ccvae_eval.run import read
 
 RECIPE = """
 title = "A small one"
@@ -106,6 +107,63 @@ def test_tables_are_over_seeds_and_beside_what_was_published(worked: Work) -> No
         assert draw_grid(grid, worked.folder / "figures" / "grid.png").stat().st_size > 1000
 
 
+def test_what_chance_gives_stands_below(worked: Work) -> None:
+    accuracy, steps = grids_of(worked)
+    name, entries = accuracy.rows[-1]
+    assert name == "chance: 1/K"
+    chances = [result_of(worked, c).find("accuracy.balanced_accuracy").chance for c in worked.cells]  # type: ignore[union-attr]
+    assert entries[0].estimate.value == pytest.approx(np.mean(chances))
+    assert [name for name, _ in steps.rows] == ["ccvae", "goes on"]
+
+
+SEEN = """
+title = "Other labels, and a second look"
+data = "faces,size=32,n=160"
+metrics = ["accuracy", "reconstruction"]
+judge = "none"
+sample = 30
+seeds = 2
+figures = true
+[training]
+steps = 2
+batch = 16
+[[contenders]]
+name = "ccvae"
+model = "ccvae"
+[[contenders]]
+name = "five binary labels"
+model = "ccvae"
+labels = ["*=Hair_Color"]
+[[views]]
+name = "ten bins"
+metrics = ["accuracy"]
+options = { accuracy = { bins = 10 } }
+[[tables]]
+value = "accuracy.balanced_accuracy@Hair_Color*"
+"""
+
+
+def test_contenders_may_see_other_labels_and_views_look_again(tmp_path: Path) -> None:
+    made = task(tmp_path, SEEN)
+    assert [d.error for d in work(made)] == [None] * 4
+    for cell in made.cells:
+        drawn = [path.name for path in made.folder_of(cell).glob("*/figures/*")]
+        views = [read(path.parent) for path in made.folder_of(cell).glob("ten-bins-*/run.json")]
+        assert ("reconstruction-pairs.png" in drawn) is (cell.seed == 0)
+        assert [view.measurement("accuracy").settings["bins"] for view in views] == [10] * (cell.seed == 0)
+    assert [(d.trained, d.evaluated) for d in work(made)] == [(False, False)] * 4
+    entry = dict(grids_of(made)[0].rows)["five binary labels"][0]
+    means = []
+    for cell in made.cells[2:]:
+        run = result_of(made, cell)
+        assert run is not None
+        each = [run[f"accuracy.balanced_accuracy@{name}"] for name in made.seen[cell.contender].schema.names[-5:]]
+        assert 0 < np.isnan(each).sum() < 5  # the rarer colours are not among the few images
+        means.append(np.nanmean(each))
+    assert entry.estimate.value == pytest.approx(np.mean(means))
+    assert entry.note == f"{np.isnan(each).sum()} of 5 undefined"
+
+
 def test_a_seeds_interval_is_students() -> None:
     values = [0.7, 0.9, 0.75, 0.6]
     found = over_seeds(values)
@@ -157,9 +215,9 @@ def test_the_command(worked: Work, tmp_path: Path, capsys: pytest.CaptureFixture
         main(["reproduce", str(path), "--out", str(worked.folder), "--json"])
     assert end.value.code == 0
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert {entry["model"] for entry in document["entries"]} == {"ccvae", "goes on"}
+    assert {entry["model"] for entry in document["entries"]} == {"ccvae", "goes on", "chance: 1/K"}
     assert (worked.folder / "table.md").read_text().startswith("A small one. Nobody.")
-    assert len((worked.folder / "table.csv").read_text().splitlines()) == 1 + 2 * 2 * 2
+    assert len((worked.folder / "table.csv").read_text().splitlines()) == 1 + 2 * 2 * 2 + 2
     with pytest.raises(SystemExit) as end:
         main(["reproduce", "--json"])
     listed = json.loads(capsys.readouterr().out)["recipes"]
