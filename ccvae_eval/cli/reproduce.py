@@ -12,7 +12,7 @@ from rich.table import Table
 from ccvae_eval import registry
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import SOME_FAILED
-from ccvae_eval.cli.options import EXTENSION, LABEL_HELP, OUTPUT, assignments
+from ccvae_eval.cli.options import EXTENSION, LABEL_HELP, OUTPUT, assignments, metric_options
 from ccvae_eval.cli.train import STOP_SIGNALS
 from ccvae_eval.files import atomic_write, slug
 from ccvae_eval.recipes import Work, grids_of, read_recipe, shipped_recipes, work
@@ -35,6 +35,10 @@ def command(
         list[str] | None, typer.Option("--training", help="A setting of all trainings: KEY=VALUE (epochs=5).")
     ] = None,
     judge: Annotated[str | None, typer.Option("--judge", help="auto, none or a file.")] = None,
+    option: Annotated[list[str] | None, typer.Option("--option", help="A metric's setting: metric.key=value.")] = None,
+    contender: Annotated[
+        list[str] | None, typer.Option("--contender", help="Only this model of the recipe, by its row; repeatable.")
+    ] = None,
     shard: Annotated[str, typer.Option("--shard", help="I/N: only the I-th of every N cells (job arrays).")] = "1/1",
     tables_only: Annotated[bool, typer.Option("--tables", help="Only the tables, of what is there.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -67,6 +71,8 @@ def command(
             sample=sample,
             judge=judge,
             training=_training(training, labels),
+            options=metric_options(option) or None,
+            contenders=contender,
         )
         task = Work.of(chosen, out or Path("ccvae-eval") / slug(chosen.name))
         screen.notice(f"{chosen.title}: {len(task.cells)} trainings on {task.data.spec}, into {task.folder}")

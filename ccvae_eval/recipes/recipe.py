@@ -64,7 +64,8 @@ class TableSpec:
 
     Args:
         value: the address of a number in a run (``metric.value[@characteristic]``; ``@Hair*`` is the mean over the
-            characteristics of that pattern), or ``training.seconds``, ``training.steps``, ``training.parameters``.
+            characteristics of that pattern), or ``training.seconds``,
+            ``training.seconds_per_epoch``, ``training.steps``, ``training.parameters``.
         published: for a contender the published numbers, one for each place on the axes.
         published_as: what those numbers are, where they come from.
     """
@@ -121,11 +122,28 @@ class Recipe:
         return itertools.product(*pairs)
 
     def changed(self, **values: Any) -> Recipe:
-        """The recipe with other data, seeds, sample or training; what is None stays."""
+        """The recipe with other data, seeds, sample, training, options, or of some contenders; what is None stays."""
         given = {name: value for name, value in values.items() if value is not None}
         if "training" in given:
             given["training"] = {**self.training, **given["training"]}
+        if "options" in given:
+            more = given["options"]
+            given["options"] = {
+                name: {**self.options.get(name, {}), **more.get(name, {})} for name in {**self.options, **more}
+            }
+        if "contenders" in given:
+            given["contenders"] = tuple(self._contender(name) for name in given["contenders"])
+            names = [contender.name for contender in given["contenders"]]
+            given["tables"] = tuple(
+                replace(t, published={row: n for row, n in t.published.items() if row in names}) for t in self.tables
+            )
         return _checked(replace(self, **given), self.name)
+
+    def _contender(self, name: str) -> Contender:
+        known = {contender.name: contender for contender in self.contenders}
+        if name not in known:
+            raise UsageError(f"contender {name!r} is unknown", where=self.name, hint=suggestion(name, known))
+        return known[name]
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -227,6 +245,11 @@ def _checked(recipe: Recipe, where: str) -> Recipe:
         if contender.after and contender.after not in names[:number]:
             raise UsageError(
                 f"{contender.name!r} starts from {contender.after!r}, which does not stand before it", where=where
+            )
+    for name in recipe.options:
+        if name not in recipe.metrics:
+            raise UsageError(
+                f"options of {name!r}, which is not measured", where=where, hint=suggestion(name, recipe.metrics)
             )
     for axis, values in recipe.axes.items():
         if not axis.startswith("set.") and axis not in known:

@@ -138,10 +138,16 @@ def result_of(task: Work, cell: Cell) -> Run | None:
 
 
 def training_of(task: Work, cell: Cell) -> dict[str, float]:
-    """What a cell's training took: ``seconds``, ``steps``, ``parameters``; empty if it is not there."""
+    """What a cell's training took: seconds, steps, parameters, seconds_per_epoch; empty if it is not there.
+
+    An epoch is all train images of the data, whatever part of them was held out to validate.
+    """
     try:
         plain: dict[str, Any] = json.loads((task.folder_of(cell) / TRAINED).read_text())
-        return {name: float(plain[name]) for name in ("seconds", "steps", "parameters")}
+        found = {name: float(plain[name]) for name in ("seconds", "steps", "parameters")}
+        images = len(task.seen[cell.contender].split("train"))
+        found["seconds_per_epoch"] = found["seconds"] / found["steps"] * images / cell.training.batch
+        return found
     except (OSError, ValueError, TypeError, KeyError):
         return {}
 

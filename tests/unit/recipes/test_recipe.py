@@ -141,6 +141,17 @@ def test_a_users_changes_are_checked_too() -> None:
     assert (changed.data, changed.seeds, changed.sample, changed.training["epochs"]) == ("digits", 3, None, 7)
     with pytest.raises(UsageError, match="Did you mean 'epochs'"):
         parsed().changed(training={"epoch": 7})
+    with pytest.raises(UsageError, match="Did you mean 'accuracy'"):
+        parsed().changed(options={"acuracy": {"bins": 5}})
+    with pytest.raises(UsageError, match="contender 'tow' is unknown\nDid you mean 'two'"):
+        parsed().changed(contenders=["tow"])
+    with pytest.raises(UsageError, match="starts from 'one'"):
+        parsed().changed(contenders=["two"])
+    one = parsed().changed(contenders=["one"], options={"accuracy": {"bins": 5}})
+    assert [contender.name for contender in one.contenders] == ["one"]
+    assert one.options == {"accuracy": {"bins": 5}}
+    found = cells(one)
+    assert [cell.training_key for cell in found] == [cell.training_key for cell in cells(parsed())[: len(found)]]
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -17,7 +17,7 @@ from ccvae_eval.errors import CcvaeEvalError, UsageError
 from ccvae_eval.recipes import Work, grids_of, result_of, work
 from ccvae_eval.recipes.recipe import parse_recipe
 from ccvae_eval.recipes.tables import over_seeds
-from ccvae_eval.recipes.work import shards
+from ccvae_eval.recipes.work import shards, training_of
 from ccvae_eval.report.grids import Entry, Grid, draw_grid, grid_markdown
 from ccvae_eval.run import read
 
@@ -48,6 +48,8 @@ published_as = "a test"
 published = { ccvae = [0.25, 0.75] }
 [[tables]]
 value = "training.steps"
+[[tables]]
+value = "training.seconds_per_epoch"
 """
 
 
@@ -90,7 +92,7 @@ def test_a_contender_starts_from_the_weights_of_another(worked: Work) -> None:
 
 
 def test_tables_are_over_seeds_and_beside_what_was_published(worked: Work) -> None:
-    accuracy, steps = grids_of(worked)
+    accuracy, steps, seconds = grids_of(worked)
     assert accuracy.columns == ("0.5", "1.0")
     assert accuracy.positions == (0.5, 1.0)
     assert accuracy.higher_is_better is True
@@ -100,6 +102,9 @@ def test_tables_are_over_seeds_and_beside_what_was_published(worked: Work) -> No
     assert (name, entries[1].published, entries[1].estimate.n) == ("ccvae", 0.75, 2)
     assert entries[1].estimate.value == pytest.approx(np.mean(each))
     assert steps.rows[0][1][0].estimate.value == 2
+    took = [training_of(worked, cell)["seconds"] for cell in worked.cells[:2]]
+    images = len(worked.data.split("train"))
+    assert seconds.rows[0][1][0].estimate.value == pytest.approx(np.mean(took) / 2 * images / 16)
     text = grid_markdown(accuracy)
     assert "(0.750)" in text
     assert "published: a test" in text
@@ -108,12 +113,12 @@ def test_tables_are_over_seeds_and_beside_what_was_published(worked: Work) -> No
 
 
 def test_what_chance_gives_stands_below(worked: Work) -> None:
-    accuracy, steps = grids_of(worked)
+    accuracy, steps, seconds = grids_of(worked)
     name, entries = accuracy.rows[-1]
     assert name == "chance: 1/K"
     chances = [result_of(worked, c).find("accuracy.balanced_accuracy").chance for c in worked.cells]  # type: ignore[union-attr]
     assert entries[0].estimate.value == pytest.approx(np.mean(chances))
-    assert [name for name, _ in steps.rows] == ["ccvae", "goes on"]
+    assert [name for name, _ in steps.rows] == [name for name, _ in seconds.rows] == ["ccvae", "goes on"]
 
 
 SEEN = """
@@ -217,7 +222,7 @@ def test_the_command(worked: Work, tmp_path: Path, capsys: pytest.CaptureFixture
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert {entry["model"] for entry in document["entries"]} == {"ccvae", "goes on", "chance: 1/K"}
     assert (worked.folder / "table.md").read_text().startswith("A small one. Nobody.")
-    assert len((worked.folder / "table.csv").read_text().splitlines()) == 1 + 2 * 2 * 2 + 2
+    assert len((worked.folder / "table.csv").read_text().splitlines()) == 1 + 3 * 2 * 2 + 2
     with pytest.raises(SystemExit) as end:
         main(["reproduce", "--json"])
     listed = json.loads(capsys.readouterr().out)["recipes"]
