@@ -64,24 +64,27 @@ class Grid:
 def grid_table(grid: Grid) -> RenderableType:
     """The grid for a terminal: a number with its interval in each place, what was published below it."""
     title = f"{grid.value} {ARROWS[grid.higher_is_better]}".strip()
-    table = Table(title=escaped(title), title_justify="left", box=None, padding=(0, 2), header_style="bold")
-    table.add_column(escaped(grid.axis))
+    table = Table(title=escaped(title), title_justify="left", box=None, padding=(0, 1), header_style="bold")
+    table.add_column(escaped(grid.axis), min_width=12)
     for column in grid.columns:
         table.add_column(escaped(column), justify="right", no_wrap=True)
     for name, entries in grid.rows:
-        table.add_row(escaped(name), *(_cell(entry) for entry in entries))
+        table.add_row(escaped(name), *(_cell(entry, "\n") for entry in entries))
     notes = dict.fromkeys(f"{name}: {entry.note}" for name, entries in grid.rows for entry in entries if entry.note)
     if grid.published_as:
         notes[f"in brackets, published: {grid.published_as}"] = None
     return Group(table, *(Text(f"· {plain(note)}", style="dim") for note in notes))
 
 
-def _cell(entry: Entry) -> Text:
+def _cell(entry: Entry, between: str = " ") -> Text:
+    """The number, its interval, what was published; in a terminal one below the other, so that more places fit."""
     estimate = entry.estimate
-    text = figure(estimate.value)
+    parts = [figure(estimate.value)]
     if not math.isnan(estimate.low):
-        text += f" {figure(estimate.low)}..{figure(estimate.high)}"
-    return Text(text + ("" if entry.published is None else f" ({figure(entry.published)})"))
+        parts.append(f"{figure(estimate.low)}..{figure(estimate.high)}")
+    if entry.published is not None:
+        parts.append(f"({figure(entry.published)})")
+    return Text(between.join(parts))
 
 
 def grid_markdown(grid: Grid) -> str:
