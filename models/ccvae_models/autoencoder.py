@@ -13,7 +13,7 @@ from ccvae_eval.model import LabelSchema, LatentLayout, ModelContext
 from ccvae_eval.streams import torch_stream
 from ccvae_eval.types import Codes, Gaussian, Images, Labels, Plain, Points
 from ccvae_models.likelihood import Likelihood, LikelihoodName
-from ccvae_models.networks import Decoder, Encoder
+from ccvae_models.networks import Decoder, Encoder, Network, NetworkName
 from ccvae_models.settings import read_settings
 
 
@@ -25,6 +25,9 @@ class NetworkSettings(Protocol):
 
     @property
     def likelihood_scale(self) -> float: ...
+
+    @property
+    def network(self) -> NetworkName: ...
 
     @property
     def hidden(self) -> int: ...
@@ -52,17 +55,16 @@ class Autoencoder(nn.Module, Generic[S]):
         super().__init__()
         if len(context.input_shape) not in (1, 3) or min(context.input_shape) < 1:
             raise UsageError(f"input shape {context.input_shape} is neither (C, H, W) nor (D,)")
-        if settings.hidden < 1:
-            raise UsageError(f"a network of {settings.hidden} hidden units is none")
         self._settings, self._context, self._layout = settings, context, layout
+        self.network = Network(settings.network, settings.hidden)
         self.likelihood = Likelihood(settings.likelihood, settings.likelihood_scale, context.input_shape)
         self.encoder, self.decoder = self._encoder(), self._decoder()
 
     def _encoder(self) -> nn.Module:
-        return Encoder(self.context.input_shape, self.layout.dim, self.settings.hidden)
+        return Encoder(self.context.input_shape, self.layout.dim, self.network)
 
     def _decoder(self) -> nn.Module:
-        return Decoder(self.context.input_shape, self.layout.dim, self.settings.hidden)
+        return Decoder(self.context.input_shape, self.layout.dim, self.network)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Plain], context: ModelContext, seed: int = 0) -> Self:

@@ -28,6 +28,7 @@ from ccvae_models.ccvae import CCVAE
 from ccvae_models.characteristics import Characteristics, pick
 from ccvae_models.labels import mean_of_rows, require_least
 from ccvae_models.likelihood import LikelihoodName
+from ccvae_models.networks import NetworkName
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class BetaCCVAESettings:
         likelihood_scale: its scale.
         prior_mean: how far from 0 the means of p(z_c|y) start.
         blank: whether q(z_c|x) starts the same for every image.
-        hidden: width of the networks for points (images have convolutions of fixed width).
+        network: convolutions or perceptron; auto goes by the shape of the input.
+        hidden: width of the perceptron.
     """
 
     style: int = 27
@@ -54,6 +56,7 @@ class BetaCCVAESettings:
     likelihood_scale: float = 1.0
     prior_mean: float = 2.0
     blank: bool = False
+    network: NetworkName = "auto"
     hidden: int = 64
 
     estimator: ClassVar[str] = "simplified"

@@ -27,7 +27,7 @@ from ccvae_eval.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
 from ccvae_models.characteristics import Characteristics, blocks, grouped, pick
 from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import initialise
+from ccvae_models.networks import NetworkName, initialise
 from ccvae_models.quadrature import Rule, Tilted, tilt
 from ccvae_models.tilted import tilted_noise
 
@@ -54,7 +54,8 @@ class CCVAESettings:
         points: nodes of the one-dimensional quadrature.
         draws: quasi-random draws for labels with more than two columns.
         posterior_samples: draws behind q(y|x) in the reference estimator.
-        hidden: width of the networks for points (images have convolutions of fixed width).
+        network: convolutions or perceptron; auto goes by the shape of the input.
+        hidden: width of the perceptron.
     """
 
     style: int = 27
@@ -69,6 +70,7 @@ class CCVAESettings:
     points: int = 129
     draws: int = 256
     posterior_samples: int = 100
+    network: NetworkName = "auto"
     hidden: int = 64
 
 

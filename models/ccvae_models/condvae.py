@@ -33,7 +33,7 @@ from ccvae_models.labels import (
     require_least,
 )
 from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import ConditionalEncoder, Decoder, Encoder, blank, initialise
+from ccvae_models.networks import ConditionalEncoder, Decoder, Encoder, Network, NetworkName, blank, initialise
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ class CondVAESettings:
         adversary_width: units in each of the classifier's two layers, and in the hidden layer of injection "add".
         likelihood: p(x|z,y).
         likelihood_scale: its scale.
-        hidden: width of the networks for points (images have convolutions of fixed width).
+        network: convolutions or perceptron; auto goes by the shape of the input.
+        hidden: width of the perceptron.
     """
 
     style: int = 27
@@ -59,6 +60,7 @@ class CondVAESettings:
     adversary_width: int = 64
     likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
+    network: NetworkName = "auto"
     hidden: int = 64
 
 
@@ -92,12 +94,12 @@ class CondVAE(Autoencoder[CondVAESettings]):
     def _encoder(self) -> nn.Module:
         shape, given = self.context.input_shape, len(self.layout.characteristic_columns)
         if self.settings.adversary == "off":
-            return ConditionalEncoder(shape, given, self.settings.style, self.settings.hidden)
-        return Encoder(shape, self.settings.style, self.settings.hidden)
+            return ConditionalEncoder(shape, given, self.settings.style, self.network)
+        return Encoder(shape, self.settings.style, self.network)
 
     def _decoder(self) -> nn.Module:
         if self.settings.injection == "concatenate":
-            return Decoder(self.context.input_shape, self.layout.dim, self.settings.hidden)
+            return Decoder(self.context.input_shape, self.layout.dim, self.network)
         given = len(self.layout.characteristic_columns)
         return AddingDecoder(self.context, given, self.settings)
 
@@ -162,7 +164,7 @@ class AddingDecoder(Decoder):
     """
 
     def __init__(self, context: ModelContext, given: int, settings: CondVAESettings) -> None:
-        super().__init__(context.input_shape, settings.style, settings.hidden)
+        super().__init__(context.input_shape, settings.style, Network(settings.network, settings.hidden))
         self.given = given
         self.widen = blank(nn.Linear, given, settings.adversary_width)
         self.embed = blank(nn.Linear, settings.adversary_width, settings.style)

@@ -38,7 +38,7 @@ from ccvae_models.labels import (
     require_least,
 )
 from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import JoinedHeads, blank, encoder_trunk, initialise, positive
+from ccvae_models.networks import JoinedHeads, Network, NetworkName, blank, encoder_trunk, initialise, positive
 
 MODEL, ADVERSARY = "model", "adversary"
 
@@ -63,7 +63,8 @@ class CSVAESettings:
         adversary_width: units in each of the adversary's two layers.
         likelihood: p(x|w,z).
         likelihood_scale: its scale.
-        hidden: width of the networks for points (images have convolutions of fixed width).
+        network: convolutions or perceptron; auto goes by the shape of the input.
+        hidden: width of the perceptron.
     """
 
     style: int = 27
@@ -79,6 +80,7 @@ class CSVAESettings:
     adversary_width: int = 64
     likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
+    network: NetworkName = "auto"
     hidden: int = 64
 
 
@@ -103,7 +105,7 @@ class CSVAE(Autoencoder[CSVAESettings]):
         initialise(self, generator)
 
     def _encoder(self) -> nn.Module:
-        return SubspaceEncoder(self.context, self.layout, self.settings.hidden)
+        return SubspaceEncoder(self.context, self.layout, self.network)
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -164,13 +166,13 @@ class SubspaceEncoder(nn.Module):
     Args:
         context: labels and shape of x.
         layout: w, then z.
-        hidden: width of the trunk for points.
+        network: of the trunk.
     """
 
-    def __init__(self, context: ModelContext, layout: LatentLayout, hidden: int) -> None:
+    def __init__(self, context: ModelContext, layout: LatentLayout, network: Network) -> None:
         super().__init__()
         self.columns = LabelColumns(context)
-        self.trunk, features = encoder_trunk(context.input_shape, hidden)
+        self.trunk, features = encoder_trunk(context.input_shape, network)
         self.loc = blank(nn.Linear, features, len(layout.style))
         self.scale = blank(nn.Linear, features, len(layout.style))
         self.w = JoinedHeads(features, self.columns.count, len(layout.characteristic_columns))

@@ -34,7 +34,7 @@ from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
 from ccvae_models.class_priors import BlockClassifier, ClassPriors, blocks_in_order
 from ccvae_models.labels import LabelColumns, entropy, mean_of_rows, of_labels, require_classes, require_least
 from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import Encoder, initialise
+from ccvae_models.networks import Encoder, Network, NetworkName, initialise
 from ccvae_models.warm_up import WarmUp
 
 
@@ -55,7 +55,8 @@ class DIVASettings:
         prior_mean: how far from 0 the means of p(z^i|y^i) start.
         likelihood: p(x|z).
         likelihood_scale: its scale.
-        hidden: width of the networks for points (images have convolutions of fixed width).
+        network: convolutions or perceptron; auto goes by the shape of the input.
+        hidden: width of the perceptron.
     """
 
     domain: str = "domain"
@@ -71,6 +72,7 @@ class DIVASettings:
     prior_mean: float = 2.0
     likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
+    network: NetworkName = "auto"
     hidden: int = 64
 
 
@@ -142,11 +144,11 @@ class DIVA(Autoencoder[DIVASettings]):
     def _encoder(self) -> nn.Module:
         layout, settings = self.layout, self.settings
         if settings.encoders == "shared":
-            return Encoder(self.context.input_shape, layout.dim, settings.hidden)
+            return Encoder(self.context.input_shape, layout.dim, self.network)
         domain = layout.characteristics.get(settings.domain, ())
         y = [column for column in layout.characteristic_columns if column not in domain]
         parts = [part for part in (y, list(domain), list(layout.style)) if part]
-        return SeparateEncoders(self.context.input_shape, parts, settings.hidden)
+        return SeparateEncoders(self.context.input_shape, parts, self.network)
 
     def predict(self, images: Images | Points, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
         """log q(y|z_y) of each label at the given codes, shape (N, K)."""
@@ -209,14 +211,14 @@ class SeparateEncoders(nn.Module):
     Args:
         input_shape: of x.
         parts: the columns of each network.
-        hidden: width of the networks for points.
+        network: of each of them.
     """
 
     order: Tensor
 
-    def __init__(self, input_shape: tuple[int, ...], parts: list[list[int]], hidden: int) -> None:
+    def __init__(self, input_shape: tuple[int, ...], parts: list[list[int]], network: Network) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(Encoder(input_shape, len(part), hidden) for part in parts)
+        self.parts = nn.ModuleList(Encoder(input_shape, len(part), network) for part in parts)
         flat = [column for part in parts for column in part]
         self.register_buffer("order", torch.tensor([flat.index(c) for c in range(len(flat))]), persistent=False)
 

@@ -35,7 +35,7 @@ from ccvae_models.labels import (
     require_least,
 )
 from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import ConditionalEncoder, initialise
+from ccvae_models.networks import ConditionalEncoder, NetworkName, initialise
 
 MOST_ENUMERATED = 32
 """Joint configurations of the labels up to which U(x) is summed exactly."""
@@ -53,7 +53,8 @@ class M2Settings:
         draws: draws of y where the labels have more than 32 joint configurations.
         likelihood: p(x|y,z).
         likelihood_scale: its scale.
-        hidden: width of the networks for points (images have convolutions of fixed width).
+        network: convolutions or perceptron; auto goes by the shape of the input.
+        hidden: width of the perceptron.
     """
 
     style: int = 27
@@ -61,6 +62,7 @@ class M2Settings:
     draws: int = 4
     likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
+    network: NetworkName = "auto"
     hidden: int = 64
 
 
@@ -114,7 +116,7 @@ class M2(Autoencoder[M2Settings]):
 
     def _encoder(self) -> nn.Module:
         given = len(self.layout.characteristic_columns)
-        return ConditionalEncoder(self.context.input_shape, given, self.settings.style, self.settings.hidden)
+        return ConditionalEncoder(self.context.input_shape, given, self.settings.style, self.network)
 
     @property
     def given(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from ccvae_eval.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
 from ccvae_models.labels import Classifier, mean_of_rows, of_labels, require_classes, require_least
 from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import initialise, positive
+from ccvae_models.networks import NetworkName, initialise, positive
 from ccvae_models.warm_up import WarmUp
 
 LEAST_VARIANCE = 1e-8
@@ -47,7 +47,8 @@ class MVAESettings:
         label_width: units in each of the two layers from z to p(y|z).
         likelihood: p(x|z).
         likelihood_scale: its scale.
-        hidden: width of the networks for points (images have convolutions of fixed width).
+        network: convolutions or perceptron; auto goes by the shape of the input.
+        hidden: width of the perceptron.
     """
 
     latent: int = 100
@@ -58,6 +59,7 @@ class MVAESettings:
     label_width: int = 256
     likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
+    network: NetworkName = "auto"
     hidden: int = 64
 
 

@@ -1,4 +1,4 @@
-"""Encoders and decoders: convolutions for images, a small perceptron for points; chosen by the shape of the input.
+"""Encoders and decoders: convolutions for images, a perceptron for points, or as a setting says.
 
 At 64 pixels these are the networks of Joy et al. (ICLR 2021) for CelebA. Weights start as torch's own layers do
 (uniform in +-1/sqrt(fan in)), but from a generator that is given: no global random state is read or changed.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -30,6 +31,37 @@ STAGES: Mapping[int, tuple[tuple[int, int], ...]] = {
     128: ((32, 2), (32, 2), (32, 2), (64, 2), (128, 2)),
 }
 """For each image size the (channels, stride) of the encoder's layers down to 4 x 4; the decoder is its mirror."""
+
+
+NetworkName = Literal["auto", "convolutions", "perceptron"]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Which networks a model has.
+
+    Args:
+        name: convolutions (square images of the sizes in :data:`STAGES`) or perceptron (points, and images of any size
+            as the list of their values); auto goes by the shape of the input.
+        hidden: width of the perceptron's two layers.
+    """
+
+    name: NetworkName = "auto"
+    hidden: int = 64
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1:
+            raise UsageError(f"a network of {self.hidden} hidden units is none")
+
+    def convolves(self, input_shape: tuple[int, ...]) -> bool:
+        """Whether an input of this shape is convolved.
+
+        Raises:
+            UsageError: there is nothing to convolve.
+        """
+        if self.name == "convolutions" and len(input_shape) != 3:
+            raise UsageError("network=convolutions needs images", hint="Points have network=perceptron.")
+        return len(input_shape) == 3 and self.name != "perceptron"
 
 
 def positive(raw: Tensor) -> Tensor:
@@ -60,7 +92,7 @@ def _stages(input_shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
         sizes = ", ".join(str(size) for size in STAGES)
         raise UsageError(
             f"no network for images of {channels} x {height} x {width}",
-            hint=f"Square images of {sizes} pixels; resize the data (e.g. size=64 in its spec).",
+            hint=f"Square ones of {sizes} pixels: resize the data (size=64 in its spec), or --set network=perceptron.",
         )
     return STAGES[height]
 
@@ -73,14 +105,14 @@ class Encoder(nn.Module):
     """q(z|x): a trunk and two heads.
 
     Args:
-        input_shape: (C, H, W) with H = W in :data:`STAGES`, or (D,).
+        input_shape: (C, H, W) or (D,).
         latent: columns of z.
-        hidden: width of the perceptron for points.
+        network: what kind.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], latent: int, hidden: int) -> None:
+    def __init__(self, input_shape: tuple[int, ...], latent: int, network: Network) -> None:
         super().__init__()
-        self.trunk, features = encoder_trunk(input_shape, hidden)
+        self.trunk, features = encoder_trunk(input_shape, network)
         self.loc = blank(nn.Linear, features, latent)
         self.scale = blank(nn.Linear, features, latent)
 
@@ -126,11 +158,11 @@ class ConditionalEncoder(JoinedHeads):
         input_shape: as for :class:`Encoder`.
         given: columns of y.
         latent: columns of the Gaussian.
-        hidden: as for :class:`Encoder`.
+        network: as for :class:`Encoder`.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], given: int, latent: int, hidden: int) -> None:
-        trunk, self.features = encoder_trunk(input_shape, hidden)
+    def __init__(self, input_shape: tuple[int, ...], given: int, latent: int, network: Network) -> None:
+        trunk, self.features = encoder_trunk(input_shape, network)
         super().__init__(self.features, given, latent)
         self.trunk = trunk
 
@@ -141,26 +173,29 @@ class Decoder(nn.Module):
     Args:
         input_shape: as for :class:`Encoder`.
         latent: columns of z.
-        hidden: width of the perceptron for points.
+        network: as for :class:`Encoder`.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], latent: int, hidden: int) -> None:
+    def __init__(self, input_shape: tuple[int, ...], latent: int, network: Network) -> None:
         super().__init__()
-        if len(input_shape) == 3:
+        if network.convolves(input_shape):
             self.trunk = _transposed_convolutions(input_shape, latent)
         else:
-            self.trunk = nn.Sequential(perceptron(latent, hidden), blank(nn.Linear, hidden, input_shape[0]))
+            out = blank(nn.Linear, network.hidden, math.prod(input_shape))
+            shaped = [nn.Unflatten(1, input_shape)] if len(input_shape) > 1 else []
+            self.trunk = nn.Sequential(perceptron(latent, network.hidden), out, *shaped)
 
     def forward(self, codes: Codes) -> Tensor:
         out: Tensor = self.trunk(codes)
         return out
 
 
-def encoder_trunk(input_shape: tuple[int, ...], hidden: int) -> tuple[nn.Sequential, int]:
+def encoder_trunk(input_shape: tuple[int, ...], network: Network) -> tuple[nn.Sequential, int]:
     """The layers from x to its features, and how many features there are."""
-    if len(input_shape) == 3:
+    if network.convolves(input_shape):
         return _convolutions(input_shape), FEATURES
-    return perceptron(input_shape[0], hidden), hidden
+    layers = perceptron(math.prod(input_shape), network.hidden)
+    return (nn.Sequential(nn.Flatten(), *layers) if len(input_shape) > 1 else layers), network.hidden
 
 
 def _convolutions(input_shape: tuple[int, ...]) -> nn.Sequential:

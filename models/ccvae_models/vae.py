@@ -15,7 +15,7 @@ from ccvae_eval.errors import UsageError
 from ccvae_eval.model import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
 from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import initialise
+from ccvae_models.networks import NetworkName, initialise
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,14 @@ class VAESettings:
         latent: columns of z.
         likelihood: p(x|z).
         likelihood_scale: its scale.
-        hidden: width of the networks for points (images have convolutions of fixed width).
+        network: convolutions or perceptron; auto goes by the shape of the input.
+        hidden: width of the perceptron.
     """
 
     latent: int = 45
     likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
+    network: NetworkName = "auto"
     hidden: int = 64
 
 

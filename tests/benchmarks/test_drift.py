@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from ccvae_models import networks
 from ccvae_models.networks import Decoder, initialise
 from numpy.typing import NDArray
 from torch.nn import functional
@@ -60,7 +61,7 @@ class Network(torch.nn.Module):
         super().__init__()
         self.labels = data.schema
         self.layout = LatentLayout(45, {label.name: (k,) for k, label in enumerate(data.schema)})
-        self.decoder = Decoder((3, SIZE, SIZE), 45, hidden=0)
+        self.decoder = Decoder((3, SIZE, SIZE), 45, networks.Network())
         initialise(self.decoder, torch.Generator().manual_seed(0))
         self.eval()
         self.paint = soft(data.images[:CHUNK]).contiguous(memory_format=torch.channels_last) - 0.5

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ccvae_models import networks
 from ccvae_models.networks import Decoder, initialise
 
 from ccvae_eval.metrics.diversity import Diversity
@@ -31,7 +32,7 @@ class Network(SquaresVAE):
 
     def __init__(self) -> None:
         super().__init__(size=SIZE)
-        self.decoder = Decoder((3, SIZE, SIZE), FACTORS, hidden=0)
+        self.decoder = Decoder((3, SIZE, SIZE), FACTORS, networks.Network())
         initialise(self.decoder, torch.Generator().manual_seed(0))
         self.eval()  # as a checkpoint's model is
 

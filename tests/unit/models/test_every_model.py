@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ccvae_eval import registry
 from ccvae_eval.checkpoint import save_checkpoint
 from ccvae_eval.data.arrays import as_data_set
 from ccvae_eval.data.faces import Faces
-from ccvae_eval.errors import CcvaeEvalError
+from ccvae_eval.errors import CcvaeEvalError, UsageError
 from ccvae_eval.evaluation import CARD
 from ccvae_eval.metrics.diversity import Diversity
 from ccvae_eval.model import (
@@ -162,6 +163,32 @@ WRONG: Mapping[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a width of nothing": ({"hidden": 0}, {}, "0 hidden units"),
     "a likelihood that is none": ({"likelihood": "gausian"}, {}, "gausian"),
 }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_perceptron_takes_images_of_any_size(name: str) -> None:
+    """Where convolutions know no such size; and every weight of it is learnt."""
+    data = as_data_set(
+        (np.random.default_rng(0).random((40, 3, 9, 7), np.float32), FACES.labels_of(np.arange(40)), FACES.schema)
+    )
+    how = replace(HOW, steps=2)
+    options = {**OPTIONS[name], "hidden": 6}
+    with pytest.raises(UsageError, match="no network for images of 3 x 9 x 7"):
+        prepare(name, options, data, how)
+    model: Any = prepare(name, {**options, "network": "perceptron"}, data, how)[0]
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    assert list(fit(model, data, how))
+    images = data.batch(np.arange(4))
+    codes = model.encode(images.images, images.labels).loc
+    assert model.decode(codes).shape == (4, 3, 9, 7)
+    still = [key for key, tensor in model.named_parameters() if torch.equal(tensor, before[key])]
+    assert not [key for key in still if "encoder" in key or "decoder" in key]
+
+
+def test_points_are_not_convolved() -> None:
+    data = as_data_set((np.zeros((40, 5), np.float32), FACES.labels_of(np.arange(40)), FACES.schema))
+    with pytest.raises(UsageError, match="network=convolutions needs images"):
+        prepare("vae", {"network": "convolutions"}, data, HOW)
 
 
 @pytest.mark.parametrize("what", WRONG)

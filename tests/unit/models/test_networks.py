@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from ccvae_models.ccvae import CCVAE
-from ccvae_models.networks import STAGES, Decoder, Encoder, initialise
+from ccvae_models.networks import STAGES, Decoder, Encoder, Network, initialise
 from ccvae_models.vae import VAE
 from torch import nn
 
@@ -104,7 +104,7 @@ def test_everything_can_be_built_on_the_meta_device(shape: tuple[int, ...]) -> N
 
 
 def test_convolutions_lie_channel_by_channel() -> None:
-    for network in (Encoder((3, 64, 64), 4, 8), Decoder((3, 64, 64), 4, 8)):
+    for network in (Encoder((3, 64, 64), 4, Network()), Decoder((3, 64, 64), 4, Network())):
         initialise(network, torch_stream(0, "weights"))
         for layer in network.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
