@@ -26,7 +26,7 @@ CONTEXT = ModelContext(LABELS, (3, 64, 64), uniform_prior(LABELS))
 SETTINGS: Mapping[str, Mapping[str, Any]] = {"diva": {"domain": "label 0", "block": 2}}
 BATCH = 32
 MOST = 1.15
-DRAWS = {"ccvae": 1.3, "mccvae": 1.3}
+DRAWS = {"ccvae": 1.15, "mccvae": 1.15}
 """Models that invert distributions at each step, with what they cost."""
 CALLS, ATTEMPTS = 8, 3
 
