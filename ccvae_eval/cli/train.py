@@ -35,6 +35,7 @@ from ccvae_eval.errors import UsageError, suggestion
 from ccvae_eval.judge import train_judge
 from ccvae_eval.report.text import escaped, figure
 from ccvae_eval.training import (
+    HISTORY,
     Epoch,
     Event,
     Finished,
@@ -85,8 +86,8 @@ MODEL = Annotated[str, typer.Argument(help="A registered model, or 'judge'.", sh
 def command(model: str, **given: Any) -> None:
     """Train a model, or the judge, on labelled images.
 
-    Beside the checkpoint OUT a folder OUT.training holds history.csv with every term of the objective, and the state
-    from which --resume goes on.
+    Beside the checkpoint OUT a folder OUT.training holds history.csv with every term of the objective, its curves
+    (history.png), and the state from which --resume goes on.
     """
     settings = TrainingSettings(**field_values(given, [f.name for f in fields(TrainingSettings)]))
     place = Place(**given)
@@ -127,11 +128,12 @@ def _train(name: str, data: DataSet, settings: TrainingSettings, place: Place, s
         _take_weights(model, place.init_from, screen)
     stopped: list[int] = []
     before = {number: signal.signal(number, lambda n, _: stopped.append(n)) for number in STOP_SIGNALS}
+    folder = place.out.with_name(place.out.name + ".training")
     events = fit(
         model,
         data,
         settings,
-        folder=place.out.with_name(place.out.name + ".training"),
+        folder=folder,
         resume=place.resume,
         device=device,
         stop=lambda: bool(stopped),
@@ -141,6 +143,7 @@ def _train(name: str, data: DataSet, settings: TrainingSettings, place: Place, s
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    _draw_curves(folder)
     if stopped:
         screen.notice(f"stopped; go on with: --resume (state in {place.out}.training)")
         raise SystemExit(128 + stopped[0])
@@ -153,6 +156,13 @@ def _train(name: str, data: DataSet, settings: TrainingSettings, place: Place, s
 
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def _draw_curves(folder: Path) -> None:
+    from ccvae_eval.report.history import draw_history  # matplotlib takes a second to import
+
+    if (folder / HISTORY).is_file():
+        draw_history((folder / HISTORY).read_text(encoding="utf-8"), folder / "history.png")
 
 
 def _take_weights(model: torch.nn.Module, path: Path, screen: Screen) -> None:

@@ -41,6 +41,7 @@ FACES = Faces(size=32, n=4000)
 HOW = TrainingSettings(labels=LABELS, batch=16, steps=25, rate=0.5, learning_rate=2e-3, validation=0.0)
 OPTIONS: Mapping[str, Mapping[str, Any]] = {**SETTINGS, "diva": {"domain": "Hair_Color", "block": 4, "style": 8}}
 SAMPLE = 90
+STATM, PAGE_SIZE = Path("/proc/self/statm"), 4096
 QUICK: Mapping[str, Mapping[str, Any]] = {
     "locality": {"steps": 3}, "diversity": {"draws": 4, "redrawn": 4}, "density": {"curve_draws": 50},
 }  # fmt: skip
@@ -183,6 +184,24 @@ def test_a_perceptron_takes_images_of_any_size(name: str) -> None:
     assert model.decode(codes).shape == (4, 3, 9, 7)
     still = [key for key, tensor in model.named_parameters() if torch.equal(tensor, before[key])]
     assert not [key for key in still if "encoder" in key or "decoder" in key]
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="the memory of a process is read from /proc")
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "vae" else pytest.mark.soak) for name in NAMES]
+)
+def test_memory_does_not_grow_over_a_thousand_steps(name: str) -> None:
+    """Keeping no more than the images of each step would be 79 MB."""
+    data = Faces(size=32, n=200)
+    how = replace(HOW, steps=1000, batch=8)
+    model: Any = prepare(name, {**OPTIONS[name], "network": "perceptron", "hidden": 8}, data, how)[0]
+    held = {e.step: resident() for e in fit(model, data, how) if isinstance(e, Step) and e.step in (200, 1000)}
+    assert held[1000] - held[200] < 8e6
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(STATM.read_text().split()[1]) * PAGE_SIZE
 
 
 def test_points_are_not_convolved() -> None:

@@ -7,8 +7,10 @@ import math
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from ccvae_eval.errors import InputError
+from ccvae_eval.report.history import draw_history
 from ccvae_eval.training.history import Averages, History
 
 
@@ -58,3 +60,24 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     path.write_text("name,value\na,1\n")
     with pytest.raises(InputError, match="history"):
         History.read(path, 10)
+
+
+def test_every_term_has_a_panel_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = History()
+    for step in (10, 20):
+        history.add("train", step // 10, step, 1.0, {"loss": 3.0, "supervised.kl": 1.0, "supervised.rows": 4})
+        history.add("validation", step // 10, step, 1.0, {"loss": 4.0, "unsupervised.kl": math.nan})
+    drawn: dict[str, dict[str, list[float]]] = {}
+
+    def keep(sheet: Figure, path: Path, **_: object) -> None:
+        for axes in sheet.axes:
+            drawn[axes.get_title()] = {str(line.get_label()): list(line.get_ydata()) for line in axes.lines}
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    draw_history(history.text(), tmp_path / "history.png")
+    assert drawn == {
+        "loss": {"train": [3.0, 3.0], "validation": [4.0, 4.0]},
+        "supervised.kl": {"train": [1.0, 1.0]},
+        "unsupervised.kl": {},
+    }
+    assert draw_history(History().text(), tmp_path / "history.png") is None
