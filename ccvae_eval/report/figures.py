@@ -24,6 +24,8 @@ from ccvae_eval.run import Run
 Picture = NDArray[np.generic]
 DPI = 120
 MOST_IN_A_FIGURE = 20
+NARROWEST = 420
+"""Strips are at least so many pixels wide, so that what stands above them fits."""
 CLASS_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee", "#bbbbbb")
 
 
@@ -96,6 +98,20 @@ def _tiled(images: Picture) -> Picture:
     return tiled
 
 
+def _strips(images: Picture, title: str, beside: float = 0.0) -> tuple[Figure, Any]:
+    """Images (rows, columns, H, W, C) side by side under a title, small ones enlarged; the sheet and its axes.
+
+    ``beside``: inches for text on the left.
+    """
+    tile = _tiled(images)
+    scale = max(1.0, NARROWEST / tile.shape[1]) / 90
+    sheet = Figure(figsize=(tile.shape[1] * scale + beside, tile.shape[0] * scale + 0.4), layout="constrained")
+    sheet.suptitle(plain(title), fontsize=9)
+    axes = sheet.subplots()
+    _show(axes, tile)
+    return sheet, axes
+
+
 def _score(measurement: Measurement, name: str, characteristic: str) -> str:
     """A value with its name; "" where it is undefined."""
     for value in measurement.values:
@@ -107,11 +123,7 @@ def _score(measurement: Measurement, name: str, characteristic: str) -> str:
 def locality_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
     """Traversal strips, change maps with the region's outline, and 2-D grids."""
     for name, strip in under(measurement.pictures, "strip").items():
-        tile = _tiled(strip)
-        sheet = Figure(figsize=(tile.shape[1] / 90, tile.shape[0] / 90 + 0.4), layout="constrained")
-        sheet.suptitle(plain(f"{name} traversed, all else fixed"), fontsize=9)
-        _show(sheet.subplots(), tile)
-        yield ("strips", name), sheet
+        yield ("strips", name), _strips(strip, f"{name} traversed, all else fixed")[0]
     changes = dict(list(under(measurement.pictures, "mean/change").items())[:MOST_IN_A_FIGURE])
     if changes:
         yield ("change-maps",), _change_maps(measurement, changes)
@@ -173,11 +185,7 @@ def density_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...],
 def diversity_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
     """Draws of one characteristic, and the variance of each pixel over them."""
     for name, strip in under(measurement.pictures, "strip").items():
-        tile = _tiled(strip)
-        sheet = Figure(figsize=(tile.shape[1] / 90, tile.shape[0] / 90 + 0.4), layout="constrained")
-        sheet.suptitle(plain(f"{name}: drawn anew from p(z|y), all else fixed"), fontsize=9)
-        _show(sheet.subplots(), tile)
-        yield ("draws", name), sheet
+        yield ("draws", name), _strips(strip, f"{name}: drawn anew from p(z|y), all else fixed")[0]
     maps = under(measurement.pictures, "mean/variance")
     if maps:
         columns = min(len(maps), 5)
@@ -227,11 +235,7 @@ def reconstruction_figures(measurement: Measurement) -> Iterator[tuple[tuple[str
     """Images above their reconstructions, and where the error lies."""
     pairs = measurement.pictures.get("pairs")
     if pairs is not None:
-        tile = _tiled(pairs)
-        sheet = Figure(figsize=(tile.shape[1] / 90, tile.shape[0] / 90 + 0.4), layout="constrained")
-        sheet.suptitle("Images, and what their codes bring back", fontsize=9)
-        _show(sheet.subplots(), tile)
-        yield ("pairs",), sheet
+        yield ("pairs",), _strips(pairs, "Images, and what their codes bring back")[0]
     error = measurement.pictures.get("mean/error")
     if error is not None:
         sheet = Figure(figsize=(2.6, 2.4), layout="constrained")
@@ -250,11 +254,7 @@ def intervention_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, 
     if assigned is not None:
         rows, said = {**rows, "assigned": assigned}, {**said, "assigned": "Image, reconstruction, all labels assigned"}
     for name, images in list(rows.items())[:MOST_IN_A_FIGURE]:
-        tile = _tiled(images)
-        sheet = Figure(figsize=(tile.shape[1] / 90, tile.shape[0] / 90 + 0.4), layout="constrained")
-        sheet.suptitle(plain(said[name]), fontsize=9)
-        _show(sheet.subplots(), tile)
-        yield ("edits", name), sheet
+        yield ("edits", name), _strips(images, said[name])[0]
 
 
 def generation_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
@@ -264,12 +264,8 @@ def generation_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ..
         return
     rows = {"any": drawn, **under(measurement.pictures, "asked")}
     shown = dict(list(rows.items())[: MOST_IN_A_FIGURE + 10])
-    tile = _tiled(np.concatenate(list(shown.values())))
-    sheet = Figure(figsize=(tile.shape[1] / 90 + 1.6, tile.shape[0] / 90 + 0.4), layout="constrained")
-    sheet.suptitle("Drawn from the prior", fontsize=9)
-    axes = sheet.subplots()
-    _show(axes, tile)
-    step = tile.shape[0] / len(shown)
+    sheet, axes = _strips(np.concatenate(list(shown.values())), "Drawn from the prior", beside=1.6)
+    step = drawn.shape[2] + 1  # a row and the white line below it
     for place, name in enumerate(shown):
         axes.text(-3, (place + 0.5) * step, plain(name), ha="right", va="center", fontsize=6)
     yield ("drawn",), sheet
