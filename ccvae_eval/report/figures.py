@@ -264,7 +264,7 @@ def generation_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ..
         return
     rows = {"any": drawn, **under(measurement.pictures, "asked")}
     shown = dict(list(rows.items())[: MOST_IN_A_FIGURE + 10])
-    sheet, axes = _strips(np.concatenate(list(shown.values())), "Drawn from the prior", beside=1.6)
+    sheet, axes = _strips(np.concatenate(list(shown.values())), "Drawn from the prior", beside=2.0)
     step = drawn.shape[2] + 1  # a row and the white line below it
     for place, name in enumerate(shown):
         axes.text(-3, (place + 0.5) * step, plain(name), ha="right", va="center", fontsize=6)
