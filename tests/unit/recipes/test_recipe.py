@@ -154,6 +154,13 @@ def test_a_users_changes_are_checked_too() -> None:
     assert [cell.training_key for cell in found] == [cell.training_key for cell in cells(parsed())[: len(found)]]
 
 
+def test_the_recipe_in_the_docs_is_one() -> None:
+    """It lies beside the documentation, as its data need a path."""
+    path = Path(__file__).parents[3] / "docs" / "labels-celeba.toml"
+    recipe = read_recipe(str(path)).changed(data="celeba:somewhere")
+    assert [len(value) for value in recipe.axes["labels"]] == [2, 4, 8, 18]  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_a_recipe_of_the_package_names_what_is_registered(name: str) -> None:
     recipe = read_recipe(name)
