@@ -8,17 +8,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from sklearn.ensemble import (
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
-    GradientBoostingClassifier,
-    GradientBoostingRegressor,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-)
-from sklearn.linear_model import Lasso, LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from ccvae_eval.errors import UsageError
 from ccvae_eval.metrics.disentanglement.fitting import unwarned
@@ -40,22 +29,32 @@ Make = Callable[[bool, int, int], Any]
 
 
 def _forest(discrete: bool, seed: int, rows: int) -> Any:
+    from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+
     kind = ExtraTreesClassifier if discrete else ExtraTreesRegressor
     return kind(TREES, min_samples_leaf=max(LEAST_LEAF, rows // LEAVES), max_features=None, random_state=seed)
 
 
 def _boosting(discrete: bool, seed: int, rows: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
     del rows
     kind = HistGradientBoostingClassifier if discrete else HistGradientBoostingRegressor
     return kind(random_state=seed)
 
 
 def _gradient_boosting(discrete: bool, seed: int, rows: int) -> Any:
+    from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
+
     del rows
     return (GradientBoostingClassifier if discrete else GradientBoostingRegressor)(random_state=seed)
 
 
 def _linear(discrete: bool, seed: int, rows: int) -> Any:
+    from sklearn.linear_model import Lasso, LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     del rows
     if discrete:
         model = LogisticRegression(C=STRENGTH, l1_ratio=1.0, solver="saga", max_iter=200, tol=1e-3, random_state=seed)
@@ -98,6 +97,8 @@ class Fit:
 
     def _probability(self, codes: Floats, classes: Classes) -> Floats:
         """Of the class that each row has; 0 for one that was never seen."""
+        from sklearn.ensemble import ExtraTreesClassifier
+
         place = np.full(len(self.prior), -1, dtype=np.int64)
         place[self.model.classes_] = np.arange(len(self.model.classes_))
         at, rows = place[classes], np.arange(len(codes))

@@ -1,7 +1,8 @@
 """The published layout of the public CCVAE codes' pickled modules: the names of their attributes, in classes of ours.
 
 What matters is what ``torch.save(module)`` writes: the class by its public name (``models.networks.CELEBAEncoder``),
-in the old format with its source, and the tree of parameters. :func:`saved` writes them so and leaves no module of that name behind.
+in the old format with its source, and the tree of parameters. :func:`saved` writes them so and leaves no module of that
+name behind.
 """
 
 from __future__ import annotations
