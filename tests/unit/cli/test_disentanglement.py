@@ -102,7 +102,7 @@ def test_csv_files_of_codes_and_factors(tmp_path: Path, capsys: Any) -> None:
         (["--codes", "FILE", "model.pt"], 2, "brings its own"),
         (["--codes", "FILE", "--data", "faces"], 2, "brings its own"),
         (["--codes", "FILE", "--score", "mig", "--all"], 2, "do not go together"),
-        (["--codes", "codes.parquet"], 3, "parquet"),
+        (["--codes", "codes.parquet"], 2, "--factors B.csv"),
         (["--codes", "codes.csv"], 2, "--factors B.csv"),
         (["model.pt", "--factors", "b.csv"], 2, "--factors goes with --codes"),
         (["absent.pt"], 3, "absent.pt"),
