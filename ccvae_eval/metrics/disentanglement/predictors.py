@@ -14,7 +14,7 @@ from ccvae_eval.metrics.disentanglement.fitting import unwarned
 from ccvae_eval.metrics.disentanglement.table import Factor
 from ccvae_eval.statistics.information import Classes
 from ccvae_eval.streams import numpy_stream, stream_key
-from ccvae_eval.types import Floats, Ids
+from ccvae_eval.types import Bools, Floats, Ids
 
 TREES, LEAST_LEAF, LEAVES = 10, 5, 500
 """Trees of the forest, rows that a leaf must have, and leaves that a tree has at most where rows abound."""
@@ -111,6 +111,15 @@ class Fit:
             found = self.model.predict_proba(codes)[rows, at]
         return np.asarray(np.where(at >= 0, found, 0.0))
 
+    def columns(self, width: int) -> Bools:
+        """Which columns the predictor can rest on, shape (D,): those that a forest asks for; else all."""
+        from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+
+        if not isinstance(self.model, ExtraTreesClassifier | ExtraTreesRegressor):
+            return np.ones(width, dtype=bool)
+        asked = np.concatenate([tree.tree_.feature for tree in self.model.estimators_])
+        return np.bincount(asked[asked >= 0], minlength=width) > 0
+
     def right(self, codes: Floats, rows: Ids) -> Floats:
         """Whether each row's class is told; of a number what is explained of the squared distance from the mean."""
         if self.factor.discrete:
@@ -157,8 +166,11 @@ def knocked(fitted: Fit, codes: Floats, rows: Ids, blocks: list[tuple[int, ...]]
     """How much the loss of each row grows when a block's codes are another row's, shape (rows, blocks)."""
     points = codes[rows]
     before = fitted.losses(points, rows)
-    found = np.empty((len(rows), len(blocks)))
+    found = np.zeros((len(rows), len(blocks)))
+    used = fitted.columns(codes.shape[1])
     for j, block in enumerate(blocks):
+        if not used[list(block)].any():
+            continue  # what no tree asks for changes nothing: of 10,000 columns most
         order = numpy_stream(seed, "permuted block", f"{name}/{block[0]}").permutation(len(rows))
         changed = points.copy()
         changed[:, list(block)] = points[order][:, list(block)]
