@@ -69,7 +69,7 @@ class Pixels:
         return {KEYS[0]: [self.low, self.high], KEYS[1]: self.logits}
 
     def __str__(self) -> str:
-        back = "its decoder's logits through a sigmoid" if self.logits else "its decoder's back from there"
+        back = "its decoder's logits through a sigmoid" if self.logits else "its decoder's images come back from there"
         return f"images go to the model in [{self.low:g}, {self.high:g}], {back}"
 
     def theirs(self, images: Images | Points) -> Tensor:

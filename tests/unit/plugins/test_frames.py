@@ -14,6 +14,7 @@ from torch import nn
 
 from ccvae_eval import registry
 from ccvae_eval.checkpoint import inspect_checkpoint, open_checkpoint
+from ccvae_eval.cli.main import main
 from ccvae_eval.contract import check_model
 from ccvae_eval.errors import CcvaeEvalError, CheckpointError, UsageError
 
@@ -307,3 +308,21 @@ def test_a_toml_file_that_is_wrong(net: Any, text: str, message: str, tmp_path: 
     (tmp_path / "x.toml").write_text(text)
     with pytest.raises(CcvaeEvalError, match=message):
         open_checkpoint(tmp_path / "x.pt")
+
+
+def test_what_the_terminal_says_about_a_stranger_s_file(
+    net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a plugin what to do; `check` of a model that cannot be made says that once, and no promise is broken."""
+    torch.save(net(3).state_dict(), tmp_path / "x.pt")
+    arguments = ["check", "net", "--plugin", str(tmp_path / "my_net.py")]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    told = capsys.readouterr()
+    assert ended.value.code == 2
+    assert told.err.count("needs latent") == 1
+    assert "promise" not in told.out
+    monkeypatch.setattr(registry, "_files", {})
+    with pytest.raises(SystemExit):
+        main(["inspect", str(tmp_path / "x.pt")])
+    assert "--plugin FILE" in " ".join("".join(capsys.readouterr()).split())
