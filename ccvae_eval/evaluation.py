@@ -28,9 +28,9 @@ from ccvae_eval.metrics.contract import Metric
 from ccvae_eval.model import LabelledVAE
 from ccvae_eval.run import Header, Plan, Run, plan_of
 from ccvae_eval.run import evaluate as evaluate_subject
-from ccvae_eval.run.blaming import made_metric, metric_class, prepare, require_model, require_shape
+from ccvae_eval.run.blaming import made_metric, metric_class, require_model, require_shape
 from ccvae_eval.run.passing import needs_characteristics, needs_judge
-from ccvae_eval.subject import Subject
+from ccvae_eval.subject import Subject, prepare
 from ccvae_eval.types import Ids, Plain
 
 CARD = ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")

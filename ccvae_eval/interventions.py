@@ -12,11 +12,12 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from ccvae_eval.answers import asked
 from ccvae_eval.chunks import padded
 from ccvae_eval.errors import UndefinedError
 from ccvae_eval.latents import Path, class_path, gaussian_path, replaced, swapped, transported
 from ccvae_eval.model import Intervenes
-from ccvae_eval.subject import Chunk, Subject, undisturbed
+from ccvae_eval.subject import Chunk, Subject
 from ccvae_eval.types import Codes
 
 CodeSource = Literal["codes", "prior"]
@@ -240,7 +241,7 @@ def by_model(subject: Subject, chunk: Chunk, targets: Mapping[str, Tensor]) -> C
     for combination in torch.unique(rows, dim=0):
         assignment = {name: float(v) for name, v in zip(targets, combination, strict=True) if v >= 0}
         if assignment:
-            with undisturbed(subject.model):
+            with asked(subject.model, "intervene(images, codes, assignment, noise)"):
                 moved = subject.model.intervene(
                     padded(chunk.images), padded(chunk.codes).to(subject.device), assignment, noise
                 )

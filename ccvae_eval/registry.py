@@ -186,9 +186,25 @@ def _offer(path: Path, module: ModuleType, group: str, name: str, target: Any) -
     return Registration(group, name, getattr(target, "__qualname__", type(target).__name__), str(path), "")
 
 
-def file_of(kind: type) -> str:
-    """The plugin file that offers a class; "" if none does."""
-    return next((file for (file, _, _), offered in _offered.items() if offered is kind), "")
+def owners_of(kind: type) -> tuple[bool, list[Registration]]:
+    """Who registered a class, told from metadata: nothing is imported.
+
+    Returns:
+        Whether the class itself was registered, and the registrations of it; else those of something in its module,
+        else in its package, else none.
+    """
+    every = [entry for group in GROUPS for entry in Registry(group).registrations()]
+    target, module = f"{kind.__module__}:{kind.__qualname__}", kind.__module__
+    package = module.partition(".")[0]
+
+    def offered(entry: Registration) -> Any:
+        return _offered.get((entry.distribution, entry.group, entry.name))
+
+    own = [entry for entry in every if offered(entry) is kind or entry.target == target]
+    if own:
+        return True, own
+    near = [e for e in every if module in (getattr(offered(e), "__module__", ""), e.target.partition(":")[0])]
+    return False, near or [e for e in every if ":" in e.target and re.split("[.:]", e.target)[0] == package]
 
 
 def _remedy(error: BaseException) -> str:

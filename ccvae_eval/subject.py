@@ -8,7 +8,6 @@ number does not depend on the batch size, on the order of the metrics or on the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -17,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccvae_eval.answers import asked, require_images, require_posterior
+from ccvae_eval.blame import blamed
 from ccvae_eval.chunks import CHUNK, in_chunks, padded
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.data.matching import label_columns
@@ -42,27 +43,6 @@ ASSIGNMENT_SALT = "assignment-half"
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
-
-
-@contextmanager
-def undisturbed(model: object) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; the model's mode and the global random state as before on return."""
-    parts: list[torch.nn.Module] = []
-    if isinstance(model, torch.nn.Module):
-        parts = list(model.modules())
-    elif callable(own := getattr(model, "modules", None)):
-        parts = [part for module in own() for part in module.modules()]
-    in_training = [part for part in parts if part.training]
-    state = torch.get_rng_state()
-    for part in in_training:
-        part.training = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.set_rng_state(state)
-        for part in in_training:
-            part.training = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +148,7 @@ class Subject:
         """The images in canonical chunks; ``batch_size`` says how many are read at once."""
         stride = max(self.batch_size // CHUNK, 1) * CHUNK
         for first in range(0, len(self), stride):
-            images = self.data.batch(self.ids[first : first + stride]).images
+            images = read_images(self.data, self.ids[first : first + stride])
             for offset in range(0, len(images), CHUNK):
                 rows = slice(first + offset, min(first + offset + CHUNK, len(self)))
                 part = images[offset : offset + CHUNK].to(self.device)
@@ -184,11 +164,17 @@ class Subject:
 
     def decode(self, codes: Codes) -> Images:
         """The mean image of each code, in canonical chunks, on the subject's device."""
-        with undisturbed(self.model):
-            images = in_chunks(self.model.decode, codes.to(self.device))
+        with asked(self.model, f"decode(codes), codes of shape (N, {codes.shape[1]})"):
+            images = in_chunks(self._decode, codes.to(self.device))
         # one number says that all are finite; only where it does not is every pixel looked at (7 % of a decoding)
         if not bool(torch.isfinite(images.sum())) and not bool(torch.isfinite(images).all()):
             raise NonFiniteError("the decoder gave NaN or infinity", where=type(self.model).__name__)
+        return images
+
+    def _decode(self, codes: Codes) -> Images:
+        """One chunk, as the model decodes it; the first one is looked at."""
+        images = self.model.decode(codes)
+        self.once(("decoded",), lambda: require_images(self.model, images, len(codes), self.data.input_shape))
         return images
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
@@ -205,7 +191,7 @@ class Subject:
         if not isinstance(self.model, Predicts):
             return None
         found: dict[str, list[Tensor | Gaussian]] = {}
-        with undisturbed(self.model):
+        with asked(self.model, "predict(images, codes)"):
             for chunk in self.chunks():
                 images = padded(chunk.images)
                 blind = isinstance(self.model, GivenLabels)
@@ -280,7 +266,7 @@ def conditional_prior_of(
     cardinality = schema[characteristic].cardinality
     labels = torch.zeros(cardinality, len(schema))
     labels[:, schema.index(characteristic)] = torch.arange(cardinality, dtype=torch.float32)
-    with undisturbed(model):
+    with asked(model, f"conditional_prior(labels), labels of shape (N, {len(schema)})"):
         prior = model.conditional_prior(labels.to(device))
     order = model.layout.characteristic_columns
     places = [order.index(column) for column in model.layout[characteristic]]
@@ -289,11 +275,11 @@ def conditional_prior_of(
 
 def _encode(model: LabelledVAE, images: Images, labels: Labels | None) -> Gaussian:
     locs, scales = [], []
-    with undisturbed(model):
+    with asked(model, f"encode(images), images of shape {tuple(images.shape[1:])}"):
         for first in range(0, len(images), CHUNK):
             part = slice(first, first + CHUNK)
             known = None if labels is None else padded(labels[part]).to(images.device)
-            posterior = model.encode(padded(images[part]), known)
+            posterior = require_posterior(model, model.encode(padded(images[part]), known))
             size = len(images[part])
             locs.append(posterior.loc[:size].float().cpu())
             scales.append(posterior.scale[:size].float().cpu())
@@ -301,6 +287,12 @@ def _encode(model: LabelledVAE, images: Images, labels: Labels | None) -> Gaussi
     if not bool(torch.isfinite(found.loc).all() & torch.isfinite(found.scale).all()):
         raise NonFiniteError("the encoder gave NaN or infinity", where=type(model).__name__)
     return found
+
+
+def read_images(data: DataSet, ids: Ids) -> Images:
+    """Some images of a data set; a failure names the data set."""
+    with blamed(data, "data set", f"batch(ids), {len(ids)} ids"):
+        return data.batch(ids).images
 
 
 def _cut(value: Tensor | Gaussian, size: int) -> Tensor | Gaussian:
@@ -364,7 +356,7 @@ def prepare(
     parts = []
     for first in range(0, len(ordered), stride):
         rows = slice(first, first + stride)
-        images = data.batch(ordered[rows]).images.to(place)
+        images = read_images(data, ordered[rows]).to(place)
         parts.append(_encode(model, images, labels[rows] if isinstance(model, GivenLabels) else None))
         if progress is not None:
             progress(min(first + stride, len(ordered)), len(ordered))

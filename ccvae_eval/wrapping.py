@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,24 +10,11 @@ from torch import Tensor
 
 from ccvae_eval.errors import UsageError
 from ccvae_eval.model import Kind, Label, LabelSchema, LatentLayout
+from ccvae_eval.pixels import Pixels
 from ccvae_eval.types import Codes, Gaussian, Images, Labels
 
 Encode = Callable[[Tensor], Any]
 Decode = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class _Range:
-    """The affine map between the user's pixel range and ours, [0, 1]."""
-
-    low: float
-    high: float
-
-    def theirs(self, images: Images) -> Tensor:
-        return images * (self.high - self.low) + self.low
-
-    def ours(self, images: Tensor) -> Images:
-        return ((images - self.low) / (self.high - self.low)).clamp(0, 1)
 
 
 class WrappedVAE:
@@ -40,7 +26,7 @@ class WrappedVAE:
         decode: Decode,
         layout: LatentLayout,
         labels: LabelSchema,
-        pixels: _Range,
+        pixels: Pixels,
         sources: tuple[Any, ...],
     ) -> None:
         self._encode, self._decode, self._pixels = encode, decode, pixels
@@ -109,6 +95,7 @@ def wrap(
     characteristics: Mapping[str, Sequence[int]] | None = None,
     labels: LabelSchema | Mapping[str, Kind | Sequence[str]] | None = None,
     image_range: tuple[float, float] = (0.0, 1.0),
+    logits: bool = False,
     predict: Callable[[Tensor], Mapping[str, Tensor]] | None = None,
     prior: Callable[[Tensor], Any] | None = None,
 ) -> WrappedVAE:
@@ -121,6 +108,7 @@ def wrap(
         characteristics: which columns belong to which label; without it columns are assigned on held-out images.
         labels: the labels' kinds ("binary", "continuous", or the class names); binary unless said.
         image_range: the least and the greatest pixel value of this model, e.g. (-1, 1).
+        logits: ``decode`` gives logits, whose sigmoid is the image in [0, 1].
         predict: codes to log-probabilities (N, K) for each label.
         prior: labels, shape (N, L), to (mean, standard deviation) of p(z_c|y) over the characteristics' columns.
 
@@ -132,8 +120,6 @@ def wrap(
     >>> model.layout.style
     (1, 2)
     """
-    if image_range[1] <= image_range[0]:
-        raise UsageError(f"image_range {image_range} is empty", where="wrap")
     layout = LatentLayout(dim, {name: tuple(columns) for name, columns in (characteristics or {}).items()})
     if labels is None:
         schema = LabelSchema(tuple(Label(name) for name in layout.characteristics))
@@ -148,7 +134,7 @@ def wrap(
         (True, True): _WithBoth,
     }
     kind = kinds[predict is not None, prior is not None]
-    model = kind(encode, decode, layout, schema, _Range(*image_range), (encode, decode, predict, prior))
+    model = kind(encode, decode, layout, schema, Pixels(*image_range, logits), (encode, decode, predict, prior))
     if isinstance(model, _WithPrediction) and predict is not None:
         model.user_predict = predict
     if isinstance(model, _WithPrior) and prior is not None:

@@ -6,6 +6,10 @@ For ``weights.pt`` it is ``weights.toml``, for a folder ``model.toml`` in it::
 
     [settings]            # arguments of its class
     latent = 16
+
+    [images]              # of the model's pixels, see ccvae_eval.pixels
+    range = [-1, 1]
+    logits = true
 """
 
 from __future__ import annotations
@@ -17,14 +21,15 @@ from pathlib import Path
 
 from ccvae_eval.checkpoint.folder import text_beside
 from ccvae_eval.errors import InputError, suggestion
+from ccvae_eval.pixels import PREFIX, Pixels
 from ccvae_eval.types import Plain
 
-KEYS = ("model", "settings")
+KEYS = ("model", "settings", "images")
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What the file says; empty where there is none."""
+    """What the file says; empty where there is none. The table [images] stands in the settings as ``images.KEY``."""
 
     path: Path
     model: str | None = None
@@ -48,9 +53,13 @@ def beside(path: Path) -> Beside:
     for key in found:
         if key not in KEYS:
             raise InputError(f"unknown key {key!r}", where=str(file), hint=suggestion(key, KEYS))
-    model, settings = found.get("model"), found.get("settings", {})
-    if not isinstance(settings, dict) or not isinstance(model, str | None):
+    model, settings, images = found.get("model"), found.get("settings", {}), found.get("images", {})
+    if not isinstance(settings, dict) or not isinstance(images, dict) or not isinstance(model, str | None):
         raise InputError(
-            "is not as it should be", where=str(file), hint='Expected model = "NAME" and a table [settings].'
+            "is not as it should be",
+            where=str(file),
+            hint='Expected model = "NAME", a table [settings] and a table [images].',
         )
-    return Beside(file, model, settings)
+    pixels = {PREFIX + key: value for key, value in images.items()}
+    Pixels.of(pixels, str(file))
+    return Beside(file, model, {**settings, **pixels})

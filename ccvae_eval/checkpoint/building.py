@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from ccvae_eval.checkpoint.bundle import Bundle
 from ccvae_eval.checkpoint.fitting import Expected, table_of
 from ccvae_eval.errors import CcvaeEvalError, CheckpointError, PluginError, UsageError, suggestion
+from ccvae_eval.pixels import KEYS as PIXELS
 from ccvae_eval.types import Plain
 
 LARGEST_SETTING = 1_000_000
@@ -120,7 +121,9 @@ def arguments_of(kind: Any, given: Mapping[str, Plain], hinted: Mapping[str, Pla
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for key in given:
         if key not in named and not takes_any:
-            raise UsageError(f"model {name!r} has no argument {key!r}", where="--set", hint=suggestion(key, named))
+            raise UsageError(
+                f"model {name!r} has no argument {key!r}", where="--set", hint=suggestion(key, [*named, *PIXELS])
+            )
     found = {**{key: value for key, value in hinted.items() if key in named}, **given}
     lacking = [key for key, p in named.items() if p.default is p.empty and key not in found]
     if lacking:

@@ -10,6 +10,7 @@ from ccvae_eval.checkpoint.beside import beside
 from ccvae_eval.checkpoint.bundle import Bundle, Record
 from ccvae_eval.checkpoint.candidates import candidates
 from ccvae_eval.checkpoint.record import CheckpointRecord
+from ccvae_eval.pixels import Pixels
 from ccvae_eval.types import Plain
 
 
@@ -29,6 +30,7 @@ def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = 
         CheckpointError: the file is refused.
     """
     bundle = read_any(path)
+    _, arguments = Pixels.of({**beside(bundle.path).settings, **(settings or {})})
     return {
         "path": str(bundle.path),
         "format": bundle.format,
@@ -37,7 +39,7 @@ def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = 
         "written_by": f"ccvae-eval {bundle.envelope.tool}" if bundle.envelope else None,
         "model": _guess(bundle),
         "parameters": bundle.parameter_count,
-        "candidates": [c.as_plain() for c in candidates(bundle, {**beside(bundle.path).settings, **(settings or {})})],
+        "candidates": [c.as_plain() for c in candidates(bundle, arguments)],
         "globals": list(bundle.globals),
         "notes": list(bundle.notes),
         "metadata": dict(bundle.metadata),

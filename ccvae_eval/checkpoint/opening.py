@@ -38,6 +38,7 @@ from ccvae_eval.checkpoint.fitting import Expected, Table, agreement, require_fi
 from ccvae_eval.checkpoint.record import EXTRA, CheckpointRecord
 from ccvae_eval.errors import CcvaeEvalError, CheckpointError, PluginError, UsageError, suggestion
 from ccvae_eval.model import ModelContext, Rebuildable
+from ccvae_eval.pixels import Pixels, translated
 from ccvae_eval.registry import HOME, adapters, models
 from ccvae_eval.types import Plain
 
@@ -80,7 +81,8 @@ def open_checkpoint(
     Args:
         path: the file.
         model: the registered model or adapter to build, instead of the one that the checkpoint names.
-        settings: of the model, over those that the checkpoint records.
+        settings: of the model, over those that the checkpoint records; with ``images.range`` and ``images.logits``
+            a model of others is translated, see :mod:`ccvae_eval.pixels`.
         context: labels, input shape and p(y), where the checkpoint records none.
 
     Raises:
@@ -95,6 +97,7 @@ def open_checkpoint(
     if not weights:
         raise CheckpointError("holds no tensors", where=where)
     asked = _Asked(bundle, record, beside(bundle.path), model, settings or {}, context)
+    pixels, asked = asked.without_pixels()
     answer = _answer(asked)
     outline = blank(answer.build, answer.name, where, len(weights))
     expected = table_of(outline.state_dict())
@@ -113,6 +116,9 @@ def open_checkpoint(
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
     notes = [*bundle.notes, *answer.notes, *notes, *_not_finite(weights), *_converted(found, expected)]
+    if pixels is not None:
+        network, answer = _translated(network, answer, pixels)
+        notes.append(str(pixels))
     extra = {key.removeprefix(EXTRA): t for key, t in bundle.tensors.items() if key.startswith(EXTRA)}
     return Opened(network, answer.name, bundle, answer.record, tuple(notes), MappingProxyType(extra))
 
@@ -136,6 +142,16 @@ class _Asked:
     def given(self) -> dict[str, Plain]:
         """The settings that the user gave: those of the TOML file, and over them those of the call."""
         return {**self.beside.settings, **self.settings}
+
+    def without_pixels(self) -> tuple[Pixels | None, _Asked]:
+        """What the record, the TOML file and the call say about pixels, each over the one before; and the rest."""
+        recorded = dict(self.record.settings) if self.record else {}
+        pixels, _ = Pixels.of({**recorded, **self.given})
+        if pixels is None:
+            return None, self
+        record = self.record and replace(self.record, settings=Pixels.of(recorded)[1])
+        file = replace(self.beside, settings=Pixels.of(self.beside.settings)[1])
+        return pixels, replace(self, record=record, beside=file, settings=Pixels.of(self.settings)[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +254,23 @@ def _adapted(asked: _Asked, name: str | None, given: Mapping[str, Plain]) -> _An
     require_sane(whole, asked.bundle)
     record = replace(asked.record or CheckpointRecord(name), name=name, settings=whole)
     return _Answer(name, lambda: chosen.build(whole), record, advice)
+
+
+def _translated(network: nn.Module, answer: _Answer, pixels: Pixels) -> tuple[nn.Module, _Answer]:
+    """The model behind the translation that was asked for, which its record keeps.
+
+    Raises:
+        UsageError: the model was made from a record, and has seen images in [0, 1].
+    """
+    if isinstance(network, Rebuildable):
+        raise UsageError(
+            f"model {answer.name!r} was trained on images in [0, 1]",
+            where=", ".join(pixels.as_settings()),
+            hint="These settings are for models of other tools: a class of yours, or an adapter's.",
+        )
+    settings = {**(answer.record.settings if answer.record else {}), **pixels.as_settings()}
+    record = replace(answer.record or CheckpointRecord(answer.name), settings=settings)
+    return translated(network, pixels), replace(answer, record=record)
 
 
 def _stranger(bundle: Bundle, given: Mapping[str, Plain]) -> CheckpointError:

@@ -58,11 +58,14 @@ def command(
             raise UsageError(
                 f"{found} {name!r} could not be tried", why=_why(output), hint="ccvae-eval list plugins --check"
             )
+        if len(broken) == len(kept) and len({row["message"] for row in kept}) == 1:
+            # not a broken promise, but a model that could not even be made
+            raise UsageError(f"{found} {name!r} could not be tried", why=_one_line(kept[0]["message"]))
         table = Table(box=None, padding=(0, 2), header_style="bold")
         for column in ("promise", "", "what it says"):
             table.add_column(column, overflow="fold")
         for row in kept:
-            table.add_row(escaped(row["test"]), MARKS[row["outcome"]], escaped(row["message"]))
+            table.add_row(escaped(row["test"]), MARKS[row["outcome"]], escaped(_one_line(row["message"])))
         screen.show(table, "", f"{found} {name}: {len(kept) - len(broken)} of {len(kept)} promises kept")
         if json:
             screen.document({"name": name, "kind": found, "kept": not broken, "tests": rows})
@@ -109,6 +112,10 @@ def _tried(
             raise UsageError(f"{kind} {name!r} gave no answer in {SECONDS} s") from None
         rows = jsonlib.loads(results.read_text()) if results.is_file() else []
     return rows, child.stdout + child.stderr
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.removeprefix("ccvae_eval.errors.").split())
 
 
 def _why(output: str) -> str:

@@ -37,12 +37,14 @@ CODES = Annotated[
     typer.Option(
         "--codes", rich_help_panel=EVALUATION,
         help="Instead of a checkpoint: an .npz with codes (N, D), factors (N, K), optional train, test, names, kinds, "
-        "blocks; or a CSV.",
+        "blocks; or a CSV or parquet file.",
     ),
 ]  # fmt: skip
 FACTORS = Annotated[
     Path | None,
-    typer.Option("--factors", rich_help_panel=EVALUATION, help="The factors of codes in a CSV, as another CSV."),
+    typer.Option(
+        "--factors", rich_help_panel=EVALUATION, help="The factors of codes in a CSV or parquet file, as another such."
+    ),
 ]
 ALL = Annotated[bool, typer.Option("--all", rich_help_panel=f"Settings of {NAME}", help="All scores.")]
 SETTINGS = [p.name for p in field_parameters(Disentanglement, "") if p.name != "every"]

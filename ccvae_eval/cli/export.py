@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -41,7 +41,7 @@ def command(
     from ccvae_eval.devices import device_named
     from ccvae_eval.evaluation import data_of, load
     from ccvae_eval.files import atomic_write
-    from ccvae_eval.run.blaming import prepare
+    from ccvae_eval.subject import prepare
 
     for file in plugin or []:
         registry.add_plugin_file(file)
@@ -49,12 +49,13 @@ def command(
         raise UsageError("codes go into an .npz", where=str(out))
     opened = load(checkpoint, model=model, settings=assignments(set, "--set"))
     images = data_of(data, opened)
+    network: Any = opened.model
     images = relabelled(images, label) if label else images
     count = sample_of(sample)
     ids = sample_ids(images, split, sample=None if count in (None, "all") else int(str(count)), seed=seed)
     with Screen(as_json=json) as screen:
         found = prepare(
-            opened.model,
+            network,
             images,
             ids,
             seed=seed,

@@ -16,6 +16,10 @@ from ccvae_eval.cli.options import assignments
 from ccvae_eval.report.text import escaped, figure
 
 MOST_KEYS = 60
+UNKNOWN = (
+    "No installed adapter or model knows these tensors. With a class of yours: --plugin FILE (`ccvae-eval new model "
+    "NAME` writes one to start from)."
+)
 
 
 def command(
@@ -42,6 +46,8 @@ def command(
             screen.show(terminal.header(run), "", terminal.summary(run))
         else:
             _show(found, screen)
+            if found["kind"] == "checkpoint" and not found["candidates"] and found["written_by"] is None:
+                screen.advise(f"\n{UNKNOWN}")
 
 
 def _found(what: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from ccvae_eval.files import slug
 from ccvae_eval.metrics.contract import Metric
 from ccvae_eval.report import terminal
 from ccvae_eval.report.contract import write_report
-from ccvae_eval.report.figures import draw_figures
 from ccvae_eval.report.panel import panel_tables
 from ccvae_eval.run import Run, write
 
@@ -101,7 +100,11 @@ def measure(checkpoint: str, metrics: Sequence[str | Metric], common: Common) ->
 def draw_and_write(run: Run, folder: Path, *, figures: bool) -> tuple[Run, int]:
     """Writes a run's files and figures; returns the run as written and the number of figures."""
     run = write(run, folder)
-    return run, len(draw_figures(run, folder / "figures")) if figures else 0
+    if not figures:
+        return run, 0
+    from ccvae_eval.report.figures import draw_figures  # matplotlib: not for a verb's help, nor where nothing is drawn
+
+    return run, len(draw_figures(run, folder / "figures"))
 
 
 def show(run: Run, screen: Screen, *, verbose: bool) -> None:

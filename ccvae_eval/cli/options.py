@@ -58,8 +58,10 @@ ModelName = Annotated[
     str | None, _in(EXTENSION, "The model or adapter to build, where the checkpoint names none.", "--model")
 ]
 ModelSetting = Annotated[
-    list[str] | None, _in(EXTENSION, "A setting or constructor argument of the model: KEY=VALUE.", "--set")
-]
+    list[str] | None,
+    _in(EXTENSION, "A setting or constructor argument of the model: KEY=VALUE. images.range=[-1,1] and "
+        "images.logits=true are about its pixels.", "--set"),
+]  # fmt: skip
 Setting = Annotated[list[str] | None, _in(EVALUATION, "A metric's setting: metric.key=value.", "--option")]
 CacheDir = Annotated[Path | None, _in(EXTENSION, "Where judges and references are kept.", "--cache-dir")]
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccvae_eval.answers import undisturbed
 from ccvae_eval.chunks import CHUNK
 from ccvae_eval.contract.breach import require
 from ccvae_eval.errors import UsageError
@@ -23,7 +24,6 @@ from ccvae_eval.model import (
     Trainable,
 )
 from ccvae_eval.streams import torch_stream
-from ccvae_eval.subject import undisturbed
 from ccvae_eval.types import Gaussian, Images, Labels, Points
 
 SAME = 1e-5

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ccvae_eval.answers import undisturbed
 from ccvae_eval.checkpoint import Adapter, Bundle, open_checkpoint
 from ccvae_eval.checkpoint.adapting import Hints, Reads
 from ccvae_eval.checkpoint.building import is_rebuildable
@@ -32,7 +33,6 @@ from ccvae_eval.model import GivenLabels, HasConditionalPrior, LabelledVAE, Pred
 from ccvae_eval.registry import Registry
 from ccvae_eval.report.contract import Report
 from ccvae_eval.run import Run
-from ccvae_eval.subject import undisturbed
 
 SAME = 1e-5
 """Relative tolerance between batches of different sizes."""

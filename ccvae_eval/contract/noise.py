@@ -8,12 +8,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from ccvae_eval.answers import undisturbed
 from ccvae_eval.data.memory import InMemory
 from ccvae_eval.data.options import Options, refuse_path
 from ccvae_eval.data.splits import Splits
 from ccvae_eval.model import LabelledVAE, LabelSchema, TakesShape
 from ccvae_eval.streams import numpy_stream
-from ccvae_eval.subject import undisturbed
 
 USUAL_SHAPES = (
     (3, 64, 64), (1, 64, 64), (3, 32, 32), (1, 32, 32), (1, 28, 28), (3, 28, 28), (3, 128, 128), (3, 224, 224),

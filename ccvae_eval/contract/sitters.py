@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ccvae_eval.checkpoint.building import arguments_of, is_rebuildable
 from ccvae_eval.contract.breach import require
@@ -17,6 +17,7 @@ from ccvae_eval.data.faces.dataset import Faces
 from ccvae_eval.data.matching import label_columns
 from ccvae_eval.data.opening import open_data
 from ccvae_eval.model import ModelContext, uniform_prior
+from ccvae_eval.pixels import Pixels, translated
 from ccvae_eval.run.blaming import require_model
 from ccvae_eval.types import Plain
 
@@ -39,7 +40,7 @@ def sitter_of(name: str, kind: Any, settings: Mapping[str, Plain], spec: str | N
     Args:
         name: under which it is registered.
         kind: the class. One with ``from_settings`` is built for drawn faces, another by its constructor.
-        settings: of the model, or arguments of its constructor.
+        settings: of the model, or arguments of its constructor, and how its pixels are to be translated.
         spec: of the images; without it drawn faces, or noise of the model's own shape and labels.
 
     Raises:
@@ -51,7 +52,10 @@ def sitter_of(name: str, kind: Any, settings: Mapping[str, Plain], spec: str | N
         schema = given.schema.select(given.schema.names)
         model: Any = kind.from_settings(settings, ModelContext(schema, given.input_shape, uniform_prior(schema)))
     else:
-        model = kind(**arguments_of(kind, settings, {}, name))
+        pixels, arguments = Pixels.of(settings)
+        model = kind(**arguments_of(kind, arguments, {}, name))
+        if pixels is not None and isinstance(model, nn.Module):
+            model = translated(model, pixels)
     require_model(model, name)
     if spec:
         data: DataSet = open_data(spec)

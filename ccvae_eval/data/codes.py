@@ -1,4 +1,4 @@
-"""Codes and factors without images: an ``.npz`` of both, or a pair of CSV files."""
+"""Codes and factors without images: an ``.npz`` of both, or a pair of CSV or parquet files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.data.archives import read_arrays
+from ccvae_eval.data.parquet import SUFFIXES, parquet_columns
 from ccvae_eval.errors import DataError, UsageError
 
 OPTIONAL = ("train", "test", "names", "kinds", "blocks", "block_names")
 SPLIT = "split"
-"""A column of the factors' CSV that says train or test is no factor."""
+"""A column of the factors' table that says train or test is no factor."""
 
 MOST_BYTES = 2 * 2**30
-PARQUET = ("parquet", "pq", "feather", "arrow")
+TABLES = (".csv", *SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,25 +49,18 @@ def read_codes(codes: Path, factors: Path | None = None) -> CodesFile:
     Args:
         codes: an ``.npz`` with ``codes`` (N, D) and ``factors`` (N, K), optional ``train`` and ``test`` (row indices or
             masks), ``names`` (K,), ``kinds`` (K,) of "discrete" or "continuous", ``blocks`` (the number of each
-            column's block, shape (D,), -1 = a block of its own) and ``block_names``; or a CSV of numbers with one
-            line of headings, with ``factors`` another CSV of as many rows, in which a column ``split`` may say train
-            or test.
+            column's block, shape (D,), -1 = a block of its own) and ``block_names``; or a table of numbers, CSV with
+            one line of headings or parquet, with ``factors`` another of as many rows, in which a column ``split`` may
+            say train or test.
 
     Raises:
         DataError: missing, unreadable, or not what is expected.
-        UsageError: an ``.npz`` with a second file, or a CSV without one.
+        UsageError: an ``.npz`` with a second file, or a table without one.
     """
-    suffix = codes.suffix.lower().lstrip(".")
-    if suffix in PARQUET or (factors is not None and factors.suffix.lower().lstrip(".") in PARQUET):
-        raise DataError(
-            "parquet files are not read",
-            where=str(codes),
-            hint="Convert it: pandas.read_parquet(FILE).to_csv('codes.csv', index=False), and so for the factors.",
-        )
-    if suffix == "csv":
+    if codes.suffix.lower() in TABLES:
         if factors is None:
-            raise UsageError("codes in a CSV need their factors in another", hint="--codes A.csv --factors B.csv")
-        return _from_csv(codes, factors)
+            raise UsageError("codes in a table need their factors in another", hint="--codes A.csv --factors B.csv")
+        return _from_tables(codes, factors)
     if factors is not None:
         raise UsageError("an .npz holds its own factors", where=str(factors), hint="--factors goes with a CSV.")
     return _from_npz(codes)
@@ -105,31 +99,45 @@ def _blocks(numbers: NDArray[Any], where: str) -> list[list[int]]:
     return [np.flatnonzero(numbers == block).tolist() for block in np.unique(numbers[numbers >= 0])]
 
 
-def _from_csv(codes: Path, factors: Path) -> CodesFile:
-    _, numbers = _table(codes)
-    try:
-        points = np.array(numbers, dtype=np.float64)
-    except ValueError as error:
-        raise DataError("codes are numbers", where=str(codes), why=str(error)) from None
-    names, rows = _table(factors)
-    if len(rows) != len(points):
-        raise DataError(f"{len(rows)} rows of factors for {len(points)} codes", where=str(factors))
+def _from_tables(codes: Path, factors: Path) -> CodesFile:
+    points = _points(_columns(codes), codes)
+    found = _columns(factors)
+    rows = len(next(iter(found.values()), ()))
+    if rows != len(points):
+        raise DataError(f"{rows} rows of factors for {len(points)} codes", where=str(factors))
     arrays: dict[str, Any] = {}
-    if SPLIT in names:
-        place = names.index(SPLIT)
-        words = np.array([row[place].strip().lower() for row in rows])
-        strange = set(words.tolist()) - {"train", "test", ""}
+    if SPLIT in found:
+        words = np.array([str(word).strip().lower() for word in found.pop(SPLIT)])
+        strange = set(words.tolist()) - {"train", "test", "", "nan"}
         if strange:
             raise DataError(f"split {sorted(strange)[0]!r} is neither train nor test", where=str(factors))
         arrays = {"train": words == "train", "test": words == "test"}
-    columns = [i for i, name in enumerate(names) if name != SPLIT]
-    if not columns:
+    if not found:
         raise DataError("there is no factor", where=str(factors))
-    arrays["names"] = [names[i] for i in columns]
-    cells = np.empty((len(rows), len(columns)), dtype=object)
-    for k, i in enumerate(columns):
-        cells[:, k] = _column([row[i] for row in rows])
+    arrays["names"] = list(found)
+    cells = np.stack(list(found.values()), axis=1)
     return CodesFile(points, cells, f"{codes} and {factors}", _digest(codes, factors), arrays)
+
+
+def _points(columns: Mapping[str, NDArray[Any]], path: Path) -> NDArray[np.float64]:
+    for name, column in columns.items():
+        word = next((cell for cell in column if isinstance(cell, str)), None)
+        if word is not None:
+            raise DataError("codes are numbers", where=str(path), why=f"column {name!r} holds {word!r}")
+    return np.stack([column.astype(np.float64) for column in columns.values()], axis=1)
+
+
+def _columns(path: Path) -> dict[str, NDArray[Any]]:
+    """The columns of a table, each numbers with NaN for missing, or text."""
+    if path.suffix.lower() in SUFFIXES:
+        columns = parquet_columns(path)
+        if not len(next(iter(columns.values()), ())):
+            raise DataError("there is no row", where=str(path))
+        return columns
+    names, rows = _table(path)
+    if len(set(names)) != len(names):
+        raise DataError("two columns have the same heading", where=str(path))
+    return {name: _column([row[place] for row in rows]) for place, name in enumerate(names)}
 
 
 def _column(texts: list[str]) -> NDArray[Any]:

@@ -93,9 +93,11 @@ def _made(registration: registry.Registration, parsed: Spec) -> DataSet:
         if registration.distribution == registry.HOME:
             raise
         raise PluginError(
-            f"data set {registration.name!r} cannot be opened",
-            where=registration.distribution,
+            f"data set {registration.name!r} failed in from_spec(path, options)",
+            where=f"{registration.distribution} {registration.version}".strip(),
             why=f"{type(error).__name__}: {error}",
+            hint=f"path was {parsed.path!r}, options {options}. `ccvae-eval check {registration.name} --data "
+            "SPEC` tries the data set alone; a DataError says to a user what is wrong with a file.",
         ) from error
     if not isinstance(data, DataSet):
         raise PluginError(

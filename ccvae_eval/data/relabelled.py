@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ccvae_eval.blame import blamed
 from ccvae_eval.data.contract import (
     DataSet,
     HasCounterfactuals,
@@ -129,7 +130,8 @@ class Relabelled:
         return len(self.data)
 
     def batch(self, ids: Ids) -> Batch:
-        below = self.data.batch(ids)
+        with blamed(self.data, "data set", f"batch(ids), {len(ids)} ids"):
+            below = self.data.batch(ids)
         return Batch(below.images, torch.from_numpy(self._ours(below.labels.numpy())), below.ids)
 
     def labels_of(self, ids: Ids) -> Values:

@@ -28,7 +28,7 @@ from ccvae_eval.statistics.intervals import Resampled, mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.statistics.sample_distance import frechet_distance, kernel_distance, manifolds
 from ccvae_eval.streams import numpy_stream
-from ccvae_eval.subject import Chunk, Subject
+from ccvae_eval.subject import Chunk, Subject, read_images
 from ccvae_eval.types import Floats, Ids, Images
 
 POOLED = 8
@@ -282,7 +282,7 @@ class Generated:
         chosen = numpy_stream(subject.seed, "generation/others").choice(ids, len(subject), replace=False)
         chosen = np.sort(chosen)
         blocks = [chosen[first : first + CHUNK] for first in range(0, len(chosen), CHUNK)]
-        return np.concatenate([self._features(data.batch(block).images.to(subject.device)) for block in blocks])
+        return np.concatenate([self._features(read_images(data, block).to(subject.device)) for block in blocks])
 
 
 def _distances(real: Floats, drawn: Floats, level: float = 0.95) -> dict[str, Estimate]:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccvae_eval.answers import asked
 from ccvae_eval.chunks import padded
 from ccvae_eval.errors import NonFiniteError, UndefinedError
 from ccvae_eval.model import HasBound, HasConditionalPrior, Rebuildable, StatesLikelihood
 from ccvae_eval.streams import torch_stream
-from ccvae_eval.subject import Chunk, Subject, undisturbed
+from ccvae_eval.subject import Chunk, Subject
 from ccvae_eval.types import Codes, Floats, Gaussian, Ids, Images
 
 BERNOULLI = "bernoulli"
@@ -66,7 +67,7 @@ def log_likelihood(subject: Subject, chunk: Chunk, codes: Codes, means: Images |
     """
     model = subject.model
     if isinstance(model, StatesLikelihood) and name != BERNOULLI:
-        with undisturbed(model):
+        with asked(model, "log_likelihood(images, codes)"):
             found = model.log_likelihood(padded(chunk.images), padded(codes).to(subject.device))[: len(chunk)]
     else:
         found = bernoulli_log_likelihood(chunk.images, subject.decode(codes) if means is None else means)
@@ -86,7 +87,7 @@ def own_bound(subject: Subject, chunk: Chunk, *, labelled: bool) -> Floats:
     labels = subject.labels[chunk.rows]
     given = padded(labels if labelled else torch.full_like(labels, torch.nan)).to(subject.device)
     generator = torch_stream(subject.seed, f"bound/{labelled}", int(chunk.ids[0]))
-    with undisturbed(model):
+    with asked(model, "bound(images, labels, generator)"):
         found = model.bound(padded(chunk.images), given, generator)[: len(chunk)]
     nats: Floats = found.double().cpu().numpy()
     return nats

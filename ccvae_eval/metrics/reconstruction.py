@@ -34,7 +34,7 @@ from ccvae_eval.model import HasBound, StatesLikelihood
 from ccvae_eval.statistics.intervals import difference_of_means
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.streams import numpy_stream
-from ccvae_eval.subject import Chunk, Subject
+from ccvae_eval.subject import Chunk, Subject, read_images
 from ccvae_eval.types import Codes, Floats, Gaussian, Images
 
 ROUNDING = (1 / 255) ** 2 / 12
@@ -263,7 +263,7 @@ class Rebuilt:
         found: dict[str, list[Floats]] = {"mse": [], "reconstruction": []}
         for first in range(0, count, CHUNK):
             rows = slice(first, first + CHUNK)
-            images = subject.data.batch(ids[rows]).images.to(subject.device)
+            images = read_images(subject.data, ids[rows]).to(subject.device)
             posterior = subject.encode(images, labels[rows])
             seen = Chunk(rows, ids[rows], images, posterior, posterior.loc)
             rebuilt = subject.decode(posterior.loc)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ccvae_eval.files import slug
 from ccvae_eval.measure import Measurement
-from ccvae_eval.report.panel import panel_figures
+from ccvae_eval.report.panel_figures import panel_figures
 from ccvae_eval.report.text import figure, plain
 from ccvae_eval.run import Run
 

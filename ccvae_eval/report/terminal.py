@@ -89,19 +89,19 @@ def value_table() -> Table:
 
 def summary(run: Run) -> RenderableType:
     """One row for each metric: its headline, averaged over the characteristics; what must be said, below."""
-    table, notes = value_table(), []
+    table, notes = value_table(), dict[str, list[str]]()
     value_columns(table, ("metric", "headline"))
     for m in run.measurements:
         value = headline_of(m)
         if m.status != "ok" or value is None:
             table.add_row(m.metric, m.headline, "–")
-            notes.append(f"{m.metric}: {STATUS[m.status]} {m.reason.text if m.reason else ''}")
+            notes.setdefault(f"{STATUS[m.status]} {m.reason.text if m.reason else ''}", []).append(m.metric)
             continue
         spec = run.specs.get(m.metric, {}).get(value.name, ValueSpec(""))
         table.add_row(m.metric, value.name, *value_cells(value, spec))
         if note := value_note(value):
-            notes.append(f"{m.metric}: {note}")
-    return Group(table, *_notes(notes))
+            notes.setdefault(note, []).append(m.metric)
+    return Group(table, *_notes(f"{', '.join(names)}: {note}" for note, names in notes.items()))
 
 
 def _notes(notes: Iterable[str]) -> list[RenderableType]:

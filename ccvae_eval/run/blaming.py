@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
-import torch
-
 from ccvae_eval import registry
+from ccvae_eval.blame import name_and_home
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.errors import CcvaeEvalError, LabelMismatchError, PluginError
 from ccvae_eval.metrics.contract import Metric
 from ccvae_eval.model import LabelSchema, LatentLayout, TakesShape
-from ccvae_eval.subject import Subject
-from ccvae_eval.subject import prepare as encoded
-from ccvae_eval.types import Ids
 
 METRIC_HINT = "`ccvae-eval new metric NAME` writes one to start from; `ccvae-eval check NAME` tries it."
 METRIC_MEMBERS = ("name", "version", "values", "headline", "laws", "default_sample", "needs", "start")
 MODEL_MEMBERS = {"layout": LatentLayout, "labels": LabelSchema, "encode": Callable, "decode": Callable}
-
-
-def home_of(thing: object) -> str:
-    """The plugin file that a model or metric comes from; its module, if it came from elsewhere."""
-    kind = type(thing)
-    return registry.file_of(kind) or kind.__module__
 
 
 def require_model(network: Any, who: str) -> None:
@@ -40,28 +29,11 @@ def require_model(network: Any, who: str) -> None:
     if lacking:
         raise PluginError(
             f"model {who!r} cannot be evaluated",
-            where=home_of(network),
+            where=name_and_home(network)[1],
             why=f"{type(network).__name__} has no {', '.join(lacking)}",
             hint="A model has layout (LatentLayout), labels (LabelSchema), encode(images) -> Gaussian and "
             "decode(codes) -> images in [0, 1]. `ccvae-eval new model NAME` writes one to start from.",
         )
-
-
-@contextmanager
-def blamed(network: object, call: str) -> Iterator[None]:
-    """Turns what the code of a model raises into an error that names the model, where it is written, and the call."""
-    try:
-        yield
-    except (CcvaeEvalError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"model {type(network).__name__} failed in {call}",
-            where=home_of(network),
-            why=f"{type(error).__name__}: {error}",
-            hint="Do the data have the size, channels and range that it was trained on? `ccvae-eval check` tries the "
-            "model alone; --debug shows where it failed.",
-        ) from error
 
 
 def require_shape(network: object, images: DataSet) -> None:
@@ -77,16 +49,6 @@ def require_shape(network: object, images: DataSet) -> None:
             where=images.spec,
             hint="Several data sets take another size: --data NAME:PATH,size=64.",
         )
-
-
-def prepare(network: Any, images: DataSet, ids: Ids, **options: Any) -> Subject:
-    """Encodes the images, see :func:`ccvae_eval.subject.prepare`.
-
-    Raises:
-        PluginError: the model's code fails.
-    """
-    with blamed(network, f"encode(images), images of shape {tuple(images.input_shape)}"):
-        return encoded(network, images, ids, **options)
 
 
 def metric_class(name: str) -> Any:

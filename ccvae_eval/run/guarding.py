@@ -9,19 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ccvae_eval import registry
+from ccvae_eval.blame import is_ours, name_and_home
 from ccvae_eval.errors import CcvaeEvalError, PluginError
 from ccvae_eval.measure import Measurement, Value
 from ccvae_eval.metrics.contract import Metric
 from ccvae_eval.model import LabelledVAE
 
-OURS = ("ccvae_eval", "ccvae_plugins")
 HINT = "`ccvae-eval check NAME` tries a metric alone; randomness comes from subject.noise and subject.uniforms."
-
-
-def is_ours(metric: Metric) -> bool:
-    """Whether a metric is of this distribution, and is tested for what others are watched for."""
-    return type(metric).__module__.partition(".")[0] in OURS
 
 
 @contextmanager
@@ -67,8 +61,7 @@ def guarded(metric: Metric, model: LabelledVAE, call: str) -> Iterator[None]:
 
 def _home(metric: Metric) -> str:
     """The distribution or file that a metric comes from; its module, if it was never registered."""
-    known = [e for e in registry.metrics.registrations() if e.name == metric.name and e.distribution != registry.HOME]
-    return f"{known[0].distribution} {known[0].version}".strip() if len(known) == 1 else type(metric).__module__
+    return name_and_home(metric)[1]
 
 
 def _modules(model: LabelledVAE) -> list[nn.Module]:

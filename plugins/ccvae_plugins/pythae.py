@@ -1,19 +1,23 @@
 """Folders of pythae: model_config.json, model.pt with a state_dict, and encoder.pkl and decoder.pkl for own networks.
 
-Models of its VAE family with its default networks (one hidden layer of 512) are built here. Own networks are pickles of
-code, which are never read: their weights are in model.pt, and a class of the user's takes them
-(``--plugin FILE --model NAME``); what model_config.json says is offered to that class as arguments.
+Models of its VAE family with its default networks (one hidden layer of 512) are built here: VAE, BetaVAE,
+DisentangledBetaVAE, BetaTC_VAE, FactorVAE, INFOVAE_MMD, MSSSIM_VAE, IWAE and its kin, Adversarial_AE, VAEGAN, and the
+autoencoders AE, WAE_MMD, RAE_GP, RAE_L2. A discriminator has no part in encoding and decoding: its weights are kept and
+not used. Models whose code is more than encoder and decoder tell (VAMP bounds its variance, VQVAE quantises, VAE_IAF
+has flows) are refused by what they have besides. Own networks are pickles of code, which are never read: their weights
+are in model.pt, and a class of the user's takes them (``--plugin FILE --model NAME``); what model_config.json says is
+offered to that class as arguments.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ccvae_eval.checkpoint import Bundle, below
 from ccvae_eval.checkpoint.folder import json_beside
@@ -26,6 +30,8 @@ FRAME = "model_state_dict."
 MARK = "decoder.layers.1.0.weight"
 OWN = ("encoder.layers.0.0.weight", "encoder.embedding.weight", "decoder.layers.0.0.weight", MARK)
 MOST_SIDES = 8
+UNUSED = "discriminator."
+"""Begins the names of a network that only training needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +43,14 @@ class Settings:
         latent: columns of z.
         hidden: width of the hidden layer.
         deterministic: whether there is no variance (an autoencoder).
+        unused: names and shapes of the discriminator's weights.
     """
 
     input_shape: tuple[int, ...] = (1, 28, 28)
     latent: int = 10
     hidden: int = 512
     deterministic: bool = False
+    unused: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Perceptron(nn.Module):
@@ -67,6 +75,8 @@ class Perceptron(nn.Module):
                 nn.Sequential(nn.Linear(settings.hidden, pixels), nn.Sigmoid()),
             ]
         )
+        for name, sides in settings.unused.items():
+            _put(self, name, nn.Parameter(torch.empty(*sides)))
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
         """q(z|x); an autoencoder's is a point."""
@@ -106,12 +116,14 @@ class Pythae:
                 hint="Name a model of yours that has them: --plugin FILE --model NAME.",
             )
         pixels, shape = tensors[MARK].shape[0], _config(bundle).get("input_dim")
+        _require_default(tensors, bundle)
         sides = [n for n in shape if type(n) is int and n > 0][:MOST_SIDES] if isinstance(shape, list) else []
         return {
             "input_shape": sides if math.prod(sides) == pixels and sides else _square(pixels),
             "latent": tensors["encoder.embedding.weight"].shape[0],
             "hidden": tensors["encoder.embedding.weight"].shape[1],
             "deterministic": "encoder.log_var.weight" not in tensors,
+            "unused": {name: list(t.shape) for name, t in tensors.items() if name.startswith(UNUSED)},
         }
 
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
@@ -120,6 +132,37 @@ class Pythae:
     def advice(self, bundle: Bundle) -> Iterable[str]:
         if not _config(bundle):
             yield "no model_config.json: the shape of the images is guessed; --set input_shape=[C,H,W] gives it"
+        if any(name.startswith(UNUSED) for name in below(bundle.tensors, MARK)):
+            yield "its discriminator has no part in encoding and decoding, and is not used"
+
+
+def _put(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Registers a parameter under a dotted name, with the modules that it lies in."""
+    *parents, last = name.split(".")
+    for parent in parents:
+        if parent not in dict(module.named_children()):
+            module.add_module(parent, nn.Module())
+        module = module.get_submodule(parent)
+    module.register_parameter(last, parameter)
+
+
+def _require_default(tensors: Mapping[str, Tensor], bundle: Bundle) -> None:
+    """Refuses a model whose codes are more than encoder and decoder tell.
+
+    Raises:
+        UsageError: naming what it has besides.
+    """
+    known = ("encoder.layers.0.0.", "encoder.embedding.", "encoder.log_var.", "decoder.layers.", UNUSED)
+    besides = sorted({name.rpartition(".")[0] or name for name in tensors if not name.startswith(known)})
+    if besides:
+        name = str(_config(bundle).get("name", "")).removesuffix("Config") or "model"
+        raise UsageError(
+            f"this {name} has more than an encoder and a decoder: {', '.join(besides)[:200]}",
+            where=str(bundle.path),
+            why="its codes or its variance are not what the encoder alone gives",
+            hint="Write its encode and decode into a class of yours: --plugin FILE --model NAME (`ccvae-eval new model "
+            "NAME` makes one to start from).",
+        )
 
 
 def _config(bundle: Bundle) -> dict[str, Any]:

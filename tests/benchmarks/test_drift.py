@@ -72,7 +72,7 @@ class Network(torch.nn.Module):
         return Gaussian(loc, torch.full_like(loc, 0.5))
 
     def decode(self, codes: Codes) -> Images:
-        return torch.sigmoid(self.decoder(codes)).add_(self.paint)
+        return torch.sigmoid(self.decoder(codes)).add_(self.paint).clamp_(0, 1)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ version = "2.5"
 [project.entry-points."ccvae_eval.models"]
 good = "strange_vaes:Good"
 bad = "strange_vaes:Bad"
+torn = "strange_vaes:Torn"
 broken = "strange_vaes.missing:Nothing"
 sleepy = "strange_vaes.sleepy:Sleepy"
 vae = "strange_vaes:Good"
@@ -67,6 +68,11 @@ class Bad(Good):
 
     def decode(self, codes):
         return super().decode(codes) * 2 - 1
+
+
+class Torn(Good):
+    def decode(self, codes):
+        raise RuntimeError("no such layer")
 
 
 class Gloom:
@@ -159,6 +165,21 @@ def test_a_name_that_two_claim_and_a_broken_plugin_are_named(home: Path) -> None
     assert "plugin 'broken' of the group models cannot be loaded" in broken.stderr
     assert "strange-vaes 2.5" in broken.stderr
     assert "Traceback" not in broken.stderr
+
+
+def test_a_decoder_that_fails_in_a_run_is_named_with_its_distribution(home: Path) -> None:
+    make = "import torch, strange_vaes; torch.save(strange_vaes.Torn().state_dict(), 'torn.pt')"
+    subprocess.run([str(home / "bin/python"), "-c", make], cwd=home, check=True, capture_output=True)
+    told = run(
+        home, "run", "torn.pt", "--model", "torn", "--data", "faces,size=32,n=600", "--sample", "60", "--judge", "none",
+        "--metric", "reconstruction", "--json", "--no-figures",
+    )  # fmt: skip
+    assert told.returncode == 4, told.stderr
+    (measurement,) = json.loads(told.stdout)["measurements"]
+    text = measurement["reason"]["text"]
+    assert text.startswith("strange-vaes 2.5: model 'torn' failed in decode(codes)")
+    assert "RuntimeError: no such layer" in text
+    assert "ccvae-eval check" in text
 
 
 def test_what_is_no_metric_says_so(home: Path) -> None:

@@ -1,7 +1,8 @@
 """Do the panel's subsampling intervals hold the value of the whole population 95 % of the time?
 
-Measured, 100 tables of 1,000 rows: .95 to 1.00 for scores of information and dependence (they are wide: 125 rows of a
-subsample must do with the bins of 1,000), .88 for irs and .98 for irs_raw, whose quantiles still settle.
+Measured, 60 to 100 tables of 1,000 rows: .95 to 1.00 for scores of information and dependence (they are wide: 125 rows
+of a subsample must do with the bins of 1,000), .97 for irs and irs_raw. Of mutual_info_score it was .84, as long as the
+null of a single shuffle was taken off: its noise was in the score and not in the interval.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ccvae_eval.metrics.disentanglement import Settings, panel, score
 
 LEVELS = (3, 5, 4)
 ROWS = 1000
-NAMES = ("mig", "infom", "infoc", "modularity", "dcimig")
+NAMES = ("mig", "infom", "infoc", "modularity", "dcimig", "irs", "irs_raw", "mutual_info_score")
 LEAST = 0.93
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.ensemble import ExtraTreesClassifier
 
 from ccvae_eval.metrics.disentanglement.fitting import unwarned
 from ccvae_eval.metrics.disentanglement.table import Factor, Table
@@ -55,6 +54,8 @@ def told_by_blocks(table: Table, blocks: Sequence[tuple[int, ...]], seed: int) -
 
 def _probabilities(codes: Floats, factor: Factor, inside: Ids, outside: Ids, prior: Floats, seed: int) -> Floats:
     """Of each class for each held-out row, a hair of the frequencies mixed in so that no loss is infinite."""
+    from sklearn.ensemble import ExtraTreesClassifier
+
     forest = ExtraTreesClassifier(
         TREES,
         min_samples_leaf=max(LEAST_LEAF, len(inside) // LEAVES),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from ccvae_eval.metrics.disentanglement.bench import Bench
 from ccvae_eval.metrics.disentanglement.dci import SURE
@@ -54,6 +53,8 @@ def loss_curve(codes: Floats, factor: Factor, inside: Ids, outside: Ids, most: i
     The error is the share of wrong classes weighted so that classes count alike, or the squared error. Beside it
     the standard error that one of them has at most.
     """
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
     kind = DecisionTreeClassifier if factor.discrete else DecisionTreeRegressor
     wanted = factor.classes if factor.discrete else factor.values
     more = {"class_weight": "balanced"} if factor.discrete else {}

@@ -94,11 +94,18 @@ def _all(points: Floats, table: Counted) -> Floats:
 
 
 def _independent(bench: Bench, points: Floats, table: Counted) -> Floats:
-    """What the codes give when each is shuffled by itself."""
-    orders = [next(iter(permutations(bench.seed + j, len(points), 1))) for j in range(points.shape[1])]
-    shuffled = np.stack([column[order] for column, order in zip(points.T, orders, strict=True)], axis=1)
-    cells = np.stack([column[order] for column, order in zip(table.cells.T, orders, strict=True)], axis=1)
-    return _all(shuffled, Counted(cells, table.classes, (), table.bins, table.corrected))
+    """What the codes give on average when each is shuffled by itself.
+
+    Of one shuffle alone the null is so noisy that the score less the null leaves its interval: the interval of
+    ``mutual_info_score`` held the value of the population in .84 of 100 tables of 1,000 rows.
+    """
+    columns = [permutations(bench.seed + j, len(points), bench.settings.shuffles) for j in range(points.shape[1])]
+    found = []
+    for orders in zip(*columns, strict=True):
+        shuffled = np.stack([column[order] for column, order in zip(points.T, orders, strict=True)], axis=1)
+        cells = np.stack([column[order] for column, order in zip(table.cells.T, orders, strict=True)], axis=1)
+        found.append(_all(shuffled, Counted(cells, table.classes, (), table.bins, table.corrected)))
+    return np.asarray(np.mean(found, axis=0))
 
 
 def _drawn(bench: Bench, points: Floats, table: Counted) -> tuple[Floats | None, int, str]:

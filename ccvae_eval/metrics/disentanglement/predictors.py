@@ -8,24 +8,13 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from sklearn.ensemble import (
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
-    GradientBoostingClassifier,
-    GradientBoostingRegressor,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-)
-from sklearn.linear_model import Lasso, LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from ccvae_eval.errors import UsageError
 from ccvae_eval.metrics.disentanglement.fitting import unwarned
 from ccvae_eval.metrics.disentanglement.table import Factor
 from ccvae_eval.statistics.information import Classes
 from ccvae_eval.streams import numpy_stream, stream_key
-from ccvae_eval.types import Floats, Ids
+from ccvae_eval.types import Bools, Floats, Ids
 
 TREES, LEAST_LEAF, LEAVES = 10, 5, 500
 """Trees of the forest, rows that a leaf must have, and leaves that a tree has at most where rows abound."""
@@ -40,22 +29,32 @@ Make = Callable[[bool, int, int], Any]
 
 
 def _forest(discrete: bool, seed: int, rows: int) -> Any:
+    from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+
     kind = ExtraTreesClassifier if discrete else ExtraTreesRegressor
     return kind(TREES, min_samples_leaf=max(LEAST_LEAF, rows // LEAVES), max_features=None, random_state=seed)
 
 
 def _boosting(discrete: bool, seed: int, rows: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
     del rows
     kind = HistGradientBoostingClassifier if discrete else HistGradientBoostingRegressor
     return kind(random_state=seed)
 
 
 def _gradient_boosting(discrete: bool, seed: int, rows: int) -> Any:
+    from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
+
     del rows
     return (GradientBoostingClassifier if discrete else GradientBoostingRegressor)(random_state=seed)
 
 
 def _linear(discrete: bool, seed: int, rows: int) -> Any:
+    from sklearn.linear_model import Lasso, LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     del rows
     if discrete:
         model = LogisticRegression(C=STRENGTH, l1_ratio=1.0, solver="saga", max_iter=200, tol=1e-3, random_state=seed)
@@ -98,6 +97,8 @@ class Fit:
 
     def _probability(self, codes: Floats, classes: Classes) -> Floats:
         """Of the class that each row has; 0 for one that was never seen."""
+        from sklearn.ensemble import ExtraTreesClassifier
+
         place = np.full(len(self.prior), -1, dtype=np.int64)
         place[self.model.classes_] = np.arange(len(self.model.classes_))
         at, rows = place[classes], np.arange(len(codes))
@@ -109,6 +110,15 @@ class Fit:
         else:
             found = self.model.predict_proba(codes)[rows, at]
         return np.asarray(np.where(at >= 0, found, 0.0))
+
+    def columns(self, width: int) -> Bools:
+        """Which columns the predictor can rest on, shape (D,): those that a forest asks for; else all."""
+        from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+
+        if not isinstance(self.model, ExtraTreesClassifier | ExtraTreesRegressor):
+            return np.ones(width, dtype=bool)
+        asked = np.concatenate([tree.tree_.feature for tree in self.model.estimators_])
+        return np.bincount(asked[asked >= 0], minlength=width) > 0
 
     def right(self, codes: Floats, rows: Ids) -> Floats:
         """Whether each row's class is told; of a number what is explained of the squared distance from the mean."""
@@ -156,8 +166,11 @@ def knocked(fitted: Fit, codes: Floats, rows: Ids, blocks: list[tuple[int, ...]]
     """How much the loss of each row grows when a block's codes are another row's, shape (rows, blocks)."""
     points = codes[rows]
     before = fitted.losses(points, rows)
-    found = np.empty((len(rows), len(blocks)))
+    found = np.zeros((len(rows), len(blocks)))
+    used = fitted.columns(codes.shape[1])
     for j, block in enumerate(blocks):
+        if not used[list(block)].any():
+            continue  # what no tree asks for changes nothing: of 10,000 columns most
         order = numpy_stream(seed, "permuted block", f"{name}/{block[0]}").permutation(len(rows))
         changed = points.copy()
         changed[:, list(block)] = points[order][:, list(block)]

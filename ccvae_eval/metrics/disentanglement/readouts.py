@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from ccvae_eval.metrics.disentanglement.bench import Bench
 from ccvae_eval.metrics.disentanglement.findings import Drawn, Finding, undefined_finding
@@ -50,6 +49,8 @@ def read(points: Floats, factor: Factor, inside: Ids, outside: Ids, *, published
 
     ``published``: with its default steps and tolerance, whether or not they suffice.
     """
+    from sklearn.linear_model import LogisticRegression
+
     seen = np.unique(factor.classes[inside])
     if len(seen) < 2:
         return None

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.svm import LinearSVC
 
 from ccvae_eval.metrics.disentanglement.bench import Bench
 from ccvae_eval.metrics.disentanglement.counting import contingency, permutations
@@ -86,6 +85,8 @@ def squared_correlations(table: Table, rows: Ids) -> Floats:
 
 def support_vector_accuracies(table: Table, factor: Factor) -> Floats:
     """Test accuracy of the published linear machine on each column alone, shape (D,)."""
+    from sklearn.svm import LinearSVC
+
     inside, outside = (rows[factor.known[rows]] for rows in (table.train, table.test))
     found = np.full(table.codes.shape[1], np.nan)
     if len(np.unique(factor.classes[inside])) < 2 or not len(outside):

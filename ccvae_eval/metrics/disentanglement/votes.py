@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from ccvae_eval.metrics.disentanglement.bench import Bench
 from ccvae_eval.metrics.disentanglement.counting import permutations
@@ -156,6 +155,8 @@ def majority(votes: Votes, choice: Ids) -> Verdict:
 
 def linear(votes: Votes) -> Verdict:
     """The published BetaVAE classifier: a logistic regression on all differences."""
+    from sklearn.linear_model import LogisticRegression
+
     cut = len(votes.factors) * PER_TEST // (PER_TEST + 1)
     if len(np.unique(votes.factors[:cut])) < 2:
         return Verdict(np.nan, np.nan, 0, 0)

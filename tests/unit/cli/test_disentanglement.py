@@ -102,7 +102,7 @@ def test_csv_files_of_codes_and_factors(tmp_path: Path, capsys: Any) -> None:
         (["--codes", "FILE", "model.pt"], 2, "brings its own"),
         (["--codes", "FILE", "--data", "faces"], 2, "brings its own"),
         (["--codes", "FILE", "--score", "mig", "--all"], 2, "do not go together"),
-        (["--codes", "codes.parquet"], 3, "parquet"),
+        (["--codes", "codes.parquet"], 2, "--factors B.csv"),
         (["--codes", "codes.csv"], 2, "--factors B.csv"),
         (["model.pt", "--factors", "b.csv"], 2, "--factors goes with --codes"),
         (["absent.pt"], 3, "absent.pt"),
@@ -131,6 +131,39 @@ def test_wrong_files_are_refused(arrays: Any, message: str, tmp_path: Path, caps
     _, err = called(capsys, "--codes", path, code=3)
     assert message in err
     assert "Traceback" not in err
+
+
+ODD = {
+    "fewer than 50 rows": (CODES[:45], FACTORS[:45]),
+    "one factor": (CODES, FACTORS[:, :1]),
+    "one code": (CODES[:, :1], FACTORS),
+    "a constant factor": (CODES, np.column_stack([FACTORS, np.ones(600)])),
+    "a constant code": (np.column_stack([CODES, np.ones(600)]), FACTORS),
+    "NaN among the factors": (CODES, np.where(FACTORS == 2, np.nan, FACTORS)),
+    "strings as factors": (CODES, np.array(["a", "b", "c", ""])[FACTORS]),
+    "float labels": (CODES, CODES[:, :2] + RNG.normal(size=(600, 2))),
+    "200 levels": (CODES, RNG.integers(0, 200, (600, 2))),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_odd_files_have_an_answer(what: str, tmp_path: Path, capsys: Any) -> None:
+    """A number, or undefined with a reason, in the document and on the terminal."""
+    codes, factors = ODD[what]
+    np.savez(tmp_path / "odd.npz", codes=codes, factors=factors)
+    scores = [word for name in ("mig", "infom", "infoe", "irs", "sap") for word in ("--score", name)]
+    arguments = ["--codes", tmp_path / "odd.npz", *scores, *QUICK, "--no-figures", "--out", tmp_path / "o"]
+    out, err = called(capsys, *arguments, "--json")
+    (measurement,) = json.loads(out)["measurements"]
+    totals = [v for v in measurement["values"] if v["characteristic"] is None and not v["at"]]
+    assert {v["name"] for v in totals} >= {"mig", "infom", "infoe", "irs", "sap"}
+    assert "Traceback" not in err
+    nothing = [value["name"] for value in totals if value["value"] is None]
+    if nothing:
+        shown = " ".join(called(capsys, *arguments)[0].split())
+        reasons = [note for note in shown.split("·") if ": undefined, " in note]
+        for name in nothing:
+            assert any(name in note.partition(":")[0] for note in reasons), (name, reasons)
 
 
 def test_too_few_rows_are_undefined(tmp_path: Path, capsys: Any) -> None:

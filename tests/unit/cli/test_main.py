@@ -40,6 +40,21 @@ print(sorted(set(sys.modules) & {HEAVY!r}))
     assert ast.literal_eval(found.stdout.strip().splitlines()[-1]) == []
 
 
+def test_a_measuring_verb_s_help_imports_what_it_is_made_of() -> None:
+    """The settings need torch; what draws figures, fits forests or reads images is imported when it is used."""
+    unasked = HEAVY - {"torch", "scipy"}
+    verbs = [name for name, verb in VERBS.items() if verb.metric or name in ("run", "disentanglement")]
+    code = f"""
+import sys
+from ccvae_eval.cli.main import load_command
+for verb in {verbs!r}:
+    load_command(verb)
+    assert not set(sys.modules) & {unasked!r}, (verb, set(sys.modules) & {unasked!r})
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
 @pytest.mark.parametrize("verb", list(VERBS))
 def test_the_root_s_line_is_the_first_of_the_docstring(verb: str) -> None:
     module = import_module(f"ccvae_eval.cli.{VERBS[verb].module}")

@@ -85,7 +85,7 @@ def plugin(tmp_path: Path, body: str) -> str:
 def test_a_plugin_that_raises_is_named(tmp_path: Path) -> None:
     body = "class Mine:\n    @classmethod\n    def from_spec(cls, path, options):\n        return options['no']"
     name = plugin(tmp_path, body)
-    with pytest.raises(PluginError, match=r"mine\.py: data set .* cannot be opened \(KeyError"):
+    with pytest.raises(PluginError, match=r"mine\.py: data set .* failed in from_spec\(path, options\) \(KeyError"):
         open_data(name)
 
 

@@ -1,9 +1,16 @@
 """The published layout of the public CCVAE codes' pickled modules: the names of their attributes, in classes of ours.
 
-What matters is what ``torch.save(module)`` writes: the class by name, and the tree of parameters.
+What matters is what ``torch.save(module)`` writes: the class by its public name (``models.networks.CELEBAEncoder``),
+in the old format with its source, and the tree of parameters. :func:`saved` writes them so and leaves no module of that
+name behind.
 """
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
 
 import torch
 from torch import nn
@@ -97,3 +104,22 @@ class CondPrior_mc(nn.Module):
         scale = [nn.Parameter(torch.randn(1)) for _ in range(classes)]
         self.diag_loc = loc if listed else nn.ParameterList(loc)
         self.diag_scale = scale if listed else nn.ParameterList(scale)
+
+
+MODULE = "models.networks"
+"""Where both public codes keep these classes."""
+
+
+def saved(folder: Path, legacy: bool = False, **modules: nn.Module) -> Path:
+    """A folder as ``save_models`` of the public code leaves it: a pickle of a class of ``models.networks`` each."""
+    folder.mkdir()
+    theirs = ModuleType(MODULE)
+    theirs.__file__ = __file__
+    kinds = (View, CELEBAEncoder, CELEBADecoder, Diagonal, Classifier, CondPrior, Classifier_mc, CondPrior_mc)
+    for kind in kinds:
+        kind.__module__ = MODULE
+        setattr(theirs, kind.__name__, kind)
+    with mock.patch.dict(sys.modules, {"models": ModuleType("models"), MODULE: theirs}):
+        for name, module in modules.items():
+            torch.save(module, folder / f"{name}.pt", _use_new_zipfile_serialization=not legacy)
+    return folder

@@ -19,16 +19,9 @@ from ccvae_eval.checkpoint import inspect_checkpoint, open_checkpoint
 from ccvae_eval.contract import check_model
 from ccvae_eval.errors import CheckpointError
 from tests.unit.plugins import public_ccvae as public
+from tests.unit.plugins.public_ccvae import saved
 
 IMAGES = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-
-
-def saved(folder: Path, legacy: bool = False, **modules: nn.Module) -> Path:
-    """A folder as ``save_models`` of the public code leaves it."""
-    folder.mkdir()
-    for name, module in modules.items():
-        torch.save(module, folder / f"{name}.pt", _use_new_zipfile_serialization=not legacy)
-    return folder
 
 
 def binary(labels: int, latent: int, joined: bool = False) -> dict[str, nn.Module]:
@@ -53,15 +46,20 @@ def multi(labels: int, classes: int, latent: int, listed: bool) -> dict[str, nn.
     }
 
 
+@pytest.mark.parametrize("split", [(18, 45), (13, 45), (2, 7), (5, 5)], ids=str)
 @pytest.mark.parametrize("joined", [False, True], ids=["pytorch", "pyro"])
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_the_paper_s_split_18_and_27(joined: bool, legacy: bool, tmp_path: Path) -> None:
-    parts = binary(18, 45, joined)
-    opened = open_checkpoint(saved(tmp_path / "weights", legacy, **parts))
+def test_binary_labels(joined: bool, legacy: bool, split: tuple[int, int], tmp_path: Path) -> None:
+    """Every number as the saved modules themselves give it, whatever the file's form and the split of z."""
+    count, latent = split
+    parts = binary(count, latent, joined)
+    names = {18: PAPER, 13: FORK}.get(count, tuple("ABCDE"[:count]))
+    settings = {} if count in (18, 13) else {"labels": "|".join(names)}
+    opened = open_checkpoint(saved(tmp_path / "weights", legacy, **parts), settings=settings)
     model: Any = opened.model
     assert opened.name == "ccvae-reference"
-    assert model.labels.names == PAPER
-    assert len(model.layout.style) == 27
+    assert model.labels.names == names
+    assert len(model.layout.style) == latent - count
     with torch.no_grad():
         loc, scale = parts["encoder"](IMAGES)
         q = model.encode(IMAGES)
@@ -70,31 +68,42 @@ def test_the_paper_s_split_18_and_27(joined: bool, legacy: bool, tmp_path: Path)
         assert torch.equal(model.decode(loc), parts["decoder"](loc))
         laplace = torch.distributions.Laplace(parts["decoder"](loc), 1).log_prob(IMAGES).sum((1, 2, 3))
         assert torch.allclose(model.log_likelihood(IMAGES, loc), laplace)
-        logits = parts["classifier"](loc[:, :18])
-        told = model.predict(IMAGES, loc)["Eyeglasses"]
-        assert torch.allclose(told[:, 1].exp(), logits[:, PAPER.index("Eyeglasses")].sigmoid())
-        y = (torch.rand(5, 18) > 0.5).float()
+        logits = parts["classifier"](loc[:, :count])
+        told = model.predict(IMAGES, loc)
+        for column, name in enumerate(names):
+            assert torch.allclose(told[name][:, 1].exp(), logits[:, column].sigmoid())
+        y = (torch.rand(5, count) > 0.5).float()
         assert torch.equal(model.conditional_prior(y).loc, parts["cond_prior"](y)[0])
         assert torch.equal(model.conditional_prior(y).scale, parts["cond_prior"](y)[1])
     check_model(model, IMAGES, y)
 
 
+@pytest.mark.parametrize("split", [(13, 5, 45), (3, 4, 9)], ids=str)
 @pytest.mark.parametrize("listed", [False, True], ids=["parameters", "list"])
-def test_the_multi_class_fork(listed: bool, tmp_path: Path) -> None:
-    parts = multi(13, 5, 45, listed)
-    opened = open_checkpoint(saved(tmp_path / "weights", **parts))
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_the_multi_class_fork(listed: bool, legacy: bool, split: tuple[int, int, int], tmp_path: Path) -> None:
+    count, classes, latent = split
+    parts = multi(count, classes, latent, listed)
+    known = count == 13
+    settings = {} if known else {"labels": "A|B|C", "class_names": "k|l|m|n", "class_label": "Colour"}
+    opened = open_checkpoint(saved(tmp_path / "weights", legacy, **parts), settings=settings)
     model: Any = opened.model
-    assert model.labels.names == (*FORK, "Hair")
-    assert model.layout["Hair"] == (13,)
-    codes = torch.randn(5, 45)
-    y = torch.cat([torch.zeros(5, 13), torch.arange(5.0)[:, None]], 1)
+    label = "Hair" if known else "Colour"
+    assert model.labels.names == (*(FORK if known else "ABC"), label)
+    assert model.layout[label] == (count,)
+    codes = torch.randn(5, latent)
+    y = torch.cat([torch.zeros(5, count), torch.arange(5.0)[:, None] % classes], 1)
     with torch.no_grad():
-        own = parts["classifier_mc"].categorical_params(codes[:, 13:14]).log_softmax(1)
-        assert torch.equal(model.predict(IMAGES, codes)["Hair"], own)
+        assert torch.equal(model.encode(IMAGES).loc, parts["encoder"](IMAGES)[0])
+        assert torch.equal(model.decode(codes), parts["decoder"](codes))
+        own = parts["classifier_mc"].categorical_params(codes[:, count : count + 1]).log_softmax(1)
+        assert torch.equal(model.predict(IMAGES, codes)[label], own)
         prior = model.conditional_prior(y)
         raw = torch.cat(list(parts["cond_prior_mc"].diag_scale)) + (1 if listed else 0)
-        assert torch.equal(prior.loc[:, 13], torch.cat(list(parts["cond_prior_mc"].diag_loc)))
-        assert torch.equal(prior.scale[:, 13], torch.clamp(functional.softplus(raw), min=1e-3))
+        at = torch.arange(5) % classes
+        assert torch.equal(prior.loc[:, count], torch.cat(list(parts["cond_prior_mc"].diag_loc))[at])
+        assert torch.equal(prior.scale[:, count], torch.clamp(functional.softplus(raw), min=1e-3)[at])
+        assert torch.equal(prior.loc[:, :count], parts["cond_prior_binary"](y[:, :count])[0])
     assert any("training does not see" in note for note in opened.notes) == listed
     check_model(model, IMAGES, y)
 
@@ -138,4 +147,4 @@ def test_their_classes_are_never_imported(tmp_path: Path) -> None:
     )
     assert found.stdout.split() == ["ccvae-reference", "False"]
     names = json.dumps(inspect_checkpoint(folder)["globals"])
-    assert "public_ccvae.CELEBAEncoder" in names
+    assert "models.networks.CELEBAEncoder" in names

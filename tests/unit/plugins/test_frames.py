@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from ccvae_eval import registry
 from ccvae_eval.checkpoint import inspect_checkpoint, open_checkpoint
+from ccvae_eval.cli.main import main
 from ccvae_eval.contract import check_model
 from ccvae_eval.errors import CcvaeEvalError, CheckpointError, UsageError
 
@@ -145,7 +147,7 @@ def test_inspect_names_the_arguments_that_are_missing_and_sizes_that_differ(net:
     assert "All names are there, of other sizes" in refused.value.hint
 
 
-def pythae(folder: Path, module: Perceptron, own: bool = False, **config: Any) -> Path:
+def pythae(folder: Path, module: nn.Module, own: bool = False, **config: Any) -> Path:
     """A folder as ``BaseAE.save`` writes it."""
     folder.mkdir()
     torch.save({"model_state_dict": module.state_dict()}, folder / "model.pt")
@@ -172,6 +174,90 @@ def test_a_pythae_folder_with_default_networks(deterministic: bool, tmp_path: Pa
     assert torch.allclose(model.encode(images).loc, loc, atol=1e-6)
     assert bool((model.encode(images).scale == 0).all()) == deterministic
     check_model(model, images, torch.empty(4, 0))
+
+
+class Encoder(nn.Module):
+    """pythae's ``Encoder_VAE_MLP``: its names and its arithmetic, written down apart from the adapter's."""
+
+    def __init__(self, pixels: int, latent: int, variance: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Sequential(nn.Linear(pixels, 512), nn.ReLU())])
+        self.embedding = nn.Linear(512, latent)
+        if variance:
+            self.log_var = nn.Linear(512, latent)
+
+
+class Decoder(nn.Module):
+    """pythae's ``Decoder_AE_MLP``."""
+
+    def __init__(self, pixels: int, latent: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Sequential(nn.Linear(latent, 512), nn.ReLU())])
+        self.layers.append(nn.Sequential(nn.Linear(512, pixels), nn.Sigmoid()))
+
+
+class Discriminator(nn.Module):
+    """pythae's ``FactorVAEDiscriminator``: six linear layers of 1,000 units, here of 20."""
+
+    def __init__(self, latent: int, width: int = 20) -> None:
+        super().__init__()
+        sizes = [latent, *[width] * 5, 2]
+        layers: list[nn.Module] = []
+        for inside, outside in pairwise(sizes):
+            layers += [nn.Linear(inside, outside), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers[:-1])
+
+
+FAMILY = {
+    "VAEConfig": True, "BetaVAEConfig": True, "DisentangledBetaVAEConfig": True, "BetaTCVAEConfig": True,
+    "INFOVAE_MMD_Config": True, "MSSSIM_VAEConfig": True, "IWAEConfig": True, "FactorVAEConfig": True,
+    "Adversarial_AE_Config": True, "VAEGANConfig": True, "AEConfig": False, "WAE_MMD_Config": False,
+    "RAE_L2_Config": False,
+}  # fmt: skip
+"""Models of pythae by the name in model_config.json, and whether they have a variance."""
+WITH_DISCRIMINATOR = ("FactorVAEConfig", "Adversarial_AE_Config", "VAEGANConfig")
+
+
+def published(name: str, pixels: int = 64, latent: int = 5) -> nn.Module:
+    """An untrained model of pythae with its default networks, by its published layout."""
+    model = nn.Module()
+    model.encoder, model.decoder = Encoder(pixels, latent, FAMILY.get(name, True)), Decoder(pixels, latent)
+    if name in WITH_DISCRIMINATOR:
+        model.discriminator = Discriminator(latent)
+    return model
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_common_models_of_pythae_open(name: str, tmp_path: Path) -> None:
+    theirs: Any = published(name)
+    opened = open_checkpoint(pythae(tmp_path / "final_model", theirs, name=name))
+    model: Any = opened.model
+    images, codes = torch.rand(4, 1, 8, 8), torch.randn(4, 5)
+    with torch.no_grad():
+        hidden = theirs.encoder.layers[0](images.reshape(-1, 64))
+        q = model.encode(images)
+        assert torch.equal(q.loc, theirs.encoder.embedding(hidden))
+        wide = (0.5 * theirs.encoder.log_var(hidden)).exp() if FAMILY[name] else torch.zeros(4, 5)
+        assert torch.allclose(q.scale, wide)
+        decoded = theirs.decoder.layers[1](theirs.decoder.layers[0](codes)).reshape(4, 1, 8, 8)
+        assert torch.equal(model.decode(codes), decoded)
+    assert any("discriminator" in note for note in opened.notes) == (name in WITH_DISCRIMINATOR)
+    assert all(torch.equal(model.state_dict()[n], t) for n, t in theirs.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "besides"),
+    [("VAMPConfig", "pseudo_inputs"), ("VQVAEConfig", "quantizer"), ("VAE_IAF_Config", "iaf_flow")],
+)
+def test_a_model_whose_codes_are_more_than_its_encoder_tells_is_refused(
+    name: str, besides: str, tmp_path: Path
+) -> None:
+    """VAMP bounds its log-variance, VQVAE quantises, a flow moves the code: left out, the numbers would be wrong."""
+    theirs = published(name)
+    theirs.add_module(besides, nn.Linear(3, 2))
+    with pytest.raises(CcvaeEvalError, match=f"has more than an encoder and a decoder: {besides}") as refused:
+        open_checkpoint(pythae(tmp_path / "final_model", theirs, name=name))
+    assert "--plugin FILE --model NAME" in refused.value.hint
 
 
 def test_a_lone_model_pt_finds_its_config_beside_it(tmp_path: Path) -> None:
@@ -222,3 +308,21 @@ def test_a_toml_file_that_is_wrong(net: Any, text: str, message: str, tmp_path: 
     (tmp_path / "x.toml").write_text(text)
     with pytest.raises(CcvaeEvalError, match=message):
         open_checkpoint(tmp_path / "x.pt")
+
+
+def test_what_the_terminal_says_about_a_stranger_s_file(
+    net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a plugin what to do; `check` of a model that cannot be made says that once, and no promise is broken."""
+    torch.save(net(3).state_dict(), tmp_path / "x.pt")
+    arguments = ["check", "net", "--plugin", str(tmp_path / "my_net.py")]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    told = capsys.readouterr()
+    assert ended.value.code == 2
+    assert told.err.count("needs latent") == 1
+    assert "promise" not in told.out
+    monkeypatch.setattr(registry, "_files", {})
+    with pytest.raises(SystemExit):
+        main(["inspect", str(tmp_path / "x.pt")])
+    assert "--plugin FILE" in " ".join("".join(capsys.readouterr()).split())

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from ccvae_eval.errors import CcvaeEvalError, DataError, UndefinedError, UsageError
-from ccvae_eval.metrics.disentanglement import SCORES, Settings, panel, score
+from ccvae_eval.metrics.disentanglement import SCORES, VALUES, Settings, panel, score
+from ccvae_eval.metrics.disentanglement.predictors import fit, knocked
+from ccvae_eval.metrics.disentanglement.table import factor_of
+from ccvae_eval.streams import numpy_stream
 
 QUICK = {"draws": 50, "shuffles": 3, "fits": 1, "votes": 90, "leaves": 16, "every": True}
 RNG = np.random.default_rng(0)
@@ -77,11 +80,32 @@ def test_the_published_predictor_has_an_answer_too(what):
 
 @pytest.mark.slow
 def test_ten_thousand_columns():
+    """All scores: each is a number, or undefined with its reason."""
     codes = RNG.normal(size=(60, 10_000))
     codes[:, 0] = FACTORS[:60, 0]
-    names = ("mig", "infom", "infoc", "infoe", "modularity", "sap", "explicitness")
-    found = panel(codes, FACTORS[:60], Settings(**{**QUICK, "every": False, "score": names}))
+    found = panel(codes, FACTORS[:60], Settings(**QUICK))
     assert any("too many" in v.note or "subsamples" in v.note for v in found.values if v.name == "mig")
+    totals = {v.name: v for v in found.values if v.characteristic is None and "code" not in v.at}
+    published = {"sap_continuous", "dci_informativeness_train", "explicitness_train"}
+    assert set(VALUES) - set(totals) <= {"information", "factor_correlation", "udr"} | published
+    for value in totals.values():
+        assert math.isfinite(value.estimate.value) or value.note, value
+
+
+def test_what_no_tree_asks_for_matters_to_none():
+    """Skipped columns have exactly what they would have: the loss of the shuffled block less the loss as it is."""
+    codes = np.column_stack([CODES, RNG.normal(size=(N, 30))])
+    for column in (FACTORS[:, 0], codes[:, 1]):
+        fitted = fit("forest", codes, factor_of("f", column), np.arange(40), 0)
+        rows = np.arange(200, N)
+        assert 0 < fitted.columns(codes.shape[1]).sum() < codes.shape[1]
+        blocks = [(j,) for j in range(codes.shape[1])]
+        found = knocked(fitted, codes, rows, blocks, 0, "f")
+        for (j,) in blocks:
+            changed = codes[rows].copy()
+            order = numpy_stream(0, "permuted block", f"f/{j}").permutation(len(rows))
+            changed[:, j] = changed[order, j]
+            assert np.array_equal(found[:, j], fitted.losses(changed, rows) - fitted.losses(codes[rows], rows))
 
 
 def test_what_is_undefined_says_why():

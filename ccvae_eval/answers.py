@@ -1,0 +1,101 @@
+"""How a model is asked, and whether what it answers can be computed with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from ccvae_eval.blame import blamed, name_and_home
+from ccvae_eval.errors import PluginError
+from ccvae_eval.model import LabelledVAE
+from ccvae_eval.types import Gaussian
+
+LEEWAY = 1e-3
+"""How far a decoded pixel may lie outside [0, 1]: rounding, and not another range."""
+
+
+@contextmanager
+def undisturbed(model: object) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; the model's mode and the global random state as before on return."""
+    parts: list[torch.nn.Module] = []
+    if isinstance(model, torch.nn.Module):
+        parts = list(model.modules())
+    elif callable(own := getattr(model, "modules", None)):
+        parts = [part for module in own() for part in module.modules()]
+    in_training = [part for part in parts if part.training]
+    state = torch.get_rng_state()
+    for part in in_training:
+        part.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_rng_state(state)
+        for part in in_training:
+            part.training = True
+
+
+@contextmanager
+def asked(model: object, call: str) -> Iterator[None]:
+    """:func:`undisturbed`, and what the model raises names the model and this call."""
+    with blamed(model, "model", call), undisturbed(model):
+        yield
+
+
+def _wrong(model: LabelledVAE, what: str, hint: str, why: str = "") -> PluginError:
+    name, home = name_and_home(model)
+    return PluginError(f"model {name}: {what}", where=home, why=why, hint=hint)
+
+
+def require_posterior(model: LabelledVAE, found: object) -> Gaussian:
+    """Refuses what is no posterior over the model's columns.
+
+    Raises:
+        PluginError: it is no Gaussian, or has another number of columns than ``model.layout``.
+    """
+    if not isinstance(found, Gaussian):
+        raise _wrong(
+            model,
+            f"encode(images) returned {type(found).__name__}, a Gaussian is expected",
+            "Return Gaussian(mean, standard deviation); of a log variance v the deviation is (v / 2).exp().",
+        )
+    shape, dim = tuple(found.loc.shape), model.layout.dim
+    if len(shape) != 2 or shape[1] != dim or found.scale.shape != found.loc.shape:
+        raise _wrong(
+            model,
+            f"encode(images) gave means of shape {shape} and deviations of shape {tuple(found.scale.shape)}",
+            f"layout has {dim} columns: both must be (N, {dim}). Maps are flattened, levels stand side by side.",
+        )
+    return found
+
+
+def require_images(model: LabelledVAE, found: object, count: int, input_shape: tuple[int, ...]) -> None:
+    """Refuses what are no images like the data's.
+
+    Raises:
+        PluginError: no tensor, another shape than the data's, or pixels outside [0, 1].
+    """
+    if not isinstance(found, Tensor):
+        raise _wrong(
+            model,
+            f"decode(codes) returned {type(found).__name__}, a tensor of images is expected",
+            "Return the mean image alone, in [0, 1].",
+        )
+    shape = (count, *input_shape)
+    if tuple(found.shape) != shape:
+        raise _wrong(
+            model,
+            f"decode(codes) gave images of shape {tuple(found.shape)}, the data's are {shape}",
+            "Data of another size or number of channels? Many data sets take another size: --data NAME:PATH,size=32.",
+        )
+    low, high = (float(pixel) for pixel in torch.aminmax(found.detach()))
+    if found.ndim > 2 and not (low >= -LEEWAY and high <= 1 + LEEWAY) and bool(torch.isfinite(found).all()):
+        raise _wrong(
+            model,
+            f"decode(codes) gave pixels from {low:.3g} to {high:.3g}, images are expected in [0, 1]",
+            "Logits: --set images.logits=true. Trained on another range: --set images.range=[-1,1]. A decoder without "
+            "bounds that was trained on [0, 1]: --set images.range=[0,1] cuts off what lies outside.",
+        )
