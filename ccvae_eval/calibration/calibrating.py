@@ -32,7 +32,10 @@ from ccvae_eval.run import plan_of
 from ccvae_eval.streams import numpy_stream
 from ccvae_eval.types import Floats, Ids, Plain
 
-CARD = ("density", "locality", "drift", "diversity", "accuracy")
+EVERY = (
+    "density", "locality", "drift", "diversity", "accuracy", "intervention", "reconstruction", "generation",
+    "disentanglement",
+)  # fmt: skip
 SAMPLE = 64
 """Images for the metrics that decode. Those that only look at codes, which cost nothing, get more."""
 MORE = 24
@@ -149,7 +152,7 @@ class Calibrator:
         """All cells; metrics that look at the same model and images share one, so that they share its decodings."""
         found: dict[tuple[str, int, tuple[str, ...], str], Cell] = {}
         for metric, dial in self._pairs():
-            for cell in self.cells_of(metric, dial):
+            for cell in self.cells_of(metric, dial) if self.foreign or _owns(metric, dial) else ():
                 who = dial.base if cell.position == 0 else f"{dial.name} {cell.position!r}"
                 key = (who, len(cell.bench.ids), cell.characteristics, cell.stage.name)
                 there = found.setdefault(key, replace(cell, metrics=()))
@@ -160,7 +163,7 @@ class Calibrator:
     def _pairs(self) -> Iterator[tuple[Metric, Dial]]:
         for dial in self.dials:
             for metric in self.metrics:
-                if self.foreign or _owns(metric, dial):
+                if self.foreign or any(dial.name in spec.dials for spec in metric.values.values()):
                     yield metric, dial
 
     def plan(self) -> Planned:
@@ -187,13 +190,16 @@ class Calibrator:
         return Calibration(tuple(judged(curves)), self.facts, without)
 
     def _curves(self, metric: Metric, dial: Dial) -> Iterator[Curve]:
+        stable = metric.values[STABILITY[1]] if metric.name == STABILITY[0] else None
+        if stable is not None and dial.name in stable.dials and self.model is None:
+            yield stability_curve(self.large, dial, positions_of(self.steps), stable.higher_is_better)
+        if not (self.foreign or _owns(metric, dial)):
+            return
         cells = self.cells_of(metric, dial)
         tables = [self.ledger.table(cell, metric) for cell in cells]
         for value, spec in metric.values.items():
             own = dial.name in spec.dials
             if (metric.name, value) == STABILITY:
-                if own and self.model is None:
-                    yield stability_curve(self.large, dial, positions_of(self.steps), spec.higher_is_better)
                 continue
             if not own and not self.foreign:
                 continue
@@ -247,7 +253,7 @@ def _owns(metric: Metric, dial: Dial) -> bool:
 
 
 def calibrate(
-    metrics: Sequence[str | Metric] = CARD,
+    metrics: Sequence[str | Metric] = EVERY,
     data: DataSet | None = None,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,

@@ -250,7 +250,8 @@ def _log_prior(case: Case, codes: Floats, shift: float = 0.0) -> Floats:
     total: Floats = np.asarray(norm.logpdf(np.delete(codes, taken, axis=1))).sum(1)
     for columns, means, spread, shares in blocks:
         parts = [
-            np.log(max(share, 1e-300)) + norm.logpdf(codes[:, columns], mean + shift * spread, spread).sum(1)
+            np.log(max(share, 1e-300))
+            + np.asarray(norm.logpdf(codes[:, columns], mean + shift * spread, spread)).sum(1)
             for mean, share in zip(means, shares, strict=True)
         ]
         total = total + logsumexp(parts, axis=0)

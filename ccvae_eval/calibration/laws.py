@@ -20,13 +20,16 @@ from scipy.stats import truncnorm
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
-from ccvae_eval.calibration.coding import DEVIATION, MEAN, REACH, SPREAD
+from ccvae_eval.calibration.coding import MEAN, REACH, SPREAD
 from ccvae_eval.calibration.known import Case, Known
 from ccvae_eval.streams import numpy_stream
 from ccvae_eval.types import Floats
 
 REPEATS = 12
+DIGITS = 3
+"""What so many repeats bear."""
 FITS = 3
+VOTES, GROUP = 3000, 64
 TRAINED = 2 / 3
 """The share of the images that a reader learns from."""
 
@@ -148,7 +151,9 @@ def _shared(shares: Floats, axis: int) -> Floats:
 
 
 def _alone(codes: Floats, classes: Whole) -> Floats:
-    """Held-out balanced accuracy of a histogram of each column for each label, guessing = 0, shape (J, K)."""
+    """Held-out balanced accuracy of a histogram of each column for each label, guessing = 0, shape (J, K).
+
+    A bin says the class in which it is the more likely."""
     cut = round(len(codes) * TRAINED)
     bins = int(np.clip(cut // 20, 2, 256))
     found = np.zeros((codes.shape[1], classes.shape[1]))
@@ -157,7 +162,7 @@ def _alone(codes: Floats, classes: Whole) -> Floats:
         for k, label in enumerate(classes.T):
             ones = np.bincount(cells[:cut], label[:cut], minlength=bins)
             every = np.bincount(cells[:cut], minlength=bins)
-            told = (2 * ones > every)[cells[cut:]]
+            told = (ones / max(ones.sum(), 1) > (every - ones) / max((every - ones).sum(), 1))[cells[cut:]]
             right = [np.mean(told[label[cut:] == v] == v) for v in (0, 1)]
             found[j, k] = max(2 * np.mean(right) - 1, 0.0)
     return found
@@ -200,7 +205,7 @@ def simulated(law: Law, bins: int) -> Mapping[str, float]:
         scores |= _irs(codes, classes, numpy_stream(repeat, "laws/irs"))
         for name, score in scores.items():
             found.setdefault(name, []).append(score)
-    return {name: float(np.mean(scores)) for name, scores in found.items()}
+    return {name: round(float(np.mean(scores)), DIGITS) for name, scores in found.items()}
 
 
 @lru_cache(maxsize=32)
@@ -225,7 +230,7 @@ def read(law: Law, budget: int) -> Mapping[str, float]:
             right.append(np.mean((told > 0.5) == truth))
         found["infoe"].append(float(np.mean(shares)))
         found["downstream"].append(float(np.mean(right)))
-    return {name: float(np.mean(scores)) for name, scores in found.items()}
+    return {name: round(float(np.mean(scores)), DIGITS) for name, scores in found.items()}
 
 
 def law_of(case: Case, position: int = 0, *, known: bool = True) -> Law:
@@ -259,35 +264,72 @@ def _read_or_not(case: Case) -> Floats:
 
 
 def _halves(case: Case) -> Floats:
-    r"""Two codes that matter alike for two of K factors: :math:`1 - \log 2 / \log K`."""
-    return case.ends(1.0, 1 - math.log(2) / math.log(len(case.cells[0].characteristics)))
+    r"""Two that matter alike, of so many: :math:`1 - \log 2 / \log K` of K factors, or of D codes."""
+    among = law_of(case).columns if case.value == "dci_completeness" else law_of(case).count
+    return case.ends(1.0, 1 - math.log(2) / math.log(among))
+
+
+@lru_cache(maxsize=64)
+def voted(law: Law, kind: str) -> Mapping[str, float]:
+    """Groups of rows that share a factor, or all others: which column says which factor, and how much is gone."""
+    found: dict[str, list[float]] = {"": [], "_votes": []}
+    for repeat in range(FITS):
+        codes, classes = law.drawn(repeat)
+        # of columns that know something, those alone; where none does, all
+        codes = codes[:, : law.count] if law.known else codes
+        generator = numpy_stream(repeat, f"laws/{kind}")
+        features, factors = zip(*(_vote(codes, classes, kind, generator) for _ in range(VOTES)), strict=True)
+        table, asked = np.stack(features), np.array(factors)
+        if kind == "z_max_var":
+            table = 1 - table / table.sum(1, keepdims=True)
+        choice = table.argmin(1)
+        cut = round(VOTES * TRAINED)
+        counts = np.zeros((codes.shape[1], law.count))
+        np.add.at(counts, (choice[:cut], asked[:cut]), 1)
+        right = counts.argmax(1)[choice[cut:]] == asked[cut:]
+        gone = 1 - np.clip(table[cut:][np.arange(len(right)), choice[cut:]], 0, 1)
+        found[""].append(float((right * gone).mean()))
+        found["_votes"].append(float(right.mean()))
+    return {f"{kind}{name}": round(float(np.mean(scores)), DIGITS) for name, scores in found.items()}
+
+
+def _vote(codes: Floats, classes: Whole, kind: str, generator: np.random.Generator) -> tuple[Floats, int]:
+    """The feature of each column in one group, over what it is among all rows; and the factor."""
+    factor = int(generator.integers(classes.shape[1]))
+    like = generator.integers(len(classes), size=1 if kind != "beta_vae" else GROUP)
+    if kind == "beta_vae":
+        other = _partners(classes[:, factor], classes[like, factor], generator)
+        apart = np.abs(codes[like] - codes[other]).mean(0)
+        every = generator.permutation(len(codes))
+        return apart / np.abs(codes - codes[every]).mean(0), factor
+    held = np.delete(classes, factor, axis=1) if kind == "z_max_var" else classes[:, [factor]]
+    rows = generator.choice(np.flatnonzero((held == held[like[0]]).all(1)), GROUP)
+    return codes[rows].var(0, ddof=1) / codes.var(0, ddof=1), factor
+
+
+def _partners(label: Whole, wanted: Whole, generator: np.random.Generator) -> Whole:
+    """A row at random with each wanted value."""
+    found = np.empty(len(wanted), dtype=np.int64)
+    for value in (0, 1):
+        here = wanted == value
+        found[here] = generator.choice(np.flatnonzero(label == value), int(here.sum()))
+    return found
+
+
+def _voted(case: Case) -> Floats:
+    """At every angle."""
+    kind = case.value.removesuffix("_votes")
+    return np.array([voted(law_of(case, k), kind)[case.value] for k in range(len(case.cells))])
+
+
+def _voted_or_not(case: Case) -> Floats:
+    kind = case.value.removesuffix("_votes")
+    return case.ends(*(voted(law_of(case, known=known), kind)[case.value] for known in (True, False)))
 
 
 def _shares(case: Case) -> Floats:
     """Of each label how many images have it."""
     return np.array([float((case.subject.classes(n) == 1).double().mean()) for n in case.cells[0].characteristics])
-
-
-def _still(case: Case) -> Floats:
-    """What is left of each u's variance while its label is held."""
-    share = _shares(case)
-    return np.asarray(DEVIATION**2 / (DEVIATION**2 + (2 * MEAN) ** 2 * share * (1 - share)))
-
-
-def _factor_vae(case: Case) -> Floats:
-    return case.ends(1 - float(_still(case).mean()), case.chance())
-
-
-def _beta_vae(case: Case) -> Floats:
-    """Mean distances of two codes: 2 s / sqrt(pi) within a class, twice the mean between."""
-    within, unlike = 2 * DEVIATION / math.sqrt(math.pi), 2 * _shares(case) * (1 - _shares(case))
-    return case.ends(1 - float((within / ((1 - unlike) * within + unlike * 2 * MEAN)).mean()), case.chance())
-
-
-def _z_max_var(case: Case) -> Floats:
-    """One column varies as ever, the others only as far as their noise does: the share of the one."""
-    still = _still(case)
-    return case.ends(float((1 / (1 + still.sum() - still)).mean()), case.chance())
 
 
 def _knocked(case: Case) -> Floats:
@@ -369,14 +411,12 @@ _KNOWN: dict[tuple[str, str], Known] = {
     **{(value, "mix"): _along for value in (*COUNTED, "irs", "irs_raw")},
     **{(value, "shuffle"): _told_or_not for value in SHUFFLED},
     **{(value, "shuffle"): _read_or_not for value in ("infoe", "downstream")},
-    **{(f"{value}_votes", "shuffle"): _ends_at(1.0) for value in ("factor_vae", "beta_vae", "z_max_var")},
+    **{(f"{value}_votes", "shuffle"): _voted_or_not for value in ("factor_vae", "beta_vae", "z_max_var")},
+    **{(value, "mix"): _voted for value in ("factor_vae", "beta_vae", "z_max_var")},
     **{(value, "mix"): _halves for value in ("dci_disentanglement", "dci_completeness")},
     **{(value, "seep"): _knocked for value in ("nk", "nk_raw")},
     ("dci_informativeness", "shuffle"): _ends_at(1.0),
     ("explicitness", "shuffle"): _ends_at(1.0),
-    ("factor_vae", "shuffle"): _factor_vae,
-    ("beta_vae", "shuffle"): _beta_vae,
-    ("z_max_var", "shuffle"): _z_max_var,
     ("dci_explicitness", "mix"): _grown,
     ("rmig", "mix"): _entropies,
     ("rmig", "shuffle"): _entropies,

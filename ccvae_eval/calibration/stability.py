@@ -84,5 +84,5 @@ def _drawn(bench: Bench, family: int, turned: bool) -> float:
 def _pair(one: Floats, other: Floats) -> float:
     width = one.shape[1]
     related = np.abs(np.asarray(spearmanr(one, other).statistic))[:width, width:]
-    total: float = sum(float((related.max(axis) ** 2 / related.sum(axis)).sum()) for axis in (0, 1))
-    return total / (2 * width)
+    total = sum(float((related.max(axis) ** 2 / related.sum(axis)).sum()) for axis in (0, 1))
+    return float(total) / (2 * width)

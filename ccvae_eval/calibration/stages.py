@@ -39,7 +39,7 @@ class Stage:
 PLAIN = Stage()
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {
-        "disentanglement": Stage("narrow", narrow=True, scale=0.05),
+        "disentanglement": Stage("narrow", narrow=True, scale=0.5),
         "reconstruction": Stage("soft", scale=0.05),
     }
 )

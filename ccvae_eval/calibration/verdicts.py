@@ -5,12 +5,12 @@ At each position of a dial the value was measured, with its interval. It passes 
 1. at both ends the known value lies in the interval, widened to a simultaneous level (below);
 2. from the first end to the last nothing goes the wrong way by more than the widened half-widths of the two steps
    together, and Spearman's correlation of value and position is at least .99 over the steps at which the curve moves by
-   more than the interval's half-width;
+   more than the interval's widened half-width;
 3. where more than the ends is known, the widened intervals cover it there too.
 
 The curve of rule 2 is the known one where there is one; else the monotone curve nearest to the measured values
-(isotonic regression). From the first step on, a step counts when it has moved by more than its half-width from the
-last that counted. Rank correlation over all steps would punish a saturated dial for the noise on its plateau. A value
+(isotonic regression). From the first step on, a step counts when it has moved by more than that from the last that
+counted. (By more than a plain half-width, two steps that count may change places by chance.) Rank correlation over all steps would punish a saturated dial for the noise on its plateau. A value
 that is known to stay where it is has no way to go: every step must hold what is known.
 
 Widening: one calibration asks many such questions of the same images. At 95 % each, one in twenty would fail for a
@@ -127,7 +127,7 @@ def judge(
     values = np.array([reading.value for reading in readings])
     direction = _direction(values, known, higher_is_better)
     if len(bare) == len(readings):
-        spearman = direction * float(spearmanr(range(len(values)), values).statistic)
+        spearman = direction * _rank_correlation(range(len(values)), values)
         return Verdict(None, spearman, why=f"not judged: {readings[0].note or 'it has no interval'}")
     if bare:
         return Verdict(False, why=f"no interval at {len(bare)} of {len(readings)} steps")
@@ -143,10 +143,10 @@ def judge(
     ]
     if still:
         return Verdict(not reasons, math.nan, covers, "; ".join(reasons))
-    counted = _counted(readings, known, direction)
+    counted = _counted(readings, known, direction, wider)
     spearman = math.nan
     if len(counted) > 1:
-        spearman = direction * float(spearmanr(counted, values[counted]).statistic)
+        spearman = direction * _rank_correlation(counted, values[counted])
     if len(counted) < 2:
         reasons.append("it does not move")
     elif spearman < LEAST_RANK_CORRELATION:
@@ -154,6 +154,11 @@ def judge(
     if wrong := _wrong_way(readings, direction, wider):
         reasons.append(wrong)
     return Verdict(not reasons, spearman, covers, "; ".join(reasons))
+
+
+def _rank_correlation(order: Sequence[int], values: Floats) -> float:
+    """Spearman's; 0 for values that are all the same."""
+    return float(spearmanr(order, values).statistic) if np.ptp(values) > 0 else 0.0
 
 
 def _still(known: Floats) -> bool:
@@ -176,15 +181,17 @@ def _direction(values: Floats, known: Floats, higher_is_better: bool | None) -> 
     return 1 if ends[1] >= ends[0] else -1
 
 
-def _counted(readings: Sequence[Reading], known: Floats, direction: int) -> list[int]:
-    """The steps at which the curve has moved by more than a half-width since the last one that counted."""
+def _counted(readings: Sequence[Reading], known: Floats, direction: int, wider: float) -> list[int]:
+    """The steps at which the curve has moved by more than a widened half-width since the last one that counted."""
     curve = known
     if np.isnan(known).any():
         values = np.array([reading.value for reading in readings])
         curve = IsotonicRegression(increasing=direction > 0).fit_transform(np.arange(len(values)), values)
     counted = [0]
     for k in range(1, len(readings)):
-        if abs(curve[k] - curve[counted[-1]]) > max(readings[k].half, readings[counted[-1]].half, ROUNDING):
+        if abs(curve[k] - curve[counted[-1]]) > max(
+            wider * readings[k].half, wider * readings[counted[-1]].half, ROUNDING
+        ):
             counted.append(k)
     return counted
 
