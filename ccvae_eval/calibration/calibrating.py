@@ -12,6 +12,7 @@ import numpy as np
 
 from ccvae_eval import registry
 from ccvae_eval.calibration.cells import Cell, Ledger, Progress, measure_all, positions_of, reading_of, rows_of
+from ccvae_eval.calibration.columns import COLUMNS
 from ccvae_eval.calibration.curves import Calibration, Curve, judged, nothing_known
 from ccvae_eval.calibration.dialless import why_without
 from ccvae_eval.calibration.dials import DIALS, Bench, Dial, dial_named
@@ -220,7 +221,7 @@ class Calibrator:
         if not case.names:
             return case.ends(math.nan, math.nan)
         if self.model is None:
-            found = CODES.get(key) or RENDERED.get(key)
+            found = next((known[key] for known in (CODES, COLUMNS, RENDERED) if key in known), None)
             if found is not None:
                 return found(case)
         elif key[2] in ENDS_AT_CHANCE:

@@ -195,12 +195,8 @@ def _kept(case: Case) -> Floats:
 
 CODES: Mapping[tuple[str, str, str], Known] = {
     ("density", "auc", "shuffle"): _area,
-    ("density", "dprime", "shuffle"): lambda case: case.ends(math.nan, case.chance()),
     ("density", "overlap", "shuffle"): lambda case: case.ends(0.0, case.chance()),
     ("density", "js", "shuffle"): lambda case: case.ends(1.0, case.chance()),
-    ("density", "wasserstein", "shuffle"): lambda case: case.ends(math.nan, case.chance()),
-    ("density", "knn_kl", "shuffle"): lambda case: case.ends(math.nan, case.chance()),
-    ("density", "knn_kl_excess", "shuffle"): lambda case: case.ends(math.nan, 0.0),
     ("density", "beyond", "shuffle"): lambda case: case.ends(3 / math.pi, case.chance()),
     ("density", "prior_gap", "shift"): lambda case: case.ends(case.reference(), case.strengths[-1]),
     ("density", "cross_auc", "mix"): _cross,

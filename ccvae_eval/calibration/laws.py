@@ -29,7 +29,7 @@ REPEATS = 12
 DIGITS = 3
 """What so many repeats bear."""
 FITS = 3
-VOTES, GROUP = 3000, 64
+VOTES, GROUP = 9000, 64
 TRAINED = 2 / 3
 """The share of the images that a reader learns from."""
 
@@ -269,28 +269,23 @@ def _halves(case: Case) -> Floats:
     return case.ends(1.0, 1 - math.log(2) / math.log(among))
 
 
-@lru_cache(maxsize=64)
-def voted(law: Law, kind: str) -> Mapping[str, float]:
+@lru_cache(maxsize=16)
+def voted(codes_as_bytes: bytes, labels: bytes, count: int, kind: str) -> Mapping[str, float]:
     """Groups of rows that share a factor, or all others: which column says which factor, and how much is gone."""
-    found: dict[str, list[float]] = {"": [], "_votes": []}
-    for repeat in range(FITS):
-        codes, classes = law.drawn(repeat)
-        # of columns that know something, those alone; where none does, all
-        codes = codes[:, : law.count] if law.known else codes
-        generator = numpy_stream(repeat, f"laws/{kind}")
-        features, factors = zip(*(_vote(codes, classes, kind, generator) for _ in range(VOTES)), strict=True)
-        table, asked = np.stack(features), np.array(factors)
-        if kind == "z_max_var":
-            table = 1 - table / table.sum(1, keepdims=True)
-        choice = table.argmin(1)
-        cut = round(VOTES * TRAINED)
-        counts = np.zeros((codes.shape[1], law.count))
-        np.add.at(counts, (choice[:cut], asked[:cut]), 1)
-        right = counts.argmax(1)[choice[cut:]] == asked[cut:]
-        gone = 1 - np.clip(table[cut:][np.arange(len(right)), choice[cut:]], 0, 1)
-        found[""].append(float((right * gone).mean()))
-        found["_votes"].append(float(right.mean()))
-    return {f"{kind}{name}": round(float(np.mean(scores)), DIGITS) for name, scores in found.items()}
+    classes = np.frombuffer(labels, np.int64).reshape(-1, count)
+    codes = np.frombuffer(codes_as_bytes, np.float64).reshape(len(classes), -1)
+    generator = numpy_stream(0, f"laws/{kind}")
+    features, factors = zip(*(_vote(codes, classes, kind, generator) for _ in range(VOTES)), strict=True)
+    table, asked = np.stack(features), np.array(factors)
+    if kind == "z_max_var":
+        table = 1 - table / table.sum(1, keepdims=True)
+    choice = table.argmin(1)
+    cut = round(VOTES * TRAINED)
+    counts = np.zeros((codes.shape[1], count))
+    np.add.at(counts, (choice[:cut], asked[:cut]), 1)
+    right = counts.argmax(1)[choice[cut:]] == asked[cut:]
+    gone = 1 - np.clip(table[np.arange(cut, VOTES), choice[cut:]], 0, 1)
+    return {kind: float((right * gone).mean()), f"{kind}_votes": float(right.mean())}
 
 
 def _vote(codes: Floats, classes: Whole, kind: str, generator: np.random.Generator) -> tuple[Floats, int]:
@@ -317,14 +312,20 @@ def _partners(label: Whole, wanted: Whole, generator: np.random.Generator) -> Wh
 
 
 def _voted(case: Case) -> Floats:
-    """At every angle."""
-    kind = case.value.removesuffix("_votes")
-    return np.array([voted(law_of(case, k), kind)[case.value] for k in range(len(case.cells))])
+    """At both ends, on the very codes that were measured: the intervals of votes are those of drawing groups of them.
 
-
-def _voted_or_not(case: Case) -> Floats:
-    kind = case.value.removesuffix("_votes")
-    return case.ends(*(voted(law_of(case, known=known), kind)[case.value] for known in (True, False)))
+    Of columns that know something those alone vote; where none does, all.
+    """
+    names, kind = case.cells[0].characteristics, case.value.removesuffix("_votes")
+    ends = []
+    for cell in (case.cells[0], case.cells[-1]):
+        subject = cell.subject()
+        known = cell.dial.name != "shuffle" or cell.position == 0
+        columns = [subject.layout[name][0] for name in names] if known else list(range(subject.layout.dim))
+        codes = subject.posterior.loc[:, columns].double().numpy()
+        law = law_of(case)
+        ends.append(voted(codes.tobytes(), law.labels, law.count, kind)[case.value])
+    return case.ends(*ends)
 
 
 def _shares(case: Case) -> Floats:
@@ -411,7 +412,7 @@ _KNOWN: dict[tuple[str, str], Known] = {
     **{(value, "mix"): _along for value in (*COUNTED, "irs", "irs_raw")},
     **{(value, "shuffle"): _told_or_not for value in SHUFFLED},
     **{(value, "shuffle"): _read_or_not for value in ("infoe", "downstream")},
-    **{(f"{value}_votes", "shuffle"): _voted_or_not for value in ("factor_vae", "beta_vae", "z_max_var")},
+    **{(f"{value}_votes", "shuffle"): _voted for value in ("factor_vae", "beta_vae", "z_max_var")},
     **{(value, "mix"): _voted for value in ("factor_vae", "beta_vae", "z_max_var")},
     **{(value, "mix"): _halves for value in ("dci_disentanglement", "dci_completeness")},
     **{(value, "seep"): _knocked for value in ("nk", "nk_raw")},

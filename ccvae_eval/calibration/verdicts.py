@@ -10,8 +10,9 @@ At each position of a dial the value was measured, with its interval. It passes 
 
 The curve of rule 2 is the known one where there is one; else the monotone curve nearest to the measured values
 (isotonic regression). From the first step on, a step counts when it has moved by more than that from the last that
-counted. (By more than a plain half-width, two steps that count may change places by chance.) Rank correlation over all steps would punish a saturated dial for the noise on its plateau. A value
-that is known to stay where it is has no way to go: every step must hold what is known.
+counted. (By more than a plain half-width, two steps that count may change places by chance.) Rank correlation over all
+steps would punish a saturated dial for the noise on its plateau. A value that is known to stay where it is has no way
+to go: every step must hold what is known.
 
 Widening: one calibration asks many such questions of the same images. At 95 % each, one in twenty would fail for a
 perfect value; intervals are widened as if normal so that all of one calibration hold at 95 % together (Bonferroni):
