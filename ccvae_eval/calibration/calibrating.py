@@ -188,7 +188,8 @@ class Calibrator:
             for value, spec in metric.values.items()
             if not spec.dials
         }
-        return Calibration(tuple(judged(curves)), self.facts, without)
+        found, questions = judged(curves)
+        return Calibration(tuple(found), {**self.facts, "questions": questions}, without)
 
     def _curves(self, metric: Metric, dial: Dial) -> Iterator[Curve]:
         stable = metric.values[STABILITY[1]] if metric.name == STABILITY[0] else None

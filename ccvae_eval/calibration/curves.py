@@ -128,16 +128,18 @@ class Calibration:
         }
 
 
-def judged(curves: Sequence[Curve]) -> list[Curve]:
-    """The same curves with verdicts on the own ones, at a level that holds for all of them together."""
+def judged(curves: Sequence[Curve]) -> tuple[list[Curve], int]:
+    """The same curves with verdicts on the own ones, at a level that holds for all of them together; how many
+    questions that are."""
     questions = sum(questions_of(curve.readings, curve.known) for curve in curves if curve.own)
     wider = widening(questions)
-    return [
+    found = [
         replace(curve, verdict=judge(curve.readings, curve.known, curve.higher_is_better, wider=wider))
         if curve.own
         else curve
         for curve in curves
     ]
+    return found, questions
 
 
 def nothing_known(count: int) -> Floats:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.calibration.curves import Calibration, Curve
+from ccvae_eval.calibration.verdicts import widening
 from ccvae_eval.report.text import escaped, figure, plain
 
 DPI = 120
@@ -58,6 +59,15 @@ def summary(calibration: Calibration) -> str:
     text += f"; {unjudged} could not be judged on these data." if unjudged else "."
     held, asked = calibration.covered
     return f"{text} Of {asked} known points plain 95 % intervals hold {held} ({held / asked:.0%})." if asked else text
+
+
+def level(calibration: Calibration) -> str:
+    """By how much intervals were widened, and why."""
+    questions = int(str(calibration.facts["questions"]))
+    return (
+        f"So that all of {questions} questions hold together at 95 % where nothing is wrong, intervals are made "
+        f"{widening(questions):.2f} times as wide."
+    )
 
 
 def _cell(curve: Curve | None) -> str:
@@ -115,8 +125,9 @@ def page(calibration: Calibration, command: str) -> str:
             "# What the values answer to",
             f"Written by `{command}`; definitions: metrics.md, section 9. Do not edit.",
             f"Model: {facts['model']}. Data: `{facts['data']}`, images {_words(facts['images'])}. "
-            f"Seed {facts['seed']}. Labels: {', '.join(facts['characteristics'])}. Every number is the mean over them.",
-            summary(calibration),
+            f"Seed {facts['seed']}, {facts['steps']} steps. Labels: {', '.join(facts['characteristics'])}. "
+            "Every number is the mean over them.",
+            f"{summary(calibration)} {level(calibration)}",
             "## Dials",
             _markdown(spoilt),
             "## Values at their own dials",
