@@ -20,7 +20,7 @@ from tests.fakes import Squares, SquaresVAE
 UNJUDGED = {
     "rank_correlation",  # faces has no continuous label
     "frechet",  # has no interval
-    "rmig",  # neither
+    "rmig", "dci_explicitness",  # neither have these
     "sap_continuous", "explicitness_train", "dci_informativeness_train",  # of the published profile alone
 }  # fmt: skip
 
