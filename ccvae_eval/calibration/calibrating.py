@@ -207,7 +207,10 @@ class Calibrator:
                 continue
             for row in rows_of(tables, value):
                 readings = tuple(reading_of(table, row) for table in tables)
-                known = self._known(Case(cells, tables, metric, value, row), spec) if own else nothing_known(len(cells))
+                asked = own and any(reading.defined for reading in readings)
+                known = (
+                    self._known(Case(cells, tables, metric, value, row), spec) if asked else nothing_known(len(cells))
+                )
                 yield Curve(
                     metric.name, value, row, dial, own, tuple(cell.position for cell in cells), readings, known,
                     higher_is_better=spec.higher_is_better,
