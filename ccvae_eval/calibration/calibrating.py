@@ -19,9 +19,11 @@ from ccvae_eval.calibration.dials import DIALS, Bench, Dial, dial_named
 from ccvae_eval.calibration.edited import EDITED
 from ccvae_eval.calibration.known import CODES, Case
 from ccvae_eval.calibration.laws import PANEL
+from ccvae_eval.calibration.rebuilt import REBUILT
 from ccvae_eval.calibration.rendered import RENDERED
 from ccvae_eval.calibration.stability import STABILITY, stability_curve
 from ccvae_eval.calibration.stages import PLAIN, STAGES
+from ccvae_eval.calibration.voting import VOTED
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.data.faces.dataset import Faces
 from ccvae_eval.errors import UndefinedError, UsageError, suggestion
@@ -219,7 +221,7 @@ class Calibrator:
     def _known(self, case: Case, spec: ValueSpec) -> Floats:
         key = (case.metric.name, case.value, case.cells[0].dial.name)
         if self.model is None:
-            whole = next((known[key] for known in (EDITED, PANEL) if key in known), None)
+            whole = next((known[key] for known in (EDITED, REBUILT, PANEL, VOTED) if key in known), None)
             if whole is not None:
                 return whole(case)
         if not case.names:

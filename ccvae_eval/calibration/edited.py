@@ -1,47 +1,36 @@
-"""Known values of edited, rebuilt and drawn pictures, from the renderer and what others have written.
+"""Known values of edited and drawn pictures, from the renderer and what others have written.
 
-SSIM is kornia's, correspondence OpenCV's template matching, densities SciPy's.
+Correspondence is OpenCV's template matching.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from kornia.metrics import ssim
 from scipy.spatial.distance import cdist
-from scipy.special import logsumexp
-from scipy.stats import norm
 
-from ccvae_eval.calibration.coding import DEVIATION
 from ccvae_eval.calibration.known import Case, Known
 from ccvae_eval.calibration.originals import Originals
-from ccvae_eval.calibration.spoilt import class_shares
 from ccvae_eval.interventions import donor_rows
 from ccvae_eval.streams import numpy_stream
 from ccvae_eval.types import Bools, Floats, Images
-
-LEAST_ERROR = (1 / 255) ** 2 / 12
-LEAST_LOG = -100.0
-REPEATS = 3
-"""Fresh noise behind the expectations of sampled values."""
 
 CENTRES, PATCH, REACH = range(7, 56, 4), 4, 3
 """Of the lattice that ``grid`` lays over 64 pixels: docs/metrics.md, section 3."""
 
 
-def _originals(case: Case) -> Originals:
+def originals_of(case: Case) -> Originals:
     return case.cells[0].bench.originals
 
 
-def _with(case: Case, **classes: Any) -> Images:
+def with_classes(case: Case, **classes: Any) -> Images:
     """The originals with other classes of some labels."""
-    originals = _originals(case)
+    originals = originals_of(case)
     chosen = originals.classes.copy()
     for name, value in classes.items():
         chosen[:, originals.block(name).place] = value
@@ -70,13 +59,13 @@ def _effect(case: Case) -> Floats:
     for name in case.names:
         then = case.subject.targets(name).numpy()
         here = then >= 0
-        found.append(float((_seen(case, _with(case, **{name: then}), name) == then)[here].mean()))
+        found.append(float((_seen(case, with_classes(case, **{name: then}), name) == then)[here].mean()))
     return _line(case, _mean(found), case.chance())
 
 
 def _transfer(case: Case) -> Floats:
     """The donor's class in the donor's look; idle, nothing."""
-    found, originals = [], _originals(case)
+    found, originals = [], originals_of(case)
     for name in case.names:
         block, donors = originals.block(name), donor_rows(case.subject, name).numpy()
         here, places = donors >= 0, list(block.factors)
@@ -100,10 +89,10 @@ def _flipped(originals: Originals, classes: Any, place: int) -> Any:
 
 def _kept(case: Case) -> Floats:
     """Labels of which the judge sees the same in the renderer's edits, with the others as they were and turned over."""
-    judge, originals = case.subject.judge, _originals(case)
+    judge, originals = case.subject.judge, originals_of(case)
     if judge is None:
         return case.ends(math.nan, math.nan)
-    before = {j: p.argmax(1).numpy() for j, p in judge.log_probabilities(_with(case)).items()}
+    before = {j: p.argmax(1).numpy() for j, p in judge.log_probabilities(with_classes(case)).items()}
     ends: list[list[float]] = [[], []]
     for name in case.names:
         place, then = originals.block(name).place, case.subject.targets(name).numpy()
@@ -122,14 +111,14 @@ def _assigned(case: Case) -> Floats:
     if not wanted:
         return case.ends(math.nan, math.nan)
     values = {name: int(value) for name, value in wanted.items()}
-    images = _with(case, **values)
+    images = with_classes(case, **values)
     together = np.all([_seen(case, images, name) == value for name, value in values.items()], axis=0)
     return _line(case, float(together.mean()), case.chance())
 
 
 def _faded_distance(case: Case) -> Floats:
     """Each pixel goes l of its way to the mean image."""
-    x, mean = _with(case).double(), _originals(case).mean_image.double()
+    x, mean = with_classes(case).double(), originals_of(case).mean_image.double()
     return _line(case, 0.0, float((x - mean).abs().mean()))
 
 
@@ -148,7 +137,7 @@ def _region(case: Case, name: str) -> Bools:
 
 def _errors(case: Case, spoil: Callable[[Any, int], Any]) -> Floats:
     """From the image without an attribute to what stands in its place in the end, inside or outside the region."""
-    originals, inside = _originals(case), case.told_apart("where") == "inside"
+    originals, inside = originals_of(case), case.told_apart("where") == "inside"
     found = []
     for name in case.names:
         block, region = originals.block(name), _region(case, name)
@@ -176,13 +165,13 @@ def _left(case: Case) -> Floats:
 
 def _leaked(case: Case) -> Floats:
     """All other attributes are turned over."""
-    return _errors(case, lambda classes, place: _flipped(_originals(case), classes, place))
+    return _errors(case, lambda classes, place: _flipped(originals_of(case), classes, place))
 
 
 def _energy(case: Case) -> Floats:
     """The look in the middle, as often as it is drawn, beside as many true looks."""
     data: Any = case.subject.data
-    originals, draws, found = _originals(case), getattr(case.metric, "draws", 2), []
+    originals, draws, found = originals_of(case), getattr(case.metric, "draws", 2), []
     for name in case.names:
         block, region = originals.block(name), _region(case, name)
         kind, asked = case.subject.schema[name].kind, case.subject.targets(name).numpy()
@@ -202,102 +191,6 @@ def _energy(case: Case) -> Floats:
         within = np.mean([apart(true[i], true[j]) for i in range(draws) for j in range(i)], axis=0)
         found.append(float((across - within / 2).mean()))
     return case.ends(0.0, _mean(found))
-
-
-def _nats(images: Images, means: Images) -> Floats:
-    """Minus the Bernoulli cross-entropy of each image."""
-    x, m = images.double().numpy(), means.double().numpy()
-    with np.errstate(divide="ignore"):
-        bright, dark = (np.maximum(np.log(part), LEAST_LOG) for part in (m, 1 - m))
-    return np.asarray((x * bright + (1 - x) * dark).reshape(len(x), -1).sum(1), dtype=np.float64)
-
-
-def _rebuilt(case: Case) -> Floats:
-    """Of the originals and the same, faded by formula."""
-    x, mean = _with(case), _originals(case).mean_image
-    found = []
-    for share in case.positions:
-        faded = x.lerp(mean, float(share))
-        if case.value == "ssim":
-            window = getattr(case.metric, "window", 11)
-            found.append(float(ssim(x, faded, window).double().mean()))
-        elif case.value == "reconstruction":
-            found.append(-float(_nats(x, faded).mean()))
-        else:
-            errors = (float(share) ** 2) * (x - mean).double().square().flatten(1).mean(1).numpy()
-            decibels = -10 * np.log10(np.maximum(errors, LEAST_ERROR))
-            found.append(float((errors if case.value == "mse" else decibels).mean()))
-    return np.array(found)
-
-
-@lru_cache(maxsize=4)
-def _of_blocks(originals: Originals, names: tuple[str, ...]) -> list[tuple[list[int], Floats, Floats, Floats]]:
-    """Columns, means and deviations of p(z_c|y) in each class, and p(y), of each characteristic."""
-    found = []
-    for name in names:
-        block = originals.block(name)
-        shares = class_shares(originals.classes[:, block.place], block.label.cardinality)
-        means = np.concatenate([block.means(), np.zeros((len(shares), len(block.variety)))], axis=1)
-        spread = np.concatenate([np.full(len(block.shown), DEVIATION), np.ones(len(block.variety))])
-        found.append((list(block.columns), means, spread, shares))
-    return found
-
-
-def _log_prior(case: Case, codes: Floats, shift: float = 0.0) -> Floats:
-    """log p(z), each p(z_c|y) moved by so many deviations."""
-    blocks = _of_blocks(_originals(case), tuple(case.subject.model.layout.characteristics))
-    taken = [column for columns, *_ in blocks for column in columns]
-    total: Floats = np.asarray(norm.logpdf(np.delete(codes, taken, axis=1))).sum(1)
-    for columns, means, spread, shares in blocks:
-        parts = [
-            np.log(max(share, 1e-300))
-            + np.asarray(norm.logpdf(codes[:, columns], mean + shift * spread, spread)).sum(1)
-            for mean, share in zip(means, shares, strict=True)
-        ]
-        total = total + logsumexp(parts, axis=0)
-    return np.asarray(total)
-
-
-def _drawn(case: Case, draw: int) -> tuple[Floats, Floats]:
-    """Codes from q(z|x), and log q of each."""
-    posterior = case.subject.posterior
-    loc, scale = posterior.loc.double().numpy(), posterior.scale.double().numpy()
-    codes = loc + scale * numpy_stream(draw, "edited/posterior").standard_normal(loc.shape)
-    return codes, np.asarray(norm.logpdf(codes, loc, scale)).sum(1)
-
-
-def _kl(case: Case) -> Floats:
-    """The mean of log q - log p over draws from q."""
-    found = []
-    for shift in case.strengths:
-        parts = []
-        for draw in range(20):
-            codes, log_q = _drawn(case, draw)
-            parts.append(float((log_q - _log_prior(case, codes, float(shift))).mean()))
-        found.append(_mean(parts))
-    return np.array(found)
-
-
-def _bounds(case: Case) -> Floats:
-    """log p(x|z) p(z)/q(z|x) of K fresh draws, with what each draw looks like, and with the mean image instead."""
-    originals, subject = _originals(case), case.subject
-    size = getattr(case.metric, "importance", 1) if case.value == "iwae" else 1
-    x, mean = _with(case), originals.mean_image
-    faded = _nats(x, mean.expand_as(x))
-    ends: list[list[Floats]] = [[], []]
-    for repeat in range(REPEATS):
-        weights: list[list[Floats]] = [[], []]
-        for k in range(size):
-            codes, log_q = _drawn(case, 1000 + repeat * size + k)
-            # the decoder is given 32 bits
-            z = torch.from_numpy(codes).to(subject.posterior.loc.dtype)
-            shown = originals.draw(originals.coding.factors(z), originals.coding.classes(z))
-            ratio = _log_prior(case, codes) - log_q
-            for found, told in zip(weights, (_nats(x, shown), faded), strict=True):
-                found.append(told + ratio)
-        for found, parts in zip(ends, weights, strict=True):
-            found.append(logsumexp(parts, axis=0) - math.log(size))
-    return case.ends(*(float(np.mean(found)) for found in ends))
 
 
 def _grey(images: Images) -> Floats:
@@ -342,7 +235,7 @@ def matched(one: Images, other: Images) -> Floats:
 
 def _table(case: Case) -> Floats:
     """The input beside its edit, and beside the mean image."""
-    x, originals = _with(case), _originals(case)
+    x, originals = with_classes(case), originals_of(case)
     if x.shape[1:] != (3, 64, 64):
         return case.ends(math.nan, math.nan)
     itself = case.told_apart("pair") != ""
@@ -353,7 +246,7 @@ def _table(case: Case) -> Floats:
     for name in case.names:
         then = case.subject.targets(name).numpy()
         here = then >= 0
-        edit = same if itself else matched(x, _with(case, **{name: then}))
+        edit = same if itself else matched(x, with_classes(case, **{name: then}))
         for found, numbers in ((first, edit[here]), (last, faded[here])):
             if case.value == "matches_drop":
                 found.append(float((same[here] - numbers)[:, 0].mean()) if found is first else 0.0)
@@ -378,7 +271,7 @@ def _drawn_ends(case: Case) -> Floats:
     if case.subject.judge is None:
         return case.ends(math.nan, math.nan)
     data, count = case.subject.data, len(case.subject)
-    real, others = _features(case, _with(case)), np.setdiff1d(data.split("train"), case.subject.ids)
+    real, others = _features(case, with_classes(case)), np.setdiff1d(data.split("train"), case.subject.ids)
     generator = numpy_stream(0, "edited/others")
     first = [
         _compared(
@@ -386,8 +279,8 @@ def _drawn_ends(case: Case) -> Floats:
         )
         for _ in range(FAMILIES)
     ]
-    shape = (count, *_originals(case).mean_image.shape)
-    end = _originals(case).mean_image.expand(shape) if case.cells[0].dial.name == "fade" else torch.zeros(shape)
+    shape = (count, *originals_of(case).mean_image.shape)
+    end = originals_of(case).mean_image.expand(shape) if case.cells[0].dial.name == "fade" else torch.zeros(shape)
     return case.ends(0.0 if case.value == "kernel" else _mean(first), _compared(case, real, _features(case, end)))
 
 
@@ -433,9 +326,6 @@ EDITED: Mapping[tuple[str, str, str], Known] = {
     ("intervention", "error", "idle"): _left,
     ("intervention", "error", "leak"): _leaked,
     ("intervention", "energy", "collapse"): _energy,
-    **{("reconstruction", value, "fade"): _rebuilt for value in ("mse", "psnr", "ssim", "reconstruction")},
-    **{("reconstruction", value, "fade"): _bounds for value in ("elbo", "iwae")},
-    ("reconstruction", "kl", "shift"): _kl,
     **{("generation", value, "fade"): _drawn_ends for value in ("frechet", "kernel", "prdc_recall", "prdc_coverage")},
     **{("generation", value, "dim"): _drawn_ends for value in ("prdc_precision", "prdc_density")},
     ("generation", "obeyed", "idle"): lambda case: case.ends(case.reference(), case.chance()),
