@@ -8,8 +8,16 @@ from typing import Any, ClassVar
 import pytest
 
 from ccvae_eval.calibration.calibrating import EVERY, Calibrator, calibrate
+from ccvae_eval.calibration.columns import COLUMNS
 from ccvae_eval.calibration.dialless import REASONS, why_without
 from ccvae_eval.calibration.dials import DIALS
+from ccvae_eval.calibration.edited import EDITED
+from ccvae_eval.calibration.known import CODES
+from ccvae_eval.calibration.laws import PANEL
+from ccvae_eval.calibration.rebuilt import REBUILT
+from ccvae_eval.calibration.rendered import RENDERED
+from ccvae_eval.calibration.stability import STABILITY
+from ccvae_eval.calibration.voting import VOTED
 from ccvae_eval.data.faces import Faces
 from ccvae_eval.measure import ValueSpec
 from ccvae_eval.metrics.accuracy import Accuracy
@@ -46,6 +54,14 @@ def test_a_value_without_a_dial_says_why(name):
 
 
 PAGES = "".join(page.read_text() for page in Path("docs").glob("calibration-*.md"))
+
+
+def test_every_value_is_known_somewhere_along_its_own_dials():
+    tables = (CODES, COLUMNS, RENDERED, EDITED, REBUILT, PANEL, VOTED)
+    known = {key for table in tables for key in table} | {(*STABILITY, "turn")}
+    own = {(n, v, dial) for n in EVERY for v, spec in metrics[n].values.items() for dial in spec.dials}
+    assert {value for _, value, _ in own - known} <= UNJUDGED
+    assert known <= own
 
 
 AWAITED = ("locality", "drift", "diversity", "density", "accuracy")
