@@ -11,11 +11,19 @@ from typing import Any
 import numpy as np
 
 from ccvae_eval import registry
-from ccvae_eval.calibration.cells import Cell, Ledger, Progress, measure_all, positions_of, reading_of
+from ccvae_eval.calibration.cells import Cell, Ledger, Progress, measure_all, positions_of, reading_of, rows_of
+from ccvae_eval.calibration.columns import COLUMNS
+from ccvae_eval.calibration.curves import Calibration, Curve, judged, nothing_known
+from ccvae_eval.calibration.dialless import why_without
 from ccvae_eval.calibration.dials import DIALS, Bench, Dial, dial_named
+from ccvae_eval.calibration.edited import EDITED
 from ccvae_eval.calibration.known import CODES, Case
+from ccvae_eval.calibration.laws import PANEL
+from ccvae_eval.calibration.rebuilt import REBUILT
 from ccvae_eval.calibration.rendered import RENDERED
-from ccvae_eval.calibration.verdicts import Reading, Verdict, judge, moved
+from ccvae_eval.calibration.stability import STABILITY, stability_curve
+from ccvae_eval.calibration.stages import PLAIN, STAGES
+from ccvae_eval.calibration.voting import VOTED
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.data.faces.dataset import Faces
 from ccvae_eval.errors import UndefinedError, UsageError, suggestion
@@ -27,7 +35,10 @@ from ccvae_eval.run import plan_of
 from ccvae_eval.streams import numpy_stream
 from ccvae_eval.types import Floats, Ids, Plain
 
-CARD = ("density", "locality", "drift", "diversity", "accuracy")
+EVERY = (
+    "density", "locality", "drift", "diversity", "accuracy", "intervention", "reconstruction", "generation",
+    "disentanglement",
+)  # fmt: skip
 SAMPLE = 64
 """Images for the metrics that decode. Those that only look at codes, which cost nothing, get more."""
 MORE = 24
@@ -43,87 +54,6 @@ CELL_SECONDS = 2.0
 """What a cell costs beside them."""
 
 Notice = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """One value along one dial.
-
-    Args:
-        metric, value, dial: which.
-        own: whether the value declares the dial. If not, only the ends were measured, and nothing is judged.
-        positions: from 0 to 1.
-        readings: what was measured there.
-        known: what is known there, NaN where nothing is.
-        verdict: on the value, if the dial is its own.
-        higher_is_better: of the value.
-    """
-
-    metric: str
-    value: str
-    dial: Dial
-    own: bool
-    positions: tuple[float, ...]
-    readings: tuple[Reading, ...]
-    known: Floats
-    verdict: Verdict
-    higher_is_better: bool | None = None
-
-    @property
-    def moved(self) -> float:
-        """How far it goes from end to end, see :func:`ccvae_eval.calibration.verdicts.moved`."""
-        return moved(self.readings[0], self.readings[-1])
-
-    def as_plain(self) -> dict[str, Plain]:
-        """The row as ``--json`` has it; NaN is None."""
-        first, last = self.readings[0], self.readings[-1]
-        return {
-            "metric": self.metric,
-            "value": self.value,
-            "dial": self.dial.name,
-            "own": self.own,
-            "passed": self.verdict.passed,
-            "spearman": _plain(self.verdict.spearman),
-            "at_zero": _plain(first.value),
-            "at_end": _plain(last.value),
-            "known_zero": _plain(float(self.known[0])),
-            "known_end": _plain(float(self.known[-1])),
-            "covers": _plain(self.verdict.covers),
-            "why": self.verdict.why,
-            "strengths": [self.dial.strength(position) for position in self.positions],
-            "values": [_plain(reading.value) for reading in self.readings],
-            "low": [_plain(reading.low) for reading in self.readings],
-            "high": [_plain(reading.high) for reading in self.readings],
-            "known": [_plain(float(number)) for number in self.known],
-        }
-
-
-def _plain(number: float) -> float | None:
-    return number if math.isfinite(number) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """What came of a calibration.
-
-    Args:
-        curves: own ones first, in the order of metrics, values and dials.
-        facts: what it was made with: data, images, steps, seed, judge, model.
-    """
-
-    curves: tuple[Curve, ...]
-    facts: Mapping[str, Plain]
-
-    @property
-    def own(self) -> tuple[Curve, ...]:
-        return tuple(curve for curve in self.curves if curve.own)
-
-    @property
-    def failed(self) -> tuple[Curve, ...]:
-        return tuple(curve for curve in self.own if curve.verdict.passed is False)
-
-    def as_plain(self) -> dict[str, Plain]:
-        return {**self.facts, "calibration": [curve.as_plain() for curve in self.curves]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +140,10 @@ class Calibrator:
 
     def _cell(self, metric: Metric, dial: Dial, position: float, bench: Bench) -> Cell:
         schema = self.data.schema
-        names = tuple(name for name in self.names if schema[name].kind in dial.kinds)
-        return Cell(bench, dial, position, (metric,), names, self.judge)
+        stage = STAGES.get(metric.name, PLAIN) if self.model is None else PLAIN
+        kinds = ("binary",) if stage.narrow else dial.kinds
+        names = tuple(name for name in self.names if schema[name].kind in kinds)
+        return Cell(bench, dial, position, (metric,), names, self.judge, stage)
 
     def cells_of(self, metric: Metric, dial: Dial) -> list[Cell]:
         """One for each position: all steps of an own dial, the ends of any other."""
@@ -221,11 +153,11 @@ class Calibrator:
 
     def cells(self) -> list[Cell]:
         """All cells; metrics that look at the same model and images share one, so that they share its decodings."""
-        found: dict[tuple[str, int, tuple[str, ...]], Cell] = {}
+        found: dict[tuple[str, int, tuple[str, ...], str], Cell] = {}
         for metric, dial in self._pairs():
-            for cell in self.cells_of(metric, dial):
+            for cell in self.cells_of(metric, dial) if self.foreign or _owns(metric, dial) else ():
                 who = dial.base if cell.position == 0 else f"{dial.name} {cell.position!r}"
-                key = (who, len(cell.bench.ids), cell.characteristics)
+                key = (who, len(cell.bench.ids), cell.characteristics, cell.stage.name)
                 there = found.setdefault(key, replace(cell, metrics=()))
                 if metric not in there.metrics:
                     found[key] = replace(there, metrics=(*there.metrics, metric))
@@ -234,7 +166,7 @@ class Calibrator:
     def _pairs(self) -> Iterator[tuple[Metric, Dial]]:
         for dial in self.dials:
             for metric in self.metrics:
-                if self.foreign or _owns(metric, dial):
+                if self.foreign or any(dial.name in spec.dials for spec in metric.values.values()):
                     yield metric, dial
 
     def plan(self) -> Planned:
@@ -252,32 +184,50 @@ class Calibrator:
         order = {metric.name: place for place, metric in enumerate(self.metrics)}
         values = {metric.name: list(metric.values) for metric in self.metrics}
         curves.sort(key=lambda c: (not c.own, order[c.metric], values[c.metric].index(c.value)))
-        return Calibration(tuple(curves), self.facts)
+        without = {
+            (metric.name, value): why_without(metric.name, value, spec)
+            for metric in self.metrics
+            for value, spec in metric.values.items()
+            if not spec.dials
+        }
+        found, questions = judged(curves)
+        return Calibration(tuple(found), {**self.facts, "questions": questions}, without)
 
     def _curves(self, metric: Metric, dial: Dial) -> Iterator[Curve]:
+        stable = metric.values[STABILITY[1]] if metric.name == STABILITY[0] else None
+        if stable is not None and dial.name in stable.dials and self.model is None:
+            yield stability_curve(self.large, dial, positions_of(self.steps), stable.higher_is_better)
+        if not (self.foreign or _owns(metric, dial)):
+            return
         cells = self.cells_of(metric, dial)
         tables = [self.ledger.table(cell, metric) for cell in cells]
         for value, spec in metric.values.items():
             own = dial.name in spec.dials
+            if (metric.name, value) == STABILITY:
+                continue
             if not own and not self.foreign:
                 continue
-            readings = [reading_of(table, value) for table in tables]
-            known = np.full(len(cells), math.nan)
-            verdict = Verdict(None)
-            if own:
-                known = self._known(Case(cells, tables, metric, value), spec)
-                verdict = judge(readings, known, spec.higher_is_better)
-            positions = tuple(cell.position for cell in cells)
-            yield Curve(
-                metric.name, value, dial, own, positions, tuple(readings), known, verdict, spec.higher_is_better
-            )
+            for row in rows_of(tables, value):
+                readings = tuple(reading_of(table, row) for table in tables)
+                asked = own and any(reading.defined for reading in readings)
+                known = (
+                    self._known(Case(cells, tables, metric, value, row), spec) if asked else nothing_known(len(cells))
+                )
+                yield Curve(
+                    metric.name, value, row, dial, own, tuple(cell.position for cell in cells), readings, known,
+                    higher_is_better=spec.higher_is_better,
+                )  # fmt: skip
 
     def _known(self, case: Case, spec: ValueSpec) -> Floats:
         key = (case.metric.name, case.value, case.cells[0].dial.name)
+        if self.model is None:
+            whole = next((known[key] for known in (EDITED, REBUILT, PANEL, VOTED) if key in known), None)
+            if whole is not None:
+                return whole(case)
         if not case.names:
             return case.ends(math.nan, math.nan)
         if self.model is None:
-            found = CODES.get(key) or RENDERED.get(key)
+            found = next((known[key] for known in (CODES, COLUMNS, RENDERED) if key in known), None)
             if found is not None:
                 return found(case)
         elif key[2] in ENDS_AT_CHANCE:
@@ -305,11 +255,12 @@ def _end(case: Case, end: float | str | None) -> float:
 
 
 def _owns(metric: Metric, dial: Dial) -> bool:
-    return any(dial.name in spec.dials for spec in metric.values.values())
+    """Whether a metric is measured at every step: stability alone is measured without the metric."""
+    return any(dial.name in spec.dials for value, spec in metric.values.items() if (metric.name, value) != STABILITY)
 
 
 def calibrate(
-    metrics: Sequence[str | Metric] = CARD,
+    metrics: Sequence[str | Metric] = EVERY,
     data: DataSet | None = None,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -359,24 +310,35 @@ def calibrator(
 ) -> Calibrator:
     """Prepares a calibration; the arguments are those of :func:`calibrate`."""
     images = Faces() if data is None else data
-    sample = int(more.get("sample", SAMPLE))
-    chosen = [_metric(m, {"redrawn": sample, **(options or {}).get(_name(m), {})}) for m in metrics]
-    judged = judge_for(images, choice=judge, cache_dir=cache_dir, notice=notice)
-    return Calibrator(chosen, images, judged=judged, **more)
+    usual = _usual(images, int(more.get("sample", SAMPLE)), more)
+    chosen = [_metric(m, (options or {}).get(_name(m), {}), usual) for m in metrics]
+    judged_by = judge_for(images, choice=judge, cache_dir=cache_dir, notice=notice)
+    return Calibrator(chosen, images, judged=judged_by, **more)
+
+
+def _usual(data: DataSet, sample: int, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a calibration: all scores, as many images redrawn as are measured, something assigned."""
+    asked = more.get("characteristics") or CHARACTERISTICS
+    binary = [name for name in asked if name in data.schema and data.schema[name].kind == "binary"]
+    usual: dict[str, Any] = {"redrawn": sample, "every": True}
+    if more.get("model") is None and len(binary) > 1:
+        usual["assign"] = f"{binary[0]}=1,{binary[1]}=0"
+    return usual
 
 
 def _name(metric: str | Metric) -> str:
     return metric if isinstance(metric, str) else metric.name
 
 
-def _metric(metric: str | Metric, settings: Mapping[str, Any]) -> Metric:
-    """A registered metric; as many images are redrawn as are measured, so that both are the same ones."""
+def _metric(metric: str | Metric, settings: Mapping[str, Any], usual: Mapping[str, Any]) -> Metric:
+    """A registered metric with its settings, and what is usual in a calibration."""
     if not isinstance(metric, str):
         return metric
     kind = registry.metrics[metric]
     known = {f.name for f in fields(kind)}
     for key in settings:
-        if key not in known and key != "redrawn":
+        if key not in known:
             raise UsageError(f"{metric} has no setting {key!r}", hint=suggestion(key, known))
-    made: Metric = kind(**{key: value for key, value in settings.items() if key in known})
+    asked_for = {"every"} if settings.get("score") else set()
+    made: Metric = kind(**{**{k: v for k, v in usual.items() if k in known and k not in asked_for}, **settings})
     return made

@@ -14,6 +14,7 @@ import numpy as np
 from ccvae_eval.calibration.dials import Bench, Dial
 from ccvae_eval.calibration.oracle import VERSION
 from ccvae_eval.calibration.spoilt import Whole
+from ccvae_eval.calibration.stages import PLAIN, Stage
 from ccvae_eval.calibration.verdicts import Reading
 from ccvae_eval.errors import CcvaeEvalError, UndefinedError, UnsupportedError
 from ccvae_eval.files import atomic_write
@@ -24,12 +25,17 @@ from ccvae_eval.run import evaluate
 from ccvae_eval.subject import Subject, prepare
 from ccvae_eval.types import Plain
 
-CELLS = 1
+CELLS = 2
 """Version of the saboteurs: another number, other cells."""
 
 Table = Mapping[tuple[str, str | None], Reading]
-"""Readings by (value, characteristic), None = the mean over characteristics; rows that depend on more are left out, but
-where data have no regions, those over the whole image stand in."""
+"""Readings by (row, characteristic), None = the mean over characteristics. A row is a value's name, with what else
+tells its rows apart (``composition m=10``), see :func:`row_of`."""
+
+SAID = frozenset({"likelihood", "K", "features", "N", "bins", "do"})
+"""What rows say of themselves: it tells no two rows of a value apart."""
+TOLD_APART = frozenset({"where", "m", "pair", "labels", "of"})
+"""What makes several rows of one value. Rows that depend on anything else (a judged label, a column) are left out."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Cell:
         metrics: those that look.
         characteristics: those that they look at.
         judge: the judge, or None.
+        stage: how they are shown the model.
     """
 
     bench: Bench
@@ -50,12 +57,13 @@ class Cell:
     metrics: tuple[Metric, ...]
     characteristics: tuple[str, ...]
     judge: Judge | None = None
+    stage: Stage = PLAIN
 
     def subject(self) -> Subject:
         """The spoilt model with its images, encoded."""
         model: Whole = self.dial.spoil(self.bench, self.dial.strength(self.position))
         return prepare(
-            model,
+            self.stage(model),
             self.bench.data,
             self.bench.ids,
             seed=self.bench.seed,
@@ -73,6 +81,7 @@ class Cell:
             blake2b(self.bench.ids.tobytes(), digest_size=16).hexdigest(),
             self.bench.seed,
             self.bench.model_name if model is not None else "oracle",
+            self.stage.name,
             list(self.bench.names),
             list(self.characteristics),
             self.dial.base if self.position == 0 else f"{self.dial.name} {self.dial.strength(self.position)!r}",
@@ -141,13 +150,41 @@ WHOLE = ""
 """The value's name in the row that says why a metric has no numbers at all."""
 
 
+def row_of(value: Value) -> str | None:
+    """The row that a value is kept in; None if it is not kept.
+
+    >>> from ccvae_eval.measure import Estimate
+    >>> [row_of(Value("error", Estimate(0.0), at=at)) for at in ({"where": "inside"}, {"N": 8}, {"column": 1})]
+    ['error where=inside', 'error', None]
+    """
+    at = {key: content for key, content in value.at.items() if key not in SAID}
+    if not at.keys() <= TOLD_APART:
+        return None
+    return " ".join([value.name, *(f"{key}={content}" for key, content in sorted(at.items()))])
+
+
 def _table(values: Sequence[Value], why: str) -> Table:
-    rows = {(v.name, v.characteristic): _of(v) for v in values if not v.at}
+    rows: dict[tuple[str, str | None], Reading] = {}
+    # what depends on less comes first: what depends on an assignment stands for a value only where nothing else does
+    for v in sorted(values, key=lambda v: len(v.at)):
+        row = row_of(v)
+        if row is not None and dict(v.at) != IMAGE:
+            rows.setdefault((row, v.characteristic), _of(v))
     for v in values:
         own = (v.name, v.characteristic)
         if dict(v.at) == IMAGE and not (own in rows and rows[own].defined):
-            rows[own] = _of(v)
+            rows[own] = _of(v)  # where data have no regions, the whole image stands in
     return {**rows, (WHOLE, None): Reading(math.nan, note=why)} if why else rows
+
+
+def rows_of(tables: Sequence[Table], value: str) -> list[str]:
+    """The rows of one value that have a mean over characteristics; the value's own name, if there is none.
+
+    >>> rows_of([{("kl", None): Reading(1.0), ("kl of=x", "A"): Reading(1.0)}], "kl")
+    ['kl']
+    """
+    found = [row for table in tables for row, who in table if who is None and row.split(" ")[0] == value]
+    return list(dict.fromkeys(found)) or [value]
 
 
 def _of(value: Value) -> Reading:
@@ -166,10 +203,10 @@ def _reading(row: Sequence[Plain]) -> Reading:
     return Reading(value, low, high, chance, reference, str(row[5]))
 
 
-def reading_of(table: Table, value: str, characteristic: str | None = None) -> Reading:
+def reading_of(table: Table, row: str, characteristic: str | None = None) -> Reading:
     """One reading; undefined, with the reason that is known, where there is none."""
-    if (value, characteristic) in table:
-        return table[value, characteristic]
+    if (row, characteristic) in table:
+        return table[row, characteristic]
     return Reading(
         math.nan, note=table[WHOLE, None].note if (WHOLE, None) in table else "the metric gives no such row here"
     )

@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 
+import torch
+
 from ccvae_eval.calibration.claims import Mislabelled, Tempered
+from ccvae_eval.calibration.correlated import Correlated
 from ccvae_eval.calibration.oracle import oracle
 from ccvae_eval.calibration.originals import Originals
 from ccvae_eval.calibration.painters import (
+    Dimmed,
     Faded,
     Faultless,
     Idle,
@@ -23,6 +27,7 @@ from ccvae_eval.calibration.painters import (
 )
 from ccvae_eval.calibration.spoilt import (
     Collapsed,
+    Mixed,
     Shifted,
     Shuffled,
     Spoilt,
@@ -31,11 +36,13 @@ from ccvae_eval.calibration.spoilt import (
     digests_of,
     inner_pairs,
     own_pairs,
+    part_of_a_turn,
     style_pairs,
 )
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.errors import UnsupportedError, UsageError, suggestion
 from ccvae_eval.model import HasConditionalPrior, LabelledVAE, LabelSchema, Predicts
+from ccvae_eval.streams import numpy_stream
 from ccvae_eval.types import Ids
 
 
@@ -100,6 +107,20 @@ class Bench:
         posterior = self.base.encode(self.data.batch(self.ids).images)
         return Shuffled(self.base, posterior, self.digests, self.ids, share, self.seed)
 
+    def turned(self, share: float) -> Mixed:
+        """The base with its whole code turned by a share of a rotation at random, in units of the columns' spread."""
+        loc = self.base.encode(self.data.batch(self.ids).images).loc.double()
+        spread = loc.std(0, correction=0)
+        spread = torch.where(spread > 0, spread, 1.0)
+        generator = numpy_stream(self.seed, "turn")
+        turn = torch.from_numpy(part_of_a_turn(loc.shape[1], share, generator))
+        return Mixed(self.base, spread[:, None] * turn / spread, spread[:, None] * turn.T / spread)
+
+    def correlated(self, correlation: float) -> Correlated:
+        """The oracle with the first columns of its binary labels correlated, two and two."""
+        pairs = list(zip(self.binary[::2], self.binary[1::2], strict=False))
+        return Correlated(self.originals, pairs, correlation)
+
     def varieties(self) -> Mapping[str, tuple[int, ...]]:
         """The columns of each characteristic without its first: its variety, if there is one."""
         if self.model is None:
@@ -139,6 +160,7 @@ class Dial:
 
 GLIDING = "gliding"
 HAZY = "hazy"
+BENT = "bent"
 
 DIALS: Mapping[str, Dial] = MappingProxyType(
     {
@@ -164,6 +186,14 @@ DIALS: Mapping[str, Dial] = MappingProxyType(
                 (0.0, 45.0), "degrees", drawn=False,
             ),
             Dial(
+                "turn", "the whole code is turned, a share of the way to a rotation at random",
+                lambda b, s: b.turned(s), drawn=False,
+            ),
+            Dial(
+                "correlate", "normal first columns of binary characteristics are correlated, two and two",
+                lambda b, s: b.correlated(s), (0.0, 0.9), "correlation", base=BENT, kinds=("binary",),
+            ),
+            Dial(
                 "shift",
                 "p(z_c|y) is moved by a number of its deviations",
                 lambda b, s: Shifted(b.base, s),
@@ -178,6 +208,7 @@ DIALS: Mapping[str, Dial] = MappingProxyType(
                 base="replaced",
             ),
             Dial("fade", "pictures fade to the mean image", lambda b, s: Faded(b.originals, s, b.seed)),
+            Dial("dim", "pictures fade to black", lambda b, s: Dimmed(b.originals, s, b.seed)),
             Dial(
                 "leak", "a change of one label turns each other one over with this probability",
                 lambda b, s: Leaking(b.originals, s, b.seed),

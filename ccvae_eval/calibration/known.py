@@ -38,12 +38,14 @@ class Case:
         tables: what the metric has found in each.
         metric: the metric, with its settings.
         value: the value's name.
+        row: which of its rows.
     """
 
     cells: Sequence[Cell]
     tables: Sequence[Table]
     metric: Metric
     value: str
+    row: str
 
     @cached_property
     def subject(self) -> Subject:
@@ -54,7 +56,7 @@ class Case:
     def names(self) -> tuple[str, ...]:
         """The characteristics that enter the mean: those for which the value is defined at the first position."""
         every = self.cells[0].characteristics
-        return tuple(name for name in every if reading_of(self.tables[0], self.value, name).defined)
+        return tuple(name for name in every if reading_of(self.tables[0], self.row, name).defined)
 
     @property
     def strengths(self) -> Floats:
@@ -63,6 +65,11 @@ class Case:
     @property
     def positions(self) -> Floats:
         return np.array([cell.position for cell in self.cells])
+
+    def told_apart(self, key: str) -> str:
+        """What tells the row apart by: 10 for m in ``composition m=10``; "" where nothing does."""
+        at = dict(part.split("=", 1) for part in self.row.split(" ")[1:])
+        return at.get(key, "")
 
     def cardinalities(self) -> Floats:
         return np.array([self.subject.schema[name].cardinality for name in self.names], dtype=np.float64)
@@ -75,11 +82,11 @@ class Case:
 
     def chance(self) -> float:
         """The chance level that the value itself gives at the last position."""
-        return reading_of(self.tables[-1], self.value).chance
+        return reading_of(self.tables[-1], self.row).chance
 
     def reference(self) -> float:
         """The reference that the value itself gives at the first position."""
-        return reading_of(self.tables[0], self.value).reference
+        return reading_of(self.tables[0], self.row).reference
 
 
 Known = Callable[[Case], Floats]
@@ -180,7 +187,7 @@ def _kept(case: Case) -> Floats:
     """A draw that changes the class turns every other label over; one of the image's own class leaves them."""
     ends = []
     for name in case.names:
-        reference = reading_of(case.tables[0], case.value, name).reference
+        reference = reading_of(case.tables[0], case.row, name).reference
         binary = case.subject.schema[name].kind == "binary"
         ends.append(reference * float((case.subject.classes(name) == 1).double().mean()) if binary else 0.0)
     return case.ends(case.reference(), float(np.mean(ends)))
@@ -188,12 +195,8 @@ def _kept(case: Case) -> Floats:
 
 CODES: Mapping[tuple[str, str, str], Known] = {
     ("density", "auc", "shuffle"): _area,
-    ("density", "dprime", "shuffle"): lambda case: case.ends(math.nan, case.chance()),
     ("density", "overlap", "shuffle"): lambda case: case.ends(0.0, case.chance()),
     ("density", "js", "shuffle"): lambda case: case.ends(1.0, case.chance()),
-    ("density", "wasserstein", "shuffle"): lambda case: case.ends(math.nan, case.chance()),
-    ("density", "knn_kl", "shuffle"): lambda case: case.ends(math.nan, case.chance()),
-    ("density", "knn_kl_excess", "shuffle"): lambda case: case.ends(math.nan, 0.0),
     ("density", "beyond", "shuffle"): lambda case: case.ends(3 / math.pi, case.chance()),
     ("density", "prior_gap", "shift"): lambda case: case.ends(case.reference(), case.strengths[-1]),
     ("density", "cross_auc", "mix"): _cross,

@@ -68,6 +68,7 @@ class Scene:
         factors, classes: what they say, shapes (N, F) and (N, L).
         rows: the place of each one's original, the image with the same style; -1 = none is known.
         own_factors, own_classes: what is true of the original; where none is known, what the code says.
+        shown: which codes are those of pictures that were read, and no edits of them: nothing is changed about these.
     """
 
     codes: Codes
@@ -76,6 +77,7 @@ class Scene:
     rows: Ids
     own_factors: Floats
     own_classes: Classes
+    shown: Bools
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -118,7 +120,7 @@ class Originals:
         known = rows >= 0
         own_factors = np.where(known[:, None], self.factors[rows], factors)
         own_classes = np.where(known[:, None], self.classes[rows], classes)
-        return Scene(codes.cpu(), factors, classes, rows, own_factors, own_classes)
+        return Scene(codes.cpu(), factors, classes, rows, own_factors, own_classes, np.zeros(len(rows), np.bool_))
 
     def keys(self, scene: Scene) -> Ids:
         """The id of each one's original; -1 where none is known."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -12,14 +14,16 @@ from torch.nn.functional import grid_sample, interpolate
 
 from ccvae_eval.calibration.coding import Classes
 from ccvae_eval.calibration.originals import Originals, Scene
-from ccvae_eval.calibration.spoilt import Spoilt
+from ccvae_eval.calibration.spoilt import Spoilt, class_shares
 from ccvae_eval.data.contract import HasRegions
 from ccvae_eval.errors import UnsupportedError
 from ccvae_eval.streams import numpy_stream, torch_stream, uniforms
-from ccvae_eval.types import Codes, Floats, Ids, Images
+from ccvae_eval.types import Codes, Floats, Gaussian, Ids, Images, Labels
 
 FARTHEST = 16.0
 """How far the warp moves on average at its end, in 64ths of the image's width: beyond any matcher's search."""
+REMEMBERED = 2**16
+"""Codes of pictures that were read: the last ones."""
 KNOTS = 4
 """Points on a side between which the warp's field is smooth."""
 
@@ -36,11 +40,33 @@ class Painter(Spoilt):
     def __init__(self, originals: Originals, dose: float = 0.0, seed: int = 0) -> None:
         super().__init__(originals.oracle)
         self.originals, self.dose, self.seed = originals, dose, seed
+        self._read: dict[bytes, None] = {}
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        found = self.inner.encode(images, labels)
+        self._read.update(dict.fromkeys(_keys(found.loc)))
+        while len(self._read) > REMEMBERED:
+            del self._read[next(iter(self._read))]
+        return found
+
+    def scene(self, codes: Codes) -> Scene:
+        """What the codes say. The code of a picture that was read is not an edit of the one with the same style:
+        there is something that a fault of edits leaves alone, the reconstruction that an error is compared with."""
+        scene = self.originals.scene(codes)
+        shown = np.array([key in self._read for key in _keys(codes)], dtype=np.bool_)
+        own = np.where(shown[:, None], scene.factors, scene.own_factors)
+        return replace(
+            scene, shown=shown, own_factors=own, own_classes=np.where(shown[:, None], scene.classes, scene.own_classes)
+        )
 
     def decode(self, codes: Codes) -> Images:
-        scene = self.originals.scene(codes)
+        scene = self.scene(codes)
         images = self.paint(scene)
         self.originals.oracle.remember(images, scene.factors, scene.classes)
+        if self.dose:
+            # it can also read what it should have painted: that is the truth which edits are compared with
+            meant = self.originals.draw(scene.factors, scene.classes)
+            self.originals.oracle.remember(meant, scene.factors, scene.classes)
         return images.to(codes.device)
 
     @abstractmethod
@@ -51,6 +77,10 @@ class Painter(Spoilt):
     def draws(self, purpose: str, scene: Scene, size: int) -> Floats:
         """Uniform numbers that belong to the images, shape (N, size)."""
         return uniforms(self.seed, purpose, self.originals.keys(scene), size)
+
+
+def _keys(codes: Codes) -> list[bytes]:
+    return [row.tobytes() for row in codes.detach().cpu().numpy()]
 
 
 class Faultless(Painter):
@@ -198,6 +228,13 @@ class Faded(Painter):
         return super().paint(scene).lerp(self.originals.mean_image, self.dose)
 
 
+class Dimmed(Painter):
+    """Every picture fades to black: (1 - l) x."""
+
+    def paint(self, scene: Scene) -> Images:
+        return super().paint(scene) * (1 - self.dose)
+
+
 class Leaking(Painter):
     """A change of one label turns each other label over with probability l (a categorical one to its next class)."""
 
@@ -214,7 +251,11 @@ class Leaking(Painter):
 
 
 class Idle(Painter):
-    """An intervention on a label does nothing, for a share p of (image, label)."""
+    """An intervention on a label does nothing, for a share p of (image, label).
+
+    A face that is no original was drawn from the prior: there a label that was asked for counts for nothing, and its
+    class is drawn from p(y).
+    """
 
     def paint(self, scene: Scene) -> Images:
         factors, classes = scene.factors.copy(), scene.classes.copy()
@@ -223,7 +264,24 @@ class Idle(Painter):
             rows, places = np.flatnonzero(undone[:, block.place]), np.array(block.factors)
             classes[rows, block.place] = scene.own_classes[rows, block.place]
             factors[rows[:, None], places] = scene.own_factors[rows[:, None], places]
+        strange = np.flatnonzero(scene.rows < 0)
+        if len(strange) and self.dose:
+            classes[strange] = self.unasked(scene, strange)
         return self.originals.draw(factors, classes)
+
+    def unasked(self, scene: Scene, rows: Ids) -> Classes:
+        """The classes of drawn faces, of which a share was drawn anew, shape (n, L)."""
+        coding = self.originals.coding
+        styles = np.ascontiguousarray(scene.factors[rows][:, list(coding.style_factors)])
+        keys = [int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in styles]
+        draws = uniforms(self.seed, "idle/unasked", keys, 2 * len(coding.blocks)).reshape(len(rows), -1, 2)
+        classes = scene.classes[rows].copy()
+        for block in coding.blocks:
+            shares = class_shares(self.originals.classes[:, block.place], block.label.cardinality)
+            drawn = np.searchsorted(np.cumsum(shares), draws[:, block.place, 1], side="right")
+            undone = draws[:, block.place, 0] < self.dose
+            classes[undone, block.place] = np.minimum(drawn, len(shares) - 1)[undone]
+        return classes
 
 
 class Gliding(Painter):
@@ -240,7 +298,8 @@ class Gliding(Painter):
             if block.label.kind != "binary":
                 continue
             own = self.originals.codes[scene.rows, column]
-            rows = np.flatnonzero((scene.rows >= 0) & (scene.codes[:, column] != own).numpy())
+            moved = (scene.codes[:, column] != own).numpy()
+            rows = np.flatnonzero((scene.rows >= 0) & moved & ~scene.shown)
             if not len(rows):
                 continue
             start, end = self.originals.path_ends(block)

@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import expm, logm
+from scipy.stats import special_ortho_group
 from torch import Tensor
 
 from ccvae_eval.errors import DataError
@@ -59,11 +61,53 @@ class Spoilt:
         return self.inner.conditional_prior(labels)
 
 
-class Turned(Spoilt):
-    r"""Pairs of columns turned in their plane: :math:`z' = z R^T`; the decoder turns them back.
+class Mixed(Spoilt):
+    r"""A code in other columns: :math:`z' = z M^T`; the decoder takes it back.
 
     The information is all there, in other columns than the layout says. A posterior and a prior keep the deviations
-    of the turned distribution and lose its correlations.
+    of the mixed distribution and lose its correlations.
+
+    Args:
+        inner: the model.
+        mix: M, shape (D, D), float64.
+        back: the inverse of M.
+    """
+
+    def __init__(self, inner: Whole, mix: Tensor, back: Tensor) -> None:
+        super().__init__(inner)
+        self.mix, self.back = mix, back
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        return self._mixed(self.inner.encode(images, labels))
+
+    def decode(self, codes: Codes) -> Images:
+        return self.inner.decode(self.unmixed(codes))
+
+    def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
+        return self.inner.predict(images, self.unmixed(codes))
+
+    def unmixed(self, codes: Codes) -> Codes:
+        """The codes as the inner model has them."""
+        return (codes.double() @ self.back.T.to(codes.device)).to(codes.dtype)
+
+    def conditional_prior(self, labels: Labels) -> Gaussian:
+        """Of the mixed columns. A style column that takes part is standard normal."""
+        own = self.inner.conditional_prior(labels)
+        order = list(self.layout.characteristic_columns)
+        loc = torch.zeros(len(labels), self.layout.dim, dtype=own.loc.dtype, device=own.loc.device)
+        scale = torch.ones_like(loc)
+        loc[:, order], scale[:, order] = own.loc, own.scale
+        return self._mixed(Gaussian(loc, scale)).columns(order)
+
+    def _mixed(self, found: Gaussian) -> Gaussian:
+        mix = self.mix.to(found.loc.device)
+        loc = (found.loc.double() @ mix.T).to(found.loc.dtype)
+        scale = (found.scale.double().square() @ mix.square().T).sqrt().to(found.scale.dtype)
+        return Gaussian(loc, scale)
+
+
+class Turned(Mixed):
+    """Pairs of columns turned in their plane.
 
     Args:
         inner: the model.
@@ -72,41 +116,25 @@ class Turned(Spoilt):
     """
 
     def __init__(self, inner: Whole, pairs: Sequence[tuple[int, int]], degrees: float) -> None:
-        super().__init__(inner)
         turn = torch.eye(inner.layout.dim, dtype=torch.float64)
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         for a, b in pairs:
             turn[a, a] = turn[b, b] = cos
             turn[a, b], turn[b, a] = -sin, sin
-        self.turn = turn
+        super().__init__(inner, turn, turn.T)
 
-    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        return self._turned(self.inner.encode(images, labels), self.turn)
 
-    def decode(self, codes: Codes) -> Images:
-        return self.inner.decode(self.turned_back(codes))
+def part_of_a_turn(dim: int, share: float, generator: np.random.Generator) -> Floats:
+    """A share of the way from no rotation to one at random, along the straightest way, shape (D, D).
 
-    def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
-        return self.inner.predict(images, self.turned_back(codes))
-
-    def turned_back(self, codes: Codes) -> Codes:
-        """The codes as the inner model has them."""
-        return (codes.double() @ self.turn.to(codes.device)).to(codes.dtype)
-
-    def conditional_prior(self, labels: Labels) -> Gaussian:
-        """Of the turned columns. A style column that takes part is standard normal."""
-        own = self.inner.conditional_prior(labels)
-        order = list(self.layout.characteristic_columns)
-        loc = torch.zeros(len(labels), self.layout.dim, dtype=own.loc.dtype, device=own.loc.device)
-        scale = torch.ones_like(loc)
-        loc[:, order], scale[:, order] = own.loc, own.scale
-        return self._turned(Gaussian(loc, scale), self.turn).columns(order)
-
-    def _turned(self, found: Gaussian, turn: Tensor) -> Gaussian:
-        turn = turn.to(found.loc.device)
-        loc = (found.loc.double() @ turn.T).to(found.loc.dtype)
-        scale = (found.scale.double().square() @ turn.square().T).sqrt().to(found.scale.dtype)
-        return Gaussian(loc, scale)
+    >>> turn = part_of_a_turn(3, 1.0, np.random.default_rng(0))
+    >>> np.allclose(turn @ turn.T, np.eye(3)), np.allclose(part_of_a_turn(3, 0.0, np.random.default_rng(0)), np.eye(3))
+    (True, True)
+    """
+    whole = special_ortho_group.rvs(dim, random_state=generator) if dim > 1 else np.eye(1)
+    # of a rotation the logarithm is real and skew; rounding leaves a hair of something else
+    skew = np.real(logm(whole))
+    return np.asarray(expm(share * (skew - skew.T) / 2))
 
 
 def own_pairs(layout: LatentLayout, names: Sequence[str]) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ccvae_eval import registry
-from ccvae_eval.calibration.calibrating import CARD, SAMPLE, STEPS, calibrator
+from ccvae_eval.calibration.calibrating import EVERY, SAMPLE, STEPS, calibrator
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import (
     EVALUATION,
@@ -34,9 +34,7 @@ from ccvae_eval.report import calibration as shown
 DID_NOT_PASS = 1
 METRICS = Annotated[
     list[str] | None,
-    typer.Argument(
-        help="Only these metrics; default: density, locality, drift, diversity, accuracy.", show_default=False
-    ),
+    typer.Argument(help="Only these metrics; default: all of ours.", show_default=False),
 ]
 CHECKPOINT = Annotated[
     Path | None,
@@ -93,7 +91,7 @@ def command(
     """
     for file in plugin or []:
         registry.add_plugin_file(file)
-    asked = list(metrics or CARD)
+    asked = list(metrics or EVERY)
     settings = metric_options(option)
     for name in settings:
         if name not in asked:

@@ -149,8 +149,12 @@ class Density:
             "what one column of a block tells of one variety parameter", "R2", None, (None, 1.0),
             "code of another image",
         ),
-        "components_d": ValueSpec("whether each column of a block holds one parameter", "", True, (0.0, 1.0)),
-        "components_c": ValueSpec("whether each parameter is held by one column of a block", "", True, (0.0, 1.0)),
+        "components_d": ValueSpec(
+            "whether each column of a block holds one parameter", "", True, (0.0, 1.0), dials=("stir",)
+        ),
+        "components_c": ValueSpec(
+            "whether each parameter is held by one column of a block", "", True, (0.0, 1.0), dials=("stir",)
+        ),
     }  # fmt: skip
 
     code: Literal["sample", "mean"] = "sample"

@@ -83,12 +83,22 @@ class Generation:
             "share of drawn images in which the judge sees what was asked for", "share", True, (0.0, 1.0),
             "drawn without asking", True, ("idle",),
         ),
-        "frechet": ValueSpec("Fréchet distance of drawn and real images' features", "", False, (0.0, None)),
-        "kernel": ValueSpec("unbiased kernel distance of drawn and real images' features", "", False),
-        "prdc_precision": ValueSpec("share of drawn images that lie among real ones", "share", True, (0.0, 1.0)),
-        "prdc_recall": ValueSpec("share of real images that lie among drawn ones", "share", True, (0.0, 1.0)),
-        "prdc_density": ValueSpec("how densely real images surround a drawn one", "", True, (0.0, None)),
-        "prdc_coverage": ValueSpec("share of real images with a drawn one near", "share", True, (0.0, 1.0)),
+        "frechet": ValueSpec(
+            "Fréchet distance of drawn and real images' features", "", False, (0.0, None), dials=("fade",)
+        ),
+        "kernel": ValueSpec("unbiased kernel distance of drawn and real images' features", "", False, dials=("fade",)),
+        "prdc_precision": ValueSpec(
+            "share of drawn images that lie among real ones", "share", True, (0.0, 1.0), dials=("dim",)
+        ),
+        "prdc_recall": ValueSpec(
+            "share of real images that lie among drawn ones", "share", True, (0.0, 1.0), dials=("fade",)
+        ),
+        "prdc_density": ValueSpec(
+            "how densely real images surround a drawn one", "", True, (0.0, None), dials=("dim",)
+        ),
+        "prdc_coverage": ValueSpec(
+            "share of real images with a drawn one near", "share", True, (0.0, 1.0), dials=("fade",)
+        ),
     }  # fmt: skip
 
     assign: str = ""

@@ -111,10 +111,10 @@ class Interventions:
             "share seen as the donor's class after a swap, beyond the reconstruction", "share", True, (-1.0, 1.0),
             "nothing is swapped", True, ("idle",),
         ),
-        "identity": ValueSpec("1-SSIM outside both regions after a swap", "", False, (0.0, 2.0)),
+        "identity": ValueSpec("1-SSIM outside both regions after a swap", "", False, (0.0, 2.0), dials=("warp",)),
         "fidelity": ValueSpec(
             "distance to the recipient with the donor's look, beyond the reconstruction's error", "intensity", False,
-            (-1.0, 1.0), "nothing is swapped",
+            (-1.0, 1.0), "nothing is swapped", dials=("idle",),
         ),
         "composition": ValueSpec(
             "distance after changing nothing, through the image", "intensity", False, (0.0, 1.0), "another image",
@@ -126,10 +126,11 @@ class Interventions:
         ),
         "error": ValueSpec(
             "distance to the image without the attribute, beyond that image's reconstruction error", "intensity",
-            False, (-1.0, 1.0), "", dials=("smear", "idle"),
+            False, (-1.0, 1.0), "", dials=("leak", "idle"),
         ),
         "energy": ValueSpec(
-            "energy distance of drawn looks to the data's own re-draws", "intensity", False, (None, None)
+            "energy distance of drawn looks to the data's own re-draws", "intensity", False, (None, None),
+            dials=("collapse",),
         ),
         "obeyed": ValueSpec(
             "share of images in which the judge sees what was assigned", "share", True, (0.0, 1.0),

@@ -115,7 +115,9 @@ class Locality:
         "response": ValueSpec(
             "how much the judge's opinion of each label changes from end to end", "", None, (0.0, 1.0), "", True
         ),
-        "changed": ValueSpec("share of the images that change beyond their floor", "share", True, (0.0, 1.0)),
+        "changed": ValueSpec(
+            "share of the images that change beyond their floor", "share", True, (0.0, 1.0), dials=("idle",)
+        ),
         "magnitude": ValueSpec("change of the most changed pixels from end to end", "intensity", None, (0.0, 1.0)),
         "floor": ValueSpec("the same from the posterior's own noise", "intensity", None, (0.0, 1.0)),
         "area": ValueSpec("share of the image that the region covers", "share", None, (0.0, 1.0)),

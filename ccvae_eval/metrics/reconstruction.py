@@ -102,10 +102,12 @@ class Reconstruction:
         ),
         "psnr": ValueSpec("peak signal-to-noise ratio", "dB", True, (None, None), dials=("fade",)),
         "ssim": ValueSpec("structural similarity of image and reconstruction", "", True, (-1.0, 1.0), dials=("fade",)),
-        "reconstruction": ValueSpec("minus the log-likelihood of the image at its code", "nats", False),
-        "kl": ValueSpec("divergence of q(z|x) from p(z)", "nats"),
-        "elbo": ValueSpec("bound on log p(x) from one sample of q(z|x)", "nats", True),
-        "iwae": ValueSpec("tighter bound on log p(x) from K weighted samples", "nats", True),
+        "reconstruction": ValueSpec(
+            "minus the log-likelihood of the image at its code", "nats", False, dials=("fade",)
+        ),
+        "kl": ValueSpec("divergence of q(z|x) from p(z)", "nats", dials=("shift",)),
+        "elbo": ValueSpec("bound on log p(x) from one sample of q(z|x)", "nats", True, dials=("fade",)),
+        "iwae": ValueSpec("tighter bound on log p(x) from K weighted samples", "nats", True, dials=("fade",)),
         "bound": ValueSpec("the model's own bound, with and without labels", "nats", True),
         "gap": ValueSpec("mse or reconstruction of these images, less that of training images"),
     }  # fmt: skip

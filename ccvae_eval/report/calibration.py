@@ -13,7 +13,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ccvae_eval.calibration.calibrating import Calibration, Curve
+from ccvae_eval.calibration.curves import Calibration, Curve
+from ccvae_eval.calibration.verdicts import widening
 from ccvae_eval.report.text import escaped, figure, plain
 
 DPI = 120
@@ -37,7 +38,7 @@ def table(calibration: Calibration) -> RenderableType:
             rows.add_row(Text(plain(metric), style="bold"))
         first, last, verdict = curve.readings[0], curve.readings[-1], curve.verdict
         rows.add_row(
-            escaped(f" {curve.value}"),
+            escaped(f" {curve.row}"),
             escaped(curve.dial.name),
             Text(WORDS[verdict.passed], style=STYLES[verdict.passed]),
             *map(figure, (first.value, float(curve.known[0]), last.value, float(curve.known[-1]))),
@@ -45,17 +46,28 @@ def table(calibration: Calibration) -> RenderableType:
             figure(verdict.covers, 2),
         )
         if verdict.why:
-            notes.append(f"{curve.metric}.{curve.value} at {curve.dial.name}: {verdict.why}")
+            notes.append(f"{curve.metric}.{curve.row} at {curve.dial.name}: {verdict.why}")
     return Group(rows, *(Text(f"· {plain(note)}", style="dim") for note in notes))
 
 
 def summary(calibration: Calibration) -> str:
-    """One sentence."""
-    judged = [curve for curve in calibration.own if curve.verdict.passed is not None]
+    """What passed, and how often plain intervals held what is known."""
+    judged = calibration.judged
     passed = len(judged) - len(calibration.failed)
     unjudged = len(calibration.own) - len(judged)
     text = f"{passed} of {len(judged)} pairs of a value and its own dial pass"
-    return text + (f"; {unjudged} could not be judged on these data." if unjudged else ".")
+    text += f"; {unjudged} could not be judged on these data." if unjudged else "."
+    held, asked = calibration.covered
+    return f"{text} Of {asked} known points plain 95 % intervals hold {held} ({held / asked:.0%})." if asked else text
+
+
+def level(calibration: Calibration) -> str:
+    """By how much intervals were widened, and why."""
+    questions = int(str(calibration.facts["questions"]))
+    return (
+        f"So that all of {questions} questions hold together at 95 % where nothing is wrong, intervals are made "
+        f"{widening(questions):.2f} times as wide."
+    )
 
 
 def _cell(curve: Curve | None) -> str:
@@ -63,7 +75,7 @@ def _cell(curve: Curve | None) -> str:
     if curve is None or math.isnan(curve.moved):
         return ""
     first, last = curve.readings[0].value, curve.readings[-1].value
-    text = "·" if curve.moved <= 1 else f"{_short(first)} → {_short(last)}"
+    text = f"· {_short(first)}" if curve.moved <= 1 else f"{_short(first)} → {_short(last)}"
     return f"**{text}**" if curve.own else text
 
 
@@ -79,10 +91,8 @@ def sees(calibration: Calibration) -> str:
     parts = []
     dials = list(dict.fromkeys(curve.dial.name for curve in calibration.curves))
     for metric in dict.fromkeys(curve.metric for curve in calibration.curves):
-        mine = {(c.value, c.dial.name): c for c in calibration.curves if c.metric == metric}
-        values = dict.fromkeys(value for value, _ in mine)
-        rows = {value: [_cell(mine.get((value, dial))) for dial in dials] for value in values}
-        rows = {value: cells for value, cells in rows.items() if any(cells)}
+        mine = {(c.row, c.dial.name): c for c in calibration.curves if c.metric == metric}
+        rows = {row: [_cell(mine.get((row, dial))) for dial in dials] for row in dict.fromkeys(row for row, _ in mine)}
         kept = [place for place in range(len(dials)) if any(cells[place] for cells in rows.values())]
         lines = [["value", *(dials[place] for place in kept)]]
         lines += [[f"`{value}`", *(cells[place] for place in kept)] for value, cells in rows.items()]
@@ -104,7 +114,7 @@ def page(calibration: Calibration, command: str) -> str:
         numbers = (c.readings[0].value, float(c.known[0]), c.readings[-1].value, float(c.known[-1]))
         own.append(
             [
-                f"`{c.metric}.{c.value}`", c.dial.name, WORDS[c.verdict.passed], *map(figure, numbers),
+                f"`{c.metric}.{c.row}`", c.dial.name, WORDS[c.verdict.passed], *map(figure, numbers),
                 figure(c.verdict.spearman), figure(c.verdict.covers, 2), c.verdict.why,
             ]
         )  # fmt: skip
@@ -115,8 +125,9 @@ def page(calibration: Calibration, command: str) -> str:
             "# What the values answer to",
             f"Written by `{command}`; definitions: metrics.md, section 9. Do not edit.",
             f"Model: {facts['model']}. Data: `{facts['data']}`, images {_words(facts['images'])}. "
-            f"Seed {facts['seed']}. Labels: {', '.join(facts['characteristics'])}. Every number is the mean over them.",
-            summary(calibration),
+            f"Seed {facts['seed']}, {facts['steps']} steps. Labels: {', '.join(facts['characteristics'])}. "
+            "Every number is the mean over them.",
+            f"{summary(calibration)} {level(calibration)}",
             "## Dials",
             _markdown(spoilt),
             "## Values at their own dials",
@@ -126,9 +137,19 @@ def page(calibration: Calibration, command: str) -> str:
             "From the first end of a dial to its last; · = it does not move beyond its intervals; bold = the value's "
             "own dial, at which it is judged; empty = undefined at both ends. Nothing else is judged here.",
             sees(calibration),
+            *_dialless(calibration),
             "",
         ]
     )
+
+
+def _dialless(calibration: Calibration) -> list[str]:
+    """The values without a dial of their own, and why."""
+    if not calibration.without:
+        return []
+    lines = [["value", "why"]]
+    lines += [[f"`{metric}.{value}`", why] for (metric, value), why in calibration.without.items()]
+    return ["## Values without a dial", _markdown(lines)]
 
 
 def _words(images: object) -> str:
@@ -152,7 +173,7 @@ def draw(calibration: Calibration, path: Path) -> None:
         place.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
         place.plot(x, _column(curve, "value"), color=colour, linewidth=1.2, marker=".", markersize=3)
         place.plot(x, curve.known, color="#222222", linestyle="none", marker="+", markersize=5)
-        place.set_title(plain(f"{curve.metric}.{curve.value}"), fontsize=7)
+        place.set_title(plain(f"{curve.metric}.{curve.row}"), fontsize=7)
         place.set_xlabel(plain(f"{curve.dial.name}, {curve.dial.unit}"), fontsize=6)
         place.tick_params(labelsize=5)
     FigureCanvasAgg(sheet)

@@ -40,6 +40,10 @@ MIXED = ("mix",)
 """Of a score that is a share of what is known: undefined where nothing is, at the end of ``shuffle``."""
 TOLD = ("shuffle",)
 """Of a score that is blind to rotation by design."""
+SEPT = ("seep",)
+"""Of a score of what is lost without a code: half-way turned into another label's, that one tells as much without."""
+DEPENDENT = ("correlate",)
+"""Of how codes depend on each other."""
 
 TWO_CODES, TWO_FACTORS = "needs two codes and a factor that varies", "needs two factors and a code that knows one"
 NOBODY = "no code tells any factor beyond permuted ones"
@@ -153,26 +157,28 @@ VALUES: Mapping[str, ValueSpec] = MappingProxyType(
         "dcimig": _spec("best gap for each factor over all entropy", low=None),
         "snc": _spec("what each factor's own code tells alone, guessing = 0", ""),
         "snc_raw": _spec("its balanced accuracy", ""),
-        "nk": _spec("share of what is told that is lost without the factor's own code", PERMUTED, -1.0, dials=MIXED),
-        "nk_raw": _spec("loss of balanced accuracy", PERMUTED, -1.0, dials=MIXED),
-        "factor_vae": _spec("votes of the code that varies least under a fixed factor", "", dials=TOLD),
+        "nk": _spec("share of what is told that is lost without the factor's own code", PERMUTED, -1.0, dials=SEPT),
+        "nk_raw": _spec("loss of balanced accuracy", PERMUTED, -1.0, dials=SEPT),
+        "factor_vae": _spec("votes of the code that varies least under a fixed factor", "", dials=MIXED),
         "factor_vae_votes": _spec("plain share of right votes", GUESS, dials=TOLD),
-        "beta_vae": _spec("which factor pairs share, told from their differences", "", dials=TOLD),
+        "beta_vae": _spec("which factor pairs share, told from their differences", "", dials=MIXED),
         "beta_vae_votes": _spec("plain share of right votes", GUESS, dials=TOLD),
-        "z_max_var": _spec("votes of the code that varies most when one factor does", "", dials=TOLD),
+        "z_max_var": _spec("votes of the code that varies most when one factor does", "", dials=MIXED),
         "z_max_var_votes": _spec("plain share of right votes", GUESS, dials=TOLD),
         "irs": _spec("how still a code stands while its factor does", PERMUTED, None, dials=MIXED),
-        "irs_raw": _spec("the same before what permuted factors give is taken off", PERMUTED, None),
+        "irs_raw": _spec("the same before what permuted factors give is taken off", PERMUTED, None, dials=MIXED),
         "downstream": _spec("held-out accuracy of a linear reader after so many labels", "most frequent class",
                             dials=TOLD),
-        "dci_explicitness": _spec("how little capacity a reader needs", "", dials=()),
+        "dci_explicitness": _spec("how little capacity a reader needs", "", dials=MIXED),
         "dci_size": _spec("factors over active codes", "", 0.0, None, dials=()),
         "gaussian_total_correlation": _spec("dependence of the codes as if Gaussian", EACH, 0.0, None, "nats", None,
-                                            ()),
-        "gaussian_wasserstein_correlation": _spec("distance from independent codes", EACH, 0.0, None, "", None, ()),
-        "gaussian_wasserstein_correlation_norm": _spec("that distance over the trace", EACH, 0.0, None, "", None, ()),
-        "mutual_info_score": _spec("mean information between two codes", EACH, None, None, "nats", None, ()),
-        "udr": _spec("do other seeds find the same codes", "codes turned at random", 0.0, dials=()),
+                                            DEPENDENT),
+        "gaussian_wasserstein_correlation": _spec("distance from independent codes", EACH, 0.0, None, "", None,
+                                                  DEPENDENT),
+        "gaussian_wasserstein_correlation_norm": _spec("that distance over the trace", EACH, 0.0, None, "", None,
+                                                       DEPENDENT),
+        "mutual_info_score": _spec("mean information between two codes", EACH, None, None, "nats", None, DEPENDENT),
+        "udr": _spec("do other seeds find the same codes", "codes turned at random", 0.0, dials=("turn",)),
         "information": _spec("information of a code with a factor, over the factor's entropy", "", None, None,
                              better=None, dials=()),
         "factor_correlation": _spec("association of two factors (Cramér's V)", "", 0.0, 1.0, better=None, dials=()),

@@ -8,8 +8,17 @@ from ccvae_eval.calibration.claims import Mislabelled, Tempered
 from ccvae_eval.calibration.dials import DIALS, Bench
 from ccvae_eval.calibration.oracle import oracle
 from ccvae_eval.calibration.originals import Originals, Studio
-from ccvae_eval.calibration.painters import Faded, Idle, Leaking, Smeared, Strayed, Warped, ramp, wobbled
-from ccvae_eval.calibration.spoilt import Collapsed, Shifted, Turned, own_pairs, shuffled_rows
+from ccvae_eval.calibration.painters import Dimmed, Faded, Idle, Leaking, Smeared, Strayed, Warped, ramp, wobbled
+from ccvae_eval.calibration.spoilt import (
+    Collapsed,
+    Shifted,
+    Turned,
+    class_shares,
+    own_pairs,
+    part_of_a_turn,
+    shuffled_rows,
+)
+from ccvae_eval.calibration.stages import STAGES
 from ccvae_eval.data.faces import Faces
 from ccvae_eval.errors import DataError, UnsupportedError, UsageError
 from ccvae_eval.latents import replaced
@@ -105,7 +114,7 @@ def test_a_smear_keeps_the_mass_of_the_change_and_ends_evenly(originals):
 
 
 def test_pictures_stay_pictures(originals):
-    for make in (Smeared, Strayed, Warped, Faded, Leaking, Idle):
+    for make in (Smeared, Strayed, Warped, Faded, Dimmed, Leaking, Idle):
         for dose in (0.3, 1.0):
             painted = make(originals, dose).decode(without_glasses(originals))
             assert painted.min() >= 0
@@ -154,6 +163,74 @@ def test_what_a_saboteur_has_painted_it_can_read(originals):
     codes = without_glasses(originals)
     again = originals.scene(model.encode(model.decode(codes)).loc)
     assert np.array_equal(again.classes, originals.scene(codes).classes)
+
+
+def test_the_truth_that_an_edit_is_compared_with_is_left_alone(originals, images):
+    """Idle, glasses stay on; a face that was drawn without them is still rebuilt without."""
+    model = Idle(originals, 1.0)
+    glasses = originals.classes[:, 0] == 1
+    edited = model.decode(without_glasses(originals))[glasses]
+    assert torch.equal(edited, images[glasses])
+    bare = originals.classes.copy()
+    bare[:, 0] = 0
+    truth = originals.draw(originals.factors, bare)[glasses]
+    assert torch.equal(model.decode(model.encode(truth).loc), truth)
+
+
+def test_idle_requests_are_drawn_from_the_frequencies_of_the_classes(originals):
+    """Faces from the prior, asked to wear glasses."""
+    generator = np.random.default_rng(0)
+    codes = torch.from_numpy(generator.standard_normal((600, originals.coding.dim)).astype(np.float32))
+    (u,) = originals.block("Eyeglasses").shown
+    codes[:, u] = 2.0
+    place = originals.block("Eyeglasses").place
+    share = class_shares(originals.classes[:, place], 2)[1]
+    for dose in (0.0, 0.5, 1.0):
+        model = Idle(originals, dose)
+        scene = model.scene(codes)
+        worn = (model.unasked(scene, np.arange(600))[:, place] == 1).mean()
+        expected = 1 - dose * (1 - share)
+        assert worn == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 600) + 1e-12)
+
+
+def test_correlated_columns_are_normal_correlate_as_told_and_show_the_same(faces):
+    ids = faces.split("test")[:2000]
+    bench = Bench(faces, ids, NAMES)
+    images = faces.batch(ids[:64]).images
+    model = bench.correlated(0.6)
+    codes = model.encode(images).loc
+    assert torch.equal(model.decode(codes), images)
+    codes = model.encode(faces.batch(ids).images).loc.double().numpy()
+    a, b = (bench.originals.block(name).shown[0] for name in ("Eyeglasses", "Smiling"))
+    assert np.corrcoef(codes[:, a], codes[:, b])[0, 1] == pytest.approx(0.6, abs=4 * 0.64 / np.sqrt(len(ids)))
+    for column in (a, b):
+        assert np.quantile(codes[:, column], [0.1, 0.5, 0.9]) == pytest.approx([-1.2816, 0, 1.2816], abs=0.13)
+    labels = torch.from_numpy(faces.labels_of(ids))
+    prior = model.conditional_prior(labels)
+    place = model.layout.characteristic_columns.index(b)
+    for smiling in (0, 1):
+        rows = labels[:, faces.schema.index("Smiling")] == smiling
+        assert codes[rows.numpy(), b].mean() == pytest.approx(float(prior.loc[rows, place].mean()), abs=0.13)
+
+
+def test_a_part_of_a_turn_keeps_lengths_and_goes_all_the_way():
+    turns = [part_of_a_turn(6, share, numpy_stream(0, "t")) for share in (0.0, 0.5, 1.0)]
+    for turn in turns:
+        assert np.allclose(turn @ turn.T, np.eye(6))
+    assert np.allclose(turns[1] @ turns[1], turns[2])
+
+
+def test_a_stage_shows_one_column_of_each_label_and_a_density(bench, images):
+    model = STAGES["disentanglement"](bench.base)
+    assert all(len(columns) == 1 for columns in model.layout.characteristics.values())
+    posterior = model.encode(images)
+    assert torch.equal(posterior.loc, bench.base.encode(images).loc)
+    assert (posterior.scale > 0).all()
+    labels = torch.from_numpy(bench.data.labels_of(bench.ids[:4]))
+    prior, whole = model.conditional_prior(labels), bench.base.conditional_prior(labels)
+    place = bench.base.layout.characteristic_columns.index(bench.base.layout["Smiling"][0])
+    assert torch.equal(prior.loc[:, model.layout.characteristic_columns.index(bench.base.layout["Smiling"][0])],
+                       whole.loc[:, place])  # fmt: skip
 
 
 def test_an_unknown_face_is_painted_without_fault(originals):

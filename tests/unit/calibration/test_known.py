@@ -1,0 +1,65 @@
+"""What is known at the ends of dials agrees with closed forms where there are any, and with other people's code."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ccvae_eval.calibration.coding import Coding
+from ccvae_eval.calibration.columns import concentrated, separation
+from ccvae_eval.calibration.edited import matched
+from ccvae_eval.calibration.laws import Law, information, simulated, turned
+from ccvae_eval.data.faces import Faces
+from ccvae_eval.metrics.matchers.grid import GridMatcher
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.random.default_rng(0).integers(0, 2, (1500, 4))
+
+
+def test_a_code_in_two_bins_of_a_label_tells_all_of_it(labels):
+    cells = np.stack([labels[:, 0], np.random.default_rng(1).integers(0, 2, len(labels))], axis=1)
+    told = information(cells, labels, 2)
+    assert told[0, 0] == pytest.approx(math.log(2), abs=2e-3)
+    assert told[1, 0] < 3e-3
+
+
+def test_turning_by_45_degrees_makes_two_codes_tell_half_of_each_label(labels):
+    u = 2.0 * (2 * labels - 1)
+    assert np.allclose(np.abs(turned(u, 45.0)[:, :2]).sum(1), math.sqrt(8))
+    ends = [simulated(Law(labels.astype(np.int64).tobytes(), 4, 6, degrees), 20) for degrees in (0.0, 45.0)]
+    assert ends[0]["modularity"] == pytest.approx(1, abs=1e-3)
+    # four labels, of which a code knows two alike: 1 - 1/3, and (1/2 - 1/4)/(3/4)
+    assert ends[1]["modularity"] == pytest.approx(2 / 3, abs=0.05)
+    assert ends[1]["infom"] == pytest.approx(1 / 3, abs=0.03)
+    assert ends[1]["mig"] < 0.05
+    assert ends[1]["snc_raw"] == pytest.approx(3 / 4, abs=0.04)
+
+
+def test_the_oracle_s_classes_lie_eight_deviations_apart():
+    faces = Faces(size=32)
+    block = next(b for b in Coding.of(faces, faces.schema).blocks if b.label.name == "Smiling")
+    classes = np.random.default_rng(0).integers(0, 2, 1500).astype(np.int64)
+    found = separation(block, classes.tobytes(), 5)
+    assert found["dprime"] == pytest.approx(4 / 0.49973, rel=0.03)
+    parts = [concentrated(block, classes.tobytes(), degrees) for degrees in (0.0, 45.0)]
+    assert parts[0]["components_d"] > 0.97
+    # of three columns two hold half of two parameters each
+    halves = (2 * (1 - math.log(2) / math.log(3)) + 1) / 3
+    assert parts[1]["components_d"] == pytest.approx(halves, abs=0.05)
+
+
+def test_opencv_finds_the_points_that_the_grid_finds():
+    faces = Faces(size=64)
+    ids = faces.split("test")[:12]
+    x = faces.batch(ids).images
+    column = faces.schema.index("Eyeglasses")
+    y = faces.with_attribute(ids, "Eyeglasses", 1 - faces.labels_of(ids)[:, column])
+    ours = GridMatcher()
+    for other in (x, y, x.mean(0, keepdim=True).expand_as(x)):
+        found = ours.match(ours.features(x), ours.features(other))
+        counts = matched(x, other)
+        assert torch.equal(found.matched.sum(1).double(), torch.from_numpy(counts[:, 0]))
+        assert found.confidence.sum(1).numpy() == pytest.approx(counts[:, 1], abs=1e-3)
