@@ -19,7 +19,11 @@ from ccvae_eval.metrics.readout import readout
 from ccvae_eval.metrics.rows import UNASSIGNED, sentence
 from ccvae_eval.metrics.tally import Mean, Share, Tally
 from ccvae_eval.model import Predicts, Rebuildable
-from ccvae_eval.statistics.calibration_error import calibration_error_estimate, honest_calibration_error
+from ccvae_eval.statistics.calibration_error import (
+    blind_calibration_error,
+    calibration_error_estimate,
+    honest_calibration_error,
+)
 from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate
 from ccvae_eval.statistics.probes import folds_of
 from ccvae_eval.statistics.rank_estimates import balanced_accuracy_estimate
@@ -87,7 +91,8 @@ class Accuracy:
             dials=("mislabel",),
         ),
         "majority": ValueSpec(
-            "what the most frequent class of the training labels would reach", "share", None, (0.0, 1.0)
+            "what the most frequent class of the training labels would reach", "share", None, (0.0, 1.0),
+            no_chance="it is the chance level of accuracy",
         ),
         "auc": ValueSpec(
             "how well the predicted probability ranks present above absent", "", True, (0.0, 1.0), "labels permuted",
@@ -98,7 +103,8 @@ class Accuracy:
             dials=("mislabel",),
         ),
         "calibration_error": ValueSpec(
-            "how far predicted probabilities lie from frequencies", "", False, (-1.0, 1.0), dials=("temper",)
+            "how far predicted probabilities lie from frequencies", "", False, (-1.0, 1.0), "labels permuted",
+            dials=("temper",), reference="honest probabilities, at this number of images",
         ),
         "r2": ValueSpec("share of a continuous label's variance that is predicted", "", True, (None, 1.0), "the mean"),
         "absolute_error": ValueSpec(
@@ -192,7 +198,8 @@ class Predictions:
         error = self._calibration(shares, right, column, weights, binary=binary)
         stated = np.where(known, shares[:, 1] if binary else shares.max(axis=1), np.nan)
         honest = honest_calibration_error(stated, bins=self.metric.bins)
-        tally.enter("calibration_error", name, error, reference=honest, note=note)
+        blind = blind_calibration_error(stated, column if binary else right, bins=self.metric.bins)
+        tally.enter("calibration_error", name, error, chance=blind, reference=honest, note=note)
         self._enter_ranked(tally, name, told, shares, note)
 
     def _enter_ranked(self, tally: Tally, name: str, told: Floats, shares: Floats, note: str) -> None:

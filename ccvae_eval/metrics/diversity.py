@@ -16,7 +16,7 @@ from ccvae_eval.interventions import PriorDraw
 from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.changes import mean_variance, pairwise_spread, recall, rows_of
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
-from ccvae_eval.metrics.judging import Agreement, kept_share, seen_as
+from ccvae_eval.metrics.judging import ANOTHER, Agreement, kept_share, seen_as
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.metrics.rows import sentence
 from ccvae_eval.metrics.tally import Mean, PerImage, Ratio, Tally, among, mean_of
@@ -30,6 +30,7 @@ WHOLE = {"where": "image"}
 """The rows that look at the whole image: all there is where a characteristic has no region."""
 
 EMPTY = "the region is empty or too large in every image"
+REDRAWN = "as many of the data's own re-draws"
 POINT_MASS = "by construction: p(z_c|y) is a point mass"
 
 
@@ -86,16 +87,16 @@ class Diversity:
         ),
         "spread": ValueSpec(
             "root mean squared difference of two draws inside the region", "intensity", None, (0.0, 1.0),
-            "no variety", dials=("collapse",),
+            "no variety", dials=("collapse",), reference=REDRAWN,
         ),
-        "spread_outside": ValueSpec("the same outside the region", "intensity", None, (0.0, 1.0)),
+        "spread_outside": ValueSpec("the same outside the region", "intensity", None, (0.0, 1.0), "no variety"),
         "obeyed": ValueSpec(
             "share of draws in which the judge sees the class", "share", True, (0.0, 1.0), "the reconstruction", True,
             ("idle",),
         ),
         "kept": ValueSpec(
-            "share of draws in which the judge sees another label as before", "share", True, (0.0, 1.0), "", True,
-            ("leak",),
+            "share of draws in which the judge sees another label as before", "share", True, (0.0, 1.0), ANOTHER, True,
+            ("leak",), reference=REDRAWN,
         ),
         "spread_ratio": ValueSpec(
             "spread over that of the data's own re-draws", "", None, (0.0, None), "no variety", dials=("collapse",)
@@ -105,7 +106,8 @@ class Diversity:
             dials=("collapse",),
         ),
         "recall": ValueSpec(
-            "share of the data's own re-draws that lie near a draw", "share", True, (0.0, 1.0), dials=("collapse",)
+            "share of the data's own re-draws that lie near a draw", "share", True, (0.0, 1.0), dials=("collapse",),
+            no_chance="a single good draw may lie near many re-draws",
         ),
     }  # fmt: skip
 
@@ -288,7 +290,8 @@ class Drawn:
         tally.enter(
             "spread", name, Mean(self._numbers(name, "spread/image")), WHOLE, mean_at=WHOLE, chance=0.0, note=note
         )
-        tally.enter("spread_outside", name, Mean(self._numbers(name, "spread/outside")), why=why, note=note)
+        outside = Mean(self._numbers(name, "spread/outside"))
+        tally.enter("spread_outside", name, outside, chance=0.0, why=why, note=note)
         unknown = self.agreement.why_not(name)
         for where, at in {"region": {}, "image": WHOLE}.items():
             valid: PerImage | str = unknown or Mean(self._numbers(name, f"valid/{where}"))
@@ -309,11 +312,15 @@ class Drawn:
         held = [self._numbers(name, f"kept/{j}") for j in others if j not in allowed]
         shares = [share for j, share in reference.items() if share is not None and j not in allowed]
         kept: PerImage | str = Mean(np.mean(held, axis=0)) if held else "there is no label that should stay"
-        tally.enter("kept", name, kept, reference=float(np.mean(shares)) if shares else None)
+        alike = {j: self.agreement.alike(j) for j in others}
+        chance = float(np.mean([alike[j] for j in others if j not in allowed])) if held else None
+        tally.enter("kept", name, kept, chance=chance, reference=float(np.mean(shares)) if shares else None)
         for j in others:
             note = "changes in the data's own re-draws too" if j in allowed else ""
             column = Mean(self._numbers(name, f"kept/{j}"))
-            tally.enter("kept", name, column, {"judged": j}, mean_at=None, reference=reference[j], note=note)
+            tally.enter(
+                "kept", name, column, {"judged": j}, mean_at=None, chance=alike[j], reference=reference[j], note=note
+            )
         return [f"{name}: {', '.join(allowed)} may change, as in the data's own re-draws"] if allowed else []
 
     def _count_redraws(self, tally: Tally, name: str) -> None:

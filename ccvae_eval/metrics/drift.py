@@ -32,6 +32,8 @@ from ccvae_eval.types import Floats, Images
 LENGTHS = "64ths of the width"
 BLIND = "the whole image changes alike"
 ANOTHER = "another image"
+YARDSTICK = "it is a yardstick itself: what the posterior's noise does"
+COUNTED = "it counts what there is to look at, before anything is changed"
 CLIPPED_WARNING = 0.1
 """The share of clipped ranks beyond which a reader is warned."""
 
@@ -82,28 +84,45 @@ class Drift:
             "loss outside the region over loss inside: 0 local, 1 region-blind", "", False, (0.0, None), BLIND,
             dials=("warp",),
         ),
-        "outside_excess": ValueSpec("loss outside beyond that of the posterior's own noise in c", LENGTHS, False),
+        "outside_excess": ValueSpec(
+            "loss outside beyond that of the posterior's own noise in c", LENGTHS, False, (None, None), ANOTHER
+        ),
         "outside": ValueSpec("mean loss of the points outside the region", LENGTHS, False, (0.0, None), ANOTHER),
         "inside": ValueSpec("mean loss of the points inside the region", LENGTHS, None, (0.0, None), ANOTHER),
         "loss": ValueSpec("mean loss of all points of the image", LENGTHS, None, (0.0, None), ANOTHER),
         "lost": ValueSpec("share of the points outside that are not found again", "share", False, (0.0, 1.0), ANOTHER),
-        "displacement": ValueSpec("how far the points outside moved that are found again", LENGTHS, False, (0.0, None)),
-        "floor_c": ValueSpec("loss outside when only c's columns are drawn anew", LENGTHS, None, (0.0, None)),
-        "floor_all": ValueSpec("loss outside when every column is drawn anew", LENGTHS, None, (0.0, None)),
-        "changed": ValueSpec("share of the images that change inside beyond their floor", "share", True, (0.0, 1.0)),
-        "textured": ValueSpec("textured points outside the band, for each image", "points", None, (0.0, None)),
+        "displacement": ValueSpec(
+            "how far the points outside moved that are found again", LENGTHS, False, (0.0, None), ANOTHER
+        ),
+        "floor_c": ValueSpec(
+            "loss outside when only c's columns are drawn anew", LENGTHS, None, (0.0, None), no_chance=YARDSTICK
+        ),
+        "floor_all": ValueSpec(
+            "loss outside when every column is drawn anew", LENGTHS, None, (0.0, None), no_chance=YARDSTICK
+        ),
+        "changed": ValueSpec(
+            "share of the images that change inside beyond their floor", "share", True, (0.0, 1.0),
+            "the posterior's noise alone",
+        ),
+        "textured": ValueSpec(
+            "textured points outside the band, for each image", "points", None, (0.0, None), no_chance=COUNTED
+        ),
         "ssim_spill": ValueSpec("1-SSIM outside over inside", "", False, (0.0, None), BLIND),
         "l1_spill": ValueSpec("absolute change outside over inside", "", False, (0.0, None), BLIND),
         "ssim_change": ValueSpec("1-SSIM of the whole image", "", None, (0.0, 2.0), ANOTHER),
         "l1_change": ValueSpec("absolute change of the whole image", "intensity", None, (0.0, 1.0), ANOTHER),
         "matches": ValueSpec("points of the input found again", "points", None, (0.0, None), ANOTHER),
-        "matches_drop": ValueSpec("matches lost by the intervention, paired", "points", None),
+        "matches_drop": ValueSpec(
+            "matches lost by the intervention, paired", "points", None, (None, None), ANOTHER
+        ),
         "confidence": ValueSpec("mean confidence of a match with the input", "", None, (0.0, 1.0), ANOTHER),
-        "confidence_drop": ValueSpec("confidence lost by the intervention, paired", "", None, (-1.0, 1.0)),
+        "confidence_drop": ValueSpec(
+            "confidence lost by the intervention, paired", "", None, (-1.0, 1.0), ANOTHER
+        ),
         "correct_matches": ValueSpec(
             "matches with the input that lie where they should", "points", None, (0.0, None), ANOTHER
         ),
-        "keypoints": ValueSpec("keypoints of the input", "points", None, (0.0, None)),
+        "keypoints": ValueSpec("keypoints of the input", "points", None, (0.0, None), no_chance=COUNTED),
     }  # fmt: skip
 
     matcher: str = "grid"

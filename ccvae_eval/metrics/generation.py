@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -35,6 +36,14 @@ POOLED = 8
 """Squares on a side that an image is averaged over, where pixels are the features."""
 
 EVERYONE = Generate()
+
+
+def _of_features(summary: str, unit: str, better: bool, ends: tuple[float | None, float | None]) -> ValueSpec:
+    """What all values that compare features have in common."""
+    chance, reference = "pixels dealt out anew among the images", "as many other real images"
+    return ValueSpec(summary, unit, better, ends, chance, reference=reference)
+
+
 NO_INTERVAL = "no interval: a resample of images holds copies, and copies are no sample"
 
 
@@ -58,7 +67,8 @@ class Generation:
 
     Direction: higher is better for obeyed and prdc, lower for frechet and kernel.
     Chance: for obeyed, images drawn without the request.
-    References: for distances and prdc, as many other real images in the place of the drawn ones.
+    References: for distances and prdc, as many other real images in the place of the drawn ones; their chance: the
+    first ``asked_images`` real images with each pixel dealt out anew among 32 of them.
     Cost: 1 image decoded for each image, and on the first ``asked_images`` one for each class of each label.
     Pitfalls: the judge was trained on these labels and overlooks much else. frechet is biased upwards for small N.
     Intervals of prdc are conditional on the balls.
@@ -81,14 +91,14 @@ class Generation:
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "obeyed": ValueSpec(
             "share of drawn images in which the judge sees what was asked for", "share", True, (0.0, 1.0),
-            "drawn without asking", True, ("idle",),
+            "drawn without asking", True, ("idle",), reference="real images of the class",
         ),
-        "frechet": ValueSpec("Fréchet distance of drawn and real images' features", "", False, (0.0, None)),
-        "kernel": ValueSpec("unbiased kernel distance of drawn and real images' features", "", False),
-        "prdc_precision": ValueSpec("share of drawn images that lie among real ones", "share", True, (0.0, 1.0)),
-        "prdc_recall": ValueSpec("share of real images that lie among drawn ones", "share", True, (0.0, 1.0)),
-        "prdc_density": ValueSpec("how densely real images surround a drawn one", "", True, (0.0, None)),
-        "prdc_coverage": ValueSpec("share of real images with a drawn one near", "share", True, (0.0, 1.0)),
+        "frechet": _of_features("Fréchet distance of drawn and real images' features", "", False, (0.0, None)),
+        "kernel": _of_features("unbiased kernel distance of drawn and real images' features", "", False, (None, None)),
+        "prdc_precision": _of_features("share of drawn images that lie among real ones", "share", True, (0.0, 1.0)),
+        "prdc_recall": _of_features("share of real images that lie among drawn ones", "share", True, (0.0, 1.0)),
+        "prdc_density": _of_features("how densely real images surround a drawn one", "", True, (0.0, None)),
+        "prdc_coverage": _of_features("share of real images with a drawn one near", "share", True, (0.0, 1.0)),
     }  # fmt: skip
 
     assign: str = ""
@@ -140,7 +150,7 @@ class Generated:
         judged = isinstance(subject.judge, Judge)
         self.kind = metric.features if metric.features != "auto" else ("judge" if judged else "pixels")
         self.no_features = "needs a judge" if self.kind == "judge" and not judged else ""
-        self.features: dict[str, dict[int, Floats]] = {"real": {}, "drawn": {}}
+        self.features: dict[str, dict[int, Floats]] = {"real": {}, "drawn": {}, "shuffled": {}}
         self.seen = Seen(len(subject))
         self.agreement = Agreement(subject)
         self.pictures = MeanPictures()
@@ -153,6 +163,8 @@ class Generated:
         if not self.no_features:
             for which, images in (("real", chunk.images), ("drawn", drawn)):
                 self.features[which][start] = self._features(images)
+            if start < self.metric.asked_images:
+                self.features["shuffled"][start] = self._features(self._shuffled(chunk))
         if self.subject.judge is not None:
             self._keep_opinions("drawn", chunk, drawn)
             self._keep_opinions("real", chunk, chunk.images)
@@ -172,6 +184,13 @@ class Generated:
         else:
             found = functional.adaptive_avg_pool2d(images.double(), POOLED).flatten(1)
         return np.asarray(found.double().cpu().numpy())
+
+    def _shuffled(self, chunk: Chunk) -> Images:
+        """The chunk's images with each pixel dealt out anew among them: no pixel knows of another."""
+        pixels = chunk.images.flatten(2)
+        stream = numpy_stream(self.subject.seed, "generation/shuffled", int(chunk.ids[0]))
+        order = torch.from_numpy(stream.random((len(pixels), 1, pixels.shape[2])).argsort(0)).to(pixels.device)
+        return torch.take_along_dim(pixels, order, 0).reshape(chunk.images.shape)
 
     def _keep_opinions(self, name: str, chunk: Chunk, images: Images) -> None:
         """The class that the judge sees of each label."""
@@ -254,24 +273,32 @@ class Generated:
             for name in names:
                 tally.enter(name, None, self.no_features or few, at)
             return
-        real, drawn = (np.concatenate([part[start] for start in sorted(part)]) for part in self.features.values())
+        real, drawn, shuffled = (
+            np.concatenate([part[start] for start in sorted(part)] or [np.zeros((0, 0))])
+            for part in self.features.values()
+        )
         others = self._other_images()
         known = _distances(real, others) if others is not None else {}
+        usual = len(shuffled) > max(self.metric.neighbour, 1)
+        blind = _distances(real[: len(shuffled)], shuffled) if usual else {}
         found = _distances(real, drawn, tally.weights.level)
         for name, estimate in found.items():
             note = NO_INTERVAL if name == "frechet" else ""
             value = Resampled(estimate, np.full(tally.weights.draws, np.nan), note)
             reference = known[name].value if known else None
-            tally.enter(name, None, value, at, reference=reference)
+            chance = blind[name].value if usual else None
+            tally.enter(name, None, value, at, chance=chance, reference=reference)
         count = min(len(real), self.metric.neighbour_images)
         balls = _balls(real[:count], drawn[:count], self.metric.neighbour)
         theirs = {} if others is None else _balls(real[:count], others[:count], self.metric.neighbour)
+        nobody = _balls(real[: len(shuffled)], shuffled, self.metric.neighbour) if usual else {}
         for name, column in balls.items():
             spread = np.full(len(self.subject), np.nan)
             spread[:count] = column
             what = Mean(spread) if name == "prdc_density" else Share(spread)
             reference = float(theirs[name].mean()) if theirs else None
-            tally.enter(name, None, what, {**at, "N": count}, reference=reference)
+            chance = float(nobody[name].mean()) if usual else None
+            tally.enter(name, None, what, {**at, "N": count}, chance=chance, reference=reference)
 
     def _other_images(self) -> Floats | None:
         """Features of as many other real images, from the split train; None if there are not enough."""

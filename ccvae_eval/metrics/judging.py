@@ -14,6 +14,9 @@ from ccvae_eval.metrics.contract import Decoded
 from ccvae_eval.subject import Subject
 from ccvae_eval.types import Bools, Floats
 
+ANOTHER = "another image"
+"""The chance level of what the judge sees unchanged: as often as it sees the same in two images taken at random."""
+
 
 class Agreement:
     """How far the judge agrees with the labels on this model's reconstructions (docs/metrics.md, section 0).
@@ -46,6 +49,15 @@ class Agreement:
     def trusted(self) -> tuple[str, ...]:
         """The labels that may be judged."""
         return trusted_labels(self.shares)
+
+    def alike(self, label: str) -> float:
+        """How often the judge sees the same class of a label in two of the reconstructions taken at random.
+
+        .. math:: \\sum_k n_k (n_k - 1) / (n (n - 1))
+        """
+        seen = torch.cat([self._told[start][label].argmax(1) for start in sorted(self._told)])
+        counts = torch.bincount(seen).double()
+        return float((counts * (counts - 1)).sum() / max(len(seen) * (len(seen) - 1), 1))
 
     def why_not(self, label: str) -> str:
         """Why a label may not be judged; "" if it may."""

@@ -58,6 +58,13 @@ def test_every_law_has_its_check():
     assert set(CHECKS) == LAWS
 
 
+@pytest.mark.parametrize("name", list(metrics))
+def test_every_value_names_its_chance_level_or_says_why_it_has_none(name):
+    for value, spec in metrics[name].values.items():
+        assert bool(spec.chance) != bool(spec.no_chance), f"{name}.{value}"
+        assert spec.reference, f"{name}.{value}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(metrics))
 def test_metric(name, specimen):
