@@ -68,7 +68,7 @@ class Generation:
     Direction: higher is better for obeyed and prdc, lower for frechet and kernel.
     Chance: for obeyed, images drawn without the request.
     References: for distances and prdc, as many other real images in the place of the drawn ones; their chance: the
-    first ``asked_images`` real images with each pixel dealt out anew among 32 of them.
+    first ``chance_images`` real images with each pixel dealt out anew among 32 of them.
     Cost: 1 image decoded for each image, and on the first ``asked_images`` one for each class of each label.
     Pitfalls: the judge was trained on these labels and overlooks much else. frechet is biased upwards for small N.
     Intervals of prdc are conditional on the balls.
@@ -80,11 +80,12 @@ class Generation:
         features: of the judge, of pixels, or auto: the judge's where there is one.
         neighbour: k.
         asked_images: images for each class that is asked for.
-        neighbour_images: images, real and drawn, whose balls are looked at.
+        neighbour_images: images, real and drawn, whose balls are looked at, and of the kernel distance.
+        chance_images: on how many images, from the first, the chance levels of distances and prdc are measured.
     """
 
     name: ClassVar[str] = "generation"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     headline: ClassVar[str] = "obeyed"
     default_sample: ClassVar[int] = 10_000
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label", "rescaled latent"}
@@ -106,11 +107,12 @@ class Generation:
     neighbour: int = 5
     asked_images: int = 512
     neighbour_images: int = 2000
+    chance_images: int = 256
 
     def __post_init__(self) -> None:
         if self.features not in ("auto", "judge", "pixels"):
             raise UsageError(f"{self.features!r} is none of auto, judge, pixels", where="generation.features")
-        for name, least in (("neighbour", 1), ("asked_images", 0), ("neighbour_images", 2)):
+        for name, least in (("neighbour", 1), ("asked_images", 0), ("neighbour_images", 2), ("chance_images", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{getattr(self, name)} is less than {least}", where=f"generation.{name}")
 
@@ -163,7 +165,7 @@ class Generated:
         if not self.no_features:
             for which, images in (("real", chunk.images), ("drawn", drawn)):
                 self.features[which][start] = self._features(images)
-            if start < self.metric.asked_images:
+            if start < self.metric.chance_images:
                 self.features["shuffled"][start] = self._features(self._shuffled(chunk))
         if self.subject.judge is not None:
             self._keep_opinions("drawn", chunk, drawn)
@@ -189,8 +191,10 @@ class Generated:
         """The chunk's images with each pixel dealt out anew among them: no pixel knows of another."""
         pixels = chunk.images.flatten(2)
         stream = numpy_stream(self.subject.seed, "generation/shuffled", int(chunk.ids[0]))
-        order = torch.from_numpy(stream.random((len(pixels), 1, pixels.shape[2])).argsort(0)).to(pixels.device)
-        return torch.take_along_dim(pixels, order, 0).reshape(chunk.images.shape)
+        # each place is turned round by a number of its own: cheaper than a permutation, and no less independent
+        turn = torch.from_numpy(stream.integers(len(pixels), size=pixels.shape[2]))
+        order = (torch.arange(len(pixels))[:, None] + turn) % len(pixels)
+        return torch.take_along_dim(pixels, order[:, None].to(pixels.device), 0).reshape(chunk.images.shape)
 
     def _keep_opinions(self, name: str, chunk: Chunk, images: Images) -> None:
         """The class that the judge sees of each label."""
@@ -277,28 +281,24 @@ class Generated:
             np.concatenate([part[start] for start in sorted(part)] or [np.zeros((0, 0))])
             for part in self.features.values()
         )
-        others = self._other_images()
-        known = _distances(real, others) if others is not None else {}
-        usual = len(shuffled) > max(self.metric.neighbour, 1)
-        blind = _distances(real[: len(shuffled)], shuffled) if usual else {}
-        found = _distances(real, drawn, tally.weights.level)
+        others, count = self._other_images(), min(len(real), self.metric.neighbour_images)
+        usual = shuffled if len(shuffled) > max(self.metric.neighbour, 1) else None
+        k, level = self.metric.neighbour, tally.weights.level
+        found = _distances(real, drawn, count, level)
+        chance, known = (_distances_or_none(real, images, count) for images in (usual, others))
         for name, estimate in found.items():
             note = NO_INTERVAL if name == "frechet" else ""
             value = Resampled(estimate, np.full(tally.weights.draws, np.nan), note)
-            reference = known[name].value if known else None
-            chance = blind[name].value if usual else None
-            tally.enter(name, None, value, at, chance=chance, reference=reference)
-        count = min(len(real), self.metric.neighbour_images)
-        balls = _balls(real[:count], drawn[:count], self.metric.neighbour)
-        theirs = {} if others is None else _balls(real[:count], others[:count], self.metric.neighbour)
-        nobody = _balls(real[: len(shuffled)], shuffled, self.metric.neighbour) if usual else {}
+            size: At = at if name == "frechet" else {**at, "N": count}
+            tally.enter(name, None, value, size, chance=chance.get(name), reference=known.get(name))
+        balls = _balls(real[:count], drawn[:count], k)
+        chance, known = (_balls_or_none(real[:count], images, k) for images in (usual, others))
         for name, column in balls.items():
             spread = np.full(len(self.subject), np.nan)
             spread[:count] = column
             what = Mean(spread) if name == "prdc_density" else Share(spread)
-            reference = float(theirs[name].mean()) if theirs else None
-            chance = float(nobody[name].mean()) if usual else None
-            tally.enter(name, None, what, {**at, "N": count}, chance=chance, reference=reference)
+            at_n: At = {**at, "N": count}
+            tally.enter(name, None, what, at_n, chance=chance.get(name), reference=known.get(name))
 
     def _other_images(self) -> Floats | None:
         """Features of as many other real images, from the split train; None if there are not enough."""
@@ -312,11 +312,26 @@ class Generated:
         return np.concatenate([self._features(data.batch(block).images.to(subject.device)) for block in blocks])
 
 
-def _distances(real: Floats, drawn: Floats, level: float = 0.95) -> dict[str, Estimate]:
+def _distances(real: Floats, drawn: Floats, count: int, level: float = 0.95) -> dict[str, Estimate]:
+    """Both distances; the kernel's, which takes every pair, of the first so many."""
     return {
-        "frechet": Estimate(frechet_distance(real, drawn), n=len(real)),
-        "kernel": kernel_distance(real, drawn, level),
+        "frechet": Estimate(frechet_distance(real, drawn), n=len(drawn)),
+        "kernel": kernel_distance(real[:count], drawn[:count], level),
     }
+
+
+def _distances_or_none(real: Floats, images: Floats | None, count: int) -> dict[str, float]:
+    """The distances of other images in the place of the drawn ones, as many real ones beside them."""
+    if images is None:
+        return {}
+    return {name: found.value for name, found in _distances(real[: len(images)], images, count).items()}
+
+
+def _balls_or_none(real: Floats, images: Floats | None, k: int) -> dict[str, float]:
+    if images is None:
+        return {}
+    size = min(len(real), len(images))
+    return {name: float(column.mean()) for name, column in _balls(real[:size], images[:size], k).items()}
 
 
 def _balls(real: Floats, drawn: Floats, k: int) -> dict[str, Floats]:

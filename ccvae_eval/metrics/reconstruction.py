@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -134,7 +134,7 @@ class Reconstruction:
     draws: int = 64
     window: int = 11
     gap_images: int = 256
-    chance_images: int = 128
+    chance_images: int = 64
 
     def __post_init__(self) -> None:
         least_of = {"importance": 0, "draws": 1, "window": 1, "gap_images": 0, "chance_images": 0}
@@ -168,6 +168,13 @@ def _without_density(subject: Subject, prior: Prior) -> str:
     return "" if bool((subject.posterior.scale > 0).all()) else "the encoder gives point masses"
 
 
+def _in_rows(chunk: Chunk) -> Chunk:
+    """The chunk with each pixel's channels side by side in memory, as decoders give theirs."""
+    if chunk.images.ndim != 4:
+        return chunk
+    return replace(chunk, images=chunk.images.contiguous(memory_format=torch.channels_last))
+
+
 @dataclass
 class Rebuilt:
     """The accumulator: one number of each image for each value, and the sums behind the mean image."""
@@ -189,7 +196,7 @@ class Rebuilt:
         self._square = 0.0
 
     def see(self, batch: Decoded) -> None:
-        chunk, sampled = batch.chunk, self.metric.code == "sample"
+        chunk, sampled = _in_rows(batch.chunk), self.metric.code == "sample"
         means, of_sample = batch.images[MEAN], batch.reconstruction
         assert of_sample is not None, "asked for in needs()"
         rebuilt = of_sample if sampled else means
@@ -228,13 +235,15 @@ class Rebuilt:
 
     def _importance(self, chunk: Chunk) -> Floats:
         """log of the mean weight of each image, shape (n,)."""
+        subject, draws = self.subject, range(self.metric.importance)
         q = Gaussian(chunk.posterior.loc.double(), chunk.posterior.scale.double())
-        weights = []
-        for k in range(self.metric.importance):
-            codes: Codes = chunk.posterior.at(self.subject.noise(f"iwae/{k}", chunk.ids, self.subject.layout.dim))
-            told = torch.from_numpy(log_likelihood(self.subject, chunk, codes, None, self.likelihood))
-            weights.append(told + self.prior.log_density(codes) - q.log_prob(codes.double()).sum(1))
-        found: Floats = (torch.logsumexp(torch.stack(weights), 0) - np.log(len(weights))).numpy()
+        codes: list[Codes] = [
+            chunk.posterior.at(subject.noise(f"iwae/{k}", chunk.ids, subject.layout.dim)) for k in draws
+        ]
+        told = np.stack([log_likelihood(subject, chunk, z, None, self.likelihood) for z in codes])
+        every = torch.stack(codes)
+        known = self.prior.log_density(every.flatten(0, 1)).reshape(told.shape) - q.log_prob(every.double()).sum(2)
+        found: Floats = (torch.logsumexp(torch.from_numpy(told) + known, 0) - np.log(len(codes))).numpy()
         return found
 
     def _keep_pictures(self, chunk: Chunk, rebuilt: Images) -> None:
