@@ -150,6 +150,8 @@ def _correlation_reference(subject: Subject, i: str, judged: Contrasts) -> float
     areas = []
     for target in judged.targets:
         known = ~(np.isnan(classes) | np.isnan(target))
+        if len(np.unique(target[known])) < 2:
+            return None
         _, place = np.unique(classes[known], return_inverse=True)
         share = np.bincount(place, target[known]) / np.bincount(place)
         areas.append(auc(share[place], target[known] == 1))

@@ -17,7 +17,7 @@ from tests.costs import COUNT, ratio_to_decoding, seconds, squares_subject
 
 BUDGET = 1.25
 COUNTS = {"generation": 2000}
-"""Images, where 576 are few: generation decodes one for each and compares them all; 10,000 are its default."""
+"""Images, where 576 are few: generation decodes one for each and compares them all with each other."""
 # without what the data's renderer paints, which is no decoding
 DECODING = [Locality(), Diversity(redrawn=0), Reconstruction(), Interventions(rendered=0), Generation()]
 ELSEWHERE = {"drift": "test_drift.py", "density": "test_density.py", "disentanglement": "test_panel.py"}
