@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccvae_eval.metrics.rows import NOWHERE, At
+from ccvae_eval.metrics.similarity import NOTHING
 from ccvae_eval.metrics.tally import Mean, Ratio, Share, Tally, among, mean_of
 from ccvae_eval.metrics.zones import INSIDE, OUTSIDE, WHOLE
 from ccvae_eval.statistics.intervals import difference
@@ -180,8 +181,10 @@ class DriftRows:
 
     def _pixel_ratio(self, key: str, images: Bools) -> Ratio:
         sums = self.sums[self.name, "do"]
-        outside, inside = (among(images, _share(sums[key][:, z], sums["size"][:, z])) for z in (OUTSIDE, INSIDE))
-        return Ratio(outside, inside)
+        outside, inside = (_share(sums[key][:, z], sums["size"][:, z]) for z in (OUTSIDE, INSIDE))
+        # a ratio of rounding errors says nothing (an untrained network changes some pixels by a millionth)
+        used = images & (inside > (NOTHING if key == "ssim" else 0.0))
+        return Ratio(among(used, outside), among(used, inside))
 
     def _chance(self, values: Floats | None, images: Bools) -> float | None:
         return None if values is None else mean_of(values, images & ~np.isnan(values))

@@ -15,6 +15,9 @@ SIGMA = 1.5
 C1, C2 = 0.01**2, 0.03**2
 """The window's deviation and the constants of Wang et al. (2004), for images in [0, 1]."""
 
+NOTHING = 1e-4
+"""What float32 may make of two flat images that differ in no grey level: a mean dissimilarity below it is none."""
+
 ROUNDING = (1 / 255) ** 2 / 12
 """Mean squared error of rounding a pixel to 8 bits: below it, no error can be told from it."""
 
@@ -61,7 +64,7 @@ def dissimilarity(one: Moments, other: Moments) -> Tensor:
     variances = (one.square + other.square).sub_(squares)
     above = product.mul_(2).add_(C1).mul_(covariance.mul_(2).add_(C2))
     below = squares.add_(C1).mul_(variances.add_(C2))
-    return above.div_(below).neg_().add_(1)
+    return above.div_(below).neg_().add_(1).clamp_min_(0)  # rounding may carry it below
 
 
 def likeness(images: Images, rebuilt: Images, window: int) -> dict[str, Floats]:
