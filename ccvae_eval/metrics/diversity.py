@@ -16,6 +16,7 @@ from ccvae_eval.interventions import PriorDraw
 from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.changes import mean_variance, pairwise_spread, recall, rows_of
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
+from ccvae_eval.metrics.feature_spread import FeatureSpread
 from ccvae_eval.metrics.judging import ANOTHER, Agreement, kept_share, seen_as
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.metrics.rows import sentence
@@ -56,6 +57,11 @@ class Diversity:
     sum of the spreads over the sum of those of as many true re-draws, ``spread_score`` = min(r, 1/r), and ``recall`` =
     the share of true re-draws that lie closer to some draw, inside A, than to their third neighbour among themselves.
 
+    ``features="edges"``, or an extractor of yours by name (``--plugin FILE``): ``feature_spread``, the same root mean
+    squared difference in features, each divided by its deviation over 256 real images; pixels outside the region are
+    taken from the reconstruction. Edges are colours and oriented gradients of 8 x 8 squares, for images of any kind.
+    Features of a classifier of the labels would discard variety, so the judge's are not offered.
+
     A point mass p(z_c|y) (a label column) scores 0: one class has one look.
     Direction: higher is better for spread_valid, obeyed, kept, spread_score, recall. Chance: 0; none for recall (one
     good draw may lie near many); for obeyed, how often the judge sees v in the reconstructions. Cost: ``draws`` images
@@ -73,6 +79,7 @@ class Diversity:
         largest_region: the largest share of the image that a region may cover.
         allowed_change: a label that the judge sees change in more than this share of the data's own re-draws may
             change in the draws too.
+        features: "edges", or a registered extractor; "" for pixels alone.
     """
 
     name: ClassVar[str] = "diversity"
@@ -109,6 +116,9 @@ class Diversity:
             "share of the data's own re-draws that lie near a draw", "share", True, (0.0, 1.0), dials=("collapse",),
             no_chance="a single good draw may lie near many re-draws",
         ),
+        "feature_spread": ValueSpec(
+            "spread in features; with features= only", "deviations", None, (0.0, None), "no variety", reference=REDRAWN
+        ),
     }  # fmt: skip
 
     draws: int = 8
@@ -117,6 +127,7 @@ class Diversity:
     neighbour: int = 3
     largest_region: float = 0.6
     allowed_change: float = 0.05
+    features: str = ""
 
     def __post_init__(self) -> None:
         if self.draws <= max(self.neighbour, 1):
@@ -132,7 +143,8 @@ class Diversity:
     def needs(self, subject: Subject) -> Needs:
         names, _ = _drawable(self, subject)
         draws = tuple(draw for name in names for draw in self.draws_of(name))
-        return Needs(draws, reconstruction=subject.judge is not None, judge=True, regions=True)
+        reconstruction = subject.judge is not None or bool(self.features)
+        return Needs(draws, reconstruction=reconstruction, judge=True, regions=True)
 
     def start(self, subject: Subject) -> Drawn:
         return Drawn(self, subject)
@@ -171,6 +183,7 @@ class Drawn:
         self.seen: dict[str, dict[str, Floats]] = {name: {} for name in self.names}
         self.agreement = Agreement(subject)
         self.pictures = MeanPictures()
+        self.by_features = FeatureSpread(metric.features, subject) if metric.features else None
 
     def see(self, batch: Decoded) -> None:
         self.agreement.see(batch)
@@ -183,6 +196,10 @@ class Drawn:
         spreads = {where: pairwise_spread(variance.astype(np.float64), place) for where, place in places.items()}
         found = {f"spread/{where}": spread for where, spread in spreads.items()}
         found["applies"] = (classes >= 0).double().numpy()
+        if self.by_features is not None:
+            found["features/image"] = self.by_features.of(draws)
+            if "region" in places:
+                found["features/region"] = self.by_features.of(draws, batch.reconstruction, places["region"])
         if self.subject.judge is not None:
             found |= self._judged(batch, draws, classes, places, spreads)
         self._put(name, chunk.rows, found)
@@ -236,9 +253,7 @@ class Drawn:
     def _redraw(self, batch: Decoded, draws: Sequence[Images], classes: Tensor, places: Mapping[str, Bools]) -> None:
         """Sets the draws beside as many of the data's own, on some of the images."""
         data, chunk, name = self.subject.data, batch.chunk, batch.characteristic
-        first = (
-            np.arange(len(chunk)) + chunk.rows.start < self.metric.redrawn
-        )  # whole chunks: the judge is asked by chunk
+        first = np.arange(len(chunk)) + chunk.rows.start < self.metric.redrawn
         here = np.flatnonzero(first & (classes >= 0).numpy())
         if not isinstance(data, HasRedraws) or "region" not in places or len(here) == 0:
             return
@@ -252,6 +267,10 @@ class Drawn:
             recall(_pixels(true, inside), _pixels([x[here].cpu() for x in draws], inside), self.metric.neighbour),
             np.nan,
         )
+        if self.by_features is not None:
+            images = chunk.images[here]
+            shown = [x.to(self.subject.device) for x in true]
+            found["true features"] = self.by_features.of(shown, images, inside)
         judge = self.subject.judge
         if judge is not None:
             told = [judge.log_probabilities(x.to(self.subject.device)) for x in true]
@@ -292,10 +311,20 @@ class Drawn:
         )
         outside = Mean(self._numbers(name, "spread/outside"))
         tally.enter("spread_outside", name, outside, chance=0.0, why=why, note=note)
+        if self.by_features is not None:
+            self._count_features(tally, name, note)
         unknown = self.agreement.why_not(name)
         for where, at in {"region": {}, "image": WHOLE}.items():
             valid: PerImage | str = unknown or Mean(self._numbers(name, f"valid/{where}"))
             tally.enter("spread_valid", name, valid, at, mean_at=at, chance=0.0, why=why, note=note)
+
+    def _count_features(self, tally: Tally, name: str, note: str) -> None:
+        at, true = {"features": self.metric.features}, self._numbers(name, "true features")
+        inside, image = (Mean(self._numbers(name, f"features/{where}")) for where in ("region", "image"))
+        reference, why = mean_of(true, ~np.isnan(true)), self._no_region(name)
+        tally.enter("feature_spread", name, inside, at, mean_at=at, chance=0.0, reference=reference, why=why, note=note)
+        whole = {**at, **WHOLE}
+        tally.enter("feature_spread", name, image, whole, mean_at=whole, chance=0.0, note=note)
 
     def _count_judged(self, tally: Tally, name: str) -> list[str]:
         """Enters ``obeyed`` and ``kept``; returns a sentence about labels that may change."""

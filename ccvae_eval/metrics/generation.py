@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from ccvae_eval.judge import Judge
 from ccvae_eval.measure import Estimate, Measurement, ValueSpec
 from ccvae_eval.metrics.assignments import Assignment, assignment_of, text_of
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
+from ccvae_eval.metrics.features import extractor_named
 from ccvae_eval.metrics.generating import Generate
 from ccvae_eval.metrics.intervention_rows import Seen
 from ccvae_eval.metrics.judging import Agreement
@@ -35,6 +36,7 @@ from ccvae_eval.types import Floats, Ids, Images
 POOLED = 8
 """Squares on a side that an image is averaged over, where pixels are the features."""
 
+JUDGED, PIXELS = "judge", "pixels"
 EVERYONE = Generate()
 
 
@@ -77,7 +79,8 @@ class Generation:
 
     Args:
         assign: labels to be set together, as LABEL=CLASS,LABEL=CLASS.
-        features: of the judge, of pixels, or auto: the judge's where there is one.
+        features: of the judge, of pixels, of edges, of a registered extractor of yours, or auto: the judge's where
+            there is one.
         neighbour: k.
         asked_images: images for each class that is asked for.
         neighbour_images: images, real and drawn, whose balls are looked at, and of the kernel distance.
@@ -103,15 +106,13 @@ class Generation:
     }  # fmt: skip
 
     assign: str = ""
-    features: Literal["auto", "judge", "pixels"] = "auto"
+    features: str = "auto"
     neighbour: int = 5
     asked_images: int = 512
     neighbour_images: int = 2000
     chance_images: int = 256
 
     def __post_init__(self) -> None:
-        if self.features not in ("auto", "judge", "pixels"):
-            raise UsageError(f"{self.features!r} is none of auto, judge, pixels", where="generation.features")
         for name, least in (("neighbour", 1), ("asked_images", 0), ("neighbour_images", 2), ("chance_images", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{getattr(self, name)} is less than {least}", where=f"generation.{name}")
@@ -150,8 +151,9 @@ class Generated:
         self.requests = _requests(subject)
         self.assignment: Assignment = assignment_of(metric.assign, subject) if metric.assign else ()
         judged = isinstance(subject.judge, Judge)
-        self.kind = metric.features if metric.features != "auto" else ("judge" if judged else "pixels")
-        self.no_features = "needs a judge" if self.kind == "judge" and not judged else ""
+        self.kind = metric.features if metric.features != "auto" else (JUDGED if judged else PIXELS)
+        self.no_features = "needs a judge" if self.kind == JUDGED and not judged else ""
+        self.extractor = None if self.kind in (JUDGED, PIXELS) else extractor_named(self.kind, subject)
         self.features: dict[str, dict[int, Floats]] = {"real": {}, "drawn": {}, "shuffled": {}}
         self.seen = Seen(len(subject))
         self.agreement = Agreement(subject)
@@ -179,10 +181,13 @@ class Generated:
         self._keep_pictures(chunk, drawn)
 
     def _features(self, images: Images) -> Floats:
-        if self.kind == "judge":
+        if self.extractor is not None:
+            with torch.no_grad():
+                found: Tensor = self.extractor.features(images)
+        elif self.kind == JUDGED:
             judge = self.subject.judge
             assert isinstance(judge, Judge)
-            found: Tensor = judge.features(images)
+            found = judge.features(images)
         else:
             found = functional.adaptive_avg_pool2d(images.double(), POOLED).flatten(1)
         return np.asarray(found.double().cpu().numpy())
