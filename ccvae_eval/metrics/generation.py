@@ -125,7 +125,8 @@ class Generation:
         """
         if why := why_not(EVERYONE, subject):
             raise UndefinedError(why)
-        own = -(-len(_requests(subject)) * min(self.asked_images, len(subject)) // max(len(subject), 1))
+        asked = self.asked_images if subject.judge is not None else CHUNK  # for pictures
+        own = -(-len(_requests(subject)) * min(asked, len(subject)) // max(len(subject), 1))
         conditional = isinstance(subject.model, HasConditionalPrior)
         assigned = (Generate(assignment_of(self.assign, subject)),) if self.assign else ()
         return Needs(
@@ -169,16 +170,21 @@ class Generated:
                 self.features[which][start] = self._features(images)
             if start < self.metric.chance_images:
                 self.features["shuffled"][start] = self._features(self._shuffled(chunk))
+        asked: dict[tuple[str, int], Images] = {}
         if self.subject.judge is not None:
             self._keep_opinions("drawn", chunk, drawn)
             self._keep_opinions("real", chunk, chunk.images)
             if self.assignment:
                 self._keep_opinions("assigned", chunk, batch.images[Generate(self.assignment)])
             if start < self.metric.asked_images:
-                for request in self.requests:
-                    images = self.subject.decode(Generate((request,)).codes(self.subject, chunk))
-                    self._keep_opinions(f"{request[0]}/{request[1]}", chunk, images)
-        self._keep_pictures(chunk, drawn)
+                asked = {request: self._asked(request, chunk) for request in self.requests}
+                for (name, k), images in asked.items():
+                    self._keep_opinions(f"{name}/{k}", chunk, images)
+        self._keep_pictures(chunk, drawn, asked)
+
+    def _asked(self, request: tuple[str, int], chunk: Chunk) -> Images:
+        """Images drawn with one label set, the others as they were drawn."""
+        return self.subject.decode(Generate((request,)).codes(self.subject, chunk))
 
     def _features(self, images: Images) -> Floats:
         if self.extractor is not None:
@@ -207,15 +213,15 @@ class Generated:
         told = self.subject.judge.log_probabilities(images)
         self.seen.put(name, chunk.rows, {j: value.argmax(1).double().cpu().numpy() for j, value in told.items()})
 
-    def _keep_pictures(self, chunk: Chunk, drawn: Images) -> None:
+    def _keep_pictures(self, chunk: Chunk, drawn: Images, asked: Mapping[tuple[str, int], Images]) -> None:
         wanted = PICTURED - chunk.rows.start
         if wanted <= 0:
             return
         self.pictures.keep("drawn", as_bytes(drawn[:wanted])[None])
         for name, k in self.requests:
-            images = self.subject.decode(Generate(((name, k),)).codes(self.subject, chunk)[:wanted])
+            images = asked[name, k] if asked else self._asked((name, k), chunk)
             label = f"asked/{name}/{self.subject.schema[name].class_name(k)}"
-            self.pictures.keep(label, as_bytes(images)[None])
+            self.pictures.keep(label, as_bytes(images[:wanted])[None])
 
     def finish(self, weights: ResampleWeights) -> Measurement:
         tally = Tally(self.metric, self.subject, weights)
