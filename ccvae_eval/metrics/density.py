@@ -14,7 +14,7 @@ from ccvae_eval.errors import UsageError
 from ccvae_eval.measure import ORACLE, Measurement, ValueSpec
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.contrasts import Areas, Contrasts, averaged
-from ccvae_eval.metrics.leakage import CHANCE, Judged, Leakage, linear_scores
+from ccvae_eval.metrics.leakage import CHANCE, Judged, Leakage, Probe, linear_scores
 from ccvae_eval.metrics.rows import UNASSIGNED, sentence
 from ccvae_eval.metrics.tally import COLUMN, Tally
 from ccvae_eval.metrics.variety import enter_beyond, shown_variety
@@ -92,6 +92,7 @@ class Density:
         strength: penalty of the linear probes.
         curve_draws: resamples behind the intervals of overlap and js, which need all codes at all points of a grid.
         permutations: permuted labels behind simulated chance levels.
+        probe: of leakage: linear, or quadratic (squares and products of the columns too).
     """
 
     name: ClassVar[str] = "density"
@@ -163,11 +164,14 @@ class Density:
     strength: float = 1.0
     curve_draws: int = 500
     permutations: int = 20
+    probe: Probe = "linear"
 
     def needs(self, subject: Subject) -> Needs:
         del subject
         if self.code not in ("sample", "mean"):
             raise UsageError(f"code {self.code!r} is unknown", where="density", hint='"sample" or "mean".')
+        if self.probe not in ("linear", "quadratic"):
+            raise UsageError(f"probe {self.probe!r} is unknown", where="density", hint='"linear" or "quadratic".')
         return Needs(images=False)
 
     def start(self, subject: Subject) -> Codes:
@@ -201,7 +205,7 @@ class Codes:
         for name in set(labels) & set(subject.unassigned):
             for value in OWN:
                 tally.enter(value, name, f"{UNASSIGNED}: no column tells it beyond chance")
-        leakage = Leakage(tally, codes, folds, judged, self.metric.least, self.metric.strength)
+        leakage = Leakage(tally, codes, folds, judged, self.metric.least, self.metric.strength, self.metric.probe)
         leakage.cross()
         leakage.style()
         return tally.measurement(self._notes(), self.pictures)

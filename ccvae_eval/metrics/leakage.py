@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -11,12 +12,13 @@ from ccvae_eval.errors import UndefinedError
 from ccvae_eval.metrics.contrasts import Contrasts, averaged, contrasts_of
 from ccvae_eval.metrics.tally import Tally
 from ccvae_eval.statistics.intervals import Resampled, mean_over
-from ccvae_eval.statistics.probes import Folds, cross_fitted_scores, sign_fitted_scores
+from ccvae_eval.statistics.probes import Folds, cross_fitted_scores, sign_fitted_scores, standardised
 from ccvae_eval.statistics.projected import Projection, auc_projection, projected_estimates
 from ccvae_eval.statistics.ranking import auc
 from ccvae_eval.subject import Subject
 from ccvae_eval.types import Floats
 
+Probe = Literal["linear", "quadratic"]
 CHANCE = 0.5
 UNCONDITIONAL = {"stratum": "none"}
 
@@ -59,6 +61,17 @@ def linear_scores(codes: Floats, target: Floats, folds: Folds, strata: Floats | 
     return scores
 
 
+def with_products(codes: Floats) -> Floats:
+    """The standardised columns with their squares and the products of each two: what a quadratic reader sees.
+
+    >>> with_products(np.array([[-1.0, 1.0], [1.0, -1.0]])).shape
+    (2, 5)
+    """
+    points = standardised(codes)
+    one, other = np.triu_indices(points.shape[1])
+    return np.concatenate([points, points[:, one] * points[:, other]], axis=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Leakage:
     """Enters ``cross_auc`` and ``style_auc`` into a tally.
@@ -70,6 +83,7 @@ class Leakage:
         judged: the labels asked for.
         least: images of each class that a stratum needs.
         strength: of the regressions' penalty.
+        probe: what a regression sees: the columns, or their squares and products too.
     """
 
     tally: Tally
@@ -78,6 +92,7 @@ class Leakage:
     judged: Judged
     least: int
     strength: float
+    probe: Probe = "linear"
 
     def cross(self) -> None:
         """``cross_auc[i, j]``: the columns of i, asked for j, within each class of i and over all images."""
@@ -132,7 +147,9 @@ class Leakage:
             self.tally.enter("style_auc", j, why)
 
     def _area(self, columns: tuple[int, ...], target: Floats, strata: Floats | None) -> Projection:
-        scores = linear_scores(self.codes[:, list(columns)], target, self.folds, strata, self.strength)
+        read = self.codes[:, list(columns)]
+        read = with_products(read) if self.probe == "quadratic" else read
+        scores = linear_scores(read, target, self.folds, strata, self.strength)
         return auc_projection(scores, target, strata, self.least)
 
 
