@@ -24,9 +24,10 @@ from tests.edits import Textures, square, textures
 
 COUNT = 256
 SIZE = 64
-LIMIT = 2.5
-"""The aim is 1.5. Measured on an idle machine of 2 cores: 1.95 to 2.1, of which the decoder's own slowing down beside
-other work .2, the estimates .2, the matching of inputs with changed images .25."""
+LIMIT = 2.1
+"""The aim is 1.5, and is not met: 1.93 to 2.1 measured, on 256 images. Of what lies beyond 1, matching is .45 (of inputs
+with changed images, for the table of matches, .2), the decoder's own slowing down beside other work .2, estimates .15,
+local sums and SSIM .1. Half of the pairs could go only with half of the definition."""
 ROUNDS = 2
 
 
