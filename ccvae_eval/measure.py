@@ -17,6 +17,8 @@ from ccvae_eval.types import Plain
 
 Status = Literal["ok", "undefined", "unsupported", "failed"]
 
+ORACLE = "the oracle, where the data are drawn"
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -59,6 +61,8 @@ class ValueSpec:
         dials: names of the calibration dials that this value answers to.
         known_ends: for some of those dials what the value is at its two ends: a number, "chance" or "reference" (the
             row's own), None where it is not known. (What takes a computation is in ``ccvae_eval.calibration``.)
+        no_chance: why there is no chance level, where there is none.
+        reference: the name of what gives the reference.
     """
 
     summary: str
@@ -69,6 +73,8 @@ class ValueSpec:
     needs_judge: bool = False
     dials: tuple[str, ...] = ()
     known_ends: Mapping[str, tuple[float | str | None, float | str | None]] = field(default_factory=dict)
+    no_chance: str = ""
+    reference: str = ORACLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from typing import Any
 
 from ccvae_eval.errors import PluginError, UsageError, suggestion
 
-GROUPS = ("models", "data", "metrics", "adapters", "matchers", "reports")
+GROUPS = ("models", "data", "metrics", "adapters", "matchers", "features", "reports")
 PREFIX = "ccvae_eval."
 SWITCH = "CCVAE_EVAL_PLUGINS"
 """Environment variable: "none" leaves only our own distribution, else a comma-separated list of distributions, or of

@@ -184,9 +184,16 @@ class Subject:
 
     @cached_property
     def log_probabilities(self) -> dict[str, Tensor | Gaussian] | None:
-        """The model's own prediction of each label from posterior means, or None if it cannot predict.
+        """The model's own prediction of each label from posterior means, or None if it cannot predict."""
+        return self.predicted(sampled=False)
+
+    def predicted(self, *, sampled: bool) -> dict[str, Tensor | Gaussian] | None:
+        """The model's own prediction of each label, or None if it cannot predict.
 
         An encoder that takes labels is given none here: what it predicts, it tells from the image.
+
+        Args:
+            sampled: from the images' own posterior samples instead of posterior means.
         """
         if not isinstance(self.model, Predicts):
             return None
@@ -195,8 +202,14 @@ class Subject:
             for chunk in self.chunks():
                 images = padded(chunk.images)
                 blind = isinstance(self.model, GivenLabels)
-                means = self.model.encode(images).loc if blind else padded(chunk.posterior.loc).to(self.device)
-                told = self.model.predict(images, means)
+                known = chunk.codes if sampled else chunk.posterior.loc
+                if blind:
+                    q = self.model.encode(images)
+                    noise = padded(self.noise("posterior", chunk.ids, self.layout.dim)).to(self.device)
+                    codes = q.at(noise) if sampled else q.loc
+                else:
+                    codes = padded(known).to(self.device)
+                told = self.model.predict(images, codes)
                 for name, value in told.items():
                     found.setdefault(name, []).append(_cut(value, len(chunk)))
         return {name: _joined(parts) for name, parts in found.items()}

@@ -46,12 +46,13 @@ def _range_text(spec: ValueSpec) -> str:
 
 def _values_table(values: dict[str, ValueSpec]) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("value", "", "range", "unit", "chance", "what it says"):
+    for column in ("value", "", "range", "unit", "chance", "reference", "what it says"):
         table.add_column(column, overflow="fold")
     for name, spec in values.items():
         judge = " (rests on the judge)" if spec.needs_judge else ""
-        cells = (name, ARROWS[spec.higher_is_better], _range_text(spec), spec.unit, spec.chance, spec.summary + judge)
-        table.add_row(*map(escaped, cells))
+        chance = spec.chance or (f"none: {spec.no_chance}" if spec.no_chance else "")
+        arrow, says = ARROWS[spec.higher_is_better], spec.summary + judge
+        table.add_row(*map(escaped, (name, arrow, _range_text(spec), spec.unit, chance, spec.reference, says)))
     return table
 
 
@@ -70,6 +71,8 @@ def _as_plain(kind: Any) -> dict[str, Any]:
                 "higher_is_better": spec.higher_is_better,
                 "range": list(spec.range),
                 "chance": spec.chance,
+                "no_chance": spec.no_chance,
+                "reference": spec.reference,
                 "needs_judge": spec.needs_judge,
                 "dials": list(spec.dials),
             }

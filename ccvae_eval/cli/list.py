@@ -33,7 +33,7 @@ except CcvaeEvalError as error:
 
 def command(
     what: Annotated[
-        Literal["models", "metrics", "data", "adapters", "matchers", "reports", "plugins"],
+        Literal["models", "metrics", "data", "adapters", "matchers", "features", "reports", "plugins"],
         typer.Argument(help="Which registry; plugins = all of them."),
     ] = "plugins",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,

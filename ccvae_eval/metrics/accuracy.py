@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ccvae_eval.errors import UndefinedError, UnsupportedError
+from ccvae_eval.errors import UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.contrasts import Areas, contrasts_of
@@ -19,7 +19,11 @@ from ccvae_eval.metrics.readout import readout
 from ccvae_eval.metrics.rows import UNASSIGNED, sentence
 from ccvae_eval.metrics.tally import Mean, Share, Tally
 from ccvae_eval.model import Predicts, Rebuildable
-from ccvae_eval.statistics.calibration_error import calibration_error_estimate, honest_calibration_error
+from ccvae_eval.statistics.calibration_error import (
+    blind_calibration_error,
+    calibration_error_estimate,
+    honest_calibration_error,
+)
 from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate
 from ccvae_eval.statistics.probes import folds_of
 from ccvae_eval.statistics.rank_estimates import balanced_accuracy_estimate
@@ -36,7 +40,7 @@ VALUED = ("r2", "absolute_error")
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    r"""How often the model's own prediction of each label, at the posterior mean, is right.
+    r"""How often the model's own prediction of each label, at the posterior mean or at a sample, is right.
 
     For classes, p the predicted probabilities and the prediction their argmax:
 
@@ -68,6 +72,7 @@ class Accuracy:
     Reference: docs/metrics.md, section 5; Brier 1950; calibration: Kumar, Liang and Ma 2019.
 
     Args:
+        code: what is predicted from: the mean of q(z|x), or one sample for each image.
         bins: of the calibration error.
         least: images that each class needs.
         strength: penalty of the readout's regression.
@@ -87,7 +92,8 @@ class Accuracy:
             dials=("mislabel",),
         ),
         "majority": ValueSpec(
-            "what the most frequent class of the training labels would reach", "share", None, (0.0, 1.0)
+            "what the most frequent class of the training labels would reach", "share", None, (0.0, 1.0),
+            no_chance="it is the chance level of accuracy",
         ),
         "auc": ValueSpec(
             "how well the predicted probability ranks present above absent", "", True, (0.0, 1.0), "labels permuted",
@@ -98,7 +104,8 @@ class Accuracy:
             dials=("mislabel",),
         ),
         "calibration_error": ValueSpec(
-            "how far predicted probabilities lie from frequencies", "", False, (-1.0, 1.0), dials=("temper",)
+            "how far predicted probabilities lie from frequencies", "", False, (-1.0, 1.0), "labels permuted",
+            dials=("temper",), reference="honest probabilities, at this number of images",
         ),
         "r2": ValueSpec("share of a continuous label's variance that is predicted", "", True, (None, 1.0), "the mean"),
         "absolute_error": ValueSpec(
@@ -106,6 +113,7 @@ class Accuracy:
         ),
     }  # fmt: skip
 
+    code: Literal["mean", "sample"] = "mean"
     bins: int = 15
     least: int = 10
     strength: float = 1.0
@@ -116,6 +124,8 @@ class Accuracy:
         Raises:
             UnsupportedError: if the model neither predicts nor has columns for a label.
         """
+        if self.code not in ("mean", "sample"):
+            raise UsageError(f"code {self.code!r} is unknown", where="accuracy", hint='"mean" or "sample".')
         if not isinstance(subject.model, Predicts) and not (subject.characteristics or subject.unassigned):
             raise UnsupportedError(f"{type(subject.model).__name__} cannot predict labels and has no columns for them")
         return Needs(images=False)
@@ -136,7 +146,9 @@ class Predictions:
 
     def finish(self, weights: ResampleWeights) -> Measurement:
         subject = self.subject
-        told, note, given = subject.log_probabilities, "", frozenset[str]()
+        means = self.metric.code == "mean"
+        told = subject.log_probabilities if means else subject.predicted(sampled=True)
+        note, given = "", frozenset[str]()
         if told is None:
             told, note, given = self._read_out(), READOUT, subject.given
         tally = Tally(self.metric, subject, weights, given_counts=False, given=given)
@@ -157,13 +169,14 @@ class Predictions:
     def _read_out(self) -> dict[str, Tensor | Gaussian]:
         """The readouts of all characteristics with classes, as log-probabilities."""
         subject = self.subject
-        means = subject.posterior.loc.double().numpy()
+        codes = subject.posterior.loc if self.metric.code == "mean" else subject.codes
+        points = codes.double().numpy()
         folds = folds_of(subject.ids)
         found: dict[str, Tensor | Gaussian] = {}
         for name in subject.characteristics:
             label = subject.schema[name]
             if label.kind != "continuous":
-                columns, classes = means[:, list(subject.layout[name])], subject.classes(name).numpy()
+                columns, classes = points[:, list(subject.layout[name])], subject.classes(name).numpy()
                 shares = readout(columns, classes, label.cardinality, folds, strength=self.metric.strength)
                 found[name] = _log_of(shares)
         return found
@@ -192,7 +205,8 @@ class Predictions:
         error = self._calibration(shares, right, column, weights, binary=binary)
         stated = np.where(known, shares[:, 1] if binary else shares.max(axis=1), np.nan)
         honest = honest_calibration_error(stated, bins=self.metric.bins)
-        tally.enter("calibration_error", name, error, reference=honest, note=note)
+        blind = blind_calibration_error(stated, column if binary else right, bins=self.metric.bins)
+        tally.enter("calibration_error", name, error, chance=blind, reference=honest, note=note)
         self._enter_ranked(tally, name, told, shares, note)
 
     def _enter_ranked(self, tally: Tally, name: str, told: Floats, shares: Floats, note: str) -> None:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from ccvae_eval.errors import UsageError
-from ccvae_eval.measure import Measurement, ValueSpec
+from ccvae_eval.measure import ORACLE, Measurement, ValueSpec
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.contrasts import Areas, Contrasts, averaged
-from ccvae_eval.metrics.leakage import CHANCE, Judged, Leakage, linear_scores
+from ccvae_eval.metrics.leakage import CHANCE, Judged, Leakage, Probe, linear_scores
 from ccvae_eval.metrics.neighbours import enter_neighbours
 from ccvae_eval.metrics.rows import UNASSIGNED, sentence
 from ccvae_eval.metrics.tally import COLUMN, Tally
@@ -28,7 +28,11 @@ from ccvae_eval.statistics.densities import (
     overlap_and_js_estimates,
     wasserstein_estimate,
 )
-from ccvae_eval.statistics.gaussian_distance import normal_wasserstein_estimate, normal_wasserstein_floor
+from ccvae_eval.statistics.gaussian_distance import (
+    normal_wasserstein,
+    normal_wasserstein_estimate,
+    normal_wasserstein_floor,
+)
 from ccvae_eval.statistics.intervals import Resampled
 from ccvae_eval.statistics.probes import Folds, cross_fitted_regression, folds_of
 from ccvae_eval.statistics.rank_estimates import spearman_estimate
@@ -37,6 +41,7 @@ from ccvae_eval.subject import Subject
 from ccvae_eval.types import Floats
 
 CHANCE_NAME = "labels permuted"
+NOTHING_HELD = "codes of other images hold no parameter, and a share of nothing is none"
 POOLED = {"scale": "pooled"}
 
 
@@ -88,6 +93,7 @@ class Density:
         strength: penalty of the linear probes.
         curve_draws: resamples behind the intervals of overlap and js, which need all codes at all points of a grid.
         permutations: permuted labels behind simulated chance levels.
+        probe: of leakage: linear, or quadratic (squares and products of the columns too).
     """
 
     name: ClassVar[str] = "density"
@@ -128,11 +134,11 @@ class Density:
         ),
         "prior_gap": ValueSpec(
             "distance of each class's codes from the model's own p(z_c|y)", "deviations", False, (0.0, None),
-            dials=("shift",),
+            CHANCE_NAME, dials=("shift",), reference="as many draws of p(z_c|y) itself",
         ),
         "cross_auc": ValueSpec(
             "how well a characteristic's columns tell another label, within its own classes", "", False, (0.0, 1.0),
-            CHANCE_NAME, dials=("mix",),
+            CHANCE_NAME, dials=("mix",), reference=f"{ORACLE}; at stratum=none the labels' own correlation",
         ),
         "style_auc": ValueSpec(
             "how well the style columns tell a label", "", False, (0.0, 1.0), CHANCE_NAME, dials=("seep",)
@@ -150,10 +156,12 @@ class Density:
             "code of another image",
         ),
         "components_d": ValueSpec(
-            "whether each column of a block holds one parameter", "", True, (0.0, 1.0), dials=("stir",)
+            "whether each column of a block holds one parameter", "", True, (0.0, 1.0), no_chance=NOTHING_HELD,
+            dials=("stir",),
         ),
         "components_c": ValueSpec(
-            "whether each parameter is held by one column of a block", "", True, (0.0, 1.0), dials=("stir",)
+            "whether each parameter is held by one column of a block", "", True, (0.0, 1.0), no_chance=NOTHING_HELD,
+            dials=("stir",),
         ),
     }  # fmt: skip
 
@@ -163,11 +171,14 @@ class Density:
     strength: float = 1.0
     curve_draws: int = 500
     permutations: int = 20
+    probe: Probe = "linear"
 
     def needs(self, subject: Subject) -> Needs:
         del subject
         if self.code not in ("sample", "mean"):
             raise UsageError(f"code {self.code!r} is unknown", where="density", hint='"sample" or "mean".')
+        if self.probe not in ("linear", "quadratic"):
+            raise UsageError(f"probe {self.probe!r} is unknown", where="density", hint='"linear" or "quadratic".')
         return Needs(images=False)
 
     def start(self, subject: Subject) -> Codes:
@@ -201,7 +212,7 @@ class Codes:
         for name in set(labels) & set(subject.unassigned):
             for value in OWN:
                 tally.enter(value, name, f"{UNASSIGNED}: no column tells it beyond chance")
-        leakage = Leakage(tally, codes, folds, judged, metric.least, metric.strength, metric.neighbours)
+        leakage = Leakage(tally, codes, folds, judged, metric.least, metric.strength, metric.neighbours, metric.probe)
         leakage.cross()
         leakage.style()
         return tally.measurement(self._notes(), self.pictures)
@@ -276,8 +287,11 @@ class Codes:
             tally.enter("prior_gap", name, "p(z_c|y) is a point mass")
             return
         floor = float(np.mean([normal_wasserstein_floor(int((classes == k).sum())) for k in kept]))
-        columns = []
+        columns, chances, known = [], [], classes >= 0
         for place, column in enumerate(self.subject.layout[name]):
+            # codes of every class in the place of each class's own: labels permuted, on average
+            blind = [normal_wasserstein((own[known, place] - loc[k, place]) / scale[k, place]) for k in kept]
+            chances.append(float(np.mean(blind)))
             parts = [
                 normal_wasserstein_estimate(
                     np.where(classes == k, (own[:, place] - loc[k, place]) / scale[k, place], np.nan), tally.weights
@@ -287,8 +301,9 @@ class Codes:
             columns.append(_of_all(averaged(parts, tally.weights.level), sum(part.estimate.n for part in parts)))
             if own.shape[1] > 1:
                 at = {COLUMN: column}
-                tally.enter("prior_gap", name, columns[-1], at, mean_at=None, reference=floor)
-        tally.enter("prior_gap", name, averaged(columns, tally.weights.level), reference=floor)
+                tally.enter("prior_gap", name, columns[-1], at, mean_at=None, chance=chances[-1], reference=floor)
+        whole, chance = averaged(columns, tally.weights.level), float(np.mean(chances))
+        tally.enter("prior_gap", name, whole, chance=chance, reference=floor)
 
     def _keep_curves(self, name: str, own: Floats, score: Floats) -> None:
         """The class densities for a figure, with the prior where the code is one column."""

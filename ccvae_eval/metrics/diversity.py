@@ -16,7 +16,8 @@ from ccvae_eval.interventions import PriorDraw
 from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.changes import mean_variance, pairwise_spread, recall, rows_of
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
-from ccvae_eval.metrics.judging import Agreement, kept_share, seen_as
+from ccvae_eval.metrics.feature_spread import FeatureSpread
+from ccvae_eval.metrics.judging import ANOTHER, Agreement, kept_share, seen_as
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.metrics.rows import sentence
 from ccvae_eval.metrics.tally import Mean, PerImage, Ratio, Tally, among, mean_of
@@ -30,6 +31,7 @@ WHOLE = {"where": "image"}
 """The rows that look at the whole image: all there is where a characteristic has no region."""
 
 EMPTY = "the region is empty or too large in every image"
+REDRAWN = "as many of the data's own re-draws"
 POINT_MASS = "by construction: p(z_c|y) is a point mass"
 
 
@@ -55,6 +57,11 @@ class Diversity:
     sum of the spreads over the sum of those of as many true re-draws, ``spread_score`` = min(r, 1/r), and ``recall`` =
     the share of true re-draws that lie closer to some draw, inside A, than to their third neighbour among themselves.
 
+    ``features="edges"``, or an extractor of yours by name (``--plugin FILE``): ``feature_spread``, the same root mean
+    squared difference in features, each divided by its deviation over 256 real images; pixels outside the region are
+    taken from the reconstruction. Edges are colours and oriented gradients of 8 x 8 squares, for images of any kind.
+    Features of a classifier of the labels would discard variety, so the judge's are not offered.
+
     A point mass p(z_c|y) (a label column) scores 0: one class has one look.
     Direction: higher is better for spread_valid, obeyed, kept, spread_score, recall. Chance: 0; none for recall (one
     good draw may lie near many); for obeyed, how often the judge sees v in the reconstructions. Cost: ``draws`` images
@@ -72,6 +79,7 @@ class Diversity:
         largest_region: the largest share of the image that a region may cover.
         allowed_change: a label that the judge sees change in more than this share of the data's own re-draws may
             change in the draws too.
+        features: "edges", or a registered extractor; "" for pixels alone.
     """
 
     name: ClassVar[str] = "diversity"
@@ -86,16 +94,16 @@ class Diversity:
         ),
         "spread": ValueSpec(
             "root mean squared difference of two draws inside the region", "intensity", None, (0.0, 1.0),
-            "no variety", dials=("collapse",),
+            "no variety", dials=("collapse",), reference=REDRAWN,
         ),
-        "spread_outside": ValueSpec("the same outside the region", "intensity", None, (0.0, 1.0)),
+        "spread_outside": ValueSpec("the same outside the region", "intensity", None, (0.0, 1.0), "no variety"),
         "obeyed": ValueSpec(
             "share of draws in which the judge sees the class", "share", True, (0.0, 1.0), "the reconstruction", True,
             ("idle",),
         ),
         "kept": ValueSpec(
-            "share of draws in which the judge sees another label as before", "share", True, (0.0, 1.0), "", True,
-            ("leak",),
+            "share of draws in which the judge sees another label as before", "share", True, (0.0, 1.0), ANOTHER, True,
+            ("leak",), reference=REDRAWN,
         ),
         "spread_ratio": ValueSpec(
             "spread over that of the data's own re-draws", "", None, (0.0, None), "no variety", dials=("collapse",)
@@ -105,7 +113,11 @@ class Diversity:
             dials=("collapse",),
         ),
         "recall": ValueSpec(
-            "share of the data's own re-draws that lie near a draw", "share", True, (0.0, 1.0), dials=("collapse",)
+            "share of the data's own re-draws that lie near a draw", "share", True, (0.0, 1.0), dials=("collapse",),
+            no_chance="a single good draw may lie near many re-draws",
+        ),
+        "feature_spread": ValueSpec(
+            "spread in features; with features= only", "deviations", None, (0.0, None), "no variety", reference=REDRAWN
         ),
     }  # fmt: skip
 
@@ -115,6 +127,7 @@ class Diversity:
     neighbour: int = 3
     largest_region: float = 0.6
     allowed_change: float = 0.05
+    features: str = ""
 
     def __post_init__(self) -> None:
         if self.draws <= max(self.neighbour, 1):
@@ -130,7 +143,8 @@ class Diversity:
     def needs(self, subject: Subject) -> Needs:
         names, _ = _drawable(self, subject)
         draws = tuple(draw for name in names for draw in self.draws_of(name))
-        return Needs(draws, reconstruction=subject.judge is not None, judge=True, regions=True)
+        reconstruction = subject.judge is not None or bool(self.features)
+        return Needs(draws, reconstruction=reconstruction, judge=True, regions=True)
 
     def start(self, subject: Subject) -> Drawn:
         return Drawn(self, subject)
@@ -169,6 +183,7 @@ class Drawn:
         self.seen: dict[str, dict[str, Floats]] = {name: {} for name in self.names}
         self.agreement = Agreement(subject)
         self.pictures = MeanPictures()
+        self.by_features = FeatureSpread(metric.features, subject) if metric.features else None
 
     def see(self, batch: Decoded) -> None:
         self.agreement.see(batch)
@@ -181,6 +196,10 @@ class Drawn:
         spreads = {where: pairwise_spread(variance.astype(np.float64), place) for where, place in places.items()}
         found = {f"spread/{where}": spread for where, spread in spreads.items()}
         found["applies"] = (classes >= 0).double().numpy()
+        if self.by_features is not None:
+            found["features/image"] = self.by_features.of(draws)
+            if "region" in places:
+                found["features/region"] = self.by_features.of(draws, batch.reconstruction, places["region"])
         if self.subject.judge is not None:
             found |= self._judged(batch, draws, classes, places, spreads)
         self._put(name, chunk.rows, found)
@@ -234,9 +253,7 @@ class Drawn:
     def _redraw(self, batch: Decoded, draws: Sequence[Images], classes: Tensor, places: Mapping[str, Bools]) -> None:
         """Sets the draws beside as many of the data's own, on some of the images."""
         data, chunk, name = self.subject.data, batch.chunk, batch.characteristic
-        first = (
-            np.arange(len(chunk)) + chunk.rows.start < self.metric.redrawn
-        )  # whole chunks: the judge is asked by chunk
+        first = np.arange(len(chunk)) + chunk.rows.start < self.metric.redrawn
         here = np.flatnonzero(first & (classes >= 0).numpy())
         if not isinstance(data, HasRedraws) or "region" not in places or len(here) == 0:
             return
@@ -250,6 +267,10 @@ class Drawn:
             recall(_pixels(true, inside), _pixels([x[here].cpu() for x in draws], inside), self.metric.neighbour),
             np.nan,
         )
+        if self.by_features is not None:
+            images = chunk.images[here]
+            shown = [x.to(self.subject.device) for x in true]
+            found["true features"] = self.by_features.of(shown, images, inside)
         judge = self.subject.judge
         if judge is not None:
             told = [judge.log_probabilities(x.to(self.subject.device)) for x in true]
@@ -288,11 +309,22 @@ class Drawn:
         tally.enter(
             "spread", name, Mean(self._numbers(name, "spread/image")), WHOLE, mean_at=WHOLE, chance=0.0, note=note
         )
-        tally.enter("spread_outside", name, Mean(self._numbers(name, "spread/outside")), why=why, note=note)
+        outside = Mean(self._numbers(name, "spread/outside"))
+        tally.enter("spread_outside", name, outside, chance=0.0, why=why, note=note)
+        if self.by_features is not None:
+            self._count_features(tally, name, note)
         unknown = self.agreement.why_not(name)
         for where, at in {"region": {}, "image": WHOLE}.items():
             valid: PerImage | str = unknown or Mean(self._numbers(name, f"valid/{where}"))
             tally.enter("spread_valid", name, valid, at, mean_at=at, chance=0.0, why=why, note=note)
+
+    def _count_features(self, tally: Tally, name: str, note: str) -> None:
+        at, true = {"features": self.metric.features}, self._numbers(name, "true features")
+        inside, image = (Mean(self._numbers(name, f"features/{where}")) for where in ("region", "image"))
+        reference, why = mean_of(true, ~np.isnan(true)), self._no_region(name)
+        tally.enter("feature_spread", name, inside, at, mean_at=at, chance=0.0, reference=reference, why=why, note=note)
+        whole = {**at, **WHOLE}
+        tally.enter("feature_spread", name, image, whole, mean_at=whole, chance=0.0, note=note)
 
     def _count_judged(self, tally: Tally, name: str) -> list[str]:
         """Enters ``obeyed`` and ``kept``; returns a sentence about labels that may change."""
@@ -309,11 +341,15 @@ class Drawn:
         held = [self._numbers(name, f"kept/{j}") for j in others if j not in allowed]
         shares = [share for j, share in reference.items() if share is not None and j not in allowed]
         kept: PerImage | str = Mean(np.mean(held, axis=0)) if held else "there is no label that should stay"
-        tally.enter("kept", name, kept, reference=float(np.mean(shares)) if shares else None)
+        alike = {j: self.agreement.alike(j) for j in others}
+        chance = float(np.mean([alike[j] for j in others if j not in allowed])) if held else None
+        tally.enter("kept", name, kept, chance=chance, reference=float(np.mean(shares)) if shares else None)
         for j in others:
             note = "changes in the data's own re-draws too" if j in allowed else ""
             column = Mean(self._numbers(name, f"kept/{j}"))
-            tally.enter("kept", name, column, {"judged": j}, mean_at=None, reference=reference[j], note=note)
+            tally.enter(
+                "kept", name, column, {"judged": j}, mean_at=None, chance=alike[j], reference=reference[j], note=note
+            )
         return [f"{name}: {', '.join(allowed)} may change, as in the data's own re-draws"] if allowed else []
 
     def _count_redraws(self, tally: Tally, name: str) -> None:

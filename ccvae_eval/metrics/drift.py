@@ -32,6 +32,8 @@ from ccvae_eval.types import Floats, Images
 LENGTHS = "64ths of the width"
 BLIND = "the whole image changes alike"
 ANOTHER = "another image"
+YARDSTICK = "it is a yardstick itself: what the posterior's noise does"
+COUNTED = "it counts what there is to look at, before anything is changed"
 CLIPPED_WARNING = 0.1
 """The share of clipped ranks beyond which a reader is warned."""
 
@@ -73,7 +75,7 @@ class Drift:
     """
 
     name: ClassVar[str] = "drift"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     headline: ClassVar[str] = "spill"
     default_sample: ClassVar[int] = 500
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
@@ -83,37 +85,54 @@ class Drift:
             dials=("warp",),
         ),
         "outside_excess": ValueSpec(
-            "loss outside beyond that of the posterior's own noise in c", LENGTHS, False, dials=("warp",)
+            "loss outside beyond that of the posterior's own noise in c", LENGTHS, False, (None, None), ANOTHER,
+            dials=("warp",),
         ),
         "outside": ValueSpec(
-            "mean loss of the points outside the region", LENGTHS, False, (0.0, None), ANOTHER, dials=("warp",)
+            "mean loss of the points outside the region", LENGTHS, False, (0.0, None), ANOTHER,
+            dials=("warp",),
         ),
         "inside": ValueSpec("mean loss of the points inside the region", LENGTHS, None, (0.0, None), ANOTHER),
         "loss": ValueSpec("mean loss of all points of the image", LENGTHS, None, (0.0, None), ANOTHER),
         "lost": ValueSpec(
-            "share of the points outside that are not found again", "share", False, (0.0, 1.0), ANOTHER, dials=("warp",)
+            "share of the points outside that are not found again", "share", False, (0.0, 1.0), ANOTHER,
+            dials=("warp",),
         ),
-        "displacement": ValueSpec("how far the points outside moved that are found again", LENGTHS, False, (0.0, None)),
-        "floor_c": ValueSpec("loss outside when only c's columns are drawn anew", LENGTHS, None, (0.0, None)),
-        "floor_all": ValueSpec("loss outside when every column is drawn anew", LENGTHS, None, (0.0, None)),
+        "displacement": ValueSpec(
+            "how far the points outside moved that are found again", LENGTHS, False, (0.0, None), ANOTHER
+        ),
+        "floor_c": ValueSpec(
+            "loss outside when only c's columns are drawn anew", LENGTHS, None, (0.0, None), no_chance=YARDSTICK
+        ),
+        "floor_all": ValueSpec(
+            "loss outside when every column is drawn anew", LENGTHS, None, (0.0, None), no_chance=YARDSTICK
+        ),
         "changed": ValueSpec(
-            "share of the images that change inside beyond their floor", "share", True, (0.0, 1.0), dials=("idle",)
+            "share of the images that change inside beyond their floor", "share", True, (0.0, 1.0),
+            "the posterior's noise alone", dials=("idle",),
         ),
-        "textured": ValueSpec("textured points outside the band, for each image", "points", None, (0.0, None)),
+        "textured": ValueSpec(
+            "textured points outside the band, for each image", "points", None, (0.0, None), no_chance=COUNTED
+        ),
         "ssim_spill": ValueSpec("1-SSIM outside over inside", "", False, (0.0, None), BLIND, dials=("warp",)),
         "l1_spill": ValueSpec("absolute change outside over inside", "", False, (0.0, None), BLIND, dials=("warp",)),
         "ssim_change": ValueSpec("1-SSIM of the whole image", "", None, (0.0, 2.0), ANOTHER),
         "l1_change": ValueSpec("absolute change of the whole image", "intensity", None, (0.0, 1.0), ANOTHER),
         "matches": ValueSpec("points of the input found again", "points", None, (0.0, None), ANOTHER, dials=("fade",)),
-        "matches_drop": ValueSpec("matches lost by the intervention, paired", "points", None, dials=("fade",)),
-        "confidence": ValueSpec(
-            "mean confidence of a match with the input", "", None, (0.0, 1.0), ANOTHER, dials=("fade",)
+        "matches_drop": ValueSpec(
+            "matches lost by the intervention, paired", "points", None, (None, None), ANOTHER, dials=("fade",),
         ),
-        "confidence_drop": ValueSpec("confidence lost by the intervention, paired", "", None, (-1.0, 1.0)),
+        "confidence": ValueSpec(
+            "mean confidence of a match with the input", "", None, (0.0, 1.0), ANOTHER,
+            dials=("fade",),
+        ),
+        "confidence_drop": ValueSpec(
+            "confidence lost by the intervention, paired", "", None, (-1.0, 1.0), ANOTHER
+        ),
         "correct_matches": ValueSpec(
             "matches with the input that lie where they should", "points", None, (0.0, None), ANOTHER
         ),
-        "keypoints": ValueSpec("keypoints of the input", "points", None, (0.0, None)),
+        "keypoints": ValueSpec("keypoints of the input", "points", None, (0.0, None), no_chance=COUNTED),
     }  # fmt: skip
 
     matcher: str = "grid"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccvae_eval.metrics.rows import NOWHERE, At
+from ccvae_eval.metrics.similarity import NOTHING
 from ccvae_eval.metrics.tally import Mean, Ratio, Share, Tally, among, mean_of
 from ccvae_eval.metrics.zones import INSIDE, OUTSIDE, WHOLE
 from ccvae_eval.statistics.intervals import difference
@@ -68,16 +69,17 @@ class DriftRows:
             chance = self._chance(another.get(key), self.applies)
             self._enter(value, Mean(among(self.applies, after[key])), chance=chance)
             self._enter(value, Mean(among(self.applies, before[key])), RECONSTRUCTED, chance=chance)
-        self._enter("matches_drop", Mean(among(self.applies, before["matches"] - after["matches"])))
+        gone = self._chance(before["matches"] - another["matches"] if another else None, self.applies)
+        self._enter("matches_drop", Mean(among(self.applies, before["matches"] - after["matches"])), chance=gone)
         self._enter("keypoints", Mean(among(self.applies, after["keypoints"])))
-        sure = []
+        sure, chance = [], self._confidence_by_chance(another)
         for seen, at in ((after, NOWHERE), (before, RECONSTRUCTED)):
             ratio = Ratio(among(self.applies, seen["confidence"]), among(self.applies, seen["matches"]))
             found = self.tally.estimated("confidence", self.name, ratio, at)
-            chance = self._confidence_by_chance(another)
             self.tally.enter("confidence", self.name, found, at, mean_at=at, chance=chance, why="no match")
             sure.append(found)
-        self.tally.enter("confidence_drop", self.name, difference(sure[1], sure[0]), why="no match")
+        lost = None if chance is None else sure[1].value - chance
+        self.tally.enter("confidence_drop", self.name, difference(sure[1], sure[0]), chance=lost, why="no match")
 
     def enter_regional(self, fewest: int) -> list[str]:
         """What is measured inside and outside the region; says so where spill rests on something else."""
@@ -87,7 +89,9 @@ class DriftRows:
             self._undefined(("changed", "textured", *(f"{key}_spill" for key in COMPANIONS), *LOSSES), why)
             return []
         changed = self._changed("do")
-        self._enter("changed", Share(among(region, changed)))
+        # a redraw exceeds another one half of the time; without noise nothing changes at all
+        by_noise = 0.5 if (self.name, "floor_c") in self.sums else 0.0
+        self._enter("changed", Share(among(region, changed)), chance=by_noise)
         self._enter("textured", Mean(among(region, self.sums[self.name, "do"]["count"][:, OUTSIDE])))
         used = region & changed
         for key in COMPANIONS:
@@ -105,15 +109,18 @@ class DriftRows:
         if no_path:
             self._undefined(("loss", "spill", "outside", "inside"), no_path, at)
             return
-        self._enter("loss", Mean(among(self.applies, self._loss(pair, WHOLE))), at, why="no textured point")
+        chance = self._chance(self._loss("another", WHOLE), self.applies)
+        loss = Mean(among(self.applies, self._loss(pair, WHOLE)))
+        self._enter("loss", loss, at, chance=chance, why="no textured point")
         region = self._region()
         if why := self._no_region(region) or self._few(region, fewest):
             self._undefined(("spill", "outside", "inside"), why, at)
             return
         inside, outside, used = self._both(pair, region & self._changed(pair))
         self._enter("spill", Ratio(among(used, outside), among(used, inside)), at, chance=1.0, why=UNMOVED)
-        for value, loss in (("outside", outside), ("inside", inside)):
-            self._enter(value, Mean(among(used, loss)), at, why=UNCHANGED)
+        for value, zone, lost in (("outside", OUTSIDE, outside), ("inside", INSIDE, inside)):
+            chance = self._chance(self._loss("another", zone), used)
+            self._enter(value, Mean(among(used, lost)), at, chance=chance, why=UNCHANGED)
 
     def _enter_losses(self, changed: Bools) -> None:
         inside, outside, used = self._both("do", changed)
@@ -123,13 +130,17 @@ class DriftRows:
         why = "no changed image has textured points inside and outside" if changed.any() else UNCHANGED
         still = UNMOVED if used.any() else why
         self._enter("spill", Ratio(among(used, outside), among(used, inside)), chance=1.0, why=still)
-        self._enter("outside_excess", Mean(among(used, outside - floor)), why=why)
+        beyond = self._chance(self._loss("another", OUTSIDE) - floor, used)
+        self._enter("outside_excess", Mean(among(used, outside - floor)), chance=beyond, why=why)
         for value, zone, loss in (("outside", OUTSIDE, outside), ("inside", INSIDE, inside)):
             chance = self._chance(self._loss("another", zone), used)
             self._enter(value, Mean(among(used, loss)), chance=chance, why=why)
         self._enter("lost", Mean(among(used, 1 - _share(found, count))), chance=self._lost_by_chance(used), why=why)
         moved = Ratio(among(used, sums["displacement"][:, OUTSIDE]), among(used, found))
-        self._enter("displacement", moved, why=why if not used.any() else "no point outside is found again")
+        self._enter(
+            "displacement", moved, chance=self._moved_by_chance(used),
+            why=why if not used.any() else "no point outside is found again",
+        )  # fmt: skip
         self._enter("floor_c", Mean(among(used, floor)), why=why)
         self._enter("floor_all", Mean(among(used, self._loss("floor_all", OUTSIDE))), why=why)
 
@@ -170,8 +181,10 @@ class DriftRows:
 
     def _pixel_ratio(self, key: str, images: Bools) -> Ratio:
         sums = self.sums[self.name, "do"]
-        outside, inside = (among(images, _share(sums[key][:, z], sums["size"][:, z])) for z in (OUTSIDE, INSIDE))
-        return Ratio(outside, inside)
+        outside, inside = (_share(sums[key][:, z], sums["size"][:, z]) for z in (OUTSIDE, INSIDE))
+        # a ratio of rounding errors says nothing (an untrained network changes some pixels by a millionth)
+        used = images & (inside > (NOTHING if key == "ssim" else 0.0))
+        return Ratio(among(used, outside), among(used, inside))
 
     def _chance(self, values: Floats | None, images: Bools) -> float | None:
         return None if values is None else mean_of(values, images & ~np.isnan(values))
@@ -181,6 +194,14 @@ class DriftRows:
         if another is None:
             return None
         return self._chance(1 - _share(another["found"][:, OUTSIDE], another["count"][:, OUTSIDE]), images)
+
+    def _moved_by_chance(self, images: Bools) -> float | None:
+        """How far points outside seem to have moved that are found in another image; None where none is."""
+        another = self.sums.get((self.name, "another"))
+        if another is None:
+            return None
+        moved, found = (np.nansum(among(images, another[key][:, OUTSIDE])) for key in ("displacement", "found"))
+        return float(moved / found) if found > 0 else None
 
     def _confidence_by_chance(self, another: Mapping[str, Floats]) -> float | None:
         if not another:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import ndtr
 from torch import Tensor
 
 from ccvae_eval.errors import UndefinedError
 from ccvae_eval.metrics.nats import label_frequencies
 from ccvae_eval.model import HasConditionalPrior
 from ccvae_eval.subject import Chunk, Subject
-from ccvae_eval.types import Codes
+from ccvae_eval.types import Codes, Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,10 @@ class Generate:
         codes = subject.noise(f"generate/{self.draw}", chunk.ids, subject.layout.dim)
         if not isinstance(subject.model, HasConditionalPrior):
             return codes
+        ranks = self._ranks(subject, chunk)
         for name in subject.model.layout.characteristics:
-            columns = list(subject.model.layout[name])
-            codes[:, columns] = subject.prior_of(name).rows(self.classes(name, subject, chunk)).at(codes[:, columns])
+            columns, classes = list(subject.model.layout[name]), self._classes(name, subject, ranks)
+            codes[:, columns] = subject.prior_of(name).rows(classes).at(codes[:, columns])
         return codes
 
     def classes(self, name: str, subject: Subject, chunk: Chunk) -> Tensor:
@@ -46,11 +48,18 @@ class Generate:
         Raises:
             UndefinedError: a continuous label.
         """
+        return self._classes(name, subject, self._ranks(subject, chunk))
+
+    def _ranks(self, subject: Subject, chunk: Chunk) -> Floats:
+        """Uniform draws for all labels, shape (n, L): a stream for each of them would cost more than a decoding."""
+        return np.asarray(ndtr(subject.noise(f"generate/{self.draw}/labels", chunk.ids, len(subject.schema)).numpy()))
+
+    def _classes(self, name: str, subject: Subject, ranks: Floats) -> Tensor:
         if subject.schema[name].kind == "continuous":
             raise UndefinedError("p(y) of a continuous label is not known", where=name)
         chosen = dict(self.assignment).get(name)
         if chosen is not None:
-            return torch.full((len(chunk),), chosen)
+            return torch.full((len(ranks),), chosen)
         below = np.cumsum(label_frequencies(subject, name))
-        draw = subject.uniforms(f"generate/{self.draw}/{name}", chunk.ids)[:, 0]
-        return torch.from_numpy(np.minimum((draw[:, None] >= below).sum(axis=1), len(below) - 1))
+        place = (ranks[:, [subject.schema.index(name)]] >= below).sum(axis=1)
+        return torch.from_numpy(np.minimum(place, len(below) - 1))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,6 +18,7 @@ from ccvae_eval.judge import Judge
 from ccvae_eval.measure import Estimate, Measurement, ValueSpec
 from ccvae_eval.metrics.assignments import Assignment, assignment_of, text_of
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
+from ccvae_eval.metrics.features import extractor_named
 from ccvae_eval.metrics.generating import Generate
 from ccvae_eval.metrics.intervention_rows import Seen
 from ccvae_eval.metrics.judging import Agreement
@@ -34,7 +36,18 @@ from ccvae_eval.types import Floats, Ids, Images
 POOLED = 8
 """Squares on a side that an image is averaged over, where pixels are the features."""
 
+JUDGED, PIXELS = "judge", "pixels"
 EVERYONE = Generate()
+
+
+def _of_features(
+    summary: str, unit: str, better: bool, ends: tuple[float | None, float | None], dials: tuple[str, ...]
+) -> ValueSpec:
+    """What all values that compare features have in common."""
+    chance, reference = "pixels dealt out anew among the images", "as many other real images"
+    return ValueSpec(summary, unit, better, ends, chance, dials=dials, reference=reference)
+
+
 NO_INTERVAL = "no interval: a resample of images holds copies, and copies are no sample"
 
 
@@ -58,7 +71,8 @@ class Generation:
 
     Direction: higher is better for obeyed and prdc, lower for frechet and kernel.
     Chance: for obeyed, images drawn without the request.
-    References: for distances and prdc, as many other real images in the place of the drawn ones.
+    References: for distances and prdc, as many other real images in the place of the drawn ones; their chance: the
+    first ``chance_images`` real images with each pixel dealt out anew among 32 of them.
     Cost: 1 image decoded for each image, and on the first ``asked_images`` one for each class of each label.
     Pitfalls: the judge was trained on these labels and overlooks much else. frechet is biased upwards for small N.
     Intervals of prdc are conditional on the balls.
@@ -67,50 +81,59 @@ class Generation:
 
     Args:
         assign: labels to be set together, as LABEL=CLASS,LABEL=CLASS.
-        features: of the judge, of pixels, or auto: the judge's where there is one.
+        features: of the judge, of pixels, of edges, of a registered extractor of yours, or auto: the judge's where
+            there is one.
         neighbour: k.
         asked_images: images for each class that is asked for.
-        neighbour_images: images, real and drawn, whose balls are looked at.
+        neighbour_images: images, real and drawn, whose balls are looked at, and of the kernel distance.
+        chance_images: on how many images, from the first, the chance levels of distances and prdc are measured.
     """
 
     name: ClassVar[str] = "generation"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     headline: ClassVar[str] = "obeyed"
     default_sample: ClassVar[int] = 10_000
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label", "rescaled latent"}
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "obeyed": ValueSpec(
             "share of drawn images in which the judge sees what was asked for", "share", True, (0.0, 1.0),
-            "drawn without asking", True, ("idle",),
+            "drawn without asking", True, ("idle",), reference="real images of the class",
         ),
-        "frechet": ValueSpec(
-            "Fréchet distance of drawn and real images' features", "", False, (0.0, None), dials=("fade",)
+        "frechet": _of_features(
+            "Fréchet distance of drawn and real images' features", "", False, (0.0, None),
+            dials=("fade",),
         ),
-        "kernel": ValueSpec("unbiased kernel distance of drawn and real images' features", "", False, dials=("fade",)),
-        "prdc_precision": ValueSpec(
-            "share of drawn images that lie among real ones", "share", True, (0.0, 1.0), dials=("dim",)
+        "kernel": _of_features(
+            "unbiased kernel distance of drawn and real images' features", "", False, (None, None),
+            dials=("fade",),
         ),
-        "prdc_recall": ValueSpec(
-            "share of real images that lie among drawn ones", "share", True, (0.0, 1.0), dials=("fade",)
+        "prdc_precision": _of_features(
+            "share of drawn images that lie among real ones", "share", True, (0.0, 1.0),
+            dials=("dim",),
         ),
-        "prdc_density": ValueSpec(
-            "how densely real images surround a drawn one", "", True, (0.0, None), dials=("dim",)
+        "prdc_recall": _of_features(
+            "share of real images that lie among drawn ones", "share", True, (0.0, 1.0),
+            dials=("fade",),
         ),
-        "prdc_coverage": ValueSpec(
-            "share of real images with a drawn one near", "share", True, (0.0, 1.0), dials=("fade",)
+        "prdc_density": _of_features(
+            "how densely real images surround a drawn one", "", True, (0.0, None),
+            dials=("dim",),
+        ),
+        "prdc_coverage": _of_features(
+            "share of real images with a drawn one near", "share", True, (0.0, 1.0),
+            dials=("fade",),
         ),
     }  # fmt: skip
 
     assign: str = ""
-    features: Literal["auto", "judge", "pixels"] = "auto"
+    features: str = "auto"
     neighbour: int = 5
     asked_images: int = 512
     neighbour_images: int = 2000
+    chance_images: int = 256
 
     def __post_init__(self) -> None:
-        if self.features not in ("auto", "judge", "pixels"):
-            raise UsageError(f"{self.features!r} is none of auto, judge, pixels", where="generation.features")
-        for name, least in (("neighbour", 1), ("asked_images", 0), ("neighbour_images", 2)):
+        for name, least in (("neighbour", 1), ("asked_images", 0), ("neighbour_images", 2), ("chance_images", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{getattr(self, name)} is less than {least}", where=f"generation.{name}")
 
@@ -122,7 +145,8 @@ class Generation:
         """
         if why := why_not(EVERYONE, subject):
             raise UndefinedError(why)
-        own = -(-len(_requests(subject)) * min(self.asked_images, len(subject)) // max(len(subject), 1))
+        asked = self.asked_images if subject.judge is not None else CHUNK  # for pictures
+        own = -(-len(_requests(subject)) * min(asked, len(subject)) // max(len(subject), 1))
         conditional = isinstance(subject.model, HasConditionalPrior)
         assigned = (Generate(assignment_of(self.assign, subject)),) if self.assign else ()
         return Needs(
@@ -148,9 +172,10 @@ class Generated:
         self.requests = _requests(subject)
         self.assignment: Assignment = assignment_of(metric.assign, subject) if metric.assign else ()
         judged = isinstance(subject.judge, Judge)
-        self.kind = metric.features if metric.features != "auto" else ("judge" if judged else "pixels")
-        self.no_features = "needs a judge" if self.kind == "judge" and not judged else ""
-        self.features: dict[str, dict[int, Floats]] = {"real": {}, "drawn": {}}
+        self.kind = metric.features if metric.features != "auto" else (JUDGED if judged else PIXELS)
+        self.no_features = "needs a judge" if self.kind == JUDGED and not judged else ""
+        self.extractor = None if self.kind in (JUDGED, PIXELS) else extractor_named(self.kind, subject)
+        self.features: dict[str, dict[int, Floats]] = {"real": {}, "drawn": {}, "shuffled": {}}
         self.seen = Seen(len(subject))
         self.agreement = Agreement(subject)
         self.pictures = MeanPictures()
@@ -163,25 +188,44 @@ class Generated:
         if not self.no_features:
             for which, images in (("real", chunk.images), ("drawn", drawn)):
                 self.features[which][start] = self._features(images)
+            if start < self.metric.chance_images:
+                self.features["shuffled"][start] = self._features(self._shuffled(chunk))
+        asked: dict[tuple[str, int], Images] = {}
         if self.subject.judge is not None:
             self._keep_opinions("drawn", chunk, drawn)
             self._keep_opinions("real", chunk, chunk.images)
             if self.assignment:
                 self._keep_opinions("assigned", chunk, batch.images[Generate(self.assignment)])
             if start < self.metric.asked_images:
-                for request in self.requests:
-                    images = self.subject.decode(Generate((request,)).codes(self.subject, chunk))
-                    self._keep_opinions(f"{request[0]}/{request[1]}", chunk, images)
-        self._keep_pictures(chunk, drawn)
+                asked = {request: self._asked(request, chunk) for request in self.requests}
+                for (name, k), images in asked.items():
+                    self._keep_opinions(f"{name}/{k}", chunk, images)
+        self._keep_pictures(chunk, drawn, asked)
+
+    def _asked(self, request: tuple[str, int], chunk: Chunk) -> Images:
+        """Images drawn with one label set, the others as they were drawn."""
+        return self.subject.decode(Generate((request,)).codes(self.subject, chunk))
 
     def _features(self, images: Images) -> Floats:
-        if self.kind == "judge":
+        if self.extractor is not None:
+            with torch.no_grad():
+                found: Tensor = self.extractor.features(images)
+        elif self.kind == JUDGED:
             judge = self.subject.judge
             assert isinstance(judge, Judge)
-            found: Tensor = judge.features(images)
+            found = judge.features(images)
         else:
             found = functional.adaptive_avg_pool2d(images.double(), POOLED).flatten(1)
         return np.asarray(found.double().cpu().numpy())
+
+    def _shuffled(self, chunk: Chunk) -> Images:
+        """The chunk's images with each pixel dealt out anew among them: no pixel knows of another."""
+        pixels = chunk.images.flatten(2)
+        stream = numpy_stream(self.subject.seed, "generation/shuffled", int(chunk.ids[0]))
+        # each place is turned round by a number of its own: cheaper than a permutation, and no less independent
+        turn = torch.from_numpy(stream.integers(len(pixels), size=pixels.shape[2]))
+        order = (torch.arange(len(pixels))[:, None] + turn) % len(pixels)
+        return torch.take_along_dim(pixels, order[:, None].to(pixels.device), 0).reshape(chunk.images.shape)
 
     def _keep_opinions(self, name: str, chunk: Chunk, images: Images) -> None:
         """The class that the judge sees of each label."""
@@ -189,15 +233,15 @@ class Generated:
         told = self.subject.judge.log_probabilities(images)
         self.seen.put(name, chunk.rows, {j: value.argmax(1).double().cpu().numpy() for j, value in told.items()})
 
-    def _keep_pictures(self, chunk: Chunk, drawn: Images) -> None:
+    def _keep_pictures(self, chunk: Chunk, drawn: Images, asked: Mapping[tuple[str, int], Images]) -> None:
         wanted = PICTURED - chunk.rows.start
         if wanted <= 0:
             return
         self.pictures.keep("drawn", as_bytes(drawn[:wanted])[None])
         for name, k in self.requests:
-            images = self.subject.decode(Generate(((name, k),)).codes(self.subject, chunk)[:wanted])
+            images = asked[name, k] if asked else self._asked((name, k), chunk)
             label = f"asked/{name}/{self.subject.schema[name].class_name(k)}"
-            self.pictures.keep(label, as_bytes(images)[None])
+            self.pictures.keep(label, as_bytes(images[:wanted])[None])
 
     def finish(self, weights: ResampleWeights) -> Measurement:
         tally = Tally(self.metric, self.subject, weights)
@@ -264,24 +308,28 @@ class Generated:
             for name in names:
                 tally.enter(name, None, self.no_features or few, at)
             return
-        real, drawn = (np.concatenate([part[start] for start in sorted(part)]) for part in self.features.values())
-        others = self._other_images()
-        known = _distances(real, others) if others is not None else {}
-        found = _distances(real, drawn, tally.weights.level)
+        real, drawn, shuffled = (
+            np.concatenate([part[start] for start in sorted(part)] or [np.zeros((0, 0))])
+            for part in self.features.values()
+        )
+        others, count = self._other_images(), min(len(real), self.metric.neighbour_images)
+        usual = shuffled if len(shuffled) > max(self.metric.neighbour, 1) else None
+        k, level = self.metric.neighbour, tally.weights.level
+        found = _distances(real, drawn, count, level)
+        chance, known = (_distances_or_none(real, images, count) for images in (usual, others))
         for name, estimate in found.items():
             note = NO_INTERVAL if name == "frechet" else ""
             value = Resampled(estimate, np.full(tally.weights.draws, np.nan), note)
-            reference = known[name].value if known else None
-            tally.enter(name, None, value, at, reference=reference)
-        count = min(len(real), self.metric.neighbour_images)
-        balls = _balls(real[:count], drawn[:count], self.metric.neighbour)
-        theirs = {} if others is None else _balls(real[:count], others[:count], self.metric.neighbour)
+            size: At = at if name == "frechet" else {**at, "N": count}
+            tally.enter(name, None, value, size, chance=chance.get(name), reference=known.get(name))
+        balls = _balls(real[:count], drawn[:count], k)
+        chance, known = (_balls_or_none(real[:count], images, k) for images in (usual, others))
         for name, column in balls.items():
             spread = np.full(len(self.subject), np.nan)
             spread[:count] = column
             what = Mean(spread) if name == "prdc_density" else Share(spread)
-            reference = float(theirs[name].mean()) if theirs else None
-            tally.enter(name, None, what, {**at, "N": count}, reference=reference)
+            at_n: At = {**at, "N": count}
+            tally.enter(name, None, what, at_n, chance=chance.get(name), reference=known.get(name))
 
     def _other_images(self) -> Floats | None:
         """Features of as many other real images, from the split train; None if there are not enough."""
@@ -295,11 +343,26 @@ class Generated:
         return np.concatenate([self._features(read_images(data, block).to(subject.device)) for block in blocks])
 
 
-def _distances(real: Floats, drawn: Floats, level: float = 0.95) -> dict[str, Estimate]:
+def _distances(real: Floats, drawn: Floats, count: int, level: float = 0.95) -> dict[str, Estimate]:
+    """Both distances; the kernel's, which takes every pair, of the first so many."""
     return {
-        "frechet": Estimate(frechet_distance(real, drawn), n=len(real)),
-        "kernel": kernel_distance(real, drawn, level),
+        "frechet": Estimate(frechet_distance(real, drawn), n=len(drawn)),
+        "kernel": kernel_distance(real[:count], drawn[:count], level),
     }
+
+
+def _distances_or_none(real: Floats, images: Floats | None, count: int) -> dict[str, float]:
+    """The distances of other images in the place of the drawn ones, as many real ones beside them."""
+    if images is None:
+        return {}
+    return {name: found.value for name, found in _distances(real[: len(images)], images, count).items()}
+
+
+def _balls_or_none(real: Floats, images: Floats | None, k: int) -> dict[str, float]:
+    if images is None:
+        return {}
+    size = min(len(real), len(images))
+    return {name: float(column.mean()) for name, column in _balls(real[:size], images[:size], k).items()}
 
 
 def _balls(real: Floats, drawn: Floats, k: int) -> dict[str, Floats]:

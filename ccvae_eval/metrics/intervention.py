@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ccvae_eval.data.contract import HasCounterfactuals, HasRedraws, HasRegions, HasVariety
 from ccvae_eval.errors import UndefinedError, UsageError
@@ -26,7 +27,7 @@ from ccvae_eval.metrics.counterfactuals import (
 )
 from ccvae_eval.metrics.edits import Edit, edits_of
 from ccvae_eval.metrics.intervention_rows import NOBODY, InterventionRows, Seen
-from ccvae_eval.metrics.judging import Agreement, judged_shift, kept_share, seen_as
+from ccvae_eval.metrics.judging import ANOTHER, Agreement, judged_shift, kept_share, seen_as
 from ccvae_eval.metrics.matchers.contract import grey
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.metrics.similarity import dissimilarity, moments
@@ -34,11 +35,14 @@ from ccvae_eval.metrics.tally import Tally
 from ccvae_eval.metrics.zones import OUTSIDE, zones_of
 from ccvae_eval.model import HasConditionalPrior
 from ccvae_eval.statistics.resampling import ResampleWeights
-from ccvae_eval.subject import Subject
+from ccvae_eval.subject import Chunk, Subject
 from ccvae_eval.types import Bools, Floats, Ids, Images
 
 WINDOW = 7
 """Of SSIM, as in drift."""
+
+UNCHANGED = "nothing is changed"
+"""The null of what compares an edit with the truth: the reconstruction in its place."""
 
 CLIPPED_WARNING = 0.1
 """The share of clipped ranks beyond which a reader is warned."""
@@ -104,14 +108,19 @@ class Interventions:
             "the reconstruction", True, ("idle",),
         ),
         "kept": ValueSpec(
-            "share in which the judge sees another label as before", "share", True, (0.0, 1.0), "", True, ("leak",)
+            "share in which the judge sees another label as before", "share", True, (0.0, 1.0), ANOTHER, True, ("leak",)
         ),
-        "change": ValueSpec("how much the judge's opinion of a label changes", "", None, (0.0, 1.0), "", True),
+        "change": ValueSpec(
+            "how much the judge's opinion of a label changes", "", None, (0.0, 1.0), UNCHANGED, True
+        ),
         "transfer": ValueSpec(
             "share seen as the donor's class after a swap, beyond the reconstruction", "share", True, (-1.0, 1.0),
             "nothing is swapped", True, ("idle",),
         ),
-        "identity": ValueSpec("1-SSIM outside both regions after a swap", "", False, (0.0, 2.0), dials=("warp",)),
+        "identity": ValueSpec(
+            "1-SSIM outside both regions after a swap", "", False, (0.0, 2.0), ANOTHER,
+            dials=("warp",),
+        ),
         "fidelity": ValueSpec(
             "distance to the recipient with the donor's look, beyond the reconstruction's error", "intensity", False,
             (-1.0, 1.0), "nothing is swapped", dials=("idle",),
@@ -126,10 +135,10 @@ class Interventions:
         ),
         "error": ValueSpec(
             "distance to the image without the attribute, beyond that image's reconstruction error", "intensity",
-            False, (-1.0, 1.0), "", dials=("leak", "idle"),
+            False, (-1.0, 1.0), UNCHANGED, dials=("leak", "idle"),
         ),
         "energy": ValueSpec(
-            "energy distance of drawn looks to the data's own re-draws", "intensity", False, (None, None),
+            "energy distance of drawn looks to the data's own re-draws", "intensity", False, (None, None), UNCHANGED,
             dials=("collapse",),
         ),
         "obeyed": ValueSpec(
@@ -197,6 +206,7 @@ class Intervened:
         self.seen = Seen(len(subject))
         self.agreement = Agreement(subject)
         self.pictures = MeanPictures()
+        self._other: tuple[int, Tensor] | None = None
 
     def see(self, batch: Decoded) -> None:
         self.agreement.see(batch)
@@ -252,6 +262,9 @@ class Intervened:
         size = zones.sizes()[:, OUTSIDE].double().cpu().numpy()
         apart = zones.pixel_sums(ssim[:, None])[:, 0, OUTSIDE].double().cpu().numpy()
         found["identity"] = np.where(size > 0, apart / np.maximum(size, 1), np.nan)
+        if (other := self._other_image(chunk, r)) is not None:
+            apart = zones.pixel_sums(other[:, None])[:, 0, OUTSIDE].double().cpu().numpy()
+            found["identity before"] = np.where(size > 0, apart / np.maximum(size, 1), np.nan)
         rows = (donors >= 0).numpy() & region.any(1)
         if chunk.rows.start < self.metric.rendered and rows.any() and self._has_variety(name):
             truth = with_donors_look(self.subject, name, chunk, rows)
@@ -259,6 +272,15 @@ class Intervened:
             for key, shown in (("fidelity", image), ("fidelity before", r)):
                 found[key] = _spread(distance(shown[rows], truth, region[rows]) - own, rows)
         return found
+
+    def _other_image(self, chunk: Chunk, r: Images) -> Tensor | None:
+        """1 - SSIM of each reconstruction and another one of its chunk, shape (n, H, W); on the first images only."""
+        if len(chunk) < 2 or chunk.rows.start >= self.metric.rendered:
+            return None
+        if self._other is None or self._other[0] != chunk.rows.start:
+            own = moments(grey(r), WINDOW)
+            self._other = chunk.rows.start, dissimilarity(own, moments(grey(r.roll(1, 0)), WINDOW))
+        return self._other[1]
 
     def _regions(self, ids: Ids, name: str) -> Bools | None:
         data = self.subject.data
@@ -280,10 +302,13 @@ class Intervened:
             return
         truth = without(subject, name, chunk, rows)
         rebuilt = reconstructed(subject, name, chunk, rows, truth, 0)
-        edited = batch.images[do][rows]
+        edited, r = batch.images[do][rows], batch.reconstruction
+        assert r is not None, "asked for in needs()"
         for place, where in (("inside", region[rows]), ("outside", ~region[rows])):
-            error = distance(edited, truth, where) - distance(rebuilt, truth, where)
-            self.seen.put(name, chunk.rows, {f"error/{place}": _spread(error, rows)})
+            own = distance(rebuilt, truth, where)
+            for key, image in (("error", edited), ("error before", r[rows])):
+                error = distance(image, truth, where) - own
+                self.seen.put(name, chunk.rows, {f"{key}/{place}": _spread(error, rows)})
 
     def _compare_draws(self, batch: Decoded, region: Bools) -> None:
         """Draws of an attribute beside the data's own re-draws, on images without it."""
@@ -301,7 +326,10 @@ class Intervened:
         value = classes.numpy()[rows].astype(np.float32)
         drawn = [subject.decode(draw.codes(subject, chunk))[rows] for draw in draws]
         true = [subject.data.redraw(chunk.ids[rows], name, value, d).to(subject.device) for d in range(len(draws))]
-        self.seen.put(name, chunk.rows, {"energy": _spread(energy_distance(drawn, true, region[rows]), rows)})
+        assert batch.reconstruction is not None, "asked for in needs()"
+        still = [batch.reconstruction[rows]] * 2  # the same look in every draw
+        for key, looks in (("energy", drawn), ("energy before", still)):
+            self.seen.put(name, chunk.rows, {key: _spread(energy_distance(looks, true, region[rows]), rows)})
 
     def _go_round(self, edit: Edit, batch: Decoded) -> None:
         """The axioms; composition once for each chunk, with another image of the chunk as its chance."""

@@ -63,7 +63,8 @@ class InterventionRows:
         effect, before = (among(applies, self.seen.get(name, key)) for key in ("effect", "effect before"))
         chance = mean_of(before, ~np.isnan(before))
         self.enter("effect", name, why or Share(effect), chance=chance)
-        self.enter("change", name, why or Mean(among(applies, self.seen.get(name, f"do/change/{name}"))))
+        change = Mean(among(applies, self.seen.get(name, f"do/change/{name}")))
+        self.enter("change", name, why or change, chance=0.0)
         self.others(name, "do", applies, no_do or ("needs a judge" if self.tally.subject.judge is None else ""))
 
     def others(self, name: str | None, prefix: str, applies: Bools, why: str, at: At = NOWHERE) -> None:
@@ -76,11 +77,14 @@ class InterventionRows:
         labels = [j for j in self.agreement.trusted if j not in left_out]
         columns = {j: among(applies, self.seen.get(whose, f"{prefix}/kept/{j}")) for j in labels}
         every = np.mean(list(columns.values()), axis=0) if columns else None
-        self.enter("kept", name, "there is no label that should stay" if every is None else Mean(every), at)
+        alike = {j: self.agreement.alike(j) for j in labels}
+        chance = float(np.mean(list(alike.values()))) if labels else None
+        what = "there is no label that should stay" if every is None else Mean(every)
+        self.enter("kept", name, what, at, chance=chance)
         for j, column in columns.items():
-            self.enter("kept", name, Share(column), {**at, "judged": j}, alone=True)
+            self.enter("kept", name, Share(column), {**at, "judged": j}, chance=alike[j], alone=True)
             change = among(applies, self.seen.get(whose, f"{prefix}/change/{j}"))
-            self.enter("change", name, Mean(change), {**at, "judged": j}, alone=True)
+            self.enter("change", name, Mean(change), {**at, "judged": j}, chance=0.0, alone=True)
 
     def swaps(self, name: str, no_swap: str, no_region: str) -> None:
         """``transfer``, ``identity`` and ``fidelity`` of one characteristic."""
@@ -89,11 +93,11 @@ class InterventionRows:
         self.enter("transfer", name, why or Mean(among(applies, self.seen.get(name, "transfer"))), chance=0.0)
         empty = "the region is empty or too large in every image"
         identity = Mean(among(applies, self.seen.get(name, "identity")))
-        self.enter("identity", name, no_swap or no_region or identity, why=empty)
-        blind = among(applies, self.seen.get(name, "fidelity before"))
+        chance = self._before(name, "identity", applies)
+        self.enter("identity", name, no_swap or no_region or identity, chance=chance, why=empty)
         unknown = "" if (name, "fidelity") in self.seen else "the data cannot draw another variety"
         fidelity = Mean(among(applies, self.seen.get(name, "fidelity")))
-        chance = mean_of(blind, ~np.isnan(blind))
+        chance = self._before(name, "fidelity", applies)
         self.enter("fidelity", name, no_swap or no_region or unknown or fidelity, chance=chance, why=empty)
 
     def truths(self, name: str, no_do: str, no_region: str) -> None:
@@ -101,9 +105,18 @@ class InterventionRows:
         for at in (INSIDE, OUTSIDE):
             key = f"error/{at['where']}"
             unknown = "" if (name, key) in self.seen else "the data cannot draw it without"
-            self.enter("error", name, no_do or no_region or unknown or Mean(self.seen.get(name, key)), at)
+            before = self.seen.get(name, f"error before/{at['where']}")
+            what = no_do or no_region or unknown or Mean(self.seen.get(name, key))
+            self.enter("error", name, what, at, chance=mean_of(before, ~np.isnan(before)))
         unknown = "" if (name, "energy") in self.seen else "the data cannot re-draw a variety, or there is no p(z_c|y)"
-        self.enter("energy", name, no_region or unknown or Mean(self.seen.get(name, "energy")))
+        chance = self._before(name, "energy")
+        self.enter("energy", name, no_region or unknown or Mean(self.seen.get(name, "energy")), chance=chance)
+
+    def _before(self, name: str, value: str, images: Bools | None = None) -> float | None:
+        """What a value is with the null's image in the place of the edited one, mean over some images or over all."""
+        before = self.seen.get(name, f"{value} before")
+        known: Bools = ~np.isnan(before)
+        return mean_of(before, known if images is None else known & images)
 
     def axioms(self, names: Sequence[str], no_do: Mapping[str, str], repeats: Sequence[int]) -> None:
         """``composition`` and ``reversibility``."""

@@ -9,10 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccvae_eval.chunks import CHUNK
+from ccvae_eval.data.contract import HasCounterfactuals
 from ccvae_eval.judge import balanced_accuracies, trusted_labels
 from ccvae_eval.metrics.contract import Decoded
 from ccvae_eval.subject import Subject
 from ccvae_eval.types import Bools, Floats
+
+RESPONDS = 0.05
+"""A mean change of the judge's opinion above which a reader is told."""
+
+ANOTHER = "another image"
+"""The chance level of what the judge sees unchanged: as often as it sees the same in two images taken at random."""
 
 
 class Agreement:
@@ -47,6 +55,15 @@ class Agreement:
         """The labels that may be judged."""
         return trusted_labels(self.shares)
 
+    def alike(self, label: str) -> float:
+        """How often the judge sees the same class of a label in two of the reconstructions taken at random.
+
+        .. math:: \\sum_k n_k (n_k - 1) / (n (n - 1))
+        """
+        seen = torch.cat([self._told[start][label].argmax(1) for start in sorted(self._told)])
+        counts = torch.bincount(seen).double()
+        return float((counts * (counts - 1)).sum() / max(len(seen) * (len(seen) - 1), 1))
+
     def why_not(self, label: str) -> str:
         """Why a label may not be judged; "" if it may."""
         if self.subject.judge is None:
@@ -61,8 +78,47 @@ class Agreement:
         return f"the judge recognises only {share:.2f} of the reconstructions"
 
     def notes(self) -> list[str]:
-        """A sentence for each label that is left out."""
-        return [f"{label}: {self.why_not(label)}, not judged" for label in self.shares if label not in self.trusted]
+        """How far the judge agrees with the labels, what it takes for a change by itself, and each label left out."""
+        known = ", ".join(f"{label} {share:.2f}" for label, share in self.shares.items() if not np.isnan(share))
+        notes = [f"the judge's balanced accuracy on the reconstructions: {known}"] if known else []
+        moved = sorted(((share, *pair) for pair, share in own_response(self.subject).items()), reverse=True)
+        said = [f"{i} moves {j} by {share:.2f}" for share, i, j in moved if i != j and share > RESPONDS]
+        if said:
+            notes.append(f"the judge's own response where one label is drawn otherwise: {', '.join(said)}")
+        left_out = [label for label in self.shares if label not in self.trusted]
+        return notes + [f"{label}: {self.why_not(label)}, not judged" for label in left_out]
+
+
+def own_response(subject: Subject) -> dict[tuple[str, str], float]:
+    """How much the judge's opinion of label j changes where label i is drawn otherwise and nothing else is.
+
+    Mean total variation over the first 32 images, by (i, j): what part of a judged change is the judge's own. Empty
+    without a judge, and where the data draw no counterfactuals.
+    """
+    return subject.once(("judge's own response",), lambda: _own_response(subject))
+
+
+def _own_response(subject: Subject) -> dict[tuple[str, str], float]:
+    judge, data = subject.judge, subject.data
+    if judge is None or not isinstance(data, HasCounterfactuals):
+        return {}
+    first = subject.thinned(CHUNK)
+    before = judge.log_probabilities(data.batch(first.ids).images.to(subject.device))
+    found: dict[tuple[str, str], float] = {}
+    for i in subject.schema.names:
+        if i not in data.schema or subject.schema[i].kind == "continuous":
+            continue
+        then = first.targets(i)
+        known = (then >= 0).numpy()
+        if not known.any():
+            continue
+        drawn = data.with_attribute(first.ids[known], i, then[then >= 0].numpy().astype(np.float32))
+        after = judge.log_probabilities(drawn.to(subject.device))
+        for j in subject.schema.names:
+            if j in before:
+                rows = torch.from_numpy(known).to(before[j].device)
+                found[i, j] = float(judged_shift(before[j][rows], after[j]).mean())
+    return found
 
 
 def judged_shift(before: Tensor, after: Tensor) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,12 +13,13 @@ from ccvae_eval.metrics.contrasts import Contrasts, averaged, contrasts_of
 from ccvae_eval.metrics.neighbours import enter_neighbours
 from ccvae_eval.metrics.tally import Tally
 from ccvae_eval.statistics.intervals import Resampled, mean_over
-from ccvae_eval.statistics.probes import Folds, cross_fitted_scores, sign_fitted_scores
+from ccvae_eval.statistics.probes import Folds, cross_fitted_scores, sign_fitted_scores, standardised
 from ccvae_eval.statistics.projected import Projection, auc_projection, projected_estimates
 from ccvae_eval.statistics.ranking import auc
 from ccvae_eval.subject import Subject
 from ccvae_eval.types import Floats
 
+Probe = Literal["linear", "quadratic"]
 CHANCE = 0.5
 UNCONDITIONAL = {"stratum": "none"}
 
@@ -60,6 +62,17 @@ def linear_scores(codes: Floats, target: Floats, folds: Folds, strata: Floats | 
     return scores
 
 
+def with_products(codes: Floats) -> Floats:
+    """The standardised columns with their squares and the products of each two: what a quadratic reader sees.
+
+    >>> with_products(np.array([[-1.0, 1.0], [1.0, -1.0]])).shape
+    (2, 5)
+    """
+    points = standardised(codes)
+    one, other = np.triu_indices(points.shape[1])
+    return np.concatenate([points, points[:, one] * points[:, other]], axis=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Leakage:
     """Enters ``cross_auc``, ``style_auc`` and ``style_knn_kl`` into a tally.
@@ -72,6 +85,7 @@ class Leakage:
         least: images of each class that a stratum needs.
         strength: of the regressions' penalty.
         neighbours: k of the nearest-neighbour divergence.
+        probe: what a regression sees: the columns, or their squares and products too.
     """
 
     tally: Tally
@@ -81,6 +95,7 @@ class Leakage:
     least: int
     strength: float
     neighbours: int
+    probe: Probe = "linear"
 
     def cross(self) -> None:
         """``cross_auc[i, j]``: the columns of i, asked for j, within each class of i and over all images."""
@@ -151,7 +166,9 @@ class Leakage:
         return auc_projection(self._scores(columns, target, strata), target, strata, self.least)
 
     def _scores(self, columns: tuple[int, ...], target: Floats, strata: Floats | None) -> Floats:
-        return linear_scores(self.codes[:, list(columns)], target, self.folds, strata, self.strength)
+        read = self.codes[:, list(columns)]
+        read = with_products(read) if self.probe == "quadratic" else read
+        return linear_scores(read, target, self.folds, strata, self.strength)
 
 
 def _classes(subject: Subject, name: str) -> Floats:
@@ -168,6 +185,8 @@ def _correlation_reference(subject: Subject, i: str, judged: Contrasts) -> float
     areas = []
     for target in judged.targets:
         known = ~(np.isnan(classes) | np.isnan(target))
+        if len(np.unique(target[known])) < 2:
+            return None
         _, place = np.unique(classes[known], return_inverse=True)
         share = np.bincount(place, target[known]) / np.bincount(place)
         areas.append(auc(share[place], target[known] == 1))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ccvae_eval.errors import UndefinedError, UsageError
-from ccvae_eval.interventions import CodeSource, Interpolate, Intervention, Redraw, Traverse, donor_rows, path_between
+from ccvae_eval.interventions import CodeSource
 from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.changes import (
     absolute_change,
@@ -26,6 +26,7 @@ from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.judging import Agreement, judged_shift, probability_of
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes, plane
 from ccvae_eval.metrics.tally import Mean, Ratio, Share, Tally, among, mean_of
+from ccvae_eval.metrics.ways import Columns, PathKind, Way, ways_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.subject import Subject
 from ccvae_eval.types import Bools, Floats, Images
@@ -36,6 +37,10 @@ QUANTUM = 1 / 255
 FEWEST_STEPS = 3
 
 UNCHANGED = "nothing changed in any image"
+
+NOISE_ALONE = "the posterior's noise alone"
+DISORDER = "the path's points in random order"
+ONE_JUMP = "one jump"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,43 +111,60 @@ class Locality:
         ),
         "concentration": ValueSpec(
             "share of the pixels that do not carry the change; needs no region", "share", None, (0.0, 1.0),
-            "the same change everywhere", dials=("smear",),
+            "the same change everywhere", dials=("smear",), reference="1 - a: an even change that fills the region",
         ),
         "selectivity": ValueSpec(
             "share of the judged change that is the characteristic's own", "share", True, (0.0, 1.0),
             "all labels change alike", True, ("leak",),
         ),
         "response": ValueSpec(
-            "how much the judge's opinion of each label changes from end to end", "", None, (0.0, 1.0), "", True
+            "how much the judge's opinion of each label changes from end to end", "", None, (0.0, 1.0),
+            "nothing changes", True,
         ),
         "changed": ValueSpec(
-            "share of the images that change beyond their floor", "share", True, (0.0, 1.0), dials=("idle",)
+            "share of the images that change beyond their floor", "share", True, (0.0, 1.0), NOISE_ALONE,
+            dials=("idle",),
         ),
-        "magnitude": ValueSpec("change of the most changed pixels from end to end", "intensity", None, (0.0, 1.0)),
-        "floor": ValueSpec("the same from the posterior's own noise", "intensity", None, (0.0, 1.0)),
-        "area": ValueSpec("share of the image that the region covers", "share", None, (0.0, 1.0)),
+        "magnitude": ValueSpec(
+            "change of the most changed pixels from end to end", "intensity", None, (0.0, 1.0), NOISE_ALONE
+        ),
+        "floor": ValueSpec(
+            "the same from the posterior's own noise", "intensity", None, (0.0, 1.0),
+            no_chance="it is the chance level of magnitude",
+        ),
+        "area": ValueSpec(
+            "share of the image that the region covers", "share", None, (0.0, 1.0),
+            no_chance="it is the chance level of inside, and the model has no part in it",
+        ),
         "monotone": ValueSpec(
-            "way from end to end over the length of the path, pixel by pixel", "", True, (0.0, 1.0), dials=("wobble",)
+            "way from end to end over the length of the path, pixel by pixel", "", True, (0.0, 1.0), DISORDER,
+            dials=("wobble",),
         ),
         "evenness": ValueSpec(
-            "mean step over largest step, in pixels: 1 even, 1/(K-1) one jump", "", True, (0.0, 1.0), dials=("jump",)
+            "mean step over largest step, in pixels: 1 even, 1/(K-1) one jump", "", True, (0.0, 1.0), ONE_JUMP,
+            dials=("jump",),
         ),
-        "straightness": ValueSpec("way from end to end over the length of the path, in image space", "", None, (0, 1)),
+        "straightness": ValueSpec(
+            "way from end to end over the length of the path, in image space", "", None, (0, 1), DISORDER
+        ),
         "judged_monotone": ValueSpec(
-            "monotone, of the judged probability of the class at the path's end", "", True, (0.0, 1.0), "", True,
+            "monotone, of the judged probability of the class at the path's end", "", True, (0.0, 1.0), DISORDER, True,
             ("wobble",),
         ),
         "judged_evenness": ValueSpec(
-            "evenness, of the judged probability of the class at the path's end", "", True, (0.0, 1.0), "", True,
+            "evenness, of the judged probability of the class at the path's end", "", True, (0.0, 1.0), ONE_JUMP, True,
             ("jump",),
         ),
-        "path_share": ValueSpec("share of codes inside the path", "share", None, (0.0, 1.0)),
+        "path_share": ValueSpec(
+            "share of codes inside the path", "share", None, (0.0, 1.0),
+            no_chance="it says which codes the path covers, not how well",
+        ),
     }  # fmt: skip
 
     steps: int = 11
     source: CodeSource = "codes"
-    columns: Literal["block", "each"] = "block"
-    path: Literal["traversal", "interpolation"] = "traversal"
+    columns: Columns = "block"
+    path: PathKind = "traversal"
     most_changed: float = 0.01
     largest_region: float = 0.6
     least_response: float = 0.05
@@ -155,7 +177,7 @@ class Locality:
                 raise UsageError(f"{getattr(self, name)} is no share of an image", where=f"locality.{name}")
 
     def needs(self, subject: Subject) -> Needs:
-        ways, _ = _ways(self, subject)
+        ways, _ = ways_of(self, subject)
         if not subject.characteristics:
             raise UndefinedError("no label has columns of its own")
         wanted = {i: None for way in ways for i in (*way.points, *way.noise)}
@@ -165,108 +187,12 @@ class Locality:
         return Walked(self, subject)
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One path that is walked from every image.
-
-    Args:
-        characteristic: whose region and label it is about.
-        points: the interventions along it.
-        noise: the two re-draws that give its floor; none for an encoder without noise.
-        applies: the images that have a way to go, shape (N,).
-        end: the class at its end for each image, shape (N,); -1 where it does not apply.
-        inside: whether the image's code lies on the path, projected to it: 1 or 0, NaN where it does not apply.
-        at: the column, if only one is moved.
-    """
-
-    characteristic: str
-    points: tuple[Intervention, ...]
-    noise: tuple[Redraw, ...]
-    applies: Bools
-    end: torch.Tensor
-    inside: Floats
-    at: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        return self.characteristic + "".join(f"[{column}]" for column in self.at.values())
-
-
-def _ways(metric: Locality, subject: Subject) -> tuple[list[Way], dict[str, str]]:
-    """The paths that exist, and for each characteristic without one the reason."""
-    ways: list[Way] = []
-    reasons: dict[str, str] = {}
-    for name in subject.characteristics:
-        try:
-            ways += _ways_of(metric, subject, name)
-        except UndefinedError as error:
-            reasons[name] = error.what
-    return ways, reasons
-
-
-def _ways_of(metric: Locality, subject: Subject, name: str) -> list[Way]:
-    label, columns = subject.schema[name], subject.layout[name]
-    if label.kind == "continuous":
-        raise UndefinedError("a continuous label has no classes to go between", where=name)
-    positions = [k / (metric.steps - 1) for k in range(metric.steps)]
-    noiseless = not bool(subject.posterior.scale[:, list(columns)].any())
-    if metric.path == "interpolation":
-        donors = donor_rows(subject, name)
-        if not bool((donors >= 0).any()):
-            raise UndefinedError("no image of another class", where=name)
-        noise = () if noiseless else tuple(Redraw(name, draw, every=True) for draw in (0, 1))
-        points = tuple(Interpolate(name, position) for position in positions)
-        end = torch.where(donors >= 0, subject.targets(name), -1)
-        return [Way(name, points, noise, (donors >= 0).numpy(), end, np.full(len(subject), np.nan))]
-    if label.kind == "binary":
-        start, end = torch.zeros(len(subject), dtype=torch.long), torch.ones(len(subject), dtype=torch.long)
-    else:
-        start, end = subject.now(name), subject.targets(name)
-        if not bool((end >= 0).any()):
-            raise UndefinedError("no image has this label", where=name)
-    noise = () if noiseless else (Redraw(name, 0), Redraw(name, 1))
-    alone: Sequence[int | None] = [None]
-    if metric.columns == "each" and len(columns) > 1:
-        alone = range(len(columns))
-    return [
-        Way(
-            name,
-            tuple(Traverse(name, position, metric.source, column) for position in positions),
-            noise,
-            (end >= 0).numpy(),
-            end,
-            _inside_path(metric, subject, name, start, end, column),
-            {} if column is None else {"column": columns[column]},
-        )
-        for column in alone
-    ]
-
-
-def _inside_path(
-    metric: Locality, subject: Subject, name: str, start: torch.Tensor, end: torch.Tensor, column: int | None
-) -> Floats:
-    """Whether each code, projected to its path, lies between the path's ends.
-
-    Raises:
-        UndefinedError: if one of the paths does not exist.
-    """
-    own = subject.codes[:, list(subject.layout[name])].double()
-    inside = torch.full((len(own),), torch.nan, dtype=torch.float64)
-    for a, b in sorted({(int(a), int(b)) for a, b in zip(start, end, strict=True) if b >= 0}):
-        path = path_between(subject, name, a, b, metric.source)
-        chosen = slice(None) if column is None else slice(column, column + 1)
-        first, way = path.start[chosen].double(), (path.end - path.start)[chosen].double()
-        place = (own[:, chosen] - first) @ way / way.square().sum()
-        inside = torch.where((start == a) & (end == b), ((place >= 0) & (place <= 1)).double(), inside)
-    return inside.numpy()
-
-
 class Walked:
     """The accumulator: for each way one row of numbers per image."""
 
     def __init__(self, metric: Locality, subject: Subject) -> None:
         self.metric, self.subject = metric, subject
-        self.ways, self.reasons = _ways(metric, subject)
+        self.ways, self.reasons = ways_of(metric, subject)
         self.seen: list[dict[str, Floats]] = [{} for _ in self.ways]
         self.agreement = Agreement(subject)
         self.pictures = MeanPictures()
@@ -287,11 +213,12 @@ class Walked:
         found = {"change": change.sum(1, dtype=np.float64), **path_scores(points)}
         found["concentration"] = 1 - changed_area(change.astype(np.float64))
         found["magnitude"] = self._most_changed(points[0], points[-1])
-        found["floor"] = np.full(len(change), QUANTUM)
+        found["floor"], found["noisy"] = np.full(len(change), QUANTUM), np.zeros(len(change))
         if way.noise:
-            noiseless = (batch.chunk.posterior.scale[:, list(self.subject.layout[way.characteristic])] == 0).all(1)
+            scale = batch.chunk.posterior.scale[:, list(self.subject.layout[way.characteristic])]
+            found["noisy"] = (scale != 0).any(1).double().numpy()
             drawn = self._most_changed(*(batch.images[draw] for draw in way.noise))
-            found["floor"] = np.where(noiseless.numpy(), QUANTUM, drawn)
+            found["floor"] = np.where(found["noisy"] == 1, drawn, QUANTUM)
         if batch.region is not None:
             region = batch.region.flatten(1).numpy()
             found |= region_scores(change, region)
@@ -331,7 +258,7 @@ class Walked:
             tally.undefined(name, reason)
         for way, seen in zip(self.ways, self.seen, strict=True):
             changed = way.applies & (seen["magnitude"] > seen["floor"])
-            _count_changes(tally, way, seen, changed)
+            _count_changes(tally, way, seen, changed, 1 / (self.metric.steps - 1))
             self._count_region(tally, way, seen, changed)
             self._count_judged(tally, way, seen)
         notes = self.agreement.notes()
@@ -381,22 +308,30 @@ class Walked:
         else:
             own = Ratio(responses[name], total)
             tally.enter("selectivity", name, own, at, chance=1 / len(responses))
-        tally.enter("response", name, Mean(responses[name]), at)
+        tally.enter("response", name, Mean(responses[name]), at, chance=0.0)
         for j, response in responses.items():
-            tally.enter("response", name, Mean(response), {**at, "judged": j}, mean_at=None)
+            tally.enter("response", name, Mean(response), {**at, "judged": j}, mean_at=None, chance=0.0)
         for value in ("judged_monotone", "judged_evenness"):
             course = Mean(among(way.applies, seen[value]))
-            tally.enter(value, name, course, at, why="the judged probability does not change")
+            why, chance = "the judged probability does not change", 1 / (self.metric.steps - 1)
+            tally.enter(value, name, course, at, chance=chance, why=why)
 
 
-def _count_changes(tally: Tally, way: Way, seen: Mapping[str, Floats], changed: Bools) -> None:
-    """What needs neither a region nor the judge; the sums behind ``inside`` are kept as they are."""
+def _count_changes(tally: Tally, way: Way, seen: Mapping[str, Floats], changed: Bools, blind: float) -> None:
+    """What needs neither a region nor the judge; the sums behind ``inside`` are kept as they are.
+
+    Args:
+        blind: what a path with its points in random order scores (as many steps as the way is long), and one that
+            jumps once.
+    """
     name, at = way.characteristic, way.at
-    tally.enter("changed", name, Share(among(way.applies, changed)), at)
-    for value in ("magnitude", "floor"):
-        tally.enter(value, name, Mean(among(way.applies, seen[value])), at)
+    # a draw exceeds another one of the same law half of the time; without noise nothing exceeds the quantum
+    tally.enter("changed", name, Share(among(way.applies, changed)), at, chance=mean_of(seen["noisy"] / 2, way.applies))
+    magnitude, floor = (among(way.applies, seen[value]) for value in ("magnitude", "floor"))
+    tally.enter("magnitude", name, Mean(magnitude), at, chance=mean_of(floor, way.applies))
+    tally.enter("floor", name, Mean(floor), at)
     for value in ("monotone", "evenness", "straightness"):
-        tally.enter(value, name, Mean(among(changed, seen[value])), at, why=UNCHANGED)
+        tally.enter(value, name, Mean(among(changed, seen[value])), at, chance=blind, why=UNCHANGED)
     no_path = "an interpolation has no path of its own"
     tally.enter("path_share", name, Share(way.inside), at, why=no_path)
     tally.evidence[f"change/{way.label}"] = among(changed, seen["change"])

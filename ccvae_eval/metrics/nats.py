@@ -12,6 +12,7 @@ from torch import Tensor
 from ccvae_eval.answers import asked
 from ccvae_eval.chunks import padded
 from ccvae_eval.errors import NonFiniteError, UndefinedError
+from ccvae_eval.metrics.changes import rows_of
 from ccvae_eval.model import HasBound, HasConditionalPrior, Rebuildable, StatesLikelihood
 from ccvae_eval.streams import torch_stream
 from ccvae_eval.subject import Chunk, Subject
@@ -20,6 +21,8 @@ from ccvae_eval.types import Codes, Floats, Gaussian, Ids, Images
 BERNOULLI = "bernoulli"
 LEAST_LOG = -100.0
 POINT_MASS = "a point mass has no density"
+SLICE = 4
+"""Images whose likelihoods are worked out at once; no number depends on it."""
 ROWS = 1024
 """Images whose divergences are worked out at once; no number depends on it."""
 
@@ -29,18 +32,23 @@ def bernoulli_log_likelihood(images: Images, means: Images) -> Tensor:
 
     .. math:: \sum_p x_p \log m_p + (1 - x_p) \log (1 - m_p)
 
-    Logarithms below -100 count as -100, as in torch: a pixel that is certain and wrong costs 100 nats.
+    Logarithms below -100 count as -100, as in torch: a pixel that is certain and wrong costs 100 nats. Quickest where
+    both are channels_last.
 
     >>> found = bernoulli_log_likelihood(torch.ones(1, 1, 1, 2), torch.full((1, 1, 1, 2), 0.5))
     >>> bool(abs(found - 2 * np.log(0.5)) < 1e-6)
     True
     """
-    # torch's own loss takes seven times as long: its logarithms are not vectorised
-    bright = means.log().clamp_min_(LEAST_LOG)
-    dark = means.neg().log1p_().clamp_min_(LEAST_LOG)
-    nats = dark.add_(bright.sub_(dark).mul_(images))
-    # the sum is in float64: of twelve thousand pixels each is small beside it
-    return nats.flatten(1).sum(1, dtype=torch.float64)
+    found = []
+    # a few rows at a time stay in the processor's cache: a fifth of the time
+    for x, m in zip(torch.split(rows_of(images), SLICE), torch.split(rows_of(means), SLICE), strict=True):
+        # torch's own loss takes seven times as long: its logarithms are not vectorised
+        bright = m.log().clamp_min_(LEAST_LOG)
+        dark = m.neg().log1p_().clamp_min_(LEAST_LOG)
+        nats = dark.add_(bright.sub_(dark).mul_(x))
+        # the sum is in float64: of twelve thousand pixels each is small beside it
+        found.append(nats.sum(1, dtype=torch.float64))
+    return torch.cat(found)
 
 
 def likelihood_of(subject: Subject, choice: str) -> str:

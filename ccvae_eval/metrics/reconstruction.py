@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,9 +13,10 @@ from torch import Tensor
 from ccvae_eval.chunks import CHUNK
 from ccvae_eval.data.matching import label_columns
 from ccvae_eval.errors import UndefinedError, UsageError
-from ccvae_eval.interventions import PosteriorMean
+from ccvae_eval.interventions import PosteriorMean, why_not
 from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
+from ccvae_eval.metrics.generating import Generate
 from ccvae_eval.metrics.nats import (
     POINT_MASS,
     Prior,
@@ -28,8 +29,8 @@ from ccvae_eval.metrics.nats import (
 )
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.metrics.rows import At
-from ccvae_eval.metrics.similarity import dissimilarity, moments
-from ccvae_eval.metrics.tally import Mean, PerImage, Tally
+from ccvae_eval.metrics.similarity import likeness
+from ccvae_eval.metrics.tally import Mean, PerImage, Tally, mean_of
 from ccvae_eval.model import HasBound, StatesLikelihood
 from ccvae_eval.statistics.intervals import difference_of_means
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -37,12 +38,10 @@ from ccvae_eval.streams import numpy_stream
 from ccvae_eval.subject import Chunk, Subject, read_images
 from ccvae_eval.types import Codes, Floats, Gaussian, Images
 
-ROUNDING = (1 / 255) ** 2 / 12
-"""Mean squared error of rounding a pixel to 8 bits: below it, no error can be told from it."""
-
 STYLE = {"columns": "style"}
 LABELLED, UNLABELLED = {"labels": "given"}, {"labels": "missing"}
 MEAN = PosteriorMean()
+PRIOR_CODES = "codes drawn from the prior"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +71,12 @@ class Reconstruction:
     learnt its images by heart.
 
     Direction: lower is better for mse and reconstruction, higher for psnr, ssim, elbo, iwae and bound; kl has none.
-    Chance: for mse, the mean of these images in place of each.
+    Chance: for mse, psnr and ssim, the mean of these images in place of each; for nats, codes drawn from p(z), which
+    say nothing of the image (K of them for iwae, with equal weights; 0 for kl); for gap 0.
     Undefined: psnr and ssim of points; kl, elbo and iwae where an encoder gives point masses (kl: in that part, and in
     all).
     Cost: 2 images decoded for each image (its mean and its sample), ``importance`` more for iwae, and 2 more where the
-    model states a likelihood, 2 where it has a bound.
+    model states a likelihood, 2 where it has a bound; on the first ``chance_images``, ``importance`` more for chance.
     Pitfalls: nats compare only within one likelihood, and only where images have the same size; with few samples iwae
     is a loose bound, and it grows with K: compare at the same K. A small error says nothing of the labels.
     Reference: docs/metrics.md, section 7; Kingma and Welling 2014; Burda, Grosse and Salakhutdinov 2016; Wang, Bovik,
@@ -89,6 +89,7 @@ class Reconstruction:
         draws: samples behind a kl that has no closed form.
         window: the side of the window of SSIM, in pixels.
         gap_images: training images behind ``gap``, where it is known which those are; 0 leaves it out.
+        chance_images: on how many images, from the first, chance levels are measured (but that of mse, which is exact).
     """
 
     name: ClassVar[str] = "reconstruction"
@@ -100,16 +101,37 @@ class Reconstruction:
         "mse": ValueSpec(
             "mean squared error of a pixel", "", False, (0.0, None), "the mean image", dials=("fade",)
         ),
-        "psnr": ValueSpec("peak signal-to-noise ratio", "dB", True, (None, None), dials=("fade",)),
-        "ssim": ValueSpec("structural similarity of image and reconstruction", "", True, (-1.0, 1.0), dials=("fade",)),
-        "reconstruction": ValueSpec(
-            "minus the log-likelihood of the image at its code", "nats", False, dials=("fade",)
+        "psnr": ValueSpec(
+            "peak signal-to-noise ratio", "dB", True, (None, None), "the mean image", dials=("fade",)
         ),
-        "kl": ValueSpec("divergence of q(z|x) from p(z)", "nats", dials=("shift",)),
-        "elbo": ValueSpec("bound on log p(x) from one sample of q(z|x)", "nats", True, dials=("fade",)),
-        "iwae": ValueSpec("tighter bound on log p(x) from K weighted samples", "nats", True, dials=("fade",)),
-        "bound": ValueSpec("the model's own bound, with and without labels", "nats", True),
-        "gap": ValueSpec("mse or reconstruction of these images, less that of training images"),
+        "ssim": ValueSpec(
+            "structural similarity of image and reconstruction", "", True, (-1.0, 1.0), "the mean image",
+            dials=("fade",),
+        ),
+        "reconstruction": ValueSpec(
+            "minus the log-likelihood of the image at its code", "nats", False, (None, None), PRIOR_CODES,
+            dials=("fade",),
+        ),
+        "kl": ValueSpec(
+            "divergence of q(z|x) from p(z)", "nats", None, (None, None), "codes that say nothing of the image",
+            dials=("shift",),
+        ),
+        "elbo": ValueSpec(
+            "bound on log p(x) from one sample of q(z|x)", "nats", True, (None, None), PRIOR_CODES,
+            dials=("fade",),
+        ),
+        "iwae": ValueSpec(
+            "tighter bound on log p(x) from K weighted samples", "nats", True, (None, None), PRIOR_CODES,
+            dials=("fade",),
+        ),
+        "bound": ValueSpec(
+            "the model's own bound, with and without labels", "nats", True,
+            no_chance="only the model can compute it, and it takes no other code",
+        ),
+        "gap": ValueSpec(
+            "mse or reconstruction of these images, less that of training images", "", None, (None, None),
+            "nothing learnt by heart",
+        ),
     }  # fmt: skip
 
     code: Literal["mean", "sample"] = "mean"
@@ -118,9 +140,11 @@ class Reconstruction:
     draws: int = 64
     window: int = 11
     gap_images: int = 256
+    chance_images: int = 64
 
     def __post_init__(self) -> None:
-        for name, least in (("importance", 0), ("draws", 1), ("window", 1), ("gap_images", 0)):
+        least_of = {"importance": 0, "draws": 1, "window": 1, "gap_images": 0, "chance_images": 0}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise UsageError(f"{getattr(self, name)} is less than {least}", where=f"reconstruction.{name}")
         if self.window % 2 == 0:
@@ -135,6 +159,7 @@ class Reconstruction:
         stated = isinstance(subject.model, StatesLikelihood) and self.likelihood == "model"
         samples = self.importance if _without_density(subject, Prior.of(subject)) == "" else 0
         own = samples + (2 if stated else 0) + 2 * isinstance(subject.model, HasBound)
+        own += -(-min(self.chance_images, len(subject)) * max(samples, 1) // max(len(subject), 1))
         return Needs((MEAN,), reconstruction=True, images=False, characteristics=False, own=own)
 
     def start(self, subject: Subject) -> Rebuilt:
@@ -147,6 +172,13 @@ def _without_density(subject: Subject, prior: Prior) -> str:
         name, why = next(iter(prior.undefined.items()))
         return f"{name}: {why}"
     return "" if bool((subject.posterior.scale > 0).all()) else "the encoder gives point masses"
+
+
+def _in_rows(chunk: Chunk) -> Chunk:
+    """The chunk with each pixel's channels side by side in memory, as decoders give theirs."""
+    if chunk.images.ndim != 4:
+        return chunk
+    return replace(chunk, images=chunk.images.contiguous(memory_format=torch.channels_last))
 
 
 @dataclass
@@ -170,7 +202,7 @@ class Rebuilt:
         self._square = 0.0
 
     def see(self, batch: Decoded) -> None:
-        chunk, sampled = batch.chunk, self.metric.code == "sample"
+        chunk, sampled = _in_rows(batch.chunk), self.metric.code == "sample"
         means, of_sample = batch.images[MEAN], batch.reconstruction
         assert of_sample is not None, "asked for in needs()"
         rebuilt = of_sample if sampled else means
@@ -182,6 +214,7 @@ class Rebuilt:
             found["likelihood"] = at_sample
             if self.metric.importance and not self.no_density:
                 found["iwae"] = self._importance(chunk)
+            found |= self._blind(chunk)
         if isinstance(self.subject.model, HasBound):
             found["bound/given"] = own_bound(self.subject, chunk, labelled=True)
             found["bound/missing"] = own_bound(self.subject, chunk, labelled=False)
@@ -193,26 +226,30 @@ class Rebuilt:
         x = images.double()
         self._total = self._total + x.sum(0).cpu()
         self._square += float(x.square().flatten(1).mean(1).cpu().sum())
-        mse: Floats = (x - rebuilt.double()).square().flatten(1).mean(1).cpu().numpy()
-        found = {"mse": mse}
-        if images.ndim == 4:
-            found["psnr"] = -10 * np.log10(np.maximum(mse, ROUNDING))
-            if min(images.shape[2:]) > self.metric.window // 2:
-                pairs = (moments(part.flatten(0, 1), self.metric.window) for part in (images, rebuilt))
-                similar = 1 - dissimilarity(*pairs).double().flatten(1).mean(1)
-                # rounding may carry it above 1
-                found["ssim"] = similar.reshape(len(images), -1).mean(1).clamp_max(1).cpu().numpy()
-        return found
+        return likeness(images, rebuilt, self.metric.window)
+
+    def _blind(self, chunk: Chunk) -> dict[str, Floats]:
+        """The likelihood of the chunk's images at codes from the prior, one and, for iwae, K; on the first images."""
+        if chunk.rows.start >= self.metric.chance_images or why_not(Generate(), self.subject):
+            return {}
+        told = []
+        for draw in range(max(self.metric.importance if not self.no_density else 0, 1)):
+            codes = Generate(draw=draw).codes(self.subject, chunk)
+            told.append(torch.from_numpy(log_likelihood(self.subject, chunk, codes, None, self.likelihood)))
+        mean = torch.logsumexp(torch.stack(told), 0) - np.log(len(told))
+        return {"blind": told[0].numpy(), "blind/iwae": mean.numpy()}
 
     def _importance(self, chunk: Chunk) -> Floats:
         """log of the mean weight of each image, shape (n,)."""
+        subject, draws = self.subject, range(self.metric.importance)
         q = Gaussian(chunk.posterior.loc.double(), chunk.posterior.scale.double())
-        weights = []
-        for k in range(self.metric.importance):
-            codes: Codes = chunk.posterior.at(self.subject.noise(f"iwae/{k}", chunk.ids, self.subject.layout.dim))
-            told = torch.from_numpy(log_likelihood(self.subject, chunk, codes, None, self.likelihood))
-            weights.append(told + self.prior.log_density(codes) - q.log_prob(codes.double()).sum(1))
-        found: Floats = (torch.logsumexp(torch.stack(weights), 0) - np.log(len(weights))).numpy()
+        codes: list[Codes] = [
+            chunk.posterior.at(subject.noise(f"iwae/{k}", chunk.ids, subject.layout.dim)) for k in draws
+        ]
+        told = np.stack([log_likelihood(subject, chunk, z, None, self.likelihood) for z in codes])
+        every = torch.stack(codes)
+        known = self.prior.log_density(every.flatten(0, 1)).reshape(told.shape) - q.log_prob(every.double()).sum(2)
+        found: Floats = (torch.logsumexp(torch.from_numpy(told) + known, 0) - np.log(len(codes))).numpy()
         return found
 
     def _keep_pictures(self, chunk: Chunk, rebuilt: Images) -> None:
@@ -230,16 +267,21 @@ class Rebuilt:
             if len(self.subject.data.input_shape) == 1
             else "the images are smaller than the window"
         )
+        usual = self._likeness_of_the_mean() if "psnr" in self.seen else {}
         for value in ("psnr", "ssim"):
-            tally.enter(value, None, Mean(self.seen[value]) if value in self.seen else points)
+            what = Mean(self.seen[value]) if value in self.seen else points
+            tally.enter(value, None, what, chance=usual.get(value))
         kl = self._enter_divergences(tally)
         at: At = {"likelihood": self.likelihood} if self.likelihood else {}
-        self._enter(tally, "reconstruction", self.seen.get("reconstruction"), self.no_likelihood, at)
+        blind = self._usual("blind")
+        cost = None if blind is None else -blind
+        self._enter(tally, "reconstruction", self.seen.get("reconstruction"), self.no_likelihood, at, cost)
         elbo = None if kl is None or self.no_likelihood else self.seen["likelihood"] - kl
-        self._enter(tally, "elbo", elbo, self.no_likelihood or self.no_density, at)
+        self._enter(tally, "elbo", elbo, self.no_likelihood or self.no_density, at, blind)
         if self.metric.importance:
             iwae_at: At = {**at, "K": self.metric.importance}
-            self._enter(tally, "iwae", self.seen.get("iwae"), self.no_likelihood or self.no_density, iwae_at)
+            why, blind = self.no_likelihood or self.no_density, self._usual("blind/iwae")
+            self._enter(tally, "iwae", self.seen.get("iwae"), why, iwae_at, blind)
         if isinstance(self.subject.model, HasBound):
             labelled = ~torch.isnan(self.subject.labels).all(1).numpy()
             given = np.where(labelled, self.seen["bound/given"], np.nan)
@@ -249,9 +291,16 @@ class Rebuilt:
         notes = [f"likelihood: {self.likelihood}"] if self.likelihood else []
         return tally.measurement(notes, self.pictures.arrays())
 
-    def _enter(self, tally: Tally, name: str, column: Floats | None, why: str, at: At) -> None:
+    def _enter(
+        self, tally: Tally, name: str, column: Floats | None, why: str, at: At, chance: float | None = None
+    ) -> None:
         what: PerImage | str = why if column is None else Mean(column)
-        tally.enter(name, None, what, at, why=why)
+        tally.enter(name, None, what, at, chance=chance, why=why)
+
+    def _usual(self, key: str) -> float | None:
+        """The mean of a chance level over the images on which it was measured."""
+        column = self.seen.get(key)
+        return None if column is None else mean_of(column, ~np.isnan(column))
 
     def _enter_gap(self, tally: Tally) -> None:
         """How much worse these images come back than training images do, from posterior means."""
@@ -277,12 +326,22 @@ class Rebuilt:
         for name, parts in found.items():
             if parts:
                 gap = difference_of_means(self.seen[name], np.concatenate(parts), tally.weights)
-                tally.enter("gap", None, gap, {"of": name})
+                tally.enter("gap", None, gap, {"of": name}, chance=0.0)
 
     def _mean_image(self) -> float:
         """The error of giving the mean of these images for each of them."""
         mean = torch.as_tensor(self._total) / len(self.subject)
         return max(self._square / len(self.subject) - float(mean.square().mean()), 0.0)
+
+    def _likeness_of_the_mean(self) -> dict[str, float]:
+        """What the mean of these images scores in the place of each of the first ones."""
+        mean = (torch.as_tensor(self._total) / len(self.subject)).float().to(self.subject.device)
+        parts: list[dict[str, Floats]] = []
+        for chunk in self.subject.chunks():
+            if chunk.rows.start >= self.metric.chance_images:
+                break
+            parts.append(likeness(chunk.images, mean.expand_as(chunk.images), self.metric.window))
+        return {key: float(np.concatenate([part[key] for part in parts]).mean()) for key in (parts or [{}])[0]}
 
     def _enter_divergences(self, tally: Tally) -> Floats | None:
         """The rows of kl; returns that of all columns, None where it does not exist."""
@@ -299,14 +358,14 @@ class Rebuilt:
             parts[""] = POINT_MASS if still else standard_divergence(posterior, columns)
         known = [part for part in parts.values() if not isinstance(part, str)]
         total = np.sum(known, axis=0) if len(known) == len(parts) else None
-        tally.enter("kl", None, Mean(total) if total is not None else self.no_density)
+        tally.enter("kl", None, Mean(total) if total is not None else self.no_density, chance=0.0)
         for name, part in parts.items():
             what = part if isinstance(part, str) else Mean(part)
             if name:
-                tally.enter("kl", name, what, mean_at=None)
-                tally.enter("kl", name, self._given(name), LABELLED, mean_at=None)
+                tally.enter("kl", name, what, mean_at=None, chance=0.0)
+                tally.enter("kl", name, self._given(name), LABELLED, mean_at=None, chance=0.0)
             elif len(parts) > 1:
-                tally.enter("kl", None, what, STYLE)
+                tally.enter("kl", None, what, STYLE, chance=0.0)
         return total
 
     def _given(self, name: str) -> PerImage | str:

@@ -9,9 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccvae_eval.types import Floats, Images
+
 SIGMA = 1.5
 C1, C2 = 0.01**2, 0.03**2
 """The window's deviation and the constants of Wang et al. (2004), for images in [0, 1]."""
+
+NOTHING = 1e-4
+"""What float32 may make of two flat images that differ in no grey level: a mean dissimilarity below it is none."""
+
+ROUNDING = (1 / 255) ** 2 / 12
+"""Mean squared error of rounding a pixel to 8 bits: below it, no error can be told from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,30 @@ def dissimilarity(one: Moments, other: Moments) -> Tensor:
     variances = (one.square + other.square).sub_(squares)
     above = product.mul_(2).add_(C1).mul_(covariance.mul_(2).add_(C2))
     below = squares.add_(C1).mul_(variances.add_(C2))
-    return above.div_(below).neg_().add_(1)
+    return above.div_(below).neg_().add_(1).clamp_min_(0)  # rounding may carry it below
+
+
+def likeness(images: Images, rebuilt: Images, window: int) -> dict[str, Floats]:
+    r"""How like an image another one is, pair by pair.
+
+    Args:
+        images, rebuilt: shape :math:`(N, C, H, W)`, in [0, 1]; or points, shape :math:`(N, D)`.
+        window: the side of the window of SSIM, in pixels.
+
+    Returns:
+        ``mse``; for images ``psnr`` in dB, an error below that of rounding to 8 bits counting as that, and, where they
+        are larger than half a window, ``ssim``, mean over pixels and channels; shape :math:`(N,)` each.
+    """
+    mse: Floats = (images.double() - rebuilt.double()).square().flatten(1).mean(1).cpu().numpy()
+    found = {"mse": mse}
+    if images.ndim == 4:
+        found["psnr"] = -10 * np.log10(np.maximum(mse, ROUNDING))
+        if min(images.shape[2:]) > window // 2:
+            pairs = (moments(part.flatten(0, 1), window) for part in (images, rebuilt))
+            similar = 1 - dissimilarity(*pairs).double().flatten(1).mean(1)
+            # rounding may carry it above 1
+            found["ssim"] = similar.reshape(len(images), -1).mean(1).clamp_max(1).cpu().numpy()
+    return found
 
 
 def _blurred(maps: Tensor, window: int) -> Tensor:

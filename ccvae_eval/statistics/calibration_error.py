@@ -79,6 +79,30 @@ def honest_calibration_error(probabilities: Floats, *, bins: int = BINS) -> floa
     return float(math.sqrt(2 / math.pi) * (2 - math.sqrt(2)) * (n * deviation).sum() / n.sum())
 
 
+def blind_calibration_error(probabilities: Floats, labels: Floats, *, bins: int = BINS) -> float:
+    r"""What the same probabilities score where they tell nothing of the labels: labels permuted, on average.
+
+    .. math:: \sum_b \frac{n_b}{n} |\bar y - \bar p_b|
+
+    Args:
+        probabilities: shape :math:`(N,)`, NaN = absent.
+        labels: 0, 1 or NaN = missing, shape :math:`(N,)`.
+        bins: how many.
+
+    Returns:
+        in [0, 1]; NaN without images.
+
+    >>> blind_calibration_error(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0, 1.0]))
+    0.5
+    """
+    present = ~(np.isnan(probabilities) | np.isnan(labels))
+    if not present.any():
+        return math.nan
+    told, rate = probabilities[present], labels[present].mean()
+    n, _, sums = np.split(_table(told, told, bins).sum(axis=0), 3)
+    return float(np.abs(n * rate - sums).sum() / n.sum())
+
+
 def calibration_error_estimate(
     probabilities: Floats, labels: Floats, weights: ResampleWeights, *, bins: int = BINS
 ) -> Resampled:

@@ -80,6 +80,8 @@ def resampled(
         n: how many images entered; below 8 there is no interval.
         level: 0.95.
         leave_one_out: values without each image; calls for BCa (Efron 1987, "Better bootstrap confidence intervals").
+            Drawn out to the value where it would exclude it: that of a distance near 0, of which every resample is
+            greater, would lie below it altogether.
         basic: reflects the draws at the value (2 value - draw), which takes a bias of the statistic off; where the
             interval would exclude the value it is drawn out to it.
     """
@@ -101,6 +103,8 @@ def resampled(
     else:
         levels, method = _bca_levels(value, kept, leave_one_out, tail), "BCa"
     low, high = np.quantile(kept, levels)
+    if leave_one_out is not None:
+        low, high = min(low, value), max(high, value)
     return Resampled(Estimate(value, float(low), float(high), n, method), draws, "", leave_one_out)
 
 

@@ -6,12 +6,12 @@ and the same images are always scored by the same fit. Codes are standardised ov
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate, missing
+from ccvae_eval.statistics.intervals import Resampled, missing, ratio_estimate
 from ccvae_eval.statistics.ranking import auc
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.statistics.threads import one_thread
@@ -189,26 +189,19 @@ class Predictions:
     def r2(self, target: int, weights: ResampleWeights) -> Resampled:
         r""":math:`1 - \sum (t - \hat t)^2 / \sum (t - \bar t)^2` of one target, the mean being the other folds'.
 
-        1 is perfect, 0 no better than the mean, negative worse; undefined for a constant target.
+        1 is perfect, 0 no better than the mean, negative worse; undefined for a constant target. The interval is that
+        of a ratio, on the log scale, conditional on the fits. (Measured, 600 images, 6 columns, true R2 .955: it holds
+        that of the best fit .93 of the time, that of the fits themselves .91; percentiles .87 and .85.)
         """
-        return _r2(self.targets[:, [target]], self.predicted[:, [target]], self.baseline[:, [target]], weights)
-
-    def mean_r2(self, weights: ResampleWeights) -> Resampled:
-        """The mean of the targets' R2; undefined if one of them is."""
-        return _r2(self.targets, self.predicted, self.baseline, weights)
-
-
-def _r2(targets: Floats, predicted: Floats, baseline: Floats, weights: ResampleWeights) -> Resampled:
-    residual = (targets - predicted) ** 2
-    total = np.where(np.isnan(residual), np.nan, (targets - baseline) ** 2)
-    if not len(targets) or (np.nansum(total, axis=0) <= 0).any():
-        return missing(weights.draws, "a constant target", len(targets))
-    width = targets.shape[1]
-    return bootstrap_estimate(
-        lambda totals: 1 - (totals[:, :width] / totals[:, width:]).mean(axis=1),
-        np.concatenate([residual, total], axis=1),
-        weights,
-    )
+        wanted = self.targets[:, target]
+        residual = (wanted - self.predicted[:, target]) ** 2
+        total = np.where(np.isnan(residual), np.nan, (wanted - self.baseline[:, target]) ** 2)
+        if not len(wanted) or np.nansum(total) <= 0:
+            return missing(weights.draws, "a constant target", len(wanted))
+        found = ratio_estimate(residual, total, weights)
+        estimate, without = found.estimate, found.leave_one_out
+        turned = replace(estimate, value=1 - estimate.value, low=1 - estimate.high, high=1 - estimate.low)
+        return Resampled(turned, 1 - found.draws, found.note, None if without is None else 1 - without)
 
 
 def cross_fitted_regression(codes: Floats, targets: Floats, folds: Folds, *, strength: float = 1.0) -> Predictions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +49,8 @@ def kernel_distance(x: Floats, y: Floats, level: float = 0.95) -> Estimate:
         x, y: shape :math:`(N, F)` and :math:`(M, F)`, at least two rows each.
         level: of the interval.
     """
-    own_x, own_y, across_x = (np.concatenate(list(part)) for part in (_own(x), _own(y), _across(x, y)))
-    across_y = np.concatenate(list(_across(y, x)))
+    own_x, own_y = _own(x), _own(y)
+    across_x, across_y = _across(x, y)
     value = float(own_x.mean() + own_y.mean() - 2 * across_x.mean())
     parts = own_x - across_x, own_y - across_y
     error = 2 * np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts))
@@ -60,20 +59,28 @@ def kernel_distance(x: Floats, y: Floats, level: float = 0.95) -> Estimate:
 
 
 def _kernel(x: Floats, y: Floats) -> Floats:
-    return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
+    found = x @ y.T
+    found /= x.shape[1]
+    found += 1
+    square = found * found  # a power takes ten times as long
+    square *= found
+    return np.asarray(square)
 
 
-def _own(x: Floats) -> Iterator[Floats]:
-    """The mean kernel of each row with all others, block by block."""
+def _own(x: Floats) -> Floats:
+    """The mean kernel of each row with all others."""
+    total, itself = _across(x, x)[0] * len(x), ((x * x).sum(axis=1) / x.shape[1] + 1) ** 3
+    return np.asarray((total - itself) / (len(x) - 1))
+
+
+def _across(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """The mean kernel of each row of x with those of y, and of each of y with those of x."""
+    rows, columns = np.empty(len(x)), np.zeros(len(y))
     for first in range(0, len(x), BLOCK):
-        rows = x[first : first + BLOCK]
-        itself = ((rows * rows).sum(axis=1) / x.shape[1] + 1) ** 3
-        yield (_kernel(rows, x).sum(axis=1) - itself) / (len(x) - 1)
-
-
-def _across(x: Floats, y: Floats) -> Iterator[Floats]:
-    for first in range(0, len(x), BLOCK):
-        yield _kernel(x[first : first + BLOCK], y).mean(axis=1)
+        block = _kernel(x[first : first + BLOCK], y)
+        rows[first : first + BLOCK] = block.mean(axis=1)
+        columns += block.sum(axis=0)
+    return rows, columns / len(x)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +112,7 @@ def manifolds(real: Floats, generated: Floats, k: int = 5) -> Manifolds:
     recall, coverage = np.zeros(len(real), np.bool_), np.zeros(len(real), np.bool_)
     for first in range(0, len(generated), BLOCK):
         rows = slice(first, first + BLOCK)
-        apart = _distances(generated[rows], real)
+        apart = _squares(generated[rows], real)
         inside = apart <= radius
         precision[rows], density[rows] = inside.any(axis=1), inside.sum(axis=1) / k
         coverage |= inside.any(axis=0)
@@ -114,11 +121,15 @@ def manifolds(real: Floats, generated: Floats, k: int = 5) -> Manifolds:
 
 
 def _radii(x: Floats, k: int) -> Floats:
-    """The distance of each row to its k-th neighbour."""
-    parts = [np.partition(_distances(x[i : i + BLOCK], x), k, axis=1)[:, k] for i in range(0, len(x), BLOCK)]
+    """The squared distance of each row to its k-th neighbour."""
+    parts = [np.partition(_squares(x[i : i + BLOCK], x), k, axis=1)[:, k] for i in range(0, len(x), BLOCK)]
     return np.concatenate(parts)
 
 
-def _distances(x: Floats, y: Floats) -> Floats:
-    square = (x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1) - 2 * x @ y.T
-    return np.asarray(np.sqrt(np.clip(square, 0, None)))
+def _squares(x: Floats, y: Floats) -> Floats:
+    """Squared distances: only their order matters here, and roots take as long as all else."""
+    found = x @ y.T
+    found *= -2
+    found += (x * x).sum(axis=1)[:, None]
+    found += (y * y).sum(axis=1)
+    return np.asarray(np.maximum(found, 0, out=found))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from time import process_time
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -23,13 +20,15 @@ from ccvae_eval.model import LabelSchema, LatentLayout, binary_schema
 from ccvae_eval.run import evaluate
 from ccvae_eval.subject import Subject, prepare
 from ccvae_eval.types import Codes, Gaussian, Ids, Images, Labels
+from tests.costs import ratio_to_decoding, seconds
 from tests.edits import Textures, square, textures
 
 COUNT = 256
 SIZE = 64
-LIMIT = 2.5
-"""The aim is 1.5. Measured on an idle machine of 2 cores: 1.95 to 2.1, of which the decoder's own slowing down beside
-other work .2, the estimates .2, the matching of inputs with changed images .25."""
+LIMIT = 2.1
+"""The aim is 1.5, and is not met: 1.93 to 2.1 measured, on 256 images. By profile matching takes half of the decoder's
+time (a third of that for the table of matches with the input), estimates and local sums .13 each, and the decoder
+itself is slower beside other work."""
 ROUNDS = 2
 
 
@@ -81,42 +80,12 @@ def subject() -> Subject:
     return prepare(Network(data), data, np.arange(COUNT))  # type: ignore[arg-type]
 
 
-def bare(subject: Subject, decodings: int) -> None:
-    with torch.no_grad():
-        for chunk in subject.chunks():
-            for _ in range(decodings):
-                subject.model.decode(chunk.codes)
-
-
-def seconds(action: Callable[[], object]) -> float:
-    """Processor time on one thread: what other programs do meanwhile is not counted."""
-    threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    begun = process_time()
-    action()
-    spent = process_time() - begun
-    torch.set_num_threads(threads[0])
-    cv2.setNumThreads(threads[1])
-    return spent
-
-
 @pytest.mark.slow
 def test_what_drift_costs_beside_its_decoding(subject: Subject, benchmark: Any) -> None:
-    """The least of a few rounds, taken in turns, so that a busy machine slows both."""
     metric = Drift()
-    decodings = metric.needs(subject).decodings()
     share = GridMatcher().features(soft(textures(CHUNK))).textured.float().mean()
     benchmark.extra_info["share of textured points"] = float(share)
-    seconds(lambda: evaluate(subject, [metric]))  # the first round warms up
-    alone, whole = zip(
-        *(
-            (seconds(lambda: bare(subject, decodings)), seconds(lambda: evaluate(subject, [metric])))
-            for _ in range(ROUNDS)
-        ),
-        strict=True,
-    )
-    ratio = min(whole) / min(alone)
+    ratio = ratio_to_decoding(subject, metric, LIMIT)
     benchmark.extra_info["ratio to bare decoding"] = ratio
     benchmark.pedantic(seconds, args=(lambda: evaluate(subject, [metric]),), rounds=1)
     assert ratio <= LIMIT

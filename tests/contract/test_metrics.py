@@ -9,12 +9,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from ccvae_eval.chunks import CHUNK
 from ccvae_eval.contract import ContractBroken, Specimen, check_metric
 from ccvae_eval.contract.metrics import CHECKS
 from ccvae_eval.measure import Estimate, Measurement, Value, ValueSpec
 from ccvae_eval.metrics.contract import LAWS, Metric, Needs, settings_of
 from ccvae_eval.registry import HOME, metrics
-from tests.fakes import Squares, SquaresVAE
+from ccvae_eval.report.docstrings import explanation
+from ccvae_eval.run import evaluate
+from ccvae_eval.subject import prepare
+from tests.fakes import Squares, SquaresJudge, SquaresVAE
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "accuracy": {},
@@ -56,6 +60,36 @@ def test_every_metric_is_listed():
 
 def test_every_law_has_its_check():
     assert set(CHECKS) == LAWS
+
+
+@pytest.mark.parametrize("name", list(metrics))
+def test_every_value_names_its_chance_level_or_says_why_it_has_none(name):
+    for value, spec in metrics[name].values.items():
+        assert bool(spec.chance) != bool(spec.no_chance), f"{name}.{value}"
+        assert spec.reference, f"{name}.{value}"
+
+
+class Counted(SquaresVAE):
+    """Counts the images that it decodes, those that fill a chunk up included."""
+
+    decoded = 0
+
+    def decode(self, codes):
+        self.decoded += len(codes)
+        return super().decode(codes)
+
+
+@pytest.mark.parametrize("judge", [None, SquaresJudge()], ids=["no judge", "judge"])
+@pytest.mark.parametrize("name", list(metrics))
+def test_a_metric_states_its_cost_and_decodes_no_more(name, judge):
+    assert "Cost: " in explanation(metrics[name])
+    model, count = Counted(scale=0.3), 96
+    subject = prepare(model, Squares(count), np.arange(count), judge=judge)
+    metric = metrics[name](**SETTINGS[name])
+    assert evaluate(subject, [metric]).measurements[0].status == "ok"
+    stated = metric.needs(subject).decodings() * count
+    # a chunk more for a metric's figure, which no number rests on
+    assert 0.7 * stated <= model.decoded <= stated + CHUNK
 
 
 @pytest.mark.slow

@@ -22,10 +22,11 @@ from ccvae_eval.metrics.accuracy import Accuracy
 from ccvae_eval.metrics.readout import readout
 from ccvae_eval.model import Batch, Label, LabelSchema, LatentLayout, ModelContext
 from ccvae_eval.run import evaluate
+from ccvae_eval.statistics.calibration_error import blind_calibration_error, expected_calibration_error
 from ccvae_eval.statistics.probes import folds_of, standardised
 from ccvae_eval.subject import prepare
 from ccvae_eval.types import Gaussian
-from tests.fakes import PlainSquaresVAE, Squares, Table, TableVAE, table_subject
+from tests.fakes import PlainSquaresVAE, Squares, SquaresVAE, Table, TableVAE, table_subject
 
 SCHEMA = LabelSchema((Label("a"), Label("hair", "categorical", ("x", "y", "z")), Label("age", "continuous")))
 LAYOUT = LatentLayout(5, {"a": (0,), "hair": (1, 2), "age": (3,)})
@@ -300,3 +301,22 @@ def test_a_model_whose_encoder_takes_labels_predicts_without_seeing_them(case):
     run = evaluate(table_subject(told, labels, SCHEMA, LAYOUT, model, data=data), [Accuracy()])
     assert value(run, "accuracy", "a").note == ""
     assert run["accuracy.accuracy"] == case[1]["accuracy.accuracy"]
+
+
+def test_predictions_from_samples_are_less_sure_than_those_from_means():
+    subject = prepare(SquaresVAE(scale=1.5), Squares(300), np.arange(300))
+    means, samples = (evaluate(subject, [Accuracy(code=code)]) for code in ("mean", "sample"))
+    told = subject.predicted(sampled=True)["Glasses"]
+    expected = (told.argmax(1) == subject.classes("Glasses")).double().mean()
+    assert samples["accuracy.accuracy@Glasses"] == pytest.approx(float(expected))
+    assert samples["accuracy.accuracy@Glasses"] < means["accuracy.accuracy@Glasses"]
+    assert torch.equal(told, subject.model.predict(None, subject.codes)["Glasses"])
+
+
+def test_the_calibration_errors_chance_level_is_that_of_permuted_labels():
+    rng = np.random.default_rng(0)
+    told = rng.random(4000)
+    labels = (rng.random(4000) < told).astype(float)
+    permuted = [expected_calibration_error(told, rng.permutation(labels), debiased=False) for _ in range(20)]
+    assert blind_calibration_error(told, labels) == pytest.approx(np.mean(permuted), abs=0.01)
+    assert np.isnan(blind_calibration_error(told, np.full(4000, np.nan)))

@@ -362,3 +362,22 @@ def test_perfect_means_and_floors_have_intervals_and_references():
     for found in run.measurements[0].values:
         if found.name in ("js", "overlap"):
             assert 0 <= found.estimate.low <= found.estimate.value <= found.estimate.high <= 1
+
+
+def test_a_quadratic_probe_reads_what_no_line_does():
+    """A label that is the sign of a product of two style columns."""
+    rng = np.random.default_rng(0)
+    codes, labels = two_labels()
+    style = rng.standard_normal((len(codes), 2))
+    hidden = torch.from_numpy(style[:, 0] * style[:, 1] > 0).to(labels.dtype)
+    labels = torch.stack([labels[:, 0], hidden], 1)
+    layout = LatentLayout(4, {name: (place,) for place, name in enumerate(SCHEMA.names)})
+    table = torch.cat([codes[:, :2].double(), torch.from_numpy(style)], 1)
+    lines, squares = (
+        measured(table_subject(table, labels, SCHEMA, layout), replace(QUICK, probe=probe))
+        for probe in ("linear", "quadratic")
+    )
+    name = SCHEMA.names[1]
+    assert lines[f"density.style_auc@{name}"] == pytest.approx(0.5, abs=0.05)
+    assert squares[f"density.style_auc@{name}"] > 0.99
+    assert lines[f"density.auc@{name}"] == squares[f"density.auc@{name}"]

@@ -19,7 +19,8 @@ import ccvae_eval
 from ccvae_eval.checkpoint import read_bundle
 from ccvae_eval.errors import UsageError
 from ccvae_eval.metrics.nats import Mixture, bernoulli_log_likelihood, mixture_divergence
-from ccvae_eval.metrics.reconstruction import ROUNDING, Reconstruction
+from ccvae_eval.metrics.reconstruction import Reconstruction
+from ccvae_eval.metrics.similarity import ROUNDING
 from ccvae_eval.model import LabelSchema, LatentLayout
 from ccvae_eval.run import Run, evaluate
 from ccvae_eval.subject import prepare

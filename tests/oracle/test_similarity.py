@@ -6,7 +6,7 @@ import pytest
 import torch
 from kornia.metrics import ssim
 
-from ccvae_eval.metrics.similarity import dissimilarity, moments
+from ccvae_eval.metrics.similarity import NOTHING, dissimilarity, moments
 from ccvae_eval.streams import torch_stream
 
 
@@ -40,3 +40,14 @@ def test_flat_images_of_one_grey_do_not_differ():
 def test_images_smaller_than_the_window_have_a_value():
     tiny = torch.rand(2, 2, 3, generator=torch_stream(2, "pair"))
     assert bool(torch.isfinite(dissimilarity(moments(tiny), moments(1 - tiny))).all())
+
+
+def test_what_rounding_makes_of_flat_images_is_never_negative_and_below_what_counts():
+    generator = torch.Generator().manual_seed(0)
+    grey = torch.linspace(0, 1, 8)[:, None, None].expand(8, 64, 64).contiguous()
+    nearly = moments((grey + 1e-6 * torch.randn(8, 64, 64, generator=generator)).clamp(0, 1))
+    found = dissimilarity(moments(grey), nearly)
+    assert float(found.min()) >= 0
+    assert float(found.mean((1, 2)).max()) < NOTHING
+    level = moments((grey + torch.randn(8, 64, 64, generator=generator) / 255).clamp(0, 1))
+    assert float(dissimilarity(moments(grey), level).mean((1, 2)).min()) > NOTHING

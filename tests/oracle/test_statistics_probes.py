@@ -152,9 +152,10 @@ def test_regression_is_scikit_learns_ridge_on_held_out_images():
     # the baseline is the other folds' mean, which differs from the overall mean by little
     assert first.value == pytest.approx(r2_score(targets[:, 0], expected), abs=0.01)
     assert first.estimate.low < 5 / 6 < first.estimate.high
+    assert first.estimate.low < first.value < first.estimate.high
+    perfect = cross_fitted_regression(codes, codes[:, :1], FOLDS, strength=1e-9).r2(0, weights).estimate
+    assert perfect.low <= perfect.value <= perfect.high
+    assert perfect.low == pytest.approx(1.0, abs=1e-9)
     assert second.value < 0.01
     assert second.estimate.n == 600 - 67
     assert cross_fitted_regression(codes, np.ones((600, 1)), FOLDS).r2(0, weights).note == "a constant target"
-    complete = cross_fitted_regression(codes, np.nan_to_num(targets), FOLDS)
-    mean = complete.mean_r2(weights).value
-    assert mean == pytest.approx((complete.r2(0, weights).value + complete.r2(1, weights).value) / 2, rel=1e-12)

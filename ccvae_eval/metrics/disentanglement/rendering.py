@@ -63,7 +63,7 @@ def rendered_pools(bench: Bench, columns: list[int], *, all_but_one: bool) -> Re
     try:
         found = [bench.once(f"rendered/{name}/{all_but_one}", partial(draw, name, all_but_one)) for name in names]
     except DataError as error:
-        # the oracle reads no picture that it has not drawn itself
+        # a label that no image has; and the oracle reads no picture that it has not drawn itself
         bench.notes.append(f"groups were not drawn: {error.what}")
         bench.encode = None
         return None
@@ -84,6 +84,11 @@ def _of_counterfactuals(bench: Bench, name: str, all_but_one: bool) -> tuple[Flo
     generator = numpy_stream(bench.seed, f"counterfactuals/{all_but_one}", name)
     shown = generator.integers(0, len(data), (GROUPS, SIZE))
     values = data.labels_of(shown.ravel())[:, data.schema.index(name)].reshape(GROUPS, SIZE)
+    missing = np.isnan(values)
+    if missing.all():
+        raise DataError("every label is missing", where=name)
+    if missing.any():
+        values[missing] = generator.choice(values[~missing], int(missing.sum()))
     if all_but_one:
         shown = shown[:, :1].repeat(SIZE, 1)
     else:

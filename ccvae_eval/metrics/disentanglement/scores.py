@@ -35,6 +35,11 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
 )
 
 PERMUTED, GUESS, EACH = "factors permuted", "1/K", "codes shuffled one by one"
+ROBUST = "factors permuted (robust profile)"
+DEALT = "groups dealt anew"
+IDEAL = "the factors themselves, where they are correlated"
+NO_SHARE = "no importance of permuted factors counts, and a share of nothing is none"
+PUBLISHED = "the published code, whose value it is, has none"
 AXIS = ("mix", "shuffle")
 MIXED = ("mix",)
 """Of a score that is a share of what is known: undefined where nothing is, at the end of ``shuffle``."""
@@ -127,50 +132,53 @@ FAMILY_OF: Mapping[str, str] = MappingProxyType(
 
 def _spec(
     summary: str, chance: str = PERMUTED, low: float | None = 0.0, high: float | None = 1.0, unit: str = "",
-    better: bool | None = True, dials: tuple[str, ...] = AXIS,
+    better: bool | None = True, dials: tuple[str, ...] = AXIS, no_chance: str = "",
 ) -> ValueSpec:  # fmt: skip
-    return ValueSpec(summary, unit, better, (low, high), chance, dials=dials)
+    return ValueSpec(summary, unit, better, (low, high), chance, dials=dials, no_chance=no_chance, reference=IDEAL)
 
 
 VALUES: Mapping[str, ValueSpec] = MappingProxyType(
     {
-        "infom": _spec("of all that a code knows, how much belongs to one factor", "", None, dials=MIXED),
-        "infoc": _spec("of all that is known of a factor, how much lies in one code", "", None, dials=MIXED),
+        "infom": _spec("of all that a code knows, how much belongs to one factor", PERMUTED, None, dials=MIXED),
+        "infoc": _spec("of all that is known of a factor, how much lies in one code", PERMUTED, None, dials=MIXED),
         "infoe": _spec("share of a factor's uncertainty that a linear reader takes away", "training frequencies", None,
                        dials=TOLD),
-        "dci_disentanglement": _spec("does a code matter for one factor only", "", dials=MIXED),
-        "dci_completeness": _spec("does one code matter for a factor", "", dials=MIXED),
-        "dci_informativeness": _spec("held-out accuracy of the predictor (R2 of numbers)", "", None, dials=TOLD),
-        "dci_informativeness_train": _spec("its accuracy on the training rows", "", None, dials=TOLD),
+        "dci_disentanglement": _spec("does a code matter for one factor only", "", dials=MIXED, no_chance=NO_SHARE),
+        "dci_completeness": _spec("does one code matter for a factor", "", dials=MIXED, no_chance=NO_SHARE),
+        "dci_informativeness": _spec("held-out accuracy of the predictor (R2 of numbers)", ROBUST, None, dials=TOLD),
+        "dci_informativeness_train": _spec("its accuracy on the training rows", "", None, dials=TOLD,
+                                           no_chance=PUBLISHED),
         "mig": _spec("gap in information between the two codes that know a factor best", low=None, high=None),
-        "sap": _spec("gap between the two codes that tell a factor best, each alone", ""),
-        "sap_continuous": _spec("the same as squared correlation, factors taken as numbers", ""),
-        "modularity": _spec("how far each code keeps to one factor", "", low=None, dials=MIXED),
+        "sap": _spec("gap between the two codes that tell a factor best, each alone", ROBUST),
+        "sap_continuous": _spec("the same as squared correlation, factors taken as numbers", "", no_chance=PUBLISHED),
+        "modularity": _spec("how far each code keeps to one factor", low=None, dials=MIXED),
         "explicitness": _spec("how well a linear reader ranks each class above the rest", "factors permuted", -1.0,
                               dials=TOLD),
         "explicitness_train": _spec("the same on the training rows", "factors permuted", -1.0, dials=TOLD),
-        "mig_sup": _spec("gap in information between the two factors that a code knows best", "", None, None,
+        "mig_sup": _spec("gap in information between the two factors that a code knows best", PERMUTED, None, None,
                          dials=MIXED),
         "dmig": _spec("gap over what a factor shares with no other", low=None, high=None),
-        "rmig": _spec("gap in the information that the posteriors carry", "", None, None, "nats"),
+        "rmig": _spec("gap in the information that the posteriors carry", "", None, None, "nats",
+                      no_chance="permuted factors would need their own sums over a grid of every posterior"),
         "jemmig": _spec("1 minus joint entropy less the gap, normalised", low=None),
         "dcimig": _spec("best gap for each factor over all entropy", low=None),
-        "snc": _spec("what each factor's own code tells alone, guessing = 0", ""),
-        "snc_raw": _spec("its balanced accuracy", ""),
+        "snc": _spec("what each factor's own code tells alone, guessing = 0"),
+        "snc_raw": _spec("its balanced accuracy"),
         "nk": _spec("share of what is told that is lost without the factor's own code", PERMUTED, -1.0, dials=SEPT),
         "nk_raw": _spec("loss of balanced accuracy", PERMUTED, -1.0, dials=SEPT),
-        "factor_vae": _spec("votes of the code that varies least under a fixed factor", "", dials=MIXED),
+        "factor_vae": _spec("votes of the code that varies least under a fixed factor", DEALT, dials=MIXED),
         "factor_vae_votes": _spec("plain share of right votes", GUESS, dials=TOLD),
-        "beta_vae": _spec("which factor pairs share, told from their differences", "", dials=MIXED),
+        "beta_vae": _spec("which factor pairs share, told from their differences", DEALT, dials=MIXED),
         "beta_vae_votes": _spec("plain share of right votes", GUESS, dials=TOLD),
-        "z_max_var": _spec("votes of the code that varies most when one factor does", "", dials=MIXED),
+        "z_max_var": _spec("votes of the code that varies most when one factor does", DEALT, dials=MIXED),
         "z_max_var_votes": _spec("plain share of right votes", GUESS, dials=TOLD),
         "irs": _spec("how still a code stands while its factor does", PERMUTED, None, dials=MIXED),
         "irs_raw": _spec("the same before what permuted factors give is taken off", PERMUTED, None, dials=MIXED),
         "downstream": _spec("held-out accuracy of a linear reader after so many labels", "most frequent class",
                             dials=TOLD),
-        "dci_explicitness": _spec("how little capacity a reader needs", "", dials=MIXED),
-        "dci_size": _spec("factors over active codes", "", 0.0, None, dials=()),
+        "dci_explicitness": _spec("how little capacity a reader needs", "", dials=MIXED,
+                                  no_chance="no reader of permuted factors gets better with capacity"),
+        "dci_size": _spec("factors over active codes", "", 0.0, None, dials=(), no_chance="it counts"),
         "gaussian_total_correlation": _spec("dependence of the codes as if Gaussian", EACH, 0.0, None, "nats", None,
                                             DEPENDENT),
         "gaussian_wasserstein_correlation": _spec("distance from independent codes", EACH, 0.0, None, "", None,
@@ -180,9 +188,11 @@ VALUES: Mapping[str, ValueSpec] = MappingProxyType(
         "mutual_info_score": _spec("mean information between two codes", EACH, None, None, "nats", None, DEPENDENT),
         "udr": _spec("do other seeds find the same codes", "codes turned at random", 0.0, dials=("turn",)),
         "information": _spec("information of a code with a factor, over the factor's entropy", "", None, None,
-                             better=None, dials=()),
-        "factor_correlation": _spec("association of two factors (Cramér's V)", "", 0.0, 1.0, better=None, dials=()),
-        "active_codes": _spec("codes that take part where a sum runs over codes", "", 0.0, None, better=None, dials=()),
+                             better=None, dials=(), no_chance="what permuted factors give is taken off already"),
+        "factor_correlation": _spec("association of two factors (Cramér's V)", "", 0.0, 1.0, better=None, dials=(),
+                                    no_chance="what independent factors give is taken off already"),
+        "active_codes": _spec("codes that take part where a sum runs over codes", "", 0.0, None, better=None, dials=(),
+                              no_chance="it counts"),
     }
 )  # fmt: skip
 

@@ -134,3 +134,24 @@ def test_a_chunk_of_one_image_has_no_chance_row(sums):
     for name in ("inside", "lost", "matches", "confidence", "ssim_change"):
         assert found[name,].chance is None
         assert not math.isnan(found[name,].estimate.value)
+
+
+def test_a_ratio_of_rounding_errors_is_undefined(sums):
+    sums[NAME, "do"]["ssim"] *= 1e-7
+    found = rows(sums)
+    assert math.isnan(found["ssim_spill",].estimate.value)
+    assert found["ssim_spill",].note == "nothing changes inside the region"
+
+
+def test_losses_of_another_image_are_the_chance_level_of_what_is_left_of_them(sums):
+    found = rows(sums)
+    another, floor = sums[NAME, "another"], sums[NAME, "floor_c"]
+    used = np.arange(COUNT) > 0
+    expected = (another["loss"][used, 1] - floor["loss"][used, 1]).mean() / POINTS[1]
+    assert found["outside_excess",].chance == pytest.approx(expected)
+    moved = another["displacement"][used, 1].sum() / another["found"][used, 1].sum()
+    assert found["displacement",].chance == pytest.approx(moved)
+    table = sums["", "another"]
+    before = sums["", "reconstruction"]
+    assert found["matches_drop",].chance == pytest.approx((before["matches"] - table["matches"]).mean())
+    assert found["changed",].chance == 0.5

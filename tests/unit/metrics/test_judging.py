@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from ccvae_eval.metrics.judging import judged_shift, kept_share, probability_of, seen_as
+from ccvae_eval.metrics.contract import Decoded
+from ccvae_eval.metrics.judging import Agreement, judged_shift, kept_share, own_response, probability_of, seen_as
+from ccvae_eval.metrics.locality import Locality
+from ccvae_eval.run import evaluate
+from ccvae_eval.subject import prepare
+from tests.fakes import Squares, SquaresJudge, SquaresVAE
 
 TOLD = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]).log()
 FLAT = torch.full((2, 3), 1 / 3).log()
@@ -33,3 +38,39 @@ def test_an_unknown_class_has_no_probability_and_is_never_seen() -> None:
 def test_kept_is_the_share_of_images_with_the_same_answer() -> None:
     turned = TOLD.flip(1)
     assert list(kept_share(TOLD, [TOLD, turned, TOLD, turned])) == [0.5, 0.5]
+
+
+class Confused(SquaresJudge):
+    """Takes a smile wherever it sees glasses."""
+
+    def log_probabilities(self, images):
+        told = dict(super().log_probabilities(images))
+        return told | {"Smile": told["Glasses"]}
+
+
+def test_the_judges_own_response_is_found_and_told():
+    subject = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=SquaresJudge())
+    clear = own_response(subject)
+    assert clear["Glasses", "Glasses"] > 0.95
+    assert max(share for (i, j), share in clear.items() if i != j) < 1e-6
+    muddled = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=Confused())
+    assert own_response(muddled)["Glasses", "Smile"] > 0.95
+    assert own_response(muddled)["Smile", "Smile"] < 1e-6
+    notes = evaluate(muddled, [Locality(steps=3)]).measurement("locality").notes
+    assert any("Glasses moves Smile by 1.00" in note for note in notes)
+    assert any(note.startswith("the judge's balanced accuracy") and "Glasses 1.00" in note for note in notes)
+
+
+def test_without_counterfactuals_nothing_is_known_of_the_judges_own_response():
+    subject = prepare(SquaresVAE(), Squares(64), np.arange(64))
+    assert own_response(subject) == {}
+
+
+def test_two_reconstructions_at_random_are_seen_alike_as_often_as_all_pairs_say():
+    subject = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=SquaresJudge())
+    agreement = Agreement(subject)
+    for chunk in subject.chunks():
+        agreement.see(Decoded(subject, chunk, "", subject.decode(chunk.codes), {}))
+    seen = subject.judge.log_probabilities(subject.decode(subject.codes))["Hair"].argmax(1).numpy()
+    pairs = [seen[a] == seen[b] for a in range(64) for b in range(64) if a != b]
+    assert agreement.alike("Hair") == pytest.approx(np.mean(pairs))
