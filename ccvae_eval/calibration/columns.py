@@ -159,7 +159,13 @@ def _stirred(case: Case) -> Floats:
     return case.ends(*map(float, found))
 
 
+def _silent(case: Case) -> Floats:
+    """Style of its own says nothing; how far turned labels lie apart in all of it has no closed form."""
+    return case.ends(0.0, math.nan)
+
+
 COLUMNS: Mapping[tuple[str, str, str], Known] = {
+    ("density", "style_knn_kl", "seep"): _silent,
     **{("density", value, "shuffle"): _apart for value in ("dprime", "wasserstein", "knn_kl", "knn_kl_excess")},
     **{("density", value, "stir"): _stirred for value in ("components_d", "components_c")},
 }

@@ -185,6 +185,7 @@ class Density:
         return Codes(self, subject)
 
 
+STYLE = frozenset({"style_auc", "style_knn_kl"})
 OWN = ("auc", "dprime", "overlap", "js", "wasserstein", "knn_kl", "knn_kl_excess")
 
 
@@ -204,7 +205,7 @@ class Codes:
         chosen = subject.codes if metric.code == "sample" else subject.posterior.loc
         codes: Floats = chosen.double().numpy()
         folds = folds_of(subject.ids)
-        tally = Tally(metric, subject, weights, given_counts=False)
+        tally = Tally(metric, subject, weights, given_counts=False, findings=STYLE)
         labels = [name for name in subject.schema.names if subject.chosen is None or name in subject.chosen]
         judged = Judged.of(subject, labels, metric.least)
         for name in subject.characteristics:

@@ -43,6 +43,7 @@ class Rows:
         given: characteristics that are marked as given; None = those of the subject's model.
         given_counts: whether what was given enters the means. It does where the value is no information about the
             label: what a column does to the image is a finding, whoever wrote the column.
+        findings: values for which it does, where it does not for the others: what other columns tell of a given label.
     """
 
     subject: Subject
@@ -50,6 +51,7 @@ class Rows:
     level: float = 0.95
     given_counts: bool = False
     given: frozenset[str] | None = None
+    findings: frozenset[str] = frozenset()
     _rows: list[_Row] = field(default_factory=list)
 
     @property
@@ -83,7 +85,8 @@ class Rows:
             mean_at = None
         said = sentence(kind, note, found.note)
         value = Value(name, found.estimate, characteristic, dict(at), excluded, chance, reference, said)
-        self._rows.append(_Row(value, found, mean_at if self.given_counts or not given else None))
+        counts = not given or self.given_counts or name in self.findings
+        self._rows.append(_Row(value, found, mean_at if counts else None))
 
     def undefined(self, name: str, characteristic: str, why: str, *, at: At = NOWHERE, excluded: int = 0) -> None:
         """Adds a row that has no number, and says why."""

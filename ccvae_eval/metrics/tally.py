@@ -91,7 +91,7 @@ class Tally:
         metric: whose values these are.
         subject: whose images.
         weights: the run's resamples.
-        given_counts, given: see ``Rows``.
+        given_counts, given, findings: see ``Rows``.
     """
 
     metric: Metric
@@ -99,12 +99,15 @@ class Tally:
     weights: ResampleWeights
     given_counts: bool = True
     given: frozenset[str] | None = None
+    findings: frozenset[str] = frozenset()
     rows: Rows = field(init=False)
     evidence: dict[str, NDArray[np.generic]] = field(default_factory=dict, init=False)
     _columns: dict[tuple[str, str], list[tuple[Resampled, float | None]]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.rows = Rows(self.subject, self.weights.draws, self.weights.level, self.given_counts, self.given)
+        self.rows = Rows(
+            self.subject, self.weights.draws, self.weights.level, self.given_counts, self.given, self.findings
+        )
 
     def estimated(self, name: str, characteristic: str | None, what: PerImage, at: At = NOWHERE) -> Resampled:
         """The estimate of a number per image, which goes into the evidence at its address."""

@@ -64,14 +64,7 @@ def test_every_value_is_known_somewhere_along_its_own_dials():
     assert known <= own
 
 
-AWAITED = ("locality", "drift", "diversity")
-OLDER = pytest.mark.xfail(strict=True, reason="its page in docs is older than some dials: renew it")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=OLDER if n in AWAITED else ()) for n in EVERY],
-)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_docs_say_of_every_value_what_it_sees(name):
     for value, spec in metrics[name].values.items():
         assert f"| `{value}" in PAGES, f"{name}.{value} is in no table of what values see"
