@@ -123,7 +123,13 @@ def _score(measurement: Measurement, name: str, characteristic: str) -> str:
 def locality_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
     """Traversal strips, change maps with the region's outline, and 2-D grids."""
     for name, strip in under(measurement.pictures, "strip").items():
-        yield ("strips", name), _strips(strip, f"{name} traversed, all else fixed")[0]
+        between = measurement.settings.get("path") == "interpolation"
+        said = (
+            f"{name}: to an image of another class, all columns moving"
+            if between
+            else f"{name} traversed, all else fixed"
+        )
+        yield ("strips", name), _strips(strip, said)[0]
     changes = dict(list(under(measurement.pictures, "mean/change").items())[:MOST_IN_A_FIGURE])
     if changes:
         yield ("change-maps",), _change_maps(measurement, changes)
