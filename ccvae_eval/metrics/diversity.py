@@ -17,6 +17,7 @@ from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.changes import mean_variance, pairwise_spread, recall, rows_of
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.feature_spread import FeatureSpread
+from ccvae_eval.metrics.features import require_features
 from ccvae_eval.metrics.judging import ANOTHER, Agreement, kept_share, seen_as
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.metrics.rows import sentence
@@ -130,6 +131,7 @@ class Diversity:
     features: str = ""
 
     def __post_init__(self) -> None:
+        require_features(self.features, ("",), "diversity.features")
         if self.draws <= max(self.neighbour, 1):
             raise UsageError(
                 f"{self.draws} draws are too few", where="diversity.draws",

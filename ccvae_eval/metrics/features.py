@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ccvae_eval.errors import PluginError
+from ccvae_eval.errors import PluginError, UsageError, suggestion
 from ccvae_eval.metrics.matchers.contract import grey
 from ccvae_eval.registry import Registry
 from ccvae_eval.subject import Subject
@@ -67,6 +68,17 @@ class Edges:
         cells = functional.adaptive_avg_pool2d(torch.cat([images, histogram], 1), self.squares)
         colour, edges = cells[:, : images.shape[1]], cells[:, images.shape[1] :]
         return torch.cat([colour, edges.sqrt()], 1).flatten(1)
+
+
+def require_features(name: str, others: Collection[str], where: str) -> None:
+    """Refuses a name before anything is measured.
+
+    Raises:
+        UsageError: it is none of ``others``, not "edges" and no registered extractor.
+    """
+    known = (*others, EDGES, *extractors)
+    if name not in known and name not in extractors:
+        raise UsageError(f"features {name!r} are unknown", where=where, hint=suggestion(name, filter(None, known)))
 
 
 def extractor_named(name: str, subject: Subject) -> Features:

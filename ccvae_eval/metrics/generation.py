@@ -18,7 +18,7 @@ from ccvae_eval.judge import Judge
 from ccvae_eval.measure import Estimate, Measurement, ValueSpec
 from ccvae_eval.metrics.assignments import Assignment, assignment_of, text_of
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
-from ccvae_eval.metrics.features import extractor_named
+from ccvae_eval.metrics.features import extractor_named, require_features
 from ccvae_eval.metrics.generating import Generate
 from ccvae_eval.metrics.intervention_rows import Seen
 from ccvae_eval.metrics.judging import Agreement
@@ -136,6 +136,7 @@ class Generation:
         for name, least in (("neighbour", 1), ("asked_images", 0), ("neighbour_images", 2), ("chance_images", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{getattr(self, name)} is less than {least}", where=f"generation.{name}")
+        require_features(self.features, ("auto", JUDGED, PIXELS), "generation.features")
 
     def needs(self, subject: Subject) -> Needs:
         """Images drawn from the prior.
