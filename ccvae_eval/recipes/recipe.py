@@ -66,11 +66,14 @@ class TableSpec:
         value: the address of a number in a run (``metric.value[@characteristic]``; ``@Hair*`` is the mean over the
             characteristics of that pattern), or ``training.seconds``,
             ``training.seconds_per_epoch``, ``training.steps``, ``training.parameters``.
+        at: what else the number depends on, as ``at`` of a value has it ("*": whatever it is): the row of an assignment
+            is at ``do``.
         published: for a contender the published numbers, one for each place on the axes.
         published_as: what those numbers are, where they come from.
     """
 
     value: str
+    at: Mapping[str, Plain] = field(default_factory=dict)
     published: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     published_as: str = ""
 
@@ -230,7 +233,7 @@ def _table(read: _Reader) -> TableSpec:
         published = {row: tuple(float(number) for number in each) for row, each in numbers.items()}
     except (TypeError, ValueError):
         raise UsageError("published numbers are lists of numbers", where=f"{read.where}: published") from None
-    row = TableSpec(read.text("value"), published, read.text("published_as", ""))
+    row = TableSpec(read.text("value"), read.mapping("at"), published, read.text("published_as", ""))
     read.finish()
     return row
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -20,6 +20,7 @@ from ccvae_eval.types import Plain
 
 LEVEL = 0.95
 TRAINING = "training."
+ANY = "*"
 
 
 def grids_of(task: Work) -> list[Grid]:
@@ -52,13 +53,13 @@ def _grid(task: Work, table: TableSpec) -> Grid:
         entries = []
         for point, number in zip(points, published, strict=True):
             cells = [cell for cell in task.cells if (cell.contender, cell.point) == (contender.name, point)]
-            estimate, note = _entry(task, cells, table.value)
+            estimate, note = _entry(task, cells, table)
             entries.append(Entry(estimate, number, note))
         rows.append((contender.name, tuple(entries)))
-    rows += _chance(task, points, table.value)
+    rows += _chance(task, points, table)
     axes = [axis.removeprefix("set.") for axis in recipe.axes]
     return Grid(
-        table.value,
+        ", ".join([table.value, *(key if value == ANY else f"{key} {value}" for key, value in table.at.items())]),
         tuple(", ".join(_called(value) for _, value in point) for point in points),
         tuple(rows),
         ", ".join(axes),
@@ -68,7 +69,8 @@ def _grid(task: Work, table: TableSpec) -> Grid:
     )
 
 
-def _entry(task: Work, cells: Sequence[Cell], address: str) -> tuple[Estimate, str]:
+def _entry(task: Work, cells: Sequence[Cell], table: TableSpec) -> tuple[Estimate, str]:
+    address = table.value
     if address.startswith(TRAINING):
         name = address.removeprefix(TRAINING)
         return over_seeds([training_of(task, cell).get(name, math.nan) for cell in cells]), ""
@@ -77,7 +79,7 @@ def _entry(task: Work, cells: Sequence[Cell], address: str) -> tuple[Estimate, s
     if len(there) < len(runs):
         return Estimate(math.nan, n=len(there)), f"{len(runs) - len(there)} of {len(runs)} cells without a result"
     try:
-        found = [_value(run, address) for run in there]
+        found = [_value(run, table) for run in there]
     except UsageError as error:
         reasons = [
             m.reason.text for run in there for m in run.measurements if m.reason and address.startswith(m.metric)
@@ -88,13 +90,13 @@ def _entry(task: Work, cells: Sequence[Cell], address: str) -> tuple[Estimate, s
     return over_seeds([value.estimate.value for value in found]), found[0].note
 
 
-def _chance(task: Work, points: Sequence[Point], address: str) -> list[tuple[str, tuple[Entry, ...]]]:
+def _chance(task: Work, points: Sequence[Point], table: TableSpec) -> list[tuple[str, tuple[Entry, ...]]]:
     """The chance level of a value at each place, the mean over the runs there, as a row; none if the value has none."""
-    metric, _, name = address.partition("@")[0].partition(".")
+    metric, _, name = table.value.partition("@")[0].partition(".")
     entries = []
     for point in points:
         runs = [result_of(task, cell) for cell in task.cells if cell.point == point]
-        values = [_chance_in(run, address) for run in runs if run is not None]
+        values = [_chance_in(run, table) for run in runs if run is not None]
         known = [value for value in values if not math.isnan(value)]
         entries.append(Entry(Estimate(float(np.mean(known)) if known else math.nan, n=len(known))))
     if not any(entry.estimate.defined for entry in entries):
@@ -103,19 +105,19 @@ def _chance(task: Work, points: Sequence[Point], address: str) -> list[tuple[str
     return [(f"chance: {chance}", tuple(entries))]
 
 
-def _chance_in(run: Run, address: str) -> float:
+def _chance_in(run: Run, table: TableSpec) -> float:
     try:
-        value = _value(run, address)
+        value = _value(run, table)
     except UsageError:
         return math.nan
     return math.nan if value.chance is None or not value.estimate.defined else value.chance
 
 
-def _value(run: Run, address: str) -> Value:
-    """The value at an address; at a pattern the mean over the characteristics where it is defined, no interval."""
-    head, _, pattern = address.partition("@")
-    if "*" not in pattern:
-        return run.find(address)
+def _value(run: Run, table: TableSpec) -> Value:
+    """The value of a table; at a pattern the mean over the characteristics where it is defined, no interval."""
+    head, _, pattern = table.value.partition("@")
+    if ANY not in pattern:
+        return _found_at(run, head, pattern or None, table.at) if table.at else run.find(table.value)
     metric, _, name = head.partition(".")
     rows = [v for v in run.measurement(metric).values if v.name == name and not v.at and v.characteristic]
     found = [v for v in rows if fnmatchcase(v.characteristic or "", pattern)]
@@ -134,6 +136,16 @@ def _value(run: Run, address: str) -> Value:
         chance=float(np.mean(chances)) if chances else None,
         note=f"{left_out} of {len(found)} undefined" if left_out else "",
     )
+
+
+def _found_at(run: Run, head: str, characteristic: str | None, at: Mapping[str, Plain]) -> Value:
+    """The first row of a value at a place."""
+    metric, _, name = head.partition(".")
+    for value in run.measurement(metric).values:
+        there = all(key in value.at and wanted in (ANY, value.at[key]) for key, wanted in at.items())
+        if there and (value.name, value.characteristic) == (name, characteristic):
+            return value
+    raise UsageError(f"no row at {dict(at)}", where=head)
 
 
 def _called(value: Plain) -> str:

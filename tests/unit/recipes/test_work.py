@@ -145,6 +145,12 @@ metrics = ["accuracy"]
 options = { accuracy = { bins = 10 } }
 [[tables]]
 value = "accuracy.balanced_accuracy@Hair_Color*"
+[[tables]]
+value = "reconstruction.kl"
+at = { columns = "*" }
+[[tables]]
+value = "reconstruction.kl"
+at = { columns = "none" }
 """
 
 
@@ -167,6 +173,17 @@ def test_contenders_may_see_other_labels_and_views_look_again(tmp_path: Path) ->
         means.append(np.nanmean(each))
     assert entry.estimate.value == pytest.approx(np.mean(means))
     assert entry.note == f"{np.isnan(each).sum()} of 5 undefined"
+    style, nowhere = grids_of(made)[1:]
+    assert (style.value, nowhere.value) == ("reconstruction.kl, columns", "reconstruction.kl, columns none")
+    last = next(v for v in run.measurement("reconstruction").values if v.name == "kl" and "columns" in v.at)
+    assert last.estimate.value != run["reconstruction.kl"]
+    first = result_of(made, made.cells[2])
+    assert first is not None
+    other = next(v for v in first.measurement("reconstruction").values if v.name == "kl" and "columns" in v.at)
+    found = dict(style.rows)["five binary labels"][0].estimate.value
+    assert found == pytest.approx((last.estimate.value + other.estimate.value) / 2)
+    assert dict(style.rows)["five binary labels"][0].estimate.n == 2  # over both seeds
+    assert "no row at {'columns': 'none'}" in dict(nowhere.rows)["ccvae"][0].note
 
 
 def test_a_seeds_interval_is_students() -> None:
