@@ -1,7 +1,7 @@
 """A training step of each model costs its networks' own passes, forwards and backwards, and at most 15 % more.
 
-At the batch that ``train`` takes unless told otherwise. The small operations of CCVAE's exact bound do not grow with the
-batch: of 32 images its step was measured at 1.07 to 1.23 times its networks, of 128 at 1.02 to 1.16.
+At the batch that ``train`` takes unless told otherwise. The small operations of CCVAE's exact bound do not grow with
+the batch: of 32 images its step was measured at 1.07 to 1.23 times its networks, of 128 at 1.02 to 1.24.
 """
 
 from __future__ import annotations
