@@ -14,6 +14,7 @@ from ccvae_eval import registry
 from ccvae_eval.calibration.cells import Cell, Ledger, Progress, measure_all, positions_of, reading_of, rows_of
 from ccvae_eval.calibration.columns import COLUMNS
 from ccvae_eval.calibration.curves import Calibration, Curve, judged, nothing_known
+from ccvae_eval.calibration.defaults import EVERY, SAMPLE, STEPS
 from ccvae_eval.calibration.dialless import why_without
 from ccvae_eval.calibration.dials import DIALS, Bench, Dial, dial_named
 from ccvae_eval.calibration.edited import EDITED
@@ -35,15 +36,8 @@ from ccvae_eval.run import plan_of
 from ccvae_eval.streams import numpy_stream
 from ccvae_eval.types import Floats, Ids, Plain
 
-EVERY = (
-    "density", "locality", "drift", "diversity", "accuracy", "intervention", "reconstruction", "generation",
-    "disentanglement",
-)  # fmt: skip
-SAMPLE = 64
-"""Images for the metrics that decode. Those that only look at codes, which cost nothing, get more."""
 MORE = 24
 """So many times more: nearest neighbours need 267 images of each class of hair for an interval."""
-STEPS = 11
 CHARACTERISTICS = ("Eyeglasses", "Smiling", "Wearing_Hat", "Wearing_Necktie", "Hair_Color")
 """Of ``faces``: two pairs of binary labels, for the dials that turn two into each other, and a categorical one."""
 RATE = 1500.0

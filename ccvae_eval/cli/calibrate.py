@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ccvae_eval import registry
-from ccvae_eval.calibration.calibrating import EVERY, SAMPLE, STEPS, calibrator
+from ccvae_eval.calibration.defaults import EVERY, SAMPLE, STEPS
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import (
     EVALUATION,
@@ -29,7 +29,6 @@ from ccvae_eval.data.opening import data_for, open_data
 from ccvae_eval.errors import UsageError
 from ccvae_eval.evaluation import load
 from ccvae_eval.files import atomic_write
-from ccvae_eval.report import calibration as shown
 
 DID_NOT_PASS = 1
 METRICS = Annotated[
@@ -89,6 +88,9 @@ def command(
     Exit code 1 if a value fails one of its own dials. What was measured is kept in the output folder: the same command
     goes on where an interrupted one stopped.
     """
+    from ccvae_eval.calibration.calibrating import calibrator  # these take seconds to import
+    from ccvae_eval.report import calibration as shown
+
     for file in plugin or []:
         registry.add_plugin_file(file)
     asked = list(metrics or EVERY)

@@ -17,7 +17,7 @@ from ccvae_eval.cli.train import STOP_SIGNALS
 from ccvae_eval.files import atomic_write, slug
 from ccvae_eval.recipes import Work, grids_of, read_recipe, shipped_recipes, work
 from ccvae_eval.recipes.work import run_folder, shards
-from ccvae_eval.report.grids import draw_grid, grid_markdown, grid_table, grids_csv
+from ccvae_eval.report.grids import grid_markdown, grid_table, grids_csv
 from ccvae_eval.report.text import escaped
 from ccvae_eval.run.record import number
 
@@ -129,6 +129,8 @@ def _work(task: Work, device: str, shard: tuple[int, int], screen: Screen) -> in
 
 
 def _tell(task: Work, screen: Screen, as_json: bool) -> None:
+    from ccvae_eval.report.grid_figures import draw_grid  # matplotlib takes a second to import
+
     grids = grids_of(task)
     for grid in grids:
         screen.show(grid_table(grid), "")
@@ -144,7 +146,8 @@ def _tell(task: Work, screen: Screen, as_json: bool) -> None:
             {
                 "value": grid.value, "model": name, "place": column, "number": number(entry.estimate.value),
                 "low": number(entry.estimate.low), "high": number(entry.estimate.high), "n": entry.estimate.n,
-                "interval": entry.estimate.method, "published": entry.published, "note": entry.note,
+                "interval": entry.estimate.method, "chance": number(entry.chance), "published": entry.published,
+                "note": entry.note,
             }
             for grid in grids
             for name, row in grid.rows

@@ -16,6 +16,7 @@ from ccvae_eval.types import Plain
 
 LARGEST = 1 << 20
 SHELF = "shelf"
+ANY = "*"
 MOST_CELLS = 10_000
 
 Point = tuple[tuple[str, Plain], ...]
@@ -76,6 +77,20 @@ class TableSpec:
     at: Mapping[str, Plain] = field(default_factory=dict)
     published: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     published_as: str = ""
+
+    @property
+    def metric(self) -> str:
+        return self.value.partition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """The value's name."""
+        return self.value.partition("@")[0].partition(".")[2]
+
+    @property
+    def title(self) -> str:
+        """The value, and what else it depends on."""
+        return ", ".join([self.value, *(key if v == ANY else f"{key} {v}" for key, v in self.at.items())])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import numpy as np
 from scipy import stats
 
 from ccvae_eval.errors import UsageError
-from ccvae_eval.measure import Estimate, Value
+from ccvae_eval.measure import Estimate, Value, ValueSpec
 from ccvae_eval.recipes.cells import Cell
-from ccvae_eval.recipes.recipe import Point, TableSpec
+from ccvae_eval.recipes.recipe import ANY, Point, TableSpec
 from ccvae_eval.recipes.work import Work, result_of, training_of
 from ccvae_eval.report.grids import Entry, Grid
 from ccvae_eval.run import Run
@@ -20,7 +20,6 @@ from ccvae_eval.types import Plain
 
 LEVEL = 0.95
 TRAINING = "training."
-ANY = "*"
 
 
 def grids_of(task: Work) -> list[Grid]:
@@ -53,99 +52,86 @@ def _grid(task: Work, table: TableSpec) -> Grid:
         entries = []
         for point, number in zip(points, published, strict=True):
             cells = [cell for cell in task.cells if (cell.contender, cell.point) == (contender.name, point)]
-            estimate, note = _entry(task, cells, table)
-            entries.append(Entry(estimate, number, note))
+            estimate, chance, note = _entry(task, cells, table)
+            entries.append(Entry(estimate, number, chance, note))
         rows.append((contender.name, tuple(entries)))
-    rows += _chance(task, points, table)
     axes = [axis.removeprefix("set.") for axis in recipe.axes]
+    spec = _spec(task, table)
     return Grid(
-        ", ".join([table.value, *(key if value == ANY else f"{key} {value}" for key, value in table.at.items())]),
+        table.title,
         tuple(", ".join(_called(value) for _, value in point) for point in points),
         tuple(rows),
         ", ".join(axes),
         _positions(points),
-        _direction(task, table.value),
+        spec.higher_is_better if spec else None,
         table.published_as,
+        spec.chance if spec else "",
     )
 
 
-def _entry(task: Work, cells: Sequence[Cell], table: TableSpec) -> tuple[Estimate, str]:
-    address = table.value
-    if address.startswith(TRAINING):
-        name = address.removeprefix(TRAINING)
-        return over_seeds([training_of(task, cell).get(name, math.nan) for cell in cells]), ""
+def _entry(task: Work, cells: Sequence[Cell], table: TableSpec) -> tuple[Estimate, float, str]:
+    """The number of one place over its seeds, the mean chance level of those runs, and why there is none."""
+    if table.value.startswith(TRAINING):
+        name = table.value.removeprefix(TRAINING)
+        return over_seeds([training_of(task, cell).get(name, math.nan) for cell in cells]), math.nan, ""
     runs = [result_of(task, cell) for cell in cells]
     there = [run for run in runs if run is not None]
     if len(there) < len(runs):
-        return Estimate(math.nan, n=len(there)), f"{len(runs) - len(there)} of {len(runs)} cells without a result"
+        why = f"{len(runs) - len(there)} of {len(runs)} cells without a result"
+        return Estimate(math.nan, n=len(there)), math.nan, why
     try:
         found = [_value(run, table) for run in there]
     except UsageError as error:
-        reasons = [
-            m.reason.text for run in there for m in run.measurements if m.reason and address.startswith(m.metric)
-        ]
-        return Estimate(math.nan), reasons[0] if reasons else error.what
+        reasons = [m.reason.text for run in there for m in run.measurements if m.reason and m.metric == table.metric]
+        return Estimate(math.nan), math.nan, reasons[0] if reasons else error.what
+    chances = [value.chance for value in found if value.chance is not None and value.estimate.defined]
+    chance = math.fsum(chances) / len(chances) if chances else math.nan
     if len(found) == 1:
-        return found[0].estimate, found[0].note
-    return over_seeds([value.estimate.value for value in found]), found[0].note
-
-
-def _chance(task: Work, points: Sequence[Point], table: TableSpec) -> list[tuple[str, tuple[Entry, ...]]]:
-    """The chance level of a value at each place, the mean over the runs there, as a row; none if the value has none."""
-    metric, _, name = table.value.partition("@")[0].partition(".")
-    entries = []
-    for point in points:
-        runs = [result_of(task, cell) for cell in task.cells if cell.point == point]
-        values = [_chance_in(run, table) for run in runs if run is not None]
-        known = [value for value in values if not math.isnan(value)]
-        entries.append(Entry(Estimate(float(np.mean(known)) if known else math.nan, n=len(known))))
-    if not any(entry.estimate.defined for entry in entries):
-        return []
-    chance = next(each.values[name].chance for each in task.metrics if each.name == metric)
-    return [(f"chance: {chance}", tuple(entries))]
-
-
-def _chance_in(run: Run, table: TableSpec) -> float:
-    try:
-        value = _value(run, table)
-    except UsageError:
-        return math.nan
-    return math.nan if value.chance is None or not value.estimate.defined else value.chance
+        return found[0].estimate, chance, found[0].note
+    return over_seeds([value.estimate.value for value in found]), chance, found[0].note
 
 
 def _value(run: Run, table: TableSpec) -> Value:
-    """The value of a table; at a pattern the mean over the characteristics where it is defined, no interval."""
-    head, _, pattern = table.value.partition("@")
-    if ANY not in pattern:
-        return _found_at(run, head, pattern or None, table.at) if table.at else run.find(table.value)
-    metric, _, name = head.partition(".")
-    rows = [v for v in run.measurement(metric).values if v.name == name and not v.at and v.characteristic]
-    found = [v for v in rows if fnmatchcase(v.characteristic or "", pattern)]
+    """The value of a table; at a pattern the mean over the characteristics where it is defined, no interval.
+
+    Raises:
+        UsageError: the run has no such row.
+    """
+    wanted = table.value.partition("@")[2]
+    if not table.at and ANY not in wanted:
+        return run.find(table.value)
+    found = [
+        value
+        for value in run.measurement(table.metric).values
+        if value.name == table.name and _is_at(value, table.at) and _is_of(value, wanted)
+    ]
     if not found:
-        raise UsageError(f"no characteristic like {pattern!r}", where=head)
-    defined = [v for v in found if v.estimate.defined]
-    if not defined:
+        raise UsageError(f"no such row: {table.title}")
+    defined = [value for value in found if value.estimate.defined]
+    if ANY not in wanted or not defined:
         return found[0]
-    chances = [v.chance for v in defined if v.chance is not None]
+    chances = [value.chance for value in defined if value.chance is not None]
     left_out = len(found) - len(defined)
     return Value(
-        name,
-        Estimate(float(np.mean([v.estimate.value for v in defined])), n=defined[0].estimate.n),
-        pattern,
+        table.name,
+        Estimate(float(np.mean([value.estimate.value for value in defined])), n=defined[0].estimate.n),
+        wanted,
         excluded=left_out,
         chance=float(np.mean(chances)) if chances else None,
         note=f"{left_out} of {len(found)} undefined" if left_out else "",
     )
 
 
-def _found_at(run: Run, head: str, characteristic: str | None, at: Mapping[str, Plain]) -> Value:
-    """The first row of a value at a place."""
-    metric, _, name = head.partition(".")
-    for value in run.measurement(metric).values:
-        there = all(key in value.at and wanted in (ANY, value.at[key]) for key, wanted in at.items())
-        if there and (value.name, value.characteristic) == (name, characteristic):
-            return value
-    raise UsageError(f"no row at {dict(at)}", where=head)
+def _is_at(value: Value, at: Mapping[str, Plain]) -> bool:
+    """Whether a row stands at a place; without one, the rows that depend on nothing else."""
+    return all(key in value.at and wanted in (ANY, value.at[key]) for key, wanted in at.items()) and bool(at) == bool(
+        value.at
+    )
+
+
+def _is_of(value: Value, pattern: str) -> bool:
+    """Whether a row is of a characteristic like the pattern; of none, the mean over them."""
+    return fnmatchcase(value.characteristic, pattern) if value.characteristic else not pattern
 
 
 def _called(value: Plain) -> str:
@@ -161,8 +147,6 @@ def _positions(points: Sequence[Point]) -> tuple[float, ...] | None:
     return tuple(map(float, values))
 
 
-def _direction(task: Work, address: str) -> bool | None:
-    metric, _, rest = address.partition(".")
-    specs = {each.name: each.values for each in task.metrics}.get(metric, {})
-    spec = specs.get(rest.partition("@")[0])
-    return None if spec is None else spec.higher_is_better
+def _spec(task: Work, table: TableSpec) -> ValueSpec | None:
+    """What a metric promises about the value; None for what a training took."""
+    return next((each.values.get(table.name) for each in task.metrics if each.name == table.metric), None)

@@ -18,8 +18,7 @@ from ccvae_eval.evaluation import metric_named, set_up
 from ccvae_eval.files import atomic_write, slug
 from ccvae_eval.metrics.contract import Metric, settings_of
 from ccvae_eval.recipes.cells import Cell, cells_of, digest
-from ccvae_eval.recipes.recipe import Recipe
-from ccvae_eval.report.figures import draw_figures
+from ccvae_eval.recipes.recipe import Recipe, View
 from ccvae_eval.run import Run, read, write
 from ccvae_eval.training import Finished, Started, Step, fit, prepare, record, take_weights
 from ccvae_eval.types import Plain
@@ -56,6 +55,7 @@ class Work:
         data: what on, labels as the recipe has them.
         seen: the data as each contender sees them, by its name.
         metrics: what each checkpoint is measured by.
+        views: the recipe's views with their metrics, and what stands for all that their runs depend on.
         cells: all of them, in order.
         folder: where everything goes.
     """
@@ -64,6 +64,7 @@ class Work:
     data: DataSet
     seen: Mapping[str, DataSet]
     metrics: tuple[Metric, ...]
+    views: tuple[tuple[View, tuple[Metric, ...], str], ...]
     cells: tuple[Cell, ...]
     folder: Path
 
@@ -74,11 +75,13 @@ class Work:
         seen = {c.name: relabelled(data, c.labels) for c in recipe.contenders}
         metrics = _metrics(recipe.metrics, recipe.options)
         evaluation = _evaluation(recipe, metrics)
+        made = [(view, _metrics(view.metrics, view.options)) for view in recipe.views]
+        views = tuple((view, asked, digest(_evaluation(recipe, asked))) for view, asked in made)
         cells = tuple(cells_of(recipe, {name: data.digest for name, data in seen.items()}, evaluation))
         for cell in cells:
             if cell.seed == 0:
                 prepare(cell.model, cell.settings, seen[cell.contender], cell.training)
-        return cls(recipe, data, seen, metrics, cells, folder)
+        return cls(recipe, data, seen, metrics, views, cells, folder)
 
     def folder_of(self, cell: Cell) -> Path:
         """Where a cell's checkpoint lies."""
@@ -197,9 +200,7 @@ def _evaluate(task: Work, cell: Cell, device: str, stage: Stage | None, notice: 
     """The cell's run and, of the first seed, its figures and views; whether there was anything to do."""
     recipe, first = task.recipe, cell.seed == 0
     looks = [(run_folder(task, cell), task.metrics, recipe.figures and first)]
-    for view in recipe.views if first else ():
-        metrics = _metrics(view.metrics, view.options)
-        key = digest(_evaluation(recipe, metrics))
+    for view, metrics, key in task.views if first else ():
         looks.append((task.folder_of(cell) / f"{slug(view.name)}-{key}", metrics, True))
     missing = [look for look in looks if _run_in(look[0]) is None]
     for folder, metrics, drawn in missing:
@@ -216,9 +217,12 @@ def _evaluate(task: Work, cell: Cell, device: str, stage: Stage | None, notice: 
             notice=notice,
             stage=stage,
         )
-        run = write(setup.measure(stage), folder)
-        if drawn:
+        run = setup.measure(stage)
+        if drawn:  # first: what is written is done, and a run that was read again has no pictures
+            from ccvae_eval.report.figures import draw_figures  # matplotlib takes a second to import
+
             draw_figures(run, folder / "figures")
+        write(run, folder)
     return bool(missing)
 
 

@@ -7,17 +7,13 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.measure import Estimate
-from ccvae_eval.report.figures import DPI
 from ccvae_eval.report.terminal import ARROWS
 from ccvae_eval.report.text import escaped, figure, plain
 
@@ -30,11 +26,13 @@ class Entry:
         estimate: over training seeds where there are two or more, else the run's own interval; its ``n`` is then the
             number of seeds, and ``method`` says which it is.
         published: what others found there; None if nobody did.
+        chance: the mean chance level of the runs behind it; NaN where the value has none.
         note: why it is undefined.
     """
 
     estimate: Estimate
     published: float | None = None
+    chance: float = math.nan
     note: str = ""
 
 
@@ -50,6 +48,7 @@ class Grid:
         positions: the places as numbers, for a curve; None where they are none.
         higher_is_better: True, False or None.
         published_as: what the published numbers are.
+        chance_as: what the chance level is.
     """
 
     value: str
@@ -59,6 +58,13 @@ class Grid:
     positions: tuple[float, ...] | None = None
     higher_is_better: bool | None = None
     published_as: str = ""
+    chance_as: str = ""
+
+    def chances(self) -> tuple[float, ...]:
+        """The mean chance level of each column; empty where no row has one."""
+        columns = [[entry.chance for entry in column] for column in zip(*(row for _, row in self.rows), strict=True)]
+        known = [[chance for chance in column if not math.isnan(chance)] for column in columns]
+        return tuple(math.fsum(c) / len(c) if c else math.nan for c in known) if any(known) else ()
 
 
 def grid_table(grid: Grid) -> RenderableType:
@@ -70,6 +76,8 @@ def grid_table(grid: Grid) -> RenderableType:
         table.add_column(escaped(column), justify="right", no_wrap=True)
     for name, entries in grid.rows:
         table.add_row(escaped(name), *(_cell(entry, "\n") for entry in entries))
+    if chances := grid.chances():
+        table.add_row(escaped(f"chance: {grid.chance_as}"), *map(figure, chances), style="dim")
     notes = dict.fromkeys(f"{name}: {entry.note}" for name, entries in grid.rows for entry in entries if entry.note)
     if grid.published_as:
         notes[f"in brackets, published: {grid.published_as}"] = None
@@ -93,6 +101,8 @@ def grid_markdown(grid: Grid) -> str:
     lines = [f"`{grid.value}`", "", _row(head), _row(["---"] * len(head))]
     for name, entries in grid.rows:
         lines.append(_row([name, *(str(_cell(entry)).replace("..", " .. ") for entry in entries)]))
+    if chances := grid.chances():
+        lines.append(_row([f"chance: {grid.chance_as}", *map(figure, chances)]))
     if grid.published_as:
         lines += ["", f"In brackets, published: {grid.published_as}"]
     return "\n".join(lines) + "\n"
@@ -106,43 +116,12 @@ def grids_csv(grids: Sequence[Grid]) -> str:
     """Every number of some grids, one row each."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["value", "model", "place", "number", "low", "high", "n", "interval", "published", "note"])
+    table.writerow(["value", "model", "place", "number", "low", "high", "chance", "n", "interval", "published", "note"])
     for grid in grids:
         for name, entries in grid.rows:
             for column, entry in zip(grid.columns, entries, strict=True):
                 e = entry.estimate
-                numbers: list[Any] = ["" if math.isnan(x) else x for x in (e.value, e.low, e.high)]
+                numbers: list[Any] = ["" if math.isnan(x) else x for x in (e.value, e.low, e.high, entry.chance)]
                 published = "" if entry.published is None else entry.published
                 table.writerow([grid.value, name, column, *numbers, e.n, e.method, published, entry.note])
     return text.getvalue()
-
-
-def draw_grid(grid: Grid, path: Path) -> Path:
-    """The grid as a picture: curves over a numeric axis, else bars; published numbers as hollow dots."""
-    sheet = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes: Any = sheet.subplots()
-    places = list(grid.positions or range(len(grid.columns)))
-    wide = len(grid.rows)
-    for number, (name, entries) in enumerate(grid.rows):
-        nudge = 0.0 if grid.positions else 0.8 * ((number + 0.5) / wide - 0.5)
-        x = [place + nudge for place in places]
-        values = [entry.estimate.value for entry in entries]
-        error = [
-            [v - e.estimate.low if v >= e.estimate.low else 0 for v, e in zip(values, entries, strict=True)],
-            [e.estimate.high - v if v <= e.estimate.high else 0 for v, e in zip(values, entries, strict=True)],
-        ]
-        line = axes.errorbar(x, values, error, fmt="o-" if grid.positions else "o", capsize=3, label=plain(name))
-        told = [(at, entry.published) for at, entry in zip(x, entries, strict=True) if entry.published is not None]
-        if told:
-            axes.plot(*zip(*told, strict=True), "o", mfc="none", mec=line[0].get_color(), ms=9)
-    if grid.positions and min(places) > 0 and max(places) / min(places) > 20:
-        axes.set_xscale("log")
-    axes.set_xticks(places, [plain(column) for column in grid.columns], fontsize=8)
-    axes.minorticks_off()
-    axes.set_xlabel(plain(grid.axis))
-    axes.set_ylabel(plain(grid.value))
-    axes.legend(fontsize=8, frameon=False)
-    FigureCanvasAgg(sheet)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.savefig(path, dpi=DPI)
-    return path

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from ccvae_eval.calibration.calibrating import EVERY, Calibrator, calibrate
+from ccvae_eval.calibration.calibrating import Calibrator, calibrate
 from ccvae_eval.calibration.columns import COLUMNS
+from ccvae_eval.calibration.defaults import EVERY
 from ccvae_eval.calibration.dialless import REASONS, why_without
 from ccvae_eval.calibration.dials import DIALS
 from ccvae_eval.calibration.edited import EDITED

@@ -18,7 +18,8 @@ from ccvae_eval.recipes import Work, grids_of, result_of, work
 from ccvae_eval.recipes.recipe import parse_recipe
 from ccvae_eval.recipes.tables import over_seeds
 from ccvae_eval.recipes.work import shards, training_of
-from ccvae_eval.report.grids import Entry, Grid, draw_grid, grid_markdown
+from ccvae_eval.report.grid_figures import draw_grid
+from ccvae_eval.report.grids import Entry, Grid, grid_markdown
 from ccvae_eval.run import read
 
 RECIPE = """
@@ -114,11 +115,11 @@ def test_tables_are_over_seeds_and_beside_what_was_published(worked: Work) -> No
 
 def test_what_chance_gives_stands_below(worked: Work) -> None:
     accuracy, steps, seconds = grids_of(worked)
-    name, entries = accuracy.rows[-1]
-    assert name == "chance: 1/K"
     chances = [result_of(worked, c).find("accuracy.balanced_accuracy").chance for c in worked.cells]  # type: ignore[union-attr]
-    assert entries[0].estimate.value == pytest.approx(np.mean(chances))
-    assert [name for name, _ in steps.rows] == [name for name, _ in seconds.rows] == ["ccvae", "goes on"]
+    assert accuracy.chance_as == "1/K"
+    assert accuracy.chances() == (pytest.approx(np.mean(chances)),) * 2
+    assert "chance: 1/K" in grid_markdown(accuracy).splitlines()[6]
+    assert steps.chances() == seconds.chances() == ()
 
 
 SEEN = """
@@ -151,6 +152,9 @@ at = { columns = "*" }
 [[tables]]
 value = "reconstruction.kl"
 at = { columns = "none" }
+[[tables]]
+value = "reconstruction.kl@Hair*"
+at = { labels = "given" }
 """
 
 
@@ -173,7 +177,7 @@ def test_contenders_may_see_other_labels_and_views_look_again(tmp_path: Path) ->
         means.append(np.nanmean(each))
     assert entry.estimate.value == pytest.approx(np.mean(means))
     assert entry.note == f"{np.isnan(each).sum()} of 5 undefined"
-    style, nowhere = grids_of(made)[1:]
+    style, nowhere, hair = grids_of(made)[1:]
     assert (style.value, nowhere.value) == ("reconstruction.kl, columns", "reconstruction.kl, columns none")
     last = next(v for v in run.measurement("reconstruction").values if v.name == "kl" and "columns" in v.at)
     assert last.estimate.value != run["reconstruction.kl"]
@@ -183,7 +187,20 @@ def test_contenders_may_see_other_labels_and_views_look_again(tmp_path: Path) ->
     found = dict(style.rows)["five binary labels"][0].estimate.value
     assert found == pytest.approx((last.estimate.value + other.estimate.value) / 2)
     assert dict(style.rows)["five binary labels"][0].estimate.n == 2  # over both seeds
-    assert "no row at {'columns': 'none'}" in dict(nowhere.rows)["ccvae"][0].note
+    given = [
+        value.estimate.value
+        for one in (first, run)
+        for value in one.measurement("reconstruction").values
+        if value.name == "kl" and "Hair" in (value.characteristic or "") and dict(value.at) == {"labels": "given"}
+    ]
+    assert len(given) == 2 * 5
+    assert dict(hair.rows)["five binary labels"][0].estimate.value == pytest.approx(np.mean(given))
+    assert "no such row: reconstruction.kl, columns none" in dict(nowhere.rows)["ccvae"][0].note
+
+
+def test_a_view_that_asks_for_nothing_known_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'accuracy'"):
+        task(tmp_path, SEEN.replace('metrics = ["accuracy"]\noptions', 'metrics = ["acuracy"]\noptions'))
 
 
 def test_a_seeds_interval_is_students() -> None:
@@ -237,9 +254,9 @@ def test_the_command(worked: Work, tmp_path: Path, capsys: pytest.CaptureFixture
         main(["reproduce", str(path), "--out", str(worked.folder), "--json"])
     assert end.value.code == 0
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert {entry["model"] for entry in document["entries"]} == {"ccvae", "goes on", "chance: 1/K"}
+    assert {entry["model"] for entry in document["entries"]} == {"ccvae", "goes on"}
     assert (worked.folder / "table.md").read_text().startswith("A small one. Nobody.")
-    assert len((worked.folder / "table.csv").read_text().splitlines()) == 1 + 3 * 2 * 2 + 2
+    assert len((worked.folder / "table.csv").read_text().splitlines()) == 1 + 3 * 2 * 2
     with pytest.raises(SystemExit) as end:
         main(["reproduce", "--json"])
     listed = json.loads(capsys.readouterr().out)["recipes"]
