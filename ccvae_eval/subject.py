@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ccvae_eval.answers import asked, require_images, require_posterior
 from ccvae_eval.blame import blamed
-from ccvae_eval.chunks import CHUNK, in_chunks, padded
+from ccvae_eval.chunks import CHUNK, cut, in_chunks, joined, padded
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.data.matching import label_columns
 from ccvae_eval.errors import NonFiniteError, UndefinedError, UnsupportedError
@@ -211,8 +211,8 @@ class Subject:
                     codes = padded(known).to(self.device)
                 told = self.model.predict(images, codes)
                 for name, value in told.items():
-                    found.setdefault(name, []).append(_cut(value, len(chunk)))
-        return {name: _joined(parts) for name, parts in found.items()}
+                    found.setdefault(name, []).append(cut(value, len(chunk)))
+        return {name: joined(parts) for name, parts in found.items()}
 
     def column(self, label: str) -> Tensor:
         """The values of one label, shape (N,), NaN = missing."""
@@ -306,20 +306,6 @@ def read_images(data: DataSet, ids: Ids) -> Images:
     """Some images of a data set; a failure names the data set."""
     with blamed(data, "data set", f"batch(ids), {len(ids)} ids"):
         return data.batch(ids).images
-
-
-def _cut(value: Tensor | Gaussian, size: int) -> Tensor | Gaussian:
-    if isinstance(value, Gaussian):
-        return Gaussian(value.loc[:size].cpu(), value.scale[:size].cpu())
-    return value[:size].cpu()
-
-
-def _joined(parts: list[Tensor | Gaussian]) -> Tensor | Gaussian:
-    tensors = [part for part in parts if isinstance(part, Tensor)]
-    if tensors:
-        return torch.cat(tensors)
-    gaussians = [part for part in parts if isinstance(part, Gaussian)]
-    return Gaussian(torch.cat([g.loc for g in gaussians]), torch.cat([g.scale for g in gaussians]))
 
 
 def assignment_half(ids: Ids) -> Bools:

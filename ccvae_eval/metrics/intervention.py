@@ -27,7 +27,7 @@ from ccvae_eval.metrics.counterfactuals import (
 )
 from ccvae_eval.metrics.edits import Edit, edits_of
 from ccvae_eval.metrics.intervention_rows import NOBODY, InterventionRows, Seen
-from ccvae_eval.metrics.judging import ANOTHER, Agreement, judged_shift, kept_share, seen_as
+from ccvae_eval.metrics.judging import ANOTHER, Agreement, opinions, seen_as
 from ccvae_eval.metrics.matchers.contract import grey
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.metrics.similarity import dissimilarity, moments
@@ -235,7 +235,7 @@ class Intervened:
         clipped = do.applied(self.subject, chunk)[1]
         found = {"do/applies": (then >= 0).double().numpy(), "clipped": clipped.double().numpy()}
         before, after = batch.judged(None), batch.judged(do)
-        found |= _opinions(before, after, "do")
+        found |= opinions(before, after, "do")
         if name in after:
             found["effect"] = seen_as(after[name], then).astype(np.float64)
             found["effect before"] = seen_as(before[name], then).astype(np.float64)
@@ -347,7 +347,7 @@ class Intervened:
         """What the judge says of the assignment."""
         assert self.assigned is not None
         before, after = batch.judged(None), batch.judged(self.assigned)
-        found = _opinions(before, after, "assigned")
+        found = opinions(before, after, "assigned")
         for name, value in self.assigned.assignment:
             if name in after:
                 wanted = torch.full((len(batch.chunk),), value)
@@ -383,15 +383,6 @@ class Intervened:
             assignment: Assignment = self.assigned.assignment
             rows.assignment(text_of(assignment, self.subject), [name for name, _ in assignment])
         return tally.measurement(notes, self.pictures.arrays())
-
-
-def _opinions(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], prefix: str) -> dict[str, Floats]:
-    """For every label whether the judge sees what it saw before, and how much its opinion changed."""
-    found: dict[str, Floats] = {}
-    for j in before:
-        found[f"{prefix}/kept/{j}"] = kept_share(before[j], [after[j]])
-        found[f"{prefix}/change/{j}"] = judged_shift(before[j], after[j])
-    return found
 
 
 def _spread(values: Floats, rows: Bools) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -87,6 +87,15 @@ class Agreement:
             notes.append(f"the judge's own response where one label is drawn otherwise: {', '.join(said)}")
         left_out = [label for label in self.shares if label not in self.trusted]
         return notes + [f"{label}: {self.why_not(label)}, not judged" for label in left_out]
+
+
+def opinions(before: Mapping[str, Tensor], after: Mapping[str, Tensor], prefix: str) -> dict[str, Floats]:
+    """For every label whether the judge sees what it saw before, and how much its opinion changed."""
+    found: dict[str, Floats] = {}
+    for j in before:
+        found[f"{prefix}/kept/{j}"] = kept_share(before[j], [after[j]])
+        found[f"{prefix}/change/{j}"] = judged_shift(before[j], after[j])
+    return found
 
 
 def own_response(subject: Subject) -> dict[tuple[str, str], float]:
