@@ -124,9 +124,9 @@ def _value(run: Run, table: TableSpec) -> Value:
 
 def _is_at(value: Value, at: Mapping[str, Plain]) -> bool:
     """Whether a row stands at a place; without one, the rows that depend on nothing else."""
-    return all(key in value.at and wanted in (ANY, value.at[key]) for key, wanted in at.items()) and bool(at) == bool(
-        value.at
-    )
+    if not at:
+        return not value.at
+    return all(key in value.at and wanted in (ANY, value.at[key]) for key, wanted in at.items())
 
 
 def _is_of(value: Value, pattern: str) -> bool:
