@@ -63,10 +63,10 @@ class Painter(Spoilt):
         scene = self.scene(codes)
         images = self.paint(scene)
         self.originals.oracle.remember(images, scene.factors, scene.classes)
-        if self.dose:
-            # it can also read what it should have painted: that is the truth which edits are compared with
-            meant = self.originals.draw(scene.factors, scene.classes)
-            self.originals.oracle.remember(meant, scene.factors, scene.classes)
+        # it can also read what it should have painted: that is the truth which edits are compared with, whatever the
+        # dose (the warp replaces what lies inside even at none)
+        meant = self.originals.draw(scene.factors, scene.classes)
+        self.originals.oracle.remember(meant, scene.factors, scene.classes)
         return images.to(codes.device)
 
     @abstractmethod

@@ -130,6 +130,22 @@ def test_straying_keeps_the_sizes_of_changes_and_not_their_places(originals):
     assert not torch.allclose(before / 2, after, atol=1e-2)
 
 
+@pytest.mark.parametrize("dose", [0.0, 1.0])
+def test_the_truth_that_an_edit_is_compared_with_can_be_read(faces, bench, dose):
+    """Even of a warp without strength, which replaces what lies inside the region all the same."""
+    originals = Bench(faces, bench.ids, NAMES).originals  # which has drawn nothing yet
+    warped = Warped(originals, dose)
+    u = originals.block("Eyeglasses").shown[0]
+    without = replaced(originals.codes, (u,), -originals.codes[:, [u]].abs())
+    worn = np.flatnonzero((originals.codes[:, u] > 0).numpy())
+    truth = faces.with_attribute(bench.ids[worn], "Eyeglasses", np.zeros(len(worn), np.float32))
+    with pytest.raises(DataError, match="does not know a picture"):
+        warped.encode(truth)
+    warped.decode(without)
+    read = warped.encode(truth).loc
+    assert bool((read[:, u] < 0).all())
+
+
 def test_a_warp_leaves_what_was_not_touched(originals, images):
     assert torch.equal(Warped(originals, 1.0).decode(originals.codes), images)
     codes = without_glasses(originals)
