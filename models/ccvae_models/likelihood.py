@@ -46,10 +46,15 @@ class Likelihood:
     def log_prob(self, x: Images | Points, raw: Tensor) -> Tensor:
         """log p(x|z) of each row, shape (N,)."""
         if self.name == "bernoulli":
-            return -functional.binary_cross_entropy_with_logits(raw, x, reduction="none").flatten(1).sum(1)
+            return -_sum(functional.binary_cross_entropy_with_logits(raw, x, reduction="none"))
         distance = self.mean(raw) - x
         values = distance.shape[1:].numel()
         if self.name == "laplace":
-            return -distance.abs().flatten(1).sum(1) / self.scale - values * math.log(2 * self.scale)
-        squares = (distance / self.scale).square().flatten(1).sum(1)
+            return -_sum(distance.abs()) / self.scale - values * math.log(2 * self.scale)
+        squares = _sum((distance / self.scale).square())
         return -0.5 * squares - values * math.log(self.scale * math.sqrt(2 * math.pi))
+
+
+def _sum(each: Tensor) -> Tensor:
+    """Over all but the rows; not flattened first, which copies images that have their channels last."""
+    return each.sum(tuple(range(1, each.ndim)))

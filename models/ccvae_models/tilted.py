@@ -22,14 +22,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from ccvae_eval.types import Gaussian
-from ccvae_models.quadrature import REACH, trapezoid
+from ccvae_models.quadrature import REACH, Rule, trapezoid
 
-LINE, ACROSS = 257, 33
-"""Nodes along the dimension that is drawn, and across it where the other one is integrated out."""
-BISECTIONS = 10
-"""Halvings of a cell before one step of Newton's: a thousandth of a cell squared is beyond float32."""
+LINE, PLANE, ACROSS = 256, 128, 33
+"""Nodes along the dimension that is drawn: alone, and where there is another; and across, where that one is summed."""
+BLOCK, MARGIN = 16, 2
+"""Nodes are summed in blocks; one by one only those of a point's own block, and this many on either side of it."""
+NEWTON = 5
+"""Steps from the cell's secant: the error is squared by each."""
 EDGE = 1e-6
 LEAST_DENSITY = 1e-8
+"""Of the whole mass, per node."""
 
 
 class Draw(NamedTuple):
@@ -49,79 +52,96 @@ class Draw(NamedTuple):
 
 
 @torch.no_grad()
-def draw(log_density: Tensor, influence: Tensor, uniform: Tensor) -> Draw:
+def draw(density: Tensor, change: Tensor, uniform: Tensor) -> Draw:
     r"""Inverts a cumulative distribution: a fourth-order sum over the grid's cells and a cubic inside each.
 
+    The grid itself is passed through twice, by sums over its blocks; all else happens in a window around the point.
+
     Args:
-        log_density: unnormalised, at equally spaced nodes t of [-8, 8], shape :math:`(..., P)`; negligible at both
-            ends.
-        influence: h, the derivative of the log density by parameters of interest, shape :math:`(..., R, P)`.
+        density: unnormalised, at equally spaced nodes t of [-8, 8], shape :math:`(..., P)`, P a multiple of 16;
+            negligible at both ends.
+        change: h times it, h the derivative of the log density by parameters of interest, shape
+            :math:`(..., R, P)`.
         uniform: cumulative probabilities, shape :math:`(...)`, in (0, 1).
     """
-    points = log_density.shape[-1]
+    points, kind, device = density.shape[-1], density.dtype, density.device
     step = 2 * REACH / (points - 1)
-    nodes = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device=log_density.device)
-    f = torch.softmax(log_density, -1).double().div_(step)
-    cumulative = f.cumsum(-1).sub_(f, alpha=0.5)
-    cumulative[..., 1:-1].sub_(f[..., 2:] - f[..., :-2], alpha=1 / 24)
-    cumulative.mul_(step)[..., 0] = 0  # rounding must not reach the search
-    target = uniform.double().clamp(EDGE, 1 - EDGE).unsqueeze(-1)
-    cell = (torch.searchsorted(cumulative, target) - 1).clamp(1, points - 3)
-    curve = _Cubic(
-        cumulative.gather(-1, cell), cumulative.gather(-1, cell + 1), f.gather(-1, cell), f.gather(-1, cell + 1), step
-    )
+    blocks = density.reshape(*density.shape[:-1], -1, BLOCK)
+    mass = (blocks @ blocks.new_ones(BLOCK)).double()
+    cumulative = mass.cumsum(-1)
+    whole = cumulative[..., -1:]
+    target = uniform.double().clamp(EDGE, 1 - EDGE).unsqueeze(-1) * whole
+    block = torch.searchsorted(cumulative, target).clamp_max(mass.shape[-1] - 1)
+    first = block * BLOCK
+    places = torch.arange(BLOCK + 2 * MARGIN, device=device)
+    window = (first - MARGIN).clamp(0, points - len(places)) + places
+    earlier = window < first
+
+    # up to each node of the window but its ends, by Euler and Maclaurin
+    f = density.gather(-1, window).double()
+    before = cumulative.gather(-1, block) - mass.gather(-1, block) - (f * earlier).sum(-1, keepdim=True)
+    up_to = (before + f.cumsum(-1) - f / 2)[..., 1:-1] - (f[..., 2:] - f[..., :-2]) / 24
+    cell = (up_to < target).sum(-1, keepdim=True).clamp(1, len(places) - 3)
+    near = cell + places[:4] - 1
+    curve = _Cubic.of(up_to.gather(-1, cell - 1), f.gather(-1, near))
     inside = curve.root(target)
-    point = -REACH + step * (cell + inside)
-    density = curve.slope(inside).clamp_min(LEAST_DENSITY)
+    point = step * (window[..., :1] + cell + inside) - REACH
+    slope = torch.maximum(curve.slope(inside), LEAST_DENSITY * whole)
 
     # dF = the part of the density's change that lies below the point, less the point's share of all of it
-    moments = torch.stack([torch.ones_like(nodes), nodes], 1)
-    change = f.unsqueeze(-2) * influence  # (..., R, P)
-    total = (change @ moments).transpose(-1, -2)  # (..., 2, R)
-    below = change.masked_fill(torch.arange(points, device=cell.device) > cell.unsqueeze(-1), 0)
-    near = (cell + torch.arange(-1, 3, device=cell.device)).unsqueeze(-2)  # (..., 1, 4)
-    g = change.gather(-1, near.expand(*change.shape[:-1], 4))
-    g = torch.stack([g, g * nodes[near]], -3)  # (..., 2, R, 4)
-    at_cell = step * ((below @ moments).transpose(-1, -2) - g[..., 1] / 2 - (g[..., 2] - g[..., 0]) / 24)
-    following = at_cell + step / 24 * (13 * (g[..., 1] + g[..., 2]) - g[..., 0] - g[..., 3])
-    share = inside.unsqueeze(-1)
-    below_point = _Cubic(at_cell, following, g[..., 1], g[..., 2], step).at(share)
-    rates = (step * total * target.unsqueeze(-1) - below_point) / density.unsqueeze(-1)
-    kind = log_density.dtype
-    by_offset, by_slope = rates.to(kind).unbind(-2)
-    return Draw(point.squeeze(-1).to(kind), (1 / density).squeeze(-1).to(kind), by_offset, by_slope)
+    nodes = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device=device)
+    at_start = torch.stack([nodes[:BLOCK].new_ones(BLOCK), nodes[:BLOCK] - nodes[0]], 1).to(kind)
+    moments = (
+        change.reshape(*change.shape[:-1], -1, BLOCK) @ at_start
+    ).double()  # (..., R, blocks, 2), from the block's start
+    moments[..., 1] += moments[..., 0] * nodes[::BLOCK]
+    complete = torch.arange(mass.shape[-1], device=device) < block
+    weight = ((places <= cell).double() - earlier.double()).scatter_add_(-1, near, curve.weights(inside))
+    weights = torch.stack([weight, weight * nodes[window]], -2)  # (..., 2, window)
+    own = change.gather(-1, window.unsqueeze(-2).expand(*change.shape[:-1], -1)).double()
+    below = (moments * complete[..., None, :, None]).sum(-2) + own @ weights.transpose(-1, -2)
+    rates = step * (moments.sum(-2) * (target / whole).unsqueeze(-1) - below) / slope.unsqueeze(-1)
+    by_rank = step * whole / slope
+    return Draw(point.squeeze(-1).to(kind), by_rank.squeeze(-1).to(kind), *rates.to(kind).unbind(-1))
 
 
 class _Cubic(NamedTuple):
-    """Hermite's cubic on cells of width ``step``: values c and derivatives f at both ends."""
+    """Hermite's cubic on a cell of width 1, as a polynomial of the share t of the cell: c + f t + a t^2 + b t^3."""
 
-    c0: Tensor
-    c1: Tensor
-    f0: Tensor
-    f1: Tensor
-    step: float
+    c: Tensor
+    f: Tensor
+    a: Tensor
+    b: Tensor
 
-    def at(self, t: Tensor) -> Tensor:
-        """The value at a share t of the cell."""
-        s = 1 - t
-        low = (1 + 2 * t) * self.c0 + self.step * t * self.f0
-        return s * s * low + t * t * ((1 + 2 * s) * self.c1 - self.step * s * self.f1)
+    @classmethod
+    def of(cls, start: Tensor, near: Tensor) -> _Cubic:
+        """The integral, from its value at the cell's start and the integrand at the four nodes around, (..., 4)."""
+        f0, f1, f2, f3 = torch.chunk(near, 4, -1)
+        rise = (13 * (f1 + f2) - f0 - f3) / 24
+        return cls(start, f1, 3 * rise - 2 * f1 - f2, f1 + f2 - 2 * rise)
+
+    @staticmethod
+    def weights(t: Tensor) -> Tensor:
+        """What the integral to t has of the four nodes, beside the sum of all nodes up to the cell's start."""
+        square, cube = t * t, t**3
+        risen = (3 * square - 2 * cube) / 24
+        half = 1 / 24 - risen
+        return torch.cat(
+            [half, 13 * risen + t - 2 * square + cube - 0.5, 13 * risen + cube - square - 1 / 24, -risen], -1
+        )
 
     def slope(self, t: Tensor) -> Tensor:
         """The derivative at a share t of the cell."""
-        s = 1 - t
-        return 6 * t * s * (self.c1 - self.c0) / self.step + s * (1 - 3 * t) * self.f0 + t * (1 - 3 * s) * self.f1
+        return self.f + t * (2 * self.a + 3 * t * self.b)
 
     def root(self, target: Tensor) -> Tensor:
         """The share of the cell at which the value is reached."""
-        low, high = torch.zeros_like(target), torch.ones_like(target)
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            below = self.at(middle) < target
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        middle = (low + high) / 2
-        ahead = (target - self.at(middle)) / (self.step * self.slope(middle).clamp_min(LEAST_DENSITY))
-        return torch.clamp(middle + ahead, low, high)
+        sought = target - self.c
+        t = (sought / (self.f + self.a + self.b)).nan_to_num_(0.5).clamp_(0, 1)
+        for _ in range(NEWTON):
+            excess = t * (self.f + t * (self.a + t * self.b)) - sought
+            t = (t - excess / self.slope(t)).nan_to_num_(0.5).clamp_(0, 1)
+        return t
 
 
 def tilted_noise(q: Gaussian, weight: Tensor, bias: Tensor, value: Tensor, noise: Tensor) -> Tensor:
@@ -157,11 +177,19 @@ def _along_the_logit(centre: Tensor, slope: Tensor, value: Tensor, noise: Tensor
 
 def _drawn(centre: Tensor, slope: Tensor, value: Tensor, noise: Tensor) -> Tensor:
     """A draw along one line: logits are centre + slope e, shapes (N, G, R); value and noise (N, G)."""
-    with torch.no_grad():
-        line = trapezoid(LINE, 1).like(centre)
-        logits = centre.unsqueeze(-1) + slope.unsqueeze(-1) * line.nodes[:, 0]  # (N, G, R, P)
-        log_q, influence = _of_class(logits, value)
-        found = draw(log_q + line.log_weights, influence, _rank(noise))
+    line = trapezoid(LINE, 1).like(centre)
+    if centre.shape[-1] == 1:
+        sign = (2 * value - 1).to(centre).unsqueeze(-1)
+        centre, slope = sign * centre, sign * slope
+        density, change = _of_the_odds(centre.detach(), slope.detach(), line)
+    else:
+        logits = centre.detach().unsqueeze(-1) + slope.detach().unsqueeze(-1) * line.nodes[:, 0]  # (N, G, R, P)
+        log_q = torch.log_softmax(logits, 2)
+        index = value[:, :, None, None].expand(-1, -1, 1, LINE)
+        seen = functional.one_hot(value, logits.shape[2]).to(log_q).unsqueeze(-1)
+        density = torch.softmax(log_q.gather(2, index).squeeze(2) + line.log_weights, -1)
+        change = density.unsqueeze(2) * (seen - log_q.exp())
+    found = draw(density, change, _rank(noise))
     return (
         found.point
         + found.by_rank * _without_value(_rank(noise)).to(centre)
@@ -169,10 +197,24 @@ def _drawn(centre: Tensor, slope: Tensor, value: Tensor, noise: Tensor) -> Tenso
     )
 
 
+def _of_the_odds(centre: Tensor, slope: Tensor, line: Rule) -> tuple[Tensor, Tensor]:
+    """phi(e) sigmoid(centre + slope e), shape (N, G, P), and its derivative by the log odds, shape (N, G, 1, P).
+
+    Up to a factor for each row, so that no row underflows whose odds are against the label everywhere.
+    """
+    most = (centre + REACH * slope.abs()).clamp_max(0)
+    against = torch.addcmul(most - centre, slope, line.nodes[:, 0], value=-1).exp_()
+    least = most.exp()
+    q = against.add_(least).reciprocal_()  # sigmoid / least
+    density = q * line.log_weights.exp()
+    change = torch.mul(density, q).mul_(-least).add_(density)
+    return density, change.unsqueeze(2)
+
+
 def _in_the_plane(centre: Tensor, slope: Tensor, value: Tensor, noise: Tensor) -> Tensor:
     """Two columns: the first from its marginal, the second given the first."""
     with torch.no_grad():
-        line, across = trapezoid(LINE // 2 + 1, 1).like(centre), trapezoid(ACROSS, 1).like(centre)
+        line, across = trapezoid(PLANE, 1).like(centre), trapezoid(ACROSS, 1).like(centre)
         first = centre.unsqueeze(-1) + slope[..., :1] * line.nodes[:, 0]  # (N, G, R, P)
         second = slope[..., 1:] * across.nodes[:, 0]  # (N, G, R, Q)
         log_p = torch.log_softmax(first.unsqueeze(-1) + second.unsqueeze(-2), 2)  # (N, G, R, P, Q)
@@ -183,7 +225,9 @@ def _in_the_plane(centre: Tensor, slope: Tensor, value: Tensor, noise: Tensor) -
         expected = torch.einsum("ngrpq,ngpqk->kngrp", log_p.exp(), both)
         seen = functional.one_hot(value, log_p.shape[2]).to(given).unsqueeze(-1)  # (N, G, R, 1)
         by_centre, by_second = seen * both.sum(-2).movedim(-1, 0).unsqueeze(3) - expected
-        found = draw(joint.logsumexp(-1) + line.log_weights, torch.cat([by_centre, by_second], 2), _rank(noise[..., 0]))
+        density = torch.softmax(joint.logsumexp(-1) + line.log_weights, -1)
+        influence = torch.cat([by_centre, by_second], 2)
+        found = draw(density, density.unsqueeze(2) * influence, _rank(noise[..., 0]))
         classes = centre.shape[-1]
     e0 = found.point + (
         found.by_offset[..., :classes] * _without_value(centre)
@@ -192,18 +236,6 @@ def _in_the_plane(centre: Tensor, slope: Tensor, value: Tensor, noise: Tensor) -
     ).sum(-1)
     e1 = _drawn(centre + slope[..., 0] * e0.unsqueeze(-1), slope[..., 1], value, noise[..., 1])
     return torch.stack([e0, e1], -1)
-
-
-def _of_class(logits: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """log q(y|z) of the observed class, shape (N, G, P), and its derivative by each logit, shape (N, G, R, P)."""
-    if logits.shape[2] == 1:
-        sign = (2 * value - 1).to(logits)[:, :, None, None]
-        signed = sign * logits
-        return functional.logsigmoid(signed).squeeze(2), sign * torch.sigmoid(-signed)
-    log_q = torch.log_softmax(logits, 2)
-    index = value[:, :, None, None].expand(-1, -1, 1, logits.shape[3])
-    seen = functional.one_hot(value, logits.shape[2]).to(log_q).unsqueeze(-1)
-    return log_q.gather(2, index).squeeze(2), seen - log_q.exp()
 
 
 def _without_value(tensor: Tensor) -> Tensor:

@@ -119,11 +119,24 @@ def test_without_a_classifier_the_noise_stays_as_it_is() -> None:
     torch.testing.assert_close(e, noise, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("weight", "bias"), [(2.0, -60.0), (-3.0, -300.0), (0.5, -1e4)])
+def test_odds_against_the_label_everywhere_shift_the_noise(weight: float, bias: float) -> None:
+    """There sigmoid(b + w e) is exp(b + w e), and phi(e) exp(w e) is a Gaussian about w: e = noise + w."""
+    noise = torch.linspace(-3, 3, 41).reshape(41, 1, 1)
+    q = Gaussian(torch.zeros(41, 1, 1), torch.ones(41, 1, 1))
+    w, b = torch.full((1, 1, 1), weight, requires_grad=True), torch.full((1, 1), bias, requires_grad=True)
+    e = tilted_noise(q, w, b, torch.ones(41, 1, dtype=torch.long), noise)
+    torch.testing.assert_close(e.detach(), noise + weight, atol=2e-4, rtol=0)
+    by_weight, by_bias = torch.autograd.grad(e.mean(), (w, b))
+    assert by_weight.item() == pytest.approx(1, abs=1e-3)
+    assert by_bias.item() == pytest.approx(0, abs=1e-4)
+
+
 def test_a_draw_is_monotone_in_its_rank() -> None:
     line = torch.linspace(-8, 8, LINE, dtype=torch.float64)
     log_density = (-line.square() / 2 + torch.nn.functional.logsigmoid(30 * (line - 1))).expand(500, -1)
     rank = torch.linspace(0.001, 0.999, 500, dtype=torch.float64)
-    found = draw(log_density, torch.zeros(500, 1, LINE, dtype=torch.float64), rank)
+    found = draw(log_density.exp(), torch.zeros(500, 1, LINE, dtype=torch.float64), rank)
     assert bool((found.point.diff() > 0).all())
     differences = torch.gradient(found.point, spacing=(rank,))[0]
     torch.testing.assert_close(found.by_rank[25:-25], differences[25:-25], rtol=0.01, atol=0)
