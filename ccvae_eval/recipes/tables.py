@@ -27,11 +27,15 @@ def grids_of(task: Work) -> list[Grid]:
     return [_grid(task, table) for table in task.recipe.tables]
 
 
-def over_seeds(values: Sequence[float]) -> Estimate:
+def over_seeds(values: Sequence[float], possible: tuple[float | None, float | None] = (None, None)) -> Estimate:
     """The mean over training seeds with Student's interval (unit: the seed); without one for fewer than two.
+
+    The interval ends where the value's range does: of few seeds it is wide, and no mean lies beyond what is possible.
 
     >>> over_seeds([0.4, 0.6]).value
     0.5
+    >>> over_seeds([0.4, 0.6], (0, 1)).low
+    0
     """
     known = np.array([value for value in values if not math.isnan(value)])
     if len(known) < len(values) or not len(known):
@@ -40,7 +44,10 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     if len(known) < 2:
         return Estimate(mean, n=1)
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
-    return Estimate(mean, mean - half, mean + half, len(known), "t over training seeds")
+    least, most = possible
+    low = mean - half if least is None else max(mean - half, least)
+    high = mean + half if most is None else min(mean + half, most)
+    return Estimate(mean, low, high, len(known), "t over training seeds")
 
 
 def _grid(task: Work, table: TableSpec) -> Grid:
@@ -88,7 +95,9 @@ def _entry(task: Work, cells: Sequence[Cell], table: TableSpec) -> tuple[Estimat
     chance = math.fsum(chances) / len(chances) if chances else math.nan
     if len(found) == 1:
         return found[0].estimate, chance, found[0].note
-    return over_seeds([value.estimate.value for value in found]), chance, found[0].note
+    spec = _spec(task, table)
+    each = [value.estimate.value for value in found]
+    return over_seeds(each, spec.range if spec else (None, None)), chance, found[0].note
 
 
 def _value(run: Run, table: TableSpec) -> Value:

@@ -14,6 +14,7 @@ from scipy import stats
 from ccvae_eval.checkpoint import read_bundle
 from ccvae_eval.cli.main import main
 from ccvae_eval.errors import CcvaeEvalError, UsageError
+from ccvae_eval.measure import Estimate
 from ccvae_eval.recipes import Work, grids_of, result_of, work
 from ccvae_eval.recipes.recipe import parse_recipe
 from ccvae_eval.recipes.tables import over_seeds
@@ -211,6 +212,8 @@ def test_a_seeds_interval_is_students() -> None:
     found = over_seeds(values)
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     assert (found.value, found.low, found.high) == pytest.approx((np.mean(values), low, high))
+    assert over_seeds([0.1, 0.9], (0, 1)) == Estimate(0.5, 0, 1, 2, "t over training seeds")
+    assert over_seeds([0.1, 0.9], (0, None)).high > 1
     assert math.isnan(over_seeds([0.5]).low)
     assert math.isnan(over_seeds([0.5, math.nan]).value)
     assert math.isnan(over_seeds([]).value)
