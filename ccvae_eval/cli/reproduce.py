@@ -13,7 +13,7 @@ from ccvae_eval import registry
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import SOME_FAILED
 from ccvae_eval.cli.options import EXTENSION, LABEL_HELP, OUTPUT, assignments, metric_options
-from ccvae_eval.cli.train import STOP_SIGNALS
+from ccvae_eval.cli.stopping import stop_requests
 from ccvae_eval.files import atomic_write, slug
 from ccvae_eval.recipes import Work, grids_of, read_recipe, shipped_recipes, work
 from ccvae_eval.recipes.work import run_folder, shards
@@ -104,27 +104,21 @@ def _list(screen: Screen, as_json: bool) -> None:
 
 def _work(task: Work, device: str, shard: tuple[int, int], screen: Screen) -> int:
     """Works on the cells; returns how many failed. The first signal saves the state of a training."""
-    stopped: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: stopped.append(n)) for number in STOP_SIGNALS}
     failed = 0
-    try:
-        for place, done in enumerate(
-            work(
-                task, device=device, shard=shard, stage=screen.stage, notice=screen.notice, stop=lambda: bool(stopped)
-            ),
-            1,
-        ):
-            what = "found" if not (done.trained or done.evaluated) else "trained" if done.trained else "evaluated"
-            failed += done.error is not None
-            screen.notice(f"{place}: {done.cell.name}: {what if done.error is None else f'failed: {done.error}'}")
-            if stopped:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        screen.notice("stopped; the same command goes on from here")
-        raise SystemExit(128 + (stopped[0] if stopped else signal.SIGINT)) from None
-    finally:
-        for number_, handler in before.items():
-            signal.signal(number_, handler)
+    with stop_requests() as stopped:
+        cells = work(
+            task, device=device, shard=shard, stage=screen.stage, notice=screen.notice, stop=lambda: bool(stopped)
+        )
+        try:
+            for place, done in enumerate(cells, 1):
+                what = "found" if not (done.trained or done.evaluated) else "trained" if done.trained else "evaluated"
+                failed += done.error is not None
+                screen.notice(f"{place}: {done.cell.name}: {what if done.error is None else f'failed: {done.error}'}")
+                if stopped:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            screen.notice("stopped; the same command goes on from here")
+            raise SystemExit(128 + (stopped[0] if stopped else signal.SIGINT)) from None
     return failed
 
 

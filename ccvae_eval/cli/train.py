@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from inspect import Parameter, Signature
@@ -27,6 +26,7 @@ from ccvae_eval.cli.options import (
     field_parameters,
     field_values,
 )
+from ccvae_eval.cli.stopping import stop_requests
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.data.opening import open_data
 from ccvae_eval.data.relabelled import relabelled
@@ -126,23 +126,18 @@ def _train(name: str, data: DataSet, settings: TrainingSettings, place: Place, s
     model, supervision = prepare(name, assignments(place.set, "--set"), data, settings)
     if place.init_from is not None:
         _take_weights(model, place.init_from, screen)
-    stopped: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: stopped.append(n)) for number in STOP_SIGNALS}
     folder = place.out.with_name(place.out.name + ".training")
-    events = fit(
-        model,
-        data,
-        settings,
-        folder=folder,
-        resume=place.resume,
-        device=device,
-        stop=lambda: bool(stopped),
-    )
-    try:
+    with stop_requests() as stopped:
+        events = fit(
+            model,
+            data,
+            settings,
+            folder=folder,
+            resume=place.resume,
+            device=device,
+            stop=lambda: bool(stopped),
+        )
         last = _follow(events, screen)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     _draw_curves(folder)
     if stopped:
         screen.notice(f"stopped; go on with: --resume (state in {place.out}.training)")
@@ -153,9 +148,6 @@ def _train(name: str, data: DataSet, settings: TrainingSettings, place: Place, s
     done = f"{name}: {last.step:,} steps in {last.seconds:.0f} s ({last.reason}); written to {place.out}"
     screen.show(escaped(done))
     return {"model": name, "out": str(place.out), "steps": last.step, "seconds": last.seconds, "reason": last.reason}
-
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def _draw_curves(folder: Path) -> None:
