@@ -141,7 +141,7 @@ def _tell(task: Work, screen: Screen, as_json: bool) -> None:
                 "value": grid.value, "model": name, "place": column, "number": number(entry.estimate.value),
                 "low": number(entry.estimate.low), "high": number(entry.estimate.high), "n": entry.estimate.n,
                 "interval": entry.estimate.method, "chance": number(entry.chance), "published": entry.published,
-                "note": entry.note,
+                "note": entry.note, "left_out": list(grid.left_out),
             }
             for grid in grids
             for name, row in grid.rows

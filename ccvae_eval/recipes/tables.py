@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -53,13 +54,14 @@ def over_seeds(values: Sequence[float], possible: tuple[float | None, float | No
 def _grid(task: Work, table: TableSpec) -> Grid:
     recipe = task.recipe
     points = list(recipe.points())
+    left_out = _undefined_somewhere(filter(None, (result_of(task, cell) for cell in task.cells)), table)
     rows = []
     for contender in recipe.contenders:
         published = table.published.get(contender.name, (None,) * len(points))
         entries = []
         for point, number in zip(points, published, strict=True):
             cells = [cell for cell in task.cells if (cell.contender, cell.point) == (contender.name, point)]
-            estimate, chance, note = _entry(task, cells, table)
+            estimate, chance, note = _entry(task, cells, table, left_out)
             entries.append(Entry(estimate, number, chance, note))
         rows.append((contender.name, tuple(entries)))
     axes = [axis.removeprefix("set.") for axis in recipe.axes]
@@ -73,10 +75,36 @@ def _grid(task: Work, table: TableSpec) -> Grid:
         spec.higher_is_better if spec else None,
         table.published_as,
         spec.chance if spec else "",
+        tuple(sorted(left_out)),
     )
 
 
-def _entry(task: Work, cells: Sequence[Cell], table: TableSpec) -> tuple[Estimate, float, str]:
+def _undefined_somewhere(runs: Iterable[Run], table: TableSpec) -> frozenset[str]:
+    """Characteristics without a value in some run that has one for others: no mean of the table holds them.
+
+    Else a model gains by being undefined where it is bad. A run that has no value at all takes nothing from the rest.
+    """
+    found: set[str] = set()
+    for run in runs:
+        own = _rows_of_characteristics(run, table)
+        missing = {value.characteristic or "" for value in own if not value.estimate.defined}
+        if len(missing) < len(own):
+            found |= missing
+    return frozenset(found)
+
+
+def _rows_of_characteristics(run: Run, table: TableSpec) -> list[Value]:
+    """The rows whose mean a table shows; none where it shows a row as it is."""
+    wanted = table.value.partition("@")[2]
+    if table.at or (wanted and ANY not in wanted):
+        return []
+    values = [value for m in run.measurements if m.metric == table.metric for value in m.values]
+    return [v for v in values if v.name == table.name and v.characteristic and not v.at and _is_of(v, wanted or ANY)]
+
+
+def _entry(
+    task: Work, cells: Sequence[Cell], table: TableSpec, left_out: frozenset[str]
+) -> tuple[Estimate, float, str]:
     """The number of one place over its seeds, the mean chance level of those runs, and why there is none."""
     if table.value.startswith(TRAINING):
         name = table.value.removeprefix(TRAINING)
@@ -87,7 +115,7 @@ def _entry(task: Work, cells: Sequence[Cell], table: TableSpec) -> tuple[Estimat
         why = f"{len(runs) - len(there)} of {len(runs)} cells without a result"
         return Estimate(math.nan, n=len(there)), math.nan, why
     try:
-        found = [_value(run, table) for run in there]
+        found = [_value(run, table, left_out) for run in there]
     except UsageError as error:
         reasons = [m.reason.text for run in there for m in run.measurements if m.reason and m.metric == table.metric]
         return Estimate(math.nan), math.nan, reasons[0] if reasons else error.what
@@ -95,20 +123,26 @@ def _entry(task: Work, cells: Sequence[Cell], table: TableSpec) -> tuple[Estimat
     chance = math.fsum(chances) / len(chances) if chances else math.nan
     if len(found) == 1:
         return found[0].estimate, chance, found[0].note
+    # why a single run has no interval says nothing of one over seeds
+    note = "; ".join(part for part in found[0].note.split("; ") if not part.startswith("no interval"))
     spec = _spec(task, table)
     each = [value.estimate.value for value in found]
-    return over_seeds(each, spec.range if spec else (None, None)), chance, found[0].note
+    return over_seeds(each, spec.range if spec else (None, None)), chance, note
 
 
-def _value(run: Run, table: TableSpec) -> Value:
-    """The value of a table; at a pattern the mean over the characteristics where it is defined, no interval.
+def _value(run: Run, table: TableSpec, left_out: frozenset[str]) -> Value:
+    """The value of a table: a row of the run, or the mean over the characteristics that every run has, no interval.
 
     Raises:
         UsageError: the run has no such row.
     """
     wanted = table.value.partition("@")[2]
     if not table.at and ANY not in wanted:
-        return run.find(table.value)
+        own = run.find(table.value)
+        each = _rows_of_characteristics(run, table)
+        if not any(value.estimate.defined and value.characteristic in left_out for value in each):
+            return own
+        return _mean(each, left_out, own)
     found = [
         value
         for value in run.measurement(table.metric).values
@@ -116,18 +150,22 @@ def _value(run: Run, table: TableSpec) -> Value:
     ]
     if not found:
         raise UsageError(f"no such row: {table.title}")
-    defined = [value for value in found if value.estimate.defined]
-    if ANY not in wanted or not defined:
-        return found[0]
-    chances = [value.chance for value in defined if value.chance is not None]
-    left_out = len(found) - len(defined)
-    return Value(
-        table.name,
-        Estimate(float(np.mean([value.estimate.value for value in defined])), n=defined[0].estimate.n),
-        wanted,
-        excluded=left_out,
+    return _mean(found, left_out, found[0]) if ANY in wanted else found[0]
+
+
+def _mean(values: Sequence[Value], left_out: frozenset[str], otherwise: Value) -> Value:
+    """The mean over characteristics; another value where none is left."""
+    kept = [value for value in values if value.estimate.defined and value.characteristic not in left_out]
+    if not kept:
+        note = "no characteristic has a value in every run" if otherwise.estimate.defined else otherwise.note
+        return replace(otherwise, estimate=Estimate(math.nan), note=note)
+    chances = [value.chance for value in kept if value.chance is not None]
+    return replace(
+        otherwise,
+        estimate=Estimate(float(np.mean([value.estimate.value for value in kept])), n=kept[0].estimate.n),
+        excluded=len(values) - len(kept),
         chance=float(np.mean(chances)) if chances else None,
-        note=f"{left_out} of {len(found)} undefined" if left_out else "",
+        note="",
     )
 
 

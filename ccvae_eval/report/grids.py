@@ -49,6 +49,7 @@ class Grid:
         higher_is_better: True, False or None.
         published_as: what the published numbers are.
         chance_as: what the chance level is.
+        left_out: characteristics that no mean of the grid holds.
     """
 
     value: str
@@ -59,6 +60,7 @@ class Grid:
     higher_is_better: bool | None = None
     published_as: str = ""
     chance_as: str = ""
+    left_out: tuple[str, ...] = ()
 
     def chances(self) -> tuple[float, ...]:
         """The mean chance level of each column; empty where no row has one."""
@@ -78,10 +80,16 @@ def grid_table(grid: Grid) -> RenderableType:
         table.add_row(escaped(name), *(_cell(entry, "\n") for entry in entries))
     if chances := grid.chances():
         table.add_row(escaped(f"chance: {grid.chance_as}"), *map(figure, chances), style="dim")
+    return Group(table, *(Text(f"· {plain(note)}", style="dim") for note in _notes(grid)))
+
+
+def _notes(grid: Grid) -> list[str]:
     notes = dict.fromkeys(f"{name}: {entry.note}" for name, entries in grid.rows for entry in entries if entry.note)
+    if grid.left_out:
+        notes[f"means without what is undefined in some run: {', '.join(grid.left_out)}"] = None
     if grid.published_as:
         notes[f"in brackets, published: {grid.published_as}"] = None
-    return Group(table, *(Text(f"· {plain(note)}", style="dim") for note in notes))
+    return list(notes)
 
 
 def _cell(entry: Entry, between: str = " ") -> Text:
@@ -103,8 +111,8 @@ def grid_markdown(grid: Grid) -> str:
         lines.append(_row([name, *(str(_cell(entry)).replace("..", " .. ") for entry in entries)]))
     if chances := grid.chances():
         lines.append(_row([f"chance: {grid.chance_as}", *map(figure, chances)]))
-    if grid.published_as:
-        lines += ["", f"In brackets, published: {grid.published_as}"]
+    if notes := _notes(grid):
+        lines += ["", *(f"* {' '.join(note.split())}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 
@@ -116,12 +124,16 @@ def grids_csv(grids: Sequence[Grid]) -> str:
     """Every number of some grids, one row each."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["value", "model", "place", "number", "low", "high", "chance", "n", "interval", "published", "note"])
+    table.writerow(
+        ["value", "model", "place", "number", "low", "high", "chance", "n", "interval", "published", "note", "left_out"]
+    )
     for grid in grids:
         for name, entries in grid.rows:
             for column, entry in zip(grid.columns, entries, strict=True):
                 e = entry.estimate
                 numbers: list[Any] = ["" if math.isnan(x) else x for x in (e.value, e.low, e.high, entry.chance)]
                 published = "" if entry.published is None else entry.published
-                table.writerow([grid.value, name, column, *numbers, e.n, e.method, published, entry.note])
+                table.writerow(
+                    [grid.value, name, column, *numbers, e.n, e.method, published, entry.note, "|".join(grid.left_out)]
+                )
     return text.getvalue()

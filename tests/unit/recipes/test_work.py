@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from ccvae_eval.checkpoint import read_bundle
 from ccvae_eval.cli.main import main
 from ccvae_eval.errors import CcvaeEvalError, UsageError
 from ccvae_eval.measure import Estimate
-from ccvae_eval.recipes import Work, grids_of, result_of, work
+from ccvae_eval.recipes import Work, grids_of, result_of, tables, work
+from ccvae_eval.recipes.cells import Cell
 from ccvae_eval.recipes.recipe import parse_recipe
 from ccvae_eval.recipes.tables import over_seeds
 from ccvae_eval.recipes.work import shards, training_of
 from ccvae_eval.report.grid_figures import draw_grid
 from ccvae_eval.report.grids import Entry, Grid, grid_markdown
-from ccvae_eval.run import read
+from ccvae_eval.run import Run, read
 
 RECIPE = """
 title = "A small one"
@@ -100,7 +102,11 @@ def test_tables_are_over_seeds_and_beside_what_was_published(worked: Work) -> No
     assert accuracy.higher_is_better is True
     name, entries = accuracy.rows[0]
     cells = [c for c in worked.cells if c.contender == "ccvae" and c.point == (("rate", 1.0),)]
-    each = [result_of(worked, cell)["accuracy.balanced_accuracy"] for cell in cells]  # type: ignore[index]
+    there = [label for label in worked.data.schema.names if label not in accuracy.left_out]
+    each = [
+        np.mean([result_of(worked, cell)[f"accuracy.balanced_accuracy@{label}"] for label in there])  # type: ignore[index]
+        for cell in cells
+    ]
     assert (name, entries[1].published, entries[1].estimate.n) == ("ccvae", 0.75, 2)
     assert entries[1].estimate.value == pytest.approx(np.mean(each))
     assert steps.rows[0][1][0].estimate.value == 2
@@ -109,9 +115,35 @@ def test_tables_are_over_seeds_and_beside_what_was_published(worked: Work) -> No
     assert seconds.rows[0][1][0].estimate.value == pytest.approx(np.mean(took) / 2 * images / 16)
     text = grid_markdown(accuracy)
     assert "(0.750)" in text
-    assert "published: a test" in text
+    assert "* in brackets, published: a test" in text
     for grid in (accuracy, steps):
         assert draw_grid(grid, worked.folder / "figures" / "grid.png").stat().st_size > 1000
+
+
+def test_no_model_gains_by_being_undefined_where_it_is_bad(worked: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lacks a value in one run is in no mean of the table; a run without any takes nothing from the others."""
+    blind, lost = worked.cells[0], worked.cells[-1]
+
+    def seen(task: Work, cell: Cell) -> Run | None:
+        run = result_of(task, cell)
+        assert run is not None
+        measured = run.measurement("accuracy")
+        gone = ("Bangs",) if cell == blind else (None, *worked.data.schema.names) if cell == lost else ()
+        nothing = Estimate(math.nan)
+        values = [replace(v, estimate=nothing) if v.characteristic in gone else v for v in measured.values]
+        return replace(run, measurements=(replace(measured, values=tuple(values)),))
+
+    before = grids_of(worked)[0].left_out
+    assert "Bangs" not in before
+    monkeypatch.setattr(tables, "result_of", seen)
+    grid = grids_of(worked)[0]
+    assert grid.left_out == tuple(sorted([*before, "Bangs"]))
+    names = [name for name in worked.data.schema.names if name not in grid.left_out]
+    cells = [c for c in worked.cells if c.contender == "ccvae" and c.point == (("rate", 1.0),)]
+    each = [result_of(worked, cell)[f"accuracy.balanced_accuracy@{n}"] for cell in cells for n in names]  # type: ignore[index]
+    assert dict(grid.rows)["ccvae"][1].estimate.value == pytest.approx(np.mean(each))
+    assert math.isnan(dict(grid.rows)["goes on"][1].estimate.value)
+    assert f"means without what is undefined in some run: {', '.join(grid.left_out)}" in grid_markdown(grid)
 
 
 def test_what_chance_gives_stands_below(worked: Work) -> None:
@@ -171,15 +203,16 @@ def test_contenders_may_see_other_labels_and_views_look_again(tmp_path: Path) ->
         assert [view.measurement("accuracy").settings["bins"] for view in views] == [10] * (cell.seed == 0)
     assert [(d.trained, d.evaluated) for d in work(made)] == [(False, False)] * 4
     entry = dict(grids_of(made)[0].rows)["five binary labels"][0]
-    means = []
+    colours = []
     for cell in made.cells[2:]:
         run = result_of(made, cell)
         assert run is not None
-        each = [run[f"accuracy.balanced_accuracy@{name}"] for name in made.seen[cell.contender].schema.names[-5:]]
-        assert 0 < np.isnan(each).sum() < 5  # the rarer colours are not among the few images
-        means.append(np.nanmean(each))
-    assert entry.estimate.value == pytest.approx(np.mean(means))
-    assert entry.note == f"{np.isnan(each).sum()} of 5 undefined"
+        names = made.seen[cell.contender].schema.names[-5:]
+        colours.append([run[f"accuracy.balanced_accuracy@{name}"] for name in names])
+    undefined = np.isnan(colours).any(0)
+    assert 0 < undefined.sum() < 5  # the rarer colours are not among the few images
+    assert entry.estimate.value == pytest.approx(np.mean(np.array(colours)[:, ~undefined]))
+    assert set(grids_of(made)[0].left_out) >= {name for name, gone in zip(names, undefined, strict=True) if gone}
     style, nowhere, *hair = grids_of(made)[1:]
     assert (style.value, nowhere.value) == ("reconstruction.kl, columns", "reconstruction.kl, columns none")
     last = next(v for v in run.measurement("reconstruction").values if v.name == "kl" and "columns" in v.at)
