@@ -157,7 +157,8 @@ def _mean(values: Sequence[Value], left_out: frozenset[str], otherwise: Value) -
     """The mean over characteristics; another value where none is left."""
     kept = [value for value in values if value.estimate.defined and value.characteristic not in left_out]
     if not kept:
-        note = "no characteristic has a value in every run" if otherwise.estimate.defined else otherwise.note
+        nowhere = "no characteristic has a value in every run; a table of one alone: VALUE@LABEL"
+        note = nowhere if otherwise.estimate.defined else otherwise.note
         return replace(otherwise, estimate=Estimate(math.nan), note=note)
     chances = [value.chance for value in kept if value.chance is not None]
     return replace(

@@ -91,10 +91,9 @@ def draw(density: Tensor, change: Tensor, uniform: Tensor) -> Draw:
     # dF = the part of the density's change that lies below the point, less the point's share of all of it
     nodes = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device=device)
     at_start = torch.stack([nodes[:BLOCK].new_ones(BLOCK), nodes[:BLOCK] - nodes[0]], 1).to(kind)
-    moments = (
-        change.reshape(*change.shape[:-1], -1, BLOCK) @ at_start
-    ).double()  # (..., R, blocks, 2), from the block's start
-    moments[..., 1] += moments[..., 0] * nodes[::BLOCK]
+    changes = change.reshape(*change.shape[:-1], -1, BLOCK)
+    moments = (changes @ at_start).double()  # (..., R, blocks, 2), the second from the block's start
+    moments[..., 1] += moments[..., 0] * nodes[::BLOCK]  # from 0
     complete = torch.arange(mass.shape[-1], device=device) < block
     weight = ((places <= cell).double() - earlier.double()).scatter_add_(-1, near, curve.weights(inside))
     weights = torch.stack([weight, weight * nodes[window]], -2)  # (..., 2, window)
