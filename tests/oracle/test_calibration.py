@@ -185,6 +185,23 @@ def test_the_spread_in_features_is_that_of_the_renderer_s_re_draws(factor, monke
 
 
 @pytest.mark.slow
+def test_what_a_swap_changes_outside_is_what_the_renderer_s_own_swap_does():
+    found = calibrate(
+        ["intervention"],
+        Faces(),
+        dials=["warp"],
+        characteristics=["Wearing_Hat"],
+        sample=64,
+        steps=2,
+        judge="none",
+        foreign=False,
+    )
+    (identity,) = [curve for curve in found.own if curve.value == "identity"]
+    assert identity.known[0] == pytest.approx(identity.readings[0].value, abs=1e-6)
+    assert identity.known[0] > 0
+
+
+@pytest.mark.slow
 def test_a_trained_model_s_codes_and_prior_can_be_spoilt():
     data = Squares(400)
     found = calibrate(
