@@ -43,6 +43,10 @@ from ccvae_eval.types import Floats
 CHANCE_NAME = "labels permuted"
 NOTHING_HELD = "codes of other images hold no parameter, and a share of nothing is none"
 POOLED = {"scale": "pooled"}
+PLANE = 2
+"""Columns that make a plane."""
+SCATTERED = 500
+"""Codes of a class in a picture, the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +265,7 @@ class Codes:
         if shown is not None:
             enter_beyond(tally, name, shown, folds, metric.least, metric.strength)
         self._keep_curves(name, own, scores[0])
+        self._keep_scatter(name, own)
 
     def _enter_continuous(self, tally: Tally, name: str, own: Floats, folds: Folds) -> None:
         target = self.subject.column(name).double().numpy()
@@ -337,6 +342,21 @@ class Codes:
                 if float(prior.scale[k, 0]) > 0:
                     density = norm.pdf(grid, float(prior.loc[k, 0]), float(prior.scale[k, 0]))
                     self.pictures[f"curves/{name}/prior/{label.class_name(k)}"] = density
+
+    def _keep_scatter(self, name: str, own: Floats) -> None:
+        """The codes of two columns for a figure, and where p(z_c|y) lies: mean and deviation of each column."""
+        label, classes = self.subject.schema[name], self.subject.classes(name).numpy()
+        if own.shape[1] != PLANE:
+            return
+        prior = self.subject.prior_of(name) if isinstance(self.subject.model, HasConditionalPrior) else None
+        for k in range(label.cardinality):
+            points = own[classes == k][:SCATTERED]
+            if not len(points):
+                continue
+            self.pictures[f"scatter/{name}/{label.class_name(k)}"] = points.astype(np.float32)
+            if prior is not None:
+                place = np.stack([prior.loc[k].numpy(), prior.scale[k].numpy()]).astype(np.float32)
+                self.pictures[f"scatter/{name}/prior/{label.class_name(k)}"] = place
 
 
 def _of_all(found: Resampled, n: int) -> Resampled:

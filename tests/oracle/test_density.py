@@ -16,6 +16,7 @@ from ccvae_eval.errors import UsageError
 from ccvae_eval.metrics.density import Density
 from ccvae_eval.metrics.variety import Shown, _chance, concentration
 from ccvae_eval.model import Label, LabelSchema, LatentLayout, binary_schema
+from ccvae_eval.report.figures import density_figures
 from ccvae_eval.run import evaluate
 from ccvae_eval.statistics.probes import cross_fitted_regression, folds_of
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -114,6 +115,22 @@ def test_curves_are_densities_beside_the_prior(blurred):
     for what in ("Black", "Blond", "Brown", "prior/Black"):
         assert np.trapezoid(pictures[f"curves/Hair/{what}"], grid) == pytest.approx(1, abs=2e-3)
     assert grid[pictures["curves/Hair/prior/Brown"].argmax()] == pytest.approx(3, abs=0.1)
+
+
+def test_two_columns_are_drawn_as_points_beside_their_prior(blurred):
+    assert not [key for key in blurred[0].measurements[0].pictures if key.startswith("scatter/")]
+    both = measured(prepare(SquaresVAE(blocks=True, scale=0.5), Squares(700), np.arange(700)))
+    pictures = both.measurements[0].pictures
+    points = pictures["scatter/Glasses/present"]
+    assert points.shape[1] == 2
+    assert 100 < len(points) <= 500
+    assert points.mean(0)[0] > 1 > pictures["scatter/Glasses/absent"].mean(0)[0]
+    assert pictures["scatter/Glasses/prior/present"] == pytest.approx(np.array([[2, 0], [SPREAD, 1]]), abs=0.01)
+    sheets = dict(density_figures(both.measurements[0]))
+    axes = sheets["scatter",].axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["absent", "present"]
+    assert len(axes.patches) == 2
+    assert axes.patches[1].width == pytest.approx(4 * SPREAD, abs=0.01)
 
 
 def test_leakage_within_strata_is_its_closed_form():

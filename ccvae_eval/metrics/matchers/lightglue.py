@@ -13,6 +13,7 @@ import torch
 from kornia.feature import LightGlue
 from torch import Tensor
 
+from ccvae_eval.errors import UsageError
 from ccvae_eval.metrics.matchers.aliked import AlikedMatcher
 from ccvae_eval.metrics.matchers.contract import LENGTH, Matches
 from ccvae_eval.metrics.matchers.mutual import Described, Partners, matches_of
@@ -90,6 +91,11 @@ class LightGlueMatcher:
             UsageError: no file, or no digest, is named, or there is no such variant of ALIKED.
             CheckpointError: the file is another one, or holds other weights.
         """
+        if self.model not in DESCRIBED:
+            known = ", ".join(DESCRIBED)
+            raise UsageError(
+                f"{self.model!r} is no variant of ALIKED", where="lightglue.model", hint=f"One of {known}."
+            )
         tensors = verified_tensors(self.name, "weights", self.weights, "sha256", self.sha256)
         named = {PUBLISHED.sub(r"transformers.\2.\1", name): tensor for name, tensor in tensors.items()}
         return with_weights(self._made, named, f"LightGlue for {self.model}", self.weights, DERIVED)
@@ -97,13 +103,19 @@ class LightGlueMatcher:
     def _made(self) -> LightGlue:
         return LightGlue(
             None,  # type: ignore[arg-type]  # by a name kornia would fetch weights; None is documented, not annotated
-            input_dim=DESCRIBED[self.aliked.model], filter_threshold=self.sure,
+            input_dim=DESCRIBED[self.model], filter_threshold=self.sure,
             depth_confidence=-1, width_confidence=-1, flash=False,
         )  # fmt: skip
 
     @cached_property
     def aliked(self) -> AlikedMatcher:
-        """Who finds the keypoints."""
+        """Who finds the keypoints.
+
+        Raises:
+            UsageError: no file, or no digest, is named.
+        """
+        # of this matcher's own settings is what is missing
+        verified_tensors(self.name, "detector", self.detector, "detector_sha256", self.detector_sha256)
         return AlikedMatcher(self.detector, self.detector_sha256, self.model, self.threshold, self.size)
 
     def features(self, images: Images) -> list[Seen]:

@@ -31,13 +31,13 @@ def verified_tensors(matcher: str, key: str, file: str, digest_key: str, digest:
     if not file:
         raise UsageError(
             f"{matcher} needs weights",
-            where=key,
+            where=f"{matcher}.{key}",
             hint=f"Write {matcher},{key}=FILE,{digest_key}=DIGEST; none come with the package.",
         )
     bundle = read_bundle(Path(file))
     if len(digest) < SHORTEST_DIGEST:
         hint = f"This file's is {bundle.sha256}."
-        raise UsageError(f"{matcher} needs the sha256 of its weights", where=digest_key, hint=hint)
+        raise UsageError(f"{matcher} needs the sha256 of its weights", where=f"{matcher}.{digest_key}", hint=hint)
     if not bundle.sha256.startswith(digest.lower()):
         why = f"their sha256 is {bundle.sha256}"
         raise CheckpointError("these are other weights than were asked for", where=file, why=why)
