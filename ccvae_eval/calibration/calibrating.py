@@ -31,6 +31,7 @@ from ccvae_eval.errors import UndefinedError, UsageError, suggestion
 from ccvae_eval.judge import Judge, judge_for
 from ccvae_eval.measure import ValueSpec
 from ccvae_eval.metrics.contract import Metric
+from ccvae_eval.metrics.features import EDGES
 from ccvae_eval.model import LabelledVAE
 from ccvae_eval.run import plan_of
 from ccvae_eval.streams import numpy_stream
@@ -46,6 +47,8 @@ ENDS_AT_CHANCE = ("shuffle", "collapse")
 """What these dials lead to is known for any model: another's code, and no variety, are those values' chance levels."""
 CELL_SECONDS = 2.0
 """What a cell costs beside them."""
+ASKED_FOR: Mapping[str, Mapping[str, Any]] = {"diversity": {"features": EDGES}}
+"""Settings without which a value has no row at all."""
 
 Notice = Callable[[str], None]
 
@@ -334,5 +337,6 @@ def _metric(metric: str | Metric, settings: Mapping[str, Any], usual: Mapping[st
         if key not in known:
             raise UsageError(f"{metric} has no setting {key!r}", hint=suggestion(key, known))
     asked_for = {"every"} if settings.get("score") else set()
-    made: Metric = kind(**{**{k: v for k, v in usual.items() if k in known and k not in asked_for}, **settings})
+    here = {**usual, **ASKED_FOR.get(metric, {})}
+    made: Metric = kind(**{**{k: v for k, v in here.items() if k in known and k not in asked_for}, **settings})
     return made

@@ -157,10 +157,14 @@ def row_of(value: Value) -> str | None:
     >>> [row_of(Value("error", Estimate(0.0), at=at)) for at in ({"where": "inside"}, {"N": 8}, {"column": 1})]
     ['error where=inside', 'error', None]
     """
-    at = {key: content for key, content in value.at.items() if key not in SAID}
+    at = _told_apart(value)
     if not at.keys() <= TOLD_APART:
         return None
     return " ".join([value.name, *(f"{key}={content}" for key, content in sorted(at.items()))])
+
+
+def _told_apart(value: Value) -> dict[str, Plain]:
+    return {key: content for key, content in value.at.items() if key not in SAID}
 
 
 def _table(values: Sequence[Value], why: str) -> Table:
@@ -168,11 +172,11 @@ def _table(values: Sequence[Value], why: str) -> Table:
     # what depends on less comes first: what depends on an assignment stands for a value only where nothing else does
     for v in sorted(values, key=lambda v: len(v.at)):
         row = row_of(v)
-        if row is not None and dict(v.at) != IMAGE:
+        if row is not None and _told_apart(v) != IMAGE:
             rows.setdefault((row, v.characteristic), _of(v))
     for v in values:
         own = (v.name, v.characteristic)
-        if dict(v.at) == IMAGE and not (own in rows and rows[own].defined):
+        if _told_apart(v) == IMAGE and not (own in rows and rows[own].defined):
             rows[own] = _of(v)  # where data have no regions, the whole image stands in
     return {**rows, (WHOLE, None): Reading(math.nan, note=why)} if why else rows
 

@@ -97,36 +97,24 @@ def _area(case: Case) -> Floats:
     return np.asarray(1 - case.positions / 2)
 
 
-def _turned(degrees: Floats, other: float) -> Floats:
-    r"""Area of a column in which u, turned by an angle, lies beside one of another deviation.
+def _turned(degrees: Floats) -> Floats:
+    r"""Area of a column in which a label's u, turned by an angle, lies beside another label's.
 
-    .. math:: \Phi(d / \sqrt2), \quad d = 2 m \sin\theta / \sqrt{s^2 \sin^2\theta + o^2 \cos^2\theta}
+    .. math:: \Phi(d / \sqrt2), \quad d = 2 m \sin\theta / s
     """
-    sin, cos = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
-    return np.asarray(ndtr(2 * MEAN * sin / np.sqrt((SPREAD * sin) ** 2 + (other * cos) ** 2) / math.sqrt(2)))
+    return np.asarray(ndtr(2 * MEAN * np.sin(np.radians(degrees)) / SPREAD / math.sqrt(2)))
 
 
 def _cross(case: Case) -> Floats:
-    """Within a class of i, its column tells its partner's label; nothing else tells anything."""
+    """Within a class of i, its column tells its partner's label; nothing else tells anything.
+
+    That is the best reader's area. One that is fitted to these few columns of 1,500 images misses it by some .001.
+    """
     layout, names = case.subject.layout, case.names
     binary = [name for name in names if case.subject.schema[name].kind == "binary"]
     partners = 2 * len(own_pairs(layout, binary))
-    told = _turned(case.strengths, SPREAD) - 0.5
+    told = _turned(case.strengths) - 0.5
     return np.asarray(0.5 + told * partners / len(names) / (len(names) - 1))
-
-
-def _style(case: Case) -> Floats:
-    """The style columns hold each first column, turned: a binary label's u, or the first class's u."""
-    area = _turned(case.strengths, 1.0)
-    found = []
-    for name in case.names:
-        if case.subject.schema[name].kind == "binary":
-            found.append(area)
-            continue
-        shares = class_shares(case.subject.classes(name).numpy(), case.subject.schema[name].cardinality)
-        others = [0.5 + (area - 0.5) * shares[0] / (1 - share) for share in shares[1:]]
-        found.append(np.mean([area, *others], axis=0))
-    return np.asarray(np.mean(found, axis=0))
 
 
 def _right(case: Case) -> Floats:
@@ -200,7 +188,6 @@ CODES: Mapping[tuple[str, str, str], Known] = {
     ("density", "beyond", "shuffle"): lambda case: case.ends(3 / math.pi, case.chance()),
     ("density", "prior_gap", "shift"): lambda case: case.ends(case.reference(), case.strengths[-1]),
     ("density", "cross_auc", "mix"): _cross,
-    ("density", "style_auc", "seep"): _style,
     ("accuracy", "balanced_accuracy", "mislabel"): _right,
     ("accuracy", "accuracy", "mislabel"): _right,
     ("accuracy", "auc", "mislabel"): _area,

@@ -211,7 +211,7 @@ def simulated(law: Law, bins: int) -> Mapping[str, float]:
 def read(law: Law, budget: int) -> Mapping[str, float]:
     """What a linear reader gets out of the whole code, having learnt from so many labels (0 = all there are)."""
     found: dict[str, list[float]] = {"infoe": [], "downstream": []}
-    for repeat in range(FITS if budget == 0 else 4 * FITS):
+    for repeat in range(FITS if budget == 0 else 20 * FITS):
         codes, classes = law.drawn(repeat)
         points = (codes - codes.mean(0)) / codes.std(0)
         cut = round(len(codes) * TRAINED)

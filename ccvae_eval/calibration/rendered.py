@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, pdist
 from sklearn.metrics import average_precision_score
 
 from ccvae_eval.calibration.known import Case, Known
@@ -16,6 +16,8 @@ from ccvae_eval.calibration.originals import Originals
 from ccvae_eval.calibration.painters import wobbled
 from ccvae_eval.interventions import Traverse
 from ccvae_eval.judge import Judge
+from ccvae_eval.metrics.feature_spread import REAL_IMAGES, STILL
+from ccvae_eval.metrics.features import extractor_named
 from ccvae_eval.streams import numpy_stream
 from ccvae_eval.subject import Chunk, Subject
 from ccvae_eval.types import Bools, Floats
@@ -212,6 +214,35 @@ def _valid_spread(case: Case) -> Floats:
     return case.ends(float(np.mean(means)), 0.0)
 
 
+REPEATS = 4
+"""Sets of true re-draws, each as large as the metric draws: the root of a variance depends on how many enter it."""
+
+
+def _feature_spread(case: Case) -> Floats:
+    """Distances of the features of other true re-draws, pair by pair; all that lies outside the region is the image's.
+
+    The features are the metric's own. What is known of them is how they vary in pictures that the renderer drew.
+    """
+    subject, settings = case.subject, case.metric
+    extractor = extractor_named(getattr(settings, "features", ""), subject)
+
+    def told(images: torch.Tensor) -> Floats:
+        return np.asarray(extractor.features(images).double().cpu().numpy())
+
+    images = subject.data.batch(subject.ids).images
+    deviation = told(images[:REAL_IMAGES]).std(0)
+    usable, means = deviation > STILL, []
+    for name in case.names:
+        region = _inside(case, name)
+        mask = torch.from_numpy(region)[:, None]
+        for repeat in range(1, REPEATS + 1):
+            drawn, _ = _redraws(case, name, 1000 * repeat)
+            seen = np.stack([told(torch.where(mask, x, images)) for x in drawn], 1)[:, :, usable] / deviation[usable]
+            squares = np.array([pdist(row, "sqeuclidean").mean() for row in seen[region.any((1, 2))]])
+            means.append(np.sqrt(squares / usable.sum()).mean())
+    return case.ends(float(np.mean(means)), 0.0)
+
+
 def _recalled(case: Case) -> Floats:
     """True re-draws beside as many other true re-draws; and beside the one picture of the middle variety."""
     first, last = [], []
@@ -240,5 +271,6 @@ RENDERED: Mapping[tuple[str, str, str], Known] = {
     ("diversity", "obeyed", "idle"): _obeyed_of_redraws,
     ("diversity", "spread_valid", "collapse"): _valid_spread,
     ("diversity", "recall", "collapse"): _recalled,
+    ("diversity", "feature_spread", "collapse"): _feature_spread,
 }
 """By (metric, value, dial)."""

@@ -10,7 +10,7 @@ import numpy as np
 from ccvae_eval.errors import UndefinedError
 from ccvae_eval.model import Label
 from ccvae_eval.statistics.intervals import Resampled, mean_over
-from ccvae_eval.statistics.projected import placements
+from ccvae_eval.statistics.projected import cross_fitted, placements
 from ccvae_eval.statistics.rank_estimates import auc_estimate
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.subject import Subject
@@ -76,10 +76,12 @@ class Areas:
     Args:
         scores: one for each contrast, shape (N,), NaN = absent.
         targets: 1, 0 or NaN, shape (N,) each.
+        fitted: whether the scores are of readers that were fitted to the other folds of the same images.
     """
 
     scores: Sequence[Floats]
     targets: Sequence[Floats]
+    fitted: bool = False
 
     def terms(self) -> tuple[Floats, Floats]:
         parts = [_contributions(score, target) for score, target in zip(self.scores, self.targets, strict=True)]
@@ -88,6 +90,8 @@ class Areas:
 
     def estimate(self, weights: ResampleWeights) -> Resampled:
         parts = [auc_estimate(s, t, weights) for s, t in zip(self.scores, self.targets, strict=True)]
+        if self.fitted:
+            parts = [cross_fitted(part, weights.level) for part in parts]
         return averaged(parts, weights.level)
 
 

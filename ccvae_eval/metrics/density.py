@@ -15,7 +15,7 @@ from ccvae_eval.measure import ORACLE, Measurement, ValueSpec
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.contrasts import Areas, Contrasts, averaged
 from ccvae_eval.metrics.leakage import CHANCE, Judged, Leakage, Probe, linear_scores
-from ccvae_eval.metrics.neighbours import enter_neighbours
+from ccvae_eval.metrics.neighbours import Neighbours, enter_neighbours
 from ccvae_eval.metrics.rows import UNASSIGNED, sentence
 from ccvae_eval.metrics.tally import COLUMN, Tally
 from ccvae_eval.metrics.variety import enter_beyond, shown_variety
@@ -43,6 +43,10 @@ from ccvae_eval.types import Floats
 CHANCE_NAME = "labels permuted"
 NOTHING_HELD = "codes of other images hold no parameter, and a share of nothing is none"
 POOLED = {"scale": "pooled"}
+PLANE = 2
+"""Columns that make a plane."""
+SCATTERED = 500
+"""Codes of a class in a picture, the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,7 @@ class Density:
         code: one sample of q(z|x) for each image, or its mean.
         least: images that each class needs.
         neighbours: k of the nearest-neighbour divergence.
+        neighbour_scale: what its distances are of: columns over their pooled deviation, or raw columns.
         strength: penalty of the linear probes.
         curve_draws: resamples behind the intervals of overlap and js, which need all codes at all points of a grid.
         permutations: permuted labels behind simulated chance levels.
@@ -97,7 +102,7 @@ class Density:
     """
 
     name: ClassVar[str] = "density"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     headline: ClassVar[str] = "auc"
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS
@@ -168,10 +173,16 @@ class Density:
     code: Literal["sample", "mean"] = "sample"
     least: int = 20
     neighbours: int = 5
+    neighbour_scale: Literal["pooled", "raw"] = "pooled"
     strength: float = 1.0
     curve_draws: int = 500
     permutations: int = 20
     probe: Probe = "linear"
+
+    @property
+    def nearest(self) -> Neighbours:
+        """The settings of the nearest-neighbour divergences."""
+        return Neighbours(self.neighbours, self.neighbour_scale == "pooled")
 
     def needs(self, subject: Subject) -> Needs:
         del subject
@@ -179,6 +190,10 @@ class Density:
             raise UsageError(f"code {self.code!r} is unknown", where="density", hint='"sample" or "mean".')
         if self.probe not in ("linear", "quadratic"):
             raise UsageError(f"probe {self.probe!r} is unknown", where="density", hint='"linear" or "quadratic".')
+        if self.neighbour_scale not in ("pooled", "raw"):
+            raise UsageError(
+                f"neighbour_scale {self.neighbour_scale!r} is unknown", where="density", hint='"pooled" or "raw".'
+            )
         return Needs(images=False)
 
     def start(self, subject: Subject) -> Codes:
@@ -213,7 +228,7 @@ class Codes:
         for name in set(labels) & set(subject.unassigned):
             for value in OWN:
                 tally.enter(value, name, f"{UNASSIGNED}: no column tells it beyond chance")
-        leakage = Leakage(tally, codes, folds, judged, metric.least, metric.strength, metric.neighbours, metric.probe)
+        leakage = Leakage(tally, codes, folds, judged, metric.least, metric.strength, metric.nearest, metric.probe)
         leakage.cross()
         leakage.style()
         return tally.measurement(self._notes(), self.pictures)
@@ -239,17 +254,18 @@ class Codes:
         scores = [linear_scores(own, target, folds, None, metric.strength) for target in contrasts.targets]
         views = [own[:, 0]] * len(scores) if own.shape[1] == 1 else scores
         note = contrasts.note
-        tally.enter("auc", name, Areas(scores, contrasts.targets), chance=CHANCE, note=note)
+        tally.enter("auc", name, Areas(scores, contrasts.targets, fitted=True), chance=CHANCE, note=note)
         if own.shape[1] > 1:
             note = sentence(note, f"linear score of {own.shape[1]} columns")
         self._enter_distances(tally, name, views, contrasts, note)
-        enter_neighbours(tally, ("knn_kl", "knn_kl_excess"), name, own, scores, contrasts, metric.neighbours)
+        enter_neighbours(tally, ("knn_kl", "knn_kl_excess"), name, own, scores, contrasts, metric.nearest)
         if isinstance(subject.model, HasConditionalPrior):
             self._enter_prior_gap(tally, name, own)
         shown = shown_variety(subject, name, codes, metric.least)
         if shown is not None:
             enter_beyond(tally, name, shown, folds, metric.least, metric.strength)
         self._keep_curves(name, own, scores[0])
+        self._keep_scatter(name, own)
 
     def _enter_continuous(self, tally: Tally, name: str, own: Floats, folds: Folds) -> None:
         target = self.subject.column(name).double().numpy()
@@ -326,6 +342,21 @@ class Codes:
                 if float(prior.scale[k, 0]) > 0:
                     density = norm.pdf(grid, float(prior.loc[k, 0]), float(prior.scale[k, 0]))
                     self.pictures[f"curves/{name}/prior/{label.class_name(k)}"] = density
+
+    def _keep_scatter(self, name: str, own: Floats) -> None:
+        """The codes of two columns for a figure, and where p(z_c|y) lies: mean and deviation of each column."""
+        label, classes = self.subject.schema[name], self.subject.classes(name).numpy()
+        if own.shape[1] != PLANE:
+            return
+        prior = self.subject.prior_of(name) if isinstance(self.subject.model, HasConditionalPrior) else None
+        for k in range(label.cardinality):
+            points = own[classes == k][:SCATTERED]
+            if not len(points):
+                continue
+            self.pictures[f"scatter/{name}/{label.class_name(k)}"] = points.astype(np.float32)
+            if prior is not None:
+                place = np.stack([prior.loc[k].numpy(), prior.scale[k].numpy()]).astype(np.float32)
+                self.pictures[f"scatter/{name}/prior/{label.class_name(k)}"] = place
 
 
 def _of_all(found: Resampled, n: int) -> Resampled:

@@ -58,18 +58,18 @@ class Diversity:
     sum of the spreads over the sum of those of as many true re-draws, ``spread_score`` = min(r, 1/r), and ``recall`` =
     the share of true re-draws that lie closer to some draw, inside A, than to their third neighbour among themselves.
 
-    ``features="edges"``, or an extractor of yours by name (``--plugin FILE``): ``feature_spread``, the same root mean
-    squared difference in features, each divided by its deviation over 256 real images; pixels outside the region are
-    taken from the reconstruction. Edges are colours and oriented gradients of 8 x 8 squares, for images of any kind.
-    Features of a classifier of the labels would discard variety, so the judge's are not offered.
+    ``features="edges"``, ``"variety"`` or an extractor of yours (``--plugin FILE``): ``feature_spread``, the same in
+    features, each divided by its deviation over 256 real images; pixels outside the region are the reconstruction's.
+    Edges are colours and oriented gradients of 8 x 8 squares, for any images; ``variety`` are the drawn images' variety
+    parameters as a regression reads them. A classifier's features would discard variety: the judge's are not offered.
 
     A point mass p(z_c|y) (a label column) scores 0: one class has one look.
     Direction: higher is better for spread_valid, obeyed, kept, spread_score, recall. Chance: 0; none for recall (one
-    good draw may lie near many); for obeyed, how often the judge sees v in the reconstructions. Cost: ``draws`` images
-    decoded for each image and characteristic.
-    Pitfalls: distances are of pixels, so a shift counts more than a change of colour; without a region, spread may lie
-    anywhere. A spread above the data's own is no virtue: see spread_score, which is of a ratio with an error, and so
-    a little below 1 (by .8 standard errors of the ratio) where the truth is 1.
+    good draw may lie near many); for obeyed, how often the judge sees v in the reconstructions.
+    Cost: ``draws`` images decoded for each image and characteristic.
+    Pitfalls: to pixels a shift is more than a change of colour; without a region, spread may lie anywhere. A spread
+    above the data's own is no virtue: see spread_score, of a ratio with an error, and so a little below 1 (by .8
+    standard errors of the ratio) where the truth is 1.
     Reference: docs/metrics.md, section 4; Joy et al. (ICLR 2021), figure of per-pixel variance.
 
     Args:
@@ -78,9 +78,8 @@ class Diversity:
         redrawn: images for which the data's own re-draws are made.
         neighbour: which true neighbour recall compares with.
         largest_region: the largest share of the image that a region may cover.
-        allowed_change: a label that the judge sees change in more than this share of the data's own re-draws may
-            change in the draws too.
-        features: "edges", or a registered extractor; "" for pixels alone.
+        allowed_change: a label that the judge sees change in a larger share of the data's re-draws may change too.
+        features: "edges", "variety" or a registered extractor; "" for pixels alone.
     """
 
     name: ClassVar[str] = "diversity"
@@ -118,7 +117,8 @@ class Diversity:
             no_chance="a single good draw may lie near many re-draws",
         ),
         "feature_spread": ValueSpec(
-            "spread in features; with features= only", "deviations", None, (0.0, None), "no variety", reference=REDRAWN
+            "spread in features; with features= only", "deviations", None, (0.0, None), "no variety",
+            dials=("collapse",), reference=REDRAWN,
         ),
     }  # fmt: skip
 

@@ -63,8 +63,8 @@ class Drift:
     (1995); Wang et al., Image quality assessment (2004).
 
     Args:
-        matcher: which one: grid, sift, kornia-sift, aliked, or one that a plugin registers; with settings of its own as
-            name,key=value (aliked,weights=FILE,sha256=DIGEST).
+        matcher: which one: grid, sift, kornia-sift, aliked, lightglue, or one that a plugin registers; with settings
+            of its own as name,key=value (aliked,weights=FILE,sha256=DIGEST).
         doses: also measure at these fractions of the path from class to class (0, .25, .5, .75, 1); none by
             default, because each decodes the images once more.
         source: classes as fitted to the codes of other images, or as p(z_c|y) has them.

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ccvae_eval.errors import PluginError, UsageError, suggestion
-from ccvae_eval.metrics.matchers.contract import grey
+from ccvae_eval.metrics.edges import Edges
+from ccvae_eval.metrics.variety_features import variety_features
 from ccvae_eval.registry import Registry
 from ccvae_eval.subject import Subject
 from ccvae_eval.types import Images
 
-IMAGE_DIMENSIONS = 4
 PROBED = 2
-EDGES = "edges"
+EDGES, VARIETY = "edges", "variety"
+OURS = (EDGES, VARIETY)
 
 extractors = Registry("features")
 
@@ -35,61 +33,29 @@ class Features(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Edges:
-    """Mean colour and oriented edges of the squares of a lattice: for any images, trained on none.
-
-    As in histograms of oriented gradients (Dalal and Triggs 2005): each pixel's slope counts for the two nearest of
-    ``bins`` directions, by its size; sums are over squares, and roots are taken so that strong edges do not outweigh
-    all else. Blind to where in a square something lies, so that a small shift counts less than with pixels.
-
-    Args:
-        squares: of the lattice on a side.
-        bins: directions between 0 and 180 degrees.
-
-    >>> Edges().features(torch.zeros(2, 3, 32, 32)).shape
-    torch.Size([2, 704])
-    """
-
-    name: ClassVar[str] = EDGES
-
-    squares: int = 8
-    bins: int = 8
-
-    def features(self, images: Images) -> Tensor:
-        light = functional.pad(grey(images)[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
-        across = (light[:, 1:-1, 2:] - light[:, 1:-1, :-2]) / 2
-        down = (light[:, 2:, 1:-1] - light[:, :-2, 1:-1]) / 2
-        place = torch.atan2(down, across) / torch.pi * self.bins
-        centres = torch.arange(self.bins, device=images.device)[:, None, None]
-        # how near each direction is, around the circle of 180 degrees
-        apart = torch.remainder(place[:, None] - centres + self.bins / 2, self.bins) - self.bins / 2
-        histogram = (1 - apart.abs()).clamp_min(0) * torch.hypot(across, down)[:, None]
-        cells = functional.adaptive_avg_pool2d(torch.cat([images, histogram], 1), self.squares)
-        colour, edges = cells[:, : images.shape[1]], cells[:, images.shape[1] :]
-        return torch.cat([colour, edges.sqrt()], 1).flatten(1)
-
-
 def require_features(name: str, others: Collection[str], where: str) -> None:
     """Refuses a name before anything is measured.
 
     Raises:
-        UsageError: it is none of ``others``, not "edges" and no registered extractor.
+        UsageError: it is none of ``others``, none of ours and no registered extractor.
     """
-    known = (*others, EDGES, *extractors)
+    known = (*others, *OURS, *extractors)
     if name not in known and name not in extractors:
         raise UsageError(f"features {name!r} are unknown", where=where, hint=suggestion(name, filter(None, known)))
 
 
 def extractor_named(name: str, subject: Subject) -> Features:
-    """Our descriptor, or a registered extractor.
+    """Our descriptor, regressions on the variety of the subject's data, or a registered extractor.
 
     Raises:
         UsageError: an unknown name.
+        UnsupportedError: "variety", of data that do not know theirs.
         PluginError: an extractor that does not give one vector of numbers for each image.
     """
     if name == EDGES:
         return Edges()
+    if name == VARIETY:
+        return variety_features(subject.data)
     made: Any = extractors[name]()
     where = f"features {name!r}"
     if not isinstance(made, Features):

@@ -10,11 +10,11 @@ import numpy as np
 
 from ccvae_eval.errors import UndefinedError
 from ccvae_eval.metrics.contrasts import Contrasts, averaged, contrasts_of
-from ccvae_eval.metrics.neighbours import enter_neighbours
+from ccvae_eval.metrics.neighbours import Neighbours, enter_neighbours
 from ccvae_eval.metrics.tally import Tally
 from ccvae_eval.statistics.intervals import Resampled, mean_over
 from ccvae_eval.statistics.probes import Folds, cross_fitted_scores, sign_fitted_scores, standardised
-from ccvae_eval.statistics.projected import Projection, auc_projection, projected_estimates
+from ccvae_eval.statistics.projected import Projection, auc_projection, cross_fitted, projected_estimates
 from ccvae_eval.statistics.ranking import auc
 from ccvae_eval.subject import Subject
 from ccvae_eval.types import Floats
@@ -84,7 +84,7 @@ class Leakage:
         judged: the labels asked for.
         least: images of each class that a stratum needs.
         strength: of the regressions' penalty.
-        neighbours: k of the nearest-neighbour divergence.
+        neighbours: settings of the nearest-neighbour divergence.
         probe: what a regression sees: the columns, or their squares and products too.
     """
 
@@ -94,7 +94,7 @@ class Leakage:
     judged: Judged
     least: int
     strength: float
-    neighbours: int
+    neighbours: Neighbours
     probe: Probe = "linear"
 
     def cross(self) -> None:
@@ -107,8 +107,8 @@ class Leakage:
         for i, j in pairs:
             for strata in (within[i], None):
                 projections += [self._area(subject.layout[i], t, strata) for t in self.judged.contrasts[j].targets]
-        found = iter(projected_estimates(projections, self.tally.weights))
         level = self.tally.weights.level
+        found = (cross_fitted(area, level) for area in projected_estimates(projections, self.tally.weights))
         areas = {
             (i, j, stratified): averaged([next(found) for _ in self.judged.contrasts[j].targets], level)
             for i, j in pairs
@@ -143,18 +143,15 @@ class Leakage:
             j: [self._scores(columns, target, None) for target in contrasts.targets]
             for j, contrasts in self.judged.contrasts.items()
         }
-        found = iter(
-            projected_estimates(
-                [
-                    auc_projection(score, target, None, self.least)
-                    for j, contrasts in self.judged.contrasts.items()
-                    for score, target in zip(scores[j], contrasts.targets, strict=True)
-                ],
-                self.tally.weights,
-            )
-        )
+        level = self.tally.weights.level
+        projections = [
+            auc_projection(score, target, None, self.least)
+            for j, contrasts in self.judged.contrasts.items()
+            for score, target in zip(scores[j], contrasts.targets, strict=True)
+        ]
+        found = (cross_fitted(area, level) for area in projected_estimates(projections, self.tally.weights))
         for j, contrasts in self.judged.contrasts.items():
-            area = averaged([next(found) for _ in contrasts.targets], self.tally.weights.level)
+            area = averaged([next(found) for _ in contrasts.targets], level)
             self.tally.enter("style_auc", j, area, chance=CHANCE, note=contrasts.note)
             style = self.codes[:, list(columns)]
             enter_neighbours(self.tally, ("style_knn_kl",), j, style, scores[j], contrasts, self.neighbours)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from ccvae_eval.metrics.changes import (
 )
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
 from ccvae_eval.metrics.judging import Agreement, judged_shift, probability_of
-from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes, plane
+from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes, pair_strips, plane
 from ccvae_eval.metrics.tally import Mean, Ratio, Share, Tally, among, mean_of
 from ccvae_eval.metrics.ways import Columns, PathKind, Way, ways_of
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -82,6 +82,8 @@ class Locality:
         source: where the path's ends come from: the codes of each class, or p(z_c|y).
         columns: the whole block of a characteristic at once, or each of its columns alone.
         path: along the characteristic's columns, or between the codes of two images of different class.
+        pairs: of a categorical label each image walks to one class drawn for it; all: strips of every pair of classes
+            are drawn besides, from one image of each. The values stay as they are.
         most_changed: share of the pixels that magnitude looks at.
         largest_region: the largest share of the image that a region may cover.
         least_response: judged changes below this sum are no ground for a ratio.
@@ -165,6 +167,7 @@ class Locality:
     source: CodeSource = "codes"
     columns: Columns = "block"
     path: PathKind = "traversal"
+    pairs: Literal["drawn", "all"] = "drawn"
     most_changed: float = 0.01
     largest_region: float = 0.6
     least_response: float = 0.05
@@ -172,6 +175,8 @@ class Locality:
     def __post_init__(self) -> None:
         if self.steps < FEWEST_STEPS:
             raise UsageError(f"a path of {self.steps} points has no steps to compare", where="locality.steps")
+        if self.pairs not in ("drawn", "all"):
+            raise UsageError(f"pairs {self.pairs!r} is unknown", where="locality.pairs", hint='"drawn" or "all".')
         for name in ("most_changed", "largest_region"):
             if not 0 < getattr(self, name) <= 1:
                 raise UsageError(f"{getattr(self, name)} is no share of an image", where=f"locality.{name}")
@@ -264,7 +269,7 @@ class Walked:
         notes = self.agreement.notes()
         if self.metric.path == "interpolation":
             notes.append("all columns move between the codes of two images: a yardstick, not a characteristic's own")
-        return tally.measurement(notes, {**self.pictures.arrays(), **self._grid()})
+        return tally.measurement(notes, {**self.pictures.arrays(), **self._grid(), **self._pairs()})
 
     def _grid(self) -> dict[str, NDArray[np.generic]]:
         """A two-dimensional traversal of the first two binary characteristics that have a path."""
@@ -273,6 +278,18 @@ class Walked:
         if self.metric.path != "traversal" or len(binary) < 2:
             return {}
         return {f"grid/{'|'.join(binary)}": plane(self.subject, binary[0], binary[1], self.metric.source)}
+
+    def _pairs(self) -> dict[str, NDArray[np.generic]]:
+        """Strips between all classes of the categorical labels that have a path, if they are asked for."""
+        if self.metric.pairs != "all" or self.metric.path != "traversal":
+            return {}
+        walked = dict.fromkeys(way.characteristic for way in self.ways)
+        many = [name for name in walked if self.subject.schema[name].kind == "categorical"]
+        return {
+            f"pairs/{name}/{which}": strip
+            for name in many
+            for which, strip in pair_strips(self.subject, name, self.metric.source, self.metric.steps).items()
+        }
 
     def _count_region(self, tally: Tally, way: Way, seen: Mapping[str, Floats], changed: Bools) -> None:
         name, at = way.characteristic, way.at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +18,19 @@ DIRECTIONS = ("1|0", "0|1")
 EXCESS = "_excess"
 
 
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Settings of the divergences.
+
+    Args:
+        k: which neighbour.
+        scaled: whether columns are divided by their pooled deviation; raw, one of a large scale decides alone.
+    """
+
+    k: int
+    scaled: bool = True
+
+
 def enter_neighbours(
     tally: Tally,
     values: Sequence[str],
@@ -24,7 +38,7 @@ def enter_neighbours(
     columns: Floats,
     scores: Sequence[Floats],
     contrasts: Contrasts,
-    k: int,
+    settings: Neighbours,
 ) -> None:
     """Enters each of ``values`` for one label: both directions, and their mean.
 
@@ -35,14 +49,17 @@ def enter_neighbours(
         columns: shape (N, d).
         scores: a linear score of the columns for each contrast, shape (N,); what is compared where d > 5.
         contrasts: of the label.
-        k: which neighbour.
+        settings: which neighbour, in which columns.
     """
     many = columns.shape[1] > MOST_COLUMNS
     found = [
-        knn_divergences(score[:, None] if many else columns, target, seed=tally.subject.seed, k=k)
+        knn_divergences(
+            score[:, None] if many else columns, target, seed=tally.subject.seed, k=settings.k, scaled=settings.scaled
+        )
         for score, target in zip(scores, contrasts.targets, strict=True)
     ]
     note = sentence(contrasts.note, f"linear score of {columns.shape[1]} columns" if many else "")
+    note = note if settings.scaled else sentence(note, "raw columns")
     level = tally.weights.level
     for value in values:
         for place, direction in enumerate(DIRECTIONS):

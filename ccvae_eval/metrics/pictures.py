@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import permutations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ccvae_eval.errors import UndefinedError
 from ccvae_eval.interventions import CodeSource, path_between
 from ccvae_eval.latents import replaced
 from ccvae_eval.subject import Subject
@@ -52,6 +54,28 @@ class MeanPictures:
             mean = (total / self._counts[name]).astype(np.float32)
             means[f"mean/{name}"] = np.moveaxis(mean, 0, 2) if mean.ndim == 3 else mean
         return {**means, **self._kept}
+
+
+def pair_strips(subject: Subject, name: str, source: CodeSource, steps: int) -> dict[str, NDArray[np.generic]]:
+    r"""The way from each class of a categorical label to each other one, from the first image of the class.
+
+    Returns:
+        By "from > to", each of shape :math:`(1, steps, H, W, C)`, uint8; without the pairs that have no path.
+    """
+    label, now = subject.schema[name], subject.now(name)
+    found: dict[str, NDArray[np.generic]] = {}
+    for start, end in permutations(range(label.cardinality), 2):
+        rows = torch.nonzero(now == start)[:1, 0]
+        try:
+            path = path_between(subject, name, start, end, source)
+        except UndefinedError:
+            continue
+        if len(rows):
+            own, places = subject.codes[rows], torch.linspace(0, 1, steps).tolist()
+            codes = torch.cat([replaced(own, subject.layout[name], path.at(place)) for place in places])
+            images = as_bytes(subject.decode(codes)).numpy()
+            found[f"{label.class_name(start)} > {label.class_name(end)}"] = images[None]
+    return found
 
 
 def plane(subject: Subject, down: str, across: str, source: CodeSource, size: int = GRID) -> NDArray[np.generic]:

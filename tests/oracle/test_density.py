@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,14 @@ import torch
 from scipy.stats import norm, spearmanr
 from sklearn.metrics import roc_auc_score
 
+from ccvae_eval.errors import UsageError
 from ccvae_eval.metrics.density import Density
-from ccvae_eval.metrics.variety import concentration
+from ccvae_eval.metrics.variety import Shown, _chance, concentration
 from ccvae_eval.model import Label, LabelSchema, LatentLayout, binary_schema
+from ccvae_eval.report.figures import density_figures
 from ccvae_eval.run import evaluate
+from ccvae_eval.statistics.probes import cross_fitted_regression, folds_of
+from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.subject import prepare
 from ccvae_eval.types import Gaussian
 from tests.fakes import SPREAD, PlainSquaresVAE, Squares, SquaresVAE, table_subject
@@ -110,6 +115,22 @@ def test_curves_are_densities_beside_the_prior(blurred):
     for what in ("Black", "Blond", "Brown", "prior/Black"):
         assert np.trapezoid(pictures[f"curves/Hair/{what}"], grid) == pytest.approx(1, abs=2e-3)
     assert grid[pictures["curves/Hair/prior/Brown"].argmax()] == pytest.approx(3, abs=0.1)
+
+
+def test_two_columns_are_drawn_as_points_beside_their_prior(blurred):
+    assert not [key for key in blurred[0].measurements[0].pictures if key.startswith("scatter/")]
+    both = measured(prepare(SquaresVAE(blocks=True, scale=0.5), Squares(700), np.arange(700)))
+    pictures = both.measurements[0].pictures
+    points = pictures["scatter/Glasses/present"]
+    assert points.shape[1] == 2
+    assert 100 < len(points) <= 500
+    assert points.mean(0)[0] > 1 > pictures["scatter/Glasses/absent"].mean(0)[0]
+    assert pictures["scatter/Glasses/prior/present"] == pytest.approx(np.array([[2, 0], [SPREAD, 1]]), abs=0.01)
+    sheets = dict(density_figures(both.measurements[0]))
+    axes = sheets["scatter",].axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["absent", "present"]
+    assert len(axes.patches) == 2
+    assert axes.patches[1].width == pytest.approx(4 * SPREAD, abs=0.01)
 
 
 def test_leakage_within_strata_is_its_closed_form():
@@ -232,6 +253,41 @@ def test_the_chance_of_variety_is_what_the_codes_of_other_images_tell():
     columns, images = 2, found.estimate.n * 4 / 5
     assert found.chance == pytest.approx(-columns / images, abs=2 * columns / images)
     assert found.chance < 0
+
+
+def test_neighbours_may_look_at_raw_columns():
+    """Of two columns one tells the label; a hundred times as large, the other one is all that raw distances see."""
+    labels = torch.randint(2, (1200, 1), generator=torch.Generator().manual_seed(1)).float()
+    codes = torch.randn(1200, 2, generator=torch.Generator().manual_seed(2))
+    codes[:, :1] += 3 * labels
+    schema, layout = binary_schema("a"), LatentLayout(2, {"a": (0, 1)})
+    found = {}
+    for scale in ("pooled", "raw"):
+        for factor in (1.0, 100.0):
+            subject = table_subject(codes * torch.tensor([1.0, factor]), labels, schema, layout)
+            found[scale, factor] = value(measured(subject, replace(QUICK, neighbour_scale=scale)), "knn_kl", "a")
+    values = {key: row.estimate.value for key, row in found.items()}
+    assert values["pooled", 100.0] == pytest.approx(values["pooled", 1.0], abs=1e-6)
+    assert values["raw", 1.0] > 2
+    assert values["raw", 100.0] < values["raw", 1.0] / 2
+    assert "raw columns" in found["raw", 1.0].note
+    assert "raw" not in found["pooled", 1.0].note
+    with pytest.raises(UsageError, match="neighbour_scale"):
+        Density(neighbour_scale="scaled").needs(subject)
+
+
+def test_the_chance_of_variety_is_measured_as_the_value_is():
+    """Against the mean of the other folds: against the mean of all it was .012 less, of 200 images."""
+    rng, weights = np.random.default_rng(0), ResampleWeights(0, 200, draws=2)
+    codes, parameters, folds = rng.standard_normal((200, 6)), rng.random((200, 4)), folds_of(np.arange(200))
+    shown = Shown(("a", "b", "c", "d"), parameters, codes, 200)
+    tally = SimpleNamespace(subject=SimpleNamespace(seed=0), metric=SimpleNamespace(name="density"))
+    chance = _chance(tally, shown, folds, np.ones(200, bool), 1.0).mean()
+    scores = []
+    for _ in range(100):
+        told = cross_fitted_regression(rng.standard_normal((200, 6)), parameters, folds)
+        scores.append(np.mean([told.r2(v, weights).value for v in range(4)]))
+    assert chance == pytest.approx(np.mean(scores), abs=0.005)
 
 
 def test_concentration_is_dci_s():

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from ccvae_eval.errors import PluginError, UsageError
+from ccvae_eval.errors import PluginError, UnsupportedError, UsageError
 from ccvae_eval.metrics.diversity import Diversity
+from ccvae_eval.metrics.edges import Edges
 from ccvae_eval.metrics.feature_spread import FeatureSpread
-from ccvae_eval.metrics.features import Edges
 from ccvae_eval.metrics.generation import Generation
+from ccvae_eval.metrics.variety_features import variety_features
 from ccvae_eval.registry import add_plugin_file
 from ccvae_eval.run import evaluate
 from ccvae_eval.subject import prepare
-from tests.fakes import Squares, SquaresVAE
+from tests.fakes import SCHEMA, Squares, SquaresVAE, Table
 
 COUNT = 64
 
@@ -105,6 +106,44 @@ def test_feature_spread_has_its_rows_with_the_re_draws_beside():
     assert not [v for v in rows(Diversity(redrawn=0)).values if v.name == "feature_spread"]
     mine = [v for v in rows(Diversity(features="means", redrawn=0)).values if v.name == "feature_spread"]
     assert {v.at["features"] for v in mine} == {"means"}
+
+
+def test_features_of_variety_read_what_varies_where_it_shows():
+    data = Squares(3000)
+    found = variety_features(data)
+    assert list(found.r2) == [f"{label.name}.{label.name} shade" for label in data.schema]
+    ids = data.split("test")
+    told = found.features(data.batch(ids).images).numpy()
+    for place, label in enumerate(data.schema):
+        # a sigmoid of the parameter is what is painted: a line reads most of it
+        shows = data.labels_of(ids)[:, place] == 1
+        parameter = data.variety(ids, label.name)[shows, 0]
+        assert np.corrcoef(told[shows, place], parameter)[0, 1] > 0.95
+        assert found.r2[f"{label.name}.{label.name} shade"] > 0.9
+    alone = torch.cat([found.features(data.batch(ids[k : k + 1]).images) for k in range(3)])
+    assert torch.equal(alone, found.features(data.batch(ids[:3]).images))
+
+
+class Murky(Squares):
+    """Of Glasses it knows a variety that no picture shows; of Hair none."""
+
+    digest = "murky"
+
+    def variety_names(self, label):
+        return () if label == "Hair" else super().variety_names(label)
+
+    def variety(self, ids, label):
+        found = super().variety(ids, label)
+        return super().variety(np.roll(ids, 1), label) if label == "Glasses" else found
+
+
+def test_a_variety_that_cannot_be_read_is_no_feature():
+    assert list(variety_features(Murky(3000)).r2) == ["Smile.Smile shade"]
+
+
+def test_features_of_variety_need_data_that_know_it():
+    with pytest.raises(UnsupportedError, match="know their variety"):
+        variety_features(Table(SCHEMA, torch.zeros(8, len(SCHEMA))))
 
 
 @pytest.mark.usefixtures("plugin")

@@ -11,11 +11,13 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score
 
+from ccvae_eval.errors import UsageError
 from ccvae_eval.interventions import Interpolate, Redraw, Traverse, donor_rows
 from ccvae_eval.measure import Measurement, Value
 from ccvae_eval.metrics.changes import average_precision, changed_area, deviation_map, path_lengths, top_mean
 from ccvae_eval.metrics.locality import Locality
 from ccvae_eval.model import LatentLayout
+from ccvae_eval.report.figures import locality_figures
 from ccvae_eval.run import evaluate
 from ccvae_eval.subject import Subject, prepare
 from tests.fakes import FACTORS, GRID, SCHEMA, Squares, SquaresJudge, SquaresVAE, factor_columns
@@ -356,3 +358,33 @@ def test_pictures_hold_what_figures_need(local: Measurement) -> None:
     assert region.mean() == AREA
     assert (change[region == 0] == 0).all()
     assert change.max() > 0.1
+
+
+def test_strips_of_every_pair_of_classes_are_drawn_besides(local: Measurement) -> None:
+    subject = subject_of(SquaresVAE(size=SIZE))
+    found = measured(subject, Locality(pairs="all"))
+    assert not [key for key in local.pictures if key.startswith("pairs/")]
+    strips = {key: strip for key, strip in found.pictures.items() if key.startswith("pairs/")}
+    names = ("Black", "Blond", "Brown")
+    assert list(strips) == [f"pairs/Hair/{a} > {b}" for a in names for b in names if a != b]
+    both = ([v.estimate.value for v in run.values] for run in (found, measured(subject, Locality())))
+    assert next(both) == pytest.approx(next(both), abs=0, nan_ok=True)
+    strip = strips["pairs/Hair/Black > Brown"]
+    assert strip.shape == (1, 11, SIZE, SIZE, 3)
+    # Hair's first factor is shown by one square: it grows lighter from the first class to the last, all others stay
+    place = factor_columns("Hair")[0]
+    side = SIZE // GRID
+    square = (
+        slice(place // GRID * side, (place // GRID + 1) * side),
+        slice(place % GRID * side, (place % GRID + 1) * side),
+    )
+    course = strip[0][:, square[0], square[1]].astype(float).mean((1, 2, 3))
+    assert (np.diff(course) > 0).all()
+    still = strip[0].astype(int).copy()
+    still[:, square[0], square[1]] = 0
+    assert np.ptp(still, axis=0).max() == 0
+    sheets = dict(locality_figures(found))
+    labels = [text.get_text() for text in sheets["pairs", "Hair"].axes[0].get_yticklabels()]
+    assert labels == [f"{a} > {b}" for a in names for b in names if a != b]
+    with pytest.raises(UsageError, match="pairs"):
+        Locality(pairs="some")  # type: ignore[arg-type]

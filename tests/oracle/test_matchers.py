@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from kornia.feature import ALIKED, LightGlue
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ccvae_eval.errors import CheckpointError, UsageError
@@ -235,7 +237,7 @@ def test_a_single_rival_is_no_match():
     assert not bool(matcher.match(rough, lone).matched.any())
 
 
-@pytest.mark.parametrize("name", ["grid", "sift", "kornia-sift", "aliked"])
+@pytest.mark.parametrize("name", ["grid", "sift", "kornia-sift", "aliked", "lightglue"])
 def test_matchers_are_registered_and_keep_the_contract(name):
     matcher = matchers[name]()
     assert isinstance(matcher, Matcher)
@@ -281,8 +283,94 @@ def test_aliked_refuses_other_weights():
         matcher_named(f"aliked,weights={WEIGHTS},sha256={DIGEST},model=aliked-n16").features(textures(1))
 
 
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory):
+    """Files of both networks with weights at random, as the authors name them; their digests."""
+    folder = tmp_path_factory.mktemp("weights")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        glue = LightGlue(None, input_dim=64, depth_confidence=-1, width_confidence=-1, flash=False, filter_threshold=0)
+        finder = ALIKED("aliked-t16", max_num_keypoints=-1, detection_threshold=0.2)
+    published = {}
+    for name, tensor in glue.state_dict().items():
+        _, _, rest = name.partition("transformers.")
+        layer, _, what = rest.partition(".")
+        kind, _, parameter = what.partition(".")
+        published[f"{kind}.{layer}.{parameter}" if rest else name] = tensor
+    assert "self_attn.0.Wqkv.weight" in published
+    files = {"weights": published, "detector": finder.state_dict()}
+    found = {}
+    for key, tensors in files.items():
+        torch.save(tensors, folder / f"{key}.pth")
+        found[key] = folder / f"{key}.pth", sha256((folder / f"{key}.pth").read_bytes()).hexdigest()
+    return found, glue.eval()
+
+
+def lightglue(files, **more):
+    (weights, digest), (detector, other) = files["weights"], files["detector"]
+    settings = {"weights": weights, "sha256": digest, "detector": detector, "detector_sha256": other}
+    settings |= {"model": "aliked-t16", "threshold": 0.0, "sure": 0.0, **more}
+    return matcher_named("lightglue," + ",".join(f"{key}={value}" for key, value in settings.items()))
+
+
+def test_lightglue_matches_as_kornias_network_does(random_weights, monkeypatch):
+    monkeypatch.setattr("kornia.feature.lightglue.load_state_dict_from_url", None)  # nothing is fetched
+    files, network = random_weights
+    matcher = lightglue(files)
+    first = textures(2)
+    second = 0.8 * first.roll(2, 3) + 0.2 * textures(2, seed=1)
+    sides = [matcher.features(x) for x in (first, second)]
+    found = matcher.match(*sides)
+    for row in range(2):
+        pair = [
+            {
+                "keypoints": torch.from_numpy(side[row].points)[None] * 2 - 0.5,  # 128 pixels for 64 units
+                "descriptors": torch.from_numpy(side[row].descriptors).float()[None],
+                "image_size": torch.tensor([[128, 128]]),
+            }
+            for side in sides
+        ]
+        with torch.no_grad():
+            told = network({"image0": pair[0], "image1": pair[1]})
+        partners = told["matches0"][0]
+        count = len(partners)
+        assert int(found.valid[row].sum()) == count > 20
+        assert torch.equal(found.matched[row, :count], partners >= 0)
+        assert bool(found.matched[row].any())
+        torch.testing.assert_close(
+            found.confidence[row, :count], told["matching_scores0"][0] * (partners >= 0), atol=1e-6, rtol=0
+        )
+        here = found.matched[row]
+        points = found.points[row, here] + found.shift[row, here]
+        torch.testing.assert_close(points, torch.from_numpy(sides[1][row].points)[partners[partners >= 0]])
+    alone = matcher.match(sides[0][1:], sides[1][1:])
+    count = int(alone.valid.sum())
+    assert torch.equal(alone.matched[0, :count], found.matched[1, :count])
+    blank = matcher.features(torch.full((1, 3, 8, 8), 0.5))
+    assert not bool(matcher.match(blank, sides[1][:1]).valid.any())
+
+
+def test_lightglue_refuses_what_is_not_its_weights(random_weights):
+    files, _ = random_weights
+    swapped = {"weights": files["detector"], "detector": files["weights"]}
+    picture = textures(1)
+    with pytest.raises(CheckpointError, match="not the weights of LightGlue"):
+        lightglue(swapped).features(picture)
+    with pytest.raises(CheckpointError, match="not the weights of aliked-t16"):
+        lightglue({**files, "detector": files["weights"]}).features(picture)
+    with pytest.raises(CheckpointError, match="not the weights of LightGlue for aliked-n16"):
+        lightglue(files, model="aliked-n16").features(picture)
+    with pytest.raises(CheckpointError, match="other weights"):
+        lightglue(files, sha256="0123456789").features(picture)
+    with pytest.raises(UsageError, match="needs the sha256"):
+        lightglue(files, detector_sha256="").features(picture)
+    with pytest.raises(UsageError, match="is no variant of ALIKED"):
+        lightglue(files, model="aliked").features(picture)
+
+
 REFUSED = [
     ("aliked", "needs weights"),
+    ("lightglue", "lightglue needs weights"),
     ("sift,ratoi=1", "Did you mean 'ratio'"),
     ("sift,ratio=x", "no number"),
     ("sfit", "Did you mean 'sift'"),

@@ -9,6 +9,7 @@ from ccvae_eval.metrics.disentanglement import Settings, panel, score, table_of
 from ccvae_eval.metrics.disentanglement.bench import Bench
 from ccvae_eval.metrics.disentanglement.dci import dci
 from ccvae_eval.metrics.disentanglement.robustness import irs, published_irs
+from ccvae_eval.metrics.disentanglement.scores import VALUES
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 LEVELS = (3, 6, 20, 12, 12)
@@ -152,6 +153,27 @@ def test_dci_of_a_perfect_code_is_near_one():
     assert _dci(perfect, factors, predictor="linear", importance="gain") > 0.95
     assert _dci(perfect, factors) > 0.99
     assert _dci(rotated(perfect), factors) < 0.8
+
+
+def test_sap_s_interval_holds_its_value_among_many_codes_that_know_nothing():
+    """Each resample finds a luckier second best of fifty: all of the interval lay below the value."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (1536, 2))
+    codes = rng.standard_normal((1536, 50))
+    codes[:, :2] = 2 * (2 * labels - 1) + 0.5 * rng.standard_normal((1536, 2))
+    found = next(
+        v.estimate for v in panel(codes, labels, Settings(score=("sap",))).values if v.name == "sap" and not v.at
+    )
+    assert found.low < found.value - 0.02 < found.value + 0.02 < found.high
+
+
+def test_votes_say_that_their_intervals_know_nothing_of_the_rows():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, (600, 2))
+    found = panel(labels + rng.standard_normal((600, 2)), labels, Settings(score=("factor_vae",)))
+    for row in (v for v in found.values if v.name.startswith("factor_vae")):
+        assert "votes alone" in row.note
+        assert "not of the rows" in VALUES[row.name].summary
 
 
 def test_nominal_levels_are_not_merged():

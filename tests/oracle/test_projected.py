@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ccvae_eval.statistics.projected import auc_projection, placements, projected_estimates
+from ccvae_eval.statistics.projected import auc_projection, cross_fitted, placements, projected_estimates
 from ccvae_eval.statistics.rank_estimates import auc_estimate
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -32,6 +32,23 @@ def test_the_stratified_area_is_the_mean_of_the_strata_weighted_by_images():
     parts = [(roc_auc_score(labels[strata == s], scores[strata == s]), (strata == s).sum()) for s in range(3)]
     expected = sum(area * n for area, n in parts) / 400
     assert auc_projection(scores, labels, strata).value == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+def test_cross_fitted_areas_deviate_more_where_they_may_tell_nothing(shift):
+    scores, labels, _ = case(n=800, shift=shift)
+    weights = ResampleWeights(0, 800)
+    fixed = projected_estimates([auc_projection(scores, labels)], weights)[0]
+    found = cross_fitted(fixed, weights.level)
+    assert (found.value, found.estimate.n, found.estimate.method) == (fixed.value, 800, fixed.estimate.method)
+    wider = (found.estimate.high - found.estimate.low) / (fixed.estimate.high - fixed.estimate.low)
+    assert wider == pytest.approx(np.sqrt(2), rel=0.02) if shift == 0 else 1 <= wider < 1.03
+
+
+def test_a_separated_area_keeps_its_exact_bound():
+    scores, weights = np.arange(40.0), ResampleWeights(0, 40)
+    fixed = projected_estimates([auc_projection(scores, (scores > 19).astype(float), least=5)], weights)[0]
+    assert cross_fitted(fixed, weights.level) is fixed
 
 
 def weighted_area(scores, labels, strata, weights):

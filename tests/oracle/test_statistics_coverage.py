@@ -18,7 +18,7 @@ from ccvae_eval.statistics.densities import dprime_estimate, wasserstein_estimat
 from ccvae_eval.statistics.information import knn_divergences
 from ccvae_eval.statistics.intervals import mean_estimate, mean_over, ratio_estimate, share_estimate
 from ccvae_eval.statistics.probes import cross_fitted_regression, cross_fitted_scores, folds_of
-from ccvae_eval.statistics.projected import auc_projection, projected_estimates
+from ccvae_eval.statistics.projected import auc_projection, cross_fitted, projected_estimates
 from ccvae_eval.statistics.rank_estimates import (
     auc_estimate,
     average_precision_estimate,
@@ -112,8 +112,8 @@ def share_of_variance(rng, weights):
     return cross_fitted_regression(codes, parameter[:, None], folds_of(np.arange(weights.n))).r2(0, weights).estimate
 
 
-def fitted_area(degrees: float, columns: int = 21) -> tuple[Sample, float]:
-    """A logistic reader of many columns, one of which holds a label's code turned by an angle; the best line's area."""
+def fitted_area(degrees: float, columns: int = 21) -> Sample:
+    """A logistic reader of many columns, one of which holds a label's code turned by an angle."""
     sin, cos = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
 
     def sample(rng, weights):
@@ -122,9 +122,10 @@ def fitted_area(degrees: float, columns: int = 21) -> tuple[Sample, float]:
         codes = rng.standard_normal((weights.n, columns))
         codes[:, 0] = sin * own + cos * codes[:, 0]
         scores = cross_fitted_scores(codes, labels[:, None], folds_of(np.arange(weights.n)))[:, 0]
-        return projected_estimates([auc_projection(scores, labels)], weights)[0].estimate
+        found = projected_estimates([auc_projection(scores, labels)], weights)[0]
+        return cross_fitted(found, weights.level).estimate
 
-    return sample, float(stats.norm.cdf(4 * sin / np.hypot(0.5 * sin, cos) / np.sqrt(2)))
+    return sample
 
 
 def divergence(shift: float) -> Sample:
@@ -165,6 +166,7 @@ KINDS: dict[str, tuple[Sample, int, float]] = {
     "Wasserstein, 400": (wasserstein, 400, 1.0),
     "rank correlation, 400": (rank_correlation, 400, float(6 / np.pi * np.arcsin(0.25))),
     "R2 of cross-fitted regressions, 600": (share_of_variance, 600, 3 / np.pi),
+    "area of readers that can learn nothing, 600": (fitted_area(0.0, columns=5), 600, 0.5),
 }
 
 
@@ -199,21 +201,25 @@ def test_coverage(kind):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("shift", "least"), [(0.0, 0.93), (1.0, 0.88), (2.0, 0.70)])
+@pytest.mark.parametrize(("shift", "least"), [(0.0, 0.93), (1.0, 0.93), (2.0, 0.83)])
 def test_coverage_of_nearest_neighbours(shift, least):
-    """Beyond the rule: a bias remains, from tails in which one class is missing, and grows with the divergence."""
+    """Beyond the rule: a bias remains, from tails in which one class is missing, and grows with the divergence.
+
+    As long as deviations were taken to fall as those of a mean do, .93, .91 and .70.
+    """
     inside = coverage(divergence(shift), 2000, shift * shift / 2, repeats=300, draws=1)
     assert inside / 300 >= least, f"{inside} of 300"
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("degrees", "least"), [(0.0, 0.78), (18.0, 0.75)])
-def test_coverage_of_fitted_readers(degrees, least):
-    """Beyond the rule: such intervals are conditional on the fits. How the fits would change with the images they do
-    not know, and a reader fitted to 1,536 images lies .007 below the best one."""
-    sample, truth = fitted_area(degrees)
+@pytest.mark.parametrize("degrees", [0.0, 18.0, 45.0])
+def test_coverage_of_fitted_readers(degrees):
+    """Of what readers fitted to as many images score: of 1,536 images .007 less than the best reader, at 18 degrees."""
+    sample, rng = fitted_area(degrees), np.random.default_rng(7)
+    truth = float(np.mean([sample(rng, ResampleWeights(0, 1536, draws=2)).value for _ in range(200)]))
     inside = coverage(sample, 1536, truth, repeats=200, draws=500)
-    assert inside / 200 >= least, f"{inside} of 200"
+    # at 0 degrees readers of 21 columns deviate by 1.58 standard errors, and get sqrt 2
+    assert passes(inside, 200) or (degrees == 0.0 and inside / 200 >= 0.88), f"{inside} of 200"
 
 
 def test_the_rule_refuses_wrong_intervals():

@@ -214,10 +214,12 @@ class Bench:
         chance: Parts | None,
         why: str,
         note: str = "",
+        resampled: Callable[[Floats], Parts] | None = None,
     ) -> Finding:
-        """A score of held-out rows: ``formula`` takes sums of ``rows``, shape (..., C)."""
+        """A score of held-out rows: ``formula`` takes sums of ``rows``, shape (..., C); so does ``resampled``, for
+        resamples that need another one."""
         total, draws = self.weighed(rows)
-        drawn = Drawn(None if draws is None else formula(draws))
+        drawn = Drawn(None if draws is None else (resampled or formula)(draws))
         n = int((~np.isnan(rows)).any(axis=1).sum())
         return Finding(name, formula(total), n, drawn, None if self.quick else chance, why, note)
 

@@ -137,6 +137,7 @@ def _spec(
     return ValueSpec(summary, unit, better, (low, high), chance, dials=dials, no_chance=no_chance, reference=IDEAL)
 
 
+VOTED = "; interval of the votes alone, not of the rows"
 VALUES: Mapping[str, ValueSpec] = MappingProxyType(
     {
         "infom": _spec("of all that a code knows, how much belongs to one factor", PERMUTED, None, dials=MIXED),
@@ -166,12 +167,12 @@ VALUES: Mapping[str, ValueSpec] = MappingProxyType(
         "snc_raw": _spec("its balanced accuracy"),
         "nk": _spec("share of what is told that is lost without the factor's own code", PERMUTED, -1.0, dials=SEPT),
         "nk_raw": _spec("loss of balanced accuracy", PERMUTED, -1.0, dials=SEPT),
-        "factor_vae": _spec("votes of the code that varies least under a fixed factor", DEALT, dials=MIXED),
-        "factor_vae_votes": _spec("plain share of right votes", GUESS, dials=TOLD),
-        "beta_vae": _spec("which factor pairs share, told from their differences", DEALT, dials=MIXED),
-        "beta_vae_votes": _spec("plain share of right votes", GUESS, dials=TOLD),
-        "z_max_var": _spec("votes of the code that varies most when one factor does", DEALT, dials=MIXED),
-        "z_max_var_votes": _spec("plain share of right votes", GUESS, dials=TOLD),
+        "factor_vae": _spec(f"votes of the code that varies least under a fixed factor{VOTED}", DEALT, dials=MIXED),
+        "factor_vae_votes": _spec(f"plain share of right votes{VOTED}", GUESS, dials=TOLD),
+        "beta_vae": _spec(f"which factor pairs share, told from their differences{VOTED}", DEALT, dials=MIXED),
+        "beta_vae_votes": _spec(f"plain share of right votes{VOTED}", GUESS, dials=TOLD),
+        "z_max_var": _spec(f"votes of the code that varies most when one factor does{VOTED}", DEALT, dials=MIXED),
+        "z_max_var_votes": _spec(f"plain share of right votes{VOTED}", GUESS, dials=TOLD),
         "irs": _spec("how still a code stands while its factor does", PERMUTED, None, dials=MIXED),
         "irs_raw": _spec("the same before what permuted factors give is taken off", PERMUTED, None, dials=MIXED),
         "downstream": _spec("held-out accuracy of a linear reader after so many labels", "most frequent class",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,13 +13,11 @@ from kornia.feature import ALIKED
 from torch import Tensor
 from torch.nn import functional
 
-from ccvae_eval.checkpoint import read_bundle
-from ccvae_eval.errors import CheckpointError, UsageError
 from ccvae_eval.metrics.matchers.contract import LENGTH, Matches
 from ccvae_eval.metrics.matchers.mutual import Described, mutual_matches
+from ccvae_eval.metrics.matchers.weights import verified_tensors, with_weights
 from ccvae_eval.types import Images
 
-SHORTEST_DIGEST = 8
 SMALLEST = 16
 """Pixels on the shorter side: smaller images have no keypoints."""
 
@@ -70,27 +67,11 @@ class AlikedMatcher:
             UsageError: no file, or no digest, is named.
             CheckpointError: the file is another one, or holds other weights.
         """
-        if not self.weights:
-            raise UsageError(
-                "aliked needs weights", hint="Write aliked,weights=FILE,sha256=DIGEST; none come with the package."
-            )
-        bundle = read_bundle(Path(self.weights))
-        if len(self.sha256) < SHORTEST_DIGEST:
-            raise UsageError("aliked needs the sha256 of its weights", hint=f"This file's is {bundle.sha256}.")
-        if not bundle.sha256.startswith(self.sha256.lower()):
-            why = f"their sha256 is {bundle.sha256}"
-            raise CheckpointError("these are other weights than were asked for", where=self.weights, why=why)
-        with torch.random.fork_rng(devices=[]):  # kornia draws weights that are replaced at once
-            try:
-                network: Any = ALIKED(self.model, max_num_keypoints=-1, detection_threshold=self.threshold)
-                found = network.load_state_dict(dict(bundle.tensors), strict=False)
-            except (KeyError, ValueError, RuntimeError) as error:
-                raise CheckpointError("not the weights of this model", where=self.weights, why=str(error)) from None
-        missing = set(found.missing_keys) - DERIVED
-        if missing or found.unexpected_keys:
-            odd = sorted([*missing, *found.unexpected_keys])[0]
-            raise CheckpointError(f"not the weights of {self.model}", where=self.weights, why=f"{odd} does not fit")
-        return network.eval()
+        tensors = verified_tensors("aliked", "weights", self.weights, "sha256", self.sha256)
+        return with_weights(
+            lambda: ALIKED(self.model, max_num_keypoints=-1, detection_threshold=self.threshold),
+            tensors, self.model, self.weights, DERIVED,
+        )  # fmt: skip
 
     def features(self, images: Images) -> list[Described]:
         """Keypoints and descriptors of each image; a blank image has none."""

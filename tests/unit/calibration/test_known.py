@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 from ccvae_eval.calibration.coding import Coding
-from ccvae_eval.calibration.columns import concentrated, separation
+from ccvae_eval.calibration.columns import concentrated, fitted_areas, separation
 from ccvae_eval.calibration.edited import matched
 from ccvae_eval.calibration.laws import Law, information, simulated, turned
 from ccvae_eval.data.faces import Faces
@@ -49,6 +50,19 @@ def test_the_oracle_s_classes_lie_eight_deviations_apart():
     # of three columns two hold half of two parameters each
     halves = (2 * (1 - math.log(2) / math.log(3)) + 1) / 3
     assert parts[1]["components_d"] == pytest.approx(halves, abs=0.05)
+
+
+def test_fitted_readers_of_style_miss_the_best_reader_s_area_by_what_they_learnt_of_noise():
+    faces = Faces(size=32)
+    blocks = [b for b in Coding.of(faces, faces.schema).blocks if b.label.name in ("Smiling", "Hair_Color")]
+    classes = faces.labels_of(np.arange(1500))[:, [faces.schema.index(b.label.name) for b in blocks]].astype(np.int64)
+    assert fitted_areas(blocks, classes, 21, 0.0) == pytest.approx(0.5, abs=1e-12)
+    (smiling,) = [place for place, b in enumerate(blocks) if b.label.name == "Smiling"]
+    sin, cos = math.sin(math.radians(20)), math.cos(math.radians(20))
+    best = norm.cdf(4 * sin / math.hypot(0.5 * sin, cos) / math.sqrt(2))
+    few, many = (fitted_areas([blocks[smiling]], classes[:, [smiling]], columns, 20.0) for columns in (1, 40))
+    assert few == pytest.approx(best, abs=1e-3)
+    assert best - 0.03 < many < best - 0.004
 
 
 def test_opencv_finds_the_points_that_the_grid_finds():
