@@ -109,7 +109,11 @@ def _variance_among(rows: Sequence[Tensor], chosen: Tensor) -> Tensor:
 
 def absolute_change(before: Images, after: Images) -> Tensor:
     r"""The mean over the channels of \|after - before\|, shape :math:`(N, H W)`."""
-    return over_channels((rows_of(after) - rows_of(before)).abs_(), before.shape[1])
+    change = (after - before).abs_()
+    total = change[:, 0] if change.shape[1] == 1 else change[:, 0] + change[:, 1]
+    for channel in change.unbind(1)[2:]:
+        total += channel
+    return total.div_(change.shape[1]).flatten(1)
 
 
 def path_lengths(points: Sequence[Images]) -> tuple[Floats, Floats]:

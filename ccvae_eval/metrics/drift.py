@@ -258,9 +258,12 @@ class Matched:
         self.pictures = MeanPictures()
         self._base: Base | None = None
 
+    @torch.inference_mode()  # of thousands of small operations the bookkeeping for gradients is a twentieth
     def see(self, batch: Decoded) -> None:
         edit = next(edit for edit in self.edits if edit.do.characteristic == batch.characteristic)
-        base, name, after = self._base_of(batch), batch.characteristic, batch.images[edit.do]
+        base, name = self._base_of(batch), batch.characteristic
+        # with each channel by itself in memory, where decoders give pixel by pixel: everything below looks at channels
+        after = batch.images[edit.do].contiguous()
         guard = math.ceil(self.matcher.guard * unit(*after.shape[2:]))
         zones = zones_of(batch.region, guard, after, self.metric.largest_region)
         if batch.region is None:
@@ -268,17 +271,17 @@ class Matched:
         features = self.matcher.features(after)
         found = self.matcher.match(base.points, features)
         base.zones[name] = zones.of_points(found)
-        differences = torch.stack([self._change(base, after), dissimilarity(base.moments, self._moments(after))], 1)
-        l1, ssim = zones.pixel_sums(differences).unbind(1)
+        l1 = zones.pixel_sums(self._change(base, after))
+        ssim = zones.pixel_sums(dissimilarity(base.moments, self._moments(after)))
         self._put(base, name, "do", {"size": zones.sizes(), "l1": l1, "ssim": ssim, **self._sums(base, name, found)})
         self._put(base, name, "table", self._table(self.matcher.match(base.inputs, features)))
         others: dict[str, Intervention] = {at_dose(dose): traverse for dose, traverse in edit.doses.items()}
         if edit.floor is not None:
             others["floor_c"] = edit.floor
         for pair, other in others.items():
-            image = batch.images[other]
+            image = batch.images[other].contiguous()
             moved = self.matcher.match(base.points, self.matcher.features(image))
-            l1 = zones.pixel_sums(self._change(base, image)[:, None])[:, 0]
+            l1 = zones.pixel_sums(self._change(base, image))
             self._put(base, name, pair, {"l1": l1, **self._sums(base, name, moved)})
         if edit.floor_all is not None:
             base.floor_all = self.matcher.match(base.points, self.matcher.features(batch.images[edit.floor_all]))
@@ -287,8 +290,8 @@ class Matched:
     def _base_of(self, batch: Decoded) -> Base:
         if self._base is None or self._base.chunk.rows != batch.chunk.rows:
             self._close()
-            r = batch.reconstruction
-            assert r is not None, "asked for in needs()"
+            assert batch.reconstruction is not None, "asked for in needs()"
+            r = batch.reconstruction.contiguous()
             points, inputs = self.matcher.features(r), self.matcher.features(batch.chunk.images)
             self._base = Base(batch.chunk, r, points, inputs, self._moments(r))
             self._put(self._base, "", "reconstruction", self._table(self.matcher.match(inputs, points)))

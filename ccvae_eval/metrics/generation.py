@@ -28,7 +28,7 @@ from ccvae_eval.metrics.tally import Mean, Share, Tally, mean_of
 from ccvae_eval.model import HasConditionalPrior
 from ccvae_eval.statistics.intervals import Resampled, mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
-from ccvae_eval.statistics.sample_distance import frechet_distance, kernel_distance, manifolds
+from ccvae_eval.statistics.sample_distance import frechet_distance, kernel_and_manifolds
 from ccvae_eval.streams import numpy_stream
 from ccvae_eval.subject import Chunk, Subject, read_images
 from ccvae_eval.types import Floats, Ids, Images
@@ -216,17 +216,20 @@ class Generated:
             assert isinstance(judge, Judge)
             found = judge.features(images)
         else:
-            found = functional.adaptive_avg_pool2d(images.double(), POOLED).flatten(1)
+            # channel by channel: pixel by pixel, as decoders give them, it takes twice as long
+            found = functional.adaptive_avg_pool2d(images.contiguous().double(), POOLED).flatten(1)
         return np.asarray(found.double().cpu().numpy())
 
     def _shuffled(self, chunk: Chunk) -> Images:
         """The chunk's images with each pixel dealt out anew among them: no pixel knows of another."""
-        pixels = chunk.images.flatten(2)
+        count, _, height, width = chunk.images.shape
+        pixels = chunk.images.permute(0, 2, 3, 1).flatten(0, 2)
         stream = numpy_stream(self.subject.seed, "generation/shuffled", int(chunk.ids[0]))
         # each place is turned round by a number of its own: cheaper than a permutation, and no less independent
-        turn = torch.from_numpy(stream.integers(len(pixels), size=pixels.shape[2]))
-        order = (torch.arange(len(pixels))[:, None] + turn) % len(pixels)
-        return torch.take_along_dim(pixels, order[:, None].to(pixels.device), 0).reshape(chunk.images.shape)
+        turn = torch.from_numpy(stream.integers(count, size=height * width))
+        order = (torch.arange(count)[:, None] + turn) % count * len(turn) + torch.arange(len(turn))
+        shuffled = pixels.index_select(0, order.flatten().to(pixels.device))
+        return shuffled.reshape(count, height, width, -1).permute(0, 3, 1, 2)
 
     def _keep_opinions(self, name: str, chunk: Chunk, images: Images) -> None:
         """The class that the judge sees of each label."""
@@ -315,21 +318,19 @@ class Generated:
         )
         others, count = self._other_images(), min(len(real), self.metric.neighbour_images)
         usual = shuffled if len(shuffled) > max(self.metric.neighbour, 1) else None
-        k, level = self.metric.neighbour, tally.weights.level
-        found = _distances(real, drawn, count, level)
-        chance, known = (_distances_or_none(real, images, count) for images in (usual, others))
-        for name, estimate in found.items():
+        k = self.metric.neighbour
+        distances, balls = _compared(real, drawn, count, k, tally.weights.level)
+        chance, known = (_usual(real, images, count, k) for images in (usual, others))
+        at_n: At = {**at, "N": count}
+        for name, estimate in distances.items():
             note = NO_INTERVAL if name == "frechet" else ""
             value = Resampled(estimate, np.full(tally.weights.draws, np.nan), note)
-            size: At = at if name == "frechet" else {**at, "N": count}
+            size = at if name == "frechet" else at_n
             tally.enter(name, None, value, size, chance=chance.get(name), reference=known.get(name))
-        balls = _balls(real[:count], drawn[:count], k)
-        chance, known = (_balls_or_none(real[:count], images, k) for images in (usual, others))
         for name, column in balls.items():
             spread = np.full(len(self.subject), np.nan)
             spread[:count] = column
             what = Mean(spread) if name == "prdc_density" else Share(spread)
-            at_n: At = {**at, "N": count}
             tally.enter(name, None, what, at_n, chance=chance.get(name), reference=known.get(name))
 
     def _other_images(self) -> Floats | None:
@@ -344,36 +345,27 @@ class Generated:
         return np.concatenate([self._features(read_images(data, block).to(subject.device)) for block in blocks])
 
 
-def _distances(real: Floats, drawn: Floats, count: int, level: float = 0.95) -> dict[str, Estimate]:
-    """Both distances; the kernel's, which takes every pair, of the first so many."""
-    return {
-        "frechet": Estimate(frechet_distance(real, drawn), n=len(drawn)),
-        "kernel": kernel_distance(real[:count], drawn[:count], level),
-    }
-
-
-def _distances_or_none(real: Floats, images: Floats | None, count: int) -> dict[str, float]:
-    """The distances of other images in the place of the drawn ones, as many real ones beside them."""
-    if images is None:
-        return {}
-    return {name: found.value for name, found in _distances(real[: len(images)], images, count).items()}
-
-
-def _balls_or_none(real: Floats, images: Floats | None, k: int) -> dict[str, float]:
-    if images is None:
-        return {}
-    size = min(len(real), len(images))
-    return {name: float(column.mean()) for name, column in _balls(real[:size], images[:size], k).items()}
-
-
-def _balls(real: Floats, drawn: Floats, k: int) -> dict[str, Floats]:
-    found = manifolds(real, drawn, k)
-    return {
+def _compared(
+    real: Floats, drawn: Floats, count: int, k: int, level: float = 0.95
+) -> tuple[dict[str, Estimate], dict[str, Floats]]:
+    """Both distances, and what each image says of the balls; what takes every pair, of the first so many."""
+    kernel, found = kernel_and_manifolds(real[:count], drawn[:count], k, level)
+    balls = {
         "prdc_precision": found.precision.astype(np.float64),
         "prdc_recall": found.recall.astype(np.float64),
         "prdc_density": found.density,
         "prdc_coverage": found.coverage.astype(np.float64),
     }
+    return {"frechet": Estimate(frechet_distance(real, drawn), n=len(drawn)), "kernel": kernel}, balls
+
+
+def _usual(real: Floats, images: Floats | None, count: int, k: int) -> dict[str, float]:
+    """What other images score in the place of the drawn ones, as many real ones beside them."""
+    if images is None:
+        return {}
+    distances, balls = _compared(real[: len(images)], images, count, k)
+    found = {name: estimate.value for name, estimate in distances.items()}
+    return found | {name: float(column.mean()) for name, column in balls.items()}
 
 
 def _is(seen: Floats, k: int) -> Floats:

@@ -260,10 +260,10 @@ class Intervened:
         zones = zones_of(both, WINDOW // 2, r)
         ssim = dissimilarity(moments(grey(r), WINDOW), moments(grey(image), WINDOW))
         size = zones.sizes()[:, OUTSIDE].double().cpu().numpy()
-        apart = zones.pixel_sums(ssim[:, None])[:, 0, OUTSIDE].double().cpu().numpy()
+        apart = zones.pixel_sums(ssim)[:, OUTSIDE].double().cpu().numpy()
         found["identity"] = np.where(size > 0, apart / np.maximum(size, 1), np.nan)
         if (other := self._other_image(chunk, r)) is not None:
-            apart = zones.pixel_sums(other[:, None])[:, 0, OUTSIDE].double().cpu().numpy()
+            apart = zones.pixel_sums(other)[:, OUTSIDE].double().cpu().numpy()
             found["identity before"] = np.where(size > 0, apart / np.maximum(size, 1), np.nan)
         rows = (donors >= 0).numpy() & region.any(1)
         if chunk.rows.start < self.metric.rendered and rows.any() and self._has_variety(name):

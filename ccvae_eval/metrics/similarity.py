@@ -8,12 +8,16 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ccvae_eval.types import Floats, Images
 
 SIGMA = 1.5
 C1, C2 = 0.01**2, 0.03**2
 """The window's deviation and the constants of Wang et al. (2004), for images in [0, 1]."""
+
+MIDDLE = 0.5
+"""Of what a pixel can be."""
 
 NOTHING = 1e-4
 """What float32 may make of two flat images that differ in no grey level: a mean dissimilarity below it is none."""
@@ -24,9 +28,12 @@ ROUNDING = (1 / 255) ** 2 / 12
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Grey images with their local means and mean squares, each of shape (N, H, W)."""
+    """Grey images less .5, mirrored at the borders, with their local means and mean squares, of shape (N, H, W).
 
-    image: Tensor
+    Less .5, because a variance is a difference of both: rounding grows with the square of what is squared.
+    """
+
+    mirrored: Tensor
     mean: Tensor
     square: Tensor
     window: int
@@ -39,7 +46,9 @@ def moments(grey: Tensor, window: int = 7) -> Moments:
         grey: shape (N, H, W), in [0, 1].
         window: taps of the Gaussian window on a side, odd.
     """
-    return Moments(grey, _blurred(grey, window), _blurred(grey.square(), window), window)
+    mirrored = _mirrored(grey - MIDDLE, window // 2)
+    mean, square = _blurred(torch.stack([mirrored, mirrored.square()]), window)
+    return Moments(mirrored, mean, square, window)
 
 
 def dissimilarity(one: Moments, other: Moments) -> Tensor:
@@ -49,7 +58,8 @@ def dissimilarity(one: Moments, other: Moments) -> Tensor:
         {(\mu_x^2 + \mu_y^2 + C_1)(\sigma_x^2 + \sigma_y^2 + C_2)}
 
     Wang, Bovik, Sheikh and Simoncelli (2004), with a Gaussian window of deviation 1.5 and mirrored borders, as in
-    ``kornia.metrics.ssim``; two matrix products for each map instead of convolutions (measured: a tenth of the time).
+    ``kornia.metrics.ssim``; the images are the channels of one grouped convolution (measured at 64 pixels: half of the
+    time of two matrix products for each map, a fifth at 128).
 
     Returns:
         shape (N, H, W), in [0, 2].
@@ -59,11 +69,13 @@ def dissimilarity(one: Moments, other: Moments) -> Tensor:
     0.0
     """
     product = one.mean * other.mean
-    covariance = _blurred(one.image * other.image, one.window).sub_(product)
+    covariance = _blurred((one.mirrored * other.mirrored)[None], one.window)[0].sub_(product)
     squares = one.mean.square().add_(other.mean.square())
     variances = (one.square + other.square).sub_(squares)
-    above = product.mul_(2).add_(C1).mul_(covariance.mul_(2).add_(C2))
-    below = squares.add_(C1).mul_(variances.add_(C2))
+    # (m + 1/2) (n + 1/2) = m n + (m + n + 1/2) / 2
+    shift = (one.mean + other.mean).add_(2 * MIDDLE**2 + C1)
+    above = product.mul_(2).add_(shift).mul_(covariance.mul_(2).add_(C2))
+    below = squares.add_(shift).mul_(variances.add_(C2))
     return above.div_(below).neg_().add_(1).clamp_min_(0)  # rounding may carry it below
 
 
@@ -83,25 +95,39 @@ def likeness(images: Images, rebuilt: Images, window: int) -> dict[str, Floats]:
     if images.ndim == 4:
         found["psnr"] = -10 * np.log10(np.maximum(mse, ROUNDING))
         if min(images.shape[2:]) > window // 2:
-            pairs = (moments(part.flatten(0, 1), window) for part in (images, rebuilt))
-            similar = 1 - dissimilarity(*pairs).double().flatten(1).mean(1)
+            # a channel at a time: all at once leave the processor's cache (twice the time)
+            similar = [
+                1 - dissimilarity(moments(x, window), moments(r, window)).double().mean((1, 2))
+                for x, r in zip(images.unbind(1), rebuilt.unbind(1), strict=True)
+            ]
             # rounding may carry it above 1
-            found["ssim"] = similar.reshape(len(images), -1).mean(1).clamp_max(1).cpu().numpy()
+            found["ssim"] = torch.stack(similar, 1).mean(1).clamp_max(1).cpu().numpy()
     return found
 
 
 def _blurred(maps: Tensor, window: int) -> Tensor:
-    down, across = (_filter(side, window, maps.device) for side in maps.shape[1:])
-    return down @ (maps @ across.T)
+    """Weighted means over the windows that lie inside, shape (M, N, H, W)."""
+    count = maps.shape[1]
+    return functional.conv2d(maps, _filters(count, window, maps.device), groups=count)
 
 
 @lru_cache(maxsize=16)
-def _filter(side: int, window: int, device: torch.device) -> Tensor:
-    """The blur of one axis as a matrix, borders mirrored, shape (side, side)."""
-    offset = np.arange(window) - window // 2
-    taps = np.exp(-0.5 * (offset / SIGMA) ** 2)
-    mirrored = np.pad(np.arange(side), window // 2, mode="reflect")
-    matrix = np.zeros((side, side))
-    for tap, weight in enumerate(taps / taps.sum()):
-        np.add.at(matrix, (np.arange(side), mirrored[tap : tap + side]), weight)
-    return torch.from_numpy(matrix).float().to(device)
+def _filters(count: int, window: int, device: torch.device) -> Tensor:
+    """The window for each of some images, shape (count, 1, window, window)."""
+    taps = np.exp(-0.5 * ((np.arange(window) - window // 2) / SIGMA) ** 2)
+    taps /= taps.sum()
+    return torch.from_numpy(np.outer(taps, taps)).float().repeat(count, 1, 1, 1).to(device)
+
+
+def _mirrored(maps: Tensor, margin: int) -> Tensor:
+    """Maps with their borders mirrored, however small they are, shape (N, H + 2 margin, W + 2 margin)."""
+    height, width = maps.shape[1:]
+    place = _mirrors(height, width, margin, maps.device)
+    return maps.flatten(1).index_select(1, place).reshape(-1, height + 2 * margin, width + 2 * margin)
+
+
+@lru_cache(maxsize=16)
+def _mirrors(height: int, width: int, margin: int, device: torch.device) -> Tensor:
+    """Which pixel each one of a mirrored map shows."""
+    down, across = (np.pad(np.arange(side), margin, mode="reflect") for side in (height, width))
+    return torch.from_numpy((down[:, None] * width + across).ravel()).to(device)

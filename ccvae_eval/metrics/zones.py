@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from ccvae_eval.metrics.matchers.contract import Matches
+from ccvae_eval.metrics.windows import widened
 
 INSIDE, OUTSIDE, WHOLE = range(3)
 """The places of the zones along an axis of three."""
@@ -21,12 +21,12 @@ class Zones:
     masks: Tensor
 
     def pixel_sums(self, maps: Tensor) -> Tensor:
-        r"""Sums over the pixels of each zone, shape :math:`(N, M, 3)`.
+        r"""Sums over the pixels of each zone, shape :math:`(N, 3)`.
 
         Args:
-            maps: shape :math:`(N, M, H, W)`.
+            maps: shape :math:`(N, H, W)`.
         """
-        return maps.flatten(2) @ self.masks.flatten(2).transpose(1, 2)
+        return (maps.flatten(1)[:, None] @ self.masks.flatten(2).transpose(1, 2))[:, 0]
 
     def sizes(self) -> Tensor:
         """Pixels of each zone, shape (N, 3)."""
@@ -34,11 +34,12 @@ class Zones:
 
     def of_points(self, matches: Matches) -> Tensor:
         """Which points lie in each zone, shape (N, K, 3), float; none that is not valid."""
-        place = matches.pixels(*self.masks.shape[2:])
-        images = torch.arange(len(place), device=place.device)[:, None]
+        height, width = self.masks.shape[2:]
+        row, column = matches.pixels(height, width).unbind(2)
         # a matcher may work on the CPU whatever the images are on
-        masks = self.masks.to(place.device)
-        return masks[images, :, place[..., 0], place[..., 1]] * matches.valid[..., None]
+        masks = self.masks.to(row.device).flatten(2)
+        zones = masks.gather(2, (row * width + column)[:, None].expand(-1, masks.shape[1], -1))
+        return (zones * matches.valid[:, None]).transpose(1, 2)
 
 
 def point_sums(found: Matches, zones: Tensor, search: float) -> dict[str, Tensor]:
@@ -53,9 +54,9 @@ def point_sums(found: Matches, zones: Tensor, search: float) -> dict[str, Tensor
         ``count`` of points, their ``loss``, how many were ``found``, and the ``displacement`` of those.
     """
     here = (found.matched & (found.displacement <= search)).float()
-    loss = search + here * (found.displacement - search)
-    numbers = torch.stack([torch.ones_like(here), loss, here, here * found.displacement], 1)
-    return dict(zip(("count", "loss", "found", "displacement"), (numbers @ zones).unbind(1), strict=True))
+    count = zones.sum(1)
+    again, moved = (torch.stack([here, here * found.displacement], 1) @ zones).unbind(1)
+    return {"count": count, "loss": search * (count - again) + moved, "found": again, "displacement": moved}
 
 
 def zones_of(region: Tensor | None, guard: int, like: Tensor, largest: float = 1.0) -> Zones:
@@ -79,17 +80,9 @@ def zones_of(region: Tensor | None, guard: int, like: Tensor, largest: float = 1
     masks[:, WHOLE] = 1
     if region is None:
         return Zones(masks)
-    inside = region.to(like.device).float()
-    share = inside.flatten(1).mean(1)
-    usable = ((share > 0) & (share <= largest)).float()[:, None, None]
-    down, across = (_reach(side, guard, like.device) for side in (height, width))
-    torch.mul(inside, usable, out=masks[:, INSIDE])
-    torch.mul(down @ (inside @ across) == 0, usable, out=masks[:, OUTSIDE])
+    inside = region.to(like.device)
+    for zone, pixels in ((INSIDE, inside), (OUTSIDE, ~widened(inside, guard))):
+        masks[:, zone] = pixels.view(torch.uint8)  # bools take seven times as long
+    share = masks[:, INSIDE].mean((1, 2))
+    masks[:, :WHOLE] *= ((share > 0) & (share <= largest)).to(masks)[:, None, None, None]
     return Zones(masks)
-
-
-@lru_cache(maxsize=16)
-def _reach(side: int, guard: int, device: torch.device) -> Tensor:
-    """Which positions of an axis lie within the guard of each other, shape (side, side)."""
-    place = torch.arange(side, device=device)
-    return ((place[:, None] - place).abs() <= guard).float()

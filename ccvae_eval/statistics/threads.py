@@ -13,8 +13,6 @@ from threadpoolctl import ThreadpoolController
 
 from ccvae_eval.types import Floats
 
-STRIDE = 8
-
 
 @cache
 def _controller() -> Any:
@@ -31,7 +29,8 @@ def one_thread() -> Iterator[None]:
 def column_products(values: Floats, weights: Floats) -> Floats:
     r"""``values.T @ weights``, where each row of the result has the same bits whatever the other columns are.
 
-    BLAS chooses its kernels by the shape, so columns are multiplied eight at a time, the last ones padded.
+    BLAS chooses its kernels by the shape, so columns are multiplied one by one: of two columns, as most estimates have,
+    that takes a fifth of the time of a matrix product, of dozens as long.
 
     Args:
         values: shape :math:`(N, C)`.
@@ -40,9 +39,7 @@ def column_products(values: Floats, weights: Floats) -> Floats:
     Returns:
         shape :math:`(C, B)`.
     """
-    columns = values.shape[1]
-    padded = np.zeros((-(-columns // STRIDE) * STRIDE, len(values)))
-    padded[:columns] = values.T
+    columns = np.ascontiguousarray(values.T)
     with one_thread():
-        parts = [padded[first : first + STRIDE] @ weights for first in range(0, len(padded), STRIDE)]
-    return np.concatenate(parts)[:columns] if parts else np.empty((0, weights.shape[1]))
+        products = [column @ weights for column in columns]
+    return np.stack(products) if products else np.empty((0, weights.shape[1]))

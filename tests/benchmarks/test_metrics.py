@@ -16,10 +16,10 @@ from ccvae_eval.run import evaluate
 from tests.costs import COUNT, ratio_to_decoding, seconds, squares_subject
 
 BUDGET = 1.25
-WIDER = {"generation": 1.5, "reconstruction": 1.3}
-"""Not met by two. Generation measures 1.38 to 1.42: at 2,000 images the features of all are compared with each other, a
-fixed price that 10,000, the default, spread over five times the decoding. Reconstruction measures 1.24 to 1.27: each
-image also has its likelihood at several codes."""
+WIDER = {"generation": 1.35}
+"""Not met by one, which measures 1.23 to 1.32: at 2,000 images the features of all are compared with each other (.10 of
+the decoding), a fixed price that 10,000, the default, spread over five times the decoding. The rest is the features
+themselves and the codes (.04 each)."""
 COUNTS = {"generation": 2000}
 """Images, where 576 are few: generation decodes one for each and compares them all with each other."""
 # without what the data's renderer paints, which is no decoding

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ccvae_eval.metrics.matchers.grid import GridMatcher, Squares, lattice_of, shifts_of
+from ccvae_eval.metrics.matchers.grid import GridFeatures, GridMatcher, lattice_of, points_of, shifts_of
 
 
 def test_the_lattice_at_64_pixels():
     lattice = lattice_of(GridMatcher(), 64, 64)
     assert (lattice.rows, lattice.columns, lattice.patch, lattice.window) == (13, 13, 9, 15)
-    points = lattice.points(torch.device("cpu"))
+    points = points_of(lattice, torch.device("cpu"))
     assert points[0].tolist() == [7.5, 7.5]
     assert points[1].tolist() == [7.5, 11.5], "one column after the other"
     assert points[-1].tolist() == [55.5, 55.5]
@@ -37,12 +37,15 @@ def test_shifts_are_sorted_by_their_length():
 
 
 @pytest.mark.parametrize("size", [(44, 60), (64, 64)])
-def test_squares_are_cut_at_the_points(size):
+def test_windows_are_cut_at_the_keypoints(size):
     maps = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
-    lattice = lattice_of(GridMatcher(), *size)
-    squares = Squares(maps, lattice, lattice.window).every().reshape(3, lattice.columns, lattice.rows, -1)
+    features = GridFeatures(GridMatcher(texture=0, corner=0), maps)
+    lattice = features.lattice
+    count, window = lattice.columns * lattice.rows, lattice.window
+    assert features.places.tolist() == list(range(3 * count)), "every point is a keypoint"
+    squares = features.squares(features.lines[: 3 * count], window).reshape(3, lattice.columns, lattice.rows, -1)
     for column in range(lattice.columns):
         for row in range(lattice.rows):
             top, left = lattice.top + row * lattice.stride, lattice.left + column * lattice.stride
-            expected = maps[:, top : top + lattice.window, left : left + lattice.window].flatten(1)
+            expected = maps[:, top : top + window, left : left + window].flatten(1)
             assert torch.equal(squares[:, column, row], expected)
