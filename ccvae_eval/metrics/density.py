@@ -83,7 +83,8 @@ class Density:
 
     Direction: higher is better for own columns, nearer .5 for leakage. Chance: .5 for areas, labels permuted else.
     Cost: no image is decoded. Intervals: bootstrap over images, conditional on fits and bandwidths; of many areas at
-    once to first order ("projected bootstrap"); nearest neighbours by subsampling.
+    once to first order ("projected bootstrap"); nearest neighbours by subsampling. Areas speak of readers fitted to as
+    many images, not of the best one (of 21 style columns and 1,536 images .005 to .007 more).
     Pitfalls: a code that is the label itself (M2) has no density: overlap and divergence compare point masses, and
     nearest neighbours are undefined. Unconditional leakage mistakes label correlation for entanglement. Raw
     Wasserstein distances depend on the scale of the latent space. The linear probe does not see nonlinear leakage.
