@@ -16,12 +16,9 @@ from ccvae_eval.run import evaluate
 from tests.costs import COUNT, ratio_to_decoding, seconds, squares_subject
 
 BUDGET = 1.25
-WIDER = {"generation": 1.35}
-"""Not met by one, which measures 1.23 to 1.32: at 2,000 images the features of all are compared with each other (.10 of
-the decoding), a fixed price that 10,000, the default, spread over five times the decoding. The rest is the features
-themselves and the codes (.04 each)."""
-COUNTS = {"generation": 2000}
-"""Images, where 576 are few: generation decodes one for each and compares them all with each other."""
+COUNTS = {"generation": 10_000}
+"""Images, where 576 are few: generation decodes one for each and compares 2,000 of them with each other, a fixed price
+that its own default spreads."""
 # without what the data's renderer paints, which is no decoding
 DECODING = [Locality(), Diversity(redrawn=0), Reconstruction(), Interventions(rendered=0), Generation()]
 ELSEWHERE = {"drift": "test_drift.py", "density": "test_density.py", "disentanglement": "test_panel.py"}
@@ -37,8 +34,7 @@ def test_every_metric_has_its_benchmark(benchmark: Any) -> None:
 @pytest.mark.parametrize("metric", DECODING, ids=lambda metric: metric.name)
 def test_a_whole_metric_costs_little_more_than_its_decoding(metric: Any, benchmark: Any) -> None:
     subject = squares_subject(COUNTS.get(metric.name, COUNT))
-    budget = WIDER.get(metric.name, BUDGET)
-    ratio = ratio_to_decoding(subject, metric, budget)
+    ratio = ratio_to_decoding(subject, metric, BUDGET)
     benchmark.extra_info["ratio to bare decoding"] = ratio
     benchmark.pedantic(seconds, args=(lambda: evaluate(subject, [metric]),), rounds=1)
-    assert ratio <= budget
+    assert ratio <= BUDGET
