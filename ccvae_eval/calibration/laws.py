@@ -213,6 +213,9 @@ def read(law: Law, budget: int) -> Mapping[str, float]:
     found: dict[str, list[float]] = {"infoe": [], "downstream": []}
     for repeat in range(FITS if budget == 0 else 20 * FITS):
         codes, classes = law.drawn(repeat)
+        # other rows every time: which ten labels are learnt from matters, and the labels' order is the images'
+        order = numpy_stream(repeat, "laws/read").permutation(len(codes))
+        codes, classes = codes[order], classes[order]
         points = (codes - codes.mean(0)) / codes.std(0)
         cut = round(len(codes) * TRAINED)
         inside = slice(0, budget or cut)

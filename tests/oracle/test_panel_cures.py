@@ -167,6 +167,22 @@ def test_sap_s_interval_holds_its_value_among_many_codes_that_know_nothing():
     assert found.low < found.value - 0.02 < found.value + 0.02 < found.high
 
 
+def test_few_labels_are_read_by_several_readers_and_the_interval_knows_them():
+    """Of 20,000 held-out rows hardly anything is uncertain but which ten labels were learnt from."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (24_000, 1))
+    codes = rng.standard_normal((24_000, 20))
+    codes[:, :1] += 2.0 * labels
+    found = {
+        v.at["labels"]: v.estimate
+        for v in panel(codes, labels, Settings(score=("downstream",)), train=np.arange(4_000)).values
+        if v.characteristic is None and set(v.at) == {"labels"} and v.estimate.defined
+    }
+    assert found[10].high - found[10].low > 0.02
+    assert found[1000].high - found[1000].low < 0.02
+    assert found[10].value < found[100].value < found[1000].value
+
+
 def test_votes_say_that_their_intervals_know_nothing_of_the_rows():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, (600, 2))
