@@ -19,6 +19,8 @@ from ccvae_eval.report.text import escaped, figure, plain
 
 DPI = 120
 COLUMNS = 5
+LONGEST = 32
+"""Letters of a title that a curve has room for on one line."""
 PIPE = "\\|"
 WORDS = {True: "yes", False: "NO", None: "–"}
 STYLES = {True: "green", False: "bold red", None: "dim"}
@@ -173,7 +175,8 @@ def draw(calibration: Calibration, path: Path) -> None:
         place.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
         place.plot(x, _column(curve, "value"), color=colour, linewidth=1.2, marker=".", markersize=3)
         place.plot(x, curve.known, color="#222222", linestyle="none", marker="+", markersize=5)
-        place.set_title(plain(f"{curve.metric}.{curve.row}"), fontsize=7)
+        between = "." if len(curve.metric) + len(curve.row) < LONGEST else ".\n"
+        place.set_title(f"{plain(curve.metric)}{between}{plain(curve.row)}", fontsize=7)
         place.set_xlabel(plain(f"{curve.dial.name}, {curve.dial.unit}"), fontsize=6)
         place.tick_params(labelsize=5)
     FigureCanvasAgg(sheet)
