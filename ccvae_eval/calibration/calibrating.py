@@ -13,6 +13,7 @@ import numpy as np
 from ccvae_eval import registry
 from ccvae_eval.calibration.cells import Cell, Ledger, Progress, measure_all, positions_of, reading_of, rows_of
 from ccvae_eval.calibration.columns import COLUMNS
+from ccvae_eval.calibration.correspondence import CORRESPONDENCE
 from ccvae_eval.calibration.curves import Calibration, Curve, judged, nothing_known
 from ccvae_eval.calibration.defaults import EVERY, SAMPLE, STEPS
 from ccvae_eval.calibration.dialless import why_without
@@ -218,7 +219,9 @@ class Calibrator:
     def _known(self, case: Case, spec: ValueSpec) -> Floats:
         key = (case.metric.name, case.value, case.cells[0].dial.name)
         if self.model is None:
-            whole = next((known[key] for known in (EDITED, REBUILT, PANEL, VOTED) if key in known), None)
+            whole = next(
+                (known[key] for known in (EDITED, CORRESPONDENCE, REBUILT, PANEL, VOTED) if key in known), None
+            )
             if whole is not None:
                 return whole(case)
         if not case.names:

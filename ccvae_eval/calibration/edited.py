@@ -1,7 +1,4 @@
-"""Known values of edited and drawn pictures, from the renderer and what others have written.
-
-Correspondence is OpenCV's template matching, structural similarity kornia's.
-"""
+"""Known values of edited and drawn pictures, from the renderer and from kornia."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from kornia.metrics import ssim
@@ -25,8 +21,6 @@ from ccvae_eval.types import Bools, Floats, Images
 
 WINDOW = 7
 """Of the structural similarity outside a region: docs/metrics.md, section 6."""
-CENTRES, PATCH, REACH = range(7, 56, 4), 4, 3
-"""Of the lattice that ``grid`` lays over 64 pixels: docs/metrics.md, section 3."""
 
 
 def originals_of(case: Case) -> Originals:
@@ -42,7 +36,8 @@ def with_classes(case: Case, **classes: Any) -> Images:
     return originals.draw(originals.factors, chosen)
 
 
-def _mean(parts: list[float]) -> float:
+def mean_of(parts: list[float]) -> float:
+    """Of some numbers; NaN of none."""
     return float(np.mean(parts)) if parts else math.nan
 
 
@@ -65,7 +60,7 @@ def _effect(case: Case) -> Floats:
         then = case.subject.targets(name).numpy()
         here = then >= 0
         found.append(float((_seen(case, with_classes(case, **{name: then}), name) == then)[here].mean()))
-    return _line(case, _mean(found), case.chance())
+    return _line(case, mean_of(found), case.chance())
 
 
 def _swapped(case: Case, name: str) -> tuple[Images, NDArray[np.int64]]:
@@ -86,7 +81,7 @@ def _transfer(case: Case) -> Floats:
         theirs = originals.classes[donors, originals.block(name).place]
         seen = [(_seen(case, images, name) == theirs).astype(float) for images in (after, with_classes(case))]
         found.append(float((seen[0] - seen[1])[donors >= 0].mean()))
-    return _line(case, _mean(found), 0.0)
+    return _line(case, mean_of(found), 0.0)
 
 
 def _identity(case: Case) -> Floats:
@@ -97,14 +92,14 @@ def _identity(case: Case) -> Floats:
     found, x = [], with_classes(case)
     for name in case.names:
         after, donors = _swapped(case, name)
-        region = _region(case, name)
+        region = region_of(case, name)
         both = torch.from_numpy(region | region[donors])[:, None].float()
         outside = (max_pool2d(both, WINDOW, 1, WINDOW // 2) == 0)[:, 0].numpy()
-        one, other = (torch.from_numpy(_grey(images))[:, None] for images in (x, after))
+        one, other = (torch.from_numpy(grey_of(images))[:, None] for images in (x, after))
         apart = 1 - ssim(one, other, WINDOW)[:, 0].numpy()
         rows = np.flatnonzero((donors >= 0) & region.any((1, 2)) & region[donors].any((1, 2)) & outside.any((1, 2)))
         found.append(float(np.mean([apart[row][outside[row]].mean() for row in rows])))
-    return case.ends(_mean(found), math.nan)
+    return case.ends(mean_of(found), math.nan)
 
 
 def _flipped(originals: Originals, classes: Any, place: int) -> Any:
@@ -130,7 +125,7 @@ def _kept(case: Case) -> Floats:
             after = judge.log_probabilities(originals.draw(originals.factors, chosen))
             same = [(p.argmax(1).numpy() == before[j])[then >= 0].mean() for j, p in after.items() if j != name]
             found.append(float(np.mean(same)))
-    return case.ends(*(_mean(found) for found in ends))
+    return case.ends(*(mean_of(found) for found in ends))
 
 
 def _assigned(case: Case) -> Floats:
@@ -155,7 +150,8 @@ def _there_and_back(case: Case) -> Floats:
     return case.ends(math.nan, float(_faded_distance(case)[-1]))
 
 
-def _region(case: Case, name: str) -> Bools:
+def region_of(case: Case, name: str) -> Bools:
+    """Where a label may change each image, shape (N, H, W); nowhere where its region is empty or too large."""
     data: Any = case.subject.data
     region: Bools = data.region(case.subject.ids, name)
     share = region.mean((1, 2))
@@ -168,7 +164,7 @@ def _errors(case: Case, spoil: Callable[[Any, int], Any]) -> Floats:
     originals, inside = originals_of(case), case.told_apart("where") == "inside"
     found = []
     for name in case.names:
-        block, region = originals.block(name), _region(case, name)
+        block, region = originals.block(name), region_of(case, name)
         rows = np.flatnonzero((originals.classes[:, block.place] == 1) & region.any((1, 2)))
         absent = originals.classes[rows].copy()
         absent[:, block.place] = 0
@@ -177,7 +173,7 @@ def _errors(case: Case, spoil: Callable[[Any, int], Any]) -> Floats:
         change = (shown - truth).abs().mean(1).double().numpy()
         where = region[rows] if inside else ~region[rows]
         found.append(float(((change * where).sum((1, 2)) / where.sum((1, 2))).mean()))
-    return case.ends(0.0, _mean(found))
+    return case.ends(0.0, mean_of(found))
 
 
 def _left(case: Case) -> Floats:
@@ -201,7 +197,7 @@ def _energy(case: Case) -> Floats:
     data: Any = case.subject.data
     originals, draws, found = originals_of(case), getattr(case.metric, "draws", 2), []
     for name in case.names:
-        block, region = originals.block(name), _region(case, name)
+        block, region = originals.block(name), region_of(case, name)
         kind, asked = case.subject.schema[name].kind, case.subject.targets(name).numpy()
         classes = np.ones_like(asked) if kind == "binary" else asked
         rows = np.flatnonzero((classes != originals.classes[:, block.place]) & region.any((1, 2)))
@@ -218,71 +214,12 @@ def _energy(case: Case) -> Floats:
         across = np.mean([apart(single, y) for y in true], axis=0)
         within = np.mean([apart(true[i], true[j]) for i in range(draws) for j in range(i)], axis=0)
         found.append(float((across - within / 2).mean()))
-    return case.ends(0.0, _mean(found))
+    return case.ends(0.0, mean_of(found))
 
 
-def _grey(images: Images) -> Floats:
+def grey_of(images: Images) -> Floats:
+    """Luminance, shape (N, H, W)."""
     return np.asarray((images.double() * torch.tensor([0.299, 0.587, 0.114])[None, :, None, None]).sum(1).numpy())
-
-
-def _places(grey: Floats) -> list[tuple[int, int]]:
-    """Points of the lattice with texture, and with texture in two directions."""
-    across, down = np.zeros_like(grey), np.zeros_like(grey)
-    across[:, 1:-1] = (grey[:, 2:] - grey[:, :-2]) / 2
-    down[1:-1] = (grey[2:] - grey[:-2]) / 2
-    found = []
-    for row in CENTRES:
-        for column in CENTRES:
-            here = slice(row - PATCH, row + PATCH + 1), slice(column - PATCH, column + PATCH + 1)
-            slopes = np.stack([across[here].ravel(), down[here].ravel()])
-            least = np.linalg.eigvalsh(slopes @ slopes.T / slopes.shape[1])[0]
-            if grey[here].std() >= 0.02 and least >= 0.015**2:
-                found.append((row, column))
-    return found
-
-
-def matched(one: Images, other: Images) -> Floats:
-    """Points of each first image found again in the second by OpenCV, and the sum of their correlations; (N, 2)."""
-    found = np.zeros((len(one), 2))
-    for image, (before, after) in enumerate(zip(_grey(one), _grey(other), strict=True)):
-        for row, column in _places(before):
-            patch, window = (
-                np.ascontiguousarray(
-                    part[row - r : row + r + 1, column - r : column + r + 1].astype(np.float32)
-                )
-                for part, r in ((before, PATCH), (after, PATCH + REACH))
-            )  # fmt: skip
-            scores = cv2.matchTemplate(window, patch, cv2.TM_CCOEFF_NORMED).astype(np.float64)
-            best = scores.max()
-            down, across = np.nonzero(scores >= best - 1e-6)
-            nearest = np.hypot(down - REACH, across - REACH).min()
-            if best >= 0.8 and nearest <= 2:
-                found[image] += 1, min(best, 1.0)
-    return found
-
-
-def _table(case: Case) -> Floats:
-    """The input beside its edit, and beside the mean image."""
-    x, originals = with_classes(case), originals_of(case)
-    if x.shape[1:] != (3, 64, 64):
-        return case.ends(math.nan, math.nan)
-    itself = case.told_apart("pair") != ""
-    faded = matched(x, originals.mean_image.expand_as(x))
-    same = matched(x, x) if itself or case.value == "matches_drop" else faded
-    first: list[float] = []
-    last: list[float] = []
-    for name in case.names:
-        then = case.subject.targets(name).numpy()
-        here = then >= 0
-        edit = same if itself else matched(x, with_classes(case, **{name: then}))
-        for found, numbers in ((first, edit[here]), (last, faded[here])):
-            if case.value == "matches_drop":
-                found.append(float((same[here] - numbers)[:, 0].mean()) if found is first else 0.0)
-            elif case.value == "matches":
-                found.append(float(numbers[:, 0].mean()))
-            else:
-                found.append(float(numbers[:, 1].sum() / numbers[:, 0].sum()))
-    return case.ends(_mean(first), _mean(last))
 
 
 FAMILIES = 8
@@ -309,7 +246,7 @@ def _drawn_ends(case: Case) -> Floats:
     ]
     shape = (count, *originals_of(case).mean_image.shape)
     end = originals_of(case).mean_image.expand(shape) if case.cells[0].dial.name == "fade" else torch.zeros(shape)
-    return case.ends(0.0 if case.value == "kernel" else _mean(first), _compared(case, real, _features(case, end)))
+    return case.ends(0.0 if case.value == "kernel" else mean_of(first), _compared(case, real, _features(case, end)))
 
 
 def _compared(case: Case, real: Floats, drawn: Floats) -> float:
@@ -338,10 +275,6 @@ def _undone(case: Case) -> Floats:
     return 1 - case.positions
 
 
-def _outside(case: Case) -> Floats:
-    return case.ends(0.0, math.nan)
-
-
 EDITED: Mapping[tuple[str, str, str], Known] = {
     ("intervention", "effect", "idle"): _effect,
     ("intervention", "transfer", "idle"): _transfer,
@@ -357,8 +290,6 @@ EDITED: Mapping[tuple[str, str, str], Known] = {
     **{("generation", value, "fade"): _drawn_ends for value in ("frechet", "kernel", "prdc_recall", "prdc_coverage")},
     **{("generation", value, "dim"): _drawn_ends for value in ("prdc_precision", "prdc_density")},
     ("generation", "obeyed", "idle"): lambda case: case.ends(case.reference(), case.chance()),
-    **{("drift", value, "fade"): _table for value in ("matches", "confidence", "matches_drop")},
-    **{("drift", value, "warp"): _outside for value in ("outside", "outside_excess", "lost", "ssim_spill", "l1_spill")},
     **{(metric, "changed", "idle"): _undone for metric in ("locality", "drift")},
 }
 """By (metric, value, dial)."""

@@ -195,7 +195,6 @@ CODES: Mapping[tuple[str, str, str], Known] = {
     ("accuracy", "calibration_error", "temper"): _uncalibrated,
     ("locality", "evenness", "jump"): _evenness,
     ("locality", "monotone", "wobble"): _monotone,
-    ("drift", "spill", "warp"): lambda case: case.ends(0.0, 1.0),
     ("diversity", "spread", "collapse"): lambda case: case.ends(case.reference(), 0.0),
     ("diversity", "spread_ratio", "collapse"): lambda case: case.ends(1.0, 0.0),
     ("diversity", "spread_score", "collapse"): _spread_score,

@@ -9,6 +9,7 @@ import pytest
 
 from ccvae_eval.calibration.calibrating import Calibrator, calibrate
 from ccvae_eval.calibration.columns import COLUMNS
+from ccvae_eval.calibration.correspondence import CORRESPONDENCE
 from ccvae_eval.calibration.defaults import EVERY
 from ccvae_eval.calibration.dialless import REASONS, why_without
 from ccvae_eval.calibration.dials import DIALS
@@ -59,7 +60,7 @@ PAGES = "".join(page.read_text() for page in Path("docs").glob("calibration-*.md
 
 
 def test_every_value_is_known_somewhere_along_its_own_dials():
-    tables = (CODES, COLUMNS, RENDERED, EDITED, REBUILT, PANEL, VOTED)
+    tables = (CODES, COLUMNS, RENDERED, EDITED, CORRESPONDENCE, REBUILT, PANEL, VOTED)
     known = {key for table in tables for key in table} | {(*STABILITY, "turn")}
     own = {(n, v, dial) for n in EVERY for v, spec in metrics[n].values.items() for dial in spec.dials}
     assert {value for _, value, _ in own - known} <= UNJUDGED

@@ -9,10 +9,11 @@ from scipy.stats import norm
 
 from ccvae_eval.calibration.coding import Coding
 from ccvae_eval.calibration.columns import concentrated, fitted_areas, separation
-from ccvae_eval.calibration.edited import matched
+from ccvae_eval.calibration.correspondence import REACH, losses, matched
 from ccvae_eval.calibration.laws import Law, information, simulated, turned
 from ccvae_eval.data.faces import Faces
 from ccvae_eval.metrics.matchers.grid import GridMatcher
+from ccvae_eval.metrics.zones import INSIDE, OUTSIDE, point_sums, zones_of
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,25 @@ def test_opencv_finds_the_points_that_the_grid_finds():
         counts = matched(x, other)
         assert torch.equal(found.matched.sum(1).double(), torch.from_numpy(counts[:, 0]))
         assert found.confidence.sum(1).numpy() == pytest.approx(counts[:, 1], abs=1e-3)
+
+
+def test_opencv_loses_as_many_points_inside_a_region_and_outside_as_the_grid():
+    faces, ours = Faces(size=64), GridMatcher()
+    ids = faces.split("test")[:12]
+    x, regions = faces.batch(ids).images, torch.from_numpy(faces.region(ids, "Eyeglasses"))
+    y = faces.with_attribute(ids, "Eyeglasses", 1 - faces.labels_of(ids)[:, faces.schema.index("Eyeglasses")])
+    y = torch.roll(y, 1, 3)  # what is found again has moved
+    zones = zones_of(regions, int(ours.guard), x)
+    found = ours.match(ours.features(x), ours.features(y))
+    sums = point_sums(found, zones.of_points(found), REACH)
+    loss, gone = losses(x, y, zones.masks[:, [INSIDE, OUTSIDE]].transpose(0, 1).bool().numpy())
+    for place, zone in enumerate((INSIDE, OUTSIDE)):
+        there = sums["count"][:, zone] > 0
+        mean = sums["loss"][there, zone] / sums["count"][there, zone]
+        assert there.sum() > 6
+        assert loss[place, there.numpy()] == pytest.approx(mean.numpy(), abs=1e-5)
+        kept = sums["found"][there, zone] / sums["count"][there, zone]
+        assert gone[place, there.numpy()] == pytest.approx(1 - kept.numpy(), abs=1e-6)
+        assert np.isnan(loss[place, ~there.numpy()]).all()
+    assert np.nanmean(loss[1]) == pytest.approx(1, abs=0.05)  # one pixel, and nothing lost
+    assert np.nanmean(gone[0]) > 0.1
