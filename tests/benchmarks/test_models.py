@@ -26,7 +26,7 @@ CONTEXT = ModelContext(LABELS, (3, 64, 64), uniform_prior(LABELS))
 SETTINGS: Mapping[str, Mapping[str, Any]] = {"diva": {"domain": "label 0", "block": 2}}
 BATCH = TrainingSettings().batch
 MOST = 1.15
-CALLS, ATTEMPTS = 6, 5
+CALLS, ATTEMPTS = 6, 10
 
 Call = tuple[nn.Module, tuple[Tensor, ...]]
 
