@@ -90,6 +90,7 @@ class Value:
         chance: the chance level as a number, None where the value has none.
         reference: what the oracle reaches on these data, None where unknown.
         note: why it is undefined, or what a reader must know ("assigned", "given").
+        in_mean: whether the mean over characteristics is of this row too (if it is defined).
     """
 
     name: str
@@ -100,6 +101,7 @@ class Value:
     chance: float | None = None
     reference: float | None = None
     note: str = ""
+    in_mean: bool = False
 
     @property
     def key(self) -> tuple[str, str | None, tuple[tuple[str, str | int | float], ...]]:

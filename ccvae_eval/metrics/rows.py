@@ -84,9 +84,11 @@ class Rows:
         if characteristic is None:
             mean_at = None
         said = sentence(kind, note, found.note)
-        value = Value(name, found.estimate, characteristic, dict(at), excluded, chance, reference, said)
-        counts = not given or self.given_counts or name in self.findings
-        self._rows.append(_Row(value, found, mean_at if counts else None))
+        if given and not self.given_counts and name not in self.findings:
+            mean_at = None
+        estimate, in_mean = found.estimate, mean_at is not None
+        value = Value(name, estimate, characteristic, dict(at), excluded, chance, reference, said, in_mean)
+        self._rows.append(_Row(value, found, mean_at))
 
     def undefined(self, name: str, characteristic: str, why: str, *, at: At = NOWHERE, excluded: int = 0) -> None:
         """Adds a row that has no number, and says why."""

@@ -25,7 +25,8 @@ TRAINING = "training."
 
 def grids_of(task: Work) -> list[Grid]:
     """The recipe's tables from what is there; a place without a result is undefined and says so."""
-    return [_grid(task, table) for table in task.recipe.tables]
+    runs = [(cell, result_of(task, cell)) for cell in task.cells]
+    return [_grid(task, table, runs) for table in task.recipe.tables]
 
 
 def over_seeds(values: Sequence[float], possible: tuple[float | None, float | None] = (None, None)) -> Estimate:
@@ -51,17 +52,17 @@ def over_seeds(values: Sequence[float], possible: tuple[float | None, float | No
     return Estimate(mean, low, high, len(known), "t over training seeds")
 
 
-def _grid(task: Work, table: TableSpec) -> Grid:
+def _grid(task: Work, table: TableSpec, runs: Sequence[tuple[Cell, Run | None]]) -> Grid:
     recipe = task.recipe
     points = list(recipe.points())
-    left_out = _undefined_somewhere(filter(None, (result_of(task, cell) for cell in task.cells)), table)
+    left_out = _undefined_somewhere([run for _, run in runs if run is not None], table)
     rows = []
     for contender in recipe.contenders:
         published = table.published.get(contender.name, (None,) * len(points))
         entries = []
         for point, number in zip(points, published, strict=True):
-            cells = [cell for cell in task.cells if (cell.contender, cell.point) == (contender.name, point)]
-            estimate, chance, note = _entry(task, cells, table, left_out)
+            here = [(cell, run) for cell, run in runs if (cell.contender, cell.point) == (contender.name, point)]
+            estimate, chance, note = _entry(task, here, table, left_out)
             entries.append(Entry(estimate, number, chance, note))
         rows.append((contender.name, tuple(entries)))
     axes = [axis.removeprefix("set.") for axis in recipe.axes]
@@ -99,18 +100,18 @@ def _rows_of_characteristics(run: Run, table: TableSpec) -> list[Value]:
     if table.at or (wanted and ANY not in wanted):
         return []
     values = [value for m in run.measurements if m.metric == table.metric for value in m.values]
-    return [v for v in values if v.name == table.name and v.characteristic and not v.at and _is_of(v, wanted or ANY)]
+    # a pattern asks for rows, whether or not the metric's own mean is of them (what was given is in none)
+    return [v for v in values if v.name == table.name and not v.at and (_is_of(v, wanted) if wanted else v.in_mean)]
 
 
 def _entry(
-    task: Work, cells: Sequence[Cell], table: TableSpec, left_out: frozenset[str]
+    task: Work, runs: Sequence[tuple[Cell, Run | None]], table: TableSpec, left_out: frozenset[str]
 ) -> tuple[Estimate, float, str]:
     """The number of one place over its seeds, the mean chance level of those runs, and why there is none."""
     if table.value.startswith(TRAINING):
         name = table.value.removeprefix(TRAINING)
-        return over_seeds([training_of(task, cell).get(name, math.nan) for cell in cells]), math.nan, ""
-    runs = [result_of(task, cell) for cell in cells]
-    there = [run for run in runs if run is not None]
+        return over_seeds([training_of(task, cell).get(name, math.nan) for cell, _ in runs]), math.nan, ""
+    there = [run for _, run in runs if run is not None]
     if len(there) < len(runs):
         why = f"{len(runs) - len(there)} of {len(runs)} cells without a result"
         return Estimate(math.nan, n=len(there)), math.nan, why

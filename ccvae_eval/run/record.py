@@ -172,6 +172,7 @@ def value_as_plain(value: Value, specs: Mapping[str, ValueSpec]) -> dict[str, Pl
         "range": list(spec.range),
         "interval_method": value.estimate.method,
         "note": value.note,
+        "in_mean": value.in_mean,
     }
 
 
@@ -212,6 +213,7 @@ def _measurement_from_plain(plain: Plain) -> Measurement:
             None if v["chance"] is None else float(v["chance"]),
             None if v["reference"] is None else float(v["reference"]),
             str(v.get("note", "")),
+            bool(v.get("in_mean", False)),
         )
         for v in plain["values"]
     )

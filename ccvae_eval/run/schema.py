@@ -33,6 +33,7 @@ _VALUE = _object(
         "range": {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2},
         "interval_method": _TEXT,
         "note": _TEXT,
+        "in_mean": {"type": "boolean", "description": "whether the mean over characteristics is of this row too"},
     }
 )
 

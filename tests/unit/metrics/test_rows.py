@@ -42,6 +42,7 @@ def test_what_was_given_is_marked_and_counts_only_where_it_is_no_information():
         assert whole.estimate.value == pytest.approx(mean)
         assert whole.estimate.low < mean < whole.estimate.high
         assert [value.note for value in each] == ["", "", "given"]
+        assert [value.in_mean for value in each] == [True, True, counts]
 
 
 def test_rows_choose_the_mean_that_they_enter():
