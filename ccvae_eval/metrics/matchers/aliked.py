@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -67,11 +67,13 @@ class AlikedMatcher:
             UsageError: no file, or no digest, is named.
             CheckpointError: the file is another one, or holds other weights.
         """
-        tensors = verified_tensors("aliked", "weights", self.weights, "sha256", self.sha256)
         return with_weights(
             lambda: ALIKED(self.model, max_num_keypoints=-1, detection_threshold=self.threshold),
-            tensors, self.model, self.weights, DERIVED,
+            self._tensors(), self.model, self.weights, DERIVED,
         )  # fmt: skip
+
+    def _tensors(self) -> Mapping[str, Tensor]:
+        return verified_tensors("aliked", "weights", self.weights, "sha256", self.sha256)
 
     def features(self, images: Images) -> list[Described]:
         """Keypoints and descriptors of each image; a blank image has none."""

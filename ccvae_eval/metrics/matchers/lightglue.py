@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -42,6 +42,13 @@ class Seen(Described):
             "descriptors": torch.from_numpy(self.descriptors).float()[None],
             "image_size": torch.tensor([[self.width, self.height]]),
         }
+
+
+class _Detector(AlikedMatcher):
+    """ALIKED, whose file is named by settings of ``lightglue``."""
+
+    def _tensors(self) -> Mapping[str, Tensor]:
+        return verified_tensors("lightglue", "detector", self.weights, "detector_sha256", self.sha256)
 
 
 @dataclass(frozen=True)
@@ -109,14 +116,8 @@ class LightGlueMatcher:
 
     @cached_property
     def aliked(self) -> AlikedMatcher:
-        """Who finds the keypoints.
-
-        Raises:
-            UsageError: no file, or no digest, is named.
-        """
-        # of this matcher's own settings is what is missing
-        verified_tensors(self.name, "detector", self.detector, "detector_sha256", self.detector_sha256)
-        return AlikedMatcher(self.detector, self.detector_sha256, self.model, self.threshold, self.size)
+        """Who finds the keypoints."""
+        return _Detector(self.detector, self.detector_sha256, self.model, self.threshold, self.size)
 
     def features(self, images: Images) -> list[Seen]:
         """Keypoints and descriptors of each image; a blank image has none."""
