@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
@@ -28,6 +30,16 @@ MOST_IN_A_FIGURE = 20
 NARROWEST = 420
 """Strips are at least so many pixels wide, so that what stands above them fits."""
 CLASS_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee", "#bbbbbb")
+LETTERS = 13
+"""Of a sheet's title in an inch."""
+
+
+def class_colours(count: int) -> Sequence[Any]:
+    """As many colours, each another one up to 20."""
+    if count <= len(CLASS_COLOURS):
+        return CLASS_COLOURS[:count]
+    many = colormaps["tab20"]
+    return [many(place % many.N) for place in range(count)]
 
 
 def file_name(*parts: str) -> str:
@@ -76,8 +88,10 @@ def under(pictures: Mapping[str, Picture], start: str) -> dict[str, Picture]:
 
 
 def _sheet(rows: int, columns: int, width: float, height: float, title: str) -> tuple[Figure, NDArray[Any]]:
-    sheet = Figure(figsize=(columns * width + 0.3, rows * height + 0.5), layout="constrained")
-    sheet.suptitle(plain(title), fontsize=9)
+    wide = columns * width + 0.3
+    said = wrap(plain(title), int(wide * LETTERS))
+    sheet = Figure(figsize=(wide, rows * height + 0.35 + 0.15 * len(said)), layout="constrained")
+    sheet.suptitle("\n".join(said), fontsize=9)
     return sheet, sheet.subplots(rows, columns, squeeze=False)
 
 
@@ -192,14 +206,15 @@ def density_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...],
             draw(place, parts)
             place.tick_params(labelsize=6)
             place.set_title(plain(f"{name}  {_score(measurement, 'auc', name)}"), fontsize=7)
-            place.legend(fontsize=5, frameon=False)
+            classes = place.get_legend_handles_labels()[1]
+            place.legend(fontsize=5, frameon=False, markerscale=3, ncols=1 + len(classes) // 8)
         yield (kind,), sheet
 
 
 def _by_class(parts: Mapping[str, Picture]) -> Iterator[tuple[Any, str, Picture, Picture | None]]:
     """Of each class a colour, its name, what is drawn of it and of its prior."""
     classes = [what for what in parts if what != "grid" and not what.startswith("prior/")]
-    for colour, what in zip(CLASS_COLOURS, classes, strict=False):
+    for colour, what in zip(class_colours(len(classes)), classes, strict=True):
         yield colour, plain(what), parts[what], parts.get(f"prior/{what}")
 
 
