@@ -26,7 +26,7 @@ def undisturbed(model: object) -> Iterator[None]:
     elif callable(own := getattr(model, "modules", None)):
         parts = [part for module in own() for part in module.modules()]
     in_training = [part for part in parts if part.training]
-    state = torch.get_rng_state()
+    state, cards = torch.get_rng_state(), _states_of_cards()
     for part in in_training:
         part.training = False
     try:
@@ -34,8 +34,15 @@ def undisturbed(model: object) -> Iterator[None]:
             yield
     finally:
         torch.set_rng_state(state)
+        if cards:
+            torch.cuda.set_rng_state_all(cards)
         for part in in_training:
             part.training = True
+
+
+def _states_of_cards() -> list[Tensor]:
+    started: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.get_rng_state_all() if started else []
 
 
 @contextmanager

@@ -1,10 +1,17 @@
-"""Devices by their names on the command line."""
+"""Devices by their names on the command line, and the arithmetic they are asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
+from torch.backends import cuda, cudnn
 
 from ccvae_eval.errors import UsageError
+
+FULL = "ieee"
 
 
 def device_named(name: str) -> torch.device:
@@ -19,3 +26,29 @@ def device_named(name: str) -> torch.device:
     if not usable.get(device.type, False) or (device.index or 0) >= max(torch.cuda.device_count(), 1):
         raise UsageError(f"device {name!r} is not there", hint="--device auto takes what is there.")
     return device
+
+
+def described(device: torch.device) -> str:
+    """The device as a run records it, a card with its name."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """Full float32 and repeatable kernels inside, on a card too; the switches as they were on return.
+
+    Without it cuDNN rounds what convolutions take to TF32, ten bits, and picks kernels that add in any order: by
+    default, or as a caller's own program has set it.
+    """
+    precise: tuple[Any, ...] = (cudnn.conv, cudnn.rnn, cuda.matmul)  # type: ignore[attr-defined] # missing in stubs
+    before = [part.fp32_precision for part in precise]
+    repeatable = cudnn.deterministic, cudnn.benchmark
+    for part in precise:
+        part.fp32_precision = FULL
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        for part, precision in zip(precise, before, strict=True):
+            part.fp32_precision = precision
+        cudnn.deterministic, cudnn.benchmark = repeatable

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ccvae_eval.data.arrays import as_data_set
 from ccvae_eval.data.contract import BringsData, DataSet, HasRegions, Split
 from ccvae_eval.data.opening import data_for, open_data
 from ccvae_eval.data.sampling import sample_ids
-from ccvae_eval.devices import device_named
+from ccvae_eval.devices import described, device_named
 from ccvae_eval.errors import UsageError, suggestion
 from ccvae_eval.judge import Judge, judge_for
 from ccvae_eval.metrics.contract import Metric
@@ -249,10 +249,17 @@ def environment(device: torch.device) -> dict[str, Plain]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version(name) for name in packages},
-        "device": str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
+        "packages": {name: _version(name) for name in packages},
+        "device": described(device),
         "threads": torch.get_num_threads(),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # OpenCV is installed under several names, and a package may be copied into place
+        return "unknown"
 
 
 def _header(

@@ -21,6 +21,7 @@ from ccvae_eval.blame import blamed
 from ccvae_eval.chunks import CHUNK, cut, in_chunks, joined, padded
 from ccvae_eval.data.contract import DataSet
 from ccvae_eval.data.matching import label_columns
+from ccvae_eval.devices import exact_arithmetic
 from ccvae_eval.errors import NonFiniteError, UndefinedError, UnsupportedError
 from ccvae_eval.judge import Judge
 from ccvae_eval.latents import ClassGaussians, class_gaussians
@@ -313,6 +314,7 @@ def assignment_half(ids: Ids) -> Bools:
     return np.fromiter((stream_key(0, ASSIGNMENT_SALT, int(i)) % 2 == 0 for i in ids), bool, len(ids))
 
 
+@exact_arithmetic()
 def prepare(
     model: LabelledVAE,
     data: DataSet,

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ccvae_eval.chunks import CHUNK
+from ccvae_eval.devices import exact_arithmetic
 from ccvae_eval.errors import CcvaeEvalError, NonFiniteError, UndefinedError, UnsupportedError
 from ccvae_eval.interventions import Intervention
 from ccvae_eval.measure import Measurement, Reason, Status
@@ -160,6 +161,7 @@ def plan_of(subject: Subject, metrics: Sequence[Metric], *, own_samples: bool = 
     return Plan(len(subject), decode)
 
 
+@exact_arithmetic()
 def evaluate(
     subject: Subject,
     metrics: Sequence[Metric],

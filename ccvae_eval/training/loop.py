@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ccvae_eval.data.contract import DataSet
+from ccvae_eval.devices import exact_arithmetic
 from ccvae_eval.errors import NonFiniteError, UsageError
 from ccvae_eval.model import Batch, LabelledVAE, NeedsAllLabels, Predicts, Rebuildable, Trainable
 from ccvae_eval.streams import torch_stream
@@ -171,6 +172,7 @@ class _Loop:
             return "minutes"
         return "stopped" if self.stop() else None
 
+    @exact_arithmetic()
     def _learn(self, batch: Batch, epoch: int) -> Step:
         began = time.monotonic()
         step, self.progress.step = self.progress.step, self.progress.step + 1
@@ -213,6 +215,7 @@ class _Loop:
         return Epoch(epoch, self.progress.step, means, self.seconds)
 
     @torch.no_grad()
+    @exact_arithmetic()
     def _validate(self, epoch: int) -> Validation:
         """The loss on the held-out part, all its labels shown, with the same draws each time."""
         self.model.eval()

@@ -172,11 +172,11 @@ class M2(Autoencoder[M2Settings]):
         if not self.enumerates:
             draws = torch.bincount(rows, minlength=len(x)).to(parts)[rows]
             f = (parts[:, 0] - parts[:, 1]).detach()
-            total = f.new_zeros(len(x)).index_add(0, rows, f)[rows]
+            total = _summed(f, rows, len(x))[rows]
             advantage = torch.where(draws > 1, f - (total - f) / (draws - 1).clamp_min(1), 0.0)
             weight, score = 1 / draws, advantage / draws * (log_q_of_value - log_q_of_value.detach())
         table = torch.cat([weight.unsqueeze(1) * parts, score.unsqueeze(1)], 1)
-        reconstruction, kl_style, gradient = table.new_zeros(len(x), 3).index_add(0, rows, table).unbind(1)
+        reconstruction, kl_style, gradient = _summed(table, rows, len(x)).unbind(1)
         surprise = (log_q.exp() * self.columns.log_prior).sum(-1)
         kl_labels = (y.isnan() * (-entropy(log_q) - surprise)).sum(1)
         log_p_y = of_labels(self.columns.log_prior.expand_as(log_q), y).sum(1)
@@ -195,6 +195,11 @@ class M2(Autoencoder[M2Settings]):
         uniform = torch.rand((len(rows), y.shape[1]), generator=generator, device=generator.device).to(y.device)
         drawn, known = self.columns.drawn(log_q.detach()[rows], uniform), y[rows]
         return rows, torch.where(known.isnan(), drawn, known.nan_to_num(0).long())
+
+
+def _summed(values: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Sums over the pairs of each row; on a card ``index_add`` would add in another order each time."""
+    return values.new_zeros(count, *values.shape[1:]).index_put((rows,), values, accumulate=True)
 
 
 def _terms(bound: Bound, y: Labels) -> dict[str, float]:
