@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -92,6 +94,18 @@ def seconds(step: Callable[[], None]) -> float:
     return spent
 
 
+def ratio_of(name: str) -> float:
+    """Time of a step by that of its networks; noise only ever adds, so that one quiet attempt within the budget shows
+    that it is met."""
+    step, networks = a_step(name)
+    ratio = float("inf")
+    for _ in range(ATTEMPTS):
+        ratio = min(ratio, measured(step, networks))
+        if ratio <= MOST:
+            break
+    return ratio
+
+
 def measured(step: Callable[[], None], networks: Callable[[], None]) -> float:
     pairs = np.array([(seconds(step), seconds(networks)) for _ in range(CALLS)])[2:]  # in turns: the same machine
     return float(pairs[:, 0].min() / pairs[:, 1].min())
@@ -100,12 +114,8 @@ def measured(step: Callable[[], None], networks: Callable[[], None]) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(r.name for r in models.registrations() if r.distribution == HOME))
 def test_a_step_costs_its_networks_passes(name: str, benchmark: Any) -> None:
-    step, networks = a_step(name)
-    ratio = float("inf")
-    for _ in range(ATTEMPTS):  # noise only ever adds: one quiet attempt within the budget shows that it is met
-        ratio = min(ratio, measured(step, networks))
-        if ratio <= MOST:
-            break
+    # in a process of its own: what others left in the heap decides whether gradients find memory or must ask for it
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        ratio = benchmark.pedantic(pool.submit(ratio_of, name).result, rounds=1)
     benchmark.extra_info["ratio to the networks alone"] = ratio
-    benchmark.pedantic(step, rounds=1)
     assert ratio <= MOST
