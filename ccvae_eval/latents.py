@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def swapped(codes: Codes, columns: Sequence[int], donors: Codes) -> Codes:
     return replaced(codes, columns, donors[:, list(columns)])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ClassGaussians:
     r"""A Gaussian for each class and column, fitted to codes.
 
@@ -54,11 +55,11 @@ class ClassGaussians:
     total: Tensor
     square: Tensor
 
-    @property
+    @cached_property
     def loc(self) -> Tensor:
         return self.total / self.count[:, None]
 
-    @property
+    @cached_property
     def scale(self) -> Tensor:
         """Deviations with divisor n - 1; NaN for a class of fewer than two codes."""
         return _deviation(self.count[:, None], self.total, self.square)

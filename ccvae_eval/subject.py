@@ -221,11 +221,13 @@ class Subject:
 
     def classes(self, label: str) -> Tensor:
         """The class of each image by its label, shape (N,), int64; -1 = missing."""
-        values = self.column(label)
-        return torch.where(values.isnan(), -1.0, values).long()
+        return self.once(("classes", label), lambda: self.column(label).nan_to_num(-1.0).long())
 
     def now(self, label: str) -> Tensor:
         """The class of each image: by its label, else the model's own argmax, else -1."""
+        return self.once(("now", label), lambda: self._now(label))
+
+    def _now(self, label: str) -> Tensor:
         classes = self.classes(label)
         if not bool((classes < 0).any()):
             return classes

@@ -71,11 +71,12 @@ class Drift:
         fewest_keypoints: textured points outside that the median image must have.
         largest_region: a region that covers a larger share of the image is none.
         window: the side of the window of SSIM, in pixels.
-        chance_images: on how many images, from the first, the chance levels are measured.
+        table_images: on how many images, from the first, the earlier students' table is counted (matches with the
+            input, which has most of the points) and chance levels are measured.
     """
 
     name: ClassVar[str] = "drift"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     headline: ClassVar[str] = "spill"
     default_sample: ClassVar[int] = 500
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
@@ -141,7 +142,7 @@ class Drift:
     fewest_keypoints: int = 8
     largest_region: float = 0.6
     window: int = 7
-    chance_images: int = 128
+    table_images: int = 64
 
     def __post_init__(self) -> None:
         matcher_named(self.matcher)
@@ -228,7 +229,7 @@ class Base:
     Args:
         chunk: which images.
         reconstruction: r.
-        points, inputs: features of r and of x, each as the first of a pair.
+        points, inputs: features of r and of x, each as the first of a pair; None where no table is counted.
         moments: of r, for SSIM.
         zones: for each characteristic seen, the zones of r's points, shape (n, K, 3).
         floor_all: r against the decoding with every column drawn anew, when it has been seen.
@@ -274,7 +275,8 @@ class Matched:
         l1 = zones.pixel_sums(self._change(base, after))
         ssim = zones.pixel_sums(dissimilarity(base.moments, self._moments(after)))
         self._put(base, name, "do", {"size": zones.sizes(), "l1": l1, "ssim": ssim, **self._sums(base, name, found)})
-        self._put(base, name, "table", self._table(self.matcher.match(base.inputs, features)))
+        if base.inputs is not None:
+            self._put(base, name, "table", self._table(self.matcher.match(base.inputs, features)))
         others: dict[str, Intervention] = {at_dose(dose): traverse for dose, traverse in edit.doses.items()}
         if edit.floor is not None:
             others["floor_c"] = edit.floor
@@ -292,9 +294,12 @@ class Matched:
             self._close()
             assert batch.reconstruction is not None, "asked for in needs()"
             r = batch.reconstruction.contiguous()
-            points, inputs = self.matcher.features(r), self.matcher.features(batch.chunk.images)
+            points, inputs = self.matcher.features(r), None
+            if batch.chunk.rows.start < self.metric.table_images:
+                inputs = self.matcher.features(batch.chunk.images)
             self._base = Base(batch.chunk, r, points, inputs, self._moments(r))
-            self._put(self._base, "", "reconstruction", self._table(self.matcher.match(inputs, points)))
+            if inputs is not None:
+                self._put(self._base, "", "reconstruction", self._table(self.matcher.match(inputs, points)))
         return self._base
 
     def _close(self) -> None:
@@ -304,7 +309,7 @@ class Matched:
             return
         pairs = {} if base.floor_all is None else {"floor_all": base.floor_all}
         size = len(base.chunk)
-        if size > 1 and base.chunk.rows.start < self.metric.chance_images:
+        if size > 1 and base.inputs is not None:
             # each image beside another one of its chunk: a turn by a number that belongs to the chunk
             turn = numpy_stream(self.subject.seed, "drift/another", int(base.chunk.ids[0])).integers(1, size)
             other = base.reconstruction.roll(int(turn), 0)
@@ -338,8 +343,9 @@ class Matched:
 
     def _put(self, base: Base, name: str, pair: str, numbers: Mapping[str, Tensor]) -> None:
         kept = self.seen.setdefault((name, pair), {})
-        for key, number in numbers.items():
-            column = number.cpu().double().numpy()
+        # all at once: on the way to NumPy each tensor takes as long as a sum over the points
+        columns = torch.stack([number.cpu() for number in numbers.values()]).double().numpy()
+        for key, column in zip(numbers, columns, strict=True):
             kept.setdefault(key, np.full((len(self.subject), *column.shape[1:]), np.nan))[base.chunk.rows] = column
 
     def _keep_pictures(self, base: Base, name: str, after: Images, found: Matches) -> None:

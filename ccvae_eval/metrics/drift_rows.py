@@ -21,6 +21,7 @@ LOSSES = ("spill", "outside_excess", "outside", "inside", "lost", "displacement"
 COMPANIONS = ("ssim", "l1")
 RECONSTRUCTED: At = {"pair": "input-reconstruction"}
 UNCHANGED = "nothing changes inside the region"
+UNCOUNTED = "no matches with inputs are counted (table_images=0)"
 UNMOVED = "nothing moves inside the region"
 
 
@@ -63,6 +64,11 @@ class DriftRows:
 
     def enter_table(self, tells_correct: bool) -> None:
         """The table of the students' report: matches of the inputs with r and with v, and what the change costs."""
+        if (self.name, "table") not in self.sums:
+            self._undefined(("keypoints", "matches", "matches_drop", "confidence", "confidence_drop"), UNCOUNTED)
+            if tells_correct:
+                self._undefined(("correct_matches",), UNCOUNTED)
+            return
         before, after = self.sums["", "reconstruction"], self.sums[self.name, "table"]
         another = self.sums.get(("", "another"), {})
         for value, key in {"matches": "matches", **({"correct_matches": "correct"} if tells_correct else {})}.items():

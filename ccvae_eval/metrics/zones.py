@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ccvae_eval.metrics.matchers.contract import Matches
 from ccvae_eval.metrics.windows import widened
@@ -16,7 +17,11 @@ INSIDE, OUTSIDE, WHOLE = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Zones:
-    """The three zones of some images, shape (N, 3, H, W), 1 or 0; a pixel of the band is in none of the first two."""
+    """The zones of some images; the whole of them needs no mask.
+
+    Args:
+        masks: inside and outside, 1 or 0, shape (N, 2, H, W); a pixel of the band is in neither.
+    """
 
     masks: Tensor
 
@@ -26,11 +31,14 @@ class Zones:
         Args:
             maps: shape :math:`(N, H, W)`.
         """
-        return (maps.flatten(1)[:, None] @ self.masks.flatten(2).transpose(1, 2))[:, 0]
+        parts = (maps.flatten(1)[:, None] @ self.masks.flatten(2).transpose(1, 2))[:, 0]
+        # line by line: a sum of one large image alone is shared out among threads, and its bits with it
+        return torch.cat([parts, maps.sum(2).sum(1, keepdim=True)], 1)
 
     def sizes(self) -> Tensor:
         """Pixels of each zone, shape (N, 3)."""
-        return self.masks.flatten(2).sum(2)
+        height, width = self.masks.shape[2:]
+        return functional.pad(self.masks.flatten(2).sum(2), (0, 1), value=height * width)
 
     def of_points(self, matches: Matches) -> Tensor:
         """Which points lie in each zone, shape (N, K, 3), float; none that is not valid."""
@@ -39,7 +47,7 @@ class Zones:
         # a matcher may work on the CPU whatever the images are on
         masks = self.masks.to(row.device).flatten(2)
         zones = masks.gather(2, (row * width + column)[:, None].expand(-1, masks.shape[1], -1))
-        return (zones * matches.valid[:, None]).transpose(1, 2)
+        return (functional.pad(zones, (0, 0, 0, 1), value=1.0) * matches.valid[:, None]).transpose(1, 2)
 
 
 def point_sums(found: Matches, zones: Tensor, search: float) -> dict[str, Tensor]:
@@ -72,17 +80,16 @@ def zones_of(region: Tensor | None, guard: int, like: Tensor, largest: float = 1
     >>> region[..., 0] = True
     >>> zones_of(region, 1, torch.zeros(1, 1, 1, 5)).masks[0, :, 0]
     tensor([[1., 0., 0., 0., 0.],
-            [0., 0., 1., 1., 1.],
-            [1., 1., 1., 1., 1.]])
+            [0., 0., 1., 1., 1.]])
     """
     count, _, height, width = like.shape
-    masks = like.new_zeros(count, 3, height, width)
-    masks[:, WHOLE] = 1
     if region is None:
-        return Zones(masks)
+        return Zones(like.new_zeros(count, 2, height, width))
+    masks = like.new_empty(count, 2, height, width)
     inside = region.to(like.device)
     for zone, pixels in ((INSIDE, inside), (OUTSIDE, ~widened(inside, guard))):
         masks[:, zone] = pixels.view(torch.uint8)  # bools take seven times as long
     share = masks[:, INSIDE].mean((1, 2))
-    masks[:, :WHOLE] *= ((share > 0) & (share <= largest)).to(masks)[:, None, None, None]
+    usable = (share > 0) & (share <= largest)
+    masks[~usable] = 0
     return Zones(masks)

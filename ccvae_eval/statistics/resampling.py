@@ -25,6 +25,9 @@ BLOCK = 1024
 KEPT = 1 << 26
 """Weights kept in memory, in bytes: 2,000 resamples of up to 33,554 images. Beyond, they are drawn again when asked."""
 
+KEPT_AS_FLOATS = 1 << 22
+"""Weights kept as they are multiplied too (32 MB): turning bytes into floats takes a third of a sum over images."""
+
 RANKED = 20_000
 """Images that a rank statistic looks at; beyond, it takes a seeded reservoir of this size."""
 
@@ -75,9 +78,11 @@ class ResampleWeights:
         if len(table) != self.n:
             raise ValueError(f"{len(table)} rows for weights on {self.n} images")
         present = np.where(np.isnan(table), 0.0, table).reshape(self.n, -1)
-        sums = np.zeros((present.shape[1], self.draws))
-        for rows, counts in self._blocks():
-            sums += column_products(present[rows], counts.astype(np.float64))
+        everyone = (present == 1).all(0)  # a count of images of which none is absent: n in every resample
+        sums = np.where(everyone[:, None], float(self.n), np.zeros((len(everyone), self.draws)))
+        if not everyone.all():
+            for rows, counts in self._floats():
+                sums[~everyone] += column_products(present[rows][:, ~everyone], counts)
         return sums[0] if table.ndim == 1 else sums.T
 
     def counts(self, mask: Bools) -> Floats:
@@ -97,6 +102,13 @@ class ResampleWeights:
             chosen[here] = counts[index[here] - rows.start]
         return chosen
 
+    def _floats(self) -> Iterator[tuple[slice, Floats]]:
+        if self.n * self.draws <= KEPT_AS_FLOATS:
+            whole = _kept_as_floats(self.seed, self.n, self.draws)
+            yield from ((rows, whole[rows]) for rows, _ in self._blocks())
+        else:
+            yield from ((rows, counts.astype(np.float64)) for rows, counts in self._blocks())
+
     def _blocks(self) -> Iterator[tuple[slice, Counts]]:
         if self.n * self.draws > KEPT:
             yield from _drawn(self.seed, self.n, self.draws)
@@ -111,6 +123,13 @@ class ResampleWeights:
 def _kept(seed: int, n: int, draws: int) -> Counts:
     parts = [counts for _, counts in _drawn(seed, n, draws)]
     whole = np.concatenate(parts) if parts else np.empty((0, draws), dtype=np.uint8)
+    whole.flags.writeable = False
+    return whole
+
+
+@lru_cache(maxsize=1)
+def _kept_as_floats(seed: int, n: int, draws: int) -> Floats:
+    whole = _kept(seed, n, draws).astype(np.float64)
     whole.flags.writeable = False
     return whole
 

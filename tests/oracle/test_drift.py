@@ -177,6 +177,19 @@ def test_the_students_table(of_local):
     assert number(of_local, "confidence_drop") == pytest.approx(drop, rel=1e-9)
 
 
+def test_the_table_is_counted_on_the_first_images_alone_or_not_at_all(of_local):
+    first = measured(local, metric=Drift(table_images=32))
+    assert value(first, "matches").estimate.n == 32 < value(of_local, "matches").estimate.n
+    assert number(first, "spill") == number(of_local, "spill"), "no headline rests on it"
+    assert number(first, "matches") == pytest.approx(number(of_local, "matches"), rel=0.1)
+    none = measured(local, metric=Drift(table_images=0))
+    row = value(none, "matches")
+    assert math.isnan(row.estimate.value)
+    assert "table_images=0" in row.note
+    assert number(none, "spill") == number(of_local, "spill")
+    assert value(none, "inside").chance is None
+
+
 def test_without_a_region_the_rest_stands():
     found = measured(one_pixel, region=None)
     for name in ("spill", "outside", "changed", "textured", "l1_spill"):

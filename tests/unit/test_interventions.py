@@ -59,8 +59,8 @@ def test_rows_without_a_known_class_stay_as_they_are():
 
 
 def test_drift_measures_every_label_whatever_was_assigned():
-    whole = evaluate(subject_of(Experts()), [Drift(chance_images=0)]).measurements[0]
-    small = evaluate(subject_of(Experts(), batch_size=32), [Drift(chance_images=0)]).measurements[0]
+    whole = evaluate(subject_of(Experts()), [Drift(table_images=0)]).measurements[0]
+    small = evaluate(subject_of(Experts(), batch_size=32), [Drift(table_images=0)]).measurements[0]
     assert whole.status == "ok"
     assert {v.characteristic for v in whole.values} == {*SCHEMA.names, None}
     for ours, theirs in zip(whole.values, small.values, strict=True):

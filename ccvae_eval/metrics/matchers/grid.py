@@ -107,10 +107,10 @@ class GridMatcher:
         found = kernels.new_empty(len(kernels), (2 * lattice.search + 1) ** 2)
         for start in range(0, len(kernels), first.piece):
             piece = slice(start, start + first.piece)
-            windows = second.squares(first.lines[piece], lattice.window)
+            windows = runs_of(second.grey.flatten(), first.lines[piece], lattice.window)
             products = functional.conv2d(windows[None], kernels[piece], groups=first.piece)
-            sharpness = second.sharpness.index_select(0, first.searched[piece].flatten())
-            torch.mul(products.flatten(), sharpness, out=found[piece].view(-1))
+            sharpness = runs_of(second.sharpness, first.lines[piece, : 2 * lattice.search + 1], 2 * lattice.search + 1)
+            torch.mul(products.flatten(), sharpness.flatten(), out=found[piece].view(-1))
         return found[: len(first.places)]
 
 
@@ -187,6 +187,16 @@ def lattice_of(matcher: GridMatcher, height: int, width: int) -> Lattice:
     return Lattice(scale, stride, radius, search, top, left, rows, columns)
 
 
+def runs_of(values: Tensor, starts: Tensor, length: int) -> Tensor:
+    """Runs of neighbouring values, shape (*starts, length): long runs of memory, whatever they overlap with.
+
+    >>> runs_of(torch.arange(5), torch.tensor([[3, 0]]), 2)
+    tensor([[[3, 4],
+             [0, 1]]])
+    """
+    return values.unfold(0, length, 1).index_select(0, starts.flatten()).reshape(*starts.shape, length)
+
+
 @dataclass(frozen=True)
 class GridFeatures:
     """Some images as the first or the second of a pair.
@@ -202,12 +212,6 @@ class GridFeatures:
     @property
     def lattice(self) -> Lattice:
         return lattice_of(self.matcher, *self.grey.shape[1:])
-
-    def squares(self, lines: Tensor, size: int) -> Tensor:
-        """Some squares of this size, shape (G, size, size), given where their lines begin, shape (G, size)."""
-        # long runs of memory, whatever they overlap with
-        runs = self.grey.flatten().unfold(0, size, 1)
-        return runs.index_select(0, lines.flatten()).reshape(-1, size, size)
 
     @cached_property
     def sharpness(self) -> Tensor:
@@ -246,17 +250,11 @@ class GridFeatures:
         return corners[:, None] + torch.arange(self.lattice.window, device=corners.device) * width
 
     @cached_property
-    def searched(self) -> Tensor:
-        """Where the patches begin that each keypoint is compared with, shape (G, 2 search + 1, 2 search + 1)."""
-        side = 2 * self.lattice.search + 1
-        return self.lines[:, :side, None] + torch.arange(side, device=self.lines.device)
-
-    @cached_property
     def kernels(self) -> Tensor:
         """The keypoints' patches as kernels of a grouped convolution, of mean 0 and norm 1, shape (G, 1, p, p)."""
         radius, search = self.lattice.radius, self.lattice.search
         lines = self.lines[:, search : search + 2 * radius + 1] + search
-        patches = self.squares(lines, self.lattice.patch).flatten(1)
+        patches = runs_of(self.grey.flatten(), lines, self.lattice.patch).flatten(1)
         patches -= patches.mean(1, keepdim=True)
         patches /= patches.square().sum(1, keepdim=True).sqrt_()
         return patches.reshape(-1, 1, self.lattice.patch, self.lattice.patch)

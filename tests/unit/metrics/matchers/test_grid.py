@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ccvae_eval.metrics.matchers.grid import GridFeatures, GridMatcher, lattice_of, points_of, shifts_of
+from ccvae_eval.metrics.matchers.grid import GridFeatures, GridMatcher, lattice_of, points_of, runs_of, shifts_of
 
 
 def test_the_lattice_at_64_pixels():
@@ -43,7 +43,7 @@ def test_windows_are_cut_at_the_keypoints(size):
     lattice = features.lattice
     count, window = lattice.columns * lattice.rows, lattice.window
     assert features.places.tolist() == list(range(3 * count)), "every point is a keypoint"
-    squares = features.squares(features.lines[: 3 * count], window).reshape(3, lattice.columns, lattice.rows, -1)
+    squares = runs_of(maps.flatten(), features.lines[: 3 * count], window).reshape(3, lattice.columns, lattice.rows, -1)
     for column in range(lattice.columns):
         for row in range(lattice.rows):
             top, left = lattice.top + row * lattice.stride, lattice.left + column * lattice.stride
