@@ -79,7 +79,7 @@ class Accuracy:
     """
 
     name: ClassVar[str] = "accuracy"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     headline: ClassVar[str] = "balanced_accuracy"
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS

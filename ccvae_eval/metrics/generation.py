@@ -90,7 +90,7 @@ class Generation:
     """
 
     name: ClassVar[str] = "generation"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     headline: ClassVar[str] = "obeyed"
     default_sample: ClassVar[int] = 10_000
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label", "rescaled latent"}

@@ -90,7 +90,7 @@ class Locality:
     """
 
     name: ClassVar[str] = "locality"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     headline: ClassVar[str] = "focus"
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}

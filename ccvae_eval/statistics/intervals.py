@@ -9,7 +9,9 @@ Which interval, and why (coverage of a nominal 95 %, 1,000 to 2,000 repeats, see
 - ratios of means: symmetric studentised bootstrap on the log scale. With skewed (log-normal) terms it covers .945 to
   .957 at n = 30, 100 and 300, where the percentile interval covers .91 to .95 and BCa .88 to .95. Where a numerator or
   denominator is not positive in every resample: Fieller's interval;
-- shares of images: Wilson;
+- shares of images: Wilson; means of shares (balanced accuracy, means over characteristics): Wilson's distances squared
+  and added (``squares_added``). A class of 20 images told with probability .97 beside one of 400 told with .9: covers
+  .955, the bootstrap .71, since where none of the 20 is told wrongly it thinks it sure;
 - statistics that more noise drives one way (overlap, divergences, calibration error): the basic bootstrap interval,
   which takes their bias off once.
 """
@@ -34,6 +36,11 @@ FEWEST = 8
 """Below so many images no interval is given."""
 
 BASIC = "basic bootstrap"
+
+WILSON = "wilson"
+SQUARES_ADDED = "wilson, squares added"
+CLOSED = {WILSON, SQUARES_ADDED}
+"""Methods that go by counts: their means do so too."""
 
 LOST = 0.01
 """The share of resamples that may be undefined (a class lost); beyond, there is no interval."""
@@ -267,7 +274,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == n else centre + half
-    return Estimate(share, low, high, n, "wilson")
+    return Estimate(share, low, high, n, WILSON)
 
 
 def share_estimate(values: Floats | Bools, weights: ResampleWeights) -> Resampled:
@@ -285,10 +292,16 @@ def mean_over(parts: Sequence[Resampled], level: float = 0.95) -> Resampled:
 
     The interval comes from the parts' own draws, which must be of the same resamples. Equal in every bit whatever the
     order of the parts: they are added from the least up (BCa counts draws below the value, and a last bit is a count).
-    Where no resample differs from the value (every part perfect), the interval is the mean of the parts' own.
+    Where no resample differs from the value (every part perfect), the interval is the mean of the parts' own. Means of
+    shares have theirs by ``squares_added``.
     """
     defined = [part for part in parts if part.defined]
     found = _combined(defined, _sorted_mean, level, parts)
+    if found.defined and all(part.estimate.method in CLOSED for part in defined):
+        estimates = [part.estimate for part in defined]
+        low, high = squares_added(estimates, found.value, _correlations([part.draws for part in defined]))
+        method = estimates[0].method if len(defined) == 1 else SQUARES_ADDED
+        return replace(found, estimate=Estimate(found.value, low, high, found.estimate.n, method), note="")
     if not found.defined or found.estimate.low != found.estimate.high:
         return found
     ends = np.array([[part.estimate.low, part.estimate.high] for part in defined])
@@ -296,6 +309,45 @@ def mean_over(parts: Sequence[Resampled], level: float = 0.95) -> Resampled:
     methods = {part.estimate.method for part in defined if part.estimate.low < part.estimate.high}
     method = methods.pop() if len(methods) == 1 else found.estimate.method
     return replace(found, estimate=replace(found.estimate, low=low, high=high, method=method))
+
+
+def squares_added(parts: Sequence[Estimate], mean: float, correlations: Floats | None = None) -> tuple[float, float]:
+    r"""The ends of the interval of a mean of estimates, from the ends of their own.
+
+    .. math:: \bar p - \frac1K \sqrt{\sum_{jk} r_{jk} (p_j - l_j)(p_k - l_k)}
+
+    and above likewise (Newcombe 1998, for differences of shares; Zou and Donner 2008).
+
+    Args:
+        parts: K estimates with intervals.
+        mean: theirs.
+        correlations: r between the estimates, shape :math:`(K, K)`; None = they are independent.
+
+    >>> low, high = squares_added([wilson(9, 10), wilson(90, 100)], 0.9)
+    >>> round(low, 3), round(high, 3)
+    (0.743, 0.947)
+    """
+    together = np.eye(len(parts)) if correlations is None else correlations
+    below = np.array([part.value - part.low for part in parts])
+    above = np.array([part.high - part.value for part in parts])
+    # summed exactly: the order of the parts does not matter
+    down, up = (math.fsum((np.outer(d, d) * together).ravel()) for d in (below, above))
+    return mean - math.sqrt(max(down, 0.0)) / len(parts), mean + math.sqrt(max(up, 0.0)) / len(parts)
+
+
+def _correlations(draws: Sequence[Floats]) -> Floats:
+    """Of several values' draws, those resamples left out in which one is undefined; what never varies has none."""
+    stack = np.stack(draws)
+    stack = stack[:, ~np.isnan(stack).any(axis=0)]
+    if stack.shape[1] < 2:
+        return np.eye(len(stack))
+    off = stack - stack.mean(axis=1, keepdims=True)
+    # one by one: a matrix product's bits depend on the place of a row
+    products = np.array([[float((a * b).sum()) for b in off] for a in off])
+    norms = np.outer(np.sqrt(products.diagonal()), np.sqrt(products.diagonal()))
+    found: Floats = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    np.fill_diagonal(found, 1.0)
+    return found
 
 
 def _sorted_mean(stack: Floats) -> Floats:

@@ -10,7 +10,17 @@ import numpy as np
 from scipy.stats import rankdata
 
 from ccvae_eval.measure import Estimate
-from ccvae_eval.statistics.intervals import FEWEST, SMALL, Resampled, bootstrap_estimate, missing, resampled
+from ccvae_eval.statistics.intervals import (
+    FEWEST,
+    SMALL,
+    SQUARES_ADDED,
+    Resampled,
+    bootstrap_estimate,
+    missing,
+    resampled,
+    squares_added,
+    wilson,
+)
 from ccvae_eval.statistics.ranking import Whole, stratified_auc, weighted_auc, weighted_average_precision
 from ccvae_eval.statistics.resampling import Counts, ResampleWeights, reservoir
 from ccvae_eval.types import Bools, Floats, Ids
@@ -67,7 +77,7 @@ def average_precision_estimate(scores: Floats, labels: Floats | Bools, weights: 
 def balanced_accuracy_estimate(predicted: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:
     r"""Mean over the classes that occur of the share of their images that are predicted right. Chance is 1/K.
 
-    Where all or none are right the interval ends at the exact bound, as in ``auc_estimate``.
+    The interval is Wilson's of each class, squares added: a bootstrap thinks a rare class sure that shows no error.
 
     Args:
         predicted: predicted classes, shape :math:`(N,)`.
@@ -85,7 +95,12 @@ def balanced_accuracy_estimate(predicted: Floats, labels: Floats, weights: Resam
     found = bootstrap_estimate(
         lambda totals: (totals[:, : len(classes)] / totals[:, len(classes) :]).mean(axis=1), rows, weights
     )
-    return exactly_bounded(found, int(inside.sum(axis=0).min()), weights.level)
+    estimate = found.estimate
+    if estimate.n < FEWEST:
+        return found
+    shares = [wilson(int(r), int(n), weights.level) for r, n in zip(right.sum(axis=0), inside.sum(axis=0), strict=True)]
+    low, high = squares_added(shares, estimate.value)
+    return replace(found, estimate=Estimate(estimate.value, low, high, estimate.n, SQUARES_ADDED), note="")
 
 
 def _present(scores: Floats, labels: Floats) -> Ids:

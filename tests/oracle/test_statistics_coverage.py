@@ -92,6 +92,24 @@ def balanced(rng, weights):
     return balanced_accuracy_estimate((scores > 0.5).astype(float), labels, weights).estimate
 
 
+def balanced_of(rare: int) -> Sample:
+    """A rare class told with probability .97, a frequent one with .9."""
+
+    def sample(rng, weights):
+        labels = (np.arange(weights.n) < rare).astype(float)
+        right = rng.random(weights.n) < np.where(labels == 1, 0.97, 0.9)
+        return balanced_accuracy_estimate(np.where(right, labels, 1 - labels), labels, weights).estimate
+
+    return sample
+
+
+def mean_of_shares(rng, weights):
+    """Two rare shares that mostly hold of the same images, and one by itself."""
+    one = rng.random(weights.n) < 0.02
+    other = np.where(rng.random(weights.n) < 0.8, one, rng.random(weights.n) < 0.02)
+    return mean_over([share_estimate(x, weights) for x in (one, other, rng.random(weights.n) < 0.5)]).estimate
+
+
 def dprime(rng, weights):
     return dprime_estimate(*labelled(rng, weights), weights).estimate
 
@@ -162,6 +180,8 @@ KINDS: dict[str, tuple[Sample, int, float]] = {
     "area within strata, 400": (area_in_strata, 400, AREA),
     "average precision, 400": (precision, 400, true_precision()),
     "balanced accuracy, 400": (balanced, 400, float(stats.norm.cdf(0.5))),
+    "balanced accuracy of a rare class, 420": (balanced_of(20), 420, 0.935),
+    "mean of shares, 150": (mean_of_shares, 150, 0.18),
     "d', 400": (dprime, 400, 1.0),
     "Wasserstein, 400": (wasserstein, 400, 1.0),
     "rank correlation, 400": (rank_correlation, 400, float(6 / np.pi * np.arcsin(0.25))),

@@ -7,6 +7,8 @@ chance, (a - 1/L)/(1 - 1/L).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -15,8 +17,10 @@ from ccvae_eval.metrics.disentanglement.dci import SURE, fitted, predictor_of
 from ccvae_eval.metrics.disentanglement.findings import Finding, undefined_finding
 from ccvae_eval.metrics.disentanglement.gaps import Parts, mean_defined
 from ccvae_eval.metrics.disentanglement.predictors import fit, fit_seed
-from ccvae_eval.metrics.disentanglement.sap import alone, class_weights
-from ccvae_eval.types import Floats
+from ccvae_eval.metrics.disentanglement.sap import Alone, alone, class_weights
+from ccvae_eval.statistics.intervals import Resampled
+from ccvae_eval.statistics.rank_estimates import balanced_accuracy_estimate
+from ccvae_eval.types import Floats, Ids
 
 
 def aligned(bench: Bench) -> dict[int, int]:
@@ -42,12 +46,45 @@ def snc(bench: Bench) -> list[Finding]:
 
     why = "no factor has a code and held-out rows"
     found = []
-    for name, score in (("snc", told.of_totals), ("snc_raw", lambda totals: told.raw(totals)[0])):
+    accuracies = () if bench.quick else _accuracies(bench, told, places)
+    corrected = tuple(_above_guessing(each, 1 / levels) for each, levels in zip(accuracies, told.levels, strict=False))
+    for name, score, counted in (
+        ("snc", told.of_totals, corrected), ("snc_raw", lambda totals: told.raw(totals)[0], accuracies)
+    ):  # fmt: skip
         chance = None
         if not bench.quick and told.permuted:
             chance = chosen(np.stack([score(totals) for totals in told.permuted]))
-        found.append(bench.fitted(name, told.rows, lambda totals, s=score: chosen(s(totals)), chance, why))  # type: ignore[misc]
+        found.append(
+            bench.fitted(name, told.rows, lambda totals, s=score: chosen(s(totals)), chance, why, counted=counted)  # type: ignore[misc]
+        )
     return found
+
+
+def _accuracies(bench: Bench, told: Alone, places: Ids) -> tuple[Resampled, ...]:
+    """The balanced accuracy of each factor's code, by counts; () unless every factor has classes and a code."""
+    table, width = bench.table, told.rows.shape[1] // max(len(told.levels), 1)
+    if min(told.levels, default=0) < 2 or (places < 0).any():
+        return ()
+    found = []
+    for k, (factor, place) in enumerate(zip(table.factors, places, strict=True)):
+        right, known = told.rows[:, k * width + place] > 0, ~np.isnan(told.rows[:, (k + 1) * width - 1])
+        labels = np.where(known, factor.classes, np.nan)
+        found.append(balanced_accuracy_estimate(np.where(right, labels, -1.0), labels, bench.weights))
+    return tuple(found)
+
+
+def _above_guessing(accuracy: Resampled, guess: float) -> Resampled:
+    """(a - g) / (1 - g), not below 0."""
+
+    def corrected(a: Floats | float) -> Floats:
+        return np.maximum((np.asarray(a) - guess) / (1 - guess), 0.0)
+
+    value, low, high = (
+        float(corrected(end)) for end in (accuracy.value, accuracy.estimate.low, accuracy.estimate.high)
+    )
+    estimate = replace(accuracy.estimate, value=value, low=low, high=high)
+    without = None if accuracy.leave_one_out is None else corrected(accuracy.leave_one_out)
+    return replace(accuracy, estimate=estimate, draws=corrected(accuracy.draws), leave_one_out=without)
 
 
 def nk(bench: Bench) -> list[Finding]:

@@ -24,6 +24,7 @@ from ccvae_eval.metrics.disentanglement.findings import Drawn, Finding
 from ccvae_eval.metrics.disentanglement.gaps import Parts, active_by_information
 from ccvae_eval.metrics.disentanglement.settings import Settings
 from ccvae_eval.metrics.disentanglement.table import Table
+from ccvae_eval.statistics.intervals import Resampled
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.statistics.subsampling import FEWEST, RATE
 from ccvae_eval.types import Bools, Floats, Gaussian, Ids
@@ -215,13 +216,14 @@ class Bench:
         why: str,
         note: str = "",
         resampled: Callable[[Floats], Parts] | None = None,
+        counted: tuple[Resampled, ...] = (),
     ) -> Finding:
         """A score of held-out rows: ``formula`` takes sums of ``rows``, shape (..., C); so does ``resampled``, for
-        resamples that need another one."""
+        resamples that need another one. ``counted`` as in ``Finding``."""
         total, draws = self.weighed(rows)
         drawn = Drawn(None if draws is None else (resampled or formula)(draws))
         n = int((~np.isnan(rows)).any(axis=1).sum())
-        return Finding(name, formula(total), n, drawn, None if self.quick else chance, why, note)
+        return Finding(name, formula(total), n, drawn, None if self.quick else chance, why, note, counted=counted)
 
     def informed(
         self, name: str, formula: Callable[[Information], Parts], why: str, at: At = MappingProxyType({})

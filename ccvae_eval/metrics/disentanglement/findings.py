@@ -10,7 +10,7 @@ import numpy as np
 
 from ccvae_eval.measure import Estimate, Value
 from ccvae_eval.metrics.disentanglement.gaps import Parts
-from ccvae_eval.statistics.intervals import Resampled, missing, resampled
+from ccvae_eval.statistics.intervals import Resampled, mean_over, missing, resampled
 from ccvae_eval.statistics.subsampling import subsampled
 from ccvae_eval.types import Floats
 
@@ -56,6 +56,7 @@ class Finding:
         note: what must be said beside it.
         at: what else it depends on.
         interval: of the total, where it is known otherwise (Wilson's, of votes).
+        counted: of each factor its own estimate, where it is a mean of shares and goes by counts; the total's then too.
     """
 
     name: str
@@ -67,10 +68,12 @@ class Finding:
     note: str = ""
     at: Mapping[str, str | int | float] = field(default_factory=dict)
     interval: tuple[float, float] | None = None
+    counted: tuple[Resampled, ...] = ()
 
     def values(self, factors: tuple[str, ...], codes: tuple[str, ...], level: float) -> list[Value]:
         """The total, then the row of each factor, then of each code."""
-        rows = [self._value(self.point.total, self._of("total"), self._chance("total"), level)]
+        whole = mean_over(self.counted, level) if self.counted else None
+        rows = [self._value(self.point.total, self._of("total"), self._chance("total"), level, whole)]
         for kind, names in (("factors", factors), ("codes", codes)):
             numbers: Floats | None = getattr(self.point, kind)
             if numbers is None:
@@ -84,6 +87,7 @@ class Finding:
                     None if draws is None else draws[..., i],
                     None if chances is None else chances[..., i],
                     level,
+                    self.counted[i] if self.counted and kind == "factors" else None,
                 )
                 if kind == "factors":
                     rows.append(replace(row, characteristic=name))
@@ -97,15 +101,17 @@ class Finding:
     def _chance(self, kind: str) -> Floats | None:
         return None if self.chance is None else getattr(self.chance, kind)
 
-    def _value(self, number: Floats, draws: Floats | None, chance: Floats | None, level: float) -> Value:
-        found = self._resampled(float(number), draws, level)
+    def _value(
+        self, number: Floats, draws: Floats | None, chance: Floats | None, level: float, known: Resampled | None = None
+    ) -> Value:
+        found = self._resampled(float(number), draws, level, known)
         if not found.defined:
             return Value(self.name, found.estimate, at=dict(self.at), note=self.why or "undefined on these rows")
         usual = None if chance is None else float(np.nanmean(chance)) if not np.isnan(chance).all() else None
         note = "; ".join(part for part in (self.note, found.note, self.drawn.note) if part)
         return Value(self.name, found.estimate, at=dict(self.at), chance=usual, note=note)
 
-    def _resampled(self, number: float, draws: Floats | None, level: float) -> Resampled:
+    def _resampled(self, number: float, draws: Floats | None, level: float, known: Resampled | None) -> Resampled:
         if np.isnan(number):
             return missing(1, self.why, self.n)
         if self.interval is not None:
@@ -115,7 +121,7 @@ class Finding:
             return Resampled(replace(missing(1, "", self.n).estimate, value=number), np.full(1, np.nan))
         if self.drawn.method == "subsampling":
             return subsampled(number, draws, self.drawn.size, self.n, level, bias_rate=self.drawn.bias_rate)
-        found = resampled(number, draws, self.n, level)
+        found = known or resampled(number, draws, self.n, level)
         method = f"{found.estimate.method}, conditional on the fit" if found.estimate.method else ""
         return replace(found, estimate=replace(found.estimate, method=method))
 

@@ -21,7 +21,7 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.statistics.threads import one_thread
 from ccvae_eval.types import Floats, Plain
 
-NAME, VERSION, HEADLINE = "disentanglement", 3, "infom"
+NAME, VERSION, HEADLINE = "disentanglement", 4, "infom"
 
 MOST_ENTRIES = 2_000
 """Entries of a matrix that are written as values; larger ones are pictures only."""
