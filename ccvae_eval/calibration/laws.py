@@ -28,7 +28,8 @@ from ccvae_eval.types import Floats
 REPEATS = 12
 DIGITS = 3
 """What so many repeats bear."""
-FITS = 3
+FEW_LABELS, FORESTS = 60, 3
+"""Readers that learn from a few labels each, and forests, which take long."""
 TRAINED = 2 / 3
 """The share of the images that a reader learns from."""
 
@@ -211,7 +212,7 @@ def simulated(law: Law, bins: int) -> Mapping[str, float]:
 def read(law: Law, budget: int) -> Mapping[str, float]:
     """What a linear reader gets out of the whole code, having learnt from so many labels (0 = all there are)."""
     found: dict[str, list[float]] = {"infoe": [], "downstream": []}
-    for repeat in range(FITS if budget == 0 else 20 * FITS):
+    for repeat in range(REPEATS if budget == 0 else FEW_LABELS):
         codes, classes = law.drawn(repeat)
         # other rows every time: which ten labels are learnt from matters, and the labels' order is the images'
         order = numpy_stream(repeat, "laws/read").permutation(len(codes))
@@ -290,7 +291,7 @@ def _grown(case: Case) -> Floats:
     ends = []
     for position in (0, len(case.cells) - 1):
         areas = []
-        for repeat in range(FITS):
+        for repeat in range(FORESTS):
             codes, classes = law_of(case, position).drawn(repeat)
             cut = round(len(codes) * TRAINED)
             for label in classes.T:
