@@ -336,16 +336,19 @@ def squares_added(parts: Sequence[Estimate], mean: float, correlations: Floats |
 
 
 def _correlations(draws: Sequence[Floats]) -> Floats:
-    """Of several values' draws, those resamples left out in which one is undefined; what never varies has none."""
+    """Of several values' draws, those resamples left out in which one is undefined.
+
+    1 where a value never varies: errors that were not seen may all be of the same images.
+    """
     stack = np.stack(draws)
     stack = stack[:, ~np.isnan(stack).any(axis=0)]
     if stack.shape[1] < 2:
-        return np.eye(len(stack))
+        return np.ones((len(stack), len(stack)))
     off = stack - stack.mean(axis=1, keepdims=True)
     # one by one: a matrix product's bits depend on the place of a row
     products = np.array([[float((a * b).sum()) for b in off] for a in off])
     norms = np.outer(np.sqrt(products.diagonal()), np.sqrt(products.diagonal()))
-    found: Floats = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    found: Floats = np.divide(products, norms, out=np.ones_like(products), where=norms > 0)
     np.fill_diagonal(found, 1.0)
     return found
 

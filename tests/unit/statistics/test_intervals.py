@@ -174,3 +174,34 @@ def test_a_reservoir_is_said():
     found = auc_estimate(scores, labels, ResampleWeights(0, n, draws=20)).estimate
     assert found.method == f"bootstrap on 20000 of {n} images"
     assert found.value == pytest.approx(0.76, abs=0.02)
+
+
+def test_the_mean_of_one_share_twice_is_as_unsure_as_the_share():
+    one = share_estimate(LABELS, WEIGHTS)
+    mean = mean_over([one, one]).estimate
+    assert (mean.low, mean.high) == pytest.approx((one.estimate.low, one.estimate.high), abs=1e-12)
+    assert mean_over([one]).estimate == one.estimate
+
+
+def test_means_of_shares_of_other_images_are_surer_and_hold_whatever_the_order():
+    parts = [share_estimate((RNG.random(400) < p).astype(float), WEIGHTS) for p in (0.1, 0.3, 0.9)]
+    mean, back = mean_over(parts).estimate, mean_over(parts[::-1]).estimate
+    assert mean == back
+    distances = [part.value - part.estimate.low for part in parts]
+    assert mean.value - mean.low == pytest.approx(np.hypot(np.hypot(*distances[:2]), distances[2]) / 3, rel=0.2)
+
+
+def test_errors_that_were_not_seen_may_all_be_of_the_same_images():
+    perfect = share_estimate(np.ones(400), WEIGHTS)
+    mean = mean_over([perfect, perfect, perfect]).estimate
+    assert (mean.value, mean.low) == (1.0, pytest.approx(perfect.estimate.low, abs=1e-12))
+
+
+def test_a_rare_class_without_an_error_is_not_sure():
+    labels = (np.arange(400) < 12).astype(float)
+    predicted = labels.copy()
+    predicted[300:] = 1  # a quarter of the frequent class is wrong
+    found = balanced_accuracy_estimate(predicted, labels, WEIGHTS).estimate
+    rare = wilson(12, 12)
+    assert found.value - found.low > (1 - rare.low) / 2
+    assert found.high < 1
