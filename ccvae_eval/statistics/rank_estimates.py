@@ -13,16 +13,14 @@ from ccvae_eval.measure import Estimate
 from ccvae_eval.statistics.intervals import (
     FEWEST,
     SMALL,
-    SQUARES_ADDED,
     Resampled,
     bootstrap_estimate,
     missing,
     resampled,
-    squares_added,
-    wilson,
 )
 from ccvae_eval.statistics.ranking import Whole, stratified_auc, weighted_auc, weighted_average_precision
 from ccvae_eval.statistics.resampling import Counts, ResampleWeights, reservoir
+from ccvae_eval.statistics.shares import SQUARES_ADDED, clopper_pearson, squares_added
 from ccvae_eval.types import Bools, Floats, Ids
 
 STRATUM = 20
@@ -77,7 +75,7 @@ def average_precision_estimate(scores: Floats, labels: Floats | Bools, weights: 
 def balanced_accuracy_estimate(predicted: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:
     r"""Mean over the classes that occur of the share of their images that are predicted right. Chance is 1/K.
 
-    The interval is Wilson's of each class, squares added: a bootstrap thinks a rare class sure that shows no error.
+    The interval is each class's exact one, squares added: a bootstrap thinks a rare class sure that shows no error.
 
     Args:
         predicted: predicted classes, shape :math:`(N,)`.
@@ -98,8 +96,8 @@ def balanced_accuracy_estimate(predicted: Floats, labels: Floats, weights: Resam
     estimate = found.estimate
     if estimate.n < FEWEST:
         return found
-    shares = [wilson(int(r), int(n), weights.level) for r, n in zip(right.sum(axis=0), inside.sum(axis=0), strict=True)]
-    low, high = squares_added(shares, estimate.value)
+    counts = zip(right.sum(axis=0), inside.sum(axis=0), strict=True)
+    low, high = squares_added([clopper_pearson(int(k), int(n), weights.level) for k, n in counts], estimate.value)
     return replace(found, estimate=Estimate(estimate.value, low, high, estimate.n, SQUARES_ADDED), note="")
 
 

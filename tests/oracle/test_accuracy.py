@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
     accuracy_score,
@@ -250,7 +250,7 @@ def test_a_model_that_cannot_predict_is_read_out_and_says_so():
 
 
 def test_nothing_wrong_is_not_certainty():
-    """None of a class's n images may be wrong by luck: Wilson's z² / (n + z²), squared and added for two classes."""
+    """All of a class's n images are right with probability .025 at a share of .025^(1/n); squared, added, of two."""
     codes, labels = labelled()
     sure = torch.stack([2 * labels[:, 0] - 1, *codes.T[1:]], 1)
     found = value(
@@ -258,8 +258,7 @@ def test_nothing_wrong_is_not_certainty():
         "balanced_accuracy", "a",
     ).estimate  # fmt: skip
     assert (found.value, found.high) == (1, 1)
-    z2 = norm.ppf(0.975) ** 2
-    each = [z2 / (n + z2) for n in (labels[:, 0].sum().item(), (1 - labels[:, 0]).sum().item())]
+    each = [1 - 0.025 ** (1 / n) for n in (labels[:, 0].sum().item(), (1 - labels[:, 0]).sum().item())]
     assert found.low == pytest.approx(1 - np.hypot(*each) / 2)
 
 

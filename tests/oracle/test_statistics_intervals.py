@@ -14,7 +14,6 @@ from ccvae_eval.statistics.intervals import (
     mean_over,
     ratio_estimate,
     share_estimate,
-    wilson,
 )
 from ccvae_eval.statistics.rank_estimates import (
     auc_estimate,
@@ -22,6 +21,7 @@ from ccvae_eval.statistics.rank_estimates import (
     balanced_accuracy_estimate,
 )
 from ccvae_eval.statistics.resampling import ResampleWeights
+from ccvae_eval.statistics.shares import clopper_pearson, wilson
 
 
 def scipy_interval(data, statistic, draws, method, paired=False):
@@ -137,6 +137,14 @@ def test_balanced_accuracy_is_scikit_learns():
 def test_wilson_is_scipys(successes, n, level):
     expected = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
     found = wilson(successes, n, level)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (3, 10), (10, 10), (480, 500), (1, 1)])
+@pytest.mark.parametrize("level", [0.95, 0.99])
+def test_the_exact_interval_of_a_share_is_scipys(successes, n, level):
+    expected = stats.binomtest(successes, n).proportion_ci(level, method="exact")
+    found = clopper_pearson(successes, n, level)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 

@@ -25,7 +25,7 @@ from ccvae_eval.metrics.disentanglement.gaps import Parts
 from ccvae_eval.metrics.disentanglement.rendering import rendered_pools
 from ccvae_eval.metrics.disentanglement.table import Table
 from ccvae_eval.statistics.information import Classes
-from ccvae_eval.statistics.intervals import wilson
+from ccvae_eval.statistics.shares import wilson
 from ccvae_eval.streams import numpy_stream
 from ccvae_eval.types import Floats, Ids
 
