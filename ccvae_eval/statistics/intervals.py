@@ -29,7 +29,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from ccvae_eval.measure import Estimate, undefined
 from ccvae_eval.statistics.resampling import ResampleWeights
-from ccvae_eval.statistics.shares import CLOSED, SQUARES_ADDED, correlations, exactly, squares_added, wilson
+from ccvae_eval.statistics.shares import CLOSED, SQUARES_ADDED, correlations_of, exactly, squares_added, wilson
 from ccvae_eval.types import Bools, Floats
 
 SMALL = 300
@@ -282,7 +282,7 @@ def mean_over(parts: Sequence[Resampled], level: float = 0.95) -> Resampled:
         if len(defined) == 1:
             return defined[0]
         exact = [exactly(part.estimate, level) for part in defined]
-        low, high = squares_added(exact, found.value, correlations([part.draws for part in defined]))
+        low, high = squares_added(exact, found.value, correlations_of([part.draws for part in defined]))
         return replace(found, estimate=Estimate(found.value, low, high, found.estimate.n, SQUARES_ADDED), note="")
     if not found.defined or found.estimate.low != found.estimate.high:
         return found

@@ -77,7 +77,7 @@ def squares_added(parts: Sequence[Estimate], mean: float, correlations: Floats |
     return mean - math.sqrt(max(down, 0.0)) / len(parts), mean + math.sqrt(max(up, 0.0)) / len(parts)
 
 
-def correlations(draws: Sequence[Floats]) -> Floats:
+def correlations_of(draws: Sequence[Floats]) -> Floats:
     """Of several values' draws, those resamples left out in which one is undefined.
 
     1 where a value never varies: errors that were not seen may all be of the same images.
