@@ -7,6 +7,7 @@ number does not depend on the batch size, on the order of the metrics or on the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -168,7 +169,7 @@ class Subject:
         with asked(self.model, f"decode(codes), codes of shape (N, {codes.shape[1]})"):
             images = in_chunks(self._decode, codes.to(self.device))
         # one number says that all are finite; only where it does not is every pixel looked at (7 % of a decoding)
-        if not bool(torch.isfinite(images.sum())) and not bool(torch.isfinite(images).all()):
+        if not math.isfinite(images.sum().item()) and not bool(torch.isfinite(images).all()):
             raise NonFiniteError("the decoder gave NaN or infinity", where=type(self.model).__name__)
         return images
 

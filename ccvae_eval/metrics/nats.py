@@ -80,9 +80,9 @@ def log_likelihood(subject: Subject, chunk: Chunk, codes: Codes, means: Images |
             found = model.log_likelihood(padded(chunk.images), padded(codes).to(subject.device))[: len(chunk)]
     else:
         found = bernoulli_log_likelihood(chunk.images, subject.decode(codes) if means is None else means)
-    if not bool(torch.isfinite(found).all()):
-        raise NonFiniteError("the likelihood is NaN or infinite", where=type(model).__name__)
     nats: Floats = found.double().cpu().numpy()
+    if not np.isfinite(nats).all():
+        raise NonFiniteError("the likelihood is NaN or infinite", where=type(model).__name__)
     return nats
 
 
