@@ -113,6 +113,16 @@ def metric_named(name: str, settings: Mapping[str, Any] | None = None) -> Metric
     return made_metric(name, settings or {})
 
 
+def _chosen(metrics: Sequence[str | Metric], options: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
+    """The metrics, those given by name with their options; an option that would go unread is refused."""
+    by_name = {metric for metric in metrics if isinstance(metric, str)}
+    for name in options:
+        if name not in by_name:
+            hint = f"Options are for metrics given by name: {', '.join(sorted(by_name)) or 'none here'}"
+            raise UsageError(f"an option names {name!r}, which is not measured here", hint=hint)
+    return [metric_named(m, options.get(m)) if isinstance(m, str) else m for m in metrics]
+
+
 def set_up(
     model: str | Path | Opened | LabelledVAE,
     data: Any = None,
@@ -136,10 +146,7 @@ def set_up(
     """Opens model, data and judge, and encodes the images. The arguments are those of :func:`evaluate`."""
     tell = notice or (lambda _: None)
     opened = load(model) if isinstance(model, str | Path) else model
-    chosen = [
-        m if isinstance(m, Metric) and not isinstance(m, str) else metric_named(m, (options or {}).get(m))
-        for m in metrics
-    ]
+    chosen = _chosen(metrics, options or {})
     names = [metric.name for metric in chosen]
     if len(set(names)) != len(names):
         raise UsageError("a metric is asked for twice", where=", ".join(names))

@@ -67,10 +67,10 @@ def command(
     if codes is None and not checkpoints:
         raise UsageError("a checkpoint or --codes FILE is needed", hint=f"Try: ccvae-eval {NAME} --help")
     own = metric_options(common.option)
+    settings |= own.pop(NAME, {})
     for name in own:
-        if name != NAME:
-            raise UsageError(f"--option names {name!r}, which is not measured here", hint=NAME)
-    metric = metric_named(NAME, settings | own.pop(NAME, {}))
+        raise UsageError(f"an option names {name!r}, which is not measured here", hint=NAME)
+    metric = metric_named(NAME, settings)
     assert isinstance(metric, Disentanglement)
     # no value rests on a judge
     common = replace(common, judge="none", option=None)
@@ -81,7 +81,7 @@ def command(
     elif checkpoints and len(checkpoints) > 1:
         _compare(checkpoints, metric, common)
     elif checkpoints:
-        measure(checkpoints[0], [metric], common)
+        measure(checkpoints[0], [NAME], common, {NAME: settings})
 
 
 def _score_file(
@@ -99,7 +99,7 @@ def _score_file(
 
 def _compare(checkpoints: list[str], metric: Disentanglement, common: Common) -> None:
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
-        setups = [prepare_setup(checkpoint, [metric], common, screen, {}) for checkpoint in checkpoints]
+        setups = [prepare_setup(checkpoint, [metric], common, screen) for checkpoint in checkpoints]
         _finish(compare_seeds(setups, metric), screen, common)
 
 

@@ -12,7 +12,6 @@ from ccvae_eval import registry
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Common, assignments, metric_options, sample_of
 from ccvae_eval.data.relabelled import relabelled
-from ccvae_eval.errors import UsageError
 from ccvae_eval.evaluation import Setup, data_of, load, set_up
 from ccvae_eval.files import slug
 from ccvae_eval.metrics.contract import Metric
@@ -41,7 +40,11 @@ def add_plugins(common: Common) -> None:
 
 
 def prepare_setup(
-    checkpoint: str, metrics: Sequence[str | Metric], common: Common, screen: Screen, options: Mapping[str, Any]
+    checkpoint: str,
+    metrics: Sequence[str | Metric],
+    common: Common,
+    screen: Screen,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Setup:
     """Opens everything that the options name."""
     add_plugins(common)
@@ -69,13 +72,17 @@ def prepare_setup(
     )
 
 
-def measure(checkpoint: str, metrics: Sequence[str | Metric], common: Common) -> None:
-    """The body of every measuring verb; ends with exit code 4 if a metric failed."""
-    options = metric_options(common.option)
-    names = {m if isinstance(m, str) else m.name for m in metrics}
-    for name in options:
-        if name not in names:
-            raise UsageError(f"--option names {name!r}, which is not measured here", hint=", ".join(sorted(names)))
+def measure(
+    checkpoint: str, metrics: Sequence[str], common: Common, settings: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """The body of every measuring verb; ends with exit code 4 if a metric failed.
+
+    Args:
+        settings: of metrics by name; an ``--option`` goes before them.
+    """
+    options = dict(settings or {})
+    for name, asked in metric_options(common.option).items():
+        options[name] = {**options.get(name, {}), **asked}
     for name in common.report or []:
         add_plugins(common)
         registry.reports.find(name)

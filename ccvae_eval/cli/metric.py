@@ -13,7 +13,6 @@ from ccvae_eval import registry
 from ccvae_eval.cli.measuring import measure
 from ccvae_eval.cli.options import Common, annotated_parameters, field_parameters, field_values
 from ccvae_eval.cli.verbs import VERBS
-from ccvae_eval.evaluation import metric_named
 
 CHECKPOINT = Annotated[str, typer.Argument(help="The checkpoint to measure.", show_default=False)]
 
@@ -25,7 +24,7 @@ def command(name: str) -> Callable[..., None]:
 
     def measure_one(checkpoint: str, **given: Any) -> None:
         settings = field_values(given, own)
-        measure(checkpoint, [metric_named(name, settings)], Common(**given))
+        measure(checkpoint, [name], Common(**given), {name: settings})
 
     parameters = [
         Parameter("checkpoint", Parameter.POSITIONAL_OR_KEYWORD, annotation=CHECKPOINT),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ccvae_eval.checkpoint import save_checkpoint
 from ccvae_eval.cli.main import main
 from ccvae_eval.data.opening import open_data
 from ccvae_eval.errors import InputError, LabelMismatchError, UsageError
-from ccvae_eval.evaluation import CARD
+from ccvae_eval.evaluation import CARD, environment
 from ccvae_eval.run.schema import RUN_SCHEMA
 from ccvae_eval.training import TrainingSettings, fit, prepare
 from tests.fakes import Squares, SquaresVAE
@@ -149,6 +150,26 @@ def test_a_metric_of_one_s_own_settings() -> None:
     assert run.measurement("locality").settings["steps"] == 3
     with pytest.raises(UsageError, match="Did you mean 'steps'"):
         ccvae_eval.evaluate(model, data, ["locality"], options={"locality": {"step": 3}}, judge="none")
+
+
+@pytest.mark.parametrize("metric", ["density", registry.metrics["locality"](steps=3)])
+def test_options_that_nothing_reads_are_refused(metric: Any) -> None:
+    with pytest.raises(UsageError, match="names 'locality', which is not measured here"):
+        ccvae_eval.evaluate(SquaresVAE(), Squares(60), [metric], options={"locality": {"steps": 5}}, judge="none")
+
+
+def test_a_package_without_a_record_of_its_version_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV is installed under several names, and a package may be copied into place."""
+
+    def version(package: str) -> str:
+        if package == "opencv-python":
+            raise PackageNotFoundError(package)
+        return "1.2"
+
+    monkeypatch.setattr("ccvae_eval.evaluation.version", version)
+    packages: Any = environment(torch.device("cpu"))["packages"]
+    assert packages["opencv-python"] == "unknown"
+    assert packages["torch"] == "1.2"
 
 
 def test_without_data_only_what_needs_no_path_is_opened(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import ccvae_eval
 from ccvae_eval.cli.main import load_command, main
 from ccvae_eval.cli.verbs import VERBS
 
+CHECKPOINT = str(Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt")
 HEAVY = {"torch", "sklearn", "scipy", "cv2", "matplotlib", "kornia"}
 
 
@@ -69,6 +71,18 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     assert verb in capsys.readouterr().out
 
 
+def test_a_metric_s_settings_are_read_from_option_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Where one metric is measured --option goes before its own options, as it is the only way where several are."""
+    with pytest.raises(SystemExit) as ended:
+        main([
+            "locality", CHECKPOINT, "--limit", "20", "--judge", "none", "--no-figures", "--out", str(tmp_path),
+            "--json", "--steps", "3", "--columns", "each", "--option", "locality.steps=4",
+        ])  # fmt: skip
+    assert ended.value.code == 0
+    settings = json.loads(capsys.readouterr().out)["measurements"][0]["settings"]
+    assert (settings["steps"], settings["columns"]) == (4, "each")
+
+
 def test_a_metric_s_settings_are_options() -> None:
     names = {name for parameter in load_command("locality").params for name in parameter.opts}
     assert {"--steps", "--source", "--data", "--json", "--batch-size"} <= names
@@ -79,6 +93,9 @@ def test_a_metric_s_settings_are_options() -> None:
     [
         (["localty", "x"], 2, "Did you mean 'locality'"),
         (["locality", "x", "--dat", "y"], 2, "--data"),
+        (["locality", CHECKPOINT, "--option", "locality.step=5"], 2, "Did you mean 'steps'"),
+        (["locality", CHECKPOINT, "--option", "drift.matcher=sift"], 2, "'drift', which is not measured here"),
+        (["disentanglement", CHECKPOINT, "--option", "drift.matcher=sift"], 2, "'drift', which is not measured here"),
         (["run", "absent.pt"], 3, "absent.pt"),
         (["explain", "localty"], 2, "Did you mean 'locality'"),
         (["train", "ccvea", "--data", "faces"], 2, "Did you mean 'ccvae'"),
