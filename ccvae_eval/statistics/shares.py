@@ -12,6 +12,7 @@ from ccvae_eval.measure import Estimate, undefined
 from ccvae_eval.types import Floats
 
 WILSON = "wilson"
+EXACT = "exact"
 SQUARES_ADDED = "exact, squares added"
 CLOSED = {WILSON, SQUARES_ADDED}
 """Methods that go by counts: their means do so too."""
@@ -43,7 +44,7 @@ def clopper_pearson(successes: int, n: int, level: float = 0.95) -> Estimate:
     tail = (1 - level) / 2
     low = float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
     high = float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
-    return Estimate(successes / n, low, high, n, SQUARES_ADDED)
+    return Estimate(successes / n, low, high, n, EXACT)
 
 
 def exactly(share: Estimate, level: float) -> Estimate:

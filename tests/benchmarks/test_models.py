@@ -96,7 +96,7 @@ def seconds(step: Callable[[], None]) -> float:
 
 def least_ratio_of(name: str) -> float:
     """Of a few processes: where a process's memory lies stays its luck for all of its attempts (1.165 in ten of ten
-    was seen, and 1.02 in the next process)."""
+    was seen, and 1.02 in another)."""
     ratio = float("inf")
     for _ in range(PROCESSES):
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:

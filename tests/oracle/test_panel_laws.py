@@ -31,6 +31,7 @@ from ccvae_eval.metrics.disentanglement.counting import Counted, contingency, pe
 from ccvae_eval.metrics.disentanglement.dependence import gaussian_scores
 from ccvae_eval.metrics.disentanglement.posterior import posterior_information
 from ccvae_eval.metrics.disentanglement.table import factor_of
+from ccvae_eval.statistics.shares import clopper_pearson
 
 LEVELS = (3, 5, 8, 6)
 N = 2400
@@ -108,6 +109,20 @@ def test_one_outlier_changes_little(codes, factors, plain):
     found = totals(panel(spoilt, factors, QUICK))
     for name in set(ROTATED_DOWN) - {"factor_vae", "beta_vae", "z_max_var"}:
         assert found[name] == pytest.approx(plain[name], abs=0.03), name
+
+
+def test_accuracy_of_one_code_is_no_surer_than_its_rarest_class():
+    """12 of 200 rows, all told: of the held-out ones a bootstrap knows no error, the exact interval one of .26."""
+    rng = np.random.default_rng(0)
+    rare = np.stack([rng.permutation(np.arange(200) < 12), rng.permutation(np.arange(200) < 100)], axis=1).astype(int)
+    found = panel(rare + rng.normal(0, 0.01, rare.shape), rare, Settings(score=("snc",), draws=50))
+    reach = (1 - clopper_pearson(12, 12).low) / 2
+    for name, scale in (("snc_raw", 1), ("snc", 2)):
+        whole, first, second = (v.estimate for v in found.values if v.name == name)
+        assert first.method == "exact, squares added, conditional on the fit"
+        assert first.value - first.low > scale * reach
+        assert second.low > first.low
+        assert whole.value - whole.low > scale * reach / 2
 
 
 def test_permuted_factors_give_chance(codes, factors):

@@ -26,6 +26,7 @@ from ccvae_eval.statistics.rank_estimates import (
     spearman_estimate,
 )
 from ccvae_eval.statistics.resampling import ResampleWeights
+from ccvae_eval.statistics.shares import clopper_pearson, squares_added, wilson
 
 Sample = Callable[[np.random.Generator, ResampleWeights], Estimate]
 
@@ -92,15 +93,20 @@ def balanced(rng, weights):
     return balanced_accuracy_estimate((scores > 0.5).astype(float), labels, weights).estimate
 
 
-def balanced_of(rare: int) -> Sample:
-    """A rare class told with probability .97, a frequent one with .9."""
+def with_a_rare_class(rng, weights):
+    """20 images of a class told with probability .97, the others with .9."""
+    labels = (np.arange(weights.n) < 20).astype(float)
+    right = rng.random(weights.n) < np.where(labels == 1, 0.97, 0.9)
+    return balanced_accuracy_estimate(np.where(right, labels, 1 - labels), labels, weights)
 
-    def sample(rng, weights):
-        labels = (np.arange(weights.n) < rare).astype(float)
-        right = rng.random(weights.n) < np.where(labels == 1, 0.97, 0.9)
-        return balanced_accuracy_estimate(np.where(right, labels, 1 - labels), labels, weights).estimate
 
-    return sample
+def balanced_with_a_rare_class(rng, weights):
+    return with_a_rare_class(rng, weights).estimate
+
+
+def its_bootstrap(rng, weights):
+    found = with_a_rare_class(rng, weights)
+    return Estimate(found.value, *np.quantile(found.draws, [0.025, 0.975]), n=weights.n)
 
 
 def mean_of_shares(rng, weights):
@@ -180,7 +186,7 @@ KINDS: dict[str, tuple[Sample, int, float]] = {
     "area within strata, 400": (area_in_strata, 400, AREA),
     "average precision, 400": (precision, 400, true_precision()),
     "balanced accuracy, 400": (balanced, 400, float(stats.norm.cdf(0.5))),
-    "balanced accuracy of a rare class, 420": (balanced_of(20), 420, 0.935),
+    "balanced accuracy of a rare class, 420": (balanced_with_a_rare_class, 420, 0.935),
     "mean of shares, 150": (mean_of_shares, 150, 0.18),
     "d', 400": (dprime, 400, 1.0),
     "Wasserstein, 400": (wasserstein, 400, 1.0),
@@ -240,6 +246,42 @@ def test_coverage_of_fitted_readers(degrees):
     inside = coverage(sample, 1536, truth, repeats=200, draws=500)
     # at 0 degrees readers of 21 columns deviate by 1.58 standard errors, and get sqrt 2
     assert passes(inside, 200) or (degrees == 0.0 and inside / 200 >= 0.88), f"{inside} of 200"
+
+
+@pytest.mark.slow
+def test_a_bootstrap_thinks_a_rare_class_sure():
+    """Why balanced accuracy goes by counts: where none of the 20 is told wrongly no resample has an error."""
+    inside = coverage(its_bootstrap, 420, 0.935, repeats=1000, draws=1000)
+    assert inside / 1000 == pytest.approx(0.74, abs=0.05)
+
+
+SHARES = {
+    "a rare class": ((20, 400), (0.97, 0.9)),
+    "a rarer class": ((8, 500), (0.99, 0.8)),
+    "two small classes": ((15, 15), (0.9, 0.95)),
+    "two large classes": ((200, 200), (0.8, 0.9)),
+    "three told almost surely": ((40,) * 3, (0.995,) * 3),
+    "five of all sizes": ((300, 100, 60, 30, 12), (0.99, 0.95, 0.9, 0.97, 0.95)),
+    "ten": ((120,) * 10, (0.99,) * 10),
+    "eighteen": ((60,) * 18, (0.98,) * 18),
+}
+"""Of independent shares: images of each, and the true share."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ends", "least", "most"), [(clopper_pearson, 0.91, 0.981), (wilson, 0.88, 0.961)])
+def test_coverage_of_means_of_shares(ends, least, most):
+    """Ends' distances squared and added; why they are the exact ones."""
+    rng, found = np.random.default_rng(0), []
+    for sizes, truths in SHARES.values():
+        inside = 0
+        for _ in range(4000):
+            parts = [ends(int(rng.binomial(n, p)), n) for n, p in zip(sizes, truths, strict=True)]
+            low, high = squares_added(parts, float(np.mean([part.value for part in parts])))
+            inside += low <= np.mean(truths) <= high
+        found.append(inside / 4000)
+    assert min(found) == pytest.approx(least, abs=0.01), dict(zip(SHARES, found, strict=True))
+    assert max(found) == pytest.approx(most, abs=0.01), dict(zip(SHARES, found, strict=True))
 
 
 def test_the_rule_refuses_wrong_intervals():
