@@ -14,21 +14,15 @@ from sklearn.metrics import average_precision_score
 from ccvae_eval.calibration.known import Case, Known
 from ccvae_eval.calibration.originals import Originals
 from ccvae_eval.calibration.painters import wobbled
-from ccvae_eval.interventions import Traverse
+from ccvae_eval.interventions import Traverse, unseen
 from ccvae_eval.judge import Judge
 from ccvae_eval.metrics.feature_spread import REAL_IMAGES, STILL
 from ccvae_eval.metrics.features import extractor_named
 from ccvae_eval.streams import numpy_stream
-from ccvae_eval.subject import Chunk, Subject
 from ccvae_eval.types import Bools, Floats
 
 QUANTUM = 1 / 255
 PERMUTATIONS = 50
-
-
-def _whole(subject: Subject) -> Chunk:
-    every = slice(0, len(subject))
-    return Chunk(every, subject.ids, torch.empty(0), subject.posterior, subject.codes)
 
 
 def _painted(originals: Originals, codes: torch.Tensor) -> Floats:
@@ -42,7 +36,7 @@ def _changes(case: Case, name: str) -> tuple[Floats, Bools, Bools]:
     subject, originals = case.subject, case.cells[0].bench.originals
     settings: Any = case.metric
     points = [k / (settings.steps - 1) for k in range(settings.steps)]
-    path = np.stack([_painted(originals, Traverse(name, p).codes(subject, _whole(subject))) for p in points])
+    path = np.stack([_painted(originals, Traverse(name, p).codes(subject, unseen(subject))) for p in points])
     change = path.std(axis=0).mean(axis=1)
     region: Bools = originals.data.region(subject.ids, name).reshape(change.shape)  # type: ignore[attr-defined]
     most = np.sort(np.abs(path[-1] - path[0]).mean(1), axis=1)[:, -math.ceil(settings.most_changed * change.shape[1]) :]
@@ -108,7 +102,7 @@ def _selective(case: Case) -> Floats:
         place = originals.block(name).place
         told: list[list[Mapping[str, torch.Tensor]]] = [[], []]
         for end in (0.0, 1.0):
-            scene = originals.scene(Traverse(name, end).codes(subject, _whole(subject)))
+            scene = originals.scene(Traverse(name, end).codes(subject, unseen(subject)))
             over = (scene.classes + 1) % sizes
             over[:, place] = scene.classes[:, place]
             turned = scene.classes[:, place] != scene.own_classes[:, place]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ccvae_eval.errors import UndefinedError, UsageError
-from ccvae_eval.interventions import CodeSource, Do, Intervention, Redraw, Traverse
+from ccvae_eval.interventions import CodeSource, Do, Intervention, Redraw, Traverse, unseen
 from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.changes import absolute_change
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
@@ -192,7 +192,7 @@ def _edits(metric: Drift, subject: Subject) -> tuple[list[Edit], dict[str, str]]
     """The changes that exist, and for each characteristic without one the reason."""
     edits: list[Edit] = []
     reasons: dict[str, str] = {}
-    nothing = _rows(subject, slice(0, 0))
+    nothing = unseen(subject, slice(0, 0))
     scale, own = subject.posterior.scale, isinstance(subject.model, Intervenes)
     for name in subject.movable:
         do = Do(name, source=metric.source)
@@ -210,16 +210,11 @@ def _edits(metric: Drift, subject: Subject) -> tuple[list[Edit], dict[str, str]]
             continue
         try:
             for traverse in doses.values():
-                traverse.codes(subject, _rows(subject, slice(0, len(subject))))
+                traverse.codes(subject, unseen(subject))
             edits.append(Edit(do, floor, floor_all, doses))
         except UndefinedError as error:
             edits.append(Edit(do, floor, floor_all, {}, error.what))
     return edits, reasons
-
-
-def _rows(subject: Subject, rows: slice) -> Chunk:
-    """Some images as a chunk whose pixels nobody looks at."""
-    return Chunk(rows, subject.ids[rows], torch.empty(0), subject.posterior.rows(rows), subject.codes[rows])
 
 
 @dataclass
@@ -383,7 +378,7 @@ class Matched:
         """How many images' ranks transport had to clip."""
         if isinstance(self.subject.model, Intervenes):
             return ["do() is the model's own intervention: no rank is transported, and it may move every column"]
-        every = _rows(self.subject, slice(0, len(self.subject)))
+        every = unseen(self.subject)
         shares = {
             edit.do.characteristic: float(edit.do.applied(self.subject, every)[1].double().mean())
             for edit in self.edits

@@ -43,13 +43,23 @@ def bernoulli_log_likelihood(images: Images, means: Images) -> Tensor:
     found = []
     # a few rows at a time stay in the processor's cache: a fifth of the time
     for x, m in zip(torch.split(rows_of(images), SLICE), torch.split(rows_of(means), SLICE), strict=True):
-        # torch's own loss takes seven times as long: its logarithms are not vectorised
-        bright = m.log().clamp_min_(LEAST_LOG)
-        dark = m.neg().log1p_().clamp_min_(LEAST_LOG)
+        bright, dark = (part.clamp_min_(LEAST_LOG) for part in _logarithms(m))
         nats = dark.lerp_(bright, x)
         # a line in float32, all lines in float64: of twelve thousand pixels each is small beside the sum
         found.append(nats.reshape(len(x), images.shape[2], -1).sum(2).sum(1, dtype=torch.float64))
     return torch.cat(found)
+
+
+def _logarithms(means: Tensor) -> tuple[Tensor, Tensor]:
+    """log m and log (1 - m).
+
+    On the CPU NumPy's, which take a third of the time of torch's; those of torch's own loss are not vectorised at all.
+    """
+    if means.device.type != "cpu" or means.dtype != torch.float32:
+        return means.log(), means.neg().log1p_()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = means.detach().numpy()
+        return torch.from_numpy(np.log(values)), torch.from_numpy(np.log1p(-values))
 
 
 def likelihood_of(subject: Subject, choice: str) -> str:

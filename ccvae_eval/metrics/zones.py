@@ -85,11 +85,13 @@ def zones_of(region: Tensor | None, guard: int, like: Tensor, largest: float = 1
     count, _, height, width = like.shape
     if region is None:
         return Zones(like.new_zeros(count, 2, height, width))
-    masks = like.new_empty(count, 2, height, width)
     inside = region.to(like.device)
+    if count > 1 and torch.equal(inside[0], inside[-1]) and bool((inside == inside[:1]).all()):
+        inside = inside[:1]  # a box in a frame is looked at once (two fifths of the time)
+    masks = like.new_empty(len(inside), 2, height, width)
     for zone, pixels in ((INSIDE, inside), (OUTSIDE, ~widened(inside, guard))):
         masks[:, zone] = pixels.view(torch.uint8)  # bools take seven times as long
     share = masks[:, INSIDE].mean((1, 2))
     usable = (share > 0) & (share <= largest)
     masks[~usable] = 0
-    return Zones(masks)
+    return Zones(masks.expand(count, -1, -1, -1))

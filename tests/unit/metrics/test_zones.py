@@ -28,6 +28,29 @@ def test_the_band_is_a_dilation(guard):
     assert torch.equal(zones.masks[:, OUTSIDE] > 0, ~near & usable)
 
 
+def box(size):
+    region = torch.zeros(4, 20, 24, dtype=torch.bool)
+    region[:, 2 : 2 + size, 3 : 3 + size] = True
+    return region
+
+
+def but_one():
+    region = box(5)
+    region[2, 10, 10] = True
+    return region
+
+
+@pytest.mark.parametrize("region", [box(5), box(0), box(18), but_one()], ids=["box", "empty", "large", "but one"])
+def test_a_box_that_all_images_share_gives_each_its_zones(region):
+    """Looked at once where all are the same, and only there."""
+    together, maps = zones_of(region, 2, LIKE, 0.6), torch.rand(4, 20, 24, generator=torch.Generator().manual_seed(2))
+    alone = [zones_of(region[n : n + 1], 2, LIKE[n : n + 1], 0.6) for n in range(4)]
+    assert torch.equal(together.masks, torch.cat([zones.masks for zones in alone]))
+    assert torch.equal(together.sizes(), torch.cat([zones.sizes() for zones in alone]))
+    each = torch.cat([zones.pixel_sums(maps[n : n + 1]) for n, zones in enumerate(alone)])
+    torch.testing.assert_close(together.pixel_sums(maps), each)
+
+
 def test_no_region_leaves_only_the_whole():
     assert zones_of(None, 2, LIKE).sizes().tolist() == [[0, 0, 480]] * 4
     full = torch.ones(4, 20, 24, dtype=torch.bool)
