@@ -43,7 +43,7 @@ def squares_subject(count: int = COUNT) -> Subject:
     return prepare(Network(), data, np.arange(count), characteristics=("Glasses",))  # type: ignore[arg-type]
 
 
-def decodings_of(subject: Subject, metric: Any) -> int:
+def decodings_of(subject: Subject, *metrics: Any) -> int:
     """How many times one evaluation calls the decoder, 32 rows at a time."""
     model: Any = subject.model
     plain, calls = model.decode, 0
@@ -55,7 +55,7 @@ def decodings_of(subject: Subject, metric: Any) -> int:
 
     model.decode = counting
     try:
-        evaluate(subject, [metric])
+        evaluate(subject, metrics)
     finally:
         del model.decode
     return calls
@@ -82,17 +82,17 @@ def seconds(action: Callable[[], object]) -> float:
     return spent
 
 
-def ratio_to_decoding(subject: Subject, metric: Any, budget: float) -> float:
-    """The whole metric over bare decoding of as many images.
+def ratio_to_decoding(subject: Subject, budget: float, *metrics: Any) -> float:
+    """A whole metric, or several in one run, over bare decoding of as many images.
 
     The least of a few rounds, taken in turns, so that a busy machine slows both; and noise only ever adds: one quiet
     attempt within the budget shows that it is met.
     """
-    calls = decodings_of(subject, metric)  # which warms up
+    calls = decodings_of(subject, *metrics)  # which warms up
     ratio = math.inf
     for _ in range(ATTEMPTS):
         rounds = [
-            (seconds(lambda: bare(subject, calls)), seconds(lambda: evaluate(subject, [metric]))) for _ in range(ROUNDS)
+            (seconds(lambda: bare(subject, calls)), seconds(lambda: evaluate(subject, metrics))) for _ in range(ROUNDS)
         ]
         ratio = min(ratio, min(whole for _, whole in rounds) / min(alone for alone, _ in rounds))
         if ratio <= budget:

@@ -86,7 +86,7 @@ def test_what_drift_costs_beside_its_decoding(subject: Subject, benchmark: Any) 
     metric = Drift()
     share = GridMatcher().features(soft(textures(CHUNK))).textured.float().mean()
     benchmark.extra_info["share of textured points"] = float(share)
-    ratio = ratio_to_decoding(subject, metric, LIMIT)
+    ratio = ratio_to_decoding(subject, LIMIT, metric)
     benchmark.extra_info["ratio to bare decoding"] = ratio
     benchmark.pedantic(seconds, args=(lambda: evaluate(subject, [metric]),), rounds=1)
     assert ratio <= LIMIT
