@@ -22,7 +22,12 @@ from typing import Any
 
 from ccvae_eval.errors import PluginError, UsageError, suggestion
 
-GROUPS = ("models", "data", "metrics", "adapters", "matchers", "features", "reports")
+KINDS = {
+    "model": "models", "data": "data", "metric": "metrics", "adapter": "adapters", "matcher": "matchers",
+    "features": "features", "report": "reports",
+}  # fmt: skip
+"""What a plugin can be, and the group that it is registered in."""
+GROUPS = tuple(KINDS.values())
 PREFIX = "ccvae_eval."
 SWITCH = "CCVAE_EVAL_PLUGINS"
 """Environment variable: "none" leaves only our own distribution, else a comma-separated list of distributions, or of

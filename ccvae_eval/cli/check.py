@@ -22,8 +22,6 @@ from ccvae_eval.cli.options import assignments
 from ccvae_eval.errors import UsageError, suggestion
 from ccvae_eval.report.text import escaped
 
-GROUPS = {"model": "models", "metric": "metrics", "data": "data", "matcher": "matchers", "adapter": "adapters",
-          "report": "reports"}  # fmt: skip
 BROKEN = 4
 SECONDS = 600
 MARKS = {"passed": "kept", "failed": "broken", "skipped": "not applicable"}
@@ -32,9 +30,7 @@ MARKS = {"passed": "kept", "failed": "broken", "skipped": "not applicable"}
 def command(
     name: Annotated[str, typer.Argument(help="The plugin, as it is registered.", show_default=False)],
     plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file to register first.")] = None,
-    kind: Annotated[
-        str | None, typer.Option("--kind", help="model, metric, data, matcher, adapter or report; else as found.")
-    ] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help=f"{', '.join(registry.KINDS)}; else as found.")] = None,
     set: Annotated[list[str] | None, typer.Option("--set", help="A setting of the model: KEY=VALUE.")] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help="Images to try it on; default: noise.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -75,15 +71,15 @@ def command(
 
 def _kind_of(name: str, kind: str | None) -> str:
     """Which registry has the plugin."""
-    if kind is not None and kind not in GROUPS:
-        raise UsageError(f"kind {kind!r} is unknown", where="--kind", hint=suggestion(kind, GROUPS))
-    found = [k for k, group in GROUPS.items() if name in registry.Registry(group) and kind in (None, k)]
+    if kind is not None and kind not in registry.KINDS:
+        raise UsageError(f"kind {kind!r} is unknown", where="--kind", hint=suggestion(kind, registry.KINDS))
+    found = [k for k, group in registry.KINDS.items() if name in registry.Registry(group) and kind in (None, k)]
     if not found:
-        known = {entry for group in GROUPS.values() for entry in registry.Registry(group)}
+        known = {entry for group in registry.GROUPS for entry in registry.Registry(group)}
         raise UsageError(f"no plugin is called {name!r}", hint=suggestion(name, known))
     if len(found) > 1:
         raise UsageError(f"{name!r} is registered as {' and as '.join(found)}", hint=f"Say which: --kind {found[0]}")
-    registry.Registry(GROUPS[found[0]]).find(name)
+    registry.Registry(registry.KINDS[found[0]]).find(name)
     return found[0]
 
 

@@ -14,11 +14,14 @@ from ccvae_eval.cli.console import Screen
 from ccvae_eval.errors import UsageError
 from ccvae_eval.files import atomic_write
 
-GROUPS = {"model": "models", "metric": "metrics", "data": "data", "matcher": "matchers", "report": "reports"}
 NEXT = {
     "model": ("python {file}", "ccvae-eval run {name}.pt --plugin {file} --data faces,size=32"),
     "metric": ("ccvae-eval run CKPT --metric {name} --plugin {file} --data DATA",),
     "data": ("ccvae-eval inspect {name} --plugin {file}",),
+    "features": (
+        "ccvae-eval diversity CKPT --features {name} --plugin {file} --data DATA",
+        "ccvae-eval generation CKPT --features {name} --plugin {file} --data DATA",
+    ),
     "matcher": ("ccvae-eval drift CKPT --matcher {name} --plugin {file} --data DATA",),
     "report": ("ccvae-eval run CKPT --report {name} --plugin {file} --data DATA",),
 }
@@ -27,7 +30,9 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,60}")
 
 
 def command(
-    kind: Annotated[Literal["model", "metric", "data", "matcher", "report"], typer.Argument(help="What to write.")],
+    kind: Annotated[
+        Literal["model", "metric", "data", "matcher", "features", "report"], typer.Argument(help="What to write.")
+    ],
     name: Annotated[str, typer.Argument(help="Its name on the command line.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; default NAME.py.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
@@ -36,9 +41,10 @@ def command(
     """Write a plugin to start from: one file that runs, with its test."""
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name", hint="Letters, digits, - and _, beginning with a letter.")
-    if name in registry.Registry(GROUPS[kind]):
+    group = registry.KINDS[kind]
+    if name in registry.Registry(group):
         raise UsageError(
-            f"{kind} {name!r} is registered already", hint=f"Choose another name; see ccvae-eval list {GROUPS[kind]}."
+            f"{kind} {name!r} is registered already", hint=f"Choose another name; see ccvae-eval list {group}."
         )
     file = out or Path(f"{name.replace('-', '_')}.py")
     if file.suffix != ".py":

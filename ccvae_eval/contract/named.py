@@ -21,16 +21,16 @@ from ccvae_eval.checkpoint.adapting import Hints, Reads
 from ccvae_eval.checkpoint.building import is_rebuildable
 from ccvae_eval.contract.breach import require
 from ccvae_eval.contract.data import check_data_set
+from ccvae_eval.contract.features import check_features
 from ccvae_eval.contract.matchers import check_matcher
 from ccvae_eval.contract.metrics import check_metric
 from ccvae_eval.contract.models import check_model
-from ccvae_eval.contract.options import KINDS
 from ccvae_eval.contract.sitters import Sitter, sitter_of
 from ccvae_eval.contract.specimens import drawn_faces
 from ccvae_eval.data.opening import open_data
 from ccvae_eval.evaluation import evaluate
 from ccvae_eval.model import GivenLabels, HasConditionalPrior, LabelledVAE, Predicts
-from ccvae_eval.registry import Registry
+from ccvae_eval.registry import KINDS, Registry
 from ccvae_eval.report.contract import Report
 from ccvae_eval.run import Run
 
@@ -181,6 +181,10 @@ def test_the_data_set(tried: Tried) -> None:
 
 def test_the_matcher(tried: Tried) -> None:
     check_matcher(_only(tried, "matcher")())
+
+
+def test_the_features(tried: Tried) -> None:
+    check_features(_only(tried, "features")())
 
 
 def test_the_adapter_refuses_what_it_does_not_know(tried: Tried, tmp_path: Path) -> None:

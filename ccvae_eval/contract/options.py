@@ -13,14 +13,11 @@ import pytest
 
 from ccvae_eval import registry
 
-KINDS = {"model": "models", "metric": "metrics", "data": "data", "matcher": "matchers", "adapter": "adapters",
-         "report": "reports"}  # fmt: skip
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("ccvae-eval", "the contract suite for one plugin")
     group.addoption("--ccvae-name", help="the name under which it is registered")
-    group.addoption("--ccvae-kind", choices=list(KINDS), default="model", help="what it is")
+    group.addoption("--ccvae-kind", choices=list(registry.KINDS), default="model", help="what it is")
     group.addoption("--ccvae-plugin", action="append", default=[], help="a Python file to register first")
     group.addoption("--ccvae-settings", default="{}", help="settings of the model, a JSON object")
     group.addoption("--ccvae-data", help="labelled images to try it on; default: noise, or drawn faces")

@@ -82,7 +82,7 @@ class Gloom:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment that has the package, and everything else by way of a .pth line."""
+    """An environment that has the package, and everything else by way of a .pth line; with a checkpoint, good.pt."""
     source = tmp_path_factory.mktemp("source")
     (source / "strange_vaes").mkdir()
     (source / "pyproject.toml").write_text(PYPROJECT)
@@ -97,6 +97,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", *install, str(wheel)], check=True, capture_output=True)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
     (packages / "parent.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    make = "import torch, strange_vaes; torch.save(strange_vaes.Good().state_dict(), 'good.pt')"
+    subprocess.run([str(home / "bin/python"), "-c", make], cwd=home, check=True, capture_output=True)
     return home
 
 
@@ -143,8 +145,6 @@ def test_the_good_model_keeps_the_contract_and_the_bad_one_does_not(home: Path) 
 
 
 def test_a_checkpoint_of_it_is_evaluated(home: Path) -> None:
-    make = "import torch, strange_vaes; torch.save(strange_vaes.Good().state_dict(), 'good.pt')"
-    subprocess.run([str(home / "bin/python"), "-c", make], cwd=home, check=True, capture_output=True)
     told = run(
         home, "density", "good.pt", "--model", "good", "--data", "faces,size=32,n=600", "--sample", "100", "--judge",
         "none", "--json", "--no-figures",

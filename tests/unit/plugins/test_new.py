@@ -51,7 +51,7 @@ WEIGHTS = Path(os.environ.get("CCVAE_EVAL_SHARED", Path(__file__).parents[4] / "
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["metric", "data", "matcher", "report"])
+@pytest.mark.parametrize("kind", ["metric", "data", "matcher", "features", "report"])
 def test_the_other_examples_pass_their_own_tests(kind: str, tmp_path: Path) -> None:
     """The reading of parquet needs pyarrow and ALIKED its weights: without them these tests skip, and say so."""
     made = command("new", kind, f"my-{kind}", cwd=tmp_path)
