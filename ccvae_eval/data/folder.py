@@ -37,9 +37,9 @@ class Folder:
     or beside it, its first column the file name. Images are read when they are asked for. With ``size`` the middle
     square of each image is averaged down to it; without, all images must be as large as the first.
 
-    ``regions`` says where labels live: a folder of masks (``LABEL/NAME.png``, white where the label lives, or label
-    maps of CelebAMask-HQ), or for aligned faces the boxes of ``celeba`` or ``celebahq``; see
-    :mod:`ccvae_eval.data.masks`.
+    ``regions`` says where labels live: a folder of masks (``LABEL/NAME.png``, white where the label lives; label
+    maps of CelebAMask-HQ; or CelebAMask-HQ as it is released, where images have their numbers in CelebA-HQ as names),
+    or for aligned faces the boxes of ``celeba`` or ``celebahq``; see :mod:`ccvae_eval.data.masks`.
 
     The split is the table's column ``split``, else by a hash of the file name. Rows without an image and images
     without a row are left out and counted.

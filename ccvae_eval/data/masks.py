@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -22,6 +23,11 @@ PARTS = (
     "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth",
 )  # fmt: skip
 """The numbers in a label map of CelebAMask-HQ."""
+RELEASED = "CelebAMask-HQ-mask-anno"
+"""The folder of the released CelebAMask-HQ with its part files, ``N/00001_mouth.png``."""
+PICTURES_IN_FOLDER = 2000
+"""So many pictures have their part files in one of its numbered folders."""
+_PART_FILE = re.compile(rf"[0-9]{{5}}_({'|'.join(PARTS[1:])})\.png")
 
 _HAIR, _BROWS, _MOUTH = ("hair", "hat"), ("l_brow", "r_brow"), ("mouth", "u_lip", "l_lip")
 PARTS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -115,56 +121,108 @@ class Masks:
 
 
 class PartMaps:
-    """Label maps of CelebAMask-HQ, one ``NAME.png`` for each picture with the number of a part in each pixel.
+    """Label maps of CelebAMask-HQ: the number of a part in each pixel.
 
     Args:
-        folder: with the label maps.
+        folder: with the label maps, or what they are made of.
+        map_of: the label map in the folder for a picture's name without its ending; None if there is none.
     """
 
     source = "part masks of CelebAMask-HQ"
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, map_of: Callable[[Path, str], NDArray[np.uint8] | None]) -> None:
+        self.folder, self._map_of = folder, map_of
 
     def of(self, file: str, label: str, height: int, width: int) -> Bools | None:
         parts = PARTS_OF.get(label)
         if parts is None:
             return None
-        path = self.folder / f"{PurePosixPath(file).stem}.png"
-        if not path.is_file():
+        numbers = self._map_of(self.folder, PurePosixPath(file).stem)
+        if numbers is None:
             return np.zeros((height, width), np.bool_)
-        numbers = _read(path)
-        if int(numbers.max()) >= len(PARTS):
-            raise DataError(
-                "no label map of CelebAMask-HQ", where=str(path), why=f"it has a part number {int(numbers.max())}"
-            )
         found = np.isin(numbers, [PARTS.index(part) for part in parts])
         margin = GLASSES_MARGIN if label == "Eyeglasses" and not (numbers == PARTS.index("eye_g")).any() else MARGIN
         return _squeezed(_widened(found, margin), height, width)
 
 
 def regions_in(folder: Path) -> Regions:
-    """The masks of a folder: label maps, if there are pictures in it, else a folder for each label.
+    """The masks of a folder, by what lies in it.
+
+    * The released CelebAMask-HQ, or its folder ``CelebAMask-HQ-mask-anno``: ``N/00001_mouth.png``, white where the
+      part is, the number of the picture in CelebA-HQ first.
+    * ``NAME.png``: label maps of CelebAMask-HQ.
+    * ``LABEL/NAME.png``: white where the label lives.
 
     Raises:
-        DataError: there is no such folder, or nothing in it.
+        DataError: there is no such folder, or none of these in it.
     """
     if not folder.is_dir():
         raise DataError(
             "there is no such folder of masks", where=str(folder), hint="regions=celeba, celebahq, or a folder."
         )
-    if any(path.suffix == ".png" for path in folder.iterdir()):
-        return PartMaps(folder)
-    masks = Masks(folder)
-    if not masks.labels:
+    inside = folder / RELEASED
+    released = inside if inside.is_dir() else folder
+    numbered = [place for place in released.iterdir() if place.name.isdecimal()]
+    if any(_PART_FILE.fullmatch(name) for place in numbered for name in _pngs(place)):
+        return PartMaps(released, _map_of_part_files)
+    why = "no mask lies where one is expected"
+    if released is folder:
+        maps = _pngs(folder)
+        if any(not _PART_FILE.fullmatch(name) for name in maps):
+            return PartMaps(folder, _label_map)
+        if maps:
+            why = f"{maps[0]!r} is a part file, and belongs in a numbered folder of {RELEASED}: give that"
+        elif any(_pngs(place) for place in folder.iterdir()):
+            return Masks(folder)
+    raise DataError(
+        "there are no masks",
+        where=str(folder),
+        why=why,
+        hint=f"Expected LABEL/NAME.png, label maps NAME.png, or the released {RELEASED} with N/00001_mouth.png in it.",
+    )
+
+
+def _pngs(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix == ".png") if folder.is_dir() else []
+
+
+def _label_map(folder: Path, stem: str) -> NDArray[np.uint8] | None:
+    path = folder / f"{stem}.png"
+    if not path.is_file():
+        return None
+    numbers = _read(path)
+    if int(numbers.max()) >= len(PARTS):
         raise DataError(
-            "there are no masks", where=str(folder), hint="Expected LABEL/NAME.png, or label maps NAME.png."
+            "no label map of CelebAMask-HQ", where=str(path), why=f"it has a part number {int(numbers.max())}"
         )
-    return masks
+    return numbers
 
 
 @lru_cache(maxsize=256)
-def _read(path: Path) -> NDArray[np.uint8]:
+def _map_of_part_files(folder: Path, stem: str) -> NDArray[np.uint8] | None:
+    """The label map that a picture's part files make, one part after another.
+
+    Parts overlap (there is skin below the hair); the later one in ``PARTS`` is seen, as in the label maps that the
+    authors' own script makes.
+    """
+    if not (stem.isascii() and stem.isdecimal()):
+        return None
+    picture = int(stem)
+    numbers: NDArray[np.uint8] | None = None
+    for number, part in enumerate(PARTS[1:], start=1):
+        path = folder / str(picture // PICTURES_IN_FOLDER) / f"{picture:05d}_{part}.png"
+        if not path.is_file():
+            continue
+        white = _decoded(path) > 0
+        if numbers is None:
+            numbers = np.zeros(white.shape, np.uint8)
+        if white.shape != numbers.shape:
+            raise DataError("not as large as the other parts of its picture", where=str(path))
+        numbers[white] = number
+    return numbers
+
+
+def _decoded(path: Path) -> NDArray[np.uint8]:
     """A grey picture as it is, without colours or alpha."""
     try:
         content = path.read_bytes() if path.stat().st_size <= MOST_BYTES else b""
@@ -174,6 +232,9 @@ def _read(path: Path) -> NDArray[np.uint8]:
     if found is None or found.dtype != np.uint8:
         raise DataError("no mask", where=str(path), hint="A grey PNG of 8 bits.")
     return np.asarray(found if found.ndim == 2 else found[..., :3].max(axis=2), np.uint8)
+
+
+_read = lru_cache(maxsize=256)(_decoded)
 
 
 def _widened(mask: Bools, margin: float) -> Bools:

@@ -11,7 +11,7 @@ import pytest
 from ccvae_eval.contract.data import check_data_set
 from ccvae_eval.data.contract import HasRegions
 from ccvae_eval.data.face_boxes import FRAMES, PLACE_OF, PLACES, box_region
-from ccvae_eval.data.masks import PARTS, PARTS_OF, Boxes, PartMaps, regions_in
+from ccvae_eval.data.masks import PARTS, PARTS_OF, RELEASED, Boxes, PartMaps, regions_in
 from ccvae_eval.data.opening import open_data
 from ccvae_eval.errors import DataError
 from tests.unit.data.conftest import Write
@@ -114,6 +114,95 @@ def test_label_maps_of_celebamask(tmp_path: Path) -> None:
     unknown = maps.of("00008.jpg", "Smiling", 100, 100)
     assert unknown is not None
     assert not unknown.any()
+
+
+SPOTS = {
+    "skin": np.s_[10:90, 10:90],
+    "nose": np.s_[45:65, 45:55],
+    "l_eye": np.s_[40:44, 30:40],
+    "mouth": np.s_[68:80, 35:65],
+    "u_lip": np.s_[66:70, 35:65],
+    "hair": np.s_[5:42, 5:35],
+}
+"""Parts of a drawn face that overlap: hair over an eye, a lip over the mouth, all over skin."""
+
+
+def _release(folder: Path, picture: int, *parts: str) -> None:
+    """Part files of one picture as CelebAMask-HQ has them, with three channels."""
+    place = folder / RELEASED / str(picture // 2000)
+    place.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        white = np.zeros((100, 100, 3), np.uint8)
+        white[SPOTS[part]] = 255
+        cv2.imwrite(str(place / f"{picture:05d}_{part}.png"), white)
+
+
+@pytest.mark.parametrize("inside", ["", RELEASED], ids=["parent", "folder"])
+@pytest.mark.parametrize(("picture", "file"), [(1, "1.jpg"), (1, "images/00001.jpg"), (2001, "2001.png")])
+def test_released_part_files_are_the_label_map_that_they_make(
+    tmp_path: Path, inside: str, picture: int, file: str
+) -> None:
+    numbers = np.zeros((100, 100), np.uint8)
+    for part, spot in SPOTS.items():
+        numbers[spot] = PARTS.index(part)
+    (tmp_path / "maps").mkdir()
+    cv2.imwrite(str(tmp_path / f"maps/{Path(file).stem}.png"), numbers)
+    _release(tmp_path / "released", picture, *SPOTS)
+    (tmp_path / "released/CelebA-HQ-img").mkdir()
+    maps, released = regions_in(tmp_path / "maps"), regions_in(tmp_path / "released" / inside)
+    assert released.source == maps.source
+    for label in PARTS_OF:
+        expected, found = maps.of(file, label, 64, 64), released.of(file, label, 64, 64)
+        assert expected is not None
+        assert found is not None
+        np.testing.assert_array_equal(found, expected, err_msg=label)
+    assert released.of(file, "Smiling", 64, 64).any()
+    assert not released.of(file, "Wearing_Earrings", 64, 64).any(), "an absent part has no file"
+    assert released.of(file, "Male", 64, 64) is None
+
+
+@pytest.mark.parametrize("file", ["2.jpg", "4000.jpg", "face.jpg", "1_mouth.jpg"])
+def test_a_picture_without_released_part_files_has_empty_regions(tmp_path: Path, file: str) -> None:
+    _release(tmp_path, 1, *SPOTS)
+    region = regions_in(tmp_path).of(file, "Smiling", 64, 64)
+    assert region is not None
+    assert not region.any()
+
+
+def test_a_folder_of_photos_takes_released_part_files(photos: Write) -> None:
+    place = photos(TABLE)
+    _release(place / "masks", 1, "l_eye")
+    data = open_data(f"folder:{place},regions=masks")
+    check_data_set(data)
+    assert data.region(np.arange(4), "Eyeglasses").any((1, 2)).tolist() == [False, True, False, False]
+
+
+def test_folders_of_labels_that_are_digits_are_masks_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "3").mkdir()
+    cv2.imwrite(str(tmp_path / "3/00001.png"), np.full((8, 8), 255, np.uint8))
+    assert regions_in(tmp_path).of("00001.jpg", "3", 8, 8).all()
+
+
+def test_a_folder_of_no_known_layout_is_refused_with_what_is_expected(tmp_path: Path) -> None:
+    _release(tmp_path, 1, "mouth")
+    with pytest.raises(DataError, match=rf"no masks.*'00001_mouth.png' is a part file.*{RELEASED}: give that"):
+        regions_in(tmp_path / RELEASED / "0")
+    (tmp_path / RELEASED / "0/00001_mouth.png").unlink()
+    expected = rf"no masks(.|\n)*LABEL/NAME.png, label maps NAME.png, or the released {RELEASED}"
+    for folder in (tmp_path, tmp_path / RELEASED):
+        with pytest.raises(DataError, match=expected):
+            regions_in(folder)
+    (tmp_path / "photos/train").mkdir(parents=True)
+    (tmp_path / "photos/train/1.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=expected):
+        regions_in(tmp_path / "photos")
+
+
+def test_parts_of_different_sizes_are_refused(tmp_path: Path) -> None:
+    _release(tmp_path, 1, "skin")
+    cv2.imwrite(str(tmp_path / RELEASED / "0/00001_mouth.png"), np.zeros((8, 8), np.uint8))
+    with pytest.raises(DataError, match=r"00001_mouth.png: not as large"):
+        regions_in(tmp_path).of("1.jpg", "Smiling", 64, 64)
 
 
 def test_masks_that_cannot_be_are_refused(tmp_path: Path) -> None:
