@@ -13,7 +13,7 @@ from ccvae_eval import registry
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.errors import UsageError, suggestion
 from ccvae_eval.measure import ValueSpec
-from ccvae_eval.report.docstrings import argument_help, explanation
+from ccvae_eval.report.docstrings import argument_help, explanation, wrapped
 from ccvae_eval.report.terminal import ARROWS
 from ccvae_eval.report.text import escaped
 from ccvae_eval.run.schema import RUN_SCHEMA
@@ -36,7 +36,7 @@ def command(
         if json:
             screen.document(_as_plain(kind))
             return
-        screen.show(Text(explanation(kind)), "", _values_table(kind.values))
+        screen.show(Text(wrapped(explanation(kind), screen.out.width)), "", _values_table(kind.values))
 
 
 def _range_text(spec: ValueSpec) -> str:
@@ -45,14 +45,17 @@ def _range_text(spec: ValueSpec) -> str:
 
 
 def _values_table(values: dict[str, ValueSpec]) -> Table:
-    table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("value", "", "range", "unit", "chance", "reference", "what it says"):
-        table.add_column(column, overflow="fold")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("value", "", "range"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("unit", overflow="fold")
+    table.add_column("what it says", overflow="fold")
     for name, spec in values.items():
         judge = " (rests on the judge)" if spec.needs_judge else ""
-        chance = spec.chance or (f"none: {spec.no_chance}" if spec.no_chance else "")
-        arrow, says = ARROWS[spec.higher_is_better], spec.summary + judge
-        table.add_row(*map(escaped, (name, arrow, _range_text(spec), spec.unit, chance, spec.reference, says)))
+        chance = spec.chance or (f"none: {spec.no_chance}" if spec.no_chance else "none")
+        says = map(escaped, (f"{spec.summary}{judge}", f"chance: {chance}", f"reference: {spec.reference}"))
+        cells = map(escaped, (name, ARROWS[spec.higher_is_better], _range_text(spec), spec.unit))
+        table.add_row(*cells, "\n".join(says))
     return table
 
 

@@ -63,9 +63,12 @@ class Accuracy:
     regression on the columns of the characteristic, fitted on the other four fifths of the images. Such rows are noted
     "readout": they say what a linear reader would reach, and flatter a model against one that must predict by itself.
 
+    Range: 0 to 1; -1 to 1 for calibration_error, at most 1 for r2, 0 and up for absolute_error.
     Direction: higher is better, lower for brier, calibration_error and absolute_error. Undefined where a class has
     fewer than ``least`` images (accuracy, majority, brier and calibration stay defined). Missing labels are skipped
     and counted as excluded. Cost: one more pass of the encoder's images through the classifier, nothing is decoded.
+    Chance: 1/K for balanced_accuracy, ``majority`` for accuracy, .5 for auc, labels permuted for calibration_error,
+    none for majority, which is a chance level itself; for the others, as above.
     Pitfalls: accuracy of a rare label is high for a model that never says it: look at ``majority``. A model whose
     encoder takes labels is shown none when it predicts; what is read off columns that were given the labels is marked
     "given" and enters no mean.

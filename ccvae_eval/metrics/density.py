@@ -81,6 +81,8 @@ class Density:
     glasses) from z_c among the images with the attribute; ``components`` = the same of each column of a block alone,
     with the D (one parameter per column) and C (one column per parameter) of that matrix.
 
+    Range: 0 to 1 for areas, overlap, js, D and C; 0 and up for dprime, wasserstein and prior_gap; -1 to 1 for
+    rank_correlation; at most 1 for beyond and components; nearest neighbours have no bounds.
     Direction: higher is better for own columns, nearer .5 for leakage. Chance: .5 for areas, labels permuted else.
     Cost: no image is decoded. Intervals: bootstrap over images, conditional on fits and bandwidths; of many areas at
     once to first order ("projected bootstrap"); nearest neighbours by subsampling. Areas speak of readers fitted to as

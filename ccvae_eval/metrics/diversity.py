@@ -64,6 +64,7 @@ class Diversity:
     parameters as a regression reads them. A classifier's features would discard variety: the judge's are not offered.
 
     A point mass p(z_c|y) (a label column) scores 0: one class has one look.
+    Range: 0 to 1; spread_ratio and feature_spread 0 and up.
     Direction: higher is better for spread_valid, obeyed, kept, spread_score, recall. Chance: 0; none for recall (one
     good draw may lie near many); for obeyed, how often the judge sees v in the reconstructions.
     Cost: ``draws`` images decoded for each image and characteristic.

@@ -69,6 +69,7 @@ class Generation:
     Features are the judge's last layer, averaged over places, or pixels averaged over 8 x 8 squares; ``features=`` and
     ``N=`` say so. They are not Inception's: none of these is an FID, and none compares between judges.
 
+    Range: 0 to 1; frechet and prdc_density 0 and up; kernel has no bounds.
     Direction: higher is better for obeyed and prdc, lower for frechet and kernel.
     Chance: for obeyed, images drawn without the request.
     References: for distances and prdc, as many other real images in the place of the drawn ones; their chance: the

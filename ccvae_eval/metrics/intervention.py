@@ -73,6 +73,7 @@ class Interventions:
     ``assign="Male=1,Heavy_Makeup=0"`` sets several labels at once: ``obeyed`` = share of images in which the judge
     sees the class of each of them and of all together, ``kept`` beside, at ``do=``.
 
+    Range: 0 to 1; -1 to 1 for transfer, fidelity and error, 0 to 2 for identity; energy has no bounds.
     Direction: higher is better for effect, kept, transfer and obeyed; lower for identity, fidelity, composition,
     reversibility, error and energy.
     Chance: for effect and obeyed, how often the judge sees v in r; 0 for transfer; for fidelity, no change at all; for

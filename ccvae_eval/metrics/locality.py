@@ -51,7 +51,7 @@ class Locality:
     D(p) is the deviation of pixel p over the K decoded images, averaged over the channels. With the region A of the
     characteristic in the image, a its share of the area:
 
-    .. math:: inside = \sum_{p \in A} D_p / \sum_p D_p, \qquad focus = (inside - a) / (1 - a)
+    .. math:: inside = \frac{\sum_{p \in A} D_p}{\sum_p D_p}, \qquad focus = (inside - a) / (1 - a)
 
     ``focus`` is 1 if all change is inside, 0 if the change is the same everywhere, negative if it avoids the region.
     It is the mean over images of the image's own focus, so that an image that changes much does not outweigh the
@@ -69,6 +69,7 @@ class Locality:
     ``selectivity`` = the characteristic's own share of the sum over labels; ``judged_monotone`` and
     ``judged_evenness`` = ``monotone`` and ``evenness`` of the probability of the class at the path's end.
 
+    Range: 0 to 1; focus from -1.5 to 1.
     Direction: higher is better, but for descriptive values. Chance: 0 for focus, the region's share for inside and ap.
     Cost: ``steps`` + 2 images decoded for each image and characteristic, and the reconstruction if there is a judge.
     Pitfalls: D is spread by anything that blurs; regions of different characteristics overlap (glasses and brows); a

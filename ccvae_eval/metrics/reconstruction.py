@@ -70,6 +70,7 @@ class Reconstruction:
     was trained on, where the checkpoint says that it learnt from the split train of the same data: 0 if it has not
     learnt its images by heart.
 
+    Range: 0 and up for mse, -1 to 1 for ssim; the others have no bounds.
     Direction: lower is better for mse and reconstruction, higher for psnr, ssim, elbo, iwae and bound; kl has none.
     Chance: for mse, psnr and ssim, the mean of these images in place of each; for nats, codes drawn from p(z), which
     say nothing of the image (K of them for iwae, with equal weights; 0 for kl); for gap 0.

@@ -48,6 +48,7 @@ class Disentanglement(Settings):
     factors themselves, for then no code reaches 1. Intervals: subsampling without replacement for information and
     IRS; bootstrap of held-out rows, conditional on the fit, for what is fitted; Wilson's for votes, of the votes
     alone: other rows would move those scores up to two and a half times as far.
+    Range: most 0 to 1, or at most 1 where what chance gives is taken off; the table has each score's own.
     Direction: higher is better, none for the dependence of codes. Undefined: one code (compactness), one factor
     (modularity), no code that tells anything. Cost: nothing decoded; 2 to 8 seconds.
     Pitfalls: permuted modularity lies far above 0; DCI where the predictor knows little says little; factor_vae and
