@@ -177,7 +177,7 @@ def fitted_areas(blocks: Sequence[Block], classes: Whole, columns: int, degrees:
     what the best reader would (.007 more of 21 columns of 1,536 images, and far outside what an interval allows for). A
     reader is fitted to drawn codes; its area follows from its weights, style being normal:
 
-    .. math:: \Phi(2 m w_1 \sin	heta / \sqrt{2 \sum_j w_j^2 v_j})
+    .. math:: \Phi(2 m w_1 \sin\theta / \sqrt{2 \sum_j w_j^2 v_j})
 
     v are the columns' variances within a class. Of a categorical label the first class's u is turned; it tells the
     other classes as far as those of the rest that are the first class.

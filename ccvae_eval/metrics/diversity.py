@@ -21,7 +21,7 @@ from ccvae_eval.metrics.features import require_features
 from ccvae_eval.metrics.judging import ANOTHER, Agreement, kept_share, seen_as
 from ccvae_eval.metrics.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.metrics.rows import sentence
-from ccvae_eval.metrics.tally import Mean, PerImage, Ratio, Tally, among, mean_of
+from ccvae_eval.metrics.tally import Mean, MeanShare, PerImage, Ratio, Tally, among, mean_of
 from ccvae_eval.model import HasConditionalPrior
 from ccvae_eval.statistics.intervals import Resampled, resampled
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -84,7 +84,7 @@ class Diversity:
     """
 
     name: ClassVar[str] = "diversity"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     headline: ClassVar[str] = "spread_valid"
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
@@ -332,7 +332,7 @@ class Drawn:
     def _count_judged(self, tally: Tally, name: str) -> list[str]:
         """Enters ``obeyed`` and ``kept``; returns a sentence about labels that may change."""
         unknown, before = self.agreement.why_not(name), self._numbers(name, "obeyed before")
-        obeyed: PerImage | str = unknown or Mean(self._numbers(name, "obeyed"))
+        obeyed: PerImage | str = unknown or MeanShare(self._numbers(name, "obeyed"))
         tally.enter("obeyed", name, obeyed, chance=mean_of(before, ~np.isnan(before)))
         if self.subject.judge is None:
             tally.enter("kept", name, unknown)
@@ -343,13 +343,13 @@ class Drawn:
         allowed = [j for j, share in reference.items() if share is not None and 1 - share > self.metric.allowed_change]
         held = [self._numbers(name, f"kept/{j}") for j in others if j not in allowed]
         shares = [share for j, share in reference.items() if share is not None and j not in allowed]
-        kept: PerImage | str = Mean(np.mean(held, axis=0)) if held else "there is no label that should stay"
+        kept: PerImage | str = MeanShare(np.mean(held, axis=0)) if held else "there is no label that should stay"
         alike = {j: self.agreement.alike(j) for j in others}
         chance = float(np.mean([alike[j] for j in others if j not in allowed])) if held else None
         tally.enter("kept", name, kept, chance=chance, reference=float(np.mean(shares)) if shares else None)
         for j in others:
             note = "changes in the data's own re-draws too" if j in allowed else ""
-            column = Mean(self._numbers(name, f"kept/{j}"))
+            column = MeanShare(self._numbers(name, f"kept/{j}"))
             tally.enter(
                 "kept", name, column, {"judged": j}, mean_at=None, chance=alike[j], reference=reference[j], note=note
             )

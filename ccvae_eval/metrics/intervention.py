@@ -99,7 +99,7 @@ class Interventions:
     """
 
     name: ClassVar[str] = "intervention"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     headline: ClassVar[str] = "effect"
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}

@@ -9,7 +9,7 @@ import numpy as np
 
 from ccvae_eval.metrics.judging import Agreement
 from ccvae_eval.metrics.rows import NOWHERE, At
-from ccvae_eval.metrics.tally import Mean, PerImage, Share, Tally, among, mean_of
+from ccvae_eval.metrics.tally import Mean, MeanShare, PerImage, Share, Tally, among, mean_of
 from ccvae_eval.types import Bools, Floats, Ids
 
 NOBODY = ""
@@ -79,7 +79,7 @@ class InterventionRows:
         every = np.mean(list(columns.values()), axis=0) if columns else None
         alike = {j: self.agreement.alike(j) for j in labels}
         chance = float(np.mean(list(alike.values()))) if labels else None
-        what = "there is no label that should stay" if every is None else Mean(every)
+        what = "there is no label that should stay" if every is None else MeanShare(every)
         self.enter("kept", name, what, at, chance=chance)
         for j, column in columns.items():
             self.enter("kept", name, Share(column), {**at, "judged": j}, chance=alike[j], alone=True)
@@ -90,7 +90,8 @@ class InterventionRows:
         """``transfer``, ``identity`` and ``fidelity`` of one characteristic."""
         applies: Bools = self.seen.get(name, "swap/applies") == 1
         why = no_swap or self.agreement.why_not(name)
-        self.enter("transfer", name, why or Mean(among(applies, self.seen.get(name, "transfer"))), chance=0.0)
+        transfer = MeanShare(among(applies, self.seen.get(name, "transfer")), least=-1.0)
+        self.enter("transfer", name, why or transfer, chance=0.0)
         empty = "the region is empty or too large in every image"
         identity = Mean(among(applies, self.seen.get(name, "identity")))
         chance = self._before(name, "identity", applies)

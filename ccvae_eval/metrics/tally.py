@@ -14,6 +14,7 @@ from ccvae_eval.metrics.contract import Metric, settings_of
 from ccvae_eval.metrics.rows import NOWHERE, At, Rows
 from ccvae_eval.statistics.intervals import (
     Resampled,
+    bounded_estimate,
     mean_estimate,
     mean_over,
     missing,
@@ -57,6 +58,16 @@ class Share(Mean):
 
     def estimate(self, weights: ResampleWeights) -> Resampled:
         return share_estimate(self.values, weights)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeanShare(Mean):
+    """The mean over images of a share of each, or of its gain (``least`` -1); NaN = the image does not enter."""
+
+    least: float = 0.0
+
+    def estimate(self, weights: ResampleWeights) -> Resampled:
+        return bounded_estimate(self.values, weights, self.least)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,8 @@ from ccvae_eval.types import Floats
 WILSON = "wilson"
 EXACT = "exact"
 SQUARES_ADDED = "exact, squares added"
-CLOSED = {WILSON, SQUARES_ADDED}
+BOUNDED = "exact, effective images"
+CLOSED = {WILSON, SQUARES_ADDED, BOUNDED}
 """Methods that go by counts: their means do so too."""
 
 
@@ -41,10 +42,39 @@ def clopper_pearson(successes: int, n: int, level: float = 0.95) -> Estimate:
     >>> round(clopper_pearson(10, 10).low, 3)
     0.692
     """
-    tail = (1 - level) / 2
-    low = float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
-    high = float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+    low, high = _exact_ends(successes, n, level)
     return Estimate(successes / n, low, high, n, EXACT)
+
+
+def _exact_ends(successes: float, n: float, level: float) -> tuple[float, float]:
+    tail = (1 - level) / 2
+    low = float(betaincinv(successes, n - successes + 1, tail)) if successes > 0 else 0.0
+    high = float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+    return low, high
+
+
+def bounded(mean: float, variance: float, n: int, level: float = 0.95) -> Estimate:
+    r"""The mean of n numbers in [0, 1] with the exact interval of a share of as many images as it is worth.
+
+    .. math:: n^* = n \frac{\bar x (1 - \bar x)}{s^2}
+
+    in the place of n (Korn and Graubard 1998): a 0/1 number is worth one image each, and so are n equal ones at an end.
+
+    Args:
+        mean, variance: of the numbers, the variance with divisor n - 1.
+        n: how many, at least two.
+
+    >>> bounded(1.0, 0.0, 10).low == clopper_pearson(10, 10).low
+    True
+    >>> found = bounded(0.5, 0.0025, 100)
+    >>> round(found.low, 2), round(found.high, 2)
+    (0.49, 0.51)
+    """
+    most = mean * (1 - mean)
+    # never less than n images, nor more than n of each: a variance of nearly 0 is no knowledge of its size
+    worth = n * min(max(most / variance, 1.0), float(n)) if variance > 0 else float(n) if most == 0 else float(n * n)
+    low, high = _exact_ends(mean * worth, worth, level)
+    return Estimate(mean, low, high, n, BOUNDED)
 
 
 def exactly(share: Estimate, level: float) -> Estimate:
