@@ -79,12 +79,20 @@ class Agreement:
 
     def notes(self) -> list[str]:
         """How far the judge agrees with the labels, what it takes for a change by itself, and each label left out."""
-        known = ", ".join(f"{label} {share:.2f}" for label, share in self.shares.items() if not np.isnan(share))
-        notes = [f"the judge's balanced accuracy on the reconstructions: {known}"] if known else []
+        record = getattr(self.subject.judge, "record", None)  # of a judge that was trained
+        real: Mapping[str, float] = {} if record is None else record.balanced_accuracy
+        known = [
+            f"{label} {share:.2f}" + (f" ({real[label]:.2f})" if label in real else "")
+            for label, share in self.shares.items()
+            if not np.isnan(share)
+        ]
+        beside = " (of real images)" if real else ""
+        notes = [f"the judge's balanced accuracy on the reconstructions{beside}: {', '.join(known)}"] if known else []
         moved = sorted(((share, *pair) for pair, share in own_response(self.subject).items()), reverse=True)
-        said = [f"{i} moves {j} by {share:.2f}" for share, i, j in moved if i != j and share > RESPONDS]
-        if said:
-            notes.append(f"the judge's own response where one label is drawn otherwise: {', '.join(said)}")
+        if moved:
+            said = [f"{i} moves {j} by {share:.2f}" for share, i, j in moved if i != j and share > RESPONDS]
+            what = ", ".join(said) or f"none moves another by more than {RESPONDS}"
+            notes.append(f"the judge's own response where one label is drawn otherwise: {what}")
         left_out = [label for label in self.shares if label not in self.trusted]
         return notes + [f"{label}: {self.why_not(label)}, not judged" for label in left_out]
 

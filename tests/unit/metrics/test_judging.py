@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,19 @@ def test_the_judges_own_response_is_found_and_told():
     notes = evaluate(muddled, [Locality(steps=3)]).measurement("locality").notes
     assert any("Glasses moves Smile by 1.00" in note for note in notes)
     assert any(note.startswith("the judge's balanced accuracy") and "Glasses 1.00" in note for note in notes)
+
+
+class Examined(SquaresJudge):
+    record = SimpleNamespace(balanced_accuracy={"Glasses": 0.97})
+
+
+def test_a_trained_judge_is_told_by_its_accuracy_on_real_images_too():
+    subject = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=Examined())
+    notes = evaluate(subject, [Locality(steps=3)]).measurement("locality").notes
+    (told,) = (note for note in notes if note.startswith("the judge's balanced accuracy"))
+    assert "(of real images)" in told
+    assert "Glasses 1.00 (0.97)" in told
+    assert any("none moves another by more than 0.05" in note for note in notes)
 
 
 def test_without_counterfactuals_nothing_is_known_of_the_judges_own_response():
