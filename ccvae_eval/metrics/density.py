@@ -105,7 +105,7 @@ class Density:
     """
 
     name: ClassVar[str] = "density"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     headline: ClassVar[str] = "auc"
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS

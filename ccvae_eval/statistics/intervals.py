@@ -161,6 +161,22 @@ def bootstrap_estimate(
     return resampled(value, draws, n, weights.level, without, basic=basic)
 
 
+def centred_and_basic(found: Resampled, level: float, least: float = 0.0, most: float = math.inf) -> Resampled:
+    r"""A basic interval drawn out to the ends of the one whose draws are centred on the value, and cut to a range.
+
+    For what noise drives one way, and by how much depends on the truth (sums of absolute deviations). The value itself
+    is never cut off; the draws become the centred ones.
+    """
+    if math.isnan(found.estimate.low):
+        return found
+    centred = found.value + found.draws - np.nanmean(found.draws)
+    low, high = np.nanquantile(centred, [(1 - level) / 2, (1 + level) / 2])
+    ends = min(low, found.estimate.low), max(high, found.estimate.high)
+    low, high = (float(np.clip(end, least, most)) for end in ends)
+    low, high = min(low, found.value), max(high, found.value)
+    return Resampled(Estimate(found.value, low, high, found.estimate.n, "centred and basic bootstrap"), centred)
+
+
 def _finite(draws: Floats) -> Floats:
     return np.where(np.isfinite(draws), draws, np.nan)
 
