@@ -82,18 +82,24 @@ def test_distance_to_the_normal_is_scipys_to_a_large_sample():
     assert normal_wasserstein(scores) == pytest.approx(wasserstein_distance(scores, large), abs=1e-4)
 
 
-def test_resampled_distances_are_distances_of_resamples():
+def test_resampled_distances_are_distances_of_resamples_set_around_the_value():
     scores = np.random.default_rng(5).standard_normal(80) + 0.5
     scores[7] = np.nan
     weights = ResampleWeights(0, 80, 50)
     found = normal_wasserstein_estimate(scores, weights)
     counts = weights.rows(np.arange(80))
-    for draw in range(50):
-        kept = np.repeat(np.arange(80), counts[:, draw])
-        expected = normal_wasserstein(scores[kept][~np.isnan(scores[kept])])
-        assert found.draws[draw] == pytest.approx(expected, abs=2e-3)
+    kept = [np.repeat(np.arange(80), counts[:, draw]) for draw in range(50)]
+    expected = np.array([normal_wasserstein(scores[rows][~np.isnan(scores[rows])]) for rows in kept])
+    assert found.draws - found.value == pytest.approx(expected - expected.mean(), abs=2e-3)
     assert found.estimate.n == 79
     assert found.estimate.low <= found.value <= found.estimate.high
+
+
+def test_what_chance_would_give_is_no_distance_and_more_is_one():
+    scores = np.random.default_rng(6).standard_normal(300)
+    weights = ResampleWeights(0, 300)
+    assert normal_wasserstein_estimate(scores, weights).estimate.low == 0
+    assert normal_wasserstein_estimate(scores + 0.4, weights).estimate.low > 0.2
 
 
 def test_the_floor_falls_as_one_over_root_n():
