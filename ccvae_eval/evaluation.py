@@ -116,6 +116,11 @@ def metric_named(name: str, settings: Mapping[str, Any] | None = None) -> Metric
 def _chosen(metrics: Sequence[str | Metric], options: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
     """The metrics, those given by name with their options; an option that would go unread is refused."""
     by_name = {metric for metric in metrics if isinstance(metric, str)}
+    for metric in metrics:
+        if isinstance(metric, type) or not isinstance(metric, str | Metric):
+            raise UsageError(
+                f"{metric!r} is no metric", hint="Give a name, or one with its settings: Locality(steps=5)"
+            )
     for name in options:
         if name not in by_name:
             hint = f"Options are for metrics given by name: {', '.join(sorted(by_name)) or 'none here'}"

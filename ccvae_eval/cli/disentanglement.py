@@ -68,8 +68,8 @@ def command(
         raise UsageError("a checkpoint or --codes FILE is needed", hint=f"Try: ccvae-eval {NAME} --help")
     own = metric_options(common.option)
     settings |= own.pop(NAME, {})
-    for name in own:
-        raise UsageError(f"an option names {name!r}, which is not measured here", hint=NAME)
+    if own:
+        raise UsageError(f"an option names {next(iter(own))!r}, which is not measured here", hint=NAME)
     metric = metric_named(NAME, settings)
     assert isinstance(metric, Disentanglement)
     # no value rests on a judge

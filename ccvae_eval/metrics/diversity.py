@@ -64,10 +64,9 @@ class Diversity:
     parameters as a regression reads them. A classifier's features would discard variety: the judge's are not offered.
 
     A point mass p(z_c|y) (a label column) scores 0: one class has one look.
-    Range: 0 to 1; spread_ratio and feature_spread 0 and up.
-    Direction: higher is better for spread_valid, obeyed, kept, spread_score, recall. Chance: 0; none for recall (one
-    good draw may lie near many); for obeyed, how often the judge sees v in the reconstructions.
-    Cost: ``draws`` images decoded for each image and characteristic.
+    Range: 0 to 1; spread_ratio and feature_spread 0 and up. Direction: higher is better for spread_valid, obeyed, kept,
+    spread_score, recall. Chance: 0; none for recall (one good draw may lie near many); for obeyed, how often the judge
+    sees v in the reconstructions. Cost: ``draws`` images decoded for each image and characteristic.
     Pitfalls: to pixels a shift is more than a change of colour; without a region, spread may lie anywhere. A spread
     above the data's own is no virtue: see spread_score, of a ratio with an error, and so a little below 1 (by .8
     standard errors of the ratio) where the truth is 1.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ccvae_eval.errors import UndefinedError, UsageError
-from ccvae_eval.interventions import CodeSource, Do, Intervention, Redraw, Traverse, unseen
+from ccvae_eval.interventions import CodeSource, Do, Intervention, Redraw, Traverse, unseen, why_not
 from ccvae_eval.measure import Measurement, ValueSpec
 from ccvae_eval.metrics.changes import absolute_change
 from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
@@ -192,14 +192,11 @@ def _edits(metric: Drift, subject: Subject) -> tuple[list[Edit], dict[str, str]]
     """The changes that exist, and for each characteristic without one the reason."""
     edits: list[Edit] = []
     reasons: dict[str, str] = {}
-    nothing = unseen(subject, slice(0, 0))
     scale, own = subject.posterior.scale, isinstance(subject.model, Intervenes)
     for name in subject.movable:
         do = Do(name, source=metric.source)
-        try:
-            do.codes(subject, nothing)
-        except UndefinedError as error:
-            reasons[name] = error.what
+        if why := why_not(do, subject):
+            reasons[name] = why
             continue
         moved = range(subject.layout.dim) if own else subject.layout[name]
         floor = Redraw(name, every=own) if bool(scale[:, list(moved)].any()) else None

@@ -249,6 +249,13 @@ def test_coverage_of_nearest_neighbours(shift, least):
 
 
 @pytest.mark.soak
+def test_coverage_of_a_small_distance_to_a_normal():
+    """Beyond the rule: between what chance gives and what stands out of it."""
+    inside = coverage(distance_to_a_normal(0.1), 1000, 0.1, repeats=1000, draws=500)
+    assert inside / 1000 >= 0.9, f"{inside} of 1000"
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("degrees", [0.0, 18.0, 45.0])
 def test_coverage_of_fitted_readers(degrees):
     """Of what readers fitted to as many images score: of 1,536 images .007 less than the best reader, at 18 degrees."""
@@ -295,6 +302,16 @@ def test_coverage_of_means_of_each_image_s_share(draw, n):
         found = bounded_estimate(values, ResampleWeights(repeat % 20, n, draws=200), least).estimate
         inside += found.low <= truth <= found.high
     assert inside / 400 >= 0.93, f"{inside} of 400"
+
+
+@pytest.mark.slow
+def test_a_bootstrap_thinks_a_mean_sure_where_no_image_errs():
+    rng, inside = np.random.default_rng(5), 0
+    for repeat in range(400):
+        values, truth, _ = gains(rng, 100)
+        found = mean_estimate(values, ResampleWeights(repeat % 20, 100, draws=200)).estimate
+        inside += found.low <= truth <= found.high
+    assert inside / 400 == pytest.approx(0.65, abs=0.03)
 
 
 SHARES = {

@@ -158,6 +158,12 @@ def test_options_that_nothing_reads_are_refused(metric: Any) -> None:
         ccvae_eval.evaluate(SquaresVAE(), Squares(60), [metric], options={"locality": {"steps": 5}}, judge="none")
 
 
+@pytest.mark.parametrize("metric", [3, registry.metrics["locality"]])
+def test_what_is_no_metric_is_told_so(metric: Any) -> None:
+    with pytest.raises(UsageError, match="is no metric"):
+        ccvae_eval.evaluate(SquaresVAE(), Squares(60), [metric], judge="none")
+
+
 def test_a_package_without_a_record_of_its_version_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenCV is installed under several names, and a package may be copied into place."""
 
