@@ -10,15 +10,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from ccvae_eval.calibration.calibrating import calibrate
-    from ccvae_eval.evaluation import evaluate, load
-    from ccvae_eval.model import Label, LabelSchema, LatentLayout, binary_schema
-    from ccvae_eval.run import Run, read
-    from ccvae_eval.types import Gaussian
-    from ccvae_eval.wrapping import wrap
+from ccvae_eval import _moved
+from ccvae_eval.core import VERSION
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from ccvae_eval.api import evaluate, load
+    from ccvae_eval.calibration.study import calibrate
+    from ccvae_eval.core.types import Gaussian
+    from ccvae_eval.evaluation.run import Run
+    from ccvae_eval.evaluation.storage import read
+    from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout, binary_schema
+    from ccvae_eval.model.wrap import wrap
+
+_moved.install()
+
+__version__ = VERSION
 __all__ = [
     "Gaussian",
     "Label",
@@ -34,17 +40,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "calibrate": "ccvae_eval.calibration.calibrating",
-    "evaluate": "ccvae_eval.evaluation",
-    "load": "ccvae_eval.evaluation",
-    "Run": "ccvae_eval.run",
-    "read": "ccvae_eval.run",
-    "wrap": "ccvae_eval.wrapping",
-    "Gaussian": "ccvae_eval.types",
-    "Label": "ccvae_eval.model",
-    "LabelSchema": "ccvae_eval.model",
-    "LatentLayout": "ccvae_eval.model",
-    "binary_schema": "ccvae_eval.model",
+    "calibrate": "ccvae_eval.calibration.study",
+    "evaluate": "ccvae_eval.api",
+    "load": "ccvae_eval.api",
+    "Run": "ccvae_eval.evaluation.run",
+    "read": "ccvae_eval.evaluation.storage",
+    "wrap": "ccvae_eval.model.wrap",
+    "Gaussian": "ccvae_eval.core.types",
+    "Label": "ccvae_eval.model.interface",
+    "LabelSchema": "ccvae_eval.model.interface",
+    "LatentLayout": "ccvae_eval.model.interface",
+    "binary_schema": "ccvae_eval.model.interface",
 }
 
 

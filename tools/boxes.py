@@ -12,7 +12,7 @@ from textwrap import wrap
 import cv2
 import numpy as np
 
-from ccvae_eval.data.face_boxes import FRAMES, PLACE_OF, PLACES
+from ccvae_eval.data.images.regions import FRAMES, PLACE_OF, PLACES
 
 UNIT = 60
 PANEL = (300, 400)

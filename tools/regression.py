@@ -124,7 +124,7 @@ def points() -> dict[str, Any]:
 
 def _panel(codes: Any, factors: Any) -> dict[str, Any]:
     from ccvae_eval.metrics.disentanglement import Disentanglement
-    from ccvae_eval.panels import score_arrays
+    from ccvae_eval.metrics.disentanglement.arrays import score_arrays
 
     return rows_of(score_arrays(codes, factors, Disentanglement(every=True), seed=SEED))
 
@@ -145,9 +145,7 @@ def panel_fixtures() -> dict[str, Any]:
         return {"skipped": f"{path.name} is missing"}
     with np.load(path) as arrays:
         rows = slice(0, 1000)
-        return {
-            name: _panel(arrays[name][rows], arrays["factors"][rows]) for name in ("codes_aligned", "codes_mixed")
-        }
+        return {name: _panel(arrays[name][rows], arrays["factors"][rows]) for name in ("codes_aligned", "codes_mixed")}
 
 
 def calibration() -> dict[str, Any]:
@@ -234,9 +232,9 @@ def differences(expected: Mapping[str, Any], found: Mapping[str, Any], *, exact:
             continue
         n = max(int(old[6]), 1)
         for name, one, other in zip(NUMBERS, old[1:6], new[1:6], strict=True):
-            if (one is None) != (other is None):
-                yield f"{where}: {name} of {address} was {one}, is {other}"
-            elif one is not None and abs(one - other) > max(RELATIVE * abs(one), COUNTS / n):
+            if (one is None) != (other is None) or (
+                one is not None and abs(one - other) > max(RELATIVE * abs(one), COUNTS / n)
+            ):
                 yield f"{where}: {name} of {address} was {one}, is {other}"
     for kind in ("evidence", "weights"):
         for name, array in expected.get(kind, {}).items():
@@ -273,9 +271,7 @@ def main() -> None:
     names = arguments.case or [name for name in expected if arguments.exact or name not in EXACT_ONLY]
     found = measured(names)
     lines = [
-        line
-        for name in names
-        for line in differences(expected[name], found[name], exact=arguments.exact, where=name)
+        line for name in names for line in differences(expected[name], found[name], exact=arguments.exact, where=name)
     ]
     print(*lines, sep="\n")
     counted = sum(json.dumps(expected[name]).count('"sha256"') for name in names)

@@ -18,15 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import ccvae_eval
-from ccvae_eval.calibration.oracle import oracle
-from ccvae_eval.calibration.references import SHIPPED as REFERENCES
-from ccvae_eval.calibration.references import Table, tables_of
+from ccvae_eval.api import CARD, metric_named, set_up
 from ccvae_eval.cli.demo import ASSET as CHECKPOINT
 from ccvae_eval.cli.demo import DEMO_IMAGES
-from ccvae_eval.data.opening import open_data
-from ccvae_eval.evaluation import CARD, metric_named, set_up
+from ccvae_eval.data.spec import open_data
 from ccvae_eval.judge import train_judge
-from ccvae_eval.judge.choosing import SHIPPED
+from ccvae_eval.judge.selection import SHIPPED
+from ccvae_eval.oracle.model import oracle
+from ccvae_eval.oracle.references import SHIPPED as REFERENCES
+from ccvae_eval.oracle.references import Table, tables_of
 
 ASSETS = Path(ccvae_eval.__file__).parent / "assets"
 

@@ -1,16 +1,53 @@
-"""What came of a calibration: curves of values along dials, with the verdicts on those that are a value's own."""
+"""What came of a calibration: curves of values along dials, with the verdicts on those that are a value's own.
+
+Why some values have no dial: every value is either calibrated or named here.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
-from ccvae_eval.calibration.dials import Dial
-from ccvae_eval.calibration.verdicts import Reading, Verdict, judge, moved, questions_of, widening
-from ccvae_eval.types import Floats, Plain
+from ccvae_eval.calibration.perturbations import Dial
+from ccvae_eval.calibration.verdict import Reading, Verdict, judge, moved, questions_of, widening
+from ccvae_eval.core.results import ValueSpec
+from ccvae_eval.core.types import Floats, Plain
+
+DESCRIPTIVE = "descriptive: it has no better"
+CONTINUOUS = "of continuous labels: the oracle has none"
+NO_DIAL = "it declares none"
+
+REASONS: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("accuracy", "majority"): "a yardstick: it knows the labels alone",
+        ("accuracy", "r2"): CONTINUOUS,
+        ("accuracy", "absolute_error"): CONTINUOUS,
+        ("density", "components"): "the matrix behind components_d and components_c, which are judged",
+        ("disentanglement", "dci_size"): "it counts columns: no dial makes more of them",
+        ("disentanglement", "information"): "the matrix behind the scores, which are judged",
+        ("disentanglement", "factor_correlation"): "a property of the labels, not of the codes",
+        ("drift", "displacement"): "of what is found again alone: the worse it gets, the less is found (see lost)",
+        ("drift", "correct_matches"): "the matcher grid has none: its matches are correct by construction",
+        ("reconstruction", "bound"): "the model's own: the oracle has none",
+        ("reconstruction", "gap"): "of what a training saw: the oracle had none",
+    }
+)
+"""By (metric, value); all others without a dial have no direction."""
+
+
+def why_without(metric: str, value: str, spec: ValueSpec) -> str:
+    """Why a value declares no dial.
+
+    >>> why_without("mine", "size", ValueSpec("how large")), why_without("mine", "good", ValueSpec("x", "", True))
+    ('descriptive: it has no better', 'it declares none')
+    """
+    usual = DESCRIPTIVE if spec.higher_is_better is None else NO_DIAL
+    return REASONS.get((metric, value), usual)
+
 
 NOT_YET = Verdict(None)
 
@@ -43,7 +80,7 @@ class Curve:
 
     @property
     def moved(self) -> float:
-        """How far it goes from end to end, see :func:`ccvae_eval.calibration.verdicts.moved`."""
+        """How far it goes from end to end, see :func:`ccvae_eval.calibration.verdict.moved`."""
         return moved(self.readings[0], self.readings[-1])
 
     def as_row(self) -> dict[str, Plain]:

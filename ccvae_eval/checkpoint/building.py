@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ccvae_eval.checkpoint.bundle import Bundle
-from ccvae_eval.checkpoint.fitting import Expected, table_of
-from ccvae_eval.errors import CcvaeEvalError, CheckpointError, PluginError, UsageError, suggestion
-from ccvae_eval.pixels import KEYS as PIXELS
-from ccvae_eval.types import Plain
+from ccvae_eval.checkpoint.state_dict_match import Expected, table_of
+from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, PluginError, UsageError, suggestion
+from ccvae_eval.core.types import Plain
+from ccvae_eval.model.pixel_range import KEYS as PIXELS
 
 LARGEST_SETTING = 1_000_000
 """A whole number among a model's settings may not be above this, nor above the number of weights in the file."""

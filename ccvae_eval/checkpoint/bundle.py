@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ccvae_eval.checkpoint.envelope import Envelope, open_pt, open_safetensors
-from ccvae_eval.checkpoint.reading import Content, read_content
-from ccvae_eval.errors import CheckpointError
-from ccvae_eval.types import Plain
+from ccvae_eval.checkpoint.formats import Envelope, open_pt, open_safetensors
+from ccvae_eval.checkpoint.reader import Content, read_content
+from ccvae_eval.core.errors import CheckpointError
+from ccvae_eval.core.types import Plain
 
 NAMESPACES = ("argparse.Namespace", "types.SimpleNamespace")
 LONE_TENSOR = "tensor"
@@ -114,7 +114,7 @@ def _sorted_out(
 
 
 def _grown(tree: Any, tensors: list[Tensor]) -> Any:
-    """The inverse of :mod:`.container.tree`."""
+    """The inverse of :mod:`.safe_reader.tree`."""
     if not isinstance(tree, list):
         return tree
     kind, *parts = tree

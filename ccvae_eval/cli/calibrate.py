@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ccvae_eval import registry
+from ccvae_eval.api import load
 from ccvae_eval.calibration.defaults import EVERY, SAMPLE, STEPS
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import (
@@ -25,10 +25,10 @@ from ccvae_eval.cli.options import (
     Setting,
     metric_options,
 )
-from ccvae_eval.data.opening import data_for, open_data
-from ccvae_eval.errors import UsageError
-from ccvae_eval.evaluation import load
-from ccvae_eval.files import atomic_write
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.files import atomic_write
+from ccvae_eval.data.spec import data_for, open_data
+from ccvae_eval.plugins import registry
 
 DID_NOT_PASS = 1
 METRICS = Annotated[
@@ -88,7 +88,7 @@ def command(
     Exit code 1 if a value fails one of its own dials. What was measured is kept in the output folder: the same command
     goes on where an interrupted one stopped.
     """
-    from ccvae_eval.calibration.calibrating import calibrator  # these take seconds to import
+    from ccvae_eval.calibration.study import calibrator
     from ccvae_eval.report import calibration as shown
 
     for file in plugin or []:

@@ -16,10 +16,10 @@ import typer
 from rich.table import Table
 
 import ccvae_eval
-from ccvae_eval import registry
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import assignments
-from ccvae_eval.errors import UsageError, suggestion
+from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped
 
 BROKEN = 4
@@ -87,12 +87,12 @@ def _tried(
     name: str, kind: str, plugins: list[Path], settings: Mapping[str, Any], data: str | None
 ) -> tuple[list[dict[str, Any]], str]:
     """The outcome of each test, run in a process of its own."""
-    suite = Path(ccvae_eval.__file__).parent / "contract" / "named.py"
+    suite = Path(ccvae_eval.__file__).parent / "testing" / "suite.py"
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "pytest.ini").write_text("[pytest]\n")
         results = Path(folder) / "results.json"
         command = [
-            sys.executable, "-m", "pytest", "-p", "ccvae_eval.contract.options", "-p", "no:cacheprovider",
+            sys.executable, "-m", "pytest", "-p", "ccvae_eval.testing.pytest_options", "-p", "no:cacheprovider",
             "-c", str(Path(folder) / "pytest.ini"), "--rootdir", folder, "-q", "--tb=short", str(suite),
             "--ccvae-name", name, "--ccvae-kind", kind, "--ccvae-results", str(results),
         ]  # fmt: skip
@@ -111,7 +111,7 @@ def _tried(
 
 
 def _one_line(message: str) -> str:
-    return " ".join(message.removeprefix("ccvae_eval.errors.").split())
+    return " ".join(message.removeprefix("ccvae_eval.core.errors.").split())
 
 
 def _why(output: str) -> str:

@@ -1,12 +1,16 @@
-"""What goes to stdout and what to stderr, and how progress is shown."""
+"""What goes to stdout and what to stderr, and how progress is shown.
+
+Signals that ask a training to save its state and end.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -14,6 +18,20 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ccvae_eval.report.text import plain
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """The signals that have come: inside none of them ends the process, which looks here when it can stop."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in STOP_SIGNALS}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Screen(AbstractContextManager["Screen"]):

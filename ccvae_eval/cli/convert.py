@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ccvae_eval import registry
+from ccvae_eval.api import load
 from ccvae_eval.checkpoint import CheckpointRecord, write_bundle
-from ccvae_eval.checkpoint.envelope import SUFFIXES
+from ccvae_eval.checkpoint.formats import SUFFIXES
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import assignments
-from ccvae_eval.errors import UsageError
-from ccvae_eval.evaluation import load
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped
 
 
@@ -61,7 +61,7 @@ def _write_bare(out: Path, tensors: dict[str, Any], half: bool) -> None:
     import safetensors.torch
     import torch
 
-    from ccvae_eval.files import atomic_write
+    from ccvae_eval.core.files import atomic_write
 
     dense = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     if half:

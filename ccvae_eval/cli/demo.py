@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from ccvae_eval.api import CARD, set_up
 from ccvae_eval.checkpoint import save_checkpoint
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import SOME_FAILED, draw_and_write
-from ccvae_eval.data.opening import open_data
-from ccvae_eval.evaluation import CARD, set_up
-from ccvae_eval.files import atomic_write
+from ccvae_eval.core.files import atomic_write
+from ccvae_eval.data.spec import open_data
 from ccvae_eval.report import terminal
-from ccvae_eval.report.sentences import sentence
+from ccvae_eval.report.terminal import sentence
 from ccvae_eval.report.text import escaped
 from ccvae_eval.training import Finished, Started, Step, TrainingSettings, fit, prepare, record
 

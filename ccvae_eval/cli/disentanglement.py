@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ccvae_eval.api import metric_named
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import draw_and_write, measure, output_folder, prepare_setup, show
 from ccvae_eval.cli.options import (
@@ -21,11 +22,10 @@ from ccvae_eval.cli.options import (
     metric_options,
 )
 from ccvae_eval.cli.verbs import VERBS
-from ccvae_eval.errors import UsageError
-from ccvae_eval.evaluation import metric_named
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.evaluation.run import Run
 from ccvae_eval.metrics.disentanglement import Disentanglement
-from ccvae_eval.panels import compare_seeds, score_file
-from ccvae_eval.run import Run
+from ccvae_eval.metrics.disentanglement.arrays import compare_seeds, score_file
 
 NAME = "disentanglement"
 CHECKPOINTS = Annotated[

@@ -9,14 +9,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ccvae_eval import registry
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.errors import UsageError, suggestion
-from ccvae_eval.measure import ValueSpec
-from ccvae_eval.report.docstrings import argument_help, explanation, wrapped
+from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.core.results import ValueSpec
+from ccvae_eval.evaluation.storage import RUN_SCHEMA
+from ccvae_eval.plugins import registry
 from ccvae_eval.report.terminal import ARROWS
-from ccvae_eval.report.text import escaped
-from ccvae_eval.run.schema import RUN_SCHEMA
+from ccvae_eval.report.text import argument_help, escaped, explanation, wrapped
 
 
 def command(

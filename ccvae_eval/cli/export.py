@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ccvae_eval import registry
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import assignments, sample_of
-from ccvae_eval.errors import UsageError
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped
 
 
@@ -36,12 +36,12 @@ def command(
     """
     import numpy as np
 
-    from ccvae_eval.data.relabelled import relabelled
+    from ccvae_eval.api import data_of, load
+    from ccvae_eval.core.devices import device_named
+    from ccvae_eval.core.files import atomic_write
+    from ccvae_eval.data.labels.relabel import relabelled
     from ccvae_eval.data.sampling import sample_ids
-    from ccvae_eval.devices import device_named
-    from ccvae_eval.evaluation import data_of, load
-    from ccvae_eval.files import atomic_write
-    from ccvae_eval.subject import prepare
+    from ccvae_eval.evaluation.subject import prepare
 
     for file in plugin or []:
         registry.add_plugin_file(file)

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ccvae_eval import __version__, registry
+from ccvae_eval import __version__
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import assignments
+from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped, figure
 
 MOST_KEYS = 60
@@ -39,8 +40,8 @@ def command(
         if json:
             screen.document(found)
         elif what is not None and found.get("kind") == "run":
+            from ccvae_eval.evaluation.storage import read
             from ccvae_eval.report import terminal
-            from ccvae_eval.run import read
 
             run = read(what)
             screen.show(terminal.header(run), "", terminal.summary(run))
@@ -56,12 +57,12 @@ def _found(what: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     name = what.partition(":")[0].partition(",")[0]
     path = Path(what)
     if (path.is_dir() and (path / "run.json").is_file()) or path.name == "run.json":
-        from ccvae_eval.run import read
+        from ccvae_eval.evaluation.storage import read
 
         return {"kind": "run", **read(path).as_plain()}
     if not path.exists() and name in registry.data_sets:
-        from ccvae_eval.data.describing import describe
-        from ccvae_eval.data.opening import open_data
+        from ccvae_eval.data.spec import open_data
+        from ccvae_eval.data.summary import describe
 
         return {"kind": "data", **describe(open_data(what))}
     from ccvae_eval.checkpoint import inspect_checkpoint
@@ -72,8 +73,7 @@ def _found(what: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
 def _installation() -> dict[str, Any]:
     import torch
 
-    from ccvae_eval.devices import device_named
-    from ccvae_eval.evaluation import environment
+    from ccvae_eval.core.devices import device_named, environment
 
     return {
         "version": __version__,

@@ -11,17 +11,17 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from ccvae_eval import registry
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.errors import CcvaeEvalError
+from ccvae_eval.core.errors import CcvaeEvalError
+from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped
 
 CHECK_SECONDS = 60
 COLUMNS = ("group", "name", "distribution", "version", "state")
 _LOAD = """
 import sys
-from ccvae_eval.errors import CcvaeEvalError
-from ccvae_eval.registry import Registry, add_plugin_file
+from ccvae_eval.core.errors import CcvaeEvalError
+from ccvae_eval.plugins.registry import Registry, add_plugin_file
 try:
     if sys.argv[3]:
         add_plugin_file(sys.argv[3])

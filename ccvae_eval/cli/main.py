@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from ccvae_eval import __version__
 from ccvae_eval.cli.verbs import VERBS
-from ccvae_eval.errors import CcvaeEvalError, suggestion
+from ccvae_eval.core.errors import CcvaeEvalError, suggestion
 
 INTERNAL_ERROR, INTERRUPTED, TERMINATED = 5, 130, 143
 MEMORY_HINT = "Try a smaller --batch-size or --sample."
@@ -114,7 +114,7 @@ def _as_deliberate(error: Exception) -> CcvaeEvalError | None:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return CcvaeEvalError("out of memory", why=str(error), hint=MEMORY_HINT)
     if isinstance(error, OSError) and error.filename is not None:
-        from ccvae_eval.errors import InputError
+        from ccvae_eval.core.errors import InputError
 
         return InputError("file cannot be used", where=str(error.filename), why=error.strerror or str(error))
     return None
@@ -149,7 +149,7 @@ def _exit_code_of(error: Exception, arguments: list[str]) -> int:
 
         traceback.print_exc()
     if hasattr(error, "format_message"):  # typer's own usage errors
-        from ccvae_eval.errors import UsageError
+        from ccvae_eval.core.errors import UsageError
 
         context = getattr(error, "ctx", None)
         hint = "" if context is None else f"Try: {context.command_path} --help"

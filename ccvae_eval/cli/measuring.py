@@ -1,24 +1,64 @@
-"""What every measuring verb does: set up, say what will be done, measure, write, show."""
+"""What every measuring verb does: set up, say what will be done, measure, write, show.
+
+The verbs that measure one metric; their options are the metric's own fields.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from hashlib import sha256
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ccvae_eval import registry
+import typer
+
+from ccvae_eval.api import Setup, data_of, load, set_up
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import Common, assignments, metric_options, sample_of
-from ccvae_eval.data.relabelled import relabelled
-from ccvae_eval.evaluation import Setup, data_of, load, set_up
-from ccvae_eval.files import slug
-from ccvae_eval.metrics.contract import Metric
+from ccvae_eval.cli.options import (
+    Common,
+    annotated_parameters,
+    assignments,
+    field_parameters,
+    field_values,
+    metric_options,
+    sample_of,
+)
+from ccvae_eval.cli.verbs import VERBS
+from ccvae_eval.core.files import slug
+from ccvae_eval.data.labels.relabel import relabelled
+from ccvae_eval.evaluation.metric import Metric
+from ccvae_eval.evaluation.run import Run
+from ccvae_eval.evaluation.storage import write
+from ccvae_eval.plugins import registry
 from ccvae_eval.report import terminal
-from ccvae_eval.report.contract import write_report
-from ccvae_eval.report.panel import panel_tables
-from ccvae_eval.run import Run, write
+from ccvae_eval.report.interface import write_report
+from ccvae_eval.report.terminal import panel_tables
+
+CHECKPOINT = Annotated[str, typer.Argument(help="The checkpoint to measure.", show_default=False)]
+
+
+def command(name: str) -> Callable[..., None]:
+    """The command of one metric, its options made from the fields of the metric's dataclass."""
+    kind = registry.metrics[name]
+    own = [f.name for f in fields(kind)]
+
+    def measure_one(checkpoint: str, **given: Any) -> None:
+        settings = field_values(given, own)
+        measure(checkpoint, [name], Common(**given), {name: settings})
+
+    parameters = [
+        Parameter("checkpoint", Parameter.POSITIONAL_OR_KEYWORD, annotation=CHECKPOINT),
+        *field_parameters(kind, f"Settings of {name}"),
+        *annotated_parameters(Common),
+    ]
+    measure_one.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    measure_one.__annotations__ = {p.name: p.annotation for p in parameters}
+    measure_one.__doc__ = VERBS[name].summary + f"\n\nccvae-eval explain {name} says what the numbers mean."
+    return measure_one
+
 
 SOME_FAILED = 4
 

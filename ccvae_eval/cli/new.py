@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from ccvae_eval import registry
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.errors import UsageError
-from ccvae_eval.files import atomic_write
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.files import atomic_write
+from ccvae_eval.plugins import registry
 
 NEXT = {
     "model": ("python {file}", "ccvae-eval run {name}.pt --plugin {file} --data faces,size=32"),

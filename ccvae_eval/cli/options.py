@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from ccvae_eval.errors import UsageError
-from ccvae_eval.report.docstrings import argument_help
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.report.text import argument_help
 
 EVALUATION, OUTPUT, EXTENSION = "Evaluation", "Output", "Extension"
 

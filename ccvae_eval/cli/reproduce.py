@@ -9,17 +9,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ccvae_eval import registry
-from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.console import Screen, stop_requests
 from ccvae_eval.cli.measuring import SOME_FAILED
 from ccvae_eval.cli.options import EXTENSION, LABEL_HELP, OUTPUT, assignments, metric_options
-from ccvae_eval.cli.stopping import stop_requests
-from ccvae_eval.files import atomic_write, slug
+from ccvae_eval.core.files import atomic_write, slug
+from ccvae_eval.evaluation.run import number
+from ccvae_eval.plugins import registry
 from ccvae_eval.recipes import Work, grids_of, read_recipe, shipped_recipes, work
 from ccvae_eval.recipes.work import run_folder, shards
 from ccvae_eval.report.grids import grid_markdown, grid_table, grids_csv
 from ccvae_eval.report.text import escaped
-from ccvae_eval.run.record import number
 
 
 def command(
@@ -123,7 +122,7 @@ def _work(task: Work, device: str, shard: tuple[int, int], screen: Screen) -> in
 
 
 def _tell(task: Work, screen: Screen, as_json: bool) -> None:
-    from ccvae_eval.report.grid_figures import draw_grid  # matplotlib takes a second to import
+    from ccvae_eval.report.figures import draw_grid
 
     grids = grids_of(task)
     for grid in grids:

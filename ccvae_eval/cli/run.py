@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ccvae_eval import registry
+from ccvae_eval.api import CARD, metric_named
 from ccvae_eval.cli.measuring import measure
 from ccvae_eval.cli.options import EVALUATION, Common, annotated_parameters
-from ccvae_eval.errors import PluginError, UsageError
-from ccvae_eval.evaluation import CARD, metric_named
+from ccvae_eval.core.errors import PluginError, UsageError
+from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import plain
 
 CHECKPOINT = Annotated[str, typer.Argument(help="The checkpoint to measure.", show_default=False)]

@@ -14,9 +14,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ccvae_eval import registry
 from ccvae_eval.checkpoint import open_checkpoint, save_checkpoint
-from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.console import Screen, stop_requests
 from ccvae_eval.cli.options import (
     EXTENSION,
     LABEL_HELP,
@@ -26,13 +25,13 @@ from ccvae_eval.cli.options import (
     field_parameters,
     field_values,
 )
-from ccvae_eval.cli.stopping import stop_requests
-from ccvae_eval.data.contract import DataSet
-from ccvae_eval.data.opening import open_data
-from ccvae_eval.data.relabelled import relabelled
-from ccvae_eval.devices import device_named
-from ccvae_eval.errors import UsageError, suggestion
+from ccvae_eval.core.devices import device_named
+from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.data.interface import DataSet
+from ccvae_eval.data.labels.relabel import relabelled
+from ccvae_eval.data.spec import open_data
 from ccvae_eval.judge import train_judge
+from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped, figure
 from ccvae_eval.training import (
     HISTORY,
@@ -151,7 +150,7 @@ def _train(name: str, data: DataSet, settings: TrainingSettings, place: Place, s
 
 
 def _draw_curves(folder: Path) -> None:
-    from ccvae_eval.report.history import draw_history  # matplotlib takes a second to import
+    from ccvae_eval.report.figures import draw_history
 
     if (folder / HISTORY).is_file():
         draw_history((folder / HISTORY).read_text(encoding="utf-8"), folder / "history.png")

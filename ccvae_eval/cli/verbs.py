@@ -26,23 +26,26 @@ class Verb:
 
 VERBS: dict[str, Verb] = {
     "demo": Verb("demo", MEASURE, "Evaluate the shipped checkpoint and say what to do next."),
-    "density": Verb("metric", MEASURE, "Does each label live in its own latents?", "density"),
+    "density": Verb("measuring", MEASURE, "Does each label live in its own latents?", "density"),
     "locality": Verb(
-        "metric", MEASURE, "When one characteristic is changed, does the image change where it should?", "locality"
+        "measuring", MEASURE, "When one characteristic is changed, does the image change where it should?", "locality"
     ),
     "drift": Verb(
-        "metric", MEASURE, "Does what should stay in its place stay, when one characteristic is changed?", "drift"
+        "measuring", MEASURE, "Does what should stay in its place stay, when one characteristic is changed?", "drift"
     ),
-    "diversity": Verb("metric", MEASURE, "Is there variety within one characteristic?", "diversity"),
-    "accuracy": Verb("metric", MEASURE, "How well does the model tell its labels?", "accuracy"),
+    "diversity": Verb("measuring", MEASURE, "Is there variety within one characteristic?", "diversity"),
+    "accuracy": Verb("measuring", MEASURE, "How well does the model tell its labels?", "accuracy"),
     "intervention": Verb(
-        "metric", MEASURE, "When a label is set, is it seen, does the rest stay, and does it lead back?", "intervention"
+        "measuring",
+        MEASURE,
+        "When a label is set, is it seen, does the rest stay, and does it lead back?",
+        "intervention",
     ),
     "generation": Verb(
-        "metric", MEASURE, "Do images drawn from the prior look real, and show what was asked for?", "generation"
+        "measuring", MEASURE, "Do images drawn from the prior look real, and show what was asked for?", "generation"
     ),
     "reconstruction": Verb(
-        "metric",
+        "measuring",
         MEASURE,
         "How much of an image does its code bring back, and what does the code cost?",
         "reconstruction",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.data.contract import DataSet, Split
-from ccvae_eval.errors import DataError, UsageError
-from ccvae_eval.model import LabelSchema
-from ccvae_eval.streams import numpy_stream, stream_key
-from ccvae_eval.types import Floats, Ids
+from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.core.random_streams import numpy_stream, stream_key
+from ccvae_eval.core.types import Floats, Ids
+from ccvae_eval.data.interface import DataSet, Split
+from ccvae_eval.model.interface import LabelSchema
 
 LEAST_DEVIATION = 0.1
 """Indicators of classes rarer than 1 % are not stretched further: a single image would outweigh all others."""

@@ -9,9 +9,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.data.contract import SPLITS, Split
-from ccvae_eval.errors import DataError
-from ccvae_eval.types import Bools, Ids
+from ccvae_eval.core.errors import DataError
+from ccvae_eval.core.types import Bools, Ids
+from ccvae_eval.data.interface import SPLITS, Split
 
 TRAIN, JUDGE, TEST = range(3)
 JUDGE_FROM, TEST_FROM = 0.6, 0.8

@@ -1,28 +1,137 @@
-"""How a judge is made: from the ``judge`` split, on images made worse, held out images deciding how sure it may be."""
+"""How a judge is made: from the ``judge`` split, on images made worse, held out images deciding how sure it may be.
+
+How far a judge can be trusted: its balanced accuracy for each label.
+
+Worse copies of an image: what the judge must still read, since it will look at a model's blurry pictures.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional
 
-from ccvae_eval.checkpoint.record import without_path
-from ccvae_eval.chunks import in_chunks
-from ccvae_eval.data.contract import DataSet, Renders
-from ccvae_eval.errors import UndefinedError, UnsupportedError
-from ccvae_eval.judge.agreement import balanced_accuracies
-from ccvae_eval.judge.artifact import Judge, JudgeRecord
-from ccvae_eval.judge.degrading import degraded, softened
-from ccvae_eval.judge.network import JudgeNetwork, initialise, reduced
-from ccvae_eval.model import LabelSchema
-from ccvae_eval.streams import stream_key, torch_stream
-from ccvae_eval.types import Ids, Images, Labels
+from ccvae_eval.checkpoint.metadata import without_path
+from ccvae_eval.core.errors import UndefinedError, UnsupportedError
+from ccvae_eval.core.random_streams import stream_key, torch_stream
+from ccvae_eval.core.types import Ids, Images, Labels
+from ccvae_eval.data.interface import DataSet, Renders
+from ccvae_eval.judge.artifact import Judge, JudgeNetwork, JudgeRecord, initialise, reduced
+from ccvae_eval.model.fixed_batches import in_chunks
+from ccvae_eval.model.interface import LabelSchema
+
+LEAST_AGREEMENT = 0.8
+
+
+def balanced_accuracies(told: Mapping[str, Tensor], labels: Labels, schema: LabelSchema) -> dict[str, float]:
+    """For each label the mean over its classes of the share of their images that are seen as theirs.
+
+    Args:
+        told: log-probabilities of each label, shape :math:`(N, K)`.
+        labels: what is true, shape :math:`(N, L)` in the schema's order; missing ones do not enter.
+        schema: the labels; those that nobody was asked about are left out of the answer.
+
+    Returns:
+        Label to share; NaN where fewer than two classes occur.
+
+    >>> import torch
+    >>> from ccvae_eval.model.interface import binary_schema
+    >>> told = {"Hat": torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.1, 0.9]]).log()}
+    >>> balanced_accuracies(told, torch.tensor([[0.0], [0.0], [1.0], [1.0]]), binary_schema("Hat"))
+    {'Hat': 0.75}
+    """
+    return {
+        name: _mean_recall(told[name].argmax(1).cpu(), labels[:, schema.index(name)].cpu())
+        for name in schema.names
+        if name in told
+    }
+
+
+def _mean_recall(seen: Tensor, true: Tensor) -> float:
+    classes = sorted(set(true[~true.isnan()].tolist()))
+    recalls = [float((seen[true == k] == k).double().mean()) for k in classes]
+    return sum(recalls) / len(recalls) if len(recalls) > 1 else math.nan
+
+
+def trusted_labels(agreement: Mapping[str, float], least: float = LEAST_AGREEMENT) -> tuple[str, ...]:
+    """The labels whose judged values may be shown: the judge agrees with them on this model's pictures.
+
+    Args:
+        agreement: for each label the judge's balanced accuracy on the model's reconstructions, as
+            :func:`balanced_accuracies` gives it. NaN is not trusted: nobody could check.
+        least: the least balanced accuracy.
+
+    >>> trusted_labels({"Hat": 0.97, "Bangs": 0.71, "Tie": float("nan")})
+    ('Hat',)
+    """
+    return tuple(name for name, share in agreement.items() if share >= least)
+
+
+REFERENCE_EDGE = 64
+BLUR = (0.4, 2.0)
+"""Deviations of the blur, in pixels of an image of 64."""
+SHRINKAGE = (1.5, 4.0)
+GAIN, OFFSET, NOISE = 0.12, 0.06, 0.03
+
+
+def blurred(images: Images, deviation: float) -> Images:
+    """A Gaussian blur; the edge is continued by its own pixels.
+
+    >>> blurred(torch.ones(1, 1, 4, 4), 1.0).allclose(torch.ones(1, 1, 4, 4))
+    True
+    """
+    reach = min(math.ceil(2.5 * deviation), min(images.shape[-2:]) - 1)
+    channels = images.shape[1]
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=images.dtype) / deviation).square())
+    kernel = (kernel / kernel.sum()).to(images.device).expand(channels, 1, -1)
+    wide = functional.pad(images, (reach, reach, reach, reach), mode="replicate")
+    across = functional.conv2d(wide, kernel[:, :, None, :], groups=channels)
+    return functional.conv2d(across, kernel[:, :, :, None], groups=channels)
+
+
+def rescaled(images: Images, factor: float) -> Images:
+    """The images, scaled down by a factor and up again."""
+    size = [max(2, round(edge / factor)) for edge in images.shape[-2:]]
+    small = functional.interpolate(images, size, mode="bilinear", antialias=True)
+    return functional.interpolate(small, images.shape[-2:], mode="bilinear")
+
+
+def degraded(images: Images, generator: Generator) -> Images:
+    """A third of the rows blurred and a third scaled down and up (the same for all rows of the call), the rest sharp;
+    then brightness and contrast of each image changed a little and slight noise added.
+
+    Args:
+        images: shape :math:`(N, C, H, W)`, not changed.
+        generator: what every choice is drawn from.
+    """
+    third = len(images) // 3
+    blur, shrinkage = (low + (high - low) * _uniform(generator) for low, high in (BLUR, SHRINKAGE))
+    unit = min(images.shape[-2:]) / REFERENCE_EDGE
+    parts = [
+        blurred(images[:third], max(blur * unit, 0.1)),
+        rescaled(images[third : 2 * third], 1 + (shrinkage - 1) * min(unit, 1)),
+        images[2 * third :],
+    ]
+    degree = torch.rand(2, len(images), 1, 1, 1, generator=generator) * 2 - 1
+    noise = torch.randn(images.shape, generator=generator)
+    worse = torch.cat(parts).mul_(1 + GAIN * degree[0]).add_(OFFSET * degree[1])
+    return worse.add_(noise, alpha=NOISE * _uniform(generator)).clamp_(0, 1)
+
+
+def _uniform(generator: Generator) -> float:
+    return float(torch.rand((), generator=generator))
+
+
+def softened(images: Images) -> Tensor:
+    """One fixed, strong degradation for the record: a blur of 1.5 pixels in 64."""
+    return blurred(images, 1.5 * min(images.shape[-2:]) / REFERENCE_EDGE)
+
 
 Progress = Callable[[int, int], None]
 

@@ -10,14 +10,13 @@ from fnmatch import fnmatchcase
 import numpy as np
 from scipy import stats
 
-from ccvae_eval.errors import UsageError
-from ccvae_eval.measure import Estimate, Value, ValueSpec
-from ccvae_eval.recipes.cells import Cell
-from ccvae_eval.recipes.recipe import ANY, Point, TableSpec
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.results import Estimate, Value, ValueSpec
+from ccvae_eval.core.types import Plain
+from ccvae_eval.evaluation.run import Run
+from ccvae_eval.recipes.recipe import ANY, Cell, Point, TableSpec
 from ccvae_eval.recipes.work import Work, result_of, training_of
 from ccvae_eval.report.grids import Entry, Grid
-from ccvae_eval.run import Run
-from ccvae_eval.types import Plain
 
 LEVEL = 0.95
 TRAINING = "training."

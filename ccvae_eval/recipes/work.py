@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ccvae_eval.api import metric_named, set_up
 from ccvae_eval.checkpoint import open_checkpoint, save_checkpoint
-from ccvae_eval.data.contract import DataSet
-from ccvae_eval.data.opening import open_data
-from ccvae_eval.data.relabelled import relabelled
-from ccvae_eval.devices import device_named
-from ccvae_eval.errors import CcvaeEvalError, InputError, UsageError
-from ccvae_eval.evaluation import metric_named, set_up
-from ccvae_eval.files import atomic_write, slug
-from ccvae_eval.metrics.contract import Metric, settings_of
-from ccvae_eval.recipes.cells import Cell, cells_of, digest
-from ccvae_eval.recipes.recipe import Recipe, View
-from ccvae_eval.run import Run, read, write
+from ccvae_eval.core.devices import device_named
+from ccvae_eval.core.errors import CcvaeEvalError, InputError, UsageError
+from ccvae_eval.core.files import atomic_write, slug
+from ccvae_eval.core.types import Plain
+from ccvae_eval.data.interface import DataSet
+from ccvae_eval.data.labels.relabel import relabelled
+from ccvae_eval.data.spec import open_data
+from ccvae_eval.evaluation.metric import Metric, settings_of
+from ccvae_eval.evaluation.run import Run
+from ccvae_eval.evaluation.storage import read, write
+from ccvae_eval.recipes.recipe import Cell, Recipe, View, cells_of, digest
 from ccvae_eval.training import Finished, Started, Step, fit, prepare, record, take_weights
-from ccvae_eval.types import Plain
 
 CHECKPOINT, TRAINED = "checkpoint.pt", "trained.json"
 EVALUATION_SEED = 0

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.calibration.curves import Calibration, Curve
-from ccvae_eval.calibration.verdicts import widening
+from ccvae_eval.calibration.verdict import widening
 from ccvae_eval.report.text import escaped, figure, plain
 
 DPI = 120

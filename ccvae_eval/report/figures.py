@@ -1,7 +1,15 @@
-"""Figures of a run as PNG, drawn from the pictures that its measurements carry."""
+"""Figures of a run as PNG, drawn from the pictures that its measurements carry.
+
+The disentanglement panel's figures: two heat maps. (Apart from its tables, which need no matplotlib.)
+
+The curves of a training: every term of its history.csv, on the training images and on those held out.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -18,11 +26,44 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from numpy.typing import NDArray
 
-from ccvae_eval.files import slug
-from ccvae_eval.measure import Measurement
-from ccvae_eval.report.panel_figures import panel_figures
+from ccvae_eval.core.files import slug
+from ccvae_eval.core.results import Measurement
+from ccvae_eval.evaluation.run import Run
+from ccvae_eval.report.grids import Grid
 from ccvae_eval.report.text import figure, plain
-from ccvae_eval.run import Run
+
+
+def panel_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """The information matrix and the association of the factors, as heat maps."""
+    pictures = measurement.pictures
+    codes, factors = ([plain(str(name)) for name in pictures[key]] for key in ("codes", "factors"))
+    information = np.asarray(pictures["information"], dtype=np.float64)
+    yield ("information",), _map(information, codes, factors, "Information over the factor's entropy")
+    if len(factors) > 1:
+        correlation = np.asarray(pictures["correlation"], dtype=np.float64)
+        yield ("factors",), _map(correlation, factors, factors, "Association of the factors (Cramér's V)")
+
+
+def _map(shares: np.ndarray[tuple[int, int], np.dtype[np.float64]], rows: list[str], columns: list[str],
+         title: str) -> Figure:  # fmt: skip
+    height, width = min(0.24 * len(rows) + 1.6, 30.0), min(0.4 * len(columns) + 2.4, 30.0)
+    sheet = Figure(figsize=(width, height), layout="constrained")
+    axes = sheet.subplots()
+    shown = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set_title(plain(title), fontsize=8)
+    if len(columns) <= 80:
+        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6)
+    if len(rows) <= 120:
+        axes.set_yticks(range(len(rows)), rows, fontsize=6)
+    if shares.size <= 300:
+        for j, row in enumerate(shares):
+            for k, share in enumerate(row):
+                if not math.isnan(share):
+                    colour = "black" if share > 0.6 else "white"
+                    axes.text(k, j, f"{share:.2f}", ha="center", va="center", fontsize=5, color=colour)
+    sheet.colorbar(shown, ax=axes, shrink=0.8)
+    return sheet
+
 
 Picture = NDArray[np.generic]
 DPI = 120
@@ -334,3 +375,86 @@ PAINTERS: dict[str, Painter] = {
     "generation": generation_figures,
     "disentanglement": panel_figures,
 }
+
+
+SPLIT, EPOCH, STEP, SECONDS, ROWS = "split", "epoch", "step", "seconds", "rows"
+COLUMNS = 4
+SHADES = {"train": CLASS_COLOURS[0], "validation": CLASS_COLOURS[1]}
+
+
+def draw_history(text: str, path: Path) -> Path | None:
+    """One small panel for each term, over the steps; "supervised.kl" and "unsupervised.kl" are terms of their own.
+
+    Args:
+        text: of a history.csv.
+        path: the PNG to write.
+
+    Returns:
+        The path; None where the history has no row yet.
+    """
+    rows = list(csv.DictReader(io.StringIO(text)))
+    names = [name for name in rows[0] if _is_term(name)] if rows else []
+    if not names:
+        return None
+    deep = -(-len(names) // COLUMNS)
+    sheet = Figure(figsize=(2.6 * COLUMNS, 1.7 * deep + 0.4), layout="constrained")
+    for place, name in enumerate(names, 1):
+        axes = sheet.add_subplot(deep, COLUMNS, place)
+        for split, colour in SHADES.items():
+            steps, values = _points(rows, split, name)
+            if steps:
+                axes.plot(steps, values, ".-", color=colour, linewidth=1, markersize=3, label=split)
+        axes.set_title(plain(name), fontsize=8)
+        axes.tick_params(labelsize=6)
+        if place == 1:
+            axes.legend(fontsize=6, frameon=False)
+    FigureCanvasAgg(sheet)
+    sheet.savefig(path, dpi=DPI)
+    return path
+
+
+def _is_term(name: str) -> bool:
+    return name not in (SPLIT, EPOCH, STEP, SECONDS) and not name.endswith(f".{ROWS}")
+
+
+def _points(rows: Sequence[Mapping[str, str]], split: str, name: str) -> tuple[list[float], list[float]]:
+    """The steps and values of a term where it has one."""
+    found = [row for row in rows if row[SPLIT] == split and row[name]]
+    return [float(row[STEP]) for row in found], [float(row[name]) for row in found]
+
+
+def draw_grid(grid: Grid, path: Path) -> Path:
+    """The grid as a picture: curves over a numeric axis, else bars; published numbers as hollow dots, chance dashed."""
+    sheet = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes: Any = sheet.subplots()
+    places = list(grid.positions or range(len(grid.columns)))
+    wide = len(grid.rows)
+    for number, (name, entries) in enumerate(grid.rows):
+        nudge = 0.0 if grid.positions else 0.8 * ((number + 0.5) / wide - 0.5)
+        x = [place + nudge for place in places]
+        values = [entry.estimate.value for entry in entries]
+        error = [
+            [v - e.estimate.low if v >= e.estimate.low else 0 for v, e in zip(values, entries, strict=True)],
+            [e.estimate.high - v if v <= e.estimate.high else 0 for v, e in zip(values, entries, strict=True)],
+        ]
+        line = axes.errorbar(x, values, error, fmt="o-" if grid.positions else "o", capsize=3, label=plain(name))
+        told = [(at, entry.published) for at, entry in zip(x, entries, strict=True) if entry.published is not None]
+        if told:
+            axes.plot(*zip(*told, strict=True), "o", mfc="none", mec=line[0].get_color(), ms=9)
+    if chances := grid.chances():
+        label = plain(f"chance: {grid.chance_as}")
+        if len(places) > 1:
+            axes.plot(places, chances, "--", color="grey", linewidth=1, label=label)
+        else:
+            axes.axhline(chances[0], linestyle="--", color="grey", linewidth=1, label=label)
+    if grid.positions and min(places) > 0 and max(places) / min(places) > 20:
+        axes.set_xscale("log")
+    axes.set_xticks(places, [plain(column) for column in grid.columns], fontsize=8)
+    axes.minorticks_off()
+    axes.set_xlabel(plain(grid.axis))
+    axes.set_ylabel(plain(grid.value))
+    axes.legend(fontsize=8, frameon=False)
+    FigureCanvasAgg(sheet)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.savefig(path, dpi=DPI)
+    return path

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ccvae_eval.measure import Estimate
+from ccvae_eval.core.results import Estimate
 from ccvae_eval.report.terminal import ARROWS
 from ccvae_eval.report.text import escaped, figure, plain
 

@@ -1,4 +1,9 @@
-"""A run in the terminal: header, tables, small curves. Everything here returns renderables; nothing prints."""
+"""A run in the terminal: header, tables, small curves. Everything here returns renderables; nothing prints.
+
+The disentanglement panel in the terminal: compactness, modularity and information apart, and two heat maps.
+
+One sentence for each metric, for a reader who meets it for the first time.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,136 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ccvae_eval.measure import Measurement, Value, ValueSpec
+from ccvae_eval.core.results import Measurement, Value, ValueSpec
+from ccvae_eval.evaluation.run import Run
+from ccvae_eval.evaluation.runner import Plan
 from ccvae_eval.report.text import at_text, escaped, figure, plain
-from ccvae_eval.run import Plan, Run
+
+SHADES = " ░▒▓█"
+ASCII_SHADES = " .:*#"
+MOST_ROWS, MOST_COLUMNS = 24, 9
+CELL, WIDEST, ACROSS = 5, 15, 60
+"""Columns of a terminal: the least and the most of one factor, and what all factors share."""
+BESIDE = ("information", "factor_correlation", "active_codes")
+
+
+def panel_tables(run: Run, metric: str, *, verbose: bool = False, ascii_only: bool = False) -> RenderableType:
+    """One table for each family, the heat map of information, that of the factors where they are correlated, notes."""
+    # SciPy's distributions take half a second to import, and every verb imports this module
+    from ccvae_eval.metrics.disentanglement.panel import FAMILIES, OTHER, family_of
+
+    m = run.measurement(metric)
+    specs = run.specs.get(metric, {})
+    parts: list[RenderableType] = []
+    for family, question in FAMILIES.items():
+        rows = [v for v in m.values if v.name not in BESIDE and family_of(v.name) == family]
+        if any(_shown(v, verbose) for v in rows):
+            parts += [Text(f"{family}: {question}" if family != OTHER else question, style="bold")]
+            parts += [_family_table(rows, specs, verbose=verbose), Text("")]
+    if "information" in m.pictures:
+        parts += [heat_map(m, ascii_only=ascii_only), Text("")]
+    whys: dict[str, list[str]] = {}
+    for v in m.values:
+        if not v.estimate.defined and v.name not in BESIDE and v.characteristic is None and "code" not in v.at:
+            whys.setdefault(v.note, []).append(f"{v.name} ({at_text(v.at)})" if v.at else v.name)
+    notes = [f"{', '.join(names)}: undefined, {why}" for why, names in whys.items()]
+    return Group(*parts, *(Text(f"· {plain(note)}", style="dim") for note in [*notes, *m.notes]))
+
+
+def _shown(value: Value, verbose: bool) -> bool:
+    return verbose or (value.characteristic is None and "code" not in value.at)
+
+
+def _family_table(values: list[Value], specs: Mapping[str, ValueSpec], *, verbose: bool) -> Table:
+    table = value_table()
+    value_columns(table, ("score", "factor or code") if verbose else ("score",))
+    for v in values:
+        if not _shown(v, verbose):
+            continue
+        spec = specs.get(v.name, ValueSpec(""))
+        at = {key: value for key, value in v.at.items() if key != "code"}
+        name = f"{v.name} ({at_text(at)})" if at else v.name
+        whose = [escaped(str(v.characteristic or v.at.get("code", "all")))] if verbose else []
+        table.add_row(escaped(name), *whose, *value_cells(v, spec))
+    return table
+
+
+def heat_map(measurement: Measurement, *, ascii_only: bool = False) -> RenderableType:
+    """Information of each code with each factor in percent of the factor's entropy: codes down, factors across.
+
+    Of many codes those that know most are shown; less than one percent is left blank.
+    """
+    shares = np.nan_to_num(np.asarray(measurement.pictures["information"], dtype=np.float64))
+    codes, factors = (measurement.pictures[key].tolist() for key in ("codes", "factors"))
+    active = np.asarray(measurement.pictures["active"], dtype=bool)
+    shown = sorted(np.argsort(-shares.max(axis=1), kind="stable")[:MOST_ROWS].tolist())
+    shades = ASCII_SHADES if ascii_only else SHADES
+    title = Text("information, % of the factor's entropy", style="bold")
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    table.add_column("", overflow="fold", min_width=min(12, max(len(str(codes[j])) for j in shown)))
+    width = max(CELL, min(WIDEST, ACROSS // max(len(factors[:MOST_COLUMNS]), 1)))
+    for name in factors[:MOST_COLUMNS]:
+        table.add_column(escaped(str(name)), justify="right", overflow="fold", width=width)
+    for j in shown:
+        cells = [_cell(float(share), shades, " " * ascii_only) for share in shares[j, :MOST_COLUMNS]]
+        table.add_row(escaped(str(codes[j])), *cells, style="" if active[j] else "dim")
+    left = len(codes) - MOST_ROWS, len(factors) - MOST_COLUMNS
+    more = [f"{n} more {what}" for n, what in zip(left, ("codes", "factors"), strict=True) if n > 0]
+    return Group(title, table, *(Text(f"· not shown: {' and '.join(more)}", style="dim") for _ in more[:1]))
+
+
+def _cell(share: float, shades: str, gap: str) -> str:
+    percent = round(100 * min(max(share, 0.0), 1.0))
+    return f"{percent}{gap}{shades[round(percent / 100 * (len(shades) - 1))]}" if percent else ""
+
+
+_SAYS = {
+    "density": "Knowing only a label's own latents, one tells the label with an AUC of {value} (chance {chance})",
+    "locality": "When one characteristic is moved, {value} of the change beyond chance falls where that "
+    "characteristic lives (0 = anywhere, 1 = only there)",
+    "drift": "Outside its region the image moves {value} times as much as inside, when one characteristic is changed "
+    "(0 = stays in place, 1 = the whole image moves alike)",
+    "diversity": "Drawing one characteristic anew varies it by {value} in pixel value, counting the draws that "
+    "still show it (0 = always the same)",
+    "disentanglement": "Of all that a code knows, {value} beyond an even share belongs to one factor (chance {chance})",
+    "accuracy": "From the image alone the model tells its labels with a balanced accuracy of {value} (chance {chance})",
+    "generation": "Asked for a class, the model draws images in which the judge sees it in {value} of the cases "
+    "(without asking: {chance})",
+    "intervention": "When a label is set to another class, the judge sees that class in {value} of the images "
+    "(in their reconstructions: {chance})",
+    "reconstruction": "An image comes back from its code with a mean squared error of {value} "
+    "(the mean image in its place: {chance})",
+}
+
+
+def sentence(measurement: Measurement) -> str:
+    """What the headline says, with the best and the worst characteristic."""
+    if measurement.status != "ok":
+        return f"{measurement.metric}: {measurement.reason.text if measurement.reason else measurement.status}."
+    mean = headline_of(measurement)
+    if mean is None or not mean.estimate.defined:
+        return f"{measurement.metric} is undefined here{': ' + mean.note if mean and mean.note else ''}."
+    template = _SAYS.get(measurement.metric, f"{measurement.metric}: the mean {measurement.headline} is {{value}}")
+    text = template.format(value=figure(mean.estimate.value, 2), chance=figure(mean.chance, 2))
+    reference = "" if mean.reference is None else f"; a perfect model reaches {figure(mean.reference, 2)}"
+    return f"{text}{reference}{_extremes(measurement)}."
+
+
+def _extremes(measurement: Measurement) -> str:
+    rows: list[Value] = [
+        v
+        for v in measurement.values
+        if v.name == measurement.headline and v.characteristic and not v.at and v.estimate.defined
+    ]
+    if len(rows) < 2:
+        return ""
+    ordered = sorted(rows, key=lambda v: v.estimate.value)
+    low, high = ordered[0], ordered[-1]
+    return (
+        f": from {figure(low.estimate.value, 2)} ({low.characteristic}) "
+        f"to {figure(high.estimate.value, 2)} ({high.characteristic})"
+    )
+
 
 ARROWS = {True: "↑", False: "↓", None: ""}
 MEAN = "mean"

@@ -1,8 +1,14 @@
-"""Text that is safe to print: names from files may carry control characters, markup and right-to-left overrides."""
+"""What docstrings say: the help of an option and the text of ``explain`` come from the code, so they can't drift.
+
+Text that is safe to print: names from files may carry control characters, markup and right-to-left overrides.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
+import textwrap
 import unicodedata
 from collections.abc import Mapping
 
@@ -46,3 +52,98 @@ def figure(value: float | None, digits: int = 3) -> str:
 def at_text(at: Mapping[str, object]) -> str:
     """What else a value depends on, in one line."""
     return ", ".join(f"{key} {value}" for key, value in sorted(at.items()))
+
+
+_ENTRY = re.compile(r"^    (\w[\w, ]*?)(?: \([^)]*\))?: (.*)$")
+_OPENING = re.compile(r"[A-Z]\w+( [a-z]+)?: ")
+"""How a line begins that says one thing about a metric: "Chance: ...", "Cost: ..."."""
+_MARKUP = re.compile(r":(\w+):`([^`]*)`|``([^`]*)``")
+_FORMULA = re.compile(r"^\.\. math::\s*(\S.*)$", re.MULTILINE)
+_ITEM = re.compile(r" *- ")
+
+
+def unmarked(text: str) -> str:
+    """Text without the markup of docstrings.
+
+    >>> unmarked("see ``evaluate`` and :math:`x^2`")
+    'see evaluate and x^2'
+    """
+    return _MARKUP.sub(lambda found: _plain(found[2]) if found[1] == "math" else found[2] or found[3], text)
+
+
+def _plain(formula: str) -> str:
+    r"""A formula as a terminal can show it, for the little LaTeX that docstrings hold.
+
+    >>> _plain(r"s = \sqrt{\frac{2}{|A|} \sum_{p \in A} x_{s,p}}, \qquad l = \log \frac1K \frac{a - b}{1 - a}")
+    's = sqrt(2/|A| sum over p in A of x_s,p), l = log 1/K (a - b)/(1 - a)'
+    """
+    text = re.sub(r"\\sum_(?:\{([^{}]*)\}|(\w))", lambda found: f"sum over {found[1] or found[2]} of", formula)
+    text = re.sub(r"\\q?quad\b", "", re.sub(r"\\operatorname\{(\w+)\}", r"\1", text))
+    text = re.sub(r"([_^])\{([^{}]*)\}", r"\1\2", text)
+    text = re.sub(r"\\frac(\w)(\w)", r"\1/\2", text)
+    text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", lambda found: f"{_factor(found[1])}/{_factor(found[2])}", text)
+    text = re.sub(r"\\sqrt\{([^{}]*)\}", r"sqrt(\1)", text)
+    return re.sub(r" +", " ", re.sub(r"\\([a-zA-Z]+)", r"\1", text))
+
+
+def _factor(text: str) -> str:
+    """A numerator or denominator, in brackets where it is more than one word."""
+    return f"({text})" if " " in text else text
+
+
+def argument_help(kind: type) -> dict[str, str]:
+    """The ``Args:`` of a class's docstring: name -> text."""
+    lines = inspect.cleandoc(kind.__doc__ or "").splitlines()
+    found: dict[str, str] = {}
+    names: list[str] = []
+    inside = False
+    for line in lines:
+        if line.strip() == "Args:":
+            inside = True
+        elif inside and line and not line.startswith(" "):
+            break
+        elif inside and (entry := _ENTRY.match(line)):
+            names = [name.strip() for name in entry[1].split(",")]
+            found.update(dict.fromkeys(names, unmarked(entry[2])))
+        elif inside and line.strip():
+            for name in names:
+                found[name] += " " + unmarked(line.strip())
+    return found
+
+
+def explanation(kind: type) -> str:
+    """The docstring as ``explain`` shows it: one line for each paragraph and each item, to be :func:`wrapped`."""
+    text = _FORMULA.sub(lambda found: f"    {_plain(found[1])}", inspect.cleandoc(kind.__doc__ or "No description."))
+    return "\n\n".join(_flowing(paragraph) for paragraph in unmarked(text).split("\n\n"))
+
+
+def wrapped(text: str, width: int) -> str:
+    """Text whose lines are no longer than a width; what follows the first line of an item or an entry is set in.
+
+    >>> print(wrapped("- auc: a chance that hangs", 16))
+    - auc: a chance
+      that hangs
+    """
+    return "\n".join(_hanging(line, width) for line in text.splitlines())
+
+
+def _hanging(line: str, width: int) -> str:
+    indent = len(line) - len(line.lstrip())
+    further = 2 if _ITEM.match(line) else 4 if indent else 0
+    return textwrap.fill(
+        line, width, subsequent_indent=" " * (indent + further), break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _flowing(paragraph: str) -> str:
+    """A paragraph whose lines follow on; an item of a list, an entry and an indented line start anew."""
+    lines: list[str] = []
+    for line in paragraph.splitlines():
+        in_list = bool(lines and _ITEM.match(lines[-1]))
+        indented = line.startswith(" ")
+        starts = not indented if in_list else indented and not line.startswith("        ")
+        if lines and not (starts or _ITEM.match(line) or _OPENING.match(line)):
+            lines[-1] = f"{lines[-1].rstrip()} {line.strip()}"
+        else:
+            lines.append(line)
+    return "\n".join(lines)

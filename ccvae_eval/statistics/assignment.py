@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from ccvae_eval.core.random_streams import numpy_stream
+from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.statistics.information import entropy_of_counts, equal_mass_bins, robust_bins
 from ccvae_eval.statistics.threads import one_thread
-from ccvae_eval.streams import numpy_stream
-from ccvae_eval.types import Bools, Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ import math
 import numpy as np
 from scipy.special import ndtr
 
+from ccvae_eval.core.types import Floats
 from ccvae_eval.statistics.information import equal_mass_bins
 from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate, centred_and_basic, mean_estimate, missing
 from ccvae_eval.statistics.resampling import ResampleWeights
-from ccvae_eval.types import Floats
 
 BINS = 15
 

@@ -30,10 +30,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import wasserstein_distance
 
+from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate, missing, resampled
 from ccvae_eval.statistics.resampling import BLOCK, Counts, ResampleWeights, reservoir
 from ccvae_eval.statistics.threads import one_thread
-from ccvae_eval.types import Bools, Floats, Ids
 
 STEPS = 4
 """Grid points in one bandwidth."""

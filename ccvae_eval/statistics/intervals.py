@@ -29,10 +29,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from ccvae_eval.measure import Estimate, undefined
+from ccvae_eval.core.results import Estimate, undefined
+from ccvae_eval.core.types import Bools, Floats
+from ccvae_eval.statistics.proportions import (
+    CLOSED,
+    SQUARES_ADDED,
+    bounded,
+    correlations_of,
+    exactly,
+    squares_added,
+    wilson,
+)
 from ccvae_eval.statistics.resampling import ResampleWeights
-from ccvae_eval.statistics.shares import CLOSED, SQUARES_ADDED, bounded, correlations_of, exactly, squares_added, wilson
-from ccvae_eval.types import Bools, Floats
 
 SMALL = 300
 """Below so many images percentile intervals are replaced by BCa."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ccvae_eval.core.random_streams import stream_key
+from ccvae_eval.core.types import Bools, Floats, Ids
+from ccvae_eval.statistics.auc import auc
 from ccvae_eval.statistics.intervals import Resampled, missing, ratio_estimate
-from ccvae_eval.statistics.ranking import auc
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.statistics.threads import one_thread
-from ccvae_eval.streams import stream_key
-from ccvae_eval.types import Bools, Floats, Ids
 
 FOLDS = 5
 

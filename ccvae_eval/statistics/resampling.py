@@ -15,9 +15,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ccvae_eval.core.random_streams import numpy_stream
+from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.statistics.threads import column_products
-from ccvae_eval.streams import numpy_stream
-from ccvae_eval.types import Bools, Floats, Ids
 
 BLOCK = 1024
 """Images in a block. It is part of the definition of the draws: another block size is another set of resamples."""

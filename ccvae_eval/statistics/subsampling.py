@@ -13,10 +13,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.measure import Estimate
+from ccvae_eval.core.random_streams import numpy_stream
+from ccvae_eval.core.results import Estimate
+from ccvae_eval.core.types import Floats, Ids
 from ccvae_eval.statistics.intervals import Resampled, missing
-from ccvae_eval.streams import numpy_stream
-from ccvae_eval.types import Floats, Ids
 
 RATE = 0.7
 """A subsample of n images has n ** .7."""

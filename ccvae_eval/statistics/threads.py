@@ -11,7 +11,7 @@ import numpy as np
 import scipy.linalg  # noqa: F401  (SciPy brings a BLAS of its own, which the controller must find loaded)
 from threadpoolctl import ThreadpoolController
 
-from ccvae_eval.types import Floats
+from ccvae_eval.core.types import Floats
 
 
 @cache

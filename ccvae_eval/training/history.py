@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ccvae_eval.errors import InputError
-from ccvae_eval.files import atomic_write
-from ccvae_eval.model import Objective
-from ccvae_eval.types import Plain
+from ccvae_eval.core.errors import InputError
+from ccvae_eval.core.files import atomic_write
+from ccvae_eval.core.types import Plain
+from ccvae_eval.model.interface import Objective
 
 LEADING = ("split", "epoch", "step", "seconds")
 

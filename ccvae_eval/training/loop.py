@@ -1,31 +1,127 @@
-"""The training loop. It knows no terminal: it yields events."""
+"""The training loop. It knows no terminal: it yields events.
+
+What a training tells whoever iterates over it.
+
+An untrained model for some data, by its registered name.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ccvae_eval.data.contract import DataSet
-from ccvae_eval.devices import exact_arithmetic
-from ccvae_eval.errors import NonFiniteError, UsageError
-from ccvae_eval.model import Batch, LabelledVAE, NeedsAllLabels, Predicts, Rebuildable, Trainable
-from ccvae_eval.streams import torch_stream
-from ccvae_eval.training.events import Epoch, Event, Finished, Reason, Saved, Started, Step, Validation
-from ccvae_eval.training.feed import Feed, epoch_parts
+from ccvae_eval.core.devices import exact_arithmetic
+from ccvae_eval.core.errors import NonFiniteError, UsageError
+from ccvae_eval.core.random_streams import torch_stream
+from ccvae_eval.core.types import Plain
+from ccvae_eval.data.interface import DataSet
+from ccvae_eval.model.interface import (
+    Batch,
+    LabelledVAE,
+    ModelContext,
+    NeedsAllLabels,
+    Predicts,
+    Rebuildable,
+    Trainable,
+)
+from ccvae_eval.plugins.registry import models
 from ccvae_eval.training.history import Averages, History, terms_of
 from ccvae_eval.training.settings import TrainingSettings
-from ccvae_eval.training.state import STATE, Progress, fingerprint, read_state, write_state
-from ccvae_eval.training.supervision import Supervision, refuse_constant_labels, refuse_incomplete_labels, supervise
-from ccvae_eval.training.weights import Optimisers, Tensors, copied, exchanged, follow
+from ccvae_eval.training.state import (
+    STATE,
+    Optimisers,
+    Progress,
+    Tensors,
+    copied,
+    exchanged,
+    fingerprint,
+    follow,
+    read_state,
+    write_state,
+)
+from ccvae_eval.training.supervision import (
+    Feed,
+    Supervision,
+    epoch_parts,
+    refuse_constant_labels,
+    refuse_incomplete_labels,
+    supervise,
+)
+
+Reason = Literal["epochs", "steps", "minutes", "patience", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Nothing was trained yet; ``step`` is not 0 if an earlier training goes on."""
+
+    step: int
+    steps: int
+    images: int
+    labelled: int
+    validation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One batch was learnt from. ``seconds_left`` is an estimate, NaN at first."""
+
+    step: int
+    epoch: int
+    terms: Mapping[str, float]
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One pass over the training images ended; ``terms`` are means over its rows."""
+
+    epoch: int
+    step: int
+    terms: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """The held-out images were looked at; ``improved`` if the loss was never lower."""
+
+    epoch: int
+    step: int
+    terms: Mapping[str, float]
+    improved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The state of the training is on disk: it can go on from here."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event. The model holds the weights that are kept."""
+
+    reason: Reason
+    step: int
+    epoch: int
+    seconds: float
+
+
+Event = Started | Step | Epoch | Validation | Saved | Finished
+
 
 HISTORY = "history.csv"
 WINDOW = 20
@@ -291,3 +387,58 @@ def _accuracy(model: Any, batch: Batch) -> dict[str, float]:
         right += int((predicted[label.name].argmax(1)[known] == y[known]).sum())
         rows += int(known.sum())
     return {"labels.rows": rows, "labels.accuracy": right / rows if rows else math.nan}
+
+
+def prepare(
+    name: str, options: Mapping[str, Plain], data: DataSet, settings: TrainingSettings
+) -> tuple[nn.Module, Supervision]:
+    """Builds a registered model for a data set, with p(y) from the labels that the training will show.
+
+    Args:
+        name: the model's name, plain or "distribution:name".
+        options: the model's settings by name, as values or as text.
+        data: what it will be trained on.
+        settings: how; labels, rate, noise and seed decide what the model is built for.
+
+    Raises:
+        UsageError: unknown name or settings, or settings that do not go with the data.
+        DataError: there is nothing to learn from.
+    """
+    kind: Any = models[name]
+    schema = data.schema.select(settings.labels) if settings.labels else data.schema
+    supervision = supervise(data, schema, settings)
+    context = ModelContext(schema, tuple(data.input_shape), supervision.label_prior)
+    model = kind.from_settings(options, context, settings.seed)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{name} cannot be trained here", hint="It is no torch.nn.Module.")
+    check(model, data, settings)
+    return model, supervision
+
+
+def take_weights(model: nn.Module, theirs: Mapping[str, Tensor]) -> int:
+    """Copies the tensors whose names and shapes the model has too; returns how many."""
+    mine = model.state_dict()
+    shared = {name: tensor for name, tensor in theirs.items() if name in mine and mine[name].shape == tensor.shape}
+    model.load_state_dict(shared, strict=False)
+    return len(shared)
+
+
+def record(
+    model: Rebuildable, data: DataSet, settings: TrainingSettings, supervision: Supervision, last: Finished
+) -> dict[str, Plain]:
+    """What a checkpoint says about its training: seed, rate, how long, and which images were seen, but no path."""
+    return {
+        "seed": settings.seed,
+        "rate": settings.rate,
+        "label_noise": settings.label_noise,
+        "epochs": last.epoch + 1,
+        "steps": last.step,
+        "ended": last.reason,
+        "batch": settings.batch,
+        "learning_rate": settings.learning_rate,
+        "images": len(supervision.train),
+        "labelled": int(supervision.labelled.sum()),
+        "supervision": supervision.digest,
+        "data": data.digest,
+        "model": type(model).__name__.lower(),
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ccvae_eval.errors import UsageError
+from ccvae_eval.core.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from ccvae_eval.errors import UsageError
-from ccvae_eval.model import LabelSchema, LatentLayout, ModelContext
-from ccvae_eval.streams import torch_stream
-from ccvae_eval.types import Codes, Gaussian, Images, Labels, Plain, Points
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.random_streams import torch_stream
+from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain, Points
+from ccvae_eval.model.interface import LabelSchema, LatentLayout, ModelContext
 from ccvae_models.likelihood import Likelihood, LikelihoodName
 from ccvae_models.networks import Decoder, Encoder, Network, NetworkName
 from ccvae_models.settings import read_settings
@@ -68,7 +68,7 @@ class Autoencoder(nn.Module, Generic[S]):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Plain], context: ModelContext, seed: int = 0) -> Self:
-        """An untrained model; see ``ccvae_eval.model.Rebuildable``."""
+        """An untrained model; see ``ccvae_eval.model.interface.Rebuildable``."""
         name = cls.__name__.lower()
         build: Any = cls
         model: Self = build(read_settings(cls.Settings, settings, name), context, torch_stream(seed, "weights", name))

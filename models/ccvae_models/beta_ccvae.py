@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor
 
-from ccvae_eval.model import Batch, ModelContext, Objective
-from ccvae_eval.types import Gaussian
+from ccvae_eval.core.types import Gaussian
+from ccvae_eval.model.interface import Batch, ModelContext, Objective
 from ccvae_models.autoencoder import kl_standard, noise_like
 from ccvae_models.ccvae import CCVAE
 from ccvae_models.characteristics import Characteristics, pick

@@ -21,9 +21,9 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Generator, Tensor
 
-from ccvae_eval.errors import UsageError
-from ccvae_eval.model import Batch, LatentLayout, ModelContext, Objective
-from ccvae_eval.types import Codes, Gaussian, Images, Labels, Points
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
+from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
 from ccvae_models.characteristics import Characteristics, blocks, grouped, pick
 from ccvae_models.likelihood import LikelihoodName

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from ccvae_eval.errors import UsageError
-from ccvae_eval.model import Label, LabelSchema, ModelContext
-from ccvae_eval.types import Codes, Gaussian, Labels
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Codes, Gaussian, Labels
+from ccvae_eval.model.interface import Label, LabelSchema, ModelContext
 from ccvae_models.networks import positive
 from ccvae_models.quadrature import Rule, class_log_probabilities, quasi_random, trapezoid
 

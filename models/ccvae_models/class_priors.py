@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ccvae_eval.model import LabelSchema
-from ccvae_eval.types import Codes, Gaussian, Labels
+from ccvae_eval.core.types import Codes, Gaussian, Labels
+from ccvae_eval.model.interface import LabelSchema
 from ccvae_models.characteristics import class_directions
 from ccvae_models.labels import NEVER
 from ccvae_models.networks import positive
@@ -24,7 +24,7 @@ Blocks = Mapping[str, tuple[int, ...]]
 def blocks_in_order(labels: LabelSchema, widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     """The columns of each label, one label after the other, from column 0.
 
-    >>> from ccvae_eval.model import binary_schema
+    >>> from ccvae_eval.model.interface import binary_schema
     >>> blocks_in_order(binary_schema("a", "b"), {"a": 2, "b": 1})
     {'a': (0, 1), 'b': (2,)}
     """

@@ -19,8 +19,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from ccvae_eval.model import Batch, LatentLayout, ModelContext, Objective
-from ccvae_eval.types import Codes, Gaussian, Images, Labels, Points
+from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
+from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
 from ccvae_models.labels import (
     Classifier,

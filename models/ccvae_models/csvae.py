@@ -23,8 +23,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from ccvae_eval.model import Batch, LatentLayout, ModelContext, Objective
-from ccvae_eval.types import Gaussian, Images, Labels, Points
+from ccvae_eval.core.types import Gaussian, Images, Labels, Points
+from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
 from ccvae_models.class_priors import ClassPriors, blocks_in_order
 from ccvae_models.labels import (

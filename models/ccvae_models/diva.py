@@ -27,9 +27,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from ccvae_eval.errors import UsageError
-from ccvae_eval.model import Batch, LatentLayout, ModelContext, Objective
-from ccvae_eval.types import Codes, Gaussian, Images, Labels, Points
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
+from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
 from ccvae_models.class_priors import BlockClassifier, ClassPriors, blocks_in_order
 from ccvae_models.labels import LabelColumns, entropy, mean_of_rows, of_labels, require_classes, require_least

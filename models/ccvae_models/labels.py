@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ccvae_eval.errors import UsageError
-from ccvae_eval.model import LabelSchema, ModelContext
-from ccvae_eval.types import Gaussian, Labels
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Gaussian, Labels
+from ccvae_eval.model.interface import LabelSchema, ModelContext
 from ccvae_models.networks import blank, perceptron
 
 NEVER = -1e9

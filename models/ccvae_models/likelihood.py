@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ccvae_eval.errors import UsageError
-from ccvae_eval.types import Images, Points
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Images, Points
 
 LikelihoodName = Literal["auto", "laplace", "gaussian", "bernoulli"]
 GREY = 1

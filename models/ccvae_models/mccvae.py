@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from torch import Generator
 
-from ccvae_eval.errors import UsageError
-from ccvae_eval.model import ModelContext
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.model.interface import ModelContext
 from ccvae_models.ccvae import CCVAE, CCVAESettings
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from ccvae_eval.errors import UsageError
-from ccvae_eval.types import Codes, Gaussian, Images, Points
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Codes, Gaussian, Images, Points
 
 SMALLEST_SCALE = 1e-3
 """Standard deviations are ``clamp(softplus(.), 1e-3)``, as in the paper's code."""

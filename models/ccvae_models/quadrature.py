@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from ccvae_eval.types import Gaussian
+from ccvae_eval.core.types import Gaussian
 
 REACH = 8.0
 """The grids end at 8 standard deviations."""

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from ccvae_eval.errors import UsageError, suggestion
-from ccvae_eval.types import Plain
+from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.core.types import Plain
 
 S = TypeVar("S")
 

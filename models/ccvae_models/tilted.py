@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ccvae_eval.types import Gaussian
+from ccvae_eval.core.types import Gaussian
 from ccvae_models.quadrature import REACH, Rule, trapezoid
 
 LINE, PLANE, ACROSS = 256, 128, 33

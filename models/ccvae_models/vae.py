@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from torch import Generator
 
-from ccvae_eval.errors import UsageError
-from ccvae_eval.model import Batch, LatentLayout, ModelContext, Objective
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
 from ccvae_models.likelihood import LikelihoodName
 from ccvae_models.networks import NetworkName, initialise

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ccvae_eval.checkpoint import Bundle, Record, below
-from ccvae_eval.errors import UsageError
-from ccvae_eval.model import Label, LabelSchema, LatentLayout
-from ccvae_eval.types import Codes, Gaussian, Images, Labels, Plain
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain
+from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout
 
 MARK = "decoder.decoder.11.weight"
 LEAST_SCALE = 1e-3

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ccvae_eval.checkpoint import Bundle
-from ccvae_eval.data.archives import read_arrays
-from ccvae_eval.data.columns import labels_from_array
+from ccvae_eval.core.errors import DataError, UnsupportedError, UsageError
+from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain
+from ccvae_eval.data.labels.columns import labels_from_array
 from ccvae_eval.data.memory import InMemory
+from ccvae_eval.data.sets.npz import read_arrays
 from ccvae_eval.data.splits import split_by_column
-from ccvae_eval.errors import DataError, UnsupportedError, UsageError
-from ccvae_eval.model import LabelSchema, LatentLayout
-from ccvae_eval.types import Codes, Gaussian, Images, Labels, Plain
+from ccvae_eval.model.interface import LabelSchema, LatentLayout
 
 SPLITS = ("train", "judge", "test")
 KNOWN = ("codes", "labels", "scale", "names", "columns", "split", "ids", "kinds")

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from ccvae_eval.checkpoint import Bundle, below
-from ccvae_eval.errors import UsageError
-from ccvae_eval.model import LabelSchema, LatentLayout
-from ccvae_eval.types import Codes, Gaussian, Images, Labels, Plain
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain
+from ccvae_eval.model.interface import LabelSchema, LatentLayout
 
 MARK = "encoder.mu_logvar_gen.weight"
 CHANNELS, KERNEL, HIDDEN = 32, 4, 256

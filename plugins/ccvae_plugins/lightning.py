@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ccvae_eval.checkpoint import Bundle
-from ccvae_eval.types import Plain
+from ccvae_eval.core.types import Plain
 
 VERSION, WEIGHTS = "pytorch-lightning_version", "state_dict."
 PARAMETERS = ("hyper_parameters", "hparams")

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from ccvae_eval.checkpoint import Bundle, below
-from ccvae_eval.checkpoint.folder import json_beside
-from ccvae_eval.errors import UsageError
-from ccvae_eval.model import LabelSchema, LatentLayout
-from ccvae_eval.types import Codes, Gaussian, Images, Labels, Plain
+from ccvae_eval.checkpoint.sidecar import json_beside
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain
+from ccvae_eval.model.interface import LabelSchema, LatentLayout
 
 CONFIG = "model_config"
 FRAME = "model_state_dict."

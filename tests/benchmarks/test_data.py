@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ccvae_eval.data.faces import Faces
-from ccvae_eval.data.opening import open_data
+from ccvae_eval.data.sets.faces import Faces
+from ccvae_eval.data.spec import open_data
 
 IMAGES = 512
 FACES_PER_SECOND = 2500

@@ -7,12 +7,11 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from ccvae_eval.metrics.density import Density
-from ccvae_eval.model import Label, LabelSchema, LatentLayout
-from ccvae_eval.statistics.projected import auc_projection, projected_estimates
-from ccvae_eval.statistics.rank_estimates import auc_estimate
+from ccvae_eval.metrics.density.metric import Density
+from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout
+from ccvae_eval.statistics.auc import auc_estimate, auc_projection, projected_estimates
 from ccvae_eval.statistics.resampling import ResampleWeights
-from tests.fakes import table_subject
+from tests.support.fakes import table_subject
 
 COUNT = 2000
 

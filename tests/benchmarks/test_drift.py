@@ -12,16 +12,16 @@ from ccvae_models.networks import Decoder, initialise
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from ccvae_eval.chunks import CHUNK
-from ccvae_eval.metrics.drift import Drift
+from ccvae_eval.core.types import Codes, Gaussian, Ids, Images, Labels
+from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.subject import Subject, prepare
+from ccvae_eval.metrics.drift.metric import Drift
 from ccvae_eval.metrics.matchers.grid import GridMatcher
 from ccvae_eval.metrics.matchers.sift import SiftMatcher
-from ccvae_eval.model import LabelSchema, LatentLayout, binary_schema
-from ccvae_eval.run import evaluate
-from ccvae_eval.subject import Subject, prepare
-from ccvae_eval.types import Codes, Gaussian, Ids, Images, Labels
-from tests.costs import ratio_to_decoding, seconds
-from tests.edits import Textures, square, textures
+from ccvae_eval.model.fixed_batches import CHUNK
+from ccvae_eval.model.interface import LabelSchema, LatentLayout, binary_schema
+from tests.support.costs import ratio_to_decoding, seconds
+from tests.support.edits import Textures, square, textures
 
 COUNT = 512
 """About its own sample of 500."""

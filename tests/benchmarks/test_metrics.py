@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from ccvae_eval import registry
-from ccvae_eval.evaluation import CARD
-from ccvae_eval.metrics.diversity import Diversity
-from ccvae_eval.metrics.generation import Generation
-from ccvae_eval.metrics.intervention import Interventions
-from ccvae_eval.metrics.locality import Locality
-from ccvae_eval.metrics.reconstruction import Reconstruction
-from ccvae_eval.registry import HOME
-from ccvae_eval.run import evaluate
-from tests.costs import COUNT, ratio_to_decoding, seconds, squares_subject
+from ccvae_eval.api import CARD
+from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.metrics.diversity.metric import Diversity
+from ccvae_eval.metrics.generation.metric import Generation
+from ccvae_eval.metrics.intervention.metric import Interventions
+from ccvae_eval.metrics.locality.metric import Locality
+from ccvae_eval.metrics.reconstruction.metric import Reconstruction
+from ccvae_eval.plugins import registry
+from ccvae_eval.plugins.registry import HOME
+from tests.support.costs import COUNT, ratio_to_decoding, seconds, squares_subject
 
 BUDGET = 1.25
 RUN = 1.3

@@ -5,8 +5,8 @@ from time import process_time
 import pytest
 import torch
 
-from ccvae_eval.calibration.oracle import oracle
-from ccvae_eval.data.faces import Faces
+from ccvae_eval.data.sets.faces import Faces
+from ccvae_eval.oracle.model import oracle
 
 MOST = 1.6
 """Measured on an idle machine: 1.33 to 1.41 (no budget of the design; a guard against a second drawing)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from time import process_time
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from ccvae_eval.metrics.disentanglement import Settings, panel
+from tests.support.paths import ROOT
 
 ROWS = 15_000
 LEVELS = (3, 6, 40, 32, 32)
@@ -80,7 +80,7 @@ def peak(rows: int) -> int:
         check=True,
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     return int(found.stdout)
 

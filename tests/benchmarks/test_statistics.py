@@ -12,9 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ccvae_eval.statistics import resampling
+from ccvae_eval.statistics.auc import auc_estimate, row_average_precision
 from ccvae_eval.statistics.probes import cross_fitted_scores, folds_of, standardised
-from ccvae_eval.statistics.rank_estimates import auc_estimate
-from ccvae_eval.statistics.ranking import row_average_precision
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 ROUNDS = 5

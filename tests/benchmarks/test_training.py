@@ -11,9 +11,9 @@ import torch
 from ccvae_models.ccvae import CCVAE
 from ccvae_models.vae import VAE
 
-from ccvae_eval.model import Batch, ModelContext, binary_schema, uniform_prior
-from ccvae_eval.streams import torch_stream
-from ccvae_eval.training.weights import Optimisers
+from ccvae_eval.core.random_streams import torch_stream
+from ccvae_eval.model.interface import Batch, ModelContext, binary_schema, uniform_prior
+from ccvae_eval.training.state import Optimisers
 
 LABELS = binary_schema(*(f"label {i}" for i in range(18)))
 CONTEXT = ModelContext(LABELS, (3, 64, 64), uniform_prior(LABELS))

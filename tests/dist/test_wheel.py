@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.support.paths import ROOT
+
 import json
 import subprocess
 import sys
@@ -12,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 TOP_LEVEL = {"ccvae_eval", "ccvae_models", "ccvae_plugins"}
 ASSETS = {"ccvae_eval/assets/ccvae-faces64.pt", "ccvae_eval/assets/judge-faces64.safetensors"}
 LARGEST_CHECKPOINT, LARGEST_JUDGE = 3_000_000, 200_000

@@ -18,14 +18,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ccvae_eval.checkpoint import Bundle, open_checkpoint, read_bundle, reading, write_bundle
-from ccvae_eval.checkpoint.container import child, sniffing
-from ccvae_eval.checkpoint.container.describing import answer
-from ccvae_eval.checkpoint.container.opcodes import Walker
-from ccvae_eval.checkpoint.container.source import RefusedError, Source
-from ccvae_eval.checkpoint.container.tree import Planter
-from ccvae_eval.errors import CheckpointError
-from tests.safety import attacks
+from ccvae_eval.checkpoint import Bundle, open_checkpoint, read_bundle, write_bundle
+from ccvae_eval.checkpoint import reader as reading
+from ccvae_eval.checkpoint.safe_reader import child
+from ccvae_eval.checkpoint.safe_reader import detect as sniffing
+from ccvae_eval.checkpoint.safe_reader.opcodes import Walker
+from ccvae_eval.checkpoint.safe_reader.source import RefusedError, Source
+from ccvae_eval.checkpoint.safe_reader.summary import answer
+from ccvae_eval.checkpoint.safe_reader.tree import Planter
+from ccvae_eval.core.errors import CheckpointError
+from tests.support import attacks
 
 HOME = Path(child.__file__).parent.parent
 
@@ -71,7 +73,7 @@ def test_a_pickled_module_is_inert_and_refused_with_the_way_out(tmp_path: Path) 
 
 
 def _in_child(code: str) -> subprocess.CompletedProcess[str]:
-    start = f"import sys; sys.path.append({str(HOME)!r}); from container import child; "
+    start = f"import sys; sys.path.append({str(HOME)!r}); from safe_reader import child; "
     command = [sys.executable, "-I", "-S", "-c", start + code]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 

@@ -8,10 +8,9 @@
 [1.0, 1.0]
 """
 
-from ccvae_eval.metrics.disentanglement.correlation import cramers_v, factor_correlations
-from ccvae_eval.metrics.disentanglement.counting import Information
 from ccvae_eval.metrics.disentanglement.dci import completeness, disentanglement
-from ccvae_eval.metrics.disentanglement.gaps import (
+from ccvae_eval.metrics.disentanglement.information_scores import (
+    Information,
     Parts,
     dcimig,
     dmig,
@@ -23,11 +22,10 @@ from ccvae_eval.metrics.disentanglement.gaps import (
     modularity,
 )
 from ccvae_eval.metrics.disentanglement.metric import Disentanglement
-from ccvae_eval.metrics.disentanglement.panel import panel, score
-from ccvae_eval.metrics.disentanglement.scores import DEFAULT, SCORES, VALUES
+from ccvae_eval.metrics.disentanglement.panel import DEFAULT, SCORES, VALUES, panel, score
 from ccvae_eval.metrics.disentanglement.settings import Settings
 from ccvae_eval.metrics.disentanglement.stability import Stability, udr
-from ccvae_eval.metrics.disentanglement.table import Table, table_of
+from ccvae_eval.metrics.disentanglement.table import Table, cramers_v, factor_correlations, table_of
 
 __all__ = [
     "DEFAULT",

@@ -12,15 +12,14 @@ from dataclasses import replace
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ccvae_eval.metrics.disentanglement.bench import Bench
+from ccvae_eval.core.types import Floats, Ids
+from ccvae_eval.metrics.disentanglement.context import Bench, Finding, undefined_finding
 from ccvae_eval.metrics.disentanglement.dci import SURE, fitted, predictor_of
-from ccvae_eval.metrics.disentanglement.findings import Finding, undefined_finding
-from ccvae_eval.metrics.disentanglement.gaps import Parts, mean_defined
+from ccvae_eval.metrics.disentanglement.information_scores import Parts, mean_defined
 from ccvae_eval.metrics.disentanglement.predictors import fit, fit_seed
 from ccvae_eval.metrics.disentanglement.sap import Alone, alone, class_weights
+from ccvae_eval.statistics.auc import balanced_accuracy_estimate
 from ccvae_eval.statistics.intervals import Resampled
-from ccvae_eval.statistics.rank_estimates import balanced_accuracy_estimate
-from ccvae_eval.types import Floats, Ids
 
 
 def aligned(bench: Bench) -> dict[int, int]:

@@ -13,13 +13,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from ccvae_eval.metrics.disentanglement.bench import Bench
-from ccvae_eval.metrics.disentanglement.counting import permutations
-from ccvae_eval.metrics.disentanglement.findings import Drawn, Finding, undefined_finding
-from ccvae_eval.metrics.disentanglement.gaps import Parts, mean_defined, weighted_mean
+from ccvae_eval.core.types import Floats
+from ccvae_eval.metrics.disentanglement.context import Bench, Drawn, Finding, undefined_finding
+from ccvae_eval.metrics.disentanglement.information_scores import Parts, mean_defined, permutations, weighted_mean
 from ccvae_eval.metrics.disentanglement.predictors import Fit, fit, fit_seed, gains, knocked
 from ccvae_eval.metrics.disentanglement.table import Table
-from ccvae_eval.types import Floats
 
 SURE = 3.0
 """Standard errors that an importance must exceed to count."""

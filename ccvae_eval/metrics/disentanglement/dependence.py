@@ -11,12 +11,10 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from ccvae_eval.metrics.disentanglement.bench import Bench
-from ccvae_eval.metrics.disentanglement.counting import Counted, permutations, subsamples
-from ccvae_eval.metrics.disentanglement.findings import Drawn, Finding, undefined_finding
-from ccvae_eval.metrics.disentanglement.gaps import Parts
+from ccvae_eval.core.types import Floats
+from ccvae_eval.metrics.disentanglement.context import Bench, Drawn, Finding, undefined_finding
+from ccvae_eval.metrics.disentanglement.information_scores import Counted, Parts, permutations, subsamples
 from ccvae_eval.statistics.subsampling import FEWEST
-from ccvae_eval.types import Floats
 
 NAMES = (
     "gaussian_total_correlation",

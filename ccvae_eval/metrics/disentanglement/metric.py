@@ -8,18 +8,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from ccvae_eval.data.contract import HasFactors
-from ccvae_eval.errors import UndefinedError
-from ccvae_eval.measure import Measurement, ValueSpec
-from ccvae_eval.metrics.contract import LAWS, Decoded, Needs
-from ccvae_eval.metrics.disentanglement.bench import Bench
-from ccvae_eval.metrics.disentanglement.panel import FIT_DRAWS, HEADLINE, NAME, VERSION, measured, wanted_scores
-from ccvae_eval.metrics.disentanglement.scores import VALUES
+from ccvae_eval.core.errors import UndefinedError
+from ccvae_eval.core.results import Measurement, ValueSpec
+from ccvae_eval.core.types import Floats, Images
+from ccvae_eval.data.interface import HasFactors
+from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
+from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.metrics.disentanglement.context import Bench
+from ccvae_eval.metrics.disentanglement.panel import FIT_DRAWS, HEADLINE, NAME, VALUES, VERSION, measured, wanted_scores
 from ccvae_eval.metrics.disentanglement.settings import Settings
 from ccvae_eval.metrics.disentanglement.table import FactorKind, Table, has_few_levels, table_of
 from ccvae_eval.statistics.resampling import ResampleWeights
-from ccvae_eval.subject import Subject
-from ccvae_eval.types import Floats, Images
 
 
 @dataclass(frozen=True, slots=True)

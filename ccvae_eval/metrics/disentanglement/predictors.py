@@ -1,20 +1,37 @@
-"""The predictors that DCI is computed with, and how much each row's loss rests on each block of codes."""
+"""The predictors that DCI is computed with, and how much each row's loss rests on each block of codes.
+
+How predictors are fitted here: what scikit-learn would say about odd tables is said by the panel itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from ccvae_eval.errors import UsageError
-from ccvae_eval.metrics.disentanglement.fitting import unwarned
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.random_streams import numpy_stream, stream_key
+from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.metrics.disentanglement.table import Factor
 from ccvae_eval.statistics.information import Classes
-from ccvae_eval.streams import numpy_stream, stream_key
-from ccvae_eval.types import Bools, Floats, Ids
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """No warnings about steps that did not suffice, or about many classes on few rows."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater")
+        warnings.filterwarnings("ignore", message="The least populated class in y has only")
+        yield
+
 
 TREES, LEAST_LEAF, LEAVES = 10, 5, 500
 """Trees of the forest, rows that a leaf must have, and leaves that a tree has at most where rows abound."""

@@ -12,14 +12,18 @@ from itertools import pairwise
 
 import numpy as np
 
-from ccvae_eval.metrics.disentanglement.bench import Bench
-from ccvae_eval.metrics.disentanglement.counting import equal_width_bins, permutations, subsamples
-from ccvae_eval.metrics.disentanglement.findings import Drawn, Finding, undefined_finding
-from ccvae_eval.metrics.disentanglement.gaps import Parts, mean_defined
+from ccvae_eval.core.types import Floats, Ids
+from ccvae_eval.metrics.disentanglement.context import Bench, Drawn, Finding, undefined_finding
+from ccvae_eval.metrics.disentanglement.information_scores import (
+    Parts,
+    equal_width_bins,
+    mean_defined,
+    permutations,
+    subsamples,
+)
 from ccvae_eval.metrics.disentanglement.table import Factor
 from ccvae_eval.statistics.information import Classes
 from ccvae_eval.statistics.subsampling import FEWEST
-from ccvae_eval.types import Floats, Ids
 
 LEAST = 10
 """Rows of a group."""

@@ -12,14 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ccvae_eval.metrics.disentanglement.bench import Bench
-from ccvae_eval.metrics.disentanglement.counting import contingency, permutations
-from ccvae_eval.metrics.disentanglement.findings import Finding, undefined_finding
-from ccvae_eval.metrics.disentanglement.fitting import unwarned
-from ccvae_eval.metrics.disentanglement.gaps import Parts, mean_defined, top_two
+from ccvae_eval.core.types import Floats, Ids
+from ccvae_eval.metrics.disentanglement.context import Bench, Finding, undefined_finding
+from ccvae_eval.metrics.disentanglement.information_scores import (
+    Parts,
+    contingency,
+    mean_defined,
+    permutations,
+    top_two,
+)
+from ccvae_eval.metrics.disentanglement.predictors import unwarned
 from ccvae_eval.metrics.disentanglement.table import Factor, Table
 from ccvae_eval.statistics.information import Classes
-from ccvae_eval.types import Floats, Ids
 
 MOST_BINS, ROWS_IN_A_BIN = 256, 20
 """Of a histogram classifier: it may have to tell 200 levels, and each bin votes by so many rows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ccvae_eval.errors import UsageError
+from ccvae_eval.core.errors import UsageError
 
 Profile = Literal["robust", "reference"]
 Predictor = Literal["forest", "boosting", "gradient_boosting", "linear"]

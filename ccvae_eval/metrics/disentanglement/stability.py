@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from ccvae_eval.errors import DataError
-from ccvae_eval.streams import numpy_stream
-from ccvae_eval.types import Bools, Floats, Gaussian
+from ccvae_eval.core.errors import DataError
+from ccvae_eval.core.random_streams import numpy_stream
+from ccvae_eval.core.types import Bools, Floats, Gaussian
 
 LEAST_KL = 0.01
 """Nats of mean KL from N(0, 1) that make a code active."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ccvae_eval.metrics.matchers.contract import Matches, grey, no_matches, unit
-from ccvae_eval.metrics.windows import box_sums
-from ccvae_eval.types import Images
+from ccvae_eval.core.types import Images
+from ccvae_eval.metrics.matchers.interface import Matches, grey, no_matches, unit
+from ccvae_eval.metrics.shared.box_filter import box_sums
 
 FAINTEST = 1 / 255
 """Windows that deviate less than one grey level correlate with nothing: their shape is rounding."""

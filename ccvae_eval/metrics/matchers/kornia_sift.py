@@ -11,9 +11,8 @@ import torch
 from kornia.feature import SIFTFeature, get_laf_center
 from torch import Tensor
 
-from ccvae_eval.metrics.matchers.contract import Matches, grey, unit
-from ccvae_eval.metrics.matchers.mutual import Described, mutual_matches
-from ccvae_eval.types import Images
+from ccvae_eval.core.types import Images
+from ccvae_eval.metrics.matchers.interface import Described, Matches, grey, mutual_matches, unit
 
 SMALLEST = 16
 """Pixels on the shorter side: smaller images have no keypoints."""

@@ -13,12 +13,10 @@ import torch
 from kornia.feature import LightGlue
 from torch import Tensor
 
-from ccvae_eval.errors import UsageError
-from ccvae_eval.metrics.matchers.aliked import AlikedMatcher
-from ccvae_eval.metrics.matchers.contract import LENGTH, Matches
-from ccvae_eval.metrics.matchers.mutual import Described, Partners, matches_of
-from ccvae_eval.metrics.matchers.weights import verified_tensors, with_weights
-from ccvae_eval.types import Images
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Images
+from ccvae_eval.metrics.matchers.aliked import AlikedMatcher, verified_tensors, with_weights
+from ccvae_eval.metrics.matchers.interface import LENGTH, Described, Matches, Partners, matches_of
 
 DESCRIBED = {"aliked-t16": 64, "aliked-n16": 128, "aliked-n16rot": 128, "aliked-n32": 128}
 """Numbers in a descriptor of each variant of ALIKED."""

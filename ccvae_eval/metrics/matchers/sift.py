@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ccvae_eval.metrics.matchers.contract import Matches, grey, unit
-from ccvae_eval.metrics.matchers.mutual import Described, mutual_matches
-from ccvae_eval.types import Images
+from ccvae_eval.core.types import Images
+from ccvae_eval.metrics.matchers.interface import Described, Matches, grey, mutual_matches, unit
 
 DESCRIBED = 128
 """Numbers in a descriptor."""

@@ -1,0 +1,303 @@
+"""From a checkpoint (or a model in memory) and labelled images to a run: what the command line and Python share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ccvae_eval.checkpoint import Opened, open_checkpoint
+from ccvae_eval.core import TOOL
+from ccvae_eval.core.devices import device_named, environment
+from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.core.types import Ids, Plain
+from ccvae_eval.data.interface import BringsData, DataSet, HasRegions, Split
+from ccvae_eval.data.memory import as_data_set
+from ccvae_eval.data.sampling import sample_ids
+from ccvae_eval.data.spec import data_for, open_data
+from ccvae_eval.evaluation.metric import Metric, made_metric, metric_class
+from ccvae_eval.evaluation.run import Header, Run
+from ccvae_eval.evaluation.runner import Plan, needs_characteristics, needs_judge, plan_of
+from ccvae_eval.evaluation.runner import evaluate as evaluate_subject
+from ccvae_eval.evaluation.subject import Subject, prepare
+from ccvae_eval.judge import Judge, judge_for
+from ccvae_eval.model.checks import require_model, require_shape
+from ccvae_eval.model.interface import LabelledVAE
+from ccvae_eval.oracle.references import oracle_reference, with_references
+from ccvae_eval.plugins import registry
+
+CARD = ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")
+"""The metrics of a run that asks for none."""
+
+WHOLE_DATA = "all"
+"""What a run records as its split when the first N images of the whole data set were asked for."""
+
+Notice = Callable[[str], None]
+Stage = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Everything opened and encoded, ready to be measured."""
+
+    subject: Subject
+    metrics: tuple[Metric, ...]
+    header: Header
+    own_samples: bool
+    references: bool
+    cache_dir: str | Path | None = None
+    notice: Notice | None = None
+
+    @property
+    def plan(self) -> Plan:
+        return plan_of(self.subject, self.metrics, own_samples=self.own_samples)
+
+    def measure(self, stage: Stage | None = None) -> Run:
+        """The run; ``stage`` is called with ("measure", chunks seen, chunks), then with ("reference", ...)."""
+        run = evaluate_subject(
+            self.subject,
+            self.metrics,
+            header=self.header,
+            own_samples=self.own_samples,
+            progress=_staged(stage, "measure"),
+        )
+        if not self.references:
+            return run
+        lookup = oracle_reference(
+            run,
+            self.subject,
+            self.metrics,
+            cache_dir=self.cache_dir,
+            notice=self.notice,
+            progress=_staged(stage, "reference"),
+        )
+        return with_references(run, lookup)
+
+
+def load(
+    path: str | Path,
+    *,
+    model: str | None = None,
+    settings: Mapping[str, Plain] | None = None,
+    plugins: Iterable[str | Path] = (),
+) -> Opened:
+    """Opens a checkpoint without running anything that is in it.
+
+    Args:
+        path: the file, or a folder of files that are one model.
+        model: the registered model or adapter to build, where the checkpoint does not name one.
+        settings: of the model, over those that the checkpoint records; arguments of its class for one of your own.
+        plugins: Python files to register first. These are run: they are code that you chose.
+
+    Returns:
+        The model with its weights, in evaluation mode, and what the checkpoint says about itself.
+    """
+    for file in plugins:
+        registry.add_plugin_file(Path(file))
+    return open_checkpoint(Path(path), model=model, settings=settings)
+
+
+def metric_named(name: str, settings: Mapping[str, Any] | None = None) -> Metric:
+    """A registered metric with some of its settings changed; unknown names offer the nearest."""
+    known = {f.name: f for f in fields(metric_class(name))}
+    for key in settings or {}:
+        if key not in known:
+            raise UsageError(f"{name} has no setting {key!r}", hint=suggestion(key, known))
+    return made_metric(name, settings or {})
+
+
+def _chosen(metrics: Sequence[str | Metric], options: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
+    """The metrics, those given by name with their options; an option that would go unread is refused."""
+    by_name = {metric for metric in metrics if isinstance(metric, str)}
+    for metric in metrics:
+        if isinstance(metric, type) or not isinstance(metric, str | Metric):
+            raise UsageError(
+                f"{metric!r} is no metric", hint="Give a name, or one with its settings: Locality(steps=5)"
+            )
+    for name in options:
+        if name not in by_name:
+            hint = f"Options are for metrics given by name: {', '.join(sorted(by_name)) or 'none here'}"
+            raise UsageError(f"an option names {name!r}, which is not measured here", hint=hint)
+    return [metric_named(m, options.get(m)) if isinstance(m, str) else m for m in metrics]
+
+
+def set_up(
+    model: str | Path | Opened | LabelledVAE,
+    data: Any = None,
+    metrics: Sequence[str | Metric] = CARD,
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    split: Split | None = None,
+    sample: int | str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int = 256,
+    characteristics: Sequence[str] | None = None,
+    judge: str = "auto",
+    references: bool = True,
+    cache_dir: str | Path | None = None,
+    command: str = "",
+    notice: Notice | None = None,
+    stage: Stage | None = None,
+) -> Setup:
+    """Opens model, data and judge, and encodes the images. The arguments are those of :func:`evaluate`."""
+    tell = notice or (lambda _: None)
+    opened = load(model) if isinstance(model, str | Path) else model
+    chosen = _chosen(metrics, options or {})
+    names = [metric.name for metric in chosen]
+    if len(set(names)) != len(names):
+        raise UsageError("a metric is asked for twice", where=", ".join(names))
+    network: Any = opened.model if isinstance(opened, Opened) else opened
+    images = data_of(data, opened)
+    wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)
+    part = split if split is not None or limit is not None else "test"
+    ids = sample_ids(images, part, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
+    place = device_named(device)
+
+    def asked_judge(train: bool) -> Judge | None:
+        return judge_for(
+            images,
+            choice=judge,
+            schema=network.labels if len(network.labels) else None,
+            cache_dir=cache_dir,
+            train=train,
+            notice=tell,
+            progress=_staged(stage, "judge"),
+        )
+
+    # a file that is no judge is told before anything is encoded; whether one must be trained, only after
+    judged = None if judge == "auto" else asked_judge(train=False)
+    subject = prepare(
+        network,
+        images,
+        ids,
+        seed=seed,
+        device=place,
+        batch_size=batch_size,
+        characteristics=None if characteristics is None else tuple(characteristics),
+        progress=_staged(stage, "encode"),
+    )
+    subject = replace(subject, trained_on=_trained_on(opened, images, part))
+    if subject.whole is not None:
+        subject = replace(subject, whole=replace(subject.whole, trained_on=subject.trained_on))
+    if subject.whole is not None and not any(needs_characteristics(metric, subject) for metric in chosen):
+        subject = subject.whole
+    if judge == "auto":
+        judged = asked_judge(any(needs_judge(metric, subject) for metric in chosen))
+    whole = None if subject.whole is None else replace(subject.whole, judge=judged)
+    subject = replace(subject, judge=judged, whole=whole)
+    header = _header(subject, opened, part or WHOLE_DATA, sample, command)
+    own_samples = sample is None and limit is None
+    return Setup(subject, tuple(chosen), header, own_samples, references, cache_dir, notice)
+
+
+def _trained_on(opened: Opened | LabelledVAE, data: DataSet, split: str | None) -> Ids | None:
+    """The training images, if the checkpoint says that it was trained on these data, and none of them is evaluated."""
+    record = opened.record if isinstance(opened, Opened) else None
+    known = record is not None and record.data_digest is not None and record.data_digest == data.digest
+    return data.split("train") if known and split in ("judge", "test") else None
+
+
+def _staged(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:
+    return None if stage is None else lambda done, total: stage(name, done, total)
+
+
+def evaluate(
+    model: str | Path | Opened | LabelledVAE,
+    data: Any = None,
+    metrics: Sequence[str | Metric] = CARD,
+    **arguments: Any,
+) -> Run:
+    """Measures a model on labelled images.
+
+    Args:
+        model: a checkpoint's path, what :func:`load` returned, or a model (see :func:`wrap`).
+        data: a spec such as ``"folder:PATH"``, a data set of ours, a torch ``Dataset`` of (image, label), or a tuple
+            (images, labels, label names). Without it: ``CCVAE_EVAL_DATA``, else the checkpoint's own data where that
+            needs no path.
+        metrics: names, or metrics with settings of your own.
+        **arguments: ``options`` ({metric: {setting: value}}), ``split`` ("test"), ``sample`` (images, or "all"; by
+            default each metric's own), ``limit`` (the first N images instead of a sample: of the split, if one is
+            named, else of the whole data set in its own order), ``seed`` (0), ``device``
+            ("auto"), ``batch_size`` (256: memory only, no number depends on it), ``characteristics`` (only these),
+            ``judge`` ("auto", "none" or a file), ``references`` (True: the oracle's values where the data allow),
+            ``cache_dir``, ``notice`` (called with sentences), ``stage`` (called with (stage, done, total)).
+
+    Returns:
+        The run. The model's mode, its gradients and the global random state are as before.
+    """
+    return set_up(model, data, metrics, **arguments).measure(arguments.get("stage"))
+
+
+def data_of(data: Any, opened: Opened | LabelledVAE) -> DataSet:
+    """The data set of an evaluation: what was given, what the model brings with it, or what the checkpoint names."""
+    network: Any = opened.model if isinstance(opened, Opened) else opened
+    require_model(network, opened.name if isinstance(opened, Opened) else type(network).__name__)
+    images = network.own_data if data is None and isinstance(network, BringsData) else _chosen_data(data, opened)
+    require_shape(network, images.input_shape, images.spec)
+    return images
+
+
+def _chosen_data(data: Any, opened: Opened | LabelledVAE) -> DataSet:
+    if data is None or isinstance(data, str):
+        record = opened.record if isinstance(opened, Opened) else None
+        return open_data(data_for(data, record.data_spec if record else None))
+    if isinstance(data, DataSet):
+        return data
+    return as_data_set(data)
+
+
+def _header(
+    subject: Subject, opened: Opened | LabelledVAE, split: str, sample: int | str | None, command: str
+) -> Header:
+    data = subject.data
+    warnings = []
+    checkpoint: dict[str, Plain] = {"path": None, "sha256": None, "format": None, "settings": {}}
+    checkpoint["model"] = type(subject.model).__name__
+    training: dict[str, Plain] | None = None
+    seen: bool | None = None
+    if isinstance(opened, Opened):
+        bundle, record = opened.bundle, opened.record
+        checkpoint = {"path": str(bundle.path), "sha256": bundle.sha256, "format": bundle.format, "model": opened.name}
+        checkpoint["settings"] = dict(record.settings) if record else {}
+        training = dict(record.training) if record else None
+        warnings += list(opened.notes)
+        if record is not None and record.data_digest is not None:
+            seen = record.data_digest == data.digest and split in ("train", WHOLE_DATA)
+    if seen:
+        some = (
+            "Images of the split train are among these" if split == WHOLE_DATA else "These images were used in training"
+        )
+        warnings.append(f"{some}: the values are optimistic.")
+    if subject.assigned:
+        warnings.append(
+            "This model has no characteristics: columns were assigned to labels on one half of the images, "
+            "values are from the other half."
+        )
+        if subject.unassigned:
+            warnings.append(f"No column beats chance for: {', '.join(subject.unassigned)}.")
+    return Header(
+        tool=TOOL,
+        environment=environment(subject.device),
+        checkpoint=checkpoint,
+        training=training,
+        data={
+            "name": data.spec,
+            "digest": data.digest,
+            "n": len(subject),
+            "labels": subject.schema.as_plain(),
+            "split": split,
+            "sample": sample,
+            "seen_in_training": seen,
+        },
+        judge=None if subject.judge is None else subject.judge.as_plain(),
+        regions={"source": data.region_source if isinstance(data, HasRegions) else None},
+        seed=subject.seed,
+        command=command or " ".join(sys.argv[:1]),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        warnings=tuple(warnings),
+    )

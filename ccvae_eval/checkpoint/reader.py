@@ -1,0 +1,182 @@
+"""Opening a checkpoint: a child process says what the file holds, then the tensors are taken from the same open file.
+
+Nothing in the file is executed, here or there. See :mod:`ccvae_eval.checkpoint.safe_reader`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from ccvae_eval.checkpoint import safe_reader
+from ccvae_eval.checkpoint.safe_reader.child import seconds_for
+from ccvae_eval.checkpoint.safe_reader.records import ITEM_SIZES
+from ccvae_eval.checkpoint.safe_reader.tree import LARGEST_RATIO, SLACK
+from ccvae_eval.core.errors import CheckpointError
+
+PATIENCE = 3
+"""The child's wall time, in units of its processor time: the machine may be busy with others."""
+CHUNK = 1 << 20
+_START = "import sys; sys.path.append(sys.argv[1]); from safe_reader.child import main; main(int(sys.argv[2]))"
+_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds, with its tensors made.
+
+    Args:
+        description: what the reader said, see :func:`safe_reader.summary.describe`.
+        tensors: dense and contiguous, on the CPU, in the order of ``description["tensors"]``; none shares memory.
+    """
+
+    description: dict[str, Any]
+    tensors: list[Tensor]
+
+
+def read_content(path: Path) -> Content:
+    """Reads a file of any supported format.
+
+    Raises:
+        CheckpointError: it is missing, no regular file, no checkpoint, damaged, or not to be read without trusting it.
+    """
+    with opened(path) as descriptor:
+        before = _state(descriptor)
+        description = describe(descriptor, path)
+        storages = _storages(descriptor, description, path)
+        if _state(descriptor) != before:
+            _changed(path)
+    return Content(description, _tensors(description, storages, path))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """The descriptor of a regular file, opened once and without waiting for anybody."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except (OSError, ValueError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise CheckpointError("cannot be opened", where=str(path), why=why) from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            what = _KINDS.get(stat.S_IFMT(mode), "something else")
+            raise CheckpointError(f"is {what} and no file", where=str(path), hint="Name the checkpoint file itself.")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def describe(descriptor: int, path: Path) -> dict[str, Any]:
+    """Asks the child what an open file holds; what it refuses becomes the error."""
+    home = Path(safe_reader.__file__).parent.parent
+    seconds = PATIENCE * seconds_for(os.fstat(descriptor).st_size)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _START, str(home), str(descriptor)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[descriptor],
+            env={},
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CheckpointError("takes too long to read", where=str(path), why=f"over {seconds} s") from None
+    if child.returncode != 0:
+        raise CheckpointError(
+            "cannot be read within the reader's limits", where=str(path), why=f"it ended with {child.returncode}"
+        )
+    description: dict[str, Any] = json.loads(child.stdout)
+    if "refused" in description:
+        refused = description["refused"]
+        where = f"{path}: {refused['member']}" if refused["member"] else str(path)
+        raise CheckpointError(refused["what"], where=where, why=refused["why"], hint=refused["hint"])
+    return description
+
+
+def _state(descriptor: int) -> tuple[int, ...]:
+    now = os.fstat(descriptor)
+    return now.st_size, now.st_mtime_ns, now.st_ctime_ns
+
+
+def _changed(path: Path) -> NoReturn:
+    raise CheckpointError("changed while it was read", where=str(path), hint="Is it still being written? Try again.")
+
+
+def _storages(descriptor: int, description: dict[str, Any], path: Path) -> list[Tensor]:
+    """The bytes of each storage, taken in one pass over the file in which its digest is computed too."""
+    size, digest, position = description["size"], sha256(), 0
+    found: list[Tensor] = [torch.empty(0, dtype=torch.uint8) for _ in description["storages"]]
+    places = sorted((offset, length, number) for number, (offset, length) in enumerate(description["storages"]))
+    with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
+        file.seek(0)
+        for offset, length, number in [*places, (size, 0, -1)]:
+            if not position <= offset <= offset + length <= size:
+                _changed(path)
+            while position < offset:
+                gap = file.read(min(CHUNK, offset - position))
+                if not gap:
+                    _changed(path)
+                digest.update(gap)
+                position += len(gap)
+            if length:
+                found[number] = torch.empty(length, dtype=torch.uint8)
+                view = found[number].numpy().data
+                while position < offset + length:
+                    count = file.readinto(view[position - offset :])
+                    if not count:
+                        _changed(path)
+                    position += count
+                digest.update(view)
+        if file.read(1):
+            _changed(path)
+    if digest.hexdigest() != description["sha256"]:
+        _changed(path)
+    return found
+
+
+def _tensors(description: dict[str, Any], storages: list[Tensor], path: Path) -> list[Tensor]:
+    rows = description["tensors"]
+    users = [0] * len(storages)
+    for number, *_ in rows:
+        users[number] += 1
+    budget = LARGEST_RATIO * description["size"] + SLACK
+    tensors = []
+    for number, name, offset, shape, strides in rows:
+        budget -= math.prod(shape) * ITEM_SIZES[name]
+        if budget < 0:
+            raise CheckpointError("holds tensors that are far larger than the file", where=str(path))
+        tensor = _view(storages[number], name, offset, shape, strides, path)
+        alone = users[number] == 1 and tensor.is_contiguous() and tensor.nbytes == storages[number].nbytes > 0
+        own = storages[number].view(tensor.dtype).view(shape) if alone else None
+        tensors.append(tensor.clone(memory_format=torch.contiguous_format) if own is None else own)
+    return tensors
+
+
+def _view(storage: Tensor, name: str, offset: int, shape: list[int], strides: list[int], path: Path) -> Tensor:
+    """The tensor that lies at this place of a storage; torch checks that it lies inside."""
+    dtype: torch.dtype = getattr(torch, name)
+    if math.prod(shape) == 0:
+        return torch.empty(shape, dtype=dtype)
+    if name == "bool" and bool((storage > 1).any()):
+        raise CheckpointError("holds a truth value that is neither 0 nor 1", where=str(path))
+    whole = storage[: storage.nbytes // ITEM_SIZES[name] * ITEM_SIZES[name]]
+    return whole.view(dtype).as_strided(shape, strides, offset)

@@ -1,0 +1,1 @@
+"""Reading images from files: decoding, folders and zips, regions of faces."""

@@ -1,0 +1,143 @@
+"""Where image files lie: a folder or a zip. A name gives bytes, and nothing outside is ever opened."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from ccvae_eval.core.errors import DataError
+from ccvae_eval.data.images.decode import MOST_BYTES
+
+ENDINGS = (".png", ".jpg", ".jpeg")
+
+
+class Store(Protocol):
+    """Image files by name."""
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The image files, sorted."""
+        ...
+
+    def read(self, name: str) -> bytes: ...
+
+    def size(self, name: str) -> int:
+        """Bytes of a file, unpacked."""
+        ...
+
+    def digest(self) -> bytes:
+        """Of the content of every image file and its name."""
+        ...
+
+
+class FolderStore:
+    """The image files in a folder and the folders in it; links are not followed into other folders."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names = tuple(sorted(_files(folder)))
+
+    @property
+    def where(self) -> str:
+        return str(self._folder)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._names
+
+    def read(self, name: str) -> bytes:
+        path = self._folder / name
+        try:
+            if path.stat().st_size > MOST_BYTES:
+                raise DataError("the file is too large for an image", where=str(path))
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError("unreadable", where=str(path), why=error.strerror or str(error)) from None
+
+    def size(self, name: str) -> int:
+        return (self._folder / name).stat().st_size
+
+    def digest(self) -> bytes:
+        content = blake2b(digest_size=16)
+        for name in self._names:
+            content.update(name.encode("utf-8", "surrogateescape") + b"\0" + blake2b(self.read(name)).digest())
+        return content.digest()
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in names:
+            path = Path(place) / name
+            if name.lower().endswith(ENDINGS) and path.is_file():
+                yield path.relative_to(folder).as_posix()
+
+
+class ZipStore:
+    """The image files in a zip."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise DataError("not a readable zip", where=str(path), why=str(error)) from None
+        infos = [info for info in self._zip.infolist() if not info.is_dir()]
+        self._infos = {info.filename: info for info in infos}
+        if len(self._infos) != len(infos):
+            raise DataError("two members have the same name", where=str(path))
+        self._names = tuple(sorted(name for name in self._infos if name.lower().endswith(ENDINGS)))
+
+    @property
+    def where(self) -> str:
+        return str(self._path)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._names
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._infos
+
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
+        """The bytes of a member; one that unpacks to more than ``most`` is refused before it is unpacked."""
+        where = f"{self._path}: {name}"
+        if self._infos[name].file_size > most:
+            raise DataError("the member is too large", where=where)
+        try:
+            return self._zip.read(name)
+        except (
+            OSError,
+            zipfile.BadZipFile,
+            zipfile.LargeZipFile,
+            RuntimeError,
+            NotImplementedError,
+            EOFError,
+        ) as error:
+            raise DataError("unreadable", where=where, why=str(error)) from None
+
+    def size(self, name: str) -> int:
+        return self._infos[name].file_size
+
+    def digest(self) -> bytes:
+        content = blake2b(digest_size=16)
+        with self._path.open("rb") as file:
+            while block := file.read(2**20):
+                content.update(block)
+        return content.digest()
+
+
+def by_any_name(store: Store) -> dict[str, str]:
+    """The file that a table means by a name: its whole name in the store, or its last part where only one has it."""
+    last: dict[str, str | None] = {}
+    for name in store.names:
+        short = PurePosixPath(name).name
+        last[short] = None if short in last else name
+    return {short: name for short, name in last.items() if name is not None} | {name: name for name in store.names}

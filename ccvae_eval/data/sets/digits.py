@@ -1,0 +1,43 @@
+"""``digits``: the 1,797 handwritten digits that come with scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from ccvae_eval.data.images.decode import bilinear
+from ccvae_eval.data.labels.columns import labels_from_array
+from ccvae_eval.data.memory import InMemory
+from ccvae_eval.data.spec import Options, refuse_path
+from ccvae_eval.data.splits import split_by_name
+from ccvae_eval.model.interface import Label, LabelSchema
+
+SCHEMA = LabelSchema((Label("digit", "categorical", tuple("0123456789")),))
+EDGE = 8
+BRIGHTEST = 16
+
+
+class Digits(InMemory):
+    """``digits[,size=32]``: real handwriting without a file: 8 x 8 pixels of 17 greys (Alpaydin and Kaynak 1998).
+
+    One label, ``digit``. ``size=8`` gives the pixels as they are, divided by 16; another size is interpolated
+    bilinearly from bytes, and 32 is one that the convolutional networks take. Splits are by a hash of the position.
+    """
+
+    needs_no_path: ClassVar[bool] = True
+
+    @classmethod
+    def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
+        refuse_path("digits", path)
+        read = Options("digits", options)
+        size = read.integer("size", 32, low=EDGE, high=512)
+        read.finish()
+        found = load_digits()
+        grey = np.asarray(found.images, np.float32) / BRIGHTEST
+        images = grey if size == EDGE else bilinear(np.rint(grey * 255).astype(np.uint8), size)
+        schema, labels = labels_from_array(np.asarray(found.target), SCHEMA, "digits")
+        splits = split_by_name([str(i) for i in range(len(labels))])
+        return cls(images[:, None], schema, labels, splits, f"digits,size={size}")

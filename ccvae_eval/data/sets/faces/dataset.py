@@ -1,0 +1,305 @@
+"""``faces``: a procedural face, drawn from parameters.
+
+Where an attribute lives in a face: asked of the renderer itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from hashlib import blake2b
+from typing import ClassVar, Self
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Bools, Floats, Ids, Images
+from ccvae_eval.data.interface import Split
+from ccvae_eval.data.memory import checked
+from ccvae_eval.data.quantize import on_lattice
+from ccvae_eval.data.sets.faces.parameters import (
+    COLUMNS,
+    PARAMETERS,
+    SCHEMA,
+    VARIETY,
+    VARIETY_COLUMNS,
+    Scenes,
+    draw_variety,
+    draw_vectors,
+    labels_of,
+)
+from ccvae_eval.data.sets.faces.parts import LAYERS, LOWEST_LAYER
+from ccvae_eval.data.sets.faces.raster import Canvas, Easel
+from ccvae_eval.data.spec import Options, refuse_path
+from ccvae_eval.model.interface import Batch, LabelSchema
+
+REDRAWS = 16
+THRESHOLD = 8
+"""A pixel belongs to the region if a channel differs by more than this, of 255."""
+BLOCK = 32
+"""Faces whose polygons are held in memory at a time."""
+
+
+def regions(easel: Easel, scenes: Scenes, seed: int, ids: Ids, label: str, strict: bool = False) -> Bools:
+    r"""The region of one attribute in each face, shape (N, H, W).
+
+    A binary attribute: the pixels where one of 16 re-draws of its variety differs between present and absent by
+    more than 8/255 in any channel, all else fixed. Hair colour: the same between the face's own class and another
+    one, both with the re-draw's variety; the re-draws take the other four classes in turn.
+
+    Args:
+        easel: draws the faces.
+        scenes: the faces.
+        seed: of the data set; keys the re-draws.
+        ids: of the faces; key the re-draws.
+        label: name of the attribute.
+        strict: the face's own variety is the only re-draw (for hair colour, against each of the other classes).
+    """
+    blocks = [
+        _block(easel, scenes.rows(rows), seed, ids[rows], label, strict)
+        for rows in np.array_split(np.arange(len(scenes)), max(1, -(-len(scenes) // BLOCK)))
+    ]
+    return np.concatenate(blocks)
+
+
+def _block(easel: Easel, scenes: Scenes, seed: int, ids: Ids, label: str, strict: bool) -> Bools:
+    n, binary = len(scenes), SCHEMA[label].kind == "binary"
+    variants = _against_absent(scenes, seed, ids, label, strict)
+    if not binary:
+        variants = _against_other_classes(scenes, seed, ids, label, strict)
+    each = len(variants) // n
+    low = LOWEST_LAYER[label]
+    below = easel.painted(scenes, range(low), easel.backdrops(scenes))
+    copies = (canvas.copy() for canvas in below for _ in range(each))
+    above = easel.painted(variants, range(low, len(LAYERS)), copies)
+    lights = easel.lights(scenes)
+    found = np.empty((n, easel.size, easel.size), np.bool_)
+    for index, light in enumerate(lights):
+        pictures = [easel.finished(next(above), light) for _ in range(each)]
+        pairs = ((pictures[0], other) for other in pictures[1:]) if binary else _twos(pictures)
+        found[index] = _changed(pairs)
+    return found
+
+
+def _twos(pictures: list[Canvas]) -> Iterator[tuple[Canvas, Canvas]]:
+    yield from zip(pictures[::2], pictures[1::2], strict=True)
+
+
+def _changed(pairs: Iterator[tuple[Canvas, Canvas]]) -> Bools:
+    first, second = next(pairs)
+    change = cv2.absdiff(first, second)
+    for one, other in pairs:
+        np.maximum(change, cv2.absdiff(one, other), out=change)
+    return np.asarray(change.max(axis=2) > THRESHOLD)
+
+
+def _against_absent(scenes: Scenes, seed: int, ids: Ids, label: str, strict: bool) -> Scenes:
+    """For each face one row without the attribute, then one row for each re-draw with it."""
+    present = scenes.with_label(label, 1.0)
+    draws = (
+        [present]
+        if strict
+        else [present.with_variety(label, draw_variety(seed, ids, label, draw)) for draw in range(REDRAWS)]
+    )
+    return _interleaved([scenes.with_label(label, 0.0), *draws])
+
+
+def _against_other_classes(scenes: Scenes, seed: int, ids: Ids, label: str, strict: bool) -> Scenes:
+    """For each face pairs of rows: its own class and another one, with the same variety."""
+    classes = SCHEMA[label].cardinality
+    own = scenes.labels[:, SCHEMA.index(label)]
+    rows = []
+    for draw in range(classes - 1 if strict else REDRAWS):
+        drawn = scenes if strict else scenes.with_variety(label, draw_variety(seed, ids, label, draw))
+        rows += [drawn, drawn.with_label(label, (own + 1 + draw % (classes - 1)) % classes)]
+    return _interleaved(rows)
+
+
+def _interleaved(variants: list[Scenes]) -> Scenes:
+    n = len(variants[0])
+    order = np.arange(n * len(variants)).reshape(len(variants), n).T.ravel()
+    return Scenes(
+        np.concatenate([v.vectors for v in variants])[order], np.concatenate([v.labels for v in variants])[order]
+    )
+
+
+def packed(region: Bools) -> NDArray[np.uint8]:
+    """A region in an eighth of its memory, for keeping."""
+    return np.packbits(region)
+
+
+def unpacked(bits: NDArray[np.uint8], size: int) -> Bools:
+    """The inverse of :func:`packed`."""
+    return np.unpackbits(bits, count=size * size).reshape(size, size).astype(np.bool_)
+
+
+SIZES = (32, 64, 128)
+MOST_IMAGES = 2_000_000
+"""A spec may come from an untrusted checkpoint: it cannot ask for a list of ids that fills the memory."""
+DRAWING = 1
+"""Version of the drawing: another number, other pictures."""
+REGIONS_KEPT = 20_000
+"""Drawing a region costs 1 to 5 ms and several metrics ask for the same ones; each keeps 512 bytes at 64 pixels."""
+TRAIN_SHARE, JUDGE_SHARE = 0.6, 0.2
+
+
+class Faces:
+    """Drawn faces with eight binary attributes and a hair colour, each with a variety of its own.
+
+    Image i is a function of (seed, i) alone, whatever ``n`` is. The ids are cut into train, judge and test
+    (60/20/20). Everything about a picture is known: exact counterfactuals, re-draws of one attribute's variety, and
+    the region where an attribute lives.
+
+    A bald head with bangs wears a dark forelock, and hair shows below a hat, so that no label hides another.
+
+    Args:
+        size: edge of the square image: 32, 64 or 128.
+        seed: of the whole data set.
+        n: number of images.
+        correlation: latent correlation between any two labels, from 0 to below 1 (Gaussian copula, one factor).
+        strict: regions from the one rendering instead of 16 re-draws of the attribute's variety.
+    """
+
+    needs_no_path: ClassVar[bool] = True
+
+    def __init__(
+        self, size: int = 64, seed: int = 0, n: int = 60_000, correlation: float = 0.0, strict: bool = False
+    ) -> None:
+        if size not in SIZES:
+            raise UsageError(f"faces are not drawn at {size} pixels", hint=f"One of {', '.join(map(str, SIZES))}.")
+        if n < 1 or not 0 <= correlation < 1:
+            raise UsageError("faces need n of at least 1 and a correlation from 0 to below 1")
+        self.size, self.seed, self.n, self.correlation, self.strict = size, seed, n, correlation, strict
+        self._easel = Easel(size)
+        self._regions: dict[tuple[str, int], NDArray[np.uint8]] = {}
+
+    @classmethod
+    def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
+        refuse_path("faces", path)
+        read = Options("faces", options)
+        faces = cls(
+            read.integer("size", 64, choices=SIZES),
+            read.integer("seed", 0),
+            read.integer("n", 60_000, low=1, high=MOST_IMAGES),
+            read.share("correlation", 0.0),
+            read.text("region", "redraws", ("redraws", "strict")) == "strict",
+        )
+        read.finish()
+        return faces
+
+    @property
+    def spec(self) -> str:
+        text = f"faces,size={self.size},seed={self.seed},n={self.n}"
+        text += f",correlation={self.correlation}" if self.correlation else ""
+        return text + (",region=strict" if self.strict else "")
+
+    @property
+    def schema(self) -> LabelSchema:
+        return SCHEMA
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (3, self.size, self.size)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the parameters and of a few pictures, in case another OpenCV draws otherwise."""
+        parameters = f"{DRAWING}/{self.size}/{self.seed}/{self.n}/{self.correlation}"
+        probe = self.pixels(np.arange(min(self.n, 16)))
+        return blake2b(parameters.encode() + probe.tobytes(), digest_size=16).hexdigest()
+
+    def __len__(self) -> int:
+        return self.n
+
+    def scenes(self, ids: Ids) -> Scenes:
+        """The parameters and labels behind some images."""
+        vectors = draw_vectors(self.seed, checked(ids, self.n, self.spec))
+        return Scenes(vectors, labels_of(vectors, self.correlation))
+
+    def pixels(self, ids: Ids) -> NDArray[np.uint8]:
+        """Some images as bytes, RGB, shape (N, H, W, 3)."""
+        return self._easel.draw(self.scenes(ids))
+
+    def batch(self, ids: Ids) -> Batch:
+        scenes = self.scenes(ids)
+        return Batch(self._draw(scenes), torch.from_numpy(scenes.labels), np.asarray(ids, np.int64))
+
+    def labels_of(self, ids: Ids) -> NDArray[np.float32]:
+        return self.scenes(ids).labels
+
+    def split(self, name: Split) -> Ids:
+        train = int(self.n * TRAIN_SHARE)
+        judge = train + int(self.n * JUDGE_SHARE)
+        first, last = {"train": (0, train), "judge": (train, judge), "test": (judge, self.n)}[name]
+        return np.arange(first, last)
+
+    @property
+    def region_source(self) -> str:
+        return "renderer, strict" if self.strict else "renderer"
+
+    def region(self, ids: Ids, label: str) -> Bools:
+        """Where an attribute lives; see :func:`ccvae_eval.data.sets.faces.dataset.regions`. Every label has one."""
+        SCHEMA.index(label)
+        ids = np.asarray(ids, np.int64)
+        new = np.array([i for i in dict.fromkeys(ids.tolist()) if (label, i) not in self._regions], np.int64)
+        if len(new):
+            drawn = regions(self._easel, self.scenes(new), self.seed, new, label, self.strict)
+            self._regions |= {(label, int(i)): packed(region) for i, region in zip(new, drawn, strict=True)}
+        answer = [unpacked(self._regions[label, i], self.size) for i in ids.tolist()]
+        for oldest in list(self._regions)[: max(0, len(self._regions) - REGIONS_KEPT)]:
+            del self._regions[oldest]
+        return np.stack(answer) if answer else np.empty((0, self.size, self.size), np.bool_)
+
+    def with_attribute(self, ids: Ids, label: str, value: NDArray[np.float32]) -> Images:
+        return self.with_variety(ids, {label: value}, {})
+
+    def redraw(self, ids: Ids, label: str, value: NDArray[np.float32], draw: int) -> Images:
+        fresh = draw_variety(self.seed, np.asarray(ids, np.int64), label, draw)
+        return self.with_variety(ids, {label: value}, {label: fresh})
+
+    def variety_names(self, label: str) -> tuple[str, ...]:
+        return VARIETY[SCHEMA[label].name]
+
+    def variety(self, ids: Ids, label: str) -> Floats:
+        """Uniform in [0, 1), shape (N, V); drawn whether or not the attribute shows."""
+        SCHEMA.index(label)
+        return self.scenes(ids).vectors[:, VARIETY_COLUMNS[label]]
+
+    def with_variety(
+        self, ids: Ids, values: Mapping[str, NDArray[np.float32]], variety: Mapping[str, Floats]
+    ) -> Images:
+        """The images with other labels (NaN leaves one as it is) and other variety (clipped to [0, 1])."""
+        scenes = self.scenes(ids)
+        for label, value in values.items():
+            scenes = scenes.with_label(label, value)
+        SCHEMA.validate(torch.from_numpy(scenes.labels), "faces")
+        for label, parameters in variety.items():
+            SCHEMA.index(label)
+            scenes = scenes.with_variety(label, np.clip(parameters, 0.0, 1.0))
+        return self._draw(scenes)
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """Every style and variety parameter; the variety as ``attribute.parameter``."""
+        return PARAMETERS
+
+    def factors(self, ids: Ids) -> Floats:
+        """Uniform in [0, 1), shape (N, F)."""
+        return self.scenes(ids).vectors[:, [COLUMNS[name] for name in PARAMETERS]]
+
+    @property
+    def renderer(self) -> str:
+        return f"faces {DRAWING}, {self.size} px"
+
+    def render(self, factors: Floats, labels: NDArray[np.float32]) -> Images:
+        SCHEMA.validate(torch.from_numpy(labels), "faces")
+        vectors = np.zeros((len(factors), len(COLUMNS)))
+        vectors[:, [COLUMNS[name] for name in PARAMETERS]] = on_lattice(factors)
+        return self._draw(Scenes(vectors, labels))
+
+    def _draw(self, scenes: Scenes) -> Images:
+        pixels = torch.from_numpy(self._easel.draw(scenes))
+        return pixels.permute(0, 3, 1, 2).contiguous().float() / 255

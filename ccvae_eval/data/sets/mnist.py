@@ -1,0 +1,185 @@
+"""``mnist``: handwritten digits, from the original idx files or an ``.npz``."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.core.random_streams import numpy_stream
+from ccvae_eval.data.images.decode import bilinear
+from ccvae_eval.data.labels.columns import labels_from_array
+from ccvae_eval.data.memory import InMemory
+from ccvae_eval.data.sets.npz import read_arrays
+from ccvae_eval.data.spec import Options, require_path
+from ccvae_eval.data.splits import Splits, split_by_name, split_official
+from ccvae_eval.model.interface import Label, LabelSchema
+
+SCHEMA = LabelSchema((Label("digit", "categorical", tuple("0123456789")),))
+EDGE = 28
+IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
+MOST_IMAGES = 1_000_000
+TRAIN, TEST = "train", "t10k"
+
+Bytes = NDArray[np.uint8]
+
+
+class Mnist(InMemory):
+    """``mnist:PATH[,size=28][,rotations=0|15|30]``: the digits, one label ``digit`` with the classes "0" to "9".
+
+    PATH is a folder with the idx files (``train-images-idx3-ubyte``, with or without ``.gz``, and so on) or an .npz
+    (or a folder with just one) with ``images`` (N, 28, 28) and ``labels``, or with Keras's ``x_train, y_train, x_test,
+    y_test``. The test split is the official one where the files have it (and a quarter of train is the judge's), else
+    a hash of the position.
+    Another ``size`` is interpolated bilinearly, to the bit as Pillow does it.
+
+    ``rotations`` turns each image counter-clockwise by one of these angles in degrees, drawn by its position and
+    ``seed``, before it is resized; the angle is the categorical label ``angle``, a domain as DIVA has it (Ilse,
+    Tomczak, Louizos and Welling 2020: 0|15|30|45|60|75).
+    """
+
+    @classmethod
+    def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
+        read = Options("mnist", options)
+        size = read.integer("size", EDGE, low=1, high=512)
+        angles = _angles(read.names("rotations"))
+        seed = read.integer("seed", 0)
+        read.finish()
+        place = Path(require_path("mnist", path, "a folder with the idx files, or an .npz"))
+        images, digits, is_test = _from_folder(place) if place.is_dir() else _from_archive(place)
+        where = str(place)
+        if images.dtype != np.uint8 or images.shape != (len(digits), EDGE, EDGE) or not len(digits):
+            raise DataError(
+                f"images of shape {images.shape} and type {images.dtype} with {len(digits)} labels",
+                where=where,
+                hint="Expected bytes of shape (N, 28, 28).",
+            )
+        schema, labels = labels_from_array(digits, SCHEMA, where)
+        spec = f"mnist:{path}" + (f",size={size}" if size != EDGE else "")
+        if angles:
+            schema, labels, images = _rotated(schema, labels, images, angles, seed)
+            spec += f",rotations={'|'.join(angles)}" + (f",seed={seed}" if seed else "")
+        resized = images if size == EDGE else bilinear(images, size)
+        return cls(resized[:, None], schema, labels, _splits(is_test), spec)
+
+
+def _angles(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The angles of the option, as they will name the classes.
+
+    Raises:
+        UsageError: fewer than two of them, one twice, or what is no angle.
+    """
+    try:
+        angles = tuple(f"{float(text):g}" for text in texts)
+    except ValueError:
+        angles = ("nan",)
+    if texts and (len(set(angles)) != len(angles) or len(angles) < 2 or not np.isfinite([*map(float, angles)]).all()):
+        raise UsageError(f"rotations={'|'.join(texts)} is not possible", where="mnist", hint="Write rotations=0|15|30.")
+    return angles
+
+
+def _rotated(
+    schema: LabelSchema, labels: NDArray[np.float32], images: Bytes, angles: tuple[str, ...], seed: int
+) -> tuple[LabelSchema, NDArray[np.float32], Bytes]:
+    """The images turned, each by its own angle, and the angle as a label."""
+    domain = numpy_stream(seed, "mnist/angle").integers(0, len(angles), len(images))
+    turned = np.empty_like(images)
+    middle = ((EDGE - 1) / 2, (EDGE - 1) / 2)
+    for place, angle in enumerate(angles):
+        matrix = cv2.getRotationMatrix2D(middle, float(angle), 1.0)
+        for row in np.flatnonzero(domain == place):
+            turned[row] = cv2.warpAffine(images[row], matrix, (EDGE, EDGE), flags=cv2.INTER_LINEAR)
+    wider = LabelSchema((*schema, Label("angle", "categorical", angles)))
+    return wider, np.column_stack([labels, domain]).astype(np.float32), turned
+
+
+def _splits(is_test: NDArray[np.bool_]) -> Splits:
+    names = [str(i) for i in range(len(is_test))]
+    return split_official(is_test, names) if is_test.any() else split_by_name(names)
+
+
+def _from_archive(path: Path) -> tuple[Bytes, NDArray[np.int64], NDArray[np.bool_]]:
+    arrays = read_arrays(path, ())
+    if "x_train" in arrays:
+        arrays = read_arrays(path, ("x_train", "y_train", "x_test", "y_test"))
+        parts = [(arrays["x_train"], arrays["y_train"], False), (arrays["x_test"], arrays["y_test"], True)]
+        return _together(parts, str(path))
+    arrays = read_arrays(path, ("images", "labels"))
+    return _together([(arrays["images"], arrays["labels"], False)], str(path))
+
+
+def _from_folder(folder: Path) -> tuple[Bytes, NDArray[np.int64], NDArray[np.bool_]]:
+    parts = []
+    for name, official in ((TRAIN, False), (TEST, True)):
+        images, labels = _idx_file(folder, f"{name}-images", 3), _idx_file(folder, f"{name}-labels", 1)
+        if images and labels:
+            parts.append((read_idx(images, IMAGES_MAGIC), read_idx(labels, LABELS_MAGIC), official))
+    archives = sorted(folder.glob("*.npz"))
+    if not parts and len(archives) == 1:
+        return _from_archive(archives[0])
+    if not parts:
+        raise DataError(
+            "no digits here",
+            where=str(folder),
+            hint="Expected train-images-idx3-ubyte[.gz] and its labels, or an .npz.",
+        )
+    return _together(parts, str(folder))
+
+
+def _together(
+    parts: list[tuple[NDArray[np.uint8], NDArray[np.uint8], bool]], where: str
+) -> tuple[Bytes, NDArray[np.int64], NDArray[np.bool_]]:
+    for images, labels, _ in parts:
+        if images.ndim != 3 or labels.shape != (len(images),) or images.shape[1:] != parts[0][0].shape[1:]:
+            raise DataError(f"images {images.shape} and labels {labels.shape} do not go together", where=where)
+    return (
+        np.concatenate([images for images, _, _ in parts]),
+        np.concatenate([labels for _, labels, _ in parts]),
+        np.concatenate([np.full(len(labels), official) for _, labels, official in parts]),
+    )
+
+
+def _idx_file(folder: Path, start: str, dimensions: int) -> Path | None:
+    """The file under any of its usual names."""
+    for mark in (f"-idx{dimensions}-ubyte", f".idx{dimensions}-ubyte"):
+        for end in ("", ".gz"):
+            path = folder / f"{start}{mark}{end}"
+            if path.is_file():
+                return path
+    return None
+
+
+def read_idx(path: Path, magic: int) -> Bytes:
+    """An idx file of bytes, packed or not, shape as its head says.
+
+    Raises:
+        DataError: another kind of file, or one that is longer or shorter than its head says.
+    """
+    dimensions = magic & 0xFF
+    head_bytes = 4 + 4 * dimensions
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = np.frombuffer(file.read(head_bytes), ">u4")
+            shape = tuple(int(n) for n in head[1:])
+            if (
+                len(head) != dimensions + 1
+                or head[0] != magic
+                or shape[0] > MOST_IMAGES
+                or max(shape[1:], default=0) > 512
+            ):
+                raise DataError("not the idx file that its name says", where=str(path))
+            expected = int(np.prod(shape))
+            content = file.read(expected + 1)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError("unreadable", where=str(path), why=str(error)) from None
+    if len(content) != expected:
+        longer = "more" if len(content) > expected else f"{len(content)}"
+        raise DataError(f"{expected} bytes are announced and {longer} are there", where=str(path))
+    return np.frombuffer(content, np.uint8).reshape(shape)

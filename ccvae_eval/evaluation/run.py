@@ -1,0 +1,237 @@
+"""The record of one evaluation, and how to ask it for a number."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccvae_eval.core.errors import InputError, UsageError, suggestion
+from ccvae_eval.core.results import Estimate, Measurement, Reason, Value, ValueSpec
+from ccvae_eval.core.types import Plain
+
+SCHEMA_VERSION = 1
+PROFILE = "default"
+
+_ADDRESS = re.compile(r"(?P<metric>[^.@]+)\.(?P<name>[^.@]+)(@(?P<characteristic>.+?))?(\.(?P<end>low|high))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Everything in a run but its measurements; each field is plain data as the schema describes it."""
+
+    tool: Mapping[str, Plain] = field(default_factory=dict)
+    environment: Mapping[str, Plain] = field(default_factory=dict)
+    checkpoint: Mapping[str, Plain] = field(default_factory=dict)
+    training: Mapping[str, Plain] | None = None
+    data: Mapping[str, Plain] = field(default_factory=dict)
+    judge: Mapping[str, Plain] | None = None
+    regions: Mapping[str, Plain] = field(default_factory=dict)
+    seed: int = 0
+    command: str = ""
+    started: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The frozen record of one evaluation.
+
+    Args:
+        header: what was evaluated, where and with what.
+        measurements: one for each metric.
+        specs: for each metric what its values mean (unit, direction, range).
+        ids: for each metric the ids of the images it looked at; with the evidence they allow paired comparisons.
+    """
+
+    header: Header
+    measurements: tuple[Measurement, ...]
+    specs: Mapping[str, Mapping[str, ValueSpec]]
+    ids: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    evidence_file: Mapping[str, Plain] | None = None
+
+    def measurement(self, metric: str) -> Measurement:
+        """The measurement of one metric; an unknown name is a ``UsageError``."""
+        for measurement in self.measurements:
+            if measurement.metric == metric:
+                return measurement
+        raise UsageError(
+            f"this run has no metric {metric!r}", hint=suggestion(metric, [m.metric for m in self.measurements])
+        )
+
+    def find(self, address: str) -> Value:
+        """The value at ``metric.value[@characteristic]``; without a characteristic, the mean over them."""
+        parts = _ADDRESS.fullmatch(address)
+        if parts is None:
+            raise UsageError(f"{address!r} is no address", hint="metric.value[@characteristic][.low|.high]")
+        measurement = self.measurement(parts["metric"])
+        named = [v for v in measurement.values if v.name == parts["name"]]
+        if not named:
+            names = {v.name for v in measurement.values}
+            raise UsageError(f"{parts['metric']} has no value {parts['name']!r}", hint=suggestion(parts["name"], names))
+        found = [v for v in named if v.characteristic == parts["characteristic"]]
+        if not found:
+            known = [v.characteristic or "(mean)" for v in named]
+            raise UsageError(f"no value at {address!r}", hint=suggestion(parts["characteristic"] or "", known))
+        return next((v for v in found if not v.at), found[0])
+
+    def __getitem__(self, address: str) -> float:
+        """The number at an address: ``run["locality.focus@Eyeglasses"]``, ``run["locality.focus.low"]``.
+
+        NaN where it is undefined. ``find`` gives the whole value with its interval.
+        """
+        estimate = self.find(address).estimate
+        if address.endswith(".low"):
+            return estimate.low
+        return estimate.high if address.endswith(".high") else estimate.value
+
+    def rows(self) -> list[dict[str, Plain]]:
+        """Every value as one flat dictionary, for a data frame or a CSV file."""
+        return [
+            {"metric": m.metric, "status": m.status, **_flat(value_as_plain(v, self.specs.get(m.metric, {})))}
+            for m in self.measurements
+            for v in m.values
+        ]
+
+    def __iter__(self) -> Iterator[Measurement]:
+        return iter(self.measurements)
+
+    @property
+    def failed(self) -> tuple[Measurement, ...]:
+        return tuple(m for m in self.measurements if m.status == "failed")
+
+    def as_plain(self) -> dict[str, Plain]:
+        """The run as the published schema has it; NaN is None."""
+        header = self.header
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "tool": dict(header.tool),
+            "environment": dict(header.environment),
+            "checkpoint": dict(header.checkpoint),
+            "training": None if header.training is None else dict(header.training),
+            "data": dict(header.data),
+            "judge": None if header.judge is None else dict(header.judge),
+            "regions": dict(header.regions),
+            "seed": header.seed,
+            "command": header.command,
+            "started": header.started,
+            "warnings": list(header.warnings),
+            "measurements": [_measurement_as_plain(m, self.specs.get(m.metric, {})) for m in self.measurements],
+            "evidence": None if self.evidence_file is None else dict(self.evidence_file),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Plain, where: str) -> Run:
+        """The inverse of :meth:`as_plain`, for files of strangers; the evidence is read apart."""
+        try:
+            version = plain["schema_version"]
+            if version != SCHEMA_VERSION:
+                raise InputError(
+                    f"run file has schema version {version}, this tool reads {SCHEMA_VERSION}",
+                    where=where,
+                    hint="Evaluate the checkpoint again, or use the version of the tool that wrote the file.",
+                )
+            header = Header(
+                plain["tool"], plain["environment"], plain["checkpoint"], plain["training"], plain["data"],
+                plain["judge"], plain["regions"], int(plain["seed"]), str(plain["command"]), str(plain["started"]),
+                tuple(map(str, plain.get("warnings", ()))),
+            )  # fmt: skip
+            measurements = tuple(_measurement_from_plain(m) for m in plain["measurements"])
+            specs = {m["metric"]: _specs_from_plain(m["values"]) for m in plain["measurements"]}
+            return cls(header, measurements, specs, evidence_file=plain.get("evidence"))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError("not a run of this tool", where=where, why=repr(error)) from None
+
+
+def number(value: float | None) -> float | None:
+    """A float as JSON has it: NaN and infinities are null."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def value_as_plain(value: Value, specs: Mapping[str, ValueSpec]) -> dict[str, Plain]:
+    """One value as the schema has it."""
+    spec = specs.get(value.name, ValueSpec(""))
+    return {
+        "name": value.name,
+        "characteristic": value.characteristic,
+        "at": dict(value.at),
+        "value": number(value.estimate.value),
+        "low": number(value.estimate.low),
+        "high": number(value.estimate.high),
+        "n": value.estimate.n,
+        "unit": spec.unit,
+        "excluded": value.excluded,
+        "chance": number(value.chance),
+        "reference": number(value.reference),
+        "higher_is_better": spec.higher_is_better,
+        "range": list(spec.range),
+        "interval_method": value.estimate.method,
+        "note": value.note,
+        "in_mean": value.in_mean,
+    }
+
+
+def _flat(plain: dict[str, Plain]) -> dict[str, Plain]:
+    at = ";".join(f"{key}={value}" for key, value in sorted(plain["at"].items()))
+    low, high = plain.pop("range")
+    return {**plain, "at": at, "range_low": low, "range_high": high}
+
+
+def _measurement_as_plain(measurement: Measurement, specs: Mapping[str, ValueSpec]) -> dict[str, Plain]:
+    reason = measurement.reason
+    return {
+        "metric": measurement.metric,
+        "version": measurement.version,
+        "profile": measurement.settings.get("profile", PROFILE),
+        "settings": dict(measurement.settings),
+        "status": measurement.status,
+        "reason": None if reason is None else {"code": reason.code, "text": reason.text},
+        "headline": measurement.headline,
+        "values": [value_as_plain(v, specs) for v in measurement.values],
+        "notes": list(measurement.notes),
+        "seconds": round(measurement.seconds, 3),
+    }
+
+
+def _real(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _measurement_from_plain(plain: Plain) -> Measurement:
+    values = tuple(
+        Value(
+            str(v["name"]),
+            Estimate(_real(v["value"]), _real(v["low"]), _real(v["high"]), int(v["n"]), str(v["interval_method"])),
+            v["characteristic"],
+            dict(v["at"]),
+            int(v["excluded"]),
+            None if v["chance"] is None else float(v["chance"]),
+            None if v["reference"] is None else float(v["reference"]),
+            str(v.get("note", "")),
+            bool(v.get("in_mean", False)),
+        )
+        for v in plain["values"]
+    )
+    reason = None if plain["reason"] is None else Reason(str(plain["reason"]["code"]), str(plain["reason"]["text"]))
+    return Measurement(
+        str(plain["metric"]),
+        int(plain["version"]),
+        dict(plain["settings"]),
+        str(plain["headline"]),
+        values,
+        plain["status"],
+        reason,
+        notes=tuple(map(str, plain.get("notes", ()))),
+        seconds=float(plain["seconds"]),
+    )
+
+
+def _specs_from_plain(values: Plain) -> dict[str, ValueSpec]:
+    return {
+        v["name"]: ValueSpec("", str(v["unit"]), v["higher_is_better"], (v["range"][0], v["range"][1])) for v in values
+    }

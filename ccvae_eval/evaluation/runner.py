@@ -1,0 +1,259 @@
+"""One pass over a subject's images for all metrics: each intervention is decoded once and shown to all who asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from ccvae_eval.core.devices import exact_arithmetic
+from ccvae_eval.core.errors import CcvaeEvalError, NonFiniteError, UndefinedError, UnsupportedError
+from ccvae_eval.core.results import Measurement, Reason, Status
+from ccvae_eval.core.types import Images
+from ccvae_eval.evaluation.interventions import Intervention
+from ccvae_eval.evaluation.metric import Accumulator, Decoded, Metric, Needs, settings_of
+from ccvae_eval.evaluation.run import Header, Run
+from ccvae_eval.evaluation.sandbox import guarded, require_measurement
+from ccvae_eval.evaluation.subject import Chunk, Subject
+from ccvae_eval.model.fixed_batches import CHUNK
+from ccvae_eval.statistics.resampling import ResampleWeights
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+IMAGE_DIMENSIONS = 3
+
+CALLS = {"ask": "needs(subject) or start(subject)", "finish": "finish(weights)"}
+"""How a step of the pass is called in messages to a metric's author."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will do, known before it starts.
+
+    Args:
+        encode: images to encode.
+        decode: images to decode, each distinct intervention counted once.
+    """
+
+    encode: int
+    decode: int
+
+
+@dataclass
+class _Part:
+    """One metric in the pass: its accumulator, or the measurement that says why there is none."""
+
+    metric: Metric
+    subject: Subject
+    needs: Needs = field(default_factory=Needs)
+    accumulator: Accumulator | None = None
+    measurement: Measurement | None = None
+    seconds: float = 0.0
+
+    def attempt(self, step: Callable[[], None]) -> None:
+        """Runs one step of this metric; whatever it raises ends this metric alone."""
+        if self.measurement is not None:
+            return
+        begun = perf_counter()
+        try:
+            with guarded(self.metric, self.subject.model, CALLS.get(getattr(step, "__name__", ""), "see(batch)")):
+                step()
+        except Exception as error:
+            log.debug("metric %s", self.metric.name, exc_info=True)
+            self.measurement = _unsuccessful(self.metric, error)
+        self.seconds += perf_counter() - begun
+
+
+def _unsuccessful(metric: Metric, error: Exception) -> Measurement:
+    status, code = _outcome(error)
+    text = str(error) if isinstance(error, CcvaeEvalError) else f"{type(error).__name__}: {error}"
+    return Measurement(
+        metric.name, metric.version, settings_of(metric), metric.headline, status=status, reason=Reason(code, text)
+    )
+
+
+def _outcome(error: Exception) -> tuple[Status, str]:
+    if isinstance(error, UnsupportedError):
+        return "unsupported", error.code
+    if isinstance(error, UndefinedError):
+        return "undefined", error.code
+    if isinstance(error, NonFiniteError):
+        return "failed", error.code
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "failed", "oom"
+    return "failed", "plugin" if getattr(error, "code", "") == "plugin" else "error"
+
+
+def _begin(metric: Metric, subject: Subject) -> _Part:
+    part = _Part(metric, subject)
+
+    def ask() -> None:
+        part.needs = metric.needs(subject)
+        if part.needs.images and len(subject.data.input_shape) != IMAGE_DIMENSIONS:
+            raise UnsupportedError(f"{metric.name} needs images, these data are points")
+        part.accumulator = metric.start(subject)
+
+    part.attempt(ask)
+    return part
+
+
+def _groups(metrics: Sequence[Metric], subject: Subject, own_samples: bool) -> list[list[_Part]]:
+    """The metrics that look at the same images, each group with the subject cut to its sample.
+
+    Where columns were assigned on one half of the images, what asks for no characteristic sees all of them.
+    """
+    cut: dict[tuple[bool, int], Subject] = {}
+    groups: dict[tuple[bool, int], list[_Part]] = {}
+    for metric in metrics:
+        whole = subject.whole is not None and not needs_characteristics(metric, subject)
+        base = subject.whole if whole and subject.whole is not None else subject
+        key = whole, min(metric.default_sample, len(base)) if own_samples else len(base)
+        if key not in cut:
+            cut[key] = base.thinned(key[1])
+        groups.setdefault(key, []).append(_begin(metric, cut[key]))
+    return list(groups.values())
+
+
+def needs_characteristics(metric: Metric, subject: Subject) -> bool:
+    """Whether a metric looks at characteristics; one that cannot say what it needs does."""
+    try:
+        return metric.needs(subject).characteristics
+    except Exception:
+        return True
+
+
+def needs_judge(metric: Metric, subject: Subject) -> bool:
+    """Whether a metric has a use for the judge; one that cannot say what it needs has none."""
+    try:
+        return metric.needs(subject).judge
+    except Exception:
+        return False
+
+
+def _wanted(parts: Sequence[_Part]) -> dict[str, list[Intervention]]:
+    """For each characteristic the distinct interventions, in the order first asked for."""
+    wanted: dict[str, dict[Intervention, None]] = {}
+    for part in parts:
+        if part.measurement is None:
+            for intervention in part.needs.interventions:
+                wanted.setdefault(intervention.characteristic, {})[intervention] = None
+    return {name: list(interventions) for name, interventions in wanted.items()}
+
+
+def plan_of(subject: Subject, metrics: Sequence[Metric], *, own_samples: bool = False) -> Plan:
+    """How much a run will encode and decode."""
+    decode = 0
+    for parts in _groups(metrics, subject, own_samples):
+        alive = [part for part in parts if part.measurement is None]
+        each = sum(map(len, _wanted(alive).values())) + any(part.needs.reconstruction for part in alive)
+        each += sum(part.needs.own for part in alive)
+        decode += each * len(parts[0].subject)
+    return Plan(len(subject), decode)
+
+
+@exact_arithmetic()
+def evaluate(
+    subject: Subject,
+    metrics: Sequence[Metric],
+    *,
+    header: Header | None = None,
+    own_samples: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Measures a subject by some metrics in one pass.
+
+    Args:
+        subject: model and images, already encoded.
+        metrics: what to measure; each name once.
+        header: what to say about the run besides its measurements.
+        own_samples: let each metric look at no more images than its ``default_sample``.
+        progress: called with (chunks seen, chunks).
+
+    Returns:
+        The run, with one measurement for each metric in the order given. A metric that fails, fails alone.
+    """
+    groups = _groups(metrics, subject, own_samples)
+    total = sum(_chunk_count(parts[0].subject) for parts in groups if _decodes(parts))
+    seen = 0
+    for parts in groups:
+        if not _decodes(parts):
+            continue
+        for chunk in parts[0].subject.chunks():
+            _show(parts, chunk)
+            seen += 1
+            if progress is not None:
+                progress(seen, total)
+    parts_by_name = {part.metric.name: part for parts in groups for part in parts}
+    with threadpool_limits(limits=1, user_api="blas"):
+        measured = tuple(_finished(parts_by_name[metric.name]) for metric in metrics)
+    ids: dict[str, NDArray[np.int64]] = {name: part.subject.ids for name, part in parts_by_name.items()}
+    return Run(header or Header(seed=subject.seed), measured, {m.name: m.values for m in metrics}, ids)
+
+
+def _decodes(parts: Sequence[_Part]) -> bool:
+    alive = [part for part in parts if part.measurement is None]
+    return bool(_wanted(alive)) or any(part.needs.reconstruction for part in alive)
+
+
+def _chunk_count(subject: Subject) -> int:
+    return -(-len(subject) // CHUNK)
+
+
+def _show(parts: Sequence[_Part], chunk: Chunk) -> None:
+    """Decodes what is asked of one chunk, characteristic by characteristic, and shows it to those who asked."""
+    subject = parts[0].subject
+    alive = [part for part in parts if part.measurement is None]
+    reconstruction: Images | None = None
+    if any(part.needs.reconstruction for part in alive):
+        try:
+            reconstruction = subject.decode(chunk.codes)
+        except Exception as error:
+            _fail([part for part in alive if part.needs.reconstruction], error)
+    judgements: dict[object, Mapping[str, Tensor]] = {}
+    for characteristic, interventions in _wanted(alive).items():
+        images: dict[Intervention, Images] = {}
+        for intervention in interventions:
+            asked = [part for part in parts if part.measurement is None and intervention in part.needs.interventions]
+            if not asked:
+                continue
+            try:
+                images[intervention] = subject.decode(intervention.codes(subject, chunk))
+            except Exception as error:
+                _fail(asked, error)
+        batch = Decoded(subject, chunk, characteristic, reconstruction, images, judgements)
+        for part in alive:
+            if any(i.characteristic == characteristic for i in part.needs.interventions):
+                part.attempt(partial(_see, part, batch))
+
+
+def _see(part: _Part, batch: Decoded) -> None:
+    assert part.accumulator is not None
+    part.accumulator.see(batch)
+
+
+def _fail(parts: Sequence[_Part], error: Exception) -> None:
+    log.debug("decoding", exc_info=error)
+    for part in parts:
+        part.measurement = _unsuccessful(part.metric, error)
+
+
+def _finished(part: _Part) -> Measurement:
+    weights = ResampleWeights(part.subject.seed, len(part.subject))
+
+    def finish() -> None:
+        assert part.accumulator is not None
+        part.measurement = require_measurement(part.metric, part.accumulator.finish(weights))
+
+    part.attempt(finish)
+    assert part.measurement is not None
+    return replace(part.measurement, seconds=part.seconds)

@@ -1,0 +1,3 @@
+"""The metric ``accuracy``."""
+
+from ccvae_eval.metrics.accuracy.metric import Accuracy as Accuracy

@@ -1,0 +1,3 @@
+"""The metric ``density``."""
+
+from ccvae_eval.metrics.density.metric import Density as Density

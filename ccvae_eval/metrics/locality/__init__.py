@@ -1,0 +1,3 @@
+"""The metric ``locality``."""
+
+from ccvae_eval.metrics.locality.metric import Locality as Locality

@@ -1,0 +1,111 @@
+"""Labels as questions with two answers, and areas under the ROC curve as contributions of single images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ccvae_eval.core.errors import UndefinedError
+from ccvae_eval.core.types import Floats
+from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.model.interface import Label
+from ccvae_eval.statistics.auc import auc_estimate, cross_fitted, placements
+from ccvae_eval.statistics.intervals import Resampled, mean_over
+from ccvae_eval.statistics.resampling import ResampleWeights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contrasts:
+    """The two-class questions that a label asks: is it present; or, for a categorical one, is it this class?
+
+    Args:
+        targets: 1, 0 or NaN = missing, shape (N,) each.
+        classes: the index of the class that is 1 in each.
+        note: what a reader must know of them ("one-vs-rest, averaged ...").
+    """
+
+    targets: tuple[Floats, ...]
+    classes: tuple[int, ...]
+    note: str = ""
+
+
+def contrasts_of(subject: Subject, name: str, least: int) -> Contrasts:
+    """The contrasts of one label that have enough images on both sides.
+
+    Raises:
+        UndefinedError: if the label is continuous, or if no contrast has ``least`` images on both sides.
+    """
+    label, column = subject.schema[name], subject.column(name).double().numpy()
+    if label.kind == "continuous":
+        raise UndefinedError("a continuous label has no classes", where=name)
+    if label.kind == "binary":
+        few = _too_few(label, column, 1, least)
+        if few:
+            raise UndefinedError(few, where=name)
+        return Contrasts((column,), (1,))
+    few_of = {k: _too_few(label, column, k, least) for k in range(label.cardinality)}
+    kept = tuple(k for k, few in few_of.items() if not few)
+    if not kept:
+        raise UndefinedError("; ".join(dict.fromkeys(few_of.values())), where=name)
+    left_out = ", ".join(label.class_name(k) for k in few_of if k not in kept)
+    note = f"one-vs-rest, averaged over {len(kept)} classes" + (f", too few images: {left_out}" if left_out else "")
+    targets = tuple(np.where(np.isnan(column), np.nan, (column == k).astype(np.float64)) for k in kept)
+    return Contrasts(targets, kept, note)
+
+
+def _too_few(label: Label, column: Floats, one: int, least: int) -> str:
+    known = column[~np.isnan(column)]
+    inside = int((known == one).sum())
+    rest = "absent" if label.kind == "binary" else f"not {label.class_name(one)}"
+    for count, which in ((inside, label.class_name(one)), (len(known) - inside, rest)):
+        if count < least:
+            return f"only {count} images of class {which}, {least} are needed"
+    return ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Areas:
+    """The area under the ROC curve, averaged over contrasts.
+
+    An image's contribution is the share of the other class on its right side, over twice its own class's share of the
+    images, so that the mean contribution is the area.
+
+    Args:
+        scores: one for each contrast, shape (N,), NaN = absent.
+        targets: 1, 0 or NaN, shape (N,) each.
+        fitted: whether the scores are of readers that were fitted to the other folds of the same images.
+    """
+
+    scores: Sequence[Floats]
+    targets: Sequence[Floats]
+    fitted: bool = False
+
+    def terms(self) -> tuple[Floats, Floats]:
+        parts = [_contributions(score, target) for score, target in zip(self.scores, self.targets, strict=True)]
+        mean = np.mean(parts, axis=0)
+        return mean, np.where(np.isnan(mean), np.nan, 1.0)
+
+    def estimate(self, weights: ResampleWeights) -> Resampled:
+        parts = [auc_estimate(s, t, weights) for s, t in zip(self.scores, self.targets, strict=True)]
+        if self.fitted:
+            parts = [cross_fitted(part, weights.level) for part in parts]
+        return averaged(parts, weights.level)
+
+
+def _contributions(scores: Floats, target: Floats) -> Floats:
+    present = ~(np.isnan(scores) | np.isnan(target))
+    positive = target[present] == 1
+    found = np.full(len(scores), np.nan)
+    if positive.any() and not positive.all():
+        share = np.where(positive, positive.mean(), 1 - positive.mean())
+        found[present] = placements(scores[present], positive) / (2 * share)
+    return found
+
+
+def averaged(parts: Sequence[Resampled], level: float) -> Resampled:
+    """The mean over contrasts; a single one is itself, with the interval that suits it."""
+    if len(parts) == 1 or not any(part.defined for part in parts):
+        return parts[0]
+    return mean_over(parts, level)

@@ -1,0 +1,152 @@
+"""A model of one's own, in process, without a plugin: two functions and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Codes, Gaussian, Images, Labels
+from ccvae_eval.model.interface import Kind, Label, LabelSchema, LatentLayout
+from ccvae_eval.model.pixel_range import Pixels
+
+Encode = Callable[[Tensor], Any]
+Decode = Callable[[Tensor], Tensor]
+
+
+class WrappedVAE:
+    """The least a model must do, made of two callables. See :func:`wrap`."""
+
+    def __init__(
+        self,
+        encode: Encode,
+        decode: Decode,
+        layout: LatentLayout,
+        labels: LabelSchema,
+        pixels: Pixels,
+        sources: tuple[Any, ...],
+    ) -> None:
+        self._encode, self._decode, self._pixels = encode, decode, pixels
+        self._layout, self._labels = layout, labels
+        self.sources = sources
+
+    @property
+    def layout(self) -> LatentLayout:
+        return self._layout
+
+    @property
+    def labels(self) -> LabelSchema:
+        return self._labels
+
+    def modules(self) -> list[torch.nn.Module]:
+        """The torch modules behind the callables, as far as they can be seen: their mode is kept as it was."""
+        owners = [getattr(source, "__self__", source) for source in self.sources]
+        return [owner for owner in owners if isinstance(owner, torch.nn.Module)]
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        del labels
+        out = self._encode(self._pixels.theirs(images))
+        if isinstance(out, Gaussian):
+            return out
+        if isinstance(out, torch.distributions.Distribution):
+            return Gaussian(out.mean, out.stddev)
+        if isinstance(out, Tensor):
+            return Gaussian(out, torch.zeros_like(out))
+        if isinstance(out, Sequence) and len(out) == 2:
+            return Gaussian(out[0], out[1])
+        raise UsageError(
+            f"encode returned {type(out).__name__}",
+            where="wrap",
+            hint="Return (mean, standard deviation), a torch Normal, a Gaussian, or one tensor of codes.",
+        )
+
+    def decode(self, codes: Codes) -> Images:
+        return self._pixels.ours(self._decode(codes))
+
+
+class _WithPrediction(WrappedVAE):
+    user_predict: Callable[[Tensor], Mapping[str, Tensor]]
+
+    def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
+        del images
+        return dict(self.user_predict(codes))
+
+
+class _WithPrior(WrappedVAE):
+    user_prior: Callable[[Tensor], Any]
+
+    def conditional_prior(self, labels: Labels) -> Gaussian:
+        out = self.user_prior(labels)
+        return out if isinstance(out, Gaussian) else Gaussian(out[0], out[1])
+
+
+class _WithBoth(_WithPrediction, _WithPrior):
+    pass
+
+
+def wrap(
+    *,
+    encode: Encode,
+    decode: Decode,
+    dim: int,
+    characteristics: Mapping[str, Sequence[int]] | None = None,
+    labels: LabelSchema | Mapping[str, Kind | Sequence[str]] | None = None,
+    image_range: tuple[float, float] = (0.0, 1.0),
+    logits: bool = False,
+    predict: Callable[[Tensor], Mapping[str, Tensor]] | None = None,
+    prior: Callable[[Tensor], Any] | None = None,
+) -> WrappedVAE:
+    """Makes a model that can be evaluated out of functions on tensors.
+
+    Args:
+        encode: images in ``image_range`` to (mean, standard deviation), a torch ``Normal``, or codes.
+        decode: codes, shape (N, dim), to images in ``image_range``.
+        dim: the number of latent columns.
+        characteristics: which columns belong to which label; without it columns are assigned on held-out images.
+        labels: the labels' kinds ("binary", "continuous", or the class names); binary unless said.
+        image_range: the least and the greatest pixel value of this model, e.g. (-1, 1).
+        logits: ``decode`` gives logits, whose sigmoid is the image in [0, 1].
+        predict: codes to log-probabilities (N, K) for each label.
+        prior: labels, shape (N, L), to (mean, standard deviation) of p(z_c|y) over the characteristics' columns.
+
+    Returns:
+        A model that has the capabilities that it was given functions for.
+
+    >>> model = wrap(encode=lambda x: (x.mean((2, 3)), torch.ones(len(x), 3)), decode=lambda z: z[..., None, None],
+    ...              dim=3, characteristics={"Red": [0]})
+    >>> model.layout.style
+    (1, 2)
+    """
+    layout = LatentLayout(dim, {name: tuple(columns) for name, columns in (characteristics or {}).items()})
+    if labels is None:
+        schema = LabelSchema(tuple(Label(name) for name in layout.characteristics))
+    elif isinstance(labels, LabelSchema):
+        schema = labels
+    else:
+        schema = LabelSchema(tuple(_label(name, kind) for name, kind in labels.items()))
+    kinds = {
+        (False, False): WrappedVAE,
+        (True, False): _WithPrediction,
+        (False, True): _WithPrior,
+        (True, True): _WithBoth,
+    }
+    kind = kinds[predict is not None, prior is not None]
+    model = kind(encode, decode, layout, schema, Pixels(*image_range, logits), (encode, decode, predict, prior))
+    if isinstance(model, _WithPrediction) and predict is not None:
+        model.user_predict = predict
+    if isinstance(model, _WithPrior) and prior is not None:
+        model.user_prior = prior
+    return model
+
+
+def _label(name: str, kind: str | Sequence[str]) -> Label:
+    if kind == "binary":
+        return Label(name)
+    if kind == "continuous":
+        return Label(name, "continuous")
+    if isinstance(kind, str):
+        raise UsageError(f"label kind {kind!r} is unknown", where=name, hint='"binary", "continuous" or class names.')
+    return Label(name, "categorical", tuple(kind))

@@ -1,0 +1,1 @@
+"""The registry of plugins, and whose code an error comes from."""

@@ -1,0 +1,11 @@
+"""What every model, data set and metric must keep, ours or a stranger's: functions that raise ``ContractBroken``."""
+
+from ccvae_eval.core.errors import ContractBroken
+from ccvae_eval.testing.data import check_data_set
+from ccvae_eval.testing.metric_fixtures import Specimen
+from ccvae_eval.testing.metrics import check_features, check_matcher, check_metric
+from ccvae_eval.testing.models import check_model
+
+__all__ = [
+    "ContractBroken", "Specimen", "check_data_set", "check_features", "check_matcher", "check_metric", "check_model",
+]  # fmt: skip

@@ -1,0 +1,130 @@
+"""Labelled noise: images of any shape with the labels that a model asks for, to try an untrained model.
+
+A registered model, untrained, with images and labels of the kind that it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ccvae_eval.checkpoint.building import arguments_of, is_rebuildable
+from ccvae_eval.core.errors import require
+from ccvae_eval.core.random_streams import numpy_stream
+from ccvae_eval.core.types import Plain
+from ccvae_eval.data.interface import DataSet
+from ccvae_eval.data.labels.match import label_columns
+from ccvae_eval.data.memory import InMemory
+from ccvae_eval.data.sets.faces.dataset import Faces
+from ccvae_eval.data.spec import Options, open_data, refuse_path
+from ccvae_eval.data.splits import Splits
+from ccvae_eval.model.checks import require_model, undisturbed
+from ccvae_eval.model.interface import LabelledVAE, LabelSchema, ModelContext, TakesShape, uniform_prior
+from ccvae_eval.model.pixel_range import Pixels, translated
+
+USUAL_SHAPES = (
+    (3, 64, 64), (1, 64, 64), (3, 32, 32), (1, 32, 32), (1, 28, 28), (3, 28, 28), (3, 128, 128), (3, 224, 224),
+)  # fmt: skip
+"""Tried in turn for a model that does not say what shape it takes."""
+
+COARSE = 4
+"""Noise is drawn on a grid of so many cells, and enlarged: pixels of white noise are like no image."""
+
+
+class Noise(InMemory):
+    """Images of coarse noise; a label is random, and shifts the brightness a little."""
+
+    @classmethod
+    def made(cls, schema: LabelSchema, input_shape: Sequence[int], count: int = 96) -> Self:
+        draw = numpy_stream(0, "contract/noise", count)
+        labels = np.zeros((count, len(schema)), np.float32)
+        for column, label in enumerate(schema):
+            labels[:, column] = (
+                draw.normal(size=count) if label.kind == "continuous" else draw.integers(label.cardinality, size=count)
+            )
+        if len(input_shape) == 1:
+            images = draw.normal(size=(count, *input_shape)).astype(np.float32)
+        else:
+            channels, height, width = input_shape
+            coarse = draw.random((count, channels, COARSE, COARSE), np.float32)
+            coarse = np.clip(coarse + 0.05 * labels.sum(1)[:, None, None, None], 0, 1).astype(np.float32)
+            images = coarse.repeat(-(-height // COARSE), 2).repeat(-(-width // COARSE), 3)[:, :, :height, :width]
+        splits = Splits(np.full(count, 2, np.int8))
+        return cls(np.ascontiguousarray(images), schema, labels, splits, "noise")
+
+    @classmethod
+    def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
+        refuse_path("noise", path)
+        Options("noise", options).finish()
+        return cls.made(LabelSchema(()), USUAL_SHAPES[0])
+
+
+def shape_of(model: LabelledVAE) -> tuple[int, ...] | None:
+    """The shape of a model's inputs: as it says, or the first usual one that it encodes and decodes; None if none."""
+    if isinstance(model, TakesShape):
+        return tuple(model.input_shape)
+    for shape in USUAL_SHAPES:
+        if _takes(model, shape):
+            return shape
+    return None
+
+
+def _takes(model: LabelledVAE, shape: tuple[int, ...]) -> bool:
+    images: Any = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        with undisturbed(model):
+            return tuple(model.decode(model.encode(images).loc).shape) == (2, *shape)
+    except Exception:
+        return False  # a wrong shape is refused in as many ways as there are networks
+
+
+IMAGES = 40
+
+
+@dataclass(frozen=True)
+class Sitter:
+    """A model with images and labels of the kind that it takes."""
+
+    model: Any
+    data: DataSet
+    images: Tensor
+    labels: Tensor
+
+
+def sitter_of(name: str, kind: Any, settings: Mapping[str, Plain], spec: str | None = None) -> Sitter:
+    """An untrained model and what to try it on.
+
+    Args:
+        name: under which it is registered.
+        kind: the class. One with ``from_settings`` is built for drawn faces, another by its constructor.
+        settings: of the model, or arguments of its constructor, and how its pixels are to be translated.
+        spec: of the images; without it drawn faces, or noise of the model's own shape and labels.
+
+    Raises:
+        PluginError: it is no model.
+        ContractBroken: no shape of images is known that it takes.
+    """
+    if is_rebuildable(kind):
+        given = open_data(spec) if spec else Faces(size=32)
+        schema = given.schema.select(given.schema.names)
+        model: Any = kind.from_settings(settings, ModelContext(schema, given.input_shape, uniform_prior(schema)))
+    else:
+        pixels, arguments = Pixels.of(settings)
+        model = kind(**arguments_of(kind, arguments, {}, name))
+        if pixels is not None and isinstance(model, nn.Module):
+            model = translated(model, pixels)
+    require_model(model, name)
+    if spec:
+        data: DataSet = open_data(spec)
+    else:
+        shape = shape_of(model)
+        require(shape is not None, name, "it says its input_shape, or takes images of a usual one; else --data")
+        data = Noise.made(model.labels, shape or ())
+    ids = data.split("test")[:IMAGES]
+    labels = torch.from_numpy(label_columns(data, model.labels, ids))
+    return Sitter(model, data, data.batch(ids).images, labels)

@@ -1,0 +1,77 @@
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ccvae_eval.core.errors import InputError
+from ccvae_eval.core.files import atomic_write
+
+
+def test_new_file_and_replacement(tmp_path: Path) -> None:
+    target = tmp_path / "run.json"
+    atomic_write(target, b"one")
+    assert target.read_bytes() == b"one"
+    atomic_write(str(target), b"two")
+    assert target.read_bytes() == b"two"
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize("call", ["open", "fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_a_failure_at_any_step_keeps_the_old_file(
+    call: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "run.json"
+    target.write_bytes(b"old")
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fails)
+        with pytest.raises(InputError, match="cannot be written") as refused:
+            atomic_write(target, b"new")
+    assert refused.value.why == os.strerror(code)
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_an_interrupt_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        atomic_write(tmp_path / "x", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
+    elsewhere, link = tmp_path / "precious", tmp_path / "out"
+    elsewhere.write_bytes(b"precious")
+    link.symlink_to(elsewhere)
+    atomic_write(link, b"new")
+    assert elsewhere.read_bytes() == b"precious"
+    assert not link.is_symlink()
+
+
+def test_the_longest_name_that_a_folder_takes(tmp_path: Path) -> None:
+    atomic_write(tmp_path / ("n" * 255), b"x")
+    with pytest.raises(InputError, match="cannot be written"):
+        atomic_write(tmp_path / ("n" * 256), b"x")
+
+
+def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        atomic_write(tmp_path / "absent" / "x", b"x")
+
+
+def test_the_mode_follows_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        atomic_write(tmp_path / "x", b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640

@@ -1,0 +1,102 @@
+"""Codes and factors as tables: CSV and parquet say the same, and wrong ones are refused by name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ccvae_eval.cli.main import main
+from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.data.sets.codes import cells_of, read_codes
+
+CODES = "a,b\n0.5,1\n-2,3\n1e3,0\n"
+FACTORS = "shape,size,split\nround,1,train\n,2,train\nsquare,,test\n"
+
+
+def written(folder: Path, codes: str = CODES, factors: str = FACTORS) -> tuple[Path, Path]:
+    (folder / "codes.csv").write_text(codes)
+    (folder / "factors.csv").write_text(factors)
+    return folder / "codes.csv", folder / "factors.csv"
+
+
+def test_a_pair_of_csv_files(tmp_path: Path) -> None:
+    found = read_codes(*written(tmp_path))
+    assert found.codes.tolist() == [[0.5, 1], [-2, 3], [1000, 0]]
+    assert found.arrays["names"] == ["shape", "size"]
+    assert found.factors[:, 0].tolist() == ["round", "", "square"]
+    assert found.factors[:2, 1].tolist() == [1, 2]
+    assert np.isnan(found.factors[2, 1])
+    assert found.arrays["train"].tolist() == [True, True, False]
+    assert found.arrays["test"].tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("codes", "factors", "message"),
+    [
+        ("a,b\n1,x\n2,y\n3,z\n", FACTORS, "column 'b' holds 'x'"),
+        ("a,b\n1,2\n", FACTORS, "3 rows of factors for 1 codes"),
+        (CODES, "split\ntrain\ntrain\ntest\n", "there is no factor"),
+        (CODES, FACTORS.replace("test", "dev"), "'dev' is neither train nor test"),
+        (CODES, "s,s\n1,2\n1,2\n1,2\n", "the same heading"),
+        (CODES.replace("-2,3", "-2"), FACTORS, "1 cells where the headings are 2"),
+        ("a,b\n", FACTORS, "a line of headings and rows"),
+    ],
+)
+def test_tables_that_are_none(codes: str, factors: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read_codes(*written(tmp_path, codes, factors))
+
+
+def test_a_table_without_its_factors(tmp_path: Path) -> None:
+    for name in ("codes.csv", "codes.parquet"):
+        with pytest.raises(UsageError, match="need their factors in another"):
+            read_codes(tmp_path / name)
+
+
+def test_parquet_without_pyarrow_says_which_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for name in ("a.parquet", "b.parquet"):
+        (tmp_path / name).write_bytes(b"PAR1")
+    with pytest.raises(SystemExit) as ended:
+        main(["disentanglement", "--codes", str(tmp_path / "a.parquet"), "--factors", str(tmp_path / "b.parquet")])
+    assert ended.value.code == 3
+    said = capsys.readouterr().err
+    assert "parquet needs pyarrow, which is not installed" in said
+    assert "pip install 'ccvae-eval[parquet]'" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("cells", [[[1, 2], None], [b"x"], ["a", 3]])
+def test_cells_of_another_kind(cells: list[Any]) -> None:
+    with pytest.raises(DataError, match="numbers or text"):
+        cells_of(cells, "x")
+
+
+def test_a_pair_of_parquet_files_says_what_the_csv_files_say(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    from pyarrow import parquet
+
+    codes = {"a": [0.5, -2.0, 1000.0], "b": [1, 3, 0]}
+    factors = {
+        "shape": ["round", None, "square"],
+        "size": [1, 2, None],
+        "split": arrow.array(["train", "train", "test"]).dictionary_encode(),
+    }
+    parquet.write_table(arrow.table(codes), tmp_path / "codes.parquet")
+    parquet.write_table(arrow.table(factors), tmp_path / "factors.pq")
+    theirs, ours = read_codes(tmp_path / "codes.parquet", tmp_path / "factors.pq"), read_codes(*written(tmp_path))
+    assert np.array_equal(theirs.codes, ours.codes)
+    assert repr(theirs.factors.tolist()) == repr(ours.factors.tolist())
+    assert theirs.arrays["names"] == ours.arrays["names"]
+    assert np.array_equal(theirs.arrays["train"], ours.arrays["train"])
+    mixed = read_codes(tmp_path / "codes.parquet", tmp_path / "factors.csv")
+    assert np.array_equal(mixed.codes, ours.codes)
+    (tmp_path / "codes.parquet").write_bytes(b"PAR1 no more PAR1")
+    with pytest.raises(DataError, match="not a parquet file"):
+        read_codes(tmp_path / "codes.parquet", tmp_path / "factors.pq")

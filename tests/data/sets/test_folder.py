@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+
+from ccvae_eval.core.errors import CcvaeEvalError, DataError, UsageError
+from ccvae_eval.data.sets.folder import Folder
+from ccvae_eval.data.spec import open_data
+from ccvae_eval.data.splits import split_by_name
+from ccvae_eval.testing.data import check_data_set
+from tests.support.paths import SHARED as SHARED_ROOT
+
+Write = Callable[..., Path]
+TABLE = "file,On,Hair\n0.png,1,x\n1.png,0,y\n2.png,,x\n3.png,1,\n"
+
+
+def rgb(data: Folder, index: int) -> np.ndarray:
+    return (data.batch(np.array([index])).images[0] * 255).round().permute(1, 2, 0).numpy()
+
+
+def picture(seed: int, height: int = 8, width: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def many(photos: Write, count: int = 30, **where: str) -> Path:
+    return photos("file,On\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(count)), count, **where)
+
+
+def test_a_folder_keeps_the_contract(photos: Write) -> None:
+    data = open_data(f"folder:{many(photos)}")
+    check_data_set(data)
+    assert data.input_shape == (3, 8, 8)
+    assert np.array_equal(data.split("test"), split_by_name([f"{i}.png" for i in range(30)]).ids("test"))
+    assert open_data(data.spec).digest == data.digest
+
+
+def test_images_meet_their_labels(photos: Write) -> None:
+    data = open_data(f"folder:{photos(TABLE)}")
+    for index in range(4):
+        assert np.array_equal(rgb(data, index), picture(index))
+    assert np.array_equal(data.labels_of(np.arange(4)), [[1, 0], [0, 1], [np.nan, 0], [1, np.nan]], equal_nan=True)
+
+
+@pytest.mark.parametrize("where", [{}, {"inside": "images/"}, {"zipped": "x.zip"}, {"zipped": "x.zip", "inside": "d/"}])
+def test_images_may_lie_deeper_or_in_a_zip(photos: Write, where: dict[str, str]) -> None:
+    data = open_data(f"folder:{photos(TABLE, **where)}")
+    assert np.array_equal(rgb(data, 2), picture(2))
+
+
+def test_a_zip_with_its_table_inside_or_beside(photos: Write) -> None:
+    place = photos(TABLE, zipped="x.zip")
+    beside = open_data(f"folder:{place / 'x.zip'}")
+    assert np.array_equal(rgb(beside, 3), picture(3))
+    with ZipFile(place / "x.zip", "a") as archive:
+        archive.writestr("attributes.csv", TABLE.replace("On", "Off"))
+    assert open_data(f"folder:{place / 'x.zip'}").schema.names[0] == "Off"
+
+
+def test_of_two_zips_the_one_with_every_row_is_meant(photos: Write) -> None:
+    place = photos(TABLE, zipped="small.zip")
+    photos(TABLE, {"1.png": picture(1, 16, 16)}, zipped="large.zip")
+    assert (len(data := open_data(f"folder:{place}")), data.input_shape) == (4, (3, 8, 8))
+    large = open_data(f"folder:{place},images=large.zip")
+    assert (len(large), large.input_shape, large.rows_without_image) == (1, (3, 16, 16), 3)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_two_zips_alike_are_ambiguous(photos: Write, rows: int) -> None:
+    files = {f"{i}.png": picture(i) for i in range(rows)}
+    place = photos(TABLE, files, zipped="small.zip")
+    photos(TABLE, files, zipped="large.zip")
+    with pytest.raises(DataError, match=r"2 zips of images\n.*images=large\.zip \(or small\.zip\)"):
+        open_data(f"folder:{place}")
+    assert len(open_data(f"folder:{place},images=small.zip")) == rows
+
+
+def test_what_has_no_partner_is_left_out_and_counted(photos: Write) -> None:
+    place = photos("file,On\n1.png,1\nnone.png,0\n3.png,0\n")
+    data = open_data(f"folder:{place}")
+    assert len(data) == 2
+    assert (data.rows_without_image, data.images_without_row) == (1, 2)
+    assert np.array_equal(rgb(data, 1), picture(3))
+    assert data.labels_of(np.arange(2))[:, 0].tolist() == [1, 0]
+
+
+def test_splits_of_the_table_and_chosen_labels(photos: Write) -> None:
+    table = "file,A,split,B\n0.png,1,train,0\n1.png,0,test,1\n2.png,1,val,0\n3.png,0,test,1\n"
+    data = open_data(f"folder:{photos(table)},labels=B")
+    assert data.schema.names == ("B",)
+    assert [data.split(name).tolist() for name in ("train", "judge", "test")] == [[0], [2], [1, 3]]
+
+
+def test_size_and_grey(photos: Write) -> None:
+    place = photos("file,On\n0.png,1\n1.png,0\n", {"0.png": picture(0, 8, 12), "1.png": picture(1, 30, 20)})
+    with pytest.raises(DataError, match=r"1\.png: the image is 20 x 30, the first one 12 x 8\n.*size=64"):
+        open_data(f"folder:{place}").batch(np.array([0, 1]))
+    data = open_data(f"folder:{place},size=4")
+    assert data.input_shape == (3, 4, 4)
+    expected = picture(0, 8, 12)[:, 2:10].reshape(4, 2, 4, 2, 3).mean(axis=(1, 3))
+    assert np.abs(rgb(data, 0) - expected).max() <= 0.5
+    grey = open_data(f"folder:{place},size=4,channels=1")
+    assert grey.input_shape == (1, 4, 4)
+    luma = rgb(data, 0) @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(rgb(grey, 0)[..., 0] - luma).max() <= 0.5 + 1e-3
+
+
+def test_the_digest_follows_images_labels_and_options(photos: Write) -> None:
+    place = many(photos)
+    digests = {open_data(f"folder:{place}{option}").digest for option in ("", ",size=8", ",size=4", ",channels=1")}
+    assert len(digests) == 3  # 8 is their own size
+    (place / "attributes.csv").write_text((place / "attributes.csv").read_text().replace("5.png,1", "5.png,0"))
+    digests.add(open_data(f"folder:{place}").digest)
+    (place / "7.png").write_bytes((place / "8.png").read_bytes())
+    digests.add(open_data(f"folder:{place}").digest)
+    assert len(digests) == 5
+
+
+def test_a_corrupt_image_is_named_when_it_is_read(photos: Write) -> None:
+    place = photos(TABLE)
+    whole = (place / "2.png").read_bytes()
+    (place / "2.png").write_bytes(whole[:-10])
+    data = open_data(f"folder:{place}")
+    assert len(data.batch(np.array([0, 1, 3]))) == 3
+    with pytest.raises(DataError, match=r"2\.png: the image is truncated") as caught:
+        data.batch(np.arange(4))
+    assert caught.value.exit_code == 3
+
+
+def test_files_outside_are_not_opened(photos: Write, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(b"x")
+    place = photos(f"file,On\n../secret.png,1\n{tmp_path}/secret.png,0\n")
+    with pytest.raises(DataError, match="no row of the table has an image"):
+        open_data(f"folder:{place}")
+
+
+@pytest.mark.parametrize(
+    ("table", "pictures", "message"),
+    [
+        ("", 2, "no table of labels"),
+        (TABLE, 0, "there are no images"),
+        ("file,On\na.png,1\n", 2, r"no row of the table has an image here \(1 rows, the first 'a.png'; 2 images"),
+        ("file,On\n0.png,1\n0.png,1\n", 2, "named twice"),
+    ],
+)
+def test_folders_that_cannot_be_used(photos: Write, table: str, pictures: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        open_data(f"folder:{photos(table, pictures)}")
+
+
+def test_paths_and_options(photos: Write, tmp_path: Path) -> None:
+    place = photos(TABLE)
+    for spec, kind in (
+        ("folder", UsageError),
+        (f"folder:{tmp_path / 'nowhere'}", DataError),
+        (f"folder:{place / 'attributes.csv'}", DataError),
+        (f"folder:{place},images=none.zip", DataError),
+        (f"folder:{place},attributes=none.csv", DataError),
+        (f"folder:{place},size=-1", UsageError),
+        (f"folder:{place},channels=4", UsageError),
+        (f"folder:{place},labels=Onn", UsageError),
+        (f"folder:{place},label=x", UsageError),
+        (f"folder:{place},colour=1", UsageError),
+    ):
+        with pytest.raises(CcvaeEvalError) as caught:
+            open_data(spec)
+        assert type(caught.value) is kind, spec
+
+
+SHARED = SHARED_ROOT / "data/celebahq64"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the CelebA-HQ images are not beside the checkout")
+def test_the_real_photographs() -> None:
+    labels = "Hair=Bald|Black_Hair|Blond_Hair|Brown_Hair|Gray_Hair"
+    data = open_data(f"folder:{SHARED},images=images64.zip", [labels])
+    assert (len(data), data.input_shape, len(data.schema)) == (20000, (3, 64, 64), 36)
+    images = data.batch(np.arange(0, 20000, 500)).images
+    assert 0.3 < float(images.mean()) < 0.6
+    assert float(images[:, 0].mean()) > float(images[:, 2].mean()) + 0.05  # skin is red rather than blue
+    large = open_data(f"folder:{SHARED},images=images256.zip,size=64,labels=Male|Smiling")
+    files = {name: i for i, name in enumerate(data.data._attributes.files)}
+    same = np.array([files[name] for name in large._attributes.files[:20]])
+    change = (large.batch(np.arange(20)).images - data.batch(same).images).abs().mean()
+    assert float(change) < 0.03

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.data.images.decode import bilinear
+from ccvae_eval.data.sets.mnist import IMAGES_MAGIC, LABELS_MAGIC, read_idx
+from ccvae_eval.data.spec import open_data
+from ccvae_eval.testing.data import check_data_set
+from tests.support.paths import SHARED as SHARED_ROOT
+
+RANDOM = np.random.default_rng(0)
+TRAIN = RANDOM.integers(0, 256, (40, 28, 28), dtype=np.uint8), RANDOM.integers(0, 10, 40).astype(np.uint8)
+TEST = RANDOM.integers(0, 256, (20, 28, 28), dtype=np.uint8), RANDOM.integers(0, 10, 20).astype(np.uint8)
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">I{array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
+
+
+def folder(place: Path, packed: bool = False, mark: str = "-idx", test: bool = True) -> Path:
+    for name, (images, labels) in (("train", TRAIN), ("t10k", TEST))[: 2 if test else 1]:
+        for kind, array in (("images", images), ("labels", labels)):
+            path = place / f"{name}-{kind}{mark}{array.ndim}-ubyte{'.gz' if packed else ''}"
+            path.write_bytes(gzip.compress(idx(array)) if packed else idx(array))
+    return place
+
+
+@pytest.mark.parametrize(("packed", "mark"), [(False, "-idx"), (True, "-idx"), (False, ".idx")])
+def test_the_official_files(tmp_path: Path, packed: bool, mark: str) -> None:
+    data = open_data(f"mnist:{folder(tmp_path, packed, mark)}")
+    check_data_set(data)
+    assert data.input_shape == (1, 28, 28)
+    assert data.schema["digit"].classes == tuple("0123456789")
+    assert data.split("test").tolist() == list(range(40, 60))
+    assert len(data.split("judge")) + len(data.split("train")) == 40
+    assert 0 < len(data.split("judge")) < 20
+    every = np.arange(60)
+    assert np.array_equal(data.labels_of(every)[:, 0], np.concatenate([TRAIN[1], TEST[1]]))
+    images = np.concatenate([TRAIN[0], TEST[0]])
+    assert np.array_equal((data.batch(every).images * 255).round().numpy()[:, 0], images)
+
+
+def test_train_alone_is_split_by_hash(tmp_path: Path) -> None:
+    data = open_data(f"mnist:{folder(tmp_path, test=False)}")
+    assert len(data) == 40
+    assert len(data.split("test"))
+
+
+def test_a_folder_with_one_archive_is_that_archive(tmp_path: Path) -> None:
+    np.savez(tmp_path / "digits.npz", images=TRAIN[0], labels=TRAIN[1])
+    assert open_data(f"mnist:{tmp_path}").digest == open_data(f"mnist:{tmp_path / 'digits.npz'}").digest
+
+
+def test_archives_of_both_kinds(tmp_path: Path) -> None:
+    np.savez(tmp_path / "ours.npz", images=TRAIN[0], labels=TRAIN[1])
+    np.savez(tmp_path / "keras.npz", x_train=TRAIN[0], y_train=TRAIN[1], x_test=TEST[0], y_test=TEST[1])
+    with pytest.raises(DataError, match="no digits here"):
+        open_data(f"mnist:{tmp_path}")
+    ours, keras = open_data(f"mnist:{tmp_path / 'ours.npz'}"), open_data(f"mnist:{tmp_path / 'keras.npz'}")
+    assert len(ours) == 40
+    assert keras.digest == open_data(f"mnist:{folder(tmp_path)}").digest
+
+
+def test_another_size(tmp_path: Path) -> None:
+    data = open_data(f"mnist:{folder(tmp_path)},size=32")
+    assert data.input_shape == (1, 32, 32)
+    assert np.array_equal((data.batch(np.arange(40)).images * 255).round().numpy()[:, 0], bilinear(TRAIN[0], 32))
+    assert open_data(data.spec).digest == data.digest != open_data(f"mnist:{tmp_path}").digest
+
+
+def damaged(name: str) -> bytes:
+    whole = idx(TRAIN[0])
+    return {
+        "empty": b"",
+        "page": b"<html>not found</html>",
+        "short": whole[:-1],
+        "long": whole + b"\0",
+        "labels": idx(TRAIN[1]),
+        "bomb": struct.pack(">4I", IMAGES_MAGIC, 2**31, 28, 28),
+        "wide": struct.pack(">4I", IMAGES_MAGIC, 1, 2**16, 2**16),
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["empty", "page", "short", "long", "labels", "bomb", "wide"])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_damaged_files_are_named(tmp_path: Path, name: str, ending: str) -> None:
+    path = tmp_path / f"train-images-idx3-ubyte{ending}"
+    path.write_bytes(gzip.compress(damaged(name)) if ending else damaged(name))
+    with pytest.raises(DataError, match="train-images"):
+        read_idx(path, IMAGES_MAGIC)
+
+
+def test_packing_that_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "train-labels-idx1-ubyte.gz"
+    whole = gzip.compress(idx(TRAIN[1]))
+    for content in (whole[:-9], whole[:20], b"\x1f\x8b" + bytes(40), whole[:12] + b"\xff\xff\xff" + whole[15:]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="train-labels"):
+            read_idx(path, LABELS_MAGIC)
+
+
+def test_what_does_not_go_together(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no digits here"):
+        open_data(f"mnist:{tmp_path}")
+    for arrays in (
+        {"images": TRAIN[0], "labels": TRAIN[1][:-1]},
+        {"images": TRAIN[0][:, :20], "labels": TRAIN[1]},
+        {"images": TRAIN[0] / 255, "labels": TRAIN[1]},
+        {"images": TRAIN[0], "labels": TRAIN[1].astype(int) + 10},
+        {"images": TRAIN[0][:0], "labels": TRAIN[1][:0]},
+        {"images": TRAIN[0]},
+        {"x_train": TRAIN[0], "y_train": TRAIN[1]},
+    ):
+        np.savez(tmp_path / "x.npz", **arrays)
+        with pytest.raises(DataError):
+            open_data(f"mnist:{tmp_path / 'x.npz'}")
+    for spec in ("mnist", f"mnist:{tmp_path},size=0", f"mnist:{tmp_path},rotate=1"):
+        with pytest.raises(UsageError):
+            open_data(spec)
+
+
+SHARED = SHARED_ROOT / "data/mnist/mnist_train.npz"
+
+
+@pytest.mark.skipif(not SHARED.is_file(), reason="the MNIST archive is not beside the checkout")
+def test_the_real_digits() -> None:
+    data = open_data(f"mnist:{SHARED}")
+    assert len(data) == 60000
+    counts = np.bincount(data.labels_of(np.arange(60000))[:, 0].astype(int))
+    assert counts.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # published
+    mean = data.images.mean(dtype=np.float64) / 255
+    assert mean == pytest.approx(0.1307, abs=5e-5)  # published
+
+
+def test_rotation_is_a_domain_with_its_angle_as_label(tmp_path: Path) -> None:
+    place = folder(tmp_path)
+    plain, data = open_data(f"mnist:{place}"), open_data(f"mnist:{place},rotations=0|90|180")
+    check_data_set(data)
+    assert data.schema.names == ("digit", "angle")
+    assert data.schema["angle"].classes == ("0", "90", "180")
+    ids = np.arange(60)
+    before, after = plain.batch(ids).images[:, 0].numpy(), data.batch(ids).images[:, 0].numpy()
+    quarter = data.labels_of(ids)[:, 1].astype(int)
+    assert set(quarter) == {0, 1, 2}
+    for i in ids:
+        np.testing.assert_allclose(after[i], np.rot90(before[i], quarter[i]), atol=1 / 255)
+    assert data.digest != plain.digest
+    again = open_data(data.spec)
+    assert again.digest == data.digest
+    assert open_data(f"{data.spec},seed=1").digest != data.digest
+
+
+@pytest.mark.parametrize("angles", ["5", "0|x", "0|0", "nan|1"])
+def test_rotations_that_make_no_sense_are_refused(tmp_path: Path, angles: str) -> None:
+    with pytest.raises(UsageError, match="rotations"):
+        open_data(f"mnist:{folder(tmp_path)},rotations={angles}")

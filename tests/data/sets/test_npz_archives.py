@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import numpy as np
+import pytest
+
+from ccvae_eval.core.errors import DataError
+from ccvae_eval.data.sets import npz as archives
+from ccvae_eval.data.sets.npz import read_arrays
+
+
+class Canary:
+    """Unpickling it would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_plain_arrays_are_read(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", a=np.arange(3), b=np.array(["x", "y"]))
+    found = read_arrays(tmp_path / "x.npz", ("a",))
+    assert found["a"].tolist() == [0, 1, 2]
+    assert found["b"].tolist() == ["x", "y"]
+
+
+def test_pickles_are_refused_unread(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    np.savez(tmp_path / "x.npz", images=np.array([Canary(canary)], object))
+    with pytest.raises(DataError, match="plain arrays"):
+        read_arrays(tmp_path / "x.npz", ())
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 and no more", bytes(1000)])
+def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.npz: not a readable"):
+        read_arrays(tmp_path / "x.npz", ())
+
+
+def test_truncated_and_flipped(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, a=np.random.default_rng(0).integers(0, 256, 4000))
+    whole = path.read_bytes()
+    for part in range(0, 64, 7):
+        path.write_bytes(whole[: len(whole) * part // 64])
+        with pytest.raises(DataError):
+            read_arrays(path, ("a",))
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF
+    path.write_bytes(flipped)
+    with pytest.raises(DataError):
+        read_arrays(path, ("a",))
+
+
+def test_missing_arrays_and_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_arrays(tmp_path / "x.npz", ())
+    with pytest.raises(DataError, match="no such file"):
+        read_arrays(tmp_path, ())
+    np.savez(tmp_path / "x.npz", pictures=np.zeros(2))
+    with pytest.raises(DataError, match=r"no array 'images' \(it holds pictures\)"):
+        read_arrays(tmp_path / "x.npz", ("images",))
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MOST_BYTES", 10**6)
+    with ZipFile(tmp_path / "x.npz", "w", ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", bytes(10**6 + 1))
+    with pytest.raises(DataError, match="GiB unpacked"):
+        read_arrays(tmp_path / "x.npz", ())

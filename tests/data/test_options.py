@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.data.spec import Options, refuse_path, require_path
+
+
+def test_options_are_read_by_type() -> None:
+    read = Options("set", {"size": "32", "share": "0.25", "labels": "A| B|", "mode": "x"})
+    assert read.integer("size", 64) == 32
+    assert read.integer("seed", 7) == 7
+    assert read.share("share", 0.0) == 0.25
+    assert read.names("labels") == ("A", "B")
+    assert read.names("others") == ()
+    assert read.text("mode", choices=("x", "y")) == "x"
+    read.finish()
+
+
+@pytest.mark.parametrize("value", ["", "3.5", "ten", "-1", "11", "1e3"])
+def test_a_whole_number_out_of_bounds_is_refused(value: str) -> None:
+    with pytest.raises(UsageError, match=f"n={value} is not possible.*\n.*from 0 to 10"):
+        Options("set", {"n": value}).integer("n", 5, low=0, high=10)
+
+
+@pytest.mark.parametrize("value", ["1", "-0.1", "nan", "inf", "half"])
+def test_a_share_lies_from_zero_to_below_one(value: str) -> None:
+    with pytest.raises(UsageError, match="from 0 to below 1"):
+        Options("set", {"s": value}).share("s", 0.5)
+
+
+def test_choices_are_named() -> None:
+    with pytest.raises(UsageError, match="one of 32, 64"):
+        Options("set", {"size": "33"}).integer("size", 64, choices=(32, 64))
+    with pytest.raises(UsageError, match="one of a, b"):
+        Options("set", {"mode": "c"}).text("mode", "a", choices=("a", "b"))
+
+
+def test_unknown_options_suggest_the_nearest() -> None:
+    read = Options("set", {"sise": "3"})
+    read.integer("size", 64)
+    with pytest.raises(UsageError, match="set has no option 'sise'\nDid you mean 'size'"):
+        read.finish()
+
+
+def test_paths() -> None:
+    refuse_path("faces", None)
+    with pytest.raises(UsageError, match="takes no path"):
+        refuse_path("faces", "x")
+    assert require_path("npz", "a.npz", "a file") == "a.npz"
+    for path in (None, ""):
+        with pytest.raises(UsageError, match="Write npz:PATH, where PATH is a file"):
+            require_path("npz", path, "a file")

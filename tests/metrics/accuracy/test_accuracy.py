@@ -1,0 +1,324 @@
+"""Accuracy against scikit-learn and SciPy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+)
+
+from ccvae_eval.core.types import Gaussian
+from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.subject import prepare
+from ccvae_eval.metrics.accuracy.metric import Accuracy, readout
+from ccvae_eval.model.interface import Batch, Label, LabelSchema, LatentLayout, ModelContext
+from ccvae_eval.statistics.calibration_error import blind_calibration_error, expected_calibration_error
+from ccvae_eval.statistics.probes import folds_of, standardised
+from tests.support.fakes import PlainSquaresVAE, Squares, SquaresVAE, Table, TableVAE, table_subject
+
+pytestmark = pytest.mark.oracle
+
+SCHEMA = LabelSchema((Label("a"), Label("hair", "categorical", ("x", "y", "z")), Label("age", "continuous")))
+LAYOUT = LatentLayout(5, {"a": (0,), "hair": (1, 2), "age": (3,)})
+COUNT = 600
+
+
+def labelled(seed=0):
+    rng = np.random.default_rng(seed)
+    a = (rng.random(COUNT) < 0.25).astype(float)
+    hair = rng.choice(3, COUNT, p=[0.5, 0.3, 0.2]).astype(float)
+    codes = rng.standard_normal((COUNT, 5))
+    codes[:, 0] += 1.5 * a
+    codes[:, 1] += 1.5 * (hair == 1)
+    codes[:, 2] += 1.5 * (hair == 2)
+    age = 40 + 10 * codes[:, 3] + 5 * rng.standard_normal(COUNT)
+    return torch.from_numpy(codes), torch.from_numpy(np.column_stack([a, hair, age]))
+
+
+class Predicting(TableVAE):
+    """Linear, and wrong by a known amount; reads no image."""
+
+    def predict(self, images, codes):
+        del images
+        odds = 1.5 * codes[:, :1] - 2
+        three = torch.cat([torch.ones(len(codes), 1), codes[:, 1:3]], 1)
+        return {
+            "a": torch.nn.functional.logsigmoid(torch.cat([-odds, odds], 1)),
+            "hair": torch.log_softmax(1.5 * three, 1),
+            "age": Gaussian(40 + 9 * codes[:, 3], torch.full((len(codes),), 5.0)),
+            "no label of these data": torch.zeros(len(codes), 2),
+        }
+
+
+@pytest.fixture(scope="module")
+def case():
+    codes, labels = labelled()
+    subject = table_subject(codes, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT))
+    return subject, evaluate(subject, [Accuracy()])
+
+
+def value(run, name, characteristic=None):
+    (found,) = (v for v in run.measurements[0].values if (v.name, v.characteristic) == (name, characteristic))
+    return found
+
+
+def shares(subject, name):
+    """Predicted probabilities in float64, adding up to 1."""
+    told = subject.log_probabilities[name].double().exp()
+    return (told / told.sum(1, keepdim=True)).numpy()
+
+
+def test_shares_are_scikit_learns_with_wilsons_interval(case):
+    subject, run = case
+    for name in ("a", "hair"):
+        truth, predicted = subject.column(name).numpy(), shares(subject, name).argmax(1)
+        found = value(run, "accuracy", name)
+        assert found.estimate.value == pytest.approx(accuracy_score(truth, predicted), abs=1e-12)
+        ends = binomtest(int((truth == predicted).sum()), COUNT).proportion_ci(method="wilson")
+        assert (found.estimate.low, found.estimate.high) == pytest.approx((ends.low, ends.high), abs=1e-12)
+        assert found.chance == value(run, "majority", name).estimate.value
+        balanced = value(run, "balanced_accuracy", name)
+        assert balanced.estimate.value == pytest.approx(balanced_accuracy_score(truth, predicted), abs=1e-12)
+        assert balanced.chance == pytest.approx({"a": 1 / 2, "hair": 1 / 3}[name])
+    assert run["accuracy.majority@a"] == pytest.approx((subject.column("a") == 0).double().mean().item(), abs=1e-12)
+
+
+def test_areas_are_scikit_learns(case):
+    subject, run = case
+    expected = roc_auc_score(subject.column("a"), shares(subject, "a")[:, 1])
+    assert run["accuracy.auc@a"] == pytest.approx(expected, abs=1e-12)
+    rest = roc_auc_score(subject.column("hair"), shares(subject, "hair"), multi_class="ovr")
+    # float32 probabilities tie where log-odds do not
+    assert run["accuracy.auc@hair"] == pytest.approx(rest, abs=1e-4)
+
+
+def test_brier_is_scikit_learns(case):
+    subject, run = case
+    truth = subject.column("a").numpy()
+    assert run["accuracy.brier@a"] == pytest.approx(brier_score_loss(truth, shares(subject, "a")[:, 1]), abs=1e-7)
+    hair = brier_score_loss(subject.column("hair"), shares(subject, "hair"), scale_by_half=True, labels=[0, 1, 2])
+    assert run["accuracy.brier@hair"] == pytest.approx(hair, abs=1e-7)
+    frequency = truth.mean(dtype=np.float64)
+    assert value(run, "brier", "a").chance == pytest.approx(frequency * (1 - frequency), abs=1e-12)
+
+
+def test_calibration_error_is_small_for_the_truth_and_large_for_what_is_tempered():
+    """Probabilities are right by construction; at half the log-odds the gap is the mean of |p - p_half|."""
+    rng = np.random.default_rng(0)
+    odds = rng.standard_normal(4000) * 2
+    truth = 1 / (1 + np.exp(-odds))
+    labels = torch.from_numpy((rng.random(4000) < truth).astype(float))[:, None]
+    schema, layout = LabelSchema((Label("a"),)), LatentLayout(1, {"a": (0,)})
+
+    class Told(TableVAE):
+        temper = 1.0
+
+        def predict(self, images, codes):
+            del images
+            tempered = codes / self.temper
+            return {"a": torch.nn.functional.logsigmoid(torch.cat([-tempered, tempered], 1))}
+
+    model = Told(schema, layout)
+    subject = table_subject(torch.from_numpy(odds)[:, None], labels, schema, layout, model)
+    right = value(evaluate(subject, [Accuracy()]), "calibration_error", "a").estimate
+    assert right.low <= 0.01
+    assert abs(right.value) < 0.02
+    model.temper = 2.0
+    again = table_subject(torch.from_numpy(odds)[:, None], labels, schema, layout, model)
+    wrong = value(evaluate(again, [Accuracy()]), "calibration_error", "a").estimate
+    expected = np.abs(truth - 1 / (1 + np.exp(-odds / 2))).mean()
+    assert wrong.low < expected < wrong.high
+    assert wrong.value == pytest.approx(expected, abs=0.02)
+
+
+def test_a_continuous_label_has_its_own_values(case):
+    subject, run = case
+    truth, predicted = subject.column("age").numpy(), subject.log_probabilities["age"].loc.numpy()
+    assert run["accuracy.r2@age"] == pytest.approx(r2_score(truth, predicted), abs=1e-6)
+    assert run["accuracy.absolute_error@age"] == pytest.approx(mean_absolute_error(truth, predicted), abs=1e-5)
+    assert run["accuracy.r2"] == run["accuracy.r2@age"]
+    assert {v.characteristic for v in run.measurements[0].values if v.name == "accuracy"} == {None, "a", "hair"}
+
+
+def test_the_evidence_gives_the_values_back(case):
+    _, run = case
+    evidence = run.measurements[0].evidence
+    for name in ("accuracy", "balanced_accuracy", "auc", "brier", "majority"):
+        for label in ("a", "hair"):
+            numerator, denominator = (evidence[f"{name}/{label}/{term}"] for term in ("numerator", "denominator"))
+            found = np.nansum(numerator) / np.nansum(denominator)
+            assert found == pytest.approx(run[f"accuracy.{name}@{label}"], abs=1e-12)
+
+
+def test_the_floor_is_that_of_the_training_labels():
+    """Trained where a was mostly present; here it is mostly absent."""
+
+    class Rebuilt(Predicting):
+        settings = None
+        context = ModelContext(SCHEMA, (1, 2, 2), ((0.2, 0.8), (0.1, 0.1, 0.8), ()))
+
+        @classmethod
+        def from_settings(cls, settings, context, seed=0):
+            raise NotImplementedError
+
+        def state_dict(self):
+            return {}
+
+        def load_state_dict(self, state_dict, strict=True):
+            del state_dict, strict
+
+    codes, labels = labelled()
+    run = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT, Rebuilt(SCHEMA, LAYOUT)), [Accuracy()])
+    assert run["accuracy.majority@a"] == pytest.approx(labels[:, 0].mean().item(), abs=1e-12)
+    assert run["accuracy.majority@hair"] == pytest.approx((labels[:, 1] == 2).double().mean().item(), abs=1e-12)
+    truth = labels[:, 0].numpy()
+    assert value(run, "brier", "a").chance == pytest.approx(((0.8 - truth) ** 2).mean(), abs=1e-12)
+    assert run.measurements[0].notes == ()
+
+
+def test_missing_labels_are_skipped_and_counted():
+    codes, labels = labelled()
+    labels[:150, 0] = torch.nan
+    subject = table_subject(codes, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT))
+    run = evaluate(subject, [Accuracy()])
+    truth, predicted = labels[150:, 0].numpy(), shares(subject, "a")[150:].argmax(1)
+    found = value(run, "accuracy", "a")
+    assert found.estimate.value == pytest.approx(accuracy_score(truth, predicted), abs=1e-12)
+    assert (found.estimate.n, found.excluded) == (450, 150)
+
+
+def test_a_rare_class_leaves_only_what_needs_no_class():
+    codes, labels = labelled()
+    labels[:, 0] = 0
+    labels[:4, 0] = 1
+    run = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT)), [Accuracy()])
+    for name in ("balanced_accuracy", "auc"):
+        found = value(run, name, "a")
+        assert math.isnan(found.estimate.value)
+        assert found.note == "only 4 images of class present, 10 are needed"
+        assert value(run, name).excluded == 1
+    assert value(run, "accuracy", "a").estimate.defined
+    labels[:, 1] = torch.nan
+    run = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT)), [Accuracy()])
+    assert value(run, "accuracy", "hair").note == "every label is missing"
+
+
+@pytest.mark.parametrize("cardinality", [2, 3])
+def test_the_readout_is_scikit_learns_on_the_other_folds(cardinality):
+    codes, labels = labelled()
+    classes = labels[:, 0 if cardinality == 2 else 1].long().numpy().copy()
+    classes[:20] = -1
+    folds = folds_of(np.arange(COUNT))
+    columns = codes[:, :3].numpy()
+    found = readout(columns, classes, cardinality, folds)
+    points, expected = standardised(columns), np.empty((COUNT, cardinality))
+    for fold in np.unique(folds):
+        rest = (folds != fold) & (classes >= 0)
+        for k in range(cardinality):
+            probe = LogisticRegression(tol=1e-10, max_iter=1000).fit(points[rest], classes[rest] == k)
+            expected[folds == fold, k] = probe.predict_proba(points[folds == fold])[:, 1]
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_readout_without_a_choice_is_certain():
+    folds = folds_of(np.arange(40))
+    codes = np.random.default_rng(0).standard_normal((40, 1))
+    np.testing.assert_array_equal(readout(codes, np.ones(40, int), 2, folds), np.tile([0.0, 1.0], (40, 1)))
+    np.testing.assert_array_equal(readout(codes, np.full(40, -1), 3, folds), np.full((40, 3), 1 / 3))
+
+
+def test_a_model_that_cannot_predict_is_read_out_and_says_so():
+    codes, labels = labelled()
+    run = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT), [Accuracy()])
+    found = value(run, "balanced_accuracy", "a")
+    assert found.note == "readout"
+    assert found.estimate.value > 0.6
+    plain = evaluate(prepare(PlainSquaresVAE(), Squares(800), np.arange(800)), [Accuracy()])
+    assert value(plain, "accuracy", "Glasses").note == "assigned; readout"
+    assert plain["accuracy.accuracy"] > 0.99
+
+
+def test_nothing_wrong_is_not_certainty():
+    """All of a class's n images are right with probability .025 at a share of .025^(1/n); squared, added, of two."""
+    codes, labels = labelled()
+    sure = torch.stack([2 * labels[:, 0] - 1, *codes.T[1:]], 1)
+    found = value(
+        evaluate(table_subject(10 * sure, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT)), [Accuracy()]),
+        "balanced_accuracy", "a",
+    ).estimate  # fmt: skip
+    assert (found.value, found.high) == (1, 1)
+    each = [1 - 0.025 ** (1 / n) for n in (labels[:, 0].sum().item(), (1 - labels[:, 0]).sum().item())]
+    assert found.low == pytest.approx(1 - np.hypot(*each) / 2)
+
+
+def test_a_model_without_prediction_and_columns_is_unsupported():
+    codes, labels = labelled()
+    found = evaluate(table_subject(codes, labels, SCHEMA, LatentLayout(5)), [Accuracy()]).measurements[0]
+    assert (found.status, found.reason.code) == ("unsupported", "unsupported")
+    assert "cannot predict labels" in found.reason.text
+
+
+def test_what_is_read_off_columns_that_were_given_enters_no_mean():
+    class Given(TableVAE):
+        given = ("a",)
+
+    codes, labels = labelled()
+    run = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT, Given(SCHEMA, LAYOUT)), [Accuracy()])
+    assert value(run, "accuracy", "a").note.startswith("given")
+    assert run["accuracy.accuracy"] == run["accuracy.accuracy@hair"]
+
+
+def test_a_model_whose_encoder_takes_labels_predicts_without_seeing_them(case):
+    """Its codes were given the label; its prediction is from another encoding, and so counts."""
+    codes, labels = labelled()
+
+    class Blind(Predicting):
+        given = ("a",)
+
+        def encode(self, images, labels=None):
+            assert labels is None
+            places = images[:, 0, 0, 0].long()
+            return Gaussian(codes[places].float(), torch.zeros(len(places), codes.shape[1]))
+
+    class Numbered(Table):
+        def batch(self, ids):
+            images = torch.from_numpy(ids).float()[:, None, None, None].expand(-1, *self.input_shape)
+            return Batch(images, self.labels[ids], ids)
+
+    told = codes.clone()
+    told[:, :1] = 100 * labels[:, :1]  # a code that repeats the label
+    model, data = Blind(SCHEMA, LAYOUT), Numbered(SCHEMA, labels)
+    run = evaluate(table_subject(told, labels, SCHEMA, LAYOUT, model, data=data), [Accuracy()])
+    assert value(run, "accuracy", "a").note == ""
+    assert run["accuracy.accuracy"] == case[1]["accuracy.accuracy"]
+
+
+def test_predictions_from_samples_are_less_sure_than_those_from_means():
+    subject = prepare(SquaresVAE(scale=1.5), Squares(300), np.arange(300))
+    means, samples = (evaluate(subject, [Accuracy(code=code)]) for code in ("mean", "sample"))
+    told = subject.predicted(sampled=True)["Glasses"]
+    expected = (told.argmax(1) == subject.classes("Glasses")).double().mean()
+    assert samples["accuracy.accuracy@Glasses"] == pytest.approx(float(expected))
+    assert samples["accuracy.accuracy@Glasses"] < means["accuracy.accuracy@Glasses"]
+    assert torch.equal(told, subject.model.predict(None, subject.codes)["Glasses"])
+
+
+def test_the_calibration_errors_chance_level_is_that_of_permuted_labels():
+    rng = np.random.default_rng(0)
+    told = rng.random(4000)
+    labels = (rng.random(4000) < told).astype(float)
+    permuted = [expected_calibration_error(told, rng.permutation(labels), debiased=False) for _ in range(20)]
+    assert blind_calibration_error(told, labels) == pytest.approx(np.mean(permuted), abs=0.01)
+    assert np.isnan(blind_calibration_error(told, np.full(4000, np.nan)))

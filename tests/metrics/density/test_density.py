@@ -1,0 +1,334 @@
+"""Density against scikit-learn, closed forms and models of known entanglement."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm, spearmanr
+from sklearn.metrics import roc_auc_score
+
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Gaussian
+from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.subject import prepare
+from ccvae_eval.metrics.density.metric import Density
+from ccvae_eval.metrics.density.variety import Shown, _chance, concentration
+from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout, binary_schema
+from ccvae_eval.report.figures import density_figures
+from ccvae_eval.statistics.probes import cross_fitted_regression, folds_of
+from ccvae_eval.statistics.resampling import ResampleWeights
+from tests.support.densities import LAYOUT, QUICK, SCHEMA, measured, two_labels, value
+from tests.support.fakes import SPREAD, PlainSquaresVAE, Squares, SquaresVAE, table_subject
+
+pytestmark = pytest.mark.oracle
+
+
+@pytest.fixture(scope="module")
+def blurred():
+    """Squares whose posterior is so wide that classes overlap."""
+    data = Squares(1500)
+    return measured(prepare(SquaresVAE(scale=2.0), data, np.arange(1500))), prepare(
+        SquaresVAE(scale=2.0), data, np.arange(1500)
+    )
+
+
+def test_own_areas_are_scikit_learns(blurred):
+    run, subject = blurred
+    for name in ("Glasses", "Smile"):
+        expected = roc_auc_score(subject.column(name), subject.codes[:, subject.layout[name][0]])
+        found = value(run, "auc", name)
+        assert found.estimate.value == pytest.approx(expected, abs=1e-12)
+        assert found.estimate.low < expected < found.estimate.high
+        assert found.chance == 0.5
+    parts = [run.find("density.auc@" + name).estimate.value for name in ("Glasses", "Smile", "Hair")]
+    assert run["density.auc"] == pytest.approx(np.mean(parts), abs=1e-14)
+
+
+def test_one_against_the_rest_is_averaged(blurred):
+    run, subject = blurred
+    code, hair = subject.codes[:, 4].numpy(), subject.column("Hair").numpy()
+    ends = [roc_auc_score(hair == 0, -code), roc_auc_score(hair == 2, code)]
+    found = value(run, "auc", "Hair")
+    # the middle class is told by no sign of one column: its area is near chance whatever the sign
+    assert found.estimate.value * 3 - sum(ends) == pytest.approx(0.5, abs=0.06)
+    assert "one-vs-rest, averaged over 3 classes" in found.note
+
+
+def test_distances_are_their_closed_forms(blurred):
+    run, _ = blurred
+    deviation = math.sqrt(SPREAD**2 + 4)
+    d = 4 / deviation
+    assert value(run, "dprime", "Glasses").estimate.value == pytest.approx(d, abs=0.12)
+    assert value(run, "wasserstein", "Glasses").estimate.value == pytest.approx(4, abs=0.25)
+    pooled = value(run, "wasserstein", "Glasses", scale="pooled").estimate.value
+    assert pooled == pytest.approx(d, abs=0.12)
+    # kernels widen both classes a little: the overlap is that of slightly wider ones
+    assert value(run, "overlap", "Glasses").estimate.value == pytest.approx(2 * norm.cdf(-d / 2), abs=0.04)
+    kl = d * d / 2
+    for direction in ("1|0", "0|1"):
+        found = value(run, "knn_kl_excess", "Glasses", direction=direction)
+        assert found.estimate.value == pytest.approx(kl, abs=0.3)
+        assert found.estimate.method == "subsampling"
+
+
+def test_the_evidence_gives_the_areas_back(blurred):
+    run, _ = blurred
+    evidence = run.measurements[0].evidence
+    for name in ("Glasses", "Hair"):
+        numerator, denominator = (evidence[f"auc/{name}/{term}"] for term in ("numerator", "denominator"))
+        assert np.nansum(numerator) / np.nansum(denominator) == pytest.approx(run[f"density.auc@{name}"], abs=1e-12)
+    assert evidence["code/Glasses"].shape == (1500, 1)
+
+
+def test_curves_are_densities_beside_the_prior(blurred):
+    pictures = blurred[0].measurements[0].pictures
+    grid = pictures["curves/Hair/grid"]
+    for what in ("Black", "Blond", "Brown", "prior/Black"):
+        assert np.trapezoid(pictures[f"curves/Hair/{what}"], grid) == pytest.approx(1, abs=2e-3)
+    assert grid[pictures["curves/Hair/prior/Brown"].argmax()] == pytest.approx(3, abs=0.1)
+
+
+def test_two_columns_are_drawn_as_points_beside_their_prior(blurred):
+    assert not [key for key in blurred[0].measurements[0].pictures if key.startswith("scatter/")]
+    both = measured(prepare(SquaresVAE(blocks=True, scale=0.5), Squares(700), np.arange(700)))
+    pictures = both.measurements[0].pictures
+    points = pictures["scatter/Glasses/present"]
+    assert points.shape[1] == 2
+    assert 100 < len(points) <= 500
+    assert points.mean(0)[0] > 1 > pictures["scatter/Glasses/absent"].mean(0)[0]
+    assert pictures["scatter/Glasses/prior/present"] == pytest.approx(np.array([[2, 0], [SPREAD, 1]]), abs=0.01)
+    sheets = dict(density_figures(both.measurements[0]))
+    axes = sheets["scatter",].axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["absent", "present"]
+    assert len(axes.patches) == 2
+    assert axes.patches[1].width == pytest.approx(4 * SPREAD, abs=0.01)
+
+
+def test_blocks_are_scored_by_what_their_columns_say_together():
+    codes, labels = two_labels()
+    codes[:, 2:] += 1.0 * labels[:, :1]
+    layout = LatentLayout(4, {"a": (0, 2, 3), "b": (1,)})
+    run = measured(table_subject(codes, labels, SCHEMA, layout))
+    d = math.sqrt(4 + 1 + 1)
+    assert value(run, "auc", "a").estimate.value == pytest.approx(norm.cdf(d / math.sqrt(2)), abs=0.02)
+    assert value(run, "dprime", "a").estimate.value == pytest.approx(d, abs=0.15)
+    assert "linear score of 3 columns" in value(run, "dprime", "a").note
+
+
+def test_prior_gap_is_the_shift_of_the_prior():
+    class Shifted(SquaresVAE):
+        def conditional_prior(self, labels):
+            prior = super().conditional_prior(labels)
+            return Gaussian(prior.loc + 3 * prior.scale, prior.scale)
+
+    data = Squares(400)
+    near = value(measured(prepare(SquaresVAE(scale=0.01), data, np.arange(400))), "prior_gap", "Glasses")
+    assert near.estimate.value == pytest.approx(near.reference, rel=0.8)
+    assert near.estimate.n == 400
+    assert near.estimate.low >= 0
+    far = measured(prepare(Shifted(scale=0.01), data, np.arange(400)))
+    assert value(far, "prior_gap", "Glasses").estimate.value == pytest.approx(3, abs=0.15)
+    blocks = measured(prepare(Shifted(blocks=True, scale=0.01), data, np.arange(400)))
+    columns = [value(blocks, "prior_gap", "Smile", column=c).estimate.value for c in (2, 3)]
+    assert value(blocks, "prior_gap", "Smile").estimate.value == pytest.approx(np.mean(columns), abs=1e-12)
+
+
+def test_what_a_model_lacks_is_left_out_and_said():
+    codes, labels = two_labels(n=300)
+    found = measured(table_subject(codes, labels, SCHEMA, LAYOUT)).measurements[0]
+    assert "prior_gap is not applicable: TableVAE has no p(z_c|y)" in found.notes
+    assert not {"prior_gap", "beyond", "components"} & {v.name for v in found.values}
+
+
+def test_variety_beyond_the_label_is_explained_variance():
+    """The variety column is the parameter plus noise of .5: R2 = 1 / (1 + .25); the label's column knows none of it."""
+    data = Squares(700)
+    both = measured(prepare(SquaresVAE(blocks=True, scale=0.5), data, np.arange(700)))
+    for name in ("Glasses", "Hair"):
+        assert value(both, "beyond", name).estimate.value == pytest.approx(0.8, abs=0.06)
+    cells = [value(both, "components", "Smile", column=c, parameter="Smile shade").estimate.value for c in (2, 3)]
+    assert cells == [pytest.approx(0, abs=0.03), pytest.approx(0.8, abs=0.06)]
+    assert value(both, "components_c", "Smile").estimate.value > 0.9
+    assert value(both, "components_d", "Smile").note.startswith("one parameter")
+    label_only = measured(prepare(SquaresVAE(scale=0.5), data, np.arange(700)))
+    assert value(label_only, "beyond", "Glasses").estimate.value == pytest.approx(0, abs=0.03)
+
+
+def test_the_chance_of_variety_is_what_the_codes_of_other_images_tell():
+    """A regression on d columns of noise and n images is wrong by d / n of the variance on others."""
+    data = Squares(700)
+    both = measured(prepare(SquaresVAE(blocks=True, scale=0.5), data, np.arange(700)))
+    found = value(both, "beyond", "Glasses")
+    columns, images = 2, found.estimate.n * 4 / 5
+    assert found.chance == pytest.approx(-columns / images, abs=2 * columns / images)
+    assert found.chance < 0
+
+
+def test_neighbours_may_look_at_raw_columns():
+    """Of two columns one tells the label; a hundred times as large, the other one is all that raw distances see."""
+    labels = torch.randint(2, (1200, 1), generator=torch.Generator().manual_seed(1)).float()
+    codes = torch.randn(1200, 2, generator=torch.Generator().manual_seed(2))
+    codes[:, :1] += 3 * labels
+    schema, layout = binary_schema("a"), LatentLayout(2, {"a": (0, 1)})
+    found = {}
+    for scale in ("pooled", "raw"):
+        for factor in (1.0, 100.0):
+            subject = table_subject(codes * torch.tensor([1.0, factor]), labels, schema, layout)
+            found[scale, factor] = value(measured(subject, replace(QUICK, neighbour_scale=scale)), "knn_kl", "a")
+    values = {key: row.estimate.value for key, row in found.items()}
+    assert values["pooled", 100.0] == pytest.approx(values["pooled", 1.0], abs=1e-6)
+    assert values["raw", 1.0] > 2
+    assert values["raw", 100.0] < values["raw", 1.0] / 2
+    assert "raw columns" in found["raw", 1.0].note
+    assert "raw" not in found["pooled", 1.0].note
+    with pytest.raises(UsageError, match="neighbour_scale"):
+        Density(neighbour_scale="scaled").needs(subject)
+
+
+def test_the_chance_of_variety_is_measured_as_the_value_is():
+    """Against the mean of the other folds: against the mean of all it was .012 less, of 200 images."""
+    rng, weights = np.random.default_rng(0), ResampleWeights(0, 200, draws=2)
+    codes, parameters, folds = rng.standard_normal((200, 6)), rng.random((200, 4)), folds_of(np.arange(200))
+    shown = Shown(("a", "b", "c", "d"), parameters, codes, 200)
+    tally = SimpleNamespace(subject=SimpleNamespace(seed=0), metric=SimpleNamespace(name="density"))
+    chance = _chance(tally, shown, folds, np.ones(200, bool), 1.0).mean()
+    scores = []
+    for _ in range(100):
+        told = cross_fitted_regression(rng.standard_normal((200, 6)), parameters, folds)
+        scores.append(np.mean([told.r2(v, weights).value for v in range(4)]))
+    assert chance == pytest.approx(np.mean(scores), abs=0.005)
+
+
+def test_concentration_is_dci_s():
+    """Against Eastwood and Williams' formula, row by row."""
+    table = np.random.default_rng(0).random((4, 3))
+    rows = table / table.sum(axis=1, keepdims=True)
+    each = 1 + (rows * np.log(rows)).sum(axis=1) / np.log(3)
+    expected = (each * table.sum(axis=1)).sum() / table.sum()
+    assert concentration(table[None], 1)[0] == pytest.approx(expected, abs=1e-12)
+    assert concentration(table.T[None], 0)[0] == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(concentration(np.zeros((1, 2, 2)), 1)).all()
+
+
+def test_a_continuous_label_has_a_rank_correlation_and_says_so_elsewhere():
+    codes, labels = two_labels(n=500)
+    ages = codes[:, 1:2] * -3 + torch.from_numpy(np.random.default_rng(1).standard_normal((500, 1)))
+    schema = LabelSchema((Label("a"), Label("age", "continuous")))
+    layout = LatentLayout(4, {"a": (0,), "age": (1,)})
+    run = measured(table_subject(codes, torch.cat([labels[:, :1].double(), ages], 1), schema, layout))
+    expected = abs(spearmanr(codes[:, 1], ages[:, 0]).statistic)
+    # the slope differs between folds by a hair, which moves ranks a little
+    assert value(run, "rank_correlation", "age").estimate.value == pytest.approx(expected, abs=2e-3)
+    own = value(run, "auc", "age")
+    assert math.isnan(own.estimate.value)
+    assert "continuous label has no classes" in own.note
+    assert value(run, "auc").excluded == 1
+    assert value(run, "cross_auc", "a", judged="age").note.startswith("a continuous label")
+    assert value(run, "cross_auc", "age", judged="a").estimate.defined
+
+
+def test_missing_labels_are_left_out_and_counted():
+    codes, labels = two_labels(n=600)
+    holes = labels.clone()
+    holes[:100, 0] = torch.nan
+    run = measured(table_subject(codes, holes, SCHEMA, LAYOUT))
+    found = value(run, "auc", "a")
+    expected = roc_auc_score(labels[100:, 0], codes[100:, 0])
+    assert (found.estimate.n, found.excluded) == (500, 100)
+    assert found.estimate.value == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_rare_class_is_undefined_and_counted():
+    codes, labels = two_labels(n=400)
+    labels[:, 0] = 0
+    labels[:15, 0] = 1
+    run = measured(table_subject(codes, labels, SCHEMA, LAYOUT))
+    for name in ("auc", "dprime", "js", "knn_kl"):
+        found = value(run, name, "a")
+        assert math.isnan(found.estimate.value)
+        assert found.note == "only 15 images of class present, 20 are needed"
+    assert value(run, "auc").excluded == 1
+    assert run["density.auc"] == run["density.auc@b"]
+
+
+def test_nothing_defined_is_an_undefined_measurement():
+    codes, labels = two_labels(n=30)
+    found = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT), [QUICK]).measurements[0]
+    assert found.status == "undefined"
+    assert "are needed" in found.reason.text
+
+
+def test_what_was_given_is_marked_and_enters_no_mean():
+    class Given(SquaresVAE):
+        given = ("Smile",)
+
+    run = measured(prepare(Given(), Squares(300), np.arange(300)))
+    assert value(run, "dprime", "Smile").note.startswith("given")
+    others = [run[f"density.dprime@{name}"] for name in ("Glasses", "Hair")]
+    assert run["density.dprime"] == pytest.approx(np.mean(others), abs=1e-12)
+
+
+def test_assigned_columns_are_named_so():
+    run = measured(prepare(PlainSquaresVAE(), Squares(800), np.arange(800)))
+    found = value(run, "auc", "Glasses")
+    assert found.note == "assigned"
+    assert found.estimate.value > 0.99
+
+
+def test_an_unassigned_label_is_undefined_and_counted():
+    codes, labels = two_labels(n=400)
+    layout = LatentLayout(4, {"b": (1,)})
+    run = measured(table_subject(codes, labels, SCHEMA, layout, assigned=True, unassigned=("a",)))
+    assert value(run, "auc", "a").note == "assigned; unassigned: no column tells it beyond chance"
+    assert value(run, "auc").excluded == 1
+    assert value(run, "style_auc", "a").estimate.value == pytest.approx(norm.cdf(2 / math.sqrt(2)), abs=0.04)
+
+
+def test_a_code_that_is_its_label_is_two_point_masses():
+    _, labels = two_labels(n=400)
+    run = measured(table_subject(torch.cat([labels, torch.randn(400, 2)], 1), labels, SCHEMA, LAYOUT))
+    assert run["density.auc@a"] == 1
+    assert run["density.overlap@a"] == 0
+    assert "discrete codes" in value(run, "knn_kl", "a").note
+
+
+def test_means_of_the_posterior_may_be_asked_for():
+    subject = prepare(SquaresVAE(scale=3.0), Squares(400), np.arange(400))
+    sampled, mean = (measured(subject, replace(QUICK, code=code)) for code in ("sample", "mean"))
+    assert mean["density.auc@Glasses"] == 1
+    assert sampled["density.auc@Glasses"] < 0.95
+    with pytest.raises(Exception, match="unknown"):
+        Density(code="modes").needs(subject)  # type: ignore[arg-type]
+
+
+def test_only_the_characteristics_asked_for_are_measured():
+    subject = prepare(SquaresVAE(), Squares(300), np.arange(300), characteristics=("Smile",))
+    found = measured(subject).measurements[0]
+    assert {v.characteristic for v in found.values} == {None, "Smile"}
+
+
+def test_chance_levels_are_those_of_permuted_labels():
+    codes, labels = two_labels(n=1000, shift=0.0)
+    run = measured(table_subject(codes, labels, SCHEMA, LAYOUT), Density())
+    for name in ("auc", "dprime", "overlap", "js", "wasserstein", "knn_kl"):
+        found = value(run, name)
+        half = (found.estimate.high - found.estimate.low) / 2
+        assert abs(found.estimate.value - found.chance) < 2 * half, name
+
+
+def test_perfect_means_and_floors_have_intervals_and_references():
+    run = measured(prepare(SquaresVAE(scale=0.01), Squares(400), np.arange(400), characteristics=("Glasses", "Smile")))
+    whole, parts = value(run, "auc").estimate, [value(run, "auc", name).estimate for name in ("Glasses", "Smile")]
+    assert whole.value == whole.high == 1
+    assert whole.low == pytest.approx(np.mean([part.low for part in parts]))
+    assert whole.low < 1
+    floors = [value(run, "prior_gap", name).reference for name in ("Glasses", "Smile")]
+    assert value(run, "prior_gap").reference == pytest.approx(np.mean(floors))
+    for found in run.measurements[0].values:
+        if found.name in ("js", "overlap"):
+            assert 0 <= found.estimate.low <= found.estimate.value <= found.estimate.high <= 1

@@ -1,0 +1,219 @@
+"""A model whose pixels mean something else: said by ``--set`` or in a TOML file, not in its class."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import ccvae_eval
+from ccvae_eval.checkpoint import inspect_checkpoint, open_checkpoint
+from ccvae_eval.cli.main import main
+from ccvae_eval.core.errors import CcvaeEvalError, UsageError
+from ccvae_eval.model.interface import HasConditionalPrior, LabelledVAE, Predicts, StatesLikelihood, TakesShape
+from ccvae_eval.model.pixel_range import Pixels, translated
+from ccvae_eval.plugins import registry
+from ccvae_eval.plugins.attribution import unwrapped
+from ccvae_eval.testing import check_model
+from ccvae_eval.testing.model_fixtures import sitter_of
+from tests.support.fakes import SquaresVAE
+
+PLUGIN = """
+import torch
+from torch import nn
+from ccvae_eval import Gaussian, LatentLayout, LabelSchema
+
+
+class Theirs(nn.Module):
+    layout, labels, input_shape = LatentLayout(3), LabelSchema(()), (3, 32, 32)
+    likelihood_name = "of their pixels"
+
+    def __init__(self, width=4):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(3 * 32 * 32, 3), nn.Linear(3, 3 * 32 * 32)
+        self.seen = []
+
+    def encode(self, images, labels=None):
+        self.seen.append((images.min().item(), images.max().item()))
+        loc = self.encoder(images.flatten(1))
+        return Gaussian(loc, torch.ones_like(loc))
+
+    def decode(self, codes):
+        return self.decoder(codes).reshape(-1, 3, 32, 32)
+
+    def log_likelihood(self, images, codes):
+        return -(images - self.decode(codes)).square().flatten(1).sum(1)
+
+
+CCVAE_EVAL = {"models": {"theirs": Theirs}}
+"""
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state_dict, and the class that it belongs to in a plugin file beside it."""
+    monkeypatch.setattr(registry, "_files", {})
+    (tmp_path / "my.py").write_text(PLUGIN)
+    registry.add_plugin_file(tmp_path / "my.py")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(registry.models["theirs"]().state_dict(), tmp_path / "w.pt")
+    return tmp_path / "w.pt"
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["--set", "TOML"])
+def test_the_range_reaches_the_model_and_comes_back(weights: Path, beside: bool) -> None:
+    images, codes = torch.rand(4, 3, 32, 32), torch.randn(4, 3)
+    plain: Any = open_checkpoint(weights, model="theirs").model
+    if beside:
+        weights.with_suffix(".toml").write_text("[settings]\nwidth = 5\n[images]\nrange = [0, 255]\n")
+    opened = open_checkpoint(weights, settings={} if beside else {"width": 5, "images.range": [0, 255]})
+    model: Any = opened.model
+    assert torch.equal(model.encode(images).loc, plain.encode(images * 255).loc)
+    assert torch.equal(model.decode(codes), (plain.decode(codes) / 255).clamp(0, 1))
+    assert torch.equal(model.log_likelihood(images, codes), plain.log_likelihood(images * 255, codes))
+    assert opened.record is not None
+    assert opened.record.settings == {"width": 5, "images.range": [0.0, 255.0], "images.logits": False}
+    assert any("[0, 255]" in note for note in opened.notes)
+    assert list(model.state_dict()) == list(plain.state_dict())
+
+
+def test_the_call_goes_over_the_file(weights: Path) -> None:
+    weights.with_suffix(".toml").write_text("[images]\nrange = [0, 255]\nlogits = true\n")
+    model: Any = open_checkpoint(weights, settings={"images.range": [-1, 1]}).model
+    theirs = unwrapped(model)
+    images, codes = torch.rand(4, 3, 32, 32), torch.randn(4, 3)
+    assert torch.equal(model.encode(images).loc, theirs.encode(images * 2 - 1).loc)
+    assert torch.equal(model.decode(codes), theirs.decode(codes).sigmoid()), "a logit's image lies in [0, 1]"
+
+
+def test_a_translated_model_has_what_the_model_has(weights: Path) -> None:
+    model: Any = open_checkpoint(weights, settings={"images.logits": True}).model
+    assert isinstance(model, LabelledVAE)
+    assert isinstance(model, TakesShape)
+    assert isinstance(model, StatesLikelihood)
+    assert not isinstance(model, Predicts)
+    assert not isinstance(model, HasConditionalPrior)
+    assert (type(model).__name__, model.input_shape, model.likelihood_name) == (
+        "Theirs",
+        (3, 32, 32),
+        "of their pixels",
+    )
+    check_model(model, torch.rand(4, 3, 32, 32), torch.empty(4, 0))
+
+
+class Predicting(SquaresVAE, nn.Module):
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        SquaresVAE.__init__(self)
+
+
+def test_prediction_sees_the_model_s_range() -> None:
+    seen = []
+
+    class Watched(Predicting):
+        def predict(self, images: torch.Tensor, codes: torch.Tensor) -> Any:
+            seen.append(images)
+            return super().predict(images, codes)
+
+    model: Any = translated(Watched(), Pixels(-1, 1))
+    assert isinstance(model, Predicts)
+    assert isinstance(model, HasConditionalPrior)
+    model.predict(torch.zeros(2, 3, 32, 32), torch.zeros(2, model.layout.dim))
+    assert bool((seen[0] == -1).all())
+
+
+def test_points_have_no_range() -> None:
+    points = torch.randn(5, 2)
+    assert Pixels(-1, 1, logits=True).theirs(points) is points
+    assert Pixels(-1, 1, logits=True).ours(points) is points
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("images.rang", [-1, 1], "Did you mean 'images.range'"),
+        ("images.range", [1, -1], "is empty"),
+        ("images.range", [0, float("inf")], "not finite"),
+        ("images.range", 255, "Two numbers"),
+        ("images.range", [False, True], "Two numbers"),
+        ("images.logits", "yes", "neither true nor false"),
+        ("image_range", [-1, 1], "Did you mean 'images.range'"),
+    ],
+)
+def test_what_is_no_range_is_refused(key: str, value: Any, message: str, weights: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_checkpoint(weights, model="theirs", settings={key: value})
+
+
+def test_a_wrong_table_names_the_file(weights: Path) -> None:
+    weights.with_suffix(".toml").write_text("[images]\nlogit = true\n")
+    with pytest.raises(CcvaeEvalError, match="Did you mean 'images.logits'") as refused:
+        open_checkpoint(weights)
+    assert refused.value.where.endswith("w.toml")
+    weights.with_suffix(".toml").write_text("images = 3\n")
+    with pytest.raises(CcvaeEvalError, match="not as it should be"):
+        open_checkpoint(weights)
+
+
+def test_inspect_and_check_know_them_too(weights: Path) -> None:
+    (row,) = inspect_checkpoint(weights, {"images.range": [-1, 1]})["candidates"]
+    assert row["fits"] == "4 of 4 tensors"
+    model: Any = sitter_of("theirs", registry.models["theirs"], {"images.logits": True}).model
+    assert bool((model.decode(torch.randn(4, 3)) > 0).all())
+
+
+def ran(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    try:
+        main(arguments)
+        code = 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+def test_from_the_command_to_the_run(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run keeps them, a converted checkpoint too, and a class that says so itself has the same values."""
+    plugin, out = ["--plugin", str(weights.with_name("my.py"))], str(weights.with_name("out"))
+    common = [
+        "--data", "faces,size=32,n=300", "--sample", "40", "--judge", "none", "--json", "--no-figures", "--out", out,
+        "--metric", "reconstruction",
+    ]  # fmt: skip
+    pixels = ["--set", "images.range=[-1,1]", "--set", "images.logits=true", "--set", "width=5"]
+    code, text, err = ran(["run", str(weights), *plugin, *pixels, *common], capsys)
+    assert code == 0, err
+    run = json.loads(text)
+    assert run["checkpoint"]["settings"] == {"width": 5, "images.range": [-1.0, 1.0], "images.logits": True}
+    assert any("images go to the model in [-1, 1]" in warning for warning in run["warnings"])
+    (weights.with_name("said.py")).write_text(
+        PLUGIN.replace("def encode(self, images, labels=None):", "def encode(self, images, labels=None):\n"
+                       "        images = images * 2 - 1")
+        .replace("self.decoder(codes).reshape(-1, 3, 32, 32)", "self.decoder(codes).reshape(-1, 3, 32, 32).sigmoid()")
+        .replace("(images - self.decode(codes))", "(images - self.decoder(codes).reshape(-1, 3, 32, 32))")
+        .replace("theirs", "said")
+    )  # fmt: skip
+    code, text, err = ran(
+        ["run", str(weights), "--plugin", str(weights.with_name("said.py")), "--model", "said", *common], capsys
+    )
+    assert code == 0, err
+    said = json.loads(text)
+    values = [{v["name"]: v["value"] for v in r["measurements"][0]["values"]} for r in (run, said)]
+    assert values[0]["mse"] == values[1]["mse"]
+    assert values[0]["mse"] < 0.5
+    converted = str(weights.with_name("c.pt"))
+    assert ran(["convert", str(weights), *plugin, *pixels, "--model", "theirs", "--out", converted], capsys)[0] == 0
+    code, text, err = ran(["run", converted, *plugin, *common], capsys)
+    assert code == 0, err
+    assert json.loads(text)["checkpoint"]["settings"] == run["checkpoint"]["settings"]
+
+
+def test_a_model_of_ours_has_no_other_range(capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = Path(ccvae_eval.__file__).parent / "assets/ccvae-faces64.pt"
+    code, _out, err = ran(["run", str(checkpoint), "--set", "images.logits=true"], capsys)
+    assert code == 2
+    assert "was trained on images in [0, 1]" in err

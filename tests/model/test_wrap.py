@@ -1,0 +1,82 @@
+"""A model of one's own out of two functions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ccvae_eval import wrap
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.types import Gaussian
+from ccvae_eval.model.interface import HasConditionalPrior, LabelledVAE, Predicts
+
+
+def _decode(codes: torch.Tensor) -> torch.Tensor:
+    return codes[..., None, None]
+
+
+def test_the_pixel_range_is_translated_both_ways() -> None:
+    seen = []
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images)
+        return images.mean((2, 3))
+
+    model = wrap(encode=encode, decode=_decode, dim=3, image_range=(-1, 1))
+    model.encode(torch.zeros(1, 3, 2, 2))
+    assert bool((seen[0] == -1).all())
+    assert model.decode(torch.tensor([[-1.0, 0.0, 1.0]])).flatten().tolist() == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        (torch.zeros(2, 3), torch.ones(2, 3)),
+        torch.distributions.Normal(torch.zeros(2, 3), torch.ones(2, 3)),
+        Gaussian(torch.zeros(2, 3), torch.ones(2, 3)),
+    ],
+)
+def test_every_form_of_posterior_is_understood(out: object) -> None:
+    posterior = wrap(encode=lambda x: out, decode=_decode, dim=3).encode(torch.zeros(2, 3, 1, 1))
+    assert bool((posterior.scale == 1).all())
+    assert bool((posterior.loc == 0).all())
+
+
+def test_codes_alone_are_a_point_mass() -> None:
+    posterior = wrap(encode=lambda x: x.mean((2, 3)), decode=_decode, dim=3).encode(torch.ones(2, 3, 1, 1))
+    assert bool((posterior.scale == 0).all())
+
+
+def test_another_return_is_an_error_that_says_what_to_return() -> None:
+    with pytest.raises(UsageError, match="Return \\(mean"):
+        wrap(encode=lambda x: "codes", decode=_decode, dim=3).encode(torch.zeros(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize("predict", [None, lambda z: {"Red": torch.zeros(len(z), 2)}])
+@pytest.mark.parametrize("prior", [None, lambda y: (y, torch.ones_like(y))])
+def test_capabilities_are_those_it_was_given(predict: object, prior: object) -> None:
+    model = wrap(
+        encode=lambda x: x.mean((2, 3)),
+        decode=_decode,
+        dim=3,
+        characteristics={"Red": [0]},
+        predict=predict,  # type: ignore[arg-type]
+        prior=prior,  # type: ignore[arg-type]
+    )
+    assert isinstance(model, LabelledVAE)
+    assert isinstance(model, Predicts) == (predict is not None)
+    assert isinstance(model, HasConditionalPrior) == (prior is not None)
+
+
+def test_labels_of_every_kind() -> None:
+    model = wrap(
+        encode=lambda x: x,
+        decode=_decode,
+        dim=3,
+        labels={"Red": "binary", "Age": "continuous", "Hair": ["a", "b", "c"]},
+    )
+    assert [label.kind for label in model.labels] == ["binary", "continuous", "categorical"]
+    with pytest.raises(UsageError, match="unknown"):
+        wrap(encode=lambda x: x, decode=_decode, dim=3, labels={"Red": "colour"})
+    with pytest.raises(UsageError, match="empty"):
+        wrap(encode=lambda x: x, decode=_decode, dim=3, image_range=(1, 1))

@@ -1,0 +1,267 @@
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from ccvae_eval.api import CARD, metric_named
+from ccvae_eval.core.results import Estimate, Measurement, Value, ValueSpec
+from ccvae_eval.data.sampling import sample_ids
+from ccvae_eval.data.sets.faces import Faces
+from ccvae_eval.evaluation.metric import Needs
+from ccvae_eval.evaluation.result_table import Mean, Tally
+from ccvae_eval.evaluation.run import Header, Run
+from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.subject import Subject, prepare
+from ccvae_eval.judge import judge_for
+from ccvae_eval.model.interface import Label, LabelSchema
+from ccvae_eval.oracle import references
+from ccvae_eval.oracle.code import MEAN
+from ccvae_eval.oracle.model import oracle
+from ccvae_eval.oracle.references import oracle_reference, shipped_references, with_references
+from tests.support.fakes import Squares, SquaresVAE
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far the first column of each characteristic reaches on average."""
+
+    name: ClassVar = "reach"
+    version: ClassVar = 1
+    headline: ClassVar = "reach"
+    default_sample: ClassVar = 100
+    values: ClassVar = {"reach": ValueSpec("mean of |u|")}
+    laws: ClassVar = frozenset()
+
+    power: float = 1.0
+
+    def needs(self, subject):
+        return Needs()
+
+    def start(self, subject):
+        return Reaching(self, subject)
+
+
+@dataclass
+class Reaching:
+    metric: Reach
+    subject: Subject
+
+    def see(self, batch):
+        raise AssertionError("nothing is decoded")
+
+    def finish(self, weights):
+        tally = Tally(self.metric, self.subject, weights)
+        for name in self.subject.characteristics:
+            column = self.subject.codes[:, self.subject.layout[name][0]].double()
+            tally.enter("reach", name, Mean(column.abs().pow(self.metric.power).numpy()))
+        return tally.measurement((), {})
+
+
+@dataclass(frozen=True)
+class Again(Reach):
+    """The same under another name."""
+
+    name: ClassVar = "again"
+
+
+DEMO = 256
+METRICS = (Again(), Reach())
+
+
+def run_of(*values, metric="m", version=1):
+    return Run(Header(), (Measurement(metric, version, {}, "a", values),), {}, {metric: np.arange(3)})
+
+
+def row(characteristic, value=0.5, *, at=None, note="", reference=None):
+    return Value("a", Estimate(value), characteristic, at or {}, note=note, reference=reference)
+
+
+def key(characteristic, at=()):
+    return ("m", 1, "a", characteristic, at)
+
+
+def found(run):
+    return {(v.characteristic, tuple(v.at.items())): v.reference for v in run.measurements[0].values}
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return Faces(size=32)
+
+
+@pytest.fixture(scope="module")
+def subject(faces):
+    """A worse model than the oracle, with two of the labels in an order of its own."""
+    ids = faces.split("test")[:96]
+    schema = faces.schema.select(["Smiling", "Eyeglasses"])
+    model = oracle(faces, ids, schema)
+    layout = model.layout
+    swapped = {"Smiling": layout["Smiling"], "Eyeglasses": layout["Eyeglasses"][1:]}
+    model._layout = replace(layout, characteristics=swapped)
+    return prepare(model, faces, ids, seed=4)
+
+
+@pytest.fixture(scope="module")
+def run(subject):
+    return evaluate(subject, METRICS)
+
+
+@pytest.fixture
+def measurings(monkeypatch):
+    """Counts how often the oracle is measured."""
+    made = []
+
+    def counted(subject, metrics, **arguments):
+        made.append([metric.name for metric in metrics])
+        return evaluate(subject, metrics, **arguments)
+
+    monkeypatch.setattr(references, "evaluate", counted)
+    return made
+
+
+def test_each_value_gets_the_reference_of_its_own_place():
+    run = run_of(row("x"), row("x", at={"judged": "y"}), row("y"))
+    lookup = {key("x"): 1.0, key("x", (("judged", "y"),)): 2.0}
+    assert found(with_references(run, lookup)) == {("x", ()): 1.0, ("x", (("judged", "y"),)): 2.0, ("y", ()): None}
+
+
+def test_another_version_of_a_metric_has_other_references():
+    assert found(with_references(run_of(row("x"), version=2), {key("x"): 1.0})) == {("x", ()): None}
+
+
+def test_a_value_keeps_the_reference_that_it_brings_and_an_undefined_one_gets_none():
+    run = run_of(row("x", reference=0.25), row("y", math.nan))
+    assert found(with_references(run, {key("x"): 1.0, key("y"): 1.0})) == {("x", ()): 0.25, ("y", ()): None}
+
+
+def test_the_mean_has_the_oracles_mean_over_the_same_characteristics():
+    lookup = {key(None): 0.9, key("x"): 1.0, key("y"): 0.6}
+    assert found(with_references(run_of(row(None), row("x"), row("y")), lookup))[None, ()] == 0.9
+    fewer = run_of(row(None), row("x"), row("y", math.nan))
+    assert found(with_references(fewer, lookup))[None, ()] == 1.0
+    more = run_of(row(None), row("x"), row("y"), row("z"))
+    assert found(with_references(more, lookup))[None, ()] is None
+
+
+def test_the_mean_over_some_given_characteristics_has_none():
+    lookup = {key(None): 0.9, key("x"): 1.0, key("y"): 0.6}
+    some = run_of(row(None), row("x", note="given"), row("y"))
+    assert found(with_references(some, lookup))[None, ()] is None
+    every = run_of(row(None), row("x", note="given; so"), row("y", note="given"))
+    assert found(with_references(every, lookup))[None, ()] == 0.9
+
+
+def test_references_are_what_the_oracle_reaches_on_the_same_images(run, subject, faces, tmp_path):
+    lookup = oracle_reference(run, subject, METRICS, cache_dir=tmp_path)
+    model = oracle(faces, subject.ids, subject.schema)
+    own = evaluate(prepare(model, faces, subject.ids, seed=4, characteristics=("Eyeglasses", "Smiling")), METRICS)
+    expected = {
+        (m.metric, m.version, *v.key): pytest.approx(v.estimate.value, rel=1e-7)
+        for m in own.measurements
+        for v in m.values
+        if v.estimate.defined
+    }
+    assert lookup == expected
+    told = with_references(run, lookup)
+    assert told.find("reach.reach@Eyeglasses").reference == pytest.approx(MEAN, abs=0.2)
+    assert told.find("reach.reach@Eyeglasses").estimate.value < 1.5
+    assert told.find("reach.reach").reference == pytest.approx(MEAN, abs=0.2)
+
+
+def test_they_are_measured_once(run, subject, measurings, tmp_path):
+    said = []
+    one = oracle_reference(run, subject, METRICS, cache_dir=tmp_path, notice=said.append)
+    assert measurings == [["again", "reach"]]
+    assert len(said) == 1
+    assert oracle_reference(run, subject, METRICS, cache_dir=tmp_path, notice=pytest.fail) == one
+    assert len(measurings) == 1
+
+
+def test_what_changes_the_numbers_changes_the_references(run, subject, measurings, tmp_path):
+    def ask(run=run, subject=subject, metrics=METRICS):
+        return oracle_reference(run, subject, metrics, cache_dir=tmp_path)
+
+    ask()
+    ask(metrics=(Again(), Reach(power=2.0)))
+    ask(subject=replace(subject, seed=5))
+    ask(run=replace(run, ids={name: ids[:64] for name, ids in run.ids.items()}))
+    ask(subject=replace(subject, chosen=("Smiling",)))
+    assert measurings == [["again", "reach"], ["reach"], *[["again", "reach"]] * 3]
+
+
+def test_metrics_that_looked_at_different_images_are_measured_on_theirs(run, subject, measurings, tmp_path):
+    fewer = replace(run, ids={**run.ids, "again": run.ids["again"][:40]})
+    oracle_reference(fewer, subject, METRICS, cache_dir=tmp_path)
+    assert sorted(measurings) == [["again"], ["reach"]]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[[1]]", '[["a", null, {}, "x"]]', "7"])
+def test_a_damaged_cache_is_made_anew(run, subject, measurings, tmp_path, damage):
+    one = oracle_reference(run, subject, METRICS, cache_dir=tmp_path)
+    for file in tmp_path.iterdir():
+        file.write_text(damage)
+    assert oracle_reference(run, subject, METRICS, cache_dir=tmp_path) == one
+    assert len(measurings) == 2
+
+
+def test_an_unwritable_cache_is_said_and_stops_nobody(run, subject, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    said = []
+    assert oracle_reference(run, subject, METRICS, cache_dir=tmp_path / "file", notice=said.append)
+    assert "Nothing is cached" in said[-1]
+
+
+def test_nothing_is_measured_that_was_not_asked_for(run, subject, measurings, tmp_path):
+    assert oracle_reference(run, subject, METRICS, cache_dir=tmp_path, compute=False) == {}
+    failed = replace(run, measurements=tuple(replace(m, status="failed") for m in run.measurements))
+    assert oracle_reference(failed, subject, METRICS, cache_dir=tmp_path) == {}
+    assert measurings == []
+
+
+def test_data_that_cannot_be_drawn_have_no_references(tmp_path):
+    data = Squares(count=90)
+    subject = prepare(SquaresVAE(), data, data.split("test"))
+    run = evaluate(subject, [Reach()])
+    assert oracle_reference(run, subject, [Reach()], cache_dir=tmp_path) == {}
+
+
+def test_a_model_with_other_classes_has_no_references(run, subject, tmp_path):
+    schema = LabelSchema((Label("Smiling", "categorical", ("no", "yes")), Label("Eyeglasses")))
+    assert oracle_reference(run, replace(subject, schema=schema), METRICS, cache_dir=tmp_path) == {}
+
+
+def _shipped_names(sample, metrics):
+    """The names under which an evaluation of a checkpoint of all faces' labels asks, without measuring anything."""
+    faces = Faces()
+    wanted = sample or max(metric.default_sample for metric in metrics)
+    ids = sample_ids(faces, "test", sample=wanted, seed=0)
+    subject = prepare(oracle(faces, ids), faces, ids, judge=judge_for(faces))
+    sizes = {m.name: len(ids) if sample else min(m.default_sample, len(ids)) for m in metrics}
+    return [references._name(subject, m, subject.thinned(sizes[m.name]).ids) for m in metrics]
+
+
+@pytest.mark.parametrize(("sample", "names"), [(DEMO, CARD), (None, CARD), (None, ("drift",))])
+def test_the_default_evaluations_of_faces_find_theirs_in_the_package(sample, names):
+    """After a change of a metric's version or defaults, of the faces or the judge: python tools/ship.py references"""
+    assert set(_shipped_names(sample, [metric_named(name) for name in names])) <= set(shipped_references())
+
+
+QUICK = ("density", "accuracy")
+"""Metrics that draw nothing; the others take about a minute each."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.soak) for name in CARD])
+def test_the_shipped_references_are_still_what_the_oracle_reaches(name):
+    """The demo's, measured again, within what may differ between builds (docs/metrics.md, section 0)."""
+    faces = Faces()
+    ids = sample_ids(faces, "test", sample=DEMO, seed=0)
+    subject = prepare(oracle(faces, ids), faces, ids, judge=judge_for(faces))
+    metrics = [metric_named(name)]
+    ((asked, table),) = references.tables_of(evaluate(subject, metrics), subject, metrics).items()
+    shipped = {json.dumps(row[:3], sort_keys=True): row[3] for row in shipped_references()[asked]}
+    again = {json.dumps(row[:3], sort_keys=True): row[3] for row in table}
+    assert again == {place: pytest.approx(value, rel=1e-3, abs=3 / DEMO) for place, value in shipped.items()}

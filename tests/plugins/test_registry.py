@@ -1,0 +1,179 @@
+"""Names to classes: collisions, suggestions, broken plugins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ccvae_eval.core.errors import PluginError, UsageError
+from ccvae_eval.plugins import registry
+
+GOOD = """
+class Mine:
+    pass
+
+CCVAE_EVAL = {"models": {"mine": Mine}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _fresh_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_files", {})
+
+
+def test_our_own_models_come_by_the_same_door() -> None:
+    assert {"vae", "ccvae"} <= set(registry.models)
+    assert registry.models["ccvae"].__name__ == "CCVAE"
+    assert registry.models["ccvae-eval:ccvae"] is registry.models["ccvae"]
+
+
+def test_an_unknown_name_offers_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'ccvae'"):
+        registry.models["ccvea"]
+
+
+def test_a_file_registers_what_it_offers(tmp_path: Path) -> None:
+    file = tmp_path / "my_plugin.py"
+    file.write_text(GOOD)
+    registry.add_plugin_file(file)
+    assert registry.models["mine"].__name__ == "Mine"
+
+
+def test_two_of_one_name_are_an_error_with_a_way_out(tmp_path: Path) -> None:
+    file = tmp_path / "clash.py"
+    file.write_text(GOOD.replace('"mine"', '"ccvae"'))
+    registry.add_plugin_file(file)
+    with pytest.raises(UsageError, match=r"registered by .*ccvae-eval") as caught:
+        registry.models["ccvae"]
+    assert "ccvae-eval:ccvae" in caught.value.hint
+    assert registry.models["ccvae-eval:ccvae"].__name__ == "CCVAE"
+    assert registry.models[f"{file}:ccvae"].__name__ == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("raise RuntimeError('no')", "cannot be run"),
+        ("raise SystemExit(3)", "cannot be run"),
+        ("import not_there_at_all", "PYTHONPATH"),
+        ("x = 1", "offers nothing"),
+        ("CCVAE_EVAL = {'modles': {}}", "Did you mean 'models'"),
+    ],
+)
+def test_a_broken_file_says_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / f"broken_{abs(hash(text))}.py"
+    file.write_text(text)
+    with pytest.raises(PluginError, match=message):
+        registry.add_plugin_file(file)
+
+
+def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such plugin file"):
+        registry.add_plugin_file(tmp_path / "absent.py")
+
+
+def test_a_broken_entry_point_names_its_distribution() -> None:
+    broken = registry.Registration("models", "gone", "not_a_module_here:Thing", "some-package", "1.0")
+    with pytest.raises(PluginError, match=r"some-package 1\.0"):
+        broken.load()
+
+
+def test_the_switch_leaves_only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger = registry.Registration("models", "strange", "x:Y", "stranger", "1")
+    ours = registry.Registration("models", "vae", "ccvae_models.vae:VAE", registry.HOME, "0")
+    monkeypatch.setattr(registry, "_installed", lambda: (stranger, ours))
+    assert set(registry.models) == {"strange", "vae"}
+    monkeypatch.setenv(registry.SWITCH, "none")
+    assert set(registry.models) == {"vae"}
+    monkeypatch.setenv(registry.SWITCH, "stranger")
+    assert set(registry.models) == {"strange", "vae"}
+
+
+def test_the_switch_names_distributions_as_indexes_do_and_single_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = tuple(registry.Registration("models", n, "x:Y", "Strange_VAEs", "1") for n in ("one", "two"))
+    monkeypatch.setattr(registry, "_installed", lambda: entries)
+    monkeypatch.setenv(registry.SWITCH, "strange-vaes")
+    assert set(registry.models) == {"one", "two"}
+    monkeypatch.setenv(registry.SWITCH, "Strange_VAEs:two")
+    assert set(registry.models) == {"two"}
+
+
+def test_what_a_plugin_prints_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "talks.py").write_text("print('hello')\n" + GOOD)
+    registry.add_plugin_file(tmp_path / "talks.py")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "hello" in shown.err
+
+
+def test_two_files_of_one_stem_are_two_plugins(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "plug.py").write_text(GOOD.replace('"mine"', f'"{name}"'))
+        registry.add_plugin_file(tmp_path / name / "plug.py")
+    assert registry.models["a"].__module__ != registry.models["b"].__module__
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('CCVAE_EVAL = {"models": {"x": "Absent"}}', "names 'Absent', which the file does not have"),
+        ('CCVAE_EVAL = {"models": {"x": 3}}', "is no class"),
+        ('CCVAE_EVAL = {"models": 3}', "maps no names to classes"),
+        ("CCVAE_EVAL = {}", "offers nothing"),
+    ],
+)
+def test_an_offer_that_is_none(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / f"offer_{abs(hash(text))}.py"
+    file.write_text(text)
+    with pytest.raises(PluginError, match=message):
+        registry.add_plugin_file(file)
+
+
+def test_sys_path_is_not_touched(tmp_path: Path) -> None:
+    import sys
+
+    (tmp_path / "neighbour.py").write_text("x = 1")
+    (tmp_path / "needs.py").write_text("import neighbour\n" + GOOD)
+    before = list(sys.path)
+    with pytest.raises(PluginError, match="PYTHONPATH=FOLDER") as caught:
+        registry.add_plugin_file(tmp_path / "needs.py")
+    assert "'neighbour' is not installed here" in caught.value.hint
+    assert sys.path == before
+
+
+def test_a_distribution_in_the_current_folder_is_not_picked_up(tmp_path: Path) -> None:
+    """FAULTS 39: only --plugin and installed distributions; PYTHONPATH counts as a choice."""
+    import os
+    import subprocess
+    import sys
+
+    info = tmp_path / "lurking-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lurking\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ccvae_eval.models]\nlurks = os:system\n")
+    listing = [sys.executable, "-m", "ccvae_eval.cli.main", "list", "models"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    unasked = subprocess.run(listing, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "lurks" not in unasked.stdout
+    environment["PYTHONPATH"] = str(tmp_path)
+    asked = subprocess.run(listing, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "lurks" in asked.stdout
+
+
+def test_list_shows_a_broken_file_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    from ccvae_eval.cli.main import main
+
+    (tmp_path / "broken.py").write_text("raise SystemExit(3)")
+    (tmp_path / "fine.py").write_text(GOOD)
+    with pytest.raises(SystemExit) as ended:
+        main(
+            ["list", "models", "--json", "--plugin", str(tmp_path / "broken.py"), "--plugin", str(tmp_path / "fine.py")]
+        )
+    assert not ended.value.code
+    rows = {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)["models"]}
+    assert rows["broken"] == "broken: plugin file cannot be run (SystemExit: 3)"
+    assert rows["mine"] == "registered"

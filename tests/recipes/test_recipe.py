@@ -1,0 +1,178 @@
+"""Recipes: what is read, what is refused, and what each cell is named by."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ccvae_eval.core.errors import InputError, UsageError
+from ccvae_eval.data.spec import open_data
+from ccvae_eval.plugins import registry
+from ccvae_eval.recipes import cells_of, read_recipe, shipped_recipes
+from ccvae_eval.recipes.recipe import LARGEST, Cell, Recipe, parse_recipe
+from tests.support.paths import ROOT
+
+PLAIN = """
+title = "Two models"
+data = "faces,size=32,n=300"
+metrics = ["accuracy"]
+seeds = 2
+[training]
+epochs = 2
+[axes]
+rate = [0.5, 1.0]
+"set.alpha" = [0.0, 0.02, 0.1]
+[[contenders]]
+name = "one"
+model = "ccvae"
+settings = { style = 3 }
+[[contenders]]
+name = "two"
+model = "ccvae"
+after = "one"
+training = { epochs = 1 }
+[[tables]]
+value = "accuracy.accuracy"
+published = { one = [1, 2, 3, 4, 5, 6] }
+"""
+
+
+def cells(recipe: Recipe, data: str = "digest", evaluation: str = "evaluation") -> list[Cell]:
+    return cells_of(recipe, {contender.name: data for contender in recipe.contenders}, evaluation)
+
+
+def parsed(text: str = PLAIN) -> Recipe:
+    return parse_recipe(text, "two", "two.toml")
+
+
+def test_a_recipe_is_a_grid() -> None:
+    recipe = parsed()
+    points = list(recipe.points())
+    assert len(points) == 6
+    assert points[1] == (("rate", 0.5), ("set.alpha", 0.02))
+    assert recipe.tables[0].published["one"] == (1, 2, 3, 4, 5, 6)
+    found = cells(recipe)
+    assert len(found) == 2 * 6 * 2
+    first, last = found[0], found[-1]
+    assert (first.contender, first.seed, first.settings) == ("one", 0, {"style": 3, "alpha": 0.0})
+    assert (first.training.rate, first.training.epochs, first.training.seed) == (0.5, 2, 0)
+    assert (last.contender, last.seed, last.training.epochs, last.settings) == ("two", 1, 1, {"alpha": 0.1})
+    assert last.name == "two, rate 1.0, alpha 0.1, seed 1"
+    assert len({cell.training_key for cell in found}) == len(found)
+    by_place = {(c.contender, c.point, c.seed): c for c in found}
+    assert last.after == by_place["one", last.point, 1].training_key
+
+
+@pytest.mark.parametrize(
+    ("change", "training", "run"),
+    [
+        (lambda text: text.replace('title = "Two', 'title = "2'), False, False),
+        (lambda text: text.replace("epochs = 2", "epochs = 3"), True, False),
+        (lambda text: text.replace("style = 3", "style = 4"), True, False),
+    ],
+)
+def test_a_cell_is_named_by_what_its_numbers_depend_on(change: Callable[[str], str], training: bool, run: bool) -> None:
+    before, after = (cells(parsed(text))[0] for text in (PLAIN, change(PLAIN)))
+    assert (before.training_key != after.training_key) is training
+    assert (before.run_key != after.run_key) is run
+
+
+def test_other_data_are_other_trainings_and_another_evaluation_another_run() -> None:
+    ours, other, measured = (cells(parsed(), data, how)[0] for data, how in (("a", "x"), ("b", "x"), ("a", "y")))
+    assert ours.training_key != other.training_key
+    assert ours.training_key == measured.training_key
+    assert ours.run_key != measured.run_key
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("title", "titel", "Did you mean 'title'|'title' is missing"),
+        ("seeds = 2", "seeds = 2\nsample = true", "'sample' is not of type int"),
+        ("seeds = 2", "seeds = 0", "0 trainings"),
+        ("seeds = 2", "seeds = 10000", "120000 trainings"),
+        ("seeds = 2", "sedes = 2", "Did you mean 'seeds'"),
+        ('metrics = ["accuracy"]', 'metrics = "accuracy"', "'metrics' is not of type list"),
+        ('metrics = ["accuracy"]', "metrics = [1]", "not a list of texts"),
+        ("epochs = 2", "epoch = 2", "Did you mean 'epochs'"),
+        ("epochs = 2", "seed = 2", "no setting 'seed'"),
+        ("rate = [", "rat = [", "Did you mean 'rate'"),
+        ("rate = [0.5, 1.0]", "rate = []", "has no value"),
+        ("rate = [0.5, 1.0]", "rate = 1.0", "axes.rate is not of type list"),
+        ('name = "two"', 'name = "one"', "two contenders have one name"),
+        ("seeds = 2", "seeds = 2\nfigures = 1", "'figures' is not of type bool"),
+        ('after = "one"', 'after = "two"', "does not stand before it"),
+        ('model = "ccvae"\nafter', 'modle = "ccvae"\nafter', "'model' is missing"),
+        ("published = { one = [1, ", "published = { one = [", "5 published numbers"),
+        ("published = { one = [1, ", "published = { one = ['x', ", "lists of numbers"),
+        ("[[tables]]", "[tables]", "'tables' is not of type list"),
+    ],
+)
+def test_a_recipe_that_is_none_is_refused(old: str, new: str, says: str) -> None:
+    assert old in PLAIN
+    with pytest.raises(UsageError, match=says):
+        parsed(PLAIN.replace(old, new))
+
+
+def test_settings_out_of_range_are_refused_before_anything_is_trained() -> None:
+    with pytest.raises(UsageError, match="rate"):
+        cells(parsed(PLAIN.replace("[0.5, 1.0]", "[0.5, 2.0]")))
+
+
+def test_a_file_that_is_no_recipe(tmp_path: Path) -> None:
+    broken, huge, deep = (tmp_path / f"{name}.toml" for name in ("broken", "huge", "deep"))
+    broken.write_bytes(b"\xff\xfe")
+    huge.write_bytes(b"#" * (LARGEST + 1))
+    deep.write_text("a = " + "[" * 100_000)
+    for path, says in ((broken, "not a text file"), (huge, "too large"), (deep, "not a recipe")):
+        with pytest.raises(InputError, match=says):
+            read_recipe(str(path))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_recipe(str(tmp_path / "none.toml"))
+    with pytest.raises(UsageError, match=r"Did you mean 'accuracy'\? A file of your own ends in \.toml"):
+        read_recipe("acuracy")
+
+
+def test_a_users_changes_are_checked_too() -> None:
+    changed = parsed().changed(data="digits", seeds=3, sample=None, training={"epochs": 7})
+    assert (changed.data, changed.seeds, changed.sample, changed.training["epochs"]) == ("digits", 3, None, 7)
+    with pytest.raises(UsageError, match="Did you mean 'epochs'"):
+        parsed().changed(training={"epoch": 7})
+    with pytest.raises(UsageError, match="Did you mean 'accuracy'"):
+        parsed().changed(options={"acuracy": {"bins": 5}})
+    with pytest.raises(UsageError, match="contender 'tow' is unknown\nDid you mean 'two'"):
+        parsed().changed(contenders=["tow"])
+    with pytest.raises(UsageError, match="starts from 'one'"):
+        parsed().changed(contenders=["two"])
+    one = parsed().changed(contenders=["one"], options={"accuracy": {"bins": 5}})
+    assert [contender.name for contender in one.contenders] == ["one"]
+    assert one.options == {"accuracy": {"bins": 5}}
+    found = cells(one)
+    assert [cell.training_key for cell in found] == [cell.training_key for cell in cells(parsed())[: len(found)]]
+
+
+def test_the_recipe_in_the_docs_is_one() -> None:
+    """It lies beside the documentation, as its data need a path."""
+    path = ROOT / "docs" / "labels-celeba.toml"
+    recipe = read_recipe(str(path)).changed(data="celeba:somewhere")
+    assert [len(value) for value in recipe.axes["labels"]] == [2, 4, 8, 18]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_recipe_of_the_package_names_what_is_registered(name: str) -> None:
+    recipe = read_recipe(name)
+    assert {contender.model for contender in recipe.contenders} <= set(registry.models)
+    assert set(recipe.metrics) <= set(registry.metrics)
+    assert recipe.data.partition(",")[0] in registry.data_sets
+    for table in recipe.tables:
+        metric, _, value = table.value.partition(".")
+        if metric != "training":
+            assert metric in recipe.metrics
+            name, at, characteristic = value.partition("@")
+            assert name in registry.metrics[metric].values
+            seen = {n for c in recipe.contenders for n in open_data(recipe.data, c.labels).schema.names}
+            assert not at or fnmatch.filter(seen, characteristic)
+        assert set(table.published) <= {contender.name for contender in recipe.contenders}

@@ -1,0 +1,263 @@
+"""Data sets and models whose answers are known: grey squares with the network that reads and paints them, and tables.
+
+An image is a 4 x 4 grid of squares; square k is as bright as sigmoid(factor k). ``SquaresVAE`` reads its column k off
+square k and paints it back, so a change of one column changes one square and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ccvae_eval.core.random_streams import normals, uniforms
+from ccvae_eval.core.types import Bools, Codes, Floats, Gaussian, Ids, Images, Labels
+from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.model.interface import Batch, Label, LabelSchema, LatentLayout
+
+GRID = 4
+SPREAD = 0.5
+"""Deviation of a label's factor within a class."""
+
+SCHEMA = LabelSchema((Label("Glasses"), Label("Smile"), Label("Hair", "categorical", ("Black", "Blond", "Brown"))))
+MEANS = {"Glasses": (-2.0, 2.0), "Smile": (-2.0, 2.0), "Hair": (-3.0, 0.0, 3.0)}
+"""The mean of a label's factor in each class."""
+
+STYLE = 4
+
+
+def factor_columns(label: str) -> tuple[int, int]:
+    """The two factors of a label: what shows its class, and its variety."""
+    first = 2 * SCHEMA.index(label)
+    return first, first + 1
+
+
+FACTORS = 2 * len(SCHEMA) + STYLE
+
+
+def painted(factors: Tensor, size: int = 32) -> Images:
+    """The picture of each row of factors, shape (N, 3, size, size)."""
+    squares = torch.zeros(len(factors), GRID * GRID)
+    # in float64: a float32 sigmoid differs in the last bit with the place of a row in the batch
+    squares[:, : factors.shape[1]] = torch.sigmoid(factors.double()).float()
+    side = size // GRID
+    picture = squares.reshape(-1, 1, GRID, GRID).repeat_interleave(side, 2).repeat_interleave(side, 3)
+    return picture.expand(-1, 3, -1, -1).contiguous()
+
+
+class Squares:
+    """Labelled pictures of squares; knows regions, variety, counterfactuals and re-draws.
+
+    Args:
+        count: how many images.
+        size: pixels on a side.
+        missing: share of labels that are missing.
+        agreement: probability that Smile equals Glasses beyond chance (0 = independent labels).
+        seed: which data set.
+    """
+
+    needs_no_path = True
+    region_source = "squares"
+
+    def __init__(
+        self, count: int = 160, size: int = 32, missing: float = 0.0, agreement: float = 0.0, seed: int = 0
+    ) -> None:
+        self.count, self.size, self.seed = count, size, seed
+        ids = np.arange(count)
+        draw = uniforms(seed, "squares/labels", ids, 2 * len(SCHEMA) + 1)
+        classes = np.stack([(draw[:, j] * SCHEMA.labels[j].cardinality).astype(int) for j in range(len(SCHEMA))], 1)
+        classes[:, 1] = np.where(draw[:, -1] < agreement, classes[:, 0], classes[:, 1])
+        self._classes = classes
+        self._labels = np.where(draw[:, len(SCHEMA) : 2 * len(SCHEMA)] < missing, np.nan, classes).astype(np.float32)
+        self._noise = normals(seed, "squares/factors", ids, FACTORS)
+
+    @property
+    def spec(self) -> str:
+        return f"squares,count={self.count}"
+
+    @property
+    def schema(self) -> LabelSchema:
+        return SCHEMA
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (3, self.size, self.size)
+
+    @property
+    def digest(self) -> str:
+        return f"{self.seed:08x}{self.count:08x}"
+
+    def __len__(self) -> int:
+        return self.count
+
+    def factors(self, ids: Ids, classes: Mapping[str, NDArray[Any]] | None = None) -> Tensor:
+        """What is painted, shape (N, FACTORS)."""
+        values = self._noise[ids].clone()
+        for label in SCHEMA:
+            shown = (classes or {}).get(label.name, self._classes[ids, SCHEMA.index(label.name)]).astype(int)
+            column = factor_columns(label.name)[0]
+            values[:, column] = torch.tensor(MEANS[label.name])[shown] + SPREAD * values[:, column]
+        return values
+
+    def batch(self, ids: Ids) -> Batch:
+        ids = np.asarray(ids)
+        return Batch(painted(self.factors(ids), self.size), torch.from_numpy(self._labels[ids]), ids)
+
+    def labels_of(self, ids: Ids) -> NDArray[np.float32]:
+        return self._labels[np.asarray(ids)]
+
+    def split(self, name: str) -> Ids:
+        third = self.count // 3
+        first = {"train": 0, "judge": third, "test": 2 * third}[name]
+        return np.arange(first, self.count if name == "test" else first + third)
+
+    @classmethod
+    def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Squares:
+        del path
+        return cls(**{key: int(value) for key, value in options.items()})
+
+    def region(self, ids: Ids, label: str) -> Bools | None:
+        """The two squares of a label."""
+        mask = np.zeros((GRID * GRID,), bool)
+        mask[list(factor_columns(label))] = True
+        side = self.size // GRID
+        full = mask.reshape(GRID, GRID).repeat(side, 0).repeat(side, 1)
+        return np.broadcast_to(full, (len(ids), *full.shape)).copy()
+
+    def variety_names(self, label: str) -> tuple[str, ...]:
+        return (f"{label} shade",)
+
+    def variety(self, ids: Ids, label: str) -> Floats:
+        return self._noise[np.asarray(ids)][:, factor_columns(label)[1:]].double().numpy()
+
+    def with_attribute(self, ids: Ids, label: str, value: NDArray[np.float32]) -> Images:
+        return self.with_variety(ids, {label: value}, {})
+
+    def redraw(self, ids: Ids, label: str, value: NDArray[np.float32], draw: int) -> Images:
+        fresh = normals(self.seed, f"squares/redraw/{label}/{draw}", ids, 1).double().numpy()
+        return self.with_variety(ids, {label: value}, {label: fresh})
+
+    def with_variety(
+        self, ids: Ids, values: Mapping[str, NDArray[np.float32]], variety: Mapping[str, Floats]
+    ) -> Images:
+        factors = self.factors(np.asarray(ids), values)
+        for label, drawn in variety.items():
+            factors[:, factor_columns(label)[1:]] = torch.from_numpy(drawn).float()
+        return painted(factors, self.size)
+
+
+class SquaresVAE(torch.nn.Module):
+    """Reads each square's factor, paints it back; predicts by Bayes' rule; knows p(z_c|y).
+
+    Args:
+        blocks: whether a characteristic owns its variety column too.
+        scale: the posterior's deviation, in every column.
+        size: pixels on a side.
+    """
+
+    def __init__(self, blocks: bool = False, scale: float = 0.1, size: int = 32) -> None:
+        super().__init__()
+        self.scale, self.size = scale, size
+        columns = {label.name: factor_columns(label.name)[: 2 if blocks else 1] for label in SCHEMA}
+        self.layout = LatentLayout(FACTORS, columns)
+        self.labels = SCHEMA
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        del labels
+        side = self.size // GRID
+        middle = images[:, 0, side // 2 :: side, side // 2 :: side].flatten(1)[:, :FACTORS]
+        loc = torch.logit(middle, eps=1e-6)
+        return Gaussian(loc, torch.full_like(loc, self.scale))
+
+    def decode(self, codes: Codes) -> Images:
+        return painted(codes, self.size)
+
+    def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
+        del images
+        return {
+            name: torch.log_softmax(
+                -0.5 * ((codes[:, factor_columns(name)[:1]] - torch.tensor(means)) / SPREAD).square(), 1
+            )
+            for name, means in MEANS.items()
+        }
+
+    def conditional_prior(self, labels: Labels) -> Gaussian:
+        order = self.layout.characteristic_columns
+        loc, scale = torch.zeros(len(labels), len(order)), torch.ones(len(labels), len(order))
+        for label in SCHEMA:
+            place = order.index(factor_columns(label.name)[0])
+            y = labels[:, SCHEMA.index(label.name)]
+            mean = torch.tensor(MEANS[label.name])[y.nan_to_num(0).long()]
+            loc[:, place] = torch.where(y.isnan(), torch.nan, mean)
+            scale[:, place] = SPREAD
+        return Gaussian(loc, scale)
+
+
+class SquaresJudge:
+    """Reads the squares and judges each label by Bayes' rule."""
+
+    def log_probabilities(self, images: Images) -> Mapping[str, Tensor]:
+        reader = SquaresVAE(size=images.shape[-1])
+        told = reader.predict(images, reader.encode(images).loc)
+        return {name: value for name, value in told.items() if isinstance(value, Tensor)}
+
+
+class PlainSquaresVAE(torch.nn.Module):
+    """The same network without characteristics, prediction or p(z_c|y): a vae without labels."""
+
+    def __init__(self, scale: float = 0.1, size: int = 32) -> None:
+        super().__init__()
+        self.inner = SquaresVAE(scale=scale, size=size)
+        self.layout = LatentLayout(FACTORS)
+        self.labels = LabelSchema(())
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        return self.inner.encode(images, labels)
+
+    def decode(self, codes: Codes) -> Images:
+        return self.inner.decode(codes)
+
+
+class Table:
+    """Labels without images worth looking at: what it takes to measure codes alone."""
+
+    spec, digest, input_shape = "table", "0" * 8, (1, 2, 2)
+
+    def __init__(self, schema: LabelSchema, labels: Tensor) -> None:
+        self.schema, self.labels = schema, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, ids: Ids) -> Batch:
+        return Batch(torch.zeros(len(ids), *self.input_shape), self.labels[ids], ids)
+
+    def labels_of(self, ids: Ids) -> NDArray[np.float32]:
+        return self.labels[ids].numpy()
+
+
+class TableVAE:
+    """A model that is never asked to encode or decode."""
+
+    def __init__(self, schema: LabelSchema, layout: LatentLayout) -> None:
+        self.labels, self.layout = schema, layout
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        raise NotImplementedError
+
+    def decode(self, codes: Codes) -> Images:
+        raise NotImplementedError
+
+
+def table_subject(
+    codes: Tensor, labels: Tensor, schema: LabelSchema, layout: LatentLayout, model: Any = None, **more: Any
+) -> Subject:
+    """A subject whose codes are exactly these (the posterior has no scale)."""
+    posterior = Gaussian(codes.float(), torch.zeros(codes.shape))
+    data: Any = more.pop("data", None) or Table(schema, labels.float())
+    own = model or TableVAE(schema, layout)
+    return Subject(own, data, schema, layout, np.arange(len(codes)), labels.float(), posterior, **more)

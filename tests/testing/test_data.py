@@ -1,0 +1,134 @@
+"""Every registered data set keeps the contract, and one that does not is told what it broke."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.data.spec import open_data
+from ccvae_eval.model.interface import Batch
+from ccvae_eval.plugins.registry import HOME, data_sets
+from ccvae_eval.testing import ContractBroken, check_data_set
+from tests.support.fakes import Squares
+
+RNG = np.random.default_rng(0)
+
+
+def npz(place: Path) -> str:
+    images = RNG.integers(0, 256, (40, 8, 8, 3), np.uint8)
+    np.savez(place / "arrays.npz", images=images, labels=RNG.integers(0, 2, (40, 2)), names=np.array(["a", "b"]))
+    return f"npz:{place / 'arrays.npz'}"
+
+
+def mnist(place: Path) -> str:
+    for name, count in (("train", 30), ("t10k", 10)):
+        images, labels = RNG.integers(0, 256, (count, 28, 28), np.uint8), RNG.integers(0, 10, count, np.uint8)
+        for kind, array in (("images", images), ("labels", labels)):
+            head = struct.pack(f">I{array.ndim}I", 0x800 + array.ndim, *array.shape)
+            (place / f"{name}-{kind}-idx{array.ndim}-ubyte").write_bytes(head + array.tobytes())
+    return f"mnist:{place}"
+
+
+def folder(place: Path) -> str:
+    rows = ["file,Glasses,Hair"]
+    for i in range(40):
+        (place / f"{i}.png").write_bytes(cv2.imencode(".png", RNG.integers(0, 256, (8, 8, 3), np.uint8))[1].tobytes())
+        rows.append(f"{i}.png,{i % 2},{'black' if i % 3 else 'grey'}")
+    (place / "attributes.csv").write_text("\n".join(rows))
+    return f"folder:{place}"
+
+
+def celeba(place: Path) -> str:
+    """Pictures of noise under the official names."""
+    (place / "img_align_celeba").mkdir()
+    names, table, parts = [f"{i:06d}.jpg" for i in range(1, 21)], ["20", "Eyeglasses Male"], []
+    for i, name in enumerate(names):
+        pixels = cv2.imencode(".jpg", RNG.integers(0, 256, (218, 178, 3), np.uint8))[1]
+        (place / "img_align_celeba" / name).write_bytes(pixels.tobytes())
+        table.append(f"{name} {1 if i % 2 else -1:2d} {1 if i % 3 else -1:2d}")
+        parts.append(f"{name} {i % 3}")
+    (place / "list_attr_celeba.txt").write_text("\n".join(table))
+    (place / "list_eval_partition.txt").write_text("\n".join(parts))
+    return f"celeba:{place}"
+
+
+SPECS: Mapping[str, Callable[[Path], str]] = {
+    "celeba": celeba,
+    "digits": lambda place: "digits",
+    "faces": lambda place: "faces,size=32",
+    "folder": folder,
+    "mnist": mnist,
+    "npz": npz,
+    "sprites": lambda place: "sprites",
+    "swissroll": lambda place: "swissroll,n=200",
+}
+"""Every data set of ours, with the making of a small one. One that is registered and not here fails the suite."""
+
+
+def test_every_data_set_is_listed():
+    ours = {r.name for r in data_sets.registrations() if r.distribution == HOME}
+    assert ours == set(SPECS)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_data_set(name, tmp_path):
+    check_data_set(open_data(SPECS[name](tmp_path)))
+
+
+class Strict(Squares):
+    """The squares, whose options are checked."""
+
+    @classmethod
+    def from_spec(cls, path, options):
+        if set(options) - {"count"}:
+            raise UsageError("unknown option")
+        return super().from_spec(path, options)
+
+
+def changed(of: Callable[[Batch], tuple[Any, Any, Any]]) -> Callable[[Any, Any], Batch]:
+    return lambda self, ids: Batch(*of(Squares.batch(self, ids)))
+
+
+FAULTS: Mapping[str, dict[str, Any]] = {
+    "hexadecimal": {"digest": "today"},
+    "input_shape is": {"input_shape": (32, 32)},
+    "batch has shape": {"input_shape": (3, 16, 16)},
+    "float32": {"batch": changed(lambda b: (b.images.double(), b.labels, b.ids))},
+    r"in \[0, 1\]": {"batch": changed(lambda b: (b.images * 255, b.labels, b.ids))},
+    "names the ids": {"batch": changed(lambda b: (b.images, b.labels, np.sort(b.ids) + 1))},
+    "keep their kind": {"batch": changed(lambda b: (b.images, b.labels + 3, b.ids))},
+    "labels_of agrees": {"labels_of": lambda self, ids: 1 - Squares.labels_of(self, ids)},
+    "depends on its id alone": {
+        "batch": changed(lambda b: (b.images * torch.linspace(0.5, 1, len(b))[:, None, None, None], b.labels, b.ids))
+    },
+    "does not depend on its batch": {
+        "batch": changed(lambda b: (b.images if len(b) > 1 else b.images / 2, b.labels, b.ids))
+    },
+    "is ascending": {"split": lambda self, name: Squares.split(self, name)[::-1]},
+    "ids of this data set": {"split": lambda self, name: Squares.split(self, name) + 1},
+    "splits are disjoint": {"split": lambda self, name: np.arange(4)},
+    "is not empty": {"split": lambda self, name: np.arange(0)},
+    "is a UsageError": {"from_spec": classmethod(lambda cls, path, options: cls())},
+    "region of 'Glasses' has shape": {"region": lambda self, ids, label: np.zeros((1, 32, 32), bool)},
+    "region of 'Glasses' is boolean": {"region": lambda self, ids, label: np.zeros((len(ids), 32, 32))},
+    "gives the image back": {"variety": lambda self, ids, label: Squares.variety(self, ids, label) + 1},
+    "variety of": {"variety": lambda self, ids, label: np.zeros((len(ids), 2))},
+}
+
+
+def test_the_fake_keeps_it():
+    check_data_set(Strict())
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_a_broken_data_set_is_told_what_it_broke(what):
+    with pytest.raises(ContractBroken, match=what):
+        check_data_set(type("Broken", (Strict,), FAULTS[what])())
