@@ -182,14 +182,14 @@ def set_up(
         progress=_staged(stage, "encode"),
     )
     subject = replace(subject, trained_on=_trained_on(opened, images, part))
-    if subject.whole is not None:
-        subject = replace(subject, whole=replace(subject.whole, trained_on=subject.trained_on))
-    if subject.whole is not None and not any(needs_characteristics(metric, subject) for metric in chosen):
-        subject = subject.whole
+    if subject.unrestricted is not None:
+        subject = replace(subject, unrestricted=replace(subject.unrestricted, trained_on=subject.trained_on))
+    if subject.unrestricted is not None and not any(needs_characteristics(metric, subject) for metric in chosen):
+        subject = subject.unrestricted
     if judge == "auto":
         judged = asked_judge(any(needs_judge(metric, subject) for metric in chosen))
-    whole = None if subject.whole is None else replace(subject.whole, judge=judged)
-    subject = replace(subject, judge=judged, whole=whole)
+    whole = None if subject.unrestricted is None else replace(subject.unrestricted, judge=judged)
+    subject = replace(subject, judge=judged, unrestricted=whole)
     header = _header(subject, opened, part or WHOLE_DATA, sample, command)
     own_samples = sample is None and limit is None
     return Setup(subject, tuple(chosen), header, own_samples, references, cache_dir, notice)

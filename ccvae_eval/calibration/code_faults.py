@@ -18,7 +18,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import special_ortho_group
 from torch import Tensor
 
-from ccvae_eval.calibration.reference_images import Originals
+from ccvae_eval.calibration.reference_images import ReferenceImages
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.random_streams import numpy_stream, uniforms
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Ids, Images, Labels
@@ -28,18 +28,18 @@ from ccvae_eval.oracle.code import MEAN, REACH, SPREAD
 BYTE = 255
 
 
-class Whole(LabelledVAE, Predicts, HasConditionalPrior, Protocol):
+class FullModel(LabelledVAE, Predicts, HasConditionalPrior, Protocol):
     """A model of which every metric can be asked."""
 
 
-class Spoilt:
+class PerturbedModel:
     """A model seen through a saboteur's hands; as it stands here nothing is spoilt.
 
     Args:
         inner: the model.
     """
 
-    def __init__(self, inner: Whole) -> None:
+    def __init__(self, inner: FullModel) -> None:
         self.inner = inner
 
     @property
@@ -67,7 +67,7 @@ class Spoilt:
         return self.inner.conditional_prior(labels)
 
 
-class Mixed(Spoilt):
+class Mixed(PerturbedModel):
     r"""A code in other columns: :math:`z' = z M^T`; the decoder takes it back.
 
     The information is all there, in other columns than the layout says. A posterior and a prior keep the deviations
@@ -79,7 +79,7 @@ class Mixed(Spoilt):
         back: the inverse of M.
     """
 
-    def __init__(self, inner: Whole, mix: Tensor, back: Tensor) -> None:
+    def __init__(self, inner: FullModel, mix: Tensor, back: Tensor) -> None:
         super().__init__(inner)
         self.mix, self.back = mix, back
 
@@ -121,7 +121,7 @@ class Turned(Mixed):
         degrees: the angle.
     """
 
-    def __init__(self, inner: Whole, pairs: Sequence[tuple[int, int]], degrees: float) -> None:
+    def __init__(self, inner: FullModel, pairs: Sequence[tuple[int, int]], degrees: float) -> None:
         turn = torch.eye(inner.layout.dim, dtype=torch.float64)
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         for a, b in pairs:
@@ -167,7 +167,7 @@ def inner_pairs(columns: Mapping[str, Sequence[int]]) -> list[tuple[int, int]]:
     return [pair for own in columns.values() for pair in zip(own[::2], own[1::2], strict=False)]
 
 
-class Shuffled(Spoilt):
+class Shuffled(PerturbedModel):
     """A share of the images is given the code of another image.
 
     The images that are given another's code are those whose own number, which belongs to the image, lies below the
@@ -184,7 +184,7 @@ class Shuffled(Spoilt):
     """
 
     def __init__(
-        self, inner: Whole, posterior: Gaussian, digests: Sequence[bytes], ids: Ids, share: float, seed: int = 0
+        self, inner: FullModel, posterior: Gaussian, digests: Sequence[bytes], ids: Ids, share: float, seed: int = 0
     ) -> None:
         super().__init__(inner)
         self.posterior = posterior
@@ -224,7 +224,7 @@ def digests_of(images: Images) -> list[bytes]:
     return [blake2b(picture.tobytes(), digest_size=8).digest() for picture in pixels]
 
 
-class Shifted(Spoilt):
+class Shifted(PerturbedModel):
     """p(z_c|y) moved in every column by a number of its own deviations.
 
     Args:
@@ -232,7 +232,7 @@ class Shifted(Spoilt):
         deviations: how far.
     """
 
-    def __init__(self, inner: Whole, deviations: float) -> None:
+    def __init__(self, inner: FullModel, deviations: float) -> None:
         super().__init__(inner)
         self.deviations = deviations
 
@@ -241,7 +241,7 @@ class Shifted(Spoilt):
         return Gaussian(own.loc + self.deviations * own.scale, own.scale)
 
 
-class Collapsed(Spoilt):
+class Collapsed(PerturbedModel):
     """p(z_c|y) shrunk around its mean: draws lie closer and closer together, until they are one.
 
     Args:
@@ -249,7 +249,7 @@ class Collapsed(Spoilt):
         share: from 0 (as it was) to 1 (a point).
     """
 
-    def __init__(self, inner: Whole, share: float) -> None:
+    def __init__(self, inner: FullModel, share: float) -> None:
         super().__init__(inner)
         self.share = share
 
@@ -267,7 +267,7 @@ def class_shares(classes: NDArray[np.int64], cardinality: int) -> Floats:
 HAIR = 1e-9
 
 
-class Correlated(Spoilt):
+class Correlated(PerturbedModel):
     r"""The first columns of binary labels, each bent into a standard normal one, then correlated two and two.
 
     .. math:: g = \Phi^{-1}(F(u)), \quad z_a = g_a, \quad z_b = \rho g_a + \sqrt{1 - \rho^2} g_b
@@ -281,7 +281,7 @@ class Correlated(Spoilt):
         correlation: rho, below 1.
     """
 
-    def __init__(self, originals: Originals, pairs: Sequence[tuple[str, str]], correlation: float) -> None:
+    def __init__(self, originals: ReferenceImages, pairs: Sequence[tuple[str, str]], correlation: float) -> None:
         super().__init__(originals.oracle)
         self.pairs, self.correlation = tuple(pairs), correlation
         self.rest = math.sqrt(1 - correlation**2)

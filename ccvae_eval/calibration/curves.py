@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ccvae_eval.calibration.perturbations import Dial
+from ccvae_eval.calibration.perturbations import Perturbation
 from ccvae_eval.calibration.verdict import Reading, Verdict, judge, moved, questions_of, widening
 from ccvae_eval.core.results import ValueSpec
 from ccvae_eval.core.types import Floats, Plain
@@ -70,7 +70,7 @@ class Curve:
     metric: str
     value: str
     row: str
-    dial: Dial
+    dial: Perturbation
     own: bool
     positions: tuple[float, ...]
     readings: tuple[Reading, ...]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
-from ccvae_eval.calibration.code_faults import Spoilt, class_shares
-from ccvae_eval.calibration.reference_images import Originals, Scene
+from ccvae_eval.calibration.code_faults import PerturbedModel, class_shares
+from ccvae_eval.calibration.reference_images import ReferenceImages, Scene
 from ccvae_eval.core.errors import UnsupportedError
 from ccvae_eval.core.random_streams import numpy_stream, torch_stream, uniforms
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Ids, Images, Labels
@@ -28,7 +28,7 @@ KNOTS = 4
 """Points on a side between which the warp's field is smooth."""
 
 
-class Painter(Spoilt):
+class PerturbedDecoder(PerturbedModel):
     """The oracle with another brush. It can read again whatever it has painted.
 
     Args:
@@ -37,7 +37,7 @@ class Painter(Spoilt):
         seed: of its draws, which belong to the image.
     """
 
-    def __init__(self, originals: Originals, dose: float = 0.0, seed: int = 0) -> None:
+    def __init__(self, originals: ReferenceImages, dose: float = 0.0, seed: int = 0) -> None:
         super().__init__(originals.oracle)
         self.originals, self.dose, self.seed = originals, dose, seed
         self._read: dict[bytes, None] = {}
@@ -83,14 +83,14 @@ def _keys(codes: Codes) -> list[bytes]:
     return [row.tobytes() for row in codes.detach().cpu().numpy()]
 
 
-class Faultless(Painter):
+class Faultless(PerturbedDecoder):
     """The oracle itself, drawing each picture only once."""
 
     def paint(self, scene: Scene) -> Images:
         return super().paint(scene)
 
 
-class Changing(Painter):
+class Changing(PerturbedDecoder):
     """A fault of the *change* that an intervention makes, as a map of differences from a base.
 
     The base is what the change is made on: where a binary label was touched, the same face without it; where a
@@ -171,7 +171,7 @@ class Strayed(Changing):
         return spoilt
 
 
-class Warped(Painter):
+class Warped(PerturbedDecoder):
     """What was touched is displaced: inside its region by the whole of a smooth random field, outside by a part s^2.
 
     (Not s: a matcher's search ends at a small part of the field, and nearly all steps would lie beyond it.)
@@ -221,21 +221,21 @@ def displaced(images: Images, fields: Tensor) -> Images:
     return clipped
 
 
-class Faded(Painter):
+class Faded(PerturbedDecoder):
     """Every picture mixed with the mean image: (1 - l) x + l m."""
 
     def paint(self, scene: Scene) -> Images:
         return super().paint(scene).lerp(self.originals.mean_image, self.dose)
 
 
-class Dimmed(Painter):
+class Dimmed(PerturbedDecoder):
     """Every picture fades to black: (1 - l) x."""
 
     def paint(self, scene: Scene) -> Images:
         return super().paint(scene) * (1 - self.dose)
 
 
-class Leaking(Painter):
+class Leaking(PerturbedDecoder):
     """A change of one label turns each other label over with probability l (a categorical one to its next class)."""
 
     def paint(self, scene: Scene) -> Images:
@@ -250,7 +250,7 @@ class Leaking(Painter):
         return np.where(over, (scene.classes + 1) % sizes, scene.classes)
 
 
-class Idle(Painter):
+class Idle(PerturbedDecoder):
     """An intervention on a label does nothing, for a share p of (image, label).
 
     A face that is no original was drawn from the prior: there a label that was asked for counts for nothing, and its
@@ -284,7 +284,7 @@ class Idle(Painter):
         return classes
 
 
-class Gliding(Painter):
+class Gliding(PerturbedDecoder):
     """Between absent and present lies every mixture of both: the decoder blends along u instead of switching at 0.
 
     Only where u is not the image's own, only for binary labels, and in the image's own variety. The blend begins and

@@ -12,12 +12,12 @@ import torch
 from ccvae_eval.calibration.code_faults import (
     Collapsed,
     Correlated,
+    FullModel,
     Mixed,
+    PerturbedModel,
     Shifted,
     Shuffled,
-    Spoilt,
     Turned,
-    Whole,
     digests_of,
     inner_pairs,
     own_pairs,
@@ -37,7 +37,7 @@ from ccvae_eval.calibration.decoder_faults import (
     Wobbling,
 )
 from ccvae_eval.calibration.prediction_faults import Mislabelled, Tempered
-from ccvae_eval.calibration.reference_images import Originals
+from ccvae_eval.calibration.reference_images import ReferenceImages
 from ccvae_eval.core.errors import UnsupportedError, UsageError, suggestion
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Ids
@@ -47,7 +47,7 @@ from ccvae_eval.oracle.model import oracle
 
 
 @dataclass(frozen=True)
-class Bench:
+class PerturbationContext:
     """What the dials are put on: the oracle of drawn images, or somebody's model and images.
 
     Args:
@@ -69,7 +69,7 @@ class Bench:
     _kept: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
-    def originals(self) -> Originals:
+    def originals(self) -> ReferenceImages:
         """The images that the oracle knows.
 
         Raises:
@@ -77,10 +77,10 @@ class Bench:
         """
         if self.model is not None:
             raise UnsupportedError("this dial needs the oracle", where=type(self.model).__name__)
-        return Originals(oracle(self.data, self.ids, self.labels), self.ids)
+        return ReferenceImages(oracle(self.data, self.ids, self.labels), self.ids)
 
     @cached_property
-    def base(self) -> Whole:
+    def base(self) -> FullModel:
         """The model before anything is spoilt.
 
         Raises:
@@ -102,7 +102,7 @@ class Bench:
     def binary(self) -> list[str]:
         return [name for name in self.names if self.base.labels[name].kind == "binary"]
 
-    def shuffled(self, share: float) -> Spoilt:
+    def shuffled(self, share: float) -> PerturbedModel:
         """The base with a share of its codes in a circle."""
         posterior = self.base.encode(self.data.batch(self.ids).images)
         return Shuffled(self.base, posterior, self.digests, self.ids, share, self.seed)
@@ -129,7 +129,7 @@ class Bench:
 
 
 @dataclass(frozen=True, slots=True)
-class Dial:
+class Perturbation:
     """One way to spoil a model.
 
     Args:
@@ -145,7 +145,7 @@ class Dial:
 
     name: str
     summary: str
-    spoil: Callable[[Bench, float], Whole]
+    spoil: Callable[[PerturbationContext, float], FullModel]
     strengths: tuple[float, float] = (0.0, 1.0)
     unit: str = "share"
     drawn: bool = True
@@ -162,71 +162,71 @@ GLIDING = "gliding"
 HAZY = "hazy"
 BENT = "bent"
 
-DIALS: Mapping[str, Dial] = MappingProxyType(
+PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType(
     {
         dial.name: dial
         for dial in (
-            Dial("shuffle", "a share of the images gets another image's code", lambda b, s: b.shuffled(s), drawn=False),
-            Dial(
+            Perturbation("shuffle", "a share of the images gets another image's code", lambda b, s: b.shuffled(s), drawn=False),
+            Perturbation(
                 "mix",
                 "the first columns of the characteristics are turned into each other, two and two",
                 lambda b, s: Turned(b.base, own_pairs(b.base.layout, b.binary), s),
                 (0.0, 45.0), "degrees", drawn=False,
             ),
-            Dial(
+            Perturbation(
                 "seep",
                 "the first column of each characteristic is turned into a style column",
                 lambda b, s: Turned(b.base, style_pairs(b.base.layout, b.names), s),
                 (0.0, 45.0), "degrees", drawn=False,
             ),
-            Dial(
+            Perturbation(
                 "stir",
                 "the columns of a characteristic's variety are turned into each other, two and two",
                 lambda b, s: Turned(b.base, inner_pairs(b.varieties()), s),
                 (0.0, 45.0), "degrees", drawn=False,
             ),
-            Dial(
+            Perturbation(
                 "turn", "the whole code is turned, a share of the way to a rotation at random",
                 lambda b, s: b.turned(s), drawn=False,
             ),
-            Dial(
+            Perturbation(
                 "correlate", "normal first columns of binary characteristics are correlated, two and two",
                 lambda b, s: b.correlated(s), (0.0, 0.9), "correlation", base=BENT, kinds=("binary",),
             ),
-            Dial(
+            Perturbation(
                 "shift",
                 "p(z_c|y) is moved by a number of its deviations",
                 lambda b, s: Shifted(b.base, s),
                 (0.0, 2.0), "deviations", drawn=False,
             ),
-            Dial("collapse", "p(z_c|y) shrinks to a point", lambda b, s: Collapsed(b.base, s), drawn=False),
-            Dial("smear", "a part of the change is spread evenly", lambda b, s: Smeared(b.originals, s, b.seed)),
-            Dial("stray", "a share of the change's pixels is shuffled", lambda b, s: Strayed(b.originals, s, b.seed)),
-            Dial(
+            Perturbation("collapse", "p(z_c|y) shrinks to a point", lambda b, s: Collapsed(b.base, s), drawn=False),
+            Perturbation("smear", "a part of the change is spread evenly", lambda b, s: Smeared(b.originals, s, b.seed)),
+            Perturbation("stray", "a share of the change's pixels is shuffled", lambda b, s: Strayed(b.originals, s, b.seed)),
+            Perturbation(
                 "warp", "the outside of a change is displaced, up to as far as the inside",
                 lambda b, s: Warped(b.originals, s, b.seed),
                 base="replaced",
             ),
-            Dial("fade", "pictures fade to the mean image", lambda b, s: Faded(b.originals, s, b.seed)),
-            Dial("dim", "pictures fade to black", lambda b, s: Dimmed(b.originals, s, b.seed)),
-            Dial(
+            Perturbation("fade", "pictures fade to the mean image", lambda b, s: Faded(b.originals, s, b.seed)),
+            Perturbation("dim", "pictures fade to black", lambda b, s: Dimmed(b.originals, s, b.seed)),
+            Perturbation(
                 "leak", "a change of one label turns each other one over with this probability",
                 lambda b, s: Leaking(b.originals, s, b.seed),
             ),
-            Dial("idle", "a share of interventions does nothing", lambda b, s: Idle(b.originals, s, b.seed)),
-            Dial(
+            Perturbation("idle", "a share of interventions does nothing", lambda b, s: Idle(b.originals, s, b.seed)),
+            Perturbation(
                 "jump", "an even change along the path becomes a jump",
                 lambda b, s: Jumping(b.originals, s, b.seed), base=GLIDING, kinds=("binary",),
             ),
-            Dial(
+            Perturbation(
                 "wobble", "a share of the stations of an even path is permuted",
                 lambda b, s: Wobbling(b.originals, s, b.seed), base=GLIDING, kinds=("binary",),
             ),
-            Dial(
+            Perturbation(
                 "mislabel", "a share of the predictions names a class at random",
                 lambda b, s: Mislabelled(b.originals, s, b.seed),
             ),
-            Dial(
+            Perturbation(
                 "temper", "honest log-probabilities are multiplied",
                 lambda b, s: Tempered(b.originals, s, b.seed), (1.0, 8.0), "factor", base=HAZY,
             ),
@@ -236,8 +236,8 @@ DIALS: Mapping[str, Dial] = MappingProxyType(
 """The dials by name."""
 
 
-def dial_named(name: str) -> Dial:
+def perturbation_named(name: str) -> Perturbation:
     """A dial by its name; an unknown one is a ``UsageError`` that offers the nearest."""
-    if name not in DIALS:
-        raise UsageError(f"dial {name!r} is unknown", hint=suggestion(name, DIALS))
-    return DIALS[name]
+    if name not in PERTURBATIONS:
+        raise UsageError(f"dial {name!r} is unknown", hint=suggestion(name, PERTURBATIONS))
+    return PERTURBATIONS[name]

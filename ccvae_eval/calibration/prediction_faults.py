@@ -9,8 +9,8 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from ccvae_eval.calibration.code_faults import Spoilt, class_shares
-from ccvae_eval.calibration.reference_images import Originals
+from ccvae_eval.calibration.code_faults import PerturbedModel, class_shares
+from ccvae_eval.calibration.reference_images import ReferenceImages
 from ccvae_eval.core.random_streams import uniforms
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Images
 
@@ -18,7 +18,7 @@ SURE = 20.0
 """The log-odds of a prediction that leaves no doubt."""
 
 
-class Mislabelled(Spoilt):
+class Mislabelled(PerturbedModel):
     r"""Names a wrong class, drawn at random, for a share of the images; sure of itself in every case.
 
     Args:
@@ -27,7 +27,7 @@ class Mislabelled(Spoilt):
         seed: of the draws, which belong to (label, image).
     """
 
-    def __init__(self, originals: Originals, dose: float, seed: int = 0) -> None:
+    def __init__(self, originals: ReferenceImages, dose: float, seed: int = 0) -> None:
         super().__init__(originals.oracle)
         self.originals, self.dose, self.seed = originals, dose, seed
 
@@ -47,7 +47,7 @@ class Mislabelled(Spoilt):
         return found
 
 
-class Tempered(Spoilt):
+class Tempered(PerturbedModel):
     r"""Sees its labels through a haze, and overstates what it has seen.
 
     It observes :math:`o_k = [y = k] + n_k`, n standard normal and belonging to the image, and says what Bayes' rule
@@ -60,7 +60,7 @@ class Tempered(Spoilt):
         seed: of the haze.
     """
 
-    def __init__(self, originals: Originals, temperature: float, seed: int = 0) -> None:
+    def __init__(self, originals: ReferenceImages, temperature: float, seed: int = 0) -> None:
         super().__init__(originals.oracle)
         self.originals, self.temperature, self.seed = originals, temperature, seed
 

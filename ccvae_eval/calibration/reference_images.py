@@ -22,7 +22,7 @@ MIDDLE = float(on_lattice(np.array([0.5]))[0])
 """The factor that stands for a variety that does not show."""
 
 
-class Studio:
+class ImageRenderer:
     """Draws pictures, and those that it has drawn only once: a dial's steps show the same ones again and again.
 
     Args:
@@ -88,7 +88,7 @@ class Scene:
         return np.asarray(self.classes != self.own_classes)
 
 
-class Originals:
+class ReferenceImages:
     """Some images of a drawn data set, with the oracle that reads them.
 
     Args:
@@ -99,7 +99,7 @@ class Originals:
     def __init__(self, oracle: Oracle, ids: Ids) -> None:
         self.oracle, self.data, self.ids = oracle, oracle.data, ids
         self.coding = oracle.coding
-        self.studio = Studio(oracle.data)
+        self.studio = ImageRenderer(oracle.data)
         images = self.data.batch(ids).images
         self.codes = oracle.encode(images).loc
         self.mean_image = images.mean(0)

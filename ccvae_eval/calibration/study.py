@@ -13,14 +13,14 @@ import numpy as np
 
 from ccvae_eval.calibration.curves import Calibration, Curve, judged, nothing_known, why_without
 from ccvae_eval.calibration.defaults import EVERY, SAMPLE, STEPS
-from ccvae_eval.calibration.perturbations import DIALS, Bench, Dial, dial_named
+from ccvae_eval.calibration.perturbations import PERTURBATIONS, Perturbation, PerturbationContext, perturbation_named
 from ccvae_eval.calibration.study_cells import (
     PLAIN,
-    STAGES,
+    VIEWS,
     Case,
-    Cell,
-    Ledger,
+    CellStore,
     Progress,
+    StudyCell,
     measure_all,
     positions_of,
     reading_of,
@@ -79,7 +79,7 @@ class AnswerKey(Protocol):
         """The known values of a case, shape (positions,), NaN where unknown; None if the key has no such entry."""
 
     def stability_curve(
-        self, bench: Bench, dial: Dial, positions: Sequence[float], higher_is_better: bool | None
+        self, bench: PerturbationContext, dial: Perturbation, positions: Sequence[float], higher_is_better: bool | None
     ) -> Curve:
         """The curve of UDR, a score of several models that no single perturbed model has."""
 
@@ -117,9 +117,9 @@ class Calibrator:
         if sample < 1:
             raise UsageError(f"{sample} is no number of images", where="--sample")
         self.metrics, self.data, self.steps, self.foreign, self.judge = tuple(metrics), data, steps, foreign, judged
-        self.ledger, self.key = Ledger(folder), answer_key()
+        self.ledger, self.key = CellStore(folder), answer_key()
         self.model = model
-        chosen = [dial_named(name) for name in dials] if dials else list(DIALS.values())
+        chosen = [perturbation_named(name) for name in dials] if dials else list(PERTURBATIONS.values())
         self.dials = [dial for dial in chosen if model is None or not dial.drawn]
         self.names = self._names(characteristics)
         self.benches = {}
@@ -127,7 +127,7 @@ class Calibrator:
             ids = independent_ids(data, size, seed)
             if not len(ids):
                 raise UndefinedError("there is no image to calibrate on", where=data.spec)
-            self.benches[size] = Bench(data, ids, self.names, model, None, seed, model_name)
+            self.benches[size] = PerturbationContext(data, ids, self.names, model, None, seed, model_name)
         self.small, self.large = self.benches[sample], self.benches[sample * MORE]
         self._decodes: dict[str, int] = {}
         self.facts: dict[str, Plain] = {
@@ -158,22 +158,22 @@ class Calibrator:
             ).decode
         return self._decodes[metric.name]
 
-    def _cell(self, metric: Metric, dial: Dial, position: float, bench: Bench) -> Cell:
+    def _cell(self, metric: Metric, dial: Perturbation, position: float, bench: PerturbationContext) -> StudyCell:
         schema = self.data.schema
-        stage = STAGES.get(metric.name, PLAIN) if self.model is None else PLAIN
+        stage = VIEWS.get(metric.name, PLAIN) if self.model is None else PLAIN
         kinds = ("binary",) if stage.narrow else dial.kinds
         names = tuple(name for name in self.names if schema[name].kind in kinds)
-        return Cell(bench, dial, position, (metric,), names, self.judge, stage)
+        return StudyCell(bench, dial, position, (metric,), names, self.judge, stage)
 
-    def cells_of(self, metric: Metric, dial: Dial) -> list[Cell]:
+    def cells_of(self, metric: Metric, dial: Perturbation) -> list[StudyCell]:
         """One for each position: all steps of an own dial, the ends of any other."""
         bench = self.small if self.decodes(metric) else self.large
         positions = positions_of(self.steps if _owns(metric, dial) else 2)
         return [self._cell(metric, dial, position, bench) for position in positions]
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[StudyCell]:
         """All cells; metrics that look at the same model and images share one, so that they share its decodings."""
-        found: dict[tuple[str, int, tuple[str, ...], str], Cell] = {}
+        found: dict[tuple[str, int, tuple[str, ...], str], StudyCell] = {}
         for metric, dial in self._pairs():
             for cell in self.cells_of(metric, dial) if self.foreign or _owns(metric, dial) else ():
                 who = dial.base if cell.position == 0 else f"{dial.name} {cell.position!r}"
@@ -183,7 +183,7 @@ class Calibrator:
                     found[key] = replace(there, metrics=(*there.metrics, metric))
         return list(found.values())
 
-    def _pairs(self) -> Iterator[tuple[Metric, Dial]]:
+    def _pairs(self) -> Iterator[tuple[Metric, Perturbation]]:
         for dial in self.dials:
             for metric in self.metrics:
                 if self.foreign or any(dial.name in spec.dials for spec in metric.values.values()):
@@ -213,7 +213,7 @@ class Calibrator:
         found, questions = judged(curves)
         return Calibration(tuple(found), {**self.facts, "questions": questions}, without)
 
-    def _curves(self, metric: Metric, dial: Dial) -> Iterator[Curve]:
+    def _curves(self, metric: Metric, dial: Perturbation) -> Iterator[Curve]:
         stable = metric.values[STABILITY[1]] if metric.name == STABILITY[0] else None
         if stable is not None and dial.name in stable.dials and self.model is None and self.key is not None:
             yield self.key.stability_curve(self.large, dial, positions_of(self.steps), stable.higher_is_better)
@@ -257,7 +257,7 @@ def independent_ids(data: DataSet, size: int, seed: int) -> Ids:
     return np.sort(numpy_stream(seed, "calibrate").permutation(every)[:size])
 
 
-def _owns(metric: Metric, dial: Dial) -> bool:
+def _owns(metric: Metric, dial: Perturbation) -> bool:
     """Whether a metric is measured at every step: stability alone is measured without the metric."""
     return any(dial.name in spec.dials for value, spec in metric.values.items() if (metric.name, value) != STABILITY)
 

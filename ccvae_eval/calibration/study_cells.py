@@ -20,8 +20,8 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from ccvae_eval.calibration.code_faults import Spoilt, Whole
-from ccvae_eval.calibration.perturbations import Bench, Dial
+from ccvae_eval.calibration.code_faults import FullModel, PerturbedModel
+from ccvae_eval.calibration.perturbations import Perturbation, PerturbationContext
 from ccvae_eval.calibration.verdict import Reading
 from ccvae_eval.core.errors import CcvaeEvalError, UndefinedError, UnsupportedError
 from ccvae_eval.core.files import atomic_write
@@ -36,7 +36,7 @@ from ccvae_eval.oracle.model import VERSION
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class View:
     """How a metric is shown the models of its calibration.
 
     Args:
@@ -49,22 +49,22 @@ class Stage:
     narrow: bool = False
     scale: float = 0.0
 
-    def __call__(self, model: Whole) -> Whole:
+    def __call__(self, model: FullModel) -> FullModel:
         """The model as it is shown."""
         return Staged(model, self) if self.name else model
 
 
-PLAIN = Stage()
-STAGES: Mapping[str, Stage] = MappingProxyType(
+PLAIN = View()
+VIEWS: Mapping[str, View] = MappingProxyType(
     {
-        "disentanglement": Stage("narrow", narrow=True, scale=0.5),
-        "reconstruction": Stage("soft", scale=0.05),
+        "disentanglement": View("narrow", narrow=True, scale=0.5),
+        "reconstruction": View("soft", scale=0.05),
     }
 )
 """By metric; all others see the models as they are."""
 
 
-class Staged(Spoilt):
+class Staged(PerturbedModel):
     """A model as a stage shows it.
 
     Args:
@@ -72,7 +72,7 @@ class Staged(Spoilt):
         stage: how.
     """
 
-    def __init__(self, inner: Whole, stage: Stage) -> None:
+    def __init__(self, inner: FullModel, stage: View) -> None:
         super().__init__(inner)
         self.stage = stage
 
@@ -107,7 +107,7 @@ TOLD_APART = frozenset({"where", "m", "pair", "labels", "of"})
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyCell:
     """One model and the metrics that look at it.
 
     Args:
@@ -119,17 +119,17 @@ class Cell:
         stage: how they are shown the model.
     """
 
-    bench: Bench
-    dial: Dial
+    bench: PerturbationContext
+    dial: Perturbation
     position: float
     metrics: tuple[Metric, ...]
     characteristics: tuple[str, ...]
     judge: Judge | None = None
-    stage: Stage = PLAIN
+    stage: View = PLAIN
 
     def subject(self) -> Subject:
         """The spoilt model with its images, encoded."""
-        model: Whole = self.dial.spoil(self.bench, self.dial.strength(self.position))
+        model: FullModel = self.dial.spoil(self.bench, self.dial.strength(self.position))
         return prepare(
             self.stage(model),
             self.bench.data,
@@ -162,7 +162,7 @@ class Cell:
 
 
 @dataclass
-class Ledger:
+class CellStore:
     """What has been measured; kept in files, so that an interrupted calibration goes on where it stopped.
 
     Args:
@@ -172,11 +172,11 @@ class Ledger:
     folder: Path | None = None
     _tables: dict[str, Table] = field(default_factory=dict)
 
-    def missing(self, cell: Cell) -> list[Metric]:
+    def missing(self, cell: StudyCell) -> list[Metric]:
         """The cell's metrics that are not measured yet."""
         return [metric for metric in cell.metrics if self._known(cell.name(metric)) is None]
 
-    def measure(self, cell: Cell) -> None:
+    def measure(self, cell: StudyCell) -> None:
         """Measures what is missing of a cell. A metric that does not apply to it is kept as having no numbers."""
         missing = self.missing(cell)
         if not missing:
@@ -189,7 +189,7 @@ class Ledger:
         for metric in missing:
             self._put(cell.name(metric), found[metric.name])
 
-    def table(self, cell: Cell, metric: Metric) -> Table:
+    def table(self, cell: StudyCell, metric: Metric) -> Table:
         """What a metric has found in a cell that was measured."""
         found = self._known(cell.name(metric))
         if found is None:
@@ -287,7 +287,7 @@ def reading_of(table: Table, row: str, characteristic: str | None = None) -> Rea
 Progress = Callable[[int, int], None]
 
 
-def measure_all(cells: Sequence[Cell], ledger: Ledger, progress: Progress | None = None) -> None:
+def measure_all(cells: Sequence[StudyCell], ledger: CellStore, progress: Progress | None = None) -> None:
     """Measures all cells; ``progress`` is called with (cells done, cells)."""
     for done, cell in enumerate(cells, 1):
         ledger.measure(cell)
@@ -312,7 +312,7 @@ class Case:
         row: which of its rows.
     """
 
-    cells: Sequence[Cell]
+    cells: Sequence[StudyCell]
     tables: Sequence[Table]
     metric: Metric
     value: str

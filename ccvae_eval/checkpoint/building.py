@@ -83,7 +83,7 @@ def built(build: Build, name: str, where: str) -> nn.Module:
     return network
 
 
-def blank(build: Build, name: str, where: str, tensors: int) -> nn.Module:
+def uninitialised(build: Build, name: str, where: str, tensors: int) -> nn.Module:
     """The network on the meta device, where it takes no memory."""
     with torch.device("meta"), bounded(max(MOST_PARAMETERS, 10 * tensors)):
         return built(build, name, where)
@@ -91,7 +91,7 @@ def blank(build: Build, name: str, where: str, tensors: int) -> nn.Module:
 
 def expected_of(build: Build, name: str, where: str, tensors: int) -> dict[str, Expected]:
     """Names, shapes and types of the weights of the network that ``build`` makes."""
-    return table_of(blank(build, name, where, tensors).state_dict())
+    return table_of(uninitialised(build, name, where, tensors).state_dict())
 
 
 def is_rebuildable(kind: Any) -> bool:

@@ -80,7 +80,7 @@ def read_bundle(path: str | Path) -> Bundle:
     path = Path(path)
     content = read_content(path)
     description = content.description
-    records = _grown(description["tree"], content.tensors)
+    records = _decode(description["tree"], content.tensors)
     tensors, metadata, envelope = _sorted_out(records, content, path)
     return Bundle(
         MappingProxyType(tensors),
@@ -113,7 +113,7 @@ def _sorted_out(
     return tensors, _plain_root(records), None
 
 
-def _grown(tree: Any, tensors: list[Tensor]) -> Any:
+def _decode(tree: Any, tensors: list[Tensor]) -> Any:
     """The inverse of :mod:`.safe_reader.tree`."""
     if not isinstance(tree, list):
         return tree
@@ -124,7 +124,7 @@ def _grown(tree: Any, tensors: list[Tensor]) -> Any:
         return Reference(parts[0])
     if kind == "bytes":
         return Record("bytes", (parts[0],))
-    grown = [_grown(part, tensors) for part in parts]
+    grown = [_decode(part, tensors) for part in parts]
     if kind == "dict":
         return dict(zip(grown[::2], grown[1::2], strict=True))
     if kind == "object":

@@ -13,11 +13,11 @@ from ccvae_eval.checkpoint.adapters import Adapter, Advises, Hints, hints_of, ma
 from ccvae_eval.checkpoint.building import Build, arguments_of, expected_of, is_rebuildable, require_sane
 from ccvae_eval.checkpoint.bundle import Bundle, Record
 from ccvae_eval.checkpoint.metadata import CheckpointRecord
-from ccvae_eval.checkpoint.sidecar import beside
+from ccvae_eval.checkpoint.sidecar import sidecar_of
 from ccvae_eval.checkpoint.state_dict_match import agreement, table_of, without_wrappers
 from ccvae_eval.core.errors import CcvaeEvalError
 from ccvae_eval.core.types import Plain
-from ccvae_eval.model.pixel_range import Pixels
+from ccvae_eval.model.pixel_range import PixelRange
 from ccvae_eval.plugins.registry import HOME, Registration, models
 
 MOST_NAMED = 4
@@ -179,7 +179,7 @@ def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = 
         CheckpointError: the file is refused.
     """
     bundle = read_any(path)
-    _, arguments = Pixels.of({**beside(bundle.path).settings, **(settings or {})})
+    _, arguments = PixelRange.of({**sidecar_of(bundle.path).settings, **(settings or {})})
     return {
         "path": str(bundle.path),
         "format": bundle.format,

@@ -20,7 +20,7 @@ EXTRA = "extra/"
 """Begins the names of tensors that are not the model's; no module can be called so, for its name would have a slash."""
 
 
-class Described(Protocol):
+class HasSpec(Protocol):
     """What a checkpoint keeps of a data set."""
 
     @property
@@ -92,7 +92,7 @@ def save_checkpoint(
     model: Rebuildable,
     *,
     name: str,
-    data: Described | None = None,
+    data: HasSpec | None = None,
     training: Mapping[str, Plain] | None = None,
     extra: Mapping[str, Tensor] | None = None,
     half: bool = False,

@@ -24,22 +24,22 @@ from ccvae_eval.checkpoint.adapters import (
 from ccvae_eval.checkpoint.building import (
     Build,
     arguments_of,
-    blank,
     bounded,
     built,
     is_rebuildable,
     require_sane,
+    uninitialised,
 )
 from ccvae_eval.checkpoint.bundle import Bundle, Record
 from ccvae_eval.checkpoint.matches import resemblance, sole_model
 from ccvae_eval.checkpoint.metadata import EXTRA, CheckpointRecord
 from ccvae_eval.checkpoint.safe_reader.builders import SAVE_STATE_DICT
-from ccvae_eval.checkpoint.sidecar import Beside, beside
+from ccvae_eval.checkpoint.sidecar import Sidecar, sidecar_of
 from ccvae_eval.checkpoint.state_dict_match import Expected, Table, agreement, require_fit, table_of, without_wrappers
 from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, PluginError, UsageError, suggestion
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.interface import ModelContext, Rebuildable
-from ccvae_eval.model.pixel_range import Pixels, translated
+from ccvae_eval.model.pixel_range import PixelRange, translated
 from ccvae_eval.plugins.registry import HOME, adapters, models
 
 LARGEST_REST = 100_000_000
@@ -96,10 +96,10 @@ def open_checkpoint(
     weights = {name: tensor for name, tensor in bundle.tensors.items() if not name.startswith(EXTRA) or record is None}
     if not weights:
         raise CheckpointError("holds no tensors", where=where)
-    asked = _Asked(bundle, record, beside(bundle.path), model, settings or {}, context)
+    asked = _Asked(bundle, record, sidecar_of(bundle.path), model, settings or {}, context)
     pixels, asked = asked.without_pixels()
     answer = _answer(asked)
-    outline = blank(answer.build, answer.name, where, len(weights))
+    outline = uninitialised(answer.build, answer.name, where, len(weights))
     expected = table_of(outline.state_dict())
     weights, notes = without_wrappers(weights, expected)
     found = table_of(weights)
@@ -129,7 +129,7 @@ class _Asked:
 
     bundle: Bundle
     record: CheckpointRecord | None
-    beside: Beside
+    sidecar: Sidecar
     model: str | None
     settings: Mapping[str, Plain]
     context: ModelContext | None
@@ -141,17 +141,17 @@ class _Asked:
     @property
     def given(self) -> dict[str, Plain]:
         """The settings that the user gave: those of the TOML file, and over them those of the call."""
-        return {**self.beside.settings, **self.settings}
+        return {**self.sidecar.settings, **self.settings}
 
-    def without_pixels(self) -> tuple[Pixels | None, _Asked]:
+    def without_pixels(self) -> tuple[PixelRange | None, _Asked]:
         """What the record, the TOML file and the call say about pixels, each over the one before; and the rest."""
         recorded = dict(self.record.settings) if self.record else {}
-        pixels, _ = Pixels.of({**recorded, **self.given})
+        pixels, _ = PixelRange.of({**recorded, **self.given})
         if pixels is None:
             return None, self
-        record = self.record and replace(self.record, settings=Pixels.of(recorded)[1])
-        file = replace(self.beside, settings=Pixels.of(self.beside.settings)[1])
-        return pixels, replace(self, record=record, beside=file, settings=Pixels.of(self.settings)[1])
+        record = self.record and replace(self.record, settings=PixelRange.of(recorded)[1])
+        file = replace(self.sidecar, settings=PixelRange.of(self.sidecar.settings)[1])
+        return pixels, replace(self, record=record, sidecar=file, settings=PixelRange.of(self.settings)[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class _Answer:
 
 def _answer(asked: _Asked) -> _Answer:
     """Who answers for a file: the one that was asked for, that it names, or that its tensors fit."""
-    name = asked.model or (asked.record.name if asked.record else None) or asked.beside.model
+    name = asked.model or (asked.record.name if asked.record else None) or asked.sidecar.model
     given = asked.given
     if name is None:
         name = sole_model(asked.bundle, given)
@@ -256,7 +256,7 @@ def _adapted(asked: _Asked, name: str | None, given: Mapping[str, Plain]) -> _An
     return _Answer(name, lambda: chosen.build(whole), record, advice)
 
 
-def _translated(network: nn.Module, answer: _Answer, pixels: Pixels) -> tuple[nn.Module, _Answer]:
+def _translated(network: nn.Module, answer: _Answer, pixels: PixelRange) -> tuple[nn.Module, _Answer]:
     """The model behind the translation that was asked for, which its record keeps.
 
     Raises:
@@ -294,10 +294,10 @@ def _stranger(bundle: Bundle, given: Mapping[str, Plain]) -> CheckpointError:
     )
 
 
-def _require_modest(blank: nn.Module, where: str) -> None:
+def _require_modest(uninitialised: nn.Module, where: str) -> None:
     """Refuses a model whose own buffers would fill the memory; its weights are no more than the file's."""
-    rest = sum(b.numel() for b in blank.buffers()) + sum(p.numel() for p in blank.parameters())
-    rest -= sum(tensor.numel() for tensor in blank.state_dict().values())
+    rest = sum(b.numel() for b in uninitialised.buffers()) + sum(p.numel() for p in uninitialised.parameters())
+    rest -= sum(tensor.numel() for tensor in uninitialised.state_dict().values())
     if rest > LARGEST_REST:
         raise CheckpointError("asks for a model that is far too large", where=where, why=f"{rest:,} numbers to compute")
 
@@ -321,8 +321,8 @@ def _resemblance(found: Table, record: CheckpointRecord | None, asked: str) -> s
 def _blank_table(kind: Any, record: CheckpointRecord, context: ModelContext) -> dict[str, Expected]:
     """What a model expects with those of the recorded settings that it knows."""
     with torch.device("meta"), bounded(MOST_PARAMETERS):
-        blank: Rebuildable = kind.from_settings(_known(kind, record.settings), context)
-    return table_of(blank.state_dict())
+        uninitialised: Rebuildable = kind.from_settings(_known(kind, record.settings), context)
+    return table_of(uninitialised.state_dict())
 
 
 def _known(kind: Any, settings: Mapping[str, Plain]) -> dict[str, Plain]:

@@ -31,7 +31,7 @@ from ccvae_eval.checkpoint.bundle import Bundle, read_bundle
 from ccvae_eval.checkpoint.reader import opened
 from ccvae_eval.core.errors import CheckpointError, InputError, suggestion
 from ccvae_eval.core.types import Plain
-from ccvae_eval.model.pixel_range import PREFIX, Pixels
+from ccvae_eval.model.pixel_range import PREFIX, PixelRange
 
 WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
@@ -131,7 +131,7 @@ KEYS = ("model", "settings", "images")
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class Sidecar:
     """What the file says; empty where there is none. The table [images] stands in the settings as ``images.KEY``."""
 
     path: Path
@@ -139,7 +139,7 @@ class Beside:
     settings: Mapping[str, Plain] = field(default_factory=dict)
 
 
-def beside(path: Path) -> Beside:
+def sidecar_of(path: Path) -> Sidecar:
     """Reads the TOML file beside a checkpoint.
 
     Raises:
@@ -148,7 +148,7 @@ def beside(path: Path) -> Beside:
     file = path / "model.toml" if path.is_dir() else path.with_suffix(".toml")
     text = text_beside(file)
     if text is None:
-        return Beside(file)
+        return Sidecar(file)
     try:
         found = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -164,5 +164,5 @@ def beside(path: Path) -> Beside:
             hint='Expected model = "NAME", a table [settings] and a table [images].',
         )
     pixels = {PREFIX + key: value for key, value in images.items()}
-    Pixels.of(pixels, str(file))
-    return Beside(file, model, {**settings, **pixels})
+    PixelRange.of(pixels, str(file))
+    return Sidecar(file, model, {**settings, **pixels})

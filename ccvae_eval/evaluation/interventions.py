@@ -18,7 +18,7 @@ from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.model.checks import asked
 from ccvae_eval.model.fixed_batches import padded
 from ccvae_eval.model.interface import Intervenes
-from ccvae_eval.model.latents import Path, class_path, gaussian_path, replaced, swapped, transported
+from ccvae_eval.model.latents import LatentPath, class_path, gaussian_path, replaced, swapped, transported
 
 CodeSource = Literal["codes", "prior"]
 LEAST_PER_CLASS = 20
@@ -44,17 +44,19 @@ class Intervention(Protocol):
         ...
 
 
-def path_between(subject: Subject, characteristic: str, start: int, end: int, source: CodeSource = "codes") -> Path:
+def path_between(
+    subject: Subject, characteristic: str, start: int, end: int, source: CodeSource = "codes"
+) -> LatentPath:
     """The path from one class to another in the columns of a characteristic; found once for a subject.
 
     Raises:
         UndefinedError: a class has fewer than 20 images, or the class means lie less than .1 pooled deviations apart.
     """
     key = ("path", characteristic, start, end, source)
-    return subject.once(key, lambda: _path_between(subject, characteristic, start, end, source))
+    return subject.cached(key, lambda: _path_between(subject, characteristic, start, end, source))
 
 
-def _path_between(subject: Subject, characteristic: str, start: int, end: int, source: CodeSource) -> Path:
+def _path_between(subject: Subject, characteristic: str, start: int, end: int, source: CodeSource) -> LatentPath:
     columns = list(subject.layout[characteristic])
     label = subject.schema[characteristic]
     if source == "prior":
@@ -108,7 +110,7 @@ class Traverse:
         if label.kind == "binary":
             path = path_between(subject, self.characteristic, 0, 1, self.source)
             return path.at(self.position).expand(len(chunk), -1)
-        now, then = subject.now(label.name)[chunk.rows], subject.targets(label.name)[chunk.rows]
+        now, then = subject.current_class(label.name)[chunk.rows], subject.target_class(label.name)[chunk.rows]
         points = own.clone()
         for start, end in {(int(a), int(b)) for a, b in zip(now, then, strict=True) if a >= 0}:
             rows = (now == start) & (then == end)
@@ -118,11 +120,11 @@ class Traverse:
 
 def donor_rows(subject: Subject, characteristic: str) -> Tensor:
     """For each image the row of a seeded random image of the class drawn for it, shape (N,); -1 where there is none."""
-    return subject.once(("donors", characteristic), lambda: _donor_rows(subject, characteristic))
+    return subject.cached(("donors", characteristic), lambda: _donor_rows(subject, characteristic))
 
 
 def _donor_rows(subject: Subject, characteristic: str) -> Tensor:
-    now, then = subject.now(characteristic), subject.targets(characteristic)
+    now, then = subject.current_class(characteristic), subject.target_class(characteristic)
     draw = torch.from_numpy(subject.uniforms(f"donor/{characteristic}", subject.ids)[:, 0])
     donors = torch.full((len(subject),), -1)
     for target in range(subject.schema[characteristic].cardinality):
@@ -187,19 +189,19 @@ class Do:
             moved = by_model(subject, chunk, {name: then})
             return torch.where((then >= 0)[:, None], moved, chunk.codes), torch.zeros(len(chunk), dtype=torch.bool)
         # all images at once: chunk by chunk these few small operations would cost a fiftieth of the decoding
-        values, clipped = subject.once(("do", self), lambda: self._whole(subject))
+        values, clipped = subject.cached(("do", self), lambda: self._whole(subject))
         return replaced(chunk.codes, subject.layout[name], values[chunk.rows]), clipped[chunk.rows]
 
     def _then(self, subject: Subject) -> Tensor:
         """The class that each image gets, shape (N,); -1 = none."""
         if self.value is None:
-            return subject.targets(self.characteristic)
+            return subject.target_class(self.characteristic)
         return torch.full((len(subject),), self.value)
 
     def _whole(self, subject: Subject) -> tuple[Codes, Tensor]:
         """The characteristic's columns after the intervention, of all images, and which of their ranks were clipped."""
         name = self.characteristic
-        own_class, now = subject.classes(name), subject.now(name)
+        own_class, now = subject.classes(name), subject.current_class(name)
         codes, clipped = self.between(subject, unseen(subject), now, self._then(subject), own_class)
         return codes[:, list(subject.layout[name])], clipped
 
@@ -362,10 +364,10 @@ class PriorDraw:
         """The class v of each image, shape (n,); -1 where it is unknown."""
         name = self.characteristic
         if self.value == "now":
-            return subject.now(name)[chunk.rows]
+            return subject.current_class(name)[chunk.rows]
         if subject.schema[name].kind == "binary":
             return torch.ones(len(chunk), dtype=torch.long)
-        return subject.targets(name)[chunk.rows]
+        return subject.target_class(name)[chunk.rows]
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         name = self.characteristic

@@ -23,7 +23,7 @@ ANOTHER = "another image"
 """The chance level of what the judge sees unchanged: as often as it sees the same in two images taken at random."""
 
 
-class Agreement:
+class JudgeReliability:
     """How far the judge agrees with the labels on this model's reconstructions (docs/metrics.md, section 0).
 
     A label that it recognises in fewer than .8 of them (balanced over the classes) has no judged values: what the
@@ -37,7 +37,7 @@ class Agreement:
         self.subject = subject
         self._told: dict[int, dict[str, Tensor]] = {}
 
-    def see(self, batch: Decoded) -> None:
+    def update(self, batch: Decoded) -> None:
         """Takes in a chunk, the first time it is shown; nothing without a judge."""
         if self.subject.judge is not None and batch.chunk.rows.start not in self._told:
             known = batch.judged(None)
@@ -97,7 +97,7 @@ class Agreement:
         return notes + [f"{label}: {self.why_not(label)}, not judged" for label in left_out]
 
 
-def opinions(before: Mapping[str, Tensor], after: Mapping[str, Tensor], prefix: str) -> dict[str, Floats]:
+def judged_change(before: Mapping[str, Tensor], after: Mapping[str, Tensor], prefix: str) -> dict[str, Floats]:
     """For every label whether the judge sees what it saw before, and how much its opinion changed."""
     found: dict[str, Floats] = {}
     for j in before:
@@ -112,20 +112,20 @@ def own_response(subject: Subject) -> dict[tuple[str, str], float]:
     Mean total variation over the first 32 images, by (i, j): what part of a judged change is the judge's own. Empty
     without a judge, and where the data draw no counterfactuals.
     """
-    return subject.once(("judge's own response",), lambda: _own_response(subject))
+    return subject.cached(("judge's own response",), lambda: _own_response(subject))
 
 
 def _own_response(subject: Subject) -> dict[tuple[str, str], float]:
     judge, data = subject.judge, subject.data
     if judge is None or not isinstance(data, HasCounterfactuals):
         return {}
-    first = subject.thinned(CHUNK)
+    first = subject.subsample(CHUNK)
     before = judge.log_probabilities(data.batch(first.ids).images.to(subject.device))
     found: dict[tuple[str, str], float] = {}
     for i in subject.schema.names:
         if i not in data.schema or subject.schema[i].kind == "continuous":
             continue
-        then = first.targets(i)
+        then = first.target_class(i)
         known = (then >= 0).numpy()
         if not known.any():
             continue

@@ -102,11 +102,11 @@ class Decoded:
 class Accumulator(Protocol):
     """One metric in the middle of one pass."""
 
-    def see(self, batch: Decoded) -> None:
+    def update(self, batch: Decoded) -> None:
         """Takes in one chunk under the interventions on one characteristic; called once for each pair of them."""
         ...
 
-    def finish(self, weights: ResampleWeights) -> Measurement:
+    def compute(self, weights: ResampleWeights) -> Measurement:
         """The measurement. ``weights`` resample the subject's images, in their order, the same for all metrics."""
         ...
 

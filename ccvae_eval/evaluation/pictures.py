@@ -62,7 +62,7 @@ def pair_strips(subject: Subject, name: str, source: CodeSource, steps: int) -> 
     Returns:
         By "from > to", each of shape :math:`(1, steps, H, W, C)`, uint8; without the pairs that have no path.
     """
-    label, now = subject.schema[name], subject.now(name)
+    label, now = subject.schema[name], subject.current_class(name)
     found: dict[str, NDArray[np.generic]] = {}
     for start, end in permutations(range(label.cardinality), 2):
         rows = torch.nonzero(now == start)[:1, 0]

@@ -148,7 +148,7 @@ COLUMN = "column"
 """What ``at`` calls one column of a block: a characteristic's own row is the mean over such rows."""
 
 
-class PerImage(Protocol):
+class ImageStatistic(Protocol):
     """A value as a sum over images divided by another: what the evidence keeps."""
 
     def terms(self) -> tuple[Floats, Floats]:
@@ -172,7 +172,7 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Share(Mean):
+class Proportion(Mean):
     """The share of images where a 0/1 number, shape (N,), is 1; NaN = the image does not enter."""
 
     def estimate(self, weights: ResampleWeights) -> Resampled:
@@ -180,7 +180,7 @@ class Share(Mean):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MeanShare(Mean):
+class MeanProportion(Mean):
     """The mean over images of a share of each, or of its gain (``least`` -1); NaN = the image does not enter."""
 
     least: float = 0.0
@@ -190,7 +190,7 @@ class MeanShare(Mean):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ratio:
+class RatioOfSums:
     """The ratio of two sums over images, each of shape (N,); NaN = the image does not enter."""
 
     numerator: Floats
@@ -214,7 +214,7 @@ def mean_of(values: Floats, images: Bools) -> float | None:
 
 
 @dataclass
-class Tally:
+class ResultTable:
     """Collects a metric's numbers. Each row counts as excluded the images that do not enter it.
 
     Args:
@@ -239,7 +239,7 @@ class Tally:
             self.subject, self.weights.draws, self.weights.level, self.given_counts, self.given, self.findings
         )
 
-    def estimated(self, name: str, characteristic: str | None, what: PerImage, at: At = NOWHERE) -> Resampled:
+    def estimated(self, name: str, characteristic: str | None, what: ImageStatistic, at: At = NOWHERE) -> Resampled:
         """The estimate of a number per image, which goes into the evidence at its address."""
         whose = [] if characteristic is None else [characteristic]
         address = "/".join([name, *whose, *(f"{key}={value}" for key, value in at.items())])
@@ -247,11 +247,11 @@ class Tally:
             self.evidence[f"{address}/{term}"] = column
         return what.estimate(self.weights)
 
-    def enter(
+    def add(
         self,
         name: str,
         characteristic: str | None,
-        what: PerImage | Resampled | str,
+        what: ImageStatistic | Resampled | str,
         at: At = NOWHERE,
         *,
         mean_at: At | None = NOWHERE,
@@ -294,13 +294,13 @@ class Tally:
             chances = [chance for _, chance in columns if chance is not None]
             chance = float(np.mean(chances)) if chances else None
             note = f"mean over {len(columns)} columns" if mean.defined else ""
-            self.enter(name, characteristic, mean, chance=chance, why=columns[0][0].note, note=note)
+            self.add(name, characteristic, mean, chance=chance, why=columns[0][0].note, note=note)
         self._columns.clear()
 
     def undefined(self, characteristic: str, why: str) -> None:
         """Every value of a characteristic is undefined for one reason."""
         for name in self.metric.values:
-            self.enter(name, characteristic, why)
+            self.add(name, characteristic, why)
 
     def measurement(self, notes: Sequence[str], pictures: Mapping[str, NDArray[np.generic]]) -> Measurement:
         """All rows; its status is ``undefined`` if none of them has a number."""

@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 
 IMAGE_DIMENSIONS = 3
 
-CALLS = {"ask": "needs(subject) or start(subject)", "finish": "finish(weights)"}
+CALLS = {"ask": "needs(subject) or start(subject)", "finish": "compute(weights)"}
 """How a step of the pass is called in messages to a metric's author."""
 
 
@@ -66,7 +66,7 @@ class _Part:
             return
         begun = perf_counter()
         try:
-            with guarded(self.metric, self.subject.model, CALLS.get(getattr(step, "__name__", ""), "see(batch)")):
+            with guarded(self.metric, self.subject.model, CALLS.get(getattr(step, "__name__", ""), "update(batch)")):
                 step()
         except Exception as error:
             log.debug("metric %s", self.metric.name, exc_info=True)
@@ -115,11 +115,11 @@ def _groups(metrics: Sequence[Metric], subject: Subject, own_samples: bool) -> l
     cut: dict[tuple[bool, int], Subject] = {}
     groups: dict[tuple[bool, int], list[_Part]] = {}
     for metric in metrics:
-        whole = subject.whole is not None and not needs_characteristics(metric, subject)
-        base = subject.whole if whole and subject.whole is not None else subject
+        whole = subject.unrestricted is not None and not needs_characteristics(metric, subject)
+        base = subject.unrestricted if whole and subject.unrestricted is not None else subject
         key = whole, min(metric.default_sample, len(base)) if own_samples else len(base)
         if key not in cut:
-            cut[key] = base.thinned(key[1])
+            cut[key] = base.subsample(key[1])
         groups.setdefault(key, []).append(_begin(metric, cut[key]))
     return list(groups.values())
 
@@ -238,7 +238,7 @@ def _show(parts: Sequence[_Part], chunk: Chunk) -> None:
 
 def _see(part: _Part, batch: Decoded) -> None:
     assert part.accumulator is not None
-    part.accumulator.see(batch)
+    part.accumulator.update(batch)
 
 
 def _fail(parts: Sequence[_Part], error: Exception) -> None:
@@ -252,7 +252,7 @@ def _finished(part: _Part) -> Measurement:
 
     def finish() -> None:
         assert part.accumulator is not None
-        part.measurement = require_measurement(part.metric, part.accumulator.finish(weights))
+        part.measurement = require_measurement(part.metric, part.accumulator.compute(weights))
 
     part.attempt(finish)
     assert part.measurement is not None

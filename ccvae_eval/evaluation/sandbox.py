@@ -106,7 +106,7 @@ def require_measurement(metric: Metric, found: object) -> Measurement:
     where = _home(metric)
     if not isinstance(found, Measurement):
         raise PluginError(
-            f"metric {metric.name!r} returned {type(found).__name__} from finish(weights)",
+            f"metric {metric.name!r} returned {type(found).__name__} from compute(weights)",
             where=where,
             why="a Measurement is expected",
             hint=HINT,

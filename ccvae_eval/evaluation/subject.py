@@ -105,8 +105,8 @@ class Subject:
     assigned: bool = False
     unassigned: tuple[str, ...] = ()
     batch_size: int = 256
-    chosen: tuple[str, ...] | None = None
-    whole: Subject | None = None
+    selected: tuple[str, ...] | None = None
+    unrestricted: Subject | None = None
     trained_on: Ids | None = None
     _kept: dict[tuple[object, ...], object] = field(default_factory=dict, init=False, repr=False)
 
@@ -117,7 +117,7 @@ class Subject:
     def characteristics(self) -> tuple[str, ...]:
         """The characteristics to be measured: all of the layout, or those the user asked for."""
         names = tuple(self.layout.characteristics)
-        return names if self.chosen is None else tuple(name for name in names if name in self.chosen)
+        return names if self.selected is None else tuple(name for name in names if name in self.selected)
 
     @property
     def movable(self) -> tuple[str, ...]:
@@ -126,7 +126,7 @@ class Subject:
         if not isinstance(self.model, Intervenes):
             return self.characteristics
         names = (label.name for label in self.schema if label.kind != "continuous")
-        return tuple(name for name in names if self.chosen is None or name in self.chosen)
+        return tuple(name for name in names if self.selected is None or name in self.selected)
 
     @cached_property
     def codes(self) -> Codes:
@@ -156,7 +156,7 @@ class Subject:
                 part = images[offset : offset + CHUNK].to(self.device)
                 yield Chunk(rows, self.ids[rows], part, self.posterior.rows(rows), self.codes[rows])
 
-    def thinned(self, size: int) -> Subject:
+    def subsample(self, size: int) -> Subject:
         """The subject on ``size`` of its images, evenly spaced; nothing is encoded again."""
         if size >= len(self):
             return self
@@ -176,7 +176,7 @@ class Subject:
     def _decode(self, codes: Codes) -> Images:
         """One chunk, as the model decodes it; the first one is looked at."""
         images = self.model.decode(codes)
-        self.once(("decoded",), lambda: require_images(self.model, images, len(codes), self.data.input_shape))
+        self.cached(("decoded",), lambda: require_images(self.model, images, len(codes), self.data.input_shape))
         return images
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
@@ -222,25 +222,25 @@ class Subject:
 
     def classes(self, label: str) -> Tensor:
         """The class of each image by its label, shape (N,), int64; -1 = missing."""
-        return self.once(("classes", label), lambda: self.column(label).nan_to_num(-1.0).long())
+        return self.cached(("classes", label), lambda: self.column(label).nan_to_num(-1.0).long())
 
-    def now(self, label: str) -> Tensor:
+    def current_class(self, label: str) -> Tensor:
         """The class of each image: by its label, else the model's own argmax, else -1."""
-        return self.once(("now", label), lambda: self._now(label))
+        return self.cached(("now", label), lambda: self._current_class(label))
 
-    def _now(self, label: str) -> Tensor:
+    def _current_class(self, label: str) -> Tensor:
         classes = self.classes(label)
         if not bool((classes < 0).any()):
             return classes
         told = (self.log_probabilities or {}).get(label)
         return torch.where(classes < 0, told.argmax(1), classes) if isinstance(told, Tensor) else classes
 
-    def targets(self, label: str) -> Tensor:
+    def target_class(self, label: str) -> Tensor:
         """A class unlike now for each image: the other one, or one drawn at random; -1 where now is unknown."""
-        return self.once(("targets", label), lambda: self._targets(label))
+        return self.cached(("targets", label), lambda: self._target_class(label))
 
-    def _targets(self, label: str) -> Tensor:
-        now, cardinality = self.now(label), self.schema[label].cardinality
+    def _target_class(self, label: str) -> Tensor:
+        now, cardinality = self.current_class(label), self.schema[label].cardinality
         draw = torch.from_numpy(self.uniforms(f"target/{label}", self.ids)[:, 0])
         step = 1 + (draw * (cardinality - 1)).long().clamp_max(cardinality - 2)
         return torch.where(now < 0, -1, (now + step) % cardinality)
@@ -253,9 +253,9 @@ class Subject:
             cardinality = self.schema[characteristic].cardinality
             return class_gaussians(self.codes[:, columns], self.classes(characteristic), cardinality)
 
-        return self.once(("class_codes", characteristic), fit)
+        return self.cached(("class_codes", characteristic), fit)
 
-    def once(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
+    def cached(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
         """Computes what belongs to the whole subject once and keeps it."""
         if key not in self._kept:
             self._kept[key] = compute()
@@ -270,7 +270,7 @@ class Subject:
         if not isinstance(self.model, HasConditionalPrior):
             raise UnsupportedError(f"{type(self.model).__name__} has no p(z_c|y)")
         model = self.model
-        return self.once(
+        return self.cached(
             ("prior", characteristic), lambda: conditional_prior_of(model, self.schema, characteristic, self.device)
         )
 
@@ -369,7 +369,7 @@ def prepare(
         model.layout[name] if model.layout.characteristics else schema.index(name)
     subject = Subject(
         model, data, schema, model.layout, ordered, labels, posterior, seed, place, judge,
-        batch_size=batch_size, chosen=characteristics,
+        batch_size=batch_size, selected=characteristics,
     )  # fmt: skip
     return subject if model.layout.characteristics else _with_assigned_columns(subject)
 
@@ -393,6 +393,6 @@ def _with_assigned_columns(subject: Subject) -> Subject:
         labels=subject.labels[kept],
         posterior=subject.posterior.rows(kept),
         assigned=True,
-        whole=subject,
+        unrestricted=subject,
         unassigned=tuple(n for n, c in columns.items() if c is None),
     )

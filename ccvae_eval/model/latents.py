@@ -114,7 +114,7 @@ def transported(
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class LatentPath:
     r"""The ends of a traversal, in the columns of one characteristic, each of shape :math:`(d,)`.
 
     ``separated`` is the distance of the class means in pooled deviations.
@@ -129,7 +129,7 @@ class Path:
         return self.start + position * (self.end - self.start)
 
 
-def class_path(codes_from: Codes, codes_to: Codes) -> Path:
+def class_path(codes_from: Codes, codes_to: Codes) -> LatentPath:
     r"""The path from one class to another (docs/metrics.md, section 2).
 
     One column: from the 5 % quantile of the class that lies lower to the 95 % quantile of the other one, in the
@@ -145,15 +145,15 @@ def class_path(codes_from: Codes, codes_to: Codes) -> Path:
         pooled = ((a.var() + b.var()) / 2).sqrt()
         low, high = (0.05, 0.95) if gap >= 0 else (0.95, 0.05)
         start, end = a[:, 0].quantile(low)[None], b[:, 0].quantile(high)[None]
-        return Path(start, end, _ratio(gap.abs()[0], pooled))
+        return LatentPath(start, end, _ratio(gap.abs()[0], pooled))
     length = gap.norm()
     direction = gap / length if length > 0 else torch.zeros_like(gap)
     along_a, along_b = (a @ direction).std(), (b @ direction).std()
     start, end = a.mean(0) - TAIL * along_a * direction, b.mean(0) + TAIL * along_b * direction
-    return Path(start, end, _ratio(length, ((along_a.square() + along_b.square()) / 2).sqrt()))
+    return LatentPath(start, end, _ratio(length, ((along_a.square() + along_b.square()) / 2).sqrt()))
 
 
-def gaussian_path(loc: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor]) -> Path:
+def gaussian_path(loc: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor]) -> LatentPath:
     """The same path from the classes' means and deviations, as p(z_c|y) gives them (``range="prior"``)."""
     (m0, m1), (s0, s1) = (loc[0].double(), loc[1].double()), (scale[0].double(), scale[1].double())
     gap = m1 - m0
@@ -161,7 +161,7 @@ def gaussian_path(loc: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor]) -> P
     direction = gap / length if length > 0 else torch.zeros_like(gap)
     along = [(s * direction).norm() for s in (s0, s1)]
     start, end = m0 - TAIL * along[0] * direction, m1 + TAIL * along[1] * direction
-    return Path(start, end, _ratio(length, ((along[0].square() + along[1].square()) / 2).sqrt()))
+    return LatentPath(start, end, _ratio(length, ((along[0].square() + along[1].square()) / 2).sqrt()))
 
 
 def _ratio(distance: Tensor, deviation: Tensor) -> float:

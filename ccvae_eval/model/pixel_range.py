@@ -21,7 +21,7 @@ KEYS = (f"{PREFIX}range", f"{PREFIX}logits")
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
+class PixelRange:
     """The range of a model's pixels, and whether its decoder gives them before the sigmoid.
 
     Args:
@@ -44,9 +44,9 @@ class Pixels:
         Raises:
             UsageError: an unknown ``images.`` key, or a value that is none.
 
-        >>> Pixels.of({"latent": 16, "images.range": [-1, 1]})
-        (Pixels(low=-1.0, high=1.0, logits=False), {'latent': 16})
-        >>> Pixels.of({"latent": 16})
+        >>> PixelRange.of({"latent": 16, "images.range": [-1, 1]})
+        (PixelRange(low=-1.0, high=1.0, logits=False), {'latent': 16})
+        >>> PixelRange.of({"latent": 16})
         (None, {'latent': 16})
         """
         said = {key: value for key, value in settings.items() if key.startswith(PREFIX)}
@@ -72,11 +72,11 @@ class Pixels:
         back = "its decoder's logits through a sigmoid" if self.logits else "its decoder's images come back from there"
         return f"images go to the model in [{self.low:g}, {self.high:g}], {back}"
 
-    def theirs(self, images: Images | Points) -> Tensor:
+    def to_model(self, images: Images | Points) -> Tensor:
         """Images of [0, 1] in the model's range; points have no pixels and stay as they are."""
         return images if images.ndim == 2 else images * (self.high - self.low) + self.low
 
-    def ours(self, images: Tensor) -> Images | Points:
+    def from_model(self, images: Tensor) -> Images | Points:
         """What the model decoded, in [0, 1]; what lies outside its range is cut off."""
         if images.ndim == 2:
             return images
@@ -89,7 +89,7 @@ class Translated(nn.Module):
     Densities (``log_likelihood``, ``bound``) are the model's own, of pixels in the model's range.
     """
 
-    def __init__(self, model: nn.Module, pixels: Pixels) -> None:
+    def __init__(self, model: nn.Module, pixels: PixelRange) -> None:
         super().__init__()
         self._model, self._pixels = model, pixels
 
@@ -99,11 +99,11 @@ class Translated(nn.Module):
         return self._model
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        posterior: Gaussian = self._theirs("encode")(self._pixels.theirs(images), labels)
+        posterior: Gaussian = self._theirs("encode")(self._pixels.to_model(images), labels)
         return posterior
 
     def decode(self, codes: Codes) -> Images:
-        return self._pixels.ours(self._theirs("decode")(codes))
+        return self._pixels.from_model(self._theirs("decode")(codes))
 
     def state_dict(self, *arguments: Any, **named: Any) -> dict[str, Any]:  # type: ignore[override]
         """The weights under the model's own names."""
@@ -117,21 +117,21 @@ class Translated(nn.Module):
 
 
 def _predict(self: Translated, images: Images, codes: Codes) -> Any:
-    return self._theirs("predict")(self._pixels.theirs(images), codes)
+    return self._theirs("predict")(self._pixels.to_model(images), codes)
 
 
 def _intervene(self: Translated, images: Images, codes: Codes, assignment: Mapping[str, float], noise: Tensor) -> Codes:
-    moved: Codes = self._theirs("intervene")(self._pixels.theirs(images), codes, assignment, noise)
+    moved: Codes = self._theirs("intervene")(self._pixels.to_model(images), codes, assignment, noise)
     return moved
 
 
 def _log_likelihood(self: Translated, images: Images, codes: Codes) -> Tensor:
-    density: Tensor = self._theirs("log_likelihood")(self._pixels.theirs(images), codes)
+    density: Tensor = self._theirs("log_likelihood")(self._pixels.to_model(images), codes)
     return density
 
 
 def _bound(self: Translated, images: Images, labels: Labels, generator: Generator) -> Tensor:
-    bound: Tensor = self._theirs("bound")(self._pixels.theirs(images), labels, generator)
+    bound: Tensor = self._theirs("bound")(self._pixels.to_model(images), labels, generator)
     return bound
 
 
@@ -141,7 +141,7 @@ LEFT_OUT = frozenset({"objectives", "from_settings", "settings", "context", "tra
 """What is not passed on: a translated model is measured, not trained or made anew, and its mode is a module's own."""
 
 
-def translated(model: nn.Module, pixels: Pixels) -> nn.Module:
+def translated(model: nn.Module, pixels: PixelRange) -> nn.Module:
     """The model, seen from our side: its images in [0, 1].
 
     Args:

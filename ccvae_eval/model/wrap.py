@@ -11,7 +11,7 @@ from torch import Tensor
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels
 from ccvae_eval.model.interface import Kind, Label, LabelSchema, LatentLayout
-from ccvae_eval.model.pixel_range import Pixels
+from ccvae_eval.model.pixel_range import PixelRange
 
 Encode = Callable[[Tensor], Any]
 Decode = Callable[[Tensor], Tensor]
@@ -26,7 +26,7 @@ class WrappedVAE:
         decode: Decode,
         layout: LatentLayout,
         labels: LabelSchema,
-        pixels: Pixels,
+        pixels: PixelRange,
         sources: tuple[Any, ...],
     ) -> None:
         self._encode, self._decode, self._pixels = encode, decode, pixels
@@ -48,7 +48,7 @@ class WrappedVAE:
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
         del labels
-        out = self._encode(self._pixels.theirs(images))
+        out = self._encode(self._pixels.to_model(images))
         if isinstance(out, Gaussian):
             return out
         if isinstance(out, torch.distributions.Distribution):
@@ -64,7 +64,7 @@ class WrappedVAE:
         )
 
     def decode(self, codes: Codes) -> Images:
-        return self._pixels.ours(self._decode(codes))
+        return self._pixels.from_model(self._decode(codes))
 
 
 class _WithPrediction(WrappedVAE):
@@ -134,7 +134,7 @@ def wrap(
         (True, True): _WithBoth,
     }
     kind = kinds[predict is not None, prior is not None]
-    model = kind(encode, decode, layout, schema, Pixels(*image_range, logits), (encode, decode, predict, prior))
+    model = kind(encode, decode, layout, schema, PixelRange(*image_range, logits), (encode, decode, predict, prior))
     if isinstance(model, _WithPrediction) and predict is not None:
         model.user_predict = predict
     if isinstance(model, _WithPrior) and prior is not None:

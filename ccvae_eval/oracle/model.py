@@ -36,7 +36,7 @@ PROBES = 4
 BYTE = 255
 
 
-class Drawn(DataSet, Renders, Protocol):
+class DrawnImages(DataSet, Renders, Protocol):
     """A data set that draws its images."""
 
 
@@ -53,7 +53,7 @@ class Oracle:
     lacks is the cut: six in a hundred thousand of its draws lie where u never does.
     """
 
-    def __init__(self, data: Drawn, ids: Ids, labels: LabelSchema) -> None:
+    def __init__(self, data: DrawnImages, ids: Ids, labels: LabelSchema) -> None:
         self.data, self.labels = data, labels
         self.coding = Coding.of(data, data.schema)
         self._layout = self.coding.layout(labels)
@@ -202,7 +202,7 @@ def _digests(images: Images) -> list[bytes]:
     return [blake2b(picture.tobytes(), digest_size=8).digest() for picture in pixels]
 
 
-def _hidden(data: Drawn, coding: Coding, ids: Ids) -> list[Bools]:
+def _hidden(data: DrawnImages, coding: Coding, ids: Ids) -> list[Bools]:
     """For each label and class whether its variety stays out of sight, found by drawing two varieties of each."""
     factors, labels = on_lattice(data.factors(ids)), data.labels_of(ids)
     cases = [(block, k) for block in coding.blocks for k in range(block.label.cardinality)]

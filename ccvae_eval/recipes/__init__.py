@@ -1,14 +1,14 @@
 """Grids of trainings and evaluations as data: ``read_recipe``, ``work`` on its cells, ``grids_of`` the results."""
 
-from ccvae_eval.recipes.recipe import Cell, Contender, Recipe, TableSpec, cells_of, read_recipe, shipped_recipes
+from ccvae_eval.recipes.recipe import Experiment, Recipe, RecipeCell, TableSpec, cells_of, read_recipe, shipped_recipes
 from ccvae_eval.recipes.tables import grids_of
 from ccvae_eval.recipes.work import Done, Work, result_of, work
 
 __all__ = [
-    "Cell",
-    "Contender",
     "Done",
+    "Experiment",
     "Recipe",
+    "RecipeCell",
     "TableSpec",
     "Work",
     "cells_of",

@@ -20,7 +20,7 @@ from ccvae_eval.core.types import Plain
 from ccvae_eval.training import TrainingSettings
 
 LARGEST = 1 << 20
-SHELF = "shelf"
+BUILTIN = "builtin"
 ANY = "*"
 MOST_CELLS = 10_000
 
@@ -29,7 +29,7 @@ Point = tuple[tuple[str, Plain], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class Experiment:
     """One model of the comparison.
 
     Args:
@@ -50,7 +50,7 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ExtraEvaluation:
     """A second look at the first seed's checkpoints, for its figures: the same metrics asked otherwise.
 
     Args:
@@ -125,7 +125,7 @@ class Recipe:
     title: str
     data: str
     metrics: tuple[str, ...]
-    contenders: tuple[Contender, ...]
+    contenders: tuple[Experiment, ...]
     tables: tuple[TableSpec, ...]
     source: str = ""
     axes: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class Recipe:
     sample: int | None = None
     judge: str = "auto"
     figures: bool = False
-    views: tuple[View, ...] = ()
+    views: tuple[ExtraEvaluation, ...] = ()
     notes: str = ""
 
     def points(self) -> Iterator[Point]:
@@ -162,7 +162,7 @@ class Recipe:
             )
         return _checked(replace(self, **given), self.name)
 
-    def _contender(self, name: str) -> Contender:
+    def _contender(self, name: str) -> Experiment:
         known = {contender.name: contender for contender in self.contenders}
         if name not in known:
             raise UsageError(f"contender {name!r} is unknown", where=self.name, hint=suggestion(name, known))
@@ -171,7 +171,7 @@ class Recipe:
 
 def shipped_recipes() -> tuple[str, ...]:
     """The names of the recipes in the package."""
-    return tuple(sorted(e.name[:-5] for e in (files(__package__) / SHELF).iterdir() if e.name.endswith(".toml")))
+    return tuple(sorted(e.name[:-5] for e in (files(__package__) / BUILTIN).iterdir() if e.name.endswith(".toml")))
 
 
 def read_recipe(name: str) -> Recipe:
@@ -195,7 +195,7 @@ def read_recipe(name: str) -> Recipe:
     if name not in shipped_recipes():
         hint = suggestion(name, shipped_recipes()) + " A file of your own ends in .toml."
         raise UsageError(f"recipe {name!r} is unknown", hint=hint.strip())
-    return parse_recipe((files(__package__) / SHELF / f"{name}.toml").read_text(encoding="utf-8"), name, name)
+    return parse_recipe((files(__package__) / BUILTIN / f"{name}.toml").read_text(encoding="utf-8"), name, name)
 
 
 def parse_recipe(text: str, name: str, where: str) -> Recipe:
@@ -228,8 +228,8 @@ def parse_recipe(text: str, name: str, where: str) -> Recipe:
     return _checked(recipe, where)
 
 
-def _contender(read: _Reader) -> Contender:
-    row = Contender(
+def _contender(read: _Reader) -> Experiment:
+    row = Experiment(
         read.text("name"),
         read.text("model"),
         read.mapping("settings"),
@@ -241,8 +241,8 @@ def _contender(read: _Reader) -> Contender:
     return row
 
 
-def _view(read: _Reader) -> View:
-    row = View(read.text("name"), read.texts("metrics"), read.mapping("options", dict))
+def _view(read: _Reader) -> ExtraEvaluation:
+    row = ExtraEvaluation(read.text("name"), read.texts("metrics"), read.mapping("options", dict))
     read.finish()
     return row
 
@@ -345,7 +345,7 @@ class _Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class RecipeCell:
     """One training and its evaluation.
 
     Args:
@@ -373,7 +373,7 @@ class Cell:
         return f"{self.contender}{', ' + place if place else ''}, seed {self.seed}"
 
 
-def cells_of(recipe: Recipe, digests: Mapping[str, str], evaluation: Plain) -> list[Cell]:
+def cells_of(recipe: Recipe, digests: Mapping[str, str], evaluation: Plain) -> list[RecipeCell]:
     """Every cell, contender by contender, so that whoever starts from another's weights comes after it.
 
     Args:
@@ -382,7 +382,7 @@ def cells_of(recipe: Recipe, digests: Mapping[str, str], evaluation: Plain) -> l
         evaluation: what a run depends on besides the checkpoint: metrics, their versions and settings, sample, judge.
     """
     run_key = digest(evaluation)
-    cells: list[Cell] = []
+    cells: list[RecipeCell] = []
     for contender in recipe.contenders:
         for point in recipe.points():
             for seed in range(recipe.seeds):
@@ -391,8 +391,8 @@ def cells_of(recipe: Recipe, digests: Mapping[str, str], evaluation: Plain) -> l
 
 
 def _cell(
-    recipe: Recipe, contender: Contender, point: Point, seed: int, data: str, run_key: str, before: list[Cell]
-) -> Cell:
+    recipe: Recipe, contender: Experiment, point: Point, seed: int, data: str, run_key: str, before: list[RecipeCell]
+) -> RecipeCell:
     settings = dict(contender.settings)
     training: dict[str, Any] = {**recipe.training, **contender.training}
     for axis, value in point:
@@ -410,7 +410,7 @@ def _cell(
         (c.training_key for c in before if (c.contender, c.point, c.seed) == (contender.after, point, seed)), ""
     )
     key = digest([contender.model, settings, asdict(how), data, after])
-    return Cell(contender.name, point, seed, contender.model, settings, how, key, run_key, after)
+    return RecipeCell(contender.name, point, seed, contender.model, settings, how, key, run_key, after)
 
 
 def digest(plain: Plain) -> str:

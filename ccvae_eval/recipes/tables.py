@@ -14,7 +14,7 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import Estimate, Value, ValueSpec
 from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.recipes.recipe import ANY, Cell, Point, TableSpec
+from ccvae_eval.recipes.recipe import ANY, Point, RecipeCell, TableSpec
 from ccvae_eval.recipes.work import Work, result_of, training_of
 from ccvae_eval.report.grids import Entry, Grid
 
@@ -51,7 +51,7 @@ def over_seeds(values: Sequence[float], possible: tuple[float | None, float | No
     return Estimate(mean, low, high, len(known), "t over training seeds")
 
 
-def _grid(task: Work, table: TableSpec, runs: Sequence[tuple[Cell, Run | None]]) -> Grid:
+def _grid(task: Work, table: TableSpec, runs: Sequence[tuple[RecipeCell, Run | None]]) -> Grid:
     recipe = task.recipe
     points = list(recipe.points())
     left_out = _undefined_somewhere([run for _, run in runs if run is not None], table)
@@ -104,7 +104,7 @@ def _rows_of_characteristics(run: Run, table: TableSpec) -> list[Value]:
 
 
 def _entry(
-    task: Work, runs: Sequence[tuple[Cell, Run | None]], table: TableSpec, left_out: frozenset[str]
+    task: Work, runs: Sequence[tuple[RecipeCell, Run | None]], table: TableSpec, left_out: frozenset[str]
 ) -> tuple[Estimate, float, str]:
     """The number of one place over its seeds, the mean chance level of those runs, and why there is none."""
     if table.value.startswith(TRAINING):

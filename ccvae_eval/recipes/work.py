@@ -20,7 +20,7 @@ from ccvae_eval.data.spec import open_data
 from ccvae_eval.evaluation.metric import Metric, settings_of
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import read, write
-from ccvae_eval.recipes.recipe import Cell, Recipe, View, cells_of, digest
+from ccvae_eval.recipes.recipe import ExtraEvaluation, Recipe, RecipeCell, cells_of, digest
 from ccvae_eval.training import Finished, Started, Step, fit, prepare, record, take_weights
 
 CHECKPOINT, TRAINED = "checkpoint.pt", "trained.json"
@@ -40,7 +40,7 @@ class Done:
         error: why there is no result; None if there is one.
     """
 
-    cell: Cell
+    cell: RecipeCell
     trained: bool = False
     evaluated: bool = False
     error: CcvaeEvalError | None = None
@@ -64,8 +64,8 @@ class Work:
     data: DataSet
     seen: Mapping[str, DataSet]
     metrics: tuple[Metric, ...]
-    views: tuple[tuple[View, tuple[Metric, ...], str], ...]
-    cells: tuple[Cell, ...]
+    views: tuple[tuple[ExtraEvaluation, tuple[Metric, ...], str], ...]
+    cells: tuple[RecipeCell, ...]
     folder: Path
 
     @classmethod
@@ -83,7 +83,7 @@ class Work:
                 prepare(cell.model, cell.settings, seen[cell.contender], cell.training)
         return cls(recipe, data, seen, metrics, views, cells, folder)
 
-    def folder_of(self, cell: Cell) -> Path:
+    def folder_of(self, cell: RecipeCell) -> Path:
         """Where a cell's checkpoint lies."""
         return self.folder / "cells" / f"{slug(cell.name)}-{cell.training_key}"
 
@@ -130,17 +130,17 @@ def _evaluation(recipe: Recipe, metrics: Sequence[Metric]) -> Plain:
     return [[(m.name, m.version, settings_of(m)) for m in metrics], [recipe.sample, recipe.judge, EVALUATION_SEED]]
 
 
-def run_folder(task: Work, cell: Cell) -> Path:
+def run_folder(task: Work, cell: RecipeCell) -> Path:
     """Where a cell's run lies."""
     return task.folder_of(cell) / f"run-{cell.run_key}"
 
 
-def result_of(task: Work, cell: Cell) -> Run | None:
+def result_of(task: Work, cell: RecipeCell) -> Run | None:
     """A cell's run, None if it is not there or not whole."""
     return _run_in(run_folder(task, cell))
 
 
-def training_of(task: Work, cell: Cell) -> dict[str, float]:
+def training_of(task: Work, cell: RecipeCell) -> dict[str, float]:
     """What a cell's training took: seconds, steps, parameters, seconds_per_epoch; empty if it is not there.
 
     An epoch is all train images of the data, whatever part of them was held out to validate.
@@ -155,7 +155,7 @@ def training_of(task: Work, cell: Cell) -> dict[str, float]:
         return {}
 
 
-def _train(task: Work, cell: Cell, device: str, stage: Stage | None, stop: Callable[[], bool]) -> bool:
+def _train(task: Work, cell: RecipeCell, device: str, stage: Stage | None, stop: Callable[[], bool]) -> bool:
     folder = task.folder_of(cell)
     if (folder / TRAINED).is_file() and (folder / CHECKPOINT).is_file():
         return False
@@ -187,7 +187,7 @@ def _train(task: Work, cell: Cell, device: str, stage: Stage | None, stop: Calla
     return True
 
 
-def _weights(task: Work, cell: Cell) -> Any:
+def _weights(task: Work, cell: RecipeCell) -> Any:
     """The weights that a cell starts from."""
     other = next(each for each in task.cells if each.training_key == cell.after)
     path = task.folder_of(other) / CHECKPOINT
@@ -196,7 +196,9 @@ def _weights(task: Work, cell: Cell) -> Any:
     return open_checkpoint(path).model.state_dict()
 
 
-def _evaluate(task: Work, cell: Cell, device: str, stage: Stage | None, notice: Callable[[str], None] | None) -> bool:
+def _evaluate(
+    task: Work, cell: RecipeCell, device: str, stage: Stage | None, notice: Callable[[str], None] | None
+) -> bool:
     """The cell's run and, of the first seed, its figures and views; whether there was anything to do."""
     recipe, first = task.recipe, cell.seed == 0
     looks = [(run_folder(task, cell), task.metrics, recipe.figures and first)]

@@ -108,7 +108,7 @@ def draw_figures(run: Run, folder: Path) -> list[Path]:
     """
     drawn = []
     for measurement in run.measurements:
-        painter = PAINTERS.get(measurement.metric)
+        painter = FIGURES.get(measurement.metric)
         if painter is None or not measurement.pictures:
             continue
         for name, sheet in painter(measurement):
@@ -120,7 +120,7 @@ def draw_figures(run: Run, folder: Path) -> list[Path]:
     return drawn
 
 
-Painter = Callable[[Measurement], Iterator[tuple[tuple[str, ...], Figure]]]
+FigureDrawer = Callable[[Measurement], Iterator[tuple[tuple[str, ...], Figure]]]
 
 
 def under(pictures: Mapping[str, Picture], start: str) -> dict[str, Picture]:
@@ -365,7 +365,7 @@ def generation_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ..
     yield ("drawn",), sheet
 
 
-PAINTERS: dict[str, Painter] = {
+FIGURES: dict[str, FigureDrawer] = {
     "locality": locality_figures,
     "density": density_figures,
     "diversity": diversity_figures,

@@ -39,7 +39,7 @@ from ccvae_eval.statistics.resampling import Counts, ResampleWeights, reservoir
 AT_ONCE = 1 << 21
 """Pixels ranked at once: what is in flight stays near 100 MB."""
 
-Whole = NDArray[np.int64]
+IntArray = NDArray[np.int64]
 
 
 def auc(scores: Floats, labels: Bools) -> float:
@@ -86,7 +86,7 @@ def weighted_auc(scores: Floats, labels: Bools, weights: Counts) -> Floats:
         return np.asarray(twice / (2.0 * positives * below), dtype=np.float64)
 
 
-def stratified_auc(scores: Floats, labels: Bools, strata: Whole, weights: Counts) -> Floats:
+def stratified_auc(scores: Floats, labels: Bools, strata: IntArray, weights: Counts) -> Floats:
     r"""Mean of the ``auc`` within each stratum, weighted by the stratum's images in the resample.
 
     Args:
@@ -134,7 +134,7 @@ def weighted_average_precision(scores: Floats, labels: Bools, weights: Counts) -
         return np.where(hits < shown, area / hits, np.nan)
 
 
-def _tied(scores: Floats, labels: Bools, weights: Counts) -> Iterator[tuple[Whole | None, Whole | None]]:
+def _tied(scores: Floats, labels: Bools, weights: Counts) -> Iterator[tuple[IntArray | None, IntArray | None]]:
     """From the lowest score up: each group of equal scores as its weight with and without the label, (B,) each.
 
     A row at a time: measured, ten times faster than cumulative sums over the whole matrix.
@@ -151,7 +151,7 @@ def _tied(scores: Floats, labels: Bools, weights: Counts) -> Iterator[tuple[Whol
         yield _weight(group[mark]), _weight(group[~mark])
 
 
-def _weight(rows: Counts) -> Whole | None:
+def _weight(rows: Counts) -> IntArray | None:
     return rows.sum(axis=0, dtype=np.int64) if len(rows) else None
 
 
@@ -189,7 +189,7 @@ def _row_precision(scores: NDArray[np.floating], labels: Bools) -> Floats:
     return np.where(undefined, np.nan, area / np.maximum(positives, 1))
 
 
-def _tied_areas(ranked: NDArray[np.floating], labels: Bools, order: Whole) -> Floats:
+def _tied_areas(ranked: NDArray[np.floating], labels: Bools, order: IntArray) -> Floats:
     """The sum over groups of equal scores of their pixels of the region times the precision at their end, by row."""
     hits = np.cumsum(np.take_along_axis(labels, order, axis=1), axis=1)
     ends = np.ones(ranked.shape, dtype=bool)
@@ -235,7 +235,7 @@ def auc_estimate(
     if strata is None:
         found = _rank_estimate(lambda w: weighted_auc(ranked, positive, w), chosen, positive, weights)
     else:
-        groups: Whole = np.unique(strata[chosen], return_inverse=True)[1]
+        groups: IntArray = np.unique(strata[chosen], return_inverse=True)[1]
         found = _rank_estimate(lambda w: stratified_auc(ranked, positive, groups, w), chosen, positive, weights)
     bounded = exactly_bounded(found, int(min(positive.sum(), (~positive).sum())), weights.level)
     return _said(bounded, len(chosen), len(index))

@@ -173,7 +173,7 @@ def sign_fitted_scores(code: Floats, label: Floats, folds: Folds) -> Floats:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Predictions:
+class HeldOutPredictions:
     r"""Held-out predictions of continuous targets.
 
     Args:
@@ -204,7 +204,9 @@ class Predictions:
         return Resampled(turned, 1 - found.draws, found.note, None if without is None else 1 - without)
 
 
-def cross_fitted_regression(codes: Floats, targets: Floats, folds: Folds, *, strength: float = 1.0) -> Predictions:
+def cross_fitted_regression(
+    codes: Floats, targets: Floats, folds: Folds, *, strength: float = 1.0
+) -> HeldOutPredictions:
     r"""Ridge regressions of each target on standardised codes, fitted on the other folds; the mean is not penalised.
 
     Args:
@@ -229,4 +231,4 @@ def cross_fitted_regression(codes: Floats, targets: Floats, folds: Folds, *, str
                 slope = np.linalg.solve(x.T @ x + strength * np.eye(x.shape[1]), x.T @ (wanted[rest] - mean))
             baseline[held_out, target] = mean
             predicted[held_out, target] = mean + ((points[held_out] - centre) * slope).sum(axis=1)
-    return Predictions(targets, predicted, baseline)
+    return HeldOutPredictions(targets, predicted, baseline)

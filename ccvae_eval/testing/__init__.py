@@ -2,10 +2,10 @@
 
 from ccvae_eval.core.errors import ContractBroken
 from ccvae_eval.testing.data import check_data_set
-from ccvae_eval.testing.metric_fixtures import Specimen
+from ccvae_eval.testing.metric_fixtures import MetricFixture
 from ccvae_eval.testing.metrics import check_features, check_matcher, check_metric
 from ccvae_eval.testing.models import check_model
 
 __all__ = [
-    "ContractBroken", "Specimen", "check_data_set", "check_features", "check_matcher", "check_metric", "check_model",
+    "ContractBroken", "MetricFixture", "check_data_set", "check_features", "check_matcher", "check_metric", "check_model",
 ]  # fmt: skip

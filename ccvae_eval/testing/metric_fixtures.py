@@ -23,7 +23,7 @@ FACTOR = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Specimen:
+class MetricFixture:
     """A model and images on which every metric is tried.
 
     Args:
@@ -173,8 +173,8 @@ class PermutedLabels:
         return self.inner.region(ids, label) if isinstance(self.inner, HasRegions) else None
 
 
-def drawn_faces(count: int = 120, size: int = 32) -> Specimen:
+def drawn_faces(count: int = 120, size: int = 32) -> MetricFixture:
     """The oracle on drawn faces: a specimen for any metric that asks for no more than this package has."""
     data = Faces(size=size, n=5 * count)
     ids = data.split("test")[:count]
-    return Specimen(oracle(data, ids), data, ids)
+    return MetricFixture(oracle(data, ids), data, ids)

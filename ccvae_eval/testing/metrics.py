@@ -28,7 +28,7 @@ from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.matchers.interface import Matcher, Matches
 from ccvae_eval.metrics.shared.features import Features
 from ccvae_eval.model.fixed_batches import CHUNK
-from ccvae_eval.testing.metric_fixtures import NotFinite, PermutedLabels, Reordered, Rescaled, Specimen
+from ccvae_eval.testing.metric_fixtures import MetricFixture, NotFinite, PermutedLabels, Reordered, Rescaled
 
 FEATURE_TOLERANCE = 1e-5
 """Relative tolerance where an image stands elsewhere in its batch."""
@@ -125,7 +125,7 @@ CODE_UNIT = "code"
 """The unit of values that are measured in the latent space's own units: rescaling changes them, rightly."""
 
 
-def check_metric(metric: Metric, specimen: Specimen) -> None:
+def check_metric(metric: Metric, specimen: MetricFixture) -> None:
     """Checks one metric's form and every law that it declares; returns if it keeps the contract.
 
     Args:
@@ -166,12 +166,12 @@ def _check_form(metric: Metric, who: str) -> None:
         require(low is None or high is None or low < high, who, f"the range of {name!r} has its ends in order")
 
 
-def _run(metric: Metric, specimen: Specimen, batch_size: int = 256) -> Run:
+def _run(metric: Metric, specimen: MetricFixture, batch_size: int = 256) -> Run:
     subject = prepare(specimen.model, specimen.data, specimen.ids, judge=specimen.judge, batch_size=batch_size)
     return evaluate(subject, [metric])
 
 
-def _measured(metric: Metric, specimen: Specimen, batch_size: int = 256) -> Measurement:
+def _measured(metric: Metric, specimen: MetricFixture, batch_size: int = 256) -> Measurement:
     return _run(metric, specimen, batch_size).measurement(metric.name)
 
 
@@ -220,16 +220,16 @@ def _compare(before: Measurement, after: Measurement, who: str, law: str, tolera
             require(same, who, f"{law}: {end} of {value.key} is {a} and {b}")
 
 
-def _image_order(metric: Metric, specimen: Specimen, plain: Measurement) -> None:
+def _image_order(metric: Metric, specimen: MetricFixture, plain: Measurement) -> None:
     turned = replace(specimen, ids=np.asarray(specimen.ids)[::-1].copy())
     _compare(plain, _measured(metric, turned), metric.name, "image order", 0.0)
 
 
-def _batch_size(metric: Metric, specimen: Specimen, plain: Measurement) -> None:
+def _batch_size(metric: Metric, specimen: MetricFixture, plain: Measurement) -> None:
     _compare(plain, _measured(metric, specimen, batch_size=32), metric.name, "batch size", 0.0)
 
 
-def _same_seed(metric: Metric, specimen: Specimen, plain: Measurement) -> None:
+def _same_seed(metric: Metric, specimen: MetricFixture, plain: Measurement) -> None:
     again = _measured(metric, specimen)
     _compare(plain, again, metric.name, "same seed same number", 0.0)
     for name, array in plain.evidence.items():
@@ -237,19 +237,19 @@ def _same_seed(metric: Metric, specimen: Specimen, plain: Measurement) -> None:
         require(bool(same), metric.name, f"same seed same number: evidence {name!r}")
 
 
-def _order_of_characteristics(metric: Metric, specimen: Specimen, plain: Measurement) -> None:
+def _order_of_characteristics(metric: Metric, specimen: MetricFixture, plain: Measurement) -> None:
     turned = replace(specimen, model=Reordered(specimen.model))
     _compare(plain, _measured(metric, turned), metric.name, "order of characteristics", SAME)
 
 
-def _rescaled_latent(metric: Metric, specimen: Specimen, plain: Measurement) -> None:
+def _rescaled_latent(metric: Metric, specimen: MetricFixture, plain: Measurement) -> None:
     found = _measured(metric, replace(specimen, model=Rescaled(specimen.model)))
     raw = {name for name, spec in metric.values.items() if spec.unit == CODE_UNIT}
     kept = [replace(m, values=tuple(v for v in m.values if v.name not in raw)) for m in (plain, found)]
     _compare(kept[0], kept[1], metric.name, "rescaled latent", RESCALED)
 
 
-def _permuted_label(metric: Metric, specimen: Specimen, plain: Measurement) -> None:
+def _permuted_label(metric: Metric, specimen: MetricFixture, plain: Measurement) -> None:
     del plain
     run = _run(metric, replace(specimen, data=PermutedLabels(specimen.data)))
     value = run.find(f"{metric.name}.{metric.headline}")
@@ -261,7 +261,7 @@ def _permuted_label(metric: Metric, specimen: Specimen, plain: Measurement) -> N
     require(near, metric.name, f"permuted label: {estimate.value} is near chance, {value.chance} +- {reach}")
 
 
-def _oracle(metric: Metric, specimen: Specimen, plain: Measurement) -> None:
+def _oracle(metric: Metric, specimen: MetricFixture, plain: Measurement) -> None:
     del plain
     if not specimen.known:
         return
@@ -272,7 +272,7 @@ def _oracle(metric: Metric, specimen: Specimen, plain: Measurement) -> None:
         require(low <= run[address] <= high, metric.name, f"oracle: {address} = {run[address]} is in [{low}, {high}]")
 
 
-def _nan(metric: Metric, specimen: Specimen, plain: Measurement) -> None:
+def _nan(metric: Metric, specimen: MetricFixture, plain: Measurement) -> None:
     del plain
     try:
         _measured(metric, replace(specimen, model=NotFinite(specimen.model, "encode")))
@@ -290,7 +290,7 @@ def _nan(metric: Metric, specimen: Specimen, plain: Measurement) -> None:
         )
 
 
-CHECKS: Mapping[str, Callable[[Metric, Specimen, Measurement], None]] = MappingProxyType(
+CHECKS: Mapping[str, Callable[[Metric, MetricFixture, Measurement], None]] = MappingProxyType(
     {
         "image order": _image_order,
         "batch size": _batch_size,

@@ -25,7 +25,7 @@ from ccvae_eval.data.spec import Options, open_data, refuse_path
 from ccvae_eval.data.splits import Splits
 from ccvae_eval.model.checks import require_model, undisturbed
 from ccvae_eval.model.interface import LabelledVAE, LabelSchema, ModelContext, TakesShape, uniform_prior
-from ccvae_eval.model.pixel_range import Pixels, translated
+from ccvae_eval.model.pixel_range import PixelRange, translated
 
 USUAL_SHAPES = (
     (3, 64, 64), (1, 64, 64), (3, 32, 32), (1, 32, 32), (1, 28, 28), (3, 28, 28), (3, 128, 128), (3, 224, 224),
@@ -87,7 +87,7 @@ IMAGES = 40
 
 
 @dataclass(frozen=True)
-class Sitter:
+class ModelFixture:
     """A model with images and labels of the kind that it takes."""
 
     model: Any
@@ -96,7 +96,7 @@ class Sitter:
     labels: Tensor
 
 
-def sitter_of(name: str, kind: Any, settings: Mapping[str, Plain], spec: str | None = None) -> Sitter:
+def model_fixture(name: str, kind: Any, settings: Mapping[str, Plain], spec: str | None = None) -> ModelFixture:
     """An untrained model and what to try it on.
 
     Args:
@@ -114,7 +114,7 @@ def sitter_of(name: str, kind: Any, settings: Mapping[str, Plain], spec: str | N
         schema = given.schema.select(given.schema.names)
         model: Any = kind.from_settings(settings, ModelContext(schema, given.input_shape, uniform_prior(schema)))
     else:
-        pixels, arguments = Pixels.of(settings)
+        pixels, arguments = PixelRange.of(settings)
         model = kind(**arguments_of(kind, arguments, {}, name))
         if pixels is not None and isinstance(model, nn.Module):
             model = translated(model, pixels)
@@ -127,4 +127,4 @@ def sitter_of(name: str, kind: Any, settings: Mapping[str, Plain], spec: str | N
         data = Noise.made(model.labels, shape or ())
     ids = data.split("test")[:IMAGES]
     labels = torch.from_numpy(label_columns(data, model.labels, ids))
-    return Sitter(model, data, data.batch(ids).images, labels)
+    return ModelFixture(model, data, data.batch(ids).images, labels)

@@ -29,7 +29,7 @@ from ccvae_eval.report.interface import Report
 from ccvae_eval.testing.data import check_data_set
 from ccvae_eval.testing.metric_fixtures import drawn_faces
 from ccvae_eval.testing.metrics import check_features, check_matcher, check_metric
-from ccvae_eval.testing.model_fixtures import Sitter, sitter_of
+from ccvae_eval.testing.model_fixtures import ModelFixture, model_fixture
 from ccvae_eval.testing.models import check_model
 
 SAME = 1e-5
@@ -73,11 +73,11 @@ def _only(tried: Tried, kind: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def sitter(tried: Tried) -> Sitter:
-    return sitter_of(tried.name, _only(tried, "model"), tried.settings, tried.data)
+def sitter(tried: Tried) -> ModelFixture:
+    return model_fixture(tried.name, _only(tried, "model"), tried.settings, tried.data)
 
 
-def _given(sitter: Sitter, rows: slice = slice(None)) -> Tensor | None:
+def _given(sitter: ModelFixture, rows: slice = slice(None)) -> Tensor | None:
     return sitter.labels[rows] if isinstance(sitter.model, GivenLabels) else None
 
 
@@ -85,11 +85,11 @@ def _is_module(model: object) -> bool:
     return isinstance(model, nn.Module)
 
 
-def test_shapes_ranges_and_determinism(sitter: Sitter) -> None:
+def test_shapes_ranges_and_determinism(sitter: ModelFixture) -> None:
     check_model(sitter.model, sitter.images, sitter.labels)
 
 
-def test_an_image_s_code_does_not_depend_on_its_batch(sitter: Sitter, tried: Tried) -> None:
+def test_an_image_s_code_does_not_depend_on_its_batch(sitter: ModelFixture, tried: Tried) -> None:
     with undisturbed(sitter.model):
         whole = sitter.model.encode(sitter.images, _given(sitter))
         for row in range(ALONE):
@@ -99,7 +99,7 @@ def test_an_image_s_code_does_not_depend_on_its_batch(sitter: Sitter, tried: Tri
             require(bool(same), tried.name, "encode of an image alone is its row in a batch: is a layer in train mode?")
 
 
-def test_characteristics_follow_the_labels_order(sitter: Sitter, tried: Tried) -> None:
+def test_characteristics_follow_the_labels_order(sitter: ModelFixture, tried: Tried) -> None:
     model = sitter.model
     if not isinstance(model, HasConditionalPrior):
         pytest.skip("it has no conditional_prior")
@@ -120,7 +120,7 @@ def test_characteristics_follow_the_labels_order(sitter: Sitter, tried: Tried) -
             )
 
 
-def test_predict_knows_every_characteristic(sitter: Sitter, tried: Tried) -> None:
+def test_predict_knows_every_characteristic(sitter: ModelFixture, tried: Tried) -> None:
     model = sitter.model
     if not isinstance(model, Predicts):
         pytest.skip("it has no predict")
@@ -131,7 +131,7 @@ def test_predict_knows_every_characteristic(sitter: Sitter, tried: Tried) -> Non
     require(not lacking, tried.name, f"predict tells every characteristic, {', '.join(lacking)} is missing")
 
 
-def test_evaluation_leaves_no_gradient_and_changes_no_weight(sitter: Sitter, tried: Tried) -> None:
+def test_evaluation_leaves_no_gradient_and_changes_no_weight(sitter: ModelFixture, tried: Tried) -> None:
     model: Any = sitter.model
     if not _is_module(model):
         pytest.skip("it is no nn.Module")
@@ -143,7 +143,7 @@ def test_evaluation_leaves_no_gradient_and_changes_no_weight(sitter: Sitter, tri
     require(same, tried.name, "encode and decode change no weight and no buffer")
 
 
-def test_a_checkpoint_gives_the_same_model_back(sitter: Sitter, tried: Tried, tmp_path: Path) -> None:
+def test_a_checkpoint_gives_the_same_model_back(sitter: ModelFixture, tried: Tried, tmp_path: Path) -> None:
     if not _is_module(sitter.model):
         pytest.skip("it is no nn.Module")
     if is_rebuildable(tried.registered):
@@ -162,7 +162,7 @@ def test_a_checkpoint_gives_the_same_model_back(sitter: Sitter, tried: Tried, tm
     require(bool(same), tried.name, "its state_dict holds all that decode needs")
 
 
-def test_an_evaluation_goes_through(sitter: Sitter) -> None:
+def test_an_evaluation_goes_through(sitter: ModelFixture) -> None:
     run = evaluate(sitter.model, sitter.data, sample="all", judge="none", references=False, device="cpu")
     failed = {m.metric: m.reason.text if m.reason else "" for m in run.failed}
     require(not failed, type(sitter.model).__name__, f"no metric fails: {failed}")

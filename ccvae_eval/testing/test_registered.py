@@ -14,7 +14,7 @@ from ccvae_eval.plugins.registry import HOME, Registry, data_sets, metrics, mode
 from ccvae_eval.testing.data import check_data_set
 from ccvae_eval.testing.metric_fixtures import drawn_faces
 from ccvae_eval.testing.metrics import check_metric
-from ccvae_eval.testing.model_fixtures import sitter_of
+from ccvae_eval.testing.model_fixtures import model_fixture
 from ccvae_eval.testing.models import check_model
 
 
@@ -26,7 +26,7 @@ def theirs(registry: Registry) -> list[str]:
 @pytest.mark.parametrize("name", theirs(models))
 def test_model(name: str) -> None:
     """The model, untrained, with its default settings."""
-    sitter = sitter_of(name, models[name], {})
+    sitter = model_fixture(name, models[name], {})
     check_model(sitter.model, sitter.images, sitter.labels)
 
 

@@ -49,7 +49,7 @@ from ccvae_eval.training.state import (
     write_state,
 )
 from ccvae_eval.training.supervision import (
-    Feed,
+    BatchFeed,
     Supervision,
     epoch_parts,
     refuse_constant_labels,
@@ -208,9 +208,9 @@ class _Loop:
         self.model: Any = model.to(device)
         self.settings, self.supervision, self.folder = settings, supervision, folder
         self.device, self.stop = device, stop
-        self.feed = Feed(data, supervision.train, supervision.labels, settings.cache_megabytes)
+        self.feed = BatchFeed(data, supervision.train, supervision.labels, settings.cache_megabytes)
         held = data.labels_of(supervision.validation)[:, [data.schema.index(n) for n in supervision.schema.names]]
-        self.held_out = Feed(data, supervision.validation, held, settings.cache_megabytes)
+        self.held_out = BatchFeed(data, supervision.validation, held, settings.cache_megabytes)
         self.per_epoch = len(epoch_parts(supervision.labelled, settings.batch, settings.seed, 0))
         self.total = settings.steps or settings.epochs * self.per_epoch
         self.progress, self.history = Progress(), History()

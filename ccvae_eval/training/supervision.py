@@ -158,7 +158,7 @@ ROUNDING = 1e-3
 """How far, in 1/255, a pixel may lie from a whole multiple: float32 rounding, nothing more."""
 
 
-class Feed:
+class BatchFeed:
     """Some images of a data set with labels of one's own, by position.
 
     Args:

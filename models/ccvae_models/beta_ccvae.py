@@ -67,7 +67,7 @@ class BetaCCVAESettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class BetaCCVAEBound:
     """The terms of each row, each of shape (N,).
 
     Args:
@@ -108,7 +108,7 @@ class BetaCCVAE(CCVAE):
         loss = parts.loss(beta)
         yield Objective("model", loss.mean(), _terms(parts, batch, loss), tuple(self.parameters()))
 
-    def parts(self, batch: Batch, generator: Generator) -> Parts:
+    def parts(self, batch: Batch, generator: Generator) -> BetaCCVAEBound:
         """All terms by one sample of z, but for the KLs between Gaussians. A row with some labels missing has the
         supervised terms of those seen and the unsupervised ones of the others."""
         x, y = batch.images, batch.labels
@@ -117,7 +117,7 @@ class BetaCCVAE(CCVAE):
         found = [self._of_group(group, q, z, y) for group in self.groups]
         kl_labelled, kl_mixture, log_q, entropy = (torch.stack(each).sum(0) for each in zip(*found, strict=True))
         kl_style = kl_standard(q.columns(self.layout.style)).sum(1)
-        return Parts(self.log_likelihood(x, z), kl_style, kl_labelled, kl_mixture, log_q, entropy)
+        return BetaCCVAEBound(self.log_likelihood(x, z), kl_style, kl_labelled, kl_mixture, log_q, entropy)
 
     def _of_group(self, group: Characteristics, q: Gaussian, z: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         value, seen = group.choice(y)
@@ -138,7 +138,7 @@ class BetaCCVAE(CCVAE):
         )
 
 
-def _terms(parts: Parts, batch: Batch, loss: Tensor) -> dict[str, float]:
+def _terms(parts: BetaCCVAEBound, batch: Batch, loss: Tensor) -> dict[str, float]:
     """The parts as means over the rows with and without labels; NaN where there is no such row."""
     labelled = ~batch.labels.isnan().all(1)
     own = {"supervised": ("kl_labelled", "log_q_y_z"), "unsupervised": ("kl_mixture", "entropy")}

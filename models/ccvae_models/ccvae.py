@@ -26,10 +26,10 @@ from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
 from ccvae_models.characteristics import Characteristics, blocks, grouped, pick
+from ccvae_models.label_posterior_sampling import tilted_noise
 from ccvae_models.likelihood import LikelihoodName
 from ccvae_models.networks import NetworkName, initialise
 from ccvae_models.quadrature import Rule, Tilted, tilt
-from ccvae_models.tilted import tilted_noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class CCVAESettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class CCVAEBound:
     """The parts of the bound, each of shape (N,); the bound is reconstruction - kl_style + characteristics.
 
     Args:
@@ -170,7 +170,7 @@ class CCVAE(Autoencoder[CCVAESettings]):
         """The bound of each row as it is stated: L where labels are there, U where all are missing, shape (N,)."""
         return self.exact(images, labels, generator).value
 
-    def exact(self, x: Images | Points, y: Labels, generator: Generator) -> Bound:
+    def exact(self, x: Images | Points, y: Labels, generator: Generator) -> CCVAEBound:
         r"""The bound with every term but the reconstruction integrated out.
 
         w = q(y|z_c)/q(y|x) is a product of w_i with E w_i = 1, so that a term of z^i alone needs w_i alone:
@@ -212,9 +212,9 @@ class CCVAE(Autoencoder[CCVAESettings]):
             b = self._baseline(x, q, labelled)
             reconstruction = log_w.exp() * (reconstruction - b) + b
         kl_style = kl_standard(q.columns(self.layout.style)).sum(1)
-        return Bound(reconstruction, kl_style, characteristics, log_q_y_x, log_p_y, log_w, entropy, labelled)
+        return CCVAEBound(reconstruction, kl_style, characteristics, log_q_y_x, log_p_y, log_w, entropy, labelled)
 
-    def reference(self, x: Images | Points, y: Labels, generator: Generator) -> Bound:
+    def reference(self, x: Images | Points, y: Labels, generator: Generator) -> CCVAEBound:
         """What the authors' PyTorch code maximises: it is not the bound, and is here to be compared with it.
 
         log q(y|x) is the log of a mean over 100 joint samples (biased low); w multiplies the analytic
@@ -249,7 +249,7 @@ class CCVAE(Autoencoder[CCVAESettings]):
         kl_style = kl_standard(q.columns(self.layout.style)).sum(1)
         reconstruction = w * self.log_likelihood(x, z)
         characteristics = log_p_y + log_q_y_x - w * (kl + log_q_y_z)
-        return Bound(reconstruction, w * kl_style, characteristics, log_q_y_x, log_p_y, w.log(), entropy, labelled)
+        return CCVAEBound(reconstruction, w * kl_style, characteristics, log_q_y_x, log_p_y, w.log(), entropy, labelled)
 
     def tilt(self, q: Gaussian, rules: list[Rule]) -> list[Tilted]:
         """q(z^i|x,y^i) of every label and class, for each group of labels."""
@@ -347,7 +347,7 @@ def _draw(log_probabilities: Tensor, generator: Generator) -> Tensor:
     return below.sum(-1).clamp_max(log_probabilities.shape[-1] - 1)
 
 
-def _terms(bound: Bound) -> dict[str, float]:
+def _terms(bound: CCVAEBound) -> dict[str, float]:
     """The bound's parts as means over the rows with and without labels; NaN where there is no such row."""
     terms: dict[str, float] = {}
     parts = {"supervised": ("log_q_y_x", "log_p_y"), "unsupervised": ("entropy",)}

@@ -33,7 +33,7 @@ from ccvae_models.labels import (
     require_least,
 )
 from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import ConditionalEncoder, Decoder, Encoder, Network, NetworkName, blank, initialise
+from ccvae_models.networks import ConditionalEncoder, Decoder, Encoder, Network, NetworkName, initialise, uninitialised
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +166,8 @@ class AddingDecoder(Decoder):
     def __init__(self, context: ModelContext, given: int, settings: CondVAESettings) -> None:
         super().__init__(context.input_shape, settings.style, Network(settings.network, settings.hidden))
         self.given = given
-        self.widen = blank(nn.Linear, given, settings.adversary_width)
-        self.embed = blank(nn.Linear, settings.adversary_width, settings.style)
+        self.widen = uninitialised(nn.Linear, given, settings.adversary_width)
+        self.embed = uninitialised(nn.Linear, settings.adversary_width, settings.style)
 
     def forward(self, codes: Codes) -> Tensor:
         y, z = codes[:, : self.given], codes[:, self.given :]

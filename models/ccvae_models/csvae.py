@@ -38,7 +38,7 @@ from ccvae_models.labels import (
     require_least,
 )
 from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import JoinedHeads, Network, NetworkName, blank, encoder_trunk, initialise, positive
+from ccvae_models.networks import JoinedHeads, Network, NetworkName, encoder_trunk, initialise, positive, uninitialised
 
 MODEL, ADVERSARY = "model", "adversary"
 
@@ -173,8 +173,8 @@ class SubspaceEncoder(nn.Module):
         super().__init__()
         self.columns = LabelColumns(context)
         self.trunk, features = encoder_trunk(context.input_shape, network)
-        self.loc = blank(nn.Linear, features, len(layout.style))
-        self.scale = blank(nn.Linear, features, len(layout.style))
+        self.loc = uninitialised(nn.Linear, features, len(layout.style))
+        self.scale = uninitialised(nn.Linear, features, len(layout.style))
         self.w = JoinedHeads(features, self.columns.count, len(layout.characteristic_columns))
 
     def forward(self, x: Images | Points, labels: Labels) -> Gaussian:

@@ -32,10 +32,10 @@ from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
 from ccvae_models.class_priors import BlockClassifier, ClassPriors, blocks_in_order
+from ccvae_models.kl_schedule import KLSchedule
 from ccvae_models.labels import LabelColumns, entropy, mean_of_rows, of_labels, require_classes, require_least
 from ccvae_models.likelihood import LikelihoodName
 from ccvae_models.networks import Encoder, Network, NetworkName, initialise
-from ccvae_models.warm_up import WarmUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class AdaptedDIVASettings(DIVASettings):
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class DIVABound:
     """The parts of the bound, of shape (N,) or (N, L).
 
     Args:
@@ -138,7 +138,7 @@ class DIVA(Autoencoder[DIVASettings]):
         self.classifier = BlockClassifier(context.labels, blocks)
         alpha = [settings.alpha_d if n == settings.domain else settings.alpha_y for n in context.labels.names]
         self.register_buffer("weight", torch.tensor(alpha), persistent=False)
-        self.warm_up = WarmUp(settings.warm_up)
+        self.warm_up = KLSchedule(settings.warm_up)
         initialise(self, generator)
 
     def _encoder(self) -> nn.Module:
@@ -175,7 +175,7 @@ class DIVA(Autoencoder[DIVASettings]):
         """L_s, or L_u where labels are missing, of each row with a beta of 1, without auxiliary terms, shape (N,)."""
         return self.parts(images, labels, 1.0, generator).value(1.0)
 
-    def parts(self, x: Images | Points, y: Labels, beta: float, generator: Generator) -> Bound:
+    def parts(self, x: Images | Points, y: Labels, beta: float, generator: Generator) -> DIVABound:
         """One sample of z; y is summed out, the KLs between Gaussians are exact."""
         q = self.encode(x)
         z = q.at(noise_like(q, generator))
@@ -184,7 +184,7 @@ class DIVA(Autoencoder[DIVASettings]):
         surprise = -Gaussian(self.priors.of(q.loc), self._scales(q)).log_prob(own).masked_fill(~self.priors.own, 0.0)
         inside = beta * (self.priors.log_prob(z) + surprise.sum(-1, keepdim=True))
         bracket = (told.exp() * (inside + self.columns.log_prior - told)).sum(-1)
-        return Bound(
+        return DIVABound(
             self.log_likelihood(x, z),
             kl_standard(q.columns(self.layout.style)).sum(1),
             self.priors.kl(q, y),
@@ -244,7 +244,7 @@ def _refuse_domain(settings: DIVASettings, context: ModelContext, name: str) -> 
         )
 
 
-def _terms(bound: Bound, y: Labels, value: Tensor) -> dict[str, float]:
+def _terms(bound: DIVABound, y: Labels, value: Tensor) -> dict[str, float]:
     """The parts as means over the rows with and without labels; NaN where there is no such row."""
     labelled = ~y.isnan().all(1)
     own = {"supervised": ("kl_labelled", "log_p_y", "log_q_y_z"), "unsupervised": ("bracket", "entropy")}

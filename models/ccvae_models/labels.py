@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Gaussian, Labels
 from ccvae_eval.model.interface import LabelSchema, ModelContext
-from ccvae_models.networks import blank, perceptron
+from ccvae_models.networks import perceptron, uninitialised
 
 NEVER = -1e9
 """The log-probability of a class that a label does not have: its exponential is 0, its product with 0 is 0."""
@@ -130,7 +130,7 @@ class Classifier(nn.Module):
         sizes = [label.cardinality for label in labels]
         self.names, self.sizes, self.most = labels.names, sizes, max(sizes)
         self.layers = perceptron(inputs, hidden) if hidden else nn.Sequential()
-        self.logits = blank(nn.Linear, hidden or inputs, len(sizes) * self.most)
+        self.logits = uninitialised(nn.Linear, hidden or inputs, len(sizes) * self.most)
         within = torch.arange(self.most) < torch.tensor(sizes).unsqueeze(1)
         self.register_buffer("outside", ~within, persistent=False)
 

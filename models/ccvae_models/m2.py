@@ -67,7 +67,7 @@ class M2Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class M2Bound:
     """The parts of the bound, each of shape (N,).
 
     Args:
@@ -151,7 +151,7 @@ class M2(Autoencoder[M2Settings]):
         """L, or U where labels are missing, of each row, shape (N,)."""
         return self.parts(images, labels, generator).value
 
-    def parts(self, x: Images | Points, y: Labels, generator: Generator) -> Bound:
+    def parts(self, x: Images | Points, y: Labels, generator: Generator) -> M2Bound:
         """L of the rows whose labels are all known, U of those with none, and what lies between.
 
         KL(q(y|x) || p(y)) is a sum over the labels; only the reconstruction and the KL of z need the joint y. They
@@ -180,7 +180,7 @@ class M2(Autoencoder[M2Settings]):
         surprise = (log_q.exp() * self.columns.log_prior).sum(-1)
         kl_labels = (y.isnan() * (-entropy(log_q) - surprise)).sum(1)
         log_p_y = of_labels(self.columns.log_prior.expand_as(log_q), y).sum(1)
-        return Bound(reconstruction, kl_style, kl_labels, log_p_y, of_labels(log_q, y).sum(1), gradient)
+        return M2Bound(reconstruction, kl_style, kl_labels, log_p_y, of_labels(log_q, y).sum(1), gradient)
 
     def _enumerated(self, y: Labels) -> tuple[Tensor, Tensor]:
         """Every pair of a row and joint classes (P, L) that agree with its labels."""
@@ -202,7 +202,7 @@ def _summed(values: Tensor, rows: Tensor, count: int) -> Tensor:
     return values.new_zeros(count, *values.shape[1:]).index_put((rows,), values, accumulate=True)
 
 
-def _terms(bound: Bound, y: Labels) -> dict[str, float]:
+def _terms(bound: M2Bound, y: Labels) -> dict[str, float]:
     """The parts as means over the rows with and without labels; NaN where there is no such row."""
     labelled = ~y.isnan().all(1)
     terms: dict[str, float] = {}

@@ -23,10 +23,10 @@ from torch import Generator, Tensor, nn
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
+from ccvae_models.kl_schedule import KLSchedule
 from ccvae_models.labels import Classifier, mean_of_rows, of_labels, require_classes, require_least
 from ccvae_models.likelihood import LikelihoodName
 from ccvae_models.networks import NetworkName, initialise, positive
-from ccvae_models.warm_up import WarmUp
 
 LEAST_VARIANCE = 1e-8
 """Added to every expert's variance, as in the authors' code."""
@@ -75,7 +75,7 @@ class MVAE(Autoencoder[MVAESettings]):
         super().__init__(settings, context, LatentLayout(settings.latent))
         self.experts = LabelExperts(context, settings.latent, generator)
         self.classifier = Classifier(settings.latent, context.labels, settings.label_width)
-        self.warm_up = WarmUp(settings.warm_up)
+        self.warm_up = KLSchedule(settings.warm_up)
         initialise(self, generator)
 
     def encode(self, images: Images | Points, labels: Labels | None = None) -> Gaussian:

@@ -69,7 +69,7 @@ def positive(raw: Tensor) -> Tensor:
     return functional.softplus(raw).clamp_min(SMALLEST_SCALE)
 
 
-def blank(kind: type[nn.Module], *shape: int, **options: Any) -> nn.Module:
+def uninitialised(kind: type[nn.Module], *shape: int, **options: Any) -> nn.Module:
     """A layer whose weights are not yet drawn (:func:`initialise` does), on the current default device."""
     layer = kind(*shape, **options, device="meta")
     return layer.to_empty(device=torch.get_default_device())
@@ -113,8 +113,8 @@ class Encoder(nn.Module):
     def __init__(self, input_shape: tuple[int, ...], latent: int, network: Network) -> None:
         super().__init__()
         self.trunk, features = encoder_trunk(input_shape, network)
-        self.loc = blank(nn.Linear, features, latent)
-        self.scale = blank(nn.Linear, features, latent)
+        self.loc = uninitialised(nn.Linear, features, latent)
+        self.scale = uninitialised(nn.Linear, features, latent)
 
     @torch.no_grad()
     def start_blank(self, columns: Sequence[int], scale: float) -> None:
@@ -140,9 +140,9 @@ class JoinedHeads(nn.Module):
 
     def __init__(self, features: int, given: int, latent: int) -> None:
         super().__init__()
-        self.join = blank(nn.Linear, features + given, features)
-        self.loc = blank(nn.Linear, features, latent)
-        self.scale = blank(nn.Linear, features, latent)
+        self.join = uninitialised(nn.Linear, features + given, features)
+        self.loc = uninitialised(nn.Linear, features, latent)
+        self.scale = uninitialised(nn.Linear, features, latent)
 
     def forward(self, features: Tensor, given: Tensor) -> Gaussian:
         joined = functional.relu(self.join(torch.cat([features, given], 1)))
@@ -181,7 +181,7 @@ class Decoder(nn.Module):
         if network.convolves(input_shape):
             self.trunk = _transposed_convolutions(input_shape, latent)
         else:
-            out = blank(nn.Linear, network.hidden, math.prod(input_shape))
+            out = uninitialised(nn.Linear, network.hidden, math.prod(input_shape))
             shaped = [nn.Unflatten(1, input_shape)] if len(input_shape) > 1 else []
             self.trunk = nn.Sequential(perceptron(latent, network.hidden), out, *shaped)
 
@@ -203,20 +203,20 @@ def _convolutions(input_shape: tuple[int, ...]) -> nn.Sequential:
     channels = input_shape[0]
     for width, stride in _stages(input_shape):
         kernel = _kernel(stride)
-        layers += [blank(nn.Conv2d, channels, width, **kernel), nn.ReLU()]
+        layers += [uninitialised(nn.Conv2d, channels, width, **kernel), nn.ReLU()]
         channels = width
-    layers += [blank(nn.Conv2d, channels, FEATURES, **_kernel(1)), nn.ReLU(), nn.Flatten()]
+    layers += [uninitialised(nn.Conv2d, channels, FEATURES, **_kernel(1)), nn.ReLU(), nn.Flatten()]
     return _channels_last(layers)
 
 
 def _transposed_convolutions(input_shape: tuple[int, ...], latent: int) -> nn.Sequential:
     stages = _stages(input_shape)
     widths = [input_shape[0], *(width for width, _ in stages)]
-    layers: list[nn.Module] = [blank(nn.Linear, latent, FEATURES), nn.ReLU(), nn.Unflatten(1, (FEATURES, 1, 1))]
-    layers += [blank(nn.ConvTranspose2d, FEATURES, widths[-1], **_kernel(1)), nn.ReLU()]
+    layers: list[nn.Module] = [uninitialised(nn.Linear, latent, FEATURES), nn.ReLU(), nn.Unflatten(1, (FEATURES, 1, 1))]
+    layers += [uninitialised(nn.ConvTranspose2d, FEATURES, widths[-1], **_kernel(1)), nn.ReLU()]
     for depth in reversed(range(len(stages))):
         kernel = _kernel(stages[depth][1])
-        layers += [blank(nn.ConvTranspose2d, widths[depth + 1], widths[depth], **kernel), nn.ReLU()]
+        layers += [uninitialised(nn.ConvTranspose2d, widths[depth + 1], widths[depth], **kernel), nn.ReLU()]
     return _channels_last(layers[:-1])
 
 
@@ -230,4 +230,6 @@ def _channels_last(layers: list[nn.Module]) -> nn.Sequential:
 
 def perceptron(inputs: int, hidden: int) -> nn.Sequential:
     """Two layers of ``hidden`` units."""
-    return nn.Sequential(blank(nn.Linear, inputs, hidden), nn.ReLU(), blank(nn.Linear, hidden, hidden), nn.ReLU())
+    return nn.Sequential(
+        uninitialised(nn.Linear, inputs, hidden), nn.ReLU(), uninitialised(nn.Linear, hidden, hidden), nn.ReLU()
+    )

@@ -43,7 +43,7 @@ HAIR = ("Bald", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ReferenceSettings:
     """What is free in these networks.
 
     Args:
@@ -103,7 +103,7 @@ def _positive(raw: Tensor) -> Tensor:
     return functional.softplus(raw).clamp_min(LEAST_SCALE)
 
 
-class Encoder(nn.Module):
+class ReferenceEncoder(nn.Module):
     """Five convolutions to 256 numbers; mean and raw scale from two heads, or from one layer (the Pyro code)."""
 
     def __init__(self, latent: int, joined: bool) -> None:
@@ -125,7 +125,7 @@ class Encoder(nn.Module):
         return Gaussian(loc, _positive(raw))
 
 
-class Decoder(nn.Module):
+class ReferenceDecoder(nn.Module):
     """The encoder turned around; the ReLU stands after the reshaping, hence the numbers of the layers."""
 
     def __init__(self, latent: int) -> None:
@@ -196,7 +196,7 @@ class KeptPrior(nn.Module):
 class ReferenceCCVAE(nn.Module):
     """The public CCVAE under the names that its files have."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ReferenceSettings) -> None:
         super().__init__()
         self._settings, self.labels = settings, settings.schema()
         owners = self.labels.names
@@ -204,7 +204,10 @@ class ReferenceCCVAE(nn.Module):
             raise UsageError(f"{len(owners)} labels do not fit into {settings.latent} columns", where="ccvae-reference")
         self.layout = LatentLayout(settings.latent, {name: (column,) for column, name in enumerate(owners)})
         self.label_prior = _shares(settings.prior, settings.binary)
-        self.encoder, self.decoder = Encoder(settings.latent, settings.joined), Decoder(settings.latent)
+        self.encoder, self.decoder = (
+            ReferenceEncoder(settings.latent, settings.joined),
+            ReferenceDecoder(settings.latent),
+        )
         self.add_module(f"classifier{settings.suffix}", Diagonal(settings.binary))
         self.add_module(f"cond_prior{settings.suffix}", BinaryPrior(settings.binary))
         if settings.classes:
@@ -288,7 +291,7 @@ class CcvaeReference:
         weight, classes = tensors.get(f"classifier{suffix}.diag.weight"), "classifier_mc.categorical_params.weight"
         loc, scale = _kept(bundle.records, "diag_loc"), _kept(bundle.records, "diag_scale")
         return asdict(
-            Settings(
+            ReferenceSettings(
                 latent=tensors["decoder.decoder.0.weight"].shape[1],
                 binary=0 if weight is None else len(weight),
                 classes=len(tensors[classes]) if classes in tensors else 0,
@@ -300,7 +303,7 @@ class CcvaeReference:
         )
 
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
-        return ReferenceCCVAE(Settings(**settings))
+        return ReferenceCCVAE(ReferenceSettings(**settings))
 
     def advice(self, bundle: Bundle) -> Iterable[str]:
         found = self.settings(bundle)

@@ -48,7 +48,7 @@ class TabledCodes(InMemory):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CodesSettings:
     """What the arrays hold besides numbers."""
 
     rows: int
@@ -66,7 +66,7 @@ class CodeTable(nn.Module):
     observed: Tensor
     split: Tensor
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: CodesSettings) -> None:
         super().__init__()
         self._settings = settings
         self.labels = LabelSchema.from_plain(settings.labels, settings.name)
@@ -148,7 +148,7 @@ class NpzCodes:
         return {**bundle.metadata["code_table"], "rows": rows, "latent": latent}
 
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
-        return CodeTable(Settings(**settings))
+        return CodeTable(CodesSettings(**settings))
 
 
 def _matrix(array: NDArray[Any], what: str, where: str) -> NDArray[np.float32]:

@@ -32,7 +32,7 @@ OWN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class DisvaeSettings:
     """What is free in these networks.
 
     Args:
@@ -49,13 +49,13 @@ class Settings:
 class Burgess(nn.Module):
     """The networks of Burgess et al. under disentangling-vae's names."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: DisvaeSettings) -> None:
         super().__init__()
         if settings.size not in SIZES:
             raise UsageError(f"size {settings.size} is not possible", where="disvae", hint="32 or 64.")
         self.layout, self.labels = LatentLayout(settings.latent), LabelSchema(())
         self.input_shape = (settings.channels, settings.size, settings.size)
-        self.encoder, self.decoder = Encoder(settings), Decoder(settings)
+        self.encoder, self.decoder = DisvaeEncoder(settings), DisvaeDecoder(settings)
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
         """q(z|x); mean and log variance of a column lie side by side in the last layer."""
@@ -68,10 +68,10 @@ class Burgess(nn.Module):
         return images
 
 
-class Encoder(nn.Module):
+class DisvaeEncoder(nn.Module):
     """Convolutions of stride 2 down to 4 x 4, two linear layers, then both parameters of each column."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: DisvaeSettings) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(settings.channels, CHANNELS, KERNEL, 2, 1)
         self.conv2 = nn.Conv2d(CHANNELS, CHANNELS, KERNEL, 2, 1)
@@ -90,10 +90,10 @@ class Encoder(nn.Module):
         return told
 
 
-class Decoder(nn.Module):
+class DisvaeDecoder(nn.Module):
     """The encoder turned around, with one linear layer more."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: DisvaeSettings) -> None:
         super().__init__()
         self.lin1 = nn.Linear(settings.latent, HIDDEN)
         self.lin2 = nn.Linear(HIDDEN, HIDDEN)
@@ -124,7 +124,7 @@ class Disvae:
     def settings(self, bundle: Bundle) -> Mapping[str, Plain]:
         tensors = below(bundle.tensors, MARK)
         return asdict(
-            Settings(
+            DisvaeSettings(
                 latent=tensors[MARK].shape[0] // 2,
                 channels=tensors["encoder.conv1.weight"].shape[1],
                 size=64 if "encoder.conv_64.weight" in tensors else 32,
@@ -132,4 +132,4 @@ class Disvae:
         )
 
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
-        return Burgess(Settings(**settings))
+        return Burgess(DisvaeSettings(**settings))

@@ -35,7 +35,7 @@ UNUSED = "discriminator."
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PythaeSettings:
     """What is free in the default networks.
 
     Args:
@@ -56,7 +56,7 @@ class Settings:
 class Perceptron(nn.Module):
     """pythae's default encoder and decoder under their names."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PythaeSettings) -> None:
         super().__init__()
         shape = tuple(settings.input_shape)
         if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
@@ -127,7 +127,7 @@ class Pythae:
         }
 
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
-        return Perceptron(Settings(**settings))
+        return Perceptron(PythaeSettings(**settings))
 
     def advice(self, bundle: Bundle) -> Iterable[str]:
         if not _config(bundle):

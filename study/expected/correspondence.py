@@ -103,7 +103,7 @@ def _warped(case: Case) -> Floats:
         return case.ends(0.0, math.nan)
     fields, guard, found = warp_fields(case.subject.ids, (SIDE, SIDE), bench.seed), PATCH + REACH, []
     for name in case.names:
-        then, region = case.subject.targets(name).numpy(), region_of(case, name)
+        then, region = case.subject.target_class(name).numpy(), region_of(case, name)
         wide = max_pool2d(torch.from_numpy(region)[:, None].float(), 2 * guard + 1, 1, guard)[:, 0].numpy() > 0
         zones, after = np.stack([region, ~wide]), displaced(with_classes(case, **{name: then}), fields)
         loss, gone = losses(x, after, zones) if case.value in POINTS else _changes(case, x, after, zones)
@@ -139,7 +139,7 @@ def _table(case: Case) -> Floats:
     first: list[float] = []
     last: list[float] = []
     for name in case.names:
-        then = case.subject.targets(name).numpy()
+        then = case.subject.target_class(name).numpy()
         here = then >= 0
         edit = same if itself else matched(x, with_classes(case, **{name: then}))
         for found, numbers in ((first, edit[here]), (last, faded[here])):

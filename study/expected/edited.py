@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch.nn.functional import max_pool2d
 
-from ccvae_eval.calibration.reference_images import Originals
+from ccvae_eval.calibration.reference_images import ReferenceImages
 from ccvae_eval.calibration.study_cells import Case
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats, Images
@@ -24,7 +24,7 @@ WINDOW = 7
 """Of the structural similarity outside a region: docs/metrics.md, section 6."""
 
 
-def originals_of(case: Case) -> Originals:
+def originals_of(case: Case) -> ReferenceImages:
     return case.cells[0].bench.originals
 
 
@@ -58,7 +58,7 @@ def _effect(case: Case) -> Floats:
     """What the judge sees in the renderer's own edits; idle, what it sees in the originals."""
     found = []
     for name in case.names:
-        then = case.subject.targets(name).numpy()
+        then = case.subject.target_class(name).numpy()
         here = then >= 0
         found.append(float((_seen(case, with_classes(case, **{name: then}), name) == then)[here].mean()))
     return _line(case, mean_of(found), case.chance())
@@ -103,7 +103,7 @@ def _identity(case: Case) -> Floats:
     return case.ends(mean_of(found), math.nan)
 
 
-def _flipped(originals: Originals, classes: Any, place: int) -> Any:
+def _flipped(originals: ReferenceImages, classes: Any, place: int) -> Any:
     """All other labels turned over."""
     sizes = np.array([block.label.cardinality for block in originals.coding.blocks])
     over = (classes + 1) % sizes
@@ -119,7 +119,7 @@ def _kept(case: Case) -> Floats:
     before = {j: p.argmax(1).numpy() for j, p in judge.log_probabilities(with_classes(case)).items()}
     ends: list[list[float]] = [[], []]
     for name in case.names:
-        place, then = originals.block(name).place, case.subject.targets(name).numpy()
+        place, then = originals.block(name).place, case.subject.target_class(name).numpy()
         classes = originals.classes.copy()
         classes[:, place] = then
         for found, chosen in zip(ends, (classes, _flipped(originals, classes, place)), strict=True):
@@ -199,7 +199,7 @@ def _energy(case: Case) -> Floats:
     originals, draws, found = originals_of(case), getattr(case.metric, "draws", 2), []
     for name in case.names:
         block, region = originals.block(name), region_of(case, name)
-        kind, asked = case.subject.schema[name].kind, case.subject.targets(name).numpy()
+        kind, asked = case.subject.schema[name].kind, case.subject.target_class(name).numpy()
         classes = np.ones_like(asked) if kind == "binary" else asked
         rows = np.flatnonzero((classes != originals.classes[:, block.place]) & region.any((1, 2)))
         ids, value = case.subject.ids[rows], classes[rows].astype(np.float32)

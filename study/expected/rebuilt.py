@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from ccvae_eval.calibration.code_faults import class_shares
-from ccvae_eval.calibration.reference_images import Originals
+from ccvae_eval.calibration.reference_images import ReferenceImages
 from ccvae_eval.calibration.study_cells import Case
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Floats, Images
@@ -57,7 +57,7 @@ def _rebuilt(case: Case) -> Floats:
 
 
 @lru_cache(maxsize=4)
-def _of_blocks(originals: Originals, names: tuple[str, ...]) -> list[tuple[list[int], Floats, Floats, Floats]]:
+def _of_blocks(originals: ReferenceImages, names: tuple[str, ...]) -> list[tuple[list[int], Floats, Floats, Floats]]:
     """Columns, means and deviations of p(z_c|y) in each class, and p(y), of each characteristic."""
     found = []
     for name in names:

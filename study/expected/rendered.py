@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist, pdist
 from sklearn.metrics import average_precision_score
 
 from ccvae_eval.calibration.decoder_faults import wobbled
-from ccvae_eval.calibration.reference_images import Originals
+from ccvae_eval.calibration.reference_images import ReferenceImages
 from ccvae_eval.calibration.study_cells import Case
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats
@@ -26,7 +26,7 @@ QUANTUM = 1 / 255
 PERMUTATIONS = 50
 
 
-def _painted(originals: Originals, codes: torch.Tensor) -> Floats:
+def _painted(originals: ReferenceImages, codes: torch.Tensor) -> Floats:
     """The oracle's pictures, float64, shape (N, C, P)."""
     scene = originals.scene(codes)
     return originals.draw(scene.factors, scene.classes).flatten(2).double().numpy()
@@ -160,7 +160,7 @@ def _redraws(case: Case, name: str, first: int) -> tuple[list[torch.Tensor], np.
     subject, settings = case.subject, case.metric
     data: Any = subject.data
     label = subject.schema[name]
-    value = torch.ones(len(subject)) if label.kind == "binary" else subject.targets(name).float()
+    value = torch.ones(len(subject)) if label.kind == "binary" else subject.target_class(name).float()
     draws = range(first, first + getattr(settings, "draws", 0))
     return [data.redraw(subject.ids, name, value.numpy(), draw) for draw in draws], value.long().numpy()
 

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr, special_ortho_group, t, truncnorm
 
 from ccvae_eval.calibration.code_faults import part_of_a_turn
 from ccvae_eval.calibration.curves import Curve
-from ccvae_eval.calibration.perturbations import Bench, Dial
+from ccvae_eval.calibration.perturbations import Perturbation, PerturbationContext
 from ccvae_eval.calibration.study import STABILITY
 from ccvae_eval.calibration.verdict import LEVEL, Reading
 from ccvae_eval.core.random_streams import numpy_stream
@@ -27,7 +27,9 @@ MODELS, FAMILIES, DRAWN = 5, 8, 12
 """Models of a family, families that are measured, and families behind what is known."""
 
 
-def stability_curve(bench: Bench, dial: Dial, positions: Sequence[float], higher_is_better: bool | None) -> Curve:
+def stability_curve(
+    bench: PerturbationContext, dial: Perturbation, positions: Sequence[float], higher_is_better: bool | None
+) -> Curve:
     """UDR of oracles that are turned more and more, on the columns of the bench's characteristics."""
     families = [_measured(bench, family, positions) for family in range(FAMILIES)]
     readings = tuple(_mean(found) for found in zip(*families, strict=True))
@@ -37,7 +39,7 @@ def stability_curve(bench: Bench, dial: Dial, positions: Sequence[float], higher
     return Curve(metric, value, value, dial, True, tuple(positions), readings, known, higher_is_better=higher_is_better)
 
 
-def _measured(bench: Bench, family: int, positions: Sequence[float]) -> list[float]:
+def _measured(bench: PerturbationContext, family: int, positions: Sequence[float]) -> list[float]:
     """UDR of one family at each position."""
     originals = bench.originals
     coding = originals.coding
@@ -61,7 +63,7 @@ def _mean(found: Sequence[float]) -> Reading:
     return Reading(mean, mean - half, mean + half)
 
 
-def _drawn(bench: Bench, family: int, turned: bool) -> float:
+def _drawn(bench: PerturbationContext, family: int, turned: bool) -> float:
     """The same, with noise drawn from its law and SciPy's rotations and rank correlations."""
     generator = numpy_stream(family, "stability/law")
     originals = bench.originals

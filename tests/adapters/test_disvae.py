@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ccvae_plugins.disvae import Burgess, Settings
+from ccvae_plugins.disvae import Burgess, DisvaeSettings
 from torch.nn import functional
 
 from ccvae_eval.checkpoint import open_checkpoint
@@ -87,7 +87,7 @@ def test_the_real_dsprites_checkpoint_reconstructs_real_sprites() -> None:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_file_of_either_format_and_size(size: int, legacy: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    made = Burgess(Settings(latent=3, channels=3, size=size))
+    made = Burgess(DisvaeSettings(latent=3, channels=3, size=size))
     torch.save(made.state_dict(), tmp_path / "model.pt", _use_new_zipfile_serialization=not legacy)
     opened = open_checkpoint(tmp_path / "model.pt")
     assert opened.name == "disvae"
@@ -97,7 +97,7 @@ def test_a_file_of_either_format_and_size(size: int, legacy: bool, tmp_path: Pat
 
 
 def test_it_is_known_inside_a_training_s_frame(tmp_path: Path) -> None:
-    made = Burgess(Settings())
+    made = Burgess(DisvaeSettings())
     inside = {f"model.module.{name}": tensor for name, tensor in made.state_dict().items()}
     torch.save({"state_dict": inside, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}, tmp_path / "x.ckpt")
     opened = open_checkpoint(tmp_path / "x.ckpt")
@@ -106,7 +106,7 @@ def test_it_is_known_inside_a_training_s_frame(tmp_path: Path) -> None:
 
 
 def test_a_lacking_tensor_is_named(tmp_path: Path) -> None:
-    tensors = Burgess(Settings()).state_dict()
+    tensors = Burgess(DisvaeSettings()).state_dict()
     del tensors["decoder.lin2.bias"]
     torch.save(tensors, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="1 missing") as refused:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from ccvae_plugins.disvae import Burgess, Settings
+from ccvae_plugins.disvae import Burgess, DisvaeSettings
 
 import ccvae_eval
 from ccvae_eval.checkpoint import open_checkpoint
@@ -25,7 +25,7 @@ def called(*arguments: str) -> int:
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    torch.save({"model": Burgess(Settings(latent=4, channels=3)).state_dict()}, tmp_path / "weights.pt")
+    torch.save({"model": Burgess(DisvaeSettings(latent=4, channels=3)).state_dict()}, tmp_path / "weights.pt")
     return tmp_path / "weights.pt"
 
 
@@ -47,7 +47,7 @@ def test_bare_tensors_are_for_other_tools(weights: Path) -> None:
     out = weights.with_name("bare.safetensors")
     assert called("convert", str(weights), "--out", str(out), "--bare") == 0
     found = safetensors.torch.load_file(out)
-    assert set(found) == set(Burgess(Settings()).state_dict())
+    assert set(found) == set(Burgess(DisvaeSettings()).state_dict())
     out = weights.with_name("bare.pt")
     assert called("convert", str(weights), "--out", str(out), "--bare") == 0
     assert set(torch.load(out, weights_only=True)) == set(found)

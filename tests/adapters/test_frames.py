@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from ccvae_plugins.pythae import Perceptron, Settings
+from ccvae_plugins.pythae import Perceptron, PythaeSettings
 from torch import nn
 
 from ccvae_eval.checkpoint import inspect_checkpoint, open_checkpoint
@@ -162,7 +162,7 @@ def pythae(folder: Path, module: nn.Module, own: bool = False, **config: Any) ->
 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_a_pythae_folder_with_default_networks(deterministic: bool, tmp_path: Path) -> None:
-    module = Perceptron(Settings((1, 8, 8), 5, 512, deterministic))
+    module = Perceptron(PythaeSettings((1, 8, 8), 5, 512, deterministic))
     opened = open_checkpoint(pythae(tmp_path / "final_model", module))
     assert opened.name == "pythae"
     assert opened.bundle.format == "folder"
@@ -261,7 +261,7 @@ def test_a_model_whose_codes_are_more_than_its_encoder_tells_is_refused(
 
 
 def test_a_lone_model_pt_finds_its_config_beside_it(tmp_path: Path) -> None:
-    folder = pythae(tmp_path / "final_model", Perceptron(Settings((1, 8, 8), 5)), input_dim=[1, 4, 16])
+    folder = pythae(tmp_path / "final_model", Perceptron(PythaeSettings((1, 8, 8), 5)), input_dim=[1, 4, 16])
     opened = open_checkpoint(folder / "model.pt")
     assert opened.record is not None
     assert opened.record.settings["input_shape"] == [1, 4, 16]

@@ -54,5 +54,5 @@ def test_density_of_nine_characteristics(benchmark):
     subject = table_subject(torch.from_numpy(codes), torch.from_numpy(labels), schema, layout)
     weights = ResampleWeights(0, COUNT)
     weights.rows(np.arange(COUNT))
-    found = benchmark.pedantic(lambda: Density().start(subject).finish(weights), rounds=1)
+    found = benchmark.pedantic(lambda: Density().start(subject).compute(weights), rounds=1)
     assert found.status == "ok"

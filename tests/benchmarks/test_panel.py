@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ccvae_eval.metrics.disentanglement import Settings, panel
+from ccvae_eval.metrics.disentanglement import PanelSettings, panel
 from tests.support.paths import ROOT
 
 ROWS = 15_000
@@ -37,7 +37,7 @@ def seconds(rows: int) -> float:
     torch.set_num_threads(1)
     begun = process_time()
     cut = rows * 2 // 3
-    found = panel(codes, factors, Settings(every=True), train=np.arange(cut), test=np.arange(cut, rows))
+    found = panel(codes, factors, PanelSettings(every=True), train=np.arange(cut), test=np.arange(cut, rows))
     spent = process_time() - begun
     torch.set_num_threads(threads)
     assert found.status == "ok"

@@ -14,10 +14,10 @@ from ccvae_eval.calibration.code_faults import (
     shuffled_rows,
 )
 from ccvae_eval.calibration.decoder_faults import Dimmed, Faded, Idle, Leaking, Smeared, Strayed, Warped, ramp, wobbled
-from ccvae_eval.calibration.perturbations import DIALS, Bench
+from ccvae_eval.calibration.perturbations import PERTURBATIONS, PerturbationContext
 from ccvae_eval.calibration.prediction_faults import Mislabelled, Tempered
-from ccvae_eval.calibration.reference_images import Originals, Studio
-from ccvae_eval.calibration.study_cells import STAGES
+from ccvae_eval.calibration.reference_images import ImageRenderer, ReferenceImages
+from ccvae_eval.calibration.study_cells import VIEWS
 from ccvae_eval.core.errors import DataError, UnsupportedError, UsageError
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.data.sets.faces import Faces
@@ -36,7 +36,7 @@ def faces():
 
 @pytest.fixture(scope="module")
 def bench(faces):
-    return Bench(faces, faces.split("test")[:96], NAMES)
+    return PerturbationContext(faces, faces.split("test")[:96], NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +64,12 @@ def edits(originals):
     yield replaced(originals.codes, hair, originals.codes[:, list(hair)].roll(1, 1))
 
 
-PLAIN = [name for name, dial in DIALS.items() if dial.base == "oracle"]
+PLAIN = [name for name, dial in PERTURBATIONS.items() if dial.base == "oracle"]
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_at_its_first_end_a_dial_changes_nothing(name, bench, originals, images):
-    model = DIALS[name].spoil(bench, DIALS[name].strengths[0])
+    model = PERTURBATIONS[name].spoil(bench, PERTURBATIONS[name].strengths[0])
     plain = oracle(bench.data, bench.ids)
     assert torch.equal(model.encode(images).loc, originals.codes)
     for codes in edits(originals):
@@ -80,9 +80,9 @@ def test_at_its_first_end_a_dial_changes_nothing(name, bench, originals, images)
         assert torch.equal(told.argmax(1), plain.predict(images, originals.codes)[label].argmax(1))
 
 
-@pytest.mark.parametrize("name", list(DIALS))
+@pytest.mark.parametrize("name", list(PERTURBATIONS))
 def test_at_its_last_end_a_dial_changes_something(name, bench, originals, images):
-    dial = DIALS[name]
+    dial = PERTURBATIONS[name]
     first, last = (dial.spoil(bench, strength) for strength in dial.strengths)
     labels = torch.from_numpy(bench.data.labels_of(bench.ids))
     (u,) = originals.block("Eyeglasses").shown
@@ -133,7 +133,7 @@ def test_straying_keeps_the_sizes_of_changes_and_not_their_places(originals):
 @pytest.mark.parametrize("dose", [0.0, 1.0])
 def test_the_truth_that_an_edit_is_compared_with_can_be_read(faces, bench, dose):
     """Even of a warp without strength, which replaces what lies inside the region all the same."""
-    originals = Bench(faces, bench.ids, NAMES).originals  # which has drawn nothing yet
+    originals = PerturbationContext(faces, bench.ids, NAMES).originals  # which has drawn nothing yet
     warped = Warped(originals, dose)
     u = originals.block("Eyeglasses").shown[0]
     without = replaced(originals.codes, (u,), -originals.codes[:, [u]].abs())
@@ -151,7 +151,7 @@ def test_a_warp_leaves_what_was_not_touched(originals, images):
     codes = without_glasses(originals)
     region = torch.from_numpy(originals.data.region(originals.ids, "Eyeglasses"))[:, None]
     still, moved = (Warped(originals, dose).decode(codes) for dose in (0.0, 1.0))
-    plain = Originals(originals.oracle, originals.ids).oracle.decode(codes)
+    plain = ReferenceImages(originals.oracle, originals.ids).oracle.decode(codes)
     assert torch.equal(torch.where(region, 0.0, still), torch.where(region, 0.0, plain))
     assert torch.equal(torch.where(region, still, 0.0), torch.where(region, moved, 0.0))
     assert (torch.where(region, 0.0, moved) - torch.where(region, 0.0, plain)).abs().mean() > 0.01
@@ -211,7 +211,7 @@ def test_idle_requests_are_drawn_from_the_frequencies_of_the_classes(originals):
 
 def test_correlated_columns_are_normal_correlate_as_told_and_show_the_same(faces):
     ids = faces.split("test")[:2000]
-    bench = Bench(faces, ids, NAMES)
+    bench = PerturbationContext(faces, ids, NAMES)
     images = faces.batch(ids[:64]).images
     model = bench.correlated(0.6)
     codes = model.encode(images).loc
@@ -237,7 +237,7 @@ def test_a_part_of_a_turn_keeps_lengths_and_goes_all_the_way():
 
 
 def test_a_stage_shows_one_column_of_each_label_and_a_density(bench, images):
-    model = STAGES["disentanglement"](bench.base)
+    model = VIEWS["disentanglement"](bench.base)
     assert all(len(columns) == 1 for columns in model.layout.characteristics.values())
     posterior = model.encode(images)
     assert torch.equal(posterior.loc, bench.base.encode(images).loc)
@@ -269,7 +269,7 @@ def test_a_shuffle_goes_round_among_ever_more_images():
 
 
 def test_a_shuffled_encoder_reads_only_what_it_was_shown(bench):
-    model = DIALS["shuffle"].spoil(bench, 1.0)
+    model = PERTURBATIONS["shuffle"].spoil(bench, 1.0)
     with pytest.raises(DataError, match="was not shown"):
         model.encode(torch.zeros(1, 3, 32, 32))
 
@@ -299,7 +299,7 @@ def test_priors_shift_and_collapse(bench):
 
 def test_mislabelling_is_wrong_as_often_as_it_says(bench, originals, images):
     ids = np.arange(48_000, 48_600)
-    more = Originals(oracle(bench.data, ids), ids)
+    more = ReferenceImages(oracle(bench.data, ids), ids)
     for dose in (0.0, 0.5, 1.0):
         told = Mislabelled(more, dose).predict(images, more.codes)
         for label in bench.data.schema:
@@ -310,7 +310,7 @@ def test_mislabelling_is_wrong_as_often_as_it_says(bench, originals, images):
 
 def test_the_haze_is_honest_until_it_is_overstated(bench, images):
     ids = np.arange(48_000, 50_000)
-    more = Originals(oracle(bench.data, ids), ids)
+    more = ReferenceImages(oracle(bench.data, ids), ids)
     present = more.classes[:, 0].astype(float)
     honest, certain = (
         Tempered(more, t).predict(images, more.codes)["Eyeglasses"].exp().numpy()[:, 1] for t in (1.0, 8.0)
@@ -329,7 +329,7 @@ def test_ramps_and_wobbles():
 
 
 def test_the_studio_draws_what_the_data_draw_and_forgets(faces, bench, originals):
-    studio = Studio(faces, capacity=3 * 32 * 32 * 8)
+    studio = ImageRenderer(faces, capacity=3 * 32 * 32 * 8)
     classes = originals.classes[:16]
     for _ in range(2):
         drawn = studio.draw(originals.factors[:16], classes)
@@ -341,8 +341,8 @@ def test_the_studio_draws_what_the_data_draw_and_forgets(faces, bench, originals
 
 def test_a_model_of_ones_own_turns_only_dials_that_need_no_renderer():
     data = Squares(64)
-    bench = Bench(data, np.arange(40), ("Glasses", "Smile"), SquaresVAE())
-    for name, dial in DIALS.items():
+    bench = PerturbationContext(data, np.arange(40), ("Glasses", "Smile"), SquaresVAE())
+    for name, dial in PERTURBATIONS.items():
         if dial.drawn:
             with pytest.raises(UnsupportedError, match="oracle"):
                 dial.spoil(bench, dial.strength(0.5))
@@ -353,7 +353,7 @@ def test_a_model_of_ones_own_turns_only_dials_that_need_no_renderer():
 
 
 def test_an_unknown_dial_offers_the_nearest():
-    from ccvae_eval.calibration.perturbations import dial_named
+    from ccvae_eval.calibration.perturbations import perturbation_named
 
     with pytest.raises(UsageError, match="smear"):
-        dial_named("smaer")
+        perturbation_named("smaer")

@@ -9,7 +9,7 @@ import pytest
 
 from ccvae_eval.calibration.curves import REASONS, why_without
 from ccvae_eval.calibration.defaults import EVERY
-from ccvae_eval.calibration.perturbations import DIALS
+from ccvae_eval.calibration.perturbations import PERTURBATIONS
 from ccvae_eval.calibration.study import Calibrator, calibrate
 from ccvae_eval.core.results import ValueSpec
 from ccvae_eval.data.sets.faces import Faces
@@ -46,7 +46,7 @@ def _ours():
 def test_the_dials_that_a_value_declares_exist(name):
     for value, spec in metrics[name].values.items():
         for dial in spec.dials:
-            assert dial in DIALS, f"{name}.{value}"
+            assert dial in PERTURBATIONS, f"{name}.{value}"
 
 
 @pytest.mark.parametrize("name", _ours())
@@ -98,11 +98,11 @@ class Broken:
         metric, inner = self, Accuracy().start(subject)
 
         class Bent:
-            def see(self, batch: Any) -> None:
-                inner.see(batch)
+            def update(self, batch: Any) -> None:
+                inner.update(batch)
 
-            def finish(self, weights: Any) -> Any:
-                found = inner.finish(weights)
+            def compute(self, weights: Any) -> Any:
+                found = inner.compute(weights)
                 values = [metric.bent(v) for v in found.values if v.name == "balanced_accuracy"]
                 return replace(found, values=tuple(values))
 

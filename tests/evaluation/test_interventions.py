@@ -39,7 +39,7 @@ def test_do_is_the_models_own_at_the_images_own_noise():
     model = Experts()
     subject = subject_of(model)
     (chunk, *_) = subject.chunks()
-    codes, then = Do("Hair").codes(subject, chunk), subject.targets("Hair")[chunk.rows]
+    codes, then = Do("Hair").codes(subject, chunk), subject.target_class("Hair")[chunk.rows]
     column = factor_columns("Hair")[0]
     noise = subject.noise("posterior", chunk.ids, subject.layout.dim)
     torch.testing.assert_close(codes[:, column], 4.0 * then - 2 + 0.1 * noise[:, column])
@@ -52,7 +52,7 @@ def test_rows_without_a_known_class_stay_as_they_are():
     data = Squares(240, missing=0.4)
     subject = prepare(Experts(), data, np.arange(len(data)))
     (chunk, *_) = subject.chunks()
-    unknown = subject.targets("Hair")[chunk.rows] < 0
+    unknown = subject.target_class("Hair")[chunk.rows] < 0
     assert 0 < int(unknown.sum()) < len(chunk)
     codes = Do("Hair").codes(subject, chunk)
     assert torch.equal(codes[unknown], chunk.codes[unknown])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ccvae_eval.evaluation.judge_scores import (
-    Agreement,
+    JudgeReliability,
     judged_shift,
     kept_share,
     own_response,
@@ -90,9 +90,9 @@ def test_without_counterfactuals_nothing_is_known_of_the_judges_own_response():
 
 def test_two_reconstructions_at_random_are_seen_alike_as_often_as_all_pairs_say():
     subject = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=SquaresJudge())
-    agreement = Agreement(subject)
+    agreement = JudgeReliability(subject)
     for chunk in subject.chunks():
-        agreement.see(Decoded(subject, chunk, "", subject.decode(chunk.codes), {}))
+        agreement.update(Decoded(subject, chunk, "", subject.decode(chunk.codes), {}))
     seen = subject.judge.log_probabilities(subject.decode(subject.codes))["Hair"].argmax(1).numpy()
     pairs = [seen[a] == seen[b] for a in range(64) for b in range(64) if a != b]
     assert agreement.alike("Hair") == pytest.approx(np.mean(pairs))

@@ -55,13 +55,13 @@ class _Sum:
     metric: Brightness
     seen: Any
 
-    def see(self, batch: Decoded) -> None:
+    def update(self, batch: Decoded) -> None:
         if self.metric.trouble == "see":
             raise ValueError("broken metric")
         images = [batch.images[i] for i in batch.images if isinstance(i, Traverse)]
         self.seen[batch.chunk.rows] = torch.stack(images).double().mean((0, 2, 3, 4)).numpy()
 
-    def finish(self, weights: ResampleWeights) -> Measurement:
+    def compute(self, weights: ResampleWeights) -> Measurement:
         if self.metric.trouble == "undefined":
             raise UndefinedError("no such thing")
         value = Value("mean", Estimate(float(self.seen.mean()), n=len(self.seen)))
@@ -193,7 +193,7 @@ def test_do_changes_only_the_columns_of_its_characteristic() -> None:
 def test_do_reaches_the_other_class() -> None:
     subject = _subject(count=160)
     for chunk in subject.chunks():
-        then = subject.targets("Glasses")[chunk.rows]
+        then = subject.target_class("Glasses")[chunk.rows]
         column = subject.layout["Glasses"][0]
         codes = Do("Glasses").codes(subject, chunk)[:, column]
         assert bool(((codes > 0) == (then == 1)).all())
@@ -202,7 +202,7 @@ def test_do_reaches_the_other_class() -> None:
 
 def test_targets_of_a_categorical_label_are_even_over_the_other_classes() -> None:
     subject = _subject(count=3000)
-    now, then = subject.now("Hair"), subject.targets("Hair")
+    now, then = subject.current_class("Hair"), subject.target_class("Hair")
     assert bool((now != then).all())
     for k in range(3):
         others = torch.bincount(then[now == k], minlength=3)

@@ -45,9 +45,9 @@ class Rude:
         self.deed(subject)
         return self
 
-    def see(self, batch: Decoded) -> None: ...
+    def update(self, batch: Decoded) -> None: ...
 
-    def finish(self, weights: ResampleWeights) -> Any:
+    def compute(self, weights: ResampleWeights) -> Any:
         return Measurement("rude", 1, {}, "value") if self.deed is not number else 3.5
 
 

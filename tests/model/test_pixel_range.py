@@ -15,11 +15,11 @@ from ccvae_eval.checkpoint import inspect_checkpoint, open_checkpoint
 from ccvae_eval.cli.main import main
 from ccvae_eval.core.errors import CcvaeEvalError, UsageError
 from ccvae_eval.model.interface import HasConditionalPrior, LabelledVAE, Predicts, StatesLikelihood, TakesShape
-from ccvae_eval.model.pixel_range import Pixels, translated
+from ccvae_eval.model.pixel_range import PixelRange, translated
 from ccvae_eval.plugins import registry
 from ccvae_eval.plugins.attribution import unwrapped
 from ccvae_eval.testing import check_model
-from ccvae_eval.testing.model_fixtures import sitter_of
+from ccvae_eval.testing.model_fixtures import model_fixture
 from tests.support.fakes import SquaresVAE
 
 PLUGIN = """
@@ -120,7 +120,7 @@ def test_prediction_sees_the_model_s_range() -> None:
             seen.append(images)
             return super().predict(images, codes)
 
-    model: Any = translated(Watched(), Pixels(-1, 1))
+    model: Any = translated(Watched(), PixelRange(-1, 1))
     assert isinstance(model, Predicts)
     assert isinstance(model, HasConditionalPrior)
     model.predict(torch.zeros(2, 3, 32, 32), torch.zeros(2, model.layout.dim))
@@ -129,8 +129,8 @@ def test_prediction_sees_the_model_s_range() -> None:
 
 def test_points_have_no_range() -> None:
     points = torch.randn(5, 2)
-    assert Pixels(-1, 1, logits=True).theirs(points) is points
-    assert Pixels(-1, 1, logits=True).ours(points) is points
+    assert PixelRange(-1, 1, logits=True).to_model(points) is points
+    assert PixelRange(-1, 1, logits=True).from_model(points) is points
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_wrong_table_names_the_file(weights: Path) -> None:
 def test_inspect_and_check_know_them_too(weights: Path) -> None:
     (row,) = inspect_checkpoint(weights, {"images.range": [-1, 1]})["candidates"]
     assert row["fits"] == "4 of 4 tensors"
-    model: Any = sitter_of("theirs", registry.models["theirs"], {"images.logits": True}).model
+    model: Any = model_fixture("theirs", registry.models["theirs"], {"images.logits": True}).model
     assert bool((model.decode(torch.randn(4, 3)) > 0).all())
 
 

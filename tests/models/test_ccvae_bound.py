@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ccvae_models.ccvae import CCVAE, Bound
+from ccvae_models.ccvae import CCVAE, CCVAEBound
 from ccvae_models.characteristics import Characteristics
 from ccvae_models.quadrature import tilt, trapezoid
 from ccvae_models.vae import VAE
@@ -126,7 +126,7 @@ class Row:
         return total
 
 
-def bound_of(model: CCVAE, x: Tensor, y: Tensor, seed: int = 0) -> Bound:
+def bound_of(model: CCVAE, x: Tensor, y: Tensor, seed: int = 0) -> CCVAEBound:
     return model.exact(x, y, torch_stream(seed, "bound"))
 
 

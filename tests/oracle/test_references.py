@@ -11,7 +11,7 @@ from ccvae_eval.core.results import Estimate, Measurement, Value, ValueSpec
 from ccvae_eval.data.sampling import sample_ids
 from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.evaluation.metric import Needs
-from ccvae_eval.evaluation.result_table import Mean, Tally
+from ccvae_eval.evaluation.result_table import Mean, ResultTable
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.runner import evaluate
 from ccvae_eval.evaluation.subject import Subject, prepare
@@ -49,14 +49,14 @@ class Reaching:
     metric: Reach
     subject: Subject
 
-    def see(self, batch):
+    def update(self, batch):
         raise AssertionError("nothing is decoded")
 
-    def finish(self, weights):
-        tally = Tally(self.metric, self.subject, weights)
+    def compute(self, weights):
+        tally = ResultTable(self.metric, self.subject, weights)
         for name in self.subject.characteristics:
             column = self.subject.codes[:, self.subject.layout[name][0]].double()
-            tally.enter("reach", name, Mean(column.abs().pow(self.metric.power).numpy()))
+            tally.add("reach", name, Mean(column.abs().pow(self.metric.power).numpy()))
         return tally.measurement((), {})
 
 
@@ -188,7 +188,7 @@ def test_what_changes_the_numbers_changes_the_references(run, subject, measuring
     ask(metrics=(Again(), Reach(power=2.0)))
     ask(subject=replace(subject, seed=5))
     ask(run=replace(run, ids={name: ids[:64] for name, ids in run.ids.items()}))
-    ask(subject=replace(subject, chosen=("Smiling",)))
+    ask(subject=replace(subject, selected=("Smiling",)))
     assert measurings == [["again", "reach"], ["reach"], *[["again", "reach"]] * 3]
 
 
@@ -240,7 +240,7 @@ def _shipped_names(sample, metrics):
     ids = sample_ids(faces, "test", sample=wanted, seed=0)
     subject = prepare(oracle(faces, ids), faces, ids, judge=judge_for(faces))
     sizes = {m.name: len(ids) if sample else min(m.default_sample, len(ids)) for m in metrics}
-    return [references._name(subject, m, subject.thinned(sizes[m.name]).ids) for m in metrics]
+    return [references._name(subject, m, subject.subsample(sizes[m.name]).ids) for m in metrics]
 
 
 @pytest.mark.parametrize(("sample", "names"), [(DEMO, CARD), (None, CARD), (None, ("drift",))])

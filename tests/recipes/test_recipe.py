@@ -12,7 +12,7 @@ from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.plugins import registry
 from ccvae_eval.recipes import cells_of, read_recipe, shipped_recipes
-from ccvae_eval.recipes.recipe import LARGEST, Cell, Recipe, parse_recipe
+from ccvae_eval.recipes.recipe import LARGEST, Recipe, RecipeCell, parse_recipe
 from tests.support.paths import ROOT
 
 PLAIN = """
@@ -40,7 +40,7 @@ published = { one = [1, 2, 3, 4, 5, 6] }
 """
 
 
-def cells(recipe: Recipe, data: str = "digest", evaluation: str = "evaluation") -> list[Cell]:
+def cells(recipe: Recipe, data: str = "digest", evaluation: str = "evaluation") -> list[RecipeCell]:
     return cells_of(recipe, {contender.name: data for contender in recipe.contenders}, evaluation)
 
 

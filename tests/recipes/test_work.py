@@ -19,7 +19,7 @@ from ccvae_eval.core.results import Estimate
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import read
 from ccvae_eval.recipes import Work, grids_of, result_of, tables, work
-from ccvae_eval.recipes.recipe import Cell, parse_recipe
+from ccvae_eval.recipes.recipe import RecipeCell, parse_recipe
 from ccvae_eval.recipes.tables import over_seeds
 from ccvae_eval.recipes.work import shards, training_of
 from ccvae_eval.report.figures import draw_grid
@@ -124,11 +124,11 @@ def test_no_model_gains_by_being_undefined_where_it_is_bad(worked: Work, monkeyp
     """What lacks a value in one run is in no mean of the table; a run without any takes nothing from the others."""
     blind, lost = worked.cells[0], worked.cells[-1]
 
-    def number(label: str | None, cell: Cell) -> float:
+    def number(label: str | None, cell: RecipeCell) -> float:
         """Another one for every label and seed."""
         return float(2 ** worked.data.schema.names.index(label or "") + cell.seed) / 1000
 
-    def seen(task: Work, cell: Cell) -> Run | None:
+    def seen(task: Work, cell: RecipeCell) -> Run | None:
         run = result_of(task, cell)
         assert run is not None
         measured = run.measurement("accuracy")

@@ -25,7 +25,7 @@ from ccvae_eval.checkpoint.safe_reader import detect as sniffing
 from ccvae_eval.checkpoint.safe_reader.opcodes import Walker
 from ccvae_eval.checkpoint.safe_reader.source import RefusedError, Source
 from ccvae_eval.checkpoint.safe_reader.summary import answer
-from ccvae_eval.checkpoint.safe_reader.tree import Planter
+from ccvae_eval.checkpoint.safe_reader.tree import TreeEncoder
 from ccvae_eval.core.errors import CheckpointError
 from tests.support import attacks
 
@@ -352,4 +352,4 @@ def test_mutated_files_are_read_or_refused(data: st.DataObject, tmp_path: Path) 
 @given(body=st.binary(max_size=200))
 def test_no_opcodes_break_the_walker(body: bytes) -> None:
     with suppress(RefusedError):
-        Planter(1000).plant(Walker(b"\x80\x02" + body + b".").walk())
+        TreeEncoder(1000).encode(Walker(b"\x80\x02" + body + b".").walk())

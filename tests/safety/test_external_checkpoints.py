@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ccvae_plugins.disvae import Burgess, Settings
-from ccvae_plugins.pythae import Perceptron
-from ccvae_plugins.pythae import Settings as PythaeSettings
+from ccvae_plugins.disvae import Burgess, DisvaeSettings
+from ccvae_plugins.pythae import Perceptron, PythaeSettings
 
 from ccvae_eval.checkpoint import inspect_checkpoint, open_checkpoint
 from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError
@@ -90,7 +89,7 @@ CHANGES: dict[str, Callable[[dict[str, torch.Tensor]], None]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_tensors_that_seem_to_be_known(change: str, tmp_path: Path) -> None:
-    tensors = dict(Burgess(Settings()).state_dict())
+    tensors = dict(Burgess(DisvaeSettings()).state_dict())
     CHANGES[change](tensors)
     torch.save(tensors, tmp_path / "x.pt")
     with pytest.raises(CheckpointError):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ccvae_eval.metrics.shared.features import Edges
+from ccvae_eval.metrics.shared.features import HogFeatures
 from ccvae_eval.testing import ContractBroken, check_features
 
 
@@ -25,7 +25,7 @@ def pixels(images: Tensor) -> Tensor:
 
 
 def test_ours_keeps_it() -> None:
-    check_features(Edges())
+    check_features(HogFeatures())
 
 
 BROKEN: dict[str, tuple[Callable[[Tensor], object], str]] = {

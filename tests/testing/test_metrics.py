@@ -16,7 +16,7 @@ from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.model.fixed_batches import CHUNK
 from ccvae_eval.plugins.registry import HOME, metrics
 from ccvae_eval.report.text import explanation
-from ccvae_eval.testing import ContractBroken, Specimen, check_metric
+from ccvae_eval.testing import ContractBroken, MetricFixture, check_metric
 from ccvae_eval.testing.metrics import CHECKS
 from tests.support.fakes import Squares, SquaresJudge, SquaresVAE
 
@@ -50,7 +50,7 @@ KNOWN: Mapping[str, tuple[float, float]] = {
 
 @pytest.fixture(scope="module")
 def specimen():
-    return Specimen(SquaresVAE(scale=0.3), Squares(240), np.arange(230), known=KNOWN, settings=SETTINGS)
+    return MetricFixture(SquaresVAE(scale=0.3), Squares(240), np.arange(230), known=KNOWN, settings=SETTINGS)
 
 
 def test_every_metric_is_listed():
@@ -126,14 +126,14 @@ class Finished:
     def __init__(self, metric: Any, subject: Any) -> None:
         self.metric, self.subject = metric, subject
 
-    def see(self, batch):
+    def update(self, batch):
         raise AssertionError
 
     def rows(self):
         codes = self.subject.codes[:, 0].double().numpy()
         return (Value("size", Estimate(float(codes.mean()), n=len(codes)), chance=0.0),)
 
-    def finish(self, weights):
+    def compute(self, weights):
         del weights
         return Measurement("honest", 1, settings_of(self.metric), "size", self.rows())
 

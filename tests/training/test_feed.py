@@ -11,13 +11,13 @@ import torch
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.types import Ids
 from ccvae_eval.model.interface import Batch
-from ccvae_eval.training.supervision import Feed, epoch_parts
+from ccvae_eval.training.supervision import BatchFeed, epoch_parts
 from tests.support.clouds import Clouds, Pictures
 
 
-def feed_of(data: Clouds, megabytes: int = 100) -> Feed:
+def feed_of(data: Clouds, megabytes: int = 100) -> BatchFeed:
     ids = np.arange(5, len(data), dtype=np.int64)
-    return Feed(data, ids, data.labels_of(ids), megabytes)  # type: ignore[arg-type]
+    return BatchFeed(data, ids, data.labels_of(ids), megabytes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("rows", "labelled", "batch"), [(100, 100, 32), (100, 13, 32), (101, 0, 10), (3, 1, 50)])

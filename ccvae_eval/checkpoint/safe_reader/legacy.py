@@ -9,7 +9,7 @@ from .builders import STORAGE_TYPES
 from .opcodes import Walker
 from .records import Storage
 from .source import RefusedError, Source, shown, truncated
-from .tree import Planter, located_on, storage_of
+from .tree import TreeEncoder, located_on, storage_of
 from .zipped import LONGEST_PICKLE
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -48,8 +48,8 @@ def describe(source: Source) -> dict[str, Any]:
     if set(keys) != set(storages):
         raise RefusedError("lists other storages than it refers to")
     offsets = _offsets(source, position, [storages[key] for key in keys])
-    planter = Planter(source.size)
-    tree = planter.plant(root)
+    planter = TreeEncoder(source.size)
+    tree = planter.encode(root)
     return {
         "storages": [[offsets[storage.key], storage.size] for storage in planter.storages],
         "tensors": planter.rows,

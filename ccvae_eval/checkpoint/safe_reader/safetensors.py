@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from .builders import LARGEST, MOST_DIMENSIONS
 from .records import ITEM_SIZES, Storage, Strided
 from .source import RefusedError, Source, shown, truncated
-from .tree import Planter
+from .tree import TreeEncoder
 
 LONGEST_HEADER = 16 << 20
 TYPES = {
@@ -36,9 +36,9 @@ def describe(source: Source) -> dict[str, Any]:
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         _broken("its metadata are not texts by name")
     start = 8 + length
-    planter = Planter(source.size)
+    planter = TreeEncoder(source.size)
     named = {name: _tensor(name, entry) for name, entry in header.items()}
-    tree = planter.plant({name: tensor for name, (tensor, _) in named.items()})
+    tree = planter.encode({name: tensor for name, (tensor, _) in named.items()})
     end = 0
     for name, (tensor, offset) in sorted(named.items(), key=lambda item: (item[1][1], item[1][0].storage.count)):
         if offset != end:

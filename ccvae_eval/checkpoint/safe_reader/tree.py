@@ -27,7 +27,7 @@ LARGEST_RATIO = 4
 
 
 @dataclass
-class Planter:
+class TreeEncoder:
     """Writes the tree and collects the tensors that stand in it.
 
     Args:
@@ -42,7 +42,7 @@ class Planter:
     letters: int = 0
     total: int = 0
 
-    def plant(self, value: Any, depth: int = 0) -> Any:
+    def encode(self, value: Any, depth: int = 0) -> Any:
         """The JSON of a record.
 
         Raises:
@@ -58,14 +58,14 @@ class Planter:
         if isinstance(value, bytes):
             return ["bytes", len(value)]
         if isinstance(value, list | tuple):
-            return [type(value).__name__, *(self.plant(item, depth + 1) for item in value)]
+            return [type(value).__name__, *(self.encode(item, depth + 1) for item in value)]
         if isinstance(value, Collection):
-            return ["set", *(self.plant(item, depth + 1) for item in value.items)]
+            return ["set", *(self.encode(item, depth + 1) for item in value.items)]
         if isinstance(value, dict):
-            return ["dict", *(self.plant(part, depth + 1) for pair in value.items() for part in pair)]
+            return ["dict", *(self.encode(part, depth + 1) for pair in value.items() for part in pair)]
         if isinstance(value, Instance):
             parts = (value.arguments, value.state, value.items, value.pairs)
-            return ["object", value.class_name, *(self.plant(part, depth + 1) for part in parts)]
+            return ["object", value.class_name, *(self.encode(part, depth + 1) for part in parts)]
         raise RefusedError("holds a storage that is no tensor", hint="Save tensors, not storages.")
 
     def _spend(self, value: Any, depth: int) -> None:

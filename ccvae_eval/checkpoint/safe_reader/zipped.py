@@ -9,7 +9,7 @@ from .builders import SAVE_STATE_DICT, STORAGE_TYPES
 from .opcodes import Walker
 from .records import Storage
 from .source import RefusedError, Source, shown
-from .tree import Planter, located_on, storage_of
+from .tree import TreeEncoder, located_on, storage_of
 
 LONGEST_PICKLE = 64 << 20
 _EXPECTED = ("data.pkl", "version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
@@ -39,8 +39,8 @@ def describe(source: Source) -> dict[str, Any]:
             raise RefusedError(
                 "holds a storage of another size than it says", why=f"{place.size:,} bytes", member=place.name
             )
-    planter = Planter(source.size)
-    tree = planter.plant(root)
+    planter = TreeEncoder(source.size)
+    tree = planter.encode(root)
     places = [inside[f"data/{storage.key}"] for storage in planter.storages]
     return {
         "storages": [[place.offset, place.size] for place in places],

@@ -60,7 +60,7 @@ def _weights(old: int, new: int) -> NDArray[np.float64]:
     return np.asarray(np.floor(weights / weights.sum(axis=1, keepdims=True) * 2**FRACTION_BITS + 0.5))
 
 
-Pixels = NDArray[np.uint8]
+PixelArray = NDArray[np.uint8]
 
 MOST_BYTES = 64 * 2**20
 MOST_PIXELS = 2**26
@@ -83,7 +83,7 @@ _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _START_OF_SCAN, _END = 0xDA, b"\xff\xd9"
 
 
-def decode(content: bytes, where: str) -> Pixels:
+def decode(content: bytes, where: str) -> PixelArray:
     """An image file as RGB bytes, shape (H, W, 3).
 
     PNG and JPEG. Grey becomes three equal channels, 16 bits become 8, an opaque alpha channel is dropped, a JPEG
@@ -109,7 +109,7 @@ def decode(content: bytes, where: str) -> Pixels:
     return _decoded(content, cv2.IMREAD_UNCHANGED if is_png else cv2.IMREAD_COLOR, where)
 
 
-def _decoded(content: bytes, mode: int, where: str) -> Pixels:
+def _decoded(content: bytes, mode: int, where: str) -> PixelArray:
     try:
         found = cv2.imdecode(np.frombuffer(content, np.uint8), mode)
     except cv2.error as error:
@@ -179,7 +179,7 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
             place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
 
 
-def resized(pixels: Pixels, size: int) -> Pixels:
+def resized(pixels: PixelArray, size: int) -> PixelArray:
     """The middle square of an image at another size, shape (size, size, C): averaged over areas to shrink, linear to
     grow."""
     height, width = pixels.shape[:2]

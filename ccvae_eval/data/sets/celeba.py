@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, UsageError, suggestion
-from ccvae_eval.data.images.decode import Pixels, resized
+from ccvae_eval.data.images.decode import PixelArray, resized
 from ccvae_eval.data.images.regions import FRAMES, Boxes, Regions
 from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore
 from ccvae_eval.data.labels.columns import MOST_BYTES, Attributes, column_from_numbers, schema_of
@@ -85,7 +85,7 @@ class CelebA(Folder):
             content.update(self._store.read(self._files[index]))
         return content.hexdigest()
 
-    def _pixels(self, index: int) -> Pixels:
+    def _pixels(self, index: int) -> PixelArray:
         pixels, size = self._decoded(index), self._shape[1]
         if self._crop == WHOLE:
             how = cv2.INTER_AREA if size < min(pixels.shape[:2]) else cv2.INTER_LINEAR
@@ -105,7 +105,7 @@ def _crop(text: str) -> str:
     raise UsageError(f"crop={text} is not possible", where="celeba", hint=f"{SQUARE}, {WHOLE} or a number of pixels.")
 
 
-def _middle(pixels: Pixels, edge: int, where: str) -> Pixels:
+def _middle(pixels: PixelArray, edge: int, where: str) -> PixelArray:
     height, width = pixels.shape[:2]
     if edge > min(height, width):
         raise DataError(f"the image is {width} x {height}, no {edge} x {edge} is in it", where=where)
@@ -124,7 +124,7 @@ def _images(place: Path) -> Store:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class CelebATable:
     """A table of CelebA.
 
     Args:
@@ -138,7 +138,7 @@ class Table:
     numbers: NDArray[np.float32]
 
 
-def _table(place: Path, name: str, *, required: bool) -> Table | None:
+def _table(place: Path, name: str, *, required: bool) -> CelebATable | None:
     for inner in INNER:
         for end in ENDS:
             path = place / inner / (name + end)
@@ -149,7 +149,7 @@ def _table(place: Path, name: str, *, required: bool) -> Table | None:
     return None
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path) -> CelebATable:
     """Reads a table: in the text form a count and a line of names come first (the partition has neither)."""
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -176,10 +176,10 @@ def _read(path: Path) -> Table:
     if len(numbers) != len(rows) * width:
         odd = next((row for row in rows if len(row[1].split()) != width), rows[0])
         raise DataError("not a table of CelebA", where=f"{path}: {odd[0]}", why=f"another number of cells than {width}")
-    return Table(tuple(names), tuple(row[0] for row in rows), numbers.reshape(len(rows), width))
+    return CelebATable(tuple(names), tuple(row[0] for row in rows), numbers.reshape(len(rows), width))
 
 
-def _attributes(table: Table | None, parts: Table | None, chosen: Sequence[str], where: str) -> Attributes:
+def _attributes(table: CelebATable | None, parts: CelebATable | None, chosen: Sequence[str], where: str) -> Attributes:
     assert table is not None, "it is required"
     for name in chosen:
         if name not in table.names:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.types import Bools, Ids
-from ccvae_eval.data.images.decode import Pixels, decode, resized
+from ccvae_eval.data.images.decode import PixelArray, decode, resized
 from ccvae_eval.data.images.regions import FRAMES, Boxes, Regions, regions_in
 from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore, by_any_name
 from ccvae_eval.data.interface import Split
@@ -150,11 +150,11 @@ class Folder:
         """The image file of each id."""
         return tuple(self._files)
 
-    def _decoded(self, index: int) -> Pixels:
+    def _decoded(self, index: int) -> PixelArray:
         name = self._files[index]
         return decode(self._store.read(name), f"{self._store.where}: {name}")
 
-    def _pixels(self, index: int) -> Pixels:
+    def _pixels(self, index: int) -> PixelArray:
         pixels = self._decoded(index)
         if self._size:
             pixels = resized(pixels, self._size)
@@ -207,7 +207,7 @@ def _regions(choice: str, place: Path) -> Regions:
     return regions_in(inside if place.is_dir() and inside.is_dir() else Path(choice))
 
 
-def _grey(pixels: Pixels) -> Pixels:
+def _grey(pixels: PixelArray) -> PixelArray:
     """The luma of Rec. 601, as OpenCV and Pillow weigh it, shape (H, W, 1)."""
     weighed = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     return np.asarray(np.rint(weighed), np.uint8)[..., None]

@@ -17,7 +17,7 @@ from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.core.results import Measurement, ValueSpec
 from ccvae_eval.core.types import Floats, Gaussian, Ids
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
-from ccvae_eval.evaluation.result_table import UNASSIGNED, Mean, Share, Tally, sentence
+from ccvae_eval.evaluation.result_table import UNASSIGNED, Mean, Proportion, ResultTable, sentence
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.shared.contrasts import Areas, contrasts_of
 from ccvae_eval.metrics.shared.likelihood import label_frequencies
@@ -170,30 +170,30 @@ class Accuracy:
             raise UnsupportedError(f"{type(subject.model).__name__} cannot predict labels and has no columns for them")
         return Needs(images=False)
 
-    def start(self, subject: Subject) -> Predictions:
-        return Predictions(self, subject)
+    def start(self, subject: Subject) -> AccuracyAccumulator:
+        return AccuracyAccumulator(self, subject)
 
 
 @dataclass
-class Predictions:
+class AccuracyAccumulator:
     """The accumulator: everything is known before the pass."""
 
     metric: Accuracy
     subject: Subject
 
-    def see(self, batch: Decoded) -> None:
+    def update(self, batch: Decoded) -> None:
         """Never called: nothing is decoded for this metric."""
 
-    def finish(self, weights: ResampleWeights) -> Measurement:
+    def compute(self, weights: ResampleWeights) -> Measurement:
         subject = self.subject
         means = self.metric.code == "mean"
         told = subject.log_probabilities if means else subject.predicted(sampled=True)
         note, given = "", frozenset[str]()
         if told is None:
             told, note, given = self._read_out(), READOUT, subject.given
-        tally = Tally(self.metric, subject, weights, given_counts=False, given=given)
+        tally = ResultTable(self.metric, subject, weights, given_counts=False, given=given)
         for name in subject.schema.names:
-            if subject.chosen is not None and name not in subject.chosen:
+            if subject.selected is not None and name not in subject.selected:
                 continue
             prediction = told.get(name)
             if isinstance(prediction, Gaussian):
@@ -202,7 +202,7 @@ class Predictions:
                 self._enter_classes(tally, name, prediction.double().numpy(), note)
             elif name in subject.unassigned:
                 for value in CLASSED:
-                    tally.enter(value, name, f"{UNASSIGNED}: no column tells it beyond chance")
+                    tally.add(value, name, f"{UNASSIGNED}: no column tells it beyond chance")
         notes = [] if isinstance(subject.model, Rebuildable) else ["majority: the frequencies of the evaluated labels"]
         return tally.measurement(notes, {})
 
@@ -221,13 +221,13 @@ class Predictions:
                 found[name] = _log_of(shares)
         return found
 
-    def _enter_classes(self, tally: Tally, name: str, told: Floats, note: str) -> None:
+    def _enter_classes(self, tally: ResultTable, name: str, told: Floats, note: str) -> None:
         subject, weights = self.subject, tally.weights
         classes, column = subject.classes(name).numpy(), subject.column(name).double().numpy()
         known = classes >= 0
         if not known.any():
             for value in CLASSED:
-                tally.enter(value, name, "every label is missing")
+                tally.add(value, name, "every label is missing")
             return
         shares = np.exp(told - told.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
@@ -237,37 +237,37 @@ class Predictions:
         floor = float(np.nanmean(majority))
         tally.evidence[f"probabilities/{name}"] = shares
         tally.evidence[f"label/{name}"] = column
-        tally.enter("accuracy", name, Share(right), chance=floor, note=note)
-        tally.enter("majority", name, Share(majority))
+        tally.add("accuracy", name, Proportion(right), chance=floor, note=note)
+        tally.add("majority", name, Proportion(majority))
         brier = float(np.nanmean(_squared_error(prior[None], classes)))
-        tally.enter("brier", name, Mean(_squared_error(shares, classes)), chance=brier, note=note)
+        tally.add("brier", name, Mean(_squared_error(shares, classes)), chance=brier, note=note)
         binary = shares.shape[1] == 2
         error = self._calibration(shares, right, column, weights, binary=binary)
         stated = np.where(known, shares[:, 1] if binary else shares.max(axis=1), np.nan)
         honest = honest_calibration_error(stated, bins=self.metric.bins)
         blind = blind_calibration_error(stated, column if binary else right, bins=self.metric.bins)
-        tally.enter("calibration_error", name, error, chance=blind, reference=honest, note=note)
+        tally.add("calibration_error", name, error, chance=blind, reference=honest, note=note)
         self._enter_ranked(tally, name, told, shares, note)
 
-    def _enter_ranked(self, tally: Tally, name: str, told: Floats, shares: Floats, note: str) -> None:
+    def _enter_ranked(self, tally: ResultTable, name: str, told: Floats, shares: Floats, note: str) -> None:
         """The values that need images of every class."""
         classes, column = self.subject.classes(name).numpy(), self.subject.column(name).double().numpy()
         counts = np.bincount(classes[classes >= 0], minlength=shares.shape[1])
         if counts.min() < self.metric.least:
             class_name = self.subject.schema[name].class_name(int(counts.argmin()))
             why = f"only {counts.min()} images of class {class_name}, {self.metric.least} are needed"
-            tally.enter("balanced_accuracy", name, why, note=note)
+            tally.add("balanced_accuracy", name, why, note=note)
         else:
             balanced = Balanced(shares.argmax(axis=1).astype(np.float64), column)
-            tally.enter("balanced_accuracy", name, balanced, chance=1 / len(counts), note=note)
+            tally.add("balanced_accuracy", name, balanced, chance=1 / len(counts), note=note)
         try:
             contrasts = contrasts_of(self.subject, name, self.metric.least)
         except UndefinedError as error:
-            tally.enter("auc", name, error.what, note=note)
+            tally.add("auc", name, error.what, note=note)
             return
         # log-odds: probabilities near 0 and 1 would tie by rounding
         scores = [told[:, k] - _log_rest(told, k) for k in contrasts.classes]
-        tally.enter("auc", name, Areas(scores, contrasts.targets), chance=0.5, note=sentence(note, contrasts.note))
+        tally.add("auc", name, Areas(scores, contrasts.targets), chance=0.5, note=sentence(note, contrasts.note))
 
     def _calibration(
         self, shares: Floats, right: Floats, column: Floats, weights: ResampleWeights, *, binary: bool
@@ -276,18 +276,18 @@ class Predictions:
             return calibration_error_estimate(shares[:, 1], column, weights, bins=self.metric.bins)
         return calibration_error_estimate(shares.max(axis=1), right, weights, bins=self.metric.bins)
 
-    def _enter_continuous(self, tally: Tally, name: str, told: Gaussian) -> None:
+    def _enter_continuous(self, tally: ResultTable, name: str, told: Gaussian) -> None:
         column, mean = self.subject.column(name).double().numpy(), told.loc.double().numpy().reshape(-1)
         known = ~np.isnan(column)
         if not known.any():
             for value in VALUED:
-                tally.enter(value, name, "every label is missing")
+                tally.add(value, name, "every label is missing")
             return
         centred = column - column[known].mean()
         table = np.column_stack([(column - mean) ** 2, centred, centred**2, np.where(known, 1.0, np.nan)])
-        tally.enter("r2", name, bootstrap_estimate(_r2, table, tally.weights), chance=0.0)
+        tally.add("r2", name, bootstrap_estimate(_r2, table, tally.weights), chance=0.0)
         chance = float(np.abs(column[known] - np.median(column[known])).mean())
-        tally.enter("absolute_error", name, Mean(np.abs(column - mean)), chance=chance)
+        tally.add("absolute_error", name, Mean(np.abs(column - mean)), chance=chance)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.types import Floats
-from ccvae_eval.evaluation.result_table import Tally, sentence
+from ccvae_eval.evaluation.result_table import ResultTable, sentence
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.shared.contrasts import Contrasts, averaged, contrasts_of
 from ccvae_eval.statistics.auc import Projection, auc, auc_projection, cross_fitted, projected_estimates
@@ -39,7 +39,7 @@ class Neighbours:
 
 
 def enter_neighbours(
-    tally: Tally,
+    tally: ResultTable,
     values: Sequence[str],
     name: str,
     columns: Floats,
@@ -72,9 +72,9 @@ def enter_neighbours(
         for place, direction in enumerate(DIRECTIONS):
             part, chance = _averaged([both[place] for both in found], value, level)
             at = {"direction": direction}
-            tally.enter(value, name, part, at, mean_at=at, chance=chance, note=note)
+            tally.add(value, name, part, at, mean_at=at, chance=chance, note=note)
         both, chance = _averaged([part for both in found for part in both], value, level)
-        tally.enter(value, name, both, chance=chance, note=sentence("mean of both directions", note))
+        tally.add(value, name, both, chance=chance, note=sentence("mean of both directions", note))
 
 
 def _averaged(parts: list[Divergence], value: str, level: float) -> tuple[Resampled, float]:
@@ -153,7 +153,7 @@ class Leakage:
         probe: what a regression sees: the columns, or their squares and products too.
     """
 
-    tally: Tally
+    tally: ResultTable
     codes: Floats
     folds: Folds
     judged: Judged
@@ -188,16 +188,16 @@ class Leakage:
         for j, area in areas.items():
             reference = None if stratified else _correlation_reference(self.tally.subject, i, self.judged.contrasts[j])
             note = self.judged.contrasts[j].note
-            self.tally.enter(
+            self.tally.add(
                 "cross_auc", i, area, {**at, "judged": j}, mean_at=None, chance=CHANCE, reference=reference, note=note
             )
         for j, why in self.judged.undefined.items():
             if i != j:
-                self.tally.enter("cross_auc", i, why, {**at, "judged": j}, mean_at=None)
+                self.tally.add("cross_auc", i, why, {**at, "judged": j}, mean_at=None)
         if areas:
             mean = mean_over(list(areas.values()), self.tally.weights.level)
             note = f"mean over {sum(area.defined for area in areas.values())} labels"
-            self.tally.enter("cross_auc", i, mean, at, mean_at=at, chance=CHANCE, note=note)
+            self.tally.add("cross_auc", i, mean, at, mean_at=at, chance=CHANCE, note=note)
 
     def style(self) -> None:
         """``style_auc[j]``: what the columns that belong to no characteristic tell of j."""
@@ -217,12 +217,12 @@ class Leakage:
         found = (cross_fitted(area, level) for area in projected_estimates(projections, self.tally.weights))
         for j, contrasts in self.judged.contrasts.items():
             area = averaged([next(found) for _ in contrasts.targets], level)
-            self.tally.enter("style_auc", j, area, chance=CHANCE, note=contrasts.note)
+            self.tally.add("style_auc", j, area, chance=CHANCE, note=contrasts.note)
             style = self.codes[:, list(columns)]
             enter_neighbours(self.tally, ("style_knn_kl",), j, style, scores[j], contrasts, self.neighbours)
         for j, why in self.judged.undefined.items():
             for value in ("style_auc", "style_knn_kl"):
-                self.tally.enter(value, j, why)
+                self.tally.add(value, j, why)
 
     def _area(self, columns: tuple[int, ...], target: Floats, strata: Floats | None) -> Projection:
         return auc_projection(self._scores(columns, target, strata), target, strata, self.least)

@@ -14,7 +14,7 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import ORACLE, Measurement, ValueSpec
 from ccvae_eval.core.types import Floats
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
-from ccvae_eval.evaluation.result_table import COLUMN, UNASSIGNED, Tally, sentence
+from ccvae_eval.evaluation.result_table import COLUMN, UNASSIGNED, ResultTable, sentence
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.density.leakage import (
     CHANCE,
@@ -201,8 +201,8 @@ class Density:
             )
         return Needs(images=False)
 
-    def start(self, subject: Subject) -> Codes:
-        return Codes(self, subject)
+    def start(self, subject: Subject) -> DensityAccumulator:
+        return DensityAccumulator(self, subject)
 
 
 STYLE = frozenset({"style_auc", "style_knn_kl"})
@@ -210,29 +210,29 @@ OWN = ("auc", "dprime", "overlap", "js", "wasserstein", "knn_kl", "knn_kl_excess
 
 
 @dataclass
-class Codes:
+class DensityAccumulator:
     """The accumulator: everything is known before the pass."""
 
     metric: Density
     subject: Subject
     pictures: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
-    def see(self, batch: Decoded) -> None:
+    def update(self, batch: Decoded) -> None:
         """Never called: nothing is decoded for this metric."""
 
-    def finish(self, weights: ResampleWeights) -> Measurement:
+    def compute(self, weights: ResampleWeights) -> Measurement:
         subject, metric = self.subject, self.metric
         chosen = subject.codes if metric.code == "sample" else subject.posterior.loc
         codes: Floats = chosen.double().numpy()
         folds = folds_of(subject.ids)
-        tally = Tally(metric, subject, weights, given_counts=False, findings=STYLE)
-        labels = [name for name in subject.schema.names if subject.chosen is None or name in subject.chosen]
+        tally = ResultTable(metric, subject, weights, given_counts=False, findings=STYLE)
+        labels = [name for name in subject.schema.names if subject.selected is None or name in subject.selected]
         judged = Judged.of(subject, labels, metric.least)
         for name in subject.characteristics:
             self._enter_own(tally, name, codes, folds, judged)
         for name in set(labels) & set(subject.unassigned):
             for value in OWN:
-                tally.enter(value, name, f"{UNASSIGNED}: no column tells it beyond chance")
+                tally.add(value, name, f"{UNASSIGNED}: no column tells it beyond chance")
         leakage = Leakage(tally, codes, folds, judged, metric.least, metric.strength, metric.nearest, metric.probe)
         leakage.cross()
         leakage.style()
@@ -244,7 +244,7 @@ class Codes:
             return []
         return [f"prior_gap is not applicable: {type(model).__name__} has no p(z_c|y)"]
 
-    def _enter_own(self, tally: Tally, name: str, codes: Floats, folds: Folds, judged: Judged) -> None:
+    def _enter_own(self, tally: ResultTable, name: str, codes: Floats, folds: Folds, judged: Judged) -> None:
         subject, metric = self.subject, self.metric
         own = codes[:, list(subject.layout[name])]
         tally.evidence[f"code/{name}"] = own
@@ -254,12 +254,12 @@ class Codes:
         contrasts = judged.contrasts.get(name)
         if contrasts is None:
             for value in OWN:
-                tally.enter(value, name, judged.undefined[name])
+                tally.add(value, name, judged.undefined[name])
             return
         scores = [linear_scores(own, target, folds, None, metric.strength) for target in contrasts.targets]
         views = [own[:, 0]] * len(scores) if own.shape[1] == 1 else scores
         note = contrasts.note
-        tally.enter("auc", name, Areas(scores, contrasts.targets, fitted=True), chance=CHANCE, note=note)
+        tally.add("auc", name, Areas(scores, contrasts.targets, fitted=True), chance=CHANCE, note=note)
         if own.shape[1] > 1:
             note = sentence(note, f"linear score of {own.shape[1]} columns")
         self._enter_distances(tally, name, views, contrasts, note)
@@ -272,12 +272,14 @@ class Codes:
         self._keep_curves(name, own, scores[0])
         self._keep_scatter(name, own)
 
-    def _enter_continuous(self, tally: Tally, name: str, own: Floats, folds: Folds) -> None:
+    def _enter_continuous(self, tally: ResultTable, name: str, own: Floats, folds: Folds) -> None:
         target = self.subject.column(name).double().numpy()
         score = cross_fitted_regression(own, target[:, None], folds, strength=self.metric.strength).predicted[:, 0]
-        tally.enter("rank_correlation", name, spearman_estimate(score, target, tally.weights), chance=0.0)
+        tally.add("rank_correlation", name, spearman_estimate(score, target, tally.weights), chance=0.0)
 
-    def _enter_distances(self, tally: Tally, name: str, views: list[Floats], contrasts: Contrasts, note: str) -> None:
+    def _enter_distances(
+        self, tally: ResultTable, name: str, views: list[Floats], contrasts: Contrasts, note: str
+    ) -> None:
         weights, metric = tally.weights, self.metric
         fewer = replace(weights, draws=min(metric.curve_draws, weights.draws))
         pairs = list(zip(views, contrasts.targets, strict=True))
@@ -294,19 +296,19 @@ class Codes:
         }
         for value, parts in found.items():
             chance = float(np.mean([getattr(null, value) for null in nulls]))
-            tally.enter(value, name, averaged(parts, weights.level), chance=chance, note=note)
+            tally.add(value, name, averaged(parts, weights.level), chance=chance, note=note)
         scaled = [wasserstein_estimate(*pair, weights, scaled=True) for pair in pairs]
         chance = float(np.mean([null.wasserstein_scaled for null in nulls]))
         whole = averaged(scaled, weights.level)
-        tally.enter("wasserstein", name, whole, POOLED, mean_at=POOLED, chance=chance, note=note)
+        tally.add("wasserstein", name, whole, POOLED, mean_at=POOLED, chance=chance, note=note)
 
-    def _enter_prior_gap(self, tally: Tally, name: str, own: Floats) -> None:
+    def _enter_prior_gap(self, tally: ResultTable, name: str, own: Floats) -> None:
         prior = self.subject.prior_of(name)
         classes = self.subject.classes(name).numpy()
         kept = [k for k in range(len(prior.loc)) if int((classes == k).sum()) >= self.metric.least]
         loc, scale = prior.loc.double().numpy(), prior.scale.double().numpy()
         if not (scale[kept] > 0).all():
-            tally.enter("prior_gap", name, "p(z_c|y) is a point mass")
+            tally.add("prior_gap", name, "p(z_c|y) is a point mass")
             return
         floor = float(np.mean([normal_wasserstein_floor(int((classes == k).sum())) for k in kept]))
         columns, chances, known = [], [], classes >= 0
@@ -323,9 +325,9 @@ class Codes:
             columns.append(_of_all(averaged(parts, tally.weights.level), sum(part.estimate.n for part in parts)))
             if own.shape[1] > 1:
                 at = {COLUMN: column}
-                tally.enter("prior_gap", name, columns[-1], at, mean_at=None, chance=chances[-1], reference=floor)
+                tally.add("prior_gap", name, columns[-1], at, mean_at=None, chance=chances[-1], reference=floor)
         whole, chance = averaged(columns, tally.weights.level), float(np.mean(chances))
-        tally.enter("prior_gap", name, whole, chance=chance, reference=floor)
+        tally.add("prior_gap", name, whole, chance=chance, reference=floor)
 
     def _keep_curves(self, name: str, own: Floats, score: Floats) -> None:
         """The class densities for a figure, with the prior where the code is one column."""

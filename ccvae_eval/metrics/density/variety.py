@@ -9,10 +9,10 @@ import numpy as np
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.data.interface import HasVariety
-from ccvae_eval.evaluation.result_table import COLUMN, At, Tally
+from ccvae_eval.evaluation.result_table import COLUMN, At, ResultTable
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.statistics.intervals import Resampled, mean_over, missing, resampled
-from ccvae_eval.statistics.probes import Folds, Predictions, cross_fitted_regression
+from ccvae_eval.statistics.probes import Folds, HeldOutPredictions, cross_fitted_regression
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 PARAMETER = "parameter"
@@ -65,10 +65,10 @@ def shown_variety(subject: Subject, name: str, codes: Floats, least: int) -> Sho
     return Shown(names, parameters, own, int((~np.isnan(parameters[:, 0])).sum()))
 
 
-def enter_beyond(tally: Tally, name: str, shown: Shown, folds: Folds, least: int, strength: float) -> None:
+def enter_beyond(tally: ResultTable, name: str, shown: Shown, folds: Folds, least: int, strength: float) -> None:
     """``beyond`` and, for a block of several columns, ``components`` with their D and C."""
     if shown.n < least:
-        tally.enter("beyond", name, f"only {shown.n} images show it, {least} are needed")
+        tally.add("beyond", name, f"only {shown.n} images show it, {least} are needed")
         return
     rows = ~np.isnan(shown.parameters[:, 0])
     found = _fitted(shown.codes, shown.parameters, folds, rows, strength)
@@ -76,15 +76,15 @@ def enter_beyond(tally: Tally, name: str, shown: Shown, folds: Folds, least: int
     parts = []
     for v, parameter in enumerate(shown.names):
         parts.append(found.r2(v, tally.weights))
-        tally.enter("beyond", name, parts[-1], {PARAMETER: parameter}, mean_at=None, chance=float(chance[v]))
-    tally.enter("beyond", name, mean_over(parts, tally.weights.level), chance=float(chance.mean()))
+        tally.add("beyond", name, parts[-1], {PARAMETER: parameter}, mean_at=None, chance=float(chance[v]))
+    tally.add("beyond", name, mean_over(parts, tally.weights.level), chance=float(chance.mean()))
     if shown.codes.shape[1] > 1:
         _enter_components(tally, name, shown, folds, rows, strength)
 
 
-def _chance(tally: Tally, shown: Shown, folds: Folds, rows: Bools, strength: float) -> Floats:
+def _chance(tally: ResultTable, shown: Shown, folds: Folds, rows: Bools, strength: float) -> Floats:
     """The R2 of each parameter from the codes of other images that show it, shape (V,): below 0, by about the number
-    of columns over the number of images, since what is learnt from them is wrong. As ``Predictions.r2`` has it, against
+    of columns over the number of images, since what is learnt from them is wrong. As ``HeldOutPredictions.r2`` has it, against
     the mean of the other folds (against the mean of all it is .003 less at 768 images)."""
     subject, parts = tally.subject, []
     codes, parameters = shown.codes[rows], shown.parameters[rows]
@@ -98,7 +98,7 @@ def _chance(tally: Tally, shown: Shown, folds: Folds, rows: Bools, strength: flo
     return np.asarray(np.mean(parts, axis=0))
 
 
-def _fitted(codes: Floats, parameters: Floats, folds: Folds, rows: Bools, strength: float) -> Predictions:
+def _fitted(codes: Floats, parameters: Floats, folds: Folds, rows: Bools, strength: float) -> HeldOutPredictions:
     """Regressions on the images in which the attribute shows; all others are NaN."""
     inside = cross_fitted_regression(codes[rows], parameters[rows], folds[rows], strength=strength)
     spread = []
@@ -106,10 +106,10 @@ def _fitted(codes: Floats, parameters: Floats, folds: Folds, rows: Bools, streng
         whole = np.full(parameters.shape, np.nan)
         whole[rows] = part
         spread.append(whole)
-    return Predictions(*spread)
+    return HeldOutPredictions(*spread)
 
 
-def _enter_components(tally: Tally, name: str, shown: Shown, folds: Folds, rows: Bools, strength: float) -> None:
+def _enter_components(tally: ResultTable, name: str, shown: Shown, folds: Folds, rows: Bools, strength: float) -> None:
     columns = tally.subject.layout[name]
     cells: list[list[Resampled]] = []
     for place, column in enumerate(columns):
@@ -117,9 +117,9 @@ def _enter_components(tally: Tally, name: str, shown: Shown, folds: Folds, rows:
         cells.append([alone.r2(v, tally.weights) for v in range(len(shown.names))])
         for parameter, cell in zip(shown.names, cells[-1], strict=True):
             at: At = {COLUMN: column, PARAMETER: parameter}
-            tally.enter("components", name, cell, at, mean_at=None, chance=0.0)
+            tally.add("components", name, cell, at, mean_at=None, chance=0.0)
     for value, axis in (("components_d", 1), ("components_c", 0)):
-        tally.enter(value, name, _concentration(cells, axis, shown.n, tally.weights))
+        tally.add(value, name, _concentration(cells, axis, shown.n, tally.weights))
 
 
 def _concentration(cells: list[list[Resampled]], axis: int, n: int, weights: ResampleWeights) -> Resampled:

@@ -3,7 +3,7 @@
 >>> import numpy as np
 >>> rows = np.arange(1200)
 >>> factors = np.stack([rows % 4, rows // 4 % 3], axis=1)
->>> found = panel(factors + 0.0, factors, Settings(score=("mig", "infom")))
+>>> found = panel(factors + 0.0, factors, PanelSettings(score=("mig", "infom")))
 >>> [round(v.estimate.value, 3) for v in found.values if v.name in ("mig", "infom") and not v.at][:2]
 [1.0, 1.0]
 """
@@ -11,7 +11,7 @@
 from ccvae_eval.metrics.disentanglement.dci import completeness, disentanglement
 from ccvae_eval.metrics.disentanglement.information_scores import (
     Information,
-    Parts,
+    ScoreParts,
     dcimig,
     dmig,
     infoc,
@@ -23,9 +23,9 @@ from ccvae_eval.metrics.disentanglement.information_scores import (
 )
 from ccvae_eval.metrics.disentanglement.metric import Disentanglement
 from ccvae_eval.metrics.disentanglement.panel import DEFAULT, SCORES, VALUES, panel, score
-from ccvae_eval.metrics.disentanglement.settings import Settings
+from ccvae_eval.metrics.disentanglement.settings import PanelSettings
 from ccvae_eval.metrics.disentanglement.stability import Stability, udr
-from ccvae_eval.metrics.disentanglement.table import Table, cramers_v, factor_correlations, table_of
+from ccvae_eval.metrics.disentanglement.table import PanelTable, cramers_v, factor_correlations, table_of
 
 __all__ = [
     "DEFAULT",
@@ -33,10 +33,10 @@ __all__ = [
     "VALUES",
     "Disentanglement",
     "Information",
-    "Parts",
-    "Settings",
+    "PanelSettings",
+    "PanelTable",
+    "ScoreParts",
     "Stability",
-    "Table",
     "completeness",
     "cramers_v",
     "dcimig",

@@ -13,16 +13,16 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from ccvae_eval.core.types import Floats, Ids
-from ccvae_eval.metrics.disentanglement.context import Bench, Finding, undefined_finding
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_result
 from ccvae_eval.metrics.disentanglement.dci import SURE, fitted, predictor_of
-from ccvae_eval.metrics.disentanglement.information_scores import Parts, mean_defined
+from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, mean_defined
 from ccvae_eval.metrics.disentanglement.predictors import fit, fit_seed
-from ccvae_eval.metrics.disentanglement.sap import Alone, alone, class_weights
+from ccvae_eval.metrics.disentanglement.sap import UnivariateScores, class_weights, univariate_scores
 from ccvae_eval.statistics.auc import balanced_accuracy_estimate
 from ccvae_eval.statistics.intervals import Resampled
 
 
-def aligned(bench: Bench) -> dict[int, int]:
+def aligned(bench: PanelContext) -> dict[int, int]:
     """For each factor its code, as a place among the scored blocks; factors beyond the codes have none."""
     info = bench.information
     entropy = np.where(info.factor_entropy > 1e-12, info.factor_entropy, np.nan)
@@ -31,17 +31,17 @@ def aligned(bench: Bench) -> dict[int, int]:
     return {int(k): int(j) for j, k in zip(codes, factors, strict=True)}
 
 
-def snc(bench: Bench) -> list[Finding]:
+def snc(bench: PanelContext) -> list[ScoreResult]:
     """``snc`` (guessing is 0) and ``snc_raw`` (balanced accuracy)."""
-    told, pairs = alone(bench), aligned(bench)
+    told, pairs = univariate_scores(bench), aligned(bench)
     places = np.array([pairs.get(k, -1) for k in range(len(bench.table.factors))])
 
-    def chosen(scores: Floats) -> Parts:
+    def chosen(scores: Floats) -> ScoreParts:
         picked = np.take_along_axis(scores, np.maximum(places, 0)[None], -2)[..., 0, :] if scores.ndim == 2 else (
             scores[..., np.maximum(places, 0), np.arange(len(places))]
         )  # fmt: skip
         factors = np.where(places >= 0, picked, np.nan)
-        return Parts(mean_defined(factors), factors)
+        return ScoreParts(mean_defined(factors), factors)
 
     why = "no factor has a code and held-out rows"
     found = []
@@ -59,7 +59,7 @@ def snc(bench: Bench) -> list[Finding]:
     return found
 
 
-def _accuracies(bench: Bench, told: Alone, places: Ids) -> tuple[Resampled, ...]:
+def _accuracies(bench: PanelContext, told: UnivariateScores, places: Ids) -> tuple[Resampled, ...]:
     """The balanced accuracy of each factor's code, by counts; () unless every factor has classes and a code."""
     table, width = bench.table, told.rows.shape[1] // max(len(told.levels), 1)
     if min(told.levels, default=0) < 2 or (places < 0).any():
@@ -86,12 +86,12 @@ def _above_guessing(accuracy: Resampled, guess: float) -> Resampled:
     return replace(accuracy, estimate=estimate, draws=corrected(accuracy.draws), leave_one_out=without)
 
 
-def nk(bench: Bench) -> list[Finding]:
+def nk(bench: PanelContext) -> list[ScoreResult]:
     """``nk``: balanced accuracy of all codes minus that of all but the aligned one, over what there was to lose."""
     table, pairs = bench.table, aligned(bench)
     n = len(table.test)
     if len(bench.kept) < 2:
-        return [undefined_finding(name, "one code: without it there is none", n) for name in ("nk", "nk_raw")]
+        return [undefined_result(name, "one code: without it there is none", n) for name in ("nk", "nk_raw")]
     blocks = [table.blocks[j] for j in bench.kept]
     every = table.codes[:, [c for block in blocks for c in block]]
     predictor, _ = predictor_of(bench)
@@ -118,7 +118,7 @@ def nk(bench: Bench) -> list[Finding]:
         # where nothing is told there is nothing to lose
         something[k] = told - guess[k] > SURE * np.sqrt(guess[k] * (1 - guess[k]) / len(outside))
 
-    def lost(totals: Floats, corrected: bool) -> Parts:
+    def lost(totals: Floats, corrected: bool) -> ScoreParts:
         whole = np.where(totals[..., 2::3] > 0, totals[..., 2::3], np.nan)
         full, without = totals[..., 0::3] / whole, totals[..., 1::3] / whole
         factors = full - without
@@ -127,9 +127,9 @@ def nk(bench: Bench) -> list[Finding]:
             factors = np.where(
                 (there > 0) & something, np.clip(factors / np.where(there > 0, there, 1.0), -1.0, 1.0), np.nan
             )
-        return Parts(mean_defined(factors), factors)
+        return ScoreParts(mean_defined(factors), factors)
 
-    zero = Parts(np.asarray(0.0), np.zeros(len(table.factors)))
+    zero = ScoreParts(np.asarray(0.0), np.zeros(len(table.factors)))
     why = "no factor with classes is told from the codes"
     return [
         bench.fitted("nk", rows, lambda totals: lost(totals, True), zero, why),

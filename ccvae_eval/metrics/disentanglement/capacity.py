@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.random_streams import stream_key
 from ccvae_eval.core.types import Floats, Ids
-from ccvae_eval.metrics.disentanglement.context import Bench, Finding, undefined_finding
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_result
 from ccvae_eval.metrics.disentanglement.dci import SURE
-from ccvae_eval.metrics.disentanglement.information_scores import Parts, mean_defined, top_two
-from ccvae_eval.metrics.disentanglement.predictors import unwarned
+from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, mean_defined, top_two
+from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import Factor
 
 GRID = 512
@@ -68,25 +68,25 @@ def _information(total: Floats, step: Floats, factor: Factor) -> float:
     return float((share[:, None] * terms * step).sum())
 
 
-def rmig(bench: Bench) -> list[Finding]:
+def rmig(bench: PanelContext) -> list[ScoreResult]:
     """The mean over factors of I_1 - I_2 in nats; undefined without posteriors, or with point masses."""
     posterior, n = bench.posterior, len(bench.rows)
     single = [b for b in (bench.table.blocks[j] for j in bench.kept) if len(b) == 1]
     if posterior is None:
-        return [undefined_finding("rmig", "needs q(z|x): a table of codes has none", n)]
+        return [undefined_result("rmig", "needs q(z|x): a table of codes has none", n)]
     columns = [block[0] for block in single]
     loc = posterior.loc.double().numpy()[bench.rows][:, columns]
     scale = posterior.scale.double().numpy()[bench.rows][:, columns]
     if len(columns) < 2 or (scale <= 0).any():
         why = "fewer than two codes of one column" if len(columns) < 2 else "the posterior is a point mass"
-        return [undefined_finding("rmig", why, n)]
+        return [undefined_result("rmig", why, n)]
     factors = tuple(
         Factor(f.name, f.discrete, f.classes[bench.rows], f.values[bench.rows], f.levels) for f in bench.table.factors
     )
     found = np.stack([posterior_information(loc[:, j], scale[:, j], factors) for j in range(len(columns))])
     first, second = top_two(found, 0)
     gaps = np.where([f.levels > 1 for f in factors], first - second, np.nan)
-    return [Finding("rmig", Parts(mean_defined(gaps), gaps), n, why="no factor varies")]
+    return [ScoreResult("rmig", ScoreParts(mean_defined(gaps), gaps), n, why="no factor varies")]
 
 
 def capacities(most: int) -> Ids:
@@ -127,7 +127,7 @@ def loss_curve(codes: Floats, factor: Factor, inside: Ids, outside: Ids, most: i
     kind = DecisionTreeClassifier if factor.discrete else DecisionTreeRegressor
     wanted = factor.classes if factor.discrete else factor.values
     more = {"class_weight": "balanced"} if factor.discrete else {}
-    with unwarned():
+    with without_fit_warnings():
         grown = kind(max_leaf_nodes=most, random_state=seed, **more).fit(codes[inside], wanted[inside]).tree_
     path = np.zeros(len(outside), dtype=np.int64)
     losses, error = [], 0.0
@@ -164,7 +164,7 @@ def _descended(tree: object, points: NDArray[np.float32], path: Ids, nodes: int)
         path[here] = np.where(lower, left[at], right[at])
 
 
-def dci_es(bench: Bench) -> list[Finding]:
+def dci_es(bench: PanelContext) -> list[ScoreResult]:
     """Explicitness E of each factor, and the size S = K / D of the codes that are active."""
     table, settings = bench.table, bench.settings
     columns = [column for j in bench.kept for column in table.blocks[j]]
@@ -182,7 +182,9 @@ def dci_es(bench: Bench) -> list[Finding]:
             found[k] = explicitness_of(losses, float(losses[0]), axis)
     why = "no tree beats guessing for any factor"
     note = f"trees of 1 to {2 ** int(axis[-1])} leaves, log axis"
-    capacity = Finding("dci_explicitness", Parts(mean_defined(found), found), len(table.test), why=why, note=note)
+    capacity = ScoreResult(
+        "dci_explicitness", ScoreParts(mean_defined(found), found), len(table.test), why=why, note=note
+    )
     used = int(bench.information.active.sum())
     size = float("nan") if used == 0 else len(table.factors) / used
-    return [capacity, Finding("dci_size", Parts(np.asarray(size)), len(table), why="no active code")]
+    return [capacity, ScoreResult("dci_size", ScoreParts(np.asarray(size)), len(table), why="no active code")]

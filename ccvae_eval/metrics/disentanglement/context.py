@@ -22,16 +22,16 @@ from ccvae_eval.data.interface import DataSet
 from ccvae_eval.metrics.disentanglement.information_scores import (
     Counted,
     Information,
-    Parts,
+    ScoreParts,
     active_by_information,
     counted,
     duplicates,
     permutations,
     subsamples,
 )
-from ccvae_eval.metrics.disentanglement.predictors import unwarned
-from ccvae_eval.metrics.disentanglement.settings import Settings
-from ccvae_eval.metrics.disentanglement.table import Factor, Table
+from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
+from ccvae_eval.metrics.disentanglement.settings import PanelSettings
+from ccvae_eval.metrics.disentanglement.table import Factor, PanelTable
 from ccvae_eval.statistics.intervals import Resampled, mean_over, missing, resampled
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.statistics.subsampling import FEWEST, RATE, subsampled
@@ -43,7 +43,7 @@ Method = Literal["subsampling", "conditional"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
+class ResampledScore:
     """How a score moves when the rows are drawn again.
 
     Args:
@@ -54,18 +54,18 @@ class Drawn:
         bias_rate: the power of the rows by which the score's bias falls: subsamples show it, and it is drawn out by it.
     """
 
-    parts: Parts | None
+    parts: ScoreParts | None
     method: Method = "conditional"
     size: int = 0
     note: str = ""
     bias_rate: float | None = None
 
 
-NO_DRAWS = Drawn(None)
+NO_DRAWS = ResampledScore(None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Finding:
+class ScoreResult:
     """One score.
 
     Args:
@@ -82,10 +82,10 @@ class Finding:
     """
 
     name: str
-    point: Parts
+    point: ScoreParts
     n: int
-    drawn: Drawn = NO_DRAWS
-    chance: Parts | None = None
+    drawn: ResampledScore = NO_DRAWS
+    chance: ScoreParts | None = None
     why: str = ""
     note: str = ""
     at: Mapping[str, str | int | float] = field(default_factory=dict)
@@ -148,9 +148,9 @@ class Finding:
         return replace(found, estimate=replace(found.estimate, method=method))
 
 
-def undefined_finding(name: str, why: str, n: int = 0, at: Mapping[str, str | int | float] | None = None) -> Finding:
+def undefined_result(name: str, why: str, n: int = 0, at: Mapping[str, str | int | float] | None = None) -> ScoreResult:
     """A score that does not exist here."""
-    return Finding(name, Parts(np.asarray(np.nan)), n, why=why, at=at or {})
+    return ScoreResult(name, ScoreParts(np.asarray(np.nan)), n, why=why, at=at or {})
 
 
 TREES, LEAST_LEAF, LEAVES = 10, 5, 500
@@ -158,7 +158,7 @@ TREES, LEAST_LEAF, LEAVES = 10, 5, 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Told:
+class BlockPredictions:
     r"""What blocks tell of factors on the held-out rows; NaN off them and where the factor is missing.
 
     Args:
@@ -170,10 +170,10 @@ class Told:
     right: Floats
 
 
-def told_by_blocks(table: Table, blocks: Sequence[tuple[int, ...]], seed: int) -> Told:
+def predictions_by_block(table: PanelTable, blocks: Sequence[tuple[int, ...]], seed: int) -> BlockPredictions:
     """Fits a forest to each block and factor on the training rows and asks it about the held-out ones."""
     shape = (len(table), len(blocks), len(table.factors))
-    found = Told(np.full(shape, np.nan), np.full(shape, np.nan))
+    found = BlockPredictions(np.full(shape, np.nan), np.full(shape, np.nan))
     for k, factor in enumerate(table.factors):
         inside, outside = (rows[factor.known[rows]] for rows in (table.train, table.test))
         if not len(inside) or not len(outside) or len(np.unique(factor.classes[inside])) < 2:
@@ -203,7 +203,7 @@ def _probabilities(codes: Floats, factor: Factor, inside: Ids, outside: Ids, pri
         max_features=None,
         random_state=stream_key(seed, "block", factor.name) % 2**31,
     )
-    with unwarned():
+    with without_fit_warnings():
         forest.fit(codes[inside], factor.classes[inside])
     told = np.zeros((len(outside), factor.levels))
     told[:, forest.classes_] = forest.predict_proba(codes[outside])
@@ -225,7 +225,7 @@ PRUNED_RANGE = 20.0
 
 
 @dataclass(eq=False)
-class Bench:
+class PanelContext:
     """One panel in the making.
 
     Args:
@@ -240,8 +240,8 @@ class Bench:
         notes: sentences for the reader.
     """
 
-    table: Table
-    settings: Settings
+    table: PanelTable
+    settings: PanelSettings
     seed: int
     weights: ResampleWeights
     posterior: Gaussian | None = None
@@ -278,9 +278,9 @@ class Bench:
         return tuple(j for j, block in enumerate(self.table.blocks) if len(block) > 1)
 
     @cached_property
-    def told(self) -> Told:
+    def told(self) -> BlockPredictions:
         """What the wide blocks tell of each factor on the held-out rows."""
-        return told_by_blocks(self.table, [self.table.blocks[j] for j in self.wide], self.seed)
+        return predictions_by_block(self.table, [self.table.blocks[j] for j in self.wide], self.seed)
 
     def mutual(self, rows: Ids | slice = slice(None), order: Ids | None = None, *, permuted: bool = False) -> Floats:
         """Information of every block with every factor, shape (J, K), as counted."""
@@ -393,27 +393,27 @@ class Bench:
         self,
         name: str,
         rows: Floats,
-        formula: Callable[[Floats], Parts],
-        chance: Parts | None,
+        formula: Callable[[Floats], ScoreParts],
+        chance: ScoreParts | None,
         why: str,
         note: str = "",
-        resampled: Callable[[Floats], Parts] | None = None,
+        resampled: Callable[[Floats], ScoreParts] | None = None,
         counted: tuple[Resampled, ...] = (),
-    ) -> Finding:
+    ) -> ScoreResult:
         """A score of held-out rows: ``formula`` takes sums of ``rows``, shape (..., C); so does ``resampled``, for
-        resamples that need another one. ``counted`` as in ``Finding``."""
+        resamples that need another one. ``counted`` as in ``ScoreResult``."""
         total, draws = self.weighed(rows)
-        drawn = Drawn(None if draws is None else (resampled or formula)(draws))
+        drawn = ResampledScore(None if draws is None else (resampled or formula)(draws))
         n = int((~np.isnan(rows)).any(axis=1).sum())
-        return Finding(name, formula(total), n, drawn, None if self.quick else chance, why, note, counted=counted)
+        return ScoreResult(name, formula(total), n, drawn, None if self.quick else chance, why, note, counted=counted)
 
     def informed(
-        self, name: str, formula: Callable[[Information], Parts], why: str, at: At = MappingProxyType({})
-    ) -> Finding:
+        self, name: str, formula: Callable[[Information], ScoreParts], why: str, at: At = MappingProxyType({})
+    ) -> ScoreResult:
         """A score that is a formula of the information matrix, with its interval and chance."""
         redrawn, note = self.redrawn
-        drawn = Drawn(None, note=note)
+        drawn = ResampledScore(None, note=note)
         if redrawn is not None:
-            drawn = Drawn(formula(redrawn), "subsampling", self.subsample_size)
+            drawn = ResampledScore(formula(redrawn), "subsampling", self.subsample_size)
         chance = None if self.quick else formula(self.permuted)
-        return Finding(name, formula(self.information), len(self.rows), drawn, chance, why, at=at)
+        return ScoreResult(name, formula(self.information), len(self.rows), drawn, chance, why, at=at)

@@ -14,10 +14,10 @@ from itertools import pairwise
 import numpy as np
 
 from ccvae_eval.core.types import Floats
-from ccvae_eval.metrics.disentanglement.context import Bench, Drawn, Finding, undefined_finding
-from ccvae_eval.metrics.disentanglement.information_scores import Parts, mean_defined, permutations, weighted_mean
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ResampledScore, ScoreResult, undefined_result
+from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, mean_defined, permutations, weighted_mean
 from ccvae_eval.metrics.disentanglement.predictors import Fit, fit, fit_seed, gains, knocked
-from ccvae_eval.metrics.disentanglement.table import Table
+from ccvae_eval.metrics.disentanglement.table import PanelTable
 
 SURE = 3.0
 """Standard errors that an importance must exceed to count."""
@@ -36,7 +36,7 @@ def _entropies(shares: Floats, axis: int) -> Floats:
     return np.asarray(-(p * np.log(p)).sum(axis=axis) / np.log(shares.shape[axis]))
 
 
-def disentanglement(importances: Floats) -> Parts:
+def disentanglement(importances: Floats) -> ScoreParts:
     r""":math:`\sum_j \rho_j (1 - H_K(R_j))`, :math:`\rho_j` = the share of all importance in code j.
 
     Args:
@@ -49,19 +49,19 @@ def disentanglement(importances: Floats) -> Parts:
     1.0
     """
     if importances.shape[-1] < 2:
-        return Parts(np.full(importances.shape[:-2], np.nan))
+        return ScoreParts(np.full(importances.shape[:-2], np.nan))
     weight = importances.sum(axis=-1)
     codes = np.where(weight > 0, 1 - _entropies(importances, -1), np.nan)
-    return Parts(weighted_mean(codes, weight), None, codes)
+    return ScoreParts(weighted_mean(codes, weight), None, codes)
 
 
-def completeness(importances: Floats) -> Parts:
+def completeness(importances: Floats) -> ScoreParts:
     r"""The same of each factor over the codes: :math:`\sum_k \rho_k (1 - H_J(R_{\cdot k}))`; NaN for one code."""
     if importances.shape[-2] < 2:
-        return Parts(np.full(importances.shape[:-2], np.nan))
+        return ScoreParts(np.full(importances.shape[:-2], np.nan))
     weight = importances.sum(axis=-2)
     factors = np.where(weight > 0, 1 - _entropies(importances, -2), np.nan)
-    return Parts(weighted_mean(factors, weight), factors)
+    return ScoreParts(weighted_mean(factors, weight), factors)
 
 
 def normalised(importances: Floats) -> Floats:
@@ -93,18 +93,18 @@ class Fits:
     models: tuple[Fit | None, ...]
 
 
-def fitted(bench: Bench) -> Fits:
+def fitted(bench: PanelContext) -> Fits:
     """The predictors, fitted once for the panel."""
     return bench.once("fits", lambda: fit_all(bench, bench.table, 1 if bench.quick else bench.settings.fits))
 
 
-def predictor_of(bench: Bench) -> tuple[str, str]:
+def predictor_of(bench: PanelContext) -> tuple[str, str]:
     """The predictor and the kind of importance: the published ones in the reference profile."""
     settings = bench.settings
     return (settings.predictor, settings.importance) if settings.robust else ("gradient_boosting", "gain")
 
 
-def fit_all(bench: Bench, table: Table, times: int) -> Fits:
+def fit_all(bench: PanelContext, table: PanelTable, times: int) -> Fits:
     """Fits every factor ``times`` times."""
     name, importance = predictor_of(bench)
     times = times if bench.settings.robust else 1
@@ -168,7 +168,7 @@ def _score(model: Fit, codes: Floats) -> float:
     return float(1 - told.mean() / model.variance)
 
 
-def dci(bench: Bench) -> list[Finding]:
+def dci(bench: PanelContext) -> list[ScoreResult]:
     """The three scores, each with its interval and its spread.
 
     Under permuted factors no importance counts, and disentanglement and completeness are undefined: they have no
@@ -177,7 +177,7 @@ def dci(bench: Bench) -> list[Finding]:
     table, n = bench.table, len(bench.table.test)
     found = fitted(bench)
     if all(model is None for model in found.models):
-        return [undefined_finding(name, "no factor varies on the training rows", n) for name in VALUES]
+        return [undefined_result(name, "no factor varies on the training rows", n) for name in VALUES]
     importances = (
         found.each.mean(axis=0) if found.growth is None else normalised(np.nansum(found.growth, axis=0) * found.counts)
     )
@@ -186,16 +186,16 @@ def dci(bench: Bench) -> list[Finding]:
     rows = []
     reasons = ("one factor, or no code matters", "one code, or no code matters")
     for name, formula, why in zip(VALUES, (disentanglement, completeness), reasons, strict=False):
-        drawn = Drawn(None if draws is None else formula(draws))
+        drawn = ResampledScore(None if draws is None else formula(draws))
         note = "" if bench.quick else spread_note(formula(found.each * found.counts).total)
-        rows.append(Finding(name, formula(importances), n, drawn, None, why, note))
+        rows.append(ScoreResult(name, formula(importances), n, drawn, None, why, note))
     right = found.right.reshape(len(table), -1)
     kinds = np.array([factor.discrete for factor in table.factors])
     told = bench.fitted(VALUES[2], right, lambda totals: _informativeness(totals, kinds), chance, "no held-out row")
     rows.append(told)
     if not bench.settings.robust:
-        rows.append(replace(told, name="dci_informativeness_train", point=Parts(mean_defined(found.train), found.train),
-                            drawn=Drawn(None), n=len(table.train)))  # fmt: skip
+        rows.append(replace(told, name="dci_informativeness_train", point=ScoreParts(mean_defined(found.train), found.train),
+                            drawn=ResampledScore(None), n=len(table.train)))  # fmt: skip
     return rows
 
 
@@ -206,15 +206,15 @@ def spread_note(totals: Floats) -> str:
     return f"{totals.size} fits, {float(totals.min()):.3f} to {float(totals.max()):.3f}"
 
 
-def _informativeness(totals: Floats, discrete: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Parts:
+def _informativeness(totals: Floats, discrete: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> ScoreParts:
     """Held-out accuracy, or R2 of a continuous factor."""
     share, whole = totals[..., 0::2], totals[..., 1::2]
     ratio = share / np.where(whole > 0, whole, np.nan)
     factors = np.where(discrete, ratio, 1 - ratio)
-    return Parts(mean_defined(factors), factors)
+    return ScoreParts(mean_defined(factors), factors)
 
 
-def _draws(bench: Bench, found: Fits) -> Floats | None:
+def _draws(bench: PanelContext, found: Fits) -> Floats | None:
     """Importances of each resample of the held-out rows, shape (B, J, K); none for gains, which have no rows."""
     if bench.quick or found.growth is None:
         return None
@@ -223,7 +223,7 @@ def _draws(bench: Bench, found: Fits) -> Floats | None:
     return normalised(totals.reshape(-1, *shape[1:]) * found.counts)
 
 
-def _chance(bench: Bench) -> Parts:
+def _chance(bench: PanelContext) -> ScoreParts:
     """Informativeness of permuted factors, one fit. (Their importances are noise, of which none would count.)"""
     order = next(iter(permutations(bench.seed, len(bench.table), 1)))
     found = fit_all(bench, bench.table.shuffled(order), 1)

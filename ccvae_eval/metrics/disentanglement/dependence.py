@@ -12,8 +12,8 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from ccvae_eval.core.types import Floats
-from ccvae_eval.metrics.disentanglement.context import Bench, Drawn, Finding, undefined_finding
-from ccvae_eval.metrics.disentanglement.information_scores import Counted, Parts, permutations, subsamples
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ResampledScore, ScoreResult, undefined_result
+from ccvae_eval.metrics.disentanglement.information_scores import Counted, ScoreParts, permutations, subsamples
 from ccvae_eval.statistics.subsampling import FEWEST
 
 NAMES = (
@@ -61,7 +61,7 @@ def pair_information(counts: Counted) -> float:
     return float(pairs.sum() / (width * width - width))
 
 
-def dependence(bench: Bench) -> list[Finding]:
+def dependence(bench: PanelContext) -> list[ScoreResult]:
     """All four scores."""
     robust, rows = bench.settings.robust, bench.rows
     chosen = bench.kept[bench.information.active] if robust else bench.kept
@@ -69,7 +69,7 @@ def dependence(bench: Bench) -> list[Finding]:
     n = len(rows)
     if not 2 <= len(columns) <= MOST_CODES or n < 3:
         why = f"{len(columns)} active codes: from 2 to {MOST_CODES} are needed"
-        return [undefined_finding(name, why, n) for name in NAMES]
+        return [undefined_result(name, why, n) for name in NAMES]
     codes = bench.table.codes[rows][:, columns]
     points = normal_scores(codes) if robust else codes
     table = Counted(bench.counts.cells[:, columns], np.empty((0, n), dtype=np.int64), (), bench.counts.bins, robust)
@@ -80,10 +80,10 @@ def dependence(bench: Bench) -> list[Finding]:
     draws, size, note = _drawn(bench, points, table)
     findings = []
     for i, name in enumerate(NAMES):
-        drawn = Drawn(None if draws is None else Parts(draws[:, i]), "subsampling", size, note)
-        chance = None if null is None else Parts(np.asarray(0.0 if robust and i == 3 else null[i]))
-        point = Parts(np.asarray(found[i] if np.isfinite(found[i]) else np.nan))
-        findings.append(Finding(name, point, n, drawn, chance, "a code is constant, or follows from the others"))
+        drawn = ResampledScore(None if draws is None else ScoreParts(draws[:, i]), "subsampling", size, note)
+        chance = None if null is None else ScoreParts(np.asarray(0.0 if robust and i == 3 else null[i]))
+        point = ScoreParts(np.asarray(found[i] if np.isfinite(found[i]) else np.nan))
+        findings.append(ScoreResult(name, point, n, drawn, chance, "a code is constant, or follows from the others"))
     return findings
 
 
@@ -91,7 +91,7 @@ def _all(points: Floats, table: Counted) -> Floats:
     return np.array([*gaussian_scores(np.atleast_2d(np.cov(points.T))), pair_information(table)])
 
 
-def _independent(bench: Bench, points: Floats, table: Counted) -> Floats:
+def _independent(bench: PanelContext, points: Floats, table: Counted) -> Floats:
     """What the codes give on average when each is shuffled by itself.
 
     Of one shuffle alone the null is so noisy that the score less the null leaves its interval: the interval of
@@ -106,7 +106,7 @@ def _independent(bench: Bench, points: Floats, table: Counted) -> Floats:
     return np.asarray(np.mean(found, axis=0))
 
 
-def _drawn(bench: Bench, points: Floats, table: Counted) -> tuple[Floats | None, int, str]:
+def _drawn(bench: PanelContext, points: Floats, table: Counted) -> tuple[Floats | None, int, str]:
     size = bench.subsample_size
     if bench.quick:
         return None, size, ""

@@ -25,10 +25,10 @@ from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Floats, Ids, Images
 from ccvae_eval.data.interface import DataSet, HasCounterfactuals, Renders
-from ccvae_eval.metrics.disentanglement.context import Bench, Finding, undefined_finding
-from ccvae_eval.metrics.disentanglement.information_scores import Parts, permutations
-from ccvae_eval.metrics.disentanglement.predictors import unwarned
-from ccvae_eval.metrics.disentanglement.table import Table
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_result
+from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, permutations
+from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
+from ccvae_eval.metrics.disentanglement.table import PanelTable
 from ccvae_eval.model.interface import LabelSchema
 from ccvae_eval.statistics.information import Classes
 from ccvae_eval.statistics.proportions import wilson
@@ -55,14 +55,14 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class Scenes:
+class RenderedScenes:
     """What a drawn image is made of: labels and factors, by name."""
 
     schema: LabelSchema
     factor_names: tuple[str, ...]
 
 
-def rendered_pools(bench: Bench, columns: list[int], *, all_but_one: bool) -> Rendered | None:
+def rendered_pools(bench: PanelContext, columns: list[int], *, all_but_one: bool) -> Rendered | None:
     """Draws groups of images that share one factor (or all but one); None where the data cannot be drawn so.
 
     A factor is a label, or one of the data's own factors by name; what is not held fixed is drawn anew for each image
@@ -88,12 +88,12 @@ def rendered_pools(bench: Bench, columns: list[int], *, all_but_one: bool) -> Re
     return Rendered([(codes[:, columns], groups) for codes, groups in found], SIZE, f"{count} images drawn")
 
 
-def _encoded(bench: Bench, images: Images) -> tuple[Floats, Classes]:
+def _encoded(bench: PanelContext, images: Images) -> tuple[Floats, Classes]:
     assert bench.encode is not None
     return bench.encode(images), np.repeat(np.arange(GROUPS), SIZE)
 
 
-def _of_counterfactuals(bench: Bench, name: str, all_but_one: bool) -> tuple[Floats, Classes]:
+def _of_counterfactuals(bench: PanelContext, name: str, all_but_one: bool) -> tuple[Floats, Classes]:
     """Images of the data set with one label set: one value for a group, or many values for one image."""
     data = bench.data
     assert isinstance(data, HasCounterfactuals)
@@ -113,7 +113,7 @@ def _of_counterfactuals(bench: Bench, name: str, all_but_one: bool) -> tuple[Flo
     return _encoded(bench, data.with_attribute(shown.ravel(), name, values.ravel()))
 
 
-def _of_scenes(bench: Bench, name: str, all_but_one: bool) -> tuple[Floats, Classes]:
+def _of_scenes(bench: PanelContext, name: str, all_but_one: bool) -> tuple[Floats, Classes]:
     """Images drawn from factors and labels of the data set's own images, mixed."""
     data = bench.data
     assert isinstance(data, Renders)
@@ -122,7 +122,7 @@ def _of_scenes(bench: Bench, name: str, all_but_one: bool) -> tuple[Floats, Clas
     shown = generator.integers(0, len(data), (GROUPS, SIZE))
     factors = data.factors(shown.ravel()).reshape(GROUPS, SIZE, -1)
     labels = data.labels_of(shown.ravel()).reshape(GROUPS, SIZE, -1)
-    scenes = Scenes(data.schema, data.factor_names)
+    scenes = RenderedScenes(data.schema, data.factor_names)
     if all_but_one:
         free, held = (factors.copy(), labels.copy()), (factors, labels)
         factors[:], labels[:] = factors[:, :1], labels[:, :1]
@@ -133,7 +133,7 @@ def _of_scenes(bench: Bench, name: str, all_but_one: bool) -> tuple[Floats, Clas
     return _encoded(bench, data.render(factors.reshape(GROUPS * SIZE, -1), labels.reshape(GROUPS * SIZE, -1)))
 
 
-def _copy(scenes: Scenes, name: str, source: tuple[Floats, Floats32], target: tuple[Floats, Floats32]) -> None:
+def _copy(scenes: RenderedScenes, name: str, source: tuple[Floats, Floats32], target: tuple[Floats, Floats32]) -> None:
     """Takes one factor over from other scenes."""
     if name in scenes.schema:
         column = scenes.schema.index(name)
@@ -239,7 +239,7 @@ def cast(pools: list[Pool | None], feature: Feature, unit: Floats, votes: int, c
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class MajorityVote:
     """How the held-out votes went.
 
     Args:
@@ -256,7 +256,7 @@ class Verdict:
     error: float = np.nan
 
 
-def majority(votes: Votes, choice: Ids) -> Verdict:
+def majority(votes: Votes, choice: Ids) -> MajorityVote:
     """Each code says the factor it was chosen for most often among the first votes; judged on the rest."""
     cut = len(choice) * PER_TEST // (PER_TEST + 1)
     width = votes.features.shape[1]
@@ -267,20 +267,20 @@ def majority(votes: Votes, choice: Ids) -> Verdict:
     gone = 1 - np.clip(votes.features[cut:][np.arange(len(right)), choice[cut:]], 0.0, 1.0)
     credit = right * gone
     error = float(credit.std() / np.sqrt(len(credit)))
-    return Verdict(float(right.mean()), float(credit.mean()), int(right.sum()), len(right), error)
+    return MajorityVote(float(right.mean()), float(credit.mean()), int(right.sum()), len(right), error)
 
 
-def linear(votes: Votes) -> Verdict:
+def linear(votes: Votes) -> MajorityVote:
     """The published BetaVAE classifier: a logistic regression on all differences."""
     from sklearn.linear_model import LogisticRegression
 
     cut = len(votes.factors) * PER_TEST // (PER_TEST + 1)
     if len(np.unique(votes.factors[:cut])) < 2:
-        return Verdict(np.nan, np.nan, 0, 0)
-    with unwarned():
+        return MajorityVote(np.nan, np.nan, 0, 0)
+    with without_fit_warnings():
         reader = LogisticRegression().fit(votes.features[:cut], votes.factors[:cut])
     right = reader.predict(votes.features[cut:]) == votes.factors[cut:]
-    return Verdict(float(right.mean()), np.nan, int(right.sum()), len(right))
+    return MajorityVote(float(right.mean()), np.nan, int(right.sum()), len(right))
 
 
 def _unit(codes: Floats, feature: Feature) -> Floats:
@@ -295,7 +295,7 @@ def _unit(codes: Floats, feature: Feature) -> Floats:
     return np.where(spread > 1e-12 * np.abs(codes).max(axis=0, initial=0.0) ** 2, spread, np.nan)
 
 
-def _pools(table: Table, columns: list[int], *, all_but_one: bool) -> list[Pool | None]:
+def _pools(table: PanelTable, columns: list[int], *, all_but_one: bool) -> list[Pool | None]:
     codes = table.codes[:, columns]
     if not all_but_one:
         return [pool_of(codes, f.classes) if f.levels > 1 else None for f in table.factors]
@@ -314,7 +314,7 @@ def _pools(table: Table, columns: list[int], *, all_but_one: bool) -> list[Pool 
     return pools
 
 
-def _columns(bench: Bench) -> list[int]:
+def _columns(bench: PanelContext) -> list[int]:
     """Columns that vary, of the blocks that are scored; robust: of the active ones, where there are any."""
     chosen = bench.kept
     if bench.settings.robust and bench.information.active.any():
@@ -323,22 +323,22 @@ def _columns(bench: Bench) -> list[int]:
     return [c for c in every if np.ptp(bench.table.codes[:, c]) > 0]
 
 
-def factor_vae(bench: Bench) -> list[Finding]:
+def factor_vae(bench: PanelContext) -> list[ScoreResult]:
     """The code that varies least while a factor is fixed votes for it (Kim and Mnih 2018)."""
     return _scores(bench, "factor_vae", _variances, all_but_one=False)
 
 
-def beta_vae(bench: Bench) -> list[Finding]:
+def beta_vae(bench: PanelContext) -> list[ScoreResult]:
     """Which factor do pairs share, told from mean |z - z'| (Higgins et al. 2017)."""
     return _scores(bench, "beta_vae", _differences, all_but_one=False)
 
 
-def z_max_var(bench: Bench) -> list[Finding]:
+def z_max_var(bench: PanelContext) -> list[ScoreResult]:
     """The code that varies most while all other factors are fixed votes for the one that is not (Kim et al. 2019)."""
     return _scores(bench, "z_max_var", _variances, all_but_one=True)
 
 
-def _scores(bench: Bench, name: str, feature: Feature, *, all_but_one: bool) -> list[Finding]:
+def _scores(bench: PanelContext, name: str, feature: Feature, *, all_but_one: bool) -> list[ScoreResult]:
     settings, table = bench.settings, bench.table
     columns = _columns(bench)
     names = (name, f"{name}_votes") if settings.robust else (name,)
@@ -353,7 +353,7 @@ def _scores(bench: Bench, name: str, feature: Feature, *, all_but_one: bool) -> 
     if not columns or usable < 2:
         what = "share all factors but one and differ in it" if all_but_one else "share a value"
         why = "every code is constant" if not columns else f"{usable} factors have rows that {what}: 2 are needed"
-        return [undefined_finding(each, why, len(table)) for each in names]
+        return [undefined_result(each, why, len(table)) for each in names]
     # the published classifier of pairs sees the codes' own units
     raw = name == "beta_vae" and not settings.robust
     unit = np.ones(len(columns)) if raw else _unit(table.codes[:, columns], feature)
@@ -365,7 +365,7 @@ def _scores(bench: Bench, name: str, feature: Feature, *, all_but_one: bool) -> 
 
 
 def _chance(
-    bench: Bench, pools: list[Pool | None], feature: Feature, unit: Floats, votes: int, count: int, name: str
+    bench: PanelContext, pools: list[Pool | None], feature: Feature, unit: Floats, votes: int, count: int, name: str
 ) -> float:
     """What is credited when the rows of every pool are dealt out anew over its groups."""
     order = next(iter(permutations(bench.seed, max(len(p.codes) for p in pools if p is not None), 1)))
@@ -376,7 +376,7 @@ def _chance(
     return _verdict(found, name, robust=True).credited
 
 
-def _verdict(votes: Votes, name: str, *, robust: bool) -> Verdict:
+def _verdict(votes: Votes, name: str, *, robust: bool) -> MajorityVote:
     if name == "beta_vae" and not robust:
         return linear(votes)
     if name == "z_max_var":
@@ -389,7 +389,7 @@ def _verdict(votes: Votes, name: str, *, robust: bool) -> Verdict:
     return majority(votes, votes.features.argmin(axis=1))
 
 
-def _all_but_one(votes: Votes, choice: Ids) -> Verdict:
+def _all_but_one(votes: Votes, choice: Ids) -> MajorityVote:
     """A right vote counts by how much of the group's spread, in units of each code's own, lies in the chosen code."""
     share = np.maximum(votes.features, 0.0)
     total = share.sum(axis=1, keepdims=True)
@@ -397,8 +397,8 @@ def _all_but_one(votes: Votes, choice: Ids) -> Verdict:
 
 
 def _findings(
-    bench: Bench, names: tuple[str, ...], verdict: Verdict, chance: float, known: int, how: str
-) -> list[Finding]:
+    bench: PanelContext, names: tuple[str, ...], verdict: MajorityVote, chance: float, known: int, how: str
+) -> list[ScoreResult]:
     n = len(bench.table)
     plain = wilson(verdict.right, verdict.n)
     note = f"{how}; interval over the {verdict.n} votes alone"
@@ -406,11 +406,13 @@ def _findings(
     for name in names:
         credited = len(names) == 2 and name == names[0]
         value = verdict.credited if credited else verdict.plain
-        usual = None if bench.quick else Parts(np.asarray(chance if credited else 1 / known))
+        usual = None if bench.quick else ScoreParts(np.asarray(chance if credited else 1 / known))
         half = Z * verdict.error
         ends = (value - half, value + half) if credited else (plain.low, plain.high)
         interval = None if bench.quick or np.isnan(value) else ends
         found.append(
-            Finding(name, Parts(np.asarray(value)), n, chance=usual, why="too few votes", note=note, interval=interval)
+            ScoreResult(
+                name, ScoreParts(np.asarray(value)), n, chance=usual, why="too few votes", note=note, interval=interval
+            )
         )
     return found

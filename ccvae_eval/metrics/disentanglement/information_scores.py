@@ -19,7 +19,7 @@ from scipy.stats import chi2
 
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats, Ids
-from ccvae_eval.metrics.disentanglement.table import Table
+from ccvae_eval.metrics.disentanglement.table import PanelTable
 from ccvae_eval.statistics.information import Classes, entropy_of_counts, equal_mass_bins
 
 AT_ONCE = 1 << 22
@@ -168,7 +168,7 @@ class Counted:
         return max(together - self._entropy(other, size), 0.0)
 
 
-def counted(table: Table, rows: Ids, bins: int, *, robust: bool) -> Counted:
+def counted(table: PanelTable, rows: Ids, bins: int, *, robust: bool) -> Counted:
     """Codes in bins and factors in classes, of some rows."""
     cells = binned(table.codes[rows], bins, equal_mass=robust)
     classes = np.stack([f.classes[rows] for f in table.factors])
@@ -218,7 +218,7 @@ RARE = 1e-4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parts:
+class ScoreParts:
     r"""A score with what it is made of; leading axes are samples.
 
     Args:
@@ -254,12 +254,12 @@ def top_two(values: Floats, axis: int) -> tuple[Floats, Floats]:
     return np.asarray(best.take(-1, axis=axis)), np.asarray(best.take(-2, axis=axis))
 
 
-def _nowhere(info: Information) -> Parts:
+def _nowhere(info: Information) -> ScoreParts:
     shape = info.mutual.shape
-    return Parts(np.full(shape[:-2], np.nan))
+    return ScoreParts(np.full(shape[:-2], np.nan))
 
 
-def mig(info: Information) -> Parts:
+def mig(info: Information) -> ScoreParts:
     r"""Mutual information gap, :math:`\frac1K \sum_k (I^{(k)}_1 - I^{(k)}_2) / H(v_k)` (Chen et al. 2018, eq. 6).
 
     Robust: B bins hold at most log B nats, so the divisor is min(H(v_k), log B): a perfect code of 40 levels scores 1
@@ -274,20 +274,20 @@ def mig(info: Information) -> Parts:
         return _nowhere(info)
     first, second = top_two(info.mutual, -2)
     factors = (first - second) / info.knowable
-    return Parts(mean_defined(factors), factors)
+    return ScoreParts(mean_defined(factors), factors)
 
 
-def mig_sup(info: Information) -> Parts:
+def mig_sup(info: Information) -> ScoreParts:
     r"""The gap the other way round: mean over active codes of the gap over k of I(j,k)/H(v_k) (Li et al. 2020)."""
     if info.mutual.shape[-1] < 2:
         return _nowhere(info)
     shares = np.nan_to_num(info.mutual / info.knowable[..., None, :])
     first, second = top_two(shares, -1)
     codes = np.where(info.active, first - second, np.nan)
-    return Parts(mean_defined(codes), None, codes)
+    return ScoreParts(mean_defined(codes), None, codes)
 
 
-def dmig(info: Information) -> Parts:
+def dmig(info: Information) -> ScoreParts:
     r"""The gap over what a factor keeps to itself: :math:`(I_1 - I_2)/H(v_k | v_l)` (Watcharasupat and Lerch 2021).
 
     l is the factor that the runner-up code knows best; where that is k itself, the entropy is H(v_k). For labels that
@@ -305,10 +305,10 @@ def dmig(info: Information) -> Parts:
     conditional = np.take_along_axis(info.conditional, other[..., None], -1)[..., 0]
     entropy = np.where(other == own, info.factor_entropy, conditional)
     factors = gap[..., 0, :] / capped(entropy, info.most)
-    return Parts(mean_defined(factors), factors)
+    return ScoreParts(mean_defined(factors), factors)
 
 
-def jemmig(info: Information) -> Parts:
+def jemmig(info: Information) -> ScoreParts:
     r"""Joint entropy minus the gap, normalised and turned: 1 is best (Do and Tran 2020).
 
     .. math:: 1 - \frac{H(z_1, v_k) - I_1 + I_2}{H(v_k) + \log B}
@@ -322,10 +322,10 @@ def jemmig(info: Information) -> Parts:
     joint = code + info.factor_entropy - first
     factors = 1 - (joint - first + second) / (info.factor_entropy + np.log(info.bins))
     factors = np.where(info.factor_entropy > 1e-12, factors, np.nan)
-    return Parts(mean_defined(factors), factors)
+    return ScoreParts(mean_defined(factors), factors)
 
 
-def dcimig(info: Information) -> Parts:
+def dcimig(info: Information) -> ScoreParts:
     r""":math:`\sum_k S_k / \sum_k H(v_k)`, S_k the greatest gap over factors of a code whose best is k
     (Sepliarskaia et al. 2019, "How to not measure disentanglement")."""
     if info.mutual.shape[-1] < 2:
@@ -336,10 +336,10 @@ def dcimig(info: Information) -> Parts:
     scores = np.where(mine, (first - second)[..., None], 0.0).max(axis=-2)
     entropy = info.knowable
     total = np.where(np.isnan(entropy), 0.0, scores).sum(axis=-1) / capped(np.nansum(entropy, axis=-1), np.inf)
-    return Parts(np.asarray(total), scores / entropy)
+    return ScoreParts(np.asarray(total), scores / entropy)
 
 
-def modularity(info: Information, *, weighted: bool) -> Parts:
+def modularity(info: Information, *, weighted: bool) -> ScoreParts:
     r"""Does a code know one factor only: :math:`1 - \sum_{k \ne k_1} I_{jk}^2 / (I_{jk_1}^2 (K - 1))`
     (Ridgeway and Mozer 2018, eq. 2).
 
@@ -357,29 +357,29 @@ def modularity(info: Information, *, weighted: bool) -> Parts:
     codes = np.where(known, 1 - rest / (np.where(known, greatest, 1.0) * (squares.shape[-1] - 1)), np.nan)
     if not weighted:
         codes = np.where(known, codes, 0.0)
-        return Parts(codes.mean(axis=-1), None, codes)
+        return ScoreParts(codes.mean(axis=-1), None, codes)
     codes = np.where(info.active, codes, np.nan)
-    return Parts(weighted_mean(codes, info.mutual.max(axis=-1)), None, codes)
+    return ScoreParts(weighted_mean(codes, info.mutual.max(axis=-1)), None, codes)
 
 
-def infom(info: Information) -> Parts:
+def infom(info: Information) -> ScoreParts:
     r"""Of all that a code knows, how much belongs to one factor: mean over active codes of
     :math:`(\max_k N_{jk} / \sum_k N_{jk} - 1/K) / (1 - 1/K)`, N = I/H(v_k) (Hsu et al. 2023)."""
     shares = _shares(info)
     if shares.shape[-1] < 2:
         return _nowhere(info)
     codes = np.where(info.active, _ratio(shares, -1, shares.shape[-1]), np.nan)
-    return Parts(mean_defined(codes), None, codes)
+    return ScoreParts(mean_defined(codes), None, codes)
 
 
-def infoc(info: Information) -> Parts:
+def infoc(info: Information) -> ScoreParts:
     r"""Of all that is known of a factor, how much lies in one code: mean over factors of
     :math:`(\max_j N_{jk} / \sum_j N_{jk} - 1/D_a) / (1 - 1/D_a)`, over the D_a active codes (Hsu et al. 2023)."""
     shares = np.where(info.active[..., None], _shares(info), 0.0)
     count = info.active.sum(axis=-1)[..., None]
     factors = np.where(count >= 2, _ratio(shares, -2, np.maximum(count, 2)), np.nan)
     factors = np.where(info.factor_entropy > 1e-12, factors, np.nan)
-    return Parts(mean_defined(factors), factors)
+    return ScoreParts(mean_defined(factors), factors)
 
 
 def _shares(info: Information) -> Floats:

@@ -11,9 +11,9 @@ import numpy as np
 
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Floats, Ids
-from ccvae_eval.metrics.disentanglement.context import Bench, Drawn, Finding, undefined_finding
-from ccvae_eval.metrics.disentanglement.information_scores import Parts, mean_defined, weighted_mean
-from ccvae_eval.metrics.disentanglement.predictors import unwarned
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ResampledScore, ScoreResult, undefined_result
+from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, mean_defined, weighted_mean
+from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import Factor
 from ccvae_eval.statistics.auc import auc_projection, projected_estimates
 from ccvae_eval.statistics.probes import standardised
@@ -21,7 +21,7 @@ from ccvae_eval.statistics.probes import standardised
 BUDGETS = (10, 100, 1_000, 10_000)
 """Labels that the downstream reader learns from."""
 
-READERS = 10
+PROBES = 10
 """Of so many the mean is taken: each learns from other rows."""
 
 STEPS, TOLERANCE = 200, 1e-3
@@ -30,7 +30,7 @@ LEAST = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class ProbeFit:
     """A fitted reader's class probabilities of the training and of the held-out rows, shapes (n, L); NaN = never seen.
 
     Args:
@@ -46,7 +46,7 @@ class Reading:
     prior: Floats
 
 
-def read(points: Floats, factor: Factor, inside: Ids, outside: Ids, *, published: bool = False) -> Reading | None:
+def read(points: Floats, factor: Factor, inside: Ids, outside: Ids, *, published: bool = False) -> ProbeFit | None:
     """A multinomial logistic regression with scikit-learn's penalty; None where training has one class.
 
     ``published``: with its default steps and tolerance, whether or not they suffice.
@@ -57,7 +57,7 @@ def read(points: Floats, factor: Factor, inside: Ids, outside: Ids, *, published
     if len(seen) < 2:
         return None
     steps, tolerance = (100, 1e-4) if published else (STEPS, TOLERANCE)
-    with unwarned():
+    with without_fit_warnings():
         reader = LogisticRegression(max_iter=steps, tol=tolerance).fit(points[inside], factor.classes[inside])
     found = []
     for rows in (inside, outside):
@@ -66,15 +66,15 @@ def read(points: Floats, factor: Factor, inside: Ids, outside: Ids, *, published
             told[:, reader.classes_] = reader.predict_proba(points[rows])
         found.append(told)
     prior = np.bincount(factor.classes[inside], minlength=factor.levels) / len(inside)
-    return Reading(inside, outside, found[0], found[1], prior)
+    return ProbeFit(inside, outside, found[0], found[1], prior)
 
 
-def readings(bench: Bench) -> list[Reading | None]:
+def readings(bench: PanelContext) -> list[ProbeFit | None]:
     """The reader of each factor, fitted once for the panel: of raw codes as published, else of standardised ones."""
     return bench.once("readings", lambda: _readings(bench))
 
 
-def _readings(bench: Bench) -> list[Reading | None]:
+def _readings(bench: PanelContext) -> list[ProbeFit | None]:
     table, robust = bench.table, bench.settings.robust
     points = standardised(table.codes) if robust else table.codes
     found = []
@@ -84,24 +84,26 @@ def _readings(bench: Bench) -> list[Reading | None]:
     return found
 
 
-def explicitness(bench: Bench) -> list[Finding]:
+def explicitness(bench: PanelContext) -> list[ScoreResult]:
     """Mean area under the curve of each class against the rest; robust: 2 A - 1 (Ridgeway and Mozer 2018)."""
     robust = bench.settings.robust
     areas, drawn_areas = _areas(bench, held_out=True)
     point, draws = (2 * areas - 1, 2 * drawn_areas - 1) if robust else (areas, drawn_areas)
     guess = 0.0 if robust else 0.5
-    chance = None if bench.quick else Parts(np.asarray(guess), np.full(point.shape, guess))
-    drawn = Drawn(None if bench.quick else Parts(mean_defined(draws), draws))
+    chance = None if bench.quick else ScoreParts(np.asarray(guess), np.full(point.shape, guess))
+    drawn = ResampledScore(None if bench.quick else ScoreParts(mean_defined(draws), draws))
     why = "no factor has two classes with held-out rows"
-    rows = [Finding("explicitness", Parts(mean_defined(point), point), len(bench.table.test), drawn, chance, why)]
+    rows = [
+        ScoreResult("explicitness", ScoreParts(mean_defined(point), point), len(bench.table.test), drawn, chance, why)
+    ]
     if not robust:
         train, _ = _areas(bench, held_out=False)
-        total = Parts(mean_defined(train), train)
-        rows.append(Finding("explicitness_train", total, len(bench.table.train), chance=chance, why=why))
+        total = ScoreParts(mean_defined(train), train)
+        rows.append(ScoreResult("explicitness_train", total, len(bench.table.train), chance=chance, why=why))
     return rows
 
 
-def _areas(bench: Bench, *, held_out: bool) -> tuple[Floats, Floats]:
+def _areas(bench: PanelContext, *, held_out: bool) -> tuple[Floats, Floats]:
     """The mean area of each factor, shape (K,), and its draws (B, K)."""
     count = len(bench.table.factors)
     point, draws = np.full(count, np.nan), np.full((1 if bench.quick else bench.weights.draws, count), np.nan)
@@ -126,7 +128,7 @@ def _areas(bench: Bench, *, held_out: bool) -> tuple[Floats, Floats]:
     return point, draws
 
 
-def infoe(bench: Bench) -> list[Finding]:
+def infoe(bench: PanelContext) -> list[ScoreResult]:
     r"""Share of a factor's uncertainty that a linear reader takes away, (H_0 - H)/H_0 on held-out rows.
 
     H is the mean log loss of the reader, H_0 that of the training frequencies (predictive V-information; Hsu et al.
@@ -148,12 +150,12 @@ def infoe(bench: Bench) -> list[Finding]:
             loss = [-np.log(np.maximum(p, 1e-12)) for p in (_told(reading.test, classes), reading.prior[classes])]
             rows[reading.outside[seen], place] = np.stack(loss, axis=1)[seen]
 
-    def share(totals: Floats) -> Parts:
+    def share(totals: Floats) -> ScoreParts:
         probe, base = totals[..., 0::2], totals[..., 1::2]
         factors = np.where(base > 0, 1 - probe / np.where(base > 0, base, 1.0), np.nan)
-        return Parts(mean_defined(factors), factors)
+        return ScoreParts(mean_defined(factors), factors)
 
-    zero = Parts(np.asarray(0.0), np.zeros(len(table.factors)))
+    zero = ScoreParts(np.asarray(0.0), np.zeros(len(table.factors)))
     return [bench.fitted("infoe", rows, share, zero, "no factor varies on the held-out rows")]
 
 
@@ -173,7 +175,7 @@ def _squared_losses(points: Floats, factor: Factor, inside: Ids, outside: Ids) -
     return np.stack([(factor.values[outside] - told) ** 2, (factor.values[outside] - mean) ** 2], axis=1)
 
 
-def downstream(bench: Bench) -> list[Finding]:
+def downstream(bench: PanelContext) -> list[ScoreResult]:
     """Held-out accuracy of the linear reader after so many labels; chance: the most frequent class.
 
     The mean over readers that learn from different rows each, ten if there are so many; resamples draw rows and
@@ -182,16 +184,16 @@ def downstream(bench: Bench) -> list[Finding]:
     """
     found = []
     for budget in BUDGETS:
-        readers = min(len(bench.table.train) // budget, READERS)
+        readers = min(len(bench.table.train) // budget, PROBES)
         if readers:
             found.append(_after(bench, budget, readers))
         else:
             why = f"only {len(bench.table.train)} rows to learn from"
-            found.append(undefined_finding("downstream", why, at={"labels": budget}))
+            found.append(undefined_result("downstream", why, at={"labels": budget}))
     return found
 
 
-def _after(bench: Bench, budget: int, readers: int) -> Finding:
+def _after(bench: PanelContext, budget: int, readers: int) -> ScoreResult:
     """What so many readers tell, each having learnt from ``budget`` rows."""
     table, generator = bench.table, numpy_stream(bench.seed, "labels", budget)
     points, factors = standardised(table.codes), len(table.factors)
@@ -212,19 +214,19 @@ def _after(bench: Bench, budget: int, readers: int) -> Finding:
         right, whole = np.moveaxis(totals.reshape(*totals.shape[:-1], factors, readers, 2), -1, 0)
         return np.asarray(right / np.where(whole > 0, whole, np.nan))
 
-    def accuracy(totals: Floats) -> Parts:
+    def accuracy(totals: Floats) -> ScoreParts:
         told = mean_defined(shares(totals))
-        return Parts(mean_defined(told), told)
+        return ScoreParts(mean_defined(told), told)
 
-    def resampled(totals: Floats) -> Parts:
+    def resampled(totals: Floats) -> ScoreParts:
         told = shares(totals)
         times = generator.multinomial(readers, np.full(readers, 1 / readers), size=len(told))
         each = weighted_mean(told, np.where(np.isnan(told), np.nan, times[:, None]))
-        return Parts(mean_defined(each), each)
+        return ScoreParts(mean_defined(each), each)
 
     usual = mean_defined(chance)
     finding = bench.fitted(
-        "downstream", rows.reshape(len(table), -1), accuracy, Parts(mean_defined(usual), usual),
+        "downstream", rows.reshape(len(table), -1), accuracy, ScoreParts(mean_defined(usual), usual),
         "no factor with classes to learn", resampled=resampled,
     )  # fmt: skip
     return replace(finding, at={"labels": budget})

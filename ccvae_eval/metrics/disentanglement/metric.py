@@ -14,15 +14,15 @@ from ccvae_eval.core.types import Floats, Images
 from ccvae_eval.data.interface import HasFactors
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.subject import Subject
-from ccvae_eval.metrics.disentanglement.context import Bench
+from ccvae_eval.metrics.disentanglement.context import PanelContext
 from ccvae_eval.metrics.disentanglement.panel import FIT_DRAWS, HEADLINE, NAME, VALUES, VERSION, measured, wanted_scores
-from ccvae_eval.metrics.disentanglement.settings import Settings
-from ccvae_eval.metrics.disentanglement.table import FactorKind, Table, has_few_levels, table_of
+from ccvae_eval.metrics.disentanglement.settings import PanelSettings
+from ccvae_eval.metrics.disentanglement.table import FactorKind, PanelTable, has_few_levels, table_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 
 @dataclass(frozen=True, slots=True)
-class Disentanglement(Settings):
+class Disentanglement(PanelSettings):
     r"""Codes against factors: compactness, modularity and information, shown apart and never averaged.
 
     I = I(z_j; v_k), the information of code j (a column, or the block of a characteristic) with factor k, on bins of
@@ -95,24 +95,24 @@ class Disentanglement(Settings):
             raise UndefinedError("there is no label to score the codes against", where=NAME)
         return Needs(images=False)
 
-    def start(self, subject: Subject) -> Scored:
-        return Scored(self, subject)
+    def start(self, subject: Subject) -> DisentanglementAccumulator:
+        return DisentanglementAccumulator(self, subject)
 
 
 @dataclass
-class Scored:
+class DisentanglementAccumulator:
     """The accumulator: everything is known before the pass."""
 
     metric: Disentanglement
     subject: Subject
 
-    def see(self, batch: Decoded) -> None:
+    def update(self, batch: Decoded) -> None:
         """Never called: nothing is decoded for this metric."""
 
-    def finish(self, weights: ResampleWeights) -> Measurement:
+    def compute(self, weights: ResampleWeights) -> Measurement:
         subject = self.subject
         own = ResampleWeights(weights.seed, weights.n, min(FIT_DRAWS, weights.draws), weights.level)
-        bench = Bench(
+        bench = PanelContext(
             subject_table(subject, self.metric), self.metric, subject.seed, own, subject.posterior, subject.data,
             self._encode,
         )  # fmt: skip
@@ -131,10 +131,10 @@ class Scored:
         return codes.double().numpy()
 
 
-def subject_table(subject: Subject, metric: Settings) -> Table:
+def subject_table(subject: Subject, metric: PanelSettings) -> PanelTable:
     """A subject's codes with its labels (and the data's other factors, if asked); blocks as its layout has them."""
     codes = (subject.posterior.loc if metric.point == "mean" else subject.codes).double().numpy()
-    names = [n for n in subject.schema.names if subject.chosen is None or n in subject.chosen]
+    names = [n for n in subject.schema.names if subject.selected is None or n in subject.selected]
     columns = [subject.column(name).double().numpy() for name in names]
     kinds: list[FactorKind] = [
         "discrete" if subject.schema[name].kind != "continuous" or has_few_levels(column) else "continuous"

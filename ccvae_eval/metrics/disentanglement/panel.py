@@ -19,7 +19,7 @@ from ccvae_eval.core.types import Floats, Plain
 from ccvae_eval.metrics.disentanglement import information_scores as gaps
 from ccvae_eval.metrics.disentanglement.alignment import nk, snc
 from ccvae_eval.metrics.disentanglement.capacity import dci_es, rmig
-from ccvae_eval.metrics.disentanglement.context import CODE, Bench, Finding
+from ccvae_eval.metrics.disentanglement.context import CODE, PanelContext, ScoreResult
 from ccvae_eval.metrics.disentanglement.dci import dci
 from ccvae_eval.metrics.disentanglement.dependence import dependence
 from ccvae_eval.metrics.disentanglement.group_scores import beta_vae, factor_vae, z_max_var
@@ -27,12 +27,12 @@ from ccvae_eval.metrics.disentanglement.information_scores import Information
 from ccvae_eval.metrics.disentanglement.linear_probes import downstream, explicitness, infoe
 from ccvae_eval.metrics.disentanglement.robustness import irs
 from ccvae_eval.metrics.disentanglement.sap import sap
-from ccvae_eval.metrics.disentanglement.settings import Settings
-from ccvae_eval.metrics.disentanglement.table import Table, factor_correlations, factors_as_codes, table_of
+from ccvae_eval.metrics.disentanglement.settings import PanelSettings
+from ccvae_eval.metrics.disentanglement.table import PanelTable, factor_correlations, factors_as_codes, table_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.statistics.threads import one_thread
 
-Compute = Callable[[Bench], list[Finding]]
+Compute = Callable[[PanelContext], list[ScoreResult]]
 
 COMPACTNESS, MODULARITY, INFORMATION, OTHER = "compactness", "modularity", "information", "other"
 FAMILIES: Mapping[str, str] = MappingProxyType(
@@ -79,24 +79,24 @@ class Score:
     default: bool = False
 
 
-def _formula(name: str, formula: Callable[[Information], gaps.Parts], why: str) -> Compute:
+def _formula(name: str, formula: Callable[[Information], gaps.ScoreParts], why: str) -> Compute:
     return lambda bench: [bench.informed(name, formula, why)]
 
 
-def _modularity(bench: Bench) -> list[Finding]:
+def _modularity(bench: PanelContext) -> list[ScoreResult]:
     robust = bench.settings.robust
     why = NOBODY if len(bench.table.factors) > 1 else TWO_FACTORS
     return [bench.informed("modularity", lambda info: gaps.modularity(info, weighted=robust), why)]
 
 
-def _jemmig(bench: Bench) -> list[Finding]:
+def _jemmig(bench: PanelContext) -> list[ScoreResult]:
     return [bench.informed("jemmig", gaps.jemmig, TWO_CODES, at={"bins": bench.counts.bins})]
 
 
-def _informed_only(name: str, formula: Callable[[Information], gaps.Parts], why: str) -> Compute:
+def _informed_only(name: str, formula: Callable[[Information], gaps.ScoreParts], why: str) -> Compute:
     """InfoM and InfoC: undefined unless some code tells something."""
 
-    def compute(bench: Bench) -> list[Finding]:
+    def compute(bench: PanelContext) -> list[ScoreResult]:
         few = why if bench.information.active.any() else NOBODY
         return [bench.informed(name, formula, few)]
 
@@ -250,7 +250,7 @@ FIT_DRAWS = 500
 """Bootstrap weights of a panel: they are kept in memory up to 134,000 rows."""
 
 
-def wanted_scores(settings: Settings) -> tuple[str, ...]:
+def wanted_scores(settings: PanelSettings) -> tuple[str, ...]:
     """The names of the scores that are asked for.
 
     Raises:
@@ -261,7 +261,9 @@ def wanted_scores(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(score_of(name) for name in settings.score)) or DEFAULT
 
 
-def panel(codes: Any, factors: Any, settings: Settings | None = None, *, seed: int = 0, **arrays: Any) -> Measurement:
+def panel(
+    codes: Any, factors: Any, settings: PanelSettings | None = None, *, seed: int = 0, **arrays: Any
+) -> Measurement:
     """Scores codes against factors.
 
     Args:
@@ -275,7 +277,9 @@ def panel(codes: Any, factors: Any, settings: Settings | None = None, *, seed: i
         One value for each score (``characteristic`` None), with those of each factor and of each code beside it.
     """
     table = table_of(codes, factors, **arrays)
-    return measured(Bench(table, settings or Settings(), seed, ResampleWeights(seed, len(table), FIT_DRAWS)))
+    return measured(
+        PanelContext(table, settings or PanelSettings(), seed, ResampleWeights(seed, len(table), FIT_DRAWS))
+    )
 
 
 def score(name: str, codes: Any, factors: Any, *, profile: Any = "robust", seed: int = 0, **arrays: Any) -> float:
@@ -289,13 +293,13 @@ def score(name: str, codes: Any, factors: Any, *, profile: Any = "robust", seed:
     asked = score_of(name)
     table = table_of(codes, factors, **arrays)
     weights = ResampleWeights(seed, len(table), FIT_DRAWS)
-    bench = Bench(table, Settings(profile=profile, score=(asked,)), seed, weights, quick=True)
+    bench = PanelContext(table, PanelSettings(profile=profile, score=(asked,)), seed, weights, quick=True)
     with one_thread():
         found = {finding.name: finding for finding in SCORES[asked].compute(bench)}
     return float(found[name if name in found else next(iter(found))].point.total)
 
 
-def measured(bench: Bench) -> Measurement:
+def measured(bench: PanelContext) -> Measurement:
     """The measurement of one bench."""
     settings, table = bench.settings, bench.table
     names = wanted_scores(settings)
@@ -333,7 +337,7 @@ def _plain(settings: dict[str, Any]) -> dict[str, Plain]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
 
-def _values(bench: Bench, findings: Sequence[Finding], references: dict[str, float]) -> list[Value]:
+def _values(bench: PanelContext, findings: Sequence[ScoreResult], references: dict[str, float]) -> list[Value]:
     found = []
     factors, level = bench.table.factor_names, bench.weights.level
     for finding in findings:
@@ -356,17 +360,17 @@ def _clipped(value: Value) -> Value:
     return replace(value, estimate=replace(estimate, low=bottom, high=top))
 
 
-def _correlated(bench: Bench, correlations: Floats) -> Floats:
+def _correlated(bench: PanelContext, correlations: Floats) -> Floats:
     """The association of every two different factors, -1 where there is none to speak of."""
     return np.nan_to_num(np.tril(correlations, -1), nan=0.0) * (np.tril(correlations, -1) > bench.settings.correlated)
 
 
-def _references(bench: Bench, names: Sequence[str], correlations: Floats) -> dict[str, float]:
+def _references(bench: PanelContext, names: Sequence[str], correlations: Floats) -> dict[str, float]:
     """What the factors themselves score, where they are correlated; else nothing: it is 1."""
     if not _correlated(bench, correlations).any():
         return {}
     table = factors_as_codes(bench.table, bench.seed)
-    ideal = Bench(table, bench.settings, bench.seed, bench.weights, quick=True)
+    ideal = PanelContext(table, bench.settings, bench.seed, bench.weights, quick=True)
     skipped = {"dci_es", "dependence", "rmig"}
     if not bench.settings.robust:
         # the published booster takes minutes
@@ -378,7 +382,7 @@ def _references(bench: Bench, names: Sequence[str], correlations: Floats) -> dic
     return found
 
 
-def _beside(bench: Bench, correlations: Floats) -> list[Value]:
+def _beside(bench: PanelContext, correlations: Floats) -> list[Value]:
     """What stands beside the scores: how factors go together, active codes, the information matrix."""
     n, names, factors = len(bench.rows), bench.names, bench.table.factor_names
     info = bench.information
@@ -402,7 +406,7 @@ def _beside(bench: Bench, correlations: Floats) -> list[Value]:
     return found
 
 
-def _inactive(bench: Bench) -> str:
+def _inactive(bench: PanelContext) -> str:
     quiet = [name for name, active in zip(bench.names, bench.information.active, strict=True) if not active]
     return f"inactive: {_listed(quiet)}" if quiet else ""
 
@@ -412,7 +416,7 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _notes(bench: Bench, names: Sequence[str], correlations: Floats) -> list[str]:
+def _notes(bench: PanelContext, names: Sequence[str], correlations: Floats) -> list[str]:
     table = bench.table
     notes = list(bench.notes)
     strong = np.argwhere(_correlated(bench, correlations))
@@ -449,16 +453,16 @@ def _notes(bench: Bench, names: Sequence[str], correlations: Floats) -> list[str
     return notes
 
 
-def _pruned_by_information(bench: Bench) -> bool:
+def _pruned_by_information(bench: PanelContext) -> bool:
     return bench.settings.robust and bench.settings.pruning == "information"
 
 
-def _evidence(table: Table) -> dict[str, NDArray[np.generic]]:
+def _evidence(table: PanelTable) -> dict[str, NDArray[np.generic]]:
     factors = np.stack([factor.classes if factor.discrete else factor.values for factor in table.factors], axis=1)
     return {"codes": table.codes, "factors": factors.astype(np.float64)}
 
 
-def _pictures(bench: Bench, correlations: Floats) -> dict[str, NDArray[np.generic]]:
+def _pictures(bench: PanelContext, correlations: Floats) -> dict[str, NDArray[np.generic]]:
     info = bench.information
     entropy = np.where(info.factor_entropy > 1e-12, info.factor_entropy, np.nan)
     return {

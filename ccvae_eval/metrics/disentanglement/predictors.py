@@ -22,7 +22,7 @@ from ccvae_eval.statistics.information import Classes
 
 
 @contextmanager
-def unwarned() -> Iterator[None]:
+def without_fit_warnings() -> Iterator[None]:
     """No warnings about steps that did not suffice, or about many classes on few rows."""
     from sklearn.exceptions import ConvergenceWarning
 
@@ -153,7 +153,7 @@ def fit(name: str, codes: Floats, factor: Factor, inside: Ids, seed: int) -> Fit
         return None
     model = PREDICTORS[name](factor.discrete, seed, len(inside))
     target = wanted if factor.discrete else wanted.astype(np.float64)
-    with unwarned():
+    with without_fit_warnings():
         model.fit(codes[inside], target)
     prior = np.bincount(wanted, minlength=factor.levels) / len(inside) if factor.discrete else np.empty(0)
     mean, variance = (0.0, 1.0) if factor.discrete else (float(wanted.mean()), float(wanted.var()))

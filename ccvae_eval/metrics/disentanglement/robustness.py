@@ -13,9 +13,9 @@ from itertools import pairwise
 import numpy as np
 
 from ccvae_eval.core.types import Floats, Ids
-from ccvae_eval.metrics.disentanglement.context import Bench, Drawn, Finding, undefined_finding
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ResampledScore, ScoreResult, undefined_result
 from ccvae_eval.metrics.disentanglement.information_scores import (
-    Parts,
+    ScoreParts,
     equal_width_bins,
     mean_defined,
     permutations,
@@ -68,17 +68,17 @@ def _centred(columns: Floats, median: bool) -> Floats:
     return np.asarray(columns - middle[..., None])
 
 
-def published_irs(codes: Floats, groups: list[Classes], q: float) -> Parts:
+def published_irs(codes: Floats, groups: list[Classes], q: float) -> ScoreParts:
     """The score as published; ``groups`` holds the value of each factor, shape (N,), -1 = missing."""
     moving = np.ptp(codes, axis=0) > 0
     if not moving.any():
-        return Parts(np.asarray(np.nan))
+        return ScoreParts(np.asarray(np.nan))
     used = codes[:, moving]
     overall = np.abs(used - used.mean(axis=0)).max(axis=0)
     within = np.stack([within_deviations(used, g, q, least=1, median=False) for g in groups])
     scores = np.full(codes.shape[1], np.nan)
     scores[moving] = (1 - within / overall).max(axis=0)
-    return Parts(np.asarray(np.average(scores[moving], weights=overall)), None, scores)
+    return ScoreParts(np.asarray(np.average(scores[moving], weights=overall)), None, scores)
 
 
 def robust_irs(codes: Floats, groups: list[Classes], q: float) -> Floats:
@@ -99,26 +99,28 @@ def _bins_or_classes(factor: Factor, rows: Ids) -> Classes:
     return found
 
 
-def irs(bench: Bench) -> list[Finding]:
+def irs(bench: PanelContext) -> list[ScoreResult]:
     """``irs``, and in the robust profile ``irs_raw``: before the null is taken off."""
     settings, rows = bench.settings, bench.rows
     if not settings.robust:
         groups = [_bins_or_classes(factor, rows) for factor in bench.table.factors]
         columns = [c for block in bench.table.blocks for c in block]
         point = published_irs(bench.table.codes[rows][:, columns], groups, settings.quantile)
-        total = Parts(point.total)
-        return [Finding("irs", total, len(rows), chance=_chance(bench, groups, columns), why="every code is constant")]
+        total = ScoreParts(point.total)
+        return [
+            ScoreResult("irs", total, len(rows), chance=_chance(bench, groups, columns), why="every code is constant")
+        ]
     wide = [j for j in bench.kept if len(bench.table.blocks[j]) > 1]
     active = [int(j) for j in np.flatnonzero(bench.information.active)]
     single = [j for j in active if bench.kept[j] not in wide]
     if not single:
-        return [undefined_finding(n, "no active code of one column", len(rows)) for n in ("irs", "irs_raw")]
+        return [undefined_result(n, "no active code of one column", len(rows)) for n in ("irs", "irs_raw")]
     codes = bench.table.codes[rows][:, [bench.table.blocks[bench.kept[j]][0] for j in single]]
     groups = [factor.classes[rows] for factor in bench.table.factors]
     groups = [g for g in groups if len(np.unique(g[g >= 0])) > 1]
     why = f"no factor has two values with {LEAST} rows each"
     if not groups:
-        return [undefined_finding(n, why, len(rows)) for n in ("irs", "irs_raw")]
+        return [undefined_result(n, why, len(rows)) for n in ("irs", "irs_raw")]
     q = settings.quantile
     raw = robust_irs(codes, groups, q)
     orders = permutations(bench.seed, len(rows), settings.shuffles)
@@ -129,27 +131,27 @@ def irs(bench: Bench) -> list[Finding]:
 
 
 def _findings(
-    bench: Bench, single: list[int], raw: Floats, null: Floats, usual: Floats, drawn: tuple[Floats | None, int, str],
+    bench: PanelContext, single: list[int], raw: Floats, null: Floats, usual: Floats, drawn: tuple[Floats | None, int, str],
     why: str,
-) -> list[Finding]:  # fmt: skip
+) -> list[ScoreResult]:  # fmt: skip
     draws, size, note = drawn
     found = []
     for name in ("irs", "irs_raw"):
 
-        def parts(scores: Floats, level: Floats, corrected: bool = name == "irs") -> Parts:
+        def parts(scores: Floats, level: Floats, corrected: bool = name == "irs") -> ScoreParts:
             shown = np.maximum((scores - level) / (1 - level), 0.0) if corrected else scores
             codes = np.full((*shown.shape[:-1], len(bench.names)), np.nan)
             codes[..., single] = shown
-            return Parts(mean_defined(codes), None, codes)
+            return ScoreParts(mean_defined(codes), None, codes)
 
         there = None if draws is None else parts(draws, np.nan_to_num(usual))
-        spread = Drawn(there, "subsampling", size, "" if draws is not None else note, BIAS_RATE)
+        spread = ResampledScore(there, "subsampling", size, "" if draws is not None else note, BIAS_RATE)
         chance = None if bench.quick else parts(null, usual)
-        found.append(Finding(name, parts(raw, usual), len(bench.rows), spread, chance, why))
+        found.append(ScoreResult(name, parts(raw, usual), len(bench.rows), spread, chance, why))
     return found
 
 
-def _drawn(bench: Bench, codes: Floats, groups: list[Classes]) -> tuple[Floats | None, int, str]:
+def _drawn(bench: PanelContext, codes: Floats, groups: list[Classes]) -> tuple[Floats | None, int, str]:
     """Scores of subsamples, shape (B, D), or why there are none."""
     n, size = len(codes), bench.subsample_size
     if bench.quick:
@@ -164,10 +166,10 @@ def _drawn(bench: Bench, codes: Floats, groups: list[Classes]) -> tuple[Floats |
     return np.stack([robust_irs(codes[rows], [g[rows] for g in groups], q) for rows in drawn]), size, ""
 
 
-def _chance(bench: Bench, groups: list[Classes], columns: list[int]) -> Parts | None:
+def _chance(bench: PanelContext, groups: list[Classes], columns: list[int]) -> ScoreParts | None:
     if bench.quick:
         return None
     codes = bench.table.codes[bench.rows][:, columns]
     orders = permutations(bench.seed, len(bench.rows), bench.settings.shuffles)
     found = [float(published_irs(codes, [g[o] for g in groups], bench.settings.quantile).total) for o in orders]
-    return Parts(np.asarray(np.mean(found)))
+    return ScoreParts(np.asarray(np.mean(found)))

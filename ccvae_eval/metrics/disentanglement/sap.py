@@ -13,16 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccvae_eval.core.types import Floats, Ids
-from ccvae_eval.metrics.disentanglement.context import Bench, Finding, undefined_finding
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_result
 from ccvae_eval.metrics.disentanglement.information_scores import (
-    Parts,
+    ScoreParts,
     contingency,
     mean_defined,
     permutations,
     top_two,
 )
-from ccvae_eval.metrics.disentanglement.predictors import unwarned
-from ccvae_eval.metrics.disentanglement.table import Factor, Table
+from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
+from ccvae_eval.metrics.disentanglement.table import Factor, PanelTable
 from ccvae_eval.statistics.information import Classes
 
 MOST_BINS, ROWS_IN_A_BIN = 256, 20
@@ -37,28 +37,28 @@ STRENGTH = 0.01
 FEW_CODES = "one code: there is no second best"
 
 
-def gap(scores: Floats) -> Parts:
+def gap(scores: Floats) -> ScoreParts:
     """The mean over factors of the gap of the two best codes, from scores of shape (..., J, K)."""
     if scores.shape[-2] < 2:
-        return Parts(np.full(scores.shape[:-2], np.nan))
+        return ScoreParts(np.full(scores.shape[:-2], np.nan))
     first, second = top_two(scores, -2)
-    return Parts(mean_defined(first - second), first - second)
+    return ScoreParts(mean_defined(first - second), first - second)
 
 
-def gap_between(scores: Floats, best: Ids) -> Parts:
+def gap_between(scores: Floats, best: Ids) -> ScoreParts:
     """The mean over factors of the gap of two given codes each, ``best`` of shape (2, K), from scores (..., J, K)."""
     each = [np.take_along_axis(scores, np.broadcast_to(row, (*scores.shape[:-2], 1, len(row))), -2) for row in best]
     difference = (each[0] - each[1])[..., 0, :]
-    return Parts(mean_defined(difference), difference)
+    return ScoreParts(mean_defined(difference), difference)
 
 
-def sap(bench: Bench) -> list[Finding]:
+def sap(bench: PanelContext) -> list[ScoreResult]:
     """The scores ``sap`` and, as published, ``sap_continuous``: all factors taken as numbers."""
     if len(bench.names) < 2:
-        return [undefined_finding("sap", FEW_CODES, len(bench.table.test))]
+        return [undefined_result("sap", FEW_CODES, len(bench.table.test))]
     if not bench.settings.robust:
         return _published(bench)
-    told = alone(bench)
+    told = univariate_scores(bench)
     chances = [told.of_totals(totals) for totals in told.permuted]
     chance = gap(np.stack(chances)) if chances else None
     # each resample finds another second best among codes that know nothing, and a better one: with 50 such codes all of
@@ -75,7 +75,7 @@ def sap(bench: Bench) -> list[Finding]:
     return [found]
 
 
-def _published(bench: Bench) -> list[Finding]:
+def _published(bench: PanelContext) -> list[ScoreResult]:
     table = bench.table
     continuous = squared_correlations(table, table.train)
     scores = continuous.copy()
@@ -83,11 +83,11 @@ def _published(bench: Bench) -> list[Finding]:
         if factor.discrete:
             scores[:, k] = support_vector_accuracies(table, factor)
     n = len(table.test)
-    numbers = Finding("sap_continuous", gap(continuous), len(table.train), why="no factor varies")
-    return [Finding("sap", gap(scores), n, why="no factor has two classes"), numbers]
+    numbers = ScoreResult("sap_continuous", gap(continuous), len(table.train), why="no factor varies")
+    return [ScoreResult("sap", gap(scores), n, why="no factor has two classes"), numbers]
 
 
-def squared_correlations(table: Table, rows: Ids) -> Floats:
+def squared_correlations(table: PanelTable, rows: Ids) -> Floats:
     """R2 of every column with every factor taken as a number, shape (D, K); 0 for a constant column."""
     found = np.full((table.codes.shape[1], len(table.factors)), np.nan)
     for k, factor in enumerate(table.factors):
@@ -104,7 +104,7 @@ def squared_correlations(table: Table, rows: Ids) -> Floats:
     return found
 
 
-def support_vector_accuracies(table: Table, factor: Factor) -> Floats:
+def support_vector_accuracies(table: PanelTable, factor: Factor) -> Floats:
     """Test accuracy of the published linear machine on each column alone, shape (D,)."""
     from sklearn.svm import LinearSVC
 
@@ -114,14 +114,14 @@ def support_vector_accuracies(table: Table, factor: Factor) -> Floats:
         return found
     for j, column in enumerate(table.codes.T):
         machine = LinearSVC(C=STRENGTH, class_weight="balanced", random_state=0)
-        with unwarned():
+        with without_fit_warnings():
             machine.fit(column[inside, None], factor.classes[inside])
         found[j] = float((machine.predict(column[outside, None]) == factor.classes[outside]).mean())
     return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Alone:
+class UnivariateScores:
     r"""What each block alone tells of each factor on held-out rows.
 
     Args:
@@ -151,12 +151,12 @@ class Alone:
         return np.asarray(np.maximum((share - guess) / (1 - guess), 0.0))
 
 
-def alone(bench: Bench) -> Alone:
+def univariate_scores(bench: PanelContext) -> UnivariateScores:
     """Histogram classifiers of every scored block, computed once for the panel."""
-    return bench.once("alone", lambda: _alone(bench))
+    return bench.once("alone", lambda: _univariate_scores(bench))
 
 
-def _alone(bench: Bench) -> Alone:
+def _univariate_scores(bench: PanelContext) -> UnivariateScores:
     table = bench.table
     blocks = [table.blocks[j] for j in bench.kept]
     wide = {j: bench.wide.index(int(place)) for j, place in enumerate(bench.kept) if int(place) in bench.wide}
@@ -171,7 +171,7 @@ def _alone(bench: Bench) -> Alone:
         np.nansum(_told(table.shuffled(order), blocks, cells, bins, levels), axis=0)
         for order in permutations(bench.seed, len(table), shuffles)
     ]
-    return Alone(rows, permuted, levels)
+    return UnivariateScores(rows, permuted, levels)
 
 
 def _levels(factor: Factor, train: Ids) -> int:
@@ -190,7 +190,9 @@ def histogram_cells(codes: Floats, train: Ids) -> tuple[Classes, int]:
     return cells, bins
 
 
-def _told(table: Table, blocks: list[tuple[int, ...]], cells: Classes, bins: int, levels: tuple[int, ...]) -> Floats:
+def _told(
+    table: PanelTable, blocks: list[tuple[int, ...]], cells: Classes, bins: int, levels: tuple[int, ...]
+) -> Floats:
     width = len(blocks) + 1
     found = np.full((len(table), len(table.factors) * width), np.nan)
     narrow = [j for j, block in enumerate(blocks) if len(block) == 1]
@@ -209,7 +211,7 @@ def _told(table: Table, blocks: list[tuple[int, ...]], cells: Classes, bins: int
     return found
 
 
-def _enter_wide(bench: Bench, rows: Floats, levels: tuple[int, ...], block: int, place: int) -> None:
+def _enter_wide(bench: PanelContext, rows: Floats, levels: tuple[int, ...], block: int, place: int) -> None:
     """Puts in what a forest tells from a block of several columns."""
     width = len(bench.kept) + 1
     for k, factor in enumerate(bench.table.factors):

@@ -14,7 +14,7 @@ Pruning = Literal["information", "range"]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PanelSettings:
     """The fields are documented where they are options: :class:`ccvae_eval.metrics.disentanglement.Disentanglement`."""
 
     profile: Profile = "robust"
@@ -36,7 +36,7 @@ class Settings:
     correlated: float = 0.2
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(Settings)
+        hints = get_type_hints(PanelSettings)
         for name, hint in hints.items():
             value: Any = getattr(self, name)
             if get_origin(hint) is Literal and value not in get_args(hint):

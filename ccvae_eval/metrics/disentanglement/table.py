@@ -42,7 +42,7 @@ def cramers_v(one: Classes, other: Classes) -> float:
     return float(np.sqrt(phi / smaller)) if smaller > 0 else float("nan")
 
 
-def factor_correlations(table: Table) -> Floats:
+def factor_correlations(table: PanelTable) -> Floats:
     """Cramér's V of every two factors (numbers in bins of equal mass), shape (K, K), 1 on the diagonal."""
     count = len(table.factors)
     found = np.eye(count)
@@ -52,7 +52,7 @@ def factor_correlations(table: Table) -> Floats:
     return found
 
 
-def factors_as_codes(table: Table, seed: int) -> Table:
+def factors_as_codes(table: PanelTable, seed: int) -> PanelTable:
     """The table whose codes are the factors: one column each, its levels in order, a hair of noise on them.
 
     A missing value becomes the middle level.
@@ -110,7 +110,7 @@ class Factor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class PanelTable:
     r"""What the panel is computed from.
 
     Args:
@@ -140,7 +140,7 @@ class Table:
     def factor_names(self) -> tuple[str, ...]:
         return tuple(factor.name for factor in self.factors)
 
-    def shuffled(self, order: Ids) -> Table:
+    def shuffled(self, order: Ids) -> PanelTable:
         """The same with the factors' rows permuted together, the codes left in place."""
         factors = tuple(replace(f, classes=f.classes[order], values=f.values[order]) for f in self.factors)
         return replace(self, factors=factors)
@@ -158,7 +158,7 @@ def table_of(
     test: Any = None,
     ids: Ids | None = None,
     where: str = "codes and factors",
-) -> Table:
+) -> PanelTable:
     r"""Checks arrays and makes a table of them.
 
     A factor is discrete if it is text, boolean, whole numbers in at most 256 values (also as floats, which have NaN
@@ -190,7 +190,7 @@ def table_of(
     )
     groups, called = _blocks(blocks, block_names, points.shape[1], where)
     inside, outside = _split(train, test, len(points), ids, where)
-    return Table(points, found, groups, called, inside, outside)
+    return PanelTable(points, found, groups, called, inside, outside)
 
 
 def _codes(codes: Any, where: str) -> Floats:

@@ -18,10 +18,19 @@ from ccvae_eval.core.results import Measurement, ValueSpec
 from ccvae_eval.core.types import Bools, Floats, Ids, Images
 from ccvae_eval.data.interface import HasRedraws
 from ccvae_eval.evaluation.interventions import PriorDraw
-from ccvae_eval.evaluation.judge_scores import ANOTHER, Agreement, kept_share, seen_as
+from ccvae_eval.evaluation.judge_scores import ANOTHER, JudgeReliability, kept_share, seen_as
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
-from ccvae_eval.evaluation.result_table import Mean, MeanShare, PerImage, Ratio, Tally, among, mean_of, sentence
+from ccvae_eval.evaluation.result_table import (
+    ImageStatistic,
+    Mean,
+    MeanProportion,
+    RatioOfSums,
+    ResultTable,
+    among,
+    mean_of,
+    sentence,
+)
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.shared.features import Features, extractor_named, require_features
 from ccvae_eval.metrics.shared.image_change import mean_variance, pairwise_spread, recall, rows_of
@@ -207,8 +216,8 @@ class Diversity:
         reconstruction = subject.judge is not None or bool(self.features)
         return Needs(draws, reconstruction=reconstruction, judge=True, regions=True)
 
-    def start(self, subject: Subject) -> Drawn:
-        return Drawn(self, subject)
+    def start(self, subject: Subject) -> DiversityAccumulator:
+        return DiversityAccumulator(self, subject)
 
 
 def _drawable(metric: Diversity, subject: Subject) -> tuple[list[str], dict[str, str]]:
@@ -228,26 +237,26 @@ def _drawable(metric: Diversity, subject: Subject) -> tuple[list[str], dict[str,
             reasons[name] = "a continuous label has no class to draw from"
             continue
         subject.prior_of(name)
-        if metric.value == "now" and not bool((subject.now(name) >= 0).any()):
+        if metric.value == "now" and not bool((subject.current_class(name) >= 0).any()):
             reasons[name] = "no image has this label"
         else:
             names.append(name)
     return names, reasons
 
 
-class Drawn:
+class DiversityAccumulator:
     """The accumulator: for each characteristic one row of numbers per image, NaN where they do not apply."""
 
     def __init__(self, metric: Diversity, subject: Subject) -> None:
         self.metric, self.subject = metric, subject
         self.names, self.reasons = _drawable(metric, subject)
         self.seen: dict[str, dict[str, Floats]] = {name: {} for name in self.names}
-        self.agreement = Agreement(subject)
+        self.agreement = JudgeReliability(subject)
         self.pictures = MeanPictures()
         self.by_features = FeatureSpread(metric.features, subject) if metric.features else None
 
-    def see(self, batch: Decoded) -> None:
-        self.agreement.see(batch)
+    def update(self, batch: Decoded) -> None:
+        self.agreement.update(batch)
         name, chunk = batch.characteristic, batch.chunk
         asked = self.metric.draws_of(name)
         classes = asked[0].classes(self.subject, chunk)
@@ -339,8 +348,8 @@ class Drawn:
             found |= {f"true kept/{j}": kept_share(before[j], [at[j] for at in told]) for j in before}
         self._put(name, here + chunk.rows.start, found)
 
-    def finish(self, weights: ResampleWeights) -> Measurement:
-        tally = Tally(self.metric, self.subject, weights)
+    def compute(self, weights: ResampleWeights) -> Measurement:
+        tally = ResultTable(self.metric, self.subject, weights)
         notes = self.agreement.notes()
         for name, reason in self.reasons.items():
             tally.undefined(name, reason)
@@ -360,40 +369,40 @@ class Drawn:
     def _no_region(self, name: str) -> str:
         return EMPTY if "spread/region" in self.seen[name] else "has no region"
 
-    def _count_spreads(self, tally: Tally, name: str, note: str) -> None:
+    def _count_spreads(self, tally: ResultTable, name: str, note: str) -> None:
         why = self._no_region(name)
         true = self._numbers(name, "true spread")
-        tally.enter(
+        tally.add(
             "spread", name, Mean(self._numbers(name, "spread/region")), chance=0.0,
             reference=mean_of(true, ~np.isnan(true)), why=why, note=note,
         )  # fmt: skip
-        tally.enter(
+        tally.add(
             "spread", name, Mean(self._numbers(name, "spread/image")), WHOLE, mean_at=WHOLE, chance=0.0, note=note
         )
         outside = Mean(self._numbers(name, "spread/outside"))
-        tally.enter("spread_outside", name, outside, chance=0.0, why=why, note=note)
+        tally.add("spread_outside", name, outside, chance=0.0, why=why, note=note)
         if self.by_features is not None:
             self._count_features(tally, name, note)
         unknown = self.agreement.why_not(name)
         for where, at in {"region": {}, "image": WHOLE}.items():
-            valid: PerImage | str = unknown or Mean(self._numbers(name, f"valid/{where}"))
-            tally.enter("spread_valid", name, valid, at, mean_at=at, chance=0.0, why=why, note=note)
+            valid: ImageStatistic | str = unknown or Mean(self._numbers(name, f"valid/{where}"))
+            tally.add("spread_valid", name, valid, at, mean_at=at, chance=0.0, why=why, note=note)
 
-    def _count_features(self, tally: Tally, name: str, note: str) -> None:
+    def _count_features(self, tally: ResultTable, name: str, note: str) -> None:
         at, true = {"features": self.metric.features}, self._numbers(name, "true features")
         inside, image = (Mean(self._numbers(name, f"features/{where}")) for where in ("region", "image"))
         reference, why = mean_of(true, ~np.isnan(true)), self._no_region(name)
-        tally.enter("feature_spread", name, inside, at, mean_at=at, chance=0.0, reference=reference, why=why, note=note)
+        tally.add("feature_spread", name, inside, at, mean_at=at, chance=0.0, reference=reference, why=why, note=note)
         whole = {**at, **WHOLE}
-        tally.enter("feature_spread", name, image, whole, mean_at=whole, chance=0.0, note=note)
+        tally.add("feature_spread", name, image, whole, mean_at=whole, chance=0.0, note=note)
 
-    def _count_judged(self, tally: Tally, name: str) -> list[str]:
+    def _count_judged(self, tally: ResultTable, name: str) -> list[str]:
         """Enters ``obeyed`` and ``kept``; returns a sentence about labels that may change."""
         unknown, before = self.agreement.why_not(name), self._numbers(name, "obeyed before")
-        obeyed: PerImage | str = unknown or MeanShare(self._numbers(name, "obeyed"))
-        tally.enter("obeyed", name, obeyed, chance=mean_of(before, ~np.isnan(before)))
+        obeyed: ImageStatistic | str = unknown or MeanProportion(self._numbers(name, "obeyed"))
+        tally.add("obeyed", name, obeyed, chance=mean_of(before, ~np.isnan(before)))
         if self.subject.judge is None:
-            tally.enter("kept", name, unknown)
+            tally.add("kept", name, unknown)
             return []
         others = [j for j in self.agreement.trusted if j != name]
         true = {j: self._numbers(name, f"true kept/{j}") for j in others}
@@ -401,31 +410,33 @@ class Drawn:
         allowed = [j for j, share in reference.items() if share is not None and 1 - share > self.metric.allowed_change]
         held = [self._numbers(name, f"kept/{j}") for j in others if j not in allowed]
         shares = [share for j, share in reference.items() if share is not None and j not in allowed]
-        kept: PerImage | str = MeanShare(np.mean(held, axis=0)) if held else "there is no label that should stay"
+        kept: ImageStatistic | str = (
+            MeanProportion(np.mean(held, axis=0)) if held else "there is no label that should stay"
+        )
         alike = {j: self.agreement.alike(j) for j in others}
         chance = float(np.mean([alike[j] for j in others if j not in allowed])) if held else None
-        tally.enter("kept", name, kept, chance=chance, reference=float(np.mean(shares)) if shares else None)
+        tally.add("kept", name, kept, chance=chance, reference=float(np.mean(shares)) if shares else None)
         for j in others:
             note = "changes in the data's own re-draws too" if j in allowed else ""
-            column = MeanShare(self._numbers(name, f"kept/{j}"))
-            tally.enter(
+            column = MeanProportion(self._numbers(name, f"kept/{j}"))
+            tally.add(
                 "kept", name, column, {"judged": j}, mean_at=None, chance=alike[j], reference=reference[j], note=note
             )
         return [f"{name}: {', '.join(allowed)} may change, as in the data's own re-draws"] if allowed else []
 
-    def _count_redraws(self, tally: Tally, name: str) -> None:
+    def _count_redraws(self, tally: ResultTable, name: str) -> None:
         names = ("spread_ratio", "spread_score", "recall")
         if "true spread" not in self.seen[name]:
             redraws = isinstance(self.subject.data, HasRedraws)
             for value in names:
-                tally.enter(value, name, self._no_region(name) if redraws else "the data cannot re-draw a variety")
+                tally.add(value, name, self._no_region(name) if redraws else "the data cannot re-draw a variety")
             return
         true = self._numbers(name, "true spread")
-        both = Ratio(among(~np.isnan(true), self._numbers(name, "spread/region")), true)
+        both = RatioOfSums(among(~np.isnan(true), self._numbers(name, "spread/region")), true)
         why = EMPTY if np.isnan(true).all() else "the data's own re-draws do not differ"
-        ratio = tally.enter("spread_ratio", name, both, chance=0.0, why=why)
-        tally.enter("spread_score", name, _score(ratio, tally.weights.level), chance=0.0, why=why)
-        tally.enter("recall", name, Mean(self._numbers(name, "recall")), why=why)
+        ratio = tally.add("spread_ratio", name, both, chance=0.0, why=why)
+        tally.add("spread_score", name, _score(ratio, tally.weights.level), chance=0.0, why=why)
+        tally.add("recall", name, Mean(self._numbers(name, "recall")), why=why)
 
 
 def _explained(found: Measurement) -> Measurement:

@@ -23,7 +23,7 @@ from ccvae_eval.core.types import Floats, Images
 from ccvae_eval.evaluation.interventions import CodeSource, Do, Intervention, Redraw, Traverse, unseen, why_not
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
-from ccvae_eval.evaluation.result_table import Tally
+from ccvae_eval.evaluation.result_table import ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.drift.rows import DriftRows, at_dose
 from ccvae_eval.metrics.matchers.interface import Matcher, Matches, grey, unit
@@ -237,12 +237,12 @@ class Drift:
             wanted.append(edits[0].floor_all)
         return Needs(tuple(wanted), reconstruction=True, regions=True)
 
-    def start(self, subject: Subject) -> Matched:
-        return Matched(self, subject)
+    def start(self, subject: Subject) -> DriftAccumulator:
+        return DriftAccumulator(self, subject)
 
 
 @dataclass(frozen=True, slots=True)
-class Edit:
+class DriftEdit:
     """What is decoded for one characteristic.
 
     Args:
@@ -265,9 +265,9 @@ class Edit:
         return (self.do, *floor, *self.doses.values())
 
 
-def _edits(metric: Drift, subject: Subject) -> tuple[list[Edit], dict[str, str]]:
+def _edits(metric: Drift, subject: Subject) -> tuple[list[DriftEdit], dict[str, str]]:
     """The changes that exist, and for each characteristic without one the reason."""
-    edits: list[Edit] = []
+    edits: list[DriftEdit] = []
     reasons: dict[str, str] = {}
     scale, own = subject.posterior.scale, isinstance(subject.model, Intervenes)
     for name in subject.movable:
@@ -280,14 +280,14 @@ def _edits(metric: Drift, subject: Subject) -> tuple[list[Edit], dict[str, str]]
         floor_all = Redraw(name, every=True) if not edits and bool(scale.any()) else None
         doses = {dose: Traverse(name, dose, metric.source) for dose in metric.doses}
         if own and name not in subject.layout.characteristics:
-            edits.append(Edit(do, floor, floor_all, {}, "no column of its own to move in parts"))
+            edits.append(DriftEdit(do, floor, floor_all, {}, "no column of its own to move in parts"))
             continue
         try:
             for traverse in doses.values():
                 traverse.codes(subject, unseen(subject))
-            edits.append(Edit(do, floor, floor_all, doses))
+            edits.append(DriftEdit(do, floor, floor_all, doses))
         except UndefinedError as error:
-            edits.append(Edit(do, floor, floor_all, {}, error.what))
+            edits.append(DriftEdit(do, floor, floor_all, {}, error.what))
     return edits, reasons
 
 
@@ -313,7 +313,7 @@ class Base:
     floor_all: Matches | None = None
 
 
-class Matched:
+class DriftAccumulator:
     """The accumulator: sums over points and pixels of each image, for each characteristic and each pair of images.
 
     What belongs to no characteristic stands under "" (the table's matches of inputs with reconstructions).
@@ -329,7 +329,7 @@ class Matched:
         self._base: Base | None = None
 
     @torch.inference_mode()  # of thousands of small operations the bookkeeping for gradients is a twentieth
-    def see(self, batch: Decoded) -> None:
+    def update(self, batch: Decoded) -> None:
         edit = next(edit for edit in self.edits if edit.do.characteristic == batch.characteristic)
         base, name = self._base_of(batch), batch.characteristic
         # with each channel by itself in memory, where decoders give pixel by pixel: everything below looks at channels
@@ -428,18 +428,18 @@ class Matched:
         rows = torch.cat([ends, found.confidence[..., None], found.matched[..., None].float()], 2)
         self.pictures.keep(f"keypoints/{name}", rows.masked_fill(~found.valid[..., None], math.nan)[:wanted].cpu())
 
-    def finish(self, weights: ResampleWeights) -> Measurement:
+    def compute(self, weights: ResampleWeights) -> Measurement:
         self._close()
-        tally = Tally(self.metric, self.subject, weights)
+        tally = ResultTable(self.metric, self.subject, weights)
         # a match that cannot lie elsewhere is correct by construction: no news
         names = [name for name in self.metric.values if name != "correct_matches" or not self.matcher.bounded]
         notes = self._clipped()
         for name, why in self.reasons.items():
             for value in names:
-                tally.enter(value, name, why)
+                tally.add(value, name, why)
         for edit in self.edits:
             name = edit.do.characteristic
-            applies = (self.subject.targets(name) >= 0).numpy()
+            applies = (self.subject.target_class(name) >= 0).numpy()
             rows = DriftRows(tally, name, applies, self.seen, self.regionless.get(name, ""))
             rows.enter_whole()
             rows.enter_table("correct_matches" in names)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccvae_eval.core.types import Bools, Floats
-from ccvae_eval.evaluation.result_table import NOWHERE, At, Mean, Ratio, Share, Tally, among, mean_of
+from ccvae_eval.evaluation.result_table import NOWHERE, At, Mean, Proportion, RatioOfSums, ResultTable, among, mean_of
 from ccvae_eval.metrics.shared.region_masks import INSIDE, OUTSIDE, WHOLE
 from ccvae_eval.metrics.shared.ssim import NOTHING
 from ccvae_eval.statistics.intervals import difference
@@ -45,7 +45,7 @@ class DriftRows:
         regionless: why it has no region; "" if it has.
     """
 
-    tally: Tally
+    tally: ResultTable
     name: str
     applies: Bools
     sums: Sums
@@ -79,12 +79,12 @@ class DriftRows:
         self._enter("keypoints", Mean(among(self.applies, after["keypoints"])))
         sure, chance = [], self._confidence_by_chance(another)
         for seen, at in ((after, NOWHERE), (before, RECONSTRUCTED)):
-            ratio = Ratio(among(self.applies, seen["confidence"]), among(self.applies, seen["matches"]))
+            ratio = RatioOfSums(among(self.applies, seen["confidence"]), among(self.applies, seen["matches"]))
             found = self.tally.estimated("confidence", self.name, ratio, at)
-            self.tally.enter("confidence", self.name, found, at, mean_at=at, chance=chance, why="no match")
+            self.tally.add("confidence", self.name, found, at, mean_at=at, chance=chance, why="no match")
             sure.append(found)
         lost = None if chance is None else sure[1].value - chance
-        self.tally.enter("confidence_drop", self.name, difference(sure[1], sure[0]), chance=lost, why="no match")
+        self.tally.add("confidence_drop", self.name, difference(sure[1], sure[0]), chance=lost, why="no match")
 
     def enter_regional(self, fewest: int) -> list[str]:
         """What is measured inside and outside the region; says so where spill rests on something else."""
@@ -96,7 +96,7 @@ class DriftRows:
         changed = self._changed("do")
         # a redraw exceeds another one half of the time; without noise nothing changes at all
         by_noise = 0.5 if (self.name, "floor_c") in self.sums else 0.0
-        self._enter("changed", Share(among(region, changed)), chance=by_noise)
+        self._enter("changed", Proportion(among(region, changed)), chance=by_noise)
         self._enter("textured", Mean(among(region, self.sums[self.name, "do"]["count"][:, OUTSIDE])))
         used = region & changed
         for key in COMPANIONS:
@@ -122,7 +122,7 @@ class DriftRows:
             self._undefined(("spill", "outside", "inside"), why, at)
             return
         inside, outside, used = self._both(pair, region & self._changed(pair))
-        self._enter("spill", Ratio(among(used, outside), among(used, inside)), at, chance=1.0, why=UNMOVED)
+        self._enter("spill", RatioOfSums(among(used, outside), among(used, inside)), at, chance=1.0, why=UNMOVED)
         for value, zone, lost in (("outside", OUTSIDE, outside), ("inside", INSIDE, inside)):
             chance = self._chance(self._loss("another", zone), used)
             self._enter(value, Mean(among(used, lost)), at, chance=chance, why=UNCHANGED)
@@ -134,14 +134,14 @@ class DriftRows:
         found, count = sums["found"][:, OUTSIDE], sums["count"][:, OUTSIDE]
         why = "no changed image has textured points inside and outside" if changed.any() else UNCHANGED
         still = UNMOVED if used.any() else why
-        self._enter("spill", Ratio(among(used, outside), among(used, inside)), chance=1.0, why=still)
+        self._enter("spill", RatioOfSums(among(used, outside), among(used, inside)), chance=1.0, why=still)
         beyond = self._chance(self._loss("another", OUTSIDE) - floor, used)
         self._enter("outside_excess", Mean(among(used, outside - floor)), chance=beyond, why=why)
         for value, zone, loss in (("outside", OUTSIDE, outside), ("inside", INSIDE, inside)):
             chance = self._chance(self._loss("another", zone), used)
             self._enter(value, Mean(among(used, loss)), chance=chance, why=why)
         self._enter("lost", Mean(among(used, 1 - _share(found, count))), chance=self._lost_by_chance(used), why=why)
-        moved = Ratio(among(used, sums["displacement"][:, OUTSIDE]), among(used, found))
+        moved = RatioOfSums(among(used, sums["displacement"][:, OUTSIDE]), among(used, found))
         self._enter(
             "displacement", moved, chance=self._moved_by_chance(used),
             why=why if not used.any() else "no point outside is found again",
@@ -184,12 +184,12 @@ class DriftRows:
         # only what redraws a noiseless posterior (nothing moves) or needs a second image is not there
         return np.where(count > 0, 0.0 if pair.startswith("floor") else np.nan, np.nan)
 
-    def _pixel_ratio(self, key: str, images: Bools) -> Ratio:
+    def _pixel_ratio(self, key: str, images: Bools) -> RatioOfSums:
         sums = self.sums[self.name, "do"]
         outside, inside = (_share(sums[key][:, z], sums["size"][:, z]) for z in (OUTSIDE, INSIDE))
         # a ratio of rounding errors says nothing (an untrained network changes some pixels by a millionth)
         used = images & (inside > (NOTHING if key == "ssim" else 0.0))
-        return Ratio(among(used, outside), among(used, inside))
+        return RatioOfSums(among(used, outside), among(used, inside))
 
     def _chance(self, values: Floats | None, images: Bools) -> float | None:
         return None if values is None else mean_of(values, images & ~np.isnan(values))
@@ -216,13 +216,13 @@ class DriftRows:
 
     def _undefined(self, values: Iterable[str], why: str, at: At = NOWHERE) -> None:
         for value in values:
-            self.tally.enter(value, self.name, why, at, mean_at=at)
+            self.tally.add(value, self.name, why, at, mean_at=at)
 
     def _enter(
-        self, value: str, what: Mean | Ratio, at: At = NOWHERE, *, chance: float | None = None, why: str = "",
+        self, value: str, what: Mean | RatioOfSums, at: At = NOWHERE, *, chance: float | None = None, why: str = "",
         note: str = "",
     ) -> None:  # fmt: skip
-        self.tally.enter(value, self.name, what, at, mean_at=at, chance=chance, why=why, note=note)
+        self.tally.add(value, self.name, what, at, mean_at=at, chance=chance, why=why, note=note)
 
 
 def _share(part: Floats, whole: Floats) -> Floats:

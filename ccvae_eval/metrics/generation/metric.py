@@ -16,14 +16,14 @@ from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Estimate, Measurement, ValueSpec
 from ccvae_eval.core.types import Floats, Ids, Images
 from ccvae_eval.evaluation.interventions import why_not
-from ccvae_eval.evaluation.judge_scores import Agreement
+from ccvae_eval.evaluation.judge_scores import JudgeReliability
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
-from ccvae_eval.evaluation.result_table import At, Mean, Share, Tally, mean_of
+from ccvae_eval.evaluation.result_table import At, Mean, Proportion, ResultTable, mean_of
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
 from ccvae_eval.judge import Judge
 from ccvae_eval.metrics.shared.features import extractor_named, require_features
-from ccvae_eval.metrics.shared.judged_changes import Assignment, Seen, assignment_of, text_of
+from ccvae_eval.metrics.shared.judged_changes import Assignment, JudgedChanges, assignment_of, text_of
 from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.fixed_batches import CHUNK
 from ccvae_eval.model.interface import HasConditionalPrior
@@ -153,8 +153,8 @@ class Generation:
             (EVERYONE, *assigned), reconstruction=conditional, judge=True, characteristics=conditional, own=own
         )
 
-    def start(self, subject: Subject) -> Generated:
-        return Generated(self, subject)
+    def start(self, subject: Subject) -> GenerationAccumulator:
+        return GenerationAccumulator(self, subject)
 
 
 def _requests(subject: Subject) -> list[tuple[str, int]]:
@@ -164,7 +164,7 @@ def _requests(subject: Subject) -> list[tuple[str, int]]:
     return [(name, k) for name in subject.characteristics for k in range(subject.schema[name].cardinality)]
 
 
-class Generated:
+class GenerationAccumulator:
     """The accumulator: features of real and drawn images, and what the judge sees in them."""
 
     def __init__(self, metric: Generation, subject: Subject) -> None:
@@ -176,14 +176,14 @@ class Generated:
         self.no_features = "needs a judge" if self.kind == JUDGED and not judged else ""
         self.extractor = None if self.kind in (JUDGED, PIXELS) else extractor_named(self.kind, subject)
         self.features: dict[str, dict[int, Floats]] = {"real": {}, "drawn": {}, "shuffled": {}}
-        self.seen = Seen(len(subject))
-        self.agreement = Agreement(subject)
+        self.seen = JudgedChanges(len(subject))
+        self.agreement = JudgeReliability(subject)
         self.pictures = MeanPictures()
 
-    def see(self, batch: Decoded) -> None:
+    def update(self, batch: Decoded) -> None:
         start, chunk = batch.chunk.rows.start, batch.chunk
         if batch.reconstruction is not None:
-            self.agreement.see(batch)
+            self.agreement.update(batch)
         drawn = batch.images[EVERYONE]
         if not self.no_features:
             for which, images in (("real", chunk.images), ("drawn", drawn)):
@@ -246,23 +246,23 @@ class Generated:
             label = f"asked/{name}/{self.subject.schema[name].class_name(k)}"
             self.pictures.keep(label, as_bytes(images[:wanted])[None])
 
-    def finish(self, weights: ResampleWeights) -> Measurement:
-        tally = Tally(self.metric, self.subject, weights)
+    def compute(self, weights: ResampleWeights) -> Measurement:
+        tally = ResultTable(self.metric, self.subject, weights)
         for name in self.subject.characteristics:
             self._enter_obeyed(tally, name)
         if self.assignment:
             self._enter_assigned(tally)
         elif not self.requests:
-            tally.enter("obeyed", None, f"{type(self.subject.model).__name__} has no p(z_c|y)")
+            tally.add("obeyed", None, f"{type(self.subject.model).__name__} has no p(z_c|y)")
         self._enter_distances(tally)
         return tally.measurement(self.agreement.notes(), self.pictures.arrays())
 
-    def _enter_obeyed(self, tally: Tally, name: str) -> None:
+    def _enter_obeyed(self, tally: ResultTable, name: str) -> None:
         """Each class of one label that was asked for, and their mean."""
         asked = [k for label, k in self.requests if label == name]
         why = self.agreement.why_not(name)
         if why or not asked:
-            tally.enter("obeyed", name, why or "cannot be asked for")
+            tally.add("obeyed", name, why or "cannot be asked for")
             return
         truth = self.subject.classes(name).numpy()
         parts, chances, references = [], [], []
@@ -270,16 +270,16 @@ class Generated:
             at: At = {"class": self.subject.schema[name].class_name(k)}
             chance = _share(self.seen.get("drawn", name), k)
             reference = _share(np.where(truth == k, self.seen.get("real", name), np.nan), k)
-            shown = Share(_is(self.seen.get(f"{name}/{k}", name), k))
+            shown = Proportion(_is(self.seen.get(f"{name}/{k}", name), k))
             parts.append(
-                tally.enter("obeyed", name, shown, at, mean_at=None, chance=chance, reference=reference, why="no image")
+                tally.add("obeyed", name, shown, at, mean_at=None, chance=chance, reference=reference, why="no image")
             )
             chances.append(chance)
             references.append(reference)
         mean = mean_over(parts, tally.weights.level)
-        tally.enter("obeyed", name, mean, chance=_mean(chances), reference=_mean(references))
+        tally.add("obeyed", name, mean, chance=_mean(chances), reference=_mean(references))
 
-    def _enter_assigned(self, tally: Tally) -> None:
+    def _enter_assigned(self, tally: ResultTable) -> None:
         """The labels of the assignment, each and all together."""
         at: At = {"do": text_of(self.assignment, self.subject)}
         real = np.ones(len(self.subject), bool)
@@ -291,25 +291,25 @@ class Generated:
                 found.append(_is(self.seen.get(which, name), k))
             shown, drawn, true = (found[-1] for found in columns.values())
             why = self.agreement.why_not(name)
-            tally.enter(
-                "obeyed", name, why or Share(shown), at, mean_at=None, chance=_mean_of(drawn),
+            tally.add(
+                "obeyed", name, why or Proportion(shown), at, mean_at=None, chance=_mean_of(drawn),
                 reference=_mean_of(np.where(real, true, np.nan)),
             )  # fmt: skip
         why = next((f"{name}: {why}" for name, _ in self.assignment if (why := self.agreement.why_not(name))), "")
         shown, drawn, true = (np.min(found, axis=0) for found in columns.values())
-        tally.enter(
-            "obeyed", None, why or Share(shown), at, chance=_mean_of(drawn),
+        tally.add(
+            "obeyed", None, why or Proportion(shown), at, chance=_mean_of(drawn),
             reference=_mean_of(np.where(real, true, np.nan)),
         )  # fmt: skip
 
-    def _enter_distances(self, tally: Tally) -> None:
+    def _enter_distances(self, tally: ResultTable) -> None:
         """The distances of the drawn images, and those of as many real ones as their reference."""
         names = ("frechet", "kernel", "prdc_precision", "prdc_recall", "prdc_density", "prdc_coverage")
         at: At = {"features": self.kind, "N": len(self.subject)}
         few = f"{len(self.subject)} images, more than {self.metric.neighbour} are needed"
         if self.no_features or len(self.subject) <= max(self.metric.neighbour, 1):
             for name in names:
-                tally.enter(name, None, self.no_features or few, at)
+                tally.add(name, None, self.no_features or few, at)
             return
         real, drawn, shuffled = (
             np.concatenate([part[start] for start in sorted(part)] or [np.zeros((0, 0))])
@@ -325,12 +325,12 @@ class Generated:
             note = NO_INTERVAL if name == "frechet" else ""
             value = Resampled(estimate, np.full(tally.weights.draws, np.nan), note)
             size = at if name == "frechet" else at_n
-            tally.enter(name, None, value, size, chance=chance.get(name), reference=known.get(name))
+            tally.add(name, None, value, size, chance=chance.get(name), reference=known.get(name))
         for name, column in balls.items():
             spread = np.full(len(self.subject), np.nan)
             spread[:count] = column
-            what = Mean(spread) if name == "prdc_density" else Share(spread)
-            tally.enter(name, None, what, at_n, chance=chance.get(name), reference=known.get(name))
+            what = Mean(spread) if name == "prdc_density" else Proportion(spread)
+            tally.add(name, None, what, at_n, chance=chance.get(name), reference=known.get(name))
 
     def _other_images(self) -> Floats | None:
         """Features of as many other real images, from the split train; None if there are not enough."""

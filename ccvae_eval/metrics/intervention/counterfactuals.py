@@ -120,7 +120,7 @@ def composition(subject: Subject, chunk: Chunk, repeats: Sequence[int]) -> Mappi
 def reversibility(subject: Subject, chunk: Chunk, do: Do, repeats: Sequence[int]) -> Mapping[int, Floats]:
     """The distance from x after m times there (to the class drawn for it) and back, re-encoding every time."""
     name, found, image = do.characteristic, {}, chunk.images
-    now, then = subject.now(name)[chunk.rows], subject.targets(name)[chunk.rows]
+    now, then = subject.current_class(name)[chunk.rows], subject.target_class(name)[chunk.rows]
     for turn in range(1, max(repeats) + 1):
         image = _moved(subject, chunk, do, image, now, then)
         image = _moved(subject, chunk, do, image, then, now)

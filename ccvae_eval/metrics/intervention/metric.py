@@ -28,10 +28,10 @@ from ccvae_eval.evaluation.interventions import (
     donor_rows,
     why_not,
 )
-from ccvae_eval.evaluation.judge_scores import ANOTHER, Agreement, opinions, seen_as
+from ccvae_eval.evaluation.judge_scores import ANOTHER, JudgeReliability, judged_change, seen_as
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
-from ccvae_eval.evaluation.result_table import Tally
+from ccvae_eval.evaluation.result_table import ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.intervention.counterfactuals import (
     composition,
@@ -44,7 +44,14 @@ from ccvae_eval.metrics.intervention.counterfactuals import (
     without,
 )
 from ccvae_eval.metrics.matchers.interface import grey
-from ccvae_eval.metrics.shared.judged_changes import NOBODY, Assignment, InterventionRows, Seen, assignment_of, text_of
+from ccvae_eval.metrics.shared.judged_changes import (
+    NO_ASSIGNMENT,
+    Assignment,
+    InterventionRows,
+    JudgedChanges,
+    assignment_of,
+    text_of,
+)
 from ccvae_eval.metrics.shared.region_masks import OUTSIDE, zones_of
 from ccvae_eval.metrics.shared.ssim import dissimilarity, moments
 from ccvae_eval.model.interface import HasConditionalPrior
@@ -82,7 +89,7 @@ def edits_of(subject: Subject, mode: Mode, source: CodeSource) -> list[Edit]:
             continue
         do = Do(name, mode, source)
         no_do = why_not(do, subject)
-        if not no_do and not bool((subject.targets(name) >= 0).any()):
+        if not no_do and not bool((subject.target_class(name) >= 0).any()):
             no_do = "no image's class is known"
         no_swap = "" if bool((donor_rows(subject, name) >= 0).any()) else "no image of another class"
         edits.append(Edit(name, None if no_do else do, None if no_swap else Swap(name), no_do, no_swap))
@@ -244,24 +251,24 @@ class Interventions:
         """The assignment as an intervention."""
         return Assign(assignment_of(self.assign, subject), self.mode, self.source)
 
-    def start(self, subject: Subject) -> Intervened:
-        return Intervened(self, subject)
+    def start(self, subject: Subject) -> InterventionAccumulator:
+        return InterventionAccumulator(self, subject)
 
 
-class Intervened:
+class InterventionAccumulator:
     """The accumulator: for each characteristic one row of numbers per image, NaN where they do not apply."""
 
     def __init__(self, metric: Interventions, subject: Subject) -> None:
         self.metric, self.subject = metric, subject
         self.edits = {edit.characteristic: edit for edit in edits_of(subject, metric.mode, metric.source)}
         self.assigned = metric.assigned(subject) if metric.assign else None
-        self.seen = Seen(len(subject))
-        self.agreement = Agreement(subject)
+        self.seen = JudgedChanges(len(subject))
+        self.agreement = JudgeReliability(subject)
         self.pictures = MeanPictures()
         self._other: tuple[int, Tensor] | None = None
 
-    def see(self, batch: Decoded) -> None:
-        self.agreement.see(batch)
+    def update(self, batch: Decoded) -> None:
+        self.agreement.update(batch)
         start, rows = batch.chunk.rows.start, batch.chunk.rows
         if not batch.characteristic:
             self._see_assignment(batch)
@@ -283,11 +290,11 @@ class Intervened:
     def _changed(self, edit: Edit, batch: Decoded, do: Do) -> dict[str, Floats]:
         """What the judge says of do(c = v)."""
         name, chunk = edit.characteristic, batch.chunk
-        then = self.subject.targets(name)[chunk.rows]
+        then = self.subject.target_class(name)[chunk.rows]
         clipped = do.applied(self.subject, chunk)[1]
         found = {"do/applies": (then >= 0).double().numpy(), "clipped": clipped.double().numpy()}
         before, after = batch.judged(None), batch.judged(do)
-        found |= opinions(before, after, "do")
+        found |= judged_change(before, after, "do")
         if name in after:
             found["effect"] = seen_as(after[name], then).astype(np.float64)
             found["effect before"] = seen_as(before[name], then).astype(np.float64)
@@ -297,7 +304,7 @@ class Intervened:
         """What a swap does: its class to the judge, what stays outside, and its look to the renderer."""
         name, chunk = swap.characteristic, batch.chunk
         donors = donor_rows(self.subject, name)[chunk.rows]
-        given = torch.where(donors >= 0, self.subject.now(name)[donors.clamp_min(0)], -1)
+        given = torch.where(donors >= 0, self.subject.current_class(name)[donors.clamp_min(0)], -1)
         found = {"swap/applies": (donors >= 0).double().numpy()}
         before, after = batch.judged(None), batch.judged(swap)
         if name in after:
@@ -371,7 +378,7 @@ class Intervened:
         if not (redraws and drawable) or chunk.rows.start >= self.metric.rendered:
             return
         classes = draws[0].classes(subject, chunk)
-        rows: Bools = ((classes >= 0) & (subject.now(name)[chunk.rows] != classes)).numpy() & region.any(1)
+        rows: Bools = ((classes >= 0) & (subject.current_class(name)[chunk.rows] != classes)).numpy() & region.any(1)
         if not rows.any():
             return
         assert isinstance(subject.data, HasRedraws)
@@ -388,9 +395,9 @@ class Intervened:
         chunk, repeats = batch.chunk, self.metric.repeats
         if edit.characteristic == next(iter(self.edits)):
             again = composition(self.subject, chunk, repeats)
-            self.seen.put(NOBODY, chunk.rows, {f"composition/{m}": column for m, column in again.items()})
+            self.seen.put(NO_ASSIGNMENT, chunk.rows, {f"composition/{m}": column for m, column in again.items()})
             if len(chunk) > 1:
-                self.seen.put(NOBODY, chunk.rows, {"another": distance(chunk.images, chunk.images.roll(1, 0))})
+                self.seen.put(NO_ASSIGNMENT, chunk.rows, {"another": distance(chunk.images, chunk.images.roll(1, 0))})
         if edit.do is not None:
             back = reversibility(self.subject, chunk, edit.do, repeats)
             self.seen.put(edit.characteristic, chunk.rows, {f"reversibility/{m}": d for m, d in back.items()})
@@ -399,13 +406,13 @@ class Intervened:
         """What the judge says of the assignment."""
         assert self.assigned is not None
         before, after = batch.judged(None), batch.judged(self.assigned)
-        found = opinions(before, after, "assigned")
+        found = judged_change(before, after, "assigned")
         for name, value in self.assigned.assignment:
             if name in after:
                 wanted = torch.full((len(batch.chunk),), value)
                 found[f"obeyed/{name}"] = seen_as(after[name], wanted).astype(np.float64)
                 found[f"obeyed before/{name}"] = seen_as(before[name], wanted).astype(np.float64)
-        self.seen.put(NOBODY, batch.chunk.rows, found)
+        self.seen.put(NO_ASSIGNMENT, batch.chunk.rows, found)
         self._keep("assigned", batch, [batch.images[self.assigned]])
 
     def _keep_pictures(self, batch: Decoded, edit: Edit) -> None:
@@ -417,8 +424,8 @@ class Intervened:
         if wanted > 0 and r is not None:
             self.pictures.keep(name, torch.stack([as_bytes(x[:wanted]) for x in (batch.chunk.images, r, *images)]))
 
-    def finish(self, weights: ResampleWeights) -> Measurement:
-        tally = Tally(self.metric, self.subject, weights)
+    def compute(self, weights: ResampleWeights) -> Measurement:
+        tally = ResultTable(self.metric, self.subject, weights)
         rows = InterventionRows(tally, self.seen, self.agreement)
         notes = self.agreement.notes()
         for name, edit in self.edits.items():

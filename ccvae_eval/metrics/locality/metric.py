@@ -14,12 +14,12 @@ from ccvae_eval.core.errors import UndefinedError, UsageError
 from ccvae_eval.core.results import Measurement, ValueSpec
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.evaluation.interventions import CodeSource
-from ccvae_eval.evaluation.judge_scores import Agreement, judged_shift, probability_of
+from ccvae_eval.evaluation.judge_scores import JudgeReliability, judged_shift, probability_of
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes, pair_strips, plane
-from ccvae_eval.evaluation.result_table import Mean, Ratio, Share, Tally, among, mean_of
+from ccvae_eval.evaluation.result_table import Mean, Proportion, RatioOfSums, ResultTable, among, mean_of
 from ccvae_eval.evaluation.subject import Subject
-from ccvae_eval.metrics.locality.paths import Columns, PathKind, Way, ways_of
+from ccvae_eval.metrics.locality.paths import Columns, PathKind, TraversalPath, traversal_paths
 from ccvae_eval.metrics.shared.image_change import (
     absolute_change,
     changed_area,
@@ -183,28 +183,28 @@ class Locality:
                 raise UsageError(f"{getattr(self, name)} is no share of an image", where=f"locality.{name}")
 
     def needs(self, subject: Subject) -> Needs:
-        ways, _ = ways_of(self, subject)
+        ways, _ = traversal_paths(self, subject)
         if not subject.characteristics:
             raise UndefinedError("no label has columns of its own")
         wanted = {i: None for way in ways for i in (*way.points, *way.noise)}
         return Needs(tuple(wanted), reconstruction=subject.judge is not None, judge=True, regions=True)
 
-    def start(self, subject: Subject) -> Walked:
-        return Walked(self, subject)
+    def start(self, subject: Subject) -> LocalityAccumulator:
+        return LocalityAccumulator(self, subject)
 
 
-class Walked:
+class LocalityAccumulator:
     """The accumulator: for each way one row of numbers per image."""
 
     def __init__(self, metric: Locality, subject: Subject) -> None:
         self.metric, self.subject = metric, subject
-        self.ways, self.reasons = ways_of(metric, subject)
+        self.ways, self.reasons = traversal_paths(metric, subject)
         self.seen: list[dict[str, Floats]] = [{} for _ in self.ways]
-        self.agreement = Agreement(subject)
+        self.agreement = JudgeReliability(subject)
         self.pictures = MeanPictures()
 
-    def see(self, batch: Decoded) -> None:
-        self.agreement.see(batch)
+    def update(self, batch: Decoded) -> None:
+        self.agreement.update(batch)
         if self.ways and batch.characteristic == self.ways[0].characteristic:
             self.pictures.add("image", batch.chunk.images)
         for way, seen in zip(self.ways, self.seen, strict=True):
@@ -213,7 +213,7 @@ class Walked:
                 for name, column in found.items():
                     seen.setdefault(name, np.full(len(self.subject), np.nan))[batch.chunk.rows] = column
 
-    def _scores(self, way: Way, batch: Decoded) -> dict[str, Floats]:
+    def _scores(self, way: TraversalPath, batch: Decoded) -> dict[str, Floats]:
         points = [batch.images[point] for point in way.points]
         change: NDArray[np.float32] = deviation_map(points).float().cpu().numpy()
         found = {"change": change.sum(1, dtype=np.float64), **path_scores(points)}
@@ -236,7 +236,7 @@ class Walked:
     def _most_changed(self, before: Images, after: Images) -> Floats:
         return top_mean(absolute_change(before, after).float().cpu().numpy(), self.metric.most_changed)
 
-    def _judged_scores(self, way: Way, batch: Decoded) -> dict[str, Floats]:
+    def _judged_scores(self, way: TraversalPath, batch: Decoded) -> dict[str, Floats]:
         told = [batch.judged(point) for point in way.points] if self.subject.judge is not None else []
         if not told:
             return {}
@@ -251,15 +251,17 @@ class Walked:
                 found[f"judged_{name}"] = np.where(enough, score, np.nan)
         return found
 
-    def _keep_pictures(self, way: Way, batch: Decoded, points: Sequence[Images], change: NDArray[np.float32]) -> None:
+    def _keep_pictures(
+        self, way: TraversalPath, batch: Decoded, points: Sequence[Images], change: NDArray[np.float32]
+    ) -> None:
         height, width = points[0].shape[2:]
         self.pictures.add(f"change/{way.label}", torch.from_numpy(change.reshape(-1, height, width)))
         wanted = PICTURED - batch.chunk.rows.start
         if wanted > 0:
             self.pictures.keep(f"strip/{way.label}", torch.stack([as_bytes(x[:wanted]) for x in points], 1))
 
-    def finish(self, weights: ResampleWeights) -> Measurement:
-        tally = Tally(self.metric, self.subject, weights)
+    def compute(self, weights: ResampleWeights) -> Measurement:
+        tally = ResultTable(self.metric, self.subject, weights)
         for name, reason in self.reasons.items():
             tally.undefined(name, reason)
         for way, seen in zip(self.ways, self.seen, strict=True):
@@ -292,13 +294,13 @@ class Walked:
             for which, strip in pair_strips(self.subject, name, self.metric.source, self.metric.steps).items()
         }
 
-    def _count_region(self, tally: Tally, way: Way, seen: Mapping[str, Floats], changed: Bools) -> None:
+    def _count_region(self, tally: ResultTable, way: TraversalPath, seen: Mapping[str, Floats], changed: Bools) -> None:
         name, at = way.characteristic, way.at
         if "area" not in seen:
             for value in ("focus", "inside", "ap", "inside_energy", "area"):
-                tally.enter(value, name, "has no region", at)
+                tally.add(value, name, "has no region", at)
             concentration = Mean(among(changed, seen["concentration"]))
-            tally.enter("concentration", name, concentration, at, chance=0.0, why=UNCHANGED)
+            tally.add("concentration", name, concentration, at, chance=0.0, why=UNCHANGED)
             return
         area = seen["area"]
         has_region = (area > 0) & (area <= self.metric.largest_region)
@@ -306,36 +308,38 @@ class Walked:
         why = UNCHANGED if has_region.any() else "the region is empty or too large in every image"
         blind = mean_of(area, used)
         for value, chance in {"focus": 0.0, "inside": blind, "ap": blind, "inside_energy": blind}.items():
-            tally.enter(value, name, Mean(among(used, seen[value])), at, chance=chance, why=why)
-        tally.enter("area", name, Mean(among(used, area)), at, why=why)
-        tally.enter(
+            tally.add(value, name, Mean(among(used, seen[value])), at, chance=chance, why=why)
+        tally.add("area", name, Mean(among(used, area)), at, why=why)
+        tally.add(
             "concentration", name, Mean(among(changed, seen["concentration"])), at,
             chance=0.0, reference=None if blind is None else 1 - blind, why=UNCHANGED,
         )  # fmt: skip
 
-    def _count_judged(self, tally: Tally, way: Way, seen: Mapping[str, Floats]) -> None:
+    def _count_judged(self, tally: ResultTable, way: TraversalPath, seen: Mapping[str, Floats]) -> None:
         name, at = way.characteristic, way.at
         if why := self.agreement.why_not(name):
             for value in ("selectivity", "response", "judged_monotone", "judged_evenness"):
-                tally.enter(value, name, why, at)
+                tally.add(value, name, why, at)
             return
         responses = {j: among(way.applies, seen[f"response/{j}"]) for j in self.agreement.trusted}
         total = np.sum(list(responses.values()), axis=0)
         if np.nanmean(total) < self.metric.least_response:
-            tally.enter("selectivity", name, f"the judged changes sum to less than {self.metric.least_response:g}", at)
+            tally.add("selectivity", name, f"the judged changes sum to less than {self.metric.least_response:g}", at)
         else:
-            own = Ratio(responses[name], total)
-            tally.enter("selectivity", name, own, at, chance=1 / len(responses))
-        tally.enter("response", name, Mean(responses[name]), at, chance=0.0)
+            own = RatioOfSums(responses[name], total)
+            tally.add("selectivity", name, own, at, chance=1 / len(responses))
+        tally.add("response", name, Mean(responses[name]), at, chance=0.0)
         for j, response in responses.items():
-            tally.enter("response", name, Mean(response), {**at, "judged": j}, mean_at=None, chance=0.0)
+            tally.add("response", name, Mean(response), {**at, "judged": j}, mean_at=None, chance=0.0)
         for value in ("judged_monotone", "judged_evenness"):
             course = Mean(among(way.applies, seen[value]))
             why, chance = "the judged probability does not change", 1 / (self.metric.steps - 1)
-            tally.enter(value, name, course, at, chance=chance, why=why)
+            tally.add(value, name, course, at, chance=chance, why=why)
 
 
-def _count_changes(tally: Tally, way: Way, seen: Mapping[str, Floats], changed: Bools, blind: float) -> None:
+def _count_changes(
+    tally: ResultTable, way: TraversalPath, seen: Mapping[str, Floats], changed: Bools, blind: float
+) -> None:
     """What needs neither a region nor the judge; the sums behind ``inside`` are kept as they are.
 
     Args:
@@ -344,12 +348,14 @@ def _count_changes(tally: Tally, way: Way, seen: Mapping[str, Floats], changed: 
     """
     name, at = way.characteristic, way.at
     # a draw exceeds another one of the same law half of the time; without noise nothing exceeds the quantum
-    tally.enter("changed", name, Share(among(way.applies, changed)), at, chance=mean_of(seen["noisy"] / 2, way.applies))
+    tally.add(
+        "changed", name, Proportion(among(way.applies, changed)), at, chance=mean_of(seen["noisy"] / 2, way.applies)
+    )
     magnitude, floor = (among(way.applies, seen[value]) for value in ("magnitude", "floor"))
-    tally.enter("magnitude", name, Mean(magnitude), at, chance=mean_of(floor, way.applies))
-    tally.enter("floor", name, Mean(floor), at)
+    tally.add("magnitude", name, Mean(magnitude), at, chance=mean_of(floor, way.applies))
+    tally.add("floor", name, Mean(floor), at)
     for value in ("monotone", "evenness", "straightness"):
-        tally.enter(value, name, Mean(among(changed, seen[value])), at, chance=blind, why=UNCHANGED)
+        tally.add(value, name, Mean(among(changed, seen[value])), at, chance=blind, why=UNCHANGED)
     no_path = "an interpolation has no path of its own"
-    tally.enter("path_share", name, Share(way.inside), at, why=no_path)
+    tally.add("path_share", name, Proportion(way.inside), at, why=no_path)
     tally.evidence[f"change/{way.label}"] = among(changed, seen["change"])

@@ -26,7 +26,7 @@ Columns = Literal["block", "each"]
 PathKind = Literal["traversal", "interpolation"]
 
 
-class Walk(Protocol):
+class PathSettings(Protocol):
     """The settings that say which paths there are; they are documented where they are options."""
 
     @property
@@ -43,7 +43,7 @@ class Walk(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class TraversalPath:
     """One path that is walked from every image.
 
     Args:
@@ -69,19 +69,19 @@ class Way:
         return self.characteristic + "".join(f"[{column}]" for column in self.at.values())
 
 
-def ways_of(walk: Walk, subject: Subject) -> tuple[list[Way], dict[str, str]]:
+def traversal_paths(walk: PathSettings, subject: Subject) -> tuple[list[TraversalPath], dict[str, str]]:
     """The paths that exist, and for each characteristic without one the reason."""
-    ways: list[Way] = []
+    ways: list[TraversalPath] = []
     reasons: dict[str, str] = {}
     for name in subject.characteristics:
         try:
-            ways += _ways_of(walk, subject, name)
+            ways += _traversal_paths(walk, subject, name)
         except UndefinedError as error:
             reasons[name] = error.what
     return ways, reasons
 
 
-def _ways_of(walk: Walk, subject: Subject, name: str) -> list[Way]:
+def _traversal_paths(walk: PathSettings, subject: Subject, name: str) -> list[TraversalPath]:
     label, columns = subject.schema[name], subject.layout[name]
     if label.kind == "continuous":
         raise UndefinedError("a continuous label has no classes to go between", where=name)
@@ -93,12 +93,12 @@ def _ways_of(walk: Walk, subject: Subject, name: str) -> list[Way]:
             raise UndefinedError("no image of another class", where=name)
         noise = () if noiseless else tuple(Redraw(name, draw, every=True) for draw in (0, 1))
         points = tuple(Interpolate(name, position) for position in positions)
-        end = torch.where(donors >= 0, subject.targets(name), -1)
-        return [Way(name, points, noise, (donors >= 0).numpy(), end, np.full(len(subject), np.nan))]
+        end = torch.where(donors >= 0, subject.target_class(name), -1)
+        return [TraversalPath(name, points, noise, (donors >= 0).numpy(), end, np.full(len(subject), np.nan))]
     if label.kind == "binary":
         start, end = torch.zeros(len(subject), dtype=torch.long), torch.ones(len(subject), dtype=torch.long)
     else:
-        start, end = subject.now(name), subject.targets(name)
+        start, end = subject.current_class(name), subject.target_class(name)
         if not bool((end >= 0).any()):
             raise UndefinedError("no image has this label", where=name)
     noise = () if noiseless else (Redraw(name, 0), Redraw(name, 1))
@@ -106,7 +106,7 @@ def _ways_of(walk: Walk, subject: Subject, name: str) -> list[Way]:
     if walk.columns == "each" and len(columns) > 1:
         alone = range(len(columns))
     return [
-        Way(
+        TraversalPath(
             name,
             tuple(Traverse(name, position, walk.source, column) for position in positions),
             noise,
@@ -120,7 +120,7 @@ def _ways_of(walk: Walk, subject: Subject, name: str) -> list[Way]:
 
 
 def _inside_path(
-    walk: Walk, subject: Subject, name: str, start: torch.Tensor, end: torch.Tensor, column: int | None
+    walk: PathSettings, subject: Subject, name: str, start: torch.Tensor, end: torch.Tensor, column: int | None
 ) -> Floats:
     """Whether each code, projected to its path, lies between the path's ends.
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from ccvae_eval.checkpoint import read_bundle
 from ccvae_eval.core.errors import CheckpointError, UsageError
 from ccvae_eval.core.types import Images
-from ccvae_eval.metrics.matchers.interface import LENGTH, Described, Matches, mutual_matches
+from ccvae_eval.metrics.matchers.interface import LENGTH, DescribedPoints, Matches, mutual_matches
 
 SHORTEST_DIGEST = 8
 
@@ -140,13 +140,13 @@ class AlikedMatcher:
     def _tensors(self) -> Mapping[str, Tensor]:
         return verified_tensors("aliked", "weights", self.weights, "sha256", self.sha256)
 
-    def features(self, images: Images) -> list[Described]:
+    def features(self, images: Images) -> list[DescribedPoints]:
         """Keypoints and descriptors of each image; a blank image has none."""
         return [self._features(image) for image in images.float().cpu()]
 
-    def _features(self, image: Tensor) -> Described:
+    def _features(self, image: Tensor) -> DescribedPoints:
         if min(image.shape[1:]) < SMALLEST:
-            return Described(np.empty((0, 2), np.float32), np.empty((0, 64)))
+            return DescribedPoints(np.empty((0, 2), np.float32), np.empty((0, 64)))
         shown = image if len(image) in (1, 3) else image.mean(0, keepdim=True)
         scale = self.size / min(image.shape[1:])
         edges = [max(round(edge * scale), 1) for edge in image.shape[1:]]
@@ -156,8 +156,8 @@ class AlikedMatcher:
         points = (found.keypoints + 0.5) * (LENGTH / self.size)
         described = found.descriptors.double().numpy()
         norms = np.linalg.norm(described, axis=1, keepdims=True)
-        return Described(points.float().numpy(), described / np.maximum(norms, 1e-12))
+        return DescribedPoints(points.float().numpy(), described / np.maximum(norms, 1e-12))
 
-    def match(self, first: Sequence[Described], second: Sequence[Described]) -> Matches:
+    def match(self, first: Sequence[DescribedPoints], second: Sequence[DescribedPoints]) -> Matches:
         """Mutual nearest neighbours that pass the ratio test; K is the greatest number of keypoints in the batch."""
         return mutual_matches(first, second, self.ratio)

@@ -126,7 +126,7 @@ EQUAL = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Described:
+class DescribedPoints:
     """The keypoints of one image: positions (x, y) in units of length, shape (K, 2), descriptors of norm 1, (K, F)."""
 
     points: NDArray[np.float32]
@@ -138,7 +138,9 @@ Partners = tuple[NDArray[np.int64], Floats]
 
 
 def matches_of(
-    first: Sequence[Described], second: Sequence[Described], partners: Callable[[Described, Described], Partners]
+    first: Sequence[DescribedPoints],
+    second: Sequence[DescribedPoints],
+    partners: Callable[[DescribedPoints, DescribedPoints], Partners],
 ) -> Matches:
     """The matches of a batch, pair by pair; K is the greatest number of keypoints in it.
 
@@ -162,13 +164,13 @@ def matches_of(
     return found
 
 
-def mutual_matches(first: Sequence[Described], second: Sequence[Described], ratio: float) -> Matches:
+def mutual_matches(first: Sequence[DescribedPoints], second: Sequence[DescribedPoints], ratio: float) -> Matches:
     """Points that are each other's nearest, the second nearest being farther by ``ratio``; confidence 1 - d1/d2.
 
     With a single descriptor on the other side nothing can be told apart: no match.
     """
 
-    def partners(one: Described, other: Described) -> Partners:
+    def partners(one: DescribedPoints, other: DescribedPoints) -> Partners:
         if len(other.points) < FEWEST_RIVALS:
             return np.full(len(one.points), -1), np.zeros(len(one.points))
         partner, apart = _neighbours(one.descriptors, other.descriptors)

@@ -12,7 +12,7 @@ from kornia.feature import SIFTFeature, get_laf_center
 from torch import Tensor
 
 from ccvae_eval.core.types import Images
-from ccvae_eval.metrics.matchers.interface import Described, Matches, grey, mutual_matches, unit
+from ccvae_eval.metrics.matchers.interface import DescribedPoints, Matches, grey, mutual_matches, unit
 
 SMALLEST = 16
 """Pixels on the shorter side: smaller images have no keypoints."""
@@ -42,22 +42,22 @@ class KorniaSiftMatcher:
     search: float = 3.0
     guard: float = 7.0
 
-    def features(self, images: Images) -> list[Described]:
+    def features(self, images: Images) -> list[DescribedPoints]:
         """Keypoints and descriptors of each image; a blank image has none."""
         detector: Any = SIFTFeature(num_features=self.most, rootsift=True).eval()
         return [self._features(detector, picture) for picture in grey(images).float().cpu()]
 
-    def _features(self, detector: Any, picture: Tensor) -> Described:
+    def _features(self, detector: Any, picture: Tensor) -> DescribedPoints:
         if min(picture.shape) < SMALLEST:
-            return Described(np.empty((0, 2), np.float32), np.empty((0, 128)))
+            return DescribedPoints(np.empty((0, 2), np.float32), np.empty((0, 128)))
         with torch.no_grad():
             frames, responses, descriptors = detector(picture[None, None])
         kept = responses[0] > self.response
         points = get_laf_center(frames)[0, kept] + 0.5
         described = descriptors[0, kept].double().numpy()
         norms = np.linalg.norm(described, axis=1, keepdims=True)
-        return Described((points / unit(*picture.shape)).float().numpy(), described / np.maximum(norms, 1e-12))
+        return DescribedPoints((points / unit(*picture.shape)).float().numpy(), described / np.maximum(norms, 1e-12))
 
-    def match(self, first: Sequence[Described], second: Sequence[Described]) -> Matches:
+    def match(self, first: Sequence[DescribedPoints], second: Sequence[DescribedPoints]) -> Matches:
         """Mutual nearest neighbours that pass the ratio test; K is the greatest number of keypoints in the batch."""
         return mutual_matches(first, second, self.ratio)

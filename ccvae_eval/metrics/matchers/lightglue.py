@@ -16,7 +16,7 @@ from torch import Tensor
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Images
 from ccvae_eval.metrics.matchers.aliked import AlikedMatcher, verified_tensors, with_weights
-from ccvae_eval.metrics.matchers.interface import LENGTH, Described, Matches, Partners, matches_of
+from ccvae_eval.metrics.matchers.interface import LENGTH, DescribedPoints, Matches, Partners, matches_of
 
 DESCRIBED = {"aliked-t16": 64, "aliked-n16": 128, "aliked-n16rot": 128, "aliked-n32": 128}
 """Numbers in a descriptor of each variant of ALIKED."""
@@ -26,7 +26,7 @@ PUBLISHED = re.compile(r"^(self_attn|cross_attn)\.(\d+)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen(Described):
+class LightGlueFeatures(DescribedPoints):
     """The keypoints of one image of some width and height, in pixels of the picture that was looked at."""
 
     width: int
@@ -117,20 +117,20 @@ class LightGlueMatcher:
         """Who finds the keypoints."""
         return _Detector(self.detector, self.detector_sha256, self.model, self.threshold, self.size)
 
-    def features(self, images: Images) -> list[Seen]:
+    def features(self, images: Images) -> list[LightGlueFeatures]:
         """Keypoints and descriptors of each image; a blank image has none."""
         _ = self.network  # what is wrong with its file is said before any image is looked at
         scale = self.size / min(images.shape[2:])
         height, width = (max(round(edge * scale), 1) for edge in images.shape[2:])
-        return [Seen(f.points, f.descriptors, width, height) for f in self.aliked.features(images)]
+        return [LightGlueFeatures(f.points, f.descriptors, width, height) for f in self.aliked.features(images)]
 
-    def match(self, first: Sequence[Seen], second: Sequence[Seen]) -> Matches:
+    def match(self, first: Sequence[LightGlueFeatures], second: Sequence[LightGlueFeatures]) -> Matches:
         """What the network takes for the same point; K is the greatest number of keypoints in the batch."""
         return matches_of(first, second, self._partners)
 
-    def _partners(self, one: Described, other: Described) -> Partners:
-        assert isinstance(one, Seen)
-        assert isinstance(other, Seen)
+    def _partners(self, one: DescribedPoints, other: DescribedPoints) -> Partners:
+        assert isinstance(one, LightGlueFeatures)
+        assert isinstance(other, LightGlueFeatures)
         with torch.no_grad():
             found = self.network({"image0": one.sides(self.size), "image1": other.sides(self.size)})
         return found["matches0"][0].numpy(), np.asarray(found["matching_scores0"][0].double().numpy())

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ccvae_eval.core.types import Images
-from ccvae_eval.metrics.matchers.interface import Described, Matches, grey, mutual_matches, unit
+from ccvae_eval.metrics.matchers.interface import DescribedPoints, Matches, grey, mutual_matches, unit
 
 DESCRIBED = 128
 """Numbers in a descriptor."""
@@ -51,13 +51,13 @@ class SiftMatcher:
     search: float = 3.0
     guard: float = 7.0
 
-    def features(self, images: Images) -> list[Described]:
+    def features(self, images: Images) -> list[DescribedPoints]:
         """Keypoints and descriptors of each image; a blank image has none."""
         detector = cv2.SIFT.create(contrastThreshold=self.contrast)
         pictures = (grey(images).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         return [self._features(detector, picture) for picture in pictures]
 
-    def _features(self, detector: cv2.SIFT, picture: NDArray[np.uint8]) -> Described:
+    def _features(self, detector: cv2.SIFT, picture: NDArray[np.uint8]) -> DescribedPoints:
         scale = unit(*picture.shape)
         enlarged = max(self.least_size / min(picture.shape), 1.0)
         if enlarged > 1:
@@ -68,13 +68,13 @@ class SiftMatcher:
         for point in sorted(found, key=lambda p: (-p.response, p.angle)):
             strongest.setdefault((point.pt[0], point.pt[1], point.size), point)
         if not strongest:
-            return Described(np.empty((0, 2), np.float32), np.empty((0, DESCRIBED)))
+            return DescribedPoints(np.empty((0, 2), np.float32), np.empty((0, DESCRIBED)))
         kept, described = detector.compute(picture, list(strongest.values()))
         points = (np.array([point.pt for point in kept], np.float32) + 0.5) / (enlarged * scale)
         totals = described.sum(1, keepdims=True, dtype=np.float64)
         roots = np.sqrt(described / np.maximum(totals, 1.0))
-        return Described(points, roots)
+        return DescribedPoints(points, roots)
 
-    def match(self, first: Sequence[Described], second: Sequence[Described]) -> Matches:
+    def match(self, first: Sequence[DescribedPoints], second: Sequence[DescribedPoints]) -> Matches:
         """Mutual nearest neighbours that pass the ratio test; K is the greatest number of keypoints in the batch."""
         return mutual_matches(first, second, self.ratio)

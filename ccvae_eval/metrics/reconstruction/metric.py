@@ -18,7 +18,7 @@ from ccvae_eval.data.labels.match import label_columns
 from ccvae_eval.evaluation.interventions import PosteriorMean, why_not
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
-from ccvae_eval.evaluation.result_table import At, Mean, PerImage, Tally, mean_of
+from ccvae_eval.evaluation.result_table import At, ImageStatistic, Mean, ResultTable, mean_of
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
 from ccvae_eval.metrics.shared.likelihood import (
     POINT_MASS,
@@ -162,8 +162,8 @@ class Reconstruction:
         own += -(-min(self.chance_images, len(subject)) * max(samples, 1) // max(len(subject), 1))
         return Needs((MEAN,), reconstruction=True, images=False, characteristics=False, own=own)
 
-    def start(self, subject: Subject) -> Rebuilt:
-        return Rebuilt(self, subject)
+    def start(self, subject: Subject) -> ReconstructionAccumulator:
+        return ReconstructionAccumulator(self, subject)
 
 
 def _without_density(subject: Subject, prior: Prior) -> str:
@@ -182,7 +182,7 @@ def _in_rows(chunk: Chunk) -> Chunk:
 
 
 @dataclass
-class Rebuilt:
+class ReconstructionAccumulator:
     """The accumulator: one number of each image for each value, and the sums behind the mean image."""
 
     metric: Reconstruction
@@ -201,7 +201,7 @@ class Rebuilt:
         self._total: Tensor | float = 0.0
         self._square = 0.0
 
-    def see(self, batch: Decoded) -> None:
+    def update(self, batch: Decoded) -> None:
         chunk, sampled = _in_rows(batch.chunk), self.metric.code == "sample"
         means, of_sample = batch.images[MEAN], batch.reconstruction
         assert of_sample is not None, "asked for in needs()"
@@ -259,9 +259,9 @@ class Rebuilt:
             if wanted > 0:
                 self.pictures.keep("pairs", torch.stack([as_bytes(x[:wanted]) for x in (chunk.images, rebuilt)]))
 
-    def finish(self, weights: ResampleWeights) -> Measurement:
-        tally = Tally(self.metric, self.subject, weights)
-        tally.enter("mse", None, Mean(self.seen["mse"]), chance=self._mean_image())
+    def compute(self, weights: ResampleWeights) -> Measurement:
+        tally = ResultTable(self.metric, self.subject, weights)
+        tally.add("mse", None, Mean(self.seen["mse"]), chance=self._mean_image())
         points = (
             "points have no pixels"
             if len(self.subject.data.input_shape) == 1
@@ -270,7 +270,7 @@ class Rebuilt:
         usual = self._likeness_of_the_mean() if "psnr" in self.seen else {}
         for value in ("psnr", "ssim"):
             what = Mean(self.seen[value]) if value in self.seen else points
-            tally.enter(value, None, what, chance=usual.get(value))
+            tally.add(value, None, what, chance=usual.get(value))
         kl = self._enter_divergences(tally)
         at: At = {"likelihood": self.likelihood} if self.likelihood else {}
         blind = self._usual("blind")
@@ -292,17 +292,17 @@ class Rebuilt:
         return tally.measurement(notes, self.pictures.arrays())
 
     def _enter(
-        self, tally: Tally, name: str, column: Floats | None, why: str, at: At, chance: float | None = None
+        self, tally: ResultTable, name: str, column: Floats | None, why: str, at: At, chance: float | None = None
     ) -> None:
-        what: PerImage | str = why if column is None else Mean(column)
-        tally.enter(name, None, what, at, chance=chance, why=why)
+        what: ImageStatistic | str = why if column is None else Mean(column)
+        tally.add(name, None, what, at, chance=chance, why=why)
 
     def _usual(self, key: str) -> float | None:
         """The mean of a chance level over the images on which it was measured."""
         column = self.seen.get(key)
         return None if column is None else mean_of(column, ~np.isnan(column))
 
-    def _enter_gap(self, tally: Tally) -> None:
+    def _enter_gap(self, tally: ResultTable) -> None:
         """How much worse these images come back than training images do, from posterior means."""
         subject, metric = self.subject, self.metric
         if subject.trained_on is None or not metric.gap_images or metric.code != "mean":
@@ -326,7 +326,7 @@ class Rebuilt:
         for name, parts in found.items():
             if parts:
                 gap = difference_of_means(self.seen[name], np.concatenate(parts), tally.weights)
-                tally.enter("gap", None, gap, {"of": name}, chance=0.0)
+                tally.add("gap", None, gap, {"of": name}, chance=0.0)
 
     def _mean_image(self) -> float:
         """The error of giving the mean of these images for each of them."""
@@ -343,7 +343,7 @@ class Rebuilt:
             parts.append(likeness(chunk.images, mean.expand_as(chunk.images), self.metric.window))
         return {key: float(np.concatenate([part[key] for part in parts]).mean()) for key in (parts or [{}])[0]}
 
-    def _enter_divergences(self, tally: Tally) -> Floats | None:
+    def _enter_divergences(self, tally: ResultTable) -> Floats | None:
         """The rows of kl; returns that of all columns, None where it does not exist."""
         subject, posterior = self.subject, self.subject.posterior
         noiseless = (posterior.scale == 0).any(0)
@@ -358,17 +358,17 @@ class Rebuilt:
             parts[""] = POINT_MASS if still else standard_divergence(posterior, columns)
         known = [part for part in parts.values() if not isinstance(part, str)]
         total = np.sum(known, axis=0) if len(known) == len(parts) else None
-        tally.enter("kl", None, Mean(total) if total is not None else self.no_density, chance=0.0)
+        tally.add("kl", None, Mean(total) if total is not None else self.no_density, chance=0.0)
         for name, part in parts.items():
             what = part if isinstance(part, str) else Mean(part)
             if name:
-                tally.enter("kl", name, what, mean_at=None, chance=0.0)
-                tally.enter("kl", name, self._given(name), LABELLED, mean_at=None, chance=0.0)
+                tally.add("kl", name, what, mean_at=None, chance=0.0)
+                tally.add("kl", name, self._given(name), LABELLED, mean_at=None, chance=0.0)
             elif len(parts) > 1:
-                tally.enter("kl", None, what, STYLE, chance=0.0)
+                tally.add("kl", None, what, STYLE, chance=0.0)
         return total
 
-    def _given(self, name: str) -> PerImage | str:
+    def _given(self, name: str) -> ImageStatistic | str:
         """The divergence of one characteristic's columns from the prior of the image's own label."""
         mixture = self.prior.mixtures.get(name)
         if mixture is None:

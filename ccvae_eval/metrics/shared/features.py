@@ -27,7 +27,7 @@ from ccvae_eval.statistics.threads import one_thread
 
 
 @dataclass(frozen=True)
-class Edges:
+class HogFeatures:
     """Mean colour and oriented edges of the squares of a lattice: for any images, trained on none.
 
     As in histograms of oriented gradients (Dalal and Triggs 2005): each pixel's slope counts for the two nearest of
@@ -38,7 +38,7 @@ class Edges:
         squares: of the lattice on a side.
         bins: directions between 0 and 180 degrees.
 
-    >>> Edges().features(torch.zeros(2, 3, 32, 32)).shape
+    >>> HogFeatures().features(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 704])
     """
 
@@ -102,7 +102,7 @@ class VarietyFeatures:
 def looked_at(images: Images) -> Tensor:
     r"""What a regression sees: mean colours of 16 x 16 squares, and edges; shape :math:`(N, F)`, float64."""
     colours = functional.adaptive_avg_pool2d(images, SQUARES).flatten(1)
-    return torch.cat([colours, Edges().features(images)], 1).double().cpu()
+    return torch.cat([colours, HogFeatures().features(images)], 1).double().cpu()
 
 
 def variety_features(data: DataSet) -> VarietyFeatures:
@@ -215,7 +215,7 @@ def extractor_named(name: str, subject: Subject) -> Features:
         PluginError: an extractor that does not give one vector of numbers for each image.
     """
     if name == EDGES:
-        return Edges()
+        return HogFeatures()
     if name == VARIETY:
         return variety_features(subject.data)
     made: Any = extractors[name]()

@@ -12,8 +12,18 @@ import numpy as np
 
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.types import Bools, Floats, Ids
-from ccvae_eval.evaluation.judge_scores import Agreement
-from ccvae_eval.evaluation.result_table import NOWHERE, At, Mean, MeanShare, PerImage, Share, Tally, among, mean_of
+from ccvae_eval.evaluation.judge_scores import JudgeReliability
+from ccvae_eval.evaluation.result_table import (
+    NOWHERE,
+    At,
+    ImageStatistic,
+    Mean,
+    MeanProportion,
+    Proportion,
+    ResultTable,
+    among,
+    mean_of,
+)
 from ccvae_eval.evaluation.subject import Subject
 
 Assignment = tuple[tuple[str, int], ...]
@@ -60,14 +70,14 @@ def text_of(assignment: Assignment, subject: Subject) -> str:
     return ",".join(f"{name}={value}" for name, value in named.items())
 
 
-NOBODY = ""
+NO_ASSIGNMENT = ""
 """Under this name stands what belongs to no characteristic."""
 
 INSIDE, OUTSIDE = {"where": "inside"}, {"where": "outside"}
 
 
 @dataclass
-class Seen:
+class JudgedChanges:
     """Columns of numbers, one of each image, by characteristic and key; NaN where an image has none."""
 
     images: int
@@ -92,17 +102,17 @@ class Seen:
 class InterventionRows:
     """Enters the values of one measurement into its tally."""
 
-    tally: Tally
-    seen: Seen
-    agreement: Agreement
+    tally: ResultTable
+    seen: JudgedChanges
+    agreement: JudgeReliability
 
     def enter(
-        self, value: str, name: str | None, what: PerImage | str, at: At = NOWHERE, *, chance: float | None = None,
+        self, value: str, name: str | None, what: ImageStatistic | str, at: At = NOWHERE, *, chance: float | None = None,
         why: str = "", alone: bool = False,
     ) -> None:  # fmt: skip
         """One row; ``alone``: it enters no mean over characteristics, else that with the same ``at``."""
         mean_at = None if alone else at
-        self.tally.enter(value, name, what, at, mean_at=mean_at, chance=chance, why=why)
+        self.tally.add(value, name, what, at, mean_at=mean_at, chance=chance, why=why)
 
     def judged(self, name: str, no_do: str) -> None:
         """``effect``, ``kept`` and ``change`` of one characteristic."""
@@ -110,27 +120,27 @@ class InterventionRows:
         applies: Bools = self.seen.get(name, "do/applies") == 1
         effect, before = (among(applies, self.seen.get(name, key)) for key in ("effect", "effect before"))
         chance = mean_of(before, ~np.isnan(before))
-        self.enter("effect", name, why or Share(effect), chance=chance)
+        self.enter("effect", name, why or Proportion(effect), chance=chance)
         change = Mean(among(applies, self.seen.get(name, f"do/change/{name}")))
         self.enter("change", name, why or change, chance=0.0)
         self.others(name, "do", applies, no_do or ("needs a judge" if self.tally.subject.judge is None else ""))
 
     def others(self, name: str | None, prefix: str, applies: Bools, why: str, at: At = NOWHERE) -> None:
         """``kept`` of every other label, and ``change``: what the judge sees of them before and after."""
-        whose = NOBODY if name is None else name
+        whose = NO_ASSIGNMENT if name is None else name
         if why:
             self.enter("kept", name, why, at)
             return
-        left_out = {name, *(self.seen.keys(NOBODY, "obeyed/") if prefix == "assigned" else ())}
+        left_out = {name, *(self.seen.keys(NO_ASSIGNMENT, "obeyed/") if prefix == "assigned" else ())}
         labels = [j for j in self.agreement.trusted if j not in left_out]
         columns = {j: among(applies, self.seen.get(whose, f"{prefix}/kept/{j}")) for j in labels}
         every = np.mean(list(columns.values()), axis=0) if columns else None
         alike = {j: self.agreement.alike(j) for j in labels}
         chance = float(np.mean(list(alike.values()))) if labels else None
-        what = "there is no label that should stay" if every is None else MeanShare(every)
+        what = "there is no label that should stay" if every is None else MeanProportion(every)
         self.enter("kept", name, what, at, chance=chance)
         for j, column in columns.items():
-            self.enter("kept", name, Share(column), {**at, "judged": j}, chance=alike[j], alone=True)
+            self.enter("kept", name, Proportion(column), {**at, "judged": j}, chance=alike[j], alone=True)
             change = among(applies, self.seen.get(whose, f"{prefix}/change/{j}"))
             self.enter("change", name, Mean(change), {**at, "judged": j}, chance=0.0, alone=True)
 
@@ -138,7 +148,7 @@ class InterventionRows:
         """``transfer``, ``identity`` and ``fidelity`` of one characteristic."""
         applies: Bools = self.seen.get(name, "swap/applies") == 1
         why = no_swap or self.agreement.why_not(name)
-        transfer = MeanShare(among(applies, self.seen.get(name, "transfer")), least=-1.0)
+        transfer = MeanProportion(among(applies, self.seen.get(name, "transfer")), least=-1.0)
         self.enter("transfer", name, why or transfer, chance=0.0)
         empty = "the region is empty or too large in every image"
         identity = Mean(among(applies, self.seen.get(name, "identity")))
@@ -169,12 +179,17 @@ class InterventionRows:
 
     def axioms(self, names: Sequence[str], no_do: Mapping[str, str], repeats: Sequence[int]) -> None:
         """``composition`` and ``reversibility``."""
-        another = self.seen.get(NOBODY, "another")
+        another = self.seen.get(NO_ASSIGNMENT, "another")
         chance = mean_of(another, ~np.isnan(another))
         for m in repeats:
             at: At = {"m": m}
             self.enter(
-                "composition", None, Mean(self.seen.get(NOBODY, f"composition/{m}")), at, chance=chance, why="no image"
+                "composition",
+                None,
+                Mean(self.seen.get(NO_ASSIGNMENT, f"composition/{m}")),
+                at,
+                chance=chance,
+                why="no image",
             )
         for name in names:
             for m in repeats:
@@ -186,17 +201,17 @@ class InterventionRows:
         at: At = {"do": text}
         every = np.ones(self.seen.images, bool)
         for name in names:
-            before = self.seen.get(NOBODY, f"obeyed before/{name}")
+            before = self.seen.get(NO_ASSIGNMENT, f"obeyed before/{name}")
             why = self.agreement.why_not(name)
-            what = Share(self.seen.get(NOBODY, f"obeyed/{name}"))
+            what = Proportion(self.seen.get(NO_ASSIGNMENT, f"obeyed/{name}"))
             self.enter("obeyed", name, why or what, at, chance=mean_of(before, ~np.isnan(before)), alone=True)
         why = next((f"{name}: {why}" for name in names if (why := self.agreement.why_not(name))), "")
         together, before = self.all_of("obeyed", names), self.all_of("obeyed before", names)
         chance = mean_of(before, ~np.isnan(before))
-        self.enter("obeyed", None, why or Share(together), at, chance=chance)
+        self.enter("obeyed", None, why or Proportion(together), at, chance=chance)
         self.others(None, "assigned", every, "needs a judge" if self.tally.subject.judge is None else "", at)
 
     def all_of(self, start: str, names: Sequence[str]) -> Floats:
         """Whether the judge sees all of an assignment, 1 or 0."""
-        columns: Floats = np.stack([self.seen.get(NOBODY, f"{start}/{name}") for name in names])
+        columns: Floats = np.stack([self.seen.get(NO_ASSIGNMENT, f"{start}/{name}") for name in names])
         return np.where(np.isnan(columns).any(0), np.nan, columns.all(0))

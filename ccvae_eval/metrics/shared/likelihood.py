@@ -286,6 +286,6 @@ class Generate:
         chosen = dict(self.assignment).get(name)
         if chosen is not None:
             return torch.full((len(ranks),), chosen)
-        below = subject.once(("cumulated p(y)", name), lambda: np.cumsum(label_frequencies(subject, name)))
+        below = subject.cached(("cumulated p(y)", name), lambda: np.cumsum(label_frequencies(subject, name)))
         place = (ranks[:, [subject.schema.index(name)]] >= below).sum(axis=1)
         return torch.from_numpy(np.minimum(place, len(below) - 1))

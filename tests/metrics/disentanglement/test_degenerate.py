@@ -10,7 +10,7 @@ import pytest
 
 from ccvae_eval.core.errors import CcvaeEvalError, DataError, UndefinedError, UsageError
 from ccvae_eval.core.random_streams import numpy_stream
-from ccvae_eval.metrics.disentanglement import SCORES, VALUES, Settings, panel, score
+from ccvae_eval.metrics.disentanglement import SCORES, VALUES, PanelSettings, panel, score
 from ccvae_eval.metrics.disentanglement.predictors import fit, knocked
 from ccvae_eval.metrics.disentanglement.table import factor_of
 
@@ -58,7 +58,7 @@ def test_every_odd_table_has_an_answer(what, profile):
     codes, factors, more = TABLES[what]
     # scikit-learn's boosting at 200 levels takes a minute and learns nothing new
     names = tuple(name for name in SCORES if profile == "robust" or name not in ("dci", "nk"))
-    settings = Settings(**{**QUICK, "every": False, "score": names, "profile": profile})
+    settings = PanelSettings(**{**QUICK, "every": False, "score": names, "profile": profile})
     found = panel(codes, factors, settings, **more)
     assert found.status in ("ok", "undefined")
     shown = {v.name for v in found.values}
@@ -74,7 +74,7 @@ def test_every_odd_table_has_an_answer(what, profile):
 @pytest.mark.parametrize("what", ["one factor", "a constant factor", "missing values", "text", "floats"])
 def test_the_published_predictor_has_an_answer_too(what):
     codes, factors, more = TABLES[what]
-    found = panel(codes, factors, Settings(profile="reference", score=("dci",)), **more)
+    found = panel(codes, factors, PanelSettings(profile="reference", score=("dci",)), **more)
     assert {v.name for v in found.values} >= {"dci_disentanglement", "dci_completeness", "dci_informativeness"}
 
 
@@ -83,7 +83,7 @@ def test_ten_thousand_columns():
     """All scores: each is a number, or undefined with its reason."""
     codes = RNG.normal(size=(60, 10_000))
     codes[:, 0] = FACTORS[:60, 0]
-    found = panel(codes, FACTORS[:60], Settings(**QUICK))
+    found = panel(codes, FACTORS[:60], PanelSettings(**QUICK))
     assert any("too many" in v.note or "subsamples" in v.note for v in found.values if v.name == "mig")
     totals = {v.name: v for v in found.values if v.characteristic is None and "code" not in v.at}
     published = {"sap_continuous", "dci_informativeness_train", "explicitness_train"}
@@ -109,11 +109,11 @@ def test_what_no_tree_asks_for_matters_to_none():
 
 
 def test_what_is_undefined_says_why():
-    found = panel(CODES[:, :1], FACTORS, Settings(**QUICK))
+    found = panel(CODES[:, :1], FACTORS, PanelSettings(**QUICK))
     notes = {v.name: v.note for v in found.values if v.characteristic is None and math.isnan(v.estimate.value)}
     for name in ("mig", "sap", "infoc", "dci_completeness", "nk"):
         assert "code" in notes[name], name
-    found = panel(CODES, FACTORS[:, :1], Settings(**QUICK))
+    found = panel(CODES, FACTORS[:, :1], PanelSettings(**QUICK))
     notes = {v.name: v.note for v in found.values if v.characteristic is None and math.isnan(v.estimate.value)}
     for name in ("modularity", "infom", "mig_sup", "dci_disentanglement", "factor_vae", "beta_vae"):
         assert "factor" in notes[name], name
@@ -141,7 +141,7 @@ def test_what_is_undefined_says_why():
 )
 def test_wrong_arrays_are_a_clear_error(codes, factors, more, message):
     with pytest.raises(DataError, match=message):
-        panel(codes, factors, Settings(**QUICK), **more)
+        panel(codes, factors, PanelSettings(**QUICK), **more)
 
 
 def test_too_few_rows_are_no_panel():
@@ -158,11 +158,11 @@ def test_too_few_rows_are_no_panel():
 )  # fmt: skip
 def test_wrong_settings_are_a_usage_error(wrong):
     with pytest.raises(UsageError):
-        panel(CODES, FACTORS, Settings(**wrong))
+        panel(CODES, FACTORS, PanelSettings(**wrong))
 
 
 def test_boosting_has_no_gain():
-    settings = Settings(score=("dci",), predictor="boosting", importance="gain", fits=1)
+    settings = PanelSettings(score=("dci",), predictor="boosting", importance="gain", fits=1)
     with pytest.raises(CcvaeEvalError, match="does not say"):
         panel(CODES, FACTORS, settings)
 
@@ -170,7 +170,7 @@ def test_boosting_has_no_gain():
 @pytest.mark.parametrize("predictor", ["forest", "boosting", "gradient_boosting", "linear"])
 def test_every_predictor_gives_all_three(predictor):
     factors = np.column_stack([FACTORS[:, 0], CODES[:, 1] + RNG.normal(0, 0.1, N)])
-    settings = Settings(score=("dci",), predictor=predictor, fits=1)
+    settings = PanelSettings(score=("dci",), predictor=predictor, fits=1)
     found = {v.name: v for v in panel(CODES, factors, settings).values if v.characteristic is None and not v.at}
     for name in ("dci_disentanglement", "dci_completeness", "dci_informativeness"):
         value = found[name]

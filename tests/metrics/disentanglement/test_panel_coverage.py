@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ccvae_eval.metrics.disentanglement import Settings, panel, score
+from ccvae_eval.metrics.disentanglement import PanelSettings, panel, score
 
 pytestmark = pytest.mark.oracle
 
@@ -39,7 +39,7 @@ def test_intervals_hold_the_population_s_value(tables):
     true = {name: score(name, codes, factors) for name in NAMES}
     held = dict.fromkeys(NAMES, 0)
     for seed in range(1, tables + 1):
-        found = panel(*drawn(ROWS, seed), Settings(score=NAMES, draws=200), seed=seed)
+        found = panel(*drawn(ROWS, seed), PanelSettings(score=NAMES, draws=200), seed=seed)
         for value in found.values:
             if value.name in held and value.characteristic is None and not value.at:
                 held[value.name] += value.estimate.low <= true[value.name] <= value.estimate.high

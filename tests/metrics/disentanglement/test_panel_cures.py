@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ccvae_eval.metrics.disentanglement import Settings, panel, score, table_of
-from ccvae_eval.metrics.disentanglement.context import Bench
+from ccvae_eval.metrics.disentanglement import PanelSettings, panel, score, table_of
+from ccvae_eval.metrics.disentanglement.context import PanelContext
 from ccvae_eval.metrics.disentanglement.dci import dci
 from ccvae_eval.metrics.disentanglement.panel import VALUES
 from ccvae_eval.metrics.disentanglement.robustness import irs, published_irs
@@ -73,7 +73,9 @@ def test_mig_hardly_depends_on_the_number_of_bins(codes, factors):
         profile: [
             next(
                 v.estimate.value
-                for v in panel(codes, factors, Settings(profile=profile, score=("mig",), bins=bins, draws=50)).values
+                for v in panel(
+                    codes, factors, PanelSettings(profile=profile, score=("mig",), bins=bins, draws=50)
+                ).values
                 if v.name == "mig"
             )
             for bins in (5, 10, 20, 40)
@@ -113,7 +115,7 @@ def test_duplicated_codes_do_not_empty_mig(codes, factors):
     before = both("mig", twice, factors)
     assert before[0] < 0.25 * score("mig", codes, factors, profile="reference")
     assert before[1] == pytest.approx(score("mig", codes, factors), abs=1e-9)
-    found = panel(twice, factors, Settings(score=("mig",), draws=50))
+    found = panel(twice, factors, PanelSettings(score=("mig",), draws=50))
     assert any("z10 repeats z0" in note for note in found.notes)
 
 
@@ -123,7 +125,7 @@ def test_irs_of_noise_at_few_rows_is_no_score():
     noise = np.random.default_rng(0).normal(size=(300, 10))
     before = published_irs(noise, list(factors.T), 0.99)
     assert float(before.total) > 0.35
-    bench = Bench(table_of(noise, factors), Settings(pruning="range"), 0, ResampleWeights(0, 300, 100))
+    bench = PanelContext(table_of(noise, factors), PanelSettings(pruning="range"), 0, ResampleWeights(0, 300, 100))
     found = {f.name: f for f in irs(bench)}
     assert float(found["irs"].point.total) < 0.06
     assert float(found["irs_raw"].point.total) - float(np.mean(found["irs_raw"].chance.total)) < 0.06
@@ -142,7 +144,7 @@ def test_votes_of_a_rotation_count_by_what_they_rest_on(codes, factors):
 def _dci(codes, factors, **settings):
     n = len(codes)
     table = table_of(codes, factors, train=np.arange(n * 2 // 3))
-    bench = Bench(table, Settings(**{"fits": 1, **settings}), 0, ResampleWeights(0, n, 100), quick=True)
+    bench = PanelContext(table, PanelSettings(**{"fits": 1, **settings}), 0, ResampleWeights(0, n, 100), quick=True)
     return float(dci(bench)[0].point.total)
 
 
@@ -164,7 +166,7 @@ def test_sap_s_interval_holds_its_value_among_many_codes_that_know_nothing():
     codes = rng.standard_normal((1536, 50))
     codes[:, :2] = 2 * (2 * labels - 1) + 0.5 * rng.standard_normal((1536, 2))
     found = next(
-        v.estimate for v in panel(codes, labels, Settings(score=("sap",))).values if v.name == "sap" and not v.at
+        v.estimate for v in panel(codes, labels, PanelSettings(score=("sap",))).values if v.name == "sap" and not v.at
     )
     assert found.low < found.value - 0.02 < found.value + 0.02 < found.high
 
@@ -177,7 +179,7 @@ def test_few_labels_are_read_by_several_readers_and_the_interval_knows_them():
     codes[:, :1] += 2.0 * labels
     found = {
         v.at["labels"]: v.estimate
-        for v in panel(codes, labels, Settings(score=("downstream",)), train=np.arange(4_000)).values
+        for v in panel(codes, labels, PanelSettings(score=("downstream",)), train=np.arange(4_000)).values
         if v.characteristic is None and set(v.at) == {"labels"} and v.estimate.defined
     }
     assert found[10].high - found[10].low > 0.02
@@ -188,7 +190,7 @@ def test_few_labels_are_read_by_several_readers_and_the_interval_knows_them():
 def test_votes_say_that_their_intervals_know_nothing_of_the_rows():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, (600, 2))
-    found = panel(labels + rng.standard_normal((600, 2)), labels, Settings(score=("factor_vae",)))
+    found = panel(labels + rng.standard_normal((600, 2)), labels, PanelSettings(score=("factor_vae",)))
     for row in (v for v in found.values if v.name.startswith("factor_vae")):
         assert "votes alone" in row.note
         assert "not of the rows" in VALUES[row.name].summary

@@ -9,7 +9,7 @@ from torch.nn.functional import linear, relu
 
 from ccvae_eval.checkpoint.bundle import read_bundle
 from ccvae_eval.data.spec import open_data
-from ccvae_eval.metrics.disentanglement import Settings, panel
+from ccvae_eval.metrics.disentanglement import PanelSettings, panel
 from ccvae_eval.plugins.registry import data_sets
 from tests.support.paths import SHARED
 
@@ -56,7 +56,7 @@ def arrays():
 @pytest.mark.parametrize("profile", list(MEASURED))
 def test_scores_of_the_checkpoint(arrays, profile):
     codes, factors, order = arrays
-    settings = Settings(profile=profile, score=tuple(MEASURED[profile]))
+    settings = PanelSettings(profile=profile, score=tuple(MEASURED[profile]))
     found = panel(codes, factors, settings, train=np.sort(order[:TRAIN]), test=np.sort(order[TRAIN:]))
     for name, wanted in MEASURED[profile].items():
         value = next(v.estimate.value for v in found.values if v.name == name and v.characteristic is None)

@@ -10,7 +10,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ccvae_eval.metrics.disentanglement import (
     Information,
-    Settings,
+    PanelSettings,
     completeness,
     dcimig,
     disentanglement,
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.oracle
 
 LEVELS = (3, 5, 8, 6)
 N = 2400
-QUICK = Settings(every=True, draws=50, shuffles=5, fits=1, votes=600, leaves=64)
+QUICK = PanelSettings(every=True, draws=50, shuffles=5, fits=1, votes=600, leaves=64)
 
 ROTATED_DOWN = (
     "infom", "infoc", "dci_disentanglement", "dci_completeness", "mig", "sap", "modularity", "mig_sup", "dmig",
@@ -115,7 +115,7 @@ def test_accuracy_of_one_code_is_no_surer_than_its_rarest_class():
     """12 of 200 rows, all told: of the held-out ones a bootstrap knows no error, the exact interval one of .26."""
     rng = np.random.default_rng(0)
     rare = np.stack([rng.permutation(np.arange(200) < 12), rng.permutation(np.arange(200) < 100)], axis=1).astype(int)
-    found = panel(rare + rng.normal(0, 0.01, rare.shape), rare, Settings(score=("snc",), draws=50))
+    found = panel(rare + rng.normal(0, 0.01, rare.shape), rare, PanelSettings(score=("snc",), draws=50))
     reach = (1 - clopper_pearson(12, 12).low) / 2
     for name, scale in (("snc_raw", 1), ("snc", 2)):
         whole, first, second = (v.estimate for v in found.values if v.name == name)
@@ -144,7 +144,7 @@ def test_the_order_of_factors_and_of_codes_does_not_matter(codes, factors, plain
 
 
 def test_same_seed_same_numbers(codes, factors):
-    quick = Settings(every=True, draws=50, shuffles=3, fits=1, votes=100, leaves=16)
+    quick = PanelSettings(every=True, draws=50, shuffles=3, fits=1, votes=100, leaves=16)
     one, other = (panel(codes[:600], factors[:600], quick) for _ in range(2))
     assert [v.estimate for v in one.values if v.estimate.defined] == [
         v.estimate for v in other.values if v.estimate.defined
@@ -156,7 +156,7 @@ def test_correlated_factors_have_the_factors_themselves_as_reference():
     first = rng.integers(0, 4, N)
     second = np.where(rng.random(N) < 0.7, first, rng.integers(0, 4, N))
     factors = np.stack([first, second], axis=1)
-    found = panel(factors + rng.normal(0, 0.05, factors.shape), factors, Settings(draws=50, fits=1))
+    found = panel(factors + rng.normal(0, 0.05, factors.shape), factors, PanelSettings(draws=50, fits=1))
     value = next(v for v in found.values if v.name == "mig")
     assert value.reference is not None
     assert value.reference < 0.8
@@ -171,7 +171,7 @@ def test_a_block_of_columns_is_one_code(factors):
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1) + rng.normal(0, 0.05, (N, 2))
     other = factors[:, :1] + rng.normal(0, 0.05, (N, 1))
     table = np.concatenate([circle, other], axis=1)
-    settings = Settings(score=("mig", "infoc", "dci", "sap"), draws=50, fits=1)
+    settings = PanelSettings(score=("mig", "infoc", "dci", "sap"), draws=50, fits=1)
     apart = totals(panel(table, factors[:, [2, 0]], settings))
     joined = totals(panel(table, factors[:, [2, 0]], settings, blocks=[[0, 1]]))
     for name in ("mig", "infoc", "dci_completeness", "sap"):
@@ -313,7 +313,7 @@ def test_association_of_factors():
 def test_explicitness_against_scikit_learn(codes, factors):
     from sklearn.linear_model import LogisticRegression
 
-    settings = Settings(profile="reference", score=("explicitness",), draws=50, shuffles=2)
+    settings = PanelSettings(profile="reference", score=("explicitness",), draws=50, shuffles=2)
     train, test = np.arange(1600), np.arange(1600, N)
     found = totals(panel(codes, factors[:, :1], settings, train=train, test=test))
     reader = LogisticRegression().fit(codes[train], factors[train, 0])

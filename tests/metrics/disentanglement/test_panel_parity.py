@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from ccvae_eval.metrics.disentanglement import Settings, panel
+from ccvae_eval.metrics.disentanglement import PanelSettings, panel
 from ccvae_eval.metrics.disentanglement.robustness import published_irs
 from ccvae_eval.metrics.disentanglement.table import table_of
 from tests.support.paths import SHARED
@@ -37,7 +37,7 @@ def totals(found):
 
 @pytest.fixture(scope="module", params=REPRESENTATIONS)
 def scored(request, arrays):
-    settings = Settings(
+    settings = PanelSettings(
         profile="reference", score=("mig", "modularity", "explicitness", "irs", "dependence", "sap"), draws=50,
     )  # fmt: skip
     found = panel(arrays[f"codes_{request.param}"], arrays["factors"], settings, train=TRAIN, test=TEST)
@@ -85,7 +85,7 @@ def test_sap(scored):
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 def test_dci(representation, arrays):
     """Both are fitted by scikit-learn's gradient boosting on 800 rows; the published run was not seeded."""
-    settings = Settings(profile="reference", score=("dci",))
+    settings = PanelSettings(profile="reference", score=("dci",))
     found = totals(
         panel(
             arrays[f"codes_{representation}"], arrays["factors"], settings,
@@ -101,7 +101,7 @@ def test_dci(representation, arrays):
 
 def test_kinds_make_factors_continuous(arrays):
     """The same table with factors declared numbers: SAP is the published continuous one."""
-    settings = Settings(profile="reference", score=("sap",))
+    settings = PanelSettings(profile="reference", score=("sap",))
     found = totals(
         panel(
             arrays["codes_aligned"], arrays["factors"].astype(float), settings,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ccvae_eval.evaluation.result_table import Tally
+from ccvae_eval.evaluation.result_table import ResultTable
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.drift.metric import Drift
 from ccvae_eval.metrics.drift.rows import DriftRows, at_dose
@@ -48,7 +48,7 @@ def sums():
 def rows(sums, fewest=8, applies=None, regionless="", doses=()):
     data = Textures(textures(COUNT, 16), square(16))
     subject = prepare(EditingVAE(data, lambda images, ids: images), data, np.arange(COUNT))
-    tally = Tally(Drift(), subject, ResampleWeights(0, COUNT, 200))
+    tally = ResultTable(Drift(), subject, ResampleWeights(0, COUNT, 200))
     one = DriftRows(tally, NAME, np.ones(COUNT, bool) if applies is None else applies, sums, regionless)
     one.enter_whole()
     one.enter_table(True)

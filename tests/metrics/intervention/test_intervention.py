@@ -244,7 +244,7 @@ def test_a_model_that_intervenes_itself_is_asked_to() -> None:
     subject = subject_of(Expert(), count=200)
     chunk = next(iter(subject.chunks()))
     codes = Do("Hair").codes(subject, chunk)
-    assert torch.equal(codes[:, 4], 10.0 + subject.targets("Hair")[chunk.rows])
+    assert torch.equal(codes[:, 4], 10.0 + subject.target_class("Hair")[chunk.rows])
     both = Assign((("Glasses", 1), ("Smile", 0))).codes(subject, chunk)
     assert torch.equal(both[:, [0, 2]], torch.tensor([11.0, 10.0]).expand(32, 2))
 

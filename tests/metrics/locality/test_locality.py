@@ -225,7 +225,7 @@ def test_brute_force_gives_the_same_focus() -> None:
             size, floor = (np.abs(b - a).mean(1).reshape(len(a), -1) for a, b in ((path[0], path[-1]), noise))
             top = [np.sort(x, 1)[:, -3:].mean(1) for x in (size, floor)]  # 1 % of 256 pixels
             inside = (change * region).sum((1, 2)) / np.maximum(change.sum((1, 2)), 1e-30)
-            applies = (subject.targets(name)[chunk.rows] >= 0).numpy() | (name == "Glasses")
+            applies = (subject.target_class(name)[chunk.rows] >= 0).numpy() | (name == "Glasses")
             used = applies & (top[0] > top[1])
             unchanged += int((applies & ~used).sum())
             focus += list(((inside - AREA) / (1 - AREA))[used])
@@ -271,7 +271,7 @@ def test_interpolation_ends_at_an_image_of_the_class_drawn() -> None:
     subject = subject_of(SquaresVAE(size=SIZE))
     chunk = next(subject.chunks())
     donors = donor_rows(subject, "Hair")
-    assert torch.equal(subject.now("Hair")[donors], subject.targets("Hair"))
+    assert torch.equal(subject.current_class("Hair")[donors], subject.target_class("Hair"))
     assert torch.equal(Interpolate("Hair", 0.0).codes(subject, chunk), chunk.codes)
     end = Interpolate("Hair", 1.0).codes(subject, chunk)
     torch.testing.assert_close(end, subject.codes[donors[chunk.rows]])

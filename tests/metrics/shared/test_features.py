@@ -13,7 +13,7 @@ from ccvae_eval.evaluation.runner import evaluate
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.diversity.metric import Diversity, FeatureSpread
 from ccvae_eval.metrics.generation.metric import Generation
-from ccvae_eval.metrics.shared.features import Edges, variety_features
+from ccvae_eval.metrics.shared.features import HogFeatures, variety_features
 from ccvae_eval.plugins.registry import add_plugin_file
 from tests.support.fakes import SCHEMA, Squares, SquaresVAE, Table
 
@@ -31,7 +31,7 @@ def striped(angle: float, size: int = 64) -> torch.Tensor:
 
 @pytest.mark.parametrize("place", [0, 2, 4, 6])
 def test_an_edge_counts_for_its_own_direction(place):
-    found = Edges().features(striped(place * 180 / 8)).reshape(11, 8, 8)[3:, 2:-2, 2:-2].square().sum((1, 2))
+    found = HogFeatures().features(striped(place * 180 / 8)).reshape(11, 8, 8)[3:, 2:-2, 2:-2].square().sum((1, 2))
     assert int(found.argmax()) == place
     assert float(found[place] / found.sum()) > 0.9
 
@@ -41,7 +41,7 @@ def test_a_shift_counts_less_to_edges_than_to_pixels():
     shifted = image.roll(4, 3)
     by_edges, by_pixels = (
         [float((seen(x) - seen(image)).square().mean()) for x in (shifted, turned)]
-        for seen in (Edges().features, torch.clone)
+        for seen in (HogFeatures().features, torch.clone)
     )
     # to pixels a shift by a quarter of a wave is as much as another direction; to edges a third of it
     assert by_pixels[0] == pytest.approx(by_pixels[1], rel=0.05)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 
-class WarmUp(nn.Module):
+class KLSchedule(nn.Module):
     """Counts training steps; the count is among the model's weights, so that a resumed training goes on where it was.
 
     Args:
         steps: after how many steps the weight is 1; 0 = from the start.
 
-    >>> rising = WarmUp(4)
+    >>> rising = KLSchedule(4)
     >>> [rising.next() for _ in range(6)]
     [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     >>> rising.eval().next()

@@ -35,7 +35,7 @@ LEAST_DENSITY = 1e-8
 """Of the whole mass, per node."""
 
 
-class Draw(NamedTuple):
+class PosteriorDraw(NamedTuple):
     """A point of cumulative probability u, and how it moves when the density does.
 
     Args:
@@ -52,7 +52,7 @@ class Draw(NamedTuple):
 
 
 @torch.no_grad()
-def draw(density: Tensor, change: Tensor, uniform: Tensor) -> Draw:
+def draw(density: Tensor, change: Tensor, uniform: Tensor) -> PosteriorDraw:
     r"""Inverts a cumulative distribution: a fourth-order sum over the grid's cells and a cubic inside each.
 
     The grid itself is passed through twice, by sums over its blocks; all else happens in a window around the point.
@@ -101,7 +101,7 @@ def draw(density: Tensor, change: Tensor, uniform: Tensor) -> Draw:
     below = (moments * complete[..., None, :, None]).sum(-2) + own @ weights.transpose(-1, -2)
     rates = step * (moments.sum(-2) * (target / whole).unsqueeze(-1) - below) / slope.unsqueeze(-1)
     by_rank = step * whole / slope
-    return Draw(point.squeeze(-1).to(kind), by_rank.squeeze(-1).to(kind), *rates.to(kind).unbind(-1))
+    return PosteriorDraw(point.squeeze(-1).to(kind), by_rank.squeeze(-1).to(kind), *rates.to(kind).unbind(-1))
 
 
 class _Cubic(NamedTuple):

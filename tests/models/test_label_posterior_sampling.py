@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ccvae_models.tilted import LINE, draw, tilted_noise
+from ccvae_models.label_posterior_sampling import LINE, draw, tilted_noise
 from scipy import integrate, stats
 from torch import Tensor
 
