@@ -3,19 +3,18 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 # two workers of one thread each: with more threads than cores they wait for each other
-PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) --benchmark-skip -n 2
+PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) -n 2
 
-.PHONY: demo test check lint soak bench lock clean
+.PHONY: demo test check lint soak study bench lock clean
 
 demo: .venv/.run                 ## evaluate the shipped checkpoint and say what to do next
 	$(BIN)/ccvae-eval demo
 
 test: .venv/.dev lint            ## everything that CI runs
-	$(PARALLEL) -m "not soak"
-	$(PYTEST) tests/benchmarks -m "not soak" --benchmark-only --benchmark-disable-gc -q
+	$(PARALLEL) --benchmark-disable -m "not soak"
 
 check: .venv/.dev lint           ## the quick tier
-	$(PARALLEL) -m "not soak and not slow" -q
+	$(PARALLEL) --benchmark-skip -m "not soak and not slow" -q
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -24,10 +23,14 @@ lint: .venv/.dev
 	$(BIN)/lint-imports
 
 soak: .venv/.dev                 ## the long tests
-	$(PYTEST) -m soak
+	$(PYTEST) --benchmark-disable -m soak
 
-bench: .venv/.dev                ## ratios within one run
-	$(PYTEST) tests/benchmarks --benchmark-only
+study: .venv/.dev                ## the calibration study; writes docs/calibration-*.md
+	$(BIN)/python -m study
+
+bench: .venv/.dev                ## budgets as ratios within one run; writes docs/performance.md
+	$(PYTEST) tests/benchmarks --benchmark-only --benchmark-disable-gc --benchmark-json=build/benchmarks.json
+	$(BIN)/python tools/performance.py build/benchmarks.json docs/performance.md
 
 lock: .venv/.dev                 ## rewrite constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | sed "s/+cpu//" > constraints.txt

@@ -39,7 +39,7 @@ __all__ = [
     "wrap",
 ]
 
-_HOMES = {
+_MODULE_OF = {
     "calibrate": "ccvae_eval.calibration.study",
     "evaluate": "ccvae_eval.api",
     "load": "ccvae_eval.api",
@@ -55,9 +55,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes a second to import: `import ccvae_eval` and `ccvae-eval --help` do without
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    # imports on demand, because importing torch takes a second
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

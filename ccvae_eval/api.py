@@ -1,4 +1,4 @@
-"""From a checkpoint (or a model in memory) and labelled images to a run: what the command line and Python share."""
+"""Evaluation of a checkpoint, or of a model in memory, on labelled images; shared by the command line and Python."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.types import Ids, Plain
 from ccvae_eval.data.interface import BringsData, DataSet, HasRegions, Split
 from ccvae_eval.data.memory import as_data_set
-from ccvae_eval.data.sampling import sample_ids
 from ccvae_eval.data.spec import data_for, open_data
-from ccvae_eval.evaluation.metric import Metric, made_metric, metric_class
+from ccvae_eval.data.splits import sample_ids
+from ccvae_eval.evaluation.metric import Metric, make_metric, metric_class
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.runner import Plan, needs_characteristics, needs_judge, plan_of
 from ccvae_eval.evaluation.runner import evaluate as evaluate_subject
@@ -29,11 +29,11 @@ from ccvae_eval.model.interface import LabelledVAE
 from ccvae_eval.oracle.references import oracle_reference, with_references
 from ccvae_eval.plugins import registry
 
-CARD = ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")
-"""The metrics of a run that asks for none."""
+DEFAULT_METRICS = ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")
+"""The metrics that are evaluated by default."""
 
 WHOLE_DATA = "all"
-"""What a run records as its split when the first N images of the whole data set were asked for."""
+"""The recorded split of a run on the first N images of the whole data set."""
 
 Notice = Callable[[str], None]
 Stage = Callable[[str, int, int], None]
@@ -41,7 +41,7 @@ Stage = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Everything opened and encoded, ready to be measured."""
+    """A model and encoded images, with the metrics to compute on them."""
 
     subject: Subject
     metrics: tuple[Metric, ...]
@@ -56,7 +56,11 @@ class Setup:
         return plan_of(self.subject, self.metrics, own_samples=self.own_samples)
 
     def measure(self, stage: Stage | None = None) -> Run:
-        """The run; ``stage`` is called with ("measure", chunks seen, chunks), then with ("reference", ...)."""
+        """Computes the metrics and, where possible, their references.
+
+        Args:
+            stage: called with ("measure", batches done, batches), then with ("reference", ...).
+        """
         run = evaluate_subject(
             self.subject,
             self.metrics,
@@ -84,16 +88,17 @@ def load(
     settings: Mapping[str, Plain] | None = None,
     plugins: Iterable[str | Path] = (),
 ) -> Opened:
-    """Opens a checkpoint without running anything that is in it.
+    """Opens a checkpoint without executing code from it.
 
     Args:
-        path: the file, or a folder of files that are one model.
-        model: the registered model or adapter to build, where the checkpoint does not name one.
-        settings: of the model, over those that the checkpoint records; arguments of its class for one of your own.
-        plugins: Python files to register first. These are run: they are code that you chose.
+        path: the file, or a folder of files that together are one model.
+        model: the registered model or adapter to build, if the checkpoint does not name one.
+        settings: settings of the model, or constructor arguments of your own class; they override those recorded in
+            the checkpoint.
+        plugins: Python files to register first. These files are executed.
 
     Returns:
-        The model with its weights, in evaluation mode, and what the checkpoint says about itself.
+        The model with its weights, in evaluation mode, and the checkpoint's metadata.
     """
     for file in plugins:
         registry.add_plugin_file(Path(file))
@@ -101,33 +106,33 @@ def load(
 
 
 def metric_named(name: str, settings: Mapping[str, Any] | None = None) -> Metric:
-    """A registered metric with some of its settings changed; unknown names offer the nearest."""
+    """A registered metric with the given settings; the error for an unknown name suggests the nearest one."""
     known = {f.name: f for f in fields(metric_class(name))}
     for key in settings or {}:
         if key not in known:
-            raise UsageError(f"{name} has no setting {key!r}", hint=suggestion(key, known))
-    return made_metric(name, settings or {})
+            raise UsageError(f"metric {name!r} has no setting {key!r}", hint=suggestion(key, known))
+    return make_metric(name, settings or {})
 
 
-def _chosen(metrics: Sequence[str | Metric], options: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
-    """The metrics, those given by name with their options; an option that would go unread is refused."""
+def _metrics_with(options: Mapping[str, Mapping[str, Any]], metrics: Sequence[str | Metric]) -> list[Metric]:
+    """The metrics; those given by name get their options. Options for other metrics are refused."""
     by_name = {metric for metric in metrics if isinstance(metric, str)}
     for metric in metrics:
         if isinstance(metric, type) or not isinstance(metric, str | Metric):
             raise UsageError(
-                f"{metric!r} is no metric", hint="Give a name, or one with its settings: Locality(steps=5)"
+                f"{metric!r} is not a metric", hint="Pass a metric's name, or an instance such as Locality(steps=5)."
             )
     for name in options:
         if name not in by_name:
-            hint = f"Options are for metrics given by name: {', '.join(sorted(by_name)) or 'none here'}"
-            raise UsageError(f"an option names {name!r}, which is not measured here", hint=hint)
+            hint = f"Options apply to metrics given by name: {', '.join(sorted(by_name)) or 'none'}"
+            raise UsageError(f"an option is set for metric {name!r}, which is not evaluated", hint=hint)
     return [metric_named(m, options.get(m)) if isinstance(m, str) else m for m in metrics]
 
 
 def set_up(
     model: str | Path | Opened | LabelledVAE,
     data: Any = None,
-    metrics: Sequence[str | Metric] = CARD,
+    metrics: Sequence[str | Metric] = DEFAULT_METRICS,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     split: Split | None = None,
@@ -144,13 +149,12 @@ def set_up(
     notice: Notice | None = None,
     stage: Stage | None = None,
 ) -> Setup:
-    """Opens model, data and judge, and encodes the images. The arguments are those of :func:`evaluate`."""
-    tell = notice or (lambda _: None)
+    """Opens model, data and judge, and encodes the images; for the arguments see :func:`evaluate`."""
     opened = load(model) if isinstance(model, str | Path) else model
-    chosen = _chosen(metrics, options or {})
+    chosen = _metrics_with(options or {}, metrics)
     names = [metric.name for metric in chosen]
     if len(set(names)) != len(names):
-        raise UsageError("a metric is asked for twice", where=", ".join(names))
+        raise UsageError(f"each metric may be given once, got {', '.join(names)}")
     network: Any = opened.model if isinstance(opened, Opened) else opened
     images = data_of(data, opened)
     wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)
@@ -158,19 +162,19 @@ def set_up(
     ids = sample_ids(images, part, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
     place = device_named(device)
 
-    def asked_judge(train: bool) -> Judge | None:
+    def selected_judge(train: bool) -> Judge | None:
         return judge_for(
             images,
             choice=judge,
             schema=network.labels if len(network.labels) else None,
             cache_dir=cache_dir,
             train=train,
-            notice=tell,
+            notice=notice or (lambda _: None),
             progress=_staged(stage, "judge"),
         )
 
-    # a file that is no judge is told before anything is encoded; whether one must be trained, only after
-    judged = None if judge == "auto" else asked_judge(train=False)
+    # an invalid judge file is refused before encoding; the need to train a judge is known only after it
+    judge_model = None if judge == "auto" else selected_judge(train=False)
     subject = prepare(
         network,
         images,
@@ -187,16 +191,16 @@ def set_up(
     if subject.unrestricted is not None and not any(needs_characteristics(metric, subject) for metric in chosen):
         subject = subject.unrestricted
     if judge == "auto":
-        judged = asked_judge(any(needs_judge(metric, subject) for metric in chosen))
-    whole = None if subject.unrestricted is None else replace(subject.unrestricted, judge=judged)
-    subject = replace(subject, judge=judged, unrestricted=whole)
+        judge_model = selected_judge(any(needs_judge(metric, subject) for metric in chosen))
+    unrestricted = None if subject.unrestricted is None else replace(subject.unrestricted, judge=judge_model)
+    subject = replace(subject, judge=judge_model, unrestricted=unrestricted)
     header = _header(subject, opened, part or WHOLE_DATA, sample, command)
     own_samples = sample is None and limit is None
     return Setup(subject, tuple(chosen), header, own_samples, references, cache_dir, notice)
 
 
 def _trained_on(opened: Opened | LabelledVAE, data: DataSet, split: str | None) -> Ids | None:
-    """The training images, if the checkpoint says that it was trained on these data, and none of them is evaluated."""
+    """The training images, if the checkpoint was trained on these data and none of them is evaluated; else None."""
     record = opened.record if isinstance(opened, Opened) else None
     known = record is not None and record.data_digest is not None and record.data_digest == data.digest
     return data.split("train") if known and split in ("judge", "test") else None
@@ -209,32 +213,40 @@ def _staged(stage: Stage | None, name: str) -> Callable[[int, int], None] | None
 def evaluate(
     model: str | Path | Opened | LabelledVAE,
     data: Any = None,
-    metrics: Sequence[str | Metric] = CARD,
+    metrics: Sequence[str | Metric] = DEFAULT_METRICS,
     **arguments: Any,
 ) -> Run:
-    """Measures a model on labelled images.
+    """Evaluates a model on labelled images.
 
     Args:
-        model: a checkpoint's path, what :func:`load` returned, or a model (see :func:`wrap`).
-        data: a spec such as ``"folder:PATH"``, a data set of ours, a torch ``Dataset`` of (image, label), or a tuple
-            (images, labels, label names). Without it: ``CCVAE_EVAL_DATA``, else the checkpoint's own data where that
-            needs no path.
-        metrics: names, or metrics with settings of your own.
-        **arguments: ``options`` ({metric: {setting: value}}), ``split`` ("test"), ``sample`` (images, or "all"; by
-            default each metric's own), ``limit`` (the first N images instead of a sample: of the split, if one is
-            named, else of the whole data set in its own order), ``seed`` (0), ``device``
-            ("auto"), ``batch_size`` (256: memory only, no number depends on it), ``characteristics`` (only these),
-            ``judge`` ("auto", "none" or a file), ``references`` (True: the oracle's values where the data allow),
-            ``cache_dir``, ``notice`` (called with sentences), ``stage`` (called with (stage, done, total)).
+        model: path of a checkpoint, the result of :func:`load`, or a model (see :func:`wrap`).
+        data: a spec such as ``"folder:PATH"``, a ``DataSet``, a torch ``Dataset`` of (image, label), or a tuple
+            (images, labels, label names). Default: ``CCVAE_EVAL_DATA``, else the checkpoint's training data if they
+            need no path.
+        metrics: names of metrics, or metrics with their own settings.
+        **arguments: optional settings of the evaluation.
+
+            - ``options``: settings of the metrics given by name, {metric: {setting: value}}.
+            - ``split``: "train", "judge" or "test" (default).
+            - ``sample``: number of images, or "all"; default: set by each metric.
+            - ``limit``: use the first N images of the split, or of the whole data set if no split is named.
+            - ``seed``: random seed (0).
+            - ``device``: "auto" (default), "cpu", "cuda", ...
+            - ``batch_size``: images processed at once (256); results do not depend on it.
+            - ``characteristics``: evaluate only these.
+            - ``judge``: "auto" (default), "none" or a file.
+            - ``references``: add the values of the reference model, if the data are rendered (True).
+            - ``cache_dir``: folder for cached judges and references.
+            - ``notice``: called with a text; ``stage``: called with (stage, done, total).
 
     Returns:
-        The run. The model's mode, its gradients and the global random state are as before.
+        The run. The model's mode and gradients and the global random state are left unchanged.
     """
     return set_up(model, data, metrics, **arguments).measure(arguments.get("stage"))
 
 
 def data_of(data: Any, opened: Opened | LabelledVAE) -> DataSet:
-    """The data set of an evaluation: what was given, what the model brings with it, or what the checkpoint names."""
+    """The data set of an evaluation: the given one, the one that comes with the model, or the checkpoint's own."""
     network: Any = opened.model if isinstance(opened, Opened) else opened
     require_model(network, opened.name if isinstance(opened, Opened) else type(network).__name__)
     images = network.own_data if data is None and isinstance(network, BringsData) else _chosen_data(data, opened)
@@ -269,17 +281,15 @@ def _header(
         if record is not None and record.data_digest is not None:
             seen = record.data_digest == data.digest and split in ("train", WHOLE_DATA)
     if seen:
-        some = (
-            "Images of the split train are among these" if split == WHOLE_DATA else "These images were used in training"
-        )
-        warnings.append(f"{some}: the values are optimistic.")
+        some = "Some" if split == WHOLE_DATA else "All"
+        warnings.append(f"{some} of these images were used in training: the values are optimistic.")
     if subject.assigned:
         warnings.append(
-            "This model has no characteristics: columns were assigned to labels on one half of the images, "
-            "values are from the other half."
+            "This model has no characteristics: latent dimensions were assigned to labels on one half of the images; "
+            "the values are from the other half."
         )
         if subject.unassigned:
-            warnings.append(f"No column beats chance for: {', '.join(subject.unassigned)}.")
+            warnings.append(f"No latent dimension predicts better than chance: {', '.join(subject.unassigned)}.")
     return Header(
         tool=TOOL,
         environment=environment(subject.device),

@@ -1,1 +1,1 @@
-"""The calibration study: what is known of every value, and the pages that compare it with what is measured."""
+"""The calibration study: expected values of every metric on perturbed oracles."""

@@ -1,4 +1,4 @@
-"""Every test begins at the same state of the global generators, so that its result does not depend on those before."""
+"""Seeds the global random generators before each test, so that results do not depend on the order of the tests."""
 
 from __future__ import annotations
 

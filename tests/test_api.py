@@ -1,4 +1,4 @@
-"""From a checkpoint to a run, by Python and by the command line."""
+"""Evaluation of a checkpoint from Python and from the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import ccvae_eval
-from ccvae_eval.api import CARD, environment
+from ccvae_eval.api import DEFAULT_METRICS, environment
 from ccvae_eval.checkpoint import save_checkpoint
 from ccvae_eval.cli.main import main
 from ccvae_eval.core.errors import InputError, LabelMismatchError, UsageError
@@ -23,10 +23,9 @@ from ccvae_eval.plugins import registry
 from ccvae_eval.training import TrainingSettings, fit, prepare
 from tests.support.fakes import Squares, SquaresVAE
 
-EVERY = list(CARD)
 SAMPLE = 90
 CHECKPOINT = Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt"
-SOME = ["Eyeglasses", "Wearing_Necktie"]
+LABELS = ["Eyeglasses", "Wearing_Necktie"]
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +47,8 @@ def _command(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-def _required(schema: dict[str, Any], document: Any, where: str = "run") -> None:
-    """The parts of JSON Schema that our schema uses."""
+def _validate(schema: dict[str, Any], document: Any, where: str = "run") -> None:
+    """Validates a document; supports the parts of JSON Schema that ``RUN_SCHEMA`` uses."""
     for option in schema.get("anyOf", []):
         if option.get("type") == "null" and document is None:
             return
@@ -71,10 +70,10 @@ def _required(schema: dict[str, Any], document: Any, where: str = "run") -> None
     if isinstance(document, dict):
         for name in schema.get("required", []):
             assert name in document, f"{where} lacks {name}"
-            _required(schema["properties"][name], document[name], f"{where}.{name}")
+            _validate(schema["properties"][name], document[name], f"{where}.{name}")
     if isinstance(document, list) and "items" in schema:
         for item in document:
-            _required(schema["items"], item, f"{where}[]")
+            _validate(schema["items"], item, f"{where}[]")
 
 
 def test_the_command_prints_one_document_of_the_published_schema(
@@ -82,13 +81,23 @@ def test_the_command_prints_one_document_of_the_published_schema(
 ) -> None:
     out = tmp_path / "out"
     code = _command(
-        "run", str(CHECKPOINT), "--sample", str(SAMPLE), "--json", "-o", str(out), "-c", SOME[0], "-c", SOME[1]
+        "run",
+        str(CHECKPOINT),
+        "--sample",
+        str(SAMPLE),
+        "--json",
+        "-o",
+        str(out),
+        "-c",
+        LABELS[0],
+        "-c",
+        LABELS[1],
     )
     assert code == 0
     document = json.loads(capsys.readouterr().out)
-    _required(RUN_SCHEMA, document)
-    card = ["density", "locality", "drift", "diversity", "accuracy", "reconstruction"]
-    assert [m["metric"] for m in document["measurements"]] == card
+    _validate(RUN_SCHEMA, document)
+    default = ["density", "locality", "drift", "diversity", "accuracy", "reconstruction"]
+    assert [m["metric"] for m in document["measurements"]] == default
     assert document["checkpoint"]["model"] == "ccvae"
     assert document["data"]["n"] == SAMPLE
     keys = [
@@ -104,10 +113,10 @@ def test_the_command_prints_one_document_of_the_published_schema(
     assert ccvae_eval.read(out).as_plain() == document
 
 
-def test_no_number_depends_on_batch_size_threads_or_order(threads: None) -> None:
+def test_results_do_not_depend_on_batch_size_threads_or_metric_order(threads: None) -> None:
     def numbers(**more: Any) -> dict[str, Any]:
-        metrics = more.pop("metrics", EVERY)
-        more |= {"sample": SAMPLE, "characteristics": SOME, "references": False}
+        metrics = more.pop("metrics", DEFAULT_METRICS)
+        more |= {"sample": SAMPLE, "characteristics": LABELS, "references": False}
         run = ccvae_eval.evaluate(CHECKPOINT, metrics=metrics, **more)
         return {m["metric"]: m["values"] for m in run.as_plain()["measurements"]}
 
@@ -115,20 +124,20 @@ def test_no_number_depends_on_batch_size_threads_or_order(threads: None) -> None
     expected = numbers()
     assert all(row["value"] is not None for row in expected["locality"] if row["name"] == "focus")
     assert numbers(batch_size=1) == expected
-    assert numbers(batch_size=7, metrics=EVERY[::-1]) == expected
+    assert numbers(batch_size=7, metrics=DEFAULT_METRICS[::-1]) == expected
     torch.set_num_threads(2)
     assert numbers(batch_size=256) == expected
 
 
-def test_the_oracle_is_the_reference_on_drawn_data() -> None:
-    run = ccvae_eval.evaluate(CHECKPOINT, metrics=["locality"], sample=SAMPLE, judge="none", characteristics=SOME)
+def test_the_reference_model_gives_the_references_on_rendered_data() -> None:
+    run = ccvae_eval.evaluate(CHECKPOINT, metrics=["locality"], sample=SAMPLE, judge="none", characteristics=LABELS)
     row = run.find("locality.focus@Eyeglasses")
     assert row.reference is not None
     assert row.reference > 0.95
     assert row.reference > row.estimate.value
 
 
-def test_a_model_in_memory_and_arrays_will_do() -> None:
+def test_a_model_in_memory_is_evaluated_on_arrays() -> None:
     data, model = Squares(240), SquaresVAE()
     batch = data.batch(np.arange(240))
     wrapped = ccvae_eval.wrap(
@@ -143,7 +152,7 @@ def test_a_model_in_memory_and_arrays_will_do() -> None:
     assert run.measurement("locality").status == "ok"
 
 
-def test_a_metric_of_one_s_own_settings() -> None:
+def test_a_metric_with_its_own_settings() -> None:
     data, model = Squares(300), SquaresVAE()
     locality = registry.metrics["locality"](steps=3)
     run = ccvae_eval.evaluate(model, data, [locality], judge="none")
@@ -153,19 +162,19 @@ def test_a_metric_of_one_s_own_settings() -> None:
 
 
 @pytest.mark.parametrize("metric", ["density", registry.metrics["locality"](steps=3)])
-def test_options_that_nothing_reads_are_refused(metric: Any) -> None:
-    with pytest.raises(UsageError, match="names 'locality', which is not measured here"):
+def test_options_of_metrics_that_are_not_evaluated_are_refused(metric: Any) -> None:
+    with pytest.raises(UsageError, match="'locality', which is not evaluated"):
         ccvae_eval.evaluate(SquaresVAE(), Squares(60), [metric], options={"locality": {"steps": 5}}, judge="none")
 
 
 @pytest.mark.parametrize("metric", [3, registry.metrics["locality"]])
-def test_what_is_no_metric_is_told_so(metric: Any) -> None:
-    with pytest.raises(UsageError, match="is no metric"):
+def test_an_object_that_is_not_a_metric_is_refused(metric: Any) -> None:
+    with pytest.raises(UsageError, match="is not a metric"):
         ccvae_eval.evaluate(SquaresVAE(), Squares(60), [metric], judge="none")
 
 
-def test_a_package_without_a_record_of_its_version_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenCV is installed under several names, and a package may be copied into place."""
+def test_a_package_without_version_metadata_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV has several distribution names, and packages may be installed without metadata."""
 
     def version(package: str) -> str:
         if package == "opencv-python":
@@ -178,7 +187,7 @@ def test_a_package_without_a_record_of_its_version_is_no_error(monkeypatch: pyte
     assert packages["torch"] == "1.2"
 
 
-def test_without_data_only_what_needs_no_path_is_opened(tmp_path: Path) -> None:
+def test_training_data_that_need_a_path_must_be_named(tmp_path: Path) -> None:
     data = open_data("faces,size=32,n=60")
     model, _ = prepare("vae", {"latent": 4}, data, TrainingSettings())
     made: Any = model
@@ -192,57 +201,62 @@ def test_without_data_only_what_needs_no_path_is_opened(tmp_path: Path) -> None:
         ccvae_eval.evaluate(path, metrics=["density"])
 
 
-def test_data_without_the_model_s_labels_are_refused_with_the_nearest_names() -> None:
+def test_data_without_the_model_s_labels_are_refused() -> None:
     with pytest.raises(LabelMismatchError) as caught:
         ccvae_eval.evaluate(CHECKPOINT, Squares(60), ["density"], judge="none")
     assert "Eyeglasses" in str(caught.value)
 
 
-def test_an_unknown_characteristic_offers_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_characteristic_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert _command("locality", str(CHECKPOINT), "-c", "Eyeglases", "--sample", "40", "--judge", "none") == 2
     assert "Did you mean 'Eyeglasses'" in capsys.readouterr().err
 
 
-def test_one_characteristic_alone() -> None:
-    two, one = (
+def test_one_characteristic_has_the_same_values_as_among_others() -> None:
+    both, single = (
         ccvae_eval.evaluate(
             CHECKPOINT, metrics=["locality"], sample=SAMPLE, judge="none", references=False, characteristics=c
         )
-        for c in (SOME, SOME[:1])
+        for c in (LABELS, LABELS[:1])
     )
-    assert one.find("locality.focus@Eyeglasses") == two.find("locality.focus@Eyeglasses")
-    assert {v.characteristic for v in one.measurement("locality").values} == {None, "Eyeglasses"}
+    assert single.find("locality.focus@Eyeglasses") == both.find("locality.focus@Eyeglasses")
+    assert {v.characteristic for v in single.measurement("locality").values} == {None, "Eyeglasses"}
 
 
-ORDER = {"sample": 160, "metrics": ["density", "locality", "accuracy"], "judge": "none", "characteristics": SOME}
+SETTINGS = {
+    "sample": 160,
+    "metrics": ["density", "locality", "accuracy"],
+    "judge": "none",
+    "characteristics": LABELS,
+}
 HEADLINES = ("density.auc", "locality.focus", "accuracy.balanced_accuracy")
 
 
-def _beaten(model: Any) -> None:
-    """The shipped checkpoint stands above a model, the intervals apart (above chance, where that is undefined)."""
-    shipped = ccvae_eval.evaluate(CHECKPOINT, **ORDER)
-    other = ccvae_eval.evaluate(model, open_data("faces"), references=False, **ORDER)
+def _assert_below_shipped(model: Any) -> None:
+    """The shipped checkpoint scores above the model, with disjoint intervals (above chance where that is undefined)."""
+    shipped = ccvae_eval.evaluate(CHECKPOINT, **SETTINGS)
+    other = ccvae_eval.evaluate(model, open_data("faces"), references=False, **SETTINGS)
     for address in HEADLINES:
-        ours, theirs = shipped.find(address), other.find(address)
-        assert ours.estimate.low > (theirs.estimate.high if theirs.estimate.defined else theirs.chance or 0), address
+        best, worse = shipped.find(address), other.find(address)
+        assert best.estimate.low > (worse.estimate.high if worse.estimate.defined else worse.chance or 0), address
 
 
-def test_the_shipped_checkpoint_lies_below_the_oracle() -> None:
-    shipped = ccvae_eval.evaluate(CHECKPOINT, **ORDER)
+def test_the_shipped_checkpoint_scores_below_the_reference_model() -> None:
+    shipped = ccvae_eval.evaluate(CHECKPOINT, **SETTINGS)
     for address in HEADLINES:
-        ours = shipped.find(address)
-        assert ours.reference is not None
-        assert ours.estimate.high < ours.reference + 1e-9, address
+        value = shipped.find(address)
+        assert value.reference is not None
+        assert value.estimate.high < value.reference + 1e-9, address
 
 
 def test_the_shipped_checkpoint_beats_an_untrained_network() -> None:
-    _beaten(prepare("ccvae", {}, open_data("faces"), TrainingSettings())[0])
+    _assert_below_shipped(prepare("ccvae", {}, open_data("faces"), TrainingSettings())[0])
 
 
 @pytest.mark.soak
-def test_the_shipped_checkpoint_beats_a_label_less_vae_with_assigned_columns() -> None:
+def test_the_shipped_checkpoint_beats_an_unsupervised_vae() -> None:
     settings = TrainingSettings(steps=3000, batch=64, validation=0.0)
     model, _ = prepare("vae", {}, data := open_data("faces"), settings)
     for _ in fit(model, data, settings):
         pass
-    _beaten(model)
+    _assert_below_shipped(model)

@@ -1,5 +1,5 @@
-"""Draws docs/pictures/face-boxes.png: the boxes of CelebA's local attributes on a schematic face, and what a data set
-of each frame shows of it.
+"""Draws docs/pictures/face-boxes.png: the boxes of CelebA's local attributes on a schematic face, with the image frame
+of each data set.
 
 python tools/boxes.py
 """
@@ -12,7 +12,7 @@ from textwrap import wrap
 import cv2
 import numpy as np
 
-from ccvae_eval.data.images.regions import FRAMES, PLACE_OF, PLACES
+from ccvae_eval.data.images.regions import FACE_BOX_OF, FACE_BOXES, FRAMES
 
 UNIT = 60
 PANEL = (300, 400)
@@ -21,12 +21,12 @@ INK, PAPER, BOX, FRAME = (90, 90, 90), 255, (170, 60, 30), (60, 140, 60)
 
 
 def at(x: float, y: float) -> tuple[int, int]:
-    """A place in distances between the eyes as a pixel of a panel."""
+    """The pixel of a panel at coordinates in units of the distance between the eyes."""
     return round(MIDDLE[0] + x * UNIT), round(MIDDLE[1] + y * UNIT)
 
 
 def face(panel: np.ndarray) -> None:
-    """Eyes, brows, nose, mouth, head, ears, hair and neck where an aligned face has them."""
+    """Draws head, hair, eyes, brows, ears, neck, nose and mouth of an aligned face."""
 
     def oval(x: float, y: float, across: float, down: float, start: int = 0, end: int = 360) -> None:
         axes = round(across * UNIT), round(down * UNIT)
@@ -43,8 +43,8 @@ def face(panel: np.ndarray) -> None:
     oval(0, 1.08, 0.42, 0.14)
 
 
-def panel(place: str) -> np.ndarray:
-    """The face with the boxes of one place, the attributes that live there, and the frames' edges."""
+def panel(name: str) -> np.ndarray:
+    """The face with one set of boxes, the attributes that use it, and the edges of the frames."""
     image = np.full((PANEL[1], PANEL[0], 3), PAPER, np.uint8)
     face(image)
     for frame in FRAMES.values():
@@ -53,19 +53,19 @@ def panel(place: str) -> np.ndarray:
         corners = [((a - x) / frame.unit, (b - y) / frame.unit) for a, b in ((left, top), (right, bottom))]
         cv2.rectangle(image, at(*corners[0]), at(*corners[1]), FRAME, 1, cv2.LINE_AA)
     shade = image.copy()
-    for first, last, high, low in PLACES[place]:
+    for first, last, high, low in FACE_BOXES[name]:
         cv2.rectangle(shade, at(first, high), at(last, low), BOX, -1)
     image = cv2.addWeighted(shade, 0.35, image, 0.65, 0)
-    names = ", ".join(label for label, where in PLACE_OF.items() if where == place)
-    cv2.putText(image, place, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-    for row, part in enumerate(wrap(names, 48)):
+    labels = ", ".join(label for label, boxes in FACE_BOX_OF.items() if boxes == name)
+    cv2.putText(image, name, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    for row, part in enumerate(wrap(labels, 48)):
         cv2.putText(image, part, (6, 378 - 12 + 14 * row), cv2.FONT_HERSHEY_SIMPLEX, 0.33, (0, 0, 0), 1, cv2.LINE_AA)
     return image
 
 
 def main() -> None:
     """Writes the picture."""
-    panels = [panel(place) for place in PLACES]
+    panels = [panel(name) for name in FACE_BOXES]
     blank = np.full_like(panels[0], PAPER)
     columns = 5
     panels += [blank] * (-len(panels) % columns)

@@ -1,11 +1,12 @@
-"""Records the numbers of a fixed set of small runs, and compares today's numbers with a record.
+"""Records the numbers of a fixed set of small runs, and compares current numbers with a record.
 
-python tools/regression.py record FILE         runs every case and writes its numbers
-python tools/regression.py check FILE          compares with a tolerance: 1e-4 relative or 3/n, whichever is wider
-python tools/regression.py check --exact FILE  every value, interval, chance level and evidence array is equal in
-                                               every bit; for one machine, before and after a change of structure
+python tools/regression.py record FILE             run every case and write its numbers
+python tools/regression.py record --portable FILE  write a record for other machines: rounded, without array digests
+python tools/regression.py check FILE              compare with a tolerance: 1e-4 relative or 3/n, whichever is wider
+python tools/regression.py check --exact FILE      compare every value, interval, chance level and evidence array bit by
+                                                   bit; for one machine, before and after a refactoring
 
-``--case NAME`` (repeatable) restricts each of them to some cases. Texts (notes, reasons, units) may change.
+``--case NAME`` (repeatable) selects cases. Texts (notes, reasons, units) are not compared.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def rows_of(run: Any) -> dict[str, Any]:
     rows: list[Row] = []
     for measurement in run:
         for value in measurement.values:
-            at = ";".join(f"{key}={there}" for key, there in sorted(value.at.items()))
+            at = ";".join(f"{key}={condition}" for key, condition in sorted(value.at.items()))
             estimate = value.estimate
             numbers = (estimate.value, estimate.low, estimate.high, value.chance, value.reference)
             address = f"{measurement.metric}.{value.name}@{value.characteristic or ''}[{at}]"
@@ -101,7 +102,7 @@ def model_without_labels() -> dict[str, Any]:
 
 
 def points() -> dict[str, Any]:
-    """Points instead of images: a linear model of the Swiss roll."""
+    """A linear model of the Swiss roll, for data that are points instead of images."""
     import torch
 
     import ccvae_eval
@@ -130,7 +131,7 @@ def _panel(codes: Any, factors: Any) -> dict[str, Any]:
 
 
 def panel() -> dict[str, Any]:
-    """Every score of the disentanglement panel on drawn codes."""
+    """Every score of the disentanglement panel on synthetic codes."""
     generator = np.random.default_rng(SEED)
     factors = np.stack([generator.integers(0, levels, 1500) for levels in (2, 3, 6, 10)], axis=1)
     noise = generator.standard_normal((1500, 6))
@@ -139,7 +140,7 @@ def panel() -> dict[str, Any]:
 
 
 def panel_fixtures() -> dict[str, Any]:
-    """The panel on the reference codes, where the folder of shared data is at hand."""
+    """The panel on the reference codes, if the folder of shared data is available."""
     path = FIXTURES / "metrics_parity_dev.npz"
     if not path.exists():
         return {"skipped": f"{path.name} is missing"}
@@ -149,7 +150,7 @@ def panel_fixtures() -> dict[str, Any]:
 
 
 def calibration() -> dict[str, Any]:
-    """Two metrics at three steps of each of their own dials."""
+    """Two metrics at three strengths of each of their own perturbations."""
     import ccvae_eval
 
     found = ccvae_eval.calibrate(("density", "reconstruction"), sample=16, steps=3, seed=SEED, foreign=False)
@@ -159,16 +160,16 @@ def calibration() -> dict[str, Any]:
         address = f"{row['metric']}.{row['value']}~{row['dial']}"
         if row["own"]:
             rows.append([f"{address}[passed]", float(row["passed"] or 0), None, None, row["spearman"], None, 16, 0])
-        for place, strength in enumerate(curve["strengths"]):
-            numbers = (curve["values"][place], curve["low"][place], curve["high"][place], curve["known"][place])
+        for step, strength in enumerate(curve["strengths"]):
+            numbers = (curve["values"][step], curve["low"][step], curve["high"][step], curve["known"][step])
             rows.append([f"{address}[{strength}]", *numbers, None, 16, 0])
     return {"status": {}, "rows": rows, "evidence": {}}
 
 
 def training() -> dict[str, Any]:
-    """Three steps of every model: the digest of the weights, and an evaluation that decodes little.
+    """Three training steps of every model: the digest of its weights, and a small evaluation.
 
-    Steps multiply differences between machines: only ``--exact`` compares this case.
+    Training amplifies differences between machines, so only ``--exact`` compares this case.
     """
     import ccvae_eval
     from ccvae_eval.cli.main import main
@@ -186,7 +187,7 @@ def training() -> dict[str, Any]:
                 if end.code:
                     raise
             opened = ccvae_eval.load(path)
-            weights = {key: _array(there.numpy()) for key, there in sorted(opened.model.state_dict().items())}
+            weights = {key: _array(tensor.numpy()) for key, tensor in sorted(opened.model.state_dict().items())}
             run = ccvae_eval.evaluate(
                 opened, "faces,size=32,n=400", ("density", "accuracy", "reconstruction", "intervention"), sample=24,
                 seed=SEED, device="cpu", judge="none", references=False,
@@ -206,11 +207,11 @@ CASES: Mapping[str, Callable[[], dict[str, Any]]] = {
     "training": training,
 }
 EXACT_ONLY = ("panel-fixtures", "training")
-"""Cases that a record for other machines does without: data that they may lack, and trained weights."""
+"""Cases that a portable record omits: data that other machines may lack, and trained weights."""
 
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any], *, exact: bool, where: str) -> Iterator[str]:
-    """What differs between two records of a case, one line each."""
+    """Yields the differences between two records of a case, one line each."""
     if "rows" not in expected:
         if "skipped" in expected or "skipped" in found:
             return
@@ -238,13 +239,13 @@ def differences(expected: Mapping[str, Any], found: Mapping[str, Any], *, exact:
                 yield f"{where}: {name} of {address} was {one}, is {other}"
     for kind in ("evidence", "weights"):
         for name, array in expected.get(kind, {}).items():
-            there = found.get(kind, {}).get(name)
-            if there is None or (there != array if exact else there["shape"] != array["shape"]):
+            current = found.get(kind, {}).get(name)
+            if current is None or (current != array if exact else current["shape"] != array["shape"]):
                 yield f"{where}: {kind} {name} differs"
 
 
 def measured(names: list[str]) -> dict[str, Any]:
-    """The cases by name, through JSON, so that a fresh record and a file compare alike."""
+    """Runs the cases by name; the result is passed through JSON, so that it compares equal to one read from a file."""
     found = {}
     for name in names:
         print(name, file=sys.stderr, flush=True)
@@ -253,17 +254,33 @@ def measured(names: list[str]) -> dict[str, Any]:
     return document
 
 
+def portable(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a record that other machines reproduce: numbers with seven digits, no digests, no trained weights."""
+
+    def rounded(cell: Any) -> Any:
+        return float(f"{cell:.7g}") if isinstance(cell, float) else cell
+
+    return {
+        name: {"status": case["status"], "rows": [[rounded(cell) for cell in row] for row in case["rows"]]}
+        for name, case in found.items()
+        if name not in EXACT_ONLY
+    }
+
+
 def main() -> None:
-    """Reads the command line."""
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("record", "check"))
     parser.add_argument("file", type=Path)
-    parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--exact", action="store_true", help="check: equal in every bit")
+    parser.add_argument("--portable", action="store_true", help="record: for other machines")
     parser.add_argument("--case", action="append", choices=CASES)
     arguments = parser.parse_args()
     if arguments.what == "record":
         found = measured(arguments.case or list(CASES))
         arguments.file.parent.mkdir(parents=True, exist_ok=True)
+        if arguments.portable:
+            found = portable(found)
         text = "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found.items()) + "\n}\n"
         arguments.file.write_text(text)
         return

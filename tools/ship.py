@@ -1,10 +1,10 @@
-"""Makes the files that the package carries in ``ccvae_eval/assets``; run after a change of what they are made from.
+"""Creates the files in ``ccvae_eval/assets`` that ship with the package; run it when their inputs change.
 
-python tools/ship.py judge         the judge of faces at 64 pixels (about three minutes)
-python tools/ship.py checkpoint    the demo's checkpoint (half an hour); stop it with Ctrl-C and call it again to go on
-python tools/ship.py references    what the oracle reaches in the default evaluations of faces (about six minutes);
-                                   after the judge, and after every new version or default of a metric; with names
-                                   of metrics only theirs are measured again, the others stay as they are
+python tools/ship.py judge         train the judge of faces at 64 pixels (about three minutes)
+python tools/ship.py checkpoint    train the demo's checkpoint (half an hour); to resume after Ctrl-C, repeat it
+python tools/ship.py references    measure the reference model in the default evaluations of faces (about six minutes):
+                                   after a new judge, and after a new version or default of a metric; with names of
+                                   metrics, measure only these
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import ccvae_eval
-from ccvae_eval.api import CARD, metric_named, set_up
+from ccvae_eval.api import DEFAULT_METRICS, metric_named, set_up
 from ccvae_eval.cli.demo import ASSET as CHECKPOINT
 from ccvae_eval.cli.demo import DEMO_IMAGES
 from ccvae_eval.data.spec import open_data
@@ -31,33 +31,22 @@ from ccvae_eval.oracle.references import Table, tables_of
 ASSETS = Path(ccvae_eval.__file__).parent / "assets"
 
 JUDGE_DATA = "faces,size=64,seed=64,n=60000"
-"""A seed of its own: no image that anybody evaluates was seen by the judge, whatever its ``n`` and split."""
+"""Data with their own seed, so that the judge has seen no image of the data set ``faces`` in any size or split."""
 JUDGE_STEPS = 2000
 LARGEST_JUDGE = 200_000
 
 WORK = Path("build/ship")
 CHECKPOINT_SETTINGS = [
-    "--rate",
-    "0.5",
-    "--steps",
-    "12000",
-    "--set",
-    "likelihood=laplace",
-    "--batch",
-    "64",
-    "--average",
-    "0.999",
-    "--seed",
-    "1",
-    "--half",
-]
+    "--rate", "0.5", "--steps", "12000", "--set", "likelihood=laplace", "--batch", "64", "--average", "0.999",
+    "--seed", "1", "--half",
+]  # fmt: skip
 LARGEST_CHECKPOINT = 3_000_000
 
 
 def ship_judge(only: list[str]) -> None:
-    """Trains the judge and says how good it is."""
+    """Trains the judge and prints its accuracy."""
     if only:
-        raise SystemExit("the judge is one for all")
+        raise SystemExit("judge takes no names of metrics")
 
     def progress(done: int, total: int) -> None:
         if done % 100 == 0:
@@ -68,7 +57,7 @@ def ship_judge(only: list[str]) -> None:
     judge.save(path)
     size = path.stat().st_size
     if size > LARGEST_JUDGE:
-        raise SystemExit(f"{path.name} has {size} bytes, {LARGEST_JUDGE} are allowed")
+        raise SystemExit(f"{path.name} must have at most {LARGEST_JUDGE} bytes, got {size}")
     print(f"{path.name}: {size} bytes, {judge.sha256}\n{'label':18}accuracy  balanced  blurred")
     for name in judge.labels.names:
         tables = (judge.record.accuracy, judge.record.balanced_accuracy, judge.record.blurred_accuracy)
@@ -76,35 +65,35 @@ def ship_judge(only: list[str]) -> None:
 
 
 def ship_checkpoint(only: list[str]) -> None:
-    """Trains the demo's checkpoint with the command that docs/reproduction.md names, and puts it into the package."""
+    """Trains the demo's checkpoint with the command in docs/reproduction.md, and copies it into the package."""
     if only:
-        raise SystemExit("the checkpoint is one for all")
-    made = WORK / CHECKPOINT
-    made.parent.mkdir(parents=True, exist_ok=True)
-    command = ["train", "ccvae", "--data", "faces", *CHECKPOINT_SETTINGS, "--out", str(made), "--resume"]
+        raise SystemExit("checkpoint takes no names of metrics")
+    trained = WORK / CHECKPOINT
+    trained.parent.mkdir(parents=True, exist_ok=True)
+    command = ["train", "ccvae", "--data", "faces", *CHECKPOINT_SETTINGS, "--out", str(trained), "--resume"]
     subprocess.run([sys.executable, "-m", "ccvae_eval.cli.main", *command], check=True)
-    size = made.stat().st_size
+    size = trained.stat().st_size
     if size > LARGEST_CHECKPOINT:
-        raise SystemExit(f"{made.name} has {size} bytes, {LARGEST_CHECKPOINT} are allowed")
-    shutil.copyfile(made, ASSETS / CHECKPOINT)
+        raise SystemExit(f"{trained.name} must have at most {LARGEST_CHECKPOINT} bytes, got {size}")
+    shutil.copyfile(trained, ASSETS / CHECKPOINT)
     print(f"{CHECKPOINT}: {size} bytes")
 
 
 def ship_references(only: list[str]) -> None:
-    """Measures the oracle as the demo, a plain ``run`` and the command of each metric with a smaller sample would."""
+    """Measures the reference model in the evaluations of ``demo``, ``run`` and each metric with a smaller sample."""
     path = ASSETS / REFERENCES
     data = open_data("faces")
     model = oracle(data)
-    largest = max(metric_named(name).default_sample for name in CARD)
-    evaluations: list[tuple[tuple[str, ...], int | None]] = [(CARD, DEMO_IMAGES), (CARD, None)]
-    evaluations += [((name,), None) for name in CARD if metric_named(name).default_sample < largest]
+    largest = max(metric_named(name).default_sample for name in DEFAULT_METRICS)
+    evaluations: list[tuple[tuple[str, ...], int | None]] = [(DEFAULT_METRICS, DEMO_IMAGES), (DEFAULT_METRICS, None)]
+    evaluations += [((name,), None) for name in DEFAULT_METRICS if metric_named(name).default_sample < largest]
     tables: dict[str, Table] = json.loads(path.read_text()) if only else {}
-    again = {metric_named(name).headline for name in only}
-    # a metric's first row is of its headline
-    tables = {key: table for key, table in tables.items() if table[0][0] not in again}
+    renewed = {metric_named(name).headline for name in only}
+    # the first row of a table is the metric's headline
+    tables = {key: table for key, table in tables.items() if table[0][0] not in renewed}
     for metrics, sample in evaluations:
         setup = set_up(model, data, metrics, sample=sample, device="cpu", references=False)
-        chosen = tuple(metric for metric in setup.metrics if metric.name in (only or CARD))
+        chosen = tuple(metric for metric in setup.metrics if metric.name in (only or DEFAULT_METRICS))
         setup = replace(setup, metrics=chosen)
         tables |= tables_of(setup.measure(), setup.subject, chosen)
         print(f"{len(tables)} tables after {', '.join(metrics)} on {sample or 'the default number of'} images")

@@ -1,1 +1,14 @@
-"""Models whose disentanglement is known: the oracle, and what every value reaches on it."""
+"""Calibration: the response of every value to perturbed models.
+
+Defaults of a calibration, in a module without heavy imports for the command's help.
+"""
+
+from __future__ import annotations
+
+CALIBRATED_METRICS = (
+    "density", "locality", "drift", "diversity", "accuracy", "intervention", "reconstruction", "generation",
+    "disentanglement",
+)  # fmt: skip
+SAMPLE = 64
+"""Images for metrics that decode; metrics of codes get more."""
+STEPS = 11

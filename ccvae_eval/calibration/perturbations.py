@@ -1,9 +1,9 @@
-"""The dials: by what a model of known entanglement is spoilt, and how far each goes."""
+"""Perturbations of a model: faults that grow with a strength, and the model and images to which they apply."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
@@ -13,26 +13,26 @@ from ccvae_eval.calibration.code_faults import (
     Collapsed,
     Correlated,
     FullModel,
-    Mixed,
+    LinearlyMixed,
     PerturbedModel,
+    RotatedPairs,
     Shifted,
     Shuffled,
-    Turned,
-    digests_of,
-    inner_pairs,
-    own_pairs,
-    part_of_a_turn,
+    characteristic_pairs,
+    image_digests,
+    partial_rotation,
     style_pairs,
+    variety_pairs,
 )
 from ccvae_eval.calibration.decoder_faults import (
     Dimmed,
     Faded,
-    Faultless,
     Idle,
     Jumping,
     Leaking,
     Smeared,
     Strayed,
+    UnperturbedDecoder,
     Warped,
     Wobbling,
 )
@@ -45,18 +45,23 @@ from ccvae_eval.data.interface import DataSet
 from ccvae_eval.model.interface import HasConditionalPrior, LabelledVAE, LabelSchema, Predicts
 from ccvae_eval.oracle.model import oracle
 
+MODEL_ITSELF = "oracle"
+"""The base of perturbations whose first strength leaves the model as it is."""
+GAUSSIAN_CODES, BLENDED_PATH, NOISY_PREDICTIONS = "bent", "gliding", "hazy"
+"""Bases that differ from the model itself: see ``Correlated``, ``BlendedPath`` and ``Tempered``."""
+
 
 @dataclass(frozen=True)
 class PerturbationContext:
-    """What the dials are put on: the oracle of drawn images, or somebody's model and images.
+    """The model and the images to which perturbations apply.
 
     Args:
         data, ids: the images.
-        names: the characteristics that the dials turn.
+        names: the characteristics to perturb.
         model: the model; None = the oracle of the data.
-        labels: the oracle's labels; all of the data's if None.
-        seed: of the saboteurs.
-        model_name: stands for the model in what is kept: the digest of its checkpoint.
+        labels: labels of the oracle; None = all labels of the data.
+        seed: seed of the perturbations.
+        model_name: identifies the model in stored cells: the digest of its checkpoint.
     """
 
     data: DataSet
@@ -66,90 +71,101 @@ class PerturbationContext:
     labels: LabelSchema | None = None
     seed: int = 0
     model_name: str = ""
-    _kept: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
-    def originals(self) -> ReferenceImages:
-        """The images that the oracle knows.
+    def references(self) -> ReferenceImages:
+        """The reference images, with the oracle.
 
         Raises:
-            UnsupportedError: there is no oracle: a model was given, or the data cannot be drawn.
+            UnsupportedError: there is no oracle, because a model was given or the data have no renderer.
         """
         if self.model is not None:
-            raise UnsupportedError("this dial needs the oracle", where=type(self.model).__name__)
+            raise UnsupportedError("the perturbation needs the oracle", where=type(self.model).__name__)
         return ReferenceImages(oracle(self.data, self.ids, self.labels), self.ids)
 
     @cached_property
-    def base(self) -> FullModel:
-        """The model before anything is spoilt.
+    def base_model(self) -> FullModel:
+        """The model inside the perturbed models.
 
         Raises:
-            UnsupportedError: a model that does not predict its labels, or has no p(z_c|y).
+            UnsupportedError: the model does not predict its labels, or has no p(z_c|y).
+        """
+        return UnperturbedDecoder(self.references) if self.model is None else self.unperturbed
+
+    @property
+    def unperturbed(self) -> FullModel:
+        """The model as it is: the given model, or the oracle.
+
+        Raises:
+            UnsupportedError: the model does not predict its labels, or has no p(z_c|y).
         """
         if self.model is None:
-            return Faultless(self.originals)
+            return self.references.oracle
         if not (isinstance(self.model, Predicts) and isinstance(self.model, HasConditionalPrior)):
             raise UnsupportedError(
-                "a saboteur needs a model that predicts its labels and has p(z_c|y)", where=type(self.model).__name__
+                "a perturbation needs a model that predicts its labels and has p(z_c|y)",
+                where=type(self.model).__name__,
             )
         return self.model
 
     @cached_property
     def digests(self) -> list[bytes]:
-        return digests_of(self.data.batch(self.ids).images)
+        return image_digests(self.data.batch(self.ids).images)
 
     @property
     def binary(self) -> list[str]:
-        return [name for name in self.names if self.base.labels[name].kind == "binary"]
+        return [name for name in self.names if self.base_model.labels[name].kind == "binary"]
 
     def shuffled(self, share: float) -> PerturbedModel:
-        """The base with a share of its codes in a circle."""
-        posterior = self.base.encode(self.data.batch(self.ids).images)
-        return Shuffled(self.base, posterior, self.digests, self.ids, share, self.seed)
+        """The model with the codes of a share of the images permuted."""
+        posterior = self.base_model.encode(self.data.batch(self.ids).images)
+        return Shuffled(self.base_model, posterior, self.digests, self.ids, share, self.seed)
 
-    def turned(self, share: float) -> Mixed:
-        """The base with its whole code turned by a share of a rotation at random, in units of the columns' spread."""
-        loc = self.base.encode(self.data.batch(self.ids).images).loc.double()
+    def rotated(self, share: float) -> LinearlyMixed:
+        """The model with a partial random rotation of its code, in units of each dimension's standard deviation."""
+        loc = self.base_model.encode(self.data.batch(self.ids).images).loc.double()
         spread = loc.std(0, correction=0)
         spread = torch.where(spread > 0, spread, 1.0)
         generator = numpy_stream(self.seed, "turn")
-        turn = torch.from_numpy(part_of_a_turn(loc.shape[1], share, generator))
-        return Mixed(self.base, spread[:, None] * turn / spread, spread[:, None] * turn.T / spread)
+        rotation = torch.from_numpy(partial_rotation(loc.shape[1], share, generator))
+        return LinearlyMixed(
+            self.base_model, spread[:, None] * rotation / spread, spread[:, None] * rotation.T / spread
+        )
 
     def correlated(self, correlation: float) -> Correlated:
-        """The oracle with the first columns of its binary labels correlated, two and two."""
+        """The oracle with correlated first latent dimensions of pairs of binary labels."""
         pairs = list(zip(self.binary[::2], self.binary[1::2], strict=False))
-        return Correlated(self.originals, pairs, correlation)
+        return Correlated(self.references, pairs, correlation)
 
     def varieties(self) -> Mapping[str, tuple[int, ...]]:
-        """The columns of each characteristic without its first: its variety, if there is one."""
+        """Latent dimensions of each characteristic's variety: without a renderer, all but its first dimension."""
         if self.model is None:
-            return {name: self.originals.block(name).variety for name in self.names}
-        return {name: self.base.layout[name][1:] for name in self.names}
+            return {name: self.references.block(name).variety for name in self.names}
+        return {name: self.base_model.layout[name][1:] for name in self.names}
 
 
 @dataclass(frozen=True, slots=True)
 class Perturbation:
-    """One way to spoil a model.
+    """A fault that grows with a strength.
 
     Args:
-        name: as values declare it.
-        summary: what it does, one line.
-        spoil: (bench, strength) -> the model.
-        strengths: what its two ends are.
-        unit: of the strengths.
-        drawn: whether it needs the oracle: a renderer.
-        base: which model stands at its first end; dials with the same base share that step.
-        kinds: labels that it works on; others stay out of its values.
+        name: the name by which values declare it.
+        summary: one line: the fault.
+        perturb: (context, strength) -> the perturbed model.
+        strengths: first and last strength.
+        unit: unit of the strengths.
+        needs_oracle: True if it needs a renderer, so that it applies to the oracle only.
+        base: name of the model at the first strength; perturbations with the same base share this step.
+        kinds: kinds of labels that it perturbs; other labels do not enter its values.
     """
 
     name: str
     summary: str
-    spoil: Callable[[PerturbationContext, float], FullModel]
+    perturb: Callable[[PerturbationContext, float], FullModel]
     strengths: tuple[float, float] = (0.0, 1.0)
     unit: str = "share"
-    drawn: bool = True
-    base: str = "oracle"
+    needs_oracle: bool = True
+    base: str = MODEL_ITSELF
     kinds: tuple[str, ...] = ("binary", "categorical")
 
     def strength(self, position: float) -> float:
@@ -158,86 +174,101 @@ class Perturbation:
         return first + position * (last - first)
 
 
-GLIDING = "gliding"
-HAZY = "hazy"
-BENT = "bent"
+def _unperturbed(context: PerturbationContext, strength: float) -> FullModel:
+    del strength
+    return context.unperturbed
+
+
+UNPERTURBED = Perturbation("unperturbed", "no fault", _unperturbed, (0.0, 0.0), needs_oracle=False, base="unperturbed")
+"""The model as it is; not among the perturbations by name."""
 
 PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType(
     {
-        dial.name: dial
-        for dial in (
-            Perturbation("shuffle", "a share of the images gets another image's code", lambda b, s: b.shuffled(s), drawn=False),
+        perturbation.name: perturbation
+        for perturbation in (
             Perturbation(
-                "mix",
-                "the first columns of the characteristics are turned into each other, two and two",
-                lambda b, s: Turned(b.base, own_pairs(b.base.layout, b.binary), s),
-                (0.0, 45.0), "degrees", drawn=False,
+                "shuffle", "the codes of a share of the images are permuted", lambda c, s: c.shuffled(s),
+                needs_oracle=False,
             ),
             Perturbation(
-                "seep",
-                "the first column of each characteristic is turned into a style column",
-                lambda b, s: Turned(b.base, style_pairs(b.base.layout, b.names), s),
-                (0.0, 45.0), "degrees", drawn=False,
+                "mix", "the first latent dimensions of pairs of characteristics are rotated into each other",
+                lambda c, s: RotatedPairs(c.base_model, characteristic_pairs(c.base_model.layout, c.binary), s),
+                (0.0, 45.0), "degrees", needs_oracle=False,
             ),
             Perturbation(
-                "stir",
-                "the columns of a characteristic's variety are turned into each other, two and two",
-                lambda b, s: Turned(b.base, inner_pairs(b.varieties()), s),
-                (0.0, 45.0), "degrees", drawn=False,
+                "seep", "the first latent dimension of each characteristic is rotated into a style dimension",
+                lambda c, s: RotatedPairs(c.base_model, style_pairs(c.base_model.layout, c.names), s),
+                (0.0, 45.0), "degrees", needs_oracle=False,
             ),
             Perturbation(
-                "turn", "the whole code is turned, a share of the way to a rotation at random",
-                lambda b, s: b.turned(s), drawn=False,
+                "stir", "pairs of latent dimensions of a characteristic's variety are rotated into each other",
+                lambda c, s: RotatedPairs(c.base_model, variety_pairs(c.varieties()), s),
+                (0.0, 45.0), "degrees", needs_oracle=False,
             ),
             Perturbation(
-                "correlate", "normal first columns of binary characteristics are correlated, two and two",
-                lambda b, s: b.correlated(s), (0.0, 0.9), "correlation", base=BENT, kinds=("binary",),
+                "turn", "the whole code is rotated, up to a random rotation", lambda c, s: c.rotated(s),
+                needs_oracle=False,
             ),
             Perturbation(
-                "shift",
-                "p(z_c|y) is moved by a number of its deviations",
-                lambda b, s: Shifted(b.base, s),
-                (0.0, 2.0), "deviations", drawn=False,
-            ),
-            Perturbation("collapse", "p(z_c|y) shrinks to a point", lambda b, s: Collapsed(b.base, s), drawn=False),
-            Perturbation("smear", "a part of the change is spread evenly", lambda b, s: Smeared(b.originals, s, b.seed)),
-            Perturbation("stray", "a share of the change's pixels is shuffled", lambda b, s: Strayed(b.originals, s, b.seed)),
-            Perturbation(
-                "warp", "the outside of a change is displaced, up to as far as the inside",
-                lambda b, s: Warped(b.originals, s, b.seed),
-                base="replaced",
-            ),
-            Perturbation("fade", "pictures fade to the mean image", lambda b, s: Faded(b.originals, s, b.seed)),
-            Perturbation("dim", "pictures fade to black", lambda b, s: Dimmed(b.originals, s, b.seed)),
-            Perturbation(
-                "leak", "a change of one label turns each other one over with this probability",
-                lambda b, s: Leaking(b.originals, s, b.seed),
-            ),
-            Perturbation("idle", "a share of interventions does nothing", lambda b, s: Idle(b.originals, s, b.seed)),
-            Perturbation(
-                "jump", "an even change along the path becomes a jump",
-                lambda b, s: Jumping(b.originals, s, b.seed), base=GLIDING, kinds=("binary",),
+                "correlate", "normal first latent dimensions of pairs of binary characteristics are correlated",
+                lambda c, s: c.correlated(s), (0.0, 0.9), "correlation", base=GAUSSIAN_CODES, kinds=("binary",),
             ),
             Perturbation(
-                "wobble", "a share of the stations of an even path is permuted",
-                lambda b, s: Wobbling(b.originals, s, b.seed), base=GLIDING, kinds=("binary",),
+                "shift", "p(z_c|y) is shifted by a number of its standard deviations",
+                lambda c, s: Shifted(c.base_model, s), (0.0, 2.0), "deviations", needs_oracle=False,
             ),
             Perturbation(
-                "mislabel", "a share of the predictions names a class at random",
-                lambda b, s: Mislabelled(b.originals, s, b.seed),
+                "collapse", "p(z_c|y) shrinks to a point", lambda c, s: Collapsed(c.base_model, s), needs_oracle=False,
             ),
             Perturbation(
-                "temper", "honest log-probabilities are multiplied",
-                lambda b, s: Tempered(b.originals, s, b.seed), (1.0, 8.0), "factor", base=HAZY,
+                "smear", "a share of the change is spread evenly over the image",
+                lambda c, s: Smeared(c.references, s, c.seed),
+            ),
+            Perturbation(
+                "stray", "the change is permuted among a share of the pixels",
+                lambda c, s: Strayed(c.references, s, c.seed),
+            ),
+            Perturbation(
+                "warp", "edited images are displaced outside the region, up to as far as inside",
+                lambda c, s: Warped(c.references, s, c.seed), base="replaced",
+            ),
+            Perturbation("fade", "images fade to the mean image", lambda c, s: Faded(c.references, s, c.seed)),
+            Perturbation("dim", "images fade to black", lambda c, s: Dimmed(c.references, s, c.seed)),
+            Perturbation(
+                "leak", "an edit of one label changes each other label with this probability",
+                lambda c, s: Leaking(c.references, s, c.seed),
+            ),
+            Perturbation(
+                "idle", "a share of the interventions has no effect", lambda c, s: Idle(c.references, s, c.seed),
+            ),
+            Perturbation(
+                "jump", "an even change along the traversal becomes a jump",
+                lambda c, s: Jumping(c.references, s, c.seed), base=BLENDED_PATH, kinds=("binary",),
+            ),
+            Perturbation(
+                "wobble", "a share of the points of an even traversal is permuted",
+                lambda c, s: Wobbling(c.references, s, c.seed), base=BLENDED_PATH, kinds=("binary",),
+            ),
+            Perturbation(
+                "mislabel", "a share of the predictions is a random class",
+                lambda c, s: Mislabelled(c.references, s, c.seed),
+            ),
+            Perturbation(
+                "temper", "calibrated log-probabilities are multiplied",
+                lambda c, s: Tempered(c.references, s, c.seed), (1.0, 8.0), "factor", base=NOISY_PREDICTIONS,
             ),
         )
     }
 )  # fmt: skip
-"""The dials by name."""
+"""The perturbations by name."""
 
 
 def perturbation_named(name: str) -> Perturbation:
-    """A dial by its name; an unknown one is a ``UsageError`` that offers the nearest."""
+    """A perturbation by its name.
+
+    Raises:
+        UsageError: the name is unknown; the error suggests the nearest.
+    """
     if name not in PERTURBATIONS:
-        raise UsageError(f"dial {name!r} is unknown", hint=suggestion(name, PERTURBATIONS))
+        raise UsageError(f"{name!r} is not a perturbation", where="--dial", hint=suggestion(name, PERTURBATIONS))
     return PERTURBATIONS[name]

@@ -1,4 +1,4 @@
-"""The images that a saboteur is shown, and what each code has changed about the one that it came from."""
+"""Reference images of the oracle, and the changes that a code makes to the image it was derived from."""
 
 from __future__ import annotations
 
@@ -9,34 +9,32 @@ import torch
 from torch import Tensor
 
 from ccvae_eval.core.types import Bools, Codes, Floats, Ids, Images
-from ccvae_eval.data.interface import Renders
-from ccvae_eval.data.quantize import on_lattice
+from ccvae_eval.data.interface import Renders, quantize
 from ccvae_eval.model.latents import class_path
-from ccvae_eval.oracle.code import Block, Classes
-from ccvae_eval.oracle.model import Oracle
+from ccvae_eval.oracle.model import Block, Classes, Oracle
 
-KEPT_BYTES = 1 << 28
-"""Drawn pictures that are kept, as bytes: 20,000 of 64 pixels."""
-BYTE = 255
-MIDDLE = float(on_lattice(np.array([0.5]))[0])
-"""The factor that stands for a variety that does not show."""
+CACHE_BYTES = 1 << 28
+"""Capacity for rendered images: 20,000 of 64 x 64 pixels."""
+MAX_BYTE = 255
+HIDDEN_FACTOR = float(quantize(np.array([0.5]))[0])
+"""Value of the factors of a variety that is not visible."""
 
 
 class ImageRenderer:
-    """Draws pictures, and those that it has drawn only once: a dial's steps show the same ones again and again.
+    """Renders images and caches them, because the steps of a perturbation show the same images many times.
 
     Args:
-        data: what draws.
-        capacity: bytes of pictures that are kept; the oldest go first.
+        data: the renderer.
+        capacity: bytes of cached images; the oldest are dropped first.
     """
 
-    def __init__(self, data: Renders, capacity: int = KEPT_BYTES) -> None:
+    def __init__(self, data: Renders, capacity: int = CACHE_BYTES) -> None:
         self.data, self.capacity = data, capacity
         self._kept: dict[bytes, Tensor] = {}
         self._bytes = 0
 
     def draw(self, factors: Floats, classes: Classes) -> Images:
-        """The picture of each row, equal in every bit to ``data.render``."""
+        """The image of each row, bit by bit equal to that of ``data.render``."""
         table = np.concatenate([factors, classes.astype(np.float64)], axis=1)
         keys = [row.tobytes() for row in np.ascontiguousarray(table)]
         places = {key: place for place, key in enumerate(keys) if key not in self._kept}
@@ -46,13 +44,13 @@ class ImageRenderer:
             drawn = self.data.render(factors[new], classes[new].astype(np.float32))
             fresh = dict(zip(places, drawn, strict=True))
             self._keep(fresh)
-        return torch.stack([fresh[key] if key in fresh else self._kept[key].float() / BYTE for key in keys])
+        return torch.stack([fresh[key] if key in fresh else self._kept[key].float() / MAX_BYTE for key in keys])
 
     def _keep(self, fresh: dict[bytes, Tensor]) -> None:
-        for key, picture in fresh.items():
-            steps = (picture * BYTE).round().to(torch.uint8)
-            if not torch.equal(steps.float() / BYTE, picture):
-                return  # not drawn in bytes: nothing can be kept without loss
+        for key, image in fresh.items():
+            steps = (image * MAX_BYTE).round().to(torch.uint8)
+            if not torch.equal(steps.float() / MAX_BYTE, image):
+                return  # the renderer does not draw in bytes: caching would lose precision
             self._kept[key] = steps
             self._bytes += steps.numel()
         while self._bytes > self.capacity and len(self._kept) > len(fresh):
@@ -61,45 +59,45 @@ class ImageRenderer:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What some codes say, beside what was said of the images that they came from.
+    """Factors and classes of some codes, and those of their originals: the reference images with the same style.
 
     Args:
         codes: shape (N, D).
-        factors, classes: what they say, shapes (N, F) and (N, L).
-        rows: the place of each one's original, the image with the same style; -1 = none is known.
-        own_factors, own_classes: what is true of the original; where none is known, what the code says.
-        shown: which codes are those of pictures that were read, and no edits of them: nothing is changed about these.
+        factors, classes: those of the codes, shapes (N, F) and (N, L).
+        rows: row of each code's original among the reference images; -1 without an original.
+        original_factors, original_classes: those of the original; those of the code where there is no original.
+        encoded: True for codes that are the encoding of an image, not an edit of one.
     """
 
     codes: Codes
     factors: Floats
     classes: Classes
     rows: Ids
-    own_factors: Floats
-    own_classes: Classes
-    shown: Bools
+    original_factors: Floats
+    original_classes: Classes
+    encoded: Bools
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
-    def turned(self) -> Bools:
-        """Which labels say another class than the original's, shape (N, L)."""
-        return np.asarray(self.classes != self.own_classes)
+    def class_changed(self) -> Bools:
+        """True where the class of a label differs from the original's, shape (N, L)."""
+        return np.asarray(self.classes != self.original_classes)
 
 
 class ReferenceImages:
-    """Some images of a drawn data set, with the oracle that reads them.
+    """Some images of a rendered data set, with their oracle.
 
     Args:
-        oracle: bound to the images.
-        ids: the images, ascending.
+        oracle: the oracle of the images.
+        ids: ids of the images, ascending.
     """
 
     def __init__(self, oracle: Oracle, ids: Ids) -> None:
         self.oracle, self.data, self.ids = oracle, oracle.data, ids
         self.coding = oracle.coding
-        self.studio = ImageRenderer(oracle.data)
+        self.renderer = ImageRenderer(oracle.data)
         images = self.data.batch(ids).images
         self.codes = oracle.encode(images).loc
         self.mean_image = images.mean(0)
@@ -114,46 +112,48 @@ class ReferenceImages:
         return [row.tobytes() for row in np.ascontiguousarray(factors[:, list(self.coding.style_factors)])]
 
     def scene(self, codes: Codes) -> Scene:
-        """What the codes say and what they have changed."""
+        """Factors and classes of the codes and of their originals."""
         factors, classes = self.coding.factors(codes), self.coding.classes(codes)
         rows = np.array([self._row_of.get(key, -1) for key in self._styles(factors)])
         known = rows >= 0
-        own_factors = np.where(known[:, None], self.factors[rows], factors)
-        own_classes = np.where(known[:, None], self.classes[rows], classes)
-        return Scene(codes.cpu(), factors, classes, rows, own_factors, own_classes, np.zeros(len(rows), np.bool_))
+        original_factors = np.where(known[:, None], self.factors[rows], factors)
+        original_classes = np.where(known[:, None], self.classes[rows], classes)
+        return Scene(
+            codes.cpu(), factors, classes, rows, original_factors, original_classes, np.zeros(len(rows), np.bool_)
+        )
 
-    def keys(self, scene: Scene) -> Ids:
-        """The id of each one's original; -1 where none is known."""
+    def original_ids(self, scene: Scene) -> Ids:
+        """The id of each code's original, shape (N,); -1 without an original."""
         return np.where(scene.rows >= 0, self.ids[scene.rows], -1)
 
     def draw(self, factors: Floats, classes: Classes) -> Images:
-        """The pictures; a variety that does not show takes no part in what is kept."""
+        """Render images; factors that are not visible do not enter the cache's key."""
         shown = factors.copy()
         for block, hidden in zip(self.coding.blocks, self.oracle.hidden, strict=True):
             rows = np.flatnonzero(hidden[classes[:, block.place]])
-            shown[rows[:, None], np.array(block.factors)] = MIDDLE
-        return self.studio.draw(shown, classes)
+            shown[rows[:, None], np.array(block.factors)] = HIDDEN_FACTOR
+        return self.renderer.draw(shown, classes)
 
-    def both(self, block: Block, factors: Floats, classes: Classes) -> tuple[Images, Images]:
-        """The pictures with a binary label absent, and with it present."""
-        pictures = []
+    def absent_and_present(self, block: Block, factors: Floats, classes: Classes) -> tuple[Images, Images]:
+        """Render the images with a binary label absent, and with it present."""
+        images = []
         for value in (0, 1):
             chosen = classes.copy()
             chosen[:, block.place] = value
-            pictures.append(self.draw(factors, chosen))
-        return pictures[0], pictures[1]
+            images.append(self.draw(factors, chosen))
+        return images[0], images[1]
 
-    def touched(self, scene: Scene) -> Bools:
-        """Which labels look different than in the original: by class, or by a variety that shows, shape (N, L)."""
-        found = scene.turned.copy()
+    def visibly_changed(self, scene: Scene) -> Bools:
+        """True where a label looks different from the original, by class or by visible variety, shape (N, L)."""
+        found = scene.class_changed.copy()
         for block, hidden in zip(self.coding.blocks, self.oracle.hidden, strict=True):
             places = list(block.factors)
-            other = (scene.factors[:, places] != scene.own_factors[:, places]).any(1)
+            other = (scene.factors[:, places] != scene.original_factors[:, places]).any(1)
             found[:, block.place] |= other & ~hidden[scene.classes[:, block.place]]
         return found
 
     def path_ends(self, block: Block) -> tuple[float, float]:
-        """Where u starts and ends on the path from absent to present."""
+        """u at both ends of the traversal from absent to present."""
         if block.place not in self._paths:
             own, classes = self.codes[:, list(block.columns)], self.classes[:, block.place]
             path = class_path(*(own[torch.from_numpy(classes == value)] for value in (0, 1)))
@@ -161,5 +161,5 @@ class ReferenceImages:
         return self._paths[block.place]
 
     def block(self, name: str) -> Block:
-        """The columns of one label."""
+        """The latent dimensions and factors of one label."""
         return next(block for block in self.coding.blocks if block.label.name == name)

@@ -1,4 +1,17 @@
-"""``calibrate``: every value against its own dials, and all others looked at from afar."""
+"""``calibrate``: the response of every value to the perturbations that it declares, and to the ends of all others.
+
+With the answer key of the calibration study (package ``study`` of the repository) the oracle has expected values for
+every value and perturbation. Without it, as in an installed package, and for every model given by the user, a
+calibration checks what holds for any model:
+
+* at strength zero the value is that of the unperturbed model, evaluated by itself (the expected value at position 0);
+* at the end of a perturbation of :data:`ENDS_AT_CHANCE` the value is at its chance level, if the metric declares one
+  (except for the built-in values of :data:`OTHER_NULL_MODEL`);
+* along the perturbation the value responds, in one direction: the worse one, unless expected values at both ends
+  define it.
+
+UDR, a score of several models, is calibrated with the answer key only.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +24,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ccvae_eval.calibration.curves import Calibration, Curve, judged, nothing_known, why_without
-from ccvae_eval.calibration.defaults import EVERY, SAMPLE, STEPS
-from ccvae_eval.calibration.perturbations import PERTURBATIONS, Perturbation, PerturbationContext, perturbation_named
+from ccvae_eval.calibration import CALIBRATED_METRICS, SAMPLE, STEPS
+from ccvae_eval.calibration.perturbations import (
+    MODEL_ITSELF,
+    PERTURBATIONS,
+    UNPERTURBED,
+    Perturbation,
+    PerturbationContext,
+    perturbation_named,
+)
 from ccvae_eval.calibration.study_cells import (
     PLAIN,
     VIEWS,
@@ -25,6 +44,13 @@ from ccvae_eval.calibration.study_cells import (
     positions_of,
     reading_of,
     rows_of,
+)
+from ccvae_eval.calibration.verdict import (
+    Calibration,
+    Curve,
+    no_expectation,
+    reason_without_perturbation,
+    with_verdicts,
 )
 from ccvae_eval.core.errors import UndefinedError, UsageError, suggestion
 from ccvae_eval.core.random_streams import numpy_stream
@@ -38,32 +64,39 @@ from ccvae_eval.metrics.shared.features import EDGES
 from ccvae_eval.model.interface import LabelledVAE
 from ccvae_eval.plugins import registry
 
-MORE = 24
-"""So many times more: nearest neighbours need 267 images of each class of hair for an interval."""
+CODES_FACTOR = 24
+"""Images for metrics that do not decode, over those for metrics that do: intervals of nearest neighbours need them."""
 CHARACTERISTICS = ("Eyeglasses", "Smiling", "Wearing_Hat", "Wearing_Necktie", "Hair_Color")
-"""Of ``faces``: two pairs of binary labels, for the dials that turn two into each other, and a categorical one."""
-RATE = 1500.0
-"""Images decoded, judged and compared in a second of one core."""
+"""Default characteristics of ``faces``: two pairs of binary labels and a categorical one."""
+IMAGES_PER_SECOND = 1500.0
+"""Images decoded, judged and compared per second on one core."""
+SECONDS_PER_CELL = 2.0
+"""Duration of a cell without its images."""
 ENDS_AT_CHANCE = ("shuffle", "collapse")
-"""What these dials lead to is known for any model: another's code, and no variety, are those values' chance levels."""
-CELL_SECONDS = 2.0
-"""What a cell costs beside them."""
+"""Perturbations that end at the chance level of a value for any model: codes of other images, and no diversity."""
+VOTES = ("factor_vae_votes", "beta_vae_votes", "z_max_var_votes")
+OTHER_NULL_MODEL = frozenset(
+    {("intervention", "energy"), *(("disentanglement", value) for value in ("infoe", "downstream", *VOTES))}
+)
+"""Values whose chance level is that of another null model, such as the label frequencies, so they end elsewhere."""
+UNAFFECTED = frozenset({("intervention", "error where=outside", "idle")})
+"""(metric, row, perturbation) where one row of the value stays constant: no edit changes the outside of a region."""
 STABILITY = ("disentanglement", "udr")
-ASKED_FOR: Mapping[str, Mapping[str, Any]] = {"diversity": {"features": EDGES}}
-"""Settings without which a value has no row at all."""
+REQUIRED_SETTINGS: Mapping[str, Mapping[str, Any]] = {"diversity": {"features": EDGES}}
+"""Settings without which a value has no row."""
 
 Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a calibration will do.
+    """The plan of a calibration.
 
     Args:
-        cells: models to be measured.
-        missing: how many of them are not yet.
-        decode: images that those will decode.
-        seconds: about, on one core.
+        cells: number of perturbed models.
+        missing: number of them that are not measured yet.
+        decode: images to decode for those.
+        seconds: estimated duration on one core.
     """
 
     cells: int
@@ -73,19 +106,23 @@ class Planned:
 
 
 class AnswerKey(Protocol):
-    """What the calibration study knows: the package ``study.expected`` of the repository."""
+    """Interface of the package ``study.expected`` of the repository."""
 
     def expected(self, case: Case) -> Floats | None:
-        """The known values of a case, shape (positions,), NaN where unknown; None if the key has no such entry."""
+        """Expected values of a case, shape (positions,), NaN where unknown; None without an entry for the case."""
 
     def stability_curve(
-        self, bench: PerturbationContext, dial: Perturbation, positions: Sequence[float], higher_is_better: bool | None
+        self,
+        context: PerturbationContext,
+        perturbation: Perturbation,
+        positions: Sequence[float],
+        higher_is_better: bool | None,
     ) -> Curve:
-        """The curve of UDR, a score of several models that no single perturbed model has."""
+        """The curve of UDR, a score of several models."""
 
 
 def answer_key() -> AnswerKey | None:
-    """The answer key, where this package lies in a checkout of the repository; None where it was installed."""
+    """The answer key if this package is in a checkout of the repository; None if it is installed."""
     checkout = Path(__file__).parents[2]
     if not (checkout / "study" / "expected" / "__init__.py").is_file():
         return None
@@ -94,7 +131,7 @@ def answer_key() -> AnswerKey | None:
 
 
 class Calibrator:
-    """A calibration in preparation; the arguments are those of :func:`calibrate`."""
+    """A prepared calibration; see :func:`calibrate` for the arguments."""
 
     def __init__(
         self,
@@ -108,162 +145,179 @@ class Calibrator:
         sample: int = SAMPLE,
         steps: int = STEPS,
         seed: int = 0,
-        judged: Judge | None = None,
+        judge: Judge | None = None,
         foreign: bool = True,
         folder: Path | None = None,
     ) -> None:
         if steps < 2:
-            raise UsageError(f"{steps} steps have no two ends", where="--steps")
+            raise UsageError(f"steps must be at least 2, got {steps}", where="--steps")
         if sample < 1:
-            raise UsageError(f"{sample} is no number of images", where="--sample")
-        self.metrics, self.data, self.steps, self.foreign, self.judge = tuple(metrics), data, steps, foreign, judged
-        self.ledger, self.key = CellStore(folder), answer_key()
-        self.model = model
+            raise UsageError(f"sample must be at least 1, got {sample}", where="--sample")
+        self.metrics, self.data, self.steps, self.foreign, self.judge = tuple(metrics), data, steps, foreign, judge
+        self.model, self.store = model, CellStore(folder)
+        self.answer_key = answer_key() if model is None else None
         chosen = [perturbation_named(name) for name in dials] if dials else list(PERTURBATIONS.values())
-        self.dials = [dial for dial in chosen if model is None or not dial.drawn]
+        self.perturbations = [p for p in chosen if model is None or not p.needs_oracle]
         self.names = self._names(characteristics)
-        self.benches = {}
-        for size in dict.fromkeys((sample, sample * MORE)):
+        contexts = {}
+        for size in dict.fromkeys((sample, sample * CODES_FACTOR)):
             ids = independent_ids(data, size, seed)
             if not len(ids):
-                raise UndefinedError("there is no image to calibrate on", where=data.spec)
-            self.benches[size] = PerturbationContext(data, ids, self.names, model, None, seed, model_name)
-        self.small, self.large = self.benches[sample], self.benches[sample * MORE]
+                raise UndefinedError("the test split has no images", where=data.spec)
+            contexts[size] = PerturbationContext(data, ids, self.names, model, None, seed, model_name)
+        self.decoding, self.codes_only = contexts[sample], contexts[sample * CODES_FACTOR]
         self._decodes: dict[str, int] = {}
         self.facts: dict[str, Plain] = {
             "data": data.spec,
             "model": model_name or "oracle",
-            "images": {"decoding": len(self.small.ids), "codes only": len(self.large.ids)},
+            "images": {"decoding": len(self.decoding.ids), "codes only": len(self.codes_only.ids)},
             "steps": steps,
             "seed": seed,
             "characteristics": list(self.names),
-            "judge": None if judged is None else judged.sha256,
+            "judge": None if judge is None else judge.sha256,
         }
 
     def _names(self, asked: Sequence[str] | None) -> tuple[str, ...]:
-        known = self.data.schema.names if self.model is None else tuple(self.model.layout.characteristics)
+        available = self.data.schema.names if self.model is None else tuple(self.model.layout.characteristics)
         if asked:
             for name in asked:
-                if name not in known:
-                    raise UsageError(f"characteristic {name!r} is unknown", hint=suggestion(name, known))
+                if name not in available:
+                    raise UsageError(f"{name!r} is not a characteristic", hint=suggestion(name, available))
             return tuple(asked)
-        usual = tuple(name for name in CHARACTERISTICS if name in known)
-        return usual if self.model is None and usual else known
+        default = tuple(name for name in CHARACTERISTICS if name in available)
+        return default if self.model is None and default else available
 
     def decodes(self, metric: Metric) -> int:
-        """Images that a metric decodes in one cell."""
+        """Number of images that a metric decodes in one cell."""
         if metric.name not in self._decodes:
-            self._decodes[metric.name] = plan_of(
-                self._cell(metric, self.dials[0], 0.0, self.small).subject(), [metric]
-            ).decode
+            subject = self._cell(metric, self.perturbations[0], 0.0, self.decoding).subject()
+            self._decodes[metric.name] = plan_of(subject, [metric]).decode
         return self._decodes[metric.name]
 
-    def _cell(self, metric: Metric, dial: Perturbation, position: float, bench: PerturbationContext) -> StudyCell:
+    def _cell(
+        self, metric: Metric, perturbation: Perturbation, position: float, context: PerturbationContext
+    ) -> StudyCell:
         schema = self.data.schema
-        stage = VIEWS.get(metric.name, PLAIN) if self.model is None else PLAIN
-        kinds = ("binary",) if stage.narrow else dial.kinds
+        view = VIEWS.get(metric.name, PLAIN) if self.model is None else PLAIN
+        kinds = ("binary",) if view.narrow else perturbation.kinds
         names = tuple(name for name in self.names if schema[name].kind in kinds)
-        return StudyCell(bench, dial, position, (metric,), names, self.judge, stage)
+        return StudyCell(context, perturbation, position, (metric,), names, self.judge, view)
 
-    def cells_of(self, metric: Metric, dial: Perturbation) -> list[StudyCell]:
-        """One for each position: all steps of an own dial, the ends of any other."""
-        bench = self.small if self.decodes(metric) else self.large
-        positions = positions_of(self.steps if _owns(metric, dial) else 2)
-        return [self._cell(metric, dial, position, bench) for position in positions]
+    def cells_of(self, metric: Metric, perturbation: Perturbation) -> list[StudyCell]:
+        """One cell for each position: all steps of an own perturbation, the ends of any other."""
+        context = self.decoding if self.decodes(metric) else self.codes_only
+        positions = positions_of(self.steps if _declares(metric, perturbation) else 2)
+        return [self._cell(metric, perturbation, position, context) for position in positions]
+
+    def _unperturbed_cell(self, metric: Metric, perturbation: Perturbation) -> StudyCell | None:
+        """The cell of the unperturbed model; None with an answer key, and for a base other than the model itself."""
+        if self.answer_key is not None or perturbation.base != MODEL_ITSELF or not _declares(metric, perturbation):
+            return None
+        return replace(self.cells_of(metric, perturbation)[0], perturbation=UNPERTURBED)
 
     def cells(self) -> list[StudyCell]:
-        """All cells; metrics that look at the same model and images share one, so that they share its decodings."""
+        """All cells; metrics that evaluate the same model and images share a cell and its decoded images."""
         found: dict[tuple[str, int, tuple[str, ...], str], StudyCell] = {}
-        for metric, dial in self._pairs():
-            for cell in self.cells_of(metric, dial) if self.foreign or _owns(metric, dial) else ():
-                who = dial.base if cell.position == 0 else f"{dial.name} {cell.position!r}"
-                key = (who, len(cell.bench.ids), cell.characteristics, cell.stage.name)
-                there = found.setdefault(key, replace(cell, metrics=()))
-                if metric not in there.metrics:
-                    found[key] = replace(there, metrics=(*there.metrics, metric))
+        for metric, perturbation in self._pairs():
+            if not (self.foreign or _declares(metric, perturbation)):
+                continue
+            unperturbed = self._unperturbed_cell(metric, perturbation)
+            for cell in (*self.cells_of(metric, perturbation), *([] if unperturbed is None else [unperturbed])):
+                used = cell.perturbation
+                model = used.base if cell.position == 0 else f"{used.name} {cell.position!r}"
+                key = (model, len(cell.context.ids), cell.characteristics, cell.view.name)
+                shared = found.setdefault(key, replace(cell, metrics=()))
+                if metric not in shared.metrics:
+                    found[key] = replace(shared, metrics=(*shared.metrics, metric))
         return list(found.values())
 
     def _pairs(self) -> Iterator[tuple[Metric, Perturbation]]:
-        for dial in self.dials:
+        for perturbation in self.perturbations:
             for metric in self.metrics:
-                if self.foreign or any(dial.name in spec.dials for spec in metric.values.values()):
-                    yield metric, dial
+                if self.foreign or any(perturbation.name in spec.dials for spec in metric.values.values()):
+                    yield metric, perturbation
 
     def plan(self) -> Planned:
-        """What there is to do."""
+        """The cells, the images to decode and the estimated duration."""
         cells = self.cells()
-        todo = [(cell, self.ledger.missing(cell)) for cell in cells]
+        todo = [(cell, self.store.missing(cell)) for cell in cells]
         decode = sum(self.decodes(metric) for _, missing in todo for metric in missing)
         left = sum(bool(missing) for _, missing in todo)
-        return Planned(len(cells), left, decode, decode / RATE + left * CELL_SECONDS)
+        return Planned(len(cells), left, decode, decode / IMAGES_PER_SECOND + left * SECONDS_PER_CELL)
 
     def measure(self, progress: Progress | None = None) -> Calibration:
-        """Measures all cells and judges the values."""
-        measure_all(self.cells(), self.ledger, progress)
-        curves = [curve for metric, dial in self._pairs() for curve in self._curves(metric, dial)]
+        """Measure all cells and judge the values."""
+        measure_all(self.cells(), self.store, progress)
+        curves = [curve for metric, perturbation in self._pairs() for curve in self._curves(metric, perturbation)]
         order = {metric.name: place for place, metric in enumerate(self.metrics)}
         values = {metric.name: list(metric.values) for metric in self.metrics}
         curves.sort(key=lambda c: (not c.own, order[c.metric], values[c.metric].index(c.value)))
         without = {
-            (metric.name, value): why_without(metric.name, value, spec)
+            (metric.name, value): reason_without_perturbation(metric.name, value, spec)
             for metric in self.metrics
             for value, spec in metric.values.items()
             if not spec.dials
         }
-        found, questions = judged(curves)
-        return Calibration(tuple(found), {**self.facts, "questions": questions}, without)
+        found, checks = with_verdicts(curves)
+        return Calibration(tuple(found), {**self.facts, "questions": checks}, without)
 
-    def _curves(self, metric: Metric, dial: Perturbation) -> Iterator[Curve]:
+    def _curves(self, metric: Metric, perturbation: Perturbation) -> Iterator[Curve]:
         stable = metric.values[STABILITY[1]] if metric.name == STABILITY[0] else None
-        if stable is not None and dial.name in stable.dials and self.model is None and self.key is not None:
-            yield self.key.stability_curve(self.large, dial, positions_of(self.steps), stable.higher_is_better)
-        if not (self.foreign or _owns(metric, dial)):
+        if stable is not None and perturbation.name in stable.dials and self.answer_key is not None:
+            positions = positions_of(self.steps)
+            yield self.answer_key.stability_curve(self.codes_only, perturbation, positions, stable.higher_is_better)
+        if not (self.foreign or _declares(metric, perturbation)):
             return
-        cells = self.cells_of(metric, dial)
-        tables = [self.ledger.table(cell, metric) for cell in cells]
+        cells = self.cells_of(metric, perturbation)
+        tables = [self.store.table(cell, metric) for cell in cells]
         for value, spec in metric.values.items():
-            own = dial.name in spec.dials
+            own = perturbation.name in spec.dials
             if (metric.name, value) == STABILITY:
                 continue
             if not own and not self.foreign:
                 continue
             for row in rows_of(tables, value):
                 readings = tuple(reading_of(table, row) for table in tables)
-                asked = own and any(reading.defined for reading in readings)
-                known = self._known(Case(cells, tables, metric, value, row)) if asked else nothing_known(len(cells))
+                judged = own and any(reading.defined for reading in readings)
+                case = Case(cells, tables, metric, value, row)
                 yield Curve(
-                    metric.name, value, row, dial, own, tuple(cell.position for cell in cells), readings, known,
+                    metric.name, value, row, perturbation, own, tuple(cell.position for cell in cells), readings,
+                    self._expected(case) if judged else no_expectation(len(cells)),
                     higher_is_better=spec.higher_is_better,
                 )  # fmt: skip
 
-    def _known(self, case: Case) -> Floats:
-        if self.model is None and self.key is not None:
-            found = self.key.expected(case)
-            if found is not None:
-                return found
-        elif case.names and case.cells[0].dial.name in ENDS_AT_CHANCE:
-            return case.ends(math.nan, case.chance())
-        return nothing_known(len(case.cells))
+    def _expected(self, case: Case) -> Floats:
+        """Expected values of a case: from the answer key, or those that hold for any model."""
+        if self.answer_key is not None:
+            found = self.answer_key.expected(case)
+            return no_expectation(len(case.cells)) if found is None else found
+        metric, perturbation = case.metric, case.cells[0].perturbation
+        cell = self._unperturbed_cell(metric, perturbation)
+        first = math.nan if cell is None else reading_of(self.store.table(cell, metric), case.row).value
+        if (metric.name, case.row, perturbation.name) in UNAFFECTED:
+            return case.ends(first, first)
+        at_chance = perturbation.name in ENDS_AT_CHANCE and (metric.name, case.value) not in OTHER_NULL_MODEL
+        return case.ends(first, case.chance() if at_chance else math.nan)
 
 
 def independent_ids(data: DataSet, size: int, seed: int) -> Ids:
-    """Images drawn independently from the split ``test``; fewer are among more.
+    """Ids sampled independently from the test split, ascending; a smaller sample is part of a larger one.
 
-    Not the balanced sample of an evaluation: known values are expectations over independent images. (Measured on
-    ``faces``: balancing leaves the labels less correlated than chance, .018 for .026 at 1,536 images; what is learnt
-    of such a correlation on four fifths is then wrong on the last, and areas whose truth is .5 come out as .48.)
+    The sample is not balanced like that of an evaluation, because expected values are expectations over independent
+    images (docs/adr/004).
     """
-    every = data.split("test")
-    return np.sort(numpy_stream(seed, "calibrate").permutation(every)[:size])
+    ids = data.split("test")
+    return np.sort(numpy_stream(seed, "calibrate").permutation(ids)[:size])
 
 
-def _owns(metric: Metric, dial: Perturbation) -> bool:
-    """Whether a metric is measured at every step: stability alone is measured without the metric."""
-    return any(dial.name in spec.dials for value, spec in metric.values.items() if (metric.name, value) != STABILITY)
+def _declares(metric: Metric, perturbation: Perturbation) -> bool:
+    """True if a value other than UDR declares the perturbation, so that the metric is measured at every step."""
+    specs = {value: spec for value, spec in metric.values.items() if (metric.name, value) != STABILITY}
+    return any(perturbation.name in spec.dials for spec in specs.values())
 
 
 def calibrate(
-    metrics: Sequence[str | Metric] = EVERY,
+    metrics: Sequence[str | Metric] = CALIBRATED_METRICS,
     data: DataSet | None = None,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -273,27 +327,27 @@ def calibrate(
     progress: Progress | None = None,
     **more: Any,
 ) -> Calibration:
-    """Measures every value on models of known entanglement, and says which answer to their dials as they must.
+    """Measure every value on models with a known perturbation, and judge whether it responds as it must.
 
     Args:
-        metrics: names, or metrics with settings of your own.
-        data: drawn images; ``faces`` at 64 pixels, if None. With a ``model``, its images.
-        options: settings by metric's name.
+        metrics: names of metrics, or metrics with settings.
+        data: rendered images, ``faces`` of 64 pixels if None; with a ``model``, its images.
+        options: settings by name of the metric.
         judge: "auto", "none" or a file.
-        cache_dir: where a judge is kept.
-        notice: called with sentences.
+        cache_dir: folder of stored judges.
+        notice: called with messages for the user.
         progress: called with (cells done, cells).
-        **more: ``model`` (a trained one, instead of the oracle: only dials that need no renderer are turned) and
-            ``model_name`` (what stands for it in what is kept), ``dials`` (only these), ``characteristics`` (only
-            these), ``sample`` (64 images for metrics that decode, 24 times as many for others), ``steps`` (11),
-            ``seed`` (0), ``foreign`` (True: also look at the ends of dials that are not a value's own), ``folder``
-            (where cells are kept, so that an interrupted calibration goes on).
+        **more: ``model`` (a trained model in place of the oracle; only perturbations that need no renderer apply) and
+            ``model_name`` (its identifier in stored cells), ``dials`` (names of the perturbations; default: all),
+            ``characteristics`` (default: five of ``faces``, or all), ``sample`` (64 images for metrics that decode, 24
+            times as many for others), ``steps`` (11), ``seed`` (0), ``foreign`` (True: measure also the ends of
+            perturbations that a value does not declare), ``folder`` (of stored cells, to resume a calibration).
 
     Returns:
-        The calibration: one curve for each value and dial.
+        The calibration: one curve for each value and perturbation.
 
     Raises:
-        UnsupportedError: the data cannot be drawn and there is no model, or the model does not predict its labels or
+        UnsupportedError: there is no model and the data have no renderer, or the model does not predict its labels or
             has no p(z_c|y).
     """
     return calibrator(metrics, data, options=options, judge=judge, cache_dir=cache_dir, notice=notice, **more).measure(
@@ -311,38 +365,38 @@ def calibrator(
     notice: Notice | None = None,
     **more: Any,
 ) -> Calibrator:
-    """Prepares a calibration; the arguments are those of :func:`calibrate`."""
+    """Prepare a calibration; see :func:`calibrate` for the arguments."""
     images = Faces() if data is None else data
-    usual = _usual(images, int(more.get("sample", SAMPLE)), more)
-    chosen = [_metric(m, (options or {}).get(_name(m), {}), usual) for m in metrics]
-    judged_by = judge_for(images, choice=judge, cache_dir=cache_dir, notice=notice)
-    return Calibrator(chosen, images, judged=judged_by, **more)
+    defaults = _default_settings(images, int(more.get("sample", SAMPLE)), more)
+    chosen = [_metric(m, (options or {}).get(_name(m), {}), defaults) for m in metrics]
+    loaded = judge_for(images, choice=judge, cache_dir=cache_dir, notice=notice)
+    return Calibrator(chosen, images, judge=loaded, **more)
 
 
-def _usual(data: DataSet, sample: int, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a calibration: all scores, as many images redrawn as are measured, something assigned."""
-    asked = more.get("characteristics") or CHARACTERISTICS
-    binary = [name for name in asked if name in data.schema and data.schema[name].kind == "binary"]
-    usual: dict[str, Any] = {"redrawn": sample, "every": True}
+def _default_settings(data: DataSet, sample: int, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a calibration: all scores, resampled variety for all images, and an assignment."""
+    names = more.get("characteristics") or CHARACTERISTICS
+    binary = [name for name in names if name in data.schema and data.schema[name].kind == "binary"]
+    settings: dict[str, Any] = {"redrawn": sample, "every": True}
     if more.get("model") is None and len(binary) > 1:
-        usual["assign"] = f"{binary[0]}=1,{binary[1]}=0"
-    return usual
+        settings["assign"] = f"{binary[0]}=1,{binary[1]}=0"
+    return settings
 
 
 def _name(metric: str | Metric) -> str:
     return metric if isinstance(metric, str) else metric.name
 
 
-def _metric(metric: str | Metric, settings: Mapping[str, Any], usual: Mapping[str, Any]) -> Metric:
-    """A registered metric with its settings, and what is usual in a calibration."""
+def _metric(metric: str | Metric, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Metric:
+    """A registered metric with its settings and the default settings of a calibration."""
     if not isinstance(metric, str):
         return metric
     kind = registry.metrics[metric]
-    known = {f.name for f in fields(kind)}
+    names = {f.name for f in fields(kind)}
     for key in settings:
-        if key not in known:
-            raise UsageError(f"{metric} has no setting {key!r}", hint=suggestion(key, known))
-    asked_for = {"every"} if settings.get("score") else set()
-    here = {**usual, **ASKED_FOR.get(metric, {})}
-    made: Metric = kind(**{**{k: v for k, v in here.items() if k in known and k not in asked_for}, **settings})
+        if key not in names:
+            raise UsageError(f"{metric} has no setting {key!r}", hint=suggestion(key, names))
+    excluded = {"every"} if settings.get("score") else set()
+    merged = {**defaults, **REQUIRED_SETTINGS.get(metric, {})}
+    made: Metric = kind(**{**{k: v for k, v in merged.items() if k in names and k not in excluded}, **settings})
     return made

@@ -1,9 +1,8 @@
-"""Measuring the models of a calibration, one after the other, and keeping what was measured.
+"""Cells of a calibration: one perturbed model each, the values that metrics measure on it, and their storage.
 
-What a metric is shown of a model before anything is measured: some ask for what the oracle does not have.
-
-The oracle's posteriors are point masses, which have no density, so there is nothing to bound; and its characteristics
-are blocks of several columns, of which no closed form tells what a forest reads out of them. A stage gives either.
+Some metrics evaluate a view of each model, because the oracle lacks what their expected values need: reconstruction
+gets posteriors with a density instead of point masses, and disentanglement gets one latent dimension per
+characteristic, since scores of blocks of dimensions have no closed form.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ from ccvae_eval.oracle.model import VERSION
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a metric is shown the models of its calibration.
+    """The view of a model that a metric evaluates.
 
     Args:
-        name: stands for it in what is kept.
-        narrow: each characteristic is its first column alone; only binary labels, which have one such column.
-        scale: the deviation of q(z|x) in every column; 0 = as the model has it.
+        name: identifies the view in stored cells.
+        narrow: keep the first latent dimension of each characteristic, and binary labels only.
+        scale: standard deviation of q(z|x) in every latent dimension; 0 = that of the model.
     """
 
     name: str = ""
@@ -50,8 +49,8 @@ class View:
     scale: float = 0.0
 
     def __call__(self, model: FullModel) -> FullModel:
-        """The model as it is shown."""
-        return Staged(model, self) if self.name else model
+        """The model, seen through this view."""
+        return ViewedModel(model, self) if self.name else model
 
 
 PLAIN = View()
@@ -61,31 +60,31 @@ VIEWS: Mapping[str, View] = MappingProxyType(
         "reconstruction": View("soft", scale=0.05),
     }
 )
-"""By metric; all others see the models as they are."""
+"""By metric; all other metrics evaluate the models as they are."""
 
 
-class Staged(PerturbedModel):
-    """A model as a stage shows it.
+class ViewedModel(PerturbedModel):
+    """A model seen through a view.
 
     Args:
         inner: the model.
-        stage: how.
+        view: the view.
     """
 
-    def __init__(self, inner: FullModel, stage: View) -> None:
+    def __init__(self, inner: FullModel, view: View) -> None:
         super().__init__(inner)
-        self.stage = stage
+        self.view = view
 
     @property
     def layout(self) -> LatentLayout:
         whole = self.inner.layout
-        if not self.stage.narrow:
+        if not self.view.narrow:
             return whole
         return LatentLayout(whole.dim, {name: columns[:1] for name, columns in whole.characteristics.items()})
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
         found = self.inner.encode(images, labels)
-        return Gaussian(found.loc, torch.full_like(found.loc, self.stage.scale)) if self.stage.scale else found
+        return Gaussian(found.loc, torch.full_like(found.loc, self.view.scale)) if self.view.scale else found
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
         whole = self.inner.conditional_prior(labels)
@@ -93,66 +92,68 @@ class Staged(PerturbedModel):
         return whole.columns([order.index(column) for column in self.layout.characteristic_columns])
 
 
-CELLS = 2
-"""Version of the saboteurs: another number, other cells."""
+CELL_VERSION = 2
+"""Version of the perturbations: a change invalidates stored cells."""
 
 Table = Mapping[tuple[str, str | None], Reading]
-"""Readings by (row, characteristic), None = the mean over characteristics. A row is a value's name, with what else
-tells its rows apart (``composition m=10``), see :func:`row_of`."""
+"""Readings by (row, characteristic), None = the mean over characteristics. A row is a value's name with the keys that
+distinguish it from other rows of the value (``composition m=10``), see :func:`row_of`."""
 
-SAID = frozenset({"likelihood", "K", "features", "N", "bins", "do"})
-"""What rows say of themselves: it tells no two rows of a value apart."""
-TOLD_APART = frozenset({"where", "m", "pair", "labels", "of"})
-"""What makes several rows of one value. Rows that depend on anything else (a judged label, a column) are left out."""
+DESCRIPTIVE_KEYS = frozenset({"likelihood", "K", "features", "N", "bins", "do"})
+"""Keys that describe rows without distinguishing them."""
+ROW_KEYS = frozenset({"where", "m", "pair", "labels", "of"})
+"""Keys that distinguish rows of a value. Rows with any other key (a judged label, a column) are left out."""
 
 
 @dataclass(frozen=True)
 class StudyCell:
-    """One model and the metrics that look at it.
+    """One perturbed model and the metrics to measure on it.
 
     Args:
-        bench: the images and the model before it is spoilt.
-        dial, position: which saboteur.
-        metrics: those that look.
-        characteristics: those that they look at.
+        context: the images and the unperturbed model.
+        perturbation, position: the perturbation, and the position from 0 to 1 along it.
+        metrics: the metrics to measure.
+        characteristics: the characteristics to evaluate.
         judge: the judge, or None.
-        stage: how they are shown the model.
+        view: the view of the model that the metrics evaluate.
     """
 
-    bench: PerturbationContext
-    dial: Perturbation
+    context: PerturbationContext
+    perturbation: Perturbation
     position: float
     metrics: tuple[Metric, ...]
     characteristics: tuple[str, ...]
     judge: Judge | None = None
-    stage: View = PLAIN
+    view: View = PLAIN
 
     def subject(self) -> Subject:
-        """The spoilt model with its images, encoded."""
-        model: FullModel = self.dial.spoil(self.bench, self.dial.strength(self.position))
+        """The perturbed model with its images, encoded."""
+        model: FullModel = self.perturbation.perturb(self.context, self.perturbation.strength(self.position))
         return prepare(
-            self.stage(model),
-            self.bench.data,
-            self.bench.ids,
-            seed=self.bench.seed,
+            self.view(model),
+            self.context.data,
+            self.context.ids,
+            seed=self.context.seed,
             judge=self.judge,
             characteristics=self.characteristics,
         )
 
     def name(self, metric: Metric) -> str:
-        """Stands for everything that this metric's numbers depend on."""
-        model = self.bench.model
+        """Digest of everything that this metric's numbers depend on."""
+        model = self.context.model
         key = [
-            CELLS,
+            CELL_VERSION,
             VERSION,
-            self.bench.data.digest,
-            blake2b(self.bench.ids.tobytes(), digest_size=16).hexdigest(),
-            self.bench.seed,
-            self.bench.model_name if model is not None else "oracle",
-            self.stage.name,
-            list(self.bench.names),
+            self.context.data.digest,
+            blake2b(self.context.ids.tobytes(), digest_size=16).hexdigest(),
+            self.context.seed,
+            self.context.model_name if model is not None else "oracle",
+            self.view.name,
+            list(self.context.names),
             list(self.characteristics),
-            self.dial.base if self.position == 0 else f"{self.dial.name} {self.dial.strength(self.position)!r}",
+            self.perturbation.base
+            if self.position == 0
+            else f"{self.perturbation.name} {self.perturbation.strength(self.position)!r}",
             "" if self.judge is None else self.judge.sha256,
             metric.name,
             metric.version,
@@ -163,21 +164,21 @@ class StudyCell:
 
 @dataclass
 class CellStore:
-    """What has been measured; kept in files, so that an interrupted calibration goes on where it stopped.
+    """Measured cells, stored in files so that an interrupted calibration can resume.
 
     Args:
-        folder: where; None = nowhere but in memory.
+        folder: folder of the files; None = in memory only.
     """
 
     folder: Path | None = None
     _tables: dict[str, Table] = field(default_factory=dict)
 
     def missing(self, cell: StudyCell) -> list[Metric]:
-        """The cell's metrics that are not measured yet."""
-        return [metric for metric in cell.metrics if self._known(cell.name(metric)) is None]
+        """The metrics of a cell that are not measured yet."""
+        return [metric for metric in cell.metrics if self._load(cell.name(metric)) is None]
 
     def measure(self, cell: StudyCell) -> None:
-        """Measures what is missing of a cell. A metric that does not apply to it is kept as having no numbers."""
+        """Measure the missing metrics of a cell. A metric that does not apply is stored without values."""
         missing = self.missing(cell)
         if not missing:
             return
@@ -187,129 +188,134 @@ class CellStore:
         except (UnsupportedError, UndefinedError) as error:
             found = {metric.name: _table((), error.what) for metric in missing}
         for metric in missing:
-            self._put(cell.name(metric), found[metric.name])
+            self._save(cell.name(metric), found[metric.name])
 
     def table(self, cell: StudyCell, metric: Metric) -> Table:
-        """What a metric has found in a cell that was measured."""
-        found = self._known(cell.name(metric))
+        """The readings of a metric in a measured cell."""
+        found = self._load(cell.name(metric))
         if found is None:
-            raise CcvaeEvalError("a cell was not measured", where=f"{cell.dial.name} {cell.position:g}")
+            raise CcvaeEvalError("the cell is not measured", where=f"{cell.perturbation.name} {cell.position:g}")
         return found
 
-    def _known(self, name: str) -> Table | None:
+    def _load(self, name: str) -> Table | None:
         if name not in self._tables and self.folder is not None:
             try:
                 plain = json.loads((self.folder / f"{name}.json").read_text())
-                self._tables[name] = {(str(row[0]), row[1]): _reading(row[2:]) for row in plain}
+                self._tables[name] = {(str(row[0]), row[1]): _from_plain(row[2:]) for row in plain}
             except (OSError, ValueError, TypeError, IndexError):
                 return None
         return self._tables.get(name)
 
-    def _put(self, name: str, table: Table) -> None:
+    def _save(self, name: str, table: Table) -> None:
         self._tables[name] = table
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            rows = [[value, who, *_plain(reading)] for (value, who), reading in table.items()]
+            rows = [[value, characteristic, *_as_plain(reading)] for (value, characteristic), reading in table.items()]
             atomic_write(self.folder / f"{name}.json", json.dumps(rows, allow_nan=False).encode())
 
 
-IMAGE = {"where": "image"}
-WHOLE = ""
-"""The value's name in the row that says why a metric has no numbers at all."""
+WHOLE_IMAGE = {"where": "image"}
+METRIC_ROW = ""
+"""Row with the reason why a metric has no values."""
 
 
 def row_of(value: Value) -> str | None:
-    """The row that a value is kept in; None if it is not kept.
+    """The row of a value; None if it is left out.
 
     >>> from ccvae_eval.core.results import Estimate
     >>> [row_of(Value("error", Estimate(0.0), at=at)) for at in ({"where": "inside"}, {"N": 8}, {"column": 1})]
     ['error where=inside', 'error', None]
     """
-    at = _told_apart(value)
-    if not at.keys() <= TOLD_APART:
+    at = _row_keys(value)
+    if not at.keys() <= ROW_KEYS:
         return None
     return " ".join([value.name, *(f"{key}={content}" for key, content in sorted(at.items()))])
 
 
-def _told_apart(value: Value) -> dict[str, Plain]:
-    return {key: content for key, content in value.at.items() if key not in SAID}
+def _row_keys(value: Value) -> dict[str, Plain]:
+    return {key: content for key, content in value.at.items() if key not in DESCRIPTIVE_KEYS}
 
 
 def _table(values: Sequence[Value], why: str) -> Table:
     rows: dict[tuple[str, str | None], Reading] = {}
-    # what depends on less comes first: what depends on an assignment stands for a value only where nothing else does
+    # values with fewer keys come first, so that one with an assignment is used only without another
     for v in sorted(values, key=lambda v: len(v.at)):
         row = row_of(v)
-        if row is not None and _told_apart(v) != IMAGE:
-            rows.setdefault((row, v.characteristic), _of(v))
+        if row is not None and _row_keys(v) != WHOLE_IMAGE:
+            rows.setdefault((row, v.characteristic), _reading_of(v))
     for v in values:
         own = (v.name, v.characteristic)
-        if _told_apart(v) == IMAGE and not (own in rows and rows[own].defined):
-            rows[own] = _of(v)  # where data have no regions, the whole image stands in
-    return {**rows, (WHOLE, None): Reading(math.nan, note=why)} if why else rows
+        if _row_keys(v) == WHOLE_IMAGE and not (own in rows and rows[own].defined):
+            rows[own] = _reading_of(v)  # the whole image replaces a missing region
+    return {**rows, (METRIC_ROW, None): Reading(math.nan, note=why)} if why else rows
 
 
 def rows_of(tables: Sequence[Table], value: str) -> list[str]:
-    """The rows of one value that have a mean over characteristics; the value's own name, if there is none.
+    """The rows of one value that have a mean over characteristics; the value's name if there are none.
 
     >>> rows_of([{("kl", None): Reading(1.0), ("kl of=x", "A"): Reading(1.0)}], "kl")
     ['kl']
     """
-    found = [row for table in tables for row, who in table if who is None and row.split(" ")[0] == value]
+    found = [
+        row
+        for table in tables
+        for row, characteristic in table
+        if characteristic is None and row.split(" ")[0] == value
+    ]
     return list(dict.fromkeys(found)) or [value]
 
 
-def _of(value: Value) -> Reading:
+def _reading_of(value: Value) -> Reading:
     e = value.estimate
     chance, reference = (math.nan if side is None else float(side) for side in (value.chance, value.reference))
     return Reading(float(e.value), float(e.low), float(e.high), chance, reference, value.note)
 
 
-def _plain(reading: Reading) -> list[Plain]:
+def _as_plain(reading: Reading) -> list[Plain]:
     numbers = (reading.value, reading.low, reading.high, reading.chance, reading.reference)
     return [*(None if math.isnan(number) else number for number in numbers), reading.note]
 
 
-def _reading(row: Sequence[Plain]) -> Reading:
+def _from_plain(row: Sequence[Plain]) -> Reading:
     value, low, high, chance, reference = (math.nan if number is None else float(number) for number in row[:5])
     return Reading(value, low, high, chance, reference, str(row[5]))
 
 
 def reading_of(table: Table, row: str, characteristic: str | None = None) -> Reading:
-    """One reading; undefined, with the reason that is known, where there is none."""
+    """One reading; undefined with a reason if the table lacks it."""
     if (row, characteristic) in table:
         return table[row, characteristic]
     return Reading(
-        math.nan, note=table[WHOLE, None].note if (WHOLE, None) in table else "the metric gives no such row here"
+        math.nan, note=table[METRIC_ROW, None].note if (METRIC_ROW, None) in table else "the metric has no such row"
     )
 
 
 Progress = Callable[[int, int], None]
 
 
-def measure_all(cells: Sequence[StudyCell], ledger: CellStore, progress: Progress | None = None) -> None:
-    """Measures all cells; ``progress`` is called with (cells done, cells)."""
+def measure_all(cells: Sequence[StudyCell], store: CellStore, progress: Progress | None = None) -> None:
+    """Measure all cells; ``progress`` is called with (cells done, cells)."""
     for done, cell in enumerate(cells, 1):
-        ledger.measure(cell)
+        store.measure(cell)
         if progress is not None:
             progress(done, len(cells))
 
 
 def positions_of(steps: int) -> list[float]:
-    """Equal steps from 0 to 1."""
+    """Equidistant positions from 0 to 1."""
     return [float(position) for position in np.linspace(0.0, 1.0, steps)]
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a known value may depend on.
+    """One row of a value along one perturbation, for which expected values are computed.
 
     Args:
-        cells: one for each position.
-        tables: what the metric has found in each.
+        cells: one cell for each position.
+        tables: readings of the metric in each cell.
         metric: the metric, with its settings.
         value: the value's name.
-        row: which of its rows.
+        row: the row of the value.
     """
 
     cells: Sequence[StudyCell]
@@ -320,25 +326,25 @@ class Case:
 
     @cached_property
     def subject(self) -> Subject:
-        """The model before it is spoilt, with its images."""
+        """The model at the first position, with its images."""
         return self.cells[0].subject()
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The characteristics that enter the mean: those for which the value is defined at the first position."""
+        """The characteristics in the mean: those for which the value is defined at the first position."""
         every = self.cells[0].characteristics
         return tuple(name for name in every if reading_of(self.tables[0], self.row, name).defined)
 
     @property
     def strengths(self) -> Floats:
-        return np.array([cell.dial.strength(cell.position) for cell in self.cells])
+        return np.array([cell.perturbation.strength(cell.position) for cell in self.cells])
 
     @property
     def positions(self) -> Floats:
         return np.array([cell.position for cell in self.cells])
 
-    def told_apart(self, key: str) -> str:
-        """What tells the row apart by: 10 for m in ``composition m=10``; "" where nothing does."""
+    def row_key(self, key: str) -> str:
+        """The row's value of a key: "10" for m in ``composition m=10``; "" without the key."""
         at = dict(part.split("=", 1) for part in self.row.split(" ")[1:])
         return at.get(key, "")
 
@@ -346,15 +352,15 @@ class Case:
         return np.array([self.subject.schema[name].cardinality for name in self.names], dtype=np.float64)
 
     def ends(self, first: float, last: float) -> Floats:
-        """Only the ends are known."""
+        """Expected values at both ends only, shape (positions,)."""
         found = np.full(len(self.cells), math.nan)
         found[0], found[-1] = first, last
         return found
 
     def chance(self) -> float:
-        """The chance level that the value itself gives at the last position."""
+        """The measured chance level at the last position."""
         return reading_of(self.tables[-1], self.row).chance
 
     def reference(self) -> float:
-        """The reference that the value itself gives at the first position."""
+        """The measured reference at the first position."""
         return reading_of(self.tables[0], self.row).reference

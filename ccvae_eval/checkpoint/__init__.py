@@ -1,4 +1,4 @@
-"""Checkpoints: untrusted files in, tensors and models out, without running anything that is in them."""
+"""Checkpoints: reads untrusted files and builds models from them without executing code from the files."""
 
 from ccvae_eval.checkpoint.adapters import Adapter, Advises, Hints, Reads, read_any
 from ccvae_eval.checkpoint.bundle import Bundle, Record, Reference, read_bundle
@@ -6,7 +6,7 @@ from ccvae_eval.checkpoint.formats import Envelope, write_bundle
 from ccvae_eval.checkpoint.matches import inspect_checkpoint
 from ccvae_eval.checkpoint.metadata import CheckpointRecord, save_checkpoint
 from ccvae_eval.checkpoint.open import Opened, open_checkpoint
-from ccvae_eval.checkpoint.state_dict_match import below
+from ccvae_eval.checkpoint.state_dict_match import network_tensors
 
 __all__ = [
     "Adapter",
@@ -19,8 +19,8 @@ __all__ = [
     "Reads",
     "Record",
     "Reference",
-    "below",
     "inspect_checkpoint",
+    "network_tensors",
     "open_checkpoint",
     "read_any",
     "read_bundle",

@@ -1,8 +1,8 @@
-"""Checkpoints of others: the door for plugins that know them, and which of these know a given file.
+"""Adapters: plugins that read checkpoints of other programs.
 
-An adapter is a class made without arguments, registered in the group ``ccvae_eval.adapters``. What it can do is told by
-the protocols that it keeps: it may know the networks (:class:`Adapter`), only what a file says about a model of the
-user's (:class:`Hints`), or a format of its own (:class:`Reads`).
+An adapter is a class without constructor arguments, registered in the group ``ccvae_eval.adapters``. It implements one
+or more protocols: :class:`Adapter` builds the network of a file, :class:`Hints` extracts constructor arguments for a
+class of the user's, :class:`Reads` reads a file format.
 """
 
 from __future__ import annotations
@@ -23,65 +23,65 @@ from ccvae_eval.plugins.registry import Registration, adapters
 
 @runtime_checkable
 class Recognises(Protocol):
-    """What every adapter does."""
+    """The part common to all adapters."""
 
     def matches(self, bundle: Bundle) -> float:
-        """How surely these tensors are of the kind that it knows, 0 (not at all) to 1, by names and shapes."""
+        """Returns the confidence that the tensors are of its kind, 0 to 1, judged by names and shapes."""
         ...
 
 
 @runtime_checkable
 class Adapter(Recognises, Protocol):
-    """Knows networks: it builds the model whose weights the file holds."""
+    """Builds the model whose weights the file contains."""
 
     def settings(self, bundle: Bundle) -> Mapping[str, Plain]:
-        """The model's settings, read off the tensors and the metadata; ``--set`` goes over them."""
+        """Returns the model's settings, inferred from tensors and metadata; ``--set`` overrides them."""
         ...
 
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
-        """An untrained model whose ``state_dict`` has the file's names. Must work on torch's meta device.
+        """Returns an untrained model whose ``state_dict`` has the file's names. Must work on torch's meta device.
 
         Raises:
-            UsageError: a setting that is unknown or not possible.
+            UsageError: an unknown or invalid setting.
         """
         ...
 
 
 @runtime_checkable
 class Hints(Recognises, Protocol):
-    """Knows the frame that a training tool puts around a model of the user's."""
+    """Reads the hyper-parameters that a training framework stores with a model of the user's."""
 
     def hints(self, bundle: Bundle) -> Mapping[str, Plain]:
-        """What the file says about the arguments that the user's class was made with."""
+        """Returns constructor arguments of the user's class, as far as the file records them."""
         ...
 
 
 @runtime_checkable
 class Advises(Protocol):
-    """Has something to say about a file that its user should know."""
+    """Gives advice about a file."""
 
     def advice(self, bundle: Bundle) -> Iterable[str]:
-        """One sentence each: what was assumed, and what may be given by ``--set``."""
+        """Returns sentences about assumptions made and settings that ``--set`` can supply."""
         ...
 
 
 @runtime_checkable
 class Reads(Protocol):
-    """Reads a format that the toolkit's own reader does not know; the file is untrusted, and stays so."""
+    """Reads a file format that the toolkit does not read itself. The file is untrusted."""
 
     suffixes: tuple[str, ...]
-    """Endings of the files that it reads, such as ``.npz``."""
+    """File name endings, such as ``.npz``."""
 
     def read(self, path: Path) -> Bundle: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One adapter's word about a file.
+    """The result of one adapter's ``matches``.
 
     Args:
-        name: as registered; ``distribution:name`` where the plain one is taken twice.
-        score: how surely it knows the file, 0 to 1.
+        name: the registered name; ``distribution:name`` if the plain name is ambiguous.
+        score: its confidence, 0 to 1.
         adapter: the adapter; None if it is broken.
         problem: why it is broken.
     """
@@ -92,58 +92,58 @@ class Match:
     problem: str = ""
 
 
-def every_adapter() -> Iterable[tuple[str, Registration]]:
-    """All registered adapters; a name that is taken twice stands in its qualified form."""
+def registered_adapters() -> Iterable[tuple[str, Registration]]:
+    """Returns all registered adapters by name; an ambiguous name is qualified."""
     entries = adapters.registrations()
     names = [entry.name for entry in entries]
     return [(e.qualified if names.count(e.name) > 1 else e.name, e) for e in entries]
 
 
 def adapter_named(name: str) -> Any:
-    """An instance of the adapter of this name.
+    """Returns an instance of the named adapter.
 
     Raises:
-        UsageError: it is unknown.
-        PluginError: it cannot be made.
+        UsageError: the name is not registered.
+        PluginError: the adapter cannot be loaded or instantiated.
     """
-    return made(adapters.find(name))
+    return instantiate(adapters.find(name))
 
 
-def made(entry: Registration) -> Any:
-    """An instance of a registered adapter."""
+def instantiate(entry: Registration) -> Any:
+    """Returns an instance of a registered adapter."""
     kind = entry.load()
     try:
         found = kind()
     except Exception as error:
-        raise failed(entry.name, entry, "calling it", error) from error
+        raise adapter_failure(entry.name, entry, "its constructor", error) from error
     if not isinstance(found, Recognises):
         raise PluginError(
             f"adapter {entry.name!r} has no method matches(bundle)",
             where=entry.distribution,
-            hint="See ccvae_eval.checkpoint.Adapter for the three methods of an adapter.",
+            hint="ccvae_eval.checkpoint.Adapter documents the methods of an adapter.",
         )
     return found
 
 
-def failed(name: str, entry: Registration, call: str, error: Exception) -> PluginError:
-    """An adapter's exception, with everything that is needed to mend it."""
+def adapter_failure(name: str, entry: Registration, call: str, error: Exception) -> PluginError:
+    """Returns the error for an exception in an adapter."""
     return PluginError(
         f"adapter {name!r} failed in {call}",
         where=f"{entry.distribution} {entry.version}".strip(),
         why=f"{type(error).__name__}: {error}",
-        hint=f"Report it to the authors of {entry.distribution}; --model NAME chooses another adapter.",
+        hint=f"Report this to the authors of {entry.distribution}. --model NAME chooses another adapter.",
     )
 
 
 def matches(bundle: Bundle) -> list[Match]:
-    """What the registered adapters say about a file, the surest first; those that score 0 are left out.
+    """Returns the adapters that match a file, in descending order of their scores.
 
-    One that is broken scores 0 and says why: it must not stop others from answering.
+    Adapters with score 0 are left out. A broken adapter is included with score 0 and its problem.
     """
     found = []
-    for name, entry in every_adapter():
+    for name, entry in registered_adapters():
         try:
-            adapter = made(entry)
+            adapter = instantiate(entry)
             score = min(max(float(adapter.matches(bundle)), 0.0), 1.0)
         except Exception as error:
             problem = str(error) if isinstance(error, CcvaeEvalError) else f"{type(error).__name__}: {error}"
@@ -154,8 +154,8 @@ def matches(bundle: Bundle) -> list[Match]:
     return sorted(found, key=lambda match: (-match.score, match.name))
 
 
-def surest_adapter(bundle: Bundle) -> tuple[str | None, Adapter | None]:
-    """The registered adapter that builds a model and has the highest score for these tensors."""
+def best_adapter(bundle: Bundle) -> tuple[str | None, Adapter | None]:
+    """Returns name and instance of the ``Adapter`` with the highest score; (None, None) without a match."""
     for match in matches(bundle):
         if isinstance(match.adapter, Adapter):
             return match.name, match.adapter
@@ -163,7 +163,7 @@ def surest_adapter(bundle: Bundle) -> tuple[str | None, Adapter | None]:
 
 
 def hints_of(bundle: Bundle) -> tuple[dict[str, Plain], str]:
-    """Constructor arguments that the file's frame names, and which adapter read them."""
+    """Returns the constructor arguments recorded in the file, and the name of the adapter that read them."""
     for match in matches(bundle):
         if isinstance(match.adapter, Hints):
             return dict(match.adapter.hints(bundle)), match.name
@@ -171,16 +171,16 @@ def hints_of(bundle: Bundle) -> tuple[dict[str, Plain], str]:
 
 
 def read_any(path: str | Path) -> Bundle:
-    """Reads a checkpoint: one file, a folder of them, or a format that an adapter reads.
+    """Reads a checkpoint file, a folder of checkpoint files, or a file whose format an adapter reads.
 
     Raises:
-        CheckpointError: as :func:`.bundle.read_bundle`.
+        CheckpointError: see :func:`.bundle.read_bundle`.
     """
     path = Path(path)
     if path.is_dir():
         return read_folder(path)
-    for name, entry in every_adapter():
-        if path.suffix and (reader := _reader(entry, path.suffix)) is not None:
+    for name, entry in registered_adapters():
+        if path.suffix and (reader := _file_reader(entry, path.suffix)) is not None:
             try:
                 return reader.read(path)
             except CcvaeEvalError:
@@ -192,10 +192,10 @@ def read_any(path: str | Path) -> Bundle:
     return read_bundle(path)
 
 
-def _reader(entry: Registration, suffix: str) -> Reads | None:
-    """The adapter, if it reads files that end so."""
+def _file_reader(entry: Registration, suffix: str) -> Reads | None:
+    """The adapter, if it reads files with this suffix."""
     try:
         kind = entry.load()
-        return made(entry) if suffix.lower() in getattr(kind, "suffixes", ()) and hasattr(kind, "read") else None
+        return instantiate(entry) if suffix.lower() in getattr(kind, "suffixes", ()) and hasattr(kind, "read") else None
     except Exception:
-        return None  # inspect and list say what is broken; here it must not stop a file that it does not concern
+        return None  # `inspect` and `list` report broken adapters; they must not block other files

@@ -1,4 +1,4 @@
-"""What an untrusted file turns into: tensors by name, plain data, and names of classes that were never looked up."""
+"""The content of an untrusted file: named tensors, plain metadata, and class names that are never looked up."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ccvae_eval.core.errors import CheckpointError
 from ccvae_eval.core.types import Plain
 
 NAMESPACES = ("argparse.Namespace", "types.SimpleNamespace")
-LONE_TENSOR = "tensor"
-"""The name of a tensor that was saved by itself."""
+SINGLE_TENSOR = "tensor"
+"""Name of a tensor that was saved without a container."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The name of a class or function that a file mentions."""
+    """The name of a class or function in a file."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An object of a file, inert: the name of its class and the data it would have been made from."""
+    """An object of a file as inert data: the name of its class and the data of its construction."""
 
     class_name: str
     arguments: tuple[Any, ...] = ()
@@ -43,15 +43,15 @@ class Bundle:
     """The content of a checkpoint.
 
     Args:
-        tensors: dense, contiguous, on the CPU, in the file's order; the names of what encloses a tensor are joined
-            by dots. A pickled module gives the names of its ``state_dict``.
+        tensors: dense, contiguous, on the CPU, in the file's order. The keys of nested containers are joined by dots; a
+            pickled module has the names of its ``state_dict``.
         metadata: the plain data beside the tensors.
-        records: everything as it stands in the file: dicts, lists, tuples, scalars, tensors, ``Record``, ``Reference``.
-        path, size, sha256: which file it was, its bytes and their digest.
-        format: "pt-zip", "pt-legacy" or "safetensors".
-        globals: the names of all classes and functions that the file mentions.
-        notes: what a user should know, one sentence each.
-        envelope: format version and tool, if this toolkit wrote it.
+        records: the file's structure: dicts, lists, tuples, scalars, tensors, ``Record``, ``Reference``.
+        path, size, sha256: the file, its size in bytes and its digest.
+        format: "pt-zip", "pt-legacy", "safetensors" or "folder".
+        globals: names of all classes and functions in the file.
+        notes: remarks for the user, one sentence each.
+        envelope: format version and tool if this toolkit wrote the file, else None.
     """
 
     tensors: Mapping[str, Tensor]
@@ -67,21 +67,21 @@ class Bundle:
 
     @property
     def parameter_count(self) -> int:
+        """Number of elements of all tensors."""
         return sum(tensor.numel() for tensor in self.tensors.values())
 
 
 def read_bundle(path: str | Path) -> Bundle:
-    """Reads a checkpoint of any supported format; nothing in it is executed.
+    """Reads a checkpoint file of any supported format without executing code from it.
 
     Raises:
-        CheckpointError: it is missing, no checkpoint, damaged, written by a newer version, or not to be read without
-            trusting it.
+        CheckpointError: the file is missing, not a checkpoint, damaged, from a newer version, or unsafe to read.
     """
     path = Path(path)
     content = read_content(path)
     description = content.description
     records = _decode(description["tree"], content.tensors)
-    tensors, metadata, envelope = _sorted_out(records, content, path)
+    tensors, metadata, envelope = _split(records, content, path)
     return Bundle(
         MappingProxyType(tensors),
         MappingProxyType(metadata),
@@ -96,25 +96,23 @@ def read_bundle(path: str | Path) -> Bundle:
     )
 
 
-def _sorted_out(
-    records: Any, content: Content, path: Path
-) -> tuple[dict[str, Tensor], dict[str, Plain], Envelope | None]:
-    """Tensors, plain data, and the envelope if the file is one of ours."""
+def _split(records: Any, content: Content, path: Path) -> tuple[dict[str, Tensor], dict[str, Plain], Envelope | None]:
+    """Tensors, plain metadata, and the envelope if this toolkit wrote the file."""
     if content.description["format"] == "safetensors":
         return open_safetensors(records, content.description["metadata"], str(path))
-    ours = open_pt(records, str(path))
-    if ours is not None:
-        return ours
+    unpacked = open_pt(records, str(path))
+    if unpacked is not None:
+        return unpacked
     tensors: dict[str, Tensor] = {}
     for name, tensor in named_tensors(records):
         if name in tensors:
-            raise CheckpointError("holds two tensors of the same name", where=str(path), why=name)
+            raise CheckpointError("contains two tensors with the same name", where=str(path), why=name)
         tensors[name] = tensor
     return tensors, _plain_root(records), None
 
 
 def _decode(tree: Any, tensors: list[Tensor]) -> Any:
-    """The inverse of :mod:`.safe_reader.tree`."""
+    """Inverse of :meth:`.safe_reader.tree.TreeEncoder.encode`."""
     if not isinstance(tree, list):
         return tree
     kind, *parts = tree
@@ -124,19 +122,19 @@ def _decode(tree: Any, tensors: list[Tensor]) -> Any:
         return Reference(parts[0])
     if kind == "bytes":
         return Record("bytes", (parts[0],))
-    grown = [_decode(part, tensors) for part in parts]
+    decoded = [_decode(part, tensors) for part in parts]
     if kind == "dict":
-        return dict(zip(grown[::2], grown[1::2], strict=True))
+        return dict(zip(decoded[::2], decoded[1::2], strict=True))
     if kind == "object":
-        name, arguments, state, items, pairs = grown
+        name, arguments, state, items, pairs = decoded
         return Record(name, arguments, state, tuple(items), pairs)
-    return tuple(grown) if kind == "tuple" else grown
+    return tuple(decoded) if kind == "tuple" else decoded
 
 
 def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a record tree with their dotted names, in order."""
+    """Yields the tensors of a record tree with their dotted names, in order."""
     if isinstance(value, Tensor):
-        yield prefix or LONE_TENSOR, value
+        yield prefix or SINGLE_TENSOR, value
     elif isinstance(value, dict):
         for key, part in value.items():
             yield from named_tensors(part, f"{prefix}.{key}" if prefix else str(key))
@@ -151,15 +149,15 @@ def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def module_state(module: Record) -> dict[str, Any]:
-    """The ``state_dict`` of a pickled ``nn.Module``, nested: its parameters, its lasting buffers, its modules."""
+    """Returns the ``state_dict`` of a pickled ``nn.Module``, nested: parameters, persistent buffers, submodules."""
     parts = {name: module.state.get(name) for name in ("_parameters", "_buffers", "_modules")}
     tables = {name: part if isinstance(part, dict) else {} for name, part in parts.items()}
-    passing = module.state.get("_non_persistent_buffers_set")
-    lasting = {n: b for n, b in tables["_buffers"].items() if not isinstance(passing, list) or n not in passing}
-    return {**tables["_parameters"], **lasting, **tables["_modules"]}
+    excluded = module.state.get("_non_persistent_buffers_set")
+    buffers = {n: b for n, b in tables["_buffers"].items() if not isinstance(excluded, list) or n not in excluded}
+    return {**tables["_parameters"], **buffers, **tables["_modules"]}
 
 
-_LEFT_OUT = object()
+_OMITTED = object()
 
 
 def _plain_root(records: Any) -> dict[str, Plain]:
@@ -169,7 +167,7 @@ def _plain_root(records: Any) -> dict[str, Plain]:
 
 
 def _plain(value: Any) -> Any:
-    """The plain data of a record tree; what is none is left out, with the containers that held nothing else."""
+    """The plain data of a record tree. Other values are omitted, and so are containers left empty by that."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Reference):
@@ -178,11 +176,11 @@ def _plain(value: Any) -> Any:
         return _plain(value.state)
     if isinstance(value, dict):
         table = {str(key): _plain(part) for key, part in value.items()}
-        kept = {key: part for key, part in table.items() if part is not _LEFT_OUT}
-        return kept if kept or not table else _LEFT_OUT
+        kept = {key: part for key, part in table.items() if part is not _OMITTED}
+        return kept if kept or not table else _OMITTED
     if isinstance(value, list | tuple):
         items = [_plain(part) for part in value]
-        if items and all(item is _LEFT_OUT for item in items):
-            return _LEFT_OUT
-        return [None if item is _LEFT_OUT else item for item in items]
-    return _LEFT_OUT
+        if items and all(item is _OMITTED for item in items):
+            return _OMITTED
+        return [None if item is _OMITTED else item for item in items]
+    return _OMITTED

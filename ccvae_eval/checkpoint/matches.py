@@ -1,7 +1,4 @@
-"""Which adapters and models could answer for a file, how well their networks fit, and what is missing.
-
-What a checkpoint holds, for somebody who wants to know before using it.
-"""
+"""Inspection of a checkpoint: its content, and how well the registered adapters and models fit its tensors."""
 
 from __future__ import annotations
 
@@ -9,33 +6,39 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccvae_eval.checkpoint.adapters import Adapter, Advises, Hints, hints_of, matches, read_any, surest_adapter
-from ccvae_eval.checkpoint.building import Build, arguments_of, expected_of, is_rebuildable, require_sane
+from ccvae_eval.checkpoint.adapters import Adapter, Advises, Hints, best_adapter, hints_of, matches, read_any
+from ccvae_eval.checkpoint.building import (
+    Build,
+    constructor_arguments,
+    expected_weights,
+    is_rebuildable,
+    require_plausible_sizes,
+)
 from ccvae_eval.checkpoint.bundle import Bundle, Record
 from ccvae_eval.checkpoint.metadata import CheckpointRecord
-from ccvae_eval.checkpoint.sidecar import sidecar_of
-from ccvae_eval.checkpoint.state_dict_match import agreement, table_of, without_wrappers
+from ccvae_eval.checkpoint.sidecar import read_sidecar
+from ccvae_eval.checkpoint.state_dict_match import count_matching, strip_prefixes, tensor_table
 from ccvae_eval.core.errors import CcvaeEvalError
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.pixel_range import PixelRange
-from ccvae_eval.plugins.registry import HOME, Registration, models
+from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, Registration, models
 
-MOST_NAMED = 4
+MAX_NAMED = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One that could answer for a file.
+    """An adapter or model that may be able to load a file.
 
     Args:
-        name: as registered.
+        name: its registered name.
         kind: "adapter" or "model".
-        score: an adapter's own word, 0 to 1; None for a model.
-        fits, of: how many of the file's tensors have a name and shape that its network expects, and how many it has.
-        missing: tensors of its network that the file lacks, or has in another shape; the first few.
-        extra: tensors of the file that the network has no place for.
-        note: what must be given or known; or why it cannot answer.
-        own: whether it comes from a file of the user's.
+        score: an adapter's confidence, 0 to 1; None for a model.
+        fits, of: number of the network's tensors that the file has with that name and shape, and their total.
+        missing: tensors of the network that the file lacks or has in another shape; the first few.
+        extra: number of tensors of the file that the network does not have.
+        note: advice, required arguments, or the reason why it cannot load the file.
+        from_file: True if it is registered by a plugin file.
     """
 
     name: str
@@ -46,15 +49,16 @@ class Candidate:
     missing: tuple[str, ...] = ()
     extra: int = 0
     note: str = ""
-    own: bool = False
+    from_file: bool = False
 
     @property
     def complete(self) -> bool:
-        """Whether the file's tensors are exactly its weights."""
+        """True if the file's tensors are exactly the network's."""
         return self.of > 0 and self.fits == self.of and not self.missing and not self.extra
 
     @property
-    def share(self) -> float:
+    def fraction(self) -> float:
+        """Fraction of the network's tensors that the file has; 0 for a network without tensors."""
         return self.fits / self.of if self.of else 0.0
 
     def as_plain(self) -> dict[str, Plain]:
@@ -70,20 +74,15 @@ class Candidate:
 
 
 def candidates(bundle: Bundle, settings: Mapping[str, Plain]) -> list[Candidate]:
-    """All that could answer for a file, those that fit best first; ones that fit nothing are left out.
-
-    Args:
-        bundle: the file.
-        settings: as given by the user.
-    """
+    """Returns the adapters and models that may load a file with the user's settings, the best fit first."""
     found = [*_adapters(bundle, settings), *_models(bundle, settings)]
-    useful = [c for c in found if c.fits or c.score or c.own or (c.kind == "adapter" and c.note)]
-    return sorted(useful, key=lambda c: (not c.complete, not c.own, -(c.score or 0), -c.share, c.name))
+    useful = [c for c in found if c.fits or c.score or c.from_file or (c.kind == "adapter" and c.note)]
+    return sorted(useful, key=lambda c: (not c.complete, not c.from_file, -(c.score or 0), -c.fraction, c.name))
 
 
 def sole_model(bundle: Bundle, settings: Mapping[str, Plain]) -> str | None:
-    """The one model of the user's own plugin files whose weights these are exactly."""
-    fitting = [c.name for c in _models(bundle, settings) if c.own and c.complete]
+    """Returns the only model of a plugin file that fits the tensors exactly; None if there is none or several."""
+    fitting = [c.name for c in _models(bundle, settings) if c.from_file and c.complete]
     return fitting[0] if len(fitting) == 1 else None
 
 
@@ -96,56 +95,56 @@ def _adapters(bundle: Bundle, settings: Mapping[str, Plain]) -> Iterator[Candida
         try:
             advice = " ".join(adapter.advice(bundle)) if isinstance(adapter, Advises) else ""
             if not isinstance(adapter, Adapter):
-                needs = "needs a model of yours: --plugin FILE --model NAME" if isinstance(adapter, Hints) else ""
+                needs = "needs the model's class: --plugin FILE --model NAME" if isinstance(adapter, Hints) else ""
                 yield Candidate(name, "adapter", score, note=advice or needs)
                 continue
-            whole = {**adapter.settings(bundle), **settings}
-            require_sane(whole, bundle)
+            combined = {**adapter.settings(bundle), **settings}
+            require_plausible_sizes(combined, bundle)
 
-            def build(adapter: Adapter = adapter, whole: Mapping[str, Plain] = whole) -> object:
-                return adapter.build(whole)
+            def build(adapter: Adapter = adapter, combined: Mapping[str, Plain] = combined) -> object:
+                return adapter.build(combined)
 
-            yield _weighed(name, "adapter", build, bundle, score, advice)
+            yield _compared(name, "adapter", build, bundle, score, advice)
         except Exception as error:
             yield Candidate(name, "adapter", score, note=_reason(error))
 
 
 def _models(bundle: Bundle, settings: Mapping[str, Plain]) -> Iterator[Candidate]:
-    """Models of others that are made by their constructor; ours are found by the checkpoint's own record."""
+    """Third-party models that are built by their constructor; built-in ones are named by the checkpoint's record."""
     hinted, _ = hints_of(bundle)
     for entry in models.registrations():
-        if entry.distribution == HOME:
+        if entry.distribution == BUILTIN_DISTRIBUTION:
             continue
         try:
             kind = entry.load()
             if is_rebuildable(kind):
                 continue
-            arguments = arguments_of(kind, settings, hinted, entry.name)
-            require_sane(arguments, bundle)
+            arguments = constructor_arguments(kind, settings, hinted, entry.name)
+            require_plausible_sizes(arguments, bundle)
 
             def build(kind: type = kind, arguments: Mapping[str, Plain] = arguments) -> object:
                 return kind(**arguments)
 
-            yield _weighed(entry.name, "model", build, bundle, None, "", own=_is_file(entry))
+            yield _compared(entry.name, "model", build, bundle, None, "", from_file=_is_file(entry))
         except Exception as error:
-            yield Candidate(entry.name, "model", note=_reason(error), own=_is_file(entry))
+            yield Candidate(entry.name, "model", note=_reason(error), from_file=_is_file(entry))
 
 
 def _is_file(entry: Registration) -> bool:
     return entry.distribution.endswith(".py")
 
 
-def _weighed(
-    name: str, kind: str, build: Build, bundle: Bundle, score: float | None, note: str, *, own: bool = False
+def _compared(
+    name: str, kind: str, build: Build, bundle: Bundle, score: float | None, note: str, *, from_file: bool = False
 ) -> Candidate:
-    expected = expected_of(build, name, str(bundle.path), len(bundle.tensors))
-    weights, _ = without_wrappers(bundle.tensors, expected)
-    found = table_of(weights)
-    lacking = [n for n, tensor in expected.items() if n not in found or not tensor.accepts(found[n])]
+    """The candidate with its tensors compared to the file's."""
+    expected = expected_weights(build, name, str(bundle.path), len(bundle.tensors))
+    weights, _ = strip_prefixes(bundle.tensors, expected)
+    found = tensor_table(weights)
+    missing = [n for n, tensor in expected.items() if n not in found or not tensor.accepts(found[n])]
     extra = sum(n not in expected for n in found)
-    return Candidate(
-        name, kind, score, agreement(found, expected), len(expected), tuple(lacking[:MOST_NAMED]), extra, note, own
-    )
+    fits, first = count_matching(found, expected), tuple(missing[:MAX_NAMED])
+    return Candidate(name, kind, score, fits, len(expected), first, extra, note, from_file)
 
 
 def _reason(error: Exception) -> str:
@@ -154,39 +153,39 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def resemblance(bundle: Bundle, settings: Mapping[str, Plain], asked: str | None) -> str:
-    """A sentence on who fits best, if it is not the one that was asked."""
+def closest_candidate(bundle: Bundle, settings: Mapping[str, Plain], requested: str | None) -> str:
+    """Returns a sentence that names the best fit if it is not the requested one, else ""."""
     for candidate in candidates(bundle, settings):
-        if candidate.name != asked and candidate.share > 0.5:
+        if candidate.name != requested and candidate.fraction > 0.5:
             option = f", use --model {candidate.name}" if candidate.complete else ""
             return f"It looks like {candidate.name} ({candidate.fits}/{candidate.of} keys){option}."
     return ""
 
 
 def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = None) -> dict[str, Plain]:
-    """Everything that a checkpoint says, as plain data; executes nothing in it and needs no model to be installed.
+    """Returns the content of a checkpoint as plain data, without executing code from it or requiring its model.
 
     Args:
-        path: the file, or a folder of files that are one model.
-        settings: of the model that may answer, over those in a TOML file beside the checkpoint.
+        path: the file, or a folder with the files of one model.
+        settings: settings of candidate models; they override those in a TOML file next to the checkpoint.
 
     Returns:
-        ``path``, ``format``, ``size`` in bytes, ``sha256``, ``written_by``, ``model`` (what it seems to be, or None),
-        ``parameters``, ``candidates`` (which adapters and models could answer, how well they fit and what is missing),
+        ``path``, ``format``, ``size`` in bytes, ``sha256``, ``written_by``, ``model`` (its name or class, or None),
+        ``parameters``, ``candidates`` (adapters and models, how well they fit and which tensors are missing),
         ``globals``, ``notes``, ``metadata`` and ``tensors``, each with key, shape and type.
 
     Raises:
         CheckpointError: the file is refused.
     """
     bundle = read_any(path)
-    _, arguments = PixelRange.of({**sidecar_of(bundle.path).settings, **(settings or {})})
+    _, arguments = PixelRange.of({**read_sidecar(bundle.path).settings, **(settings or {})})
     return {
         "path": str(bundle.path),
         "format": bundle.format,
         "size": bundle.size,
         "sha256": bundle.sha256,
         "written_by": f"ccvae-eval {bundle.envelope.tool}" if bundle.envelope else None,
-        "model": _guess(bundle),
+        "model": _model_name(bundle),
         "parameters": bundle.parameter_count,
         "candidates": [c.as_plain() for c in candidates(bundle, arguments)],
         "globals": list(bundle.globals),
@@ -199,12 +198,12 @@ def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = 
     }
 
 
-def _guess(bundle: Bundle) -> str | None:
-    """The model that it names, the class that was pickled, or the adapter that knows it."""
+def _model_name(bundle: Bundle) -> str | None:
+    """The recorded model, the class of a pickled module, or the adapter with the highest score."""
     record = CheckpointRecord.from_bundle(bundle)
     if record is not None:
         return record.name
-    known = surest_adapter(bundle)[0]
-    if known is None and isinstance(bundle.records, Record):
+    adapter = best_adapter(bundle)[0]
+    if adapter is None and isinstance(bundle.records, Record):
         return bundle.records.class_name
-    return known
+    return adapter

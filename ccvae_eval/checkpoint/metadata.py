@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself: which model it is, what it was built for and how it was trained."""
+"""The record in a checkpoint: its model, settings, labels, input shape, data and training."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ccvae_eval.core.types import Plain
 from ccvae_eval.model.interface import ModelContext, Rebuildable
 
 EXTRA = "extra/"
-"""Begins the names of tensors that are not the model's; no module can be called so, for its name would have a slash."""
+"""Prefix of tensors that are not the model's; weights are named after attributes, which contain no slash."""
 
 
 class HasSpec(Protocol):
-    """What a checkpoint keeps of a data set."""
+    """The properties of a data set that a checkpoint records."""
 
     @property
     def spec(self) -> str: ...
@@ -32,14 +32,14 @@ class HasSpec(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
-    """The metadata of a checkpoint.
+    """The record of a model in a checkpoint.
 
     Args:
-        name: the registered model that it asks for.
-        settings: of that model.
-        context: labels, input shape and p(y) that the model was built for; None where only an adapter knows.
-        data_spec: the training data as ``name[,key=value]``, without its path.
-        data_digest: of the training data.
+        name: registered name of the model.
+        settings: its settings.
+        context: labels, input shape and p(y); None if the checkpoint was written by another program.
+        data_spec: the training data as ``name[,key=value]``, without their path.
+        data_digest: digest of the training data.
         training: seed, supervision rate, epochs, digest of the split, ...
     """
 
@@ -62,10 +62,10 @@ class CheckpointRecord:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> Self | None:
-        """The record of a checkpoint of ours; None for tensors that say nothing about a model.
+        """Returns the record of a checkpoint of this toolkit; None for any other file.
 
         Raises:
-            CheckpointError: a record that is malformed.
+            CheckpointError: the record is malformed.
         """
         if bundle.envelope is None or "model" not in bundle.metadata:
             return None
@@ -73,7 +73,7 @@ class CheckpointRecord:
         try:
             texts = [plain["name"], *(t for t in (plain["data_spec"], plain["data_digest"]) if t is not None)]
             if not all(isinstance(text, str) for text in texts):
-                raise TypeError("a name is no text")
+                raise TypeError("name, data_spec and data_digest must be strings")
             context = plain["context"]
             return cls(
                 plain["name"],
@@ -84,7 +84,7 @@ class CheckpointRecord:
                 dict(plain["training"]),
             )
         except (KeyError, TypeError, ValueError, CcvaeEvalError) as error:
-            raise CheckpointError("has a malformed record", where=str(bundle.path), why=str(error)) from None
+            raise CheckpointError("contains a malformed model record", where=str(bundle.path), why=str(error)) from None
 
 
 def save_checkpoint(
@@ -97,23 +97,23 @@ def save_checkpoint(
     extra: Mapping[str, Tensor] | None = None,
     half: bool = False,
 ) -> None:
-    """Writes a model so that ``open_checkpoint`` gives it back.
+    """Writes a model to a checkpoint that ``open_checkpoint`` loads.
 
     Args:
         path: ends in ``.pt`` or ``.safetensors``.
         model: its settings, context and ``state_dict`` are written.
-        name: under which the model is registered.
-        data: what it was trained on; its digest and its spec without the path are kept.
-        training: plain facts about the training.
-        extra: further tensors, such as an optimiser's; ``Opened.extra`` has them again.
-        half: store the weights as float16, see :func:`.envelope.write_bundle`.
+        name: the registered name of the model.
+        data: the training data; their digest and their spec without the path are recorded.
+        training: plain data about the training.
+        extra: further tensors, such as an optimiser's; loading returns them as ``Opened.extra``.
+        half: store the weights as float16, see :func:`.formats.write_bundle`.
 
     Raises:
-        UsageError: settings that are no dataclass, or another suffix.
-        InputError: it cannot be written there.
+        UsageError: the settings are not a dataclass, or the suffix is another one.
+        InputError: the file cannot be written.
     """
     if not is_dataclass(model.settings) or isinstance(model.settings, type):
-        raise UsageError(f"the settings of {name} are no dataclass")
+        raise UsageError(f"the settings of model {name!r} must be a dataclass, got {type(model.settings).__name__}")
     record = CheckpointRecord(
         name,
         asdict(model.settings),
@@ -127,7 +127,7 @@ def save_checkpoint(
 
 
 def without_path(spec: str) -> str:
-    """The spec of a data set without the place where it lies on somebody's disk.
+    """Returns the spec of a data set without its path, so that a checkpoint does not reveal it.
 
     >>> without_path("folder:/home/anna/faces,size=64")
     'folder,size=64'

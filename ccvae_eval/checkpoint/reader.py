@@ -1,6 +1,6 @@
-"""Opening a checkpoint: a child process says what the file holds, then the tensors are taken from the same open file.
+"""Reading a checkpoint: a child process describes the file, then this process copies the tensors from the open file.
 
-Nothing in the file is executed, here or there. See :mod:`ccvae_eval.checkpoint.safe_reader`.
+Neither process executes code from the file, see :mod:`ccvae_eval.checkpoint.safe_reader`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from torch import Tensor
 from ccvae_eval.checkpoint import safe_reader
 from ccvae_eval.checkpoint.safe_reader.child import seconds_for
 from ccvae_eval.checkpoint.safe_reader.records import ITEM_SIZES
-from ccvae_eval.checkpoint.safe_reader.tree import LARGEST_RATIO, SLACK
+from ccvae_eval.checkpoint.safe_reader.tree import MAX_RATIO, SLACK
 from ccvae_eval.core.errors import CheckpointError
 
-PATIENCE = 3
-"""The child's wall time, in units of its processor time: the machine may be busy with others."""
+WALL_TIME_FACTOR = 3
+"""Limit of the child's wall time as a multiple of its CPU time, since the machine may be busy."""
 CHUNK = 1 << 20
 _START = "import sys; sys.path.append(sys.argv[1]); from safe_reader.child import main; main(int(sys.argv[2]))"
 _KINDS = {
@@ -39,11 +39,11 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds, with its tensors made.
+    """The content of a file.
 
     Args:
-        description: what the reader said, see :func:`safe_reader.summary.describe`.
-        tensors: dense and contiguous, on the CPU, in the order of ``description["tensors"]``; none shares memory.
+        description: the reader's description, see :func:`safe_reader.summary.describe`.
+        tensors: dense and contiguous, on the CPU, in the order of ``description["tensors"]``; no two share memory.
     """
 
     description: dict[str, Any]
@@ -54,20 +54,24 @@ def read_content(path: Path) -> Content:
     """Reads a file of any supported format.
 
     Raises:
-        CheckpointError: it is missing, no regular file, no checkpoint, damaged, or not to be read without trusting it.
+        CheckpointError: the file is missing, not a regular file, not a checkpoint, damaged, or unsafe to read.
     """
-    with opened(path) as descriptor:
-        before = _state(descriptor)
+    with open_regular_file(path) as descriptor:
+        before = _file_state(descriptor)
         description = describe(descriptor, path)
         storages = _storages(descriptor, description, path)
-        if _state(descriptor) != before:
-            _changed(path)
+        if _file_state(descriptor) != before:
+            _raise_changed(path)
     return Content(description, _tensors(description, storages, path))
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """The descriptor of a regular file, opened once and without waiting for anybody."""
+def open_regular_file(path: Path) -> Iterator[int]:
+    """Yields the descriptor of a regular file; never blocks on a pipe or a device.
+
+    Raises:
+        CheckpointError: the path cannot be opened or is not a regular file.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
@@ -76,17 +80,17 @@ def opened(path: Path) -> Iterator[int]:
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
-            what = _KINDS.get(stat.S_IFMT(mode), "something else")
-            raise CheckpointError(f"is {what} and no file", where=str(path), hint="Name the checkpoint file itself.")
+            what = _KINDS.get(stat.S_IFMT(mode), "a special file")
+            raise CheckpointError(f"is {what}, not a file", where=str(path), hint="Give the checkpoint file itself.")
         yield descriptor
     finally:
         os.close(descriptor)
 
 
 def describe(descriptor: int, path: Path) -> dict[str, Any]:
-    """Asks the child what an open file holds; what it refuses becomes the error."""
+    """Returns the child process's description of an open file; a refusal becomes a ``CheckpointError``."""
     home = Path(safe_reader.__file__).parent.parent
-    seconds = PATIENCE * seconds_for(os.fstat(descriptor).st_size)
+    seconds = WALL_TIME_FACTOR * seconds_for(os.fstat(descriptor).st_size)
     try:
         child = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _START, str(home), str(descriptor)],
@@ -99,10 +103,12 @@ def describe(descriptor: int, path: Path) -> dict[str, Any]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CheckpointError("takes too long to read", where=str(path), why=f"over {seconds} s") from None
+        raise CheckpointError("takes too long to read", where=str(path), why=f"stopped after {seconds} s") from None
     if child.returncode != 0:
         raise CheckpointError(
-            "cannot be read within the reader's limits", where=str(path), why=f"it ended with {child.returncode}"
+            "cannot be read within the reader's limits",
+            where=str(path),
+            why=f"exit code {child.returncode}",
         )
     description: dict[str, Any] = json.loads(child.stdout)
     if "refused" in description:
@@ -112,17 +118,17 @@ def describe(descriptor: int, path: Path) -> dict[str, Any]:
     return description
 
 
-def _state(descriptor: int) -> tuple[int, ...]:
+def _file_state(descriptor: int) -> tuple[int, ...]:
     now = os.fstat(descriptor)
     return now.st_size, now.st_mtime_ns, now.st_ctime_ns
 
 
-def _changed(path: Path) -> NoReturn:
+def _raise_changed(path: Path) -> NoReturn:
     raise CheckpointError("changed while it was read", where=str(path), hint="Is it still being written? Try again.")
 
 
 def _storages(descriptor: int, description: dict[str, Any], path: Path) -> list[Tensor]:
-    """The bytes of each storage, taken in one pass over the file in which its digest is computed too."""
+    """The bytes of each storage, copied in one pass over the file that also computes and checks its digest."""
     size, digest, position = description["size"], sha256(), 0
     found: list[Tensor] = [torch.empty(0, dtype=torch.uint8) for _ in description["storages"]]
     places = sorted((offset, length, number) for number, (offset, length) in enumerate(description["storages"]))
@@ -130,11 +136,11 @@ def _storages(descriptor: int, description: dict[str, Any], path: Path) -> list[
         file.seek(0)
         for offset, length, number in [*places, (size, 0, -1)]:
             if not position <= offset <= offset + length <= size:
-                _changed(path)
+                _raise_changed(path)
             while position < offset:
                 gap = file.read(min(CHUNK, offset - position))
                 if not gap:
-                    _changed(path)
+                    _raise_changed(path)
                 digest.update(gap)
                 position += len(gap)
             if length:
@@ -143,13 +149,13 @@ def _storages(descriptor: int, description: dict[str, Any], path: Path) -> list[
                 while position < offset + length:
                     count = file.readinto(view[position - offset :])
                     if not count:
-                        _changed(path)
+                        _raise_changed(path)
                     position += count
                 digest.update(view)
         if file.read(1):
-            _changed(path)
+            _raise_changed(path)
     if digest.hexdigest() != description["sha256"]:
-        _changed(path)
+        _raise_changed(path)
     return found
 
 
@@ -158,12 +164,12 @@ def _tensors(description: dict[str, Any], storages: list[Tensor], path: Path) ->
     users = [0] * len(storages)
     for number, *_ in rows:
         users[number] += 1
-    budget = LARGEST_RATIO * description["size"] + SLACK
+    budget = MAX_RATIO * description["size"] + SLACK
     tensors = []
     for number, name, offset, shape, strides in rows:
         budget -= math.prod(shape) * ITEM_SIZES[name]
         if budget < 0:
-            raise CheckpointError("holds tensors that are far larger than the file", where=str(path))
+            raise CheckpointError("contains tensors that are far larger than the file", where=str(path))
         tensor = _view(storages[number], name, offset, shape, strides, path)
         alone = users[number] == 1 and tensor.is_contiguous() and tensor.nbytes == storages[number].nbytes > 0
         own = storages[number].view(tensor.dtype).view(shape) if alone else None
@@ -172,11 +178,11 @@ def _tensors(description: dict[str, Any], storages: list[Tensor], path: Path) ->
 
 
 def _view(storage: Tensor, name: str, offset: int, shape: list[int], strides: list[int], path: Path) -> Tensor:
-    """The tensor that lies at this place of a storage; torch checks that it lies inside."""
+    """The tensor at this place of a storage; torch checks the bounds."""
     dtype: torch.dtype = getattr(torch, name)
     if math.prod(shape) == 0:
         return torch.empty(shape, dtype=dtype)
     if name == "bool" and bool((storage > 1).any()):
-        raise CheckpointError("holds a truth value that is neither 0 nor 1", where=str(path))
+        raise CheckpointError("contains a Boolean that is neither 0 nor 1", where=str(path))
     whole = storage[: storage.nbytes // ITEM_SIZES[name] * ITEM_SIZES[name]]
     return whole.view(dtype).as_strided(shape, strides, offset)

@@ -1,4 +1,4 @@
-"""Whether the tensors of a file are the weights of a model: names, shapes, and what wrappers put before the names."""
+"""Comparison of a file's tensors with a model's state_dict: names, shapes, and prefixes that wrappers add to names."""
 
 from __future__ import annotations
 
@@ -11,97 +11,98 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import CheckpointError
 
-AVERAGED = ("ema", "swa", "shadow", "averaged")
-"""Words that mark a moving average of the weights."""
-MOST_ROWS = 20
+AVERAGES = ("ema", "swa", "shadow", "averaged")
+"""Words in prefixes that mark a moving average of the weights."""
+MAX_ROWS = 20
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """A tensor that a model has: its shape and type."""
+class TensorInfo:
+    """Shape and type of a tensor."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Expected:
+    def of(cls, tensor: Tensor) -> TensorInfo:
+        """Returns shape and type of a tensor."""
         return cls(tuple(tensor.shape), tensor.dtype)
 
-    def accepts(self, other: Expected) -> bool:
-        """Same shape; a real tensor for a real one, whatever the precision."""
+    def accepts(self, other: TensorInfo) -> bool:
+        """True if the shapes are equal and both are real or both complex, in any precision."""
         return self.shape == other.shape and self.dtype.is_complex == other.dtype.is_complex
 
     def __str__(self) -> str:
         return f"{self.shape} {str(self.dtype).removeprefix('torch.')}"
 
 
-Table = Mapping[str, Expected]
+TensorTable = Mapping[str, TensorInfo]
 
 
-def table_of(tensors: Mapping[str, Tensor]) -> dict[str, Expected]:
-    """Shape and type of each tensor."""
-    return {name: Expected.of(tensor) for name, tensor in tensors.items()}
+def tensor_table(tensors: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
+    """Returns shape and type of each tensor."""
+    return {name: TensorInfo.of(tensor) for name, tensor in tensors.items()}
 
 
-def agreement(found: Table, expected: Table) -> int:
-    """How many tensors have a name and shape that the model expects."""
+def count_matching(found: TensorTable, expected: TensorTable) -> int:
+    """Number of tensors with a name and shape of the model."""
     return sum(name in expected and expected[name].accepts(tensor) for name, tensor in found.items())
 
 
-def prefixes(names: Iterable[str], expected: Iterable[str]) -> list[str]:
-    """What may stand before the model's own names: "" and whatever precedes one of them in the file."""
+def candidate_prefixes(names: Iterable[str], expected: Iterable[str]) -> list[str]:
+    """Returns possible prefixes of the model's names in the file; "" first, moving averages last."""
     own = next(iter(expected), None)
     found = {""} | {name.removesuffix(own) for name in names if own and name.endswith("." + own)}
-    return sorted(found, key=lambda prefix: (any(word in prefix.lower() for word in AVERAGED), len(prefix), prefix))
+    return sorted(found, key=lambda prefix: (any(word in prefix.lower() for word in AVERAGES), len(prefix), prefix))
 
 
-def without_wrappers(tensors: Mapping[str, Tensor], expected: Table) -> tuple[dict[str, Tensor], list[str]]:
-    """The model's weights under its own names, and notes on what was done to find them.
+def strip_prefixes(tensors: Mapping[str, Tensor], expected: TensorTable) -> tuple[dict[str, Tensor], list[str]]:
+    """Returns the model's weights under its own names, and notes about the changes.
 
-    ``module.`` (DataParallel), ``_orig_mod.`` (torch.compile), ``model.``, ``state_dict.`` and the like are taken off;
-    of several copies the plain one is taken and an average (EMA) left aside. Tensors outside the prefix are left out.
+    Removes a prefix such as ``module.`` (DataParallel), ``_orig_mod.`` (torch.compile), ``model.`` or ``state_dict.``,
+    and tensors without it. If there are several copies, the plain weights take precedence over a moving average (EMA).
     """
-    names = table_of(tensors)
-    best, most = "", agreement(names, expected)
-    choices = prefixes(tensors, expected)
+    names = tensor_table(tensors)
+    best, most = "", count_matching(names, expected)
+    choices = candidate_prefixes(tensors, expected)
     for prefix in choices:
-        count = agreement(_below(names, prefix), expected)
+        count = count_matching(_with_prefix(names, prefix), expected)
         if count > most:
             best, most = prefix, count
     if not best:
         return dict(tensors), []
-    weights = _below(tensors, best)
-    notes = [f"{best!r} was taken off the names of the weights"]
+    weights = _with_prefix(tensors, best)
+    notes = [f"prefix {best!r} was removed from the names of the weights"]
     left = len(tensors) - len(weights)
     if left:
-        notes.append(f"{left} tensors outside {best!r} were left out")
-    notes += [f"a second copy of the weights under {p!r} was left aside" for p in choices if p not in ("", best)][:2]
+        notes.append(f"{left} tensors without prefix {best!r} were ignored")
+    notes += [f"a second copy of the weights with prefix {p!r} was ignored" for p in choices if p not in ("", best)][:2]
     return weights, notes
 
 
-def below(tensors: Mapping[str, Tensor], own: str) -> dict[str, Tensor]:
-    """The tensors of the network that has ``own`` among its names, under its own names; {} if none has.
+def network_tensors(tensors: Mapping[str, Tensor], own: str) -> dict[str, Tensor]:
+    """Returns the tensors of the network that has a tensor ``own``, under the network's own names; {} if none has.
 
-    What training tools put before the names is taken off; a moving average is taken only where nothing else is.
+    Removes the prefix that training frameworks add. A moving average is used only if there are no other weights.
 
-    >>> list(below({"net.module.fc.weight": torch.ones(1), "step": torch.ones(1)}, "fc.weight"))
+    >>> list(network_tensors({"net.module.fc.weight": torch.ones(1), "step": torch.ones(1)}, "fc.weight"))
     ['fc.weight']
     """
-    found = [prefix for prefix in prefixes(tensors, [own]) if prefix + own in tensors]
-    return _below(tensors, found[0]) if found else {}
+    found = [prefix for prefix in candidate_prefixes(tensors, [own]) if prefix + own in tensors]
+    return _with_prefix(tensors, found[0]) if found else {}
 
 
-def _below(table: Mapping[str, T], prefix: str) -> dict[str, T]:
+def _with_prefix(table: Mapping[str, T], prefix: str) -> dict[str, T]:
     return {name.removeprefix(prefix): value for name, value in table.items() if name.startswith(prefix)}
 
 
-def require_fit(found: Table, expected: Table, model: str, where: str, resemblance: str) -> None:
-    """Refuses weights that are not exactly the model's.
+def require_match(found: TensorTable, expected: TensorTable, model: str, where: str, advice: str) -> None:
+    """Requires exactly the tensors of the model.
 
     Raises:
-        CheckpointError: with a table of the missing, unexpected and mis-shaped tensors.
+        CheckpointError: lists the missing, unexpected and mis-shaped tensors, and ends in ``advice``.
     """
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
@@ -113,11 +114,11 @@ def require_fit(found: Table, expected: Table, model: str, where: str, resemblan
         *(f"unexpected  {name}  {found[name]}" for name in unexpected),
         *(f"mis-shaped  {name}  {found[name]} in the file, {expected[name]} in the model" for name in changed),
     ]
-    if len(rows) > MOST_ROWS:
-        rows = [*rows[:MOST_ROWS], f"... and {len(rows) - MOST_ROWS} more"]
+    if len(rows) > MAX_ROWS:
+        rows = [*rows[:MAX_ROWS], f"... and {len(rows) - MAX_ROWS} more"]
     raise CheckpointError(
-        f"its tensors are not those of model {model!r}",
+        f"its tensors do not match model {model!r}",
         where=where,
         why=f"{len(missing)} missing, {len(unexpected)} unexpected, {len(changed)} of another shape",
-        hint="\n".join([*rows, *([resemblance] if resemblance else [])]),
+        hint="\n".join([*rows, *([advice] if advice else [])]),
     )

@@ -1,4 +1,4 @@
-"""``check``: the contract suite for one plugin, a stranger's or ours."""
+"""``check``: run the conformance suite on one plugin, in a process of its own."""
 
 from __future__ import annotations
 
@@ -17,76 +17,79 @@ from rich.table import Table
 
 import ccvae_eval
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import assignments
+from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped
 
-BROKEN = 4
-SECONDS = 600
-MARKS = {"passed": "kept", "failed": "broken", "skipped": "not applicable"}
+SOME_FAILED = 4
+TIMEOUT = 600
+"""Seconds that the whole suite may take."""
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The plugin, as it is registered.", show_default=False)],
-    plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file to register first.")] = None,
-    kind: Annotated[str | None, typer.Option("--kind", help=f"{', '.join(registry.KINDS)}; else as found.")] = None,
-    set: Annotated[list[str] | None, typer.Option("--set", help="A setting of the model: KEY=VALUE.")] = None,
-    data: Annotated[str | None, typer.Option("--data", "-d", help="Images to try it on; default: noise.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    name: Annotated[str, typer.Argument(help="The registered name of the plugin.", show_default=False)],
+    plugin: Plugin = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help=f"{', '.join(registry.KINDS)}; default: the kind registered.")
+    ] = None,
+    set: ModelSetting = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="Images to test it on; default: noise.")] = None,
+    json: Json = False,
 ) -> None:
-    """Try whether a plugin keeps its contract.
+    """Test whether a plugin conforms to its interface.
 
-    A model is tried untrained, on labelled noise of its own input shape (or --data): shapes, ranges, determinism,
-    independence of the batch, the order of labels, evaluation without gradients, a checkpoint's round trip, and a whole
-    evaluation. Exit code 4 if a promise is broken.
+    A model is tested untrained, on labelled noise of its own input shape (or --data): shapes, ranges, determinism,
+    independence of the batch, the order of labels, evaluation without gradients, saving and loading a checkpoint, and
+    a complete evaluation. Exit code 4 if a test fails.
     """
-    for file in plugin or []:
-        registry.add_plugin_file(file)
+    add_plugins(plugin)
     found = _kind_of(name, kind)
     if find_spec("pytest") is None:
-        raise UsageError("the contract suite needs pytest", where="check", hint="pip install pytest")
-    rows, output = _tried(name, found, plugin or [], assignments(set, "--set"), data)
+        raise UsageError("check needs pytest, which is not installed", hint="pip install pytest")
+    rows, output = _suite_results(name, found, plugin or [], assignments(set, "--set"), data)
     with Screen(as_json=json) as screen:
-        kept = [row for row in rows if row["outcome"] != "skipped"]
-        broken = [row for row in kept if row["outcome"] == "failed"]
-        if not kept:
+        run = [row for row in rows if row["outcome"] != "skipped"]
+        failed = [row for row in run if row["outcome"] == "failed"]
+        if not run:
             raise UsageError(
-                f"{found} {name!r} could not be tried", why=_why(output), hint="ccvae-eval list plugins --check"
+                f"{found} {name!r} cannot be tested",
+                why=_last_line(output),
+                hint="Try: ccvae-eval list plugins --check",
             )
-        if len(broken) == len(kept) and len({row["message"] for row in kept}) == 1:
-            # not a broken promise, but a model that could not even be made
-            raise UsageError(f"{found} {name!r} could not be tried", why=_one_line(kept[0]["message"]))
+        if len(failed) == len(run) and len({row["message"] for row in run}) == 1:
+            # the plugin could not be constructed, so every test failed in the same way
+            raise UsageError(f"{found} {name!r} cannot be tested", why=_one_line(run[0]["message"]))
         table = Table(box=None, padding=(0, 2), header_style="bold")
-        for column in ("promise", "", "what it says"):
+        for column in ("test", "outcome", "message"):
             table.add_column(column, overflow="fold")
-        for row in kept:
-            table.add_row(escaped(row["test"]), MARKS[row["outcome"]], escaped(_one_line(row["message"])))
-        screen.show(table, "", f"{found} {name}: {len(kept) - len(broken)} of {len(kept)} promises kept")
+        for row in run:
+            table.add_row(escaped(row["test"]), row["outcome"], escaped(_one_line(row["message"])))
+        screen.show(table, "", f"{found} {name}: {len(run) - len(failed)} of {len(run)} tests passed")
         if json:
-            screen.document({"name": name, "kind": found, "kept": not broken, "tests": rows})
-    if broken:
-        raise SystemExit(BROKEN)
+            screen.document({"name": name, "kind": found, "kept": not failed, "tests": rows})
+    if failed:
+        raise SystemExit(SOME_FAILED)
 
 
 def _kind_of(name: str, kind: str | None) -> str:
-    """Which registry has the plugin."""
+    """The kind under which the plugin is registered."""
     if kind is not None and kind not in registry.KINDS:
-        raise UsageError(f"kind {kind!r} is unknown", where="--kind", hint=suggestion(kind, registry.KINDS))
+        raise UsageError(f"{kind!r} is not a kind of plugin", where="--kind", hint=suggestion(kind, registry.KINDS))
     found = [k for k, group in registry.KINDS.items() if name in registry.Registry(group) and kind in (None, k)]
     if not found:
         known = {entry for group in registry.GROUPS for entry in registry.Registry(group)}
-        raise UsageError(f"no plugin is called {name!r}", hint=suggestion(name, known))
+        raise UsageError(f"{name!r} is not a registered plugin", hint=suggestion(name, known))
     if len(found) > 1:
-        raise UsageError(f"{name!r} is registered as {' and as '.join(found)}", hint=f"Say which: --kind {found[0]}")
+        raise UsageError(f"{name!r} is registered as {' and as '.join(found)}", hint=f"Choose one: --kind {found[0]}")
     registry.Registry(registry.KINDS[found[0]]).find(name)
     return found[0]
 
 
-def _tried(
+def _suite_results(
     name: str, kind: str, plugins: list[Path], settings: Mapping[str, Any], data: str | None
 ) -> tuple[list[dict[str, Any]], str]:
-    """The outcome of each test, run in a process of its own."""
+    """Runs the suite in a child process; returns the outcome of each test and pytest's output."""
     suite = Path(ccvae_eval.__file__).parent / "testing" / "suite.py"
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "pytest.ini").write_text("[pytest]\n")
@@ -102,10 +105,10 @@ def _tried(
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         try:
             child = subprocess.run(
-                command, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL, env=environment
+                command, capture_output=True, text=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL, env=environment
             )
         except subprocess.TimeoutExpired:
-            raise UsageError(f"{kind} {name!r} gave no answer in {SECONDS} s") from None
+            raise UsageError(f"the tests of {kind} {name!r} did not finish within {TIMEOUT} s") from None
         rows = jsonlib.loads(results.read_text()) if results.is_file() else []
     return rows, child.stdout + child.stderr
 
@@ -114,6 +117,7 @@ def _one_line(message: str) -> str:
     return " ".join(message.removeprefix("ccvae_eval.core.errors.").split())
 
 
-def _why(output: str) -> str:
+def _last_line(output: str) -> str:
+    """The last line of pytest's output, usually the error."""
     lines = [line.removeprefix("E").strip() for line in output.splitlines() if line.strip()]
     return lines[-1] if lines else ""

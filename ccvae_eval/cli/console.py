@@ -1,7 +1,4 @@
-"""What goes to stdout and what to stderr, and how progress is shown.
-
-Signals that ask a training to save its state and end.
-"""
+"""The terminal of a command: output on stdout and stderr, progress bars, and the signals that request a stop."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, ClassVar
@@ -19,36 +16,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ccvae_eval.report.text import plain
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """The signals that have come: inside none of them ends the process, which looks here when it can stop."""
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in STOP_SIGNALS}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
 
 class Screen(AbstractContextManager["Screen"]):
     """One command's output: results on stdout; notices and progress on stderr.
 
     Args:
-        as_json: exactly one JSON document goes to stdout; everything else to stderr.
-        quiet: no progress, no notices.
+        as_json: write one JSON document to stdout and everything else to stderr.
+        quiet: show no progress and no notices.
     """
 
     STAGES: ClassVar = {
         "encode": "encoding",
         "measure": "measuring",
         "judge": "training the judge",
-        "reference": "measuring the oracle",
+        "reference": "measuring the reference model",
         "train": "training",
-        "calibrate": "measuring spoilt models",
+        "calibrate": "measuring perturbed models",
     }
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
@@ -77,27 +60,27 @@ class Screen(AbstractContextManager["Screen"]):
 
     @property
     def ascii_only(self) -> bool:
-        """Whether the terminal cannot show block characters."""
+        """True if the terminal cannot show block characters."""
         encoding = (self.out.encoding or "").lower()
         return "utf" not in encoding or os.environ.get("TERM") == "dumb"
 
     def show(self, *what: RenderableType) -> None:
-        """Prints results; in JSON mode nothing."""
+        """Prints results, except in JSON mode."""
         if not self.as_json:
             self.out.print(*what, sep="\n")
 
     def advise(self, text: str) -> None:
-        """Prints a line that helps a person go on; not in JSON mode and not when quiet."""
+        """Prints what to do next, except in JSON mode or when quiet."""
         if not self.as_json and not self.quiet:
             self.out.print(text, soft_wrap=True, markup=False)
 
     def notice(self, text: str) -> None:
-        """Says something on stderr."""
+        """Prints a notice on stderr, unless quiet."""
         if not self.quiet:
             self.err.print(plain(text), style="dim", markup=False)
 
     def document(self, content: Any) -> None:
-        """The one JSON document of a command."""
+        """Writes the command's one JSON document to stdout."""
         sys.stdout.write(content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False))
         sys.stdout.write("\n")
 
@@ -108,4 +91,16 @@ class Screen(AbstractContextManager["Screen"]):
         self._progress.update(self._tasks[name], completed=done, total=total, visible=done < total)
 
 
-StageCallback = Callable[[str, int, int], None]
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collects the stop signals received inside the block, instead of ending the process; restores handlers after."""
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in STOP_SIGNALS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""``convert``: a checkpoint in another format."""
+"""``convert``: write a checkpoint in another format."""
 
 from __future__ import annotations
 
@@ -12,33 +12,31 @@ from ccvae_eval.api import load
 from ccvae_eval.checkpoint import CheckpointRecord, write_bundle
 from ccvae_eval.checkpoint.formats import SUFFIXES
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import assignments
+from ccvae_eval.cli.options import Json, ModelName, ModelSetting, Plugin, add_plugins, assignments
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped
 
 
 def command(
-    checkpoint: Annotated[str, typer.Argument(help="The checkpoint, of any format that can be opened.")],
+    checkpoint: Annotated[str, typer.Argument(help="The checkpoint, in any supported format.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .pt or .safetensors.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights as float16.")] = False,
-    bare: Annotated[bool, typer.Option("--bare", help="Only the tensors by name, as torch.save(state_dict).")] = False,
-    model: Annotated[str | None, typer.Option("--model", help="The model or adapter to build.")] = None,
-    set: Annotated[list[str] | None, typer.Option("--set", help="A setting of the model: KEY=VALUE.")] = None,
-    plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file to register first.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    bare: Annotated[bool, typer.Option("--bare", help="Write a plain state_dict, without metadata.")] = False,
+    model: ModelName = None,
+    set: ModelSetting = None,
+    plugin: Plugin = None,
+    json: Json = False,
 ) -> None:
-    """Write a checkpoint in another format.
+    """Convert a checkpoint to another format.
 
-    The new file names its model or adapter and its settings, so that it opens by itself; --bare leaves them out, for
-    other tools. Nothing of the old file but tensors and plain settings gets into the new one.
+    The new file records its model or adapter and its settings, so it opens without further options; --bare leaves
+    them out, for other tools. Only tensors and plain settings are copied from the old file.
     """
-    for file in plugin or []:
-        registry.add_plugin_file(file)
+    add_plugins(plugin)
     if out.suffix not in SUFFIXES:
-        raise UsageError("a checkpoint ends in .pt or .safetensors", where=str(out))
+        raise UsageError("the output file must end in .pt or .safetensors", where=str(out))
     if out.exists() and out.samefile(checkpoint):
-        raise UsageError("this would write over the checkpoint itself", where=str(out), hint="Name another file.")
+        raise UsageError("--out names the input checkpoint itself", where=str(out), hint="Choose another file.")
     opened = load(checkpoint, model=model, settings=assignments(set, "--set"))
     tensors = opened.model.state_dict()
     with Screen(as_json=json) as screen:
@@ -55,7 +53,7 @@ def command(
 
 
 def _write_bare(out: Path, tensors: dict[str, Any], half: bool) -> None:
-    """The tensors alone, dense and on the CPU."""
+    """Writes the tensors alone, dense and on the CPU."""
     import io
 
     import safetensors.torch

@@ -1,4 +1,4 @@
-"""``demo``: the whole path once, on the checkpoint that comes with the package."""
+"""``demo``: a complete evaluation of the checkpoint that ships with the package."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ccvae_eval.api import CARD, set_up
+from ccvae_eval.api import DEFAULT_METRICS, set_up
 from ccvae_eval.checkpoint import save_checkpoint
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import SOME_FAILED, draw_and_write
+from ccvae_eval.cli.options import Json, Quiet
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.report import terminal
@@ -26,21 +27,23 @@ QUICK_DATA = "faces,n=20000"
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the checkpoint and the results go.")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint and the results.")] = Path(
         "ccvae-eval/demo"
     ),
-    train: Annotated[bool, typer.Option("--train", help="Train a quick checkpoint instead (about 4 minutes).")] = False,
+    train: Annotated[
+        bool, typer.Option("--train", help="Train a small checkpoint first (about 4 minutes) and evaluate that one.")
+    ] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Print the run as one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no advice.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Evaluate the shipped checkpoint and say what to do next."""
+    """Evaluate the shipped checkpoint and suggest the next command."""
     with Screen(as_json=json, quiet=quiet) as screen:
         checkpoint = _trained(out, screen) if train else _shipped(out)
         setup = set_up(
             checkpoint,
             None,
-            CARD,
+            DEFAULT_METRICS,
             sample=DEMO_IMAGES,
             device=device,
             command="ccvae-eval demo",
@@ -48,12 +51,14 @@ def command(
             stage=screen.stage,
         )
         screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
-        run, drawn = draw_and_write(setup.measure(screen.stage), out, figures=True)
+        run, figure_count = draw_and_write(setup.measure(screen.stage), out, figures=True)
         screen.show(terminal.header(run), "", terminal.summary(run), "")
         for measurement in run.measurements:
             screen.show(escaped(f"· {sentence(measurement)}"))
-        screen.advise(f"\nWritten to {out}: {checkpoint.name}, run.json, values.csv, evidence.npz, {drawn} figures")
-        screen.advise("Next, with a checkpoint and images of your own:")
+        screen.advise(
+            f"\nWritten to {out}: {checkpoint.name}, run.json, values.csv, evidence.npz, {figure_count} figures"
+        )
+        screen.advise("Next, with your own checkpoint and images:")
         screen.advise("  ccvae-eval run YOUR.pt --data folder:PATH")
         if json:
             screen.document(run.as_plain())
@@ -62,7 +67,7 @@ def command(
 
 
 def _shipped(out: Path) -> Path:
-    """Copies the package's checkpoint to where the user can see it."""
+    """Copies the package's checkpoint into the output folder."""
     out.mkdir(parents=True, exist_ok=True)
     with as_file(files("ccvae_eval") / "assets" / ASSET) as asset:
         atomic_write(out / ASSET, asset.read_bytes())
@@ -70,7 +75,7 @@ def _shipped(out: Path) -> Path:
 
 
 def _trained(out: Path, screen: Screen) -> Path:
-    """Trains a small checkpoint on ``faces``."""
+    """Trains a small checkpoint on the data set ``faces``."""
     out.mkdir(parents=True, exist_ok=True)
     data = open_data(QUICK_DATA)
     model, supervision = prepare("ccvae", {}, data, QUICK)

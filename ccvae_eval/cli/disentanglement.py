@@ -1,10 +1,10 @@
-"""``disentanglement``: the panel of a checkpoint, of a file of codes and factors, or of several checkpoints."""
+"""``disentanglement``: published scores for one checkpoint, for several checkpoints (UDR), or for codes in a file."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from inspect import Parameter, Signature
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 
 from ccvae_eval.api import metric_named
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.measuring import draw_and_write, measure, output_folder, prepare_setup, show
+from ccvae_eval.cli.measuring import advise_files, draw_and_write, measure, output_folder, prepare_setup, show
 from ccvae_eval.cli.options import (
     EVALUATION,
     Common,
@@ -20,6 +20,7 @@ from ccvae_eval.cli.options import (
     field_parameters,
     field_values,
     metric_options,
+    set_parameters,
 )
 from ccvae_eval.cli.verbs import VERBS
 from ccvae_eval.core.errors import UsageError
@@ -30,27 +31,29 @@ from ccvae_eval.metrics.disentanglement.arrays import compare_seeds, score_file
 NAME = "disentanglement"
 CHECKPOINTS = Annotated[
     list[str] | None,
-    typer.Argument(help="The checkpoint to measure; several: do they find the same codes (UDR)?", show_default=False),
+    typer.Argument(
+        help="The checkpoint to evaluate; with several: unsupervised disentanglement ranking (UDR) across them.",
+        show_default=False,
+    ),
 ]
 CODES = Annotated[
     Path | None,
     typer.Option(
         "--codes", rich_help_panel=EVALUATION,
-        help="Instead of a checkpoint: an .npz with codes (N, D), factors (N, K), optional train, test, names, kinds, "
-        "blocks; or a CSV or parquet file.",
+        help="Instead of a checkpoint: an .npz with codes (N, D), factors (N, K) and optionally train, test, names, "
+        "kinds, blocks; or a CSV or parquet file of codes.",
     ),
 ]  # fmt: skip
 FACTORS = Annotated[
     Path | None,
     typer.Option(
-        "--factors", rich_help_panel=EVALUATION, help="The factors of codes in a CSV or parquet file, as another such."
+        "--factors", rich_help_panel=EVALUATION, help="With --codes FILE.csv or FILE.parquet: the file of the factors."
     ),
 ]
-ALL = Annotated[bool, typer.Option("--all", rich_help_panel=f"Settings of {NAME}", help="All scores.")]
+ALL = Annotated[bool, typer.Option("--all", rich_help_panel=f"Settings of {NAME}", help="Compute all scores.")]
 SETTINGS = [p.name for p in field_parameters(Disentanglement, "") if p.name != "every"]
-IMAGES_ONLY = (
-    "data", "label", "characteristic", "sample", "limit", "model", "plugin",
-)  # fmt: skip
+IMAGES_ONLY = ("data", "label", "characteristic", "sample", "limit", "model", "plugin")
+"""Options that do not apply to a file of codes."""
 
 
 def command(
@@ -63,21 +66,24 @@ def command(
     settings: dict[str, Any] = {**field_values(given, SETTINGS), "every": every}
     common = Common(**given)
     if every and settings["score"]:
-        raise UsageError("--score and --all do not go together")
+        raise UsageError("--score and --all exclude each other")
     if codes is None and not checkpoints:
-        raise UsageError("a checkpoint or --codes FILE is needed", hint=f"Try: ccvae-eval {NAME} --help")
-    own = metric_options(common.option)
-    settings |= own.pop(NAME, {})
-    if own:
-        raise UsageError(f"an option names {next(iter(own))!r}, which is not measured here", hint=NAME)
+        raise UsageError("a checkpoint or --codes FILE is required", hint=f"Try: ccvae-eval {NAME} --help")
+    options = metric_options(common.option)
+    settings |= options.pop(NAME, {})
+    if options:
+        raise UsageError(
+            f"an option is set for metric {next(iter(options))!r}, which is not evaluated",
+            hint=f"Set options of {NAME} only.",
+        )
     metric = metric_named(NAME, settings)
     assert isinstance(metric, Disentanglement)
-    # no value rests on a judge
+    # no score needs the judge
     common = replace(common, judge="none", option=None)
     if codes is not None:
         _score_file(codes, factors, checkpoints, metric, common)
     elif factors is not None:
-        raise UsageError("--factors goes with --codes")
+        raise UsageError("--factors requires --codes")
     elif checkpoints and len(checkpoints) > 1:
         _compare(checkpoints, metric, common)
     elif checkpoints:
@@ -87,14 +93,12 @@ def command(
 def _score_file(
     codes: Path, factors: Path | None, checkpoints: list[str] | None, metric: Disentanglement, common: Common
 ) -> None:
-    useless = [f"--{name}" for name in IMAGES_ONLY if getattr(common, name) is not None]
-    if checkpoints or useless:
-        with_what = ", ".join([*(checkpoints or []), *useless])
-        raise UsageError("--codes brings its own codes and factors", why=f"given besides: {with_what}")
+    conflicting = [*(checkpoints or []), *(f"--{name}" for name in IMAGES_ONLY if getattr(common, name) is not None)]
+    if conflicting:
+        raise UsageError(f"--codes cannot be combined with {', '.join(conflicting)}")
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
-        asked = " ".join(["ccvae-eval", *sys.argv[1:]])
-        run = score_file(codes, factors, metric, seed=common.seed, command=asked)
-        _finish(run, screen, common)
+        command_line = " ".join(["ccvae-eval", *sys.argv[1:]])
+        _finish(score_file(codes, factors, metric, seed=common.seed, command=command_line), screen, common)
 
 
 def _compare(checkpoints: list[str], metric: Disentanglement, common: Common) -> None:
@@ -105,9 +109,9 @@ def _compare(checkpoints: list[str], metric: Disentanglement, common: Common) ->
 
 def _finish(run: Run, screen: Screen, common: Common) -> None:
     folder = output_folder(common.out, run)
-    run, drawn = draw_and_write(run, folder, figures=common.figures)
+    run, figure_count = draw_and_write(run, folder, figures=common.figures)
     show(run, screen, verbose=common.verbose)
-    screen.advise(f"\nWritten to {folder}: run.json, values.csv, evidence.npz" + (", figures/" if drawn else ""))
+    advise_files(folder, figure_count, screen)
     screen.advise(f"Next: ccvae-eval explain {NAME}")
     if common.json:
         screen.document(run.as_plain())
@@ -121,6 +125,5 @@ _PARAMETERS = [
     *field_parameters(Disentanglement, f"Settings of {NAME}", without=("every",)),
     *annotated_parameters(Common),
 ]
-command.__signature__ = Signature(_PARAMETERS)  # type: ignore[attr-defined]
-command.__annotations__ = {p.name: p.annotation for p in _PARAMETERS}
-command.__doc__ = VERBS[NAME].summary + f"\n\nccvae-eval explain {NAME} says what the numbers mean."
+set_parameters(command, _PARAMETERS)
+command.__doc__ = VERBS[NAME].summary + f"\n\nSee ccvae-eval explain {NAME} for the meaning of the numbers."

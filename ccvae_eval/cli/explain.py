@@ -1,4 +1,4 @@
-"""``explain``: what a metric's numbers mean, from its docstring and its declared values."""
+"""``explain``: the meaning of a metric's numbers, from its docstring and the specifications of its values."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.options import Json
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.results import ValueSpec
 from ccvae_eval.evaluation.storage import RUN_SCHEMA
@@ -20,16 +21,16 @@ from ccvae_eval.report.text import argument_help, escaped, explanation, wrapped
 
 def command(
     what: Annotated[str, typer.Argument(help="A metric's name, or 'schema'.", show_default=False)],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
-    """Explain a metric, or the schema of run.json."""
+    """Explain a metric, or print the schema of run.json."""
     with Screen(as_json=json) as screen:
         if what == "schema":
             screen.document(RUN_SCHEMA)
             return
         if what not in registry.metrics:
             raise UsageError(
-                f"there is nothing called {what!r} to explain", hint=suggestion(what, [*registry.metrics, "schema"])
+                f"{what!r} is not a registered metric", hint=suggestion(what, [*registry.metrics, "schema"])
             )
         kind = registry.metrics[what]
         if json:
@@ -39,8 +40,10 @@ def command(
 
 
 def _range_text(spec: ValueSpec) -> str:
-    low, high = ("" if end is None else f"{end:g}" for end in spec.range)
-    return f"{low} .. {high}" if low or high else ""
+    low, high = spec.range
+    if low is not None and high is not None:
+        return f"[{low:g}, {high:g}]"
+    return f"≥ {low:g}" if low is not None else f"≤ {high:g}" if high is not None else ""
 
 
 def _values_table(values: dict[str, ValueSpec]) -> Table:
@@ -48,13 +51,13 @@ def _values_table(values: dict[str, ValueSpec]) -> Table:
     for column in ("value", "", "range"):
         table.add_column(column, no_wrap=True)
     table.add_column("unit", overflow="fold")
-    table.add_column("what it says", overflow="fold")
+    table.add_column("definition", overflow="fold")
     for name, spec in values.items():
-        judge = " (rests on the judge)" if spec.needs_judge else ""
+        judge = " (needs the judge)" if spec.needs_judge else ""
         chance = spec.chance or (f"none: {spec.no_chance}" if spec.no_chance else "none")
-        says = map(escaped, (f"{spec.summary}{judge}", f"chance: {chance}", f"reference: {spec.reference}"))
+        lines = map(escaped, (f"{spec.summary}{judge}", f"chance: {chance}", f"reference: {spec.reference}"))
         cells = map(escaped, (name, ARROWS[spec.higher_is_better], _range_text(spec), spec.unit))
-        table.add_row(*cells, "\n".join(says))
+        table.add_row(*cells, "\n".join(lines))
     return table
 
 

@@ -1,4 +1,4 @@
-"""``export``: the codes of images, for other tools."""
+"""``export``: write the codes and labels of images to an .npz."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import assignments, sample_of
+from ccvae_eval.cli.options import Json, Labels, ModelName, ModelSetting, Plugin, add_plugins, assignments, sample_of
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped
 
 
@@ -19,20 +18,21 @@ def command(
     checkpoint: Annotated[str, typer.Argument(help="The checkpoint.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .npz.")],
     data: Annotated[str | None, typer.Option("--data", "-d", help="Labelled images.")] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", help="Rename or join labels.")] = None,
-    split: Annotated[Literal["train", "judge", "test"], typer.Option("--split", help="Which images.")] = "test",
-    sample: Annotated[str, typer.Option("--sample", help="How many images, or 'all'.")] = "all",
-    seed: Annotated[int, typer.Option("--seed", help="Of the sample.", min=0)] = 0,
+    label: Labels = None,
+    split: Annotated[Literal["train", "judge", "test"], typer.Option("--split", help="Split to encode.")] = "test",
+    sample: Annotated[str, typer.Option("--sample", help="Number of images, or 'all'.")] = "all",
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the sample.", min=0)] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    model: Annotated[str | None, typer.Option("--model", help="The model or adapter to build.")] = None,
-    set: Annotated[list[str] | None, typer.Option("--set", help="A setting of the model: KEY=VALUE.")] = None,
-    plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file to register first.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    model: ModelName = None,
+    set: ModelSetting = None,
+    plugin: Plugin = None,
+    json: Json = False,
 ) -> None:
-    """Write the codes and labels of images, for other tools.
+    """Export the codes and labels of images for other tools.
 
-    An .npz with the arrays codes and scale (N, D), labels (N, L), names, columns (which label a column belongs to, "" =
-    style), ids and kinds. Any tool reads it, and this one does in the place of a checkpoint.
+    The .npz has the arrays codes (posterior means) and scale (posterior standard deviations), both (N, D), labels
+    (N, L), names and kinds of the labels, columns (the label of each latent dimension, "" for style) and ids. The
+    evaluating commands accept it in place of a checkpoint.
     """
     import numpy as np
 
@@ -40,13 +40,12 @@ def command(
     from ccvae_eval.core.devices import device_named
     from ccvae_eval.core.files import atomic_write
     from ccvae_eval.data.labels.relabel import relabelled
-    from ccvae_eval.data.sampling import sample_ids
+    from ccvae_eval.data.splits import sample_ids
     from ccvae_eval.evaluation.subject import prepare
 
-    for file in plugin or []:
-        registry.add_plugin_file(file)
+    add_plugins(plugin)
     if out.suffix != ".npz":
-        raise UsageError("codes go into an .npz", where=str(out))
+        raise UsageError("the output file must end in .npz", where=str(out))
     opened = load(checkpoint, model=model, settings=assignments(set, "--set"))
     images = data_of(data, opened)
     network: Any = opened.model
@@ -75,9 +74,11 @@ def command(
             columns=np.array([owners.get(column, "") for column in range(found.layout.dim)], dtype=str),
         )
         atomic_write(out, stream.getvalue())
-        told = f"{len(found):,} codes of {found.layout.dim} columns, {len(found.schema)} labels, written to {out}"
-        screen.show(escaped(told))
+        text = f"{len(found):,} codes with {found.layout.dim} latent dimensions and {len(found.schema)} labels"
+        screen.show(escaped(f"{text}, written to {out}"))
         if found.assigned:
-            screen.notice("columns were assigned to labels on the other half of the images, which are not in the file")
+            screen.notice(
+                "latent dimensions were assigned to labels on the other half of the images, which the file leaves out"
+            )
         if json:
             screen.document({"out": str(out), "n": len(found), "dim": found.layout.dim, "assigned": found.assigned})

@@ -1,4 +1,4 @@
-"""``inspect``: what a checkpoint, a data set or a run holds."""
+"""``inspect``: show the contents of a checkpoint, a data set, a run or this installation."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from rich.table import Table
 
 from ccvae_eval import __version__
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import assignments
+from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped, figure
 
-MOST_KEYS = 60
+MAX_ROWS = 60
 UNKNOWN = (
-    "No installed adapter or model knows these tensors. With a class of yours: --plugin FILE (`ccvae-eval new model "
-    "NAME` writes one to start from)."
+    "No installed adapter or model matches these tensors. To use your own class: --plugin FILE (`ccvae-eval new model "
+    "NAME` writes a template)."
 )
 
 
 def command(
     what: Annotated[
         str | None,
-        typer.Argument(help="A checkpoint, a data set (folder:PATH), a run (its folder or run.json), or nothing."),
+        typer.Argument(
+            help="A checkpoint, a data set (folder:PATH) or a run (its folder or run.json); default: this installation."
+        ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file to register first.")] = None,
-    set: Annotated[list[str] | None, typer.Option("--set", help="A setting of the model: KEY=VALUE.")] = None,
+    json: Json = False,
+    plugin: Plugin = None,
+    set: ModelSetting = None,
 ) -> None:
-    """Say what a checkpoint, a data set or a run holds; executes nothing."""
-    for file in plugin or []:
-        registry.add_plugin_file(file)
+    """Show what a checkpoint, a data set or a run contains, without executing it."""
+    add_plugins(plugin)
     with Screen(as_json=json) as screen:
         found = _found(what, assignments(set, "--set"))
         if json:
@@ -85,7 +86,7 @@ def _installation() -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any], screen: Screen) -> None:
-    """Plain facts as a grid; lists of records as tables."""
+    """Prints single facts as a grid and lists of records as tables."""
     grid = Table.grid(padding=(0, 2))
     tables: list[tuple[str, list[dict[str, Any]]]] = []
     for key, value in found.items():
@@ -99,13 +100,13 @@ def _show(found: dict[str, Any], screen: Screen) -> None:
     for title, rows in tables:
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="bold")
         columns = [column for column in rows[0] if any(row.get(column) not in (None, "") for row in rows)]
-        for place, column in enumerate(columns):
-            table.add_column(column, overflow="fold", no_wrap=place == 0)
-        for row in rows[:MOST_KEYS]:
+        for index, column in enumerate(columns):
+            table.add_column(column, overflow="fold", no_wrap=index == 0)
+        for row in rows[:MAX_ROWS]:
             table.add_row(*(escaped(_text(row.get(column))) for column in columns))
         screen.show("", table)
-        if len(rows) > MOST_KEYS:
-            screen.show(f"... and {len(rows) - MOST_KEYS} more; --json shows all")
+        if len(rows) > MAX_ROWS:
+            screen.show(f"... and {len(rows) - MAX_ROWS} more; --json shows all")
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""``list``: what is registered, from metadata alone."""
+"""``list``: show the registered plugins from package metadata, without importing them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.options import Json, Plugin
 from ccvae_eval.core.errors import CcvaeEvalError
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped
@@ -34,14 +35,14 @@ except CcvaeEvalError as error:
 def command(
     what: Annotated[
         Literal["models", "metrics", "data", "adapters", "matchers", "features", "reports", "plugins"],
-        typer.Argument(help="Which registry; plugins = all of them."),
+        typer.Argument(help="The kind of plugin; 'plugins' lists all kinds."),
     ] = "plugins",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Load each in a process of its own.")] = False,
+    json: Json = False,
+    check: Annotated[bool, typer.Option("--check", help="Also load each plugin, in a child process.")] = False,
     seconds: Annotated[
-        int, typer.Option("--seconds", help="With --check: how long each may take.", min=1)
+        int, typer.Option("--seconds", help="With --check: time limit for each plugin.", min=1)
     ] = CHECK_SECONDS,
-    plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file to register first.")] = None,
+    plugin: Plugin = None,
 ) -> None:
     """List the registered models, metrics, data sets or plugins."""
     broken = [row for file in plugin or [] for row in _added(file)]
@@ -56,11 +57,11 @@ def command(
             table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*(escaped(row[column]) for column in COLUMNS))
-        screen.show(table if rows else f"no {what} registered")
+        screen.show(table if rows else f"No {what} are registered.")
 
 
 def _added(file: Path) -> list[dict[str, str]]:
-    """Registers a plugin file; one that cannot be is a row that says why."""
+    """Registers a plugin file; returns a row with the reason if that fails."""
     try:
         registry.add_plugin_file(file)
     except CcvaeEvalError as error:
@@ -78,7 +79,7 @@ def _rows(group: str, check: bool, seconds: int) -> list[dict[str, str]]:
 
 
 def _row(entry: registry.Registration, unique: bool, check: bool, seconds: int) -> dict[str, str]:
-    state = "registered" if unique else f"broken: the name is taken twice, use {entry.qualified}"
+    state = "registered" if unique else f"broken: the name is registered twice, use {entry.qualified}"
     if check:
         loaded = _loaded(entry, seconds)
         state = loaded if unique or loaded.startswith("broken") else f"{state} ({loaded})"
@@ -93,7 +94,7 @@ def _row(entry: registry.Registration, unique: bool, check: bool, seconds: int) 
 
 
 def _loaded(entry: registry.Registration, seconds: int) -> str:
-    """Whether the plugin can be imported, tried in a child with a time limit."""
+    """Imports the plugin in a child process with a time limit; returns "loads" or "broken: REASON"."""
     file = entry.distribution if entry.distribution.endswith(".py") else ""
     try:
         child = subprocess.run(
@@ -104,7 +105,7 @@ def _loaded(entry: registry.Registration, seconds: int) -> str:
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        return f"broken: no answer in {seconds} s"
+        return f"broken: loading did not finish within {seconds} s"
     if child.returncode == 0:
         return "loads"
     last = child.stderr.strip().splitlines()

@@ -1,4 +1,4 @@
-"""The root command: finds verbs without importing them, and turns deliberate errors into messages and exit codes."""
+"""The root command: imports a verb only when it is used, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typer.core import TyperCommand, TyperGroup
 
 from ccvae_eval import __version__
 from ccvae_eval.cli.verbs import VERBS
-from ccvae_eval.core.errors import CcvaeEvalError, suggestion
+from ccvae_eval.core.errors import CcvaeEvalError, InputError, UsageError, suggestion
 
-INTERNAL_ERROR, INTERRUPTED, TERMINATED = 5, 130, 143
+INTERRUPTED, TERMINATED = 130, 143
 MEMORY_HINT = "Try a smaller --batch-size or --sample."
 CV2_HINT = "OpenCV needs two system libraries. On Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
 
 
 class LazyGroup(TyperGroup):
-    """Shows every verb from a table; imports the module of the one that is used."""
+    """Lists the verbs from ``VERBS``; imports the module of the one that is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         del ctx
@@ -37,12 +37,14 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name = args[0]
         if name not in VERBS:
-            raise typer.BadParameter(f"no command {name!r}. {suggestion(name, VERBS)}", ctx=ctx)
+            raise UsageError(
+                f"{name!r} is not a command", hint=f"{suggestion(name, VERBS)} Try: {ctx.command_path} --help"
+            )
         return name, load_command(name), args[1:]
 
 
 def load_command(name: str) -> Any:
-    """The real command of a verb; its module is imported here and not before."""
+    """Imports the module of a verb and returns its command."""
     verb = VERBS[name]
     module = import_module(f"ccvae_eval.cli.{verb.module}")
     function = module.command(verb.metric) if verb.metric else module.command
@@ -78,7 +80,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
-    debug: bool = typer.Option(False, "--debug", help="Show where an error came from."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
     """Disentanglement evaluation for VAEs that learn from labels."""
     del version
@@ -94,8 +96,8 @@ def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(TERMINATED)
 
 
-def _tell(error: CcvaeEvalError, arguments: list[str]) -> None:
-    """One message: on stderr for a person, as one JSON document on stdout for a program that asked for JSON."""
+def _report(error: CcvaeEvalError, arguments: list[str]) -> None:
+    """Writes an error to stderr and, with --json, as one JSON document to stdout."""
     if "--json" in arguments:
         sys.stdout.write(json.dumps({"error": error.as_plain()}) + "\n")
     from ccvae_eval.report.text import plain
@@ -103,9 +105,9 @@ def _tell(error: CcvaeEvalError, arguments: list[str]) -> None:
     sys.stderr.write(f"Error: {plain(str(error))}\n")
 
 
-def _as_deliberate(error: Exception) -> CcvaeEvalError | None:
-    """Errors of the machine that a user can do something about."""
-    # a data set that cannot import cv2 arrives as a plugin that cannot be loaded
+def _as_known_error(error: Exception) -> CcvaeEvalError | None:
+    """The error as one with a message for the user; None for an unexpected one."""
+    # a data set that cannot import cv2 arrives as a plugin error
     cause = error.__cause__ if isinstance(error, CcvaeEvalError) else error
     if isinstance(cause, ImportError) and ("libGL" in str(cause) or "libgthread" in str(cause)):
         return CcvaeEvalError("a system library is missing", why=str(cause), hint=CV2_HINT)
@@ -114,16 +116,14 @@ def _as_deliberate(error: Exception) -> CcvaeEvalError | None:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return CcvaeEvalError("out of memory", why=str(error), hint=MEMORY_HINT)
     if isinstance(error, OSError) and error.filename is not None:
-        from ccvae_eval.core.errors import InputError
-
         return InputError("file cannot be used", where=str(error.filename), why=error.strerror or str(error))
     return None
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The entry point of the console script; always ends in ``SystemExit``."""
+    """Entry point of the console script; always ends in ``SystemExit``."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # --debug may stand before or after the verb
+    # --debug is accepted before and after the verb
     given = ["--debug"] * ("--debug" in arguments) + [a for a in arguments if a != "--debug"]
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _terminated)
@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = app(args=given, prog_name="ccvae-eval", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
-        # the reader has gone (`| head`); keep the interpreter from complaining at exit
+        # the consumer has closed the pipe (`| head`); keep the interpreter from complaining at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(0) from None
     except KeyboardInterrupt:
@@ -143,24 +143,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _exit_code_of(error: Exception, arguments: list[str]) -> int:
-    """Says what went wrong and returns the exit code for it."""
+    """Reports an error and returns its exit code."""
     if "--debug" in arguments:
         import traceback
 
         traceback.print_exc()
     if hasattr(error, "format_message"):  # typer's own usage errors
-        from ccvae_eval.core.errors import UsageError
-
         context = getattr(error, "ctx", None)
         hint = "" if context is None else f"Try: {context.command_path} --help"
-        _tell(UsageError(error.format_message().rstrip("."), hint=hint), arguments)
-        return 2
-    deliberate = _as_deliberate(error)
-    if deliberate is not None:
-        _tell(deliberate, arguments)
-        return deliberate.exit_code
-    _tell(CcvaeEvalError(f"internal error: {type(error).__name__}: {error}", hint="--debug shows where."), arguments)
-    return INTERNAL_ERROR
+        _report(UsageError(error.format_message().rstrip("."), hint=hint), arguments)
+        return UsageError.exit_code
+    known = _as_known_error(error)
+    if known is None:
+        text = f"internal error: {type(error).__name__}: {error}"
+        known = CcvaeEvalError(text, hint="--debug shows the traceback.")
+    _report(known, arguments)
+    return known.exit_code
 
 
 if __name__ == "__main__":

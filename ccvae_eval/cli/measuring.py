@@ -1,6 +1,6 @@
-"""What every measuring verb does: set up, say what will be done, measure, write, show.
+"""The commands that evaluate a checkpoint: one command per metric, and the steps that all of them share.
 
-The verbs that measure one metric; their options are the metric's own fields.
+The steps are set up, announce the plan, measure, write the files and print the tables.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from hashlib import sha256
-from inspect import Parameter, Signature
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +19,14 @@ from ccvae_eval.api import Setup, data_of, load, set_up
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import (
     Common,
+    add_plugins,
     annotated_parameters,
     assignments,
     field_parameters,
     field_values,
     metric_options,
     sample_of,
+    set_parameters,
 )
 from ccvae_eval.cli.verbs import VERBS
 from ccvae_eval.core.files import slug
@@ -37,11 +39,12 @@ from ccvae_eval.report import terminal
 from ccvae_eval.report.interface import write_report
 from ccvae_eval.report.terminal import panel_tables
 
-CHECKPOINT = Annotated[str, typer.Argument(help="The checkpoint to measure.", show_default=False)]
+CHECKPOINT = Annotated[str, typer.Argument(help="The checkpoint to evaluate.", show_default=False)]
+SOME_FAILED = 4
 
 
 def command(name: str) -> Callable[..., None]:
-    """The command of one metric, its options made from the fields of the metric's dataclass."""
+    """The command of one metric; its options are the fields of the metric's dataclass."""
     kind = registry.metrics[name]
     own = [f.name for f in fields(kind)]
 
@@ -54,29 +57,19 @@ def command(name: str) -> Callable[..., None]:
         *field_parameters(kind, f"Settings of {name}"),
         *annotated_parameters(Common),
     ]
-    measure_one.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    measure_one.__annotations__ = {p.name: p.annotation for p in parameters}
-    measure_one.__doc__ = VERBS[name].summary + f"\n\nccvae-eval explain {name} says what the numbers mean."
+    set_parameters(measure_one, parameters)
+    measure_one.__doc__ = VERBS[name].summary + f"\n\nSee ccvae-eval explain {name} for the meaning of the numbers."
     return measure_one
 
 
-SOME_FAILED = 4
-
-
 def output_folder(out: Path | None, run: Run) -> Path:
-    """``--out``, else ``./ccvae-eval/<stem>-<hash8>``: the hash is of the checkpoint and what was asked of it."""
+    """``--out``, else ``./ccvae-eval/<stem>-<hash8>``; the hash is of checkpoint, data and seed."""
     if out is not None:
         return out
     path = run.header.checkpoint.get("path") or run.header.data.get("name")
-    asked = repr((run.header.checkpoint.get("sha256"), run.header.data, run.header.seed))
+    identity = repr((run.header.checkpoint.get("sha256"), run.header.data, run.header.seed))
     stem = slug(Path(str(path)).stem) if path else "model"
-    return Path("ccvae-eval") / f"{stem}-{sha256(asked.encode()).hexdigest()[:8]}"
-
-
-def add_plugins(common: Common) -> None:
-    """Registers what the files of ``--plugin`` offer."""
-    for file in common.plugin or []:
-        registry.add_plugin_file(file)
+    return Path("ccvae-eval") / f"{stem}-{sha256(identity.encode()).hexdigest()[:8]}"
 
 
 def prepare_setup(
@@ -86,8 +79,8 @@ def prepare_setup(
     screen: Screen,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Setup:
-    """Opens everything that the options name."""
-    add_plugins(common)
+    """Opens the checkpoint, the data and the judge that the options name, and encodes the images."""
+    add_plugins(common.plugin)
     opened = load(checkpoint, model=common.model, settings=assignments(common.set, "--set"))
     data = data_of(common.data, opened)
     if common.label:
@@ -115,28 +108,31 @@ def prepare_setup(
 def measure(
     checkpoint: str, metrics: Sequence[str], common: Common, settings: Mapping[str, Mapping[str, Any]] | None = None
 ) -> None:
-    """The body of every measuring verb; ends with exit code 4 if a metric failed.
+    """Evaluates a checkpoint and shows the run; exits with code 4 if a metric failed.
 
     Args:
-        settings: of metrics by name; an ``--option`` goes before them.
+        checkpoint: path of the checkpoint.
+        metrics: names of the metrics.
+        common: the options that all evaluating commands share.
+        settings: settings of metrics, by metric name; ``--option`` takes precedence over them.
     """
     options = dict(settings or {})
-    for name, asked in metric_options(common.option).items():
-        options[name] = {**options.get(name, {}), **asked}
+    for name, overrides in metric_options(common.option).items():
+        options[name] = {**options.get(name, {}), **overrides}
     for name in common.report or []:
-        add_plugins(common)
+        add_plugins(common.plugin)
         registry.reports.find(name)
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         setup = prepare_setup(checkpoint, metrics, common, screen, options)
         screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
         run = setup.measure(screen.stage)
         folder = output_folder(common.out, run)
-        run, drawn = draw_and_write(run, folder, figures=common.figures)
+        run, figure_count = draw_and_write(run, folder, figures=common.figures)
         for name in common.report or []:
             for file in write_report(name, run, folder):
                 screen.notice(f"{name}: {file}")
         show(run, screen, verbose=common.verbose)
-        screen.advise(f"\nWritten to {folder}: run.json, values.csv, evidence.npz" + (", figures/" if drawn else ""))
+        advise_files(folder, figure_count, screen)
         screen.advise(f"Next: {next_command(run, checkpoint, common)}")
         if common.json:
             screen.document(run.as_plain())
@@ -144,18 +140,23 @@ def measure(
         raise SystemExit(SOME_FAILED)
 
 
+def advise_files(folder: Path, figure_count: int, screen: Screen) -> None:
+    """Lists the files of a run."""
+    screen.advise(f"\nWritten to {folder}: run.json, values.csv, evidence.npz" + (", figures/" if figure_count else ""))
+
+
 def draw_and_write(run: Run, folder: Path, *, figures: bool) -> tuple[Run, int]:
     """Writes a run's files and figures; returns the run as written and the number of figures."""
     run = write(run, folder)
     if not figures:
         return run, 0
-    from ccvae_eval.report.figures import draw_figures  # matplotlib: not for a verb's help, nor where nothing is drawn
+    from ccvae_eval.report.figures import draw_figures  # imports matplotlib, which help and --no-figures do not need
 
     return run, len(draw_figures(run, folder / "figures"))
 
 
 def show(run: Run, screen: Screen, *, verbose: bool) -> None:
-    """Header and tables: one metric in full, or a row for each of several."""
+    """Prints header and tables: all values of a single metric, or one row per metric."""
     screen.show(terminal.header(run), "")
     if len(run.measurements) > 1:
         screen.show(terminal.summary(run))
@@ -171,10 +172,9 @@ def show(run: Run, screen: Screen, *, verbose: bool) -> None:
 
 
 def next_command(run: Run, checkpoint: str, common: Common) -> str:
-    """The next sensible thing to type."""
+    """The command to suggest after a run."""
     data = f" --data {common.data}" if common.data else ""
     if len(run.measurements) == 1 and not common.verbose:
         return f"ccvae-eval run {checkpoint}{data}"
-    undefined = [m.metric for m in run.measurements if m.status != "ok"]
-    asked = undefined[0] if undefined else run.measurements[0].metric
-    return f"ccvae-eval explain {asked}"
+    without_values = [m.metric for m in run.measurements if m.status != "ok"]
+    return f"ccvae-eval explain {(without_values or [run.measurements[0].metric])[0]}"

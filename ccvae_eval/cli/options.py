@@ -1,17 +1,18 @@
-"""The options that the verbs share, each written once."""
+"""The options that several verbs share, and parsers of ``KEY=VALUE`` options."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from inspect import Parameter
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
 from ccvae_eval.core.errors import UsageError
+from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import argument_help
 
 EVALUATION, OUTPUT, EXTENSION = "Evaluation", "Output", "Extension"
@@ -23,47 +24,48 @@ def _in(panel: str, help: str, *names: str, **more: Any) -> Any:
 
 Data = Annotated[
     str | None,
-    _in(EVALUATION, "Labelled images: faces, folder:PATH, mnist:PATH, npz:PATH. Default: $CCVAE_EVAL_DATA, else what "
-        "the checkpoint was trained on, if that needs no path.", "--data", "-d"),
+    _in(EVALUATION, "Labelled images: faces, folder:PATH, mnist:PATH, npz:PATH. Default: $CCVAE_EVAL_DATA, else the "
+        "checkpoint's training data, if they need no path.", "--data", "-d"),
 ]  # fmt: skip
-LABEL_HELP = "Rename a label (A=b), join exclusive ones (Hair=Black_Hair|Blond_Hair) or split one (*=Hair)."
+LABEL_HELP = "Rename a label (NEW=OLD), merge exclusive labels (Hair=Black_Hair|Blond_Hair) or split one (*=Hair)."
 Labels = Annotated[list[str] | None, _in(EVALUATION, LABEL_HELP, "--label")]
 Out = Annotated[Path | None, _in(OUTPUT, "Folder to write to; default ./ccvae-eval/NAME-HASH.", "--out", "-o")]
-Json = Annotated[bool, _in(OUTPUT, "Print exactly one JSON document on stdout.", "--json")]
-Quiet = Annotated[bool, _in(OUTPUT, "No progress and no advice.", "--quiet", "-q")]
-Verbose = Annotated[bool, _in(OUTPUT, "One row for each characteristic.", "--verbose", "-v")]
-Figures = Annotated[bool, _in(OUTPUT, "Draw figures as PNG.", "--figures/--no-figures")]
-Reports = Annotated[
-    list[str] | None, _in(OUTPUT, "A report that a plugin writes beside run.json; repeatable.", "--report")
-]
+Json = Annotated[bool, _in(OUTPUT, "Print one JSON document on stdout.", "--json")]
+Quiet = Annotated[bool, _in(OUTPUT, "Show no progress and no hints.", "--quiet", "-q")]
+Verbose = Annotated[bool, _in(OUTPUT, "Show one row for each characteristic.", "--verbose", "-v")]
+Figures = Annotated[bool, _in(OUTPUT, "Write figures as PNG files.", "--figures/--no-figures")]
+Reports = Annotated[list[str] | None, _in(OUTPUT, "Report plugin to write beside run.json; repeatable.", "--report")]
 Device = Annotated[str, _in(EVALUATION, "auto, cpu, cuda, cuda:1 or mps.", "--device")]
-Sample = Annotated[str | None, _in(EVALUATION, "How many images, or 'all'; default: each metric's own.", "--sample")]
+Sample = Annotated[str | None, _in(EVALUATION, "Number of images, or 'all'; default: set by each metric.", "--sample")]
 Limit = Annotated[
     int | None,
-    _in(EVALUATION, "The first N images, of the split if one is named, instead of a sample.", "--limit", min=1),
+    _in(EVALUATION, "Use the first N images (of the split, if one is named) instead of a sample.", "--limit", min=1),
 ]
 SplitName = Annotated[
-    Literal["train", "judge", "test"] | None, _in(EVALUATION, "Which images; default: test.", "--split")
+    Literal["train", "judge", "test"] | None, _in(EVALUATION, "Split to evaluate; default: test.", "--split")
 ]
-Seed = Annotated[int, _in(EVALUATION, "The evaluation's seed.", "--seed", min=0)]
-BatchSize = Annotated[int, _in(EVALUATION, "Images in flight; no number depends on it.", "--batch-size", min=1)]
+Seed = Annotated[int, _in(EVALUATION, "Random seed of the evaluation.", "--seed", min=0)]
+BatchSize = Annotated[int, _in(EVALUATION, "Images per batch; does not affect results.", "--batch-size", min=1)]
 Characteristic = Annotated[
-    list[str] | None, _in(EVALUATION, "Only this characteristic; repeatable.", "--characteristic", "-c")
+    list[str] | None, _in(EVALUATION, "Evaluate only this characteristic; repeatable.", "--characteristic", "-c")
 ]
-JudgeChoice = Annotated[str, _in(EVALUATION, "The independent classifier: auto, none or a file.", "--judge")]
+JudgeChoice = Annotated[
+    str, _in(EVALUATION, "The judge (an independent attribute classifier): auto, none or a file.", "--judge")
+]
 Plugin = Annotated[
-    list[Path] | None, _in(EXTENSION, "A Python file with models, metrics or data of yours; it is run.", "--plugin")
+    list[Path] | None,
+    _in(EXTENSION, "Python file with your own models, metrics or data; it is executed.", "--plugin"),
 ]
 ModelName = Annotated[
-    str | None, _in(EXTENSION, "The model or adapter to build, where the checkpoint names none.", "--model")
+    str | None, _in(EXTENSION, "Model or adapter to build, if the checkpoint does not name one.", "--model")
 ]
 ModelSetting = Annotated[
     list[str] | None,
     _in(EXTENSION, "A setting or constructor argument of the model: KEY=VALUE. images.range=[-1,1] and "
-        "images.logits=true are about its pixels.", "--set"),
+        "images.logits=true describe its pixels.", "--set"),
 ]  # fmt: skip
-Setting = Annotated[list[str] | None, _in(EVALUATION, "A metric's setting: metric.key=value.", "--option")]
-CacheDir = Annotated[Path | None, _in(EXTENSION, "Where judges and references are kept.", "--cache-dir")]
+Setting = Annotated[list[str] | None, _in(EVALUATION, "A setting of a metric: metric.key=value.", "--option")]
+CacheDir = Annotated[Path | None, _in(EXTENSION, "Folder for cached judges and references.", "--cache-dir")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,20 @@ class Common:
     cache_dir: CacheDir = None
 
 
+def add_plugins(files: Iterable[Path] | None) -> None:
+    """Registers the plugins in the files of ``--plugin``."""
+    for file in files or ():
+        registry.add_plugin_file(file)
+
+
+def set_parameters(command: Any, parameters: list[Parameter]) -> None:
+    """Gives a command the signature that typer reads its arguments and options from."""
+    command.__signature__ = Signature(parameters)
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+
+
 def annotated_parameters(kind: type) -> list[Parameter]:
-    """The fields of a dataclass whose annotations are options, as parameters of a command's function."""
+    """Parameters of a command, one for each field of a dataclass whose annotations are options."""
     hints = get_type_hints(kind, include_extras=True)
     return [
         Parameter(
@@ -108,7 +122,10 @@ def annotated_parameters(kind: type) -> list[Parameter]:
 
 
 def field_parameters(kind: type, panel: str, *, without: tuple[str, ...] = ()) -> list[Parameter]:
-    """The fields of a dataclass of settings as options, their help from its docstring; tuples are repeatable."""
+    """Parameters of a command, one for each setting in a dataclass; help is taken from its docstring.
+
+    Tuples become repeatable options.
+    """
     hints, help_of = get_type_hints(kind), argument_help(kind)
     parameters = []
     for field in fields(kind):
@@ -125,13 +142,13 @@ def field_parameters(kind: type, panel: str, *, without: tuple[str, ...] = ()) -
 
 
 def field_values(given: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Takes the settings out of a command's arguments; lists become tuples."""
+    """Removes the named settings from a command's arguments and returns them; lists become tuples."""
     taken = {name: given.pop(name) for name in names}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in taken.items()}
 
 
 def metric_options(given: list[str] | None) -> dict[str, dict[str, Any]]:
-    """Reads ``--option metric.key=value``; a value is JSON where it can be, else a string.
+    """Parses ``--option metric.key=value``; a value that is not JSON is a string.
 
     >>> metric_options(["locality.steps=5", "drift.matcher=sift"])
     {'locality': {'steps': 5}, 'drift': {'matcher': 'sift'}}
@@ -141,13 +158,13 @@ def metric_options(given: list[str] | None) -> dict[str, dict[str, Any]]:
         address, equals, value = text.partition("=")
         metric, dot, key = address.partition(".")
         if not (equals and dot and key):
-            raise UsageError(f"{text!r} is no option", where="--option", hint="Write metric.key=value.")
+            raise UsageError(f"{text!r} is not a metric setting", where="--option", hint="Write metric.key=value.")
         found.setdefault(metric, {})[key] = _value(value)
     return found
 
 
 def _value(text: str) -> Any:
-    """A value as JSON has it, a list as a tuple; what is no JSON is a string."""
+    """Parses a value as JSON, lists as tuples; text that is not JSON stays a string."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -156,20 +173,20 @@ def _value(text: str) -> Any:
 
 
 def sample_of(text: str | None) -> int | str | None:
-    """``--sample``: a positive number, or "all"."""
+    """Parses ``--sample``: a positive number or "all"."""
     if text is None or text == "all":
         return text
     if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"--sample {text!r} is no number of images", hint="A positive number, or 'all'.")
+        raise UsageError(f"--sample must be a positive number or 'all', got {text!r}")
     return int(text)
 
 
 def assignments(given: list[str] | None, where: str) -> Mapping[str, Any]:
-    """Reads a list of ``KEY=VALUE``; a value is JSON where it can be, else a string."""
+    """Parses a list of ``KEY=VALUE``; a value that is not JSON is a string."""
     found: dict[str, Any] = {}
     for text in given or []:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise UsageError(f"{text!r} is no KEY=VALUE", where=where)
+            raise UsageError(f"{text!r} is not of the form KEY=VALUE", where=where)
         found[key] = _value(value)
     return found

@@ -1,4 +1,4 @@
-"""``reproduce``: a recipe's trainings and evaluations, and its tables."""
+"""``reproduce``: train and evaluate the models of a recipe, and write its tables."""
 
 from __future__ import annotations
 
@@ -11,59 +11,67 @@ from rich.table import Table
 
 from ccvae_eval.cli.console import Screen, stop_requests
 from ccvae_eval.cli.measuring import SOME_FAILED
-from ccvae_eval.cli.options import EXTENSION, LABEL_HELP, OUTPUT, assignments, metric_options
+from ccvae_eval.cli.options import (
+    OUTPUT,
+    Json,
+    Labels,
+    Plugin,
+    Quiet,
+    Setting,
+    add_plugins,
+    assignments,
+    metric_options,
+)
 from ccvae_eval.core.files import atomic_write, slug
 from ccvae_eval.evaluation.run import number
-from ccvae_eval.plugins import registry
-from ccvae_eval.recipes import Work, grids_of, read_recipe, shipped_recipes, work
-from ccvae_eval.recipes.work import run_folder, shards
+from ccvae_eval.recipes import PreparedRecipe, builtin_recipes, grids_of, read_recipe, run_cells
+from ccvae_eval.recipes.work import parse_shard, run_folder
 from ccvae_eval.report.grids import grid_markdown, grid_table, grids_csv
 from ccvae_eval.report.text import escaped
 
 
 def command(
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe of the package, or a TOML file of yours; none: which there are.")
+        str | None,
+        typer.Argument(help="A built-in recipe or a TOML file; without one, the built-in recipes are listed."),
     ] = None,
-    data: Annotated[str | None, typer.Option("--data", "-d", help="Other data than the recipe's.")] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", help=LABEL_HELP)] = None,
-    labels: Annotated[list[str] | None, typer.Option("--labels", help="Learn only this label; repeatable.")] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Trainings of each model.")] = None,
-    sample: Annotated[int | None, typer.Option("--sample", min=1, help="Images evaluated.")] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="Data to use instead of the recipe's.")] = None,
+    label: Labels = None,
+    labels: Annotated[list[str] | None, typer.Option("--labels", help="Train on only this label; repeatable.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Training runs of each model.")] = None,
+    sample: Annotated[int | None, typer.Option("--sample", min=1, help="Number of images to evaluate.")] = None,
     training: Annotated[
-        list[str] | None, typer.Option("--training", help="A setting of all trainings: KEY=VALUE (epochs=5).")
+        list[str] | None, typer.Option("--training", help="A setting of every training: KEY=VALUE (epochs=5).")
     ] = None,
     judge: Annotated[str | None, typer.Option("--judge", help="auto, none or a file.")] = None,
-    option: Annotated[list[str] | None, typer.Option("--option", help="A metric's setting: metric.key=value.")] = None,
+    option: Setting = None,
     contender: Annotated[
-        list[str] | None, typer.Option("--contender", help="Only this model of the recipe, by its row; repeatable.")
+        list[str] | None, typer.Option("--contender", help="Train only the model of this row; repeatable.")
     ] = None,
-    shard: Annotated[str, typer.Option("--shard", help="I/N: only the I-th of every N cells (job arrays).")] = "1/1",
-    tables_only: Annotated[bool, typer.Option("--tables", help="Only the tables, of what is there.")] = False,
+    shard: Annotated[str, typer.Option("--shard", help="I/N: process only the I-th of every N cells.")] = "1/1",
+    tables_only: Annotated[
+        bool, typer.Option("--tables", help="Write only the tables, from the results in the folder.")
+    ] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder; default ./ccvae-eval/RECIPE.", rich_help_panel=OUTPUT),
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=OUTPUT)] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=OUTPUT)] = False,
-    plugin: Annotated[
-        list[Path] | None,
-        typer.Option("--plugin", help="A Python file of yours; it is run.", rich_help_panel=EXTENSION),
-    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    plugin: Plugin = None,
 ) -> None:
-    """Train and evaluate the models of a recipe, and tabulate them beside what was published.
+    """Train and evaluate the models of a recipe, and compare them with published results.
 
-    What is in the folder already is not done again: stop it at any time and call it again. The same command in
-    several processes, each with its own --shard, shares the work; a last one without makes the tables.
+    Results already in the folder are reused: an interrupted command can be repeated to resume it. To share the work
+    among processes or jobs, give each its own --shard; then run the command once without --shard to write the tables.
     """
-    for file in plugin or []:
-        registry.add_plugin_file(file)
-    with Screen(as_json=json_, quiet=quiet) as screen:
+    add_plugins(plugin)
+    with Screen(as_json=json, quiet=quiet) as screen:
         if recipe is None:
-            _list(screen, json_)
+            _list(screen, json)
             return
-        chosen = read_recipe(recipe).changed(
+        plan = read_recipe(recipe).changed(
             data=data,
             labels=None if label is None else tuple(label),
             seeds=seeds,
@@ -71,18 +79,18 @@ def command(
             judge=judge,
             training=_training(training, labels),
             options=metric_options(option) or None,
-            contenders=contender,
+            experiments=contender,
         )
-        task = Work.of(chosen, out or Path("ccvae-eval") / slug(chosen.name))
-        screen.notice(f"{chosen.title}: {len(task.cells)} trainings on {task.data.spec}, into {task.folder}")
-        failed = 0 if tables_only else _work(task, device, shards(shard), screen)
-        _tell(task, screen, json_)
+        task = PreparedRecipe.of(plan, out or Path("ccvae-eval") / slug(plan.name))
+        screen.notice(f"{plan.title}: {len(task.cells)} trainings on {task.data.spec}; results go to {task.folder}")
+        failed = 0 if tables_only else _work(task, device, parse_shard(shard), screen)
+        _write_tables(task, screen, json)
     if failed:
         raise SystemExit(SOME_FAILED)
 
 
 def _training(pairs: list[str] | None, labels: list[str] | None) -> dict[str, Any] | None:
-    """Fields of ``TrainingSettings`` that are the same for all."""
+    """Fields of ``TrainingSettings`` that apply to every training; None if there are none."""
     found = dict(assignments(pairs, "--training"))
     if labels:
         found["labels"] = list(labels)
@@ -90,38 +98,39 @@ def _training(pairs: list[str] | None, labels: list[str] | None) -> dict[str, An
 
 
 def _list(screen: Screen, as_json: bool) -> None:
-    recipes = [read_recipe(name) for name in shipped_recipes()]
+    recipes = [read_recipe(name) for name in builtin_recipes()]
     if as_json:
         screen.document({"recipes": [{"name": r.name, "title": r.title, "source": r.source} for r in recipes]})
-    table = Table("recipe", "trainings", "shows", box=None, padding=(0, 2), header_style="bold")
+    table = Table("recipe", "trainings", "title", box=None, padding=(0, 2), header_style="bold")
     for recipe in recipes:
-        count = len(recipe.contenders) * len(list(recipe.points())) * recipe.seeds
+        count = len(recipe.experiments) * len(list(recipe.points())) * recipe.seeds
         table.add_row(escaped(recipe.name), str(count), escaped(recipe.title))
     screen.show(table)
     screen.advise("\nNext: ccvae-eval reproduce RECIPE")
 
 
-def _work(task: Work, device: str, shard: tuple[int, int], screen: Screen) -> int:
-    """Works on the cells; returns how many failed. The first signal saves the state of a training."""
+def _work(task: PreparedRecipe, device: str, shard: tuple[int, int], screen: Screen) -> int:
+    """Trains and evaluates the cells; returns how many failed. A stop signal saves the state of a training."""
     failed = 0
     with stop_requests() as stopped:
-        cells = work(
+        cells = run_cells(
             task, device=device, shard=shard, stage=screen.stage, notice=screen.notice, stop=lambda: bool(stopped)
         )
         try:
-            for place, done in enumerate(cells, 1):
-                what = "found" if not (done.trained or done.evaluated) else "trained" if done.trained else "evaluated"
+            for index, done in enumerate(cells, 1):
+                what = "trained" if done.trained else "evaluated" if done.evaluated else "reused"
                 failed += done.error is not None
-                screen.notice(f"{place}: {done.cell.name}: {what if done.error is None else f'failed: {done.error}'}")
+                screen.notice(f"{index}: {done.cell.name}: {what if done.error is None else f'failed: {done.error}'}")
                 if stopped:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
-            screen.notice("stopped; the same command goes on from here")
+            screen.notice("stopped; repeat the command to resume")
             raise SystemExit(128 + (stopped[0] if stopped else signal.SIGINT)) from None
     return failed
 
 
-def _tell(task: Work, screen: Screen, as_json: bool) -> None:
+def _write_tables(task: PreparedRecipe, screen: Screen, as_json: bool) -> None:
+    """Shows the tables and writes them, with their figures, into the folder."""
     from ccvae_eval.report.figures import draw_grid
 
     grids = grids_of(task)

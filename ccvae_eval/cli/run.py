@@ -1,50 +1,49 @@
-"""``run``: several metrics in one pass."""
+"""``run``: evaluate a checkpoint with several metrics in one pass."""
 
 from __future__ import annotations
 
 import sys
-from inspect import Parameter, Signature
+from inspect import Parameter
 from typing import Annotated, Any
 
 import typer
 
-from ccvae_eval.api import CARD, metric_named
-from ccvae_eval.cli.measuring import measure
-from ccvae_eval.cli.options import EVALUATION, Common, annotated_parameters
+from ccvae_eval.api import DEFAULT_METRICS, metric_named
+from ccvae_eval.cli.measuring import CHECKPOINT, measure
+from ccvae_eval.cli.options import EVALUATION, Common, add_plugins, annotated_parameters, set_parameters
 from ccvae_eval.core.errors import PluginError, UsageError
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import plain
 
-CHECKPOINT = Annotated[str, typer.Argument(help="The checkpoint to measure.", show_default=False)]
 METRIC = Annotated[
-    list[str] | None, typer.Option("--metric", "-m", help="This metric; repeatable.", rich_help_panel=EVALUATION)
+    list[str] | None,
+    typer.Option("--metric", "-m", help="Compute only this metric; repeatable.", rich_help_panel=EVALUATION),
 ]
-ALL = Annotated[bool, typer.Option("--all", help="Every registered metric.", rich_help_panel=EVALUATION)]
+ALL = Annotated[bool, typer.Option("--all", help="Compute every registered metric.", rich_help_panel=EVALUATION)]
 
 
 def command(checkpoint: str, metric: list[str] | None = None, every: bool = False, **given: Any) -> None:
-    """Measure a checkpoint by several metrics in one pass.
+    """Evaluate a checkpoint with several metrics in one pass.
 
-    By default density, locality, drift, diversity, accuracy and reconstruction: the images are encoded once, decodings
-    are shared.
+    By default density, locality, drift, diversity, accuracy and reconstruction. Each image is encoded once, and
+    metrics that need the same decoded image share it.
     """
     if metric and every:
-        raise UsageError("--metric and --all do not go together")
+        raise UsageError("--metric and --all exclude each other")
     common = Common(**given)
-    for file in common.plugin or []:
-        registry.add_plugin_file(file)
-    names = _every() if every else list(metric or CARD)
+    add_plugins(common.plugin)
+    names = _all_metrics() if every else list(metric or DEFAULT_METRICS)
     measure(checkpoint, names, common)
 
 
-def _every() -> list[str]:
-    """All registered metrics; one of a stranger that is broken is left out and named on stderr."""
+def _all_metrics() -> list[str]:
+    """The names of all registered metrics; a plugin that cannot be loaded is skipped with a notice on stderr."""
     names = []
     for entry in registry.metrics.registrations():
         try:
             metric_named(entry.qualified)
         except PluginError as error:
-            sys.stderr.write(f"left out: {plain(str(error))}\n")
+            sys.stderr.write(f"skipped: {plain(str(error))}\n")
         else:
             names.append(entry.name)
     return list(dict.fromkeys(names))
@@ -56,5 +55,4 @@ _PARAMETERS = [
     Parameter("every", Parameter.KEYWORD_ONLY, default=False, annotation=ALL),
     *annotated_parameters(Common),
 ]
-command.__signature__ = Signature(_PARAMETERS)  # type: ignore[attr-defined]
-command.__annotations__ = {p.name: p.annotation for p in _PARAMETERS}
+set_parameters(command, _PARAMETERS)

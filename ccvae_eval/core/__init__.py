@@ -1,7 +1,7 @@
-"""What every package uses: errors, types, results, random numbers, files, the cache, devices."""
+"""Foundations of every package: errors, types, results, random streams, files, the cache, devices."""
 
 from __future__ import annotations
 
 VERSION = "0.1.0"
 TOOL = {"name": "ccvae-eval", "version": VERSION}
-"""How a run names the program that made it."""
+"""Program and version, as a run records them."""

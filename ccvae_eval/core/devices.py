@@ -1,70 +1,86 @@
-"""Devices by their names on the command line, and the arithmetic they are asked for."""
+"""Devices by their command-line names, exact arithmetic, and the environment that a run records.
+
+Matrix products on one BLAS thread, so that sums have equal bits for any number of threads.
+"""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+import scipy.linalg  # noqa: F401  (loads SciPy's own BLAS, so that the controller finds it)
 import torch
+from threadpoolctl import ThreadpoolController
 from torch.backends import cuda, cudnn
 
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.core.types import Plain
+from ccvae_eval.core.types import Floats, Plain
 
-FULL = "ieee"
+FULL_PRECISION = "ieee"
+"""Torch's name for float32 without TF32 rounding."""
 
 
 def device_named(name: str) -> torch.device:
-    """The device of ``--device``: "auto" is CUDA if there is one, else the CPU; one that is not there is an error."""
+    """Returns the device that ``--device`` names; "auto" is CUDA if available, else the CPU.
+
+    Raises:
+        UsageError: the name is unknown, or the device is not available.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"device {name!r} is unknown", hint="auto, cpu, cuda, cuda:1 or mps") from None
+        raise UsageError(f"device {name!r} is unknown", hint="Use auto, cpu, cuda, cuda:1 or mps.") from None
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not usable.get(device.type, False) or (device.index or 0) >= max(torch.cuda.device_count(), 1):
-        raise UsageError(f"device {name!r} is not there", hint="--device auto takes what is there.")
+        raise UsageError(
+            f"device {name!r} is not available",
+            why=f"torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices",
+            hint="--device auto uses CUDA if it is available, else the CPU.",
+        )
     return device
 
 
-def described(device: torch.device) -> str:
-    """The device as a run records it, a card with its name."""
+def describe_device(device: torch.device) -> str:
+    """Returns the device's name as a run records it; for a GPU with its model."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """Full float32 and repeatable kernels inside, on a card too; the switches as they were on return.
+    """Full float32 precision and deterministic kernels inside; restores the caller's settings on return.
 
-    Without it cuDNN rounds what convolutions take to TF32, ten bits, and picks kernels that add in any order: by
-    default, or as a caller's own program has set it.
+    By default cuDNN may round the inputs of convolutions to TF32 (10 mantissa bits) and choose kernels that add in an
+    arbitrary order.
     """
     precise: tuple[Any, ...] = (cudnn.conv, cudnn.rnn, cuda.matmul)  # type: ignore[attr-defined] # missing in stubs
     before = [part.fp32_precision for part in precise]
-    repeatable = cudnn.deterministic, cudnn.benchmark
+    deterministic = cudnn.deterministic, cudnn.benchmark
     for part in precise:
-        part.fp32_precision = FULL
+        part.fp32_precision = FULL_PRECISION
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
         yield
     finally:
         for part, precision in zip(precise, before, strict=True):
             part.fp32_precision = precision
-        cudnn.deterministic, cudnn.benchmark = repeatable
+        cudnn.deterministic, cudnn.benchmark = deterministic
 
 
 def environment(device: torch.device) -> dict[str, Plain]:
-    """Versions, device and threads, as a run records them."""
+    """Returns versions, device and number of threads, as a run records them."""
     packages = ("torch", "numpy", "scipy", "scikit-learn", "opencv-python", "kornia")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in packages},
-        "device": described(device),
+        "device": describe_device(device),
         "threads": torch.get_num_threads(),
     }
 
@@ -72,5 +88,35 @@ def environment(device: torch.device) -> dict[str, Plain]:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:  # OpenCV is installed under several names, and a package may be copied into place
+    except PackageNotFoundError:  # OpenCV has several distribution names, and a package may be copied into place
         return "unknown"
+
+
+@cache
+def _controller() -> Any:
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Matrix products inside the block run on one thread."""
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
+def column_products(values: Floats, weights: Floats) -> Floats:
+    r"""``values.T @ weights``, where the bits of a row of the result do not depend on the other columns of ``values``.
+
+    BLAS chooses its kernels by the shape of the matrices; the columns are therefore multiplied one by one.
+
+    Args:
+        values: shape :math:`(N, C)`.
+        weights: shape :math:`(N, B)`.
+
+    Returns:
+        Products, shape :math:`(C, B)`.
+    """
+    columns = np.ascontiguousarray(values.T)
+    with one_thread():
+        products = [column @ weights for column in columns]
+    return np.stack(products) if products else np.empty((0, weights.shape[1]))

@@ -1,7 +1,7 @@
-"""Every error that this toolkit raises on purpose.
+"""The deliberate errors of the toolkit.
 
-Each says *what* went wrong, *where* (file, member, option, plugin), *why*, and *hint*: what to do about it. The
-command line turns one into a message and an exit code; a library user catches ``CcvaeEvalError``.
+Each error carries ``what`` (the problem), ``where`` (file, member, option, plugin), ``why`` (the cause) and ``hint``
+(the remedy). The command line turns an error into a message and an exit code; in Python, catch ``CcvaeEvalError``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import ClassVar
 
 
 class CcvaeEvalError(Exception):
-    """The root of the deliberate errors.
+    """Base class of the deliberate errors.
 
     Args:
-        what: what went wrong, one sentence without a full stop.
-        where: the file, option, metric or plugin it happened in.
-        why: the cause, if ``what`` does not say it all.
-        hint: what the user can do.
+        what: the problem, one sentence without a full stop.
+        where: the file, option, metric or plugin.
+        why: the cause, unless ``what`` already says it.
+        hint: the remedy.
     """
 
     code: ClassVar[str] = "error"
@@ -38,7 +38,7 @@ class CcvaeEvalError(Exception):
         return _rebuild, (type(self), self.what, self.where, self.why, self.hint)
 
     def as_plain(self) -> dict[str, str]:
-        """The error as the JSON document of a failed command."""
+        """Returns the error as the JSON document of a failed command."""
         return {"code": self.code, "what": self.what, "where": self.where, "why": self.why, "hint": self.hint}
 
 
@@ -47,7 +47,7 @@ def _rebuild(kind: type[CcvaeEvalError], what: str, where: str, why: str, hint: 
 
 
 class UsageError(CcvaeEvalError):
-    """An unknown name or option, or options that do not go together."""
+    """An unknown name or option, or options that contradict each other."""
 
     code = "usage"
     exit_code = 2
@@ -73,43 +73,43 @@ class DataError(InputError):
 
 
 class LabelMismatchError(DataError):
-    """The data's labels and the model's do not meet."""
+    """Labels or shapes of the data that do not match the model's."""
 
     code = "labels"
 
 
 class PluginError(CcvaeEvalError):
-    """Code of a plugin failed or broke its contract; names the plugin and its distribution."""
+    """Code of a plugin failed or broke its interface; the error names the plugin and its distribution."""
 
     code = "plugin"
     exit_code = 4
 
 
 class UnsupportedError(CcvaeEvalError):
-    """A metric asked for a capability that this model or data set does not have. The metric's status becomes
-    ``unsupported``; nothing has failed."""
+    """A capability that a metric needs and this model or data set lacks. The metric's status becomes ``unsupported``;
+    the run has not failed."""
 
     code = "unsupported"
     exit_code = 0
 
 
 class UndefinedError(CcvaeEvalError):
-    """A value that does not exist for these data (a label that is never positive, say). Its status becomes
-    ``undefined``; it is never 0."""
+    """A value that does not exist for these data, such as the ROC area of a label that is never positive. Its status
+    becomes ``undefined``; the value is NaN, never 0."""
 
     code = "undefined"
     exit_code = 0
 
 
 class NonFiniteError(CcvaeEvalError):
-    """A network gave NaN or infinity."""
+    """A network returned NaN or infinity."""
 
     code = "nan"
     exit_code = 4
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """A sentence that offers the nearest of the known names, or all of them where none is near.
+    """Returns a sentence that suggests the closest known name, or lists all of them if none is close.
 
     >>> suggestion("localty", ["locality", "drift"])
     "Did you mean 'locality'?"
@@ -117,18 +117,18 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     'Known: drift, locality.'
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean '{near[0]}'?"
-    return f"Known: {', '.join(names)}." if names else "None is known."
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean '{close[0]}'?"
+    return f"Known: {', '.join(names)}." if names else "There are none to choose from."
 
 
 class ContractBroken(AssertionError):
-    """A model, data set or metric does not keep what its protocol says. The message names who, and what to keep."""
+    """A plugin violates a rule of its interface. The message names the plugin and the rule."""
 
 
-def require(kept: bool, who: str, what: str) -> None:
-    """Raises unless the contract is kept.
+def require(condition: bool, plugin: str, rule: str) -> None:
+    """Raises ``ContractBroken`` unless a rule of an interface holds.
 
     >>> require(True, "density", "has a docstring")
     >>> require(False, "density", "has a docstring")
@@ -136,5 +136,5 @@ def require(kept: bool, who: str, what: str) -> None:
     ...
     ccvae_eval.core.errors.ContractBroken: density: broken contract: has a docstring
     """
-    if not kept:
-        raise ContractBroken(f"{who}: broken contract: {what}")
+    if not condition:
+        raise ContractBroken(f"{plugin}: broken contract: {rule}")

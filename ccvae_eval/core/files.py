@@ -1,40 +1,44 @@
-"""Names for files, and writing a file whole or not at all."""
+"""Safe file names and atomic writes.
+
+The cache folder that keeps judges and reference values between runs.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from ccvae_eval.core.errors import InputError
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-LONGEST_SLUG = 60
+MAX_SLUG_LENGTH = 60
 
 
 def slug(name: str) -> str:
-    """A name that is safe as a file's on every system.
+    """Returns a file name that is safe on every operating system.
 
     >>> slug("../a b")
     'a-b'
     """
-    return _UNSAFE.sub("-", name).strip("-.")[:LONGEST_SLUG] or "unnamed"
+    return _UNSAFE.sub("-", name).strip("-.")[:MAX_SLUG_LENGTH] or "unnamed"
 
 
 def atomic_write(path: str | Path, content: bytes) -> None:
-    """Writes a file that is, at every moment and after any crash, absent, the old one or complete.
+    """Writes a file completely or not at all, even across a crash.
 
-    The bytes go to a temporary name in the same folder and reach the disk before the name is changed. A symbolic
-    link at ``path`` is replaced, never written through.
+    The bytes go to a temporary file in the same folder and reach the disk before it is renamed. A symbolic link at
+    ``path`` is replaced, never written through.
 
     Raises:
-        InputError: the folder is missing, read-only or full. What was there before is untouched and no temporary
-            file is left.
+        InputError: the folder is missing, read-only or full. An earlier file stays as it was, and no temporary file is
+            left behind.
     """
     path = Path(path)
-    # short whatever the target's name is, so that a name of 255 bytes still has a temporary one
+    # independent of the target's name, which may have the full 255 bytes
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -43,7 +47,7 @@ def atomic_write(path: str | Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, path)  # noqa: PTH105 - the call that fault injection replaces
+            os.replace(partial, path)  # noqa: PTH105 - tests replace this call
         except BaseException:
             with suppress(OSError):
                 partial.unlink()
@@ -54,9 +58,50 @@ def atomic_write(path: str | Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a new name in a folder survive a power cut."""
+    """Makes the new directory entry survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+NAME = "ccvae-eval"
+
+
+def cache_folder(given: str | Path | None = None) -> Path | None:
+    """Returns ``given``, else ``XDG_CACHE_HOME/ccvae-eval``, else ``~/.cache/ccvae-eval``; None without a home folder.
+
+    The folder is not created here; :func:`write_cached` does that.
+    """
+    if given is not None:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if Path(base).is_absolute():  # the XDG specification ignores relative paths
+        return Path(base) / NAME
+    try:
+        return Path.home() / ".cache" / NAME
+    except RuntimeError:
+        return None
+
+
+def write_cached(folder: Path | None, name: str, write: Callable[[Path], object]) -> str:
+    """Writes one file of the cache. A cache that cannot be written never stops a run.
+
+    Args:
+        folder: the result of :func:`cache_folder`; created if missing.
+        name: file name.
+        write: writes the file at the given path, completely or not at all.
+
+    Returns:
+        "" on success, else a sentence that says why nothing was cached.
+    """
+    if folder is None:
+        return "Nothing is cached: there is no home folder. Choose a folder with --cache-dir."
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / name)
+    except (OSError, InputError) as error:
+        why = error.why if isinstance(error, InputError) else error.strerror
+        return f"Nothing is cached: {folder} cannot be written ({why}). Choose another folder with --cache-dir."
+    return ""

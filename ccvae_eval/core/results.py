@@ -1,6 +1,6 @@
-"""What a metric returns: values with an interval, a chance level, a reference and a count.
+"""Results of a metric: values with a confidence interval, a chance level, a reference and a sample size.
 
-Undefined is NaN with a reason. It is never 0.
+An undefined value is NaN with a reason, never 0.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from ccvae_eval.core.types import Plain
 
 Status = Literal["ok", "undefined", "unsupported", "failed"]
 
-ORACLE = "the oracle, where the data are drawn"
+ORACLE = "the oracle, on synthetic data"
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % interval.
+    """A number with its 95 % confidence interval.
 
     Args:
         value: the point estimate; NaN = undefined.
-        low, high: the interval; NaN where none can be given.
-        n: how many images entered.
-        method: how the interval was made ("bootstrap", "wilson", ...); "" where there is none.
+        low, high: limits of the interval; NaN without an interval.
+        n: number of images used.
+        method: method of the interval ("bootstrap", "wilson", ...); "" without an interval.
     """
 
     value: float
@@ -39,28 +39,29 @@ class Estimate:
 
     @property
     def defined(self) -> bool:
+        """True if the value is a number."""
         return not math.isnan(self.value)
 
 
 def undefined(n: int = 0) -> Estimate:
-    """The estimate of a value that does not exist."""
+    """Returns the estimate of an undefined value."""
     return Estimate(math.nan, n=n)
 
 
 @dataclass(frozen=True, slots=True)
 class ValueSpec:
-    """What a metric promises about one of its values; reports and ``explain`` read it.
+    """Description of one value of a metric, for reports and ``explain``.
 
     Args:
-        summary: one line: what the number says.
+        summary: the meaning of the number in one line.
         unit: "", "bits", "nats", "pixels", "share", ...
-        higher_is_better: True, False, or None where there is no better.
-        range: the least and the greatest possible value; None = unbounded.
-        chance: the name of the null that gives the chance level; "" where there is none.
-        needs_judge: whether the number rests on the judge.
-        dials: names of the calibration dials that this value answers to.
-        no_chance: why there is no chance level, where there is none.
-        reference: the name of what gives the reference.
+        higher_is_better: True, False, or None if neither is better.
+        range: least and greatest possible value; None = unbounded.
+        chance: name of the null model that gives the chance level; "" without one.
+        needs_judge: True if the judge enters the number.
+        dials: names of the calibration perturbations that this value detects.
+        no_chance: why the value has no chance level.
+        reference: name of the source of the reference value.
     """
 
     summary: str
@@ -79,15 +80,15 @@ class Value:
     """One number of a measurement. (metric, name, characteristic, at) is unique in a run.
 
     Args:
-        name: the value's name, a key of the metric's ``values``.
-        estimate: the number.
-        characteristic: whose; None = the mean over characteristics.
-        at: what else it depends on (judged label, from/to class, dose, column, matcher).
-        excluded: images (or, for a mean, characteristics) that were left out because the value is undefined for them.
-        chance: the chance level as a number, None where the value has none.
-        reference: what the oracle reaches on these data, None where unknown.
-        note: why it is undefined, or what a reader must know ("assigned", "given").
-        in_mean: whether the mean over characteristics is of this row too (if it is defined).
+        name: a key of the metric's ``values``.
+        estimate: the number with its interval.
+        characteristic: the characteristic it belongs to; None = the mean over characteristics.
+        at: further coordinates (judged label, from and to class, strength, latent dimension, matcher).
+        excluded: images (for a mean: characteristics) left out because the value is undefined for them.
+        chance: the chance level; None without one.
+        reference: the oracle's value on these data; None if unknown.
+        note: why the value is undefined, or a marker for the reader ("assigned", "given").
+        in_mean: True if a defined value enters the mean over characteristics.
     """
 
     name: str
@@ -102,12 +103,13 @@ class Value:
 
     @property
     def key(self) -> tuple[str, str | None, tuple[tuple[str, str | int | float], ...]]:
+        """Identifies the value within its measurement."""
         return self.name, self.characteristic, tuple(sorted(self.at.items()))
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a measurement is not ok: a code a program can match and a text a person can read."""
+    """Why a measurement is not ok: a code for programs and a text for people."""
 
     code: str
     text: str
@@ -115,18 +117,18 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one metric found out about one subject.
+    """Result of one metric on one subject.
 
     Args:
-        metric, version: which definition.
+        metric, version: the metric's definition.
         settings: the metric's fields.
         values: the numbers; the first of each name with ``characteristic`` None is the mean over characteristics.
-        headline: the name of the value to show if only one is shown.
-        status, reason: whether it went well, and why not.
+        headline: name of the value to show first.
+        status, reason: success or failure, and its cause.
         evidence: per-image contributions, name -> array with one row for each image of the sample.
-        pictures: what its figures are drawn from; kept in memory only, never written to run.json.
-        notes: sentences for the reader (share of clipped ranks, excluded labels, ...).
-        seconds: wall time, summed over its part of the pass.
+        pictures: arrays for the metric's figures; kept in memory, never written to run.json.
+        notes: sentences for the reader (proportion of clipped ranks, excluded labels, ...).
+        seconds: wall time spent in this metric.
     """
 
     metric: str
@@ -143,7 +145,10 @@ class Measurement:
 
 
 def mean_value(name: str, values: list[Value], estimate: Estimate) -> Value:
-    """The row for the mean over characteristics: counts the undefined ones, averages their chance and reference.
+    """Returns the row of the mean over characteristics.
+
+    The row counts the undefined characteristics. Its chance level and reference are means over the defined ones; the
+    reference is None unless every defined characteristic has one.
 
     Args:
         name: the value's name.

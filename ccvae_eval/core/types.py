@@ -1,7 +1,4 @@
-"""The tensors that everything here speaks of, and the one distribution that it needs.
-
-Shapes are written once, in these names; a function that takes ``Images`` takes exactly that.
-"""
+"""Annotated tensor types with their shapes, and the diagonal Gaussian."""
 
 from __future__ import annotations
 
@@ -14,50 +11,46 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, randn
 
 Images = Annotated[Tensor, "(N, C, H, W), float32 in [0, 1]"]
-Points = Annotated[Tensor, "(N, D), float32: data without pixels, such as the swiss roll"]
+Points = Annotated[Tensor, "(N, D), float32: data without pixels, such as the Swiss roll"]
 Labels = Annotated[Tensor, "(N, L), float32 in schema order: 0/1, class index or value; NaN = missing"]
-Codes = Annotated[Tensor, "(N, D), float32: points of the latent space"]
-Ids = Annotated[NDArray[np.int64], "(N,): which images of a data set"]
+Codes = Annotated[Tensor, "(N, D), float32: points of latent space"]
+Ids = Annotated[NDArray[np.int64], "(N,): positions of images in a data set"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 Plain = Any
-"""JSON-like data: None, bool, int, float, str, list and dict of these. Never an object."""
+"""JSON-like data: None, bool, int, float, str, and lists and dictionaries of these."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gaussian:
-    r"""A diagonal Gaussian, one for each row; a scale of 0 is a point mass.
+    r"""A diagonal Gaussian for each row; a scale of 0 is a point mass.
 
-    (torch's ``Normal`` raises on a scale of 0 and draws from no generator of its own.)
+    Unlike torch's ``Normal`` it accepts a scale of 0 and samples from a given generator.
 
     Args:
         loc: means, shape :math:`(N, D)`.
-        scale: standard deviations, not negative, same shape.
+        scale: standard deviations (not log-variances), at least 0, same shape.
     """
 
     loc: Tensor
     scale: Tensor
 
     def at(self, noise: Tensor) -> Codes:
-        """The point that lies ``noise`` standard deviations from the mean, per column."""
+        """Returns the point ``noise`` standard deviations from the mean, in each latent dimension."""
         return self.loc + self.scale * noise
 
     def sample(self, generator: Generator | None = None) -> Codes:
-        """One draw for each row, differentiable in ``loc`` and ``scale``."""
+        """Returns one sample for each row, differentiable in ``loc`` and ``scale``."""
         noise = randn(
-            self.loc.shape,
-            generator=generator,
-            dtype=self.loc.dtype,
-            device=generator.device if generator else None,
+            self.loc.shape, generator=generator, dtype=self.loc.dtype, device=generator.device if generator else None
         )
         return self.at(noise.to(self.loc.device))
 
     def log_prob(self, codes: Codes) -> Tensor:
-        r"""Log density of each column, shape :math:`(N, D)`.
+        r"""Returns the log density in each latent dimension, shape :math:`(N, D)`.
 
-        A point mass has density ``inf`` at its point and ``-inf`` elsewhere (the log density of a point mass
-        is not a number one can average: ask whether ``scale`` is 0 first).
+        A point mass has log density ``inf`` at its point and ``-inf`` elsewhere; check ``scale`` before averaging.
         """
         spread = self.scale.clamp_min(1e-30)
         standard = (codes - self.loc) / spread
@@ -69,10 +62,10 @@ class Gaussian:
         return density.masked_fill(point, -math.inf).masked_fill(at_point, math.inf)
 
     def columns(self, index: tuple[int, ...] | list[int]) -> Gaussian:
-        """The marginal over some of the columns."""
+        """Returns the marginal over some of the latent dimensions."""
         chosen = list(index)
         return Gaussian(self.loc[:, chosen], self.scale[:, chosen])
 
     def rows(self, index: Any) -> Gaussian:
-        """The distributions of some of the rows."""
+        """Returns the distributions of some of the rows."""
         return Gaussian(self.loc[index], self.scale[index])

@@ -1,1 +1,1 @@
-"""Labelled data sets: their contract, splits, sampling, and those that come with the package."""
+"""Labelled data sets: their interface, specs, splits and sampling, and the built-in sets."""

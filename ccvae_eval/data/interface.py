@@ -1,4 +1,7 @@
-"""What a data set must be, and what more it may offer."""
+"""Interface of a data set, and its optional capabilities.
+
+Quantisation of the factors of rendered data, so that float32 codes restore them exactly.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ SPLITS: tuple[Split, ...] = ("train", "judge", "test")
 
 @runtime_checkable
 class DataSet(Protocol):
-    """Labelled images (or points), each with an id 0 .. len - 1."""
+    """Labelled images (or points), with the ids 0 .. len - 1."""
 
     @property
     def spec(self) -> str:
-        """What ``open_data`` would need to open it again: ``name[:path][,key=value]``."""
+        """The text from which ``open_data`` opens the data set again: ``name[:path][,key=value]``."""
         ...
 
     @property
@@ -34,7 +37,7 @@ class DataSet(Protocol):
 
     @property
     def digest(self) -> str:
-        """A hexadecimal digest of the content: same digest, same images and labels."""
+        """Hexadecimal digest of the content: equal digests mean equal images and labels."""
         ...
 
     def __len__(self) -> int: ...
@@ -42,7 +45,7 @@ class DataSet(Protocol):
     def batch(self, ids: Ids) -> Batch: ...
 
     def labels_of(self, ids: Ids) -> NDArray[np.float32]:
-        """The labels of some images, (N, L), without reading the images."""
+        """The labels of some images, shape (N, L), without reading the images."""
         ...
 
     def split(self, name: Split) -> Ids:
@@ -51,62 +54,62 @@ class DataSet(Protocol):
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
-        """Opens what ``name[:path][,key=value]`` names; unknown options are a ``UsageError``."""
+        """Open the data set from the parts of a spec; an unknown option raises a ``UsageError``."""
         ...
 
 
 @runtime_checkable
 class HasRegions(Protocol):
-    """The data set knows where a characteristic lives in each image (docs/metrics.md, section 0)."""
+    """Capability: the region of each label in each image (docs/metrics.md, section 0)."""
 
     @property
     def region_source(self) -> str:
-        """For reports: "renderer", "masks of ...", "boxes of ..."."""
+        """Origin of the regions, for reports: "renderer", "masks of ...", "boxes of ..."."""
         ...
 
     def region(self, ids: Ids, label: str) -> Bools | None:
-        """Where the label lives, shape (N, H, W); None if this label has no region at all."""
+        """Mask of the label in each image, shape (N, H, W); None for a label without a region."""
         ...
 
 
 @runtime_checkable
 class HasCounterfactuals(Protocol):
-    """The data set can render an image with one attribute changed and all else fixed."""
+    """Capability: render an image with one attribute changed and all else fixed."""
 
     def with_attribute(self, ids: Ids, label: str, value: NDArray[np.float32]) -> Images:
-        """The same images with ``label`` set to ``value`` (one for each image)."""
+        """The images with ``label`` set to ``value`` (one value for each image)."""
         ...
 
 
 @runtime_checkable
 class HasRedraws(Protocol):
-    """The data set can re-draw one attribute's variety (another pair of glasses on the same face)."""
+    """Capability: resample the variety of one attribute (another pair of glasses on the same face)."""
 
     def redraw(self, ids: Ids, label: str, value: NDArray[np.float32], draw: int) -> Images:
-        """The images with ``label`` set to ``value`` and its variety drawn anew, draw number ``draw``."""
+        """The images with ``label`` set to ``value`` and its variety resampled; ``draw`` numbers the sample."""
         ...
 
 
 @runtime_checkable
 class HasVariety(Protocol):
-    """The data set knows the variety parameters behind each attribute (shape, size, colour of the glasses)."""
+    """Capability: the variety parameters of each attribute (shape, size, colour of the glasses)."""
 
     def variety_names(self, label: str) -> tuple[str, ...]: ...
 
     def variety(self, ids: Ids, label: str) -> Floats:
-        """The parameters, shape (N, V), columns as in ``variety_names``; drawn whether or not the attribute shows."""
+        """The parameters, shape (N, V), columns as in ``variety_names``; defined even if the attribute is absent."""
         ...
 
     def with_variety(
         self, ids: Ids, values: Mapping[str, NDArray[np.float32]], variety: Mapping[str, Floats]
     ) -> Images:
-        """The images with the labels in ``values`` and the variety parameters in ``variety``, all else theirs."""
+        """The images with the labels ``values`` and the variety parameters ``variety``, all else unchanged."""
         ...
 
 
 @runtime_checkable
 class HasFactors(Protocol):
-    """The data set has generative factors beyond its labels (sprites: shape, scale, position)."""
+    """Capability: the generative factors behind each image (sprites: shape, scale, position)."""
 
     @property
     def factor_names(self) -> tuple[str, ...]: ...
@@ -116,34 +119,53 @@ class HasFactors(Protocol):
 
 @runtime_checkable
 class Renders(HasFactors, HasVariety, Protocol):
-    """The data set is drawn from its factors and labels, and draws any others.
+    """Capability: render an image from any factors and labels.
 
-    Every factor is uniform over the images and lies on the points of
-    :func:`ccvae_eval.data.quantize.on_lattice`; the variety ``v`` of label ``c`` is the factor ``c.v``;
-    every other factor is style.
+    Every factor is uniform over the images and takes the values of :func:`ccvae_eval.data.interface.quantize`. The
+    variety parameter ``v`` of label ``c`` is the factor ``c.v``; every other factor is style.
     """
 
     @property
     def renderer(self) -> str:
-        """Names the drawing, its version and size: same name, same picture of the same factors and labels."""
+        """Name, version and size of the renderer: equal names give equal images for equal factors and labels."""
         ...
 
     def render(self, factors: Floats, labels: NDArray[np.float32]) -> Images:
-        """The picture of each row; factors, shape (N, F), are put on the lattice, labels (N, L) are complete.
-        ``render(factors(ids), labels_of(ids))`` is ``batch(ids).images`` in every bit."""
+        """Render one image for each row.
+
+        ``render(factors(ids), labels_of(ids))`` equals ``batch(ids).images`` in every bit.
+
+        Args:
+            factors: shape (N, F); they are quantised.
+            labels: shape (N, L), without missing values.
+        """
         ...
 
 
 @runtime_checkable
 class NeedsNoPath(Protocol):
-    """The data set is part of the package or made on the spot: a checkpoint's own spec can open it."""
+    """Capability: the data set is built in or generated, so the spec in a checkpoint suffices to open it."""
 
     needs_no_path: bool
 
 
 @runtime_checkable
 class BringsData(Protocol):
-    """A model that comes with the data it is of, such as a table of codes: it needs no ``--data``."""
+    """Capability of a model: it contains its own data, such as a table of codes, and needs no ``--data``."""
 
     @property
     def own_data(self) -> DataSet: ...
+
+
+QUANTIZATION_LEVELS = 2**20
+"""Levels of a factor in [0, 1]: finer than any visible change, coarser than float32 rounding."""
+
+
+def quantize(values: Floats) -> Floats:
+    """Move each factor in [0, 1] to the middle of its level; values outside go to the nearest level.
+
+    >>> (quantize(np.array([0.0, 0.25, 1.0])) * QUANTIZATION_LEVELS).tolist()
+    [0.5, 262144.5, 1048575.5]
+    """
+    levels = np.clip(np.floor(values * QUANTIZATION_LEVELS), 0, QUANTIZATION_LEVELS - 1)
+    return (levels + 0.5) / QUANTIZATION_LEVELS

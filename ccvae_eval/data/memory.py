@@ -1,7 +1,4 @@
-"""Data that are in memory as a whole.
-
-Data that a program holds already: arrays with label names, or a torch Dataset of (image, label).
-"""
+"""Data sets held in memory: their common base, and data given in Python as arrays or as a torch Dataset."""
 
 from __future__ import annotations
 
@@ -23,16 +20,20 @@ from ccvae_eval.data.splits import Splits, split_by_column, split_by_name
 from ccvae_eval.model.interface import Batch, LabelSchema
 
 CHANNELS = (1, 3)
+SPEC = "arrays"
+KEYS = ("images", "labels", "names", "split")
+EXPECTED = "Expected (images, labels, names), a mapping with images, labels, names and split, or a torch Dataset."
 
 
 class InMemory(ABC):
-    """Images (bytes or floats) or points with labels, all in memory; a data set says how it is opened.
+    """Base class of data sets whose images or points are held in memory; a subclass implements ``from_spec``.
 
     Args:
-        images: uint8 or float32, shape :math:`(N, C, H, W)` or :math:`(N, D)`, as :func:`pictures` gives them.
-        schema, labels: shape :math:`(N, L)`, as ``columns.labels_from_array`` gives them.
+        images: uint8 or float32, shape :math:`(N, C, H, W)` or :math:`(N, D)`, see :func:`standard_layout`.
+        schema: the labels.
+        labels: their values, shape :math:`(N, L)`, NaN = missing.
         splits: the split of each image.
-        spec: what opens it again.
+        spec: the text from which ``open_data`` opens the data set again.
     """
 
     def __init__(
@@ -69,43 +70,49 @@ class InMemory(ABC):
         return len(self.images)
 
     def batch(self, ids: Ids) -> Batch:
-        ids = checked(ids, len(self), self.spec)
+        ids = checked_ids(ids, len(self), self.spec)
         chosen = torch.from_numpy(self.images[ids])
         images = chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen.float()
         return Batch(images, torch.from_numpy(self._labels[ids]), ids)
 
     def labels_of(self, ids: Ids) -> NDArray[np.float32]:
-        return self._labels[checked(ids, len(self), self.spec)]
+        return self._labels[checked_ids(ids, len(self), self.spec)]
 
     def split(self, name: Split) -> Ids:
         return self._splits.ids(name)
 
 
-def checked(ids: Ids, count: int, where: str) -> Ids:
-    """The ids, if every one of them is an image's."""
+def checked_ids(ids: Ids, count: int, where: str) -> Ids:
+    """Return the ids as int64; raise a ``DataError`` if one is not from 0 to ``count - 1``."""
     ids = np.asarray(ids, np.int64)
     outside = ids[(ids < 0) | (ids >= count)]
     if len(outside):
-        raise DataError(f"there is no image {outside[0]}", where=where, hint=f"Ids run from 0 to {count - 1}.")
+        raise DataError(f"image ids must be from 0 to {count - 1}, got {outside[0]}", where=where)
     return ids
 
 
-def pictures(images: NDArray[Any], where: str) -> NDArray[Any]:
-    """Images as (N, C, H, W) and points as (N, D), uint8 or float32, from the usual layouts.
+def standard_layout(images: NDArray[Any], where: str) -> NDArray[Any]:
+    """Convert images to (N, C, H, W) and points to (N, D), as uint8 or float32.
 
-    (N, H, W), (N, H, W, C) and (N, C, H, W) with 1 or 3 channels are images; where both of the latter are possible
-    bytes have their channels last, floats first. Bytes are 0 to 255, floats of images 0 to 1.
+    Images have the shape (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels. If the position of the channels
+    is ambiguous, it is last for uint8 and first for floats. Values are from 0 to 255 for uint8 and from 0 to 1 for
+    floats; points may have any finite value.
 
     Raises:
-        DataError: another shape or type, no image, or values out of range.
+        DataError: an unsupported shape or type, an empty array, or values out of range.
     """
-    kind = images.dtype.kind
-    if images.dtype != np.uint8 and kind not in "bf":
+    if images.dtype != np.uint8 and images.dtype.kind not in "bf":
         raise DataError(
-            f"images of type {images.dtype}", where=where, hint="Expected uint8 from 0 to 255, or floats from 0 to 1."
+            f"images have the unsupported type {images.dtype}",
+            where=where,
+            hint="Expected uint8 from 0 to 255, or floats from 0 to 1.",
         )
     if images.ndim not in (2, 3, 4) or 0 in images.shape:
-        raise DataError(f"images of shape {images.shape}", where=where, hint="Expected (N, C, H, W) or (N, H, W, C).")
+        raise DataError(
+            f"images have the unsupported shape {images.shape}",
+            where=where,
+            hint="Expected (N, C, H, W) or (N, H, W, C), or (N, D) for points.",
+        )
     shaped = images[:, None] if images.ndim == 3 else images
     if images.ndim == 4:
         shaped = _channels_first(images, where)
@@ -114,10 +121,12 @@ def pictures(images: NDArray[Any], where: str) -> NDArray[Any]:
     values = np.ascontiguousarray(shaped, np.float32)
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
-        raise DataError("the images hold NaN or infinity", where=where)
+        raise DataError("the images contain NaN or infinite values", where=where)
     if values.ndim == 4 and (low < 0 or high > 1):
         raise DataError(
-            f"pixels from {low:g} to {high:g}", where=where, hint="Expected floats from 0 to 1, or uint8 from 0 to 255."
+            f"pixel values range from {low:g} to {high:g}",
+            where=where,
+            hint="Expected floats from 0 to 1, or uint8 from 0 to 255.",
         )
     return values
 
@@ -125,25 +134,22 @@ def pictures(images: NDArray[Any], where: str) -> NDArray[Any]:
 def _channels_first(images: NDArray[Any], where: str) -> NDArray[Any]:
     first, last = images.shape[1] in CHANNELS, images.shape[3] in CHANNELS
     if not first and not last:
-        raise DataError(f"images of shape {images.shape}", where=where, hint="Expected 1 or 3 channels.")
+        raise DataError(
+            f"images have the unsupported shape {images.shape}", where=where, hint="Expected 1 or 3 channels."
+        )
     if last and (not first or images.dtype == np.uint8):
         return np.moveaxis(images, 3, 1)
     return images
-
-
-SPEC = "arrays"
-KEYS = ("images", "labels", "names", "split")
-FORMS = "Expected (images, labels, names), a mapping with images, labels, names and split, or a torch Dataset."
 
 
 class Arrays(InMemory):
     """Images and labels given as arrays or tensors.
 
     Args:
-        images: uint8 (N, H, W, C) or floats in [0, 1] (N, C, H, W); other layouts as ``memory.pictures`` says.
+        images: uint8 (N, H, W, C) or floats in [0, 1] (N, C, H, W), or another layout of :func:`standard_layout`.
         labels: shape :math:`(N,)` or :math:`(N, L)`; NaN = missing.
-        names: of the labels, or their schema.
-        split: "train", "judge" or "test" for each image; by a hash of its position, if None: 60/20/20.
+        names: names of the labels, or their schema.
+        split: "train", "judge" or "test" for each image; if None, 60/20/20 by a hash of the position.
     """
 
     def __init__(
@@ -158,41 +164,45 @@ class Arrays(InMemory):
         if split is not None and len(split) != len(values):
             raise DataError(f"{len(split)} splits, but {len(values)} images", where=SPEC)
         splits = split_by_name(positions) if split is None else split_by_column(list(split), positions, SPEC)
-        super().__init__(pictures(_array(images), SPEC), schema, values, splits, SPEC)
+        super().__init__(standard_layout(_array(images), SPEC), schema, values, splits, SPEC)
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> NoReturn:
         del path, options
-        raise UsageError("arrays are given in Python", hint="Save them as an .npz and write npz:PATH.")
+        raise UsageError("arrays cannot be opened from a spec", hint="Save them as an .npz and write npz:PATH.")
 
 
 def as_data_set(data: Any) -> DataSet:
-    """What ``evaluate`` accepts as data, as a data set.
+    """Convert the data that ``evaluate`` accepts to a data set.
 
-    A data set is itself; ``(images, labels)`` or ``(images, labels, names)`` and a mapping with these keys are
-    :class:`Arrays`; a torch Dataset of (image, label) is read once, in order, into memory, its names
-    from its attribute ``label_names`` if it has one.
+    Args:
+        data: a data set; or ``(images, labels)``, ``(images, labels, names)`` or a mapping with the arguments of
+            :class:`Arrays`; or a torch Dataset of (image, label), which is read into memory in order, with the names
+            in its attribute ``label_names`` if it has one.
 
     Raises:
         DataError: the images or labels cannot be used.
-        UsageError: it is none of these.
+        UsageError: another type, or a mapping with a missing or unknown key.
     """
     if isinstance(data, DataSet):
         return data
     if isinstance(data, Mapping):
         unknown = next((key for key in data if key not in KEYS), None)
-        if unknown is not None or not {"images", "labels"} <= set(data):
-            raise UsageError(f"data with the keys {', '.join(map(str, data))}", hint=suggestion(str(unknown), KEYS))
+        if unknown is not None:
+            raise UsageError(f"data has the unknown key {str(unknown)!r}", hint=suggestion(str(unknown), KEYS))
+        missing = next((key for key in ("images", "labels") if key not in data), None)
+        if missing is not None:
+            raise UsageError(f"data lacks the key {missing!r}", hint=EXPECTED)
         return Arrays(**data)
     if isinstance(data, tuple) and len(data) in (2, 3):
         return Arrays(*data)
     if isinstance(data, torch.utils.data.Dataset):
         return _read(data)
-    raise UsageError(f"{type(data).__name__} is no data", hint=FORMS)
+    raise UsageError(f"data of type {type(data).__name__} is not supported", hint=EXPECTED)
 
 
 def _read(data: Any) -> Arrays:
-    """Reads a torch Dataset from its first to its last item."""
+    """Read a torch Dataset from its first to its last item."""
     images, labels = [], []
     for index in range(len(data)):
         try:
@@ -201,15 +211,15 @@ def _read(data: Any) -> Arrays:
             labels.append(_array(label))
         except (TypeError, ValueError) as error:
             raise DataError(
-                f"item {index} is no (image, label)", where=type(data).__name__, why=str(error), hint=FORMS
+                f"item {index} is not an (image, label) pair", where=type(data).__name__, why=str(error), hint=EXPECTED
             ) from None
     if not images:
-        raise DataError("there is no image", where=type(data).__name__)
+        raise DataError("the torch Dataset is empty", where=type(data).__name__)
     names = getattr(data, "label_names", None)
     try:
         return Arrays(np.stack(images), np.stack(labels), names)
     except ValueError as error:
-        raise DataError("the items differ in shape", where=type(data).__name__, why=str(error)) from None
+        raise DataError("the images or labels differ in shape", where=type(data).__name__, why=str(error)) from None
 
 
 def _array(values: Any) -> NDArray[Any]:

@@ -1,7 +1,4 @@
-"""From the words ``name[:path][,key=value]`` to a data set.
-
-The options of a data spec, ``key=value``: each read once, by its type; what nobody read is unknown.
-"""
+"""Data specs ``name[:path][,key=value]``: parsing, typed options, and opening the data set."""
 
 from __future__ import annotations
 
@@ -17,20 +14,26 @@ from ccvae_eval.data.interface import DataSet, NeedsNoPath
 from ccvae_eval.data.labels.relabel import relabelled
 from ccvae_eval.plugins import registry
 
+VARIABLE = "CCVAE_EVAL_DATA"
+"""Environment variable: the default of ``--data``."""
+
+LABEL = "label"
+_OPTION = re.compile(r",(?=[A-Za-z_][A-Za-z0-9_]*=)")
+
 
 class Options:
-    """Reads the options of one data set; finish with :meth:`finish`.
+    """Typed reader of a data set's options. Call :meth:`finish` last: it rejects every option that was not read.
 
     Args:
-        name: the data set, for messages.
-        options: as they stood in the spec.
+        name: name of the data set, for messages.
+        options: the options of the spec.
     """
 
     def __init__(self, name: str, options: Mapping[str, str]) -> None:
         self._name, self._options, self._known = name, options, list[str]()
 
     def text(self, key: str, default: str = "", choices: Sequence[str] = ()) -> str:
-        """An option as it is; one of ``choices``, if there are any."""
+        """A text option; must be one of ``choices`` if any are given."""
         self._known.append(key)
         value = self._options.get(key, default)
         if choices and value not in choices:
@@ -40,7 +43,7 @@ class Options:
     def integer(
         self, key: str, default: int, *, choices: Sequence[int] = (), low: int | None = None, high: int | None = None
     ) -> int:
-        """A whole number; one of ``choices``, or from ``low`` to ``high``."""
+        """An integer option; must be one of ``choices``, or lie between ``low`` and ``high`` inclusive."""
         text = self.text(key, str(default))
         bounds = f" from {low}" if low is not None else ""
         bounds += f" to {high}" if high is not None else ""
@@ -55,57 +58,50 @@ class Options:
         return value
 
     def share(self, key: str, default: float) -> float:
-        """A number from 0 to below 1."""
+        """A number in [0, 1)."""
         text = self.text(key, str(default))
         try:
             value = float(text)
         except ValueError:
             value = -1.0
         if not 0 <= value < 1:
-            raise self._wrong(key, text, "a number from 0 to below 1")
+            raise self._wrong(key, text, "at least 0 and below 1")
         return value
 
     def names(self, key: str) -> tuple[str, ...]:
-        """Several names, written ``a|b|c``; none, if the option is not given."""
+        """A list of names, written ``a|b|c``; empty if the option is not given."""
         return tuple(name.strip() for name in self.text(key).split("|") if name.strip())
 
     def finish(self) -> None:
-        """Refuses the options that nobody has read."""
+        """Raise a ``UsageError`` for an option that was not read."""
         for key in self._options:
             if key not in self._known:
                 raise UsageError(f"{self._name} has no option {key!r}", hint=suggestion(key, self._known))
 
     def _wrong(self, key: str, value: str, wanted: str) -> UsageError:
-        return UsageError(f"{key}={value} is not possible", where=self._name, hint=f"Expected {wanted}.")
+        return UsageError(f"{key} must be {wanted}, got {value!r}", where=self._name)
 
 
 def refuse_path(name: str, path: str | None) -> None:
-    """For data sets that are made on the spot."""
+    """Raise a ``UsageError`` if a path is given to a data set that takes none."""
     if path is not None:
         raise UsageError(f"{name} takes no path, but {path!r} was given", hint=f"Write {name}[,key=value].")
 
 
 def require_path(name: str, path: str | None, what: str) -> str:
-    """For data sets that are read from somewhere."""
+    """Return the path; raise a ``UsageError`` if it is missing. ``what`` describes the path in the hint."""
     if not path:
         raise UsageError(f"{name} needs a path", hint=f"Write {name}:PATH, where PATH is {what}.")
     return path
 
 
-VARIABLE = "CCVAE_EVAL_DATA"
-"""Environment variable: the data set of an evaluation that names none."""
-
-LABEL = "label"
-_OPTION = re.compile(r",(?=[A-Za-z_][A-Za-z0-9_]*=)")
-
-
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A spec taken apart.
+    """A parsed spec.
 
     Args:
-        name: of the data set, plain or as ``distribution:name``.
-        path: where it is read from, if anywhere.
+        name: name of the data set, plain or as ``distribution:name``.
+        path: the path, if one is given.
         options: the ``key=value`` parts in order; only ``label`` may repeat.
     """
 
@@ -115,7 +111,7 @@ class Spec:
 
 
 def parse_spec(spec: str) -> Spec:
-    """Takes a spec apart. A comma belongs to the path unless ``key=`` follows it.
+    """Parse a spec. A comma belongs to the path unless ``key=`` follows it.
 
     >>> parse_spec("folder:photos, old,size=64")
     Spec(name='folder', path='photos, old', options=(('size', '64'),))
@@ -134,26 +130,29 @@ def parse_spec(spec: str) -> Spec:
             return Spec(name, head[len(name) + 1 :] or None, options)
     name, _, path = head.partition(":")
     if not name:
-        raise UsageError("no data set is named", where=spec, hint="Write name[:path][,key=value], such as faces.")
+        raise UsageError(
+            "the name of the data set is missing", where=spec, hint="Write name[:path][,key=value], such as faces."
+        )
     return Spec(name, path or None, options)
 
 
 def open_data(spec: str, labels: Sequence[str] = ()) -> DataSet:
-    """Opens a data set.
+    """Open a data set.
 
     Args:
         spec: ``name[:path][,key=value]...``; ``label=NEW=OLD``, ``label=NEW=A|B`` or ``label=*=OLD`` renames,
             joins or splits labels and may repeat.
-        labels: more of these, as ``--label`` gives them.
+        labels: further label requests, as given by ``--label``.
 
     Raises:
         UsageError: an unknown name or option.
-        DataError: a file that is missing or unreadable.
+        DataError: a file is missing or unreadable.
+        PluginError: a third-party data set fails to open.
     """
     parsed = parse_spec(spec)
     if parsed.name not in registry.data_sets and Path(spec).exists():
         kind = "npz" if spec.endswith(".npz") else "folder"
-        raise UsageError("a path alone names no data set", where=spec, hint=f"Write {kind}:{spec}")
+        raise UsageError("the path lacks the name of a data set", where=spec, hint=f"Write {kind}:{spec}")
     registration = registry.data_sets.find(parsed.name)
     data = _made(registration, parsed)
     renames = [value for key, value in parsed.options if key == LABEL]
@@ -168,36 +167,35 @@ def _made(registration: registry.Registration, parsed: Spec) -> DataSet:
     except CcvaeEvalError:
         raise
     except Exception as error:
-        if registration.distribution == registry.HOME:
+        if registration.distribution == registry.BUILTIN_DISTRIBUTION:
             raise
         raise PluginError(
             f"data set {registration.name!r} failed in from_spec(path, options)",
             where=f"{registration.distribution} {registration.version}".strip(),
             why=f"{type(error).__name__}: {error}",
-            hint=f"path was {parsed.path!r}, options {options}. `ccvae-eval check {registration.name} --data "
-            "SPEC` tries the data set alone; a DataError says to a user what is wrong with a file.",
+            hint=f"It was called with path={parsed.path!r}, options={options}. `ccvae-eval check {registration.name} "
+            "--data SPEC` tests the data set alone. Raise a DataError for a file that cannot be used.",
         ) from error
     if not isinstance(data, DataSet):
         raise PluginError(
-            f"{registration.name!r} gives no data set",
+            f"from_spec of {registration.name!r} must return a data set, got {type(data).__name__}",
             where=registration.distribution,
-            hint="It must have every member of ccvae_eval.data.interface.DataSet.",
+            hint="A data set has every member of ccvae_eval.data.interface.DataSet.",
         )
     return data
 
 
 def data_for(asked: str | None, own: str | None) -> str:
-    """The spec of the data that an evaluation uses.
+    """Choose the data of an evaluation.
 
-    What was asked for; else ``CCVAE_EVAL_DATA``; else the checkpoint's own data set, if that needs no path. Never
-    another one: a model is not measured on drawn faces that it has not been trained on.
+    In order: ``--data``; ``CCVAE_EVAL_DATA``; the checkpoint's own data set, if that needs no path.
 
     Args:
         asked: ``--data``.
-        own: the spec in the checkpoint's record, which is not trusted: a path in it is not followed.
+        own: the spec recorded in the checkpoint. It is untrusted, so a path in it is not followed.
 
     Raises:
-        InputError: there is none; says what to give.
+        InputError: none of these gives a data set.
     """
     chosen = asked or os.environ.get(VARIABLE)
     if chosen:
@@ -206,8 +204,8 @@ def data_for(asked: str | None, own: str | None) -> str:
         return own
     known = f"It was trained on {own!r}; name the data with" if own else "Name the data with"
     raise InputError(
-        "no data to evaluate on",
-        why="the checkpoint's own data need a path" if own else "the checkpoint names none",
+        "the data set of the evaluation is not specified",
+        why="the checkpoint's own data set needs a path" if own else "the checkpoint records no data set",
         hint=f"{known} --data name[:path] or {VARIABLE}, for example --data folder:PATH.",
     )
 

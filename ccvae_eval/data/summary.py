@@ -1,4 +1,4 @@
-"""What was understood of a data set, as plain data: for ``inspect`` and for reports."""
+"""Summary of a data set as plain data, for ``inspect`` and for reports."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from ccvae_eval.data.interface import SPLITS, DataSet, HasRegions
 from ccvae_eval.data.labels.relabel import Relabelled
 from ccvae_eval.model.interface import Label
 
-STRONGEST = 10
-"""Correlations listed."""
-LEAST_PAIRS = 10
-"""Images that must have both labels before their correlation is listed."""
+MAX_CORRELATIONS = 10
+MIN_PAIRS = 10
+"""Images in which both labels must be known for their correlation to be listed."""
 
 
 def describe(data: DataSet) -> dict[str, Plain]:
-    """Number of images, splits, and for each label its kind, how often each class occurs and how many are missing.
+    """Summarise a data set: its size, splits and labels.
 
     Returns:
-        ``labels`` has one row for each class of each label (``class``, ``n``, ``share`` of the labelled images), one
-        row with ``mean`` and ``deviation`` for a continuous label; None stands for what does not apply.
+        ``labels`` has one row for each class of each label (``class``, ``n``, ``share`` of the labelled images) and
+        one row with ``mean`` and ``deviation`` for a continuous label; None marks what does not apply.
         ``correlations`` lists the strongest Pearson correlations between classes of different labels. ``joined``
-        lists for each joined label how many images had none or several of its parts.
+        gives for each joined label the number of images with none and with several of its parts.
     """
     labels = data.labels_of(np.arange(len(data))).astype(np.float64)
     found: dict[str, Plain] = {
@@ -61,10 +60,12 @@ def _rows(label: Label, column: Floats) -> list[dict[str, Plain]]:
 
 
 def strongest_correlations(labels: tuple[Label, ...], values: NDArray[np.float64]) -> list[dict[str, Plain]]:
-    """The strongest Pearson correlations between labels, over the images that have both; a class is an indicator.
+    """The strongest Pearson correlations between labels, each over the images in which both are known.
+
+    A categorical label enters with an indicator of each class.
 
     Args:
-        labels: their kinds.
+        labels: the labels.
         values: shape :math:`(N, L)`, NaN = missing.
     """
     names, owners, columns = [], [], []
@@ -85,11 +86,11 @@ def strongest_correlations(labels: tuple[Label, ...], values: NDArray[np.float64
         if owners[a] != owners[b] and np.isfinite(correlation[a, b])
     ]
     pairs.sort(key=lambda pair: -abs(pair[0]))
-    return [{"first": a, "second": b, "correlation": r} for r, a, b in pairs[:STRONGEST]]
+    return [{"first": a, "second": b, "correlation": r} for r, a, b in pairs[:MAX_CORRELATIONS]]
 
 
 def _pairwise(values: Floats) -> Floats:
-    """Pearson correlation of every two columns over the rows where both are known; NaN where one does not vary."""
+    """Pearson correlation of every two columns over the rows where both are known; NaN if one is constant there."""
     known = ~np.isnan(values)
     here, filled = known.astype(np.float64), np.where(known, values, 0.0)
     n = here.T @ here
@@ -98,5 +99,5 @@ def _pairwise(values: Floats) -> Floats:
         square = (filled**2).T @ here / n - first**2
         other = here.T @ (filled**2) / n - second**2
         covariance = filled.T @ filled / n - first * second
-        varies = (square > 1e-12) & (other > 1e-12) & (n >= LEAST_PAIRS)
+        varies = (square > 1e-12) & (other > 1e-12) & (n >= MIN_PAIRS)
         return np.where(varies, covariance / np.sqrt(square * other), np.nan)

@@ -1,6 +1,6 @@
-"""The interventions that metrics ask for: each says which codes to decode for a chunk of images.
+"""Interventions on the codes of images, as metrics request them.
 
-They are values (frozen, hashable): two metrics that ask for equal ones share one decoding.
+Interventions are frozen and hashable: metrics that request equal interventions share one decoding.
 """
 
 from __future__ import annotations
@@ -15,42 +15,52 @@ from torch import Tensor
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.types import Codes
 from ccvae_eval.evaluation.subject import Chunk, Subject
-from ccvae_eval.model.checks import asked
+from ccvae_eval.model.checks import model_call
 from ccvae_eval.model.fixed_batches import padded
 from ccvae_eval.model.interface import Intervenes
 from ccvae_eval.model.latents import LatentPath, class_path, gaussian_path, replaced, swapped, transported
 
 CodeSource = Literal["codes", "prior"]
 LEAST_PER_CLASS = 20
+"""Images that each class needs for a path or a fitted Gaussian."""
+
 LEAST_SEPARATION = 0.1
+"""Distance of two class means, in pooled standard deviations, that a path needs."""
 
 
-def unseen(subject: Subject, rows: slice | None = None) -> Chunk:
-    """Some images, or all, as a chunk whose pixels nobody looks at."""
+def chunk_without_images(subject: Subject, rows: slice | None = None) -> Chunk:
+    """Some images of the subject (None = all) as a chunk without pixels."""
     rows = slice(0, len(subject)) if rows is None else rows
     return Chunk(rows, subject.ids[rows], torch.empty(0), subject.posterior.rows(rows), subject.codes[rows])
 
 
 class Intervention(Protocol):
-    """One code for each image of a chunk."""
+    """Maps each image of a chunk to a code."""
 
     @property
     def characteristic(self) -> str:
-        """What is intervened on; "" where it is nothing, or no single characteristic."""
+        """The characteristic intervened on; "" for none or for several."""
         ...
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
-        """The codes to decode, shape (n, D); rows it does not apply to hold the image's own code."""
+        """The codes to decode, shape (n, D); an image that the intervention does not apply to keeps its own code."""
         ...
 
 
 def path_between(
     subject: Subject, characteristic: str, start: int, end: int, source: CodeSource = "codes"
 ) -> LatentPath:
-    """The path from one class to another in the columns of a characteristic; found once for a subject.
+    """Path from one class to another in the latent dimensions of a characteristic; computed once for a subject.
+
+    Args:
+        subject: the subject.
+        characteristic: a characteristic with classes.
+        start, end: indices of the two classes.
+        source: "codes" fits the classes to the codes of the images, "prior" takes them from p(z_c|y).
 
     Raises:
-        UndefinedError: a class has fewer than 20 images, or the class means lie less than .1 pooled deviations apart.
+        UndefinedError: a class has fewer than 20 images, or the class means are less than 0.1 pooled standard
+            deviations apart.
     """
     key = ("path", characteristic, start, end, source)
     return subject.cached(key, lambda: _path_between(subject, characteristic, start, end, source))
@@ -72,22 +82,22 @@ def _path_between(subject: Subject, characteristic: str, start: int, end: int, s
                     where=characteristic,
                 )
         path = class_path(ends[0], ends[1])
-    if path.separated < LEAST_SEPARATION:
+    if path.separation < LEAST_SEPARATION:
         raise UndefinedError("classes not separated", where=characteristic)
     return path
 
 
 @dataclass(frozen=True, slots=True)
 class Traverse:
-    """A point on the path (docs/metrics.md, section 2), all other columns as they are.
+    """A point on the path of a characteristic (docs/metrics.md, section 2); the other latent dimensions stay unchanged.
 
-    Binary: from absent to present. Categorical: from the image's class to the one drawn for it.
+    Binary: from absent to present. Categorical: from the image's class to its target class.
 
     Args:
-        characteristic: whose columns.
+        characteristic: the characteristic.
         position: from 0 (start) to 1 (end).
-        source: where the path's ends come from.
-        column: only the i-th column of the block, the others staying at the image's own; None = the whole block.
+        source: source of the path's ends, see :func:`path_between`.
+        column: moves only the i-th latent dimension of the characteristic; None = all of them.
     """
 
     characteristic: str
@@ -105,7 +115,7 @@ class Traverse:
     def _points(self, subject: Subject, chunk: Chunk) -> Tensor:
         label = subject.schema[self.characteristic]
         if label.kind == "continuous":
-            raise UndefinedError("a continuous label has no classes to go between", where=label.name)
+            raise UndefinedError("a continuous label has no classes to traverse", where=label.name)
         own = chunk.codes[:, list(subject.layout[self.characteristic])].double()
         if label.kind == "binary":
             path = path_between(subject, self.characteristic, 0, 1, self.source)
@@ -119,7 +129,7 @@ class Traverse:
 
 
 def donor_rows(subject: Subject, characteristic: str) -> Tensor:
-    """For each image the row of a seeded random image of the class drawn for it, shape (N,); -1 where there is none."""
+    """For each image the row of a random image of its target class, shape (N,); -1 if there is none."""
     return subject.cached(("donors", characteristic), lambda: _donor_rows(subject, characteristic))
 
 
@@ -136,11 +146,11 @@ def _donor_rows(subject: Subject, characteristic: str) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Interpolate:
-    """A point on the line from the image's code to the code of an image of another class, in all columns.
+    """A point on the line from the image's code to that of its donor (:func:`donor_rows`), in all latent dimensions.
 
     Args:
-        characteristic: whose class the two images differ in.
-        position: from 0 (the image's own code) to 1 (the other's).
+        characteristic: the characteristic in whose class the two images differ.
+        position: from 0 (the image's code) to 1 (the donor's).
     """
 
     characteristic: str
@@ -157,15 +167,15 @@ Mode = Literal["transport", "mean", "sample"]
 
 @dataclass(frozen=True, slots=True)
 class Do:
-    """do(c = v) (docs/metrics.md, section 0), all other columns as they are.
+    """Intervention do(c = v) (docs/metrics.md, section 0); the other latent dimensions stay unchanged.
 
-    A model that intervenes in a way of its own (``Intervenes``) does so, whatever ``mode`` and ``source``.
+    A model with its own interventions (``Intervenes``) applies those and ignores ``mode`` and ``source``.
 
     Args:
         characteristic: c.
-        mode: "transport" keeps the rank within the class, "mean" takes the class mean, "sample" a draw.
-        source: classes as fitted to the codes of other images, or as p(z_c|y) has them.
-        value: v, the index of a class; None = one unlike now.
+        mode: "transport" keeps the rank within the class, "mean" takes the class mean, "sample" draws from p(z_c|y).
+        source: "codes" fits the classes to the codes of the other images, "prior" takes them from p(z_c|y).
+        value: v, the index of a class; None = each image's target class.
     """
 
     characteristic: str
@@ -177,44 +187,44 @@ class Do:
         return self.applied(subject, chunk)[0]
 
     def applied(self, subject: Subject, chunk: Chunk) -> tuple[Codes, Tensor]:
-        """The codes, and which images' ranks were clipped, shape (n,).
+        """The codes of the intervention, and a mask of the images whose rank was clipped, shape (n,).
 
-        The chunk's codes are the subject's own; :meth:`between` takes any.
+        The chunk must hold the subject's codes; :meth:`between` accepts any codes.
         """
         name = self.characteristic
         if subject.schema[name].kind == "continuous":
             raise UndefinedError("a continuous label has no other class", where=name)
         if isinstance(subject.model, Intervenes):
-            then = self._then(subject)[chunk.rows]
-            moved = by_model(subject, chunk, {name: then})
-            return torch.where((then >= 0)[:, None], moved, chunk.codes), torch.zeros(len(chunk), dtype=torch.bool)
-        # all images at once: chunk by chunk these few small operations would cost a fiftieth of the decoding
-        values, clipped = subject.cached(("do", self), lambda: self._whole(subject))
+            target = self._target(subject)[chunk.rows]
+            moved = model_intervention(subject, chunk, {name: target})
+            return torch.where((target >= 0)[:, None], moved, chunk.codes), torch.zeros(len(chunk), dtype=torch.bool)
+        # all images at once, which is faster than chunk by chunk
+        values, clipped = subject.cached(("do", self), lambda: self._all_images(subject))
         return replaced(chunk.codes, subject.layout[name], values[chunk.rows]), clipped[chunk.rows]
 
-    def _then(self, subject: Subject) -> Tensor:
-        """The class that each image gets, shape (N,); -1 = none."""
+    def _target(self, subject: Subject) -> Tensor:
+        """Class v of each image, shape (N,); -1 = unknown."""
         if self.value is None:
             return subject.target_class(self.characteristic)
         return torch.full((len(subject),), self.value)
 
-    def _whole(self, subject: Subject) -> tuple[Codes, Tensor]:
-        """The characteristic's columns after the intervention, of all images, and which of their ranks were clipped."""
+    def _all_images(self, subject: Subject) -> tuple[Codes, Tensor]:
+        """Latent dimensions of c after the intervention, for all images, and the mask of clipped ranks."""
         name = self.characteristic
         own_class, now = subject.classes(name), subject.current_class(name)
-        codes, clipped = self.between(subject, unseen(subject), now, self._then(subject), own_class)
+        codes, clipped = self.between(subject, chunk_without_images(subject), now, self._target(subject), own_class)
         return codes[:, list(subject.layout[name])], clipped
 
     def between(
         self, subject: Subject, chunk: Chunk, now: Tensor, then: Tensor, own_class: Tensor | None = None
     ) -> tuple[Codes, Tensor]:
-        """The codes moved from one class to another, and which images' ranks were clipped.
+        """The codes moved from one class to another, and a mask of the images whose rank was clipped, shape (n,).
 
         Args:
-            subject, chunk: whose codes.
-            now, then: classes, shape (n,); where ``then`` is -1 nothing is moved, nor where a rank is asked for and
-                ``now`` is -1, or where both are one class.
-            own_class: the class to whose Gaussian each code contributed, and from which it is taken out; -1 = none.
+            subject, chunk: the subject and the codes.
+            now, then: current and new class of each image, shape (n,). A code stays unchanged if ``then`` is -1, and
+                in mode "transport" also if ``now`` is -1 or equal to ``then``.
+            own_class: class whose fitted Gaussian contains the code, which is then left out of the fit; -1 = none.
         """
         name, columns = self.characteristic, subject.layout[self.characteristic]
         own = chunk.codes[:, list(columns)]
@@ -233,7 +243,7 @@ class Do:
     def _classes(
         self, subject: Subject, own: Tensor, here: Tensor, there: Tensor, own_class: Tensor | None
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """(mean, deviation) of the class that each code leaves and of the one it goes to."""
+        """(mean, standard deviation) of each code's current class ``here`` and new class ``there``."""
         name = self.characteristic
         if self.source == "prior" or self.mode == "sample":
             prior = subject.prior_of(name)
@@ -244,18 +254,18 @@ class Do:
             raise UndefinedError(f"a class has fewer than {LEAST_PER_CLASS} images", where=name)
         before = fitted.loc[here], fitted.scale[here]
         if own_class is not None:
-            without = fitted.without(own, here)
+            without = fitted.leave_one_out(own, here)
             labelled = (own_class >= 0)[:, None]
             before = torch.where(labelled, without[0], before[0]), torch.where(labelled, without[1], before[1])
         return before, (fitted.loc[there], fitted.scale[there])
 
 
-def by_model(subject: Subject, chunk: Chunk, targets: Mapping[str, Tensor]) -> Codes:
-    """The codes after an intervention that the model makes itself, at the noise of the images' own codes.
+def model_intervention(subject: Subject, chunk: Chunk, targets: Mapping[str, Tensor]) -> Codes:
+    """The codes after the model's own intervention (``Intervenes``), with the noise of the images' posterior samples.
 
     Args:
-        subject, chunk: whose codes.
-        targets: the class of each image, shape (n,), -1 = left alone, for each label.
+        subject, chunk: the subject and the images.
+        targets: for each label the new class of each image, shape (n,), -1 = unchanged.
     """
     assert isinstance(subject.model, Intervenes)
     found = chunk.codes.clone()
@@ -266,7 +276,7 @@ def by_model(subject: Subject, chunk: Chunk, targets: Mapping[str, Tensor]) -> C
     for combination in torch.unique(rows, dim=0):
         assignment = {name: float(v) for name, v in zip(targets, combination, strict=True) if v >= 0}
         if assignment:
-            with asked(subject.model, "intervene(images, codes, assignment, noise)"):
+            with model_call(subject.model, "intervene(images, codes, assignment, noise)"):
                 moved = subject.model.intervene(
                     padded(chunk.images), padded(chunk.codes).to(subject.device), assignment, noise
                 )
@@ -277,10 +287,10 @@ def by_model(subject: Subject, chunk: Chunk, targets: Mapping[str, Tensor]) -> C
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """do() of several labels at once, the same for every image.
+    """Joint intervention do() on several labels, the same for every image.
 
     Args:
-        assignment: (characteristic, class index) of each.
+        assignment: pairs of (characteristic, class index).
         mode, source: as in :class:`Do`.
     """
 
@@ -295,7 +305,7 @@ class Assign:
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         if isinstance(subject.model, Intervenes):
             targets = {name: torch.full((len(chunk),), value) for name, value in self.assignment}
-            return by_model(subject, chunk, targets)
+            return model_intervention(subject, chunk, targets)
         found = chunk.codes
         for name, value in self.assignment:
             moved = Do(name, self.mode, self.source, value).codes(subject, chunk)
@@ -306,20 +316,20 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """The columns of c from a seeded random image of another class; see :func:`donor_rows`."""
+    """Replaces the latent dimensions of c by those of the image's donor (:func:`donor_rows`)."""
 
     characteristic: str
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         donors = donor_rows(subject, self.characteristic)[chunk.rows]
-        given = torch.where((donors >= 0)[:, None], subject.codes[donors.clamp_min(0)], chunk.codes)
-        return swapped(chunk.codes, subject.layout[self.characteristic], given)
+        other = torch.where((donors >= 0)[:, None], subject.codes[donors.clamp_min(0)], chunk.codes)
+        return swapped(chunk.codes, subject.layout[self.characteristic], other)
 
 
 def why_not(intervention: Intervention, subject: Subject) -> str:
-    """Why an intervention does not exist for a subject; "" if it does. No image is decoded."""
+    """Reason why an intervention is undefined for a subject, found without decoding; "" if it is defined."""
     try:
-        intervention.codes(subject, unseen(subject, slice(0, 0)))
+        intervention.codes(subject, chunk_without_images(subject, slice(0, 0)))
     except UndefinedError as error:
         return error.what
     return ""
@@ -327,12 +337,12 @@ def why_not(intervention: Intervention, subject: Subject) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Redraw:
-    """The columns of c drawn anew from q(z_c|x): what the posterior's own noise does to the image.
+    """Resamples the latent dimensions of c from q(z_c|x), which shows the effect of the posterior's noise.
 
     Args:
         characteristic: c.
-        draw: which draw; draws of different numbers are independent.
-        every: all columns of z instead.
+        draw: index of the draw; different draws are independent.
+        every: resamples all of z instead.
     """
 
     characteristic: str
@@ -341,19 +351,19 @@ class Redraw:
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         columns = range(subject.layout.dim) if self.every else subject.layout[self.characteristic]
-        who = "" if self.every else self.characteristic
-        noise = subject.noise(f"redraw/{who}/{self.draw}", chunk.ids, len(columns))
+        name = "" if self.every else self.characteristic
+        noise = subject.noise(f"redraw/{name}/{self.draw}", chunk.ids, len(columns))
         return replaced(chunk.codes, tuple(columns), chunk.posterior.columns(list(columns)).at(noise))
 
 
 @dataclass(frozen=True, slots=True)
 class PriorDraw:
-    """The columns of c drawn from p(z_c | y_c = v), all other columns as they are (docs/metrics.md, section 4).
+    """Samples the latent dimensions of c from p(z_c | y_c = v); the others stay unchanged (docs/metrics.md, section 4).
 
     Args:
         characteristic: c.
-        draw: which draw.
-        value: "present" (binary: v = 1; categorical: the class drawn for the image), or "now".
+        draw: index of the draw; different draws are independent.
+        value: v: "present" (binary: 1; categorical: the image's target class) or "now" (the current class).
     """
 
     characteristic: str
@@ -361,7 +371,7 @@ class PriorDraw:
     value: Literal["present", "now"] = "present"
 
     def classes(self, subject: Subject, chunk: Chunk) -> Tensor:
-        """The class v of each image, shape (n,); -1 where it is unknown."""
+        """Class v of each image, shape (n,); -1 = unknown."""
         name = self.characteristic
         if self.value == "now":
             return subject.current_class(name)[chunk.rows]
@@ -372,7 +382,7 @@ class PriorDraw:
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         name = self.characteristic
         if subject.schema[name].kind == "continuous":
-            raise UndefinedError("a continuous label has no class to draw from", where=name)
+            raise UndefinedError("a continuous label has no class to sample from", where=name)
         columns = subject.layout[name]
         prior, classes = subject.prior_of(name), self.classes(subject, chunk)
         noise = subject.noise(f"prior/{name}/{self.draw}", chunk.ids, len(columns))
@@ -383,7 +393,7 @@ class PriorDraw:
 
 @dataclass(frozen=True, slots=True)
 class PosteriorMean:
-    """No intervention: the mean of q(z|x) in place of its sample."""
+    """No intervention: the mean of q(z|x) instead of its sample."""
 
     characteristic: str = ""
 

@@ -1,4 +1,4 @@
-"""What the judge's opinions of two images say of the change between them."""
+"""Scores from an independent classifier (the judge), and its reliability on a model's reconstructions."""
 
 from __future__ import annotations
 
@@ -14,112 +14,119 @@ from ccvae_eval.data.interface import HasCounterfactuals
 from ccvae_eval.evaluation.metric import Decoded
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.judge import balanced_accuracies, trusted_labels
-from ccvae_eval.model.fixed_batches import CHUNK
+from ccvae_eval.model.fixed_batches import FIXED_BATCH
 
-RESPONDS = 0.05
-"""A mean change of the judge's opinion above which a reader is told."""
+NOTABLE_RESPONSE = 0.05
+"""Mean response of the judge to another label above which the notes mention it."""
 
 ANOTHER = "another image"
-"""The chance level of what the judge sees unchanged: as often as it sees the same in two images taken at random."""
+"""Name of the chance level of unchanged labels: two random images that the judge assigns to the same class."""
 
 
 class JudgeReliability:
-    """How far the judge agrees with the labels on this model's reconstructions (docs/metrics.md, section 0).
+    """Balanced accuracy of the judge on this model's reconstructions (docs/metrics.md, section 0).
 
-    A label that it recognises in fewer than .8 of them (balanced over the classes) has no judged values: what the
-    judge says of an intervention on it would be a finding about blur.
+    A label with a balanced accuracy below 0.8 has no judged values: its response to an intervention could be due to the
+    decoder's blur.
 
     Args:
-        subject: whose reconstructions.
+        subject: the subject whose reconstructions are judged.
     """
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
-        self._told: dict[int, dict[str, Tensor]] = {}
+        self._log_probs: dict[int, dict[str, Tensor]] = {}
 
     def update(self, batch: Decoded) -> None:
-        """Takes in a chunk, the first time it is shown; nothing without a judge."""
-        if self.subject.judge is not None and batch.chunk.rows.start not in self._told:
-            known = batch.judged(None)
-            self._told[batch.chunk.rows.start] = {j: known[j].cpu() for j in self.subject.schema.names if j in known}
+        """Adds a chunk the first time it is seen; does nothing without a judge."""
+        if self.subject.judge is not None and batch.chunk.rows.start not in self._log_probs:
+            judged = batch.judged(None)
+            labels = [j for j in self.subject.schema.names if j in judged]
+            self._log_probs[batch.chunk.rows.start] = {j: judged[j].cpu() for j in labels}
 
     @cached_property
-    def shares(self) -> dict[str, float]:
-        """The balanced accuracy of each label that the judge knows; NaN where one class only occurs."""
-        chunks = [self._told[start] for start in sorted(self._told)]
-        told = {j: torch.cat([chunk[j] for chunk in chunks]) for j in chunks[0]} if chunks else {}
-        return balanced_accuracies(told, self.subject.labels, self.subject.schema)
+    def accuracy(self) -> dict[str, float]:
+        """Balanced accuracy of each label that the judge predicts; NaN if only one class occurs."""
+        chunks = [self._log_probs[start] for start in sorted(self._log_probs)]
+        log_probs = {j: torch.cat([chunk[j] for chunk in chunks]) for j in chunks[0]} if chunks else {}
+        return balanced_accuracies(log_probs, self.subject.labels, self.subject.schema)
 
     @cached_property
     def trusted(self) -> tuple[str, ...]:
-        """The labels that may be judged."""
-        return trusted_labels(self.shares)
+        """The labels that the judge recognises reliably."""
+        return trusted_labels(self.accuracy)
 
-    def alike(self, label: str) -> float:
-        """How often the judge sees the same class of a label in two of the reconstructions taken at random.
+    def same_class_rate(self, label: str) -> float:
+        """Probability that the judge assigns two random reconstructions to the same class of a label.
 
         .. math:: \\sum_k n_k (n_k - 1) / (n (n - 1))
         """
-        seen = torch.cat([self._told[start][label].argmax(1) for start in sorted(self._told)])
-        counts = torch.bincount(seen).double()
-        return float((counts * (counts - 1)).sum() / max(len(seen) * (len(seen) - 1), 1))
+        classes = torch.cat([self._log_probs[start][label].argmax(1) for start in sorted(self._log_probs)])
+        counts = torch.bincount(classes).double()
+        return float((counts * (counts - 1)).sum() / max(len(classes) * (len(classes) - 1), 1))
 
     def why_not(self, label: str) -> str:
-        """Why a label may not be judged; "" if it may."""
+        """Reason why a label is not judged; "" if it is."""
         if self.subject.judge is None:
             return "needs a judge"
         if label in self.trusted:
             return ""
-        if label not in self.shares:
-            return "the judge does not know this label"
-        share = self.shares[label]
-        if np.isnan(share):
-            return "one class only: nothing to check the judge by"
-        return f"the judge recognises only {share:.2f} of the reconstructions"
+        if label not in self.accuracy:
+            return "the judge does not predict this label"
+        accuracy = self.accuracy[label]
+        if np.isnan(accuracy):
+            return "only one class occurs, so the judge cannot be validated"
+        return f"the judge recognises only {accuracy:.2f} of the reconstructions"
 
     def notes(self) -> list[str]:
-        """How far the judge agrees with the labels, what it takes for a change by itself, and each label left out."""
+        """Notes on the judge: its accuracy, its response to other labels, and the labels that are not judged."""
         record = getattr(self.subject.judge, "record", None)  # of a judge that was trained
         real: Mapping[str, float] = {} if record is None else record.balanced_accuracy
         known = [
-            f"{label} {share:.2f}" + (f" ({real[label]:.2f})" if label in real else "")
-            for label, share in self.shares.items()
-            if not np.isnan(share)
+            f"{label} {accuracy:.2f}" + (f" ({real[label]:.2f})" if label in real else "")
+            for label, accuracy in self.accuracy.items()
+            if not np.isnan(accuracy)
         ]
-        beside = " (of real images)" if real else ""
+        beside = " (on real images)" if real else ""
         notes = [f"the judge's balanced accuracy on the reconstructions{beside}: {', '.join(known)}"] if known else []
-        moved = sorted(((share, *pair) for pair, share in own_response(self.subject).items()), reverse=True)
-        if moved:
-            said = [f"{i} moves {j} by {share:.2f}" for share, i, j in moved if i != j and share > RESPONDS]
-            what = ", ".join(said) or f"none moves another by more than {RESPONDS}"
-            notes.append(f"the judge's own response where one label is drawn otherwise: {what}")
-        left_out = [label for label in self.shares if label not in self.trusted]
+        responses = sorted(((change, *pair) for pair, change in judge_response(self.subject).items()), reverse=True)
+        if responses:
+            others = [(change, i, j) for change, i, j in responses if i != j and change > NOTABLE_RESPONSE]
+            notable = [f"{i} moves {j} by {change:.2f}" for change, i, j in others]
+            listed = ", ".join(notable) or f"none moves another by more than {NOTABLE_RESPONSE}"
+            notes.append(f"the judge's response on images rendered with one other label: {listed}")
+        left_out = [label for label in self.accuracy if label not in self.trusted]
         return notes + [f"{label}: {self.why_not(label)}, not judged" for label in left_out]
 
 
 def judged_change(before: Mapping[str, Tensor], after: Mapping[str, Tensor], prefix: str) -> dict[str, Floats]:
-    """For every label whether the judge sees what it saw before, and how much its opinion changed."""
+    """For each label j: ``{prefix}/kept/{j}`` (the judged class is unchanged) and ``{prefix}/change/{j}``, shape (N,).
+
+    Args:
+        before, after: the judge's log-probabilities of each label, shape (N, K).
+        prefix: start of the keys.
+    """
     found: dict[str, Floats] = {}
     for j in before:
-        found[f"{prefix}/kept/{j}"] = kept_share(before[j], [after[j]])
-        found[f"{prefix}/change/{j}"] = judged_shift(before[j], after[j])
+        found[f"{prefix}/kept/{j}"] = unchanged_share(before[j], [after[j]])
+        found[f"{prefix}/change/{j}"] = total_variation(before[j], after[j])
     return found
 
 
-def own_response(subject: Subject) -> dict[tuple[str, str], float]:
-    """How much the judge's opinion of label j changes where label i is drawn otherwise and nothing else is.
+def judge_response(subject: Subject) -> dict[tuple[str, str], float]:
+    """Response of the judge to label j in counterfactual images in which only label i differs, by (i, j).
 
-    Mean total variation over the first 32 images, by (i, j): what part of a judged change is the judge's own. Empty
-    without a judge, and where the data draw no counterfactuals.
+    Mean total variation over 32 images: the part of a judged change that is due to the judge itself. Empty without a
+    judge, or if the data set renders no counterfactuals.
     """
-    return subject.cached(("judge's own response",), lambda: _own_response(subject))
+    return subject.cached(("judge response",), lambda: _judge_response(subject))
 
 
-def _own_response(subject: Subject) -> dict[tuple[str, str], float]:
+def _judge_response(subject: Subject) -> dict[tuple[str, str], float]:
     judge, data = subject.judge, subject.data
     if judge is None or not isinstance(data, HasCounterfactuals):
         return {}
-    first = subject.subsample(CHUNK)
+    first = subject.subsample(FIXED_BATCH)
     before = judge.log_probabilities(data.batch(first.ids).images.to(subject.device))
     found: dict[tuple[str, str], float] = {}
     for i in subject.schema.names:
@@ -129,53 +136,58 @@ def _own_response(subject: Subject) -> dict[tuple[str, str], float]:
         known = (then >= 0).numpy()
         if not known.any():
             continue
-        drawn = data.with_attribute(first.ids[known], i, then[then >= 0].numpy().astype(np.float32))
-        after = judge.log_probabilities(drawn.to(subject.device))
+        changed = data.with_attribute(first.ids[known], i, then[then >= 0].numpy().astype(np.float32))
+        after = judge.log_probabilities(changed.to(subject.device))
         for j in subject.schema.names:
             if j in before:
                 rows = torch.from_numpy(known).to(before[j].device)
-                found[i, j] = float(judged_shift(before[j][rows], after[j]).mean())
+                found[i, j] = float(total_variation(before[j][rows], after[j]).mean())
     return found
 
 
-def judged_shift(before: Tensor, after: Tensor) -> Floats:
-    r"""Total variation between two judged distributions of one label, shape :math:`(N,)`; for a binary one \|dp\|.
+def total_variation(before: Tensor, after: Tensor) -> Floats:
+    r"""Total variation distance between two judged distributions of one label; for a binary label \|dp\|.
+
+    .. math:: \tfrac12 \sum_k |p_k - q_k|
 
     Args:
         before, after: log-probabilities, shape :math:`(N, K)`.
 
-    >>> judged_shift(torch.tensor([[0.25, 0.75]]).double().log(), torch.tensor([[0.75, 0.25]]).double().log())
+    Returns:
+        Distances in [0, 1], shape :math:`(N,)`.
+
+    >>> total_variation(torch.tensor([[0.25, 0.75]]).double().log(), torch.tensor([[0.75, 0.25]]).double().log())
     array([0.5])
     """
-    moved = (after.double().exp() - before.double().exp()).abs().sum(1) / 2
-    shift: Floats = moved.clamp_max(1).cpu().numpy()  # float32 log-probabilities sum to 1 but for rounding
-    return shift
+    change = (after.double().exp() - before.double().exp()).abs().sum(1) / 2
+    distance: Floats = change.clamp_max(1).cpu().numpy()  # rounded probabilities need not sum to 1
+    return distance
 
 
-def probability_of(told: Tensor, classes: Tensor) -> Floats:
-    r"""The judged probability of a class of each image, shape :math:`(N,)`; NaN where the class is -1."""
-    told = told.double().exp().cpu()
-    chosen = told.gather(1, classes.clamp_min(0)[:, None])[:, 0]
+def probability_of(log_probs: Tensor, classes: Tensor) -> Floats:
+    r"""Judged probability of one class of each image, shape :math:`(N,)`; NaN for class -1."""
+    probabilities = log_probs.double().exp().cpu()
+    chosen = probabilities.gather(1, classes.clamp_min(0)[:, None])[:, 0]
     probability: Floats = torch.where(classes >= 0, chosen, torch.nan).numpy()
     return probability
 
 
-def seen_as(told: Tensor, classes: Tensor) -> Bools:
-    r"""Whether the judge takes each image for one of its class, shape :math:`(N,)`; never where the class is -1."""
-    seen: Bools = (told.argmax(1).cpu() == classes).numpy()
-    return seen
+def classified_as(log_probs: Tensor, classes: Tensor) -> Bools:
+    r"""True for each image that the judge assigns to the given class, shape :math:`(N,)`; False for class -1."""
+    correct: Bools = (log_probs.argmax(1).cpu() == classes).numpy()
+    return correct
 
 
-def kept_share(before: Tensor, after: Sequence[Tensor]) -> Floats:
-    r"""The share of images of each row in which the judge sees what it saw before.
+def unchanged_share(before: Tensor, after: Sequence[Tensor]) -> Floats:
+    r"""Share of S changed images in which the judged class is that of the original image.
 
     Args:
-        before: log-probabilities of one label, shape :math:`(N, K)`.
-        after: the same for each of S images, each of shape :math:`(N, K)`.
+        before: log-probabilities of one label for the original images, shape :math:`(N, K)`.
+        after: the same for each of the S changed images, each of shape :math:`(N, K)`.
 
     Returns:
-        Shape :math:`(N,)`.
+        Shares in [0, 1], shape :math:`(N,)`.
     """
     classes = before.argmax(1).cpu()
-    share: Floats = np.mean([seen_as(told, classes) for told in after], axis=0)
+    share: Floats = np.mean([classified_as(log_probs, classes) for log_probs in after], axis=0)
     return share

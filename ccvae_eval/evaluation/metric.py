@@ -1,10 +1,9 @@
-"""What a metric must be.
+"""Interface of a metric.
 
-A metric is a frozen dataclass; its fields are its settings, and so the options of its command and the record in the
-run. ``run.evaluate`` asks what it needs, decodes each requested intervention once for all metrics, shows it to those
-that asked, and collects the measurements.
-
-Errors of strangers' models and metrics: who it was, where it is written, in which call, and what to do.
+A metric is a frozen dataclass whose fields are its settings: the options of its command and the settings in the run.
+The evaluation asks each metric for its needs, decodes every requested intervention once, passes the images to the
+metrics that requested them, and collects the measurements. Errors of third-party metrics name the plugin, its file and
+the call.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a metric asks of the pass.
+    """Requirements of a metric.
 
     Args:
-        interventions: what to decode, for every image.
-        reconstruction: whether it needs the decoding of the image's own code.
-        judge: whether it uses the judge (it must also work without one).
-        regions: whether it uses regions (it must also work without).
-        images: False if it works on points too.
-        characteristics: False if it does not look at characteristics: of a model without any it is then shown all
-            images, and not only the half on which no columns were assigned.
-        own: images that it decodes by itself, for each image of the sample.
+        interventions: interventions to decode for every image.
+        reconstruction: True if it needs the decoding of the images' own codes.
+        judge: True if it uses the judge (it must also work without one).
+        regions: True if it uses regions (it must also work without them).
+        images: False if it also works on points.
+        characteristics: False if it does not use characteristics. For a model without characteristics it then gets all
+            images instead of the half on which no latent dimensions were assigned.
+        own: number of images that it decodes itself for each image of the sample.
     """
 
     interventions: tuple[Intervention, ...] = ()
@@ -52,20 +51,20 @@ class Needs:
     own: int = 0
 
     def decodings(self) -> int:
-        """Images decoded for each image of the sample."""
+        """Number of images decoded for each image of the sample."""
         return len(self.interventions) + self.reconstruction + self.own
 
 
 @dataclass
 class Decoded:
-    """One chunk of images under the interventions on one characteristic, as every metric sees it.
+    """One chunk of images with the decoded interventions on one characteristic.
 
     Args:
-        subject, chunk: whose.
-        characteristic: the characteristic that was intervened on; "" for what is about no single one.
-        reconstruction: the decoding of the chunk's own codes.
-        images: what each intervention on this characteristic gives.
-        judgements: what the judge has said of this chunk so far, shared between characteristics.
+        subject, chunk: the subject and the chunk.
+        characteristic: the characteristic intervened on; "" for interventions on none or several.
+        reconstruction: decoding of the chunk's own codes.
+        images: decoding of each intervention on this characteristic.
+        judgements: the judge's log-probabilities for this chunk so far, shared by all characteristics.
     """
 
     subject: Subject
@@ -77,7 +76,7 @@ class Decoded:
 
     @cached_property
     def region(self) -> Tensor | None:
-        """Where the characteristic lives, shape (n, H, W), bool, on the CPU; None if it has no region here."""
+        """Region of the characteristic, shape (n, H, W), bool, on the CPU; None if the data set has no region of it."""
         data = self.subject.data
         if not isinstance(data, HasRegions):
             return None
@@ -85,29 +84,29 @@ class Decoded:
         return None if found is None else torch.from_numpy(found)
 
     def judged(self, of: Intervention | None = None) -> Mapping[str, Tensor]:
-        """The judge's log-probabilities (n, K) of each label for one intervention; None = the reconstruction.
+        """The judge's log-probabilities (n, K) of each label for an intervention (None: the reconstruction).
 
-        Computed once for all metrics. Without a judge this is empty.
+        Computed once for all metrics; empty without a judge.
         """
         judge: Judge | None = self.subject.judge
         if judge is None:
             return {}
         if of not in self.judgements:
             images = self.reconstruction if of is None else self.images[of]
-            assert images is not None, "the metric did not ask for the reconstruction"
+            assert images is not None, "the metric did not request the reconstruction"
             self.judgements[of] = judge.log_probabilities(images)
         return self.judgements[of]
 
 
 class Accumulator(Protocol):
-    """One metric in the middle of one pass."""
+    """State of one metric during the pass over the images."""
 
     def update(self, batch: Decoded) -> None:
-        """Takes in one chunk under the interventions on one characteristic; called once for each pair of them."""
+        """Adds one chunk; called once for each chunk and characteristic with requested interventions."""
         ...
 
     def compute(self, weights: ResampleWeights) -> Measurement:
-        """The measurement. ``weights`` resample the subject's images, in their order, the same for all metrics."""
+        """The measurement. ``weights`` resample the subject's images in their order, equally for all metrics."""
         ...
 
 
@@ -123,7 +122,7 @@ class Metric(Protocol):
     laws: ClassVar[frozenset[str]]
 
     def needs(self, subject: Subject) -> Needs:
-        """What to decode; raises ``UnsupportedError`` where the model or the data lack what it cannot do without."""
+        """The requirements; raises ``UnsupportedError`` if the model or the data set cannot meet them."""
         ...
 
     def start(self, subject: Subject) -> Accumulator: ...
@@ -141,13 +140,13 @@ LAWS = frozenset(
         "nan is an error",
     }
 )
-"""Names that a metric may declare in ``laws``; the contract suite has one test for each."""
+"""Names that a metric may declare in ``laws``; the conformance suite tests each of them."""
 
 
 def settings_of(metric: Metric) -> dict[str, Plain]:
     """The metric's fields as plain data."""
     if not is_dataclass(metric) or isinstance(metric, type):
-        raise TypeError(f"{metric!r} is no dataclass")
+        raise TypeError(f"a metric must be a dataclass instance, got {metric!r}")
     return {key: _plain(value) for key, value in asdict(metric).items()}
 
 
@@ -157,7 +156,7 @@ def _plain(value: Any) -> Plain:
     return value
 
 
-METRIC_HINT = "`ccvae-eval new metric NAME` writes one to start from; `ccvae-eval check NAME` tries it."
+METRIC_HINT = "`ccvae-eval new metric NAME` writes a working example; `ccvae-eval check NAME` tests a metric."
 METRIC_MEMBERS = ("name", "version", "values", "headline", "laws", "default_sample", "needs", "start")
 
 
@@ -165,23 +164,23 @@ def metric_class(name: str) -> Any:
     """The registered class of a metric.
 
     Raises:
-        UsageError: it is unknown.
-        PluginError: it cannot be imported, or is no dataclass.
+        UsageError: the name is unknown.
+        PluginError: the class cannot be imported, or is not a dataclass.
     """
     entry = registry.metrics.find(name)
     kind: Any = entry.load()
     if not (isinstance(kind, type) and is_dataclass(kind)):
         raise PluginError(
-            f"{name!r} is no metric", where=_where(entry), why="it is no dataclass of settings", hint=METRIC_HINT
+            f"{name!r} is not a metric", where=_where(entry), why="it is not a dataclass", hint=METRIC_HINT
         )
     return kind
 
 
-def made_metric(name: str, settings: Mapping[str, Any]) -> Metric:
+def make_metric(name: str, settings: Mapping[str, Any]) -> Metric:
     """A registered metric with these settings.
 
     Raises:
-        PluginError: it cannot be made, or lacks what a metric has.
+        PluginError: it cannot be created, or lacks members of a metric.
     """
     kind, where = metric_class(name), _where(registry.metrics.find(name))
     try:
@@ -190,10 +189,12 @@ def made_metric(name: str, settings: Mapping[str, Any]) -> Metric:
         raise
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
-        raise PluginError(f"metric {name!r} cannot be made", where=where, why=why, hint=METRIC_HINT) from error
+        raise PluginError(f"metric {name!r} cannot be created", where=where, why=why, hint=METRIC_HINT) from error
     if not isinstance(metric, Metric):
         lacking = [member for member in METRIC_MEMBERS if not hasattr(metric, member)]
-        raise PluginError(f"{name!r} is no metric", where=where, why=f"no {', '.join(lacking)}", hint=METRIC_HINT)
+        raise PluginError(
+            f"{name!r} is not a metric", where=where, why=f"it lacks {', '.join(lacking)}", hint=METRIC_HINT
+        )
     return metric
 
 

@@ -1,4 +1,4 @@
-"""What figures are drawn from: a few images as they are, and means over all images."""
+"""Arrays for figures: single images, and means over all images."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.model.latents import replaced
 
 PICTURED = 8
-"""Images whose strips are kept: the first ones of the sample."""
+"""Number of images, the first of the sample, that figures show."""
 
 GRID = 5
-"""Steps on a side of a two-dimensional traversal."""
+"""Steps along each side of a two-dimensional traversal."""
 
 
 def as_bytes(images: Images) -> Tensor:
-    r"""Images as they are shown, shape :math:`(N, H, W, C)`, uint8, on the CPU."""
+    r"""Images for display, shape :math:`(N, H, W, C)`, uint8, on the CPU."""
     return (images.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 @dataclass
 class MeanPictures:
-    """Sums of pictures over images, in float64, and a few pictures as they are."""
+    """Means of pictures over images, accumulated in float64, and single pictures."""
 
     _sums: dict[str, Floats] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
     _kept: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
     def add(self, name: str, pictures: Tensor) -> None:
-        r"""Adds a chunk of pictures, shape :math:`(N, ...)`, to the mean of that name."""
+        r"""Adds pictures, shape :math:`(N, ...)`, to the mean of that name."""
         total = pictures.cpu().double().sum(0).numpy()
         self._sums[name] = self._sums[name] + total if name in self._sums else total
         self._counts[name] = self._counts.get(name, 0) + len(pictures)
 
     def keep(self, name: str, pictures: Tensor) -> None:
-        """Keeps some pictures as they are."""
+        """Stores pictures without averaging."""
         self._kept[name] = pictures.numpy()
 
     def arrays(self) -> Mapping[str, NDArray[np.generic]]:
-        """The means, float32, as ``mean/NAME``, images channel last; and what was kept, by its own name."""
+        """The means as ``mean/NAME``, float32, channels last; and the stored pictures by their names."""
         means: dict[str, NDArray[np.generic]] = {}
         for name, total in self._sums.items():
             mean = (total / self._counts[name]).astype(np.float32)
@@ -57,10 +57,10 @@ class MeanPictures:
 
 
 def pair_strips(subject: Subject, name: str, source: CodeSource, steps: int) -> dict[str, NDArray[np.generic]]:
-    r"""The way from each class of a categorical label to each other one, from the first image of the class.
+    r"""Traversals from each class of a categorical label to every other class, of the first image of the class.
 
     Returns:
-        By "from > to", each of shape :math:`(1, steps, H, W, C)`, uint8; without the pairs that have no path.
+        Strips by "from > to", each of shape :math:`(1, steps, H, W, C)`, uint8; pairs without a path are left out.
     """
     label, now = subject.schema[name], subject.current_class(name)
     found: dict[str, NDArray[np.generic]] = {}
@@ -71,26 +71,27 @@ def pair_strips(subject: Subject, name: str, source: CodeSource, steps: int) -> 
         except UndefinedError:
             continue
         if len(rows):
-            own, places = subject.codes[rows], torch.linspace(0, 1, steps).tolist()
-            codes = torch.cat([replaced(own, subject.layout[name], path.at(place)) for place in places])
+            own, positions = subject.codes[rows], torch.linspace(0, 1, steps).tolist()
+            codes = torch.cat([replaced(own, subject.layout[name], path.at(position)) for position in positions])
             images = as_bytes(subject.decode(codes)).numpy()
             found[f"{label.class_name(start)} > {label.class_name(end)}"] = images[None]
     return found
 
 
 def plane(subject: Subject, down: str, across: str, source: CodeSource, size: int = GRID) -> NDArray[np.generic]:
-    r"""The first image with two binary characteristics moved together, each along its own path.
+    r"""Two-dimensional traversal of the first image along the paths of two binary characteristics.
 
     Returns:
-        Shape :math:`(size, size, H, W, C)`, uint8; rows move ``down``, columns ``across``, from absent to present.
+        Shape :math:`(size, size, H, W, C)`, uint8; ``down`` changes along the rows and ``across`` along the columns,
+        from absent to present.
     """
     own = subject.codes[:1]
     paths = [path_between(subject, name, 0, 1, source) for name in (down, across)]
-    places = torch.linspace(0, 1, size).tolist()
+    positions = torch.linspace(0, 1, size).tolist()
     codes = [
         replaced(replaced(own, subject.layout[down], paths[0].at(i)), subject.layout[across], paths[1].at(j))
-        for i in places
-        for j in places
+        for i in positions
+        for j in positions
     ]
     images = as_bytes(subject.decode(torch.cat(codes))).numpy()
     return images.reshape(size, size, *images.shape[1:])

@@ -1,6 +1,8 @@
-"""From one number per image to a measurement: estimates from common resamples, their rows, and the evidence.
+"""Result table: turns one number per image into the rows and means of a measurement.
 
-From resampled numbers of single characteristics to the rows of a measurement, with their means.
+A metric describes each value as an image statistic (``Mean``, ``Proportion``, ``MeanProportion``, ``RatioOfSums``) and
+adds it to a ``ResultTable``, which computes the estimate from the run's resamples, adds the means over
+characteristics, and stores the per-image terms as evidence.
 """
 
 from __future__ import annotations
@@ -15,32 +17,102 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.results import Measurement, Reason, Value, mean_value
 from ccvae_eval.core.types import Bools, Floats
+from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.evaluation.metric import Metric, settings_of
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.statistics.intervals import (
     Resampled,
-    bounded_estimate,
     mean_estimate,
     mean_over,
-    missing,
+    mean_proportion_estimate,
+    proportion_estimate,
     ratio_estimate,
-    share_estimate,
+    undefined_estimate,
 )
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 At = Mapping[str, str | int | float]
-NOWHERE: At = MappingProxyType({})
+NO_CONDITION: At = MappingProxyType({})
 
 GIVEN, ASSIGNED, UNASSIGNED = "given", "assigned", "unassigned"
+"""Notes on characteristics: their source, or that no latent dimension was assigned to them."""
+
+COLUMN = "column"
+"""Key in ``at`` of a single latent dimension; the characteristic's own row is the mean over such rows."""
 
 
-def sentence(*parts: str) -> str:
-    """The parts that say something, one after the other.
+def joined_notes(*parts: str) -> str:
+    """Joins the parts that are not empty.
 
-    >>> sentence("given", "", "one-vs-rest")
+    >>> joined_notes("given", "", "one-vs-rest")
     'given; one-vs-rest'
     """
     return "; ".join(part for part in parts if part)
+
+
+class ImageStatistic(Protocol):
+    """A value that is a ratio of two sums over images; the evidence stores the terms of both sums."""
+
+    def terms(self) -> tuple[Floats, Floats]:
+        """Numerator and denominator of each image, shape (N,), NaN = the image does not enter."""
+        ...
+
+    def estimate(self, weights: ResampleWeights) -> Resampled: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mean:
+    """Mean over images of one number each, shape (N,); NaN = the image does not enter."""
+
+    values: Floats
+
+    def terms(self) -> tuple[Floats, Floats]:
+        return self.values, np.where(np.isnan(self.values), np.nan, 1.0)
+
+    def estimate(self, weights: ResampleWeights) -> Resampled:
+        return mean_estimate(self.values, weights)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proportion(Mean):
+    """Proportion of images with value 1; values 0, 1 or NaN = the image does not enter, shape (N,)."""
+
+    def estimate(self, weights: ResampleWeights) -> Resampled:
+        return proportion_estimate(self.values, weights)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeanProportion(Mean):
+    """Mean over images of one number each in [``least``, 1], shape (N,); NaN = the image does not enter."""
+
+    least: float = 0.0
+
+    def estimate(self, weights: ResampleWeights) -> Resampled:
+        return mean_proportion_estimate(self.values, weights, self.least)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RatioOfSums:
+    """Ratio of two sums over images, terms of shape (N,); NaN = the image does not enter."""
+
+    numerator: Floats
+    denominator: Floats
+
+    def terms(self) -> tuple[Floats, Floats]:
+        return self.numerator, self.denominator
+
+    def estimate(self, weights: ResampleWeights) -> Resampled:
+        return ratio_estimate(self.numerator, self.denominator, weights)
+
+
+def among(images: Bools, values: Floats | Bools) -> Floats:
+    """The values of the images in the mask, NaN for all others."""
+    return np.where(images, values, np.nan)
+
+
+def mean_of(values: Floats, images: Bools) -> float | None:
+    """Mean of the values of the images in the mask, for a chance level; None without such images."""
+    return float(values[images].mean()) if images.any() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +123,19 @@ class _Row:
 
 
 @dataclass
-class Rows:
-    """Values in the making; what stands in the same mean is averaged resample by resample.
+class ValueRows:
+    """Rows of a measurement, and their means over characteristics, which are averaged resample by resample.
 
     Args:
-        subject: whose; it says which characteristics were given or assigned.
-        draws: how many resamples an undefined value has.
-        level: of the intervals.
-        given: characteristics that are marked as given; None = those of the subject's model.
-        given_counts: whether what was given enters the means. It does where the value is no information about the
-            label: what a column does to the image is a finding, whoever wrote the column.
-        findings: values for which it does, where it does not for the others: what other columns tell of a given label.
+        subject: the subject; it states which characteristics were given or assigned.
+        draws: number of resamples of an undefined value.
+        level: confidence level.
+        given_counts: True if given characteristics, whose latent dimensions were computed from the labels, enter the
+            means. They do for the effect of a latent dimension on the image, but not for its information about the
+            label.
+        given: the given characteristics; None = those of the subject's model.
+        findings: names of values with given characteristics in their means although ``given_counts`` is False, such as
+            the information in other latent dimensions about a given label.
     """
 
     subject: Subject
@@ -82,8 +156,8 @@ class Rows:
         characteristic: str | None,
         found: Resampled,
         *,
-        at: At = NOWHERE,
-        mean_at: At | None = NOWHERE,
+        at: At = NO_CONDITION,
+        mean_at: At | None = NO_CONDITION,
         chance: float | None = None,
         reference: float | None = None,
         excluded: int = 0,
@@ -93,27 +167,28 @@ class Rows:
 
         Args:
             name, characteristic, at, chance, reference, excluded, note: as in ``Value``. A row without a
-                characteristic is about the whole image and enters no mean.
-            found: the number with its resamples.
-            mean_at: the ``at`` of the mean that it enters; None = none, as for what was given (unless that counts).
+                characteristic describes the whole image and enters no mean.
+            found: the estimate with its resamples.
+            mean_at: the ``at`` of the mean that the row enters; None = no mean. Given characteristics enter only as
+                ``given_counts`` and ``findings`` allow.
         """
         given = characteristic in self._given
         kind = GIVEN if given else ASSIGNED if self.subject.assigned and characteristic else ""
         if characteristic is None:
             mean_at = None
-        said = sentence(kind, note, found.note)
+        notes = joined_notes(kind, note, found.note)
         if given and not self.given_counts and name not in self.findings:
             mean_at = None
         estimate, in_mean = found.estimate, mean_at is not None
-        value = Value(name, estimate, characteristic, dict(at), excluded, chance, reference, said, in_mean)
+        value = Value(name, estimate, characteristic, dict(at), excluded, chance, reference, notes, in_mean)
         self._rows.append(_Row(value, found, mean_at))
 
-    def undefined(self, name: str, characteristic: str, why: str, *, at: At = NOWHERE, excluded: int = 0) -> None:
-        """Adds a row that has no number, and says why."""
-        self.add(name, characteristic, missing(self.draws, why), at=at, mean_at=at, excluded=excluded)
+    def undefined(self, name: str, characteristic: str, why: str, *, at: At = NO_CONDITION, excluded: int = 0) -> None:
+        """Adds an undefined row with its reason."""
+        self.add(name, characteristic, undefined_estimate(self.draws, why), at=at, mean_at=at, excluded=excluded)
 
     def values(self) -> tuple[Value, ...]:
-        """The means, each before the rows of its name."""
+        """All values: for each name the means, then the rows."""
         names = dict.fromkeys(row.value.name for row in self._rows)
         found: list[Value] = []
         for name in names:
@@ -128,100 +203,31 @@ class Rows:
             if row.mean_at is not None:
                 groups.setdefault(tuple(sorted(row.mean_at.items())), []).append(row)
         if not groups and all(row.value.characteristic in self._given for row in rows):
-            return [Value(name, missing(self.draws, "").estimate, note="every characteristic was given")]
+            return [Value(name, undefined_estimate(self.draws, "").estimate, note="every characteristic was given")]
         means = []
         for at, group in groups.items():
             mean = mean_over([row.found for row in group], self.level)
             value = mean_value(name, [row.value for row in group], mean.estimate)
-            note = sentence(value.note, mean.note if mean.defined else _reason(group))
+            note = joined_notes(value.note, mean.note if mean.defined else _reason(group))
             means.append(replace(value, at=dict(at), note=note))
         return means
 
 
 def _reason(group: list[_Row]) -> str:
-    """Why none of the rows has a number, if it is the same for all."""
+    """Reason why all rows are undefined, if they have the same one; else ""."""
     reasons = {row.found.note for row in group}
     return reasons.pop() if len(reasons) == 1 else ""
 
 
-COLUMN = "column"
-"""What ``at`` calls one column of a block: a characteristic's own row is the mean over such rows."""
-
-
-class ImageStatistic(Protocol):
-    """A value as a sum over images divided by another: what the evidence keeps."""
-
-    def terms(self) -> tuple[Floats, Floats]:
-        """Numerator and denominator of each image, NaN where the image does not enter."""
-        ...
-
-    def estimate(self, weights: ResampleWeights) -> Resampled: ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Mean:
-    """The mean over images of one number each, shape (N,); NaN = the image does not enter."""
-
-    values: Floats
-
-    def terms(self) -> tuple[Floats, Floats]:
-        return self.values, np.where(np.isnan(self.values), np.nan, 1.0)
-
-    def estimate(self, weights: ResampleWeights) -> Resampled:
-        return mean_estimate(self.values, weights)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Proportion(Mean):
-    """The share of images where a 0/1 number, shape (N,), is 1; NaN = the image does not enter."""
-
-    def estimate(self, weights: ResampleWeights) -> Resampled:
-        return share_estimate(self.values, weights)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MeanProportion(Mean):
-    """The mean over images of a share of each, or of its gain (``least`` -1); NaN = the image does not enter."""
-
-    least: float = 0.0
-
-    def estimate(self, weights: ResampleWeights) -> Resampled:
-        return bounded_estimate(self.values, weights, self.least)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RatioOfSums:
-    """The ratio of two sums over images, each of shape (N,); NaN = the image does not enter."""
-
-    numerator: Floats
-    denominator: Floats
-
-    def terms(self) -> tuple[Floats, Floats]:
-        return self.numerator, self.denominator
-
-    def estimate(self, weights: ResampleWeights) -> Resampled:
-        return ratio_estimate(self.numerator, self.denominator, weights)
-
-
-def among(images: Bools, values: Floats | Bools) -> Floats:
-    """The values of some images, NaN for all others."""
-    return np.where(images, values, np.nan)
-
-
-def mean_of(values: Floats, images: Bools) -> float | None:
-    """A chance level: the mean of a number over some images; None where there is no such image."""
-    return float(values[images].mean()) if images.any() else None
-
-
 @dataclass
 class ResultTable:
-    """Collects a metric's numbers. Each row counts as excluded the images that do not enter it.
+    """Collects the values of a metric; each row counts the images that do not enter it as excluded.
 
     Args:
-        metric: whose values these are.
-        subject: whose images.
+        metric: the metric.
+        subject: the subject.
         weights: the run's resamples.
-        given_counts, given, findings: see ``Rows``.
+        given_counts, given, findings: see ``ValueRows``.
     """
 
     metric: Metric
@@ -230,56 +236,60 @@ class ResultTable:
     given_counts: bool = True
     given: frozenset[str] | None = None
     findings: frozenset[str] = frozenset()
-    rows: Rows = field(init=False)
+    rows: ValueRows = field(init=False)
     evidence: dict[str, NDArray[np.generic]] = field(default_factory=dict, init=False)
-    _columns: dict[tuple[str, str], list[tuple[Resampled, float | None]]] = field(default_factory=dict, init=False)
+    _dimensions: dict[tuple[str, str], list[tuple[Resampled, float | None]]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.rows = Rows(
+        self.rows = ValueRows(
             self.subject, self.weights.draws, self.weights.level, self.given_counts, self.given, self.findings
         )
 
-    def estimated(self, name: str, characteristic: str | None, what: ImageStatistic, at: At = NOWHERE) -> Resampled:
-        """The estimate of a number per image, which goes into the evidence at its address."""
-        whose = [] if characteristic is None else [characteristic]
-        address = "/".join([name, *whose, *(f"{key}={value}" for key, value in at.items())])
-        for term, column in zip(("numerator", "denominator"), what.terms(), strict=True):
+    def estimated(
+        self, name: str, characteristic: str | None, statistic: ImageStatistic, at: At = NO_CONDITION
+    ) -> Resampled:
+        """The estimate of an image statistic, whose terms are stored as evidence under its address."""
+        place = [] if characteristic is None else [characteristic]
+        address = "/".join([name, *place, *(f"{key}={value}" for key, value in at.items())])
+        for term, column in zip(("numerator", "denominator"), statistic.terms(), strict=True):
             self.evidence[f"{address}/{term}"] = column
-        return what.estimate(self.weights)
+        return statistic.estimate(self.weights)
 
     def add(
         self,
         name: str,
         characteristic: str | None,
-        what: ImageStatistic | Resampled | str,
-        at: At = NOWHERE,
+        statistic: ImageStatistic | Resampled | str,
+        at: At = NO_CONDITION,
         *,
-        mean_at: At | None = NOWHERE,
+        mean_at: At | None = NO_CONDITION,
         chance: float | None = None,
         reference: float | None = None,
         why: str = "",
         note: str = "",
     ) -> Resampled:
-        """One row; returns its estimate.
+        """Adds one row and returns its estimate.
 
         Args:
-            name, characteristic, at, note: as in ``Rows.add``.
-            mean_at: the ``at`` of the mean over characteristics that it enters, None = none. The row of a single
-                column enters its characteristic's row instead.
-            what: the number of each image, or the estimate, or the reason why there is none.
-            chance, reference: what to compare it with; dropped where the value is undefined.
-            why: the reason, if it turns out to be undefined.
+            name, characteristic, at, note: as in ``ValueRows.add``.
+            statistic: an image statistic, or an estimate, or the reason why the value is undefined.
+            mean_at: the ``at`` of the mean over characteristics that the row enters; None = no mean. The row of a
+                single latent dimension enters its characteristic's row instead.
+            chance, reference: values for comparison; dropped if the value is undefined.
+            why: reason in case the value is undefined.
         """
-        if isinstance(what, str):
-            found, why = missing(self.weights.draws, what), what
+        if isinstance(statistic, str):
+            found, why = undefined_estimate(self.weights.draws, statistic), statistic
+        elif isinstance(statistic, Resampled):
+            found = statistic
         else:
-            found = what if isinstance(what, Resampled) else self.estimated(name, characteristic, what, at)
+            found = self.estimated(name, characteristic, statistic, at)
         if not found.defined:
-            found = missing(self.weights.draws, why or found.note, found.estimate.n)
+            found = undefined_estimate(self.weights.draws, why or found.note, found.estimate.n)
             chance = reference = None
         if COLUMN in at and characteristic is not None:
             if mean_at is not None:
-                self._columns.setdefault((name, characteristic), []).append((found, chance))
+                self._dimensions.setdefault((name, characteristic), []).append((found, chance))
             mean_at = None
         excluded = len(self.subject) - found.estimate.n
         self.rows.add(
@@ -288,45 +298,47 @@ class ResultTable:
         )  # fmt: skip
         return found
 
-    def _enter_means_over_columns(self) -> None:
-        for (name, characteristic), columns in self._columns.items():
-            mean = mean_over([found for found, _ in columns], self.weights.level)
-            chances = [chance for _, chance in columns if chance is not None]
+    enter = deprecated_method("enter", "add")
+
+    def _add_means_over_dimensions(self) -> None:
+        for (name, characteristic), rows in self._dimensions.items():
+            mean = mean_over([found for found, _ in rows], self.weights.level)
+            chances = [chance for _, chance in rows if chance is not None]
             chance = float(np.mean(chances)) if chances else None
-            note = f"mean over {len(columns)} columns" if mean.defined else ""
-            self.add(name, characteristic, mean, chance=chance, why=columns[0][0].note, note=note)
-        self._columns.clear()
+            note = f"mean over {len(rows)} latent dimensions" if mean.defined else ""
+            self.add(name, characteristic, mean, chance=chance, why=rows[0][0].note, note=note)
+        self._dimensions.clear()
 
     def undefined(self, characteristic: str, why: str) -> None:
-        """Every value of a characteristic is undefined for one reason."""
+        """Adds every value of a characteristic as undefined for one reason."""
         for name in self.metric.values:
             self.add(name, characteristic, why)
 
     def measurement(self, notes: Sequence[str], pictures: Mapping[str, NDArray[np.generic]]) -> Measurement:
-        """All rows; its status is ``undefined`` if none of them has a number."""
-        self._enter_means_over_columns()
+        """The measurement with all rows; its status is ``undefined`` if every row is."""
+        self._add_means_over_dimensions()
         order = list(self.metric.values)
         rows = sorted(self.rows.values(), key=lambda value: order.index(value.name))
-        values = tuple(_within(value, self.metric.values[value.name].range) for value in rows)
-        nothing = not any(value.estimate.defined for value in values)
-        whys = dict.fromkeys(v.note for v in values if v.characteristic is not None)
-        whys = whys or dict.fromkeys(v.note for v in values)
+        values = tuple(_clipped(value, self.metric.values[value.name].range) for value in rows)
+        undefined = not any(value.estimate.defined for value in values)
+        reasons = dict.fromkeys(v.note for v in values if v.characteristic is not None)
+        reasons = reasons or dict.fromkeys(v.note for v in values)
         return Measurement(
             self.metric.name,
             self.metric.version,
             settings_of(self.metric),
             self.metric.headline,
             values,
-            "undefined" if nothing else "ok",
-            Reason("undefined", "; ".join(whys)) if nothing else None,
+            "undefined" if undefined else "ok",
+            Reason("undefined", "; ".join(reasons)) if undefined else None,
             self.evidence,
             pictures,
             tuple(notes),
         )
 
 
-def _within(value: Value, ends: tuple[float | None, float | None]) -> Value:
-    """The row with its interval cut to the value's range: reflected intervals of means may reach beyond it."""
+def _clipped(value: Value, ends: tuple[float | None, float | None]) -> Value:
+    """The value with its interval clipped to its range, which basic intervals of means can exceed."""
     least, greatest = (-np.inf if ends[0] is None else ends[0], np.inf if ends[1] is None else ends[1])
     low, high = np.clip([value.estimate.low, value.estimate.high], least, greatest)
     return replace(value, estimate=replace(value.estimate, low=float(low), high=float(high)))

@@ -1,4 +1,4 @@
-"""The record of one evaluation, and how to ask it for a number."""
+"""Record of one evaluation: header, measurements, and access to single values by address."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ADDRESS = re.compile(r"(?P<metric>[^.@]+)\.(?P<name>[^.@]+)(@(?P<characteristic
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Everything in a run but its measurements; each field is plain data as the schema describes it."""
+    """Description of a run without its measurements; all fields are plain data of the published schema."""
 
     tool: Mapping[str, Plain] = field(default_factory=dict)
     environment: Mapping[str, Plain] = field(default_factory=dict)
@@ -40,13 +40,14 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The frozen record of one evaluation.
+    """Record of one evaluation.
 
     Args:
-        header: what was evaluated, where and with what.
+        header: description of the run.
         measurements: one for each metric.
-        specs: for each metric what its values mean (unit, direction, range).
-        ids: for each metric the ids of the images it looked at; with the evidence they allow paired comparisons.
+        specs: for each metric the descriptions of its values (unit, direction, range).
+        ids: for each metric the ids of its images, which paired comparisons need along with the evidence.
+        evidence_file: name and digest of the evidence file.
     """
 
     header: Header
@@ -56,19 +57,26 @@ class Run:
     evidence_file: Mapping[str, Plain] | None = None
 
     def measurement(self, metric: str) -> Measurement:
-        """The measurement of one metric; an unknown name is a ``UsageError``."""
+        """The measurement of one metric.
+
+        Raises:
+            UsageError: the run does not contain the metric.
+        """
         for measurement in self.measurements:
             if measurement.metric == metric:
                 return measurement
-        raise UsageError(
-            f"this run has no metric {metric!r}", hint=suggestion(metric, [m.metric for m in self.measurements])
-        )
+        names = [measurement.metric for measurement in self.measurements]
+        raise UsageError(f"the run does not contain metric {metric!r}", hint=suggestion(metric, names))
 
     def find(self, address: str) -> Value:
-        """The value at ``metric.value[@characteristic]``; without a characteristic, the mean over them."""
+        """The value at ``metric.value[@characteristic]``; without a characteristic, the mean over characteristics.
+
+        Raises:
+            UsageError: the address is malformed, or the run has no value there.
+        """
         parts = _ADDRESS.fullmatch(address)
         if parts is None:
-            raise UsageError(f"{address!r} is no address", hint="metric.value[@characteristic][.low|.high]")
+            raise UsageError(f"{address!r} is not a valid address", hint="metric.value[@characteristic][.low|.high]")
         measurement = self.measurement(parts["metric"])
         named = [v for v in measurement.values if v.name == parts["name"]]
         if not named:
@@ -83,7 +91,7 @@ class Run:
     def __getitem__(self, address: str) -> float:
         """The number at an address: ``run["locality.focus@Eyeglasses"]``, ``run["locality.focus.low"]``.
 
-        NaN where it is undefined. ``find`` gives the whole value with its interval.
+        NaN if undefined. ``find`` returns the value with its interval.
         """
         estimate = self.find(address).estimate
         if address.endswith(".low"):
@@ -91,7 +99,7 @@ class Run:
         return estimate.high if address.endswith(".high") else estimate.value
 
     def rows(self) -> list[dict[str, Plain]]:
-        """Every value as one flat dictionary, for a data frame or a CSV file."""
+        """All values as flat dictionaries, for a data frame or a CSV file."""
         return [
             {"metric": m.metric, "status": m.status, **_flat(value_as_plain(v, self.specs.get(m.metric, {})))}
             for m in self.measurements
@@ -106,7 +114,7 @@ class Run:
         return tuple(m for m in self.measurements if m.status == "failed")
 
     def as_plain(self) -> dict[str, Plain]:
-        """The run as the published schema has it; NaN is None."""
+        """The run as plain data of the published schema; NaN becomes None."""
         header = self.header
         return {
             "schema_version": SCHEMA_VERSION,
@@ -127,14 +135,22 @@ class Run:
 
     @classmethod
     def from_plain(cls, plain: Plain, where: str) -> Run:
-        """The inverse of :meth:`as_plain`, for files of strangers; the evidence is read apart."""
+        """Inverse of :meth:`as_plain` for untrusted files, without the evidence.
+
+        Args:
+            plain: plain data.
+            where: name of the file, for errors.
+
+        Raises:
+            InputError: the data do not follow the schema, or have another schema version.
+        """
         try:
             version = plain["schema_version"]
             if version != SCHEMA_VERSION:
                 raise InputError(
-                    f"run file has schema version {version}, this tool reads {SCHEMA_VERSION}",
+                    f"unsupported schema version {version} of a run file, expected {SCHEMA_VERSION}",
                     where=where,
-                    hint="Evaluate the checkpoint again, or use the version of the tool that wrote the file.",
+                    hint="Evaluate the checkpoint again, or use the version of ccvae-eval that wrote the file.",
                 )
             header = Header(
                 plain["tool"], plain["environment"], plain["checkpoint"], plain["training"], plain["data"],
@@ -145,16 +161,16 @@ class Run:
             specs = {m["metric"]: _specs_from_plain(m["values"]) for m in plain["measurements"]}
             return cls(header, measurements, specs, evidence_file=plain.get("evidence"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError("not a run of this tool", where=where, why=repr(error)) from None
+            raise InputError("not a run file of ccvae-eval", where=where, why=repr(error)) from None
 
 
 def number(value: float | None) -> float | None:
-    """A float as JSON has it: NaN and infinities are null."""
+    """A float for JSON: NaN and infinities become None."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
 def value_as_plain(value: Value, specs: Mapping[str, ValueSpec]) -> dict[str, Plain]:
-    """One value as the schema has it."""
+    """One value as plain data of the published schema."""
     spec = specs.get(value.name, ValueSpec(""))
     return {
         "name": value.name,

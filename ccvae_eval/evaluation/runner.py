@@ -1,4 +1,4 @@
-"""One pass over a subject's images for all metrics: each intervention is decoded once and shown to all who asked."""
+"""Evaluation of a subject: one pass over its images for all metrics, with each intervention decoded once."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from ccvae_eval.core.devices import exact_arithmetic
 from ccvae_eval.core.errors import CcvaeEvalError, NonFiniteError, UndefinedError, UnsupportedError
 from ccvae_eval.core.results import Measurement, Reason, Status
 from ccvae_eval.core.types import Images
+from ccvae_eval.evaluation.deprecated import as_accumulator
 from ccvae_eval.evaluation.interventions import Intervention
 from ccvae_eval.evaluation.metric import Accumulator, Decoded, Metric, Needs, settings_of
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.sandbox import guarded, require_measurement
 from ccvae_eval.evaluation.subject import Chunk, Subject
-from ccvae_eval.model.fixed_batches import CHUNK
+from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 log = logging.getLogger(__name__)
@@ -32,17 +33,17 @@ Progress = Callable[[int, int], None]
 
 IMAGE_DIMENSIONS = 3
 
-CALLS = {"ask": "needs(subject) or start(subject)", "finish": "compute(weights)"}
-"""How a step of the pass is called in messages to a metric's author."""
+CALLS = {"start": "needs(subject) or start(subject)", "compute": "compute(weights)"}
+"""Calls of a metric by the name of the step, for error messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run will do, known before it starts.
+    """Cost of a run, known before it starts.
 
     Args:
-        encode: images to encode.
-        decode: images to decode, each distinct intervention counted once.
+        encode: number of images to encode.
+        decode: number of images to decode; equal interventions of several metrics count once.
     """
 
     encode: int
@@ -51,7 +52,7 @@ class Plan:
 
 @dataclass
 class _Part:
-    """One metric in the pass: its accumulator, or the measurement that says why there is none."""
+    """One metric in the pass: its accumulator, or its measurement once it has finished or failed."""
 
     metric: Metric
     subject: Subject
@@ -61,20 +62,21 @@ class _Part:
     seconds: float = 0.0
 
     def attempt(self, step: Callable[[], None]) -> None:
-        """Runs one step of this metric; whatever it raises ends this metric alone."""
+        """Runs one step of this metric; an exception ends this metric alone."""
         if self.measurement is not None:
             return
-        begun = perf_counter()
+        started = perf_counter()
         try:
             with guarded(self.metric, self.subject.model, CALLS.get(getattr(step, "__name__", ""), "update(batch)")):
                 step()
         except Exception as error:
             log.debug("metric %s", self.metric.name, exc_info=True)
-            self.measurement = _unsuccessful(self.metric, error)
-        self.seconds += perf_counter() - begun
+            self.measurement = _failure(self.metric, error)
+        self.seconds += perf_counter() - started
 
 
-def _unsuccessful(metric: Metric, error: Exception) -> Measurement:
+def _failure(metric: Metric, error: Exception) -> Measurement:
+    """The measurement of a metric that raised an exception: undefined, unsupported or failed."""
     status, code = _outcome(error)
     text = str(error) if isinstance(error, CcvaeEvalError) else f"{type(error).__name__}: {error}"
     return Measurement(
@@ -97,35 +99,35 @@ def _outcome(error: Exception) -> tuple[Status, str]:
 def _begin(metric: Metric, subject: Subject) -> _Part:
     part = _Part(metric, subject)
 
-    def ask() -> None:
+    def start() -> None:
         part.needs = metric.needs(subject)
         if part.needs.images and len(subject.data.input_shape) != IMAGE_DIMENSIONS:
-            raise UnsupportedError(f"{metric.name} needs images, these data are points")
-        part.accumulator = metric.start(subject)
+            raise UnsupportedError(f"{metric.name} needs images, but this data set contains points")
+        part.accumulator = as_accumulator(metric.start(subject))
 
-    part.attempt(ask)
+    part.attempt(start)
     return part
 
 
 def _groups(metrics: Sequence[Metric], subject: Subject, own_samples: bool) -> list[list[_Part]]:
-    """The metrics that look at the same images, each group with the subject cut to its sample.
+    """The metrics in groups that use the same images.
 
-    Where columns were assigned on one half of the images, what asks for no characteristic sees all of them.
+    If latent dimensions were assigned on half of the images, metrics that use no characteristics get all images.
     """
-    cut: dict[tuple[bool, int], Subject] = {}
+    subjects: dict[tuple[bool, int], Subject] = {}
     groups: dict[tuple[bool, int], list[_Part]] = {}
     for metric in metrics:
-        whole = subject.unrestricted is not None and not needs_characteristics(metric, subject)
-        base = subject.unrestricted if whole and subject.unrestricted is not None else subject
-        key = whole, min(metric.default_sample, len(base)) if own_samples else len(base)
-        if key not in cut:
-            cut[key] = base.subsample(key[1])
-        groups.setdefault(key, []).append(_begin(metric, cut[key]))
+        unrestricted = subject.unrestricted is not None and not needs_characteristics(metric, subject)
+        base = subject.unrestricted if unrestricted and subject.unrestricted is not None else subject
+        key = unrestricted, min(metric.default_sample, len(base)) if own_samples else len(base)
+        if key not in subjects:
+            subjects[key] = base.subsample(key[1])
+        groups.setdefault(key, []).append(_begin(metric, subjects[key]))
     return list(groups.values())
 
 
 def needs_characteristics(metric: Metric, subject: Subject) -> bool:
-    """Whether a metric looks at characteristics; one that cannot say what it needs does."""
+    """True if a metric uses characteristics, or if its ``needs`` fails."""
     try:
         return metric.needs(subject).characteristics
     except Exception:
@@ -133,7 +135,7 @@ def needs_characteristics(metric: Metric, subject: Subject) -> bool:
 
 
 def needs_judge(metric: Metric, subject: Subject) -> bool:
-    """Whether a metric has a use for the judge; one that cannot say what it needs has none."""
+    """True if a metric uses the judge; False if its ``needs`` fails."""
     try:
         return metric.needs(subject).judge
     except Exception:
@@ -141,7 +143,7 @@ def needs_judge(metric: Metric, subject: Subject) -> bool:
 
 
 def _wanted(parts: Sequence[_Part]) -> dict[str, list[Intervention]]:
-    """For each characteristic the distinct interventions, in the order first asked for."""
+    """Distinct interventions of the active metrics for each characteristic, in the order of the first request."""
     wanted: dict[str, dict[Intervention, None]] = {}
     for part in parts:
         if part.measurement is None:
@@ -151,7 +153,7 @@ def _wanted(parts: Sequence[_Part]) -> dict[str, list[Intervention]]:
 
 
 def plan_of(subject: Subject, metrics: Sequence[Metric], *, own_samples: bool = False) -> Plan:
-    """How much a run will encode and decode."""
+    """Number of images that a run will encode and decode."""
     decode = 0
     for parts in _groups(metrics, subject, own_samples):
         alive = [part for part in parts if part.measurement is None]
@@ -170,32 +172,33 @@ def evaluate(
     own_samples: bool = False,
     progress: Progress | None = None,
 ) -> Run:
-    """Measures a subject by some metrics in one pass.
+    """Evaluates a subject under several metrics in one pass.
 
     Args:
-        subject: model and images, already encoded.
-        metrics: what to measure; each name once.
-        header: what to say about the run besides its measurements.
-        own_samples: let each metric look at no more images than its ``default_sample``.
-        progress: called with (chunks seen, chunks).
+        subject: the model and its encoded images.
+        metrics: metrics with distinct names.
+        header: description of the run.
+        own_samples: restricts each metric to its ``default_sample`` images.
+        progress: called with (batches done, batches).
 
     Returns:
-        The run, with one measurement for each metric in the order given. A metric that fails, fails alone.
+        The run, with one measurement for each metric in the given order. A metric that fails does not affect the
+        others.
     """
     groups = _groups(metrics, subject, own_samples)
     total = sum(_chunk_count(parts[0].subject) for parts in groups if _decodes(parts))
-    seen = 0
+    done = 0
     for parts in groups:
         if not _decodes(parts):
             continue
         for chunk in parts[0].subject.chunks():
-            _show(parts, chunk)
-            seen += 1
+            _update(parts, chunk)
+            done += 1
             if progress is not None:
-                progress(seen, total)
+                progress(done, total)
     parts_by_name = {part.metric.name: part for parts in groups for part in parts}
     with threadpool_limits(limits=1, user_api="blas"):
-        measured = tuple(_finished(parts_by_name[metric.name]) for metric in metrics)
+        measured = tuple(_computed(parts_by_name[metric.name]) for metric in metrics)
     ids: dict[str, NDArray[np.int64]] = {name: part.subject.ids for name, part in parts_by_name.items()}
     return Run(header or Header(seed=subject.seed), measured, {m.name: m.values for m in metrics}, ids)
 
@@ -206,11 +209,11 @@ def _decodes(parts: Sequence[_Part]) -> bool:
 
 
 def _chunk_count(subject: Subject) -> int:
-    return -(-len(subject) // CHUNK)
+    return -(-len(subject) // FIXED_BATCH)
 
 
-def _show(parts: Sequence[_Part], chunk: Chunk) -> None:
-    """Decodes what is asked of one chunk, characteristic by characteristic, and shows it to those who asked."""
+def _update(parts: Sequence[_Part], chunk: Chunk) -> None:
+    """Decodes the requested interventions of one chunk, by characteristic, and updates the metrics."""
     subject = parts[0].subject
     alive = [part for part in parts if part.measurement is None]
     reconstruction: Images | None = None
@@ -223,20 +226,20 @@ def _show(parts: Sequence[_Part], chunk: Chunk) -> None:
     for characteristic, interventions in _wanted(alive).items():
         images: dict[Intervention, Images] = {}
         for intervention in interventions:
-            asked = [part for part in parts if part.measurement is None and intervention in part.needs.interventions]
-            if not asked:
+            users = [part for part in parts if part.measurement is None and intervention in part.needs.interventions]
+            if not users:
                 continue
             try:
                 images[intervention] = subject.decode(intervention.codes(subject, chunk))
             except Exception as error:
-                _fail(asked, error)
+                _fail(users, error)
         batch = Decoded(subject, chunk, characteristic, reconstruction, images, judgements)
         for part in alive:
             if any(i.characteristic == characteristic for i in part.needs.interventions):
-                part.attempt(partial(_see, part, batch))
+                part.attempt(partial(_update_part, part, batch))
 
 
-def _see(part: _Part, batch: Decoded) -> None:
+def _update_part(part: _Part, batch: Decoded) -> None:
     assert part.accumulator is not None
     part.accumulator.update(batch)
 
@@ -244,16 +247,16 @@ def _see(part: _Part, batch: Decoded) -> None:
 def _fail(parts: Sequence[_Part], error: Exception) -> None:
     log.debug("decoding", exc_info=error)
     for part in parts:
-        part.measurement = _unsuccessful(part.metric, error)
+        part.measurement = _failure(part.metric, error)
 
 
-def _finished(part: _Part) -> Measurement:
+def _computed(part: _Part) -> Measurement:
     weights = ResampleWeights(part.subject.seed, len(part.subject))
 
-    def finish() -> None:
+    def compute() -> None:
         assert part.accumulator is not None
         part.measurement = require_measurement(part.metric, part.accumulator.compute(weights))
 
-    part.attempt(finish)
+    part.attempt(compute)
     assert part.measurement is not None
     return replace(part.measurement, seconds=part.seconds)

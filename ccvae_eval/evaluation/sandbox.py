@@ -1,4 +1,4 @@
-"""What a stranger's metric must leave as it found it: the model's weights and modes, gradients, the random state."""
+"""Guards the model and the global random state against side effects of third-party metrics."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from ccvae_eval.core.errors import CcvaeEvalError, PluginError
 from ccvae_eval.core.results import Measurement, Value
 from ccvae_eval.evaluation.metric import Metric
 from ccvae_eval.model.interface import LabelledVAE
-from ccvae_eval.plugins.attribution import is_ours, name_and_home
+from ccvae_eval.plugins.attribution import is_builtin, name_and_origin
 
-HINT = "`ccvae-eval check NAME` tries a metric alone; randomness comes from subject.noise and subject.uniforms."
+HINT = "`ccvae-eval check NAME` tests a metric alone; use subject.noise and subject.uniforms for random numbers."
 
 
 @contextmanager
 def guarded(metric: Metric, model: LabelledVAE, call: str) -> Iterator[None]:
-    """Runs one call of a metric; what it has disturbed is put right, and is an error of this metric alone.
+    """Runs one call of a metric, and restores and reports what a third-party metric changed.
+
+    Weights and modes of the model, the random states of torch and NumPy, and the gradient mode are restored.
 
     Raises:
-        PluginError: naming the metric, where it is written, and what it disturbed.
+        PluginError: the metric failed or changed one of these; names the metric, its origin and the change.
     """
-    if is_ours(metric):
+    if is_builtin(metric):
         yield
         return
     modules = _modules(model)
     weights = [tensor.detach().clone() for tensor in _tensors(modules)]
     modes = [part.training for module in modules for part in module.modules()]
-    random, numbers, gradients = torch.get_rng_state(), np.random.get_state(), torch.is_grad_enabled()
+    torch_state, numpy_state, gradients = torch.get_rng_state(), np.random.get_state(), torch.is_grad_enabled()
     try:
         yield
     except (CcvaeEvalError, MemoryError, torch.OutOfMemoryError):
@@ -39,35 +41,35 @@ def guarded(metric: Metric, model: LabelledVAE, call: str) -> Iterator[None]:
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         raise PluginError(
-            f"metric {metric.name!r} failed in {call}", where=_home(metric), why=why, hint=HINT
+            f"metric {metric.name!r} failed in {call}", where=_origin(metric), why=why, hint=HINT
         ) from error
     finally:
-        disturbed = _restored(modules, weights, modes)
-        if not torch.equal(random, torch.get_rng_state()) or _moved(numbers):
-            disturbed.append("drew from a global random generator")
+        changes = _restored(modules, weights, modes)
+        if not torch.equal(torch_state, torch.get_rng_state()) or _numpy_state_changed(numpy_state):
+            changes.append("drew from a global random generator")
         if torch.is_grad_enabled() != gradients:
-            disturbed.append("left gradients switched on" if not gradients else "left gradients switched off")
-        torch.set_rng_state(random)
-        np.random.set_state(numbers)
+            changes.append("left gradients switched on" if not gradients else "left gradients switched off")
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)
         torch.set_grad_enabled(gradients)
-    if disturbed:
+    if changes:
         raise PluginError(
-            f"metric {metric.name!r} {' and '.join(disturbed)} in {call}",
-            where=_home(metric),
-            why="what it disturbed was put right; the other metrics are not touched by it",
+            f"metric {metric.name!r} {' and '.join(changes)} in {call}",
+            where=_origin(metric),
+            why="the changes were undone; the other metrics are not affected",
             hint=HINT,
         )
 
 
-def _home(metric: Metric) -> str:
-    """The distribution or file that a metric comes from; its module, if it was never registered."""
-    return name_and_home(metric)[1]
+def _origin(metric: Metric) -> str:
+    """The distribution or file that a metric comes from, or its module if it is not registered."""
+    return name_and_origin(metric)[1]
 
 
 def _modules(model: LabelledVAE) -> list[nn.Module]:
     if isinstance(model, nn.Module):
         return [model]
-    own = getattr(model, "modules", None)  # a wrapped model tells the modules behind its functions
+    own = getattr(model, "modules", None)  # of a wrapped model: the modules behind its functions
     return list(own()) if callable(own) else []
 
 
@@ -76,21 +78,21 @@ def _tensors(modules: list[nn.Module]) -> list[Tensor]:
 
 
 def _restored(modules: list[nn.Module], weights: list[Tensor], modes: list[bool]) -> list[str]:
-    """Puts weights and modes back; says which were changed."""
-    disturbed = []
+    """Restores weights and modes; returns descriptions of the changes."""
+    changes = []
     for now, before in zip(_tensors(modules), weights, strict=True):
         if not torch.equal(now.detach().nan_to_num(), before.nan_to_num()):
-            disturbed = ["changed the model's weights"]
+            changes = ["changed the model's weights"]
             now.detach().copy_(before)
     parts = [part for module in modules for part in module.modules()]
     if [part.training for part in parts] != modes:
-        disturbed.append("changed the model's mode (train, eval)")
+        changes.append("changed the model's mode (train, eval)")
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode
-    return disturbed
+    return changes
 
 
-def _moved(before: object) -> bool:
+def _numpy_state_changed(before: object) -> bool:
     now = np.random.get_state()
     assert isinstance(now, tuple)
     assert isinstance(before, tuple)
@@ -98,27 +100,28 @@ def _moved(before: object) -> bool:
 
 
 def require_measurement(metric: Metric, found: object) -> Measurement:
-    """Refuses what is no measurement.
+    """Returns the result of a metric if it is a measurement of that metric.
 
     Raises:
-        PluginError: naming the metric and what it returned instead.
+        PluginError: it is not; names the metric and the fault.
     """
-    where = _home(metric)
+    where = _origin(metric)
     if not isinstance(found, Measurement):
         raise PluginError(
             f"metric {metric.name!r} returned {type(found).__name__} from compute(weights)",
             where=where,
-            why="a Measurement is expected",
+            why="it must return a Measurement",
             hint=HINT,
         )
     unknown = {
         str(getattr(v, "name", v)) for v in found.values if not isinstance(v, Value) or v.name not in metric.values
     }
     if found.metric != metric.name or unknown:
+        missing = ", ".join(sorted(unknown))
         raise PluginError(
-            f"metric {metric.name!r} returned a measurement that is not its own",
+            f"metric {metric.name!r} returned an invalid measurement",
             where=where,
-            why=f"not every value has a spec: {', '.join(sorted(unknown))}" if unknown else f"it says {found.metric!r}",
+            why=f"every value must have a spec, missing for {missing}" if unknown else f"it is named {found.metric!r}",
             hint=HINT,
         )
     return found

@@ -1,7 +1,4 @@
-"""A run's files: run.json, values.csv and evidence.npz.
-
-The published schema of run.json (JSON Schema, draft 2020-12).
-"""
+"""Files of a run: run.json with its JSON schema (draft 2020-12), values.csv and evidence.npz."""
 
 from __future__ import annotations
 
@@ -19,6 +16,10 @@ from ccvae_eval.core.errors import InputError
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.evaluation.run import SCHEMA_VERSION, Run
 
+RUN_FILE, VALUES_FILE, EVIDENCE_FILE = "run.json", "values.csv", "evidence.npz"
+LARGEST_RUN_FILE = 64 << 20
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
 _TEXT = {"type": "string"}
 _NUMBER = {"type": ["number", "null"], "description": "null = undefined"}
 _COUNT = {"type": "integer", "minimum": 0}
@@ -33,7 +34,7 @@ _VALUE = _object(
     {
         "name": _TEXT,
         "characteristic": {"type": ["string", "null"], "description": "null = the mean over characteristics"},
-        "at": {"type": "object", "description": "what else the value depends on"},
+        "at": {"type": "object", "description": "further conditions of the value"},
         "value": _NUMBER,
         "low": _NUMBER,
         "high": _NUMBER,
@@ -46,7 +47,7 @@ _VALUE = _object(
         "range": {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2},
         "interval_method": _TEXT,
         "note": _TEXT,
-        "in_mean": {"type": "boolean", "description": "whether the mean over characteristics is of this row too"},
+        "in_mean": {"type": "boolean", "description": "true if the row enters the mean over characteristics"},
     }
 )
 
@@ -91,18 +92,13 @@ RUN_SCHEMA: dict[str, Any] = {
 }
 
 
-RUN_FILE, VALUES_FILE, EVIDENCE_FILE = "run.json", "values.csv", "evidence.npz"
-LARGEST_RUN_FILE = 64 << 20
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-
-
 def as_json(run: Run) -> str:
-    """The run as one JSON document."""
+    """The run as a JSON document."""
     return json.dumps(run.as_plain(), indent=1, allow_nan=False, ensure_ascii=False)
 
 
 def as_csv(run: Run) -> str:
-    """The run's values as CSV; a name that a spreadsheet would take for a formula is quoted."""
+    """The run's values as CSV; text that a spreadsheet would evaluate as a formula is quoted."""
     text = io.StringIO()
     rows = run.rows()
     if rows:
@@ -117,10 +113,10 @@ def _cell(value: object) -> object:
 
 
 def write(run: Run, folder: Path) -> Run:
-    """Writes the three files, each whole or not at all; run.json last, so that it never names what is not there.
+    """Writes the three files, each atomically; run.json last, so that it never refers to a missing file.
 
     Returns:
-        The run with the evidence's file name and digest in it.
+        The run with file name and digest of the evidence.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"{m.metric}/{name}": array for m in run.measurements for name, array in m.evidence.items()}
@@ -136,21 +132,22 @@ def write(run: Run, folder: Path) -> Run:
 
 
 def read(path: Path | str) -> Run:
-    """Reads a run from its folder or its run.json, with its evidence where that lies beside it.
+    """Reads a run from its folder or its run.json, with the evidence if the file exists.
 
     Raises:
-        InputError: if the file is missing, too large, no run, or if its evidence is not the one it names.
+        InputError: the file is missing, too large or not a run, or the evidence has another digest than run.json
+            states.
     """
     place = Path(path)
     file = place / RUN_FILE if place.is_dir() else place
     try:
         if file.stat().st_size > LARGEST_RUN_FILE:
-            raise InputError("run file is too large", where=str(file), why=f"over {LARGEST_RUN_FILE >> 20} MiB")
+            raise InputError("run file is too large", where=str(file), why=f"larger than {LARGEST_RUN_FILE >> 20} MiB")
         plain = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError("run file cannot be read", where=str(file), why=error.strerror or str(error)) from None
     except (ValueError, RecursionError) as error:
-        raise InputError("not a run of this tool", where=str(file), why=f"no JSON: {error}") from None
+        raise InputError("not a run file of ccvae-eval", where=str(file), why=f"invalid JSON: {error}") from None
     run = Run.from_plain(plain, str(file))
     return _with_evidence(run, file.parent)
 
@@ -162,7 +159,9 @@ def _with_evidence(run: Run, folder: Path) -> Run:
     content = (folder / EVIDENCE_FILE).read_bytes()
     if sha256(content).hexdigest() != named.get("sha256"):
         raise InputError(
-            "the evidence is not the one that run.json names", where=str(folder / EVIDENCE_FILE), hint="Run again."
+            "the digest of the evidence differs from run.json",
+            where=str(folder / EVIDENCE_FILE),
+            hint="Evaluate the checkpoint again.",
         )
     arrays = dict(np.load(io.BytesIO(content), allow_pickle=False))
     measurements = tuple(

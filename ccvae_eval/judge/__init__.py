@@ -1,4 +1,4 @@
-"""The independent classifier that looks at a model's pictures (docs/metrics.md, section 0)."""
+"""The judge: an independent classifier of images (docs/metrics.md, section 0)."""
 
 from ccvae_eval.judge.artifact import Judge, JudgeRecord
 from ccvae_eval.judge.selection import judge_for

@@ -1,7 +1,4 @@
-"""The judge itself: an independent image classifier, calibrated, with a record of how good it is.
-
-The judge's network: four convolutions and a linear head for each label.
-"""
+"""The judge: its network, a calibrated image classifier, and the record of its training and accuracy."""
 
 from __future__ import annotations
 
@@ -21,56 +18,59 @@ from torch.nn import functional
 from ccvae_eval.checkpoint import read_bundle, write_bundle
 from ccvae_eval.core.errors import CheckpointError, DataError, UsageError
 from ccvae_eval.core.types import Images, Plain
-from ccvae_eval.model.fixed_batches import in_chunks
+from ccvae_eval.model.fixed_batches import in_fixed_batches
 from ccvae_eval.model.interface import LabelSchema
 
+VERSION = 1
+"""Version of the training and the network; changes whenever the resulting judges do."""
+KIND = "judge"
 WIDTHS = (16, 32, 64, 64)
-LARGEST = 64
-"""Longer edges are halved first: attributes show at this size, and the head stays small."""
+INPUT_EDGE = 64
+"""Edges of at least twice this length are halved first: attributes are visible at this size, and the head is small."""
 
 
-def reduced(images: Images) -> Images:
-    """The images, averaged down by twos until no edge is longer than 64 pixels (nothing below 128 is touched)."""
-    while max(images.shape[-2:]) >= 2 * LARGEST:
+def downsampled(images: Images) -> Images:
+    """The images, halved by averaging until every edge is shorter than 128 pixels."""
+    while max(images.shape[-2:]) >= 2 * INPUT_EDGE:
         images = functional.avg_pool2d(images, 2)
     return images
 
 
-def reduced_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that :func:`reduced` makes of an image's."""
-    return tuple(reduced(torch.empty(1, *input_shape, device="meta")).shape[1:])
+def downsampled_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a downsampled image."""
+    return tuple(downsampled(torch.empty(1, *input_shape, device="meta")).shape[1:])
 
 
 class JudgeNetwork(nn.Module):
-    """Logits of all labels, one after the other; 82,600 parameters for 3 x 64 x 64 and nine labels of faces.
+    """Four convolutions and a linear head; gives the concatenated logits of all labels.
 
-    The weights are blank until :func:`initialise` draws them or a state is loaded.
+    The weights are uninitialised until :func:`initialise` or ``load_state_dict`` sets them.
 
     Args:
         input_shape: (C, H, W).
-        cardinalities: the number of classes of each label.
+        cardinalities: number of classes of each label.
     """
 
     def __init__(self, input_shape: tuple[int, ...], cardinalities: tuple[int, ...]) -> None:
         super().__init__()
-        channels, height, width = reduced_shape(input_shape)
+        channels, height, width = downsampled_shape(input_shape)
         layers: list[nn.Module] = []
-        for wide in WIDTHS:
+        for out_channels in WIDTHS:
             layers += [
-                _blank(nn.Conv2d, channels, wide, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(wide),
+                _uninitialised(nn.Conv2d, channels, out_channels, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(out_channels),
                 nn.ReLU(inplace=True),
             ]
-            channels, height, width = wide, math.ceil(height / 2), math.ceil(width / 2)
+            channels, height, width = out_channels, math.ceil(height / 2), math.ceil(width / 2)
         self.trunk = nn.Sequential(*layers)
-        self.heads = _blank(nn.Linear, channels * height * width, sum(cardinalities))
+        self.heads = _uninitialised(nn.Linear, channels * height * width, sum(cardinalities))
 
     def features(self, images: Images) -> Tensor:
-        """The last layer before the heads, averaged over places, shape (N, 64)."""
+        """The last convolutional layer, averaged over positions, shape (N, 64)."""
         return self._last_layer(images).mean((2, 3))
 
     def _last_layer(self, images: Images) -> Tensor:
-        centred = reduced(images).contiguous(memory_format=torch.channels_last) - 0.5
+        centred = downsampled(images).contiguous(memory_format=torch.channels_last) - 0.5
         layer: Tensor = self.trunk(centred)
         return layer
 
@@ -79,13 +79,13 @@ class JudgeNetwork(nn.Module):
         if self.training:
             logits: Tensor = self.heads(features)
         else:
-            # a matrix product's bits depend on the number of threads, these sums' do not
+            # sums, unlike a matrix product, give the same bits for any number of threads
             logits = (features.unsqueeze(1) * self.heads.weight).sum(2) + self.heads.bias
         return logits
 
 
-def _blank(kind: type[nn.Module], *shape: int, **options: Any) -> nn.Module:
-    """A layer whose weights are not drawn, so that no global random state is touched."""
+def _uninitialised(kind: type[nn.Module], *shape: int, **options: Any) -> nn.Module:
+    """A layer with uninitialised weights, which leaves the global random state alone."""
     layer = kind(*shape, **options, device="meta").to_empty(device=torch.get_default_device())
     if isinstance(layer, nn.Conv2d):
         layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
@@ -94,7 +94,7 @@ def _blank(kind: type[nn.Module], *shape: int, **options: Any) -> nn.Module:
 
 @torch.no_grad()
 def initialise(network: JudgeNetwork, generator: Generator) -> None:
-    """Draws the weights (He et al. 2015 for the convolutions, zero for the heads) without a global generator."""
+    """Initialise the weights: He et al. (2015) for the convolutions, zero for the heads."""
     for layer in network.trunk:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
@@ -102,23 +102,22 @@ def initialise(network: JudgeNetwork, generator: Generator) -> None:
         nn.init.zeros_(parameter)
 
 
-VERSION = 1
-"""Of training and network together: another number, other judges."""
-
-
 @dataclass(frozen=True, slots=True)
 class JudgeRecord:
-    """Where a judge comes from and how good it is.
+    """Origin and accuracy of a judge.
 
     Args:
-        trained_on: the spec of the data set; its ``judge`` split was used.
-        digest: of the data set.
-        renderer: the drawing that made the images, "" for others.
-        seed, steps, images: of the training.
-        accuracy, balanced_accuracy: for each label, on judge images that were held out.
-        blurred_accuracy: balanced, on the same images after a strong blur (1.5 pixels in 64).
-        left_out: for each label that the judge does not know, why.
-        version: of the way judges are made.
+        trained_on: spec of the data set whose ``judge`` split was used.
+        digest: digest of the data set.
+        renderer: renderer of the images; "" for other images.
+        seed: seed of the training.
+        steps: number of training steps.
+        images: number of training images.
+        accuracy: accuracy for each label, on held-out images of the ``judge`` split.
+        balanced_accuracy: balanced accuracy for each label, on the same images.
+        blurred_accuracy: balanced accuracy on the same images after a strong blur (1.5 pixels in 64).
+        left_out: the reason for each label that the judge does not classify.
+        version: see ``VERSION``.
     """
 
     trained_on: str
@@ -135,7 +134,7 @@ class JudgeRecord:
 
     @classmethod
     def from_plain(cls, plain: Plain) -> Self:
-        """The inverse of ``asdict``, for files of strangers."""
+        """The inverse of ``asdict``, for untrusted files."""
 
         def shares(key: str) -> dict[str, float]:
             return {str(name): float(share) for name, share in plain[key].items()}
@@ -150,18 +149,18 @@ class JudgeRecord:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """An image classifier that no model under evaluation has seen (docs/metrics.md, section 0).
+    """An image classifier that is independent of the models under evaluation (docs/metrics.md, section 0).
 
-    Made by :func:`ccvae_eval.judge.train_judge` or :meth:`open`. Its probabilities are calibrated for classes that are
-    equally frequent: an image after an intervention knows nothing of the data's prevalences.
+    Made by :func:`ccvae_eval.judge.train_judge` or :meth:`open`. Its probabilities are calibrated for equally frequent
+    classes, because the data's prevalences do not apply to images after an intervention.
 
     Args:
-        network: the logits of all labels.
-        labels: the labels that it knows; never a continuous one.
+        network: gives the logits of all labels.
+        labels: the labels that it classifies, binary or categorical.
         input_shape: (C, H, W) of the images.
-        temperatures: what the logits of each label are divided by.
-        record: where it comes from.
-        asked: the labels to answer for, see :meth:`answering`; None = all of its own.
+        temperatures: the divisor of each label's logits.
+        record: its origin and accuracy.
+        requested: the labels to predict, see :meth:`for_labels`; None = all.
     """
 
     network: JudgeNetwork
@@ -169,52 +168,52 @@ class Judge:
     input_shape: tuple[int, ...]
     temperatures: tuple[float, ...]
     record: JudgeRecord
-    asked: LabelSchema | None = None
+    requested: LabelSchema | None = None
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
 
     def log_probabilities(self, images: Images) -> Mapping[str, Tensor]:
-        """For each label the log-probabilities of its classes, shape (N, K), K = 2 for a binary one.
+        """Log-probabilities of the classes of each label, shape (N, K), with K = 2 for a binary label.
 
-        On the images' device, in canonical chunks: a row does not depend on the rows beside it.
+        Computed on the images' device in fixed batches, so that a row does not depend on the other rows.
 
         Raises:
-            DataError: images of another shape than the judge learnt from.
+            DataError: the images differ in shape from the training images.
         """
         self.require_shape(tuple(images.shape[1:]))
         with torch.no_grad():
-            logits = in_chunks(self.network.to(images.device), images)
+            logits = in_fixed_batches(self.network.to(images.device), images)
         parts = torch.split(logits, [label.cardinality for label in self.labels], dim=1)
-        told = {
+        log_probs = {
             label.name: torch.log_softmax(part / temperature, 1)
             for label, part, temperature in zip(self.labels, parts, self.temperatures, strict=True)
         }
-        return told if self.asked is None else self._in_order(told, self.asked)
+        return log_probs if self.requested is None else self._in_order(log_probs, self.requested)
 
     def features(self, images: Images) -> Tensor:
-        """What the network sees before it decides, shape (N, 64): see ``JudgeNetwork.features``.
+        """Features of the images, shape (N, 64), see ``JudgeNetwork.features``.
 
         Raises:
-            DataError: images of another shape than the judge learnt from.
+            DataError: the images differ in shape from the training images.
         """
         self.require_shape(tuple(images.shape[1:]))
         with torch.no_grad():
-            return in_chunks(self.network.to(images.device).features, images)
+            return in_fixed_batches(self.network.to(images.device).features, images)
 
-    def _in_order(self, told: Mapping[str, Tensor], asked: LabelSchema) -> dict[str, Tensor]:
-        answers = {}
-        for label in asked:
-            if label.name in told:
+    def _in_order(self, log_probs: Mapping[str, Tensor], requested: LabelSchema) -> dict[str, Tensor]:
+        ordered = {}
+        for label in requested:
+            if label.name in log_probs:
                 own = self.labels[label.name].classes
                 order = [own.index(name) for name in label.classes] or [0, 1]
-                answers[label.name] = told[label.name][:, order]
-        return answers
+                ordered[label.name] = log_probs[label.name][:, order]
+        return ordered
 
-    def answering(self, schema: LabelSchema) -> Judge:
-        """The same judge, answering for the labels of a schema in its order of labels and classes.
+    def for_labels(self, schema: LabelSchema) -> Judge:
+        """The judge restricted to the labels of a schema, in its order of labels and classes.
 
-        Labels that it does not know, or of which it lacks a class, it does not answer for.
+        Labels that the judge does not classify, or of which it lacks a class, are left out.
         """
         known = [
             label
@@ -223,14 +222,14 @@ class Judge:
             and label.kind == self.labels[label.name].kind
             and set(label.classes) <= set(self.labels[label.name].classes)
         ]
-        return replace(self, asked=LabelSchema(tuple(known)))
+        return replace(self, requested=LabelSchema(tuple(known)))
 
     def require_shape(self, shape: tuple[int, ...]) -> None:
-        """Raises a ``DataError`` for images of another shape than the judge learnt from."""
+        """Raise a ``DataError`` if the images differ in shape from the training images."""
         if tuple(shape) != self.input_shape:
             raise DataError(
-                f"the judge reads images of {_by(self.input_shape)}, these are {_by(shape)}",
-                hint="--judge auto trains one for these images, --judge none does without.",
+                f"the judge needs images of {_by(self.input_shape)}, got {_by(shape)}",
+                hint="--judge auto trains a judge for these images; --judge none runs without one.",
             )
 
     @cached_property
@@ -240,7 +239,7 @@ class Judge:
 
     @cached_property
     def sha256(self) -> str:
-        """Of what decides its answers: weights, temperatures, labels and shape."""
+        """Digest of everything that determines its predictions: weights, temperatures, labels and input shape."""
         head = [self.labels.as_plain(), list(self.input_shape), list(self.temperatures)]
         digest = sha256(json.dumps(head).encode())
         for name, weight in self.tensors.items():
@@ -248,7 +247,7 @@ class Judge:
         return digest.hexdigest()
 
     def as_plain(self) -> dict[str, Plain]:
-        """The judge as a run records it; ``accuracy`` is the balanced one."""
+        """The judge in the record of a run, where ``accuracy`` is the balanced accuracy."""
         record = asdict(self.record)
         return {
             "sha256": self.sha256,
@@ -258,7 +257,7 @@ class Judge:
         }
 
     def metadata(self) -> dict[str, Plain]:
-        """What a file says beside the weights."""
+        """The contents of a judge file other than the weights."""
         return {
             "kind": KIND,
             "labels": self.labels.as_plain(),
@@ -268,40 +267,40 @@ class Judge:
         }
 
     def save(self, path: str | Path) -> None:
-        """Writes the judge to a ``.safetensors`` (or ``.pt``) file, whole or not at all."""
+        """Write the judge atomically to a ``.safetensors`` (or ``.pt``) file."""
         write_bundle(path, self.tensors, self.metadata())
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Reads a judge; nothing in the file is executed.
+        """Read a judge from a file without executing code from it.
 
         Raises:
-            CheckpointError: it is missing, damaged, or no judge.
+            CheckpointError: the file is missing or damaged, or does not contain a judge.
         """
         bundle = read_bundle(path)
-        return cls.rebuilt(bundle.metadata, bundle.tensors, str(path))
+        return cls.from_bundle(bundle.metadata, bundle.tensors, str(path))
 
     @classmethod
-    def rebuilt(cls, metadata: Mapping[str, Plain], tensors: Mapping[str, Tensor], where: str) -> Self:
-        """A judge from what a file holds; anything that does not fit is a ``CheckpointError``."""
+    def from_bundle(cls, metadata: Mapping[str, Plain], tensors: Mapping[str, Tensor], where: str) -> Self:
+        """Restore a judge from the contents of a file; raises a ``CheckpointError`` if they do not fit."""
         try:
             if metadata["kind"] != KIND:
-                raise ValueError(f"it is a {metadata['kind']}")
+                raise ValueError(f"it contains a {metadata['kind']}")
             labels = LabelSchema.from_plain(metadata["labels"], where)
             shape = tuple(int(edge) for edge in metadata["input_shape"])
             temperatures = tuple(float(t) for t in metadata["temperatures"])
             record = JudgeRecord.from_plain(metadata["record"])
             if not all(0 < t < math.inf for t in temperatures) or len(temperatures) != len(labels):
-                raise ValueError("its temperatures are no temperatures")
+                raise ValueError("its temperatures must be positive, one for each label")
             network = _loaded(shape, labels, tensors)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
             raise CheckpointError(
-                "is no judge of this version", where=where, why=str(error), hint="Make one with: train judge"
+                "the file is not a judge of this version",
+                where=where,
+                why=str(error),
+                hint="Train a judge with: ccvae-eval train judge",
             ) from None
         return cls(network, labels, shape, temperatures, record)
-
-
-KIND = "judge"
 
 
 def _by(shape: tuple[int, ...]) -> str:
@@ -309,12 +308,12 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _loaded(shape: tuple[int, ...], labels: LabelSchema, tensors: Mapping[str, Any]) -> JudgeNetwork:
-    """The network with these weights; the shapes are compared before anything is allocated."""
+    """The network with the given weights; their shapes are checked before memory is allocated."""
     cardinalities = tuple(label.cardinality for label in labels)
     with torch.device("meta"):
-        wanted = {name: t.shape for name, t in JudgeNetwork(shape, cardinalities).state_dict().items() if t.ndim}
+        expected = {name: t.shape for name, t in JudgeNetwork(shape, cardinalities).state_dict().items() if t.ndim}
     given = {name: t.shape for name, t in tensors.items()}
-    if wanted != given:
+    if expected != given:
         raise ValueError("its weights have other names or shapes")
     if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
         raise ValueError("its weights are not finite")

@@ -1,4 +1,4 @@
-"""Which judge an evaluation uses: the shipped one, one kept from an earlier run, one from a file, or a new one."""
+"""Selection of an evaluation's judge: from a file, from the package, from the cache, or newly trained."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hashlib import blake2b
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from ccvae_eval.core.cache import cache_folder, keep
 from ccvae_eval.core.errors import CheckpointError, LabelMismatchError, UndefinedError
+from ccvae_eval.core.files import cache_folder, write_cached
 from ccvae_eval.data.interface import DataSet, Renders
 from ccvae_eval.judge.artifact import VERSION, Judge
 from ccvae_eval.judge.training import STEPS, Progress, train_judge
@@ -32,42 +32,42 @@ def judge_for(
     notice: Notice | None = None,
     progress: Progress | None = None,
 ) -> Judge | None:
-    """The judge for the images of a data set.
+    """Select the judge for the images of a data set.
 
     Args:
         data: the images.
-        choice: "none"; a file; or "auto": the judge that comes with the package, if it learnt from drawings of the
-            same renderer and size; else the one that an earlier run left in the cache; else a new one, trained now on
-            the ``judge`` split (seconds to a minute) and kept.
-        schema: the labels as the model orders them; the judge answers in this order of labels and classes.
-        cache_dir: where judges are kept; see :func:`ccvae_eval.core.cache.cache_folder`.
-        train: whether a new one may be trained; not where nobody has a use for it.
-        seed: of a new judge. Not the evaluation's: two evaluations of one data set share their judge.
-        notice: called with sentences that a user should read.
-        progress: called with (steps, steps in all) while one is trained.
+        choice: "none", a file, or "auto". "auto" takes the first of: the judge of the package, if it was trained on
+            images of the same renderer and size; a cached judge of an earlier run; a new one, trained on the
+            ``judge`` split and cached.
+        schema: the model's labels; the judge uses this order of labels and classes.
+        cache_dir: folder of cached judges; see :func:`ccvae_eval.core.files.cache_folder`.
+        train: False to never train a new judge.
+        seed: seed of a new judge, independent of the evaluation's so that evaluations of a data set share a judge.
+        notice: called with messages for the user.
+        progress: called with (steps done, steps) during training.
 
     Returns:
-        The judge; None if none is asked for, for points, and, with a notice, where none can be trained.
+        The judge; None for the choice "none", for points, and, with a notice, if no judge can be trained.
 
     Raises:
-        CheckpointError: the file is no judge.
-        LabelMismatchError: it knows no label of the data, or has other classes.
-        DataError: it reads images of another shape.
+        CheckpointError: the file is not a judge.
+        LabelMismatchError: the judge shares no label with the data, or a shared label has other classes.
+        DataError: the judge needs images of another shape.
     """
-    tell = notice or _unheard
+    notify = notice or _ignore
     if str(choice) == "none" or len(data.input_shape) != 3:
         return None
     if str(choice) == "auto":
-        judge = _shipped_for(data) or _kept(data, cache_folder(cache_dir), seed, tell)
+        judge = _shipped_for(data) or _cached(data, cache_folder(cache_dir), seed, notify)
         if judge is None and train:
-            judge = _new(data, cache_folder(cache_dir), seed, tell, progress)
+            judge = _trained(data, cache_folder(cache_dir), seed, notify, progress)
     else:
         judge = Judge.open(choice)
         _require_fit(judge, data, str(choice))
-    return judge if judge is None or schema is None else judge.answering(schema)
+    return judge if judge is None or schema is None else judge.for_labels(schema)
 
 
-def _unheard(text: str) -> None:
+def _ignore(text: str) -> None:
     del text
 
 
@@ -76,18 +76,18 @@ def _require_fit(judge: Judge, data: DataSet, where: str) -> None:
     shared = [name for name in judge.labels.names if name in data.schema]
     if not shared:
         raise LabelMismatchError(
-            "the judge knows no label of the data",
+            "the judge shares no label with the data",
             where=where,
-            hint=f"It knows {', '.join(judge.labels.names)}.",
+            hint=f"It classifies {', '.join(judge.labels.names)}.",
         )
     for name in shared:
         if judge.labels[name] != data.schema[name]:
-            raise LabelMismatchError(f"label {name!r} has other classes in the data than for the judge", where=where)
+            raise LabelMismatchError(f"label {name!r} has different classes in the data and the judge", where=where)
 
 
 @cache
 def shipped_judge() -> Judge | None:
-    """The judge that comes with the package, for faces of 64 pixels; None in a build without it."""
+    """The judge in the package, for rendered faces of 64 pixels; None in a build without it."""
     asset = files("ccvae_eval") / "assets" / SHIPPED
     if not asset.is_file():
         return None
@@ -96,7 +96,7 @@ def shipped_judge() -> Judge | None:
 
 
 def _shipped_for(data: DataSet) -> Judge | None:
-    """The shipped judge, if it has seen the same drawings under the same labels."""
+    """The judge in the package, if it was trained on images of the same renderer with the same labels."""
     if not isinstance(data, Renders):
         return None
     judge = shipped_judge()
@@ -110,32 +110,32 @@ def _shipped_for(data: DataSet) -> Judge | None:
     return judge if fits else None
 
 
-def _kept(data: DataSet, folder: Path | None, seed: int, tell: Notice) -> Judge | None:
-    """The judge that an earlier run left in the cache."""
+def _cached(data: DataSet, folder: Path | None, seed: int, notify: Notice) -> Judge | None:
+    """The judge that an earlier run left in the cache, or None."""
     place = None if folder is None else folder / _file_name(data, seed)
     if place is None or not place.is_file():
         return None
     try:
         return Judge.open(place)
     except CheckpointError as error:
-        tell(f"A cached judge is made anew: {error}")
+        notify(f"The cached judge cannot be read and is trained again: {error}")
         return None
 
 
-def _new(data: DataSet, folder: Path | None, seed: int, tell: Notice, progress: Progress | None) -> Judge | None:
-    tell(f"Training a judge on the judge split of {data.spec}: seconds to a minute.")
+def _trained(data: DataSet, folder: Path | None, seed: int, notify: Notice, progress: Progress | None) -> Judge | None:
+    notify(f"Training a judge on the judge split of {data.spec}. This may take minutes; --judge none skips it.")
     try:
         judge = train_judge(data, seed=seed, progress=progress)
     except UndefinedError as error:
-        tell(f"There is no judge, so judged values are left out: {error}")
+        notify(f"No judge can be trained, so judged values are left out: {error}")
         return None
-    unkept = keep(folder, _file_name(data, seed), judge.save)
-    if unkept:
-        tell(unkept)
+    failure = write_cached(folder, _file_name(data, seed), judge.save)
+    if failure:
+        notify(failure)
     return judge
 
 
 def _file_name(data: DataSet, seed: int) -> str:
-    """Of the cached judge: everything that decides which judge it is."""
+    """File name of a cached judge, a hash of everything that determines it."""
     key = json.dumps([VERSION, STEPS, seed, data.digest, list(data.input_shape), data.schema.as_plain()])
     return f"judge-{blake2b(key.encode(), digest_size=12).hexdigest()}.safetensors"

@@ -1,4 +1,4 @@
-"""The interface of a model, the wrapper for a model of one's own, and checks of what a model returns."""
+"""The model interface, ``wrap`` for a model in Python, and checks of a model's return values."""
 
 from ccvae_eval.model.interface import (
     KINDS,

@@ -1,4 +1,4 @@
-"""How a model is asked, and whether what it answers can be computed with."""
+"""Calls of a model in evaluation mode, and checks of its return values."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 from ccvae_eval.core.errors import LabelMismatchError, PluginError
 from ccvae_eval.core.types import Gaussian
 from ccvae_eval.model.interface import LabelledVAE, LabelSchema, LatentLayout, TakesShape
-from ccvae_eval.plugins.attribution import blamed, name_and_home
+from ccvae_eval.plugins.attribution import name_and_origin, plugin_call
 
 MODEL_MEMBERS = {"layout": LatentLayout, "labels": LabelSchema, "encode": Callable, "decode": Callable}
-LEEWAY = 1e-3
-"""How far a decoded pixel may lie outside [0, 1]: rounding, and not another range."""
+PIXEL_TOLERANCE = 1e-3
+"""Rounding error allowed in decoded pixels, which must lie in [0, 1]."""
 
 
 @contextmanager
-def undisturbed(model: object) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; the model's mode and the global random state as before on return."""
+def evaluation_mode(model: object) -> Iterator[None]:
+    """Evaluation mode without gradients; restores the model's mode and the global random state on return."""
     parts: list[torch.nn.Module] = []
     if isinstance(model, torch.nn.Module):
         parts = list(model.modules())
     elif callable(own := getattr(model, "modules", None)):
         parts = [part for module in own() for part in module.modules()]
     in_training = [part for part in parts if part.training]
-    state, cards = torch.get_rng_state(), _states_of_cards()
+    state, gpu_states = torch.get_rng_state(), _gpu_states()
     for part in in_training:
         part.training = False
     try:
@@ -36,108 +36,111 @@ def undisturbed(model: object) -> Iterator[None]:
             yield
     finally:
         torch.set_rng_state(state)
-        if cards:
-            torch.cuda.set_rng_state_all(cards)
+        if gpu_states:
+            torch.cuda.set_rng_state_all(gpu_states)
         for part in in_training:
             part.training = True
 
 
-def _states_of_cards() -> list[Tensor]:
-    started: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return torch.cuda.get_rng_state_all() if started else []
+def _gpu_states() -> list[Tensor]:
+    initialized: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.get_rng_state_all() if initialized else []
 
 
 @contextmanager
-def asked(model: object, call: str) -> Iterator[None]:
-    """:func:`undisturbed`, and what the model raises names the model and this call."""
-    with blamed(model, "model", call), undisturbed(model):
+def model_call(model: object, call: str) -> Iterator[None]:
+    """A call in :func:`evaluation_mode` whose exceptions become errors that name the model and the call."""
+    with plugin_call(model, "model", call), evaluation_mode(model):
         yield
 
 
-def _wrong(model: LabelledVAE, what: str, hint: str, why: str = "") -> PluginError:
-    name, home = name_and_home(model)
-    return PluginError(f"model {name}: {what}", where=home, why=why, hint=hint)
+def _return_error(model: LabelledVAE, what: str, hint: str) -> PluginError:
+    name, origin = name_and_origin(model)
+    return PluginError(f"model {name}: {what}", where=origin, hint=hint)
 
 
 def require_posterior(model: LabelledVAE, found: object) -> Gaussian:
-    """Refuses what is no posterior over the model's columns.
+    """Returns ``found`` if it is a posterior over the model's latent dimensions.
 
     Raises:
-        PluginError: it is no Gaussian, or has another number of columns than ``model.layout``.
+        PluginError: not a Gaussian, or not of shape (N, ``model.layout.dim``).
     """
     if not isinstance(found, Gaussian):
-        raise _wrong(
+        raise _return_error(
             model,
-            f"encode(images) returned {type(found).__name__}, a Gaussian is expected",
-            "Return Gaussian(mean, standard deviation); of a log variance v the deviation is (v / 2).exp().",
+            f"encode(images) returned {type(found).__name__}, expected a Gaussian",
+            "Return Gaussian(mean, standard deviation). A log-variance v gives the deviation (v / 2).exp().",
         )
     shape, dim = tuple(found.loc.shape), model.layout.dim
     if len(shape) != 2 or shape[1] != dim or found.scale.shape != found.loc.shape:
-        raise _wrong(
+        raise _return_error(
             model,
-            f"encode(images) gave means of shape {shape} and deviations of shape {tuple(found.scale.shape)}",
-            f"layout has {dim} columns: both must be (N, {dim}). Maps are flattened, levels stand side by side.",
+            f"encode(images) returned means of shape {shape} and deviations of shape {tuple(found.scale.shape)}",
+            f"layout has {dim} latent dimensions, so both must be (N, {dim}). Flatten feature maps and concatenate "
+            "the levels of a hierarchical model.",
         )
     return found
 
 
 def require_images(model: LabelledVAE, found: object, count: int, input_shape: tuple[int, ...]) -> None:
-    """Refuses what are no images like the data's.
+    """Requires decoded images of the data's shape, in [0, 1].
 
     Raises:
-        PluginError: no tensor, another shape than the data's, or pixels outside [0, 1].
+        PluginError: not a tensor, of another shape than (``count``, ``input_shape``...), or pixels outside [0, 1].
     """
     if not isinstance(found, Tensor):
-        raise _wrong(
+        raise _return_error(
             model,
-            f"decode(codes) returned {type(found).__name__}, a tensor of images is expected",
+            f"decode(codes) returned {type(found).__name__}, expected a tensor of images",
             "Return the mean image alone, in [0, 1].",
         )
     shape = (count, *input_shape)
     if tuple(found.shape) != shape:
-        raise _wrong(
+        raise _return_error(
             model,
-            f"decode(codes) gave images of shape {tuple(found.shape)}, the data's are {shape}",
-            "Data of another size or number of channels? Many data sets take another size: --data NAME:PATH,size=32.",
+            f"decode(codes) returned images of shape {tuple(found.shape)}, the data have {shape}",
+            "Was it trained on images of another size or number of channels? Many data sets can be resized: --data "
+            "NAME:PATH,size=32.",
         )
     low, high = (float(pixel) for pixel in torch.aminmax(found.detach()))
-    if found.ndim > 2 and not (low >= -LEEWAY and high <= 1 + LEEWAY) and bool(torch.isfinite(found).all()):
-        raise _wrong(
+    in_range = low >= -PIXEL_TOLERANCE and high <= 1 + PIXEL_TOLERANCE
+    if found.ndim > 2 and not in_range and bool(torch.isfinite(found).all()):
+        raise _return_error(
             model,
-            f"decode(codes) gave pixels from {low:.3g} to {high:.3g}, images are expected in [0, 1]",
-            "Logits: --set images.logits=true. Trained on another range: --set images.range=[-1,1]. A decoder without "
-            "bounds that was trained on [0, 1]: --set images.range=[0,1] cuts off what lies outside.",
+            f"decode(codes) returned pixels from {low:.3g} to {high:.3g}, expected [0, 1]",
+            "If the decoder returns logits: --set images.logits=true. If it was trained on another range: --set "
+            "images.range=[-1,1]. If it was trained on [0, 1] without a final sigmoid: --set images.range=[0,1] clips.",
         )
 
 
-def require_model(network: Any, who: str) -> None:
-    """Refuses what is no model, and says what it lacks.
+def require_model(network: Any, name: str) -> None:
+    """Requires the members of ``LabelledVAE``.
 
     Raises:
-        PluginError: a member of ``LabelledVAE`` is missing, or layout and labels are of other types.
+        PluginError: a member is missing or of another type; lists all of them.
     """
     members: Mapping[str, Any] = MODEL_MEMBERS
-    lacking = [name for name, kind in members.items() if not isinstance(getattr(network, name, None), kind)]
-    if lacking:
+    missing = [member for member, kind in members.items() if not isinstance(getattr(network, member, None), kind)]
+    if missing:
         raise PluginError(
-            f"model {who!r} cannot be evaluated",
-            where=name_and_home(network)[1],
-            why=f"{type(network).__name__} has no {', '.join(lacking)}",
-            hint="A model has layout (LatentLayout), labels (LabelSchema), encode(images) -> Gaussian and "
-            "decode(codes) -> images in [0, 1]. `ccvae-eval new model NAME` writes one to start from.",
+            f"model {name!r} cannot be evaluated",
+            where=name_and_origin(network)[1],
+            why=f"{type(network).__name__} has no {', '.join(missing)}",
+            hint="A model needs layout (LatentLayout), labels (LabelSchema), encode(images) -> Gaussian and "
+            "decode(codes) -> images in [0, 1]. `ccvae-eval new model NAME` writes a template.",
         )
 
 
 def require_shape(network: object, input_shape: tuple[int, ...], where: str) -> None:
-    """Refuses data of another shape than the model says it takes, before anything is run.
+    """Requires data of the model's ``input_shape``, if it has one; checked before the model is run.
 
     Raises:
-        LabelMismatchError: naming both shapes.
+        LabelMismatchError: the shapes differ; names both.
     """
     if isinstance(network, TakesShape) and tuple(network.input_shape) != tuple(input_shape):
         raise LabelMismatchError(
-            f"{type(network).__name__} takes inputs of shape {tuple(network.input_shape)}, the data's are "
+            f"{type(network).__name__} takes inputs of shape {tuple(network.input_shape)}, the data have "
             f"{tuple(input_shape)}",
             where=where,
-            hint="Several data sets take another size: --data NAME:PATH,size=64.",
+            hint="Many data sets can be resized: --data NAME:PATH,size=64.",
         )

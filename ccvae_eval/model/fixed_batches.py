@@ -1,7 +1,7 @@
-"""Canonical chunks: a network only ever sees 32 rows at a time, the last ones padded and cut.
+"""Fixed batches: a network always sees 32 rows; the last batch is padded and its output truncated.
 
-So no number depends on how many rows are in flight. Measured: float32 convolutions over 32 to 512 rows are equal in
-every bit, over 1 and 7 they are not.
+Float32 convolutions over few rows can differ in the last bit from those over many, so a fixed size makes every number
+independent of the batch size.
 """
 
 from __future__ import annotations
@@ -13,32 +13,31 @@ from torch import Tensor
 
 from ccvae_eval.core.types import Gaussian
 
-CHUNK = 32
-"""Rows of one network call."""
+FIXED_BATCH = 32
+"""Rows of each call of a network."""
 
 
-def padded(rows: Tensor, size: int = CHUNK) -> Tensor:
-    """The rows, filled up to a whole chunk by repeating the last one."""
+def padded(rows: Tensor, size: int = FIXED_BATCH) -> Tensor:
+    """Returns the rows, padded to a full batch by repeating the last one."""
     missing = size - len(rows)
     return rows if missing == 0 else torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
 
 
-def in_chunks(call: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """Applies a network to any number of rows, 32 at a time."""
-    parts = [call(padded(part))[: len(part)] for part in torch.split(rows, CHUNK)]
-    # a copy of a single chunk would cost a hundredth of its decoding
-    return torch.cat(parts) if len(parts) > 1 else parts[0] if parts else call(rows)
+def in_fixed_batches(call: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Applies a network to any number of rows in fixed batches."""
+    parts = [call(padded(part))[: len(part)] for part in torch.split(rows, FIXED_BATCH)]
+    return torch.cat(parts) if len(parts) > 1 else parts[0] if parts else call(rows)  # avoids copying a single batch
 
 
-def cut(value: Tensor | Gaussian, size: int) -> Tensor | Gaussian:
-    """The first rows of what a network gave for a padded chunk, on the CPU."""
+def unpadded(value: Tensor | Gaussian, size: int) -> Tensor | Gaussian:
+    """Returns the first ``size`` rows of the output for a padded batch, on the CPU."""
     if isinstance(value, Gaussian):
         return Gaussian(value.loc[:size].cpu(), value.scale[:size].cpu())
     return value[:size].cpu()
 
 
-def joined(parts: Sequence[Tensor | Gaussian]) -> Tensor | Gaussian:
-    """What a network gave chunk by chunk, all of one kind, as a whole."""
+def concatenated(parts: Sequence[Tensor | Gaussian]) -> Tensor | Gaussian:
+    """Concatenates the outputs of batches: all tensors, or all Gaussians."""
     gaussians = [part for part in parts if isinstance(part, Gaussian)]
     if gaussians:
         return Gaussian(torch.cat([g.loc for g in gaussians]), torch.cat([g.scale for g in gaussians]))

@@ -1,7 +1,7 @@
-"""What a model must be to be evaluated, and what more it may be.
+"""The model interface: labels, the latent layout, the required protocol ``LabelledVAE`` and optional capabilities.
 
-``LabelledVAE`` is the least; each capability is a protocol of its own. A metric that needs one asks
-``isinstance(model, Predicts)`` and nothing else: never the model's name, never ``hasattr``.
+Each capability is a protocol of its own. A metric that needs one checks ``isinstance(model, Predicts)``, never the
+model's name.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ KINDS: tuple[Kind, ...] = ("binary", "categorical", "continuous")
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One label: its name, its kind, and the names of its classes if it is categorical.
+    """A label: its name, its kind, and the class names of a categorical label.
 
-    A binary label has the classes ``("absent", "present")`` by implication; a continuous one has none.
+    A binary label has the implicit classes ``("absent", "present")``; a continuous label has no classes.
+
+    Raises:
+        UsageError: an unknown kind, an empty name, fewer than two classes, or repeated class names.
     """
 
     name: str
@@ -35,17 +38,17 @@ class Label:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise UsageError(
-                f"label kind {self.kind!r} is unknown", where=self.name, hint=f"One of {', '.join(KINDS)}."
-            )
+            raise UsageError(f"label kind {self.kind!r} is unknown", where=self.name, hint=f"Use {', '.join(KINDS)}.")
         if not self.name:
-            raise UsageError("a label needs a name")
+            raise UsageError("a label must have a name")
         if self.kind == "categorical" and len(self.classes) < 2:
-            raise UsageError("a categorical label needs at least two classes", where=self.name)
+            raise UsageError(
+                f"a categorical label must have at least 2 classes, got {len(self.classes)}", where=self.name
+            )
         if self.kind != "categorical" and self.classes:
-            raise UsageError(f"a {self.kind} label has no class names", where=self.name)
+            raise UsageError(f"a {self.kind} label cannot have class names", where=self.name)
         if len(set(self.classes)) != len(self.classes):
-            raise UsageError("class names repeat", where=self.name)
+            raise UsageError("class names must be unique", where=self.name)
 
     @property
     def cardinality(self) -> int:
@@ -53,13 +56,13 @@ class Label:
         return {"binary": 2, "categorical": len(self.classes), "continuous": 0}[self.kind]
 
     def class_name(self, index: int) -> str:
-        """The name of one class, for reports."""
+        """Returns the name of a class, for reports."""
         return self.classes[index] if self.kind == "categorical" else ("absent", "present")[index]
 
 
 @dataclass(frozen=True, slots=True)
 class LabelSchema:
-    """The labels of a data set or model, in the order of the columns of ``Labels``."""
+    """The labels of a data set or model, in the column order of ``Labels`` tensors."""
 
     labels: tuple[Label, ...]
 
@@ -83,7 +86,7 @@ class LabelSchema:
         return name in self.names
 
     def index(self, name: str) -> int:
-        """The column of a label; an unknown name is an error that offers the nearest."""
+        """Returns the column of a label; an unknown name is a ``UsageError`` with a suggestion."""
         try:
             return self.names.index(name)
         except ValueError:
@@ -93,51 +96,60 @@ class LabelSchema:
         return self.labels[self.index(name)]
 
     def select(self, names: tuple[str, ...] | list[str]) -> LabelSchema:
-        """The schema of some of the labels, in the order given."""
+        """Returns the schema of some of the labels, in the given order."""
         return LabelSchema(tuple(self[name] for name in names))
 
     def validate(self, labels: Labels, where: str = "labels") -> None:
-        """Refuses labels outside their kind: 2 for a binary one, 1.5 for a class, infinity for any.
+        """Checks label values; NaN is a missing label and always allowed.
 
-        NaN is a missing label and is always allowed.
+        Raises:
+            LabelMismatchError: another shape than (N, L), infinity, or a value that is not a class index.
         """
         if labels.ndim != 2 or labels.shape[1] != len(self):
-            raise LabelMismatchError(f"labels have shape {tuple(labels.shape)}, expected (N, {len(self)})", where=where)
+            raise LabelMismatchError(f"labels must have shape (N, {len(self)}), got {tuple(labels.shape)}", where=where)
         for column, label in enumerate(self.labels):
             present = labels[:, column][~labels[:, column].isnan()]
             if bool(present.isinf().any()):
-                raise LabelMismatchError("a label is infinite", where=f"{where}: {label.name}")
+                raise LabelMismatchError("label values must be finite", where=f"{where}: {label.name}")
             if label.kind == "continuous":
                 continue
             outside = (present != present.round()) | (present < 0) | (present >= label.cardinality)
             if bool(outside.any()):
                 raise LabelMismatchError(
-                    f"{present[outside][0].item():g} is no class of a {label.kind} label",
+                    f"values of a {label.kind} label must be whole numbers from 0 to {label.cardinality - 1}, got "
+                    f"{present[outside][0].item():g}",
                     where=f"{where}: {label.name}",
-                    hint=f"Expected whole numbers 0 to {label.cardinality - 1}; leave missing labels empty (NaN).",
+                    hint="Leave missing labels empty (NaN).",
                 )
 
     def as_plain(self) -> list[dict[str, Plain]]:
-        """The schema as plain data, for checkpoints and runs."""
+        """Returns the schema as plain data, for checkpoints and runs."""
         return [{"name": label.name, "kind": label.kind, "classes": list(label.classes)} for label in self.labels]
 
     @classmethod
     def from_plain(cls, plain: Plain, where: str = "label schema") -> Self:
-        """The inverse of :meth:`as_plain`, for untrusted data."""
+        """Inverse of :meth:`as_plain` for untrusted data; malformed data are a ``LabelMismatchError``."""
         try:
             return cls(tuple(Label(str(p["name"]), p["kind"], tuple(map(str, p["classes"]))) for p in plain))
         except (KeyError, TypeError) as error:
-            raise LabelMismatchError("not a label schema", where=where, why=repr(error)) from None
+            raise LabelMismatchError("malformed label schema", where=where, why=repr(error)) from None
 
 
 def binary_schema(*names: str) -> LabelSchema:
-    """The schema of binary labels with these names."""
+    """Returns a schema of binary labels."""
     return LabelSchema(tuple(Label(name) for name in names))
 
 
 @dataclass(frozen=True, slots=True)
 class LatentLayout:
-    """Which columns of z belong to which characteristic; the rest is style.
+    """The latent dimensions of each characteristic (z_c); the remaining dimensions are style.
+
+    Args:
+        dim: number of latent dimensions.
+        characteristics: for each characteristic its latent dimensions, counted from 0.
+
+    Raises:
+        UsageError: no dimension, a dimension out of range, owned twice, or a characteristic without one.
 
     >>> layout = LatentLayout(5, {"Eyeglasses": (0,), "Hair": (1, 2)})
     >>> layout.style
@@ -152,39 +164,38 @@ class LatentLayout:
     def __post_init__(self) -> None:
         taken = self.characteristic_columns
         if self.dim < 1:
-            raise UsageError(f"a latent space of {self.dim} dimensions is none")
+            raise UsageError(f"the number of latent dimensions must be at least 1, got {self.dim}")
         if any(not 0 <= column < self.dim for column in taken):
-            raise UsageError(f"a characteristic owns a column outside 0 to {self.dim - 1}")
+            raise UsageError(f"latent dimensions of characteristics must lie in 0 to {self.dim - 1}")
         if len(set(taken)) != len(taken):
-            raise UsageError("two characteristics own the same column")
+            raise UsageError("a latent dimension belongs to two characteristics")
         if any(not columns for columns in self.characteristics.values()):
-            raise UsageError("a characteristic owns no column")
+            raise UsageError("each characteristic must have at least one latent dimension")
         frozen = MappingProxyType({name: tuple(columns) for name, columns in self.characteristics.items()})
         object.__setattr__(self, "characteristics", frozen)
 
     @property
     def characteristic_columns(self) -> tuple[int, ...]:
-        """The columns of all characteristics, one characteristic after the other."""
+        """Latent dimensions of all characteristics (z_c), one characteristic after the other."""
         return tuple(column for columns in self.characteristics.values() for column in columns)
 
     @property
     def style(self) -> tuple[int, ...]:
-        """The columns that belong to no characteristic."""
+        """Latent dimensions that belong to no characteristic."""
         taken = set(self.characteristic_columns)
         return tuple(column for column in range(self.dim) if column not in taken)
 
     def __getitem__(self, characteristic: str) -> tuple[int, ...]:
         if characteristic not in self.characteristics:
             raise UsageError(
-                f"characteristic {characteristic!r} is unknown",
-                hint=suggestion(characteristic, self.characteristics),
+                f"characteristic {characteristic!r} is unknown", hint=suggestion(characteristic, self.characteristics)
             )
         return self.characteristics[characteristic]
 
 
 @runtime_checkable
 class LabelledVAE(Protocol):
-    """The least that a model must do."""
+    """The required interface of a model."""
 
     @property
     def layout(self) -> LatentLayout: ...
@@ -193,17 +204,17 @@ class LabelledVAE(Protocol):
     def labels(self) -> LabelSchema: ...
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        """q(z|x), or q(z|x,y) for an encoder that takes labels."""
+        """Returns q(z|x), or q(z|x,y) if the encoder takes labels."""
         ...
 
     def decode(self, codes: Codes) -> Images:
-        """The mean of p(x|z), in [0, 1]."""
+        """Returns the mean of p(x|z), in [0, 1]."""
         ...
 
 
 @runtime_checkable
 class TakesShape(Protocol):
-    """The model says what shape its inputs have; data of another shape are refused before it is run."""
+    """The model states its input shape; data of another shape are refused before it is run."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -213,70 +224,72 @@ class TakesShape(Protocol):
 
 @runtime_checkable
 class Predicts(Protocol):
-    """The model can tell its labels."""
+    """The model predicts its labels."""
 
     def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
-        """For each label its log-probabilities, shape (N, K) with K = 2 for a binary one, or a ``Gaussian``."""
+        """Returns for each label log-probabilities, shape (N, K), K = 2 if binary; a ``Gaussian`` if continuous."""
         ...
 
 
 @runtime_checkable
 class HasConditionalPrior(Protocol):
-    """The model has p(z_c | y)."""
+    """The model has a conditional prior p(z_c|y)."""
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
-        """p(z_c|y) over ``layout.characteristic_columns``, in that order; NaN where the label is missing."""
+        """Returns p(z_c|y) over ``layout.characteristic_columns``, in that order; NaN where the label is missing."""
         ...
 
 
 @runtime_checkable
 class Intervenes(Protocol):
-    """The model intervenes in a way of its own, because no column belongs to a label."""
+    """The model defines do() itself, because no latent dimension belongs to a label."""
 
-    def intervene(self, images: Images, codes: Codes, assignment: Mapping[str, float], noise: Tensor) -> Codes: ...
+    def intervene(self, images: Images, codes: Codes, assignment: Mapping[str, float], noise: Tensor) -> Codes:
+        """Returns the codes after do(label = value) for each label of ``assignment``."""
+        ...
 
 
 @runtime_checkable
 class GivenLabels(Protocol):
-    """The encoder takes labels: what it tells about them is no finding, and is marked ``given``."""
+    """The encoder takes labels, so information about them in the codes is trivial and marked ``given``."""
 
     @property
     def given(self) -> tuple[str, ...]:
-        """The characteristics whose columns were computed from the labels."""
+        """Characteristics whose latent dimensions are computed from the labels."""
         ...
 
 
 @runtime_checkable
 class StatesLikelihood(Protocol):
-    """The model says what p(x|z) is. Without it, reconstructions are scored by the Bernoulli cross-entropy."""
+    """The model states p(x|z). Without it, reconstructions are scored by the Bernoulli cross-entropy."""
 
     @property
     def likelihood_name(self) -> str:
-        """For reports: "laplace, scale 1"."""
+        """Name for reports, such as "laplace, scale 1"."""
         ...
 
     def log_likelihood(self, images: Images | Points, codes: Codes) -> Tensor:
-        """log p(x|z) in nats, summed over pixels and channels, its constants included, shape (N,)."""
+        """Returns log p(x|z) in nats with its constants, summed over pixels and channels, shape (N,)."""
         ...
 
 
 @runtime_checkable
 class HasBound(Protocol):
-    """The model has a bound on log p(x, y) and log p(x) that is not the plain one of a VAE."""
+    """The model has a bound on log p(x, y) and log p(x) other than the ELBO of a plain VAE."""
 
     def bound(self, images: Images | Points, labels: Labels, generator: Generator) -> Tensor:
-        """The bound of each row in nats, shape (N,): on log p(x, y) of the labels that are there, NaN = missing."""
+        """Returns the bound on log p(x, y) of each row in nats, shape (N,), over the observed labels (not NaN)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some images of a data set with what is known about them.
+    """A batch of a data set: images, labels and ids.
 
     Args:
         images: shape :math:`(N, C, H, W)` in [0, 1], or points :math:`(N, D)`.
         labels: shape :math:`(N, L)` in the schema's order, NaN = missing.
-        ids: which images of the data set these are.
+        ids: positions of the images in the data set.
     """
 
     images: Images | Points
@@ -292,13 +305,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What one optimiser step minimises.
+    """The loss of one optimiser step.
 
     Args:
-        name: names the optimiser that steps on it ("model", "adversary").
+        name: name of its optimiser ("model", "adversary").
         loss: a scalar with gradient.
-        terms: the parts of the loss as numbers, for history.csv; supervised and unsupervised apart.
-        parameters: what this optimiser may move.
+        terms: terms of the loss as numbers for history.csv, separate for supervised and unsupervised images.
+        parameters: the parameters that this optimiser updates.
     """
 
     name: str
@@ -312,13 +325,13 @@ class Trainable(Protocol):
     """The model can be trained by ``ccvae_eval.training``."""
 
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
-        """One objective after the other; the trainer steps each before it asks for the next."""
+        """Yields the objectives one by one; the trainer makes a step on each before it requests the next."""
         ...
 
 
 @runtime_checkable
 class NeedsAllLabels(Protocol):
-    """A ``Trainable`` that learns nothing from an image that lacks one of its labels."""
+    """A ``Trainable`` that cannot learn from an image with a missing label."""
 
     @property
     def needs_all_labels(self) -> bool: ...
@@ -326,12 +339,12 @@ class NeedsAllLabels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelContext:
-    """What a model is built for, besides its settings.
+    """Properties of the training data that a model is built for, besides its settings.
 
     Args:
         labels: the labels that it learns from.
         input_shape: (C, H, W) of images or (D,) of points.
-        label_prior: for each label p(y) over its classes, from the observed labels; empty for a continuous one.
+        label_prior: p(y) over the classes of each label, from the observed labels; empty for a continuous label.
     """
 
     labels: LabelSchema
@@ -339,6 +352,7 @@ class ModelContext:
     label_prior: tuple[tuple[float, ...], ...]
 
     def as_plain(self) -> dict[str, Plain]:
+        """Returns the context as plain data, for checkpoints."""
         return {
             "labels": self.labels.as_plain(),
             "input_shape": list(self.input_shape),
@@ -347,6 +361,7 @@ class ModelContext:
 
     @classmethod
     def from_plain(cls, plain: Plain, where: str = "model context") -> Self:
+        """Inverse of :meth:`as_plain` for untrusted data; malformed data are a ``LabelMismatchError``."""
         try:
             return cls(
                 LabelSchema.from_plain(plain["labels"], where),
@@ -354,27 +369,25 @@ class ModelContext:
                 tuple(tuple(float(p) for p in row) for row in plain["label_prior"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise LabelMismatchError("not a model's context", where=where, why=repr(error)) from None
+            raise LabelMismatchError("malformed model context", where=where, why=repr(error)) from None
 
 
 def uniform_prior(labels: LabelSchema) -> tuple[tuple[float, ...], ...]:
-    """p(y) without any label seen: uniform over the classes."""
+    """Returns a uniform p(y) over the classes of each label; empty for a continuous label."""
     return tuple(tuple(1 / label.cardinality for _ in range(label.cardinality)) for label in labels)
 
 
 @runtime_checkable
 class Rebuildable(Protocol):
-    """What a checkpoint needs: a module made from plain settings, whose weights are a state_dict.
+    """A model that can be rebuilt from plain settings, a context and a state_dict, as a checkpoint stores them.
 
-    A registered model is an ``nn.Module`` whose class has, besides:
-
-    * ``Settings``: a frozen dataclass of plain fields with defaults (``--set KEY=VALUE``, the checkpoint's record);
-    * ``__init__(settings, context, generator)`` or the classmethod :meth:`from_settings`.
+    A registered model is an ``nn.Module``. Its class also has ``Settings``, a frozen dataclass of plain fields with
+    defaults (``--set KEY=VALUE``, the checkpoint's record), and the classmethod :meth:`from_settings`.
     """
 
     @property
     def settings(self) -> Any:
-        """A frozen dataclass of plain values."""
+        """A frozen dataclass of plain values, an instance of the class's ``Settings``."""
         ...
 
     @property
@@ -382,7 +395,7 @@ class Rebuildable(Protocol):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Plain], context: ModelContext, seed: int = 0) -> Self:
-        """An untrained model; wrong or unknown settings are a ``UsageError``. Must work on torch's meta device."""
+        """Returns an untrained model, also on torch's meta device; invalid settings are a ``UsageError``."""
         ...
 
     def state_dict(self) -> Mapping[str, Tensor]: ...

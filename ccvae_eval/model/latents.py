@@ -1,6 +1,6 @@
-"""Interventions on codes: pure functions, no model, no images.
+"""Interventions and traversal paths on codes, as pure functions of tensors.
 
-docs/metrics.md defines do() and its three modes in section 0, the path of a traversal in section 2.
+docs/metrics.md defines do() and its three modes in section 0, the traversal path in section 2.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import Tensor
 from ccvae_eval.core.types import Codes
 
 RANK_LIMIT = 2.5758293035489004
-"""Standard score of the rank .995: transported ranks are clipped to [.005, .995]."""
+"""Standard score of rank 0.995: transported ranks are clipped to [0.005, 0.995]."""
 
-TAIL = 1.6448536269514722
-"""Standard score of the rank .95: where the path of several columns begins and ends."""
+PATH_TAIL = 1.6448536269514722
+"""Standard score of rank 0.95, where a path through several latent dimensions ends."""
 
 
 def replaced(codes: Codes, columns: Sequence[int], values: Tensor) -> Codes:
-    r"""The codes with some columns replaced, all others as they were.
+    r"""Returns the codes with the values of some latent dimensions replaced.
 
     Args:
-        codes: shape :math:`(N, D)`.
-        columns: the columns of one characteristic.
-        values: what they become, shape :math:`(N, d)` or broadcastable to it.
+        codes: shape :math:`(N, D)`; not changed.
+        columns: the d latent dimensions of one characteristic.
+        values: the new values, shape :math:`(N, d)` or broadcastable to it.
 
     >>> replaced(torch.zeros(1, 3), (1,), torch.ones(1, 1))
     tensor([[0., 1., 0.]])
@@ -38,16 +38,16 @@ def replaced(codes: Codes, columns: Sequence[int], values: Tensor) -> Codes:
 
 
 def swapped(codes: Codes, columns: Sequence[int], donors: Codes) -> Codes:
-    """The codes with some columns taken from the donors' codes, row by row."""
+    """Returns the codes with some latent dimensions taken from the donors' codes, row by row."""
     return replaced(codes, columns, donors[:, list(columns)])
 
 
 @dataclass(frozen=True)
 class ClassGaussians:
-    r"""A Gaussian for each class and column, fitted to codes.
+    r"""A Gaussian for each class and latent dimension, fitted to codes.
 
     Args:
-        count: how many codes of each class, shape :math:`(K,)`.
+        count: number of codes of each class, shape :math:`(K,)`.
         total, square: sums of the codes and of their squares, shape :math:`(K, d)`, float64.
     """
 
@@ -57,15 +57,16 @@ class ClassGaussians:
 
     @cached_property
     def loc(self) -> Tensor:
+        """Class means, shape (K, d); NaN for an empty class."""
         return self.total / self.count[:, None]
 
     @cached_property
     def scale(self) -> Tensor:
-        """Deviations with divisor n - 1; NaN for a class of fewer than two codes."""
+        """Standard deviations with divisor n - 1, shape (K, d); NaN for a class of fewer than two codes."""
         return _deviation(self.count[:, None], self.total, self.square)
 
-    def without(self, codes: Codes, classes: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Mean and deviation of each code's own class, the code itself left out, each of shape :math:`(N, d)`."""
+    def leave_one_out(self, codes: Codes, classes: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Mean and deviation of each code's class without the code itself, each of shape :math:`(N, d)`."""
         z = codes.double()
         count = self.count[classes][:, None] - 1
         total, square = self.total[classes] - z, self.square[classes] - z.square()
@@ -78,12 +79,12 @@ def _deviation(count: Tensor, total: Tensor, square: Tensor) -> Tensor:
 
 
 def class_gaussians(codes: Codes, classes: Tensor, cardinality: int) -> ClassGaussians:
-    r"""Fits a Gaussian to each class; codes of unknown class (-1) do not enter.
+    r"""Fits a Gaussian to the codes of each class in each latent dimension.
 
     Args:
         codes: shape :math:`(N, d)`.
-        classes: class indices, shape :math:`(N,)`, -1 = unknown.
-        cardinality: number of classes.
+        classes: class indices, shape :math:`(N,)`; codes of class -1 (unknown) are ignored.
+        cardinality: number of classes K.
     """
     z = codes.double()
     member = torch.stack([classes == k for k in range(cardinality)]).double()
@@ -91,53 +92,55 @@ def class_gaussians(codes: Codes, classes: Tensor, cardinality: int) -> ClassGau
 
 
 def transported(
-    codes: Codes, now: tuple[Tensor, Tensor], then: tuple[Tensor, Tensor], limit: float = RANK_LIMIT
+    codes: Codes, source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], limit: float = RANK_LIMIT
 ) -> tuple[Codes, Tensor]:
-    r"""Moves codes from one Gaussian to another at the same rank, column by column.
+    r"""Moves codes from one Gaussian to another at the same rank, in each latent dimension.
 
-    .. math:: z' = F_{then}^{-1}(\operatorname{clip}(F_{now}(z)))
+    .. math:: z' = F_{target}^{-1}(\operatorname{clip}(F_{source}(z)))
 
     Args:
         codes: shape :math:`(N, d)`.
-        now, then: (mean, deviation) of both Gaussians, each of shape :math:`(N, d)`. A deviation of 0 puts the
-            code at its rank .5.
-        limit: the standard score at which ranks are clipped.
+        source, target: (mean, standard deviation) of both Gaussians, each of shape :math:`(N, d)`. A code of a Gaussian
+            with deviation 0 has rank 0.5.
+        limit: standard score at which ranks are clipped.
 
     Returns:
-        The moved codes, and which of them were clipped in some column, shape :math:`(N,)`.
+        The moved codes, shape :math:`(N, d)`, and True for codes clipped in some dimension, shape :math:`(N,)`.
     """
-    loc, scale = now
+    loc, scale = source
     score = torch.where(scale > 0, (codes.double() - loc) / scale, 0.0)
     clipped = (score.abs() > limit).any(1)
-    moved = then[0] + then[1] * score.clamp(-limit, limit)
+    moved = target[0] + target[1] * score.clamp(-limit, limit)
     return moved.to(codes.dtype), clipped
 
 
 @dataclass(frozen=True, slots=True)
 class LatentPath:
-    r"""The ends of a traversal, in the columns of one characteristic, each of shape :math:`(d,)`.
+    r"""A straight traversal path in the latent dimensions of one characteristic.
 
-    ``separated`` is the distance of the class means in pooled deviations.
+    Args:
+        start, end: its ends, each of shape :math:`(d,)`.
+        separation: distance of the class means in pooled standard deviations; 0 for equal means.
     """
 
     start: Tensor
     end: Tensor
-    separated: float
+    separation: float
 
     def at(self, position: float) -> Tensor:
-        """The point at a position from 0 (start) to 1 (end)."""
+        """Returns the point at a position from 0 (start) to 1 (end)."""
         return self.start + position * (self.end - self.start)
 
 
 def class_path(codes_from: Codes, codes_to: Codes) -> LatentPath:
-    r"""The path from one class to another (docs/metrics.md, section 2).
+    r"""Returns the path from one class to another (docs/metrics.md, section 2).
 
-    One column: from the 5 % quantile of the class that lies lower to the 95 % quantile of the other one, in the
-    direction from ``codes_from`` to ``codes_to``. Several: along the line through both means, 1.645 deviations
-    (along that line) beyond each.
+    In one dimension it runs from the 5 % quantile of the lower class to the 95 % quantile of the higher one, or in the
+    opposite direction if ``codes_from`` is the higher one. In several it runs along the line through both means and
+    extends 1.645 standard deviations (along that line) beyond each.
 
     Args:
-        codes_from, codes_to: codes of both classes in the characteristic's columns, shape :math:`(N_v, d)`.
+        codes_from, codes_to: codes of both classes in the characteristic's dimensions, shape :math:`(N_v, d)`.
     """
     a, b = codes_from.double(), codes_to.double()
     gap = b.mean(0) - a.mean(0)
@@ -149,18 +152,18 @@ def class_path(codes_from: Codes, codes_to: Codes) -> LatentPath:
     length = gap.norm()
     direction = gap / length if length > 0 else torch.zeros_like(gap)
     along_a, along_b = (a @ direction).std(), (b @ direction).std()
-    start, end = a.mean(0) - TAIL * along_a * direction, b.mean(0) + TAIL * along_b * direction
+    start, end = a.mean(0) - PATH_TAIL * along_a * direction, b.mean(0) + PATH_TAIL * along_b * direction
     return LatentPath(start, end, _ratio(length, ((along_a.square() + along_b.square()) / 2).sqrt()))
 
 
 def gaussian_path(loc: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor]) -> LatentPath:
-    """The same path from the classes' means and deviations, as p(z_c|y) gives them (``range="prior"``)."""
+    """Returns the path between two classes given as Gaussians p(z_c|y) by mean and deviation (``range="prior"``)."""
     (m0, m1), (s0, s1) = (loc[0].double(), loc[1].double()), (scale[0].double(), scale[1].double())
     gap = m1 - m0
     length = gap.norm()
     direction = gap / length if length > 0 else torch.zeros_like(gap)
     along = [(s * direction).norm() for s in (s0, s1)]
-    start, end = m0 - TAIL * along[0] * direction, m1 + TAIL * along[1] * direction
+    start, end = m0 - PATH_TAIL * along[0] * direction, m1 + PATH_TAIL * along[1] * direction
     return LatentPath(start, end, _ratio(length, ((along[0].square() + along[1].square()) / 2).sqrt()))
 
 

@@ -1,4 +1,4 @@
-"""A model of one's own, in process, without a plugin: two functions and what they mean."""
+"""``wrap``: a model from two Python functions, without a plugin."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Decode = Callable[[Tensor], Tensor]
 
 
 class WrappedVAE:
-    """The least a model must do, made of two callables. See :func:`wrap`."""
+    """A ``LabelledVAE`` made of two functions, see :func:`wrap`."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class WrappedVAE:
         return self._labels
 
     def modules(self) -> list[torch.nn.Module]:
-        """The torch modules behind the callables, as far as they can be seen: their mode is kept as it was."""
+        """Returns the torch modules that the functions are, or are methods of, so that their mode can be restored."""
         owners = [getattr(source, "__self__", source) for source in self.sources]
         return [owner for owner in owners if isinstance(owner, torch.nn.Module)]
 
@@ -58,7 +58,7 @@ class WrappedVAE:
         if isinstance(out, Sequence) and len(out) == 2:
             return Gaussian(out[0], out[1])
         raise UsageError(
-            f"encode returned {type(out).__name__}",
+            f"encode returned {type(out).__name__}, expected a posterior",
             where="wrap",
             hint="Return (mean, standard deviation), a torch Normal, a Gaussian, or one tensor of codes.",
         )
@@ -99,21 +99,24 @@ def wrap(
     predict: Callable[[Tensor], Mapping[str, Tensor]] | None = None,
     prior: Callable[[Tensor], Any] | None = None,
 ) -> WrappedVAE:
-    """Makes a model that can be evaluated out of functions on tensors.
+    """Makes a model from functions on tensors.
 
     Args:
-        encode: images in ``image_range`` to (mean, standard deviation), a torch ``Normal``, or codes.
-        decode: codes, shape (N, dim), to images in ``image_range``.
-        dim: the number of latent columns.
-        characteristics: which columns belong to which label; without it columns are assigned on held-out images.
-        labels: the labels' kinds ("binary", "continuous", or the class names); binary unless said.
-        image_range: the least and the greatest pixel value of this model, e.g. (-1, 1).
-        logits: ``decode`` gives logits, whose sigmoid is the image in [0, 1].
-        predict: codes to log-probabilities (N, K) for each label.
-        prior: labels, shape (N, L), to (mean, standard deviation) of p(z_c|y) over the characteristics' columns.
+        encode: maps images in ``image_range`` to (mean, standard deviation), a ``Normal``, a ``Gaussian`` or codes.
+        decode: maps codes, shape (N, dim), to images in ``image_range``.
+        dim: number of latent dimensions.
+        characteristics: latent dimensions of each label; by default they are assigned on held-out images.
+        labels: kind of each label: "binary" (the default), "continuous", or the class names.
+        image_range: least and greatest pixel value of this model, such as (-1, 1).
+        logits: True if ``decode`` returns logits, whose sigmoid is the image in [0, 1].
+        predict: maps codes to log-probabilities (N, K) of each label.
+        prior: maps labels, shape (N, L), to (mean, standard deviation) of p(z_c|y) over the dimensions of z_c.
 
     Returns:
-        A model that has the capabilities that it was given functions for.
+        A model with the capabilities whose functions were given.
+
+    Raises:
+        UsageError: an invalid layout, label or image range.
 
     >>> model = wrap(encode=lambda x: (x.mean((2, 3)), torch.ones(len(x), 3)), decode=lambda z: z[..., None, None],
     ...              dim=3, characteristics={"Red": [0]})
@@ -148,5 +151,7 @@ def _label(name: str, kind: str | Sequence[str]) -> Label:
     if kind == "continuous":
         return Label(name, "continuous")
     if isinstance(kind, str):
-        raise UsageError(f"label kind {kind!r} is unknown", where=name, hint='"binary", "continuous" or class names.')
+        raise UsageError(
+            f"label kind {kind!r} is unknown", where=name, hint='Use "binary", "continuous" or a list of class names.'
+        )
     return Label(name, "categorical", tuple(kind))

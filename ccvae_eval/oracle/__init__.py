@@ -1,1 +1,1 @@
-"""The reference model (perfectly disentangled, of drawn data) and what every value reaches on it."""
+"""The oracle, a perfectly disentangled reference model of synthetic data, and the reference values that it gives."""

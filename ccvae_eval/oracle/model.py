@@ -1,87 +1,232 @@
-r"""The oracle: a model that is perfectly disentangled because it is the drawing programme itself.
+r"""The oracle: the renderer of a synthetic data set as a perfectly disentangled model (docs/metrics.md, section 9).
 
-See docs/metrics.md, section 9.
+Its code consists of the factors of the picture. A binary label has latent dimensions (u, v, ...). u | y = +-2 + 0.5 e,
+with e standard normal, truncated at +-4 so that sign(u) = sign(y); v are the normal scores of its variety parameters,
+whether or not the attribute is visible. A categorical label has one u for each class, +2 + 0.5 e for the image's class
+and -2 + 0.5 e for the others, and the greatest u is its class: all classes are equally far apart, and no path between
+two of them passes through a third. The style dimensions are the normal scores of all other factors.
 
-Its code is what the picture was drawn from. A binary label owns the columns (u, v...): u | y = +-2 + .5 e, with e
-standard normal and cut at +-4 so that sign(u) = sign(y), and v the normal scores of its variety, drawn whether or not
-the attribute shows. A categorical label has one u for each class, +2 + .5 e for its own and -2 + .5 e for the others,
-and its class is the greatest of them: classes lie at equal distances from each other, and the way from one to another
-leads past no third. Style columns are the normal scores of all other factors.
+The latent code of the oracle: the meaning of its dimensions and their distributions (docs/metrics.md, section 9).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from ccvae_eval.core.errors import DataError, UnsupportedError
 from ccvae_eval.core.random_streams import uniforms
 from ccvae_eval.core.types import Bools, Codes, Floats, Gaussian, Ids, Images, Labels
-from ccvae_eval.data.interface import DataSet, Renders
-from ccvae_eval.data.quantize import LATTICE, on_lattice
-from ccvae_eval.model.interface import LabelSchema, LatentLayout
-from ccvae_eval.oracle.code import DEVIATION, Block, Classes, Coding
+from ccvae_eval.data.interface import QUANTIZATION_LEVELS, DataSet, Renders, quantize
+from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout
+
+MEAN = 2.0
+SPREAD = 0.5
+REACH = MEAN / SPREAD
+"""Bound at which the noise e is truncated on both sides, so that u keeps its sign."""
+
+DEVIATION = SPREAD * math.sqrt(
+    1 - 2 * REACH * math.exp(-(REACH**2) / 2) / math.sqrt(2 * math.pi) / (1 - 2 * float(ndtr(-REACH)))
+)
+"""Standard deviation of u within a class: 0.49973, since e is truncated."""
+
+STYLE = "style"
+
+Classes = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The latent dimensions of one label.
+
+    Args:
+        label: the label.
+        place: its column among the data's labels.
+        shown: the dimensions u: one for a binary label, one for each class of a categorical label.
+        variety: the dimensions v: one for each variety parameter.
+        factors: columns of these parameters among the data's factors.
+    """
+
+    label: Label
+    place: int
+    shown: tuple[int, ...]
+    variety: tuple[int, ...]
+    factors: tuple[int, ...]
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        return self.shown + self.variety
+
+    def means(self) -> Floats:
+        """Mean of u in each class, shape (K, 1) for a binary label, else (K, K)."""
+        if self.label.kind == "binary":
+            return np.array([[-MEAN], [MEAN]])
+        return MEAN * (2 * np.eye(self.label.cardinality) - 1)
+
+
+@dataclass(frozen=True)
+class Coding:
+    """Bijection between codes and the factors, classes and noise that they encode.
+
+    Args:
+        blocks: one for each label of the data.
+        style: latent dimensions of the remaining factors.
+        style_factors: columns of these among the data's factors.
+    """
+
+    blocks: tuple[Block, ...]
+    style: tuple[int, ...]
+    style_factors: tuple[int, ...]
+
+    @classmethod
+    def of(cls, data: Renders, schema: LabelSchema) -> Coding:
+        """The coding of a synthetic data set.
+
+        Raises:
+            UnsupportedError: a label is continuous.
+        """
+        names = list(data.factor_names)
+        blocks, start = [], 0
+        for place, label in enumerate(schema):
+            if label.kind == "continuous":
+                raise UnsupportedError("the oracle supports no continuous labels", where=label.name)
+            shown = 1 if label.kind == "binary" else label.cardinality
+            factors = tuple(names.index(f"{label.name}.{name}") for name in data.variety_names(label.name))
+            middle, end = start + shown, start + shown + len(factors)
+            blocks.append(Block(label, place, tuple(range(start, middle)), tuple(range(middle, end)), factors))
+            start = end
+        taken = {factor for block in blocks for factor in block.factors}
+        style = tuple(factor for factor in range(len(names)) if factor not in taken)
+        return cls(tuple(blocks), tuple(range(start, start + len(style))), style)
+
+    @property
+    def dim(self) -> int:
+        return len(self.style) + sum(len(block.columns) for block in self.blocks)
+
+    @property
+    def noise_size(self) -> int:
+        """Number of draws of e for one image."""
+        return sum(len(block.shown) for block in self.blocks)
+
+    def layout(self, labels: LabelSchema) -> LatentLayout:
+        """The layout with some of the labels as characteristics; the dimensions of the others count as style."""
+        columns = {block.label.name: block.columns for block in self.blocks}
+        return LatentLayout(self.dim, MappingProxyType({name: columns[name] for name in labels.names}))
+
+    def codes(self, factors: Floats, classes: Classes, noise: Floats) -> Codes:
+        """Codes of factors and classes, float32, shape (N, D).
+
+        Args:
+            factors: quantized factors, shape (N, F).
+            classes: shape (N, L).
+            noise: uniform draws, shape (N, ``noise_size``).
+        """
+        codes = np.empty((len(factors), self.dim))
+        low, high = float(ndtr(-REACH)), float(ndtr(REACH))
+        e = ndtri(low + (high - low) * noise)
+        first = 0
+        for block in self.blocks:
+            width = len(block.shown)
+            codes[:, list(block.shown)] = block.means()[classes[:, block.place]] + SPREAD * e[:, first : first + width]
+            codes[:, list(block.variety)] = ndtri(factors[:, list(block.factors)])
+            first += width
+        codes[:, list(self.style)] = ndtri(factors[:, list(self.style_factors)])
+        return torch.from_numpy(codes.astype(np.float32))
+
+    def factors(self, codes: Codes) -> Floats:
+        """Quantized factors that the codes encode, shape (N, F)."""
+        z = codes.double().cpu().numpy()
+        factors = np.empty((len(z), len(self.style) + sum(len(block.variety) for block in self.blocks)))
+        for block in self.blocks:
+            factors[:, list(block.factors)] = ndtr(z[:, list(block.variety)])
+        factors[:, list(self.style_factors)] = ndtr(z[:, list(self.style)])
+        return quantize(factors)
+
+    def classes(self, codes: Codes) -> Classes:
+        """Classes that the codes encode, shape (N, L): [u > 0], or the class with the greatest u."""
+        predicted = [self.log_probabilities(block, codes).argmax(1) for block in self.blocks]
+        return torch.stack(predicted, 1).cpu().numpy().astype(np.int64)
+
+    def log_probabilities(self, block: Block, codes: Codes) -> Tensor:
+        r"""Log-probabilities of one label by Bayes' rule with equal classes, shape (N, K).
+
+        .. math:: \log p(y = k | u) = 4 m u_k / (2 s^2) + const, \quad m = 2, s = 0.5
+
+        (The likelihoods are those of the Gaussians without truncation.)
+        """
+        u = codes[:, list(block.shown)] * (2 * MEAN / SPREAD**2)
+        return torch.log_softmax(torch.cat([-u / 2, u / 2], 1) if block.label.kind == "binary" else u, 1)
+
 
 VERSION = 1
-REMEMBERED = 2**16
-"""How many pictures of its own drawing it knows again: the last ones. Those it is bound to it never forgets."""
+"""Version of the oracle's code, part of the names of its references."""
+
+MAX_RENDERED = 2**16
+"""Pictures of its own rendering that the oracle can encode: the latest ones."""
+
 READ_AT_ONCE = 512
-PROBES = 4
+PROBE_IMAGES = 4
 BYTE = 255
 
 
 class DrawnImages(DataSet, Renders, Protocol):
-    """A data set that draws its images."""
+    """A synthetic data set, which renders its images."""
 
 
 class Oracle:
-    """The model of perfect disentanglement on a drawn data set; make it with :func:`oracle`.
+    """The perfectly disentangled model of a synthetic data set; create it with :func:`oracle`.
 
-    It satisfies ``LabelledVAE``, ``Predicts`` and ``HasConditionalPrior``. Decoding draws; encoding recognises a
-    picture, by its digest, among those it was bound to and those it has drawn. So ``decode(encode(x).loc)`` is x in
-    every pixel, and a code is a function of the picture alone: u's noise belongs to its digest, and a variety that
-    does not show (the glasses of a face without) is that of the image with the same style, or else belongs to the
-    digest too. Nothing depends on what was drawn before.
+    It satisfies ``LabelledVAE``, ``Predicts`` and ``HasConditionalPrior``. Decoding renders the picture of a code.
+    Encoding looks the picture up by its digest, among the images of the data set that it was given and the latest
+    pictures that it rendered, so ``decode(encode(x).loc)`` equals x in every pixel.
 
-    Posteriors are point masses. ``conditional_prior`` is the Gaussian with mean and deviation of the law of u; what it
-    lacks is the cut: six in a hundred thousand of its draws lie where u never does.
+    A code depends on the picture alone, not on earlier calls. The noise of u is seeded by the picture's digest. The
+    variety of an attribute that is not visible (the glasses of a face without glasses) is that of the given image with
+    the same style; without such an image it is seeded by the digest, too.
+
+    Posteriors are point masses. ``conditional_prior`` is the Gaussian with the mean and standard deviation of u,
+    without the truncation: six in a hundred thousand of its draws lie outside the range of u.
     """
 
     def __init__(self, data: DrawnImages, ids: Ids, labels: LabelSchema) -> None:
         self.data, self.labels = data, labels
         self.coding = Coding.of(data, data.schema)
         self._layout = self.coding.layout(labels)
-        self._own: dict[bytes, bytes] = {}
-        self._bound: dict[bytes, bytes] = {}
-        self._of_style: dict[bytes, bytes] = {}
-        self._hidden = _hidden(data, self.coding, ids[:PROBES])
+        self._rendered: dict[bytes, bytes] = {}
+        self._given: dict[bytes, bytes] = {}
+        self._by_style: dict[bytes, bytes] = {}
+        self._hidden = _hidden_varieties(data, self.coding, ids[:PROBE_IMAGES])
         for first in range(0, len(ids), READ_AT_ONCE):
-            self._bind(ids[first : first + READ_AT_ONCE])
+            self._register(ids[first : first + READ_AT_ONCE])
 
     @property
     def layout(self) -> LatentLayout:
         return self._layout
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        """The code that each picture was drawn from, as a point mass.
+        """The code that each picture was rendered from, as a point mass, shape (N, D).
 
         Raises:
-            DataError: a picture that is neither bound nor drawn.
+            DataError: a picture is neither an image that the oracle was given nor one that it rendered.
         """
         del labels
         digests = _digests(images)
-        rows = [self._bound.get(digest) or self._own.get(digest) for digest in digests]
+        rows = [self._given.get(digest) or self._rendered.get(digest) for digest in digests]
         if None in rows:
             raise DataError(
-                "the oracle does not know a picture",
+                "the oracle cannot encode an unknown picture",
                 where=self.data.spec,
-                hint="It reads only what it was bound to or has drawn.",
+                hint="It encodes only the images that it was given and pictures that it rendered itself.",
             )
         steps, classes = self._unpacked([row for row in rows if row is not None])
         keys = [int.from_bytes(digest, "little") for digest in digests]
@@ -91,32 +236,32 @@ class Oracle:
         return Gaussian(loc, torch.zeros_like(loc))
 
     def decode(self, codes: Codes) -> Images:
-        """The picture of each code: the attributes with u > 0 in the variety v, on the face that the style says."""
+        """The picture of each code: the attributes with u > 0 in their variety v, rendered in the code's style."""
         factors, classes = self.coding.factors(codes), self.coding.classes(codes)
         images = self.data.render(factors, classes.astype(np.float32))
         self.remember(images, factors, classes)
         return images.to(codes.device)
 
     def remember(self, images: Images, factors: Floats, classes: Classes) -> None:
-        """Takes note of pictures and of what each was made from, so that it can read them later."""
+        """Stores the factors and classes of rendered pictures, so that they can be encoded later."""
         for digest, row in zip(_digests(images), _packed(factors, classes), strict=True):
-            self._own.pop(digest, None)
-            self._own[digest] = row
-        while len(self._own) > REMEMBERED:
-            del self._own[next(iter(self._own))]
+            self._rendered.pop(digest, None)
+            self._rendered[digest] = row
+        while len(self._rendered) > MAX_RENDERED:
+            del self._rendered[next(iter(self._rendered))]
 
     @property
     def hidden(self) -> list[Bools]:
-        """For each label of the data, for each of its classes: whether its variety stays out of sight."""
+        """For each label of the data and each of its classes: True if its variety is not visible."""
         return self._hidden
 
     def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
-        """Bayes' rule on u, with equal classes: log-probabilities (N, K) of each label."""
+        """Log-probabilities of each label by Bayes' rule on u with equal classes, shape (N, K)."""
         del images
         return {block.label.name: self.coding.log_probabilities(block, codes) for block in self._blocks}
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
-        """p(z_c|y): u around the mean of its class, v standard normal; NaN in u where the label is missing."""
+        """p(z_c|y): u around its class mean, v standard normal; the mean of u is NaN where the label is missing."""
         loc, scale = [], []
         for block in self._blocks:
             known = labels[:, self.labels.index(block.label.name)]
@@ -130,16 +275,17 @@ class Oracle:
 
     @property
     def _blocks(self) -> list[Block]:
-        """The blocks of the labels that count, in the layout's order."""
+        """The blocks of the characteristics, in the layout's order."""
         by_name = {block.label.name: block for block in self.coding.blocks}
         return [by_name[name] for name in self.labels.names]
 
-    def _bind(self, ids: Ids) -> None:
-        factors = on_lattice(self.data.factors(ids))
+    def _register(self, ids: Ids) -> None:
+        """Stores the factors and classes of images of the data set."""
+        factors = quantize(self.data.factors(ids))
         classes = self.data.labels_of(ids).astype(np.int64)
         rows = _packed(factors, classes)
-        self._bound.update(zip(_digests(self.data.batch(ids).images), rows, strict=True))
-        self._of_style.update(zip(self._styles(_steps(factors)), rows, strict=True))
+        self._given.update(zip(_digests(self.data.batch(ids).images), rows, strict=True))
+        self._by_style.update(zip(self._styles(_steps(factors)), rows, strict=True))
 
     def _styles(self, steps: NDArray[np.uint32]) -> list[bytes]:
         return [row.tobytes() for row in np.ascontiguousarray(steps[:, list(self.coding.style_factors)])]
@@ -150,45 +296,45 @@ class Oracle:
         return table[:, :-count], table[:, -count:].astype(np.int64)
 
     def _with_hidden(self, steps: NDArray[np.uint32], classes: Classes, keys: list[int]) -> Floats:
-        """The factors, with a variety that no picture shows taken from where it does not depend on the past."""
-        own = [self._of_style.get(style) for style in self._styles(steps)]
-        known = np.array([row is not None for row in own])
-        elsewhere = on_lattice(uniforms(0, "oracle/hidden", keys, steps.shape[1]))
+        """The factors, with an invisible variety replaced by one that depends on the picture alone."""
+        same_style = [self._by_style.get(style) for style in self._styles(steps)]
+        known = np.array([row is not None for row in same_style])
+        invisible = quantize(uniforms(0, "oracle/hidden", keys, steps.shape[1]))
         if known.any():
-            elsewhere[known] = _factors(self._unpacked([row for row in own if row is not None])[0])
+            invisible[known] = _factors(self._unpacked([row for row in same_style if row is not None])[0])
         factors = _factors(steps)
         for block, hidden in zip(self.coding.blocks, self._hidden, strict=True):
             rows = np.flatnonzero(hidden[classes[:, block.place]])
             place = rows[:, None], np.array(block.factors)
-            factors[place] = elsewhere[place]
+            factors[place] = invisible[place]
         return factors
 
 
 def oracle(data: DataSet, ids: Ids | None = None, labels: LabelSchema | None = None) -> Oracle:
-    """The oracle of a drawn data set.
+    """The oracle of a synthetic data set.
 
     Args:
-        data: a data set that draws its images (``Renders``).
-        ids: the images that it will be shown; the ``test`` split, if None. They are drawn once, 2,500 a second.
-        labels: the labels that are its characteristics, in this order; all of the data's, if None.
+        data: a data set that renders its images (``Renders``).
+        ids: the images that it can encode; None = the ``test`` split. They are rendered once.
+        labels: the labels that become characteristics, in this order; None = all labels of the data.
 
     Raises:
-        UnsupportedError: the data cannot be drawn, or have a continuous label.
-        LabelMismatchError: the data lack one of the labels.
+        UnsupportedError: the data set does not render its images, or has a continuous label.
+        LabelMismatchError: the data set lacks one of the labels.
     """
     if not isinstance(data, Renders):
-        raise UnsupportedError("there is no oracle for data that cannot be drawn", where=data.spec)
+        raise UnsupportedError("an oracle needs synthetic data", where=data.spec)
     assert isinstance(data, DataSet)
     schema = data.schema if labels is None else data.schema.select(labels.names)
     return Oracle(data, data.split("test") if ids is None else ids, schema)
 
 
 def _steps(factors: Floats) -> NDArray[np.uint32]:
-    return np.floor(factors * LATTICE).astype(np.uint32)
+    return np.floor(factors * QUANTIZATION_LEVELS).astype(np.uint32)
 
 
 def _factors(steps: NDArray[np.uint32]) -> Floats:
-    return (steps + 0.5) / LATTICE
+    return (steps + 0.5) / QUANTIZATION_LEVELS
 
 
 def _packed(factors: Floats, classes: Classes) -> list[bytes]:
@@ -197,20 +343,20 @@ def _packed(factors: Floats, classes: Classes) -> list[bytes]:
 
 
 def _digests(images: Images) -> list[bytes]:
-    """Eight bytes that stand for each picture, in steps of 1/255."""
+    """Digest of eight bytes of each picture, in steps of 1/255."""
     pixels = (images * BYTE).round().to(torch.uint8).cpu().contiguous().numpy()
     return [blake2b(picture.tobytes(), digest_size=8).digest() for picture in pixels]
 
 
-def _hidden(data: DrawnImages, coding: Coding, ids: Ids) -> list[Bools]:
-    """For each label and class whether its variety stays out of sight, found by drawing two varieties of each."""
-    factors, labels = on_lattice(data.factors(ids)), data.labels_of(ids)
+def _hidden_varieties(data: DrawnImages, coding: Coding, ids: Ids) -> list[Bools]:
+    """For each label and class, True if its variety is not visible: two varieties render the same picture."""
+    factors, labels = quantize(data.factors(ids)), data.labels_of(ids)
     cases = [(block, k) for block in coding.blocks for k in range(block.label.cardinality)]
     before = np.tile(factors, (len(cases), 1))
     after, chosen = before.copy(), np.tile(labels, (len(cases), 1))
     for case, (block, k) in enumerate(cases):
         rows = slice(case * len(ids), (case + 1) * len(ids))
-        after[rows, list(block.factors)] = on_lattice((factors[:, list(block.factors)] + 0.5) % 1)
+        after[rows, list(block.factors)] = quantize((factors[:, list(block.factors)] + 0.5) % 1)
         chosen[rows, block.place] = k
     same = (data.render(before, chosen) == data.render(after, chosen)).flatten(1).all(1).numpy()
     hidden = same.reshape(len(cases), len(ids)).all(1)

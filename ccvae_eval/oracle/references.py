@@ -1,6 +1,6 @@
-"""What the oracle reaches on the same images under the same metrics: the column "reference" of a run.
+"""Reference values: the oracle's values on the same images under the same metrics (the column "reference" of a run).
 
-A reference is computed once and kept: in the package for the default evaluations of faces, else in the cache.
+References are computed once and stored: in the package for the default evaluations of ``faces``, else in the cache.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ccvae_eval.core.cache import cache_folder, keep
-from ccvae_eval.core.files import atomic_write
+from ccvae_eval.core.files import atomic_write, cache_folder, write_cached
 from ccvae_eval.core.results import Measurement, Value
 from ccvae_eval.core.types import Ids, Plain
 from ccvae_eval.data.interface import Renders
@@ -32,25 +31,26 @@ SHIPPED = "references-faces64.json"
 DIGITS = 8
 
 Key = tuple[str, int, str, str | None, tuple[tuple[str, str | int | float], ...]]
-"""(metric, version, name, characteristic, at): where a reference belongs."""
+"""Address of a reference: (metric, version, value name, characteristic, at)."""
 
 Lookup = Mapping[Key, float]
 Notice = Callable[[str], None]
 Progress = Callable[[int, int], None]
 Table = list[list[Plain]]
-"""The references of one metric as they are kept: (name, characteristic, at, value)."""
+"""Stored references of one metric: rows of (value name, characteristic, at, value)."""
 
 
 def with_references(run: Run, lookup: Lookup) -> Run:
-    """The run with the references that are known; a value that brings its own keeps it.
+    """The run with its values' references; a value with a reference of its own keeps it.
 
-    The mean over characteristics gets the oracle's mean over the same characteristics. Where the run's mean is over
-    fewer, because some are undefined, it is the mean of their references; where that cannot be known, none.
+    The reference of a mean over characteristics is the oracle's mean over the same characteristics. If some of the
+    run's characteristics are undefined, it is the mean of the references of the others; unknown if one of those has
+    none.
     """
-    return replace(run, measurements=tuple(_referred(m, lookup) for m in run.measurements))
+    return replace(run, measurements=tuple(_with_references(m, lookup) for m in run.measurements))
 
 
-def _referred(measurement: Measurement, lookup: Lookup) -> Measurement:
+def _with_references(measurement: Measurement, lookup: Lookup) -> Measurement:
     def reference(value: Value) -> float | None:
         if value.reference is not None or not value.estimate.defined:
             return value.reference
@@ -68,23 +68,23 @@ def _mean_reference(measurement: Measurement, mean: Value, lookup: Lookup) -> fl
     names = {row.characteristic for row in rows}
     given = {row.characteristic for row in rows if row.note.startswith(GIVEN)}
     if given and given != names:
-        return None  # whether what was given counts is the metric's affair
-    theirs = {key[3] for key in lookup if key[:3] == (metric, version, mean.name)} - {None}
-    if names == theirs:
+        return None  # the metric decides which given characteristics enter the mean
+    with_reference = {key[3] for key in lookup if key[:3] == (metric, version, mean.name)} - {None}
+    if names == with_reference:
         return lookup.get((metric, version, *mean.key))
     each = [lookup.get((metric, version, mean.name, name, mean.key[2])) for name in names]
-    found = [share for share in each if share is not None]
+    found = [reference for reference in each if reference is not None]
     return float(np.mean(found)) if found and len(found) == len(names) else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """The references of one metric on some images.
+    """Request for the references of one metric.
 
     Args:
-        metric: with its settings.
-        ids: the images that it looked at in the run.
-        name: stands for everything that the references depend on.
+        metric: the metric with its settings.
+        ids: images that it used in the run.
+        name: digest of everything that the references depend on.
     """
 
     metric: Metric
@@ -102,46 +102,46 @@ def oracle_reference(
     notice: Notice | None = None,
     progress: Progress | None = None,
 ) -> Lookup:
-    """What the oracle reaches where the run has values; empty for data that cannot be drawn.
+    """References for the values of a run; empty for data that are not synthetic.
 
     Args:
-        run: the run to find references for.
-        subject: what it measured: data, images, labels, seed and judge are the oracle's too.
-        metrics: with what it was measured.
-        cache_dir: where references are kept; see :func:`ccvae_eval.core.cache.cache_folder`.
-        compute: whether to measure the oracle where nothing is kept; it takes about as long as the run did.
-        notice: called with sentences that a user should read.
-        progress: called with (chunks, chunks in all) while the oracle is measured.
+        run: the run.
+        subject: subject of the run; the oracle is evaluated with the same data, images, labels, seed and judge.
+        metrics: metrics of the run.
+        cache_dir: folder of stored references; see :func:`ccvae_eval.core.files.cache_folder`.
+        compute: evaluates the oracle where no reference is stored, which takes about as long as the run did.
+        notice: called with messages for the user.
+        progress: called with (batches done, batches) while the oracle is evaluated.
     """
     if not _has_oracle(subject):
         return {}
     folder = cache_folder(cache_dir)
     tables: dict[str, Table] = {}
     missing = []
-    asked = {request.name: request for request in _requests(run, subject, metrics)}
-    for request in asked.values():
-        table = shipped_references().get(request.name) or _kept(folder, request.name)
+    requests = {request.name: request for request in _requests(run, subject, metrics)}
+    for request in requests.values():
+        table = shipped_references().get(request.name) or _cached(folder, request.name)
         if table is None:
             missing.append(request)
         else:
             tables[request.name] = table
     if compute and missing:
         if notice is not None:
-            notice("Measuring the oracle on the same images, for the references: once, then they are kept.")
-        for name, table in _measured(subject, missing, progress):
+            notice("Evaluating the oracle on the same images for the reference values (computed once, then cached).")
+        for name, table in _computed(subject, missing, progress):
             tables[name] = table
-            said = keep(folder, _file_name(name), lambda path, table=table: _write(path, table))  # type: ignore[misc]
-            if said and notice is not None:
-                notice(said)
+            warning = write_cached(folder, _file_name(name), lambda path, table=table: _write(path, table))  # type: ignore[misc]
+            if warning and notice is not None:
+                notice(warning)
     return {
-        (asked[name].metric.name, asked[name].metric.version, str(value), characteristic, _sorted(at)): number
+        (requests[name].metric.name, requests[name].metric.version, str(value), characteristic, _sorted(at)): number
         for name, table in tables.items()
         for value, characteristic, at, number in table
     }
 
 
 def _has_oracle(subject: Subject) -> bool:
-    """Whether the data are drawn and the model's labels are theirs, class by class."""
+    """True if the data are synthetic and the model's labels are equal to theirs, including the classes."""
     schema = subject.data.schema
     return (
         isinstance(subject.data, Renders)
@@ -151,15 +151,15 @@ def _has_oracle(subject: Subject) -> bool:
 
 
 def _requests(run: Run, subject: Subject, metrics: Sequence[Metric]) -> Iterator[_Request]:
-    renamed = {metric.name: metric for metric in metrics}
+    by_name = {metric.name: metric for metric in metrics}
     for measurement in run.measurements:
-        if measurement.status == "ok" and measurement.metric in renamed:
-            metric, ids = renamed[measurement.metric], run.ids[measurement.metric]
+        if measurement.status == "ok" and measurement.metric in by_name:
+            metric, ids = by_name[measurement.metric], run.ids[measurement.metric]
             yield _Request(metric, ids, _name(subject, metric, ids))
 
 
 def _name(subject: Subject, metric: Metric, ids: Ids) -> str:
-    """A digest of everything that the oracle's values depend on."""
+    """Digest of everything that the oracle's values depend on."""
     key = [
         VERSION,
         subject.data.digest,
@@ -175,15 +175,15 @@ def _name(subject: Subject, metric: Metric, ids: Ids) -> str:
     return blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
-def _measured(subject: Subject, requests: Sequence[_Request], progress: Progress | None) -> Iterator[tuple[str, Table]]:
-    """Measures the oracle, the metrics that looked at the same images together."""
+def _computed(subject: Subject, requests: Sequence[_Request], progress: Progress | None) -> Iterator[tuple[str, Table]]:
+    """Evaluates the oracle; metrics that used the same images share one evaluation."""
     groups: dict[bytes, list[_Request]] = {}
     for request in requests:
         groups.setdefault(request.ids.tobytes(), []).append(request)
     order = [name for name in subject.data.schema.names if name in subject.characteristics]
     for group in groups.values():
         ids, metrics = group[0].ids, [request.metric for request in group]
-        drawn = prepare(
+        reference = prepare(
             oracle(subject.data, ids, subject.schema),
             subject.data,
             ids,
@@ -191,11 +191,11 @@ def _measured(subject: Subject, requests: Sequence[_Request], progress: Progress
             judge=subject.judge,
             characteristics=tuple(order),
         )
-        yield from tables_of(evaluate(drawn, metrics, progress=progress), drawn, metrics).items()
+        yield from tables_of(evaluate(reference, metrics, progress=progress), reference, metrics).items()
 
 
 def tables_of(run: Run, subject: Subject, metrics: Sequence[Metric]) -> dict[str, Table]:
-    """What is kept of a run of the oracle: its defined values, by the name under which another run asks for them."""
+    """Defined values of a run of the oracle, one table for each metric, by the name of its request."""
     return {
         request.name: [
             [v.name, v.characteristic, dict(v.at), float(f"{v.estimate.value:.{DIGITS}g}")]
@@ -212,7 +212,7 @@ def _sorted(at: Mapping[str, Any]) -> tuple[tuple[str, str | int | float], ...]:
 
 @cache
 def shipped_references() -> Mapping[str, Table]:
-    """The references that come with the package, by the name of their request."""
+    """References that are part of the package, by the name of their request."""
     asset = files("ccvae_eval") / "assets" / SHIPPED
     found: dict[str, Table] = json.loads(asset.read_text()) if asset.is_file() else {}
     return found
@@ -226,8 +226,8 @@ def _write(path: Path, table: Table) -> None:
     atomic_write(path, json.dumps(table).encode())
 
 
-def _kept(folder: Path | None, name: str) -> Table | None:
-    """A table from the cache; None if there is none, or none that can be read: it is then made anew."""
+def _cached(folder: Path | None, name: str) -> Table | None:
+    """A table from the cache; None if it is missing or damaged, and is computed again."""
     if folder is None:
         return None
     try:

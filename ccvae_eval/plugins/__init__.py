@@ -1,1 +1,1 @@
-"""The registry of plugins, and whose code an error comes from."""
+"""The registry of plugins, and the attribution of errors to them."""

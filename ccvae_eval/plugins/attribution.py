@@ -1,4 +1,4 @@
-"""Whose code failed: the plugin, who distributes it, which call, and what to do."""
+"""Attribution of errors to plugins: the plugin's name, its distribution, the failed call, and a remedy."""
 
 from __future__ import annotations
 
@@ -9,69 +9,69 @@ from typing import Any
 import torch
 
 from ccvae_eval.core.errors import CcvaeEvalError, PluginError
-from ccvae_eval.plugins.registry import owners_of
+from ccvae_eval.plugins.registry import registrations_of
 
-OURS = ("ccvae_eval", "ccvae_models", "ccvae_plugins")
-"""Our packages."""
+BUILTIN_PACKAGES = ("ccvae_eval", "ccvae_models", "ccvae_plugins")
 HINTS = {
     "encode": "Do the data have the size, channels and range that it was trained on (--data NAME:PATH,size=64, "
     "--set images.range=[-1,1])?",
-    "decode": "decode takes codes as encode gives them, shape (N, layout.dim), and returns one tensor of images.",
+    "decode": "decode takes codes of shape (N, layout.dim), as encode returns them, and returns one tensor of images.",
 }
-"""What to look at first, by the method that failed."""
+"""First thing to check, by the method that failed."""
 
 
-def is_ours(thing: object) -> bool:
-    """Whether the code of something is this distribution's, and is tested for what others are watched for."""
-    return type(thing).__module__.partition(".")[0] in OURS
+def is_builtin(plugin: object) -> bool:
+    """True if the plugin's code belongs to this distribution."""
+    return type(plugin).__module__.partition(".")[0] in BUILTIN_PACKAGES
 
 
-def unwrapped(thing: Any) -> Any:
-    """The plugin itself, where it stands behind a wrapper of ours that keeps it as the property ``__wrapped__``."""
-    return thing.__wrapped__ if isinstance(getattr(type(thing), "__wrapped__", None), property) else thing
+def unwrapped(plugin: Any) -> Any:
+    """Returns the plugin inside one of the toolkit's wrappers, which expose it as the property ``__wrapped__``."""
+    return plugin.__wrapped__ if isinstance(getattr(type(plugin), "__wrapped__", None), property) else plugin
 
 
-def name_and_home(thing: object) -> tuple[str, str]:
-    """What a plugin is called, and its distribution with version or its file; its module, if it was never registered.
+def name_and_origin(plugin: object) -> tuple[str, str]:
+    """Returns a plugin's name and where its code comes from.
 
-    The name is the registered one where the class itself was registered, else the class's.
+    The name is the registered one if the class itself is registered, else the class name. The origin is the
+    distribution with its version, or the plugin file; for an unregistered class, its module.
     """
-    kind = type(unwrapped(thing))
-    exact, owners = owners_of(kind)
-    name = repr(owners[0].name) if exact and len({owner.name for owner in owners}) == 1 else kind.__name__
-    homes = {f"{owner.distribution} {owner.version}".strip() for owner in owners}
-    return name, homes.pop() if len(homes) == 1 else kind.__module__
+    kind = type(unwrapped(plugin))
+    exact, registrations = registrations_of(kind)
+    name = repr(registrations[0].name) if exact and len({r.name for r in registrations}) == 1 else kind.__name__
+    origins = {f"{r.distribution} {r.version}".strip() for r in registrations}
+    return name, origins.pop() if len(origins) == 1 else kind.__module__
 
 
-def failure(thing: object, kind: str, call: str, error: BaseException) -> PluginError:
-    """The error of a plugin, with everything that is needed to mend it.
+def plugin_failure(plugin: object, kind: str, call: str, error: BaseException) -> PluginError:
+    """Returns the error for an exception that a plugin's code raised.
 
     Args:
-        thing: the model, data set or matcher whose code failed.
-        kind: which of these it is.
-        call: what was called, beginning with the method's name: "decode(codes), codes of shape (32, 10)".
-        error: what it raised.
+        plugin: the model, data set or matcher.
+        kind: "model", "data set" or "matcher".
+        call: the call, beginning with the method's name: "decode(codes), codes of shape (32, 10)".
+        error: the exception.
     """
-    name, home = name_and_home(thing)
+    name, origin = name_and_origin(plugin)
     first = HINTS.get(call.partition("(")[0], "")
-    hint = f"{first} `ccvae-eval check` tries the {kind} alone; --debug shows where it failed."
+    hint = f"{first} `ccvae-eval check` tests the {kind} on its own; --debug shows the traceback."
     return PluginError(
-        f"{kind} {name} failed in {call}", where=home, why=f"{type(error).__name__}: {error}", hint=hint.strip()
+        f"{kind} {name} failed in {call}", where=origin, why=f"{type(error).__name__}: {error}", hint=hint.strip()
     )
 
 
 @contextmanager
-def blamed(thing: object, kind: str, call: str) -> Iterator[None]:
-    """Turns what a plugin's code raises into a :class:`PluginError`, see :func:`failure`.
+def plugin_call(plugin: object, kind: str, call: str) -> Iterator[None]:
+    """Turns an exception of a plugin's code into a :class:`PluginError`, see :func:`plugin_failure`.
 
-    Our own models are named like a stranger's: what they mostly fail over are data of another shape. Our own data sets
-    and matchers take their own input, so that a failure is a mistake of ours and stays what it is.
+    Built-in models are included, because data of another shape make them fail. An exception of a built-in data set or
+    matcher is a bug of this toolkit and is raised unchanged.
     """
     try:
         yield
     except (CcvaeEvalError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        if kind != "model" and is_ours(thing):
+        if kind != "model" and is_builtin(plugin):
             raise
-        raise failure(thing, kind, call, error) from error
+        raise plugin_failure(plugin, kind, call, error) from error

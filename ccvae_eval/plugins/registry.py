@@ -1,7 +1,7 @@
-"""Names to classes, from the metadata of installed distributions and from ``--plugin`` files.
+"""The plugin registry: names of classes, from the metadata of installed distributions and from ``--plugin`` files.
 
-Nothing is imported until a name is used, and no one wins silently: a name that two distributions claim is shown
-broken, and the qualified form ``distribution:name`` is the way out. Ours come by the same door as a stranger's.
+A class is imported only when its name is used. A name that two distributions register is an error, which the qualified
+form ``distribution:name`` resolves. Built-in and third-party classes are registered in the same way.
 """
 
 from __future__ import annotations
@@ -26,20 +26,23 @@ KINDS = {
     "model": "models", "data": "data", "metric": "metrics", "adapter": "adapters", "matcher": "matchers",
     "features": "features", "report": "reports",
 }  # fmt: skip
-"""What a plugin can be, and the group that it is registered in."""
+"""Kinds of plugins, each with its entry-point group."""
 GROUPS = tuple(KINDS.values())
+NOUNS = {"data": "data set", "features": "feature extractor"}
+"""Nouns for messages, where the group without its s is not one."""
 PREFIX = "ccvae_eval."
-SWITCH = "CCVAE_EVAL_PLUGINS"
-"""Environment variable: "none" leaves only our own distribution, else a comma-separated list of distributions, or of
-single plugins as ``distribution:name``."""
-HOME = "ccvae-eval"
-OFFER = "CCVAE_EVAL"
-"""What a plugin file offers: a mapping of this name."""
+PLUGINS_VARIABLE = "CCVAE_EVAL_PLUGINS"
+"""Environment variable that restricts the plugins: "none" for built-in ones only, else a comma-separated list of
+distributions or of single plugins as ``distribution:name``."""
+BUILTIN_DISTRIBUTION = "ccvae-eval"
+PLUGIN_TABLE = "CCVAE_EVAL"
+"""Name of the dictionary in which a plugin file lists its classes."""
+EXAMPLE = 'End the file with: CCVAE_EVAL = {"models": {"mine": MyVAE}}'
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One name that somebody registered: metadata only, nothing imported."""
+    """A registered name: metadata only, nothing imported."""
 
     group: str
     name: str
@@ -49,85 +52,87 @@ class Registration:
 
     @property
     def qualified(self) -> str:
+        """The unambiguous name ``distribution:name``."""
         return f"{self.distribution}:{self.name}"
 
     def load(self) -> Any:
-        """Imports the target; whatever it raises becomes a ``PluginError`` that names the distribution.
+        """Imports and returns the registered class.
 
-        What the plugin prints while it is imported goes to stderr: stdout may be a JSON document.
+        Output of the import goes to stderr, because stdout may be a JSON document.
+
+        Raises:
+            PluginError: the import failed; names the distribution.
         """
         try:
-            if (self.distribution, self.group, self.name) in _offered:
-                return _offered[self.distribution, self.group, self.name]
+            if (self.distribution, self.group, self.name) in _file_classes:
+                return _file_classes[self.distribution, self.group, self.name]
             with contextlib.redirect_stdout(sys.stderr):
                 return EntryPoint(self.name, self.target, PREFIX + self.group).load()
         except (Exception, SystemExit) as error:
             if isinstance(error, PluginError):
                 raise
             raise PluginError(
-                f"plugin {self.name!r} of the group {self.group} cannot be loaded",
+                f"plugin {self.name!r} of group {self.group!r} cannot be loaded",
                 where=f"{self.distribution} {self.version}".strip(),
                 why=f"import of {self.target}: {type(error).__name__}: {error}",
-                hint=f"Is what it imports installed? Update or uninstall {self.distribution}, or leave it out with "
-                f"{SWITCH}=none.",
+                hint=f"Are its dependencies installed? Update or uninstall {self.distribution}, or disable it with "
+                f"{PLUGINS_VARIABLE}=none.",
             ) from error
 
 
 @cache
 def _installed() -> tuple[Registration, ...]:
     found = {}
-    for distribution in distributions(path=_places()):
+    for distribution in distributions(path=_search_path()):
         for point in distribution.entry_points:
             group = point.group.removeprefix(PREFIX)
             if point.group.startswith(PREFIX) and group in GROUPS:
-                who = str(distribution.metadata["Name"])
-                entry = Registration(group, point.name, point.value, who, distribution.version)
-                # an editable install can list the same distribution twice on sys.path: that is one registration
-                found[(group, point.name, who)] = entry
+                owner = str(distribution.metadata["Name"])
+                entry = Registration(group, point.name, point.value, owner, distribution.version)
+                found[group, point.name, owner] = entry  # an editable install can put a distribution on sys.path twice
     return tuple(found.values())
 
 
-def _places() -> list[str]:
-    """Where installed distributions are looked for: nobody's plugin is picked up because it lies in the current
-    folder, unless PYTHONPATH names that folder."""
+def _search_path() -> list[str]:
+    """Folders to search for distributions: ``sys.path`` without the current folder, unless PYTHONPATH names it."""
     chosen = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    return [path for path in sys.path if path in chosen or (path and not _is_here(path))]
+    return [path for path in sys.path if path in chosen or (path and not _is_current_folder(path))]
 
 
-def _is_here(path: str) -> bool:
+def _is_current_folder(path: str) -> bool:
     try:
         return Path(path).samefile(Path.cwd()) and not path.endswith(("site-packages", "dist-packages"))
     except OSError:
         return False
 
 
-def _switched_on(registrations: Iterable[Registration]) -> list[Registration]:
-    switch = os.environ.get(SWITCH)
-    if switch is None:
+def _enabled(registrations: Iterable[Registration]) -> list[Registration]:
+    setting = os.environ.get(PLUGINS_VARIABLE)
+    if setting is None:
         return list(registrations)
-    wanted = {_normal(name) for name in switch.split(",") if name.strip() != "none"} | {HOME}
-    return [r for r in registrations if _normal(r.distribution) in wanted or _normal(r.qualified) in wanted]
+    wanted = {_normalised(name) for name in setting.split(",") if name.strip() != "none"} | {BUILTIN_DISTRIBUTION}
+    return [r for r in registrations if _normalised(r.distribution) in wanted or _normalised(r.qualified) in wanted]
 
 
-def _normal(name: str) -> str:
-    """The name of a distribution as package indexes compare it: ``My_VAE`` is ``my-vae``."""
+def _normalised(name: str) -> str:
+    """The name of a distribution in the normal form of package indexes: ``my-vae`` for ``My_VAE``."""
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
 _files: dict[Path, list[Registration]] = {}
-_offered: dict[tuple[str, str, str], Any] = {}
-"""What plugin files offer, by file, group and name."""
+_file_classes: dict[tuple[str, str, str], Any] = {}
+"""Classes of plugin files, by file, group and name."""
 
 
 @cache
 def load_file(path: Path) -> ModuleType:
-    """Runs a ``--plugin`` file as a module of its own, without touching ``sys.path``."""
+    """Runs a ``--plugin`` file as a module, without changing ``sys.path``."""
     name = f"ccvae_eval_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise PluginError("not a Python file", where=str(path), hint="A plugin file ends in .py.")
+        raise PluginError("is not a Python file", where=str(path), hint="The name of a plugin file ends in .py.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look up their module
     try:
         with contextlib.redirect_stdout(sys.stderr):
             spec.loader.exec_module(module)
@@ -138,119 +143,119 @@ def load_file(path: Path) -> ModuleType:
 
 
 def add_plugin_file(path: Path) -> list[Registration]:
-    """Registers what one file offers: its ``CCVAE_EVAL = {"models": {"mine": MyVAE}, ...}``.
+    """Runs a plugin file and registers the classes in its ``CCVAE_EVAL = {"models": {"mine": MyVAE}, ...}``.
 
-    The classes may be given themselves or by name. The file is code that the user chose to run.
+    The table may hold the classes themselves or their names.
 
     Raises:
-        UsageError: there is no such file.
-        PluginError: it cannot be run, or offers nothing that is understood.
+        UsageError: the file does not exist.
+        PluginError: running the file failed, or its table is missing or malformed.
     """
     path = Path(path).resolve()
     if path in _files:
         return _files[path]
     if not path.is_file():
-        raise UsageError("no such plugin file", where=str(path))
+        raise UsageError("plugin file does not exist", where=str(path))
     try:
         module = load_file(path)
     except (Exception, SystemExit) as error:
         if isinstance(error, PluginError):
             raise
         raise PluginError(
-            "plugin file cannot be run", where=str(path), why=f"{type(error).__name__}: {error}", hint=_remedy(error)
+            "plugin file cannot be run", where=str(path), why=f"{type(error).__name__}: {error}", hint=_run_hint(error)
         ) from error
-    offer = getattr(module, OFFER, None)
-    example = 'End it with: CCVAE_EVAL = {"models": {"mine": MyVAE}}'
-    if not isinstance(offer, Mapping) or not offer:
-        raise PluginError("plugin file offers nothing", where=str(path), hint=example)
+    table = getattr(module, PLUGIN_TABLE, None)
+    if not isinstance(table, Mapping) or not table:
+        raise PluginError("plugin file registers no classes", where=str(path), hint=EXAMPLE)
     entries = []
-    for group, names in offer.items():
+    for group, names in table.items():
         if group not in GROUPS:
             raise PluginError(f"unknown group {group!r}", where=str(path), hint=suggestion(str(group), GROUPS))
         if not isinstance(names, Mapping) or not all(isinstance(name, str) and name for name in names):
-            raise PluginError(f"group {group!r} maps no names to classes", where=str(path), hint=example)
+            raise PluginError(f"group {group!r} must map names to classes", where=str(path), hint=EXAMPLE)
         for name, target in names.items():
-            entries.append(_offer(path, module, group, name, target))
+            entries.append(_register(path, module, group, name, target))
     _files[path] = entries
     return entries
 
 
-def _offer(path: Path, module: ModuleType, group: str, name: str, target: Any) -> Registration:
-    """Registers one thing that a file offers."""
+def _register(path: Path, module: ModuleType, group: str, name: str, target: Any) -> Registration:
+    """Registers one class of a plugin file."""
     if isinstance(target, str):
         if not hasattr(module, target):
             raise PluginError(
-                f"{OFFER} names {target!r}, which the file does not have",
+                f"{PLUGIN_TABLE} names {target!r}, which the file does not define",
                 where=str(path),
                 hint=suggestion(target, (word for word in vars(module) if not word.startswith("_"))),
             )
         target = getattr(module, target)
     if not callable(target):
-        raise PluginError(f"{name!r} in {OFFER} is no class", where=str(path), why=f"it is {type(target).__name__}")
-    _offered[str(path), group, name] = target
+        kind = type(target).__name__
+        raise PluginError(f"{name!r} in {PLUGIN_TABLE} must be a class, got {kind}", where=str(path), hint=EXAMPLE)
+    _file_classes[str(path), group, name] = target
     return Registration(group, name, getattr(target, "__qualname__", type(target).__name__), str(path), "")
 
 
-def owners_of(kind: type) -> tuple[bool, list[Registration]]:
-    """Who registered a class, told from metadata: nothing is imported.
+def registrations_of(kind: type) -> tuple[bool, list[Registration]]:
+    """Finds the registrations of a class, from metadata alone.
 
     Returns:
-        Whether the class itself was registered, and the registrations of it; else those of something in its module,
-        else in its package, else none.
+        True and the registrations of the class itself, if there are any; else False and the registrations from its
+        module, else from its package, else [].
     """
-    every = [entry for group in GROUPS for entry in Registry(group).registrations()]
+    entries = [entry for group in GROUPS for entry in Registry(group).registrations()]
     target, module = f"{kind.__module__}:{kind.__qualname__}", kind.__module__
     package = module.partition(".")[0]
 
-    def offered(entry: Registration) -> Any:
-        return _offered.get((entry.distribution, entry.group, entry.name))
+    def from_file(entry: Registration) -> Any:
+        return _file_classes.get((entry.distribution, entry.group, entry.name))
 
-    own = [entry for entry in every if offered(entry) is kind or entry.target == target]
+    own = [entry for entry in entries if from_file(entry) is kind or entry.target == target]
     if own:
         return True, own
-    near = [e for e in every if module in (getattr(offered(e), "__module__", ""), e.target.partition(":")[0])]
-    return False, near or [e for e in every if ":" in e.target and re.split("[.:]", e.target)[0] == package]
+    near = [e for e in entries if module in (getattr(from_file(e), "__module__", ""), e.target.partition(":")[0])]
+    return False, near or [e for e in entries if ":" in e.target and re.split("[.:]", e.target)[0] == package]
 
 
-def _remedy(error: BaseException) -> str:
-    """What to do about a plugin file that cannot be run."""
+def _run_hint(error: BaseException) -> str:
+    """The remedy for a plugin file that cannot be run."""
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "your_package").partition(".")[0]
         return (
-            f"{package!r} is not installed here, and the plugin's own folder is not searched. Either install it "
-            f"(pip install -e FOLDER), or name the folder that holds {package!r}: PYTHONPATH=FOLDER ccvae-eval ..."
+            f"{package!r} is not installed, and the plugin's own folder is not searched for it. Either install it "
+            f"(pip install -e FOLDER), or name the folder that contains {package!r}: PYTHONPATH=FOLDER ccvae-eval ..."
         )
-    return "Run it alone to see where: python FILE"
+    return "Run `python FILE` to see the traceback."
 
 
 class Registry(Mapping[str, Any]):
-    """The names of one group; looking one up imports it.
-
-    Args:
-        group: one of ``GROUPS``.
-    """
+    """The registered names of one of the ``GROUPS``, as a mapping; looking up a name imports its class."""
 
     def __init__(self, group: str) -> None:
         self.group = group
 
     def registrations(self) -> list[Registration]:
-        """Everything registered, by name; those of one name stand together."""
+        """Returns the registrations of the group, sorted by name and distribution."""
         from_files = [entry for entries in _files.values() for entry in entries]
-        every = [*_switched_on(_installed()), *from_files]
-        return sorted((r for r in every if r.group == self.group), key=lambda r: (r.name, r.distribution))
+        entries = [*_enabled(_installed()), *from_files]
+        return sorted((r for r in entries if r.group == self.group), key=lambda r: (r.name, r.distribution))
 
     def find(self, name: str) -> Registration:
-        """The one registration that a plain or qualified name means."""
-        every = self.registrations()
-        matches = [r for r in every if name in (r.name, r.qualified)]
+        """Returns the registration of a plain or qualified name.
+
+        Raises:
+            UsageError: the name is not registered, or registered more than once.
+        """
+        entries = self.registrations()
+        matches = [r for r in entries if name in (r.name, r.qualified)]
         if len(matches) == 1:
             return matches[0]
-        kind = self.group.removesuffix("s")
+        noun = NOUNS.get(self.group, self.group.removesuffix("s"))
         if not matches:
-            raise UsageError(f"{kind} {name!r} is unknown", hint=suggestion(name, {r.name for r in every}))
+            raise UsageError(f"{name!r} is not a registered {noun}", hint=suggestion(name, {r.name for r in entries}))
         owners = " and ".join(r.distribution for r in matches)
-        ways = " or ".join(r.qualified for r in matches)
-        raise UsageError(f"{kind} {name!r} is registered by {owners}", hint=f"Say which: {ways}.")
+        choices = " or ".join(r.qualified for r in matches)
+        raise UsageError(f"{noun} {name!r} is registered by {owners}", hint=f"Use the qualified name: {choices}.")
 
     def __getitem__(self, name: str) -> Any:
         return self.find(name).load()

@@ -1,20 +1,20 @@
-"""Grids of trainings and evaluations as data: ``read_recipe``, ``work`` on its cells, ``grids_of`` the results."""
+"""Recipes: grids of trainings and evaluations as data (``read_recipe``, ``run_cells``, ``grids_of``)."""
 
-from ccvae_eval.recipes.recipe import Experiment, Recipe, RecipeCell, TableSpec, cells_of, read_recipe, shipped_recipes
+from ccvae_eval.recipes.recipe import Experiment, Recipe, RecipeCell, TableSpec, builtin_recipes, cells_of, read_recipe
 from ccvae_eval.recipes.tables import grids_of
-from ccvae_eval.recipes.work import Done, Work, result_of, work
+from ccvae_eval.recipes.work import CellOutcome, PreparedRecipe, result_of, run_cells
 
 __all__ = [
-    "Done",
+    "CellOutcome",
     "Experiment",
+    "PreparedRecipe",
     "Recipe",
     "RecipeCell",
     "TableSpec",
-    "Work",
+    "builtin_recipes",
     "cells_of",
     "grids_of",
     "read_recipe",
     "result_of",
-    "shipped_recipes",
-    "work",
+    "run_cells",
 ]

@@ -1,4 +1,4 @@
-"""From the runs of a recipe's cells to its tables: over training seeds where there are several."""
+"""The tables of a recipe, from the runs of its cells; means over training seeds."""
 
 from __future__ import annotations
 
@@ -14,155 +14,158 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import Estimate, Value, ValueSpec
 from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.recipes.recipe import ANY, Point, RecipeCell, TableSpec
-from ccvae_eval.recipes.work import Work, result_of, training_of
+from ccvae_eval.recipes.recipe import ANY, GridPoint, RecipeCell, TableSpec
+from ccvae_eval.recipes.work import PreparedRecipe, result_of, training_of
 from ccvae_eval.report.grids import Entry, Grid
 
 LEVEL = 0.95
 TRAINING = "training."
+NO_INTERVAL = ("no interval", "no confidence interval")
+"""Beginnings of the notes that explain a missing interval."""
 
 
-def grids_of(task: Work) -> list[Grid]:
-    """The recipe's tables from what is there; a place without a result is undefined and says so."""
-    runs = [(cell, result_of(task, cell)) for cell in task.cells]
-    return [_grid(task, table, runs) for table in task.recipe.tables]
+def grids_of(prepared: PreparedRecipe) -> list[Grid]:
+    """The recipe's tables from the existing results; an entry without a result is undefined and says why."""
+    runs = [(cell, result_of(prepared, cell)) for cell in prepared.cells]
+    return [_grid(prepared, table, runs) for table in prepared.recipe.tables]
 
 
 def over_seeds(values: Sequence[float], possible: tuple[float | None, float | None] = (None, None)) -> Estimate:
-    """The mean over training seeds with Student's interval (unit: the seed); without one for fewer than two.
+    """Mean over training seeds with Student's t confidence interval (unit: the seed); no interval for a single seed.
 
-    The interval ends where the value's range does: of few seeds it is wide, and no mean lies beyond what is possible.
+    The interval is clipped to the value's possible range: with few seeds it is wide.
 
     >>> over_seeds([0.4, 0.6]).value
     0.5
     >>> over_seeds([0.4, 0.6], (0, 1)).low
     0
     """
-    known = np.array([value for value in values if not math.isnan(value)])
-    if len(known) < len(values) or not len(known):
-        return Estimate(math.nan, n=len(known))
-    mean = float(known.mean())
-    if len(known) < 2:
+    defined = np.array([value for value in values if not math.isnan(value)])
+    if len(defined) < len(values) or not len(defined):
+        return Estimate(math.nan, n=len(defined))
+    mean = float(defined.mean())
+    if len(defined) < 2:
         return Estimate(mean, n=1)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
-    least, most = possible
-    low = mean - half if least is None else max(mean - half, least)
-    high = mean + half if most is None else min(mean + half, most)
-    return Estimate(mean, low, high, len(known), "t over training seeds")
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(defined) - 1) * defined.std(ddof=1) / math.sqrt(len(defined)))
+    minimum, maximum = possible
+    low = mean - half if minimum is None else max(mean - half, minimum)
+    high = mean + half if maximum is None else min(mean + half, maximum)
+    return Estimate(mean, low, high, len(defined), "t over training seeds")
 
 
-def _grid(task: Work, table: TableSpec, runs: Sequence[tuple[RecipeCell, Run | None]]) -> Grid:
-    recipe = task.recipe
+def _grid(prepared: PreparedRecipe, table: TableSpec, runs: Sequence[tuple[RecipeCell, Run | None]]) -> Grid:
+    recipe = prepared.recipe
     points = list(recipe.points())
-    left_out = _undefined_somewhere([run for _, run in runs if run is not None], table)
+    excluded = _undefined_somewhere([run for _, run in runs if run is not None], table)
     rows = []
-    for contender in recipe.contenders:
-        published = table.published.get(contender.name, (None,) * len(points))
+    for experiment in recipe.experiments:
+        published = table.published.get(experiment.name, (None,) * len(points))
         entries = []
         for point, number in zip(points, published, strict=True):
-            here = [(cell, run) for cell, run in runs if (cell.contender, cell.point) == (contender.name, point)]
-            estimate, chance, note = _entry(task, here, table, left_out)
+            here = [(cell, run) for cell, run in runs if (cell.experiment, cell.point) == (experiment.name, point)]
+            estimate, chance, note = _entry(prepared, here, table, excluded)
             entries.append(Entry(estimate, number, chance, note))
-        rows.append((contender.name, tuple(entries)))
+        rows.append((experiment.name, tuple(entries)))
     axes = [axis.removeprefix("set.") for axis in recipe.axes]
-    spec = _spec(task, table)
+    spec = _spec(prepared, table)
     return Grid(
         table.title,
-        tuple(", ".join(_called(value) for _, value in point) for point in points),
+        tuple(", ".join(_column_name(value) for _, value in point) for point in points),
         tuple(rows),
         ", ".join(axes),
         _positions(points),
         spec.higher_is_better if spec else None,
         table.published_as,
         spec.chance if spec else "",
-        tuple(sorted(left_out)),
+        tuple(sorted(excluded)),
     )
 
 
 def _undefined_somewhere(runs: Iterable[Run], table: TableSpec) -> frozenset[str]:
-    """Characteristics without a value in some run that has one for others: no mean of the table holds them.
+    """Characteristics that are undefined in some run; they are excluded from all means of the table.
 
-    Else a model gains by being undefined where it is bad. A run that has no value at all takes nothing from the rest.
+    Otherwise a model would gain by being undefined where it is bad. A run without any defined value excludes nothing.
     """
     found: set[str] = set()
     for run in runs:
-        own = _rows_of_characteristics(run, table)
-        missing = {value.characteristic or "" for value in own if not value.estimate.defined}
-        if len(missing) < len(own):
-            found |= missing
+        own = _values_to_average(run, table)
+        undefined = {value.characteristic or "" for value in own if not value.estimate.defined}
+        if len(undefined) < len(own):
+            found |= undefined
     return frozenset(found)
 
 
-def _rows_of_characteristics(run: Run, table: TableSpec) -> list[Value]:
-    """The rows whose mean a table shows; none where it shows a row as it is."""
-    wanted = table.value.partition("@")[2]
-    if table.at or (wanted and ANY not in wanted):
+def _values_to_average(run: Run, table: TableSpec) -> list[Value]:
+    """The per-characteristic values that a table averages; empty if it shows a single value of the run."""
+    pattern = table.value.partition("@")[2]
+    if table.at or (pattern and ANY not in pattern):
         return []
     values = [value for m in run.measurements if m.metric == table.metric for value in m.values]
-    # a pattern asks for rows, whether or not the metric's own mean is of them (what was given is in none)
-    return [v for v in values if v.name == table.name and not v.at and (_is_of(v, wanted) if wanted else v.in_mean)]
+    values = [value for value in values if value.name == table.name and not value.at]
+    # a pattern selects characteristics even if they do not enter the metric's own mean (labels given to the encoder)
+    return [v for v in values if (_matches_characteristic(v, pattern) if pattern else v.in_mean)]
 
 
 def _entry(
-    task: Work, runs: Sequence[tuple[RecipeCell, Run | None]], table: TableSpec, left_out: frozenset[str]
+    prepared: PreparedRecipe, runs: Sequence[tuple[RecipeCell, Run | None]], table: TableSpec, excluded: frozenset[str]
 ) -> tuple[Estimate, float, str]:
-    """The number of one place over its seeds, the mean chance level of those runs, and why there is none."""
+    """Estimate over the seeds of one grid point, mean chance level of its runs, and a note if it is undefined."""
     if table.value.startswith(TRAINING):
         name = table.value.removeprefix(TRAINING)
-        return over_seeds([training_of(task, cell).get(name, math.nan) for cell, _ in runs]), math.nan, ""
-    there = [run for _, run in runs if run is not None]
-    if len(there) < len(runs):
-        why = f"{len(runs) - len(there)} of {len(runs)} cells without a result"
-        return Estimate(math.nan, n=len(there)), math.nan, why
+        return over_seeds([training_of(prepared, cell).get(name, math.nan) for cell, _ in runs]), math.nan, ""
+    existing = [run for _, run in runs if run is not None]
+    if len(existing) < len(runs):
+        why = f"{len(runs) - len(existing)} of {len(runs)} cells have no result"
+        return Estimate(math.nan, n=len(existing)), math.nan, why
     try:
-        found = [_value(run, table, left_out) for run in there]
+        found = [_value(run, table, excluded) for run in existing]
     except UsageError as error:
-        reasons = [m.reason.text for run in there for m in run.measurements if m.reason and m.metric == table.metric]
+        reasons = [m.reason.text for run in existing for m in run.measurements if m.reason and m.metric == table.metric]
         return Estimate(math.nan), math.nan, reasons[0] if reasons else error.what
     chances = [value.chance for value in found if value.chance is not None and value.estimate.defined]
     chance = math.fsum(chances) / len(chances) if chances else math.nan
     if len(found) == 1:
         return found[0].estimate, chance, found[0].note
-    # why a single run has no interval says nothing of one over seeds
-    note = "; ".join(part for part in found[0].note.split("; ") if not part.startswith("no interval"))
-    spec = _spec(task, table)
-    each = [value.estimate.value for value in found]
-    return over_seeds(each, spec.range if spec else (None, None)), chance, note
+    # a missing interval of a single run does not concern the interval over seeds
+    note = "; ".join(part for part in found[0].note.split("; ") if not part.startswith(NO_INTERVAL))
+    spec = _spec(prepared, table)
+    values = [value.estimate.value for value in found]
+    return over_seeds(values, spec.range if spec else (None, None)), chance, note
 
 
-def _value(run: Run, table: TableSpec, left_out: frozenset[str]) -> Value:
-    """The value of a table: a row of the run, or the mean over the characteristics that every run has, no interval.
+def _value(run: Run, table: TableSpec, excluded: frozenset[str]) -> Value:
+    """The table's value in one run: a single value, or a mean over characteristics (without an interval).
 
     Raises:
-        UsageError: the run has no such row.
+        UsageError: the run has no such value.
     """
-    wanted = table.value.partition("@")[2]
-    if not table.at and ANY not in wanted:
-        own = run.find(table.value)
-        each = _rows_of_characteristics(run, table)
-        if not any(value.estimate.defined and value.characteristic in left_out for value in each):
-            return own
-        return _mean(each, left_out, own)
+    pattern = table.value.partition("@")[2]
+    if not table.at and ANY not in pattern:
+        single = run.find(table.value)
+        values = _values_to_average(run, table)
+        if not any(value.estimate.defined and value.characteristic in excluded for value in values):
+            return single
+        return _mean(values, excluded, single)
     found = [
         value
         for value in run.measurement(table.metric).values
-        if value.name == table.name and _is_at(value, table.at) and _is_of(value, wanted)
+        if value.name == table.name and _matches_at(value, table.at) and _matches_characteristic(value, pattern)
     ]
     if not found:
-        raise UsageError(f"no such row: {table.title}")
-    return _mean(found, left_out, found[0]) if ANY in wanted else found[0]
+        raise UsageError(f"the run has no value {table.title}")
+    return _mean(found, excluded, found[0]) if ANY in pattern else found[0]
 
 
-def _mean(values: Sequence[Value], left_out: frozenset[str], otherwise: Value) -> Value:
-    """The mean over characteristics; another value where none is left."""
-    kept = [value for value in values if value.estimate.defined and value.characteristic not in left_out]
+def _mean(values: Sequence[Value], excluded: frozenset[str], template: Value) -> Value:
+    """Mean over the characteristics that are not excluded, as a copy of a template; undefined if none is left."""
+    kept = [value for value in values if value.estimate.defined and value.characteristic not in excluded]
     if not kept:
-        nowhere = "no characteristic has a value in every run; a table of one alone: VALUE@LABEL"
-        note = nowhere if otherwise.estimate.defined else otherwise.note
-        return replace(otherwise, estimate=Estimate(math.nan), note=note)
+        undefined = "no characteristic is defined in every run; for a table of a single one use VALUE@LABEL"
+        note = undefined if template.estimate.defined else template.note
+        return replace(template, estimate=Estimate(math.nan), note=note)
     chances = [value.chance for value in kept if value.chance is not None]
     return replace(
-        otherwise,
+        template,
         estimate=Estimate(float(np.mean([value.estimate.value for value in kept])), n=kept[0].estimate.n),
         excluded=len(values) - len(kept),
         chance=float(np.mean(chances)) if chances else None,
@@ -170,31 +173,31 @@ def _mean(values: Sequence[Value], left_out: frozenset[str], otherwise: Value) -
     )
 
 
-def _is_at(value: Value, at: Mapping[str, Plain]) -> bool:
-    """Whether a row stands at a place; without one, the rows that depend on nothing else."""
+def _matches_at(value: Value, at: Mapping[str, Plain]) -> bool:
+    """True if a value's ``at`` matches; an empty pattern matches only values with an empty ``at``."""
     if not at:
         return not value.at
     return all(key in value.at and wanted in (ANY, value.at[key]) for key, wanted in at.items())
 
 
-def _is_of(value: Value, pattern: str) -> bool:
-    """Whether a row is of a characteristic like the pattern; of none, the mean over them."""
+def _matches_characteristic(value: Value, pattern: str) -> bool:
+    """True if a value's characteristic matches the pattern; an empty pattern matches the mean over characteristics."""
     return fnmatchcase(value.characteristic, pattern) if value.characteristic else not pattern
 
 
-def _called(value: Plain) -> str:
-    """A value on an axis as a column's name; a list by its length."""
+def _column_name(value: Plain) -> str:
+    """Column name of a value on an axis; the length for a list."""
     return str(len(value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _positions(points: Sequence[Point]) -> tuple[float, ...] | None:
-    """The places as numbers, if one axis with numbers is all that is varied."""
+def _positions(points: Sequence[GridPoint]) -> tuple[float, ...] | None:
+    """Grid points as numbers, if there is a single axis of numbers; else None."""
     values = [value for point in points for _, value in point]
     if len(points) < 2 or len(values) != len(points) or not all(isinstance(v, int | float) for v in values):
         return None
     return tuple(map(float, values))
 
 
-def _spec(task: Work, table: TableSpec) -> ValueSpec | None:
-    """What a metric promises about the value; None for what a training took."""
-    return next((each.values.get(table.name) for each in task.metrics if each.name == table.metric), None)
+def _spec(prepared: PreparedRecipe, table: TableSpec) -> ValueSpec | None:
+    """The metric's specification of the value; None for values of the training."""
+    return next((m.values.get(table.name) for m in prepared.metrics if m.name == table.metric), None)

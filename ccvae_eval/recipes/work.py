@@ -1,4 +1,4 @@
-"""Working on a recipe's cells: train, evaluate, write; what is there already is not done again."""
+"""Trains and evaluates the cells of a recipe; existing results are reused."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Stage = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A cell that was worked on.
+class CellOutcome:
+    """What was done for a cell.
 
     Args:
-        cell: which.
-        trained: its training was done now, and not found.
-        evaluated: its run was made now, and not found.
-        error: why there is no result; None if there is one.
+        cell: the cell.
+        trained: True if it was trained now, False if its checkpoint existed.
+        evaluated: True if it was evaluated now, False if its run existed.
+        error: the reason why there is no result, or None.
     """
 
     cell: RecipeCell
@@ -47,78 +47,81 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Work:
+class PreparedRecipe:
     """A recipe with its data opened; make one with :meth:`of`.
 
     Args:
-        recipe: what to do.
-        data: what on, labels as the recipe has them.
-        seen: the data as each contender sees them, by its name.
-        metrics: what each checkpoint is measured by.
-        views: the recipe's views with their metrics, and what stands for all that their runs depend on.
-        cells: all of them, in order.
-        folder: where everything goes.
+        recipe: the recipe.
+        data: the data, with the recipe's labels.
+        data_of: by experiment, the data with the labels as it sees them.
+        metrics: metrics to evaluate on every checkpoint.
+        extra_evaluations: further evaluations, each with its metrics and a digest of what its runs depend on.
+        cells: all cells, in order.
+        folder: where the results are written.
     """
 
     recipe: Recipe
     data: DataSet
-    seen: Mapping[str, DataSet]
+    data_of: Mapping[str, DataSet]
     metrics: tuple[Metric, ...]
-    views: tuple[tuple[ExtraEvaluation, tuple[Metric, ...], str], ...]
+    extra_evaluations: tuple[tuple[ExtraEvaluation, tuple[Metric, ...], str], ...]
     cells: tuple[RecipeCell, ...]
     folder: Path
 
     @classmethod
-    def of(cls, recipe: Recipe, folder: Path) -> Work:
-        """Opens the data and names the cells; every model is built once, so that wrong settings are said at once."""
+    def of(cls, recipe: Recipe, folder: Path) -> PreparedRecipe:
+        """Open the data, list the cells, and build every model once, so that invalid settings fail before training."""
         data = open_data(recipe.data, recipe.labels)
-        seen = {c.name: relabelled(data, c.labels) for c in recipe.contenders}
+        data_of = {experiment.name: relabelled(data, experiment.labels) for experiment in recipe.experiments}
         metrics = _metrics(recipe.metrics, recipe.options)
-        evaluation = _evaluation(recipe, metrics)
-        made = [(view, _metrics(view.metrics, view.options)) for view in recipe.views]
-        views = tuple((view, asked, digest(_evaluation(recipe, asked))) for view, asked in made)
-        cells = tuple(cells_of(recipe, {name: data.digest for name, data in seen.items()}, evaluation))
+        extras = []
+        for extra in recipe.extra_evaluations:
+            extra_metrics = _metrics(extra.metrics, extra.options)
+            extras.append((extra, extra_metrics, digest(_evaluation(recipe, extra_metrics))))
+        digests = {name: data.digest for name, data in data_of.items()}
+        cells = tuple(cells_of(recipe, digests, _evaluation(recipe, metrics)))
         for cell in cells:
             if cell.seed == 0:
-                prepare(cell.model, cell.settings, seen[cell.contender], cell.training)
-        return cls(recipe, data, seen, metrics, views, cells, folder)
+                prepare(cell.model, cell.settings, data_of[cell.experiment], cell.training)
+        return cls(recipe, data, data_of, metrics, tuple(extras), cells, folder)
 
     def folder_of(self, cell: RecipeCell) -> Path:
-        """Where a cell's checkpoint lies."""
+        """Folder of a cell's checkpoint."""
         return self.folder / "cells" / f"{slug(cell.name)}-{cell.training_key}"
 
 
-def work(
-    task: Work,
+def run_cells(
+    prepared: PreparedRecipe,
     *,
     device: str = "auto",
     shard: tuple[int, int] = (1, 1),
     stage: Stage | None = None,
     notice: Callable[[str], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Done]:
-    """Works on the cells one after the other. A cell that fails, fails alone.
+) -> Iterator[CellOutcome]:
+    """Train and evaluate the cells one after the other. An error ends its own cell only.
 
     Args:
-        task: the recipe and its folder.
-        device: where to train and evaluate.
-        shard: (I, N): only the I-th of every N cells; whoever starts from another's weights waits for a later pass.
-        stage: called with ("train" or "encode" and so on, done, total).
-        notice: called with sentences.
-        stop: asked after each step of a training; true saves its state.
+        prepared: the recipe with its data and folder.
+        device: device for training and evaluation.
+        shard: (I, N) = only the I-th of every N cells. A cell whose starting weights are not there yet fails, and is
+            run when the recipe is run again.
+        stage: called with (stage, done, total) as progress, where stage is "train", "encode" and so on.
+        notice: called with messages for the user.
+        stop: called after each training step; if it returns True, the training state is saved and training stops.
 
     Raises:
-        KeyboardInterrupt: a training was stopped; the next pass goes on where it was.
+        KeyboardInterrupt: training was stopped; the next call resumes it.
     """
-    mine, parts = shard
-    for number, cell in enumerate(task.cells):
-        if number % parts != mine - 1:
+    index, count = shard
+    for number, cell in enumerate(prepared.cells):
+        if number % count != index - 1:
             continue
         try:
-            trained = _train(task, cell, device, stage, stop)
-            yield Done(cell, trained, _evaluate(task, cell, device, stage, notice))
+            trained = _train(prepared, cell, device, stage, stop)
+            yield CellOutcome(cell, trained, _evaluate(prepared, cell, device, stage, notice))
         except CcvaeEvalError as error:
-            yield Done(cell, error=error)
+            yield CellOutcome(cell, error=error)
 
 
 def _metrics(names: Sequence[str], options: Mapping[str, Mapping[str, Plain]]) -> tuple[Metric, ...]:
@@ -126,45 +129,48 @@ def _metrics(names: Sequence[str], options: Mapping[str, Mapping[str, Plain]]) -
 
 
 def _evaluation(recipe: Recipe, metrics: Sequence[Metric]) -> Plain:
-    """Everything but the checkpoint that a run depends on."""
+    """Everything that a run depends on besides the checkpoint."""
     return [[(m.name, m.version, settings_of(m)) for m in metrics], [recipe.sample, recipe.judge, EVALUATION_SEED]]
 
 
-def run_folder(task: Work, cell: RecipeCell) -> Path:
-    """Where a cell's run lies."""
-    return task.folder_of(cell) / f"run-{cell.run_key}"
+def run_folder(prepared: PreparedRecipe, cell: RecipeCell) -> Path:
+    """Folder of a cell's run."""
+    return prepared.folder_of(cell) / f"run-{cell.run_key}"
 
 
-def result_of(task: Work, cell: RecipeCell) -> Run | None:
-    """A cell's run, None if it is not there or not whole."""
-    return _run_in(run_folder(task, cell))
+def result_of(prepared: PreparedRecipe, cell: RecipeCell) -> Run | None:
+    """A cell's run, or None if it is missing or incomplete."""
+    return _run_in(run_folder(prepared, cell))
 
 
-def training_of(task: Work, cell: RecipeCell) -> dict[str, float]:
-    """What a cell's training took: seconds, steps, parameters, seconds_per_epoch; empty if it is not there.
+def training_of(prepared: PreparedRecipe, cell: RecipeCell) -> dict[str, float]:
+    """Seconds, steps, parameters and seconds_per_epoch of a cell's training; empty if it is missing.
 
-    An epoch is all train images of the data, whatever part of them was held out to validate.
+    An epoch covers all training images, including those held out for validation.
     """
     try:
-        plain: dict[str, Any] = json.loads((task.folder_of(cell) / TRAINED).read_text())
+        plain: dict[str, Any] = json.loads((prepared.folder_of(cell) / TRAINED).read_text())
         found = {name: float(plain[name]) for name in ("seconds", "steps", "parameters")}
-        images = len(task.seen[cell.contender].split("train"))
+        images = len(prepared.data_of[cell.experiment].split("train"))
         found["seconds_per_epoch"] = found["seconds"] / found["steps"] * images / cell.training.batch
         return found
     except (OSError, ValueError, TypeError, KeyError):
         return {}
 
 
-def _train(task: Work, cell: RecipeCell, device: str, stage: Stage | None, stop: Callable[[], bool]) -> bool:
-    folder = task.folder_of(cell)
+def _train(
+    prepared: PreparedRecipe, cell: RecipeCell, device: str, stage: Stage | None, stop: Callable[[], bool]
+) -> bool:
+    folder = prepared.folder_of(cell)
     if (folder / TRAINED).is_file() and (folder / CHECKPOINT).is_file():
         return False
-    data = task.seen[cell.contender]
+    data = prepared.data_of[cell.experiment]
     model, supervision = prepare(cell.model, cell.settings, data, cell.training)
     if cell.after:
-        take_weights(model, _weights(task, cell))
-    place = device_named(device)
-    events = fit(model, data, cell.training, folder=folder / "training", resume=True, device=place, stop=stop)
+        take_weights(model, _weights(prepared, cell))
+    events = fit(
+        model, data, cell.training, folder=folder / "training", resume=True, device=device_named(device), stop=stop
+    )
     for event in events:
         if isinstance(event, Started):
             total = event.steps
@@ -174,41 +180,41 @@ def _train(task: Work, cell: RecipeCell, device: str, stage: Stage | None, stop:
             last = event
     if last.reason == "stopped":
         raise KeyboardInterrupt
-    made: Any = model.to("cpu")
-    told = record(made, data, cell.training, supervision, last)
-    save_checkpoint(folder / CHECKPOINT, made, name=cell.model, data=data, training=told)
+    trained: Any = model.to("cpu")
+    training = record(trained, data, cell.training, supervision, last)
+    save_checkpoint(folder / CHECKPOINT, trained, name=cell.model, data=data, training=training)
     facts = {
         "cell": cell.name,
         "seconds": last.seconds,
         "steps": last.step,
-        "parameters": sum(parameter.numel() for parameter in made.parameters()),
+        "parameters": sum(parameter.numel() for parameter in trained.parameters()),
     }
     atomic_write(folder / TRAINED, json.dumps(facts).encode())
     return True
 
 
-def _weights(task: Work, cell: RecipeCell) -> Any:
-    """The weights that a cell starts from."""
-    other = next(each for each in task.cells if each.training_key == cell.after)
-    path = task.folder_of(other) / CHECKPOINT
+def _weights(prepared: PreparedRecipe, cell: RecipeCell) -> Any:
+    """Weights of the cell that another one starts from."""
+    other = next(c for c in prepared.cells if c.training_key == cell.after)
+    path = prepared.folder_of(other) / CHECKPOINT
     if not path.is_file():
-        raise InputError("the weights to start from are not there yet", where=other.name, hint="Run the recipe again.")
+        raise InputError("the starting weights are not trained yet", where=other.name, hint="Run the recipe again.")
     return open_checkpoint(path).model.state_dict()
 
 
 def _evaluate(
-    task: Work, cell: RecipeCell, device: str, stage: Stage | None, notice: Callable[[str], None] | None
+    prepared: PreparedRecipe, cell: RecipeCell, device: str, stage: Stage | None, notice: Callable[[str], None] | None
 ) -> bool:
-    """The cell's run and, of the first seed, its figures and views; whether there was anything to do."""
-    recipe, first = task.recipe, cell.seed == 0
-    looks = [(run_folder(task, cell), task.metrics, recipe.figures and first)]
-    for view, metrics, key in task.views if first else ():
-        looks.append((task.folder_of(cell) / f"{slug(view.name)}-{key}", metrics, True))
-    missing = [look for look in looks if _run_in(look[0]) is None]
-    for folder, metrics, drawn in missing:
+    """Evaluate a cell; for the first seed also draw figures and run the extra evaluations. True if any was missing."""
+    recipe, first_seed = prepared.recipe, cell.seed == 0
+    planned = [(run_folder(prepared, cell), prepared.metrics, recipe.figures and first_seed)]
+    for extra, metrics, key in prepared.extra_evaluations if first_seed else ():
+        planned.append((prepared.folder_of(cell) / f"{slug(extra.name)}-{key}", metrics, True))
+    missing = [each for each in planned if _run_in(each[0]) is None]
+    for folder, metrics, with_figures in missing:
         setup = set_up(
-            task.folder_of(cell) / CHECKPOINT,
-            task.seen[cell.contender],
+            prepared.folder_of(cell) / CHECKPOINT,
+            prepared.data_of[cell.experiment],
             metrics,
             sample=recipe.sample,
             seed=EVALUATION_SEED,
@@ -220,8 +226,8 @@ def _evaluate(
             stage=stage,
         )
         run = setup.measure(stage)
-        if drawn:  # first: what is written is done, and a run that was read again has no pictures
-            from ccvae_eval.report.figures import draw_figures  # matplotlib takes a second to import
+        if with_figures:  # before the run is written: a stored run has no pictures, and counts as complete
+            from ccvae_eval.report.figures import draw_figures  # imported here: matplotlib is slow to import
 
             draw_figures(run, folder / "figures")
         write(run, folder)
@@ -235,9 +241,9 @@ def _run_in(folder: Path) -> Run | None:
         return None
 
 
-def shards(text: str) -> tuple[int, int]:
-    """``I/N`` as two numbers, 1 <= I <= N."""
+def parse_shard(text: str) -> tuple[int, int]:
+    """Parse ``I/N`` with 1 <= I <= N."""
     first, _, second = text.partition("/")
     if first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second):
         return int(first), int(second)
-    raise UsageError(f"{text!r} is no shard", where="--shard", hint="I/N with 1 <= I <= N, such as 2/8.")
+    raise UsageError(f"must be I/N with 1 <= I <= N, got {text!r}", where="--shard", hint="Example: --shard 2/8")

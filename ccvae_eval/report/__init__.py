@@ -1,1 +1,1 @@
-"""Renderings of runs: pure functions from a run to text, tables and pictures."""
+"""Renderings of runs and calibrations: functions from results to text, tables and figures."""

@@ -1,4 +1,4 @@
-"""A calibration in the terminal, as Markdown and as a page of small curves. Nothing here prints."""
+"""A calibration as a terminal table, as a Markdown page and as a figure of curves. Nothing here prints."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ccvae_eval.calibration.curves import Calibration, Curve
-from ccvae_eval.calibration.verdict import widening
+from ccvae_eval.calibration.verdict import Calibration, Curve, widening
 from ccvae_eval.report.text import escaped, figure, plain
 
 DPI = 120
 COLUMNS = 5
-LONGEST = 32
-"""Letters of a title that a curve has room for on one line."""
+TITLE_LENGTH = 32
+"""Characters of a curve's title that fit on one line."""
 PIPE = "\\|"
 WORDS = {True: "yes", False: "NO", None: "–"}
 STYLES = {True: "green", False: "bold red", None: "dim"}
 
 
 def table(calibration: Calibration) -> RenderableType:
-    """One row for each value and dial of its own; what failed, below."""
+    """One row for each value under each of its own perturbations; reasons for failures below the table."""
     rows = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     rows.add_column("value", overflow="fold")
-    rows.add_column("dial", overflow="fold")
-    for name in ("passed", "at zero", "known", "at end", "known", "rank", "covers"):
+    rows.add_column("perturbation", overflow="fold")
+    for name in ("passed", "at start", "known", "at end", "known", "rank", "covers"):
         rows.add_column(name, justify="right", no_wrap=True)
     notes, metric = [], ""
     for curve in calibration.own:
@@ -41,39 +40,41 @@ def table(calibration: Calibration) -> RenderableType:
         first, last, verdict = curve.readings[0], curve.readings[-1], curve.verdict
         rows.add_row(
             escaped(f" {curve.row}"),
-            escaped(curve.dial.name),
+            escaped(curve.perturbation.name),
             Text(WORDS[verdict.passed], style=STYLES[verdict.passed]),
-            *map(figure, (first.value, float(curve.known[0]), last.value, float(curve.known[-1]))),
+            *map(figure, (first.value, float(curve.expected[0]), last.value, float(curve.expected[-1]))),
             figure(verdict.spearman),
             figure(verdict.covers, 2),
         )
         if verdict.why:
-            notes.append(f"{curve.metric}.{curve.row} at {curve.dial.name}: {verdict.why}")
+            notes.append(f"{curve.metric}.{curve.row} under {curve.perturbation.name}: {verdict.why}")
     return Group(rows, *(Text(f"· {plain(note)}", style="dim") for note in notes))
 
 
 def summary(calibration: Calibration) -> str:
-    """What passed, and how often plain intervals held what is known."""
+    """The number of passed tests, and the coverage of the 95% confidence intervals."""
     judged = calibration.judged
     passed = len(judged) - len(calibration.failed)
     unjudged = len(calibration.own) - len(judged)
-    text = f"{passed} of {len(judged)} pairs of a value and its own dial pass"
+    text = f"{passed} of {len(judged)} tests of a value under one of its own perturbations passed"
     text += f"; {unjudged} could not be judged on these data." if unjudged else "."
-    held, asked = calibration.covered
-    return f"{text} Of {asked} known points plain 95 % intervals hold {held} ({held / asked:.0%})." if asked else text
+    held, known = calibration.covered
+    if not known:
+        return text
+    return f"{text} The 95% confidence intervals contain {held} of {known} known values ({held / known:.0%})."
 
 
 def level(calibration: Calibration) -> str:
-    """By how much intervals were widened, and why."""
-    questions = int(str(calibration.facts["questions"]))
+    """The factor by which intervals were widened, and the reason."""
+    comparisons = int(str(calibration.facts["questions"]))
     return (
-        f"So that all of {questions} questions hold together at 95 % where nothing is wrong, intervals are made "
-        f"{widening(questions):.2f} times as wide."
+        f"Intervals are {widening(comparisons):.2f} times as wide as plain ones, so that all {comparisons} comparisons "
+        "hold simultaneously at 95% (Bonferroni)."
     )
 
 
 def _cell(curve: Curve | None) -> str:
-    """What a value does at one dial, in a table: from .. to, bold where it is its own, a dot where it does not move."""
+    """A table cell: start → end, bold for the value's own perturbations, a dot if the value does not change."""
     if curve is None or math.isnan(curve.moved):
         return ""
     first, last = curve.readings[0].value, curve.readings[-1].value
@@ -88,16 +89,18 @@ def _short(value: float) -> str:
     return "0" if float(text) == 0 else text
 
 
-def sees(calibration: Calibration) -> str:
-    """The table of what each value sees and does not see, as Markdown: one table for each metric."""
+def responses(calibration: Calibration) -> str:
+    """The response of every value to every perturbation: one Markdown table for each metric."""
     parts = []
-    dials = list(dict.fromkeys(curve.dial.name for curve in calibration.curves))
+    names = list(dict.fromkeys(curve.perturbation.name for curve in calibration.curves))
     for metric in dict.fromkeys(curve.metric for curve in calibration.curves):
-        mine = {(c.row, c.dial.name): c for c in calibration.curves if c.metric == metric}
-        rows = {row: [_cell(mine.get((row, dial))) for dial in dials] for row in dict.fromkeys(row for row, _ in mine)}
-        kept = [place for place in range(len(dials)) if any(cells[place] for cells in rows.values())]
-        lines = [["value", *(dials[place] for place in kept)]]
-        lines += [[f"`{value}`", *(cells[place] for place in kept)] for value, cells in rows.items()]
+        curves = {(c.row, c.perturbation.name): c for c in calibration.curves if c.metric == metric}
+        rows = {
+            row: [_cell(curves.get((row, name))) for name in names] for row in dict.fromkeys(row for row, _ in curves)
+        }
+        kept = [j for j in range(len(names)) if any(cells[j] for cells in rows.values())]
+        lines = [["value", *(names[j] for j in kept)]]
+        lines += [[f"`{value}`", *(cells[j] for j in kept)] for value, cells in rows.items()]
         parts.append(f"### {metric}\n\n{_markdown(lines)}")
     return "\n\n".join(parts)
 
@@ -108,77 +111,81 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def page(calibration: Calibration, command: str) -> str:
-    """The whole page as Markdown."""
+    """The calibration as a Markdown page; ``command`` is the command line that made it."""
     facts = calibration.facts
-    dials = {curve.dial.name: curve.dial for curve in calibration.curves}
-    own = [["value", "dial", "passed", "at zero", "known", "at end", "known", "rank corr.", "covers", "why not"]]
+    perturbations = {curve.perturbation.name: curve.perturbation for curve in calibration.curves}
+    own = [
+        ["value", "perturbation", "passed", "at start", "known", "at end", "known", "rank corr.", "covers", "reason"]
+    ]
     for c in calibration.own:
-        numbers = (c.readings[0].value, float(c.known[0]), c.readings[-1].value, float(c.known[-1]))
+        numbers = (c.readings[0].value, float(c.expected[0]), c.readings[-1].value, float(c.expected[-1]))
         own.append(
             [
-                f"`{c.metric}.{c.row}`", c.dial.name, WORDS[c.verdict.passed], *map(figure, numbers),
+                f"`{c.metric}.{c.row}`", c.perturbation.name, WORDS[c.verdict.passed], *map(figure, numbers),
                 figure(c.verdict.spearman), figure(c.verdict.covers, 2), c.verdict.why,
             ]
         )  # fmt: skip
-    spoilt = [["dial", "from", "to", "unit", "what it does"]]
-    spoilt += [[d.name, f"{d.strengths[0]:g}", f"{d.strengths[1]:g}", d.unit, d.summary] for d in dials.values()]
+    strengths = [["perturbation", "from", "to", "unit", "effect"]]
+    strengths += [
+        [p.name, f"{p.strengths[0]:g}", f"{p.strengths[1]:g}", p.unit, p.summary] for p in perturbations.values()
+    ]
     return "\n\n".join(
         [
-            "# What the values answer to",
+            "# Responses of the values to perturbations",
             f"Written by `{command}`; definitions: metrics.md, section 9. Do not edit.",
-            f"Model: {facts['model']}. Data: `{facts['data']}`, images {_words(facts['images'])}. "
+            f"Model: {facts['model']}. Data: `{facts['data']}`, images: {_image_counts(facts['images'])}. "
             f"Seed {facts['seed']}, {facts['steps']} steps. Labels: {', '.join(facts['characteristics'])}. "
-            "Every number is the mean over them.",
+            "Every number is the mean over these labels.",
             f"{summary(calibration)} {level(calibration)}",
-            "## Dials",
-            _markdown(spoilt),
-            "## Values at their own dials",
+            "## Perturbations",
+            _markdown(strengths),
+            "## Values under their own perturbations",
             _markdown(own),
-            "![The curves, with intervals; +: what is known](curves.png)",
-            "## What each value sees and does not see",
-            "From the first end of a dial to its last; · = it does not move beyond its intervals; bold = the value's "
-            "own dial, at which it is judged; empty = undefined at both ends. Nothing else is judged here.",
-            sees(calibration),
-            *_dialless(calibration),
+            "![Measured values with 95% confidence intervals; +: known value](curves.png)",
+            "## Response of every value to every perturbation",
+            "Value at the start → value at the end of a perturbation. · = the change is within the intervals; "
+            "bold = the value's own perturbation, on which it is tested; empty = undefined at both ends.",
+            responses(calibration),
+            *_not_calibrated(calibration),
             "",
         ]
     )
 
 
-def _dialless(calibration: Calibration) -> list[str]:
-    """The values without a dial of their own, and why."""
+def _not_calibrated(calibration: Calibration) -> list[str]:
+    """The values that no perturbation tests, with the reasons."""
     if not calibration.without:
         return []
-    lines = [["value", "why"]]
+    lines = [["value", "reason"]]
     lines += [[f"`{metric}.{value}`", why] for (metric, value), why in calibration.without.items()]
-    return ["## Values without a dial", _markdown(lines)]
+    return ["## Values without a perturbation", _markdown(lines)]
 
 
-def _words(images: object) -> str:
-    return ", ".join(f"{count} {what}" for what, count in images.items()) if isinstance(images, dict) else str(images)
+def _image_counts(images: object) -> str:
+    return ", ".join(f"{count} ({what})" for what, count in images.items()) if isinstance(images, dict) else str(images)
 
 
 def draw(calibration: Calibration, path: Path) -> None:
-    """The own dials' curves, with their intervals and what is known, as one PNG."""
+    """Writes the curves under the values' own perturbations, with intervals and known values, as one PNG."""
     curves = [curve for curve in calibration.own if not all(math.isnan(r.value) for r in curve.readings)]
     if not curves:
         return
     rows = -(-len(curves) // COLUMNS)
     sheet = Figure(figsize=(COLUMNS * 2.1, rows * 1.7), layout="constrained")
     axes = sheet.subplots(rows, COLUMNS, squeeze=False)
-    for place in axes.flat[len(curves) :]:
-        place.set_axis_off()
-    for place, curve in zip(axes.flat, curves, strict=False):
-        x = [curve.dial.strength(position) for position in curve.positions]
+    for panel in axes.flat[len(curves) :]:
+        panel.set_axis_off()
+    for panel, curve in zip(axes.flat, curves, strict=False):
+        x = [curve.perturbation.strength(position) for position in curve.positions]
         colour = "#cc3311" if curve.verdict.passed is False else "#4477aa"
         low, high = (_column(curve, side) for side in ("low", "high"))
-        place.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
-        place.plot(x, _column(curve, "value"), color=colour, linewidth=1.2, marker=".", markersize=3)
-        place.plot(x, curve.known, color="#222222", linestyle="none", marker="+", markersize=5)
-        between = "." if len(curve.metric) + len(curve.row) < LONGEST else ".\n"
-        place.set_title(f"{plain(curve.metric)}{between}{plain(curve.row)}", fontsize=7)
-        place.set_xlabel(plain(f"{curve.dial.name}, {curve.dial.unit}"), fontsize=6)
-        place.tick_params(labelsize=5)
+        panel.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
+        panel.plot(x, _column(curve, "value"), color=colour, linewidth=1.2, marker=".", markersize=3)
+        panel.plot(x, curve.expected, color="#222222", linestyle="none", marker="+", markersize=5)
+        between = "." if len(curve.metric) + len(curve.row) < TITLE_LENGTH else ".\n"
+        panel.set_title(f"{plain(curve.metric)}{between}{plain(curve.row)}", fontsize=7)
+        panel.set_xlabel(plain(f"{curve.perturbation.name} ({curve.perturbation.unit})"), fontsize=6)
+        panel.tick_params(labelsize=5)
     FigureCanvasAgg(sheet)
     sheet.savefig(path, dpi=DPI)
 

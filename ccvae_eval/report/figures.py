@@ -1,8 +1,7 @@
-"""Figures of a run as PNG, drawn from the pictures that its measurements carry.
+"""Figures as PNG files: of a run's metrics, of a training's history, and of a recipe's tables.
 
-The disentanglement panel's figures: two heat maps. (Apart from its tables, which need no matplotlib.)
-
-The curves of a training: every term of its history.csv, on the training images and on those held out.
+The figures of a metric are drawn from the pictures that its measurement carries; ``FIGURES`` has one function for each
+metric with figures.
 """
 
 from __future__ import annotations
@@ -32,20 +31,325 @@ from ccvae_eval.evaluation.run import Run
 from ccvae_eval.report.grids import Grid
 from ccvae_eval.report.text import figure, plain
 
+Picture = NDArray[np.generic]
+FigureDrawer = Callable[[Measurement], Iterator[tuple[tuple[str, ...], Figure]]]
+"""Yields figures with the parts of their file names."""
+
+DPI = 120
+MAX_PANELS = 20
+"""Characteristics shown in one figure."""
+MIN_STRIP_WIDTH = 420
+"""Least width of a strip of images in pixels, so that its title fits."""
+CLASS_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee", "#bbbbbb")
+CHARACTERS_PER_INCH = 13
+"""Of a figure's title."""
+
+
+def class_colours(count: int) -> Sequence[Any]:
+    """``count`` colours; all different up to 20."""
+    if count <= len(CLASS_COLOURS):
+        return CLASS_COLOURS[:count]
+    many = colormaps["tab20"]
+    return [many(index % many.N) for index in range(count)]
+
+
+def file_name(*parts: str) -> str:
+    """A safe PNG file name; if characters were replaced, a digest keeps different names apart.
+
+    >>> file_name("strips", "Eyeglasses")
+    'strips-Eyeglasses.png'
+    >>> file_name("strips", "a/b") != file_name("strips", "a:b")
+    True
+    """
+    raw = "-".join(parts)
+    safe = slug(raw)
+    return f"{safe}.png" if safe == raw else f"{safe}-{sha256(raw.encode()).hexdigest()[:6]}.png"
+
+
+def draw_figures(run: Run, folder: Path) -> list[Path]:
+    """Draws every figure that the run's measurements have pictures for.
+
+    Args:
+        run: a run that was just measured; a run read from a file carries no pictures.
+        folder: the folder of the PNG files; created if there is a figure.
+
+    Returns:
+        The files.
+    """
+    drawn = []
+    for measurement in run.measurements:
+        draw = FIGURES.get(measurement.metric)
+        if draw is None or not measurement.pictures:
+            continue
+        for name, sheet in draw(measurement):
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / file_name(measurement.metric, *name)
+            FigureCanvasAgg(sheet)
+            sheet.savefig(path, dpi=DPI)
+            drawn.append(path)
+    return drawn
+
+
+def under(pictures: Mapping[str, Picture], start: str) -> dict[str, Picture]:
+    """The pictures whose name begins with ``start/``, by the rest of their name."""
+    return {key[len(start) + 1 :]: value for key, value in pictures.items() if key.startswith(f"{start}/")}
+
+
+def _sheet(rows: int, columns: int, width: float, height: float, title: str) -> tuple[Figure, NDArray[Any]]:
+    """A figure of rows x columns panels, each width x height inches, under a wrapped title; the figure and its axes."""
+    wide = columns * width + 0.3
+    lines = wrap(plain(title), int(wide * CHARACTERS_PER_INCH))
+    sheet = Figure(figsize=(wide, rows * height + 0.35 + 0.15 * len(lines)), layout="constrained")
+    sheet.suptitle("\n".join(lines), fontsize=9)
+    return sheet, sheet.subplots(rows, columns, squeeze=False)
+
+
+def _show(axes: Any, image: Picture, title: str = "", **more: Any) -> None:
+    shown = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+    if shown.ndim == 2 and "cmap" not in more:
+        more |= {"cmap": "gray", "vmin": 0, "vmax": 255 if shown.dtype == np.uint8 else 1}
+    axes.imshow(shown, interpolation="nearest", **more)
+    axes.set_axis_off()
+    if title:
+        axes.set_title(plain(title), fontsize=7)
+
+
+def _tiled(images: Picture) -> Picture:
+    """Images (rows, columns, H, W, C) as one picture, separated by white lines of one pixel."""
+    padded = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255)
+    rows, columns, height, width, channels = padded.shape
+    tiled: Picture = padded.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    return tiled
+
+
+def _strips(images: Picture, title: str, beside: float = 0.0) -> tuple[Figure, Any]:
+    """Images (rows, columns, H, W, C) in a grid under a title, small ones enlarged; the figure and its axes.
+
+    Args:
+        beside: inches left of the images for text.
+    """
+    tile = _tiled(images)
+    scale = max(1.0, MIN_STRIP_WIDTH / tile.shape[1]) / 90
+    sheet = Figure(figsize=(tile.shape[1] * scale + beside, tile.shape[0] * scale + 0.4), layout="constrained")
+    sheet.suptitle(plain(title), fontsize=9)
+    axes = sheet.subplots()
+    _show(axes, tile)
+    return sheet, axes
+
+
+def _score(measurement: Measurement, name: str, characteristic: str) -> str:
+    """A characteristic's value with its name; "" if it is undefined."""
+    for value in measurement.values:
+        if value.name == name and value.characteristic == characteristic and not value.at and value.estimate.defined:
+            return f"{name} {figure(value.estimate.value, 2)}"
+    return ""
+
+
+def locality_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Traversal strips, change maps with the region's outline, and two-dimensional traversals."""
+    for name, strip in under(measurement.pictures, "strip").items():
+        if measurement.settings.get("path") == "interpolation":
+            title = f"{name}: interpolation to an image of another class"
+        else:
+            title = f"{name}: traversal of its latents, others fixed"
+        yield ("strips", name), _strips(strip, title)[0]
+    pairs: dict[str, dict[str, Picture]] = {}
+    for key, strip in under(measurement.pictures, "pairs").items():
+        name, _, which = key.partition("/")
+        pairs.setdefault(name, {})[which] = strip
+    for name, strips in pairs.items():
+        sheet, axes = _strips(np.concatenate(list(strips.values())), f"{name}: traversals between classes", beside=2.0)
+        high = next(iter(strips.values())).shape[2] + 1
+        axes.set_axis_on()
+        axes.set_xticks([])
+        axes.set_yticks([high * (row + 0.5) for row in range(len(strips))], [plain(which) for which in strips])
+        axes.tick_params(labelsize=7, length=0)
+        yield ("pairs", name), sheet
+    changes = dict(list(under(measurement.pictures, "mean/change").items())[:MAX_PANELS])
+    if changes:
+        yield ("change-maps",), _change_maps(measurement, changes)
+    for name, grid in under(measurement.pictures, "grid").items():
+        tile = _tiled(grid)
+        sheet = Figure(figsize=(4.2, 4.5), layout="constrained")
+        _show(sheet.subplots(), tile, " down, ".join(name.split("|", 1)) + " across")
+        yield ("grid", name), sheet
+
+
+def _change_maps(measurement: Measurement, changes: Mapping[str, Picture]) -> Figure:
+    regions = under(measurement.pictures, "mean/region")
+    base = measurement.pictures["mean/image"]
+    columns = min(len(changes), 5)
+    rows = -(-len(changes) // columns)
+    outline = " (outline: the characteristic's region)" if regions else ""
+    sheet, axes = _sheet(rows, columns, 1.7, 1.9, f"Mean change of the image over a traversal{outline}")
+    for panel in axes.flat:
+        panel.set_axis_off()
+    for panel, (name, change) in zip(axes.flat, changes.items(), strict=False):
+        top = float(np.max(change)) or 1.0
+        score = _score(measurement, "focus", name) or _score(measurement, "concentration", name)
+        _show(panel, np.asarray(base).mean(-1), f"{name}\n{score}")
+        panel.imshow(change, cmap="inferno", alpha=np.clip(np.asarray(change, dtype=float) / top, 0, 1) ** 0.5)
+        region = regions.get(name)
+        if region is not None and np.ptp(np.asarray(region, dtype=float)) > 0:
+            panel.contour(
+                region, levels=[0.5 * float(np.max(np.asarray(region, dtype=float)))], colors="#66ccee", linewidths=0.8
+            )
+    return sheet
+
+
+def density_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """The codes of each characteristic by class, with p(z|y): densities, and points for two latent dimensions."""
+    for kind, draw in (("curves", _draw_densities), ("scatter", _draw_points)):
+        shown: dict[str, dict[str, Picture]] = {}
+        for key, array in under(measurement.pictures, kind).items():
+            name, _, part = key.partition("/")
+            shown.setdefault(name, {})[part] = array
+        if not shown:
+            continue
+        columns = min(len(shown), 3)
+        rows = -(-len(shown) // columns)
+        sheet, axes = _sheet(rows, columns, 2.6, 1.9, "Codes by class; dashed: the model's conditional prior p(z|y)")
+        for panel in axes.flat[len(shown) :]:
+            panel.set_axis_off()
+        for panel, (name, parts) in zip(axes.flat, shown.items(), strict=False):
+            draw(panel, parts)
+            panel.tick_params(labelsize=6)
+            panel.set_title(plain(f"{name}  {_score(measurement, 'auc', name)}"), fontsize=7)
+            classes = panel.get_legend_handles_labels()[1]
+            panel.legend(fontsize=5, frameon=False, markerscale=3, ncols=1 + len(classes) // 8)
+        yield (kind,), sheet
+
+
+def _by_class(parts: Mapping[str, Picture]) -> Iterator[tuple[Any, str, Picture, Picture | None]]:
+    """For each class its colour, its name, its picture and the picture of its prior."""
+    classes = [name for name in parts if name != "grid" and not name.startswith("prior/")]
+    for colour, name in zip(class_colours(len(classes)), classes, strict=True):
+        yield colour, plain(name), parts[name], parts.get(f"prior/{name}")
+
+
+def _draw_densities(axes: Any, parts: Mapping[str, Picture]) -> None:
+    for colour, name, density, prior in _by_class(parts):
+        axes.fill_between(parts["grid"], density, color=colour, alpha=0.35, label=name)
+        if prior is not None:
+            axes.plot(parts["grid"], prior, color=colour, linestyle="--", linewidth=1)
+    axes.set_yticks([])
+
+
+def _draw_points(axes: Any, parts: Mapping[str, Picture]) -> None:
+    """Scatter plot of two latent dimensions; the prior as an ellipse of two standard deviations."""
+    for colour, name, points, prior in _by_class(parts):
+        axes.scatter(points[:, 0], points[:, 1], s=2, color=colour, alpha=0.5, linewidths=0, label=name)
+        if prior is not None:
+            (x, y), (wide, high) = (np.asarray(row, dtype=float) for row in prior)
+            axes.add_patch(Ellipse((x, y), 4 * wide, 4 * high, fill=False, color=colour, linestyle="--", linewidth=1))
+
+
+def diversity_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Samples of each characteristic from p(z|y), and their standard deviation at each pixel."""
+    for name, strip in under(measurement.pictures, "strip").items():
+        yield ("draws", name), _strips(strip, f"{name}: samples from p(z|y), other latents fixed")[0]
+    maps = under(measurement.pictures, "mean/variance")
+    if maps:
+        columns = min(len(maps), 5)
+        sheet, axes = _sheet(-(-len(maps) // columns), columns, 1.7, 1.9, "Standard deviation over samples from p(z|y)")
+        top = max(float(np.sqrt(np.max(m))) for m in maps.values()) or 1.0
+        for panel in axes.flat:
+            panel.set_axis_off()
+        for panel, (name, variance) in zip(axes.flat, maps.items(), strict=False):
+            _show(panel, np.sqrt(np.asarray(variance, dtype=float)), name, cmap="inferno", vmin=0, vmax=top)
+        sheet.colorbar(ScalarMappable(Normalize(0, top), "inferno"), ax=axes, shrink=0.6)
+        yield ("variance",), sheet
+
+
+def drift_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Keypoints of the reconstruction matched in the edited image, coloured by the matcher's confidence."""
+    names = list(under(measurement.pictures, "after"))
+    before = measurement.pictures.get("before")
+    if before is None or not names:
+        return
+    for name in names[:MAX_PANELS]:
+        after = measurement.pictures[f"after/{name}"]
+        points = measurement.pictures[f"keypoints/{name}"]
+        count = min(len(after), 4)
+        title = f"{name}: keypoint matches after the edit (blue: confident, red: uncertain, x: lost)"
+        sheet, axes = _sheet(2, count, 2.0, 2.1, title)
+        for i in range(count):
+            _show(axes[0, i], before[i], "reconstruction" if i == 0 else "")
+            _show(axes[1, i], after[i], f"do({name})" if i == 0 else "")
+            _scatter(axes[1, i], np.asarray(points[i], dtype=float))
+        yield ("matches", name), sheet
+
+
+def _scatter(axes: Any, points: NDArray[np.float64]) -> None:
+    """Draws points, shape (P, 6): x, y, matched x, matched y, confidence, matched or not; NaN rows are padding."""
+    points = points[~np.isnan(points[:, 0])]
+    matched = points[:, 5] > 0
+    kept, lost = points[matched], points[~matched]
+    if len(kept):
+        lines = np.stack([kept[:, :2], kept[:, 2:4]], 1)
+        shown: dict[str, Any] = {"cmap": "coolwarm_r", "norm": Normalize(0, 1)}
+        axes.add_collection(LineCollection(list(lines), array=kept[:, 4], linewidths=0.6, **shown))
+        axes.scatter(kept[:, 2], kept[:, 3], c=kept[:, 4], s=5, **shown)
+    if len(lost):
+        axes.scatter(lost[:, 0], lost[:, 1], color="#cc3311", marker="x", s=8, linewidths=0.7)
+
+
+def reconstruction_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Images above their reconstructions, and the error at each pixel."""
+    pairs = measurement.pictures.get("pairs")
+    if pairs is not None:
+        yield ("pairs",), _strips(pairs, "Images and their reconstructions")[0]
+    error = measurement.pictures.get("mean/error")
+    if error is not None:
+        sheet = Figure(figsize=(2.6, 2.4), layout="constrained")
+        axes = sheet.subplots()
+        root = np.sqrt(np.asarray(error, dtype=float))
+        _show(axes, root, "Root mean squared error", cmap="inferno", vmin=0, vmax=float(root.max()) or 1.0)
+        sheet.colorbar(ScalarMappable(Normalize(0, float(root.max()) or 1.0), "inferno"), ax=axes, shrink=0.8)
+        yield ("error",), sheet
+
+
+def intervention_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Images, their reconstructions and the edited images, one row each."""
+    rows = under(measurement.pictures, "edits")
+    titles = {name: f"{name}: image, reconstruction, set to another class, swapped" for name in rows}
+    assigned = measurement.pictures.get("assigned")
+    if assigned is not None:
+        rows["assigned"] = assigned
+        titles["assigned"] = f"Image, reconstruction, set to {measurement.settings.get('assign')}"
+    for name, images in list(rows.items())[:MAX_PANELS]:
+        yield ("edits", name), _strips(images, titles[name])[0]
+
+
+def generation_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Samples from the prior, then from p(z|y) class by class, with the same noise in each column."""
+    drawn = measurement.pictures.get("drawn")
+    if drawn is None:
+        return
+    rows = {"unconditional": drawn, **under(measurement.pictures, "asked")}
+    shown = dict(list(rows.items())[: MAX_PANELS + 10])
+    sheet, axes = _strips(np.concatenate(list(shown.values())), "Samples from the prior", beside=2.0)
+    step = drawn.shape[2] + 1  # a row and the white line below it
+    for row, name in enumerate(shown):
+        axes.text(-3, (row + 0.5) * step, plain(name), ha="right", va="center", fontsize=6)
+    yield ("drawn",), sheet
+
 
 def panel_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
-    """The information matrix and the association of the factors, as heat maps."""
+    """Mutual information of codes and factors, and the association between factors, as heat maps."""
     pictures = measurement.pictures
     codes, factors = ([plain(str(name)) for name in pictures[key]] for key in ("codes", "factors"))
     information = np.asarray(pictures["information"], dtype=np.float64)
-    yield ("information",), _map(information, codes, factors, "Information over the factor's entropy")
+    yield ("information",), _heat_map(information, codes, factors, "Mutual information / entropy of the factor")
     if len(factors) > 1:
         correlation = np.asarray(pictures["correlation"], dtype=np.float64)
-        yield ("factors",), _map(correlation, factors, factors, "Association of the factors (Cramér's V)")
+        yield ("factors",), _heat_map(correlation, factors, factors, "Association of the factors (Cramér's V)")
 
 
-def _map(shares: np.ndarray[tuple[int, int], np.dtype[np.float64]], rows: list[str], columns: list[str],
-         title: str) -> Figure:  # fmt: skip
+def _heat_map(
+    shares: np.ndarray[tuple[int, int], np.dtype[np.float64]], rows: list[str], columns: list[str], title: str
+) -> Figure:
+    """A matrix of numbers from 0 to 1; numbers are written into the cells of a small one."""
     height, width = min(0.24 * len(rows) + 1.6, 30.0), min(0.4 * len(columns) + 2.4, 30.0)
     sheet = Figure(figsize=(width, height), layout="constrained")
     axes = sheet.subplots()
@@ -63,306 +367,6 @@ def _map(shares: np.ndarray[tuple[int, int], np.dtype[np.float64]], rows: list[s
                     axes.text(k, j, f"{share:.2f}", ha="center", va="center", fontsize=5, color=colour)
     sheet.colorbar(shown, ax=axes, shrink=0.8)
     return sheet
-
-
-Picture = NDArray[np.generic]
-DPI = 120
-MOST_IN_A_FIGURE = 20
-NARROWEST = 420
-"""Strips are at least so many pixels wide, so that what stands above them fits."""
-CLASS_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee", "#bbbbbb")
-LETTERS = 13
-"""Of a sheet's title in an inch."""
-
-
-def class_colours(count: int) -> Sequence[Any]:
-    """As many colours, each another one up to 20."""
-    if count <= len(CLASS_COLOURS):
-        return CLASS_COLOURS[:count]
-    many = colormaps["tab20"]
-    return [many(place % many.N) for place in range(count)]
-
-
-def file_name(*parts: str) -> str:
-    """A file name for names that may hold anything: what is unsafe is replaced, and a digest keeps names apart.
-
-    >>> file_name("strips", "Eyeglasses")
-    'strips-Eyeglasses.png'
-    >>> file_name("strips", "a/b") != file_name("strips", "a:b")
-    True
-    """
-    raw = "-".join(parts)
-    safe = slug(raw)
-    return f"{safe}.png" if safe == raw else f"{safe}-{sha256(raw.encode()).hexdigest()[:6]}.png"
-
-
-def draw_figures(run: Run, folder: Path) -> list[Path]:
-    """Draws every figure that the run's measurements have pictures for.
-
-    Args:
-        run: a run as it was measured; one that was read from a file carries no pictures.
-        folder: where the PNG files go; made if there is one to draw.
-
-    Returns:
-        The files.
-    """
-    drawn = []
-    for measurement in run.measurements:
-        painter = FIGURES.get(measurement.metric)
-        if painter is None or not measurement.pictures:
-            continue
-        for name, sheet in painter(measurement):
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / file_name(measurement.metric, *name)
-            FigureCanvasAgg(sheet)
-            sheet.savefig(path, dpi=DPI)
-            drawn.append(path)
-    return drawn
-
-
-FigureDrawer = Callable[[Measurement], Iterator[tuple[tuple[str, ...], Figure]]]
-
-
-def under(pictures: Mapping[str, Picture], start: str) -> dict[str, Picture]:
-    """The pictures whose name begins with ``start/``, by the rest of it."""
-    return {key[len(start) + 1 :]: value for key, value in pictures.items() if key.startswith(f"{start}/")}
-
-
-def _sheet(rows: int, columns: int, width: float, height: float, title: str) -> tuple[Figure, NDArray[Any]]:
-    wide = columns * width + 0.3
-    said = wrap(plain(title), int(wide * LETTERS))
-    sheet = Figure(figsize=(wide, rows * height + 0.35 + 0.15 * len(said)), layout="constrained")
-    sheet.suptitle("\n".join(said), fontsize=9)
-    return sheet, sheet.subplots(rows, columns, squeeze=False)
-
-
-def _show(axes: Any, image: Picture, title: str = "", **more: Any) -> None:
-    shown = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-    if shown.ndim == 2 and "cmap" not in more:
-        more |= {"cmap": "gray", "vmin": 0, "vmax": 255 if shown.dtype == np.uint8 else 1}
-    axes.imshow(shown, interpolation="nearest", **more)
-    axes.set_axis_off()
-    if title:
-        axes.set_title(plain(title), fontsize=7)
-
-
-def _tiled(images: Picture) -> Picture:
-    """Images (rows, columns, H, W, C) as one picture, a white pixel between them."""
-    padded = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255)
-    rows, columns, height, width, channels = padded.shape
-    tiled: Picture = padded.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
-    return tiled
-
-
-def _strips(images: Picture, title: str, beside: float = 0.0) -> tuple[Figure, Any]:
-    """Images (rows, columns, H, W, C) side by side under a title, small ones enlarged; the sheet and its axes.
-
-    ``beside``: inches for text on the left.
-    """
-    tile = _tiled(images)
-    scale = max(1.0, NARROWEST / tile.shape[1]) / 90
-    sheet = Figure(figsize=(tile.shape[1] * scale + beside, tile.shape[0] * scale + 0.4), layout="constrained")
-    sheet.suptitle(plain(title), fontsize=9)
-    axes = sheet.subplots()
-    _show(axes, tile)
-    return sheet, axes
-
-
-def _score(measurement: Measurement, name: str, characteristic: str) -> str:
-    """A value with its name; "" where it is undefined."""
-    for value in measurement.values:
-        if value.name == name and value.characteristic == characteristic and not value.at and value.estimate.defined:
-            return f"{name} {figure(value.estimate.value, 2)}"
-    return ""
-
-
-def locality_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
-    """Traversal strips, change maps with the region's outline, and 2-D grids."""
-    for name, strip in under(measurement.pictures, "strip").items():
-        between = measurement.settings.get("path") == "interpolation"
-        said = (
-            f"{name}: to an image of another class, all columns moving"
-            if between
-            else f"{name} traversed, all else fixed"
-        )
-        yield ("strips", name), _strips(strip, said)[0]
-    pairs: dict[str, dict[str, Picture]] = {}
-    for key, strip in under(measurement.pictures, "pairs").items():
-        name, _, which = key.partition("/")
-        pairs.setdefault(name, {})[which] = strip
-    for name, strips in pairs.items():
-        sheet, axes = _strips(np.concatenate(list(strips.values())), f"{name}: from class to class", beside=2.0)
-        high = next(iter(strips.values())).shape[2] + 1
-        axes.set_axis_on()
-        axes.set_xticks([])
-        axes.set_yticks([high * (row + 0.5) for row in range(len(strips))], [plain(which) for which in strips])
-        axes.tick_params(labelsize=7, length=0)
-        yield ("pairs", name), sheet
-    changes = dict(list(under(measurement.pictures, "mean/change").items())[:MOST_IN_A_FIGURE])
-    if changes:
-        yield ("change-maps",), _change_maps(measurement, changes)
-    for name, grid in under(measurement.pictures, "grid").items():
-        tile = _tiled(grid)
-        sheet = Figure(figsize=(4.2, 4.5), layout="constrained")
-        _show(sheet.subplots(), tile, " down, ".join(name.split("|", 1)) + " across")
-        yield ("grid", name), sheet
-
-
-def _change_maps(measurement: Measurement, changes: Mapping[str, Picture]) -> Figure:
-    regions = under(measurement.pictures, "mean/region")
-    base = measurement.pictures["mean/image"]
-    columns = min(len(changes), 5)
-    rows = -(-len(changes) // columns)
-    sheet, axes = _sheet(rows, columns, 1.7, 1.9, "Where a traversal changes the image (outline: the region)")
-    for place in axes.flat:
-        place.set_axis_off()
-    for place, (name, change) in zip(axes.flat, changes.items(), strict=False):
-        top = float(np.max(change)) or 1.0
-        score = _score(measurement, "focus", name) or _score(measurement, "concentration", name)
-        _show(place, np.asarray(base).mean(-1), f"{name}\n{score}")
-        place.imshow(change, cmap="inferno", alpha=np.clip(np.asarray(change, dtype=float) / top, 0, 1) ** 0.5)
-        region = regions.get(name)
-        if region is not None and np.ptp(np.asarray(region, dtype=float)) > 0:
-            place.contour(
-                region, levels=[0.5 * float(np.max(np.asarray(region, dtype=float)))], colors="#66ccee", linewidths=0.8
-            )
-    return sheet
-
-
-def density_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
-    """Each characteristic's code by class, the prior over it: densities, and points where it has two columns."""
-    for kind, draw in (("curves", _draw_densities), ("scatter", _draw_points)):
-        shown: dict[str, dict[str, Picture]] = {}
-        for key, array in under(measurement.pictures, kind).items():
-            name, _, what = key.partition("/")
-            shown.setdefault(name, {})[what] = array
-        if not shown:
-            continue
-        columns = min(len(shown), 3)
-        rows = -(-len(shown) // columns)
-        sheet, axes = _sheet(rows, columns, 2.6, 1.9, "Codes by class; dashed: the model's own p(z|y)")
-        for place in axes.flat[len(shown) :]:
-            place.set_axis_off()
-        for place, (name, parts) in zip(axes.flat, shown.items(), strict=False):
-            draw(place, parts)
-            place.tick_params(labelsize=6)
-            place.set_title(plain(f"{name}  {_score(measurement, 'auc', name)}"), fontsize=7)
-            classes = place.get_legend_handles_labels()[1]
-            place.legend(fontsize=5, frameon=False, markerscale=3, ncols=1 + len(classes) // 8)
-        yield (kind,), sheet
-
-
-def _by_class(parts: Mapping[str, Picture]) -> Iterator[tuple[Any, str, Picture, Picture | None]]:
-    """Of each class a colour, its name, what is drawn of it and of its prior."""
-    classes = [what for what in parts if what != "grid" and not what.startswith("prior/")]
-    for colour, what in zip(class_colours(len(classes)), classes, strict=True):
-        yield colour, plain(what), parts[what], parts.get(f"prior/{what}")
-
-
-def _draw_densities(axes: Any, parts: Mapping[str, Picture]) -> None:
-    for colour, name, density, prior in _by_class(parts):
-        axes.fill_between(parts["grid"], density, color=colour, alpha=0.35, label=name)
-        if prior is not None:
-            axes.plot(parts["grid"], prior, color=colour, linestyle="--", linewidth=1)
-    axes.set_yticks([])
-
-
-def _draw_points(axes: Any, parts: Mapping[str, Picture]) -> None:
-    """Two columns; the prior as an ellipse of two deviations."""
-    for colour, name, points, prior in _by_class(parts):
-        axes.scatter(points[:, 0], points[:, 1], s=2, color=colour, alpha=0.5, linewidths=0, label=name)
-        if prior is not None:
-            (x, y), (wide, high) = (np.asarray(row, dtype=float) for row in prior)
-            axes.add_patch(Ellipse((x, y), 4 * wide, 4 * high, fill=False, color=colour, linestyle="--", linewidth=1))
-
-
-def diversity_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
-    """Draws of one characteristic, and the variance of each pixel over them."""
-    for name, strip in under(measurement.pictures, "strip").items():
-        yield ("draws", name), _strips(strip, f"{name}: drawn anew from p(z|y), all else fixed")[0]
-    maps = under(measurement.pictures, "mean/variance")
-    if maps:
-        columns = min(len(maps), 5)
-        sheet, axes = _sheet(-(-len(maps) // columns), columns, 1.7, 1.9, "Standard deviation over draws")
-        top = max(float(np.sqrt(np.max(m))) for m in maps.values()) or 1.0
-        for place in axes.flat:
-            place.set_axis_off()
-        for place, (name, variance) in zip(axes.flat, maps.items(), strict=False):
-            _show(place, np.sqrt(np.asarray(variance, dtype=float)), name, cmap="inferno", vmin=0, vmax=top)
-        sheet.colorbar(ScalarMappable(Normalize(0, top), "inferno"), ax=axes, shrink=0.6)
-        yield ("variance",), sheet
-
-
-def drift_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
-    """Keypoints of the reconstruction over the intervened image, coloured by the matcher's confidence."""
-    names = list(under(measurement.pictures, "after"))
-    before = measurement.pictures.get("before")
-    if before is None or not names:
-        return
-    for name in names[:MOST_IN_A_FIGURE]:
-        after = measurement.pictures[f"after/{name}"]
-        points = measurement.pictures[f"keypoints/{name}"]
-        count = min(len(after), 4)
-        sheet, axes = _sheet(2, count, 2.0, 2.1, f"{name}: matches after do() (blue sure, red not; x = lost)")
-        for i in range(count):
-            _show(axes[0, i], before[i], "reconstruction" if i == 0 else "")
-            _show(axes[1, i], after[i], f"do({name})" if i == 0 else "")
-            _scatter(axes[1, i], np.asarray(points[i], dtype=float))
-        yield ("matches", name), sheet
-
-
-def _scatter(axes: Any, points: NDArray[np.float64]) -> None:
-    """Points are rows x, y, moved x, moved y, confidence, matched; NaN rows are padding."""
-    points = points[~np.isnan(points[:, 0])]
-    matched = points[:, 5] > 0
-    kept, lost = points[matched], points[~matched]
-    if len(kept):
-        lines = np.stack([kept[:, :2], kept[:, 2:4]], 1)
-        shown: dict[str, Any] = {"cmap": "coolwarm_r", "norm": Normalize(0, 1)}  # from red, not sure, to blue
-        axes.add_collection(LineCollection(list(lines), array=kept[:, 4], linewidths=0.6, **shown))
-        axes.scatter(kept[:, 2], kept[:, 3], c=kept[:, 4], s=5, **shown)
-    if len(lost):
-        axes.scatter(lost[:, 0], lost[:, 1], color="#cc3311", marker="x", s=8, linewidths=0.7)
-
-
-def reconstruction_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
-    """Images above their reconstructions, and where the error lies."""
-    pairs = measurement.pictures.get("pairs")
-    if pairs is not None:
-        yield ("pairs",), _strips(pairs, "Images, and what their codes bring back")[0]
-    error = measurement.pictures.get("mean/error")
-    if error is not None:
-        sheet = Figure(figsize=(2.6, 2.4), layout="constrained")
-        axes = sheet.subplots()
-        root = np.sqrt(np.asarray(error, dtype=float))
-        _show(axes, root, "Root mean squared error", cmap="inferno", vmin=0, vmax=float(root.max()) or 1.0)
-        sheet.colorbar(ScalarMappable(Normalize(0, float(root.max()) or 1.0), "inferno"), ax=axes, shrink=0.8)
-        yield ("error",), sheet
-
-
-def intervention_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
-    """Images, their reconstructions, and what was made of them, one below the other."""
-    rows = under(measurement.pictures, "edits")
-    said = {name: f"{name}: image, reconstruction, set to another class, swapped" for name in rows}
-    assigned = measurement.pictures.get("assigned")
-    if assigned is not None:
-        rows, said = {**rows, "assigned": assigned}, {**said, "assigned": "Image, reconstruction, all labels assigned"}
-    for name, images in list(rows.items())[:MOST_IN_A_FIGURE]:
-        yield ("edits", name), _strips(images, said[name])[0]
-
-
-def generation_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
-    """Images drawn from the prior: without asking, then class by class, with the same noise in each column."""
-    drawn = measurement.pictures.get("drawn")
-    if drawn is None:
-        return
-    rows = {"any": drawn, **under(measurement.pictures, "asked")}
-    shown = dict(list(rows.items())[: MOST_IN_A_FIGURE + 10])
-    sheet, axes = _strips(np.concatenate(list(shown.values())), "Drawn from the prior", beside=2.0)
-    step = drawn.shape[2] + 1  # a row and the white line below it
-    for place, name in enumerate(shown):
-        axes.text(-3, (place + 0.5) * step, plain(name), ha="right", va="center", fontsize=6)
-    yield ("drawn",), sheet
 
 
 FIGURES: dict[str, FigureDrawer] = {
@@ -383,30 +387,30 @@ SHADES = {"train": CLASS_COLOURS[0], "validation": CLASS_COLOURS[1]}
 
 
 def draw_history(text: str, path: Path) -> Path | None:
-    """One small panel for each term, over the steps; "supervised.kl" and "unsupervised.kl" are terms of their own.
+    """Draws the curve of each term of a training's objective over its steps, one panel each.
 
     Args:
-        text: of a history.csv.
+        text: the content of a history.csv.
         path: the PNG to write.
 
     Returns:
-        The path; None where the history has no row yet.
+        The path; None if the history is empty.
     """
     rows = list(csv.DictReader(io.StringIO(text)))
     names = [name for name in rows[0] if _is_term(name)] if rows else []
     if not names:
         return None
-    deep = -(-len(names) // COLUMNS)
-    sheet = Figure(figsize=(2.6 * COLUMNS, 1.7 * deep + 0.4), layout="constrained")
-    for place, name in enumerate(names, 1):
-        axes = sheet.add_subplot(deep, COLUMNS, place)
+    panel_rows = -(-len(names) // COLUMNS)
+    sheet = Figure(figsize=(2.6 * COLUMNS, 1.7 * panel_rows + 0.4), layout="constrained")
+    for index, name in enumerate(names, 1):
+        axes = sheet.add_subplot(panel_rows, COLUMNS, index)
         for split, colour in SHADES.items():
             steps, values = _points(rows, split, name)
             if steps:
                 axes.plot(steps, values, ".-", color=colour, linewidth=1, markersize=3, label=split)
         axes.set_title(plain(name), fontsize=8)
         axes.tick_params(labelsize=6)
-        if place == 1:
+        if index == 1:
             axes.legend(fontsize=6, frameon=False)
     FigureCanvasAgg(sheet)
     sheet.savefig(path, dpi=DPI)
@@ -418,38 +422,37 @@ def _is_term(name: str) -> bool:
 
 
 def _points(rows: Sequence[Mapping[str, str]], split: str, name: str) -> tuple[list[float], list[float]]:
-    """The steps and values of a term where it has one."""
+    """The steps at which a term has a value, and the values."""
     found = [row for row in rows if row[SPLIT] == split and row[name]]
     return [float(row[STEP]) for row in found], [float(row[name]) for row in found]
 
 
 def draw_grid(grid: Grid, path: Path) -> Path:
-    """The grid as a picture: curves over a numeric axis, else bars; published numbers as hollow dots, chance dashed."""
+    """Draws a grid: points with error bars, joined on a numeric axis; published numbers hollow, chance dashed."""
     sheet = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes: Any = sheet.subplots()
-    places = list(grid.positions or range(len(grid.columns)))
-    wide = len(grid.rows)
-    for number, (name, entries) in enumerate(grid.rows):
-        nudge = 0.0 if grid.positions else 0.8 * ((number + 0.5) / wide - 0.5)
-        x = [place + nudge for place in places]
+    positions = list(grid.positions or range(len(grid.columns)))
+    for row, (name, entries) in enumerate(grid.rows):
+        offset = 0.0 if grid.positions else 0.8 * ((row + 0.5) / len(grid.rows) - 0.5)
+        x = [position + offset for position in positions]
         values = [entry.estimate.value for entry in entries]
         error = [
             [v - e.estimate.low if v >= e.estimate.low else 0 for v, e in zip(values, entries, strict=True)],
             [e.estimate.high - v if v <= e.estimate.high else 0 for v, e in zip(values, entries, strict=True)],
         ]
         line = axes.errorbar(x, values, error, fmt="o-" if grid.positions else "o", capsize=3, label=plain(name))
-        told = [(at, entry.published) for at, entry in zip(x, entries, strict=True) if entry.published is not None]
-        if told:
-            axes.plot(*zip(*told, strict=True), "o", mfc="none", mec=line[0].get_color(), ms=9)
+        published = [(at, entry.published) for at, entry in zip(x, entries, strict=True) if entry.published is not None]
+        if published:
+            axes.plot(*zip(*published, strict=True), "o", mfc="none", mec=line[0].get_color(), ms=9)
     if chances := grid.chances():
         label = plain(f"chance: {grid.chance_as}")
-        if len(places) > 1:
-            axes.plot(places, chances, "--", color="grey", linewidth=1, label=label)
+        if len(positions) > 1:
+            axes.plot(positions, chances, "--", color="grey", linewidth=1, label=label)
         else:
             axes.axhline(chances[0], linestyle="--", color="grey", linewidth=1, label=label)
-    if grid.positions and min(places) > 0 and max(places) / min(places) > 20:
+    if grid.positions and min(positions) > 0 and max(positions) / min(positions) > 20:
         axes.set_xscale("log")
-    axes.set_xticks(places, [plain(column) for column in grid.columns], fontsize=8)
+    axes.set_xticks(positions, [plain(column) for column in grid.columns], fontsize=8)
     axes.minorticks_off()
     axes.set_xlabel(plain(grid.axis))
     axes.set_ylabel(plain(grid.value))

@@ -1,4 +1,4 @@
-"""A table of numbers by model and place, with intervals, beside the numbers that others published."""
+"""Tables that compare models across settings, with intervals and published numbers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Entry:
     """One number of a grid.
 
     Args:
-        estimate: over training seeds where there are two or more, else the run's own interval; its ``n`` is then the
-            number of seeds, and ``method`` says which it is.
-        published: what others found there; None if nobody did.
-        chance: the mean chance level of the runs behind it; NaN where the value has none.
-        note: why it is undefined.
+        estimate: with two or more training seeds the mean over seeds, its interval over seeds and ``n`` seeds; else
+            the estimate of the single run. ``method`` names the kind of interval.
+        published: the published number; None if there is none.
+        chance: the mean chance level over the runs; NaN if the value has none.
+        note: the reason if the estimate is undefined.
     """
 
     estimate: Estimate
@@ -38,18 +38,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Rows are models, columns are places on the axes.
+    """One value for several models (rows) and settings (columns).
 
     Args:
-        value: the address of the number.
-        columns: how each place is called; one empty name if nothing is varied.
+        value: the address of the value.
+        columns: the name of each setting; one empty name if nothing is varied.
         rows: (model, its entries).
-        axis: what the columns differ in, "" if nothing.
-        positions: the places as numbers, for a curve; None where they are none.
+        axis: the name of what varies over the columns; "" if nothing does.
+        positions: the settings as numbers, for curves; None if they are not numbers.
         higher_is_better: True, False or None.
-        published_as: what the published numbers are.
-        chance_as: what the chance level is.
-        left_out: characteristics that no mean of the grid holds.
+        published_as: the source of the published numbers.
+        chance_as: the name of the chance level.
+        left_out: characteristics excluded from every mean of the grid.
     """
 
     value: str
@@ -70,7 +70,7 @@ class Grid:
 
 
 def grid_table(grid: Grid) -> RenderableType:
-    """The grid for a terminal: a number with its interval in each place, what was published below it."""
+    """The grid for a terminal: each cell has the number, its interval and the published number below it."""
     title = f"{grid.value} {ARROWS[grid.higher_is_better]}".strip()
     table = Table(title=escaped(title), title_justify="left", box=None, padding=(0, 1), header_style="bold")
     table.add_column(escaped(grid.axis), min_width=12)
@@ -86,29 +86,29 @@ def grid_table(grid: Grid) -> RenderableType:
 def _notes(grid: Grid) -> list[str]:
     notes = dict.fromkeys(f"{name}: {entry.note}" for name, entries in grid.rows for entry in entries if entry.note)
     if grid.left_out:
-        notes[f"means without what is undefined in some run: {', '.join(grid.left_out)}"] = None
+        notes[f"excluded from the means, undefined in some run: {', '.join(grid.left_out)}"] = None
     if grid.published_as:
-        notes[f"in brackets, published: {grid.published_as}"] = None
+        notes[f"published numbers in parentheses: {grid.published_as}"] = None
     return list(notes)
 
 
 def _cell(entry: Entry, between: str = " ") -> Text:
-    """The number, its interval, what was published; in a terminal one below the other, so that more places fit."""
+    """The number, its interval and the published number, joined by ``between``."""
     estimate = entry.estimate
     parts = [figure(estimate.value)]
     if not math.isnan(estimate.low):
-        parts.append(f"{figure(estimate.low)}..{figure(estimate.high)}")
+        parts.append(f"[{figure(estimate.low)}, {figure(estimate.high)}]")
     if entry.published is not None:
         parts.append(f"({figure(entry.published)})")
     return Text(between.join(parts))
 
 
 def grid_markdown(grid: Grid) -> str:
-    """The grid as a Markdown table, intervals as ``low .. high``, published numbers in brackets."""
+    """The grid as a Markdown table, with intervals ``[low, high]`` and published numbers in parentheses."""
     head = [grid.axis or "model", *(column or grid.value for column in grid.columns)]
     lines = [f"`{grid.value}`", "", _row(head), _row(["---"] * len(head))]
     for name, entries in grid.rows:
-        lines.append(_row([name, *(str(_cell(entry)).replace("..", " .. ") for entry in entries)]))
+        lines.append(_row([name, *(str(_cell(entry)) for entry in entries)]))
     if chances := grid.chances():
         lines.append(_row([f"chance: {grid.chance_as}", *map(figure, chances)]))
     if notes := _notes(grid):
@@ -121,7 +121,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def grids_csv(grids: Sequence[Grid]) -> str:
-    """Every number of some grids, one row each."""
+    """All numbers of the grids as CSV, one row each."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(

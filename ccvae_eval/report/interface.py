@@ -1,4 +1,4 @@
-"""What a report is: a rendering of a run into files. A plugin offers one in the group ``ccvae_eval.reports``."""
+"""The interface of reports: renderings of a run into files, registered in the group ``ccvae_eval.reports``."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ccvae_eval.plugins import registry
 
 @runtime_checkable
 class Report(Protocol):
-    """Made without arguments; asked for by ``--report NAME``."""
+    """A rendering of a run. The class is constructed without arguments and selected by ``--report NAME``."""
 
     def write(self, run: Run, folder: Path) -> Sequence[Path]:
-        """Writes the run into a folder, which may have to be made, and names the files; the run stays as it is."""
+        """Writes the run into a folder, which may not exist yet, and returns the files; must not modify the run."""
         ...
 
 
 def write_report(name: str, run: Run, folder: Path) -> list[Path]:
-    """Writes one registered report of a run.
+    """Writes one registered report of a run and returns its files.
 
     Raises:
-        UsageError: no report of this name.
-        PluginError: it failed, or is no report; names the plugin and its distribution.
+        UsageError: no report has this name.
+        PluginError: the report failed or lacks ``write``; the error names the plugin and its distribution.
     """
     entry = registry.reports.find(name)
     kind: Any = entry.load()
@@ -43,5 +43,5 @@ def write_report(name: str, run: Run, folder: Path) -> list[Path]:
             f"report {name!r} failed in write(run, folder)",
             where=where,
             why=f"{type(error).__name__}: {error}",
-            hint=f"run.json is written already. `ccvae-eval check {name} --kind report` tries the report alone.",
+            hint=f"run.json has been written. `ccvae-eval check {name} --kind report` tests the report alone.",
         ) from error

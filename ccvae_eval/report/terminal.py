@@ -1,14 +1,12 @@
-"""A run in the terminal: header, tables, small curves. Everything here returns renderables; nothing prints.
+"""A run in the terminal: header, tables, heat map, density curves and one sentence for each metric.
 
-The disentanglement panel in the terminal: compactness, modularity and information apart, and two heat maps.
-
-One sentence for each metric, for a reader who meets it for the first time.
+Every function returns text or a renderable; nothing here prints.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -20,141 +18,17 @@ from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.runner import Plan
 from ccvae_eval.report.text import at_text, escaped, figure, plain
 
-SHADES = " ░▒▓█"
-ASCII_SHADES = " .:*#"
-MOST_ROWS, MOST_COLUMNS = 24, 9
-CELL, WIDEST, ACROSS = 5, 15, 60
-"""Columns of a terminal: the least and the most of one factor, and what all factors share."""
-BESIDE = ("information", "factor_correlation", "active_codes")
-
-
-def panel_tables(run: Run, metric: str, *, verbose: bool = False, ascii_only: bool = False) -> RenderableType:
-    """One table for each family, the heat map of information, that of the factors where they are correlated, notes."""
-    # SciPy's distributions take half a second to import, and every verb imports this module
-    from ccvae_eval.metrics.disentanglement.panel import FAMILIES, OTHER, family_of
-
-    m = run.measurement(metric)
-    specs = run.specs.get(metric, {})
-    parts: list[RenderableType] = []
-    for family, question in FAMILIES.items():
-        rows = [v for v in m.values if v.name not in BESIDE and family_of(v.name) == family]
-        if any(_shown(v, verbose) for v in rows):
-            parts += [Text(f"{family}: {question}" if family != OTHER else question, style="bold")]
-            parts += [_family_table(rows, specs, verbose=verbose), Text("")]
-    if "information" in m.pictures:
-        parts += [heat_map(m, ascii_only=ascii_only), Text("")]
-    whys: dict[str, list[str]] = {}
-    for v in m.values:
-        if not v.estimate.defined and v.name not in BESIDE and v.characteristic is None and "code" not in v.at:
-            whys.setdefault(v.note, []).append(f"{v.name} ({at_text(v.at)})" if v.at else v.name)
-    notes = [f"{', '.join(names)}: undefined, {why}" for why, names in whys.items()]
-    return Group(*parts, *(Text(f"· {plain(note)}", style="dim") for note in [*notes, *m.notes]))
-
-
-def _shown(value: Value, verbose: bool) -> bool:
-    return verbose or (value.characteristic is None and "code" not in value.at)
-
-
-def _family_table(values: list[Value], specs: Mapping[str, ValueSpec], *, verbose: bool) -> Table:
-    table = value_table()
-    value_columns(table, ("score", "factor or code") if verbose else ("score",))
-    for v in values:
-        if not _shown(v, verbose):
-            continue
-        spec = specs.get(v.name, ValueSpec(""))
-        at = {key: value for key, value in v.at.items() if key != "code"}
-        name = f"{v.name} ({at_text(at)})" if at else v.name
-        whose = [escaped(str(v.characteristic or v.at.get("code", "all")))] if verbose else []
-        table.add_row(escaped(name), *whose, *value_cells(v, spec))
-    return table
-
-
-def heat_map(measurement: Measurement, *, ascii_only: bool = False) -> RenderableType:
-    """Information of each code with each factor in percent of the factor's entropy: codes down, factors across.
-
-    Of many codes those that know most are shown; less than one percent is left blank.
-    """
-    shares = np.nan_to_num(np.asarray(measurement.pictures["information"], dtype=np.float64))
-    codes, factors = (measurement.pictures[key].tolist() for key in ("codes", "factors"))
-    active = np.asarray(measurement.pictures["active"], dtype=bool)
-    shown = sorted(np.argsort(-shares.max(axis=1), kind="stable")[:MOST_ROWS].tolist())
-    shades = ASCII_SHADES if ascii_only else SHADES
-    title = Text("information, % of the factor's entropy", style="bold")
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    table.add_column("", overflow="fold", min_width=min(12, max(len(str(codes[j])) for j in shown)))
-    width = max(CELL, min(WIDEST, ACROSS // max(len(factors[:MOST_COLUMNS]), 1)))
-    for name in factors[:MOST_COLUMNS]:
-        table.add_column(escaped(str(name)), justify="right", overflow="fold", width=width)
-    for j in shown:
-        cells = [_cell(float(share), shades, " " * ascii_only) for share in shares[j, :MOST_COLUMNS]]
-        table.add_row(escaped(str(codes[j])), *cells, style="" if active[j] else "dim")
-    left = len(codes) - MOST_ROWS, len(factors) - MOST_COLUMNS
-    more = [f"{n} more {what}" for n, what in zip(left, ("codes", "factors"), strict=True) if n > 0]
-    return Group(title, table, *(Text(f"· not shown: {' and '.join(more)}", style="dim") for _ in more[:1]))
-
-
-def _cell(share: float, shades: str, gap: str) -> str:
-    percent = round(100 * min(max(share, 0.0), 1.0))
-    return f"{percent}{gap}{shades[round(percent / 100 * (len(shades) - 1))]}" if percent else ""
-
-
-_SAYS = {
-    "density": "Knowing only a label's own latents, one tells the label with an AUC of {value} (chance {chance})",
-    "locality": "When one characteristic is moved, {value} of the change beyond chance falls where that "
-    "characteristic lives (0 = anywhere, 1 = only there)",
-    "drift": "Outside its region the image moves {value} times as much as inside, when one characteristic is changed "
-    "(0 = stays in place, 1 = the whole image moves alike)",
-    "diversity": "Drawing one characteristic anew varies it by {value} in pixel value, counting the draws that "
-    "still show it (0 = always the same)",
-    "disentanglement": "Of all that a code knows, {value} beyond an even share belongs to one factor (chance {chance})",
-    "accuracy": "From the image alone the model tells its labels with a balanced accuracy of {value} (chance {chance})",
-    "generation": "Asked for a class, the model draws images in which the judge sees it in {value} of the cases "
-    "(without asking: {chance})",
-    "intervention": "When a label is set to another class, the judge sees that class in {value} of the images "
-    "(in their reconstructions: {chance})",
-    "reconstruction": "An image comes back from its code with a mean squared error of {value} "
-    "(the mean image in its place: {chance})",
-}
-
-
-def sentence(measurement: Measurement) -> str:
-    """What the headline says, with the best and the worst characteristic."""
-    if measurement.status != "ok":
-        return f"{measurement.metric}: {measurement.reason.text if measurement.reason else measurement.status}."
-    mean = headline_of(measurement)
-    if mean is None or not mean.estimate.defined:
-        return f"{measurement.metric} is undefined here{': ' + mean.note if mean and mean.note else ''}."
-    template = _SAYS.get(measurement.metric, f"{measurement.metric}: the mean {measurement.headline} is {{value}}")
-    text = template.format(value=figure(mean.estimate.value, 2), chance=figure(mean.chance, 2))
-    reference = "" if mean.reference is None else f"; a perfect model reaches {figure(mean.reference, 2)}"
-    return f"{text}{reference}{_extremes(measurement)}."
-
-
-def _extremes(measurement: Measurement) -> str:
-    rows: list[Value] = [
-        v
-        for v in measurement.values
-        if v.name == measurement.headline and v.characteristic and not v.at and v.estimate.defined
-    ]
-    if len(rows) < 2:
-        return ""
-    ordered = sorted(rows, key=lambda v: v.estimate.value)
-    low, high = ordered[0], ordered[-1]
-    return (
-        f": from {figure(low.estimate.value, 2)} ({low.characteristic}) "
-        f"to {figure(high.estimate.value, 2)} ({high.characteristic})"
-    )
-
-
 ARROWS = {True: "↑", False: "↓", None: ""}
 MEAN = "mean"
+STATUS = {"ok": "", "undefined": "undefined:", "unsupported": "not applicable:", "failed": "failed:"}
+CLASS_STYLES = ("cyan", "magenta", "yellow", "green", "blue")
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = " .:-=+*#@"
 CURVE_WIDTH = 48
 
 
 def header(run: Run) -> RenderableType:
-    """What was evaluated: one line each for checkpoint, data and machine."""
+    """Checkpoint, data, regions and judge of a run, one line each, and its warnings."""
     h = run.header
     table = Table.grid(padding=(0, 2))
     path = h.checkpoint.get("path") or "(in memory)"
@@ -178,20 +52,19 @@ def header(run: Run) -> RenderableType:
 
 
 def judge_text(judge: Mapping[str, object] | None) -> str:
-    """The judge in a few words."""
+    """The judge's digest and training data."""
     if judge is None:
         return "none"
     return f"{str(judge.get('sha256'))[:8]}, trained on {judge.get('trained_on')}"
 
 
-def plan_line(plan: Plan, rate: float | None = None) -> str:
-    """The plan of a run in one line, with the time it will take where a rate is known."""
-    line = f"{plan.encode:,} images to encode, {plan.decode:,} to decode"
-    return line if rate is None else f"{line}, about {max(plan.decode / rate, 1):.0f} s"
+def plan_line(plan: Plan) -> str:
+    """The plan of a run in one line."""
+    return f"{plan.encode:,} images to encode, {plan.decode:,} to decode"
 
 
 def value_cells(value: Value, spec: ValueSpec) -> list[str]:
-    """What the tables show of a value, in the columns of :func:`value_columns` after the first ones."""
+    """The cells of a value, for the columns that :func:`value_columns` adds after the first ones."""
     estimate = value.estimate
     interval = "" if math.isnan(estimate.low) else f"[{figure(estimate.low)}, {figure(estimate.high)}]"
     return [
@@ -205,22 +78,22 @@ def value_cells(value: Value, spec: ValueSpec) -> list[str]:
 
 
 def value_columns(table: Table, first: Iterable[str]) -> None:
-    """The columns of a table of values: the first ones as named, then those of :func:`value_cells`."""
+    """Adds the columns of a table of values: the first ones as named, then those of :func:`value_cells`."""
     for name in first:
-        table.add_column(name, overflow="fold")  # where the terminal is narrow a name folds, a number never
-    for name in ("value", "95 % interval", "chance", "reference"):
+        table.add_column(name, overflow="fold")  # in a narrow terminal names are folded, numbers never
+    for name in ("value", "95% interval", "chance", "reference"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
 
 
 def value_table() -> Table:
-    """An empty table of values, a space between columns."""
+    """An empty table of values."""
     return Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False, header_style="bold")
 
 
 def summary(run: Run) -> RenderableType:
-    """One row for each metric: its headline, averaged over the characteristics; what must be said, below."""
+    """One row for each metric, the mean of its headline value; notes below the table."""
     table, notes = value_table(), dict[str, list[str]]()
     value_columns(table, ("metric", "headline"))
     for m in run.measurements:
@@ -240,11 +113,8 @@ def _notes(notes: Iterable[str]) -> list[RenderableType]:
     return [Text(f"· {plain(note)}", style="dim") for note in notes]
 
 
-STATUS = {"ok": "", "undefined": "undefined:", "unsupported": "not applicable:", "failed": "failed:"}
-
-
 def headline_of(measurement: Measurement) -> Value | None:
-    """The headline's mean over characteristics."""
+    """The mean of the headline value over characteristics; None if the measurement has none."""
     return next(
         (v for v in measurement.values if v.name == measurement.headline and v.characteristic is None and not v.at),
         None,
@@ -252,13 +122,14 @@ def headline_of(measurement: Measurement) -> Value | None:
 
 
 def value_note(value: Value) -> str:
-    """What a reader must know beside a value."""
-    left_out = f"{value.excluded} left out" if value.excluded and value.estimate.defined else ""
-    return "; ".join(part for part in (value.note, left_out) if part)
+    """The note of a value, and the number of images (for a mean: characteristics) that it excludes."""
+    what = "" if value.characteristic is None else " images" if value.excluded > 1 else " image"
+    excluded = f"{value.excluded}{what} excluded" if value.excluded and value.estimate.defined else ""
+    return "; ".join(part for part in (value.note, excluded) if part)
 
 
 def metric_tables(run: Run, metric: str, *, verbose: bool = False) -> RenderableType:
-    """One metric in full: the headline by characteristic, then its other values (all rows if ``verbose``)."""
+    """One metric in full: the headline for each characteristic, then the other values (every row if ``verbose``)."""
     m = run.measurement(metric)
     specs = run.specs.get(metric, {})
     if m.status != "ok":
@@ -291,28 +162,163 @@ def metric_tables(run: Run, metric: str, *, verbose: bool = False) -> Renderable
 
 
 def curve(density: np.ndarray[tuple[int], np.dtype[np.float64]], top: float, *, ascii_only: bool = False) -> str:
-    """A density as one line of blocks, scaled so that ``top`` is a full block."""
+    """A density as one line of block characters; ``top`` is a full block."""
     blocks = ASCII_BLOCKS if ascii_only else BLOCKS
-    places = np.linspace(0, len(density) - 1, CURVE_WIDTH)
-    heights = np.interp(places, np.arange(len(density)), density) / top if top > 0 else np.zeros(CURVE_WIDTH)
+    positions = np.linspace(0, len(density) - 1, CURVE_WIDTH)
+    heights = np.interp(positions, np.arange(len(density)), density) / top if top > 0 else np.zeros(CURVE_WIDTH)
     return "".join(blocks[round(float(h) * (len(blocks) - 1))] for h in np.clip(heights, 0, 1))
 
 
 def density_curves(measurement: Measurement, *, ascii_only: bool = False) -> RenderableType:
-    """The class densities of each characteristic, one line for each class (see ``Density``'s pictures)."""
+    """The density of each class on the characteristic's axis, one line per class, from ``Density``'s pictures."""
     table = Table.grid(padding=(0, 1))
     names = dict.fromkeys(key.split("/")[1] for key in measurement.pictures if key.startswith("curves/"))
     for name in names:
         classes = {
             key.split("/")[2]: np.asarray(array, dtype=np.float64)
             for key, array in measurement.pictures.items()
-            if key.startswith(f"curves/{name}/") and key.split("/")[2] not in ("grid",) and key.count("/") == 2
+            if key.startswith(f"curves/{name}/") and key.split("/")[2] != "grid" and key.count("/") == 2
         }
         top = max((float(density.max()) for density in classes.values()), default=0.0)
         for index, (label, density) in enumerate(classes.items()):
             line = curve(density, top, ascii_only=ascii_only)
-            table.add_row(escaped(name) if index == 0 else "", escaped(label), Text(line, style=STYLES[index % 5]))
+            table.add_row(
+                escaped(name) if index == 0 else "",
+                escaped(label),
+                Text(line, style=CLASS_STYLES[index % len(CLASS_STYLES)]),
+            )
     return table
 
 
-STYLES = ("cyan", "magenta", "yellow", "green", "blue")
+SHADES = " ░▒▓█"
+ASCII_SHADES = " .:*#"
+MAX_ROWS, MAX_COLUMNS = 24, 9
+MIN_WIDTH, MAX_WIDTH, TOTAL_WIDTH = 5, 15, 60
+"""Character widths of the heat map: least and greatest for one factor, and for all factors together."""
+NOT_SCORES = ("information", "factor_correlation", "active_codes")
+"""Values of the panel that the table of scores leaves out."""
+
+
+def panel_tables(run: Run, metric: str, *, verbose: bool = False, ascii_only: bool = False) -> RenderableType:
+    """The disentanglement panel: a table for each family of scores, the heat map of information, and notes."""
+    # imports SciPy's distributions, which most verbs do not need
+    from ccvae_eval.metrics.disentanglement.panel import FAMILIES, OTHER, family_of
+
+    m = run.measurement(metric)
+    specs = run.specs.get(metric, {})
+    parts: list[RenderableType] = []
+    for family, question in FAMILIES.items():
+        rows = [v for v in m.values if v.name not in NOT_SCORES and family_of(v.name) == family]
+        if any(_shown(v, verbose) for v in rows):
+            parts += [Text(f"{family}: {question}" if family != OTHER else question, style="bold")]
+            parts += [_family_table(rows, specs, verbose=verbose), Text("")]
+    if "information" in m.pictures:
+        parts += [heat_map(m, ascii_only=ascii_only), Text("")]
+    reasons: dict[str, list[str]] = {}
+    for v in m.values:
+        if not v.estimate.defined and v.name not in NOT_SCORES and v.characteristic is None and "code" not in v.at:
+            reasons.setdefault(v.note, []).append(f"{v.name} ({at_text(v.at)})" if v.at else v.name)
+    notes = [f"{', '.join(names)}: undefined, {why}" for why, names in reasons.items()]
+    return Group(*parts, *(Text(f"· {plain(note)}", style="dim") for note in [*notes, *m.notes]))
+
+
+def _shown(value: Value, verbose: bool) -> bool:
+    return verbose or (value.characteristic is None and "code" not in value.at)
+
+
+def _family_table(values: list[Value], specs: Mapping[str, ValueSpec], *, verbose: bool) -> Table:
+    table = value_table()
+    value_columns(table, ("score", "factor or code") if verbose else ("score",))
+    for v in values:
+        if not _shown(v, verbose):
+            continue
+        spec = specs.get(v.name, ValueSpec(""))
+        at = {key: value for key, value in v.at.items() if key != "code"}
+        name = f"{v.name} ({at_text(at)})" if at else v.name
+        owner = [escaped(str(v.characteristic or v.at.get("code", "all")))] if verbose else []
+        table.add_row(escaped(name), *owner, *value_cells(v, spec))
+    return table
+
+
+def heat_map(measurement: Measurement, *, ascii_only: bool = False) -> RenderableType:
+    """Mutual information of each code (row) with each factor (column), in percent of the factor's entropy.
+
+    Shows at most 24 codes, those with the most information, and 9 factors; cells below one percent are blank.
+    """
+    shares = np.nan_to_num(np.asarray(measurement.pictures["information"], dtype=np.float64))
+    codes, factors = (measurement.pictures[key].tolist() for key in ("codes", "factors"))
+    active = np.asarray(measurement.pictures["active"], dtype=bool)
+    shown = sorted(np.argsort(-shares.max(axis=1), kind="stable")[:MAX_ROWS].tolist())
+    shades = ASCII_SHADES if ascii_only else SHADES
+    title = Text("mutual information with each factor, % of the factor's entropy", style="bold")
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    table.add_column("", overflow="fold", min_width=min(12, max(len(str(codes[j])) for j in shown)))
+    width = max(MIN_WIDTH, min(MAX_WIDTH, TOTAL_WIDTH // max(len(factors[:MAX_COLUMNS]), 1)))
+    for name in factors[:MAX_COLUMNS]:
+        table.add_column(escaped(str(name)), justify="right", overflow="fold", width=width)
+    for j in shown:
+        cells = [_cell(float(share), shades, " " * ascii_only) for share in shares[j, :MAX_COLUMNS]]
+        table.add_row(escaped(str(codes[j])), *cells, style="" if active[j] else "dim")
+    hidden = len(codes) - MAX_ROWS, len(factors) - MAX_COLUMNS
+    more = [f"{n} more {what}" for n, what in zip(hidden, ("codes", "factors"), strict=True) if n > 0]
+    return Group(title, table, *(Text(f"· not shown: {' and '.join(more)}", style="dim") for _ in more[:1]))
+
+
+def _cell(share: float, shades: str, gap: str) -> str:
+    percent = round(100 * min(max(share, 0.0), 1.0))
+    return f"{percent}{gap}{shades[round(percent / 100 * (len(shades) - 1))]}" if percent else ""
+
+
+def _two_digits(value: float | None) -> str:
+    return figure(value, 2)
+
+
+def _percent(value: float | None) -> str:
+    return figure(value) if value is None or math.isnan(value) else f"{value:.0%}"
+
+
+_SENTENCES = {
+    "density": "Each label is predicted from its own latents with an AUC of {value} (chance {chance})",
+    "locality": "When one characteristic is changed, {value} of the image change beyond chance lies inside its region "
+    "(0 = chance, 1 = all)",
+    "drift": "Keypoints outside the edited region move {value} as much as those inside (0% = they stay in place)",
+    "diversity": "Resampling a characteristic's latents changes its region by {value} RMS pixel intensity "
+    "(valid samples only)",
+    "disentanglement": "Of the information in a latent dimension, {value} beyond an even spread concerns one factor "
+    "(chance {chance})",
+    "accuracy": "The model predicts its labels from the image with a balanced accuracy of {value} (chance {chance})",
+    "generation": "The judge recognises the requested class in {value} of the generated images "
+    "(generated without a request: {chance})",
+    "intervention": "When a label is set to another class, the judge recognises that class in {value} of the images "
+    "(in their reconstructions: {chance})",
+    "reconstruction": "The reconstruction MSE is {value} (of the mean image: {chance})",
+}
+_FORMATS = {"drift": _percent, "generation": _percent, "intervention": _percent, "reconstruction": figure}
+"""Formats of the numbers in these sentences; two digits in the others."""
+
+
+def sentence(measurement: Measurement) -> str:
+    """The headline value of a metric in words, with its range over the characteristics."""
+    if measurement.status != "ok":
+        return f"{measurement.metric}: {measurement.reason.text if measurement.reason else measurement.status}."
+    mean = headline_of(measurement)
+    if mean is None or not mean.estimate.defined:
+        return f"{measurement.metric} is undefined on these data{f': {mean.note}' if mean and mean.note else ''}."
+    template = _SENTENCES.get(measurement.metric, f"{measurement.metric}: the mean {measurement.headline} is {{value}}")
+    form = _FORMATS.get(measurement.metric, _two_digits)
+    text = template.format(value=form(mean.estimate.value), chance=form(mean.chance))
+    reference = "" if mean.reference is None else f"; the reference model reaches {form(mean.reference)}"
+    return f"{text}{reference}.{_extremes(measurement, form)}"
+
+
+def _extremes(measurement: Measurement, form: Callable[[float | None], str]) -> str:
+    rows = [
+        v
+        for v in measurement.values
+        if v.name == measurement.headline and v.characteristic and not v.at and v.estimate.defined
+    ]
+    if len(rows) < 2:
+        return ""
+    ordered = sorted(rows, key=lambda v: v.estimate.value)
+    low, high = (f"{form(v.estimate.value)} ({v.characteristic})" for v in (ordered[0], ordered[-1]))
+    return f" Range over characteristics: {low} to {high}."

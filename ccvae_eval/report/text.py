@@ -1,6 +1,7 @@
-"""What docstrings say: the help of an option and the text of ``explain`` come from the code, so they can't drift.
+"""Text for the terminal: safe strings, formatted numbers, and help and explanations taken from docstrings.
 
-Text that is safe to print: names from files may carry control characters, markup and right-to-left overrides.
+Names from files may contain control characters, markup and right-to-left overrides; :func:`plain` and
+:func:`escaped` make them safe to print.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import unicodedata
 from collections.abc import Mapping
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
+"""Unicode categories of control, formatting and unassigned characters."""
 
 
 def plain(text: str, *, keep_newlines: bool = True) -> str:
-    r"""The text without control and formatting characters, each shown as an escape.
+    r"""The text with every control and formatting character replaced by its escape sequence.
 
     >>> plain("a\x1b[31mb")
     'a\\x1b[31mb'
@@ -28,14 +30,14 @@ def plain(text: str, *, keep_newlines: bool = True) -> str:
 
 
 def escaped(text: str) -> str:
-    """One line that rich prints as it is: no control characters, no markup."""
+    """One line that rich prints literally: control characters and markup are escaped."""
     from rich.markup import escape
 
     return escape(plain(text, keep_newlines=False))
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """A number as the tables show it; a dash where it is undefined.
+    """A number with ``digits`` decimals, without decimals if it is large; a dash if it is undefined.
 
     >>> figure(0.98765), figure(float("nan")), figure(12345.6)
     ('0.988', '–', '12346')
@@ -50,20 +52,20 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 
 def at_text(at: Mapping[str, object]) -> str:
-    """What else a value depends on, in one line."""
+    """The ``at`` of a value in one line."""
     return ", ".join(f"{key} {value}" for key, value in sorted(at.items()))
 
 
 _ENTRY = re.compile(r"^    (\w[\w, ]*?)(?: \([^)]*\))?: (.*)$")
 _OPENING = re.compile(r"[A-Z]\w+( [a-z]+)?: ")
-"""How a line begins that says one thing about a metric: "Chance: ...", "Cost: ..."."""
+"""The start of a labelled line, such as "Chance: ..." or "Cost: ..."."""
 _MARKUP = re.compile(r":(\w+):`([^`]*)`|``([^`]*)``")
 _FORMULA = re.compile(r"^\.\. math::\s*(\S.*)$", re.MULTILINE)
 _ITEM = re.compile(r" *- ")
 
 
 def unmarked(text: str) -> str:
-    """Text without the markup of docstrings.
+    """Text without the reStructuredText markup of docstrings.
 
     >>> unmarked("see ``evaluate`` and :math:`x^2`")
     'see evaluate and x^2'
@@ -72,7 +74,7 @@ def unmarked(text: str) -> str:
 
 
 def _plain(formula: str) -> str:
-    r"""A formula as a terminal can show it, for the little LaTeX that docstrings hold.
+    r"""A LaTeX formula as plain text; covers the commands that occur in docstrings.
 
     >>> _plain(r"s = \sqrt{\frac{2}{|A|} \sum_{p \in A} x_{s,p}}, \qquad l = \log \frac1K \frac{a - b}{1 - a}")
     's = sqrt(2/|A| sum over p in A of x_s,p), l = log 1/K (a - b)/(1 - a)'
@@ -87,12 +89,12 @@ def _plain(formula: str) -> str:
 
 
 def _factor(text: str) -> str:
-    """A numerator or denominator, in brackets where it is more than one word."""
+    """A numerator or denominator, in parentheses if it has several words."""
     return f"({text})" if " " in text else text
 
 
 def argument_help(kind: type) -> dict[str, str]:
-    """The ``Args:`` of a class's docstring: name -> text."""
+    """The ``Args:`` section of a class's docstring: name -> text."""
     lines = inspect.cleandoc(kind.__doc__ or "").splitlines()
     found: dict[str, str] = {}
     names: list[str] = []
@@ -112,13 +114,13 @@ def argument_help(kind: type) -> dict[str, str]:
 
 
 def explanation(kind: type) -> str:
-    """The docstring as ``explain`` shows it: one line for each paragraph and each item, to be :func:`wrapped`."""
+    """The docstring as plain text, one line for each paragraph and each list item; see :func:`wrapped`."""
     text = _FORMULA.sub(lambda found: f"    {_plain(found[1])}", inspect.cleandoc(kind.__doc__ or "No description."))
     return "\n\n".join(_flowing(paragraph) for paragraph in unmarked(text).split("\n\n"))
 
 
 def wrapped(text: str, width: int) -> str:
-    """Text whose lines are no longer than a width; what follows the first line of an item or an entry is set in.
+    """Text wrapped to a width; continuation lines of list items and entries are indented.
 
     >>> print(wrapped("- auc: a chance that hangs", 16))
     - auc: a chance
@@ -136,7 +138,7 @@ def _hanging(line: str, width: int) -> str:
 
 
 def _flowing(paragraph: str) -> str:
-    """A paragraph whose lines follow on; an item of a list, an entry and an indented line start anew."""
+    """A paragraph joined into one line, except that list items, entries and labelled lines keep their own line."""
     lines: list[str] = []
     for line in paragraph.splitlines():
         in_list = bool(lines and _ITEM.match(lines[-1]))

@@ -1,1 +1,1 @@
-"""Pure functions on arrays: resampling, intervals, rankings, densities, information, probes. No network, no image."""
+"""Pure functions on arrays: resampling, intervals, ROC areas, densities, information, probes."""

@@ -1,4 +1,4 @@
-"""Which column of a model without characteristics stands for which label (docs/metrics.md, section 0)."""
+"""Assignment of latent dimensions to labels for models without characteristics (docs/metrics.md, section 0)."""
 
 from __future__ import annotations
 
@@ -8,77 +8,79 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from ccvae_eval.core.devices import one_thread
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.statistics.information import entropy_of_counts, equal_mass_bins, robust_bins
-from ccvae_eval.statistics.threads import one_thread
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Columns found for labels.
+    """Latent dimension of each label.
 
     Args:
-        columns: for each label its column, or None: unassigned.
-        information: for each label the bias-corrected mutual information with the best-matched column, in nats.
-        null_level: for each label the level that the same matching reaches with permuted labels (95 % of the time).
+        dimensions: for each label its latent dimension; None = unassigned.
+        information: for each label the bias-corrected mutual information with the matched dimension, in nats; NaN
+            without one.
+        null_level: for each label the quantile of its permutation null that the information must exceed, in nats.
     """
 
-    columns: tuple[int | None, ...]
+    dimensions: tuple[int | None, ...]
     information: tuple[float, ...]
     null_level: tuple[float, ...]
 
 
-def assign_columns(
+def assign_dimensions(
     codes: Floats, labels: Floats, discrete: Sequence[bool], *, seed: int, permutations: int = 200, level: float = 0.95
 ) -> Assignment:
-    r"""Matches single columns to labels so that the total mutual information is greatest (Hungarian matching).
+    r"""Assigns single latent dimensions to labels so that their total mutual information is greatest.
 
-    Information is counted on equal-mass bins with Miller's and Madow's correction. The null repeats the whole matching
-    with the rows of the labels permuted, all labels of an image together; a label whose information does not exceed
-    its own null's 95 % quantile is unassigned. With more labels than columns, those left over are unassigned; so is a
-    label that is constant or missing everywhere, and a constant column is given to no one.
+    The matching is that of the Hungarian algorithm (Kuhn 1955). Mutual information is estimated on equal-mass bins
+    with the correction of Miller and Madow (1955). The null repeats the matching with permuted images, keeping the
+    labels of an image together; a label whose information does not exceed the ``level`` quantile of its null stays
+    unassigned. A constant or entirely missing label and a constant latent dimension are never assigned; with more
+    labels than latent dimensions the remaining labels stay unassigned.
 
     Args:
-        codes: shape :math:`(N, D)`.
+        codes: shape :math:`(N, D)`, finite.
         labels: shape :math:`(N, L)`, NaN = missing.
-        discrete: for each label whether its values are classes; else it is binned.
-        seed: of the permutations.
-        permutations: how many.
-        level: the quantile of the null.
+        discrete: for each label True if its values are classes; continuous labels are binned.
+        seed: seed of the permutations.
+        permutations: number of permutations.
+        level: quantile of the null.
     """
     if not labels.shape[1]:
         return Assignment((), (), ())
     table = _Contingency(codes, labels, discrete)
     information = table.information(np.arange(len(codes)))
-    chosen = _matched(information)
+    matched = _matching(information)
     generator = numpy_stream(seed, "assignment null", len(codes))
     nulls = np.full((permutations, labels.shape[1]), np.nan)
     for row in nulls:
         shuffled = table.information(generator.permutation(len(codes)))
-        for label, matched in _matched(shuffled).items():
-            row[label] = shuffled[matched, label]
-    columns: list[int | None] = []
+        for label, column in _matching(shuffled).items():
+            row[label] = shuffled[column, label]
+    dimensions: list[int | None] = []
     found, levels = [], []
     for label in range(labels.shape[1]):
-        column = chosen.get(label)
-        # matchings of a null may leave a label out when labels outnumber columns: that is information 0
+        best = matched.get(label)
+        # a null matching leaves labels out if they outnumber the dimensions: information 0
         null = float(np.quantile(np.nan_to_num(nulls[:, label], nan=0.0), level)) if permutations else 0.0
-        value = float(information[column, label]) if column is not None else np.nan
-        columns.append(column if column is not None and value > max(null, 0.0) else None)
+        value = float(information[best, label]) if best is not None else np.nan
+        dimensions.append(best if best is not None and value > max(null, 0.0) else None)
         found.append(value)
         levels.append(null)
-    return Assignment(tuple(columns), tuple(found), tuple(levels))
+    return Assignment(tuple(dimensions), tuple(found), tuple(levels))
 
 
-def _matched(information: Floats) -> dict[int, int]:
-    """The label -> column matching of the greatest sum."""
+def _matching(information: Floats) -> dict[int, int]:
+    """Latent dimension of each label in the matching with the greatest sum of information, shape (D, L)."""
     columns, labels = linear_sum_assignment(information, maximize=True)
     return {int(label): int(column) for column, label in zip(columns, labels, strict=True)}
 
 
 class _Contingency:
-    """Counts of every column's bins against every label's classes, for any pairing of rows, by one matrix product."""
+    """Contingency tables of every latent dimension's bins against every label's classes, by one matrix product."""
 
     def __init__(self, codes: Floats, labels: Floats, discrete: Sequence[bool]) -> None:
         bins = robust_bins(len(codes))
@@ -92,7 +94,7 @@ class _Contingency:
         )
 
     def information(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Floats:
-        """Bias-corrected mutual information of each column with each label whose rows are taken in this order."""
+        """Bias-corrected mutual information with the labels' rows in this order, shape (D, L)."""
         with one_thread():
             counts = np.asarray(self.codes.T @ self.labels[rows], dtype=np.float64)
         table = counts.reshape(-1, self.bins, counts.shape[1])
@@ -103,15 +105,15 @@ class _Contingency:
 
 
 def _information(joint: Floats) -> Floats:
-    """I in nats of contingency tables, shape (D, bins, classes)."""
+    """Mutual information in nats of contingency tables of shape (D, bins, classes)."""
     both = entropy_of_counts(joint.reshape(len(joint), -1))
     found = entropy_of_counts(joint.sum(axis=2)) + entropy_of_counts(joint.sum(axis=1)) - both
-    # a label that is missing everywhere has no entropy, and tells nothing
+    # a label that is missing everywhere has undefined entropy: its information is 0
     return np.nan_to_num(found, nan=0.0)
 
 
 def _classes(label: Floats, discrete: bool, bins: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Class of each row, -1 where missing."""
+    """Class of each row, -1 = missing."""
     present: Bools = ~np.isnan(label)
     classes = np.full(len(label), -1, dtype=np.int64)
     if discrete:
@@ -124,5 +126,5 @@ def _classes(label: Floats, discrete: bool, bins: int) -> np.ndarray[tuple[int],
 def _one_hot(
     classes: np.ndarray[tuple[int, int], np.dtype[np.int64]], size: int
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """0/1 columns, shape (N, D * size); a class of -1 has none. float32 counts are exact below 2**24 rows."""
+    """One-hot columns, shape (N, D * size); zeros for class -1. Counts in float32 are exact below 2**24 rows."""
     return np.asarray((classes[:, :, None] == np.arange(size)).reshape(len(classes), -1), dtype=np.float32)

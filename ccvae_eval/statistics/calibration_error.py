@@ -1,4 +1,4 @@
-"""Are predicted probabilities right? Brier score and expected calibration error of a binary label."""
+"""Calibration of predicted probabilities: Brier score and expected calibration error of a binary label."""
 
 from __future__ import annotations
 
@@ -9,19 +9,29 @@ from scipy.special import ndtr
 
 from ccvae_eval.core.types import Floats
 from ccvae_eval.statistics.information import equal_mass_bins
-from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate, centred_and_basic, mean_estimate, missing
+from ccvae_eval.statistics.intervals import (
+    Resampled,
+    bootstrap_estimate,
+    centred_and_basic,
+    mean_estimate,
+    undefined_estimate,
+)
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 BINS = 15
+"""Equal-mass bins by default."""
 
 
 def brier_estimate(probabilities: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:
-    r"""Mean of :math:`(p - y)^2` (Brier 1950): 0 is best, p = 0.5 throughout gives 0.25.
+    r"""Brier score: mean of :math:`(p - y)^2` (Brier 1950), with its bootstrap confidence interval.
 
     Args:
-        probabilities: of the label being present, shape :math:`(N,)`, NaN = absent.
+        probabilities: of label 1, shape :math:`(N,)`, NaN = absent.
         labels: 0, 1 or NaN = missing, shape :math:`(N,)`.
         weights: the run's resamples.
+
+    Returns:
+        In [0, 1]: 0 is best, p = 0.5 for every image gives 0.25.
     """
     return mean_estimate((probabilities - labels) ** 2, weights)
 
@@ -29,102 +39,109 @@ def brier_estimate(probabilities: Floats, labels: Floats, weights: ResampleWeigh
 def expected_calibration_error(
     probabilities: Floats, labels: Floats, *, bins: int = BINS, debiased: bool = True
 ) -> float:
-    r"""Mean over equal-mass bins of :math:`|\bar y - \bar p|`, weighted by their images.
+    r"""Expected calibration error on equal-mass bins.
 
-    The plain value is too large by noise. ``debiased`` takes off, in each bin, what the gap would grow by if
-    the bin's frequency were drawn once more, normal with variance :math:`\bar y (1 - \bar y) / n` (Kumar, Liang and Ma
-    2019, "Verified uncertainty calibration"; their simulation in closed form). It may be slightly negative.
+    .. math:: \sum_b \frac{n_b}{n} |\bar y_b - \bar p_b|
+
+    Sampling noise biases the plain value upwards. ``debiased`` subtracts the expected growth of each bin's gap if its
+    frequency were resampled from a normal distribution with variance :math:`\bar y (1 - \bar y) / n` (Kumar, Liang and
+    Ma 2019, "Verified uncertainty calibration"; their simulation in closed form).
 
     Args:
         probabilities: shape :math:`(N,)`, no NaN; equal ones share a bin.
         labels: 0 or 1, shape :math:`(N,)`.
-        bins: how many.
-        debiased: whether to take the bias off.
+        bins: largest number of bins.
+        debiased: subtracts the bias.
 
     Returns:
-        in [0, 1] but for the debiasing; NaN without images.
+        In [0, 1], slightly negative at times if debiased; NaN without images.
 
     >>> expected_calibration_error(np.full(4, 0.5), np.array([0.0, 1.0, 1.0, 1.0]), debiased=False)
     0.25
     """
     if not len(probabilities):
         return math.nan
-    totals = _table(probabilities, labels, bins).sum(axis=0)
+    totals = _bin_columns(probabilities, labels, bins).sum(axis=0)
     return float(_error(totals[None], debiased=debiased)[0])
 
 
-def honest_calibration_error(probabilities: Floats, *, bins: int = BINS) -> float:
-    r"""What the debiased error is on average where it should be 0: if the labels were drawn from the probabilities.
+def calibration_error_floor(probabilities: Floats, *, bins: int = BINS) -> float:
+    r"""Expected debiased calibration error of perfectly calibrated probabilities: labels drawn from them.
 
-    Taking the bias off once leaves .47 of a bin's standard error where there is no error at all:
-    :math:`2 E|X| - E|X + X'| = \sqrt{2/\pi} (2 - \sqrt 2) s`, X and X' normal with deviation s.
+    Subtracting the bias once leaves 0.47 standard errors s of each bin where the true error is 0:
+    :math:`2 E|X| - E|X + X'| = \sqrt{2/\pi} (2 - \sqrt 2) s`, X and X' normal with standard deviation s.
 
     Args:
         probabilities: shape :math:`(N,)`, NaN = absent.
-        bins: how many.
+        bins: largest number of bins.
 
     Returns:
-        0 or more; NaN without images.
+        At least 0; NaN without images.
 
-    >>> round(honest_calibration_error(np.full(100, 0.5), bins=1), 4)
+    >>> round(calibration_error_floor(np.full(100, 0.5), bins=1), 4)
     0.0234
     """
-    told = probabilities[~np.isnan(probabilities)]
-    if not len(told):
+    present = probabilities[~np.isnan(probabilities)]
+    if not len(present):
         return math.nan
-    n, _, sums = np.split(_table(told, told, bins).sum(axis=0), 3)
+    n, _, sums = np.split(_bin_columns(present, present, bins).sum(axis=0), 3)
     mean = sums / np.maximum(n, 1)
     deviation = np.sqrt(mean * (1 - mean) / np.maximum(n, 1))
     return float(math.sqrt(2 / math.pi) * (2 - math.sqrt(2)) * (n * deviation).sum() / n.sum())
 
 
-def blind_calibration_error(probabilities: Floats, labels: Floats, *, bins: int = BINS) -> float:
-    r"""What the same probabilities score where they tell nothing of the labels: labels permuted, on average.
+def permuted_calibration_error(probabilities: Floats, labels: Floats, *, bins: int = BINS) -> float:
+    r"""Chance level of the calibration error: that of the same probabilities with permuted labels, on average.
 
     .. math:: \sum_b \frac{n_b}{n} |\bar y - \bar p_b|
 
     Args:
         probabilities: shape :math:`(N,)`, NaN = absent.
         labels: 0, 1 or NaN = missing, shape :math:`(N,)`.
-        bins: how many.
+        bins: largest number of bins.
 
     Returns:
-        in [0, 1]; NaN without images.
+        In [0, 1]; NaN without images.
 
-    >>> blind_calibration_error(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0, 1.0]))
+    >>> permuted_calibration_error(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0, 1.0]))
     0.5
     """
     present = ~(np.isnan(probabilities) | np.isnan(labels))
     if not present.any():
         return math.nan
-    told, rate = probabilities[present], labels[present].mean()
-    n, _, sums = np.split(_table(told, told, bins).sum(axis=0), 3)
+    predicted, rate = probabilities[present], labels[present].mean()
+    n, _, sums = np.split(_bin_columns(predicted, predicted, bins).sum(axis=0), 3)
     return float(np.abs(n * rate - sums).sum() / n.sum())
 
 
 def calibration_error_estimate(
     probabilities: Floats, labels: Floats, weights: ResampleWeights, *, bins: int = BINS
 ) -> Resampled:
-    r"""The debiased ``expected_calibration_error``, NaN left out, with a bootstrap interval; the bins stay fixed.
+    r"""Debiased ``expected_calibration_error`` with its bootstrap confidence interval; the bins stay fixed.
 
-    Resampling adds noise to every gap, and how much of it counts as error depends on the gap: see
-    ``centred_and_basic``. (Measured, 600 and 2,000
-    images, true errors 0 to .2: it covers .90 to .99, the basic interval alone .65 to .95, the centred one .43 to .97.)
+    Resampling adds noise to every gap, by an amount that depends on the gap: the interval is that of
+    ``centred_and_basic``.
+
+    Args:
+        probabilities: of label 1, shape :math:`(N,)`, NaN = absent.
+        labels: 0, 1 or NaN = missing, shape :math:`(N,)`.
+        weights: the run's resamples.
+        bins: largest number of bins.
     """
     present = ~(np.isnan(probabilities) | np.isnan(labels))
     if not present.any():
-        return missing(weights.draws, "no image")
-    table = _table(probabilities[present], labels[present], bins)
-    rows = np.full((len(labels), table.shape[1]), np.nan)
-    rows[present] = table
+        return undefined_estimate(weights.draws, "no images")
+    columns = _bin_columns(probabilities[present], labels[present], bins)
+    rows = np.full((len(labels), columns.shape[1]), np.nan)
+    rows[present] = columns
     found = bootstrap_estimate(lambda totals: _error(totals, debiased=True), rows, weights, basic=True)
     return centred_and_basic(found, weights.level, most=1.0)  # a debiased value may be negative
 
 
-def _table(probabilities: Floats, labels: Floats, bins: int) -> Floats:
-    """For each image and bin: is it in, its label, its probability; shape (N, 3 K)."""
-    place = equal_mass_bins(probabilities, bins)
-    inside = (place[:, None] == np.arange(place.max() + 1)).astype(np.float64)
+def _bin_columns(probabilities: Floats, labels: Floats, bins: int) -> Floats:
+    """Membership of each image in each of K bins, times 1, its label and its probability; shape (N, 3 K)."""
+    own_bin = equal_mass_bins(probabilities, bins)
+    inside = (own_bin[:, None] == np.arange(own_bin.max() + 1)).astype(np.float64)
     return np.concatenate([inside, inside * labels[:, None], inside * probabilities[:, None]], axis=1)
 
 
@@ -139,7 +156,7 @@ def _error(totals: Floats, *, debiased: bool) -> Floats:
 
 
 def _folded_mean(mean: Floats, deviation: Floats) -> Floats:
-    """E|X| for X normal."""
+    """E|X| of a normal X (mean of the folded normal distribution)."""
     scale = np.where(deviation > 0, deviation, 1.0)
     ratio = mean / scale
     folded = scale * math.sqrt(2 / math.pi) * np.exp(-0.5 * ratio * ratio) + mean * (1 - 2 * ndtr(-ratio))

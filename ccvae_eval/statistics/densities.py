@@ -1,24 +1,22 @@
-r"""How far apart two classes of codes lie in one column: d', overlap, Jensen-Shannon divergence, Wasserstein distance.
+r"""Separation of two classes in one latent dimension: d', overlap, Jensen-Shannon divergence, Wasserstein distance.
 
-Densities are Gaussian kernel estimates with Silverman's bandwidth for each class (that of SciPy's ``gaussian_kde``):
-:math:`h = s\,(3n/4)^{-1/5}`. Integrals are trapezoids on the union of one even grid for each class, a quarter of its
-bandwidth apart and five bandwidths beyond its extremes; measured against adaptive quadrature of the same densities,
-overlap and divergence are exact to 3e-4, to 1e-3 where one class's outliers make its bandwidth many times the other's
-(tests/oracle/test_statistics_densities.py).
+Densities are Gaussian kernel estimates with Silverman's bandwidth for each class, :math:`h = s\,(3n/4)^{-1/5}` (as in
+SciPy's ``gaussian_kde``). Integrals use the trapezoidal rule on the union of one even grid for each class, with a
+spacing of a quarter of its bandwidth and a margin of five bandwidths beyond its extreme codes.
 
-Smoothing makes two classes look more alike, by a bias of the order :math:`h^2`. The value is that of the smoothed
-densities, but its interval is set around :math:`2 S(h) - S(\sqrt2 h)`, which is S extrapolated to no smoothing, and
-then drawn out to the value. (Measured for two Gaussians 1 and 2.5 deviations apart, 600 images: the plain interval
-covers the Gaussians' own overlap and divergence in .77 to .94 of the samples, this one in .95 to .98; .89 to .95
-with 200 images.) At chance the
-overlap of finite samples stays below 1: compare it with its permutation null.
+Smoothing makes two classes look more alike, by a bias of order :math:`h^2`. The value is that of the smoothed
+densities. Its confidence interval is placed around :math:`2 S(h) - S(\sqrt2 h)`, the statistic S extrapolated to no
+smoothing, and extended to the value (coverage: docs/metrics.md, section 0). The overlap of finite samples of the
+same distribution stays below 1: compare it with its permutation null.
 
-Degenerate codes, decided in words:
+Degenerate codes:
 
-- fewer than two codes in a class: everything is NaN, there is no deviation;
+- fewer than two codes in a class: NaN (the unscaled Wasserstein distance needs only one);
 - a class whose codes are constant, or of which less than half are distinct, has no density: both classes are then
   compared as point masses on the values that occur (overlap and divergence of the two histograms);
-- both classes constant: d' and the scaled Wasserstein distance are NaN, there is no deviation to measure by.
+- both classes constant: d' and the scaled Wasserstein distance are NaN, since the standard deviation is 0.
+
+Permutation nulls of overlap, divergence and distances between two classes.
 """
 
 from __future__ import annotations
@@ -30,22 +28,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import wasserstein_distance
 
+from ccvae_eval.core.devices import one_thread
+from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats, Ids
-from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate, missing, resampled
+from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate, resampled, undefined_estimate
 from ccvae_eval.statistics.resampling import BLOCK, Counts, ResampleWeights, reservoir
-from ccvae_eval.statistics.threads import one_thread
 
 STEPS = 4
-"""Grid points in one bandwidth."""
+"""Grid points per bandwidth."""
 
 REACH = 5
-"""Bandwidths that a grid extends beyond the extreme codes: 3e-7 of a kernel's mass lies beyond."""
+"""Bandwidths by which a grid extends beyond the extreme codes; 3e-7 of a kernel's mass lies outside."""
 
 DISTINCT = 0.5
-"""Codes of which a smaller share is distinct are discrete."""
+"""Least share of distinct codes for a density; with fewer, the codes are discrete."""
 
 Functional = Callable[[Floats, Floats, Floats], Floats]
-"""Integration weights (G,) and two densities (B, G) to values (B,)."""
+"""Maps integration weights (G,) and two densities (B, G) to values (B,)."""
 
 
 def bandwidth(values: Floats) -> float:
@@ -54,81 +53,112 @@ def bandwidth(values: Floats) -> float:
 
 
 def kde(values: Floats, grid: Floats) -> Floats:
-    r"""Density of the values at the points of a grid.
+    r"""Kernel density of the values at the points of a grid.
 
     Args:
         values: shape :math:`(N,)`.
         grid: shape :math:`(G,)`.
 
     Returns:
-        shape :math:`(G,)`; NaN where the values have no density (fewer than two, or constant).
+        Density, shape :math:`(G,)`; NaN for fewer than two values and for constant ones.
     """
     width = bandwidth(values)
     return _mean_density(values, grid, width) if width > 0 else np.full(len(grid), np.nan)
 
 
 def kde_curves(classes: Sequence[Floats], points: int = 256) -> tuple[Floats, Floats]:
-    r"""Densities of several classes on one even grid that reaches beyond all of them, for a plot.
+    r"""Densities of several classes on a common even grid that covers all of them, for a plot.
 
     Args:
-        classes: the codes of each class, shape :math:`(N_k,)`.
-        points: of the grid.
+        classes: codes of each class, shape :math:`(N_k,)`.
+        points: size G of the grid.
 
     Returns:
-        the grid, shape :math:`(G,)`, and one density for each class, shape :math:`(K, G)`, NaN for one without.
+        The grid, shape :math:`(G,)`, and the densities, shape :math:`(K, G)`, NaN for a class without a density.
     """
-    every = [values for values in classes if len(values)]
-    margins = [width * REACH for values in every if (width := bandwidth(values)) > 0]
+    occurring = [values for values in classes if len(values)]
+    margins = [width * REACH for values in occurring if (width := bandwidth(values)) > 0]
     margin = max(margins, default=0.5)
-    low = min((float(values.min()) for values in every), default=0.0) - margin
-    high = max((float(values.max()) for values in every), default=0.0) + margin
+    low = min((float(values.min()) for values in occurring), default=0.0) - margin
+    high = max((float(values.max()) for values in occurring), default=0.0) + margin
     grid = np.linspace(low, high, points)
     return grid, np.stack([kde(values, grid) for values in classes]) if len(classes) else np.empty((0, points))
 
 
 def dprime(one: Floats, other: Floats) -> float:
-    r"""Distance of the means in pooled deviations, :math:`|m_1 - m_0| / \sqrt{(s_0^2 + s_1^2)/2}`, not negative."""
-    return (
-        _over(abs(float(one.mean() - other.mean())), pooled_deviation(one, other)) if _enough(one, other) else math.nan
-    )
+    r"""Sensitivity index d' (Green and Swets 1966): distance of the class means in pooled standard deviations.
+
+    .. math:: d' = |m_1 - m_0| / \sqrt{(s_0^2 + s_1^2)/2}
+
+    Args:
+        one, other: codes of the two classes, shapes :math:`(N_1,)` and :math:`(N_0,)`.
+
+    Returns:
+        At least 0; NaN for fewer than two codes in a class, or if both classes are constant.
+    """
+    if not _enough(one, other):
+        return math.nan
+    return _ratio(abs(float(one.mean() - other.mean())), pooled_deviation(one, other))
 
 
 def pooled_deviation(one: Floats, other: Floats) -> float:
-    r""":math:`\sqrt{(s_0^2 + s_1^2)/2}`, s with divisor n - 1; NaN with fewer than two codes in a class."""
+    r"""Pooled standard deviation :math:`\sqrt{(s_0^2 + s_1^2)/2}`, divisors n - 1; NaN for fewer than two codes."""
     return math.sqrt((one.var(ddof=1) + other.var(ddof=1)) / 2) if _enough(one, other) else math.nan
 
 
 def overlap(one: Floats, other: Floats) -> float:
-    r"""Mass that the two densities share, :math:`\int \min(p, q)`: 1 for equal classes, 0 for disjoint ones."""
+    r"""Overlap of the two densities, :math:`\int \min(p, q)` (Weitzman 1970); arguments as in ``dprime``.
+
+    Returns:
+        In [0, 1]: 1 for equal classes, 0 for disjoint ones; NaN for fewer than two codes in a class.
+    """
     return _compared(one, other, overlap_of)
 
 
 def js(one: Floats, other: Floats) -> float:
-    r"""Jensen-Shannon divergence of the two densities in bits, equal class weights: 0 for equal, 1 for disjoint."""
+    r"""Jensen-Shannon divergence of the two densities in bits (Lin 1991), with equal weights of the classes.
+
+    .. math:: \tfrac12 KL(p \| r) + \tfrac12 KL(q \| r), \quad r = (p + q)/2
+
+    Arguments as in ``dprime``.
+
+    Returns:
+        In [0, 1]: 0 for equal classes, 1 for disjoint ones; NaN for fewer than two codes in a class.
+    """
     return _compared(one, other, js_of)
 
 
 def wasserstein(one: Floats, other: Floats, *, scaled: bool = False) -> float:
-    r"""Wasserstein-1 distance :math:`\int |F - G|`, in the codes' unit, or over the pooled deviation."""
+    r"""Wasserstein-1 distance of the two samples, :math:`\int |F - G|`; arguments as in ``dprime``.
+
+    Args:
+        scaled: divides by the pooled standard deviation.
+
+    Returns:
+        At least 0, in the codes' unit or in standard deviations; NaN for an empty class or a standard deviation of 0.
+    """
     if not len(one) or not len(other):
         return math.nan
     distance = float(wasserstein_distance(one, other))
-    return _over(distance, pooled_deviation(one, other)) if scaled else distance
+    return _ratio(distance, pooled_deviation(one, other)) if scaled else distance
 
 
 def dprime_estimate(codes: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:
-    r"""``dprime`` between the images with label 1 and those with 0, with its bootstrap interval.
+    r"""``dprime`` between the images with label 1 and those with 0, with its bootstrap confidence interval.
 
     Args:
         codes: shape :math:`(N,)`, NaN = absent.
         labels: 0, 1 or NaN = missing, shape :math:`(N,)`.
         weights: the run's resamples.
+
+    Returns:
+        Distance, at least 0; undefined with fewer than two codes in a class, or with constant codes.
     """
     present = ~(np.isnan(codes) | np.isnan(labels))
     one, other = codes[present & (labels == 1)], codes[present & (labels == 0)]
     if not _enough(one, other) or not pooled_deviation(one, other) > 0:
-        return missing(weights.draws, _why(one, other) or "constant codes", int(present.sum()))
-    # about a common centre, so that second moments do not lose digits
+        return undefined_estimate(weights.draws, _too_few(one, other) or "constant codes", int(present.sum()))
+    # centred, so that second moments do not lose digits
     moved = codes - codes[present].mean()
     columns = [part for value in (1, 0) for part in _moments(moved, present, labels == value)]
     return bootstrap_estimate(_dprime_of_totals, np.column_stack(columns), weights)
@@ -148,27 +178,30 @@ def _dprime_of_totals(totals: Floats) -> Floats:
 
 
 def overlap_estimate(codes: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:
-    """``overlap`` with a basic bootstrap interval, see above, conditional on the bandwidths; arguments as above."""
+    """``overlap`` with a basic bootstrap interval, conditional on the bandwidths; see ``dprime_estimate``."""
     return _density_estimates(codes, labels, weights, [overlap_of])[0]
 
 
 def js_estimate(codes: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:
-    """``js`` with a basic bootstrap interval, see above, conditional on the bandwidths; arguments as above."""
+    """``js`` with a basic bootstrap interval, conditional on the bandwidths; see ``dprime_estimate``."""
     return _density_estimates(codes, labels, weights, [js_of])[0]
 
 
 def overlap_and_js_estimates(codes: Floats, labels: Floats, weights: ResampleWeights) -> tuple[Resampled, Resampled]:
-    """Both at once, of the same densities, at little more than the price of one; arguments as above."""
+    """``overlap_estimate`` and ``js_estimate`` from the same densities, at little more than the cost of one."""
     found = _density_estimates(codes, labels, weights, [overlap_of, js_of])
     return found[0], found[1]
 
 
 def wasserstein_estimate(codes: Floats, labels: Floats, weights: ResampleWeights, *, scaled: bool = False) -> Resampled:
-    """``wasserstein`` with a basic bootstrap interval, not negative; ``scaled`` by the full sample's deviation."""
+    """``wasserstein`` with a basic bootstrap interval, at least 0; arguments as in ``dprime_estimate``.
+
+    ``scaled`` divides the value and every resample by the pooled standard deviation of the full sample.
+    """
     index, one, other, positive = _classes(codes, labels, weights)
     value = wasserstein(one, other, scaled=scaled)
     if math.isnan(value):
-        return missing(weights.draws, _why(one, other) or "constant codes", len(index))
+        return undefined_estimate(weights.draws, _too_few(one, other) or "constant codes", len(index))
     unit = pooled_deviation(one, other) if scaled else 1.0
     order = np.argsort(codes[index], kind="stable")
     gaps = np.diff(codes[index][order]) / unit
@@ -177,7 +210,7 @@ def wasserstein_estimate(codes: Floats, labels: Floats, weights: ResampleWeights
 
 
 def _area_between(gaps: Floats, positive: Bools, rows: Counts) -> Floats:
-    """The integral of |F - G| in each resample, a row at a time."""
+    """Integral of |F - G| in each resample, accumulated over the sorted codes."""
     totals = [rows[positive].sum(axis=0, dtype=np.float64), rows[~positive].sum(axis=0, dtype=np.float64)]
     with np.errstate(divide="ignore", invalid="ignore"):
         signed = [1 / totals[0], -1 / totals[1]]
@@ -194,15 +227,15 @@ def _density_estimates(
 ) -> list[Resampled]:
     index, one, other, positive = _classes(codes, labels, weights)
     if not _enough(one, other):
-        return [missing(weights.draws, _why(one, other), len(index))] * len(functionals)
-    pair = _pair(one, other)
+        return [undefined_estimate(weights.draws, _too_few(one, other), len(index))] * len(functionals)
+    support = _support(one, other)
     rows = weights.rows(index)
     counts = (rows[positive], rows[~positive])
-    found = _smoothed(pair, one, other, counts, functionals)
-    if max(pair.widths) > 0:
-        wide = replace(pair, widths=(pair.widths[0] * math.sqrt(2), pair.widths[1] * math.sqrt(2)))
+    found = _smoothed(support, one, other, counts, functionals)
+    if max(support.widths) > 0:
+        wide = replace(support, widths=(support.widths[0] * math.sqrt(2), support.widths[1] * math.sqrt(2)))
         smoother = _smoothed(wide, one, other, counts, functionals)
-        # so placed that, reflected at the value, they lie around the extrapolated one
+        # reflecting these at the value gives draws around the extrapolated value
         found = [
             (plain, 2 * draws - smooth_draws - 2 * (plain - smooth))
             for (plain, draws), (smooth, smooth_draws) in zip(found, smoother, strict=True)
@@ -211,19 +244,21 @@ def _density_estimates(
 
 
 def _smoothed(
-    pair: _Pair, one: Floats, other: Floats, rows: tuple[Counts, Counts], functionals: Sequence[Functional]
+    support: _Support, one: Floats, other: Floats, rows: tuple[Counts, Counts], functionals: Sequence[Functional]
 ) -> list[tuple[float, Floats]]:
-    """Each functional on all images and in each resample."""
+    """Value and draws of each functional: on all images, and in each resample."""
     p, q = (
-        densities_of(values, pair.points, width, np.concatenate([np.ones((len(values), 1), np.uint8), counts], axis=1))
-        for values, width, counts in zip((one, other), pair.widths, rows, strict=True)
+        densities_of(
+            values, support.points, width, np.concatenate([np.ones((len(values), 1), np.uint8), counts], axis=1)
+        )
+        for values, width, counts in zip((one, other), support.widths, rows, strict=True)
     )
-    found = [functional(pair.measure, p, q) for functional in functionals]
+    found = [functional(support.measure, p, q) for functional in functionals]
     return [(float(values[0]), values[1:]) for values in found]
 
 
 def _clipped(found: Resampled, most: float) -> Resampled:
-    """Value and interval within their range: the grid's sums are off by up to 1e-4."""
+    """Clips value and interval to [0, ``most``], which the sums on the grid can exceed by up to 1e-4."""
     value, low, high = np.clip([found.estimate.value, found.estimate.low, found.estimate.high], 0.0, most)
     return replace(found, estimate=replace(found.estimate, value=float(value), low=float(low), high=float(high)))
 
@@ -231,26 +266,33 @@ def _clipped(found: Resampled, most: float) -> Resampled:
 def _compared(one: Floats, other: Floats, functional: Functional) -> float:
     if not _enough(one, other):
         return math.nan
-    pair = _pair(one, other)
+    support = _support(one, other)
     p, q = (
-        _mean_density(values, pair.points, width)[None] for values, width in zip((one, other), pair.widths, strict=True)
+        _mean_density(values, support.points, width)[None]
+        for values, width in zip((one, other), support.widths, strict=True)
     )
-    return float(functional(pair.measure, p, q)[0])
+    return float(functional(support.measure, p, q)[0])
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
-    """What two classes are compared on: points, integration weights (G,), bandwidths; a bandwidth of 0 = masses."""
+class _Support:
+    """Support on which two classes are compared.
+
+    Args:
+        points: grid, shape (G,).
+        measure: integration weights of the points, shape (G,).
+        widths: bandwidths of the two classes; 0 = point masses.
+    """
 
     points: Floats
     measure: Floats
     widths: tuple[float, float]
 
 
-def _pair(one: Floats, other: Floats) -> _Pair:
+def _support(one: Floats, other: Floats) -> _Support:
     if is_discrete(one) or is_discrete(other):
         levels = np.unique(np.concatenate([one, other]))
-        return _Pair(levels, np.ones(len(levels)), (0.0, 0.0))
+        return _Support(levels, np.ones(len(levels)), (0.0, 0.0))
     widths = bandwidth(one), bandwidth(other)
     grids = []
     for values, width in zip((one, other), widths, strict=True):
@@ -258,7 +300,7 @@ def _pair(one: Floats, other: Floats) -> _Pair:
         grids.append(np.linspace(low, high, math.ceil((high - low) / width * STEPS) + 1))
     points = np.unique(np.concatenate(grids))
     steps = np.diff(points)
-    return _Pair(points, (np.append(steps, 0.0) + np.append(0.0, steps)) / 2, widths)
+    return _Support(points, (np.append(steps, 0.0) + np.append(0.0, steps)) / 2, widths)
 
 
 def _mean_density(values: Floats, points: Floats, width: float) -> Floats:
@@ -266,9 +308,16 @@ def _mean_density(values: Floats, points: Floats, width: float) -> Floats:
 
 
 def densities_of(values: Floats, points: Floats, width: float, counts: Counts) -> Floats:
-    """Density of each resample at the points, (B, G); ``counts`` says how often it has each value, (N, B).
+    """Density of each resample at the points.
 
-    A width of 0 gives the mass at each point.
+    Args:
+        values: shape (N,).
+        points: shape (G,).
+        width: bandwidth; 0 gives the probability mass at each point.
+        counts: how often each value occurs in each resample, shape (N, B).
+
+    Returns:
+        Densities, shape (B, G).
     """
     sums = np.zeros((counts.shape[1], len(points)))
     for first in range(0, len(values), BLOCK):
@@ -285,21 +334,21 @@ def densities_of(values: Floats, points: Floats, width: float, counts: Counts) -
 
 
 def overlap_of(measure: Floats, p: Floats, q: Floats) -> Floats:
-    """The mass that densities (B, G) share, given the integration weights (G,) of their points; shape (B,)."""
+    """Overlap of densities p and q, shape (B, G), with integration weights ``measure``, shape (G,); shape (B,)."""
     return np.asarray(np.minimum(p, q) @ measure)
 
 
 def js_of(measure: Floats, p: Floats, q: Floats) -> Floats:
-    """Their Jensen-Shannon divergence in bits; arguments as in ``overlap_of``."""
+    """Jensen-Shannon divergence in bits, shape (B,); arguments as in ``overlap_of``."""
     middle = (p + q) / 2
-    # 0 log 0 is 0, and so is what lies where neither class does
+    # 0 log 0 = 0
     safe = np.where(middle > 0, middle, 1.0)
     parts = [np.where(part > 0, part * np.log2(np.where(part > 0, part, 1.0) / safe), 0.0) for part in (p, q)]
     return np.asarray((parts[0] + parts[1]) @ measure / 2)
 
 
 def _classes(codes: Floats, labels: Floats, weights: ResampleWeights) -> tuple[Ids, Floats, Floats, Bools]:
-    """Which images have both code and label, the codes of the two classes, and which are of class 1."""
+    """Images with code and label, codes of class 1 and class 0, and membership of class 1."""
     index = reservoir(weights.seed, np.flatnonzero(~(np.isnan(codes) | np.isnan(labels))))
     positive = labels[index] == 1
     return index, codes[index][positive], codes[index][~positive], positive
@@ -309,15 +358,91 @@ def _enough(one: Floats, other: Floats) -> bool:
     return min(len(one), len(other)) > 1
 
 
-def _why(one: Floats, other: Floats) -> str:
+def _too_few(one: Floats, other: Floats) -> str:
     return "" if _enough(one, other) else f"a class has {min(len(one), len(other))} images"
 
 
 def is_discrete(values: Floats) -> bool:
-    """Whether the values have no density: constant, or less than half of them distinct."""
+    """True if the values have no density: they are constant, or less than half of them are distinct."""
     distinct = len(np.unique(values))
     return distinct == 1 or distinct < DISTINCT * len(values)
 
 
-def _over(value: float, unit: float) -> float:
+def _ratio(value: float, unit: float) -> float:
     return value / unit if unit > 0 else math.nan
+
+
+PERMUTATIONS = 20
+"""Label permutations by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassNull:
+    """Mean statistics of two classes under permuted labels.
+
+    Args:
+        dprime, overlap, js, wasserstein, wasserstein_scaled: as in ``densities``.
+    """
+
+    dprime: float
+    overlap: float
+    js: float
+    wasserstein: float
+    wasserstein_scaled: float
+
+
+def permuted_null(codes: Floats, labels: Floats, *, seed: int, permutations: int = PERMUTATIONS) -> ClassNull:
+    r"""Permutation null of one latent dimension and one label.
+
+    The bandwidths are Silverman's with the standard deviation of all codes, so that all permutations share their
+    kernels. This changes the means by no more than the sampling error of a standard deviation.
+
+    Args:
+        codes: shape :math:`(N,)`, NaN = absent.
+        labels: 0, 1 or NaN = missing, shape :math:`(N,)`; both classes have at least two images.
+        seed: seed of the permutations.
+        permutations: number of permutations.
+
+    Returns:
+        The null; its d' and scaled Wasserstein distance are NaN for constant codes.
+    """
+    known = ~(np.isnan(codes) | np.isnan(labels))
+    values, positive = codes[known], labels[known] == 1
+    marks = np.stack([numpy_stream(seed, "permuted classes", i).permutation(positive) for i in range(permutations)])
+    sizes = int(positive.sum()), int((~positive).sum())
+    grid, one, other = _densities(values, marks, sizes)
+    distance = _distances(values, marks, sizes)
+    deviation = float(values.std(ddof=1))
+    means = [abs(float(values[mark].mean() - values[~mark].mean())) for mark in marks]
+    unit = deviation if deviation > 0 else math.nan
+    return ClassNull(
+        float(np.mean(means)) / unit,
+        float(overlap_of(grid, one, other).mean()),
+        float(js_of(grid, one, other).mean()),
+        float(distance.mean()),
+        float(distance.mean()) / unit,
+    )
+
+
+def _densities(values: Floats, marks: Bools, sizes: tuple[int, int]) -> tuple[Floats, Floats, Floats]:
+    """Integration weights (G,) and the densities of both classes under each permutation, (P, G)."""
+    if is_discrete(values):
+        points, widths = np.unique(values), [0.0, 0.0]
+        measure = np.ones(len(points))
+    else:
+        widths = [bandwidth(values) * (size / len(values)) ** -0.2 for size in sizes]
+        low, high = float(values.min()) - REACH * max(widths), float(values.max()) + REACH * max(widths)
+        points = np.linspace(low, high, math.ceil((high - low) / min(widths) * STEPS) + 1)
+        measure = np.full(len(points), points[1] - points[0])
+        measure[[0, -1]] /= 2
+    counts = (marks.T.astype(np.uint8), (~marks.T).astype(np.uint8))
+    one, other = (densities_of(values, points, width, count) for width, count in zip(widths, counts, strict=True))
+    return measure, one, other
+
+
+def _distances(values: Floats, marks: Bools, sizes: tuple[int, int]) -> Floats:
+    """Wasserstein-1 distance under each permutation, shape (P,)."""
+    order = np.argsort(values, kind="stable")
+    steps = np.where(marks[:, order], 1 / sizes[0], -1 / sizes[1])
+    lead = np.abs(np.cumsum(steps, axis=1)[:, :-1])
+    return np.asarray((lead * np.diff(values[order])).sum(axis=1))

@@ -1,23 +1,18 @@
-r"""From one row for each image to a value with its 95 % interval.
+r"""Estimates over images with their 95 % confidence intervals.
 
-The unit is the image. Values come with the draws that made their interval (``Resampled``), so that means over
-characteristics and differences are formed draw by draw, on the same resamples.
+The image is the unit of resampling. An estimate keeps the draws that its interval was computed from (``Resampled``), so
+that means over characteristics and differences are computed draw by draw, on the same resamples.
 
-Which interval, and why (coverage of a nominal 95 %, 1,000 to 2,000 repeats, see the coverage tests):
+Choice of interval (coverage: docs/metrics.md, section 0, and tests/statistics/test_coverage.py):
 
-- means and smooth functions of totals: percentile bootstrap; BCa where fewer than 300 images enter;
-- ratios of means: symmetric studentised bootstrap on the log scale. With skewed (log-normal) terms it covers .945 to
-  .957 at n = 30, 100 and 300, where the percentile interval covers .91 to .95 and BCa .88 to .95. Where a numerator or
-  denominator is not positive in every resample: Fieller's interval;
-- shares of images: Wilson; means of shares (balanced accuracy, means over characteristics): the exact ends' distances
-  (Clopper and Pearson 1934) squared and added (``squares_added``). A class of 20 images told with probability .97
-  beside one of 400 told with .9: covers .98, the bootstrap .74, since where none of the 20 is told wrongly it thinks it
-  sure;
-  means of 2 to 18 shares of .8 to .995: .91 to .98, with Wilson's ends .88 to .96;
-- means of each image's share (``kept``, ``transfer``): the exact interval at the number of images that they are worth
-  (``bounded``): covers .94 to .99, the bootstrap .65 to .96;
-- statistics that more noise drives one way (overlap, divergences, calibration error): the basic bootstrap interval,
-  which takes their bias off once.
+- means and smooth functions of totals: percentile bootstrap; BCa if fewer than 300 images enter;
+- ratios of means: symmetric studentised bootstrap on the log scale, which covers skewed terms better than percentile
+  and BCa intervals; Fieller's interval if a numerator or denominator is not positive in every resample;
+- proportions of images: Wilson; means of proportions: the exact intervals combined (``mover_interval``);
+- means of one share per image (``kept``, ``transfer``): exact interval at the effective number of images
+  (``korn_graubard``);
+- statistics that sampling noise biases in one direction (overlap, divergences, calibration error): basic bootstrap,
+  which subtracts their bias once.
 """
 
 from __future__ import annotations
@@ -32,37 +27,37 @@ from scipy.special import ndtr, ndtri, stdtrit
 from ccvae_eval.core.results import Estimate, undefined
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.statistics.proportions import (
-    CLOSED,
-    SQUARES_ADDED,
-    bounded,
+    CLOSED_FORM,
+    MOVER,
     correlations_of,
-    exactly,
-    squares_added,
+    korn_graubard,
+    mover_interval,
     wilson,
+    with_exact_interval,
 )
 from ccvae_eval.statistics.resampling import ResampleWeights
 
-SMALL = 300
-"""Below so many images percentile intervals are replaced by BCa."""
+SMALL_SAMPLE = 300
+"""Number of images below which BCa replaces the percentile interval."""
 
-FEWEST = 8
-"""Below so many images no interval is given."""
+MIN_IMAGES = 8
+"""Least number of images for an interval."""
 
 BASIC = "basic bootstrap"
 
-LOST = 0.01
-"""The share of resamples that may be undefined (a class lost); beyond, there is no interval."""
+MAX_UNDEFINED = 0.01
+"""Largest share of undefined resamples (a class without images) for which there is an interval."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resampled:
-    r"""An estimate beside what its interval was made of.
+    r"""An estimate with the resamples that its interval was computed from.
 
     Args:
         estimate: value, interval, count and method.
-        draws: the value in each resample, shape :math:`(B,)`; NaN where a resample has lost a class.
-        note: why the value or its interval is undefined; "" otherwise.
-        leave_one_out: the value without image i, shape :math:`(N,)`, where fewer than 300 images entered.
+        draws: value in each resample, shape :math:`(B,)`; NaN for a resample without images of a class.
+        note: reason why the value or its interval is undefined; "" otherwise.
+        leave_one_out: value without image i, shape :math:`(N,)`, if fewer than 300 images enter.
     """
 
     estimate: Estimate
@@ -79,38 +74,38 @@ class Resampled:
         return self.estimate.defined
 
 
-def missing(draws: int, note: str, n: int = 0) -> Resampled:
-    """The value that does not exist, with its reason."""
+def undefined_estimate(draws: int, note: str, n: int = 0) -> Resampled:
+    """An undefined value with its reason; all ``draws`` resamples are NaN."""
     return Resampled(undefined(n), np.full(draws, np.nan), note)
 
 
 def resampled(
     value: float, draws: Floats, n: int, level: float, leave_one_out: Floats | None = None, *, basic: bool = False
 ) -> Resampled:
-    r"""The interval that the draws give: percentile, or BCa where ``leave_one_out`` is given, or ``basic``.
+    r"""The value with the confidence interval of its draws: percentile, BCa or basic bootstrap.
 
     Args:
-        value: the value on all images; NaN is undefined.
-        draws: its resamples, shape :math:`(B,)`; NaN ones are dropped. Above 1 % there is no interval.
-        n: how many images entered; below 8 there is no interval.
-        level: 0.95.
-        leave_one_out: values without each image; calls for BCa (Efron 1987, "Better bootstrap confidence intervals").
-            Drawn out to the value where it would exclude it: that of a distance near 0, of which every resample is
-            greater, would lie below it altogether.
-        basic: reflects the draws at the value (2 value - draw), which takes a bias of the statistic off; where the
-            interval would exclude the value it is drawn out to it.
+        value: value on all images; NaN = undefined.
+        draws: value in each resample, shape :math:`(B,)`; NaN ones are dropped. There is no interval if they are more
+            than 1 %.
+        n: number of images that enter; there is no interval below 8.
+        level: confidence level.
+        leave_one_out: values without each image; selects BCa (Efron 1987, "Better bootstrap confidence intervals"). The
+            interval is extended to the value if it excludes it, as for a distance near 0 that every resample exceeds.
+        basic: selects the basic bootstrap, which reflects the draws at the value (2 value - draw) and so subtracts the
+            statistic's bias; extended to the value if it excludes it.
     """
     lost = int(np.isnan(draws).sum())
     if math.isnan(value):
         return Resampled(undefined(n), draws, "undefined on these images", leave_one_out)
-    if n < FEWEST or lost > LOST * len(draws):
-        note = f"no interval: {n} images" if n < FEWEST else f"no interval: {lost} of {len(draws)} resamples undefined"
-        return Resampled(Estimate(value, n=n), draws, note, leave_one_out)
+    if n < MIN_IMAGES or lost > MAX_UNDEFINED * len(draws):
+        reason = f"{n} images" if n < MIN_IMAGES else f"{lost} of {len(draws)} resamples undefined"
+        return Resampled(Estimate(value, n=n), draws, f"no interval: {reason}", leave_one_out)
     kept = draws[~np.isnan(draws)]
     tail = (1 - level) / 2
     if basic:
         low, high = 2 * value - np.quantile(kept, [1 - tail, tail])
-        # where the bias exceeds the half-width the reflected interval would exclude the very value it belongs to
+        # a bias greater than the half-width would exclude the value
         low, high = min(low, value), max(high, value)
         return Resampled(Estimate(value, float(low), float(high), n, BASIC), draws, "", leave_one_out)
     if leave_one_out is None:
@@ -124,7 +119,7 @@ def resampled(
 
 
 def _bca_levels(value: float, draws: Floats, leave_one_out: Floats, tail: float) -> Floats:
-    """Levels at which to read the draws: bias correction z0, acceleration from the jackknife."""
+    """Quantile levels of BCa: bias correction z0, acceleration from the jackknife."""
     share = ((draws < value).mean() + (draws <= value).mean()) / 2
     half_a_draw = 0.5 / len(draws)
     bias = ndtri(np.clip(share, half_a_draw, 1 - half_a_draw))
@@ -138,12 +133,12 @@ def _bca_levels(value: float, draws: Floats, leave_one_out: Floats, tail: float)
 def bootstrap_estimate(
     statistic: Callable[[Floats], Floats], values: Floats, weights: ResampleWeights, *, basic: bool = False
 ) -> Resampled:
-    r"""A smooth function of weighted totals over the images.
+    r"""A smooth function of weighted totals over the images, with its bootstrap confidence interval.
 
     Args:
-        statistic: totals, shape :math:`(B, C)`, to values, shape :math:`(B,)`; NaN where undefined (0 / 0 is).
-        values: one row for each image, shape :math:`(N, C)`; NaN = absent. Whatever the statistic must divide by has
-            to be among the columns (a column of ones, masked, for a count).
+        statistic: maps totals, shape :math:`(B, C)`, to values, shape :math:`(B,)`; NaN = undefined (such as 0 / 0).
+        values: one row for each image, shape :math:`(N, C)`; NaN = absent. The denominators of the statistic must be
+            among the columns (for a count: a column of ones, NaN where absent).
         weights: the run's resamples.
         basic: see ``resampled``.
 
@@ -159,10 +154,10 @@ def bootstrap_estimate(
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(statistic(total[None])[0]) if n else math.nan
         if not math.isfinite(value):
-            return missing(weights.draws, "undefined on these images" if n else "no image", n)
+            return undefined_estimate(weights.draws, "undefined on these images" if n else "no images", n)
         draws = _finite(statistic(weights.totals(table)))
         without = None
-        if n < SMALL and not basic:
+        if n < SMALL_SAMPLE and not basic:
             without = np.full(len(table), value)
             without[present] = statistic(total - rows)
             without[~np.isfinite(without)] = value
@@ -170,10 +165,10 @@ def bootstrap_estimate(
 
 
 def centred_and_basic(found: Resampled, level: float, least: float = 0.0, most: float = math.inf) -> Resampled:
-    r"""A basic interval drawn out to the ends of the one whose draws are centred on the value, and cut to a range.
+    r"""Extends a basic interval to that of the draws centred on the value, and clips it to [``least``, ``most``].
 
-    For what noise drives one way, and by how much depends on the truth (sums of absolute deviations). The value itself
-    is never cut off; the draws become the centred ones.
+    For statistics with a one-sided bias whose size depends on the truth, such as sums of absolute deviations. The
+    interval always contains the value; the draws become the centred ones.
     """
     if math.isnan(found.estimate.low):
         return found
@@ -190,42 +185,47 @@ def _finite(draws: Floats) -> Floats:
 
 
 def mean_estimate(values: Floats, weights: ResampleWeights) -> Resampled:
-    r"""The mean over images, shape :math:`(N,)`; NaN = the image does not enter.
+    r"""Mean over images of one number each, shape :math:`(N,)`; NaN = the image does not enter.
 
-    Constant values have an interval of no width: use ``share_estimate`` for 0 and 1.
+    The interval of constant values has width 0: use ``proportion_estimate`` for values 0 and 1.
     """
     rows = np.column_stack([values, np.where(np.isnan(values), np.nan, 1.0)])
     return bootstrap_estimate(lambda totals: totals[:, 0] / totals[:, 1], rows, weights)
 
 
 def difference_of_means(values: Floats, others: Floats, weights: ResampleWeights) -> Resampled:
-    r"""The mean over the run's images less that over other images, shape :math:`(N,)` and :math:`(M,)`; no NaN.
+    r"""Mean over the run's images minus that over other images, shapes :math:`(N,)` and :math:`(M,)`, no NaN.
 
-    The interval is Welch's: the other images belong to no resample of the run.
+    Welch's interval, because the run's resamples do not contain the other images.
     """
     n, m = len(values), len(others)
     value = float(values.mean() - others.mean()) if n and m else math.nan
-    nothing = np.full(weights.draws, np.nan)
-    if math.isnan(value) or min(n, m) < FEWEST:
+    no_draws = np.full(weights.draws, np.nan)
+    if math.isnan(value) or min(n, m) < MIN_IMAGES:
         note = f"{min(n, m)} images" if math.isnan(value) else f"no interval: {min(n, m)} images"
-        return Resampled(Estimate(value, n=n), nothing, note)
+        return Resampled(Estimate(value, n=n), no_draws, note)
     a, b = float(values.var(ddof=1)) / n, float(others.var(ddof=1)) / m
     freedom = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (m - 1)) if a + b > 0 else float(n + m - 2)
     reach = float(stdtrit(freedom, (1 + weights.level) / 2)) * math.sqrt(a + b)
-    return Resampled(Estimate(value, value - reach, value + reach, n, "welch"), nothing)
+    return Resampled(Estimate(value, value - reach, value + reach, n, "welch"), no_draws)
 
 
 def ratio_estimate(numerator: Floats, denominator: Floats, weights: ResampleWeights) -> Resampled:
-    r"""Sum of the numerators over sum of the denominators, of the images that have both.
+    r"""Ratio of two sums over the images that have both terms, with its confidence interval.
 
-    The interval is a symmetric studentised bootstrap on the log scale: with :math:`r = \bar u / \bar v`, each
-    resample's :math:`|\log r^* - \log r| / s^*`, s* by the delta method from the resample's own second moments, gives
-    the half-width in units of s. Where a resample's numerator or denominator is not positive: Fieller (1954); where
-    the denominator may be 0, Fieller's interval is unbounded and none is given.
+    .. math:: r = \sum_i u_i / \sum_i v_i
+
+    The interval is a symmetric studentised bootstrap on the log scale. The quantile of
+    :math:`|\log r^* - \log r| / s^*` over the resamples, with s* by the delta method from the resample's own second
+    moments, is the half-width in units of s. If a numerator or denominator is not positive in every resample, the
+    interval is that of Fieller (1954); there is none if Fieller's is unbounded, since the denominator may then be 0.
 
     Args:
-        numerator, denominator: shape :math:`(N,)`.
+        numerator, denominator: shape :math:`(N,)`, NaN = the image does not enter.
         weights: the run's resamples.
+
+    Returns:
+        The ratio; undefined if the denominators sum to 0.
     """
     both = ~(np.isnan(numerator) | np.isnan(denominator))
     u, v = np.where(both, [numerator, denominator], np.nan)
@@ -233,15 +233,15 @@ def ratio_estimate(numerator: Floats, denominator: Floats, weights: ResampleWeig
     n = int(both.sum())
     sums = np.nansum(rows, axis=0)
     if not n or sums[1] == 0:
-        return missing(weights.draws, "the denominator is 0" if n else "no image", n)
+        return undefined_estimate(weights.draws, "the denominator is 0" if n else "no images", n)
     value = float(sums[0] / sums[1])
     totals = weights.totals(rows)
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = _finite(totals[:, 0] / totals[:, 1])
-        without = None if n >= SMALL else _finite((sums[0] - rows[:, 0]) / (sums[1] - rows[:, 1]))
+        without = None if n >= SMALL_SAMPLE else _finite((sums[0] - rows[:, 0]) / (sums[1] - rows[:, 1]))
     if without is not None:
         without[np.isnan(without)] = value
-    if n < FEWEST:
+    if n < MIN_IMAGES:
         return resampled(value, draws, n, weights.level, without)
     if sums[0] > 0 and sums[1] > 0 and bool((totals[:, :2] > 0).all()):
         low, high, method = *_log_interval(sums, totals, weights.level), "log-scale bootstrap"
@@ -254,26 +254,26 @@ def ratio_estimate(numerator: Floats, denominator: Floats, weights: ResampleWeig
 def _log_interval(sums: Floats, totals: Floats, level: float) -> tuple[float, float]:
     with np.errstate(divide="ignore", invalid="ignore"):
         centre, scale = _log_ratio(sums[None])
-        drawn, scales = _log_ratio(totals)
-        # a resample of one image over and over has no scale: its deviation counts as boundless
-        steps = np.nan_to_num(np.abs(drawn - centre) / scales, nan=0.0, posinf=np.inf)
+        logs, scales = _log_ratio(totals)
+        # a resample of copies of one image has scale 0: its deviation counts as infinite
+        steps = np.nan_to_num(np.abs(logs - centre) / scales, nan=0.0, posinf=np.inf)
     half = float(np.quantile(steps, level, method="higher") * scale[0]) if scale[0] > 0 else 0.0
     return float(np.exp(centre[0] - half)), float(np.exp(centre[0] + half))
 
 
 def _log_ratio(totals: Floats) -> tuple[Floats, Floats]:
-    """log of the ratio and its standard error by the delta method; columns u, v, uu, uv, vv, 1."""
+    """Logarithm of the ratio and its standard error (delta method) from totals of u, v, uu, uv, vv, 1."""
     u, v, uu, uv, vv, _ = totals.T
     ratio = u / v
     residual = uu - 2 * ratio * uv + ratio * ratio * vv
-    # below the rounding of its terms it is 0: the ratio is the same for every image
+    # 0 below rounding: every image has the same ratio
     return np.log(ratio), np.sqrt(np.where(residual > 1e-12 * uu, residual, 0.0)) / u
 
 
 def _fieller(sums: Floats, level: float) -> tuple[float, float]:
-    """The values r for which the mean of u - r v does not differ from 0; NaN if they are unbounded."""
+    """Fieller's interval: the r for which the mean of u - r v does not differ from 0; NaN if unbounded."""
     u, v, uu, uv, vv, n = (float(s) for s in sums)
-    # squared t, over n and n - 1, turns sums of squares about the mean into what the squared sum may reach
+    # turns a sum of squares about the mean into the greatest square of the sum
     factor = float(stdtrit(n - 1, (1 + level) / 2)) ** 2 * n / (n - 1)
     a = v * v - factor * (vv - v * v / n)
     b = u * v - factor * (uv - u * v / n)
@@ -284,8 +284,8 @@ def _fieller(sums: Floats, level: float) -> tuple[float, float]:
     return (b - math.sqrt(inside)) / a, (b + math.sqrt(inside)) / a
 
 
-def share_estimate(values: Floats | Bools, weights: ResampleWeights) -> Resampled:
-    r"""The share of images where a 0/1 value holds, shape :math:`(N,)`, NaN = absent: Wilson's interval, and draws."""
+def proportion_estimate(values: Floats | Bools, weights: ResampleWeights) -> Resampled:
+    r"""Proportion of images with value 1, with Wilson's interval; values 0, 1 or NaN = absent, shape :math:`(N,)`."""
     column = np.asarray(values, dtype=np.float64)
     mean = mean_estimate(column, weights)
     if not mean.defined:
@@ -294,37 +294,36 @@ def share_estimate(values: Floats | Bools, weights: ResampleWeights) -> Resample
     return Resampled(estimate, mean.draws, "", mean.leave_one_out)
 
 
-def bounded_estimate(values: Floats, weights: ResampleWeights, least: float = 0.0) -> Resampled:
-    r"""The mean over images of numbers between ``least`` and 1, shape :math:`(N,)`, NaN = absent; see ``bounded``.
+def mean_proportion_estimate(values: Floats, weights: ResampleWeights, least: float = 0.0) -> Resampled:
+    r"""Mean over images of numbers in [``least``, 1], shape :math:`(N,)`, NaN = absent.
 
-    A bootstrap thinks such a mean sure where no image errs.
+    The interval is that of ``korn_graubard``; a bootstrap interval has width 0 where no image errs.
     """
     mean = mean_estimate(np.asarray(values, dtype=np.float64), weights)
-    if not mean.defined or mean.estimate.n < FEWEST:
+    if not mean.defined or mean.estimate.n < MIN_IMAGES:
         return mean
     scaled = (np.asarray(values, dtype=np.float64) - least) / (1 - least)
-    found = bounded(float(np.nanmean(scaled)), float(np.nanvar(scaled, ddof=1)), mean.estimate.n, weights.level)
+    found = korn_graubard(float(np.nanmean(scaled)), float(np.nanvar(scaled, ddof=1)), mean.estimate.n, weights.level)
     low, high = (least + (1 - least) * end for end in (found.low, found.high))
     estimate = Estimate(mean.value, low, high, found.n, found.method)
     return Resampled(estimate, mean.draws, "", mean.leave_one_out)
 
 
 def mean_over(parts: Sequence[Resampled], level: float = 0.95) -> Resampled:
-    """The mean of several values (over characteristics), undefined ones left out, with its interval.
+    """Mean of several estimates, such as those of the characteristics; undefined ones are left out.
 
-    The interval comes from the parts' own draws, which must be of the same resamples. Equal in every bit whatever the
-    order of the parts: they are added from the least up (BCa counts draws below the value, and a last bit is a count).
-    Where no resample differs from the value (every part perfect), the interval is the mean of the parts' own. Means of
-    shares have theirs by ``squares_added``.
+    The interval comes from the parts' draws, which must belong to the same resamples. Means of proportions use
+    ``mover_interval``. If every resample equals the value (all parts perfect), the interval is the mean of the parts'
+    intervals. The result has equal bits for every order of the parts.
     """
     defined = [part for part in parts if part.defined]
     found = _combined(defined, _sorted_mean, level, parts)
-    if found.defined and all(part.estimate.method in CLOSED for part in defined):
+    if found.defined and all(part.estimate.method in CLOSED_FORM for part in defined):
         if len(defined) == 1:
             return defined[0]
-        exact = [exactly(part.estimate, level) for part in defined]
-        low, high = squares_added(exact, found.value, correlations_of([part.draws for part in defined]))
-        return replace(found, estimate=Estimate(found.value, low, high, found.estimate.n, SQUARES_ADDED), note="")
+        exact = [with_exact_interval(part.estimate, level) for part in defined]
+        low, high = mover_interval(exact, found.value, correlations_of([part.draws for part in defined]))
+        return replace(found, estimate=Estimate(found.value, low, high, found.estimate.n, MOVER), note="")
     if not found.defined or found.estimate.low != found.estimate.high:
         return found
     ends = np.array([[part.estimate.low, part.estimate.high] for part in defined])
@@ -335,29 +334,30 @@ def mean_over(parts: Sequence[Resampled], level: float = 0.95) -> Resampled:
 
 
 def _sorted_mean(stack: Floats) -> Floats:
+    """Mean of the parts, added from the smallest up, so that the order of the parts does not change a bit."""
     return np.asarray(np.sort(stack, axis=0).mean(axis=0))
 
 
 def difference(one: Resampled, other: Resampled, level: float = 0.95) -> Resampled:
-    """One value minus another of the same images, draw by draw; undefined if either is."""
+    """One estimate minus another on the same images, draw by draw; undefined if either is."""
     parts = [one, other] if one.defined and other.defined else []
     return _combined(parts, lambda stack: stack[0] - stack[1], level, [one, other])
 
 
 def _combined(
-    parts: Sequence[Resampled], combine: Callable[[Floats], Floats], level: float, asked: Sequence[Resampled]
+    parts: Sequence[Resampled], combine: Callable[[Floats], Floats], level: float, given: Sequence[Resampled]
 ) -> Resampled:
     if not parts:
-        return missing(len(asked[0].draws) if asked else 0, "undefined for every part")
+        return undefined_estimate(len(given[0].draws) if given else 0, "undefined for every part")
     value = float(combine(np.array([part.value for part in parts])))
     draws = combine(np.stack([part.draws for part in parts]))
     without = [part.leave_one_out for part in parts if part.leave_one_out is not None]
     n = max(part.estimate.n for part in parts)
     jackknife = combine(np.stack(without)) if len(without) == len(parts) else None
-    bare = sum(bool(np.isnan(part.draws).all()) for part in parts)
-    if bare:
-        note = f"no interval: {bare} of {len(parts)} parts have none"
+    lacking = sum(bool(np.isnan(part.draws).all()) for part in parts)
+    if lacking:
+        note = f"no interval: {lacking} of {len(parts)} parts lack one"
         return Resampled(Estimate(value, n=n), np.full_like(draws, np.nan), note, jackknife)
-    # parts whose bias the basic interval takes off have it in their mean, too
+    # the mean has the bias of parts with a basic interval
     basic = any(part.estimate.method == BASIC for part in parts)
     return resampled(value, draws, n, level, jackknife, basic=basic)

@@ -1,7 +1,7 @@
-r"""How well codes tell labels, by linear probes fitted on other images.
+"""Linear probes of labels, cross-fitted: every image is scored by probes that were fitted on other images.
 
-Folds belong to image ids, so no image's score depends on which others were evaluated beside it in its fold's order,
-and the same images are always scored by the same fit. Codes are standardised over all images (no label enters that).
+Folds are a hash of the image id, so an image is always scored by the same folds, whichever images are evaluated with
+it. Codes are standardised over all images; no label enters the standardisation.
 """
 
 from __future__ import annotations
@@ -11,62 +11,66 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ccvae_eval.core.devices import one_thread
 from ccvae_eval.core.random_streams import stream_key
 from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.statistics.auc import auc
-from ccvae_eval.statistics.intervals import Resampled, missing, ratio_estimate
+from ccvae_eval.statistics.intervals import Resampled, ratio_estimate, undefined_estimate
 from ccvae_eval.statistics.resampling import ResampleWeights
-from ccvae_eval.statistics.threads import one_thread
 
 FOLDS = 5
+"""Folds by default."""
 
 STEPS = 50
 """Newton steps at most; 5 to 8 are usual."""
 
 TOLERANCE = 1e-8
-"""A fit is done when no coefficient's gradient, per image, exceeds this."""
+"""Largest gradient per image of a converged fit."""
 
-AT_ONCE = 1 << 22
-"""Weighted codes in flight: 32 MB."""
+CHUNK_SIZE = 1 << 22
+"""Numbers of weighted codes in memory at once (32 MB)."""
 
 Folds = NDArray[np.int64]
 
 
 def folds_of(ids: Ids, *, folds: int = FOLDS) -> Folds:
-    """The fold of each image, by a hash of its id alone: of near, not equal, size."""
+    """Fold of each image by a hash of its id, shape (N,); the folds have nearly equal sizes."""
     return np.fromiter((stream_key(0, "fold", int(i)) % folds for i in ids), np.int64, len(ids))
 
 
 def standardised(codes: Floats) -> Floats:
-    r"""Columns with mean 0 and deviation 1, shape :math:`(N, D)`; a constant column becomes 0."""
+    r"""Codes with mean 0 and deviation 1 in each dimension, shape :math:`(N, D)`; constant dimensions become 0."""
     centred = codes - codes.mean(axis=0)
     deviation = codes.std(axis=0)
-    # a column that is constant up to rounding must not be blown up
+    # a dimension that is constant up to rounding counts as constant
     usable = deviation > 1e-12 * np.maximum(np.abs(codes).max(axis=0, initial=0.0), 1e-300)
     return np.asarray(np.where(usable, centred / np.where(usable, deviation, 1.0), 0.0))
 
 
 def logistic_coefficients(codes: Floats, labels: Floats, masks: Bools, *, strength: float = 1.0) -> Floats:
-    r"""Many regularised logistic regressions on the same codes, by Newton's method.
+    r"""Coefficients of regularised logistic regressions on the same codes, fitted together by Newton's method.
 
-    Each minimises :math:`\frac{\lambda}{2} |w|^2 + \sum_i \log(1 + e^{-s_i (w x_i + b)})`, s = +-1, over its images; b
-    is not penalised. With :math:`\lambda = 1` it is scikit-learn's default.
+    Each minimises
+
+    .. math:: \frac{\lambda}{2} |w|^2 + \sum_i \log(1 + e^{-s_i (w x_i + b)}), \quad s_i = \pm 1
+
+    over its images; b is not penalised. :math:`\lambda = 1` is scikit-learn's default.
 
     Args:
-        codes: shape :math:`(N, D)`, finite; standardise them first.
-        labels: 0 or 1, one row for each regression, shape :math:`(F, N)`; whatever outside the masks.
-        masks: the images of each regression, shape :math:`(F, N)`.
+        codes: standardised codes, shape :math:`(N, D)`, finite.
+        labels: 0 or 1, one row for each regression, shape :math:`(F, N)`; ignored outside the masks.
+        masks: images of each regression, shape :math:`(F, N)`.
         strength: :math:`\lambda`, > 0.
 
     Returns:
-        w and then b, shape :math:`(F, D + 1)`; NaN where a regression has images of one class only.
+        w followed by b, shape :math:`(F, D + 1)`; NaN for a regression with images of one class only.
     """
     design = np.concatenate([codes, np.ones((len(codes), 1))], axis=1)
     counts = masks.sum(axis=1)
     positives = (masks & (labels == 1)).sum(axis=1)
     possible = np.flatnonzero((positives > 0) & (positives < counts))
     found = np.full((len(masks), design.shape[1]), np.nan)
-    stride = max(AT_ONCE // design.size, 1)
+    stride = max(CHUNK_SIZE // design.size, 1)
     with one_thread():
         for first in range(0, len(possible), stride):
             rows = possible[first : first + stride]
@@ -75,7 +79,7 @@ def logistic_coefficients(codes: Floats, labels: Floats, masks: Bools, *, streng
 
 
 def _newton(design: Floats, positive: Bools, masks: Bools, strength: float) -> Floats:
-    """Steps all regressions at once, each halved until its own loss falls; those that are done stay where they are."""
+    """Newton's method on all regressions together; each step is halved until the loss of its regression falls."""
     penalty = np.full(design.shape[1], strength)
     penalty[-1] = 0.0
     signs = np.where(masks, np.where(positive, 1.0, -1.0), 0.0)
@@ -93,55 +97,55 @@ def _newton(design: Floats, positive: Bools, masks: Bools, strength: float) -> F
         active, margin, wrong, gradient = active[going], margin[going], wrong[going], gradient[going]
         curvature = wrong * (1 - wrong) * masks[active]
         hessian = (curvature[:, None, :] * design.T) @ design
-        # a hair of ridge keeps the intercept's curvature from vanishing where all margins are huge
+        # a tiny ridge term keeps the intercept's curvature positive for huge margins
         hessian[:, np.arange(len(penalty)), np.arange(len(penalty))] += penalty + 1e-10
         step = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
-        found[active] -= _shortening(design, signs[active], found[active], step, penalty) * step
+        found[active] -= _step_size(design, signs[active], found[active], step, penalty) * step
     return found
 
 
-def _shortening(design: Floats, signs: Floats, found: Floats, step: Floats, penalty: Floats) -> Floats:
-    """The share of each Newton step after which the loss is no greater, a power of 1/2; shape (F, 1)."""
-    share = np.ones((len(found), 1))
+def _step_size(design: Floats, signs: Floats, found: Floats, step: Floats, penalty: Floats) -> Floats:
+    """Largest power of 1/2 of each Newton step that does not increase the loss, shape (F, 1)."""
+    size = np.ones((len(found), 1))
     before = _loss(design, signs, found, penalty)
     for _ in range(30):
-        worse = _loss(design, signs, found - share * step, penalty) > before * (1 + 1e-12)
+        worse = _loss(design, signs, found - size * step, penalty) > before * (1 + 1e-12)
         if not worse.any():
             break
-        share[worse] /= 2
-    return share
+        size[worse] /= 2
+    return size
 
 
 def _loss(design: Floats, signs: Floats, coefficients: Floats, penalty: Floats) -> Floats:
     margin = signs * (coefficients @ design.T)
-    # images outside the mask have margin 0: a constant, which no comparison sees
+    # images outside the mask have margin 0 and add a constant
     return np.asarray(np.logaddexp(0.0, -margin).sum(axis=1) + (penalty * coefficients**2).sum(axis=1) / 2)
 
 
 def cross_fitted_scores(
     codes: Floats, labels: Floats, folds: Folds, *, strata: Floats | None = None, strength: float = 1.0
 ) -> Floats:
-    r"""Linear scores of each label from regressions on the images of the other folds.
+    r"""Held-out scores of each label: logistic regressions on standardised codes, fitted on the other folds.
 
-    A score is :math:`w x` without the intercept: the intercept follows the other folds' prevalence, which falls when
-    this fold's is high, and so would bias areas over all folds below chance.
+    A score is :math:`w x` without the intercept. The intercept follows the prevalence in the other folds, which is low
+    where this fold's is high, and would bias ROC areas over all folds below chance.
 
     Args:
         codes: shape :math:`(N, D)`.
         labels: 0, 1 or NaN = missing, shape :math:`(N, L)`.
-        folds: of each image, shape :math:`(N,)`.
-        strata: fit within each class of another label, shape :math:`(N,)`, NaN = in none.
+        folds: fold of each image, shape :math:`(N,)`.
+        strata: values of another label, shape :math:`(N,)`, NaN = missing: one fit within each of its classes.
         strength: of the penalty, see ``logistic_coefficients``.
 
     Returns:
-        held-out scores, shape :math:`(N, L)`; NaN where the label or stratum is missing, or where the other folds have
-        one class only.
+        Scores, shape :math:`(N, L)`; NaN where the label or stratum is missing, or where the other folds have images
+        of one class only.
     """
     points = standardised(codes)
     within = np.zeros(len(codes)) if strata is None else strata
     scores = np.full(labels.shape, np.nan)
     fits = [(stratum, fold) for stratum in np.unique(within[~np.isnan(within)]) for fold in np.unique(folds)]
-    # label by label, so that no label's bits depend on which others were asked for
+    # label by label: the bits of a label's scores do not depend on the other labels
     for label, column in enumerate(labels.T if fits else []):
         known = ~np.isnan(column)
         masks = np.stack([known & (within == stratum) & (folds != fold) for stratum, fold in fits])
@@ -153,15 +157,17 @@ def cross_fitted_scores(
 
 
 def sign_fitted_scores(code: Floats, label: Floats, folds: Folds) -> Floats:
-    r"""One column as a score of one label, its sign fitted on the other folds (+1 if its area there is at least .5).
+    r"""Held-out scores of one label from one latent dimension, with a sign fitted on the other folds.
+
+    The sign is +1 if the ROC area on the other folds is at least 0.5, else -1.
 
     Args:
         code: shape :math:`(N,)`.
         label: 0, 1 or NaN = missing, shape :math:`(N,)`.
-        folds: of each image, shape :math:`(N,)`.
+        folds: fold of each image, shape :math:`(N,)`.
 
     Returns:
-        shape :math:`(N,)`, NaN where the label is missing or the other folds have one class only.
+        Scores, shape :math:`(N,)`; NaN where the label is missing or the other folds have images of one class only.
     """
     known = ~np.isnan(label)
     scores = np.full(len(code), np.nan)
@@ -178,8 +184,8 @@ class HeldOutPredictions:
 
     Args:
         targets: shape :math:`(N, T)`, NaN = missing.
-        predicted: by regression on the other folds, shape :math:`(N, T)`.
-        baseline: the other folds' mean of the target, shape :math:`(N, T)`.
+        predicted: predictions of regressions on the other folds, shape :math:`(N, T)`.
+        baseline: mean of the target on the other folds, shape :math:`(N, T)`.
     """
 
     targets: Floats
@@ -187,33 +193,39 @@ class HeldOutPredictions:
     baseline: Floats
 
     def r2(self, target: int, weights: ResampleWeights) -> Resampled:
-        r""":math:`1 - \sum (t - \hat t)^2 / \sum (t - \bar t)^2` of one target, the mean being the other folds'.
+        r"""Held-out coefficient of determination of one target, with its confidence interval.
 
-        1 is perfect, 0 no better than the mean, negative worse; undefined for a constant target. The interval is that
-        of a ratio, on the log scale, conditional on the fits. (Measured, 600 images, 6 columns, true R2 .955: it holds
-        that of the best fit .93 of the time, that of the fits themselves .91; percentiles .87 and .85.)
+        .. math:: R^2 = 1 - \sum_i (t_i - \hat t_i)^2 / \sum_i (t_i - \bar t_i)^2
+
+        with :math:`\bar t_i` the ``baseline``. The interval is that of ``ratio_estimate``, conditional on the fits.
+
+        Returns:
+            At most 1, which is perfect; 0 equals the mean, negative is worse. Undefined for a constant target.
         """
         wanted = self.targets[:, target]
         residual = (wanted - self.predicted[:, target]) ** 2
         total = np.where(np.isnan(residual), np.nan, (wanted - self.baseline[:, target]) ** 2)
         if not len(wanted) or np.nansum(total) <= 0:
-            return missing(weights.draws, "a constant target", len(wanted))
+            return undefined_estimate(weights.draws, "a constant target", len(wanted))
         found = ratio_estimate(residual, total, weights)
         estimate, without = found.estimate, found.leave_one_out
-        turned = replace(estimate, value=1 - estimate.value, low=1 - estimate.high, high=1 - estimate.low)
-        return Resampled(turned, 1 - found.draws, found.note, None if without is None else 1 - without)
+        r2 = replace(estimate, value=1 - estimate.value, low=1 - estimate.high, high=1 - estimate.low)
+        return Resampled(r2, 1 - found.draws, found.note, None if without is None else 1 - without)
 
 
 def cross_fitted_regression(
     codes: Floats, targets: Floats, folds: Folds, *, strength: float = 1.0
 ) -> HeldOutPredictions:
-    r"""Ridge regressions of each target on standardised codes, fitted on the other folds; the mean is not penalised.
+    r"""Held-out predictions of ridge regressions of each target on standardised codes, fitted on the other folds.
 
     Args:
         codes: shape :math:`(N, D)`.
         targets: shape :math:`(N, T)`, NaN = missing.
-        folds: of each image, shape :math:`(N,)`.
-        strength: of the penalty :math:`\lambda |w|^2`, > 0.
+        folds: fold of each image, shape :math:`(N,)`.
+        strength: :math:`\lambda` > 0 of the penalty :math:`\lambda |w|^2`; the intercept is not penalised.
+
+    Returns:
+        Predictions; NaN where the target is missing in all other folds.
     """
     points = standardised(codes)
     predicted = np.full(targets.shape, np.nan)

@@ -1,7 +1,7 @@
-r"""Intervals for statistics that repeated images would break: subsampling without replacement.
+"""Confidence intervals by subsampling without replacement (Politis, Romano and Wolf, "Subsampling", 1999).
 
-Nearest-neighbour distances are 0 between copies of an image, and plug-in information grows with every tie, so such
-scores are never resampled with replacement (Politis, Romano and Wolf, "Subsampling", 1999).
+For statistics that copies of an image would bias: nearest-neighbour distances are 0 between copies, and plug-in
+information grows with every tie.
 """
 
 from __future__ import annotations
@@ -15,51 +15,17 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Estimate
-from ccvae_eval.core.types import Floats, Ids
-from ccvae_eval.statistics.intervals import Resampled, missing
+from ccvae_eval.core.types import Floats
+from ccvae_eval.statistics.intervals import Resampled, undefined_estimate
 
 RATE = 0.7
-"""A subsample of n images has n ** .7."""
+"""Exponent of the subsample size: m ** 0.7 of m images."""
 
-FEWEST = 50
-"""Smaller subsamples give no interval (so below 268 images)."""
+MIN_SUBSAMPLE = 50
+"""Least size of a subsample for an interval, which takes 268 images."""
 
 DRAWS = 500
-
-
-def subsample_estimate(
-    statistic: Callable[[Ids], float],
-    groups: NDArray[np.int64],
-    centre: float,
-    *,
-    seed: int,
-    level: float = 0.95,
-    draws: int = DRAWS,
-) -> Resampled:
-    r"""A value with its subsampling interval.
-
-    Each draw takes :math:`b = m^{0.7}` images of each group, m = images of the smallest group, and so deviates from
-    the draws' mean by :math:`\sqrt{(m - b)/b}` times what the value itself deviates: the deviations are shrunk by that
-    and set off from ``centre``. The draws are keyed by (seed, draw) and the images' places, so that values of several
-    characteristics have draws of the same subsamples.
-
-    Args:
-        statistic: the places of a subsample's images, ascending, to the value.
-        groups: which group (class) each image is in, shape :math:`(N,)`; negative = not taken.
-        centre: the value, its bias corrected.
-        seed: the evaluation's seed.
-        level: of the interval.
-        draws: how many subsamples.
-
-    Returns:
-        the estimate; without interval where b < 50, or where more than 1 % of the subsamples are undefined.
-    """
-
-    def each(taken: Sequence[NDArray[np.int64]]) -> Floats:
-        rows = np.sort(np.concatenate(taken, axis=1), axis=1)
-        return np.array([[statistic(row)] for row in rows])
-
-    return subsample_estimates(each, groups, np.array([centre]), seed=seed, level=level, draws=draws)[0]
+"""Subsamples by default."""
 
 
 def subsample_estimates(
@@ -73,28 +39,37 @@ def subsample_estimates(
     bias_rate: float | None = None,
     halves: int = 0,
 ) -> list[Resampled]:
-    r"""Several values of the same subsamples at once; otherwise as ``subsample_estimate``.
+    r"""Values with their subsampling intervals, all from the same subsamples.
+
+    Each subsample takes :math:`b = m^{0.7}` images of each group, with m the images of the smallest group. Its
+    deviation from the subsamples' mean is :math:`\sqrt{(m - b)/b}` times the deviation of the value itself; the
+    deviations are scaled down by that factor and reflected at ``centres``. Subsamples depend on (seed, draw) and the
+    images' rows, so values of several characteristics share them.
 
     Args:
-        statistic: for each group the places of its images in every draw, shape :math:`(draws, b)`, to the values of
-            every draw, shape :math:`(draws, C)`.
-        groups: which group each image is in, shape :math:`(N,)`; negative = not taken.
-        centres: shape :math:`(C,)`.
-        seed, level, draws: as there.
-        bias_rate: the power of m by which the statistic's bias falls, None = it has none. What the draws' mean differs
-            from the value then tells how much bias is left, :math:`(v - \bar v_b) / ((m/b)^{rate} - 1)`, and the
-            interval is drawn out by it.
-        halves: of so many subsamples of half of the images, which tell at what rate r deviations fall, by
-            :math:`s_b / s_{m/2} = (m / 2b)^r` (Bertail, Politis and Romano 1999). Where r < 1/2 the interval is made
-            :math:`(m/b)^{1/2 - r}` times as wide; 0 = they fall as those of a mean do.
+        statistic: maps the rows of each group's images in every subsample, each of shape :math:`(draws, b)`, to the
+            values of every subsample, shape :math:`(draws, C)`.
+        groups: group (class) of each image, shape :math:`(N,)`; negative = not used.
+        centres: the values, corrected for bias, shape :math:`(C,)`.
+        seed: seed of the evaluation.
+        level: confidence level.
+        draws: number of subsamples.
+        bias_rate: power of m by which the statistic's bias falls, None = unbiased. The interval is extended by the
+            remaining bias, estimated from the subsamples' mean as :math:`(v - \bar v_b) / ((m/b)^{rate} - 1)`.
+        halves: number of subsamples of half of the images, which estimate the rate r of convergence by
+            :math:`s_b / s_{m/2} = (m / 2b)^r` (Bertail, Politis and Romano 1999). For r < 1/2 the interval is
+            :math:`(m/b)^{1/2 - r}` times as wide. 0 = the rate of a mean, r = 1/2.
+
+    Returns:
+        One estimate for each value; without interval if b < 50 or if more than 1 % of the subsamples are undefined.
     """
     members = [np.flatnonzero(groups == group) for group in np.unique(groups[groups >= 0])]
     smallest = min((len(m) for m in members), default=0)
     n = sum(len(m) for m in members)
     size = int(smallest**RATE)
-    if size < FEWEST:
-        note = f"no interval: subsamples of {size} images, {FEWEST} needed"
-        return [_bare(centre, n, draws, note) for centre in centres]
+    if size < MIN_SUBSAMPLE:
+        note = f"no interval: subsamples of {size} images, {MIN_SUBSAMPLE} needed"
+        return [_without_interval(centre, n, draws, note) for centre in centres]
     keys = _keys(seed, len(groups), draws)
 
     def of_size(taken: int, times: int) -> Floats:
@@ -103,7 +78,7 @@ def subsample_estimates(
     found = of_size(size, draws)
     wider = np.ones(len(centres))
     if halves:
-        wider = _slower(found, size, of_size(smallest // 2, halves), smallest // 2, smallest)
+        wider = _widening(found, size, of_size(smallest // 2, halves), smallest // 2, smallest)
     shrinkages = math.sqrt(size / (smallest - size)) * wider
     growth = (smallest / size) ** bias_rate - 1 if bias_rate else math.inf
     return [
@@ -112,9 +87,9 @@ def subsample_estimates(
     ]
 
 
-def _slower(found: Floats, size: int, halves: Floats, half: int, whole: int) -> Floats:
-    """How many times more the value deviates than it would if deviations fell as those of a mean do, shape (C,)."""
-    # subsamples share images: of a mean, they deviate by a part sqrt(1 - size/whole) of what samples would
+def _widening(found: Floats, size: int, halves: Floats, half: int, whole: int) -> Floats:
+    """Standard deviation of each value relative to one that converges at the rate of a mean, shape (C,)."""
+    # subsamples share images, which reduces their deviation by a factor of sqrt(1 - size/whole)
     small, large = (
         np.nanstd(values, axis=0) / math.sqrt(1 - taken / whole) for values, taken in ((found, size), (halves, half))
     )
@@ -125,22 +100,29 @@ def _slower(found: Floats, size: int, halves: Floats, half: int, whole: int) -> 
 
 @lru_cache(maxsize=2)
 def _keys(seed: int, n: int, draws: int) -> Floats:
-    """A random key for each draw and image; a draw takes the images with the least keys. Shape (draws, n)."""
+    """Random keys, shape (draws, n); each draw takes the images with the smallest keys."""
     return np.stack([numpy_stream(seed, "subsample", draw).random(n) for draw in range(draws)])
 
 
-def _bare(centre: float, n: int, draws: int, note: str) -> Resampled:
+def _without_interval(centre: float, n: int, draws: int, note: str) -> Resampled:
     if math.isnan(centre):
-        return missing(draws, "undefined on these images", n)
+        return undefined_estimate(draws, "undefined on these images", n)
     return Resampled(Estimate(float(centre), n=n), np.full(draws, np.nan), note)
 
 
 def subsampled(
     centre: float, found: Floats, size: int, n: int, level: float = 0.95, *, bias_rate: float | None = None
 ) -> Resampled:
-    r"""The interval of a value from what subsamples of ``size`` of its n images gave, shape :math:`(B,)`.
+    r"""Subsampling interval of a value from its values on the caller's own subsamples.
 
-    For those who draw the subsamples themselves; shrunk, and drawn out by the bias, as in ``subsample_estimates``.
+    Scaled and extended by the bias as in ``subsample_estimates``.
+
+    Args:
+        centre: the value, corrected for bias.
+        found: values on the subsamples, shape :math:`(B,)`.
+        size, n: images of a subsample, and of the sample.
+        level: confidence level.
+        bias_rate: power of n by which the bias falls, None = unbiased.
     """
     growth = (n / size) ** bias_rate - 1 if bias_rate else math.inf
     return _estimate(centre, found, math.sqrt(size / (n - size)), growth, n, level)
@@ -149,11 +131,11 @@ def subsampled(
 def _estimate(centre: float, found: Floats, shrinkage: float, growth: float, n: int, level: float) -> Resampled:
     lost = int(np.isnan(found).sum())
     if math.isnan(centre) or lost > 0.01 * len(found):
-        return _bare(centre, n, len(found), f"no interval: {lost} of {len(found)} subsamples undefined")
-    # reflected, as in the basic bootstrap: a subsample too high by d says that the value may be too high by d
+        return _without_interval(centre, n, len(found), f"no interval: {lost} of {len(found)} subsamples undefined")
+    # reflected, as in the basic bootstrap
     mean = float(np.nanmean(found))
     values = centre - (found - mean) * shrinkage
     tail = (1 - level) / 2
-    left = (centre - mean) / growth
+    bias = (centre - mean) / growth
     low, high = (float(end) for end in np.nanquantile(values, [tail, 1 - tail]))
-    return Resampled(Estimate(float(centre), low + min(left, 0.0), high + max(left, 0.0), n, "subsampling"), values)
+    return Resampled(Estimate(float(centre), low + min(bias, 0.0), high + max(bias, 0.0), n, "subsampling"), values)

@@ -1,4 +1,4 @@
-"""What every model, data set and metric must keep, ours or a stranger's: functions that raise ``ContractBroken``."""
+"""Conformance suite for models, data sets, metrics and their parts: functions that raise ``ContractBroken``."""
 
 from ccvae_eval.core.errors import ContractBroken
 from ccvae_eval.testing.data import check_data_set
@@ -7,5 +7,11 @@ from ccvae_eval.testing.metrics import check_features, check_matcher, check_metr
 from ccvae_eval.testing.models import check_model
 
 __all__ = [
-    "ContractBroken", "MetricFixture", "check_data_set", "check_features", "check_matcher", "check_metric", "check_model",
-]  # fmt: skip
+    "ContractBroken",
+    "MetricFixture",
+    "check_data_set",
+    "check_features",
+    "check_matcher",
+    "check_metric",
+    "check_model",
+]

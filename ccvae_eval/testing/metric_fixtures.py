@@ -1,4 +1,4 @@
-"""What a metric is tried on, and the same thing seen in other ways that must not change a number."""
+"""Inputs for the tests of metrics: a fixture of model and images, and variants of it for testing the metric's laws."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from ccvae_eval.model.interface import Batch, HasConditionalPrior, LabelledVAE, 
 from ccvae_eval.oracle.model import oracle
 
 FACTOR = 4.0
-"""A power of two: rescaling by it is exact in float32."""
+"""Factor of :class:`Rescaled`; multiplication by a power of two is exact in float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricFixture:
-    """A model and images on which every metric is tried.
+    """A model and images to test a metric on.
 
     Args:
-        model, data: small and quick. The model must predict its labels and have p(z_c|y), and know the labels well
-            enough for most values to be defined.
-        ids: which images.
+        model: a small model that predicts its labels, has p(z_c|y), and encodes the labels well enough for most values
+            to be defined.
+        data: the data set.
+        ids: the images to evaluate.
         judge: an independent classifier, or None.
-        known: for some addresses (``density.auc@Eyeglasses``) the least and the greatest number that is right; a
-            specimen of which nothing is known does not try the law "oracle".
-        settings: fields of a metric that make it quick enough, by the metric's name.
+        known: least and greatest correct number by address (``density.auc@Eyeglasses``); without any, the law "oracle"
+            is not tested.
+        settings: settings that make a metric fast, by the metric's name.
     """
 
     model: LabelledVAE
@@ -44,8 +45,8 @@ class MetricFixture:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-class _Seen:
-    """A model seen in another way; it has the same capabilities, as far as they are passed on here."""
+class _ModelView:
+    """A model with the capabilities of another one; subclasses change what it returns."""
 
     def __init__(self, inner: LabelledVAE) -> None:
         self.inner = inner
@@ -60,8 +61,6 @@ class _Seen:
     def decode(self, codes: Codes) -> Images:
         return self.inner.decode(codes)
 
-
-class _Capable(_Seen):
     def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
         return cast(Predicts, self.inner).predict(images, codes)
 
@@ -69,8 +68,8 @@ class _Capable(_Seen):
         return cast(HasConditionalPrior, self.inner).conditional_prior(labels)
 
 
-class Rescaled(_Capable):
-    """Every column of z multiplied by a factor, and divided by it before it is decoded."""
+class Rescaled(_ModelView):
+    """The model with every latent dimension multiplied by ``FACTOR``, and divided by it before decoding."""
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
         posterior = self.inner.encode(images, labels)
@@ -87,8 +86,8 @@ class Rescaled(_Capable):
         return Gaussian(prior.loc * FACTOR, prior.scale * FACTOR)
 
 
-class Reordered(_Capable):
-    """The characteristics of the layout named in the opposite order; z itself is as it was."""
+class Reordered(_ModelView):
+    """The model with the characteristics of its layout listed in reverse order; z is unchanged."""
 
     def __init__(self, inner: LabelledVAE) -> None:
         super().__init__(inner)
@@ -101,8 +100,8 @@ class Reordered(_Capable):
         return prior.columns([before.index(column) for column in self.layout.characteristic_columns])
 
 
-class NotFinite(_Capable):
-    """A network that gives NaN where it is told to."""
+class NotFinite(_ModelView):
+    """The model with an encoder or a decoder that returns NaN."""
 
     def __init__(self, inner: LabelledVAE, part: str) -> None:
         super().__init__(inner)
@@ -118,19 +117,15 @@ class NotFinite(_Capable):
 
 
 class PermutedLabels:
-    """The same images with each label dealt out anew among them: whatever a label told, it tells no more.
-
-    Regions stay with the images.
-    """
+    """The data set with each label permuted over the images; regions stay with the images."""
 
     def __init__(self, inner: DataSet, seed: int = 0) -> None:
         self.inner = inner
-        every = np.arange(len(inner))
-        labels = inner.labels_of(every)
-        columns = [
+        labels = inner.labels_of(np.arange(len(inner)))
+        orders = [
             np.random.Generator(np.random.Philox(seed + j)).permutation(len(inner)) for j in range(labels.shape[1])
         ]
-        self._labels = np.stack([labels[order, j] for j, order in enumerate(columns)], axis=1)
+        self._labels = np.stack([labels[order, j] for j, order in enumerate(orders)], axis=1)
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -174,7 +169,7 @@ class PermutedLabels:
 
 
 def drawn_faces(count: int = 120, size: int = 32) -> MetricFixture:
-    """The oracle on drawn faces: a specimen for any metric that asks for no more than this package has."""
+    """The reference model on ``count`` rendered faces, for metrics that need no more than the built-in capabilities."""
     data = Faces(size=size, n=5 * count)
     ids = data.split("test")[:count]
     return MetricFixture(oracle(data, ids), data, ids)

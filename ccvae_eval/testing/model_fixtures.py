@@ -1,7 +1,4 @@
-"""Labelled noise: images of any shape with the labels that a model asks for, to try an untrained model.
-
-A registered model, untrained, with images and labels of the kind that it takes.
-"""
+"""Inputs for the tests of models: an untrained model, with images of its input shape and labels of its schema."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ccvae_eval.checkpoint.building import arguments_of, is_rebuildable
+from ccvae_eval.checkpoint.building import constructor_arguments, is_rebuildable
 from ccvae_eval.core.errors import require
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Plain
@@ -23,21 +20,22 @@ from ccvae_eval.data.memory import InMemory
 from ccvae_eval.data.sets.faces.dataset import Faces
 from ccvae_eval.data.spec import Options, open_data, refuse_path
 from ccvae_eval.data.splits import Splits
-from ccvae_eval.model.checks import require_model, undisturbed
+from ccvae_eval.model.checks import evaluation_mode, require_model
 from ccvae_eval.model.interface import LabelledVAE, LabelSchema, ModelContext, TakesShape, uniform_prior
-from ccvae_eval.model.pixel_range import PixelRange, translated
+from ccvae_eval.model.pixel_range import PixelRange, with_pixel_range
 
 USUAL_SHAPES = (
     (3, 64, 64), (1, 64, 64), (3, 32, 32), (1, 32, 32), (1, 28, 28), (3, 28, 28), (3, 128, 128), (3, 224, 224),
 )  # fmt: skip
-"""Tried in turn for a model that does not say what shape it takes."""
+"""Input shapes to try, in this order, for a model without ``input_shape``."""
 
+IMAGES = 40
 COARSE = 4
-"""Noise is drawn on a grid of so many cells, and enlarged: pixels of white noise are like no image."""
+"""Cells of the noise along each side, enlarged to the image: white noise is unlike any image."""
 
 
 class Noise(InMemory):
-    """Images of coarse noise; a label is random, and shifts the brightness a little."""
+    """Images of coarse noise with random labels; each label changes the brightness slightly."""
 
     @classmethod
     def made(cls, schema: LabelSchema, input_shape: Sequence[int], count: int = 96) -> Self:
@@ -65,30 +63,27 @@ class Noise(InMemory):
 
 
 def shape_of(model: LabelledVAE) -> tuple[int, ...] | None:
-    """The shape of a model's inputs: as it says, or the first usual one that it encodes and decodes; None if none."""
+    """The model's ``input_shape``, or the first usual shape that it encodes and decodes; None if there is none."""
     if isinstance(model, TakesShape):
         return tuple(model.input_shape)
     for shape in USUAL_SHAPES:
-        if _takes(model, shape):
+        if _accepts(model, shape):
             return shape
     return None
 
 
-def _takes(model: LabelledVAE, shape: tuple[int, ...]) -> bool:
+def _accepts(model: LabelledVAE, shape: tuple[int, ...]) -> bool:
     images: Any = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     try:
-        with undisturbed(model):
+        with evaluation_mode(model):
             return tuple(model.decode(model.encode(images).loc).shape) == (2, *shape)
     except Exception:
-        return False  # a wrong shape is refused in as many ways as there are networks
-
-
-IMAGES = 40
+        return False  # networks raise many kinds of errors for a wrong shape
 
 
 @dataclass(frozen=True)
 class ModelFixture:
-    """A model with images and labels of the kind that it takes."""
+    """A model with data of its input shape and labels, and the first images and labels of them."""
 
     model: Any
     data: DataSet
@@ -97,17 +92,18 @@ class ModelFixture:
 
 
 def model_fixture(name: str, kind: Any, settings: Mapping[str, Plain], spec: str | None = None) -> ModelFixture:
-    """An untrained model and what to try it on.
+    """An untrained model with data to test it on.
 
     Args:
-        name: under which it is registered.
-        kind: the class. One with ``from_settings`` is built for drawn faces, another by its constructor.
-        settings: of the model, or arguments of its constructor, and how its pixels are to be translated.
-        spec: of the images; without it drawn faces, or noise of the model's own shape and labels.
+        name: the model's registered name.
+        kind: the model's class; built by ``from_settings`` if it has that method (for the labels and shape of the
+            data set, by default rendered faces), else by its constructor.
+        settings: settings or constructor arguments of the model, and ``images.range`` and ``images.logits``.
+        spec: the data set; default: noise of the model's input shape and labels.
 
     Raises:
-        PluginError: it is no model.
-        ContractBroken: no shape of images is known that it takes.
+        PluginError: the class is not a model.
+        ContractBroken: the input shape of the model cannot be determined.
     """
     if is_rebuildable(kind):
         given = open_data(spec) if spec else Faces(size=32)
@@ -115,15 +111,15 @@ def model_fixture(name: str, kind: Any, settings: Mapping[str, Plain], spec: str
         model: Any = kind.from_settings(settings, ModelContext(schema, given.input_shape, uniform_prior(schema)))
     else:
         pixels, arguments = PixelRange.of(settings)
-        model = kind(**arguments_of(kind, arguments, {}, name))
+        model = kind(**constructor_arguments(kind, arguments, {}, name))
         if pixels is not None and isinstance(model, nn.Module):
-            model = translated(model, pixels)
+            model = with_pixel_range(model, pixels)
     require_model(model, name)
     if spec:
         data: DataSet = open_data(spec)
     else:
         shape = shape_of(model)
-        require(shape is not None, name, "it says its input_shape, or takes images of a usual one; else --data")
+        require(shape is not None, name, "the model needs an input_shape, as it accepts no usual shape; or pass --data")
         data = Noise.made(model.labels, shape or ())
     ids = data.split("test")[:IMAGES]
     labels = torch.from_numpy(label_columns(data, model.labels, ids))

@@ -1,4 +1,4 @@
-"""Options for pytest: which plugin to try. ``ccvae-eval check`` gives them; so can you::
+"""Options for pytest that name the plugin to test. ``ccvae-eval check`` passes them; to run the suite by hand::
 
 pytest -p ccvae_eval.testing.pytest_options --pyargs ccvae_eval.testing.suite --ccvae-name mine --ccvae-plugin mine.py
 """
@@ -15,13 +15,13 @@ from ccvae_eval.plugins import registry
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("ccvae-eval", "the contract suite for one plugin")
-    group.addoption("--ccvae-name", help="the name under which it is registered")
-    group.addoption("--ccvae-kind", choices=list(registry.KINDS), default="model", help="what it is")
+    group = parser.getgroup("ccvae-eval", "the conformance suite for one plugin")
+    group.addoption("--ccvae-name", help="the registered name of the plugin")
+    group.addoption("--ccvae-kind", choices=list(registry.KINDS), default="model", help="the kind of the plugin")
     group.addoption("--ccvae-plugin", action="append", default=[], help="a Python file to register first")
     group.addoption("--ccvae-settings", default="{}", help="settings of the model, a JSON object")
-    group.addoption("--ccvae-data", help="labelled images to try it on; default: noise, or drawn faces")
-    group.addoption("--ccvae-results", help="a file for the outcome of each test, as JSON")
+    group.addoption("--ccvae-data", help="labelled images to test it on; default: noise, or rendered faces")
+    group.addoption("--ccvae-results", help="a JSON file to write the outcome of each test to")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _Results:
-    """Writes one line for each test."""
+    """Collects the outcome of each test and writes them as JSON."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows = path, list[dict[str, Any]]()
@@ -41,15 +41,15 @@ class _Results:
         if report.when != "call" and report.outcome == "passed":
             return
         name = report.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
-        said = "" if report.outcome == "passed" else _last_line(report)
-        self.rows.append({"test": name, "outcome": report.outcome, "message": said})
+        message = "" if report.outcome == "passed" else _message(report)
+        self.rows.append({"test": name, "outcome": report.outcome, "message": message})
 
     def pytest_sessionfinish(self) -> None:
         self.path.write_text(json.dumps(self.rows))
 
 
-def _last_line(report: pytest.TestReport) -> str:
-    """What a test said, without where it was said."""
+def _message(report: pytest.TestReport) -> str:
+    """The message of a failed or skipped test, without its location."""
     if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
         return str(report.longrepr[2]).removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)

@@ -1,4 +1,4 @@
-"""Training of any model that has objectives: ``prepare`` a model for data, then ``fit`` it and follow the events."""
+"""Training of any model with objectives: ``prepare`` builds a model for data, ``fit`` trains it and yields events."""
 
 from ccvae_eval.training.loop import (
     HISTORY,

@@ -1,8 +1,6 @@
-"""The training loop. It knows no terminal: it yields events.
+"""Training of a model: ``prepare`` builds it for some data, ``fit`` trains it and yields events.
 
-What a training tells whoever iterates over it.
-
-An untrained model for some data, by its registered name.
+The loop prints nothing; the caller shows the events as it likes.
 """
 
 from __future__ import annotations
@@ -34,35 +32,43 @@ from ccvae_eval.model.interface import (
     Trainable,
 )
 from ccvae_eval.plugins.registry import models
-from ccvae_eval.training.history import Averages, History, terms_of
 from ccvae_eval.training.settings import TrainingSettings
 from ccvae_eval.training.state import (
     STATE,
+    Averages,
+    History,
     Optimisers,
     Progress,
     Tensors,
-    copied,
-    exchanged,
-    fingerprint,
-    follow,
+    copy_weights,
+    fingerprint_of,
     read_state,
+    swapped_weights,
+    terms_of,
+    update_average,
     write_state,
 )
 from ccvae_eval.training.supervision import (
     BatchFeed,
     Supervision,
-    epoch_parts,
+    epoch_batches,
     refuse_constant_labels,
     refuse_incomplete_labels,
     supervise,
 )
+
+HISTORY = "history.csv"
+"""File name of the history in the folder of a training."""
+
+SPEED_STEPS = 20
+"""Steps over which the speed is averaged."""
 
 Reason = Literal["epochs", "steps", "minutes", "patience", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Nothing was trained yet; ``step`` is not 0 if an earlier training goes on."""
+    """Training starts at ``step`` of ``steps``; the rest counts training, labelled and validation images."""
 
     step: int
     steps: int
@@ -73,7 +79,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One batch was learnt from. ``seconds_left`` is an estimate, NaN at first."""
+    """One training step is done; ``seconds_left`` is an estimate."""
 
     step: int
     epoch: int
@@ -84,7 +90,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One pass over the training images ended; ``terms`` are means over its rows."""
+    """One pass over the training images is done; ``terms`` are means over it."""
 
     epoch: int
     step: int
@@ -94,7 +100,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """The held-out images were looked at; ``improved`` if the loss was never lower."""
+    """The validation loss was computed; ``improved`` if it is the lowest so far."""
 
     epoch: int
     step: int
@@ -104,7 +110,7 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The state of the training is on disk: it can go on from here."""
+    """The state was saved: the training can resume from here."""
 
     step: int
     path: Path
@@ -112,7 +118,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event. The model holds the weights that are kept."""
+    """The last event; the model has its final weights."""
 
     reason: Reason
     step: int
@@ -121,11 +127,6 @@ class Finished:
 
 
 Event = Started | Step | Epoch | Validation | Saved | Finished
-
-
-HISTORY = "history.csv"
-WINDOW = 20
-"""Steps over which the speed is averaged."""
 
 
 def fit(
@@ -138,23 +139,24 @@ def fit(
     device: torch.device | str = "cpu",
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
-    """Trains a model in place, as far as the returned iterator is followed.
+    """Trains a model in place while the returned iterator is consumed.
 
-    The same seed gives the same weights in every bit on the same machine, build and number of threads, also over a
-    kill and a resume. Wrong settings are refused here, before anything is computed.
+    The same seed gives bit-identical weights on the same machine, build and number of threads, also after a kill and a
+    resume. Errors in the settings are raised by the call, before anything is computed.
 
     Args:
-        model: a ``Trainable`` module; it learns the labels that it has (``model.labels``).
-        data: labelled images or points; the train split is used.
-        settings: how to train.
-        folder: where training.pt and history.csv go; nothing is written without one.
-        resume: go on from the folder's training.pt if there is one.
-        device: where to compute.
-        stop: asked after each step; true ends the training, its state saved.
+        model: a ``Trainable`` module; it learns its own labels (``model.labels``).
+        data: labelled images or points, of which the train split is used.
+        settings: settings of the training.
+        folder: folder for training.pt and history.csv; None writes nothing.
+        resume: True to resume from the folder's training.pt if there is one.
+        device: device to compute on.
+        stop: called after each step; True saves the state and ends the training.
 
     Raises:
-        UsageError: settings, model and data do not go together, or the folder holds a training already.
-        DataError: there is nothing to learn from.
+        UsageError: settings, model and data do not match, or the folder contains a training and ``resume`` is False.
+        DataError: the data has no images or labels to learn from.
+        NonFiniteError: a loss is NaN or infinite (while iterating).
     """
     settings = settings or TrainingSettings()
     supervision = check(model, data, settings)
@@ -164,17 +166,24 @@ def fit(
         if (folder / STATE).exists():
             if not resume:
                 raise UsageError(
-                    "the folder holds a training already", where=str(folder), hint="Resume it, or name another folder."
+                    "the folder already contains a training",
+                    where=str(folder),
+                    hint="Resume it, or name another folder.",
                 )
             loop.restore(folder / STATE)
     return loop.run()
 
 
 def check(model: nn.Module, data: DataSet, settings: TrainingSettings) -> Supervision:
-    """Refuses what cannot be trained; returns what the training will see."""
+    """Checks that a model can be trained on some data, and returns the images and labels of the training.
+
+    Raises:
+        UsageError: the model is not trainable, or does not match the data or the settings.
+        DataError: the data has no images or labels to learn from.
+    """
     name = type(model).__name__.lower()
     if not isinstance(model, Trainable) or not isinstance(model, LabelledVAE):
-        raise UsageError(f"{name} cannot be trained here", hint="It has no objectives(batch, generator).")
+        raise UsageError(f"{name} is not trainable", hint="It must implement objectives(batch, generator).")
     if isinstance(model, Rebuildable) and tuple(model.context.input_shape) != tuple(data.input_shape):
         raise UsageError(
             f"{name} was built for inputs of shape {tuple(model.context.input_shape)}, the data has "
@@ -184,7 +193,7 @@ def check(model: nn.Module, data: DataSet, settings: TrainingSettings) -> Superv
     if model.layout.characteristics or isinstance(model, Predicts):
         if settings.rate == 0:
             raise UsageError(
-                f"{name} learns from labels, and rate 0 shows none", where="training: rate", hint="Without: train vae."
+                f"{name} needs labels, so rate must be above 0", where="training", hint="Without labels: train vae."
             )
         supervision = supervise(data, model.labels, settings)
         refuse_constant_labels(supervision)
@@ -209,21 +218,22 @@ class _Loop:
         self.settings, self.supervision, self.folder = settings, supervision, folder
         self.device, self.stop = device, stop
         self.feed = BatchFeed(data, supervision.train, supervision.labels, settings.cache_megabytes)
-        held = data.labels_of(supervision.validation)[:, [data.schema.index(n) for n in supervision.schema.names]]
-        self.held_out = BatchFeed(data, supervision.validation, held, settings.cache_megabytes)
-        self.per_epoch = len(epoch_parts(supervision.labelled, settings.batch, settings.seed, 0))
+        columns = [data.schema.index(name) for name in supervision.schema.names]
+        labels = data.labels_of(supervision.validation)[:, columns]
+        self.validation = BatchFeed(data, supervision.validation, labels, settings.cache_megabytes)
+        self.per_epoch = len(epoch_batches(supervision.labelled, settings.batch, settings.seed, 0))
         self.total = settings.steps or settings.epochs * self.per_epoch
         self.progress, self.history = Progress(), History()
         self.optimisers = Optimisers(settings.learning_rate, settings.clip, {})
-        self.average: Tensors | None = copied(model) if settings.average else None
+        self.average: Tensors | None = copy_weights(model) if settings.average else None
         self.best: Tensors | None = None
-        self.mark = fingerprint(settings, _plain(model), data.digest, supervision.digest)
+        self.fingerprint = fingerprint_of(settings, _plain(model), data.digest, supervision.digest)
         self.began = self.saved = time.monotonic()
         self.spent_before = 0.0
-        self.recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self.recent: deque[tuple[float, int]] = deque(maxlen=SPEED_STEPS)
 
     def restore(self, path: Path) -> None:
-        groups, self.progress = read_state(path, self.mark)
+        groups, self.progress = read_state(path, self.fingerprint)
         self.history = History.read(path.with_name(HISTORY), self.progress.step)
         self.model.load_state_dict(groups["model"])
         self.optimisers = Optimisers(self.settings.learning_rate, self.settings.clip, groups.get("optimiser", {}))
@@ -232,17 +242,16 @@ class _Loop:
         self.spent_before = self.progress.seconds
 
     def run(self) -> Iterator[Event]:
-        """Epoch after epoch until there is a reason to end."""
         self.began = self.saved = time.monotonic()
         rows = self.supervision.labelled
-        yield Started(self.progress.step, self.total, len(rows), int(rows.sum()), len(self.held_out))
+        yield Started(self.progress.step, self.total, len(rows), int(rows.sum()), len(self.validation))
         reason = self._reason()
         while reason is None:
             epoch, done = divmod(self.progress.step, self.per_epoch)
-            parts = epoch_parts(rows, self.settings.batch, self.settings.seed, epoch)[done:]
+            parts = epoch_batches(rows, self.settings.batch, self.settings.seed, epoch)[done:]
             with closing(self.feed.batches(parts)) as batches:
                 for batch in batches:
-                    yield self._learn(batch, epoch)
+                    yield self._train_step(batch, epoch)
                     reason = self._reason()
                     if reason is not None:
                         break
@@ -251,7 +260,8 @@ class _Loop:
             if self.progress.step % self.per_epoch == 0:
                 yield from self._end_epoch(epoch)
                 reason = reason or self._reason()
-                if reason is None and self._save_is_due():  # not before: a resume must not miss the validation
+                # only after the validation, which a resumed training would miss otherwise
+                if reason is None and self._save_is_due():
                     yield from self._save()
         yield from self._finish(reason)
 
@@ -269,7 +279,7 @@ class _Loop:
         return "stopped" if self.stop() else None
 
     @exact_arithmetic()
-    def _learn(self, batch: Batch, epoch: int) -> Step:
+    def _train_step(self, batch: Batch, epoch: int) -> Step:
         began = time.monotonic()
         step, self.progress.step = self.progress.step, self.progress.step + 1
         self.model.train()
@@ -281,17 +291,17 @@ class _Loop:
                 raise NonFiniteError(
                     f"the loss is {objective.loss.item()} at step {step + 1}",
                     where=f"training: {objective.name}",
-                    hint="A lower learning rate, or a limit on the gradient's norm (clip).",
+                    hint="Use a lower learning rate, or limit the norm of the gradient (clip).",
                 )
             self.optimisers.step(objective)
         if self.average is not None:
-            follow(self.average, self.model, self.settings.average, step)
+            update_average(self.average, self.model, self.settings.average, step)
         self.progress.averages.add(terms, len(batch))
         self.recent.append((began, len(batch)))
         return Step(step + 1, epoch, terms, *self._speed())
 
     def _speed(self) -> tuple[float, float]:
-        """Images per second of late, and seconds left at that speed."""
+        """Images per second over the last steps, and seconds left at that speed."""
         span = time.monotonic() - self.recent[0][0]
         steps_per_second = len(self.recent) / max(span, 1e-9)
         left = (self.total - self.progress.step) / steps_per_second
@@ -302,7 +312,7 @@ class _Loop:
     def _end_epoch(self, epoch: int) -> Iterator[Event]:
         means, self.progress.averages = self.progress.averages.means(), Averages()
         yield self._record_epoch(epoch, means)
-        if len(self.held_out) and (epoch + 1) % self.settings.validate_every == 0:
+        if len(self.validation) and (epoch + 1) % self.settings.validate_every == 0:
             yield self._validate(epoch)
 
     def _record_epoch(self, epoch: int, means: dict[str, float]) -> Epoch:
@@ -313,23 +323,23 @@ class _Loop:
     @torch.no_grad()
     @exact_arithmetic()
     def _validate(self, epoch: int) -> Validation:
-        """The loss on the held-out part, all its labels shown, with the same draws each time."""
+        """The loss on the validation images with all their labels and the same random draws each time."""
         self.model.eval()
         averages = Averages()
-        order = torch.arange(len(self.held_out)).numpy()
+        order = torch.arange(len(self.validation)).numpy()
         parts = [order[start : start + self.settings.batch] for start in range(0, len(order), self.settings.batch)]
-        with exchanged(self.model, self.average), closing(self.held_out.batches(parts)) as batches:
+        with swapped_weights(self.model, self.average), closing(self.validation.batches(parts)) as batches:
             for number, batch in enumerate(batches):
                 generator = torch_stream(self.settings.seed, "validate", number)
-                there = batch.to(self.device)
-                for objective in self.model.objectives(there, generator):
+                on_device = batch.to(self.device)
+                for objective in self.model.objectives(on_device, generator):
                     averages.add(terms_of(objective), len(batch))
                 if isinstance(self.model, Predicts):
-                    averages.add(_accuracy(self.model, there), len(batch))
+                    averages.add(_accuracy(self.model, on_device), len(batch))
             means = averages.means()
             improved = means["loss"] < self.progress.best
             if improved and self.settings.patience:
-                self.best = copied(self.model)
+                self.best = copy_weights(self.model)
         self.progress.best = min(self.progress.best, means["loss"])
         self.progress.waited = 0 if improved else self.progress.waited + 1
         self.history.add("validation", epoch, self.progress.step, self.seconds, means)
@@ -337,16 +347,16 @@ class _Loop:
         return Validation(epoch, self.progress.step, means, improved)
 
     def _finish(self, reason: Reason) -> Iterator[Event]:
-        """Saves, looks at an epoch left unfinished (after saving: a resume must not see that), keeps the weights."""
-        yield from self._save()
+        """Saves the state, reports an unfinished epoch and sets the final weights."""
+        yield from self._save()  # first, since a resumed training must not see the unfinished epoch
         epoch = max(self.progress.step - 1, 0) // self.per_epoch
         if self.progress.step % self.per_epoch:
             yield self._record_epoch(epoch, self.progress.averages.means())
-            if len(self.held_out) and reason != "stopped":  # whoever stops it is waiting
+            if len(self.validation) and reason != "stopped":  # a stop must not wait for a validation
                 yield self._validate(epoch)
-        kept = self.best if self.best is not None else self.average
-        if kept is not None:
-            self.model.load_state_dict(kept)
+        final = self.best if self.best is not None else self.average
+        if final is not None:
+            self.model.load_state_dict(final)
         self.model.eval()
         yield Finished(reason, self.progress.step, epoch, self.seconds)
 
@@ -358,9 +368,9 @@ class _Loop:
             return
         self.progress.seconds = self.seconds
         groups = {"model": dict(self.model.state_dict()), "optimiser": self.optimisers.tensors()}
-        groups |= {name: kept for name, kept in (("average", self.average), ("best", self.best)) if kept is not None}
+        groups |= {name: copy for name, copy in (("average", self.average), ("best", self.best)) if copy is not None}
         path = self.folder / STATE
-        write_state(path, groups, self.progress, self.mark)
+        write_state(path, groups, self.progress, self.fingerprint)
         self.saved = time.monotonic()
         yield Saved(self.progress.step, path)
 
@@ -370,13 +380,14 @@ class _Loop:
 
 
 def _plain(model: nn.Module) -> dict[str, Any]:
+    """The model's name, settings and context, for the fingerprint."""
     if isinstance(model, Rebuildable):
         return {"name": type(model).__name__.lower(), **asdict(model.settings), "context": model.context.as_plain()}
     return {"name": type(model).__name__.lower()}
 
 
 def _accuracy(model: Any, batch: Batch) -> dict[str, float]:
-    """Share of right labels at the posterior mean, and how many there were."""
+    """Share of labels predicted correctly from the posterior mean, and their number."""
     predicted = model.predict(batch.images, model.encode(batch.images).loc)
     right = rows = 0
     for column, label in enumerate(model.labels):
@@ -392,17 +403,20 @@ def _accuracy(model: Any, batch: Batch) -> dict[str, float]:
 def prepare(
     name: str, options: Mapping[str, Plain], data: DataSet, settings: TrainingSettings
 ) -> tuple[nn.Module, Supervision]:
-    """Builds a registered model for a data set, with p(y) from the labels that the training will show.
+    """Builds a registered model for a data set, with p(y) from the labels of the training.
 
     Args:
-        name: the model's name, plain or "distribution:name".
-        options: the model's settings by name, as values or as text.
-        data: what it will be trained on.
-        settings: how; labels, rate, noise and seed decide what the model is built for.
+        name: name of the model, plain or "distribution:name".
+        options: settings of the model by name, as values or as text.
+        data: the data set that it will be trained on.
+        settings: settings of the training, of which labels, rate, noise and seed determine p(y).
+
+    Returns:
+        The untrained model, and the images and labels of its training.
 
     Raises:
-        UsageError: unknown name or settings, or settings that do not go with the data.
-        DataError: there is nothing to learn from.
+        UsageError: an unknown name or setting, or settings that do not match the data.
+        DataError: the data has no images or labels to learn from.
     """
     kind: Any = models[name]
     schema = data.schema.select(settings.labels) if settings.labels else data.schema
@@ -410,15 +424,15 @@ def prepare(
     context = ModelContext(schema, tuple(data.input_shape), supervision.label_prior)
     model = kind.from_settings(options, context, settings.seed)
     if not isinstance(model, nn.Module):
-        raise UsageError(f"{name} cannot be trained here", hint="It is no torch.nn.Module.")
+        raise UsageError(f"{name} is not trainable", hint="It must be a torch.nn.Module.")
     check(model, data, settings)
     return model, supervision
 
 
-def take_weights(model: nn.Module, theirs: Mapping[str, Tensor]) -> int:
-    """Copies the tensors whose names and shapes the model has too; returns how many."""
-    mine = model.state_dict()
-    shared = {name: tensor for name, tensor in theirs.items() if name in mine and mine[name].shape == tensor.shape}
+def take_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> int:
+    """Copies the tensors that match the model's in name and shape; returns their number."""
+    own = model.state_dict()
+    shared = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
     model.load_state_dict(shared, strict=False)
     return len(shared)
 
@@ -426,7 +440,7 @@ def take_weights(model: nn.Module, theirs: Mapping[str, Tensor]) -> int:
 def record(
     model: Rebuildable, data: DataSet, settings: TrainingSettings, supervision: Supervision, last: Finished
 ) -> dict[str, Plain]:
-    """What a checkpoint says about its training: seed, rate, how long, and which images were seen, but no path."""
+    """The training's record in a checkpoint: settings, length, and digests of data and labels, without paths."""
     return {
         "seed": settings.seed,
         "rate": settings.rate,

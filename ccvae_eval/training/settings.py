@@ -1,4 +1,4 @@
-"""How to train: every number that moves the result is a field here."""
+"""Settings of a training and their ranges."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class TrainingSettings:
 
     Args:
         epochs: passes over the training images.
-        steps: steps instead of epochs, if not 0.
-        minutes: stop after this long, if not 0; what was reached by then depends on the machine.
-        batch: images in one step.
-        rate: f, the share of the training images whose labels are shown; a seeded choice, nested over rates.
-        labels: which of the data's labels to learn from; empty for all.
-        label_noise: share of the shown labels that are replaced by another class, drawn evenly.
-        learning_rate: Adam's.
-        seed: of everything that is drawn: weights, choice of labels, order, samples.
-        validation: share of the train split that is held out; its labels are all used, to validate.
+        steps: number of steps instead of epochs; 0: epochs.
+        minutes: stop after this time, which makes the result depend on the machine; 0: no limit.
+        batch: images per step.
+        rate: supervision rate f, the share of training images with labels; a seeded choice, nested over rates.
+        labels: names of the labels to learn from; empty: all labels of the data.
+        label_noise: share of the labels that are replaced by another class, drawn uniformly.
+        learning_rate: learning rate of Adam.
+        seed: seed of the weights, the labelled images, the order of images and the samples.
+        validation: share of the train split for validation, with all its labels.
         validate_every: epochs between validations.
-        patience: validations without a better loss before training stops and goes back to the best weights; 0: never.
+        patience: validations without a lower loss before training stops and returns to the best weights; 0: never.
         clip: greatest norm of a gradient; 0: no limit.
-        average: decay of an exponential moving average of the weights, which is then what is kept; 0: none.
+        average: decay of an exponential moving average of the weights, which becomes the result; 0: no average.
         save_minutes: minutes between saved states.
         cache_megabytes: memory for images that were read or rendered once.
     """
@@ -49,31 +49,27 @@ class TrainingSettings:
     cache_megabytes: int = 2048
 
     def __post_init__(self) -> None:
-        ranges = {
-            "epochs": (1, math.inf),
-            "steps": (0, math.inf),
-            "minutes": (0, math.inf),
-            "batch": (1, math.inf),
-            "rate": (0, 1),
-            "label_noise": (0, 1),
-            "validate_every": (1, math.inf),
-            "patience": (0, math.inf),
-            "clip": (0, math.inf),
-            "save_minutes": (0, math.inf),
-            "cache_megabytes": (0, math.inf),
-        }
-        for name, (low, high) in ranges.items():
+        minimums = {
+            "epochs": 1, "steps": 0, "minutes": 0, "batch": 1, "validate_every": 1, "patience": 0, "clip": 0,
+            "save_minutes": 0, "cache_megabytes": 0,
+        }  # fmt: skip
+        for name, low in minimums.items():
             value = getattr(self, name)
-            if not low <= value <= high:
-                raise UsageError(f"{value} is outside {low:g} to {high:g}", where=f"training: {name}")
+            if not low <= value <= math.inf:
+                raise UsageError(f"{name} must be at least {low}, got {value}", where="training")
+        for name in ("rate", "label_noise"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise UsageError(f"{name} must be 0 to 1, got {value}", where="training")
         if not 0 < self.learning_rate < math.inf:
-            raise UsageError(f"{self.learning_rate} is not a positive number", where="training: learning_rate")
+            raise UsageError(f"learning_rate must be a positive number, got {self.learning_rate}", where="training")
         for name in ("validation", "average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{getattr(self, name)} is outside [0, 1)", where=f"training: {name}")
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise UsageError(f"{name} must be at least 0 and below 1, got {value}", where="training")
         if self.patience and not self.validation:
-            raise UsageError("patience needs a validation part", where="training: patience", hint="validation=0.05")
+            raise UsageError("patience needs validation images", where="training", hint="validation=0.05")
 
 
-BUDGET = frozenset({"epochs", "steps", "minutes", "patience", "save_minutes", "cache_megabytes"})
-"""The settings that a resumed training may change: they say when to stop, not where to go."""
+CHANGEABLE = frozenset({"epochs", "steps", "minutes", "patience", "save_minutes", "cache_megabytes"})
+"""Settings that may change when a training is resumed: they decide when it stops, not its weights at a given step."""

@@ -1,7 +1,4 @@
-"""Which images are trained on, which are held out, and which labels are shown.
-
-Batches of training images: rendered or read once, kept in memory where they fit, the next one made in advance.
-"""
+"""The images and labels of a training: the validation split, the supervised images, and batches of both."""
 
 from __future__ import annotations
 
@@ -21,17 +18,23 @@ from ccvae_eval.data.interface import DataSet
 from ccvae_eval.model.interface import Batch, Label, LabelSchema
 from ccvae_eval.training.settings import TrainingSettings
 
+PIXEL_MAX = 255
+"""Images whose pixels are multiples of 1/255 are cached as bytes."""
+
+ROUNDING = 1e-3
+"""Largest distance of a pixel from a multiple of 1/255, in units of 1/255: float32 rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """The train split as a training sees it.
+    """The train split, divided into training and validation images, and the labels of the training images.
 
     Args:
-        schema: the labels that are learnt from.
-        train: ids of the images of the training part.
-        validation: ids of the held-out part.
-        labels: the labels shown of the training part, shape (len(train), L), NaN = not shown or missing.
-        label_prior: p(y) from the labels shown; uniform where none is, empty for a continuous label.
+        schema: the labels to learn from.
+        train: ids of the training images.
+        validation: ids of the validation images.
+        labels: labels of the training images, shape (len(train), L); NaN = unsupervised or missing.
+        label_prior: class frequencies of each label in ``labels``: uniform if there are none, () for a continuous one.
     """
 
     schema: LabelSchema
@@ -42,46 +45,47 @@ class Supervision:
 
     @property
     def labelled(self) -> Bools:
-        """Which images of the training part have any label shown."""
+        """True for training images with any label, shape (len(train),)."""
         return np.asarray(~np.isnan(self.labels).all(axis=1), dtype=np.bool_)
 
     @property
     def digest(self) -> str:
-        """Which images were seen and which labels were shown, as a hexadecimal digest."""
+        """Hexadecimal digest of the training images and their labels."""
         content = blake2b(self.train.tobytes(), digest_size=16)
         content.update(self.labels.tobytes())
         return content.hexdigest()
 
 
 def supervise(data: DataSet, schema: LabelSchema, settings: TrainingSettings) -> Supervision:
-    """Draws the held-out part and the labelled images, from the seed alone.
+    """Draws the validation images and the labelled images; both depend on the seed only.
 
-    The images labelled at one rate are among those labelled at any higher rate of the same seed.
+    The images labelled at one rate are a subset of those labelled at any higher rate of the same seed.
 
     Raises:
-        DataError: the train split is empty, or too small for the held-out part.
-        LabelMismatchError: the data lacks a label, or has it in another kind.
+        DataError: the train split has no images besides those for validation.
+        LabelMismatchError: the data has a label in another kind or with other classes.
+        UsageError: the data does not have a label.
     """
     columns = _columns(data, schema)
     ids = data.split("train")
     order = numpy_stream(settings.seed, "validation").permutation(len(ids))
-    held = round(settings.validation * len(ids))
+    held_out = round(settings.validation * len(ids))
     if settings.validation and len(ids):
-        held = max(held, 1)
-    validation, train = np.sort(ids[order[:held]]), np.sort(ids[order[held:]])
+        held_out = max(held_out, 1)
+    validation, train = np.sort(ids[order[:held_out]]), np.sort(ids[order[held_out:]])
     if not len(train):
         raise DataError(
-            f"{len(ids)} training images leave none to train on",
+            f"{len(ids)} images in the train split, {held_out} of them for validation, leave none to train on",
             where=data.spec,
-            hint="More images, or a smaller validation part.",
+            hint="Use more images, or a smaller validation share.",
         )
     labels = data.labels_of(train)[:, columns].copy()
-    shown = numpy_stream(settings.seed, "labelled").permutation(len(train))[: _count(settings.rate, len(train))]
-    hidden = np.ones(len(train), dtype=bool)
-    hidden[shown] = False
-    labels[hidden] = np.nan
+    labelled = numpy_stream(settings.seed, "labelled").permutation(len(train))[: _count(settings.rate, len(train))]
+    unsupervised = np.ones(len(train), dtype=bool)
+    unsupervised[labelled] = False
+    labels[unsupervised] = np.nan
     _add_noise(labels, schema, settings)
-    return Supervision(schema, train, validation, labels, _prior(labels, schema))
+    return Supervision(schema, train, validation, labels, _label_prior(labels, schema))
 
 
 def _count(rate: float, images: int) -> int:
@@ -89,19 +93,20 @@ def _count(rate: float, images: int) -> int:
 
 
 def _columns(data: DataSet, schema: LabelSchema) -> list[int]:
-    """The model's labels among the data's columns."""
+    """Columns of the model's labels in those of the data."""
     for label in schema:
-        if data.schema[label.name] != label:
-            theirs = data.schema[label.name]
+        found = data.schema[label.name]
+        if found != label:
             raise LabelMismatchError(
-                f"the model learns a {label.kind} label of classes {label.classes}, the data has a {theirs.kind} one "
-                f"of classes {theirs.classes}",
+                f"the model needs a {label.kind} label with classes {label.classes}, the data has a {found.kind} one "
+                f"with classes {found.classes}",
                 where=f"{data.spec}: {label.name}",
             )
     return [data.schema.index(label.name) for label in schema]
 
 
 def _add_noise(labels: NDArray[np.float32], schema: LabelSchema, settings: TrainingSettings) -> None:
+    """Replaces a share ``label_noise`` of the discrete labels by another class, in place."""
     if not settings.label_noise:
         return
     for column, label in enumerate(schema):
@@ -110,11 +115,11 @@ def _add_noise(labels: NDArray[np.float32], schema: LabelSchema, settings: Train
         random = numpy_stream(settings.seed, "label noise", label.name)
         wrong = random.random(len(labels)) < settings.label_noise
         shift = random.integers(1, label.cardinality, len(labels))
-        moved = (labels[:, column] + shift) % label.cardinality  # NaN stays NaN
-        labels[wrong, column] = moved[wrong]
+        shifted = (labels[:, column] + shift) % label.cardinality  # NaN stays NaN
+        labels[wrong, column] = shifted[wrong]
 
 
-def _prior(labels: NDArray[np.float32], schema: LabelSchema) -> tuple[tuple[float, ...], ...]:
+def _label_prior(labels: NDArray[np.float32], schema: LabelSchema) -> tuple[tuple[float, ...], ...]:
     return tuple(_frequencies(labels[:, column], label) for column, label in enumerate(schema))
 
 
@@ -128,7 +133,7 @@ def _frequencies(values: NDArray[np.float32], label: Label) -> tuple[float, ...]
 
 
 def refuse_constant_labels(supervision: Supervision) -> None:
-    """A label with one value only, or none, among the labels shown cannot be learnt: a ``DataError``."""
+    """Raises a ``DataError`` for a label without two different values among the labelled training images."""
     for column, label in enumerate(supervision.schema):
         values = supervision.labels[:, column]
         observed = values[~np.isnan(values)]
@@ -136,42 +141,35 @@ def refuse_constant_labels(supervision: Supervision) -> None:
             found = f"is {observed[0]:g} in all {len(observed)}" if len(observed) else "is missing in all"
             raise DataError(
                 f"label {label.name!r} {found} labelled training images",
-                hint="Leave it out (--labels), or show more labels (--rate).",
+                hint="Exclude it (--labels), or use more labels (--rate).",
             )
 
 
 def refuse_incomplete_labels(supervision: Supervision, model: str) -> None:
-    """A model that learns from images with all labels needs one: else a ``DataError``."""
-    shown = ~np.isnan(supervision.labels)
-    if not shown.all(axis=1).any():
-        rarest = supervision.schema.names[int(shown.sum(axis=0).argmin())]
+    """Raises a ``DataError`` if no training image has all labels, for a model that learns from such images only."""
+    known = ~np.isnan(supervision.labels)
+    if not known.all(axis=1).any():
+        rarest = supervision.schema.names[int(known.sum(axis=0).argmin())]
         raise DataError(
-            f"{model} learns from images that have all {len(supervision.schema)} labels, and none has",
-            hint=f"Leave labels out (--labels); {rarest!r} is shown least.",
+            f"{model} needs training images with all {len(supervision.schema)} labels, but none has them",
+            hint=f"Exclude labels (--labels); {rarest!r} is known for the fewest images.",
         )
 
 
-STEPS = 255
-"""Pixels are whole multiples of 1/255 in data that come from 8-bit files; such images are kept as bytes."""
-
-ROUNDING = 1e-3
-"""How far, in 1/255, a pixel may lie from a whole multiple: float32 rounding, nothing more."""
-
-
 class BatchFeed:
-    """Some images of a data set with labels of one's own, by position.
+    """Batches of images of a data set with the labels of a training, by position.
 
     Args:
-        data: where the images come from.
-        ids: which images.
-        labels: their labels, shape (len(ids), L).
-        cache_megabytes: memory for images already seen; those beyond it are made again each time.
+        data: source of the images.
+        ids: ids of the images.
+        labels: labels of these images, shape (len(ids), L).
+        cache_megabytes: memory for the images; if they need more, they are read again in each epoch.
     """
 
     def __init__(self, data: DataSet, ids: Ids, labels: NDArray[np.float32], cache_megabytes: int) -> None:
         self.data, self.ids = data, ids
         self.labels = torch.from_numpy(labels)
-        self.held = np.zeros(len(ids), dtype=bool)
+        self.cached = np.zeros(len(ids), dtype=bool)
         fits = len(ids) * int(np.prod(data.input_shape)) <= cache_megabytes * 2**20
         pixels = len(data.input_shape) == 3
         self.cache = torch.empty((len(ids), *data.input_shape), dtype=torch.uint8) if fits and pixels else None
@@ -180,47 +178,46 @@ class BatchFeed:
         return len(self.ids)
 
     def batch(self, positions: NDArray[np.int64]) -> Batch:
-        """The rows at some positions, in that order."""
-        if self.cache is not None and bool(self.held[positions].all()):
-            images: Images | Points = self.cache[torch.from_numpy(positions)].float().div_(STEPS)
+        """The images and labels at some positions, in that order."""
+        if self.cache is not None and bool(self.cached[positions].all()):
+            images: Images | Points = self.cache[torch.from_numpy(positions)].float().div_(PIXEL_MAX)
         else:
-            images = self._made(positions)
+            images = self._read(positions)
         if images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)  # in which convolutions are fastest
+            images = images.contiguous(memory_format=torch.channels_last)  # the fastest format for convolutions
         return Batch(images, self.labels[torch.from_numpy(positions)], self.ids[positions])
 
-    def _made(self, positions: NDArray[np.int64]) -> Images | Points:
+    def _read(self, positions: NDArray[np.int64]) -> Images | Points:
         images = self.data.batch(self.ids[positions]).images
         if self.cache is None:
             return images
-        scaled = images * STEPS
-        whole = scaled.round()
-        if bool((scaled - whole).abs().max() > ROUNDING):
+        scaled = images * PIXEL_MAX
+        rounded = scaled.round()
+        if bool((scaled - rounded).abs().max() > ROUNDING):
             return images
-        self.cache[torch.from_numpy(positions)] = whole.to(torch.uint8)
-        self.held[positions] = True
-        return whole.div_(STEPS)  # the same bits as from the cache, whether it was asked before or not
+        self.cache[torch.from_numpy(positions)] = rounded.to(torch.uint8)
+        self.cached[positions] = True
+        return rounded.div_(PIXEL_MAX)  # bit-identical to the cached images
 
     def batches(self, parts: Sequence[NDArray[np.int64]]) -> Generator[Batch, None, None]:
-        """One batch after the other, the next one made by a thread while this one is used."""
+        """The batches at some lists of positions; a thread prepares the next one meanwhile."""
         with ThreadPoolExecutor(1, thread_name_prefix="feed") as thread:
             ahead = thread.submit(self.batch, parts[0]) if parts else None
             for following in [*parts[1:], None]:
                 if ahead is None:
                     return
-                now = ahead.result()
+                current = ahead.result()
                 ahead = None if following is None else thread.submit(self.batch, following)
-                yield now
+                yield current
 
 
-def epoch_parts(labelled: Bools, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """The positions of each batch of one epoch: every image once, batches of nearly equal size.
+def epoch_batches(labelled: Bools, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """Positions of the images in each batch of an epoch: every image once, in batches of nearly equal size.
 
-    Labelled and unlabelled images are shuffled apart and then interleaved evenly, so that each batch holds its
-    share of labelled ones (at least one where there are as many as batches) and the sum over the epoch is the plain
-    sum over both.
+    Labelled and unlabelled images are shuffled separately and interleaved evenly, so that each batch has its share of
+    labelled images, and at least one if there are as many as batches.
 
-    >>> [len(part) for part in epoch_parts(np.array([True] * 4 + [False] * 6), 5, seed=0, epoch=0)]
+    >>> [len(part) for part in epoch_batches(np.array([True] * 4 + [False] * 6), 5, seed=0, epoch=0)]
     [5, 5]
     """
     random = numpy_stream(seed, "order", epoch)

@@ -1,4 +1,4 @@
-"""What every model here shares: an encoder, a decoder, a likelihood, settings, and the context it was built for."""
+"""Base class of the models: encoder, decoder, likelihood, settings and context."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain, Points
 from ccvae_eval.model.interface import LabelSchema, LatentLayout, ModelContext
 from ccvae_models.likelihood import Likelihood, LikelihoodName
-from ccvae_models.networks import Decoder, Encoder, Network, NetworkName
+from ccvae_models.networks import Decoder, Encoder, NetworkName, NetworkSpec
 from ccvae_models.settings import read_settings
 
 
 class NetworkSettings(Protocol):
-    """The fields that every model's settings have."""
+    """Fields shared by the settings of all models."""
 
     @property
     def likelihood(self) -> LikelihoodName: ...
@@ -37,13 +37,17 @@ S = TypeVar("S", bound=NetworkSettings)
 
 
 class Autoencoder(nn.Module, Generic[S]):
-    """q(z|x) and p(x|z) with a layout of the latent columns. A base class: a model adds its objective, and other
-    networks where it has them (``_encoder``, ``_decoder``).
+    """Base class: q(z|x), p(x|z) and the layout of the latent dimensions.
+
+    A subclass adds ``objectives`` and overrides ``_encoder`` or ``_decoder`` where its networks differ.
 
     Args:
-        settings: the model's own frozen dataclass.
-        context: labels, shape of the input and p(y).
-        layout: which latent columns belong to which label.
+        settings: the model's settings, a frozen dataclass.
+        context: labels, input shape and p(y).
+        layout: the latent dimensions that belong to each label.
+
+    Raises:
+        UsageError: an input shape that is neither (C, H, W) nor (D,).
     """
 
     Settings: ClassVar[type[Any]]
@@ -54,9 +58,9 @@ class Autoencoder(nn.Module, Generic[S]):
     def __init__(self, settings: S, context: ModelContext, layout: LatentLayout) -> None:
         super().__init__()
         if len(context.input_shape) not in (1, 3) or min(context.input_shape) < 1:
-            raise UsageError(f"input shape {context.input_shape} is neither (C, H, W) nor (D,)")
+            raise UsageError(f"the input shape must be (C, H, W) or (D,), got {context.input_shape}")
         self._settings, self._context, self._layout = settings, context, layout
-        self.network = Network(settings.network, settings.hidden)
+        self.network = NetworkSpec(settings.network, settings.hidden)
         self.likelihood = Likelihood(settings.likelihood, settings.likelihood_scale, context.input_shape)
         self.encoder, self.decoder = self._encoder(), self._decoder()
 
@@ -68,7 +72,7 @@ class Autoencoder(nn.Module, Generic[S]):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Plain], context: ModelContext, seed: int = 0) -> Self:
-        """An untrained model; see ``ccvae_eval.model.interface.Rebuildable``."""
+        """Build an untrained model; see ``ccvae_eval.model.interface.Rebuildable``."""
         name = cls.__name__.lower()
         build: Any = cls
         model: Self = build(read_settings(cls.Settings, settings, name), context, torch_stream(seed, "weights", name))
@@ -91,18 +95,18 @@ class Autoencoder(nn.Module, Generic[S]):
         return self._context.labels
 
     def encode(self, images: Images | Points, labels: Labels | None = None) -> Gaussian:
-        """q(z|x), a diagonal Gaussian over all columns; the labels are not looked at."""
+        """q(z|x), a diagonal Gaussian over all latent dimensions; the labels are not used."""
         del labels
         posterior: Gaussian = self.encoder(images)
         return posterior
 
     def decode(self, codes: Codes) -> Images | Points:
-        """The mean of p(x|z)."""
+        """Mean of p(x|z)."""
         return self.likelihood.mean(self.decoder(codes))
 
     @property
     def likelihood_name(self) -> str:
-        """p(x|z) in words, for reports."""
+        """Name and scale of p(x|z), for reports."""
         scale = "" if self.likelihood.name == "bernoulli" else f", scale {self.likelihood.scale:g}"
         return self.likelihood.name + scale
 
@@ -112,15 +116,21 @@ class Autoencoder(nn.Module, Generic[S]):
 
 
 def noise_like(posterior: Gaussian, generator: Generator) -> Tensor:
-    """Standard normal draws in the shape of a posterior, from the generator's own device."""
+    """Standard normal noise of a posterior's shape, drawn on the generator's device."""
     loc = posterior.loc
     return torch.randn(loc.shape, generator=generator, dtype=loc.dtype, device=generator.device).to(loc.device)
 
 
 def kl_standard(posterior: Gaussian) -> Tensor:
-    r"""KL(q(z|x) || N(0, I)) of each column in nats, shape :math:`(N, D)`.
+    r"""KL(q(z|x) || N(0, I)) per latent dimension in nats, shape :math:`(N, D)`.
 
     >>> kl_standard(Gaussian(torch.zeros(1, 2), torch.ones(1, 2)))
     tensor([[0., 0.]])
     """
     return 0.5 * (posterior.loc.square() + posterior.scale.square() - 1) - posterior.scale.log()
+
+
+def kl_diagonal(q: Gaussian, p: Gaussian) -> Tensor:
+    """KL(q || p) between diagonal Gaussians per dimension in nats."""
+    ratio = q.scale / p.scale
+    return 0.5 * (ratio.square() + ((q.loc - p.loc) / p.scale).square() - 1) - ratio.log()

@@ -1,14 +1,14 @@
-r"""beta-CCVAE: the students' simplified objective, a sum of plain terms with one weight.
+r"""beta-CCVAE: CCVAE with a simplified, beta-weighted objective (Benyahia, Martinez and Levechin, report, 2024).
 
-CCVAE's networks and densities; minimised is, with p(z) = p(z_s) prod_i sum_y p(z_c^i|y) / K_i:
+It minimises S over labelled and U over unlabelled images, where p(z) = p(z_s) prod_i sum_y p(z_c^i|y) / K_i:
 
 .. math::
     S(x,y) &= E[-\log p(x|z)] + \beta KL(q(z_s|x) \| p(z_s)) + \beta KL(q(z_c|x) \| p(z_c|y)) - E[\log q(y|z_c)] \\
     U(x)   &= E[-\log p(x|z)] + \beta KL(q(z|x) \| p(z)) + E[H(q(y|z_c))]
 
-all expectations over q(z|x). It is no bound on log p(x): on unlabelled images nothing ties the classifier to the
-prior. The report writes its first supervised KL once over the style and once over z_c; this is the first, whose parts
-are the whole of z. (Its reconstruction is printed as an expectation over p(z): a slip.)
+All expectations are over q(z|x). The objective does not bound log p(x): on unlabelled images nothing ties the
+classifier to the prior. The report states its first supervised KL once over z_s and once over z_c; this is the former,
+so that the two KLs cover all of z. (It prints the reconstruction as an expectation over p(z), presumably a slip.)
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from torch import Generator, Tensor
 
 from ccvae_eval.core.types import Gaussian
 from ccvae_eval.model.interface import Batch, ModelContext, Objective
-from ccvae_models.autoencoder import kl_standard, noise_like
+from ccvae_models.autoencoder import kl_diagonal, kl_standard, noise_like
 from ccvae_models.ccvae import CCVAE
 from ccvae_models.characteristics import Characteristics, pick
-from ccvae_models.labels import mean_of_rows, require_least
+from ccvae_models.labels import entropy, means_by_supervision, require_at_least
 from ccvae_models.likelihood import LikelihoodName
 from ccvae_models.networks import NetworkName
 
 
 @dataclass(frozen=True, slots=True)
 class BetaCCVAESettings:
-    """Settings of beta-CCVAE. Those that are not its own mean what they mean in ``CCVAESettings``.
+    """Settings of beta-CCVAE.
 
     Args:
-        style: columns of z that belong to no label.
-        block: columns of each label with two classes.
-        class_block: columns of each label with K > 2 classes, at most K - 1.
-        beta: weight of every KL; the report tries .001, .05, .2 and .4.
-        likelihood: p(x|z).
-        likelihood_scale: its scale.
-        prior_mean: how far from 0 the means of p(z_c|y) start.
-        blank: whether q(z_c|x) starts the same for every image.
-        network: convolutions or perceptron; auto goes by the shape of the input.
-        hidden: width of the perceptron.
+        style: latent dimensions that belong to no label (z_s).
+        block: latent dimensions per binary label.
+        class_block: latent dimensions per label with K > 2 classes, at most K - 1.
+        beta: weight of every KL; the report uses 0.001, 0.05, 0.2 and 0.4.
+        likelihood: p(x|z): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
+        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
+        prior_mean: initial distance of the means of p(z_c|y) from 0.
+        blank: start q(z_c|x) the same for every image.
+        network: convolutions or perceptron; auto = by the shape of the input.
+        hidden: width of the perceptron's two hidden layers.
     """
 
     style: int = 27
@@ -67,16 +67,16 @@ class BetaCCVAESettings:
 
 
 @dataclass(frozen=True, slots=True)
-class BetaCCVAEBound:
-    """The terms of each row, each of shape (N,).
+class BetaCCVAETerms:
+    """Terms of the objective, each of shape (N,).
 
     Args:
         reconstruction: log p(x|z).
         kl_style: KL(q(z_s|x) || N(0, I)).
-        kl_labelled: KL(q(z^i|x) || p(z^i|y^i)) over the observed labels.
-        kl_mixture: log q(z^i|x) - log sum_y p(z^i|y) / K_i at one sample, over the missing labels.
-        log_q_y_z: of the observed labels.
-        entropy: of q(y|z) over the missing labels.
+        kl_labelled: KL(q(z^i|x) || p(z^i|y^i)), summed over the observed labels.
+        kl_mixture: log q(z^i|x) - log sum_y p(z^i|y) / K_i at one sample, summed over the missing labels.
+        log_q_y_z: log q(y|z), summed over the observed labels.
+        entropy: entropy of q(y|z), summed over the missing labels.
     """
 
     reconstruction: Tensor
@@ -92,60 +92,54 @@ class BetaCCVAEBound:
 
 
 class BetaCCVAE(CCVAE):
-    """CCVAE's model trained by a simpler objective. See the module's text."""
+    """CCVAE with a simplified objective: reconstruction, beta-weighted KLs, and the cross-entropy of q(y|z_c)."""
 
     Settings: ClassVar[type[Any]] = BetaCCVAESettings
 
     def __init__(self, settings: BetaCCVAESettings, context: ModelContext, generator: Generator) -> None:
-        require_least(settings, "beta-ccvae", {"beta": 0})
+        require_at_least(settings, "beta-ccvae", {"beta": 0})
         ccvae: Any = settings
         super().__init__(ccvae, context, generator)
 
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
-        """S over the labels seen and U over those missing, divided by the rows of the batch."""
-        parts = self.parts(batch, generator)
+        """(sum of S over labelled images + sum of U over unlabelled ones), divided by all images."""
+        terms = self.loss_terms(batch, generator)
         beta: float = self.settings.beta  # type: ignore[attr-defined]
-        loss = parts.loss(beta)
-        yield Objective("model", loss.mean(), _terms(parts, batch, loss), tuple(self.parameters()))
+        loss = terms.loss(beta)
+        yield Objective("model", loss.mean(), _means(terms, batch, loss), tuple(self.parameters()))
 
-    def parts(self, batch: Batch, generator: Generator) -> BetaCCVAEBound:
-        """All terms by one sample of z, but for the KLs between Gaussians. A row with some labels missing has the
-        supervised terms of those seen and the unsupervised ones of the others."""
+    def loss_terms(self, batch: Batch, generator: Generator) -> BetaCCVAETerms:
+        """Terms with one sample of z; KLs between Gaussians in closed form.
+
+        An image with some labels missing gets the terms of S for the observed and those of U for the missing ones.
+        """
         x, y = batch.images, batch.labels
         q = self.encode(x)
         z = q.at(noise_like(q, generator))
-        found = [self._of_group(group, q, z, y) for group in self.groups]
-        kl_labelled, kl_mixture, log_q, entropy = (torch.stack(each).sum(0) for each in zip(*found, strict=True))
+        found = [self._group_terms(group, q, z, y) for group in self.groups]
+        kl_labelled, kl_mixture, log_q, entropies = (torch.stack(terms).sum(0) for terms in zip(*found, strict=True))
         kl_style = kl_standard(q.columns(self.layout.style)).sum(1)
-        return BetaCCVAEBound(self.log_likelihood(x, z), kl_style, kl_labelled, kl_mixture, log_q, entropy)
+        return BetaCCVAETerms(self.log_likelihood(x, z), kl_style, kl_labelled, kl_mixture, log_q, entropies)
 
-    def _of_group(self, group: Characteristics, q: Gaussian, z: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        value, seen = group.choice(y)
-        own, posterior, told = group.of(z), group.posterior(q), group.log_q_y_z(z)  # (N, G, d), (N, G, K)
-        p, prior = group.prior_given(value), group.prior
-        ratio = posterior.scale / p.scale
-        offset = (posterior.loc - p.loc) / p.scale
-        kl = (0.5 * (ratio.square() + offset.square() - 1) - ratio.log()).sum(-1)
-        each = Gaussian(prior.loc, prior.scale).log_prob(own.unsqueeze(2)).sum(-1)  # log p(z^i|y), (N, G, K)
-        mixture = each.logsumexp(-1) - math.log(group.classes)
-        surprise = posterior.log_prob(own).sum(-1) - mixture
-        entropy = -(told.exp() * told).sum(-1)
+    def _group_terms(self, group: Characteristics, q: Gaussian, z: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        value, observed = group.observe(y)
+        z_c, posterior, log_q = group.select(z), group.posterior(q), group.log_q_y_z(z)  # (N, G, d), (N, G, K)
+        kl = kl_diagonal(posterior, group.prior_given(value)).sum(-1)
+        log_p_z_y = group.prior.log_prob(z_c.unsqueeze(2)).sum(-1)  # (N, G, K)
+        log_p_z = log_p_z_y.logsumexp(-1) - math.log(group.classes)
+        kl_mixture = posterior.log_prob(z_c).sum(-1) - log_p_z
         return (
-            (seen * kl).sum(1),
-            (~seen * surprise).sum(1),
-            (seen * pick(told, value)).sum(1),
-            (~seen * entropy).sum(1),
+            (observed * kl).sum(1),
+            (~observed * kl_mixture).sum(1),
+            (observed * pick(log_q, value)).sum(1),
+            (~observed * entropy(log_q)).sum(1),
         )
 
 
-def _terms(parts: BetaCCVAEBound, batch: Batch, loss: Tensor) -> dict[str, float]:
-    """The parts as means over the rows with and without labels; NaN where there is no such row."""
-    labelled = ~batch.labels.isnan().all(1)
-    own = {"supervised": ("kl_labelled", "log_q_y_z"), "unsupervised": ("kl_mixture", "entropy")}
-    terms: dict[str, float] = {}
-    for kind, rows in (("supervised", labelled), ("unsupervised", ~labelled)):
-        terms[f"{kind}.rows"] = int(rows.sum())
-        terms[f"{kind}.value"] = mean_of_rows(-loss[rows])
-        for part in ("reconstruction", "kl_style", *own[kind]):
-            terms[f"{kind}.{part}"] = mean_of_rows(getattr(parts, part)[rows])
-    return terms
+def _means(terms: BetaCCVAETerms, batch: Batch, loss: Tensor) -> dict[str, float]:
+    return means_by_supervision(
+        batch.labels,
+        {"value": -loss, "reconstruction": terms.reconstruction, "kl_style": terms.kl_style},
+        {"kl_labelled": terms.kl_labelled, "log_q_y_z": terms.log_q_y_z},
+        {"kl_mixture": terms.kl_mixture, "entropy": terms.entropy},
+    )

@@ -1,11 +1,11 @@
-r"""The conditional VAE, and the same with y driven out of z.
+r"""The conditional VAE, with or without an adversary that removes y from z.
 
-Sohn, Lee and Yan (NeurIPS 2015): p(z) p(x|z,y) with p(z) = N(0, I), inference q(z|x,y).
+Conditional VAE (Sohn, Lee and Yan, NeurIPS 2015): p(z) p(x|z,y) with p(z) = N(0, I), inference model q(z|x,y).
 
 .. math:: \log p(x|y) \ge E_{q(z|x,y)}[\log p(x|z,y)] - KL(q(z|x,y) \| p(z))
 
-With an adversary (Creswell, Mohamed, Sengupta and Bharath 2017; the comparison of Klys et al. 2018): q(z|x) is not
-given y, a classifier r(y|z) is trained to tell y from z, and the encoder maximises the bound plus
+With the adversary (Creswell, Mohamed, Sengupta and Bharath 2017; also the baseline of Klys et al. 2018) the encoder is
+q(z|x), without y. A classifier r(y|z) is trained to predict y from z, and the encoder maximises the bound plus
 :math:`\lambda E[H(r(y|z))]`.
 """
 
@@ -23,17 +23,25 @@ from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
 from ccvae_models.labels import (
-    Classifier,
-    LabelColumns,
+    LabelClassifier,
+    LabelEncoding,
     entropy,
+    fully_labelled,
     mean_of_rows,
-    observed_rows,
-    of_labels,
-    require_classes,
-    require_least,
+    observed_log_prob,
+    require_at_least,
+    require_discrete_labels,
 )
 from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import ConditionalEncoder, Decoder, Encoder, Network, NetworkName, initialise, uninitialised
+from ccvae_models.networks import (
+    ConditionalEncoder,
+    Decoder,
+    Encoder,
+    NetworkName,
+    NetworkSpec,
+    initialise,
+    uninitialised,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +49,16 @@ class CondVAESettings:
     """Settings of the conditional VAE.
 
     Args:
-        style: columns of z besides those of y.
-        injection: how y enters the decoder: "concatenate" puts its columns beside z, "add" decodes z + MLP(y).
-        adversary: "off"; or what the encoder does against the classifier r(y|z): "entropy" raises its entropy,
-            "likelihood" lowers log r of the true y. With either, q(z|x) is not given y.
-        strength: lambda, the weight of that.
-        adversary_width: units in each of the classifier's two layers, and in the hidden layer of injection "add".
-        likelihood: p(x|z,y).
-        likelihood_scale: its scale.
-        network: convolutions or perceptron; auto goes by the shape of the input.
-        hidden: width of the perceptron.
+        style: latent dimensions of z (y is prepended to the code).
+        injection: input of the decoder: "concatenate" = y and z side by side, "add" = z + MLP(y).
+        adversary: "off", or the encoder's objective against the classifier r(y|z): "entropy" maximises its entropy,
+            "likelihood" minimises log r of the true y. With an adversary the encoder is q(z|x), without y.
+        strength: lambda, the weight of that objective.
+        adversary_width: width of the classifier's two hidden layers, and of the hidden layer of injection "add".
+        likelihood: p(x|z,y): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
+        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
+        network: convolutions or perceptron; auto = by the shape of the input.
+        hidden: width of the perceptron's two hidden layers.
     """
 
     style: int = 27
@@ -66,15 +74,15 @@ class CondVAESettings:
 
 @dataclass(frozen=True, slots=True)
 class CondVAEInfoSettings(CondVAESettings):
-    """Settings of the conditional VAE with an adversary: those of ``CondVAESettings``, with it switched on."""
+    """Settings of the conditional VAE with an adversary: those of ``CondVAESettings``, with the adversary on."""
 
     adversary: Literal["off", "entropy", "likelihood"] = "entropy"
 
 
 class CondVAE(Autoencoder[CondVAESettings]):
-    """The first columns of a code are y itself, the rest is z. See the module's text for the model.
+    """Conditional VAE (Sohn et al., NeurIPS 2015): a code is (y, z), and the decoder models p(x|z,y).
 
-    Only rows whose labels are all known are learnt from; where one is missing at encoding, p(y) takes its place.
+    Only fully labelled images are used for training; at encoding, p(y) replaces a missing label.
     """
 
     needs_all_labels: ClassVar[bool] = True
@@ -82,13 +90,13 @@ class CondVAE(Autoencoder[CondVAESettings]):
 
     def __init__(self, settings: CondVAESettings, context: ModelContext, generator: Generator) -> None:
         name = type(self).__name__.lower()
-        require_classes(context, name)
-        require_least(settings, name, {"style": 1, "strength": 0, "adversary_width": 1})
-        columns = LabelColumns(context)
-        super().__init__(settings, context, LatentLayout(columns.count + settings.style, columns.by_label))
-        self.columns = columns
+        require_discrete_labels(context, name)
+        require_at_least(settings, name, {"style": 1, "strength": 0, "adversary_width": 1})
+        encoding = LabelEncoding(context)
+        super().__init__(settings, context, LatentLayout(encoding.count + settings.style, encoding.by_label))
+        self.columns = encoding
         if settings.adversary != "off":
-            self.adversary = Classifier(settings.style, context.labels, settings.adversary_width)
+            self.adversary = LabelClassifier(settings.style, context.labels, settings.adversary_width)
         initialise(self, generator)
 
     def _encoder(self) -> nn.Module:
@@ -105,15 +113,15 @@ class CondVAE(Autoencoder[CondVAESettings]):
 
     @property
     def given(self) -> tuple[str, ...]:
-        """Every label: its columns are the label."""
+        """All labels: each is part of the code itself."""
         return self.labels.names
 
     def encode(self, images: Images | Points, labels: Labels | None = None) -> Gaussian:
-        """A point mass at y (a missing label: at p(y)) beside q(z|x,y); with an adversary q(z|x)."""
+        """A point mass at y (p(y) for a missing label) times q(z|x,y), or q(z|x) with an adversary."""
         p = self.columns.prior(len(images))
-        y = self.columns.mixture(p) if labels is None else self.columns.known(labels, p)
-        blind = self.settings.adversary != "off"
-        q = self.encoder(images) if blind else self.encoder(self.encoder.trunk(images), y)
+        y = self.columns.expectation(p) if labels is None else self.columns.encode(labels, p)
+        without_y = self.settings.adversary != "off"
+        q = self.encoder(images) if without_y else self.encoder(self.encoder.trunk(images), y)
         return Gaussian(torch.cat([y, q.loc], 1), torch.cat([torch.zeros_like(y), q.scale], 1))
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
@@ -121,10 +129,12 @@ class CondVAE(Autoencoder[CondVAESettings]):
         return self.columns.point_mass(labels)
 
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
-        """The negative bound (and the adversary's part of it) over the rows whose labels are known, divided by all
-        rows; then the adversary's own objective, -log r(y|z), for the adversary alone."""
-        whole = observed_rows(batch.labels)
-        x, y = batch.images[whole], batch.labels[whole]
+        """-(bound + lambda H(r(y|z))) over the fully labelled images; then -log r(y|z) for the adversary alone.
+
+        Both are divided by the number of images in the batch. With adversary "likelihood", -log r(y|z) replaces H.
+        """
+        complete = fully_labelled(batch.labels)
+        x, y = batch.images[complete], batch.labels[complete]
         q = self.encode(x, y)
         z = list(self.layout.style)
         codes = q.at(noise_like(q, generator))
@@ -135,36 +145,36 @@ class CondVAE(Autoencoder[CondVAESettings]):
         loss = terms["kl_style"] - terms["reconstruction"]
         adversary = self.settings.adversary
         if adversary != "off":
-            told = self.adversary(codes[:, z])
-            terms["confusion"] = (entropy(told) if adversary == "entropy" else -of_labels(told, y)).sum(1)
+            log_r = self.adversary(codes[:, z])
+            terms["confusion"] = (entropy(log_r) if adversary == "entropy" else -observed_log_prob(log_r, y)).sum(1)
             loss = loss - self.settings.strength * terms["confusion"]
         rows = {"supervised.rows": len(x)}
         means = {f"supervised.{name}": mean_of_rows(values) for name, values in terms.items()}
-        others = tuple(p for name, p in self.named_parameters() if not name.startswith("adversary."))
-        yield Objective("model", loss.sum() / len(batch), {**rows, **means}, others)
+        without_adversary = tuple(p for name, p in self.named_parameters() if not name.startswith("adversary."))
+        yield Objective("model", loss.sum() / len(batch), {**rows, **means}, without_adversary)
         if adversary != "off":
-            log_r = of_labels(self.adversary(codes[:, z].detach()), y).sum(1)
+            log_r = observed_log_prob(self.adversary(codes[:, z].detach()), y).sum(1)
             own = {**rows, "supervised.log_r_y_z": mean_of_rows(log_r)}
             yield Objective("adversary", -log_r.sum() / len(batch), own, tuple(self.adversary.parameters()))
 
 
 class CondVAEInfo(CondVAE):
-    """The conditional VAE with an adversary that drives y out of z."""
+    """Conditional VAE with an adversary that removes y from z (Creswell et al. 2017)."""
 
     Settings: ClassVar[type[Any]] = CondVAEInfoSettings
 
 
 class AddingDecoder(Decoder):
-    """Decodes z + MLP(y).
+    """Decoder of z + MLP(y).
 
     Args:
-        context: shape of x.
-        given: columns of y, the first ones of a code.
-        settings: widths.
+        context: provides the shape of x.
+        given: number of columns of y, which come first in a code.
+        settings: provides the widths.
     """
 
     def __init__(self, context: ModelContext, given: int, settings: CondVAESettings) -> None:
-        super().__init__(context.input_shape, settings.style, Network(settings.network, settings.hidden))
+        super().__init__(context.input_shape, settings.style, NetworkSpec(settings.network, settings.hidden))
         self.given = given
         self.widen = uninitialised(nn.Linear, given, settings.adversary_width)
         self.embed = uninitialised(nn.Linear, settings.adversary_width, settings.style)

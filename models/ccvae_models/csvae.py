@@ -1,16 +1,16 @@
 r"""CSVAE: latent subspaces (Klys, Snell and Zemel, NeurIPS 2018).
 
-Generative model: p(y) p(w|y) p(z) p(x|w,z), p(z) = N(0, I), p(w|y) a product of one Gaussian for each class of each
-label over that label's own block of w. Inference: q(w|x,y) and q(z|x), diagonal Gaussians. An adversary q_delta(y|z)
-looks for y in z, and the encoder hides it there. Two objectives, both minimised:
+Generative model: p(y) p(w|y) p(z) p(x|w,z) with p(z) = N(0, I). p(w|y) has one Gaussian per class of each label over
+that label's own block of w. Inference model: q(w|x,y) and q(z|x), diagonal Gaussians. An adversary q_delta(y|z) is
+trained to predict y from z, and the encoder to prevent it. Both objectives are minimised:
 
 .. math::
     M_1 &= \beta_1 E[-\log p(x|w,z)] + \beta_2 KL(q(w|x,y) \| p(w|y)) + \beta_3 KL(q(z|x) \| p(z))
            + \beta_4 E_{q(z|x)}\Big[\sum_y q_\delta(y|z) \log q_\delta(y|z)\Big] - \log p(y) \\
     M_2 &= -\beta_5 E_{q(z|x)}[\log q_\delta(y|z)]
 
-M1 moves everything but delta, M2 moves delta alone (section 4.1). As q(w|x,y) is given y, that w tells y is no
-finding; that z does not, is.
+M1 updates everything but delta, M2 updates delta only (section 4.1). q(w|x,y) is given y, so information about y in w
+is trivial; the finding is how little of it is in z.
 """
 
 from __future__ import annotations
@@ -26,19 +26,28 @@ from torch import Generator, Tensor, nn
 from ccvae_eval.core.types import Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
-from ccvae_models.class_priors import ClassPriors, blocks_in_order
+from ccvae_models.characteristics import consecutive_blocks
+from ccvae_models.class_priors import ClassPriors
 from ccvae_models.labels import (
-    Classifier,
-    LabelColumns,
+    LabelClassifier,
+    LabelEncoding,
     entropy,
+    fully_labelled,
     mean_of_rows,
-    observed_rows,
-    of_labels,
-    require_classes,
-    require_least,
+    observed_log_prob,
+    require_at_least,
+    require_discrete_labels,
 )
 from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import JoinedHeads, Network, NetworkName, encoder_trunk, initialise, positive, uninitialised
+from ccvae_models.networks import (
+    JoinedHeads,
+    NetworkName,
+    NetworkSpec,
+    encoder_trunk,
+    initialise,
+    positive,
+    uninitialised,
+)
 
 MODEL, ADVERSARY = "model", "adversary"
 
@@ -48,23 +57,23 @@ class CSVAESettings:
     """Settings of CSVAE.
 
     Args:
-        style: columns of z.
-        block: columns of w for each label.
-        adversary: off leaves out the adversary and its term of M1 (the report's "without delta net").
-        confusion: how the encoder hides y: "entropy" is M1's term; "prior" has E_p(y)[log q_delta(y|z)] in its place,
-            which is greatest at the same point, q_delta(y|z) = p(y), and whose gradient does not vanish where the
-            adversary is sure.
-        beta1: weight of the reconstruction. Published: 20 for points, 1e4 for images (there of a mean over pixels).
-        beta2: of the KL of w (1; 1e-3).
-        beta3: of the KL of z (.2; .1).
-        beta4: of the adversary's negative entropy (10; 10).
-        beta5: of the adversary's own objective (1; 1).
-        prior_mean: how far from 0 the means of p(w|y) start.
-        adversary_width: units in each of the adversary's two layers.
-        likelihood: p(x|w,z).
-        likelihood_scale: its scale.
-        network: convolutions or perceptron; auto goes by the shape of the input.
-        hidden: width of the perceptron.
+        style: latent dimensions of z.
+        block: latent dimensions of w per label.
+        adversary: off = without the adversary and its term of M1 ("without delta net" in Lyzhov et al.).
+        confusion: the encoder's objective against the adversary: "entropy" = the term of M1; "prior" =
+            E_p(y)[log q_delta(y|z)], which is also maximal at q_delta(y|z) = p(y), but whose gradient does not vanish
+            where the adversary is certain.
+        beta1: weight of the reconstruction. Published: 20 for points, 1e4 for images (with a mean over pixels).
+        beta2: weight of the KL of w. Published: 1; 1e-3.
+        beta3: weight of the KL of z. Published: 0.2; 0.1.
+        beta4: weight of the adversary's negative entropy. Published: 10; 10.
+        beta5: weight of the adversary's own objective. Published: 1; 1.
+        prior_mean: initial distance of the means of p(w|y) from 0.
+        adversary_width: width of the adversary's two hidden layers.
+        likelihood: p(x|w,z): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
+        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
+        network: convolutions or perceptron; auto = by the shape of the input.
+        hidden: width of the perceptron's two hidden layers.
     """
 
     style: int = 27
@@ -85,23 +94,23 @@ class CSVAESettings:
 
 
 class CSVAE(Autoencoder[CSVAESettings]):
-    """A code is (w, z): a block of w for each label, then z. See the module's text for the model.
+    """CSVAE (Klys et al., NeurIPS 2018): a code is (w, z), w has one block per label, an adversary removes y from z.
 
-    q(z|x) and q(w|x,y) share the trunk that sees x. Only rows whose labels are all known are learnt from: the model
-    has no q(y|x), and where a label is missing at encoding its place is taken by p(y).
+    q(z|x) and q(w|x,y) share the trunk that sees x. The model has no q(y|x): only fully labelled images are used for
+    training, and at encoding p(y) replaces a missing label.
     """
 
     needs_all_labels: ClassVar[bool] = True
     Settings: ClassVar[type[Any]] = CSVAESettings
 
     def __init__(self, settings: CSVAESettings, context: ModelContext, generator: Generator) -> None:
-        require_classes(context, "csvae")
-        least = {"style": 1, "block": 1, "adversary_width": 1, **{f"beta{i}": 0 for i in range(1, 6)}}
-        require_least(settings, "csvae", least)
-        blocks = blocks_in_order(context.labels, dict.fromkeys(context.labels.names, settings.block))
+        require_discrete_labels(context, "csvae")
+        minimum = {"style": 1, "block": 1, "adversary_width": 1, **{f"beta{i}": 0 for i in range(1, 6)}}
+        require_at_least(settings, "csvae", minimum)
+        blocks = consecutive_blocks(context.labels, dict.fromkeys(context.labels.names, settings.block))
         super().__init__(settings, context, LatentLayout(len(blocks) * settings.block + settings.style, blocks))
         self.priors = ClassPriors(context.labels, blocks, settings.prior_mean)
-        self.adversary = Classifier(settings.style, context.labels, settings.adversary_width)
+        self.adversary = LabelClassifier(settings.style, context.labels, settings.adversary_width)
         initialise(self, generator)
 
     def _encoder(self) -> nn.Module:
@@ -109,13 +118,13 @@ class CSVAE(Autoencoder[CSVAESettings]):
 
     @property
     def given(self) -> tuple[str, ...]:
-        """Every label: q(w|x,y) sees them all."""
+        """All labels: q(w|x,y) is given all of them."""
         return self.labels.names
 
     def encode(self, images: Images | Points, labels: Labels | None = None) -> Gaussian:
-        """q(w|x,y) q(z|x), section 4.1; a missing label enters as p(y)."""
-        known = labels if labels is not None else images.new_full((len(images), len(self.labels)), math.nan)
-        posterior: Gaussian = self.encoder(images, known)
+        """q(w|x,y) q(z|x) (section 4.1); p(y) replaces a missing label."""
+        y = labels if labels is not None else images.new_full((len(images), len(self.labels)), math.nan)
+        posterior: Gaussian = self.encoder(images, y)
         return posterior
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
@@ -123,9 +132,9 @@ class CSVAE(Autoencoder[CSVAESettings]):
         return self.priors.conditional(labels)
 
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
-        """M1 for everything but the adversary, then M2 for the adversary, divided by the rows of the batch."""
-        whole = observed_rows(batch.labels)
-        x, y = batch.images[whole], batch.labels[whole]
+        """M1 for everything but the adversary, then M2 for the adversary; both divided by the images in the batch."""
+        complete = fully_labelled(batch.labels)
+        x, y = batch.images[complete], batch.labels[complete]
         q = self.encode(x, y)
         codes = q.at(noise_like(q, generator))
         z = list(self.layout.style)
@@ -133,7 +142,7 @@ class CSVAE(Autoencoder[CSVAESettings]):
             "reconstruction": self.log_likelihood(x, codes),
             "kl_w": self.priors.kl(q, y).sum(1),
             "kl_style": kl_standard(q.columns(z)).sum(1),
-            "log_p_y": of_labels(self.encoder.columns.log_prior.expand(len(y), -1, -1), y).sum(1),
+            "log_p_y": observed_log_prob(self.encoder.columns.log_prior.expand(len(y), -1, -1), y).sum(1),
         }
         b = self.settings
         loss = -b.beta1 * terms["reconstruction"] + b.beta2 * terms["kl_w"] + b.beta3 * terms["kl_style"]
@@ -145,33 +154,33 @@ class CSVAE(Autoencoder[CSVAESettings]):
         rows = {"supervised.rows": len(x)}
         yield Objective(MODEL, loss.sum() / len(batch), {**rows, **means}, self._all_but_adversary())
         if b.adversary:
-            told = of_labels(self.adversary(codes[:, z].detach()), y).sum(1)
-            own = {"supervised.rows": len(x), "supervised.log_q_y_z": mean_of_rows(told)}
-            yield Objective(ADVERSARY, -b.beta5 * told.sum() / len(batch), own, tuple(self.adversary.parameters()))
+            log_q = observed_log_prob(self.adversary(codes[:, z].detach()), y).sum(1)
+            own = {"supervised.rows": len(x), "supervised.log_q_y_z": mean_of_rows(log_q)}
+            yield Objective(ADVERSARY, -b.beta5 * log_q.sum() / len(batch), own, tuple(self.adversary.parameters()))
 
-    def _confusion(self, told: Tensor) -> Tensor:
-        """What the encoder raises, from log q_delta(y|z) of shape (N, L, K)."""
+    def _confusion(self, log_q: Tensor) -> Tensor:
+        """The encoder's objective against the adversary, from log q_delta(y|z) of shape (N, L, K)."""
         if self.settings.confusion == "entropy":
-            return entropy(told).sum(1)
+            return entropy(log_q).sum(1)
         prior: Tensor = self.encoder.columns.log_prior.exp()
-        return (prior * told).sum((1, 2))
+        return (prior * log_q).sum((1, 2))
 
     def _all_but_adversary(self) -> tuple[nn.Parameter, ...]:
         return tuple(p for name, p in self.named_parameters() if not name.startswith("adversary."))
 
 
 class SubspaceEncoder(nn.Module):
-    """q(w|x,y) and q(z|x) on one trunk.
+    """q(w|x,y) and q(z|x) with a shared trunk.
 
     Args:
         context: labels and shape of x.
-        layout: w, then z.
-        network: of the trunk.
+        layout: latent dimensions of w, then z.
+        network: type and width of the trunk.
     """
 
-    def __init__(self, context: ModelContext, layout: LatentLayout, network: Network) -> None:
+    def __init__(self, context: ModelContext, layout: LatentLayout, network: NetworkSpec) -> None:
         super().__init__()
-        self.columns = LabelColumns(context)
+        self.columns = LabelEncoding(context)
         self.trunk, features = encoder_trunk(context.input_shape, network)
         self.loc = uninitialised(nn.Linear, features, len(layout.style))
         self.scale = uninitialised(nn.Linear, features, len(layout.style))
@@ -179,7 +188,7 @@ class SubspaceEncoder(nn.Module):
 
     def forward(self, x: Images | Points, labels: Labels) -> Gaussian:
         features = self.trunk(x)
-        w = self.w(features, self.columns.known(labels, self.columns.prior(len(labels))))
+        w = self.w(features, self.columns.encode(labels, self.columns.prior(len(labels))))
         return Gaussian(
             torch.cat([w.loc, self.loc(features)], 1), torch.cat([w.scale, positive(self.scale(features))], 1)
         )

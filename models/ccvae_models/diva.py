@@ -1,7 +1,7 @@
-r"""DIVA: domain invariant variational autoencoders (Ilse, Tomczak, Louizos and Welling, 2019), and without domains.
+r"""DIVA: domain invariant variational autoencoders (Ilse, Tomczak, Louizos and Welling, 2019), with or without domains.
 
-Generative model: p(z_x) prod_i p(z^i|y^i) p(x|z), a block z^i for each label, the domain d being one of them (its
-block is the paper's z_d), p(z_x) = N(0, I). Inference: q(z|x), diagonal, and a classifier q(y^i|z^i) on each block.
+Generative model: p(z_x) prod_i p(z^i|y^i) p(x|z) with p(z_x) = N(0, I) and one block z^i per label. The domain d is one
+of the labels; its block is the paper's z_d. Inference model: q(z|x), diagonal, and a classifier q(y^i|z^i) per block.
 
 .. math::
     L_s &= E[\log p(x|z)] - \beta KL(q(z_x|x) \| p(z_x)) - \beta \sum_i KL(q(z^i|x) \| p(z^i|y^i)) + \log p(y) \\
@@ -9,13 +9,13 @@ block is the paper's z_d), p(z_x) = N(0, I). Inference: q(z|x), diagonal, and a 
            + \sum_i E_{q(z^i|x)} \sum_y q(y|z^i) \{ \beta [\log p(z^i|y) - \log q(z^i|x)]
            + \log p(y) - \log q(y|z^i) \}
 
-Maximised is, over images with and without labels, L_s + L_u + a_y E[log q(y|z_y)] + a_d E[log q(d|z_d)] (Eqs. 1 to 5).
-Each label of a row is taken by itself: the bracket of L_s where it is seen, that of L_u where it is missing.
+The objective, L_s + L_u + a_y E[log q(y|z_y)] + a_d E[log q(d|z_d)], is maximised over labelled and unlabelled images
+(Eqs. 1 to 5). Each label of an image is treated separately: the bracket of L_s if it is observed, that of L_u if not.
 
-The adapted form (Joy et al. 2021; the students' table) has no domain and a block for each of many labels. In the
-students' printed form the classifier's term stands on the unlabelled sum, where there is no y: they impute it from
-q(y|z), which makes it minus an entropy, and the classifier sees no label but through p(z^i|y^i).
-``auxiliary="unsupervised"`` is that form; expect it to fail.
+Adapted DIVA (Joy et al. 2021; Pilchen, Barbeteguy and Cahill) has no domain and one block for each of many labels. The
+latter print the classifier's term on the unlabelled images, where y is imputed from q(y|z): a negative entropy, with
+which the classifier learns about the labels only through p(z^i|y^i). Expect this form (``auxiliary="unsupervised"``) to
+fail.
 """
 
 from __future__ import annotations
@@ -31,32 +31,41 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
-from ccvae_models.class_priors import BlockClassifier, ClassPriors, blocks_in_order
+from ccvae_models.characteristics import consecutive_blocks
+from ccvae_models.class_priors import BlockClassifier, ClassPriors
 from ccvae_models.kl_schedule import KLSchedule
-from ccvae_models.labels import LabelColumns, entropy, mean_of_rows, of_labels, require_classes, require_least
+from ccvae_models.labels import (
+    LabelEncoding,
+    entropy,
+    means_by_supervision,
+    observed_log_prob,
+    require_at_least,
+    require_discrete_labels,
+)
 from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import Encoder, Network, NetworkName, initialise
+from ccvae_models.networks import Encoder, NetworkName, NetworkSpec, initialise
 
 
 @dataclass(frozen=True, slots=True)
 class DIVASettings:
-    """Settings of DIVA. The paper's: 64 columns for each of z_x, z_y and z_d, a_y 3500, a_d 2000, beta 1.
+    """Settings of DIVA. The paper uses 64 latent dimensions for each of z_x, z_y and z_d, a_y 3500, a_d 2000, beta 1.
 
     Args:
-        domain: the label that is the domain; "" = there is none.
-        style: columns of z_x.
-        block: columns of each label.
-        class_block: columns of each label with K > 2 classes; 0 = as many as ``block``.
-        encoders: "separate" has a network for each of q(z_x|x), q(z_d|x) and q(z_y|x), "shared" one trunk for all.
-        auxiliary: where a_y stands: on the labels seen, or on q(y|z) where there is none (see the module's text).
-        alpha_y, alpha_d: a_y and a_d.
+        domain: name of the label that is the domain; "" = none.
+        style: latent dimensions of z_x.
+        block: latent dimensions per label.
+        class_block: latent dimensions per label with K > 2 classes; 0 = same as ``block``.
+        encoders: "separate" = one network each for q(z_x|x), q(z_d|x) and q(z_y|x); "shared" = one trunk for all.
+        auxiliary: "supervised" = a_y weighs log q(y|z) of observed labels; "unsupervised" = a_y weighs the negative
+            entropy of q(y|z) of missing labels, as Pilchen et al. print it.
+        alpha_y, alpha_d: the weights a_y and a_d.
         beta: weight of the KLs.
-        warm_up: steps over which it rises from 0 (the paper: 100 epochs).
-        prior_mean: how far from 0 the means of p(z^i|y^i) start.
-        likelihood: p(x|z).
-        likelihood_scale: its scale.
-        network: convolutions or perceptron; auto goes by the shape of the input.
-        hidden: width of the perceptron.
+        warm_up: training steps over which beta rises from 0 (in the paper: 100 epochs).
+        prior_mean: initial distance of the means of p(z^i|y^i) from 0.
+        likelihood: p(x|z): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
+        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
+        network: convolutions or perceptron; auto = by the shape of the input.
+        hidden: width of the perceptron's two hidden layers.
     """
 
     domain: str = "domain"
@@ -78,8 +87,11 @@ class DIVASettings:
 
 @dataclass(frozen=True, slots=True)
 class AdaptedDIVASettings(DIVASettings):
-    """Settings of DIVA without domains: one column for each label (two for more classes), one trunk, and a weight a_y
-    near that of ccvae and m2 at 64 pixels: the paper's 3500 is for one digit beside 784 pixels of 256 levels."""
+    """Settings of adapted DIVA: no domain, one latent dimension per label (two for K > 2 classes), and one trunk.
+
+    alpha_y is close to the weights of ccvae and m2 at 64 pixels; the paper's 3500 is for one digit label and 784 pixels
+    with 256 levels.
+    """
 
     domain: str = ""
     style: int = 27
@@ -91,16 +103,16 @@ class AdaptedDIVASettings(DIVASettings):
 
 @dataclass(frozen=True, slots=True)
 class DIVABound:
-    """The parts of the bound, of shape (N,) or (N, L).
+    """Terms of the bound, of shape (N,) or (N, L).
 
     Args:
         reconstruction: log p(x|z) at one sample, (N,).
         kl_style: KL(q(z_x|x) || N(0, I)), (N,).
         kl_labelled: KL(q(z^i|x) || p(z^i|y^i)), (N, L); 0 where the label is missing.
-        log_p_y: log p(y), (N, L); 0 where it is missing.
-        bracket: of L_u, (N, L); 0 where the label is seen.
-        log_q_y_z: of the labels seen, (N, L); 0 where it is missing.
-        entropy: of q(y|z), (N, L); 0 where the label is seen.
+        log_p_y: log p(y), (N, L); 0 where the label is missing.
+        bracket: bracket of L_u, (N, L); 0 where the label is observed.
+        log_q_y_z: log q(y|z), (N, L); 0 where the label is missing.
+        entropy: entropy of q(y|z), (N, L); 0 where the label is observed.
     """
 
     reconstruction: Tensor
@@ -117,7 +129,7 @@ class DIVABound:
 
 
 class DIVA(Autoencoder[DIVASettings]):
-    """A block of columns for each label, the domain among them, and z_x as style."""
+    """DIVA (Ilse et al. 2019): z = (z_y, z_d, z_x), one block per label (the domain included), and style z_x."""
 
     Settings: ClassVar[type[Any]] = DIVASettings
 
@@ -125,15 +137,15 @@ class DIVA(Autoencoder[DIVASettings]):
 
     def __init__(self, settings: DIVASettings, context: ModelContext, generator: Generator) -> None:
         name = "adapted-diva" if isinstance(settings, AdaptedDIVASettings) else "diva"
-        require_classes(context, name)
-        least = {"style": 1, "block": 1, "class_block": 0, "alpha_y": 0, "alpha_d": 0, "beta": 0, "warm_up": 0}
-        require_least(settings, name, least)
-        _refuse_domain(settings, context, name)
-        wide = settings.class_block or settings.block
-        widths = {label.name: settings.block if label.cardinality == 2 else wide for label in context.labels}
-        blocks = blocks_in_order(context.labels, widths)
+        require_discrete_labels(context, name)
+        minimum = {"style": 1, "block": 1, "class_block": 0, "alpha_y": 0, "alpha_d": 0, "beta": 0, "warm_up": 0}
+        require_at_least(settings, name, minimum)
+        _validate_domain(settings, context, name)
+        class_block = settings.class_block or settings.block
+        widths = {label.name: settings.block if label.cardinality == 2 else class_block for label in context.labels}
+        blocks = consecutive_blocks(context.labels, widths)
         super().__init__(settings, context, LatentLayout(sum(widths.values()) + settings.style, blocks))
-        self.columns = LabelColumns(context)
+        self.columns = LabelEncoding(context)
         self.priors = ClassPriors(context.labels, blocks, settings.prior_mean)
         self.classifier = BlockClassifier(context.labels, blocks)
         alpha = [settings.alpha_d if n == settings.domain else settings.alpha_y for n in context.labels.names]
@@ -146,24 +158,24 @@ class DIVA(Autoencoder[DIVASettings]):
         if settings.encoders == "shared":
             return Encoder(self.context.input_shape, layout.dim, self.network)
         domain = layout.characteristics.get(settings.domain, ())
-        y = [column for column in layout.characteristic_columns if column not in domain]
+        y = [dimension for dimension in layout.characteristic_columns if dimension not in domain]
         parts = [part for part in (y, list(domain), list(layout.style)) if part]
         return SeparateEncoders(self.context.input_shape, parts, self.network)
 
     def predict(self, images: Images | Points, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
-        """log q(y|z_y) of each label at the given codes, shape (N, K)."""
+        """log q(y|z_y) of each label, shape (N, K) each."""
         del images
-        told = self.classifier(self.priors.of(codes))
-        return {label.name: told[:, row, : label.cardinality] for row, label in enumerate(self.labels)}
+        log_q = self.classifier(self.priors.select(codes))
+        return {label.name: log_q[:, i, : label.cardinality] for i, label in enumerate(self.labels)}
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
-        """p(z_y|y) (and p(z_d|d)) over the labels' columns; NaN where the label is missing."""
+        """p(z_y|y) (and p(z_d|d)) over the labels' latent dimensions; NaN where the label is missing."""
         return self.priors.conditional(labels)
 
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
-        """The negative of L_s, L_u and the auxiliary terms, divided by the rows of the batch."""
+        """-(L_s + L_u + auxiliary terms), divided by the number of images in the batch."""
         beta = self.settings.beta * self.warm_up.next()
-        bound = self.parts(batch.images, batch.labels, beta, generator)
+        bound = self.bound_terms(batch.images, batch.labels, beta, generator)
         supervised = self.settings.auxiliary == "supervised"
         auxiliary = (self.weight * (bound.log_q_y_z if supervised else -bound.entropy)).sum(1)
         value = bound.value(beta)
@@ -172,87 +184,83 @@ class DIVA(Autoencoder[DIVASettings]):
         )
 
     def bound(self, images: Images | Points, labels: Labels, generator: Generator) -> Tensor:
-        """L_s, or L_u where labels are missing, of each row with a beta of 1, without auxiliary terms, shape (N,)."""
-        return self.parts(images, labels, 1.0, generator).value(1.0)
+        """L_s, or L_u where labels are missing, with beta = 1 and without auxiliary terms, shape (N,)."""
+        return self.bound_terms(images, labels, 1.0, generator).value(1.0)
 
-    def parts(self, x: Images | Points, y: Labels, beta: float, generator: Generator) -> DIVABound:
-        """One sample of z; y is summed out, the KLs between Gaussians are exact."""
+    def bound_terms(self, x: Images | Points, y: Labels, beta: float, generator: Generator) -> DIVABound:
+        """Terms with one sample of z; y is summed out, and KLs between Gaussians are in closed form."""
         q = self.encode(x)
         z = q.at(noise_like(q, generator))
-        own, missing = self.priors.of(z), y.isnan()
-        told = self.classifier(own)  # (N, L, K)
-        surprise = -Gaussian(self.priors.of(q.loc), self._scales(q)).log_prob(own).masked_fill(~self.priors.own, 0.0)
-        inside = beta * (self.priors.log_prob(z) + surprise.sum(-1, keepdim=True))
-        bracket = (told.exp() * (inside + self.columns.log_prior - told)).sum(-1)
+        z_y, missing = self.priors.select(z), y.isnan()
+        log_q = self.classifier(z_y)  # (N, L, K)
+        q_y = Gaussian(self.priors.select(q.loc), self._scales(q))
+        log_q_z = q_y.log_prob(z_y).masked_fill(~self.priors.own, 0.0).sum(-1, keepdim=True)
+        inside = beta * (self.priors.log_prob(z) - log_q_z)
+        bracket = (log_q.exp() * (inside + self.columns.log_prior - log_q)).sum(-1)
         return DIVABound(
             self.log_likelihood(x, z),
             kl_standard(q.columns(self.layout.style)).sum(1),
             self.priors.kl(q, y),
-            of_labels(self.columns.log_prior.expand_as(told), y),
+            observed_log_prob(self.columns.log_prior.expand_as(log_q), y),
             bracket.masked_fill(~missing, 0.0),
-            of_labels(told, y),
-            entropy(told).masked_fill(~missing, 0.0),
+            observed_log_prob(log_q, y),
+            entropy(log_q).masked_fill(~missing, 0.0),
         )
 
     def _scales(self, q: Gaussian) -> Tensor:
-        """The labels' deviations, (N, L, d); 1 beyond a block's width."""
-        return torch.where(self.priors.own, self.priors.of(q.scale), 1.0)
+        """Standard deviations of the labels' latent dimensions, (N, L, d); 1 in the padding."""
+        return torch.where(self.priors.own, self.priors.select(q.scale), 1.0)
 
 
 class AdaptedDIVA(DIVA):
-    """DIVA without domains: z_y split by label. See the module's text for its two forms."""
+    """DIVA without domains (Joy et al. 2021): z = (z_y, z_x), with z_y split by label."""
 
     Settings: ClassVar[type[Any]] = AdaptedDIVASettings
 
 
 class SeparateEncoders(nn.Module):
-    """q(z|x) from a network for each of several sets of columns.
+    """q(z|x) with a separate network for each part of z.
 
     Args:
-        input_shape: of x.
-        parts: the columns of each network.
-        network: of each of them.
+        input_shape: shape of x.
+        parts: latent dimensions of each network.
+        network: type and width of each network.
     """
 
     order: Tensor
 
-    def __init__(self, input_shape: tuple[int, ...], parts: list[list[int]], network: Network) -> None:
+    def __init__(self, input_shape: tuple[int, ...], parts: list[list[int]], network: NetworkSpec) -> None:
         super().__init__()
         self.parts = nn.ModuleList(Encoder(input_shape, len(part), network) for part in parts)
-        flat = [column for part in parts for column in part]
+        flat = [dimension for part in parts for dimension in part]
         self.register_buffer("order", torch.tensor([flat.index(c) for c in range(len(flat))]), persistent=False)
 
     def forward(self, x: Images | Points) -> Gaussian:
-        found = [part(x) for part in self.parts]
-        loc, scale = torch.cat([q.loc for q in found], 1), torch.cat([q.scale for q in found], 1)
+        posteriors = [part(x) for part in self.parts]
+        loc, scale = torch.cat([q.loc for q in posteriors], 1), torch.cat([q.scale for q in posteriors], 1)
         return Gaussian(loc[:, self.order], scale[:, self.order])
 
 
-def _refuse_domain(settings: DIVASettings, context: ModelContext, name: str) -> None:
+def _validate_domain(settings: DIVASettings, context: ModelContext, name: str) -> None:
     names = context.labels.names
     if settings.domain and settings.domain not in names:
         raise UsageError(
-            f"the labels have no domain {settings.domain!r}",
+            f"the data have no label {settings.domain!r}",
             where=f"{name}: domain",
-            hint=f"Say which label it is (--set domain=NAME; there are {', '.join(names)}), or train adapted-diva.",
+            hint=f"Name the domain label (--set domain=NAME, one of {', '.join(names)}), or train adapted-diva.",
         )
     if settings.domain and len(names) == 1:
-        raise UsageError("there is no label besides the domain", where=f"{name}: domain")
+        raise UsageError("at least one label besides the domain is needed", where=f"{name}: domain")
     if settings.auxiliary == "unsupervised" and settings.domain:
         raise UsageError(
-            "auxiliary 'unsupervised' is a form without domains", where=f"{name}: auxiliary", hint="Train adapted-diva."
+            "'unsupervised' works only without a domain", where=f"{name}: auxiliary", hint="Train adapted-diva."
         )
 
 
 def _terms(bound: DIVABound, y: Labels, value: Tensor) -> dict[str, float]:
-    """The parts as means over the rows with and without labels; NaN where there is no such row."""
-    labelled = ~y.isnan().all(1)
-    own = {"supervised": ("kl_labelled", "log_p_y", "log_q_y_z"), "unsupervised": ("bracket", "entropy")}
-    terms: dict[str, float] = {}
-    for kind, rows in (("supervised", labelled), ("unsupervised", ~labelled)):
-        terms[f"{kind}.rows"] = int(rows.sum())
-        terms[f"{kind}.value"] = mean_of_rows(value[rows])
-        for part in ("reconstruction", "kl_style", *own[kind]):
-            each = getattr(bound, part)
-            terms[f"{kind}.{part}"] = mean_of_rows((each if each.ndim == 1 else each.sum(1))[rows])
-    return terms
+    return means_by_supervision(
+        y,
+        {"value": value, "reconstruction": bound.reconstruction, "kl_style": bound.kl_style},
+        {"kl_labelled": bound.kl_labelled, "log_p_y": bound.log_p_y, "log_q_y_z": bound.log_q_y_z},
+        {"bracket": bound.bracket, "entropy": bound.entropy},
+    )

@@ -1,4 +1,4 @@
-"""A weight that rises from 0 over the first steps of a training."""
+"""Linear warm-up of a KL weight."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 
 class KLSchedule(nn.Module):
-    """Counts training steps; the count is among the model's weights, so that a resumed training goes on where it was.
+    """A weight that rises linearly from 0 to 1. The step count is part of the state_dict, so training can resume.
 
     Args:
-        steps: after how many steps the weight is 1; 0 = from the start.
+        steps: training steps until the weight is 1; 0 = from the start.
 
-    >>> rising = KLSchedule(4)
-    >>> [rising.next() for _ in range(6)]
+    >>> schedule = KLSchedule(4)
+    >>> [schedule.next() for _ in range(6)]
     [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
-    >>> rising.eval().next()
+    >>> schedule.eval().next()
     1.0
     """
 
@@ -27,7 +27,7 @@ class KLSchedule(nn.Module):
         self.register_buffer("taken", torch.zeros(()))
 
     def next(self) -> float:
-        """The weight of this step, which is counted; 1 in evaluation mode, so that validations can be compared."""
+        """Weight of the current step, which is then counted; 1 in evaluation mode, so validation losses compare."""
         if not self.training or not self.steps:
             return 1.0
         weight = min(self.taken.item() / self.steps, 1.0)

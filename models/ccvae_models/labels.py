@@ -1,7 +1,7 @@
-"""Labels with classes as numbers: as columns that a network reads or that z owns, as p(y), as a classifier's output.
+"""Discrete labels as network inputs (one-hot), as p(y), and as the output of a classifier.
 
-Tables over classes have the shape (N, L, K), K the greatest number of classes of any label; classes that a label
-does not have hold the log-probability :data:`NEVER`, so that sums over K need no mask.
+Tables over classes have shape (N, L, K), where K is the largest number of classes of any label. Classes that a label
+does not have hold the log probability :data:`LOG_ZERO`, so sums over K need no mask.
 """
 
 from __future__ import annotations
@@ -17,46 +17,50 @@ from ccvae_eval.core.types import Gaussian, Labels
 from ccvae_eval.model.interface import LabelSchema, ModelContext
 from ccvae_models.networks import perceptron, uninitialised
 
-NEVER = -1e9
-"""The log-probability of a class that a label does not have: its exponential is 0, its product with 0 is 0."""
+LOG_ZERO = -1e9
+"""Finite stand-in for log 0: its exponential is 0, and 0 times it is 0 (not NaN)."""
 
-RAREST = 1e-6
-"""The least p(y): a class that no training label has keeps a finite log-probability."""
+MIN_PROBABILITY = 1e-6
+"""Lower bound on p(y): a class absent from the training labels keeps a finite log probability."""
 
 
-def require_classes(context: ModelContext, model: str) -> None:
-    """Refuses a model without labels, with a continuous one, or with a p(y) of other classes: a ``UsageError``."""
+def require_discrete_labels(context: ModelContext, model: str) -> None:
+    """Check that all labels are discrete and that p(y) matches their classes.
+
+    Raises:
+        UsageError: no labels, a continuous label, or a p(y) of the wrong size.
+    """
     if not len(context.labels):
-        raise UsageError(f"{model} learns from labels and was given none", hint="Without labels: train vae.")
+        raise UsageError(f"{model} needs at least one label", hint="To train without labels, use vae.")
     for label in context.labels:
         if label.kind == "continuous":
             raise UsageError(
-                f"{model} has no classes for a continuous label",
+                f"{model} does not support continuous labels",
                 where=label.name,
-                hint="Leave it out (--labels), or cut it into classes in the data.",
+                hint="Leave the label out (--labels), or discretise it in the data.",
             )
     if len(context.label_prior) != len(context.labels):
         raise UsageError(f"p(y) is given for {len(context.label_prior)} of {len(context.labels)} labels")
     for label, p in zip(context.labels, context.label_prior, strict=True):
         if len(p) != label.cardinality:
-            raise UsageError(f"p(y) has {len(p)} classes, expected {label.cardinality}", where=label.name)
+            raise UsageError(f"p(y) must have {label.cardinality} classes, got {len(p)}", where=label.name)
 
 
-def require_least(settings: object, model: str, least: Mapping[str, float]) -> None:
-    """Refuses settings below what makes sense: a ``UsageError`` that names the first."""
-    for name, lowest in least.items():
+def require_at_least(settings: object, model: str, minimum: Mapping[str, float]) -> None:
+    """Check lower bounds of settings; the ``UsageError`` names the first setting below its bound."""
+    for name, lowest in minimum.items():
         value = getattr(settings, name)
-        if not value >= lowest:  # NaN too
-            raise UsageError(f"{value} is less than {lowest}", where=f"{model}: {name}")
+        if not value >= lowest:  # also catches NaN
+            raise UsageError(f"must be at least {lowest}, got {value}", where=f"{model}: {name}")
 
 
-def observed_rows(labels: Labels) -> Tensor:
-    """Which rows have every label, shape (N,), bool."""
+def fully_labelled(labels: Labels) -> Tensor:
+    """True for the rows with every label observed, shape (N,)."""
     return ~labels.isnan().any(1)
 
 
-class LabelColumns(nn.Module):
-    """y as columns: one for a binary label (0 absent, 1 present), K for K classes (a vertex of the simplex).
+class LabelEncoding(nn.Module):
+    """y as network input: one column (0 or 1) for a binary label, K one-hot columns for a label with K classes.
 
     Args:
         context: labels and p(y).
@@ -70,57 +74,57 @@ class LabelColumns(nn.Module):
     def __init__(self, context: ModelContext) -> None:
         super().__init__()
         sizes = [label.cardinality for label in context.labels]
-        shown = [(row, k) for row, size in enumerate(sizes) for k in (range(size) if size > 2 else (1,))]
-        log_prior = torch.full((len(sizes), max(sizes)), NEVER)
-        for row, p in enumerate(context.label_prior):
-            log_prior[row, : len(p)] = torch.tensor(p).clamp_min(RAREST).log()
-        self.register_buffer("owner", torch.tensor([row for row, _ in shown]), persistent=False)
-        self.register_buffer("member", torch.tensor([k for _, k in shown]), persistent=False)
+        columns = [(i, k) for i, size in enumerate(sizes) for k in (range(size) if size > 2 else (1,))]
+        log_prior = torch.full((len(sizes), max(sizes)), LOG_ZERO)
+        for i, p in enumerate(context.label_prior):
+            log_prior[i, : len(p)] = torch.tensor(p).clamp_min(MIN_PROBABILITY).log()
+        self.register_buffer("owner", torch.tensor([i for i, _ in columns]), persistent=False)
+        self.register_buffer("member", torch.tensor([k for _, k in columns]), persistent=False)
         self.register_buffer("log_prior", log_prior, persistent=False)
         self.register_buffer("last", torch.tensor(sizes) - 1, persistent=False)
-        self.count = len(shown)
+        self.count = len(columns)
         self.by_label = {
-            name: tuple(c for c, (row, _) in enumerate(shown) if row == index)
+            name: tuple(c for c, (i, _) in enumerate(columns) if i == index)
             for index, name in enumerate(context.labels.names)
         }
 
-    def vertices(self, value: Tensor) -> Tensor:
-        """The columns of classes, (N, L) to (N, columns)."""
-        return (value[:, self.owner] == self.member).to(self.log_prior)
+    def one_hot(self, classes: Tensor) -> Tensor:
+        """Encode classes, (N, L) to (N, columns)."""
+        return (classes[:, self.owner] == self.member).to(self.log_prior)
 
-    def drawn(self, log_probabilities: Tensor, uniform: Tensor) -> Tensor:
-        """Classes from log-probabilities (N, L, K) and uniform numbers (N, L), shape (N, L)."""
+    def sample(self, log_probabilities: Tensor, uniform: Tensor) -> Tensor:
+        """Sample classes from log probabilities (N, L, K) with uniform numbers (N, L); shape (N, L)."""
         below = log_probabilities.exp().cumsum(-1) < uniform.unsqueeze(-1)
-        return torch.minimum(below.sum(-1), self.last)  # rounding must not give a class too many
+        return torch.minimum(below.sum(-1), self.last)  # guards against a rounded total below 1
 
-    def mixture(self, probabilities: Tensor) -> Tensor:
-        """The columns of probabilities over classes, (N, L, K) to (N, columns)."""
+    def expectation(self, probabilities: Tensor) -> Tensor:
+        """Expected encoding under class probabilities, (N, L, K) to (N, columns)."""
         return probabilities[:, self.owner, self.member]
 
-    def known(self, labels: Labels, otherwise: Tensor) -> Tensor:
-        """The columns of labels; of a missing one those of probabilities (N, L, K)."""
+    def encode(self, labels: Labels, probabilities: Tensor) -> Tensor:
+        """Encode labels; a missing label gets its expectation under the probabilities (N, L, K)."""
         missing = labels.isnan()[:, self.owner]
-        return torch.where(missing, self.mixture(otherwise), self.vertices(labels.nan_to_num(0).long()))
+        return torch.where(missing, self.expectation(probabilities), self.one_hot(labels.nan_to_num(0).long()))
 
     def point_mass(self, labels: Labels) -> Gaussian:
         """p(z_c|y) of a model whose characteristics are the labels themselves; NaN where a label is missing."""
-        there = labels.to(self.log_prior.device)
-        missing = there.isnan()[:, self.owner]
-        loc = self.vertices(there.nan_to_num(0).long()).masked_fill(missing, math.nan)
+        y = labels.to(self.log_prior.device)
+        missing = y.isnan()[:, self.owner]
+        loc = self.one_hot(y.nan_to_num(0).long()).masked_fill(missing, math.nan)
         return Gaussian(loc, torch.zeros_like(loc).masked_fill(missing, math.nan))
 
     def prior(self, rows: int) -> Tensor:
-        """p(y) for each of some rows, shape (N, L, K)."""
+        """p(y), repeated for a number of rows, shape (N, L, K)."""
         return self.log_prior.exp().expand(rows, -1, -1)
 
 
-class Classifier(nn.Module):
-    """log q(y|features) of every label, side by side.
+class LabelClassifier(nn.Module):
+    """log q(y|features) of every label.
 
     Args:
-        inputs: columns of what it reads.
-        labels: what it tells.
-        hidden: width of two layers in between; 0 = linear.
+        inputs: number of features.
+        labels: the labels to predict.
+        hidden: width of the two hidden layers; 0 = a linear classifier.
     """
 
     outside: Tensor
@@ -128,33 +132,52 @@ class Classifier(nn.Module):
     def __init__(self, inputs: int, labels: LabelSchema, hidden: int = 0) -> None:
         super().__init__()
         sizes = [label.cardinality for label in labels]
-        self.names, self.sizes, self.most = labels.names, sizes, max(sizes)
+        self.names, self.sizes, self.max_classes = labels.names, sizes, max(sizes)
         self.layers = perceptron(inputs, hidden) if hidden else nn.Sequential()
-        self.logits = uninitialised(nn.Linear, hidden or inputs, len(sizes) * self.most)
-        within = torch.arange(self.most) < torch.tensor(sizes).unsqueeze(1)
+        self.logits = uninitialised(nn.Linear, hidden or inputs, len(sizes) * self.max_classes)
+        within = torch.arange(self.max_classes) < torch.tensor(sizes).unsqueeze(1)
         self.register_buffer("outside", ~within, persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Shape (N, L, K)."""
-        logits = self.logits(self.layers(features)).reshape(-1, len(self.sizes), self.most)
-        return torch.log_softmax(logits.masked_fill(self.outside, NEVER), -1)
+        """Log probabilities, shape (N, L, K)."""
+        logits = self.logits(self.layers(features)).reshape(-1, len(self.sizes), self.max_classes)
+        return torch.log_softmax(logits.masked_fill(self.outside, LOG_ZERO), -1)
 
-    def by_name(self, each: Tensor) -> dict[str, Tensor]:
-        """Log-probabilities (N, L, K) as (N, K) for each label, its own classes alone."""
-        return {name: each[:, row, : self.sizes[row]] for row, name in enumerate(self.names)}
+    def by_name(self, log_q: Tensor) -> dict[str, Tensor]:
+        """Split log probabilities (N, L, K) by label: shape (N, K) each, with the label's own classes only."""
+        return {name: log_q[:, i, : self.sizes[i]] for i, name in enumerate(self.names)}
 
 
-def of_labels(each: Tensor, labels: Labels) -> Tensor:
-    """Of log-probabilities (N, L, K) those of the labels, shape (N, L); 0 where a label is missing."""
+def observed_log_prob(log_q: Tensor, labels: Labels) -> Tensor:
+    """Log probabilities of the observed classes, from (N, L, K) to (N, L); 0 where a label is missing."""
     value = labels.nan_to_num(0).long().unsqueeze(-1)
-    return each.gather(-1, value).squeeze(-1).masked_fill(labels.isnan(), 0.0)
+    return log_q.gather(-1, value).squeeze(-1).masked_fill(labels.isnan(), 0.0)
 
 
-def entropy(each: Tensor) -> Tensor:
-    """Entropy in nats of each label's classes from log-probabilities (N, L, K), shape (N, L)."""
-    return -(each.exp() * each).sum(-1)
+def entropy(log_q: Tensor) -> Tensor:
+    """Entropy of each label's distribution in nats, from log probabilities (N, L, K) to (N, L)."""
+    return -(log_q.exp() * log_q).sum(-1)
 
 
 def mean_of_rows(values: Tensor) -> float:
-    """A mean for history.csv; NaN where there is no row."""
+    """Mean as a float for history.csv; NaN without rows."""
     return values.detach().double().mean().item()
+
+
+def means_by_supervision(
+    labels: Labels, common: Mapping[str, Tensor], supervised: Mapping[str, Tensor], unsupervised: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Means of terms over images with and over images without labels, for history.csv; NaN without rows.
+
+    Args:
+        labels: shape (N, L); an image has labels if any is observed.
+        common: terms for both, of shape (N,), or (N, L) to be summed over the labels.
+        supervised, unsupervised: terms for one of them only.
+    """
+    labelled = ~labels.isnan().all(1)
+    means: dict[str, float] = {}
+    for kind, rows, own in (("supervised", labelled, supervised), ("unsupervised", ~labelled, unsupervised)):
+        means[f"{kind}.rows"] = int(rows.sum())
+        for name, term in {**common, **own}.items():
+            means[f"{kind}.{name}"] = mean_of_rows((term if term.ndim == 1 else term.sum(1))[rows])
+    return means

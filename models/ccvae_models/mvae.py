@@ -1,14 +1,16 @@
 r"""MVAE: a product of experts over the image and its labels (Wu and Goodman, NeurIPS 2018).
 
-Generative model: p(z) p(x|z) prod_i p(y^i|z), p(z) = N(0, I). Inference, for whatever set of them is seen:
+Generative model: p(z) p(x|z) prod_i p(y^i|z), p(z) = N(0, I). Inference model, for any subset of image and labels:
 
 .. math:: q(z|x,y) \propto N(0, I) \, q(z|x) \prod_i q(z|y^i) \quad\text{(Eqs. 3 and 4)}
 
-a Gaussian whose precision is the sum of theirs. Maximised is ELBO(x, y) + ELBO(x) + ELBO(y) (section 2.2), with
+which is a Gaussian whose precision is the sum of the experts' precisions. The objective is ELBO(x, y) + ELBO(x) +
+ELBO(y) (section 2.2), where for a subset S
 
 .. math:: ELBO(S) = E_{q(z|S)}[\lambda_x \log p(x|z) + \lambda_y \sum_i \log p(y^i|z)] - \beta KL(q(z|S) \| p(z))
 
-over what is in S. All of z is shared: no column belongs to a label. do(y^i = v) replaces that label's expert.
+contains the terms of S only. All of z is shared: no latent dimension belongs to a label. do(y^i = v) replaces the
+expert of that label.
 """
 
 from __future__ import annotations
@@ -24,31 +26,37 @@ from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
 from ccvae_models.kl_schedule import KLSchedule
-from ccvae_models.labels import Classifier, mean_of_rows, of_labels, require_classes, require_least
+from ccvae_models.labels import (
+    LabelClassifier,
+    mean_of_rows,
+    observed_log_prob,
+    require_at_least,
+    require_discrete_labels,
+)
 from ccvae_models.likelihood import LikelihoodName
 from ccvae_models.networks import NetworkName, initialise, positive
 
-LEAST_VARIANCE = 1e-8
-"""Added to every expert's variance, as in the authors' code."""
+VARIANCE_EPSILON = 1e-8
+"""Added to the variance of every expert, as in the authors' code."""
 
 
 @dataclass(frozen=True, slots=True)
 class MVAESettings:
-    """Settings of MVAE. The authors' for CelebA: latent 100, lambda_image 1, lambda_labels 10, beta raised from 0 to
-    1 over the first 20 epochs.
+    """Settings of MVAE. The authors' settings for CelebA: latent 100, lambda_image 1, lambda_labels 10, and beta rising
+    from 0 to 1 over the first 20 epochs.
 
     Args:
-        latent: columns of z.
+        latent: number of latent dimensions.
         lambda_image: weight of log p(x|z).
         lambda_labels: weight of log p(y|z).
         beta: weight of the KL.
-        warm_up: steps over which the KL's weight rises from 0 to beta. Without it nothing reaches z from the image
-            for a long time: on drawn faces its KL stayed at 0 and the labels at chance after 500 steps.
-        label_width: units in each of the two layers from z to p(y|z).
-        likelihood: p(x|z).
-        likelihood_scale: its scale.
-        network: convolutions or perceptron; auto goes by the shape of the input.
-        hidden: width of the perceptron.
+        warm_up: training steps over which the weight of the KL rises from 0 to beta. Without a warm-up, q(z|x) stays at
+            the prior for a long time.
+        label_width: width of the two hidden layers of p(y|z).
+        likelihood: p(x|z): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
+        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
+        network: convolutions or perceptron; auto = by the shape of the input.
+        hidden: width of the perceptron's two hidden layers.
     """
 
     latent: int = 100
@@ -64,38 +72,38 @@ class MVAESettings:
 
 
 class MVAE(Autoencoder[MVAESettings]):
-    """Image and labels as modalities of one z. See the module's text for the model."""
+    """MVAE (Wu and Goodman, NeurIPS 2018): image and labels are modalities of one z, joined by a product of experts."""
 
     Settings: ClassVar[type[Any]] = MVAESettings
 
     def __init__(self, settings: MVAESettings, context: ModelContext, generator: Generator) -> None:
-        require_classes(context, "mvae")
-        least = {"latent": 1, "lambda_image": 0, "lambda_labels": 0, "beta": 0, "warm_up": 0, "label_width": 1}
-        require_least(settings, "mvae", least)
+        require_discrete_labels(context, "mvae")
+        minimum = {"latent": 1, "lambda_image": 0, "lambda_labels": 0, "beta": 0, "warm_up": 0, "label_width": 1}
+        require_at_least(settings, "mvae", minimum)
         super().__init__(settings, context, LatentLayout(settings.latent))
         self.experts = LabelExperts(context, settings.latent, generator)
-        self.classifier = Classifier(settings.latent, context.labels, settings.label_width)
+        self.classifier = LabelClassifier(settings.latent, context.labels, settings.label_width)
         self.warm_up = KLSchedule(settings.warm_up)
         initialise(self, generator)
 
     def encode(self, images: Images | Points, labels: Labels | None = None) -> Gaussian:
-        """N(0, I) q(z|x), what is known of z from the image alone (Eq. 3); the labels are not looked at."""
+        """N(0, I) q(z|x), the posterior given the image alone (Eq. 3); the labels are not used."""
         del labels
         return product([self.encoder(images)])
 
     def posterior(self, images: Images | Points, labels: Labels) -> Gaussian:
-        """N(0, I) q(z|x) prod_i q(z|y^i) over the labels that are known (Eq. 3)."""
+        """N(0, I) q(z|x) prod_i q(z|y^i), with a product over the observed labels (Eq. 3)."""
         return product([self.encoder(images), self.experts(labels)])
 
     def predict(self, images: Images | Points, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
-        """log p(y|z) of each label at the given codes, shape (N, K)."""
+        """log p(y|z) of each label, shape (N, K) each."""
         del images
         return {**self.classifier.by_name(self.classifier(codes))}
 
     def intervene(self, images: Images | Points, codes: Codes, assignment: Mapping[str, float], noise: Tensor) -> Codes:
-        """A point of N(0, I) q(z|x) prod_j q(z|y^j) q(z|y^c = v), ``noise`` deviations from its mean.
+        """The point of N(0, I) q(z|x) prod_j q(z|y^j) q(z|y^c = v) that lies ``noise`` deviations from the mean.
 
-        The labels that are not assigned keep the class that the model itself sees at the codes (argmax of p(y|z)).
+        Labels without an assignment keep the class that the model predicts from the codes (argmax of p(y|z)).
         """
         labels = self.classifier(codes).argmax(-1).to(codes.dtype)
         for name, value in assignment.items():
@@ -103,48 +111,48 @@ class MVAE(Autoencoder[MVAESettings]):
         return self.posterior(images, labels).at(noise)
 
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
-        """-(ELBO(x, y) + ELBO(x) + ELBO(y)), divided by the rows of the batch; without any label: -ELBO(x)."""
+        """-(ELBO(x, y) + ELBO(x) + ELBO(y)), divided by the images in the batch; -ELBO(x) for an unlabelled image."""
         x, y = batch.images, batch.labels
         labelled = ~y.isnan().all(1)
-        image, label = self.encoder(x), self.experts(y[labelled])
-        seen, beta = image.rows(labelled), self.settings.beta * self.warm_up.next()
-        parts = {
-            "unsupervised": self._elbo(product([image]), beta, generator, x, None),
-            "supervised": self._elbo(product([seen, label]), beta, generator, x[labelled], y[labelled]),
-            "labels": self._elbo(product([label]), beta, generator, None, y[labelled]),
+        q_x, q_y = self.encoder(x), self.experts(y[labelled])
+        beta = self.settings.beta * self.warm_up.next()
+        elbos = {
+            "unsupervised": self._elbo(product([q_x]), beta, generator, x, None),
+            "supervised": self._elbo(product([q_x.rows(labelled), q_y]), beta, generator, x[labelled], y[labelled]),
+            "labels": self._elbo(product([q_y]), beta, generator, None, y[labelled]),
         }
-        total = sum(part["value"].sum() for part in parts.values())
+        total = sum(elbo["value"].sum() for elbo in elbos.values())
         terms: dict[str, float] = {}
-        for name, part in parts.items():
-            terms[f"{name}.rows"] = len(part["value"])
-            terms |= {f"{name}.{key}": mean_of_rows(value) for key, value in part.items()}
+        for name, elbo in elbos.items():
+            terms[f"{name}.rows"] = len(elbo["value"])
+            terms |= {f"{name}.{key}": mean_of_rows(value) for key, value in elbo.items()}
         assert isinstance(total, Tensor)
         yield Objective("model", -total / len(batch), terms, tuple(self.parameters()))
 
     def _elbo(
         self, q: Gaussian, beta: float, generator: Generator, x: Images | Points | None, y: Labels | None
     ) -> dict[str, Tensor]:
-        """ELBO of what is seen, and its parts, each of shape (N,)."""
+        """ELBO of the image, the labels or both, and its terms, each of shape (N,)."""
         settings = self.settings
         z = q.at(noise_like(q, generator))
-        parts = {"kl": kl_standard(q).sum(1)}
-        value = -beta * parts["kl"]
+        terms = {"kl": kl_standard(q).sum(1)}
+        value = -beta * terms["kl"]
         if x is not None:
-            parts["reconstruction"] = self.log_likelihood(x, z)
-            value = value + settings.lambda_image * parts["reconstruction"]
+            terms["reconstruction"] = self.log_likelihood(x, z)
+            value = value + settings.lambda_image * terms["reconstruction"]
         if y is not None:
-            parts["log_p_y_z"] = of_labels(self.classifier(z), y).sum(1)
-            value = value + settings.lambda_labels * parts["log_p_y_z"]
-        return {"value": value, **parts}
+            terms["log_p_y_z"] = observed_log_prob(self.classifier(z), y).sum(1)
+            value = value + settings.lambda_labels * terms["log_p_y_z"]
+        return {"value": value, **terms}
 
 
 class LabelExperts(nn.Module):
-    """q(z|y^i): one diagonal Gaussian over all of z for each class of each label.
+    """q(z|y^i): one diagonal Gaussian over all of z per class of each label.
 
     Args:
-        context: the labels.
-        latent: columns of z.
-        generator: draws the means at the start.
+        context: provides the labels.
+        latent: number of latent dimensions.
+        generator: draws the initial means.
     """
 
     def __init__(self, context: ModelContext, latent: int, generator: Generator) -> None:
@@ -155,19 +163,19 @@ class LabelExperts(nn.Module):
         self.raw_scale = nn.Parameter(torch.ones(shape))
 
     def forward(self, labels: Labels) -> Gaussian:
-        """The experts of the labels, shape (N, L, D); one of a missing label has an infinite scale."""
+        """The experts of the labels, shape (N, L, D); the scale of a missing label's expert is infinite."""
         value, label = labels.nan_to_num(0).long(), torch.arange(labels.shape[1], device=labels.device)
         scale = positive(self.raw_scale[label, value])
         return Gaussian(self.loc[label, value], scale.masked_fill(labels.isnan().unsqueeze(-1), torch.inf))
 
 
 def product(experts: list[Gaussian]) -> Gaussian:
-    r"""The product of N(0, I) and some Gaussians over z, itself one.
+    r"""Normalised product of N(0, I) and Gaussian experts over z.
 
     .. math:: \tau = 1 + \sum_e 1 / (\sigma_e^2 + 10^{-8}), \quad \mu = \sum_e \mu_e / (\sigma_e^2 + 10^{-8}) / \tau
 
     Args:
-        experts: each of shape (N, D), or (N, L, D) for L of them side by side. An infinite scale says nothing.
+        experts: each of shape (N, D), or (N, L, D) for L experts. An expert with infinite scale has no effect.
 
     >>> product([Gaussian(torch.ones(1, 1), torch.ones(1, 1))]).loc
     tensor([[0.5000]])
@@ -176,7 +184,7 @@ def product(experts: list[Gaussian]) -> Gaussian:
     precision = torch.ones(first.loc.shape[0], first.loc.shape[-1], dtype=first.loc.dtype, device=first.loc.device)
     weighted = torch.zeros_like(precision)
     for expert in experts:
-        own = 1 / (expert.scale.square() + LEAST_VARIANCE)
+        own = 1 / (expert.scale.square() + VARIANCE_EPSILON)
         mean = own * expert.loc
         precision = precision + (own.sum(1) if own.ndim == 3 else own)
         weighted = weighted + (mean.sum(1) if mean.ndim == 3 else mean)

@@ -1,7 +1,7 @@
-"""Encoders and decoders: convolutions for images, a perceptron for points, or as a setting says.
+"""Encoders and decoders: convolutional for images, a perceptron for points (or where a setting asks for it).
 
-At 64 pixels these are the networks of Joy et al. (ICLR 2021) for CelebA. Weights start as torch's own layers do
-(uniform in +-1/sqrt(fan in)), but from a generator that is given: no global random state is read or changed.
+At 64 pixels these are the CelebA networks of Joy et al. (ICLR 2021). Weights are initialised like torch's own layers
+(uniform in +-1/sqrt(fan in)), but from an explicit generator: the global random state is neither read nor changed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch.nn import functional
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Codes, Gaussian, Images, Points
 
-SMALLEST_SCALE = 1e-3
-"""Standard deviations are ``clamp(softplus(.), 1e-3)``, as in the paper's code."""
+MIN_SCALE = 1e-3
+"""Standard deviations are ``clamp(softplus(.), 1e-3)``, as in the code of Joy et al."""
 
 FEATURES = 256
-"""Width between the convolutions and the heads."""
+"""Number of features between the convolutions and the heads."""
 
 STAGES: Mapping[int, tuple[tuple[int, int], ...]] = {
     28: ((32, 2), (64, 2), (128, 1)),
@@ -30,20 +30,19 @@ STAGES: Mapping[int, tuple[tuple[int, int], ...]] = {
     64: ((32, 2), (32, 2), (64, 2), (128, 2)),
     128: ((32, 2), (32, 2), (32, 2), (64, 2), (128, 2)),
 }
-"""For each image size the (channels, stride) of the encoder's layers down to 4 x 4; the decoder is its mirror."""
-
+"""(channels, stride) of the encoder's layers down to 4 x 4, by image size; the decoder mirrors them."""
 
 NetworkName = Literal["auto", "convolutions", "perceptron"]
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
-    """Which networks a model has.
+class NetworkSpec:
+    """Type and width of a model's networks.
 
     Args:
-        name: convolutions (square images of the sizes in :data:`STAGES`) or perceptron (points, and images of any size
-            as the list of their values); auto goes by the shape of the input.
-        hidden: width of the perceptron's two layers.
+        name: "convolutions" (square images of the sizes in :data:`STAGES`), "perceptron" (points, and flattened images
+            of any size), or "auto" (by the shape of the input).
+        hidden: width of the perceptron's two hidden layers.
     """
 
     name: NetworkName = "auto"
@@ -51,38 +50,38 @@ class Network:
 
     def __post_init__(self) -> None:
         if self.hidden < 1:
-            raise UsageError(f"a network of {self.hidden} hidden units is none")
+            raise UsageError(f"hidden must be at least 1, got {self.hidden}")
 
     def convolves(self, input_shape: tuple[int, ...]) -> bool:
-        """Whether an input of this shape is convolved.
+        """True if inputs of this shape go through convolutions.
 
         Raises:
-            UsageError: there is nothing to convolve.
+            UsageError: convolutions were asked for, but the inputs are not images.
         """
         if self.name == "convolutions" and len(input_shape) != 3:
-            raise UsageError("network=convolutions needs images", hint="Points have network=perceptron.")
+            raise UsageError("network=convolutions needs images", hint="For points, use network=perceptron.")
         return len(input_shape) == 3 and self.name != "perceptron"
 
 
 def positive(raw: Tensor) -> Tensor:
-    """The map from a free parameter to a standard deviation."""
-    return functional.softplus(raw).clamp_min(SMALLEST_SCALE)
+    """Map an unconstrained parameter to a standard deviation."""
+    return functional.softplus(raw).clamp_min(MIN_SCALE)
 
 
 def uninitialised(kind: type[nn.Module], *shape: int, **options: Any) -> nn.Module:
-    """A layer whose weights are not yet drawn (:func:`initialise` does), on the current default device."""
+    """A layer with unset weights on the default device; :func:`initialise` draws them."""
     layer = kind(*shape, **options, device="meta")
     return layer.to_empty(device=torch.get_default_device())
 
 
 @torch.no_grad()
 def initialise(module: nn.Module, generator: Generator) -> None:
-    """Draws the weights of every linear and convolutional layer, in the order of ``module.modules()``."""
+    """Initialise every linear and convolutional layer, in the order of ``module.modules()``."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and not layer.weight.is_meta:
-            reach = 1 / math.sqrt(layer.weight[0].numel())
+            bound = 1 / math.sqrt(layer.weight[0].numel())
             for parameter in layer.parameters(recurse=False):
-                draw = torch.empty(parameter.shape, device="cpu").uniform_(-reach, reach, generator=generator)
+                draw = torch.empty(parameter.shape, device="cpu").uniform_(-bound, bound, generator=generator)
                 parameter.copy_(draw)
 
 
@@ -91,8 +90,9 @@ def _stages(input_shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     if height != width or height not in STAGES or channels < 1:
         sizes = ", ".join(str(size) for size in STAGES)
         raise UsageError(
-            f"no network for images of {channels} x {height} x {width}",
-            hint=f"Square ones of {sizes} pixels: resize the data (size=64 in its spec), or --set network=perceptron.",
+            f"the convolutional networks do not support images of {channels} x {height} x {width}",
+            hint=f"Supported: square images of {sizes} pixels. Resize the data (size=64 in its spec), "
+            "or use --set network=perceptron.",
         )
     return STAGES[height]
 
@@ -102,27 +102,27 @@ def _kernel(stride: int) -> dict[str, int]:
 
 
 class Encoder(nn.Module):
-    """q(z|x): a trunk and two heads.
+    """q(z|x): a trunk with two heads, for the mean and the standard deviation.
 
     Args:
         input_shape: (C, H, W) or (D,).
-        latent: columns of z.
-        network: what kind.
+        latent: number of latent dimensions.
+        network: type and width of the trunk.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], latent: int, network: Network) -> None:
+    def __init__(self, input_shape: tuple[int, ...], latent: int, network: NetworkSpec) -> None:
         super().__init__()
         self.trunk, features = encoder_trunk(input_shape, network)
         self.loc = uninitialised(nn.Linear, features, latent)
         self.scale = uninitialised(nn.Linear, features, latent)
 
     @torch.no_grad()
-    def start_blank(self, columns: Sequence[int], scale: float) -> None:
-        """Makes the marginal of some columns N(0, scale^2) for every image, until training moves it."""
-        rows = list(columns)
+    def start_uninformative(self, dimensions: Sequence[int], scale: float) -> None:
+        """Set the initial posterior of some latent dimensions to N(0, scale^2), the same for every image."""
+        chosen = list(dimensions)
         heads: tuple[tuple[Any, float], ...] = ((self.loc, 0.0), (self.scale, math.log(math.expm1(scale))))
         for head, bias in heads:
-            head.weight[rows], head.bias[rows] = 0.0, bias
+            head.weight[chosen], head.bias[chosen] = 0.0, bias
 
     def forward(self, images: Images | Points) -> Gaussian:
         features = self.trunk(images)
@@ -130,12 +130,12 @@ class Encoder(nn.Module):
 
 
 class JoinedHeads(nn.Module):
-    """A Gaussian given features and y: one layer joins them before the two heads.
+    """A Gaussian conditioned on features and y: one layer joins the two before the heads.
 
     Args:
-        features: columns of the features.
-        given: columns of y.
-        latent: columns of the Gaussian.
+        features: number of features.
+        given: number of columns of y.
+        latent: dimension of the Gaussian.
     """
 
     def __init__(self, features: int, given: int, latent: int) -> None:
@@ -150,33 +150,29 @@ class JoinedHeads(nn.Module):
 
 
 class ConditionalEncoder(JoinedHeads):
-    """q(z|x,y) of ``trunk(x)`` and y.
+    """q(z|x,y) from ``trunk(x)`` and y.
 
-    The trunk sees x alone, so that one pass of it serves every y and whatever else is told from the features.
+    The trunk sees x only, so its features are computed once for all y and can be shared with a classifier.
 
     Args:
-        input_shape: as for :class:`Encoder`.
-        given: columns of y.
-        latent: columns of the Gaussian.
-        network: as for :class:`Encoder`.
+        input_shape, latent, network: as for :class:`Encoder`.
+        given: number of columns of y.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], given: int, latent: int, network: Network) -> None:
+    def __init__(self, input_shape: tuple[int, ...], given: int, latent: int, network: NetworkSpec) -> None:
         trunk, self.features = encoder_trunk(input_shape, network)
         super().__init__(self.features, given, latent)
         self.trunk = trunk
 
 
 class Decoder(nn.Module):
-    """The parameter of p(x|z) before its last map (sigmoid for images, none for points).
+    """Mean of p(x|z) before the final activation (a sigmoid for images, none for points).
 
     Args:
-        input_shape: as for :class:`Encoder`.
-        latent: columns of z.
-        network: as for :class:`Encoder`.
+        input_shape, latent, network: as for :class:`Encoder`.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], latent: int, network: Network) -> None:
+    def __init__(self, input_shape: tuple[int, ...], latent: int, network: NetworkSpec) -> None:
         super().__init__()
         if network.convolves(input_shape):
             self.trunk = _transposed_convolutions(input_shape, latent)
@@ -190,8 +186,8 @@ class Decoder(nn.Module):
         return out
 
 
-def encoder_trunk(input_shape: tuple[int, ...], network: Network) -> tuple[nn.Sequential, int]:
-    """The layers from x to its features, and how many features there are."""
+def encoder_trunk(input_shape: tuple[int, ...], network: NetworkSpec) -> tuple[nn.Sequential, int]:
+    """Layers from x to its features, and the number of features."""
     if network.convolves(input_shape):
         return _convolutions(input_shape), FEATURES
     layers = perceptron(math.prod(input_shape), network.hidden)
@@ -221,7 +217,7 @@ def _transposed_convolutions(input_shape: tuple[int, ...], latent: int) -> nn.Se
 
 
 def _channels_last(layers: list[nn.Module]) -> nn.Sequential:
-    """Layers whose weights lie channel by channel: the memory order in which convolutions run fastest here."""
+    """Chain of layers with their weights in channels-last order, in which convolutions run fastest on CPUs."""
     for layer in layers:
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
@@ -229,7 +225,7 @@ def _channels_last(layers: list[nn.Module]) -> nn.Sequential:
 
 
 def perceptron(inputs: int, hidden: int) -> nn.Sequential:
-    """Two layers of ``hidden`` units."""
+    """Two hidden layers with ReLU."""
     return nn.Sequential(
         uninitialised(nn.Linear, inputs, hidden), nn.ReLU(), uninitialised(nn.Linear, hidden, hidden), nn.ReLU()
     )

@@ -1,4 +1,4 @@
-"""A model's settings from plain data: the options of a command or the record in a checkpoint."""
+"""Model settings from plain data: command-line options or the record in a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ S = TypeVar("S")
 
 
 def read_settings(kind: type[S], plain: Mapping[str, Plain], where: str) -> S:
-    """A frozen dataclass of plain fields from a mapping; text is read as the field's type.
+    """Build a frozen dataclass from a mapping; text is converted to the field's type.
 
     Args:
-        kind: the dataclass; its fields are bool, int, float, str or a ``Literal`` of strings.
-        plain: values by the fields' names; fields left out keep their default.
-        where: the model's name, for messages.
+        kind: dataclass with fields of type bool, int, float, str or a ``Literal`` of strings.
+        plain: values by field name; absent fields keep their default.
+        where: the model's name, for error messages.
 
     Raises:
-        UsageError: a name that is no field, or a value that is not of its kind.
+        UsageError: an unknown setting, or a value of the wrong type.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Settings:
@@ -40,15 +40,15 @@ def read_settings(kind: type[S], plain: Mapping[str, Plain], where: str) -> S:
 def _value(value: Plain, kind: Any, where: str) -> Any:
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise UsageError(f"{value!r} is no choice", where=where, hint=f"One of {', '.join(get_args(kind))}.")
+            raise UsageError(f"value {value!r} is unknown", where=where, hint=f"One of {', '.join(get_args(kind))}.")
         return value
     try:
-        return _number(value, kind)
+        return _converted(value, kind)
     except (TypeError, ValueError):
-        raise UsageError(f"{value!r} is not of type {kind.__name__}", where=where) from None
+        raise UsageError(f"must be of type {kind.__name__}, got {value!r}", where=where) from None
 
 
-def _number(value: Plain, kind: type) -> Any:
+def _converted(value: Plain, kind: type) -> Any:
     if kind is bool:
         words = {"true": True, "false": False, "1": True, "0": False, "on": True, "off": False}
         if isinstance(value, bool):

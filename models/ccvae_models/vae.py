@@ -1,6 +1,6 @@
-"""The variational autoencoder (Kingma and Welling, 2014): the same networks as the others, no labels.
+r"""The variational autoencoder (Kingma and Welling, ICLR 2014), without labels.
 
-.. math:: \\log p(x) \\ge E_{q(z|x)}[\\log p(x|z)] - KL(q(z|x) || N(0, I))
+.. math:: \log p(x) \ge E_{q(z|x)}[\log p(x|z)] - KL(q(z|x) \| N(0, I))
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class VAESettings:
     """Settings of the VAE.
 
     Args:
-        latent: columns of z.
-        likelihood: p(x|z).
-        likelihood_scale: its scale.
-        network: convolutions or perceptron; auto goes by the shape of the input.
-        hidden: width of the perceptron.
+        latent: number of latent dimensions.
+        likelihood: p(x|z): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
+        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
+        network: convolutions or perceptron; auto = by the shape of the input.
+        hidden: width of the perceptron's two hidden layers.
     """
 
     latent: int = 45
@@ -38,18 +38,18 @@ class VAESettings:
 
 
 class VAE(Autoencoder[VAESettings]):
-    """A VAE with a N(0, I) prior. It looks at no label: no column belongs to one."""
+    """VAE (Kingma and Welling, 2014) with prior N(0, I). It uses no labels, so no latent dimension belongs to one."""
 
     Settings: ClassVar[type[Any]] = VAESettings
 
     def __init__(self, settings: VAESettings, context: ModelContext, generator: Generator) -> None:
         if settings.latent < 1:
-            raise UsageError(f"a latent space of {settings.latent} columns is none", where="vae: latent")
+            raise UsageError(f"must be at least 1, got {settings.latent}", where="vae: latent")
         super().__init__(settings, context, LatentLayout(settings.latent))
         initialise(self, generator)
 
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
-        """The negative bound, mean over the rows of the batch."""
+        """The negative bound, averaged over the batch."""
         q = self.encode(batch.images)
         z = q.at(noise_like(q, generator))
         reconstruction = self.log_likelihood(batch.images, z).mean()

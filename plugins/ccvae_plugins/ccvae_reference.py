@@ -1,13 +1,13 @@
-"""Checkpoints of the public CCVAE codes (Joy et al., ICLR 2021, in Pyro and in PyTorch, and a multi-class fork of it).
+"""Checkpoints of the public CCVAE implementations (Joy et al., ICLR 2021: Pyro, PyTorch, and a multi-class fork).
 
-They save whole modules: a folder with encoder.pt, decoder.pt, classifier.pt and cond_prior.pt, each a pickle of a class
-of theirs. No class of theirs is ever looked up: the tensors inside are read, and put into the networks below. The sizes
-follow from the tensors; what no file holds are the labels' names and p(y), which ``--set`` gives::
+These save whole modules: a folder with encoder.pt, decoder.pt, classifier.pt and cond_prior.pt, each a pickled instance
+of one of their classes. The classes are never imported: the tensors are read and loaded into the networks below. Sizes
+follow from the tensors. The files contain neither the names of the labels nor p(y), so ``--set`` provides them::
 
     ccvae-eval run FOLDER --data folder:celeba --set 'labels=Smiling|Male' --set 'prior=[0.5, 0.4]'
 
-The 18 labels of the paper and the 13 of the fork are known. The latent columns are: one for each binary label, one for
-the multi-class label if there is one, and the style.
+The 18 labels of the paper and the 13 labels of the fork are built in. Each binary label has one latent dimension, then
+comes one for the multi-class label if there is one, then the style.
 """
 
 from __future__ import annotations
@@ -21,42 +21,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ccvae_eval.checkpoint import Bundle, Record, below
+from ccvae_eval.checkpoint import Bundle, Record, network_tensors
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain
 from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout
 
-MARK = "decoder.decoder.11.weight"
-LEAST_SCALE = 1e-3
+ANCHOR = "decoder.decoder.11.weight"
+"""A tensor of these networks; what precedes this name in a file precedes all their names."""
+MIN_SCALE = 1e-3
 HIDDEN = 256
-PAPER = (
+PAPER_LABELS = (
     "Arched_Eyebrows", "Bags_Under_Eyes", "Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Bushy_Eyebrows", "Chubby",
     "Eyeglasses", "Heavy_Makeup", "Male", "No_Beard", "Pale_Skin", "Receding_Hairline", "Smiling", "Wavy_Hair",
     "Wearing_Necktie", "Young",
 )  # fmt: skip
-FORK = (
+FORK_LABELS = (
     "Arched_Eyebrows", "Bags_Under_Eyes", "Bushy_Eyebrows", "Chubby", "Eyeglasses", "Heavy_Makeup", "Male", "No_Beard",
     "Pale_Skin", "Smiling", "Wavy_Hair", "Wearing_Necktie", "Young",
 )  # fmt: skip
-KNOWN = {len(names): names for names in (PAPER, FORK)}
-HAIR = ("Bald", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")
+LABELS_BY_COUNT = {len(names): names for names in (PAPER_LABELS, FORK_LABELS)}
+HAIR_CLASSES = ("Bald", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSettings:
-    """What is free in these networks.
+    """Settings of the public CCVAE networks.
 
     Args:
-        latent: columns of z.
-        binary: how many binary labels.
-        classes: how many classes the multi-class label has; 0 = there is none.
-        labels: names of the binary labels, "A|B|C" or a list; "" = the known ones of that number.
+        latent: number of latent dimensions.
+        binary: number of binary labels.
+        classes: number of classes of the multi-class label; 0 = no such label.
+        labels: names of the binary labels, "A|B|C" or a list; "" = the built-in names for that number.
         class_label, class_names: name of the multi-class label and of its classes.
-        prior: p(y = 1) of each binary label; [] = not known.
-        joined: whether mean and scale come from one layer (the Pyro code).
-        suffix: "_binary" where the files of the binary labels are called so.
-        class_loc, class_scale: p(z|y) of the multi-class label where it is no parameter of the module (the fork's first
-            version keeps it in a list, which training does not see).
+        prior: p(y = 1) of each binary label; [] = unknown.
+        joined: True if one layer gives both mean and scale (Pyro code).
+        suffix: "_binary" if the files of the binary labels have this suffix.
+        class_loc, class_scale: p(z|y) of the multi-class label if it is not a parameter of the module (the fork's first
+            version stores it in a list, which the optimiser does not see).
     """
 
     latent: int = 45
@@ -75,36 +76,37 @@ class ReferenceSettings:
         """The labels, binary ones first.
 
         Raises:
-            UsageError: names are needed, or are of another number than the tensors say.
+            UsageError: the number of names does not match the tensors.
         """
-        names = _names(self.labels, KNOWN.get(self.binary, ()), self.binary, "labels")
-        found = [Label(name) for name in names]
+        names = _names(self.labels, LABELS_BY_COUNT.get(self.binary, ()), self.binary, "labels")
+        labels = [Label(name) for name in names]
         if self.classes:
-            known = HAIR if self.classes == len(HAIR) else ()
-            classes = _names(self.class_names, known, self.classes, "class_names")
-            found.append(Label(self.class_label, "categorical", classes))
-        return LabelSchema(tuple(found))
+            default = HAIR_CLASSES if self.classes == len(HAIR_CLASSES) else ()
+            classes = _names(self.class_names, default, self.classes, "class_names")
+            labels.append(Label(self.class_label, "categorical", classes))
+        return LabelSchema(tuple(labels))
 
 
-def _names(given: Any, known: tuple[str, ...], count: int, option: str) -> tuple[str, ...]:
-    names = tuple(given.split("|")) if isinstance(given, str) and given else tuple(given or known)
+def _names(given: Any, default: tuple[str, ...], count: int, option: str) -> tuple[str, ...]:
+    names = tuple(given.split("|")) if isinstance(given, str) and given else tuple(given or default)
     if len(names) != count:
-        found = f"{len(names)} given" if names else "the files do not hold them"
+        kind = "labels" if option == "labels" else "classes"
+        missing = f"the names of its {count} {kind} are missing"
         raise UsageError(
-            f"the names of {count} {'labels' if option == 'labels' else 'classes'} are needed",
+            f"{count} names of {kind} are needed, got {len(names)}" if names else missing,
             where="ccvae-reference",
-            why=found,
-            hint=f"In the order of the training: --set '{option}=A|B|...'",
+            why="" if names else "the public code does not save them",
+            hint=f"Give them in the order used in training: --set '{option}=A|B|...'",
         )
     return names
 
 
 def _positive(raw: Tensor) -> Tensor:
-    return functional.softplus(raw).clamp_min(LEAST_SCALE)
+    return functional.softplus(raw).clamp_min(MIN_SCALE)
 
 
 class ReferenceEncoder(nn.Module):
-    """Five convolutions to 256 numbers; mean and raw scale from two heads, or from one layer (the Pyro code)."""
+    """Five convolutions to 256 features; mean and raw scale from two heads, or from one layer (Pyro code)."""
 
     def __init__(self, latent: int, joined: bool) -> None:
         super().__init__()
@@ -120,13 +122,13 @@ class ReferenceEncoder(nn.Module):
         self.joined = joined
 
     def forward(self, images: Images) -> Gaussian:
-        told = self.encoder(images)
-        loc, raw = told.chunk(2, 1) if self.joined else (self.locs(told), self.scales(told))
+        features = self.encoder(images)
+        loc, raw = features.chunk(2, 1) if self.joined else (self.locs(features), self.scales(features))
         return Gaussian(loc, _positive(raw))
 
 
 class ReferenceDecoder(nn.Module):
-    """The encoder turned around; the ReLU stands after the reshaping, hence the numbers of the layers."""
+    """Mirror of the encoder. The first ReLU follows the reshape, as the public code's layer numbers require."""
 
     def __init__(self, latent: int) -> None:
         super().__init__()
@@ -141,8 +143,8 @@ class ReferenceDecoder(nn.Module):
         return images
 
 
-class Diagonal(nn.Module):
-    """q(y|z_c) of binary labels: a logit affine in the label's own column."""
+class DiagonalClassifier(nn.Module):
+    """q(y|z_c) of binary labels: each logit is affine in the label's own latent dimension."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -161,7 +163,7 @@ class BinaryPrior(nn.Module):
         self.diag_scale_true, self.diag_scale_false = (nn.Parameter(torch.ones(count)) for _ in range(2))
 
     def forward(self, y: Tensor) -> Gaussian:
-        # they mix the raw scales before the softplus; for y = 0 and 1 that is the same
+        # the public code mixes the raw scales before the softplus; for y in {0, 1} the order is irrelevant
         raw = y * self.diag_scale_true + (1 - y) * self.diag_scale_false
         return Gaussian(y * self.diag_loc_true + (1 - y) * self.diag_loc_false, _positive(raw))
 
@@ -174,12 +176,12 @@ class ClassPrior(nn.Module):
         self.diag_loc = nn.ParameterList([torch.zeros(1) for _ in range(classes)])
         self.diag_scale = nn.ParameterList([torch.ones(1) for _ in range(classes)])
 
-    def of_classes(self) -> Gaussian:
+    def by_class(self) -> Gaussian:
         return Gaussian(torch.cat(list(self.diag_loc)), _positive(torch.cat(list(self.diag_scale))))
 
 
-class KeptPrior(nn.Module):
-    """The same where the module keeps it in a list: fixed numbers, and a raw scale that begins at 1."""
+class FixedClassPrior(nn.Module):
+    """The same prior where the module stores it in a list: constants, with 1 added to the raw scale."""
 
     loc: Tensor
     raw: Tensor
@@ -189,31 +191,34 @@ class KeptPrior(nn.Module):
         self.register_buffer("loc", torch.tensor(list(loc)), persistent=False)
         self.register_buffer("raw", 1 + torch.tensor(list(scale)), persistent=False)
 
-    def of_classes(self) -> Gaussian:
+    def by_class(self) -> Gaussian:
         return Gaussian(self.loc, _positive(self.raw))
 
 
 class ReferenceCCVAE(nn.Module):
-    """The public CCVAE under the names that its files have."""
+    """The public CCVAE, with the names of its files."""
 
     def __init__(self, settings: ReferenceSettings) -> None:
         super().__init__()
         self._settings, self.labels = settings, settings.schema()
-        owners = self.labels.names
-        if len(owners) > settings.latent or settings.binary < 0:
-            raise UsageError(f"{len(owners)} labels do not fit into {settings.latent} columns", where="ccvae-reference")
-        self.layout = LatentLayout(settings.latent, {name: (column,) for column, name in enumerate(owners)})
-        self.label_prior = _shares(settings.prior, settings.binary)
+        names = self.labels.names
+        if len(names) > settings.latent or settings.binary < 0:
+            raise UsageError(
+                f"must be at least {len(names)} (one latent dimension per label), got {settings.latent}",
+                where="ccvae-reference: latent",
+            )
+        self.layout = LatentLayout(settings.latent, {name: (i,) for i, name in enumerate(names)})
+        self.label_prior = _label_prior(settings.prior, settings.binary)
         self.encoder, self.decoder = (
             ReferenceEncoder(settings.latent, settings.joined),
             ReferenceDecoder(settings.latent),
         )
-        self.add_module(f"classifier{settings.suffix}", Diagonal(settings.binary))
+        self.add_module(f"classifier{settings.suffix}", DiagonalClassifier(settings.binary))
         self.add_module(f"cond_prior{settings.suffix}", BinaryPrior(settings.binary))
         if settings.classes:
             self.classifier_mc = nn.ModuleDict({"categorical_params": nn.Linear(1, settings.classes)})
-            kept = KeptPrior(settings.class_loc, settings.class_scale)
-            self.cond_prior_mc = kept if len(settings.class_loc) else ClassPrior(settings.classes)
+            fixed = FixedClassPrior(settings.class_loc, settings.class_scale)
+            self.cond_prior_mc = fixed if len(settings.class_loc) else ClassPrior(settings.classes)
 
     def _binary(self, part: str) -> nn.Module:
         return self.get_submodule(f"{part}{self._settings.suffix}")
@@ -230,20 +235,20 @@ class ReferenceCCVAE(nn.Module):
     likelihood_name = "laplace, scale 1"
 
     def log_likelihood(self, images: Images, codes: Codes) -> Tensor:
-        """log p(x|z), the Laplace density of scale 1 summed over pixels and channels, shape (N,)."""
+        """log p(x|z) of a Laplace with scale 1, summed over pixels and channels, shape (N,)."""
         return -((images - self.decode(codes)).abs() + math.log(2)).flatten(1).sum(1)
 
     def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
-        """log q(y|z_c) of each label."""
+        """log q(y|z_c) of each label, shape (N, K) each."""
         del images
         count = self._settings.binary
         logits = self._binary("classifier")(codes[:, :count])
         both = torch.stack([functional.logsigmoid(-logits), functional.logsigmoid(logits)], -1)
-        told: dict[str, Tensor | Gaussian] = {name: both[:, i] for i, name in enumerate(self.labels.names[:count])}
+        log_q: dict[str, Tensor | Gaussian] = {name: both[:, i] for i, name in enumerate(self.labels.names[:count])}
         if self._settings.classes:
             own = self.classifier_mc["categorical_params"](codes[:, count : count + 1])
-            told[self._settings.class_label] = own.log_softmax(1)
-        return told
+            log_q[self._settings.class_label] = own.log_softmax(1)
+        return log_q
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
         """p(z_c|y); NaN where the label is missing."""
@@ -252,44 +257,45 @@ class ReferenceCCVAE(nn.Module):
         if not self._settings.classes:
             return Gaussian(prior.loc, prior.scale)
         y = labels[:, count]
-        each = self.cond_prior_mc.of_classes()
-        chosen = each.rows(y.nan_to_num(0).long())
+        chosen = self.cond_prior_mc.by_class().rows(y.nan_to_num(0).long())
         missing = y.isnan()
         own = Gaussian(chosen.loc.masked_fill(missing, math.nan), chosen.scale.masked_fill(missing, math.nan))
         return Gaussian(torch.cat([prior.loc, own.loc[:, None]], 1), torch.cat([prior.scale, own.scale[:, None]], 1))
 
 
-def _shares(given: Any, count: int) -> tuple[float, ...]:
-    """p(y = 1) of each label, if it is known."""
-    shares = tuple(given) if isinstance(given, list | tuple) else (given,)
-    if not shares:
+def _label_prior(given: Any, count: int) -> tuple[float, ...]:
+    """p(y = 1) of each binary label; empty if unknown."""
+    prior = tuple(given) if isinstance(given, list | tuple) else (given,)
+    if not prior:
         return ()
-    if len(shares) != count or not all(isinstance(p, int | float) and 0 <= p <= 1 for p in shares):
+    if len(prior) != count or not all(isinstance(p, int | float) and 0 <= p <= 1 for p in prior):
         raise UsageError(
-            f"prior={given} is not possible", where="ccvae-reference", hint=f"A list of {count} shares from 0 to 1."
+            f"must be a list of {count} probabilities, got {given!r}",
+            where="ccvae-reference: prior",
+            hint="Give p(y = 1) of each binary label, for example --set 'prior=[0.5, 0.4]' for two labels.",
         )
-    return tuple(map(float, shares))
+    return tuple(map(float, prior))
 
 
 class CcvaeReference:
-    """The adapter."""
+    """Adapter for folders of the public CCVAE implementations."""
 
     def matches(self, bundle: Bundle) -> float:
-        """The share of the telling names that are there: those of encoder, decoder, classifier and prior."""
-        tensors = below(bundle.tensors, MARK)
+        """Share of the characteristic tensors of encoder, decoder, classifier and prior present; 0 below one half."""
+        tensors = network_tensors(bundle.tensors, ANCHOR)
         suffix = _suffix(tensors)
-        own = [
+        expected = [
             "encoder.encoder.8.weight", "encoder.locs.weight", "encoder.scales.weight", "decoder.decoder.0.weight",
             f"classifier{suffix}.diag.weight", f"cond_prior{suffix}.diag_loc_true",
         ]  # fmt: skip
-        share = sum(name in tensors for name in own) / len(own)
+        share = sum(name in tensors for name in expected) / len(expected)
         return share if share >= 0.5 else 0.0
 
     def settings(self, bundle: Bundle) -> Mapping[str, Plain]:
-        tensors = below(bundle.tensors, MARK)
+        tensors = network_tensors(bundle.tensors, ANCHOR)
         suffix = _suffix(tensors)
         weight, classes = tensors.get(f"classifier{suffix}.diag.weight"), "classifier_mc.categorical_params.weight"
-        loc, scale = _kept(bundle.records, "diag_loc"), _kept(bundle.records, "diag_scale")
+        loc, scale = _listed_parameters(bundle.records, "diag_loc"), _listed_parameters(bundle.records, "diag_scale")
         return asdict(
             ReferenceSettings(
                 latent=tensors["decoder.decoder.0.weight"].shape[1],
@@ -306,19 +312,23 @@ class CcvaeReference:
         return ReferenceCCVAE(ReferenceSettings(**settings))
 
     def advice(self, bundle: Bundle) -> Iterable[str]:
-        found = self.settings(bundle)
-        if found["binary"] in KNOWN:
-            yield f"its {found['binary']} labels are taken for those of the public code, in that order: --set labels="
-        if found["class_loc"]:
-            yield "p(z|y) of its multi-class label was kept where training does not see it: it is as it began"
+        settings = self.settings(bundle)
+        if settings["binary"] in LABELS_BY_COUNT:
+            source = "paper" if settings["binary"] == len(PAPER_LABELS) else "multi-class fork"
+            yield (
+                f"assumed the {settings['binary']} labels of the {source}, in the order of its code; "
+                "other labels: --set 'labels=A|B|...'"
+            )
+        if settings["class_loc"]:
+            yield "p(z|y) of the multi-class label is untrained: it was saved in a Python list, not as a parameter"
 
 
 def _suffix(tensors: Mapping[str, Tensor]) -> str:
     return "_binary" if "classifier_binary.diag.weight" in tensors else ""
 
 
-def _kept(records: Any, name: str) -> list[float]:
-    """The numbers of a Python list of parameters in the pickled prior of the multi-class label; [] if there is none."""
+def _listed_parameters(records: Any, name: str) -> list[float]:
+    """Values of a Python list of parameters in the pickled prior of the multi-class label; [] if there is no list."""
     module = records.get("cond_prior_mc") if isinstance(records, dict) else None
     state = module.state if isinstance(module, Record) and isinstance(module.state, dict) else {}
     values = state.get(name)

@@ -1,4 +1,4 @@
-"""Codes without a model, for users of JAX, TensorFlow and others: an .npz of posteriors and labels.
+"""Codes without a model, for users of JAX, TensorFlow and others: an .npz file with posteriors and labels.
 
 ::
 
@@ -6,10 +6,10 @@
                 columns=["Smiling", "", "Male"])
     ccvae-eval density codes.npz
 
-``codes`` (N, D) and ``labels`` (N,) or (N, L) are needed, NaN = missing. ``scale`` (N, D) is 0 without. ``names`` are
-the labels' names. ``columns`` (D,) says which label a column belongs to, "" = style; without it columns are assigned on
-held-out rows. ``split`` is "train", "judge" or "test" for each row; without it all are test. What needs a decoder does
-not apply, and says so.
+``codes`` (N, D) are posterior means, ``labels`` (N,) or (N, L) have NaN for a missing label; the rest is optional.
+``scale`` (N, D) are standard deviations (default 0), and ``names`` (L,) the names of the labels. ``columns`` (D,) gives
+the label that each latent dimension belongs to, "" for style; by default, dimensions are assigned on held-out rows.
+``split`` (N,) is "train", "judge" or "test" (default). Metrics that need a decoder are reported as unsupported.
 """
 
 from __future__ import annotations
@@ -36,20 +36,25 @@ from ccvae_eval.data.splits import split_by_column
 from ccvae_eval.model.interface import LabelSchema, LatentLayout
 
 SPLITS = ("train", "judge", "test")
-KNOWN = ("codes", "labels", "scale", "names", "columns", "split", "ids", "kinds")
+ARRAYS = ("codes", "labels", "scale", "names", "columns", "split", "ids", "kinds")
 
 
-class TabledCodes(InMemory):
-    """The codes as data: a row is a point, its mean and its deviation side by side."""
+class CodesData(InMemory):
+    """The codes as a data set: each row holds the mean and the standard deviation of one posterior."""
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
-        raise UsageError("codes are given in the place of a checkpoint", where=str(path), why=str(dict(options)))
+        raise UsageError(
+            "codes cannot be opened as data",
+            where=str(path),
+            why=str(dict(options)),
+            hint="Give the file in place of a checkpoint: ccvae-eval density FILE.npz",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class CodesSettings:
-    """What the arrays hold besides numbers."""
+    """Shape and names of the arrays."""
 
     rows: int
     latent: int
@@ -58,8 +63,8 @@ class CodesSettings:
     name: str = "codes"
 
 
-class CodeTable(nn.Module):
-    """A model that only knows the codes that it was given; it brings the data that they are of."""
+class CodesModel(nn.Module):
+    """A model that returns precomputed codes; it brings their labels as its own data."""
 
     codes: Tensor
     scale: Tensor
@@ -70,23 +75,23 @@ class CodeTable(nn.Module):
         super().__init__()
         self._settings = settings
         self.labels = LabelSchema.from_plain(settings.labels, settings.name)
-        owned: dict[str, list[int]] = {}
-        for column, label in enumerate(settings.columns):
+        blocks: dict[str, list[int]] = {}
+        for dimension, label in enumerate(settings.columns):
             if label:
-                owned.setdefault(label, []).append(column)
-        self.layout = LatentLayout(settings.latent, {self.labels[n].name: tuple(c) for n, c in owned.items()})
+                blocks.setdefault(label, []).append(dimension)
+        self.layout = LatentLayout(settings.latent, {self.labels[n].name: tuple(b) for n, b in blocks.items()})
         for name, width in (("codes", settings.latent), ("scale", settings.latent), ("observed", len(self.labels))):
             self.register_buffer(name, torch.zeros(settings.rows, width))
         self.register_buffer("split", torch.zeros(settings.rows, dtype=torch.uint8))
 
     @property
-    def own_data(self) -> TabledCodes:
-        """The rows with their labels."""
+    def own_data(self) -> CodesData:
+        """The codes with their labels and splits."""
         points = torch.cat([self.codes, self.scale], 1).cpu().numpy()
         names = [str(row) for row in range(len(points))]
         splits = split_by_column([SPLITS[part] for part in self.split.tolist()], names, self._settings.name)
         labels = self.observed.cpu().numpy()
-        return TabledCodes(points, self.labels, labels, splits, f"codes:{self._settings.name}")
+        return CodesData(points, self.labels, labels, splits, f"codes:{self._settings.name}")
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
         del labels
@@ -95,19 +100,19 @@ class CodeTable(nn.Module):
 
     def decode(self, codes: Codes) -> Images:
         del codes
-        raise UnsupportedError("codes alone have no decoder", where=self._settings.name)
+        raise UnsupportedError("the file contains codes only, no decoder", where=self._settings.name)
 
 
 class NpzCodes:
-    """The adapter: reads .npz, and makes a table of it."""
+    """Adapter for .npz files with codes."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".npz",)
 
     def read(self, path: Path) -> Bundle:
-        """The arrays as a bundle.
+        """Read the arrays as a bundle.
 
         Raises:
-            DataError: arrays that are missing or do not go together.
+            DataError: an array is missing or malformed, or the shapes do not match.
         """
         arrays, where = read_arrays(path, ("codes", "labels")), str(path)
         codes = _matrix(arrays["codes"], "codes", where)
@@ -116,19 +121,21 @@ class NpzCodes:
         schema, labels = labels_from_array(arrays["labels"], names, where)
         columns = [str(name) for name in arrays["columns"].ravel()] if "columns" in arrays else [""] * codes.shape[1]
         split = _split(arrays.get("split"), len(codes), where)
-        for what, found, wanted in (
+        for name, found, expected in (
             ("scale", scale.shape, codes.shape), ("labels", labels.shape[:1], codes.shape[:1]),
             ("columns", (len(columns),), codes.shape[1:]),
         ):  # fmt: skip
-            if found != wanted:
-                raise DataError(f"{what} of shape {found} with codes of shape {codes.shape}", where=where)
+            if found != expected:
+                raise DataError(
+                    f"{name} must have shape {expected} to match codes of shape {codes.shape}, got {found}", where=where
+                )
         if bool((scale < 0).any()):
-            raise DataError("scale is negative", where=where)
+            raise DataError("scale must not be negative", where=where, hint="scale holds standard deviations.")
         with path.open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()
         tensors = {"codes": codes, "scale": scale, "observed": labels, "split": split}
         table = {"labels": schema.as_plain(), "columns": columns, "name": path.name}
-        unknown = [name for name in arrays if name not in KNOWN]
+        unknown = [name for name in arrays if name not in ARRAYS]
         return Bundle(
             MappingProxyType({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}),
             MappingProxyType({"code_table": table}),
@@ -137,7 +144,7 @@ class NpzCodes:
             path.stat().st_size,
             digest,
             "npz",
-            notes=(f"arrays that were not read: {', '.join(unknown[:4])}",) if unknown else (),
+            notes=(f"unknown arrays were ignored: {', '.join(unknown[:4])}",) if unknown else (),
         )
 
     def matches(self, bundle: Bundle) -> float:
@@ -148,24 +155,27 @@ class NpzCodes:
         return {**bundle.metadata["code_table"], "rows": rows, "latent": latent}
 
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
-        return CodeTable(CodesSettings(**settings))
+        return CodesModel(CodesSettings(**settings))
 
 
-def _matrix(array: NDArray[Any], what: str, where: str) -> NDArray[np.float32]:
+def _matrix(array: NDArray[Any], name: str, where: str) -> NDArray[np.float32]:
     if array.ndim != 2 or array.dtype.kind not in "biuf" or 0 in array.shape:
-        raise DataError(f"{what} of shape {array.shape} and type {array.dtype}", where=where, hint="Expected (N, D).")
+        raise DataError(
+            f"{name} must be a numeric array of shape (N, D), got shape {array.shape} and type {array.dtype}",
+            where=where,
+        )
     matrix = array.astype(np.float32)
     if not np.isfinite(matrix).all():
-        raise DataError(f"{what} hold NaN or infinity", where=where)
+        raise DataError(f"{name} must be finite, but contains NaN or infinity", where=where)
     return matrix
 
 
 def _split(array: NDArray[Any] | None, rows: int, where: str) -> NDArray[np.uint8]:
-    """The place in ``SPLITS`` of each row."""
+    """Index into ``SPLITS`` of each row."""
     if array is None:
         return np.full(rows, SPLITS.index("test"), np.uint8)
     words = [str(word) for word in array.ravel()]
     known = {**{name: i for i, name in enumerate(SPLITS)}, **{str(i): i for i in range(len(SPLITS))}}
     if len(words) != rows or not set(words) <= set(known):
-        raise DataError("split is not one of train, judge and test for each row", where=where)
+        raise DataError(f"split must be one of {', '.join(SPLITS)} for each of the {rows} rows", where=where)
     return np.array([known[word] for word in words], np.uint8)

@@ -1,8 +1,8 @@
-"""Checkpoints of disentangling-vae (github.com/YannDubs/disentangling-vae): a state_dict, with a specs.json beside it.
+"""Checkpoints of disentangling-vae (github.com/YannDubs/disentangling-vae): a state_dict with specs.json beside it.
 
-All of its published models (VAE, betaH, betaB, factor, btcvae) have the networks of Burgess et al. (2018,
-arXiv:1804.03599, appendix): they differ in their loss alone. Sizes are read off the tensors, so that specs.json may be
-missing; the model has no labels, and columns are assigned to labels on held-out images.
+All its published models (VAE, betaH, betaB, factor, btcvae) have the networks of Burgess et al. (2018, appendix of
+arXiv:1804.03599) and differ only in the loss. Sizes are read from the tensors, so specs.json is not needed. The models
+have no labels; latent dimensions are assigned to labels on held-out images.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from ccvae_eval.checkpoint import Bundle, below
+from ccvae_eval.checkpoint import Bundle, network_tensors
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain
 from ccvae_eval.model.interface import LabelSchema, LatentLayout
 
-MARK = "encoder.mu_logvar_gen.weight"
+ANCHOR = "encoder.mu_logvar_gen.weight"
 CHANNELS, KERNEL, HIDDEN = 32, 4, 256
 SIZES = (32, 64)
-OWN = {
+TENSOR_DIMS = {
     "encoder.conv1.weight": 4,
     "encoder.lin2.weight": 2,
     "encoder.mu_logvar_gen.weight": 2,
     "decoder.lin1.weight": 2,
     "decoder.convT3.weight": 4,
 }
-"""Names that these networks have, and the number of dimensions of each."""
+"""Characteristic tensors of these networks, with their number of dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
 class DisvaeSettings:
-    """What is free in these networks.
+    """Sizes of the networks.
 
     Args:
-        latent: columns of z.
-        channels: of the images.
-        size: pixels on a side, 32 or 64.
+        latent: number of latent dimensions.
+        channels: channels of the images.
+        size: image size in pixels, 32 or 64.
     """
 
     latent: int = 10
@@ -47,21 +47,21 @@ class DisvaeSettings:
 
 
 class Burgess(nn.Module):
-    """The networks of Burgess et al. under disentangling-vae's names."""
+    """The networks of Burgess et al. (2018), with the tensor names of disentangling-vae."""
 
     def __init__(self, settings: DisvaeSettings) -> None:
         super().__init__()
         if settings.size not in SIZES:
-            raise UsageError(f"size {settings.size} is not possible", where="disvae", hint="32 or 64.")
+            raise UsageError(f"must be 32 or 64, got {settings.size}", where="disvae: size")
         self.layout, self.labels = LatentLayout(settings.latent), LabelSchema(())
         self.input_shape = (settings.channels, settings.size, settings.size)
         self.encoder, self.decoder = DisvaeEncoder(settings), DisvaeDecoder(settings)
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        """q(z|x); mean and log variance of a column lie side by side in the last layer."""
+        """q(z|x); the last layer interleaves mean and log variance of each latent dimension."""
         del labels
-        told = self.encoder(images).reshape(len(images), -1, 2)
-        return Gaussian(told[..., 0], (told[..., 1] / 2).exp())
+        parameters = self.encoder(images).reshape(len(images), -1, 2)
+        return Gaussian(parameters[..., 0], (parameters[..., 1] / 2).exp())
 
     def decode(self, codes: Codes) -> Images:
         images: Images = self.decoder(codes)
@@ -69,7 +69,7 @@ class Burgess(nn.Module):
 
 
 class DisvaeEncoder(nn.Module):
-    """Convolutions of stride 2 down to 4 x 4, two linear layers, then both parameters of each column."""
+    """Convolutions of stride 2 down to 4 x 4, two linear layers, then mean and log variance of each dimension."""
 
     def __init__(self, settings: DisvaeSettings) -> None:
         super().__init__()
@@ -86,12 +86,12 @@ class DisvaeEncoder(nn.Module):
         for layer in (self.conv1, self.conv2, self.conv3, self.conv_64):
             x = x if layer is None else layer(x).relu()
         x = self.lin2(self.lin1(x.flatten(1)).relu()).relu()
-        told: torch.Tensor = self.mu_logvar_gen(x)
-        return told
+        parameters: torch.Tensor = self.mu_logvar_gen(x)
+        return parameters
 
 
 class DisvaeDecoder(nn.Module):
-    """The encoder turned around, with one linear layer more."""
+    """Mirror of the encoder, with one more linear layer."""
 
     def __init__(self, settings: DisvaeSettings) -> None:
         super().__init__()
@@ -113,19 +113,21 @@ class DisvaeDecoder(nn.Module):
 
 
 class Disvae:
-    """The adapter."""
+    """Adapter for checkpoints of disentangling-vae."""
 
     def matches(self, bundle: Bundle) -> float:
-        """1 where every telling name is there with its number of dimensions, else the share of those that are."""
-        tensors = below(bundle.tensors, MARK)
-        share = sum(name in tensors and tensors[name].ndim == ndim for name, ndim in OWN.items()) / len(OWN)
+        """Share of the characteristic tensors present with the right number of dimensions; 0 up to one half."""
+        tensors = network_tensors(bundle.tensors, ANCHOR)
+        share = sum(name in tensors and tensors[name].ndim == ndim for name, ndim in TENSOR_DIMS.items()) / len(
+            TENSOR_DIMS
+        )
         return share if share > 0.5 else 0.0
 
     def settings(self, bundle: Bundle) -> Mapping[str, Plain]:
-        tensors = below(bundle.tensors, MARK)
+        tensors = network_tensors(bundle.tensors, ANCHOR)
         return asdict(
             DisvaeSettings(
-                latent=tensors[MARK].shape[0] // 2,
+                latent=tensors[ANCHOR].shape[0] // 2,
                 channels=tensors["encoder.conv1.weight"].shape[1],
                 size=64 if "encoder.conv_64.weight" in tensors else 32,
             )

@@ -1,8 +1,8 @@
-"""Checkpoints of Lightning: a state_dict, the hyper-parameters of the module, and the state of the training.
+"""Checkpoints of PyTorch Lightning: a state_dict, hyper-parameters of the module, and the training state.
 
-The networks are a class of the user's: ``--plugin FILE --model NAME``. Those of the hyper-parameters that are plain and
-that the class takes become its arguments; ``--set`` goes over them. The optimiser's tensors are left out, and what
-stands before the weights' names (``state_dict.model.`` for a class that the module keeps as ``self.model``) is found.
+The networks are a class of the user's: ``--plugin FILE --model NAME``. Plain hyper-parameters that its constructor
+accepts become its arguments; ``--set`` overrides them. The optimiser's tensors are ignored. A prefix of the weights'
+names (``state_dict.model.`` for a class stored as ``self.model``) is removed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ PARAMETERS = ("hyper_parameters", "hparams")
 
 
 class Lightning:
-    """The adapter."""
+    """Adapter for checkpoints of PyTorch Lightning."""
 
     def matches(self, bundle: Bundle) -> float:
-        """1 for the frame that Lightning writes; .5 without its version, as old releases wrote it."""
-        framed = any(name.startswith(WEIGHTS) for name in bundle.tensors)
-        known = any(key in bundle.metadata for key in PARAMETERS) and "epoch" in bundle.metadata
-        return 1.0 if framed and VERSION in bundle.metadata else 0.5 if framed and known else 0.0
+        """1 for a state_dict with Lightning's version; 0.5 for one with hyper-parameters only (old releases)."""
+        weights = any(name.startswith(WEIGHTS) for name in bundle.tensors)
+        old = any(key in bundle.metadata for key in PARAMETERS) and "epoch" in bundle.metadata
+        return 1.0 if weights and VERSION in bundle.metadata else 0.5 if weights and old else 0.0
 
     def hints(self, bundle: Bundle) -> Mapping[str, Plain]:
-        """The plain hyper-parameters; those of a nested table (``model: {latent: 16}``) where no outer one is."""
+        """The plain hyper-parameters, including those in nested tables (``model: {latent: 16}``); outer ones win."""
         found: dict[str, Plain] = {}
         for key in PARAMETERS:
             found |= _table(bundle.metadata.get(key))

@@ -1,12 +1,13 @@
-"""Folders of pythae: model_config.json, model.pt with a state_dict, and encoder.pkl and decoder.pkl for own networks.
+"""Folders of pythae: model_config.json, model.pt (a state_dict), and encoder.pkl and decoder.pkl of custom networks.
 
-Models of its VAE family with its default networks (one hidden layer of 512) are built here: VAE, BetaVAE,
-DisentangledBetaVAE, BetaTC_VAE, FactorVAE, INFOVAE_MMD, MSSSIM_VAE, IWAE and its kin, Adversarial_AE, VAEGAN, and the
-autoencoders AE, WAE_MMD, RAE_GP, RAE_L2. A discriminator has no part in encoding and decoding: its weights are kept and
-not used. Models whose code is more than encoder and decoder tell (VAMP bounds its variance, VQVAE quantises, VAE_IAF
-has flows) are refused by what they have besides. Own networks are pickles of code, which are never read: their weights
-are in model.pt, and a class of the user's takes them (``--plugin FILE --model NAME``); what model_config.json says is
-offered to that class as arguments.
+Built here are the models with pythae's default networks (one hidden layer of 512 units): VAE, BetaVAE,
+DisentangledBetaVAE, BetaTC_VAE, FactorVAE, INFOVAE_MMD, MSSSIM_VAE, IWAE and its variants, Adversarial_AE, VAEGAN, and
+the autoencoders AE, WAE_MMD, RAE_GP, RAE_L2. A discriminator plays no part in encoding or decoding: its weights are
+loaded but not used. Models whose codes depend on more than encoder and decoder are refused by their extra tensors (VAMP
+bounds its variance, VQVAE quantises, VAE_IAF has flows).
+
+Custom networks are pickled code, which is never executed. Their weights are in model.pt: load them into a class of your
+own (``--plugin FILE --model NAME``), which is offered the entries of model_config.json as arguments.
 """
 
 from __future__ import annotations
@@ -19,30 +20,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccvae_eval.checkpoint import Bundle, below
-from ccvae_eval.checkpoint.sidecar import json_beside
+from ccvae_eval.checkpoint import Bundle, network_tensors
+from ccvae_eval.checkpoint.sidecar import read_json_file
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain
 from ccvae_eval.model.interface import LabelSchema, LatentLayout
 
 CONFIG = "model_config"
-FRAME = "model_state_dict."
-MARK = "decoder.layers.1.0.weight"
-OWN = ("encoder.layers.0.0.weight", "encoder.embedding.weight", "decoder.layers.0.0.weight", MARK)
-MOST_SIDES = 8
+STATE_DICT = "model_state_dict."
+ANCHOR = "decoder.layers.1.0.weight"
+REQUIRED = ("encoder.layers.0.0.weight", "encoder.embedding.weight", "decoder.layers.0.0.weight", ANCHOR)
+MAX_DIMENSIONS = 8
 UNUSED = "discriminator."
-"""Begins the names of a network that only training needs."""
+"""Prefix of the weights that only training needs."""
+CUSTOM_CLASS = (
+    "Write encode and decode in a class of your own: --plugin FILE --model NAME. "
+    "`ccvae-eval new model NAME` writes a template."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class PythaeSettings:
-    """What is free in the default networks.
+    """Sizes of the default networks.
 
     Args:
         input_shape: (C, H, W).
-        latent: columns of z.
+        latent: number of latent dimensions.
         hidden: width of the hidden layer.
-        deterministic: whether there is no variance (an autoencoder).
+        deterministic: True for an autoencoder, which has no variance.
         unused: names and shapes of the discriminator's weights.
     """
 
@@ -54,13 +59,17 @@ class PythaeSettings:
 
 
 class Perceptron(nn.Module):
-    """pythae's default encoder and decoder under their names."""
+    """pythae's default encoder and decoder, with its tensor names."""
 
     def __init__(self, settings: PythaeSettings) -> None:
         super().__init__()
         shape = tuple(settings.input_shape)
         if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
-            raise UsageError(f"input_shape {shape} is no (C, H, W)", where="pythae", hint="--set input_shape=[1,28,28]")
+            raise UsageError(
+                f"must be (C, H, W), got {shape}",
+                where="pythae: input_shape",
+                hint="Example: --set input_shape=[1,28,28]",
+            )
         self.layout, self.labels, self.input_shape = LatentLayout(settings.latent), LabelSchema(()), shape
         pixels = math.prod(shape)
         self.encoder = nn.Module()
@@ -76,10 +85,10 @@ class Perceptron(nn.Module):
             ]
         )
         for name, sides in settings.unused.items():
-            _put(self, name, nn.Parameter(torch.empty(*sides)))
+            _register(self, name, nn.Parameter(torch.empty(*sides)))
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        """q(z|x); an autoencoder's is a point."""
+        """q(z|x); a point mass for an autoencoder."""
         del labels
         hidden = self.encoder.get_submodule("layers.0")(images.flatten(1))
         loc = self.encoder.get_submodule("embedding")(hidden)
@@ -93,33 +102,33 @@ class Perceptron(nn.Module):
 
 
 class Pythae:
-    """The adapter."""
+    """Adapter for folders of pythae."""
 
     def matches(self, bundle: Bundle) -> float:
-        """1 where config and default networks are there; .4 for own networks, which it only has hints about."""
-        config, framed = _config(bundle), any(FRAME in name for name in bundle.tensors)
-        default = all(name in below(bundle.tensors, MARK) for name in OWN)
+        """1 for default networks with a config, 0.6 without; 0.4 for custom networks, which need a class."""
+        config, weights = _config(bundle), any(STATE_DICT in name for name in bundle.tensors)
+        default = all(name in network_tensors(bundle.tensors, ANCHOR) for name in REQUIRED)
         if default:
-            return 1.0 if config and framed else 0.6
-        return 0.4 if config and framed else 0.0
+            return 1.0 if config and weights else 0.6
+        return 0.4 if config and weights else 0.0
 
     def hints(self, bundle: Bundle) -> Mapping[str, Plain]:
         return _config(bundle)
 
     def settings(self, bundle: Bundle) -> Mapping[str, Plain]:
-        tensors = below(bundle.tensors, MARK)
-        if not all(name in tensors for name in OWN):
+        tensors = network_tensors(bundle.tensors, ANCHOR)
+        if not all(name in tensors for name in REQUIRED):
             raise UsageError(
-                "the networks of this folder are not pythae's own",
+                "the model has custom networks, not pythae's default ones",
                 where=str(bundle.path),
-                why="encoder.pkl and decoder.pkl are code, which is never run",
-                hint="Name a model of yours that has them: --plugin FILE --model NAME.",
+                why="encoder.pkl and decoder.pkl contain code, which is never executed",
+                hint=CUSTOM_CLASS,
             )
-        pixels, shape = tensors[MARK].shape[0], _config(bundle).get("input_dim")
+        pixels, shape = tensors[ANCHOR].shape[0], _config(bundle).get("input_dim")
         _require_default(tensors, bundle)
-        sides = [n for n in shape if type(n) is int and n > 0][:MOST_SIDES] if isinstance(shape, list) else []
+        sides = [n for n in shape if type(n) is int and n > 0][:MAX_DIMENSIONS] if isinstance(shape, list) else []
         return {
-            "input_shape": sides if math.prod(sides) == pixels and sides else _square(pixels),
+            "input_shape": sides if math.prod(sides) == pixels and sides else _guessed_shape(pixels),
             "latent": tensors["encoder.embedding.weight"].shape[0],
             "hidden": tensors["encoder.embedding.weight"].shape[1],
             "deterministic": "encoder.log_var.weight" not in tensors,
@@ -131,13 +140,13 @@ class Pythae:
 
     def advice(self, bundle: Bundle) -> Iterable[str]:
         if not _config(bundle):
-            yield "no model_config.json: the shape of the images is guessed; --set input_shape=[C,H,W] gives it"
-        if any(name.startswith(UNUSED) for name in below(bundle.tensors, MARK)):
-            yield "its discriminator has no part in encoding and decoding, and is not used"
+            yield "model_config.json is missing, so the image shape is guessed; to set it: --set input_shape=[C,H,W]"
+        if any(name.startswith(UNUSED) for name in network_tensors(bundle.tensors, ANCHOR)):
+            yield "the discriminator is not used: it plays no part in encoding or decoding"
 
 
-def _put(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    """Registers a parameter under a dotted name, with the modules that it lies in."""
+def _register(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Register a parameter under a dotted name, creating the modules on its path."""
     *parents, last = name.split(".")
     for parent in parents:
         if parent not in dict(module.named_children()):
@@ -147,34 +156,33 @@ def _put(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
 
 
 def _require_default(tensors: Mapping[str, Tensor], bundle: Bundle) -> None:
-    """Refuses a model whose codes are more than encoder and decoder tell.
+    """Refuse a model whose codes depend on more than its encoder and decoder.
 
     Raises:
-        UsageError: naming what it has besides.
+        UsageError: the model has other tensors; the message names them.
     """
     known = ("encoder.layers.0.0.", "encoder.embedding.", "encoder.log_var.", "decoder.layers.", UNUSED)
-    besides = sorted({name.rpartition(".")[0] or name for name in tensors if not name.startswith(known)})
-    if besides:
-        name = str(_config(bundle).get("name", "")).removesuffix("Config") or "model"
+    extra = sorted({name.rpartition(".")[0] or name for name in tensors if not name.startswith(known)})
+    if extra:
+        name = str(_config(bundle).get("name", "")).removesuffix("Config") or "the model"
         raise UsageError(
-            f"this {name} has more than an encoder and a decoder: {', '.join(besides)[:200]}",
+            f"{name} has parts other than an encoder and a decoder: {', '.join(extra)[:200]}",
             where=str(bundle.path),
-            why="its codes or its variance are not what the encoder alone gives",
-            hint="Write its encode and decode into a class of yours: --plugin FILE --model NAME (`ccvae-eval new model "
-            "NAME` makes one to start from).",
+            why="its codes or their variance depend on these parts",
+            hint=CUSTOM_CLASS,
         )
 
 
 def _config(bundle: Bundle) -> dict[str, Any]:
-    """model_config.json: in the folder, or beside model.pt."""
+    """Content of model_config.json, in the folder or beside model.pt; {} if there is none."""
     found = bundle.metadata.get(CONFIG)
     if found is None and not bundle.path.is_dir():
-        found = json_beside(bundle.path.with_name(f"{CONFIG}.json"))
+        found = read_json_file(bundle.path.with_name(f"{CONFIG}.json"))
     return found if isinstance(found, dict) and str(found.get("name", "")).endswith("Config") else {}
 
 
-def _square(pixels: int) -> list[int]:
-    """Square images of one or three channels that have so many numbers."""
+def _guessed_shape(pixels: int) -> list[int]:
+    """Shape of square images with one or three channels and this many values; else one row of them."""
     for channels in (1, 3):
         side = math.isqrt(pixels // channels)
         if channels * side * side == pixels:

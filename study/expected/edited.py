@@ -1,4 +1,4 @@
-"""Known values of edited and drawn pictures, from the renderer and from kornia."""
+"""Expected values of edited and sampled images, from the renderer and from kornia."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from ccvae_eval.calibration.study_cells import Case
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.evaluation.interventions import donor_rows
-from study.expected.known import Known
+from study.expected.known import ExpectedValues
 
 WINDOW = 7
-"""Of the structural similarity outside a region: docs/metrics.md, section 6."""
+"""Side of the SSIM window outside a region: docs/metrics.md, section 6."""
 
 
-def originals_of(case: Case) -> ReferenceImages:
-    return case.cells[0].bench.originals
+def references_of(case: Case) -> ReferenceImages:
+    return case.cells[0].context.references
 
 
 def with_classes(case: Case, **classes: Any) -> Images:
-    """The originals with other classes of some labels."""
-    originals = originals_of(case)
-    chosen = originals.classes.copy()
+    """The reference images rendered with other classes of some labels."""
+    references = references_of(case)
+    chosen = references.classes.copy()
     for name, value in classes.items():
-        chosen[:, originals.block(name).place] = value
-    return originals.draw(originals.factors, chosen)
+        chosen[:, references.block(name).place] = value
+    return references.draw(references.factors, chosen)
 
 
 def mean_of(parts: list[float]) -> float:
-    """Of some numbers; NaN of none."""
+    """Mean of some numbers; NaN if there are none."""
     return float(np.mean(parts)) if parts else math.nan
 
 
-def _seen(case: Case, images: Images, name: str) -> Floats:
-    """The class that the judge sees, shape (N,); NaN without a judge."""
+def _judged_classes(case: Case, images: Images, name: str) -> Floats:
+    """Classes that the judge predicts, shape (N,); NaN without a judge."""
     judge = case.subject.judge
     if judge is None:
         return np.full(len(images), math.nan)
@@ -55,44 +55,47 @@ def _line(case: Case, first: float, last: float) -> Floats:
 
 
 def _effect(case: Case) -> Floats:
-    """What the judge sees in the renderer's own edits; idle, what it sees in the originals."""
+    """Judged share of the target class in rendered edits; at the end, in the originals."""
     found = []
     for name in case.names:
         then = case.subject.target_class(name).numpy()
         here = then >= 0
-        found.append(float((_seen(case, with_classes(case, **{name: then}), name) == then)[here].mean()))
+        found.append(float((_judged_classes(case, with_classes(case, **{name: then}), name) == then)[here].mean()))
     return _line(case, mean_of(found), case.chance())
 
 
-def _swapped(case: Case, name: str) -> tuple[Images, NDArray[np.int64]]:
-    """The donor's class in the donor's look, and who the donors are (-1: there is none)."""
-    originals, donors = originals_of(case), donor_rows(case.subject, name).numpy()
-    block = originals.block(name)
-    places, factors, classes = list(block.factors), originals.factors.copy(), originals.classes.copy()
-    factors[:, places] = originals.factors[donors][:, places]
-    classes[:, block.place] = originals.classes[donors, block.place]
-    return originals.draw(factors, classes), donors
+def _rendered_swap(case: Case, name: str) -> tuple[Images, NDArray[np.int64]]:
+    """Images with their donors' class and variety, and the rows of the donors; -1 without one."""
+    references, donors = references_of(case), donor_rows(case.subject, name).numpy()
+    block = references.block(name)
+    places, factors, classes = list(block.factors), references.factors.copy(), references.classes.copy()
+    factors[:, places] = references.factors[donors][:, places]
+    classes[:, block.place] = references.classes[donors, block.place]
+    return references.draw(factors, classes), donors
 
 
 def _transfer(case: Case) -> Floats:
-    """The donor's class is seen; idle, nothing."""
-    found, originals = [], originals_of(case)
+    """Judged gain of the donor's class in rendered swaps; 0 at the end."""
+    found, references = [], references_of(case)
     for name in case.names:
-        after, donors = _swapped(case, name)
-        theirs = originals.classes[donors, originals.block(name).place]
-        seen = [(_seen(case, images, name) == theirs).astype(float) for images in (after, with_classes(case))]
+        after, donors = _rendered_swap(case, name)
+        donor_classes = references.classes[donors, references.block(name).place]
+        seen = [
+            (_judged_classes(case, images, name) == donor_classes).astype(float)
+            for images in (after, with_classes(case))
+        ]
         found.append(float((seen[0] - seen[1])[donors >= 0].mean()))
     return _line(case, mean_of(found), 0.0)
 
 
 def _identity(case: Case) -> Floats:
-    """What the renderer's own swaps change outside both regions, by kornia: a hair, and not 0.
+    """1 - SSIM outside both regions of rendered swaps, by kornia.
 
-    A region is where 16 re-draws differ by more than 8/255; some donor's look reaches a little farther, or fainter.
+    It is above 0, because a region contains changes above 8/255 only, and variety may reach beyond it.
     """
     found, x = [], with_classes(case)
     for name in case.names:
-        after, donors = _swapped(case, name)
+        after, donors = _rendered_swap(case, name)
         region = region_of(case, name)
         both = torch.from_numpy(region | region[donors])[:, None].float()
         outside = (max_pool2d(both, WINDOW, 1, WINDOW // 2) == 0)[:, 0].numpy()
@@ -103,56 +106,56 @@ def _identity(case: Case) -> Floats:
     return case.ends(mean_of(found), math.nan)
 
 
-def _flipped(originals: ReferenceImages, classes: Any, place: int) -> Any:
-    """All other labels turned over."""
-    sizes = np.array([block.label.cardinality for block in originals.coding.blocks])
+def _others_changed(references: ReferenceImages, classes: Any, place: int) -> Any:
+    """The classes with all labels but one changed to the next class."""
+    sizes = np.array([block.label.cardinality for block in references.coding.blocks])
     over = (classes + 1) % sizes
     over[:, place] = classes[:, place]
     return over
 
 
 def _kept(case: Case) -> Floats:
-    """Labels of which the judge sees the same in the renderer's edits, with the others as they were and turned over."""
-    judge, originals = case.subject.judge, originals_of(case)
+    """Share of other labels with the same judged class in rendered edits; at the end, with all of them changed."""
+    judge, references = case.subject.judge, references_of(case)
     if judge is None:
         return case.ends(math.nan, math.nan)
     before = {j: p.argmax(1).numpy() for j, p in judge.log_probabilities(with_classes(case)).items()}
     ends: list[list[float]] = [[], []]
     for name in case.names:
-        place, then = originals.block(name).place, case.subject.target_class(name).numpy()
-        classes = originals.classes.copy()
+        place, then = references.block(name).place, case.subject.target_class(name).numpy()
+        classes = references.classes.copy()
         classes[:, place] = then
-        for found, chosen in zip(ends, (classes, _flipped(originals, classes, place)), strict=True):
-            after = judge.log_probabilities(originals.draw(originals.factors, chosen))
+        for found, chosen in zip(ends, (classes, _others_changed(references, classes, place)), strict=True):
+            after = judge.log_probabilities(references.draw(references.factors, chosen))
             same = [(p.argmax(1).numpy() == before[j])[then >= 0].mean() for j, p in after.items() if j != name]
             found.append(float(np.mean(same)))
     return case.ends(*(mean_of(found) for found in ends))
 
 
-def _assigned(case: Case) -> Floats:
-    """The judge on renderings of the assignment; idle, on the originals."""
+def _assignment(case: Case) -> Floats:
+    """Judged share of the assignment in its renderings; at the end, in the originals."""
     wanted = dict(part.split("=") for part in getattr(case.metric, "assign", "").split(",") if part)
     if not wanted:
         return case.ends(math.nan, math.nan)
     values = {name: int(value) for name, value in wanted.items()}
     images = with_classes(case, **values)
-    together = np.all([_seen(case, images, name) == value for name, value in values.items()], axis=0)
+    together = np.all([_judged_classes(case, images, name) == value for name, value in values.items()], axis=0)
     return _line(case, float(together.mean()), case.chance())
 
 
-def _faded_distance(case: Case) -> Floats:
-    """Each pixel goes l of its way to the mean image."""
-    x, mean = with_classes(case).double(), originals_of(case).mean_image.double()
+def _fade_distance(case: Case) -> Floats:
+    """Distance to the mean image, in proportion to the strength."""
+    x, mean = with_classes(case).double(), references_of(case).mean_image.double()
     return _line(case, 0.0, float((x - mean).abs().mean()))
 
 
-def _there_and_back(case: Case) -> Floats:
-    """Only the end: transport is fitted, and a look that was out of sight comes back a little changed."""
-    return case.ends(math.nan, float(_faded_distance(case)[-1]))
+def _reversibility(case: Case) -> Floats:
+    """Known at the end only: transport is fitted, so invisible variety returns slightly changed."""
+    return case.ends(math.nan, float(_fade_distance(case)[-1]))
 
 
 def region_of(case: Case, name: str) -> Bools:
-    """Where a label may change each image, shape (N, H, W); nowhere where its region is empty or too large."""
+    """Region of a label in each image, shape (N, H, W); empty where it is too large."""
     data: Any = case.subject.data
     region: Bools = data.region(case.subject.ids, name)
     share = region.mean((1, 2))
@@ -160,25 +163,25 @@ def region_of(case: Case, name: str) -> Bools:
     return region
 
 
-def _errors(case: Case, spoil: Callable[[Any, int], Any]) -> Floats:
-    """From the image without an attribute to what stands in its place in the end, inside or outside the region."""
-    originals, inside = originals_of(case), case.told_apart("where") == "inside"
+def _errors(case: Case, perturb: Callable[[Any, int], Any]) -> Floats:
+    """0, and at the end the distance of the perturbed classes to the image without the attribute."""
+    references, inside = references_of(case), case.row_key("where") == "inside"
     found = []
     for name in case.names:
-        block, region = originals.block(name), region_of(case, name)
-        rows = np.flatnonzero((originals.classes[:, block.place] == 1) & region.any((1, 2)))
-        absent = originals.classes[rows].copy()
+        block, region = references.block(name), region_of(case, name)
+        rows = np.flatnonzero((references.classes[:, block.place] == 1) & region.any((1, 2)))
+        absent = references.classes[rows].copy()
         absent[:, block.place] = 0
-        own = originals.factors[rows]
-        truth, shown = (originals.draw(own, classes) for classes in (absent, spoil(absent, block.place)))
+        own = references.factors[rows]
+        truth, shown = (references.draw(own, classes) for classes in (absent, perturb(absent, block.place)))
         change = (shown - truth).abs().mean(1).double().numpy()
         where = region[rows] if inside else ~region[rows]
         found.append(float(((change * where).sum((1, 2)) / where.sum((1, 2))).mean()))
     return case.ends(0.0, mean_of(found))
 
 
-def _left(case: Case) -> Floats:
-    """Idle, the attribute is still there."""
+def _idle_error(case: Case) -> Floats:
+    """At the end the attribute is still present."""
 
     def present(classes: Any, place: int) -> Any:
         found = classes.copy()
@@ -188,20 +191,20 @@ def _left(case: Case) -> Floats:
     return _errors(case, present)
 
 
-def _leaked(case: Case) -> Floats:
-    """All other attributes are turned over."""
-    return _errors(case, lambda classes, place: _flipped(originals_of(case), classes, place))
+def _leak_error(case: Case) -> Floats:
+    """At the end all other labels are changed."""
+    return _errors(case, lambda classes, place: _others_changed(references_of(case), classes, place))
 
 
 def _energy(case: Case) -> Floats:
-    """The look in the middle, as often as it is drawn, beside as many true looks."""
+    """0, and at the end the energy distance between the middle variety and resampled ones."""
     data: Any = case.subject.data
-    originals, draws, found = originals_of(case), getattr(case.metric, "draws", 2), []
+    references, draws, found = references_of(case), getattr(case.metric, "draws", 2), []
     for name in case.names:
-        block, region = originals.block(name), region_of(case, name)
+        block, region = references.block(name), region_of(case, name)
         kind, asked = case.subject.schema[name].kind, case.subject.target_class(name).numpy()
         classes = np.ones_like(asked) if kind == "binary" else asked
-        rows = np.flatnonzero((classes != originals.classes[:, block.place]) & region.any((1, 2)))
+        rows = np.flatnonzero((classes != references.classes[:, block.place]) & region.any((1, 2)))
         ids, value = case.subject.ids[rows], classes[rows].astype(np.float32)
         middle = np.full((len(rows), len(data.variety_names(name))), 0.5)
         single = data.with_variety(ids, {name: value}, {name: middle})
@@ -224,7 +227,7 @@ def grey_of(images: Images) -> Floats:
 
 
 FAMILIES = 8
-"""Sets of other images behind what is known of draws from the images' own law."""
+"""Sets of other real images behind the expected values of samples from a perfect prior."""
 
 
 def _features(case: Case, images: Images) -> Floats:
@@ -232,29 +235,35 @@ def _features(case: Case, images: Images) -> Floats:
     return np.asarray(judge.features(images).double().cpu().numpy())
 
 
-def _drawn_ends(case: Case) -> Floats:
-    """Sets of other images of the data in the place of what is drawn; and in the end the mean image, or black."""
+def _sample_ends(case: Case) -> Floats:
+    """Other real images in place of the samples; at the end the mean image, or black."""
     if case.subject.judge is None:
         return case.ends(math.nan, math.nan)
     data, count = case.subject.data, len(case.subject)
     real, others = _features(case, with_classes(case)), np.setdiff1d(data.split("train"), case.subject.ids)
     generator = numpy_stream(0, "edited/others")
     first = [
-        _compared(
+        _feature_score(
             case, real, _features(case, data.batch(np.sort(generator.choice(others, count, replace=False))).images)
         )
         for _ in range(FAMILIES)
     ]
-    shape = (count, *originals_of(case).mean_image.shape)
-    end = originals_of(case).mean_image.expand(shape) if case.cells[0].dial.name == "fade" else torch.zeros(shape)
-    return case.ends(0.0 if case.value == "kernel" else mean_of(first), _compared(case, real, _features(case, end)))
+    shape = (count, *references_of(case).mean_image.shape)
+    end = (
+        references_of(case).mean_image.expand(shape)
+        if case.cells[0].perturbation.name == "fade"
+        else torch.zeros(shape)
+    )
+    return case.ends(
+        0.0 if case.value == "kernel" else mean_of(first), _feature_score(case, real, _features(case, end))
+    )
 
 
-def _compared(case: Case, real: Floats, drawn: Floats) -> float:
-    """One of the scores of two sets of features, by its formula."""
+def _feature_score(case: Case, real: Floats, drawn: Floats) -> float:
+    """The score of two sets of features, by its formula."""
     if case.value == "frechet":
         means, spreads = [x.mean(0) for x in (real, drawn)], [np.cov(x.T) for x in (real, drawn)]
-        # eigenvalues of a product of two covariances: sqrtm warns of singular ones
+        # eigenvalues of the product, because sqrtm warns about singular covariances
         root = np.sqrt(np.maximum(np.real(np.linalg.eigvals(spreads[0] @ spreads[1])), 0)).sum()
         return float(np.square(means[0] - means[1]).sum() + np.trace(spreads[0] + spreads[1]) - 2 * root)
     if case.value == "kernel":
@@ -262,35 +271,35 @@ def _compared(case: Case, real: Floats, drawn: Floats) -> float:
         apart = ~np.eye(len(real), dtype=bool)
         return float(parts[0][apart].mean() + parts[1][apart].mean() - 2 * parts[2].mean())
     k = getattr(case.metric, "neighbour", 5)
-    reach, theirs = (np.sort(cdist(x, x), axis=1)[:, k] for x in (real, drawn))
-    apart_by = cdist(drawn, real)
-    inside = apart_by <= reach
+    radius, drawn_radius = (np.sort(cdist(x, x), axis=1)[:, k] for x in (real, drawn))
+    distances = cdist(drawn, real)
+    inside = distances <= radius
     return float({
         "prdc_precision": inside.any(1).mean(), "prdc_density": inside.sum(1).mean() / k,
-        "prdc_coverage": inside.any(0).mean(), "prdc_recall": (apart_by <= theirs[:, None]).any(0).mean(),
+        "prdc_coverage": inside.any(0).mean(), "prdc_recall": (distances <= drawn_radius[:, None]).any(0).mean(),
     }[case.value])  # fmt: skip
 
 
-def _undone(case: Case) -> Floats:
-    """Where nothing is done nothing changes."""
+def _active_share(case: Case) -> Floats:
+    """Share of the interventions that have an effect."""
     return 1 - case.positions
 
 
-EDITED: Mapping[tuple[str, str, str], Known] = {
+EDITED: Mapping[tuple[str, str, str], ExpectedValues] = {
     ("intervention", "effect", "idle"): _effect,
     ("intervention", "transfer", "idle"): _transfer,
     ("intervention", "kept", "leak"): _kept,
-    ("intervention", "obeyed", "idle"): _assigned,
+    ("intervention", "obeyed", "idle"): _assignment,
     ("intervention", "identity", "warp"): _identity,
     ("intervention", "fidelity", "idle"): lambda case: case.ends(0.0, case.chance()),
-    ("intervention", "composition", "fade"): _faded_distance,
-    ("intervention", "reversibility", "fade"): _there_and_back,
-    ("intervention", "error", "idle"): _left,
-    ("intervention", "error", "leak"): _leaked,
+    ("intervention", "composition", "fade"): _fade_distance,
+    ("intervention", "reversibility", "fade"): _reversibility,
+    ("intervention", "error", "idle"): _idle_error,
+    ("intervention", "error", "leak"): _leak_error,
     ("intervention", "energy", "collapse"): _energy,
-    **{("generation", value, "fade"): _drawn_ends for value in ("frechet", "kernel", "prdc_recall", "prdc_coverage")},
-    **{("generation", value, "dim"): _drawn_ends for value in ("prdc_precision", "prdc_density")},
+    **{("generation", value, "fade"): _sample_ends for value in ("frechet", "kernel", "prdc_recall", "prdc_coverage")},
+    **{("generation", value, "dim"): _sample_ends for value in ("prdc_precision", "prdc_density")},
     ("generation", "obeyed", "idle"): lambda case: case.ends(case.reference(), case.chance()),
-    **{(metric, "changed", "idle"): _undone for metric in ("locality", "drift")},
+    **{(metric, "changed", "idle"): _active_share for metric in ("locality", "drift")},
 }
-"""By (metric, value, dial)."""
+"""By (metric, value, perturbation)."""

@@ -1,7 +1,7 @@
-"""Votes of groups of images, counted on the codes that were measured: FactorVAE, BetaVAE and z-max-var.
+"""Expected votes of groups of images, by an independent implementation: FactorVAE, BetaVAE and z-max-var.
 
-Their intervals are those of drawing groups of these very rows, so what is known is counted on the same rows, by code of
-its own.
+The confidence intervals of these scores are conditional on the measured codes, so the votes are counted on the same
+codes.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import numpy as np
 from ccvae_eval.calibration.study_cells import Case
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Floats
-from study.expected.known import Known
-from study.expected.laws import TRAINED, Whole, law_of
+from study.expected.known import ExpectedValues
+from study.expected.laws import TRAINED, IntArray, code_distribution
 
 VOTES, GROUP = 36_000, 64
-"""Four times as many as the metric casts: what is known must be surer than what is measured."""
+"""Votes, four times as many as the metric casts, and images in a group."""
 KINDS = ("factor_vae", "beta_vae", "z_max_var")
 
 
 @lru_cache(maxsize=16)
-def voted(codes_as_bytes: bytes, labels: bytes, count: int, kind: str) -> Mapping[str, float]:
-    """Groups of rows that share a factor, or all others: which column says which factor, and how much is gone."""
+def vote_scores(codes_as_bytes: bytes, labels: bytes, count: int, kind: str) -> Mapping[str, float]:
+    """Both scores of one kind: share of right votes, and the same weighted by the lost spread.
+
+    Groups share one factor, or all others (z-max-var).
+    """
     classes = np.frombuffer(labels, np.int64).reshape(-1, count)
     codes = np.frombuffer(codes_as_bytes, np.float64).reshape(len(classes), -1)
     generator = numpy_stream(0, f"laws/{kind}")
@@ -37,12 +40,12 @@ def voted(codes_as_bytes: bytes, labels: bytes, count: int, kind: str) -> Mappin
     counts = np.zeros((codes.shape[1], count))
     np.add.at(counts, (choice[:cut], asked[:cut]), 1)
     right = counts.argmax(1)[choice[cut:]] == asked[cut:]
-    gone = 1 - np.clip(table[np.arange(cut, VOTES), choice[cut:]], 0, 1)
-    return {kind: float((right * gone).mean()), f"{kind}_votes": float(right.mean())}
+    lost = 1 - np.clip(table[np.arange(cut, VOTES), choice[cut:]], 0, 1)
+    return {kind: float((right * lost).mean()), f"{kind}_votes": float(right.mean())}
 
 
-def _vote(codes: Floats, classes: Whole, kind: str, generator: np.random.Generator) -> tuple[Floats, int]:
-    """The feature of each column in one group, over what it is among all rows; and the factor."""
+def _vote(codes: Floats, classes: IntArray, kind: str, generator: np.random.Generator) -> tuple[Floats, int]:
+    """Feature of each latent dimension in one group, relative to all rows; and the factor."""
     factor = int(generator.integers(classes.shape[1]))
     like = generator.integers(len(classes), size=1 if kind != "beta_vae" else GROUP)
     if kind == "beta_vae":
@@ -55,8 +58,8 @@ def _vote(codes: Floats, classes: Whole, kind: str, generator: np.random.Generat
     return codes[rows].var(0, ddof=1) / codes.var(0, ddof=1), factor
 
 
-def _partners(label: Whole, wanted: Whole, generator: np.random.Generator) -> Whole:
-    """A row at random with each wanted value."""
+def _partners(label: IntArray, wanted: IntArray, generator: np.random.Generator) -> IntArray:
+    """A random row with each wanted value."""
     found = np.empty(len(wanted), dtype=np.int64)
     for value in (0, 1):
         here = wanted == value
@@ -64,25 +67,22 @@ def _partners(label: Whole, wanted: Whole, generator: np.random.Generator) -> Wh
     return found
 
 
-def _voted(case: Case) -> Floats:
-    """At both ends, on the very codes that were measured: the intervals of votes are those of drawing groups of them.
-
-    Of columns that know something those alone vote; where none does, all.
-    """
+def _expected_votes(case: Case) -> Floats:
+    """At both ends, on the measured codes; only informative latent dimensions vote, or all if none is."""
     names, kind = case.cells[0].characteristics, case.value.removesuffix("_votes")
     ends = []
     for cell in (case.cells[0], case.cells[-1]):
         subject = cell.subject()
-        known = cell.dial.name != "shuffle" or cell.position == 0
-        columns = [subject.layout[name][0] for name in names] if known else list(range(subject.layout.dim))
+        informative = cell.perturbation.name != "shuffle" or cell.position == 0
+        columns = [subject.layout[name][0] for name in names] if informative else list(range(subject.layout.dim))
         codes = subject.posterior.loc[:, columns].double().numpy()
-        law = law_of(case)
-        ends.append(voted(codes.tobytes(), law.labels, law.count, kind)[case.value])
+        distribution = code_distribution(case)
+        ends.append(vote_scores(codes.tobytes(), distribution.labels, distribution.count, kind)[case.value])
     return case.ends(*ends)
 
 
-VOTED: Mapping[tuple[str, str, str], Known] = {
-    **{("disentanglement", f"{kind}_votes", "shuffle"): _voted for kind in KINDS},
-    **{("disentanglement", kind, "mix"): _voted for kind in KINDS},
+VOTED: Mapping[tuple[str, str, str], ExpectedValues] = {
+    **{("disentanglement", f"{kind}_votes", "shuffle"): _expected_votes for kind in KINDS},
+    **{("disentanglement", kind, "mix"): _expected_votes for kind in KINDS},
 }
-"""By (metric, value, dial)."""
+"""By (metric, value, perturbation)."""

@@ -1,4 +1,4 @@
-"""Folders of the public CCVAE codes: read without their classes, and the same numbers come out."""
+"""Folders of the public CCVAE implementations: opened without their classes, with the same outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from ccvae_plugins.ccvae_reference import FORK, PAPER
+from ccvae_plugins.ccvae_reference import FORK_LABELS, PAPER_LABELS
 from torch import nn
 from torch.nn import functional
 
@@ -35,12 +35,12 @@ def binary(labels: int, latent: int, joined: bool = False) -> dict[str, nn.Modul
 
 
 def multi(labels: int, classes: int, latent: int, listed: bool) -> dict[str, nn.Module]:
-    made = binary(labels, latent)
+    parts = binary(labels, latent)
     return {
-        "encoder": made["encoder"],
-        "decoder": made["decoder"],
-        "classifier_binary": made["classifier"],
-        "cond_prior_binary": made["cond_prior"],
+        "encoder": parts["encoder"],
+        "decoder": parts["decoder"],
+        "classifier_binary": parts["classifier"],
+        "cond_prior_binary": parts["cond_prior"],
         "classifier_mc": public.Classifier_mc(classes),
         "cond_prior_mc": public.CondPrior_mc(classes, listed),
     }
@@ -49,11 +49,13 @@ def multi(labels: int, classes: int, latent: int, listed: bool) -> dict[str, nn.
 @pytest.mark.parametrize("split", [(18, 45), (13, 45), (2, 7), (5, 5)], ids=str)
 @pytest.mark.parametrize("joined", [False, True], ids=["pytorch", "pyro"])
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_binary_labels(joined: bool, legacy: bool, split: tuple[int, int], tmp_path: Path) -> None:
-    """Every number as the saved modules themselves give it, whatever the file's form and the split of z."""
+def test_outputs_equal_those_of_the_saved_modules(
+    joined: bool, legacy: bool, split: tuple[int, int], tmp_path: Path
+) -> None:
+    """For both file formats and any split of z."""
     count, latent = split
     parts = binary(count, latent, joined)
-    names = {18: PAPER, 13: FORK}.get(count, tuple("ABCDE"[:count]))
+    names = {18: PAPER_LABELS, 13: FORK_LABELS}.get(count, tuple("ABCDE"[:count]))
     settings = {} if count in (18, 13) else {"labels": "|".join(names)}
     opened = open_checkpoint(saved(tmp_path / "weights", legacy, **parts), settings=settings)
     model: Any = opened.model
@@ -69,9 +71,9 @@ def test_binary_labels(joined: bool, legacy: bool, split: tuple[int, int], tmp_p
         laplace = torch.distributions.Laplace(parts["decoder"](loc), 1).log_prob(IMAGES).sum((1, 2, 3))
         assert torch.allclose(model.log_likelihood(IMAGES, loc), laplace)
         logits = parts["classifier"](loc[:, :count])
-        told = model.predict(IMAGES, loc)
-        for column, name in enumerate(names):
-            assert torch.allclose(told[name][:, 1].exp(), logits[:, column].sigmoid())
+        log_q = model.predict(IMAGES, loc)
+        for i, name in enumerate(names):
+            assert torch.allclose(log_q[name][:, 1].exp(), logits[:, i].sigmoid())
         y = (torch.rand(5, count) > 0.5).float()
         assert torch.equal(model.conditional_prior(y).loc, parts["cond_prior"](y)[0])
         assert torch.equal(model.conditional_prior(y).scale, parts["cond_prior"](y)[1])
@@ -84,12 +86,12 @@ def test_binary_labels(joined: bool, legacy: bool, split: tuple[int, int], tmp_p
 def test_the_multi_class_fork(listed: bool, legacy: bool, split: tuple[int, int, int], tmp_path: Path) -> None:
     count, classes, latent = split
     parts = multi(count, classes, latent, listed)
-    known = count == 13
-    settings = {} if known else {"labels": "A|B|C", "class_names": "k|l|m|n", "class_label": "Colour"}
+    builtin = count == 13
+    settings = {} if builtin else {"labels": "A|B|C", "class_names": "k|l|m|n", "class_label": "Colour"}
     opened = open_checkpoint(saved(tmp_path / "weights", legacy, **parts), settings=settings)
     model: Any = opened.model
-    label = "Hair" if known else "Colour"
-    assert model.labels.names == (*(FORK if known else "ABC"), label)
+    label = "Hair" if builtin else "Colour"
+    assert model.labels.names == (*(FORK_LABELS if builtin else "ABC"), label)
     assert model.layout[label] == (count,)
     codes = torch.randn(5, latent)
     y = torch.cat([torch.zeros(5, count), torch.arange(5.0)[:, None] % classes], 1)
@@ -104,31 +106,33 @@ def test_the_multi_class_fork(listed: bool, legacy: bool, split: tuple[int, int,
         assert torch.equal(prior.loc[:, count], torch.cat(list(parts["cond_prior_mc"].diag_loc))[at])
         assert torch.equal(prior.scale[:, count], torch.clamp(functional.softplus(raw), min=1e-3)[at])
         assert torch.equal(prior.loc[:, :count], parts["cond_prior_binary"](y[:, :count])[0])
-    assert any("training does not see" in note for note in opened.notes) == listed
+    assert any("is untrained" in note for note in opened.notes) == listed
     check_model(model, IMAGES, y)
 
 
-def test_other_splits_need_names(tmp_path: Path) -> None:
+def test_other_numbers_of_labels_need_names(tmp_path: Path) -> None:
     folder = saved(tmp_path / "weights", **binary(2, 7))
-    with pytest.raises(CheckpointError, match="names of 2 labels are needed") as refused:
+    with pytest.raises(CheckpointError, match="the names of its 2 labels are missing") as refused:
         open_checkpoint(folder)
     assert "--set 'labels=A|B|...'" in refused.value.hint
-    told = inspect_checkpoint(folder)["candidates"]
-    assert told[0]["name"] == "ccvae-reference"
-    assert "labels=A|B" in told[0]["note"]
+    candidate = inspect_checkpoint(folder)["candidates"][0]
+    assert candidate["name"] == "ccvae-reference"
+    assert "labels=A|B" in candidate["note"]
+    with pytest.raises(CheckpointError, match="2 names of labels are needed, got 3"):
+        open_checkpoint(folder, settings={"labels": "A|B|C"})
     model: Any = open_checkpoint(folder, settings={"labels": "Smiling|Male", "prior": [0.5, 0.4]}).model
     assert model.labels.names == ("Smiling", "Male")
     assert model.label_prior == (0.5, 0.4)
 
 
 @pytest.mark.parametrize("prior", [[0.5], [0.5, 2], "half"])
-def test_a_prior_that_is_none(prior: object, tmp_path: Path) -> None:
+def test_an_invalid_prior_is_refused(prior: object, tmp_path: Path) -> None:
     folder = saved(tmp_path / "weights", **binary(2, 7))
-    with pytest.raises(CheckpointError, match="is not possible"):
+    with pytest.raises(CheckpointError, match="must be a list of 2 probabilities"):
         open_checkpoint(folder, settings={"labels": "A|B", "prior": prior})
 
 
-def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_tensors_are_named(tmp_path: Path) -> None:
     parts: Mapping[str, nn.Module] = binary(18, 45)
     folder = saved(tmp_path / "weights", **{name: part for name, part in parts.items() if name != "cond_prior"})
     with pytest.raises(CheckpointError, match="4 missing") as refused:
@@ -138,8 +142,8 @@ def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
     assert "cond_prior.diag_loc_true" in row["missing"]
 
 
-def test_their_classes_are_never_imported(tmp_path: Path) -> None:
-    """In a process where the classes do not exist, the folder opens all the same."""
+def test_the_pickled_classes_are_never_imported(tmp_path: Path) -> None:
+    """The folder opens in a process where the classes do not exist."""
     folder = saved(tmp_path / "weights", **binary(18, 45))
     code = "import sys, ccvae_eval; m = ccvae_eval.load(sys.argv[1]); print(m.name, 'tests' in sys.modules)"
     found = subprocess.run(

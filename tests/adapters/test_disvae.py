@@ -1,11 +1,9 @@
-"""disentangling-vae: the published losses come out of its real checkpoints, and wrappers do not hide them."""
+"""disentangling-vae: its real checkpoints reproduce the published losses, also inside wrappers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +25,8 @@ DSPRITES, SPRITES = SHARED / "checkpoints/disvae_VAE_dsprites", SHARED / "data/d
 
 
 @pytest.mark.skipif(not (MNIST.exists() and DIGITS.exists()), reason=f"no checkpoint or digits under {SHARED}")
-def test_the_published_losses_of_the_real_checkpoint() -> None:
-    """test_losses.log has a 60th of KL 19.116 and reconstruction 111.909 (see the checkpoint's README)."""
+def test_the_real_checkpoint_reproduces_the_published_losses() -> None:
+    """KL 19.116 and reconstruction 111.909; test_losses.log lists a 60th of them (see the checkpoint's README)."""
     opened = open_checkpoint(MNIST / "model.pt")
     model = opened.model
     assert isinstance(model, Burgess)
@@ -37,38 +35,23 @@ def test_the_published_losses_of_the_real_checkpoint() -> None:
     with torch.no_grad():
         q = model.encode(images)
         kl = 0.5 * (q.loc.double().square() + q.scale.double().square() - 1) - q.scale.double().log()
-        told = functional.binary_cross_entropy(model.decode(q.loc), images, reduction="sum") / len(images)
+        reconstruction = functional.binary_cross_entropy(model.decode(q.loc), images, reduction="sum") / len(images)
     assert float(kl.sum(1).mean()) == pytest.approx(19.116, abs=1e-3)
-    # the digits here lost the pixel value 1 (see their README): 111.905
-    assert float(told) == pytest.approx(111.909, abs=6e-3)
+    # these digits lack the pixel value 1 (see their README), which gives 111.905
+    assert float(reconstruction) == pytest.approx(111.909, abs=6e-3)
 
 
 @pytest.mark.skipif("reconstruction" not in registry.metrics, reason="the metric reconstruction is not registered here")
 @pytest.mark.skipif(not (MNIST.exists() and DIGITS.exists()), reason=f"no checkpoint or digits under {SHARED}")
-def test_they_come_out_of_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_command_line_reproduces_the_published_losses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     data = f"mnist:{DIGITS},size=32"
+    arguments = ["reconstruction", str(MNIST / "model.pt"), "--data", data, "--limit", "1000", "-o", str(tmp_path)]
     with pytest.raises(SystemExit) as ended:
-        main(
-            [
-                "reconstruction",
-                str(MNIST / "model.pt"),
-                "--data",
-                data,
-                "--limit",
-                "1000",
-                "--json",
-                "-o",
-                str(tmp_path),
-            ]
-        )
+        main([*arguments, "--json"])
     assert ended.value.code == 0
-    run = read_plain(json.loads(capsys.readouterr().out))
+    run = Run.from_plain(json.loads(capsys.readouterr().out), "stdout")
     assert run["reconstruction.kl"] == pytest.approx(19.116, abs=1e-3)
     assert run["reconstruction.reconstruction"] == pytest.approx(111.909, abs=6e-3)
-
-
-def read_plain(document: Mapping[str, Any]) -> Run:
-    return Run.from_plain(document, "stdout")
 
 
 @pytest.mark.skipif(not (DSPRITES.exists() and SPRITES.exists()), reason=f"no checkpoint or sprites under {SHARED}")
@@ -77,35 +60,35 @@ def test_the_real_dsprites_checkpoint_reconstructs_real_sprites() -> None:
     assert opened.record is not None
     assert opened.record.settings == {"latent": 10, "channels": 1, "size": 64}
     images = torch.from_numpy(np.load(SPRITES)["imgs"]).float()[:, None]
-    told = opened.model.get_submodule("decoder")(opened.model.encode(images).loc)  # type: ignore[operator]
-    assert float((told - images).abs().mean()) == pytest.approx(0.0017, abs=1e-4)
-    both, either = ((told > 0.5) & (images > 0.5)).sum(), ((told > 0.5) | (images > 0.5)).sum()
-    assert float(both / either) == pytest.approx(0.977, abs=1e-3)
+    decoded = opened.model.get_submodule("decoder")(opened.model.encode(images).loc)  # type: ignore[operator]
+    assert float((decoded - images).abs().mean()) == pytest.approx(0.0017, abs=1e-4)
+    intersection, union = ((decoded > 0.5) & (images > 0.5)).sum(), ((decoded > 0.5) | (images > 0.5)).sum()
+    assert float(intersection / union) == pytest.approx(0.977, abs=1e-3)
 
 
 @pytest.mark.parametrize("size", [32, 64])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_file_of_either_format_and_size(size: int, legacy: bool, tmp_path: Path) -> None:
+def test_both_file_formats_and_image_sizes_open(size: int, legacy: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    made = Burgess(DisvaeSettings(latent=3, channels=3, size=size))
-    torch.save(made.state_dict(), tmp_path / "model.pt", _use_new_zipfile_serialization=not legacy)
+    model = Burgess(DisvaeSettings(latent=3, channels=3, size=size))
+    torch.save(model.state_dict(), tmp_path / "model.pt", _use_new_zipfile_serialization=not legacy)
     opened = open_checkpoint(tmp_path / "model.pt")
     assert opened.name == "disvae"
     images = torch.rand(4, 3, size, size)
-    assert torch.equal(opened.model.encode(images).loc, made.encode(images).loc)  # type: ignore[operator]
+    assert torch.equal(opened.model.encode(images).loc, model.encode(images).loc)  # type: ignore[operator]
     check_model(opened.model, images, torch.empty(4, 0))  # type: ignore[arg-type]
 
 
-def test_it_is_known_inside_a_training_s_frame(tmp_path: Path) -> None:
-    made = Burgess(DisvaeSettings())
-    inside = {f"model.module.{name}": tensor for name, tensor in made.state_dict().items()}
-    torch.save({"state_dict": inside, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}, tmp_path / "x.ckpt")
+def test_it_is_recognised_inside_a_training_checkpoint(tmp_path: Path) -> None:
+    model = Burgess(DisvaeSettings())
+    nested = {f"model.module.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"state_dict": nested, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}, tmp_path / "x.ckpt")
     opened = open_checkpoint(tmp_path / "x.ckpt")
     assert opened.name == "disvae"
-    assert "'state_dict.model.module.' was taken off the names of the weights" in opened.notes
+    assert "prefix 'state_dict.model.module.' was removed from the names of the weights" in opened.notes
 
 
-def test_a_lacking_tensor_is_named(tmp_path: Path) -> None:
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     tensors = Burgess(DisvaeSettings()).state_dict()
     del tensors["decoder.lin2.bias"]
     torch.save(tensors, tmp_path / "x.pt")

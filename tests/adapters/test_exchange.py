@@ -1,4 +1,4 @@
-"""``convert`` and ``export``: what goes out comes back the same."""
+"""``convert`` and ``export``: round trips preserve weights and codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ccvae_eval.checkpoint import open_checkpoint
 from ccvae_eval.cli.main import main
 
 
-def called(*arguments: str) -> int:
+def exit_code(*arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
         main(list(arguments))
     return int(str(ended.value.code))
@@ -30,40 +30,40 @@ def weights(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_stranger_s_checkpoint_becomes_one_that_opens_by_itself(weights: Path, suffix: str) -> None:
+def test_a_converted_checkpoint_opens_without_its_adapter(weights: Path, suffix: str) -> None:
     out = weights.with_name(f"ours{suffix}")
-    assert called("convert", str(weights), "--out", str(out)) == 0
+    assert exit_code("convert", str(weights), "--out", str(out)) == 0
     before, after = open_checkpoint(weights), open_checkpoint(out)
     assert after.name == "disvae"
     assert after.bundle.envelope is not None
     assert all(torch.equal(after.model.state_dict()[n], t) for n, t in before.model.state_dict().items())
     again = weights.with_name("again.pt")
-    assert called("convert", str(out), "--out", str(again), "--half") == 0
+    assert exit_code("convert", str(out), "--out", str(again), "--half") == 0
     assert again.stat().st_size < 0.6 * out.stat().st_size
     assert open_checkpoint(again).record == after.record
 
 
-def test_bare_tensors_are_for_other_tools(weights: Path) -> None:
+def test_bare_tensors_can_be_read_by_other_tools(weights: Path) -> None:
     out = weights.with_name("bare.safetensors")
-    assert called("convert", str(weights), "--out", str(out), "--bare") == 0
+    assert exit_code("convert", str(weights), "--out", str(out), "--bare") == 0
     found = safetensors.torch.load_file(out)
     assert set(found) == set(Burgess(DisvaeSettings()).state_dict())
     out = weights.with_name("bare.pt")
-    assert called("convert", str(weights), "--out", str(out), "--bare") == 0
+    assert exit_code("convert", str(weights), "--out", str(out), "--bare") == 0
     assert set(torch.load(out, weights_only=True)) == set(found)
 
 
-def test_it_does_not_write_over_itself(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert called("convert", str(weights), "--out", str(weights)) == 2
-    assert "over the checkpoint itself" in capsys.readouterr().err
-    assert called("convert", str(weights), "--out", str(weights.with_name("x.bin"))) == 2
+def test_convert_does_not_overwrite_its_input(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("convert", str(weights), "--out", str(weights)) == 2
+    assert "names the input checkpoint itself" in capsys.readouterr().err
+    assert exit_code("convert", str(weights), "--out", str(weights.with_name("x.bin"))) == 2
 
 
-def test_exported_codes_are_the_model_s_and_are_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exported_codes_equal_the_models_and_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "codes.npz"
-    with ccvae_eval_asset() as asset:
-        told = called("export", str(asset), "--data", "faces,n=600", "--sample", "40", "--out", str(out), "--json")
-        assert told == 0
+    with shipped_checkpoint() as asset:
+        code = exit_code("export", str(asset), "--data", "faces,n=600", "--sample", "40", "--out", str(out), "--json")
+        assert code == 0
         assert json.loads(capsys.readouterr().out)["n"] == 40
         opened = ccvae_eval.load(asset)
     arrays = np.load(out)
@@ -78,7 +78,7 @@ def test_exported_codes_are_the_model_s_and_are_read_back(tmp_path: Path, capsys
     assert table.layout.characteristics.keys() == opened.model.layout.characteristics.keys()  # type: ignore[union-attr,operator]
 
 
-def ccvae_eval_asset():  # type: ignore[no-untyped-def]
+def shipped_checkpoint():  # type: ignore[no-untyped-def]
     from importlib.resources import as_file, files
 
     return as_file(files("ccvae_eval") / "assets" / "ccvae-faces64.pt")

@@ -1,4 +1,4 @@
-"""What training tools put around a model: Lightning's checkpoints and pythae's folders."""
+"""Checkpoints of training tools: Lightning and pythae."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ccvae_eval.model import LabelSchema, LatentLayout
 from ccvae_eval.core.types import Gaussian
 
 
-class Net(nn.Module):
+class LightningNet(nn.Module):
     def __init__(self, latent, width=8):
         super().__init__()
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, width), nn.ReLU(), nn.Linear(width, 2 * latent))
@@ -40,13 +40,13 @@ class Net(nn.Module):
         return self.decoder(codes).reshape(-1, 1, 4, 4)
 
 
-CCVAE_EVAL = {"models": {"net": Net}}
+CCVAE_EVAL = {"models": {"net": LightningNet}}
 """
 
 
 @pytest.fixture
 def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The user's class, registered from a file."""
+    """A user's class, registered from a file."""
     monkeypatch.setattr(registry, "_files", {})
     (tmp_path / "my_net.py").write_text(PLUGIN)
     registry.add_plugin_file(tmp_path / "my_net.py")
@@ -54,7 +54,7 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def lightning(path: Path, module: nn.Module, prefix: str = "model.", **more: Any) -> Path:
-    """A checkpoint as Lightning's ``Trainer.save_checkpoint`` writes it."""
+    """A checkpoint as written by Lightning's ``Trainer.save_checkpoint``."""
     optimiser = torch.optim.Adam(module.parameters())
     sum(p.sum() for p in module.parameters()).backward()  # type: ignore[union-attr]
     optimiser.step()
@@ -79,30 +79,30 @@ def lightning(path: Path, module: nn.Module, prefix: str = "model.", **more: Any
 @pytest.mark.parametrize(
     "parameters", [{"latent": 3, "lr": 1e-3}, {"lr": 1e-3, "model": {"latent": 3}}, {"latent": 3, "width": 8}]
 )
-def test_a_lightning_checkpoint_of_the_user_s_class(net: Any, parameters: dict[str, Any], tmp_path: Path) -> None:
+def test_a_lightning_checkpoint_of_a_users_class_opens(net: Any, parameters: dict[str, Any], tmp_path: Path) -> None:
     module = net(3)
     path = lightning(tmp_path / "last.ckpt", module, hyper_parameters=parameters)
     opened = open_checkpoint(path)
-    assert opened.name == "net", "the one model of the plugin file fits, so it need not be named"
+    assert opened.name == "net", "the only model of the plugin file fits, so no name is needed"
     assert all(torch.equal(opened.model.state_dict()[n], t) for n, t in module.state_dict().items())
     assert any("latent = 3" in note and "lightning" in note for note in opened.notes)
-    assert "'state_dict.model.' was taken off the names of the weights" in opened.notes
+    assert "prefix 'state_dict.model.' was removed from the names of the weights" in opened.notes
     names = [row["name"] for row in inspect_checkpoint(path)["candidates"]]
     assert names == ["net", "lightning"]
 
 
-def test_an_argument_given_goes_over_the_hint(net: Any, tmp_path: Path) -> None:
+def test_an_explicit_argument_overrides_the_hint(net: Any, tmp_path: Path) -> None:
     path = lightning(tmp_path / "last.ckpt", net(3), hyper_parameters={"latent": 3})
     with pytest.raises(CheckpointError, match="of another shape"):
         open_checkpoint(path, model="net", settings={"latent": 4})
 
 
-def test_without_a_model_it_says_what_is_needed(tmp_path: Path) -> None:
+def test_without_a_model_the_error_says_what_is_needed(tmp_path: Path) -> None:
     path = lightning(tmp_path / "last.ckpt", nn.Linear(2, 2), hyper_parameters={"latent": 3})
-    with pytest.raises(CheckpointError, match="no installed adapter knows it") as refused:
+    with pytest.raises(CheckpointError, match="no installed adapter recognises it") as refused:
         open_checkpoint(path)
     assert "--plugin" in refused.value.hint
-    with pytest.raises(UsageError, match="knows the file, but not the model in it"):
+    with pytest.raises(UsageError, match="has no class for its model"):
         open_checkpoint(path, model="lightning")
     (row,) = inspect_checkpoint(path)["candidates"]
     assert row["name"] == "lightning"
@@ -120,19 +120,19 @@ def test_without_a_model_it_says_what_is_needed(tmp_path: Path) -> None:
     ],
     ids=["plain", "model", "net", "ema", "module and ema"],
 )
-def test_a_state_dict_in_any_frame(net: Any, frame: Any, tmp_path: Path) -> None:
+def test_a_nested_state_dict_opens(net: Any, frame: Any, tmp_path: Path) -> None:
     module = net(3)
     torch.save(frame(module.state_dict()), tmp_path / "x.pt")
-    with pytest.raises(UsageError, match="needs latent") as asked:
+    with pytest.raises(UsageError, match="needs latent") as refused:
         open_checkpoint(tmp_path / "x.pt", model="net")
-    assert "--set latent=VALUE" in asked.value.hint
+    assert "--set latent=VALUE" in refused.value.hint
     (tmp_path / "x.toml").write_text('model = "net"\n[settings]\nlatent = 3\n')
     opened = open_checkpoint(tmp_path / "x.pt")
     assert all(torch.equal(opened.model.state_dict()[n], t) for n, t in module.state_dict().items())
     check_model(opened.model, torch.rand(3, 1, 4, 4), torch.empty(3, 0))  # type: ignore[arg-type]
 
 
-def test_inspect_names_the_arguments_that_are_missing_and_sizes_that_differ(net: Any, tmp_path: Path) -> None:
+def test_inspect_names_missing_arguments_and_differing_sizes(net: Any, tmp_path: Path) -> None:
     torch.save(net(3).state_dict(), tmp_path / "x.pt")
     (row,) = inspect_checkpoint(tmp_path / "x.pt")["candidates"]
     assert row["name"] == "net"
@@ -144,24 +144,24 @@ def test_inspect_names_the_arguments_that_are_missing_and_sizes_that_differ(net:
     assert row["missing"] == ["encoder.3.weight", "encoder.3.bias", "decoder.0.weight"]
     with pytest.raises(CheckpointError) as refused:
         open_checkpoint(tmp_path / "x.pt", model="net", settings={"latent": 4})
-    assert "All names are there, of other sizes" in refused.value.hint
+    assert "All names match, but sizes differ" in refused.value.hint
 
 
-def pythae(folder: Path, module: nn.Module, own: bool = False, **config: Any) -> Path:
-    """A folder as ``BaseAE.save`` writes it."""
+def pythae(folder: Path, module: nn.Module, custom: bool = False, **config: Any) -> Path:
+    """A folder as written by pythae's ``BaseAE.save``."""
     folder.mkdir()
     torch.save({"model_state_dict": module.state_dict()}, folder / "model.pt")
-    told = {"name": "VAEConfig", "input_dim": [1, 8, 8], "latent_dim": 5, "reconstruction_loss": "bce", **config}
-    (folder / "model_config.json").write_text(json.dumps(told))
+    content = {"name": "VAEConfig", "input_dim": [1, 8, 8], "latent_dim": 5, "reconstruction_loss": "bce", **config}
+    (folder / "model_config.json").write_text(json.dumps(content))
     (folder / "environment.json").write_text('{"name": "EnvironmentConfig", "python_version": "3.8"}')
-    if own:
+    if custom:
         for name in ("encoder.pkl", "decoder.pkl"):
             (folder / name).write_bytes(b"\x80\x04cos\nsystem\n.")
     return folder
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_a_pythae_folder_with_default_networks(deterministic: bool, tmp_path: Path) -> None:
+def test_a_pythae_folder_with_default_networks_opens(deterministic: bool, tmp_path: Path) -> None:
     module = Perceptron(PythaeSettings((1, 8, 8), 5, 512, deterministic))
     opened = open_checkpoint(pythae(tmp_path / "final_model", module))
     assert opened.name == "pythae"
@@ -176,8 +176,8 @@ def test_a_pythae_folder_with_default_networks(deterministic: bool, tmp_path: Pa
     check_model(model, images, torch.empty(4, 0))
 
 
-class Encoder(nn.Module):
-    """pythae's ``Encoder_VAE_MLP``: its names and its arithmetic, written down apart from the adapter's."""
+class PythaeEncoder(nn.Module):
+    """pythae's ``Encoder_VAE_MLP``, written independently of the adapter."""
 
     def __init__(self, pixels: int, latent: int, variance: bool) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class Encoder(nn.Module):
             self.log_var = nn.Linear(512, latent)
 
 
-class Decoder(nn.Module):
+class PythaeDecoder(nn.Module):
     """pythae's ``Decoder_AE_MLP``."""
 
     def __init__(self, pixels: int, latent: int) -> None:
@@ -197,7 +197,7 @@ class Decoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """pythae's ``FactorVAEDiscriminator``: six linear layers of 1,000 units, here of 20."""
+    """pythae's ``FactorVAEDiscriminator``: six linear layers, here with 20 units instead of 1,000."""
 
     def __init__(self, latent: int, width: int = 20) -> None:
         super().__init__()
@@ -214,14 +214,14 @@ FAMILY = {
     "Adversarial_AE_Config": True, "VAEGANConfig": True, "AEConfig": False, "WAE_MMD_Config": False,
     "RAE_L2_Config": False,
 }  # fmt: skip
-"""Models of pythae by the name in model_config.json, and whether they have a variance."""
+"""Names in model_config.json; True if the model has a variance."""
 WITH_DISCRIMINATOR = ("FactorVAEConfig", "Adversarial_AE_Config", "VAEGANConfig")
 
 
-def published(name: str, pixels: int = 64, latent: int = 5) -> nn.Module:
-    """An untrained model of pythae with its default networks, by its published layout."""
+def pythae_model(name: str, pixels: int = 64, latent: int = 5) -> nn.Module:
+    """An untrained pythae model with default networks."""
     model = nn.Module()
-    model.encoder, model.decoder = Encoder(pixels, latent, FAMILY.get(name, True)), Decoder(pixels, latent)
+    model.encoder, model.decoder = PythaeEncoder(pixels, latent, FAMILY.get(name, True)), PythaeDecoder(pixels, latent)
     if name in WITH_DISCRIMINATOR:
         model.discriminator = Discriminator(latent)
     return model
@@ -229,38 +229,36 @@ def published(name: str, pixels: int = 64, latent: int = 5) -> nn.Module:
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_the_common_models_of_pythae_open(name: str, tmp_path: Path) -> None:
-    theirs: Any = published(name)
-    opened = open_checkpoint(pythae(tmp_path / "final_model", theirs, name=name))
+    original: Any = pythae_model(name)
+    opened = open_checkpoint(pythae(tmp_path / "final_model", original, name=name))
     model: Any = opened.model
     images, codes = torch.rand(4, 1, 8, 8), torch.randn(4, 5)
     with torch.no_grad():
-        hidden = theirs.encoder.layers[0](images.reshape(-1, 64))
+        hidden = original.encoder.layers[0](images.reshape(-1, 64))
         q = model.encode(images)
-        assert torch.equal(q.loc, theirs.encoder.embedding(hidden))
-        wide = (0.5 * theirs.encoder.log_var(hidden)).exp() if FAMILY[name] else torch.zeros(4, 5)
-        assert torch.allclose(q.scale, wide)
-        decoded = theirs.decoder.layers[1](theirs.decoder.layers[0](codes)).reshape(4, 1, 8, 8)
+        assert torch.equal(q.loc, original.encoder.embedding(hidden))
+        scale = (0.5 * original.encoder.log_var(hidden)).exp() if FAMILY[name] else torch.zeros(4, 5)
+        assert torch.allclose(q.scale, scale)
+        decoded = original.decoder.layers[1](original.decoder.layers[0](codes)).reshape(4, 1, 8, 8)
         assert torch.equal(model.decode(codes), decoded)
     assert any("discriminator" in note for note in opened.notes) == (name in WITH_DISCRIMINATOR)
-    assert all(torch.equal(model.state_dict()[n], t) for n, t in theirs.state_dict().items())
+    assert all(torch.equal(model.state_dict()[n], t) for n, t in original.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    ("name", "besides"),
+    ("name", "part"),
     [("VAMPConfig", "pseudo_inputs"), ("VQVAEConfig", "quantizer"), ("VAE_IAF_Config", "iaf_flow")],
 )
-def test_a_model_whose_codes_are_more_than_its_encoder_tells_is_refused(
-    name: str, besides: str, tmp_path: Path
-) -> None:
-    """VAMP bounds its log-variance, VQVAE quantises, a flow moves the code: left out, the numbers would be wrong."""
-    theirs = published(name)
-    theirs.add_module(besides, nn.Linear(3, 2))
-    with pytest.raises(CcvaeEvalError, match=f"has more than an encoder and a decoder: {besides}") as refused:
-        open_checkpoint(pythae(tmp_path / "final_model", theirs, name=name))
+def test_a_model_with_parts_other_than_encoder_and_decoder_is_refused(name: str, part: str, tmp_path: Path) -> None:
+    """VAMP bounds its log-variance, VQVAE quantises, a flow transforms the code."""
+    original = pythae_model(name)
+    original.add_module(part, nn.Linear(3, 2))
+    with pytest.raises(CcvaeEvalError, match=f"has parts other than an encoder and a decoder: {part}") as refused:
+        open_checkpoint(pythae(tmp_path / "final_model", original, name=name))
     assert "--plugin FILE --model NAME" in refused.value.hint
 
 
-def test_a_lone_model_pt_finds_its_config_beside_it(tmp_path: Path) -> None:
+def test_model_pt_uses_the_config_beside_it(tmp_path: Path) -> None:
     folder = pythae(tmp_path / "final_model", Perceptron(PythaeSettings((1, 8, 8), 5)), input_dim=[1, 4, 16])
     opened = open_checkpoint(folder / "model.pt")
     assert opened.record is not None
@@ -272,56 +270,56 @@ def test_a_lone_model_pt_finds_its_config_beside_it(tmp_path: Path) -> None:
     assert any("is guessed" in note for note in opened.notes)
 
 
-def test_own_networks_need_the_user_s_class_and_their_pickles_are_not_read(net: Any, tmp_path: Path) -> None:
-    folder = pythae(tmp_path / "final_model", net(3), own=True, name="BetaVAEConfig", latent=3)
+def test_custom_networks_need_a_class_and_their_pickles_are_not_read(net: Any, tmp_path: Path) -> None:
+    folder = pythae(tmp_path / "final_model", net(3), custom=True, name="BetaVAEConfig", latent=3)
     opened = open_checkpoint(folder, model="net")
     assert opened.name == "net"
-    assert "encoder.pkl was not read: a pickle of code" in opened.notes
-    with pytest.raises(UsageError, match="are not pythae's own"):
+    assert "encoder.pkl was not read: a pickle can contain code" in opened.notes
+    with pytest.raises(UsageError, match="the model has custom networks"):
         open_checkpoint(folder, model="pythae")
 
 
-def test_folders_that_are_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is a folder and no checkpoint"):
+def test_folders_that_are_not_a_checkpoint_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a folder without a checkpoint file"):
         open_checkpoint(tmp_path)
     for number in range(13):
         torch.save({"w": torch.ones(1)}, tmp_path / f"epoch{number:02}.pt")
-    with pytest.raises(CheckpointError, match="is a folder of 13 checkpoints"):
+    with pytest.raises(CheckpointError, match="is a folder of 13 checkpoint files"):
         open_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model = ", "is no TOML"),
+        ("model = ", "is not valid TOML"),
         ('modl = "net"', "unknown key 'modl'"),
-        ("model = 3", "not as it should be"),
-        ("settings = 3", "not as it should be"),
+        ("model = 3", "malformed settings file"),
+        ("settings = 3", "malformed settings file"),
         ('model = "os"', "needs the model 'os', which is not installed"),
         ('model = "net"\n[settings]\nlatnt = 3', "no argument 'latnt'"),
         ('model = "net"\n[settings]\nlatent = 1000000000', "far too large"),
-        ("#" * (2 << 20), "too large for settings"),
+        ("#" * (2 << 20), "too large for a settings file"),
     ],
 )
-def test_a_toml_file_that_is_wrong(net: Any, text: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_toml_file_is_refused(net: Any, text: str, message: str, tmp_path: Path) -> None:
     torch.save(net(3).state_dict(), tmp_path / "x.pt")
     (tmp_path / "x.toml").write_text(text)
     with pytest.raises(CcvaeEvalError, match=message):
         open_checkpoint(tmp_path / "x.pt")
 
 
-def test_what_the_terminal_says_about_a_stranger_s_file(
+def test_the_terminal_says_what_to_do_about_an_external_file(
     net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a plugin what to do; `check` of a model that cannot be made says that once, and no promise is broken."""
+    """`check` names a missing argument once and reports no failed test; `inspect` points to --plugin."""
     torch.save(net(3).state_dict(), tmp_path / "x.pt")
     arguments = ["check", "net", "--plugin", str(tmp_path / "my_net.py")]
     with pytest.raises(SystemExit) as ended:
         main(arguments)
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert ended.value.code == 2
-    assert told.err.count("needs latent") == 1
-    assert "promise" not in told.out
+    assert output.err.count("needs latent") == 1
+    assert "promise" not in output.out
     monkeypatch.setattr(registry, "_files", {})
     with pytest.raises(SystemExit):
         main(["inspect", str(tmp_path / "x.pt")])

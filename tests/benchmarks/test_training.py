@@ -1,4 +1,4 @@
-"""What CCVAE's exact bound costs beside a plain VAE of the same networks: at most 1.4 times the step."""
+"""Cost of CCVAE's exact bound: a training step takes at most 1.4 times that of a VAE with the same networks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from ccvae_models.vae import VAE
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.model.interface import Batch, ModelContext, binary_schema, uniform_prior
 from ccvae_eval.training.state import Optimisers
+from tests.benchmarks.conftest import Budget
 
 LABELS = binary_schema(*(f"label {i}" for i in range(18)))
 CONTEXT = ModelContext(LABELS, (3, 64, 64), uniform_prior(LABELS))
 BATCH = 32
-MOST = 1.4
+MAX_RATIO = 1.4
 
 
 def a_step(kind: Any) -> Callable[[], None]:
@@ -36,15 +37,18 @@ def a_step(kind: Any) -> Callable[[], None]:
 
 
 def seconds(step: Callable[[], None]) -> float:
-    """Processor time: a busy machine does not lengthen it."""
-    began = time.process_time()
+    """Processor time, which other programs do not affect."""
+    start = time.process_time()
     step()
-    return time.process_time() - began
+    return time.process_time() - start
 
 
-def test_a_supervised_step_costs_little_more_than_a_vaes(benchmark: Any) -> None:
-    ours, plain = a_step(CCVAE), a_step(VAE)
-    pairs = np.array([(seconds(ours), seconds(plain)) for _ in range(18)])[3:]  # in turns: both see the same machine
-    benchmark.extra_info["ratio"] = ratio = float(pairs[:, 0].min() / pairs[:, 1].min())
-    benchmark.pedantic(ours, rounds=3)
-    assert ratio <= MOST
+def test_a_supervised_step_costs_at_most_the_budget_relative_to_a_vae(benchmark: Any, budget: Budget) -> None:
+    ccvae, vae = a_step(CCVAE), a_step(VAE)
+    benchmark.pedantic(ccvae, rounds=1)
+
+    def ratio() -> float:
+        pairs = np.array([(seconds(ccvae), seconds(vae)) for _ in range(18)])[3:]  # alternately, under the same load
+        return float(pairs[:, 0].min() / pairs[:, 1].min())
+
+    budget("supervised step of ccvae / step of a vae", ratio, MAX_RATIO)

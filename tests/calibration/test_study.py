@@ -1,22 +1,23 @@
-"""Every value of ours answers to its own dials (docs/metrics.md, section 9). The whole takes some minutes."""
+"""Every built-in value responds to its own perturbations (docs/metrics.md, section 9)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
-from ccvae_eval.calibration.curves import REASONS, why_without
-from ccvae_eval.calibration.defaults import EVERY
+from ccvae_eval.calibration import CALIBRATED_METRICS, study
 from ccvae_eval.calibration.perturbations import PERTURBATIONS
 from ccvae_eval.calibration.study import Calibrator, calibrate
+from ccvae_eval.calibration.verdict import REASONS, reason_without_perturbation
 from ccvae_eval.core.results import ValueSpec
 from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.evaluation.metric import Needs
 from ccvae_eval.metrics.accuracy.metric import Accuracy
 from ccvae_eval.metrics.diversity.metric import FeatureSpread
-from ccvae_eval.plugins.registry import HOME, metrics
+from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, metrics
 from study.expected.columns import COLUMNS
 from study.expected.correspondence import CORRESPONDENCE
 from study.expected.edited import EDITED
@@ -33,54 +34,59 @@ pytestmark = pytest.mark.oracle
 UNJUDGED = {
     "rank_correlation",  # faces has no continuous label
     "frechet",  # has no interval
-    "rmig", "dci_explicitness",  # neither have these
-    "sap_continuous", "explicitness_train", "dci_informativeness_train",  # of the published profile alone
+    "rmig", "dci_explicitness",  # have no interval
+    "sap_continuous", "explicitness_train", "dci_informativeness_train",  # in the published profile only
 }  # fmt: skip
 
 
-def _ours():
-    return [r.name for r in metrics.registrations() if r.distribution == HOME]
+def _builtin():
+    return [r.name for r in metrics.registrations() if r.distribution == BUILTIN_DISTRIBUTION]
 
 
-@pytest.mark.parametrize("name", _ours())
-def test_the_dials_that_a_value_declares_exist(name):
+@pytest.mark.parametrize("name", _builtin())
+def test_declared_perturbations_exist(name):
     for value, spec in metrics[name].values.items():
-        for dial in spec.dials:
-            assert dial in PERTURBATIONS, f"{name}.{value}"
+        for perturbation in spec.dials:
+            assert perturbation in PERTURBATIONS, f"{name}.{value}"
 
 
-@pytest.mark.parametrize("name", _ours())
-def test_a_value_without_a_dial_says_why(name):
+@pytest.mark.parametrize("name", _builtin())
+def test_a_value_without_perturbation_has_a_reason(name):
     for value, spec in metrics[name].values.items():
         if not spec.dials and spec.higher_is_better is not None:
-            assert (name, value) in REASONS, f"{name}.{value} has a direction, no dial, and no reason"
+            assert (name, value) in REASONS, f"{name}.{value} has a direction, but neither a perturbation nor a reason"
         assert not (spec.dials and (name, value) in REASONS), f"{name}.{value}"
 
 
 PAGES = "".join(page.read_text() for page in Path("docs").glob("calibration-*.md"))
 
 
-def test_every_value_is_known_somewhere_along_its_own_dials():
+def test_the_answer_key_has_an_entry_for_every_value_and_own_perturbation():
     tables = (CODES, COLUMNS, RENDERED, EDITED, CORRESPONDENCE, REBUILT, PANEL, VOTED)
-    known = {key for table in tables for key in table} | {(*STABILITY, "turn")}
-    own = {(n, v, dial) for n in EVERY for v, spec in metrics[n].values.items() for dial in spec.dials}
-    assert {value for _, value, _ in own - known} <= UNJUDGED
-    assert known <= own
+    expected = {key for table in tables for key in table} | {(*STABILITY, "turn")}
+    own = {
+        (n, v, perturbation)
+        for n in CALIBRATED_METRICS
+        for v, spec in metrics[n].values.items()
+        for perturbation in spec.dials
+    }
+    assert {value for _, value, _ in own - expected} <= UNJUDGED
+    assert expected <= own
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_the_docs_say_of_every_value_what_it_sees(name):
+@pytest.mark.parametrize("name", CALIBRATED_METRICS)
+def test_the_docs_have_the_responses_of_every_value(name):
     for value, spec in metrics[name].values.items():
-        assert f"| `{value}" in PAGES, f"{name}.{value} is in no table of what values see"
+        assert f"| `{value}" in PAGES, f"{name}.{value} is in no table of responses"
         if not spec.dials:
-            assert f"| `{name}.{value}` | {why_without(name, value, spec)} |" in PAGES
-        for dial in spec.dials:
-            assert f"| {dial} |" in PAGES
+            assert f"| `{name}.{value}` | {reason_without_perturbation(name, value, spec)} |" in PAGES
+        for perturbation in spec.dials:
+            assert f"| {perturbation} |" in PAGES
 
 
 @dataclass(frozen=True)
-class Broken:
-    """Accuracy with a fault in one of its values."""
+class BrokenAccuracy:
+    """Accuracy with a distorted value."""
 
     how: str
 
@@ -97,18 +103,18 @@ class Broken:
     def start(self, subject: Any) -> Any:
         metric, inner = self, Accuracy().start(subject)
 
-        class Bent:
+        class BrokenAccumulator:
             def update(self, batch: Any) -> None:
                 inner.update(batch)
 
             def compute(self, weights: Any) -> Any:
                 found = inner.compute(weights)
-                values = [metric.bent(v) for v in found.values if v.name == "balanced_accuracy"]
+                values = [metric.distorted(v) for v in found.values if v.name == "balanced_accuracy"]
                 return replace(found, values=tuple(values))
 
-        return Bent()
+        return BrokenAccumulator()
 
-    def bent(self, value: Any) -> Any:
+    def distorted(self, value: Any) -> Any:
         e = value.estimate
         line: Any = {
             "whole": lambda x: x,
@@ -122,8 +128,10 @@ class Broken:
 
 
 @pytest.mark.parametrize("how", ["whole", "upside down", "constant", "too good by a twentieth", "half as sensitive"])
-def test_a_metric_that_is_broken_on_purpose_fails(how):
-    found = Calibrator([Broken(how)], Faces(size=32), dials=["mislabel"], sample=24, steps=4, foreign=False).measure()
+def test_a_deliberately_broken_metric_fails(how):
+    found = Calibrator(
+        [BrokenAccuracy(how)], Faces(size=32), dials=["mislabel"], sample=24, steps=4, foreign=False
+    ).measure()
     (curve,) = found.own
     assert curve.verdict.passed is (how == "whole"), curve.verdict.why
 
@@ -133,7 +141,7 @@ KEYS = [
 ]  # fmt: skip
 
 
-def test_the_json_has_the_keys_that_were_promised():
+def test_the_json_document_has_its_documented_keys():
     kinds = [metrics["accuracy"]()]
     found = Calibrator(kinds, Faces(size=32), dials=["mislabel"], sample=4, steps=2).measure().as_plain()
     rows = found["calibration"]
@@ -147,7 +155,7 @@ def test_the_json_has_the_keys_that_were_promised():
 
 
 @pytest.mark.slow
-def test_focus_falls_along_a_straight_line_as_the_change_is_smeared():
+def test_focus_falls_linearly_with_smear():
     found = calibrate(
         ["locality"],
         Faces(size=32),
@@ -169,7 +177,7 @@ def test_focus_falls_along_a_straight_line_as_the_change_is_smeared():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.0, 1.25])
-def test_the_spread_in_features_is_that_of_the_renderer_s_re_draws(factor, monkeypatch):
+def test_feature_spread_is_that_of_resampled_renderings(factor, monkeypatch):
     measured = FeatureSpread.of
     monkeypatch.setattr(FeatureSpread, "of", lambda *arguments: factor * measured(*arguments))
     found = calibrate(
@@ -187,7 +195,7 @@ def test_the_spread_in_features_is_that_of_the_renderer_s_re_draws(factor, monke
 
 
 @pytest.mark.slow
-def test_what_a_swap_changes_outside_is_what_the_renderer_s_own_swap_does():
+def test_identity_of_the_oracle_is_that_of_rendered_swaps():
     found = calibrate(
         ["intervention"],
         Faces(),
@@ -199,12 +207,12 @@ def test_what_a_swap_changes_outside_is_what_the_renderer_s_own_swap_does():
         foreign=False,
     )
     (identity,) = [curve for curve in found.own if curve.value == "identity"]
-    assert identity.known[0] == pytest.approx(identity.readings[0].value, abs=1e-6)
-    assert identity.known[0] > 0
+    assert identity.expected[0] == pytest.approx(identity.readings[0].value, abs=1e-6)
+    assert identity.expected[0] > 0
 
 
 @pytest.mark.slow
-def test_a_trained_model_s_codes_and_prior_can_be_spoilt():
+def test_a_given_model_is_calibrated_from_its_own_value_to_chance():
     data = Squares(400)
     found = calibrate(
         ["density", "accuracy"],
@@ -218,23 +226,24 @@ def test_a_trained_model_s_codes_and_prior_can_be_spoilt():
         judge="none",
         foreign=True,
     )
-    by_name = {(c.metric, c.value, c.dial.name): c for c in found.curves}
+    by_name = {(c.metric, c.value, c.perturbation.name): c for c in found.curves}
     area = by_name["density", "auc", "shuffle"]
     assert area.own
-    assert area.readings[0].value > 0.9  # three classes in one column: the middle one is not told by a line
-    assert area.known[-1] == area.readings[-1].chance == 0.5
+    assert area.readings[0].value > 0.9  # no line separates the middle one of three classes in one dimension
+    assert area.expected[0] == area.readings[0].value
+    assert area.expected[-1] == area.readings[-1].chance == 0.5
     assert area.readings[-1].value == pytest.approx(0.5, abs=0.15)
     leak = by_name["density", "cross_auc", "mix"]
-    # two of three labels are each other's partner, and are asked for two labels each: .5 + 2/3 * 1/2 * 1/2
+    # two of three labels have a partner, and each is compared with two labels: 0.5 + 2/3 * 1/2 * 1/2
     assert leak.readings[-1].value == pytest.approx(2 / 3, abs=0.07)
     assert leak.readings[0].value == pytest.approx(1 / 2, abs=0.07)
-    # turned back before it predicts, the model knows what it knew: accuracy does not see the turning
-    blind = by_name["accuracy", "balanced_accuracy", "mix"]
-    assert not blind.own
-    assert blind.moved <= 1
+    # the rotation is undone before the model predicts, so accuracy is invariant
+    invariant = by_name["accuracy", "balanced_accuracy", "mix"]
+    assert not invariant.own
+    assert invariant.moved <= 1
 
 
-def test_an_interrupted_calibration_measures_only_what_is_missing(tmp_path):
+def test_a_resumed_calibration_measures_missing_cells_only(tmp_path):
     def prepared():
         kinds = [metrics["accuracy"]()]
         return Calibrator(kinds, Faces(size=32), dials=["mislabel"], sample=4, steps=3, foreign=False, folder=tmp_path)
@@ -249,10 +258,58 @@ def test_an_interrupted_calibration_measures_only_what_is_missing(tmp_path):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", EVERY)
-def test_every_value_passes_its_own_dials(name, tmp_path):
+@pytest.mark.parametrize("name", CALIBRATED_METRICS)
+def test_every_value_passes_its_own_perturbations(name, tmp_path):
     found = calibrate([name], foreign=False, folder=tmp_path)
     assert found.judged
-    assert not [f"{c.row} at {c.dial.name}: {c.verdict.why}" for c in found.failed]
+    assert not [f"{c.row} at {c.perturbation.name}: {c.verdict.why}" for c in found.failed]
     without = {curve.value for curve in found.own} - {curve.value for curve in found.judged}
     assert without <= UNJUDGED
+
+
+def test_without_the_answer_key_a_calibration_checks_what_holds_for_any_model(monkeypatch):
+    monkeypatch.setattr(study, "answer_key", lambda: None)
+    found = calibrate(
+        ["density"],
+        Faces(size=32),
+        options={"density": {"curve_draws": 50, "permutations": 2}},
+        dials=["shuffle", "shift"],
+        characteristics=["Smiling", "Wearing_Hat"],
+        sample=8,
+        steps=3,
+        judge="none",
+        foreign=False,
+    )
+    curves = {(curve.value, curve.perturbation.name): curve for curve in found.own}
+    auc, gap = curves["auc", "shuffle"], curves["prior_gap", "shift"]
+    assert auc.expected[0] == auc.readings[0].value
+    assert auc.expected[2] == auc.readings[2].chance == 0.5
+    assert gap.expected[0] == pytest.approx(gap.readings[0].value, abs=1e-6)
+    for curve in found.own:
+        assert np.isnan(curve.expected[1])
+        assert curve.perturbation.name == "shuffle" or np.isnan(curve.expected[2])
+    assert auc.verdict.passed, auc.verdict.why
+    assert gap.verdict.passed, gap.verdict.why
+
+
+def test_without_the_answer_key_a_perturbation_from_another_base_has_no_expected_value(monkeypatch):
+    monkeypatch.setattr(study, "answer_key", lambda: None)
+    arguments: Any = {"characteristics": ["Smiling"], "sample": 8, "steps": 3, "foreign": False}
+    found = Calibrator([metrics["accuracy"]()], Faces(size=32), dials=["temper", "mislabel"], **arguments).measure()
+    curves = {(curve.value, curve.perturbation.name): curve for curve in found.own}
+    assert np.isnan(curves["calibration_error", "temper"].expected).all()
+    assert curves["accuracy", "mislabel"].expected[0] == 1.0
+    assert np.isnan(curves["accuracy", "mislabel"].expected[1:]).all()
+
+
+def test_a_perturbation_that_changes_the_model_at_strength_zero_fails_without_the_answer_key(monkeypatch):
+    monkeypatch.setattr(study, "answer_key", lambda: None)
+    mislabel = PERTURBATIONS["mislabel"]
+    changed = replace(mislabel, perturb=lambda context, strength: mislabel.perturb(context, 0.3 + 0.7 * strength))
+    monkeypatch.setattr(study, "perturbation_named", lambda name: changed)
+    found = Calibrator(
+        [metrics["accuracy"]()], Faces(size=32), dials=["mislabel"], sample=24, steps=4, foreign=False
+    ).measure()
+    (accuracy,) = [curve for curve in found.own if curve.value == "balanced_accuracy"]
+    assert accuracy.verdict.passed is False
+    assert "first end" in accuracy.verdict.why

@@ -8,6 +8,6 @@ from tests.support.paths import ROOT
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``tiny`` and ``tinyhead`` are models, for the length of a test."""
+    """Registers the models ``tiny`` and ``tinyhead`` for one test."""
     monkeypatch.setattr(registry, "_files", {})
     registry.add_plugin_file(ROOT / "tests/support/tiny.py")

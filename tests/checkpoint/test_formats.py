@@ -1,3 +1,5 @@
+"""The toolkit's own checkpoint format: round trips, half precision, malformed and damaged files."""
+
 import json
 import struct
 from collections.abc import Callable
@@ -26,7 +28,7 @@ suffixes = pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 
 
 @suffixes
-def test_what_is_written_is_read(suffix: str, tmp_path: Path) -> None:
+def test_reading_restores_what_was_written(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"x{suffix}"
     write_bundle(path, TENSORS, METADATA)
     bundle = read_bundle(path)
@@ -40,14 +42,14 @@ def test_what_is_written_is_read(suffix: str, tmp_path: Path) -> None:
 
 
 @suffixes
-def test_the_same_content_is_the_same_file(suffix: str, tmp_path: Path) -> None:
+def test_the_same_content_gives_the_same_bytes(suffix: str, tmp_path: Path) -> None:
     for name in ("x", "y"):
         write_bundle(tmp_path / f"{name}{suffix}", TENSORS, METADATA)
     assert (tmp_path / f"x{suffix}").read_bytes() == (tmp_path / f"y{suffix}").read_bytes()
 
 
 @suffixes
-def test_half_precision_where_it_fits(suffix: str, tmp_path: Path) -> None:
+def test_half_precision_is_used_where_values_fit(suffix: str, tmp_path: Path) -> None:
     whole, half = tmp_path / f"whole{suffix}", tmp_path / f"half{suffix}"
     weights = {**TENSORS, "wide": torch.linspace(-1, 1, 50_000)}
     write_bundle(whole, weights, {})
@@ -56,14 +58,14 @@ def test_half_precision_where_it_fits(suffix: str, tmp_path: Path) -> None:
     restored = read_bundle(half).tensors
     for name, tensor in weights.items():
         assert restored[name].dtype == tensor.dtype
-        exact = name in ("steps", "mask", "large", "infinite")  # too large for float16, or no fraction
+        exact = name in ("steps", "mask", "large", "infinite")  # integers, or too large for float16
         torch.testing.assert_close(
             restored[name], tensor, rtol=0 if exact else 1e-3, atol=0 if exact else 1e-6, equal_nan=True
         )
 
 
 @suffixes
-def test_tensors_of_any_layout_and_shared_memory(suffix: str, tmp_path: Path) -> None:
+def test_tensors_with_any_strides_and_shared_memory_are_written(suffix: str, tmp_path: Path) -> None:
     base = torch.arange(12.0).reshape(3, 4).requires_grad_()
     tensors = {"base": base, "turned": base.t(), "part": base[1], "same": base}
     write_bundle(tmp_path / f"x{suffix}", tensors, {})
@@ -72,19 +74,19 @@ def test_tensors_of_any_layout_and_shared_memory(suffix: str, tmp_path: Path) ->
         assert not tensor.requires_grad
 
 
-def test_others_can_read_it(tmp_path: Path) -> None:
+def test_torch_can_read_the_file(tmp_path: Path) -> None:
     write_bundle(tmp_path / "x.pt", {"w": torch.ones(2)}, {"a": 1})
-    theirs = torch.load(tmp_path / "x.pt", weights_only=True)
-    assert theirs["tensors"]["w"].tolist() == [1, 1]
-    assert theirs["ccvae_eval"]["metadata"] == {"a": 1}
+    loaded = torch.load(tmp_path / "x.pt", weights_only=True)
+    assert loaded["tensors"]["w"].tolist() == [1, 1]
+    assert loaded["ccvae_eval"]["metadata"] == {"a": 1}
 
 
-def test_a_suffix_is_a_format(tmp_path: Path) -> None:
+def test_another_suffix_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.pt or \.safetensors"):
         write_bundle(tmp_path / "x.bin", {}, {})
 
 
-def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         write_bundle(tmp_path / "absent" / "x.pt", {}, {})
 
@@ -97,7 +99,7 @@ def _pt(path: Path, envelope: Any, tensors: Any = None) -> Path:
 GOOD = {"format_version": FORMAT_VERSION, "tool": "0.1.0", "halved": {}, "metadata": {}}
 
 
-def test_a_newer_format_is_refused_naming_both_versions(tmp_path: Path) -> None:
+def test_the_refusal_of_a_newer_format_names_both_versions(tmp_path: Path) -> None:
     path = _pt(tmp_path / "x.pt", {"format_version": 9, "tool": "7.5.0", "something": "else"})
     with pytest.raises(
         CheckpointError, match=r"newer version.*7\.5\.0.*format 9; ccvae-eval 0\.1\.0 reads up to format 1"
@@ -121,19 +123,19 @@ def test_a_newer_format_is_refused_naming_both_versions(tmp_path: Path) -> None:
         {**GOOD, "halved": {"w": ["float32"]}},
     ],
 )
-def test_a_malformed_envelope(envelope: Any, tmp_path: Path) -> None:
+def test_a_malformed_envelope_is_refused(envelope: Any, tmp_path: Path) -> None:
     assert read_bundle(_pt(tmp_path / "good.pt", GOOD)).envelope is not None
     with pytest.raises(CheckpointError, match="envelope is malformed"):
         read_bundle(_pt(tmp_path / "x.pt", envelope))
 
 
-def test_tensors_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no tensors by name"):
+def test_a_malformed_table_of_tensors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not a dictionary of tensors"):
         read_bundle(_pt(tmp_path / "x.pt", GOOD, {"w": 3}))
 
 
 def _safetensors(path: Path, change: Callable[[dict[str, str]], dict[str, str]]) -> Path:
-    """A file of ours with other metadata in its header."""
+    """A safetensors file of this toolkit with changed metadata in its header."""
     write_bundle(path, {"w": torch.ones(1)}, {"a": 1})
     raw = path.read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
@@ -154,16 +156,16 @@ DAMAGES: dict[str, Callable[[str], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_safetensors_with_a_damaged_envelope(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_safetensors_envelope_is_refused(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     assert read_bundle(_safetensors(path, lambda metadata: metadata)).metadata == {"a": 1}
-    with pytest.raises(CheckpointError, match="digest is wrong"):
+    with pytest.raises(CheckpointError, match="digest does not match"):
         read_bundle(_safetensors(path, lambda metadata: DAMAGES[damage](metadata["ccvae_eval"])))
 
 
-def test_safetensors_with_a_right_digest_and_no_json(tmp_path: Path) -> None:
+def test_an_envelope_with_a_valid_digest_and_invalid_json_is_refused(tmp_path: Path) -> None:
     sealed = {"ccvae_eval": f"ccvae-eval {digest({'w': torch.ones(1)}, '{')} {{"}
-    with pytest.raises(CheckpointError, match="no JSON"):
+    with pytest.raises(CheckpointError, match="not valid JSON"):
         read_bundle(_safetensors(tmp_path / "x.safetensors", lambda _: sealed))
 
 
@@ -177,7 +179,7 @@ def test_safetensors_with_a_right_digest_and_no_json(tmp_path: Path) -> None:
         {"w": torch.tensor([1.0, 2.0]), "v": torch.empty(0)},
     ],
 )
-def test_the_digest_sees_names_types_shapes_and_values(other: dict[str, torch.Tensor]) -> None:
+def test_the_digest_covers_names_types_shapes_and_values(other: dict[str, torch.Tensor]) -> None:
     one = {"w": torch.tensor([1.0, 2.0])}
     assert digest(one, "") == digest({"w": torch.tensor([1.0, 2.0])}, "")
     assert digest(one, "") != digest(other, "")

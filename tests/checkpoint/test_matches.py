@@ -1,3 +1,5 @@
+"""Inspection of checkpoints."""
+
 import json
 from hashlib import sha256
 from pathlib import Path
@@ -15,46 +17,46 @@ CONTEXT = ModelContext(SCHEMA, (1, 4, 4), uniform_prior(SCHEMA))
 
 
 @pytest.mark.parametrize(("suffix", "form"), [(".pt", "pt-zip"), (".safetensors", "safetensors")])
-def test_our_own(suffix: str, form: str, tmp_path: Path) -> None:
+def test_a_checkpoint_of_this_toolkit(suffix: str, form: str, tmp_path: Path) -> None:
     path = tmp_path / f"x{suffix}"
     save_checkpoint(path, models["tiny"].from_settings({}, CONTEXT), name="tiny", training={"seed": 3})
-    told = inspect_checkpoint(path)
-    assert json.loads(json.dumps(told)) == told
-    assert told["format"] == form
-    assert told["size"] == path.stat().st_size
-    assert told["sha256"] == sha256(path.read_bytes()).hexdigest()
-    assert told["written_by"] == "ccvae-eval 0.1.0"
-    assert told["model"] == "tiny"
-    assert told["parameters"] == 16 * 4 + 4 + 4 * 3 + 3
-    assert {"key": "latents.weight", "shape": [3, 4], "dtype": "float32"} in told["tensors"]
-    assert told["metadata"]["model"]["training"] == {"seed": 3}
+    content = inspect_checkpoint(path)
+    assert json.loads(json.dumps(content)) == content
+    assert content["format"] == form
+    assert content["size"] == path.stat().st_size
+    assert content["sha256"] == sha256(path.read_bytes()).hexdigest()
+    assert content["written_by"] == "ccvae-eval 0.1.0"
+    assert content["model"] == "tiny"
+    assert content["parameters"] == 16 * 4 + 4 + 4 * 3 + 3
+    assert {"key": "latents.weight", "shape": [3, 4], "dtype": "float32"} in content["tensors"]
+    assert content["metadata"]["model"]["training"] == {"seed": 3}
 
 
 def test_a_model_that_is_not_installed(tmp_path: Path) -> None:
     model = models["tiny"].from_settings({}, CONTEXT)
-    save_checkpoint(tmp_path / "x.pt", model, name="somebody:theirs")
-    assert inspect_checkpoint(tmp_path / "x.pt")["model"] == "somebody:theirs"
+    save_checkpoint(tmp_path / "x.pt", model, name="external:model")
+    assert inspect_checkpoint(tmp_path / "x.pt")["model"] == "external:model"
 
 
-def test_a_strangers(tmp_path: Path) -> None:
+def test_a_third_party_checkpoint(tmp_path: Path) -> None:
     torch.save({"net": nn.Linear(2, 3).state_dict(), "epoch": 4}, tmp_path / "x.pth")
-    told = inspect_checkpoint(tmp_path / "x.pth")
-    assert told["model"] is None
-    assert told["written_by"] is None
-    assert told["metadata"] == {"epoch": 4}
-    assert [row["key"] for row in told["tensors"]] == ["net.weight", "net.bias"]
-    assert told["globals"] == ["collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch.FloatStorage"]
+    content = inspect_checkpoint(tmp_path / "x.pth")
+    assert content["model"] is None
+    assert content["written_by"] is None
+    assert content["metadata"] == {"epoch": 4}
+    assert [row["key"] for row in content["tensors"]] == ["net.weight", "net.bias"]
+    assert content["globals"] == ["collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch.FloatStorage"]
 
 
 def test_a_pickled_module(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 3), tmp_path / "x.pt")
-    told = inspect_checkpoint(tmp_path / "x.pt")
-    assert told["model"] == "torch.nn.modules.linear.Linear"
-    assert [row["key"] for row in told["tensors"]] == ["weight", "bias"]
+    content = inspect_checkpoint(tmp_path / "x.pt")
+    assert content["model"] == "torch.nn.modules.linear.Linear"
+    assert [row["key"] for row in content["tensors"]] == ["weight", "bias"]
 
 
-def test_tensors_of_ours_without_a_model(tmp_path: Path) -> None:
+def test_a_checkpoint_of_this_toolkit_without_a_model(tmp_path: Path) -> None:
     write_bundle(tmp_path / "x.pt", {"w": torch.ones(2)}, {"kind": "judge"})
-    told = inspect_checkpoint(tmp_path / "x.pt")
-    assert told["model"] is None
-    assert told["metadata"] == {"kind": "judge"}
+    content = inspect_checkpoint(tmp_path / "x.pt")
+    assert content["model"] is None
+    assert content["metadata"] == {"kind": "judge"}

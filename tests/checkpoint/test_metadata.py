@@ -1,3 +1,5 @@
+"""The record in a checkpoint: saving, loading and malformed records."""
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ class Data:
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_checkpoint_is_the_model_again(suffix: str, half: bool, tmp_path: Path) -> None:
+def test_loading_restores_the_saved_model(suffix: str, half: bool, tmp_path: Path) -> None:
     model: Any = models["tiny"].from_settings({"latent": 5}, CONTEXT, 3)
     path = tmp_path / f"x{suffix}"
     extra = {"adam/latents.weight": torch.ones(5, 4)}
@@ -49,7 +51,7 @@ def test_a_checkpoint_is_the_model_again(suffix: str, half: bool, tmp_path: Path
     torch.testing.assert_close(opened.model(images), model(images).detach(), **near)
 
 
-def test_nothing_global_is_moved(tmp_path: Path) -> None:
+def test_saving_and_loading_change_neither_the_model_nor_the_random_state(tmp_path: Path) -> None:
     model = models["tiny"].from_settings({}, CONTEXT)
     save_checkpoint(tmp_path / "x.pt", model, name="tiny")
     before = torch.get_rng_state()
@@ -63,24 +65,24 @@ def test_nothing_global_is_moved(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_data_and_training_may_be_unknown(tmp_path: Path) -> None:
+def test_data_and_training_are_optional(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "x.pt", models["tiny"].from_settings({}, CONTEXT), name="tiny")
     record = CheckpointRecord.from_bundle(read_bundle(tmp_path / "x.pt"))
     assert record is not None
     assert (record.data_spec, record.data_digest, record.training) == (None, None, {})
 
 
-def test_settings_that_are_no_dataclass(tmp_path: Path) -> None:
+def test_settings_must_be_a_dataclass(tmp_path: Path) -> None:
     model = models["tiny"].from_settings({}, CONTEXT)
     model.settings = {"latent": 3}
-    with pytest.raises(UsageError, match="no dataclass"):
+    with pytest.raises(UsageError, match="must be a dataclass"):
         save_checkpoint(tmp_path / "x.pt", model, name="tiny")
 
 
 RECORD = CheckpointRecord("tiny", {}, CONTEXT, "faces", "d", {}).as_plain()
 
 
-def test_the_record_is_plain() -> None:
+def test_the_record_is_plain_data() -> None:
     assert json.loads(json.dumps(RECORD)) == RECORD
 
 
@@ -99,23 +101,23 @@ def test_the_record_is_plain() -> None:
         {"training": [1]},
     ],
 )
-def test_a_malformed_record(change: dict[str, Any], tmp_path: Path) -> None:
+def test_a_malformed_record_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     write_bundle(path, {"w": torch.ones(1)}, {"model": RECORD})
     assert CheckpointRecord.from_bundle(read_bundle(path)) is not None
     write_bundle(path, {"w": torch.ones(1)}, {"model": {**RECORD, **change}})
-    with pytest.raises(CheckpointError, match="malformed record"):
+    with pytest.raises(CheckpointError, match="malformed model record"):
         CheckpointRecord.from_bundle(read_bundle(path))
 
 
 @pytest.mark.parametrize("plain", [None, [], "tiny", {}])
-def test_a_record_of_another_shape(plain: Any, tmp_path: Path) -> None:
+def test_a_record_of_another_type_is_refused(plain: Any, tmp_path: Path) -> None:
     write_bundle(tmp_path / "x.pt", {"w": torch.ones(1)}, {"model": plain})
-    with pytest.raises(CheckpointError, match="malformed record"):
+    with pytest.raises(CheckpointError, match="malformed model record"):
         CheckpointRecord.from_bundle(read_bundle(tmp_path / "x.pt"))
 
 
-def test_tensors_of_others_have_no_record(tmp_path: Path) -> None:
+def test_a_third_party_checkpoint_has_no_record(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(1), "model": RECORD}, tmp_path / "x.pt")
     assert CheckpointRecord.from_bundle(read_bundle(tmp_path / "x.pt")) is None
 
@@ -131,5 +133,5 @@ def test_tensors_of_others_have_no_record(tmp_path: Path) -> None:
         ("npz:a:b", "npz"),
     ],
 )
-def test_spec_without_its_path(spec: str, without: str) -> None:
+def test_the_path_is_removed_from_a_spec(spec: str, without: str) -> None:
     assert without_path(spec) == without

@@ -1,4 +1,4 @@
-"""Our reader against ``torch.load(weights_only=True)`` and ``safetensors.torch.load_file``: every bit, type and key."""
+"""The reader equals ``torch.load(weights_only=True)`` and ``safetensors.torch.load_file`` in every bit and type."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ccvae_eval.checkpoint import Record, Reference, read_bundle
-from ccvae_eval.checkpoint import reader as reading
+from ccvae_eval.checkpoint import Record, Reference, read_bundle, reader
 from ccvae_eval.checkpoint.bundle import named_tensors
 from ccvae_eval.checkpoint.safe_reader.records import ITEM_SIZES
 from ccvae_eval.checkpoint.safe_reader.source import Source
@@ -37,33 +36,33 @@ def bits(tensor: Tensor) -> bytes:
     return tensor.detach().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def require_same(ours: Any, theirs: Any) -> None:
+def require_same(found: Any, expected: Any) -> None:
     """Equal in structure, order of keys, and every bit."""
-    if isinstance(theirs, Tensor):
-        assert isinstance(ours, Tensor)
-        assert (ours.dtype, ours.shape, bits(ours)) == (theirs.dtype, theirs.shape, bits(theirs))
-        assert ours.is_contiguous()
-        assert ours.device.type == "cpu"
-    elif isinstance(theirs, dict):
-        assert list(ours) == list(theirs)
-        assert [type(key) for key in ours] == [type(key) for key in theirs]
-        for key in theirs:
-            require_same(ours[key], theirs[key])
-    elif isinstance(theirs, list | tuple):
-        assert isinstance(ours, list if isinstance(theirs, list) else tuple)
-        assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
+    if isinstance(expected, Tensor):
+        assert isinstance(found, Tensor)
+        assert (found.dtype, found.shape, bits(found)) == (expected.dtype, expected.shape, bits(expected))
+        assert found.is_contiguous()
+        assert found.device.type == "cpu"
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected)
+        assert [type(key) for key in found] == [type(key) for key in expected]
+        for key in expected:
+            require_same(found[key], expected[key])
+    elif isinstance(expected, list | tuple):
+        assert isinstance(found, list if isinstance(expected, list) else tuple)
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
             require_same(one, other)
-    elif isinstance(theirs, float):
-        assert isinstance(ours, float)
-        np.testing.assert_array_equal(ours, theirs)
+    elif isinstance(expected, float):
+        assert isinstance(found, float)
+        np.testing.assert_array_equal(found, expected)
     else:
-        assert type(ours) is type(theirs)
-        assert ours == theirs
+        assert type(found) is type(expected)
+        assert found == expected
 
 
 def some_numbers(dtype: torch.dtype, shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    """Random bits, so NaN and subnormals too; zeros and ones for truth values."""
+    """Random bits, including NaN and subnormals; zeros and ones for Booleans."""
     generator = torch.Generator().manual_seed(seed)
     size = ITEM_SIZES[str(dtype).removeprefix("torch.")]
     count = int(np.prod(shape, dtype=np.int64))
@@ -73,7 +72,7 @@ def some_numbers(dtype: torch.dtype, shape: tuple[int, ...], seed: int = 0) -> T
 
 
 WITHOUT_STORAGE = [d for d in DTYPES if str(d).startswith(("torch.uint", "torch.float8")) and d != torch.uint8]
-"""Types that torch writes to the old format and cannot read from it; we can."""
+"""Types that torch writes in the legacy format but cannot read from it."""
 
 
 def saved(value: Any, path: Path, new: bool = True) -> Any:
@@ -83,8 +82,8 @@ def saved(value: Any, path: Path, new: bool = True) -> Any:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a child for each of hundreds of files."""
-    monkeypatch.setattr(reading, "describe", lambda descriptor, _: json.loads(json.dumps(describe(Source(descriptor)))))
+    """Reads in this process, to avoid a child for each of hundreds of files."""
+    monkeypatch.setattr(reader, "describe", lambda descriptor, _: json.loads(json.dumps(describe(Source(descriptor)))))
 
 
 @pytest.mark.usefixtures("in_process")
@@ -93,13 +92,13 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_type(dtype: torch.dtype, new: bool, tmp_path: Path) -> None:
     value = {"many": some_numbers(dtype, (3, 5)), "one": some_numbers(dtype, ()), "none": some_numbers(dtype, (0, 4))}
     if new or dtype not in WITHOUT_STORAGE:
-        theirs = saved(value, tmp_path / "x.pt", new)
+        expected = saved(value, tmp_path / "x.pt", new)
     else:
         torch.save(value, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
-        theirs = value
+        expected = value
     bundle = read_bundle(tmp_path / "x.pt")
-    require_same(bundle.records, theirs)
-    require_same(dict(bundle.tensors), theirs)
+    require_same(bundle.records, expected)
+    require_same(dict(bundle.tensors), expected)
 
 
 BASE = torch.arange(120.0).reshape(2, 3, 4, 5)
@@ -122,17 +121,17 @@ VIEWS = {
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("view", VIEWS)
 def test_views(view: str, new: bool, tmp_path: Path) -> None:
-    theirs = saved([VIEWS[view], BASE], tmp_path / "x.pt", new)
-    require_same(read_bundle(tmp_path / "x.pt").records, theirs)
+    expected = saved([VIEWS[view], BASE], tmp_path / "x.pt", new)
+    require_same(read_bundle(tmp_path / "x.pt").records, expected)
 
 
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
-def test_shared_storages_become_tensors_of_their_own(new: bool, tmp_path: Path) -> None:
+def test_tensors_that_share_storage_become_independent(new: bool, tmp_path: Path) -> None:
     whole = torch.arange(6.0)
-    theirs = saved({"whole": whole, "half": whole[3:], "again": whole}, tmp_path / "x.pt", new)
+    expected = saved({"whole": whole, "half": whole[3:], "again": whole}, tmp_path / "x.pt", new)
     tensors = read_bundle(tmp_path / "x.pt").tensors
-    require_same(dict(tensors), theirs)
+    require_same(dict(tensors), expected)
     tensors["half"].zero_()
     assert tensors["whole"].tolist() == [0, 1, 2, 3, 4, 5]
 
@@ -167,8 +166,8 @@ CONTENTS: dict[str, Any] = {
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("content", CONTENTS)
 def test_contents(content: str, new: bool, tmp_path: Path) -> None:
-    theirs = saved(CONTENTS[content], tmp_path / "x.pt", new)
-    require_same(read_bundle(tmp_path / "x.pt").records, theirs)
+    expected = saved(CONTENTS[content], tmp_path / "x.pt", new)
+    require_same(read_bundle(tmp_path / "x.pt").records, expected)
 
 
 @pytest.mark.usefixtures("in_process")
@@ -176,7 +175,7 @@ def test_contents(content: str, new: bool, tmp_path: Path) -> None:
 def test_pickle_protocols(protocol: int, tmp_path: Path) -> None:
     value = {"w": torch.ones(2), "l": [1, 2, 3], "t": (1, 2, 3, 4), "big": 1 << 70, "long": "x" * 300, "f": 0.1}
     torch.save(value, tmp_path / "x.pt", pickle_protocol=protocol)
-    require_same(read_bundle(tmp_path / "x.pt").records, value)  # torch.load(weights_only=True) knows protocols 2 and 3
+    require_same(read_bundle(tmp_path / "x.pt").records, value)  # torch.load supports protocols 2 and 3
 
 
 @st.composite
@@ -218,10 +217,10 @@ TREES = st.recursive(
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tree=st.dictionaries(KEYS, TREES, max_size=5), new=st.booleans())
 def test_random_trees(tree: dict[Any, Any], new: bool, tmp_path: Path) -> None:
-    theirs = saved(tree, tmp_path / "x.pt", new)
-    names = [name for name, _ in named_tensors(theirs)]
+    expected = saved(tree, tmp_path / "x.pt", new)
+    names = [name for name, _ in named_tensors(expected)]
     if len(set(names)) == len(names):
-        require_same(read_bundle(tmp_path / "x.pt").records, theirs)
+        require_same(read_bundle(tmp_path / "x.pt").records, expected)
     else:
         with pytest.raises(CheckpointError, match="same name"):
             read_bundle(tmp_path / "x.pt")
@@ -234,7 +233,7 @@ def test_a_pickled_module_gives_its_state_dict(new: bool, tmp_path: Path) -> Non
     module.register_buffer("passing", torch.ones(2), persistent=False)
     module.register_parameter("absent", None)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the old format pickles source code too, and says so
+        warnings.simplefilter("ignore")  # the legacy format pickles source code too, with a warning
         torch.save(module, tmp_path / "x.pt", _use_new_zipfile_serialization=new)
     bundle = read_bundle(tmp_path / "x.pt")
     require_same(dict(bundle.tensors), dict(module.state_dict()))
@@ -243,8 +242,7 @@ def test_a_pickled_module_gives_its_state_dict(new: bool, tmp_path: Path) -> Non
     assert "torch.nn.modules.conv.Conv2d" in bundle.globals
 
 
-def test_metadata_of_others(tmp_path: Path) -> None:
-    """What training scripts put beside their weights."""
+def test_metadata_of_training_scripts(tmp_path: Path) -> None:
     value = {
         "state_dict": {"w": torch.ones(1)},
         "hyper_parameters": Namespace(lr=0.1, layers=(1, 2)),
@@ -274,8 +272,8 @@ def test_metadata_of_others(tmp_path: Path) -> None:
     assert bundle.records["dtype"] == Reference("torch.float16")
 
 
-def test_saved_on_a_device_that_is_not_here(tmp_path: Path) -> None:
-    """The location of a storage is a word in the pickle: ``cpu`` becomes ``cuda:7``, as ``torch.save`` would say."""
+def test_tensors_saved_on_an_unavailable_device_are_read(tmp_path: Path) -> None:
+    """The location of a storage is a string in the pickle; the test replaces ``cpu`` by ``cuda:7``."""
     torch.save({"w": torch.arange(3)}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
     raw = (tmp_path / "x.pt").read_bytes()
     cpu, cuda = (b"X" + bytes([len(word), 0, 0, 0]) + word for word in (b"cpu", b"cuda:7"))
@@ -283,11 +281,11 @@ def test_saved_on_a_device_that_is_not_here(tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(raw.replace(cpu, cuda))
     bundle = read_bundle(tmp_path / "x.pt")
     assert bundle.tensors["w"].tolist() == [0, 1, 2]
-    assert bundle.notes == ("saved on cuda:7; read onto the CPU",)
+    assert bundle.notes == ("saved on cuda:7, loaded onto the CPU",)
 
 
 class Stream(io.BytesIO):
-    """Cannot be rewound, so that a zip's sizes come after each member."""
+    """A stream that cannot seek, so that ``zipfile`` writes sizes after each member."""
 
     def seekable(self) -> bool:
         return False
@@ -297,8 +295,8 @@ class Stream(io.BytesIO):
 
 
 @pytest.mark.parametrize("layout", ["zip64", "stream"])
-def test_archives_of_other_writers(layout: str, tmp_path: Path) -> None:
-    theirs = saved({"w": torch.arange(5.0)}, tmp_path / "x.pt")
+def test_archives_of_other_writers_are_read(layout: str, tmp_path: Path) -> None:
+    expected = saved({"w": torch.arange(5.0)}, tmp_path / "x.pt")
     out = Stream() if layout == "stream" else io.BytesIO()
     with zipfile.ZipFile(tmp_path / "x.pt") as archive, zipfile.ZipFile(out, "w") as copy:
         for name in archive.namelist():
@@ -308,7 +306,7 @@ def test_archives_of_other_writers(layout: str, tmp_path: Path) -> None:
                 with copy.open(name, "w", force_zip64=True) as member:
                     member.write(archive.read(name))
     (tmp_path / "y.pt").write_bytes(out.getvalue())
-    require_same(read_bundle(tmp_path / "y.pt").records, theirs)
+    require_same(read_bundle(tmp_path / "y.pt").records, expected)
 
 
 SAFE = [d for d in DTYPES if d not in (torch.complex128, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)]
@@ -318,17 +316,17 @@ def test_safetensors(tmp_path: Path) -> None:
     value = {f"{dtype}{len(shape)}": some_numbers(dtype, shape) for dtype in SAFE for shape in ((), (3, 2), (0, 2))}
     safetensors.torch.save_file(value, tmp_path / "x.safetensors", {"author": "é", "n": "1"})
     bundle = read_bundle(tmp_path / "x.safetensors")
-    theirs = safetensors.torch.load_file(tmp_path / "x.safetensors")
+    expected = safetensors.torch.load_file(tmp_path / "x.safetensors")
     assert bundle.format == "safetensors"
     assert bundle.metadata == {"author": "é", "n": "1"}
-    assert bundle.tensors.keys() == theirs.keys()
-    for name, tensor in theirs.items():
+    assert bundle.tensors.keys() == expected.keys()
+    for name, tensor in expected.items():
         require_same(bundle.tensors[name], tensor)
 
 
 @pytest.mark.usefixtures("in_process")
 def test_safetensors_headers_of_any_length(tmp_path: Path) -> None:
-    """The length comes first in the file, and some lengths look like the beginning of a pickle or a zip."""
+    """The length is the start of the file, and some lengths look like the start of a pickle or a zip archive."""
     begins = set()
     for width in range(0, 800, 8):
         path = tmp_path / f"{width}.safetensors"
@@ -339,10 +337,10 @@ def test_safetensors_headers_of_any_length(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["disvae_VAE_mnist", "disvae_VAE_dsprites"])
-def test_checkpoints_of_others(name: str) -> None:
+def test_third_party_checkpoints_are_read(name: str) -> None:
     path = SHARED / "checkpoints" / name / "model.pt"
     if not path.is_file():
-        pytest.skip(f"{path} is not here")
+        pytest.skip(f"{path} is missing")
     bundle = read_bundle(path)
     assert bundle.format == "pt-legacy"
     require_same(dict(bundle.tensors), dict(torch.load(path, weights_only=True)))

@@ -1,4 +1,4 @@
-"""The command from end to end: its document, its files, going on, and its exit codes."""
+"""``calibrate``: its JSON document, its files, resuming, and its exit codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(capsys, *arguments):
     return ended.value.code, capsys.readouterr().out
 
 
-def test_accuracy_on_its_dials(tmp_path, capsys):
+def test_calibration_of_accuracy(tmp_path, capsys):
     code, out = run(capsys, "accuracy", *QUICK, "--json", "--out", str(tmp_path))
     document = json.loads(out)
     rows = {(row["value"], row["dial"]): row for row in document["calibration"]}
@@ -35,7 +35,7 @@ def test_accuracy_on_its_dials(tmp_path, capsys):
     assert "| `accuracy.accuracy` | mislabel | yes |" in (tmp_path / "calibration.md").read_text()
 
 
-def test_an_interrupted_calibration_goes_on_and_says_so(tmp_path, capsys):
+def test_an_interrupted_calibration_is_resumed(tmp_path, capsys):
     arguments = ("accuracy", *QUICK[:-1], "--dial", "mislabel", "--out", str(tmp_path))
     _, first = run(capsys, *arguments)
     (tmp_path / "cells" / sorted(p.name for p in (tmp_path / "cells").iterdir())[0]).write_text("half a fi")
@@ -43,10 +43,10 @@ def test_an_interrupted_calibration_goes_on_and_says_so(tmp_path, capsys):
         main(["calibrate", *arguments])
     again = capsys.readouterr()
     assert again.out == first
-    assert "(2 are kept)" in again.err
+    assert "(2 already measured)" in again.err
 
 
-def test_a_value_that_fails_is_exit_code_1(tmp_path, capsys):
+def test_a_value_that_fails_gives_exit_code_1(tmp_path, capsys):
     code, out = run(capsys, "locality", *QUICK, "--judge", "none", "--dial", "smear", "--characteristic", "Eyeglasses",
                     "--option", "locality.steps=3", "--json", "--out", str(tmp_path))  # fmt: skip
     rows = {row["value"]: row for row in json.loads(out)["calibration"]}
@@ -56,18 +56,18 @@ def test_a_value_that_fails_is_exit_code_1(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["acuracy"], "accuracy"),
         (["accuracy", "--dial", "mislable"], "mislabel"),
         (["accuracy", "-c", "Eyeglass"], "Eyeglasses"),
-        (["accuracy", "--option", "locality.steps=3"], "not calibrated here"),
+        (["accuracy", "--option", "locality.steps=3"], "which is not calibrated"),
         (["accuracy", "--option", "accuracy.bin=3"], "bins"),
         (["accuracy", "--data", "folder:/nowhere"], "nowhere"),
     ],
 )
-def test_wrong_requests_are_deliberate_errors(arguments, says, tmp_path, capsys):
+def test_wrong_arguments_are_refused(arguments, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["calibrate", *arguments, *QUICK, "--out", str(tmp_path)])
     assert ended.value.code in (2, 3)
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err

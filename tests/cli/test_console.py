@@ -1,4 +1,4 @@
-"""Inside, a signal is a request; afterwards it is what it was before."""
+"""``stop_requests`` collects signals inside its block and restores the handlers afterwards."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 from ccvae_eval.cli.console import STOP_SIGNALS, stop_requests
 
 
-def test_a_signal_inside_is_a_request_and_ends_nothing() -> None:
-    with stop_requests() as came:
-        assert came == []
+def test_signals_are_collected_and_end_nothing() -> None:
+    with stop_requests() as received:
+        assert received == []
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
-        assert sorted(came) == sorted([signal.SIGTERM, signal.SIGINT])
+        assert sorted(received) == sorted([signal.SIGTERM, signal.SIGINT])
 
 
-def test_afterwards_signals_are_what_they_were_even_after_an_error() -> None:
+def test_handlers_are_restored_even_after_an_error() -> None:
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
 
     def fails() -> None:

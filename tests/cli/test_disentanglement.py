@@ -1,4 +1,4 @@
-"""``ccvae-eval disentanglement``: files of codes, checkpoints, what is printed and what is written."""
+"""``ccvae-eval disentanglement``: files of codes, checkpoints, printed output and written files."""
 
 from __future__ import annotations
 
@@ -96,20 +96,22 @@ def test_csv_files_of_codes_and_factors(tmp_path: Path, capsys: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "--codes FILE is needed"),
-        (["--codes", "absent.npz"], 3, "no such file"),
+        ([], 2, "--codes FILE is required"),
+        (["--codes", "absent.npz"], 3, "does not exist"),
         (["--codes", "FILE", "--score", "migg"], 2, "Did you mean 'mig'"),
         (["--codes", "FILE", "--profile", "published"], 2, "profile"),
-        (["--codes", "FILE", "model.pt"], 2, "brings its own"),
-        (["--codes", "FILE", "--data", "faces"], 2, "brings its own"),
-        (["--codes", "FILE", "--score", "mig", "--all"], 2, "do not go together"),
+        (["--codes", "FILE", "model.pt"], 2, "--codes cannot be combined with"),
+        (["--codes", "FILE", "--data", "faces"], 2, "--codes cannot be combined with"),
+        (["--codes", "FILE", "--score", "mig", "--all"], 2, "exclude each other"),
         (["--codes", "codes.parquet"], 2, "--factors B.csv"),
         (["--codes", "codes.csv"], 2, "--factors B.csv"),
-        (["model.pt", "--factors", "b.csv"], 2, "--factors goes with --codes"),
+        (["model.pt", "--factors", "b.csv"], 2, "--factors requires --codes"),
         (["absent.pt"], 3, "absent.pt"),
     ],
 )
-def test_mistakes_are_one_message(arguments: list[str], code: int, message: str, file: Path, capsys: Any) -> None:
+def test_wrong_arguments_give_one_message(
+    arguments: list[str], code: int, message: str, file: Path, capsys: Any
+) -> None:
     given = [str(file) if a == "FILE" else a for a in arguments]
     _, err = called(capsys, *given, code=code)
     assert message in err
@@ -119,14 +121,14 @@ def test_mistakes_are_one_message(arguments: list[str], code: int, message: str,
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"codes": CODES}, "no array 'factors'"),
+        ({"codes": CODES}, "the array 'factors' is missing"),
         ({"codes": CODES, "factors": FACTORS[:5]}, "factors of shape"),
         ({"codes": np.where(CODES > 2, np.nan, CODES), "factors": FACTORS}, "NaN"),
-        ({"codes": CODES, "factors": FACTORS, "blocks": np.zeros((2, 2), int)}, "blocks are whole numbers"),
+        ({"codes": CODES, "factors": FACTORS, "blocks": np.zeros((2, 2), int)}, "blocks must be integers"),
         ({"codes": CODES, "factors": FACTORS, "kinds": np.array(["ordinal", "discrete"])}, "ordinal"),
     ],
 )
-def test_wrong_files_are_refused(arrays: Any, message: str, tmp_path: Path, capsys: Any) -> None:
+def test_invalid_files_are_refused(arrays: Any, message: str, tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "bad.npz"
     np.savez(path, **arrays)
     _, err = called(capsys, "--codes", path, code=3)
@@ -148,8 +150,8 @@ ODD = {
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_odd_files_have_an_answer(what: str, tmp_path: Path, capsys: Any) -> None:
-    """A number, or undefined with a reason, in the document and on the terminal."""
+def test_unusual_files_have_values_or_reasons(what: str, tmp_path: Path, capsys: Any) -> None:
+    """Every score is a number or undefined with a reason, in the JSON document and on the terminal."""
     codes, factors = ODD[what]
     np.savez(tmp_path / "odd.npz", codes=codes, factors=factors)
     scores = [word for name in ("mig", "infom", "infoe", "irs", "sap") for word in ("--score", name)]
@@ -159,11 +161,11 @@ def test_odd_files_have_an_answer(what: str, tmp_path: Path, capsys: Any) -> Non
     totals = [v for v in measurement["values"] if v["characteristic"] is None and not v["at"]]
     assert {v["name"] for v in totals} >= {"mig", "infom", "infoe", "irs", "sap"}
     assert "Traceback" not in err
-    nothing = [value["name"] for value in totals if value["value"] is None]
-    if nothing:
+    undefined = [value["name"] for value in totals if value["value"] is None]
+    if undefined:
         shown = " ".join(called(capsys, *arguments)[0].split())
         reasons = [note for note in shown.split("·") if ": undefined, " in note]
-        for name in nothing:
+        for name in undefined:
             assert any(name in note.partition(":")[0] for note in reasons), (name, reasons)
 
 
@@ -173,7 +175,7 @@ def test_too_few_rows_are_undefined(tmp_path: Path, capsys: Any) -> None:
     out, _ = called(capsys, "--codes", path, "--json", "--out", tmp_path / "o")
     measurement = json.loads(out)["measurements"][0]
     assert measurement["status"] == "undefined"
-    assert "10 of each" in measurement["reason"]["text"]
+    assert "at least 10 training rows" in measurement["reason"]["text"]
 
 
 def test_blocks_and_kinds_of_a_file(tmp_path: Path, capsys: Any) -> None:
@@ -187,12 +189,12 @@ def test_blocks_and_kinds_of_a_file(tmp_path: Path, capsys: Any) -> None:
     assert {v["at"]["code"] for v in values if v["name"] == "information"} == {"first", "z1"}
 
 
-def reader(seed: int) -> LabelledVAE:
-    """Reads a few pixels of a face: a model without characteristics, quick, and different for each seed."""
-    places = torch.randperm(3 * 32 * 32, generator=torch.Generator().manual_seed(seed))[:5]
+def pixel_model(seed: int) -> LabelledVAE:
+    """A fast model without characteristics whose codes are a few pixels, different ones for each seed."""
+    pixels = torch.randperm(3 * 32 * 32, generator=torch.Generator().manual_seed(seed))[:5]
 
     def encode(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        loc = images.flatten(1)[:, places] * 4
+        loc = images.flatten(1)[:, pixels] * 4
         return loc, torch.full_like(loc, 0.1)
 
     return ccvae_eval.wrap(
@@ -200,20 +202,20 @@ def reader(seed: int) -> LabelledVAE:
     )
 
 
-def test_a_model_in_process_and_several_for_stability() -> None:
+def test_one_model_in_memory_and_the_stability_of_several() -> None:
     data = Faces(size=32, n=1500)
     metric = Disentanglement(score=("mig", "factor_vae"), draws=50, shuffles=3, votes=90)
-    setups = [set_up(reader(seed), data, [metric], judge="none", references=False) for seed in range(2)]
+    setups = [set_up(pixel_model(seed), data, [metric], judge="none", references=False) for seed in range(2)]
     run = setups[0].measure()
     assert run.measurement("disentanglement").status == "ok"
-    drawn = [v for v in run.measurement("disentanglement").values if v.name == "factor_vae"]
-    assert "images drawn" in drawn[0].note
+    scores = [v for v in run.measurement("disentanglement").values if v.name == "factor_vae"]
+    assert "images drawn" in scores[0].note
     stability = compare_seeds(setups, metric)
     assert 0 < stability["disentanglement.udr"] < 1
     assert stability.find("disentanglement.udr").chance is not None
 
 
-def test_data_that_only_draw_another_label_are_drawn_too() -> None:
+def test_groups_are_rendered_for_data_with_counterfactuals_only() -> None:
     run = ccvae_eval.evaluate(
         SquaresVAE(scale=0.3), Squares(240), sample="all", judge="none", references=False,
         metrics=[Disentanglement(score=("factor_vae", "z_max_var"), votes=90, shuffles=3)],
@@ -224,7 +226,7 @@ def test_data_that_only_draw_another_label_are_drawn_too() -> None:
         assert value.estimate.value > 0.5, name
 
 
-def test_a_grid_of_numbers_is_made_of_classes() -> None:
+def test_a_factor_with_few_values_is_discrete() -> None:
     grid = np.linspace(0.5, 1.0, 6)[RNG.integers(0, 6, 600)]
     table = table_of(CODES, np.stack([grid, RNG.normal(size=600)], axis=1))
     assert [factor.discrete for factor in table.factors] == [True, False]
@@ -236,7 +238,7 @@ def test_arrays_in_python() -> None:
     assert run["disentanglement.mig.low"] <= run["disentanglement.mig"] <= run["disentanglement.mig.high"]
 
 
-def test_the_oracle_reads_no_drawn_group_and_is_resampled() -> None:
+def test_groups_of_the_reference_model_are_resampled_not_rendered() -> None:
     data = Faces(size=32, n=1500)
     ids = data.split("test")[:200]
     found = evaluate(

@@ -1,4 +1,4 @@
-"""The root command: help without torch, suggestions, errors and exit codes."""
+"""The root command: help without heavy imports, suggestions, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ print(sorted(set(sys.modules) & {HEAVY!r}))
     assert ast.literal_eval(found.stdout.strip().splitlines()[-1]) == []
 
 
-def test_a_verb_s_help_imports_what_it_is_made_of() -> None:
-    """The settings need torch; what draws figures, fits forests or reads images is imported when it is used."""
+def test_the_help_of_a_verb_imports_no_more_than_its_settings_need() -> None:
+    """Settings need torch; libraries for figures, probes and image files are imported only when used."""
     unasked = HEAVY - {"torch", "scipy"}
     code = f"""
 import sys
@@ -57,7 +57,7 @@ for verb in {list(VERBS)!r}:
 
 
 @pytest.mark.parametrize("verb", list(VERBS))
-def test_the_root_s_line_is_the_first_of_the_docstring(verb: str) -> None:
+def test_the_root_help_shows_the_first_line_of_each_docstring(verb: str) -> None:
     module = import_module(f"ccvae_eval.cli.{VERBS[verb].module}")
     function = module.command(verb) if VERBS[verb].metric else module.command
     assert (function.__doc__ or "").strip().splitlines()[0] == VERBS[verb].summary
@@ -71,8 +71,8 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     assert verb in capsys.readouterr().out
 
 
-def test_a_metric_s_settings_are_read_from_option_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Where one metric is measured --option goes before its own options, as it is the only way where several are."""
+def test_option_overrides_a_metric_s_own_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """``--option`` takes precedence over the options of a single metric's command."""
     with pytest.raises(SystemExit) as ended:
         main([
             "locality", CHECKPOINT, "--limit", "20", "--judge", "none", "--no-figures", "--out", str(tmp_path),
@@ -83,7 +83,7 @@ def test_a_metric_s_settings_are_read_from_option_too(capsys: pytest.CaptureFixt
     assert (settings["steps"], settings["columns"]) == (4, "each")
 
 
-def test_a_metric_s_settings_are_options() -> None:
+def test_the_settings_of_a_metric_are_options() -> None:
     names = {name for parameter in load_command("locality").params for name in parameter.opts}
     assert {"--steps", "--source", "--data", "--json", "--batch-size"} <= names
 
@@ -94,8 +94,8 @@ def test_a_metric_s_settings_are_options() -> None:
         (["localty", "x"], 2, "Did you mean 'locality'"),
         (["locality", "x", "--dat", "y"], 2, "--data"),
         (["locality", CHECKPOINT, "--option", "locality.step=5"], 2, "Did you mean 'steps'"),
-        (["locality", CHECKPOINT, "--option", "drift.matcher=sift"], 2, "'drift', which is not measured here"),
-        (["disentanglement", CHECKPOINT, "--option", "drift.matcher=sift"], 2, "'drift', which is not measured here"),
+        (["locality", CHECKPOINT, "--option", "drift.matcher=sift"], 2, "'drift', which is not evaluated"),
+        (["disentanglement", CHECKPOINT, "--option", "drift.matcher=sift"], 2, "'drift', which is not evaluated"),
         (["run", "absent.pt"], 3, "absent.pt"),
         (["explain", "localty"], 2, "Did you mean 'locality'"),
         (["train", "ccvea", "--data", "faces"], 2, "Did you mean 'ccvae'"),
@@ -103,7 +103,7 @@ def test_a_metric_s_settings_are_options() -> None:
         (["inspect", "nowhere.bin"], 3, "nowhere.bin"),
     ],
 )
-def test_a_user_s_error_is_one_message_and_an_exit_code(
+def test_a_user_error_is_one_message_and_an_exit_code(
     arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -114,7 +114,7 @@ def test_a_user_s_error_is_one_message_and_an_exit_code(
     assert "Traceback" not in shown.err + shown.out
 
 
-def test_with_json_an_error_is_a_document(capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_json_an_error_is_a_json_document(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["run", "absent.pt", "--json"])
     assert ended.value.code == 3
@@ -122,7 +122,7 @@ def test_with_json_an_error_is_a_document(capsys: pytest.CaptureFixture[str]) ->
     assert set(error) == {"code", "what", "where", "why", "hint"}
 
 
-def test_a_closed_pipe_and_a_poor_terminal_are_no_error(tmp_path: Path) -> None:
+def test_a_closed_pipe_and_a_plain_terminal_cause_no_error(tmp_path: Path) -> None:
     environment = {**os.environ, "TERM": "dumb", "COLUMNS": "20", "LC_ALL": "C", "NO_COLOR": "1"}
     environment.pop("PYTHONUTF8", None)
     shown = _run("list", "plugins", env=environment)

@@ -1,4 +1,4 @@
-"""``new`` writes files that run, pass their own tests and keep the contract; the tutorial is the model's file."""
+"""``new``: the templates run, pass their own tests and conform; docs/plugins.md shows the model template."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from ccvae_eval.cli.main import main
-from ccvae_eval.cli.new import written
+from ccvae_eval.cli.new import filled_template
 from tests.support.paths import ROOT, SHARED
 
 DOCS = ROOT / "docs/plugins.md"
@@ -34,16 +35,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def test_the_model_s_own_tests_pass(folder: Path) -> None:
+def test_the_tests_in_the_model_template_pass(folder: Path) -> None:
     tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "my_vae.py"]
     found = subprocess.run(tests, capture_output=True, text=True, cwd=folder)
     assert "2 passed" in found.stdout, found.stdout
 
 
-def test_the_model_keeps_the_contract(folder: Path) -> None:
-    told = command("check", "my_vae", "--plugin", "my_vae.py", "--json", cwd=folder)
-    document = json.loads(told.stdout)
-    assert told.returncode == 0
+def test_the_model_template_conforms(folder: Path) -> None:
+    done = command("check", "my_vae", "--plugin", "my_vae.py", "--json", cwd=folder)
+    document = json.loads(done.stdout)
+    assert done.returncode == 0
     assert document["kept"]
     assert sum(row["outcome"] == "passed" for row in document["tests"]) == 6
 
@@ -53,8 +54,8 @@ WEIGHTS = SHARED / "weights/aliked-t16.pth"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["metric", "data", "matcher", "features", "report"])
-def test_the_other_examples_pass_their_own_tests(kind: str, tmp_path: Path) -> None:
-    """The reading of parquet needs pyarrow and ALIKED its weights: without them these tests skip, and say so."""
+def test_the_tests_in_the_other_templates_pass(kind: str, tmp_path: Path) -> None:
+    """Without pyarrow or the ALIKED weights, the tests that need them are skipped."""
     made = command("new", kind, f"my-{kind}", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     tests = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-c", "/dev/null", f"my_{kind}.py"]
@@ -64,74 +65,99 @@ def test_the_other_examples_pass_their_own_tests(kind: str, tmp_path: Path) -> N
     assert " passed" in found.stdout, found.stdout
 
 
-def test_a_report_is_written_beside_the_run(tmp_path: Path) -> None:
-    """The TensorBoard example through the real command, and what it does with a run that has undefined values."""
+def test_the_report_template_writes_a_file_beside_the_run(tmp_path: Path) -> None:
+    """The TensorBoard report through the command line, for a run with undefined values."""
     command("new", "report", "board", cwd=tmp_path)
     codes = {"codes": np.random.default_rng(0).normal(size=(80, 2)), "labels": np.arange(80) % 2}
     np.savez(tmp_path / "codes.npz", **codes)
-    told = command(
+    done = command(
         "density", "codes.npz", "--report", "board", "--plugin", "board.py", "--out", "out", "--sample", "all",
         "--no-figures", cwd=tmp_path,
     )  # fmt: skip
-    assert told.returncode == 0, told.stderr
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "out/events.out.tfevents.board").stat().st_size > 100
     unknown = command("density", "codes.npz", "--report", "bord", "--plugin", "board.py", cwd=tmp_path)
     assert unknown.returncode == 2
     assert "Did you mean 'board'?" in unknown.stderr
-    assert "plan:" not in unknown.stderr, "said before anything is computed"
+    assert "plan:" not in unknown.stderr, "refused before anything is computed"
 
 
-def test_a_few_steps_of_training_and_a_report(folder: Path) -> None:
-    """From the docs to a run: trained for a moment, evaluated as the file's first lines say."""
+def test_the_model_template_trains_and_is_evaluated(folder: Path) -> None:
+    """A few steps of training, then the evaluation that the template's docstring names."""
     code = "import my_vae, torch; torch.save(my_vae.train(3, 8).state_dict(), 'my_vae.pt')"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, capture_output=True)
-    told = command(
+    done = command(
         "run", "my_vae.pt", "--plugin", "my_vae.py", "--data", "faces,size=32,n=1500", "--sample", "240", "--judge",
         "none", "--metric", "density", "--metric", "accuracy", "--json", "--no-figures", cwd=folder,
     )  # fmt: skip
-    assert told.returncode == 0, told.stderr
-    run = json.loads(told.stdout)
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)
     assert run["checkpoint"]["model"] == "my_vae"
     assert {m["metric"]: m["status"] for m in run["measurements"]} == {"density": "ok", "accuracy": "ok"}
 
 
-def test_the_tutorial_is_the_file() -> None:
-    """Every code block between two marks, joined, is what ``new model my_vae`` writes."""
+def test_the_docs_show_the_whole_template() -> None:
+    """The code blocks between the two marks, joined, equal the file that ``new model my_vae`` writes."""
     text = DOCS.read_text()
     part = text.partition("<!-- file:my_vae -->")[2].partition("<!-- end of my_vae -->")[0]
     blocks = re.findall(r"```python\n(.*?)```", part, re.DOTALL)
-    # the formatter lays the blocks out on its own
-    assert "".join("".join(blocks).split()) == "".join(written("model", "my_vae", "my_vae.py").split())
+    # without white space: the formatter reformats blocks of Markdown
+    assert "".join("".join(blocks).split()) == "".join(filled_template("model", "my_vae", "my_vae.py").split())
 
 
-def test_the_smallest_plugin_is_under_20_lines_and_evaluates(tmp_path: Path) -> None:
-    """The docs' first example, with the package of the user that it speaks of."""
-    text = DOCS.read_text().partition("<!-- smallest:begin -->")[2].partition("<!-- smallest:end -->")[0]
-    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    lines = [line for line in block.splitlines() if line.strip()]
-    assert len(lines) < 20
-    (tmp_path / "my_model.py").write_text(block)
-    package = tmp_path / "elsewhere/my_project"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    (package / "vae.py").write_text(USER)
-    make = (
-        "import sys; sys.path.insert(0, 'elsewhere'); import torch; from my_project.vae import VAE; "
-        "torch.save({'net': VAE().state_dict()}, 'weights.pt')"
-    )
-    subprocess.run([sys.executable, "-c", make], check=True, cwd=tmp_path)
-    alone = command("inspect", "weights.pt", "--plugin", "my_model.py", cwd=tmp_path)
-    assert alone.returncode == 4
-    assert "PYTHONPATH=FOLDER" in alone.stderr
-    assert "'my_project' is not installed here" in alone.stderr
-    run = [sys.executable, "-P", "-m", "ccvae_eval.cli.main", "check", "mine", "--plugin", "my_model.py"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "elsewhere")}
-    told = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "5 of 5 promises kept" in told.stdout
+def _marked(mark: str) -> str:
+    """The code block of docs/plugins.md between two marks."""
+    text = DOCS.read_text().partition(f"<!-- {mark}:begin -->")[2].partition(f"<!-- {mark}:end -->")[0]
+    (block,) = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+    return str(block)
 
 
-USER = """
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that docs/plugins.md describes: a user's package, its weights, the first plugin, and images."""
+    home = tmp_path_factory.mktemp("project")
+    (home / "my_model.py").write_text(_marked("smallest"))
+    (home / "my_project").mkdir()
+    (home / "my_project/__init__.py").write_text("")
+    (home / "my_project/vae.py").write_text(USER_PACKAGE)
+    save = "import torch; from my_project.vae import VAE; torch.save({'net': VAE().state_dict()}, 'weights.pt')"
+    subprocess.run([sys.executable, "-c", save], check=True, cwd=home)
+    (home / "PATH").mkdir()
+    random = np.random.default_rng(0)
+    for i in range(200):
+        cv2.imwrite(str(home / f"PATH/{i}.png"), random.integers(0, 256, (32, 32, 3), np.uint8))
+    rows = [f"{i}.png,{i % 2},{i // 2 % 2}" for i in range(200)]
+    (home / "PATH/attributes.csv").write_text("\n".join(["file,Smiling,Male", *rows]))
+    return home
+
+
+def test_the_first_example_of_the_docs_is_under_20_lines() -> None:
+    assert len([line for line in _marked("smallest").splitlines() if line.strip()]) < 20
+
+
+@pytest.mark.parametrize(
+    ("number", "options", "output"),
+    [
+        (0, "", "mine"),
+        (1, "", "5 of 5 tests passed"),
+        (2, "--metric density --judge none --no-figures --out out", "density"),
+    ],
+)
+def test_the_first_commands_of_the_docs_work(number: int, options: str, output: str, project: Path) -> None:
+    line = _marked("commands").splitlines()[number].partition("#")[0]
+    line = line.replace("ccvae-eval", f"{sys.executable} -P -m ccvae_eval.cli.main")
+    done = subprocess.run(f"{line} {options}", shell=True, capture_output=True, text=True, cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert output in done.stdout
+
+
+def test_a_package_that_is_not_found_is_named_with_the_remedy(project: Path) -> None:
+    done = command("inspect", "weights.pt", "--plugin", "my_model.py", cwd=project)
+    assert done.returncode == 4
+    assert "'my_project': PYTHONPATH=FOLDER" in done.stderr
+
+
+USER_PACKAGE = """
 from torch import nn
 
 
@@ -153,14 +179,14 @@ class VAE(nn.Module):
     ("arguments", "message"),
     [
         (["new", "model", "ccvae"], "is registered already"),
-        (["new", "model", "../x"], "is no name"),
-        (["new", "model", "mine", "--out", "mine.txt"], "ends in .py"),
+        (["new", "model", "../x"], "is not a valid name"),
+        (["new", "model", "mine", "--out", "mine.txt"], "must end in .py"),
         (["check", "ccvea"], "Did you mean 'ccvae'"),
         (["check", "ccvae", "--kind", "modle"], "Did you mean 'model'"),
         (["check", "npz"], "--kind data"),
     ],
 )
-def test_a_name_that_will_not_do(
+def test_invalid_arguments_are_refused(
     arguments: list[str],
     message: str,
     capsys: pytest.CaptureFixture[str],
@@ -174,7 +200,7 @@ def test_a_name_that_will_not_do(
     assert message in capsys.readouterr().err
 
 
-def test_a_file_that_is_there_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_file_is_kept_without_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("precious")
     with pytest.raises(SystemExit) as ended:

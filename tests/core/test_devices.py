@@ -1,4 +1,4 @@
-"""Devices by their names, and arithmetic that no caller's switch makes rougher."""
+"""Devices by their names, and exact arithmetic whatever settings the caller uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.backends import cuda, cudnn
 
-from ccvae_eval.core.devices import described, device_named, exact_arithmetic
+from ccvae_eval.core.devices import describe_device, device_named, exact_arithmetic
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.evaluation.runner import evaluate
 from ccvae_eval.evaluation.subject import prepare
@@ -22,65 +22,67 @@ from tests.support.fakes import Squares, SquaresVAE
 EXACT = ("ieee", "ieee", "ieee", True, False)
 
 
-def switches() -> tuple[str | bool, ...]:
+def precision_settings() -> tuple[str | bool, ...]:
     parts = (cudnn.conv, cudnn.rnn, cuda.matmul)
     return *(part.fp32_precision for part in parts), cudnn.deterministic, cudnn.benchmark
 
 
 @pytest.fixture
-def rough() -> Iterator[tuple[str | bool, ...]]:
-    """Switches as a program that wants speed sets them."""
+def fast() -> Iterator[tuple[str | bool, ...]]:
+    """The settings of a caller that prefers speed to precision."""
     before, high, benchmark = cudnn.allow_tf32, torch.get_float32_matmul_precision(), cudnn.benchmark
     cudnn.allow_tf32, cudnn.benchmark = True, True
     torch.set_float32_matmul_precision("high")
-    yield switches()
+    yield precision_settings()
     cudnn.allow_tf32, cudnn.benchmark = before, benchmark
     torch.set_float32_matmul_precision(high)
 
 
-def test_arithmetic_is_exact_inside_and_as_it_was_on_return(rough: tuple[str | bool, ...]) -> None:
+def test_arithmetic_is_exact_inside_and_restored_on_return(fast: tuple[str | bool, ...]) -> None:
     with exact_arithmetic():
-        assert switches() == EXACT
-    assert switches() == rough != EXACT
+        assert precision_settings() == EXACT
+    assert precision_settings() == fast != EXACT
     older = cudnn.allow_tf32, cuda.matmul.allow_tf32
-    assert older == (True, True), "the older names of the switches can be read again"
+    assert older == (True, True), "torch's older settings can be read again"
     with pytest.raises(ZeroDivisionError), exact_arithmetic():
         _ = 1 / 0
-    assert switches() == rough
+    assert precision_settings() == fast
 
 
-class Watching(SquaresVAE):
+class RecordingVAE(SquaresVAE):
+    """Records the precision settings of each call."""
+
     def __init__(self) -> None:
         super().__init__()
         self.seen: set[tuple[str | bool, ...]] = set()
 
     def encode(self, images, labels=None):
-        self.seen.add(switches())
+        self.seen.add(precision_settings())
         return super().encode(images, labels)
 
     def decode(self, codes):
-        self.seen.add(switches())
+        self.seen.add(precision_settings())
         return super().decode(codes)
 
 
-def test_a_model_is_encoded_and_measured_exactly(rough: tuple[str | bool, ...]) -> None:
-    model = Watching()
+def test_a_model_is_evaluated_with_exact_arithmetic(fast: tuple[str | bool, ...]) -> None:
+    model = RecordingVAE()
     subject = prepare(model, Squares(8), np.arange(8))
     assert model.seen == {EXACT}
     model.seen.clear()
     evaluate(subject, [metrics["reconstruction"]()])
     assert model.seen == {EXACT}
-    assert switches() == rough
+    assert precision_settings() == fast
 
 
-def test_a_model_learns_exactly_and_the_switches_are_the_callers_between_steps(rough: tuple[str | bool, ...]) -> None:
+def test_training_is_exact_and_restores_the_settings_between_steps(fast: tuple[str | bool, ...]) -> None:
     settings = TrainingSettings(steps=2, batch=20)
     model = prepare_training("vae", {"latent": 3, "hidden": 16}, Clouds(), settings)[0]
     seen = set()
     for layer in model.modules():
-        layer.register_forward_pre_hook(lambda *_: seen.add(switches()))
+        layer.register_forward_pre_hook(lambda *_: seen.add(precision_settings()))
     for _ in fit(model, Clouds(), settings):
-        assert switches() == rough
+        assert precision_settings() == fast
     assert seen == {EXACT}
 
 
@@ -89,7 +91,7 @@ def test_devices_by_name() -> None:
     assert device_named("auto").type in ("cpu", "cuda")
     with pytest.raises(UsageError, match="unknown"):
         device_named("gpu")
-    with pytest.raises(UsageError, match="not there"):
+    with pytest.raises(UsageError, match="not available"):
         device_named("cuda:99")
-    assert described(torch.device("cpu")) == "cpu"
-    assert described(torch.device("mps")) == "mps", "a device without a card's name"
+    assert describe_device(torch.device("cpu")) == "cpu"
+    assert describe_device(torch.device("mps")) == "mps", "a device without a model name"

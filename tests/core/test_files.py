@@ -1,3 +1,5 @@
+"""Atomic writes: a file is written completely or not at all."""
+
 import errno
 import os
 from pathlib import Path
@@ -9,7 +11,7 @@ from ccvae_eval.core.errors import InputError
 from ccvae_eval.core.files import atomic_write
 
 
-def test_new_file_and_replacement(tmp_path: Path) -> None:
+def test_a_file_is_created_and_replaced(tmp_path: Path) -> None:
     target = tmp_path / "run.json"
     atomic_write(target, b"one")
     assert target.read_bytes() == b"one"
@@ -38,7 +40,7 @@ def test_a_failure_at_any_step_keeps_the_old_file(
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_an_interrupt_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: int) -> None:
         raise KeyboardInterrupt
 
@@ -48,7 +50,7 @@ def test_an_interrupt_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
+def test_a_symbolic_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
     elsewhere, link = tmp_path / "precious", tmp_path / "out"
     elsewhere.write_bytes(b"precious")
     link.symlink_to(elsewhere)
@@ -57,18 +59,18 @@ def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
     assert not link.is_symlink()
 
 
-def test_the_longest_name_that_a_folder_takes(tmp_path: Path) -> None:
+def test_the_longest_possible_file_name_is_written(tmp_path: Path) -> None:
     atomic_write(tmp_path / ("n" * 255), b"x")
     with pytest.raises(InputError, match="cannot be written"):
         atomic_write(tmp_path / ("n" * 256), b"x")
 
 
-def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         atomic_write(tmp_path / "absent" / "x", b"x")
 
 
-def test_the_mode_follows_the_umask(tmp_path: Path) -> None:
+def test_the_file_mode_follows_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         atomic_write(tmp_path / "x", b"x")

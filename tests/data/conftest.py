@@ -1,4 +1,4 @@
-"""Small image folders, written with OpenCV."""
+"""Fixtures that write small image folders with OpenCV."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 Write = Callable[..., Path]
 
 
-def encoded(pixels: NDArray[Any], ending: str = ".png") -> bytes:
-    """An RGB(A) or grey picture as the bytes of a file."""
+def encoded(pixels: NDArray[Any], suffix: str = ".png") -> bytes:
+    """The bytes of an image file from RGB(A) or grey pixels."""
     swapped = pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
-    return bytes(cv2.imencode(ending, np.ascontiguousarray(swapped))[1])
+    return bytes(cv2.imencode(suffix, np.ascontiguousarray(swapped))[1])
 
 
 def picture(seed: int, height: int = 8, width: int = 8) -> NDArray[np.uint8]:
@@ -27,7 +27,7 @@ def picture(seed: int, height: int = 8, width: int = 8) -> NDArray[np.uint8]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Write:
-    """Writes a folder: pictures by name (or as many as a number says) and the table."""
+    """Writes a folder with a table and images, given by name or as a number of images."""
 
     def write(table: str, pictures: dict[str, NDArray[Any]] | int = 4, zipped: str = "", inside: str = "") -> Path:
         folder = tmp_path / "photos"

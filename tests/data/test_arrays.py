@@ -15,7 +15,7 @@ LABELS = np.random.default_rng(1).integers(0, 2, (40, 2))
 
 
 class Pairs(torch.utils.data.Dataset):
-    """What torch users have: item by item, image first."""
+    """A torch Dataset of (image, label)."""
 
     label_names = ("on", "off")
 
@@ -26,7 +26,7 @@ class Pairs(torch.utils.data.Dataset):
         return torch.from_numpy(IMAGES[index]).permute(2, 0, 1).float() / 255, torch.from_numpy(LABELS[index])
 
 
-def test_every_form_gives_the_same_data() -> None:
+def test_all_supported_forms_give_the_same_data() -> None:
     forms = [
         (IMAGES, LABELS, ("on", "off")),
         {"images": torch.from_numpy(IMAGES), "labels": torch.from_numpy(LABELS), "names": ["on", "off"]},
@@ -48,12 +48,12 @@ def test_every_form_gives_the_same_data() -> None:
     assert as_data_set(forms[3]).schema.names == ("label0", "label1")
 
 
-def test_a_data_set_is_itself() -> None:
+def test_a_data_set_is_returned_unchanged() -> None:
     data = Faces(n=5)
     assert as_data_set(data) is data
 
 
-def test_labels_of_one_number() -> None:
+def test_scalar_labels_give_one_categorical_label() -> None:
     items = [(torch.zeros(1, 4, 4), index % 3) for index in range(9)]
 
     class Digits(torch.utils.data.Dataset):
@@ -68,7 +68,7 @@ def test_labels_of_one_number() -> None:
     assert data.labels_of(np.arange(9))[:, 0].tolist() == [0, 1, 2] * 3
 
 
-def test_splits_may_be_given() -> None:
+def test_given_splits_are_used() -> None:
     data = as_data_set({"images": IMAGES, "labels": LABELS, "split": ["train", "judge", "test", "test"] * 10})
     assert [len(data.split(name)) for name in ("train", "judge", "test")] == [10, 10, 20]
     with pytest.raises(DataError, match="3 splits, but 40 images"):
@@ -76,14 +76,23 @@ def test_splits_may_be_given() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [3, None, "x", (IMAGES,), (1, 2, 3, 4), {"images": IMAGES}, {"images": 1, "labels": 2, "lables": 3}]
+    ("wrong", "message"),
+    [
+        (3, "type int is not supported\nExpected"),
+        (None, "type NoneType"),
+        ("x", "type str"),
+        ((IMAGES,), "type tuple"),
+        ((1, 2, 3, 4), "type tuple"),
+        ({"images": IMAGES}, "lacks the key 'labels'\nExpected"),
+        ({"images": 1, "labels": 2, "lables": 3}, "unknown key 'lables'\nDid you mean 'labels'"),
+    ],
 )
-def test_what_is_no_data(wrong: object) -> None:
-    with pytest.raises(UsageError):
+def test_unsupported_forms_are_rejected(wrong: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         as_data_set(wrong)
 
 
-def test_datasets_that_cannot_be_read() -> None:
+def test_unreadable_torch_datasets_are_rejected() -> None:
     class Broken(torch.utils.data.Dataset):
         def __init__(self, items: list[object]) -> None:
             self.items = items
@@ -96,15 +105,15 @@ def test_datasets_that_cannot_be_read() -> None:
 
     image = torch.zeros(1, 4, 4)
     for items, message in (
-        ([], "no image"),
-        ([(image, 0), image], "item 1 is no"),
-        ([(image, 0), 7], "item 1 is no"),
+        ([], "the torch Dataset is empty"),
+        ([(image, 0), image], "item 1 is not an"),
+        ([(image, 0), 7], "item 1 is not an"),
         ([(image, 0), (torch.zeros(1, 4, 5), 0)], "differ in shape"),
     ):
         with pytest.raises(DataError, match=message):
             as_data_set(Broken(items))
 
 
-def test_arrays_have_no_spec() -> None:
+def test_arrays_cannot_be_opened_from_a_spec() -> None:
     with pytest.raises(UsageError, match="npz:PATH"):
         Arrays.from_spec(None, {})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ccvae_eval.core.errors import DataError
-from ccvae_eval.data.memory import Arrays, checked, pictures
+from ccvae_eval.data.memory import Arrays, checked_ids, standard_layout
 
 
 @pytest.mark.parametrize(
@@ -21,15 +21,15 @@ from ccvae_eval.data.memory import Arrays, checked, pictures
         ((5, 9, 8), np.bool_, (5, 1, 9, 8)),
     ],
 )
-def test_layouts(given: tuple[int, ...], dtype: type, expected: tuple[int, ...]) -> None:
-    found = pictures(np.zeros(given, dtype), "x")
+def test_supported_layouts(given: tuple[int, ...], dtype: type, expected: tuple[int, ...]) -> None:
+    found = standard_layout(np.zeros(given, dtype), "x")
     assert found.shape == expected
     assert found.dtype in (np.uint8, np.float32)
 
 
-def test_pixels_go_where_they_belong() -> None:
+def test_channels_are_moved_to_the_front() -> None:
     image = np.arange(24, dtype=np.uint8).reshape(1, 2, 4, 3)
-    found = pictures(image, "x")
+    found = standard_layout(image, "x")
     for channel in range(3):
         assert np.array_equal(found[0, channel], image[0, :, :, channel])
 
@@ -46,34 +46,34 @@ def test_pixels_go_where_they_belong() -> None:
         (np.zeros((5, 8, 8), np.uint16), "type uint16"),
         (np.zeros((5, 8, 8), np.int64), "type int64"),
         (np.full((5, 8, 8), np.nan), "NaN"),
-        (np.full((5, 8, 8), np.inf), "infinity"),
-        (np.full((5, 8, 8), -1.0), "from -1 to -1.*\n.*from 0 to 1"),
+        (np.full((5, 8, 8), np.inf), "infinite"),
+        (np.full((5, 8, 8), -1.0), "range from -1 to -1.*\n.*from 0 to 1"),
         (np.full((5, 8, 8), 255.0), "from 255"),
         (np.array([["a"]]), "type"),
     ],
 )
-def test_what_is_no_picture_is_refused(images: np.ndarray, message: str) -> None:
+def test_unsupported_arrays_are_rejected(images: np.ndarray, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        pictures(images, "x")
+        standard_layout(images, "x")
 
 
-def test_points_may_lie_anywhere() -> None:
-    assert pictures(np.array([[-5.0, 300.0]]), "x").tolist() == [[-5, 300]]
+def test_points_may_have_any_finite_value() -> None:
+    assert standard_layout(np.array([[-5.0, 300.0]]), "x").tolist() == [[-5, 300]]
 
 
-def test_bytes_become_shares_of_one() -> None:
+def test_bytes_are_scaled_to_one() -> None:
     data = Arrays(np.array([[[0, 51], [255, 102]]], np.uint8), [1])
     assert np.allclose(data.batch(np.array([0])).images[0, 0], [[0, 0.2], [1, 0.4]])
 
 
 def test_ids_are_checked() -> None:
-    assert checked([2, 0], 3, "x").dtype == np.int64
+    assert checked_ids([2, 0], 3, "x").dtype == np.int64
     for ids, wrong in (([-1], -1), ([0, 3], 3)):
-        with pytest.raises(DataError, match=f"there is no image {wrong}\nIds run from 0 to 2"):
-            checked(np.array(ids), 3, "x")
+        with pytest.raises(DataError, match=f"image ids must be from 0 to 2, got {wrong}"):
+            checked_ids(np.array(ids), 3, "x")
 
 
-def test_the_digest_is_of_images_labels_names_and_splits() -> None:
+def test_the_digest_covers_images_labels_names_and_splits() -> None:
     images, labels = np.zeros((4, 2, 2), np.uint8), np.array([0, 1, 0, 1])
     other = images.copy()
     other[3, 1, 1] = 1
@@ -89,6 +89,6 @@ def test_the_digest_is_of_images_labels_names_and_splits() -> None:
     assert Arrays(images.copy(), labels.copy(), ["a"]).digest == made[0].digest
 
 
-def test_images_and_labels_belong_together() -> None:
+def test_images_and_labels_must_be_equally_many() -> None:
     with pytest.raises(DataError, match="3 images, but 4 rows of labels"):
         Arrays(np.zeros((3, 2, 2), np.uint8), np.zeros(4))

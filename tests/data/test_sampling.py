@@ -6,7 +6,7 @@ from scipy.stats import binom
 
 from ccvae_eval.core.errors import DataError, UsageError
 from ccvae_eval.data.memory import Arrays
-from ccvae_eval.data.sampling import balanced_sample, indicators, sample_ids
+from ccvae_eval.data.splits import balanced_sample, indicators, sample_ids
 from ccvae_eval.model.interface import Label, LabelSchema
 
 SCHEMA = LabelSchema(
@@ -36,7 +36,7 @@ def data() -> Arrays:
 
 
 def spread_of_means(data: Arrays, size: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
-    """Deviation of each label's mean over samples, and the same for simple random samples."""
+    """Deviation of each indicator's mean over samples, and the same for simple random samples."""
     every = indicators(data.labels_of(data.split("test")), SCHEMA)[:, 1:]
     position = {int(i): row for row, i in enumerate(data.split("test"))}
     means = [
@@ -47,13 +47,13 @@ def spread_of_means(data: Arrays, size: int, seeds: int) -> tuple[np.ndarray, np
     return np.std(means, axis=0), simple
 
 
-def test_prevalences_are_kept(data: Arrays) -> None:
+def test_the_sample_keeps_prevalences(data: Arrays) -> None:
     balanced, simple = spread_of_means(data, 300, 30)
     assert (balanced < 0.5 * simple).all()
 
 
-def test_every_image_has_the_same_chance() -> None:
-    """Also those that have a rare class, whose indicator is large."""
+def test_inclusion_probabilities_are_equal() -> None:
+    """Also for images of a rare class, whose indicator is large."""
     features = indicators(labels(400), SCHEMA)
     repeats, size = 400, 80
     taken = np.zeros(400)
@@ -70,25 +70,25 @@ def test_every_image_has_the_same_chance() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1999, 2000])
-def test_the_sample_has_its_size(data: Arrays, size: int) -> None:
+def test_the_sample_has_the_requested_size(data: Arrays, size: int) -> None:
     ids = sample_ids(data, "test", sample=size, seed=1)
     assert len(ids) == size
     assert (np.diff(ids) > 0).all()
     assert set(ids.tolist()) <= set(data.split("test").tolist())
 
 
-def test_samples_belong_to_the_seed(data: Arrays) -> None:
+def test_the_seed_determines_the_sample(data: Arrays) -> None:
     first = sample_ids(data, "test", sample=100, seed=1)
     assert np.array_equal(first, sample_ids(data, "test", sample=100, seed=1))
     assert not np.array_equal(first, sample_ids(data, "test", sample=100, seed=2))
 
 
-def test_everything_and_the_first(data: Arrays) -> None:
+def test_whole_splits_and_limits(data: Arrays) -> None:
     every = data.split("test")
     assert np.array_equal(sample_ids(data, "test"), every)
     assert np.array_equal(sample_ids(data, "test", sample=10**6), every)
     assert np.array_equal(sample_ids(data, "test", limit=5), every[:5])
-    assert np.array_equal(sample_ids(data, None, limit=5), np.arange(5)), "of the data set in its own order"
+    assert np.array_equal(sample_ids(data, None, limit=5), np.arange(5)), "in the order of the data set"
     both = sample_ids(data, "test", sample=5, limit=50)
     assert len(both) == 5
     assert set(both.tolist()) <= set(every[:50].tolist())
@@ -97,8 +97,8 @@ def test_everything_and_the_first(data: Arrays) -> None:
 def test_only_the_labels_of_the_schema_are_balanced(data: Arrays) -> None:
     narrow = sample_ids(data, "test", sample=100, schema=SCHEMA.select(["rare"]))
     assert not np.array_equal(narrow, sample_ids(data, "test", sample=100))
-    stranger = LabelSchema((*SCHEMA.select(["rare"]).labels, Label("unheard")))
-    assert np.array_equal(narrow, sample_ids(data, "test", sample=100, schema=stranger))
+    wider = LabelSchema((*SCHEMA.select(["rare"]).labels, Label("absent from the data")))
+    assert np.array_equal(narrow, sample_ids(data, "test", sample=100, schema=wider))
 
 
 def test_indicators_are_standardised() -> None:
@@ -109,7 +109,7 @@ def test_indicators_are_standardised() -> None:
     assert np.allclose(features.std(0)[-1], 1)
 
 
-def test_labels_that_do_not_vary_or_are_missing_do_no_harm() -> None:
+def test_constant_and_missing_labels_are_ignored() -> None:
     table = np.stack([np.zeros(200), np.full(200, np.nan)], axis=1).astype(np.float32)
     schema = LabelSchema((Label("never"), Label("unknown")))
     assert indicators(table, schema).shape == (200, 1)
@@ -117,10 +117,10 @@ def test_labels_that_do_not_vary_or_are_missing_do_no_harm() -> None:
     assert len(sample_ids(data, "train", sample=20)) == 20
 
 
-def test_no_image_and_no_sample(data: Arrays) -> None:
-    lonely = Arrays(np.zeros((2, 2), np.float32), np.zeros(2), ["x"], ["test", "judge"])
+def test_empty_splits_and_sizes_below_one_are_rejected(data: Arrays) -> None:
+    small = Arrays(np.zeros((2, 2), np.float32), np.zeros(2), ["x"], ["test", "judge"])
     with pytest.raises(DataError, match="the train split is empty"):
-        sample_ids(lonely, "train")
+        sample_ids(small, "train")
     for wrong in ({"sample": 0}, {"limit": 0}, {"limit": -3}):
-        with pytest.raises(UsageError, match="leaves no image"):
+        with pytest.raises(UsageError, match="must be at least 1, got"):
             sample_ids(data, "test", **wrong)

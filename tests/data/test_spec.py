@@ -30,22 +30,22 @@ from ccvae_eval.plugins import registry
         ("nothing:here", Spec("nothing", "here", ())),
     ],
 )
-def test_a_spec_is_taken_apart(text: str, spec: Spec) -> None:
+def test_parsing(text: str, spec: Spec) -> None:
     assert parse_spec(text) == spec
 
 
 @given(st.from_regex(r"[^=:]{1,20}", fullmatch=True).filter(lambda s: s == s.strip()), st.integers(0, 999))
-def test_any_path_without_an_equals_sign_survives(path: str, size: int) -> None:
+def test_any_path_without_an_equals_sign_is_kept(path: str, size: int) -> None:
     assert parse_spec(f"folder:{path},size={size}") == Spec("folder", path, (("size", str(size)),))
 
 
 @pytest.mark.parametrize("text", ["", "  ", ",size=3", ":path"])
-def test_a_spec_names_something(text: str) -> None:
-    with pytest.raises(UsageError, match="no data set is named"):
+def test_a_spec_needs_a_name(text: str) -> None:
+    with pytest.raises(UsageError, match="the name of the data set is missing"):
         parse_spec(text)
 
 
-def test_an_option_is_given_once() -> None:
+def test_repeated_options_are_rejected() -> None:
     with pytest.raises(UsageError, match="'size' is given twice"):
         parse_spec("faces,size=32,size=64")
 
@@ -56,7 +56,7 @@ def test_opening_by_plain_and_qualified_name() -> None:
     assert plain.digest == qualified.digest
 
 
-def test_labels_in_the_spec_and_beside_it() -> None:
+def test_label_requests_from_the_spec_and_the_argument_are_combined() -> None:
     data = open_data("faces,n=10,size=32,label=Glasses=Eyeglasses", ["Hat=Wearing_Hat"])
     assert {"Glasses", "Hat"} < set(data.schema.names)
     assert "Eyeglasses" not in data.schema
@@ -64,7 +64,7 @@ def test_labels_in_the_spec_and_beside_it() -> None:
     assert (again.schema, again.digest) == (data.schema, data.digest)
 
 
-def test_an_unknown_name_suggests(tmp_path: Path) -> None:
+def test_unknown_names_get_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean 'faces'"):
         open_data("face")
     with pytest.raises(UsageError, match="Write folder:"):
@@ -82,43 +82,43 @@ def plugin(tmp_path: Path, body: str) -> str:
     return tmp_path.name
 
 
-def test_a_plugin_that_raises_is_named(tmp_path: Path) -> None:
+def test_an_exception_in_a_plugin_is_attributed_to_it(tmp_path: Path) -> None:
     body = "class Mine:\n    @classmethod\n    def from_spec(cls, path, options):\n        return options['no']"
     name = plugin(tmp_path, body)
     with pytest.raises(PluginError, match=r"mine\.py: data set .* failed in from_spec\(path, options\) \(KeyError"):
         open_data(name)
 
 
-def test_a_plugin_that_gives_something_else_is_named(tmp_path: Path) -> None:
+def test_a_plugin_that_returns_another_type_is_rejected(tmp_path: Path) -> None:
     body = "class Mine:\n    @classmethod\n    def from_spec(cls, path, options):\n        return 3"
     name = plugin(tmp_path, body)
-    with pytest.raises(PluginError, match="gives no data set"):
+    with pytest.raises(PluginError, match="must return a data set, got int"):
         open_data(name)
 
 
-class TestWhichData:
-    """The rule for a command without ``--data``."""
+class TestDefaultData:
+    """The data set of a command without ``--data``."""
 
     @pytest.fixture(autouse=True)
     def no_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(VARIABLE, raising=False)
 
-    def test_what_was_asked_for_wins(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_option_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(VARIABLE, "npz:x")
         assert data_for("faces,n=3", "faces") == "faces,n=3"
 
-    def test_then_the_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_variable_comes_second(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(VARIABLE, "npz:x")
         assert data_for(None, "faces") == "npz:x"
 
-    def test_then_the_checkpoints_own_if_it_needs_no_path(self) -> None:
+    def test_the_data_of_the_checkpoint_come_third_if_they_need_no_path(self) -> None:
         assert data_for(None, "faces,size=32") == "faces,size=32"
 
     @pytest.mark.parametrize(
         "own",
         [None, "", "folder", "folder:/etc", "mnist", "faces:/etc/passwd", "nobody", ",", "x=1,x=1"],
     )
-    def test_else_nothing_and_never_faces(self, own: str | None) -> None:
+    def test_otherwise_it_is_an_error(self, own: str | None) -> None:
         with pytest.raises(InputError, match="--data") as caught:
             data_for(None, own)
         assert caught.value.exit_code == 3
@@ -127,6 +127,6 @@ class TestWhichData:
 
 def test_every_registered_name_is_a_data_set_class() -> None:
     for registration in registry.data_sets.registrations():
-        if registration.distribution == registry.HOME:
+        if registration.distribution == registry.BUILTIN_DISTRIBUTION:
             assert isinstance(registration.load(), DataSet)
     assert np.isin(["faces", "folder", "mnist", "npz"], list(registry.data_sets)).all()

@@ -8,16 +8,16 @@ from scipy.stats import binom, kstest
 
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.data.interface import SPLITS
-from ccvae_eval.data.splits import Splits, hashed_share, split_by_column, split_by_name, split_official
+from ccvae_eval.data.splits import Splits, split_by_column, split_by_name, split_official, uniform_hash
 
 NAMES = [f"{i:06d}.jpg" for i in range(5000)]
 
 
 def test_the_hash_is_uniform() -> None:
-    assert kstest([hashed_share(name) for name in NAMES], "uniform").pvalue > 1e-3
+    assert kstest([uniform_hash(name) for name in NAMES], "uniform").pvalue > 1e-3
 
 
-def test_the_shares_are_60_20_20() -> None:
+def test_the_proportions_are_60_20_20() -> None:
     splits = split_by_name(NAMES)
     for name, share in zip(SPLITS, (0.6, 0.2, 0.2), strict=True):
         low, high = binom.interval(1 - 1e-6, len(NAMES), share)
@@ -25,25 +25,19 @@ def test_the_shares_are_60_20_20() -> None:
 
 
 @given(st.lists(st.text(), unique=True, max_size=30))
-def test_a_split_belongs_to_the_name_whatever_stands_around_it(names: list[str]) -> None:
+def test_the_split_of_a_name_does_not_depend_on_the_others(names: list[str]) -> None:
     before = dict(zip(names, split_by_name(names).codes.tolist(), strict=True))
     fewer = names[::2][::-1]
     assert split_by_name(fewer).codes.tolist() == [before[name] for name in fewer]
 
 
 def test_the_split_of_a_name_never_changes() -> None:
-    """Frozen: another hash would mix train and test of every checkpoint there is."""
-    assert split_by_name(["000001.jpg", "000002.jpg", "000003.jpg", "0", "1", "ä.png"]).codes.tolist() == [
-        1,
-        0,
-        1,
-        2,
-        1,
-        2,
-    ]
+    """Another hash would mix the train and test images of existing checkpoints."""
+    names = ["000001.jpg", "000002.jpg", "000003.jpg", "0", "1", "ä.png"]
+    assert split_by_name(names).codes.tolist() == [1, 0, 1, 2, 1, 2]
 
 
-def test_every_image_is_in_one_split() -> None:
+def test_every_image_is_in_exactly_one_split() -> None:
     splits = Splits(np.array([0, 2, 1, 0, 2], np.int8))
     parts = [splits.ids(name) for name in SPLITS]
     assert [part.tolist() for part in parts] == [[0, 3], [2], [1, 4]]
@@ -59,11 +53,11 @@ def test_every_image_is_in_one_split() -> None:
         (["training", "validation", "testing"], [0, 1, 2]),
     ],
 )
-def test_a_column_may_say_it_in_several_words(words: list[str], codes: list[int]) -> None:
+def test_aliases_of_the_splits(words: list[str], codes: list[int]) -> None:
     assert split_by_column(words, ["a", "b", "c"], "x.csv").codes.tolist() == codes
 
 
-def test_without_a_judge_a_quarter_of_train_is_its_own() -> None:
+def test_without_a_judge_split_a_quarter_of_train_becomes_it() -> None:
     words = ["train" if i % 5 else "test" for i in range(len(NAMES))]
     splits = split_by_column(words, NAMES, "x.csv")
     assert np.array_equal(splits.ids("test"), np.arange(0, len(NAMES), 5))
@@ -74,6 +68,6 @@ def test_without_a_judge_a_quarter_of_train_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("word", ["", "dev", "3"])
-def test_another_word_is_refused(word: str) -> None:
-    with pytest.raises(DataError, match="is no split"):
+def test_other_words_are_rejected(word: str) -> None:
+    with pytest.raises(DataError, match="is not the name of a split"):
         split_by_column(["train", word], ["a", "b"], "x.csv")

@@ -9,13 +9,13 @@ import pytest
 from ccvae_eval.data.labels.relabel import relabelled
 from ccvae_eval.data.memory import Arrays
 from ccvae_eval.data.sets.faces import Faces
-from ccvae_eval.data.summary import LEAST_PAIRS, STRONGEST, describe, strongest_correlations
+from ccvae_eval.data.summary import MAX_CORRELATIONS, MIN_PAIRS, describe, strongest_correlations
 from ccvae_eval.model.interface import Label, LabelSchema
 
 NAN = np.nan
 
 
-def test_rows_count_what_is_there() -> None:
+def test_rows_count_classes_and_missing_values() -> None:
     schema = LabelSchema((Label("on"), Label("hair", "categorical", ("a", "b")), Label("age", "continuous")))
     table = np.array([[1, 0, 10], [0, 1, 20], [NAN, 1, NAN], [1, NAN, 30]], np.float32)
     found = describe(Arrays(np.zeros((4, 2), np.float32), table, schema, ["train", "judge", "test", "test"]))
@@ -31,7 +31,7 @@ def test_rows_count_what_is_there() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_all_missing_is_not_zero() -> None:
+def test_labels_without_values_have_no_share_or_mean() -> None:
     schema = LabelSchema((Label("on"), Label("age", "continuous")))
     found = describe(Arrays(np.zeros((20, 2), np.float32), np.full((20, 2), NAN, np.float32), schema))
     assert [row["share"] for row in found["labels"]] == [None, None]
@@ -53,7 +53,7 @@ def test_correlations_agree_with_numpy() -> None:
     assert next(iter(found)) == ("a", "c")
 
 
-def test_classes_are_indicators_and_not_compared_with_each_other() -> None:
+def test_classes_of_one_label_are_not_correlated_with_each_other() -> None:
     hair = np.tile([0, 1, 2], 20).astype(float)
     bald = (hair == 0).astype(float)
     labels = (Label("hair", "categorical", ("x", "y", "z")), Label("bald"))
@@ -62,9 +62,9 @@ def test_classes_are_indicators_and_not_compared_with_each_other() -> None:
     assert len(rows) == 3
 
 
-def test_what_does_not_vary_or_is_rare_has_no_correlation() -> None:
+def test_constant_and_rare_labels_have_no_correlation() -> None:
     constant, few = np.ones(50), np.full(50, NAN)
-    few[: LEAST_PAIRS - 1] = np.arange(LEAST_PAIRS - 1) % 2
+    few[: MIN_PAIRS - 1] = np.arange(MIN_PAIRS - 1) % 2
     values = np.stack([constant, few, np.arange(50) % 2.0], axis=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -72,13 +72,13 @@ def test_what_does_not_vary_or_is_rare_has_no_correlation() -> None:
     assert strongest_correlations((), np.empty((5, 0))) == []
 
 
-def test_faces_and_their_joins() -> None:
+def test_joined_labels_list_their_conflicts() -> None:
     faces = Faces(n=300, size=32, correlation=0.8)
     found = describe(relabelled(faces, ["Worn=Eyeglasses|Wearing_Hat"]))
     assert found["regions"] == "renderer"
     labels = faces.labels_of(np.arange(300))
     parts = labels[:, [faces.schema.index("Eyeglasses"), faces.schema.index("Wearing_Hat")]].sum(1)
     assert found["joined"] == [{"label": "Worn", "none": int((parts == 0).sum()), "several": int((parts == 2).sum())}]
-    assert len(found["correlations"]) == STRONGEST
+    assert len(found["correlations"]) == MAX_CORRELATIONS
     strengths = [abs(row["correlation"]) for row in found["correlations"]]
     assert strengths == sorted(strengths, reverse=True)

@@ -1,8 +1,6 @@
-"""The wheel: built, installed in an environment of its own, asked what it holds and who it is."""
+"""The wheel: built, installed in a separate environment, and inspected."""
 
 from __future__ import annotations
-
-from tests.support.paths import ROOT
 
 import json
 import subprocess
@@ -13,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.support.paths import ROOT
 
 TOP_LEVEL = {"ccvae_eval", "ccvae_models", "ccvae_plugins"}
 ASSETS = {"ccvae_eval/assets/ccvae-faces64.pt", "ccvae_eval/assets/judge-faces64.safetensors"}
@@ -36,14 +36,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def script(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The console script of an environment that has the wheel, and its dependencies by way of a .pth line."""
+    """The console script of an environment with the wheel; a .pth file makes its dependencies available."""
     home = tmp_path_factory.mktemp("home")
     venv.create(home, with_pip=False)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
-    # without --ignore-installed pip would take the package out of the environment that runs this test
+    # without --ignore-installed, pip would uninstall the package from the environment that runs this test
     install = ["pip", "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", "--prefix", str(home)]
     subprocess.run([sys.executable, "-m", *install, str(wheel)], check=True, capture_output=True)
-    assert (packages / "ccvae_eval").is_dir(), "installed where the new environment looks"
+    assert (packages / "ccvae_eval").is_dir(), "installed into the new environment"
     (packages / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     text = (home / "bin" / "ccvae-eval").read_text().splitlines()
     text[0] = f"#!{home}/bin/python"
@@ -51,11 +51,11 @@ def script(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "bin" / "ccvae-eval"
 
 
-def test_the_wheel_holds_the_packages_their_types_and_their_assets(wheel: Path) -> None:
+def test_the_wheel_contains_packages_type_markers_and_assets(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
-    tops = {name.split("/")[0] for name in sizes if ".dist-info/" not in name}
-    assert tops == TOP_LEVEL
+    top_level = {name.split("/")[0] for name in sizes if ".dist-info/" not in name}
+    assert top_level == TOP_LEVEL
     assert {f"{name}/py.typed" for name in TOP_LEVEL} <= set(sizes)
     assert set(sizes) >= ASSETS
     assert sizes["ccvae_eval/assets/ccvae-faces64.pt"] <= LARGEST_CHECKPOINT
@@ -63,7 +63,7 @@ def test_the_wheel_holds_the_packages_their_types_and_their_assets(wheel: Path) 
     assert not [name for name in sizes if name.endswith((".jpg", ".jpeg"))], "no photographs"
 
 
-def test_the_installed_command_shows_its_verbs(script: Path) -> None:
+def test_the_installed_command_shows_help_and_version(script: Path) -> None:
     shown = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, cwd=script.parent)
     assert "locality" in shown.stdout
     version = subprocess.run([script, "--version"], capture_output=True, text=True, check=True, cwd=script.parent)

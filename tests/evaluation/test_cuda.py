@@ -1,6 +1,6 @@
-"""A card gives what the processor gives: values, training, matching; and the same each time.
+"""A GPU gives the same results as the CPU (values, training, matching), and the same bits each time.
 
-These need a CUDA device and skip without one.
+These tests need a CUDA device and are skipped without one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ccvae_eval.metrics.drift.metric import matcher_named
 from ccvae_eval.metrics.matchers.aliked import AlikedMatcher
 from ccvae_eval.metrics.matchers.interface import Matcher
 from ccvae_eval.model.interface import HasConditionalPrior
-from ccvae_eval.plugins.registry import HOME, metrics, models
+from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, metrics, models
 from ccvae_eval.training import TrainingSettings, fit
 from ccvae_eval.training import prepare as prepare_training
 from tests.support.edits import textures
@@ -33,7 +33,7 @@ from tests.support.paths import SHARED
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA is not available"),
 ]
 
 CHECKPOINT = Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt"
@@ -42,10 +42,10 @@ DIGEST = "56782336919d"
 COUNT = 64
 OPTIONS: dict[str, Any] = {"generation": {"asked_images": 64, "chance_images": 64}}
 SMOOTH = {"mse", "psnr", "ssim", "kl", "elbo", "iwae", "inside", "inside_energy", "concentration", "magnitude", "floor"}
-"""Means of smooth functions of pixels and codes: no threshold, no rank, no match, no difference of probabilities."""
+"""Means of smooth functions of pixels and codes, without thresholds, ranks, matches or probability differences."""
 SETTINGS: dict[str, dict[str, Any]] = {"diva": {"domain": "Smiling", "block": 2}}
 LEARN = TrainingSettings(steps=3, batch=32, rate=0.5, validation=0.1)
-OURS = sorted(r.name for r in models.registrations() if r.distribution == HOME)
+BUILTIN_MODELS = sorted(r.name for r in models.registrations() if r.distribution == BUILTIN_DISTRIBUTION)
 
 
 def run_on(device: str, **arguments: Any) -> Run:
@@ -55,7 +55,7 @@ def run_on(device: str, **arguments: Any) -> Run:
 
 
 @pytest.fixture(scope="module")
-def on_card() -> Run:
+def on_gpu() -> Run:
     return run_on("cuda")
 
 
@@ -67,8 +67,8 @@ def ends(estimate: Estimate) -> tuple[float, float, float]:
     return estimate.value, estimate.low, estimate.high
 
 
-def test_every_value_is_the_processors(on_card: Run) -> None:
-    there, here = by_address(on_card), by_address(run_on("cpu"))
+def test_every_value_agrees_with_the_cpu(on_gpu: Run) -> None:
+    there, here = by_address(on_gpu), by_address(run_on("cpu"))
     assert there.keys() == here.keys()
     assert len(here) > 500
     assert {key[0] for _, key in here} >= SMOOTH
@@ -76,21 +76,21 @@ def test_every_value_is_the_processors(on_card: Run) -> None:
     for (metric, key), value in here.items():
         other, estimate = there[metric, key], value.estimate
         for one, two in zip(ends(estimate), ends(other.estimate), strict=True):
-            room = 1e-5 * abs(one) + 1e-8 if value.name in SMOOTH else max(1e-4, 3 / max(estimate.n, 1))
-            if math.isnan(one) != math.isnan(two) or abs(one - two) > room * max(1.0, abs(one)):
+            tolerance = 1e-5 * abs(one) + 1e-8 if value.name in SMOOTH else max(1e-4, 3 / max(estimate.n, 1))
+            if math.isnan(one) != math.isnan(two) or abs(one - two) > tolerance * max(1.0, abs(one)):
                 wrong.append(f"{metric} {key}: {ends(estimate)} and {ends(other.estimate)}")
                 break
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_card_gives_the_same_bits_whatever_the_batch(on_card: Run) -> None:
+def test_a_gpu_gives_the_same_bits_for_every_batch_size(on_gpu: Run) -> None:
     again = run_on("cuda", batch_size=32)
-    there, here = by_address(on_card), by_address(again)
+    there, here = by_address(on_gpu), by_address(again)
     assert there.keys() == here.keys()
     assert all(np.array_equal(ends(there[key].estimate), ends(here[key].estimate), equal_nan=True) for key in here)
 
 
-def test_switches_and_random_states_are_left_as_they_were() -> None:
+def test_precision_and_random_state_are_restored() -> None:
     torch.cuda.manual_seed(3)
     before = torch.cuda.get_rng_state(), torch.backends.cudnn.conv.fp32_precision
     evaluate(CHECKPOINT, metrics=["reconstruction"], limit=32, device="cuda")
@@ -107,15 +107,15 @@ def trained(name: str, device: str, folder: Path | None = None, **arguments: Any
     return model, terms
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_a_model_learns_as_on_the_processor_and_the_same_each_time(name: str) -> None:
+@pytest.mark.parametrize("name", BUILTIN_MODELS)
+def test_training_agrees_with_the_cpu_and_is_reproducible(name: str) -> None:
     here, terms = trained(name, "cpu")
     there, others = trained(name, "cuda")
     again, _ = trained(name, "cuda")
     assert {p.device.type for p in there.parameters()} == {"cuda"}
     for key, value in terms.items():
         assert others[key] == pytest.approx(value, rel=2e-3, abs=1e-5, nan_ok=True), key
-    # weights are not compared with the processor's: where a gradient is nearly 0 Adam steps by its sign
+    # weights differ from the CPU's: for a gradient near 0 Adam's step depends on its sign
     for (key, one), two in zip(there.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(one, two), key
     data = open_data("faces,size=32,n=640")
@@ -130,7 +130,7 @@ def test_a_model_learns_as_on_the_processor_and_the_same_each_time(name: str) ->
         assert there.conditional_prior(labels).loc.device.type == "cuda"
 
 
-def test_training_goes_on_after_a_stop_to_the_same_bits(tmp_path: Path) -> None:
+def test_resumed_training_gives_the_same_bits(tmp_path: Path) -> None:
     whole, _ = trained("ccvae", "cuda")
     steps = iter([False, True])
     trained("ccvae", "cuda", tmp_path, stop=lambda: next(steps))
@@ -148,9 +148,9 @@ MATCHERS = {
 
 
 @pytest.mark.parametrize("name", MATCHERS)
-def test_matches_are_the_processors(name: str) -> None:
+def test_matches_agree_with_the_cpu(name: str) -> None:
     if name == "aliked" and not WEIGHTS.is_file():
-        pytest.skip("shared/weights is not here")
+        pytest.skip("shared/weights is missing")
     matcher: Matcher = MATCHERS[name]()
     first = textures(6, 64, 1, 0)
     second = first.roll((1, 1), (2, 3))
@@ -163,7 +163,7 @@ def test_matches_are_the_processors(name: str) -> None:
     np.testing.assert_allclose(counts[1], counts[0], rtol=0.05, atol=1)
 
 
-def test_the_command_takes_the_card_and_says_so() -> None:
+def test_the_command_uses_and_reports_the_gpu() -> None:
     arguments = ["locality", str(CHECKPOINT), "--data", "faces", "--limit", "64", "--device", "cuda", "--json"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""What a stranger's model gets to hear when it is none, fails, or is given other data than it takes."""
+"""Errors of third-party models: incomplete, failing, or incompatible with the data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def evaluated(model: Any) -> Any:
     return ccvae_eval.evaluate(model, Squares(90), metrics=["density"], judge="none", sample=30)
 
 
-def test_what_is_no_model_says_what_it_lacks() -> None:
+def test_an_incomplete_model_names_its_missing_members() -> None:
     with pytest.raises(PluginError, match="Linear has no layout, labels, encode, decode"):
         evaluated(nn.Linear(2, 2))
 
@@ -34,15 +34,15 @@ def test_a_failing_encode_names_the_model_the_call_and_the_data() -> None:
     assert "ccvae-eval check" in failed.value.hint
 
 
-def test_data_of_another_shape_are_refused_before_the_model_runs() -> None:
+def test_data_of_another_shape_are_rejected_before_the_model_runs() -> None:
     model = SquaresVAE()
     model.input_shape = (3, 64, 64)  # type: ignore[assignment]
     with pytest.raises(LabelMismatchError, match=r"takes inputs of shape \(3, 64, 64\)"):
         evaluated(model)
 
 
-class Moody(SquaresVAE):
-    """Its second argument has no default."""
+class Scaled(SquaresVAE):
+    """A model with a required setting."""
 
     def __init__(self, scale: float, size: int = 32) -> None:
         super().__init__(scale=scale, size=size)
@@ -52,14 +52,14 @@ class Moody(SquaresVAE):
         return super().encode(images)
 
 
-def test_load_takes_plugins_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_accepts_plugins_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_files", {})
-    (tmp_path / "moody.py").write_text(
-        "from tests.evaluation.test_external_models import Moody\nCCVAE_EVAL = {'models': {'moody': Moody}}\n"
+    (tmp_path / "scaled.py").write_text(
+        "from tests.evaluation.test_external_models import Scaled\nCCVAE_EVAL = {'models': {'scaled': Scaled}}\n"
     )
     torch.save({"weight": torch.ones(1)}, tmp_path / "x.pt")
-    opened = ccvae_eval.load(tmp_path / "x.pt", settings={"scale": 0.2}, plugins=[tmp_path / "moody.py"])
-    assert opened.name == "moody"
+    opened = ccvae_eval.load(tmp_path / "x.pt", settings={"scale": 0.2}, plugins=[tmp_path / "scaled.py"])
+    assert opened.name == "scaled"
     assert opened.model.scale == 0.2
     run = evaluated(opened)
     assert run.header.checkpoint["settings"] == {"scale": 0.2}

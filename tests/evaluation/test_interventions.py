@@ -1,4 +1,4 @@
-"""do() of a model that intervenes in a way of its own."""
+"""do() of a model with its own interventions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ccvae_eval.metrics.drift.metric import Drift
 from tests.support.fakes import SCHEMA, PlainSquaresVAE, Squares, factor_columns
 
 
-class Experts(PlainSquaresVAE):
-    """No column belongs to a label; do(c = v) paints v's mean at the noise, and shifts another square by .5."""
+class IntervenableVAE(PlainSquaresVAE):
+    """No latent dimension belongs to a label; do(c = v) sets one to v's mean plus noise and shifts the last by 0.5."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,8 +35,8 @@ def subject_of(model, **how):
     return prepare(model, data, np.arange(len(data)), **how)
 
 
-def test_do_is_the_models_own_at_the_images_own_noise():
-    model = Experts()
+def test_do_is_the_models_intervention_with_the_images_posterior_noise():
+    model = IntervenableVAE()
     subject = subject_of(model)
     (chunk, *_) = subject.chunks()
     codes, then = Do("Hair").codes(subject, chunk), subject.target_class("Hair")[chunk.rows]
@@ -44,13 +44,13 @@ def test_do_is_the_models_own_at_the_images_own_noise():
     noise = subject.noise("posterior", chunk.ids, subject.layout.dim)
     torch.testing.assert_close(codes[:, column], 4.0 * then - 2 + 0.1 * noise[:, column])
     torch.testing.assert_close(codes[:, -1], chunk.codes[:, -1] + 0.5)
-    assert set(model.calls) == {32}, "the network sees canonical chunks only"
+    assert set(model.calls) == {32}, "the network sees fixed batches only"
     assert torch.equal(codes, Do("Hair", mode="mean").codes(subject, chunk))
 
 
-def test_rows_without_a_known_class_stay_as_they_are():
+def test_images_without_a_known_class_keep_their_codes():
     data = Squares(240, missing=0.4)
-    subject = prepare(Experts(), data, np.arange(len(data)))
+    subject = prepare(IntervenableVAE(), data, np.arange(len(data)))
     (chunk, *_) = subject.chunks()
     unknown = subject.target_class("Hair")[chunk.rows] < 0
     assert 0 < int(unknown.sum()) < len(chunk)
@@ -58,17 +58,17 @@ def test_rows_without_a_known_class_stay_as_they_are():
     assert torch.equal(codes[unknown], chunk.codes[unknown])
 
 
-def test_drift_measures_every_label_whatever_was_assigned():
-    whole = evaluate(subject_of(Experts()), [Drift(table_images=0)]).measurements[0]
-    small = evaluate(subject_of(Experts(), batch_size=32), [Drift(table_images=0)]).measurements[0]
+def test_drift_evaluates_every_label_regardless_of_the_assignment():
+    whole = evaluate(subject_of(IntervenableVAE()), [Drift(table_images=0)]).measurements[0]
+    small = evaluate(subject_of(IntervenableVAE(), batch_size=32), [Drift(table_images=0)]).measurements[0]
     assert whole.status == "ok"
     assert {v.characteristic for v in whole.values} == {*SCHEMA.names, None}
-    for ours, theirs in zip(whole.values, small.values, strict=True):
-        assert ours.key == theirs.key
-        np.testing.assert_equal(ours.estimate.value, theirs.estimate.value)
+    for one, other in zip(whole.values, small.values, strict=True):
+        assert one.key == other.key
+        np.testing.assert_equal(one.estimate.value, other.estimate.value)
     assert any("model's own intervention" in note for note in whole.notes)
 
 
-def test_only_labels_asked_for_are_moved():
-    subject = subject_of(Experts(), characteristics=("Smile",))
+def test_only_selected_labels_are_movable():
+    subject = subject_of(IntervenableVAE(), characteristics=("Smile",))
     assert subject.movable == ("Smile",)

@@ -1,4 +1,4 @@
-"""What the judge's opinions are made into."""
+"""Scores from the judge and its reliability."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 from ccvae_eval.evaluation.judge_scores import (
     JudgeReliability,
-    judged_shift,
-    kept_share,
-    own_response,
+    classified_as,
+    judge_response,
     probability_of,
-    seen_as,
+    total_variation,
+    unchanged_share,
 )
 from ccvae_eval.evaluation.metric import Decoded
 from ccvae_eval.evaluation.runner import evaluate
@@ -22,77 +22,77 @@ from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.locality.metric import Locality
 from tests.support.fakes import Squares, SquaresJudge, SquaresVAE
 
-TOLD = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]).log()
+LOG_PROBS = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]).log()
 FLAT = torch.full((2, 3), 1 / 3).log()
 
 
-def test_the_shift_of_a_binary_label_is_the_change_of_its_probability() -> None:
+def test_the_total_variation_of_a_binary_label_is_the_change_of_its_probability() -> None:
     before, after = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.35, 0.65]]).log()
-    assert judged_shift(before, after)[0] == pytest.approx(0.55, abs=1e-6)
+    assert total_variation(before, after)[0] == pytest.approx(0.55, abs=1e-6)
 
 
-def test_the_shift_is_symmetric_and_none_for_the_same_opinion() -> None:
-    assert judged_shift(TOLD, FLAT) == pytest.approx(judged_shift(FLAT, TOLD))
-    assert (judged_shift(TOLD, TOLD) == 0).all()
+def test_the_total_variation_is_symmetric_and_zero_for_equal_distributions() -> None:
+    assert total_variation(LOG_PROBS, FLAT) == pytest.approx(total_variation(FLAT, LOG_PROBS))
+    assert (total_variation(LOG_PROBS, LOG_PROBS) == 0).all()
 
 
-def test_an_unknown_class_has_no_probability_and_is_never_seen() -> None:
+def test_an_unknown_class_has_no_probability_and_is_never_predicted() -> None:
     classes = torch.tensor([0, -1])
-    probability = probability_of(TOLD, classes)
+    probability = probability_of(LOG_PROBS, classes)
     assert probability[0] == pytest.approx(0.7, abs=1e-6)
     assert np.isnan(probability[1])
-    assert list(seen_as(TOLD, classes)) == [True, False]
+    assert list(classified_as(LOG_PROBS, classes)) == [True, False]
 
 
-def test_kept_is_the_share_of_images_with_the_same_answer() -> None:
-    turned = TOLD.flip(1)
-    assert list(kept_share(TOLD, [TOLD, turned, TOLD, turned])) == [0.5, 0.5]
+def test_the_unchanged_share_counts_images_of_the_same_class() -> None:
+    turned = LOG_PROBS.flip(1)
+    assert list(unchanged_share(LOG_PROBS, [LOG_PROBS, turned, LOG_PROBS, turned])) == [0.5, 0.5]
 
 
 class Confused(SquaresJudge):
-    """Takes a smile wherever it sees glasses."""
+    """Predicts a smile wherever it predicts glasses."""
 
     def log_probabilities(self, images):
-        told = dict(super().log_probabilities(images))
-        return told | {"Smile": told["Glasses"]}
+        log_probs = dict(super().log_probabilities(images))
+        return log_probs | {"Smile": log_probs["Glasses"]}
 
 
-def test_the_judges_own_response_is_found_and_told():
+def test_the_judge_response_is_measured_and_noted():
     subject = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=SquaresJudge())
-    clear = own_response(subject)
+    clear = judge_response(subject)
     assert clear["Glasses", "Glasses"] > 0.95
-    assert max(share for (i, j), share in clear.items() if i != j) < 1e-6
+    assert max(change for (i, j), change in clear.items() if i != j) < 1e-6
     muddled = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=Confused())
-    assert own_response(muddled)["Glasses", "Smile"] > 0.95
-    assert own_response(muddled)["Smile", "Smile"] < 1e-6
+    assert judge_response(muddled)["Glasses", "Smile"] > 0.95
+    assert judge_response(muddled)["Smile", "Smile"] < 1e-6
     notes = evaluate(muddled, [Locality(steps=3)]).measurement("locality").notes
     assert any("Glasses moves Smile by 1.00" in note for note in notes)
     assert any(note.startswith("the judge's balanced accuracy") and "Glasses 1.00" in note for note in notes)
 
 
-class Examined(SquaresJudge):
+class ValidatedJudge(SquaresJudge):
     record = SimpleNamespace(balanced_accuracy={"Glasses": 0.97})
 
 
-def test_a_trained_judge_is_told_by_its_accuracy_on_real_images_too():
-    subject = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=Examined())
+def test_the_notes_give_the_accuracy_of_a_trained_judge_on_real_images():
+    subject = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=ValidatedJudge())
     notes = evaluate(subject, [Locality(steps=3)]).measurement("locality").notes
-    (told,) = (note for note in notes if note.startswith("the judge's balanced accuracy"))
-    assert "(of real images)" in told
-    assert "Glasses 1.00 (0.97)" in told
+    (accuracy,) = (note for note in notes if note.startswith("the judge's balanced accuracy"))
+    assert "(on real images)" in accuracy
+    assert "Glasses 1.00 (0.97)" in accuracy
     assert any("none moves another by more than 0.05" in note for note in notes)
 
 
-def test_without_counterfactuals_nothing_is_known_of_the_judges_own_response():
+def test_the_judge_response_is_empty_without_a_judge():
     subject = prepare(SquaresVAE(), Squares(64), np.arange(64))
-    assert own_response(subject) == {}
+    assert judge_response(subject) == {}
 
 
-def test_two_reconstructions_at_random_are_seen_alike_as_often_as_all_pairs_say():
+def test_the_same_class_rate_is_that_of_all_pairs():
     subject = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=SquaresJudge())
-    agreement = JudgeReliability(subject)
+    reliability = JudgeReliability(subject)
     for chunk in subject.chunks():
-        agreement.update(Decoded(subject, chunk, "", subject.decode(chunk.codes), {}))
-    seen = subject.judge.log_probabilities(subject.decode(subject.codes))["Hair"].argmax(1).numpy()
-    pairs = [seen[a] == seen[b] for a in range(64) for b in range(64) if a != b]
-    assert agreement.alike("Hair") == pytest.approx(np.mean(pairs))
+        reliability.update(Decoded(subject, chunk, "", subject.decode(chunk.codes), {}))
+    classes = subject.judge.log_probabilities(subject.decode(subject.codes))["Hair"].argmax(1).numpy()
+    pairs = [classes[a] == classes[b] for a in range(64) for b in range(64) if a != b]
+    assert reliability.same_class_rate("Hair") == pytest.approx(np.mean(pairs))

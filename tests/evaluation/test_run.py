@@ -1,4 +1,4 @@
-"""The record: addresses, JSON, files."""
+"""Run: addresses, JSON, files."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def test_addresses() -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("locality", "is no address"),
+        ("locality", "is not a valid address"),
         ("localty.focus", "Did you mean 'locality'"),
         ("locality.focsu", "Did you mean 'focus'"),
         ("locality.focus@Eyeglases", "Did you mean 'Eyeglasses'"),
     ],
 )
-def test_a_wrong_address_offers_the_nearest(address: str, message: str) -> None:
+def test_a_wrong_address_suggests_the_nearest(address: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         _run()[address]
 
 
-def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+def test_reading_a_written_run_returns_it(tmp_path: Path) -> None:
     run = write(_run(), tmp_path)
     back = read(tmp_path)
     assert back.as_plain() == run.as_plain()
@@ -72,7 +72,7 @@ def test_nan_is_null_and_json_is_strict(tmp_path: Path) -> None:
     write(_run(), tmp_path)
     text = (tmp_path / RUN_FILE).read_text()
     assert ": NaN" not in text
-    plain = json.loads(text, parse_constant=lambda c: pytest.fail(f"{c} is no JSON"))
+    plain = json.loads(text, parse_constant=lambda c: pytest.fail(f"{c} is not valid JSON"))
     values = plain["measurements"][0]["values"]
     assert values[2]["value"] is None
     assert values[0] == {
@@ -82,7 +82,7 @@ def test_nan_is_null_and_json_is_strict(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_cell_that_a_spreadsheet_would_run_is_quoted(tmp_path: Path) -> None:
+def test_text_that_a_spreadsheet_would_evaluate_is_quoted(tmp_path: Path) -> None:
     write(_run(), tmp_path)
     with (tmp_path / VALUES_FILE).open() as file:
         rows = list(csv.DictReader(file))
@@ -90,24 +90,24 @@ def test_a_cell_that_a_spreadsheet_would_run_is_quoted(tmp_path: Path) -> None:
     assert rows[3]["at"] == "judged=Smiling"
 
 
-def test_evidence_of_another_run_is_refused(tmp_path: Path) -> None:
+def test_evidence_of_another_run_is_rejected(tmp_path: Path) -> None:
     write(_run(), tmp_path)
     np.savez(tmp_path / EVIDENCE_FILE, x=np.zeros(1))
-    with pytest.raises(InputError, match="not the one that"):
+    with pytest.raises(InputError, match="digest of the evidence"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize(
     "content", ["", "{}", "[1, 2]", '{"schema_version": 99}', '{"schema_version": 1}', "[" * 100_000, "<html>"]
 )
-def test_a_file_that_is_no_run_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_a_run_is_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / RUN_FILE).write_text(content)
     with pytest.raises(InputError) as caught:
         read(tmp_path)
     assert str(tmp_path) in str(caught.value)
 
 
-def test_a_missing_run_is_refused(tmp_path: Path) -> None:
+def test_a_missing_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read(tmp_path / "absent.json")
 

@@ -1,4 +1,4 @@
-"""The pass: shared decodings, failures that stay alone, and numbers that depend on nothing but the seed."""
+"""The pass over the images: shared decodings, isolated failures, reproducible numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.fakes import Squares, SquaresVAE
 
 @dataclass(frozen=True)
 class Brightness:
-    """The mean brightness of traversals, of one characteristic."""
+    """Mean brightness of the traversals of one characteristic."""
 
     characteristic: str = "Glasses"
     positions: tuple[float, ...] = (0.0, 1.0)
@@ -56,7 +56,7 @@ class _Sum:
     seen: Any
 
     def update(self, batch: Decoded) -> None:
-        if self.metric.trouble == "see":
+        if self.metric.trouble == "update":
             raise ValueError("broken metric")
         images = [batch.images[i] for i in batch.images if isinstance(i, Traverse)]
         self.seen[batch.chunk.rows] = torch.stack(images).double().mean((0, 2, 3, 4)).numpy()
@@ -70,7 +70,7 @@ class _Sum:
 
 
 class CountingVAE(SquaresVAE):
-    """Counts the rows that its decoder is given."""
+    """Counts the calls of encoder and decoder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class CountingVAE(SquaresVAE):
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         self.calls["decode"] += 1
-        assert len(codes) == 32, "the network is called on canonical chunks only"
+        assert len(codes) == 32, "the network is called on fixed batches only"
         return super().decode(codes)
 
     def encode(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> Any:
@@ -125,12 +125,12 @@ def test_no_number_depends_on_the_order_of_the_ids() -> None:
 @pytest.mark.parametrize(
     ("trouble", "status", "code"),
     [
-        ("see", "failed", "plugin"),
+        ("update", "failed", "plugin"),
         ("undefined", "undefined", "undefined"),
         ("unsupported", "unsupported", "unsupported"),
     ],
 )
-def test_a_metric_in_trouble_is_alone_in_it(trouble: str, status: str, code: str) -> None:
+def test_a_failing_metric_does_not_affect_the_others(trouble: str, status: str, code: str) -> None:
     run = evaluate(_subject(), [Brightness(trouble=trouble), Darkness()])
     troubled = run.measurement("brightness")
     assert troubled.status == status
@@ -140,7 +140,7 @@ def test_a_metric_in_trouble_is_alone_in_it(trouble: str, status: str, code: str
     assert bool(run.failed) == (status == "failed")
 
 
-def test_a_decoder_that_gives_nan_fails_who_asked() -> None:
+def test_nan_from_the_decoder_fails_the_metrics_that_requested_it() -> None:
     class Broken(SquaresVAE):
         def decode(self, codes: torch.Tensor) -> torch.Tensor:
             return super().decode(codes) * torch.nan
@@ -150,14 +150,14 @@ def test_a_decoder_that_gives_nan_fails_who_asked() -> None:
     assert run.measurement("brightness").reason.code == "nan"  # type: ignore[union-attr]
 
 
-def test_each_metric_looks_at_its_own_sample_when_asked_to() -> None:
+def test_own_samples_restrict_each_metric_to_its_default_sample() -> None:
     run = evaluate(_subject(), [Brightness()], own_samples=True)
     assert run.measurement("brightness").values[0].estimate.n == 80
     assert len(run.ids["brightness"]) == 80
     assert evaluate(_subject(), [Brightness()]).measurement("brightness").values[0].estimate.n == 100
 
 
-def test_the_model_and_the_global_random_state_are_as_before() -> None:
+def test_the_mode_of_the_model_and_the_global_random_state_are_restored() -> None:
     class Noisy(SquaresVAE):
         def decode(self, codes: torch.Tensor) -> torch.Tensor:
             assert not self.training
@@ -173,13 +173,13 @@ def test_the_model_and_the_global_random_state_are_as_before() -> None:
     assert torch.get_rng_state().equal(state)
 
 
-def test_a_path_that_is_undefined_is_the_metric_s_to_handle() -> None:
+def test_an_undefined_path_makes_the_metric_undefined() -> None:
     subject = replace(_subject(), labels=torch.zeros(100, 3))
     run = evaluate(subject, [Brightness()])
     assert run.measurement("brightness").status == "undefined"
 
 
-def test_do_changes_only_the_columns_of_its_characteristic() -> None:
+def test_interventions_change_only_the_dimensions_of_their_characteristic() -> None:
     subject = _subject()
     chunk = next(subject.chunks())
     for intervention in (Do("Glasses"), Redraw("Glasses"), Traverse("Glasses", 0.3)):
@@ -190,7 +190,7 @@ def test_do_changes_only_the_columns_of_its_characteristic() -> None:
         assert not codes[:, columns].equal(chunk.codes[:, columns])
 
 
-def test_do_reaches_the_other_class() -> None:
+def test_do_moves_the_code_to_the_other_class() -> None:
     subject = _subject(count=160)
     for chunk in subject.chunks():
         then = subject.target_class("Glasses")[chunk.rows]
@@ -200,7 +200,7 @@ def test_do_reaches_the_other_class() -> None:
         assert bool((then != subject.classes("Glasses")[chunk.rows]).all())
 
 
-def test_targets_of_a_categorical_label_are_even_over_the_other_classes() -> None:
+def test_target_classes_are_uniform_over_the_other_classes() -> None:
     subject = _subject(count=3000)
     now, then = subject.current_class("Hair"), subject.target_class("Hair")
     assert bool((now != then).all())

@@ -1,4 +1,4 @@
-"""A stranger's metric that disturbs what it was lent fails alone, and leaves no trace."""
+"""A third-party metric with side effects fails alone, and its side effects are undone."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ class Weighted(SquaresVAE):
 
 
 @dataclass(frozen=True)
-class Rude:
-    """Does something that it should not."""
+class SideEffectMetric:
+    """Has a side effect or fails."""
 
-    name: ClassVar[str] = "rude"
+    name: ClassVar[str] = "intrusive"
     version: ClassVar[int] = 1
     headline: ClassVar[str] = "value"
-    values: ClassVar[dict[str, ValueSpec]] = {"value": ValueSpec("nothing")}
+    values: ClassVar[dict[str, ValueSpec]] = {"value": ValueSpec("no meaning")}
     laws: ClassVar[frozenset[str]] = frozenset()
     default_sample: ClassVar[int] = 1000
 
-    deed: Any = None
+    effect: Any = None
 
     def needs(self, subject: Subject) -> Needs:
         return Needs()
 
-    def start(self, subject: Subject) -> Rude:
-        self.deed(subject)
+    def start(self, subject: Subject) -> SideEffectMetric:
+        self.effect(subject)
         return self
 
     def update(self, batch: Decoded) -> None: ...
 
     def compute(self, weights: ResampleWeights) -> Any:
-        return Measurement("rude", 1, {}, "value") if self.deed is not number else 3.5
+        return Measurement("intrusive", 1, {}, "value") if self.effect is not number else 3.5
 
 
 def number(subject: Subject) -> None: ...
@@ -59,29 +59,29 @@ def scaled(subject: Subject) -> None:
         subject.model.weight.data.mul_(2)  # type: ignore[attr-defined]
 
 
-DEEDS: dict[str, Callable[[Subject], Any]] = {
+EFFECTS: dict[str, Callable[[Subject], Any]] = {
     "changed the model's weights": scaled,
     "changed the model's mode": lambda s: s.model.train(not s.model.training),  # type: ignore[attr-defined]
     "drew from a global random generator": lambda s: torch.rand(1),
     "drew from a global random": lambda s: np.random.rand(),
     "left gradients switched": lambda s: torch.set_grad_enabled(not torch.is_grad_enabled()),
-    "returned float from finish": number,
-    "'rude' failed in needs(subject) or start(subject) (ZeroDivisionError": lambda s: 1 / 0,
+    "returned float from compute(weights)": number,
+    "'intrusive' failed in needs(subject) or start(subject) (ZeroDivisionError": lambda s: 1 / 0,
 }
 
 
-@pytest.mark.parametrize("what", DEEDS)
-def test_it_fails_alone_and_everything_is_as_before(what: str) -> None:
+@pytest.mark.parametrize("message", EFFECTS)
+def test_a_side_effect_fails_alone_and_is_undone(message: str) -> None:
     data, model = Squares(600), Weighted()
     subject = prepare(model, data, data.split("test"))
     random, numpy_state, gradients = torch.get_rng_state(), np.random.get_state()[1], torch.is_grad_enabled()
-    run = evaluate(subject, [Rude(deed=DEEDS[what]), Density()])
-    failed = run.measurement("rude")
+    run = evaluate(subject, [SideEffectMetric(effect=EFFECTS[message]), Density()])
+    failed = run.measurement("intrusive")
     assert failed.status == "failed"
     assert failed.reason is not None
     assert failed.reason.code == "plugin"
-    assert what in failed.reason.text
-    assert "test_sandbox" in failed.reason.text, "where it is written"
+    assert message in failed.reason.text
+    assert "test_sandbox" in failed.reason.text, "the file of the metric"
     assert run.measurement("density").status == "ok"
     assert model.training
     assert model.weight.tolist() == [1, 1, 1]
@@ -90,7 +90,7 @@ def test_it_fails_alone_and_everything_is_as_before(what: str) -> None:
     assert torch.is_grad_enabled() == gradients
 
 
-def test_one_that_behaves_is_measured() -> None:
+def test_a_metric_without_side_effects_succeeds() -> None:
     data = Squares(60)
-    run = evaluate(prepare(Weighted(), data, data.split("test")), [Rude(deed=lambda s: None)])
-    assert run.measurement("rude").status == "ok"
+    run = evaluate(prepare(Weighted(), data, data.split("test")), [SideEffectMetric(effect=lambda s: None)])
+    assert run.measurement("intrusive").status == "ok"

@@ -1,4 +1,4 @@
-"""Rows and their means over characteristics."""
+"""Rows of values and their means over characteristics."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from ccvae_eval.evaluation.result_table import Rows
+from ccvae_eval.evaluation.result_table import ValueRows
 from ccvae_eval.model.interface import LatentLayout, binary_schema
-from ccvae_eval.statistics.intervals import mean_estimate, missing
+from ccvae_eval.statistics.intervals import mean_estimate, undefined_estimate
 from ccvae_eval.statistics.resampling import ResampleWeights
 from tests.support.fakes import TableVAE, table_subject
 
@@ -25,37 +25,37 @@ class Given(TableVAE):
 
 def rows(given_counts=False, **more):
     subject = table_subject(torch.zeros(20, 3), torch.zeros(20, 3), SCHEMA, LAYOUT, Given(SCHEMA, LAYOUT), **more)
-    return Rows(subject, 200, given_counts=given_counts)
+    return ValueRows(subject, 200, given_counts=given_counts)
 
 
 def number(value):
     return mean_estimate(np.linspace(value - 1, value + 1, 20), WEIGHTS)
 
 
-def test_what_was_given_is_marked_and_counts_only_where_it_is_no_information():
+def test_given_characteristics_are_marked_and_enter_the_mean_only_if_they_count():
     for counts, mean in ((False, 2.0), (True, 4.0)):
         table = rows(counts)
         for name, value in (("a", 1.0), ("b", 3.0), ("c", 8.0)):
             table.add("size", name, number(value), chance=0.5)
-        whole, *each = table.values()
-        assert (whole.characteristic, whole.chance) == (None, 0.5)
-        assert whole.estimate.value == pytest.approx(mean)
-        assert whole.estimate.low < mean < whole.estimate.high
+        overall, *each = table.values()
+        assert (overall.characteristic, overall.chance) == (None, 0.5)
+        assert overall.estimate.value == pytest.approx(mean)
+        assert overall.estimate.low < mean < overall.estimate.high
         assert [value.note for value in each] == ["", "", "given"]
         assert [value.in_mean for value in each] == [True, True, counts]
 
 
-def test_rows_choose_the_mean_that_they_enter():
+def test_mean_at_selects_the_mean_that_a_row_enters():
     table = rows()
     for name, value in (("a", 1.0), ("b", 3.0)):
-        table.add("size", name, number(value), at={"dose": 1}, mean_at={"dose": 1})
+        table.add("size", name, number(value), at={"m": 1}, mean_at={"m": 1})
         table.add("size", name, number(10 * value))
         table.add("size", name, number(99.0), at={"judged": "c"}, mean_at=None)
     means = {tuple(v.at.items()): v.estimate.value for v in table.values() if v.characteristic is None}
-    assert means == {(("dose", 1),): pytest.approx(2), (): pytest.approx(20)}
+    assert means == {(("m", 1),): pytest.approx(2), (): pytest.approx(20)}
 
 
-def test_rows_that_enter_no_mean_have_none():
+def test_there_is_no_mean_without_rows_that_enter_it():
     table = rows()
     table.add("size", "a", number(1.0), at={"judged": "b"}, mean_at=None)
     assert [value.characteristic for value in table.values()] == ["a"]
@@ -64,14 +64,14 @@ def test_rows_that_enter_no_mean_have_none():
     assert table.values()[0].note == "every characteristic was given"
 
 
-def test_undefined_rows_are_kept_counted_and_explained():
+def test_undefined_rows_are_listed_counted_and_explained():
     table = rows(assigned=True)
     table.add("size", "a", number(1.0))
     table.undefined("size", "b", "too few images", excluded=20)
-    whole, _, undefined = table.values()
-    assert (whole.excluded, whole.estimate.value) == (1, pytest.approx(1.0))
+    overall, _, undefined = table.values()
+    assert (overall.excluded, overall.estimate.value) == (1, pytest.approx(1.0))
     assert math.isnan(undefined.estimate.value)
     assert undefined.note == "assigned; too few images"
     alone = rows()
-    alone.add("size", "a", missing(200, "too few images"))
+    alone.add("size", "a", undefined_estimate(200, "too few images"))
     assert "too few images" in alone.values()[0].note

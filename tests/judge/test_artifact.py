@@ -22,37 +22,37 @@ def judge(squares):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_saved_and_opened_it_is_the_same_judge_in_every_bit(judge, squares, tmp_path, suffix):
+def test_a_saved_and_reopened_judge_is_equal_in_every_bit(judge, squares, tmp_path, suffix):
     path = tmp_path / f"judge{suffix}"
     judge.save(path)
     again = Judge.open(path)
     images = squares.batch(np.arange(50)).images
-    told, told_again = judge.log_probabilities(images), again.log_probabilities(images)
-    assert all(torch.equal(told[name], told_again[name]) for name in told)
+    before, after = judge.log_probabilities(images), again.log_probabilities(images)
+    assert all(torch.equal(before[name], after[name]) for name in before)
     assert again.sha256 == judge.sha256
     assert again.record == judge.record
     assert again.temperatures == judge.temperatures
     assert all(t.dtype == torch.float16 for t in read_bundle(path).tensors.values())
 
 
-def test_answers_are_log_probabilities_of_every_class(judge, squares):
-    told = judge.log_probabilities(squares.batch(np.arange(7)).images)
-    assert {name: tuple(t.shape) for name, t in told.items()} == {"Glasses": (7, 2), "Smile": (7, 2), "Hair": (7, 3)}
-    assert all(torch.allclose(t.exp().sum(1), torch.ones(7)) for t in told.values())
-    assert all(not t.requires_grad for t in told.values())
+def test_log_probabilities_cover_every_class_and_sum_to_one(judge, squares):
+    found = judge.log_probabilities(squares.batch(np.arange(7)).images)
+    assert {name: tuple(t.shape) for name, t in found.items()} == {"Glasses": (7, 2), "Smile": (7, 2), "Hair": (7, 3)}
+    assert all(torch.allclose(t.exp().sum(1), torch.ones(7)) for t in found.values())
+    assert all(not t.requires_grad for t in found.values())
 
 
-def test_a_row_does_not_depend_on_the_rows_beside_it(judge, squares):
+def test_a_row_does_not_depend_on_the_other_rows(judge, squares):
     images = squares.batch(np.arange(70)).images
     whole = judge.log_probabilities(images)["Hair"]
     for rows in (slice(0, 1), slice(3, 10), slice(32, 70)):
         assert torch.equal(judge.log_probabilities(images[rows])["Hair"], whole[rows])
 
 
-def test_it_answers_in_the_order_of_a_models_labels_and_classes(judge, squares):
+def test_for_labels_uses_the_order_of_a_models_labels_and_classes(judge, squares):
     images = squares.batch(np.arange(40)).images
     own = judge.log_probabilities(images)
-    asked = LabelSchema(
+    requested = LabelSchema(
         (
             Label("Hair", "categorical", ("Brown", "Black", "Blond")),
             Label("Glasses"),
@@ -60,34 +60,33 @@ def test_it_answers_in_the_order_of_a_models_labels_and_classes(judge, squares):
             Label("Smile", "categorical", ("no", "yes")),
         )
     )
-    told = judge.answering(asked).log_probabilities(images)
-    assert list(told) == ["Hair", "Glasses"]
-    assert torch.equal(told["Hair"], own["Hair"][:, [2, 0, 1]])
-    assert torch.equal(told["Glasses"], own["Glasses"])
-    assert judge.answering(asked).sha256 == judge.sha256
+    found = judge.for_labels(requested).log_probabilities(images)
+    assert list(found) == ["Hair", "Glasses"]
+    assert torch.equal(found["Hair"], own["Hair"][:, [2, 0, 1]])
+    assert torch.equal(found["Glasses"], own["Glasses"])
+    assert judge.for_labels(requested).sha256 == judge.sha256
 
 
-def test_images_of_another_shape_are_refused(judge):
-    with pytest.raises(DataError, match="3 x 32 x 32"):
+def test_images_of_another_shape_are_rejected(judge):
+    with pytest.raises(DataError, match="needs images of 3 x 32 x 32, got 3 x 64 x 64"):
         judge.log_probabilities(torch.zeros(1, 3, 64, 64))
 
 
-def test_the_digest_follows_weights_temperatures_and_labels(judge, tmp_path):
+def test_the_digest_depends_on_weights_temperatures_and_labels(judge, tmp_path):
     path = tmp_path / "other.safetensors"
-    metadata = json.loads(json.dumps(judge.metadata()))
     for change in ("temperature", "weight", "label"):
-        tensors, told = dict(judge.tensors), json.loads(json.dumps(metadata))
+        tensors, metadata = dict(judge.tensors), json.loads(json.dumps(judge.metadata()))
         if change == "temperature":
-            told["temperatures"][0] *= 1.5
+            metadata["temperatures"][0] *= 1.5
         elif change == "weight":
             tensors["heads.bias"] = tensors["heads.bias"] + 1
         else:
-            told["labels"][0]["name"] = "Spectacles"
-        write_bundle(path, tensors, told)
+            metadata["labels"][0]["name"] = "Spectacles"
+        write_bundle(path, tensors, metadata)
         assert Judge.open(path).sha256 != judge.sha256
 
 
-def test_the_record_says_how_good_it_is_and_from_where(judge, squares):
+def test_the_record_gives_origin_and_accuracy(judge, squares):
     plain = json.loads(json.dumps(judge.as_plain()))
     assert plain["sha256"] == judge.sha256
     assert plain["trained_on"] == squares.spec
@@ -96,33 +95,35 @@ def test_the_record_says_how_good_it_is_and_from_where(judge, squares):
 
 
 def _without(key):
-    return lambda told, tensors: told.pop(key)
+    return lambda metadata, tensors: metadata.pop(key)
 
 
 HOSTILE = {
     "no kind": _without("kind"),
     "no record": _without("record"),
-    "another kind": lambda told, tensors: told.update(kind="model"),
-    "a weight is missing": lambda told, tensors: tensors.pop("heads.bias"),
-    "a weight too many": lambda told, tensors: tensors.update(more=torch.zeros(1)),
-    "weights of another shape": lambda told, tensors: tensors.update({"heads.bias": torch.zeros(3)}),
-    "weights that are not finite": lambda told, tensors: tensors.update({"heads.bias": torch.full((7,), torch.nan)}),
-    "an image of a billion pixels": lambda told, tensors: told.update(input_shape=[3, 2**15 + 1, 2**15]),
-    "a shape that is none": lambda told, tensors: told.update(input_shape=[3, -4, 4]),
-    "a shape of text": lambda told, tensors: told.update(input_shape="abc"),
-    "a temperature of zero": lambda told, tensors: told.update(temperatures=[0.0, 1.0, 1.0]),
-    "too few temperatures": lambda told, tensors: told.update(temperatures=[1.0]),
-    "labels that are none": lambda told, tensors: told.update(labels=[{"name": "x", "kind": "odd", "classes": []}]),
-    "a record of text": lambda told, tensors: told.update(record="good"),
-    "shares of text": lambda told, tensors: told["record"].update(accuracy={"Glasses": "high"}),
+    "another kind": lambda metadata, tensors: metadata.update(kind="model"),
+    "missing weight": lambda metadata, tensors: tensors.pop("heads.bias"),
+    "superfluous weight": lambda metadata, tensors: tensors.update(more=torch.zeros(1)),
+    "weights of another shape": lambda metadata, tensors: tensors.update({"heads.bias": torch.zeros(3)}),
+    "weights with NaN": lambda metadata, tensors: tensors.update({"heads.bias": torch.full((7,), torch.nan)}),
+    "images of a billion pixels": lambda metadata, tensors: metadata.update(input_shape=[3, 2**15 + 1, 2**15]),
+    "negative shape": lambda metadata, tensors: metadata.update(input_shape=[3, -4, 4]),
+    "shape of text": lambda metadata, tensors: metadata.update(input_shape="abc"),
+    "temperature of zero": lambda metadata, tensors: metadata.update(temperatures=[0.0, 1.0, 1.0]),
+    "too few temperatures": lambda metadata, tensors: metadata.update(temperatures=[1.0]),
+    "unknown kind of label": lambda metadata, tensors: metadata.update(
+        labels=[{"name": "x", "kind": "odd", "classes": []}]
+    ),
+    "record of text": lambda metadata, tensors: metadata.update(record="good"),
+    "accuracy of text": lambda metadata, tensors: metadata["record"].update(accuracy={"Glasses": "high"}),
 }
 
 
 @pytest.mark.parametrize("damage", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_file_that_is_no_judge_is_refused_by_name(judge, tmp_path, damage):
-    told, tensors = json.loads(json.dumps(judge.metadata())), dict(judge.tensors)
-    damage(told, tensors)
+def test_malformed_judge_files_are_rejected(judge, tmp_path, damage):
+    metadata, tensors = json.loads(json.dumps(judge.metadata())), dict(judge.tensors)
+    damage(metadata, tensors)
     path = tmp_path / "broken.safetensors"
-    write_bundle(path, tensors, told)
-    with pytest.raises(CheckpointError, match="is no judge"):
+    write_bundle(path, tensors, metadata)
+    with pytest.raises(CheckpointError, match=r"broken\.safetensors: the file is not a judge"):
         Judge.open(path)

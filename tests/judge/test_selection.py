@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from ccvae_eval.core.errors import CheckpointError, DataError, LabelMismatchError
-from ccvae_eval.judge import judge_for, train_judge
-from ccvae_eval.judge import selection as choosing
+from ccvae_eval.judge import judge_for, selection, train_judge
 from ccvae_eval.model.interface import Label, LabelSchema
 from tests.support.fakes import Squares
 
@@ -15,29 +14,29 @@ def squares():
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """Counts trainings, which are made short."""
+    """Replaces training by a short one and lists the data sets trained on."""
     made = []
 
     def short(data, *, seed, progress):
         made.append(data)
         return train_judge(data, seed=seed, steps=2, progress=progress)
 
-    monkeypatch.setattr(choosing, "train_judge", short)
+    monkeypatch.setattr(selection, "train_judge", short)
     return made
 
 
-def test_the_second_evaluation_finds_the_judge_of_the_first(squares, trainings, tmp_path):
-    said = []
-    one = judge_for(squares, cache_dir=tmp_path, notice=said.append)
-    two = judge_for(squares, cache_dir=tmp_path, notice=said.append)
+def test_a_second_evaluation_uses_the_cached_judge(squares, trainings, tmp_path):
+    notices = []
+    one = judge_for(squares, cache_dir=tmp_path, notice=notices.append)
+    two = judge_for(squares, cache_dir=tmp_path, notice=notices.append)
     assert one.sha256 == two.sha256
     assert len(trainings) == 1
-    assert len(said) == 1
-    assert "Training a judge" in said[0]
+    assert len(notices) == 1
+    assert "Training a judge" in notices[0]
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_where_nobody_needs_one_none_is_trained_but_a_kept_one_is_taken(squares, trainings, tmp_path):
+def test_without_training_only_a_cached_judge_is_used(squares, trainings, tmp_path):
     assert judge_for(squares, cache_dir=tmp_path, train=False) is None
     assert not trainings
     one = judge_for(squares, cache_dir=tmp_path)
@@ -45,38 +44,38 @@ def test_where_nobody_needs_one_none_is_trained_but_a_kept_one_is_taken(squares,
     assert len(trainings) == 1
 
 
-def test_other_data_or_another_seed_have_another_judge(squares, trainings, tmp_path):
+def test_other_data_or_another_seed_need_another_judge(squares, trainings, tmp_path):
     judge_for(squares, cache_dir=tmp_path)
     judge_for(squares, cache_dir=tmp_path, seed=1)
     judge_for(Squares(count=330), cache_dir=tmp_path)
     assert len(trainings) == 3
 
 
-def test_a_damaged_cache_is_made_anew_and_said(squares, trainings, tmp_path):
+def test_a_damaged_cached_judge_is_trained_again_with_a_notice(squares, trainings, tmp_path):
     one = judge_for(squares, cache_dir=tmp_path)
     file = next(tmp_path.iterdir())
     file.write_bytes(file.read_bytes()[:-9])
-    said = []
-    assert judge_for(squares, cache_dir=tmp_path, notice=said.append).sha256 == one.sha256
-    assert "made anew" in said[0]
+    notices = []
+    assert judge_for(squares, cache_dir=tmp_path, notice=notices.append).sha256 == one.sha256
+    assert "cannot be read and is trained again" in notices[0]
     assert judge_for(squares, cache_dir=tmp_path, notice=pytest.fail).sha256 == one.sha256
 
 
-def test_where_nothing_can_be_kept_it_works_all_the_same(squares, trainings, tmp_path):
+def test_an_unwritable_cache_gives_a_notice(squares, trainings, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    said = []
-    assert judge_for(squares, cache_dir=tmp_path / "file" / "folder", notice=said.append) is not None
-    assert "Nothing is cached" in said[-1]
+    notices = []
+    assert judge_for(squares, cache_dir=tmp_path / "file" / "folder", notice=notices.append) is not None
+    assert "Nothing is cached" in notices[-1]
 
 
-def test_a_homeless_machine_is_told_so(squares, trainings, monkeypatch):
-    monkeypatch.setattr(choosing, "cache_folder", lambda given: None)
-    said = []
-    assert judge_for(squares, notice=said.append) is not None
-    assert "no home" in said[-1]
+def test_a_missing_home_folder_gives_a_notice(squares, trainings, monkeypatch):
+    monkeypatch.setattr(selection, "cache_folder", lambda given: None)
+    notices = []
+    assert judge_for(squares, notice=notices.append) is not None
+    assert "no home" in notices[-1]
 
 
-def test_none_asked_and_points_have_no_judge(squares):
+def test_the_choice_none_and_points_have_no_judge(squares):
     class Points(Squares):
         @property
         def input_shape(self):
@@ -86,13 +85,13 @@ def test_none_asked_and_points_have_no_judge(squares):
     assert judge_for(Points(count=300)) is None
 
 
-def test_data_without_enough_labels_go_without_and_say_so(tmp_path):
-    said = []
-    assert judge_for(Squares(count=45), cache_dir=tmp_path, notice=said.append) is None
-    assert "no label that a judge can learn" in said[-1]
+def test_data_without_learnable_labels_have_no_judge(tmp_path):
+    notices = []
+    assert judge_for(Squares(count=45), cache_dir=tmp_path, notice=notices.append) is None
+    assert "a judge can learn no label" in notices[-1]
 
 
-def test_a_file_is_used_as_it_is(squares, trainings, tmp_path):
+def test_a_judge_from_a_file_is_used_unchanged(squares, trainings, tmp_path):
     path = tmp_path / "mine.safetensors"
     train_judge(squares, steps=2).save(path)
     judge = judge_for(squares, choice=str(path))
@@ -100,7 +99,7 @@ def test_a_file_is_used_as_it_is(squares, trainings, tmp_path):
     assert trainings == []
 
 
-def test_a_file_that_does_not_fit_the_data_is_refused(squares, tmp_path):
+def test_a_judge_that_does_not_fit_the_data_is_rejected(squares, tmp_path):
     class Others(Squares):
         names = ("Hat", "Tie")
 
@@ -121,13 +120,13 @@ def test_a_file_that_does_not_fit_the_data_is_refused(squares, tmp_path):
     with pytest.raises(DataError):
         judge_for(Squares(count=300, size=64), choice=path)
     train_judge(squares, steps=2, labels=["Smile"]).save(path)
-    with pytest.raises(LabelMismatchError, match="no label"):
+    with pytest.raises(LabelMismatchError, match="shares no label with the data"):
         judge_for(Others(count=300), choice=path)
     with pytest.raises(CheckpointError):
         judge_for(squares, choice=tmp_path / "absent.safetensors")
 
 
-def test_it_answers_for_the_models_labels(squares, trainings, tmp_path):
-    asked = LabelSchema((Label("Hair", "categorical", ("Brown", "Black", "Blond")),))
-    told = judge_for(squares, schema=asked, cache_dir=tmp_path).log_probabilities(squares.batch(np.arange(3)).images)
-    assert list(told) == ["Hair"]
+def test_the_judge_is_restricted_to_the_labels_of_the_model(squares, trainings, tmp_path):
+    schema = LabelSchema((Label("Hair", "categorical", ("Brown", "Black", "Blond")),))
+    judge = judge_for(squares, schema=schema, cache_dir=tmp_path)
+    assert list(judge.log_probabilities(squares.batch(np.arange(3)).images)) == ["Hair"]

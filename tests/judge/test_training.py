@@ -6,8 +6,8 @@ from scipy.optimize import minimize
 from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.judge import balanced_accuracies, train_judge, trusted_labels
-from ccvae_eval.judge.training import _platt_targets, _temperatures, blurred, degraded, rescaled, softened
-from ccvae_eval.model.fixed_batches import in_chunks
+from ccvae_eval.judge.training import _platt_targets, _temperatures, blurred, degraded, reference_blur, rescaled
+from ccvae_eval.model.fixed_batches import in_fixed_batches
 from ccvae_eval.model.interface import Label, LabelSchema, binary_schema
 from tests.support.fakes import SCHEMA, Squares
 
@@ -31,7 +31,7 @@ class Points(Squares):
 
 
 class WithAge(Squares):
-    """Has a continuous label and one that is nearly never present."""
+    """Adds a continuous label and one that is almost never present."""
 
     @property
     def schema(self):
@@ -46,9 +46,9 @@ class WithAge(Squares):
         return type(batch)(batch.images, torch.from_numpy(self.labels_of(ids)), batch.ids)
 
 
-def test_it_reads_the_squares_of_images_it_never_saw_also_blurred(judge, squares):
+def test_it_classifies_new_images_also_blurred_ones(judge, squares):
     batch = squares.batch(squares.split("test"))
-    for images in (batch.images, softened(batch.images)):
+    for images in (batch.images, reference_blur(batch.images)):
         shares = balanced_accuracies(judge.log_probabilities(images), batch.labels, squares.schema)
         assert min(shares.values()) > 0.9
     assert set(judge.record.balanced_accuracy) == set(squares.schema.names)
@@ -57,7 +57,7 @@ def test_it_reads_the_squares_of_images_it_never_saw_also_blurred(judge, squares
     assert judge.record.digest == squares.digest
 
 
-def test_the_same_seed_gives_the_same_judge_and_another_seed_another(squares):
+def test_the_seed_determines_the_judge(squares):
     one, same, other = (train_judge(squares, seed=seed, steps=6) for seed in (0, 0, 1))
     assert one.sha256 == same.sha256 != other.sha256
     assert one.temperatures == same.temperatures
@@ -69,20 +69,20 @@ def test_training_leaves_the_global_random_state_alone(squares):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_progress_is_told_step_by_step(squares):
-    told = []
-    train_judge(squares, steps=3, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+def test_progress_is_reported_for_each_step(squares):
+    calls = []
+    train_judge(squares, steps=3, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_labels_that_cannot_be_learnt_are_left_out_with_the_reason():
+def test_labels_that_cannot_be_learned_are_left_out_with_a_reason():
     judge = train_judge(WithAge(count=600), steps=2)
     assert judge.labels == SCHEMA
     assert judge.record.left_out["Age"] == "a continuous label"
     assert "present" in judge.record.left_out["Tattoo"]
 
 
-def test_only_the_labels_asked_for(squares):
+def test_only_requested_labels_are_learned(squares):
     assert train_judge(squares, steps=2, labels=["Smile"]).labels.names == ("Smile",)
     with pytest.raises(UsageError, match="Smlie"):
         train_judge(squares, steps=2, labels=["Smlie"])
@@ -96,39 +96,39 @@ def test_missing_labels_carry_no_gradient():
     assert min(shares.values()) > 0.9
 
 
-def test_points_and_empty_splits_have_no_judge():
+def test_points_and_small_splits_are_rejected():
     with pytest.raises(UnsupportedError):
         train_judge(Points(count=300))
     with pytest.raises(UndefinedError):
         train_judge(Squares(count=2))
-    with pytest.raises(UndefinedError, match="no label"):
+    with pytest.raises(UndefinedError, match="a judge can learn no label"):
         train_judge(Squares(count=45))
 
 
-def test_temperatures_are_those_of_least_platt_loss(judge, squares):
+def test_temperatures_minimise_the_platt_loss(judge, squares):
     batch = squares.batch(squares.split("train"))
     found = _temperatures(judge.network, batch.images, batch.labels, SCHEMA)
-    logits = in_chunks(judge.network, batch.images).double()
+    logits = in_fixed_batches(judge.network, batch.images).double()
     for (first, last), column, temperature in zip(((0, 2), (2, 4), (4, 7)), batch.labels.T, found, strict=True):
         part, target = logits[:, first:last], column.long()
         counts = torch.bincount(target).double()
         weight = (1 / counts)[target]
 
         def loss(x, part=part, target=target, weight=weight):
-            told = torch.log_softmax(part / float(np.exp(x[0])), 1)
-            return -float((weight[:, None] * _platt_targets(target, part.shape[1]) * told).sum() / weight.sum())
+            log_probs = torch.log_softmax(part / float(np.exp(x[0])), 1)
+            return -float((weight[:, None] * _platt_targets(target, part.shape[1]) * log_probs).sum() / weight.sum())
 
         best = minimize(loss, [0.0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-13})
         assert temperature == pytest.approx(float(np.exp(best.x[0])), rel=1e-3)
 
 
-def test_confidence_agrees_with_accuracy_on_images_never_seen(judge, squares):
+def test_confidence_agrees_with_accuracy_on_new_images(judge, squares):
     batch = squares.batch(squares.split("test"))
     for label in SCHEMA:
-        told = judge.log_probabilities(batch.images)[label.name]
-        confidence = float(told.exp().amax(1).double().mean())
-        right = float((told.argmax(1) == batch.labels[:, SCHEMA.index(label.name)]).double().mean())
-        assert abs(confidence - right) < 0.03
+        log_probs = judge.log_probabilities(batch.images)[label.name]
+        confidence = float(log_probs.exp().amax(1).double().mean())
+        accuracy = float((log_probs.argmax(1) == batch.labels[:, SCHEMA.index(label.name)]).double().mean())
+        assert abs(confidence - accuracy) < 0.03
 
 
 def test_blur_agrees_with_scipy_and_rescaling_keeps_the_mean():
@@ -140,7 +140,7 @@ def test_blur_agrees_with_scipy_and_rescaling_keeps_the_mean():
     assert float(rescaled(image, 2.0).mean()) == pytest.approx(float(image.mean()), abs=0.01)
 
 
-def test_degraded_images_stay_images_and_follow_their_generator():
+def test_degraded_images_are_in_range_and_reproducible():
     images = torch.rand(10, 3, 28, 28, generator=torch_stream(1, "test"))
     before = images.clone()
     one, same = (degraded(images, torch_stream(2, "test")) for _ in range(2))
@@ -156,23 +156,23 @@ def test_balanced_accuracy_against_scikit_learn():
     from sklearn.metrics import balanced_accuracy_score
 
     generator = torch_stream(5, "test")
-    told = torch.log_softmax(torch.randn(200, 4, generator=generator), 1)
+    log_probs = torch.log_softmax(torch.randn(200, 4, generator=generator), 1)
     labels = torch.randint(0, 4, (200, 1), generator=generator).float()
     labels[:20] = torch.nan
     schema = LabelSchema((Label("Hair", "categorical", tuple("abcd")), Label("Other")))
     table = torch.cat([labels, labels], 1)
-    expected = balanced_accuracy_score(labels[20:, 0], told.argmax(1)[20:])
-    assert balanced_accuracies({"Hair": told}, table, schema) == {"Hair": pytest.approx(expected, abs=1e-12)}
+    expected = balanced_accuracy_score(labels[20:, 0], log_probs.argmax(1)[20:])
+    assert balanced_accuracies({"Hair": log_probs}, table, schema) == {"Hair": pytest.approx(expected, abs=1e-12)}
 
 
-def test_one_class_alone_is_no_ground_for_trust():
-    told = torch.tensor([[0.1, 0.9]] * 4).log()
-    shares = balanced_accuracies({"Hat": told}, torch.ones(4, 1), binary_schema("Hat"))
+def test_a_label_with_a_single_class_is_not_trusted():
+    log_probs = torch.tensor([[0.1, 0.9]] * 4).log()
+    shares = balanced_accuracies({"Hat": log_probs}, torch.ones(4, 1), binary_schema("Hat"))
     assert np.isnan(shares["Hat"])
     assert trusted_labels(shares) == ()
 
 
-def test_the_limit_of_trust_is_inclusive():
+def test_the_threshold_of_trusted_labels_is_inclusive():
     assert trusted_labels({"a": 0.8, "b": 0.7999}) == ("a",)
     assert trusted_labels({"a": 0.8, "b": 0.95}, least=0.9) == ("b",)
 
@@ -180,7 +180,7 @@ def test_the_limit_of_trust_is_inclusive():
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 128, 128), (1, 20, 36)])
 def test_greyscale_large_and_oblong_images(shape):
     class Bright:
-        """Bright images have the label, dark ones have not."""
+        """Images that are bright if the label is present and dark otherwise."""
 
         spec, digest, schema, input_shape = "bright", "00", binary_schema("Light"), shape
 

@@ -1,4 +1,4 @@
-"""Chance levels against models that are what their null says."""
+"""Chance levels against models that realise the null."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COUNT = 64
 
 
 class Still(SquaresVAE):
-    """Paints what it has read, whatever is done to the codes of its labels."""
+    """Ignores the latent dimensions of its labels when decoding."""
 
     def decode(self, codes):
         plain = codes.clone()
@@ -33,7 +33,7 @@ class Still(SquaresVAE):
 
 
 class MeanImage(PlainSquaresVAE):
-    """Paints the mean of its images."""
+    """Decodes every code to the mean image."""
 
     def __init__(self, images):
         super().__init__()
@@ -43,8 +43,8 @@ class MeanImage(PlainSquaresVAE):
         return self.mean.expand(len(codes), -1, -1, -1)
 
 
-class Blind(PlainSquaresVAE):
-    """A posterior that says nothing: the prior."""
+class Uninformative(PlainSquaresVAE):
+    """The posterior is the prior."""
 
     def encode(self, images, labels=None):
         q = super().encode(images, labels)
@@ -63,18 +63,18 @@ def row(found, name, characteristic=None, **at):
     return next(v for v in rows if at.items() <= dict(v.at).items())
 
 
-def test_the_mean_image_scores_the_chance_level_of_likeness():
+def test_the_mean_image_scores_the_chance_level_of_similarity():
     images = Squares(COUNT).batch(np.arange(COUNT)).images
     found = measured(MeanImage(images), Reconstruction(importance=0, gap_images=0))
     for name in ("mse", "psnr", "ssim"):
         assert row(found, name).estimate.value == pytest.approx(row(found, name).chance, rel=1e-5)
 
 
-def test_a_posterior_that_says_nothing_scores_the_chance_level_of_nats():
-    found = measured(Blind(), Reconstruction(importance=4, code="sample"), count=256)
+def test_an_uninformative_posterior_scores_the_chance_level_of_likelihoods():
+    found = measured(Uninformative(), Reconstruction(importance=4, code="sample"), count=256)
     for name in ("reconstruction", "elbo", "iwae"):
         value = row(found, name)
-        # chance is of the first 64 images and of draws of its own
+        # chance is measured on the first 64 images with samples of its own
         spread = 4 * (value.estimate.high - value.estimate.low)
         assert value.estimate.value == pytest.approx(value.chance, abs=spread), name
     assert row(found, "kl").estimate.value == pytest.approx(row(found, "kl").chance, abs=1e-6)
@@ -82,7 +82,7 @@ def test_a_posterior_that_says_nothing_scores_the_chance_level_of_nats():
     assert row(informed, "iwae").estimate.low > row(informed, "iwae").chance
 
 
-def test_an_edit_that_changes_nothing_scores_the_chance_level():
+def test_an_edit_without_effect_scores_the_chance_level():
     metric = Interventions(axiom_images=0, draws=4)
     found = measured(Still(), metric, judge=SquaresJudge())
     for name, at in (("error", {"where": "inside"}), ("error", {"where": "outside"}), ("energy", {}), ("change", {})):
@@ -97,24 +97,24 @@ def test_an_edit_that_changes_nothing_scores_the_chance_level():
     assert row(moved, "identity", "Glasses").estimate.value < row(moved, "identity", "Glasses").chance
 
 
-def test_change_by_noise_alone_is_a_matter_of_chance():
+def test_chance_levels_of_locality_are_those_of_the_posteriors_noise():
     found = measured(SquaresVAE(scale=0.3), Locality(steps=3))
     assert row(found, "changed", "Glasses").chance == 0.5
     assert row(found, "magnitude", "Glasses").chance == pytest.approx(row(found, "floor", "Glasses").estimate.value)
     assert row(found, "monotone", "Glasses").chance == 0.5
-    still = measured(SquaresVAE(scale=0.0), Locality(steps=5))
-    assert row(still, "changed", "Glasses").chance == 0.0
-    assert row(still, "evenness", "Glasses").chance == 0.25
+    noiseless = measured(SquaresVAE(scale=0.0), Locality(steps=5))
+    assert row(noiseless, "changed", "Glasses").chance == 0.0
+    assert row(noiseless, "evenness", "Glasses").chance == 0.25
 
 
-def test_every_row_of_a_dose_has_its_chance_level():
+def test_every_row_of_a_dose_has_a_chance_level():
     found = measured(SquaresVAE(scale=0.1), Drift(doses=(0.5, 1.0)))
     doses = [v for v in found.values if "dose" in v.at and v.estimate.defined]
     assert doses
     assert all(v.chance is not None for v in doses)
 
 
-def test_codes_of_any_class_lie_from_the_prior_as_far_as_chance_says():
+def test_chance_of_prior_gap_is_the_distance_of_permuted_codes():
     found = measured(SquaresVAE(), Density(curve_draws=20, permutations=2), count=240)
     gap = row(found, "prior_gap", "Glasses")
     # means +-2, deviation .5: half of the codes lie 8 deviations away
@@ -123,7 +123,7 @@ def test_codes_of_any_class_lie_from_the_prior_as_far_as_chance_says():
 
 
 class Shuffled(PlainSquaresVAE):
-    """Paints, chunk by chunk, its images with every pixel from another one of the same 32."""
+    """Decodes each chunk to its images with every pixel taken from a random one of the same 32."""
 
     def __init__(self, images):
         super().__init__()
@@ -135,7 +135,7 @@ class Shuffled(PlainSquaresVAE):
         return torch.take_along_dim(flat, rows, 0).reshape(len(codes), *Squares(1).input_shape)
 
 
-def test_pixels_without_structure_score_the_chance_level_of_generation():
+def test_unstructured_pixels_score_the_chance_level_of_generation():
     images = Squares(256).batch(np.arange(256)).images
     found = measured(Shuffled(images), Generation(), count=256)
     frechet = row(found, "frechet")
@@ -144,7 +144,7 @@ def test_pixels_without_structure_score_the_chance_level_of_generation():
     assert kernel.estimate.low <= kernel.chance <= kernel.estimate.high
 
 
-def test_labels_are_drawn_with_their_frequencies():
+def test_labels_are_sampled_with_their_frequencies():
     subject = prepare(SquaresVAE(), Squares(600), np.arange(600))
     drawn = torch.cat([Generate().classes("Hair", subject, chunk) for chunk in subject.chunks()])
     true = np.bincount(subject.classes("Hair").numpy(), minlength=3) / 600

@@ -1,4 +1,4 @@
-"""Degenerate cases, for every registered metric: each gives a number, says why there is none, or is a clear error."""
+"""Degenerate cases for every registered metric: each gives a number, a reason for its absence, or a clear error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
 
 
 class ConstantImages(Squares):
-    """Every image is grey; labels are as they were."""
+    """Every image is grey; the labels are unchanged."""
 
     def batch(self, ids):
         found = super().batch(ids)
@@ -62,7 +62,7 @@ class Twins(Squares):
 
 
 class Encoding(SquaresVAE):
-    """The codes are what a rule makes of those that are read."""
+    """Applies a function to the posterior of its encoder."""
 
     def __init__(self, rule: Callable[[Gaussian], Gaussian]) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ CASES: Mapping[str, Callable[[], tuple[Any, Any, Any]]] = {
     "a model without labels": lambda: (PlainSquaresVAE(), Squares(COUNT), ALL),
 }
 
-# what is known of a headline, where the case decides it: a number, or None for undefined
+# known headlines: a number, or None for undefined
 KNOWN: Mapping[tuple[str, str], float | None] = {
     ("density", "one image"): None,
     ("density", "latents collapsed to a point"): 0.5,
@@ -107,7 +107,7 @@ KNOWN: Mapping[tuple[str, str], float | None] = {
     ("drift", "one image"): None,
     ("intervention", "one image"): None,
     ("accuracy", "one image"): None,
-    ("reconstruction", "constant images"): 0.25 * 6 / 16,  # six squares are never painted
+    ("reconstruction", "constant images"): 0.25 * 6 / 16,  # six squares are never decoded
     ("reconstruction", "duplicate codes"): 0.0,
     ("disentanglement", "latents collapsed to the prior"): None,
     ("disentanglement", "latents collapsed to a point"): None,
@@ -124,7 +124,7 @@ def measured(name: str, case: str) -> Measurement:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", list(metrics))
-def test_a_degenerate_case_gives_a_number_or_says_why_not(name: str, case: str) -> None:
+def test_a_degenerate_case_gives_a_number_or_a_reason(name: str, case: str) -> None:
     found = measured(name, case)
     if found.status != "ok":
         assert found.status in ("undefined", "unsupported"), found.reason
@@ -134,7 +134,7 @@ def test_a_degenerate_case_gives_a_number_or_says_why_not(name: str, case: str) 
     for value in found.values:
         estimate, where = value.estimate, f"{value.key}"
         if not estimate.defined:
-            assert value.note, f"{where} is undefined and does not say why"
+            assert value.note, f"{where} is undefined without a reason"
             assert value.chance is None, f"{where} is undefined and has a chance level"
             continue
         assert math.isfinite(estimate.value), where
@@ -156,7 +156,7 @@ def test_a_degenerate_case_gives_a_number_or_says_why_not(name: str, case: str) 
 
 
 @pytest.mark.parametrize("name", list(metrics))
-def test_codes_that_are_no_numbers_are_an_error_that_says_so(name: str) -> None:
+def test_nan_codes_raise_an_error_that_names_the_encoder(name: str) -> None:
     broken = Encoding(lambda q: Gaussian(torch.full_like(q.loc, torch.nan), q.scale))
-    with pytest.raises(NonFiniteError, match="encoder gave NaN"):
+    with pytest.raises(NonFiniteError, match="encoder returned NaN"):
         evaluate(prepare(broken, Squares(COUNT), ALL), [metrics[name]()])

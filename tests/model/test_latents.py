@@ -12,21 +12,21 @@ from scipy import stats
 from ccvae_eval.model.latents import class_gaussians, class_path, gaussian_path, replaced, swapped, transported
 
 
-def test_replaced_touches_only_its_columns() -> None:
+def test_replaced_changes_only_the_given_dimensions() -> None:
     codes = torch.arange(12.0).reshape(3, 4)
     out = replaced(codes, (1, 3), torch.full((3, 2), -1.0))
     assert out[:, [0, 2]].equal(codes[:, [0, 2]])
     assert bool((out[:, [1, 3]] == -1).all())
-    assert codes[0, 1] == 1, "the codes themselves stay as they were"
+    assert codes[0, 1] == 1, "the codes themselves are not changed"
 
 
-def test_swap_twice_with_each_other_is_nothing() -> None:
+def test_swapping_twice_restores_the_codes() -> None:
     a, b = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(5, 4)
     once, other = swapped(a, (2,), b), swapped(b, (2,), a)
     assert swapped(once, (2,), other).equal(a)
 
 
-def test_class_gaussians_are_those_of_numpy_and_leave_one_out_is_brute_force() -> None:
+def test_class_gaussians_equal_numpy_with_and_without_the_code_itself() -> None:
     generator = np.random.default_rng(0)
     codes, classes = generator.normal(size=(40, 3)), generator.integers(-1, 2, 40)
     fitted = class_gaussians(torch.from_numpy(codes), torch.from_numpy(classes), 2)
@@ -35,7 +35,7 @@ def test_class_gaussians_are_those_of_numpy_and_leave_one_out_is_brute_force() -
         np.testing.assert_allclose(fitted.loc[k], own.mean(0), atol=1e-12)
         np.testing.assert_allclose(fitted.scale[k], own.std(0, ddof=1), atol=1e-12)
     rows = np.flatnonzero(classes >= 0)
-    loc, scale = fitted.without(torch.from_numpy(codes[rows]), torch.from_numpy(classes[rows]))
+    loc, scale = fitted.leave_one_out(torch.from_numpy(codes[rows]), torch.from_numpy(classes[rows]))
     for place, row in enumerate(rows):
         others = (classes == classes[row]) & (np.arange(40) != row)
         np.testing.assert_allclose(loc[place], codes[others].mean(0), atol=1e-10)
@@ -52,14 +52,14 @@ def test_transport_keeps_the_rank_and_clips_it() -> None:
     assert clipped.tolist() == [False, False, True, True]
 
 
-def test_transport_there_and_back_is_nothing_inside_the_limit() -> None:
+def test_transport_there_and_back_restores_the_codes_within_the_limit() -> None:
     here, there = (torch.zeros(9, 1), torch.ones(9, 1)), (torch.full((9, 1), 5.0), torch.full((9, 1), 3.0))
     codes = torch.linspace(-2, 2, 9)[:, None]
     back = transported(transported(codes, here, there)[0], there, here)[0]
     torch.testing.assert_close(back, codes)
 
 
-def test_a_point_mass_is_transported_to_its_rank_of_one_half() -> None:
+def test_a_point_mass_is_transported_to_the_median() -> None:
     moved, clipped = transported(
         torch.ones(1, 1), (torch.ones(1, 1), torch.zeros(1, 1)), (torch.full((1, 1), 7.0), torch.ones(1, 1))
     )
@@ -68,7 +68,7 @@ def test_a_point_mass_is_transported_to_its_rank_of_one_half() -> None:
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_the_path_of_one_column_runs_between_the_outer_quantiles(sign: float) -> None:
+def test_a_path_in_one_dimension_runs_between_the_outer_quantiles(sign: float) -> None:
     low = torch.linspace(-1, 0, 101, dtype=torch.float64)[:, None] * sign
     high = torch.linspace(4, 5, 101, dtype=torch.float64)[:, None] * sign
     path = class_path(low, high)
@@ -77,7 +77,7 @@ def test_the_path_of_one_column_runs_between_the_outer_quantiles(sign: float) ->
     assert path.at(0.5).item() == pytest.approx(sign * 2.0)
 
 
-def test_the_path_of_several_columns_runs_along_the_line_of_means() -> None:
+def test_a_path_in_several_dimensions_runs_along_the_line_of_means() -> None:
     generator = torch.Generator().manual_seed(1)
     a = torch.randn(5000, 2, generator=generator, dtype=torch.float64)
     b = a + torch.tensor([3.0, 4.0], dtype=torch.float64)
@@ -86,16 +86,16 @@ def test_the_path_of_several_columns_runs_along_the_line_of_means() -> None:
     reach = 1.6448536269514722 * (a @ direction).std()
     torch.testing.assert_close(path.start, a.mean(0) - reach * direction)
     torch.testing.assert_close(path.end, b.mean(0) + reach * direction)
-    assert path.separated == pytest.approx(5.0, abs=0.1)
+    assert path.separation == pytest.approx(5.0, abs=0.1)
 
 
-def test_the_path_of_a_prior_is_that_of_its_quantiles() -> None:
+def test_the_path_of_a_prior_ends_at_its_quantiles() -> None:
     path = gaussian_path((torch.tensor([-2.0]), torch.tensor([2.0])), (torch.tensor([1.0]), torch.tensor([0.5])))
     assert path.start.item() == pytest.approx(stats.norm.ppf(0.05, -2, 1))
     assert path.end.item() == pytest.approx(stats.norm.ppf(0.95, 2, 0.5))
 
 
-def test_equal_classes_are_not_separated() -> None:
+def test_the_separation_of_equal_classes_is_zero() -> None:
     same = torch.zeros(30, 2)
-    assert class_path(same, same).separated == 0
-    assert math.isinf(class_path(torch.zeros(30, 1), torch.ones(30, 1)).separated)
+    assert class_path(same, same).separation == 0
+    assert math.isinf(class_path(torch.zeros(30, 1), torch.ones(30, 1)).separation)

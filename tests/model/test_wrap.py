@@ -1,4 +1,4 @@
-"""A model of one's own out of two functions."""
+"""``wrap``: a model from two functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _decode(codes: torch.Tensor) -> torch.Tensor:
     return codes[..., None, None]
 
 
-def test_the_pixel_range_is_translated_both_ways() -> None:
+def test_images_are_converted_in_both_directions() -> None:
     seen = []
 
     def encode(images: torch.Tensor) -> torch.Tensor:
@@ -36,7 +36,7 @@ def test_the_pixel_range_is_translated_both_ways() -> None:
         Gaussian(torch.zeros(2, 3), torch.ones(2, 3)),
     ],
 )
-def test_every_form_of_posterior_is_understood(out: object) -> None:
+def test_every_form_of_posterior_is_accepted(out: object) -> None:
     posterior = wrap(encode=lambda x: out, decode=_decode, dim=3).encode(torch.zeros(2, 3, 1, 1))
     assert bool((posterior.scale == 1).all())
     assert bool((posterior.loc == 0).all())
@@ -47,14 +47,14 @@ def test_codes_alone_are_a_point_mass() -> None:
     assert bool((posterior.scale == 0).all())
 
 
-def test_another_return_is_an_error_that_says_what_to_return() -> None:
+def test_another_return_type_is_an_error_that_says_what_to_return() -> None:
     with pytest.raises(UsageError, match="Return \\(mean"):
         wrap(encode=lambda x: "codes", decode=_decode, dim=3).encode(torch.zeros(1, 3, 1, 1))
 
 
 @pytest.mark.parametrize("predict", [None, lambda z: {"Red": torch.zeros(len(z), 2)}])
 @pytest.mark.parametrize("prior", [None, lambda y: (y, torch.ones_like(y))])
-def test_capabilities_are_those_it_was_given(predict: object, prior: object) -> None:
+def test_capabilities_follow_the_given_functions(predict: object, prior: object) -> None:
     model = wrap(
         encode=lambda x: x.mean((2, 3)),
         decode=_decode,
@@ -68,7 +68,7 @@ def test_capabilities_are_those_it_was_given(predict: object, prior: object) -> 
     assert isinstance(model, HasConditionalPrior) == (prior is not None)
 
 
-def test_labels_of_every_kind() -> None:
+def test_labels_of_every_kind_are_accepted_and_invalid_ones_refused() -> None:
     model = wrap(
         encode=lambda x: x,
         decode=_decode,
@@ -78,5 +78,5 @@ def test_labels_of_every_kind() -> None:
     assert [label.kind for label in model.labels] == ["binary", "continuous", "categorical"]
     with pytest.raises(UsageError, match="unknown"):
         wrap(encode=lambda x: x, decode=_decode, dim=3, labels={"Red": "colour"})
-    with pytest.raises(UsageError, match="empty"):
+    with pytest.raises(UsageError, match="must be finite and ascending"):
         wrap(encode=lambda x: x, decode=_decode, dim=3, image_range=(1, 1))

@@ -1,4 +1,4 @@
-"""beta-CCVAE's terms against SciPy in float64, and MCCVAE as CCVAE with blocks."""
+"""beta-CCVAE's terms, compared with SciPy in float64, and MCCVAE as CCVAE with blocks."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ def test_every_term_equals_scipy() -> None:
     loss = -stats.laplace.logpdf(x.numpy(), mean, 1).sum(1)
     style = list(model.layout.style)
     loss += 0.3 * (0.5 * (m[:, style] ** 2 + s[:, style] ** 2 - 1) - np.log(s[:, style])).sum(1)
-    seen = {"kl_labelled": np.zeros(5), "log_q_y_z": np.zeros(5), "kl_mixture": np.zeros(5), "entropy": np.zeros(5)}
+    terms = {"kl_labelled": np.zeros(5), "log_q_y_z": np.zeros(5), "kl_mixture": np.zeros(5), "entropy": np.zeros(5)}
     for i, label in enumerate(SCHEMA):
-        group = next(g for g in model.groups if i in g.rows)
-        place, c = group.rows.index(i), list(model.layout[label.name])
+        group = next(g for g in model.groups if i in g.indices)
+        place, c = group.indices.index(i), list(model.layout[label.name])
         loc, scale = group.loc[place].numpy(force=True), np.logaddexp(0, group.raw_scale[place].numpy(force=True))
         logits = z[:, c] @ group.weight[place].numpy(force=True).T + group.bias[place].numpy(force=True)
         if logits.shape[1] == 1:
             logits = np.concatenate([np.zeros_like(logits), logits], 1)
-        told = special.log_softmax(logits, 1)
+        log_q = special.log_softmax(logits, 1)
         for row, v in enumerate(EVERY[:, i].tolist()):
             if not math.isnan(v):
                 k = int(v)
                 ratio, offset = s[row, c] / scale[k], (m[row, c] - loc[k]) / scale[k]
-                seen["kl_labelled"][row] += (0.5 * (ratio**2 + offset**2 - 1) - np.log(ratio)).sum()
-                seen["log_q_y_z"][row] += told[row, k]
+                terms["kl_labelled"][row] += (0.5 * (ratio**2 + offset**2 - 1) - np.log(ratio)).sum()
+                terms["log_q_y_z"][row] += log_q[row, k]
             else:
                 own = stats.norm.logpdf(z[row, c], m[row, c], s[row, c]).sum()
-                each = stats.norm.logpdf(z[row, c], loc, scale).sum(1)
-                seen["kl_mixture"][row] += own - special.logsumexp(each) + math.log(label.cardinality)
-                seen["entropy"][row] -= (np.exp(told[row]) * told[row]).sum()
-    loss += 0.3 * (seen["kl_labelled"] + seen["kl_mixture"]) - seen["log_q_y_z"] + seen["entropy"]
+                log_p = stats.norm.logpdf(z[row, c], loc, scale).sum(1)
+                terms["kl_mixture"][row] += own - special.logsumexp(log_p) + math.log(label.cardinality)
+                terms["entropy"][row] -= (np.exp(log_q[row]) * log_q[row]).sum()
+    loss += 0.3 * (terms["kl_labelled"] + terms["kl_mixture"]) - terms["log_q_y_z"] + terms["entropy"]
     assert objective.loss.item() == pytest.approx(loss.mean(), abs=1e-8)
     labelled = [0, 1, 2, 4]
-    assert objective.terms["supervised.kl_labelled"] == pytest.approx(seen["kl_labelled"][labelled].mean(), abs=1e-8)
-    assert objective.terms["unsupervised.kl_mixture"] == pytest.approx(seen["kl_mixture"][3], abs=1e-8)
-    assert objective.terms["unsupervised.entropy"] == pytest.approx(seen["entropy"][3], abs=1e-8)
+    assert objective.terms["supervised.kl_labelled"] == pytest.approx(terms["kl_labelled"][labelled].mean(), abs=1e-8)
+    assert objective.terms["unsupervised.kl_mixture"] == pytest.approx(terms["kl_mixture"][3], abs=1e-8)
+    assert objective.terms["unsupervised.entropy"] == pytest.approx(terms["entropy"][3], abs=1e-8)
 
 
-def test_labels_do_not_tie_the_classifier_to_the_prior_but_the_images_without_labels_see_both() -> None:
+def test_every_parameter_gets_a_gradient() -> None:
     model = small(BetaCCVAE, style=2)
     names = {name for name, _ in model.named_parameters()}
     for rows in ([0, 1], [3, 3]):
@@ -74,13 +74,13 @@ def test_mccvae_is_ccvae_with_blocks() -> None:
     assert dict(model.layout.characteristics) == {"Glasses": (0, 1, 2), "Hair": (3, 4), "Smile": (5, 6, 7)}
     plain.load_state_dict(model.state_dict())
     batch = batch_of(points(len(EVERY)), EVERY)
-    (ours,), (theirs,) = stepped(model, batch), stepped(plain, batch)
-    assert ours.loss.item() == theirs.loss.item()
+    (found,), (expected,) = stepped(model, batch), stepped(plain, batch)
+    assert found.loss.item() == expected.loss.item()
     assert small(MCCVAE).layout["Glasses"] == (0, 1)
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "says"),
+    ("kind", "options", "message"),
     [
         (MCCVAE, {"block": 1}, "ccvae"),
         (MCCVAE, {"style": -1}, "style"),
@@ -88,6 +88,6 @@ def test_mccvae_is_ccvae_with_blocks() -> None:
         (BetaCCVAE, {"points": 17}, "points"),
     ],
 )
-def test_what_cannot_be_built_is_refused(kind: type, options: dict[str, float], says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+def test_invalid_settings_are_refused(kind: type, options: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         kind.from_settings(options, ModelContext(SCHEMA, (4,), PRIOR))  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""CCVAE as a model: what it offers, what it refuses, what its terms say."""
+"""CCVAE: capabilities, layout, predictions, validation of settings, and terms of the objective."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def built(**options: Plain) -> CCVAE:
     return CCVAE.from_settings({"style": 4, **options}, CONTEXT)
 
 
-def test_what_each_model_can_do() -> None:
+def test_capabilities_of_ccvae_and_vae() -> None:
     ccvae, vae = built(), VAE.from_settings({}, CONTEXT)
     for model in (ccvae, vae):
         assert isinstance(model, LabelledVAE)
@@ -54,23 +54,23 @@ def test_what_each_model_can_do() -> None:
     assert models["vae"] is VAE
 
 
-def test_layout_has_a_block_for_each_label_and_then_style() -> None:
+def test_the_layout_has_one_block_per_label_then_style() -> None:
     assert dict(built().layout.characteristics) == {"Glasses": (0,), "Hair": (1, 2), "Smile": (3,)}
     assert built().layout.style == (4, 5, 6, 7)
     assert built(block=2, class_block=4).layout["Hair"] == (2, 3, 4, 5)
 
 
 @pytest.mark.parametrize("options", [{}, {"block": 3}, {"class_block": 4}, {"class_block": 1}])
-def test_predictions_are_probabilities_and_follow_the_codes(options: Mapping[str, Plain]) -> None:
+def test_predictions_are_normalised_and_depend_on_the_labels_own_block(options: Mapping[str, Plain]) -> None:
     model = built(**options)
     codes = torch.randn(6, model.layout.dim, generator=torch_stream(0, "codes"))
     images = torch.rand(6, 3, 32, 32)
-    for found in (model.predict(images, codes), model.label_posterior(images)):
+    for predictions in (model.predict(images, codes), model.label_posterior(images)):
         for label in SCHEMA:
-            each = found[label.name]
-            assert isinstance(each, torch.Tensor)
-            assert each.shape == (6, label.cardinality)
-            torch.testing.assert_close(each.logsumexp(1), torch.zeros(6), atol=1e-5, rtol=0)
+            log_q = predictions[label.name]
+            assert isinstance(log_q, torch.Tensor)
+            assert log_q.shape == (6, label.cardinality)
+            torch.testing.assert_close(log_q.logsumexp(1), torch.zeros(6), atol=1e-5, rtol=0)
     moved = codes.clone()
     moved[:, list(model.layout["Glasses"])] += 10
     before, after = model.predict(images, codes), model.predict(images, moved)
@@ -89,7 +89,7 @@ def test_label_posterior_of_a_narrow_posterior_is_the_prediction_at_its_mean() -
         torch.testing.assert_close(integrated[name], at_mean[name], atol=1e-5, rtol=0)
 
 
-def test_conditional_prior_is_each_classs_gaussian_and_nan_where_missing() -> None:
+def test_the_conditional_prior_is_the_gaussian_of_the_class_and_nan_if_missing() -> None:
     model = built(prior_mean=2)
     labels = torch.tensor([[1.0, 4.0, 0.0], [0.0, math.nan, 1.0]])
     prior = model.conditional_prior(labels)
@@ -114,7 +114,7 @@ def test_a_rebuilt_model_is_the_same_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "context", "says"),
+    ("settings", "context", "message"),
     [
         ({}, ModelContext(LabelSchema(()), (3, 32, 32), ()), "vae"),
         ({}, ModelContext(LabelSchema((Label("age", "continuous"),)), (3, 32, 32), ((),)), "age"),
@@ -131,12 +131,14 @@ def test_a_rebuilt_model_is_the_same_model() -> None:
         ({}, ModelContext(SCHEMA, (3, 30, 30), PRIOR), "30"),
     ],
 )
-def test_what_cannot_be_built_is_refused(settings: Mapping[str, Plain], context: ModelContext, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+def test_invalid_settings_and_labels_are_refused(
+    settings: Mapping[str, Plain], context: ModelContext, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
         CCVAE.from_settings(settings, context)
 
 
-def test_a_class_that_was_never_seen_keeps_the_bound_finite() -> None:
+def test_a_class_absent_from_training_keeps_the_bound_finite() -> None:
     context = ModelContext(SCHEMA, (3, 32, 32), (PRIOR[0], (0.0, 0.5, 0.5, 0.0, 0.0), PRIOR[2]))
     model = CCVAE.from_settings({}, context)
     bound = model.exact(torch.rand(2, 3, 32, 32), torch.full((2, 3), math.nan), torch_stream(0, "bound"))
@@ -162,13 +164,13 @@ def test_terms_add_up_to_the_loss(estimator: str) -> None:
         value = parts["reconstruction"] - parts["kl_style"] + parts["characteristics"]
         assert terms[f"{kind}.value"] == pytest.approx(value, rel=1e-5)
         total += terms[f"{kind}.rows"] * value
-    if estimator == "exact":  # the published code's estimator takes no weight
+    if estimator == "exact":  # the reference estimator ignores alpha
         total += 0.01 * 3 * 32 * 32 * terms["supervised.rows"] * terms["supervised.log_q_y_x"]
     assert objective.loss.item() == pytest.approx(-total / 4, rel=1e-5)
     assert 0 < terms["supervised.weight_share"] <= 1
 
 
-def test_without_alpha_the_loss_is_the_bound_and_with_it_every_encoder_weight_is_pulled_towards_the_label() -> None:
+def test_alpha_adds_the_weighted_gradient_of_log_q_y_x() -> None:
     batch = batch_of([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0]])
     found = {}
     for alpha in (0.0, 0.5):
@@ -178,12 +180,12 @@ def test_without_alpha_the_loss_is_the_bound_and_with_it_every_encoder_weight_is
         weight = alpha * 3 * 32 * 32
         assert objective.loss.item() == pytest.approx(-(bound.value + weight * bound.log_q_y_x).mean().item())
         found[alpha] = torch.autograd.grad(objective.loss, tuple(model.encoder.parameters()))
-        towards = torch.autograd.grad(bound.log_q_y_x.mean(), tuple(model.encoder.parameters()))
-    for with_alpha, without, pull in zip(found[0.5], found[0.0], towards, strict=True):
-        torch.testing.assert_close(without - with_alpha, 0.5 * 3 * 32 * 32 * pull, rtol=1e-3, atol=1e-3)
+        gradients = torch.autograd.grad(bound.log_q_y_x.mean(), tuple(model.encoder.parameters()))
+    for with_alpha, without, gradient in zip(found[0.5], found[0.0], gradients, strict=True):
+        torch.testing.assert_close(without - with_alpha, 0.5 * 3 * 32 * 32 * gradient, rtol=1e-3, atol=1e-3)
 
 
-def test_terms_that_no_row_has_are_nan() -> None:
+def test_terms_without_rows_are_nan() -> None:
     (objective,) = built().objectives(batch_of([[1.0, 2.0, 0.0]] * 2), torch_stream(0, "bound"))
     assert math.isnan(objective.terms["unsupervised.value"])
     (objective,) = built().objectives(batch_of([[math.nan] * 3] * 2), torch_stream(0, "bound"))
@@ -197,8 +199,8 @@ def test_the_same_generator_gives_the_same_objective() -> None:
     assert losses[0] == losses[1]
 
 
-def test_a_long_tail_of_logits_stays_finite() -> None:
-    """Classifiers become sharp and posteriors wide; nothing may overflow, forwards or backwards."""
+def test_extreme_logits_give_finite_gradients() -> None:
+    """Classifiers become sharp and posteriors wide in training."""
     model = built()
     with torch.no_grad():
         for group in model.groups:
@@ -209,8 +211,7 @@ def test_a_long_tail_of_logits_stays_finite() -> None:
     assert all(bool(gradient.isfinite().all()) for gradient in gradients)
 
 
-def test_block_of_one_is_the_limit_of_two_with_an_idle_column() -> None:
-    """A second column that the classifier does not read changes q(y|x) not at all."""
+def test_a_second_latent_dimension_without_weight_changes_nothing() -> None:
     schema = binary_schema("a")
     context = ModelContext(schema, (3,), uniform_prior(schema))
     one, two = (CCVAE.from_settings({"style": 0, "block": block}, context) for block in (1, 2))
@@ -218,8 +219,8 @@ def test_block_of_one_is_the_limit_of_two_with_an_idle_column() -> None:
         two.groups[0].weight[0, 0] = torch.tensor([1.0, 0.0])
     q = Gaussian(torch.tensor([[0.3]]), torch.tensor([[1.7]]))
     wide = Gaussian(torch.tensor([[0.3, -2.0]]), torch.tensor([[1.7, 0.4]]))
-    (narrow_tilt,) = one.tilt(q, [one.groups[0].rule(None)])
-    (wide_tilt,) = two.tilt(wide, [two.groups[0].rule(None)])
-    torch.testing.assert_close(wide_tilt.log_q_y_x, narrow_tilt.log_q_y_x)
-    torch.testing.assert_close(wide_tilt.square[..., :1], narrow_tilt.square)
-    torch.testing.assert_close(wide_tilt.square[..., 1], torch.ones(1, 1, 2))
+    (expected,) = one.condition_on_labels(q, [one.groups[0].rule(None)])
+    (found,) = two.condition_on_labels(wide, [two.groups[0].rule(None)])
+    torch.testing.assert_close(found.log_q_y_x, expected.log_q_y_x)
+    torch.testing.assert_close(found.square[..., :1], expected.square)
+    torch.testing.assert_close(found.square[..., 1], torch.ones(1, 1, 2))

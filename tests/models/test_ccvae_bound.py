@@ -1,4 +1,4 @@
-"""CCVAE's bound against an independent computation: SciPy's integrals in float64, enumeration, and plain sampling."""
+"""CCVAE's bound, compared with SciPy's integrals in float64, enumeration, and plain sampling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from ccvae_models.ccvae import CCVAE, CCVAEBound
 from ccvae_models.characteristics import Characteristics
-from ccvae_models.quadrature import tilt, trapezoid
+from ccvae_models.quadrature import condition_on_label, trapezoid
 from ccvae_models.vae import VAE
 from scipy import integrate, special, stats
 from torch import Tensor
@@ -28,8 +28,8 @@ PRIOR = ((0.75, 0.25), (0.5, 0.125, 0.375), (0.375, 0.625))
 NAN = math.nan
 
 
-def tiny(schema: LabelSchema = SCHEMA, prior: Any = PRIOR, **options: Plain) -> CCVAE:
-    """A CCVAE of points in float64 whose posteriors differ and whose classifier and prior have moved from the start."""
+def tiny_ccvae(schema: LabelSchema = SCHEMA, prior: Any = PRIOR, **options: Plain) -> CCVAE:
+    """A CCVAE of points in float64, with posteriors that differ and a perturbed classifier and prior."""
     model = CCVAE.from_settings(
         {"style": 2, "hidden": 6, "blank": False, **options}, ModelContext(schema, (4,), prior)
     ).double()
@@ -42,33 +42,33 @@ def tiny(schema: LabelSchema = SCHEMA, prior: Any = PRIOR, **options: Plain) -> 
     return model
 
 
-def points(rows: int, columns: int = 4) -> Tensor:
-    return torch.randn(rows, columns, generator=torch_stream(5, "points"), dtype=torch.float64)
+def points(rows: int, dimensions: int = 4) -> Tensor:
+    return torch.randn(rows, dimensions, generator=torch_stream(5, "points"), dtype=torch.float64)
 
 
-class Row:
-    """One row of the model's densities as NumPy functions; nothing of the model's own mathematics."""
+class CCVAEDensities:
+    """The densities of one image as NumPy functions, independent of the model's own code."""
 
     def __init__(self, model: CCVAE, posterior: Gaussian, row: int) -> None:
         self.model = model
         self.m, self.s = (p[row].detach().numpy() for p in (posterior.loc, posterior.scale))
 
     def label(self, name: str) -> dict[str, Any]:
-        row = self.model.labels.index(name)
-        group = next(g for g in self.model.groups if row in g.rows)
-        place = group.rows.index(row)
+        index = self.model.labels.index(name)
+        group = next(g for g in self.model.groups if index in g.indices)
+        place = group.indices.index(index)
         raw = group.raw_scale[place].detach().numpy()
         return {
-            "columns": list(self.model.layout[name]),
+            "block": list(self.model.layout[name]),
             "weight": group.weight[place].detach().numpy(),
             "bias": group.bias[place].detach().numpy(),
             "loc": group.loc[place].detach().numpy(),
             "scale": np.maximum(np.logaddexp(0, raw), 1e-3),
-            "p": np.array(self.model.context.label_prior[row]),
+            "p": np.array(self.model.context.label_prior[index]),
         }
 
     def log_q_y_z(self, name: str, z: np.ndarray) -> np.ndarray:
-        """log q(y|z) of each class at codes of the label's columns, (P, d) -> (P, K)."""
+        """log q(y|z) of each class at points of the label's block, (P, d) -> (P, K)."""
         at = self.label(name)
         logits = z @ at["weight"].T + at["bias"]
         if logits.shape[1] == 1:
@@ -76,13 +76,13 @@ class Row:
         return np.asarray(special.log_softmax(logits, 1))
 
     def expectation(self, name: str, f: Any) -> float:
-        """E_q(z^i|x) f(z) by Simpson's rule on a fine grid to 9 deviations."""
-        columns = self.label(name)["columns"]
-        line = np.linspace(-9, 9, 4001 if len(columns) == 1 else 401)
-        grid = np.stack(np.meshgrid(*[line] * len(columns), indexing="ij"), -1)
-        e = grid.reshape(-1, len(columns))
-        values = (f(self.m[columns] + self.s[columns] * e) * stats.norm.pdf(e).prod(1)).reshape(grid.shape[:-1])
-        for _ in columns:
+        """E_q(z^i|x) f(z) by Simpson's rule on a fine grid of +-9 standard deviations."""
+        block = self.label(name)["block"]
+        line = np.linspace(-9, 9, 4001 if len(block) == 1 else 401)
+        grid = np.stack(np.meshgrid(*[line] * len(block), indexing="ij"), -1)
+        e = grid.reshape(-1, len(block))
+        values = (f(self.m[block] + self.s[block] * e) * stats.norm.pdf(e).prod(1)).reshape(grid.shape[:-1])
+        for _ in block:
             values = integrate.simpson(values, x=line)
         return float(values)
 
@@ -92,11 +92,11 @@ class Row:
     def kl(self, name: str, y: int) -> float:
         """KL(q(z^i|x,y) || p(z^i|y)) with q(z|x,y) = q(y|z) q(z|x) / q(y|x)."""
         at, log_q_y_x = self.label(name), self.log_q_y_x(name, y)
-        columns = at["columns"]
+        block = at["block"]
 
         def f(z: np.ndarray) -> np.ndarray:
             log_w = self.log_q_y_z(name, z)[:, y] - log_q_y_x
-            log_q = stats.norm.logpdf(z, self.m[columns], self.s[columns]).sum(1)
+            log_q = stats.norm.logpdf(z, self.m[block], self.s[block]).sum(1)
             log_p = stats.norm.logpdf(z, at["loc"][y], at["scale"][y]).sum(1)
             return np.asarray(np.exp(log_w) * (log_w + log_q - log_p))
 
@@ -105,21 +105,21 @@ class Row:
     def missing_bracket(self, name: str) -> float:
         """E_q(z^i|x)[-log q(z^i|x) + sum_y q(y|z)(log p(z^i|y) + log p(y) - log q(y|z))], Eq. 5 for one label."""
         at = self.label(name)
-        columns = at["columns"]
+        block = at["block"]
 
         def f(z: np.ndarray) -> np.ndarray:
             log_y = self.log_q_y_z(name, z)
             log_p = stats.norm.logpdf(z[:, None], at["loc"], at["scale"]).sum(2)
-            surprise = -stats.norm.logpdf(z, self.m[columns], self.s[columns]).sum(1)
-            return np.asarray(surprise + (np.exp(log_y) * (log_p + np.log(at["p"]) - log_y)).sum(1))
+            log_q = stats.norm.logpdf(z, self.m[block], self.s[block]).sum(1)
+            return np.asarray(-log_q + (np.exp(log_y) * (log_p + np.log(at["p"]) - log_y)).sum(1))
 
         return self.expectation(name, f)
 
     def kl_style(self) -> float:
-        """KL to N(0, 1), as an integral."""
+        """KL(q(z_s|x) || N(0, I)) by numerical integration."""
         total = 0.0
-        for column in self.model.layout.style:
-            q = stats.norm(self.m[column], self.s[column])
+        for j in self.model.layout.style:
+            q = stats.norm(self.m[j], self.s[j])
             total += integrate.quad(
                 lambda z, q=q: q.pdf(z) * (q.logpdf(z) - stats.norm.logpdf(z)), *q.ppf([1e-15, 1 - 1e-15])
             )[0]
@@ -134,31 +134,31 @@ LABELS = torch.tensor(
     [[1.0, 2.0, 0.0], [0.0, 0.0, 1.0], [NAN, NAN, NAN], [1.0, NAN, 0.0], [NAN, 1.0, NAN]], dtype=torch.float64
 )
 MODELS: Mapping[str, Mapping[str, Plain]] = {
-    "one column": {"class_block": 1},
-    "a plane for three classes": {"class_block": 2, "points": 257},
+    "one latent dimension": {"class_block": 1},
+    "two for three classes": {"class_block": 2, "points": 257},
     "blocks": {"block": 2, "class_block": 1},
 }
 
 
 @pytest.mark.parametrize("case", MODELS)
 def test_each_term_equals_its_integral(case: str) -> None:
-    model = tiny(estimator="weighted", **MODELS[case])
+    model = tiny_ccvae(estimator="weighted", **MODELS[case])
     x = points(len(LABELS))
     bound, q = bound_of(model, x, LABELS), model.encode(x)
     z = q.at(torch.randn(q.loc.shape, generator=torch_stream(0, "bound"), dtype=torch.float64)).detach()
     log_p_x_z, b = model.log_likelihood(x, z).detach(), model.log_likelihood(x, q.loc).detach()
     for n in range(len(x)):
-        row = Row(model, q, n)
+        row = CCVAEDensities(model, q, n)
         characteristics = log_q = log_p = log_w = 0.0
-        for column, name in enumerate(SCHEMA.names):
-            if math.isnan(LABELS[n, column]):
+        for i, name in enumerate(SCHEMA.names):
+            if math.isnan(LABELS[n, i]):
                 characteristics += row.missing_bracket(name)
                 continue
-            y = int(LABELS[n, column])
+            y = int(LABELS[n, i])
             log_q += row.log_q_y_x(name, y)
-            log_p += math.log(PRIOR[column][y])
+            log_p += math.log(PRIOR[i][y])
             log_w += row.log_q_y_z(name, z[n : n + 1, list(model.layout[name])].numpy())[0, y]
-            characteristics += math.log(PRIOR[column][y]) - row.kl(name, y)
+            characteristics += math.log(PRIOR[i][y]) - row.kl(name, y)
         w = math.exp(log_w - log_q)
         assert bound.characteristics[n].item() == pytest.approx(characteristics, abs=2e-6)
         assert bound.log_q_y_x[n].item() == pytest.approx(log_q, abs=1e-6)
@@ -171,36 +171,36 @@ def test_each_term_equals_its_integral(case: str) -> None:
 @pytest.mark.parametrize("deviation", [0.1, 1, 4, 10])
 @pytest.mark.parametrize("centre", [-6.0, 0.0, 3.0])
 @pytest.mark.parametrize("nodes", [129, 257])
-def test_q_of_y_given_x_holds_for_wide_posteriors(deviation: float, centre: float, nodes: int) -> None:
+def test_log_q_y_x_is_exact_for_wide_posteriors(deviation: float, centre: float, nodes: int) -> None:
     q = Gaussian(torch.full((1, 1, 1), centre, dtype=torch.float64), torch.full((1, 1, 1), deviation).double())
     one = torch.ones(1, 1, 1, dtype=torch.float64)
-    got = tilt(q, one, torch.zeros(1, 1, dtype=torch.float64), trapezoid(nodes, 1)).log_q_y_x[0, 0]
+    found = condition_on_label(q, one, torch.zeros(1, 1, dtype=torch.float64), trapezoid(nodes, 1)).log_q_y_x[0, 0]
     line = np.linspace(-12, 12, 400_001)
     density = stats.norm.pdf(line)
     for y, sign in enumerate((-1, 1)):
-        brute = integrate.trapezoid(density * special.expit(sign * (centre + deviation * line)), line)
-        assert got[y].item() == pytest.approx(math.log(brute), abs=1e-6)
+        expected = integrate.trapezoid(density * special.expit(sign * (centre + deviation * line)), line)
+        assert found[y].item() == pytest.approx(math.log(expected), abs=1e-6)
 
 
-def test_a_plane_of_nodes_holds_for_moderate_classifiers_and_refines() -> None:
-    """33 x 33 nodes are coarse for a sharp classifier; the evaluation's 65 x 65 are not."""
-    model = tiny(class_block=2)
+def test_two_dimensional_quadrature_improves_when_refined() -> None:
+    """33 x 33 nodes in training are accurate to 1e-3 nats, 65 x 65 nodes in evaluation to 1e-6."""
+    model = tiny_ccvae(class_block=2)
     x = points(3)
-    row = Row(model, model.encode(x), 1)
+    row = CCVAEDensities(model, model.encode(x), 1)
     group = model.groups[1]
     q = group.posterior(model.encode(x))
     for refined, error in ((False, 1e-3), (True, 1e-6)):
         rule = group.rule(None, refined).like(q.loc)
-        got = tilt(q, group.weight, group.bias, rule).log_q_y_x[1, 0]
-        assert [row.log_q_y_x("Hair", y) for y in range(3)] == pytest.approx(got.tolist(), abs=error)
+        found = condition_on_label(q, group.weight, group.bias, rule).log_q_y_x[1, 0]
+        assert [row.log_q_y_x("Hair", y) for y in range(3)] == pytest.approx(found.tolist(), abs=error)
 
 
 def test_unlabelled_bound_equals_enumeration_over_joint_labels() -> None:
-    """Eq. 5 as it stands: the sum over every y of the joint q(y|z_c), on a grid of the joint z_c."""
-    model = tiny(binary_schema("a", "b"), ((0.7, 0.3), (0.45, 0.55)))
+    """Eq. 5 as a sum over all joint labels, on a grid over the joint z_c."""
+    model = tiny_ccvae(binary_schema("a", "b"), ((0.7, 0.3), (0.45, 0.55)))
     x = points(1)
     bound, q = bound_of(model, x, torch.full((1, 2), NAN, dtype=torch.float64)), model.encode(x)
-    row = Row(model, q, 0)
+    row = CCVAEDensities(model, q, 0)
     line = np.linspace(-8, 8, 201)
     grid = np.array(list(itertools.product(line, line)))
     weight = stats.norm.pdf(grid).prod(1)
@@ -217,17 +217,17 @@ def test_unlabelled_bound_equals_enumeration_over_joint_labels() -> None:
         log_q_y = sum(each[name][0][:, value] for name, value in zip("ab", y, strict=True))
         log_p = np.zeros(len(grid))
         for name, value in zip("ab", y, strict=True):
-            _, at, column = each[name]
-            log_p += stats.norm.logpdf(column, at["loc"][value, 0], at["scale"][value, 0]) + math.log(at["p"][value])
+            _, at, z_i = each[name]
+            log_p += stats.norm.logpdf(z_i, at["loc"][value, 0], at["scale"][value, 0]) + math.log(at["p"][value])
         total += np.exp(log_q_y) * (log_p - log_q_y - log_q_z)
     assert bound.characteristics.item() == pytest.approx((weight * total).sum(), abs=1e-6)
     assert bound.log_w.item() == 0
     assert not bound.labelled.item()
 
 
-def test_a_bracket_depends_on_its_own_label_only() -> None:
-    """None observed is U, all observed is L, and some observed takes each bracket from its own."""
-    model, x = tiny(class_block=1), points(1)
+def test_each_bracket_depends_on_its_own_label_only() -> None:
+    """With some labels missing, each label contributes the bracket of L or of U."""
+    model, x = tiny_ccvae(class_block=1), points(1)
     full = torch.tensor([[1.0, 2.0, 0.0]], dtype=torch.float64)
     brackets = {}
     for observed in itertools.product((False, True), repeat=3):
@@ -236,27 +236,27 @@ def test_a_bracket_depends_on_its_own_label_only() -> None:
     none = brackets[False, False, False]
     steps = [brackets[tuple(i == j for i in range(3))] - none for j in range(3)]
     for observed, value in brackets.items():
-        expected = none + sum(step for step, seen in zip(steps, observed, strict=True) if seen)
+        expected = none + sum(step for step, is_observed in zip(steps, observed, strict=True) if is_observed)
         assert value == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("options", [{"class_block": 1}, {"class_block": 2}, {"block": 2}])
-def test_weights_average_one(options: Mapping[str, Plain]) -> None:
-    model, rows = tiny(estimator="weighted", **options), 3000
+def test_weights_average_to_one(options: Mapping[str, Plain]) -> None:
+    model, rows = tiny_ccvae(estimator="weighted", **options), 3000
     x, y = points(1).expand(rows, -1), LABELS[:1].expand(rows, -1)
     w = bound_of(model, x, y).log_w.exp()
     assert abs(w.mean() - 1).item() < 4 * (w.std() / math.sqrt(rows)).item()
     assert w.std().item() > 0.05
 
 
-def test_weights_average_one_exactly_over_quasi_random_draws() -> None:
+def test_weights_average_to_one_exactly_over_quasi_random_draws() -> None:
     schema = LabelSchema((Label("Hair", "categorical", tuple("abcde")),))
-    model = tiny(schema, ((0.2,) * 5,), class_block=4)
+    model = tiny_ccvae(schema, ((0.2,) * 5,), class_block=4)
     (group,) = model.groups
     rule = group.rule(torch_stream(1, "shift"))
     q = model.encode(points(1))
     posterior = group.posterior(q)
-    log_q_y_x = tilt(posterior, group.weight, group.bias, rule.like(q.loc)).log_q_y_x[0, 0]
+    log_q_y_x = condition_on_label(posterior, group.weight, group.bias, rule.like(q.loc)).log_q_y_x[0, 0]
     z = q.loc.repeat(len(rule.nodes), 1)
     z[:, list(model.layout["Hair"])] = posterior.at(rule.nodes.unsqueeze(1))[:, 0]
     mean = (group.log_q_y_z(z)[:, 0] - log_q_y_x).exp().mean(0)
@@ -264,11 +264,11 @@ def test_weights_average_one_exactly_over_quasi_random_draws() -> None:
 
 
 def sampled(model: CCVAE, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-    """Eq. 4 by one joint sample, with gradient everywhere; q(y|x) on a grid of its own. Binary labels, all seen."""
+    """Eq. 4 by one joint sample, with all gradients and q(y|x) on a separate grid. Binary labels, all observed."""
     q = model.encode(x)
     z = q.sample(generator)
     (group,) = model.groups
-    count = len(group.rows)
+    count = len(group.indices)
     weight, bias = group.weight[:, 0, 0], group.bias[:, 0]
     sign = 2 * y - 1
     line = torch.linspace(-9, 9, 301, dtype=torch.float64)
@@ -289,8 +289,8 @@ def sampled(model: CCVAE, x: Tensor, y: Tensor, generator: torch.Generator) -> T
 
 
 @pytest.mark.parametrize("estimator", ["exact", "weighted"])
-def test_plain_sampling_of_equation_4_agrees_in_value_and_gradient(estimator: str) -> None:
-    model = tiny(binary_schema("a", "b"), ((0.7, 0.3), (0.45, 0.55)), estimator=estimator)
+def test_plain_sampling_of_eq_4_agrees_in_value_and_gradient(estimator: str) -> None:
+    model = tiny_ccvae(binary_schema("a", "b"), ((0.7, 0.3), (0.45, 0.55)), estimator=estimator)
     y = torch.tensor([[1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
     rounds, rows = 40, 400
     x, y = points(2).repeat(rows, 1), y.repeat(rows, 1)
@@ -303,32 +303,32 @@ def test_plain_sampling_of_equation_4_agrees_in_value_and_gradient(estimator: st
             value = each.mean()
             gradients = torch.autograd.grad(value, parameters)
             found[name].append(torch.cat([value.detach().reshape(1), *(g.flatten() for g in gradients)]))
-    ours, theirs = (torch.stack(found[name]) for name in ("exact", "sampled"))
-    error = ((ours.var(0) + theirs.var(0)) / rounds).sqrt()
-    apart = (ours.mean(0) - theirs.mean(0)).abs()
-    assert bool((apart <= 4 * error + 1e-12).all())
-    spread = ours[:, 1:].var(0).sum().sqrt() / theirs[:, 1:].var(0).sum().sqrt()
-    assert spread.item() < 0.5, "integrating the labels out and the baseline must take variance away"
+    exact, plain = (torch.stack(found[name]) for name in ("exact", "sampled"))
+    error = ((exact.var(0) + plain.var(0)) / rounds).sqrt()
+    difference = (exact.mean(0) - plain.mean(0)).abs()
+    assert bool((difference <= 4 * error + 1e-12).all())
+    spread = exact[:, 1:].var(0).sum().sqrt() / plain[:, 1:].var(0).sum().sqrt()
+    assert spread.item() < 0.5, "quadrature and the baseline reduce the variance"
 
 
 @pytest.mark.parametrize("options", [{"class_block": 1}, {"class_block": 2}, {"block": 2, "class_block": 1}])
-def test_draws_from_the_labelled_posterior_agree_with_weighted_draws(options: Mapping[str, Plain]) -> None:
-    """Value and gradient of the reconstruction, for three classes and missing labels too; and far less noise."""
+def test_samples_of_q_z_given_x_y_agree_with_weighted_samples(options: Mapping[str, Plain]) -> None:
+    """Value and gradient of the reconstruction agree, also for three classes and missing labels, with less variance."""
     rounds, copies = 24, 24 if options["class_block"] == 2 else 80
     x, y = points(len(LABELS)).repeat(copies, 1), LABELS.repeat(copies, 1)
     found: dict[str, list[Tensor]] = {"exact": [], "weighted": []}
     for estimator, values in found.items():
-        model = tiny(estimator=estimator, **options)
-        moved = [p for p in model.parameters() if p.requires_grad]
+        model = tiny_ccvae(estimator=estimator, **options)
+        parameters = [p for p in model.parameters() if p.requires_grad]
         for round_ in range(rounds):
             value = model.exact(x, y, torch_stream(round_, estimator)).reconstruction.mean()
-            gradients = torch.autograd.grad(value, moved, materialize_grads=True)
+            gradients = torch.autograd.grad(value, parameters, materialize_grads=True)
             values.append(torch.cat([value.detach().reshape(1), *(g.flatten() for g in gradients)]))
-    drawn, weighted = (torch.stack(values) for values in found.values())
-    error = ((drawn.var(0) + weighted.var(0)) / rounds).sqrt()
-    apart = (drawn.mean(0) - weighted.mean(0)).abs()
-    assert bool((apart <= 4.5 * error + 1e-9).all())
-    assert drawn.var(0).sum() < weighted.var(0).sum()
+    unweighted, weighted = (torch.stack(values) for values in found.values())
+    error = ((unweighted.var(0) + weighted.var(0)) / rounds).sqrt()
+    difference = (unweighted.mean(0) - weighted.mean(0)).abs()
+    assert bool((difference <= 4.5 * error + 1e-9).all())
+    assert unweighted.var(0).sum() < weighted.var(0).sum()
 
 
 BATCHES = {"labelled": LABELS[[0, 1]], "mixed": LABELS, "unlabelled": LABELS[[2, 2]]}
@@ -337,24 +337,24 @@ BATCHES = {"labelled": LABELS[[0, 1]], "mixed": LABELS, "unlabelled": LABELS[[2,
 @pytest.mark.parametrize("estimator", ["exact", "weighted", "reference"])
 @pytest.mark.parametrize("rows", ["labelled", "mixed", "unlabelled"])
 def test_every_parameter_gets_a_gradient(estimator: str, rows: str) -> None:
-    model = tiny(estimator=estimator)
+    model = tiny_ccvae(estimator=estimator)
     y = BATCHES[rows].repeat(30, 1)
     x = points(len(y))
     (objective,) = model.objectives(Batch(x, y, np.arange(len(y))), torch_stream(0, "bound"))
     gradients = torch.autograd.grad(objective.loss, objective.parameters, allow_unused=True)
-    still = [
+    without_gradient = [
         name
         for (name, _), gradient in zip(model.named_parameters(), gradients, strict=True)
         if gradient is None or not bool((gradient != 0).any())
     ]
-    assert still == []
+    assert without_gradient == []
 
 
-def test_reference_log_q_is_biased_low_and_the_exact_one_is_its_limit() -> None:
-    exact = bound_of(tiny(class_block=1), points(1), LABELS[:1]).log_q_y_x.item()
+def test_the_reference_log_q_y_x_is_biased_low_and_converges_to_the_exact_one() -> None:
+    exact = bound_of(tiny_ccvae(class_block=1), points(1), LABELS[:1]).log_q_y_x.item()
     means = {}
     for samples, rows in ((2, 10_000), (400, 200)):
-        model = tiny(class_block=1, estimator="reference", posterior_samples=samples)
+        model = tiny_ccvae(class_block=1, estimator="reference", posterior_samples=samples)
         x, y = points(1).expand(rows, -1), LABELS[:1].expand(rows, -1)
         log_q = model.reference(x, y, torch_stream(0, "reference")).log_q_y_x
         means[samples] = (log_q.mean().item(), (log_q.std() / math.sqrt(rows)).item())
@@ -362,17 +362,17 @@ def test_reference_log_q_is_biased_low_and_the_exact_one_is_its_limit() -> None:
     assert abs(means[400][0] - exact) < 4 * means[400][1] + (exact - means[2][0]) / 100
 
 
-def test_reference_without_labels_pairs_each_class_with_the_whole_posterior() -> None:
-    """Its analytic KL(q(z|x) || p(z|y)) forgets that y was drawn at z: the mean is not U, but this."""
-    model, rows = tiny(class_block=1), 20_000
+def test_the_reference_objective_on_unlabelled_images_is_not_the_bound() -> None:
+    """Its analytic KL(q(z|x) || p(z|y)) ignores that y was sampled at z; this is its mean instead of U."""
+    model, rows = tiny_ccvae(class_block=1), 20_000
     x, y = points(1), LABELS[2:3]
     bound = model.reference(x.expand(rows, -1), y.expand(rows, -1), torch_stream(0, "reference")).characteristics
-    row = Row(model, model.encode(x), 0)
+    row = CCVAEDensities(model, model.encode(x), 0)
     expected = 0.0
     for name in SCHEMA.names:
         at = row.label(name)
-        column = at["columns"][0]
-        m, s = row.m[column], row.s[column]
+        (j,) = at["block"]
+        m, s = row.m[j], row.s[j]
         for k, p in enumerate(at["p"]):
             loc, scale = at["loc"][k, 0], at["scale"][k, 0]
             kl = math.log(scale / s) + 0.5 * ((s**2 + (m - loc) ** 2) / scale**2 - 1)
@@ -396,7 +396,6 @@ def test_vae_bound_equals_scipy() -> None:
     assert objective.loss.item() == pytest.approx(kl - reconstruction, abs=1e-9)
 
 
-def test_groups_hold_every_label_once() -> None:
-    rows = sorted(row for group in tiny().groups for row in group.rows)
-    assert rows == [0, 1, 2]
-    assert all(isinstance(group, Characteristics) for group in tiny().groups)
+def test_groups_contain_every_label_once() -> None:
+    assert sorted(i for group in tiny_ccvae().groups for i in group.indices) == [0, 1, 2]
+    assert all(isinstance(group, Characteristics) for group in tiny_ccvae().groups)

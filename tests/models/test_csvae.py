@@ -1,4 +1,4 @@
-"""CSVAE's two objectives against SciPy in float64, and who moves what."""
+"""CSVAE's two objectives, compared with SciPy in float64, and the parameters that each updates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def one_hot(y: torch.Tensor) -> torch.Tensor:
 
 
 def divergence(m: float, s: float, loc: float, scale: float) -> float:
-    """KL between two Gaussians as an integral."""
+    """KL between two Gaussians by numerical integration."""
     q, p = stats.norm(m, s), stats.norm(loc, scale)
     return float(integrate.quad(lambda t: q.pdf(t) * (q.logpdf(t) - p.logpdf(t)), m - 12 * s, m + 12 * s)[0])
 
@@ -51,9 +51,9 @@ def test_every_term_equals_scipy() -> None:
     kl_w, kl_z, confusion, log_p, log_q = np.zeros(2), np.zeros(2), np.zeros(2), np.zeros(2), np.zeros(2)
     for row, y in enumerate(COMPLETE.long().tolist()):
         for i, k in enumerate(y):
-            told = special.log_softmax(logits[row, i, : SCHEMA.labels[i].cardinality])
-            confusion[row] -= (np.exp(told) * told).sum()
-            log_q[row] += told[k]
+            log_q_y = special.log_softmax(logits[row, i, : SCHEMA.labels[i].cardinality])
+            confusion[row] -= (np.exp(log_q_y) * log_q_y).sum()
+            log_q[row] += log_q_y[k]
             log_p[row] += math.log(PRIOR[i][k])
             for j in range(2):
                 own = loc[row, 2 * i + j].item(), scale[row, 2 * i + j].item()
@@ -70,22 +70,22 @@ def test_every_term_equals_scipy() -> None:
     assert adversary.loss.item() == pytest.approx(-0.5 * log_q.mean(), abs=1e-9)
 
 
-def test_m1_moves_all_but_the_adversary_and_m2_the_adversary_alone() -> None:
+def test_m1_updates_all_but_the_adversary_and_m2_only_the_adversary() -> None:
     model = small(CSVAE, style=3)
     objective, adversary = stepped(model, batch_of(points(40), COMPLETE.repeat(20, 1)))
     names = {name for name, _ in model.named_parameters()}
-    theirs = {name for name in names if name.startswith("adversary.")}
-    assert theirs
-    # the third class of a binary label has neither prior nor logit to learn, but shares their tables
-    assert moved(objective, model) == names - theirs
-    assert moved(adversary, model) == theirs
+    adversary_names = {name for name in names if name.startswith("adversary.")}
+    assert adversary_names
+    # binary labels have an unused third class in the parameter tables
+    assert moved(objective, model) == names - adversary_names
+    assert moved(adversary, model) == adversary_names
     through = torch.autograd.grad(
-        adversary.loss, [p for n, p in model.named_parameters() if n not in theirs], allow_unused=True
+        adversary.loss, [p for n, p in model.named_parameters() if n not in adversary_names], allow_unused=True
     )
-    assert all(gradient is None for gradient in through), "z is detached: M2 cannot reach the encoder"
+    assert all(gradient is None for gradient in through), "M2 has no gradient in the encoder: z is detached"
 
 
-def test_no_step_moves_what_is_not_its_own() -> None:
+def test_each_optimiser_step_changes_only_its_own_parameters() -> None:
     model, optimisers = small(CSVAE, style=3), Optimisers(1e-2, 0.0, {})
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for objective in model.objectives(batch_of(points(2), COMPLETE), torch_stream(0, "step")):
@@ -96,32 +96,32 @@ def test_no_step_moves_what_is_not_its_own() -> None:
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def test_the_encoder_raises_the_adversarys_entropy() -> None:
-    """With nothing but beta4, M1's steps make the adversary know less."""
+def test_the_encoder_increases_the_adversarys_entropy() -> None:
+    """With beta4 alone, steps on M1 make the adversary less certain."""
     only = {"beta1": 0, "beta2": 0, "beta3": 0, "beta4": 1, "beta5": 0}
     model, optimisers = small(CSVAE, style=2, **only), Optimisers(1e-2, 0.0, {})
-    batch, told = batch_of(points(40), COMPLETE.repeat(20, 1)), []
+    batch, entropies = batch_of(points(40), COMPLETE.repeat(20, 1)), []
     for step in range(30):
         for objective in model.objectives(batch, torch_stream(step, "step")):
             optimisers.step(objective)
-            told.append(objective.terms.get("supervised.confusion", math.nan))
-    assert told[-2] > told[0] + 0.05
+            entropies.append(objective.terms.get("supervised.confusion", math.nan))
+    assert entropies[-2] > entropies[0] + 0.05
 
 
-def test_without_the_adversary_its_term_is_gone() -> None:
+def test_without_the_adversary_m1_has_no_confusion_term() -> None:
     model = small(CSVAE, style=3)
     batch = batch_of(points(2), COMPLETE)
-    with_it, _ = stepped(model, batch)
-    plain = small(CSVAE, style=3, adversary=False)
-    plain.load_state_dict(model.state_dict())
-    (without,) = stepped(plain, batch)
+    with_adversary, _ = stepped(model, batch)
+    other = small(CSVAE, style=3, adversary=False)
+    other.load_state_dict(model.state_dict())
+    (without,) = stepped(other, batch)
     assert "supervised.confusion" not in without.terms
-    expected = with_it.loss.item() + 10 * with_it.terms["supervised.confusion"]
+    expected = with_adversary.loss.item() + 10 * with_adversary.terms["supervised.confusion"]
     assert without.loss.item() == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_prior_as_the_encoders_target() -> None:
-    """E_p(y)[log q(y|z)]: lowest where the adversary is sure, greatest where it says p(y), unlike the entropy."""
+def test_confusion_prior_is_the_expected_log_probability_under_p_y() -> None:
+    """Unlike the entropy, E_p(y)[log q(y|z)] keeps its gradient where the adversary is certain."""
     model, x = small(CSVAE, style=3, confusion="prior"), points(2)
     objective, adversary = stepped(model, batch_of(x, COMPLETE))
     with torch.no_grad():
@@ -137,47 +137,47 @@ def test_the_prior_as_the_encoders_target() -> None:
     assert adversary.loss.item() == same.loss.item()
     difference = 10 * (by_entropy.terms["supervised.confusion"] - expected)
     assert objective.loss.item() - by_entropy.loss.item() == pytest.approx(difference, abs=1e-5)
-    sure = torch.tensor([[[0.0, 30.0, -1e9]]], dtype=torch.float64, requires_grad=True)  # an adversary's logits
-    for model_of, vanishes in ((model, False), (plain, True)):
-        confusion = model_of._confusion(sure.log_softmax(-1).expand(1, 3, 3)).sum()
-        (gradient,) = torch.autograd.grad(confusion, sure)
+    certain = torch.tensor([[[0.0, 30.0, -1e9]]], dtype=torch.float64, requires_grad=True)  # logits
+    for each, vanishes in ((model, False), (plain, True)):
+        confusion = each._confusion(certain.log_softmax(-1).expand(1, 3, 3)).sum()
+        (gradient,) = torch.autograd.grad(confusion, certain)
         assert bool(gradient[0, 0, :2].abs().max() < 1e-9) == vanishes
 
 
-def test_rows_with_a_missing_label_are_left_out() -> None:
+def test_images_with_a_missing_label_are_not_used() -> None:
     model, x = small(CSVAE, style=3), points(5)
     some = stepped(model, batch_of(x, torch.cat([COMPLETE, PARTLY])))
     alone = stepped(model, batch_of(x[:2], COMPLETE))
-    for ours, theirs in zip(some, alone, strict=True):
-        assert ours.terms["supervised.rows"] == 2
-        assert ours.loss.item() == pytest.approx(theirs.loss.item() * 2 / 5, abs=1e-12)
+    for found, expected in zip(some, alone, strict=True):
+        assert found.terms["supervised.rows"] == 2
+        assert found.loss.item() == pytest.approx(expected.loss.item() * 2 / 5, abs=1e-12)
     for objective in stepped(model, batch_of(x[2:], PARTLY)):
         assert objective.terms["supervised.rows"] == 0
         assert objective.loss.item() == 0
         assert torch.autograd.grad(objective.loss, objective.parameters, allow_unused=True)
 
 
-def test_w_holds_a_block_for_each_label_and_sees_them_all() -> None:
+def test_w_has_one_block_per_label_and_depends_on_all_labels() -> None:
     model, x = small(CSVAE, style=3), points(1)
     assert dict(model.layout.characteristics) == {"Glasses": (0, 1), "Hair": (2, 3), "Smile": (4, 5)}
     assert model.given == SCHEMA.names
     first, other = (model.encode(x, torch.tensor([[g, 1.0, 0.0]]).double()) for g in (0, 1))
     assert not torch.equal(first.loc[:, :6], other.loc[:, :6])
-    assert torch.equal(first.loc[:, 6:], other.loc[:, 6:]), "q(z|x) sees no label"
-    blind, missing = model.encode(x), model.encode(x, torch.full((1, 3), NAN).double())
-    assert torch.equal(blind.loc, missing.loc)
+    assert torch.equal(first.loc[:, 6:], other.loc[:, 6:]), "q(z|x) does not depend on the labels"
+    without_y, missing = model.encode(x), model.encode(x, torch.full((1, 3), NAN).double())
+    assert torch.equal(without_y.loc, missing.loc)
     prior = model.conditional_prior(torch.tensor([[1.0, NAN, 0.0]]))
     torch.testing.assert_close(prior.loc[0, :2], model.priors.loc[0, 1])
     assert prior.loc[0].isnan().tolist() == [False, False, True, True, False, False]
 
 
-def test_one_label_has_the_whole_of_w() -> None:
+def test_a_single_label_owns_all_of_w() -> None:
     model = small(CSVAE, LabelSchema((Label("a"),)), ((0.5, 0.5),), style=2, block=2)
     assert model.layout["a"] == (0, 1)
     assert model.layout.style == (2, 3)
 
 
 @pytest.mark.parametrize("options", [{"style": 0}, {"block": 0}, {"beta4": -1}, {"adversary": "maybe"}])
-def test_what_cannot_be_built_is_refused(options: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         CSVAE.from_settings(options, ModelContext(SCHEMA, (4,), PRIOR))

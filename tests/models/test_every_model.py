@@ -1,4 +1,4 @@
-"""Every registered model: it learns on drawn faces, its checkpoint gives it back, every metric can be asked of it."""
+"""Every registered model: training on drawn faces, checkpoints, and evaluation with every metric."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ccvae_eval
-from ccvae_eval.api import CARD
+from ccvae_eval.api import DEFAULT_METRICS
 from ccvae_eval.checkpoint import save_checkpoint
 from ccvae_eval.core.errors import CcvaeEvalError, UsageError
 from ccvae_eval.data.memory import as_data_set
@@ -49,7 +49,7 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
 
 @pytest.fixture(scope="module", params=NAMES)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[float], Path]:
-    """The name, the losses of the first objective at each step, and the checkpoint."""
+    """Name, losses of the first objective at each step, and checkpoint."""
     name = request.param
     model, supervision = prepare(name, OPTIONS[name], FACES, HOW)
     events = list(fit(model, FACES, HOW))
@@ -66,12 +66,12 @@ def run(trained: tuple[str, list[float], Path]) -> Run:
     return ccvae_eval.evaluate(trained[2], FACES, sample=SAMPLE, judge="none", references=False, options=QUICK)
 
 
-def test_a_short_training_lowers_the_loss(trained: tuple[str, list[float], Path]) -> None:
+def test_short_training_lowers_the_loss(trained: tuple[str, list[float], Path]) -> None:
     _, losses, _ = trained
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
-def test_a_checkpoint_gives_the_model_back(trained: tuple[str, list[float], Path]) -> None:
+def test_a_checkpoint_restores_the_model(trained: tuple[str, list[float], Path]) -> None:
     name, _, path = trained
     opened = ccvae_eval.load(path)
     again = ccvae_eval.load(path)
@@ -84,22 +84,21 @@ def test_a_checkpoint_gives_the_model_back(trained: tuple[str, list[float], Path
 
 
 def reason(run: Run, metric: str) -> str:
-    found = run.measurement(metric)
-    return "" if found.reason is None else found.reason.text
+    measurement = run.measurement(metric)
+    return "" if measurement.reason is None else measurement.reason.text
 
 
-def test_all_metrics_can_be_asked(trained: tuple[str, list[float], Path], run: Run) -> None:
-    """Numbers where the model has what the metric needs, and else the reason; nothing fails."""
+def test_every_metric_gives_a_number_or_a_reason(trained: tuple[str, list[float], Path], run: Run) -> None:
     model: Any = ccvae_eval.load(trained[2]).model
     status = {m.metric: m.status for m in run.measurements}
     assert "failed" not in status.values(), [m.reason for m in run.measurements]
     if model.layout.characteristics:
         assert status["density"] == status["accuracy"] == "ok"
-    else:  # after 25 steps no column may tell a label beyond chance
+    else:  # after 25 steps no latent dimension may predict a label better than chance
         assert status["density"] == "ok" or "unassigned" in reason(run, "density")
         assert status["accuracy"] == "ok" or not isinstance(model, Predicts)
     if isinstance(model, HasConditionalPrior):
-        assert status == dict.fromkeys(CARD, "ok")
+        assert status == dict.fromkeys(DEFAULT_METRICS, "ok")
     else:
         assert status["diversity"] == "unsupported"
         assert f"{type(model).__name__} has no p(z_c|y)" in reason(run, "diversity")
@@ -111,24 +110,24 @@ def test_all_metrics_can_be_asked(trained: tuple[str, list[float], Path], run: R
         assert {v.characteristic for v in run.measurement("drift").values} == {*LABELS, None}
 
 
-def test_what_was_given_is_marked(trained: tuple[str, list[float], Path], run: Run) -> None:
+def test_values_of_given_labels_are_marked(trained: tuple[str, list[float], Path], run: Run) -> None:
     model: Any = ccvae_eval.load(trained[2]).model
     given = getattr(model, "given", ())
     own = [v for v in run.measurement("density").values if v.name == "auc" and v.characteristic is not None]
     for row in own:
         assert row.note.startswith("given") == (row.characteristic in given), row
-    told = [v for v in run.measurement("accuracy").values if v.name == "accuracy" and v.characteristic is not None]
-    for row in told:
+    accuracy = [v for v in run.measurement("accuracy").values if v.name == "accuracy" and v.characteristic is not None]
+    for row in accuracy:
         assert row.note.startswith("given") == (bool(given) and not isinstance(model, Predicts)), row
     leak = [v for v in run.measurement("density").values if v.name == "style_auc" and v.characteristic is not None]
     assert all(not row.note.startswith("given") or given for row in leak)
-    if given and leak:  # what is left in the style of a label that was given is the finding, and counts
+    if given and leak:  # information about a given label in the style is a finding, so it enters the mean
         mean = run.find("density.style_auc")
         assert mean.estimate.value == pytest.approx(np.mean([row.estimate.value for row in leak]))
 
 
-def test_point_masses_have_no_variety(trained: tuple[str, list[float], Path], run: Run) -> None:
-    """m2 and condvae: one class has one look, and the report says that it is so by construction."""
+def test_point_masses_have_a_spread_of_0(trained: tuple[str, list[float], Path], run: Run) -> None:
+    """m2 and condvae: p(z_c|y) is a point mass, and the report says so."""
     name, _, path = trained
     rows = [v for v in run.measurement("diversity").values if v.name == "spread"]
     if name in ("m2", "condvae", "condvae-info"):
@@ -141,7 +140,7 @@ def test_point_masses_have_no_variety(trained: tuple[str, list[float], Path], ru
         assert all(v.estimate.value > 0 for v in rows if v.estimate.defined)
 
 
-def test_a_wrapped_model_can_be_measured(trained: tuple[str, list[float], Path]) -> None:
+def test_a_wrapped_model_can_be_evaluated(trained: tuple[str, list[float], Path]) -> None:
     model: Any = ccvae_eval.load(trained[2]).model
     options: dict[str, Any] = {}
     if isinstance(model, Predicts):
@@ -161,23 +160,23 @@ def test_a_wrapped_model_can_be_measured(trained: tuple[str, list[float], Path])
 
 
 WRONG: Mapping[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "a label that the data lack": ({}, {"labels": ("Eyeglases",)}, "Eyeglasses"),
-    "no label shown": ({}, {"rate": 0.0}, "rate 0 shows none"),
-    "a setting that is none": ({"lattent": 3}, {}, "lattent"),
-    "a width of nothing": ({"hidden": 0}, {}, "0 hidden units"),
-    "a likelihood that is none": ({"likelihood": "gausian"}, {}, "gausian"),
+    "unknown label": ({}, {"labels": ("Eyeglases",)}, "Eyeglasses"),
+    "no labelled images": ({}, {"rate": 0.0}, "rate must be above 0"),
+    "unknown setting": ({"lattent": 3}, {}, "lattent"),
+    "width 0": ({"hidden": 0}, {}, "hidden must be at least 1, got 0"),
+    "unknown likelihood": ({"likelihood": "gausian"}, {}, "gausian"),
 }
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_perceptron_takes_images_of_any_size(name: str) -> None:
-    """Where convolutions know no such size; and every weight of it is learnt."""
+def test_a_perceptron_supports_images_of_any_size(name: str) -> None:
+    """Convolutions refuse such a size. All weights of the perceptron are trained."""
     data = as_data_set(
         (np.random.default_rng(0).random((40, 3, 9, 7), np.float32), FACES.labels_of(np.arange(40)), FACES.schema)
     )
     how = replace(HOW, steps=2)
     options = {**OPTIONS[name], "hidden": 6}
-    with pytest.raises(UsageError, match="no network for images of 3 x 9 x 7"):
+    with pytest.raises(UsageError, match="do not support images of 3 x 9 x 7"):
         prepare(name, options, data, how)
     model: Any = prepare(name, {**options, "network": "perceptron"}, data, how)[0]
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
@@ -185,8 +184,8 @@ def test_a_perceptron_takes_images_of_any_size(name: str) -> None:
     images = data.batch(np.arange(4))
     codes = model.encode(images.images, images.labels).loc
     assert model.decode(codes).shape == (4, 3, 9, 7)
-    still = [key for key, tensor in model.named_parameters() if torch.equal(tensor, before[key])]
-    assert not [key for key in still if "encoder" in key or "decoder" in key]
+    unchanged = [key for key, tensor in model.named_parameters() if torch.equal(tensor, before[key])]
+    assert not [key for key in unchanged if "encoder" in key or "decoder" in key]
 
 
 @pytest.mark.skipif(not STATM.exists(), reason="the memory of a process is read from /proc")
@@ -194,49 +193,49 @@ def test_a_perceptron_takes_images_of_any_size(name: str) -> None:
     "name", [pytest.param(name, marks=pytest.mark.slow if name == "vae" else pytest.mark.soak) for name in NAMES]
 )
 def test_memory_does_not_grow_over_a_thousand_steps(name: str) -> None:
-    """Keeping no more than the images of each step would be 79 MB."""
+    """Retaining the images of each step alone would take 79 MB."""
     data = Faces(size=32, n=200)
     how = replace(HOW, steps=1000, batch=8)
     model: Any = prepare(name, {**OPTIONS[name], "network": "perceptron", "hidden": 8}, data, how)[0]
-    held = {e.step: resident() for e in fit(model, data, how) if isinstance(e, Step) and e.step in (200, 1000)}
-    assert held[1000] - held[200] < 8e6
+    memory = {e.step: resident() for e in fit(model, data, how) if isinstance(e, Step) and e.step in (200, 1000)}
+    assert memory[1000] - memory[200] < 8e6
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds."""
+    """Resident memory of this process in bytes."""
     return int(STATM.read_text().split()[1]) * PAGE_SIZE
 
 
-def test_points_are_not_convolved() -> None:
+def test_points_are_refused_by_convolutions() -> None:
     data = as_data_set((np.zeros((40, 5), np.float32), FACES.labels_of(np.arange(40)), FACES.schema))
     with pytest.raises(UsageError, match="network=convolutions needs images"):
         prepare("vae", {"network": "convolutions"}, data, HOW)
 
 
-@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("case", WRONG)
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "vae"])
-def test_wrong_settings_get_one_message_before_training(name: str, what: str) -> None:
-    options, how, says = WRONG[what]
+def test_invalid_settings_are_refused_before_training(name: str, case: str) -> None:
+    options, how, message = WRONG[case]
     domain = {"domain": "Hair_Color"} if name == "diva" else {}
-    with pytest.raises(CcvaeEvalError, match=says):
+    with pytest.raises(CcvaeEvalError, match=message):
         prepare(name, {**domain, **options}, FACES, TrainingSettings(**{"labels": LABELS, **how}))
 
 
 @pytest.mark.parametrize("name", ["condvae", "condvae-info", "csvae", "m2"])
-def test_a_model_that_needs_whole_rows_says_so(name: str) -> None:
+def test_models_that_need_all_labels_refuse_data_without_such_images(name: str) -> None:
     images = np.random.default_rng(0).random((40, 1, 28, 28)).astype(np.float32)
     labels = np.random.default_rng(1).integers(0, 2, (40, 2)).astype(np.float32)
     labels[::2, 0], labels[1::2, 1] = np.nan, np.nan
     data = as_data_set((images, labels, ["a", "b"]))
-    if name == "m2":  # which sums a missing label out
+    if name == "m2":  # sums over missing labels
         prepare(name, {}, data, TrainingSettings())
         return
-    with pytest.raises(CcvaeEvalError, match="learns from images that have all 2 labels, and none has"):
+    with pytest.raises(CcvaeEvalError, match="needs training images with all 2 labels, but none has them"):
         prepare(name, {}, data, TrainingSettings())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_of_points_refuses_images(name: str) -> None:
+def test_a_model_for_points_refuses_images(name: str) -> None:
     schema = FACES.schema.select(LABELS)
     model = registry.models[name].from_settings(OPTIONS[name], ModelContext(schema, (3,), uniform_prior(schema)))
     with pytest.raises(CcvaeEvalError, match=r"was built for inputs of shape \(3,\), the data has \(3, 32, 32\)"):
@@ -244,7 +243,7 @@ def test_a_model_of_points_refuses_images(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("vae", "mvae")])
-def test_every_label_owns_columns(name: str) -> None:
+def test_every_label_owns_latent_dimensions(name: str) -> None:
     schema = FACES.schema.select(LABELS)
     model = registry.models[name].from_settings(OPTIONS[name], ModelContext(schema, (3, 32, 32), uniform_prior(schema)))
     layout: LatentLayout = model.layout
@@ -253,8 +252,8 @@ def test_every_label_owns_columns(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["m2", "condvae"])
-def test_diversity_scores_zero_by_construction_where_the_judge_sees_the_class(name: str) -> None:
-    """Trained until the judge knows its pictures: the headline itself is 0, and says why."""
+def test_diversity_of_a_point_mass_is_0_by_construction(name: str) -> None:
+    """Trained until the judge recognises the classes: the headline value is 0, and its note says why."""
     data = Squares(300)
     how = TrainingSettings(batch=16, steps=60, learning_rate=5e-3, validation=0.0)
     model, _ = prepare(name, {"style": 8}, data, how)
@@ -277,12 +276,11 @@ def test_diversity_scores_zero_by_construction_where_the_judge_sees_the_class(na
 
 
 @pytest.mark.parametrize("name", ["ccvae", "condvae", "condvae-info", "csvae", "m2", "mvae"])
-def test_the_layers_of_a_vae_fit(name: str) -> None:
-    """What ``--init-from`` takes from a vae: every convolution of the encoder, and all of the decoder but its first
-    layer, whose width is that of z."""
+def test_the_weights_of_a_vae_can_initialise_other_models(name: str) -> None:
+    """``--init-from``: all layers of both trunks have the same shape, except the first layer of the decoder."""
     schema = FACES.schema.select(LABELS)
     context = ModelContext(schema, (3, 32, 32), uniform_prior(schema))
-    theirs, mine = (registry.models[each].from_settings({}, context).state_dict() for each in ("vae", name))
-    shared = {key for key, tensor in theirs.items() if key in mine and mine[key].shape == tensor.shape}
-    layers = {key for key in theirs if ".trunk." in key}
+    vae, other = (registry.models[each].from_settings({}, context).state_dict() for each in ("vae", name))
+    shared = {key for key, tensor in vae.items() if key in other and other[key].shape == tensor.shape}
+    layers = {key for key in vae if ".trunk." in key}
     assert layers - shared <= {"decoder.trunk.0.weight"}

@@ -1,4 +1,4 @@
-"""Likelihoods against SciPy."""
+"""Likelihoods, compared with SciPy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.random_streams import torch_stream
 
 
-def draws() -> tuple[torch.Tensor, torch.Tensor]:
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch_stream(0, "likelihood")
     x = torch.rand(4, 3, 5, 5, generator=generator, dtype=torch.float64)
     return x, 3 * torch.randn(4, 3, 5, 5, generator=generator, dtype=torch.float64)
@@ -20,19 +20,19 @@ def draws() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("scale", [1.0, 0.2])
 def test_log_prob_equals_scipy(scale: float) -> None:
-    x, raw = draws()
+    x, raw = inputs()
     mean = special.expit(raw.numpy())
     expected = {
         "laplace": stats.laplace.logpdf(x.numpy(), mean, scale),
         "gaussian": stats.norm.logpdf(x.numpy(), mean, scale),
         "bernoulli": special.xlogy(x.numpy(), mean) + special.xlog1py(1 - x.numpy(), -mean),
     }
-    for name, each in expected.items():
+    for name, density in expected.items():
         got = Likelihood(name, scale, (3, 5, 5)).log_prob(x, raw)  # type: ignore[arg-type]
-        np.testing.assert_allclose(got.numpy(), each.sum((1, 2, 3)), rtol=1e-12)
+        np.testing.assert_allclose(got.numpy(), density.sum((1, 2, 3)), rtol=1e-12)
 
 
-def test_points_have_a_free_mean() -> None:
+def test_the_mean_of_points_is_unconstrained() -> None:
     x, raw = torch.randn(3, 2), torch.randn(3, 2)
     likelihood = Likelihood("gaussian", 0.5, (2,))
     assert torch.equal(likelihood.mean(raw), raw)
@@ -49,7 +49,7 @@ def test_points_have_a_free_mean() -> None:
         ("bernoulli", 1.0, (3,)),
     ],
 )
-def test_wrong_likelihoods_are_refused(name: str, scale: float, shape: tuple[int, ...]) -> None:
+def test_invalid_likelihoods_are_refused(name: str, scale: float, shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError):
         Likelihood(name, scale, shape)  # type: ignore[arg-type]
 
@@ -57,5 +57,5 @@ def test_wrong_likelihoods_are_refused(name: str, scale: float, shape: tuple[int
 @pytest.mark.parametrize(
     ("shape", "name"), [((1, 28, 28), "bernoulli"), ((3, 64, 64), "laplace"), ((1,), "laplace"), ((2,), "laplace")]
 )
-def test_auto_follows_the_input(shape: tuple[int, ...], name: str) -> None:
+def test_auto_depends_on_the_input_shape(shape: tuple[int, ...], name: str) -> None:
     assert Likelihood("auto", 1.0, shape).name == name

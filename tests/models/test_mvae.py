@@ -1,4 +1,4 @@
-"""MVAE's products of experts and its three ELBOs against NumPy and SciPy in float64."""
+"""MVAE's products of experts and its three ELBOs, compared with NumPy and SciPy in float64."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.oracle
 EVERY = torch.cat([COMPLETE, PARTLY])
 
 
-def test_a_product_of_gaussians_is_what_the_densities_say() -> None:
+def test_the_product_of_experts_is_the_normalised_product_of_densities() -> None:
     one, two = (torch.tensor([[m]], dtype=torch.float64) for m in (1.5, -0.5))
     s, t = (torch.tensor([[v]], dtype=torch.float64) for v in (0.7, 2.0))
     found = product([Gaussian(one, s), Gaussian(two, t)])
@@ -35,7 +35,7 @@ def test_a_product_of_gaussians_is_what_the_densities_say() -> None:
 
 
 def experts(model: MVAE, y: list[float], image: Gaussian | None, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of the product over what is seen, one expert at a time."""
+    """Mean and standard deviation of the product of the given experts, one at a time."""
     precision, weighted = np.ones(3), np.zeros(3)
     if image is not None:
         own = 1 / (image.scale[row].numpy(force=True) ** 2 + 1e-8)
@@ -71,20 +71,20 @@ def test_every_term_equals_scipy() -> None:
             assert objective.terms[f"{name}.reconstruction"] == pytest.approx(reconstruction.mean(), abs=1e-9)
         if with_y:
             logits = model.classifier.logits(model.classifier.layers(torch.from_numpy(z))).numpy(force=True)
-            told = np.zeros(len(m))
+            log_p = np.zeros(len(m))
             for place, r in enumerate(rows):
                 for i, v in enumerate(EVERY[r].tolist()):
                     if not math.isnan(v):
                         own = logits[place].reshape(3, 3)[i, : SCHEMA.labels[i].cardinality]
-                        told[place] += special.log_softmax(own)[int(v)]
-            value = value + 10 * told
-            assert objective.terms[f"{name}.log_p_y_z"] == pytest.approx(told.mean(), abs=1e-9)
+                        log_p[place] += special.log_softmax(own)[int(v)]
+            value = value + 10 * log_p
+            assert objective.terms[f"{name}.log_p_y_z"] == pytest.approx(log_p.mean(), abs=1e-9)
         assert objective.terms[f"{name}.rows"] == len(m)
         total += value.sum()
     assert objective.loss.item() == pytest.approx(-total / 5, abs=1e-9)
 
 
-def test_every_parameter_gets_a_gradient_and_unlabelled_rows_move_no_expert() -> None:
+def test_every_parameter_gets_a_gradient_and_unlabelled_images_update_no_expert() -> None:
     model = small(MVAE, latent=3)
     names = {name for name, _ in model.named_parameters()}
     (objective,) = stepped(model, batch_of(points(100), EVERY.repeat(20, 1)))
@@ -105,7 +105,7 @@ def test_do_replaces_one_labels_expert() -> None:
         y[:, 1] = v
         expected = [experts(model, y[r].tolist(), model.encoder(x), r)[0] for r in range(4)]
         np.testing.assert_allclose(moved_to.numpy(force=True), np.stack(expected), atol=1e-12)
-    assert bool((found[0] != found[1]).all()), "it moves every latent"
+    assert bool((found[0] != found[1]).all()), "every latent dimension changes"
     noisy = model.intervene(x, codes, {"Hair": 1.0}, torch.ones_like(zero))
     labels = own.clone()
     labels[:, 1] = 1

@@ -1,4 +1,4 @@
-"""The networks: their shapes, their number of weights, and how the weights start."""
+"""Networks: shapes, parameter counts and initialisation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from ccvae_models.ccvae import CCVAE
-from ccvae_models.networks import STAGES, Decoder, Encoder, Network, initialise
+from ccvae_models.networks import STAGES, Decoder, Encoder, NetworkSpec, initialise
 from ccvae_models.vae import VAE
 from torch import nn
 
@@ -22,8 +22,8 @@ def celeba(seed: int = 0, **options: bool) -> CCVAE:
     return CCVAE.from_settings(options, ModelContext(EIGHTEEN, (3, 64, 64), uniform_prior(EIGHTEEN)), seed)
 
 
-def test_the_64_pixel_ccvae_is_the_papers() -> None:
-    """1,447,881 weights with 18 labels and 45 latents, as in the published checkpoints."""
+def test_the_64_pixel_ccvae_has_the_size_of_the_paper() -> None:
+    """1,447,881 parameters with 18 labels and 45 latent dimensions, as in the published checkpoints."""
     model = celeba()
     assert sum(parameter.numel() for parameter in model.parameters()) == 1_447_881
     assert model.layout.dim == 45
@@ -32,7 +32,7 @@ def test_the_64_pixel_ccvae_is_the_papers() -> None:
 
 @pytest.mark.parametrize("size", STAGES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_go_through_and_come_back_in_shape(size: int, channels: int) -> None:
+def test_encoder_and_decoder_support_all_image_sizes(size: int, channels: int) -> None:
     context = ModelContext(LabelSchema(()), (channels, size, size), ())
     model = VAE.from_settings({"latent": 5}, context)
     images = torch.rand(2, channels, size, size)
@@ -44,14 +44,14 @@ def test_images_go_through_and_come_back_in_shape(size: int, channels: int) -> N
     assert 0 < decoded.min().item() < decoded.max().item() < 1
 
 
-def test_points_have_a_perceptron_and_a_free_mean() -> None:
+def test_points_have_a_perceptron_and_an_unconstrained_mean() -> None:
     model = VAE.from_settings({"latent": 2, "hidden": 7}, ModelContext(LabelSchema(()), (3,), ()))
     assert model.encode(torch.randn(4, 3)).loc.shape == (4, 2)
     assert model.decode(1e4 * torch.ones(4, 2)).abs().max().item() > 1
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 32), (3, 48, 48), (64, 64), (3, 0, 0)])
-def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+def test_unsupported_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError):
         VAE.from_settings({}, ModelContext(LabelSchema(()), shape, ()))
 
@@ -59,29 +59,29 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 def test_weights_depend_on_the_seed_alone() -> None:
     before = torch.get_rng_state()
     first, again, other = celeba(), celeba(), celeba(1)
-    assert torch.equal(torch.get_rng_state(), before), "no global random state is touched"
+    assert torch.equal(torch.get_rng_state(), before), "the global random state is unchanged"
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
     assert not torch.equal(first.encoder.loc.weight, other.encoder.loc.weight)
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
-def test_weights_start_as_torchs_own_layers_do(part: str) -> None:
-    """Uniform within 1/sqrt(fan in); fan in of a transposed convolution as torch counts it."""
+def test_weights_are_initialised_like_torchs_own_layers(part: str) -> None:
+    """Uniform in +-1/sqrt(fan in), with torch's fan in of transposed convolutions."""
     network = getattr(celeba(blank=False), part)
     layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
     assert len(layers) == {"encoder": 7, "decoder": 6}[part]
     for layer in layers:
         fan_in, _ = nn.init._calculate_fan_in_and_fan_out(layer.weight)
-        reach = 1 / math.sqrt(fan_in)
+        bound = 1 / math.sqrt(fan_in)
         for parameter in (layer.weight, layer.bias):
             assert parameter is not None
-            assert parameter.abs().max().item() <= reach
+            assert parameter.abs().max().item() <= bound
         if layer.weight.numel() > 1000:
-            assert layer.weight.std().item() == pytest.approx(reach / math.sqrt(3), rel=0.05)
+            assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
 
 
-def test_labels_start_blank_and_style_does_not() -> None:
+def test_the_initial_posterior_of_z_c_is_the_same_for_every_image() -> None:
     posterior = celeba().encode(torch.rand(3, 3, 64, 64))
     assert torch.equal(posterior.loc[:, :18], torch.zeros(3, 18))
     torch.testing.assert_close(posterior.scale[:, :18], torch.full((3, 18), 2.0))
@@ -89,7 +89,7 @@ def test_labels_start_blank_and_style_does_not() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (1, 28, 28), (5,)])
-def test_everything_can_be_built_on_the_meta_device(shape: tuple[int, ...]) -> None:
+def test_models_can_be_built_on_the_meta_device(shape: tuple[int, ...]) -> None:
     schema = binary_schema("a", "b")
     context = ModelContext(schema, shape, uniform_prior(schema))
     for kind in (VAE, CCVAE):
@@ -103,8 +103,8 @@ def test_everything_can_be_built_on_the_meta_device(shape: tuple[int, ...]) -> N
         assert torch.equal(empty.decode(codes), real.decode(codes))
 
 
-def test_convolutions_lie_channel_by_channel() -> None:
-    for network in (Encoder((3, 64, 64), 4, Network()), Decoder((3, 64, 64), 4, Network())):
+def test_convolution_weights_are_channels_last() -> None:
+    for network in (Encoder((3, 64, 64), 4, NetworkSpec()), Decoder((3, 64, 64), 4, NetworkSpec())):
         initialise(network, torch_stream(0, "weights"))
         for layer in network.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):

@@ -1,4 +1,4 @@
-"""Settings from plain data."""
+"""Model settings from plain data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ccvae_eval.core.types import Plain
 
 
 @dataclasses.dataclass(frozen=True)
-class Everything:
+class AllKinds:
     count: int = 1
     share: float = 0.5
     adversary: bool = True
@@ -35,10 +35,10 @@ class Everything:
         ("estimator", "reference", "reference"),
     ],
 )
-def test_values_are_read_by_the_type_of_their_field(name: str, value: Plain, expected: Plain) -> None:
-    got = getattr(read_settings(Everything, {name: value}, "model"), name)
-    assert got == expected
-    assert type(got) is type(expected)
+def test_values_are_converted_to_the_type_of_their_field(name: str, value: Plain, expected: Plain) -> None:
+    found = getattr(read_settings(AllKinds, {name: value}, "model"), name)
+    assert found == expected
+    assert type(found) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,11 @@ def test_values_are_read_by_the_type_of_their_field(name: str, value: Plain, exp
         ("estimator", "exactly"),
     ],
 )
-def test_wrong_values_are_refused_by_name(name: str, value: Plain) -> None:
+def test_invalid_values_are_refused_by_name(name: str, value: Plain) -> None:
     with pytest.raises(UsageError, match=name):
-        read_settings(Everything, {name: value}, "model")
+        read_settings(AllKinds, {name: value}, "model")
 
 
 def test_an_unknown_name_gets_a_suggestion() -> None:
     with pytest.raises(UsageError, match="Did you mean 'estimator'"):
-        read_settings(Everything, {"estimater": "exact"}, "model")
+        read_settings(AllKinds, {"estimater": "exact"}, "model")

@@ -1,4 +1,4 @@
-"""The oracle is what it says: the drawing programme as a model, exact in every pixel, its laws those of its prior."""
+"""The oracle: exact reconstructions, interventions equal to the renderer's, codes distributed as the prior."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,7 @@ from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.model.interface import HasConditionalPrior, Label, LabelledVAE, LabelSchema, Predicts, binary_schema
 from ccvae_eval.model.latents import replaced
-from ccvae_eval.oracle.code import DEVIATION, MEAN, REACH, SPREAD
-from ccvae_eval.oracle.model import oracle
+from ccvae_eval.oracle.model import DEVIATION, MEAN, REACH, SPREAD, oracle
 from tests.support.fakes import Squares
 
 pytestmark = pytest.mark.oracle
@@ -47,12 +46,12 @@ def codes(model, images):
 
 @pytest.fixture(scope="module")
 def many(faces):
-    """The codes of many images and their labels."""
+    """Codes and labels of 3,000 images."""
     ids = faces.split("test")[:3000]
     return oracle(faces, ids).encode(faces.batch(ids).images).loc.double().numpy(), faces.labels_of(ids)
 
 
-def test_it_is_a_model_that_predicts_and_has_a_prior(model, faces):
+def test_the_oracle_predicts_and_has_a_conditional_prior(model, faces):
     assert isinstance(model, LabelledVAE)
     assert isinstance(model, Predicts)
     assert isinstance(model, HasConditionalPrior)
@@ -65,7 +64,7 @@ def test_it_is_a_model_that_predicts_and_has_a_prior(model, faces):
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
-def test_decoding_the_code_of_an_image_gives_the_image_in_every_pixel(size):
+def test_decoding_the_code_of_an_image_gives_the_same_pixels(size):
     faces = Faces(size=size, seed=9)
     ids = faces.split("test")[:64]
     images = faces.batch(ids).images
@@ -76,7 +75,7 @@ def test_decoding_the_code_of_an_image_gives_the_image_in_every_pixel(size):
     assert bool((posterior.scale == 0).all())
 
 
-def test_changing_u_alone_is_the_datas_own_counterfactual(model, faces, ids, codes):
+def test_changing_the_sign_of_u_gives_the_counterfactual_of_the_data(model, faces, ids, codes):
     labels = faces.labels_of(ids)
     for name in faces.schema.names[:-1]:
         column = model.layout[name][:1]
@@ -85,7 +84,7 @@ def test_changing_u_alone_is_the_datas_own_counterfactual(model, faces, ids, cod
         assert torch.equal(flipped, expected), name
 
 
-def test_another_greatest_u_is_another_class_and_nothing_else(model, faces, ids, codes):
+def test_another_greatest_u_changes_the_class_only(model, faces, ids, codes):
     columns = model.layout["Hair_Color"][:5]
     for k in range(5):
         u = torch.full((len(ids), 5), -1.0)
@@ -94,7 +93,7 @@ def test_another_greatest_u_is_another_class_and_nothing_else(model, faces, ids,
         assert torch.equal(model.decode(replaced(codes, columns, u)), expected)
 
 
-def test_the_columns_v_are_the_variety_and_nothing_else(model, faces, ids, codes):
+def test_the_dimensions_v_change_the_variety_only(model, faces, ids, codes):
     redrawn = faces.variety(ids[::-1].copy(), "Eyeglasses")
     columns = model.layout["Eyeglasses"][1:]
     moved = replaced(codes, columns, codes.flip(0)[:, list(columns)])
@@ -102,7 +101,7 @@ def test_the_columns_v_are_the_variety_and_nothing_else(model, faces, ids, codes
     assert stats.norm.cdf(codes[:, list(columns)].double()) == pytest.approx(faces.variety(ids, "Eyeglasses"), abs=1e-6)
 
 
-def test_the_noise_of_u_is_a_cut_normal_and_belongs_to_the_image(many, model, faces):
+def test_the_noise_of_u_is_a_truncated_normal(many, model, faces):
     codes, labels = many
     law = stats.truncnorm(-REACH, REACH)
     assert pytest.approx(float(law.std()), rel=1e-12) == DEVIATION / SPREAD
@@ -130,7 +129,7 @@ def test_codes_of_a_class_follow_the_conditional_prior(many, model, faces):
     assert np.abs(correlation).max() < stats.norm.isf(1e-3 / len(order) ** 2) / np.sqrt(len(codes))
 
 
-def test_style_columns_are_normal_and_know_nothing_of_the_labels(many, model, faces):
+def test_style_is_normal_and_independent_of_the_labels(many, model, faces):
     codes, labels = many
     for column in model.layout.style:
         assert stats.kstest(codes[:, column], "norm").pvalue > LEAST_P
@@ -138,7 +137,7 @@ def test_style_columns_are_normal_and_know_nothing_of_the_labels(many, model, fa
             assert stats.mannwhitneyu(codes[y == 1, column], codes[y == 0, column]).pvalue > LEAST_P / 100
 
 
-def test_a_missing_label_has_no_prior_in_u(model, faces):
+def test_the_prior_of_u_is_nan_for_a_missing_label(model, faces):
     labels = torch.zeros(1, len(faces.schema))
     labels[0, faces.schema.index("Smiling")] = torch.nan
     prior = model.conditional_prior(labels)
@@ -146,25 +145,25 @@ def test_a_missing_label_has_no_prior_in_u(model, faces):
     assert missing == [model.layout["Smiling"][0]]
 
 
-def test_predictions_are_bayes_rule_on_u(model, faces, ids, images, codes):
+def test_predictions_follow_bayes_rule_on_u(model, faces, ids, images, codes):
     labels = faces.labels_of(ids)
     points = codes + 2 * torch.randn(codes.shape, generator=torch_stream(0, "test"))
-    for where in (codes, points):
-        told = model.predict(images, where)
+    for z in (codes, points):
+        predicted = model.predict(images, z)
         for label in faces.schema:
             k = label.cardinality
             means = np.array([[-MEAN], [MEAN]]) if k == 2 else MEAN * (2 * np.eye(k) - 1)
-            u = where[:, list(model.layout[label.name][: means.shape[1]])].double().numpy()
+            u = z[:, list(model.layout[label.name][: means.shape[1]])].double().numpy()
             joint = np.stack([stats.norm.logpdf(u, mean, SPREAD).sum(1) for mean in means], 1)
             expected = joint - np.logaddexp.reduce(joint, 1, keepdims=True)
-            assert told[label.name].double().numpy() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+            assert predicted[label.name].double().numpy() == pytest.approx(expected, rel=1e-4, abs=1e-4)
     for label in faces.schema:
         assert np.array_equal(
             model.predict(images, codes)[label.name].argmax(1), labels[:, faces.schema.index(label.name)]
         )
 
 
-def test_the_way_from_one_class_to_another_passes_no_third(model):
+def test_the_path_between_two_classes_passes_through_no_third_class(model):
     columns = list(model.layout["Hair_Color"])
     labels = torch.zeros(5, len(model.labels))
     labels[:, model.labels.index("Hair_Color")] = torch.arange(5)
@@ -172,20 +171,20 @@ def test_the_way_from_one_class_to_another_passes_no_third(model):
     means = model.conditional_prior(labels).loc[:, [order.index(column) for column in columns]]
     for a in range(5):
         for b in range(5):
-            way = torch.stack([means[a] + t * (means[b] - means[a]) for t in torch.linspace(0, 1, 21)])
-            codes = replaced(torch.zeros(21, model.layout.dim), columns, way)
-            told = model.predict(torch.empty(0), codes)["Hair_Color"].argmax(1)
-            assert set(told.tolist()) <= {a, b}
+            path = torch.stack([means[a] + t * (means[b] - means[a]) for t in torch.linspace(0, 1, 21)])
+            codes = replaced(torch.zeros(21, model.layout.dim), columns, path)
+            predicted = model.predict(torch.empty(0), codes)["Hair_Color"].argmax(1)
+            assert set(predicted.tolist()) <= {a, b}
 
 
-def test_what_it_has_drawn_it_knows_again(model, codes):
-    drawn = model.decode(codes + torch.randn(codes.shape, generator=torch_stream(1, "test")))
-    again = model.encode(drawn)
-    assert torch.equal(model.decode(again.loc), drawn)
-    assert torch.equal(model.encode(drawn).loc, again.loc)
+def test_rendered_pictures_can_be_encoded(model, codes):
+    rendered = model.decode(codes + torch.randn(codes.shape, generator=torch_stream(1, "test")))
+    again = model.encode(rendered)
+    assert torch.equal(model.decode(again.loc), rendered)
+    assert torch.equal(model.encode(rendered).loc, again.loc)
 
 
-def test_an_edit_changes_no_other_column_of_the_code(model, codes):
+def test_an_edit_changes_no_other_latent_dimension(model, codes):
     columns = model.layout["Eyeglasses"]
     edited = replaced(codes, columns[:1], -codes[:, list(columns[:1])])
     again = model.encode(model.decode(edited)).loc
@@ -196,35 +195,35 @@ def test_an_edit_changes_no_other_column_of_the_code(model, codes):
         assert torch.equal(again[:, others[0]].sign(), sign[:, others[0]].sign())
 
 
-def test_glasses_taken_off_and_put_on_again_are_the_same_glasses(model, images, codes):
-    """Also after the face without glasses was drawn with others in mind."""
+def test_glasses_removed_and_added_again_are_the_same_glasses(model, images, codes):
+    """Also after the face without glasses was rendered from a code with other glasses."""
     (u, *v) = model.layout["Eyeglasses"]
     off = codes.clone()
     off[:, u] = -2.0
-    drawn = model.decode(off)
+    rendered = model.decode(off)
     off[:, v] = 1.3
-    assert torch.equal(model.decode(off), drawn)
-    back = model.encode(drawn).loc
+    assert torch.equal(model.decode(off), rendered)
+    back = model.encode(rendered).loc
     back[:, u] = codes[:, u]
     assert torch.equal(model.decode(back), images)
 
 
-def test_what_it_reads_does_not_depend_on_what_it_drew_before(faces, ids, codes):
-    """The same picture comes from many codes: without glasses, the shape of the glasses does not matter."""
+def test_encoding_does_not_depend_on_earlier_renderings(faces, ids, codes):
+    """Many codes give the same picture: without glasses, the shape of the glasses does not matter."""
     (u, *v) = oracle(faces, ids[:4]).layout["Eyeglasses"]
     edits = []
     for shape in (-0.5, 0.9):
         edited = codes[:40].clone()
         edited[:, u], edited[:, v] = -1.5, shape
-        edited[20:, -1] = 0.25  # on a face that it is not bound to
+        edited[20:, -1] = 0.25  # a style that it was not given
         edits.append(edited)
-    read = []
+    encoded = []
     for order in (edits, edits[::-1]):
         model = oracle(faces, ids[:40])
-        drawn = [model.decode(edited) for edited in order]
-        assert torch.equal(drawn[0], drawn[1])
-        read.append(model.encode(drawn[0]).loc)
-    assert torch.equal(read[0], read[1])
+        rendered = [model.decode(edited) for edited in order]
+        assert torch.equal(rendered[0], rendered[1])
+        encoded.append(model.encode(rendered[0]).loc)
+    assert torch.equal(encoded[0], encoded[1])
 
 
 def test_codes_do_not_depend_on_the_batch(model, images, codes):
@@ -232,18 +231,18 @@ def test_codes_do_not_depend_on_the_batch(model, images, codes):
     assert torch.equal(torch.cat(parts), codes)
 
 
-def test_extreme_codes_are_drawn_too(model):
-    drawn = model.decode(torch.full((2, model.layout.dim), 40.0) * torch.tensor([[1.0], [-1.0]]))
-    assert torch.equal(model.decode(model.encode(drawn).loc), drawn)
+def test_extreme_codes_can_be_decoded(model):
+    rendered = model.decode(torch.full((2, model.layout.dim), 40.0) * torch.tensor([[1.0], [-1.0]]))
+    assert torch.equal(model.decode(model.encode(rendered).loc), rendered)
 
 
-def test_a_picture_that_it_never_saw_is_an_error(model, images):
-    with pytest.raises(DataError, match="does not know"):
+def test_an_unknown_picture_is_an_error(model, images):
+    with pytest.raises(DataError, match="unknown picture"):
         model.encode(1 - images[:1])
 
 
-def test_it_forgets_old_drawings_but_never_what_it_is_bound_to(monkeypatch, faces, ids, images, codes):
-    monkeypatch.setattr(f"{MODULE}.REMEMBERED", 8)
+def test_old_renderings_are_dropped_but_given_images_are_kept(monkeypatch, faces, ids, images, codes):
+    monkeypatch.setattr(f"{MODULE}.MAX_RENDERED", 8)
     model = oracle(faces, ids[:20])
     first = model.decode(codes[:1] + 1)
     model.encode(first)
@@ -253,7 +252,7 @@ def test_it_forgets_old_drawings_but_never_what_it_is_bound_to(monkeypatch, face
     assert torch.equal(model.encode(images[:20]).loc, codes[:20])
 
 
-def test_some_labels_in_another_order_leave_the_rest_to_style(faces, ids, images, codes, model):
+def test_unselected_labels_belong_to_style(faces, ids, images, codes, model):
     some = faces.schema.select(["Hair_Color", "Smiling"])
     narrow = oracle(faces, ids, some)
     assert tuple(narrow.layout.characteristics) == ("Hair_Color", "Smiling")
@@ -265,16 +264,16 @@ def test_some_labels_in_another_order_leave_the_rest_to_style(faces, ids, images
     assert list(narrow.predict(images, codes)) == ["Hair_Color", "Smiling"]
 
 
-def test_without_ids_it_is_bound_to_the_test_split():
+def test_the_default_images_are_the_test_split():
     faces = Faces(size=32, n=50)
     oracle(faces).encode(faces.batch(faces.split("test")).images)
 
 
-def test_data_that_it_cannot_draw_have_no_oracle(faces, ids):
+def test_data_that_are_not_synthetic_or_have_continuous_labels_are_unsupported(faces, ids):
     class Aged(Faces):
         schema = LabelSchema((*binary_schema("Smiling"), Label("Age", "continuous")))
 
-    with pytest.raises(UnsupportedError, match="drawn"):
+    with pytest.raises(UnsupportedError, match="synthetic"):
         oracle(Squares())
     with pytest.raises(UnsupportedError, match="continuous"):
         oracle(Aged(size=32, n=50))

@@ -6,10 +6,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from ccvae_eval.api import CARD, metric_named
+from ccvae_eval.api import DEFAULT_METRICS, metric_named
 from ccvae_eval.core.results import Estimate, Measurement, Value, ValueSpec
-from ccvae_eval.data.sampling import sample_ids
 from ccvae_eval.data.sets.faces import Faces
+from ccvae_eval.data.splits import sample_ids
 from ccvae_eval.evaluation.metric import Needs
 from ccvae_eval.evaluation.result_table import Mean, ResultTable
 from ccvae_eval.evaluation.run import Header, Run
@@ -18,15 +18,14 @@ from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.judge import judge_for
 from ccvae_eval.model.interface import Label, LabelSchema
 from ccvae_eval.oracle import references
-from ccvae_eval.oracle.code import MEAN
-from ccvae_eval.oracle.model import oracle
+from ccvae_eval.oracle.model import MEAN, oracle
 from ccvae_eval.oracle.references import oracle_reference, shipped_references, with_references
 from tests.support.fakes import Squares, SquaresVAE
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How far the first column of each characteristic reaches on average."""
+    """Mean magnitude of the first latent dimension of each characteristic."""
 
     name: ClassVar = "reach"
     version: ClassVar = 1
@@ -41,11 +40,11 @@ class Reach:
         return Needs()
 
     def start(self, subject):
-        return Reaching(self, subject)
+        return ReachAccumulator(self, subject)
 
 
 @dataclass
-class Reaching:
+class ReachAccumulator:
     metric: Reach
     subject: Subject
 
@@ -53,11 +52,11 @@ class Reaching:
         raise AssertionError("nothing is decoded")
 
     def compute(self, weights):
-        tally = ResultTable(self.metric, self.subject, weights)
+        table = ResultTable(self.metric, self.subject, weights)
         for name in self.subject.characteristics:
             column = self.subject.codes[:, self.subject.layout[name][0]].double()
-            tally.add("reach", name, Mean(column.abs().pow(self.metric.power).numpy()))
-        return tally.measurement((), {})
+            table.add("reach", name, Mean(column.abs().pow(self.metric.power).numpy()))
+        return table.measurement((), {})
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def faces():
 
 @pytest.fixture(scope="module")
 def subject(faces):
-    """A worse model than the oracle, with two of the labels in an order of its own."""
+    """A worse model than the oracle, with two of the labels in another order."""
     ids = faces.split("test")[:96]
     schema = faces.schema.select(["Smiling", "Eyeglasses"])
     model = oracle(faces, ids, schema)
@@ -110,8 +109,8 @@ def run(subject):
 
 
 @pytest.fixture
-def measurings(monkeypatch):
-    """Counts how often the oracle is measured."""
+def evaluations(monkeypatch):
+    """Metrics of each evaluation of the oracle."""
     made = []
 
     def counted(subject, metrics, **arguments):
@@ -122,22 +121,22 @@ def measurings(monkeypatch):
     return made
 
 
-def test_each_value_gets_the_reference_of_its_own_place():
+def test_each_value_gets_the_reference_of_its_address():
     run = run_of(row("x"), row("x", at={"judged": "y"}), row("y"))
     lookup = {key("x"): 1.0, key("x", (("judged", "y"),)): 2.0}
     assert found(with_references(run, lookup)) == {("x", ()): 1.0, ("x", (("judged", "y"),)): 2.0, ("y", ()): None}
 
 
-def test_another_version_of_a_metric_has_other_references():
+def test_another_version_of_a_metric_gets_no_reference():
     assert found(with_references(run_of(row("x"), version=2), {key("x"): 1.0})) == {("x", ()): None}
 
 
-def test_a_value_keeps_the_reference_that_it_brings_and_an_undefined_one_gets_none():
+def test_a_value_keeps_its_own_reference_and_an_undefined_value_gets_none():
     run = run_of(row("x", reference=0.25), row("y", math.nan))
     assert found(with_references(run, {key("x"): 1.0, key("y"): 1.0})) == {("x", ()): 0.25, ("y", ()): None}
 
 
-def test_the_mean_has_the_oracles_mean_over_the_same_characteristics():
+def test_the_reference_of_a_mean_is_over_the_same_characteristics():
     lookup = {key(None): 0.9, key("x"): 1.0, key("y"): 0.6}
     assert found(with_references(run_of(row(None), row("x"), row("y")), lookup))[None, ()] == 0.9
     fewer = run_of(row(None), row("x"), row("y", math.nan))
@@ -146,7 +145,7 @@ def test_the_mean_has_the_oracles_mean_over_the_same_characteristics():
     assert found(with_references(more, lookup))[None, ()] is None
 
 
-def test_the_mean_over_some_given_characteristics_has_none():
+def test_a_mean_over_some_given_characteristics_has_no_reference():
     lookup = {key(None): 0.9, key("x"): 1.0, key("y"): 0.6}
     some = run_of(row(None), row("x", note="given"), row("y"))
     assert found(with_references(some, lookup))[None, ()] is None
@@ -154,7 +153,7 @@ def test_the_mean_over_some_given_characteristics_has_none():
     assert found(with_references(every, lookup))[None, ()] == 0.9
 
 
-def test_references_are_what_the_oracle_reaches_on_the_same_images(run, subject, faces, tmp_path):
+def test_references_are_the_oracles_values_on_the_same_images(run, subject, faces, tmp_path):
     lookup = oracle_reference(run, subject, METRICS, cache_dir=tmp_path)
     model = oracle(faces, subject.ids, subject.schema)
     own = evaluate(prepare(model, faces, subject.ids, seed=4, characteristics=("Eyeglasses", "Smiling")), METRICS)
@@ -165,22 +164,22 @@ def test_references_are_what_the_oracle_reaches_on_the_same_images(run, subject,
         if v.estimate.defined
     }
     assert lookup == expected
-    told = with_references(run, lookup)
-    assert told.find("reach.reach@Eyeglasses").reference == pytest.approx(MEAN, abs=0.2)
-    assert told.find("reach.reach@Eyeglasses").estimate.value < 1.5
-    assert told.find("reach.reach").reference == pytest.approx(MEAN, abs=0.2)
+    completed = with_references(run, lookup)
+    assert completed.find("reach.reach@Eyeglasses").reference == pytest.approx(MEAN, abs=0.2)
+    assert completed.find("reach.reach@Eyeglasses").estimate.value < 1.5
+    assert completed.find("reach.reach").reference == pytest.approx(MEAN, abs=0.2)
 
 
-def test_they_are_measured_once(run, subject, measurings, tmp_path):
-    said = []
-    one = oracle_reference(run, subject, METRICS, cache_dir=tmp_path, notice=said.append)
-    assert measurings == [["again", "reach"]]
-    assert len(said) == 1
+def test_references_are_computed_once(run, subject, evaluations, tmp_path):
+    notices = []
+    one = oracle_reference(run, subject, METRICS, cache_dir=tmp_path, notice=notices.append)
+    assert evaluations == [["again", "reach"]]
+    assert len(notices) == 1
     assert oracle_reference(run, subject, METRICS, cache_dir=tmp_path, notice=pytest.fail) == one
-    assert len(measurings) == 1
+    assert len(evaluations) == 1
 
 
-def test_what_changes_the_numbers_changes_the_references(run, subject, measurings, tmp_path):
+def test_references_depend_on_everything_that_changes_the_numbers(run, subject, evaluations, tmp_path):
     def ask(run=run, subject=subject, metrics=METRICS):
         return oracle_reference(run, subject, metrics, cache_dir=tmp_path)
 
@@ -189,39 +188,39 @@ def test_what_changes_the_numbers_changes_the_references(run, subject, measuring
     ask(subject=replace(subject, seed=5))
     ask(run=replace(run, ids={name: ids[:64] for name, ids in run.ids.items()}))
     ask(subject=replace(subject, selected=("Smiling",)))
-    assert measurings == [["again", "reach"], ["reach"], *[["again", "reach"]] * 3]
+    assert evaluations == [["again", "reach"], ["reach"], *[["again", "reach"]] * 3]
 
 
-def test_metrics_that_looked_at_different_images_are_measured_on_theirs(run, subject, measurings, tmp_path):
+def test_metrics_with_different_images_are_evaluated_on_their_own_images(run, subject, evaluations, tmp_path):
     fewer = replace(run, ids={**run.ids, "again": run.ids["again"][:40]})
     oracle_reference(fewer, subject, METRICS, cache_dir=tmp_path)
-    assert sorted(measurings) == [["again"], ["reach"]]
+    assert sorted(evaluations) == [["again"], ["reach"]]
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[[1]]", '[["a", null, {}, "x"]]', "7"])
-def test_a_damaged_cache_is_made_anew(run, subject, measurings, tmp_path, damage):
+def test_a_damaged_cache_is_computed_again(run, subject, evaluations, tmp_path, damage):
     one = oracle_reference(run, subject, METRICS, cache_dir=tmp_path)
     for file in tmp_path.iterdir():
         file.write_text(damage)
     assert oracle_reference(run, subject, METRICS, cache_dir=tmp_path) == one
-    assert len(measurings) == 2
+    assert len(evaluations) == 2
 
 
-def test_an_unwritable_cache_is_said_and_stops_nobody(run, subject, tmp_path):
+def test_an_unwritable_cache_gives_a_notice(run, subject, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    said = []
-    assert oracle_reference(run, subject, METRICS, cache_dir=tmp_path / "file", notice=said.append)
-    assert "Nothing is cached" in said[-1]
+    notices = []
+    assert oracle_reference(run, subject, METRICS, cache_dir=tmp_path / "file", notice=notices.append)
+    assert "Nothing is cached" in notices[-1]
 
 
-def test_nothing_is_measured_that_was_not_asked_for(run, subject, measurings, tmp_path):
+def test_the_oracle_is_evaluated_only_on_request(run, subject, evaluations, tmp_path):
     assert oracle_reference(run, subject, METRICS, cache_dir=tmp_path, compute=False) == {}
     failed = replace(run, measurements=tuple(replace(m, status="failed") for m in run.measurements))
     assert oracle_reference(failed, subject, METRICS, cache_dir=tmp_path) == {}
-    assert measurings == []
+    assert evaluations == []
 
 
-def test_data_that_cannot_be_drawn_have_no_references(tmp_path):
+def test_data_that_are_not_synthetic_have_no_references(tmp_path):
     data = Squares(count=90)
     subject = prepare(SquaresVAE(), data, data.split("test"))
     run = evaluate(subject, [Reach()])
@@ -234,7 +233,7 @@ def test_a_model_with_other_classes_has_no_references(run, subject, tmp_path):
 
 
 def _shipped_names(sample, metrics):
-    """The names under which an evaluation of a checkpoint of all faces' labels asks, without measuring anything."""
+    """Names of the requests of an evaluation with all labels of faces."""
     faces = Faces()
     wanted = sample or max(metric.default_sample for metric in metrics)
     ids = sample_ids(faces, "test", sample=wanted, seed=0)
@@ -243,20 +242,22 @@ def _shipped_names(sample, metrics):
     return [references._name(subject, m, subject.subsample(sizes[m.name]).ids) for m in metrics]
 
 
-@pytest.mark.parametrize(("sample", "names"), [(DEMO, CARD), (None, CARD), (None, ("drift",))])
-def test_the_default_evaluations_of_faces_find_theirs_in_the_package(sample, names):
-    """After a change of a metric's version or defaults, of the faces or the judge: python tools/ship.py references"""
+@pytest.mark.parametrize(("sample", "names"), [(DEMO, DEFAULT_METRICS), (None, DEFAULT_METRICS), (None, ("drift",))])
+def test_the_package_contains_the_references_of_the_default_evaluations(sample, names):
+    """If a metric's version or defaults, the faces or the judge changed: python tools/ship.py references"""
     assert set(_shipped_names(sample, [metric_named(name) for name in names])) <= set(shipped_references())
 
 
 QUICK = ("density", "accuracy")
-"""Metrics that draw nothing; the others take about a minute each."""
+"""Metrics that render nothing; the others take about a minute each."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.soak) for name in CARD])
-def test_the_shipped_references_are_still_what_the_oracle_reaches(name):
-    """The demo's, measured again, within what may differ between builds (docs/metrics.md, section 0)."""
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.soak) for name in DEFAULT_METRICS]
+)
+def test_the_shipped_references_equal_a_new_evaluation_of_the_oracle(name):
+    """The demo's references, within the differences between builds (docs/metrics.md, section 0)."""
     faces = Faces()
     ids = sample_ids(faces, "test", sample=DEMO, seed=0)
     subject = prepare(oracle(faces, ids), faces, ids, judge=judge_for(faces))

@@ -1,4 +1,4 @@
-"""A stranger's model, data set or matcher that fails in a run: named with its distribution, the call and the fix."""
+"""A third-party model, data set or matcher that fails in a run: the error names its origin, the call and a fix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ccvae_eval.cli.main import main
 from ccvae_eval.core.errors import PluginError
 from ccvae_eval.data.sets.mnist import Mnist
 from ccvae_eval.plugins import registry
-from ccvae_eval.plugins.attribution import blamed, name_and_home
+from ccvae_eval.plugins.attribution import name_and_origin, plugin_call
 from tests.support.fakes import Squares, SquaresVAE
 
 PLUGIN = """
@@ -118,6 +118,7 @@ CCVAE_EVAL = {"models": {"mynet": Net}, "data": {"torn": Torn}, "matchers": {"bl
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the plugin file and a checkpoint."""
     monkeypatch.setattr(registry, "_files", {})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.py").write_text(PLUGIN)
@@ -126,8 +127,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
-    """What ``run --json`` ends with."""
+def run_document(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
+    """Exit code and JSON document of ``run --json``."""
     common = ["--plugin", "my.py", "--model", "mynet", "--judge", "none", "--json", "--no-figures", "--sample", "160"]
     data = [] if "--data" in arguments else ["--data", "faces,size=32,n=900"]
     with pytest.raises(SystemExit) as ended:
@@ -140,13 +141,13 @@ def told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int,
     [
         ("encode", "model 'mynet' failed in encode(images), images of shape (3, 32, 32)", "images.range"),
         ("pair", "model 'mynet': encode(images) returned tuple", "Return Gaussian(mean, standard deviation)"),
-        ("columns", "encode(images) gave means of shape (32, 3)", "layout has 4 columns"),
+        ("columns", "encode(images) returned means of shape (32, 3)", "layout has 4 latent dimensions"),
     ],
 )
-def test_what_fails_while_encoding_ends_the_command(
+def test_a_failure_while_encoding_ends_the_command(
     fault: str, what: str, hint: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, document = told(["--set", f"fault={fault}"], capsys)
+    code, document = run_document(["--set", f"fault={fault}"], capsys)
     error = document["error"]
     assert code == 4
     assert what in error["what"]
@@ -159,18 +160,18 @@ def test_what_fails_while_encoding_ends_the_command(
     [
         ("decode", "reconstruction", "failed in decode(codes), codes of shape (N, 4) (RuntimeError: mat1", "check"),
         ("tuple", "reconstruction", "decode(codes) returned tuple", "mean image alone"),
-        ("flat", "reconstruction", "gave images of shape (32, 3072), the data's are (32, 3, 32, 32)", "size=32"),
-        ("logits", "reconstruction", "decode(codes) gave pixels from -", "--set images.logits=true"),
+        ("flat", "reconstruction", "returned images of shape (32, 3072), the data have (32, 3, 32, 32)", "size=32"),
+        ("logits", "reconstruction", "decode(codes) returned pixels from -", "--set images.logits=true"),
         ("predict", "accuracy", "model 'mynet' failed in predict(images, codes) (IndexError: no such label)", "check"),
         ("prior", "diversity", "model 'mynet' failed in conditional_prior(labels), labels of shape (N, 1)", "check"),
         ("likelihood", "reconstruction", "failed in log_likelihood(images, codes) (ValueError: odd pixels)", "check"),
     ],
 )  # fmt: skip
-def test_what_fails_while_measuring_ends_its_metric_alone(
+def test_a_failure_while_measuring_ends_only_its_metric(
     fault: str, metric: str, what: str, hint: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = "density" if fault != "prior" else "accuracy"
-    code, document = told(["--set", f"fault={fault}", "--metric", metric, "--metric", other], capsys)
+    code, document = run_document(["--set", f"fault={fault}", "--metric", metric, "--metric", other], capsys)
     assert code == 4
     states = {m["metric"]: m for m in document["measurements"]}
     assert states[metric]["status"] == "failed"
@@ -182,22 +183,22 @@ def test_what_fails_while_measuring_ends_its_metric_alone(
     assert states[other]["status"] == "ok"
 
 
-def test_logits_are_mended_by_what_the_error_says(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_hint_about_logits_solves_the_problem(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pixels = ["--set", "fault=logits", "--set", "images.logits=true"]
-    code, document = told([*pixels, "--metric", "reconstruction"], capsys)
+    code, document = run_document([*pixels, "--metric", "reconstruction"], capsys)
     assert code == 0
     assert document["measurements"][0]["status"] == "ok"
 
 
-def test_a_data_set_that_fails_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, document = told(["--data", "torn"], capsys)
+def test_a_failing_data_set_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = run_document(["--data", "torn"], capsys)
     assert code == 4
     assert document["error"]["what"] == "data set 'torn' failed in batch(ids), 160 ids"
     assert document["error"]["why"] == "OSError: disk gone"
     assert document["error"]["where"] == str(home / "my.py")
-    _, document = told(["--data", "torn,label=Grin=Smiling"], capsys)
-    assert document["error"]["what"].startswith("data set 'torn' failed in batch(ids)"), "behind a relabelling too"
-    _, document = told(["--data", "torn:closed"], capsys)
+    _, document = run_document(["--data", "torn,label=Grin=Smiling"], capsys)
+    assert document["error"]["what"].startswith("data set 'torn' failed in batch(ids)"), "a relabelled data set too"
+    _, document = run_document(["--data", "torn:closed"], capsys)
     assert document["error"]["what"] == "data set 'torn' failed in from_spec(path, options)"
     assert "ccvae-eval check torn" in document["error"]["hint"]
 
@@ -209,7 +210,7 @@ def test_a_data_set_that_fails_is_named(home: Path, capsys: pytest.CaptureFixtur
         ("match", "matcher 'blind' failed in match(first, second)"),
     ],
 )
-def test_a_matcher_that_fails_is_named(fault: str, what: str, home: Path) -> None:
+def test_a_failing_matcher_is_named(fault: str, what: str, home: Path) -> None:
     options = {"drift": {"matcher": f"blind,fault={fault}"}}
     run = ccvae_eval.evaluate(
         SquaresVAE(), Squares(300), ["drift", "density"], options=options, judge="none", sample=90
@@ -222,37 +223,37 @@ def test_a_matcher_that_fails_is_named(fault: str, what: str, home: Path) -> Non
     assert states["density"].status == "ok"
 
 
-def test_a_matcher_that_cannot_be_made_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, document = told(["--metric", "drift", "--option", "drift.matcher=blind,fault=made"], capsys)
+def test_a_matcher_whose_constructor_fails_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = run_document(["--metric", "drift", "--option", "drift.matcher=blind,fault=made"], capsys)
     assert code == 4
-    assert document["error"]["what"] == "matcher 'blind' cannot be made"
+    assert document["error"]["what"] == "matcher 'blind' cannot be created"
     assert "no weights" in document["error"]["why"]
 
 
 def test_an_installed_plugin_is_named_with_its_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     class Installed:
-        __module__ = "strange_vaes.deep"
+        __module__ = "some_vaes.deep"
         __qualname__ = "Installed"
 
     class Inner:
-        __module__ = "strange_vaes.deep"
+        __module__ = "some_vaes.deep"
 
     class Elsewhere:
-        __module__ = "strange_vaes.other"
+        __module__ = "some_vaes.other"
 
-    found = registry.Registration("models", "deep", "strange_vaes.deep:Installed", "strange-vaes", "2.5")
+    found = registry.Registration("models", "deep", "some_vaes.deep:Installed", "some-vaes", "2.5")
     monkeypatch.setattr(registry, "_installed", lambda: (found,))
-    assert name_and_home(Installed()) == ("'deep'", "strange-vaes 2.5")
-    assert name_and_home(Inner()) == ("Inner", "strange-vaes 2.5")
-    assert name_and_home(Elsewhere()) == ("Elsewhere", "strange-vaes 2.5")
-    assert name_and_home(Path()) == (type(Path()).__name__, "pathlib")
+    assert name_and_origin(Installed()) == ("'deep'", "some-vaes 2.5")
+    assert name_and_origin(Inner()) == ("Inner", "some-vaes 2.5")
+    assert name_and_origin(Elsewhere()) == ("Elsewhere", "some-vaes 2.5")
+    assert name_and_origin(Path()) == (type(Path()).__name__, "pathlib")
 
 
-def test_a_mistake_of_ours_stays_what_it_is() -> None:
-    ours = object.__new__(Mnist)
-    with pytest.raises(ZeroDivisionError), blamed(ours, "data set", "batch(ids)"):
+def test_an_exception_of_a_builtin_data_set_is_raised_unchanged() -> None:
+    builtin = object.__new__(Mnist)
+    with pytest.raises(ZeroDivisionError), plugin_call(builtin, "data set", "batch(ids)"):
         raise ZeroDivisionError
-    with pytest.raises(PluginError, match="failed in encode"), blamed(object(), "model", "encode(images)"):
+    with pytest.raises(PluginError, match="failed in encode"), plugin_call(object(), "model", "encode(images)"):
         raise ZeroDivisionError
 
 
@@ -262,11 +263,11 @@ def test_no_traceback_reaches_the_terminal(home: Path) -> None:
                "--no-figures"]  # fmt: skip
     found = subprocess.run(command, capture_output=True, text=True, cwd=home, env={**os.environ, "COLUMNS": "200"})
     assert found.returncode == 4
-    said = " ".join((found.stdout + found.stderr).split())
-    assert "Traceback" not in said
-    assert "'mynet' failed in decode(codes)" in said
+    output = " ".join((found.stdout + found.stderr).split())
+    assert "Traceback" not in output
+    assert "'mynet' failed in decode(codes)" in output
 
 
-def test_entry_points_have_the_form_that_owners_are_told_by() -> None:
+def test_targets_have_the_form_that_registrations_are_found_by() -> None:
     for entry in registry.models.registrations():
         assert EntryPoint("x", entry.target, "y").module

@@ -1,4 +1,4 @@
-"""Names to classes: collisions, suggestions, broken plugins."""
+"""The plugin registry: lookup, collisions, suggestions, broken plugins and plugin files."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def _fresh_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_files", {})
 
 
-def test_our_own_models_come_by_the_same_door() -> None:
+def test_builtin_models_are_registered_like_any_other() -> None:
     assert {"vae", "ccvae"} <= set(registry.models)
     assert registry.models["ccvae"].__name__ == "CCVAE"
     assert registry.models["ccvae-eval:ccvae"] is registry.models["ccvae"]
 
 
-def test_an_unknown_name_offers_the_nearest() -> None:
+def test_an_unknown_name_suggests_the_closest() -> None:
     with pytest.raises(UsageError, match="Did you mean 'ccvae'"):
         registry.models["ccvea"]
 
 
-def test_a_file_registers_what_it_offers(tmp_path: Path) -> None:
+def test_a_plugin_file_registers_its_classes(tmp_path: Path) -> None:
     file = tmp_path / "my_plugin.py"
     file.write_text(GOOD)
     registry.add_plugin_file(file)
     assert registry.models["mine"].__name__ == "Mine"
 
 
-def test_two_of_one_name_are_an_error_with_a_way_out(tmp_path: Path) -> None:
+def test_a_name_registered_twice_is_an_error_that_the_qualified_name_resolves(tmp_path: Path) -> None:
     file = tmp_path / "clash.py"
     file.write_text(GOOD.replace('"mine"', '"ccvae"'))
     registry.add_plugin_file(file)
@@ -57,11 +57,11 @@ def test_two_of_one_name_are_an_error_with_a_way_out(tmp_path: Path) -> None:
         ("raise RuntimeError('no')", "cannot be run"),
         ("raise SystemExit(3)", "cannot be run"),
         ("import not_there_at_all", "PYTHONPATH"),
-        ("x = 1", "offers nothing"),
+        ("x = 1", "registers no classes"),
         ("CCVAE_EVAL = {'modles': {}}", "Did you mean 'models'"),
     ],
 )
-def test_a_broken_file_says_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
+def test_the_error_of_a_broken_plugin_file_names_the_cause(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / f"broken_{abs(hash(text))}.py"
     file.write_text(text)
     with pytest.raises(PluginError, match=message):
@@ -69,7 +69,7 @@ def test_a_broken_file_says_what_is_wrong(tmp_path: Path, text: str, message: st
 
 
 def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such plugin file"):
+    with pytest.raises(UsageError, match="does not exist"):
         registry.add_plugin_file(tmp_path / "absent.py")
 
 
@@ -79,27 +79,27 @@ def test_a_broken_entry_point_names_its_distribution() -> None:
         broken.load()
 
 
-def test_the_switch_leaves_only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    stranger = registry.Registration("models", "strange", "x:Y", "stranger", "1")
-    ours = registry.Registration("models", "vae", "ccvae_models.vae:VAE", registry.HOME, "0")
-    monkeypatch.setattr(registry, "_installed", lambda: (stranger, ours))
-    assert set(registry.models) == {"strange", "vae"}
-    monkeypatch.setenv(registry.SWITCH, "none")
+def test_the_environment_variable_restricts_the_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    external = registry.Registration("models", "other", "x:Y", "third-party", "1")
+    builtin = registry.Registration("models", "vae", "ccvae_models.vae:VAE", registry.BUILTIN_DISTRIBUTION, "0")
+    monkeypatch.setattr(registry, "_installed", lambda: (external, builtin))
+    assert set(registry.models) == {"other", "vae"}
+    monkeypatch.setenv(registry.PLUGINS_VARIABLE, "none")
     assert set(registry.models) == {"vae"}
-    monkeypatch.setenv(registry.SWITCH, "stranger")
-    assert set(registry.models) == {"strange", "vae"}
+    monkeypatch.setenv(registry.PLUGINS_VARIABLE, "third-party")
+    assert set(registry.models) == {"other", "vae"}
 
 
-def test_the_switch_names_distributions_as_indexes_do_and_single_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = tuple(registry.Registration("models", n, "x:Y", "Strange_VAEs", "1") for n in ("one", "two"))
+def test_the_environment_variable_takes_distributions_and_single_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = tuple(registry.Registration("models", n, "x:Y", "Some_VAEs", "1") for n in ("one", "two"))
     monkeypatch.setattr(registry, "_installed", lambda: entries)
-    monkeypatch.setenv(registry.SWITCH, "strange-vaes")
+    monkeypatch.setenv(registry.PLUGINS_VARIABLE, "some-vaes")
     assert set(registry.models) == {"one", "two"}
-    monkeypatch.setenv(registry.SWITCH, "Strange_VAEs:two")
+    monkeypatch.setenv(registry.PLUGINS_VARIABLE, "Some_VAEs:two")
     assert set(registry.models) == {"two"}
 
 
-def test_what_a_plugin_prints_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_output_of_a_plugin_file_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "talks.py").write_text("print('hello')\n" + GOOD)
     registry.add_plugin_file(tmp_path / "talks.py")
     shown = capsys.readouterr()
@@ -107,7 +107,7 @@ def test_what_a_plugin_prints_goes_to_stderr(tmp_path: Path, capsys: pytest.Capt
     assert "hello" in shown.err
 
 
-def test_two_files_of_one_stem_are_two_plugins(tmp_path: Path) -> None:
+def test_two_plugin_files_with_the_same_name_are_two_modules(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "plug.py").write_text(GOOD.replace('"mine"', f'"{name}"'))
@@ -118,20 +118,20 @@ def test_two_files_of_one_stem_are_two_plugins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('CCVAE_EVAL = {"models": {"x": "Absent"}}', "names 'Absent', which the file does not have"),
-        ('CCVAE_EVAL = {"models": {"x": 3}}', "is no class"),
-        ('CCVAE_EVAL = {"models": 3}', "maps no names to classes"),
-        ("CCVAE_EVAL = {}", "offers nothing"),
+        ('CCVAE_EVAL = {"models": {"x": "Absent"}}', "names 'Absent', which the file does not define"),
+        ('CCVAE_EVAL = {"models": {"x": 3}}', "must be a class, got int"),
+        ('CCVAE_EVAL = {"models": 3}', "must map names to classes"),
+        ("CCVAE_EVAL = {}", "registers no classes"),
     ],
 )
-def test_an_offer_that_is_none(tmp_path: Path, text: str, message: str) -> None:
-    file = tmp_path / f"offer_{abs(hash(text))}.py"
+def test_a_malformed_plugin_table_is_an_error(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / f"table_{abs(hash(text))}.py"
     file.write_text(text)
     with pytest.raises(PluginError, match=message):
         registry.add_plugin_file(file)
 
 
-def test_sys_path_is_not_touched(tmp_path: Path) -> None:
+def test_sys_path_is_not_changed(tmp_path: Path) -> None:
     import sys
 
     (tmp_path / "neighbour.py").write_text("x = 1")
@@ -139,12 +139,12 @@ def test_sys_path_is_not_touched(tmp_path: Path) -> None:
     before = list(sys.path)
     with pytest.raises(PluginError, match="PYTHONPATH=FOLDER") as caught:
         registry.add_plugin_file(tmp_path / "needs.py")
-    assert "'neighbour' is not installed here" in caught.value.hint
+    assert "'neighbour' is not installed, and" in caught.value.hint
     assert sys.path == before
 
 
 def test_a_distribution_in_the_current_folder_is_not_picked_up(tmp_path: Path) -> None:
-    """FAULTS 39: only --plugin and installed distributions; PYTHONPATH counts as a choice."""
+    """Only --plugin files and installed distributions count, and folders named in PYTHONPATH."""
     import os
     import subprocess
     import sys
@@ -155,14 +155,14 @@ def test_a_distribution_in_the_current_folder_is_not_picked_up(tmp_path: Path) -
     (info / "entry_points.txt").write_text("[ccvae_eval.models]\nlurks = os:system\n")
     listing = [sys.executable, "-m", "ccvae_eval.cli.main", "list", "models"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    unasked = subprocess.run(listing, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert "lurks" not in unasked.stdout
+    default = subprocess.run(listing, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "lurks" not in default.stdout
     environment["PYTHONPATH"] = str(tmp_path)
-    asked = subprocess.run(listing, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert "lurks" in asked.stdout
+    named = subprocess.run(listing, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "lurks" in named.stdout
 
 
-def test_list_shows_a_broken_file_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_why_a_plugin_file_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import json
 
     from ccvae_eval.cli.main import main

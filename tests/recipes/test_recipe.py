@@ -1,4 +1,4 @@
-"""Recipes: what is read, what is refused, and what each cell is named by."""
+"""Recipes: reading, validation, and the keys of cells."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.plugins import registry
-from ccvae_eval.recipes import cells_of, read_recipe, shipped_recipes
-from ccvae_eval.recipes.recipe import LARGEST, Recipe, RecipeCell, parse_recipe
+from ccvae_eval.recipes import builtin_recipes, cells_of, read_recipe
+from ccvae_eval.recipes.recipe import MAX_BYTES, Recipe, RecipeCell, parse_recipe
 from tests.support.paths import ROOT
 
 PLAIN = """
@@ -41,7 +41,7 @@ published = { one = [1, 2, 3, 4, 5, 6] }
 
 
 def cells(recipe: Recipe, data: str = "digest", evaluation: str = "evaluation") -> list[RecipeCell]:
-    return cells_of(recipe, {contender.name: data for contender in recipe.contenders}, evaluation)
+    return cells_of(recipe, {experiment.name: data for experiment in recipe.experiments}, evaluation)
 
 
 def parsed(text: str = PLAIN) -> Recipe:
@@ -57,13 +57,13 @@ def test_a_recipe_is_a_grid() -> None:
     found = cells(recipe)
     assert len(found) == 2 * 6 * 2
     first, last = found[0], found[-1]
-    assert (first.contender, first.seed, first.settings) == ("one", 0, {"style": 3, "alpha": 0.0})
+    assert (first.experiment, first.seed, first.settings) == ("one", 0, {"style": 3, "alpha": 0.0})
     assert (first.training.rate, first.training.epochs, first.training.seed) == (0.5, 2, 0)
-    assert (last.contender, last.seed, last.training.epochs, last.settings) == ("two", 1, 1, {"alpha": 0.1})
+    assert (last.experiment, last.seed, last.training.epochs, last.settings) == ("two", 1, 1, {"alpha": 0.1})
     assert last.name == "two, rate 1.0, alpha 0.1, seed 1"
     assert len({cell.training_key for cell in found}) == len(found)
-    by_place = {(c.contender, c.point, c.seed): c for c in found}
-    assert last.after == by_place["one", last.point, 1].training_key
+    by_point = {(c.experiment, c.point, c.seed): c for c in found}
+    assert last.after == by_point["one", last.point, 1].training_key
 
 
 @pytest.mark.parametrize(
@@ -74,97 +74,99 @@ def test_a_recipe_is_a_grid() -> None:
         (lambda text: text.replace("style = 3", "style = 4"), True, False),
     ],
 )
-def test_a_cell_is_named_by_what_its_numbers_depend_on(change: Callable[[str], str], training: bool, run: bool) -> None:
+def test_keys_change_with_what_the_numbers_depend_on(change: Callable[[str], str], training: bool, run: bool) -> None:
     before, after = (cells(parsed(text))[0] for text in (PLAIN, change(PLAIN)))
     assert (before.training_key != after.training_key) is training
     assert (before.run_key != after.run_key) is run
 
 
-def test_other_data_are_other_trainings_and_another_evaluation_another_run() -> None:
-    ours, other, measured = (cells(parsed(), data, how)[0] for data, how in (("a", "x"), ("b", "x"), ("a", "y")))
-    assert ours.training_key != other.training_key
-    assert ours.training_key == measured.training_key
-    assert ours.run_key != measured.run_key
+def test_data_change_the_training_key_and_the_evaluation_changes_the_run_key() -> None:
+    first, other_data, other_evaluation = (
+        cells(parsed(), data, how)[0] for data, how in (("a", "x"), ("b", "x"), ("a", "y"))
+    )
+    assert first.training_key != other_data.training_key
+    assert first.training_key == other_evaluation.training_key
+    assert first.run_key != other_evaluation.run_key
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ("title", "titel", "Did you mean 'title'|'title' is missing"),
-        ("seeds = 2", "seeds = 2\nsample = true", "'sample' is not of type int"),
-        ("seeds = 2", "seeds = 0", "0 trainings"),
-        ("seeds = 2", "seeds = 10000", "120000 trainings"),
+        ("seeds = 2", "seeds = 2\nsample = true", "'sample' must be an integer, got bool"),
+        ("seeds = 2", "seeds = 0", "1 to 10000 trainings, got 0"),
+        ("seeds = 2", "seeds = 10000", "1 to 10000 trainings, got 120000"),
         ("seeds = 2", "sedes = 2", "Did you mean 'seeds'"),
-        ('metrics = ["accuracy"]', 'metrics = "accuracy"', "'metrics' is not of type list"),
-        ('metrics = ["accuracy"]', "metrics = [1]", "not a list of texts"),
+        ('metrics = ["accuracy"]', 'metrics = "accuracy"', "'metrics' must be an array, got str"),
+        ('metrics = ["accuracy"]', "metrics = [1]", "must be an array of strings"),
         ("epochs = 2", "epoch = 2", "Did you mean 'epochs'"),
-        ("epochs = 2", "seed = 2", "no setting 'seed'"),
+        ("epochs = 2", "seed = 2", "training setting 'seed' is unknown"),
         ("rate = [", "rat = [", "Did you mean 'rate'"),
-        ("rate = [0.5, 1.0]", "rate = []", "has no value"),
-        ("rate = [0.5, 1.0]", "rate = 1.0", "axes.rate is not of type list"),
-        ('name = "two"', 'name = "one"', "two contenders have one name"),
-        ("seeds = 2", "seeds = 2\nfigures = 1", "'figures' is not of type bool"),
-        ('after = "one"', 'after = "two"', "does not stand before it"),
+        ("rate = [0.5, 1.0]", "rate = []", "needs at least one value"),
+        ("rate = [0.5, 1.0]", "rate = 1.0", "axes.rate must be an array, got float"),
+        ('name = "two"', 'name = "one"', "two experiments are named 'one'"),
+        ("seeds = 2", "seeds = 2\nfigures = 1", "'figures' must be true or false, got int"),
+        ('after = "one"', 'after = "two"', "must come before it"),
         ('model = "ccvae"\nafter', 'modle = "ccvae"\nafter', "'model' is missing"),
-        ("published = { one = [1, ", "published = { one = [", "5 published numbers"),
+        ("published = { one = [1, ", "published = { one = [", "must have 6 published numbers"),
         ("published = { one = [1, ", "published = { one = ['x', ", "lists of numbers"),
-        ("[[tables]]", "[tables]", "'tables' is not of type list"),
+        ("[[tables]]", "[tables]", "'tables' must be an array, got dict"),
     ],
 )
-def test_a_recipe_that_is_none_is_refused(old: str, new: str, says: str) -> None:
+def test_an_invalid_recipe_is_refused(old: str, new: str, message: str) -> None:
     assert old in PLAIN
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=message):
         parsed(PLAIN.replace(old, new))
 
 
-def test_settings_out_of_range_are_refused_before_anything_is_trained() -> None:
+def test_settings_out_of_range_are_refused_before_training() -> None:
     with pytest.raises(UsageError, match="rate"):
         cells(parsed(PLAIN.replace("[0.5, 1.0]", "[0.5, 2.0]")))
 
 
-def test_a_file_that_is_no_recipe(tmp_path: Path) -> None:
+def test_an_unreadable_recipe_file_is_refused(tmp_path: Path) -> None:
     broken, huge, deep = (tmp_path / f"{name}.toml" for name in ("broken", "huge", "deep"))
     broken.write_bytes(b"\xff\xfe")
-    huge.write_bytes(b"#" * (LARGEST + 1))
+    huge.write_bytes(b"#" * (MAX_BYTES + 1))
     deep.write_text("a = " + "[" * 100_000)
-    for path, says in ((broken, "not a text file"), (huge, "too large"), (deep, "not a recipe")):
-        with pytest.raises(InputError, match=says):
+    for path, message in ((broken, "not UTF-8 text"), (huge, "must be smaller"), (deep, "not valid TOML")):
+        with pytest.raises(InputError, match=message):
             read_recipe(str(path))
     with pytest.raises(InputError, match="cannot be read"):
         read_recipe(str(tmp_path / "none.toml"))
-    with pytest.raises(UsageError, match=r"Did you mean 'accuracy'\? A file of your own ends in \.toml"):
+    with pytest.raises(UsageError, match=r"Did you mean 'accuracy'\? The path of your own recipe must end in \.toml"):
         read_recipe("acuracy")
 
 
-def test_a_users_changes_are_checked_too() -> None:
+def test_changes_are_validated() -> None:
     changed = parsed().changed(data="digits", seeds=3, sample=None, training={"epochs": 7})
     assert (changed.data, changed.seeds, changed.sample, changed.training["epochs"]) == ("digits", 3, None, 7)
     with pytest.raises(UsageError, match="Did you mean 'epochs'"):
         parsed().changed(training={"epoch": 7})
     with pytest.raises(UsageError, match="Did you mean 'accuracy'"):
         parsed().changed(options={"acuracy": {"bins": 5}})
-    with pytest.raises(UsageError, match="contender 'tow' is unknown\nDid you mean 'two'"):
-        parsed().changed(contenders=["tow"])
+    with pytest.raises(UsageError, match="experiment 'tow' is unknown\nDid you mean 'two'"):
+        parsed().changed(experiments=["tow"])
     with pytest.raises(UsageError, match="starts from 'one'"):
-        parsed().changed(contenders=["two"])
-    one = parsed().changed(contenders=["one"], options={"accuracy": {"bins": 5}})
-    assert [contender.name for contender in one.contenders] == ["one"]
+        parsed().changed(experiments=["two"])
+    one = parsed().changed(experiments=["one"], options={"accuracy": {"bins": 5}})
+    assert [experiment.name for experiment in one.experiments] == ["one"]
     assert one.options == {"accuracy": {"bins": 5}}
     found = cells(one)
     assert [cell.training_key for cell in found] == [cell.training_key for cell in cells(parsed())[: len(found)]]
 
 
-def test_the_recipe_in_the_docs_is_one() -> None:
-    """It lies beside the documentation, as its data need a path."""
+def test_the_recipe_in_the_docs_is_valid() -> None:
+    """It is not built in because its data need a path."""
     path = ROOT / "docs" / "labels-celeba.toml"
     recipe = read_recipe(str(path)).changed(data="celeba:somewhere")
     assert [len(value) for value in recipe.axes["labels"]] == [2, 4, 8, 18]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
-def test_a_recipe_of_the_package_names_what_is_registered(name: str) -> None:
+@pytest.mark.parametrize("name", builtin_recipes())
+def test_a_builtin_recipe_uses_registered_names(name: str) -> None:
     recipe = read_recipe(name)
-    assert {contender.model for contender in recipe.contenders} <= set(registry.models)
+    assert {experiment.model for experiment in recipe.experiments} <= set(registry.models)
     assert set(recipe.metrics) <= set(registry.metrics)
     assert recipe.data.partition(",")[0] in registry.data_sets
     for table in recipe.tables:
@@ -173,6 +175,6 @@ def test_a_recipe_of_the_package_names_what_is_registered(name: str) -> None:
             assert metric in recipe.metrics
             name, at, characteristic = value.partition("@")
             assert name in registry.metrics[metric].values
-            seen = {n for c in recipe.contenders for n in open_data(recipe.data, c.labels).schema.names}
-            assert not at or fnmatch.filter(seen, characteristic)
-        assert set(table.published) <= {contender.name for contender in recipe.contenders}
+            names = {n for e in recipe.experiments for n in open_data(recipe.data, e.labels).schema.names}
+            assert not at or fnmatch.filter(names, characteristic)
+        assert set(table.published) <= {experiment.name for experiment in recipe.experiments}

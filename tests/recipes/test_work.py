@@ -1,4 +1,4 @@
-"""Working on a recipe: what is done, what is found, what fails alone, and what the tables say."""
+"""Running recipes: training, reuse of results, failures, and tables."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ccvae_eval.core.errors import CcvaeEvalError, UsageError
 from ccvae_eval.core.results import Estimate
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import read
-from ccvae_eval.recipes import Work, grids_of, result_of, tables, work
+from ccvae_eval.recipes import PreparedRecipe, grids_of, result_of, run_cells, tables
 from ccvae_eval.recipes.recipe import RecipeCell, parse_recipe
 from ccvae_eval.recipes.tables import over_seeds
-from ccvae_eval.recipes.work import shards, training_of
+from ccvae_eval.recipes.work import parse_shard, training_of
 from ccvae_eval.report.figures import draw_grid
 from ccvae_eval.report.grids import Entry, Grid, grid_markdown
 
 RECIPE = """
 title = "A small one"
-source = "Nobody."
+source = "A source."
 data = "faces,size=32,n=160"
 metrics = ["accuracy"]
 judge = "none"
@@ -57,116 +57,116 @@ value = "training.seconds_per_epoch"
 """
 
 
-def task(folder: Path, text: str = RECIPE) -> Work:
-    return Work.of(parse_recipe(text, "small", "small.toml"), folder)
+def prepared(folder: Path, text: str = RECIPE) -> PreparedRecipe:
+    return PreparedRecipe.of(parse_recipe(text, "small", "small.toml"), folder)
 
 
 @pytest.fixture(scope="module")
-def worked(tmp_path_factory: pytest.TempPathFactory) -> Work:
-    made = task(tmp_path_factory.mktemp("recipe"))
-    done = list(work(made))
+def finished(tmp_path_factory: pytest.TempPathFactory) -> PreparedRecipe:
+    recipe = prepared(tmp_path_factory.mktemp("recipe"))
+    done = list(run_cells(recipe))
     assert [(d.trained, d.evaluated, d.error) for d in done] == [(True, True, None)] * 8
-    return made
+    return recipe
 
 
-def test_what_is_there_is_not_done_again(worked: Work) -> None:
-    done = list(work(task(worked.folder)))
+def test_existing_results_are_reused(finished: PreparedRecipe) -> None:
+    done = list(run_cells(prepared(finished.folder)))
     assert [(d.trained, d.evaluated, d.error) for d in done] == [(False, False, None)] * 8
-    again = task(worked.folder, RECIPE.replace("sample = 30", "sample = 20"))
-    assert [(d.trained, d.evaluated) for d in work(again, shard=(1, 8))] == [(False, True)]
+    again = prepared(finished.folder, RECIPE.replace("sample = 30", "sample = 20"))
+    assert [(d.trained, d.evaluated) for d in run_cells(again, shard=(1, 8))] == [(False, True)]
 
 
-def test_shards_share_the_cells(worked: Work) -> None:
-    parts = [[d.cell.name for d in work(worked, shard=(i, 3))] for i in (1, 2, 3)]
-    assert sorted(name for part in parts for name in part) == sorted(cell.name for cell in worked.cells)
-    assert shards("2/8") == (2, 8)
+def test_shards_partition_the_cells(finished: PreparedRecipe) -> None:
+    parts = [[d.cell.name for d in run_cells(finished, shard=(i, 3))] for i in (1, 2, 3)]
+    assert sorted(name for part in parts for name in part) == sorted(cell.name for cell in finished.cells)
+    assert parse_shard("2/8") == (2, 8)
     for text in ("0/2", "3/2", "2", "a/b"):
-        with pytest.raises(UsageError, match="no shard"):
-            shards(text)
+        with pytest.raises(UsageError, match="must be I/N"):
+            parse_shard(text)
 
 
-def test_a_contender_starts_from_the_weights_of_another(worked: Work) -> None:
-    """At a learning rate of nothing it stays where it started."""
-    one, other = (next(c for c in worked.cells if c.contender == name) for name in ("ccvae", "goes on"))
+def test_an_experiment_starts_from_the_weights_of_another(finished: PreparedRecipe) -> None:
+    """With a negligible learning rate the weights stay the same."""
+    one, other = (next(c for c in finished.cells if c.experiment == name) for name in ("ccvae", "goes on"))
     assert (one.point, one.seed) == (other.point, other.seed)
-    theirs, ours = (read_bundle(worked.folder_of(cell) / "checkpoint.pt").tensors for cell in (one, other))
-    assert theirs.keys() == ours.keys()
-    for name, tensor in theirs.items():
-        np.testing.assert_allclose(ours[name].numpy(), tensor.numpy(), atol=1e-6)
+    expected, found = (read_bundle(finished.folder_of(cell) / "checkpoint.pt").tensors for cell in (one, other))
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(found[name].numpy(), tensor.numpy(), atol=1e-6)
 
 
-def test_tables_are_over_seeds_and_beside_what_was_published(worked: Work) -> None:
-    accuracy, steps, seconds = grids_of(worked)
+def test_tables_have_means_over_seeds_and_published_numbers(finished: PreparedRecipe) -> None:
+    accuracy, steps, seconds = grids_of(finished)
     assert accuracy.columns == ("0.5", "1.0")
     assert accuracy.positions == (0.5, 1.0)
     assert accuracy.higher_is_better is True
     name, entries = accuracy.rows[0]
-    cells = [c for c in worked.cells if c.contender == "ccvae" and c.point == (("rate", 1.0),)]
-    there = [label for label in worked.data.schema.names if label not in accuracy.left_out]
+    cells = [c for c in finished.cells if c.experiment == "ccvae" and c.point == (("rate", 1.0),)]
+    included = [label for label in finished.data.schema.names if label not in accuracy.left_out]
     each = [
-        np.mean([result_of(worked, cell)[f"accuracy.balanced_accuracy@{label}"] for label in there])  # type: ignore[index]
+        np.mean([result_of(finished, cell)[f"accuracy.balanced_accuracy@{label}"] for label in included])  # type: ignore[index]
         for cell in cells
     ]
     assert (name, entries[1].published, entries[1].estimate.n) == ("ccvae", 0.75, 2)
     assert entries[1].estimate.value == pytest.approx(np.mean(each))
     assert steps.rows[0][1][0].estimate.value == 2
-    took = [training_of(worked, cell)["seconds"] for cell in worked.cells[:2]]
-    images = len(worked.data.split("train"))
-    assert seconds.rows[0][1][0].estimate.value == pytest.approx(np.mean(took) / 2 * images / 16)
+    durations = [training_of(finished, cell)["seconds"] for cell in finished.cells[:2]]
+    images = len(finished.data.split("train"))
+    assert seconds.rows[0][1][0].estimate.value == pytest.approx(np.mean(durations) / 2 * images / 16)
     text = grid_markdown(accuracy)
     assert "(0.750)" in text
-    assert "* in brackets, published: a test" in text
+    assert "* published numbers in parentheses: a test" in text
     for grid in (accuracy, steps):
-        assert draw_grid(grid, worked.folder / "figures" / "grid.png").stat().st_size > 1000
+        assert draw_grid(grid, finished.folder / "figures" / "grid.png").stat().st_size > 1000
 
 
-def test_no_model_gains_by_being_undefined_where_it_is_bad(worked: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lacks a value in one run is in no mean of the table; a run without any takes nothing from the others."""
-    blind, lost = worked.cells[0], worked.cells[-1]
+def test_undefined_values_do_not_raise_a_mean(finished: PreparedRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A characteristic undefined in one run is excluded from all means; a run without any value excludes nothing."""
+    partial, empty = finished.cells[0], finished.cells[-1]
 
     def number(label: str | None, cell: RecipeCell) -> float:
-        """Another one for every label and seed."""
-        return float(2 ** worked.data.schema.names.index(label or "") + cell.seed) / 1000
+        """A different number for every label and seed."""
+        return float(2 ** finished.data.schema.names.index(label or "") + cell.seed) / 1000
 
-    def seen(task: Work, cell: RecipeCell) -> Run | None:
-        run = result_of(task, cell)
+    def modified(prepared: PreparedRecipe, cell: RecipeCell) -> Run | None:
+        run = result_of(prepared, cell)
         assert run is not None
         measured = run.measurement("accuracy")
-        gone = ("Bangs",) if cell == blind else (None, *worked.data.schema.names) if cell == lost else ()
+        undefined = ("Bangs",) if cell == partial else (None, *finished.data.schema.names) if cell == empty else ()
         values = [
-            # what was given is in no mean, whatever is left out
+            # given labels never enter the mean
             replace(v, estimate=Estimate(number(v.characteristic, cell)), in_mean=v.characteristic != "Smiling")
-            if v.characteristic in worked.data.schema.names and v.estimate.defined
+            if v.characteristic in finished.data.schema.names and v.estimate.defined
             else v
             for v in measured.values
         ]
-        values = [replace(v, estimate=Estimate(math.nan)) if v.characteristic in gone else v for v in values]
+        values = [replace(v, estimate=Estimate(math.nan)) if v.characteristic in undefined else v for v in values]
         return replace(run, measurements=(replace(measured, values=tuple(values)),))
 
-    before = grids_of(worked)[0].left_out
+    before = grids_of(finished)[0].left_out
     assert "Bangs" not in before
-    monkeypatch.setattr(tables, "result_of", seen)
-    grid = grids_of(worked)[0]
+    monkeypatch.setattr(tables, "result_of", modified)
+    grid = grids_of(finished)[0]
     assert grid.left_out == tuple(sorted([*before, "Bangs"]))
-    names = [name for name in worked.data.schema.names if name not in (*grid.left_out, "Smiling")]
-    cells = [c for c in worked.cells if c.contender == "ccvae" and c.point == (("rate", 1.0),)]
+    names = [name for name in finished.data.schema.names if name not in (*grid.left_out, "Smiling")]
+    cells = [c for c in finished.cells if c.experiment == "ccvae" and c.point == (("rate", 1.0),)]
     each = [number(name, cell) for cell in cells for name in names]
     assert dict(grid.rows)["ccvae"][1].estimate.value == pytest.approx(np.mean(each))
     assert math.isnan(dict(grid.rows)["goes on"][1].estimate.value)
-    assert f"means without what is undefined in some run: {', '.join(grid.left_out)}" in grid_markdown(grid)
+    assert f"excluded from the means, undefined in some run: {', '.join(grid.left_out)}" in grid_markdown(grid)
 
 
-def test_what_chance_gives_stands_below(worked: Work) -> None:
-    accuracy, steps, seconds = grids_of(worked)
-    chances = [result_of(worked, c).find("accuracy.balanced_accuracy").chance for c in worked.cells]  # type: ignore[union-attr]
+def test_tables_have_a_chance_level(finished: PreparedRecipe) -> None:
+    accuracy, steps, seconds = grids_of(finished)
+    chances = [result_of(finished, c).find("accuracy.balanced_accuracy").chance for c in finished.cells]  # type: ignore[union-attr]
     assert accuracy.chance_as == "1/K"
     assert accuracy.chances() == (pytest.approx(np.mean(chances)),) * 2
     assert "chance: 1/K" in grid_markdown(accuracy).splitlines()[6]
     assert steps.chances() == seconds.chances() == ()
 
 
-SEEN = """
-title = "Other labels, and a second look"
+OTHER_LABELS = """
+title = "Other labels and an extra evaluation"
 data = "faces,size=32,n=160"
 metrics = ["accuracy", "reconstruction"]
 judge = "none"
@@ -203,31 +203,32 @@ value = "reconstruction.kl@Hair*"
 """
 
 
-def test_contenders_may_see_other_labels_and_views_look_again(tmp_path: Path) -> None:
-    made = task(tmp_path, SEEN)
-    assert [d.error for d in work(made)] == [None] * 4
-    for cell in made.cells:
-        drawn = [path.name for path in made.folder_of(cell).glob("*/figures/*")]
-        views = [read(path.parent) for path in made.folder_of(cell).glob("ten-bins-*/run.json")]
+def test_experiments_may_have_other_labels_and_extra_evaluations(tmp_path: Path) -> None:
+    recipe = prepared(tmp_path, OTHER_LABELS)
+    assert [d.error for d in run_cells(recipe)] == [None] * 4
+    for cell in recipe.cells:
+        drawn = [path.name for path in recipe.folder_of(cell).glob("*/figures/*")]
+        extras = [read(path.parent) for path in recipe.folder_of(cell).glob("ten-bins-*/run.json")]
         assert ("reconstruction-pairs.png" in drawn) is (cell.seed == 0)
-        assert [view.measurement("accuracy").settings["bins"] for view in views] == [10] * (cell.seed == 0)
-    assert [(d.trained, d.evaluated) for d in work(made)] == [(False, False)] * 4
-    entry = dict(grids_of(made)[0].rows)["five binary labels"][0]
+        assert [extra.measurement("accuracy").settings["bins"] for extra in extras] == [10] * (cell.seed == 0)
+    assert [(d.trained, d.evaluated) for d in run_cells(recipe)] == [(False, False)] * 4
+    entry = dict(grids_of(recipe)[0].rows)["five binary labels"][0]
     colours = []
-    for cell in made.cells[2:]:
-        run = result_of(made, cell)
+    for cell in recipe.cells[2:]:
+        run = result_of(recipe, cell)
         assert run is not None
-        names = made.seen[cell.contender].schema.names[-5:]
+        names = recipe.data_of[cell.experiment].schema.names[-5:]
         colours.append([run[f"accuracy.balanced_accuracy@{name}"] for name in names])
     undefined = np.isnan(colours).any(0)
-    assert 0 < undefined.sum() < 5  # the rarer colours are not among the few images
+    assert 0 < undefined.sum() < 5  # rare colours are missing from the few images
     assert entry.estimate.value == pytest.approx(np.mean(np.array(colours)[:, ~undefined]))
-    assert set(grids_of(made)[0].left_out) >= {name for name, gone in zip(names, undefined, strict=True) if gone}
-    style, nowhere, *hair = grids_of(made)[1:]
-    assert (style.value, nowhere.value) == ("reconstruction.kl, columns", "reconstruction.kl, columns none")
+    excluded = {name for name, is_undefined in zip(names, undefined, strict=True) if is_undefined}
+    assert set(grids_of(recipe)[0].left_out) >= excluded
+    style, without_match, *hair = grids_of(recipe)[1:]
+    assert (style.value, without_match.value) == ("reconstruction.kl, columns", "reconstruction.kl, columns none")
     last = next(v for v in run.measurement("reconstruction").values if v.name == "kl" and "columns" in v.at)
     assert last.estimate.value != run["reconstruction.kl"]
-    first = result_of(made, made.cells[2])
+    first = result_of(recipe, recipe.cells[2])
     assert first is not None
     other = next(v for v in first.measurement("reconstruction").values if v.name == "kl" and "columns" in v.at)
     found = dict(style.rows)["five binary labels"][0].estimate.value
@@ -242,15 +243,15 @@ def test_contenders_may_see_other_labels_and_views_look_again(tmp_path: Path) ->
         ]
         assert len(each) == 2 * 5
         assert dict(grid.rows)["five binary labels"][0].estimate.value == pytest.approx(np.mean(each))
-    assert "no such row: reconstruction.kl, columns none" in dict(nowhere.rows)["ccvae"][0].note
+    assert "the run has no value reconstruction.kl, columns none" in dict(without_match.rows)["ccvae"][0].note
 
 
-def test_a_view_that_asks_for_nothing_known_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+def test_an_invalid_extra_evaluation_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean 'accuracy'"):
-        task(tmp_path, SEEN.replace('metrics = ["accuracy"]\noptions', 'metrics = ["acuracy"]\noptions'))
+        prepared(tmp_path, OTHER_LABELS.replace('metrics = ["accuracy"]\noptions', 'metrics = ["acuracy"]\noptions'))
 
 
-def test_a_seeds_interval_is_students() -> None:
+def test_the_interval_over_seeds_is_students_t() -> None:
     values = [0.7, 0.9, 0.75, 0.6]
     found = over_seeds(values)
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
@@ -262,50 +263,50 @@ def test_a_seeds_interval_is_students() -> None:
     assert math.isnan(over_seeds([]).value)
 
 
-def test_a_place_without_a_result_is_undefined_and_says_so(tmp_path: Path) -> None:
-    (entry, _), *_ = (entries for _, entries in grids_of(task(tmp_path))[0].rows)
+def test_an_entry_without_a_result_is_undefined_and_says_why(tmp_path: Path) -> None:
+    (entry, _), *_ = (entries for _, entries in grids_of(prepared(tmp_path))[0].rows)
     assert math.isnan(entry.estimate.value)
-    assert entry.note == "2 of 2 cells without a result"
+    assert entry.note == "2 of 2 cells have no result"
 
 
-def test_a_cell_that_fails_fails_alone(tmp_path: Path) -> None:
-    made = task(
+def test_an_error_ends_its_own_cell_only(tmp_path: Path) -> None:
+    recipe = prepared(
         tmp_path, RECIPE.replace("learning_rate = 1e-9", "learning_rate = 1e30").replace("seeds = 2", "seeds = 1")
     )
-    done = list(work(made))
+    done = list(run_cells(recipe))
     assert [d.error is None for d in done] == [True, True, False, False]
     assert isinstance(done[-1].error, CcvaeEvalError)
 
 
-def test_a_training_that_is_stopped_goes_on(tmp_path: Path) -> None:
-    made = task(tmp_path, RECIPE.replace("seeds = 2", "seeds = 1"))
+def test_a_stopped_training_resumes(tmp_path: Path) -> None:
+    recipe = prepared(tmp_path, RECIPE.replace("seeds = 2", "seeds = 1"))
     with pytest.raises(KeyboardInterrupt):
-        list(work(made, stop=lambda: True))
-    cell = made.cells[0]
-    assert (made.folder_of(cell) / "training" / "training.pt").is_file()
-    assert [d.error for d in work(made)] == [None] * 4
-    fresh = task(tmp_path / "fresh", RECIPE.replace("seeds = 2", "seeds = 1"))
-    list(work(fresh, shard=(1, 4)))
-    stopped, straight = (read_bundle(each.folder_of(cell) / "checkpoint.pt").tensors for each in (made, fresh))
-    assert all(bool((stopped[name] == straight[name]).all()) for name in straight)
+        list(run_cells(recipe, stop=lambda: True))
+    cell = recipe.cells[0]
+    assert (recipe.folder_of(cell) / "training" / "training.pt").is_file()
+    assert [d.error for d in run_cells(recipe)] == [None] * 4
+    fresh = prepared(tmp_path / "fresh", RECIPE.replace("seeds = 2", "seeds = 1"))
+    list(run_cells(fresh, shard=(1, 4)))
+    resumed, uninterrupted = (read_bundle(each.folder_of(cell) / "checkpoint.pt").tensors for each in (recipe, fresh))
+    assert all(bool((resumed[name] == uninterrupted[name]).all()) for name in uninterrupted)
 
 
-def test_wrong_settings_are_said_before_the_first_training(tmp_path: Path) -> None:
+def test_invalid_settings_are_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean 'style'"):
-        task(tmp_path, RECIPE.replace('model = "ccvae"\nafter', 'model = "ccvae"\nsettings = { stile = 3 }\nafter'))
+        prepared(tmp_path, RECIPE.replace('model = "ccvae"\nafter', 'model = "ccvae"\nsettings = { stile = 3 }\nafter'))
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command(worked: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_reproduce_command(finished: PreparedRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "small.toml"
     path.write_text(RECIPE)
     with pytest.raises(SystemExit) as end:
-        main(["reproduce", str(path), "--out", str(worked.folder), "--json"])
+        main(["reproduce", str(path), "--out", str(finished.folder), "--json"])
     assert end.value.code == 0
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert {entry["model"] for entry in document["entries"]} == {"ccvae", "goes on"}
-    assert (worked.folder / "table.md").read_text().startswith("A small one. Nobody.")
-    assert len((worked.folder / "table.csv").read_text().splitlines()) == 1 + 3 * 2 * 2
+    assert (finished.folder / "table.md").read_text().startswith("A small one. A source.")
+    assert len((finished.folder / "table.csv").read_text().splitlines()) == 1 + 3 * 2 * 2
     with pytest.raises(SystemExit) as end:
         main(["reproduce", "--json"])
     listed = json.loads(capsys.readouterr().out)["recipes"]

@@ -1,4 +1,4 @@
-"""Figures show all that they are given, and what stands above them fits."""
+"""Figures show every class, and their titles fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ccvae_eval.report.figures import class_colours, density_figures
 
 
 @pytest.mark.parametrize("count", [2, 7, 8, 10, 20])
-def test_every_class_has_a_colour_of_its_own_and_is_drawn(count: int) -> None:
+def test_every_class_has_its_own_colour_and_is_drawn(count: int) -> None:
     assert len(set(class_colours(count))) == count
     line = np.linspace(0, 1, 5)
     curves = {f"curves/digit/{k}": line for k in range(count)} | {"curves/digit/grid": line}

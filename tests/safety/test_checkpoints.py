@@ -1,4 +1,4 @@
-"""No file, however hostile, is executed, hangs, crashes or fills the machine: it is read, or refused in one message."""
+"""A hostile file is read or refused with one error: no code runs, nothing hangs or crashes, memory stays bounded."""
 
 import json
 import os
@@ -18,13 +18,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ccvae_eval.checkpoint import Bundle, open_checkpoint, read_bundle, write_bundle
-from ccvae_eval.checkpoint import reader as reading
-from ccvae_eval.checkpoint.safe_reader import child
-from ccvae_eval.checkpoint.safe_reader import detect as sniffing
-from ccvae_eval.checkpoint.safe_reader.opcodes import Walker
+from ccvae_eval.checkpoint import Bundle, open_checkpoint, read_bundle, reader, write_bundle
+from ccvae_eval.checkpoint.safe_reader import child, summary
+from ccvae_eval.checkpoint.safe_reader.opcodes import PickleParser
 from ccvae_eval.checkpoint.safe_reader.source import RefusedError, Source
-from ccvae_eval.checkpoint.safe_reader.summary import answer
+from ccvae_eval.checkpoint.safe_reader.summary import describe_or_refuse
 from ccvae_eval.checkpoint.safe_reader.tree import TreeEncoder
 from ccvae_eval.core.errors import CheckpointError
 from tests.support import attacks
@@ -33,7 +31,7 @@ HOME = Path(child.__file__).parent.parent
 
 
 @pytest.mark.parametrize("attack", attacks.REFUSED)
-def test_attack_is_refused(attack: str, tmp_path: Path) -> None:
+def test_an_attack_is_refused(attack: str, tmp_path: Path) -> None:
     path, canary = tmp_path / "model.pt", tmp_path / "canary"
     build, message = attacks.REFUSED[attack]
     build(path, canary)
@@ -52,18 +50,18 @@ def test_attack_is_refused(attack: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attack", ["torchscript", "exported_program", "call_of_torch"])
-def test_programs_are_refused_with_the_way_out(attack: str, tmp_path: Path) -> None:
+def test_the_refusal_of_a_program_says_how_to_save_its_weights(attack: str, tmp_path: Path) -> None:
     attacks.REFUSED[attack][0](tmp_path / "x.pt", tmp_path / "canary")
     with pytest.raises(CheckpointError) as refused:
         read_bundle(tmp_path / "x.pt")
     assert "torch.save(model.state_dict()" in refused.value.hint
 
 
-def test_a_pickled_module_is_inert_and_refused_with_the_way_out(tmp_path: Path) -> None:
-    made = attacks.module(tmp_path / "x.pt")
+def test_a_pickled_module_is_inert_and_its_refusal_says_how_to_save_its_weights(tmp_path: Path) -> None:
+    network = attacks.module(tmp_path / "x.pt")
     bundle = read_bundle(tmp_path / "x.pt")
-    assert list(bundle.tensors) == list(made.state_dict())
-    assert all(torch.equal(bundle.tensors[name], tensor) for name, tensor in made.state_dict().items())
+    assert list(bundle.tensors) == list(network.state_dict())
+    assert all(torch.equal(bundle.tensors[name], tensor) for name, tensor in network.state_dict().items())
     with pytest.raises(CheckpointError, match="pickled torch.nn.modules.container.Sequential") as refused:
         open_checkpoint(tmp_path / "x.pt")
     assert "torch.save(model.state_dict()" in refused.value.hint
@@ -79,12 +77,12 @@ def _in_child(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def _child_seconds() -> float:
-    """Processor time of all children so far: the wall clock would measure who else is at work."""
+    """CPU time of all children so far; wall time would depend on the load of the machine."""
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     return spent.ru_utime + spent.ru_stime
 
 
-def test_zip_bomb_costs_neither_time_nor_memory(tmp_path: Path) -> None:
+def test_a_zip_bomb_is_refused_with_little_time_and_memory(tmp_path: Path) -> None:
     path = tmp_path / "bomb.pt"
     attacks.zip_bomb(path, tmp_path / "canary")
     assert path.stat().st_size < 3_000_000
@@ -92,11 +90,11 @@ def test_zip_bomb_costs_neither_time_nor_memory(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="compressed"):
         read_bundle(path)
     assert _child_seconds() - begun < 1
-    told = _in_child(
+    finished = _in_child(
         f"import os; child.main(os.open({str(path)!r}, os.O_RDONLY)); "
         "print(); print(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')))"
     )
-    peak = next(line for line in told.stdout.splitlines() if line.startswith("VmHWM"))
+    peak = next(line for line in finished.stdout.splitlines() if line.startswith("VmHWM"))
     assert int(peak.split()[1]) < 200_000  # kB
 
 
@@ -104,74 +102,74 @@ def test_zip_bomb_costs_neither_time_nor_memory(tmp_path: Path) -> None:
 def test_nesting_is_refused_within_a_second(attack: str, tmp_path: Path) -> None:
     attacks.REFUSED[attack][0](tmp_path / "x.pt", tmp_path / "canary")
     begun = _child_seconds()
-    with pytest.raises(CheckpointError, match="nested too deeply|too much besides"):
+    with pytest.raises(CheckpointError, match="nested too deeply|too much data besides"):
         read_bundle(tmp_path / "x.pt")
     assert _child_seconds() - begun < 1
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS does not limit the address space")
-def test_the_child_has_little_memory() -> None:
-    told = _in_child("child.limit(0)\ntry:\n x = bytearray(1 << 30)\nexcept MemoryError:\n print('refused')")
-    assert told.stdout == "refused\n"
+def test_the_memory_of_the_child_is_limited() -> None:
+    finished = _in_child("child.apply_limits(0)\ntry:\n x = bytearray(1 << 30)\nexcept MemoryError:\n print('refused')")
+    assert finished.stdout == "refused\n"
 
 
-def test_the_child_writes_no_file(tmp_path: Path) -> None:
-    told = _in_child(
-        f"import os; child.limit(0); os.write(os.open({str(tmp_path / 'x')!r}, os.O_CREAT | os.O_WRONLY), b'x')"
+def test_the_child_cannot_write_a_file(tmp_path: Path) -> None:
+    finished = _in_child(
+        f"import os; child.apply_limits(0); os.write(os.open({str(tmp_path / 'x')!r}, os.O_CREAT | os.O_WRONLY), b'x')"
     )
-    assert "File too large" in told.stderr
+    assert "File too large" in finished.stderr
     assert (tmp_path / "x").read_bytes() == b""
 
 
 @pytest.mark.slow
-def test_the_child_has_little_time() -> None:
+def test_the_cpu_time_of_the_child_is_limited() -> None:
     begun = time.monotonic()
-    told = _in_child("child.SECONDS = 1; child.limit(0)\nwhile True: pass")
-    assert told.returncode < 0
+    finished = _in_child("child.BASE_SECONDS = 1; child.apply_limits(0)\nwhile True: pass")
+    assert finished.returncode < 0
     assert time.monotonic() - begun < 20
 
 
 def test_the_child_loads_neither_torch_nor_this_package(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(1)}, tmp_path / "x.pt")
-    told = _in_child(
+    finished = _in_child(
         f"import os, sys; child.main(os.open({str(tmp_path / 'x.pt')!r}, os.O_RDONLY)); print(); print(*sys.modules)"
     )
-    assert json.loads(told.stdout.splitlines()[0])["format"] == "pt-zip"
-    loaded = told.stdout.splitlines()[1].split()
+    assert json.loads(finished.stdout.splitlines()[0])["format"] == "pt-zip"
+    loaded = finished.stdout.splitlines()[1].split()
     assert not {"torch", "numpy", "ccvae_eval", "pickle", "_pickle", "pickletools", "zipfile"} & set(loaded)
 
 
-def test_a_child_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_of_the_child_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"weight": torch.ones(1)}, tmp_path / "x.pt")
-    monkeypatch.setattr(reading, "_START", "import os; os.abort()")
+    monkeypatch.setattr(reader, "_START", "import os; os.abort()")
     with pytest.raises(CheckpointError, match="within the reader's limits"):
         read_bundle(tmp_path / "x.pt")
 
 
-def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"weight": torch.ones(1)}, tmp_path / "x.pt")
-    monkeypatch.setattr(reading, "_START", "import time; time.sleep(600)")
-    monkeypatch.setattr(reading, "seconds_for", lambda _: 0.1)
+    monkeypatch.setattr(reader, "_START", "import time; time.sleep(600)")
+    monkeypatch.setattr(reader, "seconds_for", lambda _: 0.1)
     with pytest.raises(CheckpointError, match="takes too long"):
         read_bundle(tmp_path / "x.pt")
 
 
-def test_a_hole_in_the_reader_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_the_reader_becomes_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(_: Source) -> str:
         raise ZeroDivisionError
 
     path = tmp_path / "x"
     path.write_bytes(b"x")
-    monkeypatch.setattr(sniffing, "format_of", fails)
-    with reading.opened(path) as descriptor:
-        assert answer(Source(descriptor))["refused"]["why"] == "ZeroDivisionError in the reader"
+    monkeypatch.setattr(summary, "format_of", fails)
+    with reader.open_regular_file(path) as descriptor:
+        assert describe_or_refuse(Source(descriptor))["refused"]["why"] == "ZeroDivisionError in the reader"
 
 
-# what is no file
+# paths that are not regular files
 
 
-def test_pipes_folders_sockets_devices_and_loops_do_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # a socket's path may have only 108 bytes
+def test_pipes_folders_sockets_and_devices_do_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket is limited to 108 bytes
     os.mkfifo("pipe")
     Path("loop").symlink_to("loop")
     with socket.socket(socket.AF_UNIX) as listening:
@@ -200,16 +198,16 @@ def test_a_link_to_a_checkpoint_is_followed(tmp_path: Path) -> None:
     assert list(read_bundle(tmp_path / "link.pt").tensors) == ["weight"]
 
 
-def _meddling(action: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Does something to the file after the child has read it and before its tensors are taken."""
-    honest = reading.describe
+def _change_while_reading(action: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Applies ``action`` to the file after the child has read it and before its tensors are copied."""
+    original = reader.describe
 
     def describe(descriptor: int, path: Path) -> dict[str, Any]:
-        told = honest(descriptor, path)
+        description = original(descriptor, path)
         action(path)
-        return told
+        return description
 
-    monkeypatch.setattr(reading, "describe", describe)
+    monkeypatch.setattr(reader, "describe", describe)
 
 
 @pytest.mark.parametrize("change", ["overwritten", "shortened", "lengthened"])
@@ -229,7 +227,7 @@ def test_a_file_that_changes_while_it_is_read(change: str, tmp_path: Path, monke
                 file.truncate(len(raw) + (1 if change == "lengthened" else -1))
         os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
-    _meddling(change_it, monkeypatch)
+    _change_while_reading(change_it, monkeypatch)
     with pytest.raises(CheckpointError, match="changed while it was read"):
         read_bundle(path)
 
@@ -238,27 +236,28 @@ def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: p
     path, other = tmp_path / "x.pt", tmp_path / "y.pt"
     torch.save({"weight": torch.zeros(3)}, path)
     torch.save({"weight": torch.ones(3)}, other)
-    _meddling(lambda path: other.replace(path) and None, monkeypatch)
+    _change_while_reading(lambda path: other.replace(path) and None, monkeypatch)
     with pytest.raises(CheckpointError, match="changed while it was read"):
         read_bundle(path)
 
 
-# damage, in this process: the child's part is the same code
+# damaged files, read in this process with the same code as in the child
 
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs the reader here, so that thousands of damaged files take seconds."""
+    """Runs the reader in this process, which is faster for thousands of damaged files."""
 
     def describe(descriptor: int, path: Path) -> dict[str, Any]:
-        told = json.loads(json.dumps(answer(Source(descriptor))))
-        if "refused" in told:
-            assert "in the reader" not in told["refused"]["why"], told
-            raise CheckpointError(told["refused"]["what"], where=str(path), why=told["refused"]["why"])
-        assert isinstance(told, dict)
-        return told
+        description = json.loads(json.dumps(describe_or_refuse(Source(descriptor))))
+        if "refused" in description:
+            refused = description["refused"]
+            assert "in the reader" not in refused["why"], refused
+            raise CheckpointError(refused["what"], where=str(path), why=refused["why"])
+        assert isinstance(description, dict)
+        return description
 
-    monkeypatch.setattr(reading, "describe", describe)
+    monkeypatch.setattr(reader, "describe", describe)
 
 
 def _intact(kind: str, path: Path) -> bytes:
@@ -283,7 +282,7 @@ def _same(one: Bundle, other: Bundle) -> bool:
 
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("kind", ["zip", "legacy", ".pt", ".safetensors"])
-def test_truncated_anywhere(kind: str, tmp_path: Path) -> None:
+def test_a_file_truncated_anywhere_is_refused(kind: str, tmp_path: Path) -> None:
     raw = _intact(kind, tmp_path / "x")
     path = tmp_path / "cut"
     for cut in sorted({len(raw) * i // 64 for i in range(1, 64)} | {len(raw) - 1, 1, 2, 9, 30}):
@@ -296,7 +295,7 @@ def test_truncated_anywhere(kind: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("kind", ["zip", ".pt", ".safetensors"])
 def test_a_flipped_byte_is_refused_or_harmless(kind: str, tmp_path: Path) -> None:
-    """Refused, but for bytes that carry nothing (dates and padding of a zip)."""
+    """Only bytes without meaning, such as dates and padding of a zip archive, may change."""
     raw = _intact(kind, tmp_path / "x")
     path = tmp_path / "flipped"
     path.write_bytes(raw)
@@ -315,7 +314,7 @@ def test_a_flipped_byte_is_refused_or_harmless(kind: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_flip_in_a_tensor_is_said_to_be_damage(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_tensor_is_reported_as_damage(tmp_path: Path) -> None:
     for kind in (".pt", ".safetensors"):
         raw = bytearray(_intact(kind, tmp_path / "x"))
         raw[raw.index(torch.arange(60.0).numpy().tobytes()) + 5] ^= 1
@@ -350,6 +349,6 @@ def test_mutated_files_are_read_or_refused(data: st.DataObject, tmp_path: Path) 
 
 @settings(max_examples=300, deadline=None)
 @given(body=st.binary(max_size=200))
-def test_no_opcodes_break_the_walker(body: bytes) -> None:
+def test_the_parser_accepts_or_refuses_any_opcodes(body: bytes) -> None:
     with suppress(RefusedError):
-        TreeEncoder(1000).encode(Walker(b"\x80\x02" + body + b".").walk())
+        TreeEncoder(1000).encode(PickleParser(b"\x80\x02" + body + b".").parse())

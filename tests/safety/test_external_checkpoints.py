@@ -1,4 +1,4 @@
-"""Folders and checkpoints of others are as untrusted as any file: refused with one message, or read; nothing runs."""
+"""Folders and third-party checkpoints are read or refused with one error, without executing anything."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_payload_in_one_part_of_a_folder(legacy: bool, tmp_path: Path) -> None
     assert not canary.exists()
 
 
-def test_what_lies_in_a_folder_and_is_no_file(tmp_path: Path) -> None:
+def test_a_pipe_or_a_link_loop_in_a_folder_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match="is a pipe"):
         open_checkpoint(tmp_path)
@@ -66,13 +66,13 @@ def test_what_lies_in_a_folder_and_is_no_file(tmp_path: Path) -> None:
     ],
     ids=range(9),
 )
-def test_a_config_that_is_hostile(config: bytes, tmp_path: Path) -> None:
+def test_a_hostile_config_file_is_ignored(config: bytes, tmp_path: Path) -> None:
     torch.save({"model_state_dict": Perceptron(PythaeSettings((1, 8, 8), 5, 16)).state_dict()}, tmp_path / "model.pt")
     (tmp_path / "model_config.json").write_bytes(config)
     begun = time.process_time()
     opened = open_checkpoint(tmp_path)
     assert opened.record is not None
-    assert opened.record.settings["input_shape"] == [1, 8, 8], "guessed from the weights"
+    assert opened.record.settings["input_shape"] == [1, 8, 8], "inferred from the weights"
     assert inspect_checkpoint(tmp_path)["model"] == "pythae"
     assert time.process_time() - begun < 10
 
@@ -88,7 +88,7 @@ CHANGES: dict[str, Callable[[dict[str, torch.Tensor]], None]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_tensors_that_seem_to_be_known(change: str, tmp_path: Path) -> None:
+def test_tensors_that_only_resemble_a_known_network_are_refused(change: str, tmp_path: Path) -> None:
     tensors = dict(Burgess(DisvaeSettings()).state_dict())
     CHANGES[change](tensors)
     torch.save(tensors, tmp_path / "x.pt")
@@ -109,7 +109,7 @@ def test_tensors_that_seem_to_be_known(change: str, tmp_path: Path) -> None:
     ],
     ids=range(6),
 )
-def test_a_code_table_that_is_hostile(table: dict[str, Any], tmp_path: Path) -> None:
+def test_a_hostile_table_of_codes_is_refused(table: dict[str, Any], tmp_path: Path) -> None:
     tensors = {"codes": torch.ones(4, 2), "scale": torch.ones(4, 2), "observed": torch.ones(4, 1)}
     torch.save({**tensors, "split": torch.zeros(4, dtype=torch.uint8), "code_table": table}, tmp_path / "x.pt")
     with pytest.raises(CcvaeEvalError):
@@ -117,7 +117,7 @@ def test_a_code_table_that_is_hostile(table: dict[str, Any], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + b"\0" * 18, b"\x93NUMPY", b"<html>"])
-def test_an_npz_that_is_none(content: bytes, tmp_path: Path) -> None:
+def test_a_malformed_npz_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(content)
     with pytest.raises(CcvaeEvalError, match=r"x\.npz"):
         open_checkpoint(tmp_path / "x.npz")
@@ -134,7 +134,7 @@ def test_a_pickle_in_an_npz_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_names_a_model_and_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not by its TOML file, not by its hyper-parameters."""
+    """Neither its TOML file nor its hyper-parameters cause an import."""
     canary = tmp_path / "canary"
     (tmp_path / "evil.py").write_text(f"open({str(canary)!r}, 'w')")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""ROC areas by projection against scikit-learn, finite differences, and the exact bootstrap."""
+"""Projected ROC areas against scikit-learn, finite differences and the exact bootstrap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def case(n=400, shift=1.0, seed=0, ties=False):
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_the_area_is_scikit_learns(ties):
+def test_the_area_equals_that_of_scikit_learn(ties):
     scores, labels, _ = case(ties=ties)
     assert auc_projection(scores, labels).value == pytest.approx(roc_auc_score(labels, scores), abs=1e-14)
     placed = placements(scores, labels == 1)
@@ -36,7 +36,7 @@ def test_the_stratified_area_is_the_mean_of_the_strata_weighted_by_images():
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.0])
-def test_cross_fitted_areas_deviate_more_where_they_may_tell_nothing(shift):
+def test_cross_fitted_areas_near_chance_have_wider_intervals(shift):
     scores, labels, _ = case(n=800, shift=shift)
     weights = ResampleWeights(0, 800)
     fixed = projected_estimates([auc_projection(scores, labels)], weights)[0]
@@ -53,7 +53,7 @@ def test_a_separated_area_keeps_its_exact_bound():
 
 
 def weighted_area(scores, labels, strata, weights):
-    """The area by its definition over all pairs, images counted by real weights."""
+    """The area by its definition over all pairs of images, with real weights."""
     areas, sizes = [], []
     for stratum in np.unique(strata):
         one, other = ((strata == stratum) & (labels == side) for side in (1, 0))
@@ -66,7 +66,7 @@ def weighted_area(scores, labels, strata, weights):
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("stratified", [False, True])
-def test_the_influence_is_the_derivative_by_the_image_s_weight(stratified, ties):
+def test_the_influence_is_the_derivative_with_respect_to_the_image_weight(stratified, ties):
     scores, labels, strata = case(n=150, ties=ties)
     strata = strata if stratified else np.zeros(150)
     found = auc_projection(scores, labels, strata if stratified else None, least=5)
@@ -75,12 +75,11 @@ def test_the_influence_is_the_derivative_by_the_image_s_weight(stratified, ties)
         moved = np.ones(150)
         moved[image] += step
         slope = (weighted_area(scores, labels, strata, moved) - found.value) / step
-        # a weight moves the class's share by 1/n: the area is homogeneous, so the derivative is the influence
         assert found.influence[image] == pytest.approx(slope, abs=1e-6)
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
-def test_its_interval_is_that_of_the_exact_bootstrap(shift):
+def test_the_interval_agrees_with_the_exact_bootstrap(shift):
     scores, labels, strata = case(n=800, shift=shift)
     weights = ResampleWeights(0, 800)
     for groups in (None, strata):
@@ -92,8 +91,8 @@ def test_its_interval_is_that_of_the_exact_bootstrap(shift):
         assert found.high == pytest.approx(exact.high, abs=0.1 * width)
 
 
-def test_its_interval_covers():
-    """1,000 areas of 120 images whose truth is Phi(1 / sqrt 2)."""
+def test_the_interval_covers_the_true_area():
+    """1,000 samples of 120 images with true area Phi(1 / sqrt 2)."""
     from scipy.stats import binomtest, norm
 
     truth, hits = norm.cdf(1 / np.sqrt(2)), 0
@@ -113,16 +112,16 @@ def test_perfect_separation_ends_at_the_exact_bound():
         assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-12)
 
 
-def test_what_is_missing_or_too_small_does_not_enter():
+def test_missing_values_and_small_strata_do_not_enter():
     scores, labels, strata = case()
     whole = auc_projection(scores, labels, strata)
     more = [np.append(a, b) for a, b in ((scores, [0.0, np.nan, 1.0]), (labels, [np.nan, 1, 1]), (strata, [0, 0, 9]))]
     found = auc_projection(*more)
     assert (found.value, found.n) == (whole.value, whole.n)
     assert (found.influence[-3:] == 0).all()
-    none = auc_projection(scores, labels, strata, least=300)
-    assert np.isnan(none.value)
-    estimate = projected_estimates([none, whole], ResampleWeights(0, 400))
+    undefined = auc_projection(scores, labels, strata, least=300)
+    assert np.isnan(undefined.value)
+    estimate = projected_estimates([undefined, whole], ResampleWeights(0, 400))
     assert estimate[0].note == "no stratum with 300 images of each class"
     assert not estimate[0].defined
     assert estimate[1].defined

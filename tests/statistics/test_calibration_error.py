@@ -11,8 +11,8 @@ from sklearn.metrics import brier_score_loss
 from ccvae_eval.statistics.calibration_error import (
     brier_estimate,
     calibration_error_estimate,
+    calibration_error_floor,
     expected_calibration_error,
-    honest_calibration_error,
 )
 from ccvae_eval.statistics.information import equal_mass_bins
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -20,7 +20,7 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 pytestmark = pytest.mark.oracle
 
 
-def drawn(n, seed, shift=0.0):
+def sample(n, seed, shift=0.0):
     rng = np.random.default_rng(seed)
     probabilities = rng.uniform(0.1, 0.7, n)
     return probabilities, (rng.random(n) < probabilities + shift).astype(float)
@@ -33,8 +33,8 @@ def by_hand(probabilities, labels, bins=15):
     return [(labels[g].mean() - probabilities[g].mean(), labels[g].mean(), g.sum()) for g in groups]
 
 
-def test_brier_is_scikit_learns():
-    probabilities, labels = drawn(500, 0)
+def test_the_brier_score_equals_that_of_scikit_learn():
+    probabilities, labels = sample(500, 0)
     labels[3], probabilities[7] = np.nan, np.nan
     kept = ~np.isnan(labels + probabilities)
     found = brier_estimate(probabilities, labels, ResampleWeights(0, 500))
@@ -42,15 +42,15 @@ def test_brier_is_scikit_learns():
     assert found.estimate.n == 498
 
 
-def test_plain_error_is_its_definition():
-    probabilities, labels = drawn(700, 1)
+def test_the_plain_error_follows_its_definition():
+    probabilities, labels = sample(700, 1)
     expected = sum(abs(gap) * n for gap, _, n in by_hand(probabilities, labels)) / 700
     assert expected_calibration_error(probabilities, labels, debiased=False) == pytest.approx(expected, rel=1e-12)
 
 
-def test_bias_is_that_of_the_published_simulation():
-    """Kumar, Liang and Ma draw each bin's frequency again from a normal and see how much the gap grows."""
-    probabilities, labels = drawn(700, 2)
+def test_the_subtracted_bias_equals_that_of_the_published_simulation():
+    """Kumar, Liang and Ma resample each bin's frequency from a normal and measure the growth of the gap."""
+    probabilities, labels = sample(700, 2)
     rng = np.random.default_rng(0)
     plain = simulated = 0.0
     for gap, frequency, n in by_hand(probabilities, labels):
@@ -63,10 +63,9 @@ def test_bias_is_that_of_the_published_simulation():
 
 @pytest.mark.parametrize(("shift", "plain_bias", "left"), [(0.0, 0.058, 0.04), (0.05, 0.022, 0.005), (0.2, 0.0, 0.008)])
 def test_debiasing_where_the_error_is_known(shift, plain_bias, left):
-    """A shift of the labels' chance in every bin is the error. Where there is none, 3/5 of the bias remain: gaps have
-    no sign to cancel by."""
+    """A shift of the label's probability in every bin is the error. Where the error is 0, 3/5 of the bias remain."""
     errors = [
-        [expected_calibration_error(*drawn(600, seed, shift), debiased=way) for way in (False, True)]
+        [expected_calibration_error(*sample(600, seed, shift), debiased=debiased) for debiased in (False, True)]
         for seed in range(200)
     ]
     plain, debiased = np.mean(errors, axis=0) - shift
@@ -76,10 +75,10 @@ def test_debiasing_where_the_error_is_known(shift, plain_bias, left):
 
 @pytest.mark.parametrize("shift", [0.0, 0.03, 0.1, 0.2])
 def test_interval_covers_known_errors(shift):
-    """.90 or better: fewer than 46 of 60 would be as good as impossible."""
+    """At a coverage of .90, fewer than 46 of 60 are practically impossible."""
     inside = 0
     for seed in range(60):
-        found = calibration_error_estimate(*drawn(600, seed, shift), ResampleWeights(0, 600, draws=500)).estimate
+        found = calibration_error_estimate(*sample(600, seed, shift), ResampleWeights(0, 600, draws=500)).estimate
         assert found.low <= found.value <= found.high
         inside += found.low <= shift <= found.high
     assert inside >= 50
@@ -87,13 +86,13 @@ def test_interval_covers_known_errors(shift):
 
 def test_degenerate_probabilities():
     assert np.isnan(expected_calibration_error(np.empty(0), np.empty(0)))
-    # sure and right
+    # certain and correct
     labels = np.array([0.0, 1.0] * 20)
     assert expected_calibration_error(labels, labels) == 0
     found = calibration_error_estimate(np.full(40, np.nan), labels, ResampleWeights(0, 40))
     assert not found.defined
-    # the draws lie where the images are, whatever is missing
-    probabilities, wanted = drawn(100, 3)
+    # missing labels change neither value nor rows
+    probabilities, wanted = sample(100, 3)
     wanted[::3] = np.nan
     kept = ~np.isnan(wanted)
     found = calibration_error_estimate(probabilities, wanted, ResampleWeights(0, 100))
@@ -101,13 +100,14 @@ def test_degenerate_probabilities():
     assert found.estimate.n == kept.sum()
 
 
-def test_what_honest_probabilities_score_is_their_mean_over_drawn_labels():
+def test_the_floor_is_the_mean_error_over_labels_drawn_from_the_probabilities():
     rng = np.random.default_rng(5)
     for n, bins in ((300, 15), (1000, 5)):
-        told = rng.random(n)
+        probabilities = rng.random(n)
         scores = [
-            expected_calibration_error(told, (rng.random(n) < told).astype(np.float64), bins=bins) for _ in range(400)
+            expected_calibration_error(probabilities, (rng.random(n) < probabilities).astype(np.float64), bins=bins)
+            for _ in range(400)
         ]
         error = np.std(scores) / np.sqrt(len(scores))
-        assert honest_calibration_error(told, bins=bins) == pytest.approx(np.mean(scores), abs=4 * error + 5e-4)
-    assert math.isnan(honest_calibration_error(np.full(3, np.nan)))
+        assert calibration_error_floor(probabilities, bins=bins) == pytest.approx(np.mean(scores), abs=4 * error + 5e-4)
+    assert math.isnan(calibration_error_floor(np.full(3, np.nan)))

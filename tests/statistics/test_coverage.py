@@ -1,8 +1,7 @@
-"""Do 95 % intervals hold the true value 95 % of the time?
+"""Coverage of the 95 % confidence intervals.
 
-The rule of docs/metrics.md, section 0: a kind of interval passes when the exact binomial test against .95 keeps
-p > .001, or when coverage lies in [.93, .98]. The soak runs 2,000 synthetic samples of each kind; the short form runs
-200 of the same.
+A kind of interval passes if the exact binomial test against .95 has p > .001, or if the coverage lies in [.93, .98]
+(docs/metrics.md, section 0). The soak test draws 2,000 synthetic samples of each kind, the short test 200.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from ccvae_eval.core.results import Estimate
 from ccvae_eval.statistics.auc import (
     auc_estimate,
     auc_projection,
-    average_precision_estimate,
     balanced_accuracy_estimate,
     cross_fitted,
     projected_estimates,
@@ -26,9 +24,15 @@ from ccvae_eval.statistics.auc import (
 from ccvae_eval.statistics.densities import dprime_estimate, wasserstein_estimate
 from ccvae_eval.statistics.distances import normal_wasserstein_estimate
 from ccvae_eval.statistics.information import knn_divergences
-from ccvae_eval.statistics.intervals import bounded_estimate, mean_estimate, mean_over, ratio_estimate, share_estimate
+from ccvae_eval.statistics.intervals import (
+    mean_estimate,
+    mean_over,
+    mean_proportion_estimate,
+    proportion_estimate,
+    ratio_estimate,
+)
 from ccvae_eval.statistics.probes import cross_fitted_regression, cross_fitted_scores, folds_of
-from ccvae_eval.statistics.proportions import clopper_pearson, squares_added, wilson
+from ccvae_eval.statistics.proportions import clopper_pearson, mover_interval, wilson
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 pytestmark = pytest.mark.oracle
@@ -49,12 +53,12 @@ def mean_of_three(rng, weights):
     return mean_over([mean_estimate(shared + rng.exponential(size=weights.n), weights) for _ in range(3)]).estimate
 
 
-def share(rng, weights):
-    return share_estimate((rng.random(weights.n) < 0.1).astype(float), weights).estimate
+def proportion(rng, weights):
+    return proportion_estimate((rng.random(weights.n) < 0.1).astype(float), weights).estimate
 
 
 def ratio(sigma: float, correlation: float) -> Sample:
-    """Of two log-normals with the same mean."""
+    """Ratio of two log-normal variables with the same mean."""
 
     def sample(rng, weights):
         one, other = rng.standard_normal((2, weights.n))
@@ -65,7 +69,7 @@ def ratio(sigma: float, correlation: float) -> Sample:
 
 
 def signed_ratio(rng, weights):
-    """Fieller's case: the numerator may be negative."""
+    """The numerator may be negative: Fieller's interval."""
     one, other = rng.standard_normal((2, weights.n))
     return ratio_estimate(0.1 + one, 3 + other, weights).estimate
 
@@ -89,17 +93,13 @@ def area_in_strata(rng, weights):
     return auc_estimate(scores + 3 * strata, labels, weights, strata=strata).estimate
 
 
-def precision(rng, weights):
-    return average_precision_estimate(*labelled(rng, weights), weights).estimate
-
-
 def balanced(rng, weights):
     scores, labels = labelled(rng, weights)
     return balanced_accuracy_estimate((scores > 0.5).astype(float), labels, weights).estimate
 
 
 def with_a_rare_class(rng, weights):
-    """20 images of a class told with probability .97, the others with .9."""
+    """20 images of a class predicted with probability .97, the others with .9."""
     labels = (np.arange(weights.n) < 20).astype(float)
     right = rng.random(weights.n) < np.where(labels == 1, 0.97, 0.9)
     return balanced_accuracy_estimate(np.where(right, labels, 1 - labels), labels, weights)
@@ -109,16 +109,16 @@ def balanced_with_a_rare_class(rng, weights):
     return with_a_rare_class(rng, weights).estimate
 
 
-def its_bootstrap(rng, weights):
+def bootstrap_of_a_rare_class(rng, weights):
     found = with_a_rare_class(rng, weights)
     return Estimate(found.value, *np.quantile(found.draws, [0.025, 0.975]), n=weights.n)
 
 
-def mean_of_shares(rng, weights):
-    """Two rare shares that mostly hold of the same images, and one by itself."""
+def mean_of_proportions(rng, weights):
+    """Two rare proportions, mostly of the same images, and an independent one."""
     one = rng.random(weights.n) < 0.02
     other = np.where(rng.random(weights.n) < 0.8, one, rng.random(weights.n) < 0.02)
-    return mean_over([share_estimate(x, weights) for x in (one, other, rng.random(weights.n) < 0.5)]).estimate
+    return mean_over([proportion_estimate(x, weights) for x in (one, other, rng.random(weights.n) < 0.5)]).estimate
 
 
 def dprime(rng, weights):
@@ -134,21 +134,21 @@ def rank_correlation(rng, weights):
     return spearman_estimate(one, 0.5 * one + np.sqrt(0.75) * other, weights).estimate
 
 
-def share_of_variance(rng, weights):
-    """Six columns, one of them the normal score of a uniform parameter: the best line explains 3 / pi of it."""
+def explained_variance(rng, weights):
+    """One of six dimensions is the normal score of a uniform parameter: the best line explains 3 / pi of it."""
     codes = rng.standard_normal((weights.n, 6))
     parameter = stats.norm.cdf(codes[:, 1])
     return cross_fitted_regression(codes, parameter[:, None], folds_of(np.arange(weights.n))).r2(0, weights).estimate
 
 
-def fitted_area(degrees: float, columns: int = 21) -> Sample:
-    """A logistic reader of many columns, one of which holds a label's code turned by an angle."""
+def cross_fitted_area(degrees: float, dimensions: int = 21) -> Sample:
+    """Logistic probe of many latent dimensions, one of which contains a label's code rotated by an angle."""
     sin, cos = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
 
     def sample(rng, weights):
         labels = (rng.random(weights.n) < 0.4).astype(float)
         own = np.where(labels == 1, 2.0, -2.0) + 0.5 * rng.standard_normal(weights.n)
-        codes = rng.standard_normal((weights.n, columns))
+        codes = rng.standard_normal((weights.n, dimensions))
         codes[:, 0] = sin * own + cos * codes[:, 0]
         scores = cross_fitted_scores(codes, labels[:, None], folds_of(np.arange(weights.n)))[:, 0]
         found = projected_estimates([auc_projection(scores, labels)], weights)[0]
@@ -172,13 +172,6 @@ def divergence(shift: float) -> Sample:
     return sample
 
 
-def true_precision() -> float:
-    """Average precision of N(1, 1) with prevalence .3 against N(0, 1)."""
-    grid = np.linspace(-8, 10, 200_001)
-    hits, false = 0.3 * stats.norm.sf(grid - 1), 0.7 * stats.norm.sf(grid)
-    return float(np.trapezoid(hits / (hits + false) * stats.norm.pdf(grid - 1), grid))
-
-
 AREA = float(stats.norm.cdf(1 / np.sqrt(2)))
 
 KINDS: dict[str, tuple[Sample, int, float]] = {
@@ -186,7 +179,7 @@ KINDS: dict[str, tuple[Sample, int, float]] = {
     "mean, BCa, 50": (plain_mean, 50, 0.0),
     "mean, 300": (skewed_mean, 300, 1.0),
     "mean over three characteristics, 400": (mean_of_three, 400, 1.0),
-    "share, 200": (share, 200, 0.1),
+    "proportion, 200": (proportion, 200, 0.1),
     "ratio of skewed means, 30": (ratio(1.0, 0.0), 30, 1.0),
     "ratio of skewed correlated means, 30": (ratio(1.0, 0.7), 30, 1.0),
     "ratio of skewed means, 300": (ratio(1.0, 0.0), 300, 1.0),
@@ -196,23 +189,22 @@ KINDS: dict[str, tuple[Sample, int, float]] = {
     "area, 400": (area, 400, AREA),
     "projected area, 400": (projected_area, 400, AREA),
     "area within strata, 400": (area_in_strata, 400, AREA),
-    "average precision, 400": (precision, 400, true_precision()),
     "balanced accuracy, 400": (balanced, 400, float(stats.norm.cdf(0.5))),
     "balanced accuracy of a rare class, 420": (balanced_with_a_rare_class, 420, 0.935),
-    "mean of shares, 150": (mean_of_shares, 150, 0.18),
+    "mean of proportions, 150": (mean_of_proportions, 150, 0.18),
     "d', 400": (dprime, 400, 1.0),
     "Wasserstein, 400": (wasserstein, 400, 1.0),
-    "distance to a normal, none, 200": (distance_to_a_normal(0.0), 200, 0.0),
-    "distance to a normal, that of chance, 1000": (distance_to_a_normal(0.05), 1000, 0.05),
+    "distance to a normal, zero, 200": (distance_to_a_normal(0.0), 200, 0.0),
+    "distance to a normal, at chance, 1000": (distance_to_a_normal(0.05), 1000, 0.05),
     "distance to a normal, 500": (distance_to_a_normal(0.3), 500, 0.3),
     "rank correlation, 400": (rank_correlation, 400, float(6 / np.pi * np.arcsin(0.25))),
-    "R2 of cross-fitted regressions, 600": (share_of_variance, 600, 3 / np.pi),
-    "area of readers that can learn nothing, 600": (fitted_area(0.0, columns=5), 600, 0.5),
+    "R2 of cross-fitted regressions, 600": (explained_variance, 600, 3 / np.pi),
+    "area of uninformative probes, 600": (cross_fitted_area(0.0, dimensions=5), 600, 0.5),
 }
 
 
 def coverage(sample: Sample, n: int, truth: float, repeats: int, draws: int) -> int:
-    """How many of the intervals of so many samples hold the truth; resamples differ from sample to sample."""
+    """Number of samples whose interval contains the truth; resamples differ from sample to sample."""
     rng = np.random.default_rng(20)
     inside = 0
     for repeat in range(repeats):
@@ -244,9 +236,9 @@ def test_coverage(kind):
 @pytest.mark.soak
 @pytest.mark.parametrize(("shift", "least"), [(0.0, 0.93), (1.0, 0.93), (2.0, 0.83)])
 def test_coverage_of_nearest_neighbours(shift, least):
-    """Beyond the rule: a bias remains, from tails in which one class is missing, and grows with the divergence.
+    """Not subject to the rule: a bias from tails in which one class is missing grows with the divergence.
 
-    As long as deviations were taken to fall as those of a mean do, .93, .91 and .70.
+    Assuming the rate of convergence of a mean, coverage is .93, .91 and .70.
     """
     inside = coverage(divergence(shift), 2000, shift * shift / 2, repeats=300, draws=1)
     assert inside / 300 >= least, f"{inside} of 300"
@@ -254,36 +246,36 @@ def test_coverage_of_nearest_neighbours(shift, least):
 
 @pytest.mark.soak
 def test_coverage_of_a_small_distance_to_a_normal():
-    """Beyond the rule: between what chance gives and what stands out of it."""
+    """Not subject to the rule: a distance slightly above chance."""
     inside = coverage(distance_to_a_normal(0.1), 1000, 0.1, repeats=1000, draws=500)
     assert inside / 1000 >= 0.9, f"{inside} of 1000"
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("degrees", [0.0, 18.0, 45.0])
-def test_coverage_of_fitted_readers(degrees):
-    """Of what readers fitted to as many images score: of 1,536 images .007 less than the best reader, at 18 degrees."""
-    sample, rng = fitted_area(degrees), np.random.default_rng(7)
+def test_coverage_of_cross_fitted_areas(degrees):
+    """The truth is the mean area of probes fitted to 1,536 images (at 18 degrees .007 below that of the best probe)."""
+    sample, rng = cross_fitted_area(degrees), np.random.default_rng(7)
     truth = float(np.mean([sample(rng, ResampleWeights(0, 1536, draws=2)).value for _ in range(200)]))
     inside = coverage(sample, 1536, truth, repeats=200, draws=500)
-    # at 0 degrees readers of 21 columns deviate by 1.58 standard errors, and get sqrt 2
+    # at 0 degrees probes of 21 dimensions deviate by 1.58 standard errors; intervals assume sqrt 2
     assert passes(inside, 200) or (degrees == 0.0 and inside / 200 >= 0.88), f"{inside} of 200"
 
 
 @pytest.mark.slow
-def test_a_bootstrap_thinks_a_rare_class_sure():
-    """Why balanced accuracy goes by counts: where none of the 20 is told wrongly no resample has an error."""
-    inside = coverage(its_bootstrap, 420, 0.935, repeats=1000, draws=1000)
+def test_a_bootstrap_interval_of_a_rare_class_is_too_short():
+    """Reason for the exact interval of balanced accuracy: without an error among 20 images no resample has one."""
+    inside = coverage(bootstrap_of_a_rare_class, 420, 0.935, repeats=1000, draws=1000)
     assert inside / 1000 == pytest.approx(0.74, abs=0.05)
 
 
 def gains(rng, n):
-    """1 but for one image in a hundred, as ``transfer`` of a model that hardly fails."""
+    """1 except for one image in a hundred, as ``transfer`` of a model that rarely fails."""
     return 1.0 - (rng.random(n) < 0.01), 0.99, -1.0
 
 
 def rarely_lost(rng, n):
-    """Of nine labels one is lost in one image of fifty."""
+    """One of nine labels is lost in one image of fifty."""
     return 1 - (rng.random(n) < 0.02) / 9, 1 - 0.02 / 9, 0.0
 
 
@@ -298,18 +290,18 @@ def all_or_none(rng, n):
 @pytest.mark.slow
 @pytest.mark.parametrize("draw", [gains, rarely_lost, often_lost, all_or_none])
 @pytest.mark.parametrize("n", [100, 400])
-def test_coverage_of_means_of_each_image_s_share(draw, n):
-    """.94 to .99 (of a bootstrap .65 to .96): where an error is rare the rule's .98 is too short to hold the truth."""
+def test_coverage_of_means_of_one_share_per_image(draw, n):
+    """.94 to .99 (bootstrap: .65 to .96); with rare errors the coverage may exceed the rule's .98."""
     rng, inside = np.random.default_rng(5), 0
     for repeat in range(400):
         values, truth, least = draw(rng, n)
-        found = bounded_estimate(values, ResampleWeights(repeat % 20, n, draws=200), least).estimate
+        found = mean_proportion_estimate(values, ResampleWeights(repeat % 20, n, draws=200), least).estimate
         inside += found.low <= truth <= found.high
     assert inside / 400 >= 0.93, f"{inside} of 400"
 
 
 @pytest.mark.slow
-def test_a_bootstrap_thinks_a_mean_sure_where_no_image_errs():
+def test_a_bootstrap_interval_is_too_short_where_no_image_errs():
     rng, inside = np.random.default_rng(5), 0
     for repeat in range(400):
         values, truth, _ = gains(rng, 100)
@@ -318,36 +310,36 @@ def test_a_bootstrap_thinks_a_mean_sure_where_no_image_errs():
     assert inside / 400 == pytest.approx(0.65, abs=0.03)
 
 
-SHARES = {
+PROPORTIONS = {
     "a rare class": ((20, 400), (0.97, 0.9)),
     "a rarer class": ((8, 500), (0.99, 0.8)),
     "two small classes": ((15, 15), (0.9, 0.95)),
     "two large classes": ((200, 200), (0.8, 0.9)),
-    "three told almost surely": ((40,) * 3, (0.995,) * 3),
+    "three predicted almost always": ((40,) * 3, (0.995,) * 3),
     "five of all sizes": ((300, 100, 60, 30, 12), (0.99, 0.95, 0.9, 0.97, 0.95)),
     "ten": ((120,) * 10, (0.99,) * 10),
     "eighteen": ((60,) * 18, (0.98,) * 18),
 }
-"""Of independent shares: images of each, and the true share."""
+"""Independent proportions: number of images and true proportion of each."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ends", "least", "most"), [(clopper_pearson, 0.91, 0.981), (wilson, 0.88, 0.961)])
-def test_coverage_of_means_of_shares(ends, least, most):
-    """Ends' distances squared and added; why they are the exact ones."""
+def test_coverage_of_means_of_proportions(ends, least, most):
+    """MOVER with exact intervals covers better than with Wilson's."""
     rng, found = np.random.default_rng(0), []
-    for sizes, truths in SHARES.values():
+    for sizes, truths in PROPORTIONS.values():
         inside = 0
         for _ in range(4000):
             parts = [ends(int(rng.binomial(n, p)), n) for n, p in zip(sizes, truths, strict=True)]
-            low, high = squares_added(parts, float(np.mean([part.value for part in parts])))
+            low, high = mover_interval(parts, float(np.mean([part.value for part in parts])))
             inside += low <= np.mean(truths) <= high
         found.append(inside / 4000)
-    assert min(found) == pytest.approx(least, abs=0.01), dict(zip(SHARES, found, strict=True))
-    assert max(found) == pytest.approx(most, abs=0.01), dict(zip(SHARES, found, strict=True))
+    assert min(found) == pytest.approx(least, abs=0.01), dict(zip(PROPORTIONS, found, strict=True))
+    assert max(found) == pytest.approx(most, abs=0.01), dict(zip(PROPORTIONS, found, strict=True))
 
 
-def test_the_rule_refuses_wrong_intervals():
+def test_the_rule_rejects_wrong_intervals():
     assert not passes(176, 200)
     assert not passes(200, 200)
     assert not passes(1850, 2000)

@@ -35,7 +35,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_kernel_density_is_scipys(case):
+def test_the_kernel_density_equals_that_of_scipy(case):
     one, _ = CASES[case]
     grid = np.linspace(one.min() - 1, one.max() + 1, 101)
     expected = stats.gaussian_kde(one, "silverman")(grid)
@@ -43,7 +43,7 @@ def test_kernel_density_is_scipys(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_overlap_and_divergence_are_the_integrals_of_scipys_densities(case):
+def test_overlap_and_divergence_are_integrals_of_scipys_densities(case):
     one, other = CASES[case]
     tolerance = 1e-3 if case == "an outlier" else 3e-4
     both, h = np.concatenate([one, other]), min(one.std(), other.std()) / 40
@@ -55,8 +55,8 @@ def test_overlap_and_divergence_are_the_integrals_of_scipys_densities(case):
     assert overlap(one, other) == pytest.approx(np.minimum(a, b).sum() * h, abs=tolerance)
 
 
-def test_quantiles_of_gaussians_have_the_gaussians_values():
-    """On the quantiles of two Gaussians one deviation apart, the kernel's smoothing widens each by (1 + h^2)^.5."""
+def test_gaussian_quantiles_have_the_closed_form_values():
+    """Two Gaussians one standard deviation apart; the kernel widens each by a factor of (1 + h^2)^.5."""
     quantiles = stats.norm.ppf((np.arange(4000) + 0.5) / 4000)
     one, other = quantiles, quantiles + 1
     assert dprime(one, other) == pytest.approx(1, abs=2e-3)
@@ -71,7 +71,7 @@ def test_quantiles_of_gaussians_have_the_gaussians_values():
     assert js(one, other) == pytest.approx(np.trapezoid(p * np.log2(p / m) + q * np.log2(q / m), grid) / 2, abs=1e-3)
 
 
-def test_same_and_disjoint_classes():
+def test_equal_and_disjoint_classes():
     one, _ = CASES["alike"]
     assert overlap(one, one) == pytest.approx(1, abs=1e-6)
     assert js(one, one) == pytest.approx(0, abs=1e-12)
@@ -80,7 +80,7 @@ def test_same_and_disjoint_classes():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_change_of_unit_changes_the_raw_distance_only(case):
+def test_a_change_of_unit_changes_only_the_unscaled_distance(case):
     one, other = CASES[case]
     assert wasserstein(7 * one - 2, 7 * other - 2) == pytest.approx(7 * wasserstein(one, other), rel=1e-9)
     for score in (dprime, overlap, js, lambda a, b: wasserstein(a, b, scaled=True)):
@@ -97,7 +97,7 @@ def test_point_masses():
     assert js(zeros, zeros) == 0
     assert overlap(zeros, mixed) == pytest.approx(0.75)
     assert js(zeros, mixed) == pytest.approx(0.5 * (np.log2(1 / 0.875) + 0.75 * np.log2(0.75 / 0.875) + 0.25))
-    # a constant class against a continuous one: nothing in common
+    # a constant class does not overlap with a continuous one
     assert overlap(zeros, CASES["alike"][0]) == 0
     assert wasserstein(zeros, ones) == 1
     assert np.isnan(dprime(zeros, ones))
@@ -105,7 +105,7 @@ def test_point_masses():
 
 
 @pytest.mark.parametrize("few", [np.empty(0), np.ones(1)])
-def test_fewer_than_two_codes_in_a_class(few):
+def test_fewer_than_two_codes_in_a_class_are_undefined(few):
     other = CASES["alike"][0]
     for score in (dprime, overlap, js, pooled_deviation, lambda a, b: wasserstein(a, b, scaled=True)):
         assert np.isnan(score(few, other))
@@ -127,7 +127,7 @@ def test_curves_for_a_plot():
 
 @pytest.mark.parametrize("case", ["alike", "narrow in wide"])
 @pytest.mark.parametrize("discrete", [False, True])
-def test_draws_are_the_scores_of_the_resampled_images(case, discrete):
+def test_draws_are_the_statistics_of_the_resampled_images(case, discrete):
     one, other = CASES[case]
     if discrete:
         one, other = one.round(), other.round()
@@ -152,8 +152,8 @@ def test_draws_are_the_scores_of_the_resampled_images(case, discrete):
 
 
 @pytest.mark.parametrize(("shift", "least"), [(1.0, 34), (2.5, 34)])
-def test_intervals_are_about_the_classes_not_about_their_smoothed_densities(shift, least):
-    """40 samples of 600: coverage .95 makes fewer than 34 as good as impossible; without extrapolation 30 are usual."""
+def test_intervals_cover_the_values_of_the_unsmoothed_densities(shift, least):
+    """40 samples of 600: at coverage .95 fewer than 34 are practically impossible; without extrapolation, 30 cover."""
     rng = np.random.default_rng(1)
     grid = np.linspace(-9, 12, 20001)
     p, q = stats.norm.pdf(grid), stats.norm.pdf(grid, shift)

@@ -3,17 +3,17 @@ import math
 import numpy as np
 import pytest
 
-from ccvae_eval.statistics.auc import auc_estimate, average_precision_estimate, balanced_accuracy_estimate
+from ccvae_eval.statistics.auc import auc_estimate, balanced_accuracy_estimate
 from ccvae_eval.statistics.intervals import (
-    FEWEST,
+    MIN_IMAGES,
     bootstrap_estimate,
     difference,
     mean_estimate,
     mean_over,
-    missing,
+    proportion_estimate,
     ratio_estimate,
     resampled,
-    share_estimate,
+    undefined_estimate,
 )
 from ccvae_eval.statistics.proportions import clopper_pearson, wilson
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -24,15 +24,14 @@ VALUES = RNG.lognormal(size=400)
 LABELS = (RNG.random(400) < 0.3).astype(float)
 
 
-def test_nothing_is_undefined_not_zero():
-    nothing = np.full(400, np.nan)
+def test_estimates_without_images_are_undefined_not_zero():
+    absent = np.full(400, np.nan)
     for found in (
-        mean_estimate(nothing, WEIGHTS),
-        ratio_estimate(nothing, VALUES, WEIGHTS),
-        share_estimate(nothing, WEIGHTS),
-        auc_estimate(nothing, LABELS, WEIGHTS),
-        average_precision_estimate(VALUES, nothing, WEIGHTS),
-        balanced_accuracy_estimate(nothing, LABELS, WEIGHTS),
+        mean_estimate(absent, WEIGHTS),
+        ratio_estimate(absent, VALUES, WEIGHTS),
+        proportion_estimate(absent, WEIGHTS),
+        auc_estimate(absent, LABELS, WEIGHTS),
+        balanced_accuracy_estimate(absent, LABELS, WEIGHTS),
     ):
         assert math.isnan(found.value)
         assert found.note
@@ -41,13 +40,13 @@ def test_nothing_is_undefined_not_zero():
     assert math.isnan(wilson(0, 0).value)
 
 
-def test_a_label_that_is_never_present_or_never_absent():
+def test_a_constant_label_is_undefined():
     assert auc_estimate(VALUES, np.zeros(400), WEIGHTS).note == "the label is never present"
-    assert average_precision_estimate(VALUES, np.ones(400), WEIGHTS).note == "the label is never absent"
+    assert auc_estimate(VALUES, np.ones(400), WEIGHTS).note == "the label is never absent"
     assert balanced_accuracy_estimate(LABELS, np.ones(400), WEIGHTS).note == "fewer than two classes occur"
 
 
-def test_absent_images_leave_the_value_as_if_they_were_not_there():
+def test_absent_images_do_not_change_the_value():
     some = VALUES.copy()
     some[::4] = np.nan
     assert mean_estimate(some, WEIGHTS).value == pytest.approx(np.nanmean(some), rel=1e-13)
@@ -58,8 +57,8 @@ def test_absent_images_leave_the_value_as_if_they_were_not_there():
     assert auc_estimate(scores, LABELS, WEIGHTS).value == short.value
 
 
-def test_a_rare_label_loses_resamples_and_then_its_interval():
-    """With 3 of 400 images a resample has none with probability exp(-3)."""
+def test_a_rare_label_has_no_interval():
+    """With 3 of 400 images a resample has no image of the label with probability exp(-3)."""
     labels = np.zeros(400)
     labels[:3] = 1
     found = auc_estimate(VALUES, labels, ResampleWeights(0, 400))
@@ -70,7 +69,7 @@ def test_a_rare_label_loses_resamples_and_then_its_interval():
     assert found.note == f"no interval: {lost} of 2000 resamples undefined"
 
 
-def test_up_to_one_percent_of_lost_resamples_are_dropped():
+def test_up_to_one_percent_of_undefined_resamples_are_dropped():
     draws = np.arange(200.0)
     draws[:2] = np.nan
     found = resampled(100.0, draws, 400, 0.95)
@@ -79,8 +78,8 @@ def test_up_to_one_percent_of_lost_resamples_are_dropped():
     assert math.isnan(resampled(100.0, draws, 400, 0.95).estimate.low)
 
 
-@pytest.mark.parametrize("n", [1, FEWEST - 1])
-def test_too_few_images_have_a_value_and_no_interval(n):
+@pytest.mark.parametrize("n", [1, MIN_IMAGES - 1])
+def test_too_few_images_have_a_value_without_interval(n):
     weights = ResampleWeights(0, n)
     for found in (mean_estimate(VALUES[:n], weights), ratio_estimate(VALUES[:n], VALUES[1 : n + 1], weights)):
         assert math.isfinite(found.value)
@@ -88,53 +87,53 @@ def test_too_few_images_have_a_value_and_no_interval(n):
         assert found.note == f"no interval: {n} images"
 
 
-def test_methods_say_what_they_are():
+def test_each_estimate_names_its_interval_method():
     few = ResampleWeights(0, 299)
     assert mean_estimate(VALUES[:299], few).estimate.method == "BCa"
     assert mean_estimate(VALUES, WEIGHTS).estimate.method == "bootstrap"
     assert ratio_estimate(VALUES, VALUES[::-1], WEIGHTS).estimate.method == "log-scale bootstrap"
     assert ratio_estimate(VALUES - 3, VALUES, WEIGHTS).estimate.method == "Fieller"
-    assert share_estimate(LABELS, WEIGHTS).estimate.method == "wilson"
+    assert proportion_estimate(LABELS, WEIGHTS).estimate.method == "wilson"
 
 
-def test_a_ratio_that_is_the_same_everywhere_is_sure():
+def test_a_ratio_equal_for_all_images_has_an_interval_of_width_zero():
     found = ratio_estimate(3 * VALUES, VALUES, WEIGHTS).estimate
     assert (found.low, found.high) == pytest.approx((3, 3), rel=1e-6)
-    none = ratio_estimate(np.zeros(400), VALUES, WEIGHTS).estimate
-    assert (none.value, none.low, none.high) == (0, 0, 0)
+    zero = ratio_estimate(np.zeros(400), VALUES, WEIGHTS).estimate
+    assert (zero.value, zero.low, zero.high) == (0, 0, 0)
     assert ratio_estimate(VALUES, np.zeros(400), WEIGHTS).note == "the denominator is 0"
 
 
-def test_a_ratio_does_not_depend_on_its_unit():
+def test_the_interval_of_a_ratio_scales_with_its_unit():
     one, other = ratio_estimate(VALUES, VALUES[::-1], WEIGHTS), ratio_estimate(1e6 * VALUES, VALUES[::-1], WEIGHTS)
     for field in ("value", "low", "high"):
         assert getattr(other.estimate, field) == pytest.approx(1e6 * getattr(one.estimate, field), rel=1e-9)
 
 
-def test_a_higher_level_is_wider():
+def test_a_higher_level_widens_the_interval():
     strict = ResampleWeights(0, 400, draws=200, level=0.99)
     for estimate in (
         lambda w: mean_estimate(VALUES, w),
         lambda w: ratio_estimate(VALUES, VALUES[::-1], w),
         lambda w: ratio_estimate(VALUES - 3, VALUES, w),
-        lambda w: share_estimate(LABELS, w),
+        lambda w: proportion_estimate(LABELS, w),
         lambda w: auc_estimate(VALUES, LABELS, w),
     ):
         usual, wide = estimate(WEIGHTS).estimate, estimate(strict).estimate
         assert wide.low < usual.low < usual.value < usual.high < wide.high
 
 
-def test_mean_over_leaves_the_undefined_out():
-    parts = [mean_estimate(VALUES, WEIGHTS), missing(200, "no image"), mean_estimate(3 * VALUES, WEIGHTS)]
+def test_mean_over_leaves_undefined_parts_out():
+    parts = [mean_estimate(VALUES, WEIGHTS), undefined_estimate(200, "no images"), mean_estimate(3 * VALUES, WEIGHTS)]
     found = mean_over(parts)
     assert found.value == pytest.approx(2 * VALUES.mean())
     assert found.draws == pytest.approx(2 * parts[0].draws)
-    assert not mean_over([missing(200, "no image")]).defined
+    assert not mean_over([undefined_estimate(200, "no images")]).defined
     assert not difference(parts[0], parts[1]).defined
     assert difference(parts[2], parts[0]).value == pytest.approx(2 * VALUES.mean())
 
 
-def test_mean_of_scores_that_noise_drives_up_is_reflected_like_its_parts():
+def test_the_mean_of_basic_intervals_is_a_basic_interval():
     rows = np.column_stack([np.ones(400), RNG.standard_normal((400, 2))])
     parts = [
         bootstrap_estimate(lambda t, c=c: np.abs(t[:, c] / t[:, 0]), rows, ResampleWeights(0, 400), basic=True)
@@ -146,7 +145,7 @@ def test_mean_of_scores_that_noise_drives_up_is_reflected_like_its_parts():
     assert (mean.estimate.low, mean.estimate.high) == pytest.approx((min(low, mean.value), max(high, mean.value)))
 
 
-def test_same_images_same_bits():
+def test_the_same_images_give_the_same_bits():
     for estimate in (
         lambda: mean_estimate(VALUES, ResampleWeights(0, 400)),
         lambda: ratio_estimate(VALUES, VALUES[::-1], ResampleWeights(0, 400)),
@@ -157,12 +156,12 @@ def test_same_images_same_bits():
         assert np.array_equal(one.draws, other.draws)
 
 
-def test_strata_without_enough_images_on_both_sides():
+def test_strata_without_enough_images_of_both_classes():
     strata = np.arange(400) % 200
     assert "no stratum" in auc_estimate(VALUES, LABELS, WEIGHTS, strata=strata.astype(float)).note
 
 
-def test_a_reservoir_is_said():
+def test_the_method_names_a_ranked_sample():
     n = 20_500
     rng = np.random.default_rng(1)
     labels = (rng.random(n) < 0.3).astype(float)
@@ -172,28 +171,28 @@ def test_a_reservoir_is_said():
     assert found.value == pytest.approx(0.76, abs=0.02)
 
 
-def test_the_mean_of_one_share_twice_is_as_unsure_as_the_share():
-    one, exact = share_estimate(LABELS, WEIGHTS), clopper_pearson(int(LABELS.sum()), 400)
+def test_the_mean_of_a_proportion_with_itself_has_its_exact_interval():
+    one, exact = proportion_estimate(LABELS, WEIGHTS), clopper_pearson(int(LABELS.sum()), 400)
     mean = mean_over([one, one]).estimate
     assert (mean.low, mean.high) == pytest.approx((exact.low, exact.high), abs=1e-12)
     assert mean_over([one]).estimate == one.estimate
 
 
-def test_means_of_shares_of_other_images_are_surer_and_hold_whatever_the_order():
-    parts = [share_estimate((RNG.random(400) < p).astype(float), WEIGHTS) for p in (0.1, 0.3, 0.9)]
+def test_means_of_independent_proportions_are_narrower_and_independent_of_the_order():
+    parts = [proportion_estimate((RNG.random(400) < p).astype(float), WEIGHTS) for p in (0.1, 0.3, 0.9)]
     mean, back = mean_over(parts).estimate, mean_over(parts[::-1]).estimate
     assert mean == back
     distances = [part.value - clopper_pearson(round(400 * part.value), 400).low for part in parts]
     assert mean.value - mean.low == pytest.approx(np.hypot(np.hypot(*distances[:2]), distances[2]) / 3, rel=0.2)
 
 
-def test_errors_that_were_not_seen_may_all_be_of_the_same_images():
-    perfect = share_estimate(np.ones(400), WEIGHTS)
+def test_perfect_proportions_count_as_fully_correlated():
+    perfect = proportion_estimate(np.ones(400), WEIGHTS)
     mean = mean_over([perfect, perfect, perfect]).estimate
     assert (mean.value, mean.low) == (1.0, pytest.approx(0.025 ** (1 / 400), abs=1e-12))
 
 
-def test_a_rare_class_without_an_error_is_not_sure():
+def test_a_rare_class_without_an_error_widens_the_interval():
     labels = (np.arange(400) < 12).astype(float)
     predicted = labels.copy()
     predicted[300:] = 1  # a quarter of the frequent class is wrong

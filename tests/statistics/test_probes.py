@@ -1,4 +1,4 @@
-"""Probes against scikit-learn fitted fold by fold."""
+"""Probes against scikit-learn, fitted fold by fold."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def problem():
     codes = rng.standard_normal((600, 4)) * [1, 10, 0.1, 1] + 3
     codes[:, 0] += 2 * labels[:, 0]
     codes[:, 1] += 5 * labels[:, 1]
-    codes[:, 3] = 0.5  # says nothing, and cannot be standardised
+    codes[:, 3] = 0.5  # constant: cannot be standardised
     labels[rng.random((600, 3)) < 0.05] = np.nan
     return codes, labels
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.01, 100.0])
-def test_coefficients_are_scikit_learns(problem, strength):
+def test_coefficients_equal_those_of_scikit_learn(problem, strength):
     codes, labels = problem
     points = standardised(codes)
     masks = np.array([~np.isnan(labels[:, label]) & (fold != FOLDS) for label in range(3) for fold in range(5)])
@@ -49,7 +49,7 @@ def test_coefficients_are_scikit_learns(problem, strength):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
-def test_separable_classes_and_enormous_codes_converge(scale):
+def test_separable_classes_and_large_codes_converge(scale):
     """The gradient of the penalised loss vanishes."""
     rng = np.random.default_rng(1)
     codes = scale * rng.standard_normal((200, 2))
@@ -60,7 +60,7 @@ def test_separable_classes_and_enormous_codes_converge(scale):
     assert abs(wrong.sum()) < 1e-6 * 200
 
 
-def test_scores_are_scikit_learns_on_held_out_images(problem):
+def test_scores_equal_those_of_scikit_learn_on_held_out_images(problem):
     codes, labels = problem
     scores = cross_fitted_scores(codes, labels, FOLDS)
     points = standardised(codes)
@@ -73,7 +73,7 @@ def test_scores_are_scikit_learns_on_held_out_images(problem):
     assert roc_auc_score(labels[known[:, 0], 0], scores[known[:, 0], 0]) > 0.85
 
 
-def test_a_labels_bits_do_not_depend_on_the_other_labels(problem):
+def test_the_bits_of_a_labels_scores_do_not_depend_on_the_other_labels(problem):
     codes, labels = problem
     assert np.array_equal(
         cross_fitted_scores(codes, labels, FOLDS)[:, 1], cross_fitted_scores(codes, labels[:, [1]], FOLDS)[:, 0],
@@ -96,7 +96,7 @@ def test_fits_within_strata_are_fits_of_each_stratum(problem):
 
 @pytest.mark.parametrize("width", [1, 10])
 def test_scores_of_noise_have_areas_near_chance(width):
-    """No image's label has entered its own score, and no fold's prevalence the scores of all."""
+    """Neither an image's own label nor its fold's prevalence enters its score."""
     rng = np.random.default_rng(2)
     folds = folds_of(np.arange(300))
     areas = []
@@ -106,7 +106,7 @@ def test_scores_of_noise_have_areas_near_chance(width):
     assert np.mean(areas) == pytest.approx(0.5, abs=0.02)
 
 
-def test_folds_belong_to_ids():
+def test_folds_depend_on_the_ids_only():
     ids = np.arange(5000)
     folds = folds_of(ids)
     assert (folds_of(ids[::-7]) == folds[::-7]).all()
@@ -121,12 +121,12 @@ def test_sign_is_fitted_on_the_other_folds():
     scores = sign_fitted_scores(code, label, FOLDS)
     assert np.isnan(scores[:20]).all()
     assert (scores[20:] == -code[20:]).all()
-    # a fold whose code is turned round does not know it
+    # the sign does not depend on the fold's own codes
     turned = np.where(FOLDS == 0, -code, code)
     assert (sign_fitted_scores(turned, label, FOLDS)[20:] == -turned[20:]).all()
 
 
-def test_one_class_elsewhere_means_no_score():
+def test_other_folds_with_one_class_give_no_score():
     label = np.where(FOLDS == 0, 1.0, 0.0)
     code = np.random.default_rng(4).standard_normal((600, 1))
     for scores in (
@@ -137,7 +137,7 @@ def test_one_class_elsewhere_means_no_score():
         assert not np.isnan(scores[FOLDS != 0]).any()
 
 
-def test_regression_is_scikit_learns_ridge_on_held_out_images():
+def test_regressions_equal_ridge_regressions_of_scikit_learn_on_held_out_images():
     rng = np.random.default_rng(5)
     codes = rng.standard_normal((600, 3))
     targets = np.column_stack([codes @ [1.0, 2.0, 0.0] + rng.standard_normal(600), rng.standard_normal(600)])
@@ -151,7 +151,7 @@ def test_regression_is_scikit_learns_ridge_on_held_out_images():
     assert found.predicted[:, 0] == pytest.approx(expected, abs=1e-9)
     weights = ResampleWeights(0, 600)
     first, second = found.r2(0, weights), found.r2(1, weights)
-    # the baseline is the other folds' mean, which differs from the overall mean by little
+    # the baseline is the mean of the other folds, close to the overall mean
     assert first.value == pytest.approx(r2_score(targets[:, 0], expected), abs=0.01)
     assert first.estimate.low < 5 / 6 < first.estimate.high
     assert first.estimate.low < first.value < first.estimate.high

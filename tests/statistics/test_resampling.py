@@ -17,33 +17,33 @@ def matrix(weights):
 @pytest.mark.parametrize("n", [1, 2, 7, BLOCK, BLOCK + 1, 2 * BLOCK + 500])
 def test_every_resample_has_n_images(n):
     weights = ResampleWeights(3, n, draws=50)
-    drawn = matrix(weights)
-    assert drawn.shape == (50, n)
-    assert (drawn.sum(axis=1) == n).all()
+    counts = matrix(weights)
+    assert counts.shape == (50, n)
+    assert (counts.sum(axis=1) == n).all()
     assert [rows for rows, _ in weights.blocks()][-1].stop == n
 
 
 def test_counts_are_multinomial():
-    """Each image's count is binomial(n, 1/n), across a block's end too, and two images' counts correlate -1/(n-1)."""
+    """Each image's count is binomial(n, 1/n) in both blocks; the block's total has its binomial variance."""
     n = BLOCK + 2
-    drawn = matrix(ResampleWeights(5, n, draws=4000))
+    counts = matrix(ResampleWeights(5, n, draws=4000))
     for image in (0, BLOCK - 1, BLOCK, n - 1):
-        observed = np.bincount(drawn[:, image].astype(int), minlength=5)
+        observed = np.bincount(counts[:, image].astype(int), minlength=5)
         expected = stats.binom(n, 1 / n).pmf(np.arange(4))
         expected = np.append(expected, 1 - expected.sum()) * 4000
         observed = np.append(observed[:4], observed[4:].sum())
         assert stats.chisquare(observed, expected).pvalue > 1e-4
     # the total of the first block is binomial(n, BLOCK / n)
-    first = drawn[:, :BLOCK].sum(axis=1)
+    first = counts[:, :BLOCK].sum(axis=1)
     assert first.var() == pytest.approx(n * (BLOCK / n) * (2 / n), rel=0.15)
 
 
-def test_two_images_of_a_small_sample():
-    drawn = matrix(ResampleWeights(5, 2, draws=4000))
-    assert stats.chisquare(np.bincount(drawn[:, 0].astype(int)), [1000, 2000, 1000]).pvalue > 1e-4
+def test_counts_of_a_sample_of_two():
+    counts = matrix(ResampleWeights(5, 2, draws=4000))
+    assert stats.chisquare(np.bincount(counts[:, 0].astype(int)), [1000, 2000, 1000]).pvalue > 1e-4
 
 
-def test_keyed_by_seed_and_n_only():
+def test_weights_depend_on_seed_and_n_only():
     one = matrix(ResampleWeights(0, 300, draws=30))
     assert (one == matrix(ResampleWeights(0, 300, draws=30))).all()
     assert (one != matrix(ResampleWeights(1, 300, draws=30))).any()
@@ -55,7 +55,7 @@ def test_fewer_draws_are_a_prefix_of_more():
     assert (matrix(ResampleWeights(0, n, draws=20)) == matrix(ResampleWeights(0, n, draws=60))[:20]).all()
 
 
-def test_totals_are_weighted_sums_and_nan_is_absent():
+def test_totals_are_weighted_sums_without_absent_values():
     n = BLOCK + 300
     rng = np.random.default_rng(0)
     values = rng.standard_normal((n, 11))
@@ -72,7 +72,7 @@ def test_counts_of_a_mask():
     assert (weights.counts(mask) == matrix(weights)[:, :20].sum(axis=1)).all()
 
 
-def test_a_columns_bits_do_not_depend_on_its_neighbours():
+def test_the_bits_of_a_column_do_not_depend_on_the_other_columns():
     values = np.random.default_rng(1).standard_normal((1500, 21))
     weights = ResampleWeights(0, 1500, draws=300)
     together = weights.totals(values)
@@ -107,21 +107,21 @@ def test_equal_bits_in_processes_with_one_and_two_threads():
     assert len(digests) == 1
 
 
-def test_weights_that_are_not_kept_are_the_same(monkeypatch):
+def test_weights_that_are_not_cached_are_the_same(monkeypatch):
     n = 2 * BLOCK + 10
     index = np.array([2 * BLOCK + 3, 5, BLOCK])
     weights = ResampleWeights(4, n, draws=20)
     kept, rows = matrix(weights), weights.rows(index)
-    monkeypatch.setattr(resampling, "KEPT", 0)
+    monkeypatch.setattr(resampling, "CACHED_BYTES", 0)
     assert (matrix(weights) == kept).all()
     assert (weights.rows(index) == rows).all()
     assert (kept[:, index] == rows.T).all()
 
 
-def test_rows_of_another_number_of_images_are_refused():
-    with pytest.raises(ValueError, match="9 rows for weights on 10 images"):
+def test_a_wrong_number_of_rows_is_an_error():
+    with pytest.raises(ValueError, match="must have 10 rows, one for each image, got 9"):
         ResampleWeights(0, 10).totals(np.ones(9))
-    with pytest.raises(ValueError, match="no such resamples"):
+    with pytest.raises(ValueError, match="level between 0 and 1"):
         ResampleWeights(0, 10, level=1.0)
 
 

@@ -1,6 +1,6 @@
-"""Hostile and broken checkpoints, as code that builds each of them.
+"""Functions that write hostile and broken checkpoints.
 
-A builder takes the path to write and the path of a canary: a file that is there afterwards only if something ran.
+A builder takes the path to write and the path of a canary, a file that exists afterwards only if code was executed.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ import torch
 
 Builder = Callable[[Path, Path], None]
 REFUSED: dict[str, tuple[Builder, str]] = {}
-"""Attacks that must be refused, each with a part of the message."""
+"""Attacks that must be refused, each with a part of the error message."""
 
 
 def refused_with(message: str) -> Callable[[Builder], Builder]:
-    def kept(builder: Builder) -> Builder:
+    def register(builder: Builder) -> Builder:
         REFUSED[builder.__name__] = (builder, message)
         return builder
 
-    return kept
+    return register
 
 
 # pickles
 
 
 class Opcodes:
-    """Pickle opcodes by name, for streams that no pickler writes."""
+    """A pickle stream made of single opcodes, which no pickler would write."""
 
     def __init__(self, protocol: int = 2) -> None:
         self.raw = bytes([0x80, protocol])
@@ -82,8 +82,8 @@ def tensor(
     return Opcodes().add(b"}", text("weight"), call, numbers(shape), numbers(strides), b"\x89", hooks, b"tRs").done()
 
 
-def stored(path: Path, pickled: bytes, storages: Mapping[str, bytes] | None = None, **more: bytes) -> None:
-    """A zip as ``torch.save`` lays it out, around any pickle."""
+def write_zip(path: Path, pickled: bytes, storages: Mapping[str, bytes] | None = None, **more: bytes) -> None:
+    """Writes a zip archive in the layout of ``torch.save`` with any pickle."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("archive/data.pkl", pickled)
         archive.writestr("archive/byteorder", b"little")
@@ -93,7 +93,7 @@ def stored(path: Path, pickled: bytes, storages: Mapping[str, bytes] | None = No
 
 
 class Bomb:
-    """Pickles to a call of ``os.system`` that makes the canary."""
+    """Pickles to a call of ``os.system`` that creates the canary."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -121,7 +121,7 @@ def system_in_bare_pickle(path: Path, canary: Path) -> None:
 
 @refused_with("posix.system")
 def system_in_protocol_four(path: Path, canary: Path) -> None:
-    stored(path, pickle.dumps(Bomb(canary), protocol=4))
+    write_zip(path, pickle.dumps(Bomb(canary), protocol=4))
 
 
 @refused_with("tar archive")
@@ -136,56 +136,56 @@ def system_in_tar(path: Path, canary: Path) -> None:
 @refused_with("builtins.eval")
 def eval_by_stack_global(path: Path, canary: Path) -> None:
     call = text("builtins") + text("eval") + b"\x93" + text(f"open({str(canary)!r}, 'w')") + b"\x85R"
-    stored(path, Opcodes(4).add(call).done())
+    write_zip(path, Opcodes(4).add(call).done())
 
 
 @refused_with("subprocess.Popen")
 def popen_by_newobj(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(name("subprocess", "Popen"), text(f"touch {canary}"), b"\x85\x81").done())
+    write_zip(path, Opcodes().add(name("subprocess", "Popen"), text(f"touch {canary}"), b"\x85\x81").done())
 
 
 @refused_with("os.system")
 def instance_of_protocol_zero(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"(", text(f"touch {canary}"), b"ios\nsystem\n").done())
+    write_zip(path, Opcodes().add(b"(", text(f"touch {canary}"), b"ios\nsystem\n").done())
 
 
 @refused_with("torch.hub.load")
 def call_of_torch(path: Path, canary: Path) -> None:
     call = name("torch.hub", "load") + text(str(canary)) + b"\x85R"
-    stored(path, Opcodes().add(call).done())
+    write_zip(path, Opcodes().add(call).done())
 
 
 @refused_with("builtins.getattr")
 def bound_method(path: Path, canary: Path) -> None:
     call = name("builtins", "getattr") + b"(" + name("torch", "Tensor") + text("tofile") + b"tR" + text(str(canary))
-    stored(path, Opcodes().add(call, b"\x85R").done())
+    write_zip(path, Opcodes().add(call, b"\x85R").done())
 
 
-@refused_with("is no function")
+@refused_with("not a function")
 def call_of_a_result(path: Path, canary: Path) -> None:
     call = name("torch", "Size") + b")R" + text(str(canary)) + b"\x85R"
-    stored(path, Opcodes().add(call).done())
+    write_zip(path, Opcodes().add(call).done())
 
 
-@refused_with("cannot be one")
+@refused_with("invalid class name")
 def dotted_class(path: Path, canary: Path) -> None:
-    stored(path, Opcodes(4).add(text("torch"), text("serialization. os .system"), b"\x93").done())
+    write_zip(path, Opcodes(4).add(text("torch"), text("serialization. os .system"), b"\x93").done())
 
 
 @refused_with("hooks")
 def backward_hooks(path: Path, canary: Path) -> None:
     hooks = b"}" + number(0) + name("torch", "save") + b"s"
-    stored(path, tensor(2, 0, (2,), (1,), hooks), {"0": bytes(8)})
+    write_zip(path, tensor(2, 0, (2,), (1,), hooks), {"0": bytes(8)})
 
 
 @refused_with("pickle opcode 0x82")
 def extension_registry(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"\x82\x01").done())
+    write_zip(path, Opcodes().add(b"\x82\x01").done())
 
 
 @refused_with("pickle protocol 9")
 def newer_protocol(path: Path, canary: Path) -> None:
-    stored(path, Opcodes(9).add(b"N").done())
+    write_zip(path, Opcodes(9).add(b"N").done())
 
 
 # tensors that are not dense
@@ -209,7 +209,7 @@ def sparse_csr(path: Path, canary: Path) -> None:
 
 @refused_with("sparse tensor")
 def sparse_csr_inconsistent(path: Path, canary: Path) -> None:
-    """Indices beyond the columns: ``torch.load(weights_only=True)`` takes it, and its first use is a segfault."""
+    """Indices beyond the columns: ``torch.load(weights_only=True)`` accepts it, and its first use is a segfault."""
     _quietly(
         lambda: torch.sparse_csr_tensor(
             torch.tensor([0, 1, 2]), torch.tensor([0, 1 << 40]), torch.ones(2), (2, 2), check_invariants=False
@@ -264,9 +264,9 @@ def conjugate_bit(path: Path, canary: Path) -> None:
     torch.save({"weight": torch.ones(2, dtype=torch.complex64).conj()}, path)
 
 
-@refused_with("no tensor")
+@refused_with("storage without a tensor")
 def bare_storage(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(storage(2)).done(), {"0": bytes(8)})
+    write_zip(path, Opcodes().add(storage(2)).done(), {"0": bytes(8)})
 
 
 @refused_with("big-endian")
@@ -285,23 +285,23 @@ def big_endian(path: Path, canary: Path) -> None:
 
 @refused_with("far larger than the file")
 def stride_zero(path: Path, canary: Path) -> None:
-    stored(path, tensor(1, 0, (1 << 40,), (0,)), {"0": bytes(4)})
+    write_zip(path, tensor(1, 0, (1 << 40,), (0,)), {"0": bytes(4)})
 
 
 @refused_with("far larger than the file")
 def many_views(path: Path, canary: Path) -> None:
-    """One storage of 64 kB seen by 4,000 tensors, each of its whole size."""
+    """4,000 views, each of the whole of one storage of 64 kB."""
     view = Opcodes().add(b"](")
     head = name("torch._utils", "_rebuild_tensor_v2") + b"(" + storage(16_384) + number(0)
     for _ in range(4000):
         view.add(head, numbers((16_384,)), numbers((1,)), b"\x89", EMPTY_HOOKS, b"tR")
-    stored(path, view.add(b"e").done(), {"0": bytes(65_536)})
+    write_zip(path, view.add(b"e").done(), {"0": bytes(65_536)})
 
 
 def _misfit(
     *, count: int = 4, offset: int = 0, shape: tuple[int, ...] = (4,), strides: tuple[int, ...] = (1,)
 ) -> Builder:
-    return lambda path, canary: stored(path, tensor(count, offset, shape, strides), {"0": bytes(4 * 4)})
+    return lambda path, canary: write_zip(path, tensor(count, offset, shape, strides), {"0": bytes(4 * 4)})
 
 
 for _title, _attack, _message in (
@@ -317,24 +317,24 @@ for _title, _attack, _message in (
     ("fewer_strides_than_sizes", _misfit(shape=(2, 2), strides=(1,)), "2 sizes and 1 strides"),
     ("forty_dimensions", _misfit(shape=(1,) * 40, strides=(1,) * 40), "40 sizes"),
     ("negative_storage", _misfit(count=-1), "malformed storage"),
-    ("storage_larger_than_member", _misfit(count=5), "another size than it says"),
+    ("storage_larger_than_member", _misfit(count=5), "storage of the wrong size"),
 ):
     REFUSED[_title] = (_attack, _message)
 
 
 @refused_with("lacks a storage")
 def missing_storage(path: Path, canary: Path) -> None:
-    stored(path, tensor(4, 0, (4,), (1,)))
+    write_zip(path, tensor(4, 0, (4,), (1,)))
 
 
 @refused_with("in two ways")
 def storage_of_two_types(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"]", storage(2), storage(1, kind="DoubleStorage"), b"e").done(), {"0": bytes(8)})
+    write_zip(path, Opcodes().add(b"]", storage(2), storage(1, kind="DoubleStorage"), b"e").done(), {"0": bytes(8)})
 
 
-@refused_with("something else than a storage")
+@refused_with("reference that is not a storage")
 def odd_persistent_id(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(text("module"), b"Q").done())
+    write_zip(path, Opcodes().add(text("module"), b"Q").done())
 
 
 # nesting
@@ -342,75 +342,75 @@ def odd_persistent_id(path: Path, canary: Path) -> None:
 
 @refused_with("nested too deeply")
 def deep_lists(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"]" * 200_000, b"a" * 199_999).done())
+    write_zip(path, Opcodes().add(b"]" * 200_000, b"a" * 199_999).done())
 
 
 @refused_with("nested too deeply")
 def deep_marks(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"(" * 200_000, b"t" * 200_000).done())
+    write_zip(path, Opcodes().add(b"(" * 200_000, b"t" * 200_000).done())
 
 
 @refused_with("nested too deeply")
 def deep_tuples(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"N", b"\x85" * 200_000).done())
+    write_zip(path, Opcodes().add(b"N", b"\x85" * 200_000).done())
 
 
-@refused_with("odd keys")
+@refused_with("unsupported keys")
 def deep_key(path: Path, canary: Path) -> None:
     """A dictionary whose key is a tuple 200,000 deep: hashing it would overflow the C stack."""
-    stored(path, Opcodes().add(b"}N", b"\x85" * 200_000, b"Ns").done())
+    write_zip(path, Opcodes().add(b"}N", b"\x85" * 200_000, b"Ns").done())
 
 
-@refused_with("too much besides tensors")
+@refused_with("too much data besides tensors")
 def laughs(path: Path, canary: Path) -> None:
-    """Forty lists, each holding the one before twice."""
+    """Billion laughs: forty lists, each containing the one before twice."""
     doubling = b"".join(bytes([*b"](h", i, ord("h"), i, *b"eq", i + 1, ord("0")]) for i in range(40))
-    stored(path, Opcodes().add(b"]q\x000", doubling, b"h\x28").done())
+    write_zip(path, Opcodes().add(b"]q\x000", doubling, b"h\x28").done())
 
 
 @refused_with("refers to itself")
 def list_in_itself(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"]q\x00h\x00a").done())
+    write_zip(path, Opcodes().add(b"]q\x00h\x00a").done())
 
 
 @refused_with("pickle opcodes")
 def million_opcodes(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"N0" * 600_000, b"N").done())
+    write_zip(path, Opcodes().add(b"N0" * 600_000, b"N").done())
 
 
 @refused_with("too long")
 def long_text(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(text("x" * (2 << 20))).done())
+    write_zip(path, Opcodes().add(text("x" * (2 << 20))).done())
 
 
 @refused_with("is truncated")
 def text_beyond_the_end(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"X" + struct.pack("<I", 1 << 19)).done())
+    write_zip(path, Opcodes().add(b"X" + struct.pack("<I", 1 << 19)).done())
 
 
 @refused_with("too long")
 def long_integer(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"\x8b" + struct.pack("<i", 1 << 19) + bytes(1 << 19)).done())
+    write_zip(path, Opcodes().add(b"\x8b" + struct.pack("<i", 1 << 19) + bytes(1 << 19)).done())
 
 
 @refused_with("not UTF-8")
 def odd_text(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"X\x02\x00\x00\x00\xff\xfe").done())
+    write_zip(path, Opcodes().add(b"X\x02\x00\x00\x00\xff\xfe").done())
 
 
-@refused_with("value that is not there")
+@refused_with("value from an empty stack")
 def empty_stack(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"a").done())
+    write_zip(path, Opcodes().add(b"a").done())
 
 
 @refused_with("never stored")
 def unknown_memo(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"h\x07").done())
+    write_zip(path, Opcodes().add(b"h\x07").done())
 
 
 @refused_with("bytes after its end")
 def bytes_after_the_pickle(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"N").done() + pickle.dumps(Bomb(canary)))
+    write_zip(path, Opcodes().add(b"N").done() + pickle.dumps(Bomb(canary)))
 
 
 # archives
@@ -418,7 +418,7 @@ def bytes_after_the_pickle(path: Path, canary: Path) -> None:
 
 @refused_with("compressed member")
 def zip_bomb(path: Path, canary: Path) -> None:
-    """2 MB that unpack to 2 GiB; built from one flushed block, again and again."""
+    """2 MB that unpack to 2 GiB, built from repetitions of one flushed block."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     block = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
     packed = block * 2047 + packer.compress(b"") + packer.flush()
@@ -433,7 +433,7 @@ def zip_bomb(path: Path, canary: Path) -> None:
     path.write_bytes(raw)
 
 
-@refused_with("none that torch.save writes")
+@refused_with("not one of torch.save")
 def zip_in_zip(path: Path, canary: Path) -> None:
     inner = io.BytesIO()
     torch.save({"weight": torch.ones(1)}, inner)
@@ -452,7 +452,7 @@ def duplicate_member(path: Path, canary: Path) -> None:
 @refused_with("overlap")
 def overlapping_members(path: Path, canary: Path) -> None:
     """Both entries of the directory point to the first member."""
-    stored(path, Opcodes().add(b"N").done())
+    write_zip(path, Opcodes().add(b"N").done())
     raw = bytearray(path.read_bytes())
     first = raw.index(b"PK\x01\x02")
     second = raw.index(b"PK\x01\x02", first + 1)
@@ -460,10 +460,10 @@ def overlapping_members(path: Path, canary: Path) -> None:
     path.write_bytes(raw)
 
 
-@refused_with("bytes between its members")
+@refused_with("bytes between members")
 def hidden_bytes(path: Path, canary: Path) -> None:
     """A second archive before the one that the directory describes."""
-    stored(path, Opcodes().add(b"N").done())
+    write_zip(path, Opcodes().add(b"N").done())
     inner = path.read_bytes()
     shift = len(inner)
     raw = bytearray(inner + inner)
@@ -478,7 +478,7 @@ def hidden_bytes(path: Path, canary: Path) -> None:
 
 
 @refused_with("zip64")
-def zip64_end_that_lies(path: Path, canary: Path) -> None:
+def zip64_end_with_a_wrong_offset(path: Path, canary: Path) -> None:
     torch.save({"weight": torch.ones(1)}, path)
     raw = bytearray(path.read_bytes())
     at = raw.rindex(b"PK\x06\x06")
@@ -488,7 +488,7 @@ def zip64_end_that_lies(path: Path, canary: Path) -> None:
 
 @refused_with("zip64")
 def zip64_size_without_a_size(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"N").done())
+    write_zip(path, Opcodes().add(b"N").done())
     raw = bytearray(path.read_bytes())
     at = raw.index(b"PK\x01\x02")
     raw[at + 24 : at + 28] = b"\xff" * 4
@@ -497,7 +497,7 @@ def zip64_size_without_a_size(path: Path, canary: Path) -> None:
 
 @refused_with("disagree")
 def two_headers_two_sizes(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"N").done())
+    write_zip(path, Opcodes().add(b"N").done())
     raw = bytearray(path.read_bytes())
     raw[22] += 1
     path.write_bytes(raw)
@@ -505,13 +505,13 @@ def two_headers_two_sizes(path: Path, canary: Path) -> None:
 
 @refused_with("encrypted")
 def encrypted_member(path: Path, canary: Path) -> None:
-    stored(path, Opcodes().add(b"N").done())
+    write_zip(path, Opcodes().add(b"N").done())
     raw = bytearray(path.read_bytes())
     raw[raw.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(raw)
 
 
-@refused_with("with bytes after it")
+@refused_with("other bytes follow it")
 def bytes_after_the_archive(path: Path, canary: Path) -> None:
     torch.save({"weight": torch.ones(1)}, path)
     path.write_bytes(path.read_bytes() + b"more")
@@ -561,17 +561,17 @@ def exported_program(path: Path, canary: Path) -> None:
         archive.writestr("model/models/model.json", "{}")
 
 
-# the old format
+# the legacy format
 
 
 def legacy(root: bytes, keys: list[str], tail: bytes, system: Mapping[str, Any] | None = None) -> bytes:
-    """A file of the old format around any pickle and any bytes."""
+    """A file of the legacy format with any pickle and any bytes."""
     head = [0x1950A86A20F9469CFC6C, 1001, system or {"little_endian": True, "protocol_version": 1001, "type_sizes": {}}]
     return b"".join(pickle.dumps(part, protocol=2) for part in head) + root + pickle.dumps(keys, protocol=2) + tail
 
 
-@refused_with("another size than it says")
-def legacy_size_that_lies(path: Path, canary: Path) -> None:
+@refused_with("storage of the wrong size")
+def legacy_with_a_wrong_size(path: Path, canary: Path) -> None:
     path.write_bytes(legacy(tensor(4, 0, (4,), (1,)), ["0"], struct.pack("<q", 400) + bytes(16)))
 
 
@@ -629,7 +629,7 @@ for _title, _raw, _message in (
     ),
     ("negative", safe({"a": entry(0, 4, [-1])}, bytes(4)), "malformed shape"),
     ("backwards", safe({"a": entry(4, 0, [1])}, bytes(4)), "has shape"),
-    ("float_shape", safe('{"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}}', bytes(4)), "no whole number"),
+    ("float_shape", safe('{"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}}', bytes(4)), "not a whole number"),
     ("boolean_shape", safe({"a": entry(0, 4, [True])}, bytes(4)), "malformed shape"),
     ("duplicate_key", safe(f'{{"a":{_ENTRY},"a":{_ENTRY}}}', bytes(4)), "appears twice"),
     (
@@ -641,14 +641,14 @@ for _title, _raw, _message in (
     ("surrogate", safe(f'{{"\\ud800":{_ENTRY}}}', bytes(4)), "not UTF-8"),
     ("nested", safe('{"a":' * 100_000 + "1" + "}" * 100_000), "nested too deeply"),
     ("unknown_type", safe({"a": entry(0, 4, [1], "F4")}, bytes(4)), "unknown type"),
-    ("further_field", safe({"a": {**entry(0, 4, [1]), "code": "x"}}, bytes(4)), "other fields"),
-    ("metadata_of_numbers", safe({"__metadata__": {"a": 1}}), "not texts"),
-    ("no_json", safe("{'a': 1}"), "no JSON"),
+    ("further_field", safe({"a": {**entry(0, 4, [1]), "code": "x"}}, bytes(4)), "must have the fields"),
+    ("metadata_of_numbers", safe({"__metadata__": {"a": 1}}), "must be strings"),
+    ("no_json", safe("{'a': 1}"), "not valid JSON"),
 ):
     REFUSED[f"safetensors_{_title}"] = (lambda path, canary, raw=_raw: path.write_bytes(raw), _message)  # type: ignore[misc]
 
 
-# files of another kind
+# other file formats
 
 for _title, _raw, _message in (
     ("empty", b"", "is empty"),
@@ -668,7 +668,7 @@ for _title, _raw, _message in (
 
 
 def module(path: Path) -> torch.nn.Module:
-    """A pickled module: code by name, inert here."""
-    made = torch.nn.Sequential(OrderedDict(first=torch.nn.Linear(2, 3), norm=torch.nn.BatchNorm1d(3)))
-    torch.save(made, path)
-    return made
+    """Writes a pickled module, which the reader turns into inert records; returns the module."""
+    network = torch.nn.Sequential(OrderedDict(first=torch.nn.Linear(2, 3), norm=torch.nn.BatchNorm1d(3)))
+    torch.save(network, path)
+    return network

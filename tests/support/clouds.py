@@ -1,4 +1,4 @@
-"""A labelled set of points that trains in milliseconds."""
+"""Small labelled data sets of points and of noise images, on which a model trains in milliseconds."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SCHEMA = LabelSchema((Label("Right"), Label("Height", "categorical", ("low", "mi
 
 
 class Clouds:
-    """Points in three dimensions: the first tells Right, the second Height, the third nothing.
+    """Points in three dimensions: the first depends on Right, the second on Height, the third on neither.
 
     Args:
-        count: how many; all but 10 are the train split.
-        labels: instead of the points' own, shape (count, 2).
+        count: number of points; all but 10 are the train split.
+        labels: labels to use instead of the points' own, shape (count, 2).
     """
 
     spec = "clouds"
@@ -59,10 +59,11 @@ class Clouds:
         return cls()
 
 
-class Pictures(Clouds):
-    """The same labels with pictures of noise.
+class NoiseImages(Clouds):
+    """Noise images with the same labels.
 
     Args:
+        count: number of images.
         levels: pixels are multiples of 1/levels.
     """
 
@@ -73,8 +74,8 @@ class Pictures(Clouds):
         super().__init__(count)
         random = numpy_stream(1, "pictures")
         self.points = torch.from_numpy(random.integers(0, math.floor(levels) + 1, (count, 1, 28, 28)) / levels).float()
-        self.asked: list[int] = []
+        self.read: list[int] = []
 
     def batch(self, ids: Ids) -> Batch:
-        self.asked += ids.tolist()
+        self.read += ids.tolist()
         return super().batch(ids)

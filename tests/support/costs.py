@@ -1,4 +1,4 @@
-"""What a metric costs beside the bare decoding of as many images, on a network of the usual size."""
+"""Cost of a metric relative to decoding the same number of images, with a decoder of the usual size."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from ccvae_models import networks
-from ccvae_models.networks import Decoder, initialise
+from ccvae_models.networks import Decoder, NetworkSpec, initialise
 
 from ccvae_eval.evaluation.runner import evaluate
 from ccvae_eval.evaluation.subject import Subject, prepare
-from ccvae_eval.model.fixed_batches import CHUNK, padded
+from ccvae_eval.model.fixed_batches import FIXED_BATCH, padded
 from tests.support.fakes import FACTORS, Squares, SquaresVAE
 
 COUNT = 576
-"""Nearer to the 2,000 of an evaluation, over which the price of the intervals is spread."""
+"""Number of images; too few would inflate the fixed cost of the confidence intervals."""
 SIZE = 64
 ROUNDS = 3
 ATTEMPTS = 4
 
 
-class Network(SquaresVAE):
-    """Reads squares, so that its classes are separated, but paints with a network of the usual size."""
+class ConvolutionalSquaresVAE(SquaresVAE):
+    """Encodes squares, so that the classes are separated, but decodes with a network of the usual size."""
 
     def __init__(self) -> None:
         super().__init__(size=SIZE)
-        self.decoder = Decoder((3, SIZE, SIZE), FACTORS, networks.Network())
+        self.decoder = Decoder((3, SIZE, SIZE), FACTORS, NetworkSpec())
         initialise(self.decoder, torch.Generator().manual_seed(0))
-        self.eval()  # as a checkpoint's model is
+        self.eval()
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(self.decoder(codes))
@@ -40,11 +39,11 @@ class Network(SquaresVAE):
 
 def squares_subject(count: int = COUNT) -> Subject:
     data = Squares(count, size=SIZE)
-    return prepare(Network(), data, np.arange(count), characteristics=("Glasses",))  # type: ignore[arg-type]
+    return prepare(ConvolutionalSquaresVAE(), data, np.arange(count), characteristics=("Glasses",))  # type: ignore[arg-type]
 
 
 def decodings_of(subject: Subject, *metrics: Any) -> int:
-    """How many times one evaluation calls the decoder, 32 rows at a time."""
+    """Number of calls of the decoder in one evaluation, with 32 codes each."""
     model: Any = subject.model
     plain, calls = model.decode, 0
 
@@ -62,15 +61,15 @@ def decodings_of(subject: Subject, *metrics: Any) -> int:
 
 
 def bare(subject: Subject, calls: int) -> None:
-    """Decodes so many times and looks at nothing."""
-    codes = padded(subject.codes[:CHUNK])
+    """Decode this many times and discard the images."""
+    codes = padded(subject.codes[:FIXED_BATCH])
     with torch.no_grad():
         for _ in range(calls):
             subject.model.decode(codes)
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """Processor time on one thread: what other programs do meanwhile is not counted."""
+    """Processor time on one thread, which other programs do not affect."""
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -83,18 +82,18 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def ratio_to_decoding(subject: Subject, budget: float, *metrics: Any) -> float:
-    """A whole metric, or several in one run, over bare decoding of as many images.
+    """Processor time of evaluating some metrics, divided by that of decoding the same number of images.
 
-    The least of a few rounds, taken in turns, so that a busy machine slows both; and noise only ever adds: one quiet
-    attempt within the budget shows that it is met.
+    Both are timed alternately, so that a busy machine slows both. Noise only increases the ratio, so one attempt within
+    the budget is enough.
     """
-    calls = decodings_of(subject, *metrics)  # which warms up
+    calls = decodings_of(subject, *metrics)  # also warms up
     ratio = math.inf
     for _ in range(ATTEMPTS):
         rounds = [
             (seconds(lambda: bare(subject, calls)), seconds(lambda: evaluate(subject, metrics))) for _ in range(ROUNDS)
         ]
-        ratio = min(ratio, min(whole for _, whole in rounds) / min(alone for alone, _ in rounds))
+        ratio = min(ratio, min(total for _, total in rounds) / min(decoding for decoding, _ in rounds))
         if ratio <= budget:
             break
     return ratio

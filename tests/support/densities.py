@@ -1,4 +1,4 @@
-"""Two labels whose codes' laws are known, and density's numbers on them."""
+"""Codes of two labels with known distributions, and the density metric on them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def value(run, name, characteristic=None, **at):
 
 
 def two_labels(n=3000, shift=2.0, leak=0.0, seed=0):
-    """Columns: a's, b's (each shifted by its label; b's label leaks into a's column), and two of style."""
+    """Four latent dimensions: of a, of b (each shifted by its label; b leaks into that of a), and two of style."""
     rng = np.random.default_rng(seed)
     labels = (rng.random((n, 2)) < [0.4, 0.5]).astype(np.float32)
     codes = rng.standard_normal((n, 4))

@@ -1,6 +1,6 @@
-"""A model whose change of its label is any function of the image: for metrics that compare images before and after.
+"""A VAE whose edit of its label is an arbitrary function of the image, for metrics of image changes.
 
-The images are textures; ``EditingVAE`` knows them by their id, which its encoder reads off the first pixel's column.
+The images are textures, which the encoder of ``EditingVAE`` identifies by their id.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ccvae_eval.core.types import Bools, Codes, Gaussian, Ids, Images, Labels
 from ccvae_eval.model.interface import Batch, LabelSchema, LatentLayout, binary_schema
 
 Edit = Callable[[Images, Tensor], Images]
-"""From images and their ids to the images with the label turned over."""
+"""Images and ids -> the images with the other class of the label."""
 
 NAME = "Glasses"
 
 
 def textures(count: int, size: int = 64, blur: int = 3, seed: int = 0) -> Images:
-    """Blurred noise in colour, about as rough as a face, shape (count, 3, size, size)."""
+    """Blurred colour noise, about as rough as a face, shape (count, 3, size, size)."""
     noise = torch.rand(count, 3, size + 2 * blur, size + 2 * blur, generator=torch_stream(seed, "textures"))
     smooth = functional.avg_pool2d(noise, blur, 1)[..., :size, :size]
     return (0.5 + 1.5 * (smooth - smooth.mean())).clamp(0.05, 0.95)
 
 
 def square(size: int = 64) -> Tensor:
-    """The region of the label: a square in the middle, 3/8 of a side wide."""
+    """The region of the label: a central square with 3/8 of the side."""
     mask = torch.zeros(size, size, dtype=torch.bool)
     mask[size * 5 // 16 : size * 11 // 16, size * 5 // 16 : size * 11 // 16] = True
     return mask
@@ -41,8 +41,8 @@ class Textures:
     """Textured images with one binary label, ids 0 .. count - 1.
 
     Args:
-        images: the pictures.
-        region: where the label lives; None = it has no region.
+        images: the images.
+        region: region of the label; None = the label has no region.
     """
 
     needs_no_path = True
@@ -90,12 +90,12 @@ class Textures:
 
 
 class EditingVAE(torch.nn.Module):
-    """Column 0 holds the label, +-2; column 1 says which image it is; turning the label over applies the edit.
+    """Latent dimension 0 encodes the label as +-2, dimension 1 the id of the image; the other class applies the edit.
 
     Args:
-        data: the images it knows.
-        edit: what turning the label over does.
-        scale: the posterior's deviation in column 0 (2 and more turns labels over by itself).
+        data: the images.
+        edit: the edit.
+        scale: standard deviation of the posterior in dimension 0; samples change the label if it is 2 or more.
     """
 
     def __init__(self, data: Textures, edit: Edit, scale: float = 0.1) -> None:
@@ -114,8 +114,8 @@ class EditingVAE(torch.nn.Module):
     def decode(self, codes: Codes) -> Images:
         ids = codes[:, 1].round().long()
         base = self.data.images[ids]
-        turned = (codes[:, 0] > 0) != (ids % 2 > 0)
-        return torch.where(turned[:, None, None, None], self.edit(base, ids), base)
+        edited = (codes[:, 0] > 0) != (ids % 2 > 0)
+        return torch.where(edited[:, None, None, None], self.edit(base, ids), base)
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
         return Gaussian(4 * labels - 2, torch.full_like(labels, 0.1))

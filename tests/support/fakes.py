@@ -1,7 +1,7 @@
-"""Data sets and models whose answers are known: grey squares with the network that reads and paints them, and tables.
+"""Data sets and models with known answers: images of grey squares with a VAE that inverts them, and tables of codes.
 
-An image is a 4 x 4 grid of squares; square k is as bright as sigmoid(factor k). ``SquaresVAE`` reads its column k off
-square k and paints it back, so a change of one column changes one square and nothing else.
+An image is a 4 x 4 grid of squares; square k has brightness sigmoid(factor k). ``SquaresVAE`` encodes square k as
+latent dimension k and decodes it back, so a change of one latent dimension changes one square only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ccvae_eval.model.interface import Batch, Label, LabelSchema, LatentLayout
 
 GRID = 4
 SPREAD = 0.5
-"""Deviation of a label's factor within a class."""
+"""Standard deviation of a label's factor within a class."""
 
 SCHEMA = LabelSchema((Label("Glasses"), Label("Smile"), Label("Hair", "categorical", ("Black", "Blond", "Brown"))))
 MEANS = {"Glasses": (-2.0, 2.0), "Smile": (-2.0, 2.0), "Hair": (-3.0, 0.0, 3.0)}
@@ -31,7 +31,7 @@ STYLE = 4
 
 
 def factor_columns(label: str) -> tuple[int, int]:
-    """The two factors of a label: what shows its class, and its variety."""
+    """The two factors of a label: one shows its class, the other its variety within the class."""
     first = 2 * SCHEMA.index(label)
     return first, first + 1
 
@@ -39,25 +39,25 @@ def factor_columns(label: str) -> tuple[int, int]:
 FACTORS = 2 * len(SCHEMA) + STYLE
 
 
-def painted(factors: Tensor, size: int = 32) -> Images:
-    """The picture of each row of factors, shape (N, 3, size, size)."""
+def rendered(factors: Tensor, size: int = 32) -> Images:
+    """The image of each row of factors, shape (N, 3, size, size)."""
     squares = torch.zeros(len(factors), GRID * GRID)
-    # in float64: a float32 sigmoid differs in the last bit with the place of a row in the batch
+    # in float64: the last bit of a float32 sigmoid depends on the position in the batch
     squares[:, : factors.shape[1]] = torch.sigmoid(factors.double()).float()
     side = size // GRID
-    picture = squares.reshape(-1, 1, GRID, GRID).repeat_interleave(side, 2).repeat_interleave(side, 3)
-    return picture.expand(-1, 3, -1, -1).contiguous()
+    image = squares.reshape(-1, 1, GRID, GRID).repeat_interleave(side, 2).repeat_interleave(side, 3)
+    return image.expand(-1, 3, -1, -1).contiguous()
 
 
 class Squares:
-    """Labelled pictures of squares; knows regions, variety, counterfactuals and re-draws.
+    """Labelled images of squares, with regions, variety, counterfactuals and redraws.
 
     Args:
-        count: how many images.
-        size: pixels on a side.
-        missing: share of labels that are missing.
-        agreement: probability that Smile equals Glasses beyond chance (0 = independent labels).
-        seed: which data set.
+        count: number of images.
+        size: image size in pixels.
+        missing: proportion of missing labels.
+        agreement: probability that Smile is set equal to Glasses (0 = independent labels).
+        seed: seed of the data.
     """
 
     needs_no_path = True
@@ -95,7 +95,7 @@ class Squares:
         return self.count
 
     def factors(self, ids: Ids, classes: Mapping[str, NDArray[Any]] | None = None) -> Tensor:
-        """What is painted, shape (N, FACTORS)."""
+        """Factors of the images, shape (N, FACTORS)."""
         values = self._noise[ids].clone()
         for label in SCHEMA:
             shown = (classes or {}).get(label.name, self._classes[ids, SCHEMA.index(label.name)]).astype(int)
@@ -105,7 +105,7 @@ class Squares:
 
     def batch(self, ids: Ids) -> Batch:
         ids = np.asarray(ids)
-        return Batch(painted(self.factors(ids), self.size), torch.from_numpy(self._labels[ids]), ids)
+        return Batch(rendered(self.factors(ids), self.size), torch.from_numpy(self._labels[ids]), ids)
 
     def labels_of(self, ids: Ids) -> NDArray[np.float32]:
         return self._labels[np.asarray(ids)]
@@ -147,16 +147,16 @@ class Squares:
         factors = self.factors(np.asarray(ids), values)
         for label, drawn in variety.items():
             factors[:, factor_columns(label)[1:]] = torch.from_numpy(drawn).float()
-        return painted(factors, self.size)
+        return rendered(factors, self.size)
 
 
 class SquaresVAE(torch.nn.Module):
-    """Reads each square's factor, paints it back; predicts by Bayes' rule; knows p(z_c|y).
+    """Encodes each square's factor and decodes it back; predicts by Bayes' rule; has the exact p(z_c|y).
 
     Args:
-        blocks: whether a characteristic owns its variety column too.
-        scale: the posterior's deviation, in every column.
-        size: pixels on a side.
+        blocks: True if a characteristic also owns the latent dimension of its variety.
+        scale: the posterior's standard deviation in every latent dimension.
+        size: image size in pixels.
     """
 
     def __init__(self, blocks: bool = False, scale: float = 0.1, size: int = 32) -> None:
@@ -174,7 +174,7 @@ class SquaresVAE(torch.nn.Module):
         return Gaussian(loc, torch.full_like(loc, self.scale))
 
     def decode(self, codes: Codes) -> Images:
-        return painted(codes, self.size)
+        return rendered(codes, self.size)
 
     def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
         del images
@@ -198,16 +198,16 @@ class SquaresVAE(torch.nn.Module):
 
 
 class SquaresJudge:
-    """Reads the squares and judges each label by Bayes' rule."""
+    """Classifies each label from its square by Bayes' rule."""
 
     def log_probabilities(self, images: Images) -> Mapping[str, Tensor]:
-        reader = SquaresVAE(size=images.shape[-1])
-        told = reader.predict(images, reader.encode(images).loc)
-        return {name: value for name, value in told.items() if isinstance(value, Tensor)}
+        model = SquaresVAE(size=images.shape[-1])
+        predictions = model.predict(images, model.encode(images).loc)
+        return {name: value for name, value in predictions.items() if isinstance(value, Tensor)}
 
 
 class PlainSquaresVAE(torch.nn.Module):
-    """The same network without characteristics, prediction or p(z_c|y): a vae without labels."""
+    """The same networks without characteristics, predictions or p(z_c|y): a plain VAE."""
 
     def __init__(self, scale: float = 0.1, size: int = 32) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ class PlainSquaresVAE(torch.nn.Module):
 
 
 class Table:
-    """Labels without images worth looking at: what it takes to measure codes alone."""
+    """Labels with blank images, to evaluate codes alone."""
 
     spec, digest, input_shape = "table", "0" * 8, (1, 2, 2)
 
@@ -241,7 +241,7 @@ class Table:
 
 
 class TableVAE:
-    """A model that is never asked to encode or decode."""
+    """A model whose ``encode`` and ``decode`` must not be called."""
 
     def __init__(self, schema: LabelSchema, layout: LatentLayout) -> None:
         self.labels, self.layout = schema, layout
@@ -256,7 +256,7 @@ class TableVAE:
 def table_subject(
     codes: Tensor, labels: Tensor, schema: LabelSchema, layout: LatentLayout, model: Any = None, **more: Any
 ) -> Subject:
-    """A subject whose codes are exactly these (the posterior has no scale)."""
+    """A subject with exactly these codes (the posterior's scale is 0)."""
     posterior = Gaussian(codes.float(), torch.zeros(codes.shape))
     data: Any = more.pop("data", None) or Table(schema, labels.float())
     own = model or TableVAE(schema, layout)

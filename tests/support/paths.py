@@ -1,4 +1,4 @@
-"""Where the repository and the shared data lie."""
+"""Paths of the repository and of the shared data."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("CCVAE_EVAL_SHARED", ROOT.parent / "shared"))
-"""Real data and fixtures, which a checkout may lack: tests that read them skip, saying so."""
+"""Real data and fixtures; tests that need them are skipped where they are missing."""

@@ -1,8 +1,7 @@
-"""The published layout of the public CCVAE codes' pickled modules: the names of their attributes, in classes of ours.
+"""Modules with the class and attribute names of the public CCVAE implementations, to write checkpoints like theirs.
 
-What matters is what ``torch.save(module)`` writes: the class by its public name (``models.networks.CELEBAEncoder``),
-in the old format with its source, and the tree of parameters. :func:`saved` writes them so and leaves no module of that
-name behind.
+:func:`saved` pickles them under their public names (``models.networks.CELEBAEncoder``) without leaving such a module in
+``sys.modules``.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class View(nn.Module):
 
 
 class CELEBAEncoder(nn.Module):
-    """``joined``: as the Pyro code has it."""
+    """``joined``: one layer for mean and scale, as in the Pyro code."""
 
     def __init__(self, latent: int, joined: bool = False) -> None:
         super().__init__()
@@ -96,7 +95,7 @@ class Classifier_mc(nn.Module):
 
 
 class CondPrior_mc(nn.Module):
-    """``listed``: the parameters in a Python list, as in the fork's first version."""
+    """``listed``: parameters in a Python list, as in the first version of the fork."""
 
     def __init__(self, classes: int, listed: bool) -> None:
         super().__init__()
@@ -107,19 +106,19 @@ class CondPrior_mc(nn.Module):
 
 
 MODULE = "models.networks"
-"""Where both public codes keep these classes."""
+"""Module of these classes in both public implementations."""
 
 
 def saved(folder: Path, legacy: bool = False, **modules: nn.Module) -> Path:
-    """A folder as ``save_models`` of the public code leaves it: a pickle of a class of ``models.networks`` each."""
+    """A folder as written by ``save_models`` of the public code: one pickled module per file."""
     folder.mkdir()
-    theirs = ModuleType(MODULE)
-    theirs.__file__ = __file__
+    public = ModuleType(MODULE)
+    public.__file__ = __file__
     kinds = (View, CELEBAEncoder, CELEBADecoder, Diagonal, Classifier, CondPrior, Classifier_mc, CondPrior_mc)
     for kind in kinds:
         kind.__module__ = MODULE
-        setattr(theirs, kind.__name__, kind)
-    with mock.patch.dict(sys.modules, {"models": ModuleType("models"), MODULE: theirs}):
+        setattr(public, kind.__name__, kind)
+    with mock.patch.dict(sys.modules, {"models": ModuleType("models"), MODULE: public}):
         for name, module in modules.items():
             torch.save(module, folder / f"{name}.pt", _use_new_zipfile_serialization=not legacy)
     return folder

@@ -1,4 +1,4 @@
-"""Models of points in float64, small enough for an independent computation of every term."""
+"""Small models of points in float64, for independent computation of every term."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PARTLY = torch.tensor([[1.0, NAN, 0.0], [NAN, NAN, NAN], [NAN, 1.0, NAN]])
 
 
 def small(kind: Any, labels: LabelSchema = SCHEMA, prior: Sequence[Sequence[float]] = PRIOR, **options: Plain) -> Any:
-    """A model of points in four dimensions, in float64, whose free parameters have moved from where they start."""
+    """A model of points in four dimensions, in float64, with perturbed parameters."""
     context = ModelContext(labels, (4,), tuple(tuple(p) for p in prior))
     model = kind.from_settings({"hidden": 6, **options}, context).double()
     generator = torch_stream(3, "small")
@@ -33,8 +33,8 @@ def small(kind: Any, labels: LabelSchema = SCHEMA, prior: Sequence[Sequence[floa
     return model
 
 
-def points(rows: int, columns: int = 4) -> Tensor:
-    return torch.randn(rows, columns, generator=torch_stream(5, "points"), dtype=torch.float64)
+def points(rows: int, dimensions: int = 4) -> Tensor:
+    return torch.randn(rows, dimensions, generator=torch_stream(5, "points"), dtype=torch.float64)
 
 
 def batch_of(x: Tensor, y: Tensor) -> Batch:
@@ -42,12 +42,12 @@ def batch_of(x: Tensor, y: Tensor) -> Batch:
 
 
 def stepped(model: Any, batch: Batch, seed: int = 0) -> list[Objective]:
-    """All objectives of a batch, without a step in between."""
+    """All objectives of a batch, without optimiser steps in between."""
     return list(model.objectives(batch, torch_stream(seed, "objectives")))
 
 
 def narrow(model: Any, *heads: nn.Linear) -> None:
-    """Makes posteriors next to points (deviation 1e-3), so that a draw is its mean."""
+    """Shrink the posterior's standard deviation to 1e-3, so that a sample is nearly its mean."""
     with torch.no_grad():
         for head in heads:
             head.weight.zero_()
@@ -55,7 +55,7 @@ def narrow(model: Any, *heads: nn.Linear) -> None:
 
 
 def moved(objective: Objective, model: nn.Module) -> set[str]:
-    """The names of the parameters that an objective gives a gradient, among those that its optimiser may move."""
+    """Names of an objective's parameters that get a nonzero gradient."""
     gradients = torch.autograd.grad(objective.loss, objective.parameters, allow_unused=True, retain_graph=True)
     own = {
         id(p) for p, g in zip(objective.parameters, gradients, strict=True) if g is not None and bool((g != 0).any())
@@ -64,6 +64,6 @@ def moved(objective: Objective, model: nn.Module) -> set[str]:
 
 
 def agree(one: Tensor, other: Tensor, deviations: float = 4.0) -> bool:
-    """Whether the means of two tables of independent rounds, (R, P) each, agree within standard errors."""
+    """True if the means of two tables of independent rounds, of shape (R, P), agree within standard errors."""
     error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt()
     return bool(((one.mean(0) - other.mean(0)).abs() <= deviations * error + 1e-12).all())

@@ -1,4 +1,4 @@
-"""A model of four weights, as a plugin file registers it."""
+"""A plugin file with two tiny models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TinySettings:
 
 
 class Tiny(nn.Module):
-    """Maps images to ``latent`` numbers through ``hidden``; ``scratch`` is a buffer that it computes itself."""
+    """Maps images to ``latent`` numbers through ``hidden`` units; ``scratch`` is a non-persistent buffer."""
 
     Settings = TinySettings
     extra_head = False
@@ -45,7 +45,7 @@ class Tiny(nn.Module):
         try:
             return cls(TinySettings(**settings), context, seed)
         except TypeError as error:
-            raise UsageError("a setting is unknown", why=str(error)) from error
+            raise UsageError("unknown setting", why=str(error)) from error
 
     def forward(self, images: Tensor) -> Tensor:
         codes = images.flatten(1)
@@ -56,7 +56,7 @@ class Tiny(nn.Module):
 
 
 class TinyHead(Tiny):
-    """The same with a classifier."""
+    """``Tiny`` with a classifier."""
 
     extra_head = True
 

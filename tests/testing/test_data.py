@@ -1,4 +1,4 @@
-"""Every registered data set keeps the contract, and one that does not is told what it broke."""
+"""Every built-in data set conforms, and the suite names each defect of one that does not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.model.interface import Batch
-from ccvae_eval.plugins.registry import HOME, data_sets
+from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, data_sets
 from ccvae_eval.testing import ContractBroken, check_data_set
 from tests.support.fakes import Squares
 
@@ -47,7 +47,7 @@ def folder(place: Path) -> str:
 
 
 def celeba(place: Path) -> str:
-    """Pictures of noise under the official names."""
+    """Images of noise under the official file names."""
     (place / "img_align_celeba").mkdir()
     names, table, parts = [f"{i:06d}.jpg" for i in range(1, 21)], ["20", "Eyeglasses Male"], []
     for i, name in enumerate(names):
@@ -70,12 +70,12 @@ SPECS: Mapping[str, Callable[[Path], str]] = {
     "sprites": lambda place: "sprites",
     "swissroll": lambda place: "swissroll,n=200",
 }
-"""Every data set of ours, with the making of a small one. One that is registered and not here fails the suite."""
+"""A small instance of every built-in data set. A data set that is missing here fails the suite."""
 
 
-def test_every_data_set_is_listed():
-    ours = {r.name for r in data_sets.registrations() if r.distribution == HOME}
-    assert ours == set(SPECS)
+def test_every_built_in_data_set_is_listed():
+    builtin = {r.name for r in data_sets.registrations() if r.distribution == BUILTIN_DISTRIBUTION}
+    assert builtin == set(SPECS)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -84,7 +84,7 @@ def test_data_set(name, tmp_path):
 
 
 class Strict(Squares):
-    """The squares, whose options are checked."""
+    """The squares; unknown options are refused."""
 
     @classmethod
     def from_spec(cls, path, options):
@@ -97,38 +97,38 @@ def changed(of: Callable[[Batch], tuple[Any, Any, Any]]) -> Callable[[Any, Any],
     return lambda self, ids: Batch(*of(Squares.batch(self, ids)))
 
 
-FAULTS: Mapping[str, dict[str, Any]] = {
+DEFECTS: Mapping[str, dict[str, Any]] = {
     "hexadecimal": {"digest": "today"},
-    "input_shape is": {"input_shape": (32, 32)},
-    "batch has shape": {"input_shape": (3, 16, 16)},
+    "input_shape must be": {"input_shape": (32, 32)},
+    "images must have shape": {"input_shape": (3, 16, 16)},
     "float32": {"batch": changed(lambda b: (b.images.double(), b.labels, b.ids))},
     r"in \[0, 1\]": {"batch": changed(lambda b: (b.images * 255, b.labels, b.ids))},
-    "names the ids": {"batch": changed(lambda b: (b.images, b.labels, np.sort(b.ids) + 1))},
-    "keep their kind": {"batch": changed(lambda b: (b.images, b.labels + 3, b.ids))},
-    "labels_of agrees": {"labels_of": lambda self, ids: 1 - Squares.labels_of(self, ids)},
-    "depends on its id alone": {
+    "must be the requested ids": {"batch": changed(lambda b: (b.images, b.labels, np.sort(b.ids) + 1))},
+    "values of their kind": {"batch": changed(lambda b: (b.images, b.labels + 3, b.ids))},
+    r"labels_of\(ids\) must equal": {"labels_of": lambda self, ids: 1 - Squares.labels_of(self, ids)},
+    "must depend on its id alone": {
         "batch": changed(lambda b: (b.images * torch.linspace(0.5, 1, len(b))[:, None, None, None], b.labels, b.ids))
     },
-    "does not depend on its batch": {
+    "must not depend on its batch": {
         "batch": changed(lambda b: (b.images if len(b) > 1 else b.images / 2, b.labels, b.ids))
     },
-    "is ascending": {"split": lambda self, name: Squares.split(self, name)[::-1]},
+    "must be ascending": {"split": lambda self, name: Squares.split(self, name)[::-1]},
     "ids of this data set": {"split": lambda self, name: Squares.split(self, name) + 1},
-    "splits are disjoint": {"split": lambda self, name: np.arange(4)},
-    "is not empty": {"split": lambda self, name: np.arange(0)},
-    "is a UsageError": {"from_spec": classmethod(lambda cls, path, options: cls())},
-    "region of 'Glasses' has shape": {"region": lambda self, ids, label: np.zeros((1, 32, 32), bool)},
-    "region of 'Glasses' is boolean": {"region": lambda self, ids, label: np.zeros((len(ids), 32, 32))},
-    "gives the image back": {"variety": lambda self, ids, label: Squares.variety(self, ids, label) + 1},
+    "splits must be disjoint": {"split": lambda self, name: np.arange(4)},
+    "must not be empty": {"split": lambda self, name: np.arange(0)},
+    "must raise a UsageError": {"from_spec": classmethod(lambda cls, path, options: cls())},
+    "region of 'Glasses' must have shape": {"region": lambda self, ids, label: np.zeros((1, 32, 32), bool)},
+    "region of 'Glasses' must be boolean": {"region": lambda self, ids, label: np.zeros((len(ids), 32, 32))},
+    "from its own variety": {"variety": lambda self, ids, label: Squares.variety(self, ids, label) + 1},
     "variety of": {"variety": lambda self, ids, label: np.zeros((len(ids), 2))},
 }
 
 
-def test_the_fake_keeps_it():
+def test_the_fake_conforms():
     check_data_set(Strict())
 
 
-@pytest.mark.parametrize("what", FAULTS)
-def test_a_broken_data_set_is_told_what_it_broke(what):
+@pytest.mark.parametrize("what", DEFECTS)
+def test_each_defect_is_named(what):
     with pytest.raises(ContractBroken, match=what):
-        check_data_set(type("Broken", (Strict,), FAULTS[what])())
+        check_data_set(type("Broken", (Strict,), DEFECTS[what])())

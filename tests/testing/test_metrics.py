@@ -1,4 +1,4 @@
-"""Every registered metric keeps its form and the laws that it declares."""
+"""Every registered metric conforms, and obeys the laws that it declares."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ccvae_eval.core.results import Estimate, Measurement, Value, ValueSpec
 from ccvae_eval.evaluation.metric import LAWS, Metric, Needs, settings_of
 from ccvae_eval.evaluation.runner import evaluate
 from ccvae_eval.evaluation.subject import prepare
-from ccvae_eval.model.fixed_batches import CHUNK
-from ccvae_eval.plugins.registry import HOME, metrics
+from ccvae_eval.model.fixed_batches import FIXED_BATCH
+from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, metrics
 from ccvae_eval.report.text import explanation
 from ccvae_eval.testing import ContractBroken, MetricFixture, check_metric
 from ccvae_eval.testing.metrics import CHECKS
@@ -31,7 +31,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "locality": {"steps": 5},
     "reconstruction": {"importance": 2, "draws": 4},
 }
-"""Every metric of ours, with what makes it quick. A metric that is registered and not here fails the suite."""
+"""Settings that make each built-in metric fast. A built-in metric that is missing here fails the suite."""
 
 KNOWN: Mapping[str, tuple[float, float]] = {
     "accuracy.balanced_accuracy": (0.99, 1.0),
@@ -45,32 +45,32 @@ KNOWN: Mapping[str, tuple[float, float]] = {
     "locality.focus@Glasses": (0.99, 1.0),
     "reconstruction.mse": (0.0, 1e-9),
 }
-"""What is known of the model that reads and paints each square by itself."""
+"""Known values of ``SquaresVAE``, which encodes and decodes each square separately."""
 
 
 @pytest.fixture(scope="module")
-def specimen():
+def metric_fixture():
     return MetricFixture(SquaresVAE(scale=0.3), Squares(240), np.arange(230), known=KNOWN, settings=SETTINGS)
 
 
-def test_every_metric_is_listed():
-    ours = {r.name for r in metrics.registrations() if r.distribution == HOME}
-    assert ours == set(SETTINGS)
+def test_every_built_in_metric_is_listed():
+    builtin = {r.name for r in metrics.registrations() if r.distribution == BUILTIN_DISTRIBUTION}
+    assert builtin == set(SETTINGS)
 
 
-def test_every_law_has_its_check():
+def test_every_law_has_a_test():
     assert set(CHECKS) == LAWS
 
 
 @pytest.mark.parametrize("name", list(metrics))
-def test_every_value_names_its_chance_level_or_says_why_it_has_none(name):
+def test_every_value_names_its_chance_level_or_the_reason_for_having_none(name):
     for value, spec in metrics[name].values.items():
         assert bool(spec.chance) != bool(spec.no_chance), f"{name}.{value}"
         assert spec.reference, f"{name}.{value}"
 
 
 class Counted(SquaresVAE):
-    """Counts the images that it decodes, those that fill a chunk up included."""
+    """Counts the images that it decodes, including the padding of the last batch."""
 
     decoded = 0
 
@@ -81,31 +81,31 @@ class Counted(SquaresVAE):
 
 @pytest.mark.parametrize("judge", [None, SquaresJudge()], ids=["no judge", "judge"])
 @pytest.mark.parametrize("name", list(metrics))
-def test_a_metric_states_its_cost_and_decodes_no_more(name, judge):
+def test_a_metric_decodes_what_it_states_as_its_cost(name, judge):
     assert "Cost: " in explanation(metrics[name])
     model, count = Counted(scale=0.3), 96
     subject = prepare(model, Squares(count), np.arange(count), judge=judge)
     metric = metrics[name](**SETTINGS[name])
     assert evaluate(subject, [metric]).measurements[0].status == "ok"
     stated = metric.needs(subject).decodings() * count
-    # a chunk more for a metric's figure, which no number rests on
-    assert 0.7 * stated <= model.decoded <= stated + CHUNK
+    # one batch more for the metric's figures
+    assert 0.7 * stated <= model.decoded <= stated + FIXED_BATCH
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(metrics))
-def test_metric(name, specimen):
-    check_metric(metrics[name](), specimen)
+def test_metric(name, metric_fixture):
+    check_metric(metrics[name](), metric_fixture)
 
 
-SPEC = {"size": ValueSpec("mean of a column", "", None, (None, None), "zero")}
+SPEC = {"size": ValueSpec("mean of a latent dimension", "", None, (None, None), "zero")}
 
 
 @dataclass(frozen=True)
-class Honest:
-    """Mean of the first column."""
+class MeanOfFirstDimension:
+    """Mean of the first latent dimension."""
 
-    name: ClassVar[str] = "honest"
+    name: ClassVar[str] = "first_dimension"
     version: ClassVar[int] = 1
     headline: ClassVar[str] = "size"
     default_sample: ClassVar[int] = 100
@@ -119,10 +119,10 @@ class Honest:
         return Needs(images=False)
 
     def start(self, subject):
-        return Finished(self, subject)
+        return FirstDimensionAccumulator(self, subject)
 
 
-class Finished:
+class FirstDimensionAccumulator:
     def __init__(self, metric: Any, subject: Any) -> None:
         self.metric, self.subject = metric, subject
 
@@ -135,61 +135,65 @@ class Finished:
 
     def compute(self, weights):
         del weights
-        return Measurement("honest", 1, settings_of(self.metric), "size", self.rows())
+        return Measurement("first_dimension", 1, settings_of(self.metric), "size", self.rows())
 
 
-def broken(**changes: Any) -> Metric:
-    """The honest metric with one fault."""
-    made: Any = type("Broken", (Honest,), {"__doc__": Honest.__doc__, **changes})
+def defective(**changes: Any) -> Metric:
+    """The conforming metric with one defect."""
+    made: Any = type("Defective", (MeanOfFirstDimension,), {"__doc__": MeanOfFirstDimension.__doc__, **changes})
     return made()
 
 
-def finishing(rows: Any) -> Any:
-    return lambda self, subject: type("Odd", (Finished,), {"rows": rows})(self, subject)
+def with_rows(rows: Any) -> Any:
+    return lambda self, subject: type("Odd", (FirstDimensionAccumulator,), {"rows": rows})(self, subject)
 
 
-def unlucky(finished):
-    """A number that no seed determines."""
+def random_rows(finished):
+    """A number that the seed does not determine."""
     estimate = Estimate(float(np.random.default_rng().normal()), n=9)
     return (Value("size", estimate, chance=0.0),)
 
 
-FAULTS = {
-    "docstring": {"__doc__": ""},
-    "headline": {"headline": "weight"},
-    "laws are among": {"laws": frozenset({"of nature"})},
-    "says what it is": {"values": {"size": ValueSpec("")}},
-    "unique": {"start": finishing(lambda f: Finished.rows(f) * 2)},
-    "has a spec": {"start": finishing(lambda f: (*Finished.rows(f), Value("weight", Estimate(1.0, n=1))))},
-    "undefined and says why": {"start": finishing(lambda _: (Value("size", Estimate(np.nan)),))},
-    "is in": {"values": {"size": ValueSpec("size", "", None, (7.0, 8.0))}},
-    "chance level": {"start": finishing(lambda _: (Value("size", Estimate(0.0, n=3)),))},
-    "counts its images": {"start": finishing(lambda _: (Value("size", Estimate(0.0, n=0), chance=0.0),))},
-    "same seed same number": {"start": finishing(unlucky), "laws": frozenset({"same seed same number"})},
-    "knows an answer": {"laws": frozenset({"oracle"})},
-    "has its ends in order": {
-        "start": finishing(lambda _: (Value("size", Estimate(0.0, 1.0, -1.0, 3, "luck"), chance=0.0),))
+DEFECTS = {
+    "docstring must begin": {"__doc__": ""},
+    "headline 'weight' must be": {"headline": "weight"},
+    "laws must be among": {"laws": frozenset({"of nature"})},
+    "must have a summary": {"values": {"size": ValueSpec("")}},
+    "must be unique": {"start": with_rows(lambda f: FirstDimensionAccumulator.rows(f) * 2)},
+    "must have a spec": {
+        "start": with_rows(lambda f: (*FirstDimensionAccumulator.rows(f), Value("weight", Estimate(1.0, n=1))))
+    },
+    "undefined and must give the reason": {"start": with_rows(lambda _: (Value("size", Estimate(np.nan)),))},
+    r"must be in \[7\.0, 8\.0\]": {"values": {"size": ValueSpec("size", "", None, (7.0, 8.0))}},
+    "must have a chance level": {"start": with_rows(lambda _: (Value("size", Estimate(0.0, n=3)),))},
+    "n of size of the mean must be in": {
+        "start": with_rows(lambda _: (Value("size", Estimate(0.0, n=0), chance=0.0),))
+    },
+    "same seed same number": {"start": with_rows(random_rows), "laws": frozenset({"same seed same number"})},
+    "must have a known value": {"laws": frozenset({"oracle"})},
+    "must be in ascending order": {
+        "start": with_rows(lambda _: (Value("size", Estimate(0.0, 1.0, -1.0, 3, "luck"), chance=0.0),))
     },
     "rescaled latent": {"laws": frozenset({"rescaled latent"})},
 }
 
 
-def test_an_honest_metric_passes(specimen):
-    check_metric(Honest(), specimen)
+def test_a_conforming_metric_passes(metric_fixture):
+    check_metric(MeanOfFirstDimension(), metric_fixture)
 
 
-@pytest.mark.parametrize("what", FAULTS)
-def test_a_broken_metric_is_told_what_it_broke(what, specimen):
+@pytest.mark.parametrize("what", DEFECTS)
+def test_each_defect_is_named(what, metric_fixture):
     with pytest.raises(ContractBroken, match=what):
-        check_metric(broken(**FAULTS[what]), specimen)
+        check_metric(defective(**DEFECTS[what]), metric_fixture)
 
 
-def test_a_metric_that_needs_a_label_order_breaks_the_law(specimen):
+def test_a_metric_that_depends_on_the_label_order_is_refused(metric_fixture):
     def first(finished):
         name = finished.subject.characteristics[0]
         codes = finished.subject.codes[:, finished.subject.layout[name][0]].double().numpy()
         return (Value("size", Estimate(float(codes.mean()), n=len(codes)), chance=0.0),)
 
-    odd = broken(start=finishing(first), laws=frozenset({"order of characteristics"}))
+    odd = defective(start=with_rows(first), laws=frozenset({"order of characteristics"}))
     with pytest.raises(ContractBroken, match="order of characteristics"):
-        check_metric(odd, specimen)
+        check_metric(odd, metric_fixture)

@@ -1,4 +1,4 @@
-"""history.csv and the means in it."""
+"""Mean loss terms and their record in history.csv."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.report.figures import draw_history
-from ccvae_eval.training.history import Averages, History
+from ccvae_eval.training.state import Averages, History
 
 
-def test_means_are_over_rows_and_not_over_batches() -> None:
+def test_means_are_over_rows_not_over_batches() -> None:
     averages = Averages()
     averages.add({"loss": 2.0, "supervised.rows": 1, "supervised.value": 10.0}, 4)
     averages.add({"loss": 5.0, "supervised.rows": 3, "supervised.value": 2.0}, 2)
@@ -23,7 +23,7 @@ def test_means_are_over_rows_and_not_over_batches() -> None:
     assert again.means() == averages.means()
 
 
-def test_a_term_without_rows_is_nan_and_spoils_nothing() -> None:
+def test_a_term_without_rows_is_nan_and_does_not_affect_later_means() -> None:
     averages = Averages()
     averages.add({"unsupervised.rows": 0, "unsupervised.value": math.nan}, 4)
     assert math.isnan(averages.means()["unsupervised.value"])
@@ -31,7 +31,7 @@ def test_a_term_without_rows_is_nan_and_spoils_nothing() -> None:
     assert averages.means()["unsupervised.value"] == 3
 
 
-def test_rows_survive_the_file_and_work_that_was_lost_does_not(tmp_path: Path) -> None:
+def test_a_file_is_read_up_to_the_resumed_step(tmp_path: Path) -> None:
     history = History()
     history.add("train", 0, 10, 1.5, {"loss": 1 / 3, "only train": 2.0})
     history.add("validation", 0, 10, 1.75, {"loss": math.nan})
@@ -55,14 +55,14 @@ def test_the_row_of_an_unfinished_epoch_is_replaced() -> None:
     assert [row["step"] for row in history.rows] == [10]
 
 
-def test_another_file_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_history_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     path.write_text("name,value\na,1\n")
     with pytest.raises(InputError, match="history"):
         History.read(path, 10)
 
 
-def test_every_term_has_a_panel_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_term_has_its_own_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     history = History()
     for step in (10, 20):
         history.add("train", step // 10, step, 1.0, {"loss": 3.0, "supervised.kl": 1.0, "supervised.rows": 4})

@@ -1,4 +1,4 @@
-"""Which images are trained on and which labels are shown."""
+"""The validation split, the labelled images and p(y)."""
 
 from __future__ import annotations
 
@@ -12,91 +12,91 @@ from ccvae_eval.training.supervision import Supervision, refuse_constant_labels,
 from tests.support.clouds import SCHEMA, Clouds
 
 
-def drawn(data: Clouds | None = None, **options: float) -> Supervision:
+def supervision_of(data: Clouds | None = None, **options: float) -> Supervision:
     return supervise(data or Clouds(), SCHEMA, TrainingSettings(**options))  # type: ignore[arg-type]
 
 
 def test_the_parts_of_the_train_split_are_disjoint_and_complete() -> None:
-    found = drawn(validation=0.2)
+    found = supervision_of(validation=0.2)
     assert len(found.validation) == 20
     assert sorted([*found.train, *found.validation]) == list(range(100))
-    assert not len(drawn(validation=0).validation)
-    assert len(drawn(validation=0.001).validation) == 1
+    assert not len(supervision_of(validation=0).validation)
+    assert len(supervision_of(validation=0.001).validation) == 1
 
 
 @pytest.mark.parametrize(("rate", "count"), [(0.0, 0), (0.001, 1), (0.2, 19), (1.0, 95)])
-def test_a_rate_shows_its_share_of_labels(rate: float, count: int) -> None:
-    found = drawn(rate=rate)
+def test_a_rate_labels_its_share_of_images(rate: float, count: int) -> None:
+    found = supervision_of(rate=rate)
     assert found.labelled.sum() == count
-    shown = found.labels[found.labelled]
-    assert np.array_equal(shown, Clouds().labels_of(found.train[found.labelled]))
+    labels = found.labels[found.labelled]
+    assert np.array_equal(labels, Clouds().labels_of(found.train[found.labelled]))
     assert np.isnan(found.labels[~found.labelled]).all()
 
 
-def test_higher_rates_show_the_labels_of_lower_ones_and_other_seeds_others() -> None:
-    low, high, other = drawn(rate=0.1), drawn(rate=0.5), drawn(rate=0.1, seed=1)
+def test_labelled_images_are_nested_over_rates_and_differ_between_seeds() -> None:
+    low, high, other = supervision_of(rate=0.1), supervision_of(rate=0.5), supervision_of(rate=0.1, seed=1)
     assert bool((high.labelled | ~low.labelled).all())
     assert set(other.train[other.labelled]) != set(low.train[low.labelled])
     assert low.digest != high.digest
-    assert low.digest == drawn(rate=0.1).digest
+    assert low.digest == supervision_of(rate=0.1).digest
 
 
-def test_p_of_y_is_the_frequency_among_the_labels_shown() -> None:
-    found = drawn(rate=0.3)
-    shown = found.labels[found.labelled]
-    assert found.label_prior[0][1] == pytest.approx(shown[:, 0].mean())
-    assert found.label_prior[1] == pytest.approx([(shown[:, 1] == k).mean() for k in range(3)])
-    assert drawn(rate=0).label_prior == ((0.5, 0.5), pytest.approx((1 / 3, 1 / 3, 1 / 3)))
+def test_label_prior_is_the_frequency_among_labelled_images() -> None:
+    found = supervision_of(rate=0.3)
+    labels = found.labels[found.labelled]
+    assert found.label_prior[0][1] == pytest.approx(labels[:, 0].mean())
+    assert found.label_prior[1] == pytest.approx([(labels[:, 1] == k).mean() for k in range(3)])
+    assert supervision_of(rate=0).label_prior == ((0.5, 0.5), pytest.approx((1 / 3, 1 / 3, 1 / 3)))
 
 
-def test_missing_labels_count_for_nothing() -> None:
+def test_missing_labels_do_not_enter_the_label_prior() -> None:
     labels = Clouds().labels.copy()
     labels[::2, 0] = np.nan
-    found = drawn(Clouds(labels=labels))
+    found = supervision_of(Clouds(labels=labels))
     seen = found.labels[~np.isnan(found.labels[:, 0]), 0]
     assert found.label_prior[0][1] == pytest.approx(seen.mean())
-    assert found.labelled.all(), "the other label is still there"
+    assert found.labelled.all(), "the other label is known"
 
 
-def test_noise_replaces_its_share_by_other_classes() -> None:
+def test_label_noise_replaces_its_share_by_other_classes() -> None:
     data = Clouds(4010)
-    clean, noisy = drawn(data), drawn(data, label_noise=0.2)
+    clean, noisy = supervision_of(data), supervision_of(data, label_noise=0.2)
     for column, classes in enumerate((2, 3)):
         wrong = clean.labels[:, column] != noisy.labels[:, column]
         assert wrong.mean() == pytest.approx(0.2, abs=4 * (0.16 / len(wrong)) ** 0.5)
         assert set(np.unique(noisy.labels[:, column])) == set(range(classes))
-    everything = drawn(data, label_noise=1.0)
+    everything = supervision_of(data, label_noise=1.0)
     assert (everything.labels != clean.labels).all()
-    assert np.isnan(drawn(data, label_noise=0.5, rate=0.1).labels).any()
+    assert np.isnan(supervision_of(data, label_noise=0.5, rate=0.1).labels).any()
 
 
-def test_some_labels_can_be_chosen_in_another_order() -> None:
+def test_a_subset_of_labels_selects_its_columns() -> None:
     schema = LabelSchema((SCHEMA["Height"],))
     found = supervise(Clouds(), schema, TrainingSettings())
     assert np.array_equal(found.labels[:, 0], Clouds().labels_of(found.train)[:, 1])
 
 
-def test_labels_that_do_not_meet_are_refused() -> None:
+def test_labels_that_do_not_match_the_data_are_refused() -> None:
     with pytest.raises(UsageError, match="Did you mean 'Right'"):
         supervise(Clouds(), LabelSchema((Label("Rihgt"),)), TrainingSettings())
     with pytest.raises(LabelMismatchError, match="Height"):
         supervise(Clouds(), LabelSchema((Label("Height"),)), TrainingSettings())
 
 
-def test_nothing_to_train_on_is_refused() -> None:
-    with pytest.raises(DataError, match="0 training images"):
-        drawn(Clouds(5))
-    with pytest.raises(DataError, match="1 training images"):
-        drawn(Clouds(11))
+def test_an_empty_training_part_is_refused() -> None:
+    with pytest.raises(DataError, match="0 images in the train split"):
+        supervision_of(Clouds(5))
+    with pytest.raises(DataError, match="1 images in the train split, 1 of them for validation"):
+        supervision_of(Clouds(11))
 
 
-@pytest.mark.parametrize(("values", "says"), [(1.0, "'Right' is 1 in all 95"), (np.nan, "'Right' is missing")])
-def test_a_constant_label_is_refused(values: float, says: str) -> None:
+@pytest.mark.parametrize(("values", "message"), [(1.0, "'Right' is 1 in all 95"), (np.nan, "'Right' is missing")])
+def test_a_constant_label_is_refused(values: float, message: str) -> None:
     labels = Clouds().labels.copy()
     labels[:, 0] = values
-    with pytest.raises(DataError, match=says):
-        refuse_constant_labels(drawn(Clouds(labels=labels)))
-    refuse_constant_labels(drawn())
+    with pytest.raises(DataError, match=message):
+        refuse_constant_labels(supervision_of(Clouds(labels=labels)))
+    refuse_constant_labels(supervision_of())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""fit and prepare: learning, stopping, refusing, and going on after a kill to the same weights."""
+"""fit and prepare: training, stopping conditions, errors, and resuming to the same weights after a kill."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from ccvae_eval.training import (
     prepare,
     record,
 )
-from tests.support.clouds import Clouds, Pictures
+from tests.support.clouds import Clouds, NoiseImages
 from tests.support.paths import ROOT
 
 SETTINGS = TrainingSettings(epochs=3, batch=20, rate=0.5, learning_rate=1e-2, save_minutes=0.0)
-"""Five steps in an epoch."""
+"""Five steps per epoch."""
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ def of(kind: type[Any], events: list[Event]) -> list[Any]:
     return [event for event in events if isinstance(event, kind)]
 
 
-def test_events_tell_the_whole_story() -> None:
+def test_events_report_each_step_epoch_and_validation() -> None:
     _, events = trained()
     assert events[0] == Started(step=0, steps=15, images=95, labelled=48, validation=5)
     assert [event.step for event in of(Step, events)] == list(range(1, 16))
@@ -82,7 +82,7 @@ def test_events_tell_the_whole_story() -> None:
     assert of(Validation, events)[0].terms["labels.rows"] == 10
 
 
-def test_it_learns() -> None:
+def test_training_lowers_the_loss_and_predicts_the_labels() -> None:
     settings = dataclasses.replace(SETTINGS, epochs=30, validation=0.2, learning_rate=2e-2)
     events = list(fit(built(settings, prior_mean=2), Clouds(), settings))
     first, last = of(Validation, events)[0], of(Validation, events)[-1]
@@ -90,7 +90,7 @@ def test_it_learns() -> None:
     assert last.terms["labels.accuracy"] > 0.9
 
 
-def test_same_seed_same_weights_and_no_global_random_state() -> None:
+def test_same_seed_gives_same_weights_without_global_random_state() -> None:
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
     first, again = trained()[0], trained()[0]
     other = trained(dataclasses.replace(SETTINGS, seed=1))[0]
@@ -109,33 +109,33 @@ RESUMED = {
 
 @pytest.mark.parametrize("kind", RESUMED)
 @pytest.mark.parametrize("steps", [1, 7, 10])
-def test_a_training_that_is_cut_off_ends_at_the_same_weights(kind: str, steps: int, tmp_path: Path) -> None:
+def test_an_interrupted_training_resumes_to_the_same_weights(kind: str, steps: int, tmp_path: Path) -> None:
     settings = RESUMED[kind]
     whole, expected = trained(settings)
     saved = 0
     for event in fit(built(settings), Clouds(), settings, folder=tmp_path):
         saved += isinstance(event, Saved)
         if saved == steps:
-            break  # nothing after the state on disk counts
+            break  # work after the saved state is lost
     model = built(dataclasses.replace(settings, epochs=settings.epochs))
-    rest = list(fit(model, Clouds(), settings, folder=tmp_path, resume=True))
-    assert rest[0].step == steps
+    resumed = list(fit(model, Clouds(), settings, folder=tmp_path, resume=True))
+    assert resumed[0].step == steps
     assert same(weights_of(whole), weights_of(model))
-    last, expected_last = rest[-1], expected[-1]
+    last, expected_last = resumed[-1], expected[-1]
     assert (last.reason, last.step) == (expected_last.reason, expected_last.step)  # type: ignore[union-attr]
-    theirs, ours = ([(v.step, v.terms) for v in of(Validation, events)] for events in (expected, rest))
-    assert theirs[len(theirs) - len(ours) :] == ours
+    before, after = ([(v.step, v.terms) for v in of(Validation, events)] for events in (expected, resumed))
+    assert before[len(before) - len(after) :] == after
     rows = (tmp_path / HISTORY).read_text().splitlines()[1:]
     assert len(rows) == 2 * (expected_last.epoch + 1)  # type: ignore[union-attr]
     losses = [float(row.split(",")[4]) for row in rows if row.startswith("train")]
     assert losses == [event.terms["loss"] for event in of(Epoch, expected)]
 
 
-def test_a_stop_saves_and_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+def test_a_stopped_training_is_saved_and_resumes_to_the_same_weights(tmp_path: Path) -> None:
     whole, _ = trained()
-    asked: list[int] = []
+    calls: list[int] = []
     first = built()
-    events = list(fit(first, Clouds(), SETTINGS, folder=tmp_path, stop=lambda: bool(asked.append(1)) or len(asked) > 7))
+    events = list(fit(first, Clouds(), SETTINGS, folder=tmp_path, stop=lambda: bool(calls.append(1)) or len(calls) > 7))
     assert isinstance(events[-1], Finished)
     assert events[-1].reason == "stopped"
     assert of(Epoch, events)[-1].step == events[-1].step, "the unfinished epoch is reported"
@@ -144,7 +144,7 @@ def test_a_stop_saves_and_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert same(weights_of(whole), weights_of(second))
 
 
-def test_a_finished_training_can_be_made_longer(tmp_path: Path) -> None:
+def test_a_finished_training_can_be_extended(tmp_path: Path) -> None:
     longer = dataclasses.replace(SETTINGS, epochs=5)
     whole, _ = trained(longer)
     model = built()
@@ -166,10 +166,9 @@ for event in fit(built(), Clouds(), SETTINGS, folder=Path(sys.argv[1]), resume=T
 
 
 @pytest.mark.slow
-def test_kill_minus_nine_loses_nothing_that_was_saved(tmp_path: Path) -> None:
+def test_a_killed_training_resumes_from_its_last_saved_state(tmp_path: Path) -> None:
     whole, _ = trained()
-    root = ROOT
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=root)
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert child.stdout is not None
     with child.stdout as lines:
         for line in lines:
@@ -178,24 +177,27 @@ def test_kill_minus_nine_loses_nothing_that_was_saved(tmp_path: Path) -> None:
                 break
     assert child.wait() == -signal.SIGKILL
     model = built()
-    started = next(iter(rest := fit(model, Clouds(), SETTINGS, folder=tmp_path, resume=True)))
+    events = fit(model, Clouds(), SETTINGS, folder=tmp_path, resume=True)
+    started = next(events)
     assert isinstance(started, Started)
     assert 6 <= started.step < 15
-    list(rest)
+    list(events)
     assert same(weights_of(whole), weights_of(model))
 
 
 def test_a_folder_with_a_training_is_not_overwritten(tmp_path: Path) -> None:
     list(fit(built(), Clouds(), SETTINGS, folder=tmp_path))
-    with pytest.raises(UsageError, match="holds a training already"):
+    with pytest.raises(UsageError, match="already contains a training"):
         fit(built(), Clouds(), SETTINGS, folder=tmp_path)
 
 
-@pytest.mark.parametrize(("change", "says"), [({"batch": 10}, "batch"), ({"seed": 1}, "seed"), ({"rate": 0.4}, "rate")])
-def test_other_settings_cannot_go_on(change: dict[str, Any], says: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"), [({"batch": 10}, "batch"), ({"seed": 1}, "seed"), ({"rate": 0.4}, "rate")]
+)
+def test_a_training_with_other_settings_is_not_resumed(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     list(fit(built(), Clouds(), SETTINGS, folder=tmp_path))
     other = dataclasses.replace(SETTINGS, **change)
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=message):
         fit(built(other), Clouds(), other, folder=tmp_path, resume=True)
     with pytest.raises(UsageError, match="data"):
         fit(built(), Clouds(120), SETTINGS, folder=tmp_path, resume=True)
@@ -203,20 +205,20 @@ def test_other_settings_cannot_go_on(change: dict[str, Any], says: str, tmp_path
         fit(built(style=2), Clouds(), SETTINGS, folder=tmp_path, resume=True)
 
 
-def test_another_checkpoint_is_no_state(tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_not_a_training_state_is_refused(tmp_path: Path) -> None:
     write_bundle(tmp_path / STATE, {"a": torch.zeros(1)}, {"hello": 1})
     with pytest.raises(CheckpointError, match="not the state of a training"):
         fit(built(), Clouds(), SETTINGS, folder=tmp_path, resume=True)
 
 
-def test_steps_instead_of_epochs() -> None:
+def test_steps_can_limit_a_training_instead_of_epochs() -> None:
     _, events = trained(dataclasses.replace(SETTINGS, steps=7))
     assert events[-1].reason == "steps"  # type: ignore[union-attr]
     assert events[-1].step == 7
     assert [event.step for event in of(Epoch, events)] == [5, 7]
 
 
-def test_minutes_end_a_training() -> None:
+def test_minutes_limit_a_training() -> None:
     _, events = trained(dataclasses.replace(SETTINGS, epochs=10**6, minutes=0.005))
     last = events[-1]
     assert isinstance(last, Finished)
@@ -225,7 +227,7 @@ def test_minutes_end_a_training() -> None:
     assert of(Step, events)[0].seconds_left <= 0.3
 
 
-def test_patience_goes_back_to_the_best_weights() -> None:
+def test_patience_returns_to_the_best_weights() -> None:
     settings = dataclasses.replace(SETTINGS, epochs=100, patience=2, learning_rate=0.3, validation=0.2)
     model, events = trained(settings)
     validations = of(Validation, events)
@@ -239,7 +241,7 @@ def test_patience_goes_back_to_the_best_weights() -> None:
     assert same(weights_of(model), weights_of(shorter))
 
 
-def test_averaged_weights_are_kept() -> None:
+def test_averaged_weights_are_the_result() -> None:
     settings = dataclasses.replace(SETTINGS, average=0.7, epochs=1, validation=0.0)
     model, plain = built(settings), built(settings)
     expected = weights_of(plain)
@@ -254,12 +256,16 @@ def test_averaged_weights_are_kept() -> None:
 
 
 class Duel(nn.Module):
-    """Two objectives that pull on the same product; each may move only its own factor."""
+    """Two objectives of the product of two parameters, each of which updates its own parameter.
 
-    def __init__(self, poison: int = -1) -> None:
+    Args:
+        nan_call: number of the call at which the loss is NaN.
+    """
+
+    def __init__(self, nan_call: int = -1) -> None:
         super().__init__()
         self.one, self.two = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(1.0))
-        self.poison, self.calls, self.seen = poison, 0, list[tuple[float, float]]()
+        self.nan_call, self.calls, self.seen = nan_call, 0, list[tuple[float, float]]()
         self.layout, self.labels = LatentLayout(1), LabelSchema(())
 
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Gaussian:
@@ -270,14 +276,14 @@ class Duel(nn.Module):
 
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
         self.calls += 1
-        product = self.one * self.two * (torch.nan if self.calls == self.poison else 1)
+        product = self.one * self.two * (torch.nan if self.calls == self.nan_call else 1)
         self.seen.append((self.one.item(), self.two.item()))
         yield Objective("model", product.square(), {"size": 1.0}, (self.one,))
         self.seen.append((self.one.item(), self.two.item()))
         yield Objective("adversary", -self.one * self.two, {"size": 2.0}, (self.two,))
 
 
-def test_each_objective_moves_its_own_parameters_in_turn() -> None:
+def test_each_objective_updates_its_own_parameters_in_turn() -> None:
     model = Duel()
     settings = dataclasses.replace(SETTINGS, steps=1, validation=0.0, learning_rate=0.1)
     events = list(fit(model, Clouds(), settings))
@@ -290,13 +296,13 @@ def test_each_objective_moves_its_own_parameters_in_turn() -> None:
     )
 
 
-def test_a_loss_that_is_no_number_is_a_named_error() -> None:
-    events = fit(Duel(poison=3), Clouds(), dataclasses.replace(SETTINGS, validation=0.0))
+def test_a_loss_that_is_nan_is_an_error() -> None:
+    events = fit(Duel(nan_call=3), Clouds(), dataclasses.replace(SETTINGS, validation=0.0))
     with pytest.raises(NonFiniteError, match="step 3"):
         list(events)
 
 
-def test_clip_limits_the_gradient(tmp_path: Path) -> None:
+def test_clip_limits_the_norm_of_the_gradient(tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, steps=1, clip=1e-3, validation=0.0)
     model = Duel()
     list(fit(model, Clouds(), settings, folder=tmp_path))
@@ -304,25 +310,25 @@ def test_clip_limits_the_gradient(tmp_path: Path) -> None:
     assert first_moment.item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
 
 
-def test_validation_does_not_move_the_training() -> None:
+def test_validation_does_not_affect_the_weights() -> None:
     settings = dataclasses.replace(SETTINGS, validation=0.2)
     often, seldom = (trained(dataclasses.replace(settings, validate_every=n))[0] for n in (1, 3))
     assert same(weights_of(often), weights_of(seldom))
 
 
-def test_a_model_that_cannot_learn_is_refused_before_anything_runs() -> None:
-    none = TrainingSettings(rate=0.0)
+def test_models_data_and_settings_that_do_not_match_are_refused() -> None:
+    unsupervised = TrainingSettings(rate=0.0)
     with pytest.raises(UsageError, match="train vae"):
-        prepare("ccvae", {}, Clouds(), none)
-    assert prepare("vae", {}, Clouds(), none)[0]
+        prepare("ccvae", {}, Clouds(), unsupervised)
+    assert prepare("vae", {}, Clouds(), unsupervised)[0]
     constant = Clouds().labels.copy()
     constant[:, 0] = 1
     with pytest.raises(DataError, match="Right"):
         prepare("ccvae", {}, Clouds(labels=constant), SETTINGS)
-    with pytest.raises(UsageError, match="cannot be trained here"):
+    with pytest.raises(UsageError, match="linear is not trainable"):
         fit(nn.Linear(3, 3), Clouds(), SETTINGS)
     with pytest.raises(UsageError, match="shape"):
-        fit(built(), Pictures(), SETTINGS)
+        fit(built(), NoiseImages(), SETTINGS)
     with pytest.raises(UsageError, match="Did you mean 'ccvae'"):
         prepare("ccvea", {}, Clouds(), SETTINGS)
     with pytest.raises(UsageError, match="style"):
@@ -331,7 +337,7 @@ def test_a_model_that_cannot_learn_is_refused_before_anything_runs() -> None:
         prepare("ccvae", {}, Clouds(), dataclasses.replace(SETTINGS, labels=("Heigth",)))
 
 
-def test_prepare_takes_the_labels_that_it_is_told_and_their_frequencies() -> None:
+def test_prepare_uses_the_selected_labels_and_their_frequencies() -> None:
     settings = dataclasses.replace(SETTINGS, labels=("Height",), rate=0.2)
     model, supervision = prepare("ccvae", {"style": "2"}, Clouds(), settings)
     context: Any = model.context
@@ -346,10 +352,10 @@ def test_prepare_takes_the_labels_that_it_is_told_and_their_frequencies() -> Non
     assert (facts["steps"], facts["epochs"], facts["ended"]) == (7, 2, "steps")
 
 
-def test_pictures_train_like_points() -> None:
+def test_training_on_images_updates_every_weight() -> None:
     settings = dataclasses.replace(SETTINGS, epochs=1, batch=32)
-    model, _ = prepare("ccvae", {"style": 1}, Pictures(), settings)
+    model, _ = prepare("ccvae", {"style": 1}, NoiseImages(), settings)
     before = weights_of(model)
-    list(fit(model, Pictures(), settings))
-    moved = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
-    assert set(before) - set(moved) == {name for name in before if name.endswith("label_prior")}
+    list(fit(model, NoiseImages(), settings))
+    updated = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert set(before) - set(updated) == {name for name in before if name.endswith("label_prior")}

@@ -1,6 +1,5 @@
-"""The one reader of untrusted files: bytes in, a plain description out, nothing executed.
+"""The reader of untrusted checkpoint files: it describes their content as plain data and executes nothing.
 
-Only Python's standard library is imported here, and only relative imports are used: the package runs by itself in a
-child process with limited memory and time (:mod:`ccvae_eval.checkpoint.reader`), where neither torch nor the rest of
-the toolkit is loaded, and in the tests' own process.
+The package imports only the standard library and uses only relative imports, because it runs in a child process with
+limited memory and time (:mod:`ccvae_eval.checkpoint.reader`) that loads neither torch nor the rest of the toolkit.
 """

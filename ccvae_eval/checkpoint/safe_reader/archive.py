@@ -1,7 +1,7 @@
-"""The directory of a zip archive, believed only where every copy of a fact says the same.
+"""The directory of a zip archive, accepted only if all redundant fields agree.
 
-``torch.save`` writes members without compression, one after the other from the first byte to the directory. Exactly
-this is accepted, so that there is no room for overlapping, hidden, doubled or compressed members.
+``torch.save`` writes uncompressed members one after the other, from the first byte of the file to the directory. Only
+this layout is accepted, which excludes overlapping, hidden, duplicate and compressed members.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from .source import RefusedError, Source, shown, truncated
+from .source import RefusedError, Source, escaped, truncated
 
-MOST_MEMBERS = 100_000
-LONGEST_DIRECTORY = 32 << 20
+MAX_MEMBERS = 100_000
+MAX_DIRECTORY_BYTES = 32 << 20
 END, END64, LOCATOR64, CENTRAL, LOCAL, DESCRIPTOR = (
     b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x01\x02", b"PK\x03\x04", b"PK\x07\x08",
 )  # fmt: skip
 FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
-ENCRYPTED, DESCRIBED, UTF8 = 1, 8, 1 << 11
+ENCRYPTED, HAS_DESCRIPTOR, UTF8 = 1, 8, 1 << 11
 
 
 @dataclass(frozen=True)
 class Member:
-    """One member: its name, where its bytes lie, and their checksum."""
+    """A member of the archive: name, position, size and checksum of its bytes."""
 
     name: str
     offset: int
@@ -49,25 +49,23 @@ def _broken(why: str, member: str = "") -> NoReturn:
 
 
 def members(source: Source, recognise: Callable[[list[str]], None]) -> dict[str, Member]:
-    """The members by name, in the order in which they lie; their content is not read yet.
+    """Returns the members by name, in file order, without reading their content.
 
-    Args:
-        source: the file.
-        recognise: shown all names first; raises if they are those of another kind of archive.
+    ``recognise`` is called with all names first and raises if they belong to another kind of archive.
 
     Raises:
-        RefusedError: compressed, encrypted, doubled, overlapping, misnamed or hidden members; two headers that
-            disagree; an archive that does not fill its file.
+        RefusedError: compressed, encrypted, duplicate, overlapping, misnamed or hidden members, contradicting headers,
+            or bytes outside the archive.
     """
     start, size, count = _directory(source)
     directory = source.read(start, size)
     entries: list[_Entry] = []
     position = 0
     for _ in range(count):
-        entry, position = _central(directory, position)
+        entry, position = _directory_entry(directory, position)
         entries.append(entry)
     if position != size:
-        _broken("its directory is longer than its members")
+        _broken("its directory is longer than its entries")
     recognise([entry.name for entry in entries])
     entries.sort(key=lambda entry: entry.header)
     found: dict[str, Member] = {}
@@ -75,28 +73,30 @@ def members(source: Source, recognise: Callable[[list[str]], None]) -> dict[str,
     for entry in entries:
         if not entry.stored:
             raise RefusedError(
-                "holds a compressed member", why="torch.save never compresses; a small file could fill the memory",
-                member=entry.name, hint="Unpack it yourself, if you trust it, and save the tensors with torch.save.",
+                "contains a compressed member", why="torch.save never compresses; its content could fill the memory",
+                member=entry.name, hint="If you trust the file, unpack it and save the tensors with torch.save.",
             )  # fmt: skip
         if entry.name in found:
             _broken("two members have the same name", entry.name)
         if entry.header != expected:
-            _broken("members overlap" if entry.header < expected else "there are bytes between its members", entry.name)
-        member = _local(source, entry)
+            _broken("members overlap" if entry.header < expected else "there are bytes between members", entry.name)
+        member = _check_local_header(source, entry)
         found[entry.name] = member
-        expected = _end_of(source, entry, member)
+        expected = _end_of_member(source, entry, member)
     if expected != start:
         _broken("its members do not end where its directory begins")
     return found
 
 
 def verify(source: Source, member: Member) -> None:
-    """Compares a member's bytes with its checksum."""
+    """Verifies the checksum of a member."""
     crc = 0
     for chunk in source.chunks(member.offset, member.size, member.name):
         crc = zlib.crc32(chunk, crc)
     if crc != member.crc:
-        raise RefusedError("is damaged", why="a checksum is wrong", member=member.name, hint="Copy it again.")
+        raise RefusedError(
+            "is damaged", why="a checksum does not match", member=member.name, hint="Copy or download it again."
+        )
 
 
 def _directory(source: Source) -> tuple[int, int, int]:
@@ -108,41 +108,41 @@ def _directory(source: Source) -> tuple[int, int, int]:
     if not tail.startswith(END):
         raise RefusedError(
             "is truncated",
-            why="a zip archive without its end, or with bytes after it",
+            why="the end of the zip archive is missing, or other bytes follow it",
             hint="Copy or download it again.",
         )
     disk, first, here, count, size, start, comment = struct.unpack("<4H2IH", tail[4:])
     if comment or disk or first or here != count:
-        _broken("it has a comment or several parts")
+        _broken("it has a comment or consists of several files")
     if end >= 20 and source.read(end - 20, 4) == LOCATOR64:
-        end, wide = _wide_end(source, end - 20)
+        end, wide = _zip64_end(source, end - 20)
         narrow = (count, size, start)
         if any(n not in (w, full) for n, w, full in zip(narrow, wide, (FULL16, FULL32, FULL32), strict=True)):
-            _broken("its two ends disagree (zip64)")
+            _broken("its end record and its zip64 end record disagree")
         count, size, start = wide
     elif FULL32 in (size, start) or count == FULL16:
-        _broken("its zip64 end is missing")
+        _broken("its zip64 end record is missing")
     if start + size != end:
         _broken("its directory does not end where the archive does")
-    if count == 0 or count > MOST_MEMBERS or size > LONGEST_DIRECTORY:
-        _broken(f"{count} members in {size} bytes of directory")
+    if count == 0 or count > MAX_MEMBERS or size > MAX_DIRECTORY_BYTES:
+        _broken(f"its directory has {count} members in {size} bytes")
     return start, size, count
 
 
-def _wide_end(source: Source, locator: int) -> tuple[int, tuple[int, int, int]]:
-    """Offset of the zip64 end; its number of entries, size and offset of the directory."""
+def _zip64_end(source: Source, locator: int) -> tuple[int, tuple[int, int, int]]:
+    """Offset of the zip64 end record; number of entries, size and offset of the directory from it."""
     disk, end, disks = struct.unpack("<IQI", source.read(locator + 4, 16))
     if disk or disks != 1 or end + 56 != locator:
-        _broken("its zip64 locator points elsewhere")
+        _broken("its zip64 locator does not point to the zip64 end record")
     record = source.read(end, 56)
     length, _, _, disk, first, here, count, size, start = struct.unpack("<Q2H2I4Q", record[4:])
     if not record.startswith(END64) or length != 44 or disk or first or here != count:
-        _broken("its zip64 end is malformed")
+        _broken("its zip64 end record is malformed")
     return end, (count, size, start)
 
 
-def _central(directory: bytes, position: int) -> tuple[_Entry, int]:
-    """One entry of the directory, and where the next begins."""
+def _directory_entry(directory: bytes, position: int) -> tuple[_Entry, int]:
+    """One entry of the directory, and the position of the next."""
     if position + 46 > len(directory) or directory[position : position + 4] != CENTRAL:
         _broken("an entry of its directory is malformed")
     fields = struct.unpack("<6H3I5H2I", directory[position + 4 : position + 46])
@@ -152,29 +152,29 @@ def _central(directory: bytes, position: int) -> tuple[_Entry, int]:
     extra_at = name_at + name_length
     after = extra_at + extra_length + comment_length
     if after > len(directory):
-        _broken("an entry of its directory is cut")
+        _broken("an entry of its directory is truncated")
     name = _name(directory[name_at:extra_at])
     if comment_length or disk:
-        _broken("a member has a comment or lies in another part", name)
-    size, packed, header = _wide(directory[extra_at : extra_at + extra_length], (size, packed, header), name)
-    if flags & ~(DESCRIBED | UTF8):
+        _broken("a member has a comment or lies in another file", name)
+    size, packed, header = _zip64_sizes(directory[extra_at : extra_at + extra_length], (size, packed, header), name)
+    if flags & ~(HAS_DESCRIPTOR | UTF8):
         _broken("a member is encrypted" if flags & ENCRYPTED else f"a member has the flags {flags:#x}", name)
     stored = method == 0 and packed == size
     return _Entry(name, directory[name_at:extra_at], flags, header, size, crc, stored), after
 
 
-def _wide(extra: bytes, narrow: tuple[int, int, int], name: str) -> tuple[int, int, int]:
-    """Size, packed size and offset, the 64-bit ones in place of those that say they did not fit."""
+def _zip64_sizes(extra: bytes, narrow: tuple[int, int, int], name: str) -> tuple[int, int, int]:
+    """Size, packed size and offset, with the 64-bit values in place of saturated 32-bit ones."""
     wanted = [value == FULL32 for value in narrow]
-    position, wide = 0, b""
+    position, long = 0, b""
     while position + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, position)
         if kind == 1:
-            wide += extra[position + 4 : position + 4 + length]
+            long += extra[position + 4 : position + 4 + length]
         position += 4 + length
-    if position != len(extra) or len(wide) != 8 * sum(wanted):
+    if position != len(extra) or len(long) != 8 * sum(wanted):
         _broken("a member's zip64 sizes are malformed", name)
-    values = iter(struct.unpack(f"<{len(wide) // 8}Q", wide))
+    values = iter(struct.unpack(f"<{len(long) // 8}Q", long))
     size, packed, header = (next(values) if far else value for value, far in zip(narrow, wanted, strict=True))
     return size, packed, header
 
@@ -186,22 +186,22 @@ def _name(raw: bytes) -> str:
         _broken("a member's name is not UTF-8")
     parts = name.split("/")
     if "\\" in name or not name.isprintable() or any(part in ("", ".", "..") for part in parts) or ":" in parts[0]:
-        raise RefusedError("holds a member with a forbidden name", why=shown(name))
+        raise RefusedError("contains a member with a forbidden name", why=escaped(name))
     return name
 
 
-def _local(source: Source, entry: _Entry) -> Member:
-    """Where the member's bytes begin, after checking that its own header agrees with the directory."""
+def _check_local_header(source: Source, entry: _Entry) -> Member:
+    """The position of the member's bytes, after checking that its own header agrees with the directory."""
     header = source.read(entry.header, 30, entry.name)
     _, flags, method, _, _, crc, packed, size, name_length, extra_length = struct.unpack("<5H3I2H", header[4:])
     name = source.read(entry.header + 30, name_length, entry.name)
     if not header.startswith(LOCAL) or name != entry.raw_name or flags != entry.flags or method != 0:
         _broken("a member's own header disagrees with the directory", entry.name)
     stated = (crc, packed, size)
-    if stated != (0, 0, 0) or not flags & DESCRIBED:
+    if stated != (0, 0, 0) or not flags & HAS_DESCRIPTOR:
         extra = source.read(entry.header + 30 + name_length, extra_length, entry.name)
         if FULL32 in (packed, size):
-            size, packed, _ = _wide(extra, (size, packed, 0), entry.name)
+            size, packed, _ = _zip64_sizes(extra, (size, packed, 0), entry.name)
         if (crc, packed, size) != (entry.crc, entry.size, entry.size):
             _broken("a member's own sizes disagree with the directory", entry.name)
     offset = entry.header + 30 + name_length + extra_length
@@ -210,10 +210,10 @@ def _local(source: Source, entry: _Entry) -> Member:
     return Member(entry.name, offset, entry.size, entry.crc)
 
 
-def _end_of(source: Source, entry: _Entry, member: Member) -> int:
-    """Where the next member begins: after the bytes, and after the descriptor that may follow them."""
+def _end_of_member(source: Source, entry: _Entry, member: Member) -> int:
+    """The end of the member: of its bytes, or of the data descriptor that may follow them."""
     end = member.offset + member.size
-    if not entry.flags & DESCRIBED:
+    if not entry.flags & HAS_DESCRIPTOR:
         return end
     for layout in ("<4s3I", "<4sI2Q"):
         length = struct.calcsize(layout)
@@ -223,4 +223,4 @@ def _end_of(source: Source, entry: _Entry, member: Member) -> int:
             following = source.read(end + length, 4)
             if following in (LOCAL, CENTRAL):
                 return end + length
-    _broken("what follows a member disagrees with the directory", entry.name)
+    _broken("a member's data descriptor disagrees with the directory", entry.name)

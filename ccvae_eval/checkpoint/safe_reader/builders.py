@@ -1,4 +1,4 @@
-"""What the calls in a pickle stream stand for: a short table of names; everything else is refused by its name."""
+"""Records for the calls in a pickle stream: a short table of names; every other name is refused."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from math import prod
 from typing import Any
 
 from .records import ITEM_SIZES, Collection, Global, Instance, Storage, Strided
-from .source import RefusedError, shown
+from .source import RefusedError, escaped
 
-MOST_DIMENSIONS = 32
-LARGEST = 1 << 48
-"""Bound of each size, stride and offset: far above any file, far below where 64-bit products overflow."""
+MAX_DIMENSIONS = 32
+MAX_SIZE = 1 << 48
+"""Limit of sizes, strides and offsets, far below the overflow of 64-bit products."""
 
-SAVE_STATE_DICT = (
-    "Where it was made, and if you trust it, save its tensors alone:\n"
+STATE_DICT_HINT = (
+    "If you trust the file, load it where it was made and save its tensors alone:\n"
     '    model = torch.load("FILE", weights_only=False)  # torch.jit.load for TorchScript\n'
     '    torch.save(model.state_dict(), "weights.pt")'
 )
 
 _OLD_MODULES = {"__builtin__", "copy_reg", "commands", "cPickle", "exceptions", "popen2", "Queue", "urllib2"}
-_STANDARD = sys.stdlib_module_names | _OLD_MODULES
+_STANDARD_LIBRARY = sys.stdlib_module_names | _OLD_MODULES
 _PLAIN_TYPES = ("list", "dict", "set", "frozenset", "tuple", "int", "float", "str", "bool", "bytes", "complex")
 _DATES = ("datetime.datetime", "datetime.date", "datetime.timedelta")
-_HARMLESS = {f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _PLAIN_TYPES} | {
+_ALLOWED = {f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _PLAIN_TYPES} | {
     "collections.OrderedDict", "collections.defaultdict", "collections.Counter", "_codecs.encode",
     "argparse.Namespace", "types.SimpleNamespace", *_DATES,
     *(f"{module}.{kind}{flavour}" for module in ("pathlib", "pathlib._local") for kind in ("", "Pure")
@@ -50,46 +50,47 @@ _NOT_DENSE = {
     "torch._tensor._rebuild_from_type_v2": "a subclass of Tensor, or one with attributes",
     "torch._tensor._rebuild_from_type": "a subclass of Tensor",
     "torch._utils._rebuild_parameter_with_state": "a parameter with attributes",
-    "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of a device that torch cannot write",
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of a device that torch cannot write",
+    "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of a device that torch does not serialise",
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of a device that torch does not serialise",
 }
 
 
-def check_name(module: Any, name: Any, member: str) -> Global:
-    """The record of a class or function that the file names; of Python's own library only plain data may be named."""
+def checked_global(module: Any, name: Any, member: str) -> Global:
+    """Returns the record of a class or function; from Python's standard library only plain data types are allowed."""
     if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > 500:
-        raise RefusedError("is a broken pickle", why="a class without a name", member=member)
+        raise RefusedError("is a broken pickle", why="a class without a valid name", member=member)
     full = f"{module}.{name}"
     if not all(part.isidentifier() for part in full.split(".")):
-        raise RefusedError("names a class that cannot be one", why=shown(full), member=member)
-    if full not in _HARMLESS and module.partition(".")[0] in _STANDARD:
+        raise RefusedError("contains an invalid class name", why=escaped(full), member=member)
+    if full not in _ALLOWED and module.partition(".")[0] in _STANDARD_LIBRARY:
         raise RefusedError(
-            f"refers to {shown(full)}, which is code and not data",
-            why="loading it the usual way could run whatever its author wished",
-            member=member, hint="Do not load this file by other means unless you trust where it came from.",
+            f"refers to {escaped(full)}, which is code, not data",
+            why="loading the file with torch.load or pickle could execute arbitrary code",
+            member=member, hint="Do not load this file by other means unless you trust its source.",
         )  # fmt: skip
     return Global(full)
 
 
-def build(function: Any, arguments: Any, member: str) -> Any:
-    """The record that a call stands for. Nothing is called."""
+def build_record(function: Any, arguments: Any, member: str) -> Any:
+    """Returns the record that stands for a call. Nothing is called."""
     if not isinstance(function, Global) or not isinstance(arguments, tuple):
-        raise RefusedError("is a broken pickle", why="it calls what is no function", member=member)
+        raise RefusedError("is a broken pickle", why="it calls something that is not a function", member=member)
     name = function.name
     if name in _NOT_DENSE:
         raise RefusedError(
-            f"holds {_NOT_DENSE[name]}", why=f"{name}; only dense, plain tensors are read", member=member,
+            f"contains {_NOT_DENSE[name]}", why=f"{name}; only dense, plain tensors are read", member=member,
             hint="Save tensor.to_dense() or tensor.dequantize() on the CPU instead.",
         )  # fmt: skip
     builder = BUILDERS.get(name)
     if builder is None:
         raise RefusedError(
-            f"would call {shown(name)}", why="only plain tensors and data are read", member=member, hint=SAVE_STATE_DICT
-        )
+            f"would call {escaped(name)} when loaded", why="only plain tensors and data are read", member=member,
+            hint=STATE_DICT_HINT,
+        )  # fmt: skip
     try:
         return builder(*arguments)
     except (TypeError, ValueError, KeyError, AttributeError, struct.error) as error:
-        raise RefusedError(f"holds a broken {shown(name)}", why=shown(str(error)), member=member) from None
+        raise RefusedError(f"contains a malformed {escaped(name)}", why=escaped(str(error)), member=member) from None
     except RefusedError as error:
         error.member = error.member or member
         raise
@@ -98,7 +99,7 @@ def build(function: Any, arguments: Any, member: str) -> Any:
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Strided:
     """``_rebuild_tensor(storage, offset, size, stride)``."""
     if not isinstance(storage, Storage) or storage.dtype is None:
-        raise ValueError("no typed storage")
+        raise ValueError("its storage has no type")
     return _strided(storage, storage.dtype, offset, shape, strides)
 
 
@@ -113,18 +114,18 @@ def _tensor_v2(
 def _tensor_v3(
     storage: Any, offset: Any, shape: Any, strides: Any, _gradient: Any, hooks: Any, dtype: Any, metadata: Any = None
 ) -> Strided:
-    """``_rebuild_tensor_v3``: the same with a type of its own over an untyped storage."""
+    """``_rebuild_tensor_v3``: the same with its own type over an untyped storage."""
     _refuse_extras(hooks, metadata)
     name = dtype.name.removeprefix("torch.")
     if name not in ITEM_SIZES:
-        raise RefusedError(f"holds a tensor of type {shown(name)}", why="its values cannot be read as numbers")
+        raise RefusedError(f"contains a tensor of type {escaped(name)}", why="this type is not supported")
     if not isinstance(storage, Storage) or storage.dtype not in (None, name):
-        raise ValueError("its storage is of another type")
+        raise ValueError("its storage has another type")
     return _strided(storage, name, offset, shape, strides)
 
 
 def _parameter(data: Any, _gradient: Any, hooks: Any) -> Strided:
-    """``_rebuild_parameter(data, requires_grad, backward_hooks)``: its tensor."""
+    """``_rebuild_parameter(data, requires_grad, backward_hooks)``."""
     _refuse_extras(hooks, None)
     if not isinstance(data, Strided):
         raise ValueError("a parameter without a tensor")
@@ -133,26 +134,29 @@ def _parameter(data: Any, _gradient: Any, hooks: Any) -> Strided:
 
 def _refuse_extras(hooks: Any, metadata: Any) -> None:
     if hooks not in ({}, None, ()):
-        raise RefusedError("holds a tensor with hooks", why="hooks are code")
+        raise RefusedError("contains a tensor with hooks", why="hooks are code")
     if metadata not in ({}, None):
         raise RefusedError(
-            "holds a tensor with a conjugate or negative bit", hint="Save tensor.resolve_conj().resolve_neg() instead."
+            "contains a tensor with a conjugate or negative bit",
+            hint="Save tensor.resolve_conj().resolve_neg() instead.",
         )
 
 
 def _strided(storage: Storage, dtype: str, offset: Any, shape: Any, strides: Any) -> Strided:
-    """A view, after checking that it lies inside its storage."""
+    """A view, checked to lie inside its storage."""
     sizes = (offset, *shape, *strides)
-    if len(shape) != len(strides) or len(shape) > MOST_DIMENSIONS:
+    if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
         raise ValueError(f"{len(shape)} sizes and {len(strides)} strides")
     if any(type(n) is not int for n in sizes):
-        raise ValueError("a size, stride or offset is no whole number")
-    if any(not 0 <= n <= LARGEST for n in sizes) or prod(n for n in shape if n) > LARGEST:
-        raise RefusedError("holds a tensor with a negative or enormous size, stride or offset", why=shown(str(sizes)))
+        raise ValueError("sizes, strides and offset must be whole numbers")
+    if any(not 0 <= n <= MAX_SIZE for n in sizes) or prod(n for n in shape if n) > MAX_SIZE:
+        raise RefusedError(
+            "contains a tensor with a negative or enormous size, stride or offset", why=escaped(str(sizes))
+        )
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if prod(shape) > 0 and (last + 1) * ITEM_SIZES[dtype] > storage.size:
         raise RefusedError(
-            "holds a tensor that reaches beyond its storage",
+            "contains a tensor that extends beyond its storage",
             why=f"shape {tuple(shape)}, strides {tuple(strides)}, {storage.size:,} bytes",
         )
     return Strided(storage, dtype, offset, tuple(shape), tuple(strides))
@@ -162,14 +166,14 @@ def _ordered(pairs: Any = ()) -> dict[Any, Any]:
     if isinstance(pairs, dict):
         return dict(pairs)
     if not all(isinstance(key, str | int) for key, _ in pairs):
-        raise ValueError("odd keys")
+        raise ValueError("its keys must be strings or integers")
     return dict(pairs)
 
 
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
-    """``_codecs.encode``: how protocol 2 writes bytes."""
+    """``_codecs.encode``, which represents bytes in protocol 2."""
     if encoding not in ("latin1", "latin-1"):
-        raise ValueError("an encoding other than latin1")
+        raise ValueError("its encoding must be latin1")
     raw: bytes = text.encode("latin1")
     return raw
 
@@ -180,7 +184,7 @@ def _path(*parts: Any) -> str:
 
 def _device(kind: Any, index: Any = None) -> str:
     if not isinstance(kind, str):
-        raise ValueError("no name")
+        raise ValueError("its name must be a string")
     return f"{kind[:20]}" if index is None else f"{kind[:20]}:{int(index)}"
 
 
@@ -191,14 +195,14 @@ _NUMBERS = {
 
 
 def _number(dtype: Any, raw: Any) -> Any:
-    """A NumPy scalar as a number of Python's."""
+    """A NumPy scalar as a Python number."""
     kind = dtype.arguments[0]
     if not isinstance(kind, str):
-        raise ValueError("no type")
+        raise ValueError("its type must be a string")
     return struct.unpack("<" + _NUMBERS[kind], raw)[0]
 
 
-def _inert(name: str) -> Callable[..., Instance]:
+def _inert_record(name: str) -> Callable[..., Instance]:
     return lambda *arguments: Instance(name, arguments)
 
 
@@ -217,8 +221,8 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _encoded,
     **{f"{module}.set": lambda items=(): Collection(list(items)) for module in ("builtins", "__builtin__")},
     **{f"{module}.frozenset": lambda items=(): Collection(list(items)) for module in ("builtins", "__builtin__")},
-    **{name: _path for name in _HARMLESS if name.startswith("pathlib")},
+    **{name: _path for name in _ALLOWED if name.startswith("pathlib")},
     **{f"{module}.scalar": _number for module in _NUMPY},
-    **{name: _inert(name) for name in ("numpy.dtype", *(f"{m}._reconstruct" for m in _NUMPY), *_DATES)},
+    **{name: _inert_record(name) for name in ("numpy.dtype", *(f"{m}._reconstruct" for m in _NUMPY), *_DATES)},
 }
-"""What each call stands for. A name that is not here is refused."""
+"""The record of each permitted call; any other name is refused."""

@@ -1,4 +1,4 @@
-"""The child process that reads an untrusted file: limited in memory, time, files and processes."""
+"""The child process that reads an untrusted file, with limits on memory, CPU time and file writes."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ import sys
 from contextlib import suppress
 
 from .source import Source
-from .summary import answer
+from .summary import describe_or_refuse
 
-MEMORY = 640 << 20
-SECONDS = 20
+MAX_MEMORY_BYTES = 640 << 20
+BASE_SECONDS = 20
 BYTES_PER_SECOND = 100_000_000
 
 
 def seconds_for(size: int) -> int:
-    """Processor time that reading a file of this size may take."""
-    return SECONDS + size // BYTES_PER_SECOND
+    """CPU time allowed for reading a file of this size, in seconds."""
+    return BASE_SECONDS + size // BYTES_PER_SECOND
 
 
-def limit(size: int) -> None:
-    """Takes from this process what it does not need. What a hole in the reader could do, ends here."""
+def apply_limits(size: int) -> None:
+    """Limits the resources of this process, so that a vulnerability in the reader does little harm."""
     limits = {
-        resource.RLIMIT_AS: MEMORY,
+        resource.RLIMIT_AS: MAX_MEMORY_BYTES,
         resource.RLIMIT_CPU: seconds_for(size),
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_CORE: 0,
     }
     for kind, value in limits.items():
-        # macOS does not let a process limit its address space
+        # macOS does not allow a limit on the address space
         with suppress(ValueError, OSError):
             resource.setrlimit(kind, (value, value))
 
 
 def main(descriptor: int) -> None:
-    """Reads the file that is open under this number and writes one JSON document to standard output."""
+    """Reads the file with this open descriptor and writes one JSON document to standard output."""
     source = Source(descriptor)
-    limit(source.size)
-    document = json.dumps(answer(source), separators=(",", ":")).encode()
+    apply_limits(source.size)
+    document = json.dumps(describe_or_refuse(source), separators=(",", ":")).encode()
     while document:
         document = document[os.write(sys.stdout.fileno(), document) :]

@@ -1,4 +1,4 @@
-"""The format of ``torch.save`` before torch 1.6: pickles one after the other, then the bytes of each storage."""
+"""The ``torch.save`` format before torch 1.6: a sequence of pickles, then the bytes of each storage."""
 
 from __future__ import annotations
 
@@ -6,70 +6,70 @@ import struct
 from typing import Any
 
 from .builders import STORAGE_TYPES
-from .opcodes import Walker
+from .opcodes import PickleParser
 from .records import Storage
-from .source import RefusedError, Source, shown, truncated
-from .tree import TreeEncoder, located_on, storage_of
-from .zipped import LONGEST_PICKLE
+from .source import RefusedError, Source, escaped, truncated
+from .tree import TreeEncoder, device_notes, storage_record
+from .zipped import MAX_PICKLE_BYTES
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 
 
 def describe(source: Source) -> dict[str, Any]:
-    """See :func:`.describing.describe`."""
-    content = source.read(0, min(source.size, LONGEST_PICKLE))
+    """See :func:`.summary.describe`."""
+    content = source.read(0, min(source.size, MAX_PICKLE_BYTES))
     storages: dict[str, Storage] = {}
     names: dict[str, None] = {}
     position = 0
 
     def pickled(persistent: bool = False) -> Any:
         nonlocal position
-        known = (lambda identifier: storage_of(identifier, storages, STORAGE_TYPES)) if persistent else None
-        walker = Walker(content, position, known)
-        value = walker.walk()
-        position = walker.position
-        names.update(walker.globals)
+        known = (lambda identifier: storage_record(identifier, storages, STORAGE_TYPES)) if persistent else None
+        parser = PickleParser(content, position, known)
+        value = parser.parse()
+        position = parser.position
+        names.update(parser.globals)
         return value
 
     magic = pickled()
     if type(magic) is not int or magic != MAGIC:
-        raise RefusedError("is a pickle, but none that torch.save writes", why="its magic number is missing")
+        raise RefusedError("is a pickle file, but not one of torch.save", why="the magic number is missing")
     version = pickled()
     if type(version) is not int or version != PROTOCOL:
-        raise RefusedError("is of an unknown version of the old format", why=f"expected {PROTOCOL}")
+        raise RefusedError("has an unsupported version of the legacy format", why=f"expected {PROTOCOL}")
     system = pickled()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise RefusedError("was saved on a big-endian machine", why="its numbers would have to be turned around")
+        raise RefusedError("was saved on a big-endian machine", why="only little-endian files are supported")
     root = pickled(persistent=True)
     keys = pickled()
     if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys) or len(set(keys)) != len(keys):
-        raise RefusedError("has a malformed list of storages")
+        raise RefusedError("contains a malformed list of storages")
     if set(keys) != set(storages):
-        raise RefusedError("lists other storages than it refers to")
+        raise RefusedError("lists other storages than its tensors use")
     offsets = _offsets(source, position, [storages[key] for key in keys])
-    planter = TreeEncoder(source.size)
-    tree = planter.encode(root)
+    encoder = TreeEncoder(source.size)
+    tree = encoder.encode(root)
     return {
-        "storages": [[offsets[storage.key], storage.size] for storage in planter.storages],
-        "tensors": planter.rows,
+        "storages": [[offsets[storage.key], storage.size] for storage in encoder.storages],
+        "tensors": encoder.rows,
         "tree": tree,
         "globals": list(names),
-        "notes": located_on(storages),
+        "notes": device_notes(storages),
     }
 
 
 def _offsets(source: Source, position: int, storages: list[Storage]) -> dict[str, int]:
-    """Where each storage's bytes begin: each has its number of elements before it, and they fill the file."""
+    """The position of each storage. Its number of elements precedes it, and the storages fill the rest of the file."""
     found = {}
     for storage in storages:
         (count,) = struct.unpack("<q", source.read(position, 8))
         if count != storage.count:
-            raise RefusedError("holds a storage of another size than it says", why=shown(storage.key))
+            raise RefusedError("contains a storage of the wrong size", why=escaped(storage.key))
         found[storage.key] = position + 8
         position += 8 + storage.size
         if position > source.size:
             raise truncated()
     if position != source.size:
-        raise RefusedError("has bytes after its end", why=f"{source.size - position:,}")
+        raise RefusedError("has bytes after its end", why=f"{source.size - position:,} bytes")
     return found

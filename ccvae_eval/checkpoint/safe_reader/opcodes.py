@@ -1,7 +1,7 @@
-"""A pickle stream read as data: every opcode builds an inert record or is refused.
+"""A parser that reads a pickle stream as data: every opcode builds an inert record or is refused.
 
-Follows the opcode table of CPython's ``pickletools`` (protocols 2 to 5). What a REDUCE opcode would call is decided by
-:mod:`.builders` from the name alone; whatever is not in its short table is refused by that name.
+It follows the opcode table of CPython's ``pickletools`` (protocols 2 to 5). For a REDUCE opcode, :mod:`.builders`
+returns a record for the name of the function or refuses the name; nothing is called.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from .builders import build, check_name
+from .builders import build_record, checked_global
 from .records import Collection, Global, Instance
 from .source import RefusedError, truncated
 
-MOST_OPCODES = 1_000_000
-MOST_MEMOS = 500_000
-TALLEST_STACK = 20_000
-DEEPEST_MARKS = 1_000
-LONGEST_TEXT = 1 << 20
-LONGEST_INTEGER = 32
-NEWEST_PROTOCOL = 5
+MAX_OPCODES = 1_000_000
+MAX_MEMOS = 500_000
+MAX_STACK = 20_000
+MAX_MARKS = 1_000
+MAX_TEXT_BYTES = 1 << 20
+MAX_INTEGER_BYTES = 32
+MAX_PROTOCOL = 5
 
 Scalar = (str, int, float, bool, type(None))
-_NOTHING = object()
+_MISSING = object()
 
 
-class Walker:
-    """Reads one pickle of a buffer.
+class PickleParser:
+    """Reads one pickle from a buffer.
 
     Args:
         content: the buffer.
-        position: where the pickle begins; after :meth:`walk`, where it ended.
-        persistent: turns the identifier of a storage into its record.
-        member: the part of the file that this is, for messages.
+        position: start of the pickle; after :meth:`parse`, its end.
+        persistent: maps the persistent identifier of a storage to its record.
+        member: name of the archive member, for messages.
     """
 
     def __init__(
@@ -43,33 +43,33 @@ class Walker:
         self.persistent, self.member = persistent, member
         self.globals: dict[str, None] = {}
         self.stack: list[Any] = []
-        self.below: list[list[Any]] = []
+        self.enclosing: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        self.height = 0
+        self.enclosing_height = 0
 
-    def walk(self) -> Any:
-        """The record that the pickle describes.
+    def parse(self) -> Any:
+        """Returns the record that the pickle describes.
 
         Raises:
-            RefusedError: anything that is not plain data, tensors or inert instances within the budgets.
+            RefusedError: anything but plain data, tensors and inert instances within the limits.
         """
         try:
-            for _ in range(MOST_OPCODES):
+            for _ in range(MAX_OPCODES):
                 opcode = self._byte()
                 if opcode == STOP:
                     break
                 step = STEPS.get(opcode)
                 if step is None:
-                    raise self._refused(f"holds the pickle opcode {opcode:#04x}", "torch.save does not write it")
+                    raise self._refused(f"contains the pickle opcode {opcode:#04x}", "torch.save does not write it")
                 step(self)
-                if len(self.stack) + self.height > TALLEST_STACK:
-                    raise self._refused("is nested too deeply", f"{TALLEST_STACK} open values")
+                if len(self.stack) + self.enclosing_height > MAX_STACK:
+                    raise self._refused("is nested too deeply", f"{MAX_STACK} open values")
             else:
-                raise self._refused("is too complicated", f"over {MOST_OPCODES:,} pickle opcodes")
+                raise self._refused("is too complex", f"over {MAX_OPCODES:,} pickle opcodes")
         except IndexError:
-            raise self._refused("is a broken pickle", "it takes a value that is not there") from None
-        if self.below or len(self.stack) != 1:
-            raise self._refused("is a broken pickle", "it ends with values left over")
+            raise self._refused("is a broken pickle", "it takes a value from an empty stack") from None
+        if self.enclosing or len(self.stack) != 1:
+            raise self._refused("is a broken pickle", "it leaves values on the stack")
         return self.stack.pop()
 
     def _refused(self, what: str, why: str = "") -> RefusedError:
@@ -95,7 +95,7 @@ class Walker:
     def _line(self) -> str:
         end = self.content.find(b"\n", self.position, self.position + 1024)
         if end < 0:
-            raise self._refused("is a broken pickle", "a name has no end")
+            raise self._refused("is a broken pickle", "a name is not terminated")
         line = self._take(end - self.position)
         self.position += 1
         return self._decoded(line)
@@ -104,12 +104,12 @@ class Walker:
         try:
             return raw.decode()
         except UnicodeDecodeError:
-            raise self._refused("holds text that is not UTF-8") from None
+            raise self._refused("contains text that is not UTF-8") from None
 
     def _blob(self, layout: str) -> bytes:
         length = self._number(layout)
-        if length > LONGEST_TEXT:
-            raise self._refused("holds a text that is too long", f"{length:,} bytes")
+        if length > MAX_TEXT_BYTES:
+            raise self._refused("contains a string that is too long", f"{length:,} bytes")
         return self._take(length)
 
     # the stack
@@ -118,27 +118,27 @@ class Walker:
         self.stack.append(value)
 
     def mark(self) -> None:
-        if len(self.below) >= DEEPEST_MARKS:
-            raise self._refused("is nested too deeply", f"{DEEPEST_MARKS} open containers")
-        self.below.append(self.stack)
-        self.height += len(self.stack)
+        if len(self.enclosing) >= MAX_MARKS:
+            raise self._refused("is nested too deeply", f"{MAX_MARKS} open containers")
+        self.enclosing.append(self.stack)
+        self.enclosing_height += len(self.stack)
         self.stack = []
 
-    def since_mark(self) -> list[Any]:
+    def pop_mark(self) -> list[Any]:
         items = self.stack
-        self.stack = self.below.pop()
-        self.height -= len(self.stack)
+        self.stack = self.enclosing.pop()
+        self.enclosing_height -= len(self.stack)
         return items
 
     def put(self, index: int) -> None:
-        if len(self.memo) >= MOST_MEMOS:
-            raise self._refused("is too complicated", f"over {MOST_MEMOS:,} memos")
+        if len(self.memo) >= MAX_MEMOS:
+            raise self._refused("is too complex", f"over {MAX_MEMOS:,} memos")
         self.memo[index] = self.stack[-1]
 
     def recall(self, index: int) -> None:
-        value = self.memo.get(index, _NOTHING)
-        if value is _NOTHING:
-            raise self._refused("is a broken pickle", "it recalls a value that it never stored")
+        value = self.memo.get(index, _MISSING)
+        if value is _MISSING:
+            raise self._refused("is a broken pickle", "it refers to a value that was never stored")
         self.push(value)
 
     # values
@@ -148,12 +148,12 @@ class Walker:
 
     def integer(self, layout: str) -> None:
         length = self._number(layout)
-        if not 0 <= length <= LONGEST_INTEGER:
-            raise self._refused("holds a number that is too long", f"{length:,} bytes")
+        if not 0 <= length <= MAX_INTEGER_BYTES:
+            raise self._refused("contains an integer that is too long", f"{length:,} bytes")
         self.push(int.from_bytes(self._take(length), "little", signed=True))
 
     def name(self, module: Any, name: Any) -> None:
-        found = check_name(module, name, self.member)
+        found = checked_global(module, name, self.member)
         self.globals[found.name] = None
         self.push(found)
 
@@ -163,31 +163,31 @@ class Walker:
 
     def reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        self.push(build(function, arguments, self.member))
+        self.push(build_record(function, arguments, self.member))
 
     def old_instance(self) -> None:
         self.name(self._line(), self._line())
-        raise self._refused("holds an object of pickle protocol 0", self.stack[-1].name)
+        raise self._refused("contains an object of pickle protocol 0", self.stack[-1].name)
 
     def instance(self, extended: bool) -> None:
         keywords = self.stack.pop() if extended else {}
         arguments, kind = self.stack.pop(), self.stack.pop()
         if not isinstance(kind, Global) or not isinstance(arguments, tuple) or keywords != {}:
-            raise self._refused("is a broken pickle", "an object without a class or with odd arguments")
+            raise self._refused("is a broken pickle", "an object without a class or with invalid arguments")
         self.push(Instance(kind.name, arguments))
 
     def state(self) -> None:
         state = self.stack.pop()
         owner = self.stack[-1]
         if isinstance(owner, dict):
-            return  # attributes of a dictionary, such as a state_dict's _metadata: they say nothing about weights
+            return  # attributes of a dictionary, such as a state_dict's _metadata, are not needed
         if not isinstance(owner, Instance) or owner.state is not None:
-            raise self._refused("holds a tensor or value with attributes", "only plain tensors are read")
+            raise self._refused("contains a tensor or value with attributes", "only plain tensors are read")
         owner.state = state
 
     def persist(self) -> None:
         if self.persistent is None:
-            raise self._refused("refers to a storage where none may be")
+            raise self._refused("refers to a storage in the wrong place")
         self.push(self.persistent(self.stack.pop()))
 
     # containers
@@ -199,21 +199,21 @@ class Walker:
         elif isinstance(owner, Instance | Collection):
             owner.items.extend(items)
         else:
-            raise self._refused("is a broken pickle", "items for what is no list")
+            raise self._refused("is a broken pickle", "it appends to something that is not a list")
 
     def assign(self, items: list[Any]) -> None:
         owner = self.stack[-1]
         target = owner.pairs if isinstance(owner, Instance) else owner
         if not isinstance(target, dict) or len(items) % 2:
-            raise self._refused("is a broken pickle", "pairs for what is no dictionary")
+            raise self._refused("is a broken pickle", "it adds keys to something that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # anything else could be nested without end, and hashing it would overflow the C stack
+            # hashing a deeply nested key would overflow the C stack
             if not isinstance(key, Scalar):
-                raise self._refused("holds a dictionary with odd keys", type(key).__name__)
+                raise self._refused("contains a dictionary with unsupported keys", type(key).__name__)
             target[key] = value
 
     def dictionary(self) -> None:
-        items = self.since_mark()
+        items = self.pop_mark()
         self.push({})
         self.assign(items)
 
@@ -225,20 +225,20 @@ class Walker:
         self.push(items)
 
     def pop(self) -> None:
-        self.stack.pop() if self.stack else self.since_mark()
+        self.stack.pop() if self.stack else self.pop_mark()
 
     def protocol(self) -> None:
         number = self._byte()
-        if number > NEWEST_PROTOCOL:
-            raise self._refused(f"uses pickle protocol {number}", f"known up to {NEWEST_PROTOCOL}")
+        if number > MAX_PROTOCOL:
+            raise self._refused(f"uses pickle protocol {number}", f"protocols up to {MAX_PROTOCOL} are supported")
 
 
 STOP = ord(".")
-Step = Callable[[Walker], object]
+Step = Callable[[PickleParser], object]
 STEPS: dict[int, Step] = {
-    ord("("): Walker.mark,
-    ord("0"): Walker.pop,
-    ord("1"): Walker.since_mark,
+    ord("("): PickleParser.mark,
+    ord("0"): PickleParser.pop,
+    ord("1"): PickleParser.pop_mark,
     ord("2"): lambda w: w.push(w.stack[-1]),
     ord("N"): lambda w: w.push(None),
     0x88: lambda w: w.push(True),
@@ -261,32 +261,32 @@ STEPS: dict[int, Step] = {
     ord("]"): lambda w: w.push([]),
     ord("}"): lambda w: w.push({}),
     0x8F: lambda w: w.push(Collection([])),
-    ord("t"): lambda w: w.push(tuple(w.since_mark())),
-    ord("l"): lambda w: w.push(list(w.since_mark())),
-    ord("d"): Walker.dictionary,
-    0x91: lambda w: w.push(Collection(w.since_mark())),
+    ord("t"): lambda w: w.push(tuple(w.pop_mark())),
+    ord("l"): lambda w: w.push(list(w.pop_mark())),
+    ord("d"): PickleParser.dictionary,
+    0x91: lambda w: w.push(Collection(w.pop_mark())),
     0x85: lambda w: w.tuple_of(1),
     0x86: lambda w: w.tuple_of(2),
     0x87: lambda w: w.tuple_of(3),
     ord("a"): lambda w: w.extend([w.stack.pop()]),
-    ord("e"): lambda w: w.extend(w.since_mark()),
-    0x90: lambda w: w.extend(w.since_mark()),
+    ord("e"): lambda w: w.extend(w.pop_mark()),
+    0x90: lambda w: w.extend(w.pop_mark()),
     ord("s"): lambda w: w.assign([w.stack.pop(), w.stack.pop()][::-1]),
-    ord("u"): lambda w: w.assign(w.since_mark()),
+    ord("u"): lambda w: w.assign(w.pop_mark()),
     ord("q"): lambda w: w.put(w._byte()),
     ord("r"): lambda w: w.put(w._number("<I")),
     0x94: lambda w: w.put(len(w.memo)),
     ord("h"): lambda w: w.recall(w._byte()),
     ord("j"): lambda w: w.recall(w._number("<I")),
     ord("c"): lambda w: w.name(w._line(), w._line()),
-    ord("i"): Walker.old_instance,
-    0x93: Walker.stack_global,
-    ord("R"): Walker.reduce,
+    ord("i"): PickleParser.old_instance,
+    0x93: PickleParser.stack_global,
+    ord("R"): PickleParser.reduce,
     0x81: lambda w: w.instance(False),
     0x92: lambda w: w.instance(True),
-    ord("b"): Walker.state,
-    ord("Q"): Walker.persist,
-    0x80: Walker.protocol,
+    ord("b"): PickleParser.state,
+    ord("Q"): PickleParser.persist,
+    0x80: PickleParser.protocol,
     0x95: lambda w: w._take(8),
 }
-"""What each opcode does."""
+"""The action of each opcode."""

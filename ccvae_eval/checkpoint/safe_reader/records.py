@@ -1,4 +1,4 @@
-"""What a pickle stream becomes here: inert records. No class of the file is ever looked up."""
+"""Inert records of the objects in a pickle stream. No class of the file is ever looked up."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ITEM_SIZES = {
 
 @dataclass(frozen=True)
 class Global:
-    """The name of a class or function. Only the name."""
+    """The name of a class or function."""
 
     name: str
 
 
 @dataclass(eq=False)
 class Instance:
-    """An object of the file: the name of its class and the data that it was to be made from."""
+    """An object of the file: the name of its class and the data of its construction."""
 
     class_name: str
     arguments: tuple[Any, ...] = ()
@@ -33,14 +33,14 @@ class Instance:
 
 @dataclass(eq=False)
 class Collection:
-    """A set. Its members stay a list: hashing what a file made is not safe."""
+    """A set. Its items stay a list, because hashing them is not safe."""
 
     items: list[Any]
 
 
 @dataclass(eq=False)
 class Storage:
-    """A run of bytes that tensors look into; ``dtype`` is None where only the tensors know."""
+    """The bytes behind tensors; ``dtype`` is None if only the tensors state it."""
 
     key: str
     dtype: str | None
@@ -49,13 +49,13 @@ class Storage:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return self.count * (ITEM_SIZES[self.dtype] if self.dtype else 1)
 
 
 @dataclass(eq=False)
 class Strided:
-    """A dense tensor: a view into a storage; offset and strides are in elements."""
+    """A dense tensor: a view of a storage, with offset and strides in elements."""
 
     storage: Storage
     dtype: str

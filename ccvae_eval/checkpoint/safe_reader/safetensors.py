@@ -1,4 +1,4 @@
-"""The safetensors format: the length of a JSON header, the header, and the tensors' bytes without gaps."""
+"""The safetensors format: length of the JSON header, header, and the bytes of the tensors without gaps."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import struct
 from math import prod
 from typing import Any, NoReturn
 
-from .builders import LARGEST, MOST_DIMENSIONS
+from .builders import MAX_DIMENSIONS, MAX_SIZE
 from .records import ITEM_SIZES, Storage, Strided
-from .source import RefusedError, Source, shown, truncated
+from .source import RefusedError, Source, escaped, truncated
 from .tree import TreeEncoder
 
-LONGEST_HEADER = 16 << 20
+MAX_HEADER_BYTES = 16 << 20
 TYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "U16": "uint16", "I32": "int32", "U32": "uint32",
     "I64": "int64", "U64": "uint64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
@@ -27,22 +27,22 @@ def _broken(why: str) -> NoReturn:
 
 
 def describe(source: Source) -> dict[str, Any]:
-    """See :func:`.describing.describe`; with ``metadata`` besides, texts by name."""
+    """See :func:`.summary.describe`; also returns ``metadata``, a dictionary of strings."""
     (length,) = struct.unpack("<Q", source.read(0, 8))
-    if length > LONGEST_HEADER:
-        _broken(f"it would be {length:,} bytes long")
+    if length > MAX_HEADER_BYTES:
+        _broken(f"it is {length:,} bytes long")
     header = _parsed(source.read(8, length))
     metadata = header.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        _broken("its metadata are not texts by name")
+        _broken("its metadata must be strings")
     start = 8 + length
-    planter = TreeEncoder(source.size)
+    encoder = TreeEncoder(source.size)
     named = {name: _tensor(name, entry) for name, entry in header.items()}
-    tree = planter.encode({name: tensor for name, (tensor, _) in named.items()})
+    tree = encoder.encode({name: tensor for name, (tensor, _) in named.items()})
     end = 0
     for name, (tensor, offset) in sorted(named.items(), key=lambda item: (item[1][1], item[1][0].storage.count)):
         if offset != end:
-            _broken(f"{shown(name)} {'overlaps another tensor' if offset < end else 'lies after a gap'}")
+            _broken(f"{escaped(name)} {'overlaps another tensor' if offset < end else 'follows a gap'}")
         end += tensor.storage.size
     if start + end > source.size:
         raise truncated()
@@ -50,8 +50,8 @@ def describe(source: Source) -> dict[str, Any]:
         _broken(f"{source.size - start - end:,} bytes after the last tensor")
     offsets = {tensor.storage: offset for tensor, offset in named.values()}
     return {
-        "storages": [[start + offsets[storage], storage.size] for storage in planter.storages],
-        "tensors": planter.rows,
+        "storages": [[start + offsets[storage], storage.size] for storage in encoder.storages],
+        "tensors": encoder.rows,
         "tree": tree,
         "globals": [],
         "notes": [],
@@ -60,32 +60,32 @@ def describe(source: Source) -> dict[str, Any]:
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
-    """The header's JSON; a key that appears twice is refused (parsers differ in which one they believe)."""
+    """The header's JSON. A duplicate key is refused, because parsers differ in which one they use."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) != len(pairs):
             names = [name for name, _ in pairs]
-            _broken(f"the key {shown(next(n for i, n in enumerate(names) if n in names[:i]))} appears twice")
+            _broken(f"the key {escaped(next(n for i, n in enumerate(names) if n in names[:i]))} appears twice")
         return table
 
     def refused(number: str) -> NoReturn:
-        _broken(f"{shown(number)} is no whole number")
+        _broken(f"{escaped(number)} is not a whole number")
 
     try:
         header = json.loads(
             raw.decode(), object_pairs_hook=unique, parse_constant=refused, parse_float=refused, parse_int=_whole
         )
         if b"\\u" in raw:
-            json.dumps(header, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            json.dumps(header, ensure_ascii=False).encode()  # fails on a lone surrogate
     except UnicodeError:
         _broken("it is not UTF-8")
     except RecursionError:
         _broken("it is nested too deeply")
     except ValueError:
-        _broken("it is no JSON")
+        _broken("it is not valid JSON")
     if not isinstance(header, dict):
-        _broken("it is no object")
+        _broken("it is not a JSON object")
     return header
 
 
@@ -96,21 +96,21 @@ def _whole(digits: str) -> int:
 
 
 def _tensor(name: str, entry: Any) -> tuple[Strided, int]:
-    """A tensor and where in the data it begins."""
+    """A tensor, and the position of its bytes in the data."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        _broken(f"{shown(name)} has other fields than dtype, shape and data_offsets")
+        _broken(f"{escaped(name)} must have the fields dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in TYPES:
-        raise RefusedError("holds a tensor of unknown type", why=f"{shown(name)}: {shown(str(dtype)[:100])}")
-    if not _sizes(shape) or len(shape) > MOST_DIMENSIONS or not _sizes(offsets) or len(offsets) != 2:
-        _broken(f"{shown(name)} has a malformed shape or place")
+        raise RefusedError("contains a tensor of unknown type", why=f"{escaped(name)}: {escaped(str(dtype)[:100])}")
+    if not _sizes(shape) or len(shape) > MAX_DIMENSIONS or not _sizes(offsets) or len(offsets) != 2:
+        _broken(f"{escaped(name)} has a malformed shape or data_offsets")
     count = prod(shape)
-    if prod(n for n in shape if n) > LARGEST or offsets[1] - offsets[0] != count * ITEM_SIZES[TYPES[dtype]]:
-        _broken(f"{shown(name)} has shape {shape[:8]} in {offsets[1] - offsets[0]:,} bytes")
+    if prod(n for n in shape if n) > MAX_SIZE or offsets[1] - offsets[0] != count * ITEM_SIZES[TYPES[dtype]]:
+        _broken(f"{escaped(name)} has shape {shape[:8]} in {offsets[1] - offsets[0]:,} bytes")
     strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
     storage = Storage(name, TYPES[dtype], count, "cpu")
     return Strided(storage, TYPES[dtype], 0, tuple(shape), tuple(strides)), offsets[0]
 
 
 def _sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(n) is int and 0 <= n <= LARGEST for n in value)
+    return isinstance(value, list) and all(type(n) is int and 0 <= n <= MAX_SIZE for n in value)

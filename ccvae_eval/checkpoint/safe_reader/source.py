@@ -1,4 +1,4 @@
-"""A file to be read with suspicion, and the word for what is refused."""
+"""Bounded access to an untrusted file, and the error for refused content."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 CHUNK = 1 << 20
-LONGEST_SHOWN = 80
+MAX_NAME_LENGTH = 80
 
 
 class RefusedError(Exception):
-    """Why a file is not read.
-
-    Args:
-        what: what is wrong with it, one sentence without a full stop.
-        why: the cause, if ``what`` does not say it all.
-        member: the part of the file.
-        hint: what its owner can do.
-    """
+    """The file is refused: the problem, its cause, the archive member it lies in, and a remedy."""
 
     def __init__(self, what: str, *, why: str = "", member: str = "", hint: str = "") -> None:
         super().__init__(what)
@@ -29,35 +22,31 @@ class RefusedError(Exception):
 
 
 def truncated(member: str = "") -> RefusedError:
-    """The file ends before what it announces."""
+    """Returns the error for a file that ends too early."""
     return RefusedError("is truncated", member=member, hint="Copy or download it again.")
 
 
-def shown(text: str) -> str:
-    """A name from the file, safe and short enough to print.
+def escaped(text: str) -> str:
+    """Returns a name from the file, escaped and shortened for a message.
 
-    >>> shown("os.system")
+    >>> escaped("os.system")
     'os.system'
-    >>> shown("a" + chr(27) + "[31m")
+    >>> escaped("a" + chr(27) + "[31m")
     'a\\\\x1b[31m'
     """
-    cut = text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
+    cut = text if len(text) <= MAX_NAME_LENGTH else text[:MAX_NAME_LENGTH] + "..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 class Source:
-    """An open regular file, read by position.
-
-    Args:
-        descriptor: an open file descriptor; it stays open.
-    """
+    """A regular file with an open descriptor, read by position; the descriptor stays open."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.size = os.fstat(descriptor).st_size
 
     def read(self, offset: int, length: int, member: str = "") -> bytes:
-        """Exactly these bytes; a file that ends before them is refused as truncated."""
+        """Returns exactly these bytes; a file that ends before them is refused as truncated."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise truncated(member)
         content = os.pread(self.descriptor, length, offset)
@@ -69,11 +58,12 @@ class Source:
         return content
 
     def chunks(self, offset: int, length: int, member: str = "") -> Iterator[bytes]:
-        """The same in pieces of at most 1 MiB."""
+        """Yields the same bytes in pieces of at most 1 MiB."""
         for start in range(offset, offset + length, CHUNK):
             yield self.read(start, min(CHUNK, offset + length - start), member)
 
     def sha256(self) -> str:
+        """Returns the hexadecimal digest of the whole file."""
         digest = sha256()
         for chunk in self.chunks(0, self.size):
             digest.update(chunk)

@@ -1,10 +1,10 @@
-"""Records as JSON: a tree of scalars and of lists that begin with their kind.
+"""Records as JSON: a tree of scalars, and of lists whose first item names their kind.
 
 ==================================  ====================================================
 ``["list", ...]``                   a list; ``tuple`` and ``set`` likewise
-``["dict", key, value, ...]``       a dictionary, in its order
-``["tensor", number]``              one of the tensors of the description
-``["bytes", length]``               bytes, left out
+``["dict", key, value, ...]``       a dictionary, in order
+``["tensor", number]``              a tensor of the description
+``["bytes", length]``               the length of omitted bytes
 ``["global", name]``                a class or function, by name
 ``["object", name, arguments, state, items, pairs]``  an instance of a class, by name
 ==================================  ====================================================
@@ -16,39 +16,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .records import ITEM_SIZES, Collection, Global, Instance, Storage, Strided
-from .source import RefusedError, shown
+from .source import RefusedError, escaped
 
-DEEPEST = 60
-MOST_NODES = 200_000
-MOST_TEXT = 16 << 20
+MAX_DEPTH = 60
+MAX_NODES = 200_000
+MAX_TEXT = 16 << 20
 SLACK = 64 << 20
-"""Bytes that tensors may take beyond ``LARGEST_RATIO`` times the file: small views of small storages are no bomb."""
-LARGEST_RATIO = 4
+"""Bytes that tensors may occupy beyond ``MAX_RATIO`` times the file, so that small files may have repeated views."""
+MAX_RATIO = 4
 
 
 @dataclass
 class TreeEncoder:
-    """Writes the tree and collects the tensors that stand in it.
-
-    Args:
-        size: of the file in bytes; bounds what its tensors may take.
-    """
+    """Encodes records as a tree and collects its tensors, whose size is limited by that of the file in bytes."""
 
     size: int
     storages: dict[Storage, int] = field(default_factory=dict)
     tensors: dict[Strided, int] = field(default_factory=dict)
     rows: list[list[Any]] = field(default_factory=list)
     nodes: int = 0
-    letters: int = 0
+    characters: int = 0
     total: int = 0
 
     def encode(self, value: Any, depth: int = 0) -> Any:
-        """The JSON of a record.
+        """Returns a record as JSON.
 
         Raises:
-            RefusedError: more depth, nodes, text or tensor bytes than any checkpoint needs, or a cycle.
+            RefusedError: a cycle, or excessive depth, number of values, text or size of the tensors.
         """
-        self._spend(value, depth)
+        self._count(value, depth)
         if value is None or isinstance(value, bool | int | float | str):
             return value
         if isinstance(value, Strided):
@@ -66,16 +62,16 @@ class TreeEncoder:
         if isinstance(value, Instance):
             parts = (value.arguments, value.state, value.items, value.pairs)
             return ["object", value.class_name, *(self.encode(part, depth + 1) for part in parts)]
-        raise RefusedError("holds a storage that is no tensor", hint="Save tensors, not storages.")
+        raise RefusedError("contains a storage without a tensor", hint="Save tensors, not storages.")
 
-    def _spend(self, value: Any, depth: int) -> None:
+    def _count(self, value: Any, depth: int) -> None:
         self.nodes += 1
         if isinstance(value, str):
-            self.letters += len(value)
-        if depth > DEEPEST:
-            raise RefusedError("is nested too deeply or refers to itself", why=f"over {DEEPEST} levels")
-        if self.nodes > MOST_NODES or self.letters > MOST_TEXT:
-            raise RefusedError("holds too much besides tensors", why=f"over {MOST_NODES:,} values")
+            self.characters += len(value)
+        if depth > MAX_DEPTH:
+            raise RefusedError("is nested too deeply or refers to itself", why=f"over {MAX_DEPTH} levels")
+        if self.nodes > MAX_NODES or self.characters > MAX_TEXT:
+            raise RefusedError("contains too much data besides tensors", why=f"over {MAX_NODES:,} values")
 
     def _tensor(self, tensor: Strided) -> int:
         if tensor in self.tensors:
@@ -84,10 +80,10 @@ class TreeEncoder:
         for n in tensor.shape:
             count *= n
         self.total += count * ITEM_SIZES[tensor.dtype]
-        allowed = LARGEST_RATIO * self.size + SLACK
+        allowed = MAX_RATIO * self.size + SLACK
         if self.total > allowed:
             raise RefusedError(
-                "holds tensors that are far larger than the file",
+                "contains tensors that are far larger than the file",
                 why=f"shape {tensor.shape} from a storage of {tensor.storage.size:,} bytes",
             )
         storage = self.storages.setdefault(tensor.storage, len(self.storages))
@@ -96,34 +92,36 @@ class TreeEncoder:
         return self.tensors[tensor]
 
 
-def located_on(storages: dict[str, Storage]) -> list[str]:
-    """A note where tensors were saved on another device; a refusal where they have no values."""
+def device_notes(storages: dict[str, Storage]) -> list[str]:
+    """Returns a note if tensors were saved on another device; refuses the meta device."""
     places = sorted({storage.location for storage in storages.values()} - {"cpu"})
     if "meta" in places:
-        raise RefusedError("holds meta tensors, which have no values")
-    return [f"saved on {', '.join(places[:4])}; read onto the CPU"] if places else []
+        raise RefusedError("contains meta tensors, which have no values")
+    return [f"saved on {', '.join(places[:4])}, loaded onto the CPU"] if places else []
 
 
-def storage_of(identifier: Any, known: dict[str, Storage], types: dict[str, str | None]) -> Storage | Global:
-    """The storage that a persistent identifier means: ``("storage", type, key, location, number of elements)``.
+def storage_record(identifier: Any, known: dict[str, Storage], types: dict[str, str | None]) -> Storage | Global:
+    """Returns the storage of a persistent identifier ``("storage", type, key, location, number of elements)``.
 
-    The old format names a module's class by ``("module", class, file, source code)``; the class's name is all we take.
+    The legacy format names a module's class by ``("module", class, file, source code)``; only the name is used.
     """
     if isinstance(identifier, tuple) and len(identifier) == 4 and identifier[0] == "module":
         if isinstance(identifier[1], Global):
             return identifier[1]
-        raise RefusedError("refers to a malformed class")
+        raise RefusedError("contains a malformed reference to a class")
     fits = isinstance(identifier, tuple) and len(identifier) in (5, 6) and identifier[0] == "storage"
     if not fits or (len(identifier) == 6 and identifier[5] is not None):
-        raise RefusedError("refers to something else than a storage")
+        raise RefusedError("contains a persistent reference that is not a storage")
     _, kind, key, location, count = identifier[:5]
     strings = isinstance(key, str) and isinstance(location, str) and len(key) < 100 and len(location) < 100
     if not isinstance(kind, Global) or not strings or type(count) is not int or count < 0:
-        raise RefusedError("refers to a malformed storage")
+        raise RefusedError("contains a malformed storage")
     if kind.name not in types:
         what = "a quantised tensor" if kind.name.startswith("torch.Q") else "values of an unknown type"
-        raise RefusedError(f"holds {what}", why=shown(kind.name), hint="Save tensor.dequantize() or .float() instead.")
+        raise RefusedError(
+            f"contains {what}", why=escaped(kind.name), hint="Save tensor.dequantize() or .float() instead."
+        )
     storage = known.setdefault(key, Storage(key, types[kind.name], count, location))
     if (storage.dtype, storage.count) != (types[kind.name], count):
-        raise RefusedError("describes one storage in two ways", why=key)
+        raise RefusedError("describes one storage in two ways", why=escaped(key))
     return storage

@@ -1,1 +1,1 @@
-"""Reading images from files: decoding, folders and zips, regions of faces."""
+"""Image files and their regions: folders and zips, decoding, boxes and masks."""

@@ -1,6 +1,6 @@
-"""From the bytes of an image file to pixels, after a look at its head: OpenCV never sees what is too large.
+"""Decoding of PNG and JPEG files, and resizing.
 
-Bilinear resizing to the bit as Pillow does it, on which published results for resized digits rest.
+The header of a file is checked before OpenCV decodes it, so that an oversized image is never unpacked.
 """
 
 from __future__ import annotations
@@ -14,66 +14,20 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError
 
-FRACTION_BITS = 22
-"""Of Pillow's fixed-point weights (its PRECISION_BITS for 8-bit images)."""
-BLOCK = 2048
-"""Images resized at a time."""
-
-
-def bilinear(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Square images of another size, the triangle filter of Pillow's ``BILINEAR`` (it widens when shrinking).
-
-    Args:
-        images: shape :math:`(N, H, W)`.
-        size: edge of the result.
-
-    Returns:
-        Shape :math:`(N, size, size)`. Rows are rounded to bytes before columns, as Pillow does.
-
-    >>> bilinear(np.array([[[0, 100], [0, 100]]], np.uint8), 4)[0, 0]
-    array([  0,  25,  75, 100], dtype=uint8)
-    """
-    resized = np.empty((len(images), size, size), np.uint8)
-    for first in range(0, len(images), BLOCK):
-        across = _along_rows(images[first : first + BLOCK], size)
-        resized[first : first + BLOCK] = _along_rows(across.swapaxes(1, 2), size).swapaxes(1, 2)
-    return resized
-
-
-def _along_rows(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Every row at another length, rounded to bytes, shape (N, H, size)."""
-    count, height, width = images.shape
-    sums = images.reshape(count * height, width).astype(np.float64) @ _weights(width, size).T
-    rounded = np.clip(np.floor(sums / 2**FRACTION_BITS + 0.5), 0, 255).astype(np.uint8)
-    return np.asarray(rounded.reshape(count, height, size))
-
-
-def _weights(old: int, new: int) -> NDArray[np.float64]:
-    """How much each old pixel gives to each new one, in whole units of 2^-22, shape (new, old)."""
-    scale = old / new
-    reach = max(scale, 1.0)
-    centers = (np.arange(new)[:, None] + 0.5) * scale
-    low = np.maximum(np.floor(centers - reach + 0.5), 0)
-    high = np.minimum(np.floor(centers + reach + 0.5), old)
-    pixels = np.arange(old)[None, :]
-    weights = np.clip(1 - np.abs(pixels - centers + 0.5) / reach, 0, None) * ((pixels >= low) & (pixels < high))
-    return np.asarray(np.floor(weights / weights.sum(axis=1, keepdims=True) * 2**FRACTION_BITS + 0.5))
-
-
 PixelArray = NDArray[np.uint8]
 
-MOST_BYTES = 64 * 2**20
-MOST_PIXELS = 2**26
-"""67 megapixels: no photograph is refused, a picture of 50,000 x 50,000 is."""
+MAX_IMAGE_BYTES = 64 * 2**20
+MAX_PIXELS = 2**26
+"""67 megapixels: more than a photograph, less than a decompression bomb."""
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-STRANGERS = (
+OTHER_FORMATS = (
     (b"GIF8", "a GIF"),
     (b"II*\0", "a TIFF"),
     (b"MM\0*", "a TIFF"),
     (b"RIFF", "a WebP"),
     (b"BM", "a BMP"),
-    (b"version https://git-lfs", "a Git-LFS pointer, not the file itself"),
+    (b"version https://git-lfs", "a Git-LFS pointer; git lfs pull fetches the image"),
     (b"<", "a web page"),
 )
 CMYK_COMPONENTS = 4
@@ -82,31 +36,42 @@ _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB,
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _START_OF_SCAN, _END = 0xDA, b"\xff\xd9"
 
+FRACTION_BITS = 22
+"""Precision of Pillow's fixed-point weights (its PRECISION_BITS for 8-bit images)."""
+BLOCK = 2048
+"""Images resized at a time."""
+
 
 def decode(content: bytes, where: str) -> PixelArray:
-    """An image file as RGB bytes, shape (H, W, 3).
+    """Decode a PNG or JPEG file to RGB bytes, shape (H, W, 3).
 
-    PNG and JPEG. Grey becomes three equal channels, 16 bits become 8, an opaque alpha channel is dropped, a JPEG
-    is turned as its EXIF says.
+    Grey images get three equal channels, 16 bits are reduced to 8, an opaque alpha channel is dropped, and the EXIF
+    orientation of a JPEG is applied.
 
     Raises:
-        DataError: another format, transparent pixels, CMYK, more than 67 megapixels, damaged or truncated.
+        DataError: another format, transparent pixels, CMYK, more than 67 megapixels, or a damaged or truncated file.
     """
-    if len(content) > MOST_BYTES:
-        raise DataError(f"{len(content) / 2**20:.0f} MiB", where=where, why="image files of up to 64 MiB are read")
+    if len(content) > MAX_IMAGE_BYTES:
+        raise DataError(f"the image file has {len(content) / 2**20:.0f} MiB, the limit is 64 MiB", where=where)
     if content.startswith(PNG):
         width, height = _png_size(content, where)
     elif content.startswith(JPEG):
         width, height = _jpeg_size(content, where)
     else:
-        kind = next((name for start, name in STRANGERS if content.startswith(start)), "neither PNG nor JPEG")
+        kind = next((name for start, name in OTHER_FORMATS if content.startswith(start)), "an unknown format")
         raise DataError(
-            "not an image that is read here", where=where, why=kind if content else "empty", hint="PNG or JPEG."
+            "the file is not a PNG or JPEG image",
+            where=where,
+            why=f"it is {kind if content else 'empty'}",
+            hint="Replace it by a PNG or JPEG file, or remove its row from the table.",
         )
-    if width * height > MOST_PIXELS or not width * height:
-        raise DataError(f"{width} x {height} pixels", where=where, why=f"from 1 to {MOST_PIXELS} pixels are read")
-    is_png = content.startswith(PNG)
-    return _decoded(content, cv2.IMREAD_UNCHANGED if is_png else cv2.IMREAD_COLOR, where)
+    if width * height > MAX_PIXELS or not width * height:
+        raise DataError(
+            f"the image has {width} x {height} pixels",
+            where=where,
+            why=f"from 1 to {MAX_PIXELS:,} pixels are supported",
+        )
+    return _decoded(content, cv2.IMREAD_UNCHANGED if content.startswith(PNG) else cv2.IMREAD_COLOR, where)
 
 
 def _decoded(content: bytes, mode: int, where: str) -> PixelArray:
@@ -115,14 +80,14 @@ def _decoded(content: bytes, mode: int, where: str) -> PixelArray:
     except cv2.error as error:
         raise DataError("the image cannot be decoded", where=where, why=str(error)) from None
     if found is None:
-        raise DataError("the image cannot be decoded", where=where, why="it is damaged")
+        raise DataError("the image cannot be decoded", where=where, why="the file is damaged")
     pixels = np.asarray(found)
     if pixels.dtype == np.uint16:
         pixels = np.right_shift(np.asarray(pixels, np.uint16), 8)
     pixels = np.asarray(pixels, np.uint8)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         if int(pixels[..., 3].min()) < OPAQUE:
-            raise DataError("the image has transparent pixels", where=where, hint="Lay it on a background first.")
+            raise DataError("the image has transparent pixels", where=where, hint="Save it without an alpha channel.")
         pixels = pixels[..., :3]
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
@@ -130,7 +95,7 @@ def _decoded(content: bytes, mode: int, where: str) -> PixelArray:
 
 
 def _png_size(content: bytes, where: str) -> tuple[int, int]:
-    """Width and height of a PNG whose every chunk is whole."""
+    """Width and height of a PNG; raises unless every chunk is complete and has the right checksum."""
     place, size, kind = len(PNG), (0, 0), b""
     while kind != b"IEND":
         length = int.from_bytes(content[place : place + 4], "big")
@@ -150,7 +115,7 @@ def _png_size(content: bytes, where: str) -> tuple[int, int]:
 
 
 def _jpeg_size(content: bytes, where: str) -> tuple[int, int]:
-    """Width and height of a JPEG that reaches its end mark."""
+    """Width and height of a JPEG; raises unless the end marker is present."""
     for marker, start in _jpeg_segments(content):
         if marker in _FRAMES and len(content) >= start + 8:
             if content[start + 7] == CMYK_COMPONENTS:
@@ -160,11 +125,11 @@ def _jpeg_size(content: bytes, where: str) -> tuple[int, int]:
             return int.from_bytes(content[start + 5 : start + 7], "big"), int.from_bytes(
                 content[start + 3 : start + 5], "big"
             )
-    raise DataError("the image is truncated", where=where, why="a JPEG without a frame")
+    raise DataError("the image is truncated", where=where, why="the JPEG has no frame header")
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """The markers before the first scan, each with the place of its length."""
+    """The markers before the first scan, each with the position of its length field."""
     place = 2
     while place + 4 <= len(content) and content[place] == 0xFF:
         marker = content[place + 1]
@@ -180,8 +145,7 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
 
 
 def resized(pixels: PixelArray, size: int) -> PixelArray:
-    """The middle square of an image at another size, shape (size, size, C): averaged over areas to shrink, linear to
-    grow."""
+    """Crop the central square and resize it, shape (size, size, C): area averaging to shrink, bilinear to enlarge."""
     height, width = pixels.shape[:2]
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
@@ -190,3 +154,46 @@ def resized(pixels: PixelArray, size: int) -> PixelArray:
         return square
     how = cv2.INTER_AREA if size < edge else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(square, (size, size), interpolation=how), np.uint8)
+
+
+def bilinear(images: PixelArray, size: int) -> PixelArray:
+    """Resize square images with the filter of Pillow's ``BILINEAR``, equal to it in every bit.
+
+    Published results on resized digits use this filter: a triangle that widens when shrinking, with rows rounded to
+    bytes before columns.
+
+    Args:
+        images: shape :math:`(N, H, W)`.
+        size: edge of the result.
+
+    Returns:
+        Shape :math:`(N, size, size)`.
+
+    >>> bilinear(np.array([[[0, 100], [0, 100]]], np.uint8), 4)[0, 0]
+    array([  0,  25,  75, 100], dtype=uint8)
+    """
+    resized = np.empty((len(images), size, size), np.uint8)
+    for first in range(0, len(images), BLOCK):
+        across = _along_rows(images[first : first + BLOCK], size)
+        resized[first : first + BLOCK] = _along_rows(across.swapaxes(1, 2), size).swapaxes(1, 2)
+    return resized
+
+
+def _along_rows(images: PixelArray, size: int) -> PixelArray:
+    """Resample every row to ``size`` bytes, shape (N, H, size)."""
+    count, height, width = images.shape
+    sums = images.reshape(count * height, width).astype(np.float64) @ _weights(width, size).T
+    rounded = np.clip(np.floor(sums / 2**FRACTION_BITS + 0.5), 0, 255).astype(np.uint8)
+    return np.asarray(rounded.reshape(count, height, size))
+
+
+def _weights(old: int, new: int) -> NDArray[np.float64]:
+    """Weight of each old pixel in each new one, in integer units of 2^-22, shape (new, old)."""
+    scale = old / new
+    reach = max(scale, 1.0)
+    centers = (np.arange(new)[:, None] + 0.5) * scale
+    low = np.maximum(np.floor(centers - reach + 0.5), 0)
+    high = np.minimum(np.floor(centers + reach + 0.5), old)
+    pixels = np.arange(old)[None, :]
+    weights = np.clip(1 - np.abs(pixels - centers + 0.5) / reach, 0, None) * ((pixels >= low) & (pixels < high))
+    return np.asarray(np.floor(weights / weights.sum(axis=1, keepdims=True) * 2**FRACTION_BITS + 0.5))

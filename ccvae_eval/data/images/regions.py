@@ -1,6 +1,8 @@
-"""Regions of photographs: boxes of an aligned face, part masks of CelebAMask-HQ, or masks of one's own.
+"""Regions of labels in photographs of faces, from one of three sources.
 
-Where CelebA's local attributes live in an aligned face: boxes in units of the distance between the eyes.
+* Boxes of CelebA's local attributes in an aligned face, in units of the distance between the eyes.
+* Part masks of CelebAMask-HQ.
+* Masks supplied by the user.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.types import Bools
-from ccvae_eval.data.images.decode import MOST_BYTES
+from ccvae_eval.data.images.decode import MAX_IMAGE_BYTES
 
 Box = tuple[float, float, float, float]
-"""Left, right, top, bottom from the middle between the eyes, in distances between the eyes, y downwards."""
+"""Left, right, top, bottom. In ``FACE_BOXES`` the origin is midway between the eyes, the unit their distance, and y
+points downwards."""
 
-PLACES: Mapping[str, tuple[Box, ...]] = MappingProxyType(
+FACE_BOXES: Mapping[str, tuple[Box, ...]] = MappingProxyType(
     {
         "crown": ((-1.7, 1.7, -3.0, -0.75),),
         "hair": ((-1.7, 1.7, -3.0, -0.75), (-2.3, -1.1, -0.75, 1.8), (1.1, 2.3, -0.75, 1.8)),
@@ -48,7 +51,7 @@ PLACES: Mapping[str, tuple[Box, ...]] = MappingProxyType(
     }
 )
 
-PLACE_OF: Mapping[str, str] = MappingProxyType(
+FACE_BOX_OF: Mapping[str, str] = MappingProxyType(
     {
         "5_o_Clock_Shadow": "jaw",
         "Arched_Eyebrows": "brows",
@@ -83,18 +86,19 @@ PLACE_OF: Mapping[str, str] = MappingProxyType(
         "Wearing_Necktie": "collar",
     }
 )
-"""The local attributes of CelebA. The others are of the whole face and have no box: Attractive, Blurry, Chubby,
-Heavy_Makeup, High_Cheekbones, Male, Oval_Face, Pale_Skin and Young."""
+"""Box of each local attribute of CelebA. The global attributes have none: Attractive, Blurry, Chubby, Heavy_Makeup,
+High_Cheekbones, Male, Oval_Face, Pale_Skin and Young."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How faces are aligned, all in pixels of the original picture.
+    """Alignment of the faces, in pixels of the original image.
 
     Args:
-        name: for reports.
-        width, height: of the picture.
-        eyes: the middle between the eyes.
+        name: name of the alignment, for reports.
+        width: width of the image.
+        height: height of the image.
+        eyes: the point midway between the eyes.
         unit: the distance between the eyes.
     """
 
@@ -105,7 +109,7 @@ class Frame:
     unit: float
 
     def middle(self, edge: float | None = None) -> Box:
-        """The middle square as (left, right, top, bottom) in pixels of the picture; ``edge`` = its side."""
+        """The central square as (left, right, top, bottom); ``edge`` = its side, by default the image's shorter one."""
         side = min(self.width, self.height) if edge is None else edge
         left, top = (self.width - side) / 2, (self.height - side) / 2
         return left, left + side, top, top + side
@@ -121,32 +125,33 @@ FRAMES: Mapping[str, Frame] = MappingProxyType(
         "celebahq": Frame("the CelebA-HQ frame", 512.0, 512.0, (256.0, 245.5), 127.0),
     }
 )
-"""CelebA: eyes at (69.5, 111.5) and (107.5, 111.5), where its alignment puts them; CelebA-HQ: measured on the eyes of
-part masks of 512 pixels, three faces (x within 1 pixel, y within 1, distance 124 to 129)."""
+"""CelebA's alignment puts the eyes at (69.5, 111.5) and (107.5, 111.5); CelebA-HQ's positions are averages over part
+masks."""
 
 
 def box_region(label: str, frame: Frame, view: Box, height: int, width: int) -> Bools | None:
-    """The boxes of a label in the picture that a data set shows, shape (height, width); None for a global label.
+    """Mask of a label's boxes, shape (height, width); None for a global label.
 
     Args:
-        label: a name of CelebA's.
-        frame: how the faces are aligned.
-        view: the part of the original picture that is shown, (left, right, top, bottom) in its pixels.
-        height, width: of the picture that is shown.
+        label: name of a CelebA attribute.
+        frame: alignment of the faces.
+        view: the cropped part of the original image, (left, right, top, bottom) in its pixels.
+        height: height of the data set's images, to which the view is resized.
+        width: their width.
 
     >>> region = box_region("Eyeglasses", FRAMES["celeba"], FRAMES["celeba"].middle(), 64, 64)
     >>> rows, columns = np.nonzero(region)
     >>> rows.min(), rows.max(), columns.min(), columns.max()
     (np.int64(27), np.int64(38), np.int64(15), np.int64(47))
     """
-    place = PLACE_OF.get(label)
+    place = FACE_BOX_OF.get(label)
     if place is None:
         return None
     left, right, top, bottom = view
     x = (left + (np.arange(width) + 0.5) / width * (right - left) - frame.eyes[0]) / frame.unit
     y = (top + (np.arange(height) + 0.5) / height * (bottom - top) - frame.eyes[1]) / frame.unit
     region = np.zeros((height, width), np.bool_)
-    for first, last, high, low in PLACES[place]:
+    for first, last, high, low in FACE_BOXES[place]:
         region |= ((y >= high) & (y <= low))[:, None] & ((x >= first) & (x <= last))
     return region
 
@@ -155,11 +160,11 @@ PARTS = (
     "background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth", "u_lip",
     "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth",
 )  # fmt: skip
-"""The numbers in a label map of CelebAMask-HQ."""
-RELEASED = "CelebAMask-HQ-mask-anno"
-"""The folder of the released CelebAMask-HQ with its part files, ``N/00001_mouth.png``."""
-PICTURES_IN_FOLDER = 2000
-"""So many pictures have their part files in one of its numbered folders."""
+"""The part that each number in a label map of CelebAMask-HQ stands for."""
+RELEASED_FOLDER = "CelebAMask-HQ-mask-anno"
+"""Folder of part files, ``N/00001_mouth.png``, in the released CelebAMask-HQ."""
+IMAGES_PER_FOLDER = 2000
+"""Number of images in each numbered folder of the release."""
 _PART_FILE = re.compile(rf"[0-9]{{5}}_({'|'.join(PARTS[1:])})\.png")
 
 _HAIR, _BROWS, _MOUTH = ("hair", "hat"), ("l_brow", "r_brow"), ("mouth", "u_lip", "l_lip")
@@ -190,31 +195,31 @@ PARTS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Wearing_Necktie": ("neck", "cloth"),
     }
 )
-"""The parts that a local attribute changes; a face without glasses has eyes where they would be."""
+"""The parts that a local attribute changes. For glasses they include the eyes, where absent glasses would be."""
 
 MARGIN = 0.03
-"""Parts are widened by this share of the picture's width: an open mouth is larger than a closed one."""
+"""Dilation of the parts as a fraction of the image width, because an open mouth is larger than a closed one."""
 GLASSES_MARGIN = 0.09
-"""And eyes by this, for the glasses that are not there."""
+"""Dilation of the eyes for Eyeglasses on a face without glasses."""
 
 
 class Regions(Protocol):
-    """Where labels live in the pictures of one data set."""
+    """Regions of the labels in the images of one data set."""
 
     @property
     def source(self) -> str: ...
 
     def of(self, file: str, label: str, height: int, width: int) -> Bools | None:
-        """The region of a label in one picture, shape (height, width); None if the label has no region at all."""
+        """Mask of a label in one image, shape (height, width); None for a label without a region."""
         ...
 
 
 class Boxes:
-    """The same boxes in every picture.
+    """The same boxes in every image.
 
     Args:
-        frame: how the faces are aligned.
-        view: the part of the original picture that is shown.
+        frame: alignment of the faces.
+        view: the cropped part of the original image.
     """
 
     def __init__(self, frame: Frame, view: Box) -> None:
@@ -230,10 +235,12 @@ class Boxes:
 
 
 class Masks:
-    """One file for each label and picture: ``LABEL/NAME.png``, white where the label lives.
+    """One mask for each label and image: ``LABEL/NAME.png``, nonzero inside the region.
+
+    An image without a mask has an empty region.
 
     Args:
-        folder: with a folder for each label that has a region.
+        folder: contains a folder for each label that has a region.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -250,15 +257,18 @@ class Masks:
         path = self.folder / label / f"{PurePosixPath(file).stem}.png"
         if not path.is_file():
             return np.zeros((height, width), np.bool_)
-        return _squeezed(_read(path) > 0, height, width)
+        return _resized(_read(path) > 0, height, width)
 
 
 class PartMaps:
-    """Label maps of CelebAMask-HQ: the number of a part in each pixel.
+    """Label maps of CelebAMask-HQ, which hold the number of a part in each pixel.
+
+    An image without a label map has empty regions.
 
     Args:
-        folder: with the label maps, or what they are made of.
-        map_of: the label map in the folder for a picture's name without its ending; None if there is none.
+        folder: contains the label maps or part files.
+        map_of: returns the label map of an image from the folder and the image's file name without suffix; None if
+            the image has no label map.
     """
 
     source = "part masks of CelebAMask-HQ"
@@ -275,43 +285,45 @@ class PartMaps:
             return np.zeros((height, width), np.bool_)
         found = np.isin(numbers, [PARTS.index(part) for part in parts])
         margin = GLASSES_MARGIN if label == "Eyeglasses" and not (numbers == PARTS.index("eye_g")).any() else MARGIN
-        return _squeezed(_widened(found, margin), height, width)
+        return _resized(_dilated(found, margin), height, width)
 
 
 def regions_in(folder: Path) -> Regions:
-    """The masks of a folder, by what lies in it.
+    """Open a folder of masks in one of three layouts.
 
-    * The released CelebAMask-HQ, or its folder ``CelebAMask-HQ-mask-anno``: ``N/00001_mouth.png``, white where the
-      part is, the number of the picture in CelebA-HQ first.
+    * The released CelebAMask-HQ, or its folder ``CelebAMask-HQ-mask-anno``: part files ``N/00001_mouth.png``, nonzero
+      inside the part, named by the number of the image in CelebA-HQ.
     * ``NAME.png``: label maps of CelebAMask-HQ.
-    * ``LABEL/NAME.png``: white where the label lives.
+    * ``LABEL/NAME.png``: masks, nonzero inside the region of the label.
 
     Raises:
-        DataError: there is no such folder, or none of these in it.
+        DataError: the folder does not exist, or its layout is none of these.
     """
     if not folder.is_dir():
         raise DataError(
-            "there is no such folder of masks", where=str(folder), hint="regions=celeba, celebahq, or a folder."
+            "the folder of masks does not exist",
+            where=str(folder),
+            hint="Write regions=celeba or regions=celebahq for boxes, or regions=FOLDER for masks.",
         )
-    inside = folder / RELEASED
+    inside = folder / RELEASED_FOLDER
     released = inside if inside.is_dir() else folder
     numbered = [place for place in released.iterdir() if place.name.isdecimal()]
     if any(_PART_FILE.fullmatch(name) for place in numbered for name in _pngs(place)):
         return PartMaps(released, _map_of_part_files)
-    why = "no mask lies where one is expected"
+    why = "it holds no PNG file where one is expected"
     if released is folder:
         maps = _pngs(folder)
         if any(not _PART_FILE.fullmatch(name) for name in maps):
             return PartMaps(folder, _label_map)
         if maps:
-            why = f"{maps[0]!r} is a part file, and belongs in a numbered folder of {RELEASED}: give that"
+            why = f"{maps[0]!r} is a part file of one numbered folder; give the whole folder {RELEASED_FOLDER}"
         elif any(_pngs(place) for place in folder.iterdir()):
             return Masks(folder)
     raise DataError(
-        "there are no masks",
+        "the folder has no masks in a supported layout",
         where=str(folder),
         why=why,
-        hint=f"Expected LABEL/NAME.png, label maps NAME.png, or the released {RELEASED} with N/00001_mouth.png in it.",
+        hint=f"Expected masks LABEL/NAME.png, label maps NAME.png, or {RELEASED_FOLDER} with N/00001_mouth.png.",
     )
 
 
@@ -326,58 +338,59 @@ def _label_map(folder: Path, stem: str) -> NDArray[np.uint8] | None:
     numbers = _read(path)
     if int(numbers.max()) >= len(PARTS):
         raise DataError(
-            "no label map of CelebAMask-HQ", where=str(path), why=f"it has a part number {int(numbers.max())}"
+            "the image is not a label map of CelebAMask-HQ",
+            where=str(path),
+            why=f"part numbers run from 0 to {len(PARTS) - 1}, it contains {int(numbers.max())}",
         )
     return numbers
 
 
 @lru_cache(maxsize=256)
 def _map_of_part_files(folder: Path, stem: str) -> NDArray[np.uint8] | None:
-    """The label map that a picture's part files make, one part after another.
+    """Merge the part files of an image to its label map.
 
-    Parts overlap (there is skin below the hair); the later one in ``PARTS`` is seen, as in the label maps that the
-    authors' own script makes.
+    Where parts overlap, as skin and hair do, the later one in ``PARTS`` wins, as in the authors' own script.
     """
     if not (stem.isascii() and stem.isdecimal()):
         return None
-    picture = int(stem)
+    image = int(stem)
     numbers: NDArray[np.uint8] | None = None
     for number, part in enumerate(PARTS[1:], start=1):
-        path = folder / str(picture // PICTURES_IN_FOLDER) / f"{picture:05d}_{part}.png"
+        path = folder / str(image // IMAGES_PER_FOLDER) / f"{image:05d}_{part}.png"
         if not path.is_file():
             continue
-        white = _decoded(path) > 0
+        mask = _decoded(path) > 0
         if numbers is None:
-            numbers = np.zeros(white.shape, np.uint8)
-        if white.shape != numbers.shape:
-            raise DataError("not as large as the other parts of its picture", where=str(path))
-        numbers[white] = number
+            numbers = np.zeros(mask.shape, np.uint8)
+        if mask.shape != numbers.shape:
+            raise DataError("the mask differs in size from the other parts of its image", where=str(path))
+        numbers[mask] = number
     return numbers
 
 
 def _decoded(path: Path) -> NDArray[np.uint8]:
-    """A grey picture as it is, without colours or alpha."""
+    """Decode an 8-bit mask; of several channels the largest value counts, and alpha is ignored."""
     try:
-        content = path.read_bytes() if path.stat().st_size <= MOST_BYTES else b""
+        content = path.read_bytes() if path.stat().st_size <= MAX_IMAGE_BYTES else b""
     except OSError as error:
-        raise DataError("unreadable", where=str(path), why=error.strerror or str(error)) from None
+        raise DataError("the file cannot be read", where=str(path), why=error.strerror or str(error)) from None
     found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
     if found is None or found.dtype != np.uint8:
-        raise DataError("no mask", where=str(path), hint="A grey PNG of 8 bits.")
+        raise DataError("the file is not a mask", where=str(path), hint="Expected a grey PNG with 8 bits per pixel.")
     return np.asarray(found if found.ndim == 2 else found[..., :3].max(axis=2), np.uint8)
 
 
 _read = lru_cache(maxsize=256)(_decoded)
 
 
-def _widened(mask: Bools, margin: float) -> Bools:
+def _dilated(mask: Bools, margin: float) -> Bools:
     reach = max(round(margin * mask.shape[1]), 1)
     kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     return np.asarray(cv2.dilate(mask.astype(np.uint8), kernel) > 0)
 
 
-def _squeezed(mask: Bools, height: int, width: int) -> Bools:
-    """The middle square of a mask (the whole, where a picture is shown whole) at the size of the picture."""
+def _resized(mask: Bools, height: int, width: int) -> Bools:
+    """Resize a mask to the size of the image; for a square image only its central square."""
     if height == width:
         edge = min(mask.shape)
         top, left = (mask.shape[0] - edge) // 2, (mask.shape[1] - edge) // 2

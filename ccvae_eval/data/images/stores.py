@@ -1,4 +1,4 @@
-"""Where image files lie: a folder or a zip. A name gives bytes, and nothing outside is ever opened."""
+"""Sources of image files: a folder or a zip. Files outside of it are never opened."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from ccvae_eval.core.errors import DataError
-from ccvae_eval.data.images.decode import MOST_BYTES
+from ccvae_eval.data.images.decode import MAX_IMAGE_BYTES
 
-ENDINGS = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class Store(Protocol):
@@ -23,22 +23,22 @@ class Store(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The image files, sorted."""
+        """Names of the image files, sorted."""
         ...
 
     def read(self, name: str) -> bytes: ...
 
     def size(self, name: str) -> int:
-        """Bytes of a file, unpacked."""
+        """Size of a file in bytes, unpacked."""
         ...
 
     def digest(self) -> bytes:
-        """Of the content of every image file and its name."""
+        """Digest of the names and contents of all image files."""
         ...
 
 
 class FolderStore:
-    """The image files in a folder and the folders in it; links are not followed into other folders."""
+    """The image files in a folder and its subfolders; links to other folders are not followed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -55,11 +55,11 @@ class FolderStore:
     def read(self, name: str) -> bytes:
         path = self._folder / name
         try:
-            if path.stat().st_size > MOST_BYTES:
-                raise DataError("the file is too large for an image", where=str(path))
+            if path.stat().st_size > MAX_IMAGE_BYTES:
+                raise DataError("the image file is too large", where=str(path), why="the limit is 64 MiB")
             return path.read_bytes()
         except OSError as error:
-            raise DataError("unreadable", where=str(path), why=error.strerror or str(error)) from None
+            raise DataError("the file cannot be read", where=str(path), why=error.strerror or str(error)) from None
 
     def size(self, name: str) -> int:
         return (self._folder / name).stat().st_size
@@ -76,7 +76,7 @@ def _files(folder: Path) -> Iterator[str]:
         folders.sort()
         for name in names:
             path = Path(place) / name
-            if name.lower().endswith(ENDINGS) and path.is_file():
+            if name.lower().endswith(IMAGE_SUFFIXES) and path.is_file():
                 yield path.relative_to(folder).as_posix()
 
 
@@ -88,12 +88,17 @@ class ZipStore:
         try:
             self._zip = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise DataError("not a readable zip", where=str(path), why=str(error)) from None
+            raise DataError(
+                "the file is not a readable zip",
+                where=str(path),
+                why=str(error),
+                hint="Give a folder of images or a zip. Download or copy a damaged zip again.",
+            ) from None
         infos = [info for info in self._zip.infolist() if not info.is_dir()]
         self._infos = {info.filename: info for info in infos}
         if len(self._infos) != len(infos):
-            raise DataError("two members have the same name", where=str(path))
-        self._names = tuple(sorted(name for name in self._infos if name.lower().endswith(ENDINGS)))
+            raise DataError("two files in the zip have the same name", where=str(path))
+        self._names = tuple(sorted(name for name in self._infos if name.lower().endswith(IMAGE_SUFFIXES)))
 
     @property
     def where(self) -> str:
@@ -106,11 +111,11 @@ class ZipStore:
     def __contains__(self, name: str) -> bool:
         return name in self._infos
 
-    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """The bytes of a member; one that unpacks to more than ``most`` is refused before it is unpacked."""
+    def read(self, name: str, most: int = MAX_IMAGE_BYTES) -> bytes:
+        """The bytes of a file; one of more than ``most`` bytes raises a ``DataError`` before it is unpacked."""
         where = f"{self._path}: {name}"
         if self._infos[name].file_size > most:
-            raise DataError("the member is too large", where=where)
+            raise DataError("the file is too large", where=where, why=f"the limit is {most / 2**20:.0f} MiB")
         try:
             return self._zip.read(name)
         except (
@@ -121,7 +126,7 @@ class ZipStore:
             NotImplementedError,
             EOFError,
         ) as error:
-            raise DataError("unreadable", where=where, why=str(error)) from None
+            raise DataError("the file cannot be read", where=where, why=str(error)) from None
 
     def size(self, name: str) -> int:
         return self._infos[name].file_size
@@ -134,8 +139,8 @@ class ZipStore:
         return content.digest()
 
 
-def by_any_name(store: Store) -> dict[str, str]:
-    """The file that a table means by a name: its whole name in the store, or its last part where only one has it."""
+def files_by_name(store: Store) -> dict[str, str]:
+    """Map each name that a table may use to its file: the full name, and the last part where it is unique."""
     last: dict[str, str | None] = {}
     for name in store.names:
         short = PurePosixPath(name).name

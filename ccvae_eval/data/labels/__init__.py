@@ -1,1 +1,1 @@
-"""Labels of a data set: columns of tables, renaming and joining, matching with a model's labels."""
+"""Labels of a data set: reading columns, renaming and joining, matching with a model's labels."""

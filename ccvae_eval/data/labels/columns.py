@@ -1,6 +1,6 @@
-"""From the columns of a table or an array to labels: what kind each is, and its values.
+"""Labels from the columns of a table or an array: the kind of each label and its values.
 
-``attributes.csv``: which labels each image file has.
+:func:`read_attributes` reads the table ``attributes.csv`` of an image folder.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ from numpy.typing import NDArray
 from ccvae_eval.core.errors import DataError, LabelMismatchError, UsageError, suggestion
 from ccvae_eval.model.interface import Label, LabelSchema
 
-MOST_CLASSES = 256
-"""A column of text with more different values names its images rather than classifies them."""
+MAX_CLASSES = 256
+"""A text column with more different values identifies the images rather than classifying them."""
+MAX_TABLE_BYTES = 2**28
+SPLIT_COLUMN = "split"
 
-TRUTH = MappingProxyType({"false": 0.0, "true": 1.0})
+BOOLEANS = MappingProxyType({"false": 0.0, "true": 1.0})
 Values = NDArray[np.float32]
-Labelled = tuple[Label, Values]
+LabelColumn = tuple[Label, Values]
 
 
-def column_from_text(name: str, texts: Sequence[str], where: str) -> Labelled:
-    """A label from the cells of a table: empty is missing, else
+def column_from_text(name: str, texts: Sequence[str], where: str) -> LabelColumn:
+    """Convert a column of text cells to a label. Empty cells are missing; the other cells decide the kind:
 
     * 0/1, -1/1 or true/false: binary;
     * other numbers: continuous;
-    * text: categorical, the classes in alphabetical order.
+    * text: categorical, with the classes in alphabetical order.
 
     Raises:
-        DataError: text with a single value or with too many.
+        DataError: a text column has a single value or more than 256.
     """
     words = {text: text.strip() for text in set(texts)}
     filled = sorted({word for word in words.values() if word})
-    if filled and all(word.lower() in TRUTH for word in filled):
-        numbers = {word: TRUTH[word.lower()] for word in filled}
-        return Label(name), _cells(texts, words, numbers)
+    if filled and all(word.lower() in BOOLEANS for word in filled):
+        return Label(name), _cells(texts, words, {word: BOOLEANS[word.lower()] for word in filled})
     try:
         numbers = {word: float(word) for word in filled}
     except ValueError:
@@ -52,13 +53,13 @@ def column_from_text(name: str, texts: Sequence[str], where: str) -> Labelled:
 
 
 def _classes(name: str, words: list[str], where: str) -> list[str]:
-    if 2 <= len(words) <= MOST_CLASSES:
+    if 2 <= len(words) <= MAX_CLASSES:
         return words
     raise DataError(
-        f"column {name!r} has {len(words)} different {'value' if len(words) == 1 else 'values'}",
+        f"column {name!r} has {f'only one value, {words[0]!r}' if len(words) == 1 else f'{len(words)} text values'}",
         where=where,
-        why=f"a categorical label has from 2 to {MOST_CLASSES} classes",
-        hint="Leave the column out: choose the labels with labels=A|B|C.",
+        why=f"a categorical label has from 2 to {MAX_CLASSES} classes",
+        hint="Choose the labels to read, without this column: labels=A|B|C.",
     )
 
 
@@ -67,16 +68,19 @@ def _cells(texts: Sequence[str], words: dict[str, str], numbers: dict[str, float
     return np.fromiter((table[text] for text in texts), np.float32, len(texts))
 
 
-def column_from_numbers(name: str, values: NDArray[Any]) -> Labelled:
-    """A label from numbers: 0/1 and -1/1 are binary, other whole numbers of an integer array are the classes 0 to
-    the greatest, everything else is continuous. NaN is missing."""
+def column_from_numbers(name: str, values: NDArray[Any]) -> LabelColumn:
+    """Convert a column of numbers to a label; NaN is missing.
+
+    0/1 and -1/1 are binary. Other integer arrays without negative values are categorical, with the classes 0 to the
+    maximum (at most 255). Everything else is continuous.
+    """
     column = values.astype(np.float32)
     seen = set(np.unique(column[~np.isnan(column)]).tolist())
     if seen <= {0.0, 1.0}:
         return Label(name), column
     if seen <= {-1.0, 1.0}:
         return Label(name), ((column + 1) / 2).astype(np.float32)
-    if np.issubdtype(values.dtype, np.integer) and min(seen) >= 0 and max(seen) < MOST_CLASSES:
+    if np.issubdtype(values.dtype, np.integer) and min(seen) >= 0 and max(seen) < MAX_CLASSES:
         return Label(name, "categorical", tuple(str(i) for i in range(int(max(seen)) + 1))), column
     return Label(name, "continuous"), column
 
@@ -84,26 +88,29 @@ def column_from_numbers(name: str, values: NDArray[Any]) -> Labelled:
 def labels_from_array(
     labels: NDArray[Any], names: Sequence[str] | LabelSchema | None, where: str
 ) -> tuple[LabelSchema, Values]:
-    """The schema and values of an array of labels.
+    """Return the schema and the values of an array of labels.
 
     Args:
-        labels: shape :math:`(N,)` or :math:`(N, L)`, numbers or booleans.
-        names: of the labels, from which the kinds follow (:func:`column_from_numbers`); or their schema; or None:
-            "label", or "label0", "label1" and so on.
+        labels: numbers or booleans, shape :math:`(N,)` or :math:`(N, L)`.
+        names: the names of the labels, whose kinds follow from their values (:func:`column_from_numbers`); or their
+            schema; or None for "label", or "label0", "label1" and so on.
+        where: source of the array, for messages.
 
     Raises:
-        LabelMismatchError: another number of names, or values outside their kind.
+        LabelMismatchError: the number of names differs from L, or values do not fit their kind.
     """
     table = labels[:, None] if labels.ndim == 1 else labels
     if table.ndim != 2 or table.dtype.kind not in "biuf":
         raise LabelMismatchError(
-            f"labels of shape {labels.shape} and type {labels.dtype}", where=where, hint="Expected numbers (N, L)."
+            f"labels have the unsupported shape {labels.shape} or type {labels.dtype}",
+            where=where,
+            hint="Expected numbers or booleans of shape (N,) or (N, L).",
         )
     count = table.shape[1]
     if names is None:
         names = ["label"] if count == 1 else [f"label{i}" for i in range(count)]
     if len(names) != count:
-        raise LabelMismatchError(f"{count} columns of labels, {len(names)} names", where=where)
+        raise LabelMismatchError(f"labels have {count} columns, but {len(names)} names", where=where)
     if isinstance(names, LabelSchema):
         values = table.astype(np.float32)
         names.validate(torch.from_numpy(values), where)
@@ -112,16 +119,12 @@ def labels_from_array(
     return schema_of(columns, len(table), where)
 
 
-def schema_of(columns: Sequence[Labelled], count: int, where: str) -> tuple[LabelSchema, Values]:
-    """The schema and the array of some labels, checked against each other."""
+def schema_of(columns: Sequence[LabelColumn], count: int, where: str) -> tuple[LabelSchema, Values]:
+    """Combine columns of ``count`` rows to a schema and values of shape (count, L), and validate them."""
     schema = LabelSchema(tuple(label for label, _ in columns))
     values = np.stack([v for _, v in columns], axis=1) if columns else np.empty((count, 0), np.float32)
     schema.validate(torch.from_numpy(values), where)
     return schema, values
-
-
-SPLIT = "split"
-MOST_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +133,14 @@ class Attributes:
 
     Args:
         files: the image file of each row.
-        schema, labels: the labels and their values, shape (N, L), NaN = missing.
-        splits: the column ``split``, if there is one.
+        schema: the labels.
+        labels: their values, shape (N, L), NaN = missing.
+        splits: the column ``split``, if the table has one.
     """
 
     files: tuple[str, ...]
     schema: LabelSchema
-    labels: NDArray[np.float32]
+    labels: Values
     splits: tuple[str, ...] | None
 
     def rows(self, index: Sequence[int]) -> Attributes:
@@ -146,50 +150,72 @@ class Attributes:
 
 
 def read_attributes(content: bytes, where: str, chosen: Sequence[str] = ()) -> Attributes:
-    """Reads a table: first column the file name, an optional column ``split``, every other column a label.
+    """Read a CSV table: file names in the first column, an optional column ``split``, labels in all other columns.
 
-    What the cells mean is said by :func:`ccvae_eval.data.labels.columns.column_from_text`.
+    :func:`column_from_text` converts the columns of labels.
 
     Args:
-        content: the file, UTF-8.
-        where: for messages.
-        chosen: only these labels, in this order; all, if empty.
+        content: the bytes of the file, in UTF-8.
+        where: name of the file, for messages.
+        chosen: the labels to read, in this order; all labels if empty.
 
     Raises:
-        DataError: no table, a row of another length, a file named twice.
-        UsageError: a chosen label that is not there.
+        DataError: the content is not a CSV table, rows differ in length, or a file is listed twice.
+        UsageError: a chosen label is missing.
     """
     head, rows = _table(content, where)
-    places = {name: i for i, name in enumerate(head[1:], start=1) if name.lower() != SPLIT}
-    split = next((i for i, name in enumerate(head[1:], start=1) if name.lower() == SPLIT), None)
+    places = {name: i for i, name in enumerate(head[1:], start=1) if name.lower() != SPLIT_COLUMN}
+    split = next((i for i, name in enumerate(head[1:], start=1) if name.lower() == SPLIT_COLUMN), None)
     for name in chosen:
         if name not in places:
-            raise UsageError(f"there is no label {name!r}", where=where, hint=suggestion(name, places))
+            raise UsageError(f"the table has no label {name!r}", where=where, hint=suggestion(name, places))
     columns = list(zip(*rows, strict=True))
     files = tuple(name.strip() for name in columns[0])
     if len(set(files)) != len(files):
         twice = Counter(files).most_common(1)[0][0]
-        raise DataError(f"{twice!r} is named twice", where=where)
+        raise DataError(
+            f"{twice!r} is listed twice",
+            where=where,
+            hint="The first column must hold the image file names, each in one row.",
+        )
     found = [column_from_text(name, columns[places[name]], where) for name in chosen or places]
     schema, labels = schema_of(found, len(files), where)
     return Attributes(files, schema, labels, None if split is None else columns[split])
 
 
 def _table(content: bytes, where: str) -> tuple[list[str], list[list[str]]]:
-    if len(content) > MOST_BYTES:
-        raise DataError(f"{len(content) / 2**20:.0f} MiB", where=where, why="tables of up to 256 MiB are read")
+    """The header and the rows of a CSV table; empty lines are skipped."""
+    if len(content) > MAX_TABLE_BYTES:
+        raise DataError(f"the table has {len(content) / 2**20:.0f} MiB, the limit is 256 MiB", where=where)
     try:
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True, skipinitialspace=True)
         lines = [row for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError("not a table in UTF-8", where=where, why=str(error)) from None
+        raise DataError(
+            "the file is not a CSV table", where=where, why=str(error), hint="Save it as comma-separated UTF-8 text."
+        ) from None
     if len(lines) < 2:
-        raise DataError("the table has no rows", where=where, hint="First line: the names of the columns.")
+        raise DataError(
+            "the table has no rows",
+            where=where,
+            hint="The first line names the columns; every further line describes one image.",
+        )
     head, *rows = lines
     head = [name.strip() for name in head]
-    if len(set(head)) != len(head) or not all(head[1:]):
-        raise DataError("the names of the columns repeat or are empty", where=where)
+    if not all(head[1:]):
+        raise DataError(
+            f"column {head.index('', 1) + 1} has no name",
+            where=where,
+            hint="The first line must name every column. A comma at its end adds an empty one.",
+        )
+    name, count = Counter(head).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{count} columns are named {name!r}", where=where, hint="Column names must be unique.")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(head):
-            raise DataError(f"row {number} has {len(row)} cells, the first line {len(head)}", where=where)
+            raise DataError(
+                f"row {number} must have {len(head)} cells like the first line, got {len(row)}",
+                where=where,
+                hint="Cells are separated by commas. Put a name that contains a comma in double quotes.",
+            )
     return head, rows

@@ -1,4 +1,4 @@
-"""A data set under other labels: renamed, joined, split, or as a model orders them. The images stay what they are."""
+"""Views of a data set with other labels: renamed, joined, split, or in a model's order. The images stay the same."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from ccvae_eval.data.interface import (
     Split,
 )
 from ccvae_eval.model.interface import Batch, Label, LabelSchema
-from ccvae_eval.plugins.attribution import blamed
+from ccvae_eval.plugins.attribution import plugin_call
 
 Values = NDArray[np.float32]
 
-SPLIT = "*="
-"""How a request begins that splits a label into one for each class."""
+SPLIT_PREFIX = "*="
+"""Prefix of a request that splits a categorical label into one binary label for each class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One label, and the labels of the wrapped data that it comes from.
+    """One label of the view, and the labels of the underlying data that it is made of.
 
     Args:
-        label: as it is seen from outside.
-        sources: one name, or the exclusive binary labels that are joined into the classes of a categorical one.
-        classes: of a single categorical source: our class index for each of its classes.
-        one: of a single categorical source: the class whose presence this binary label says.
+        label: the label of the view.
+        sources: name of its source, or of the mutually exclusive binary labels that it joins into a categorical one.
+        classes: for a single categorical source: the view's class index of each class of the source.
+        indicated: for a single categorical source: the class that this binary label indicates.
     """
 
     label: Label
     sources: tuple[str, ...]
     classes: tuple[int, ...] = ()
-    one: int | None = None
+    indicated: int | None = None
 
     @property
     def joined(self) -> bool:
@@ -57,31 +57,31 @@ class Column:
 
     @property
     def settable(self) -> bool:
-        """Whether a value of ours says which value theirs has."""
-        return not self.joined and self.one is None
+        """True if a value of the label determines the value of its source."""
+        return not self.joined and self.indicated is None
 
-    def ours(self, theirs: Values) -> Values:
-        """Their labels, shape (N, sources), as ours, shape (N,)."""
-        if self.one is not None:
-            return np.where(np.isnan(theirs[:, 0]), np.nan, theirs[:, 0] == self.one).astype(np.float32)
+    def convert(self, sources: Values) -> Values:
+        """Values of the sources, shape (N, sources), to values of the label, shape (N,)."""
+        if self.indicated is not None:
+            return np.where(np.isnan(sources[:, 0]), np.nan, sources[:, 0] == self.indicated).astype(np.float32)
         if self.joined:
-            known = ~np.isnan(theirs).any(axis=1)
-            one = known & ((theirs == 1).sum(axis=1) == 1)
-            return np.where(one, np.argmax(np.nan_to_num(theirs), axis=1), np.nan).astype(np.float32)
+            known = ~np.isnan(sources).any(axis=1)
+            one = known & ((sources == 1).sum(axis=1) == 1)
+            return np.where(one, np.argmax(np.nan_to_num(sources), axis=1), np.nan).astype(np.float32)
         if not self.classes:
-            return theirs[:, 0]
-        return _looked_up(theirs[:, 0], self.classes)
+            return sources[:, 0]
+        return _looked_up(sources[:, 0], self.classes)
 
-    def theirs(self, ours: Values) -> Values:
-        """Our values as those of the single source."""
+    def invert(self, values: Values) -> Values:
+        """Values of a settable label to values of its source, both of shape (N,)."""
         if not self.classes:
-            return ours
+            return values
         back = np.full(self.label.cardinality, -1)
         back[list(self.classes)] = np.arange(len(self.classes))
-        unknown = [self.label.class_name(int(v)) for v in ours[~np.isnan(ours)] if back[int(v)] < 0]
+        unknown = [self.label.class_name(int(v)) for v in values[~np.isnan(values)] if back[int(v)] < 0]
         if unknown:
             raise LabelMismatchError(f"the data have no class {unknown[0]!r}", where=self.label.name)
-        return _looked_up(ours, back)
+        return _looked_up(values, back)
 
 
 def _looked_up(values: Values, table: Sequence[int] | NDArray[Any]) -> Values:
@@ -91,11 +91,11 @@ def _looked_up(values: Values, table: Sequence[int] | NDArray[Any]) -> Values:
 
 
 class Relabelled:
-    """Another data set's images under other labels; made by :func:`relabelled` and ``matching.aligned``.
+    """View of a data set with other labels; made by :func:`relabelled` and ``match.aligned``.
 
-    It has the capabilities of the data set below: regions (a joined label lives where any of its parts does) and
-    factors always; counterfactuals, re-draws and variety unless labels are joined or split, for there is no single
-    label, or no single value, to set then; and it renders other factors if, besides, no label is left out.
+    The view keeps the capabilities of the data set: regions (a joined label has the union of its parts' regions) and
+    factors always; counterfactuals, redraws and variety unless a label is joined or split, because a value of such a
+    label does not determine the value of its source; rendering if, in addition, no label is left out.
     """
 
     def __init__(self, data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> None:
@@ -107,7 +107,7 @@ class Relabelled:
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> NoReturn:
         del path, options
-        raise UsageError("other labels are given with the spec of the data", hint="Write ...,label=NEW=OLD")
+        raise UsageError("labels are renamed in the spec of a data set", hint="Write name[:path],label=NEW=OLD.")
 
     @property
     def spec(self) -> str:
@@ -130,18 +130,18 @@ class Relabelled:
         return len(self.data)
 
     def batch(self, ids: Ids) -> Batch:
-        with blamed(self.data, "data set", f"batch(ids), {len(ids)} ids"):
+        with plugin_call(self.data, "data set", f"batch(ids), {len(ids)} ids"):
             below = self.data.batch(ids)
-        return Batch(below.images, torch.from_numpy(self._ours(below.labels.numpy())), below.ids)
+        return Batch(below.images, torch.from_numpy(self._converted(below.labels.numpy())), below.ids)
 
     def labels_of(self, ids: Ids) -> Values:
-        return self._ours(self.data.labels_of(ids))
+        return self._converted(self.data.labels_of(ids))
 
     def split(self, name: Split) -> Ids:
         return self.data.split(name)
 
     def conflicts(self) -> dict[str, tuple[int, int]]:
-        """For each joined label how many images have none of its parts, and how many have several: both are missing."""
+        """For each joined label the number of images with none and with several of its parts; both are missing."""
         every = self.data.labels_of(np.arange(len(self)))
         counted = {}
         for column in self._columns.values():
@@ -153,9 +153,9 @@ class Relabelled:
     def _places(self, column: Column) -> list[int]:
         return [self.data.schema.index(name) for name in column.sources]
 
-    def _ours(self, theirs: Values) -> Values:
-        columns = [column.ours(theirs[:, self._places(column)]) for column in self._columns.values()]
-        return np.stack(columns, axis=1) if columns else np.empty((len(theirs), 0), np.float32)
+    def _converted(self, values: Values) -> Values:
+        columns = [column.convert(values[:, self._places(column)]) for column in self._columns.values()]
+        return np.stack(columns, axis=1) if columns else np.empty((len(values), 0), np.float32)
 
     def _column(self, label: str) -> Column:
         return self._columns[self._schema[label].name]
@@ -176,13 +176,13 @@ class _Counterfactuals(Relabelled):
     def with_attribute(self, ids: Ids, label: str, value: Values) -> Images:
         column = self._column(label)
         below = cast(HasCounterfactuals, self.data)
-        return below.with_attribute(ids, column.sources[0], column.theirs(value))
+        return below.with_attribute(ids, column.sources[0], column.invert(value))
 
 
 class _Redraws(Relabelled):
     def redraw(self, ids: Ids, label: str, value: Values, draw: int) -> Images:
         column = self._column(label)
-        return cast(HasRedraws, self.data).redraw(ids, column.sources[0], column.theirs(value), draw)
+        return cast(HasRedraws, self.data).redraw(ids, column.sources[0], column.invert(value), draw)
 
 
 class _Variety(Relabelled):
@@ -196,7 +196,7 @@ class _Variety(Relabelled):
         columns = {name: self._column(name) for name in (*values, *variety)}
         return cast(HasVariety, self.data).with_variety(
             ids,
-            {columns[name].sources[0]: columns[name].theirs(value) for name, value in values.items()},
+            {columns[name].sources[0]: columns[name].invert(value) for name, value in values.items()},
             {columns[name].sources[0]: parameters for name, parameters in variety.items()},
         )
 
@@ -204,7 +204,7 @@ class _Variety(Relabelled):
 class _Factors(Relabelled):
     @property
     def factor_names(self) -> tuple[str, ...]:
-        """Theirs; the variety of a renamed label has its new name, as in ``Glasses.shape``."""
+        """Names of the factors; the variety of a renamed label has its new name, as in ``Glasses.shape``."""
         new = {column.sources[0]: name for name, column in self._columns.items() if column.settable}
         parts = [name.partition(".") for name in cast(HasFactors, self.data).factor_names]
         return tuple(new.get(owner, owner) + dot + rest for owner, dot, rest in parts)
@@ -219,10 +219,10 @@ class _Renders(Relabelled):
         return cast(Renders, self.data).renderer
 
     def render(self, factors: Floats, labels: Values) -> Images:
-        theirs = np.empty_like(labels)
-        for ours, column in zip(labels.T, self._columns.values(), strict=True):
-            theirs[:, self._places(column)] = column.theirs(ours)[:, None]
-        return cast(Renders, self.data).render(factors, theirs)
+        source_labels = np.empty_like(labels)
+        for values, column in zip(labels.T, self._columns.values(), strict=True):
+            source_labels[:, self._places(column)] = column.invert(values)[:, None]
+        return cast(Renders, self.data).render(factors, source_labels)
 
 
 class _NeedsNoPath(Relabelled):
@@ -241,7 +241,8 @@ IF_SETTABLE: tuple[tuple[type, type[Relabelled]], ...] = (
     (HasRedraws, _Redraws),
     (HasVariety, _Variety),
 )
-WITH_EVERY_LABEL: tuple[tuple[type, type[Relabelled]], ...] = ((Renders, _Renders),)
+IF_COMPLETE: tuple[tuple[type, type[Relabelled]], ...] = ((Renders, _Renders),)
+"""Capabilities of a view, with their implementations, by the condition under which the view keeps them."""
 
 
 @cache
@@ -249,34 +250,34 @@ def _class_with(parts: tuple[type[Relabelled], ...]) -> type[Relabelled]:
     return new_class("Relabelled", (*parts, Relabelled), exec_body=lambda body: body.update(__module__=__name__))
 
 
-def wrapped(data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> DataSet:
-    """The data under these labels, with those capabilities that it has itself.
+def with_columns(data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> DataSet:
+    """Make a view of a data set; see :class:`Relabelled` for the capabilities that it keeps.
 
     Args:
         data: any data set.
-        columns: the labels.
-        spec: what opens the result again.
-        salt: changes the digest, because the labels say something else; if empty, the digest stays.
+        columns: the labels of the view.
+        spec: the text from which ``open_data`` opens the view again.
+        salt: enters the digest if the labels have another meaning than the data's; "" keeps the digest.
     """
     settable = all(column.settable for column in columns)
-    whole = settable and {column.sources[0] for column in columns} == set(data.schema.names)
-    offered = (*(WITH_EVERY_LABEL if whole else ()), *(IF_SETTABLE if settable else ()), *ALWAYS)
+    complete = settable and {column.sources[0] for column in columns} == set(data.schema.names)
+    offered = (*(IF_COMPLETE if complete else ()), *(IF_SETTABLE if settable else ()), *ALWAYS)
     parts = tuple(part for capability, part in offered if isinstance(data, capability))
     return _class_with(parts)(data, columns, spec, salt)
 
 
 def relabelled(data: DataSet, requests: Sequence[str]) -> DataSet:
-    """Renames, joins and splits labels; all others stay.
+    """Rename, join and split labels; all other labels stay.
 
     Args:
         data: any data set.
-        requests: ``NEW=OLD`` renames; ``NEW=A|B|C`` joins exclusive binary labels into one categorical label with
-            the classes A, B, C. An image with none of them or with several has the joined label missing. ``*=OLD``
-            splits a categorical label, joined ones too, into a binary one for each class, ``OLD:CLASS``.
+        requests: ``NEW=OLD`` renames. ``NEW=A|B|C`` joins mutually exclusive binary labels into a categorical one with
+            the classes A, B, C; the joined label is missing for an image with none or several of them. ``*=OLD``
+            splits a categorical label, which may be a joined one, into a binary label ``OLD:CLASS`` for each class.
 
     Raises:
-        UsageError: a request that is not of this form, an unknown label, or a label that is asked for twice.
-        LabelMismatchError: a label to join is not binary, one to split is not categorical.
+        UsageError: a request of another form, an unknown label, or a label that is requested twice.
+        LabelMismatchError: a label to join is not binary, or one to split is not categorical.
 
     >>> from ccvae_eval.data.sets.faces import Faces
     >>> relabelled(Faces(n=10), ["Worn=Eyeglasses|Wearing_Hat"]).schema["Worn"].classes
@@ -287,12 +288,12 @@ def relabelled(data: DataSet, requests: Sequence[str]) -> DataSet:
     if not requests:
         return data
     spec, salt = ",".join([data.spec, *(f"label={request}" for request in requests)]), "/".join(requests)
-    splits = [request for request in requests if request.startswith(SPLIT)]
+    splits = [request for request in requests if request.startswith(SPLIT_PREFIX)]
     others = [request for request in requests if request not in splits]
     if others:
-        data = wrapped(data, _renamed_or_joined(data, others), spec, "/".join(others))
+        data = with_columns(data, _renamed_or_joined(data, others), spec, "/".join(others))
     if splits:
-        data = wrapped(data, _split(data, splits), spec, salt)
+        data = with_columns(data, _split(data, splits), spec, salt)
     return data
 
 
@@ -308,19 +309,19 @@ def _renamed_or_joined(data: DataSet, requests: Sequence[str]) -> list[Column]:
 
 
 def _split(data: DataSet, requests: Sequence[str]) -> list[Column]:
-    asked = {request.removeprefix(SPLIT).strip(): f"--label {request}" for request in requests}
-    for name, where in asked.items():
+    requested = {request.removeprefix(SPLIT_PREFIX).strip(): f"--label {request}" for request in requests}
+    for name, where in requested.items():
         if name not in data.schema:
             raise UsageError(f"the data have no label {name!r}", where=where, hint=suggestion(name, data.schema.names))
         if data.schema[name].kind != "categorical":
             raise LabelMismatchError(
-                f"label {name!r} is {data.schema[name].kind}", where=where, hint="Only categorical ones split."
+                f"label {name!r} is {data.schema[name].kind}", where=where, hint="Only categorical labels can be split."
             )
     columns: list[Column] = []
     for label in data.schema:
-        if label.name in asked:
+        if label.name in requested:
             parts = (Label(f"{label.name}:{label.class_name(k)}") for k in range(label.cardinality))
-            columns += [Column(part, (label.name,), one=k) for k, part in enumerate(parts)]
+            columns += [Column(part, (label.name,), indicated=k) for k, part in enumerate(parts)]
         else:
             columns.append(Column(label, (label.name,)))
     return columns
@@ -330,7 +331,9 @@ def _requested(data: DataSet, request: str) -> Column:
     new, equals, old = request.partition("=")
     sources = tuple(name.strip() for name in old.split("|"))
     if not equals or not new.strip() or not all(sources):
-        raise UsageError("not a label", where=f"--label {request}", hint="Write NEW=OLD, NEW=A|B|C or *=OLD.")
+        raise UsageError(
+            "the request is malformed", where=f"--label {request}", hint="Write NEW=OLD, NEW=A|B|C or *=OLD."
+        )
     for name in sources:
         if name not in data.schema:
             raise UsageError(
@@ -344,6 +347,8 @@ def _requested(data: DataSet, request: str) -> Column:
     for name in sources:
         if data.schema[name].kind != "binary":
             raise LabelMismatchError(
-                f"label {name!r} is {data.schema[name].kind}", where=f"--label {request}", hint="Only binary ones join."
+                f"label {name!r} is {data.schema[name].kind}",
+                where=f"--label {request}",
+                hint="Only binary labels can be joined.",
             )
     return Column(Label(new.strip(), "categorical", sources), sources)

@@ -1,1 +1,1 @@
-"""The data sets that come with the package, one file or folder each."""
+"""Built-in data sets, one module or package each."""

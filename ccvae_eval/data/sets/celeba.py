@@ -1,4 +1,4 @@
-"""``celeba``: the official folder of CelebA, as its authors and torchvision lay it out."""
+"""``celeba``: CelebA in its official layout, as distributed by its authors and by torchvision."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ from ccvae_eval.core.errors import DataError, UsageError, suggestion
 from ccvae_eval.data.images.decode import PixelArray, resized
 from ccvae_eval.data.images.regions import FRAMES, Boxes, Regions
 from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore
-from ccvae_eval.data.labels.columns import MOST_BYTES, Attributes, column_from_numbers, schema_of
-from ccvae_eval.data.sets.folder import LARGEST, Folder, Located
+from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, Attributes, column_from_numbers, schema_of
+from ccvae_eval.data.sets.folder import MAX_EDGE, Folder, RegionsMixin
 from ccvae_eval.data.spec import Options, require_path
 
 IMAGES, ATTRIBUTES, PARTITION = "img_align_celeba", "list_attr_celeba", "list_eval_partition"
-INNER = ("", "Img", "Anno", "Eval", "celeba")
-"""Where the three lie below the path: side by side, or as the download has them."""
-ENDS = (".txt", ".csv")
+SUBFOLDERS = ("", "Img", "Anno", "Eval", "celeba")
+"""Folders below the path that may contain the images and tables."""
+TABLE_SUFFIXES = (".txt", ".csv")
 SQUARE, WHOLE = "square", "whole"
-PROBED = 16
+DIGESTED_IMAGES = 16
 
 
 class CelebA(Folder):
     """``celeba:PATH[,size=64][,crop=square][,labels=A|B][,regions=boxes]``: 202,599 aligned faces (Liu et al. 2015).
 
-    PATH holds ``img_align_celeba`` (a folder or a zip), ``list_attr_celeba.txt`` and ``list_eval_partition.txt``, side
-    by side or in ``Img``, ``Anno`` and ``Eval``; tables ending in ``.csv`` are read too. The official parts are the
-    splits: train, judge (their validation) and test. Images are read when they are asked for; rows without an image
-    and images without a row are left out and counted.
+    PATH contains ``img_align_celeba`` (a folder or a zip), ``list_attr_celeba.txt`` and ``list_eval_partition.txt``,
+    side by side or in ``Img``, ``Anno`` and ``Eval``; the tables may also be ``.csv``. The official partition gives
+    the splits: train, judge (its validation part) and test. Images are read on demand. Rows without an image and
+    images without a row are left out and counted.
 
-    ``crop`` is what becomes the square: ``square``, the middle 178 x 178; a number N, the middle N x N (148 and 128 are
-    usual); ``whole``, the whole 178 x 218 squeezed, as Joy et al. (2021) have it. It is averaged down to ``size``.
+    ``crop`` selects the part of an image that is resized to ``size``: ``square``, the central 178 x 178; a number N,
+    the central N x N (148 and 128 are usual); ``whole``, all of 178 x 218, squeezed to a square as by Joy et al.
+    (2021).
 
-    Regions are boxes of the aligned frame for the attributes that are local (``regions=none`` leaves them out); see
+    The regions of local attributes are boxes in the aligned frame; ``regions=none`` disables them. See
     :mod:`ccvae_eval.data.images.regions`.
 
-    The digest is of the tables, the names and sizes of all image files, and the bytes of 16 of them: reading 1.4 GB to
-    name a data set would take minutes.
+    The digest covers the tables, the names and sizes of all image files, and the contents of 16 of them, because
+    reading all 1.4 GB would take minutes.
     """
 
     def __init__(
@@ -57,13 +58,14 @@ class CelebA(Folder):
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
         read = Options("celeba", options)
-        size = read.integer("size", 64, low=1, high=LARGEST)
+        size = read.integer("size", 64, low=1, high=MAX_EDGE)
         crop = _crop(read.text("crop", SQUARE))
         labels, regions = read.names("labels"), read.text("regions", "boxes", ("boxes", "none"))
         read.finish()
         place = Path(require_path("celeba", path, f"the folder with {IMAGES} and {ATTRIBUTES}.txt"))
         if not place.is_dir():
-            raise DataError("there is no such folder", where=str(place))
+            hint = "" if place.is_absolute() else f"Relative paths start at {Path.cwd()}."
+            raise DataError("the folder does not exist", where=str(place), hint=hint)
         table, parts = _table(place, ATTRIBUTES, required=True), _table(place, PARTITION, required=False)
         spec = ",".join([f"celeba:{path}", *(f"{key}={value}" for key, value in sorted(options.items()))])
         attributes, store = _attributes(table, parts, labels, str(place)), _images(place)
@@ -81,7 +83,7 @@ class CelebA(Folder):
         content.update(self._attributes.labels.tobytes() + self._splits.codes.tobytes())
         for name in self._files:
             content.update(f"{name}/{self._store.size(name)}\n".encode("utf-8", "surrogateescape"))
-        for index in np.linspace(0, len(self) - 1, PROBED).astype(int):
+        for index in np.linspace(0, len(self) - 1, DIGESTED_IMAGES).astype(int):
             content.update(self._store.read(self._files[index]))
         return content.hexdigest()
 
@@ -91,36 +93,40 @@ class CelebA(Folder):
             how = cv2.INTER_AREA if size < min(pixels.shape[:2]) else cv2.INTER_LINEAR
             return np.asarray(cv2.resize(pixels, (size, size), interpolation=how), np.uint8)
         if self._crop != SQUARE:
-            pixels = _middle(pixels, int(self._crop), f"{self._store.where}: {self._files[index]}")
+            pixels = _central(pixels, int(self._crop), f"{self._store.where}: {self._files[index]}")
         return resized(pixels, size)
 
 
-class CelebAWithRegions(Located, CelebA):
-    """The official folder with the boxes of its local attributes."""
+class CelebAWithRegions(RegionsMixin, CelebA):
+    """CelebA with the boxes of its local attributes."""
 
 
 def _crop(text: str) -> str:
     if text in (SQUARE, WHOLE) or (text.isdigit() and int(text) > 0):
         return text
-    raise UsageError(f"crop={text} is not possible", where="celeba", hint=f"{SQUARE}, {WHOLE} or a number of pixels.")
+    raise UsageError(f"crop must be {SQUARE}, {WHOLE} or a number of pixels, got {text!r}", where="celeba")
 
 
-def _middle(pixels: PixelArray, edge: int, where: str) -> PixelArray:
+def _central(pixels: PixelArray, edge: int, where: str) -> PixelArray:
     height, width = pixels.shape[:2]
     if edge > min(height, width):
-        raise DataError(f"the image is {width} x {height}, no {edge} x {edge} is in it", where=where)
+        raise DataError(
+            f"crop={edge} exceeds the image of {width} x {height} pixels", where=where, hint="Choose a smaller crop."
+        )
     top, left = (height - edge) // 2, (width - edge) // 2
     return pixels[top : top + edge, left : left + edge]
 
 
 def _images(place: Path) -> Store:
-    for inner in INNER:
+    for inner in SUBFOLDERS:
         folder = place / inner / IMAGES
         if folder.is_dir():
             return FolderStore(folder)
         if folder.with_suffix(".zip").is_file():
             return ZipStore(folder.with_suffix(".zip"))
-    raise DataError("there are no images", where=str(place), hint=f"Expected a folder or zip {IMAGES}.")
+    raise DataError(
+        "the images of CelebA are missing", where=str(place), hint=f"Expected a folder {IMAGES} or {IMAGES}.zip."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +134,9 @@ class CelebATable:
     """A table of CelebA.
 
     Args:
-        names: of its columns; none, where it has no first line with names.
+        names: names of its columns; empty if the table has no header.
         files: the image file of each row.
-        numbers: shape (rows, columns).
+        numbers: the cells, shape (rows, columns).
     """
 
     names: tuple[str, ...]
@@ -139,24 +145,24 @@ class CelebATable:
 
 
 def _table(place: Path, name: str, *, required: bool) -> CelebATable | None:
-    for inner in INNER:
-        for end in ENDS:
-            path = place / inner / (name + end)
+    for inner in SUBFOLDERS:
+        for suffix in TABLE_SUFFIXES:
+            path = place / inner / (name + suffix)
             if path.is_file():
                 return _read(path)
     if required:
-        raise DataError("there is no table of attributes", where=str(place), hint=f"Expected {name}.txt.")
+        raise DataError("the table of attributes is missing", where=str(place), hint=f"Expected {name}.txt.")
     return None
 
 
 def _read(path: Path) -> CelebATable:
-    """Reads a table: in the text form a count and a line of names come first (the partition has neither)."""
+    """Read a table. The text form of the attributes starts with a count and a line of names; the partition does not."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError("the table is too large", where=str(path))
+        if path.stat().st_size > MAX_TABLE_BYTES:
+            raise DataError("the table is too large", where=str(path), why="the limit is 256 MiB")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError("unreadable", where=str(path), why=str(error)) from None
+        raise DataError("the file cannot be read", where=str(path), why=str(error)) from None
     lines = [line for line in (text.replace(",", " ") if path.suffix == ".csv" else text).splitlines() if line.strip()]
     if lines and lines[0].strip().isdigit():
         lines = lines[1:]
@@ -165,17 +171,20 @@ def _read(path: Path) -> CelebATable:
     rows = [line.split(None, 1) for line in lines]
     width = len(names) or 1
     if not rows or any(len(row) < 2 for row in rows):
-        raise DataError("not a table of CelebA", where=str(path), why="a row without a number")
+        raise DataError("the file is not a table of CelebA", where=str(path), why="a row contains no numbers")
     with catch_warnings():
         simplefilter("error", DeprecationWarning)
         try:
-            # one parse of all numbers: a row at a time takes twenty seconds for the whole table
+            # parsing row by row takes twenty seconds for the whole table
             numbers = np.fromstring(" ".join(row[1] for row in rows), np.float32, sep=" ")
         except (ValueError, DeprecationWarning):
-            raise DataError("not a table of CelebA", where=str(path), why="a cell is no number") from None
+            raise DataError(
+                "the file is not a table of CelebA", where=str(path), why="a cell is not a number"
+            ) from None
     if len(numbers) != len(rows) * width:
         odd = next((row for row in rows if len(row[1].split()) != width), rows[0])
-        raise DataError("not a table of CelebA", where=f"{path}: {odd[0]}", why=f"another number of cells than {width}")
+        found = len(odd[1].split())
+        raise DataError(f"the row must have {width} numbers, got {found}", where=f"{path}: {odd[0]}")
     return CelebATable(tuple(names), tuple(row[0] for row in rows), numbers.reshape(len(rows), width))
 
 
@@ -183,15 +192,15 @@ def _attributes(table: CelebATable | None, parts: CelebATable | None, chosen: Se
     assert table is not None, "it is required"
     for name in chosen:
         if name not in table.names:
-            raise UsageError(f"there is no label {name!r}", where=where, hint=suggestion(name, table.names))
-    wanted = list(chosen) or table.names
-    columns = [column_from_numbers(name, table.numbers[:, table.names.index(name)]) for name in wanted]
+            raise UsageError(f"CelebA has no label {name!r}", where=where, hint=suggestion(name, table.names))
+    selected = list(chosen) or table.names
+    columns = [column_from_numbers(name, table.numbers[:, table.names.index(name)]) for name in selected]
     schema, labels = schema_of(columns, len(table.files), where)
     splits = None
     if parts is not None:
         part_of = dict(zip(parts.files, parts.numbers[:, 0], strict=True))
-        unknown = next((file for file in table.files if file not in part_of), None)
-        if unknown is not None:
-            raise DataError(f"{unknown!r} is in no part", where=f"{where}: {PARTITION}")
+        missing = next((file for file in table.files if file not in part_of), None)
+        if missing is not None:
+            raise DataError(f"the partition lacks the image {missing!r}", where=f"{where}: {PARTITION}")
         splits = tuple(f"{part_of[file]:g}" for file in table.files)
     return Attributes(table.files, schema, labels, splits)

@@ -21,10 +21,10 @@ BRIGHTEST = 16
 
 
 class Digits(InMemory):
-    """``digits[,size=32]``: real handwriting without a file: 8 x 8 pixels of 17 greys (Alpaydin and Kaynak 1998).
+    """``digits[,size=32]``: real handwriting without a download, 8 x 8 pixels of 17 greys (Alpaydin and Kaynak 1998).
 
-    One label, ``digit``. ``size=8`` gives the pixels as they are, divided by 16; another size is interpolated
-    bilinearly from bytes, and 32 is one that the convolutional networks take. Splits are by a hash of the position.
+    The only label is ``digit``. ``size=8`` keeps the original pixels, divided by 16; another size is resized bilinearly
+    from bytes. The default of 32 suits the convolutional networks. Splits follow from a hash of the position.
     """
 
     needs_no_path: ClassVar[bool] = True

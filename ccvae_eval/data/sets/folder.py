@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from hashlib import blake2b
@@ -16,40 +17,41 @@ from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.types import Bools, Ids
 from ccvae_eval.data.images.decode import PixelArray, decode, resized
 from ccvae_eval.data.images.regions import FRAMES, Boxes, Regions, regions_in
-from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore, by_any_name
+from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore, files_by_name
 from ccvae_eval.data.interface import Split
-from ccvae_eval.data.labels.columns import MOST_BYTES, Attributes, read_attributes
-from ccvae_eval.data.memory import checked
+from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, Attributes, read_attributes
+from ccvae_eval.data.memory import checked_ids
 from ccvae_eval.data.spec import Options, require_path
 from ccvae_eval.data.splits import split_by_column, split_by_name
 from ccvae_eval.model.interface import Batch, LabelSchema
 
 TABLE = "attributes.csv"
-LARGEST = 1024
+MAX_EDGE = 1024
 
 
 class Folder:
     """``folder:PATH[,images=NAME][,attributes=NAME][,size=64][,labels=A|B][,channels=3][,regions=FOLDER]``.
 
-    PATH is a folder or a zip. Images are PNG or JPEG files in it, in its folders, or in a zip in it (``images`` says
-    which, where there are several; else the one with an image for every row); the table is ``attributes.csv`` in it
-    or beside it, its first column the file name. Images are read when they are asked for. With ``size`` the middle
-    square of each image is averaged down to it; without, all images must be as large as the first.
+    PATH is a folder or a zip. The images are PNG or JPEG files in it, in its subfolders or in a zip in it. Of
+    several zips the one with an image for every row is read; ``images`` names another zip or folder. The table is
+    ``attributes.csv`` in the folder or zip, or beside the zip; its first column holds the file names. Images are read
+    on demand. With ``size``, the central square of each image is resized; without, all images must have the size of
+    the first.
 
-    ``regions`` says where labels live: a folder of masks (``LABEL/NAME.png``, white where the label lives; label
-    maps of CelebAMask-HQ; or CelebAMask-HQ as it is released, where images have their numbers in CelebA-HQ as names),
-    or for aligned faces the boxes of ``celeba`` or ``celebahq``; see :mod:`ccvae_eval.data.images.regions`.
+    ``regions`` is a folder of masks (``LABEL/NAME.png``, nonzero inside the region; label maps of CelebAMask-HQ; or
+    the released CelebAMask-HQ, for images named by their numbers in CelebA-HQ), or ``celeba`` or ``celebahq`` for the
+    boxes of aligned faces; see :mod:`ccvae_eval.data.images.regions`.
 
-    The split is the table's column ``split``, else by a hash of the file name. Rows without an image and images
-    without a row are left out and counted.
+    The table's column ``split`` gives the splits; without it they follow from a hash of the file name. Rows without an
+    image and images without a row are left out and counted.
 
     Args:
         store: the image files.
-        attributes: the table; rows without an image in the store are left out.
-        spec: what opens it again.
-        size: edge of the images; None: as large as the first.
-        channels: 3, or 1 for grey.
-        regions: where labels live, if that is known (``FolderWithRegions``).
+        attributes: the table.
+        spec: the text from which ``open_data`` opens the data set again.
+        size: edge of the images; None = the size of the first image.
+        channels: 3 for RGB or 1 for grey.
+        regions: source of the regions (only for ``FolderWithRegions``).
 
     Raises:
         DataError: no row has an image, or the first image cannot be read.
@@ -64,14 +66,10 @@ class Folder:
         channels: int = 3,
         regions: Regions | None = None,
     ) -> None:
-        known = by_any_name(store)
+        known = files_by_name(store)
         kept = [row for row, name in enumerate(attributes.files) if name in known]
         if not kept:
-            raise DataError(
-                "no row of the table has an image here",
-                where=store.where,
-                why=f"{len(attributes.files)} rows, the first {attributes.files[0]!r}; {len(store.names)} images",
-            )
+            raise _no_match(attributes, store)
         self._store, self._attributes = store, attributes.rows(kept)
         self.rows_without_image = len(attributes.files) - len(kept)
         self._files = [known[name] for name in self._attributes.files]
@@ -86,14 +84,15 @@ class Folder:
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
         read = Options("folder", options)
-        size = read.integer("size", 0, low=0, high=LARGEST)
+        size = read.integer("size", 0, low=0, high=MAX_EDGE)
         channels = read.integer("channels", 3, choices=(1, 3))
         images, table = read.text("images"), read.text("attributes", TABLE)
         labels, regions = read.names("labels"), read.text("regions")
         read.finish()
         place = Path(require_path("folder", path, f"a folder or a zip of images with {TABLE}"))
         if not place.exists():
-            raise DataError("there is no such folder or zip", where=str(place))
+            hint = "" if place.is_absolute() else f"Relative paths start at {Path.cwd()}."
+            raise DataError("the folder or zip does not exist", where=str(place), hint=hint)
         store, attributes = _opened(place, images, table, labels)
         spec = ",".join([f"folder:{path}", *(f"{key}={value}" for key, value in sorted(options.items()))])
         if not regions:
@@ -116,7 +115,7 @@ class Folder:
 
     @cached_property
     def digest(self) -> str:
-        """Of the bytes of the image files, the labels, the splits and the size."""
+        """Digest of the image files, the labels, the splits and the size."""
         content = blake2b(self._store.digest(), digest_size=16)
         content.update(repr((self._shape, self.schema.as_plain(), self._attributes.files)).encode("utf-8", "replace"))
         content.update(self._attributes.labels.tobytes() + self._splits.codes.tobytes())
@@ -126,12 +125,12 @@ class Folder:
         return len(self._files)
 
     def batch(self, ids: Ids) -> Batch:
-        """Reads some images.
+        """Read some images.
 
         Raises:
-            DataError: names the file that is missing, damaged or of another size.
+            DataError: a file is missing, damaged or of another size; the message names it.
         """
-        ids = checked(ids, len(self), self.spec)
+        ids = checked_ids(ids, len(self), self.spec)
         channels, height, width = self._shape
         images = np.empty((len(ids), height, width, channels), np.uint8)
         for row, index in enumerate(ids.tolist()):
@@ -140,7 +139,7 @@ class Folder:
         return Batch(first.contiguous().float() / 255, torch.from_numpy(self._attributes.labels[ids]), ids)
 
     def labels_of(self, ids: Ids) -> NDArray[np.float32]:
-        return self._attributes.labels[checked(ids, len(self), self.spec)]
+        return self._attributes.labels[checked_ids(ids, len(self), self.spec)]
 
     def split(self, name: Split) -> Ids:
         return self._splits.ids(name)
@@ -161,27 +160,27 @@ class Folder:
         channels, height, width = self._shape
         if pixels.shape[:2] != (height, width):
             raise DataError(
-                f"the image is {pixels.shape[1]} x {pixels.shape[0]}, the first one {width} x {height}",
+                f"the image has {pixels.shape[1]} x {pixels.shape[0]} pixels, the first image {width} x {height}",
                 where=f"{self._store.where}: {self._files[index]}",
-                hint="Give the size that all shall have: folder:PATH,size=64.",
+                hint="All images must have the same size. To crop and resize them, write folder:PATH,size=64.",
             )
         return pixels if channels == 3 else _grey(pixels)
 
 
-class Located:
-    """What makes a folder's data set one that knows where labels live; a mixin, in front of ``Folder`` or its kin."""
+class RegionsMixin:
+    """Adds the capability ``HasRegions`` to a subclass of ``Folder``, which it must precede among the bases."""
 
     @property
     def region_source(self) -> str:
-        return str(_inside(self).regions.source)
+        return str(_as_folder(self).regions.source)
 
     def region(self, ids: Ids, label: str) -> Bools | None:
-        """Where a label lives in each image, shape (N, H, W); None if it has no region at all."""
-        data = _inside(self)
+        """Mask of a label in each image, shape (N, H, W); None for a label without a region."""
+        data = _as_folder(self)
         data.schema.index(label)
         _, height, width = data.input_shape
         every = data.files
-        files = [every[index] for index in checked(ids, len(data), data.spec).tolist()]
+        files = [every[index] for index in checked_ids(ids, len(data), data.spec).tolist()]
         found = [data.regions.of(file, label, height, width) for file in files or [""]]
         known = [region for region in found if region is not None]
         if len(known) < len(found):
@@ -189,17 +188,17 @@ class Located:
         return np.stack(known) if files else np.empty((0, height, width), np.bool_)
 
 
-def _inside(data: object) -> Any:
+def _as_folder(data: object) -> Any:
     assert isinstance(data, Folder)
     return data
 
 
-class FolderWithRegions(Located, Folder):
-    """A folder whose option ``regions`` was given."""
+class FolderWithRegions(RegionsMixin, Folder):
+    """A folder with regions, from the option ``regions``."""
 
 
 def _regions(choice: str, place: Path) -> Regions:
-    """The regions that the option names: boxes of a frame, or a folder, beside the data or anywhere."""
+    """The boxes of the named frame, or the masks of a folder, which may lie in the data folder or elsewhere."""
     if choice in FRAMES:
         frame = FRAMES[choice]
         return Boxes(frame, frame.middle())
@@ -208,44 +207,69 @@ def _regions(choice: str, place: Path) -> Regions:
 
 
 def _grey(pixels: PixelArray) -> PixelArray:
-    """The luma of Rec. 601, as OpenCV and Pillow weigh it, shape (H, W, 1)."""
+    """Luma of Rec. 601, as in OpenCV and Pillow, shape (H, W, 1)."""
     weighed = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     return np.asarray(np.rint(weighed), np.uint8)[..., None]
 
 
 def _opened(place: Path, images: str, table: str, labels: tuple[str, ...]) -> tuple[Store, Attributes]:
-    """The images and the table of a path, wherever in it or beside it they lie."""
+    """The images and the table of a folder or zip."""
     if place.is_dir():
         attributes = _read_table(place / table, labels)
         return _store_in(place, images, attributes), attributes
     store = ZipStore(place)
     if table in store:
-        return store, read_attributes(store.read(table, MOST_BYTES), f"{place}: {table}", labels)
+        return store, read_attributes(store.read(table, MAX_TABLE_BYTES), f"{place}: {table}", labels)
     return store, _read_table(place.parent / table, labels)
 
 
 def _read_table(path: Path, labels: tuple[str, ...]) -> Attributes:
     try:
-        if path.is_file() and path.stat().st_size <= MOST_BYTES:
+        if path.is_file():
+            if path.stat().st_size > MAX_TABLE_BYTES:
+                raise DataError("the table of labels is too large", where=str(path), why="the limit is 256 MiB")
             return read_attributes(path.read_bytes(), str(path), labels)
     except OSError as error:
-        raise DataError("unreadable", where=str(path), why=error.strerror or str(error)) from None
+        raise DataError("the file cannot be read", where=str(path), why=error.strerror or str(error)) from None
+    others = sorted(other.name for other in path.parent.glob("*.csv"))
     raise DataError(
-        "there is no table of labels",
+        "the table of labels does not exist",
         where=str(path),
-        hint="A CSV file: first column the file name, then one column for each label; or attributes=NAME.csv.",
+        hint=f"If it is {others[0]!r}, write attributes={others[0]}."
+        if others
+        else "Expected a CSV file with a first line such as file,Smiling,Male and one row for each image.",
+    )
+
+
+def _no_match(attributes: Attributes, store: Store) -> DataError:
+    """The error for a table of which no row names an image."""
+    if not store.names:
+        return DataError("it contains no PNG or JPEG images", where=store.where)
+    row, image = attributes.files[0], store.names[0]
+    hint = f"The first column must hold the names of the image files, such as {image!r}."
+    if ";" in row or "\t" in row:
+        hint = "Separate the cells of the table by commas."
+    return DataError(
+        "no row of the table matches an image",
+        where=store.where,
+        why=f"the first of {len(attributes.files)} rows is {row!r}, the first of {len(store.names)} images {image!r}",
+        hint=hint,
     )
 
 
 def _store_in(folder: Path, images: str, attributes: Attributes) -> Store:
-    """The images of a folder: those that are asked for, else the files in it, else the one zip in it.
+    """The folder or zip ``images`` if given, else the image files in the folder, else the zip in it.
 
-    Of several zips it is the one that holds an image for every row of the table.
+    Of several zips, take the one with an image for every row of the table.
     """
     if images:
         place = folder / images
         if not place.exists():
-            raise DataError("there is no such folder or zip of images", where=str(place))
+            raise DataError(
+                "the folder or zip of images does not exist",
+                where=str(place),
+                hint=f"The option images={images} is a path inside the data folder.",
+            )
         return FolderStore(place) if place.is_dir() else ZipStore(place)
     store = FolderStore(folder)
     if store.names:
@@ -254,13 +278,24 @@ def _store_in(folder: Path, images: str, attributes: Attributes) -> Store:
     if len(zips) == 1:
         return ZipStore(folder / zips[0])
     if not zips:
-        raise DataError("there are no images", where=str(folder), hint="PNG or JPEG files, in folders or in a zip.")
+        raise DataError(
+            "the folder contains no images",
+            where=str(folder),
+            why=_contents(folder),
+            hint="Expected PNG or JPEG files in the folder, in its subfolders or in a zip.",
+        )
     rows = set(attributes.files)
-    whole = [store for store in (ZipStore(folder / name) for name in zips) if by_any_name(store).keys() >= rows]
-    if len(whole) == 1:
-        return whole[0]
+    complete = [store for store in (ZipStore(folder / name) for name in zips) if files_by_name(store).keys() >= rows]
+    if len(complete) == 1:
+        return complete[0]
     raise DataError(
-        f"there are {len(zips)} zips of images",
+        f"the folder contains {len(zips)} zips of images",
         where=str(folder),
-        hint=f"Say which: folder:{folder},images={zips[0]} (or {', '.join(zips[1:])}).",
+        hint=f"Choose one: folder:{folder},images={zips[0]} (or {', '.join(zips[1:])}).",
     )
+
+
+def _contents(folder: Path) -> str:
+    """The contents of a folder without images, such as "it contains 12 .tif, 1 .csv"."""
+    counts = Counter(path.suffix.lower() or "without suffix" for path in folder.iterdir())
+    return f"it contains {', '.join(f'{n} {suffix}' for suffix, n in counts.most_common(4))}"

@@ -1,4 +1,4 @@
-"""``mnist``: handwritten digits, from the original idx files or an ``.npz``."""
+"""``mnist``: MNIST from the original idx files or an ``.npz``."""
 
 from __future__ import annotations
 
@@ -25,24 +25,23 @@ from ccvae_eval.model.interface import Label, LabelSchema
 SCHEMA = LabelSchema((Label("digit", "categorical", tuple("0123456789")),))
 EDGE = 28
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
-MOST_IMAGES = 1_000_000
+MAX_IMAGES = 1_000_000
 TRAIN, TEST = "train", "t10k"
 
 Bytes = NDArray[np.uint8]
 
 
 class Mnist(InMemory):
-    """``mnist:PATH[,size=28][,rotations=0|15|30]``: the digits, one label ``digit`` with the classes "0" to "9".
+    """``mnist:PATH[,size=28][,rotations=0|15|30]``: handwritten digits with the label ``digit``, classes "0" to "9".
 
-    PATH is a folder with the idx files (``train-images-idx3-ubyte``, with or without ``.gz``, and so on) or an .npz
-    (or a folder with just one) with ``images`` (N, 28, 28) and ``labels``, or with Keras's ``x_train, y_train, x_test,
-    y_test``. The test split is the official one where the files have it (and a quarter of train is the judge's), else
-    a hash of the position.
-    Another ``size`` is interpolated bilinearly, to the bit as Pillow does it.
+    PATH is a folder with the idx files (``train-images-idx3-ubyte`` and so on, with or without ``.gz``), or an ``.npz``
+    (or a folder with a single one) with ``images`` (N, 28, 28) and ``labels``, or with Keras's ``x_train, y_train,
+    x_test, y_test``. If the files have official splits, these are kept and a quarter of train becomes the judge's;
+    otherwise splits follow from a hash of the position. Another ``size`` is resized bilinearly, exactly as by Pillow.
 
-    ``rotations`` turns each image counter-clockwise by one of these angles in degrees, drawn by its position and
-    ``seed``, before it is resized; the angle is the categorical label ``angle``, a domain as DIVA has it (Ilse,
-    Tomczak, Louizos and Welling 2020: 0|15|30|45|60|75).
+    ``rotations`` rotates each image counter-clockwise, before resizing, by one of the given angles in degrees, drawn
+    at random from ``seed``. The angle becomes the categorical label ``angle``, the domain of DIVA (Ilse, Tomczak,
+    Louizos and Welling 2020: 0|15|30|45|60|75).
     """
 
     @classmethod
@@ -57,9 +56,9 @@ class Mnist(InMemory):
         where = str(place)
         if images.dtype != np.uint8 or images.shape != (len(digits), EDGE, EDGE) or not len(digits):
             raise DataError(
-                f"images of shape {images.shape} and type {images.dtype} with {len(digits)} labels",
+                f"images have the shape {images.shape} and type {images.dtype}, with {len(digits)} labels",
                 where=where,
-                hint="Expected bytes of shape (N, 28, 28).",
+                hint="Expected uint8 images of shape (N, 28, 28) and N labels.",
             )
         schema, labels = labels_from_array(digits, SCHEMA, where)
         spec = f"mnist:{path}" + (f",size={size}" if size != EDGE else "")
@@ -71,33 +70,37 @@ class Mnist(InMemory):
 
 
 def _angles(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """The angles of the option, as they will name the classes.
+    """Parse the option ``rotations`` to the names of the angle classes.
 
     Raises:
-        UsageError: fewer than two of them, one twice, or what is no angle.
+        UsageError: fewer than two angles, a repeated angle, or text that is not a number.
     """
     try:
         angles = tuple(f"{float(text):g}" for text in texts)
     except ValueError:
         angles = ("nan",)
     if texts and (len(set(angles)) != len(angles) or len(angles) < 2 or not np.isfinite([*map(float, angles)]).all()):
-        raise UsageError(f"rotations={'|'.join(texts)} is not possible", where="mnist", hint="Write rotations=0|15|30.")
+        raise UsageError(
+            f"rotations must be two or more different angles, got {'|'.join(texts)!r}",
+            where="mnist",
+            hint="Write rotations=0|15|30.",
+        )
     return angles
 
 
 def _rotated(
     schema: LabelSchema, labels: NDArray[np.float32], images: Bytes, angles: tuple[str, ...], seed: int
 ) -> tuple[LabelSchema, NDArray[np.float32], Bytes]:
-    """The images turned, each by its own angle, and the angle as a label."""
+    """Rotate each image by an angle of its own, and add the angle as a label."""
     domain = numpy_stream(seed, "mnist/angle").integers(0, len(angles), len(images))
-    turned = np.empty_like(images)
-    middle = ((EDGE - 1) / 2, (EDGE - 1) / 2)
-    for place, angle in enumerate(angles):
-        matrix = cv2.getRotationMatrix2D(middle, float(angle), 1.0)
-        for row in np.flatnonzero(domain == place):
-            turned[row] = cv2.warpAffine(images[row], matrix, (EDGE, EDGE), flags=cv2.INTER_LINEAR)
-    wider = LabelSchema((*schema, Label("angle", "categorical", angles)))
-    return wider, np.column_stack([labels, domain]).astype(np.float32), turned
+    rotated = np.empty_like(images)
+    center = ((EDGE - 1) / 2, (EDGE - 1) / 2)
+    for index, angle in enumerate(angles):
+        matrix = cv2.getRotationMatrix2D(center, float(angle), 1.0)
+        for row in np.flatnonzero(domain == index):
+            rotated[row] = cv2.warpAffine(images[row], matrix, (EDGE, EDGE), flags=cv2.INTER_LINEAR)
+    extended = LabelSchema((*schema, Label("angle", "categorical", angles)))
+    return extended, np.column_stack([labels, domain]).astype(np.float32), rotated
 
 
 def _splits(is_test: NDArray[np.bool_]) -> Splits:
@@ -110,9 +113,9 @@ def _from_archive(path: Path) -> tuple[Bytes, NDArray[np.int64], NDArray[np.bool
     if "x_train" in arrays:
         arrays = read_arrays(path, ("x_train", "y_train", "x_test", "y_test"))
         parts = [(arrays["x_train"], arrays["y_train"], False), (arrays["x_test"], arrays["y_test"], True)]
-        return _together(parts, str(path))
+        return _concatenated(parts, str(path))
     arrays = read_arrays(path, ("images", "labels"))
-    return _together([(arrays["images"], arrays["labels"], False)], str(path))
+    return _concatenated([(arrays["images"], arrays["labels"], False)], str(path))
 
 
 def _from_folder(folder: Path) -> tuple[Bytes, NDArray[np.int64], NDArray[np.bool_]]:
@@ -126,19 +129,19 @@ def _from_folder(folder: Path) -> tuple[Bytes, NDArray[np.int64], NDArray[np.boo
         return _from_archive(archives[0])
     if not parts:
         raise DataError(
-            "no digits here",
+            "the folder contains no MNIST files",
             where=str(folder),
-            hint="Expected train-images-idx3-ubyte[.gz] and its labels, or an .npz.",
+            hint="Expected train-images-idx3-ubyte[.gz] with train-labels-idx1-ubyte[.gz], or a single .npz.",
         )
-    return _together(parts, str(folder))
+    return _concatenated(parts, str(folder))
 
 
-def _together(
+def _concatenated(
     parts: list[tuple[NDArray[np.uint8], NDArray[np.uint8], bool]], where: str
 ) -> tuple[Bytes, NDArray[np.int64], NDArray[np.bool_]]:
     for images, labels, _ in parts:
         if images.ndim != 3 or labels.shape != (len(images),) or images.shape[1:] != parts[0][0].shape[1:]:
-            raise DataError(f"images {images.shape} and labels {labels.shape} do not go together", where=where)
+            raise DataError(f"images of shape {images.shape} do not match labels of shape {labels.shape}", where=where)
     return (
         np.concatenate([images for images, _, _ in parts]),
         np.concatenate([labels for _, labels, _ in parts]),
@@ -147,20 +150,20 @@ def _together(
 
 
 def _idx_file(folder: Path, start: str, dimensions: int) -> Path | None:
-    """The file under any of its usual names."""
-    for mark in (f"-idx{dimensions}-ubyte", f".idx{dimensions}-ubyte"):
-        for end in ("", ".gz"):
-            path = folder / f"{start}{mark}{end}"
+    """The idx file under any of its usual names, or None."""
+    for form in (f"-idx{dimensions}-ubyte", f".idx{dimensions}-ubyte"):
+        for suffix in ("", ".gz"):
+            path = folder / f"{start}{form}{suffix}"
             if path.is_file():
                 return path
     return None
 
 
 def read_idx(path: Path, magic: int) -> Bytes:
-    """An idx file of bytes, packed or not, shape as its head says.
+    """Read an idx file of bytes, compressed or not, with the shape in its header.
 
     Raises:
-        DataError: another kind of file, or one that is longer or shorter than its head says.
+        DataError: another format, or a length that differs from the header's.
     """
     dimensions = magic & 0xFF
     head_bytes = 4 + 4 * dimensions
@@ -171,15 +174,19 @@ def read_idx(path: Path, magic: int) -> Bytes:
             if (
                 len(head) != dimensions + 1
                 or head[0] != magic
-                or shape[0] > MOST_IMAGES
+                or shape[0] > MAX_IMAGES
                 or max(shape[1:], default=0) > 512
             ):
-                raise DataError("not the idx file that its name says", where=str(path))
+                raise DataError(
+                    f"the file is not an idx file of {'images' if magic == IMAGES_MAGIC else 'labels'}", where=str(path)
+                )
             expected = int(np.prod(shape))
             content = file.read(expected + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError("unreadable", where=str(path), why=str(error)) from None
+        raise DataError("the file cannot be read", where=str(path), why=str(error)) from None
     if len(content) != expected:
-        longer = "more" if len(content) > expected else f"{len(content)}"
-        raise DataError(f"{expected} bytes are announced and {longer} are there", where=str(path))
+        found = "more" if len(content) > expected else f"only {len(content)}"
+        raise DataError(
+            "the file is damaged", where=str(path), why=f"its header gives {expected} bytes, it contains {found}"
+        )
     return np.frombuffer(content, np.uint8).reshape(shape)

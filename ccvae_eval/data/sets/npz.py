@@ -1,7 +1,4 @@
-"""``npz``: arrays of images and labels in one file.
-
-Reading ``.npz`` files: plain arrays only, and no more than the memory can hold.
-"""
+"""``npz``: images and labels in an ``.npz`` file, and the safe reading of such files."""
 
 from __future__ import annotations
 
@@ -15,44 +12,48 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.data.labels.columns import labels_from_array
-from ccvae_eval.data.memory import InMemory, pictures
+from ccvae_eval.data.memory import InMemory, standard_layout
 from ccvae_eval.data.spec import Options, require_path
 from ccvae_eval.data.splits import split_by_column, split_by_name
 
-MOST_BYTES = 8 * 2**30
-"""Unpacked size of an archive that is still read."""
+MAX_ARCHIVE_BYTES = 8 * 2**30
+"""Limit of the unpacked size of an archive."""
 
 
 def read_arrays(path: Path, required: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The arrays of an ``.npz``; pickled objects in it are refused, never loaded.
+    """Read the arrays of an ``.npz``; a file with pickled objects is rejected without loading them.
 
     Raises:
-        DataError: missing, unreadable, damaged, too large, or without a required array.
+        DataError: the file is missing, damaged or too large, contains pickled objects, or lacks a required array.
     """
     if not path.is_file():
-        raise DataError("there is no such file", where=str(path))
+        raise DataError("the file does not exist", where=str(path))
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
-        if size > MOST_BYTES:
-            raise DataError(f"{size / 2**30:.1f} GiB unpacked", where=str(path), why="at most 8 GiB are read")
+        if size > MAX_ARCHIVE_BYTES:
+            raise DataError(f"the arrays have {size / 2**30:.1f} GiB unpacked, the limit is 8 GiB", where=str(path))
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, MemoryError) as error:
-        raise DataError("not a readable .npz of plain arrays", where=str(path), why=str(error)) from None
+        raise DataError("the file is not a readable .npz of plain arrays", where=str(path), why=str(error)) from None
     missing = next((name for name in required if name not in found), None)
     if missing is not None:
         raise DataError(
-            f"no array {missing!r}", where=str(path), why=f"it holds {', '.join(sorted(found)) or 'nothing'}"
+            f"the array {missing!r} is missing",
+            where=str(path),
+            why=f"the file contains {', '.join(sorted(found)) or 'no arrays'}",
         )
     return found
 
 
 class Npz(InMemory):
-    """``npz:PATH``: ``images`` (N, H, W, C) of bytes or (N, C, H, W) of floats in [0, 1], ``labels`` (N,) or (N, L).
+    """``npz:PATH``: the arrays ``images``, uint8 (N, H, W, C) or floats in [0, 1] (N, C, H, W), and ``labels`` (N,) or
+    (N, L).
 
-    Optional arrays: ``names`` of the labels and ``split`` of each image ("train", "judge", "test" or 0, 1, 2); without
-    one the split is by a hash of the position. Integer labels beyond 0/1 are classes, floats are continuous.
+    Optional arrays are ``names``, the names of the labels, and ``split``, the split of each image ("train", "judge",
+    "test" or 0, 1, 2), which by default follows from a hash of the position. Labels of 0/1 or -1/1 are binary, other
+    integer labels are categorical, other floats continuous.
     """
 
     @classmethod
@@ -70,4 +71,4 @@ class Npz(InMemory):
             if len(words) != len(labels):
                 raise DataError(f"{len(words)} splits, but {len(labels)} images", where=where)
             splits = split_by_column(words, positions, where)
-        return cls(pictures(arrays["images"], where), schema, labels, splits, f"npz:{path}")
+        return cls(standard_layout(arrays["images"], where), schema, labels, splits, f"npz:{path}")

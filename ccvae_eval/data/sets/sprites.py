@@ -1,4 +1,4 @@
-"""``sprites``: white squares, ellipses and hearts, drawn as dSprites has them."""
+"""``sprites``: a renderer of dSprites, white squares, ellipses and hearts on black."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.types import Bools, Floats, Ids, Images
 from ccvae_eval.data.interface import SPLITS, Split
-from ccvae_eval.data.memory import checked
+from ccvae_eval.data.memory import checked_ids
 from ccvae_eval.data.spec import Options, refuse_path
 from ccvae_eval.data.splits import JUDGE_FROM, TEST_FROM
 from ccvae_eval.model.interface import Batch, Label, LabelSchema
@@ -25,10 +25,10 @@ SCHEMA = LabelSchema(
         *(Label(name, "continuous") for name in ("scale", "orientation", "position_x", "position_y")),
     )
 )
-LEVELS = (3, 6, 40, 32, 32)
-"""How many values each factor has; an id counts them with the last one fastest, as the original archive does."""
+FACTOR_SIZES = (3, 6, 40, 32, 32)
+"""Number of values of each factor. Ids enumerate the combinations, the last factor fastest, as the original does."""
 
-VALUES: tuple[Floats, ...] = (
+FACTOR_VALUES: tuple[Floats, ...] = (
     np.arange(3.0),
     np.linspace(0.5, 1.0, 6),
     np.linspace(0.0, 2 * np.pi, 40),
@@ -39,31 +39,30 @@ VALUES: tuple[Floats, ...] = (
 EDGE = 64
 SIZES = (32, 64, 128)
 ORIGIN, TRAVEL = 15.5, 32.0
-"""Where a sprite's middle lies, in pixels of 64: from 15.5 at position 0 to 47.5 at position 1."""
+"""Centre of a sprite, in pixels of 64: from 15.5 at position 0 to 47.5 at position 1."""
 HALF_SIDE, HALF_AXES = 9.6, (12.76, 7.204)
-"""Of the square and of the ellipse at scale 1, in pixels of 64."""
+"""Half-side of the square and half-axes of the ellipse at scale 1, in pixels of 64."""
 HEART = (0.6028, 0.6610, -1.4749)
-"""Width, height and shift down of the curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t.
-
-The three were found by hand and search on the twelve original pictures that we have: all agree in every pixel."""
+"""Width, height and downward shift of the curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, fitted to
+original images."""
 OUTLINE = 4096
 
-DRAWING = 1
-MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+DRAWING_VERSION = 1
+SPLITMIX_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 class Sprites:
-    """``sprites[,size=64]``: all 737,280 pictures of dSprites (Matthey et al. 2017), drawn by us.
+    """``sprites[,size=64]``: all 737,280 images of dSprites (Matthey et al. 2017), rendered on demand.
 
-    One white shape on black: label ``shape`` (square, ellipse, heart) and the continuous ``scale`` (.5 to 1),
-    ``orientation`` (0 to 2 pi, which is drawn twice: the first and the last of its 40 values are one picture),
-    ``position_x`` and ``position_y`` (0 to 1). The factors are the same five, as numbers. Id and factors are each
-    other's function: ``ids_of`` gives the id of any combination. Splits are by a hash of the id (60/20/20).
+    One white shape on black. Labels are the categorical ``shape`` (square, ellipse, heart) and the continuous
+    ``scale`` (0.5 to 1), ``orientation`` (0 to 2 pi, both included, so its first and last value give equal images),
+    ``position_x`` and ``position_y`` (0 to 1). The factors are the same five as numbers. Every combination occurs
+    once; ``ids_of`` gives its id. Splits (60/20/20) follow from a hash of the id.
 
-    The region of ``shape`` is where the three shapes differ, all else equal; the other labels are everywhere.
+    The region of ``shape`` is the set of pixels in which the three shapes differ; the other labels have no region.
 
     Args:
-        size: edge of the image; the original is 64.
+        size: edge of the image; 64 in the original.
     """
 
     needs_no_path: ClassVar[bool] = True
@@ -95,14 +94,16 @@ class Sprites:
     @cached_property
     def digest(self) -> str:
         probe = self.batch(np.arange(0, len(self), len(self) // 16)).images
-        return blake2b(f"sprites {DRAWING}/{self.size}".encode() + probe.numpy().tobytes(), digest_size=16).hexdigest()
+        return blake2b(
+            f"sprites {DRAWING_VERSION}/{self.size}".encode() + probe.numpy().tobytes(), digest_size=16
+        ).hexdigest()
 
     def __len__(self) -> int:
-        return int(np.prod(LEVELS))
+        return int(np.prod(FACTOR_SIZES))
 
     def batch(self, ids: Ids) -> Batch:
-        ids = checked(ids, len(self), self.spec)
-        return Batch(self.drawn(self.factors(ids)), torch.from_numpy(self.labels_of(ids)), ids)
+        ids = checked_ids(ids, len(self), self.spec)
+        return Batch(self.draw(self.factors(ids)), torch.from_numpy(self.labels_of(ids)), ids)
 
     def labels_of(self, ids: Ids) -> NDArray[np.float32]:
         return self.factors(ids).astype(np.float32)
@@ -115,23 +116,23 @@ class Sprites:
         return SCHEMA.names
 
     def factors(self, ids: Ids) -> Floats:
-        """The values of all factors, shape (N, 5), columns as in ``factor_names``; a shape is its class."""
-        levels = np.unravel_index(checked(ids, len(self), self.spec), LEVELS)
-        return np.stack([values[level] for values, level in zip(VALUES, levels, strict=True)], axis=1)
+        """The factor values, shape (N, 5), columns as in ``factor_names``; a shape is given by its class index."""
+        levels = np.unravel_index(checked_ids(ids, len(self), self.spec), FACTOR_SIZES)
+        return np.stack([values[level] for values, level in zip(FACTOR_VALUES, levels, strict=True)], axis=1)
 
     def ids_of(self, levels: NDArray[np.int64]) -> Ids:
-        """The ids of combinations of factors, each given as its level from 0, shape (N, 5)."""
-        return np.asarray(np.ravel_multi_index(tuple(levels.T), LEVELS), np.int64)
+        """The ids of combinations of factors, each given by the index of its value, shape (N, 5)."""
+        return np.asarray(np.ravel_multi_index(tuple(levels.T), FACTOR_SIZES), np.int64)
 
     def with_attribute(self, ids: Ids, label: str, value: NDArray[np.float32]) -> Images:
-        """The same sprites with one factor set to any value of its range."""
+        """The images with one factor set to any value in its range; NaN leaves it unchanged."""
         factors = self.factors(ids)
         column = SCHEMA.index(label)
         factors[:, column] = np.where(np.isnan(value), factors[:, column], value)
-        return self.drawn(factors)
+        return self.draw(factors)
 
     def region(self, ids: Ids, label: str) -> Bools | None:
-        """Where the shapes differ, shape (N, H, W); None for the factors that move or turn the whole sprite."""
+        """The pixels in which the shapes differ, shape (N, H, W); None for every label but ``shape``."""
         if SCHEMA[label].kind == "continuous":
             return None
         factors = self.factors(ids)
@@ -141,12 +142,12 @@ class Sprites:
             every.append(self.inside(factors))
         return np.asarray(np.logical_or.reduce(every) & ~np.logical_and.reduce(every))
 
-    def drawn(self, factors: Floats) -> Images:
-        """The picture of each row of factors, 0 or 1, shape (N, 1, size, size)."""
+    def draw(self, factors: Floats) -> Images:
+        """The image of each row of factors, with pixels 0 or 1, shape (N, 1, size, size)."""
         return torch.from_numpy(self.inside(factors)[:, None].astype(np.float32))
 
     def inside(self, factors: Floats) -> Bools:
-        """Which pixels' middles lie in the shape, shape (N, size, size)."""
+        """Mask of the pixels whose centres lie inside the shape, shape (N, size, size)."""
         shape, scale, turn, x, y = (column[:, None, None] for column in np.asarray(factors, np.float64).T)
         place = (np.arange(self.size) + 0.5) * EDGE / self.size - 0.5
         across = (place[None, None, :] - ORIGIN - TRAVEL * x) / scale
@@ -175,7 +176,7 @@ def _in_heart(u: Floats, v: Floats) -> Bools:
 
 @cache
 def _outline() -> tuple[Floats, Floats]:
-    """The heart's radius by angle from its cusp (0) to its tip (pi); seen from the middle no ray leaves it twice."""
+    """Angle from the cusp (0) to the tip (pi) and radius of the heart, which is star-shaped about its centre."""
     t = np.linspace(0, np.pi, OUTLINE)
     width, height, shift = HEART
     x = width * 16 * np.sin(t) ** 3
@@ -187,9 +188,9 @@ def _outline() -> tuple[Floats, Floats]:
 
 @cache
 def _split_codes(count: int) -> NDArray[np.int8]:
-    """The split of each id, by the finaliser of splitmix64 (Steele, Lea and Flood 2014)."""
+    """The split of each id, from the finaliser of splitmix64 (Steele, Lea and Flood 2014)."""
     key = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    key = (key ^ (key >> np.uint64(30))) * MIX[0]
-    key = (key ^ (key >> np.uint64(27))) * MIX[1]
+    key = (key ^ (key >> np.uint64(30))) * SPLITMIX_MULTIPLIERS[0]
+    key = (key ^ (key >> np.uint64(27))) * SPLITMIX_MULTIPLIERS[1]
     share = (key ^ (key >> np.uint64(31))) / 2.0**64
     return np.digitize(share, (JUDGE_FROM, TEST_FROM)).astype(np.int8)

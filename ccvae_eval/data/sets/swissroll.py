@@ -1,4 +1,4 @@
-"""``swissroll``: points on a rolled-up sheet, and whether they lie on its far side."""
+"""``swissroll``: points on a rolled-up sheet with a binary label."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ccvae_eval.model.interface import LabelSchema, binary_schema
 
 SCHEMA: LabelSchema = binary_schema("far")
 FAR = 10.0
-MOST_POINTS = 1_000_000
-"""A spec may come from an untrusted checkpoint."""
+MAX_POINTS = 1_000_000
+"""Limit of ``n``, because a spec may come from an untrusted checkpoint."""
 
 
 class SwissRoll(InMemory):
-    r"""``swissroll[,n=20000][,noise=0][,seed=0]``: points in three dimensions, not images.
+    r"""``swissroll[,n=20000][,noise=0][,seed=0]``: points in three dimensions.
 
     .. math:: (t \cos t, h, t \sin t), \quad t = \tfrac32 \pi (1 + 2 u), \quad h = 21 w
 
-    with u, w uniform, as ``sklearn.datasets.make_swiss_roll`` has it, plus Gaussian ``noise``; the binary label ``far``
-    says that the first coordinate is at least 10 (one point in seven), as in Klys, Snell and Zemel (2018). Point i
-    is a function of (seed, i). The first half is train and has no judge's part (a judge looks at images), the second
-    half is test.
+    with u and w uniform in [0, 1), as in ``sklearn.datasets.make_swiss_roll``, plus Gaussian noise of standard
+    deviation ``noise``. The binary label ``far`` is present where the first coordinate is at least 10 (one point in
+    seven), as in Klys, Snell and Zemel (2018). Point i depends only on (seed, i). The first half of the points is
+    train, the second test; the judge split is empty, because a judge needs images.
     """
 
     needs_no_path: ClassVar[bool] = True
@@ -39,7 +39,7 @@ class SwissRoll(InMemory):
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
         refuse_path("swissroll", path)
         read = Options("swissroll", options)
-        n = read.integer("n", 20_000, low=2, high=MOST_POINTS)
+        n = read.integer("n", 20_000, low=2, high=MAX_POINTS)
         seed = read.integer("seed", 0)
         text = read.text("noise", "0")
         read.finish()
@@ -48,7 +48,7 @@ class SwissRoll(InMemory):
         except ValueError:
             noise = np.nan
         if not 0 <= noise < np.inf:
-            raise UsageError(f"noise={text} is not possible", where="swissroll", hint="A number, 0 or more.")
+            raise UsageError(f"noise must be a number of at least 0, got {text!r}", where="swissroll")
         sheet = numpy_stream(seed, "swissroll").random((n, 2))
         t = 1.5 * np.pi * (1 + 2 * sheet[:, 0])
         points = np.stack([t * np.cos(t), 21 * sheet[:, 1], t * np.sin(t)], axis=1)
@@ -65,5 +65,5 @@ class SwissRoll(InMemory):
         return ("turn", "height")
 
     def factors(self, ids: Ids) -> Floats:
-        """Where each point lies on the sheet: t along the roll, h across, shape (N, 2)."""
+        """Coordinates of each point on the sheet: t along the roll, h across, shape (N, 2)."""
         return self.sheet[ids]

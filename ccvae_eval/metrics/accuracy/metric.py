@@ -1,7 +1,4 @@
-"""Accuracy: does the model know the labels, and does it know how well it knows them?
-
-Labels read off columns: what a model without a prediction of its own is credited with.
-"""
+"""The metric ``accuracy``: quality and calibration of label predictions, by the model itself or by a linear probe."""
 
 from __future__ import annotations
 
@@ -17,105 +14,70 @@ from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.core.results import Measurement, ValueSpec
 from ccvae_eval.core.types import Floats, Gaussian, Ids
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
-from ccvae_eval.evaluation.result_table import UNASSIGNED, Mean, Proportion, ResultTable, sentence
+from ccvae_eval.evaluation.result_table import UNASSIGNED, Mean, Proportion, ResultTable, joined_notes
 from ccvae_eval.evaluation.subject import Subject
-from ccvae_eval.metrics.shared.contrasts import Areas, contrasts_of
+from ccvae_eval.metrics.shared.contrasts import RocAuc, contrasts_of
 from ccvae_eval.metrics.shared.likelihood import label_frequencies
 from ccvae_eval.model.interface import Predicts, Rebuildable
 from ccvae_eval.statistics.auc import balanced_accuracy_estimate
 from ccvae_eval.statistics.calibration_error import (
-    blind_calibration_error,
     calibration_error_estimate,
-    honest_calibration_error,
+    calibration_error_floor,
+    permuted_calibration_error,
 )
 from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate
 from ccvae_eval.statistics.probes import Folds, folds_of, logistic_coefficients, standardised
 from ccvae_eval.statistics.resampling import ResampleWeights
 
+LINEAR_PROBE = "linear probe"
+"""Note of values that are based on a probe of the latent dimensions because the model does not predict labels."""
 
-def readout(codes: Floats, classes: Ids, cardinality: int, folds: Folds, *, strength: float = 1.0) -> Floats:
-    r"""Held-out probabilities of each class from logistic regressions on the images of the other folds.
-
-    Two classes: one regression. More: one for each class against the rest, their probabilities divided by their sum.
-    A class that the other folds never have gets probability 0, one that is all they have gets 1.
-
-    Args:
-        codes: shape :math:`(N, d)`.
-        classes: of each image, shape :math:`(N,)`, -1 = missing.
-        cardinality: number of classes K.
-        folds: of each image, shape :math:`(N,)`.
-        strength: of the penalty on standardised codes.
-
-    Returns:
-        shape :math:`(N, K)`; also for images without a label.
-    """
-    points = standardised(codes)
-    ones = [1] if cardinality == 2 else list(range(cardinality))
-    shares = np.empty((len(codes), len(ones)))
-    for fold in np.unique(folds):
-        rest, held_out = (classes >= 0) & (folds != fold), folds == fold
-        targets = np.stack([classes == one for one in ones]).astype(np.float64)
-        fits = logistic_coefficients(points, targets, np.broadcast_to(rest, targets.shape), strength=strength)
-        for place, (fit, target) in enumerate(zip(fits, targets, strict=True)):
-            if np.isnan(fit).any():
-                shares[held_out, place] = float(rest.any() and target[rest].all())
-                continue
-            margin = (points[held_out] * fit[:-1]).sum(axis=1) + fit[-1]
-            shares[held_out, place] = 1 / (1 + np.exp(-np.clip(margin, -700, 700)))
-    if cardinality == 2:
-        return np.column_stack([1 - shares[:, 0], shares[:, 0]])
-    total = shares.sum(axis=1, keepdims=True)
-    return np.asarray(np.where(total > 0, shares / np.where(total > 0, total, 1.0), 1 / cardinality))
-
-
-READOUT = "readout"
-"""The note of what was read off columns by a regression of ours, not predicted by the model."""
-
-CLASSED = ("accuracy", "balanced_accuracy", "majority", "auc", "brier", "calibration_error")
-VALUED = ("r2", "absolute_error")
+CLASS_VALUES = ("accuracy", "balanced_accuracy", "majority", "auc", "brier", "calibration_error")
+CONTINUOUS_VALUES = ("r2", "absolute_error")
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    r"""How often the model's own prediction of each label, at the posterior mean or at a sample, is right.
+    r"""Accuracy and calibration of the model's own label predictions, from the posterior mean or a posterior sample.
 
-    For classes, p the predicted probabilities and the prediction their argmax:
+    With classes, p the predicted probabilities and the prediction their argmax:
 
-    - ``accuracy`` = share of images predicted right (Wilson's interval); ``majority`` beside it = what always saying
-      the most frequent class of the *training* labels would reach on these images;
-    - ``balanced_accuracy`` = mean over the classes of the share of their images that is predicted right: 1/K for a
-      constant or random answer, whatever the frequencies;
-    - ``auc`` = chance that a present image gets a higher probability than an absent one; categorical: each class
-      against the rest, averaged;
-    - ``brier`` = mean of sum_k (p_k - [y = k])^2 / 2, for two classes (p - y)^2; its chance is what the training
-      frequencies, given as probabilities, would score;
-    - ``calibration_error`` = mean over 15 bins of equal mass of |frequency - probability|, noise taken off. Binary: of
-      "present"; categorical: of the predicted class and whether it was right. May be slightly negative;
-      honest probabilities score a little above 0, and how much, at this number of images, is its reference.
+    - ``accuracy`` = share of images predicted correctly (Wilson's confidence interval); ``majority`` = accuracy of
+      always predicting the most frequent class of the *training* labels;
+    - ``balanced_accuracy`` = mean over the classes of the share of their images that is predicted correctly: 1/K for a
+      constant or random prediction, whatever the class frequencies;
+    - ``auc`` = probability that a present image has a higher predicted probability than an absent one; categorical
+      labels: one-vs-rest, averaged over the classes;
+    - ``brier`` = mean of sum_k (p_k - [y = k])^2 / 2, for two classes (p - y)^2; its chance level is the score of the
+      training frequencies used as probabilities;
+    - ``calibration_error`` = mean over 15 bins of equal mass of |frequency - probability|, with the contribution of
+      noise subtracted: of "present" for binary labels; of the predicted class being correct for categorical ones. May
+      be slightly negative. Its reference is the expected value for calibrated probabilities at this number of images,
+      which is slightly above 0.
 
     For a continuous label: ``r2`` = 1 - sum (y - m)^2 / sum (y - mean y)^2 of the predicted mean m (chance 0: the mean
     of these images), and ``absolute_error`` (chance: that of their median).
 
-    A model that cannot predict but has columns for its labels, assigned ones included, is read out: a logistic
-    regression on the columns of the characteristic, fitted on the other four fifths of the images. Such rows are noted
-    "readout": they say what a linear reader would reach, and flatter a model against one that must predict by itself.
+    If the model cannot predict but has latent dimensions for its labels, including assigned ones, a linear probe
+    predicts instead: a logistic regression on the characteristic's latent dimensions, fitted to the other four fifths
+    of the images. Such rows are noted "linear probe"; they favour a model over one that must predict by itself.
 
     Range: 0 to 1; -1 to 1 for calibration_error, at most 1 for r2, 0 and up for absolute_error.
-    Direction: higher is better, lower for brier, calibration_error and absolute_error. Undefined where a class has
-    fewer than ``least`` images (accuracy, majority, brier and calibration stay defined). Missing labels are skipped
-    and counted as excluded. Cost: one more pass of the encoder's images through the classifier, nothing is decoded.
-    Chance: 1/K for balanced_accuracy, ``majority`` for accuracy, .5 for auc, labels permuted for calibration_error,
+    Direction: higher is better; lower for brier, calibration_error and absolute_error. With fewer than ``least`` images
+    of a class, balanced_accuracy and auc are undefined. Missing labels are skipped and counted as excluded.
+    Chance: 1/K for balanced_accuracy, ``majority`` for accuracy, .5 for auc, labels permuted for calibration_error;
     none for majority, which is a chance level itself; for the others, as above.
-    Pitfalls: accuracy of a rare label is high for a model that never says it: look at ``majority``. A model whose
-    encoder takes labels is shown none when it predicts; what is read off columns that were given the labels is marked
+    Cost: one more pass of the images through the encoder's classifier; no image is decoded.
+    Pitfalls: accuracy of a rare label is high for a model that never predicts it: compare ``majority``. A model whose
+    encoder takes labels predicts without seeing them; a probe of latent dimensions that were given the labels is marked
     "given" and enters no mean.
     Reference: docs/metrics.md, section 5; Brier 1950; calibration: Kumar, Liang and Ma 2019.
 
     Args:
-        code: what is predicted from: the mean of q(z|x), or one sample for each image.
-        bins: of the calibration error.
+        code: code that predictions are based on: the mean of q(z|x), or one sample for each image.
+        bins: number of bins of the calibration error.
         least: images that each class needs.
-        strength: penalty of the readout's regression.
+        strength: penalty of the linear probe.
     """
 
     name: ClassVar[str] = "accuracy"
@@ -125,29 +87,29 @@ class Accuracy:
     laws: ClassVar[frozenset[str]] = LAWS
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "balanced_accuracy": ValueSpec(
-            "share predicted right, mean over the classes", "share", True, (0.0, 1.0), "1/K", dials=("mislabel",)
+            "share of correct predictions, averaged over the classes", "share", True, (0.0, 1.0), "1/K",
+            dials=("mislabel",),
         ),
         "accuracy": ValueSpec(
-            "share of images predicted right", "share", True, (0.0, 1.0), "most frequent training class",
+            "share of images predicted correctly", "share", True, (0.0, 1.0), "most frequent training class",
             dials=("mislabel",),
         ),
         "majority": ValueSpec(
-            "what the most frequent class of the training labels would reach", "share", None, (0.0, 1.0),
+            "accuracy of always predicting the most frequent class of the training labels", "share", None, (0.0, 1.0),
             no_chance="it is the chance level of accuracy",
         ),
         "auc": ValueSpec(
-            "how well the predicted probability ranks present above absent", "", True, (0.0, 1.0), "labels permuted",
-            dials=("mislabel",),
+            "ROC area of the predicted probability", "", True, (0.0, 1.0), "labels permuted", dials=("mislabel",)
         ),
         "brier": ValueSpec(
-            "squared error of the predicted probabilities", "", False, (0.0, 1.0), "training frequencies",
-            dials=("mislabel",),
+            "Brier score: mean squared error of the predicted probabilities", "", False, (0.0, 1.0),
+            "training frequencies", dials=("mislabel",),
         ),
         "calibration_error": ValueSpec(
-            "how far predicted probabilities lie from frequencies", "", False, (-1.0, 1.0), "labels permuted",
-            dials=("temper",), reference="honest probabilities, at this number of images",
+            "mean absolute difference between predicted probabilities and frequencies", "", False, (-1.0, 1.0),
+            "labels permuted", dials=("temper",), reference="calibrated probabilities, at this number of images",
         ),
-        "r2": ValueSpec("share of a continuous label's variance that is predicted", "", True, (None, 1.0), "the mean"),
+        "r2": ValueSpec("explained variance of a continuous label", "", True, (None, 1.0), "the mean"),
         "absolute_error": ValueSpec(
             "mean absolute error of a continuous label", "label", False, (0.0, None), "the median"
         ),
@@ -159,15 +121,17 @@ class Accuracy:
     strength: float = 1.0
 
     def needs(self, subject: Subject) -> Needs:
-        """Nothing decoded.
+        """Return that no image is decoded.
 
         Raises:
-            UnsupportedError: if the model neither predicts nor has columns for a label.
+            UsageError: if ``code`` is unknown.
+            UnsupportedError: if the model neither predicts labels nor has latent dimensions for them.
         """
         if self.code not in ("mean", "sample"):
-            raise UsageError(f"code {self.code!r} is unknown", where="accuracy", hint='"mean" or "sample".')
+            raise UsageError(f'code must be "mean" or "sample", got {self.code!r}', where="accuracy")
         if not isinstance(subject.model, Predicts) and not (subject.characteristics or subject.unassigned):
-            raise UnsupportedError(f"{type(subject.model).__name__} cannot predict labels and has no columns for them")
+            name = type(subject.model).__name__
+            raise UnsupportedError(f"{name} cannot predict labels and has no latent dimensions for them")
         return Needs(images=False)
 
     def start(self, subject: Subject) -> AccuracyAccumulator:
@@ -176,38 +140,38 @@ class Accuracy:
 
 @dataclass
 class AccuracyAccumulator:
-    """The accumulator: everything is known before the pass."""
+    """Computes all values from the predictions; no image is decoded."""
 
     metric: Accuracy
     subject: Subject
 
     def update(self, batch: Decoded) -> None:
-        """Never called: nothing is decoded for this metric."""
+        """Never called: this metric decodes no images."""
 
     def compute(self, weights: ResampleWeights) -> Measurement:
         subject = self.subject
         means = self.metric.code == "mean"
-        told = subject.log_probabilities if means else subject.predicted(sampled=True)
+        predictions = subject.log_probabilities if means else subject.predicted(sampled=True)
         note, given = "", frozenset[str]()
-        if told is None:
-            told, note, given = self._read_out(), READOUT, subject.given
-        tally = ResultTable(self.metric, subject, weights, given_counts=False, given=given)
+        if predictions is None:
+            predictions, note, given = self._probe(), LINEAR_PROBE, subject.given
+        table = ResultTable(self.metric, subject, weights, given_counts=False, given=given)
         for name in subject.schema.names:
             if subject.selected is not None and name not in subject.selected:
                 continue
-            prediction = told.get(name)
+            prediction = predictions.get(name)
             if isinstance(prediction, Gaussian):
-                self._enter_continuous(tally, name, prediction)
+                self._add_continuous(table, name, prediction)
             elif prediction is not None:
-                self._enter_classes(tally, name, prediction.double().numpy(), note)
+                self._add_classes(table, name, prediction.double().numpy(), note)
             elif name in subject.unassigned:
-                for value in CLASSED:
-                    tally.add(value, name, f"{UNASSIGNED}: no column tells it beyond chance")
-        notes = [] if isinstance(subject.model, Rebuildable) else ["majority: the frequencies of the evaluated labels"]
-        return tally.measurement(notes, {})
+                for value in CLASS_VALUES:
+                    table.add(value, name, f"{UNASSIGNED}: no latent dimension predicts it above chance")
+        notes = ["majority: class frequencies of the evaluated labels (those of the training labels are unknown)"]
+        return table.measurement([] if isinstance(subject.model, Rebuildable) else notes, {})
 
-    def _read_out(self) -> dict[str, Tensor | Gaussian]:
-        """The readouts of all characteristics with classes, as log-probabilities."""
+    def _probe(self) -> dict[str, Tensor | Gaussian]:
+        """Return the log-probabilities of linear probes of all characteristics with classes."""
         subject = self.subject
         codes = subject.posterior.loc if self.metric.code == "mean" else subject.codes
         points = codes.double().numpy()
@@ -217,86 +181,86 @@ class AccuracyAccumulator:
             label = subject.schema[name]
             if label.kind != "continuous":
                 columns, classes = points[:, list(subject.layout[name])], subject.classes(name).numpy()
-                shares = readout(columns, classes, label.cardinality, folds, strength=self.metric.strength)
-                found[name] = _log_of(shares)
+                strength = self.metric.strength
+                found[name] = _log(probe_probabilities(columns, classes, label.cardinality, folds, strength=strength))
         return found
 
-    def _enter_classes(self, tally: ResultTable, name: str, told: Floats, note: str) -> None:
-        subject, weights = self.subject, tally.weights
+    def _add_classes(self, table: ResultTable, name: str, log_probs: Floats, note: str) -> None:
+        subject, weights = self.subject, table.weights
         classes, column = subject.classes(name).numpy(), subject.column(name).double().numpy()
         known = classes >= 0
         if not known.any():
-            for value in CLASSED:
-                tally.add(value, name, "every label is missing")
+            for value in CLASS_VALUES:
+                table.add(value, name, "every label is missing")
             return
-        shares = np.exp(told - told.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        right = np.where(known, shares.argmax(axis=1) == classes, np.nan)
+        probabilities = np.exp(log_probs - log_probs.max(axis=1, keepdims=True))
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        correct = np.where(known, probabilities.argmax(axis=1) == classes, np.nan)
         prior = label_frequencies(subject, name)
         majority = np.where(known, classes == prior.argmax(), np.nan)
         floor = float(np.nanmean(majority))
-        tally.evidence[f"probabilities/{name}"] = shares
-        tally.evidence[f"label/{name}"] = column
-        tally.add("accuracy", name, Proportion(right), chance=floor, note=note)
-        tally.add("majority", name, Proportion(majority))
+        table.evidence[f"probabilities/{name}"] = probabilities
+        table.evidence[f"label/{name}"] = column
+        table.add("accuracy", name, Proportion(correct), chance=floor, note=note)
+        table.add("majority", name, Proportion(majority))
         brier = float(np.nanmean(_squared_error(prior[None], classes)))
-        tally.add("brier", name, Mean(_squared_error(shares, classes)), chance=brier, note=note)
-        binary = shares.shape[1] == 2
-        error = self._calibration(shares, right, column, weights, binary=binary)
-        stated = np.where(known, shares[:, 1] if binary else shares.max(axis=1), np.nan)
-        honest = honest_calibration_error(stated, bins=self.metric.bins)
-        blind = blind_calibration_error(stated, column if binary else right, bins=self.metric.bins)
-        tally.add("calibration_error", name, error, chance=blind, reference=honest, note=note)
-        self._enter_ranked(tally, name, told, shares, note)
+        table.add("brier", name, Mean(_squared_error(probabilities, classes)), chance=brier, note=note)
+        binary = probabilities.shape[1] == 2
+        error = self._calibration(probabilities, correct, column, weights, binary=binary)
+        stated = np.where(known, probabilities[:, 1] if binary else probabilities.max(axis=1), np.nan)
+        calibrated = calibration_error_floor(stated, bins=self.metric.bins)
+        permuted = permuted_calibration_error(stated, column if binary else correct, bins=self.metric.bins)
+        table.add("calibration_error", name, error, chance=permuted, reference=calibrated, note=note)
+        self._add_ranked(table, name, log_probs, probabilities, note)
 
-    def _enter_ranked(self, tally: ResultTable, name: str, told: Floats, shares: Floats, note: str) -> None:
-        """The values that need images of every class."""
+    def _add_ranked(self, table: ResultTable, name: str, log_probs: Floats, probabilities: Floats, note: str) -> None:
+        """Add the values that need images of every class."""
         classes, column = self.subject.classes(name).numpy(), self.subject.column(name).double().numpy()
-        counts = np.bincount(classes[classes >= 0], minlength=shares.shape[1])
+        counts = np.bincount(classes[classes >= 0], minlength=probabilities.shape[1])
         if counts.min() < self.metric.least:
             class_name = self.subject.schema[name].class_name(int(counts.argmin()))
             why = f"only {counts.min()} images of class {class_name}, {self.metric.least} are needed"
-            tally.add("balanced_accuracy", name, why, note=note)
+            table.add("balanced_accuracy", name, why, note=note)
         else:
-            balanced = Balanced(shares.argmax(axis=1).astype(np.float64), column)
-            tally.add("balanced_accuracy", name, balanced, chance=1 / len(counts), note=note)
+            balanced = BalancedAccuracy(probabilities.argmax(axis=1).astype(np.float64), column)
+            table.add("balanced_accuracy", name, balanced, chance=1 / len(counts), note=note)
         try:
             contrasts = contrasts_of(self.subject, name, self.metric.least)
         except UndefinedError as error:
-            tally.add("auc", name, error.what, note=note)
+            table.add("auc", name, error.what, note=note)
             return
-        # log-odds: probabilities near 0 and 1 would tie by rounding
-        scores = [told[:, k] - _log_rest(told, k) for k in contrasts.classes]
-        tally.add("auc", name, Areas(scores, contrasts.targets), chance=0.5, note=sentence(note, contrasts.note))
+        # log-odds, because probabilities near 0 and 1 would tie by rounding
+        scores = [log_probs[:, k] - _log_rest(log_probs, k) for k in contrasts.classes]
+        table.add("auc", name, RocAuc(scores, contrasts.targets), chance=0.5, note=joined_notes(note, contrasts.note))
 
     def _calibration(
-        self, shares: Floats, right: Floats, column: Floats, weights: ResampleWeights, *, binary: bool
+        self, probabilities: Floats, correct: Floats, column: Floats, weights: ResampleWeights, *, binary: bool
     ) -> Resampled:
         if binary:
-            return calibration_error_estimate(shares[:, 1], column, weights, bins=self.metric.bins)
-        return calibration_error_estimate(shares.max(axis=1), right, weights, bins=self.metric.bins)
+            return calibration_error_estimate(probabilities[:, 1], column, weights, bins=self.metric.bins)
+        return calibration_error_estimate(probabilities.max(axis=1), correct, weights, bins=self.metric.bins)
 
-    def _enter_continuous(self, tally: ResultTable, name: str, told: Gaussian) -> None:
-        column, mean = self.subject.column(name).double().numpy(), told.loc.double().numpy().reshape(-1)
+    def _add_continuous(self, table: ResultTable, name: str, prediction: Gaussian) -> None:
+        column, mean = self.subject.column(name).double().numpy(), prediction.loc.double().numpy().reshape(-1)
         known = ~np.isnan(column)
         if not known.any():
-            for value in VALUED:
-                tally.add(value, name, "every label is missing")
+            for value in CONTINUOUS_VALUES:
+                table.add(value, name, "every label is missing")
             return
         centred = column - column[known].mean()
-        table = np.column_stack([(column - mean) ** 2, centred, centred**2, np.where(known, 1.0, np.nan)])
-        tally.add("r2", name, bootstrap_estimate(_r2, table, tally.weights), chance=0.0)
+        terms = np.column_stack([(column - mean) ** 2, centred, centred**2, np.where(known, 1.0, np.nan)])
+        table.add("r2", name, bootstrap_estimate(_r2, terms, table.weights), chance=0.0)
         chance = float(np.abs(column[known] - np.median(column[known])).mean())
-        tally.add("absolute_error", name, Mean(np.abs(column - mean)), chance=chance)
+        table.add("absolute_error", name, Mean(np.abs(column - mean)), chance=chance)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Balanced:
-    """Balanced accuracy as a mean over images: each right image counts 1 over K times its class's share.
+class BalancedAccuracy:
+    """Balanced accuracy as a mean over images: a correct image counts 1 / (K times the share of its class).
 
     Args:
-        predicted: classes, shape (N,).
-        labels: classes, shape (N,), NaN = missing.
+        predicted: predicted classes, shape (N,).
+        labels: true classes, shape (N,), NaN = missing.
     """
 
     predicted: Floats
@@ -304,8 +268,8 @@ class Balanced:
 
     def terms(self) -> tuple[Floats, Floats]:
         known = ~np.isnan(self.labels)
-        classes, place, counts = np.unique(self.labels[known], return_inverse=True, return_counts=True)
-        share = counts[place] / known.sum()
+        classes, index, counts = np.unique(self.labels[known], return_inverse=True, return_counts=True)
+        share = counts[index] / known.sum()
         numerator = np.full(len(self.labels), np.nan)
         numerator[known] = (self.predicted[known] == self.labels[known]) / (len(classes) * share)
         return numerator, np.where(known, 1.0, np.nan)
@@ -314,22 +278,59 @@ class Balanced:
         return balanced_accuracy_estimate(self.predicted, self.labels, weights)
 
 
-def _log_of(shares: Floats) -> Tensor:
-    """Logarithms of probabilities; 0 becomes the log of the least positive float."""
-    return torch.from_numpy(np.log(np.maximum(shares, np.finfo(np.float64).tiny)))
+def probe_probabilities(
+    codes: Floats, classes: Ids, cardinality: int, folds: Folds, *, strength: float = 1.0
+) -> Floats:
+    r"""Return held-out class probabilities of logistic regressions fitted to the other folds.
+
+    Two classes need one regression; more classes one each against the rest, with probabilities divided by their sum. A
+    class that is absent from the other folds gets probability 0, and a class that is alone there gets 1.
+
+    Args:
+        codes: shape :math:`(N, d)`.
+        classes: class of each image, shape :math:`(N,)`, -1 = missing.
+        cardinality: number of classes K.
+        folds: fold of each image, shape :math:`(N,)`.
+        strength: penalty, on standardised codes.
+
+    Returns:
+        Shape :math:`(N, K)`; also for images without a label.
+    """
+    points = standardised(codes)
+    positives = [1] if cardinality == 2 else list(range(cardinality))
+    probabilities = np.empty((len(codes), len(positives)))
+    for fold in np.unique(folds):
+        training, held_out = (classes >= 0) & (folds != fold), folds == fold
+        targets = np.stack([classes == k for k in positives]).astype(np.float64)
+        fits = logistic_coefficients(points, targets, np.broadcast_to(training, targets.shape), strength=strength)
+        for column, (fit, target) in enumerate(zip(fits, targets, strict=True)):
+            if np.isnan(fit).any():
+                probabilities[held_out, column] = float(training.any() and target[training].all())
+                continue
+            margin = (points[held_out] * fit[:-1]).sum(axis=1) + fit[-1]
+            probabilities[held_out, column] = 1 / (1 + np.exp(-np.clip(margin, -700, 700)))
+    if cardinality == 2:
+        return np.column_stack([1 - probabilities[:, 0], probabilities[:, 0]])
+    total = probabilities.sum(axis=1, keepdims=True)
+    return np.asarray(np.where(total > 0, probabilities / np.where(total > 0, total, 1.0), 1 / cardinality))
 
 
-def _log_rest(told: Floats, k: int) -> Floats:
-    """log of the summed probability of all classes but k."""
-    rest = np.delete(told, k, axis=1)
+def _log(probabilities: Floats) -> Tensor:
+    """Return logarithms of probabilities; 0 becomes the log of the smallest positive float."""
+    return torch.from_numpy(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))
+
+
+def _log_rest(log_probs: Floats, k: int) -> Floats:
+    """Return the log of the summed probability of all classes but k."""
+    rest = np.delete(log_probs, k, axis=1)
     top = rest.max(axis=1, keepdims=True)
     return np.asarray(top[:, 0] + np.log(np.exp(rest - top).sum(axis=1)))
 
 
-def _squared_error(shares: Floats, classes: Ids) -> Floats:
-    """Half the sum over classes of (p_k - [y = k])^2, shape (N,), NaN = missing."""
-    truth = classes[:, None] == np.arange(shares.shape[1])
-    return np.where(classes >= 0, ((shares - truth) ** 2).sum(axis=1) / 2, np.nan)
+def _squared_error(probabilities: Floats, classes: Ids) -> Floats:
+    """Return half the sum over classes of (p_k - [y = k])^2, shape (N,), NaN for missing labels."""
+    truth = classes[:, None] == np.arange(probabilities.shape[1])
+    return np.where(classes >= 0, ((probabilities - truth) ** 2).sum(axis=1) / 2, np.nan)
 
 
 def _r2(totals: Floats) -> Floats:

@@ -1,6 +1,6 @@
-"""How much columns tell of labels that are not theirs: those of another characteristic, and those of style.
+"""Leakage: information about a label in latent dimensions that belong to another characteristic or to the style.
 
-Nearest-neighbour divergences of some columns between the classes of a label, as rows of a metric.
+Also the nearest-neighbour divergences that ``density`` reports for a label's own latent dimensions and for the style.
 """
 
 from __future__ import annotations
@@ -13,91 +13,31 @@ import numpy as np
 
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.types import Floats
-from ccvae_eval.evaluation.result_table import ResultTable, sentence
+from ccvae_eval.evaluation.result_table import ResultTable, joined_notes
 from ccvae_eval.evaluation.subject import Subject
-from ccvae_eval.metrics.shared.contrasts import Contrasts, averaged, contrasts_of
+from ccvae_eval.metrics.shared.contrasts import Contrasts, contrasts_of, mean_over_contrasts
 from ccvae_eval.statistics.auc import Projection, auc, auc_projection, cross_fitted, projected_estimates
-from ccvae_eval.statistics.information import MOST_COLUMNS, Divergence, knn_divergences
+from ccvae_eval.statistics.information import MAX_DIMENSIONS, Divergence, knn_divergences
 from ccvae_eval.statistics.intervals import Resampled, mean_over
 from ccvae_eval.statistics.probes import Folds, cross_fitted_scores, sign_fitted_scores, standardised
-
-DIRECTIONS = ("1|0", "0|1")
-EXCESS = "_excess"
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbours:
-    """Settings of the divergences.
-
-    Args:
-        k: which neighbour.
-        scaled: whether columns are divided by their pooled deviation; raw, one of a large scale decides alone.
-    """
-
-    k: int
-    scaled: bool = True
-
-
-def enter_neighbours(
-    tally: ResultTable,
-    values: Sequence[str],
-    name: str,
-    columns: Floats,
-    scores: Sequence[Floats],
-    contrasts: Contrasts,
-    settings: Neighbours,
-) -> None:
-    """Enters each of ``values`` for one label: both directions, and their mean.
-
-    Args:
-        tally: of the metric.
-        values: the divergence; one that ends in ``_excess`` is it beyond its permutation null.
-        name: the label.
-        columns: shape (N, d).
-        scores: a linear score of the columns for each contrast, shape (N,); what is compared where d > 5.
-        contrasts: of the label.
-        settings: which neighbour, in which columns.
-    """
-    many = columns.shape[1] > MOST_COLUMNS
-    found = [
-        knn_divergences(
-            score[:, None] if many else columns, target, seed=tally.subject.seed, k=settings.k, scaled=settings.scaled
-        )
-        for score, target in zip(scores, contrasts.targets, strict=True)
-    ]
-    note = sentence(contrasts.note, f"linear score of {columns.shape[1]} columns" if many else "")
-    note = note if settings.scaled else sentence(note, "raw columns")
-    level = tally.weights.level
-    for value in values:
-        for place, direction in enumerate(DIRECTIONS):
-            part, chance = _averaged([both[place] for both in found], value, level)
-            at = {"direction": direction}
-            tally.add(value, name, part, at, mean_at=at, chance=chance, note=note)
-        both, chance = _averaged([part for both in found for part in both], value, level)
-        tally.add(value, name, both, chance=chance, note=sentence("mean of both directions", note))
-
-
-def _averaged(parts: list[Divergence], value: str, level: float) -> tuple[Resampled, float]:
-    """The mean over contrasts of a divergence or of its excess, and what permuted labels give."""
-    if value.endswith(EXCESS):
-        return averaged([part.excess for part in parts], level), 0.0
-    return averaged([part.kl for part in parts], level), float(np.mean([part.null for part in parts]))
-
 
 Probe = Literal["linear", "quadratic"]
 CHANCE = 0.5
 UNCONDITIONAL = {"stratum": "none"}
+DIRECTIONS = ("1|0", "0|1")
+EXCESS = "_excess"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """The labels that are asked for: the contrasts of each, or why it has none."""
+class LabelContrasts:
+    """The contrasts of each label, or the reason why a label has none."""
 
     contrasts: dict[str, Contrasts]
     undefined: dict[str, str]
 
     @classmethod
-    def of(cls, subject: Subject, names: Sequence[str], least: int) -> Judged:
+    def of(cls, subject: Subject, names: Sequence[str], least: int) -> LabelContrasts:
+        """Return the contrasts of some labels that have ``least`` images of each class."""
         contrasts, undefined = {}, {}
         for name in names:
             try:
@@ -108,29 +48,36 @@ class Judged:
 
 
 def linear_scores(codes: Floats, target: Floats, folds: Folds, strata: Floats | None, strength: float) -> Floats:
-    """Held-out scores, shape (N,): one column with its sign fitted on other images, several by a regression there.
+    """Return held-out linear scores of a contrast, shape (N,).
 
-    Codes are centred within each stratum first, without any label: scores whose sign or weights differ between folds
-    would else lie apart by the mean they multiply. (Measured at 200 images, no information: area .519 uncentred, .504
-    centred.)
+    A single latent dimension is scored by itself, with its sign fitted to the other folds; several by a logistic
+    regression fitted to the other folds. Codes are first centred within each stratum, without using the labels;
+    otherwise, scores of folds with different signs or weights would differ by their mean.
+
+    Args:
+        codes: shape (N, d).
+        target: 1, 0 or NaN, shape (N,).
+        folds: fold of each image, shape (N,).
+        strata: within which to score, shape (N,); None = one stratum.
+        strength: penalty of the regression.
     """
     within = np.zeros(len(codes)) if strata is None else strata
     groups = [within == stratum for stratum in np.unique(within[~np.isnan(within)])]
     centred = codes.copy()
-    for here in groups:
-        centred[here] -= codes[here].mean(axis=0)
+    for group in groups:
+        centred[group] -= codes[group].mean(axis=0)
     if codes.shape[1] > 1:
         return cross_fitted_scores(centred, target[:, None], folds, strata=strata, strength=strength)[:, 0]
     scores = np.full(len(target), np.nan)
-    for here in groups:
-        scores[here] = sign_fitted_scores(centred[here, 0], target[here], folds[here])
+    for group in groups:
+        scores[group] = sign_fitted_scores(centred[group, 0], target[group], folds[group])
     return scores
 
 
-def with_products(codes: Floats) -> Floats:
-    """The standardised columns with their squares and the products of each two: what a quadratic reader sees.
+def quadratic_features(codes: Floats) -> Floats:
+    """Return the standardised codes with their squares and pairwise products: the inputs of the quadratic probe.
 
-    >>> with_products(np.array([[-1.0, 1.0], [1.0, -1.0]])).shape
+    >>> quadratic_features(np.array([[-1.0, 1.0], [1.0, -1.0]])).shape
     (2, 5)
     """
     points = standardised(codes)
@@ -139,117 +86,178 @@ def with_products(codes: Floats) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Leakage:
-    """Enters ``cross_auc``, ``style_auc`` and ``style_knn_kl`` into a tally.
+class NeighbourSettings:
+    """Settings of the nearest-neighbour divergences.
 
     Args:
-        tally: of the metric.
-        codes: shape (N, D).
-        folds: of each image.
-        judged: the labels asked for.
-        least: images of each class that a stratum needs.
-        strength: of the regressions' penalty.
-        neighbours: settings of the nearest-neighbour divergence.
-        probe: what a regression sees: the columns, or their squares and products too.
+        k: index of the neighbour.
+        scaled: whether each latent dimension is divided by its pooled standard deviation.
     """
 
-    tally: ResultTable
+    k: int
+    scaled: bool = True
+
+
+def add_neighbour_divergences(
+    table: ResultTable,
+    values: Sequence[str],
+    name: str,
+    codes: Floats,
+    scores: Sequence[Floats],
+    contrasts: Contrasts,
+    settings: NeighbourSettings,
+) -> None:
+    """Add nearest-neighbour divergences between the classes of one label: both directions, and their mean.
+
+    Args:
+        table: receives the rows.
+        values: names of the values; a name that ends in ``_excess`` is the divergence minus its permutation null.
+        name: the label.
+        codes: shape (N, d).
+        scores: linear score of the codes for each contrast, shape (N,); compared in place of the codes if d > 5.
+        contrasts: of the label.
+        settings: neighbour and scaling.
+    """
+    many = codes.shape[1] > MAX_DIMENSIONS
+    found = [
+        knn_divergences(
+            score[:, None] if many else codes, target, seed=table.subject.seed, k=settings.k, scaled=settings.scaled
+        )
+        for score, target in zip(scores, contrasts.targets, strict=True)
+    ]
+    note = joined_notes(contrasts.note, f"linear score of {codes.shape[1]} latent dimensions" if many else "")
+    note = note if settings.scaled else joined_notes(note, "raw codes")
+    level = table.weights.level
+    for value in values:
+        for index, direction in enumerate(DIRECTIONS):
+            part, chance = _mean_divergence([both[index] for both in found], value, level)
+            at = {"direction": direction}
+            table.add(value, name, part, at, mean_at=at, chance=chance, note=note)
+        mean, chance = _mean_divergence([part for both in found for part in both], value, level)
+        table.add(value, name, mean, chance=chance, note=joined_notes("mean of both directions", note))
+
+
+def _mean_divergence(parts: list[Divergence], value: str, level: float) -> tuple[Resampled, float]:
+    """Return the mean divergence, or its mean excess, and the chance level of permuted labels."""
+    if value.endswith(EXCESS):
+        return mean_over_contrasts([part.excess for part in parts], level), 0.0
+    return mean_over_contrasts([part.kl for part in parts], level), float(np.mean([part.null for part in parts]))
+
+
+@dataclass(frozen=True, slots=True)
+class Leakage:
+    """Adds ``cross_auc``, ``style_auc`` and ``style_knn_kl`` to a result table.
+
+    Args:
+        table: receives the rows.
+        codes: shape (N, D).
+        folds: fold of each image, shape (N,).
+        labels: the labels to predict.
+        least: images of each class that a stratum needs.
+        strength: penalty of the regressions.
+        neighbours: settings of the nearest-neighbour divergence.
+        probe: inputs of the regressions: the codes, or also their squares and products.
+    """
+
+    table: ResultTable
     codes: Floats
     folds: Folds
-    judged: Judged
+    labels: LabelContrasts
     least: int
     strength: float
-    neighbours: Neighbours
+    neighbours: NeighbourSettings
     probe: Probe = "linear"
 
-    def cross(self) -> None:
-        """``cross_auc[i, j]``: the columns of i, asked for j, within each class of i and over all images."""
-        subject = self.tally.subject
+    def add_cross(self) -> None:
+        """Add ``cross_auc[i, j]``: label j from the latent dimensions of i, within the classes of i and overall."""
+        subject = self.table.subject
         names = [n for n in subject.characteristics if n in subject.schema]
-        pairs = [(i, j) for i in names for j in self.judged.contrasts if i != j]
+        pairs = [(i, j) for i in names for j in self.labels.contrasts if i != j]
         within = {i: _classes(subject, i) for i in names}
         projections: list[Projection] = []
         for i, j in pairs:
             for strata in (within[i], None):
-                projections += [self._area(subject.layout[i], t, strata) for t in self.judged.contrasts[j].targets]
-        level = self.tally.weights.level
-        found = (cross_fitted(area, level) for area in projected_estimates(projections, self.tally.weights))
+                projections += [self._area(subject.layout[i], t, strata) for t in self.labels.contrasts[j].targets]
+        level = self.table.weights.level
+        found = (cross_fitted(area, level) for area in projected_estimates(projections, self.table.weights))
         areas = {
-            (i, j, stratified): averaged([next(found) for _ in self.judged.contrasts[j].targets], level)
+            (i, j, stratified): mean_over_contrasts([next(found) for _ in self.labels.contrasts[j].targets], level)
             for i, j in pairs
             for stratified in (True, False)
         }
         for i in names:
-            self._enter_cross(i, {j: areas[i, j, True] for a, j in pairs if a == i}, stratified=True)
-            self._enter_cross(i, {j: areas[i, j, False] for a, j in pairs if a == i}, stratified=False)
+            self._add_cross(i, {j: areas[i, j, True] for a, j in pairs if a == i}, stratified=True)
+            self._add_cross(i, {j: areas[i, j, False] for a, j in pairs if a == i}, stratified=False)
 
-    def _enter_cross(self, i: str, areas: dict[str, Resampled], *, stratified: bool) -> None:
+    def _add_cross(self, i: str, areas: dict[str, Resampled], *, stratified: bool) -> None:
         at = {} if stratified else UNCONDITIONAL
         for j, area in areas.items():
-            reference = None if stratified else _correlation_reference(self.tally.subject, i, self.judged.contrasts[j])
-            note = self.judged.contrasts[j].note
-            self.tally.add(
-                "cross_auc", i, area, {**at, "judged": j}, mean_at=None, chance=CHANCE, reference=reference, note=note
-            )
-        for j, why in self.judged.undefined.items():
+            contrasts, here = self.labels.contrasts[j], {**at, "judged": j}
+            reference = None if stratified else _correlation_reference(self.table.subject, i, contrasts)
+            note = contrasts.note
+            self.table.add("cross_auc", i, area, here, mean_at=None, chance=CHANCE, reference=reference, note=note)
+        for j, why in self.labels.undefined.items():
             if i != j:
-                self.tally.add("cross_auc", i, why, {**at, "judged": j}, mean_at=None)
+                self.table.add("cross_auc", i, why, {**at, "judged": j}, mean_at=None)
         if areas:
-            mean = mean_over(list(areas.values()), self.tally.weights.level)
+            mean = mean_over(list(areas.values()), self.table.weights.level)
             note = f"mean over {sum(area.defined for area in areas.values())} labels"
-            self.tally.add("cross_auc", i, mean, at, mean_at=at, chance=CHANCE, note=note)
+            self.table.add("cross_auc", i, mean, at, mean_at=at, chance=CHANCE, note=note)
 
-    def style(self) -> None:
-        """``style_auc[j]``: what the columns that belong to no characteristic tell of j."""
-        columns = self.tally.subject.layout.style
+    def add_style(self) -> None:
+        """Add ``style_auc`` and ``style_knn_kl`` of each label, from the style dimensions."""
+        columns = self.table.subject.layout.style
         if not columns:
             return
         scores = {
             j: [self._scores(columns, target, None) for target in contrasts.targets]
-            for j, contrasts in self.judged.contrasts.items()
+            for j, contrasts in self.labels.contrasts.items()
         }
-        level = self.tally.weights.level
+        level = self.table.weights.level
         projections = [
             auc_projection(score, target, None, self.least)
-            for j, contrasts in self.judged.contrasts.items()
+            for j, contrasts in self.labels.contrasts.items()
             for score, target in zip(scores[j], contrasts.targets, strict=True)
         ]
-        found = (cross_fitted(area, level) for area in projected_estimates(projections, self.tally.weights))
-        for j, contrasts in self.judged.contrasts.items():
-            area = averaged([next(found) for _ in contrasts.targets], level)
-            self.tally.add("style_auc", j, area, chance=CHANCE, note=contrasts.note)
-            style = self.codes[:, list(columns)]
-            enter_neighbours(self.tally, ("style_knn_kl",), j, style, scores[j], contrasts, self.neighbours)
-        for j, why in self.judged.undefined.items():
+        found = (cross_fitted(area, level) for area in projected_estimates(projections, self.table.weights))
+        style = self.codes[:, list(columns)]
+        for j, contrasts in self.labels.contrasts.items():
+            area = mean_over_contrasts([next(found) for _ in contrasts.targets], level)
+            self.table.add("style_auc", j, area, chance=CHANCE, note=contrasts.note)
+            add_neighbour_divergences(self.table, ("style_knn_kl",), j, style, scores[j], contrasts, self.neighbours)
+        for j, why in self.labels.undefined.items():
             for value in ("style_auc", "style_knn_kl"):
-                self.tally.add(value, j, why)
+                self.table.add(value, j, why)
 
     def _area(self, columns: tuple[int, ...], target: Floats, strata: Floats | None) -> Projection:
         return auc_projection(self._scores(columns, target, strata), target, strata, self.least)
 
     def _scores(self, columns: tuple[int, ...], target: Floats, strata: Floats | None) -> Floats:
-        read = self.codes[:, list(columns)]
-        read = with_products(read) if self.probe == "quadratic" else read
-        return linear_scores(read, target, self.folds, strata, self.strength)
+        inputs = self.codes[:, list(columns)]
+        inputs = quadratic_features(inputs) if self.probe == "quadratic" else inputs
+        return linear_scores(inputs, target, self.folds, strata, self.strength)
 
 
 def _classes(subject: Subject, name: str) -> Floats:
-    """The strata of a label: its classes; a continuous one has a single stratum."""
+    """Return the strata of a label: its classes, or a single stratum for a continuous label."""
     column = subject.column(name).double().numpy()
     return column if subject.schema[name].kind != "continuous" else np.where(np.isnan(column), np.nan, 0.0)
 
 
-def _correlation_reference(subject: Subject, i: str, judged: Contrasts) -> float | None:
-    """What a code that says label i and nothing else tells of j: each image scored by j's share in its class of i."""
+def _correlation_reference(subject: Subject, i: str, contrasts: Contrasts) -> float | None:
+    """Return the area that a code of label i alone reaches for another label, from the correlation of the labels.
+
+    Each image is scored by the frequency of the other label in its class of i.
+    """
     if subject.schema[i].kind == "continuous":
         return None
     classes = subject.column(i).double().numpy()
     areas = []
-    for target in judged.targets:
+    for target in contrasts.targets:
         known = ~(np.isnan(classes) | np.isnan(target))
         if len(np.unique(target[known])) < 2:
             return None
-        _, place = np.unique(classes[known], return_inverse=True)
-        share = np.bincount(place, target[known]) / np.bincount(place)
-        areas.append(auc(share[place], target[known] == 1))
+        _, index = np.unique(classes[known], return_inverse=True)
+        frequency = np.bincount(index, target[known]) / np.bincount(index)
+        areas.append(auc(frequency[index], target[known] == 1))
     return float(np.mean(areas))

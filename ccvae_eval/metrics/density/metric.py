@@ -1,4 +1,4 @@
-"""Density: does a characteristic's code tell its label apart, and no other label?"""
+"""The metric ``density``: information about each label in its own and in other latent dimensions."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import ORACLE, Measurement, ValueSpec
 from ccvae_eval.core.types import Floats
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
-from ccvae_eval.evaluation.result_table import COLUMN, UNASSIGNED, ResultTable, sentence
+from ccvae_eval.evaluation.result_table import COLUMN, UNASSIGNED, ResultTable, joined_notes
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.density.leakage import (
     CHANCE,
-    Judged,
+    LabelContrasts,
     Leakage,
-    Neighbours,
+    NeighbourSettings,
     Probe,
-    enter_neighbours,
+    add_neighbour_divergences,
     linear_scores,
 )
-from ccvae_eval.metrics.density.variety import enter_beyond, shown_variety
-from ccvae_eval.metrics.shared.contrasts import Areas, Contrasts, averaged
+from ccvae_eval.metrics.density.variety import add_beyond, variety_sample
+from ccvae_eval.metrics.shared.contrasts import Contrasts, RocAuc, mean_over_contrasts
 from ccvae_eval.model.interface import HasConditionalPrior
 from ccvae_eval.statistics.auc import spearman_estimate
 from ccvae_eval.statistics.densities import (
@@ -34,76 +34,77 @@ from ccvae_eval.statistics.densities import (
     is_discrete,
     kde_curves,
     overlap_and_js_estimates,
+    permuted_null,
     wasserstein_estimate,
 )
 from ccvae_eval.statistics.distances import normal_wasserstein, normal_wasserstein_estimate, normal_wasserstein_floor
 from ccvae_eval.statistics.intervals import Resampled
-from ccvae_eval.statistics.permutation_nulls import permuted_null
 from ccvae_eval.statistics.probes import Folds, cross_fitted_regression, folds_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 CHANCE_NAME = "labels permuted"
-NOTHING_HELD = "codes of other images hold no parameter, and a share of nothing is none"
+NO_CHANCE = "permuted codes predict no parameter, so their concentration is undefined"
 POOLED = {"scale": "pooled"}
-PLANE = 2
-"""Columns that make a plane."""
-SCATTERED = 500
-"""Codes of a class in a picture, the first ones."""
+SCATTER_DIMENSIONS = 2
+SCATTER_CODES = 500
+"""Codes of each class in the scatter plot, from the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Density:
-    r"""How far the classes of a label lie apart in the label's own latent columns, and how much other columns tell.
+    r"""Separation of a label's classes in its own latent dimensions, and predictability of labels from the others.
 
-    Codes z are one posterior sample for each image (``code="mean"``: the posterior means; the two differ greatly for
-    wide posteriors). A characteristic with one column is compared as it is; one with several by its cross-fitted
-    linear score: a logistic regression on standardised codes, fitted on the other four fifths of the images.
-    Categorical labels: one class against the rest, averaged over the classes. Continuous labels have no classes: their
-    own value is ``rank_correlation``, all others are undefined.
+    Codes z are one posterior sample per image (``code="mean"``: posterior means; the two differ greatly for wide
+    posteriors). A characteristic with one latent dimension is compared directly; one with several by its cross-fitted
+    linear score, a logistic regression on standardised codes fitted to the other four fifths of the images. Categorical
+    labels are compared one-vs-rest and averaged over the classes. Continuous labels have no classes: their value is
+    ``rank_correlation``, all others are undefined.
 
-    Own columns, classes y = 1 and y = 0:
+    Own latent dimensions, classes y = 1 and y = 0:
 
-    - ``auc``: chance that a present image scores above an absent one, the score's sign fitted on other images;
+    - ``auc``: probability that a present image scores above an absent one; the sign of the score is fitted on other
+      images;
     - ``dprime`` = |m1 - m0| / sqrt((s0^2 + s1^2) / 2); ``overlap`` = int min(p1, p0) and ``js`` (bits) of the Gaussian
-      kernel densities p1, p0, Silverman's bandwidth for each class; ``wasserstein`` = int |F1 - F0|, raw and over the
-      pooled deviation;
-    - ``knn_kl`` (nats) = log(m / (n - 1)) + (d / n) sum_i log(nu_k(i) / rho_k(i)), present against absent (1|0) and
-      back (0|1), and the mean of both; ``knn_kl_excess`` = the same minus its permutation null. May be negative;
-    - ``prior_gap`` = mean over classes of W1(codes with y = v, p(z_c|y = v)) in deviations of p, per column; its
-      reference is the distance of as many draws of p itself.
+      kernel densities p1, p0, with Silverman's bandwidth for each class; ``wasserstein`` = int |F1 - F0|, raw and
+      divided by the pooled standard deviation;
+    - ``knn_kl`` (nats) = log(m / (n - 1)) + (d / n) sum_i log(nu_k(i) / rho_k(i)), present against absent (1|0),
+      reversed (0|1), and the mean of both; ``knn_kl_excess`` = the same minus its permutation null. May be negative;
+    - ``prior_gap`` = mean over classes of W1(codes with y = v, p(z_c|y = v)) in standard deviations of p, for each
+      latent dimension; its reference is the distance of as many samples of p itself.
 
-    Leakage: ``cross_auc`` of characteristic i asked for label j = how well the columns of i tell j *within each class
-    of i* (both classes of j at least ``least`` images; weighted by images); over all images beside it (stratum none),
-    whose reference is what a code that says i and nothing else would tell of j: the labels' own correlation.
-    ``style_auc`` of j: how well the columns that belong to no characteristic tell j, by a linear score;
-    ``style_knn_kl`` of j: the nearest-neighbour divergence of those columns between the classes of j (of their linear
-    score where there are more than five), which also sees what is not linear.
+    Leakage: ``cross_auc`` of characteristic i for label j = ROC area of j predicted from the latent dimensions of i
+    *within each class of i* (both classes of j need ``least`` images; weighted by images). At stratum=none the area is
+    over all images, and its reference is the area that a code of label i alone reaches, given the correlation of the
+    labels. ``style_auc`` of j = ROC area of j predicted from the style dimensions by a linear score; ``style_knn_kl``
+    of j = nearest-neighbour divergence of the style dimensions between the classes of j, which also detects nonlinear
+    information; with more than five style dimensions, it is that of their linear score.
 
-    Data with known variety: ``beyond`` = cross-fitted R2 of the variety parameters (shape, size, colour of the
-    glasses) from z_c among the images with the attribute; ``components`` = the same of each column of a block alone,
-    with the D (one parameter per column) and C (one column per parameter) of that matrix.
+    Data with variety parameters: ``beyond`` = cross-fitted R2 of the parameters (shape, size, colour of the glasses)
+    from z_c among the images with the attribute; ``components`` = the same from each latent dimension alone, with D
+    (one parameter per dimension) and C (one dimension per parameter) of that matrix.
 
     Range: 0 to 1 for areas, overlap, js, D and C; 0 and up for dprime, wasserstein and prior_gap; -1 to 1 for
-    rank_correlation; at most 1 for beyond and components; nearest neighbours have no bounds.
-    Direction: higher is better for own columns, nearer .5 for leakage. Chance: .5 for areas, labels permuted else.
-    Cost: no image is decoded. Intervals: bootstrap over images, conditional on fits and bandwidths; of many areas at
-    once to first order ("projected bootstrap"); nearest neighbours by subsampling. Areas speak of readers fitted to as
-    many images, not of the best one (of 21 style columns and 1,536 images .005 to .007 more).
-    Pitfalls: a code that is the label itself (M2) has no density: overlap and divergence compare point masses, and
-    nearest neighbours are undefined. Unconditional leakage mistakes label correlation for entanglement. Raw
-    Wasserstein distances depend on the scale of the latent space. The linear probe does not see nonlinear leakage.
+    rank_correlation; at most 1 for beyond and components; nearest-neighbour divergences are unbounded.
+    Direction: higher is better for own latent dimensions, nearer .5 for leakage. Chance: .5 for areas, otherwise
+    labels permuted.
+    Cost: no image is decoded. Confidence intervals: bootstrap over images, conditional on fits and bandwidths; of many
+    areas at once to first order ("projected bootstrap"); of nearest neighbours by subsampling. Areas are those of
+    probes fitted to this number of images, slightly below those of the best probe.
+    Pitfalls: a code that equals the label (M2) has no density: overlap and js compare point masses, and nearest
+    neighbours are undefined. Unconditional leakage confuses label correlation with entanglement. Raw Wasserstein
+    distances depend on the scale of the latent space. The linear probe does not detect nonlinear leakage.
     Reference: docs/metrics.md, section 1; k-NN divergence: Wang, Kulkarni and Verdu 2009; D and C: Eastwood and
     Williams 2018.
 
     Args:
         code: one sample of q(z|x) for each image, or its mean.
         least: images that each class needs.
-        neighbours: k of the nearest-neighbour divergence.
-        neighbour_scale: what its distances are of: columns over their pooled deviation, or raw columns.
+        neighbours: k of the nearest-neighbour divergences.
+        neighbour_scale: scale of their distances: latent dimensions divided by their pooled standard deviation, or raw.
         strength: penalty of the linear probes.
-        curve_draws: resamples behind the intervals of overlap and js, which need all codes at all points of a grid.
-        permutations: permuted labels behind simulated chance levels.
-        probe: of leakage: linear, or quadratic (squares and products of the columns too).
+        curve_draws: bootstrap resamples for overlap and js, whose kernel densities are expensive.
+        permutations: label permutations for simulated chance levels.
+        probe: probe of leakage: linear, or quadratic (with squares and products of the latent dimensions).
     """
 
     name: ClassVar[str] = "density"
@@ -113,22 +114,23 @@ class Density:
     laws: ClassVar[frozenset[str]] = LAWS
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "auc": ValueSpec(
-            "how well the characteristic's own columns tell its label", "", True, (0.0, 1.0), CHANCE_NAME,
+            "ROC area of the label predicted from its own latent dimensions", "", True, (0.0, 1.0), CHANCE_NAME,
             dials=("shuffle",),
         ),
         "dprime": ValueSpec(
-            "distance of the class means in pooled deviations", "deviations", True, (0.0, None), CHANCE_NAME,
-            dials=("shuffle",),
+            "distance of the class means in pooled standard deviations", "standard deviations", True, (0.0, None),
+            CHANCE_NAME, dials=("shuffle",),
         ),
         "overlap": ValueSpec(
-            "mass that the class densities share", "share", False, (0.0, 1.0), CHANCE_NAME, dials=("shuffle",)
+            "overlapping probability mass of the class densities", "share", False, (0.0, 1.0), CHANCE_NAME,
+            dials=("shuffle",),
         ),
         "js": ValueSpec(
             "Jensen-Shannon divergence of the class densities", "bits", True, (0.0, 1.0), CHANCE_NAME,
             dials=("shuffle",),
         ),
         "wasserstein": ValueSpec(
-            "Wasserstein distance of the classes, in the code's own unit; or in pooled deviations", "code", True,
+            "Wasserstein distance of the classes, in units of the code or in pooled standard deviations", "code", True,
             (0.0, None), CHANCE_NAME, dials=("shuffle",),
         ),
         "knn_kl": ValueSpec(
@@ -136,42 +138,45 @@ class Density:
             dials=("shuffle",),
         ),
         "knn_kl_excess": ValueSpec(
-            "the same beyond that of permuted labels", "nats", True, (None, None), CHANCE_NAME, dials=("shuffle",)
+            "nearest-neighbour divergence between the classes, minus that of permuted labels", "nats", True,
+            (None, None), CHANCE_NAME, dials=("shuffle",),
         ),
         "rank_correlation": ValueSpec(
-            "rank correlation of the own columns with a continuous label", "", True, (-1.0, 1.0), CHANCE_NAME,
-            dials=("shuffle",),
+            "rank correlation of a continuous label with its prediction from its own latent dimensions", "", True,
+            (-1.0, 1.0), CHANCE_NAME, dials=("shuffle",),
         ),
         "prior_gap": ValueSpec(
-            "distance of each class's codes from the model's own p(z_c|y)", "deviations", False, (0.0, None),
-            CHANCE_NAME, dials=("shift",), reference="as many draws of p(z_c|y) itself",
+            "Wasserstein distance of each class's codes from the model's p(z_c|y)", "standard deviations", False,
+            (0.0, None), CHANCE_NAME, dials=("shift",), reference="as many samples of p(z_c|y) itself",
         ),
         "cross_auc": ValueSpec(
-            "how well a characteristic's columns tell another label, within its own classes", "", False, (0.0, 1.0),
-            CHANCE_NAME, dials=("mix",), reference=f"{ORACLE}; at stratum=none the labels' own correlation",
+            "ROC area of another label predicted from a characteristic's latent dimensions, within its classes", "",
+            False, (0.0, 1.0), CHANCE_NAME, dials=("mix",),
+            reference=f"{ORACLE}; at stratum=none the correlation of the labels",
         ),
         "style_auc": ValueSpec(
-            "how well the style columns tell a label", "", False, (0.0, 1.0), CHANCE_NAME, dials=("seep",)
+            "ROC area of a label predicted from the style dimensions", "", False, (0.0, 1.0), CHANCE_NAME,
+            dials=("seep",),
         ),
         "style_knn_kl": ValueSpec(
-            "nearest-neighbour divergence of the style columns between the classes of a label", "nats", False,
+            "nearest-neighbour divergence of the style dimensions between the classes of a label", "nats", False,
             (None, None), CHANCE_NAME, dials=("seep",),
         ),
         "beyond": ValueSpec(
-            "what the columns tell of the attribute's variety, among images that have it", "R2", True, (None, 1.0),
-            "code of another image", dials=("shuffle",),
+            "R2 of the attribute's variety parameters predicted from its code, among images with the attribute", "R2",
+            True, (None, 1.0), "code of another image", dials=("shuffle",),
         ),
         "components": ValueSpec(
-            "what one column of a block tells of one variety parameter", "R2", None, (None, 1.0),
+            "R2 of one variety parameter predicted from one latent dimension", "R2", None, (None, 1.0),
             "code of another image",
         ),
         "components_d": ValueSpec(
-            "whether each column of a block holds one parameter", "", True, (0.0, 1.0), no_chance=NOTHING_HELD,
-            dials=("stir",),
+            "concentration of each latent dimension on one variety parameter (D)", "", True, (0.0, 1.0),
+            no_chance=NO_CHANCE, dials=("stir",),
         ),
         "components_c": ValueSpec(
-            "whether each parameter is held by one column of a block", "", True, (0.0, 1.0), no_chance=NOTHING_HELD,
-            dials=("stir",),
+            "concentration of each variety parameter on one latent dimension (C)", "", True, (0.0, 1.0),
+            no_chance=NO_CHANCE, dials=("stir",),
         ),
     }  # fmt: skip
 
@@ -185,58 +190,58 @@ class Density:
     probe: Probe = "linear"
 
     @property
-    def nearest(self) -> Neighbours:
+    def nearest(self) -> NeighbourSettings:
         """The settings of the nearest-neighbour divergences."""
-        return Neighbours(self.neighbours, self.neighbour_scale == "pooled")
+        return NeighbourSettings(self.neighbours, self.neighbour_scale == "pooled")
 
     def needs(self, subject: Subject) -> Needs:
         del subject
-        if self.code not in ("sample", "mean"):
-            raise UsageError(f"code {self.code!r} is unknown", where="density", hint='"sample" or "mean".')
-        if self.probe not in ("linear", "quadratic"):
-            raise UsageError(f"probe {self.probe!r} is unknown", where="density", hint='"linear" or "quadratic".')
-        if self.neighbour_scale not in ("pooled", "raw"):
-            raise UsageError(
-                f"neighbour_scale {self.neighbour_scale!r} is unknown", where="density", hint='"pooled" or "raw".'
-            )
+        for key, choices in (
+            ("code", ("sample", "mean")),
+            ("probe", ("linear", "quadratic")),
+            ("neighbour_scale", ("pooled", "raw")),
+        ):
+            if getattr(self, key) not in choices:
+                one, other = (f'"{choice}"' for choice in choices)
+                raise UsageError(f"{key} must be {one} or {other}, got {getattr(self, key)!r}", where="density")
         return Needs(images=False)
 
     def start(self, subject: Subject) -> DensityAccumulator:
         return DensityAccumulator(self, subject)
 
 
-STYLE = frozenset({"style_auc", "style_knn_kl"})
-OWN = ("auc", "dprime", "overlap", "js", "wasserstein", "knn_kl", "knn_kl_excess")
+STYLE_VALUES = frozenset({"style_auc", "style_knn_kl"})
+OWN_VALUES = ("auc", "dprime", "overlap", "js", "wasserstein", "knn_kl", "knn_kl_excess")
 
 
 @dataclass
 class DensityAccumulator:
-    """The accumulator: everything is known before the pass."""
+    """Computes all values from the codes; no image is decoded."""
 
     metric: Density
     subject: Subject
     pictures: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
     def update(self, batch: Decoded) -> None:
-        """Never called: nothing is decoded for this metric."""
+        """Never called: this metric decodes no images."""
 
     def compute(self, weights: ResampleWeights) -> Measurement:
         subject, metric = self.subject, self.metric
         chosen = subject.codes if metric.code == "sample" else subject.posterior.loc
         codes: Floats = chosen.double().numpy()
         folds = folds_of(subject.ids)
-        tally = ResultTable(metric, subject, weights, given_counts=False, findings=STYLE)
-        labels = [name for name in subject.schema.names if subject.selected is None or name in subject.selected]
-        judged = Judged.of(subject, labels, metric.least)
+        table = ResultTable(metric, subject, weights, given_counts=False, findings=STYLE_VALUES)
+        names = [name for name in subject.schema.names if subject.selected is None or name in subject.selected]
+        labels = LabelContrasts.of(subject, names, metric.least)
         for name in subject.characteristics:
-            self._enter_own(tally, name, codes, folds, judged)
-        for name in set(labels) & set(subject.unassigned):
-            for value in OWN:
-                tally.add(value, name, f"{UNASSIGNED}: no column tells it beyond chance")
-        leakage = Leakage(tally, codes, folds, judged, metric.least, metric.strength, metric.nearest, metric.probe)
-        leakage.cross()
-        leakage.style()
-        return tally.measurement(self._notes(), self.pictures)
+            self._add_own(table, name, codes, folds, labels)
+        for name in set(names) & set(subject.unassigned):
+            for value in OWN_VALUES:
+                table.add(value, name, f"{UNASSIGNED}: no latent dimension predicts it above chance")
+        leakage = Leakage(table, codes, folds, labels, metric.least, metric.strength, metric.nearest, metric.probe)
+        leakage.add_cross()
+        leakage.add_style()
+        return table.measurement(self._notes(), self.pictures)
 
     def _notes(self) -> list[str]:
         model = self.subject.model
@@ -244,43 +249,43 @@ class DensityAccumulator:
             return []
         return [f"prior_gap is not applicable: {type(model).__name__} has no p(z_c|y)"]
 
-    def _enter_own(self, tally: ResultTable, name: str, codes: Floats, folds: Folds, judged: Judged) -> None:
+    def _add_own(self, table: ResultTable, name: str, codes: Floats, folds: Folds, labels: LabelContrasts) -> None:
         subject, metric = self.subject, self.metric
         own = codes[:, list(subject.layout[name])]
-        tally.evidence[f"code/{name}"] = own
-        tally.evidence[f"label/{name}"] = subject.column(name).double().numpy()
+        table.evidence[f"code/{name}"] = own
+        table.evidence[f"label/{name}"] = subject.column(name).double().numpy()
         if subject.schema[name].kind == "continuous":
-            self._enter_continuous(tally, name, own, folds)
-        contrasts = judged.contrasts.get(name)
+            self._add_continuous(table, name, own, folds)
+        contrasts = labels.contrasts.get(name)
         if contrasts is None:
-            for value in OWN:
-                tally.add(value, name, judged.undefined[name])
+            for value in OWN_VALUES:
+                table.add(value, name, labels.undefined[name])
             return
         scores = [linear_scores(own, target, folds, None, metric.strength) for target in contrasts.targets]
         views = [own[:, 0]] * len(scores) if own.shape[1] == 1 else scores
         note = contrasts.note
-        tally.add("auc", name, Areas(scores, contrasts.targets, fitted=True), chance=CHANCE, note=note)
+        table.add("auc", name, RocAuc(scores, contrasts.targets, fitted=True), chance=CHANCE, note=note)
         if own.shape[1] > 1:
-            note = sentence(note, f"linear score of {own.shape[1]} columns")
-        self._enter_distances(tally, name, views, contrasts, note)
-        enter_neighbours(tally, ("knn_kl", "knn_kl_excess"), name, own, scores, contrasts, metric.nearest)
+            note = joined_notes(note, f"linear score of {own.shape[1]} latent dimensions")
+        self._add_distances(table, name, views, contrasts, note)
+        add_neighbour_divergences(table, ("knn_kl", "knn_kl_excess"), name, own, scores, contrasts, metric.nearest)
         if isinstance(subject.model, HasConditionalPrior):
-            self._enter_prior_gap(tally, name, own)
-        shown = shown_variety(subject, name, codes, metric.least)
-        if shown is not None:
-            enter_beyond(tally, name, shown, folds, metric.least, metric.strength)
+            self._add_prior_gap(table, name, own)
+        sample = variety_sample(subject, name, codes, metric.least)
+        if sample is not None:
+            add_beyond(table, name, sample, folds, metric.least, metric.strength)
         self._keep_curves(name, own, scores[0])
         self._keep_scatter(name, own)
 
-    def _enter_continuous(self, tally: ResultTable, name: str, own: Floats, folds: Folds) -> None:
+    def _add_continuous(self, table: ResultTable, name: str, own: Floats, folds: Folds) -> None:
         target = self.subject.column(name).double().numpy()
         score = cross_fitted_regression(own, target[:, None], folds, strength=self.metric.strength).predicted[:, 0]
-        tally.add("rank_correlation", name, spearman_estimate(score, target, tally.weights), chance=0.0)
+        table.add("rank_correlation", name, spearman_estimate(score, target, table.weights), chance=0.0)
 
-    def _enter_distances(
-        self, tally: ResultTable, name: str, views: list[Floats], contrasts: Contrasts, note: str
+    def _add_distances(
+        self, table: ResultTable, name: str, views: list[Floats], contrasts: Contrasts, note: str
     ) -> None:
-        weights, metric = tally.weights, self.metric
+        weights, metric = table.weights, self.metric
         fewer = replace(weights, draws=min(metric.curve_draws, weights.draws))
         pairs = list(zip(views, contrasts.targets, strict=True))
         nulls = [
@@ -296,41 +301,42 @@ class DensityAccumulator:
         }
         for value, parts in found.items():
             chance = float(np.mean([getattr(null, value) for null in nulls]))
-            tally.add(value, name, averaged(parts, weights.level), chance=chance, note=note)
+            table.add(value, name, mean_over_contrasts(parts, weights.level), chance=chance, note=note)
         scaled = [wasserstein_estimate(*pair, weights, scaled=True) for pair in pairs]
         chance = float(np.mean([null.wasserstein_scaled for null in nulls]))
-        whole = averaged(scaled, weights.level)
-        tally.add("wasserstein", name, whole, POOLED, mean_at=POOLED, chance=chance, note=note)
+        whole = mean_over_contrasts(scaled, weights.level)
+        table.add("wasserstein", name, whole, POOLED, mean_at=POOLED, chance=chance, note=note)
 
-    def _enter_prior_gap(self, tally: ResultTable, name: str, own: Floats) -> None:
+    def _add_prior_gap(self, table: ResultTable, name: str, own: Floats) -> None:
         prior = self.subject.prior_of(name)
         classes = self.subject.classes(name).numpy()
         kept = [k for k in range(len(prior.loc)) if int((classes == k).sum()) >= self.metric.least]
         loc, scale = prior.loc.double().numpy(), prior.scale.double().numpy()
         if not (scale[kept] > 0).all():
-            tally.add("prior_gap", name, "p(z_c|y) is a point mass")
+            table.add("prior_gap", name, "p(z_c|y) is a point mass")
             return
         floor = float(np.mean([normal_wasserstein_floor(int((classes == k).sum())) for k in kept]))
         columns, chances, known = [], [], classes >= 0
-        for place, column in enumerate(self.subject.layout[name]):
-            # codes of every class in the place of each class's own: labels permuted, on average
-            blind = [normal_wasserstein((own[known, place] - loc[k, place]) / scale[k, place]) for k in kept]
-            chances.append(float(np.mean(blind)))
+        for index, column in enumerate(self.subject.layout[name]):
+            # the codes of all classes in place of each class's own: labels permuted, on average
+            permuted = [normal_wasserstein((own[known, index] - loc[k, index]) / scale[k, index]) for k in kept]
+            chances.append(float(np.mean(permuted)))
             parts = [
                 normal_wasserstein_estimate(
-                    np.where(classes == k, (own[:, place] - loc[k, place]) / scale[k, place], np.nan), tally.weights
+                    np.where(classes == k, (own[:, index] - loc[k, index]) / scale[k, index], np.nan), table.weights
                 )
                 for k in kept
             ]
-            columns.append(_of_all(averaged(parts, tally.weights.level), sum(part.estimate.n for part in parts)))
+            mean = mean_over_contrasts(parts, table.weights.level)
+            columns.append(_with_n(mean, sum(part.estimate.n for part in parts)))
             if own.shape[1] > 1:
                 at = {COLUMN: column}
-                tally.add("prior_gap", name, columns[-1], at, mean_at=None, chance=chances[-1], reference=floor)
-        whole, chance = averaged(columns, tally.weights.level), float(np.mean(chances))
-        tally.add("prior_gap", name, whole, chance=chance, reference=floor)
+                table.add("prior_gap", name, columns[-1], at, mean_at=None, chance=chances[-1], reference=floor)
+        whole, chance = mean_over_contrasts(columns, table.weights.level), float(np.mean(chances))
+        table.add("prior_gap", name, whole, chance=chance, reference=floor)
 
     def _keep_curves(self, name: str, own: Floats, score: Floats) -> None:
-        """The class densities for a figure, with the prior where the code is one column."""
+        """Keep the class densities for a figure, and the prior if the code has one latent dimension."""
         label = self.subject.schema[name]
         classes = self.subject.classes(name).numpy()
         view = own[:, 0] if own.shape[1] == 1 or label.kind != "binary" else score
@@ -351,21 +357,21 @@ class DensityAccumulator:
                     self.pictures[f"curves/{name}/prior/{label.class_name(k)}"] = density
 
     def _keep_scatter(self, name: str, own: Floats) -> None:
-        """The codes of two columns for a figure, and where p(z_c|y) lies: mean and deviation of each column."""
+        """Keep two-dimensional codes for a figure, and the mean and standard deviation of p(z_c|y)."""
         label, classes = self.subject.schema[name], self.subject.classes(name).numpy()
-        if own.shape[1] != PLANE:
+        if own.shape[1] != SCATTER_DIMENSIONS:
             return
         prior = self.subject.prior_of(name) if isinstance(self.subject.model, HasConditionalPrior) else None
         for k in range(label.cardinality):
-            points = own[classes == k][:SCATTERED]
+            points = own[classes == k][:SCATTER_CODES]
             if not len(points):
                 continue
             self.pictures[f"scatter/{name}/{label.class_name(k)}"] = points.astype(np.float32)
             if prior is not None:
-                place = np.stack([prior.loc[k].numpy(), prior.scale[k].numpy()]).astype(np.float32)
-                self.pictures[f"scatter/{name}/prior/{label.class_name(k)}"] = place
+                moments = np.stack([prior.loc[k].numpy(), prior.scale[k].numpy()]).astype(np.float32)
+                self.pictures[f"scatter/{name}/prior/{label.class_name(k)}"] = moments
 
 
-def _of_all(found: Resampled, n: int) -> Resampled:
-    """A mean over classes counts the images of all of them."""
+def _with_n(found: Resampled, n: int) -> Resampled:
+    """Return an estimate with another number of images: a mean over classes counts those of all classes."""
     return replace(found, estimate=replace(found.estimate, n=n))

@@ -1,4 +1,8 @@
-"""The disentanglement panel (docs/metrics.md, section 8): plain functions on arrays, and the metric made of them.
+"""The disentanglement panel: published scores of codes against factors, as functions of arrays and as a metric.
+
+:func:`panel` scores arrays, :func:`score` returns one number, :class:`Disentanglement` is the metric of a model, and
+:func:`udr` compares models. The formulas (:func:`mig`, :func:`infom`, :func:`disentanglement`, ...) take an information
+or importance matrix. Definitions: docs/metrics.md, section 8.
 
 >>> import numpy as np
 >>> rows = np.arange(1200)
@@ -8,6 +12,7 @@
 [1.0, 1.0]
 """
 
+from ccvae_eval.metrics.disentanglement.arrays import Stability, udr
 from ccvae_eval.metrics.disentanglement.dci import completeness, disentanglement
 from ccvae_eval.metrics.disentanglement.information_scores import (
     Information,
@@ -24,7 +29,6 @@ from ccvae_eval.metrics.disentanglement.information_scores import (
 from ccvae_eval.metrics.disentanglement.metric import Disentanglement
 from ccvae_eval.metrics.disentanglement.panel import DEFAULT, SCORES, VALUES, panel, score
 from ccvae_eval.metrics.disentanglement.settings import PanelSettings
-from ccvae_eval.metrics.disentanglement.stability import Stability, udr
 from ccvae_eval.metrics.disentanglement.table import PanelTable, cramers_v, factor_correlations, table_of
 
 __all__ = [

@@ -1,8 +1,7 @@
-r"""SNC and NK: is a factor in its own code, and is it gone without it (Mahon, Shah and Lukasiewicz 2023).
+r"""SNC and NK: scores of latents aligned to factors one to one (Mahon, Shah and Lukasiewicz 2023).
 
-Codes are aligned to factors one to one (Hungarian matching on information over entropy). SNC: what the aligned code
-alone tells. NK: what is lost when all codes but the aligned one are left. Raw balanced accuracy a, and corrected for
-chance, (a - 1/L)/(1 - 1/L).
+The Hungarian algorithm aligns latents to factors so that the sum of I(z_j; v_k)/H(v_k) is greatest. SNC (single-neuron
+classification) is the accuracy of the aligned latent alone. NK (neuron knockout) is the accuracy lost without it.
 """
 
 from __future__ import annotations
@@ -14,124 +13,139 @@ from scipy.optimize import linear_sum_assignment
 
 from ccvae_eval.core.types import Floats, Ids
 from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_result
-from ccvae_eval.metrics.disentanglement.dci import SURE, fitted, predictor_of
-from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, mean_defined
+from ccvae_eval.metrics.disentanglement.dci import SIGNIFICANT_ERRORS, dci_fits, predictor_of
+from ccvae_eval.metrics.disentanglement.information_scores import ZERO_ENTROPY, ScoreParts, mean_defined
 from ccvae_eval.metrics.disentanglement.predictors import fit, fit_seed
 from ccvae_eval.metrics.disentanglement.sap import UnivariateScores, class_weights, univariate_scores
 from ccvae_eval.statistics.auc import balanced_accuracy_estimate
 from ccvae_eval.statistics.intervals import Resampled
 
 
-def aligned(bench: PanelContext) -> dict[int, int]:
-    """For each factor its code, as a place among the scored blocks; factors beyond the codes have none."""
-    info = bench.information
-    entropy = np.where(info.factor_entropy > 1e-12, info.factor_entropy, np.nan)
+def aligned_latents(context: PanelContext) -> dict[int, int]:
+    """The aligned latent of each factor, as indices; factors in excess of the latents have none."""
+    info = context.information
+    entropy = np.where(info.factor_entropy > ZERO_ENTROPY, info.factor_entropy, np.nan)
     shares = np.nan_to_num(info.mutual / entropy)
-    codes, factors = linear_sum_assignment(shares, maximize=True)
-    return {int(k): int(j) for j, k in zip(codes, factors, strict=True)}
+    latents, factors = linear_sum_assignment(shares, maximize=True)
+    return {int(k): int(j) for j, k in zip(latents, factors, strict=True)}
 
 
-def snc(bench: PanelContext) -> list[ScoreResult]:
-    """``snc`` (guessing is 0) and ``snc_raw`` (balanced accuracy)."""
-    told, pairs = univariate_scores(bench), aligned(bench)
-    places = np.array([pairs.get(k, -1) for k in range(len(bench.table.factors))])
+def snc(context: PanelContext) -> list[ScoreResult]:
+    """``snc_raw``: balanced accuracy a of the aligned latent alone; ``snc``: (a - 1/L)/(1 - 1/L) for L classes.
 
-    def chosen(scores: Floats) -> ScoreParts:
-        picked = np.take_along_axis(scores, np.maximum(places, 0)[None], -2)[..., 0, :] if scores.ndim == 2 else (
-            scores[..., np.maximum(places, 0), np.arange(len(places))]
-        )  # fmt: skip
-        factors = np.where(places >= 0, picked, np.nan)
+    Range: 0 to 1. Continuous factors have R2 instead. Factors without an aligned latent are left out.
+    """
+    scores, pairs = univariate_scores(context), aligned_latents(context)
+    latents = np.array([pairs.get(k, -1) for k in range(len(context.table.factors))])
+
+    def of_aligned(table: Floats) -> ScoreParts:
+        picked = table[..., np.maximum(latents, 0), np.arange(len(latents))]
+        factors = np.where(latents >= 0, picked, np.nan)
         return ScoreParts(mean_defined(factors), factors)
 
-    why = "no factor has a code and held-out rows"
-    found = []
-    accuracies = () if bench.quick else _accuracies(bench, told, places)
-    corrected = tuple(_above_guessing(each, 1 / levels) for each, levels in zip(accuracies, told.levels, strict=False))
-    for name, score, counted in (
-        ("snc", told.of_totals, corrected), ("snc_raw", lambda totals: told.raw(totals)[0], accuracies)
+    accuracies = () if context.point_only else _accuracies(context, scores, latents)
+    rescaled = tuple(_above_guessing(each, 1 / levels) for each, levels in zip(accuracies, scores.levels, strict=False))
+    results = []
+    for name, score, estimates in (
+        ("snc", scores.above_guessing, rescaled), ("snc_raw", lambda sums: scores.accuracies(sums)[0], accuracies)
     ):  # fmt: skip
         chance = None
-        if not bench.quick and told.permuted:
-            chance = chosen(np.stack([score(totals) for totals in told.permuted]))
-        found.append(
-            bench.fitted(name, told.rows, lambda totals, s=score: chosen(s(totals)), chance, why, counted=counted)  # type: ignore[misc]
+        if not context.point_only and scores.permuted:
+            chance = of_aligned(np.stack([score(sums) for sums in scores.permuted]))
+        results.append(
+            context.heldout_result(
+                name,
+                scores.rows,
+                lambda sums, s=score: of_aligned(s(sums)),  # type: ignore[misc]
+                chance,
+                "no factor has an aligned latent dimension and test rows",
+                factor_estimates=estimates,
+            )
         )
-    return found
+    return results
 
 
-def _accuracies(bench: PanelContext, told: UnivariateScores, places: Ids) -> tuple[Resampled, ...]:
-    """The balanced accuracy of each factor's code, by counts; () unless every factor has classes and a code."""
-    table, width = bench.table, told.rows.shape[1] // max(len(told.levels), 1)
-    if min(told.levels, default=0) < 2 or (places < 0).any():
+def _accuracies(context: PanelContext, scores: UnivariateScores, latents: Ids) -> tuple[Resampled, ...]:
+    """Balanced accuracy of each factor's latent, from counts; () unless every factor is discrete and aligned."""
+    table, width = context.table, scores.rows.shape[1] // max(len(scores.levels), 1)
+    if min(scores.levels, default=0) < 2 or (latents < 0).any():
         return ()
     found = []
-    for k, (factor, place) in enumerate(zip(table.factors, places, strict=True)):
-        right, known = told.rows[:, k * width + place] > 0, ~np.isnan(told.rows[:, (k + 1) * width - 1])
+    for k, (factor, latent) in enumerate(zip(table.factors, latents, strict=True)):
+        right, known = scores.rows[:, k * width + latent] > 0, ~np.isnan(scores.rows[:, (k + 1) * width - 1])
         labels = np.where(known, factor.classes, np.nan)
-        found.append(balanced_accuracy_estimate(np.where(right, labels, -1.0), labels, bench.weights))
+        found.append(balanced_accuracy_estimate(np.where(right, labels, -1.0), labels, context.weights))
     return tuple(found)
 
 
 def _above_guessing(accuracy: Resampled, guess: float) -> Resampled:
-    """(a - g) / (1 - g), not below 0."""
+    """(a - g)/(1 - g), clipped at 0."""
 
-    def corrected(a: Floats | float) -> Floats:
+    def rescaled(a: Floats | float) -> Floats:
         return np.maximum((np.asarray(a) - guess) / (1 - guess), 0.0)
 
-    value, low, high = (
-        float(corrected(end)) for end in (accuracy.value, accuracy.estimate.low, accuracy.estimate.high)
-    )
+    value, low, high = (float(rescaled(end)) for end in (accuracy.value, accuracy.estimate.low, accuracy.estimate.high))
     estimate = replace(accuracy.estimate, value=value, low=low, high=high)
-    without = None if accuracy.leave_one_out is None else corrected(accuracy.leave_one_out)
-    return replace(accuracy, estimate=estimate, draws=corrected(accuracy.draws), leave_one_out=without)
+    without = None if accuracy.leave_one_out is None else rescaled(accuracy.leave_one_out)
+    return replace(accuracy, estimate=estimate, draws=rescaled(accuracy.draws), leave_one_out=without)
 
 
-def nk(bench: PanelContext) -> list[ScoreResult]:
-    """``nk``: balanced accuracy of all codes minus that of all but the aligned one, over what there was to lose."""
-    table, pairs = bench.table, aligned(bench)
-    n = len(table.test)
-    if len(bench.kept) < 2:
-        return [undefined_result(name, "one code: without it there is none", n) for name in ("nk", "nk_raw")]
-    blocks = [table.blocks[j] for j in bench.kept]
-    every = table.codes[:, [c for block in blocks for c in block]]
-    predictor, _ = predictor_of(bench)
-    whole = fitted(bench).models
+def nk(context: PanelContext) -> list[ScoreResult]:
+    r"""``nk_raw``: balanced accuracy of all latents minus that without the aligned one; ``nk``: as a share.
+
+    .. math:: \frac1K \sum_k \frac{a_k - a_k^{without}}{a_k - 1/L_k}
+
+    Range: -1 to 1. Continuous factors and, for ``nk``, factors that all latents together do not predict better than
+    guessing are left out. Undefined for one latent.
+    """
+    table, pairs = context.table, aligned_latents(context)
+    if len(context.scored_blocks) < 2:
+        return [undefined_result(name, "needs two latent dimensions", len(table.test)) for name in ("nk", "nk_raw")]
+    blocks = [table.blocks[j] for j in context.scored_blocks]
+    codes = table.codes[:, [c for block in blocks for c in block]]
+    predictor, _ = predictor_of(context)
+    full_models = dci_fits(context).models
+    # for each factor: weight of rows predicted right by all latents, by all but one, and weight of all rows
     rows = np.full((len(table), 3 * len(table.factors)), np.nan)
-    guess, something = np.full(len(table.factors), np.nan), np.zeros(len(table.factors), dtype=bool)
+    guess, predictable = np.full(len(table.factors), np.nan), np.zeros(len(table.factors), dtype=bool)
     for k, factor in enumerate(table.factors):
-        inside, outside = (part[factor.known[part]] for part in (table.train, table.test))
-        if not factor.discrete or k not in pairs or not len(outside):
+        train, test = table.known_rows(factor)
+        if not factor.discrete or k not in pairs or not len(test):
             continue
-        rest = [c for j, block in enumerate(blocks) for c in block if j != pairs[k]]
-        without = table.codes[:, rest]
-        seed = fit_seed(bench.seed, factor.name, 0)
-        models = ((every, whole[k]), (without, fit(predictor, without, factor, inside, seed)))
-        weight = class_weights(factor, outside)
-        for place, (codes, model) in enumerate(models):
+        rest = table.codes[:, [c for j, block in enumerate(blocks) for c in block if j != pairs[k]]]
+        seed = fit_seed(context.seed, factor.name, 0)
+        models = ((codes, full_models[k]), (rest, fit(predictor, rest, factor, train, seed)))
+        weight = class_weights(factor, test)
+        for place, (points, model) in enumerate(models):
             if model is not None:
-                rows[outside, 3 * k + place] = model.right(codes[outside], outside) * weight
-                rows[outside, 3 * k + 2] = weight
-        guess[k] = 1 / max(len(np.unique(factor.classes[inside])), 1)
+                rows[test, 3 * k + place] = model.outcomes(points[test], test) * weight
+                rows[test, 3 * k + 2] = weight
+        guess[k] = 1 / max(len(np.unique(factor.classes[train])), 1)
         if models[0][1] is None:
             continue
-        told = np.nansum(rows[:, 3 * k]) / np.nansum(rows[:, 3 * k + 2])
-        # where nothing is told there is nothing to lose
-        something[k] = told - guess[k] > SURE * np.sqrt(guess[k] * (1 - guess[k]) / len(outside))
+        accuracy = np.nansum(rows[:, 3 * k]) / np.nansum(rows[:, 3 * k + 2])
+        error = np.sqrt(guess[k] * (1 - guess[k]) / len(test))
+        predictable[k] = accuracy - guess[k] > SIGNIFICANT_ERRORS * error
 
-    def lost(totals: Floats, corrected: bool) -> ScoreParts:
-        whole = np.where(totals[..., 2::3] > 0, totals[..., 2::3], np.nan)
-        full, without = totals[..., 0::3] / whole, totals[..., 1::3] / whole
-        factors = full - without
-        if corrected:
-            there = full - guess
-            factors = np.where(
-                (there > 0) & something, np.clip(factors / np.where(there > 0, there, 1.0), -1.0, 1.0), np.nan
-            )
+    def loss(sums: Floats) -> tuple[Floats, Floats]:
+        whole = np.where(sums[..., 2::3] > 0, sums[..., 2::3], np.nan)
+        full, without = sums[..., 0::3] / whole, sums[..., 1::3] / whole
+        return full, full - without
+
+    def raw(sums: Floats) -> ScoreParts:
+        _, factors = loss(sums)
+        return ScoreParts(mean_defined(factors), factors)
+
+    def relative(sums: Floats) -> ScoreParts:
+        full, lost = loss(sums)
+        most = full - guess
+        share = np.clip(lost / np.where(most > 0, most, 1.0), -1.0, 1.0)
+        factors = np.where((most > 0) & predictable, share, np.nan)
         return ScoreParts(mean_defined(factors), factors)
 
     zero = ScoreParts(np.asarray(0.0), np.zeros(len(table.factors)))
-    why = "no factor with classes is told from the codes"
+    reason = "no discrete factor is predictable from the codes"
     return [
-        bench.fitted("nk", rows, lambda totals: lost(totals, True), zero, why),
-        bench.fitted("nk_raw", rows, lambda totals: lost(totals, False), zero, why),
+        context.heldout_result("nk", rows, relative, zero, reason),
+        context.heldout_result("nk_raw", rows, raw, zero, reason),
     ]

@@ -1,29 +1,159 @@
-"""The disentanglement panel without images: of arrays or files of codes and factors, and of several checkpoints."""
+r"""Runs of the panel without decoding: from arrays or files of codes and factors, and UDR of several checkpoints.
+
+UDR, unsupervised disentanglement ranking: agreement of the latents of models of other seeds (Duan et al. 2020).
+
+For two models a and b, R_ij is the absolute rank correlation of active latent dimension i of a with j of b, and
+:math:`r_j = \max_i R_{ij}`, :math:`r_i = \max_j R_{ij}`:
+
+.. math:: UDR_{ab} = \frac{1}{d_a + d_b} \Big( \sum_j \frac{r_j^2}{\sum_i R_{ij}} + \sum_i \frac{r_i^2}{\sum_j R_{ij}}
+          \Big)
+
+The score of a model is the median over the other models. Latents that are aligned with labels agree trivially.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 
 from ccvae_eval.core import TOOL
 from ccvae_eval.core.devices import environment
 from ccvae_eval.core.errors import DataError, UndefinedError
+from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Estimate, Measurement, Reason, Value
+from ccvae_eval.core.types import Bools, Floats, Gaussian
 from ccvae_eval.data.sets.codes import read_codes
 from ccvae_eval.evaluation.metric import settings_of
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.subject import Subject
-from ccvae_eval.metrics.disentanglement import Disentanglement, panel, udr
-from ccvae_eval.metrics.disentanglement.stability import Stability, active_by_kl
+from ccvae_eval.metrics.disentanglement.metric import Disentanglement
+from ccvae_eval.metrics.disentanglement.panel import panel
+
+MIN_KL = 0.01
+"""Mean KL divergence from N(0, 1) in nats above which a latent dimension is active."""
+
+
+def active_by_kl(posterior: Gaussian) -> Bools:
+    """True for latent dimensions whose mean KL(q(z_j|x) || N(0, 1)) exceeds 0.01 nats, shape (D,)."""
+    loc, scale = posterior.loc.double().numpy(), posterior.scale.double().numpy()
+    with np.errstate(divide="ignore"):
+        kl = 0.5 * (loc**2 + scale**2 - 1) - np.log(scale)
+    return np.asarray(kl.mean(axis=0) > MIN_KL)
+
+
+def rank_correlations(one: Floats, other: Floats) -> Floats:
+    """Absolute rank correlations of the dimensions of two models, shape (D1, D2); 0 for a constant dimension."""
+    ranks = []
+    for codes in (one, other):
+        centred = rankdata(codes, axis=0) - (len(codes) + 1) / 2
+        length = np.sqrt((centred**2).sum(axis=0))
+        ranks.append(centred / np.where(length > 0, length, np.inf))
+    return np.asarray(np.abs(ranks[0].T @ ranks[1]))
+
+
+def pair_score(correlations: Floats) -> float:
+    """UDR of two models from the correlations of their active dimensions, shape (d_a, d_b).
+
+    In [0, 1], 1 for a one-to-one match; NaN if a model has no active dimension.
+
+    >>> pair_score(np.eye(3)), pair_score(np.full((2, 2), 0.5))
+    (1.0, 0.25)
+    """
+    if not correlations.size:
+        return float("nan")
+    total = 0.0
+    for axis in (0, 1):
+        summed = correlations.sum(axis=axis)
+        strongest = correlations.max(axis=axis) ** 2
+        total += float(np.where(summed > 0, strongest / np.where(summed > 0, summed, 1.0), 0.0).sum())
+    return total / sum(correlations.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stability:
+    """UDR of several models.
+
+    Args:
+        pairs: UDR of each pair of models, shape (M, M); NaN on the diagonal.
+        models: score of each model, the median over the others, shape (M,).
+        total: mean over models.
+        chance: total after a random rotation of the codes of each model.
+        active: number of active latent dimensions of each model.
+    """
+
+    pairs: Floats
+    models: Floats
+    total: float
+    chance: float
+    active: tuple[int, ...]
+
+
+def udr(codes: Sequence[Floats], active: Sequence[Bools] | None = None, *, seed: int = 0) -> Stability:
+    r"""UDR of the codes of several models for the same rows.
+
+    Args:
+        codes: codes of each model, shape :math:`(N, D_m)`.
+        active: latent dimensions of each model that enter, shape :math:`(D_m,)`; default: those that vary.
+        seed: seed of the random rotations for the chance level.
+
+    Returns:
+        Scores in [0, 1]; NaN for models without active latent dimensions.
+
+    Raises:
+        DataError: fewer than two models, or different numbers of rows.
+    """
+    if len(codes) < 2:
+        raise DataError(f"UDR needs at least two models, got {len(codes)}", hint="Name several checkpoints.")
+    if len({len(c) for c in codes}) > 1:
+        raise DataError(
+            f"the models must have codes of the same rows, got {', '.join(str(len(c)) for c in codes)} rows"
+        )
+    masks = [np.ptp(c, axis=0) > 0 for c in codes] if active is None else list(active)
+    used = [c[:, mask] for c, mask in zip(codes, masks, strict=True)]
+    pairs = _pairs(used)
+    models = np.array([_median(row) for row in pairs])
+    rotated = [_rotated(c, numpy_stream(seed, "rotation", m)) for m, c in enumerate(used)]
+    chance = np.array([_median(row) for row in _pairs(rotated)])
+    defined = ~np.isnan(models)
+    return Stability(
+        pairs,
+        models,
+        float(models[defined].mean()) if defined.any() else float("nan"),
+        float(np.nanmean(chance)) if not np.isnan(chance).all() else float("nan"),
+        tuple(int(mask.sum()) for mask in masks),
+    )
+
+
+def _median(row: Floats) -> float:
+    known = row[~np.isnan(row)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+def _pairs(codes: Sequence[Floats]) -> Floats:
+    found = np.full((len(codes), len(codes)), np.nan)
+    for a in range(len(codes)):
+        for b in range(a + 1, len(codes)):
+            found[a, b] = found[b, a] = pair_score(rank_correlations(codes[a], codes[b]))
+    return found
+
+
+def _rotated(codes: Floats, generator: np.random.Generator) -> Floats:
+    if not codes.shape[1]:
+        return codes
+    scaled = (codes - codes.mean(axis=0)) / codes.std(axis=0)
+    rotation = np.linalg.qr(generator.standard_normal((codes.shape[1], codes.shape[1])))[0]
+    return np.asarray(scaled @ rotation)
+
 
 CHECKPOINT = "checkpoint"
-"""What ``at`` calls a row of one of several checkpoints."""
+"""Key in ``Value.at`` of a value that belongs to one of several checkpoints."""
 
 
 def score_file(
@@ -34,7 +164,7 @@ def score_file(
     seed: int = 0,
     command: str = "",
 ) -> Run:
-    """The panel of a file of codes and factors (:func:`ccvae_eval.data.sets.codes.read_codes`)."""
+    """The panel of a file of codes and factors, read by :func:`ccvae_eval.data.sets.codes.read_codes`."""
     found = read_codes(codes, factors)
     return score_arrays(
         found.codes, found.factors, settings, seed=seed, command=command, name=found.where, digest=found.digest,
@@ -53,14 +183,17 @@ def score_arrays(
     digest: str = "",
     **arrays: Any,
 ) -> Run:
-    """The panel of arrays as a run: what ``ccvae-eval disentanglement --codes`` writes.
+    """The panel of arrays as a run, as ``ccvae-eval disentanglement --codes`` writes it.
 
     Args:
         codes, factors: as in :func:`ccvae_eval.metrics.disentanglement.panel`.
-        settings: which scores, and how.
-        seed: of every draw.
-        command, name, digest: for the record.
+        settings: the scores and their settings.
+        seed: seed of all random streams.
+        command, name, digest: the command line, and name and digest of the data, for the run's header.
         **arrays: ``names``, ``kinds``, ``blocks``, ``block_names``, ``train``, ``test``.
+
+    Raises:
+        DataError: invalid arrays; see :func:`ccvae_eval.metrics.disentanglement.table_of`.
     """
     metric = settings or Disentanglement()
     begun = datetime.now(UTC)
@@ -95,7 +228,7 @@ def _run(header: Header, measurement: Measurement, ids: np.ndarray[Any, np.dtype
 
 
 class EncodedImages(Protocol):
-    """A model's codes of some images, and what a run says of them."""
+    """A model prepared on images: its codes (in the subject) and the header of its run."""
 
     @property
     def subject(self) -> Subject: ...
@@ -105,41 +238,42 @@ class EncodedImages(Protocol):
 
 
 def compare_seeds(setups: Sequence[EncodedImages], metric: Disentanglement) -> Run:
-    """UDR of several models on the same images.
+    """UDR of several models on the same images, as a run.
 
     Raises:
-        DataError: if they were not prepared on the same images.
+        DataError: fewer than two models, or models that were prepared on different images.
     """
     first = setups[0].subject
     for setup in setups[1:]:
         if setup.subject.data.digest != first.data.digest or not np.array_equal(setup.subject.ids, first.ids):
-            raise DataError("the checkpoints were not encoded on the same images", hint="--data names one for all.")
+            raise DataError(
+                "the checkpoints must be encoded on the same images", hint="Name one data set for all with --data."
+            )
     codes = [s.subject.posterior.loc.double().numpy() for s in setups]
     active = [active_by_kl(s.subject.posterior) for s in setups]
     found = udr(codes, active, seed=first.seed)
     names = [Path(str(s.header.checkpoint.get("path") or f"model {i}")).name for i, s in enumerate(setups)]
-    called = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
-    labelled = any(s.subject.model.layout.characteristics for s in setups)
-    notes = [f"codes with a mean KL above .01 nat: {', '.join(map(str, found.active))}"]
-    if labelled:
-        notes.append("models whose codes are aligned with labels find the same codes trivially")
-    values = _stability_values(found, called, len(first))
+    unique = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
+    notes = [f"latent dimensions with a mean KL above {MIN_KL} nats: {', '.join(map(str, found.active))}"]
+    if any(s.subject.model.layout.characteristics for s in setups):
+        notes.append("latents that are aligned with labels agree between models trivially")
+    values = _stability_values(found, unique, len(first))
     reason = None if values[0].estimate.defined else Reason("undefined", values[0].note)
     measurement = Measurement(
         metric.name, metric.version, settings_of(metric), "udr", tuple(values),
         "ok" if reason is None else "undefined", reason, notes=tuple(notes),
     )  # fmt: skip
     header = setups[0].header
-    described = {**header.checkpoint, "path": ", ".join(called), "sha256": None}
+    described = {**header.checkpoint, "path": ", ".join(unique), "sha256": None}
 
     return _run(replace(header, checkpoint=described), measurement, first.ids)
 
 
 def _stability_values(found: Stability, names: list[str], n: int) -> list[Value]:
     chance = None if np.isnan(found.chance) else found.chance
-    why = "" if found.total == found.total else "a model has no active code"
-    rows = [Value("udr", Estimate(found.total, n=n), chance=chance if not why else None, note=why)]
+    reason = "a model has no active latent dimension" if np.isnan(found.total) else ""
+    rows = [Value("udr", Estimate(found.total, n=n), chance=None if reason else chance, note=reason)]
     for name, number in zip(names, found.models, strict=True):
-        note = "" if number == number else "no active code"
+        note = "no active latent dimension" if np.isnan(number) else ""
         rows.append(Value("udr", Estimate(float(number), n=n), at={CHECKPOINT: name}, chance=chance, note=note))
     return rows

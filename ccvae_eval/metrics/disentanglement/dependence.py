@@ -1,8 +1,8 @@
-r"""How the codes depend on each other; not about factors, and so without a direction.
+r"""Dependence of the latent dimensions on each other, without factors; neither high nor low is better.
 
-Gaussian total correlation :math:`\frac12 (\sum_j \log \Sigma_{jj} - \log \det \Sigma)`, Wasserstein distance of the
-Gaussian from its independent copy, mean information between pairs. Robust: on the active codes' normal scores, so that
-neither scale nor an outlier counts; reference: on the codes as they are.
+Gaussian total correlation, Gaussian Wasserstein correlation, and mean pairwise mutual information, as in the published
+unsupervised scores. Robust profile: computed on normal scores of the active latents, so that neither scale nor outliers
+matter. Reference profile: on the codes themselves.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from scipy.stats import rankdata
 
 from ccvae_eval.core.types import Floats
 from ccvae_eval.metrics.disentanglement.context import PanelContext, ResampledScore, ScoreResult, undefined_result
-from ccvae_eval.metrics.disentanglement.information_scores import Counted, ScoreParts, permutations, subsamples
-from ccvae_eval.statistics.subsampling import FEWEST
+from ccvae_eval.metrics.disentanglement.information_scores import BinnedTable, ScoreParts, permutations, subsamples
 
 NAMES = (
     "gaussian_total_correlation",
@@ -22,21 +21,26 @@ NAMES = (
     "gaussian_wasserstein_correlation_norm",
     "mutual_info_score",
 )
-MOST_CODES = 200
-"""Pairs grow with the square."""
-DRAWS = 100
+MAX_DIMENSIONS = 200
+"""The number of pairs grows with its square."""
+SUBSAMPLES = 100
 
 
 def normal_scores(codes: Floats) -> Floats:
-    """Each column's ranks as quantiles of the standard normal, ties sharing theirs."""
+    """Ranks of each column as quantiles of the standard normal distribution; ties share the mean rank."""
     return np.asarray(ndtri((rankdata(codes, axis=0) - 0.5) / len(codes)))
 
 
 def gaussian_scores(covariance: Floats) -> Floats:
-    r"""Total correlation (nats), Wasserstein distance, and that over the trace, shape (3,).
+    r"""Total correlation in nats, Wasserstein distance, and that distance over the trace, shape (3,).
 
-    The distance is :math:`2 \mathrm{tr} \Sigma - 2 \mathrm{tr} (\Sigma^{1/2}_{d} \Sigma \Sigma^{1/2}_{d})^{1/2}`,
-    d = the diagonal. NaN where a variance is 0.
+    Of a Gaussian with covariance :math:`\Sigma` against the Gaussian with its diagonal d only:
+
+    .. math:: TC = \tfrac12 \Big( \sum_j \log \Sigma_{jj} - \log \det \Sigma \Big), \qquad
+              W = 2 \operatorname{tr} \Sigma - 2 \operatorname{tr} (d^{1/2} \Sigma d^{1/2})^{1/2}
+
+    All are 0 for independent dimensions and unbounded above; TC is infinite for a singular covariance. NaN if a
+    variance is 0.
 
     >>> gaussian_scores(np.eye(3)).round(9).tolist()
     [0.0, 0.0, 0.0]
@@ -52,68 +56,72 @@ def gaussian_scores(covariance: Floats) -> Floats:
     return np.array([total, distance, distance / variances.sum()])
 
 
-def pair_information(counts: Counted) -> float:
-    """Mean information between two different columns, in nats."""
-    width = counts.cells.shape[1]
-    levels = tuple(int(column.max()) + 1 for column in counts.cells.T)
-    pairs = Counted(counts.cells, counts.cells.T, levels, counts.bins, counts.corrected).mutual()
-    np.fill_diagonal(pairs, 0.0)
-    return float(pairs.sum() / (width * width - width))
+def pair_information(table: BinnedTable) -> float:
+    """Mean mutual information between two different latent dimensions, in nats."""
+    width = table.binned_codes.shape[1]
+    levels = tuple(int(column.max()) + 1 for column in table.binned_codes.T)
+    pairs = BinnedTable(table.binned_codes, table.binned_codes.T, levels, table.bins, table.corrected)
+    information = pairs.mutual_information()
+    np.fill_diagonal(information, 0.0)
+    return float(information.sum() / (width * width - width))
 
 
-def dependence(bench: PanelContext) -> list[ScoreResult]:
-    """All four scores."""
-    robust, rows = bench.settings.robust, bench.rows
-    chosen = bench.kept[bench.information.active] if robust else bench.kept
-    columns = [c for j in chosen for c in bench.table.blocks[j]]
+def dependence(context: PanelContext) -> list[ScoreResult]:
+    """The four scores; undefined for fewer than 2 or more than 200 dimensions, or fewer than three rows.
+
+    Chance: each dimension permuted by itself; in the robust profile it is subtracted from ``mutual_info_score``.
+    """
+    robust, rows = context.settings.robust, context.rows
+    chosen = context.scored_blocks[context.information.active] if robust else context.scored_blocks
+    columns = [c for j in chosen for c in context.table.blocks[j]]
     n = len(rows)
-    if not 2 <= len(columns) <= MOST_CODES or n < 3:
-        why = f"{len(columns)} active codes: from 2 to {MOST_CODES} are needed"
-        return [undefined_result(name, why, n) for name in NAMES]
-    codes = bench.table.codes[rows][:, columns]
+    if not 2 <= len(columns) <= MAX_DIMENSIONS or n < 3:
+        reason = f"needs 2 to {MAX_DIMENSIONS} active latent dimensions, got {len(columns)}"
+        return [undefined_result(name, reason, n) for name in NAMES]
+    codes = context.table.codes[rows][:, columns]
     points = normal_scores(codes) if robust else codes
-    table = Counted(bench.counts.cells[:, columns], np.empty((0, n), dtype=np.int64), (), bench.counts.bins, robust)
-    found = _all(points, table)
-    null = _independent(bench, points, table) if not bench.quick else None
+    binned = context.binned.binned_codes[:, columns]
+    table = BinnedTable(binned, np.empty((0, n), dtype=np.int64), (), context.binned.bins, robust)
+    found = _all_scores(points, table)
+    null = _independent(context, points, table) if not context.point_only else None
     if robust and null is not None:
         found[3] = max(found[3] - float(null[3]), 0.0)
-    draws, size, note = _drawn(bench, points, table)
-    findings = []
+    draws, note = _draws(context, points, table)
+    reason = "a latent dimension is constant or a linear function of the others"
+    results = []
     for i, name in enumerate(NAMES):
-        drawn = ResampledScore(None if draws is None else ScoreParts(draws[:, i]), "subsampling", size, note)
+        parts = None if draws is None else ScoreParts(draws[:, i])
+        score = ResampledScore(parts, "subsampling", context.subsample_size, note)
         chance = None if null is None else ScoreParts(np.asarray(0.0 if robust and i == 3 else null[i]))
         point = ScoreParts(np.asarray(found[i] if np.isfinite(found[i]) else np.nan))
-        findings.append(ScoreResult(name, point, n, drawn, chance, "a code is constant, or follows from the others"))
-    return findings
+        results.append(ScoreResult(name, point, n, score, chance, reason))
+    return results
 
 
-def _all(points: Floats, table: Counted) -> Floats:
+def _all_scores(points: Floats, table: BinnedTable) -> Floats:
     return np.array([*gaussian_scores(np.atleast_2d(np.cov(points.T))), pair_information(table)])
 
 
-def _independent(bench: PanelContext, points: Floats, table: Counted) -> Floats:
-    """What the codes give on average when each is shuffled by itself.
-
-    Of one shuffle alone the null is so noisy that the score less the null leaves its interval: the interval of
-    ``mutual_info_score`` held the value of the population in .84 of 100 tables of 1,000 rows.
-    """
-    columns = [permutations(bench.seed + j, len(points), bench.settings.shuffles) for j in range(points.shape[1])]
+def _independent(context: PanelContext, points: Floats, table: BinnedTable) -> Floats:
+    """Mean scores with each dimension permuted by itself; one shuffle alone would add its noise to the score."""
+    shuffles = context.settings.shuffles
+    columns = [permutations(context.seed + j, len(points), shuffles) for j in range(points.shape[1])]
     found = []
     for orders in zip(*columns, strict=True):
         shuffled = np.stack([column[order] for column, order in zip(points.T, orders, strict=True)], axis=1)
-        cells = np.stack([column[order] for column, order in zip(table.cells.T, orders, strict=True)], axis=1)
-        found.append(_all(shuffled, Counted(cells, table.classes, (), table.bins, table.corrected)))
+        binned = np.stack([column[order] for column, order in zip(table.binned_codes.T, orders, strict=True)], axis=1)
+        found.append(_all_scores(shuffled, BinnedTable(binned, table.classes, (), table.bins, table.corrected)))
     return np.asarray(np.mean(found, axis=0))
 
 
-def _drawn(bench: PanelContext, points: Floats, table: Counted) -> tuple[Floats | None, int, str]:
-    size = bench.subsample_size
-    if bench.quick:
-        return None, size, ""
-    if size < FEWEST or size >= len(points):
-        return None, size, f"no interval: subsamples of {size} rows, {FEWEST} needed"
+def _draws(context: PanelContext, points: Floats, table: BinnedTable) -> tuple[Floats | None, str]:
+    """Scores on subsamples, shape (B, 4); None with the reason if there are none."""
+    if context.point_only:
+        return None, ""
+    if reason := context.no_subsamples:
+        return None, reason
     found = [
-        _all(points[rows], Counted(table.cells[rows], table.classes, (), table.bins, table.corrected))
-        for rows in subsamples(bench.seed, len(points), size, DRAWS)
+        _all_scores(points[rows], BinnedTable(table.binned_codes[rows], table.classes, (), table.bins, table.corrected))
+        for rows in subsamples(context.seed, len(points), context.subsample_size, SUBSAMPLES)
     ]
-    return np.stack(found), size, ""
+    return np.stack(found), ""

@@ -1,15 +1,14 @@
-r"""FactorVAE, BetaVAE and z-max-var: scores of groups of images that share a factor (or share all but one).
+r"""FactorVAE, BetaVAE and z-max-var: scores of groups of images that share one factor, or all factors but one.
 
-Where the data can be drawn, groups are drawn for the purpose; on finite tables they are rows drawn again from those
-that have the value, and the note says so. Chance is 1/K for plain votes.
+A vote is a group of images; a feature of the group selects a latent, and the latent selects a factor. If the data can
+be rendered with given factors or labels, groups are rendered and encoded for the purpose; otherwise they are resampled
+from the rows that share the value, and a note says so. Two thirds of the votes fit the classifier, one third is scored.
 
-Intervals are those of drawing votes from *these* rows. Other rows would move the scores more. (Measured on 16 tables
-each: the deviation from table to table is 1.5 to 2.6 times the interval's at 1,000 rows, 1.1 to 2.1 times at 4,000.)
+Profile ``reference``: share of correct votes, as published. Profile ``robust``: a correct vote is weighted by how much
+less the selected latent varies in the group than over all rows, since plain votes are also correct for a rotated code;
+BetaVAE selects a latent like FactorVAE instead of fitting a linear classifier. Plain votes are the ``_votes`` values.
 
-Robust: a right vote counts by how much of the code's own spread is gone, 1 - v_j. (Plain votes: a random rotation of
-a perfect code scores .74 and .91, because the code that turns least with a factor is still the same one every time.)
-
-Groups of images that share a factor, drawn for the purpose where the data can be rendered, and encoded.
+Confidence intervals are over the votes with the rows fixed; they do not include the variation between data sets.
 """
 
 from __future__ import annotations
@@ -29,136 +28,149 @@ from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult
 from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, permutations
 from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import PanelTable
-from ccvae_eval.model.interface import LabelSchema
 from ccvae_eval.statistics.information import Classes
 from ccvae_eval.statistics.proportions import wilson
 
 Floats32 = NDArray[np.float32]
 
-GROUPS, SIZE = 24, 16
-"""Groups drawn for each factor, and images in each."""
+GROUPS, GROUP_SIZE = 24, 16
+"""Groups rendered for each factor, and images in each."""
 
+TRAIN_PER_TEST = 2
+"""Votes that fit the classifier for each one that is scored."""
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Rendered:
-    """For each factor the codes of drawn images and the group that each is in.
-
-    Args:
-        groups: of each factor codes (M, D) and groups (M,).
-        size: images in a group.
-        note: how many were drawn.
-    """
-
-    groups: list[tuple[Floats, Classes]]
-    size: int
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedScenes:
-    """What a drawn image is made of: labels and factors, by name."""
-
-    schema: LabelSchema
-    factor_names: tuple[str, ...]
-
-
-def rendered_pools(bench: PanelContext, columns: list[int], *, all_but_one: bool) -> Rendered | None:
-    """Draws groups of images that share one factor (or all but one); None where the data cannot be drawn so.
-
-    A factor is a label, or one of the data's own factors by name; what is not held fixed is drawn anew for each image
-    from the data set's own images. Data that can only be drawn with another label serve as long as every factor is one.
-    """
-    data, names = bench.data, bench.table.factor_names
-    if bench.encode is None or data is None:
-        return None
-    if isinstance(data, Renders):
-        draw = partial(_of_scenes, bench)
-    elif isinstance(data, HasCounterfactuals) and all(name in data.schema for name in names):
-        draw = partial(_of_counterfactuals, bench)
-    else:
-        return None
-    try:
-        found = [bench.once(f"rendered/{name}/{all_but_one}", partial(draw, name, all_but_one)) for name in names]
-    except DataError as error:
-        # a label that no image has; and the oracle reads no picture that it has not drawn itself
-        bench.notes.append(f"groups were not drawn: {error.what}")
-        bench.encode = None
-        return None
-    count = sum(len(groups) for _, groups in found)
-    return Rendered([(codes[:, columns], groups) for codes, groups in found], SIZE, f"{count} images drawn")
-
-
-def _encoded(bench: PanelContext, images: Images) -> tuple[Floats, Classes]:
-    assert bench.encode is not None
-    return bench.encode(images), np.repeat(np.arange(GROUPS), SIZE)
-
-
-def _of_counterfactuals(bench: PanelContext, name: str, all_but_one: bool) -> tuple[Floats, Classes]:
-    """Images of the data set with one label set: one value for a group, or many values for one image."""
-    data = bench.data
-    assert isinstance(data, HasCounterfactuals)
-    assert isinstance(data, DataSet)
-    generator = numpy_stream(bench.seed, f"counterfactuals/{all_but_one}", name)
-    shown = generator.integers(0, len(data), (GROUPS, SIZE))
-    values = data.labels_of(shown.ravel())[:, data.schema.index(name)].reshape(GROUPS, SIZE)
-    missing = np.isnan(values)
-    if missing.all():
-        raise DataError("every label is missing", where=name)
-    if missing.any():
-        values[missing] = generator.choice(values[~missing], int(missing.sum()))
-    if all_but_one:
-        shown = shown[:, :1].repeat(SIZE, 1)
-    else:
-        values = values[:, :1].repeat(SIZE, 1)
-    return _encoded(bench, data.with_attribute(shown.ravel(), name, values.ravel()))
-
-
-def _of_scenes(bench: PanelContext, name: str, all_but_one: bool) -> tuple[Floats, Classes]:
-    """Images drawn from factors and labels of the data set's own images, mixed."""
-    data = bench.data
-    assert isinstance(data, Renders)
-    assert isinstance(data, DataSet)
-    generator = numpy_stream(bench.seed, f"rendered/{all_but_one}", name)
-    shown = generator.integers(0, len(data), (GROUPS, SIZE))
-    factors = data.factors(shown.ravel()).reshape(GROUPS, SIZE, -1)
-    labels = data.labels_of(shown.ravel()).reshape(GROUPS, SIZE, -1)
-    scenes = RenderedScenes(data.schema, data.factor_names)
-    if all_but_one:
-        free, held = (factors.copy(), labels.copy()), (factors, labels)
-        factors[:], labels[:] = factors[:, :1], labels[:, :1]
-        _copy(scenes, name, free, held)
-    else:
-        fixed = (factors[:, :1].repeat(SIZE, 1), labels[:, :1].repeat(SIZE, 1))
-        _copy(scenes, name, fixed, (factors, labels))
-    return _encoded(bench, data.render(factors.reshape(GROUPS * SIZE, -1), labels.reshape(GROUPS * SIZE, -1)))
-
-
-def _copy(scenes: RenderedScenes, name: str, source: tuple[Floats, Floats32], target: tuple[Floats, Floats32]) -> None:
-    """Takes one factor over from other scenes."""
-    if name in scenes.schema:
-        column = scenes.schema.index(name)
-        target[1][..., column] = source[1][..., column]
-    else:
-        column = scenes.factor_names.index(name)
-        target[0][..., column] = source[0][..., column]
-
-
-PER_TEST = 2
-"""Votes to learn from, for each one to judge on."""
-
-Z = 1.96
+NORMAL_QUANTILE = 1.96
+"""Half-width of a 95 % interval in standard errors."""
 
 RESAMPLED = "resampled from the rows"
 
 
+def factor_vae(context: PanelContext) -> list[ScoreResult]:
+    r"""FactorVAE score (Kim and Mnih 2018).
+
+    Groups share one factor. Each group g selects the latent of least relative variance,
+    :math:`j^* = \arg\min_j \operatorname{Var}_g(z_j) / \operatorname{Var}(z_j)`, and the latent votes for the factor
+    that it was selected for most often. Reference: share of correct votes, chance 1/K. Robust: a correct vote counts
+    :math:`1 - \operatorname{Var}_g(z_{j^*}) / \operatorname{Var}(z_{j^*})`, chance from permuted groups. Range: 0 to 1.
+    Undefined for fewer than two factors with groups, or if every latent dimension is constant.
+    """
+    return _vote_score(context, "factor_vae", _variances, all_but_one=False)
+
+
+def beta_vae(context: PanelContext) -> list[ScoreResult]:
+    r"""BetaVAE score (Higgins et al. 2017).
+
+    A vote is a set of pairs that share one factor, with feature mean :math:`|z_j - z'_j|` of each latent dimension.
+    Reference: test accuracy of a logistic regression from the features to the shared factor. Robust: the latent of
+    least mean difference, relative to that of all pairs, votes as in :func:`factor_vae`. Range: 0 to 1. Undefined as
+    there.
+    """
+    return _vote_score(context, "beta_vae", _differences, all_but_one=False)
+
+
+def z_max_var(context: PanelContext) -> list[ScoreResult]:
+    r"""z-max-var score (Kim et al. 2019).
+
+    Groups share all factors but one. The latent of greatest relative variance votes for the factor that varies. Robust:
+    a correct vote counts by the share of that latent in the sum of relative variances of the group. Range: 0 to 1.
+    Undefined as :func:`factor_vae`; on a table of codes it needs rows that share all factors but one.
+    """
+    return _vote_score(context, "z_max_var", _variances, all_but_one=True)
+
+
+def rendered_pools(
+    context: PanelContext, columns: list[int], *, all_but_one: bool
+) -> tuple[list[Pool | None], str] | None:
+    """Renders and encodes groups that share one factor (or all but one); returns a pool for each factor and a note.
+
+    A factor is a label or a generative factor of the data, by name. Factors that are not shared are those of random
+    images of the data set. Data that only render counterfactual labels suffice if every factor is a label. None if the
+    data cannot be rendered.
+    """
+    data, names = context.data, context.table.factor_names
+    if context.encode is None or data is None:
+        return None
+    if isinstance(data, Renders):
+        render = partial(_render_scenes, context)
+    elif isinstance(data, HasCounterfactuals) and all(name in data.schema for name in names):
+        render = partial(_render_counterfactuals, context)
+    else:
+        return None
+    try:
+        found = [context.cached(f"rendered/{name}/{all_but_one}", partial(render, name, all_but_one)) for name in names]
+    except DataError as error:
+        # no image has the label, or the oracle cannot encode images that it did not render itself
+        context.notes.append(f"groups were not drawn from the data: {error.what}")
+        context.encode = None
+        return None
+    count = sum(len(groups) for _, groups in found)
+    return [pool_of(codes[:, columns], groups) for codes, groups in found], f"{count} images drawn"
+
+
+def _encoded(context: PanelContext, images: Images) -> tuple[Floats, Classes]:
+    assert context.encode is not None
+    return context.encode(images), np.repeat(np.arange(GROUPS), GROUP_SIZE)
+
+
+def _render_counterfactuals(context: PanelContext, name: str, all_but_one: bool) -> tuple[Floats, Classes]:
+    """Images with one label changed: different images with one value, or one image with different values."""
+    data = context.data
+    assert isinstance(data, HasCounterfactuals)
+    assert isinstance(data, DataSet)
+    generator = numpy_stream(context.seed, f"counterfactuals/{all_but_one}", name)
+    images = generator.integers(0, len(data), (GROUPS, GROUP_SIZE))
+    values = data.labels_of(images.ravel())[:, data.schema.index(name)].reshape(GROUPS, GROUP_SIZE)
+    missing = np.isnan(values)
+    if missing.all():
+        raise DataError("the label is missing for every drawn image", where=name)
+    if missing.any():
+        values[missing] = generator.choice(values[~missing], int(missing.sum()))
+    if all_but_one:
+        images = images[:, :1].repeat(GROUP_SIZE, 1)
+    else:
+        values = values[:, :1].repeat(GROUP_SIZE, 1)
+    return _encoded(context, data.with_attribute(images.ravel(), name, values.ravel()))
+
+
+def _render_scenes(context: PanelContext, name: str, all_but_one: bool) -> tuple[Floats, Classes]:
+    """Images rendered from recombined factors and labels of the data set's own images."""
+    data = context.data
+    assert isinstance(data, Renders)
+    assert isinstance(data, DataSet)
+    generator = numpy_stream(context.seed, f"rendered/{all_but_one}", name)
+    images = generator.integers(0, len(data), (GROUPS, GROUP_SIZE))
+    factors = data.factors(images.ravel()).reshape(GROUPS, GROUP_SIZE, -1)
+    labels = data.labels_of(images.ravel()).reshape(GROUPS, GROUP_SIZE, -1)
+    if all_but_one:
+        free, shared = (factors.copy(), labels.copy()), (factors, labels)
+        factors[:], labels[:] = factors[:, :1], labels[:, :1]
+        _copy_factor(data, name, free, shared)
+    else:
+        shared = (factors[:, :1].repeat(GROUP_SIZE, 1), labels[:, :1].repeat(GROUP_SIZE, 1))
+        _copy_factor(data, name, shared, (factors, labels))
+    rows = GROUPS * GROUP_SIZE
+    return _encoded(context, data.render(factors.reshape(rows, -1), labels.reshape(rows, -1)))
+
+
+def _copy_factor(data: DataSet, name: str, source: tuple[Floats, Floats32], target: tuple[Floats, Floats32]) -> None:
+    """Copies one factor from (factors, labels) of some scenes to those of others."""
+    assert isinstance(data, Renders)
+    if name in data.schema:
+        column = data.schema.index(name)
+        target[1][..., column] = source[1][..., column]
+    else:
+        column = data.factor_names.index(name)
+        target[0][..., column] = source[0][..., column]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """Rows grouped so that the rows of a group share something.
+    """Rows in groups, from which the images of a vote are drawn.
 
     Args:
         codes: shape (M, D).
-        order: places of the rows, group after group.
-        first, size: where each group begins in ``order``, and how many it has.
+        order: row indices, group after group.
+        first, size: start of each group in ``order``, and its number of rows.
     """
 
     codes: Floats
@@ -166,136 +178,27 @@ class Pool:
     first: Ids
     size: Ids
 
-    def drawn(self, generator: np.random.Generator, groups: int, count: int) -> Ids:
-        """Places of ``count`` rows of each of so many groups (likelier the larger), drawn again and again;
-        shape (groups, count)."""
+    def draw(self, generator: np.random.Generator, groups: int, count: int) -> Ids:
+        """Row indices of ``count`` rows from each of ``groups`` groups, both with replacement, shape (groups, count).
+
+        A group is drawn with probability proportional to its size.
+        """
         chosen = generator.choice(len(self.size), groups, p=self.size / self.size.sum())
         within = (generator.random((groups, count)) * self.size[chosen, None]).astype(np.int64)
         return np.asarray(self.order[self.first[chosen, None] + within])
 
 
 def pool_of(codes: Floats, groups: Classes, least: int = 2) -> Pool | None:
-    """Rows by the group they are in (-1 = none), without groups of fewer than ``least`` rows; None if none is left."""
+    """The rows by group (-1 = in none), without groups of fewer than ``least`` rows; None if no group is left."""
     order = np.argsort(groups, kind="stable")
     order = order[groups[order] >= 0]
-    values, first, size = np.unique(groups[order], return_index=True, return_counts=True)
+    _, first, size = np.unique(groups[order], return_index=True, return_counts=True)
     large = size >= least
-    del values
     return Pool(codes, order, first[large], size[large]) if large.any() else None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Votes:
-    """Features of groups with the factor that each is about.
-
-    Args:
-        features: of each group and code, in units of the code's own spread, shape (V, D).
-        factors: which factor, shape (V,).
-        known: how many factors could be asked about.
-    """
-
-    features: Floats
-    factors: Ids
-    known: int
-
-
-Feature = Callable[[Pool, np.random.Generator, int, int], Floats]
-
-
-def _variances(pool: Pool, generator: np.random.Generator, votes: int, count: int) -> Floats:
-    found = np.empty((votes, pool.codes.shape[1]))
-    step = max((1 << 21) // max(count * pool.codes.shape[1], 1), 1)
-    for first in range(0, votes, step):
-        rows = pool.drawn(generator, min(step, votes - first), count)
-        found[first : first + step] = pool.codes[rows].var(axis=1, ddof=1)
-    return found
-
-
-def _differences(pool: Pool, generator: np.random.Generator, votes: int, count: int) -> Floats:
-    """Mean |z - z'| over ``count`` pairs that share the value; each pair may have another value."""
-    found = np.empty((votes, pool.codes.shape[1]))
-    step = max((1 << 20) // max(count * pool.codes.shape[1], 1), 1)
-    for first in range(0, votes, step):
-        here = min(step, votes - first)
-        pairs = pool.drawn(generator, here * count, 2)
-        apart = np.abs(pool.codes[pairs[:, 0]] - pool.codes[pairs[:, 1]])
-        found[first : first + step] = apart.reshape(here, count, -1).mean(axis=1)
-    return found
-
-
-def cast(pools: list[Pool | None], feature: Feature, unit: Floats, votes: int, count: int, seed: int) -> Votes:
-    """Votes about factors drawn at random among those that have a pool."""
-    usable = [k for k, pool in enumerate(pools) if pool is not None]
-    generator = numpy_stream(seed, "votes", feature.__name__)
-    asked = np.sort(generator.choice(usable, votes)) if usable else np.empty(0, dtype=np.int64)
-    parts = [
-        feature(pool, generator, int((asked == k).sum()), count)
-        for k, pool in enumerate(pools)
-        if pool is not None and (asked == k).any()
-    ]
-    features = np.concatenate(parts) / unit if parts else np.empty((0, len(unit)))
-    order = generator.permutation(len(asked))
-    return Votes(features[order], asked[order], len(usable))
-
-
-@dataclass(frozen=True, slots=True)
-class MajorityVote:
-    """How the held-out votes went.
-
-    Args:
-        plain: share that is right.
-        credited: mean of right times 1 - the feature of the code that was voted for.
-        right, n: counts.
-        error: standard error of ``credited`` over the votes.
-    """
-
-    plain: float
-    credited: float
-    right: int
-    n: int
-    error: float = np.nan
-
-
-def majority(votes: Votes, choice: Ids) -> MajorityVote:
-    """Each code says the factor it was chosen for most often among the first votes; judged on the rest."""
-    cut = len(choice) * PER_TEST // (PER_TEST + 1)
-    width = votes.features.shape[1]
-    table = np.zeros((width, int(votes.factors.max(initial=0)) + 1))
-    np.add.at(table, (choice[:cut], votes.factors[:cut]), 1)
-    told = table.argmax(axis=1)[choice[cut:]]
-    right = told == votes.factors[cut:]
-    gone = 1 - np.clip(votes.features[cut:][np.arange(len(right)), choice[cut:]], 0.0, 1.0)
-    credit = right * gone
-    error = float(credit.std() / np.sqrt(len(credit)))
-    return MajorityVote(float(right.mean()), float(credit.mean()), int(right.sum()), len(right), error)
-
-
-def linear(votes: Votes) -> MajorityVote:
-    """The published BetaVAE classifier: a logistic regression on all differences."""
-    from sklearn.linear_model import LogisticRegression
-
-    cut = len(votes.factors) * PER_TEST // (PER_TEST + 1)
-    if len(np.unique(votes.factors[:cut])) < 2:
-        return MajorityVote(np.nan, np.nan, 0, 0)
-    with without_fit_warnings():
-        reader = LogisticRegression().fit(votes.features[:cut], votes.factors[:cut])
-    right = reader.predict(votes.features[cut:]) == votes.factors[cut:]
-    return MajorityVote(float(right.mean()), np.nan, int(right.sum()), len(right))
-
-
-def _unit(codes: Floats, feature: Feature) -> Floats:
-    """Of each code what the feature is over all rows; NaN for a constant code."""
-    if feature is _variances:
-        spread = codes.var(axis=0, ddof=1)
-    else:
-        # mean |z - z'| of all pairs, from the order statistics
-        n = len(codes)
-        place = 2 * np.arange(1, n + 1) - n - 1
-        spread = 2 * (np.sort(codes, axis=0) * place[:, None]).sum(axis=0) / (n * (n - 1))
-    return np.where(spread > 1e-12 * np.abs(codes).max(axis=0, initial=0.0) ** 2, spread, np.nan)
-
-
-def _pools(table: PanelTable, columns: list[int], *, all_but_one: bool) -> list[Pool | None]:
+def row_pools(table: PanelTable, columns: list[int], *, all_but_one: bool) -> list[Pool | None]:
+    """For each factor the rows grouped by its value, or by the values of all others."""
     codes = table.codes[:, columns]
     if not all_but_one:
         return [pool_of(codes, f.classes) if f.levels > 1 else None for f in table.factors]
@@ -308,111 +211,208 @@ def _pools(table: PanelTable, columns: list[int], *, all_but_one: bool) -> list[
         if factor.levels > 1 and known.any() and rest.shape[1]:
             groups[known] = np.unique(rest[known], axis=0, return_inverse=True)[1].ravel()
             pairs = np.unique(np.stack([groups, classes[:, k]], axis=1)[known], axis=0)
-            varied = np.flatnonzero(np.bincount(pairs[:, 0]) > 1)
-            groups[~np.isin(groups, varied)] = -1
+            varying = np.flatnonzero(np.bincount(pairs[:, 0]) > 1)
+            groups[~np.isin(groups, varying)] = -1
         pools.append(pool_of(codes, groups))
     return pools
 
 
-def _columns(bench: PanelContext) -> list[int]:
-    """Columns that vary, of the blocks that are scored; robust: of the active ones, where there are any."""
-    chosen = bench.kept
-    if bench.settings.robust and bench.information.active.any():
-        chosen = bench.kept[bench.information.active]
-    every = [c for j in chosen for c in bench.table.blocks[j]]
-    return [c for c in every if np.ptp(bench.table.codes[:, c]) > 0]
+@dataclass(frozen=True, slots=True, eq=False)
+class Votes:
+    """Features of groups and the factor that each group shares (or varies).
+
+    Args:
+        features: feature of each vote and latent dimension, relative to all rows, shape (V, D).
+        factors: index of the factor, shape (V,).
+    """
+
+    features: Floats
+    factors: Ids
 
 
-def factor_vae(bench: PanelContext) -> list[ScoreResult]:
-    """The code that varies least while a factor is fixed votes for it (Kim and Mnih 2018)."""
-    return _scores(bench, "factor_vae", _variances, all_but_one=False)
+Feature = Callable[[Pool, np.random.Generator, int, int], Floats]
+"""(pool, generator, votes, images per vote) -> features, shape (votes, D)."""
 
 
-def beta_vae(bench: PanelContext) -> list[ScoreResult]:
-    """Which factor do pairs share, told from mean |z - z'| (Higgins et al. 2017)."""
-    return _scores(bench, "beta_vae", _differences, all_but_one=False)
+# The names of the feature functions are part of the random stream of the votes: renaming them changes numbers.
+def _variances(pool: Pool, generator: np.random.Generator, votes: int, count: int) -> Floats:
+    """Variance of each latent dimension over ``count`` images of a group."""
+    found = np.empty((votes, pool.codes.shape[1]))
+    step = max((1 << 21) // max(count * pool.codes.shape[1], 1), 1)
+    for first in range(0, votes, step):
+        rows = pool.draw(generator, min(step, votes - first), count)
+        found[first : first + step] = pool.codes[rows].var(axis=1, ddof=1)
+    return found
 
 
-def z_max_var(bench: PanelContext) -> list[ScoreResult]:
-    """The code that varies most while all other factors are fixed votes for the one that is not (Kim et al. 2019)."""
-    return _scores(bench, "z_max_var", _variances, all_but_one=True)
+def _differences(pool: Pool, generator: np.random.Generator, votes: int, count: int) -> Floats:
+    """Mean |z - z'| over ``count`` pairs from one group each; the groups of different pairs may differ."""
+    found = np.empty((votes, pool.codes.shape[1]))
+    step = max((1 << 20) // max(count * pool.codes.shape[1], 1), 1)
+    for first in range(0, votes, step):
+        here = min(step, votes - first)
+        pairs = pool.draw(generator, here * count, 2)
+        distances = np.abs(pool.codes[pairs[:, 0]] - pool.codes[pairs[:, 1]])
+        found[first : first + step] = distances.reshape(here, count, -1).mean(axis=1)
+    return found
 
 
-def _scores(bench: PanelContext, name: str, feature: Feature, *, all_but_one: bool) -> list[ScoreResult]:
-    settings, table = bench.settings, bench.table
-    columns = _columns(bench)
-    names = (name, f"{name}_votes") if settings.robust else (name,)
-    drawn = rendered_pools(bench, columns, all_but_one=all_but_one)
-    if drawn is None:
-        pools, votes, how = _pools(table, columns, all_but_one=all_but_one), settings.votes, RESAMPLED
-        count = settings.group
+def _feature_over_all_rows(codes: Floats, feature: Feature) -> Floats:
+    """The expected feature of each latent dimension over all rows; NaN for a constant dimension."""
+    if feature is _variances:
+        spread = codes.var(axis=0, ddof=1)
     else:
-        pools = [pool_of(codes, groups) for codes, groups in drawn.groups]
-        votes, count, how = settings.votes, min(settings.group, drawn.size), drawn.note
+        # mean |z - z'| of all pairs, from the order statistics
+        n = len(codes)
+        place = 2 * np.arange(1, n + 1) - n - 1
+        spread = 2 * (np.sort(codes, axis=0) * place[:, None]).sum(axis=0) / (n * (n - 1))
+    return np.where(spread > 1e-12 * np.abs(codes).max(axis=0, initial=0.0) ** 2, spread, np.nan)
+
+
+def draw_votes(pools: list[Pool | None], feature: Feature, unit: Floats, votes: int, count: int, seed: int) -> Votes:
+    """Draws votes about random factors among those that have a pool.
+
+    Args:
+        pools: pool of each factor, or None.
+        feature: computes the features of groups.
+        unit: divisor of the features, shape (D,).
+        votes: number of votes.
+        count: images (or pairs) per vote.
+        seed: seed of the draws.
+    """
+    usable = [k for k, pool in enumerate(pools) if pool is not None]
+    generator = numpy_stream(seed, "votes", feature.__name__)
+    factors = np.sort(generator.choice(usable, votes)) if usable else np.empty(0, dtype=np.int64)
+    parts = [
+        feature(pool, generator, int((factors == k).sum()), count)
+        for k, pool in enumerate(pools)
+        if pool is not None and (factors == k).any()
+    ]
+    features = np.concatenate(parts) / unit if parts else np.empty((0, len(unit)))
+    order = generator.permutation(len(factors))
+    return Votes(features[order], factors[order])
+
+
+@dataclass(frozen=True, slots=True)
+class VoteAccuracy:
+    """Accuracy of the scored votes.
+
+    Args:
+        plain: share of correct votes.
+        weighted: mean of correct (0 or 1) times one minus the feature of the selected latent; NaN if not computed.
+        correct, n: number of correct votes and of votes.
+        error: standard error of ``weighted`` over the votes.
+    """
+
+    plain: float
+    weighted: float
+    correct: int
+    n: int
+    error: float = np.nan
+
+
+def majority_vote(votes: Votes, selected: Ids) -> VoteAccuracy:
+    """Accuracy of the majority-vote classifier: each latent predicts the factor that it was selected for most often.
+
+    Args:
+        votes: the votes; the first two thirds fit the classifier, the others are scored.
+        selected: index of the latent dimension that each vote selects, shape (V,).
+    """
+    cut = len(selected) * TRAIN_PER_TEST // (TRAIN_PER_TEST + 1)
+    counts = np.zeros((votes.features.shape[1], int(votes.factors.max(initial=0)) + 1))
+    np.add.at(counts, (selected[:cut], votes.factors[:cut]), 1)
+    predicted = counts.argmax(axis=1)[selected[cut:]]
+    correct = predicted == votes.factors[cut:]
+    weight = 1 - np.clip(votes.features[cut:][np.arange(len(correct)), selected[cut:]], 0.0, 1.0)
+    weighted = correct * weight
+    error = float(weighted.std() / np.sqrt(len(weighted)))
+    return VoteAccuracy(float(correct.mean()), float(weighted.mean()), int(correct.sum()), len(correct), error)
+
+
+def logistic_vote(votes: Votes) -> VoteAccuracy:
+    """Accuracy of the published BetaVAE classifier, a logistic regression on the features of all latents."""
+    from sklearn.linear_model import LogisticRegression
+
+    cut = len(votes.factors) * TRAIN_PER_TEST // (TRAIN_PER_TEST + 1)
+    if len(np.unique(votes.factors[:cut])) < 2:
+        return VoteAccuracy(np.nan, np.nan, 0, 0)
+    with without_fit_warnings():
+        classifier = LogisticRegression().fit(votes.features[:cut], votes.factors[:cut])
+    correct = classifier.predict(votes.features[cut:]) == votes.factors[cut:]
+    return VoteAccuracy(float(correct.mean()), np.nan, int(correct.sum()), len(correct))
+
+
+def _accuracy(votes: Votes, name: str, *, robust: bool) -> VoteAccuracy:
+    if name == "beta_vae" and not robust:
+        return logistic_vote(votes)
+    if name != "z_max_var":
+        return majority_vote(votes, votes.features.argmin(axis=1))
+    selected = votes.features.argmax(axis=1)
+    if robust:
+        # a correct vote then counts by the selected latent's share of the group's variance
+        variances = np.maximum(votes.features, 0.0)
+        total = variances.sum(axis=1, keepdims=True)
+        votes = Votes(1 - variances / np.where(total > 0, total, 1.0), votes.factors)
+    return majority_vote(votes, selected)
+
+
+def _vote_score(context: PanelContext, name: str, feature: Feature, *, all_but_one: bool) -> list[ScoreResult]:
+    settings, table = context.settings, context.table
+    columns = _varying_columns(context)
+    names = (name, f"{name}_votes") if settings.robust else (name,)
+    rendered = rendered_pools(context, columns, all_but_one=all_but_one)
+    pools, source = rendered or (row_pools(table, columns, all_but_one=all_but_one), RESAMPLED)
+    count = min(settings.group, GROUP_SIZE) if rendered else settings.group
     usable = sum(pool is not None for pool in pools)
     if not columns or usable < 2:
         what = "share all factors but one and differ in it" if all_but_one else "share a value"
-        why = "every code is constant" if not columns else f"{usable} factors have rows that {what}: 2 are needed"
-        return [undefined_result(each, why, len(table)) for each in names]
-    # the published classifier of pairs sees the codes' own units
+        reason = f"needs two factors with rows that {what}, got {usable}"
+        reason = reason if columns else "every latent dimension is constant"
+        return [undefined_result(each, reason, len(table)) for each in names]
+    # the published BetaVAE classifier sees the features in the units of the codes
     raw = name == "beta_vae" and not settings.robust
-    unit = np.ones(len(columns)) if raw else _unit(table.codes[:, columns], feature)
-    verdict = _verdict(cast(pools, feature, unit, votes, count, bench.seed), name, robust=settings.robust)
+    unit = np.ones(len(columns)) if raw else _feature_over_all_rows(table.codes[:, columns], feature)
+    votes = draw_votes(pools, feature, unit, settings.votes, count, context.seed)
+    accuracy = _accuracy(votes, name, robust=settings.robust)
     chance = float("nan")
-    if settings.robust and not bench.quick:
-        chance = _chance(bench, pools, feature, unit, votes, count, name)
-    return _findings(bench, names, verdict, chance, usable, how)
+    if settings.robust and not context.point_only:
+        permuted = draw_votes(_permuted(pools, context.seed), feature, unit, settings.votes, count, context.seed)
+        chance = _accuracy(permuted, name, robust=True).weighted
+    return _results(context, names, accuracy, chance, usable, source)
 
 
-def _chance(
-    bench: PanelContext, pools: list[Pool | None], feature: Feature, unit: Floats, votes: int, count: int, name: str
-) -> float:
-    """What is credited when the rows of every pool are dealt out anew over its groups."""
-    order = next(iter(permutations(bench.seed, max(len(p.codes) for p in pools if p is not None), 1)))
-    mixed: list[Pool | None] = [
-        None if p is None else Pool(p.codes[order[order < len(p.codes)]], p.order, p.first, p.size) for p in pools
-    ]
-    found = cast(mixed, feature, unit, votes, count, bench.seed)
-    return _verdict(found, name, robust=True).credited
+def _varying_columns(context: PanelContext) -> list[int]:
+    """Varying dimensions of the scored blocks; in the robust profile only of active ones, if there are any."""
+    chosen = context.scored_blocks
+    if context.settings.robust and context.information.active.any():
+        chosen = context.scored_blocks[context.information.active]
+    columns = [c for j in chosen for c in context.table.blocks[j]]
+    return [c for c in columns if np.ptp(context.table.codes[:, c]) > 0]
 
 
-def _verdict(votes: Votes, name: str, *, robust: bool) -> MajorityVote:
-    if name == "beta_vae" and not robust:
-        return linear(votes)
-    if name == "z_max_var":
-        choice = votes.features.argmax(axis=1)
-        plain = majority(votes, choice)
-        if not robust:
-            return plain
-        # what is gone here is the spread of all other codes
-        return _all_but_one(votes, choice)
-    return majority(votes, votes.features.argmin(axis=1))
+def _permuted(pools: list[Pool | None], seed: int) -> list[Pool | None]:
+    """The pools with rows permuted among the groups, for the chance level."""
+    order = next(iter(permutations(seed, max(len(p.codes) for p in pools if p is not None), 1)))
+    return [None if p is None else Pool(p.codes[order[order < len(p.codes)]], p.order, p.first, p.size) for p in pools]
 
 
-def _all_but_one(votes: Votes, choice: Ids) -> MajorityVote:
-    """A right vote counts by how much of the group's spread, in units of each code's own, lies in the chosen code."""
-    share = np.maximum(votes.features, 0.0)
-    total = share.sum(axis=1, keepdims=True)
-    return majority(Votes(1 - share / np.where(total > 0, total, 1.0), votes.factors, votes.known), choice)
-
-
-def _findings(
-    bench: PanelContext, names: tuple[str, ...], verdict: MajorityVote, chance: float, known: int, how: str
+def _results(
+    context: PanelContext, names: tuple[str, ...], accuracy: VoteAccuracy, chance: float, factors: int, source: str
 ) -> list[ScoreResult]:
-    n = len(bench.table)
-    plain = wilson(verdict.right, verdict.n)
-    note = f"{how}; interval over the {verdict.n} votes alone"
-    found = []
+    plain = wilson(accuracy.correct, accuracy.n)
+    note = f"{source}; confidence interval over the {accuracy.n} votes alone"
+    results = []
     for name in names:
-        credited = len(names) == 2 and name == names[0]
-        value = verdict.credited if credited else verdict.plain
-        usual = None if bench.quick else ScoreParts(np.asarray(chance if credited else 1 / known))
-        half = Z * verdict.error
-        ends = (value - half, value + half) if credited else (plain.low, plain.high)
-        interval = None if bench.quick or np.isnan(value) else ends
-        found.append(
+        weighted = len(names) == 2 and name == names[0]
+        value = accuracy.weighted if weighted else accuracy.plain
+        guess = None if context.point_only else ScoreParts(np.asarray(chance if weighted else 1 / factors))
+        half = NORMAL_QUANTILE * accuracy.error
+        ends = (value - half, value + half) if weighted else (plain.low, plain.high)
+        interval = None if context.point_only or np.isnan(value) else ends
+        results.append(
             ScoreResult(
-                name, ScoreParts(np.asarray(value)), n, chance=usual, why="too few votes", note=note, interval=interval
+                name, ScoreParts(np.asarray(value)), len(context.table), chance=guess, reason="too few votes",
+                note=note, interval=interval,
             )
-        )
-    return found
+        )  # fmt: skip
+    return results

@@ -1,6 +1,6 @@
-r"""What a linear reader gets out of all codes together: explicitness, InfoE, and accuracy at few labels.
+r"""Scores of linear probes on the whole code: InfoE, explicitness, and accuracy after few labels.
 
-Blind to rotation by design: they say that the information is there, not where.
+They are invariant to rotations by design: they measure whether the information is present, not in which latents.
 """
 
 from __future__ import annotations
@@ -19,214 +19,219 @@ from ccvae_eval.statistics.auc import auc_projection, projected_estimates
 from ccvae_eval.statistics.probes import standardised
 
 BUDGETS = (10, 100, 1_000, 10_000)
-"""Labels that the downstream reader learns from."""
+"""Training rows of the downstream probes."""
 
-PROBES = 10
-"""Of so many the mean is taken: each learns from other rows."""
+MAX_PROBES = 10
+"""Downstream probes that are averaged, each fitted on other rows."""
 
-STEPS, TOLERANCE = 200, 1e-3
-LEAST = 2
-"""Rows that a class needs on each side of an area."""
+MAX_STEPS, TOLERANCE = 200, 1e-3
+PUBLISHED_STEPS, PUBLISHED_TOLERANCE = 100, 1e-4
+
+MIN_CLASS_ROWS = 2
+"""Fewest rows in a class and outside it for a ROC area."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProbeFit:
-    """A fitted reader's class probabilities of the training and of the held-out rows, shapes (n, L); NaN = never seen.
+    """Predictions of a fitted probe.
 
     Args:
-        inside, outside: the rows.
-        train, test: probabilities of the classes, by their number.
-        prior: frequencies of the classes in training.
+        train_rows, test_rows: indices of the rows.
+        train, test: class probabilities of these rows, shapes (n, L); 0 for a class unseen in training.
+        prior: class frequencies in training, shape (L,).
     """
 
-    inside: Ids
-    outside: Ids
+    train_rows: Ids
+    test_rows: Ids
     train: Floats
     test: Floats
     prior: Floats
 
 
-def read(points: Floats, factor: Factor, inside: Ids, outside: Ids, *, published: bool = False) -> ProbeFit | None:
-    """A multinomial logistic regression with scikit-learn's penalty; None where training has one class.
+def fit_probe(points: Floats, factor: Factor, train: Ids, test: Ids, *, published: bool = False) -> ProbeFit | None:
+    """Fits a multinomial logistic regression with scikit-learn's default penalty; None for one class in training.
 
-    ``published``: with its default steps and tolerance, whether or not they suffice.
+    ``published`` selects scikit-learn's default number of steps and tolerance, even if it does not converge.
     """
     from sklearn.linear_model import LogisticRegression
 
-    seen = np.unique(factor.classes[inside])
-    if len(seen) < 2:
+    if len(np.unique(factor.classes[train])) < 2:
         return None
-    steps, tolerance = (100, 1e-4) if published else (STEPS, TOLERANCE)
+    steps, tolerance = (PUBLISHED_STEPS, PUBLISHED_TOLERANCE) if published else (MAX_STEPS, TOLERANCE)
     with without_fit_warnings():
-        reader = LogisticRegression(max_iter=steps, tol=tolerance).fit(points[inside], factor.classes[inside])
-    found = []
-    for rows in (inside, outside):
-        told = np.zeros((len(rows), factor.levels))
+        probe = LogisticRegression(max_iter=steps, tol=tolerance).fit(points[train], factor.classes[train])
+    probabilities = []
+    for rows in (train, test):
+        predicted = np.zeros((len(rows), factor.levels))
         if len(rows):
-            told[:, reader.classes_] = reader.predict_proba(points[rows])
-        found.append(told)
-    prior = np.bincount(factor.classes[inside], minlength=factor.levels) / len(inside)
-    return ProbeFit(inside, outside, found[0], found[1], prior)
+            predicted[:, probe.classes_] = probe.predict_proba(points[rows])
+        probabilities.append(predicted)
+    prior = np.bincount(factor.classes[train], minlength=factor.levels) / len(train)
+    return ProbeFit(train, test, probabilities[0], probabilities[1], prior)
 
 
-def readings(bench: PanelContext) -> list[ProbeFit | None]:
-    """The reader of each factor, fitted once for the panel: of raw codes as published, else of standardised ones."""
-    return bench.once("readings", lambda: _readings(bench))
+def probe_fits(context: PanelContext) -> list[ProbeFit | None]:
+    """The probe of each factor, fitted once for the panel: on standardised codes, or on raw codes as published."""
+    return context.cached("probes", lambda: _probe_fits(context))
 
 
-def _readings(bench: PanelContext) -> list[ProbeFit | None]:
-    table, robust = bench.table, bench.settings.robust
+def _probe_fits(context: PanelContext) -> list[ProbeFit | None]:
+    table, robust = context.table, context.settings.robust
     points = standardised(table.codes) if robust else table.codes
     found = []
     for factor in table.factors:
-        inside, outside = (rows[factor.known[rows]] for rows in (table.train, table.test))
-        found.append(read(points, factor, inside, outside, published=not robust) if len(inside) else None)
+        train, test = table.known_rows(factor)
+        found.append(fit_probe(points, factor, train, test, published=not robust) if len(train) else None)
     return found
 
 
-def explicitness(bench: PanelContext) -> list[ScoreResult]:
-    """Mean area under the curve of each class against the rest; robust: 2 A - 1 (Ridgeway and Mozer 2018)."""
-    robust = bench.settings.robust
-    areas, drawn_areas = _areas(bench, held_out=True)
-    point, draws = (2 * areas - 1, 2 * drawn_areas - 1) if robust else (areas, drawn_areas)
+def explicitness(context: PanelContext) -> list[ScoreResult]:
+    r"""Explicitness: mean one-against-rest ROC area A of a linear probe (Ridgeway and Mozer 2018).
+
+    Robust: 2A - 1 on test rows, in [-1, 1] with chance 0. Reference: A, in [0, 1] with chance 0.5, on test and on
+    training rows. The mean over the classes of a factor, then over factors; continuous factors use their bins.
+    Undefined if no factor has two classes.
+    """
+    robust = context.settings.robust
+    areas, resampled_areas = _areas(context, held_out=True)
+    point, draws = (2 * areas - 1, 2 * resampled_areas - 1) if robust else (areas, resampled_areas)
     guess = 0.0 if robust else 0.5
-    chance = None if bench.quick else ScoreParts(np.asarray(guess), np.full(point.shape, guess))
-    drawn = ResampledScore(None if bench.quick else ScoreParts(mean_defined(draws), draws))
-    why = "no factor has two classes with held-out rows"
-    rows = [
-        ScoreResult("explicitness", ScoreParts(mean_defined(point), point), len(bench.table.test), drawn, chance, why)
-    ]
+    chance = None if context.point_only else ScoreParts(np.asarray(guess), np.full(point.shape, guess))
+    score = ResampledScore(None if context.point_only else ScoreParts(mean_defined(draws), draws))
+    total = ScoreParts(mean_defined(point), point)
+    reason = "no factor has two classes with test rows"
+    results = [ScoreResult("explicitness", total, len(context.table.test), score, chance, reason)]
     if not robust:
-        train, _ = _areas(bench, held_out=False)
+        train, _ = _areas(context, held_out=False)
         total = ScoreParts(mean_defined(train), train)
-        rows.append(ScoreResult("explicitness_train", total, len(bench.table.train), chance=chance, why=why))
-    return rows
+        n = len(context.table.train)
+        results.append(ScoreResult("explicitness_train", total, n, chance=chance, reason=reason))
+    return results
 
 
-def _areas(bench: PanelContext, *, held_out: bool) -> tuple[Floats, Floats]:
-    """The mean area of each factor, shape (K,), and its draws (B, K)."""
-    count = len(bench.table.factors)
-    point, draws = np.full(count, np.nan), np.full((1 if bench.quick else bench.weights.draws, count), np.nan)
-    for k, (reading, factor) in enumerate(zip(readings(bench), bench.table.factors, strict=True)):
-        if reading is None:
+def _areas(context: PanelContext, *, held_out: bool) -> tuple[Floats, Floats]:
+    """Mean ROC area of each factor, shape (K,), and its resamples, shape (B, K)."""
+    count = len(context.table.factors)
+    draws = np.full((1 if context.point_only else context.weights.draws, count), np.nan)
+    point = np.full(count, np.nan)
+    for k, (probe, factor) in enumerate(zip(probe_fits(context), context.table.factors, strict=True)):
+        if probe is None:
             continue
-        rows, told = (reading.outside, reading.test) if held_out else (reading.inside, reading.train)
-        labels = np.full(len(bench.table), np.nan)
+        rows, predicted = (probe.test_rows, probe.test) if held_out else (probe.train_rows, probe.train)
+        labels = np.full(len(context.table), np.nan)
         labels[rows] = factor.classes[rows]
         projections = []
-        for level in np.flatnonzero(reading.prior > 0):
+        for level in np.flatnonzero(probe.prior > 0):
             scores = np.full(len(labels), np.nan)
-            scores[rows] = told[:, level]
-            projection = auc_projection(scores, labels, least=LEAST, positive_class=float(level))
+            scores[rows] = predicted[:, level]
+            projection = auc_projection(scores, labels, least=MIN_CLASS_ROWS, positive_class=float(level))
             if not np.isnan(projection.value):
                 projections.append(projection)
         if not projections:
             continue
         point[k] = float(np.mean([p.value for p in projections]))
-        if not bench.quick and held_out:
-            draws[:, k] = np.mean([e.draws for e in projected_estimates(projections, bench.weights)], axis=0)
+        if not context.point_only and held_out:
+            draws[:, k] = np.mean([e.draws for e in projected_estimates(projections, context.weights)], axis=0)
     return point, draws
 
 
-def infoe(bench: PanelContext) -> list[ScoreResult]:
-    r"""Share of a factor's uncertainty that a linear reader takes away, (H_0 - H)/H_0 on held-out rows.
+def infoe(context: PanelContext) -> list[ScoreResult]:
+    r"""InfoE (InfoExplicitness): share of a factor's entropy that a linear probe explains (Hsu et al. 2023).
 
-    H is the mean log loss of the reader, H_0 that of the training frequencies (predictive V-information; Hsu et al.
-    2023). Of a continuous factor the share of its variance.
+    .. math:: \frac1K \sum_k \frac{H_0 - H_{probe}}{H_0}
+
+    H_probe is the mean log loss of the probe on test rows, H_0 that of the training frequencies (predictive
+    V-information). For a continuous factor: share of the variance that a ridge regression explains. At most 1, 0 for
+    guessing, negative for a probe worse than guessing. Undefined if no factor varies on the test rows.
     """
-    table = bench.table
+    table = context.table
     points = standardised(table.codes)
     rows = np.full((len(table), 2 * len(table.factors)), np.nan)
-    told = readings(bench)
-    for k, (factor, reading) in enumerate(zip(table.factors, told, strict=True)):
+    for k, (factor, probe) in enumerate(zip(table.factors, probe_fits(context), strict=True)):
         place = slice(2 * k, 2 * k + 2)
         if not factor.discrete:
-            here = [r[factor.known[r]] for r in (table.train, table.test)]
-            if len(here[0]) > 1 and len(here[1]):
-                rows[here[1], place] = _squared_losses(points, factor, here[0], here[1])
-        elif reading is not None:
-            classes = factor.classes[reading.outside]
-            seen = reading.prior[classes] > 0
-            loss = [-np.log(np.maximum(p, 1e-12)) for p in (_told(reading.test, classes), reading.prior[classes])]
-            rows[reading.outside[seen], place] = np.stack(loss, axis=1)[seen]
+            train, test = table.known_rows(factor)
+            if len(train) > 1 and len(test):
+                rows[test, place] = _squared_errors(points, factor, train, test)
+        elif probe is not None:
+            classes = factor.classes[probe.test_rows]
+            seen = probe.prior[classes] > 0
+            own = probe.test[np.arange(len(classes)), classes]
+            losses = [-np.log(np.maximum(p, 1e-12)) for p in (own, probe.prior[classes])]
+            rows[probe.test_rows[seen], place] = np.stack(losses, axis=1)[seen]
 
-    def share(totals: Floats) -> ScoreParts:
-        probe, base = totals[..., 0::2], totals[..., 1::2]
+    def share(sums: Floats) -> ScoreParts:
+        probe, base = sums[..., 0::2], sums[..., 1::2]
         factors = np.where(base > 0, 1 - probe / np.where(base > 0, base, 1.0), np.nan)
         return ScoreParts(mean_defined(factors), factors)
 
     zero = ScoreParts(np.asarray(0.0), np.zeros(len(table.factors)))
-    return [bench.fitted("infoe", rows, share, zero, "no factor varies on the held-out rows")]
+    return [context.heldout_result("infoe", rows, share, zero, "no factor varies on the test rows")]
 
 
-def _told(probabilities: Floats, classes: Ids) -> Floats:
-    return np.asarray(probabilities[np.arange(len(classes)), classes])
-
-
-def _squared_losses(points: Floats, factor: Factor, inside: Ids, outside: Ids) -> Floats:
-    """Squared errors of a ridge regression and of the training mean, shape (rows, 2)."""
-    x, y = points[inside], factor.values[inside]
+def _squared_errors(points: Floats, factor: Factor, train: Ids, test: Ids) -> Floats:
+    """Squared errors of a ridge regression and of the training mean on test rows, shape (n, 2)."""
+    x, y = points[train], factor.values[train]
     centre, mean = x.mean(axis=0), float(y.mean())
     design = x - centre
     slope = np.linalg.lstsq(
         np.concatenate([design, np.eye(design.shape[1])]), np.concatenate([y - mean, np.zeros(design.shape[1])])
     )[0]
-    told = mean + (points[outside] - centre) @ slope
-    return np.stack([(factor.values[outside] - told) ** 2, (factor.values[outside] - mean) ** 2], axis=1)
+    predicted = mean + (points[test] - centre) @ slope
+    return np.stack([(factor.values[test] - predicted) ** 2, (factor.values[test] - mean) ** 2], axis=1)
 
 
-def downstream(bench: PanelContext) -> list[ScoreResult]:
-    """Held-out accuracy of the linear reader after so many labels; chance: the most frequent class.
+def downstream(context: PanelContext) -> list[ScoreResult]:
+    """Test accuracy of a linear probe after 10, 100, 1,000 and 10,000 training rows, in [0, 1].
 
-    The mean over readers that learn from different rows each, ten if there are so many; resamples draw rows and
-    readers. (One reader of ten labels scores .04 more or less than the next: an interval conditional on it would not
-    know.)
+    The mean over up to ten probes fitted on disjoint rows, then over discrete factors. Chance is the accuracy of the
+    most frequent class. Resamples draw test rows and probes, since probes of few labels differ from each other.
     """
-    found = []
+    results = []
     for budget in BUDGETS:
-        readers = min(len(bench.table.train) // budget, PROBES)
-        if readers:
-            found.append(_after(bench, budget, readers))
+        probes = min(len(context.table.train) // budget, MAX_PROBES)
+        if probes:
+            results.append(_downstream(context, budget, probes))
         else:
-            why = f"only {len(bench.table.train)} rows to learn from"
-            found.append(undefined_result("downstream", why, at={"labels": budget}))
-    return found
+            reason = f"needs {budget} training rows, got {len(context.table.train)}"
+            results.append(undefined_result("downstream", reason, at={"labels": budget}))
+    return results
 
 
-def _after(bench: PanelContext, budget: int, readers: int) -> ScoreResult:
-    """What so many readers tell, each having learnt from ``budget`` rows."""
-    table, generator = bench.table, numpy_stream(bench.seed, "labels", budget)
+def _downstream(context: PanelContext, budget: int, probes: int) -> ScoreResult:
+    """Mean accuracy of ``probes`` probes of ``budget`` training rows each."""
+    table, generator = context.table, numpy_stream(context.seed, "labels", budget)
     points, factors = standardised(table.codes), len(table.factors)
-    learnt = generator.permutation(table.train)[: budget * readers].reshape(readers, budget)
-    rows = np.full((len(table), factors, readers, 2), np.nan)
-    chance = np.full((factors, readers), np.nan)
+    train_rows = generator.permutation(table.train)[: budget * probes].reshape(probes, budget)
+    rows = np.full((len(table), factors, probes, 2), np.nan)
+    chance = np.full((factors, probes), np.nan)
     for k, factor in enumerate(table.factors):
-        outside = table.test[factor.known[table.test]]
-        for r, rows_of in enumerate(learnt):
-            inside = rows_of[factor.known[rows_of]]
-            reading = read(points, factor, inside, outside) if factor.discrete and len(inside) else None
-            if reading is not None and len(outside):
-                rows[outside, k, r, 0] = reading.test.argmax(axis=1) == factor.classes[outside]
-                rows[outside, k, r, 1] = 1.0
-                chance[k, r] = float((factor.classes[outside] == reading.prior.argmax()).mean())
+        test = table.known_rows(factor)[1]
+        for p, own in enumerate(train_rows):
+            train = own[factor.known[own]]
+            probe = fit_probe(points, factor, train, test) if factor.discrete and len(train) else None
+            if probe is not None and len(test):
+                rows[test, k, p, 0] = probe.test.argmax(axis=1) == factor.classes[test]
+                rows[test, k, p, 1] = 1.0
+                chance[k, p] = float((factor.classes[test] == probe.prior.argmax()).mean())
 
-    def shares(totals: Floats) -> Floats:
-        right, whole = np.moveaxis(totals.reshape(*totals.shape[:-1], factors, readers, 2), -1, 0)
+    def accuracies(sums: Floats) -> Floats:
+        right, whole = np.moveaxis(sums.reshape(*sums.shape[:-1], factors, probes, 2), -1, 0)
         return np.asarray(right / np.where(whole > 0, whole, np.nan))
 
-    def accuracy(totals: Floats) -> ScoreParts:
-        told = mean_defined(shares(totals))
-        return ScoreParts(mean_defined(told), told)
+    def mean_accuracy(sums: Floats) -> ScoreParts:
+        means = mean_defined(accuracies(sums))
+        return ScoreParts(mean_defined(means), means)
 
-    def resampled(totals: Floats) -> ScoreParts:
-        told = shares(totals)
-        times = generator.multinomial(readers, np.full(readers, 1 / readers), size=len(told))
-        each = weighted_mean(told, np.where(np.isnan(told), np.nan, times[:, None]))
-        return ScoreParts(mean_defined(each), each)
+    def resampled(sums: Floats) -> ScoreParts:
+        found = accuracies(sums)
+        times = generator.multinomial(probes, np.full(probes, 1 / probes), size=len(found))
+        means = weighted_mean(found, np.where(np.isnan(found), np.nan, times[:, None]))
+        return ScoreParts(mean_defined(means), means)
 
-    usual = mean_defined(chance)
-    finding = bench.fitted(
-        "downstream", rows.reshape(len(table), -1), accuracy, ScoreParts(mean_defined(usual), usual),
-        "no factor with classes to learn", resampled=resampled,
+    guess = mean_defined(chance)
+    result = context.heldout_result(
+        "downstream", rows.reshape(len(table), -1), mean_accuracy, ScoreParts(mean_defined(guess), guess),
+        "no discrete factor has two classes in training", resampled=resampled,
     )  # fmt: skip
-    return replace(finding, at={"labels": budget})
+    return replace(result, at={"labels": budget})

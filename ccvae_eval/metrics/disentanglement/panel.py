@@ -1,7 +1,4 @@
-"""Which scores there are: what each is called, what family it belongs to, what its values mean, what computes it.
-
-The whole panel: scores, chance, intervals, the reference under correlation, and what stands beside them.
-"""
+"""The panel: its registry of scores and values, and the measurement of a table with chance levels and references."""
 
 from __future__ import annotations
 
@@ -13,55 +10,51 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ccvae_eval.core.devices import one_thread
 from ccvae_eval.core.errors import UndefinedError, UsageError, suggestion
 from ccvae_eval.core.results import Estimate, Measurement, Reason, Value, ValueSpec
 from ccvae_eval.core.types import Floats, Plain
-from ccvae_eval.metrics.disentanglement import information_scores as gaps
+from ccvae_eval.metrics.disentanglement import information_scores as formulas
 from ccvae_eval.metrics.disentanglement.alignment import nk, snc
 from ccvae_eval.metrics.disentanglement.capacity import dci_es, rmig
 from ccvae_eval.metrics.disentanglement.context import CODE, PanelContext, ScoreResult
 from ccvae_eval.metrics.disentanglement.dci import dci
 from ccvae_eval.metrics.disentanglement.dependence import dependence
 from ccvae_eval.metrics.disentanglement.group_scores import beta_vae, factor_vae, z_max_var
-from ccvae_eval.metrics.disentanglement.information_scores import Information
+from ccvae_eval.metrics.disentanglement.information_scores import ZERO_ENTROPY, Information, ScoreParts
 from ccvae_eval.metrics.disentanglement.linear_probes import downstream, explicitness, infoe
 from ccvae_eval.metrics.disentanglement.robustness import irs
 from ccvae_eval.metrics.disentanglement.sap import sap
 from ccvae_eval.metrics.disentanglement.settings import PanelSettings
 from ccvae_eval.metrics.disentanglement.table import PanelTable, factor_correlations, factors_as_codes, table_of
 from ccvae_eval.statistics.resampling import ResampleWeights
-from ccvae_eval.statistics.threads import one_thread
+
+NAME, VERSION, HEADLINE = "disentanglement", 4, "infom"
+
+MAX_MATRIX_VALUES = 2_000
+"""Larger information matrices are figures only, not values."""
+
+MIN_ROWS = 10
+"""Fewest training rows, and fewest test rows."""
+
+BOOTSTRAP_DRAWS = 500
+"""Bootstrap resamples of the test rows."""
 
 Compute = Callable[[PanelContext], list[ScoreResult]]
 
 COMPACTNESS, MODULARITY, INFORMATION, OTHER = "compactness", "modularity", "information", "other"
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
-        COMPACTNESS: "does each factor live in one code",
-        MODULARITY: "does each code know one factor",
-        INFORMATION: "is the information there at all (blind to rotation)",
-        OTHER: "what belongs to none of the three",
+        COMPACTNESS: "each factor is encoded in one latent",
+        MODULARITY: "each latent encodes one factor",
+        INFORMATION: "the factors can be predicted from all latents together (invariant to rotation)",
+        OTHER: "other scores",
     }
 )
 
-PERMUTED, GUESS, EACH = "factors permuted", "1/K", "codes shuffled one by one"
-ROBUST = "factors permuted (robust profile)"
-DEALT = "groups dealt anew"
-IDEAL = "the factors themselves, where they are correlated"
-NO_SHARE = "no importance of permuted factors counts, and a share of nothing is none"
-PUBLISHED = "the published code, whose value it is, has none"
-AXIS = ("mix", "shuffle")
-MIXED = ("mix",)
-"""Of a score that is a share of what is known: undefined where nothing is, at the end of ``shuffle``."""
-TOLD = ("shuffle",)
-"""Of a score that is blind to rotation by design."""
-SEPT = ("seep",)
-"""Of a score of what is lost without a code: half-way turned into another label's, that one tells as much without."""
-DEPENDENT = ("correlate",)
-"""Of how codes depend on each other."""
-
-TWO_CODES, TWO_FACTORS = "needs two codes and a factor that varies", "needs two factors and a code that knows one"
-NOBODY = "no code tells any factor beyond permuted ones"
+TWO_LATENTS = "needs two latent dimensions and a factor that varies"
+TWO_FACTORS = "needs two factors, at least one of which varies"
+NO_ACTIVE_LATENT = "no latent dimension is more informative about any factor than about permuted ones"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +63,8 @@ class Score:
 
     Args:
         family: compactness, modularity, information or other.
-        compute: its findings.
-        default: whether it belongs to the set that is shown unasked.
+        compute: computes its results.
+        default: True if the score belongs to the default set.
     """
 
     family: str
@@ -79,45 +72,45 @@ class Score:
     default: bool = False
 
 
-def _formula(name: str, formula: Callable[[Information], gaps.ScoreParts], why: str) -> Compute:
-    return lambda bench: [bench.informed(name, formula, why)]
+def _information_score(name: str, formula: Callable[[Information], ScoreParts], reason: str) -> Compute:
+    return lambda context: [context.information_result(name, formula, reason)]
 
 
-def _modularity(bench: PanelContext) -> list[ScoreResult]:
-    robust = bench.settings.robust
-    why = NOBODY if len(bench.table.factors) > 1 else TWO_FACTORS
-    return [bench.informed("modularity", lambda info: gaps.modularity(info, weighted=robust), why)]
+def _active_score(name: str, formula: Callable[[Information], ScoreParts], reason: str) -> Compute:
+    """A score that is undefined without an active latent."""
 
-
-def _jemmig(bench: PanelContext) -> list[ScoreResult]:
-    return [bench.informed("jemmig", gaps.jemmig, TWO_CODES, at={"bins": bench.counts.bins})]
-
-
-def _informed_only(name: str, formula: Callable[[Information], gaps.ScoreParts], why: str) -> Compute:
-    """InfoM and InfoC: undefined unless some code tells something."""
-
-    def compute(bench: PanelContext) -> list[ScoreResult]:
-        few = why if bench.information.active.any() else NOBODY
-        return [bench.informed(name, formula, few)]
+    def compute(context: PanelContext) -> list[ScoreResult]:
+        why = reason if context.information.active.any() else NO_ACTIVE_LATENT
+        return [context.information_result(name, formula, why)]
 
     return compute
 
 
+def _modularity(context: PanelContext) -> list[ScoreResult]:
+    robust = context.settings.robust
+    reason = NO_ACTIVE_LATENT if len(context.table.factors) > 1 else TWO_FACTORS
+    return [context.information_result("modularity", lambda info: formulas.modularity(info, weighted=robust), reason)]
+
+
+def _jemmig(context: PanelContext) -> list[ScoreResult]:
+    return [context.information_result("jemmig", formulas.jemmig, TWO_LATENTS, at={"bins": context.binned.bins})]
+
+
 SCORES: Mapping[str, Score] = MappingProxyType(
     {
-        "infoc": Score(COMPACTNESS, _informed_only("infoc", gaps.infoc, "needs two active codes"), True),
-        "mig": Score(COMPACTNESS, _formula("mig", gaps.mig, TWO_CODES), True),
+        "infoc": Score(COMPACTNESS, _active_score("infoc", formulas.infoc, "needs two active latent dimensions"), True),
+        "mig": Score(COMPACTNESS, _information_score("mig", formulas.mig, TWO_LATENTS), True),
         "sap": Score(COMPACTNESS, sap, True),
         "jemmig": Score(COMPACTNESS, _jemmig),
-        "dmig": Score(COMPACTNESS, _formula("dmig", gaps.dmig, TWO_CODES)),
+        "dmig": Score(COMPACTNESS, _information_score("dmig", formulas.dmig, TWO_LATENTS)),
         "rmig": Score(COMPACTNESS, rmig),
         "snc": Score(COMPACTNESS, snc),
         "nk": Score(COMPACTNESS, nk),
         "dci": Score(MODULARITY, dci, True),
-        "infom": Score(MODULARITY, _informed_only("infom", gaps.infom, TWO_FACTORS), True),
+        "infom": Score(MODULARITY, _active_score("infom", formulas.infom, TWO_FACTORS), True),
         "modularity": Score(MODULARITY, _modularity, True),
-        "mig_sup": Score(MODULARITY, _informed_only("mig_sup", gaps.mig_sup, TWO_FACTORS)),
-        "dcimig": Score(MODULARITY, _formula("dcimig", gaps.dcimig, TWO_FACTORS)),
+        "mig_sup": Score(MODULARITY, _active_score("mig_sup", formulas.mig_sup, TWO_FACTORS)),
+        "dcimig": Score(MODULARITY, _information_score("dcimig", formulas.dcimig, TWO_FACTORS)),
         "factor_vae": Score(MODULARITY, factor_vae),
         "beta_vae": Score(MODULARITY, beta_vae),
         "z_max_var": Score(MODULARITY, z_max_var),
@@ -137,79 +130,119 @@ FAMILY_OF: Mapping[str, str] = MappingProxyType(
     {"dci_completeness": COMPACTNESS, "dci_informativeness": INFORMATION, "dci_informativeness_train": INFORMATION}
     | {"explicitness_train": INFORMATION, "dci_disentanglement": MODULARITY}
 )
-"""Values whose family is not that of their score."""
+"""Values whose family differs from that of their score."""
+
+# names of the nulls that give chance levels
+PERMUTED, UNIFORM_GUESS, LATENTS_PERMUTED = "factors permuted", "1/K", "each latent dimension permuted by itself"
+PERMUTED_ROBUST = "factors permuted (robust profile)"
+GROUPS_PERMUTED = "rows permuted among groups"
+# reasons for no chance level
+NO_IMPORTANCE = "undefined for permuted factors, for which no importance is significant"
+NOT_PUBLISHED = "the published code computes none"
+COUNT = "a count has no chance level"
+FACTORS_AS_CODES = "the factors themselves as codes, where they are correlated"
+
+# calibration dials, by the kind of score
+MIX_AND_SHUFFLE = ("mix", "shuffle")
+MIX_ONLY = ("mix",)
+"""Scores relative to the total information, undefined at the end of ``shuffle``."""
+SHUFFLE_ONLY = ("shuffle",)
+"""Scores that are invariant to rotation by design."""
+SEEP_ONLY = ("seep",)
+"""Scores of the accuracy lost without a latent: half a turn with another latent leaves it recoverable from that one."""
+CORRELATE_ONLY = ("correlate",)
+"""Scores of the dependence of latents on each other."""
 
 
 def _spec(
     summary: str, chance: str = PERMUTED, low: float | None = 0.0, high: float | None = 1.0, unit: str = "",
-    better: bool | None = True, dials: tuple[str, ...] = AXIS, no_chance: str = "",
+    better: bool | None = True, dials: tuple[str, ...] = MIX_AND_SHUFFLE, no_chance: str = "",
 ) -> ValueSpec:  # fmt: skip
-    return ValueSpec(summary, unit, better, (low, high), chance, dials=dials, no_chance=no_chance, reference=IDEAL)
+    return ValueSpec(summary, unit, better, (low, high), chance, dials=dials, no_chance=no_chance,
+                     reference=FACTORS_AS_CODES)  # fmt: skip
 
 
-VOTED = "; interval of the votes alone, not of the rows"
+VOTES = "; confidence interval over the votes, not over the rows"
 VALUES: Mapping[str, ValueSpec] = MappingProxyType(
     {
-        "infom": _spec("of all that a code knows, how much belongs to one factor", PERMUTED, None, dials=MIXED),
-        "infoc": _spec("of all that is known of a factor, how much lies in one code", PERMUTED, None, dials=MIXED),
-        "infoe": _spec("share of a factor's uncertainty that a linear reader takes away", "training frequencies", None,
-                       dials=TOLD),
-        "dci_disentanglement": _spec("does a code matter for one factor only", "", dials=MIXED, no_chance=NO_SHARE),
-        "dci_completeness": _spec("does one code matter for a factor", "", dials=MIXED, no_chance=NO_SHARE),
-        "dci_informativeness": _spec("held-out accuracy of the predictor (R2 of numbers)", ROBUST, None, dials=TOLD),
-        "dci_informativeness_train": _spec("its accuracy on the training rows", "", None, dials=TOLD,
-                                           no_chance=PUBLISHED),
-        "mig": _spec("gap in information between the two codes that know a factor best", low=None, high=None),
-        "sap": _spec("gap between the two codes that tell a factor best, each alone", ROBUST),
-        "sap_continuous": _spec("the same as squared correlation, factors taken as numbers", "", no_chance=PUBLISHED),
-        "modularity": _spec("how far each code keeps to one factor", low=None, dials=MIXED),
-        "explicitness": _spec("how well a linear reader ranks each class above the rest", "factors permuted", -1.0,
-                              dials=TOLD),
-        "explicitness_train": _spec("the same on the training rows", "factors permuted", -1.0, dials=TOLD),
-        "mig_sup": _spec("gap in information between the two factors that a code knows best", PERMUTED, None, None,
-                         dials=MIXED),
-        "dmig": _spec("gap over what a factor shares with no other", low=None, high=None),
-        "rmig": _spec("gap in the information that the posteriors carry", "", None, None, "nats",
-                      no_chance="permuted factors would need their own sums over a grid of every posterior"),
+        "infom": _spec("concentration of a latent's information on one factor", PERMUTED, None, dials=MIX_ONLY),
+        "infoc": _spec("concentration of the information about a factor in one latent", PERMUTED, None,
+                       dials=MIX_ONLY),
+        "infoe": _spec("share of a factor's entropy that a linear probe explains", "training frequencies", None,
+                       dials=SHUFFLE_ONLY),
+        "dci_disentanglement": _spec("concentration of a latent's importance on one factor", "", dials=MIX_ONLY,
+                                     no_chance=NO_IMPORTANCE),
+        "dci_completeness": _spec("concentration of the importance for a factor in one latent", "", dials=MIX_ONLY,
+                                  no_chance=NO_IMPORTANCE),
+        "dci_informativeness": _spec("test accuracy of DCI's predictor (R2 of continuous factors)", PERMUTED_ROBUST,
+                                     None, dials=SHUFFLE_ONLY),
+        "dci_informativeness_train": _spec("accuracy of DCI's predictor on the training rows", "", None,
+                                           dials=SHUFFLE_ONLY, no_chance=NOT_PUBLISHED),
+        "mig": _spec("gap in information between the two latents most informative about a factor, over its entropy",
+                     low=None, high=None),
+        "sap": _spec("gap in accuracy between the two latents that predict a factor best, each alone",
+                     PERMUTED_ROBUST),
+        "sap_continuous": _spec("SAP with all factors as numbers: gap in squared correlation", "",
+                                no_chance=NOT_PUBLISHED),
+        "modularity": _spec("1 minus a latent's squared information about all factors but its best", low=None,
+                            dials=MIX_ONLY),
+        "explicitness": _spec("one-against-rest ROC area A of a linear probe (robust: 2A - 1)", PERMUTED, -1.0,
+                              dials=SHUFFLE_ONLY),
+        "explicitness_train": _spec("explicitness on the training rows", PERMUTED, -1.0, dials=SHUFFLE_ONLY),
+        "mig_sup": _spec("gap in information between the two factors that a latent is most informative about",
+                         PERMUTED, None, None, dials=MIX_ONLY),
+        "dmig": _spec("MIG over the factor's entropy given a correlated factor", low=None, high=None),
+        "rmig": _spec("MIG under the whole posterior, unnormalised", "", None, None, "nats",
+                      no_chance="too costly: permuted factors would need their own integrals over the posteriors"),
         "jemmig": _spec("1 minus joint entropy less the gap, normalised", low=None),
-        "dcimig": _spec("best gap for each factor over all entropy", low=None),
-        "snc": _spec("what each factor's own code tells alone, guessing = 0"),
-        "snc_raw": _spec("its balanced accuracy"),
-        "nk": _spec("share of what is told that is lost without the factor's own code", PERMUTED, -1.0, dials=SEPT),
-        "nk_raw": _spec("loss of balanced accuracy", PERMUTED, -1.0, dials=SEPT),
-        "factor_vae": _spec(f"votes of the code that varies least under a fixed factor{VOTED}", DEALT, dials=MIXED),
-        "factor_vae_votes": _spec(f"plain share of right votes{VOTED}", GUESS, dials=TOLD),
-        "beta_vae": _spec(f"which factor pairs share, told from their differences{VOTED}", DEALT, dials=MIXED),
-        "beta_vae_votes": _spec(f"plain share of right votes{VOTED}", GUESS, dials=TOLD),
-        "z_max_var": _spec(f"votes of the code that varies most when one factor does{VOTED}", DEALT, dials=MIXED),
-        "z_max_var_votes": _spec(f"plain share of right votes{VOTED}", GUESS, dials=TOLD),
-        "irs": _spec("how still a code stands while its factor does", PERMUTED, None, dials=MIXED),
-        "irs_raw": _spec("the same before what permuted factors give is taken off", PERMUTED, None, dials=MIXED),
-        "downstream": _spec("held-out accuracy of a linear reader after so many labels", "most frequent class",
-                            dials=TOLD),
-        "dci_explicitness": _spec("how little capacity a reader needs", "", dials=MIXED,
-                                  no_chance="no reader of permuted factors gets better with capacity"),
-        "dci_size": _spec("factors over active codes", "", 0.0, None, dials=(), no_chance="it counts"),
-        "gaussian_total_correlation": _spec("dependence of the codes as if Gaussian", EACH, 0.0, None, "nats", None,
-                                            DEPENDENT),
-        "gaussian_wasserstein_correlation": _spec("distance from independent codes", EACH, 0.0, None, "", None,
-                                                  DEPENDENT),
-        "gaussian_wasserstein_correlation_norm": _spec("that distance over the trace", EACH, 0.0, None, "", None,
-                                                       DEPENDENT),
-        "mutual_info_score": _spec("mean information between two codes", EACH, None, None, "nats", None, DEPENDENT),
-        "udr": _spec("do other seeds find the same codes", "codes turned at random", 0.0, dials=("turn",)),
-        "information": _spec("information of a code with a factor, over the factor's entropy", "", None, None,
-                             better=None, dials=(), no_chance="what permuted factors give is taken off already"),
+        "dcimig": _spec("largest information gap of a latent for each factor, over the entropy of all factors",
+                        low=None),
+        "snc": _spec("balanced accuracy of the aligned latent alone, rescaled so that guessing is 0"),
+        "snc_raw": _spec("balanced accuracy of the aligned latent alone"),
+        "nk": _spec("share of the accuracy above guessing that is lost without the aligned latent", PERMUTED, -1.0,
+                    dials=SEEP_ONLY),
+        "nk_raw": _spec("balanced accuracy lost without the aligned latent", PERMUTED, -1.0, dials=SEEP_ONLY),
+        "factor_vae": _spec(f"weighted votes of the latent that varies least under a fixed factor{VOTES}",
+                            GROUPS_PERMUTED, dials=MIX_ONLY),
+        "factor_vae_votes": _spec(f"share of correct FactorVAE votes{VOTES}", UNIFORM_GUESS, dials=SHUFFLE_ONLY),
+        "beta_vae": _spec(f"weighted votes of the latent that differs least in pairs that share a factor{VOTES}",
+                          GROUPS_PERMUTED, dials=MIX_ONLY),
+        "beta_vae_votes": _spec(f"share of correct BetaVAE votes{VOTES}", UNIFORM_GUESS, dials=SHUFFLE_ONLY),
+        "z_max_var": _spec(f"weighted votes of the latent that varies most with one factor{VOTES}", GROUPS_PERMUTED,
+                           dials=MIX_ONLY),
+        "z_max_var_votes": _spec(f"share of correct z-max-var votes{VOTES}", UNIFORM_GUESS, dials=SHUFFLE_ONLY),
+        "irs": _spec("stability of a latent while its factor is fixed", PERMUTED, None, dials=MIX_ONLY),
+        "irs_raw": _spec("IRS before the score of permuted factors is removed", PERMUTED, None, dials=MIX_ONLY),
+        "downstream": _spec("test accuracy of a linear probe after few labels", "most frequent class",
+                            dials=SHUFFLE_ONLY),
+        "dci_explicitness": _spec("1 minus the area under the loss-capacity curve of decision trees", "",
+                                  dials=MIX_ONLY,
+                                  no_chance="undefined for permuted factors, for which capacity does not help"),
+        "dci_size": _spec("number of factors over number of active latents", "", 0.0, None, dials=(), no_chance=COUNT),
+        "gaussian_total_correlation": _spec("total correlation of the latents under a Gaussian fit", LATENTS_PERMUTED,
+                                            0.0, None, "nats", None, CORRELATE_ONLY),
+        "gaussian_wasserstein_correlation": _spec("Wasserstein distance of a Gaussian fit from independent latents",
+                                                  LATENTS_PERMUTED, 0.0, None, "", None, CORRELATE_ONLY),
+        "gaussian_wasserstein_correlation_norm": _spec("Wasserstein distance over the total variance",
+                                                       LATENTS_PERMUTED, 0.0, None, "", None, CORRELATE_ONLY),
+        "mutual_info_score": _spec("mean mutual information of two latents", LATENTS_PERMUTED, None, None, "nats",
+                                   None, CORRELATE_ONLY),
+        "udr": _spec("agreement of the latents of models of different seeds", "codes rotated at random", 0.0,
+                     dials=("turn",)),
+        "information": _spec("mutual information of a latent with a factor, over the factor's entropy", "", None, None,
+                             better=None, dials=(), no_chance="that of permuted factors is already subtracted"),
         "factor_correlation": _spec("association of two factors (Cramér's V)", "", 0.0, 1.0, better=None, dials=(),
-                                    no_chance="what independent factors give is taken off already"),
-        "active_codes": _spec("codes that take part where a sum runs over codes", "", 0.0, None, better=None, dials=(),
-                              no_chance="it counts"),
+                                    no_chance="that of independent factors is already subtracted"),
+        "active_codes": _spec("number of active latents", "", 0.0, None, better=None, dials=(), no_chance=COUNT),
     }
 )  # fmt: skip
 
+CONTEXT_VALUES = ("udr", "information", "factor_correlation", "active_codes")
+"""Values that no score of ``SCORES`` computes."""
+
 
 def score_of(value: str) -> str:
-    """The score that a value belongs to; a score's own name is taken as well.
+    """The score that computes a value; the name of a score is its own.
 
     >>> score_of("dci_completeness"), score_of("mig_sup"), score_of("mutual_info_score")
     ('dci', 'mig_sup', 'dependence')
@@ -217,12 +250,14 @@ def score_of(value: str) -> str:
     Raises:
         UsageError: an unknown name.
     """
-    known = [name for name in VALUES if name not in ("udr", "information", "factor_correlation", "active_codes")]
+    known = [name for name in VALUES if name not in CONTEXT_VALUES]
     if value in SCORES:
         return value
     if value not in known:
         raise UsageError(
-            f"there is no score {value!r}", where="disentanglement", hint=suggestion(value, [*SCORES, *known])
+            f"{value!r} is not a score of the panel",
+            where="disentanglement",
+            hint=suggestion(value, [*SCORES, *known]),
         )
     if value in ("dci_explicitness", "dci_size"):
         return "dci_es"
@@ -238,20 +273,8 @@ def family_of(value: str) -> str:
     return SCORES[name].family if name in SCORES else OTHER
 
 
-NAME, VERSION, HEADLINE = "disentanglement", 4, "infom"
-
-MOST_ENTRIES = 2_000
-"""Entries of a matrix that are written as values; larger ones are pictures only."""
-
-FEWEST_ROWS = 10
-"""Fewer rows, in either part, give no panel."""
-
-FIT_DRAWS = 500
-"""Bootstrap weights of a panel: they are kept in memory up to 134,000 rows."""
-
-
 def wanted_scores(settings: PanelSettings) -> tuple[str, ...]:
-    """The names of the scores that are asked for.
+    """Names of the scores that the settings select.
 
     Raises:
         UsageError: an unknown name.
@@ -268,68 +291,77 @@ def panel(
 
     Args:
         codes: shape (N, D).
-        factors: shape (N, K); text, classes, numbers; NaN or "" = missing.
-        settings: which scores, and how; see :class:`Disentanglement`.
-        seed: of every draw.
+        factors: numbers or text, shape (N, K); NaN and "" are missing values.
+        settings: the scores and their settings; see :class:`Disentanglement`.
+        seed: seed of all random streams.
         **arrays: ``names``, ``kinds``, ``blocks``, ``block_names``, ``train``, ``test``, as in :func:`table_of`.
 
     Returns:
-        One value for each score (``characteristic`` None), with those of each factor and of each code beside it.
+        For each score its total (``characteristic`` None) and the values of each factor and of each latent.
+
+    Raises:
+        DataError: invalid arrays; see :func:`table_of`.
+        UndefinedError: fewer than ten training or test rows.
+        UsageError: an unknown score.
     """
     table = table_of(codes, factors, **arrays)
-    return measured(
-        PanelContext(table, settings or PanelSettings(), seed, ResampleWeights(seed, len(table), FIT_DRAWS))
-    )
+    weights = ResampleWeights(seed, len(table), BOOTSTRAP_DRAWS)
+    return measure_panel(PanelContext(table, settings or PanelSettings(), seed, weights))
 
 
 def score(name: str, codes: Any, factors: Any, *, profile: Any = "robust", seed: int = 0, **arrays: Any) -> float:
-    """One number: the total of one value, NaN where it is undefined; arguments as in :func:`panel`.
+    """The total of one value as a number, NaN if it is undefined; arguments as in :func:`panel`.
 
     >>> rows = np.arange(600)
     >>> factors = np.stack([rows % 3, rows // 3 % 2], axis=1)
     >>> round(score("mig", factors + 0.0, factors, profile="reference"), 2)
     1.0
     """
-    asked = score_of(name)
+    wanted = score_of(name)
     table = table_of(codes, factors, **arrays)
-    weights = ResampleWeights(seed, len(table), FIT_DRAWS)
-    bench = PanelContext(table, PanelSettings(profile=profile, score=(asked,)), seed, weights, quick=True)
+    weights = ResampleWeights(seed, len(table), BOOTSTRAP_DRAWS)
+    context = PanelContext(table, PanelSettings(profile=profile, score=(wanted,)), seed, weights, point_only=True)
     with one_thread():
-        found = {finding.name: finding for finding in SCORES[asked].compute(bench)}
+        found = {result.name: result for result in SCORES[wanted].compute(context)}
     return float(found[name if name in found else next(iter(found))].point.total)
 
 
-def measured(bench: PanelContext) -> Measurement:
-    """The measurement of one bench."""
-    settings, table = bench.settings, bench.table
+def measure_panel(context: PanelContext) -> Measurement:
+    """Computes the scores that the context's settings select.
+
+    Raises:
+        UndefinedError: fewer than ten training or test rows.
+        UsageError: an unknown score.
+    """
+    settings, table = context.settings, context.table
     names = wanted_scores(settings)
-    least = min(len(table.train), len(table.test)) if len(table.test) else len(table.train)
-    if least < FEWEST_ROWS:
+    if len(table.train) < MIN_ROWS or 0 < len(table.test) < MIN_ROWS:
         raise UndefinedError(
-            f"{len(table.train)} rows to fit and {len(table.test)} to judge on: {FEWEST_ROWS} of each are needed",
+            f"needs at least {MIN_ROWS} training rows and {MIN_ROWS} test rows, "
+            f"got {len(table.train)} and {len(table.test)}",
             where=NAME,
         )
     with one_thread():
         correlations = factor_correlations(table)
-        findings = [finding for name in names for finding in SCORES[name].compute(bench)]
-        references = _references(bench, names, correlations)
-        values = _values(bench, findings, references)
-        values += _beside(bench, correlations)
+        results = [result for name in names for result in SCORES[name].compute(context)]
+        references = _references(context, names, correlations)
+        values = _values(context, results, references)
+        values += _context_values(context, correlations)
     ordered = sorted(values, key=lambda value: list(VALUES).index(value.name))
-    headline = HEADLINE if any(value.name == HEADLINE for value in values) else findings[0].name
-    nothing = all(np.isnan(finding.point.total) for finding in findings)
-    whys = dict.fromkeys(finding.why for finding in findings if finding.why)
+    headline = HEADLINE if any(value.name == HEADLINE for value in values) else results[0].name
+    undefined = all(np.isnan(result.point.total) for result in results)
+    reasons = dict.fromkeys(result.reason for result in results if result.reason)
     return Measurement(
         NAME,
         VERSION,
         _plain(asdict(settings)),
         headline,
         tuple(ordered),
-        "undefined" if nothing else "ok",
-        Reason("undefined", "; ".join(whys)) if nothing else None,
+        "undefined" if undefined else "ok",
+        Reason("undefined", "; ".join(reasons)) if undefined else None,
         _evidence(table),
-        _pictures(bench, correlations),
-        tuple(_notes(bench, names, correlations)),
+        _pictures(context, correlations),
+        tuple(_notes(context, names, correlations)),
     )
 
 
@@ -337,78 +369,77 @@ def _plain(settings: dict[str, Any]) -> dict[str, Plain]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
 
-def _values(bench: PanelContext, findings: Sequence[ScoreResult], references: dict[str, float]) -> list[Value]:
+def _values(context: PanelContext, results: Sequence[ScoreResult], references: dict[str, float]) -> list[Value]:
     found = []
-    factors, level = bench.table.factor_names, bench.weights.level
-    for finding in findings:
-        rows = finding.values(factors, bench.names, level)
-        if not np.isnan(references.get(finding.name, np.nan)) and rows[0].estimate.defined:
-            rows[0] = replace(rows[0], reference=references[finding.name])
+    factors, level = context.table.factor_names, context.weights.level
+    for result in results:
+        rows = result.values(factors, context.latent_names, level)
+        if not np.isnan(references.get(result.name, np.nan)) and rows[0].estimate.defined:
+            rows[0] = replace(rows[0], reference=references[result.name])
         found += [_clipped(row) for row in rows]
     return found
 
 
 def _clipped(value: Value) -> Value:
+    """The value with its confidence interval clipped to the range of the score and extended to the value."""
     low, high = VALUES[value.name].range
     least, greatest = -np.inf if low is None else low, np.inf if high is None else high
     estimate = value.estimate
-    ends = np.clip([estimate.low, estimate.high], least, greatest)
-    # a clipped or one-sided score may lie at the end of what its subsamples say
-    bottom, top = (float(e) for e in ends)
+    bottom, top = (float(e) for e in np.clip([estimate.low, estimate.high], least, greatest))
+    # subsamples of a clipped or biased score can all lie on one side of the value
     if estimate.defined and not np.isnan(bottom):
         bottom, top = min(bottom, estimate.value), max(top, estimate.value)
     return replace(value, estimate=replace(estimate, low=bottom, high=top))
 
 
-def _correlated(bench: PanelContext, correlations: Floats) -> Floats:
-    """The association of every two different factors, -1 where there is none to speak of."""
-    return np.nan_to_num(np.tril(correlations, -1), nan=0.0) * (np.tril(correlations, -1) > bench.settings.correlated)
+def _strong_correlations(context: PanelContext, correlations: Floats) -> Floats:
+    """Correlations above the setting ``correlated`` below the diagonal, 0 elsewhere."""
+    lower = np.tril(correlations, -1)
+    return np.nan_to_num(lower, nan=0.0) * (lower > context.settings.correlated)
 
 
-def _references(bench: PanelContext, names: Sequence[str], correlations: Floats) -> dict[str, float]:
-    """What the factors themselves score, where they are correlated; else nothing: it is 1."""
-    if not _correlated(bench, correlations).any():
+def _references(context: PanelContext, names: Sequence[str], correlations: Floats) -> dict[str, float]:
+    """Scores of the factors themselves as codes if factors are correlated; empty otherwise, since they are 1."""
+    if not _strong_correlations(context, correlations).any():
         return {}
-    table = factors_as_codes(bench.table, bench.seed)
-    ideal = PanelContext(table, bench.settings, bench.seed, bench.weights, quick=True)
+    table = factors_as_codes(context.table, context.seed)
+    ideal = PanelContext(table, context.settings, context.seed, context.weights, point_only=True)
     skipped = {"dci_es", "dependence", "rmig"}
-    if not bench.settings.robust:
-        # the published booster takes minutes
+    if not context.settings.robust:
+        # the published boosting takes minutes
         skipped |= {"dci", "nk"}
     found: dict[str, float] = {}
     for name in names:
         if name not in skipped:
-            found |= {f.name: float(f.point.total) for f in SCORES[name].compute(ideal) if not f.at}
+            found |= {r.name: float(r.point.total) for r in SCORES[name].compute(ideal) if not r.at}
     return found
 
 
-def _beside(bench: PanelContext, correlations: Floats) -> list[Value]:
-    """What stands beside the scores: how factors go together, active codes, the information matrix."""
-    n, names, factors = len(bench.rows), bench.names, bench.table.factor_names
-    info = bench.information
-    active = int(info.active.sum())
-    found = [Value("active_codes", Estimate(float(active), n=n), note=_inactive(bench))]
+def _context_values(context: PanelContext, correlations: Floats) -> list[Value]:
+    """Values beside the scores: active latents, correlations of factors, information matrix."""
+    n, names, factors = len(context.rows), context.latent_names, context.table.factor_names
+    info = context.information
+    found = [Value("active_codes", Estimate(float(info.active.sum()), n=n), note=_inactive(context))]
     for i in range(len(factors)):
         for j in range(i):
-            shown = len(factors) <= 40 or correlations[i, j] > bench.settings.correlated
-            if shown:
+            if len(factors) <= 40 or correlations[i, j] > context.settings.correlated:
                 note = "" if not np.isnan(correlations[i, j]) else "a factor is constant"
-                at = {"with": factors[j]}
-                value = float(correlations[i, j])
-                found.append(Value("factor_correlation", Estimate(value, n=n), factors[i], at, note=note))
-    if len(names) * len(factors) <= MOST_ENTRIES:
+                estimate = Estimate(float(correlations[i, j]), n=n)
+                found.append(Value("factor_correlation", estimate, factors[i], {"with": factors[j]}, note=note))
+    if len(names) * len(factors) <= MAX_MATRIX_VALUES:
         for k, factor in enumerate(factors):
             entropy = float(info.factor_entropy[k])
             for j, name in enumerate(names):
-                share = float(info.mutual[j, k] / entropy) if entropy > 1e-12 else float("nan")
-                note = "" if entropy > 1e-12 else "the factor is constant"
+                share = float(info.mutual[j, k] / entropy) if entropy > ZERO_ENTROPY else float("nan")
+                note = "" if entropy > ZERO_ENTROPY else "the factor is constant"
                 found.append(Value("information", Estimate(share, n=n), factor, {CODE: name}, note=note))
     return found
 
 
-def _inactive(bench: PanelContext) -> str:
-    quiet = [name for name, active in zip(bench.names, bench.information.active, strict=True) if not active]
-    return f"inactive: {_listed(quiet)}" if quiet else ""
+def _inactive(context: PanelContext) -> str:
+    active = context.information.active
+    inactive = [name for name, on in zip(context.latent_names, active, strict=True) if not on]
+    return f"inactive: {_listed(inactive)}" if inactive else ""
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:
@@ -416,45 +447,40 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _notes(bench: PanelContext, names: Sequence[str], correlations: Floats) -> list[str]:
-    table = bench.table
-    notes = list(bench.notes)
-    strong = np.argwhere(_correlated(bench, correlations))
+def _notes(context: PanelContext, names: Sequence[str], correlations: Floats) -> list[str]:
+    table, settings = context.table, context.settings
+    notes = list(context.notes)
+    strong = np.argwhere(_strong_correlations(context, correlations))
     if len(strong):
         order = sorted(strong.tolist(), key=lambda ij: -correlations[ij[0], ij[1]])
         pairs = [f"{table.factors[i].name} with {table.factors[j].name} {correlations[i, j]:.2f}" for i, j in order]
         notes.append(
-            f"factors are correlated ({_listed(pairs, 4)}): the best that a code can score is below 1; the reference "
-            "is what the factors themselves score"
+            f"factors are correlated ({_listed(pairs, 4)}), so the best possible scores are below 1; the reference is "
+            "the score of the factors themselves"
         )
-    if quiet := _inactive(bench):
-        notes.append(f"{quiet} (no factor is told beyond permuted ones)" if _pruned_by_information(bench) else quiet)
-    if bench.twins:
-        twins = [f"{table.names[a]} repeats {table.names[b]}" for a, b in bench.twins.items()]
-        notes.append(f"set aside, a monotone transform of another code: {_listed(twins)}")
+    if inactive := _inactive(context):
+        by_information = settings.robust and settings.pruning == "information"
+        reason = " (not more informative about any factor than about permuted ones)" if by_information else ""
+        notes.append(f"{inactive}{reason}")
+    if context.duplicate_blocks:
+        pairs = [f"{table.names[a]} repeats {table.names[b]}" for a, b in context.duplicate_blocks.items()]
+        notes.append(f"left out, a monotone transform of another latent dimension: {_listed(pairs)}")
     missing = [f"{f.name} {int((~f.known).sum())}" for f in table.factors if not f.known.all()]
     if missing:
         notes.append(f"missing values: {_listed(missing)}")
     constant = [f.name for f in table.factors if f.levels < 2]
     if constant:
-        notes.append(f"constant, left out: {_listed(constant)}")
+        notes.append(f"left out, constant: {_listed(constant)}")
     if "dci" in names:
-        which = (
-            f"{bench.settings.predictor}, {bench.settings.importance} importance, {bench.settings.fits} fits"
-            if bench.settings.robust
-            else "gradient_boosting of scikit-learn, impurity gain"
-        )
-        notes.append(f"DCI's predictor: {which}")
+        predictor = "gradient boosting of scikit-learn, gain importance"
+        if settings.robust:
+            predictor = f"{settings.predictor}, {settings.importance} importance, {settings.fits} fits"
+        notes.append(f"DCI's predictor: {predictor}")
     notes.append(
-        f"{bench.settings.profile} profile: information on {len(bench.rows)} rows in {bench.counts.bins} bins of "
-        f"equal {'mass' if bench.settings.robust else 'width'}; fitted on {len(table.train)} rows, judged on "
-        f"{len(table.test)}"
+        f"{settings.profile} profile: information on {len(context.rows)} rows in {context.binned.bins} bins of equal "
+        f"{'mass' if settings.robust else 'width'}; fitted on {len(table.train)} rows, scored on {len(table.test)}"
     )
     return notes
-
-
-def _pruned_by_information(bench: PanelContext) -> bool:
-    return bench.settings.robust and bench.settings.pruning == "information"
 
 
 def _evidence(table: PanelTable) -> dict[str, NDArray[np.generic]]:
@@ -462,13 +488,13 @@ def _evidence(table: PanelTable) -> dict[str, NDArray[np.generic]]:
     return {"codes": table.codes, "factors": factors.astype(np.float64)}
 
 
-def _pictures(bench: PanelContext, correlations: Floats) -> dict[str, NDArray[np.generic]]:
-    info = bench.information
-    entropy = np.where(info.factor_entropy > 1e-12, info.factor_entropy, np.nan)
+def _pictures(context: PanelContext, correlations: Floats) -> dict[str, NDArray[np.generic]]:
+    info = context.information
+    entropy = np.where(info.factor_entropy > ZERO_ENTROPY, info.factor_entropy, np.nan)
     return {
         "information": np.asarray(info.mutual / entropy),
         "correlation": correlations,
-        "codes": np.array(bench.names),
-        "factors": np.array(bench.table.factor_names),
+        "codes": np.array(context.latent_names),
+        "factors": np.array(context.table.factor_names),
         "active": info.active,
     }

@@ -1,7 +1,4 @@
-"""The predictors that DCI is computed with, and how much each row's loss rests on each block of codes.
-
-How predictors are fitted here: what scikit-learn would say about odd tables is said by the panel itself.
-"""
+"""The predictors of factors from codes that DCI fits, and their permutation and gain importances."""
 
 from __future__ import annotations
 
@@ -20,10 +17,22 @@ from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.metrics.disentanglement.table import Factor
 from ccvae_eval.statistics.information import Classes
 
+TREES, MIN_LEAF_ROWS, MAX_LEAVES = 10, 5, 500
+"""Number of trees of a forest, and bounds on the size and number of its leaves."""
+LASSO_PENALTY = 0.01
+"""alpha of the lasso, on standardised codes and values."""
+LOGISTIC_C = 0.1
+"""Inverse penalty of the logistic regression with an L1 penalty, the lasso's counterpart for classes."""
+SMOOTHING = 0.5
+"""Rows with the training frequencies that are added to each leaf, so that no log loss is infinite."""
+
+Make = Callable[[bool, int, int], Any]
+"""(discrete, seed, training rows) -> an unfitted scikit-learn model."""
+
 
 @contextmanager
 def without_fit_warnings() -> Iterator[None]:
-    """No warnings about steps that did not suffice, or about many classes on few rows."""
+    """Silences scikit-learn's warnings about convergence and rare classes; the panel's own notes cover them."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
@@ -33,23 +42,11 @@ def without_fit_warnings() -> Iterator[None]:
         yield
 
 
-TREES, LEAST_LEAF, LEAVES = 10, 5, 500
-"""Trees of the forest, rows that a leaf must have, and leaves that a tree has at most where rows abound."""
-PENALTY = 0.01
-"""Of the lasso, on standardised codes and values."""
-STRENGTH = 0.1
-"""C of the logistic regression with an L1 penalty, the lasso for classes."""
-SMOOTHING = 0.5
-"""Probabilities are mixed with the training frequencies as if half a row of them had been in each leaf."""
-
-Make = Callable[[bool, int, int], Any]
-
-
 def _forest(discrete: bool, seed: int, rows: int) -> Any:
     from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
     kind = ExtraTreesClassifier if discrete else ExtraTreesRegressor
-    return kind(TREES, min_samples_leaf=max(LEAST_LEAF, rows // LEAVES), max_features=None, random_state=seed)
+    return kind(TREES, min_samples_leaf=max(MIN_LEAF_ROWS, rows // MAX_LEAVES), max_features=None, random_state=seed)
 
 
 def _boosting(discrete: bool, seed: int, rows: int) -> Any:
@@ -74,9 +71,9 @@ def _linear(discrete: bool, seed: int, rows: int) -> Any:
 
     del rows
     if discrete:
-        model = LogisticRegression(C=STRENGTH, l1_ratio=1.0, solver="saga", max_iter=200, tol=1e-3, random_state=seed)
+        model = LogisticRegression(C=LOGISTIC_C, l1_ratio=1.0, solver="saga", max_iter=200, tol=1e-3, random_state=seed)
         return make_pipeline(StandardScaler(), model)
-    return make_pipeline(StandardScaler(), Lasso(PENALTY, random_state=seed))
+    return make_pipeline(StandardScaler(), Lasso(LASSO_PENALTY, random_state=seed))
 
 
 PREDICTORS: Mapping[str, Make] = MappingProxyType(
@@ -85,86 +82,90 @@ PREDICTORS: Mapping[str, Make] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fit:
-    """One predictor of one factor.
+class FittedPredictor:
+    """A fitted predictor of one factor.
 
     Args:
-        factor: whose.
-        model: fitted.
-        inside: the training rows.
-        prior: frequencies of the classes in training; empty for numbers.
-        mean, variance: of the numbers in training.
+        factor: the predicted factor.
+        model: the fitted scikit-learn model.
+        train: indices of the training rows.
+        prior: class frequencies in training, shape (L,); empty for a continuous factor.
+        mean, variance: mean and variance of a continuous factor in training; 0 and 1 for a discrete one.
     """
 
     factor: Factor
     model: Any
-    inside: Ids
+    train: Ids
     prior: Floats
     mean: float
     variance: float
 
     def losses(self, codes: Floats, rows: Ids) -> Floats:
-        """Log loss, or squared error over the variance, of each row; ``codes`` are those rows' own or changed ones."""
+        """Loss of each row: log loss in nats, or squared error over the training variance.
+
+        Args:
+            codes: the codes to predict from, shape (n, D): those of the rows, or permuted ones.
+            rows: indices of the rows whose factor values are the targets, shape (n,).
+        """
         if not self.factor.discrete:
             return np.asarray((self.model.predict(codes) - self.factor.values[rows]) ** 2 / self.variance)
-        share = SMOOTHING / (LEAST_LEAF + SMOOTHING) / TREES
+        share = SMOOTHING / (MIN_LEAF_ROWS + SMOOTHING) / TREES
         classes = self.factor.classes[rows]
-        mixed = (1 - share) * self._probability(codes, classes) + share * np.maximum(self.prior[classes], 1e-6)
-        return np.asarray(-np.log(mixed))
+        smoothed = (1 - share) * self._probability(codes, classes) + share * np.maximum(self.prior[classes], 1e-6)
+        return np.asarray(-np.log(smoothed))
 
     def _probability(self, codes: Floats, classes: Classes) -> Floats:
-        """Of the class that each row has; 0 for one that was never seen."""
+        """Predicted probability of each row's own class; 0 for a class unseen in training."""
         from sklearn.ensemble import ExtraTreesClassifier
 
-        place = np.full(len(self.prior), -1, dtype=np.int64)
-        place[self.model.classes_] = np.arange(len(self.model.classes_))
-        at, rows = place[classes], np.arange(len(codes))
+        index = np.full(len(self.prior), -1, dtype=np.int64)
+        index[self.model.classes_] = np.arange(len(self.model.classes_))
+        column, rows = index[classes], np.arange(len(codes))
         if isinstance(self.model, ExtraTreesClassifier):
-            # of a forest's leaves one class is looked up; predict_proba would fill in all of them, 3 times as slow
+            # looks up one class per leaf; predict_proba would compute all of them
             points = codes.astype(np.float32)
             trees = (tree.tree_ for tree in self.model.estimators_)
-            found = sum(tree.value[tree.apply(points), 0, at] for tree in trees) / len(self.model.estimators_)
+            found = sum(tree.value[tree.apply(points), 0, column] for tree in trees) / len(self.model.estimators_)
         else:
-            found = self.model.predict_proba(codes)[rows, at]
-        return np.asarray(np.where(at >= 0, found, 0.0))
+            found = self.model.predict_proba(codes)[rows, column]
+        return np.asarray(np.where(column >= 0, found, 0.0))
 
-    def columns(self, width: int) -> Bools:
-        """Which columns the predictor can rest on, shape (D,): those that a forest asks for; else all."""
+    def used_dimensions(self, width: int) -> Bools:
+        """True for the latent dimensions that a forest splits on, shape (D,); all True for other predictors."""
         from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
         if not isinstance(self.model, ExtraTreesClassifier | ExtraTreesRegressor):
             return np.ones(width, dtype=bool)
-        asked = np.concatenate([tree.tree_.feature for tree in self.model.estimators_])
-        return np.bincount(asked[asked >= 0], minlength=width) > 0
+        split_on = np.concatenate([tree.tree_.feature for tree in self.model.estimators_])
+        return np.bincount(split_on[split_on >= 0], minlength=width) > 0
 
-    def right(self, codes: Floats, rows: Ids) -> Floats:
-        """Whether each row's class is told; of a number what is explained of the squared distance from the mean."""
+    def outcomes(self, codes: Floats, rows: Ids) -> Floats:
+        """1 or 0 for a class predicted right or wrong, or the squared error of a continuous factor, shape (n,)."""
         if self.factor.discrete:
             return np.asarray(self.model.predict(codes) == self.factor.classes[rows], dtype=np.float64)
         return np.asarray((self.model.predict(codes) - self.factor.values[rows]) ** 2)
 
 
-def fit(name: str, codes: Floats, factor: Factor, inside: Ids, seed: int) -> Fit | None:
-    """A predictor of one factor from codes, fitted on some rows; None where they hold one class or number."""
-    if len(inside) < 2 * LEAST_LEAF:
+def fit(name: str, codes: Floats, factor: Factor, train: Ids, seed: int) -> FittedPredictor | None:
+    """Fits a predictor of one factor on some rows; None for fewer than 10 rows or a factor constant on them."""
+    if len(train) < 2 * MIN_LEAF_ROWS:
         return None
-    wanted = factor.classes[inside] if factor.discrete else factor.values[inside]
-    if (wanted == wanted[0]).all():
+    target = factor.classes[train] if factor.discrete else factor.values[train]
+    if (target == target[0]).all():
         return None
-    model = PREDICTORS[name](factor.discrete, seed, len(inside))
-    target = wanted if factor.discrete else wanted.astype(np.float64)
+    model = PREDICTORS[name](factor.discrete, seed, len(train))
     with without_fit_warnings():
-        model.fit(codes[inside], target)
-    prior = np.bincount(wanted, minlength=factor.levels) / len(inside) if factor.discrete else np.empty(0)
-    mean, variance = (0.0, 1.0) if factor.discrete else (float(wanted.mean()), float(wanted.var()))
-    return Fit(factor, model, inside, prior, mean, variance)
+        model.fit(codes[train], target if factor.discrete else target.astype(np.float64))
+    prior = np.bincount(target, minlength=factor.levels) / len(train) if factor.discrete else np.empty(0)
+    mean, variance = (0.0, 1.0) if factor.discrete else (float(target.mean()), float(target.var()))
+    return FittedPredictor(factor, model, train, prior, mean, variance)
 
 
-def gains(fitted: Fit) -> Floats:
-    """How much the predictor itself says it rests on each column, shape (D,): impurity gains, or sizes of weights.
+def gain_importances(fitted: FittedPredictor) -> Floats:
+    """The predictor's own importance of each latent dimension, shape (D,): impurity gains or absolute weights.
 
     Raises:
-        UsageError: for a predictor that does not say.
+        UsageError: the predictor has no such importance.
     """
     model = fitted.model[-1] if hasattr(fitted.model, "steps") else fitted.model
     if hasattr(model, "feature_importances_"):
@@ -173,25 +174,27 @@ def gains(fitted: Fit) -> Floats:
         weights: Floats = np.abs(np.atleast_2d(np.asarray(model.coef_, dtype=np.float64)))
         return np.asarray(weights.sum(axis=0))
     raise UsageError(
-        f"{type(model).__name__} does not say what it rests on",
+        f"{type(model).__name__} has no gain importance",
         where="disentanglement",
-        hint="--importance permutation, or another --predictor.",
+        hint="Choose --importance permutation, or another --predictor.",
     )
 
 
-def knocked(fitted: Fit, codes: Floats, rows: Ids, blocks: list[tuple[int, ...]], seed: int, name: str) -> Floats:
-    """How much the loss of each row grows when a block's codes are another row's, shape (rows, blocks)."""
+def loss_increases(
+    fitted: FittedPredictor, codes: Floats, rows: Ids, blocks: list[tuple[int, ...]], seed: int, name: str
+) -> Floats:
+    """Increase of each row's loss when a block is permuted among the rows, shape (n, J)."""
     points = codes[rows]
     before = fitted.losses(points, rows)
     found = np.zeros((len(rows), len(blocks)))
-    used = fitted.columns(codes.shape[1])
+    used = fitted.used_dimensions(codes.shape[1])
     for j, block in enumerate(blocks):
         if not used[list(block)].any():
-            continue  # what no tree asks for changes nothing: of 10,000 columns most
+            continue  # no tree splits on it, so the increase is exactly 0
         order = numpy_stream(seed, "permuted block", f"{name}/{block[0]}").permutation(len(rows))
-        changed = points.copy()
-        changed[:, list(block)] = points[order][:, list(block)]
-        found[:, j] = fitted.losses(changed, rows) - before
+        permuted = points.copy()
+        permuted[:, list(block)] = points[order][:, list(block)]
+        found[:, j] = fitted.losses(permuted, rows) - before
     return found
 
 

@@ -1,9 +1,13 @@
-r"""IRS: how little a code moves while the factor it is about stands still (Suter et al. 2019).
+r"""IRS, the interventional robustness score: stability of a latent while its factor is fixed (Suter et al. 2019).
 
-Reference: of each value of a factor the q-quantile of |z - group mean|, averaged over values, over the greatest
-deviation of all; the best factor counts; codes weighted by that deviation. It grows when groups are small: noise
-scores .49 at 300 rows. Robust: medians and the same quantile below, groups of at least ten rows, active codes alike,
-and what permuted factors give is taken off: (IRS - null) / (1 - null).
+.. math:: IRS_j = \max_k \Big( 1 - \frac{\operatorname{mean}_v Q_q(|z_j - c_{jv}| : v_k = v)}{D_j} \Big)
+
+Q_q is the q-quantile within a group of rows with one value of the factor, c the centre of the group, and D the
+deviation of z_j over all rows.
+
+Reference profile, as published: mean as centre, maximum as D, mean over latents weighted by D. The score of noise then
+grows as groups become smaller. Robust profile: median as centre, q-quantile as D, groups of at least ten rows, plain
+mean over active latents, and the mean score of permuted factors removed: (IRS - null)/(1 - null).
 """
 
 from __future__ import annotations
@@ -23,23 +27,22 @@ from ccvae_eval.metrics.disentanglement.information_scores import (
 )
 from ccvae_eval.metrics.disentanglement.table import Factor
 from ccvae_eval.statistics.information import Classes
-from ccvae_eval.statistics.subsampling import FEWEST
 
-LEAST = 10
-"""Rows of a group."""
+MIN_GROUP_ROWS = 10
+"""Fewest rows of a group in the robust profile."""
 
 FACTOR_BINS = 20
-"""Published: factors in bins of equal width (which merges levels of factors that have more)."""
+"""Bins of equal width for each factor, as published; they merge levels of factors that have more."""
 
 BIAS_RATE = 0.5
-"""The power of the rows by which the quantiles of small groups settle."""
+"""The bias of within-group quantiles falls with the number of rows to this power."""
 
-DRAWS = 100
-"""Subsamples; quantiles within groups cost more than counts."""
+SUBSAMPLES = 100
+"""Fewer than for information scores, since quantiles within groups are slower than counts."""
 
 
 def quantile(values: Floats, q: float) -> Floats:
-    """The q-quantile along the last axis, linear between neighbours."""
+    """The q-quantile along the last axis with linear interpolation."""
     place = q * (values.shape[-1] - 1)
     low = int(place)
     high = min(low + 1, values.shape[-1] - 1)
@@ -48,11 +51,19 @@ def quantile(values: Floats, q: float) -> Floats:
 
 
 def within_deviations(codes: Floats, classes: Classes, q: float, *, least: int, median: bool) -> Floats:
-    """Mean over the values of a factor of the q-quantile of |z - centre|, shape (D,); NaN without a large group."""
+    """Mean over the values of a factor of the q-quantile of |z - centre|, shape (D,).
+
+    Args:
+        codes: shape (N, D).
+        classes: value of the factor in each row, shape (N,); -1 = missing.
+        q: the quantile.
+        least: fewest rows of a group that enters; NaN if no group has as many.
+        median: True for the median as centre, False for the mean.
+    """
     order = np.argsort(classes, kind="stable")
     order = order[classes[order] >= 0]
     _, first = np.unique(classes[order], return_index=True)
-    # one code's values of one group lie side by side: partitioning is what this costs
+    # contiguous groups, since np.partition dominates the cost
     columns = np.ascontiguousarray(codes.T)[:, order]
     ends = np.append(first, len(order))
     found = [
@@ -69,107 +80,112 @@ def _centred(columns: Floats, median: bool) -> Floats:
 
 
 def published_irs(codes: Floats, groups: list[Classes], q: float) -> ScoreParts:
-    """The score as published; ``groups`` holds the value of each factor, shape (N,), -1 = missing."""
-    moving = np.ptp(codes, axis=0) > 0
-    if not moving.any():
+    """IRS as published.
+
+    Args:
+        codes: shape (N, D).
+        groups: value of each factor in each row, each of shape (N,); -1 = missing.
+        q: the quantile.
+
+    Returns:
+        Total, at most 1, and the part of each latent dimension; NaN for constant dimensions.
+    """
+    varying = np.ptp(codes, axis=0) > 0
+    if not varying.any():
         return ScoreParts(np.asarray(np.nan))
-    used = codes[:, moving]
+    used = codes[:, varying]
     overall = np.abs(used - used.mean(axis=0)).max(axis=0)
     within = np.stack([within_deviations(used, g, q, least=1, median=False) for g in groups])
     scores = np.full(codes.shape[1], np.nan)
-    scores[moving] = (1 - within / overall).max(axis=0)
-    return ScoreParts(np.asarray(np.average(scores[moving], weights=overall)), None, scores)
+    scores[varying] = (1 - within / overall).max(axis=0)
+    return ScoreParts(np.asarray(np.average(scores[varying], weights=overall)), None, scores)
 
 
 def robust_irs(codes: Floats, groups: list[Classes], q: float) -> Floats:
-    """Of each code the best factor's 1 - within/overall, shape (D,); NaN for a constant code."""
+    """Robust IRS of each latent dimension before the null is removed, shape (D,); NaN for a constant dimension."""
     overall = quantile(np.abs(_centred(np.ascontiguousarray(codes.T), True)), q)
-    within = np.stack([within_deviations(codes, g, q, least=LEAST, median=True) for g in groups])
+    within = np.stack([within_deviations(codes, g, q, least=MIN_GROUP_ROWS, median=True) for g in groups])
     found = 1 - within / np.where(overall > 0, overall, np.nan)
     present = ~np.isnan(found).all(axis=0)
     return np.where(present, np.where(np.isnan(found), -np.inf, found).max(axis=0), np.nan)
 
 
-def _bins_or_classes(factor: Factor, rows: Ids) -> Classes:
+def irs(context: PanelContext) -> list[ScoreResult]:
+    """``irs``, and in the robust profile ``irs_raw``, the score before the null is removed.
+
+    At most 1; ``irs`` is clipped at 0. Undefined without an active latent of one dimension, or without a factor that
+    has two groups of ten rows.
+    """
+    if not context.settings.robust:
+        return _published(context)
+    rows, names = context.rows, ("irs", "irs_raw")
+    blocks = [context.table.blocks[j] for j in context.scored_blocks]
+    latents = [int(j) for j in np.flatnonzero(context.information.active) if len(blocks[j]) == 1]
+    if not latents:
+        return [undefined_result(name, "no active latent of one dimension", len(rows)) for name in names]
+    codes = context.table.codes[rows][:, [blocks[j][0] for j in latents]]
+    groups = [factor.classes[rows] for factor in context.table.factors]
+    groups = [g for g in groups if len(np.unique(g[g >= 0])) > 1]
+    reason = f"no factor has two values with {MIN_GROUP_ROWS} rows each"
+    if not groups:
+        return [undefined_result(name, reason, len(rows)) for name in names]
+    q = context.settings.quantile
+    raw = robust_irs(codes, groups, q)
+    orders = permutations(context.seed, len(rows), context.settings.shuffles)
+    null = np.stack([robust_irs(codes, [g[o] for g in groups], q) for o in orders])
+    mean_null = null.mean(axis=0)
+    draws, note = _draws(context, codes, groups)
+
+    def parts(scores: Floats, level: Floats, *, corrected: bool) -> ScoreParts:
+        shown = np.maximum((scores - level) / (1 - level), 0.0) if corrected else scores
+        each = np.full((*shown.shape[:-1], len(blocks)), np.nan)
+        each[..., latents] = shown
+        return ScoreParts(mean_defined(each), None, each)
+
+    results = []
+    for name in names:
+        corrected = name == "irs"
+        resampled = None if draws is None else parts(draws, np.nan_to_num(mean_null), corrected=corrected)
+        score = ResampledScore(resampled, "subsampling", context.subsample_size, note, BIAS_RATE)
+        chance = None if context.point_only else parts(null, mean_null, corrected=corrected)
+        point = parts(raw, mean_null, corrected=corrected)
+        results.append(ScoreResult(name, point, len(rows), score, chance, reason))
+    return results
+
+
+def _draws(context: PanelContext, codes: Floats, groups: list[Classes]) -> tuple[Floats | None, str]:
+    """Scores on subsamples, shape (B, D); None with the reason if there are none."""
+    size = context.subsample_size
+    if context.point_only:
+        return None, ""
+    if reason := context.no_subsamples:
+        return None, reason
+    levels = max(len(np.unique(g[g >= 0])) for g in groups)
+    if size < MIN_GROUP_ROWS * levels:
+        return None, f"no confidence interval: subsamples of {size} rows are too few for {levels} groups"
+    drawn = subsamples(context.seed, len(codes), size, SUBSAMPLES)
+    q = context.settings.quantile
+    return np.stack([robust_irs(codes[rows], [g[rows] for g in groups], q) for rows in drawn]), ""
+
+
+def _published(context: PanelContext) -> list[ScoreResult]:
+    rows, q = context.rows, context.settings.quantile
+    groups = [_published_groups(factor, rows) for factor in context.table.factors]
+    codes = context.table.codes[rows][:, [c for block in context.table.blocks for c in block]]
+    total = published_irs(codes, groups, q).total
+    chance = None
+    if not context.point_only:
+        orders = permutations(context.seed, len(rows), context.settings.shuffles)
+        permuted = [float(published_irs(codes, [g[o] for g in groups], q).total) for o in orders]
+        chance = ScoreParts(np.asarray(np.mean(permuted)))
+    reason = "every latent dimension is constant"
+    return [ScoreResult("irs", ScoreParts(total), len(rows), chance=chance, reason=reason)]
+
+
+def _published_groups(factor: Factor, rows: Ids) -> Classes:
     values = factor.values[rows]
     known = ~np.isnan(values)
     found = np.full(len(rows), -1, dtype=np.int64)
     if known.any():
         found[known] = equal_width_bins(values[known], values[known], FACTOR_BINS)
     return found
-
-
-def irs(bench: PanelContext) -> list[ScoreResult]:
-    """``irs``, and in the robust profile ``irs_raw``: before the null is taken off."""
-    settings, rows = bench.settings, bench.rows
-    if not settings.robust:
-        groups = [_bins_or_classes(factor, rows) for factor in bench.table.factors]
-        columns = [c for block in bench.table.blocks for c in block]
-        point = published_irs(bench.table.codes[rows][:, columns], groups, settings.quantile)
-        total = ScoreParts(point.total)
-        return [
-            ScoreResult("irs", total, len(rows), chance=_chance(bench, groups, columns), why="every code is constant")
-        ]
-    wide = [j for j in bench.kept if len(bench.table.blocks[j]) > 1]
-    active = [int(j) for j in np.flatnonzero(bench.information.active)]
-    single = [j for j in active if bench.kept[j] not in wide]
-    if not single:
-        return [undefined_result(n, "no active code of one column", len(rows)) for n in ("irs", "irs_raw")]
-    codes = bench.table.codes[rows][:, [bench.table.blocks[bench.kept[j]][0] for j in single]]
-    groups = [factor.classes[rows] for factor in bench.table.factors]
-    groups = [g for g in groups if len(np.unique(g[g >= 0])) > 1]
-    why = f"no factor has two values with {LEAST} rows each"
-    if not groups:
-        return [undefined_result(n, why, len(rows)) for n in ("irs", "irs_raw")]
-    q = settings.quantile
-    raw = robust_irs(codes, groups, q)
-    orders = permutations(bench.seed, len(rows), settings.shuffles)
-    null = np.stack([robust_irs(codes, [g[o] for g in groups], q) for o in orders])
-    usual = null.mean(axis=0)
-    drawn = _drawn(bench, codes, groups)
-    return _findings(bench, single, raw, null, usual, drawn, why)
-
-
-def _findings(
-    bench: PanelContext, single: list[int], raw: Floats, null: Floats, usual: Floats, drawn: tuple[Floats | None, int, str],
-    why: str,
-) -> list[ScoreResult]:  # fmt: skip
-    draws, size, note = drawn
-    found = []
-    for name in ("irs", "irs_raw"):
-
-        def parts(scores: Floats, level: Floats, corrected: bool = name == "irs") -> ScoreParts:
-            shown = np.maximum((scores - level) / (1 - level), 0.0) if corrected else scores
-            codes = np.full((*shown.shape[:-1], len(bench.names)), np.nan)
-            codes[..., single] = shown
-            return ScoreParts(mean_defined(codes), None, codes)
-
-        there = None if draws is None else parts(draws, np.nan_to_num(usual))
-        spread = ResampledScore(there, "subsampling", size, "" if draws is not None else note, BIAS_RATE)
-        chance = None if bench.quick else parts(null, usual)
-        found.append(ScoreResult(name, parts(raw, usual), len(bench.rows), spread, chance, why))
-    return found
-
-
-def _drawn(bench: PanelContext, codes: Floats, groups: list[Classes]) -> tuple[Floats | None, int, str]:
-    """Scores of subsamples, shape (B, D), or why there are none."""
-    n, size = len(codes), bench.subsample_size
-    if bench.quick:
-        return None, size, ""
-    levels = max(len(np.unique(g[g >= 0])) for g in groups)
-    if size < FEWEST or size >= n:
-        return None, size, f"no interval: subsamples of {size} rows, {FEWEST} needed"
-    if size < LEAST * levels:
-        return None, size, f"no interval: subsamples of {size} rows are too few for {levels} groups"
-    drawn = subsamples(bench.seed, n, size, DRAWS)
-    q = bench.settings.quantile
-    return np.stack([robust_irs(codes[rows], [g[rows] for g in groups], q) for rows in drawn]), size, ""
-
-
-def _chance(bench: PanelContext, groups: list[Classes], columns: list[int]) -> ScoreParts | None:
-    if bench.quick:
-        return None
-    codes = bench.table.codes[bench.rows][:, columns]
-    orders = permutations(bench.seed, len(bench.rows), bench.settings.shuffles)
-    found = [float(published_irs(codes, [g[o] for g in groups], bench.settings.quantile).total) for o in orders]
-    return ScoreParts(np.asarray(np.mean(found)))

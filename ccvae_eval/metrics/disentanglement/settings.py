@@ -1,4 +1,4 @@
-"""What the panel may be asked to do otherwise."""
+"""Settings of the disentanglement panel and their ranges."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pruning = Literal["information", "range"]
 
 @dataclass(frozen=True, slots=True)
 class PanelSettings:
-    """The fields are documented where they are options: :class:`ccvae_eval.metrics.disentanglement.Disentanglement`."""
+    """Settings of the panel; :class:`ccvae_eval.metrics.disentanglement.Disentanglement` documents each field."""
 
     profile: Profile = "robust"
     score: tuple[str, ...] = ()
@@ -36,29 +36,31 @@ class PanelSettings:
     correlated: float = 0.2
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(PanelSettings)
-        for name, hint in hints.items():
+        for name, hint in get_type_hints(PanelSettings).items():
             value: Any = getattr(self, name)
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise UsageError(
-                    f"{name} cannot be {value!r}", where="disentanglement", hint=f"One of {', '.join(get_args(hint))}."
+                    f"{name} must be one of {', '.join(get_args(hint))}, got {value!r}", where="disentanglement"
                 )
-        least = {"fits": 1, "bins": 2, "shuffles": 2, "draws": 50, "votes": 10, "group": 2, "leaves": 2}
-        for name, low in least.items():
+        minimums = {"fits": 1, "bins": 2, "shuffles": 2, "draws": 50, "votes": 10, "group": 2, "leaves": 2}
+        for name, minimum in minimums.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < low:
-                raise UsageError(f"{name} must be a whole number of at least {low}", where="disentanglement")
-        for name, top in (("quantile", 1.0), ("correlated", 1.0)):
-            if not 0 < float(getattr(self, name)) <= top:
-                raise UsageError(f"{name} lies above 0 and up to {top:g}", where="disentanglement")
-
+            if not isinstance(value, int) or value < minimum:
+                raise UsageError(
+                    f"{name} must be an integer of at least {minimum}, got {value}", where="disentanglement"
+                )
+        for name in ("quantile", "correlated"):
+            value = float(getattr(self, name))
+            if not 0 < value <= 1:
+                raise UsageError(f"{name} must be above 0 and at most 1, got {value:g}", where="disentanglement")
         if not self.robust and (self.predictor, self.importance) != ("forest", "permutation"):
             raise UsageError(
-                "the reference profile has the published predictor: gradient boosting, by gain",
+                "the reference profile always uses gradient boosting with gain importance",
                 where="disentanglement",
-                hint="--profile robust takes --predictor and --importance.",
+                hint="--predictor and --importance need --profile robust.",
             )
 
     @property
     def robust(self) -> bool:
+        """True for the robust profile, False for the reference profile."""
         return self.profile == "robust"

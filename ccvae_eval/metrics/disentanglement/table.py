@@ -1,6 +1,7 @@
-"""Codes and factors as the scores see them: checked, factors told apart by kind, rows split into train and test.
+"""Checked codes and factors, split into training and test rows, and how the factors are associated.
 
-How the factors go together, and the factors themselves as a code: what a perfect representation could reach.
+In the whole panel a *factor* v_k is one column of ground truth: a label, or a generative factor of the data. A *latent*
+z_j is one latent dimension, or a *block* of several that belong to one characteristic.
 """
 
 from __future__ import annotations
@@ -18,72 +19,22 @@ from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.statistics.information import Classes, equal_mass_bins, robust_bins
 from ccvae_eval.statistics.probes import folds_of
 
-JITTER = 0.05
-"""Deviation of the noise on the factors as codes, in steps between their levels."""
-
-
-def cramers_v(one: Classes, other: Classes) -> float:
-    r"""Association of two classings in [0, 1], bias corrected (Bergsma 2013); NaN where one is constant.
-
-    Args:
-        one, other: shape :math:`(N,)`, -1 = missing.
-    """
-    both = (one >= 0) & (other >= 0)
-    a, b = (np.unique(c[both], return_inverse=True) for c in (one, other))
-    n, r, k = int(both.sum()), len(a[0]), len(b[0])
-    if min(r, k) < 2:
-        return float("nan")
-    table = np.bincount(a[1] * k + b[1], minlength=r * k).reshape(r, k)
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / n
-    phi = float(((table - expected) ** 2 / expected).sum()) / n
-    phi = max(phi - (r - 1) * (k - 1) / (n - 1), 0.0)
-    rows, columns = r - (r - 1) ** 2 / (n - 1), k - (k - 1) ** 2 / (n - 1)
-    smaller = min(rows, columns) - 1
-    return float(np.sqrt(phi / smaller)) if smaller > 0 else float("nan")
-
-
-def factor_correlations(table: PanelTable) -> Floats:
-    """Cramér's V of every two factors (numbers in bins of equal mass), shape (K, K), 1 on the diagonal."""
-    count = len(table.factors)
-    found = np.eye(count)
-    for i in range(count):
-        for j in range(i):
-            found[i, j] = found[j, i] = cramers_v(table.factors[i].classes, table.factors[j].classes)
-    return found
-
-
-def factors_as_codes(table: PanelTable, seed: int) -> PanelTable:
-    """The table whose codes are the factors: one column each, its levels in order, a hair of noise on them.
-
-    A missing value becomes the middle level.
-    """
-    columns = []
-    for factor in table.factors:
-        values = factor.classes.astype(np.float64) if factor.discrete else factor.values
-        known = ~np.isnan(values) & factor.known
-        filled = np.where(known, values, np.median(values[known]) if known.any() else 0.0)
-        steps = np.unique(filled)
-        unit = float(np.diff(steps).min()) if factor.discrete and len(steps) > 1 else 0.0
-        noise = numpy_stream(seed, "jitter", factor.name).standard_normal(len(table))
-        columns.append(filled + JITTER * unit * noise)
-    codes = np.stack(columns, axis=1)
-    blocks = tuple((k,) for k in range(codes.shape[1]))
-    return replace(table, codes=codes, blocks=blocks, names=table.factor_names)
-
-
 FactorKind = Literal["discrete", "continuous"]
 
-MOST_LEVELS = 256
-"""Whole numbers in more different values than this are a measurement, not classes."""
+MAX_INTEGER_LEVELS = 256
+"""Integers with more distinct values than this are continuous."""
 
-GREATEST = 1e30
-"""Size of a code: beyond, squares overflow in float32, and the published machine does not end."""
+MAX_GRID_LEVELS, MIN_ROWS_PER_LEVEL = 64, 20
+"""Numbers with no more distinct values, and this many rows per value on average, are discrete (a grid)."""
 
-FEW_LEVELS, ROWS_OF_A_LEVEL = 64, 20
-"""Numbers in no more different values than this, each with so many rows on average, are classes: a factor of a grid."""
+MAX_CODE = 1e30
+"""Largest absolute code: beyond it squares overflow in float32, and the support vector machine does not end."""
 
 TEST_FOLDS = 3
-"""Without a split of the user's own, one row in so many is held out, by a hash of its id."""
+"""Without a given split, one row in three is a test row."""
+
+JITTER = 0.05
+"""Standard deviation of the noise on factors used as codes, in units of the smallest step between levels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,11 +42,11 @@ class Factor:
     r"""One factor of variation.
 
     Args:
-        name: for reports.
-        discrete: whether its values are classes; else they are numbers.
-        classes: the class of each row, or its bin of equal mass, shape :math:`(N,)`, -1 = missing.
-        values: the number of each row, shape :math:`(N,)`, NaN = missing; of a text factor the class.
-        levels: how many classes or bins.
+        name: the name in reports.
+        discrete: True if the values are classes, False if they are continuous.
+        classes: class (or equal-mass bin of a continuous value) of each row, shape :math:`(N,)`; -1 = missing.
+        values: numeric value of each row, shape :math:`(N,)`; NaN = missing; the class index of a text factor.
+        levels: number of classes or bins.
     """
 
     name: str
@@ -106,19 +57,20 @@ class Factor:
 
     @property
     def known(self) -> Bools:
+        """True where the value is not missing, shape (N,)."""
         return np.asarray(self.classes >= 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PanelTable:
-    r"""What the panel is computed from.
+    r"""The data that every score of a panel is computed from.
 
     Args:
-        codes: shape :math:`(N, D)`, finite.
-        factors: one for each column of factors.
-        blocks: the columns of each row z_j of the panel; a column belongs to one block.
-        names: of the blocks.
-        train, test: places of the rows that scores are fitted and judged on, ascending.
+        codes: finite numbers, shape :math:`(N, D)`.
+        factors: the K factors.
+        blocks: latent dimensions (columns of ``codes``) of each latent z_j; each dimension belongs to one block.
+        names: names of the latents.
+        train, test: indices of the rows for fitting and for evaluation, ascending.
     """
 
     codes: Floats
@@ -133,15 +85,19 @@ class PanelTable:
 
     @property
     def rows(self) -> Ids:
-        """The rows that are in either part."""
+        """Indices of all training and test rows."""
         return np.union1d(self.train, self.test)
 
     @property
     def factor_names(self) -> tuple[str, ...]:
         return tuple(factor.name for factor in self.factors)
 
-    def shuffled(self, order: Ids) -> PanelTable:
-        """The same with the factors' rows permuted together, the codes left in place."""
+    def known_rows(self, factor: Factor) -> tuple[Ids, Ids]:
+        """Training and test rows where a factor is not missing."""
+        return self.train[factor.known[self.train]], self.test[factor.known[self.test]]
+
+    def with_permuted_factors(self, order: Ids) -> PanelTable:
+        """The table with the rows of all factors permuted together and the codes left in place."""
         factors = tuple(replace(f, classes=f.classes[order], values=f.values[order]) for f in self.factors)
         return replace(self, factors=factors)
 
@@ -159,79 +115,84 @@ def table_of(
     ids: Ids | None = None,
     where: str = "codes and factors",
 ) -> PanelTable:
-    r"""Checks arrays and makes a table of them.
+    r"""Checks arrays of codes and factors and makes a table of them.
 
-    A factor is discrete if it is text, boolean, whole numbers in at most 256 values (also as floats, which have NaN
-    for missing) or any numbers in at most 64 values with 20 rows for each; other floats are continuous. ``kinds``
-    overrides. Missing: NaN, None or the empty text.
+    A factor is discrete if it is text, boolean, integers with at most 256 distinct values (floats are accepted, since
+    they can hold NaN), or any numbers with at most 64 distinct values and 20 rows per value. Other numbers are
+    continuous. ``kinds`` overrides this rule. NaN, None and empty text are missing values.
 
     Args:
         codes: numbers, shape :math:`(N, D)` or :math:`(N,)`.
-        factors: numbers, text or objects of both, shape :math:`(N, K)` or :math:`(N,)`.
-        names: of the factors.
+        factors: numbers, text or a mix of both, shape :math:`(N, K)` or :math:`(N,)`.
+        names: names of the factors; default ``factor0``, ``factor1``, ...
         kinds: "discrete" or "continuous" for each factor.
-        blocks: lists of columns that belong together; columns in none are blocks of their own.
-        block_names: of ``blocks``.
-        train, test: row indices or masks. Without them a third is held out, by a hash of the row's id.
-        ids: of the rows, for that hash; else their places.
-        where: what errors name.
+        blocks: lists of latent dimensions that form one latent; every other dimension is a latent of its own.
+        block_names: names of ``blocks``.
+        train, test: row indices or masks. If only one is given, the other has the remaining rows; if none is given, a
+            third of the rows is the test part, chosen by a hash of the row's id.
+        ids: row ids for that hash; default: the row numbers.
+        where: the location that errors report.
 
     Raises:
-        DataError: shapes that do not meet, codes that are no finite numbers, no row, wrong indices or blocks.
+        DataError: shapes do not match, codes are not finite numbers, there is no row, or indices or blocks are invalid.
     """
-    points = _codes(codes, where)
-    columns = _columns(factors, len(points), where)
-    labels = _names(names, len(columns), where)
+    points = _checked_codes(codes, where)
+    columns = _factor_columns(factors, len(points), where)
+    labels = _factor_names(names, len(columns), where)
     if kinds is not None and len(kinds) != len(columns):
         raise DataError(f"{len(kinds)} kinds for {len(columns)} factors", where=where)
     found = tuple(
         factor_of(name, column, None if kinds is None else kinds[k], where)
         for k, (name, column) in enumerate(zip(labels, columns, strict=True))
     )
-    groups, called = _blocks(blocks, block_names, points.shape[1], where)
-    inside, outside = _split(train, test, len(points), ids, where)
-    return PanelTable(points, found, groups, called, inside, outside)
+    groups, group_names = _all_blocks(blocks, block_names, points.shape[1], where)
+    train_rows, test_rows = _split(train, test, len(points), ids, where)
+    return PanelTable(points, found, groups, group_names, train_rows, test_rows)
 
 
-def _codes(codes: Any, where: str) -> Floats:
+def _checked_codes(codes: Any, where: str) -> Floats:
     table = np.asarray(codes)
     if table.ndim == 1:
         table = table[:, None]
     if table.ndim != 2 or table.dtype.kind not in "biuf":
-        raise DataError(f"codes of shape {table.shape} and type {table.dtype}", where=where, hint="Numbers (N, D).")
+        raise DataError(
+            f"codes must be numbers of shape (N, D), got shape {table.shape} of type {table.dtype}", where=where
+        )
     if not table.size:
-        raise DataError(f"codes of shape {table.shape} hold nothing", where=where)
+        raise DataError(f"codes of shape {table.shape} are empty", where=where)
     points = table.astype(np.float64)
     bad = ~np.isfinite(points)
     if bad.any():
         row, column = map(int, np.argwhere(bad)[0])
         raise DataError(
-            f"codes hold NaN or infinity in {int(bad.any(axis=1).sum())} rows",
+            f"codes contain NaN or infinity in {int(bad.any(axis=1).sum())} rows",
             where=f"{where}: row {row}, column {column}",
-            hint="Leave those rows out; only factors may be missing.",
+            hint="Leave those rows out; only factors may have missing values.",
         )
-    if float(np.abs(points).max()) > GREATEST:
+    if float(np.abs(points).max()) > MAX_CODE:
         raise DataError(
-            f"codes reach {float(np.abs(points).max()):.0e}",
+            f"codes must not exceed {MAX_CODE:.0e}, got {float(np.abs(points).max()):.0e}",
             where=where,
-            why=f"trees and support vector machines take no more than {GREATEST:.0e}",
-            hint="Rescale them: no score of the robust profile depends on the codes' units.",
+            why="trees and support vector machines overflow beyond it",
+            hint="Rescale them: no score of the robust profile depends on the units of the codes.",
         )
     return points
 
 
-def _columns(factors: Any, rows: int, where: str) -> list[NDArray[Any]]:
+def _factor_columns(factors: Any, rows: int, where: str) -> list[NDArray[Any]]:
     table = np.asarray(factors)
     if table.ndim == 1:
         table = table[:, None]
     if table.ndim != 2 or len(table) != rows:
-        raise DataError(f"factors of shape {table.shape} for {rows} codes", where=where, hint="Expected (N, K).")
+        raise DataError(
+            f"factors of shape {table.shape} do not match {rows} rows of codes", where=where, hint="Expected (N, K)."
+        )
     if not table.shape[1]:
-        raise DataError("there is no factor", where=where)
+        raise DataError("at least one factor is needed", where=where)
     return list(table.T)
 
 
-def _names(names: Sequence[str] | None, count: int, where: str) -> list[str]:
+def _factor_names(names: Sequence[str] | None, count: int, where: str) -> list[str]:
     if names is None:
         return [f"factor{k}" for k in range(count)]
     labels = [str(name) for name in names]
@@ -241,38 +202,42 @@ def _names(names: Sequence[str] | None, count: int, where: str) -> list[str]:
 
 
 def factor_of(name: str, column: NDArray[Any], kind: FactorKind | None = None, where: str = "factors") -> Factor:
-    """One factor from its values, which may be text."""
+    """Makes a factor from a column of numbers or text.
+
+    Raises:
+        DataError: text declared continuous, or an infinite number.
+    """
     numbers = _numbers(column)
     if numbers is None:
         if kind == "continuous":
-            raise DataError("a factor of text is not continuous", where=f"{where}: {name}")
+            raise DataError("a factor of text cannot be continuous", where=f"{where}: {name}")
         words = np.array(["" if cell is None or cell != cell else str(cell).strip() for cell in column], dtype=str)
         present = words != ""
         classes = np.full(len(words), -1, dtype=np.int64)
         levels, classes[present] = np.unique(words[present], return_inverse=True)
         return Factor(name, True, classes, np.where(present, classes, np.nan), len(levels))
     if np.isinf(numbers).any():
-        raise DataError("a factor is infinite", where=f"{where}: {name}")
+        raise DataError("factors must be finite, got an infinite value", where=f"{where}: {name}")
     present = ~np.isnan(numbers)
-    raw = np.full(len(numbers), -1, dtype=np.int64)
-    distinct, raw[present] = np.unique(numbers[present], return_inverse=True)
-    whole = bool((distinct == np.round(distinct)).all()) and len(distinct) <= MOST_LEVELS
-    if kind == "discrete" or (kind is None and (whole or has_few_levels(numbers))):
-        return Factor(name, True, raw, numbers, len(distinct))
+    by_value = np.full(len(numbers), -1, dtype=np.int64)
+    distinct, by_value[present] = np.unique(numbers[present], return_inverse=True)
+    integers = bool((distinct == np.round(distinct)).all()) and len(distinct) <= MAX_INTEGER_LEVELS
+    if kind == "discrete" or (kind is None and (integers or has_few_levels(numbers))):
+        return Factor(name, True, by_value, numbers, len(distinct))
     classes = np.full(len(numbers), -1, dtype=np.int64)
     classes[present] = equal_mass_bins(numbers[present], robust_bins(int(present.sum())))
     return Factor(name, False, classes, numbers, int(classes.max(initial=-1)) + 1)
 
 
 def has_few_levels(numbers: Floats) -> bool:
-    """Whether a column of numbers (NaN = missing) takes few values, again and again."""
+    """True if a column of numbers (NaN = missing) has few distinct values, each in many rows."""
     known = numbers[~np.isnan(numbers)]
     count = len(np.unique(known))
-    return 0 < count <= FEW_LEVELS and len(known) >= ROWS_OF_A_LEVEL * count
+    return 0 < count <= MAX_GRID_LEVELS and len(known) >= MIN_ROWS_PER_LEVEL * count
 
 
 def _numbers(column: NDArray[Any]) -> Floats | None:
-    """The column as floats, None -> NaN; None if it is text."""
+    """The column as floats with NaN for None; None if it holds text."""
     if column.dtype.kind in "biuf":
         return column.astype(np.float64)
     if column.dtype.kind == "O" and not any(isinstance(cell, str | bytes) for cell in column):
@@ -283,47 +248,106 @@ def _numbers(column: NDArray[Any]) -> Floats | None:
     return None
 
 
-def _blocks(
+def _all_blocks(
     blocks: Sequence[Sequence[int]] | None, names: Sequence[str] | None, columns: int, where: str
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
+    """The given blocks and one of each remaining dimension, with their names."""
     groups = [tuple(int(column) for column in block) for block in blocks or ()]
     taken = [column for group in groups for column in group]
     if len(set(taken)) != len(taken) or any(not 0 <= c < columns for c in taken) or any(not g for g in groups):
-        raise DataError("blocks must be lists of different columns", where=where, why=f"columns are 0 to {columns - 1}")
-    called = [str(name) for name in names] if names is not None else ["+".join(f"z{c}" for c in g) for g in groups]
-    if len(called) != len(groups):
-        raise DataError(f"{len(called)} names for {len(groups)} blocks", where=where)
-    alone = sorted(set(range(columns)) - set(taken))
-    return (*groups, *((c,) for c in alone)), (*called, *(f"z{c}" for c in alone))
+        raise DataError(
+            "blocks must be disjoint, non-empty lists of latent dimensions",
+            where=where,
+            why=f"latent dimensions are 0 to {columns - 1}",
+        )
+    given = [str(name) for name in names] if names is not None else ["+".join(f"z{c}" for c in g) for g in groups]
+    if len(given) != len(groups):
+        raise DataError(f"{len(given)} names for {len(groups)} blocks", where=where)
+    rest = sorted(set(range(columns)) - set(taken))
+    return (*groups, *((c,) for c in rest)), (*given, *(f"z{c}" for c in rest))
 
 
 def _split(train: Any, test: Any, rows: int, ids: Ids | None, where: str) -> tuple[Ids, Ids]:
     if train is None and test is None:
         held_out = folds_of(np.arange(rows) if ids is None else ids, folds=TEST_FOLDS) == 0
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    given = {name: _places(part, rows, f"{where}: {name}") for name, part in (("train", train), ("test", test))}
-    every = np.arange(rows)
     none = np.empty(0, dtype=np.int64)
-    inside, outside = (none if given[name] is None else given[name] for name in ("train", "test"))
-    assert inside is not None
-    assert outside is not None
-    inside = np.setdiff1d(every, outside) if given["train"] is None else inside
-    outside = np.setdiff1d(every, inside) if given["test"] is None else outside
-    if len(np.intersect1d(inside, outside)):
+    train_rows = none if train is None else _row_indices(train, rows, f"{where}: train")
+    test_rows = none if test is None else _row_indices(test, rows, f"{where}: test")
+    if train is None:
+        train_rows = np.setdiff1d(np.arange(rows), test_rows)
+    if test is None:
+        test_rows = np.setdiff1d(np.arange(rows), train_rows)
+    if len(np.intersect1d(train_rows, test_rows)):
         raise DataError("train and test share rows", where=where)
-    if not len(inside):
-        raise DataError("no row to train on", where=where)
-    return inside, outside
+    if not len(train_rows):
+        raise DataError("at least one training row is needed", where=where)
+    return train_rows, test_rows
 
 
-def _places(part: Any, rows: int, where: str) -> Ids | None:
-    if part is None:
-        return None
-    places = np.asarray(part)
-    if places.dtype == np.bool_ and places.shape == (rows,):
-        return np.flatnonzero(places)
-    if places.ndim != 1 or places.dtype.kind not in "iu":
-        raise DataError("row indices are whole numbers, or a mask of all rows", where=where)
-    if len(places) and (int(places.min()) < 0 or int(places.max()) >= rows):
-        raise DataError(f"row index {int(places.max())} of {rows} rows", where=where)
-    return np.unique(places).astype(np.int64)
+def _row_indices(part: Any, rows: int, where: str) -> Ids:
+    indices = np.asarray(part)
+    if indices.dtype == np.bool_ and indices.shape == (rows,):
+        return np.flatnonzero(indices)
+    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+        raise DataError(f"row indices must be integers, or a mask of {rows} rows", where=where)
+    if len(indices) and (int(indices.min()) < 0 or int(indices.max()) >= rows):
+        raise DataError(f"row indices must lie in 0 to {rows - 1}, got {int(indices.max())}", where=where)
+    return np.unique(indices).astype(np.int64)
+
+
+def cramers_v(one: Classes, other: Classes) -> float:
+    r"""Bias-corrected Cramér's V, an association of two factors (Bergsma 2013).
+
+    .. math:: \tilde V = \sqrt{\frac{\max(\phi^2 - (r-1)(k-1)/(n-1), 0)}{\min(\tilde r, \tilde k) - 1}}, \qquad
+              \tilde r = r - \frac{(r-1)^2}{n-1}
+
+    for an r by k table of n rows, :math:`\phi^2 = \chi^2 / n`.
+
+    Args:
+        one, other: classes, shape :math:`(N,)`; rows with -1 (missing) in either are left out.
+
+    Returns:
+        A number in [0, 1], 1 for a one-to-one relation; NaN if either is constant.
+    """
+    both = (one >= 0) & (other >= 0)
+    a, b = (np.unique(c[both], return_inverse=True) for c in (one, other))
+    n, r, k = int(both.sum()), len(a[0]), len(b[0])
+    if min(r, k) < 2:
+        return float("nan")
+    table = np.bincount(a[1] * k + b[1], minlength=r * k).reshape(r, k)
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / n
+    phi = float(((table - expected) ** 2 / expected).sum()) / n
+    phi = max(phi - (r - 1) * (k - 1) / (n - 1), 0.0)
+    rows, columns = r - (r - 1) ** 2 / (n - 1), k - (k - 1) ** 2 / (n - 1)
+    smaller = min(rows, columns) - 1
+    return float(np.sqrt(phi / smaller)) if smaller > 0 else float("nan")
+
+
+def factor_correlations(table: PanelTable) -> Floats:
+    """Cramér's V of every pair of factors (continuous ones in equal-mass bins), shape (K, K), 1 on the diagonal."""
+    count = len(table.factors)
+    found = np.eye(count)
+    for i in range(count):
+        for j in range(i):
+            found[i, j] = found[j, i] = cramers_v(table.factors[i].classes, table.factors[j].classes)
+    return found
+
+
+def factors_as_codes(table: PanelTable, seed: int) -> PanelTable:
+    """The table with the factors as codes: one latent dimension per factor, levels in order, with a little noise.
+
+    A missing value becomes the median.
+    """
+    columns = []
+    for factor in table.factors:
+        values = factor.classes.astype(np.float64) if factor.discrete else factor.values
+        known = ~np.isnan(values) & factor.known
+        filled = np.where(known, values, np.median(values[known]) if known.any() else 0.0)
+        levels = np.unique(filled)
+        step = float(np.diff(levels).min()) if factor.discrete and len(levels) > 1 else 0.0
+        noise = numpy_stream(seed, "jitter", factor.name).standard_normal(len(table))
+        columns.append(filled + JITTER * step * noise)
+    codes = np.stack(columns, axis=1)
+    blocks = tuple((k,) for k in range(codes.shape[1]))
+    return replace(table, codes=codes, blocks=blocks, names=table.factor_names)

@@ -1,7 +1,4 @@
-"""Diversity: is there variety in what a characteristic looks like?
-
-How far drawn looks of a characteristic lie apart in features, in deviations of real images.
-"""
+"""The metric ``diversity``: variation among images decoded from samples of p(z_c|y), in pixels and in features."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from ccvae_eval.core.results import Measurement, ValueSpec
 from ccvae_eval.core.types import Bools, Floats, Ids, Images
 from ccvae_eval.data.interface import HasRedraws
 from ccvae_eval.evaluation.interventions import PriorDraw
-from ccvae_eval.evaluation.judge_scores import ANOTHER, JudgeReliability, kept_share, seen_as
+from ccvae_eval.evaluation.judge_scores import ANOTHER, JudgeReliability, classified_as, unchanged_share
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.evaluation.result_table import (
@@ -28,34 +25,42 @@ from ccvae_eval.evaluation.result_table import (
     RatioOfSums,
     ResultTable,
     among,
+    joined_notes,
     mean_of,
-    sentence,
 )
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.shared.features import Features, extractor_named, require_features
-from ccvae_eval.metrics.shared.image_change import mean_variance, pairwise_spread, recall, rows_of
+from ccvae_eval.metrics.shared.image_change import mean_variance, pairwise_spread, pixel_rows, recall
 from ccvae_eval.model.interface import HasConditionalPrior
 from ccvae_eval.statistics.intervals import Resampled, resampled
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 REAL_IMAGES = 256
-"""Real images, from the first, whose deviations are the unit."""
+"""Number of real images, from the first, whose standard deviations scale the features."""
 
-STILL = 1e-6
-"""A feature that deviates less over the real images says nothing."""
+CONSTANT = 1e-6
+"""Standard deviation over the real images below which a feature is ignored."""
+
+WHOLE = {"where": "image"}
+"""Rows over the whole image, which also exist if a characteristic has no region."""
+
+NO_REGION = "the region is empty or too large in every image"
+REDRAWN = "as many redraws of the data"
+NO_VARIATION = "no variation"
+POINT_MASS = "by construction: p(z_c|y) is a point mass"
 
 
 class FeatureSpread:
-    r"""The root mean squared difference of two draws in features, each in deviations of real images.
+    r"""Root mean squared difference between two images in features, scaled by their standard deviations in real images.
 
     .. math:: \sqrt{\frac{2}{F} \sum_f \operatorname{var}_s f(x_s) / \sigma_f^2}
 
-    over the F features that vary among real images. Inside a region: all pixels outside it are taken from the
-    reconstruction, so that what differs lies inside.
+    over the F features that vary among real images. To restrict it to a region, all pixels outside are replaced by
+    those of the reconstruction.
 
     Args:
-        name: of the features.
-        subject: whose images are the real ones.
+        name: name of the features.
+        subject: provides the real images.
     """
 
     def __init__(self, name: str, subject: Subject) -> None:
@@ -67,7 +72,7 @@ class FeatureSpread:
                 break
             parts.append(self._features(chunk.images))
         deviation = torch.cat(parts).std(0, correction=0)
-        self.varies = deviation > STILL
+        self.varies = deviation > CONSTANT
         self.scale = deviation[self.varies]
 
     def _features(self, images: Images) -> Tensor:
@@ -75,11 +80,12 @@ class FeatureSpread:
             return self.extractor.features(images).double().cpu()
 
     def of(self, draws: Sequence[Images], reconstruction: Images | None = None, region: Bools | None = None) -> Floats:
-        """One number for each image, shape (n,); NaN where the region is empty or no feature varies.
+        """Return the spread of each image, shape (n,); NaN if the region is empty or no feature varies.
 
         Args:
-            draws: S images of each row, each of shape (n, C, H, W).
-            reconstruction, region: to look inside the region only, shape (n, H W).
+            draws: S batches of images, each of shape (n, C, H, W).
+            reconstruction: shape (n, C, H, W); needed with a region.
+            region: mask to which the spread is restricted, shape (n, H W).
         """
         count = len(draws[0])
         if not len(self.scale):
@@ -96,58 +102,53 @@ class FeatureSpread:
         return np.where(applies, spread, np.nan)
 
 
-WHOLE = {"where": "image"}
-"""The rows that look at the whole image: all there is where a characteristic has no region."""
-
-EMPTY = "the region is empty or too large in every image"
-REDRAWN = "as many of the data's own re-draws"
-POINT_MASS = "by construction: p(z_c|y) is a point mass"
-
-
 @dataclass(frozen=True, slots=True)
 class Diversity:
-    r"""How much variety there is in a characteristic once its class is decided.
+    r"""Variation of a characteristic's appearance within one class.
 
-    S codes z_c are drawn from p(z_c|y_c=v), all other columns fixed, and decoded. With the variance of each pixel
-    over the S images (divisor S - 1), ``spread`` is the root mean squared difference of two draws, per pixel, inside
-    the region A of the characteristic:
+    S codes z_c are sampled from p(z_c|y_c=v), with all other latent dimensions fixed, and decoded. With the unbiased
+    variance of each pixel over the S images, ``spread`` is the root mean squared difference of two of them, per pixel,
+    inside the region A of the characteristic:
 
     .. math:: spread = \sqrt{\frac{2}{|A|} \sum_{p \in A} \operatorname{var}_s x_{s,p}}
 
-    which equals the root mean square over all pairs s != s' without forming one. ``spread_outside`` is the same
-    outside A. The rows at ``where=image`` are over the whole image and need no region.
+    which equals the root mean square over all pairs s != s'. ``spread_outside`` is the same outside A. Rows at
+    ``where=image`` cover the whole image and need no region.
 
-    With the judge: ``obeyed`` = share of draws in which it sees v; ``kept`` = share of (draw, other label) where it
-    sees what it saw in the reconstruction, labels left out that also change in the data's own re-draws;
-    ``spread_valid`` = (spread over the obeyed draws) x (share obeyed), image by image: noise that destroys the
-    characteristic does not count as variety. Fewer than two obeyed draws have no spread between them and count as 0.
+    With the judge: ``obeyed`` = share of samples classified as v; ``kept`` = share of (sample, other label) classified
+    as in the reconstruction, without labels that also change in the data's own redraws; ``spread_valid`` = (spread over
+    the obeyed samples) x (share obeyed), image by image, so that noise that destroys the characteristic does not count
+    as variation. With fewer than two obeyed samples it is 0.
 
-    Where the data can re-draw a characteristic's variety (faces), on the first ``redrawn`` images: ``spread_ratio`` =
-    sum of the spreads over the sum of those of as many true re-draws, ``spread_score`` = min(r, 1/r), and ``recall`` =
-    the share of true re-draws that lie closer to some draw, inside A, than to their third neighbour among themselves.
+    If the data set can redraw a characteristic's variety (faces), on the first ``redrawn`` images: ``spread_ratio`` =
+    sum of the spreads / sum of the spreads of as many true redraws; ``spread_score`` = min(r, 1/r) of it; ``recall`` =
+    share of true redraws that lie closer, inside A, to some sample than to their third nearest true redraw.
 
-    ``features="edges"``, ``"variety"`` or an extractor of yours (``--plugin FILE``): ``feature_spread``, the same in
-    features, each divided by its deviation over 256 real images; pixels outside the region are the reconstruction's.
-    Edges are colours and oriented gradients of 8 x 8 squares, for any images; ``variety`` are the drawn images' variety
-    parameters as a regression reads them. A classifier's features would discard variety: the judge's are not offered.
+    ``features="edges"``, ``"variety"`` or an extractor of a plugin (``--plugin FILE``): ``feature_spread``, the same in
+    features, each divided by its standard deviation over 256 real images; pixels outside the region are the
+    reconstruction's. "edges" are colours and oriented gradients of 8 x 8 cells, for any images; "variety" are the
+    variety parameters of drawn images as predicted by a regression. The judge's features are not offered, because a
+    classifier discards variation within classes.
 
-    A point mass p(z_c|y) (a label column) scores 0: one class has one look.
+    A point mass p(z_c|y), as in a latent dimension that equals the label, scores 0.
     Range: 0 to 1; spread_ratio and feature_spread 0 and up. Direction: higher is better for spread_valid, obeyed, kept,
-    spread_score, recall. Chance: 0; none for recall (one good draw may lie near many); for obeyed, how often the judge
-    sees v in the reconstructions. Cost: ``draws`` images decoded for each image and characteristic.
-    Pitfalls: to pixels a shift is more than a change of colour; without a region, spread may lie anywhere. A spread
-    above the data's own is no virtue: see spread_score, of a ratio with an error, and so a little below 1 (by .8
-    standard errors of the ratio) where the truth is 1.
+    spread_score and recall. Chance: 0, no variation; for obeyed, the share of reconstructions classified as v; for
+    kept, how often two reconstructions are classified alike; none for recall (a single good sample may lie near many
+    redraws).
+    Cost: ``draws`` images decoded for each image and characteristic.
+    Pitfalls: a shift changes pixels more than a new colour does; without a region, the spread may lie anywhere. A
+    spread above that of the data is not better: compare spread_score, whose expectation is slightly below 1 (by .8
+    standard errors of the ratio) if the true ratio is 1.
     Reference: docs/metrics.md, section 4; Joy et al. (ICLR 2021), figure of per-pixel variance.
 
     Args:
-        draws: S, at least 2.
-        value: the class that is drawn: present (categorical: another one than now), or the image's own.
-        redrawn: images for which the data's own re-draws are made.
-        neighbour: which true neighbour recall compares with.
-        largest_region: the largest share of the image that a region may cover.
-        allowed_change: a label that the judge sees change in a larger share of the data's re-draws may change too.
-        features: "edges", "variety" or a registered extractor; "" for pixels alone.
+        draws: number S of samples, at least 2 and more than ``neighbour``.
+        value: class to sample: present (categorical labels: another class than the image's), or the image's own (now).
+        redrawn: number of images for which the data set redraws the variety.
+        neighbour: index k of the nearest true redraw that recall compares with.
+        largest_region: largest share of an image that a region may cover; larger regions are ignored.
+        allowed_change: share of the data's redraws above which a label that the judge sees change is left out of kept.
+        features: "edges", "variety" or a registered extractor; "" for pixels only.
     """
 
     name: ClassVar[str] = "diversity"
@@ -157,36 +158,39 @@ class Diversity:
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "spread_valid": ValueSpec(
-            "spread over the draws that the judge accepts, times their share", "intensity", True, (0.0, 1.0),
-            "no variety", True, ("collapse",),
+            "spread over the samples that the judge accepts, times their share", "intensity", True, (0.0, 1.0),
+            NO_VARIATION, True, ("collapse",),
         ),
         "spread": ValueSpec(
-            "root mean squared difference of two draws inside the region", "intensity", None, (0.0, 1.0),
-            "no variety", dials=("collapse",), reference=REDRAWN,
+            "root mean squared difference of two samples inside the region", "intensity", None, (0.0, 1.0),
+            NO_VARIATION, dials=("collapse",), reference=REDRAWN,
         ),
-        "spread_outside": ValueSpec("the same outside the region", "intensity", None, (0.0, 1.0), "no variety"),
+        "spread_outside": ValueSpec(
+            "root mean squared difference of two samples outside the region", "intensity", None, (0.0, 1.0),
+            NO_VARIATION,
+        ),
         "obeyed": ValueSpec(
-            "share of draws in which the judge sees the class", "share", True, (0.0, 1.0), "the reconstruction", True,
-            ("idle",),
+            "share of samples that the judge assigns to the sampled class", "share", True, (0.0, 1.0),
+            "the reconstruction", True, ("idle",),
         ),
         "kept": ValueSpec(
-            "share of draws in which the judge sees another label as before", "share", True, (0.0, 1.0), ANOTHER, True,
-            ("leak",), reference=REDRAWN,
+            "share of samples in which the judge sees another label unchanged", "share", True, (0.0, 1.0), ANOTHER,
+            True, ("leak",), reference=REDRAWN,
         ),
         "spread_ratio": ValueSpec(
-            "spread over that of the data's own re-draws", "", None, (0.0, None), "no variety", dials=("collapse",)
+            "spread divided by that of the data's redraws", "", None, (0.0, None), NO_VARIATION, dials=("collapse",)
         ),
         "spread_score": ValueSpec(
-            "spread_ratio or its inverse, whichever is below 1", "", True, (0.0, 1.0), "no variety",
+            "spread_ratio or its inverse, whichever is below 1", "", True, (0.0, 1.0), NO_VARIATION,
             dials=("collapse",),
         ),
         "recall": ValueSpec(
-            "share of the data's own re-draws that lie near a draw", "share", True, (0.0, 1.0), dials=("collapse",),
-            no_chance="a single good draw may lie near many re-draws",
+            "share of the data's redraws that lie near a sample", "share", True, (0.0, 1.0), dials=("collapse",),
+            no_chance="a single good sample may lie near many redraws",
         ),
         "feature_spread": ValueSpec(
-            "spread in features; with features= only", "deviations", None, (0.0, None), "no variety",
-            dials=("collapse",), reference=REDRAWN,
+            "root mean squared difference of two samples in features; only with features=", "standard deviations", None,
+            (0.0, None), NO_VARIATION, dials=("collapse",), reference=REDRAWN,
         ),
     }  # fmt: skip
 
@@ -201,13 +205,12 @@ class Diversity:
     def __post_init__(self) -> None:
         require_features(self.features, ("",), "diversity.features")
         if self.draws <= max(self.neighbour, 1):
-            raise UsageError(
-                f"{self.draws} draws are too few", where="diversity.draws",
-                hint=f"Two at least, and more than the neighbour that recall looks for ({self.neighbour}).",
-            )  # fmt: skip
+            least = max(self.neighbour, 1) + 1
+            hint = f"recall with neighbour={self.neighbour} needs more draws than that."
+            raise UsageError(f"draws must be at least {least}, got {self.draws}", where="diversity.draws", hint=hint)
 
     def draws_of(self, characteristic: str) -> tuple[PriorDraw, ...]:
-        """The interventions on one characteristic."""
+        """Return the interventions on one characteristic."""
         return tuple(PriorDraw(characteristic, draw, self.value) for draw in range(self.draws))
 
     def needs(self, subject: Subject) -> Needs:
@@ -221,20 +224,20 @@ class Diversity:
 
 
 def _drawable(metric: Diversity, subject: Subject) -> tuple[list[str], dict[str, str]]:
-    """The characteristics that can be drawn, and why the others can't.
+    """Return the characteristics that can be sampled, and the reason for each of the others.
 
     Raises:
         UnsupportedError: if the model has no p(z_c|y).
-        UndefinedError: if there is no characteristic.
+        UndefinedError: if no label has latent dimensions of its own.
     """
     if not isinstance(subject.model, HasConditionalPrior):
         raise UnsupportedError(f"{type(subject.model).__name__} has no p(z_c|y)")
     if not subject.characteristics:
-        raise UndefinedError("no label has columns of its own")
+        raise UndefinedError("no label has latent dimensions of its own")
     names, reasons = [], {}
     for name in subject.characteristics:
         if subject.schema[name].kind == "continuous":
-            reasons[name] = "a continuous label has no class to draw from"
+            reasons[name] = "a continuous label has no classes to sample"
             continue
         subject.prior_of(name)
         if metric.value == "now" and not bool((subject.current_class(name) >= 0).any()):
@@ -245,35 +248,35 @@ def _drawable(metric: Diversity, subject: Subject) -> tuple[list[str], dict[str,
 
 
 class DiversityAccumulator:
-    """The accumulator: for each characteristic one row of numbers per image, NaN where they do not apply."""
+    """Columns of one number per image, by characteristic and key; NaN where a number does not apply."""
 
     def __init__(self, metric: Diversity, subject: Subject) -> None:
         self.metric, self.subject = metric, subject
         self.names, self.reasons = _drawable(metric, subject)
-        self.seen: dict[str, dict[str, Floats]] = {name: {} for name in self.names}
-        self.agreement = JudgeReliability(subject)
+        self.columns: dict[str, dict[str, Floats]] = {name: {} for name in self.names}
+        self.reliability = JudgeReliability(subject)
         self.pictures = MeanPictures()
-        self.by_features = FeatureSpread(metric.features, subject) if metric.features else None
+        self.feature_spread = FeatureSpread(metric.features, subject) if metric.features else None
 
     def update(self, batch: Decoded) -> None:
-        self.agreement.update(batch)
+        self.reliability.update(batch)
         name, chunk = batch.characteristic, batch.chunk
-        asked = self.metric.draws_of(name)
-        classes = asked[0].classes(self.subject, chunk)
-        draws = [batch.images[draw] for draw in asked]
+        interventions = self.metric.draws_of(name)
+        classes = interventions[0].classes(self.subject, chunk)
+        draws = [batch.images[intervention] for intervention in interventions]
         variance = mean_variance(draws).float().cpu().numpy()
-        places = self._places(batch)
-        spreads = {where: pairwise_spread(variance.astype(np.float64), place) for where, place in places.items()}
+        masks = self._masks(batch)
+        spreads = {where: pairwise_spread(variance.astype(np.float64), mask) for where, mask in masks.items()}
         found = {f"spread/{where}": spread for where, spread in spreads.items()}
         found["applies"] = (classes >= 0).double().numpy()
-        if self.by_features is not None:
-            found["features/image"] = self.by_features.of(draws)
-            if "region" in places:
-                found["features/region"] = self.by_features.of(draws, batch.reconstruction, places["region"])
+        if self.feature_spread is not None:
+            found["features/image"] = self.feature_spread.of(draws)
+            if "region" in masks:
+                found["features/region"] = self.feature_spread.of(draws, batch.reconstruction, masks["region"])
         if self.subject.judge is not None:
-            found |= self._judged(batch, draws, classes, places, spreads)
+            found |= self._judged(batch, draws, classes, masks, spreads)
         self._put(name, chunk.rows, found)
-        self._redraw(batch, draws, classes, places)
+        self._redraw(batch, draws, classes, masks)
         height, width = draws[0].shape[2:]
         self.pictures.add(f"variance/{name}", torch.from_numpy(variance.reshape(-1, height, width)))
         wanted = PICTURED - chunk.rows.start
@@ -282,167 +285,168 @@ class DiversityAccumulator:
 
     def _put(self, name: str, rows: slice | Ids, found: Mapping[str, Floats]) -> None:
         for key, column in found.items():
-            self.seen[name].setdefault(key, np.full(len(self.subject), np.nan))[rows] = column
+            self.columns[name].setdefault(key, np.full(len(self.subject), np.nan))[rows] = column
 
-    def _places(self, batch: Decoded) -> dict[str, Bools]:
-        """The pixels to look at, by place; empty inside and outside for an image whose region is too large or none."""
+    def _masks(self, batch: Decoded) -> dict[str, Bools]:
+        """Return pixel masks "image", "region" and "outside"; the last two are empty if a region is unusable."""
         height, width = batch.chunk.images.shape[2:]
-        places = {"image": np.ones((len(batch.chunk), height * width), bool)}
+        masks = {"image": np.ones((len(batch.chunk), height * width), bool)}
         if batch.region is not None:
             region: Bools = batch.region.flatten(1).numpy()
             share = region.mean(1, keepdims=True)
             usable = (share > 0) & (share <= self.metric.largest_region)
-            places |= {"region": region & usable, "outside": ~region & usable}
-        return places
+            masks |= {"region": region & usable, "outside": ~region & usable}
+        return masks
 
     def _judged(
         self,
         batch: Decoded,
         draws: Sequence[Images],
         classes: Tensor,
-        places: Mapping[str, Bools],
+        masks: Mapping[str, Bools],
         spreads: Mapping[str, Floats],
     ) -> dict[str, Floats]:
-        before, told = batch.judged(None), [batch.judged(d) for d in self.metric.draws_of(batch.characteristic)]
-        found = {f"kept/{j}": kept_share(before[j], [at[j] for at in told]) for j in before}
+        before = batch.judged(None)
+        after = [batch.judged(intervention) for intervention in self.metric.draws_of(batch.characteristic)]
+        found = {f"kept/{j}": unchanged_share(before[j], [log_probs[j] for log_probs in after]) for j in before}
         if batch.characteristic not in before:
             return found
-        obeyed = np.stack([seen_as(at[batch.characteristic], classes) for at in told], 1)
+        obeyed = np.stack([classified_as(log_probs[batch.characteristic], classes) for log_probs in after], 1)
         found["obeyed"] = obeyed.mean(1)
-        found["obeyed before"] = seen_as(before[batch.characteristic], classes).astype(np.float64)
+        found["obeyed before"] = classified_as(before[batch.characteristic], classes).astype(np.float64)
         valid = {where: spread.copy() for where, spread in spreads.items() if where != "outside"}
-        some = np.flatnonzero(~obeyed.all(1))  # where all draws are obeyed, the spread is known
-        if len(some):
-            rows = torch.from_numpy(some).to(draws[0].device)
-            chosen = torch.from_numpy(obeyed[some]).to(rows.device)
+        partly = np.flatnonzero(~obeyed.all(1))  # if all samples are obeyed, the spread is already known
+        if len(partly):
+            rows = torch.from_numpy(partly).to(draws[0].device)
+            chosen = torch.from_numpy(obeyed[partly]).to(rows.device)
             variance = mean_variance([x[rows] for x in draws], chosen).double().cpu().numpy()
             for where, spread in valid.items():
-                spread[some] = pairwise_spread(variance, places[where][some])
+                spread[partly] = pairwise_spread(variance, masks[where][partly])
         return found | {f"valid/{where}": found["obeyed"] * spread for where, spread in valid.items()}
 
-    def _redraw(self, batch: Decoded, draws: Sequence[Images], classes: Tensor, places: Mapping[str, Bools]) -> None:
-        """Sets the draws beside as many of the data's own, on some of the images."""
+    def _redraw(self, batch: Decoded, draws: Sequence[Images], classes: Tensor, masks: Mapping[str, Bools]) -> None:
+        """Compare the samples of the first images with as many redraws of the data."""
         data, chunk, name = self.subject.data, batch.chunk, batch.characteristic
         first = np.arange(len(chunk)) + chunk.rows.start < self.metric.redrawn
         here = np.flatnonzero(first & (classes >= 0).numpy())
-        if not isinstance(data, HasRedraws) or "region" not in places or len(here) == 0:
+        if not isinstance(data, HasRedraws) or "region" not in masks or len(here) == 0:
             return
         value = classes[here].numpy().astype(np.float32)
         true = [data.redraw(chunk.ids[here], name, value, draw) for draw in range(self.metric.draws)]
         variance = mean_variance(true).double().numpy()
-        inside = places["region"][here]
+        inside = masks["region"][here]
         found = {"true spread": pairwise_spread(variance, inside)}
         found["recall"] = np.where(
             inside.any(1),
             recall(_pixels(true, inside), _pixels([x[here].cpu() for x in draws], inside), self.metric.neighbour),
             np.nan,
         )
-        if self.by_features is not None:
+        if self.feature_spread is not None:
             images = chunk.images[here]
             shown = [x.to(self.subject.device) for x in true]
-            found["true features"] = self.by_features.of(shown, images, inside)
+            found["true features"] = self.feature_spread.of(shown, images, inside)
         judge = self.subject.judge
         if judge is not None:
-            told = [judge.log_probabilities(x.to(self.subject.device)) for x in true]
+            after = [judge.log_probabilities(x.to(self.subject.device)) for x in true]
             before = judge.log_probabilities(chunk.images[here])
-            found |= {f"true kept/{j}": kept_share(before[j], [at[j] for at in told]) for j in before}
+            found |= {f"true kept/{j}": unchanged_share(before[j], [at[j] for at in after]) for j in before}
         self._put(name, here + chunk.rows.start, found)
 
     def compute(self, weights: ResampleWeights) -> Measurement:
-        tally = ResultTable(self.metric, self.subject, weights)
-        notes = self.agreement.notes()
+        table = ResultTable(self.metric, self.subject, weights)
+        notes = self.reliability.notes()
         for name, reason in self.reasons.items():
-            tally.undefined(name, reason)
+            table.undefined(name, reason)
         points = [name for name in self.names if not bool(self.subject.prior_of(name).scale.any())]
         for name in self.names:
-            self._count_spreads(tally, name, POINT_MASS if name in points else "")
-            self._count_redraws(tally, name)
-            notes += self._count_judged(tally, name)
-        found = tally.measurement(notes, self.pictures.arrays())
-        return _explained(found) if points and points == self.names else found
+            self._add_spreads(table, name, POINT_MASS if name in points else "")
+            self._add_redraws(table, name)
+            notes += self._add_judged(table, name)
+        found = table.measurement(notes, self.pictures.arrays())
+        return _with_point_mass_note(found) if points and points == self.names else found
 
     def _numbers(self, name: str, key: str) -> Floats:
-        """One number of each image the draws apply to, NaN where it is unknown."""
-        seen = self.seen[name]
-        return among(seen["applies"] == 1, seen.get(key, np.full(len(self.subject), np.nan)))
+        """Return one number per image to which the samples apply, NaN elsewhere."""
+        columns = self.columns[name]
+        return among(columns["applies"] == 1, columns.get(key, np.full(len(self.subject), np.nan)))
 
     def _no_region(self, name: str) -> str:
-        return EMPTY if "spread/region" in self.seen[name] else "has no region"
+        return NO_REGION if "spread/region" in self.columns[name] else "has no region"
 
-    def _count_spreads(self, tally: ResultTable, name: str, note: str) -> None:
+    def _add_spreads(self, table: ResultTable, name: str, note: str) -> None:
         why = self._no_region(name)
         true = self._numbers(name, "true spread")
-        tally.add(
+        table.add(
             "spread", name, Mean(self._numbers(name, "spread/region")), chance=0.0,
             reference=mean_of(true, ~np.isnan(true)), why=why, note=note,
         )  # fmt: skip
-        tally.add(
+        table.add(
             "spread", name, Mean(self._numbers(name, "spread/image")), WHOLE, mean_at=WHOLE, chance=0.0, note=note
         )
         outside = Mean(self._numbers(name, "spread/outside"))
-        tally.add("spread_outside", name, outside, chance=0.0, why=why, note=note)
-        if self.by_features is not None:
-            self._count_features(tally, name, note)
-        unknown = self.agreement.why_not(name)
+        table.add("spread_outside", name, outside, chance=0.0, why=why, note=note)
+        if self.feature_spread is not None:
+            self._add_features(table, name, note)
+        unknown = self.reliability.why_not(name)
         for where, at in {"region": {}, "image": WHOLE}.items():
             valid: ImageStatistic | str = unknown or Mean(self._numbers(name, f"valid/{where}"))
-            tally.add("spread_valid", name, valid, at, mean_at=at, chance=0.0, why=why, note=note)
+            table.add("spread_valid", name, valid, at, mean_at=at, chance=0.0, why=why, note=note)
 
-    def _count_features(self, tally: ResultTable, name: str, note: str) -> None:
+    def _add_features(self, table: ResultTable, name: str, note: str) -> None:
         at, true = {"features": self.metric.features}, self._numbers(name, "true features")
         inside, image = (Mean(self._numbers(name, f"features/{where}")) for where in ("region", "image"))
         reference, why = mean_of(true, ~np.isnan(true)), self._no_region(name)
-        tally.add("feature_spread", name, inside, at, mean_at=at, chance=0.0, reference=reference, why=why, note=note)
+        table.add("feature_spread", name, inside, at, mean_at=at, chance=0.0, reference=reference, why=why, note=note)
         whole = {**at, **WHOLE}
-        tally.add("feature_spread", name, image, whole, mean_at=whole, chance=0.0, note=note)
+        table.add("feature_spread", name, image, whole, mean_at=whole, chance=0.0, note=note)
 
-    def _count_judged(self, tally: ResultTable, name: str) -> list[str]:
-        """Enters ``obeyed`` and ``kept``; returns a sentence about labels that may change."""
-        unknown, before = self.agreement.why_not(name), self._numbers(name, "obeyed before")
+    def _add_judged(self, table: ResultTable, name: str) -> list[str]:
+        """Add ``obeyed`` and ``kept``; returns a note about labels that may change."""
+        unknown, before = self.reliability.why_not(name), self._numbers(name, "obeyed before")
         obeyed: ImageStatistic | str = unknown or MeanProportion(self._numbers(name, "obeyed"))
-        tally.add("obeyed", name, obeyed, chance=mean_of(before, ~np.isnan(before)))
+        table.add("obeyed", name, obeyed, chance=mean_of(before, ~np.isnan(before)))
         if self.subject.judge is None:
-            tally.add("kept", name, unknown)
+            table.add("kept", name, unknown)
             return []
-        others = [j for j in self.agreement.trusted if j != name]
+        others = [j for j in self.reliability.trusted if j != name]
         true = {j: self._numbers(name, f"true kept/{j}") for j in others}
         reference = {j: mean_of(kept, ~np.isnan(kept)) for j, kept in true.items()}
         allowed = [j for j, share in reference.items() if share is not None and 1 - share > self.metric.allowed_change]
-        held = [self._numbers(name, f"kept/{j}") for j in others if j not in allowed]
+        columns = [self._numbers(name, f"kept/{j}") for j in others if j not in allowed]
         shares = [share for j, share in reference.items() if share is not None and j not in allowed]
         kept: ImageStatistic | str = (
-            MeanProportion(np.mean(held, axis=0)) if held else "there is no label that should stay"
+            MeanProportion(np.mean(columns, axis=0)) if columns else "there is no other label to compare"
         )
-        alike = {j: self.agreement.alike(j) for j in others}
-        chance = float(np.mean([alike[j] for j in others if j not in allowed])) if held else None
-        tally.add("kept", name, kept, chance=chance, reference=float(np.mean(shares)) if shares else None)
+        alike = {j: self.reliability.same_class_rate(j) for j in others}
+        chance = float(np.mean([alike[j] for j in others if j not in allowed])) if columns else None
+        table.add("kept", name, kept, chance=chance, reference=float(np.mean(shares)) if shares else None)
         for j in others:
-            note = "changes in the data's own re-draws too" if j in allowed else ""
+            note = "also changes in the data's redraws" if j in allowed else ""
             column = MeanProportion(self._numbers(name, f"kept/{j}"))
-            tally.add(
+            table.add(
                 "kept", name, column, {"judged": j}, mean_at=None, chance=alike[j], reference=reference[j], note=note
             )
-        return [f"{name}: {', '.join(allowed)} may change, as in the data's own re-draws"] if allowed else []
+        return [f"{name}: {', '.join(allowed)} may change, as in the data's redraws"] if allowed else []
 
-    def _count_redraws(self, tally: ResultTable, name: str) -> None:
+    def _add_redraws(self, table: ResultTable, name: str) -> None:
         names = ("spread_ratio", "spread_score", "recall")
-        if "true spread" not in self.seen[name]:
+        if "true spread" not in self.columns[name]:
             redraws = isinstance(self.subject.data, HasRedraws)
             for value in names:
-                tally.add(value, name, self._no_region(name) if redraws else "the data cannot re-draw a variety")
+                table.add(value, name, self._no_region(name) if redraws else "the data set cannot redraw a variety")
             return
         true = self._numbers(name, "true spread")
         both = RatioOfSums(among(~np.isnan(true), self._numbers(name, "spread/region")), true)
-        why = EMPTY if np.isnan(true).all() else "the data's own re-draws do not differ"
-        ratio = tally.add("spread_ratio", name, both, chance=0.0, why=why)
-        tally.add("spread_score", name, _score(ratio, tally.weights.level), chance=0.0, why=why)
-        tally.add("recall", name, Mean(self._numbers(name, "recall")), why=why)
+        why = NO_REGION if np.isnan(true).all() else "the data's redraws do not differ"
+        ratio = table.add("spread_ratio", name, both, chance=0.0, why=why)
+        table.add("spread_score", name, _score(ratio, table.weights.level), chance=0.0, why=why)
+        table.add("recall", name, Mean(self._numbers(name, "recall")), why=why)
 
 
-def _explained(found: Measurement) -> Measurement:
-    """The means say why they are 0, where that holds for every characteristic."""
+def _with_point_mass_note(found: Measurement) -> Measurement:
+    """Note at the means that they are 0 because every p(z_c|y) is a point mass."""
     values = tuple(
-        replace(value, note=sentence(POINT_MASS, value.note))
+        replace(value, note=joined_notes(POINT_MASS, value.note))
         if value.characteristic is None and value.name in ("spread", "spread_valid")
         else value
         for value in found.values
@@ -451,20 +455,20 @@ def _explained(found: Measurement) -> Measurement:
 
 
 def _score(ratio: Resampled, level: float) -> Resampled:
-    """min(r, 1/r) of a ratio, resample by resample."""
+    """Return min(r, 1/r) of a ratio, resample by resample."""
     if not ratio.defined:
         return ratio
-    without = None if ratio.leave_one_out is None else _below_one(ratio.leave_one_out)
-    score = float(_below_one(np.array([ratio.value]))[0])
-    return resampled(score, _below_one(ratio.draws), ratio.estimate.n, level, without)
+    without = None if ratio.leave_one_out is None else _inverse_above_one(ratio.leave_one_out)
+    score = float(_inverse_above_one(np.array([ratio.value]))[0])
+    return resampled(score, _inverse_above_one(ratio.draws), ratio.estimate.n, level, without)
 
 
-def _below_one(ratio: Floats) -> Floats:
+def _inverse_above_one(ratio: Floats) -> Floats:
     return np.where(ratio > 1, 1 / np.maximum(ratio, 1.0), ratio)
 
 
 def _pixels(images: Sequence[Images], inside: Bools) -> Tensor:
-    r"""The pixels inside, zero outside, shape :math:`(N, S, Q)`: those that lie inside in some row."""
+    r"""Return the pixels that lie inside in some row, zero where outside, shape :math:`(N, S, Q)`."""
     mask = torch.from_numpy(inside).repeat_interleave(images[0].shape[1], 1)
-    somewhere = mask.any(0)
-    return torch.stack([(rows_of(x) * mask)[:, somewhere] for x in images], 1)
+    used = mask.any(0)
+    return torch.stack([(pixel_rows(x) * mask)[:, used] for x in images], 1)

@@ -1,4 +1,4 @@
-"""Generation: do images drawn from the prior look like real ones, and show what was asked for?"""
+"""Generation: similarity of images sampled from the prior to real images, and agreement with the requested labels."""
 
 from __future__ import annotations
 
@@ -23,69 +23,69 @@ from ccvae_eval.evaluation.result_table import At, Mean, Proportion, ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
 from ccvae_eval.judge import Judge
 from ccvae_eval.metrics.shared.features import extractor_named, require_features
-from ccvae_eval.metrics.shared.judged_changes import Assignment, JudgedChanges, assignment_of, text_of
+from ccvae_eval.metrics.shared.judged_changes import Assignment, ColumnStore, assignment_of, assignment_text
 from ccvae_eval.metrics.shared.likelihood import Generate
-from ccvae_eval.model.fixed_batches import CHUNK
+from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import HasConditionalPrior
 from ccvae_eval.statistics.distances import frechet_distance, kernel_and_manifolds
 from ccvae_eval.statistics.intervals import Resampled, mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 POOLED = 8
-"""Squares on a side that an image is averaged over, where pixels are the features."""
+"""Side of the grid to which images are average-pooled where pixels are the features."""
 
 JUDGED, PIXELS = "judge", "pixels"
-EVERYONE = Generate()
+UNCONDITIONAL = Generate()
 
 
-def _of_features(
+def _feature_spec(
     summary: str, unit: str, better: bool, ends: tuple[float | None, float | None], dials: tuple[str, ...]
 ) -> ValueSpec:
-    """What all values that compare features have in common."""
-    chance, reference = "pixels dealt out anew among the images", "as many other real images"
+    """The spec of a value that compares features."""
+    chance, reference = "pixels permuted among the images", "as many other real images"
     return ValueSpec(summary, unit, better, ends, chance, dials=dials, reference=reference)
 
 
-NO_INTERVAL = "no interval: a resample of images holds copies, and copies are no sample"
+NO_INTERVAL = "no interval: a bootstrap resample contains copies, which bias the covariance"
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    r"""How images drawn from the model's prior compare with real ones, and whether they show the labels asked for.
+    r"""Distance between images sampled from the model's prior and real images, and agreement with requested labels.
 
-    One image is drawn for each real one: z_s from N(0, I), y from p(y) and z_c from p(z_c|y); a model without p(z_c|y)
-    draws all of z from N(0, I). ``obeyed`` = share of images in which the judge sees the class that was asked for,
-    class by class (at ``class=``), all other labels drawn; with ``assign="Male=1,Heavy_Makeup=0"`` of each assigned
-    label and of all together (at ``do=``). Its reference is the share that the judge sees in real images that have
-    the class.
+    One image is sampled for each real one: z_s from N(0, I), y from p(y) and z_c from p(z_c|y); a model without
+    p(z_c|y) samples all of z from N(0, I). ``obeyed`` = share of images that the judge classifies as the requested
+    class, for each class (at ``class=``) with all other labels sampled; with ``assign="Male=1,Heavy_Makeup=0"`` for
+    each assigned label and for all together (at ``do=``). Its reference is the judged share in real images of the
+    class.
 
-    Formula: on features f of N real and N drawn images, ``frechet`` = |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of
-    their means and covariances; ``kernel`` = unbiased squared MMD with the kernel (f.f'/F + 1)^3; and with balls
-    around each image that reach to the k-th nearest of its own kind: ``prdc_precision`` = share of drawn images in a
-    real one's ball, ``prdc_recall`` = share of real images in a drawn one's ball, ``prdc_density`` = balls of real
-    images that a drawn one lies in, over k, ``prdc_coverage`` = share of real images whose ball holds a drawn one.
-    Features are the judge's last layer, averaged over places, or pixels averaged over 8 x 8 squares; ``features=`` and
-    ``N=`` say so. They are not Inception's: none of these is an FID, and none compares between judges.
+    Formula: on features f of N real and N sampled images, ``frechet`` = |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of
+    their means and covariances; ``kernel`` = unbiased squared MMD with the kernel (f.f'/F + 1)^3. With a ball around
+    each image that reaches to its k-th nearest neighbour of the same set, ``prdc_precision`` = share of sampled images
+    inside a real image's ball, ``prdc_recall`` = share of real images inside a sampled image's ball, ``prdc_density`` =
+    mean number of real images' balls around a sampled image, over k, ``prdc_coverage`` = share of real images whose
+    ball contains a sampled image. Features are the judge's last layer, averaged over positions, or pixels pooled to
+    8 x 8; ``features=`` and ``N=`` name them. They are not Inception features: the values are not FID and are not
+    comparable between judges.
 
     Range: 0 to 1; frechet and prdc_density 0 and up; kernel has no bounds.
     Direction: higher is better for obeyed and prdc, lower for frechet and kernel.
-    Chance: for obeyed, images drawn without the request.
-    References: for distances and prdc, as many other real images in the place of the drawn ones; their chance: the
-    first ``chance_images`` real images with each pixel dealt out anew among 32 of them.
+    Chance: for obeyed, images sampled without the request; for distances and prdc, the first ``chance_images`` real
+    images with each pixel permuted among 32 of them.
+    References: for distances and prdc, as many other real images in place of the sampled ones.
     Cost: 1 image decoded for each image, and on the first ``asked_images`` one for each class of each label.
-    Pitfalls: the judge was trained on these labels and overlooks much else. frechet is biased upwards for small N.
-    Intervals of prdc are conditional on the balls.
+    Pitfalls: the judge was trained on these labels and is insensitive to much else. frechet is biased upwards for
+    small N. Confidence intervals of prdc are conditional on the balls.
     Reference: docs/metrics.md, section 7; Heusel et al. 2017; Binkowski et al. 2018; Kynkaanniemi et al. 2019; Naeem
     et al. 2020.
 
     Args:
-        assign: labels to be set together, as LABEL=CLASS,LABEL=CLASS.
-        features: of the judge, of pixels, of edges, of a registered extractor of yours, or auto: the judge's where
-            there is one.
-        neighbour: k.
-        asked_images: images for each class that is asked for.
-        neighbour_images: images, real and drawn, whose balls are looked at, and of the kernel distance.
-        chance_images: on how many images, from the first, the chance levels of distances and prdc are measured.
+        assign: labels to set together, as LABEL=CLASS,LABEL=CLASS.
+        features: judge, pixels, edges, a registered extractor, or auto: the judge's if there is a judge, else pixels.
+        neighbour: k, the neighbour that sets the radius of a ball.
+        asked_images: images for each requested class.
+        neighbour_images: real and sampled images for prdc and the kernel distance.
+        chance_images: images for the chance levels of distances and prdc, from the first.
     """
 
     name: ClassVar[str] = "generation"
@@ -95,31 +95,31 @@ class Generation:
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label", "rescaled latent"}
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "obeyed": ValueSpec(
-            "share of drawn images in which the judge sees what was asked for", "share", True, (0.0, 1.0),
-            "drawn without asking", True, ("idle",), reference="real images of the class",
+            "share of sampled images that the judge classifies as requested", "share", True, (0.0, 1.0),
+            "sampled without the request", True, ("idle",), reference="real images of the class",
         ),
-        "frechet": _of_features(
-            "Fréchet distance of drawn and real images' features", "", False, (0.0, None),
+        "frechet": _feature_spec(
+            "Fréchet distance between the features of sampled and real images", "", False, (0.0, None),
             dials=("fade",),
         ),
-        "kernel": _of_features(
-            "unbiased kernel distance of drawn and real images' features", "", False, (None, None),
+        "kernel": _feature_spec(
+            "unbiased kernel distance (MMD^2) between the features of sampled and real images", "", False, (None, None),
             dials=("fade",),
         ),
-        "prdc_precision": _of_features(
-            "share of drawn images that lie among real ones", "share", True, (0.0, 1.0),
+        "prdc_precision": _feature_spec(
+            "share of sampled images inside the neighbourhood of a real one", "share", True, (0.0, 1.0),
             dials=("dim",),
         ),
-        "prdc_recall": _of_features(
-            "share of real images that lie among drawn ones", "share", True, (0.0, 1.0),
+        "prdc_recall": _feature_spec(
+            "share of real images inside the neighbourhood of a sampled one", "share", True, (0.0, 1.0),
             dials=("fade",),
         ),
-        "prdc_density": _of_features(
-            "how densely real images surround a drawn one", "", True, (0.0, None),
+        "prdc_density": _feature_spec(
+            "mean number of real neighbourhoods around a sampled image, over k", "", True, (0.0, None),
             dials=("dim",),
         ),
-        "prdc_coverage": _of_features(
-            "share of real images with a drawn one near", "share", True, (0.0, 1.0),
+        "prdc_coverage": _feature_spec(
+            "share of real images with a sampled one inside their neighbourhood", "share", True, (0.0, 1.0),
             dials=("fade",),
         ),
     }  # fmt: skip
@@ -134,23 +134,25 @@ class Generation:
     def __post_init__(self) -> None:
         for name, least in (("neighbour", 1), ("asked_images", 0), ("neighbour_images", 2), ("chance_images", 0)):
             if getattr(self, name) < least:
-                raise UsageError(f"{getattr(self, name)} is less than {least}", where=f"generation.{name}")
+                raise UsageError(
+                    f"{name} must be at least {least}, got {getattr(self, name)}", where=f"generation.{name}"
+                )
         require_features(self.features, ("auto", JUDGED, PIXELS), "generation.features")
 
     def needs(self, subject: Subject) -> Needs:
-        """Images drawn from the prior.
+        """Images sampled from the prior, and from the prior given the assignment.
 
         Raises:
-            UndefinedError: if there is no p(z_c|y) to draw from, because a label is continuous.
+            UndefinedError: p(z_c|y) cannot be sampled, because a label is continuous.
         """
-        if why := why_not(EVERYONE, subject):
+        if why := why_not(UNCONDITIONAL, subject):
             raise UndefinedError(why)
-        asked = self.asked_images if subject.judge is not None else CHUNK  # for pictures
-        own = -(-len(_requests(subject)) * min(asked, len(subject)) // max(len(subject), 1))
+        requested = self.asked_images if subject.judge is not None else FIXED_BATCH  # for pictures
+        own = -(-len(_requests(subject)) * min(requested, len(subject)) // max(len(subject), 1))
         conditional = isinstance(subject.model, HasConditionalPrior)
         assigned = (Generate(assignment_of(self.assign, subject)),) if self.assign else ()
         return Needs(
-            (EVERYONE, *assigned), reconstruction=conditional, judge=True, characteristics=conditional, own=own
+            (UNCONDITIONAL, *assigned), reconstruction=conditional, judge=True, characteristics=conditional, own=own
         )
 
     def start(self, subject: Subject) -> GenerationAccumulator:
@@ -158,14 +160,14 @@ class Generation:
 
 
 def _requests(subject: Subject) -> list[tuple[str, int]]:
-    """Every class of every label that the model can be asked for."""
+    """Label and class of each image that the model can generate on request."""
     if not isinstance(subject.model, HasConditionalPrior):
         return []
     return [(name, k) for name in subject.characteristics for k in range(subject.schema[name].cardinality)]
 
 
 class GenerationAccumulator:
-    """The accumulator: features of real and drawn images, and what the judge sees in them."""
+    """Features of real and sampled images, and the class of each label that the judge predicts for them."""
 
     def __init__(self, metric: Generation, subject: Subject) -> None:
         self.metric, self.subject = metric, subject
@@ -176,34 +178,34 @@ class GenerationAccumulator:
         self.no_features = "needs a judge" if self.kind == JUDGED and not judged else ""
         self.extractor = None if self.kind in (JUDGED, PIXELS) else extractor_named(self.kind, subject)
         self.features: dict[str, dict[int, Floats]] = {"real": {}, "drawn": {}, "shuffled": {}}
-        self.seen = JudgedChanges(len(subject))
-        self.agreement = JudgeReliability(subject)
+        self.judged = ColumnStore(len(subject))
+        self.reliability = JudgeReliability(subject)
         self.pictures = MeanPictures()
 
     def update(self, batch: Decoded) -> None:
         start, chunk = batch.chunk.rows.start, batch.chunk
         if batch.reconstruction is not None:
-            self.agreement.update(batch)
-        drawn = batch.images[EVERYONE]
+            self.reliability.update(batch)
+        drawn = batch.images[UNCONDITIONAL]
         if not self.no_features:
             for which, images in (("real", chunk.images), ("drawn", drawn)):
                 self.features[which][start] = self._features(images)
             if start < self.metric.chance_images:
                 self.features["shuffled"][start] = self._features(self._shuffled(chunk))
-        asked: dict[tuple[str, int], Images] = {}
+        requested: dict[tuple[str, int], Images] = {}
         if self.subject.judge is not None:
-            self._keep_opinions("drawn", chunk, drawn)
-            self._keep_opinions("real", chunk, chunk.images)
+            self._judge("drawn", chunk, drawn)
+            self._judge("real", chunk, chunk.images)
             if self.assignment:
-                self._keep_opinions("assigned", chunk, batch.images[Generate(self.assignment)])
+                self._judge("assigned", chunk, batch.images[Generate(self.assignment)])
             if start < self.metric.asked_images:
-                asked = {request: self._asked(request, chunk) for request in self.requests}
-                for (name, k), images in asked.items():
-                    self._keep_opinions(f"{name}/{k}", chunk, images)
-        self._keep_pictures(chunk, drawn, asked)
+                requested = {request: self._requested(request, chunk) for request in self.requests}
+                for (name, k), images in requested.items():
+                    self._judge(f"{name}/{k}", chunk, images)
+        self._keep_pictures(chunk, drawn, requested)
 
-    def _asked(self, request: tuple[str, int], chunk: Chunk) -> Images:
-        """Images drawn with one label set, the others as they were drawn."""
+    def _requested(self, request: tuple[str, int], chunk: Chunk) -> Images:
+        """Images sampled with one label set and the same noise for everything else."""
         return self.subject.decode(Generate((request,)).codes(self.subject, chunk))
 
     def _features(self, images: Images) -> Floats:
@@ -215,139 +217,139 @@ class GenerationAccumulator:
             assert isinstance(judge, Judge)
             found = judge.features(images)
         else:
-            # channel by channel: pixel by pixel, as decoders give them, it takes twice as long
+            # pooling is slower on a channels-last layout
             found = functional.adaptive_avg_pool2d(images.contiguous().double(), POOLED).flatten(1)
         return np.asarray(found.double().cpu().numpy())
 
     def _shuffled(self, chunk: Chunk) -> Images:
-        """The chunk's images with each pixel dealt out anew among them: no pixel knows of another."""
+        """The chunk's images with each pixel permuted among them, independently of all other pixels."""
         count, _, height, width = chunk.images.shape
         pixels = chunk.images.permute(0, 2, 3, 1).flatten(0, 2)
         stream = numpy_stream(self.subject.seed, "generation/shuffled", int(chunk.ids[0]))
-        # each place is turned round by a number of its own: cheaper than a permutation, and no less independent
-        turn = torch.from_numpy(stream.integers(count, size=height * width))
-        order = (torch.arange(count)[:, None] + turn) % count * len(turn) + torch.arange(len(turn))
+        # a random cyclic shift per pixel is cheaper than a permutation and as independent
+        shift = torch.from_numpy(stream.integers(count, size=height * width))
+        order = (torch.arange(count)[:, None] + shift) % count * len(shift) + torch.arange(len(shift))
         shuffled = pixels.index_select(0, order.flatten().to(pixels.device))
         return shuffled.reshape(count, height, width, -1).permute(0, 3, 1, 2)
 
-    def _keep_opinions(self, name: str, chunk: Chunk, images: Images) -> None:
-        """The class that the judge sees of each label."""
+    def _judge(self, name: str, chunk: Chunk, images: Images) -> None:
+        """Store the class that the judge predicts for each label."""
         assert self.subject.judge is not None
-        told = self.subject.judge.log_probabilities(images)
-        self.seen.put(name, chunk.rows, {j: value.argmax(1).double().cpu().numpy() for j, value in told.items()})
+        judged = self.subject.judge.log_probabilities(images)
+        self.judged.put(name, chunk.rows, {j: value.argmax(1).double().cpu().numpy() for j, value in judged.items()})
 
-    def _keep_pictures(self, chunk: Chunk, drawn: Images, asked: Mapping[tuple[str, int], Images]) -> None:
+    def _keep_pictures(self, chunk: Chunk, drawn: Images, requested: Mapping[tuple[str, int], Images]) -> None:
         wanted = PICTURED - chunk.rows.start
         if wanted <= 0:
             return
         self.pictures.keep("drawn", as_bytes(drawn[:wanted])[None])
         for name, k in self.requests:
-            images = asked[name, k] if asked else self._asked((name, k), chunk)
+            images = requested[name, k] if requested else self._requested((name, k), chunk)
             label = f"asked/{name}/{self.subject.schema[name].class_name(k)}"
             self.pictures.keep(label, as_bytes(images[:wanted])[None])
 
     def compute(self, weights: ResampleWeights) -> Measurement:
-        tally = ResultTable(self.metric, self.subject, weights)
+        table = ResultTable(self.metric, self.subject, weights)
         for name in self.subject.characteristics:
-            self._enter_obeyed(tally, name)
+            self._add_obeyed(table, name)
         if self.assignment:
-            self._enter_assigned(tally)
+            self._add_assigned(table)
         elif not self.requests:
-            tally.add("obeyed", None, f"{type(self.subject.model).__name__} has no p(z_c|y)")
-        self._enter_distances(tally)
-        return tally.measurement(self.agreement.notes(), self.pictures.arrays())
+            table.add("obeyed", None, f"{type(self.subject.model).__name__} has no p(z_c|y)")
+        self._add_distances(table)
+        return table.measurement(self.reliability.notes(), self.pictures.arrays())
 
-    def _enter_obeyed(self, tally: ResultTable, name: str) -> None:
-        """Each class of one label that was asked for, and their mean."""
-        asked = [k for label, k in self.requests if label == name]
-        why = self.agreement.why_not(name)
-        if why or not asked:
-            tally.add("obeyed", name, why or "cannot be asked for")
+    def _add_obeyed(self, table: ResultTable, name: str) -> None:
+        """Add each requested class of one label, and their mean."""
+        requested = [k for label, k in self.requests if label == name]
+        why = self.reliability.why_not(name)
+        if why or not requested:
+            table.add("obeyed", name, why or "the model cannot generate it on request")
             return
         truth = self.subject.classes(name).numpy()
         parts, chances, references = [], [], []
-        for k in asked:
+        for k in requested:
             at: At = {"class": self.subject.schema[name].class_name(k)}
-            chance = _share(self.seen.get("drawn", name), k)
-            reference = _share(np.where(truth == k, self.seen.get("real", name), np.nan), k)
-            shown = Proportion(_is(self.seen.get(f"{name}/{k}", name), k))
+            chance = _share(self.judged.get("drawn", name), k)
+            reference = _share(np.where(truth == k, self.judged.get("real", name), np.nan), k)
+            shown = Proportion(_matches(self.judged.get(f"{name}/{k}", name), k))
             parts.append(
-                tally.add("obeyed", name, shown, at, mean_at=None, chance=chance, reference=reference, why="no image")
+                table.add("obeyed", name, shown, at, mean_at=None, chance=chance, reference=reference, why="no image")
             )
             chances.append(chance)
             references.append(reference)
-        mean = mean_over(parts, tally.weights.level)
-        tally.add("obeyed", name, mean, chance=_mean(chances), reference=_mean(references))
+        mean = mean_over(parts, table.weights.level)
+        table.add("obeyed", name, mean, chance=_mean(chances), reference=_mean(references))
 
-    def _enter_assigned(self, tally: ResultTable) -> None:
-        """The labels of the assignment, each and all together."""
-        at: At = {"do": text_of(self.assignment, self.subject)}
+    def _add_assigned(self, table: ResultTable) -> None:
+        """Add each label of the assignment, and all together."""
+        at: At = {"do": assignment_text(self.assignment, self.subject)}
         real = np.ones(len(self.subject), bool)
         for name, k in self.assignment:
             real &= self.subject.classes(name).numpy() == k
         columns: dict[str, list[Floats]] = {"assigned": [], "drawn": [], "real": []}
         for name, k in self.assignment:
             for which, found in columns.items():
-                found.append(_is(self.seen.get(which, name), k))
+                found.append(_matches(self.judged.get(which, name), k))
             shown, drawn, true = (found[-1] for found in columns.values())
-            why = self.agreement.why_not(name)
-            tally.add(
+            why = self.reliability.why_not(name)
+            table.add(
                 "obeyed", name, why or Proportion(shown), at, mean_at=None, chance=_mean_of(drawn),
                 reference=_mean_of(np.where(real, true, np.nan)),
             )  # fmt: skip
-        why = next((f"{name}: {why}" for name, _ in self.assignment if (why := self.agreement.why_not(name))), "")
+        why = next((f"{name}: {why}" for name, _ in self.assignment if (why := self.reliability.why_not(name))), "")
         shown, drawn, true = (np.min(found, axis=0) for found in columns.values())
-        tally.add(
+        table.add(
             "obeyed", None, why or Proportion(shown), at, chance=_mean_of(drawn),
             reference=_mean_of(np.where(real, true, np.nan)),
         )  # fmt: skip
 
-    def _enter_distances(self, tally: ResultTable) -> None:
-        """The distances of the drawn images, and those of as many real ones as their reference."""
+    def _add_distances(self, table: ResultTable) -> None:
+        """Add the distances of the sampled images, with chance level and reference."""
         names = ("frechet", "kernel", "prdc_precision", "prdc_recall", "prdc_density", "prdc_coverage")
         at: At = {"features": self.kind, "N": len(self.subject)}
-        few = f"{len(self.subject)} images, more than {self.metric.neighbour} are needed"
+        few = f"needs more than {self.metric.neighbour} images, got {len(self.subject)}"
         if self.no_features or len(self.subject) <= max(self.metric.neighbour, 1):
             for name in names:
-                tally.add(name, None, self.no_features or few, at)
+                table.add(name, None, self.no_features or few, at)
             return
         real, drawn, shuffled = (
             np.concatenate([part[start] for start in sorted(part)] or [np.zeros((0, 0))])
             for part in self.features.values()
         )
         others, count = self._other_images(), min(len(real), self.metric.neighbour_images)
-        usual = shuffled if len(shuffled) > max(self.metric.neighbour, 1) else None
+        permuted = shuffled if len(shuffled) > max(self.metric.neighbour, 1) else None
         k = self.metric.neighbour
-        distances, balls = _compared(real, drawn, count, k, tally.weights.level)
-        chance, known = (_usual(real, images, count, k) for images in (usual, others))
+        distances, balls = _distances(real, drawn, count, k, table.weights.level)
+        chance, reference = (_baseline(real, images, count, k) for images in (permuted, others))
         at_n: At = {**at, "N": count}
         for name, estimate in distances.items():
             note = NO_INTERVAL if name == "frechet" else ""
-            value = Resampled(estimate, np.full(tally.weights.draws, np.nan), note)
+            value = Resampled(estimate, np.full(table.weights.draws, np.nan), note)
             size = at if name == "frechet" else at_n
-            tally.add(name, None, value, size, chance=chance.get(name), reference=known.get(name))
+            table.add(name, None, value, size, chance=chance.get(name), reference=reference.get(name))
         for name, column in balls.items():
             spread = np.full(len(self.subject), np.nan)
             spread[:count] = column
             what = Mean(spread) if name == "prdc_density" else Proportion(spread)
-            tally.add(name, None, what, at_n, chance=chance.get(name), reference=known.get(name))
+            table.add(name, None, what, at_n, chance=chance.get(name), reference=reference.get(name))
 
     def _other_images(self) -> Floats | None:
-        """Features of as many other real images, from the split train; None if there are not enough."""
+        """Features of as many other real images of the training split; None if there are too few."""
         data, subject = self.subject.data, self.subject
         ids: Ids = np.setdiff1d(data.split("train"), subject.ids)
         if len(ids) < len(subject):
             return None
         chosen = numpy_stream(subject.seed, "generation/others").choice(ids, len(subject), replace=False)
         chosen = np.sort(chosen)
-        blocks = [chosen[first : first + CHUNK] for first in range(0, len(chosen), CHUNK)]
+        blocks = [chosen[first : first + FIXED_BATCH] for first in range(0, len(chosen), FIXED_BATCH)]
         return np.concatenate([self._features(read_images(data, block).to(subject.device)) for block in blocks])
 
 
-def _compared(
+def _distances(
     real: Floats, drawn: Floats, count: int, k: int, level: float = 0.95
 ) -> tuple[dict[str, Estimate], dict[str, Floats]]:
-    """Both distances, and what each image says of the balls; what takes every pair, of the first so many."""
+    """Both distances, and prdc of each image; kernel and prdc on the first ``count`` images."""
     kernel, found = kernel_and_manifolds(real[:count], drawn[:count], k, level)
     balls = {
         "prdc_precision": found.precision.astype(np.float64),
@@ -358,22 +360,22 @@ def _compared(
     return {"frechet": Estimate(frechet_distance(real, drawn), n=len(drawn)), "kernel": kernel}, balls
 
 
-def _usual(real: Floats, images: Floats | None, count: int, k: int) -> dict[str, float]:
-    """What other images score in the place of the drawn ones, as many real ones beside them."""
+def _baseline(real: Floats, images: Floats | None, count: int, k: int) -> dict[str, float]:
+    """Distances and prdc of other images in place of the sampled ones."""
     if images is None:
         return {}
-    distances, balls = _compared(real[: len(images)], images, count, k)
+    distances, balls = _distances(real[: len(images)], images, count, k)
     found = {name: estimate.value for name, estimate in distances.items()}
     return found | {name: float(column.mean()) for name, column in balls.items()}
 
 
-def _is(seen: Floats, k: int) -> Floats:
-    """1 where the judge sees class k, 0 where another, NaN where it was not asked."""
-    return np.where(np.isnan(seen), np.nan, seen == k)
+def _matches(judged: Floats, k: int) -> Floats:
+    """1 where the judged class is k, 0 where it is another, NaN where it is missing."""
+    return np.where(np.isnan(judged), np.nan, judged == k)
 
 
-def _share(seen: Floats, k: int) -> float | None:
-    return _mean_of(_is(seen, k))
+def _share(judged: Floats, k: int) -> float | None:
+    return _mean_of(_matches(judged, k))
 
 
 def _mean_of(values: Floats) -> float | None:

@@ -1,10 +1,8 @@
-"""Edited images beside those that the data would have drawn: distances inside a mask.
+"""Comparison of edited images with rendered counterfactuals, and the axioms of counterfactuals.
 
-Axioms of counterfactuals, taken through the image: f(x, c, v) = decode(do(c = v) on encode(x)).
-
-Monteiro, De Sousa Ribeiro, Pawlowski, Castro and Glocker, "Measuring axiomatic soundness of counterfactual image
-models" (ICLR 2023): composition asks that nothing happens where nothing is changed, reversibility that there and back
-is where one was.
+With f(x, c, v) = decode(do(c = v) on encode(x)), composition states that setting c to its own value leaves x unchanged,
+and reversibility that setting c to v and back to its own value does (Monteiro, De Sousa Ribeiro, Pawlowski, Castro and
+Glocker, "Measuring axiomatic soundness of counterfactual image models", ICLR 2023).
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from torch import Tensor
 
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import HasCounterfactuals, HasVariety
-from ccvae_eval.evaluation.interventions import Do, by_model, donor_rows
+from ccvae_eval.evaluation.interventions import Do, donor_rows, model_intervention
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.shared.image_change import absolute_change
 from ccvae_eval.model.interface import Intervenes
@@ -28,10 +26,10 @@ def distance(before: Images, after: Images, where: Bools | None = None) -> Float
 
     Args:
         before, after: shape :math:`(N, C, H, W)`.
-        where: the pixels that count, shape :math:`(N, H W)`; None = all.
+        where: mask of the pixels to average over, shape :math:`(N, H W)`; None = all.
 
     Returns:
-        NaN where no pixel counts.
+        NaN where the mask is empty.
 
     >>> one, other = torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, 0.0]]]])
     >>> distance(one, other), distance(one, other, np.array([[True, False]]))
@@ -45,17 +43,17 @@ def distance(before: Images, after: Images, where: Bools | None = None) -> Float
 
 
 def energy_distance(drawn: Sequence[Images], true: Sequence[Images], where: Bools) -> Floats:
-    r"""How far two families of images lie apart, image by image, shape :math:`(N,)`.
+    r"""Energy distance of two sets of samples of each image, shape :math:`(N,)`.
 
     .. math:: \frac{1}{ST} \sum_{s,t} d(x_s, y_t) - \frac{1}{2 S (S-1)} \sum_{s \ne s'} d(x_s, x_{s'})
         - \frac{1}{2 T (T-1)} \sum_{t \ne t'} d(y_t, y_{t'})
 
-    with d of :func:`distance`. Its mean is 0 where both are draws of one law (Székely and Rizzo 2013), and it may be
-    negative. The energy score of the draws minus that of true draws of the same law.
+    with d of :func:`distance`. It is unbiased, so it may be negative; its expectation is 0 if both sets are samples of
+    the same distribution (Székely and Rizzo 2013).
 
     Args:
-        drawn, true: S and T images of each row, each of shape :math:`(N, C, H, W)`.
-        where: the pixels that count, shape :math:`(N, H W)`.
+        drawn, true: S and T samples of each image, each of shape :math:`(N, C, H, W)`.
+        where: mask of the pixels to compare, shape :math:`(N, H W)`.
     """
     across = np.mean([distance(x, y, where) for x in drawn for y in true], axis=0)
     return np.asarray(across - (_within(drawn, where) + _within(true, where)) / 2)
@@ -66,27 +64,27 @@ def _within(images: Sequence[Images], where: Bools) -> Floats:
     return np.asarray(np.mean(pairs, axis=0))
 
 
-def with_donors_look(subject: Subject, name: str, chunk: Chunk, rows: Bools) -> Images:
-    """The recipients rendered with their donors' class and variety of one label, on the subject's device."""
+def render_swap(subject: Subject, name: str, chunk: Chunk, rows: Bools) -> Images:
+    """Render the recipients with their donors' class and variety of one label; on the subject's device."""
     data = subject.data
     assert isinstance(data, HasVariety)
     donors = donor_rows(subject, name)[chunk.rows].numpy()[rows]
-    ids, theirs = chunk.ids[rows], subject.ids[donors]
     value = subject.classes(name).numpy()[donors].astype(np.float32)
-    return data.with_variety(ids, {name: value}, {name: data.variety(theirs, name)}).to(subject.device)
+    variety = data.variety(subject.ids[donors], name)
+    return data.with_variety(chunk.ids[rows], {name: value}, {name: variety}).to(subject.device)
 
 
-def without(subject: Subject, name: str, chunk: Chunk, rows: Bools) -> Images:
-    """Some images of a chunk without a binary attribute, on the subject's device."""
+def render_without(subject: Subject, name: str, chunk: Chunk, rows: Bools) -> Images:
+    """Render some images of a chunk without a binary attribute; on the subject's device."""
     data = subject.data
     assert isinstance(data, HasCounterfactuals)
     return data.with_attribute(chunk.ids[rows], name, np.zeros(int(rows.sum()), np.float32)).to(subject.device)
 
 
-def reconstructed(subject: Subject, name: str, chunk: Chunk, rows: Bools, images: Images, value: int) -> Images:
-    """Other images in the place of some of a chunk: encoded with the posterior noise of those, and decoded.
+def reconstruct(subject: Subject, name: str, chunk: Chunk, rows: Bools, images: Images, value: int) -> Images:
+    """Encode and decode images in place of some rows of a chunk, with the posterior noise of those rows.
 
-    An encoder that takes labels is told that the label has this value.
+    An encoder that takes labels is given ``value`` for the label ``name``.
     """
     chosen = torch.from_numpy(np.flatnonzero(rows))
     labels = subject.labels[chunk.rows][chosen].clone()
@@ -95,8 +93,8 @@ def reconstructed(subject: Subject, name: str, chunk: Chunk, rows: Bools, images
     return subject.decode(subject.encode(images, labels).at(noise))
 
 
-def inside_of(region: Tensor | None, largest: float) -> Bools | None:
-    """A region's pixels, shape (N, H W), none for an image whose region is empty or too large; None = no region."""
+def region_pixels(region: Tensor | None, largest: float) -> Bools | None:
+    """Mask of a region, shape (N, H W); empty where it covers more than ``largest``; None without a region."""
     if region is None:
         return None
     pixels: Bools = region.flatten(1).numpy()
@@ -105,9 +103,9 @@ def inside_of(region: Tensor | None, largest: float) -> Bools | None:
 
 
 def composition(subject: Subject, chunk: Chunk, repeats: Sequence[int]) -> Mapping[int, Floats]:
-    """The distance from x of what m times encoding and decoding makes of it, for each m; shape (n,) each.
+    """Distance between x and x encoded and decoded m times, for each m in ``repeats``; shape (n,) each.
 
-    do(c = now) by transport is the identity on codes, whatever c.
+    Transport to the image's own class is the identity on codes, so the result is the same for every characteristic.
     """
     found, image = {}, chunk.images
     for turn in range(1, max(repeats) + 1):
@@ -118,24 +116,24 @@ def composition(subject: Subject, chunk: Chunk, repeats: Sequence[int]) -> Mappi
 
 
 def reversibility(subject: Subject, chunk: Chunk, do: Do, repeats: Sequence[int]) -> Mapping[int, Floats]:
-    """The distance from x after m times there (to the class drawn for it) and back, re-encoding every time."""
+    """Distance between x and x after m edits to its target class and back, re-encoding after each edit; shape (n,)."""
     name, found, image = do.characteristic, {}, chunk.images
     now, then = subject.current_class(name)[chunk.rows], subject.target_class(name)[chunk.rows]
     for turn in range(1, max(repeats) + 1):
-        image = _moved(subject, chunk, do, image, now, then)
-        image = _moved(subject, chunk, do, image, then, now)
+        image = _edit(subject, chunk, do, image, now, then)
+        image = _edit(subject, chunk, do, image, then, now)
         if turn in repeats:
             found[turn] = distance(chunk.images, image)
     return found
 
 
-def _moved(subject: Subject, chunk: Chunk, do: Do, images: Images, now: Tensor, then: Tensor) -> Images:
-    """f of some images in the place of a chunk's: what they show now, and what they shall show."""
+def _edit(subject: Subject, chunk: Chunk, do: Do, images: Images, now: Tensor, then: Tensor) -> Images:
+    """Edit images in place of a chunk's from the classes ``now`` to the classes ``then``."""
     labels = subject.labels[chunk.rows].clone()
     column = subject.schema.index(do.characteristic)
     labels[:, column] = torch.where(now >= 0, now.to(labels.dtype), labels[:, column])
     posterior = subject.encode(images, labels)
     seen = Chunk(chunk.rows, chunk.ids, images, posterior, posterior.loc)
     if isinstance(subject.model, Intervenes):
-        return subject.decode(by_model(subject, seen, {do.characteristic: then}))
+        return subject.decode(model_intervention(subject, seen, {do.characteristic: then}))
     return subject.decode(do.between(subject, seen, now, then)[0])

@@ -1,4 +1,4 @@
-"""The paths that locality walks: from class to class in a characteristic's columns, or from image to image."""
+"""Traversal paths of locality: from class to class in a characteristic's latent dimensions, or from image to image."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ccvae_eval.evaluation.interventions import (
 )
 from ccvae_eval.evaluation.subject import Subject
 
-Columns = Literal["block", "each"]
+MovedDimensions = Literal["block", "each"]
 PathKind = Literal["traversal", "interpolation"]
 
 
 class PathSettings(Protocol):
-    """The settings that say which paths there are; they are documented where they are options."""
+    """The settings of :class:`~ccvae_eval.metrics.locality.metric.Locality` that define its paths."""
 
     @property
     def steps(self) -> int: ...
@@ -36,7 +36,7 @@ class PathSettings(Protocol):
     def source(self) -> CodeSource: ...
 
     @property
-    def columns(self) -> Columns: ...
+    def columns(self) -> MovedDimensions: ...
 
     @property
     def path(self) -> PathKind: ...
@@ -44,16 +44,17 @@ class PathSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TraversalPath:
-    """One path that is walked from every image.
+    """One path, traversed from every image.
 
     Args:
-        characteristic: whose region and label it is about.
-        points: the interventions along it.
-        noise: the two re-draws that give its floor; none for an encoder without noise.
-        applies: the images that have a way to go, shape (N,).
-        end: the class at its end for each image, shape (N,); -1 where it does not apply.
-        inside: whether the image's code lies on the path, projected to it: 1 or 0, NaN where it does not apply.
-        at: the column, if only one is moved.
+        characteristic: the characteristic that changes along the path.
+        points: the interventions along the path.
+        noise: the two posterior samples whose difference is the floor; empty for an encoder without noise.
+        applies: True for images to which the path applies, shape (N,).
+        end: class at the path's end, shape (N,); -1 where the path does not apply.
+        inside: 1 if the image's code, projected onto the path, lies between its ends, else 0; NaN where the path does
+            not apply.
+        at: the latent dimension, if only one moves.
     """
 
     characteristic: str
@@ -69,28 +70,28 @@ class TraversalPath:
         return self.characteristic + "".join(f"[{column}]" for column in self.at.values())
 
 
-def traversal_paths(walk: PathSettings, subject: Subject) -> tuple[list[TraversalPath], dict[str, str]]:
-    """The paths that exist, and for each characteristic without one the reason."""
-    ways: list[TraversalPath] = []
+def traversal_paths(settings: PathSettings, subject: Subject) -> tuple[list[TraversalPath], dict[str, str]]:
+    """Paths of all characteristics, and the reason for each characteristic without one."""
+    paths: list[TraversalPath] = []
     reasons: dict[str, str] = {}
     for name in subject.characteristics:
         try:
-            ways += _traversal_paths(walk, subject, name)
+            paths += _traversal_paths(settings, subject, name)
         except UndefinedError as error:
             reasons[name] = error.what
-    return ways, reasons
+    return paths, reasons
 
 
-def _traversal_paths(walk: PathSettings, subject: Subject, name: str) -> list[TraversalPath]:
+def _traversal_paths(settings: PathSettings, subject: Subject, name: str) -> list[TraversalPath]:
     label, columns = subject.schema[name], subject.layout[name]
     if label.kind == "continuous":
-        raise UndefinedError("a continuous label has no classes to go between", where=name)
-    positions = [k / (walk.steps - 1) for k in range(walk.steps)]
+        raise UndefinedError("a continuous label has no classes to traverse between", where=name)
+    positions = [k / (settings.steps - 1) for k in range(settings.steps)]
     noiseless = not bool(subject.posterior.scale[:, list(columns)].any())
-    if walk.path == "interpolation":
+    if settings.path == "interpolation":
         donors = donor_rows(subject, name)
         if not bool((donors >= 0).any()):
-            raise UndefinedError("no image of another class", where=name)
+            raise UndefinedError("no image has another class", where=name)
         noise = () if noiseless else tuple(Redraw(name, draw, every=True) for draw in (0, 1))
         points = tuple(Interpolate(name, position) for position in positions)
         end = torch.where(donors >= 0, subject.target_class(name), -1)
@@ -102,37 +103,37 @@ def _traversal_paths(walk: PathSettings, subject: Subject, name: str) -> list[Tr
         if not bool((end >= 0).any()):
             raise UndefinedError("no image has this label", where=name)
     noise = () if noiseless else (Redraw(name, 0), Redraw(name, 1))
-    alone: Sequence[int | None] = [None]
-    if walk.columns == "each" and len(columns) > 1:
-        alone = range(len(columns))
+    moved: Sequence[int | None] = [None]
+    if settings.columns == "each" and len(columns) > 1:
+        moved = range(len(columns))
     return [
         TraversalPath(
             name,
-            tuple(Traverse(name, position, walk.source, column) for position in positions),
+            tuple(Traverse(name, position, settings.source, column) for position in positions),
             noise,
             (end >= 0).numpy(),
             end,
-            _inside_path(walk, subject, name, start, end, column),
+            _inside_path(settings, subject, name, start, end, column),
             {} if column is None else {"column": columns[column]},
         )
-        for column in alone
+        for column in moved
     ]
 
 
 def _inside_path(
-    walk: PathSettings, subject: Subject, name: str, start: torch.Tensor, end: torch.Tensor, column: int | None
+    settings: PathSettings, subject: Subject, name: str, start: torch.Tensor, end: torch.Tensor, column: int | None
 ) -> Floats:
-    """Whether each code, projected to its path, lies between the path's ends.
+    """1 for each code whose projection onto its path lies between the path's ends, else 0; NaN without a path.
 
     Raises:
-        UndefinedError: if one of the paths does not exist.
+        UndefinedError: one of the paths does not exist.
     """
     own = subject.codes[:, list(subject.layout[name])].double()
     inside = torch.full((len(own),), torch.nan, dtype=torch.float64)
     for a, b in sorted({(int(a), int(b)) for a, b in zip(start, end, strict=True) if b >= 0}):
-        path = path_between(subject, name, a, b, walk.source)
+        path = path_between(subject, name, a, b, settings.source)
         chosen = slice(None) if column is None else slice(column, column + 1)
-        first, way = path.start[chosen].double(), (path.end - path.start)[chosen].double()
-        place = (own[:, chosen] - first) @ way / way.square().sum()
-        inside = torch.where((start == a) & (end == b), ((place >= 0) & (place <= 1)).double(), inside)
+        origin, direction = path.start[chosen].double(), (path.end - path.start)[chosen].double()
+        position = (own[:, chosen] - origin) @ direction / direction.square().sum()
+        inside = torch.where((start == a) & (end == b), ((position >= 0) & (position <= 1)).double(), inside)
     return inside.numpy()

@@ -1,1 +1,1 @@
-"""Ways to find points of one image again in another: plugins of the group ``matchers``."""
+"""Keypoint matchers, which find points of one image in another: plugins of the group ``matchers``."""

@@ -1,6 +1,6 @@
-"""ALIKED keypoints (Zhao et al. 2023) with weights that the user has.
+"""ALIKED keypoints (Zhao et al. 2023), and loading of weight files that the user provides.
 
-Weights that the user has: a file by name and digest, read as data, never fetched.
+A weight file is identified by its path and its sha256, read as data without executing it, and never downloaded.
 """
 
 from __future__ import annotations
@@ -23,52 +23,59 @@ from ccvae_eval.core.types import Images
 from ccvae_eval.metrics.matchers.interface import LENGTH, DescribedPoints, Matches, mutual_matches
 
 SHORTEST_DIGEST = 8
+"""Least number of hexadecimal digits of a sha256."""
+
+SMALLEST = 16
+"""Pixels on the shorter side below which an image has no keypoints."""
+
+COMPUTED = {"dkd.hw_grid"}
+"""Tensors that kornia computes itself and that the file lacks."""
 
 
 def verified_tensors(matcher: str, key: str, file: str, digest_key: str, digest: str) -> Mapping[str, Tensor]:
-    """The tensors of a file of weights, if it is the one that was meant.
+    """Return the tensors of a weight file after checking its sha256.
 
     Args:
-        matcher: whose setting it is.
-        key: the setting that names the file.
-        file: the file; "" = none.
-        digest_key: the setting that holds the digest.
-        digest: the sha256 of the file, or its first eight digits or more.
+        matcher: name of the matcher, for messages.
+        key: setting that names the file.
+        file: path of the file; "" if none was given.
+        digest_key: setting that holds the digest.
+        digest: sha256 of the file, or at least its first eight digits.
 
     Raises:
-        UsageError: no file, or no digest, is named.
-        CheckpointError: the file cannot be read, or is another one.
+        UsageError: if no file or no digest is given.
+        CheckpointError: if the file cannot be read or has another sha256.
     """
     if not file:
         raise UsageError(
             f"{matcher} needs weights",
             where=f"{matcher}.{key}",
-            hint=f"Write {matcher},{key}=FILE,{digest_key}=DIGEST; none come with the package.",
+            hint=f"Write {matcher},{key}=FILE,{digest_key}=DIGEST; the package contains no weights.",
         )
     bundle = read_bundle(Path(file))
     if len(digest) < SHORTEST_DIGEST:
-        hint = f"This file's is {bundle.sha256}."
+        hint = f"The sha256 of this file is {bundle.sha256}."
         raise UsageError(f"{matcher} needs the sha256 of its weights", where=f"{matcher}.{digest_key}", hint=hint)
     if not bundle.sha256.startswith(digest.lower()):
-        why = f"their sha256 is {bundle.sha256}"
-        raise CheckpointError("these are other weights than were asked for", where=file, why=why)
+        why = f"its sha256 is {bundle.sha256}"
+        raise CheckpointError(f"the file does not match {digest_key}={digest}", where=file, why=why)
     return bundle.tensors
 
 
 def with_weights(
-    make: Callable[[], nn.Module], tensors: Mapping[str, Tensor], model: str, where: str, derived: Set[str]
+    make: Callable[[], nn.Module], tensors: Mapping[str, Tensor], model: str, where: str, computed: Set[str]
 ) -> nn.Module:
-    """A network with the weights of a file, ready to evaluate.
+    """Return a network with the given weights, in evaluation mode.
 
     Args:
-        make: makes the network, with weights that are replaced at once.
+        make: creates the network; its initial weights are replaced.
         tensors: the weights by name.
-        model: whose weights they must be, for the message.
-        where: the file.
-        derived: names that the network works out by itself: the file need not have them.
+        model: name of the network, for messages.
+        where: path of the weight file, for messages.
+        computed: tensors that the network computes itself and that may be missing.
 
     Raises:
-        CheckpointError: a tensor is missing, is one too many, or has another shape.
+        CheckpointError: if a tensor is missing, unexpected or of another shape.
     """
     with torch.random.fork_rng(devices=[]):
         try:
@@ -76,40 +83,34 @@ def with_weights(
             found = network.load_state_dict(dict(tensors), strict=False)
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"not the weights of {model}", where=where, why=str(error)) from None
-    missing = set(found.missing_keys) - derived
+    missing = set(found.missing_keys) - computed
     if missing or found.unexpected_keys:
-        odd = sorted([*missing, *found.unexpected_keys])[0]
-        raise CheckpointError(f"not the weights of {model}", where=where, why=f"{odd} does not fit")
+        name = sorted([*missing, *found.unexpected_keys])[0]
+        why = f"tensor {name} is {'missing' if name in missing else 'unexpected'}"
+        raise CheckpointError(f"not the weights of {model}", where=where, why=why)
     return network.eval()
-
-
-SMALLEST = 16
-"""Pixels on the shorter side: smaller images have no keypoints."""
-
-DERIVED = {"dkd.hw_grid"}
-"""Not in the file: kornia works it out."""
 
 
 @dataclass(frozen=True)
 class AlikedMatcher:
-    """ALIKED (Zhao, Wu, Chen, Chen, Xu and Lee 2023) as kornia computes it, matched as ``sift`` is.
+    """ALIKED keypoints (Zhao, Wu, Chen, Chen, Xu and Lee 2023) by kornia, matched like those of ``sift``.
 
-    The package carries no weights of others and downloads none: name a file, and its sha256, so that a run says which
-    weights its numbers rest on. The file is read like any checkpoint: nothing in it is executed. Keypoints are those
-    whose score exceeds ``threshold`` (the strongest K would be invented on a constant image). Images are brought to
-    ``size`` pixels first and looked at one by one on the CPU, a few a second.
+    The package contains no third-party weights and downloads none. Give a file and its sha256, which is recorded with
+    the run. The file is read like any checkpoint: nothing in it is executed. Keypoints are points whose score exceeds
+    ``threshold``, so a constant image has none. Images are resized and processed one by one on the CPU, a few per
+    second.
 
-    A descriptor sees farther than ``guard``: the spill of this matcher is an upper bound.
+    Descriptors depend on pixels farther away than ``guard``, so the spill of this matcher is an upper bound.
 
     Args:
-        weights: the file, as its authors publish it.
-        sha256: of the file, or its first eight digits or more.
-        model: the variant that the weights are of.
-        threshold: the least score of a keypoint.
-        size: pixels on the shorter side.
-        ratio: the largest d1/d2 of a match.
-        search: in 64ths of the shorter side: the loss of a lost point and of one found farther away.
-        guard: in 64ths of the shorter side: how far from the region a point must lie to count as outside.
+        weights: weight file, as published by the authors.
+        sha256: sha256 of the file, or at least its first eight digits.
+        model: ALIKED variant of the weights.
+        threshold: least score of a keypoint.
+        size: pixels on the shorter side to which images are resized.
+        ratio: largest ratio d1/d2 of a match.
+        search: loss of a point that is lost or found farther away than this, in 64ths of the shorter side.
+        guard: least distance from the region of a point that counts as outside, in 64ths of the shorter side.
     """
 
     name: ClassVar[str] = "aliked"
@@ -129,19 +130,19 @@ class AlikedMatcher:
         """The network with the weights of the file.
 
         Raises:
-            UsageError: no file, or no digest, is named.
-            CheckpointError: the file is another one, or holds other weights.
+            UsageError: if no file or no digest is given.
+            CheckpointError: if the file has another sha256 or other weights.
         """
         return with_weights(
             lambda: ALIKED(self.model, max_num_keypoints=-1, detection_threshold=self.threshold),
-            self._tensors(), self.model, self.weights, DERIVED,
+            self._tensors(), self.model, self.weights, COMPUTED,
         )  # fmt: skip
 
     def _tensors(self) -> Mapping[str, Tensor]:
         return verified_tensors("aliked", "weights", self.weights, "sha256", self.sha256)
 
     def features(self, images: Images) -> list[DescribedPoints]:
-        """Keypoints and descriptors of each image; a blank image has none."""
+        """Return the keypoints and descriptors of each image; a blank image has none."""
         return [self._features(image) for image in images.float().cpu()]
 
     def _features(self, image: Tensor) -> DescribedPoints:
@@ -159,5 +160,5 @@ class AlikedMatcher:
         return DescribedPoints(points.float().numpy(), described / np.maximum(norms, 1e-12))
 
     def match(self, first: Sequence[DescribedPoints], second: Sequence[DescribedPoints]) -> Matches:
-        """Mutual nearest neighbours that pass the ratio test; K is the greatest number of keypoints in the batch."""
+        """Match mutual nearest neighbours that pass the ratio test; K is the largest number of keypoints."""
         return mutual_matches(first, second, self.ratio)

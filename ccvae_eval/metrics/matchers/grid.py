@@ -1,4 +1,4 @@
-"""A lattice of points, each searched for in a small window by normalised cross-correlation."""
+"""A lattice of points, each matched within a small window by normalised cross-correlation."""
 
 from __future__ import annotations
 
@@ -13,40 +13,39 @@ from torch.nn import functional
 
 from ccvae_eval.core.types import Images
 from ccvae_eval.metrics.matchers.interface import Matches, grey, no_matches, unit
-from ccvae_eval.metrics.shared.box_filter import box_sums
+from ccvae_eval.metrics.shared.region_masks import box_sums
 
 FAINTEST = 1 / 255
-"""Windows that deviate less than one grey level correlate with nothing: their shape is rounding."""
+"""Standard deviation below which a window has no correlation: its texture is rounding."""
 
 TIE = 1e-6
-"""Peaks that differ by less are equal: the nearest of them is taken."""
+"""Correlations that differ by less count as equal; the smallest shift wins."""
 
 PIECE = 2048
-"""The most keypoints that are searched for at a time (measured: fewer pay for more calls, more for more memory)."""
+"""Largest number of keypoints processed at once, a compromise between the number of calls and memory."""
 
 STEP = 64
-"""Pieces are whole multiples of it, because a convolution is prepared for each number of channels."""
+"""Pieces hold a multiple of this many keypoints, because torch prepares a convolution per number of channels."""
 
 
 @dataclass(frozen=True)
 class GridMatcher:
     r"""Zero-mean normalised cross-correlation of patches on a lattice (docs/metrics.md, section 3).
 
-    A point of the lattice is a keypoint if its patch in the *first* image has texture, and texture in two directions
-    (on a plain edge a shift along the edge is invisible). It is searched for in the grey second image at all whole
-    shifts up to ``search``; it is matched if the best correlation is at least ``peak`` and lies no farther than
-    ``reach``. Correlation ignores brightness and contrast: a tint is invisible to it.
-
-    Greyscale, not colour: a third of the work, and what moves without moving in luminance is the business of L1.
+    A lattice point is a keypoint if its patch in the *first* image has texture in two directions; on a straight edge, a
+    shift along the edge is invisible. The patch is compared with the second image at all shifts of whole pixels up to
+    ``search``, both images in greyscale. It is matched if the largest correlation is at least ``peak`` and its shift at
+    most ``reach``. Correlation is invariant to brightness and contrast, so it does not detect a change of tint.
 
     Args:
-        stride, patch, search, reach: in 64ths of the image's shorter side, rounded to whole pixels (the patch to an
-            odd number). At 64 pixels: 13 x 13 points, 49 shifts.
-        peak: the least correlation of a match, which is also the confidence.
-        texture: the least standard deviation of grey in a patch.
-        corner: the least root mean square slope, in grey per unit of length, in the direction in which it is smallest
-            (the root of the structure tensor's smaller eigenvalue; Shi and Tomasi 1994). Measured on soft photographs
-            of faces with a tenth of their variation as noise: below .015 more than 5 % of the points seem to move.
+        stride: distance between lattice points, in 64ths of the shorter side, rounded to pixels.
+        patch: side of a patch, in 64ths of the shorter side, rounded to an odd number of pixels.
+        search: search radius, and loss of a lost point, in 64ths of the shorter side.
+        reach: largest shift of a match, in 64ths of the shorter side.
+        peak: least correlation of a match; the correlation is also the confidence.
+        texture: least standard deviation of grey in a patch.
+        corner: least root mean square slope, in grey levels (0 to 1) per unit of length, in the direction in which it
+            is smallest: the root of the structure tensor's smaller eigenvalue (Shi and Tomasi 1994).
 
     >>> GridMatcher().guard
     7.0
@@ -65,64 +64,67 @@ class GridMatcher:
 
     @property
     def guard(self) -> float:
-        """Patch radius and search radius."""
+        """Patch radius plus search radius."""
         return self.patch // 2 + self.search
 
     def features(self, images: Images) -> GridFeatures:
-        """The grey images with what is derived from them when it is first needed."""
+        """Return the grey images; derived quantities are computed on first use."""
         return GridFeatures(self, grey(images) - 0.5)
 
     def match(self, first: GridFeatures, second: GridFeatures) -> Matches:
-        """Where the lattice points of the first images went; K is the number of lattice points, in column order."""
+        """Match the lattice points of the first images; K is the number of lattice points, in column order."""
         lattice, device = first.lattice, first.grey.device
-        none = no_matches(len(first.grey), lattice.columns * lattice.rows, device)
+        empty = no_matches(len(first.grey), lattice.columns * lattice.rows, device)
         if not bool(first.textured.any()):
-            return none
-        points = points_of(lattice, device).expand_as(none.points)
-        found = Matches(points, first.textured, none.matched, none.shift, none.confidence)
+            return empty
+        points = points_of(lattice, device).expand_as(empty.points)
+        found = Matches(points, first.textured, empty.matched, empty.shift, empty.confidence)
         correlation = self._correlations(first, second)
         best = correlation.amax(1)
         matched = best >= self.peak
         moved, shift = self._moved(correlation, best, matched, lattice)
         matched[moved] = torch.hypot(shift[:, 0], shift[:, 1]) <= self.reach
-        found.matched.view(-1)[first.places] = matched
-        found.shift.view(-1, 2)[first.places[moved]] = shift * matched[moved, None]
-        found.confidence.view(-1)[first.places] = best.clamp_(0, 1).mul_(matched)
+        found.matched.view(-1)[first.keypoints] = matched
+        found.shift.view(-1, 2)[first.keypoints[moved]] = shift * matched[moved, None]
+        found.confidence.view(-1)[first.keypoints] = best.clamp_(0, 1).mul_(matched)
         return found
 
     @staticmethod
     def _moved(correlation: Tensor, best: Tensor, matched: Tensor, lattice: Lattice) -> tuple[Tensor, Tensor]:
-        """Which of the matched keypoints correlate best somewhere else, and the nearest shift that is as good."""
+        """Return the matched keypoints whose best shift is not 0, and the smallest of their equally good shifts."""
         shifts, nearness = shifts_of(lattice.search, correlation.device)
         still = correlation[:, len(shifts) // 2]
-        # nothing is nearer than no shift at all: only where another one does better are all compared with the best
+        # shift 0 is the smallest of all: only keypoints that correlate better elsewhere need a search
         moved = (matched & (still < best - TIE)).nonzero()[:, 0]
-        reached = correlation.index_select(0, moved) >= best[moved, None] - TIE
-        near = (reached * nearness).amax(1)
-        return moved, shifts[(len(shifts) - near).long()] / lattice.unit
+        maximal = correlation.index_select(0, moved) >= best[moved, None] - TIE
+        nearest = (maximal * nearness).amax(1)
+        return moved, shifts[(len(shifts) - nearest).long()] / lattice.unit
 
     def _correlations(self, first: GridFeatures, second: GridFeatures) -> Tensor:
-        """Of each keypoint with the second image at all shifts, line by line, shape (G, shifts)."""
+        """Return the correlations of each keypoint with the second image at all shifts, shape (G, shifts)."""
         lattice, kernels = first.lattice, first.kernels
-        found = kernels.new_empty(len(kernels), (2 * lattice.search + 1) ** 2)
+        side = 2 * lattice.search + 1
+        found = kernels.new_empty(len(kernels), side**2)
         for start in range(0, len(kernels), first.piece):
             piece = slice(start, start + first.piece)
-            windows = runs_of(second.grey.flatten(), first.lines[piece], lattice.window)
+            windows = gather_runs(second.grey.flatten(), first.window_rows[piece], lattice.window)
             products = functional.conv2d(windows[None], kernels[piece], groups=first.piece)
-            sharpness = runs_of(second.sharpness, first.lines[piece, : 2 * lattice.search + 1], 2 * lattice.search + 1)
-            torch.mul(products.flatten(), sharpness.flatten(), out=found[piece].view(-1))
-        return found[: len(first.places)]
+            norms = gather_runs(second.inverse_norms, first.window_rows[piece, :side], side)
+            torch.mul(products.flatten(), norms.flatten(), out=found[piece].view(-1))
+        return found[: len(first.keypoints)]
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """Where the points lie in images of one size; lengths in pixels.
+    """The lattice in images of one size; lengths in pixels.
 
     Args:
         unit: pixels per 64th of the shorter side.
-        stride, radius, search: of the lattice, of a patch, of the search.
-        top, left: the first row and column of the first point's search window.
-        rows, columns: how many points; 0 in an image too small for one.
+        stride: distance between points.
+        radius: of a patch.
+        search: search radius.
+        top, left: first row and column of the first point's search window.
+        rows, columns: numbers of points; 0 in an image too small for one.
     """
 
     unit: float
@@ -142,21 +144,21 @@ class Lattice:
     def window(self) -> int:
         return self.patch + 2 * self.search
 
-    def corners(self, places: Tensor, height: int, width: int) -> Tensor:
-        """Where the search windows of some points begin, counted through all images' pixels line by line.
+    def corners(self, points: Tensor, height: int, width: int) -> Tensor:
+        """Return the flat index, over the pixels of all images, of the first pixel of each point's search window.
 
         Args:
-            places: of the points among those of all images, counted as in ``Matches``, shape (G,).
+            points: flat indices of points over all images, ordered as in ``Matches``, shape (G,).
             height, width: of the images.
         """
-        column, row = torch.div(places, self.rows, rounding_mode="floor"), places % self.rows
+        column, row = torch.div(points, self.rows, rounding_mode="floor"), points % self.rows
         image, column = torch.div(column, self.columns, rounding_mode="floor"), column % self.columns
         return (image * height + self.top + row * self.stride) * width + self.left + column * self.stride
 
 
 @lru_cache(maxsize=16)
 def points_of(lattice: Lattice, device: torch.device) -> Tensor:
-    """The points in units of length, shape (columns * rows, 2), one column after the other."""
+    """Return the points in units of length, shape (columns * rows, 2), column by column."""
     middle = lattice.radius + lattice.search + 0.5
     x = lattice.left + middle + lattice.stride * torch.arange(lattice.columns, device=device)
     y = lattice.top + middle + lattice.stride * torch.arange(lattice.rows, device=device)
@@ -165,8 +167,9 @@ def points_of(lattice: Lattice, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=16)
 def shifts_of(search: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """All shifts (x, y) in pixels, the nearest first, and for each correlation how near its shift is: from the number
-    of shifts (none is nearer) down to 1.
+    """Return all shifts (x, y) in pixels, the smallest first, and the nearness of each shift in raster order.
+
+    Nearness ranks the shifts by length: the number of shifts for the smallest, 1 for the largest.
     """
     side = torch.arange(-search, search + 1, dtype=torch.float32)
     down, across = torch.meshgrid(side, side, indexing="ij")
@@ -177,7 +180,7 @@ def shifts_of(search: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=16)
 def lattice_of(matcher: GridMatcher, height: int, width: int) -> Lattice:
-    """The lattice of a matcher in images of one size, in the middle of them."""
+    """Return the lattice of a matcher, centred in images of one size."""
     scale = unit(height, width)
     stride, search = max(round(matcher.stride * scale), 1), max(round(matcher.search * scale), 1)
     radius = max(round(matcher.patch // 2 * scale), 1)
@@ -187,10 +190,10 @@ def lattice_of(matcher: GridMatcher, height: int, width: int) -> Lattice:
     return Lattice(scale, stride, radius, search, top, left, rows, columns)
 
 
-def runs_of(values: Tensor, starts: Tensor, length: int) -> Tensor:
-    """Runs of neighbouring values, shape (*starts, length): long runs of memory, whatever they overlap with.
+def gather_runs(values: Tensor, starts: Tensor, length: int) -> Tensor:
+    """Return runs of consecutive values that begin at the given indices, shape (*starts, length).
 
-    >>> runs_of(torch.arange(5), torch.tensor([[3, 0]]), 2)
+    >>> gather_runs(torch.arange(5), torch.tensor([[3, 0]]), 2)
     tensor([[[3, 4],
              [0, 1]]])
     """
@@ -199,11 +202,11 @@ def runs_of(values: Tensor, starts: Tensor, length: int) -> Tensor:
 
 @dataclass(frozen=True)
 class GridFeatures:
-    """Some images as the first or the second of a pair.
+    """A batch of images as the first or the second images of pairs.
 
     Args:
-        matcher: whose settings hold.
-        grey: luminance less .5, shape (N, H, W).
+        matcher: provides the settings.
+        grey: luminance minus .5, shape (N, H, W).
     """
 
     matcher: GridMatcher
@@ -214,15 +217,17 @@ class GridFeatures:
         return lattice_of(self.matcher, *self.grey.shape[1:])
 
     @cached_property
-    def sharpness(self) -> Tensor:
-        """One over the norm of every patch, flat, by where it begins; 0 for faint ones, and meaningless where a patch
-        would reach beyond the image's edge."""
+    def inverse_norms(self) -> Tensor:
+        """Inverse norm of the patch that begins at each pixel, flat; 0 for faint patches.
+
+        Meaningless where a patch would reach beyond the edge of the image.
+        """
         least = FAINTEST**2 * self.lattice.patch**2
         return functional.threshold(self._power, least, math.inf).rsqrt_()
 
     @cached_property
     def textured(self) -> Tensor:
-        """Which points of each image are keypoints, shape (N, K)."""
+        """Mask of the lattice points that are keypoints, shape (N, K)."""
         points = self.lattice.columns * self.lattice.rows
         if points == 0:
             return torch.zeros(len(self.grey), 0, dtype=torch.bool, device=self.grey.device)
@@ -231,49 +236,49 @@ class GridFeatures:
         return strong & (self._slopes >= self.matcher.corner**2)
 
     @cached_property
-    def places(self) -> Tensor:
-        """The places of the keypoints among all points of all images, shape (G,)."""
+    def keypoints(self) -> Tensor:
+        """Flat indices of the keypoints among the points of all images, shape (G,)."""
         return self.textured.flatten().nonzero()[:, 0]
 
     @cached_property
     def piece(self) -> int:
-        """How many keypoints are searched for at a time."""
-        pieces = -(-len(self.places) // PIECE)
-        return -(-len(self.places) // (pieces * STEP)) * STEP
+        """Number of keypoints processed at once."""
+        pieces = -(-len(self.keypoints) // PIECE)
+        return -(-len(self.keypoints) // (pieces * STEP)) * STEP
 
     @cached_property
-    def lines(self) -> Tensor:
-        """Where the lines of each keypoint's search window begin, shape (G, window), G rounded up to whole pieces."""
+    def window_rows(self) -> Tensor:
+        """Flat index of the first pixel of each row of each search window, (G, window); G is padded to full pieces."""
         height, width = self.grey.shape[1:]
-        filled = functional.pad(self.places, (0, -len(self.places) % self.piece))
-        corners = self.lattice.corners(filled, height, width)
+        padded = functional.pad(self.keypoints, (0, -len(self.keypoints) % self.piece))
+        corners = self.lattice.corners(padded, height, width)
         return corners[:, None] + torch.arange(self.lattice.window, device=corners.device) * width
 
     @cached_property
     def kernels(self) -> Tensor:
-        """The keypoints' patches as kernels of a grouped convolution, of mean 0 and norm 1, shape (G, 1, p, p)."""
+        """Patches of the keypoints as kernels of a grouped convolution, with mean 0 and norm 1, shape (G, 1, p, p)."""
         radius, search = self.lattice.radius, self.lattice.search
-        lines = self.lines[:, search : search + 2 * radius + 1] + search
-        patches = runs_of(self.grey.flatten(), lines, self.lattice.patch).flatten(1)
+        rows = self.window_rows[:, search : search + 2 * radius + 1] + search
+        patches = gather_runs(self.grey.flatten(), rows, self.lattice.patch).flatten(1)
         patches -= patches.mean(1, keepdim=True)
         patches /= patches.square().sum(1, keepdim=True).sqrt_()
         return patches.reshape(-1, 1, self.lattice.patch, self.lattice.patch)
 
     @cached_property
     def _power(self) -> Tensor:
-        """The squared deviations from its mean in every patch, summed; flat as in ``sharpness``."""
+        """Sum of the squared deviations from the mean in every patch, flat as ``inverse_norms``."""
         patch = self.lattice.patch
         total, square = box_sums(self.grey, patch), box_sums(self.grey.square(), patch)
         return square.addcmul_(total, total, value=-1 / patch**2)
 
     @property
     def _slopes(self) -> Tensor:
-        """The smaller eigenvalue of each patch's structure tensor (central differences), shape (N, K)."""
+        """Smaller eigenvalue of each patch's structure tensor, from central differences, shape (N, K)."""
         lattice, grey = self.lattice, self.grey
         across = (grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]) * (lattice.unit / 2)
         down = (grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]) * (lattice.unit / 2)
         xx, yy, xy = (
-            # the differences' first row and column are the image's second
+            # the first row and column of the differences are the second ones of the image
             self._at_points(box_sums(product, lattice.patch), tuple(product.shape), lattice.search - 1)
             for product in (across.square(), down.square(), across * down)
         )
@@ -281,11 +286,11 @@ class GridFeatures:
         return smaller / lattice.patch**2
 
     def _at_points(self, flat: Tensor, shape: tuple[int, ...], offset: int) -> Tensor:
-        """What stands ``offset`` pixels down and right of where each point's search window begins, shape (N, K).
+        """Return the values ``offset`` pixels below and right of the start of each search window, shape (N, K).
 
         Args:
-            flat: maps one after the other, the end of the last one cut off.
-            shape: theirs, (N, H, W).
+            flat: flattened maps; the end of the last one may be missing.
+            shape: of the maps, (N, H, W).
             offset: in pixels.
         """
         lattice, (count, height, width) = self.lattice, shape

@@ -1,4 +1,4 @@
-"""SIFT keypoints as kornia computes them: on tensors, without OpenCV."""
+"""SIFT keypoints by kornia, without OpenCV."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from ccvae_eval.core.types import Images
 from ccvae_eval.metrics.matchers.interface import DescribedPoints, Matches, grey, mutual_matches, unit
 
 SMALLEST = 16
-"""Pixels on the shorter side: smaller images have no keypoints."""
+"""Pixels on the shorter side below which an image has no keypoints."""
 
 
 @dataclass(frozen=True)
 class KorniaSiftMatcher:
-    """SIFT (Lowe 2004) with RootSIFT descriptors, by ``kornia.feature.SIFTFeature``; matched as ``sift`` is.
+    """SIFT (Lowe 2004) with RootSIFT descriptors by ``kornia.feature.SIFTFeature``, matched like ``sift``.
 
-    Its detector is a single-scale pyramid with another threshold than OpenCV's and finds about a quarter as many
-    keypoints in a 64-pixel image: it is here as a second opinion. Images are looked at one by one on the CPU.
+    A second implementation for comparison with ``sift``: its detector has a single-scale pyramid and another threshold
+    than OpenCV's, and finds about a quarter as many keypoints in a 64-pixel image. Images are processed one by one on
+    the CPU.
 
     Args:
-        most: keypoints of an image, the strongest ones.
-        response: the least response of a keypoint; a blank image has none above 0.
-        ratio: the largest d1/d2 of a match.
-        search: in 64ths of the shorter side: the loss of a lost point and of one found farther away.
-        guard: in 64ths of the shorter side: how far from the region a point must lie to count as outside.
+        most: largest number of keypoints of an image; the strongest are kept.
+        response: least response of a keypoint; a blank image has none above 0.
+        ratio: largest ratio d1/d2 of a match.
+        search: loss of a point that is lost or found farther away than this, in 64ths of the shorter side.
+        guard: least distance from the region of a point that counts as outside, in 64ths of the shorter side.
     """
 
     name: ClassVar[str] = "kornia-sift"
@@ -43,7 +44,7 @@ class KorniaSiftMatcher:
     guard: float = 7.0
 
     def features(self, images: Images) -> list[DescribedPoints]:
-        """Keypoints and descriptors of each image; a blank image has none."""
+        """Return the keypoints and descriptors of each image; a blank image has none."""
         detector: Any = SIFTFeature(num_features=self.most, rootsift=True).eval()
         return [self._features(detector, picture) for picture in grey(images).float().cpu()]
 
@@ -59,5 +60,5 @@ class KorniaSiftMatcher:
         return DescribedPoints((points / unit(*picture.shape)).float().numpy(), described / np.maximum(norms, 1e-12))
 
     def match(self, first: Sequence[DescribedPoints], second: Sequence[DescribedPoints]) -> Matches:
-        """Mutual nearest neighbours that pass the ratio test; K is the greatest number of keypoints in the batch."""
+        """Match mutual nearest neighbours that pass the ratio test; K is the largest number of keypoints."""
         return mutual_matches(first, second, self.ratio)

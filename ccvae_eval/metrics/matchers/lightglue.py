@@ -1,4 +1,4 @@
-"""LightGlue (Lindenberger, Sarlin and Pollefeys 2023) on ALIKED keypoints, with weights that the user has."""
+"""LightGlue (Lindenberger, Sarlin and Pollefeys 2023) on ALIKED keypoints, with weights that the user provides."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from ccvae_eval.core.types import Images
 from ccvae_eval.metrics.matchers.aliked import AlikedMatcher, verified_tensors, with_weights
 from ccvae_eval.metrics.matchers.interface import LENGTH, DescribedPoints, Matches, Partners, matches_of
 
-DESCRIBED = {"aliked-t16": 64, "aliked-n16": 128, "aliked-n16rot": 128, "aliked-n32": 128}
-"""Numbers in a descriptor of each variant of ALIKED."""
-DERIVED = {"confidence_thresholds"}
-PUBLISHED = re.compile(r"^(self_attn|cross_attn)\.(\d+)")
-"""How the authors' file names a layer; kornia's own network turns it round."""
+DESCRIPTOR_SIZES = {"aliked-t16": 64, "aliked-n16": 128, "aliked-n16rot": 128, "aliked-n32": 128}
+"""Descriptor size of each variant of ALIKED."""
+COMPUTED = {"confidence_thresholds"}
+"""Tensors that kornia computes itself and that the file lacks."""
+PUBLISHED_LAYER = re.compile(r"^(self_attn|cross_attn)\.(\d+)")
+"""Layer names in the authors' file; kornia's network puts the number first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LightGlueFeatures(DescribedPoints):
-    """The keypoints of one image of some width and height, in pixels of the picture that was looked at."""
+    """The keypoints of one image, and its width and height in pixels after resizing."""
 
     width: int
     height: int
 
-    def sides(self, size: int) -> dict[str, Tensor]:
-        """One side of a pair, as kornia's network takes it."""
+    def network_input(self, size: int) -> dict[str, Tensor]:
+        """Return one image of a pair in the form that kornia's network takes."""
         pixels = torch.from_numpy(self.points) * (size / LENGTH) - 0.5
         return {
             "keypoints": pixels[None],
@@ -43,7 +44,7 @@ class LightGlueFeatures(DescribedPoints):
 
 
 class _Detector(AlikedMatcher):
-    """ALIKED, whose file is named by settings of ``lightglue``."""
+    """ALIKED with error messages that name the settings of ``lightglue``."""
 
     def _tensors(self) -> Mapping[str, Tensor]:
         return verified_tensors("lightglue", "detector", self.weights, "detector_sha256", self.sha256)
@@ -51,27 +52,27 @@ class _Detector(AlikedMatcher):
 
 @dataclass(frozen=True)
 class LightGlueMatcher:
-    """LightGlue as kornia computes it, on the keypoints of ``aliked``.
+    """LightGlue by kornia, on the keypoints of ``aliked``; matches and confidences are the network's.
 
-    The package carries no weights of others and downloads none: name the two files, LightGlue's and ALIKED's, and their
-    sha256. Both are read like any checkpoint: nothing in them is executed. A match is what the network says it is, and
-    its confidence the network's. All layers run, on all points: what a pair gives does not depend on which others there
-    are. Images are looked at one by one on the CPU, pairs as well.
+    The package contains no third-party weights and downloads none. Give two files, LightGlue's and ALIKED's, and their
+    sha256. Both are read like any checkpoint: nothing in them is executed. All layers run on all points, without early
+    stopping or pruning, so the result for a pair does not depend on other pairs. Images and pairs are processed one by
+    one on the CPU.
 
-    The network sees all keypoints of both images, so a change inside a region may cost a match outside it: the spill of
-    this matcher is an upper bound.
+    The network uses all keypoints of both images, so a change inside a region can remove a match outside it: the spill
+    of this matcher is an upper bound.
 
     Args:
-        weights: LightGlue's file for ALIKED, as its authors publish it.
-        sha256: of that file, or its first eight digits or more.
-        detector: ALIKED's file.
-        detector_sha256: of that file.
-        model: the variant of ALIKED that ``weights`` were trained for.
-        threshold: the least score of a keypoint.
-        size: pixels on the shorter side.
-        sure: the least confidence of a match.
-        search: in 64ths of the shorter side: the loss of a lost point and of one found farther away.
-        guard: in 64ths of the shorter side: how far from the region a point must lie to count as outside.
+        weights: LightGlue's weight file for ALIKED, as published by the authors.
+        sha256: sha256 of that file, or at least its first eight digits.
+        detector: ALIKED's weight file.
+        detector_sha256: sha256 of that file, or at least its first eight digits.
+        model: ALIKED variant that ``weights`` were trained for.
+        threshold: least score of a keypoint.
+        size: pixels on the shorter side to which images are resized.
+        sure: least confidence of a match.
+        search: loss of a point that is lost or found farther away than this, in 64ths of the shorter side.
+        guard: least distance from the region of a point that counts as outside, in 64ths of the shorter side.
     """
 
     name: ClassVar[str] = "lightglue"
@@ -93,44 +94,42 @@ class LightGlueMatcher:
         """The network with the weights of the file.
 
         Raises:
-            UsageError: no file, or no digest, is named, or there is no such variant of ALIKED.
-            CheckpointError: the file is another one, or holds other weights.
+            UsageError: if no file or no digest is given, or if the ALIKED variant is unknown.
+            CheckpointError: if the file has another sha256 or other weights.
         """
-        if self.model not in DESCRIBED:
-            known = ", ".join(DESCRIBED)
-            raise UsageError(
-                f"{self.model!r} is no variant of ALIKED", where="lightglue.model", hint=f"One of {known}."
-            )
+        if self.model not in DESCRIPTOR_SIZES:
+            hint = f"One of {', '.join(DESCRIPTOR_SIZES)}."
+            raise UsageError(f"unknown ALIKED variant {self.model!r}", where="lightglue.model", hint=hint)
         tensors = verified_tensors(self.name, "weights", self.weights, "sha256", self.sha256)
-        named = {PUBLISHED.sub(r"transformers.\2.\1", name): tensor for name, tensor in tensors.items()}
-        return with_weights(self._made, named, f"LightGlue for {self.model}", self.weights, DERIVED)
+        named = {PUBLISHED_LAYER.sub(r"transformers.\2.\1", name): tensor for name, tensor in tensors.items()}
+        return with_weights(self._create, named, f"LightGlue for {self.model}", self.weights, COMPUTED)
 
-    def _made(self) -> LightGlue:
+    def _create(self) -> LightGlue:
         return LightGlue(
-            None,  # type: ignore[arg-type]  # by a name kornia would fetch weights; None is documented, not annotated
-            input_dim=DESCRIBED[self.model], filter_threshold=self.sure,
+            None,  # type: ignore[arg-type]  # None is documented; with a name kornia would download weights
+            input_dim=DESCRIPTOR_SIZES[self.model], filter_threshold=self.sure,
             depth_confidence=-1, width_confidence=-1, flash=False,
         )  # fmt: skip
 
     @cached_property
     def aliked(self) -> AlikedMatcher:
-        """Who finds the keypoints."""
+        """The keypoint detector."""
         return _Detector(self.detector, self.detector_sha256, self.model, self.threshold, self.size)
 
     def features(self, images: Images) -> list[LightGlueFeatures]:
-        """Keypoints and descriptors of each image; a blank image has none."""
-        _ = self.network  # what is wrong with its file is said before any image is looked at
+        """Return the keypoints and descriptors of each image; a blank image has none."""
+        _ = self.network  # errors in its file are raised before any image is processed
         scale = self.size / min(images.shape[2:])
         height, width = (max(round(edge * scale), 1) for edge in images.shape[2:])
         return [LightGlueFeatures(f.points, f.descriptors, width, height) for f in self.aliked.features(images)]
 
     def match(self, first: Sequence[LightGlueFeatures], second: Sequence[LightGlueFeatures]) -> Matches:
-        """What the network takes for the same point; K is the greatest number of keypoints in the batch."""
+        """Return the matches that the network finds; K is the largest number of keypoints in the batch."""
         return matches_of(first, second, self._partners)
 
     def _partners(self, one: DescribedPoints, other: DescribedPoints) -> Partners:
         assert isinstance(one, LightGlueFeatures)
         assert isinstance(other, LightGlueFeatures)
         with torch.no_grad():
-            found = self.network({"image0": one.sides(self.size), "image1": other.sides(self.size)})
+            found = self.network({"image0": one.network_input(self.size), "image1": other.network_input(self.size)})
         return found["matches0"][0].numpy(), np.asarray(found["matching_scores0"][0].double().numpy())

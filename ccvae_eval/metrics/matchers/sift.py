@@ -1,4 +1,4 @@
-"""SIFT keypoints, matched by their descriptors wherever they lie."""
+"""SIFT keypoints by OpenCV, matched by their descriptors over the whole image."""
 
 from __future__ import annotations
 
@@ -14,32 +14,29 @@ from numpy.typing import NDArray
 from ccvae_eval.core.types import Images
 from ccvae_eval.metrics.matchers.interface import DescribedPoints, Matches, grey, mutual_matches, unit
 
-DESCRIBED = 128
-"""Numbers in a descriptor."""
+DESCRIPTOR_SIZE = 128
 
 
 @dataclass(frozen=True)
 class SiftMatcher:
-    r"""SIFT (Lowe 2004) as OpenCV computes it, with RootSIFT descriptors (Arandjelovic and Zisserman 2012).
+    r"""SIFT (Lowe 2004) by OpenCV, with RootSIFT descriptors (Arandjelovic and Zisserman 2012).
 
-    Images smaller than ``least_size`` on their shorter side are enlarged first (bicubic). OpenCV doubles every image
-    itself; enlarging 64-pixel faces as well gave more keypoints but a smaller share of matches where they belong
-    (measured on soft reconstructions: .38 within 3 pixels at 128, .55 at 64). Of keypoints that differ only in
-    orientation the strongest response is kept: their descriptors would be each other's rivals.
+    Images smaller than ``least_size`` on their shorter side are enlarged first (bicubic). Of keypoints that differ only
+    in orientation, the one with the strongest response is kept, because their descriptors would fail the ratio test
+    against each other.
 
-    A keypoint is matched if it and its nearest neighbour among the descriptors of the other image are each other's
-    nearest (mutual) and the second nearest lies farther away by ``ratio``; its confidence is 1 - d1/d2. With a single
-    descriptor on the other side nothing can be told apart: no match.
+    A keypoint is matched if it and its nearest neighbour among the descriptors of the other image are mutual nearest
+    neighbours and the distances to the nearest and second nearest satisfy d1 <= ratio d2. Its confidence is 1 - d1/d2.
 
-    Descriptors of large keypoints reach farther than ``guard`` and may see a change inside the region from outside:
-    the spill of this matcher is an upper bound.
+    Descriptors of large keypoints depend on pixels farther away than ``guard``, so a change inside the region can
+    affect points outside: the spill of this matcher is an upper bound.
 
     Args:
-        contrast: the least contrast of a keypoint; below OpenCV's .04, because reconstructions are soft.
-        ratio: the largest d1/d2 of a match.
-        least_size: pixels on the shorter side.
-        search: in 64ths of the shorter side: the loss of a lost point and of one found farther away.
-        guard: in 64ths of the shorter side: how far from the region a point must lie to count as outside.
+        contrast: least contrast of a keypoint; below OpenCV's default of .04, because reconstructions are blurred.
+        ratio: largest ratio d1/d2 of a match.
+        least_size: pixels on the shorter side to which smaller images are enlarged.
+        search: loss of a point that is lost or found farther away than this, in 64ths of the shorter side.
+        guard: least distance from the region of a point that counts as outside, in 64ths of the shorter side.
     """
 
     name: ClassVar[str] = "sift"
@@ -52,7 +49,7 @@ class SiftMatcher:
     guard: float = 7.0
 
     def features(self, images: Images) -> list[DescribedPoints]:
-        """Keypoints and descriptors of each image; a blank image has none."""
+        """Return the keypoints and descriptors of each image; a blank image has none."""
         detector = cv2.SIFT.create(contrastThreshold=self.contrast)
         pictures = (grey(images).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         return [self._features(detector, picture) for picture in pictures]
@@ -68,7 +65,7 @@ class SiftMatcher:
         for point in sorted(found, key=lambda p: (-p.response, p.angle)):
             strongest.setdefault((point.pt[0], point.pt[1], point.size), point)
         if not strongest:
-            return DescribedPoints(np.empty((0, 2), np.float32), np.empty((0, DESCRIBED)))
+            return DescribedPoints(np.empty((0, 2), np.float32), np.empty((0, DESCRIPTOR_SIZE)))
         kept, described = detector.compute(picture, list(strongest.values()))
         points = (np.array([point.pt for point in kept], np.float32) + 0.5) / (enlarged * scale)
         totals = described.sum(1, keepdims=True, dtype=np.float64)
@@ -76,5 +73,5 @@ class SiftMatcher:
         return DescribedPoints(points, roots)
 
     def match(self, first: Sequence[DescribedPoints], second: Sequence[DescribedPoints]) -> Matches:
-        """Mutual nearest neighbours that pass the ratio test; K is the greatest number of keypoints in the batch."""
+        """Match mutual nearest neighbours that pass the ratio test; K is the largest number of keypoints."""
         return mutual_matches(first, second, self.ratio)

@@ -1,4 +1,4 @@
-"""Reconstruction: what is left of an image after its code, and what the code costs."""
+"""Reconstruction: errors of decoded images, and the terms of the bounds on their likelihood."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from ccvae_eval.metrics.shared.likelihood import (
     likelihood_of,
     log_likelihood,
     mixture_divergence,
-    own_bound,
+    model_bound,
     standard_divergence,
 )
-from ccvae_eval.metrics.shared.ssim import likeness
-from ccvae_eval.model.fixed_batches import CHUNK
+from ccvae_eval.metrics.shared.ssim import similarity_scores
+from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import HasBound, StatesLikelihood
 from ccvae_eval.statistics.intervals import difference_of_means
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -40,56 +40,58 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 STYLE = {"columns": "style"}
 LABELLED, UNLABELLED = {"labels": "given"}, {"labels": "missing"}
 MEAN = PosteriorMean()
-PRIOR_CODES = "codes drawn from the prior"
+PRIOR_CODES = "codes sampled from the prior"
 
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    r"""How much of an image its code brings back, and the terms of the bound on its likelihood.
+    r"""Errors of images decoded from their codes, and the terms of the bounds on their likelihood.
 
     With r = decode(mean of q(z|x)) (``code="sample"``: of one sample): ``mse`` = mean over pixels and channels of
-    (x - r)^2; ``psnr`` = -10 log10 mse in dB, an error below that of rounding to 8 bits counting as that (58.9 dB);
-    ``ssim`` = structural similarity, mean over pixels and channels. ``reconstruction`` = -log p(x|z) at that code, in
-    nats, summed over pixels and channels.
+    (x - r)^2; ``psnr`` = -10 log10 mse in dB, with an error of at least that of rounding to 8 bits (58.9 dB); ``ssim``
+    = structural similarity, mean over pixels and channels. ``reconstruction`` = -log p(x|z) at that code, in nats,
+    summed over pixels and channels.
 
-    The likelihood is the model's own where it states one, constants included, else the Bernoulli cross-entropy of
-    pixels in [0, 1]; each row that depends on it says which (``likelihood=``).
+    The likelihood is the model's own where it defines one, constants included, else the Bernoulli cross-entropy of
+    pixels in [0, 1]; each row that depends on it names it (``likelihood=``).
 
     Formula: kl = KL(q(z|x) || p(z)), elbo = log p(x|z) - kl with one sample of q(z|x), and, with K samples z_k,
 
     .. math:: iwae = \log \frac1K \sum_k \frac{p(x|z_k) p(z_k)}{q(z_k|x)}
 
-    p(z) is N(0, I); the columns of a characteristic c of a model that has p(z_c|y) follow sum_y p(y) p(z_c|y), summed
-    exactly, p(y) as trained. Against such a mixture kl is the mean over ``draws`` samples of log q - log p, else it is
-    in closed form. ``kl`` has a row for all columns, one for each characteristic, one for the style columns, and at
-    ``labels=given`` those of KL(q(z_c|x) || p(z_c|y)) with the image's own label. A model with a bound of its own has
-    it as ``bound``, at ``labels=given`` (on log p(x, y), the supervised one) and ``labels=missing`` (on log p(x)).
+    p(z) is N(0, I), except that the latent dimensions of a characteristic c of a model with p(z_c|y) follow
+    sum_y p(y) p(z_c|y), summed exactly, with the label frequencies p(y) of the training. For such a mixture kl is the
+    mean over ``draws`` samples of log q - log p, else it has a closed form. ``kl`` has a row for all latent dimensions,
+    one for each characteristic, one for style, and at ``labels=given`` those of KL(q(z_c|x) || p(z_c|y)) with the
+    image's own label. The bound that a model defines is ``bound``, at ``labels=given`` (on log p(x, y), supervised)
+    and ``labels=missing`` (on log p(x)).
 
-    ``gap`` = mean of mse (and of reconstruction, at ``of=``) over these images, less that over images that the model
-    was trained on, where the checkpoint says that it learnt from the split train of the same data: 0 if it has not
-    learnt its images by heart.
+    ``gap`` = mean of mse (and of reconstruction, at ``of=``) over these images, minus that over training images, where
+    the checkpoint states that the model was trained on the train split of the same data; 0 without overfitting.
 
     Range: 0 and up for mse, -1 to 1 for ssim; the others have no bounds.
-    Direction: lower is better for mse and reconstruction, higher for psnr, ssim, elbo, iwae and bound; kl has none.
-    Chance: for mse, psnr and ssim, the mean of these images in place of each; for nats, codes drawn from p(z), which
-    say nothing of the image (K of them for iwae, with equal weights; 0 for kl); for gap 0.
-    Undefined: psnr and ssim of points; kl, elbo and iwae where an encoder gives point masses (kl: in that part, and in
-    all).
-    Cost: 2 images decoded for each image (its mean and its sample), ``importance`` more for iwae, and 2 more where the
-    model states a likelihood, 2 where it has a bound; on the first ``chance_images``, ``importance`` more for chance.
-    Pitfalls: nats compare only within one likelihood, and only where images have the same size; with few samples iwae
-    is a loose bound, and it grows with K: compare at the same K. A small error says nothing of the labels.
+    Direction: lower is better for mse and reconstruction, higher for psnr, ssim, elbo, iwae and bound; none for kl.
+    Chance: for mse, psnr and ssim, the mean of these images in place of each reconstruction; for likelihoods and
+    bounds, codes sampled from p(z), which are independent of the image (K of them for iwae, with equal weights); 0 for
+    kl and gap.
+    Undefined: psnr and ssim for points; kl, elbo and iwae for point-mass posteriors (kl: of those dimensions, and the
+    total).
+    Cost: 2 images decoded for each image (posterior mean and sample), ``importance`` more for iwae, 2 more where the
+    model defines a likelihood, 2 where it defines a bound; on the first ``chance_images``, ``importance`` more for
+    chance levels.
+    Pitfalls: nats are comparable only for the same likelihood and image size; iwae grows with K, so compare it at the
+    same K, and with few samples it is loose. A small error does not imply that labels are encoded.
     Reference: docs/metrics.md, section 7; Kingma and Welling 2014; Burda, Grosse and Salakhutdinov 2016; Wang, Bovik,
     Sheikh and Simoncelli 2004.
 
     Args:
-        code: the code that is decoded for mse, psnr, ssim and reconstruction: the mean of q(z|x), or one sample.
-        likelihood: the model's own p(x|z) where it states one, or always the Bernoulli cross-entropy.
-        importance: K, samples of iwae; 0 leaves it out.
-        draws: samples behind a kl that has no closed form.
-        window: the side of the window of SSIM, in pixels.
-        gap_images: training images behind ``gap``, where it is known which those are; 0 leaves it out.
-        chance_images: on how many images, from the first, chance levels are measured (but that of mse, which is exact).
+        code: code behind mse, psnr, ssim and reconstruction: the mean of q(z|x), or one sample.
+        likelihood: the model's own p(x|z) where it defines one, or always the Bernoulli cross-entropy.
+        importance: K, importance samples of iwae; 0 omits it.
+        draws: samples of a kl without closed form.
+        window: side of the SSIM window in pixels, odd.
+        gap_images: training images behind ``gap``; 0 omits it.
+        chance_images: images for the chance levels, from the first (that of mse is exact).
     """
 
     name: ClassVar[str] = "reconstruction"
@@ -99,7 +101,7 @@ class Reconstruction:
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label", "rescaled latent"}
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "mse": ValueSpec(
-            "mean squared error of a pixel", "", False, (0.0, None), "the mean image", dials=("fade",)
+            "mean squared error per pixel", "", False, (0.0, None), "the mean image", dials=("fade",)
         ),
         "psnr": ValueSpec(
             "peak signal-to-noise ratio", "dB", True, (None, None), "the mean image", dials=("fade",)
@@ -109,28 +111,28 @@ class Reconstruction:
             dials=("fade",),
         ),
         "reconstruction": ValueSpec(
-            "minus the log-likelihood of the image at its code", "nats", False, (None, None), PRIOR_CODES,
+            "negative log-likelihood of the image given its code", "nats", False, (None, None), PRIOR_CODES,
             dials=("fade",),
         ),
         "kl": ValueSpec(
-            "divergence of q(z|x) from p(z)", "nats", None, (None, None), "codes that say nothing of the image",
+            "KL divergence of q(z|x) from p(z)", "nats", None, (None, None), "codes independent of the image",
             dials=("shift",),
         ),
         "elbo": ValueSpec(
-            "bound on log p(x) from one sample of q(z|x)", "nats", True, (None, None), PRIOR_CODES,
+            "evidence lower bound on log p(x), one sample of q(z|x)", "nats", True, (None, None), PRIOR_CODES,
             dials=("fade",),
         ),
         "iwae": ValueSpec(
-            "tighter bound on log p(x) from K weighted samples", "nats", True, (None, None), PRIOR_CODES,
+            "importance-weighted bound on log p(x), K samples of q(z|x)", "nats", True, (None, None), PRIOR_CODES,
             dials=("fade",),
         ),
         "bound": ValueSpec(
-            "the model's own bound, with and without labels", "nats", True,
-            no_chance="only the model can compute it, and it takes no other code",
+            "bound defined by the model, with and without labels", "nats", True,
+            no_chance="the model computes it from its own codes only",
         ),
         "gap": ValueSpec(
-            "mse or reconstruction of these images, less that of training images", "", None, (None, None),
-            "nothing learnt by heart",
+            "mse or reconstruction of these images minus that of training images", "", None, (None, None),
+            "no overfitting",
         ),
     }  # fmt: skip
 
@@ -146,13 +148,16 @@ class Reconstruction:
         least_of = {"importance": 0, "draws": 1, "window": 1, "gap_images": 0, "chance_images": 0}
         for name, least in least_of.items():
             if getattr(self, name) < least:
-                raise UsageError(f"{getattr(self, name)} is less than {least}", where=f"reconstruction.{name}")
+                raise UsageError(
+                    f"{name} must be at least {least}, got {getattr(self, name)}", where=f"reconstruction.{name}"
+                )
         if self.window % 2 == 0:
-            raise UsageError(f"a window of {self.window} pixels has no middle", where="reconstruction.window")
+            raise UsageError(f"window must be odd, got {self.window}", where="reconstruction.window")
         for name, choices in (("code", ("mean", "sample")), ("likelihood", ("model", "bernoulli"))):
             if getattr(self, name) not in choices:
                 raise UsageError(
-                    f"{getattr(self, name)!r} is none of {', '.join(choices)}", where=f"reconstruction.{name}"
+                    f"{name} must be {' or '.join(choices)}, got {getattr(self, name)!r}",
+                    where=f"reconstruction.{name}",
                 )
 
     def needs(self, subject: Subject) -> Needs:
@@ -167,15 +172,15 @@ class Reconstruction:
 
 
 def _without_density(subject: Subject, prior: Prior) -> str:
-    """Why q(z|x) or p(z) has no density; "" if both have one."""
+    """Reason why q(z|x) or p(z) has no density; "" if both have one."""
     if prior.undefined:
         name, why = next(iter(prior.undefined.items()))
         return f"{name}: {why}"
-    return "" if bool((subject.posterior.scale > 0).all()) else "the encoder gives point masses"
+    return "" if bool((subject.posterior.scale > 0).all()) else "q(z|x) is a point mass"
 
 
-def _in_rows(chunk: Chunk) -> Chunk:
-    """The chunk with each pixel's channels side by side in memory, as decoders give theirs."""
+def _channels_last(chunk: Chunk) -> Chunk:
+    """The chunk with its images in channels-last layout, as decoders return theirs."""
     if chunk.images.ndim != 4:
         return chunk
     return replace(chunk, images=chunk.images.contiguous(memory_format=torch.channels_last))
@@ -183,11 +188,11 @@ def _in_rows(chunk: Chunk) -> Chunk:
 
 @dataclass
 class ReconstructionAccumulator:
-    """The accumulator: one number of each image for each value, and the sums behind the mean image."""
+    """One score per image and value, and the sums behind the mean image."""
 
     metric: Reconstruction
     subject: Subject
-    seen: dict[str, Floats] = field(default_factory=dict)
+    columns: dict[str, Floats] = field(default_factory=dict)
     pictures: MeanPictures = field(default_factory=MeanPictures)
 
     def __post_init__(self) -> None:
@@ -202,7 +207,7 @@ class ReconstructionAccumulator:
         self._square = 0.0
 
     def update(self, batch: Decoded) -> None:
-        chunk, sampled = _in_rows(batch.chunk), self.metric.code == "sample"
+        chunk, sampled = _channels_last(batch.chunk), self.metric.code == "sample"
         means, of_sample = batch.images[MEAN], batch.reconstruction
         assert of_sample is not None, "asked for in needs()"
         rebuilt = of_sample if sampled else means
@@ -214,42 +219,42 @@ class ReconstructionAccumulator:
             found["likelihood"] = at_sample
             if self.metric.importance and not self.no_density:
                 found["iwae"] = self._importance(chunk)
-            found |= self._blind(chunk)
+            found |= self._prior_likelihood(chunk)
         if isinstance(self.subject.model, HasBound):
-            found["bound/given"] = own_bound(self.subject, chunk, labelled=True)
-            found["bound/missing"] = own_bound(self.subject, chunk, labelled=False)
+            found["bound/given"] = model_bound(self.subject, chunk, labelled=True)
+            found["bound/missing"] = model_bound(self.subject, chunk, labelled=False)
         for key, column in found.items():
-            self.seen.setdefault(key, np.full(len(self.subject), np.nan))[chunk.rows] = column
+            self.columns.setdefault(key, np.full(len(self.subject), np.nan))[chunk.rows] = column
         self._keep_pictures(chunk, rebuilt)
 
     def _errors(self, images: Images, rebuilt: Images) -> dict[str, Floats]:
         x = images.double()
         self._total = self._total + x.sum(0).cpu()
         self._square += float(x.square().flatten(1).mean(1).cpu().sum())
-        return likeness(images, rebuilt, self.metric.window)
+        return similarity_scores(images, rebuilt, self.metric.window)
 
-    def _blind(self, chunk: Chunk) -> dict[str, Floats]:
-        """The likelihood of the chunk's images at codes from the prior, one and, for iwae, K; on the first images."""
+    def _prior_likelihood(self, chunk: Chunk) -> dict[str, Floats]:
+        """Log-likelihoods of the first images given codes sampled from the prior: one, and for iwae K."""
         if chunk.rows.start >= self.metric.chance_images or why_not(Generate(), self.subject):
             return {}
-        told = []
+        log_p = []
         for draw in range(max(self.metric.importance if not self.no_density else 0, 1)):
             codes = Generate(draw=draw).codes(self.subject, chunk)
-            told.append(torch.from_numpy(log_likelihood(self.subject, chunk, codes, None, self.likelihood)))
-        mean = torch.logsumexp(torch.stack(told), 0) - np.log(len(told))
-        return {"blind": told[0].numpy(), "blind/iwae": mean.numpy()}
+            log_p.append(torch.from_numpy(log_likelihood(self.subject, chunk, codes, None, self.likelihood)))
+        mean = torch.logsumexp(torch.stack(log_p), 0) - np.log(len(log_p))
+        return {"chance": log_p[0].numpy(), "chance/iwae": mean.numpy()}
 
     def _importance(self, chunk: Chunk) -> Floats:
-        """log of the mean weight of each image, shape (n,)."""
+        """Log of the mean importance weight of each image, shape (n,)."""
         subject, draws = self.subject, range(self.metric.importance)
         q = Gaussian(chunk.posterior.loc.double(), chunk.posterior.scale.double())
         codes: list[Codes] = [
             chunk.posterior.at(subject.noise(f"iwae/{k}", chunk.ids, subject.layout.dim)) for k in draws
         ]
-        told = np.stack([log_likelihood(subject, chunk, z, None, self.likelihood) for z in codes])
-        every = torch.stack(codes)
-        known = self.prior.log_density(every.flatten(0, 1)).reshape(told.shape) - q.log_prob(every.double()).sum(2)
-        found: Floats = (torch.logsumexp(torch.from_numpy(told) + known, 0) - np.log(len(codes))).numpy()
+        log_p = np.stack([log_likelihood(subject, chunk, z, None, self.likelihood) for z in codes])
+        z = torch.stack(codes)
+        log_ratio = self.prior.log_density(z.flatten(0, 1)).reshape(log_p.shape) - q.log_prob(z.double()).sum(2)
+        found: Floats = (torch.logsumexp(torch.from_numpy(log_p) + log_ratio, 0) - np.log(len(codes))).numpy()
         return found
 
     def _keep_pictures(self, chunk: Chunk, rebuilt: Images) -> None:
@@ -260,50 +265,50 @@ class ReconstructionAccumulator:
                 self.pictures.keep("pairs", torch.stack([as_bytes(x[:wanted]) for x in (chunk.images, rebuilt)]))
 
     def compute(self, weights: ResampleWeights) -> Measurement:
-        tally = ResultTable(self.metric, self.subject, weights)
-        tally.add("mse", None, Mean(self.seen["mse"]), chance=self._mean_image())
+        table = ResultTable(self.metric, self.subject, weights)
+        table.add("mse", None, Mean(self.columns["mse"]), chance=self._mean_image_error())
         points = (
-            "points have no pixels"
+            "undefined for points"
             if len(self.subject.data.input_shape) == 1
             else "the images are smaller than the window"
         )
-        usual = self._likeness_of_the_mean() if "psnr" in self.seen else {}
+        chance = self._mean_image_similarity() if "psnr" in self.columns else {}
         for value in ("psnr", "ssim"):
-            what = Mean(self.seen[value]) if value in self.seen else points
-            tally.add(value, None, what, chance=usual.get(value))
-        kl = self._enter_divergences(tally)
+            what = Mean(self.columns[value]) if value in self.columns else points
+            table.add(value, None, what, chance=chance.get(value))
+        kl = self._add_divergences(table)
         at: At = {"likelihood": self.likelihood} if self.likelihood else {}
-        blind = self._usual("blind")
-        cost = None if blind is None else -blind
-        self._enter(tally, "reconstruction", self.seen.get("reconstruction"), self.no_likelihood, at, cost)
-        elbo = None if kl is None or self.no_likelihood else self.seen["likelihood"] - kl
-        self._enter(tally, "elbo", elbo, self.no_likelihood or self.no_density, at, blind)
+        log_p = self._mean_of("chance")
+        negative = None if log_p is None else -log_p
+        self._add(table, "reconstruction", self.columns.get("reconstruction"), self.no_likelihood, at, negative)
+        elbo = None if kl is None or self.no_likelihood else self.columns["likelihood"] - kl
+        self._add(table, "elbo", elbo, self.no_likelihood or self.no_density, at, log_p)
         if self.metric.importance:
             iwae_at: At = {**at, "K": self.metric.importance}
-            why, blind = self.no_likelihood or self.no_density, self._usual("blind/iwae")
-            self._enter(tally, "iwae", self.seen.get("iwae"), why, iwae_at, blind)
+            why, log_p = self.no_likelihood or self.no_density, self._mean_of("chance/iwae")
+            self._add(table, "iwae", self.columns.get("iwae"), why, iwae_at, log_p)
         if isinstance(self.subject.model, HasBound):
             labelled = ~torch.isnan(self.subject.labels).all(1).numpy()
-            given = np.where(labelled, self.seen["bound/given"], np.nan)
-            self._enter(tally, "bound", given, "no image has a label", {**at, **LABELLED})
-            self._enter(tally, "bound", self.seen["bound/missing"], "", {**at, **UNLABELLED})
-        self._enter_gap(tally)
+            given = np.where(labelled, self.columns["bound/given"], np.nan)
+            self._add(table, "bound", given, "no image has a label", {**at, **LABELLED})
+            self._add(table, "bound", self.columns["bound/missing"], "", {**at, **UNLABELLED})
+        self._add_gap(table)
         notes = [f"likelihood: {self.likelihood}"] if self.likelihood else []
-        return tally.measurement(notes, self.pictures.arrays())
+        return table.measurement(notes, self.pictures.arrays())
 
-    def _enter(
-        self, tally: ResultTable, name: str, column: Floats | None, why: str, at: At, chance: float | None = None
+    def _add(
+        self, table: ResultTable, name: str, column: Floats | None, why: str, at: At, chance: float | None = None
     ) -> None:
         what: ImageStatistic | str = why if column is None else Mean(column)
-        tally.add(name, None, what, at, chance=chance, why=why)
+        table.add(name, None, what, at, chance=chance, why=why)
 
-    def _usual(self, key: str) -> float | None:
-        """The mean of a chance level over the images on which it was measured."""
-        column = self.seen.get(key)
+    def _mean_of(self, key: str) -> float | None:
+        """Mean of a column over the images for which it was computed."""
+        column = self.columns.get(key)
         return None if column is None else mean_of(column, ~np.isnan(column))
 
-    def _enter_gap(self, tally: ResultTable) -> None:
-        """How much worse these images come back than training images do, from posterior means."""
+    def _add_gap(self, table: ResultTable) -> None:
+        """Add the errors of these images minus those of training images, from posterior means."""
         subject, metric = self.subject, self.metric
         if subject.trained_on is None or not metric.gap_images or metric.code != "mean":
             return
@@ -312,64 +317,64 @@ class ReconstructionAccumulator:
         ids = np.sort(stream.choice(subject.trained_on, count, replace=False))
         labels = torch.from_numpy(label_columns(subject.data, subject.schema, ids))
         found: dict[str, list[Floats]] = {"mse": [], "reconstruction": []}
-        for first in range(0, count, CHUNK):
-            rows = slice(first, first + CHUNK)
+        for first in range(0, count, FIXED_BATCH):
+            rows = slice(first, first + FIXED_BATCH)
             images = read_images(subject.data, ids[rows]).to(subject.device)
             posterior = subject.encode(images, labels[rows])
-            seen = Chunk(rows, ids[rows], images, posterior, posterior.loc)
+            training = Chunk(rows, ids[rows], images, posterior, posterior.loc)
             rebuilt = subject.decode(posterior.loc)
             errors = (images.double() - rebuilt.double()).square().flatten(1).mean(1)
             found["mse"].append(errors.cpu().numpy())
             if self.likelihood:
-                nats = log_likelihood(subject, seen, posterior.loc, rebuilt, self.likelihood)
-                found["reconstruction"].append(-nats)
+                log_p = log_likelihood(subject, training, posterior.loc, rebuilt, self.likelihood)
+                found["reconstruction"].append(-log_p)
         for name, parts in found.items():
             if parts:
-                gap = difference_of_means(self.seen[name], np.concatenate(parts), tally.weights)
-                tally.add("gap", None, gap, {"of": name}, chance=0.0)
+                gap = difference_of_means(self.columns[name], np.concatenate(parts), table.weights)
+                table.add("gap", None, gap, {"of": name}, chance=0.0)
 
-    def _mean_image(self) -> float:
-        """The error of giving the mean of these images for each of them."""
+    def _mean_image_error(self) -> float:
+        """Error of the mean image in place of each reconstruction."""
         mean = torch.as_tensor(self._total) / len(self.subject)
         return max(self._square / len(self.subject) - float(mean.square().mean()), 0.0)
 
-    def _likeness_of_the_mean(self) -> dict[str, float]:
-        """What the mean of these images scores in the place of each of the first ones."""
+    def _mean_image_similarity(self) -> dict[str, float]:
+        """Mean psnr and ssim of the mean image in place of the reconstructions of the first images."""
         mean = (torch.as_tensor(self._total) / len(self.subject)).float().to(self.subject.device)
         parts: list[dict[str, Floats]] = []
         for chunk in self.subject.chunks():
             if chunk.rows.start >= self.metric.chance_images:
                 break
-            parts.append(likeness(chunk.images, mean.expand_as(chunk.images), self.metric.window))
+            parts.append(similarity_scores(chunk.images, mean.expand_as(chunk.images), self.metric.window))
         return {key: float(np.concatenate([part[key] for part in parts]).mean()) for key in (parts or [{}])[0]}
 
-    def _enter_divergences(self, tally: ResultTable) -> Floats | None:
-        """The rows of kl; returns that of all columns, None where it does not exist."""
+    def _add_divergences(self, table: ResultTable) -> Floats | None:
+        """Add the rows of kl; returns the total of each image, None where it is undefined."""
         subject, posterior = self.subject, self.subject.posterior
-        noiseless = (posterior.scale == 0).any(0)
+        point_mass = (posterior.scale == 0).any(0)
         parts: dict[str, Floats | str] = {}
         for name, mixture in self.prior.mixtures.items():
-            still = bool(noiseless[list(mixture.columns)].any())
-            parts[name] = POINT_MASS if still else mixture_divergence(subject, name, mixture, self.metric.draws)
+            degenerate = bool(point_mass[list(mixture.columns)].any())
+            parts[name] = POINT_MASS if degenerate else mixture_divergence(subject, name, mixture, self.metric.draws)
         parts |= self.prior.undefined
         columns = self.prior.standard
         if columns:
-            still = bool(noiseless[list(columns)].any())
-            parts[""] = POINT_MASS if still else standard_divergence(posterior, columns)
-        known = [part for part in parts.values() if not isinstance(part, str)]
-        total = np.sum(known, axis=0) if len(known) == len(parts) else None
-        tally.add("kl", None, Mean(total) if total is not None else self.no_density, chance=0.0)
+            degenerate = bool(point_mass[list(columns)].any())
+            parts[""] = POINT_MASS if degenerate else standard_divergence(posterior, columns)
+        defined = [part for part in parts.values() if not isinstance(part, str)]
+        total = np.sum(defined, axis=0) if len(defined) == len(parts) else None
+        table.add("kl", None, Mean(total) if total is not None else self.no_density, chance=0.0)
         for name, part in parts.items():
             what = part if isinstance(part, str) else Mean(part)
             if name:
-                tally.add("kl", name, what, mean_at=None, chance=0.0)
-                tally.add("kl", name, self._given(name), LABELLED, mean_at=None, chance=0.0)
+                table.add("kl", name, what, mean_at=None, chance=0.0)
+                table.add("kl", name, self._label_divergence(name), LABELLED, mean_at=None, chance=0.0)
             elif len(parts) > 1:
-                tally.add("kl", None, what, STYLE, chance=0.0)
+                table.add("kl", None, what, STYLE, chance=0.0)
         return total
 
-    def _given(self, name: str) -> ImageStatistic | str:
-        """The divergence of one characteristic's columns from the prior of the image's own label."""
+    def _label_divergence(self, name: str) -> ImageStatistic | str:
+        """Divergence of q(z_c|x) from p(z_c|y) with the image's own label; a text where it is undefined."""
         mixture = self.prior.mixtures.get(name)
         if mixture is None:
             return self.prior.undefined[name]

@@ -1,1 +1,1 @@
-"""What more than one metric uses."""
+"""Computations that several metrics share."""

@@ -1,4 +1,4 @@
-"""Labels as questions with two answers, and areas under the ROC curve as contributions of single images."""
+"""Two-class contrasts of a label, and areas under the ROC curve as sums over images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contrasts:
-    """The two-class questions that a label asks: is it present; or, for a categorical one, is it this class?
+    """The two-class contrasts of a label: present against absent, or each class against the rest.
 
     Args:
-        targets: 1, 0 or NaN = missing, shape (N,) each.
-        classes: the index of the class that is 1 in each.
-        note: what a reader must know of them ("one-vs-rest, averaged ...").
+        targets: one for each contrast: 1, 0 or NaN (missing), shape (N,).
+        classes: index of the class that is coded as 1 in each contrast.
+        note: remark for the result table ("one-vs-rest, averaged ...").
     """
 
     targets: tuple[Floats, ...]
@@ -32,7 +32,7 @@ class Contrasts:
 
 
 def contrasts_of(subject: Subject, name: str, least: int) -> Contrasts:
-    """The contrasts of one label that have enough images on both sides.
+    """Return the contrasts of one label that have enough images on both sides.
 
     Raises:
         UndefinedError: if the label is continuous, or if no contrast has ``least`` images on both sides.
@@ -41,41 +41,42 @@ def contrasts_of(subject: Subject, name: str, least: int) -> Contrasts:
     if label.kind == "continuous":
         raise UndefinedError("a continuous label has no classes", where=name)
     if label.kind == "binary":
-        few = _too_few(label, column, 1, least)
-        if few:
-            raise UndefinedError(few, where=name)
+        shortage = _shortage(label, column, 1, least)
+        if shortage:
+            raise UndefinedError(shortage, where=name)
         return Contrasts((column,), (1,))
-    few_of = {k: _too_few(label, column, k, least) for k in range(label.cardinality)}
-    kept = tuple(k for k, few in few_of.items() if not few)
+    shortages = {k: _shortage(label, column, k, least) for k in range(label.cardinality)}
+    kept = tuple(k for k, shortage in shortages.items() if not shortage)
     if not kept:
-        raise UndefinedError("; ".join(dict.fromkeys(few_of.values())), where=name)
-    left_out = ", ".join(label.class_name(k) for k in few_of if k not in kept)
+        raise UndefinedError("; ".join(dict.fromkeys(shortages.values())), where=name)
+    left_out = ", ".join(label.class_name(k) for k in shortages if k not in kept)
     note = f"one-vs-rest, averaged over {len(kept)} classes" + (f", too few images: {left_out}" if left_out else "")
     targets = tuple(np.where(np.isnan(column), np.nan, (column == k).astype(np.float64)) for k in kept)
     return Contrasts(targets, kept, note)
 
 
-def _too_few(label: Label, column: Floats, one: int, least: int) -> str:
+def _shortage(label: Label, column: Floats, positive: int, least: int) -> str:
+    """Return which side of a contrast has fewer than ``least`` images; "" if neither has."""
     known = column[~np.isnan(column)]
-    inside = int((known == one).sum())
-    rest = "absent" if label.kind == "binary" else f"not {label.class_name(one)}"
-    for count, which in ((inside, label.class_name(one)), (len(known) - inside, rest)):
+    inside = int((known == positive).sum())
+    rest = "absent" if label.kind == "binary" else f"not {label.class_name(positive)}"
+    for count, which in ((inside, label.class_name(positive)), (len(known) - inside, rest)):
         if count < least:
             return f"only {count} images of class {which}, {least} are needed"
     return ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Areas:
-    """The area under the ROC curve, averaged over contrasts.
+class RocAuc:
+    """Area under the ROC curve, averaged over contrasts.
 
-    An image's contribution is the share of the other class on its right side, over twice its own class's share of the
-    images, so that the mean contribution is the area.
+    An image's contribution is the share of the other class that its score ranks correctly against, divided by twice
+    the share of its own class among the images; the mean contribution is the area.
 
     Args:
-        scores: one for each contrast, shape (N,), NaN = absent.
-        targets: 1, 0 or NaN, shape (N,) each.
-        fitted: whether the scores are of readers that were fitted to the other folds of the same images.
+        scores: one for each contrast, shape (N,), NaN = missing.
+        targets: one for each contrast: 1, 0 or NaN, shape (N,).
+        fitted: whether the scores come from probes fitted to the other folds of the same images.
     """
 
     scores: Sequence[Floats]
@@ -91,7 +92,7 @@ class Areas:
         parts = [auc_estimate(s, t, weights) for s, t in zip(self.scores, self.targets, strict=True)]
         if self.fitted:
             parts = [cross_fitted(part, weights.level) for part in parts]
-        return averaged(parts, weights.level)
+        return mean_over_contrasts(parts, weights.level)
 
 
 def _contributions(scores: Floats, target: Floats) -> Floats:
@@ -104,8 +105,8 @@ def _contributions(scores: Floats, target: Floats) -> Floats:
     return found
 
 
-def averaged(parts: Sequence[Resampled], level: float) -> Resampled:
-    """The mean over contrasts; a single one is itself, with the interval that suits it."""
+def mean_over_contrasts(parts: Sequence[Resampled], level: float) -> Resampled:
+    """Return the mean over contrasts; a single estimate keeps its own confidence interval."""
     if len(parts) == 1 or not any(part.defined for part in parts):
         return parts[0]
     return mean_over(parts, level)

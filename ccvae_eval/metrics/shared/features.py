@@ -1,8 +1,7 @@
-"""Features fitted to variety: how thick the glasses are, how wide the smile is, as a regression reads it.
+"""Image features other than pixels: a built-in descriptor, regressions on variety, and extractors of plugins.
 
-A descriptor of images, trained on none: mean colours and oriented edges of the squares of a lattice.
-
-What images are compared by, other than pixel by pixel: a descriptor of ours, or an extractor of the user's.
+``edges`` is an untrained descriptor of mean colours and oriented edges. ``variety`` predicts the variety parameters of
+drawn images (frame width of the glasses, width of the smile) by ridge regression. Plugins register further extractors.
 """
 
 from __future__ import annotations
@@ -17,25 +16,58 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ccvae_eval.core.devices import one_thread
 from ccvae_eval.core.errors import PluginError, UnsupportedError, UsageError, suggestion
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import DataSet, HasVariety
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.matchers.interface import grey
 from ccvae_eval.plugins.registry import Registry
-from ccvae_eval.statistics.threads import one_thread
+
+EDGES, VARIETY = "edges", "variety"
+BUILTIN = (EDGES, VARIETY)
+
+TRIAL_IMAGES = 2
+"""Images on which a plugin's extractor is tried before it is used."""
+FITTING_IMAGES = 8192
+"""Images of the split ``judge`` that regressions are fitted to; metrics do not evaluate that split by default."""
+HELD_OUT_EVERY = 4
+"""One image in so many is held out, to find out which parameters can be predicted."""
+BATCH = 256
+COLOUR_CELLS = 16
+"""Cells on a side whose mean colours enter the regressions."""
+RIDGE_PENALTY = 100.0
+LEAST_R2 = 0.3
+"""Least held-out R2 of a parameter that becomes a feature. Below it a feature is mostly noise, which dividing by its
+standard deviation would scale up to the size of the others."""
+LEAST_IMAGES = 50
+"""Images that show a characteristic, below which its variety parameters are not fitted."""
+
+extractors = Registry("features")
+
+
+@runtime_checkable
+class Features(Protocol):
+    """A feature extractor, created without arguments and registered in the group ``features``.
+
+    It must be pure: the same image gives the same bits, whatever the batch (batches have 32 rows).
+    """
+
+    def features(self, images: Images) -> Tensor:
+        r"""Return one vector for each image, shape :math:`(N, F)`; images are :math:`(N, C, H, W)` in [0, 1]."""
+        ...
 
 
 @dataclass(frozen=True)
 class HogFeatures:
-    """Mean colour and oriented edges of the squares of a lattice: for any images, trained on none.
+    """Mean colours and oriented edges of the cells of a grid; needs no training and suits any images.
 
-    As in histograms of oriented gradients (Dalal and Triggs 2005): each pixel's slope counts for the two nearest of
-    ``bins`` directions, by its size; sums are over squares, and roots are taken so that strong edges do not outweigh
-    all else. Blind to where in a square something lies, so that a small shift counts less than with pixels.
+    As in histograms of oriented gradients (Dalal and Triggs 2005), each pixel's gradient votes for the two nearest of
+    ``bins`` directions with its magnitude. Votes are averaged over cells, and square roots keep strong edges from
+    dominating. Positions within a cell are ignored, so a small shift changes the features less than the pixels.
 
     Args:
-        squares: of the lattice on a side.
+        squares: cells of the grid on a side.
         bins: directions between 0 and 180 degrees.
 
     >>> HogFeatures().features(torch.zeros(2, 3, 32, 32)).shape
@@ -49,38 +81,22 @@ class HogFeatures:
         light = functional.pad(grey(images)[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
         across = (light[:, 1:-1, 2:] - light[:, 1:-1, :-2]) / 2
         down = (light[:, 2:, 1:-1] - light[:, :-2, 1:-1]) / 2
-        place = torch.atan2(down, across) / torch.pi * self.bins
+        direction = torch.atan2(down, across) / torch.pi * self.bins
         centres = torch.arange(self.bins, device=images.device)[:, None, None]
-        # how near each direction is, around the circle of 180 degrees
-        apart = torch.remainder(place[:, None] - centres + self.bins / 2, self.bins) - self.bins / 2
-        histogram = (1 - apart.abs()).clamp_min(0) * torch.hypot(across, down)[:, None]
+        # distances on the circle of 180 degrees, in bins
+        distance = torch.remainder(direction[:, None] - centres + self.bins / 2, self.bins) - self.bins / 2
+        histogram = (1 - distance.abs()).clamp_min(0) * torch.hypot(across, down)[:, None]
         cells = functional.adaptive_avg_pool2d(torch.cat([images, histogram], 1), self.squares)
         colour, edges = cells[:, : images.shape[1]], cells[:, images.shape[1] :]
         return torch.cat([colour, edges.sqrt()], 1).flatten(1)
 
 
-IMAGES = 8192
-"""Images that are learnt from, of the split ``judge``: no metric measures on those unless it is told to."""
-EVERY = 4
-"""One in so many of them is held out, to see what can be read at all."""
-AT_ONCE = 256
-SQUARES = 16
-"""On a side, of which the mean colours are looked at."""
-STRENGTH = 100.0
-"""Of the ridge penalty. (Measured on ``faces`` at 64 pixels: from 30 to 300 an R2 differs by some hundredths.)"""
-LEAST = 0.3
-"""The least R2, on held-out images, of a parameter that becomes a feature: any other is noise, which a division by
-its own deviation would make as large as the rest."""
-FEWEST = 50
-"""Images that show a characteristic, below which its variety is not fitted."""
-
-
 @dataclass(frozen=True, eq=False)
 class VarietyFeatures:
-    """The variety parameters of all characteristics, each as a ridge regression reads it from a picture.
+    """The variety parameters of all characteristics, as ridge regressions predict them from an image.
 
     Args:
-        r2: by ``characteristic.parameter``, the share of its variance that is read on held-out images; V of them.
+        r2: held-out R2 of each of the V parameters, by ``characteristic.parameter``.
         slopes: shape (F, V), float64.
         intercepts: shape (V,), float64.
     """
@@ -90,40 +106,41 @@ class VarietyFeatures:
     intercepts: Tensor
 
     def features(self, images: Images) -> Tensor:
-        r"""The parameters as they are read, shape :math:`(N, V)`, float64, on the CPU.
+        r"""Return the predicted parameters, shape :math:`(N, V)`, float64, on the CPU.
 
-        Of a characteristic that does not show: whatever the regression makes of the picture.
+        For a characteristic that an image does not show, the prediction is meaningless but defined.
         """
-        seen = looked_at(images)
-        # no matrix product: a row's bits would depend on its place in the batch
-        return torch.stack([(seen * slope).sum(1) for slope in self.slopes.T], 1) + self.intercepts
+        inputs = regression_inputs(images)
+        # no matrix product: its bits for one row could depend on the position in the batch
+        return torch.stack([(inputs * slope).sum(1) for slope in self.slopes.T], 1) + self.intercepts
 
 
-def looked_at(images: Images) -> Tensor:
-    r"""What a regression sees: mean colours of 16 x 16 squares, and edges; shape :math:`(N, F)`, float64."""
-    colours = functional.adaptive_avg_pool2d(images, SQUARES).flatten(1)
+def regression_inputs(images: Images) -> Tensor:
+    r"""Return the inputs of the regressions: mean colours of 16 x 16 cells, and edges; :math:`(N, F)`, float64."""
+    colours = functional.adaptive_avg_pool2d(images, COLOUR_CELLS).flatten(1)
     return torch.cat([colours, HogFeatures().features(images)], 1).double().cpu()
 
 
 def variety_features(data: DataSet) -> VarietyFeatures:
-    r"""Regressions of each variety parameter on pictures, in closed form and so the same on every run.
+    r"""Fit a ridge regression of each variety parameter on images, in closed form.
 
-    Each is fitted to the images in which its characteristic shows (a categorical one: all its classes together), by
-    :math:`\min_w |v - X w - b|^2 + 100 |w|^2` with standardised columns of X. What it reads on images held out decides
-    whether it becomes a feature. Some ten seconds on one core, once in a process.
+    .. math:: \min_{w, b} |v - X w - b|^2 + 100 |w|^2
+
+    with standardised columns of X, over the images that show the characteristic (of a categorical label: all classes
+    together). Parameters with a held-out R2 of at least .3 become features. Fits are kept for the process.
 
     Args:
-        data: drawn images; their split ``judge`` is learnt from.
+        data: drawn images; the regressions are fitted to their split ``judge``.
 
     Raises:
-        UnsupportedError: the data do not know what varies in them, or nothing of it can be read.
+        UnsupportedError: if the data set has no variety parameters, or if none of them can be predicted.
     """
     return _fitted(_Source(data.digest, data))
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Data by their digest: the same one, the same regressions."""
+    """A data set compared by its digest, as a cache key."""
 
     digest: str
     data: DataSet = field(compare=False)
@@ -133,86 +150,68 @@ class _Source:
 def _fitted(source: _Source) -> VarietyFeatures:
     data = source.data
     if not isinstance(data, HasVariety):
-        raise UnsupportedError("features of variety need drawn images, which know their variety", where=data.spec)
-    ids = data.split("judge")[:IMAGES]
-    blocks = [ids[first : first + AT_ONCE] for first in range(0, len(ids), AT_ONCE)]
-    seen = torch.cat([looked_at(data.batch(block).images) for block in blocks]).numpy() if blocks else np.empty((0, 0))
-    labels, learns = data.labels_of(ids), np.arange(len(ids)) % EVERY != 0
+        raise UnsupportedError("features='variety' needs drawn images with variety parameters", where=data.spec)
+    ids = data.split("judge")[:FITTING_IMAGES]
+    blocks = [ids[first : first + BATCH] for first in range(0, len(ids), BATCH)]
+    inputs = [regression_inputs(data.batch(block).images) for block in blocks]
+    points = torch.cat(inputs).numpy() if inputs else np.empty((0, 0))
+    labels, training = data.labels_of(ids), np.arange(len(ids)) % HELD_OUT_EVERY != 0
     r2: dict[str, float] = {}
     columns = []
     for label in data.schema:
         values, names = labels[:, data.schema.index(label.name)], data.variety_names(label.name)
         shows: Bools = values == 1 if label.kind == "binary" else ~np.isnan(values)
-        if not names or label.kind == "continuous" or shows.sum() < FEWEST:
+        if not names or label.kind == "continuous" or shows.sum() < LEAST_IMAGES:
             continue
         parameters = data.variety(ids, label.name)
-        fit = _ridge(seen[shows & learns], parameters[shows & learns])
-        rest = shows & ~learns
-        share = _explained(parameters[rest], seen[rest] @ fit[:-1] + fit[-1])
-        for v in np.flatnonzero(share >= LEAST):
-            r2[f"{label.name}.{names[v]}"] = float(share[v])
+        fit = _ridge(points[shows & training], parameters[shows & training])
+        held_out = shows & ~training
+        explained = _explained(parameters[held_out], points[held_out] @ fit[:-1] + fit[-1])
+        for v in np.flatnonzero(explained >= LEAST_R2):
+            r2[f"{label.name}.{names[v]}"] = float(explained[v])
             columns.append(fit[:, v])
     if not columns:
-        raise UnsupportedError("no variety can be read off these images", where=data.spec)
+        raise UnsupportedError("no variety parameter can be predicted from these images", where=data.spec)
     fits = torch.from_numpy(np.stack(columns, 1))
     return VarietyFeatures(r2, fits[:-1], fits[-1])
 
 
 def _ridge(points: Floats, targets: Floats) -> Floats:
-    """Coefficients of the points as they are, and below them the intercepts, shape (F + 1, V)."""
+    """Return the slopes for unstandardised inputs and, as the last row, the intercepts; shape (F + 1, V)."""
     mean, deviation = points.mean(0), points.std(0)
     unit = np.where(deviation > 0, deviation, 1.0)
     x = (points - mean) / unit
     with one_thread():
-        found = np.linalg.solve(x.T @ x + STRENGTH * np.eye(x.shape[1]), x.T @ (targets - targets.mean(0)))
+        found = np.linalg.solve(x.T @ x + RIDGE_PENALTY * np.eye(x.shape[1]), x.T @ (targets - targets.mean(0)))
     slopes = found / unit[:, None]
     return np.concatenate([slopes, (targets.mean(0) - mean @ slopes)[None]])
 
 
-def _explained(targets: Floats, told: Floats) -> Floats:
-    """The share of each target's variance that is told, shape (V,); that of a constant one is 0."""
+def _explained(targets: Floats, predicted: Floats) -> Floats:
+    """Return the R2 of each target, shape (V,); 0 for a constant one."""
     variance = targets.var(0)
-    left = np.square(targets - told).mean(0)
-    return np.where(variance > 0, 1 - left / np.where(variance > 0, variance, 1.0), 0.0)
-
-
-PROBED = 2
-EDGES, VARIETY = "edges", "variety"
-OURS = (EDGES, VARIETY)
-
-extractors = Registry("features")
-
-
-@runtime_checkable
-class Features(Protocol):
-    """An extractor: made without arguments, registered in the group ``features`` (a plugin file or an entry point).
-
-    It must be pure: the same images, the same numbers in every bit, whatever the batch (it sees 32 rows at a time).
-    """
-
-    def features(self, images: Images) -> Tensor:
-        r"""One vector for each image, shape :math:`(N, F)`; images are :math:`(N, C, H, W)` in [0, 1]."""
-        ...
+    residual = np.square(targets - predicted).mean(0)
+    return np.where(variance > 0, 1 - residual / np.where(variance > 0, variance, 1.0), 0.0)
 
 
 def require_features(name: str, others: Collection[str], where: str) -> None:
-    """Refuses a name before anything is measured.
+    """Check the name of features before anything is computed.
 
     Raises:
-        UsageError: it is none of ``others``, none of ours and no registered extractor.
+        UsageError: if it is neither in ``others`` nor built in nor a registered extractor.
     """
-    known = (*others, *OURS, *extractors)
+    known = (*others, *BUILTIN, *extractors)
     if name not in known and name not in extractors:
-        raise UsageError(f"features {name!r} are unknown", where=where, hint=suggestion(name, filter(None, known)))
+        raise UsageError(f"unknown features {name!r}", where=where, hint=suggestion(name, filter(None, known)))
 
 
 def extractor_named(name: str, subject: Subject) -> Features:
-    """Our descriptor, regressions on the variety of the subject's data, or a registered extractor.
+    """Return a built-in or registered extractor.
 
     Raises:
-        UsageError: an unknown name.
-        UnsupportedError: "variety", of data that do not know theirs.
-        PluginError: an extractor that does not give one vector of numbers for each image.
+        UsageError: if the name is unknown.
+        UnsupportedError: for "variety", if the subject's data have no variety parameters.
+        PluginError: if the extractor does not return one vector for each image.
     """
     if name == EDGES:
         return HogFeatures()
@@ -221,10 +220,11 @@ def extractor_named(name: str, subject: Subject) -> Features:
     made: Any = extractors[name]()
     where = f"features {name!r}"
     if not isinstance(made, Features):
-        raise PluginError("an extractor has a method features(images)", where=where)
-    images = subject.data.batch(subject.ids[:PROBED]).images.to(subject.device)
+        raise PluginError("an extractor must have a method features(images)", where=where)
+    images = subject.data.batch(subject.ids[:TRIAL_IMAGES]).images.to(subject.device)
     found: Any = made.features(images)
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise PluginError(f"features of {tuple(images.shape)} are {shape}, (N, F) is needed", where=where)
+        given = tuple(images.shape)
+        raise PluginError(f"output for images of shape {given} must have shape (N, F), got {shape}", where=where)
     return made

@@ -1,7 +1,4 @@
-"""How images change along a path and how far apart draws lie: pure functions on pixels.
-
-Images are read once or twice and in place, because decoding them is cheap; what leaves is small and float64.
-"""
+"""Pure functions on pixels: change along a path, overlap of a change with a region, and spread of several draws."""
 
 from __future__ import annotations
 
@@ -16,19 +13,19 @@ from torch import Tensor
 from ccvae_eval.core.types import Bools, Floats, Images
 
 SLICE = 8
-"""Rows of images that are worked on at once; no number depends on it."""
+"""Images processed at once, so that sums over them stay in the processor's cache; no number depends on it."""
 
 
-def rows_of(images: Images) -> Tensor:
-    r"""The images as rows of pixels with their channels together, shape :math:`(N, H W C)`.
+def pixel_rows(images: Images) -> Tensor:
+    r"""Return each image as a row of pixels with their channels together, shape :math:`(N, H W C)`.
 
-    A view where the images are channels_last, as our decoders give them; else a copy.
+    A view if the images are channels_last, otherwise a copy.
     """
     return images.permute(0, 2, 3, 1).flatten(1)
 
 
-def over_channels(rows: Tensor, channels: int) -> Tensor:
-    r"""The mean over the channels of each pixel, shape :math:`(N, H W)`."""
+def channel_means(rows: Tensor, channels: int) -> Tensor:
+    r"""Return the mean over the channels of each pixel, shape :math:`(N, H W)`; ``rows`` as from :func:`pixel_rows`."""
     if channels == 1:
         return rows
     parts = rows.reshape(len(rows), -1, channels).unbind(2)
@@ -39,50 +36,50 @@ def over_channels(rows: Tensor, channels: int) -> Tensor:
 
 
 def mean_variance(images: Sequence[Images], chosen: Tensor | None = None) -> Tensor:
-    r"""The variance of each pixel over some images of each row, divisor S - 1, averaged over the channels.
+    r"""Return the variance of each pixel over S images (divisor S - 1), averaged over the channels.
 
     Args:
         images: S tensors of shape :math:`(N, C, H, W)`.
-        chosen: which of them count, shape :math:`(N, S)`, bool; where fewer than two do, the variance is 0.
+        chosen: mask of the images to include, shape :math:`(N, S)`, bool; with fewer than two, the variance is 0.
 
     Returns:
-        Shape :math:`(N, H W)`; 0 exactly where nothing differs.
+        Shape :math:`(N, H W)`; exactly 0 where all images agree.
     """
     channels = images[0].shape[1]
     if chosen is not None:
-        return over_channels(_variance_among([rows_of(x) for x in images], chosen), channels)
-    parts = [over_channels(_variance(part, len(images) - 1), channels) for part in _in_slices(images)]
+        return channel_means(_variance_among([pixel_rows(x) for x in images], chosen), channels)
+    parts = [channel_means(_variance(part, len(images) - 1), channels) for part in _in_slices(images)]
     return torch.cat(parts)
 
 
 def deviation_map(points: Sequence[Images]) -> Tensor:
-    r"""How much each pixel changes along a path: D(p) of docs/metrics.md, section 2.
+    r"""Return the standard deviation of each pixel along a path: D(p) of docs/metrics.md, section 2.
 
     .. math:: D(p) = \frac1C \sum_c \sqrt{\tfrac1K \sum_k (x_{k,c,p} - \bar x_{c,p})^2}
 
     Args:
-        points: the K images of each row's path, each of shape :math:`(N, C, H, W)`.
+        points: K images for each of N paths, each tensor of shape :math:`(N, C, H, W)`.
 
     Returns:
-        Shape :math:`(N, H W)`; 0 exactly where nothing changes.
+        Shape :math:`(N, H W)`; exactly 0 where nothing changes.
 
     >>> path = [torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, 0.0]]]])]
     >>> deviation_map(path)
     tensor([[0.5000, 0.0000]])
     """
     channels = points[0].shape[1]
-    parts = [over_channels(_variance(part, len(points)).sqrt_(), channels) for part in _in_slices(points)]
+    parts = [channel_means(_variance(part, len(points)).sqrt_(), channels) for part in _in_slices(points)]
     return torch.cat(parts)
 
 
 def _in_slices(images: Sequence[Images]) -> Iterator[list[Tensor]]:
-    """A few rows of all images at a time: what is summed over them stays in the processor's cache (3 times faster)."""
+    """Yield a few rows of all images at a time."""
     for first in range(0, len(images[0]), SLICE):
-        yield [rows_of(x[first : first + SLICE]) for x in images]
+        yield [pixel_rows(x[first : first + SLICE]) for x in images]
 
 
 def _variance(rows: Sequence[Tensor], divisor: int) -> Tensor:
-    """Sums are of differences to the first image, so that an unchanged pixel has a variance of exactly 0."""
+    # of differences to the first image, so that an unchanged pixel has a variance of exactly 0
     first = rows[0]
     total, square, difference = torch.zeros_like(first), torch.zeros_like(first), torch.empty_like(first)
     for other in rows[1:]:
@@ -95,20 +92,20 @@ def _variance(rows: Sequence[Tensor], divisor: int) -> Tensor:
 
 def _variance_among(rows: Sequence[Tensor], chosen: Tensor) -> Tensor:
     first = rows[0]
-    share = chosen.to(first)
+    included = chosen.to(first)
     total, square = torch.zeros_like(first), torch.zeros_like(first)
-    for place, other in enumerate(rows[1:], 1):
+    for index, other in enumerate(rows[1:], 1):
         difference = other - first
-        weighted = difference * share[:, place : place + 1]
+        weighted = difference * included[:, index : index + 1]
         total.add_(weighted)
         square.addcmul_(weighted, difference)
-    size = share.sum(1, keepdim=True)
+    size = included.sum(1, keepdim=True)
     square.sub_(total.square_().div_(size.clamp_min(1)))
     return square.div_((size - 1).clamp_min(1)).mul_(size > 1).clamp_min_(0)
 
 
 def absolute_change(before: Images, after: Images) -> Tensor:
-    r"""The mean over the channels of \|after - before\|, shape :math:`(N, H W)`."""
+    r"""Return the mean over the channels of \|after - before\|, shape :math:`(N, H W)`."""
     change = (after - before).abs_()
     total = change[:, 0] if change.shape[1] == 1 else change[:, 0] + change[:, 1]
     for channel in change.unbind(1)[2:]:
@@ -117,16 +114,16 @@ def absolute_change(before: Images, after: Images) -> Tensor:
 
 
 def path_lengths(points: Sequence[Images]) -> tuple[Floats, Floats]:
-    r"""L1 and L2 lengths of the K - 1 steps of a path and, last, of the way from its start to its end.
+    r"""Return the L1 and L2 lengths of the K - 1 steps of a path and, last, of the line from its start to its end.
 
-    Summed in float32 along each line of the image, in float64 over the lines: no sum is left to one result alone,
-    which torch would share out among threads.
+    Sums are in float32 along each row of an image and in float64 over the rows: torch would distribute a single long
+    sum over threads, and its bits would depend on their number.
 
     Args:
-        points: the K images of each row's path, each of shape :math:`(N, C, H, W)`.
+        points: K images for each of N paths, each tensor of shape :math:`(N, C, H, W)`.
 
     Returns:
-        Both of shape :math:`(N, K)`.
+        L1 and L2 lengths, both of shape :math:`(N, K)`.
     """
     lines = points[0].shape[2]
     absolute, square = [], []
@@ -134,22 +131,48 @@ def path_lengths(points: Sequence[Images]) -> tuple[Floats, Floats]:
         pairs = [*pairwise(part), (part[0], part[-1])]
         step = torch.empty_like(part[0]).reshape(len(part[0]), lines, -1)
         sums = torch.empty(2, len(pairs), *step.shape[:2], device=step.device)
-        for place, (before, after) in enumerate(pairs):
+        for index, (before, after) in enumerate(pairs):
             torch.sub(after, before, out=step.view_as(after))
-            torch.linalg.vector_norm(step, 2, dim=2, out=sums[1, place])
-            torch.sum(step.abs_(), 2, out=sums[0, place])
+            torch.linalg.vector_norm(step, 2, dim=2, out=sums[1, index])
+            torch.sum(step.abs_(), 2, out=sums[0, index])
         found = sums.double().cpu()
         absolute.append(found[0].sum(2).T)
         square.append(found[1].square().sum(2).T)
     return torch.cat(absolute).numpy(), torch.cat(square).sqrt().numpy()
 
 
+def path_scores(points: Sequence[Images]) -> dict[str, Floats]:
+    """Return ``monotone`` and ``evenness`` of L1 lengths over all pixels, ``straightness`` of L2 lengths.
+
+    NaN where nothing changes.
+    """
+    absolute, euclidean = path_lengths(points)
+    scores = path_length_scores(absolute[:, -1], absolute[:, :-1])
+    return {**scores, "straightness": _ratio(euclidean[:, -1], euclidean[:, :-1].sum(1))}
+
+
+def path_length_scores(distance: Floats, steps: Floats) -> dict[str, Floats]:
+    r"""Return ``monotone`` = distance / sum of steps, and ``evenness`` = mean step / largest step.
+
+    Args:
+        distance: between start and end of each path, shape :math:`(N,)`.
+        steps: lengths of its steps, shape :math:`(N, K - 1)`.
+
+    Returns:
+        Both in [0, 1], shape :math:`(N,)`; NaN where all steps are 0.
+
+    >>> path_length_scores(np.array([1.0]), np.array([[0.5, 0.25, 0.25]]))
+    {'monotone': array([1.]), 'evenness': array([0.66666667])}
+    """
+    return {"monotone": _ratio(distance, steps.sum(1)), "evenness": _ratio(steps.mean(1), steps.max(1))}
+
+
 def top_mean(change: NDArray[np.float32], share: float) -> Floats:
-    r"""The mean over the most changed pixels.
+    r"""Return the mean over the most changed pixels, shape :math:`(N,)`, float64.
 
     Args:
         change: shape :math:`(N, P)`.
-        share: of the pixels, rounded up to whole ones.
+        share: share of the pixels to average over, rounded up to whole pixels.
 
     >>> float(top_mean(np.arange(100, dtype=np.float32)[None], 0.02)[0])
     98.5
@@ -162,15 +185,15 @@ def top_mean(change: NDArray[np.float32], share: float) -> Floats:
 
 
 def changed_area(change: Floats) -> Floats:
-    r"""Share of the pixels that carry a change (its participation ratio).
+    r"""Return the share of the pixels that carry a change (its participation ratio).
 
     .. math:: a(d) = (\sum_p d_p)^2 / (P \sum_p d_p^2) \in [1/P, 1]
 
     Args:
-        change: how much each pixel changed, not negative, shape :math:`(N, P)`.
+        change: change of each pixel, non-negative, shape :math:`(N, P)`.
 
     Returns:
-        One share for each image, shape :math:`(N,)`; NaN where nothing changed.
+        Shape :math:`(N,)`; NaN where nothing changed.
 
     >>> changed_area(np.eye(4).reshape(1, 16))
     array([0.25])
@@ -181,100 +204,73 @@ def changed_area(change: Floats) -> Floats:
 
 
 def average_precision(change: NDArray[np.float32], region: Bools) -> Floats:
-    r"""How well the size of the change finds the region: average precision, ties taken together.
+    r"""Return the average precision of the change as a detector of the region's pixels, ties taken together.
 
     .. math:: AP = \frac1{|A|} \sum_{p \in A} \frac{|\{q \in A : d_q \ge d_p\}|}{|\{q : d_q \ge d_p\}|}
 
-    The bits of a float that is not negative sort as the float does. So image, size and membership make one integer,
-    all images are sorted at once, and only the pixels of the regions are looked up.
-
     Args:
-        change: not negative, shape :math:`(N, P)`, float32.
+        change: non-negative, shape :math:`(N, P)`, float32.
         region: shape :math:`(N, P)`.
 
     Returns:
-        Shape :math:`(N,)`, chance = the region's share; NaN where the region is empty.
+        Shape :math:`(N,)`, in (0, 1]; NaN where the region is empty. Chance level: the region's share of the pixels.
 
     >>> average_precision(np.float32([[3, 2, 1, 0]]), np.array([[True, False, True, False]]))
     array([0.83333333])
     """
     images, pixels = change.shape
+    # the bits of a non-negative float sort like the float: image, change and membership make one sortable integer
     bits = np.ascontiguousarray(change + np.float32(0)).view(np.uint32)  # + 0 turns -0 into 0
     keys = np.sort((bits << 1) | region, axis=1).astype(np.int64)
-    everyone = (keys + (np.arange(images)[:, None] << 32)).ravel()
-    members = everyone[(everyone & 1) == 1]
+    every = (keys + (np.arange(images)[:, None] << 32)).ravel()
+    members = every[(every & 1) == 1]
     image, size = members >> 32, region.sum(1)
-    as_large = (image + 1) * pixels - np.searchsorted(everyone, members - 1)
+    as_large = (image + 1) * pixels - np.searchsorted(every, members - 1)
     members_as_large = np.cumsum(size)[image] - np.searchsorted(members, members)
     precision = np.bincount(image, members_as_large / as_large, images)
     return np.where(size > 0, precision / np.maximum(size, 1), np.nan)
 
 
-def path_scores(points: Sequence[Images]) -> dict[str, Floats]:
-    """``monotone`` and ``evenness`` from L1 distances over all pixels, ``straightness`` from L2; NaN for no change."""
-    absolute, euclidean = path_lengths(points)
-    scores = course_scores(absolute[:, -1], absolute[:, :-1])
-    return {**scores, "straightness": _share(euclidean[:, -1], euclidean[:, :-1].sum(1))}
-
-
-def course_scores(way: Floats, steps: Floats) -> dict[str, Floats]:
-    r"""How direct and how even a course is.
-
-    Args:
-        way: the distance from its start to its end, shape :math:`(N,)`.
-        steps: the lengths of its steps, shape :math:`(N, K - 1)`.
-
-    Returns:
-        ``monotone`` = way / sum of steps, and ``evenness`` = mean step / largest step; NaN where nothing moves.
-
-    >>> course_scores(np.array([1.0]), np.array([[0.5, 0.25, 0.25]]))
-    {'monotone': array([1.]), 'evenness': array([0.66666667])}
-    """
-    return {"monotone": _share(way, steps.sum(1)), "evenness": _share(steps.mean(1), steps.max(1))}
-
-
 def region_scores(change: NDArray[np.float32], region: Bools) -> dict[str, Floats]:
-    r"""What locality says of a change map and a region, image by image (docs/metrics.md, section 2).
+    r"""Return the locality scores of a change map and a region, image by image (docs/metrics.md, section 2).
 
     Args:
-        change: shape :math:`(N, P)`, not negative.
+        change: non-negative, shape :math:`(N, P)`.
         region: shape :math:`(N, P)`.
 
     Returns:
-        ``area``, ``inside``, ``inside_energy``, ``focus`` and ``ap``, each of shape :math:`(N,)`; NaN where nothing
-        changed (``area`` and ``ap`` excepted), ``ap`` where the region is empty, ``focus`` where it is everything.
+        ``area``, ``inside``, ``inside_energy``, ``focus`` and ``ap``, each of shape :math:`(N,)`. Without any change,
+        all but ``area`` and ``ap`` are NaN; so are ``ap`` of an empty region and ``focus`` of one that fills the image.
     """
     d = change.astype(np.float64)
     area, energy = region.mean(1), np.square(d)
-    inside = _share((d * region).sum(1), d.sum(1))
+    inside = _ratio((d * region).sum(1), d.sum(1))
     return {
         "area": area,
         "inside": inside,
-        "inside_energy": _share((energy * region).sum(1), energy.sum(1)),
+        "inside_energy": _ratio((energy * region).sum(1), energy.sum(1)),
         "focus": np.where(area < 1, (inside - area) / np.where(area < 1, 1 - area, 1.0), np.nan),
         "ap": average_precision(change, region),
     }
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
-    """part / whole, NaN where there is no whole; rounding does not carry it above 1."""
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    """Return part / whole, at most 1 (rounding could exceed it); NaN where the whole is 0."""
     return np.where(whole > 0, np.minimum(part / np.where(whole > 0, whole, 1.0), 1.0), np.nan)
 
 
 def pairwise_spread(variance: Floats, where: Bools) -> Floats:
-    r"""How far apart two draws lie: the root of the mean squared difference of a pixel.
+    r"""Return the root mean squared pixel difference between two draws, over all pairs.
 
     .. math:: \sqrt{\frac{1}{S(S-1)} \sum_{s \ne s'} \frac{1}{|A|} \sum_{p \in A} (x_{s,p} - x_{s',p})^2}
         = \sqrt{\frac{2}{|A|} \sum_{p \in A} \operatorname{var}_s x_{s,p}}
 
-    with the variance's divisor S - 1: no pair is ever formed.
-
     Args:
-        variance: of each pixel over the draws, averaged over the channels, shape :math:`(N, P)`.
-        where: the pixels A of each image, shape :math:`(N, P)`.
+        variance: of each pixel over the draws (divisor S - 1), averaged over the channels, shape :math:`(N, P)`.
+        where: mask of the pixels A of each image, shape :math:`(N, P)`.
 
     Returns:
-        Shape :math:`(N,)`, intensity; NaN where A is empty.
+        Shape :math:`(N,)`, in units of intensity; NaN where A is empty.
     """
     size = where.sum(1)
     mean = (variance * where).sum(1) / np.maximum(size, 1)
@@ -282,18 +278,18 @@ def pairwise_spread(variance: Floats, where: Bools) -> Floats:
 
 
 def recall(true: Tensor, drawn: Tensor, neighbour: int) -> Floats:
-    r"""The share of true images closer to some drawn one than to their own k-th true neighbour, row by row.
+    r"""Return the share of true images that lie closer to a drawn image than to their k-th true neighbour.
 
     Args:
-        true: shape :math:`(N, S, P)`, S > k.
+        true: S images for each of N rows, shape :math:`(N, S, P)`, S > k.
         drawn: shape :math:`(N, S', P)`.
         neighbour: k.
 
     Returns:
-        Shape :math:`(N,)`.
+        Shape :math:`(N,)`, in [0, 1].
     """
     among_true = torch.cdist(true, true, compute_mode="donot_use_mm_for_euclid_dist")
-    radius = among_true.sort(2).values[:, :, neighbour]  # place 0 is the image itself
+    radius = among_true.sort(2).values[:, :, neighbour]  # index 0 is the image itself
     nearest = torch.cdist(true, drawn, compute_mode="donot_use_mm_for_euclid_dist").amin(2)
     share: Floats = (nearest < radius).double().mean(1).cpu().numpy()
     return share

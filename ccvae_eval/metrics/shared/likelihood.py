@@ -1,7 +1,4 @@
-"""What an image and its code cost in nats: likelihoods, priors, and divergences from them.
-
-Codes drawn from the prior: nothing of the image in whose place they stand is left.
-"""
+"""Likelihoods, priors and divergences in nats, and codes sampled from the prior."""
 
 from __future__ import annotations
 
@@ -17,48 +14,51 @@ from ccvae_eval.core.errors import NonFiniteError, UndefinedError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Ids, Images
 from ccvae_eval.evaluation.subject import Chunk, Subject
-from ccvae_eval.metrics.shared.image_change import rows_of
-from ccvae_eval.model.checks import asked
+from ccvae_eval.metrics.shared.image_change import pixel_rows
+from ccvae_eval.model.checks import model_call
 from ccvae_eval.model.fixed_batches import padded
 from ccvae_eval.model.interface import HasBound, HasConditionalPrior, Rebuildable, StatesLikelihood
 
 BERNOULLI = "bernoulli"
 LEAST_LOG = -100.0
-POINT_MASS = "a point mass has no density"
+"""Least logarithm of a probability, as in torch's cross-entropy: a certain but wrong pixel costs 100 nats."""
+POINT_MASS = "p(z_c|y) is a point mass and has no density"
+UNKNOWN_LABEL_PRIOR = "p(y) of a continuous label is unknown"
 SLICE = 4
-"""Images whose likelihoods are worked out at once; no number depends on it."""
+"""Images whose likelihoods are computed at once, to stay in the processor's cache; no number depends on it."""
 ROWS = 1024
-"""Images whose divergences are worked out at once; no number depends on it."""
+"""Images whose divergences are computed at once; no number depends on it."""
 
 
 @torch.inference_mode()
 def bernoulli_log_likelihood(images: Images, means: Images) -> Tensor:
-    r"""Minus the cross-entropy of pixels in [0, 1], summed over pixels and channels, shape :math:`(N,)`, float64.
+    r"""Return the Bernoulli log-likelihood of pixels in [0, 1], summed over pixels and channels.
 
     .. math:: \sum_p x_p \log m_p + (1 - x_p) \log (1 - m_p)
 
-    Logarithms below -100 count as -100, as in torch: a pixel that is certain and wrong costs 100 nats. Quickest where
-    both are channels_last.
+    Logarithms below -100 count as -100, as in torch. Fastest if both arguments are channels_last.
+
+    Args:
+        images, means: x and m, shape :math:`(N, C, H, W)`.
+
+    Returns:
+        Shape :math:`(N,)`, float64, in nats.
 
     >>> found = bernoulli_log_likelihood(torch.ones(1, 1, 1, 2), torch.full((1, 1, 1, 2), 0.5))
     >>> bool(abs(found - 2 * np.log(0.5)) < 1e-6)
     True
     """
     found = []
-    # a few rows at a time stay in the processor's cache: a fifth of the time
-    for x, m in zip(torch.split(rows_of(images), SLICE), torch.split(rows_of(means), SLICE), strict=True):
+    for x, m in zip(torch.split(pixel_rows(images), SLICE), torch.split(pixel_rows(means), SLICE), strict=True):
         bright, dark = (part.clamp_min_(LEAST_LOG) for part in _logarithms(m))
         nats = dark.lerp_(bright, x)
-        # a line in float32, all lines in float64: of twelve thousand pixels each is small beside the sum
+        # rows of pixels are summed in float32 and the rows in float64: a pixel is small beside the whole sum
         found.append(nats.reshape(len(x), images.shape[2], -1).sum(2).sum(1, dtype=torch.float64))
     return torch.cat(found)
 
 
 def _logarithms(means: Tensor) -> tuple[Tensor, Tensor]:
-    """log m and log (1 - m).
-
-    On the CPU NumPy's, which take a third of the time of torch's; those of torch's own loss are not vectorised at all.
-    """
+    """Return log m and log (1 - m), on the CPU by NumPy, which is faster there than torch."""
     if means.device.type != "cpu" or means.dtype != torch.float32:
         return means.log(), means.neg().log1p_()
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -67,10 +67,10 @@ def _logarithms(means: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def likelihood_of(subject: Subject, choice: str) -> str:
-    """The name of p(x|z): the model's own where it states one and none other is asked for, else Bernoulli.
+    """Return the name of p(x|z): the model's own if it states one and ``choice`` is "model", else "bernoulli".
 
     Raises:
-        UndefinedError: points, and a model that states no likelihood.
+        UndefinedError: if the data are points and the model states no likelihood.
     """
     if choice == "model" and isinstance(subject.model, StatesLikelihood):
         return subject.model.likelihood_name
@@ -80,17 +80,21 @@ def likelihood_of(subject: Subject, choice: str) -> str:
 
 
 def log_likelihood(subject: Subject, chunk: Chunk, codes: Codes, means: Images | None, name: str) -> Floats:
-    """log p(x|z) of a chunk's images at some codes, shape (n,), float64.
+    """Return log p(x|z) of a chunk's images at given codes, shape (n,), float64, in nats.
 
     Args:
-        subject, chunk: whose images.
+        subject: provides the model.
+        chunk: the images.
         codes: shape (n, D).
-        means: their decodings, where these are known; only a Bernoulli likelihood is a function of them.
-        name: as :func:`likelihood_of` gives it.
+        means: the decoded codes, if already computed; used by the Bernoulli likelihood only.
+        name: the likelihood, as returned by :func:`likelihood_of`.
+
+    Raises:
+        NonFiniteError: if a value is NaN or infinite.
     """
     model = subject.model
     if isinstance(model, StatesLikelihood) and name != BERNOULLI:
-        with asked(model, "log_likelihood(images, codes)"):
+        with model_call(model, "log_likelihood(images, codes)"):
             found = model.log_likelihood(padded(chunk.images), padded(codes).to(subject.device))[: len(chunk)]
     else:
         found = bernoulli_log_likelihood(chunk.images, subject.decode(codes) if means is None else means)
@@ -100,24 +104,24 @@ def log_likelihood(subject: Subject, chunk: Chunk, codes: Codes, means: Images |
     return nats
 
 
-def own_bound(subject: Subject, chunk: Chunk, *, labelled: bool) -> Floats:
-    """The model's own bound of a chunk's images, with their labels or without any, shape (n,), float64.
+def model_bound(subject: Subject, chunk: Chunk, *, labelled: bool) -> Floats:
+    """Return the model's own bound (ELBO) of a chunk's images, with or without labels, shape (n,), float64.
 
-    The generator belongs to the chunk's first image.
+    The random generator depends on the seed and the id of the chunk's first image.
     """
     model = subject.model
     assert isinstance(model, HasBound)
     labels = subject.labels[chunk.rows]
     given = padded(labels if labelled else torch.full_like(labels, torch.nan)).to(subject.device)
     generator = torch_stream(subject.seed, f"bound/{labelled}", int(chunk.ids[0]))
-    with asked(model, "bound(images, labels, generator)"):
+    with model_call(model, "bound(images, labels, generator)"):
         found = model.bound(padded(chunk.images), given, generator)[: len(chunk)]
     nats: Floats = found.double().cpu().numpy()
     return nats
 
 
 def label_frequencies(subject: Subject, name: str) -> Floats:
-    """p(y) over the classes of a label as trained, or of the evaluated labels where no training is known."""
+    """Return p(y) of a label, shape (K,): class frequencies in training, or in the evaluated images if unknown."""
     model = subject.model
     if isinstance(model, Rebuildable) and name in model.context.labels:
         prior = np.array(model.context.label_prior[model.context.labels.index(name)])
@@ -133,9 +137,9 @@ class Mixture:
     r"""p(z_c) of one characteristic: :math:`\sum_y p(y) p(z_c|y)`.
 
     Args:
-        columns: of z.
+        columns: latent dimensions of the characteristic.
         given: p(z_c|y) of each class, shape (K, d), float64.
-        log_p: log p(y), shape (K,), -inf for a class that no image had.
+        log_p: log p(y), shape (K,), -inf for a class without images.
     """
 
     columns: tuple[int, ...]
@@ -143,23 +147,23 @@ class Mixture:
     log_p: Tensor
 
     def log_density(self, codes: Tensor) -> Tensor:
-        """log p(z_c) of codes, shape (N, D), as (N,); the sum over y is exact."""
+        """Return log p(z_c) of codes of shape (N, D), as (N,); the sum over y is exact."""
         return self.log_density_of(codes[:, list(self.columns)].double())
 
     def log_density_of(self, own: Tensor) -> Tensor:
-        """The same of the characteristic's columns alone, shape (N, d), float64."""
+        """Return the same for the characteristic's latent dimensions alone, shape (N, d), float64."""
         parts = [Gaussian(m, s).log_prob(own).sum(1) for m, s in zip(self.given.loc, self.given.scale, strict=True)]
         return torch.logsumexp(torch.stack(parts, 1) + self.log_p, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """p(z): N(0, I) but for the characteristics of a model that has p(z_c|y).
+    """p(z) of a model: a mixture for each characteristic with a p(z_c|y), N(0, I) in all other latent dimensions.
 
     Args:
-        mixtures: by characteristic.
-        undefined: the characteristics that have no density, and why.
-        standard: the columns with a N(0, I) prior.
+        mixtures: p(z_c) by characteristic.
+        undefined: reason for each characteristic without a density.
+        standard: latent dimensions with a N(0, I) prior.
     """
 
     mixtures: dict[str, Mixture]
@@ -168,13 +172,13 @@ class Prior:
 
     @classmethod
     def of(cls, subject: Subject) -> Prior:
-        """The prior of a subject's model. A model without p(z_c|y) has N(0, I) in every column."""
+        """Return the prior of a subject's model; N(0, I) throughout if the model has no p(z_c|y)."""
         mixtures, undefined = {}, {}
         layout = subject.model.layout
         names = tuple(layout.characteristics) if isinstance(subject.model, HasConditionalPrior) else ()
         for name in names:
             if subject.schema[name].kind == "continuous":
-                undefined[name] = "p(y) of a continuous label is not known"
+                undefined[name] = UNKNOWN_LABEL_PRIOR
                 continue
             given = subject.prior_of(name)
             if not bool((given.scale > 0).all()):
@@ -182,11 +186,11 @@ class Prior:
                 continue
             double = Gaussian(given.loc.double(), given.scale.double())
             mixtures[name] = Mixture(layout[name], double, torch.from_numpy(label_frequencies(subject, name)).log())
-        taken = {column for name in names for column in layout[name]}
-        return cls(mixtures, undefined, tuple(c for c in range(layout.dim) if c not in taken))
+        owned = {column for name in names for column in layout[name]}
+        return cls(mixtures, undefined, tuple(c for c in range(layout.dim) if c not in owned))
 
     def log_density(self, codes: Codes) -> Tensor:
-        """log p(z) of codes, shape (N, D), as (N,), float64; only where no characteristic is without a density."""
+        """Return log p(z) of codes of shape (N, D), as (N,), float64; valid only if ``undefined`` is empty."""
         own = codes.double()
         standard = -0.5 * (own[:, list(self.standard)].square() + np.log(2 * np.pi))
         density: Tensor = standard.sum(1)
@@ -196,9 +200,11 @@ class Prior:
 
 
 def standard_divergence(posterior: Gaussian, columns: Sequence[int]) -> Floats:
-    r"""KL(q(z|x) || N(0, I)) over some columns in nats, shape :math:`(N,)`; infinite for a point mass.
+    r"""Return KL(q(z|x) || N(0, I)) over some latent dimensions, in nats, shape :math:`(N,)`.
 
     .. math:: \tfrac12 \sum_j (m_j^2 + s_j^2 - 1) - \log s_j
+
+    Infinite for a point mass.
 
     >>> standard_divergence(Gaussian(torch.ones(1, 2), torch.ones(1, 2)), (0, 1))
     array([1.])
@@ -210,7 +216,7 @@ def standard_divergence(posterior: Gaussian, columns: Sequence[int]) -> Floats:
 
 
 def gaussian_divergence(posterior: Gaussian, prior: Gaussian) -> Floats:
-    """KL between diagonal Gaussians, row by row, summed over the columns, shape (N,); in nats."""
+    """Return the KL divergence between diagonal Gaussians, row by row, in nats, shape (N,)."""
     ratio = posterior.scale.double() / prior.scale.double()
     offset = (posterior.loc.double() - prior.loc.double()) / prior.scale.double()
     nats: Floats = (0.5 * (ratio.square() + offset.square() - 1) - ratio.log()).sum(1).numpy()
@@ -218,9 +224,9 @@ def gaussian_divergence(posterior: Gaussian, prior: Gaussian) -> Floats:
 
 
 def mixture_divergence(subject: Subject, name: str, mixture: Mixture, draws: int) -> Floats:
-    """KL(q(z_c|x) || p(z_c)) against a mixture, shape (N,): the mean over draws of log q - log p, in nats.
+    """Return a Monte Carlo estimate of KL(q(z_c|x) || p(z_c)) for a mixture prior, in nats, shape (N,).
 
-    A single draw of it may be negative. The draws of an image are half of them the mirror images of the others.
+    The estimate is the mean over antithetic draws of log q - log p and may be negative.
     """
     columns = list(mixture.columns)
     nats = np.empty(len(subject))
@@ -244,11 +250,11 @@ def _blocks(ids: Ids) -> Iterator[tuple[slice, Ids]]:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """A code from the prior for each image: style from N(0, I), z_c from p(z_c|y).
+    """Intervention that replaces the whole code by a sample of the prior: style from N(0, I), z_c from p(z_c|y).
 
     Args:
-        assignment: (label, class index) of the labels that are set; all others are drawn from p(y).
-        draw: which draw; draws of different numbers are independent.
+        assignment: (label, class index) of the labels that are set; the classes of all others are sampled from p(y).
+        draw: index of the sample; different indices give independent samples.
     """
 
     assignment: tuple[tuple[str, int], ...] = ()
@@ -269,23 +275,23 @@ class Generate:
         return codes
 
     def classes(self, name: str, subject: Subject, chunk: Chunk) -> Tensor:
-        """The class of one label for each image, shape (n,): as it is set, else drawn from p(y).
+        """Return the class of one label for each image, shape (n,): as assigned, otherwise sampled from p(y).
 
         Raises:
-            UndefinedError: a continuous label.
+            UndefinedError: if the label is continuous.
         """
         return self._classes(name, subject, self._ranks(subject, chunk))
 
     def _ranks(self, subject: Subject, chunk: Chunk) -> Floats:
-        """Uniform draws for all labels, shape (n, L): a stream for each of them would cost more than a decoding."""
+        """Return uniform numbers for all labels, shape (n, L), from one stream: one stream per label is slow."""
         return np.asarray(ndtr(subject.noise(f"generate/{self.draw}/labels", chunk.ids, len(subject.schema)).numpy()))
 
     def _classes(self, name: str, subject: Subject, ranks: Floats) -> Tensor:
         if subject.schema[name].kind == "continuous":
-            raise UndefinedError("p(y) of a continuous label is not known", where=name)
+            raise UndefinedError(UNKNOWN_LABEL_PRIOR, where=name)
         chosen = dict(self.assignment).get(name)
         if chosen is not None:
             return torch.full((len(ranks),), chosen)
         below = subject.cached(("cumulated p(y)", name), lambda: np.cumsum(label_frequencies(subject, name)))
-        place = (ranks[:, [subject.schema.index(name)]] >= below).sum(axis=1)
-        return torch.from_numpy(np.minimum(place, len(below) - 1))
+        index = (ranks[:, [subject.schema.index(name)]] >= below).sum(axis=1)
+        return torch.from_numpy(np.minimum(index, len(below) - 1))

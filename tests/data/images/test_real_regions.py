@@ -1,4 +1,4 @@
-"""Boxes on real faces: a linear model of photographs changes smiles and glasses where these are."""
+"""Boxes on real faces: a linear model of photographs changes smiles and glasses inside their boxes."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ FITTED, COMPONENTS = 1500, 60
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not FACES.is_dir(), reason="shared/data/celebahq64 is not here"),
+    pytest.mark.skipif(not FACES.is_dir(), reason="shared/data/celebahq64 is missing"),
 ]
 
 
 def linear_model() -> Any:
-    """Principal components in which each label owns its discriminant and moves along the gap of its class means."""
+    """Principal components. Each label has one latent dimension: it is encoded by a linear discriminant and decoded
+    along the difference of the class means."""
     data = open_data(SPEC)
     ids = data.split("train")[:FITTED]
     batch = data.batch(ids)
     x = batch.images.flatten(1).double()
     middle = x.mean(0)
-    # exact: with svd_lowrank's random sketch the ranks of the labels below changed with the state of the generator
+    # exact: the random sketch of svd_lowrank would make the result depend on the state of the generator
     basis = torch.linalg.svd(x - middle, full_matrices=False)[2][:COMPONENTS]
     scores = (x - middle) @ basis.T
     known = batch.labels.double()
-    gaps = torch.stack([scores[y == 1].mean(0) - scores[y == 0].mean(0) for y in known.T], 1)
-    reader = torch.linalg.solve(torch.cov(scores.T), gaps).T
-    writer = gaps @ torch.linalg.inv(reader @ gaps)
+    differences = torch.stack([scores[y == 1].mean(0) - scores[y == 0].mean(0) for y in known.T], 1)
+    discriminants = torch.linalg.solve(torch.cov(scores.T), differences).T
+    directions = differences @ torch.linalg.inv(discriminants @ differences)
 
     def encode(images: torch.Tensor) -> torch.Tensor:
-        own = (images.flatten(1).double() - middle) @ basis.T
-        told = own @ reader.T
-        return torch.cat([told, own - told @ writer.T], 1).float()
+        components = (images.flatten(1).double() - middle) @ basis.T
+        labels = components @ discriminants.T
+        return torch.cat([labels, components - labels @ directions.T], 1).float()
 
     def decode(codes: torch.Tensor) -> torch.Tensor:
-        told, rest = codes.double().split([len(LABELS), COMPONENTS], 1)
-        pixels = middle + (rest + told @ writer.T) @ basis
+        labels, style = codes.double().split([len(LABELS), COMPONENTS], 1)
+        pixels = middle + (style + labels @ directions.T) @ basis
         return pixels.float().reshape(-1, 3, 64, 64)
 
     own = {name: [column] for column, name in enumerate(LABELS)}
@@ -62,13 +63,13 @@ def run() -> Any:
     )
 
 
-def test_the_report_says_where_regions_come_from(run: Any) -> None:
+def test_the_run_records_the_source_of_the_regions(run: Any) -> None:
     assert run.header.regions == {"source": "boxes of the CelebA-HQ frame"}
 
 
-def test_smiles_and_glasses_change_where_their_boxes_are(run: Any) -> None:
+def test_smiles_and_glasses_change_inside_their_boxes(run: Any) -> None:
     for name in ("Eyeglasses", "Smiling"):
-        # measured: focus .147 and .042, spill .46 and .03; 0 and 1 are what a change that knows no region has
+        # a change independent of the region has focus 0 and spill 1
         assert run.find(f"locality.focus@{name}").estimate.low > 0, name
         assert run.find(f"drift.spill@{name}").estimate.high < 1, name
         assert run.find(f"drift.l1_spill@{name}").estimate.high < 1, name

@@ -1,4 +1,4 @@
-"""Regions of photographs: boxes, part masks, masks of a user; drawn stand-ins, and real masks where at hand."""
+"""Regions of photographs from boxes, part masks and user masks, on synthetic masks and, if available, real ones."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.data.images.regions import (
+    FACE_BOX_OF,
+    FACE_BOXES,
     FRAMES,
     PARTS,
     PARTS_OF,
-    PLACE_OF,
-    PLACES,
-    RELEASED,
+    RELEASED_FOLDER,
     Boxes,
     PartMaps,
     box_region,
@@ -30,29 +30,21 @@ from tests.support.paths import SHARED
 MASKS = SHARED / "data/celebahq_masks"
 TABLE = "file,Eyeglasses,Young\n0.png,0,1\n1.png,1,0\n2.png,0,1\n3.png,1,1\n"
 GLOBAL = {
-    "Attractive",
-    "Blurry",
-    "Chubby",
-    "Heavy_Makeup",
-    "High_Cheekbones",
-    "Male",
-    "Oval_Face",
-    "Pale_Skin",
-    "Young",
-}
+    "Attractive", "Blurry", "Chubby", "Heavy_Makeup", "High_Cheekbones", "Male", "Oval_Face", "Pale_Skin", "Young",
+}  # fmt: skip
 
 
-def test_every_local_attribute_has_a_box_and_no_global_one() -> None:
-    assert set(PLACE_OF.values()) == set(PLACES)
-    assert len(PLACE_OF) + len(GLOBAL) == 40
-    assert not GLOBAL & set(PLACE_OF)
-    assert set(PARTS_OF) <= set(PLACE_OF)
+def test_local_attributes_have_boxes_and_global_ones_do_not() -> None:
+    assert set(FACE_BOX_OF.values()) == set(FACE_BOXES)
+    assert len(FACE_BOX_OF) + len(GLOBAL) == 40
+    assert not GLOBAL & set(FACE_BOX_OF)
+    assert set(PARTS_OF) <= set(FACE_BOX_OF)
     assert all(box_region(label, FRAMES["celeba"], FRAMES["celeba"].middle(), 64, 64) is None for label in GLOBAL)
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=list(FRAMES))
-def test_boxes_lie_where_they_say_and_are_no_larger_than_a_region_may_be(frame) -> None:
-    for label in PLACE_OF:
+def test_boxes_cover_eyes_and_mouth_and_are_small_enough_for_a_region(frame) -> None:
+    for label in FACE_BOX_OF:
         region = box_region(label, frame, frame.middle(), 64, 64)
         assert region is not None
         assert 0 < region.mean() < 0.6, label
@@ -67,7 +59,7 @@ def test_boxes_lie_where_they_say_and_are_no_larger_than_a_region_may_be(frame) 
     assert not (eyes & mouth).any()
 
 
-def test_a_crop_moves_the_boxes() -> None:
+def test_boxes_follow_the_crop() -> None:
     frame = FRAMES["celeba"]
     whole = box_region("Eyeglasses", frame, frame.whole, 218, 178)
     square = box_region("Eyeglasses", frame, frame.middle(), 178, 178)
@@ -76,7 +68,7 @@ def test_a_crop_moves_the_boxes() -> None:
     np.testing.assert_array_equal(square[25:153, 25:153], closer)
 
 
-def test_a_folder_of_aligned_faces_takes_boxes(photos: Write) -> None:
+def test_boxes_for_a_folder_of_aligned_faces(photos: Write) -> None:
     place = photos(TABLE)
     assert not isinstance(open_data(f"folder:{place}"), HasRegions)
     data = open_data(f"folder:{place},regions=celebahq")
@@ -91,7 +83,7 @@ def test_a_folder_of_aligned_faces_takes_boxes(photos: Write) -> None:
     assert open_data(data.spec).region_source == data.region_source
 
 
-def test_a_folder_of_one_s_own_masks(photos: Write) -> None:
+def test_masks_of_the_user(photos: Write) -> None:
     place = photos(TABLE)
     (place / "masks/Eyeglasses").mkdir(parents=True)
     white = np.zeros((16, 16), np.uint8)
@@ -135,12 +127,12 @@ SPOTS = {
     "u_lip": np.s_[66:70, 35:65],
     "hair": np.s_[5:42, 5:35],
 }
-"""Parts of a drawn face that overlap: hair over an eye, a lip over the mouth, all over skin."""
+"""Overlapping parts of a synthetic face: hair over an eye, a lip over the mouth, all over skin."""
 
 
 def _release(folder: Path, picture: int, *parts: str) -> None:
-    """Part files of one picture as CelebAMask-HQ has them, with three channels."""
-    place = folder / RELEASED / str(picture // 2000)
+    """Writes part files of one image in the layout of CelebAMask-HQ, with three channels."""
+    place = folder / RELEASED_FOLDER / str(picture // 2000)
     place.mkdir(parents=True, exist_ok=True)
     for part in parts:
         white = np.zeros((100, 100, 3), np.uint8)
@@ -148,11 +140,9 @@ def _release(folder: Path, picture: int, *parts: str) -> None:
         cv2.imwrite(str(place / f"{picture:05d}_{part}.png"), white)
 
 
-@pytest.mark.parametrize("inside", ["", RELEASED], ids=["parent", "folder"])
+@pytest.mark.parametrize("inside", ["", RELEASED_FOLDER], ids=["parent", "folder"])
 @pytest.mark.parametrize(("picture", "file"), [(1, "1.jpg"), (1, "images/00001.jpg"), (2001, "2001.png")])
-def test_released_part_files_are_the_label_map_that_they_make(
-    tmp_path: Path, inside: str, picture: int, file: str
-) -> None:
+def test_released_part_files_equal_their_label_map(tmp_path: Path, inside: str, picture: int, file: str) -> None:
     numbers = np.zeros((100, 100), np.uint8)
     for part, spot in SPOTS.items():
         numbers[spot] = PARTS.index(part)
@@ -173,14 +163,14 @@ def test_released_part_files_are_the_label_map_that_they_make(
 
 
 @pytest.mark.parametrize("file", ["2.jpg", "4000.jpg", "face.jpg", "1_mouth.jpg"])
-def test_a_picture_without_released_part_files_has_empty_regions(tmp_path: Path, file: str) -> None:
+def test_an_image_without_released_part_files_has_empty_regions(tmp_path: Path, file: str) -> None:
     _release(tmp_path, 1, *SPOTS)
     region = regions_in(tmp_path).of(file, "Smiling", 64, 64)
     assert region is not None
     assert not region.any()
 
 
-def test_a_folder_of_photos_takes_released_part_files(photos: Write) -> None:
+def test_released_part_files_for_a_folder_of_photos(photos: Write) -> None:
     place = photos(TABLE)
     _release(place / "masks", 1, "l_eye")
     data = open_data(f"folder:{place},regions=masks")
@@ -188,19 +178,19 @@ def test_a_folder_of_photos_takes_released_part_files(photos: Write) -> None:
     assert data.region(np.arange(4), "Eyeglasses").any((1, 2)).tolist() == [False, True, False, False]
 
 
-def test_folders_of_labels_that_are_digits_are_masks_of_the_user(tmp_path: Path) -> None:
+def test_label_folders_with_numeric_names_are_user_masks(tmp_path: Path) -> None:
     (tmp_path / "3").mkdir()
     cv2.imwrite(str(tmp_path / "3/00001.png"), np.full((8, 8), 255, np.uint8))
     assert regions_in(tmp_path).of("00001.jpg", "3", 8, 8).all()
 
 
-def test_a_folder_of_no_known_layout_is_refused_with_what_is_expected(tmp_path: Path) -> None:
+def test_folders_in_other_layouts_are_rejected(tmp_path: Path) -> None:
     _release(tmp_path, 1, "mouth")
-    with pytest.raises(DataError, match=rf"no masks.*'00001_mouth.png' is a part file.*{RELEASED}: give that"):
-        regions_in(tmp_path / RELEASED / "0")
-    (tmp_path / RELEASED / "0/00001_mouth.png").unlink()
-    expected = rf"no masks(.|\n)*LABEL/NAME.png, label maps NAME.png, or the released {RELEASED}"
-    for folder in (tmp_path, tmp_path / RELEASED):
+    with pytest.raises(DataError, match=rf"no masks.*'00001_mouth.png' is a part file.*folder {RELEASED_FOLDER}"):
+        regions_in(tmp_path / RELEASED_FOLDER / "0")
+    (tmp_path / RELEASED_FOLDER / "0/00001_mouth.png").unlink()
+    expected = rf"no masks(.|\n)*LABEL/NAME.png, label maps NAME.png, or {RELEASED_FOLDER} with"
+    for folder in (tmp_path, tmp_path / RELEASED_FOLDER):
         with pytest.raises(DataError, match=expected):
             regions_in(folder)
     (tmp_path / "photos/train").mkdir(parents=True)
@@ -209,29 +199,29 @@ def test_a_folder_of_no_known_layout_is_refused_with_what_is_expected(tmp_path: 
         regions_in(tmp_path / "photos")
 
 
-def test_parts_of_different_sizes_are_refused(tmp_path: Path) -> None:
+def test_parts_of_different_sizes_are_rejected(tmp_path: Path) -> None:
     _release(tmp_path, 1, "skin")
-    cv2.imwrite(str(tmp_path / RELEASED / "0/00001_mouth.png"), np.zeros((8, 8), np.uint8))
-    with pytest.raises(DataError, match=r"00001_mouth.png: not as large"):
+    cv2.imwrite(str(tmp_path / RELEASED_FOLDER / "0/00001_mouth.png"), np.zeros((8, 8), np.uint8))
+    with pytest.raises(DataError, match=r"00001_mouth.png: the mask differs in size"):
         regions_in(tmp_path).of("1.jpg", "Smiling", 64, 64)
 
 
-def test_masks_that_cannot_be_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder of masks"):
+def test_unreadable_masks_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the folder of masks does not exist"):
         regions_in(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="there are no masks"):
+    with pytest.raises(DataError, match="has no masks in a supported layout"):
         regions_in(tmp_path)
     (tmp_path / "00001.png").write_bytes(b"no png")
-    with pytest.raises(DataError, match="no mask"):
+    with pytest.raises(DataError, match="00001.png: the file is not a mask"):
         regions_in(tmp_path).of("00001.jpg", "Smiling", 64, 64)
     cv2.imwrite(str(tmp_path / "00002.png"), np.full((8, 8), 99, np.uint8))
-    with pytest.raises(DataError, match="part number 99"):
+    with pytest.raises(DataError, match="part numbers run from 0 to 18, it contains 99"):
         regions_in(tmp_path).of("00002.jpg", "Smiling", 64, 64)
 
 
-@pytest.mark.skipif(not MASKS.is_dir(), reason="shared/data/celebahq_masks is not here")
+@pytest.mark.skipif(not MASKS.is_dir(), reason="shared/data/celebahq_masks is missing")
 @pytest.mark.parametrize("label", ["Eyeglasses", "Smiling", "Arched_Eyebrows", "Big_Nose"])
-def test_the_boxes_hold_the_parts_of_real_faces(label: str) -> None:
+def test_boxes_contain_the_parts_of_real_faces(label: str) -> None:
     frame = FRAMES["celebahq"]
     box = Boxes(frame, frame.middle()).of("", label, 512, 512)
     assert box is not None

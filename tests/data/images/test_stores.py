@@ -10,12 +10,12 @@ import pytest
 
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.data.images import stores
-from ccvae_eval.data.images.stores import FolderStore, ZipStore, by_any_name
+from ccvae_eval.data.images.stores import FolderStore, ZipStore, files_by_name
 
 
-def test_a_folder_and_its_zip_hold_the_same(photos: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_folder_and_its_zip_have_the_same_contents(photos: Callable[..., Path], tmp_path: Path) -> None:
     folder = FolderStore(photos("", 3))
-    (tmp_path / "photos" / "notes.txt").write_text("no picture")
+    (tmp_path / "photos" / "notes.txt").write_text("not an image")
     packed = tmp_path / "x.zip"
     with ZipFile(packed, "w") as archive:
         for name in (*folder.names, "notes.txt"):
@@ -26,7 +26,7 @@ def test_a_folder_and_its_zip_hold_the_same(photos: Callable[..., Path], tmp_pat
     assert "notes.txt" in archived
 
 
-def test_digests_follow_names_and_content(photos: Callable[..., Path]) -> None:
+def test_the_digest_depends_on_names_and_contents(photos: Callable[..., Path]) -> None:
     place = photos("", 3)
     before = FolderStore(place).digest()
     assert FolderStore(place).digest() == before
@@ -36,7 +36,7 @@ def test_digests_follow_names_and_content(photos: Callable[..., Path]) -> None:
     assert len({before, renamed, FolderStore(place).digest()}) == 3
 
 
-def test_nothing_outside_and_nothing_that_hangs(tmp_path: Path) -> None:
+def test_links_pipes_and_folders_are_ignored(tmp_path: Path) -> None:
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     outside.mkdir()
     (inside / "deep").mkdir(parents=True)
@@ -49,50 +49,50 @@ def test_nothing_outside_and_nothing_that_hangs(tmp_path: Path) -> None:
     assert FolderStore(inside).names == ("deep/b.PNG",)
 
 
-def test_short_names_count_where_they_are_unique(photos: Callable[..., Path]) -> None:
+def test_short_names_are_mapped_if_they_are_unique(photos: Callable[..., Path]) -> None:
     place = photos("", 2, inside="a")
     photos("", 1, inside="b")
     photos("", 1)
-    found = by_any_name(FolderStore(place))
+    found = files_by_name(FolderStore(place))
     assert found["1.png"] == "a/1.png"
     assert found["0.png"] == "0.png"
     assert found["b/0.png"] == "b/0.png"
     (place / "0.png").unlink()
-    assert "0.png" not in by_any_name(FolderStore(place))
+    assert "0.png" not in files_by_name(FolderStore(place))
 
 
-def test_files_that_vanish_or_are_too_large(photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_and_large_files_are_rejected(photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     place = photos("", 2)
     store = FolderStore(place)
     (place / "0.png").unlink()
-    with pytest.raises(DataError, match=r"0\.png: unreadable"):
+    with pytest.raises(DataError, match=r"0\.png: the file cannot be read"):
         store.read("0.png")
-    monkeypatch.setattr(stores, "MOST_BYTES", 3)
+    monkeypatch.setattr(stores, "MAX_IMAGE_BYTES", 3)
     with pytest.raises(DataError, match="too large"):
         store.read("1.png")
 
 
-def test_zips_that_are_none(tmp_path: Path) -> None:
+def test_files_other_than_zips_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
     for content in (b"", b"<html>", b"PK\x03\x04"):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=r"x\.zip: not a readable zip"):
+        with pytest.raises(DataError, match=r"x\.zip: the file is not a readable zip"):
             ZipStore(path)
 
 
-def test_members_that_lie(tmp_path: Path) -> None:
+def test_large_damaged_and_repeated_members_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
     with ZipFile(path, "w", ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(10**6))
-    with pytest.raises(DataError, match=r"x\.zip: a\.png: the member is too large"):
+    with pytest.raises(DataError, match=r"x\.zip: a\.png: the file is too large"):
         ZipStore(path).read("a.png", 10**5)
     flipped = bytearray(path.read_bytes())
     flipped[60] ^= 0xFF
     path.write_bytes(flipped)
-    with pytest.raises(DataError, match=r"a\.png: unreadable"):
+    with pytest.raises(DataError, match=r"a\.png: the file cannot be read"):
         ZipStore(path).read("a.png")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zipfile itself warns of what is written here
+        warnings.simplefilter("ignore")  # zipfile warns of the repeated name
         with ZipFile(path, "w") as archive:
             archive.writestr("a.png", b"1")
             archive.writestr("a.png", b"2")

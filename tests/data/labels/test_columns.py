@@ -5,7 +5,7 @@ import pytest
 
 from ccvae_eval.core.errors import DataError, LabelMismatchError
 from ccvae_eval.data.labels.columns import (
-    MOST_CLASSES,
+    MAX_CLASSES,
     column_from_numbers,
     column_from_text,
     labels_from_array,
@@ -33,7 +33,7 @@ NAN = np.nan
         (["true", "maybe"], "categorical", [1, 0]),
     ],
 )
-def test_cells_say_their_kind(texts: list[str], kind: str, values: list[float]) -> None:
+def test_cells_determine_the_kind(texts: list[str], kind: str, values: list[float]) -> None:
     label, found = column_from_text("c", texts, "x.csv")
     assert label.kind == kind
     assert found.dtype == np.float32
@@ -45,23 +45,23 @@ def test_classes_are_alphabetical() -> None:
     assert label.classes == ("Bald", "Black", "Gray")
 
 
-@pytest.mark.parametrize("texts", [["same", "same"], [f"name{i}" for i in range(MOST_CLASSES + 1)]])
-def test_text_that_classifies_nothing_is_refused(texts: list[str]) -> None:
+@pytest.mark.parametrize("texts", [["same", "same"], [f"name{i}" for i in range(MAX_CLASSES + 1)]])
+def test_text_with_one_or_too_many_values_is_rejected(texts: list[str]) -> None:
     with pytest.raises(DataError, match=r"x\.csv: column 'c' has .*\n.*labels=A\|B\|C"):
         column_from_text("c", texts, "x.csv")
 
 
-def test_integers_are_classes_and_floats_are_not() -> None:
+def test_integers_are_categorical_and_floats_continuous() -> None:
     label, values = column_from_numbers("digit", np.array([3, 0, 1]))
     assert label == Label("digit", "categorical", ("0", "1", "2", "3"))
     assert values.tolist() == [3, 0, 1]
     assert column_from_numbers("x", np.array([3.0, 0, 1]))[0].kind == "continuous"
     assert column_from_numbers("x", np.array([-3, 0, 1]))[0].kind == "continuous"
-    assert column_from_numbers("x", np.array([0, MOST_CLASSES]))[0].kind == "continuous"
+    assert column_from_numbers("x", np.array([0, MAX_CLASSES]))[0].kind == "continuous"
     assert column_from_numbers("x", np.array([True, False]))[0] == Label("x")
 
 
-def test_an_array_of_labels() -> None:
+def test_labels_from_arrays() -> None:
     schema, values = labels_from_array(np.array([[0, 2], [1, 0]]), ["on", "digit"], "x")
     assert [label.kind for label in schema] == ["binary", "categorical"]
     assert values.tolist() == [[0, 2], [1, 0]]
@@ -74,20 +74,20 @@ def test_an_array_of_labels() -> None:
 @pytest.mark.parametrize(
     ("labels", "names", "message"),
     [
-        (np.zeros((2, 3)), ["a", "b"], "3 columns of labels, 2 names"),
+        (np.zeros((2, 3)), ["a", "b"], "labels have 3 columns, but 2 names"),
         (np.zeros((2, 3, 1)), None, "shape"),
         (np.array(["a", "b"]), None, "type"),
-        (np.array([2.0]), LabelSchema((Label("on"),)), "2 is no class of a binary label"),
-        (np.array([1.5]), LabelSchema((Label("h", "categorical", ("a", "b")),)), "1.5 is no class"),
-        (np.array([np.inf, 0.5]), ["x"], "infinite"),
+        (np.array([2.0]), LabelSchema((Label("on"),)), "whole numbers from 0 to 1, got 2"),
+        (np.array([1.5]), LabelSchema((Label("h", "categorical", ("a", "b")),)), "whole numbers from 0 to 1, got 1.5"),
+        (np.array([np.inf, 0.5]), ["x"], "must be finite"),
     ],
 )
-def test_labels_outside_their_kind_are_refused(labels: np.ndarray, names: object, message: str) -> None:
+def test_labels_that_do_not_fit_their_kind_are_rejected(labels: np.ndarray, names: object, message: str) -> None:
     with pytest.raises(LabelMismatchError, match=message) as caught:
         labels_from_array(labels, names, "x")
     assert caught.value.exit_code == 3
 
 
-def test_no_label_at_all() -> None:
+def test_an_empty_schema() -> None:
     schema, values = schema_of([], 3, "x")
     assert (len(schema), values.shape) == (0, (3, 0))

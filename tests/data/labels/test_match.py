@@ -6,7 +6,7 @@ import torch
 
 from ccvae_eval.core.errors import LabelMismatchError
 from ccvae_eval.data.interface import HasCounterfactuals, Renders
-from ccvae_eval.data.labels.match import aligned, label_columns, matched
+from ccvae_eval.data.labels.match import aligned, label_columns, match_labels
 from ccvae_eval.data.memory import Arrays
 from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.model.interface import Label, LabelSchema
@@ -22,20 +22,20 @@ def faces() -> Faces:
     return Faces(n=40, size=32)
 
 
-def test_labels_come_in_the_models_order_with_its_classes(faces: Faces) -> None:
+def test_labels_have_the_order_and_classes_of_the_model(faces: Faces) -> None:
     every = np.arange(40)
-    theirs, ours = faces.labels_of(every), label_columns(faces, MODEL, every)
-    assert ours.dtype == np.float32
-    assert np.array_equal(ours[:, 1], theirs[:, faces.schema.index("Smiling")])
+    original, found = faces.labels_of(every), label_columns(faces, MODEL, every)
+    assert found.dtype == np.float32
+    assert np.array_equal(found[:, 1], original[:, faces.schema.index("Smiling")])
     own = faces.schema["Hair_Color"]
-    assert [COLORS[int(c)] for c in ours[:, 0]] == [own.classes[int(c)] for c in theirs[:, -1]]
+    assert [COLORS[int(c)] for c in found[:, 0]] == [own.classes[int(c)] for c in original[:, -1]]
     assert label_columns(faces, LabelSchema(()), every).shape == (40, 0)
 
 
 def test_missing_labels_stay_missing() -> None:
     data = Arrays(np.zeros((3, 2), np.float32), np.array([[0, 1], [np.nan, 2], [1, np.nan]]), faces_like())
-    ours = label_columns(data, faces_like(reverse=True), np.arange(3))
-    assert np.array_equal(ours, [[1, 0], [0, np.nan], [np.nan, 1]], equal_nan=True)
+    found = label_columns(data, faces_like(reverse=True), np.arange(3))
+    assert np.array_equal(found, [[1, 0], [0, np.nan], [np.nan, 1]], equal_nan=True)
 
 
 def faces_like(reverse: bool = False) -> LabelSchema:
@@ -44,7 +44,7 @@ def faces_like(reverse: bool = False) -> LabelSchema:
     return LabelSchema(labels[::-1] if reverse else labels)
 
 
-def test_an_aligned_set_speaks_the_models_classes(faces: Faces) -> None:
+def test_an_aligned_data_set_uses_the_classes_of_the_model(faces: Faces) -> None:
     model = LabelSchema((Label("Hair_Color", "categorical", ("Gray", "Brown", "Blond", "Black", "Bald")),))
     data = aligned(faces, model)
     check_data_set(data)
@@ -60,7 +60,7 @@ def test_an_aligned_set_speaks_the_models_classes(faces: Faces) -> None:
     assert not isinstance(data, Renders)  # most labels are left out
 
 
-def test_nothing_to_align(faces: Faces) -> None:
+def test_a_data_set_with_the_labels_of_the_model_is_returned_unchanged(faces: Faces) -> None:
     assert aligned(faces, faces.schema) is faces
     assert aligned(faces, LabelSchema(())) is faces
 
@@ -68,16 +68,19 @@ def test_nothing_to_align(faces: Faces) -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (Label("Smile"), "no label 'Smile'.*\nDid you mean 'Smiling'.*--label 'Smile=NAME'"),
-        (Label("Zygomaticus"), "no label 'Zygomaticus'.*\nKnown: Arched_Eyebrows"),
+        (Label("Smile"), "lack the label 'Smile'.*\nDid you mean 'Smiling'.*--label 'Smile=NAME'"),
+        (Label("Zygomaticus"), "lack the label 'Zygomaticus'.*\nKnown: Arched_Eyebrows"),
         (Label("Hair_Color"), "categorical in the data and binary in the model"),
-        (Label("Smiling", "categorical", ("no", "yes")), "binary in the data and categorical.*\nJoin exclusive"),
-        (Label("Hair_Color", "categorical", COLORS[:-1]), "class 'Bald' of label 'Hair_Color' is unknown"),
+        (
+            Label("Smiling", "categorical", ("no", "yes")),
+            "binary in the data and categorical.*\nJoin mutually exclusive",
+        ),
+        (Label("Hair_Color", "categorical", COLORS[:-1]), "the model has no class 'Bald' of label 'Hair_Color'"),
     ],
 )
-def test_a_mismatch_is_refused(faces: Faces, label: Label, message: str) -> None:
+def test_mismatches_are_rejected(faces: Faces, label: Label, message: str) -> None:
     with pytest.raises(LabelMismatchError, match=message) as caught:
         label_columns(faces, LabelSchema((label,)), IDS)
     assert caught.value.exit_code == 3
     with pytest.raises(LabelMismatchError):
-        matched(faces.schema, LabelSchema((label,)), "x")
+        match_labels(faces.schema, LabelSchema((label,)), "x")

@@ -37,11 +37,11 @@ def hair() -> Arrays:
     )
 
 
-def test_no_request_changes_nothing(faces: Faces) -> None:
+def test_without_requests_the_data_set_is_returned_unchanged(faces: Faces) -> None:
     assert relabelled(faces, []) is faces
 
 
-def test_a_rename_keeps_everything_else(faces: Faces) -> None:
+def test_renaming_changes_only_names_and_digest(faces: Faces) -> None:
     data = relabelled(faces, ["Glasses=Eyeglasses", "Hair = Hair_Color"])
     check_data_set(data)
     assert data.schema.names == ("Glasses", *faces.schema.names[1:-1], "Hair")
@@ -52,7 +52,7 @@ def test_a_rename_keeps_everything_else(faces: Faces) -> None:
     assert data.digest != faces.digest
 
 
-def test_the_capabilities_of_a_renamed_set_speak_its_names(faces: Faces) -> None:
+def test_the_capabilities_of_a_renamed_data_set_use_its_names(faces: Faces) -> None:
     data = relabelled(faces, ["Glasses=Eyeglasses"])
     for capability in (HasRegions, HasCounterfactuals, HasRedraws, HasVariety, HasFactors, NeedsNoPath, Renders):
         assert isinstance(data, capability)
@@ -73,7 +73,7 @@ def test_the_capabilities_of_a_renamed_set_speak_its_names(faces: Faces) -> None
         data.region(IDS, "Eyeglasses")
 
 
-def test_a_split_asks_of_each_class_whether_it_is_there(faces: Faces) -> None:
+def test_splitting_gives_one_binary_label_for_each_class(faces: Faces) -> None:
     data = relabelled(faces, ["*=Hair_Color", "Glasses=Eyeglasses"])
     check_data_set(data)
     classes = faces.schema["Hair_Color"].classes
@@ -88,21 +88,21 @@ def test_a_split_asks_of_each_class_whether_it_is_there(faces: Faces) -> None:
     assert open_data(data.spec).digest == data.digest
 
 
-def test_a_joined_label_splits_again_and_what_is_missing_stays_so() -> None:
+def test_splitting_a_joined_label_keeps_missing_values() -> None:
     data = relabelled(hair(), ["*=Hair", "Hair=Bald|Black|Blond"])
     assert data.schema.names == ("Hair:Bald", "Hair:Black", "Hair:Blond", "age")
     known = np.array([[1, 0, 0], [0, 0, 1], [NAN] * 3, [NAN] * 3, [NAN] * 3, [0, 1, 0]], np.float32)
     assert np.array_equal(data.labels_of(np.arange(6))[:, :3], known, equal_nan=True)
 
 
-def test_only_a_categorical_label_splits() -> None:
+def test_only_categorical_labels_can_be_split() -> None:
     with pytest.raises(LabelMismatchError, match="'Bald' is binary"):
         relabelled(hair(), ["*=Bald"])
     with pytest.raises(UsageError, match="no label 'Bold'\nDid you mean 'Bald'"):
         relabelled(hair(), ["*=Bold"])
 
 
-def test_a_join_is_missing_for_none_or_several() -> None:
+def test_a_joined_label_is_missing_for_none_or_several_parts() -> None:
     data = relabelled(hair(), ["Hair=Bald|Black|Blond"])
     assert isinstance(data, Relabelled)
     assert data.schema.names == ("Hair", "age")
@@ -114,7 +114,7 @@ def test_a_join_is_missing_for_none_or_several() -> None:
     assert data.conflicts() == {"Hair": (1, 1)}
 
 
-def test_a_joined_label_lives_where_its_parts_do(faces: Faces) -> None:
+def test_the_region_of_a_joined_label_is_the_union_of_its_parts(faces: Faces) -> None:
     data = relabelled(faces, ["Worn=Eyeglasses|Wearing_Hat"])
     assert isinstance(data, HasRegions)
     expected = faces.region(IDS, "Eyeglasses") | faces.region(IDS, "Wearing_Hat")
@@ -123,12 +123,12 @@ def test_a_joined_label_lives_where_its_parts_do(faces: Faces) -> None:
     assert isinstance(data, HasFactors)
 
 
-def test_capabilities_that_the_data_lack_do_not_appear() -> None:
+def test_a_view_adds_no_capabilities() -> None:
     data = relabelled(hair(), ["Old=age"])
     assert not isinstance(data, HasRegions | HasCounterfactuals | HasFactors | NeedsNoPath)
 
 
-def test_digests_tell_requests_apart() -> None:
+def test_the_digest_depends_on_the_requests() -> None:
     requests = [["A=Bald"], ["A=Black"], ["A=Bald|Black"], ["A=Black|Bald"], ["A=Bald", "B=Black"]]
     digests = {relabelled(hair(), request).digest for request in requests}
     assert len(digests) == len(requests)
@@ -136,12 +136,12 @@ def test_digests_tell_requests_apart() -> None:
 
 
 @pytest.mark.parametrize("request_", ["Hair", "=Bald", "Hair=", "Hair=Bald|", "Hair=|Bald"])
-def test_requests_have_one_form(request_: str) -> None:
+def test_malformed_requests_are_rejected(request_: str) -> None:
     with pytest.raises(UsageError, match="Write NEW=OLD"):
         relabelled(hair(), [request_])
 
 
-def test_wrong_requests() -> None:
+def test_impossible_requests_are_rejected() -> None:
     with pytest.raises(UsageError, match="Did you mean 'Blond'"):
         relabelled(hair(), ["A=Blonde"])
     with pytest.raises(UsageError, match="'Bald' is renamed or joined twice"):
@@ -154,11 +154,11 @@ def test_wrong_requests() -> None:
         Relabelled.from_spec(None, {})
 
 
-def test_classes_go_there_and_back() -> None:
+def test_invert_is_the_inverse_of_convert() -> None:
     column = Column(Label("h", "categorical", ("x", "y", "z")), ("h",), (2, 0))
-    theirs = np.array([0, 1, NAN], np.float32)
-    ours = column.ours(theirs[:, None])
-    assert np.array_equal(ours, [2, 0, NAN], equal_nan=True)
-    assert np.array_equal(column.theirs(ours), theirs, equal_nan=True)
+    source = np.array([0, 1, NAN], np.float32)
+    found = column.convert(source[:, None])
+    assert np.array_equal(found, [2, 0, NAN], equal_nan=True)
+    assert np.array_equal(column.invert(found), source, equal_nan=True)
     with pytest.raises(LabelMismatchError, match="no class 'y'"):
-        column.theirs(np.array([1], np.float32))
+        column.invert(np.array([1], np.float32))

@@ -1,4 +1,4 @@
-"""Codes and factors as tables: CSV and parquet say the same, and wrong ones are refused by name."""
+"""Codes and factors as tables: CSV and parquet agree, and malformed tables are rejected."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from ccvae_eval.cli.main import main
 from ccvae_eval.core.errors import DataError, UsageError
-from ccvae_eval.data.sets.codes import cells_of, read_codes
+from ccvae_eval.data.sets.codes import numbers_or_text, read_codes
 
 CODES = "a,b\n0.5,1\n-2,3\n1e3,0\n"
 FACTORS = "shape,size,split\nround,1,train\n,2,train\nsquare,,test\n"
@@ -23,7 +23,7 @@ def written(folder: Path, codes: str = CODES, factors: str = FACTORS) -> tuple[P
     return folder / "codes.csv", folder / "factors.csv"
 
 
-def test_a_pair_of_csv_files(tmp_path: Path) -> None:
+def test_reading_a_pair_of_csv_files(tmp_path: Path) -> None:
     found = read_codes(*written(tmp_path))
     assert found.codes.tolist() == [[0.5, 1], [-2, 3], [1000, 0]]
     assert found.arrays["names"] == ["shape", "size"]
@@ -37,27 +37,27 @@ def test_a_pair_of_csv_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("codes", "factors", "message"),
     [
-        ("a,b\n1,x\n2,y\n3,z\n", FACTORS, "column 'b' holds 'x'"),
-        ("a,b\n1,2\n", FACTORS, "3 rows of factors for 1 codes"),
-        (CODES, "split\ntrain\ntrain\ntest\n", "there is no factor"),
-        (CODES, FACTORS.replace("test", "dev"), "'dev' is neither train nor test"),
-        (CODES, "s,s\n1,2\n1,2\n1,2\n", "the same heading"),
-        (CODES.replace("-2,3", "-2"), FACTORS, "1 cells where the headings are 2"),
-        ("a,b\n", FACTORS, "a line of headings and rows"),
+        ("a,b\n1,x\n2,y\n3,z\n", FACTORS, "column 'b' contains 'x'"),
+        ("a,b\n1,2\n", FACTORS, "the factors have 3 rows, the codes 1"),
+        (CODES, "split\ntrain\ntrain\ntest\n", "the table has no column of factors"),
+        (CODES, FACTORS.replace("test", "dev"), "split must be train or test, got 'dev'"),
+        (CODES, "s,s\n1,2\n1,2\n1,2\n", "the same name"),
+        (CODES.replace("-2,3", "-2"), FACTORS, "line 3: the row must have 2 cells like the header, got 1"),
+        ("a,b\n", FACTORS, "needs a header line and at least one row"),
     ],
 )
-def test_tables_that_are_none(codes: str, factors: str, message: str, tmp_path: Path) -> None:
+def test_malformed_tables_are_rejected(codes: str, factors: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         read_codes(*written(tmp_path, codes, factors))
 
 
-def test_a_table_without_its_factors(tmp_path: Path) -> None:
+def test_a_table_of_codes_needs_factors(tmp_path: Path) -> None:
     for name in ("codes.csv", "codes.parquet"):
-        with pytest.raises(UsageError, match="need their factors in another"):
+        with pytest.raises(UsageError, match="needs a table of factors"):
             read_codes(tmp_path / name)
 
 
-def test_parquet_without_pyarrow_says_which_extra(
+def test_without_pyarrow_the_error_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -66,19 +66,19 @@ def test_parquet_without_pyarrow_says_which_extra(
     with pytest.raises(SystemExit) as ended:
         main(["disentanglement", "--codes", str(tmp_path / "a.parquet"), "--factors", str(tmp_path / "b.parquet")])
     assert ended.value.code == 3
-    said = capsys.readouterr().err
-    assert "parquet needs pyarrow, which is not installed" in said
-    assert "pip install 'ccvae-eval[parquet]'" in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "parquet needs pyarrow, which is not installed" in message
+    assert "pip install 'ccvae-eval[parquet]'" in message
+    assert "Traceback" not in message
 
 
 @pytest.mark.parametrize("cells", [[[1, 2], None], [b"x"], ["a", 3]])
-def test_cells_of_another_kind(cells: list[Any]) -> None:
+def test_cells_of_another_type_are_rejected(cells: list[Any]) -> None:
     with pytest.raises(DataError, match="numbers or text"):
-        cells_of(cells, "x")
+        numbers_or_text(cells, "x")
 
 
-def test_a_pair_of_parquet_files_says_what_the_csv_files_say(tmp_path: Path) -> None:
+def test_parquet_files_equal_csv_files(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
     from pyarrow import parquet
 
@@ -90,13 +90,13 @@ def test_a_pair_of_parquet_files_says_what_the_csv_files_say(tmp_path: Path) -> 
     }
     parquet.write_table(arrow.table(codes), tmp_path / "codes.parquet")
     parquet.write_table(arrow.table(factors), tmp_path / "factors.pq")
-    theirs, ours = read_codes(tmp_path / "codes.parquet", tmp_path / "factors.pq"), read_codes(*written(tmp_path))
-    assert np.array_equal(theirs.codes, ours.codes)
-    assert repr(theirs.factors.tolist()) == repr(ours.factors.tolist())
-    assert theirs.arrays["names"] == ours.arrays["names"]
-    assert np.array_equal(theirs.arrays["train"], ours.arrays["train"])
+    columnar, text = read_codes(tmp_path / "codes.parquet", tmp_path / "factors.pq"), read_codes(*written(tmp_path))
+    assert np.array_equal(columnar.codes, text.codes)
+    assert repr(columnar.factors.tolist()) == repr(text.factors.tolist())
+    assert columnar.arrays["names"] == text.arrays["names"]
+    assert np.array_equal(columnar.arrays["train"], text.arrays["train"])
     mixed = read_codes(tmp_path / "codes.parquet", tmp_path / "factors.csv")
-    assert np.array_equal(mixed.codes, ours.codes)
+    assert np.array_equal(mixed.codes, text.codes)
     (tmp_path / "codes.parquet").write_bytes(b"PAR1 no more PAR1")
-    with pytest.raises(DataError, match="not a parquet file"):
+    with pytest.raises(DataError, match="not a readable parquet file"):
         read_codes(tmp_path / "codes.parquet", tmp_path / "factors.pq")

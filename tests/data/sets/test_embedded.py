@@ -1,4 +1,4 @@
-"""Digits and the swiss roll, against scikit-learn."""
+"""Digits and the swiss roll against scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ccvae_eval.data.interface import HasFactors
 from ccvae_eval.data.spec import open_data
 
 
-def test_digits_are_those_of_scikit_learn() -> None:
+def test_digits_equal_scikit_learn() -> None:
     data = open_data("digits,size=8")
     found = load_digits()
     np.testing.assert_array_equal(data.batch(np.arange(1797)).images[:, 0].numpy() * 16, found.images)
@@ -20,12 +20,12 @@ def test_digits_are_those_of_scikit_learn() -> None:
     assert open_data("digits").input_shape == (1, 32, 32)
 
 
-def test_the_roll_is_that_of_scikit_learn() -> None:
+def test_the_swiss_roll_has_the_distribution_of_scikit_learn() -> None:
     data = open_data("swissroll")
     points = data.batch(np.arange(len(data))).images.numpy()
-    theirs, t = make_swiss_roll(20_000, random_state=0)
+    expected, t = make_swiss_roll(20_000, random_state=0)
     for column in range(3):
-        assert kstest(points[:, column], theirs[:, column]).pvalue > 0.001
+        assert kstest(points[:, column], expected[:, column]).pvalue > 0.001
     assert isinstance(data, HasFactors)
     factors = data.factors(np.arange(len(data)))
     turn, height = factors.T
@@ -33,11 +33,11 @@ def test_the_roll_is_that_of_scikit_learn() -> None:
     assert kstest(turn, t).pvalue > 0.001
     labels = data.labels_of(np.arange(len(data)))[:, 0]
     np.testing.assert_array_equal(labels, points[:, 0] >= 10)
-    assert labels.mean() == pytest.approx(0.137, abs=0.01), "the share that the paper's code gives"
+    assert labels.mean() == pytest.approx(0.137, abs=0.01), "the prevalence in the paper's code"
     assert (len(data.split("train")), len(data.split("judge")), len(data.split("test"))) == (10_000, 0, 10_000)
 
 
-def test_a_point_depends_on_its_id_alone_and_noise_moves_it() -> None:
+def test_points_depend_only_on_their_id_and_noise_is_gaussian() -> None:
     some, ids = open_data("swissroll,n=100"), np.arange(100)
     np.testing.assert_array_equal(some.batch(ids).images, open_data("swissroll,n=5000").batch(ids).images)
     noisy = open_data("swissroll,n=100,noise=0.5").batch(ids).images - some.batch(ids).images
@@ -48,6 +48,6 @@ def test_a_point_depends_on_its_id_alone_and_noise_moves_it() -> None:
 @pytest.mark.parametrize(
     "spec", ["swissroll,noise=-1", "swissroll,noise=x", "swissroll,n=1", "digits,size=4", "digits:x"]
 )
-def test_options_that_make_no_sense_are_refused(spec: str) -> None:
+def test_invalid_options_are_rejected(spec: str) -> None:
     with pytest.raises(UsageError):
         open_data(spec)

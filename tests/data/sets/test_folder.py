@@ -30,7 +30,7 @@ def many(photos: Write, count: int = 30, **where: str) -> Path:
     return photos("file,On\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(count)), count, **where)
 
 
-def test_a_folder_keeps_the_contract(photos: Write) -> None:
+def test_a_folder_is_a_valid_data_set(photos: Write) -> None:
     data = open_data(f"folder:{many(photos)}")
     check_data_set(data)
     assert data.input_shape == (3, 8, 8)
@@ -38,7 +38,7 @@ def test_a_folder_keeps_the_contract(photos: Write) -> None:
     assert open_data(data.spec).digest == data.digest
 
 
-def test_images_meet_their_labels(photos: Write) -> None:
+def test_images_are_matched_with_their_labels(photos: Write) -> None:
     data = open_data(f"folder:{photos(TABLE)}")
     for index in range(4):
         assert np.array_equal(rgb(data, index), picture(index))
@@ -46,12 +46,12 @@ def test_images_meet_their_labels(photos: Write) -> None:
 
 
 @pytest.mark.parametrize("where", [{}, {"inside": "images/"}, {"zipped": "x.zip"}, {"zipped": "x.zip", "inside": "d/"}])
-def test_images_may_lie_deeper_or_in_a_zip(photos: Write, where: dict[str, str]) -> None:
+def test_images_in_subfolders_and_zips(photos: Write, where: dict[str, str]) -> None:
     data = open_data(f"folder:{photos(TABLE, **where)}")
     assert np.array_equal(rgb(data, 2), picture(2))
 
 
-def test_a_zip_with_its_table_inside_or_beside(photos: Write) -> None:
+def test_a_zip_with_its_table_inside_or_beside_it(photos: Write) -> None:
     place = photos(TABLE, zipped="x.zip")
     beside = open_data(f"folder:{place / 'x.zip'}")
     assert np.array_equal(rgb(beside, 3), picture(3))
@@ -60,7 +60,7 @@ def test_a_zip_with_its_table_inside_or_beside(photos: Write) -> None:
     assert open_data(f"folder:{place / 'x.zip'}").schema.names[0] == "Off"
 
 
-def test_of_two_zips_the_one_with_every_row_is_meant(photos: Write) -> None:
+def test_of_two_zips_the_one_with_every_row_is_used(photos: Write) -> None:
     place = photos(TABLE, zipped="small.zip")
     photos(TABLE, {"1.png": picture(1, 16, 16)}, zipped="large.zip")
     assert (len(data := open_data(f"folder:{place}")), data.input_shape) == (4, (3, 8, 8))
@@ -69,7 +69,7 @@ def test_of_two_zips_the_one_with_every_row_is_meant(photos: Write) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_two_zips_alike_are_ambiguous(photos: Write, rows: int) -> None:
+def test_two_equal_zips_are_ambiguous(photos: Write, rows: int) -> None:
     files = {f"{i}.png": picture(i) for i in range(rows)}
     place = photos(TABLE, files, zipped="small.zip")
     photos(TABLE, files, zipped="large.zip")
@@ -78,7 +78,7 @@ def test_two_zips_alike_are_ambiguous(photos: Write, rows: int) -> None:
     assert len(open_data(f"folder:{place},images=small.zip")) == rows
 
 
-def test_what_has_no_partner_is_left_out_and_counted(photos: Write) -> None:
+def test_rows_without_image_and_images_without_row_are_counted(photos: Write) -> None:
     place = photos("file,On\n1.png,1\nnone.png,0\n3.png,0\n")
     data = open_data(f"folder:{place}")
     assert len(data) == 2
@@ -87,16 +87,16 @@ def test_what_has_no_partner_is_left_out_and_counted(photos: Write) -> None:
     assert data.labels_of(np.arange(2))[:, 0].tolist() == [1, 0]
 
 
-def test_splits_of_the_table_and_chosen_labels(photos: Write) -> None:
+def test_the_split_column_and_chosen_labels(photos: Write) -> None:
     table = "file,A,split,B\n0.png,1,train,0\n1.png,0,test,1\n2.png,1,val,0\n3.png,0,test,1\n"
     data = open_data(f"folder:{photos(table)},labels=B")
     assert data.schema.names == ("B",)
     assert [data.split(name).tolist() for name in ("train", "judge", "test")] == [[0], [2], [1, 3]]
 
 
-def test_size_and_grey(photos: Write) -> None:
+def test_resizing_and_grey_images(photos: Write) -> None:
     place = photos("file,On\n0.png,1\n1.png,0\n", {"0.png": picture(0, 8, 12), "1.png": picture(1, 30, 20)})
-    with pytest.raises(DataError, match=r"1\.png: the image is 20 x 30, the first one 12 x 8\n.*size=64"):
+    with pytest.raises(DataError, match=r"1\.png: the image has 20 x 30 pixels, the first image 12 x 8\n.*size=64"):
         open_data(f"folder:{place}").batch(np.array([0, 1]))
     data = open_data(f"folder:{place},size=4")
     assert data.input_shape == (3, 4, 4)
@@ -108,10 +108,10 @@ def test_size_and_grey(photos: Write) -> None:
     assert np.abs(rgb(grey, 0)[..., 0] - luma).max() <= 0.5 + 1e-3
 
 
-def test_the_digest_follows_images_labels_and_options(photos: Write) -> None:
+def test_the_digest_depends_on_images_labels_and_options(photos: Write) -> None:
     place = many(photos)
     digests = {open_data(f"folder:{place}{option}").digest for option in ("", ",size=8", ",size=4", ",channels=1")}
-    assert len(digests) == 3  # 8 is their own size
+    assert len(digests) == 3  # 8 is the original size
     (place / "attributes.csv").write_text((place / "attributes.csv").read_text().replace("5.png,1", "5.png,0"))
     digests.add(open_data(f"folder:{place}").digest)
     (place / "7.png").write_bytes((place / "8.png").read_bytes())
@@ -119,7 +119,7 @@ def test_the_digest_follows_images_labels_and_options(photos: Write) -> None:
     assert len(digests) == 5
 
 
-def test_a_corrupt_image_is_named_when_it_is_read(photos: Write) -> None:
+def test_a_damaged_image_is_named_when_it_is_read(photos: Write) -> None:
     place = photos(TABLE)
     whole = (place / "2.png").read_bytes()
     (place / "2.png").write_bytes(whole[:-10])
@@ -130,28 +130,47 @@ def test_a_corrupt_image_is_named_when_it_is_read(photos: Write) -> None:
     assert caught.value.exit_code == 3
 
 
-def test_files_outside_are_not_opened(photos: Write, tmp_path: Path) -> None:
+def test_files_outside_the_folder_are_not_opened(photos: Write, tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(b"x")
     place = photos(f"file,On\n../secret.png,1\n{tmp_path}/secret.png,0\n")
-    with pytest.raises(DataError, match="no row of the table has an image"):
+    with pytest.raises(DataError, match="no row of the table matches an image"):
         open_data(f"folder:{place}")
 
 
 @pytest.mark.parametrize(
     ("table", "pictures", "message"),
     [
-        ("", 2, "no table of labels"),
-        (TABLE, 0, "there are no images"),
-        ("file,On\na.png,1\n", 2, r"no row of the table has an image here \(1 rows, the first 'a.png'; 2 images"),
-        ("file,On\n0.png,1\n0.png,1\n", 2, "named twice"),
+        ("", 2, r"attributes\.csv: the table of labels does not exist\nExpected a CSV file"),
+        (TABLE, 0, r"the folder contains no images \(it contains 1 \.csv\)\nExpected PNG or JPEG"),
+        (
+            "file,On\na.png,1\n",
+            2,
+            r"the first of 1 rows is 'a\.png', the first of 2 images '0\.png'\)\nThe first column",
+        ),
+        ("file;On\n0.png;1\n", 2, "no row of the table matches an image.*\nSeparate the cells of the table by commas"),
+        ("file,On\n0.png,1\n0.png,1\n", 2, "'0.png' is listed twice"),
     ],
 )
-def test_folders_that_cannot_be_used(photos: Write, table: str, pictures: int, message: str) -> None:
+def test_unusable_folders_are_rejected(photos: Write, table: str, pictures: int, message: str) -> None:
     with pytest.raises(DataError, match=message):
         open_data(f"folder:{photos(table, pictures)}")
 
 
-def test_paths_and_options(photos: Write, tmp_path: Path) -> None:
+def test_a_table_of_another_name_is_suggested(photos: Write) -> None:
+    place = photos("", 2)
+    (place / "labels.csv").write_text(TABLE)
+    with pytest.raises(DataError, match="If it is 'labels.csv', write attributes=labels.csv"):
+        open_data(f"folder:{place}")
+
+
+def test_a_zip_without_images_is_rejected(tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("attributes.csv", TABLE)
+    with pytest.raises(DataError, match=r"x\.zip: it contains no PNG or JPEG images"):
+        open_data(f"folder:{tmp_path / 'x.zip'}")
+
+
+def test_invalid_paths_and_options_are_rejected(photos: Write, tmp_path: Path) -> None:
     place = photos(TABLE)
     for spec, kind in (
         ("folder", UsageError),
@@ -173,14 +192,14 @@ def test_paths_and_options(photos: Write, tmp_path: Path) -> None:
 SHARED = SHARED_ROOT / "data/celebahq64"
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the CelebA-HQ images are not beside the checkout")
-def test_the_real_photographs() -> None:
+@pytest.mark.skipif(not SHARED.is_dir(), reason="shared/data/celebahq64 is missing")
+def test_real_photographs() -> None:
     labels = "Hair=Bald|Black_Hair|Blond_Hair|Brown_Hair|Gray_Hair"
     data = open_data(f"folder:{SHARED},images=images64.zip", [labels])
     assert (len(data), data.input_shape, len(data.schema)) == (20000, (3, 64, 64), 36)
     images = data.batch(np.arange(0, 20000, 500)).images
     assert 0.3 < float(images.mean()) < 0.6
-    assert float(images[:, 0].mean()) > float(images[:, 2].mean()) + 0.05  # skin is red rather than blue
+    assert float(images[:, 0].mean()) > float(images[:, 2].mean()) + 0.05  # skin is more red than blue
     large = open_data(f"folder:{SHARED},images=images256.zip,size=64,labels=Male|Smiling")
     files = {name: i for i, name in enumerate(data.data._attributes.files)}
     same = np.array([files[name] for name in large._attributes.files[:20]])

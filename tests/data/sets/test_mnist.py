@@ -32,7 +32,7 @@ def folder(place: Path, packed: bool = False, mark: str = "-idx", test: bool = T
 
 
 @pytest.mark.parametrize(("packed", "mark"), [(False, "-idx"), (True, "-idx"), (False, ".idx")])
-def test_the_official_files(tmp_path: Path, packed: bool, mark: str) -> None:
+def test_official_files(tmp_path: Path, packed: bool, mark: str) -> None:
     data = open_data(f"mnist:{folder(tmp_path, packed, mark)}")
     check_data_set(data)
     assert data.input_shape == (1, 28, 28)
@@ -46,28 +46,28 @@ def test_the_official_files(tmp_path: Path, packed: bool, mark: str) -> None:
     assert np.array_equal((data.batch(every).images * 255).round().numpy()[:, 0], images)
 
 
-def test_train_alone_is_split_by_hash(tmp_path: Path) -> None:
+def test_training_files_alone_are_split_by_hash(tmp_path: Path) -> None:
     data = open_data(f"mnist:{folder(tmp_path, test=False)}")
     assert len(data) == 40
     assert len(data.split("test"))
 
 
-def test_a_folder_with_one_archive_is_that_archive(tmp_path: Path) -> None:
+def test_a_folder_with_one_archive_equals_the_archive(tmp_path: Path) -> None:
     np.savez(tmp_path / "digits.npz", images=TRAIN[0], labels=TRAIN[1])
     assert open_data(f"mnist:{tmp_path}").digest == open_data(f"mnist:{tmp_path / 'digits.npz'}").digest
 
 
-def test_archives_of_both_kinds(tmp_path: Path) -> None:
-    np.savez(tmp_path / "ours.npz", images=TRAIN[0], labels=TRAIN[1])
+def test_both_forms_of_archives(tmp_path: Path) -> None:
+    np.savez(tmp_path / "plain.npz", images=TRAIN[0], labels=TRAIN[1])
     np.savez(tmp_path / "keras.npz", x_train=TRAIN[0], y_train=TRAIN[1], x_test=TEST[0], y_test=TEST[1])
-    with pytest.raises(DataError, match="no digits here"):
+    with pytest.raises(DataError, match="the folder contains no MNIST files"):
         open_data(f"mnist:{tmp_path}")
-    ours, keras = open_data(f"mnist:{tmp_path / 'ours.npz'}"), open_data(f"mnist:{tmp_path / 'keras.npz'}")
-    assert len(ours) == 40
+    plain, keras = open_data(f"mnist:{tmp_path / 'plain.npz'}"), open_data(f"mnist:{tmp_path / 'keras.npz'}")
+    assert len(plain) == 40
     assert keras.digest == open_data(f"mnist:{folder(tmp_path)}").digest
 
 
-def test_another_size(tmp_path: Path) -> None:
+def test_resizing(tmp_path: Path) -> None:
     data = open_data(f"mnist:{folder(tmp_path)},size=32")
     assert data.input_shape == (1, 32, 32)
     assert np.array_equal((data.batch(np.arange(40)).images * 255).round().numpy()[:, 0], bilinear(TRAIN[0], 32))
@@ -96,7 +96,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, ending: str) -> None
         read_idx(path, IMAGES_MAGIC)
 
 
-def test_packing_that_is_damaged(tmp_path: Path) -> None:
+def test_damaged_compression_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "train-labels-idx1-ubyte.gz"
     whole = gzip.compress(idx(TRAIN[1]))
     for content in (whole[:-9], whole[:20], b"\x1f\x8b" + bytes(40), whole[:12] + b"\xff\xff\xff" + whole[15:]):
@@ -105,8 +105,8 @@ def test_packing_that_is_damaged(tmp_path: Path) -> None:
             read_idx(path, LABELS_MAGIC)
 
 
-def test_what_does_not_go_together(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no digits here"):
+def test_missing_and_inconsistent_arrays_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the folder contains no MNIST files"):
         open_data(f"mnist:{tmp_path}")
     for arrays in (
         {"images": TRAIN[0], "labels": TRAIN[1][:-1]},
@@ -128,8 +128,8 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
 SHARED = SHARED_ROOT / "data/mnist/mnist_train.npz"
 
 
-@pytest.mark.skipif(not SHARED.is_file(), reason="the MNIST archive is not beside the checkout")
-def test_the_real_digits() -> None:
+@pytest.mark.skipif(not SHARED.is_file(), reason="shared/data/mnist is missing")
+def test_real_digits() -> None:
     data = open_data(f"mnist:{SHARED}")
     assert len(data) == 60000
     counts = np.bincount(data.labels_of(np.arange(60000))[:, 0].astype(int))
@@ -138,7 +138,7 @@ def test_the_real_digits() -> None:
     assert mean == pytest.approx(0.1307, abs=5e-5)  # published
 
 
-def test_rotation_is_a_domain_with_its_angle_as_label(tmp_path: Path) -> None:
+def test_rotation_adds_the_angle_as_a_label(tmp_path: Path) -> None:
     place = folder(tmp_path)
     plain, data = open_data(f"mnist:{place}"), open_data(f"mnist:{place},rotations=0|90|180")
     check_data_set(data)
@@ -157,6 +157,6 @@ def test_rotation_is_a_domain_with_its_angle_as_label(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("angles", ["5", "0|x", "0|0", "nan|1"])
-def test_rotations_that_make_no_sense_are_refused(tmp_path: Path, angles: str) -> None:
+def test_invalid_rotations_are_rejected(tmp_path: Path, angles: str) -> None:
     with pytest.raises(UsageError, match="rotations"):
         open_data(f"mnist:{folder(tmp_path)},rotations={angles}")

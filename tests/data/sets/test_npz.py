@@ -18,7 +18,7 @@ def saved(folder: Path, **arrays: object) -> str:
     return f"npz:{folder / 'x.npz'}"
 
 
-def test_bytes_and_floats_are_the_same_images(tmp_path: Path) -> None:
+def test_bytes_and_floats_give_the_same_images(tmp_path: Path) -> None:
     labels = np.arange(30) % 2
     data = open_data(saved(tmp_path, images=IMAGES, labels=labels, names=["on"]))
     check_data_set(data)
@@ -30,7 +30,7 @@ def test_bytes_and_floats_are_the_same_images(tmp_path: Path) -> None:
     assert open_data(floats.spec).digest == floats.digest
 
 
-def test_splits_and_kinds(tmp_path: Path) -> None:
+def test_split_arrays_and_label_kinds(tmp_path: Path) -> None:
     labels = np.stack([np.arange(30) % 4, np.arange(30) % 2], axis=1)
     data = open_data(saved(tmp_path, images=IMAGES, labels=labels, split=np.arange(30) % 3))
     assert [label.kind for label in data.schema] == ["categorical", "binary"]
@@ -52,16 +52,16 @@ def test_splits_and_kinds(tmp_path: Path) -> None:
         {"images": np.array([None] * 30, object), "labels": np.zeros(30)},
     ],
 )
-def test_archives_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, object]) -> None:
+def test_inconsistent_archives_are_rejected(tmp_path: Path, arrays: dict[str, object]) -> None:
     with pytest.raises(DataError) as caught:
         open_data(saved(tmp_path, **arrays))
     assert caught.value.exit_code == 3
     assert "x.npz" in caught.value.where
 
 
-def test_usage(tmp_path: Path) -> None:
+def test_missing_paths_files_and_unknown_options_are_rejected(tmp_path: Path) -> None:
     for spec in ("npz", f"npz:{tmp_path},size=3"):
         with pytest.raises(UsageError):
             open_data(spec)
-    with pytest.raises(CcvaeEvalError, match="no such file"):
+    with pytest.raises(CcvaeEvalError, match="the file does not exist"):
         open_data(f"npz:{tmp_path / 'none.npz'}")

@@ -29,7 +29,7 @@ def test_plain_arrays_are_read(tmp_path: Path) -> None:
     assert found["b"].tolist() == ["x", "y"]
 
 
-def test_pickles_are_refused_unread(tmp_path: Path) -> None:
+def test_pickled_objects_are_rejected_without_loading(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     np.savez(tmp_path / "x.npz", images=np.array([Canary(canary)], object))
     with pytest.raises(DataError, match="plain arrays"):
@@ -38,13 +38,13 @@ def test_pickles_are_refused_unread(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 and no more", bytes(1000)])
-def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"x\.npz: not a readable"):
+    with pytest.raises(DataError, match=r"x\.npz: the file is not a readable"):
         read_arrays(tmp_path / "x.npz", ())
 
 
-def test_truncated_and_flipped(tmp_path: Path) -> None:
+def test_truncated_and_damaged_archives_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     np.savez_compressed(path, a=np.random.default_rng(0).integers(0, 256, 4000))
     whole = path.read_bytes()
@@ -60,17 +60,17 @@ def test_truncated_and_flipped(tmp_path: Path) -> None:
 
 
 def test_missing_arrays_and_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="the file does not exist"):
         read_arrays(tmp_path / "x.npz", ())
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="the file does not exist"):
         read_arrays(tmp_path, ())
     np.savez(tmp_path / "x.npz", pictures=np.zeros(2))
-    with pytest.raises(DataError, match=r"no array 'images' \(it holds pictures\)"):
+    with pytest.raises(DataError, match=r"the array 'images' is missing \(the file contains pictures\)"):
         read_arrays(tmp_path / "x.npz", ("images",))
 
 
-def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MOST_BYTES", 10**6)
+def test_large_archives_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MAX_ARCHIVE_BYTES", 10**6)
     with ZipFile(tmp_path / "x.npz", "w", ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", bytes(10**6 + 1))
     with pytest.raises(DataError, match="GiB unpacked"):

@@ -5,23 +5,23 @@ import pytest
 import torch
 
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.data.sets.sprites import LEVELS, Sprites
+from ccvae_eval.data.sets.sprites import FACTOR_SIZES, Sprites
 from ccvae_eval.data.spec import open_data
 from tests.support.paths import SHARED
 
 ORIGINALS = SHARED / "data/dsprites12/dsprites12.npz"
 
 
-@pytest.mark.skipif(not ORIGINALS.is_file(), reason="shared/data/dsprites12 is not here")
-def test_the_original_pictures_are_drawn_pixel_by_pixel() -> None:
+@pytest.mark.skipif(not ORIGINALS.is_file(), reason="shared/data/dsprites12 is missing")
+def test_twelve_original_images_are_reproduced_exactly() -> None:
     arrays = np.load(ORIGINALS)
     factors = arrays["latents_values"][:, 1:].copy()
     factors[:, 0] -= 1
-    drawn = Sprites().drawn(factors)[:, 0].numpy()
+    drawn = Sprites().draw(factors)[:, 0].numpy()
     assert np.array_equal(drawn, arrays["imgs"])
 
 
-def test_ids_count_all_combinations_the_last_factor_fastest() -> None:
+def test_ids_enumerate_all_combinations_last_factor_fastest() -> None:
     data = Sprites()
     assert len(data) == 737_280
     levels = np.array([[0, 0, 0, 0, 1], [2, 5, 39, 31, 31], [1, 0, 20, 3, 4]])
@@ -33,7 +33,7 @@ def test_ids_count_all_combinations_the_last_factor_fastest() -> None:
     )
 
 
-def test_no_sprite_leaves_the_image_or_vanishes() -> None:
+def test_sprites_are_visible_and_inside_the_image() -> None:
     data = Sprites()
     corners = np.array(
         [[s, k, o, x, y] for s in range(3) for k in (0, 5) for o in (0, 13) for x in (0, 31) for y in (0, 31)]
@@ -43,7 +43,7 @@ def test_no_sprite_leaves_the_image_or_vanishes() -> None:
     assert images[:, 0].max() == images[:, -1].max() == images[:, :, 0].max() == images[:, :, -1].max() == 0
 
 
-def test_a_counterfactual_changes_one_factor_and_its_region_is_where_shapes_differ() -> None:
+def test_counterfactual_shapes_change_only_their_region() -> None:
     data, ids = Sprites(), np.arange(7, 700_000, 50_000)
     hearts = data.with_attribute(ids, "shape", np.full(len(ids), 2, np.float32))
     before = data.batch(ids).images
@@ -56,27 +56,27 @@ def test_a_counterfactual_changes_one_factor_and_its_region_is_where_shapes_diff
     assert torch.equal(kept, before)
 
 
-def test_splits_are_of_the_usual_size_and_know_nothing_of_the_factors() -> None:
+def test_splits_are_60_20_20_and_independent_of_the_factors() -> None:
     data = Sprites()
     sizes = {name: len(data.split(name)) / len(data) for name in ("train", "judge", "test")}
     assert sizes == pytest.approx({"train": 0.6, "judge": 0.2, "test": 0.2}, abs=0.002)
-    levels = np.stack(np.unravel_index(data.split("test"), LEVELS), 1)
-    for column, count in zip(levels.T, LEVELS, strict=True):
+    levels = np.stack(np.unravel_index(data.split("test"), FACTOR_SIZES), 1)
+    for column, count in zip(levels.T, FACTOR_SIZES, strict=True):
         share = np.bincount(column, minlength=count) / len(column)
         assert share == pytest.approx(np.full(count, 1 / count), rel=0.06)
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_other_sizes_are_the_same_drawing(size: int) -> None:
+def test_other_sizes_show_the_same_image(size: int) -> None:
     data, ids = open_data(f"sprites,size={size}"), np.arange(0, 737_280, 60_000)
     assert data.input_shape == (1, size, size)
     finer = torch.nn.functional.avg_pool2d(Sprites(128).batch(ids).images, 128 // size)
-    # a pixel whose middle lies inside is for the most part inside
+    # a pixel whose centre lies inside the shape lies mostly inside it
     assert float((data.batch(ids).images - finer).abs().max()) <= 0.75
     assert float((data.batch(ids).images - finer).abs().mean()) < 0.01
 
 
 @pytest.mark.parametrize("spec", ["sprites:here", "sprites,size=60", "sprites,n=3"])
-def test_what_it_does_not_know_is_refused(spec: str) -> None:
+def test_invalid_options_are_rejected(spec: str) -> None:
     with pytest.raises(UsageError):
         open_data(spec)

@@ -21,9 +21,9 @@ from sklearn.metrics import (
 from ccvae_eval.core.types import Gaussian
 from ccvae_eval.evaluation.runner import evaluate
 from ccvae_eval.evaluation.subject import prepare
-from ccvae_eval.metrics.accuracy.metric import Accuracy, readout
+from ccvae_eval.metrics.accuracy.metric import Accuracy, probe_probabilities
 from ccvae_eval.model.interface import Batch, Label, LabelSchema, LatentLayout, ModelContext
-from ccvae_eval.statistics.calibration_error import blind_calibration_error, expected_calibration_error
+from ccvae_eval.statistics.calibration_error import expected_calibration_error, permuted_calibration_error
 from ccvae_eval.statistics.probes import folds_of, standardised
 from tests.support.fakes import PlainSquaresVAE, Squares, SquaresVAE, Table, TableVAE, table_subject
 
@@ -47,7 +47,7 @@ def labelled(seed=0):
 
 
 class Predicting(TableVAE):
-    """Linear, and wrong by a known amount; reads no image."""
+    """Predicts labels linearly from the code, with known errors."""
 
     def predict(self, images, codes):
         del images
@@ -57,7 +57,7 @@ class Predicting(TableVAE):
             "a": torch.nn.functional.logsigmoid(torch.cat([-odds, odds], 1)),
             "hair": torch.log_softmax(1.5 * three, 1),
             "age": Gaussian(40 + 9 * codes[:, 3], torch.full((len(codes),), 5.0)),
-            "no label of these data": torch.zeros(len(codes), 2),
+            "not a label of these data": torch.zeros(len(codes), 2),
         }
 
 
@@ -73,16 +73,16 @@ def value(run, name, characteristic=None):
     return found
 
 
-def shares(subject, name):
-    """Predicted probabilities in float64, adding up to 1."""
-    told = subject.log_probabilities[name].double().exp()
-    return (told / told.sum(1, keepdim=True)).numpy()
+def probabilities(subject, name):
+    """Return predicted probabilities in float64 that sum to 1."""
+    predicted = subject.log_probabilities[name].double().exp()
+    return (predicted / predicted.sum(1, keepdim=True)).numpy()
 
 
-def test_shares_are_scikit_learns_with_wilsons_interval(case):
+def test_accuracies_equal_scikit_learns_with_wilsons_interval(case):
     subject, run = case
     for name in ("a", "hair"):
-        truth, predicted = subject.column(name).numpy(), shares(subject, name).argmax(1)
+        truth, predicted = subject.column(name).numpy(), probabilities(subject, name).argmax(1)
         found = value(run, "accuracy", name)
         assert found.estimate.value == pytest.approx(accuracy_score(truth, predicted), abs=1e-12)
         ends = binomtest(int((truth == predicted).sum()), COUNT).proportion_ci(method="wilson")
@@ -94,34 +94,38 @@ def test_shares_are_scikit_learns_with_wilsons_interval(case):
     assert run["accuracy.majority@a"] == pytest.approx((subject.column("a") == 0).double().mean().item(), abs=1e-12)
 
 
-def test_areas_are_scikit_learns(case):
+def test_roc_areas_equal_scikit_learns(case):
     subject, run = case
-    expected = roc_auc_score(subject.column("a"), shares(subject, "a")[:, 1])
+    expected = roc_auc_score(subject.column("a"), probabilities(subject, "a")[:, 1])
     assert run["accuracy.auc@a"] == pytest.approx(expected, abs=1e-12)
-    rest = roc_auc_score(subject.column("hair"), shares(subject, "hair"), multi_class="ovr")
+    rest = roc_auc_score(subject.column("hair"), probabilities(subject, "hair"), multi_class="ovr")
     # float32 probabilities tie where log-odds do not
     assert run["accuracy.auc@hair"] == pytest.approx(rest, abs=1e-4)
 
 
-def test_brier_is_scikit_learns(case):
+def test_brier_score_equals_scikit_learns(case):
     subject, run = case
     truth = subject.column("a").numpy()
-    assert run["accuracy.brier@a"] == pytest.approx(brier_score_loss(truth, shares(subject, "a")[:, 1]), abs=1e-7)
-    hair = brier_score_loss(subject.column("hair"), shares(subject, "hair"), scale_by_half=True, labels=[0, 1, 2])
+    assert run["accuracy.brier@a"] == pytest.approx(
+        brier_score_loss(truth, probabilities(subject, "a")[:, 1]), abs=1e-7
+    )
+    hair = brier_score_loss(
+        subject.column("hair"), probabilities(subject, "hair"), scale_by_half=True, labels=[0, 1, 2]
+    )
     assert run["accuracy.brier@hair"] == pytest.approx(hair, abs=1e-7)
     frequency = truth.mean(dtype=np.float64)
     assert value(run, "brier", "a").chance == pytest.approx(frequency * (1 - frequency), abs=1e-12)
 
 
-def test_calibration_error_is_small_for_the_truth_and_large_for_what_is_tempered():
-    """Probabilities are right by construction; at half the log-odds the gap is the mean of |p - p_half|."""
+def test_calibration_error_is_small_for_true_and_large_for_tempered_probabilities():
+    """Probabilities are calibrated by construction; at half the log-odds the error is the mean of |p - p_half|."""
     rng = np.random.default_rng(0)
     odds = rng.standard_normal(4000) * 2
     truth = 1 / (1 + np.exp(-odds))
     labels = torch.from_numpy((rng.random(4000) < truth).astype(float))[:, None]
     schema, layout = LabelSchema((Label("a"),)), LatentLayout(1, {"a": (0,)})
 
-    class Told(TableVAE):
+    class Tempered(TableVAE):
         temper = 1.0
 
         def predict(self, images, codes):
@@ -129,7 +133,7 @@ def test_calibration_error_is_small_for_the_truth_and_large_for_what_is_tempered
             tempered = codes / self.temper
             return {"a": torch.nn.functional.logsigmoid(torch.cat([-tempered, tempered], 1))}
 
-    model = Told(schema, layout)
+    model = Tempered(schema, layout)
     subject = table_subject(torch.from_numpy(odds)[:, None], labels, schema, layout, model)
     right = value(evaluate(subject, [Accuracy()]), "calibration_error", "a").estimate
     assert right.low <= 0.01
@@ -151,7 +155,7 @@ def test_a_continuous_label_has_its_own_values(case):
     assert {v.characteristic for v in run.measurements[0].values if v.name == "accuracy"} == {None, "a", "hair"}
 
 
-def test_the_evidence_gives_the_values_back(case):
+def test_values_can_be_recomputed_from_the_evidence(case):
     _, run = case
     evidence = run.measurements[0].evidence
     for name in ("accuracy", "balanced_accuracy", "auc", "brier", "majority"):
@@ -161,8 +165,8 @@ def test_the_evidence_gives_the_values_back(case):
             assert found == pytest.approx(run[f"accuracy.{name}@{label}"], abs=1e-12)
 
 
-def test_the_floor_is_that_of_the_training_labels():
-    """Trained where a was mostly present; here it is mostly absent."""
+def test_majority_uses_the_training_frequencies():
+    """In training a is mostly present; in these images it is mostly absent."""
 
     class Rebuilt(Predicting):
         settings = None
@@ -192,13 +196,13 @@ def test_missing_labels_are_skipped_and_counted():
     labels[:150, 0] = torch.nan
     subject = table_subject(codes, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT))
     run = evaluate(subject, [Accuracy()])
-    truth, predicted = labels[150:, 0].numpy(), shares(subject, "a")[150:].argmax(1)
+    truth, predicted = labels[150:, 0].numpy(), probabilities(subject, "a")[150:].argmax(1)
     found = value(run, "accuracy", "a")
     assert found.estimate.value == pytest.approx(accuracy_score(truth, predicted), abs=1e-12)
     assert (found.estimate.n, found.excluded) == (450, 150)
 
 
-def test_a_rare_class_leaves_only_what_needs_no_class():
+def test_a_rare_class_leaves_class_averages_undefined():
     codes, labels = labelled()
     labels[:, 0] = 0
     labels[:4, 0] = 1
@@ -215,13 +219,13 @@ def test_a_rare_class_leaves_only_what_needs_no_class():
 
 
 @pytest.mark.parametrize("cardinality", [2, 3])
-def test_the_readout_is_scikit_learns_on_the_other_folds(cardinality):
+def test_the_linear_probe_equals_scikit_learns_on_the_other_folds(cardinality):
     codes, labels = labelled()
     classes = labels[:, 0 if cardinality == 2 else 1].long().numpy().copy()
     classes[:20] = -1
     folds = folds_of(np.arange(COUNT))
     columns = codes[:, :3].numpy()
-    found = readout(columns, classes, cardinality, folds)
+    found = probe_probabilities(columns, classes, cardinality, folds)
     points, expected = standardised(columns), np.empty((COUNT, cardinality))
     for fold in np.unique(folds):
         rest = (folds != fold) & (classes >= 0)
@@ -232,30 +236,30 @@ def test_the_readout_is_scikit_learns_on_the_other_folds(cardinality):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_readout_without_a_choice_is_certain():
+def test_a_probe_with_a_single_class_is_certain():
     folds = folds_of(np.arange(40))
     codes = np.random.default_rng(0).standard_normal((40, 1))
-    np.testing.assert_array_equal(readout(codes, np.ones(40, int), 2, folds), np.tile([0.0, 1.0], (40, 1)))
-    np.testing.assert_array_equal(readout(codes, np.full(40, -1), 3, folds), np.full((40, 3), 1 / 3))
+    np.testing.assert_array_equal(probe_probabilities(codes, np.ones(40, int), 2, folds), np.tile([0.0, 1.0], (40, 1)))
+    np.testing.assert_array_equal(probe_probabilities(codes, np.full(40, -1), 3, folds), np.full((40, 3), 1 / 3))
 
 
-def test_a_model_that_cannot_predict_is_read_out_and_says_so():
+def test_a_linear_probe_replaces_missing_predictions_and_is_noted():
     codes, labels = labelled()
     run = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT), [Accuracy()])
     found = value(run, "balanced_accuracy", "a")
-    assert found.note == "readout"
+    assert found.note == "linear probe"
     assert found.estimate.value > 0.6
     plain = evaluate(prepare(PlainSquaresVAE(), Squares(800), np.arange(800)), [Accuracy()])
-    assert value(plain, "accuracy", "Glasses").note == "assigned; readout"
+    assert value(plain, "accuracy", "Glasses").note == "assigned; linear probe"
     assert plain["accuracy.accuracy"] > 0.99
 
 
-def test_nothing_wrong_is_not_certainty():
-    """All of a class's n images are right with probability .025 at a share of .025^(1/n); squared, added, of two."""
+def test_a_perfect_score_has_an_interval():
+    """All n images of a class are correct with probability .025 at a rate of .025^(1/n); two classes add in squares."""
     codes, labels = labelled()
-    sure = torch.stack([2 * labels[:, 0] - 1, *codes.T[1:]], 1)
+    certain = torch.stack([2 * labels[:, 0] - 1, *codes.T[1:]], 1)
     found = value(
-        evaluate(table_subject(10 * sure, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT)), [Accuracy()]),
+        evaluate(table_subject(10 * certain, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT)), [Accuracy()]),
         "balanced_accuracy", "a",
     ).estimate  # fmt: skip
     assert (found.value, found.high) == (1, 1)
@@ -263,14 +267,14 @@ def test_nothing_wrong_is_not_certainty():
     assert found.low == pytest.approx(1 - np.hypot(*each) / 2)
 
 
-def test_a_model_without_prediction_and_columns_is_unsupported():
+def test_a_model_without_predictions_and_latent_dimensions_is_unsupported():
     codes, labels = labelled()
     found = evaluate(table_subject(codes, labels, SCHEMA, LatentLayout(5)), [Accuracy()]).measurements[0]
     assert (found.status, found.reason.code) == ("unsupported", "unsupported")
     assert "cannot predict labels" in found.reason.text
 
 
-def test_what_is_read_off_columns_that_were_given_enters_no_mean():
+def test_probes_of_given_labels_enter_no_mean():
     class Given(TableVAE):
         given = ("a",)
 
@@ -281,7 +285,7 @@ def test_what_is_read_off_columns_that_were_given_enters_no_mean():
 
 
 def test_a_model_whose_encoder_takes_labels_predicts_without_seeing_them(case):
-    """Its codes were given the label; its prediction is from another encoding, and so counts."""
+    """Its codes were given the label, but its prediction comes from an encoding without labels and counts."""
     codes, labels = labelled()
 
     class Blind(Predicting):
@@ -289,36 +293,36 @@ def test_a_model_whose_encoder_takes_labels_predicts_without_seeing_them(case):
 
         def encode(self, images, labels=None):
             assert labels is None
-            places = images[:, 0, 0, 0].long()
-            return Gaussian(codes[places].float(), torch.zeros(len(places), codes.shape[1]))
+            rows = images[:, 0, 0, 0].long()
+            return Gaussian(codes[rows].float(), torch.zeros(len(rows), codes.shape[1]))
 
     class Numbered(Table):
         def batch(self, ids):
             images = torch.from_numpy(ids).float()[:, None, None, None].expand(-1, *self.input_shape)
             return Batch(images, self.labels[ids], ids)
 
-    told = codes.clone()
-    told[:, :1] = 100 * labels[:, :1]  # a code that repeats the label
+    given = codes.clone()
+    given[:, :1] = 100 * labels[:, :1]  # a code that repeats the label
     model, data = Blind(SCHEMA, LAYOUT), Numbered(SCHEMA, labels)
-    run = evaluate(table_subject(told, labels, SCHEMA, LAYOUT, model, data=data), [Accuracy()])
+    run = evaluate(table_subject(given, labels, SCHEMA, LAYOUT, model, data=data), [Accuracy()])
     assert value(run, "accuracy", "a").note == ""
     assert run["accuracy.accuracy"] == case[1]["accuracy.accuracy"]
 
 
-def test_predictions_from_samples_are_less_sure_than_those_from_means():
+def test_predictions_from_samples_are_less_accurate_than_those_from_means():
     subject = prepare(SquaresVAE(scale=1.5), Squares(300), np.arange(300))
     means, samples = (evaluate(subject, [Accuracy(code=code)]) for code in ("mean", "sample"))
-    told = subject.predicted(sampled=True)["Glasses"]
-    expected = (told.argmax(1) == subject.classes("Glasses")).double().mean()
+    predicted = subject.predicted(sampled=True)["Glasses"]
+    expected = (predicted.argmax(1) == subject.classes("Glasses")).double().mean()
     assert samples["accuracy.accuracy@Glasses"] == pytest.approx(float(expected))
     assert samples["accuracy.accuracy@Glasses"] < means["accuracy.accuracy@Glasses"]
-    assert torch.equal(told, subject.model.predict(None, subject.codes)["Glasses"])
+    assert torch.equal(predicted, subject.model.predict(None, subject.codes)["Glasses"])
 
 
-def test_the_calibration_errors_chance_level_is_that_of_permuted_labels():
+def test_chance_of_the_calibration_error_is_that_of_permuted_labels():
     rng = np.random.default_rng(0)
-    told = rng.random(4000)
-    labels = (rng.random(4000) < told).astype(float)
-    permuted = [expected_calibration_error(told, rng.permutation(labels), debiased=False) for _ in range(20)]
-    assert blind_calibration_error(told, labels) == pytest.approx(np.mean(permuted), abs=0.01)
-    assert np.isnan(blind_calibration_error(told, np.full(4000, np.nan)))
+    stated = rng.random(4000)
+    labels = (rng.random(4000) < stated).astype(float)
+    permuted = [expected_calibration_error(stated, rng.permutation(labels), debiased=False) for _ in range(20)]
+    assert permuted_calibration_error(stated, labels) == pytest.approx(np.mean(permuted), abs=0.01)
+    assert np.isnan(permuted_calibration_error(stated, np.full(4000, np.nan)))

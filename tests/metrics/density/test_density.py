@@ -17,7 +17,7 @@ from ccvae_eval.core.types import Gaussian
 from ccvae_eval.evaluation.runner import evaluate
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.density.metric import Density
-from ccvae_eval.metrics.density.variety import Shown, _chance, concentration
+from ccvae_eval.metrics.density.variety import VarietySample, _chance, concentration
 from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout, binary_schema
 from ccvae_eval.report.figures import density_figures
 from ccvae_eval.statistics.probes import cross_fitted_regression, folds_of
@@ -30,14 +30,14 @@ pytestmark = pytest.mark.oracle
 
 @pytest.fixture(scope="module")
 def blurred():
-    """Squares whose posterior is so wide that classes overlap."""
+    """Squares encoded with a wide posterior, so that the classes overlap."""
     data = Squares(1500)
     return measured(prepare(SquaresVAE(scale=2.0), data, np.arange(1500))), prepare(
         SquaresVAE(scale=2.0), data, np.arange(1500)
     )
 
 
-def test_own_areas_are_scikit_learns(blurred):
+def test_own_areas_equal_scikit_learns(blurred):
     run, subject = blurred
     for name in ("Glasses", "Smile"):
         expected = roc_auc_score(subject.column(name), subject.codes[:, subject.layout[name][0]])
@@ -49,17 +49,17 @@ def test_own_areas_are_scikit_learns(blurred):
     assert run["density.auc"] == pytest.approx(np.mean(parts), abs=1e-14)
 
 
-def test_one_against_the_rest_is_averaged(blurred):
+def test_categorical_labels_are_averaged_one_vs_rest(blurred):
     run, subject = blurred
     code, hair = subject.codes[:, 4].numpy(), subject.column("Hair").numpy()
     ends = [roc_auc_score(hair == 0, -code), roc_auc_score(hair == 2, code)]
     found = value(run, "auc", "Hair")
-    # the middle class is told by no sign of one column: its area is near chance whatever the sign
+    # neither sign of a single latent dimension separates the middle class: its area is near chance
     assert found.estimate.value * 3 - sum(ends) == pytest.approx(0.5, abs=0.06)
     assert "one-vs-rest, averaged over 3 classes" in found.note
 
 
-def test_distances_are_their_closed_forms(blurred):
+def test_distances_equal_their_closed_forms(blurred):
     run, _ = blurred
     deviation = math.sqrt(SPREAD**2 + 4)
     d = 4 / deviation
@@ -67,7 +67,7 @@ def test_distances_are_their_closed_forms(blurred):
     assert value(run, "wasserstein", "Glasses").estimate.value == pytest.approx(4, abs=0.25)
     pooled = value(run, "wasserstein", "Glasses", scale="pooled").estimate.value
     assert pooled == pytest.approx(d, abs=0.12)
-    # kernels widen both classes a little: the overlap is that of slightly wider ones
+    # the kernels widen both classes slightly
     assert value(run, "overlap", "Glasses").estimate.value == pytest.approx(2 * norm.cdf(-d / 2), abs=0.04)
     kl = d * d / 2
     for direction in ("1|0", "0|1"):
@@ -76,7 +76,7 @@ def test_distances_are_their_closed_forms(blurred):
         assert found.estimate.method == "subsampling"
 
 
-def test_the_evidence_gives_the_areas_back(blurred):
+def test_areas_can_be_recomputed_from_the_evidence(blurred):
     run, _ = blurred
     evidence = run.measurements[0].evidence
     for name in ("Glasses", "Hair"):
@@ -85,7 +85,7 @@ def test_the_evidence_gives_the_areas_back(blurred):
     assert evidence["code/Glasses"].shape == (1500, 1)
 
 
-def test_curves_are_densities_beside_the_prior(blurred):
+def test_curves_are_densities_and_include_the_prior(blurred):
     pictures = blurred[0].measurements[0].pictures
     grid = pictures["curves/Hair/grid"]
     for what in ("Black", "Blond", "Brown", "prior/Black"):
@@ -93,7 +93,7 @@ def test_curves_are_densities_beside_the_prior(blurred):
     assert grid[pictures["curves/Hair/prior/Brown"].argmax()] == pytest.approx(3, abs=0.1)
 
 
-def test_two_columns_are_drawn_as_points_beside_their_prior(blurred):
+def test_two_dimensional_codes_are_drawn_with_their_prior(blurred):
     assert not [key for key in blurred[0].measurements[0].pictures if key.startswith("scatter/")]
     both = measured(prepare(SquaresVAE(blocks=True, scale=0.5), Squares(700), np.arange(700)))
     pictures = both.measurements[0].pictures
@@ -109,7 +109,7 @@ def test_two_columns_are_drawn_as_points_beside_their_prior(blurred):
     assert axes.patches[1].width == pytest.approx(4 * SPREAD, abs=0.01)
 
 
-def test_blocks_are_scored_by_what_their_columns_say_together():
+def test_blocks_are_scored_by_all_their_latent_dimensions():
     codes, labels = two_labels()
     codes[:, 2:] += 1.0 * labels[:, :1]
     layout = LatentLayout(4, {"a": (0, 2, 3), "b": (1,)})
@@ -117,7 +117,7 @@ def test_blocks_are_scored_by_what_their_columns_say_together():
     d = math.sqrt(4 + 1 + 1)
     assert value(run, "auc", "a").estimate.value == pytest.approx(norm.cdf(d / math.sqrt(2)), abs=0.02)
     assert value(run, "dprime", "a").estimate.value == pytest.approx(d, abs=0.15)
-    assert "linear score of 3 columns" in value(run, "dprime", "a").note
+    assert "linear score of 3 latent dimensions" in value(run, "dprime", "a").note
 
 
 def test_prior_gap_is_the_shift_of_the_prior():
@@ -138,7 +138,7 @@ def test_prior_gap_is_the_shift_of_the_prior():
     assert value(blocks, "prior_gap", "Smile").estimate.value == pytest.approx(np.mean(columns), abs=1e-12)
 
 
-def test_what_a_model_lacks_is_left_out_and_said():
+def test_values_that_need_a_conditional_prior_are_left_out_with_a_note():
     codes, labels = two_labels(n=300)
     found = measured(table_subject(codes, labels, SCHEMA, LAYOUT)).measurements[0]
     assert "prior_gap is not applicable: TableVAE has no p(z_c|y)" in found.notes
@@ -146,7 +146,7 @@ def test_what_a_model_lacks_is_left_out_and_said():
 
 
 def test_variety_beyond_the_label_is_explained_variance():
-    """The variety column is the parameter plus noise of .5: R2 = 1 / (1 + .25); the label's column knows none of it."""
+    """The variety dimension is the parameter plus noise of .5: R2 = 1 / (1 + .25); the label's has an R2 of 0."""
     data = Squares(700)
     both = measured(prepare(SquaresVAE(blocks=True, scale=0.5), data, np.arange(700)))
     for name in ("Glasses", "Hair"):
@@ -159,8 +159,8 @@ def test_variety_beyond_the_label_is_explained_variance():
     assert value(label_only, "beyond", "Glasses").estimate.value == pytest.approx(0, abs=0.03)
 
 
-def test_the_chance_of_variety_is_what_the_codes_of_other_images_tell():
-    """A regression on d columns of noise and n images is wrong by d / n of the variance on others."""
+def test_the_chance_of_beyond_is_that_of_permuted_codes():
+    """A regression on d noise dimensions and n images has an expected held-out R2 of about -d / n."""
     data = Squares(700)
     both = measured(prepare(SquaresVAE(blocks=True, scale=0.5), data, np.arange(700)))
     found = value(both, "beyond", "Glasses")
@@ -169,8 +169,8 @@ def test_the_chance_of_variety_is_what_the_codes_of_other_images_tell():
     assert found.chance < 0
 
 
-def test_neighbours_may_look_at_raw_columns():
-    """Of two columns one tells the label; a hundred times as large, the other one is all that raw distances see."""
+def test_neighbours_may_use_raw_codes():
+    """One of two latent dimensions encodes the label; scaling the other by 100 makes it dominate raw distances."""
     labels = torch.randint(2, (1200, 1), generator=torch.Generator().manual_seed(1)).float()
     codes = torch.randn(1200, 2, generator=torch.Generator().manual_seed(2))
     codes[:, :1] += 3 * labels
@@ -184,27 +184,27 @@ def test_neighbours_may_look_at_raw_columns():
     assert values["pooled", 100.0] == pytest.approx(values["pooled", 1.0], abs=1e-6)
     assert values["raw", 1.0] > 2
     assert values["raw", 100.0] < values["raw", 1.0] / 2
-    assert "raw columns" in found["raw", 1.0].note
+    assert "raw codes" in found["raw", 1.0].note
     assert "raw" not in found["pooled", 1.0].note
-    with pytest.raises(UsageError, match="neighbour_scale"):
+    with pytest.raises(UsageError, match="neighbour_scale must be"):
         Density(neighbour_scale="scaled").needs(subject)
 
 
-def test_the_chance_of_variety_is_measured_as_the_value_is():
-    """Against the mean of the other folds: against the mean of all it was .012 less, of 200 images."""
+def test_the_chance_of_beyond_uses_the_same_baseline_as_the_value():
+    """Both are relative to the mean of the other folds."""
     rng, weights = np.random.default_rng(0), ResampleWeights(0, 200, draws=2)
     codes, parameters, folds = rng.standard_normal((200, 6)), rng.random((200, 4)), folds_of(np.arange(200))
-    shown = Shown(("a", "b", "c", "d"), parameters, codes, 200)
-    tally = SimpleNamespace(subject=SimpleNamespace(seed=0), metric=SimpleNamespace(name="density"))
-    chance = _chance(tally, shown, folds, np.ones(200, bool), 1.0).mean()
+    sample = VarietySample(("a", "b", "c", "d"), parameters, codes, 200)
+    table = SimpleNamespace(subject=SimpleNamespace(seed=0), metric=SimpleNamespace(name="density"))
+    chance = _chance(table, sample, folds, np.ones(200, bool), 1.0).mean()
     scores = []
     for _ in range(100):
-        told = cross_fitted_regression(rng.standard_normal((200, 6)), parameters, folds)
-        scores.append(np.mean([told.r2(v, weights).value for v in range(4)]))
+        held_out = cross_fitted_regression(rng.standard_normal((200, 6)), parameters, folds)
+        scores.append(np.mean([held_out.r2(v, weights).value for v in range(4)]))
     assert chance == pytest.approx(np.mean(scores), abs=0.005)
 
 
-def test_concentration_is_dci_s():
+def test_concentration_equals_dci():
     """Against Eastwood and Williams' formula, row by row."""
     table = np.random.default_rng(0).random((4, 3))
     rows = table / table.sum(axis=1, keepdims=True)
@@ -215,14 +215,14 @@ def test_concentration_is_dci_s():
     assert np.isnan(concentration(np.zeros((1, 2, 2)), 1)).all()
 
 
-def test_a_continuous_label_has_a_rank_correlation_and_says_so_elsewhere():
+def test_a_continuous_label_has_a_rank_correlation_only():
     codes, labels = two_labels(n=500)
     ages = codes[:, 1:2] * -3 + torch.from_numpy(np.random.default_rng(1).standard_normal((500, 1)))
     schema = LabelSchema((Label("a"), Label("age", "continuous")))
     layout = LatentLayout(4, {"a": (0,), "age": (1,)})
     run = measured(table_subject(codes, torch.cat([labels[:, :1].double(), ages], 1), schema, layout))
     expected = abs(spearmanr(codes[:, 1], ages[:, 0]).statistic)
-    # the slope differs between folds by a hair, which moves ranks a little
+    # the slope differs slightly between folds, which changes a few ranks
     assert value(run, "rank_correlation", "age").estimate.value == pytest.approx(expected, abs=2e-3)
     own = value(run, "auc", "age")
     assert math.isnan(own.estimate.value)
@@ -232,11 +232,11 @@ def test_a_continuous_label_has_a_rank_correlation_and_says_so_elsewhere():
     assert value(run, "cross_auc", "age", judged="a").estimate.defined
 
 
-def test_missing_labels_are_left_out_and_counted():
+def test_missing_labels_are_excluded_and_counted():
     codes, labels = two_labels(n=600)
-    holes = labels.clone()
-    holes[:100, 0] = torch.nan
-    run = measured(table_subject(codes, holes, SCHEMA, LAYOUT))
+    incomplete = labels.clone()
+    incomplete[:100, 0] = torch.nan
+    run = measured(table_subject(codes, incomplete, SCHEMA, LAYOUT))
     found = value(run, "auc", "a")
     expected = roc_auc_score(labels[100:, 0], codes[100:, 0])
     assert (found.estimate.n, found.excluded) == (500, 100)
@@ -256,14 +256,14 @@ def test_a_rare_class_is_undefined_and_counted():
     assert run["density.auc"] == run["density.auc@b"]
 
 
-def test_nothing_defined_is_an_undefined_measurement():
+def test_a_measurement_without_defined_values_is_undefined():
     codes, labels = two_labels(n=30)
     found = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT), [QUICK]).measurements[0]
     assert found.status == "undefined"
     assert "are needed" in found.reason.text
 
 
-def test_what_was_given_is_marked_and_enters_no_mean():
+def test_given_labels_are_marked_and_enter_no_mean():
     class Given(SquaresVAE):
         given = ("Smile",)
 
@@ -273,7 +273,7 @@ def test_what_was_given_is_marked_and_enters_no_mean():
     assert run["density.dprime"] == pytest.approx(np.mean(others), abs=1e-12)
 
 
-def test_assigned_columns_are_named_so():
+def test_assigned_dimensions_are_noted():
     run = measured(prepare(PlainSquaresVAE(), Squares(800), np.arange(800)))
     found = value(run, "auc", "Glasses")
     assert found.note == "assigned"
@@ -284,12 +284,12 @@ def test_an_unassigned_label_is_undefined_and_counted():
     codes, labels = two_labels(n=400)
     layout = LatentLayout(4, {"b": (1,)})
     run = measured(table_subject(codes, labels, SCHEMA, layout, assigned=True, unassigned=("a",)))
-    assert value(run, "auc", "a").note == "assigned; unassigned: no column tells it beyond chance"
+    assert value(run, "auc", "a").note == "assigned; unassigned: no latent dimension predicts it above chance"
     assert value(run, "auc").excluded == 1
     assert value(run, "style_auc", "a").estimate.value == pytest.approx(norm.cdf(2 / math.sqrt(2)), abs=0.04)
 
 
-def test_a_code_that_is_its_label_is_two_point_masses():
+def test_a_code_that_equals_its_label_is_two_point_masses():
     _, labels = two_labels(n=400)
     run = measured(table_subject(torch.cat([labels, torch.randn(400, 2)], 1), labels, SCHEMA, LAYOUT))
     assert run["density.auc@a"] == 1
@@ -297,22 +297,22 @@ def test_a_code_that_is_its_label_is_two_point_masses():
     assert "discrete codes" in value(run, "knn_kl", "a").note
 
 
-def test_means_of_the_posterior_may_be_asked_for():
+def test_posterior_means_can_be_used_as_codes():
     subject = prepare(SquaresVAE(scale=3.0), Squares(400), np.arange(400))
     sampled, mean = (measured(subject, replace(QUICK, code=code)) for code in ("sample", "mean"))
     assert mean["density.auc@Glasses"] == 1
     assert sampled["density.auc@Glasses"] < 0.95
-    with pytest.raises(Exception, match="unknown"):
+    with pytest.raises(UsageError, match="code must be"):
         Density(code="modes").needs(subject)  # type: ignore[arg-type]
 
 
-def test_only_the_characteristics_asked_for_are_measured():
+def test_only_the_requested_characteristics_are_measured():
     subject = prepare(SquaresVAE(), Squares(300), np.arange(300), characteristics=("Smile",))
     found = measured(subject).measurements[0]
     assert {v.characteristic for v in found.values} == {None, "Smile"}
 
 
-def test_chance_levels_are_those_of_permuted_labels():
+def test_uninformative_codes_score_the_chance_level():
     codes, labels = two_labels(n=1000, shift=0.0)
     run = measured(table_subject(codes, labels, SCHEMA, LAYOUT), Density())
     for name in ("auc", "dprime", "overlap", "js", "wasserstein", "knn_kl"):
@@ -321,7 +321,7 @@ def test_chance_levels_are_those_of_permuted_labels():
         assert abs(found.estimate.value - found.chance) < 2 * half, name
 
 
-def test_perfect_means_and_floors_have_intervals_and_references():
+def test_perfect_areas_have_intervals_and_prior_gaps_have_references():
     run = measured(prepare(SquaresVAE(scale=0.01), Squares(400), np.arange(400), characteristics=("Glasses", "Smile")))
     whole, parts = value(run, "auc").estimate, [value(run, "auc", name).estimate for name in ("Glasses", "Smile")]
     assert whole.value == whole.high == 1

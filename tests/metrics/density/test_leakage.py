@@ -1,4 +1,4 @@
-"""What columns tell of labels that are not theirs, against closed forms."""
+"""Leakage of labels into other latent dimensions, against closed forms."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.support.fakes import Squares, SquaresVAE, table_subject
 pytestmark = pytest.mark.oracle
 
 
-def test_leakage_within_strata_is_its_closed_form():
-    """a's column moves by .8 with b: within either class of a, the area for b is Phi(.8 / sqrt 2)."""
+def test_leakage_within_strata_equals_its_closed_form():
+    """The code of a shifts by .8 with b: within either class of a, the area for b is Phi(.8 / sqrt 2)."""
     codes, labels = two_labels(leak=0.8)
     run = measured(table_subject(codes, labels, SCHEMA, LAYOUT))
     found = value(run, "cross_auc", "a", judged="b")
@@ -33,7 +33,7 @@ def test_leakage_within_strata_is_its_closed_form():
     assert value(run, "cross_auc").estimate.value == pytest.approx(mean, abs=1e-12)
 
 
-def test_correlated_labels_are_no_leakage():
+def test_correlated_labels_do_not_count_as_leakage():
     data = Squares(1500, agreement=0.7)
     run = measured(prepare(SquaresVAE(), data, np.arange(1500)))
     within = value(run, "cross_auc", "Glasses", judged="Smile").estimate
@@ -41,13 +41,12 @@ def test_correlated_labels_are_no_leakage():
     over_all = value(run, "cross_auc", "Glasses", judged="Smile", stratum="none")
     labels = data.labels_of(np.arange(1500))
     assert over_all.reference == pytest.approx(roc_auc_score(labels[:, 1], labels[:, 0]), abs=1e-12)
-    # the code says its label and noise; the noise within the class costs nothing of what the label tells
     assert over_all.estimate.value == pytest.approx(over_all.reference, abs=0.04)
     assert over_all.estimate.low > 0.7
 
 
-def test_style_that_knows_a_label_is_found_by_a_regression():
-    """Half of the information in each of two style columns: the area is Phi(sqrt(.7^2 + .7^2) / sqrt 2)."""
+def test_a_label_in_the_style_is_found_by_the_regression():
+    """Half of the information in each of two style dimensions: the area is Phi(sqrt(.7^2 + .7^2) / sqrt 2)."""
     codes, labels = two_labels()
     codes[:, 2:] += 0.7 * labels[:, :1] * torch.tensor([1.0, -1.0])
     run = measured(table_subject(codes, labels, SCHEMA, LAYOUT))
@@ -57,11 +56,8 @@ def test_style_that_knows_a_label_is_found_by_a_regression():
     assert value(run, "style_knn_kl", "b").estimate.value == pytest.approx(0, abs=0.05)
 
 
-def test_style_that_knows_a_label_by_its_corners_is_seen_by_neighbours_alone():
-    """Present in two opposite corners, absent in the other two: no line tells it; the divergence by exact densities.
-
-    (At corners of 1 instead of .7 the truth is .86 nats and neighbours say .73 of 1,000 codes, .81 of 10,000.)
-    """
+def test_nonlinear_leakage_into_the_style_is_found_by_neighbours_only():
+    """The classes occupy opposite corners, which no line separates; the divergence is known from the densities."""
     codes, labels = two_labels()
     rng = np.random.default_rng(1)
     side, present = rng.choice([-1.0, 1.0], len(codes)), 2 * labels[:, 0].numpy() - 1
@@ -81,20 +77,20 @@ def test_style_that_knows_a_label_by_its_corners_is_seen_by_neighbours_alone():
     assert whole.chance == pytest.approx(0, abs=0.05)
 
 
-def test_a_quadratic_probe_reads_what_no_line_does():
-    """A label that is the sign of a product of two style columns."""
+def test_the_quadratic_probe_finds_nonlinear_leakage():
+    """The label is the sign of a product of two style dimensions."""
     rng = np.random.default_rng(0)
     codes, labels = two_labels()
     style = rng.standard_normal((len(codes), 2))
     hidden = torch.from_numpy(style[:, 0] * style[:, 1] > 0).to(labels.dtype)
     labels = torch.stack([labels[:, 0], hidden], 1)
-    layout = LatentLayout(4, {name: (place,) for place, name in enumerate(SCHEMA.names)})
+    layout = LatentLayout(4, {name: (index,) for index, name in enumerate(SCHEMA.names)})
     table = torch.cat([codes[:, :2].double(), torch.from_numpy(style)], 1)
-    lines, squares = (
+    linear, quadratic = (
         measured(table_subject(table, labels, SCHEMA, layout), replace(QUICK, probe=probe))
         for probe in ("linear", "quadratic")
     )
     name = SCHEMA.names[1]
-    assert lines[f"density.style_auc@{name}"] == pytest.approx(0.5, abs=0.05)
-    assert squares[f"density.style_auc@{name}"] > 0.99
-    assert lines[f"density.auc@{name}"] == squares[f"density.auc@{name}"]
+    assert linear[f"density.style_auc@{name}"] == pytest.approx(0.5, abs=0.05)
+    assert quadratic[f"density.style_auc@{name}"] > 0.99
+    assert linear[f"density.auc@{name}"] == quadratic[f"density.auc@{name}"]

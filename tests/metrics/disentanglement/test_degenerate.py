@@ -1,4 +1,4 @@
-"""Odd tables: a number, a named "undefined", or a clear error, never a traceback."""
+"""Degenerate tables give a number, an undefined value with its reason, or a clear error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from ccvae_eval.core.errors import CcvaeEvalError, DataError, UndefinedError, UsageError
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.metrics.disentanglement import SCORES, VALUES, PanelSettings, panel, score
-from ccvae_eval.metrics.disentanglement.predictors import fit, knocked
+from ccvae_eval.metrics.disentanglement.predictors import fit, loss_increases
 from ccvae_eval.metrics.disentanglement.table import factor_of
 
 QUICK = {"draws": 50, "shuffles": 3, "fits": 1, "votes": 90, "leaves": 16, "every": True}
@@ -39,14 +39,14 @@ TABLES = {
     "text": (CODES, texts(FACTORS), {}),
     "text with gaps": (CODES, np.where(RNG.random((N, 1)) < 0.2, "", texts(FACTORS)), {}),
     "text and numbers": (CODES, np.column_stack([texts(FACTORS), FACTORS[:, 1:]]).astype(object), {}),
-    "truth values": (CODES, FACTORS[:, :1] > 0, {}),
+    "booleans": (CODES, FACTORS[:, :1] > 0, {}),
     "floats": (CODES, CODES[:, :2] * 2 + RNG.normal(0, 0.1, (N, 2)), {}),
     "200 levels": (CODES, RNG.integers(0, 200, (N, 2)), {}),
-    "a class in training alone": (CODES, np.where(np.arange(N) == 0, 9, FACTORS[:, 0]), {"train": np.arange(300)}),
-    "a class held out alone": (CODES, np.where(np.arange(N) == 399, 9, FACTORS[:, 0]), {"train": np.arange(300)}),
-    "no held-out row": (CODES, FACTORS, {"train": np.arange(N)}),
-    "whole numbers as codes": (FACTORS, FACTORS, {}),
-    "one block of all codes": (CODES, FACTORS, {"blocks": [[0, 1, 2, 3]]}),
+    "a class in training only": (CODES, np.where(np.arange(N) == 0, 9, FACTORS[:, 0]), {"train": np.arange(300)}),
+    "a class in test rows only": (CODES, np.where(np.arange(N) == 399, 9, FACTORS[:, 0]), {"train": np.arange(300)}),
+    "no test row": (CODES, FACTORS, {"train": np.arange(N)}),
+    "integers as codes": (FACTORS, FACTORS, {}),
+    "one block of all dimensions": (CODES, FACTORS, {"blocks": [[0, 1, 2, 3]]}),
     "large numbers": (CODES * 1e9, FACTORS, {}),
     "tiny numbers": (CODES * 1e-150, FACTORS, {}),
 }
@@ -54,9 +54,9 @@ TABLES = {
 
 @pytest.mark.parametrize("profile", ["robust", "reference"])
 @pytest.mark.parametrize("what", TABLES)
-def test_every_odd_table_has_an_answer(what, profile):
+def test_values_are_finite_or_undefined_with_a_reason(what, profile):
     codes, factors, more = TABLES[what]
-    # scikit-learn's boosting at 200 levels takes a minute and learns nothing new
+    # boosting of scikit-learn takes a minute at 200 levels; the next test covers it
     names = tuple(name for name in SCORES if profile == "robust" or name not in ("dci", "nk"))
     settings = PanelSettings(**{**QUICK, "every": False, "score": names, "profile": profile})
     found = panel(codes, factors, settings, **more)
@@ -72,15 +72,15 @@ def test_every_odd_table_has_an_answer(what, profile):
 
 
 @pytest.mark.parametrize("what", ["one factor", "a constant factor", "missing values", "text", "floats"])
-def test_the_published_predictor_has_an_answer_too(what):
+def test_the_published_predictor_gives_all_three_dci_values(what):
     codes, factors, more = TABLES[what]
     found = panel(codes, factors, PanelSettings(profile="reference", score=("dci",)), **more)
     assert {v.name for v in found.values} >= {"dci_disentanglement", "dci_completeness", "dci_informativeness"}
 
 
 @pytest.mark.slow
-def test_ten_thousand_columns():
-    """All scores: each is a number, or undefined with its reason."""
+def test_ten_thousand_latent_dimensions():
+    """Each score is a number, or undefined with its reason."""
     codes = RNG.normal(size=(60, 10_000))
     codes[:, 0] = FACTORS[:60, 0]
     found = panel(codes, FACTORS[:60], PanelSettings(**QUICK))
@@ -92,27 +92,27 @@ def test_ten_thousand_columns():
         assert math.isfinite(value.estimate.value) or value.note, value
 
 
-def test_what_no_tree_asks_for_matters_to_none():
-    """Skipped columns have exactly what they would have: the loss of the shuffled block less the loss as it is."""
+def test_skipping_unused_dimensions_does_not_change_importances():
+    """Each importance equals the loss with the dimension permuted minus the loss without."""
     codes = np.column_stack([CODES, RNG.normal(size=(N, 30))])
     for column in (FACTORS[:, 0], codes[:, 1]):
         fitted = fit("forest", codes, factor_of("f", column), np.arange(40), 0)
         rows = np.arange(200, N)
-        assert 0 < fitted.columns(codes.shape[1]).sum() < codes.shape[1]
+        assert 0 < fitted.used_dimensions(codes.shape[1]).sum() < codes.shape[1]
         blocks = [(j,) for j in range(codes.shape[1])]
-        found = knocked(fitted, codes, rows, blocks, 0, "f")
+        found = loss_increases(fitted, codes, rows, blocks, 0, "f")
         for (j,) in blocks:
-            changed = codes[rows].copy()
+            permuted = codes[rows].copy()
             order = numpy_stream(0, "permuted block", f"f/{j}").permutation(len(rows))
-            changed[:, j] = changed[order, j]
-            assert np.array_equal(found[:, j], fitted.losses(changed, rows) - fitted.losses(codes[rows], rows))
+            permuted[:, j] = permuted[order, j]
+            assert np.array_equal(found[:, j], fitted.losses(permuted, rows) - fitted.losses(codes[rows], rows))
 
 
-def test_what_is_undefined_says_why():
+def test_undefined_scores_name_the_missing_latent_or_factor():
     found = panel(CODES[:, :1], FACTORS, PanelSettings(**QUICK))
     notes = {v.name: v.note for v in found.values if v.characteristic is None and math.isnan(v.estimate.value)}
     for name in ("mig", "sap", "infoc", "dci_completeness", "nk"):
-        assert "code" in notes[name], name
+        assert "latent" in notes[name], name
     found = panel(CODES, FACTORS[:, :1], PanelSettings(**QUICK))
     notes = {v.name: v.note for v in found.values if v.characteristic is None and math.isnan(v.estimate.value)}
     for name in ("modularity", "infom", "mig_sup", "dci_disentanglement", "factor_vae", "beta_vae"):
@@ -122,30 +122,30 @@ def test_what_is_undefined_says_why():
 @pytest.mark.parametrize(
     ("codes", "factors", "more", "message"),
     [
-        (np.where(CODES > 2, np.nan, CODES), FACTORS, {}, "NaN or infinity"),
-        (CODES.astype(str), FACTORS, {}, "codes of shape"),
-        (CODES * 1e150, FACTORS, {}, "codes reach"),
-        (CODES[:0], FACTORS[:0], {}, "hold nothing"),
+        (np.where(CODES > 2, np.nan, CODES), FACTORS, {}, "contain NaN or infinity"),
+        (CODES.astype(str), FACTORS, {}, "codes must be numbers"),
+        (CODES * 1e150, FACTORS, {}, r"must not exceed 1e\+30"),
+        (CODES[:0], FACTORS[:0], {}, "are empty"),
         (CODES, FACTORS[:10], {}, "factors of shape"),
-        (CODES, np.empty((N, 0)), {}, "no factor"),
-        (CODES, np.where(FACTORS == 2, np.inf, FACTORS), {}, "infinite"),
+        (CODES, np.empty((N, 0)), {}, "at least one factor"),
+        (CODES, np.where(FACTORS == 2, np.inf, FACTORS), {}, "must be finite"),
         (CODES, FACTORS, {"names": ["a", "a"]}, "different names"),
-        (CODES, FACTORS, {"train": [0, 900]}, "row index"),
-        (CODES, FACTORS, {"train": [0.5]}, "whole numbers"),
+        (CODES, FACTORS, {"train": [0, 900]}, "in 0 to 399, got 900"),
+        (CODES, FACTORS, {"train": [0.5]}, "must be integers"),
         (CODES, FACTORS, {"train": np.arange(300), "test": np.arange(200, 400)}, "share rows"),
-        (CODES, FACTORS, {"blocks": [[0, 0]]}, "blocks"),
-        (CODES, FACTORS, {"blocks": [[0, 9]]}, "blocks"),
-        (CODES, FACTORS, {"kinds": ["discrete"]}, "kinds"),
-        (CODES, texts(FACTORS), {"kinds": ["continuous"]}, "not continuous"),
+        (CODES, FACTORS, {"blocks": [[0, 0]]}, "disjoint"),
+        (CODES, FACTORS, {"blocks": [[0, 9]]}, "dimensions are 0 to 3"),
+        (CODES, FACTORS, {"kinds": ["discrete"]}, "1 kinds for 2 factors"),
+        (CODES, texts(FACTORS), {"kinds": ["continuous"]}, "cannot be continuous"),
     ],
 )
-def test_wrong_arrays_are_a_clear_error(codes, factors, more, message):
+def test_invalid_arrays_are_a_data_error(codes, factors, more, message):
     with pytest.raises(DataError, match=message):
         panel(codes, factors, PanelSettings(**QUICK), **more)
 
 
-def test_too_few_rows_are_no_panel():
-    with pytest.raises(UndefinedError, match="rows"):
+def test_too_few_rows_are_an_error():
+    with pytest.raises(UndefinedError, match="at least 10 training rows and 10 test rows"):
         panel(CODES[:12], FACTORS[:12])
 
 
@@ -156,19 +156,19 @@ def test_too_few_rows_are_no_panel():
         {"score": ("migg",)}, {"draws": 2}, {"profile": "reference", "predictor": "linear"},
     ],
 )  # fmt: skip
-def test_wrong_settings_are_a_usage_error(wrong):
+def test_invalid_settings_are_a_usage_error(wrong):
     with pytest.raises(UsageError):
         panel(CODES, FACTORS, PanelSettings(**wrong))
 
 
-def test_boosting_has_no_gain():
+def test_boosting_has_no_gain_importance():
     settings = PanelSettings(score=("dci",), predictor="boosting", importance="gain", fits=1)
-    with pytest.raises(CcvaeEvalError, match="does not say"):
+    with pytest.raises(CcvaeEvalError, match="has no gain importance"):
         panel(CODES, FACTORS, settings)
 
 
 @pytest.mark.parametrize("predictor", ["forest", "boosting", "gradient_boosting", "linear"])
-def test_every_predictor_gives_all_three(predictor):
+def test_every_predictor_gives_all_three_dci_values(predictor):
     factors = np.column_stack([FACTORS[:, 0], CODES[:, 1] + RNG.normal(0, 0.1, N)])
     settings = PanelSettings(score=("dci",), predictor=predictor, fits=1)
     found = {v.name: v for v in panel(CODES, factors, settings).values if v.characteristic is None and not v.at}
@@ -176,11 +176,11 @@ def test_every_predictor_gives_all_three(predictor):
         value = found[name]
         assert 0.7 < value.estimate.value <= 1.0, name
         assert value.estimate.low <= value.estimate.value <= value.estimate.high
-    informed = found["dci_informativeness"]
-    assert informed.chance < informed.estimate.low
+    informativeness = found["dci_informativeness"]
+    assert informativeness.chance < informativeness.estimate.low
 
 
-def test_one_number():
+def test_score_returns_one_number():
     assert score("mig", FACTORS.astype(float), FACTORS, profile="reference") == pytest.approx(1.0, abs=0.02)
     assert score("dci_informativeness", CODES, FACTORS) > 0.9
     assert score("gaussian_total_correlation", CODES, FACTORS, profile="reference") < 0.1

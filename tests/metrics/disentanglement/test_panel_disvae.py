@@ -1,4 +1,4 @@
-"""The panel of a real checkpoint made by others: the VAE on dSprites of disentangling-vae (docs/reproduction.md)."""
+"""The panel of a third-party checkpoint: the VAE on dSprites of disentangling-vae (docs/reproduction.md)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ LATENTS = 10
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not CHECKPOINT.is_file(), reason="the checkpoint is not beside the checkout"),
-    pytest.mark.skipif("sprites" not in data_sets, reason="no data set sprites is registered"),
+    pytest.mark.skipif(not CHECKPOINT.is_file(), reason="the checkpoint is not in the shared folder"),
+    pytest.mark.skipif("sprites" not in data_sets, reason="the data set sprites is not registered"),
 ]
 
 MEASURED = {
@@ -30,7 +30,7 @@ MEASURED = {
 
 
 def means(weights, images):
-    """The posterior means of the published encoder: four strided convolutions, three linear layers."""
+    """Posterior means of the published encoder: four strided convolutions and three linear layers."""
     x = images
     for name in ("conv1", "conv2", "conv3", "conv_64"):
         x = relu(torch.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], stride=2, padding=1))

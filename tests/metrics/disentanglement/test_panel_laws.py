@@ -1,4 +1,4 @@
-"""What must change a score, and what must not: laws of the robust profile, and a second oracle for each formula."""
+"""Invariances of the robust profile, and an independent computation of each formula."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ccvae_eval.metrics.disentanglement import (
 )
 from ccvae_eval.metrics.disentanglement.capacity import capacities, loss_curve, posterior_information
 from ccvae_eval.metrics.disentanglement.dependence import gaussian_scores
-from ccvae_eval.metrics.disentanglement.information_scores import Counted, contingency, permutations
+from ccvae_eval.metrics.disentanglement.information_scores import BinnedTable, contingency, permutations
 from ccvae_eval.metrics.disentanglement.table import cramers_v, factor_of
 from ccvae_eval.statistics.proportions import clopper_pearson
 
@@ -37,15 +37,12 @@ LEVELS = (3, 5, 8, 6)
 N = 2400
 QUICK = PanelSettings(every=True, draws=50, shuffles=5, fits=1, votes=600, leaves=64)
 
-ROTATED_DOWN = (
+LOWERED_BY_ROTATION = (
     "infom", "infoc", "dci_disentanglement", "dci_completeness", "mig", "sap", "modularity", "mig_sup", "dmig",
     "dcimig", "jemmig", "snc", "nk", "factor_vae", "beta_vae", "z_max_var", "irs",
 )  # fmt: skip
-"""Every score that claims to see a rotation."""
-ROTATED_BLIND = ("explicitness", "infoe")
-
-FITTED = ("dci_disentanglement", "dci_completeness", "nk")
-"""Forests see values, not ranks, and nk a refit: equal only nearly."""
+"""Scores that depend on the axes."""
+ROTATION_INVARIANT = ("explicitness", "infoe")
 
 
 def totals(found):
@@ -56,7 +53,7 @@ def totals(found):
 
 @pytest.fixture(scope="module")
 def factors():
-    """All combinations, again and again: then rows share all factors but one."""
+    """Random rows of the full grid, so that rows share all factors but one."""
     rng = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(*map(np.arange, LEVELS), indexing="ij"), axis=-1).reshape(-1, len(LEVELS))
     return grid[rng.integers(0, len(grid), N)]
@@ -65,8 +62,8 @@ def factors():
 @pytest.fixture(scope="module")
 def codes(factors):
     rng = np.random.default_rng(1)
-    axis = (factors / np.array(LEVELS) - 0.5) * 3 + rng.normal(0, 0.05, factors.shape)
-    return np.concatenate([axis, rng.normal(0, 0.05, (N, 2))], axis=1)
+    aligned = (factors / np.array(LEVELS) - 0.5) * 3 + rng.normal(0, 0.05, factors.shape)
+    return np.concatenate([aligned, rng.normal(0, 0.05, (N, 2))], axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -74,55 +71,55 @@ def plain(codes, factors):
     return totals(panel(codes, factors, QUICK))
 
 
-def test_a_rotation_lowers_every_score_that_claims_to_see_it(codes, factors, plain):
-    turn = ortho_group(codes.shape[1], seed=0).rvs()
-    turned = totals(panel(codes @ turn, factors, QUICK))
-    for name in ROTATED_DOWN:
+def test_a_rotation_lowers_every_score_that_depends_on_the_axes(codes, factors, plain):
+    rotation = ortho_group(codes.shape[1], seed=0).rvs()
+    rotated = totals(panel(codes @ rotation, factors, QUICK))
+    for name in LOWERED_BY_ROTATION:
         assert plain[name] > 0.5, name
-        assert turned[name] < plain[name] - 0.02, (name, plain[name], turned[name])
-    for name in ROTATED_BLIND:
-        assert turned[name] == pytest.approx(plain[name], abs=0.06), name
+        assert rotated[name] < plain[name] - 0.02, (name, plain[name], rotated[name])
+    for name in ROTATION_INVARIANT:
+        assert rotated[name] == pytest.approx(plain[name], abs=0.06), name
 
 
-def test_dead_and_duplicated_codes_change_nothing(codes, factors, plain):
+def test_constant_and_duplicated_dimensions_change_no_score(codes, factors, plain):
     more = np.concatenate([codes, np.zeros((N, 1)), codes[:, :2] ** 3, -codes[:, 2:3]], axis=1)
     found = totals(panel(more, factors, QUICK))
-    for name in ROTATED_DOWN + ROTATED_BLIND:
+    for name in LOWERED_BY_ROTATION + ROTATION_INVARIANT:
         assert found[name] == pytest.approx(plain[name], abs=0.03), name
 
 
-def test_codes_in_other_units_change_nothing(codes, factors, plain):
+def test_rescaled_dimensions_change_no_score(codes, factors, plain):
     found = totals(panel(codes * 2.0 ** np.arange(-3, 3), factors, QUICK))
-    for name in set(ROTATED_DOWN + ROTATED_BLIND):
+    for name in set(LOWERED_BY_ROTATION + ROTATION_INVARIANT):
         assert found[name] == pytest.approx(plain[name], abs=1e-6), name
 
 
-def test_monotone_transforms_leave_what_is_counted_on_ranks(codes, factors, plain):
+def test_monotone_transforms_do_not_change_rank_based_scores(codes, factors, plain):
     found = totals(panel(np.sinh(2 * codes), factors, QUICK))
     for name in ("infom", "infoc", "mig", "sap", "modularity", "mig_sup", "dmig", "dcimig", "jemmig", "snc"):
         assert found[name] == pytest.approx(plain[name], abs=1e-9), name
 
 
 def test_one_outlier_changes_little(codes, factors, plain):
-    spoilt = codes.copy()
-    spoilt[0] = 1e4
-    found = totals(panel(spoilt, factors, QUICK))
-    for name in set(ROTATED_DOWN) - {"factor_vae", "beta_vae", "z_max_var"}:
+    with_outlier = codes.copy()
+    with_outlier[0] = 1e4
+    found = totals(panel(with_outlier, factors, QUICK))
+    for name in set(LOWERED_BY_ROTATION) - {"factor_vae", "beta_vae", "z_max_var"}:
         assert found[name] == pytest.approx(plain[name], abs=0.03), name
 
 
-def test_accuracy_of_one_code_is_no_surer_than_its_rarest_class():
-    """12 of 200 rows, all told: of the held-out ones a bootstrap knows no error, the exact interval one of .26."""
+def test_interval_of_snc_is_as_wide_as_the_rarest_class_requires():
+    """12 of 200 rows, all predicted: a bootstrap interval has width 0, the exact one reaches 0.26 below 1."""
     rng = np.random.default_rng(0)
     rare = np.stack([rng.permutation(np.arange(200) < 12), rng.permutation(np.arange(200) < 100)], axis=1).astype(int)
     found = panel(rare + rng.normal(0, 0.01, rare.shape), rare, PanelSettings(score=("snc",), draws=50))
-    reach = (1 - clopper_pearson(12, 12).low) / 2
+    width = (1 - clopper_pearson(12, 12).low) / 2
     for name, scale in (("snc_raw", 1), ("snc", 2)):
         whole, first, second = (v.estimate for v in found.values if v.name == name)
         assert first.method == "exact, squares added, conditional on the fit"
-        assert first.value - first.low > scale * reach
+        assert first.value - first.low > scale * width
         assert second.low > first.low
-        assert whole.value - whole.low > scale * reach / 2
+        assert whole.value - whole.low > scale * width / 2
 
 
 def test_permuted_factors_give_chance(codes, factors):
@@ -131,19 +128,19 @@ def test_permuted_factors_give_chance(codes, factors):
     values = {v.name: v for v in found.values if v.characteristic is None and "code" not in v.at}
     for name in ("mig", "sap", "explicitness", "infoe", "snc", "factor_vae", "beta_vae", "dcimig", "nk_raw"):
         assert abs(values[name].estimate.value - (values[name].chance or 0.0)) < 0.06, name
-    # and where nothing is told, shares of it do not exist
+    # shares of the information are undefined without information
     for name in ("infom", "infoc", "modularity", "dci_disentanglement", "irs", "nk"):
         assert np.isnan(values[name].estimate.value), name
         assert values[name].note
 
 
-def test_the_order_of_factors_and_of_codes_does_not_matter(codes, factors, plain):
+def test_the_order_of_factors_and_of_dimensions_does_not_matter(codes, factors, plain):
     found = totals(panel(codes[:, ::-1], factors[:, ::-1], QUICK, names=["d", "c", "b", "a"]))
     for name in ("infom", "infoc", "mig", "modularity", "mig_sup", "dmig", "dcimig", "jemmig", "sap"):
         assert found[name] == pytest.approx(plain[name], abs=1e-9), name
 
 
-def test_same_seed_same_numbers(codes, factors):
+def test_same_seed_gives_the_same_numbers(codes, factors):
     quick = PanelSettings(every=True, draws=50, shuffles=3, fits=1, votes=100, leaves=16)
     one, other = (panel(codes[:600], factors[:600], quick) for _ in range(2))
     assert [v.estimate for v in one.values if v.estimate.defined] == [
@@ -164,8 +161,8 @@ def test_correlated_factors_have_the_factors_themselves_as_reference():
     assert any("correlated" in note for note in found.notes)
 
 
-def test_a_block_of_columns_is_one_code(factors):
-    """A factor on a circle needs two columns: apart they share it, as a block it is theirs alone."""
+def test_a_block_of_dimensions_is_one_latent(factors):
+    """A factor on a circle needs two dimensions, which share it if they are scored separately."""
     rng = np.random.default_rng(0)
     angle = 2 * np.pi * factors[:, 2] / LEVELS[2]
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1) + rng.normal(0, 0.05, (N, 2))
@@ -237,7 +234,7 @@ class TestFormulas:
             np.average(each[used], weights=weight)
         )
 
-    def test_samples_ride_along(self):
+    def test_leading_sample_axes_are_kept(self):
         stack = self.info.with_mutual(np.stack([self.mutual, self.mutual * 0.5]))
         for formula in (mig, mig_sup, dmig, jemmig, dcimig, infom, infoc):
             apart = [formula(self.info.with_mutual(m)).total for m in (self.mutual, self.mutual * 0.5)]
@@ -259,7 +256,7 @@ def test_information_against_scikit_learn():
     rng = np.random.default_rng(0)
     cells, classes = rng.integers(0, 6, (500, 3)), rng.integers(0, 4, (2, 500))
     cells[:, 0] = classes[0]
-    found = Counted(cells, classes, (4, 4), 6, False).mutual()
+    found = BinnedTable(cells, classes, (4, 4), 6, False).mutual_information()
     for j in range(3):
         for k in range(2):
             assert found[j, k] == pytest.approx(mutual_info_score(cells[:, j], classes[k]), abs=1e-12)
@@ -267,19 +264,19 @@ def test_information_against_scikit_learn():
     assert counts.sum() == 3 * 400
 
 
-def test_trees_of_every_capacity_come_from_one():
-    """A best-first tree of m leaves is the beginning of a larger one: scikit-learn's own trees say the same."""
+def test_smaller_trees_are_prefixes_of_a_larger_one():
+    """The losses equal those of separate scikit-learn trees of each number of leaves."""
     rng = np.random.default_rng(0)
     codes = rng.normal(size=(900, 4))
     factor = factor_of("v", np.digitize(codes[:, 0] + 0.3 * codes[:, 1], [-1, 0, 1]))
-    inside, outside = np.arange(600), np.arange(600, 900)
-    found, _ = loss_curve(codes, factor, inside, outside, 64, 0)
-    counts = np.bincount(factor.classes[outside])
-    weight = 1 / (counts[factor.classes[outside]] * len(counts))
+    train, test = np.arange(600), np.arange(600, 900)
+    found, _ = loss_curve(codes, factor, train, test, 64, 0)
+    counts = np.bincount(factor.classes[test])
+    weight = 1 / (counts[factor.classes[test]] * len(counts))
     for leaves, loss in zip(capacities(64).tolist()[1:], found[1:].tolist(), strict=True):
         tree = DecisionTreeClassifier(max_leaf_nodes=leaves, class_weight="balanced", random_state=0)
-        told = tree.fit(codes[inside], factor.classes[inside]).predict(codes[outside])
-        assert loss == pytest.approx(float(((told != factor.classes[outside]) * weight).sum()))
+        predicted = tree.fit(codes[train], factor.classes[train]).predict(codes[test])
+        assert loss == pytest.approx(float(((predicted != factor.classes[test]) * weight).sum()))
 
 
 def test_gaussian_scores_in_closed_form():
@@ -291,7 +288,7 @@ def test_gaussian_scores_in_closed_form():
 
 
 def test_posterior_information_in_closed_form():
-    """Two classes far apart know one bit; one class apart from nothing knows none."""
+    """Two separated classes give the entropy of the label, an independent label gives 0."""
     rng = np.random.default_rng(0)
     label = factor_of("v", rng.integers(0, 2, 400))
     random = factor_of("w", rng.integers(0, 2, 400))
@@ -302,7 +299,7 @@ def test_posterior_information_in_closed_form():
     assert found[1] < 0.02
 
 
-def test_association_of_factors():
+def test_cramers_v_of_equal_independent_and_constant_factors():
     rng = np.random.default_rng(0)
     one = rng.integers(0, 4, 5000)
     assert cramers_v(one, one) == pytest.approx(1.0, abs=1e-3)
@@ -316,26 +313,26 @@ def test_explicitness_against_scikit_learn(codes, factors):
     settings = PanelSettings(profile="reference", score=("explicitness",), draws=50, shuffles=2)
     train, test = np.arange(1600), np.arange(1600, N)
     found = totals(panel(codes, factors[:, :1], settings, train=train, test=test))
-    reader = LogisticRegression().fit(codes[train], factors[train, 0])
-    wanted = roc_auc_score(factors[test, 0], reader.predict_proba(codes[test]), multi_class="ovr")
+    probe = LogisticRegression().fit(codes[train], factors[train, 0])
+    wanted = roc_auc_score(factors[test, 0], probe.predict_proba(codes[test]), multi_class="ovr")
     assert found["explicitness"] == pytest.approx(wanted, abs=1e-9)
 
 
-def test_stability():
+def test_udr_is_higher_for_equal_models_than_for_rotated_ones():
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(1000, 4))
     same = [truth[:, rng.permutation(4)] * rng.choice([-1, 1], 4) + rng.normal(0, 0.05, (1000, 4)) for _ in range(3)]
-    turned = [truth @ ortho_group(4, seed=s).rvs() for s in range(3)]
-    stable, unstable = udr(same), udr(turned)
+    rotated = [truth @ ortho_group(4, seed=s).rvs() for s in range(3)]
+    stable, unstable = udr(same), udr(rotated)
     assert stable.total > 0.85
     assert unstable.total < stable.total - 0.2
     assert stable.chance < stable.total - 0.2
     assert unstable.total == pytest.approx(unstable.chance, abs=0.15)
 
 
-def test_permuting_rows_moves_factors_together(factors):
+def test_permuting_rows_keeps_factors_together(factors):
     table = table_of(np.zeros((N, 1)) + np.arange(N)[:, None], factors)
     order = next(permutations(0, N, 1))
-    moved = table.shuffled(order)
+    moved = table.with_permuted_factors(order)
     for before, after in zip(table.factors, moved.factors, strict=True):
         assert np.array_equal(before.classes[order], after.classes)

@@ -1,4 +1,4 @@
-"""The reference profile against the values that the published metric code gave (shared/fixtures)."""
+"""The reference profile against values of the published metric code (shared/fixtures)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRAIN, TEST = np.arange(2000), np.arange(2000, 3000)
 EXACT, SOLVER = 1e-9, 0.01
 REPRESENTATIONS = ("aligned", "mixed")
 
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the fixtures are not beside the checkout")
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the shared folder has no fixtures")
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,10 @@ def test_mig(scored):
 
 def test_modularity_and_explicitness(scored):
     representation, found = scored
-    theirs = published(representation, "Modularity and Explicitness")
-    assert found["modularity"] == pytest.approx(theirs["modularity_score"], abs=EXACT)
-    assert found["explicitness"] == pytest.approx(theirs["explicitness_score_test"], abs=SOLVER)
-    assert found["explicitness_train"] == pytest.approx(theirs["explicitness_score_train"], abs=SOLVER)
+    expected = published(representation, "Modularity and Explicitness")
+    assert found["modularity"] == pytest.approx(expected["modularity_score"], abs=EXACT)
+    assert found["explicitness"] == pytest.approx(expected["explicitness_score_test"], abs=SOLVER)
+    assert found["explicitness_train"] == pytest.approx(expected["explicitness_score_train"], abs=SOLVER)
 
 
 def test_irs(scored, arrays):
@@ -62,8 +62,8 @@ def test_irs(scored, arrays):
     assert found["irs"] == pytest.approx(published(representation, "IRS")["IRS"], abs=EXACT)
     groups = [column[TRAIN] for column in arrays["factors"].T]
     whole = published_irs(arrays[f"codes_{representation}"][TRAIN], groups, 1.0).total
-    theirs = published(representation, "IRS, undiscretised factors, quantile 1.0")["IRS"]
-    assert float(whole) == pytest.approx(theirs, abs=EXACT)
+    expected = published(representation, "IRS, undiscretised factors, quantile 1.0")["IRS"]
+    assert float(whole) == pytest.approx(expected, abs=EXACT)
 
 
 def test_dependence(scored):
@@ -84,7 +84,7 @@ def test_sap(scored):
 @pytest.mark.slow
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 def test_dci(representation, arrays):
-    """Both are fitted by scikit-learn's gradient boosting on 800 rows; the published run was not seeded."""
+    """Gradient boosting of scikit-learn on 800 rows in both; the published run was not seeded."""
     settings = PanelSettings(profile="reference", score=("dci",))
     found = totals(
         panel(
@@ -92,15 +92,15 @@ def test_dci(representation, arrays):
             train=np.arange(800), test=np.arange(2000, 2500),
         )
     )  # fmt: skip
-    theirs = published(representation, "DCI")
-    assert found["dci_disentanglement"] == pytest.approx(theirs["disentanglement"], abs=SOLVER)
-    assert found["dci_completeness"] == pytest.approx(theirs["completeness"], abs=SOLVER)
-    assert found["dci_informativeness"] == pytest.approx(theirs["informativeness_test"], abs=SOLVER)
-    assert found["dci_informativeness_train"] == pytest.approx(theirs["informativeness_train"], abs=SOLVER)
+    expected = published(representation, "DCI")
+    assert found["dci_disentanglement"] == pytest.approx(expected["disentanglement"], abs=SOLVER)
+    assert found["dci_completeness"] == pytest.approx(expected["completeness"], abs=SOLVER)
+    assert found["dci_informativeness"] == pytest.approx(expected["informativeness_test"], abs=SOLVER)
+    assert found["dci_informativeness_train"] == pytest.approx(expected["informativeness_train"], abs=SOLVER)
 
 
 def test_kinds_make_factors_continuous(arrays):
-    """The same table with factors declared numbers: SAP is the published continuous one."""
+    """With factors declared continuous, SAP equals the published continuous SAP."""
     settings = PanelSettings(profile="reference", score=("sap",))
     found = totals(
         panel(
@@ -108,6 +108,6 @@ def test_kinds_make_factors_continuous(arrays):
             train=TRAIN, test=TEST, kinds=["continuous"] * 4,
         )
     )  # fmt: skip
-    theirs = published("aligned", "SAP, continuous factors")["SAP_score"]
-    assert found["sap"] == pytest.approx(theirs, abs=EXACT)
+    expected = published("aligned", "SAP, continuous factors")["SAP_score"]
+    assert found["sap"] == pytest.approx(expected, abs=EXACT)
     assert table_of(arrays["codes_aligned"], arrays["factors"]).factors[0].discrete

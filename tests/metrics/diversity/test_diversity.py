@@ -1,4 +1,4 @@
-"""Diversity against brute force over pairs, closed forms of a painted variety, and the data's own re-draws."""
+"""Diversity against brute force over pairs, closed forms, and the redraws of the data set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.fakes import (
     SquaresJudge,
     SquaresVAE,
     factor_columns,
-    painted,
+    rendered,
 )
 
 pytestmark = pytest.mark.oracle
@@ -37,31 +37,31 @@ COUNT = 64
 SIZE = 16
 DRAWS = 8
 UNBIASING = (2 / (DRAWS - 1)) ** 0.5 * gamma(DRAWS / 2) / gamma((DRAWS - 1) / 2)
-"""Mean of the sample deviation of DRAWS standard normal draws (c4 of quality control)."""
+"""Expected sample standard deviation of DRAWS standard normal samples (c4 of quality control)."""
 
 
 class Scaled(SquaresVAE):
-    """p(z_c|y) with deviations of one's own: of the column that tells the class, and of the variety column."""
+    """p(z_c|y) with given standard deviations of the latent dimension of the class and of that of the variety."""
 
-    def __init__(self, told: float, variety: float, *, blocks: bool = True, linear: bool = False) -> None:
+    def __init__(self, label: float, variety: float, *, blocks: bool = True, linear: bool = False) -> None:
         super().__init__(blocks=blocks, size=SIZE)
-        self.told, self.variety, self.linear = told, variety, linear
+        self.label, self.variety, self.linear = label, variety, linear
 
     def conditional_prior(self, labels: torch.Tensor) -> Gaussian:
         prior = super().conditional_prior(labels)
         order = self.layout.characteristic_columns
-        told = [column in [factor_columns(label.name)[0] for label in SCHEMA] for column in order]
-        scale = torch.where(torch.tensor(told), self.told, self.variety)
+        labelled = [column in [factor_columns(label.name)[0] for label in SCHEMA] for column in order]
+        scale = torch.where(torch.tensor(labelled), self.label, self.variety)
         return Gaussian(prior.loc, scale.expand_as(prior.loc))
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         if not self.linear:
             return super().decode(codes)
-        return painted(torch.logit(0.5 + 0.02 * codes.clamp(-20, 20), eps=1e-6), SIZE)
+        return rendered(torch.logit(0.5 + 0.02 * codes.clamp(-20, 20), eps=1e-6), SIZE)
 
 
 class Tinted(Squares):
-    """Re-drawing Glasses' variety turns Smile over, every second time."""
+    """Every second redraw of the variety of Glasses flips Smile."""
 
     def redraw(self, ids: Any, label: str, value: Any, draw: int) -> torch.Tensor:
         images = super().redraw(ids, label, value, draw)
@@ -71,8 +71,8 @@ class Tinted(Squares):
         return images
 
 
-class Unlocated(Squares):
-    """The same images, but nobody knows where anything lives."""
+class WithoutRegions(Squares):
+    """The same images without regions."""
 
     def region(self, ids: Any, label: str) -> None:
         del ids, label
@@ -97,7 +97,7 @@ def number(measurement: Measurement, name: str, characteristic: str | None = Non
 
 
 def rms_over_pairs(draws: np.ndarray, where: np.ndarray) -> float:
-    """Draws of shape (S, C, H, W): the definition, pair by pair."""
+    """Return the root mean square over all pairs of images, shape (S, C, H, W)."""
     squares = [np.square(a - b)[:, where].mean() for a, b in combinations(draws, 2)]
     return float(np.sqrt(np.mean(squares))) if squares else 0.0
 
@@ -114,7 +114,7 @@ def test_spread_is_the_root_mean_square_over_all_pairs() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_variance_of_some_draws_is_numpys() -> None:
+def test_variance_of_selected_draws_equals_numpys() -> None:
     draw = torch.Generator().manual_seed(2)
     draws, chosen = torch.rand(8, 5, 3, 4, 4, generator=draw), torch.rand(5, 8, generator=draw) < 0.5
     found = mean_variance(list(draws), chosen)
@@ -123,7 +123,7 @@ def test_variance_of_some_draws_is_numpys() -> None:
         np.testing.assert_allclose(found[image].numpy(), kept.var(0, ddof=1).mean(0).ravel(), rtol=1e-4, atol=1e-7)
 
 
-def test_recall_is_that_of_brute_force() -> None:
+def test_recall_equals_brute_force() -> None:
     draw = np.random.default_rng(3)
     true, drawn = draw.normal(size=(4, 8, 5)), draw.normal(0.5, 0.7, size=(4, 8, 5))
     expected = []
@@ -138,9 +138,9 @@ def test_recall_is_that_of_brute_force() -> None:
 
 
 @pytest.mark.parametrize("deviation", [0.0, 0.5, 2.0])
-def test_a_linear_variety_has_the_closed_form(deviation: float) -> None:
+def test_spread_of_a_linear_variety_equals_its_closed_form(deviation: float) -> None:
     found = measured(subject_of(Scaled(0.0, deviation, linear=True), data=Squares(256, size=SIZE)))
-    expected = 0.02 * deviation * UNBIASING  # one of the region's two squares varies: sqrt(2 * 1/2 * var)
+    expected = 0.02 * deviation * UNBIASING  # one of the two squares in the region varies: sqrt(2 * 1/2 * var)
     estimate = row(found, "spread").estimate
     error = (estimate.high - estimate.low) / 4
     assert estimate.value == pytest.approx(expected, abs=max(4 * error, 1e-7))
@@ -148,8 +148,8 @@ def test_a_linear_variety_has_the_closed_form(deviation: float) -> None:
     assert number(found, "spread", where="image") == pytest.approx(estimate.value * GRID / 2**0.5 / GRID / 2, rel=1e-3)
 
 
-def test_draws_from_the_datas_own_law_have_the_datas_own_spread() -> None:
-    """The data's own re-draws keep the square that tells the class, so p(z_c|y) must not move it either."""
+def test_samples_from_the_datas_distribution_have_the_datas_spread() -> None:
+    """The data's redraws keep the square of the class, so p(z_c|y) must not vary it either."""
     judge, data = SquaresJudge(), Squares(128, size=SIZE)
     found = measured(subject_of(Scaled(0.0, 1.0), judge, data), Diversity(redrawn=128))
     still = measured(subject_of(Scaled(0.0, 0.0), judge, data), Diversity(redrawn=128))
@@ -161,40 +161,40 @@ def test_draws_from_the_datas_own_law_have_the_datas_own_spread() -> None:
         assert number(found, "obeyed", name) == number(found, "kept", name) == 1
 
 
-def test_too_much_variety_is_no_virtue() -> None:
+def test_too_much_variety_lowers_the_score() -> None:
     found = measured(subject_of(Scaled(0.0, 8.0)))
     for name in SCHEMA.names:
         assert number(found, "spread_ratio", name) > 1.5
         assert number(found, "spread_score", name) == pytest.approx(1 / number(found, "spread_ratio", name))
 
 
-@pytest.mark.parametrize("told", [0.0, 3.0])
-def test_brute_force_gives_the_same_numbers(told: float) -> None:
-    """With a wide prior many draws are not obeyed, and some images have fewer than two that are."""
+@pytest.mark.parametrize("label", [0.0, 3.0])
+def test_values_equal_brute_force(label: float) -> None:
+    """With a wide prior many samples are not obeyed, and some images have fewer than two that are."""
     judge = SquaresJudge()
-    subject = subject_of(Scaled(told, 1.0), judge)
+    subject = subject_of(Scaled(label, 1.0), judge)
     found = measured(subject)
     for name in ("Glasses", "Hair"):
         region = subject.data.region(subject.ids[:1], name)[0]  # type: ignore[attr-defined]
         column = SCHEMA.index(name)
         valid, obeyed, kept = [], [], []
         for chunk in subject.chunks():
-            asked = [PriorDraw(name, s) for s in range(DRAWS)]
-            draws = torch.stack([subject.decode(draw.codes(subject, chunk)) for draw in asked])
+            interventions = [PriorDraw(name, s) for s in range(DRAWS)]
+            draws = torch.stack([subject.decode(draw.codes(subject, chunk)) for draw in interventions])
             before = judge.log_probabilities(subject.decode(chunk.codes))
-            told_of = [judge.log_probabilities(images) for images in draws]
-            for i, value in enumerate(asked[0].classes(subject, chunk)):
-                sees = np.array([int(t[name][i].argmax()) == int(value) for t in told_of])
+            after = [judge.log_probabilities(images) for images in draws]
+            for i, value in enumerate(interventions[0].classes(subject, chunk)):
+                sees = np.array([int(t[name][i].argmax()) == int(value) for t in after])
                 chosen = draws[torch.from_numpy(sees), i].double().numpy()
                 valid.append(sees.mean() * rms_over_pairs(chosen, region))
                 obeyed.append(sees.mean())
-                others = [label.name for k, label in enumerate(SCHEMA) if k != column]
-                stays = [[t[j][i].argmax() == before[j][i].argmax() for t in told_of] for j in others]
+                others = [other.name for k, other in enumerate(SCHEMA) if k != column]
+                stays = [[t[j][i].argmax() == before[j][i].argmax() for t in after] for j in others]
                 kept.append(np.mean(stays))
         assert number(found, "spread_valid", name) == pytest.approx(np.mean(valid), rel=1e-5)
         assert number(found, "obeyed", name) == pytest.approx(np.mean(obeyed))
         assert number(found, "kept", name) == pytest.approx(np.mean(kept))
-    if told:
+    if label:
         assert number(found, "obeyed", "Glasses") < 0.9
         assert number(found, "spread_valid", "Glasses") < number(found, "spread", "Glasses")
 
@@ -207,27 +207,27 @@ def test_point_masses_score_zero_by_construction() -> None:
     assert number(found, "obeyed") == 1
 
 
-def test_the_images_own_class_can_be_drawn() -> None:
+def test_the_images_own_class_can_be_sampled() -> None:
     subject = subject_of(Scaled(0.0, 1.0), SquaresJudge(), Squares(COUNT, size=SIZE, missing=0.3))
     found = measured(subject, Diversity(value="now"))
     assert number(found, "obeyed") == 1
     assert row(found, "obeyed", "Hair").chance == pytest.approx(1, abs=0.05)
 
 
-# --- what is missing, and what is allowed ----------------------------------------------------------------------------
+# --- missing inputs and allowed changes ---------------------------------------------------------------------------
 
 
-def test_a_label_that_changes_in_the_datas_own_redraws_may_change() -> None:
+def test_a_label_that_changes_in_the_datas_redraws_is_left_out_of_kept() -> None:
     found = measured(subject_of(Scaled(0.0, 1.0), SquaresJudge(), Tinted(COUNT, size=SIZE)))
     smile = row(found, "kept", "Glasses", judged="Smile")
     assert smile.reference == pytest.approx(0.5)
-    assert "own re-draws" in smile.note
+    assert "also changes in the data's redraws" in smile.note
     assert row(found, "kept", "Glasses", judged="Hair").note == ""
     assert number(found, "kept", "Glasses") == number(found, "kept", "Glasses", judged="Hair")
     assert any("Smile may change" in note for note in found.notes)
 
 
-def test_without_a_judge_the_headline_is_undefined_and_the_spread_stays() -> None:
+def test_without_a_judge_the_headline_is_undefined_and_the_spread_defined() -> None:
     subject = subject_of(Scaled(0.5, 1.0))
     assert not Diversity().needs(subject).reconstruction
     found = measured(subject)
@@ -239,8 +239,8 @@ def test_without_a_judge_the_headline_is_undefined_and_the_spread_stays() -> Non
     assert number(found, "spread_ratio") > 0
 
 
-def test_without_regions_the_whole_image_is_looked_at() -> None:
-    found = measured(subject_of(Scaled(0.5, 1.0), SquaresJudge(), Unlocated(COUNT, size=SIZE)))
+def test_without_regions_only_whole_image_values_are_defined() -> None:
+    found = measured(subject_of(Scaled(0.5, 1.0), SquaresJudge(), WithoutRegions(COUNT, size=SIZE)))
     located = measured(subject_of(Scaled(0.5, 1.0), SquaresJudge()))
     for name in ("spread", "spread_valid"):
         assert row(found, name, "Smile").note == "has no region"
@@ -257,14 +257,14 @@ def test_a_model_without_a_conditional_prior_is_unsupported() -> None:
 
 
 def test_too_few_draws_are_refused() -> None:
-    with pytest.raises(UsageError, match="too few"):
+    with pytest.raises(UsageError, match="draws must be at least 4, got 3"):
         Diversity(draws=3)
 
 
 # --- laws ------------------------------------------------------------------------------------------------------------
 
 
-def test_no_bit_depends_on_the_batch_size_or_the_threads() -> None:
+def test_bits_do_not_depend_on_the_batch_size_or_the_threads() -> None:
     whole = measured(subject_of(Scaled(2.0, 1.0), SquaresJudge()))
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -275,7 +275,7 @@ def test_no_bit_depends_on_the_batch_size_or_the_threads() -> None:
         np.testing.assert_array_equal(column, again.evidence[name])
 
 
-def test_pictures_hold_the_variance_and_a_few_draws() -> None:
+def test_pictures_hold_the_variance_and_some_samples() -> None:
     found = measured(subject_of(Scaled(0.0, 1.0)))
     strip, variance = found.pictures["strip/Glasses"], found.pictures["mean/variance/Glasses"]
     assert (strip.shape, strip.dtype) == ((8, DRAWS, SIZE, SIZE, 3), np.uint8)

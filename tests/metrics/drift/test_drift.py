@@ -1,4 +1,4 @@
-"""Drift of models whose change is known: local, blind to the region, a shift, a tint, nothing."""
+"""Drift of models whose change is known: local, independent of the region, a shift, a tint, none."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def tint(images, ids):
     return 0.8 * images + 0.15
 
 
-def nothing(images, ids):
+def unchanged(images, ids):
     del ids
     return images.clone()
 
@@ -78,7 +78,7 @@ def of_everywhere():
     return measured(everywhere)
 
 
-def test_a_local_change_spills_nothing(of_local):
+def test_a_local_change_has_no_spill(of_local):
     for name in ("spill", "outside_excess", "outside", "lost", "displacement", "ssim_spill", "l1_spill"):
         estimate = value(of_local, name).estimate
         assert (estimate.value, estimate.low, estimate.high) == (0, 0, 0), name
@@ -88,7 +88,7 @@ def test_a_local_change_spills_nothing(of_local):
 
 
 @pytest.mark.parametrize("name", ["spill", "ssim_spill", "l1_spill"])
-def test_a_change_blind_to_the_region_is_chance(of_everywhere, name):
+def test_a_change_independent_of_the_region_is_at_chance(of_everywhere, name):
     row = value(of_everywhere, name)
     assert row.chance == 1
     assert row.estimate.low < 1 < row.estimate.high
@@ -103,13 +103,13 @@ def test_a_shift_of_one_pixel_is_a_loss_of_one():
     assert number(found, "matches_drop") == 0
 
 
-def test_what_cannot_be_found_costs_the_search_radius():
+def test_a_lost_point_has_the_loss_of_the_search_radius():
     found = measured(lambda images, ids: images.roll(5, 3))
     assert number(found, "lost") > 0.95
     assert number(found, "outside") == pytest.approx(3, abs=0.1)
 
 
-def test_correspondence_is_blind_to_a_tint_and_the_companions_are_not():
+def test_a_tint_is_detected_by_ssim_and_l1_alone():
     found = measured(tint)
     assert number(found, "loss") == 0
     assert number(found, "outside") == 0
@@ -122,8 +122,8 @@ def test_correspondence_is_blind_to_a_tint_and_the_companions_are_not():
     assert number(found, "ssim_change") > 0
 
 
-def test_no_change_is_undefined_and_counted():
-    found = measured(nothing)
+def test_unchanged_images_are_excluded_and_counted():
+    found = measured(unchanged)
     assert number(found, "changed") == 0
     for name in ("spill", "l1_spill", "ssim_spill", "inside", "outside_excess"):
         row = value(found, name)
@@ -135,7 +135,7 @@ def test_no_change_is_undefined_and_counted():
 
 
 def test_losses_from_first_principles():
-    """Outside everything moves by one pixel, inside nothing is found: the ratio is known."""
+    """Outside all points move by one pixel and inside none is found: the ratio is known."""
 
     def edit(images, ids):
         return torch.where(square(), other_textures(images, ids), images.roll(1, 3))
@@ -149,8 +149,8 @@ def test_losses_from_first_principles():
     assert len(numerator) == COUNT
 
 
-def test_what_the_posteriors_noise_does_too_does_not_count():
-    """A posterior so wide that re-draws turn some labels over themselves: there, its noise is the change."""
+def test_changes_within_the_posteriors_noise_do_not_count():
+    """With a wide posterior, redraws change some labels themselves."""
     found = measured(one_pixel, scale=1.5)
     assert 0.6 < number(found, "changed") < 0.95
     assert number(found, "floor_c") == pytest.approx(0, abs=1e-9)
@@ -168,7 +168,7 @@ def test_chance_is_another_image(of_local):
     assert row.chance < 0.2 * before.estimate.value
 
 
-def test_the_students_table(of_local):
+def test_matches_and_confidences_with_the_input(of_local):
     before = number(of_local, "matches", **RECONSTRUCTED)
     assert before == number(of_local, "keypoints")
     assert number(of_local, "confidence", **RECONSTRUCTED) == pytest.approx(1, abs=1e-5)
@@ -179,10 +179,10 @@ def test_the_students_table(of_local):
     assert number(of_local, "confidence_drop") == pytest.approx(drop, rel=1e-9)
 
 
-def test_the_table_is_counted_on_the_first_images_alone_or_not_at_all(of_local):
+def test_table_images_limits_the_images_on_which_matches_are_counted(of_local):
     first = measured(local, metric=Drift(table_images=32))
     assert value(first, "matches").estimate.n == 32 < value(of_local, "matches").estimate.n
-    assert number(first, "spill") == number(of_local, "spill"), "no headline rests on it"
+    assert number(first, "spill") == number(of_local, "spill"), "the headline does not depend on it"
     assert number(first, "matches") == pytest.approx(number(of_local, "matches"), rel=0.1)
     none = measured(local, metric=Drift(table_images=0))
     row = value(none, "matches")
@@ -192,7 +192,7 @@ def test_the_table_is_counted_on_the_first_images_alone_or_not_at_all(of_local):
     assert value(none, "inside").chance is None
 
 
-def test_without_a_region_the_rest_stands():
+def test_without_a_region_other_values_stay_defined():
     found = measured(one_pixel, region=None)
     for name in ("spill", "outside", "changed", "textured", "l1_spill"):
         row = value(found, name)
@@ -204,13 +204,13 @@ def test_without_a_region_the_rest_stands():
 
 
 @pytest.mark.parametrize("mask", [torch.zeros(64, 64, dtype=torch.bool), torch.ones(64, 64, dtype=torch.bool)])
-def test_a_region_of_nothing_or_everything_is_none(mask):
+def test_an_empty_or_full_region_is_ignored(mask):
     found = measured(one_pixel, region=mask)
     assert "empty or too large" in value(found, "spill").note
 
 
 @pytest.mark.parametrize("matcher", ["grid", "sift"])
-def test_blank_images_are_counted_not_matched(matcher):
+def test_blank_images_have_no_matches_and_ssim_replaces_the_losses(matcher):
     found = measured(
         lambda images, ids: torch.where(square(), 0.9, images),
         images=torch.arange(COUNT).reshape(-1, 1, 1, 1).expand(-1, 3, 64, 64) / 200 + 0.3,
@@ -231,7 +231,7 @@ def test_blank_images_are_counted_not_matched(matcher):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_few_images_have_values_without_intervals(count):
+def test_one_or_two_images_have_values_without_intervals(count):
     metric = Drift(source="prior")
     found = measured(local, images=textures(COUNT)[:count], metric=metric)
     spill = value(found, "spill")
@@ -240,13 +240,13 @@ def test_few_images_have_values_without_intervals(count):
     assert (value(found, "inside").chance is None) == (count == 1)
 
 
-def test_too_few_of_a_class_is_undefined_with_the_reason():
+def test_too_few_images_of_a_class_are_reported_as_the_reason():
     found = measured(local, images=textures(30))
     assert found.status == "undefined"
     assert "fewer than 20" in found.reason.text
 
 
-def test_sift_tells_local_from_blind():
+def test_sift_separates_a_local_change_from_a_global_one():
     metric = Drift(matcher="sift")
     kept, lost = measured(local, metric=metric), measured(everywhere, metric=metric)
     assert value(kept, "spill").estimate.high < 0.5
@@ -256,13 +256,13 @@ def test_sift_tells_local_from_blind():
     assert number(kept, "matches", **RECONSTRUCTED) == number(kept, "keypoints")
 
 
-def test_grid_does_not_boast_of_correct_matches(of_local):
+def test_grid_reports_no_correct_matches(of_local):
     assert not [v for v in of_local.values if v.name == "correct_matches"]
 
 
-def test_doses_are_parts_of_the_path():
+def test_doses_are_fractions_of_the_path():
     found = measured(one_pixel, metric=Drift(doses=(0.0, 1.0)))
-    # at either end half of the images are of the other class, and those moved by one pixel
+    # at either end half of the images belong to the other class and move by one pixel
     for dose in (0.0, 1.0):
         assert number(found, "loss", dose=dose) == pytest.approx(0.5, abs=1e-6)
         assert number(found, "spill", dose=dose) == pytest.approx(1, abs=1e-6)
@@ -270,21 +270,20 @@ def test_doses_are_parts_of_the_path():
     assert number(found, "spill") == pytest.approx(1, abs=1e-6)
 
 
-def test_equal_in_every_bit_whatever_the_batch():
+def test_bits_do_not_depend_on_the_batch_size():
     runs = [measured(everywhere, batch_size=size) for size in (32, 256)]
     assert runs[0].values == runs[1].values
     for name, column in runs[0].evidence.items():
         np.testing.assert_array_equal(column, runs[1].evidence[name])
 
 
-def test_transport_that_clips_is_said():
+def test_clipped_ranks_are_noted():
     found = measured(local)
     assert any(note.startswith("ranks clipped by transport: Glasses ") for note in found.notes)
     far = textures(COUNT)
     data = Textures(far, square())
     subject = prepare(EditingVAE(data, local), data, np.arange(COUNT))
-    # half of the codes of each class far from the other half: deviations swell, no rank is clipped; one class of two
-    # tight clusters under the prior's deviation of .1 is clipped everywhere
+    # codes far from their class mean relative to the prior's deviation of .1 are clipped
     shifted = subject.posterior.loc.clone()
     shifted[:, 0] *= 1.5
     moved = replace(subject, posterior=replace(subject.posterior, loc=shifted))
@@ -292,7 +291,7 @@ def test_transport_that_clips_is_said():
     assert any(note.startswith("warning: more than 10%") for note in notes)
 
 
-def test_pictures_are_what_a_figure_needs(of_local):
+def test_pictures_hold_the_data_of_the_figures(of_local):
     pictures = of_local.pictures
     assert pictures["before"].shape == pictures[f"after/{NAME}"].shape == (8, 64, 64, 3)
     points = pictures[f"keypoints/{NAME}"]
@@ -308,6 +307,6 @@ def test_pictures_are_what_a_figure_needs(of_local):
 @pytest.mark.parametrize(
     "settings", [{"matcher": "gird"}, {"doses": (2.0,)}, {"doses": (0.5, 0.5)}, {"window": 4}, {"largest_region": 0.0}]
 )
-def test_settings_that_make_no_sense(settings):
+def test_invalid_settings_are_refused(settings):
     with pytest.raises(UsageError):
         Drift(**settings)

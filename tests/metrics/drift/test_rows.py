@@ -1,4 +1,4 @@
-"""The rows of drift from sums that are written down by hand."""
+"""Rows of drift from given sums."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from ccvae_eval.evaluation.result_table import ResultTable
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.drift.metric import Drift
-from ccvae_eval.metrics.drift.rows import DriftRows, at_dose
+from ccvae_eval.metrics.drift.rows import DriftRows, dose_pair
 from ccvae_eval.statistics.resampling import ResampleWeights
 from tests.support.edits import NAME, EditingVAE, Textures, square, textures
 
@@ -41,25 +41,25 @@ def sums():
         ("", "reconstruction"): {key: 2 * column for key, column in table.items()},
         ("", "another"): {"ssim": np.full(COUNT, 0.7), "l1": np.full(COUNT, 0.2), **table},
     }
-    found[NAME, "floor_c"]["l1"][0, 0] = 100.0  # the first image changes no more than by its own noise
+    found[NAME, "floor_c"]["l1"][0, 0] = 100.0  # the first image changes less than by its noise
     return found
 
 
 def rows(sums, fewest=8, applies=None, regionless="", doses=()):
     data = Textures(textures(COUNT, 16), square(16))
     subject = prepare(EditingVAE(data, lambda images, ids: images), data, np.arange(COUNT))
-    tally = ResultTable(Drift(), subject, ResampleWeights(0, COUNT, 200))
-    one = DriftRows(tally, NAME, np.ones(COUNT, bool) if applies is None else applies, sums, regionless)
-    one.enter_whole()
-    one.enter_table(True)
-    notes = one.enter_regional(fewest)
+    table = ResultTable(Drift(), subject, ResampleWeights(0, COUNT, 200))
+    added = DriftRows(table, NAME, np.ones(COUNT, bool) if applies is None else applies, sums, regionless)
+    added.add_whole()
+    added.add_matches(True)
+    notes = added.add_regional(fewest)
     for dose in doses:
-        one.enter_dose(dose, "", fewest)
-    values = tally.measurement(notes, {}).values
+        added.add_dose(dose, "", fewest)
+    values = table.measurement(notes, {}).values
     return {(v.name, *v.at.values()): v for v in values if v.characteristic == NAME}
 
 
-def test_each_row_is_its_formula(sums):
+def test_each_value_equals_its_formula(sums):
     found = rows(sums)
     do, floor, every, another = (sums[NAME, key] for key in ("do", "floor_c", "floor_all", "another"))
     used = np.arange(COUNT) > 0
@@ -93,23 +93,23 @@ def test_each_row_is_its_formula(sums):
     assert found["matches_drop",].estimate.value == pytest.approx(sums[NAME, "table"]["matches"].mean())
 
 
-def test_images_without_points_in_both_zones_do_not_enter(sums):
+def test_images_without_points_inside_and_outside_are_excluded(sums):
     sums[NAME, "do"]["count"][1:4, 0] = 0
     found = rows(sums)
     assert found["spill",].estimate.n == COUNT - 4
     assert found["l1_spill",].estimate.n == COUNT - 1
 
 
-def test_images_without_a_class_do_not_enter(sums):
+def test_images_without_a_known_class_are_excluded(sums):
     applies = np.arange(COUNT) >= 5
     found = rows(sums, applies=applies)
     assert found["spill",].estimate.n == 5
     assert found["matches",].estimate.n == 5
-    nobody = rows(sums, applies=~np.ones(COUNT, bool))
-    assert nobody["spill",].note == "no image's class is known"
+    none = rows(sums, applies=~np.ones(COUNT, bool))
+    assert none["spill",].note == "the class of every image is unknown"
 
 
-def test_too_few_points_put_ssim_in_the_place_of_spill(sums):
+def test_with_too_few_points_spill_is_the_ratio_of_ssim(sums):
     found = rows(sums, fewest=31)
     assert found["spill",].estimate == found["ssim_spill",].estimate
     assert found["spill",].note == "1-SSIM: 30 textured points outside in the median image, 31 are needed"
@@ -117,17 +117,17 @@ def test_too_few_points_put_ssim_in_the_place_of_spill(sums):
     assert found["textured",].estimate.value == 30
 
 
-def test_doses_have_their_own_floor_and_points(sums):
-    sums[NAME, at_dose(0.5)] = pair()
+def test_losses_at_a_dose_equal_their_formula(sums):
+    sums[NAME, dose_pair(0.5)] = pair()
     found = rows(sums, doses=(0.5,))
-    dose = sums[NAME, at_dose(0.5)]["loss"][1:]
+    dose = sums[NAME, dose_pair(0.5)]["loss"][1:]
     assert found["spill", 0.5].estimate.value == pytest.approx((dose[:, 1].sum() / 30) / (dose[:, 0].sum() / 12))
     few = rows(sums, fewest=31, doses=(0.5,))
     assert "31 are needed" in few["spill", 0.5].note
     assert not math.isnan(few["loss", 0.5].estimate.value)
 
 
-def test_a_chunk_of_one_image_has_no_chance_row(sums):
+def test_a_chunk_of_one_image_has_no_measured_chance(sums):
     for key in ((NAME, "another"), ("", "another")):
         del sums[key]
     found = rows(sums)
@@ -143,7 +143,7 @@ def test_a_ratio_of_rounding_errors_is_undefined(sums):
     assert found["ssim_spill",].note == "nothing changes inside the region"
 
 
-def test_losses_of_another_image_are_the_chance_level_of_what_is_left_of_them(sums):
+def test_chance_levels_are_measured_with_another_image(sums):
     found = rows(sums)
     another, floor = sums[NAME, "another"], sums[NAME, "floor_c"]
     used = np.arange(COUNT) > 0

@@ -1,4 +1,4 @@
-"""Generation against SciPy, closed forms and brute force, and a model whose prior is the law of its images."""
+"""Generation against SciPy, closed forms and brute force, and a model whose prior is the distribution of its images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def measured(model: Any = None, judge: Any = None, **settings: Any) -> Run:
     return evaluate(subject_of(model, judge), [Generation(**settings)])
 
 
-def test_the_frechet_distance_is_that_of_the_matrix_root(random: np.random.Generator) -> None:
+def test_frechet_distance_matches_the_matrix_square_root(random: np.random.Generator) -> None:
     x, y = random.normal(size=(80, 5)), random.normal(size=(60, 5)) @ random.normal(size=(5, 5)) + 1
     a, b = np.cov(x.T), np.cov(y.T)
     root = np.real(sqrtm(a @ b))
@@ -48,7 +48,7 @@ def test_the_frechet_distance_is_that_of_the_matrix_root(random: np.random.Gener
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
 
 
-def test_the_kernel_distance_is_unbiased_and_its_interval_covers(random: np.random.Generator) -> None:
+def test_kernel_distance_is_unbiased_and_its_interval_covers(random: np.random.Generator) -> None:
     x, y = random.normal(size=(40, 3)), random.normal(size=(50, 3)) + 0.3
     k = lambda u, v: (u @ v.T / 3 + 1) ** 3  # noqa: E731
     xx, yy = k(x, x), k(y, y)
@@ -66,19 +66,19 @@ def test_the_kernel_distance_is_unbiased_and_its_interval_covers(random: np.rand
     assert 0.92 <= covered <= 0.96
 
 
-def test_manifolds_by_brute_force(random: np.random.Generator) -> None:
+def test_prdc_matches_brute_force(random: np.random.Generator) -> None:
     real, drawn = random.normal(size=(60, 4)), 1.5 * random.normal(size=(50, 4))
     _, found = kernel_and_manifolds(real, drawn, 3)
     radius = np.sort(cdist(real, real), 1)[:, 3]
-    theirs = np.sort(cdist(drawn, drawn), 1)[:, 3]
-    apart = cdist(drawn, real)
-    np.testing.assert_array_equal(found.precision, (apart <= radius).any(1))
-    np.testing.assert_allclose(found.density, (apart <= radius).sum(1) / 3)
-    np.testing.assert_array_equal(found.coverage, (apart <= radius).any(0))
-    np.testing.assert_array_equal(found.recall, (apart <= theirs[:, None]).any(0))
+    drawn_radius = np.sort(cdist(drawn, drawn), 1)[:, 3]
+    distances = cdist(drawn, real)
+    np.testing.assert_array_equal(found.precision, (distances <= radius).any(1))
+    np.testing.assert_allclose(found.density, (distances <= radius).sum(1) / 3)
+    np.testing.assert_array_equal(found.coverage, (distances <= radius).any(0))
+    np.testing.assert_array_equal(found.recall, (distances <= drawn_radius[:, None]).any(0))
 
 
-def test_the_prior_is_drawn_as_it_is_stated() -> None:
+def test_sampled_codes_follow_the_prior() -> None:
     data = Squares(4000)
     subject = prepare(SquaresVAE(), data, np.arange(4000))
     drawn = torch.cat([Generate().codes(subject, chunk) for chunk in subject.chunks()])
@@ -94,10 +94,10 @@ def test_the_prior_is_drawn_as_it_is_stated() -> None:
         assert float(own.mean()) == pytest.approx(mean, abs=0.06)
         assert float(own.std()) == pytest.approx(0.5, abs=0.03)
     asked = torch.cat([Generate((("Hair", 2),)).codes(subject, chunk) for chunk in subject.chunks()])
-    assert torch.equal(asked[:, :4], drawn[:, :4]), "all else is drawn with the same noise"
+    assert torch.equal(asked[:, :4], drawn[:, :4]), "all other dimensions have the same noise"
 
 
-def test_a_prior_that_is_the_law_of_the_images_is_as_far_as_other_images() -> None:
+def test_a_perfect_prior_scores_like_other_real_images() -> None:
     run = measured(judge=SquaresJudge())
     frechet = run.find("generation.frechet")
     assert frechet.at == {"features": "pixels", "N": COUNT}
@@ -112,7 +112,7 @@ def test_a_prior_that_is_the_law_of_the_images_is_as_far_as_other_images() -> No
     assert run.find("generation.obeyed@Glasses").reference == pytest.approx(1, abs=0.02)
 
 
-def test_what_is_drawn_too_dark_is_farther_away() -> None:
+def test_dark_samples_have_larger_distances() -> None:
     class Dark(SquaresVAE):
         def decode(self, codes: Tensor) -> Tensor:
             return 0.7 * super().decode(codes)
@@ -123,7 +123,7 @@ def test_what_is_drawn_too_dark_is_farther_away() -> None:
     assert dark["generation.prdc_precision"] < right["generation.prdc_precision"]
 
 
-def test_an_assignment_is_drawn_together() -> None:
+def test_an_assignment_is_requested_jointly() -> None:
     run = measured(judge=SquaresJudge(), assign="Glasses=1,Hair=Black")
     rows = [v for v in run.measurement("generation").values if v.at.get("do") == "Glasses=1,Hair=Black"]
     together = next(v for v in rows if v.characteristic is None)
@@ -133,22 +133,22 @@ def test_an_assignment_is_drawn_together() -> None:
     assert together.reference == pytest.approx(1, abs=0.05)
 
 
-def test_a_vae_draws_but_cannot_be_asked() -> None:
+def test_a_vae_without_conditional_prior_has_distances_but_no_obeyed() -> None:
     run = measured(PlainSquaresVAE(), judge=SquaresJudge())
     rows = {v.name: v for v in run.measurement("generation").values}
     assert rows["obeyed"].note == "PlainSquaresVAE has no p(z_c|y)"
-    assert rows["frechet"].estimate.n == COUNT, "all images, not the half on which no columns were assigned"
+    assert rows["frechet"].estimate.n == COUNT, "all images, not the half without dimension assignment"
     assert rows["frechet"].estimate.value > 0
 
 
-def test_few_images_have_no_distance() -> None:
+def test_distances_are_undefined_for_too_few_images() -> None:
     subject = prepare(SquaresVAE(), Squares(90), np.arange(4))
     rows = evaluate(subject, [Generation()]).measurement("generation")
     assert rows.status == "undefined"
-    assert "more than 5 are needed" in next(v.note for v in rows.values if v.name == "frechet")
+    assert "needs more than 5 images, got 4" in next(v.note for v in rows.values if v.name == "frechet")
 
 
 @pytest.mark.parametrize("settings", [{"neighbour": 0}, {"features": "inception"}, {"neighbour_images": 1}])
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"generation\."):
         Generation(**settings)

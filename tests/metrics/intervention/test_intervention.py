@@ -1,4 +1,4 @@
-"""Interventions against brute force, closed forms, and the model that is the drawing programme itself."""
+"""Interventions against brute force, closed forms, and the oracle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ccvae_eval.evaluation.runner import evaluate
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.metrics.intervention.counterfactuals import energy_distance
 from ccvae_eval.metrics.intervention.metric import Interventions
-from ccvae_eval.metrics.shared.judged_changes import assignment_of, text_of
+from ccvae_eval.metrics.shared.judged_changes import assignment_of, assignment_text
 from ccvae_eval.oracle.model import oracle
 from tests.support.fakes import PlainSquaresVAE, Squares, SquaresJudge, SquaresVAE
 
@@ -53,28 +53,28 @@ def drawn() -> Run:
 
 
 @pytest.mark.slow
-def test_the_oracle_makes_no_error(drawn: Run) -> None:
+def test_the_oracle_has_zero_error(drawn: Run) -> None:
     for name in SOME:
         assert at(drawn, "fidelity", name) == pytest.approx(0, abs=1e-9)
-        assert 0 <= at(drawn, "identity", name) < 1e-3, "regions leave out what changes by 8 of 255 or less"
+        assert 0 <= at(drawn, "identity", name) < 1e-3, "regions exclude changes of 8/255 or less"
         another = drawn.find(f"intervention.reversibility@{name}").chance
         assert another is not None
         for m in (1, 2):
-            # not 0: a look that an image without the attribute does not show comes back as it was, while the way back
-            # expects it at its rank in the other class
+            # not 0: a variety that is not visible without the attribute keeps its value, while the edit back maps it
+            # from its rank in the other class
             assert 0 <= at(drawn, "reversibility", name, m=m) < 0.02 * another
     for name in ("Eyeglasses", "Wearing_Hat"):
         for where in ("inside", "outside"):
             assert at(drawn, "error", name, where=where) == pytest.approx(0, abs=1e-9)
     energy = next(v for v in drawn.measurement("intervention").values if v.name == "energy" and v.characteristic)
-    assert energy.estimate.low < 0 < energy.estimate.high, "draws of p(z_c|y) are draws of the data's own variety"
+    assert energy.estimate.low < 0 < energy.estimate.high, "p(z_c|y) is the distribution of the data's variety"
     assert at(drawn, "composition", None, m=2) == 0
     fidelity = drawn.find("intervention.fidelity@Eyeglasses")
     assert fidelity.chance is not None
-    assert fidelity.chance > 0.02, "without the swap the donor's glasses are missing, or others are there"
+    assert fidelity.chance > 0.02, "without the swap the donor's glasses are missing"
 
 
-def test_a_model_that_changes_one_square_is_seen_to() -> None:
+def test_a_disentangled_model_changes_the_edited_label_only() -> None:
     run = measured(subject_of(judge=SquaresJudge()))
     for name in ("Glasses", "Smile", "Hair"):
         assert at(run, "effect", name) == 1
@@ -86,16 +86,16 @@ def test_a_model_that_changes_one_square_is_seen_to() -> None:
         assert all(at(run, "change", name, judged=j) == pytest.approx(0, abs=1e-6) for j in others)
 
 
-def test_effect_kept_and_transfer_by_hand() -> None:
-    class Leaky(SquaresVAE):
-        """Turning Glasses over turns a third of the smiles over with it."""
+def test_effect_kept_and_transfer_match_brute_force() -> None:
+    class LeakyVAE(SquaresVAE):
+        """A change of Glasses changes a third of the smiles too."""
 
         def decode(self, codes: Tensor) -> Tensor:
             shifted = codes.clone()
             shifted[:, 2] = shifted[:, 2] - 1.3 * shifted[:, 0]
             return super().decode(shifted)
 
-    subject = subject_of(Leaky(), judge=SquaresJudge())
+    subject = subject_of(LeakyVAE(), judge=SquaresJudge())
     run = measured(subject)
     judge = SquaresJudge()
     before = judge.log_probabilities(subject.decode(subject.codes))
@@ -118,9 +118,9 @@ def test_effect_kept_and_transfer_by_hand() -> None:
     assert at(run, "transfer", "Glasses") == pytest.approx(float(gain.mean()))
 
 
-def test_the_axioms_pass_through_the_image() -> None:
+def test_composition_encodes_and_decodes_images_repeatedly() -> None:
     class Fading(SquaresVAE):
-        """Every decoding comes out a little greyer."""
+        """Every decoding is a little greyer."""
 
         def decode(self, codes: Tensor) -> Tensor:
             return 0.9 * super().decode(codes) + 0.05
@@ -139,15 +139,15 @@ def test_the_axioms_pass_through_the_image() -> None:
     assert distances[1] > distances[0]
 
 
-def test_there_and_back_is_where_one_was() -> None:
+def test_reversibility_is_near_zero_for_an_invertible_model() -> None:
     run = measured(subject_of(count=96))
     another = run.find("intervention.reversibility@Glasses").chance
     assert another is not None
-    # what remains are ranks beyond .005 and .995, which are clipped
+    # ranks outside 0.005 to 0.995 are clipped
     assert at(run, "reversibility", "Glasses", m=2) < 0.02 * another
 
 
-def test_an_assignment_sets_all_its_labels_and_no_other() -> None:
+def test_an_assignment_sets_its_labels_only() -> None:
     subject = subject_of(judge=SquaresJudge())
     run = measured(subject, assign="Glasses=1,Hair=Blond")
     do = {"do": "Glasses=1,Hair=Blond"}
@@ -160,7 +160,7 @@ def test_an_assignment_sets_all_its_labels_and_no_other() -> None:
     assert chance == pytest.approx(float(known.double().mean()), abs=0.03)
 
 
-def test_modes_of_an_intervention() -> None:
+def test_modes_mean_sample_and_transport_move_codes_as_documented() -> None:
     subject = subject_of()
     chunk = next(iter(subject.chunks()))
     fitted = subject.class_codes("Glasses")
@@ -171,7 +171,7 @@ def test_modes_of_an_intervention() -> None:
     assert torch.allclose(drawn, expected)
     moved = Assign((("Glasses", 1), ("Smile", 0))).codes(subject, chunk)
     there = subject.classes("Glasses")[chunk.rows] == 1
-    assert torch.equal(moved[there, 0], chunk.codes[there, 0]), "whoever has glasses keeps them"
+    assert torch.equal(moved[there, 0], chunk.codes[there, 0]), "images of the assigned class keep their codes"
     assert (moved[~there, 0] > 0).all()
     assert torch.equal(moved[:, 4:], chunk.codes[:, 4:])
 
@@ -180,23 +180,23 @@ def test_modes_of_an_intervention() -> None:
     ("text", "message"),
     [
         ("Glases=1", "unknown"),
-        ("Glasses", "is no assignment"),
-        ("Glasses=2", "is no class"),
+        ("Glasses", "must have the form LABEL=CLASS"),
+        ("Glasses=2", "has no class"),
         ("Hair=Blnd", "Did you mean 'Blond'"),
         ("Glasses=1,Glasses=0", "twice"),
     ],
 )
-def test_an_assignment_that_cannot_be_read_is_refused(text: str, message: str) -> None:
+def test_an_invalid_assignment_is_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         assignment_of(text, subject_of(count=40))
 
 
-def test_an_assignment_is_written_as_it_is_read() -> None:
+def test_assignment_text_is_in_canonical_form() -> None:
     subject = subject_of(count=40)
-    assert text_of(assignment_of(" Glasses=present, Hair=2 ", subject), subject) == "Glasses=1,Hair=Brown"
+    assert assignment_text(assignment_of(" Glasses=present, Hair=2 ", subject), subject) == "Glasses=1,Hair=Brown"
 
 
-def test_the_energy_distance_is_scipy_s_but_for_the_pairs_of_one_with_itself() -> None:
+def test_energy_distance_matches_scipy_up_to_the_unbiased_correction() -> None:
     random = np.random.default_rng(0)
     x, y = random.random((5, 6)), random.random((7, 6))
     found = energy_distance(
@@ -211,7 +211,7 @@ def test_the_energy_distance_is_scipy_s_but_for_the_pairs_of_one_with_itself() -
         assert found[image] == pytest.approx((squared + sum(both) - unbiased) / 2)
 
 
-def test_without_a_judge_what_needs_none_is_there() -> None:
+def test_without_a_judge_the_other_values_are_defined() -> None:
     run = measured(subject_of())
     measurement = run.measurement("intervention")
     assert measurement.status == "ok"
@@ -220,15 +220,15 @@ def test_without_a_judge_what_needs_none_is_there() -> None:
     assert all("needs a judge" in v.note for v in measurement.values if v.name == "effect")
 
 
-def test_too_few_of_a_class_is_undefined_and_says_so() -> None:
+def test_transport_is_undefined_with_too_few_images_of_a_class() -> None:
     run = measured(subject_of(count=30))
     rows = [v for v in run.measurement("intervention").values if v.name == "reversibility" and v.characteristic]
     assert all(np.isnan(v.estimate.value) and "fewer than 20" in v.note for v in rows)
 
 
-def test_a_model_that_intervenes_itself_is_asked_to() -> None:
-    class Expert(PlainSquaresVAE):
-        """Has columns for no label, but knows how to set one."""
+def test_a_model_with_intervene_edits_its_own_codes() -> None:
+    class InterveningVAE(PlainSquaresVAE):
+        """Assigns latent dimensions to no label, but implements ``intervene``."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -241,7 +241,7 @@ def test_a_model_that_intervenes_itself_is_asked_to() -> None:
                 moved[:, 2 * self.labels.index(name)] = 10 + value
             return moved
 
-    subject = subject_of(Expert(), count=200)
+    subject = subject_of(InterveningVAE(), count=200)
     chunk = next(iter(subject.chunks()))
     codes = Do("Hair").codes(subject, chunk)
     assert torch.equal(codes[:, 4], 10.0 + subject.target_class("Hair")[chunk.rows])
@@ -250,6 +250,6 @@ def test_a_model_that_intervenes_itself_is_asked_to() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"repeats": ()}, {"repeats": (0,)}, {"draws": 1}, {"rendered": -1}])
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"intervention\."):
         Interventions(**settings)

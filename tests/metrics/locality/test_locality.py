@@ -1,4 +1,4 @@
-"""Locality against scikit-learn, SciPy, closed forms of painted changes, and brute force."""
+"""Locality against scikit-learn, SciPy, closed forms of synthetic changes, and brute force."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ AREA = 2 / GRID**2
 """Share of the image that a label's two squares cover."""
 
 
-class Smeared(SquaresVAE):
-    """Paints a characteristic's column into its two squares with weight 1 - l, and everywhere with weight l."""
+class SmearedVAE(SquaresVAE):
+    """Draws a characteristic's dimension into its two squares with weight 1 - l, and everywhere with weight l."""
 
     def __init__(self, smear: float, scale: float = 0.1) -> None:
         super().__init__(scale=scale, size=SIZE)
@@ -55,26 +55,26 @@ class Smeared(SquaresVAE):
         return grid.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
-class Linked(SquaresVAE):
-    """Glasses' column paints Smile's square too."""
+class EntangledVAE(SquaresVAE):
+    """The dimension of Glasses sets Smile's square too."""
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        linked = codes.clone()
-        linked[:, factor_columns("Smile")[0]] = codes[:, factor_columns("Glasses")[0]]
-        return super().decode(linked)
+        entangled = codes.clone()
+        entangled[:, factor_columns("Smile")[0]] = codes[:, factor_columns("Glasses")[0]]
+        return super().decode(entangled)
 
 
-class Deaf(SquaresVAE):
-    """Paints every square as it is, but Hair's never changes."""
+class InsensitiveVAE(SquaresVAE):
+    """Ignores the dimension of Hair, whose squares never change."""
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        deaf = codes.clone()
-        deaf[:, factor_columns("Hair")[0]] = 0.5
-        return super().decode(deaf)
+        constant = codes.clone()
+        constant[:, factor_columns("Hair")[0]] = 0.5
+        return super().decode(constant)
 
 
-class Unlocated(Squares):
-    """The same images, but nobody knows where anything lives."""
+class WithoutRegions(Squares):
+    """The same images without regions."""
 
     def region(self, ids: Any, label: str) -> None:
         del ids, label
@@ -108,7 +108,7 @@ def local() -> Measurement:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_deviation_is_numpys_population_deviation(channels: int, layout: torch.memory_format) -> None:
+def test_deviation_map_matches_numpys_population_deviation(channels: int, layout: torch.memory_format) -> None:
     points = torch.rand(11, 4, channels, 8, 6, generator=torch.Generator().manual_seed(0))
     found = deviation_map([x.to(memory_format=layout) for x in points])
     expected = points.double().numpy().std(0).mean(1).reshape(4, -1)
@@ -116,7 +116,7 @@ def test_deviation_is_numpys_population_deviation(channels: int, layout: torch.m
 
 
 @pytest.mark.parametrize(("norm", "name"), [(0, "cityblock"), (1, "euclidean")])
-def test_steps_are_scipys_distances(norm: int, name: Any) -> None:
+def test_path_lengths_match_scipys_distances(norm: int, name: Any) -> None:
     points = torch.rand(5, 11, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     found = path_lengths(list(points))[norm]
     for image in range(11):
@@ -126,7 +126,7 @@ def test_steps_are_scipys_distances(norm: int, name: Any) -> None:
 
 
 @pytest.mark.parametrize("levels", [2, 5, 10_000])
-def test_average_precision_is_scikit_learns(levels: int) -> None:
+def test_average_precision_matches_scikit_learn(levels: int) -> None:
     draw = np.random.default_rng(levels)
     change = (draw.integers(0, levels, (20, 300)) / levels).astype(np.float32)
     region = draw.random((20, 300)) < np.linspace(0.02, 0.9, 20)[:, None]
@@ -134,14 +134,14 @@ def test_average_precision_is_scikit_learns(levels: int) -> None:
     np.testing.assert_allclose(average_precision(change, region), expected, rtol=1e-12)
 
 
-def test_area_of_a_change_on_m_of_p_pixels_is_their_share() -> None:
+def test_changed_area_of_a_uniform_change_is_its_share_of_the_pixels() -> None:
     change = np.zeros((3, 64))
     for image, size in enumerate((1, 16, 64)):
         change[image, :size] = 0.3
     np.testing.assert_allclose(changed_area(change), [1 / 64, 16 / 64, 1])
 
 
-def test_top_mean_is_that_of_the_sorted_pixels() -> None:
+def test_top_mean_is_the_mean_of_the_largest_sorted_pixels() -> None:
     change = np.random.default_rng(3).random((6, 500)).astype(np.float32)
     np.testing.assert_allclose(top_mean(change, 0.013), np.sort(change, 1)[:, -7:].mean(1), rtol=1e-6)
 
@@ -150,8 +150,8 @@ def test_top_mean_is_that_of_the_sorted_pixels() -> None:
 
 
 @pytest.mark.parametrize("smear", [0.0, 0.25, 0.6, 1.0])
-def test_smeared_changes_have_the_closed_form(smear: float) -> None:
-    found = measured(subject_of(Smeared(smear)))
+def test_a_smeared_change_has_the_closed_form(smear: float) -> None:
+    found = measured(subject_of(SmearedVAE(smear)))
     inside, outside = (1 - smear) / AREA + smear, smear  # change per pixel, in units of the mean change
     energy = AREA * inside**2 / (AREA * inside**2 + (1 - AREA) * outside**2)
     area = 1 / (AREA * inside**2 + (1 - AREA) * outside**2)
@@ -165,41 +165,41 @@ def test_smeared_changes_have_the_closed_form(smear: float) -> None:
     assert row(found, "concentration", "Hair").reference == pytest.approx(1 - AREA)
 
 
-def test_a_local_model_is_local(local: Measurement) -> None:
+def test_a_local_model_scores_perfect_locality(local: Measurement) -> None:
     for name in ("focus", "inside", "inside_energy", "changed", "straightness"):
         assert number(local, name) == pytest.approx(1, abs=1e-6)
     assert number(local, "concentration") == pytest.approx(1 - 1 / GRID**2, abs=1e-6)
-    assert number(local, "ap") == pytest.approx((1 + AREA) / 2)  # one of the region's two squares is never painted
+    assert number(local, "ap") == pytest.approx((1 + AREA) / 2)  # one of the region's two squares never changes
     assert number(local, "monotone") == pytest.approx(1, abs=1e-5)
 
 
-def test_a_local_model_is_selective(local: Measurement) -> None:
+def test_a_local_model_scores_perfect_selectivity(local: Measurement) -> None:
     assert number(local, "selectivity") == pytest.approx(1, abs=1e-6)
     assert row(local, "selectivity", "Glasses").chance == pytest.approx(1 / 3)
     assert number(local, "response", "Glasses", judged="Smile") == 0
     assert number(local, "response", "Glasses", judged="Glasses") == pytest.approx(1, abs=1e-3)
 
 
-def test_half_of_a_linked_models_response_is_another_labels() -> None:
-    found = measured(subject_of(Linked(size=SIZE), SquaresJudge(), Squares(COUNT, size=SIZE, agreement=1.0)))
+def test_half_of_an_entangled_models_response_belongs_to_another_label() -> None:
+    found = measured(subject_of(EntangledVAE(size=SIZE), SquaresJudge(), Squares(COUNT, size=SIZE, agreement=1.0)))
     assert number(found, "selectivity", "Glasses") == pytest.approx(0.5, abs=1e-3)
     assert number(found, "focus", "Glasses") == pytest.approx((0.5 - AREA) / (1 - AREA), abs=1e-5)
 
 
-def test_the_judged_path_is_that_of_bayes_rule(local: Measurement) -> None:
+def test_judged_path_scores_follow_bayes_rule(local: Measurement) -> None:
     subject = subject_of(SquaresVAE(size=SIZE))
     chunk = next(subject.chunks())
-    course = []
+    probabilities = []
     for k in range(11):
-        told = subject.model.predict(chunk.images, Traverse("Smile", k / 10).codes(subject, chunk))  # type: ignore[attr-defined]
-        course.append(float(told["Smile"][0, 1].exp()))
-    steps = np.abs(np.diff(course))
+        judgement = subject.model.predict(chunk.images, Traverse("Smile", k / 10).codes(subject, chunk))  # type: ignore[attr-defined]
+        probabilities.append(float(judgement["Smile"][0, 1].exp()))
+    steps = np.abs(np.diff(probabilities))
     assert number(local, "judged_evenness", "Smile") == pytest.approx(steps.mean() / steps.max(), abs=1e-4)
     assert number(local, "judged_monotone", "Smile") == pytest.approx(1, abs=1e-6)
 
 
-def test_what_never_changes_is_undefined_and_counted() -> None:
-    found = measured(subject_of(Deaf(size=SIZE), SquaresJudge()))
+def test_an_unchanged_characteristic_is_undefined_and_counted_as_excluded() -> None:
+    found = measured(subject_of(InsensitiveVAE(size=SIZE), SquaresJudge()))
     assert number(found, "changed", "Hair") == 0
     assert number(found, "magnitude", "Hair") == 0
     for name in ("focus", "inside", "ap", "concentration", "monotone"):
@@ -210,8 +210,8 @@ def test_what_never_changes_is_undefined_and_counted() -> None:
     assert number(found, "focus") == pytest.approx(1, abs=1e-6)
 
 
-def test_brute_force_gives_the_same_focus() -> None:
-    model = Smeared(0.3, scale=0.5)
+def test_focus_matches_brute_force() -> None:
+    model = SmearedVAE(0.3, scale=0.5)
     model.shade = lambda z: (1 + torch.sin(3 * z)) / 2  # the ends of a path may look alike
     subject = subject_of(model, data=Squares(160, size=SIZE, missing=0.2), count=160)
     found = measured(subject)
@@ -236,7 +236,7 @@ def test_brute_force_gives_the_same_focus() -> None:
         assert number(found, "changed", name) == pytest.approx(share)
 
 
-def test_codes_inside_the_path() -> None:
+def test_path_share_counts_codes_between_the_class_quantiles() -> None:
     subject = subject_of(SquaresVAE(size=SIZE))
     found = measured(subject)
     codes = subject.codes[:, factor_columns("Smile")[0]].double().numpy()
@@ -248,7 +248,7 @@ def test_codes_inside_the_path() -> None:
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
-def test_an_encoder_without_noise_needs_no_redraws() -> None:
+def test_an_encoder_without_noise_needs_no_posterior_samples() -> None:
     subject = subject_of(SquaresVAE(scale=0.0, size=SIZE))
     wanted = Locality().needs(subject).interventions
     assert len(wanted) == 11 * 3
@@ -258,16 +258,16 @@ def test_an_encoder_without_noise_needs_no_redraws() -> None:
     assert number(found, "changed") == 1
 
 
-def test_each_column_is_walked_alone() -> None:
+def test_each_latent_dimension_is_traversed_alone() -> None:
     found = measured(subject_of(SquaresVAE(blocks=True, size=SIZE)), Locality(columns="each"))
     first, second = factor_columns("Glasses")
     columns = [number(found, "magnitude", "Glasses", column=c) for c in (first, second)]
-    assert columns[0] > 5 * columns[1]  # only the first column tells the class
+    assert columns[0] > 5 * columns[1]  # only the first dimension encodes the class
     assert number(found, "magnitude", "Glasses") == pytest.approx(np.mean(columns))
     assert number(found, "concentration", "Glasses", column=first) == pytest.approx(1 - 1 / GRID**2, abs=1e-6)
 
 
-def test_interpolation_ends_at_an_image_of_the_class_drawn() -> None:
+def test_interpolation_ends_at_an_image_of_the_target_class() -> None:
     subject = subject_of(SquaresVAE(size=SIZE))
     chunk = next(subject.chunks())
     donors = donor_rows(subject, "Hair")
@@ -277,14 +277,14 @@ def test_interpolation_ends_at_an_image_of_the_class_drawn() -> None:
     torch.testing.assert_close(end, subject.codes[donors[chunk.rows]])
 
 
-def test_interpolation_changes_everything() -> None:
+def test_interpolation_changes_all_characteristics() -> None:
     found = measured(subject_of(SquaresVAE(size=SIZE)), Locality(path="interpolation"))
     assert number(found, "focus") < 0.6
     assert np.isnan(number(found, "path_share"))
     assert 0.5 < number(found, "straightness") <= 1
 
 
-def test_prior_ends_need_a_prior_and_use_it() -> None:
+def test_path_ends_from_the_prior_are_its_quantiles() -> None:
     subject = subject_of(SquaresVAE(size=SIZE))
     found = measured(subject, Locality(source="prior"))
     ends = torch.sigmoid(torch.tensor([-2 - 1.6448536 * 0.5, 2 + 1.6448536 * 0.5]))
@@ -294,8 +294,8 @@ def test_prior_ends_need_a_prior_and_use_it() -> None:
 # --- what is missing -------------------------------------------------------------------------------------------------
 
 
-def test_without_regions_the_headline_is_undefined_and_says_why() -> None:
-    found = measured(subject_of(SquaresVAE(size=SIZE), SquaresJudge(), Unlocated(COUNT, size=SIZE)))
+def test_without_regions_the_headline_is_undefined_with_a_reason() -> None:
+    found = measured(subject_of(SquaresVAE(size=SIZE), SquaresJudge(), WithoutRegions(COUNT, size=SIZE)))
     assert found.status == "ok"
     for name in ("focus", "inside", "ap", "inside_energy", "area"):
         assert np.isnan(number(found, name))
@@ -306,7 +306,7 @@ def test_without_regions_the_headline_is_undefined_and_says_why() -> None:
     assert row(found, "concentration", "Smile").reference is None
 
 
-def test_without_a_judge_its_values_are_undefined_and_no_reconstruction_is_asked() -> None:
+def test_without_a_judge_judged_values_are_undefined_and_no_reconstruction_is_decoded() -> None:
     subject = subject_of(SquaresVAE(size=SIZE))
     assert not Locality().needs(subject).reconstruction
     found = measured(subject)
@@ -314,20 +314,20 @@ def test_without_a_judge_its_values_are_undefined_and_no_reconstruction_is_asked
         assert "needs a judge" in row(found, name).note
 
 
-def test_a_label_that_the_judge_does_not_recognise_is_not_judged() -> None:
-    found = measured(subject_of(Deaf(size=SIZE), SquaresJudge()))
+def test_a_label_that_the_judge_does_not_recognise_has_no_judged_values() -> None:
+    found = measured(subject_of(InsensitiveVAE(size=SIZE), SquaresJudge()))
     assert "recognises only 0.33" in row(found, "selectivity", "Hair").note
     assert any("Hair" in note for note in found.notes)
     assert row(found, "selectivity", "Glasses").chance == 1 / 2
 
 
-def test_a_region_that_is_too_large_is_left_out() -> None:
+def test_a_region_above_the_largest_size_is_excluded() -> None:
     found = measured(subject_of(SquaresVAE(size=SIZE)), Locality(largest_region=0.1))
     assert np.isnan(number(found, "focus"))
     assert "too large" in row(found, "focus", "Hair").note
 
 
-def test_classes_too_small_for_a_path_are_left_out_of_the_pass() -> None:
+def test_characteristics_with_too_small_classes_are_not_decoded() -> None:
     subject = subject_of(SquaresVAE(size=SIZE), count=50)
     assert {i.characteristic for i in Locality().needs(subject).interventions} == {"Glasses", "Smile"}
     found = measured(subject)
@@ -343,11 +343,11 @@ def test_a_model_without_characteristics_is_undefined() -> None:
 # --- laws ------------------------------------------------------------------------------------------------------------
 
 
-def test_no_bit_depends_on_the_batch_size_or_the_threads() -> None:
-    whole = measured(subject_of(Smeared(0.3), SquaresJudge()))
+def test_numbers_do_not_depend_on_batch_size_or_threads() -> None:
+    whole = measured(subject_of(SmearedVAE(0.3), SquaresJudge()))
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    again = measured(replace(subject_of(Smeared(0.3), SquaresJudge()), batch_size=32))
+    again = measured(replace(subject_of(SmearedVAE(0.3), SquaresJudge()), batch_size=32))
     torch.set_num_threads(threads)
     for name, column in whole.evidence.items():
         np.testing.assert_array_equal(column, again.evidence[name])
@@ -355,7 +355,7 @@ def test_no_bit_depends_on_the_batch_size_or_the_threads() -> None:
     np.testing.assert_equal(one, other)
 
 
-def test_pictures_hold_what_figures_need(local: Measurement) -> None:
+def test_pictures_contain_strips_mean_images_regions_and_change_maps(local: Measurement) -> None:
     strip, mean = local.pictures["strip/Glasses"], local.pictures["mean/image"]
     assert (strip.shape, strip.dtype) == ((8, 11, SIZE, SIZE, 3), np.uint8)
     assert (mean.shape, mean.dtype) == ((SIZE, SIZE, 3), np.float32)
@@ -368,7 +368,7 @@ def test_pictures_hold_what_figures_need(local: Measurement) -> None:
     assert change.max() > 0.1
 
 
-def test_strips_of_every_pair_of_classes_are_drawn_besides(local: Measurement) -> None:
+def test_pairs_all_adds_a_strip_for_each_pair_of_classes(local: Measurement) -> None:
     subject = subject_of(SquaresVAE(size=SIZE))
     found = measured(subject, Locality(pairs="all"))
     assert not [key for key in local.pictures if key.startswith("pairs/")]
@@ -379,15 +379,15 @@ def test_strips_of_every_pair_of_classes_are_drawn_besides(local: Measurement) -
     assert next(both) == pytest.approx(next(both), abs=0, nan_ok=True)
     strip = strips["pairs/Hair/Black > Brown"]
     assert strip.shape == (1, 11, SIZE, SIZE, 3)
-    # Hair's first factor is shown by one square: it grows lighter from the first class to the last, all others stay
+    # one square shows Hair's first factor: it grows lighter from the first class to the last, all others stay
     place = factor_columns("Hair")[0]
     side = SIZE // GRID
     square = (
         slice(place // GRID * side, (place // GRID + 1) * side),
         slice(place % GRID * side, (place % GRID + 1) * side),
     )
-    course = strip[0][:, square[0], square[1]].astype(float).mean((1, 2, 3))
-    assert (np.diff(course) > 0).all()
+    probabilities = strip[0][:, square[0], square[1]].astype(float).mean((1, 2, 3))
+    assert (np.diff(probabilities) > 0).all()
     still = strip[0].astype(int).copy()
     still[:, square[0], square[1]] = 0
     assert np.ptp(still, axis=0).max() == 0

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.oracle
 
 MATCHERS = [GridMatcher(), SiftMatcher(), KorniaSiftMatcher(most=128)]
 WEIGHTS = SHARED / "weights/aliked-t16.pth"
-NEEDS_WEIGHTS = pytest.mark.skipif(not WEIGHTS.is_file(), reason="shared/weights is not here")
+NEEDS_WEIGHTS = pytest.mark.skipif(not WEIGHTS.is_file(), reason="shared/weights is missing")
 DIGEST = "56782336919d"
 
 
@@ -35,7 +35,7 @@ def matches(matcher, first, second):
 
 
 def correlations(matcher, first, second):
-    """Every correlation of every lattice point of one pair, (K, shifts, shifts), and the patches (K, p, p); float64."""
+    """Return all correlations of all lattice points of one pair, (K, shifts, shifts), and the patches, (K, p, p)."""
     lattice = lattice_of(matcher, *first.shape)
     patch, search = lattice.patch, lattice.search
     found, patches = [], []
@@ -59,7 +59,7 @@ def test_grid_is_normalised_cross_correlation(size):
     found = matches(matcher, first, second)
     a, b = (grey(images).double().numpy() for images in (first, second))
     lattice = lattice_of(matcher, *size)
-    ways = (np.arange(2 * lattice.search + 1) - lattice.search) / lattice.unit
+    shifts = (np.arange(2 * lattice.search + 1) - lattice.search) / lattice.unit
     assert bool(found.matched.any())
     for n in range(len(pictures)):
         expected, _ = correlations(matcher, a[n], b[n])
@@ -67,12 +67,12 @@ def test_grid_is_normalised_cross_correlation(size):
         best, second_best = np.sort(flat)[:, [-1, -2]].T
         y, x = np.unravel_index(flat.argmax(1), expected.shape[1:])
         clear = found.valid[n].numpy() & (best - second_best > 1e-4) & (np.abs(best - matcher.peak) > 1e-4)
-        matched = (best >= matcher.peak) & (np.hypot(ways[x], ways[y]) <= matcher.reach)
+        matched = (best >= matcher.peak) & (np.hypot(shifts[x], shifts[y]) <= matcher.reach)
         assert clear.sum() > 20
         np.testing.assert_array_equal(found.matched[n].numpy()[clear], matched[clear])
         both = clear & matched
         np.testing.assert_allclose(found.confidence[n].numpy()[both], best[both], atol=1e-4)
-        np.testing.assert_allclose(found.shift[n].numpy()[both], np.stack([ways[x], ways[y]], 1)[both], atol=1e-5)
+        np.testing.assert_allclose(found.shift[n].numpy()[both], np.stack([shifts[x], shifts[y]], 1)[both], atol=1e-5)
 
 
 def test_keypoints_have_texture_in_two_directions():
@@ -84,9 +84,9 @@ def test_keypoints_have_texture_in_two_directions():
         lattice = lattice_of(matcher, *picture.shape)
         down, across = (np.gradient(picture, axis=axis) for axis in (0, 1))
         middle = lattice.search + lattice.radius
-        expected, sure = [], []
-        for place, patch in enumerate(patches):
-            x, y = divmod(place, lattice.rows)
+        expected, clear = [], []
+        for index, patch in enumerate(patches):
+            x, y = divmod(index, lattice.rows)
             rows, columns = (
                 slice(start + step * lattice.stride + middle - 4, start + step * lattice.stride + middle + 5)
                 for start, step in ((lattice.top, y), (lattice.left, x))
@@ -94,8 +94,8 @@ def test_keypoints_have_texture_in_two_directions():
             gradients = np.stack([across[rows, columns].ravel(), down[rows, columns].ravel()])
             smallest = np.sqrt(max(np.linalg.eigvalsh(gradients @ gradients.T / 81)[0], 0))
             expected.append(patch.std() >= 0.05 and smallest >= 0.02)
-            sure.append(abs(patch.std() - 0.05) > 1e-5 and abs(smallest - 0.02) > 1e-5)
-        np.testing.assert_array_equal(found[n][sure], np.array(expected)[sure])
+            clear.append(abs(patch.std() - 0.05) > 1e-5 and abs(smallest - 0.02) > 1e-5)
+        np.testing.assert_array_equal(found[n][clear], np.array(expected)[clear])
     assert 0 < found.mean() < 1
 
 
@@ -103,7 +103,7 @@ def test_keypoints_have_texture_in_two_directions():
 @pytest.mark.parametrize("size", [64, 128])
 def test_grid_finds_a_known_shift(shift, size):
     first = textures(3, size, 3 * size // 64)
-    pixels = [way * size // LENGTH for way in shift]
+    pixels = [length * size // LENGTH for length in shift]
     second = first.roll((pixels[1], pixels[0]), (2, 3))
 
     found = matches(GridMatcher(), first, second)
@@ -116,14 +116,14 @@ def test_grid_finds_a_known_shift(shift, size):
     )
 
 
-def test_what_moved_farther_than_the_reach_is_lost():
+def test_points_that_moved_farther_than_the_reach_are_lost():
     first = textures(3)
     found = matches(GridMatcher(), first, first.roll(3, 3))
     assert not bool(found.matched.any())
     assert bool((found.displacement == 0).all())
 
 
-def test_grid_does_not_see_gain_and_offset():
+def test_grid_is_invariant_to_gain_and_offset():
     first = textures(3)
     found = matches(GridMatcher(), first, 0.5 * first + 0.3)
     assert bool(found.matched[found.valid].all())
@@ -131,7 +131,7 @@ def test_grid_does_not_see_gain_and_offset():
     assert float(found.confidence[found.valid].min()) > 0.9999
 
 
-def test_of_equal_peaks_the_nearest_is_taken():
+def test_of_equal_peaks_the_smallest_shift_wins():
     wave = torch.arange(64) % 2 * 0.5 + 0.2
     first = (wave[:, None] + wave[None]).expand(1, 3, 64, 64) / 2
     found = matches(GridMatcher(corner=0.0), first, first)
@@ -140,18 +140,18 @@ def test_of_equal_peaks_the_nearest_is_taken():
     assert bool((found.displacement == 0).all())
 
 
-def test_a_straight_edge_is_no_keypoint():
+def test_a_straight_edge_has_no_keypoints():
     edge = torch.zeros(1, 3, 64, 64)
     edge[..., 32:] = 0.8
     assert not bool(GridMatcher().features(edge).textured.any())
 
 
 @pytest.mark.parametrize("matcher", MATCHERS, ids=lambda m: m.name)
-def test_blank_images_have_no_match(matcher):
+def test_blank_images_have_no_matches(matcher):
     blank, rough = torch.full((2, 3, 64, 64), 0.5), textures(2)
-    nothing = matches(matcher, blank, rough)
-    assert nothing.valid.sum() == 0
-    assert nothing.matched.sum() == 0
+    empty = matches(matcher, blank, rough)
+    assert empty.valid.sum() == 0
+    assert empty.matched.sum() == 0
     lost = matches(matcher, rough, blank)
     assert lost.valid.sum() > 0
     assert lost.matched.sum() == 0
@@ -168,7 +168,7 @@ def test_an_image_matches_itself(matcher):
 
 
 @pytest.mark.parametrize("matcher", MATCHERS, ids=lambda m: m.name)
-def test_batches_do_not_matter_in_any_bit(matcher):
+def test_bits_do_not_depend_on_the_batch(matcher):
     first, second = textures(32), 0.7 * textures(32) + 0.3 * textures(32, seed=1)
     whole = matches(matcher, first, second)
     for rows in (slice(0, 1), slice(3, 20), slice(20, 32)):
@@ -180,14 +180,14 @@ def test_batches_do_not_matter_in_any_bit(matcher):
 
 @pytest.mark.parametrize("matcher", MATCHERS, ids=lambda m: m.name)
 @pytest.mark.parametrize("shape", [(0, 3, 64, 64), (2, 1, 64, 64), (2, 3, 8, 8), (1, 3, 1, 1), (2, 2, 40, 64)])
-def test_any_shape_has_a_value(matcher, shape):
+def test_images_of_any_shape_are_accepted(matcher, shape):
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     found = matches(matcher, images, images)
     assert found.valid.shape[0] == shape[0]
     assert found.points.shape == (*found.valid.shape, 2)
 
 
-def test_memory_order_does_not_matter():
+def test_results_do_not_depend_on_the_memory_format():
     first, second = textures(2), textures(2, seed=1)
     ordered = matches(GridMatcher(), first, second)
     other = matches(GridMatcher(), *(x.contiguous(memory_format=torch.channels_last) for x in (first, second)))
@@ -222,7 +222,7 @@ def test_sift_agrees_with_opencvs_matcher():
     torch.testing.assert_close(moved.median(0).values, torch.tensor([2.0, 0.0]), atol=0.2, rtol=0)
 
 
-def test_sift_keeps_one_orientation_of_a_point():
+def test_sift_keeps_one_orientation_per_point():
     images = textures(1)
     features = SiftMatcher().features(images)
     picture = (grey(images) * 255).round().to(torch.uint8).numpy()[0]
@@ -232,7 +232,7 @@ def test_sift_keeps_one_orientation_of_a_point():
     assert len(features[0].points) == len(distinct)
 
 
-def test_a_single_rival_is_no_match():
+def test_a_single_candidate_is_not_matched():
     matcher = SiftMatcher()
     rough = matcher.features(textures(1))
     lone = [type(rough[0])(rough[0].points[:1], rough[0].descriptors[:1])]
@@ -240,7 +240,7 @@ def test_a_single_rival_is_no_match():
 
 
 @pytest.mark.parametrize("name", ["grid", "sift", "kornia-sift", "aliked", "lightglue"])
-def test_matchers_are_registered_and_keep_the_contract(name):
+def test_matchers_are_registered_and_implement_the_interface(name):
     matcher = matchers[name]()
     assert isinstance(matcher, Matcher)
     assert matcher.name == name
@@ -248,7 +248,7 @@ def test_matchers_are_registered_and_keep_the_contract(name):
 
 
 @pytest.mark.slow
-def test_kornias_keypoints_follow_a_shift():
+def test_kornia_keypoints_follow_a_shift():
     first = textures(4)
     found = matches(KorniaSiftMatcher(), first, 0.8 * first.roll(2, 3) + 0.2 * textures(4, seed=1))
     moved = found.shift[found.matched & (found.confidence > 0.3)]
@@ -276,8 +276,8 @@ def test_aliked_with_the_users_weights():
 
 
 @NEEDS_WEIGHTS
-def test_aliked_refuses_other_weights():
-    with pytest.raises(CheckpointError, match="other weights"):
+def test_aliked_refuses_wrong_weights():
+    with pytest.raises(CheckpointError, match="the file does not match sha256="):
         matcher_named(f"aliked,weights={WEIGHTS},sha256=0123456789").features(textures(1))
     with pytest.raises(UsageError, match="needs the sha256"):
         matcher_named(f"aliked,weights={WEIGHTS}").features(textures(1))
@@ -287,7 +287,7 @@ def test_aliked_refuses_other_weights():
 
 @pytest.fixture(scope="module")
 def random_weights(tmp_path_factory):
-    """Files of both networks with weights at random, as the authors name them; their digests."""
+    """Return files with random weights of both networks, named as the authors name them, and their digests."""
     folder = tmp_path_factory.mktemp("weights")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -315,8 +315,8 @@ def lightglue(files, **more):
     return matcher_named("lightglue," + ",".join(f"{key}={value}" for key, value in settings.items()))
 
 
-def test_lightglue_matches_as_kornias_network_does(random_weights, monkeypatch):
-    monkeypatch.setattr("kornia.feature.lightglue.load_state_dict_from_url", None)  # nothing is fetched
+def test_lightglue_matches_like_kornias_network(random_weights, monkeypatch):
+    monkeypatch.setattr("kornia.feature.lightglue.load_state_dict_from_url", None)  # nothing is downloaded
     files, network = random_weights
     matcher = lightglue(files)
     first = textures(2)
@@ -333,14 +333,14 @@ def test_lightglue_matches_as_kornias_network_does(random_weights, monkeypatch):
             for side in sides
         ]
         with torch.no_grad():
-            told = network({"image0": pair[0], "image1": pair[1]})
-        partners = told["matches0"][0]
+            output = network({"image0": pair[0], "image1": pair[1]})
+        partners = output["matches0"][0]
         count = len(partners)
         assert int(found.valid[row].sum()) == count > 20
         assert torch.equal(found.matched[row, :count], partners >= 0)
         assert bool(found.matched[row].any())
         torch.testing.assert_close(
-            found.confidence[row, :count], told["matching_scores0"][0] * (partners >= 0), atol=1e-6, rtol=0
+            found.confidence[row, :count], output["matching_scores0"][0] * (partners >= 0), atol=1e-6, rtol=0
         )
         here = found.matched[row]
         points = found.points[row, here] + found.shift[row, here]
@@ -352,7 +352,7 @@ def test_lightglue_matches_as_kornias_network_does(random_weights, monkeypatch):
     assert not bool(matcher.match(blank, sides[1][:1]).valid.any())
 
 
-def test_lightglue_refuses_what_is_not_its_weights(random_weights):
+def test_lightglue_refuses_wrong_weights(random_weights):
     files, _ = random_weights
     swapped = {"weights": files["detector"], "detector": files["weights"]}
     picture = textures(1)
@@ -362,11 +362,11 @@ def test_lightglue_refuses_what_is_not_its_weights(random_weights):
         lightglue({**files, "detector": files["weights"]}).features(picture)
     with pytest.raises(CheckpointError, match="not the weights of LightGlue for aliked-n16"):
         lightglue(files, model="aliked-n16").features(picture)
-    with pytest.raises(CheckpointError, match="other weights"):
+    with pytest.raises(CheckpointError, match="the file does not match sha256="):
         lightglue(files, sha256="0123456789").features(picture)
     with pytest.raises(UsageError, match="needs the sha256"):
         lightglue(files, detector_sha256="").features(picture)
-    with pytest.raises(UsageError, match="is no variant of ALIKED"):
+    with pytest.raises(UsageError, match="unknown ALIKED variant"):
         lightglue(files, model="aliked").features(picture)
 
 
@@ -374,12 +374,12 @@ REFUSED = [
     ("aliked", "needs weights"),
     ("lightglue", "lightglue needs weights"),
     ("sift,ratoi=1", "Did you mean 'ratio'"),
-    ("sift,ratio=x", "no number"),
+    ("sift,ratio=x", "must be a number"),
     ("sfit", "Did you mean 'sift'"),
 ]
 
 
 @pytest.mark.parametrize(("text", "message"), REFUSED)
-def test_a_matcher_that_cannot_be_is_refused(text, message):
+def test_an_unknown_or_incomplete_matcher_is_refused(text, message):
     with pytest.raises(UsageError, match=message):
         matcher_named(text).features(textures(1))

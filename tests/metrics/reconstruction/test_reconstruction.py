@@ -1,4 +1,4 @@
-"""Reconstruction against kornia, closed forms, SciPy, and the published losses of a checkpoint made by others."""
+"""Reconstruction against kornia, closed forms, SciPy, and the published losses of a third-party checkpoint."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def measured(model: Any, data: Any, metric: Reconstruction | None = None, **more
     return evaluate(prepare(model, data, np.arange(len(data)), **more), [metric or Reconstruction()])
 
 
-class Blurring(SquaresVAE):
-    """Brings back the square of each pixel."""
+class SquaringVAE(SquaresVAE):
+    """Reconstructs the square of each pixel."""
 
     def decode(self, codes: Tensor) -> Tensor:
         return super().decode(codes).square()
 
 
-def test_errors_are_those_of_kornia() -> None:
+def test_errors_match_kornia() -> None:
     data = Squares(40)
-    run = measured(Blurring(), data, Reconstruction(importance=0))
+    run = measured(SquaringVAE(), data, Reconstruction(importance=0))
     x = data.batch(np.arange(40)).images
     mse = [float((a - a**2).square().mean()) for a in x]
     psnr = [float(kornia.metrics.psnr(a, a**2, 1.0)) for a in x]
@@ -59,15 +59,15 @@ def test_errors_are_those_of_kornia() -> None:
     assert run.find("reconstruction.mse").chance == pytest.approx(float((x - x.mean(0)).square().mean()), rel=1e-5)
 
 
-def test_what_is_rebuilt_exactly_has_the_error_of_rounding() -> None:
+def test_an_exact_reconstruction_has_the_error_of_rounding() -> None:
     run = measured(SquaresVAE(), Squares(40), Reconstruction(importance=0))
     assert run["reconstruction.mse"] < 1e-12
     assert run["reconstruction.psnr"] == pytest.approx(-10 * np.log10(ROUNDING))
     assert run["reconstruction.ssim"] == pytest.approx(1)
 
 
-class Factors(torch.nn.Module):
-    """A linear Gaussian model with its exact posterior: x = W z + b + s e, so that p(x) is known."""
+class LinearGaussianVAE(torch.nn.Module):
+    """Linear Gaussian model x = W z + b + s e with its exact posterior and evidence."""
 
     def __init__(self, scale: float = 0.5) -> None:
         super().__init__()
@@ -92,8 +92,8 @@ class Factors(torch.nn.Module):
         return float(multivariate_normal(self.b.numpy(), covariance.numpy()).logpdf(images.numpy()).mean())
 
 
-class Points(Table):
-    """Points whose labels nobody looks at."""
+class UnlabelledPoints(Table):
+    """Points without labels."""
 
     input_shape = (3,)
 
@@ -108,10 +108,10 @@ class Points(Table):
 
 @pytest.mark.parametrize("samples", [1, 8])
 def test_with_the_exact_posterior_iwae_is_the_evidence_whatever_k(samples: int) -> None:
-    model, generator = Factors(), torch.Generator().manual_seed(1)
+    model, generator = LinearGaussianVAE(), torch.Generator().manual_seed(1)
     points = torch.randn(50, 1, generator=generator) @ model.w[None] + model.b
     points = points + model.s * torch.randn(50, 3, generator=generator)
-    run = measured(model, Points(points), Reconstruction(importance=samples))
+    run = measured(model, UnlabelledPoints(points), Reconstruction(importance=samples))
     values = {v.name: v for v in run.measurement("reconstruction").values}
     assert values["iwae"].at == {"likelihood": "gaussian, scale 0.5", "K": samples}
     assert values["iwae"].estimate.value == pytest.approx(model.evidence(points), abs=1e-4)
@@ -122,12 +122,12 @@ def test_with_the_exact_posterior_iwae_is_the_evidence_whatever_k(samples: int) 
     assert run["reconstruction.kl"] == pytest.approx(float(kl.mean()), rel=1e-5)
     at_mean = -model.log_likelihood(points, q.loc)
     assert run["reconstruction.reconstruction"] == pytest.approx(float(at_mean.mean()), rel=1e-5)
-    assert values["psnr"].note == "points have no pixels"
+    assert values["psnr"].note == "undefined for points"
     assert np.isnan(values["psnr"].estimate.value)
 
 
-def test_a_wrong_posterior_s_bound_grows_with_k_and_stays_below_the_evidence() -> None:
-    class Wide(Factors):
+def test_the_bound_of_an_inexact_posterior_grows_with_k_up_to_the_evidence() -> None:
+    class Wide(LinearGaussianVAE):
         def encode(self, images: Tensor, labels: Tensor | None = None) -> Gaussian:
             q = super().encode(images)
             return Gaussian(q.loc, 2 * q.scale)
@@ -135,12 +135,12 @@ def test_a_wrong_posterior_s_bound_grows_with_k_and_stays_below_the_evidence() -
     model, generator = Wide(), torch.Generator().manual_seed(2)
     points = torch.randn(400, 1, generator=generator) @ model.w[None] + model.b
     points = points + model.s * torch.randn(400, 3, generator=generator)
-    runs = [measured(model, Points(points), Reconstruction(importance=k)) for k in (1, 4, 32)]
+    runs = [measured(model, UnlabelledPoints(points), Reconstruction(importance=k)) for k in (1, 4, 32)]
     bounds = [run["reconstruction.iwae"] for run in runs]
     assert runs[0]["reconstruction.elbo"] < bounds[1] < bounds[2] < model.evidence(points)
 
 
-def test_the_divergence_from_a_mixture_is_its_integral() -> None:
+def test_mixture_divergence_matches_numerical_integration() -> None:
     data, model = Squares(64), SquaresVAE(scale=0.3)
     subject = prepare(model, data, np.arange(64))
     given = Gaussian(torch.tensor([[-2.0], [2.0]]).double(), torch.tensor([[0.5], [0.5]]).double())
@@ -158,18 +158,18 @@ def test_the_divergence_from_a_mixture_is_its_integral() -> None:
         assert found[row] == pytest.approx(exact, abs=0.03)
 
 
-def test_the_cross_entropy_is_torchs() -> None:
+def test_bernoulli_log_likelihood_matches_torch() -> None:
     random = torch.Generator().manual_seed(0)
     x, m = torch.rand(8, 3, 16, 16, generator=random), torch.rand(8, 3, 16, 16, generator=random)
     m[0, 0, 0, :4], x[0, 0, 0, :4] = torch.tensor([0.0, 1.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 1.0, 0.0])
     for means in (m, m.contiguous(memory_format=torch.channels_last)):
         expected = -functional.binary_cross_entropy(means.double(), x.double(), reduction="none").flatten(1).sum(1)
         torch.testing.assert_close(bernoulli_log_likelihood(x, means), expected, rtol=1e-6, atol=1e-4)
-        # what NumPy does not take in its stead
+        # float64 takes the path without NumPy
         torch.testing.assert_close(bernoulli_log_likelihood(x.double(), means.double()), expected, rtol=1e-12, atol=0)
 
 
-def test_kl_has_its_parts_and_those_given_the_label() -> None:
+def test_kl_is_the_sum_of_its_parts_and_has_parts_given_the_label() -> None:
     data, model = Squares(64), SquaresVAE(scale=0.3)
     run = measured(model, data, Reconstruction(importance=4))
     rows = {v.key: v.estimate.value for v in run.measurement("reconstruction").values if v.name == "kl"}
@@ -183,10 +183,12 @@ def test_kl_has_its_parts_and_those_given_the_label() -> None:
         torch.distributions.Normal(q.loc[:, 0], q.scale[:, 0]), torch.distributions.Normal(means, 0.5)
     )
     assert rows["kl", "Glasses", (("labels", "given"),)] == pytest.approx(float(closed.mean()), rel=1e-5)
-    assert rows["kl", "Glasses", ()] > rows["kl", "Glasses", (("labels", "given"),)] - 0.1, "ln 2 apart at the most"
+    assert rows["kl", "Glasses", ()] > rows["kl", "Glasses", (("labels", "given"),)] - 0.1, (
+        "they differ by ln 2 at most"
+    )
 
 
-def test_an_encoder_without_noise_has_no_divergence() -> None:
+def test_kl_and_bounds_are_undefined_for_an_encoder_without_noise() -> None:
     run = measured(SquaresVAE(scale=0.0), Squares(40))
     rows = [v for v in run.measurement("reconstruction").values if v.name in ("kl", "elbo", "iwae")]
     assert rows
@@ -194,13 +196,13 @@ def test_an_encoder_without_noise_has_no_divergence() -> None:
     assert run["reconstruction.mse"] < 1e-12
 
 
-def test_a_model_without_characteristics_is_seen_on_all_images() -> None:
+def test_a_model_without_characteristics_is_evaluated_on_all_images() -> None:
     run = measured(PlainSquaresVAE(), Squares(60), Reconstruction(importance=2))
     assert run.find("reconstruction.mse").estimate.n == 60
     assert not [v for v in run.measurement("reconstruction").values if v.characteristic]
 
 
-def test_one_image_and_missing_labels_are_no_error() -> None:
+def test_one_image_with_missing_labels_has_a_value_without_interval() -> None:
     run = measured(SquaresVAE(), Squares(1, missing=0.999), Reconstruction(importance=2))
     value = run.find("reconstruction.mse")
     assert value.estimate.n == 1
@@ -210,7 +212,7 @@ def test_one_image_and_missing_labels_are_no_error() -> None:
 @pytest.mark.parametrize(
     "settings", [{"window": 4}, {"importance": -1}, {"draws": 0}, {"code": "both"}, {"likelihood": "l2"}]
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"reconstruction\."):
         Reconstruction(**settings)
 
@@ -244,8 +246,8 @@ class Burgess:
         return x
 
 
-@pytest.mark.skipif(not (CHECKPOINT.is_file() and DIGITS.is_file()), reason="shared/checkpoints is not here")
-def test_the_published_losses_of_a_public_checkpoint_come_out(tmp_path: Path) -> None:
+@pytest.mark.skipif(not (CHECKPOINT.is_file() and DIGITS.is_file()), reason="shared/checkpoints is missing")
+def test_published_losses_of_a_public_checkpoint_are_reproduced(tmp_path: Path) -> None:
     network = Burgess(read_bundle(CHECKPOINT).tensors)
     model = ccvae_eval.wrap(encode=network.encode, decode=network.decode, dim=10)
     run = ccvae_eval.evaluate(
@@ -257,26 +259,26 @@ def test_the_published_losses_of_a_public_checkpoint_come_out(tmp_path: Path) ->
         cache_dir=tmp_path,
     )
     assert run.header.data["n"] == 1000
-    assert run.header.judge is None, "nobody needs one"
+    assert run.header.judge is None, "no metric needs a judge"
     assert run["reconstruction.kl"] == pytest.approx(PUBLISHED_KL, abs=1e-3)
     assert run["reconstruction.reconstruction"] == pytest.approx(PUBLISHED_RECONSTRUCTION, abs=0.01)
     assert run.find("reconstruction.reconstruction").at == {"likelihood": "bernoulli"}
 
 
-def test_the_gap_is_between_these_images_and_those_of_training() -> None:
-    class ByHeart(SquaresVAE):
-        """Brings bright first squares back too dark."""
+def test_gap_is_the_difference_between_test_and_training_error() -> None:
+    class OverfittedVAE(SquaresVAE):
+        """Reconstructs bright first squares too dark."""
 
         def decode(self, codes: Tensor) -> Tensor:
             images = super().decode(codes)
             return torch.where((codes[:, :1] > 0)[..., None, None], 0.9 * images, images)
 
     data = Squares(300)
-    subject = prepare(ByHeart(), data, data.split("test"))
+    subject = prepare(OverfittedVAE(), data, data.split("test"))
     run = evaluate(replace(subject, trained_on=data.split("train")), [Reconstruction(importance=0, gap_images=64)])
     gap = next(v for v in run.measurement("reconstruction").values if v.name == "gap" and v.at == {"of": "mse"})
     every = {name: data.batch(data.split(name)).images for name in ("train", "test")}
-    model = ByHeart()
+    model = OverfittedVAE()
     errors = {k: (x - model.decode(model.encode(x).loc)).square().mean((1, 2, 3)) for k, x in every.items()}
     assert gap.estimate.low <= float(errors["test"].mean() - errors["train"].mean()) <= gap.estimate.high
     expected = ttest_ind(errors["test"], errors["train"][:64], equal_var=False).confidence_interval()

@@ -1,4 +1,4 @@
-"""Labels as questions with two answers."""
+"""Contrasts of labels, and areas under the ROC curve as means over images."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from ccvae_eval.core.errors import UndefinedError
-from ccvae_eval.metrics.shared.contrasts import Areas, averaged, contrasts_of
+from ccvae_eval.metrics.shared.contrasts import RocAuc, contrasts_of, mean_over_contrasts
 from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout
 from ccvae_eval.statistics.auc import auc
-from ccvae_eval.statistics.intervals import mean_estimate, missing
+from ccvae_eval.statistics.intervals import mean_estimate, undefined_estimate
 from ccvae_eval.statistics.resampling import ResampleWeights
 from tests.support.fakes import table_subject
 
@@ -24,14 +24,14 @@ def subject(hair, a=None):
     return table_subject(torch.zeros(len(hair), 1), labels, SCHEMA, LatentLayout(1))
 
 
-def test_a_binary_label_asks_one_question():
+def test_a_binary_label_has_one_contrast():
     found = contrasts_of(subject([0.0] * 8), "a", 4)
     assert found.classes == (1,)
     assert found.targets[0].tolist() == [0, 1] * 4
     assert found.note == ""
 
 
-def test_a_categorical_label_asks_for_each_class_that_has_images():
+def test_a_categorical_label_has_a_contrast_for_each_class_with_enough_images():
     found = contrasts_of(subject([0, 0, 0, 1, 1, 1, 2, float("nan")]), "hair", 2)
     assert found.classes == (0, 1)
     assert found.note == "one-vs-rest, averaged over 2 classes, too few images: z"
@@ -47,25 +47,25 @@ def test_a_categorical_label_asks_for_each_class_that_has_images():
         ([0.0] * 6, None, "age", "a continuous label has no classes"),
     ],
 )
-def test_a_question_without_enough_images_is_undefined(hair, a, name, why):
+def test_a_contrast_without_enough_images_is_undefined(hair, a, name, why):
     with pytest.raises(UndefinedError, match=why):
         contrasts_of(subject(hair, a), name, 2)
 
 
-def test_contributions_of_images_average_to_the_area():
+def test_contributions_of_images_average_to_the_roc_area():
     rng = np.random.default_rng(0)
     labels = (rng.random(50) < 0.3).astype(float)
     scores = rng.standard_normal(50) + labels
     labels[3], scores[4] = np.nan, np.nan
-    numerator, denominator = Areas([scores], [labels]).terms()
+    numerator, denominator = RocAuc([scores], [labels]).terms()
     kept = denominator == 1
     assert kept.sum() == 48
     assert numerator[kept].mean() == pytest.approx(auc(scores[kept], labels[kept] == 1), abs=1e-14)
 
 
-def test_one_part_is_itself_and_undefined_parts_keep_their_reason():
+def test_a_single_part_is_returned_as_is_and_undefined_parts_keep_their_reason():
     weights = ResampleWeights(0, 10, 50)
     part = mean_estimate(np.arange(10.0), weights)
-    assert averaged([part], 0.95) is part
-    assert averaged([missing(50, "no"), missing(50, "no")], 0.95).note == "no"
-    assert averaged([part, part], 0.95).value == pytest.approx(4.5)
+    assert mean_over_contrasts([part], 0.95) is part
+    assert mean_over_contrasts([undefined_estimate(50, "no"), undefined_estimate(50, "no")], 0.95).note == "no"
+    assert mean_over_contrasts([part, part], 0.95).value == pytest.approx(4.5)

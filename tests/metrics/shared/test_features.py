@@ -1,4 +1,4 @@
-"""Features of images, and the spread of draws in them."""
+"""Image features, and the spread of samples measured in them."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ COUNT = 64
 
 
 def striped(angle: float, size: int = 64) -> torch.Tensor:
-    """A wave whose brightness changes along a direction, in degrees from the x axis."""
+    """Return a sine wave along a direction, in degrees from the x axis."""
     down, across = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     along = across * np.cos(np.radians(angle)) + down * np.sin(np.radians(angle))
     return (0.5 + 0.4 * torch.sin(along * 0.4)).float().expand(1, 3, -1, -1)
 
 
-@pytest.mark.parametrize("place", [0, 2, 4, 6])
-def test_an_edge_counts_for_its_own_direction(place):
-    found = HogFeatures().features(striped(place * 180 / 8)).reshape(11, 8, 8)[3:, 2:-2, 2:-2].square().sum((1, 2))
-    assert int(found.argmax()) == place
-    assert float(found[place] / found.sum()) > 0.9
+@pytest.mark.parametrize("direction", [0, 2, 4, 6])
+def test_an_edge_falls_into_the_bin_of_its_direction(direction):
+    found = HogFeatures().features(striped(direction * 180 / 8)).reshape(11, 8, 8)[3:, 2:-2, 2:-2].square().sum((1, 2))
+    assert int(found.argmax()) == direction
+    assert float(found[direction] / found.sum()) > 0.9
 
 
-def test_a_shift_counts_less_to_edges_than_to_pixels():
+def test_a_shift_changes_edges_less_than_pixels():
     image, turned = striped(0.0), striped(90.0)
     shifted = image.roll(4, 3)
     by_edges, by_pixels = (
-        [float((seen(x) - seen(image)).square().mean()) for x in (shifted, turned)]
-        for seen in (HogFeatures().features, torch.clone)
+        [float((features(x) - features(image)).square().mean()) for x in (shifted, turned)]
+        for features in (HogFeatures().features, torch.clone)
     )
-    # to pixels a shift by a quarter of a wave is as much as another direction; to edges a third of it
+    # a shift by a quarter of a wave changes pixels as much as another direction does, and edges a third as much
     assert by_pixels[0] == pytest.approx(by_pixels[1], rel=0.05)
     assert by_edges[0] < 0.4 * by_edges[1]
 
@@ -53,11 +53,11 @@ class Means:
     def features(self, images):
         return images.mean((2, 3))
 
-class Lumps:
+class Unflattened:
     def features(self, images):
         return images
 
-CCVAE_EVAL = {"features": {"means": Means, "lumps": Lumps}}
+CCVAE_EVAL = {"features": {"means": Means, "unflattened": Unflattened}}
 """
 
 
@@ -76,13 +76,13 @@ def rows(metric):
 
 
 @pytest.mark.usefixtures("plugin")
-def test_spread_is_that_of_all_pairs_in_deviations_of_real_images():
+def test_feature_spread_is_the_rms_over_all_pairs_in_standard_deviations_of_real_images():
     subject = prepare(SquaresVAE(), Squares(COUNT), np.arange(COUNT))
     draws = [torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(s)) for s in range(5)]
     real = Squares(COUNT).batch(np.arange(COUNT)).images.mean((2, 3)).double()
     unit = real.std(0, correction=0)
-    told = [x.mean((2, 3)).double() / unit for x in draws]
-    pairs = [((a - b) ** 2).mean(1) for i, a in enumerate(told) for b in told[:i]]
+    features = [x.mean((2, 3)).double() / unit for x in draws]
+    pairs = [((a - b) ** 2).mean(1) for i, a in enumerate(features) for b in features[:i]]
     expected = torch.stack(pairs).mean(0).sqrt().numpy()
     assert FeatureSpread("means", subject).of(draws) == pytest.approx(expected, rel=1e-6)
     region = np.zeros((4, 32 * 32), bool)
@@ -96,7 +96,7 @@ def test_spread_is_that_of_all_pairs_in_deviations_of_real_images():
 
 
 @pytest.mark.usefixtures("plugin")
-def test_feature_spread_has_its_rows_with_the_re_draws_beside():
+def test_feature_spread_has_rows_and_the_redraws_as_reference():
     found = rows(Diversity(features="edges", redrawn=32))
     spread = [v for v in found.values if v.name == "feature_spread" and v.characteristic == "Glasses"]
     at = [dict(v.at) for v in spread]
@@ -108,26 +108,26 @@ def test_feature_spread_has_its_rows_with_the_re_draws_beside():
     assert {v.at["features"] for v in mine} == {"means"}
 
 
-def test_features_of_variety_read_what_varies_where_it_shows():
+def test_variety_features_predict_the_variety_parameters():
     data = Squares(3000)
     found = variety_features(data)
     assert list(found.r2) == [f"{label.name}.{label.name} shade" for label in data.schema]
     ids = data.split("test")
-    told = found.features(data.batch(ids).images).numpy()
-    for place, label in enumerate(data.schema):
-        # a sigmoid of the parameter is what is painted: a line reads most of it
-        shows = data.labels_of(ids)[:, place] == 1
+    predicted = found.features(data.batch(ids).images).numpy()
+    for index, label in enumerate(data.schema):
+        # images show a sigmoid of the parameter: a linear regression predicts most of it
+        shows = data.labels_of(ids)[:, index] == 1
         parameter = data.variety(ids, label.name)[shows, 0]
-        assert np.corrcoef(told[shows, place], parameter)[0, 1] > 0.95
+        assert np.corrcoef(predicted[shows, index], parameter)[0, 1] > 0.95
         assert found.r2[f"{label.name}.{label.name} shade"] > 0.9
     alone = torch.cat([found.features(data.batch(ids[k : k + 1]).images) for k in range(3)])
     assert torch.equal(alone, found.features(data.batch(ids[:3]).images))
 
 
-class Murky(Squares):
-    """Of Glasses it knows a variety that no picture shows; of Hair none."""
+class HiddenVariety(Squares):
+    """The variety parameter of Glasses does not appear in the images; Hair has none."""
 
-    digest = "murky"
+    digest = "hidden variety"
 
     def variety_names(self, label):
         return () if label == "Hair" else super().variety_names(label)
@@ -137,18 +137,18 @@ class Murky(Squares):
         return super().variety(np.roll(ids, 1), label) if label == "Glasses" else found
 
 
-def test_a_variety_that_cannot_be_read_is_no_feature():
-    assert list(variety_features(Murky(3000)).r2) == ["Smile.Smile shade"]
+def test_an_unpredictable_parameter_does_not_become_a_feature():
+    assert list(variety_features(HiddenVariety(3000)).r2) == ["Smile.Smile shade"]
 
 
-def test_features_of_variety_need_data_that_know_it():
-    with pytest.raises(UnsupportedError, match="know their variety"):
+def test_variety_features_need_data_with_variety_parameters():
+    with pytest.raises(UnsupportedError, match="needs drawn images with variety parameters"):
         variety_features(Table(SCHEMA, torch.zeros(8, len(SCHEMA))))
 
 
 @pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize("name", ["edges", "means"])
-def test_generation_compares_by_features_of_ones_own(name):
+def test_generation_accepts_built_in_and_registered_features(name):
     found = rows(Generation(features=name))
     frechet = next(v for v in found.values if v.name == "frechet")
     assert frechet.at["features"] == name
@@ -156,9 +156,9 @@ def test_generation_compares_by_features_of_ones_own(name):
 
 
 @pytest.mark.usefixtures("plugin")
-def test_an_extractor_that_gives_no_vectors_is_named():
+def test_an_extractor_that_does_not_return_vectors_is_named_in_the_error():
     subject = prepare(SquaresVAE(), Squares(COUNT), np.arange(COUNT))
-    with pytest.raises(PluginError, match="lumps"):
-        FeatureSpread("lumps", subject)
-    with pytest.raises(UsageError, match="unknown"):
+    with pytest.raises(PluginError, match=r"unflattened.* must have shape \(N, F\)"):
+        FeatureSpread("unflattened", subject)
+    with pytest.raises(UsageError, match="not a registered feature extractor"):
         FeatureSpread("nothing", subject)

@@ -1,4 +1,4 @@
-"""Zones against distances and pooling."""
+"""Region masks against pooling and direct sums."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from ccvae_eval.metrics.matchers.interface import Matches
-from ccvae_eval.metrics.shared.region_masks import INSIDE, OUTSIDE, WHOLE, point_sums, zones_of
+from ccvae_eval.metrics.shared.region_masks import INSIDE, OUTSIDE, WHOLE, masks_of, point_sums
 
 LIKE = torch.zeros(4, 3, 20, 24)
 
@@ -19,13 +19,13 @@ def regions():
 
 
 @pytest.mark.parametrize("guard", [0, 1, 4])
-def test_the_band_is_a_dilation(guard):
+def test_the_guard_band_is_a_dilation(guard):
     region = regions()
-    zones = zones_of(region, guard, LIKE)
+    masks = masks_of(region, guard, LIKE).masks
     near = functional.max_pool2d(region.float()[:, None], 2 * guard + 1, 1, guard)[:, 0] > 0
     usable = region.any(2).any(1)[:, None, None]
-    assert torch.equal(zones.masks[:, INSIDE] > 0, region)
-    assert torch.equal(zones.masks[:, OUTSIDE] > 0, ~near & usable)
+    assert torch.equal(masks[:, INSIDE] > 0, region)
+    assert torch.equal(masks[:, OUTSIDE] > 0, ~near & usable)
 
 
 def box(size):
@@ -34,33 +34,35 @@ def box(size):
     return region
 
 
-def but_one():
+def one_differs():
     region = box(5)
     region[2, 10, 10] = True
     return region
 
 
-@pytest.mark.parametrize("region", [box(5), box(0), box(18), but_one()], ids=["box", "empty", "large", "but one"])
-def test_a_box_that_all_images_share_gives_each_its_zones(region):
-    """Looked at once where all are the same, and only there."""
-    together, maps = zones_of(region, 2, LIKE, 0.6), torch.rand(4, 20, 24, generator=torch.Generator().manual_seed(2))
-    alone = [zones_of(region[n : n + 1], 2, LIKE[n : n + 1], 0.6) for n in range(4)]
-    assert torch.equal(together.masks, torch.cat([zones.masks for zones in alone]))
-    assert torch.equal(together.sizes(), torch.cat([zones.sizes() for zones in alone]))
-    each = torch.cat([zones.pixel_sums(maps[n : n + 1]) for n, zones in enumerate(alone)])
+@pytest.mark.parametrize(
+    "region", [box(5), box(0), box(18), one_differs()], ids=["box", "empty", "large", "one differs"]
+)
+def test_a_shared_region_gives_the_same_masks_as_single_images(region):
+    """A region that all images share is processed once."""
+    together, maps = masks_of(region, 2, LIKE, 0.6), torch.rand(4, 20, 24, generator=torch.Generator().manual_seed(2))
+    alone = [masks_of(region[n : n + 1], 2, LIKE[n : n + 1], 0.6) for n in range(4)]
+    assert torch.equal(together.masks, torch.cat([one.masks for one in alone]))
+    assert torch.equal(together.sizes(), torch.cat([one.sizes() for one in alone]))
+    each = torch.cat([one.pixel_sums(maps[n : n + 1]) for n, one in enumerate(alone)])
     torch.testing.assert_close(together.pixel_sums(maps), each)
 
 
-def test_no_region_leaves_only_the_whole():
-    assert zones_of(None, 2, LIKE).sizes().tolist() == [[0, 0, 480]] * 4
+def test_without_a_region_only_the_whole_image_remains():
+    assert masks_of(None, 2, LIKE).sizes().tolist() == [[0, 0, 480]] * 4
     full = torch.ones(4, 20, 24, dtype=torch.bool)
-    assert zones_of(full, 2, LIKE, 0.6).sizes().tolist() == [[0, 0, 480]] * 4
+    assert masks_of(full, 2, LIKE, 0.6).sizes().tolist() == [[0, 0, 480]] * 4
 
 
 def test_sums_over_pixels():
     region = regions()
     maps = torch.rand(4, 20, 24, generator=torch.Generator().manual_seed(1))
-    found = zones_of(region, 0, LIKE).pixel_sums(maps)
+    found = masks_of(region, 0, LIKE).pixel_sums(maps)
     for n in range(4):
         torch.testing.assert_close(found[n, INSIDE], maps[n][region[n]].sum())
         torch.testing.assert_close(found[n, WHOLE], maps[n].sum())
@@ -74,18 +76,18 @@ def test_sums_over_points():
     matched = torch.tensor([[True, False, True, True, True, False]])
     shift = torch.tensor([[[1.0, 0.0], [0.0, 0.0], [0.0, 2.0], [3.0, 4.0], [1.0, 1.0], [0.0, 0.0]]])
     found = Matches(points, valid, matched, shift, matched.float())
-    zones = zones_of(region, 0, torch.zeros(1, 1, 64, 64))
+    membership = masks_of(region, 0, torch.zeros(1, 1, 64, 64)).membership(found)
 
-    sums = point_sums(found, zones.of_points(found), search=3.0)
+    sums = point_sums(found, membership, search=3.0)
 
     assert sums["count"].tolist() == [[2, 3, 5]]
     assert sums["loss"].tolist() == [[1 + 3, 2 + 3 + 3, 12]]
-    assert sums["found"].tolist() == [[1, 1, 2]], "what went farther than the search counts as lost"
+    assert sums["found"].tolist() == [[1, 1, 2]], "a point that moved farther than the search radius counts as lost"
     assert sums["displacement"].tolist() == [[1, 2, 3]]
 
 
-def test_points_at_the_border_lie_in_the_image():
+def test_points_on_the_border_are_assigned_to_border_pixels():
     points = torch.tensor([[[64.0, 64.0], [0.0, 0.0]]])
-    yes = torch.ones(1, 2, dtype=torch.bool)
-    found = Matches(points, yes, yes, torch.zeros(1, 2, 2), yes.float())
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    found = Matches(points, valid, valid, torch.zeros(1, 2, 2), valid.float())
     assert found.pixels(32, 32).tolist() == [[[31, 31], [0, 0]]]

@@ -1,3 +1,3 @@
-"""``faces``: drawn faces whose every parameter is known, the data set that needs no download."""
+"""``faces``: rendered faces whose parameters are all known; needs no download."""
 
 from ccvae_eval.data.sets.faces.dataset import Faces as Faces

@@ -1,7 +1,4 @@
-"""``faces``: a procedural face, drawn from parameters.
-
-Where an attribute lives in a face: asked of the renderer itself.
-"""
+"""``faces``: the data set of rendered faces, and the exact regions of its attributes."""
 
 from __future__ import annotations
 
@@ -17,9 +14,8 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Bools, Floats, Ids, Images
-from ccvae_eval.data.interface import Split
-from ccvae_eval.data.memory import checked
-from ccvae_eval.data.quantize import on_lattice
+from ccvae_eval.data.interface import Split, quantize
+from ccvae_eval.data.memory import checked_ids
 from ccvae_eval.data.sets.faces.parameters import (
     COLUMNS,
     PARAMETERS,
@@ -38,25 +34,34 @@ from ccvae_eval.model.interface import Batch, LabelSchema
 
 REDRAWS = 16
 THRESHOLD = 8
-"""A pixel belongs to the region if a channel differs by more than this, of 255."""
+"""A pixel belongs to the region if one of its channels changes by more than this, of 255."""
 BLOCK = 32
 """Faces whose polygons are held in memory at a time."""
+
+SIZES = (32, 64, 128)
+MAX_IMAGES = 2_000_000
+"""Limit of ``n``, because a spec may come from an untrusted checkpoint."""
+DRAWING_VERSION = 1
+"""Version of the drawing; changes whenever the images do."""
+MAX_CACHED_REGIONS = 20_000
+"""Regions kept in memory for the other metrics, because drawing one takes milliseconds."""
+TRAIN_SHARE, JUDGE_SHARE = 0.6, 0.2
 
 
 def regions(easel: Easel, scenes: Scenes, seed: int, ids: Ids, label: str, strict: bool = False) -> Bools:
     r"""The region of one attribute in each face, shape (N, H, W).
 
-    A binary attribute: the pixels where one of 16 re-draws of its variety differs between present and absent by
-    more than 8/255 in any channel, all else fixed. Hair colour: the same between the face's own class and another
-    one, both with the re-draw's variety; the re-draws take the other four classes in turn.
+    For a binary attribute, the pixels in which any of 16 redraws of its variety differs between present and absent by
+    more than 8/255 in a channel, all else fixed. For hair colour, the same between the face's own class and another
+    one with the same redrawn variety; the redraws cycle through the other four classes.
 
     Args:
         easel: draws the faces.
         scenes: the faces.
-        seed: of the data set; keys the re-draws.
-        ids: of the faces; key the re-draws.
+        seed: seed of the data set, which with the ids determines the redraws.
+        ids: ids of the faces.
         label: name of the attribute.
-        strict: the face's own variety is the only re-draw (for hair colour, against each of the other classes).
+        strict: use only the face's own variety (for hair colour, against each of the other classes).
     """
     blocks = [
         _block(easel, scenes.rows(rows), seed, ids[rows], label, strict)
@@ -72,20 +77,15 @@ def _block(easel: Easel, scenes: Scenes, seed: int, ids: Ids, label: str, strict
         variants = _against_other_classes(scenes, seed, ids, label, strict)
     each = len(variants) // n
     low = LOWEST_LAYER[label]
-    below = easel.painted(scenes, range(low), easel.backdrops(scenes))
+    below = easel.draw_layers(scenes, range(low), easel.backdrops(scenes))
     copies = (canvas.copy() for canvas in below for _ in range(each))
-    above = easel.painted(variants, range(low, len(LAYERS)), copies)
-    lights = easel.lights(scenes)
+    above = easel.draw_layers(variants, range(low, len(LAYERS)), copies)
     found = np.empty((n, easel.size, easel.size), np.bool_)
-    for index, light in enumerate(lights):
-        pictures = [easel.finished(next(above), light) for _ in range(each)]
-        pairs = ((pictures[0], other) for other in pictures[1:]) if binary else _twos(pictures)
+    for index, light in enumerate(easel.light_maps(scenes)):
+        images = [easel.finish(next(above), light) for _ in range(each)]
+        pairs = ((images[0], other) for other in images[1:]) if binary else zip(images[::2], images[1::2], strict=True)
         found[index] = _changed(pairs)
     return found
-
-
-def _twos(pictures: list[Canvas]) -> Iterator[tuple[Canvas, Canvas]]:
-    yield from zip(pictures[::2], pictures[1::2], strict=True)
 
 
 def _changed(pairs: Iterator[tuple[Canvas, Canvas]]) -> Bools:
@@ -97,7 +97,7 @@ def _changed(pairs: Iterator[tuple[Canvas, Canvas]]) -> Bools:
 
 
 def _against_absent(scenes: Scenes, seed: int, ids: Ids, label: str, strict: bool) -> Scenes:
-    """For each face one row without the attribute, then one row for each re-draw with it."""
+    """For each face one row without the attribute, then one row for each redraw with it."""
     present = scenes.with_label(label, 1.0)
     draws = (
         [present]
@@ -108,7 +108,7 @@ def _against_absent(scenes: Scenes, seed: int, ids: Ids, label: str, strict: boo
 
 
 def _against_other_classes(scenes: Scenes, seed: int, ids: Ids, label: str, strict: bool) -> Scenes:
-    """For each face pairs of rows: its own class and another one, with the same variety."""
+    """For each face pairs of rows: its own class and another one with the same variety."""
     classes = SCHEMA[label].cardinality
     own = scenes.labels[:, SCHEMA.index(label)]
     rows = []
@@ -127,7 +127,7 @@ def _interleaved(variants: list[Scenes]) -> Scenes:
 
 
 def packed(region: Bools) -> NDArray[np.uint8]:
-    """A region in an eighth of its memory, for keeping."""
+    """Pack a mask to one bit for each pixel."""
     return np.packbits(region)
 
 
@@ -136,31 +136,20 @@ def unpacked(bits: NDArray[np.uint8], size: int) -> Bools:
     return np.unpackbits(bits, count=size * size).reshape(size, size).astype(np.bool_)
 
 
-SIZES = (32, 64, 128)
-MOST_IMAGES = 2_000_000
-"""A spec may come from an untrusted checkpoint: it cannot ask for a list of ids that fills the memory."""
-DRAWING = 1
-"""Version of the drawing: another number, other pictures."""
-REGIONS_KEPT = 20_000
-"""Drawing a region costs 1 to 5 ms and several metrics ask for the same ones; each keeps 512 bytes at 64 pixels."""
-TRAIN_SHARE, JUDGE_SHARE = 0.6, 0.2
-
-
 class Faces:
-    """Drawn faces with eight binary attributes and a hair colour, each with a variety of its own.
+    """Rendered faces with eight binary attributes and a hair colour, each with its own variety.
 
-    Image i is a function of (seed, i) alone, whatever ``n`` is. The ids are cut into train, judge and test
-    (60/20/20). Everything about a picture is known: exact counterfactuals, re-draws of one attribute's variety, and
-    the region where an attribute lives.
+    Image i depends only on (seed, i), not on ``n``. Train, judge and test (60/20/20) are consecutive ranges of ids. The
+    renderer gives exact counterfactuals, redraws of the variety of an attribute, and regions.
 
-    A bald head with bangs wears a dark forelock, and hair shows below a hat, so that no label hides another.
+    No label hides another: a bald head with bangs has a dark forelock, and hair shows below a hat.
 
     Args:
         size: edge of the square image: 32, 64 or 128.
-        seed: of the whole data set.
+        seed: seed of the data set.
         n: number of images.
-        correlation: latent correlation between any two labels, from 0 to below 1 (Gaussian copula, one factor).
-        strict: regions from the one rendering instead of 16 re-draws of the attribute's variety.
+        correlation: latent correlation between any two labels, in [0, 1) (Gaussian copula with one factor).
+        strict: regions from the face's own variety instead of 16 redraws of it.
     """
 
     needs_no_path: ClassVar[bool] = True
@@ -169,9 +158,11 @@ class Faces:
         self, size: int = 64, seed: int = 0, n: int = 60_000, correlation: float = 0.0, strict: bool = False
     ) -> None:
         if size not in SIZES:
-            raise UsageError(f"faces are not drawn at {size} pixels", hint=f"One of {', '.join(map(str, SIZES))}.")
-        if n < 1 or not 0 <= correlation < 1:
-            raise UsageError("faces need n of at least 1 and a correlation from 0 to below 1")
+            raise UsageError(f"size must be one of {', '.join(map(str, SIZES))}, got {size}", where="faces")
+        if n < 1:
+            raise UsageError(f"n must be at least 1, got {n}", where="faces")
+        if not 0 <= correlation < 1:
+            raise UsageError(f"correlation must be at least 0 and below 1, got {correlation}", where="faces")
         self.size, self.seed, self.n, self.correlation, self.strict = size, seed, n, correlation, strict
         self._easel = Easel(size)
         self._regions: dict[tuple[str, int], NDArray[np.uint8]] = {}
@@ -183,7 +174,7 @@ class Faces:
         faces = cls(
             read.integer("size", 64, choices=SIZES),
             read.integer("seed", 0),
-            read.integer("n", 60_000, low=1, high=MOST_IMAGES),
+            read.integer("n", 60_000, low=1, high=MAX_IMAGES),
             read.share("correlation", 0.0),
             read.text("region", "redraws", ("redraws", "strict")) == "strict",
         )
@@ -206,8 +197,8 @@ class Faces:
 
     @cached_property
     def digest(self) -> str:
-        """Of the parameters and of a few pictures, in case another OpenCV draws otherwise."""
-        parameters = f"{DRAWING}/{self.size}/{self.seed}/{self.n}/{self.correlation}"
+        """Digest of the parameters and of a few images, in case another version of OpenCV draws differently."""
+        parameters = f"{DRAWING_VERSION}/{self.size}/{self.seed}/{self.n}/{self.correlation}"
         probe = self.pixels(np.arange(min(self.n, 16)))
         return blake2b(parameters.encode() + probe.tobytes(), digest_size=16).hexdigest()
 
@@ -215,12 +206,12 @@ class Faces:
         return self.n
 
     def scenes(self, ids: Ids) -> Scenes:
-        """The parameters and labels behind some images."""
-        vectors = draw_vectors(self.seed, checked(ids, self.n, self.spec))
+        """The parameters and labels of some images."""
+        vectors = draw_vectors(self.seed, checked_ids(ids, self.n, self.spec))
         return Scenes(vectors, labels_of(vectors, self.correlation))
 
     def pixels(self, ids: Ids) -> NDArray[np.uint8]:
-        """Some images as bytes, RGB, shape (N, H, W, 3)."""
+        """Some images as RGB bytes, shape (N, H, W, 3)."""
         return self._easel.draw(self.scenes(ids))
 
     def batch(self, ids: Ids) -> Batch:
@@ -241,7 +232,7 @@ class Faces:
         return "renderer, strict" if self.strict else "renderer"
 
     def region(self, ids: Ids, label: str) -> Bools:
-        """Where an attribute lives; see :func:`ccvae_eval.data.sets.faces.dataset.regions`. Every label has one."""
+        """Mask of an attribute, see :func:`regions`; every label has one."""
         SCHEMA.index(label)
         ids = np.asarray(ids, np.int64)
         new = np.array([i for i in dict.fromkeys(ids.tolist()) if (label, i) not in self._regions], np.int64)
@@ -249,7 +240,7 @@ class Faces:
             drawn = regions(self._easel, self.scenes(new), self.seed, new, label, self.strict)
             self._regions |= {(label, int(i)): packed(region) for i, region in zip(new, drawn, strict=True)}
         answer = [unpacked(self._regions[label, i], self.size) for i in ids.tolist()]
-        for oldest in list(self._regions)[: max(0, len(self._regions) - REGIONS_KEPT)]:
+        for oldest in list(self._regions)[: max(0, len(self._regions) - MAX_CACHED_REGIONS)]:
             del self._regions[oldest]
         return np.stack(answer) if answer else np.empty((0, self.size, self.size), np.bool_)
 
@@ -264,14 +255,14 @@ class Faces:
         return VARIETY[SCHEMA[label].name]
 
     def variety(self, ids: Ids, label: str) -> Floats:
-        """Uniform in [0, 1), shape (N, V); drawn whether or not the attribute shows."""
+        """Variety parameters, uniform in [0, 1), shape (N, V); defined even if the attribute is absent."""
         SCHEMA.index(label)
         return self.scenes(ids).vectors[:, VARIETY_COLUMNS[label]]
 
     def with_variety(
         self, ids: Ids, values: Mapping[str, NDArray[np.float32]], variety: Mapping[str, Floats]
     ) -> Images:
-        """The images with other labels (NaN leaves one as it is) and other variety (clipped to [0, 1])."""
+        """The images with other labels (NaN leaves one unchanged) and other variety (clipped to [0, 1])."""
         scenes = self.scenes(ids)
         for label, value in values.items():
             scenes = scenes.with_label(label, value)
@@ -283,21 +274,21 @@ class Faces:
 
     @property
     def factor_names(self) -> tuple[str, ...]:
-        """Every style and variety parameter; the variety as ``attribute.parameter``."""
+        """The style and variety parameters; a variety parameter is named ``attribute.parameter``."""
         return PARAMETERS
 
     def factors(self, ids: Ids) -> Floats:
-        """Uniform in [0, 1), shape (N, F)."""
+        """The factors, uniform in [0, 1), shape (N, F)."""
         return self.scenes(ids).vectors[:, [COLUMNS[name] for name in PARAMETERS]]
 
     @property
     def renderer(self) -> str:
-        return f"faces {DRAWING}, {self.size} px"
+        return f"faces {DRAWING_VERSION}, {self.size} px"
 
     def render(self, factors: Floats, labels: NDArray[np.float32]) -> Images:
         SCHEMA.validate(torch.from_numpy(labels), "faces")
         vectors = np.zeros((len(factors), len(COLUMNS)))
-        vectors[:, [COLUMNS[name] for name in PARAMETERS]] = on_lattice(factors)
+        vectors[:, [COLUMNS[name] for name in PARAMETERS]] = quantize(factors)
         return self._draw(Scenes(vectors, labels))
 
     def _draw(self, scenes: Scenes) -> Images:

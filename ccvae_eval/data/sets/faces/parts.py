@@ -1,9 +1,7 @@
-"""What a face is made of: polygons with a colour, layer upon layer.
+"""The parts of a face: coloured polygons in layers.
 
-Sizes are in 64ths of the image. The attributes have places of their own, from top to bottom: hat, bangs, eyebrows,
-glasses, mustache, mouth, tie; hair and skin are wide.
-
-Outlines of many faces at once: every shape is a polygon for each face, shape (N, P, 2), in 64ths of the image.
+All functions draw N faces at once: a polygon has the shape (N, P, 2), in 64ths of the image. From top to bottom, the
+local attributes are hat, bangs, eyebrows, glasses, mustache, mouth and tie; hair and skin cover larger areas.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ Number = Floats | float
 def superellipse(
     center: tuple[Number, Number], radii: tuple[Number, Number], power: Number = 2.0, corners: int = 28
 ) -> Floats:
-    r"""The curve :math:`|x/a|^p + |y/b|^p = 1`: an ellipse at p = 2, a rounded box beyond."""
+    r"""The curve :math:`|x/a|^p + |y/b|^p = 1`: an ellipse for p = 2, a rounded box for larger p."""
     angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     exponent = 2 / column(power)
     cosine, sine = np.cos(angle), np.sin(angle)
@@ -33,18 +31,18 @@ def superellipse(
 
 
 def polygon(corners: Sequence[tuple[Number, Number]]) -> Floats:
-    """A polygon from its corners, each a number for each face or the same number for all."""
+    """A polygon from its corners; a coordinate is one number for each face, or one for all."""
     x = np.broadcast_arrays(*(np.atleast_1d(np.asarray(corner[0], np.float64)) for corner in corners))
     y = np.broadcast_arrays(*(np.atleast_1d(np.asarray(corner[1], np.float64)) for corner in corners))
     return stacked(np.stack(x, axis=1), np.stack(y, axis=1))
 
 
 def stroke(line: Floats, half_width: Floats) -> Floats:
-    r"""The outline of a line of some width.
+    r"""The outline of a line with a width.
 
     Args:
         line: the points of the line, shape :math:`(N, P, 2)`.
-        half_width: half its width at each point, shape :math:`(N, P)` or broadcastable to it.
+        half_width: half the width at each point, shape :math:`(N, P)` or broadcastable to it.
     """
     along = np.gradient(line, axis=1)
     along /= np.maximum(np.linalg.norm(along, axis=2, keepdims=True), 1e-9)
@@ -53,17 +51,17 @@ def stroke(line: Floats, half_width: Floats) -> Floats:
 
 
 def column(value: Number) -> Floats:
-    """Numbers, one for each face, as a column that broadcasts against the points of a polygon."""
+    """Numbers, one for each face, reshaped to broadcast against the points of a polygon, shape (N, 1)."""
     return np.atleast_1d(np.asarray(value, np.float64))[:, None]
 
 
 def stacked(x: Floats, y: Floats) -> Floats:
-    """Points from their coordinates, each shape (N, P) or (1, P)."""
+    """Points from their coordinates, each of shape (N, P) or (1, P)."""
     return np.stack(np.broadcast_arrays(x, y), axis=-1)
 
 
 def turned(points: Floats, pivot: tuple[float, float], angle: Floats, shift: Floats) -> Floats:
-    """Points turned about a pivot (radians) and shifted by (x, y), one angle and shift for each face."""
+    """Points rotated about a pivot (radians) and shifted by (x, y), with an angle and shift for each face."""
     cosine, sine = np.cos(angle)[:, None], np.sin(angle)[:, None]
     x, y = points[..., 0] - pivot[0], points[..., 1] - pivot[1]
     return stacked(
@@ -79,7 +77,7 @@ def rgb(hue: Number, saturation: Number, value: Number) -> Floats:
 
 
 def blend(start: Floats, end: Floats, share: Floats) -> Floats:
-    """Colours between two, share 0 the first and 1 the second, shape (N, 3)."""
+    """Colours between ``start`` (share 0) and ``end`` (share 1), shape (N, 3)."""
     return np.asarray(start + (end - start) * column(share))
 
 
@@ -98,10 +96,10 @@ class Part:
 
     Args:
         contours: the outline, shape :math:`(N, P, 2)`; a second one cuts a hole.
-        color: 0 .. 255, shape :math:`(N, 3)`.
-        shown: on which faces it is drawn, shape :math:`(N,)`; all, if None.
-        opacity: how much it covers, shape :math:`(N,)`; fully, if None.
-        on_head: whether it turns with the head or stays with the body.
+        color: RGB from 0 to 255, shape :math:`(N, 3)`.
+        shown: True for the faces on which it is drawn, shape :math:`(N,)`; None = all.
+        opacity: opacity in [0, 1], shape :math:`(N,)`; None = opaque.
+        on_head: True if it moves with the head, False if with the body.
     """
 
     contours: tuple[Floats, ...]
@@ -112,7 +110,7 @@ class Part:
 
 
 def placed(part: Part, scenes: Scenes) -> list[Floats]:
-    """The contours of a part where the pose of each face puts them; the body moves half as far as the head."""
+    """The contours of a part after the pose of each face; the body shifts half as far as the head and does not tilt."""
     shift = np.stack([scenes.between("shift_x", -2.0, 2.0), scenes.between("shift_y", -1.0, 1.0)], axis=1)
     angle = np.deg2rad(scenes.between("tilt", -6.0, 6.0))
     if not part.on_head:
@@ -265,7 +263,7 @@ def eyebrows(scenes: Scenes) -> Iterator[Part]:
 
 
 def bangs(scenes: Scenes) -> Iterator[Part]:
-    """A fringe over the forehead in a shade of the hair; on a bald head a dark forelock, so that the label holds."""
+    """A fringe in a shade of the hair colour; on a bald head a dark forelock, so that the label stays visible."""
     wide, high = _head_radii(scenes)
     length = scenes.between("Bangs.length", 5.0, 8.2)
     lean = scenes.between("Bangs.asymmetry", -0.35, 0.35)
@@ -342,22 +340,9 @@ def hat(scenes: Scenes) -> Iterator[Part]:
 
 Layer = Callable[[Scenes], Iterator[Part]]
 LAYERS: tuple[Layer, ...] = (
-    shirt,
-    hair_behind,
-    neck,
-    head,
-    eyes,
-    nose,
-    hair_in_front,
-    mouth,
-    mustache,
-    eyebrows,
-    necktie,
-    bangs,
-    glasses,
-    hat,
-)
-"""From the lowest to the uppermost."""
+    shirt, hair_behind, neck, head, eyes, nose, hair_in_front, mouth, mustache, eyebrows, necktie, bangs, glasses, hat,
+)  # fmt: skip
+"""The layers, from back to front."""
 
 LOWEST_LAYER = MappingProxyType(
     {
@@ -372,4 +357,4 @@ LOWEST_LAYER = MappingProxyType(
         "Hair_Color": LAYERS.index(hair_behind),
     }
 )
-"""The lowest layer that an attribute changes: those below stay as they are."""
+"""The lowest layer that each attribute changes."""

@@ -1,4 +1,4 @@
-"""From polygons to pixels: one canvas for each face, drawn at twice the size and averaged."""
+"""Rasterisation of the polygons: one canvas for each face, drawn at twice the size and averaged."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Easel:
         self._x, self._y = middle[None, :], middle[:, None]
 
     def backdrops(self, scenes: Scenes) -> Iterator[Canvas]:
-        """The empty canvases, at drawing size."""
+        """The canvases with the background only, at drawing size."""
         top, bottom = backdrop(scenes)
         share = np.linspace(0, 1, self.edge)[:, None]
         rows = np.rint(top[:, None] + (bottom - top)[:, None] * share).astype(np.uint8)
         for row in rows:
             yield np.repeat(row[:, None], self.edge, axis=1)
 
-    def painted(self, scenes: Scenes, layers: range, canvases: Iterator[Canvas]) -> Iterator[Canvas]:
-        """Draws some of the layers onto the canvases, one for each face, in place."""
+    def draw_layers(self, scenes: Scenes, layers: range, canvases: Iterator[Canvas]) -> Iterator[Canvas]:
+        """Draw some of the layers onto the canvases, one for each face, in place."""
         brushes = [brush for layer in layers for brush in self._brushes(scenes, layer)]
         for index, canvas in enumerate(canvases):
             for outlines, colors, shown, opacity in brushes:
@@ -53,11 +53,11 @@ class Easel:
                 if opacity is None:
                     cv2.fillPoly(canvas, contours, colors[index], cv2.LINE_8, FRACTION_BITS)
                 else:
-                    _glaze(canvas, contours, colors[index], opacity[index])
+                    _draw_translucent(canvas, contours, colors[index], opacity[index])
             yield canvas
 
     def _brushes(self, scenes: Scenes, layer: int) -> Iterator[Brush]:
-        """The parts of one layer as OpenCV wants them: fixed-point outlines and lists of plain numbers."""
+        """The parts of one layer in OpenCV's form: fixed-point outlines and lists of plain numbers."""
         n = len(scenes)
         for part in LAYERS[layer](scenes):
             outlines = [
@@ -69,31 +69,31 @@ class Easel:
             opacity = None if part.opacity is None else part.opacity.tolist()
             yield outlines, colors, shown, opacity
 
-    def lights(self, scenes: Scenes) -> Iterator[NDArray[np.float32]]:
-        """How much light falls on each pixel, shape (size, size, 3): a slope from one side to the other."""
+    def light_maps(self, scenes: Scenes) -> Iterator[NDArray[np.float32]]:
+        """Brightness factor of each pixel, shape (size, size, 3): a linear gradient across the image."""
         side = scenes.between("light_side", -0.22, 0.22)
         height = scenes.between("light_height", -0.05, 0.2)
         for dx, dy in zip(side, height, strict=True):
             light = 1 - abs(dx) / 2 - abs(dy) / 2 + dx * self._x - dy * self._y
             yield np.repeat(light.astype(np.float32)[..., None], 3, axis=2)
 
-    def finished(self, canvas: Canvas, light: NDArray[np.float32]) -> Canvas:
-        """The picture of a canvas: averaged down and lit, shape (size, size, 3)."""
+    def finish(self, canvas: Canvas, light: NDArray[np.float32]) -> Canvas:
+        """Downsample a canvas and apply the light map, shape (size, size, 3)."""
         small = cv2.resize(canvas, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return np.asarray(cv2.multiply(small, light, dtype=cv2.CV_8U), np.uint8)
 
     def draw(self, scenes: Scenes) -> Canvas:
-        """The pictures of some faces, RGB, shape (N, size, size, 3)."""
+        """Draw some faces, RGB, shape (N, size, size, 3)."""
         out = np.empty((len(scenes), self.size, self.size, 3), np.uint8)
         for first in range(0, len(scenes), BLOCK):
             block = scenes.rows(np.arange(first, min(first + BLOCK, len(scenes))))
-            canvases = self.painted(block, range(len(LAYERS)), self.backdrops(block))
-            for index, (canvas, light) in enumerate(zip(canvases, self.lights(block), strict=True), start=first):
-                out[index] = self.finished(canvas, light)
+            canvases = self.draw_layers(block, range(len(LAYERS)), self.backdrops(block))
+            for index, (canvas, light) in enumerate(zip(canvases, self.light_maps(block), strict=True), start=first):
+                out[index] = self.finish(canvas, light)
         return out
 
 
-def _glaze(canvas: Canvas, contours: list[NDArray[np.int32]], color: list[float], opacity: float) -> None:
+def _draw_translucent(canvas: Canvas, contours: list[NDArray[np.int32]], color: list[float], opacity: float) -> None:
     points = contours[0]
     low = np.maximum((points.min(axis=0) >> FRACTION_BITS) - 1, 0)
     high = np.maximum((points.max(axis=0) >> FRACTION_BITS) + 2, 1)

@@ -38,7 +38,7 @@ def test_every_parameter_has_one_column() -> None:
     assert tuple(VARIETY) == SCHEMA.names
 
 
-def test_an_image_is_a_function_of_seed_and_id_alone(vectors: np.ndarray) -> None:
+def test_vectors_depend_only_on_seed_and_id(vectors: np.ndarray) -> None:
     ids = np.array([17, 3, 17, 900])
     assert np.array_equal(draw_vectors(0, ids), vectors[ids])
     assert not np.array_equal(draw_vectors(1, ids), vectors[ids])
@@ -55,7 +55,7 @@ def test_prevalence_does_not_depend_on_the_correlation(vectors: np.ndarray, corr
     assert ((low <= hair) & (hair <= high)).all()
 
 
-def test_correlated_labels_agree_as_the_copula_says(vectors: np.ndarray) -> None:
+def test_correlated_labels_follow_the_copula(vectors: np.ndarray) -> None:
     labels = labels_of(vectors, 0.5)
     first, second = PREVALENCE["Eyeglasses"], PREVALENCE["Smiling"]
     both = multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]]).cdf([norm.ppf(first), norm.ppf(second)])
@@ -72,7 +72,7 @@ def test_labels_are_independent_without_correlation(vectors: np.ndarray) -> None
             assert chi2_contingency(table).pvalue > 1e-5, (SCHEMA.names[a], SCHEMA.names[b])
 
 
-def test_setting_a_label_leaves_the_rest(vectors: np.ndarray) -> None:
+def test_setting_a_label_changes_nothing_else(vectors: np.ndarray) -> None:
     scenes = Scenes(vectors, labels_of(vectors))
     changed = scenes.with_label("Smiling", np.where(np.arange(N) % 2, np.nan, 1.0).astype(np.float32))
     assert changed.vectors is scenes.vectors
@@ -82,7 +82,7 @@ def test_setting_a_label_leaves_the_rest(vectors: np.ndarray) -> None:
     assert np.array_equal(changed.labels[1::2, smiling], scenes.labels[1::2, smiling])
 
 
-def test_setting_variety_leaves_the_rest(vectors: np.ndarray) -> None:
+def test_setting_variety_changes_nothing_else(vectors: np.ndarray) -> None:
     scenes = Scenes(vectors, labels_of(vectors))
     fresh = draw_variety(0, np.arange(N), "Eyeglasses", 3)
     changed = scenes.with_variety("Eyeglasses", fresh)
@@ -91,7 +91,7 @@ def test_setting_variety_leaves_the_rest(vectors: np.ndarray) -> None:
     assert np.array_equal(changed.vectors[:, others], scenes.vectors[:, others])
 
 
-def test_draws_of_variety_differ_by_draw_label_and_seed() -> None:
+def test_draws_of_variety_depend_on_draw_and_seed() -> None:
     ids = np.arange(5)
     draws = [draw_variety(s, ids, label, d) for s in (0, 1) for label in ("Bangs", "Bangs") for d in (0, 1)]
     assert np.array_equal(draws[0], draws[2])

@@ -27,7 +27,7 @@ def differing(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
-def test_pictures_do_not_depend_on_their_neighbours(size: int) -> None:
+def test_an_image_does_not_depend_on_its_batch(size: int) -> None:
     easel, faces = Easel(size), scenes(6)
     together = easel.draw(faces)
     assert together.shape == (6, size, size, 3)
@@ -45,8 +45,8 @@ def test_sizes_show_the_same_face() -> None:
 
 
 @pytest.mark.parametrize("label", [label.name for label in SCHEMA])
-def test_every_label_shows(label: str) -> None:
-    """Whatever else is drawn: bangs on a bald head, hair below a hat."""
+def test_every_label_is_visible(label: str) -> None:
+    """For any other labels: bangs on a bald head, hair below a hat."""
     easel, faces = Easel(64), scenes(100)
     classes = SCHEMA[label].cardinality
     pictures = [easel.draw(faces.with_label(label, float(c))).astype(int) for c in range(classes)]
@@ -57,7 +57,7 @@ def test_every_label_shows(label: str) -> None:
 
 
 @pytest.mark.parametrize("name", [f"{label}.{v}" for label, names in VARIETY.items() for v in names])
-def test_every_variety_shows_with_its_attribute_only(name: str) -> None:
+def test_variety_is_visible_only_if_its_attribute_is_present(name: str) -> None:
     label = name.partition(".")[0]
     easel, faces = Easel(64), scenes(24)
     low, high = (Scenes(faces.vectors.copy(), faces.labels) for _ in range(2))
@@ -68,26 +68,26 @@ def test_every_variety_shows_with_its_attribute_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STYLE)
-def test_every_style_shows(name: str) -> None:
+def test_every_style_parameter_is_visible(name: str) -> None:
     easel, faces = Easel(64), scenes(24)
     low, high = (Scenes(faces.vectors.copy(), faces.labels) for _ in range(2))
     low.vectors[:, COLUMNS[name]], high.vectors[:, COLUMNS[name]] = 0.05, 0.95
     seen = differing(easel.draw(low), easel.draw(high)).mean()
-    assert seen > (0.3 if name == "lips" else 0.9)  # lips hide behind some smiles
+    assert seen > (0.3 if name == "lips" else 0.9)  # some smiles hide the lips
 
 
 @pytest.mark.parametrize("label", list(LOWEST_LAYER))
-def test_the_layers_below_an_attribute_do_not_know_it(label: str) -> None:
+def test_an_attribute_does_not_change_the_layers_below(label: str) -> None:
     faces = scenes(6)
     easel, low = Easel(32), range(LOWEST_LAYER[label])
     changed = faces.with_label(label, 1 - np.minimum(faces.labels[:, SCHEMA.index(label)], 1))
     changed = changed.with_variety(label, np.full((6, len(VARIETY[label])), 0.3))
-    before = np.stack(list(easel.painted(faces, low, easel.backdrops(faces))))
-    assert np.array_equal(before, np.stack(list(easel.painted(changed, low, easel.backdrops(changed)))))
+    before = np.stack(list(easel.draw_layers(faces, low, easel.backdrops(faces))))
+    assert np.array_equal(before, np.stack(list(easel.draw_layers(changed, low, easel.backdrops(changed)))))
     upto = range(LOWEST_LAYER[label] + 1)
     assert not np.array_equal(
-        np.stack(list(easel.painted(faces, upto, easel.backdrops(faces)))),
-        np.stack(list(easel.painted(changed, upto, easel.backdrops(changed)))),
+        np.stack(list(easel.draw_layers(faces, upto, easel.backdrops(faces)))),
+        np.stack(list(easel.draw_layers(changed, upto, easel.backdrops(changed)))),
     )
     assert set(LOWEST_LAYER) == set(SCHEMA.names)
     assert len(LAYERS) == len(set(LAYERS))

@@ -17,8 +17,8 @@ def changed(one: torch.Tensor, other: torch.Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize("label", [label.name for label in SCHEMA if label.kind == "binary"])
-def test_a_region_is_what_the_renderer_changes(label: str) -> None:
-    """Brute force: whole pictures by the public counterfactuals and re-draws."""
+def test_a_region_is_the_set_of_pixels_that_redraws_change(label: str) -> None:
+    """Brute force over whole images from the public counterfactuals and redraws."""
     data = Faces(n=100, size=32)
     absent = data.with_attribute(IDS, label, np.zeros(3, np.float32))
     present = [data.redraw(IDS, label, np.ones(3, np.float32), draw) for draw in range(REDRAWS)]
@@ -27,7 +27,7 @@ def test_a_region_is_what_the_renderer_changes(label: str) -> None:
     assert expected.any(axis=(1, 2)).all()
 
 
-def test_the_region_of_hair_takes_the_other_classes_in_turn() -> None:
+def test_the_region_of_hair_cycles_through_the_other_classes() -> None:
     data = Faces(n=100, size=32)
     own = data.labels_of(IDS)[:, -1]
     expected = np.zeros((3, 32, 32), bool)
@@ -39,7 +39,7 @@ def test_the_region_of_hair_takes_the_other_classes_in_turn() -> None:
     assert np.array_equal(data.region(IDS, "Hair_Color"), expected)
 
 
-def test_strict_regions_are_those_of_the_one_rendering() -> None:
+def test_strict_regions_use_only_the_variety_of_the_face() -> None:
     data = Faces(n=100, size=32, strict=True)
     ones = np.ones(3, np.float32)
     expected = changed(data.with_attribute(IDS, "Bangs", ones), data.with_attribute(IDS, "Bangs", 0 * ones))
@@ -52,7 +52,7 @@ def test_strict_regions_are_those_of_the_one_rendering() -> None:
     assert (wide & expected).sum() == expected.sum() < wide.sum()
 
 
-def test_regions_do_not_depend_on_block_order_or_what_was_asked_before() -> None:
+def test_regions_do_not_depend_on_blocks_order_or_cache() -> None:
     ids = np.arange(BLOCK + 5)
     fresh, used = Faces(n=100, size=32), Faces(n=100, size=32)
     used.region(ids[7:9], "Mustache")
@@ -61,7 +61,7 @@ def test_regions_do_not_depend_on_block_order_or_what_was_asked_before() -> None
     assert fresh.region(ids[:0], "Mustache").shape == (0, 32, 32)
 
 
-def test_regions_are_small_and_apart() -> None:
+def test_regions_are_small_and_hardly_overlap() -> None:
     data = Faces(n=200)
     ids = data.split("test")[:16]
     found = {label: data.region(ids, label) for label in SCHEMA.names}

@@ -9,7 +9,7 @@ from ccvae_eval.data.sets.faces.parts import blend, polygon, rgb, stroke, supere
 
 
 def area(points: np.ndarray) -> np.ndarray:
-    """Shoelace formula, one number for each polygon."""
+    """Area of each polygon by the shoelace formula."""
     x, y = points[..., 0], points[..., 1]
     return np.abs((x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1)).sum(1)) / 2
 
@@ -33,12 +33,12 @@ def test_a_polygon_broadcasts_its_corners() -> None:
     assert np.allclose(area(points), [0.5, 1.0])
 
 
-def test_a_straight_stroke_is_a_box() -> None:
+def test_a_straight_stroke_is_a_rectangle() -> None:
     line = np.stack([np.linspace(0, 10, 6), np.zeros(6)], axis=1)[None]
     assert np.allclose(area(stroke(line, np.array([[0.5]]))), 10)
 
 
-def test_turning_keeps_distances_and_the_pivot() -> None:
+def test_rotation_keeps_distances_and_the_pivot() -> None:
     points = np.random.default_rng(0).normal(size=(3, 5, 2))
     angle = np.array([0.0, 0.3, -2.0])
     shift = np.array([[0.0, 0.0], [1.0, 2.0], [0.0, -1.0]])
@@ -57,6 +57,6 @@ def test_colours_agree_with_the_standard_library(hue: float) -> None:
     assert np.allclose(rgb(hue, 0.6, 0.7) / 255, colorsys.hsv_to_rgb(hue, 0.6, 0.7))
 
 
-def test_a_blend_ends_where_it_says() -> None:
+def test_a_blend_interpolates_between_its_ends() -> None:
     first, second = np.array([[0.0, 10.0, 20.0]]), np.array([[100.0, 110.0, 220.0]])
     assert np.allclose(blend(first, second, np.array([0.0, 1.0, 0.5])), [first[0], second[0], (first + second)[0] / 2])
