@@ -39,25 +39,22 @@ __all__ = [
     "wrap",
 ]
 
-_MODULE_OF = {
-    "calibrate": "ccvae_eval.calibration.study",
-    "evaluate": "ccvae_eval.api",
-    "load": "ccvae_eval.api",
-    "Run": "ccvae_eval.evaluation.run",
-    "read": "ccvae_eval.evaluation.storage",
-    "wrap": "ccvae_eval.model.wrap",
-    "Gaussian": "ccvae_eval.core.types",
-    "Label": "ccvae_eval.model.interface",
-    "LabelSchema": "ccvae_eval.model.interface",
-    "LatentLayout": "ccvae_eval.model.interface",
-    "binary_schema": "ccvae_eval.model.interface",
+_NAMES_IN = {
+    "api": ("evaluate", "load"),
+    "calibration.study": ("calibrate",),
+    "core.types": ("Gaussian",),
+    "evaluation.run": ("Run",),
+    "evaluation.storage": ("read",),
+    "model.interface": ("Label", "LabelSchema", "LatentLayout", "binary_schema"),
+    "model.wrap": ("wrap",),
 }
 
 
 def __getattr__(name: str) -> Any:
     # imports on demand, because importing torch takes a second
-    if name in _MODULE_OF:
-        return getattr(import_module(_MODULE_OF[name]), name)
+    for module, names in _NAMES_IN.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

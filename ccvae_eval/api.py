@@ -41,7 +41,7 @@ Stage = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A model and encoded images, with the metrics to compute on them."""
+    """A model and its encoded images, with the metrics to compute on them."""
 
     subject: Subject
     metrics: tuple[Metric, ...]
@@ -61,24 +61,15 @@ class Setup:
         Args:
             stage: called with ("measure", batches done, batches), then with ("reference", ...).
         """
-        run = evaluate_subject(
-            self.subject,
-            self.metrics,
-            header=self.header,
-            own_samples=self.own_samples,
-            progress=_staged(stage, "measure"),
-        )
+        subject, metrics, progress = self.subject, self.metrics, _staged(stage, "measure")
+        run = evaluate_subject(subject, metrics, header=self.header, own_samples=self.own_samples, progress=progress)
         if not self.references:
             return run
-        lookup = oracle_reference(
+        progress = _staged(stage, "reference")
+        return with_references(
             run,
-            self.subject,
-            self.metrics,
-            cache_dir=self.cache_dir,
-            notice=self.notice,
-            progress=_staged(stage, "reference"),
+            oracle_reference(run, subject, metrics, cache_dir=self.cache_dir, notice=self.notice, progress=progress),
         )
-        return with_references(run, lookup)
 
 
 def load(
@@ -119,9 +110,8 @@ def _metrics_with(options: Mapping[str, Mapping[str, Any]], metrics: Sequence[st
     by_name = {metric for metric in metrics if isinstance(metric, str)}
     for metric in metrics:
         if isinstance(metric, type) or not isinstance(metric, str | Metric):
-            raise UsageError(
-                f"{metric!r} is not a metric", hint="Pass a metric's name, or an instance such as Locality(steps=5)."
-            )
+            hint = "Pass a metric's name, or an instance such as Locality(steps=5)."
+            raise UsageError(f"{metric!r} is not a metric", hint=hint)
     for name in options:
         if name not in by_name:
             hint = f"Options apply to metrics given by name: {', '.join(sorted(by_name)) or 'none'}"
@@ -152,9 +142,9 @@ def set_up(
     """Opens model, data and judge, and encodes the images; for the arguments see :func:`evaluate`."""
     opened = load(model) if isinstance(model, str | Path) else model
     chosen = _metrics_with(options or {}, metrics)
-    names = [metric.name for metric in chosen]
-    if len(set(names)) != len(names):
-        raise UsageError(f"each metric may be given once, got {', '.join(names)}")
+    given = [metric.name for metric in chosen]
+    if len(set(given)) != len(given):
+        raise UsageError(f"each metric may be given once, got {', '.join(given)}")
     network: Any = opened.model if isinstance(opened, Opened) else opened
     images = data_of(data, opened)
     wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)
@@ -175,28 +165,26 @@ def set_up(
 
     # an invalid judge file is refused before encoding; the need to train a judge is known only after it
     judge_model = None if judge == "auto" else selected_judge(train=False)
+    selected = None if characteristics is None else tuple(characteristics)
     subject = prepare(
-        network,
-        images,
-        ids,
-        seed=seed,
-        device=place,
-        batch_size=batch_size,
-        characteristics=None if characteristics is None else tuple(characteristics),
+        network, images, ids, seed=seed, device=place, batch_size=batch_size, characteristics=selected,
         progress=_staged(stage, "encode"),
-    )
-    subject = replace(subject, trained_on=_trained_on(opened, images, part))
-    if subject.unrestricted is not None:
-        subject = replace(subject, unrestricted=replace(subject.unrestricted, trained_on=subject.trained_on))
+    )  # fmt: skip
+    subject = _with(subject, trained_on=_trained_on(opened, images, part))
     if subject.unrestricted is not None and not any(needs_characteristics(metric, subject) for metric in chosen):
         subject = subject.unrestricted
     if judge == "auto":
         judge_model = selected_judge(any(needs_judge(metric, subject) for metric in chosen))
-    unrestricted = None if subject.unrestricted is None else replace(subject.unrestricted, judge=judge_model)
-    subject = replace(subject, judge=judge_model, unrestricted=unrestricted)
+    subject = _with(subject, judge=judge_model)
     header = _header(subject, opened, part or WHOLE_DATA, sample, command)
     own_samples = sample is None and limit is None
     return Setup(subject, tuple(chosen), header, own_samples, references, cache_dir, notice)
+
+
+def _with(subject: Subject, **changes: Any) -> Subject:
+    """The subject with some fields replaced, also in its unrestricted form."""
+    unrestricted = None if subject.unrestricted is None else replace(subject.unrestricted, **changes)
+    return replace(subject, unrestricted=unrestricted, **changes)
 
 
 def _trained_on(opened: Opened | LabelledVAE, data: DataSet, split: str | None) -> Ids | None:
@@ -258,18 +246,14 @@ def _chosen_data(data: Any, opened: Opened | LabelledVAE) -> DataSet:
     if data is None or isinstance(data, str):
         record = opened.record if isinstance(opened, Opened) else None
         return open_data(data_for(data, record.data_spec if record else None))
-    if isinstance(data, DataSet):
-        return data
-    return as_data_set(data)
+    return data if isinstance(data, DataSet) else as_data_set(data)
 
 
 def _header(
     subject: Subject, opened: Opened | LabelledVAE, split: str, sample: int | str | None, command: str
 ) -> Header:
-    data = subject.data
-    warnings = []
-    checkpoint: dict[str, Plain] = {"path": None, "sha256": None, "format": None, "settings": {}}
-    checkpoint["model"] = type(subject.model).__name__
+    data, warnings, name = subject.data, [], type(subject.model).__name__
+    checkpoint: dict[str, Plain] = {"path": None, "sha256": None, "format": None, "settings": {}, "model": name}
     training: dict[str, Plain] | None = None
     seen: bool | None = None
     if isinstance(opened, Opened):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
@@ -18,29 +19,27 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import special_ortho_group
 from torch import Tensor
 
-from ccvae_eval.calibration.reference_images import ReferenceImages
+from ccvae_eval.calibration.reference_images import MAX_BYTE, ReferenceImages
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.random_streams import numpy_stream, uniforms
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Ids, Images, Labels
 from ccvae_eval.model.interface import HasConditionalPrior, LabelledVAE, LabelSchema, LatentLayout, Predicts
 from ccvae_eval.oracle.model import MEAN, REACH, SPREAD
 
-MAX_BYTE = 255
-
 
 class FullModel(LabelledVAE, Predicts, HasConditionalPrior, Protocol):
     """A model that supports every metric."""
 
 
+@dataclass(eq=False, repr=False)
 class PerturbedModel:
-    """Base class of perturbed models, which delegates everything to the model inside.
+    """Base class of perturbed models, which forwards everything to the model inside.
 
     Args:
         inner: the model.
     """
 
-    def __init__(self, inner: FullModel) -> None:
-        self.inner = inner
+    inner: FullModel
 
     @property
     def layout(self) -> LatentLayout:
@@ -67,6 +66,7 @@ class PerturbedModel:
         return self.inner.conditional_prior(labels)
 
 
+@dataclass(eq=False, repr=False)
 class LinearlyMixed(PerturbedModel):
     r"""Mixes latent dimensions linearly, :math:`z' = z M^T`, and decodes with the inverse.
 
@@ -75,13 +75,11 @@ class LinearlyMixed(PerturbedModel):
 
     Args:
         inner: the model.
-        mix: M, shape (D, D), float64.
-        back: inverse of M.
+        mix, back: M and its inverse, shape (D, D), float64.
     """
 
-    def __init__(self, inner: FullModel, mix: Tensor, back: Tensor) -> None:
-        super().__init__(inner)
-        self.mix, self.back = mix, back
+    mix: Tensor
+    back: Tensor
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
         return self._mixed(self.inner.encode(images, labels))
@@ -93,7 +91,6 @@ class LinearlyMixed(PerturbedModel):
         return self.inner.predict(images, self._unmixed(codes))
 
     def _unmixed(self, codes: Codes) -> Codes:
-        """The codes of the inner model."""
         return (codes.double() @ self.back.T.to(codes.device)).to(codes.dtype)
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
@@ -199,10 +196,8 @@ class Shuffled(PerturbedModel):
         del labels
         rows = [self._row.get(digest, -1) for digest in image_digests(images)]
         if -1 in rows:
-            raise DataError(
-                "an image is not among the images of the calibration",
-                hint="A model with shuffled codes encodes only these.",
-            )
+            hint = "A model with shuffled codes encodes only these."
+            raise DataError("an image is not among the images of the calibration", hint=hint)
         found = self.posterior.rows(torch.from_numpy(self.source[np.array(rows)]))
         return Gaussian(found.loc.to(images.device), found.scale.to(images.device))
 
@@ -221,11 +216,12 @@ def shuffled_rows(ids: Ids, share: float, seed: int) -> NDArray[np.int64]:
 
 
 def image_digests(images: Images) -> list[bytes]:
-    """Digest of eight bytes of each image, in steps of 1/255."""
+    """Eight-byte digest of each image, rounded to steps of 1/255."""
     pixels = (images * MAX_BYTE).round().to(torch.uint8).cpu().contiguous().numpy()
     return [blake2b(image.tobytes(), digest_size=8).digest() for image in pixels]
 
 
+@dataclass(eq=False, repr=False)
 class Shifted(PerturbedModel):
     """Shifts p(z_c|y) in every latent dimension; ``prior_gap`` and ``kl`` must rise.
 
@@ -234,15 +230,14 @@ class Shifted(PerturbedModel):
         deviations: shift in standard deviations of p(z_c|y).
     """
 
-    def __init__(self, inner: FullModel, deviations: float) -> None:
-        super().__init__(inner)
-        self.deviations = deviations
+    deviations: float
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
         own = self.inner.conditional_prior(labels)
         return Gaussian(own.loc + self.deviations * own.scale, own.scale)
 
 
+@dataclass(eq=False, repr=False)
 class Collapsed(PerturbedModel):
     """Shrinks p(z_c|y) around its mean; the diversity of its samples must fall to 0.
 
@@ -251,9 +246,7 @@ class Collapsed(PerturbedModel):
         share: from 0 (unchanged) to 1 (a point mass).
     """
 
-    def __init__(self, inner: FullModel, share: float) -> None:
-        super().__init__(inner)
-        self.share = share
+    share: float
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
         own = self.inner.conditional_prior(labels)
@@ -285,22 +278,21 @@ class Correlated(PerturbedModel):
 
     def __init__(self, references: ReferenceImages, pairs: Sequence[tuple[str, str]], correlation: float) -> None:
         super().__init__(references.oracle)
-        self.pairs, self.correlation = tuple(pairs), correlation
-        self.rest = math.sqrt(1 - correlation**2)
+        self.correlation, self.rest = correlation, math.sqrt(1 - correlation**2)
         self.dimension, self.present = {}, {}
         for name in (name for pair in pairs for name in pair):
             block = references.block(name)
             self.dimension[name] = block.shown[0]
             self.present[name] = float((references.classes[:, block.place] == 1).mean())
+        self.pairs = [(self.dimension[a], self.dimension[b]) for a, b in pairs]
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
         found = self.inner.encode(images, labels)
         loc = found.loc.double()
         for name, dimension in self.dimension.items():
-            loc[:, dimension] = torch.from_numpy(gaussianized(loc[:, dimension].cpu().numpy(), self.present[name])).to(
-                loc.device
-            )
-        for a, b in self._dimension_pairs():
+            normal = gaussianized(loc[:, dimension].cpu().numpy(), self.present[name])
+            loc[:, dimension] = torch.from_numpy(normal).to(loc.device)
+        for a, b in self.pairs:
             loc[:, b] = self.correlation * loc[:, a] + self.rest * loc[:, b]
         return Gaussian(loc.to(found.loc.dtype), found.scale)
 
@@ -313,7 +305,7 @@ class Correlated(PerturbedModel):
     def _oracle_codes(self, codes: Codes) -> Codes:
         """Codes that the oracle decodes to the same images; of u they keep the class only."""
         z = codes.double()
-        for a, b in self._dimension_pairs():
+        for a, b in self.pairs:
             z[:, b] = (z[:, b] - self.correlation * z[:, a]) / self.rest
         for name, dimension in self.dimension.items():
             absent = float(ndtri(np.clip(1 - self.present[name], EPSILON, 1 - EPSILON)))
@@ -331,7 +323,7 @@ class Correlated(PerturbedModel):
             means, deviations = (torch.from_numpy(x).to(loc) for x in truncated_normal_moments(self.present[name]))
             classes = known.nan_to_num().long()
             moments[dimension] = torch.where(known.isnan(), torch.nan, means[classes]), deviations[classes]
-        for a, b in self._dimension_pairs():
+        for a, b in self.pairs:
             for dimension, share in ((a, 0.0), (b, self.correlation)):
                 rest = math.sqrt(1 - share**2)
                 mean, deviation = moments[dimension]
@@ -339,9 +331,6 @@ class Correlated(PerturbedModel):
                 loc[:, place] = share * moments[a][0] + rest * mean
                 scale[:, place] = ((share * moments[a][1]) ** 2 + (rest * deviation) ** 2).sqrt()
         return Gaussian(loc, scale)
-
-    def _dimension_pairs(self) -> list[tuple[int, int]]:
-        return [(self.dimension[a], self.dimension[b]) for a, b in self.pairs]
 
 
 def gaussianized(u: Floats, present: float) -> Floats:

@@ -29,7 +29,7 @@ GRID_POINTS = 4
 
 
 class PerturbedDecoder(PerturbedModel):
-    """The oracle with a perturbed decoder. It can encode every image that it has decoded.
+    """The oracle with a perturbed decoder (here without a fault). It can encode every image that it has decoded.
 
     Args:
         references: the reference images. A code with another style is decoded without a fault.
@@ -52,7 +52,7 @@ class PerturbedDecoder(PerturbedModel):
     def scene(self, codes: Codes) -> Scene:
         """Factors and classes of the codes and their originals; the code of an encoded image is its own original.
 
-        So reconstructions of rendered counterfactuals, to which edits are compared, have no fault of edits.
+        So the reconstruction of a rendered counterfactual, with which an edit is compared, has no fault.
         """
         scene = self.references.scene(codes)
         encoded = np.array([key in self._encoded for key in _keys(codes)], dtype=np.bool_)
@@ -69,9 +69,8 @@ class PerturbedDecoder(PerturbedModel):
         self.references.oracle.remember(faultless, scene.factors, scene.classes)
         return images.to(codes.device)
 
-    @abstractmethod
     def render(self, scene: Scene) -> Images:
-        """Render the perturbed images, shape (N, C, H, W), on the CPU."""
+        """Render the images, shape (N, C, H, W), on the CPU; subclasses perturb them."""
         return self.references.draw(scene.factors, scene.classes)
 
     def uniform_numbers(self, purpose: str, scene: Scene, size: int) -> Floats:
@@ -81,13 +80,6 @@ class PerturbedDecoder(PerturbedModel):
 
 def _keys(codes: Codes) -> list[bytes]:
     return [row.tobytes() for row in codes.detach().cpu().numpy()]
-
-
-class UnperturbedDecoder(PerturbedDecoder):
-    """The oracle itself, with cached images."""
-
-    def render(self, scene: Scene) -> Images:
-        return super().render(scene)
 
 
 class PerturbedChange(PerturbedDecoder):
@@ -200,9 +192,8 @@ class Warped(PerturbedDecoder):
 
 def warp_fields(ids: Ids, shape: tuple[int, ...], seed: int) -> Tensor:
     """Smooth random displacements in pixels, shape (N, H, W, 2), of mean length ``MAX_DISPLACEMENT``/64 of the side."""
-    coarse = torch.stack(
-        [torch.randn(2, GRID_POINTS, GRID_POINTS, generator=torch_stream(seed, "warp", int(i))) for i in ids]
-    )
+    size = 2, GRID_POINTS, GRID_POINTS
+    coarse = torch.stack([torch.randn(size, generator=torch_stream(seed, "warp", int(i))) for i in ids])
     fields = interpolate(coarse, size=list(shape), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     length = fields.norm(dim=3).mean((1, 2))[:, None, None, None]
     scaled: Tensor = fields * (MAX_DISPLACEMENT * min(shape) / 64 / length)
@@ -308,9 +299,8 @@ class BlendedPath(PerturbedDecoder):
             start, end = self.references.path_ends(block)
             place = np.clip((scene.codes[rows, column].double().numpy() - start) / (end - start), 0, 1)
             share = torch.from_numpy(self.blend(place, self.references.original_ids(scene)[rows]))
-            absent, present = self.references.absent_and_present(
-                block, scene.original_factors[rows], scene.classes[rows]
-            )
+            factors, classes = scene.original_factors[rows], scene.classes[rows]
+            absent, present = self.references.absent_and_present(block, factors, classes)
             images[rows] = absent.lerp(present, share.float()[:, None, None, None])
         return images
 
@@ -345,12 +335,9 @@ class Wobbling(BlendedPath):
 
     def blend(self, place: Floats, ids: Ids) -> Floats:
         at = np.clip(np.rint(place * (self.POINTS - 1)), 0, self.POINTS - 1).astype(np.int64)
-        orders = np.stack([self.order(int(i)) for i in ids])
+        streams = (numpy_stream(self.seed, "wobble", int(i)) for i in ids)
+        orders = np.stack([permuted_points(self.strength, stream, self.POINTS) for stream in streams])
         return orders[np.arange(len(ids)), at] / (self.POINTS - 1)
-
-    def order(self, identity: int) -> NDArray[np.int64]:
-        """The point shown at each point of the traversal of one image."""
-        return permuted_points(self.strength, numpy_stream(self.seed, "wobble", identity), self.POINTS)
 
 
 def permuted_points(share: float, generator: np.random.Generator, points: int) -> NDArray[np.int64]:

@@ -9,34 +9,8 @@ from types import MappingProxyType
 
 import torch
 
-from ccvae_eval.calibration.code_faults import (
-    Collapsed,
-    Correlated,
-    FullModel,
-    LinearlyMixed,
-    PerturbedModel,
-    RotatedPairs,
-    Shifted,
-    Shuffled,
-    characteristic_pairs,
-    image_digests,
-    partial_rotation,
-    style_pairs,
-    variety_pairs,
-)
-from ccvae_eval.calibration.decoder_faults import (
-    Dimmed,
-    Faded,
-    Idle,
-    Jumping,
-    Leaking,
-    Smeared,
-    Strayed,
-    UnperturbedDecoder,
-    Warped,
-    Wobbling,
-)
-from ccvae_eval.calibration.prediction_faults import Mislabelled, Tempered
+from ccvae_eval.calibration import code_faults, decoder_faults, prediction_faults
+from ccvae_eval.calibration.code_faults import FullModel, RotatedPairs, characteristic_pairs, style_pairs, variety_pairs
 from ccvae_eval.calibration.reference_images import ReferenceImages
 from ccvae_eval.core.errors import UnsupportedError, UsageError, suggestion
 from ccvae_eval.core.random_streams import numpy_stream
@@ -85,12 +59,8 @@ class PerturbationContext:
 
     @cached_property
     def base_model(self) -> FullModel:
-        """The model inside the perturbed models.
-
-        Raises:
-            UnsupportedError: the model does not predict its labels, or has no p(z_c|y).
-        """
-        return UnperturbedDecoder(self.references) if self.model is None else self.unperturbed
+        """The model inside the perturbed models; raises as :attr:`unperturbed` does."""
+        return decoder_faults.PerturbedDecoder(self.references) if self.model is None else self.unperturbed
 
     @property
     def unperturbed(self) -> FullModel:
@@ -102,46 +72,46 @@ class PerturbationContext:
         if self.model is None:
             return self.references.oracle
         if not (isinstance(self.model, Predicts) and isinstance(self.model, HasConditionalPrior)):
-            raise UnsupportedError(
-                "a perturbation needs a model that predicts its labels and has p(z_c|y)",
-                where=type(self.model).__name__,
-            )
+            why = "a perturbation needs a model that predicts its labels and has p(z_c|y)"
+            raise UnsupportedError(why, where=type(self.model).__name__)
         return self.model
 
     @cached_property
     def digests(self) -> list[bytes]:
-        return image_digests(self.data.batch(self.ids).images)
+        return code_faults.image_digests(self.data.batch(self.ids).images)
 
     @property
     def binary(self) -> list[str]:
         return [name for name in self.names if self.base_model.labels[name].kind == "binary"]
 
-    def shuffled(self, share: float) -> PerturbedModel:
+    def shuffled(self, share: float) -> FullModel:
         """The model with the codes of a share of the images permuted."""
         posterior = self.base_model.encode(self.data.batch(self.ids).images)
-        return Shuffled(self.base_model, posterior, self.digests, self.ids, share, self.seed)
+        return code_faults.Shuffled(self.base_model, posterior, self.digests, self.ids, share, self.seed)
 
-    def rotated(self, share: float) -> LinearlyMixed:
+    def rotated(self, share: float) -> FullModel:
         """The model with a partial random rotation of its code, in units of each dimension's standard deviation."""
         loc = self.base_model.encode(self.data.batch(self.ids).images).loc.double()
         spread = loc.std(0, correction=0)
         spread = torch.where(spread > 0, spread, 1.0)
         generator = numpy_stream(self.seed, "turn")
-        rotation = torch.from_numpy(partial_rotation(loc.shape[1], share, generator))
-        return LinearlyMixed(
-            self.base_model, spread[:, None] * rotation / spread, spread[:, None] * rotation.T / spread
-        )
+        rotation = torch.from_numpy(code_faults.partial_rotation(loc.shape[1], share, generator))
+        mix, back = (spread[:, None] * matrix / spread for matrix in (rotation, rotation.T))
+        return code_faults.LinearlyMixed(self.base_model, mix, back)
 
-    def correlated(self, correlation: float) -> Correlated:
+    def correlated(self, correlation: float) -> FullModel:
         """The oracle with correlated first latent dimensions of pairs of binary labels."""
         pairs = list(zip(self.binary[::2], self.binary[1::2], strict=False))
-        return Correlated(self.references, pairs, correlation)
+        return code_faults.Correlated(self.references, pairs, correlation)
 
     def varieties(self) -> Mapping[str, tuple[int, ...]]:
         """Latent dimensions of each characteristic's variety: without a renderer, all but its first dimension."""
         if self.model is None:
             return {name: self.references.block(name).variety for name in self.names}
         return {name: self.base_model.layout[name][1:] for name in self.names}
+
+
+Perturb = Callable[[PerturbationContext, float], FullModel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +131,7 @@ class Perturbation:
 
     name: str
     summary: str
-    perturb: Callable[[PerturbationContext, float], FullModel]
+    perturb: Perturb
     strengths: tuple[float, float] = (0.0, 1.0)
     unit: str = "share"
     needs_oracle: bool = True
@@ -174,92 +144,86 @@ class Perturbation:
         return first + position * (last - first)
 
 
-def _unperturbed(context: PerturbationContext, strength: float) -> FullModel:
-    del strength
-    return context.unperturbed
+def _of_references(kind: Callable[[ReferenceImages, float, int], FullModel]) -> Perturb:
+    """A perturbation of the oracle of the reference images."""
+    return lambda context, strength: kind(context.references, strength, context.seed)
 
 
-UNPERTURBED = Perturbation("unperturbed", "no fault", _unperturbed, (0.0, 0.0), needs_oracle=False, base="unperturbed")
+UNPERTURBED = Perturbation(
+    "unperturbed", "no fault", lambda context, _: context.unperturbed, (0.0, 0.0), needs_oracle=False,
+    base="unperturbed",
+)  # fmt: skip
 """The model as it is; not among the perturbations by name."""
 
-PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType(
-    {
-        perturbation.name: perturbation
-        for perturbation in (
-            Perturbation(
-                "shuffle", "the codes of a share of the images are permuted", lambda c, s: c.shuffled(s),
-                needs_oracle=False,
-            ),
-            Perturbation(
-                "mix", "the first latent dimensions of pairs of characteristics are rotated into each other",
-                lambda c, s: RotatedPairs(c.base_model, characteristic_pairs(c.base_model.layout, c.binary), s),
-                (0.0, 45.0), "degrees", needs_oracle=False,
-            ),
-            Perturbation(
-                "seep", "the first latent dimension of each characteristic is rotated into a style dimension",
-                lambda c, s: RotatedPairs(c.base_model, style_pairs(c.base_model.layout, c.names), s),
-                (0.0, 45.0), "degrees", needs_oracle=False,
-            ),
-            Perturbation(
-                "stir", "pairs of latent dimensions of a characteristic's variety are rotated into each other",
-                lambda c, s: RotatedPairs(c.base_model, variety_pairs(c.varieties()), s),
-                (0.0, 45.0), "degrees", needs_oracle=False,
-            ),
-            Perturbation(
-                "turn", "the whole code is rotated, up to a random rotation", lambda c, s: c.rotated(s),
-                needs_oracle=False,
-            ),
-            Perturbation(
-                "correlate", "normal first latent dimensions of pairs of binary characteristics are correlated",
-                lambda c, s: c.correlated(s), (0.0, 0.9), "correlation", base=GAUSSIAN_CODES, kinds=("binary",),
-            ),
-            Perturbation(
-                "shift", "p(z_c|y) is shifted by a number of its standard deviations",
-                lambda c, s: Shifted(c.base_model, s), (0.0, 2.0), "deviations", needs_oracle=False,
-            ),
-            Perturbation(
-                "collapse", "p(z_c|y) shrinks to a point", lambda c, s: Collapsed(c.base_model, s), needs_oracle=False,
-            ),
-            Perturbation(
-                "smear", "a share of the change is spread evenly over the image",
-                lambda c, s: Smeared(c.references, s, c.seed),
-            ),
-            Perturbation(
-                "stray", "the change is permuted among a share of the pixels",
-                lambda c, s: Strayed(c.references, s, c.seed),
-            ),
-            Perturbation(
-                "warp", "edited images are displaced outside the region, up to as far as inside",
-                lambda c, s: Warped(c.references, s, c.seed), base="replaced",
-            ),
-            Perturbation("fade", "images fade to the mean image", lambda c, s: Faded(c.references, s, c.seed)),
-            Perturbation("dim", "images fade to black", lambda c, s: Dimmed(c.references, s, c.seed)),
-            Perturbation(
-                "leak", "an edit of one label changes each other label with this probability",
-                lambda c, s: Leaking(c.references, s, c.seed),
-            ),
-            Perturbation(
-                "idle", "a share of the interventions has no effect", lambda c, s: Idle(c.references, s, c.seed),
-            ),
-            Perturbation(
-                "jump", "an even change along the traversal becomes a jump",
-                lambda c, s: Jumping(c.references, s, c.seed), base=BLENDED_PATH, kinds=("binary",),
-            ),
-            Perturbation(
-                "wobble", "a share of the points of an even traversal is permuted",
-                lambda c, s: Wobbling(c.references, s, c.seed), base=BLENDED_PATH, kinds=("binary",),
-            ),
-            Perturbation(
-                "mislabel", "a share of the predictions is a random class",
-                lambda c, s: Mislabelled(c.references, s, c.seed),
-            ),
-            Perturbation(
-                "temper", "calibrated log-probabilities are multiplied",
-                lambda c, s: Tempered(c.references, s, c.seed), (1.0, 8.0), "factor", base=NOISY_PREDICTIONS,
-            ),
-        )
-    }
+_PERTURBATIONS = (
+    Perturbation(
+        "shuffle", "the codes of a share of the images are permuted", lambda c, s: c.shuffled(s), needs_oracle=False,
+    ),
+    Perturbation(
+        "mix", "the first latent dimensions of pairs of characteristics are rotated into each other",
+        lambda c, s: RotatedPairs(c.base_model, characteristic_pairs(c.base_model.layout, c.binary), s),
+        (0.0, 45.0), "degrees", needs_oracle=False,
+    ),
+    Perturbation(
+        "seep", "the first latent dimension of each characteristic is rotated into a style dimension",
+        lambda c, s: RotatedPairs(c.base_model, style_pairs(c.base_model.layout, c.names), s),
+        (0.0, 45.0), "degrees", needs_oracle=False,
+    ),
+    Perturbation(
+        "stir", "pairs of latent dimensions of a characteristic's variety are rotated into each other",
+        lambda c, s: RotatedPairs(c.base_model, variety_pairs(c.varieties()), s), (0.0, 45.0), "degrees",
+        needs_oracle=False,
+    ),
+    Perturbation(
+        "turn", "the whole code is rotated, up to a random rotation", lambda c, s: c.rotated(s), needs_oracle=False,
+    ),
+    Perturbation(
+        "correlate", "normal first latent dimensions of pairs of binary characteristics are correlated",
+        lambda c, s: c.correlated(s), (0.0, 0.9), "correlation", base=GAUSSIAN_CODES, kinds=("binary",),
+    ),
+    Perturbation(
+        "shift", "p(z_c|y) is shifted by a number of its standard deviations",
+        lambda c, s: code_faults.Shifted(c.base_model, s), (0.0, 2.0), "deviations", needs_oracle=False,
+    ),
+    Perturbation(
+        "collapse", "p(z_c|y) shrinks to a point", lambda c, s: code_faults.Collapsed(c.base_model, s),
+        needs_oracle=False,
+    ),
+    Perturbation(
+        "smear", "a share of the change is spread evenly over the image", _of_references(decoder_faults.Smeared),
+    ),
+    Perturbation(
+        "stray", "the change is permuted among a share of the pixels", _of_references(decoder_faults.Strayed),
+    ),
+    Perturbation(
+        "warp", "edited images are displaced outside the region, up to as far as inside",
+        _of_references(decoder_faults.Warped), base="replaced",
+    ),
+    Perturbation("fade", "images fade to the mean image", _of_references(decoder_faults.Faded)),
+    Perturbation("dim", "images fade to black", _of_references(decoder_faults.Dimmed)),
+    Perturbation(
+        "leak", "an edit of one label changes each other label with this probability",
+        _of_references(decoder_faults.Leaking),
+    ),
+    Perturbation("idle", "a share of the interventions has no effect", _of_references(decoder_faults.Idle)),
+    Perturbation(
+        "jump", "an even change along the traversal becomes a jump", _of_references(decoder_faults.Jumping),
+        base=BLENDED_PATH, kinds=("binary",),
+    ),
+    Perturbation(
+        "wobble", "a share of the points of an even traversal is permuted", _of_references(decoder_faults.Wobbling),
+        base=BLENDED_PATH, kinds=("binary",),
+    ),
+    Perturbation(
+        "mislabel", "a share of the predictions is a random class", _of_references(prediction_faults.Mislabelled),
+    ),
+    Perturbation(
+        "temper", "calibrated log-probabilities are multiplied", _of_references(prediction_faults.Tempered),
+        (1.0, 8.0), "factor", base=NOISY_PREDICTIONS,
+    ),
 )  # fmt: skip
+
+PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType({p.name: p for p in _PERTURBATIONS})
 """The perturbations by name."""
 
 

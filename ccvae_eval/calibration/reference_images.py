@@ -118,9 +118,8 @@ class ReferenceImages:
         known = rows >= 0
         original_factors = np.where(known[:, None], self.factors[rows], factors)
         original_classes = np.where(known[:, None], self.classes[rows], classes)
-        return Scene(
-            codes.cpu(), factors, classes, rows, original_factors, original_classes, np.zeros(len(rows), np.bool_)
-        )
+        encoded = np.zeros(len(rows), np.bool_)
+        return Scene(codes.cpu(), factors, classes, rows, original_factors, original_classes, encoded)
 
     def original_ids(self, scene: Scene) -> Ids:
         """The id of each code's original, shape (N,); -1 without an original."""
@@ -136,12 +135,9 @@ class ReferenceImages:
 
     def absent_and_present(self, block: Block, factors: Floats, classes: Classes) -> tuple[Images, Images]:
         """Render the images with a binary label absent, and with it present."""
-        images = []
-        for value in (0, 1):
-            chosen = classes.copy()
-            chosen[:, block.place] = value
-            images.append(self.draw(factors, chosen))
-        return images[0], images[1]
+        absent, present = classes.copy(), classes.copy()
+        absent[:, block.place], present[:, block.place] = 0, 1
+        return self.draw(factors, absent), self.draw(factors, present)
 
     def visibly_changed(self, scene: Scene) -> Bools:
         """True where a label looks different from the original, by class or by visible variety, shape (N, L)."""

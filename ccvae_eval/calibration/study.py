@@ -38,9 +38,7 @@ from ccvae_eval.calibration.study_cells import (
     VIEWS,
     Case,
     CellStore,
-    Progress,
     StudyCell,
-    measure_all,
     positions_of,
     reading_of,
     rows_of,
@@ -65,13 +63,13 @@ from ccvae_eval.model.interface import LabelledVAE
 from ccvae_eval.plugins import registry
 
 CODES_FACTOR = 24
-"""Images for metrics that do not decode, over those for metrics that do: intervals of nearest neighbours need them."""
+"""Factor by which metrics that do not decode get more images, for narrow intervals of nearest-neighbour values."""
 CHARACTERISTICS = ("Eyeglasses", "Smiling", "Wearing_Hat", "Wearing_Necktie", "Hair_Color")
 """Default characteristics of ``faces``: two pairs of binary labels and a categorical one."""
 IMAGES_PER_SECOND = 1500.0
 """Images decoded, judged and compared per second on one core."""
 SECONDS_PER_CELL = 2.0
-"""Duration of a cell without its images."""
+"""Seconds for each cell in addition to those for its images."""
 ENDS_AT_CHANCE = ("shuffle", "collapse")
 """Perturbations that end at the chance level of a value for any model: codes of other images, and no diversity."""
 VOTES = ("factor_vae_votes", "beta_vae_votes", "z_max_var_votes")
@@ -86,6 +84,7 @@ REQUIRED_SETTINGS: Mapping[str, Mapping[str, Any]] = {"diversity": {"features": 
 """Settings without which a value has no row."""
 
 Notice = Callable[[str], None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +111,9 @@ class AnswerKey(Protocol):
         """Expected values of a case, shape (positions,), NaN where unknown; None without an entry for the case."""
 
     def stability_curve(
-        self,
-        context: PerturbationContext,
-        perturbation: Perturbation,
-        positions: Sequence[float],
+        self, context: PerturbationContext, perturbation: Perturbation, positions: Sequence[float],
         higher_is_better: bool | None,
-    ) -> Curve:
+    ) -> Curve:  # fmt: skip
         """The curve of UDR, a score of several models."""
 
 
@@ -221,8 +217,8 @@ class Calibrator:
         for metric, perturbation in self._pairs():
             if not (self.foreign or _declares(metric, perturbation)):
                 continue
-            unperturbed = self._unperturbed_cell(metric, perturbation)
-            for cell in (*self.cells_of(metric, perturbation), *([] if unperturbed is None else [unperturbed])):
+            cells = (*self.cells_of(metric, perturbation), self._unperturbed_cell(metric, perturbation))
+            for cell in filter(None, cells):
                 used = cell.perturbation
                 model = used.base if cell.position == 0 else f"{used.name} {cell.position!r}"
                 key = (model, len(cell.context.ids), cell.characteristics, cell.view.name)
@@ -246,8 +242,12 @@ class Calibrator:
         return Planned(len(cells), left, decode, decode / IMAGES_PER_SECOND + left * SECONDS_PER_CELL)
 
     def measure(self, progress: Progress | None = None) -> Calibration:
-        """Measure all cells and judge the values."""
-        measure_all(self.cells(), self.store, progress)
+        """Measure all cells and judge the values; ``progress`` is called with (cells done, cells)."""
+        cells = self.cells()
+        for done, cell in enumerate(cells, 1):
+            self.store.measure(cell)
+            if progress is not None:
+                progress(done, len(cells))
         curves = [curve for metric, perturbation in self._pairs() for curve in self._curves(metric, perturbation)]
         order = {metric.name: place for place, metric in enumerate(self.metrics)}
         values = {metric.name: list(metric.values) for metric in self.metrics}
@@ -272,9 +272,7 @@ class Calibrator:
         tables = [self.store.table(cell, metric) for cell in cells]
         for value, spec in metric.values.items():
             own = perturbation.name in spec.dials
-            if (metric.name, value) == STABILITY:
-                continue
-            if not own and not self.foreign:
+            if (metric.name, value) == STABILITY or not (own or self.foreign):
                 continue
             for row in rows_of(tables, value):
                 readings = tuple(reading_of(table, row) for table in tables)
@@ -327,7 +325,7 @@ def calibrate(
     progress: Progress | None = None,
     **more: Any,
 ) -> Calibration:
-    """Measure every value on models with a known perturbation, and judge whether it responds as it must.
+    """Measure every value on models with a known perturbation, and judge its response.
 
     Args:
         metrics: names of metrics, or metrics with settings.
@@ -350,25 +348,18 @@ def calibrate(
         UnsupportedError: there is no model and the data have no renderer, or the model does not predict its labels or
             has no p(z_c|y).
     """
-    return calibrator(metrics, data, options=options, judge=judge, cache_dir=cache_dir, notice=notice, **more).measure(
-        progress
-    )
+    prepared = calibrator(metrics, data, options=options, judge=judge, cache_dir=cache_dir, notice=notice, **more)
+    return prepared.measure(progress)
 
 
 def calibrator(
-    metrics: Sequence[str | Metric],
-    data: DataSet | None,
-    *,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-    judge: str = "auto",
-    cache_dir: str | Path | None = None,
-    notice: Notice | None = None,
-    **more: Any,
-) -> Calibrator:
+    metrics: Sequence[str | Metric], data: DataSet | None, *, options: Mapping[str, Mapping[str, Any]] | None = None,
+    judge: str = "auto", cache_dir: str | Path | None = None, notice: Notice | None = None, **more: Any,
+) -> Calibrator:  # fmt: skip
     """Prepare a calibration; see :func:`calibrate` for the arguments."""
     images = Faces() if data is None else data
     defaults = _default_settings(images, int(more.get("sample", SAMPLE)), more)
-    chosen = [_metric(m, (options or {}).get(_name(m), {}), defaults) for m in metrics]
+    chosen = [m if not isinstance(m, str) else _metric(m, (options or {}).get(m, {}), defaults) for m in metrics]
     loaded = judge_for(images, choice=judge, cache_dir=cache_dir, notice=notice)
     return Calibrator(chosen, images, judge=loaded, **more)
 
@@ -383,20 +374,14 @@ def _default_settings(data: DataSet, sample: int, more: Mapping[str, Any]) -> di
     return settings
 
 
-def _name(metric: str | Metric) -> str:
-    return metric if isinstance(metric, str) else metric.name
-
-
-def _metric(metric: str | Metric, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Metric:
+def _metric(name: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Metric:
     """A registered metric with its settings and the default settings of a calibration."""
-    if not isinstance(metric, str):
-        return metric
-    kind = registry.metrics[metric]
-    names = {f.name for f in fields(kind)}
+    kind = registry.metrics[name]
+    known = {f.name for f in fields(kind)}
     for key in settings:
-        if key not in names:
-            raise UsageError(f"{metric} has no setting {key!r}", hint=suggestion(key, names))
-    excluded = {"every"} if settings.get("score") else set()
-    merged = {**defaults, **REQUIRED_SETTINGS.get(metric, {})}
-    made: Metric = kind(**{**{k: v for k, v in merged.items() if k in names and k not in excluded}, **settings})
+        if key not in known:
+            raise UsageError(f"{name} has no setting {key!r}", hint=suggestion(key, known))
+    usable = known - {"every"} if settings.get("score") else known
+    merged = {key: value for key, value in {**defaults, **REQUIRED_SETTINGS.get(name, {})}.items() if key in usable}
+    made: Metric = kind(**{**merged, **settings})
     return made

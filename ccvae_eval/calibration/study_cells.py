@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,25 +56,16 @@ class View:
 
 PLAIN = View()
 VIEWS: Mapping[str, View] = MappingProxyType(
-    {
-        "disentanglement": View("narrow", narrow=True, scale=0.5),
-        "reconstruction": View("soft", scale=0.05),
-    }
+    {"disentanglement": View("narrow", narrow=True, scale=0.5), "reconstruction": View("soft", scale=0.05)}
 )
 """By metric; all other metrics evaluate the models as they are."""
 
 
+@dataclass(eq=False, repr=False)
 class ViewedModel(PerturbedModel):
-    """A model seen through a view.
+    """A model seen through a view."""
 
-    Args:
-        inner: the model.
-        view: the view.
-    """
-
-    def __init__(self, inner: FullModel, view: View) -> None:
-        super().__init__(inner)
-        self.view = view
+    view: View
 
     @property
     def layout(self) -> LatentLayout:
@@ -128,37 +120,21 @@ class StudyCell:
 
     def subject(self) -> Subject:
         """The perturbed model with its images, encoded."""
-        model: FullModel = self.perturbation.perturb(self.context, self.perturbation.strength(self.position))
-        return prepare(
-            self.view(model),
-            self.context.data,
-            self.context.ids,
-            seed=self.context.seed,
-            judge=self.judge,
-            characteristics=self.characteristics,
-        )
+        context, strength = self.context, self.perturbation.strength(self.position)
+        model = self.view(self.perturbation.perturb(context, strength))
+        asked = self.characteristics
+        return prepare(model, context.data, context.ids, seed=context.seed, judge=self.judge, characteristics=asked)
 
     def name(self, metric: Metric) -> str:
         """Digest of everything that this metric's numbers depend on."""
-        model = self.context.model
+        context, perturbation = self.context, self.perturbation
+        strength = f"{perturbation.name} {perturbation.strength(self.position)!r}"
         key = [
-            CELL_VERSION,
-            VERSION,
-            self.context.data.digest,
-            blake2b(self.context.ids.tobytes(), digest_size=16).hexdigest(),
-            self.context.seed,
-            self.context.model_name if model is not None else "oracle",
-            self.view.name,
-            list(self.context.names),
-            list(self.characteristics),
-            self.perturbation.base
-            if self.position == 0
-            else f"{self.perturbation.name} {self.perturbation.strength(self.position)!r}",
-            "" if self.judge is None else self.judge.sha256,
-            metric.name,
-            metric.version,
-            settings_of(metric),
-        ]
+            CELL_VERSION, VERSION, context.data.digest, blake2b(context.ids.tobytes(), digest_size=16).hexdigest(),
+            context.seed, context.model_name if context.model is not None else "oracle", self.view.name,
+            list(context.names), list(self.characteristics), perturbation.base if self.position == 0 else strength,
+            "" if self.judge is None else self.judge.sha256, metric.name, metric.version, settings_of(metric),
+        ]  # fmt: skip
         return blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
@@ -238,7 +214,7 @@ def _row_keys(value: Value) -> dict[str, Plain]:
 
 def _table(values: Sequence[Value], why: str) -> Table:
     rows: dict[tuple[str, str | None], Reading] = {}
-    # values with fewer keys come first, so that one with an assignment is used only without another
+    # values with fewer keys first: the value of an assignment is used only if there is no other
     for v in sorted(values, key=lambda v: len(v.at)):
         row = row_of(v)
         if row is not None and _row_keys(v) != WHOLE_IMAGE:
@@ -256,49 +232,29 @@ def rows_of(tables: Sequence[Table], value: str) -> list[str]:
     >>> rows_of([{("kl", None): Reading(1.0), ("kl of=x", "A"): Reading(1.0)}], "kl")
     ['kl']
     """
-    found = [
-        row
-        for table in tables
-        for row, characteristic in table
-        if characteristic is None and row.split(" ")[0] == value
-    ]
-    return list(dict.fromkeys(found)) or [value]
+    means = (row for table in tables for row, characteristic in table if characteristic is None)
+    return list(dict.fromkeys(row for row in means if row.split(" ")[0] == value)) or [value]
 
 
 def _reading_of(value: Value) -> Reading:
     e = value.estimate
-    chance, reference = (math.nan if side is None else float(side) for side in (value.chance, value.reference))
-    return Reading(float(e.value), float(e.low), float(e.high), chance, reference, value.note)
+    return _from_plain([e.value, e.low, e.high, value.chance, value.reference, value.note])
 
 
 def _as_plain(reading: Reading) -> list[Plain]:
-    numbers = (reading.value, reading.low, reading.high, reading.chance, reading.reference)
-    return [*(None if math.isnan(number) else number for number in numbers), reading.note]
+    *numbers, note = astuple(reading)
+    return [*(None if math.isnan(number) else number for number in numbers), note]
 
 
-def _from_plain(row: Sequence[Plain]) -> Reading:
+def _from_plain(row: Sequence[Any]) -> Reading:
     value, low, high, chance, reference = (math.nan if number is None else float(number) for number in row[:5])
     return Reading(value, low, high, chance, reference, str(row[5]))
 
 
 def reading_of(table: Table, row: str, characteristic: str | None = None) -> Reading:
     """One reading; undefined with a reason if the table lacks it."""
-    if (row, characteristic) in table:
-        return table[row, characteristic]
-    return Reading(
-        math.nan, note=table[METRIC_ROW, None].note if (METRIC_ROW, None) in table else "the metric has no such row"
-    )
-
-
-Progress = Callable[[int, int], None]
-
-
-def measure_all(cells: Sequence[StudyCell], store: CellStore, progress: Progress | None = None) -> None:
-    """Measure all cells; ``progress`` is called with (cells done, cells)."""
-    for done, cell in enumerate(cells, 1):
-        store.measure(cell)
-        if progress is not None:
-            progress(done, len(cells))
+    no_row = Reading(math.nan, note="the metric has no such row")
+    return table.get((row, characteristic), table.get((METRIC_ROW, None), no_row))
 
 
 def positions_of(steps: int) -> list[float]:
@@ -347,9 +303,6 @@ class Case:
         """The row's value of a key: "10" for m in ``composition m=10``; "" without the key."""
         at = dict(part.split("=", 1) for part in self.row.split(" ")[1:])
         return at.get(key, "")
-
-    def cardinalities(self) -> Floats:
-        return np.array([self.subject.schema[name].cardinality for name in self.names], dtype=np.float64)
 
     def ends(self, first: float, last: float) -> Floats:
         """Expected values at both ends only, shape (positions,)."""

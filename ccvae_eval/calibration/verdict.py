@@ -1,6 +1,7 @@
-r"""Verdict on the response of a value to one of its own perturbations.
+r"""Result of a calibration: curves of values along perturbations, and verdicts on them.
 
-At each position along a perturbation the value was measured, with its confidence interval. It passes if
+A value gets a verdict along each perturbation that it declares. (A value that declares none is listed with the reason.)
+At each position along the perturbation it was measured, with its confidence interval. It passes if
 
 1. at both ends the expected value lies in the interval, widened to a simultaneous level (below);
 2. no step goes in the wrong direction by more than the sum of the widened half-widths of the two positions, and
@@ -16,10 +17,6 @@ constant has no order: every position must contain the expected value.
 Widening: a calibration checks many expected values on the same images, and at 95 % each, one in twenty would fail for a
 perfect value. All intervals are widened, as if normal, so that they hold together at 95 % (Bonferroni): by 1.78 for a
 hundred checks. See docs/adr/004 for the power of these rules.
-
-Result of a calibration: curves of values along perturbations, with verdicts where a value declares the perturbation.
-
-A value without a perturbation of its own is listed with the reason.
 """
 
 from __future__ import annotations
@@ -143,20 +140,18 @@ def judge(
     target = expected
     if constant := _is_constant(expected):
         target, checked = np.full(len(readings), expected[0]), list(range(len(readings)))
+    ends = {0: "the first end", len(readings) - 1: "the last end"}
     reasons = [
-        f"at {place} {readings[k].value:.4g} [{readings[k].low:.4g}, {readings[k].high:.4g}], expected {target[k]:.4g}"
-        for k, place in _position_names(checked, len(readings))
-        if not readings[k].contains(target[k], wider, CONSTANT_TOLERANCE if constant else ROUNDING)
+        f"at {ends.get(k, f'step {k}')} {r.value:.4g} [{r.low:.4g}, {r.high:.4g}], expected {target[k]:.4g}"
+        for k, r in enumerate(readings)
+        if k in checked and not r.contains(target[k], wider, CONSTANT_TOLERANCE if constant else ROUNDING)
     ]
     if constant:
         return Verdict(not reasons, math.nan, covers, "; ".join(reasons))
-    distinct = _distinct_positions(readings, expected, direction, wider)
-    spearman = math.nan
-    if len(distinct) > 1:
-        spearman = direction * _rank_correlation(distinct, values[distinct])
+    distinct, spearman = _distinct_positions(readings, expected, direction, wider), math.nan
     if len(distinct) < 2:
         reasons.append("it does not respond")
-    elif spearman < LEAST_RANK_CORRELATION:
+    elif (spearman := direction * _rank_correlation(distinct, values[distinct])) < LEAST_RANK_CORRELATION:
         reasons.append(f"rank correlation {spearman:.3f}")
     if wrong := _wrong_way(readings, direction, wider):
         reasons.append(wrong)
@@ -175,11 +170,6 @@ def _is_constant(expected: Floats) -> bool:
     return float(np.nanmax(expected) - np.nanmin(expected)) <= CONSTANT_TOLERANCE
 
 
-def _position_names(positions: Sequence[int], count: int) -> list[tuple[int, str]]:
-    names = {0: "the first end", count - 1: "the last end"}
-    return [(k, names.get(k, f"step {k}")) for k in positions]
-
-
 def _direction(values: Floats, expected: Floats, higher_is_better: bool | None) -> int:
     """+1 if the value must rise along the perturbation, -1 if it must fall."""
     if higher_is_better is not None and (math.isnan(expected[0]) or math.isnan(expected[-1])):
@@ -196,9 +186,8 @@ def _distinct_positions(readings: Sequence[Reading], expected: Floats, direction
         curve = IsotonicRegression(increasing=direction > 0).fit_transform(np.arange(len(values)), values)
     distinct = [0]
     for k in range(1, len(readings)):
-        if abs(curve[k] - curve[distinct[-1]]) > max(
-            wider * readings[k].half_width, wider * readings[distinct[-1]].half_width, ROUNDING
-        ):
+        half_widths = (wider * readings[j].half_width for j in (k, distinct[-1]))
+        if abs(curve[k] - curve[distinct[-1]]) > max(*half_widths, ROUNDING):
             distinct.append(k)
     return distinct
 
@@ -214,7 +203,7 @@ def _wrong_way(readings: Sequence[Reading], direction: int, wider: float) -> str
 
 
 SIMULTANEOUS_WIDENING = widening(100)
-"""Half-widths of both ends by which a responding value moves; about a hundred pairs are compared at once."""
+"""Factor of the half-widths that the movement of a responding value exceeds; about a hundred pairs are compared."""
 
 
 def movement(first: Reading, last: Reading) -> float:
@@ -244,10 +233,7 @@ REASONS: Mapping[tuple[str, str], str] = MappingProxyType(
         ("disentanglement", "dci_size"): "it counts latent dimensions, which no perturbation adds",
         ("disentanglement", "information"): "the matrix behind the scores, which are judged",
         ("disentanglement", "factor_correlation"): "a property of the labels, not of the codes",
-        (
-            "drift",
-            "displacement",
-        ): "only over points that are found again, which become fewer as it gets worse (see lost)",
+        ("drift", "displacement"): "only over points found again, which become fewer as it gets worse (see lost)",
         ("drift", "correct_matches"): "undefined for the matcher grid, whose matches are correct by construction",
         ("reconstruction", "bound"): "defined by the model; the oracle defines none",
         ("reconstruction", "gap"): "needs training images; the oracle is not trained",
@@ -301,29 +287,28 @@ class Curve:
         """Distance between both ends, see :func:`ccvae_eval.calibration.verdict.movement`."""
         return movement(self.readings[0], self.readings[-1])
 
+    @property
+    def _address(self) -> dict[str, Plain]:
+        return {"metric": self.metric, "value": self.row, "dial": self.perturbation.name}
+
     def as_row(self) -> dict[str, Plain]:
         """The row under ``calibration`` in the JSON document; NaN is None."""
-        first, last = self.readings[0], self.readings[-1]
-        return {
-            "metric": self.metric,
-            "value": self.row,
-            "dial": self.perturbation.name,
-            "own": self.own,
-            "passed": self.verdict.passed,
-            "spearman": _plain(self.verdict.spearman),
-            "at_zero": _plain(first.value),
-            "at_end": _plain(last.value),
-            "known_zero": _plain(float(self.expected[0])),
-            "known_end": _plain(float(self.expected[-1])),
-            "covers": _plain(self.verdict.covers),
+        verdict = self.verdict
+        numbers = {
+            "spearman": verdict.spearman,
+            "at_zero": self.readings[0].value,
+            "at_end": self.readings[-1].value,
+            "known_zero": float(self.expected[0]),
+            "known_end": float(self.expected[-1]),
+            "covers": verdict.covers,
         }
+        plain = {key: _plain(number) for key, number in numbers.items()}
+        return {**self._address, "own": self.own, "passed": verdict.passed, **plain}
 
     def as_curve(self) -> dict[str, Plain]:
         """All positions, under ``curves`` in the JSON document."""
         return {
-            "metric": self.metric,
-            "value": self.row,
-            "dial": self.perturbation.name,
+            **self._address,
             "why": self.verdict.why,
             "strengths": [self.perturbation.strength(position) for position in self.positions],
             "values": [_plain(reading.value) for reading in self.readings],
@@ -387,13 +372,11 @@ def with_verdicts(curves: Sequence[Curve]) -> tuple[list[Curve], int]:
     """The curves with verdicts at a level that holds for all of them together, and the number of checks."""
     checks = sum(check_count(curve.readings, curve.expected) for curve in curves if curve.own)
     wider = widening(checks)
-    found = [
-        replace(curve, verdict=judge(curve.readings, curve.expected, curve.higher_is_better, wider=wider))
-        if curve.own
-        else curve
-        for curve in curves
-    ]
-    return found, checks
+
+    def with_verdict(c: Curve) -> Curve:
+        return replace(c, verdict=judge(c.readings, c.expected, c.higher_is_better, wider=wider)) if c.own else c
+
+    return [with_verdict(curve) for curve in curves], checks
 
 
 def no_expectation(count: int) -> Floats:

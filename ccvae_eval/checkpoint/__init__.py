@@ -9,21 +9,7 @@ from ccvae_eval.checkpoint.open import Opened, open_checkpoint
 from ccvae_eval.checkpoint.state_dict_match import network_tensors
 
 __all__ = [
-    "Adapter",
-    "Advises",
-    "Bundle",
-    "CheckpointRecord",
-    "Envelope",
-    "Hints",
-    "Opened",
-    "Reads",
-    "Record",
-    "Reference",
-    "inspect_checkpoint",
-    "network_tensors",
-    "open_checkpoint",
-    "read_any",
-    "read_bundle",
-    "save_checkpoint",
+    "Adapter", "Advises", "Bundle", "CheckpointRecord", "Envelope", "Hints", "Opened", "Reads", "Record", "Reference",
+    "inspect_checkpoint", "network_tensors", "open_checkpoint", "read_any", "read_bundle", "save_checkpoint",
     "write_bundle",
-]
+]  # fmt: skip

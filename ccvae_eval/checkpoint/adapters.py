@@ -77,13 +77,9 @@ class Reads(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The result of one adapter's ``matches``.
+    """The name of an adapter (``distribution:name`` if the plain name is ambiguous) and the result of its ``matches``.
 
-    Args:
-        name: the registered name; ``distribution:name`` if the plain name is ambiguous.
-        score: its confidence, 0 to 1.
-        adapter: the adapter; None if it is broken.
-        problem: why it is broken.
+    A broken adapter has score 0, ``adapter`` None and its ``problem``.
     """
 
     name: str
@@ -99,18 +95,12 @@ def registered_adapters() -> Iterable[tuple[str, Registration]]:
     return [(e.qualified if names.count(e.name) > 1 else e.name, e) for e in entries]
 
 
-def adapter_named(name: str) -> Any:
-    """Returns an instance of the named adapter.
+def instantiate(entry: Registration) -> Any:
+    """Returns an instance of a registered adapter.
 
     Raises:
-        UsageError: the name is not registered.
         PluginError: the adapter cannot be loaded or instantiated.
     """
-    return instantiate(adapters.find(name))
-
-
-def instantiate(entry: Registration) -> Any:
-    """Returns an instance of a registered adapter."""
     kind = entry.load()
     try:
         found = kind()
@@ -136,10 +126,7 @@ def adapter_failure(name: str, entry: Registration, call: str, error: Exception)
 
 
 def matches(bundle: Bundle) -> list[Match]:
-    """Returns the adapters that match a file, in descending order of their scores.
-
-    Adapters with score 0 are left out. A broken adapter is included with score 0 and its problem.
-    """
+    """Returns the adapters with a positive score and the broken ones, in descending order of their scores."""
     found = []
     for name, entry in registered_adapters():
         try:

@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ccvae_eval.checkpoint.bundle import Bundle
-from ccvae_eval.checkpoint.state_dict_match import TensorInfo, tensor_table
 from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, PluginError, UsageError, suggestion
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.pixel_range import KEYS as PIXEL_KEYS
@@ -46,11 +45,8 @@ def require_plausible_sizes(settings: Mapping[str, Plain], bundle: Bundle) -> No
     limit = max(MAX_SETTING, bundle.parameter_count)
     for name, number in whole_numbers(settings):
         if number > limit and not name.endswith("seed"):
-            raise CheckpointError(
-                "describes a model that is far too large",
-                where=str(bundle.path),
-                why=f"{name[:80]} = {number}, but the file contains {bundle.parameter_count:,} numbers",
-            )
+            why = f"{name[:80]} = {number}, but the file contains {bundle.parameter_count:,} numbers"
+            raise CheckpointError("describes a model that is far too large", where=str(bundle.path), why=why)
 
 
 @contextmanager
@@ -79,14 +75,12 @@ def build_network(build: Build, name: str, where: str) -> nn.Module:
         network = build()
     except PluginError:
         raise
-    except CcvaeEvalError as error:
-        raise CheckpointError(
-            f"model {name!r} cannot be built from its settings", where=where, why=error.what, hint=error.hint
-        ) from error
     except Exception as error:
-        raise CheckpointError(
-            f"model {name!r} cannot be built from its settings", where=where, why=f"{type(error).__name__}: {error}"
-        ) from error
+        why, hint = f"{type(error).__name__}: {error}", ""
+        if isinstance(error, CcvaeEvalError):
+            why, hint = error.what, error.hint
+        what = f"model {name!r} cannot be built from its settings"
+        raise CheckpointError(what, where=where, why=why, hint=hint) from error
     if not isinstance(network, nn.Module):
         raise PluginError(f"{name!r} must build an nn.Module, got {type(network).__name__}", where=where)
     return network
@@ -96,11 +90,6 @@ def meta_network(build: Build, name: str, where: str, tensors: int) -> nn.Module
     """Returns the network on the meta device, where it needs no memory; ``tensors`` are in the file."""
     with torch.device("meta"), parameter_limit(max(MAX_PARAMETERS, 10 * tensors)):
         return build_network(build, name, where)
-
-
-def expected_weights(build: Build, name: str, where: str, tensors: int) -> dict[str, TensorInfo]:
-    """Returns names, shapes and types of the network's weights."""
-    return tensor_table(meta_network(build, name, where, tensors).state_dict())
 
 
 def is_rebuildable(kind: Any) -> bool:

@@ -108,7 +108,8 @@ def _split(records: Any, content: Content, path: Path) -> tuple[dict[str, Tensor
         if name in tensors:
             raise CheckpointError("contains two tensors with the same name", where=str(path), why=name)
         tensors[name] = tensor
-    return tensors, _plain_root(records), None
+    plain = _plain(dict(enumerate(records)) if isinstance(records, list | tuple) else records)
+    return tensors, plain if isinstance(plain, dict) else {}, None
 
 
 def _decode(tree: Any, tensors: list[Tensor]) -> Any:
@@ -158,12 +159,6 @@ def module_state(module: Record) -> dict[str, Any]:
 
 
 _OMITTED = object()
-
-
-def _plain_root(records: Any) -> dict[str, Plain]:
-    table = dict(enumerate(records)) if isinstance(records, list | tuple) else records
-    plain = _plain(table)
-    return plain if isinstance(plain, dict) else {}
 
 
 def _plain(value: Any) -> Any:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ccvae_eval.checkpoint.adapters import Adapter, Advises, Hints, best_adapter, hints_of, matches, read_any
 from ccvae_eval.checkpoint.building import (
     Build,
     constructor_arguments,
-    expected_weights,
     is_rebuildable,
+    meta_network,
     require_plausible_sizes,
 )
 from ccvae_eval.checkpoint.bundle import Bundle, Record
@@ -21,7 +22,7 @@ from ccvae_eval.checkpoint.state_dict_match import count_matching, strip_prefixe
 from ccvae_eval.core.errors import CcvaeEvalError
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.pixel_range import PixelRange
-from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, Registration, models
+from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, models
 
 MAX_NAMED = 4
 
@@ -81,7 +82,7 @@ def candidates(bundle: Bundle, settings: Mapping[str, Plain]) -> list[Candidate]
 
 
 def sole_model(bundle: Bundle, settings: Mapping[str, Plain]) -> str | None:
-    """Returns the only model of a plugin file that fits the tensors exactly; None if there is none or several."""
+    """Returns the name of the only plugin-file model that fits the tensors exactly; None unless exactly one fits."""
     fitting = [c.name for c in _models(bundle, settings) if c.from_file and c.complete]
     return fitting[0] if len(fitting) == 1 else None
 
@@ -100,11 +101,7 @@ def _adapters(bundle: Bundle, settings: Mapping[str, Plain]) -> Iterator[Candida
                 continue
             combined = {**adapter.settings(bundle), **settings}
             require_plausible_sizes(combined, bundle)
-
-            def build(adapter: Adapter = adapter, combined: Mapping[str, Plain] = combined) -> object:
-                return adapter.build(combined)
-
-            yield _compared(name, "adapter", build, bundle, score, advice)
+            yield _compared(name, "adapter", partial(adapter.build, combined), bundle, score, advice)
         except Exception as error:
             yield Candidate(name, "adapter", score, note=_reason(error))
 
@@ -115,36 +112,29 @@ def _models(bundle: Bundle, settings: Mapping[str, Plain]) -> Iterator[Candidate
     for entry in models.registrations():
         if entry.distribution == BUILTIN_DISTRIBUTION:
             continue
+        from_file = entry.distribution.endswith(".py")
         try:
             kind = entry.load()
             if is_rebuildable(kind):
                 continue
             arguments = constructor_arguments(kind, settings, hinted, entry.name)
             require_plausible_sizes(arguments, bundle)
-
-            def build(kind: type = kind, arguments: Mapping[str, Plain] = arguments) -> object:
-                return kind(**arguments)
-
-            yield _compared(entry.name, "model", build, bundle, None, "", from_file=_is_file(entry))
+            yield replace(_compared(entry.name, "model", partial(kind, **arguments), bundle), from_file=from_file)
         except Exception as error:
-            yield Candidate(entry.name, "model", note=_reason(error), from_file=_is_file(entry))
-
-
-def _is_file(entry: Registration) -> bool:
-    return entry.distribution.endswith(".py")
+            yield Candidate(entry.name, "model", note=_reason(error), from_file=from_file)
 
 
 def _compared(
-    name: str, kind: str, build: Build, bundle: Bundle, score: float | None, note: str, *, from_file: bool = False
+    name: str, kind: str, build: Build, bundle: Bundle, score: float | None = None, note: str = ""
 ) -> Candidate:
     """The candidate with its tensors compared to the file's."""
-    expected = expected_weights(build, name, str(bundle.path), len(bundle.tensors))
+    expected = tensor_table(meta_network(build, name, str(bundle.path), len(bundle.tensors)).state_dict())
     weights, _ = strip_prefixes(bundle.tensors, expected)
     found = tensor_table(weights)
     missing = [n for n, tensor in expected.items() if n not in found or not tensor.accepts(found[n])]
     extra = sum(n not in expected for n in found)
     fits, first = count_matching(found, expected), tuple(missing[:MAX_NAMED])
-    return Candidate(name, kind, score, fits, len(expected), first, extra, note, from_file)
+    return Candidate(name, kind, score, fits, len(expected), first, extra, note)
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,11 +16,10 @@ from ccvae_eval.checkpoint.adapters import (
     Adapter,
     Advises,
     adapter_failure,
-    adapter_named,
     best_adapter,
     hints_of,
+    instantiate,
     read_any,
-    registered_adapters,
 )
 from ccvae_eval.checkpoint.building import (
     MAX_PARAMETERS,
@@ -119,7 +119,7 @@ def open_checkpoint(
         network = build_network(plan.build, plan.name, where)
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
-    notes = [*bundle.notes, *plan.notes, *notes, *_nonfinite_notes(weights), *_conversion_notes(found, expected)]
+    notes = [*bundle.notes, *plan.notes, *notes, *_weight_notes(weights, expected)]
     if pixels is not None:
         network, plan = _convert_pixels(network, plan, pixels)
         notes.append(str(pixels))
@@ -184,6 +184,13 @@ def _plan(request: _Request) -> _Plan:
             "--plugin FILE.",
         )
     kind = models[name]
+    if not isinstance(kind, type) or not issubclass(kind, nn.Module):
+        raise PluginError(
+            f"model {name!r} cannot be rebuilt",
+            where=request.where,
+            why=f"{getattr(kind, '__name__', kind)} is not a subclass of nn.Module",
+            hint="Register the class itself, not an instance or a function.",
+        )
     if not is_rebuildable(kind):
         return _plan_with_constructor(request, name, kind, given)
     record = request.record or CheckpointRecord(name)
@@ -196,33 +203,12 @@ def _plan(request: _Request) -> _Plan:
             why="it contains weights alone",
             hint="In Python, pass context=ModelContext(...); or use an adapter (`ccvae-eval list adapters`).",
         )
-    return _Plan(name, _record_builder(name, record, request.bundle), record)
-
-
-def _record_builder(name: str, record: CheckpointRecord, bundle: Bundle) -> Build:
-    """A function that builds a registered model from the checkpoint's record."""
-    kind: Any = models[name]
-    context = record.context
-    plain = {"settings": dict(record.settings), "context": context.as_plain() if context else None}
-    require_plausible_sizes(plain, bundle)
-    if not isinstance(kind, type) or not issubclass(kind, nn.Module):
-        raise PluginError(
-            f"model {name!r} cannot be rebuilt",
-            where=str(bundle.path),
-            why=f"{getattr(kind, '__name__', kind)} is not a subclass of nn.Module",
-        )
-    return lambda: kind.from_settings(record.settings, context, seed=0)  # type: ignore[attr-defined]
+    require_plausible_sizes({"settings": dict(record.settings), "context": record.context.as_plain()}, request.bundle)
+    return _Plan(name, partial(kind.from_settings, record.settings, record.context, seed=0), record)  # type: ignore[attr-defined]
 
 
 def _plan_with_constructor(request: _Request, name: str, kind: Any, given: Mapping[str, Plain]) -> _Plan:
     """A user's class, built by its constructor with arguments from ``--set``, the TOML file and the checkpoint."""
-    if not callable(kind) or not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise PluginError(
-            f"model {name!r} cannot be rebuilt",
-            where=request.where,
-            why=f"{getattr(kind, '__name__', kind)} is not a subclass of nn.Module",
-            hint="Register the class itself, not an instance or a function.",
-        )
     hinted, source = hints_of(request.bundle)
     if request.record is not None and request.record.name == name:
         hinted, source = dict(request.record.settings), ""
@@ -231,14 +217,12 @@ def _plan_with_constructor(request: _Request, name: str, kind: Any, given: Mappi
     used = [f"{key} = {arguments[key]!r}" for key in arguments if key in hinted and key not in given]
     notes = (f"{', '.join(used)} as recorded in the checkpoint ({source})",) if used and source else ()
     record = replace(request.record or CheckpointRecord(name), name=name, settings=arguments)
-    return _Plan(name, lambda: kind(**arguments), record, notes)
+    return _Plan(name, partial(kind, **arguments), record, notes)
 
 
 def _plan_with_adapter(request: _Request, name: str | None, given: Mapping[str, Plain]) -> _Plan:
     """A model built by the named adapter, or by the one with the highest score."""
-    adapter = adapter_named(name) if name else None
-    if adapter is None:
-        name, adapter = best_adapter(request.bundle)
+    name, adapter = (name, instantiate(adapters.find(name))) if name else best_adapter(request.bundle)
     if name is None or adapter is None:
         raise _unrecognised(request.bundle, given)
     if not isinstance(adapter, Adapter):
@@ -247,7 +231,7 @@ def _plan_with_adapter(request: _Request, name: str | None, given: Mapping[str, 
             where=request.where,
             hint="Give the model's class: --plugin FILE --model NAME. `ccvae-eval new model NAME` writes a template.",
         )
-    entry = dict(registered_adapters()).get(name) or adapters.find(name)
+    entry = adapters.find(name)
     try:
         own = {} if request.record and request.record.name == name else adapter.settings(request.bundle)
         advice = tuple(adapter.advice(request.bundle)) if isinstance(adapter, Advises) else ()
@@ -255,18 +239,17 @@ def _plan_with_adapter(request: _Request, name: str | None, given: Mapping[str, 
         raise
     except Exception as error:
         if entry.distribution == BUILTIN_DISTRIBUTION:  # a built-in adapter fails because of the file
-            why = f"{type(error).__name__}: {error}"
             raise CheckpointError(
                 f"resembles a checkpoint of adapter {name!r}, but cannot be read as one",
                 where=request.where,
-                why=why,
+                why=f"{type(error).__name__}: {error}",
                 hint="`ccvae-eval inspect FILE` lists its tensors.",
             ) from error
         raise adapter_failure(name, entry, "settings(bundle)", error) from error
     combined = {**own, **(request.record.settings if request.record else {}), **given}
     require_plausible_sizes(combined, request.bundle)
     record = replace(request.record or CheckpointRecord(name), name=name, settings=combined)
-    return _Plan(name, lambda: adapter.build(combined), record, advice)
+    return _Plan(name, partial(adapter.build, combined), record, advice)
 
 
 def _convert_pixels(network: nn.Module, plan: _Plan, pixels: PixelRange) -> tuple[nn.Module, _Plan]:
@@ -311,9 +294,8 @@ def _require_small_buffers(network: nn.Module, where: str) -> None:
     size = sum(b.numel() for b in network.buffers()) + sum(p.numel() for p in network.parameters())
     size -= sum(tensor.numel() for tensor in network.state_dict().values())
     if size > MAX_BUFFER_ELEMENTS:
-        raise CheckpointError(
-            "describes a model that is far too large", where=where, why=f"its buffers have {size:,} numbers"
-        )
+        why = f"its buffers have {size:,} numbers"
+        raise CheckpointError("describes a model that is far too large", where=where, why=why)
 
 
 def _closest_model(found: TensorTable, record: CheckpointRecord | None, requested: str) -> str:
@@ -323,20 +305,15 @@ def _closest_model(found: TensorTable, record: CheckpointRecord | None, requeste
     best, most = "", 0
     for name in models:
         try:
-            expected = _expected_table(models[name], record, record.context)
+            with torch.device("meta"), parameter_limit(MAX_PARAMETERS):
+                kind = models[name]
+                network = kind.from_settings(_shared_settings(kind, record.settings), record.context)
+            count = count_matching(found, tensor_table(network.state_dict()))
         except Exception:
             continue  # a model that cannot be built from these settings is not the one
-        count = count_matching(found, expected)
         if name != requested and count > most:
             best, most = name, count
     return f"It looks like {best} ({most}/{len(found)} keys)." if most > len(found) / 2 else ""
-
-
-def _expected_table(kind: Any, record: CheckpointRecord, context: ModelContext) -> TensorTable:
-    """The tensors of a model that is built with those recorded settings that it has."""
-    with torch.device("meta"), parameter_limit(MAX_PARAMETERS):
-        network: Rebuildable = kind.from_settings(_shared_settings(kind, record.settings), context)
-    return tensor_table(network.state_dict())
 
 
 def _shared_settings(kind: Any, settings: Mapping[str, Plain]) -> dict[str, Plain]:
@@ -346,11 +323,9 @@ def _shared_settings(kind: Any, settings: Mapping[str, Plain]) -> dict[str, Plai
     return {name: value for name, value in settings.items() if name in names}
 
 
-def _nonfinite_notes(weights: Mapping[str, Tensor]) -> list[str]:
+def _weight_notes(weights: Mapping[str, Tensor], expected: TensorTable) -> list[str]:
+    """Notes on weights that are not finite, and on weights of another type than the model's."""
     names = [n for n, t in weights.items() if t.is_floating_point() and not bool(t.float().isfinite().all())]
-    return [f"{len(names)} tensors contain NaN or infinity: {', '.join(names[:3])}"] if names else []
-
-
-def _conversion_notes(found: TensorTable, expected: TensorTable) -> list[str]:
-    changed = sorted({str(found[n].dtype) for n in expected if found[n].dtype != expected[n].dtype})
-    return [f"weights of type {', '.join(changed)} were converted to the model's type"] if changed else []
+    types = sorted({str(t.dtype) for name, t in weights.items() if t.dtype != expected[name].dtype})
+    notes = [f"{len(names)} tensors contain NaN or infinity: {', '.join(names[:3])}"] if names else []
+    return [*notes, f"weights of type {', '.join(types)} were converted to the model's type"] if types else notes

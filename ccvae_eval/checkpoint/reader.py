@@ -105,11 +105,8 @@ def describe(descriptor: int, path: Path) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         raise CheckpointError("takes too long to read", where=str(path), why=f"stopped after {seconds} s") from None
     if child.returncode != 0:
-        raise CheckpointError(
-            "cannot be read within the reader's limits",
-            where=str(path),
-            why=f"exit code {child.returncode}",
-        )
+        why = f"exit code {child.returncode}"
+        raise CheckpointError("cannot be read within the reader's limits", where=str(path), why=why)
     description: dict[str, Any] = json.loads(child.stdout)
     if "refused" in description:
         refused = description["refused"]

@@ -38,7 +38,6 @@ PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".dill")
 MAX_FILES = 12
 MAX_ENTRIES = 10_000
 MAX_TEXT_BYTES = 1 << 20
-FORMAT = "folder"
 KEYS = ("model", "settings", "images")
 
 
@@ -83,8 +82,8 @@ def read_folder(path: Path) -> Bundle:
         {stem: part.records for stem, part in parts.items()},
         path,
         sum(part.size for part in parts.values()),
-        _digest(parts),
-        FORMAT,
+        sha256("\n".join(f"{stem} {part.sha256}" for stem, part in sorted(parts.items())).encode()).hexdigest(),
+        "folder",
         tuple(dict.fromkeys(name for part in parts.values() for name in part.globals)),
         tuple(notes),
     )
@@ -96,11 +95,6 @@ def _entries(path: Path) -> list[str]:
     except OSError as error:
         raise CheckpointError("cannot be opened", where=str(path), why=error.strerror or str(error)) from None
     return [name for name in names if not name.startswith(".")]
-
-
-def _digest(parts: dict[str, Bundle]) -> str:
-    """One digest of the names and digests of all files."""
-    return sha256("\n".join(f"{stem} {part.sha256}" for stem, part in sorted(parts.items())).encode()).hexdigest()
 
 
 def read_text_file(path: Path) -> str | None:
@@ -162,11 +156,8 @@ def read_sidecar(path: Path) -> Sidecar:
             raise InputError(f"unknown key {key!r}", where=str(file), hint=suggestion(key, KEYS))
     model, settings, images = table.get("model"), table.get("settings", {}), table.get("images", {})
     if not isinstance(settings, dict) or not isinstance(images, dict) or not isinstance(model, str | None):
-        raise InputError(
-            "malformed settings file",
-            where=str(file),
-            hint='Expected model = "NAME", a table [settings] and a table [images].',
-        )
+        hint = 'Expected model = "NAME", a table [settings] and a table [images].'
+        raise InputError("malformed settings file", where=str(file), hint=hint)
     pixels = {PREFIX + key: value for key, value in images.items()}
     PixelRange.of(pixels, str(file))
     return Sidecar(file, model, {**settings, **pixels})

@@ -25,11 +25,6 @@ class TensorInfo:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
-    @classmethod
-    def of(cls, tensor: Tensor) -> TensorInfo:
-        """Returns shape and type of a tensor."""
-        return cls(tuple(tensor.shape), tensor.dtype)
-
     def accepts(self, other: TensorInfo) -> bool:
         """True if the shapes are equal and both are real or both complex, in any precision."""
         return self.shape == other.shape and self.dtype.is_complex == other.dtype.is_complex
@@ -43,7 +38,7 @@ TensorTable = Mapping[str, TensorInfo]
 
 def tensor_table(tensors: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
     """Returns shape and type of each tensor."""
-    return {name: TensorInfo.of(tensor) for name, tensor in tensors.items()}
+    return {name: TensorInfo(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
 
 
 def count_matching(found: TensorTable, expected: TensorTable) -> int:
@@ -65,12 +60,8 @@ def strip_prefixes(tensors: Mapping[str, Tensor], expected: TensorTable) -> tupl
     and tensors without it. If there are several copies, the plain weights take precedence over a moving average (EMA).
     """
     names = tensor_table(tensors)
-    best, most = "", count_matching(names, expected)
     choices = candidate_prefixes(tensors, expected)
-    for prefix in choices:
-        count = count_matching(_with_prefix(names, prefix), expected)
-        if count > most:
-            best, most = prefix, count
+    best = max(choices, key=lambda prefix: count_matching(_with_prefix(names, prefix), expected))  # the first of equals
     if not best:
         return dict(tensors), []
     weights = _with_prefix(tensors, best)

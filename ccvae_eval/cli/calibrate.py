@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_of
 import sys
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,76 +11,42 @@ import typer
 
 from ccvae_eval.api import load
 from ccvae_eval.calibration import CALIBRATED_METRICS, SAMPLE, STEPS
+from ccvae_eval.cli import options
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import (
-    EVALUATION,
-    CacheDir,
-    Json,
-    JudgeChoice,
-    Out,
-    Plugin,
-    Quiet,
-    Seed,
-    Setting,
-    add_plugins,
-    metric_options,
-)
+from ccvae_eval.cli.options import EVALUATION, Json, Out, Plugin, Quiet, Seed, Setting, option_in
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.data.spec import data_for, open_data
 
 SOME_DID_NOT_PASS = 1
-
-
-def _option(help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=EVALUATION, **more)
-
-
-METRICS = Annotated[
-    list[str] | None,
-    typer.Argument(help="The metrics to calibrate; default: all built-in metrics.", show_default=False),
-]
-CHECKPOINT = Annotated[
-    Path | None,
-    _option(
-        "Perturb this model instead of the reference model, with the perturbations that need no renderer.",
-        "--checkpoint",
-    ),
-]
-DATA = Annotated[
-    str | None, _option("Labelled images; default: faces, or the checkpoint's training data.", "--data", "-d")
-]
-DIAL = Annotated[list[str] | None, _option("Apply only this perturbation; repeatable.", "--dial")]
-CHARACTERISTIC = Annotated[
-    list[str] | None, _option("Perturb only this characteristic; repeatable.", "--characteristic", "-c")
-]
-IMAGES = Annotated[
-    int, _option("Images for metrics that decode; metrics that do not get 24 times as many.", "--sample", min=1)
-]
-DIAL_STEPS = Annotated[int, _option("Strengths of each perturbation that a value is tested on.", "--steps", min=2)]
-OWN = Annotated[
-    bool,
-    _option("Measure each value only under the perturbations it is tested on, not under all others.", "--own"),
-]
+METRICS_HELP = "The metrics to calibrate; default: all built-in metrics."
+CHECKPOINT_HELP = "Perturb this model instead of the reference model, with the perturbations that need no renderer."
+DATA_HELP = "Labelled images; default: faces, or the checkpoint's training data."
+SAMPLE_HELP = "Images for metrics that decode; metrics that do not get 24 times as many."
+STEPS_HELP = "Strengths of each perturbation that a value is tested on."
+OWN_HELP = "Measure each value only under the perturbations it is tested on, not under all others."
 
 
 def command(
-    metrics: METRICS = None,
-    checkpoint: CHECKPOINT = None,
-    data: DATA = None,
-    dial: DIAL = None,
-    characteristic: CHARACTERISTIC = None,
-    sample: IMAGES = SAMPLE,
-    steps: DIAL_STEPS = STEPS,
-    own: OWN = False,
+    metrics: Annotated[list[str] | None, typer.Argument(help=METRICS_HELP, show_default=False)] = None,
+    checkpoint: Annotated[Path | None, option_in(EVALUATION, CHECKPOINT_HELP)] = None,
+    data: Annotated[str | None, option_in(EVALUATION, DATA_HELP, "--data", "-d")] = None,
+    dial: Annotated[list[str] | None, option_in(EVALUATION, "Apply only this perturbation; repeatable.")] = None,
+    characteristic: Annotated[
+        list[str] | None,
+        option_in(EVALUATION, "Perturb only this characteristic; repeatable.", "--characteristic", "-c"),
+    ] = None,
+    sample: Annotated[int, option_in(EVALUATION, SAMPLE_HELP, min=1)] = SAMPLE,
+    steps: Annotated[int, option_in(EVALUATION, STEPS_HELP, min=2)] = STEPS,
+    own: Annotated[bool, option_in(EVALUATION, OWN_HELP, "--own")] = False,
     seed: Seed = 0,
-    judge: JudgeChoice = "auto",
+    judge: options.JudgeChoice = "auto",
     option: Setting = None,
     out: Out = None,
     json: Json = False,
     quiet: Quiet = False,
     plugin: Plugin = None,
-    cache_dir: CacheDir = None,
+    cache_dir: options.CacheDir = None,
 ) -> None:
     """Check that each value responds as it should to perturbations of known strength.
 
@@ -91,14 +56,13 @@ def command(
     from ccvae_eval.calibration.study import calibrator
     from ccvae_eval.report import calibration as report
 
-    add_plugins(plugin)
+    options.add_plugins(plugin)
     chosen = list(metrics or CALIBRATED_METRICS)
-    settings = metric_options(option)
+    settings = options.metric_options(option)
     for name in settings:
         if name not in chosen:
-            raise UsageError(
-                f"an option is set for metric {name!r}, which is not calibrated", hint=", ".join(sorted(chosen))
-            )
+            hint = f"Calibrated metrics: {', '.join(sorted(chosen))}"
+            raise UsageError(f"an option is set for metric {name!r}, which is not calibrated", hint=hint)
     with Screen(as_json=json, quiet=quiet) as screen:
         more: dict[str, Any] = {}
         spec = data or "faces"
@@ -106,7 +70,7 @@ def command(
             opened = load(checkpoint)
             spec = data_for(data, opened.record.data_spec if opened.record else None)
             more = {"model": opened.model, "model_name": f"{opened.name} {opened.bundle.sha256[:8]}"}
-        folder = out or Path("ccvae-eval") / f"calibration-{_digest(spec, more.get('model_name', ''), seed)}"
+        folder = out or options.default_folder("calibration", spec, more.get("model_name", ""), seed)
         prepared = calibrator(
             chosen, open_data(spec), options=settings, judge=judge, cache_dir=cache_dir, notice=screen.notice,
             dials=dial, characteristics=characteristic, sample=sample, steps=steps, seed=seed, foreign=not own,
@@ -138,10 +102,5 @@ def _command_line(metrics: list[str]) -> str:
     words = sys.argv[1:]
     for flag in ("--out", "-o"):
         if flag in words:
-            index = words.index(flag)
-            words = words[:index] + words[index + 2 :]
+            del words[words.index(flag) : words.index(flag) + 2]
     return " ".join(["ccvae-eval", *words])
-
-
-def _digest(*parts: object) -> str:
-    return sha256(repr(parts).encode()).hexdigest()[:8]

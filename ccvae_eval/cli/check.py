@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 import ccvae_eval
-from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.console import Screen, empty_table
 from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.plugins import registry
@@ -52,17 +51,13 @@ def command(
         run = [row for row in rows if row["outcome"] != "skipped"]
         failed = [row for row in run if row["outcome"] == "failed"]
         if not run:
-            raise UsageError(
-                f"{found} {name!r} cannot be tested",
-                why=_last_line(output),
-                hint="Try: ccvae-eval list plugins --check",
-            )
+            last = next((line for line in reversed(output.splitlines()) if line.strip()), "")  # usually the error
+            why, hint = last.removeprefix("E").strip(), "Try: ccvae-eval list plugins --check"
+            raise UsageError(f"{found} {name!r} cannot be tested", why=why, hint=hint)
         if len(failed) == len(run) and len({row["message"] for row in run}) == 1:
             # the plugin could not be constructed, so every test failed in the same way
             raise UsageError(f"{found} {name!r} cannot be tested", why=_one_line(run[0]["message"]))
-        table = Table(box=None, padding=(0, 2), header_style="bold")
-        for column in ("test", "outcome", "message"):
-            table.add_column(column, overflow="fold")
+        table = empty_table("test", "outcome", "message")
         for row in run:
             table.add_row(escaped(row["test"]), row["outcome"], escaped(_one_line(row["message"])))
         screen.show(table, "", f"{found} {name}: {len(run) - len(failed)} of {len(run)} tests passed")
@@ -99,14 +94,11 @@ def _suite_results(
             "-c", str(Path(folder) / "pytest.ini"), "--rootdir", folder, "-q", "--tb=short", str(suite),
             "--ccvae-name", name, "--ccvae-kind", kind, "--ccvae-results", str(results),
         ]  # fmt: skip
-        command += [part for file in plugins for part in ("--ccvae-plugin", str(file.resolve()))]
-        command += ["--ccvae-settings", jsonlib.dumps(settings)]
-        command += ["--ccvae-data", data] if data else []
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        command += [f"--ccvae-plugin={file.resolve()}" for file in plugins]
+        command += [f"--ccvae-settings={jsonlib.dumps(settings)}"] + ([f"--ccvae-data={data}"] if data else [])
+        more: Any = {"stdin": subprocess.DEVNULL, "env": {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}}
         try:
-            child = subprocess.run(
-                command, capture_output=True, text=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL, env=environment
-            )
+            child = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, **more)
         except subprocess.TimeoutExpired:
             raise UsageError(f"the tests of {kind} {name!r} did not finish within {TIMEOUT} s") from None
         rows = jsonlib.loads(results.read_text()) if results.is_file() else []
@@ -115,9 +107,3 @@ def _suite_results(
 
 def _one_line(message: str) -> str:
     return " ".join(message.removeprefix("ccvae_eval.core.errors.").split())
-
-
-def _last_line(output: str) -> str:
-    """The last line of pytest's output, usually the error."""
-    lines = [line.removeprefix("E").strip() for line in output.splitlines() if line.strip()]
-    return lines[-1] if lines else ""

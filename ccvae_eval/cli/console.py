@@ -7,17 +7,17 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from types import TracebackType
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from ccvae_eval.report.text import plain
 
 
-class Screen(AbstractContextManager["Screen"]):
+class Screen:
     """One command's output: results on stdout; notices and progress on stderr.
 
     Args:
@@ -39,30 +39,21 @@ class Screen(AbstractContextManager["Screen"]):
         self.out = Console(file=sys.stderr if as_json else sys.stdout, highlight=False, emoji=False)
         self.err = Console(stderr=True, highlight=False, emoji=False)
         self._tasks: dict[str, Any] = {}
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.err,
-            transient=True,
-            disable=quiet or not self.err.is_terminal,
-        )
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        hidden = quiet or not self.err.is_terminal
+        self._progress = Progress(*columns, console=self.err, transient=True, disable=hidden)
 
     def __enter__(self) -> Screen:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     @property
     def ascii_only(self) -> bool:
         """True if the terminal cannot show block characters."""
-        encoding = (self.out.encoding or "").lower()
-        return "utf" not in encoding or os.environ.get("TERM") == "dumb"
+        return "utf" not in (self.out.encoding or "").lower() or os.environ.get("TERM") == "dumb"
 
     def show(self, *what: RenderableType) -> None:
         """Prints results, except in JSON mode."""
@@ -81,14 +72,22 @@ class Screen(AbstractContextManager["Screen"]):
 
     def document(self, content: Any) -> None:
         """Writes the command's one JSON document to stdout."""
-        sys.stdout.write(content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False))
-        sys.stdout.write("\n")
+        text = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False)
+        sys.stdout.write(f"{text}\n")
 
     def stage(self, name: str, done: int, total: int) -> None:
         """Moves the progress bar of one stage."""
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(self.STAGES.get(name, name), total=total)
         self._progress.update(self._tasks[name], completed=done, total=total, visible=done < total)
+
+
+def empty_table(*columns: str, **more: Any) -> Table:
+    """A table without lines, which folds long cells."""
+    table = Table(box=None, padding=(0, 2), header_style="bold", **more)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import safetensors.torch
+import torch
 import typer
 
 from ccvae_eval.api import load
@@ -14,6 +17,7 @@ from ccvae_eval.checkpoint.formats import SUFFIXES
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, ModelName, ModelSetting, Plugin, add_plugins, assignments
 from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.files import atomic_write
 from ccvae_eval.report.text import escaped
 
 
@@ -54,13 +58,6 @@ def command(
 
 def _write_bare(out: Path, tensors: dict[str, Any], half: bool) -> None:
     """Writes the tensors alone, dense and on the CPU."""
-    import io
-
-    import safetensors.torch
-    import torch
-
-    from ccvae_eval.core.files import atomic_write
-
     dense = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     if half:
         dense = {name: t.half() if t.is_floating_point() else t for name, t in dense.items()}

@@ -15,25 +15,22 @@ from ccvae_eval.cli.measuring import SOME_FAILED, draw_and_write
 from ccvae_eval.cli.options import Json, Quiet
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.data.spec import open_data
+from ccvae_eval.recipes.work import follow
 from ccvae_eval.report import terminal
-from ccvae_eval.report.terminal import sentence
 from ccvae_eval.report.text import escaped
-from ccvae_eval.training import Finished, Started, Step, TrainingSettings, fit, prepare, record
+from ccvae_eval.training import TrainingSettings, fit, prepare, record
 
 ASSET = "ccvae-faces64.pt"
+OUT = Path("ccvae-eval/demo")
 DEMO_IMAGES = 256
 QUICK = TrainingSettings(minutes=3.0, epochs=50, batch=64, learning_rate=1e-3, save_minutes=0)
 QUICK_DATA = "faces,n=20000"
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint and the results.")] = Path(
-        "ccvae-eval/demo"
-    ),
-    train: Annotated[
-        bool, typer.Option("--train", help="Train a small checkpoint first (about 4 minutes) and evaluate that one.")
-    ] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint and the results.")] = OUT,
+    train: Annotated[bool, typer.Option("--train", help="Train a small checkpoint first, about 4 minutes.")] = False,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -41,25 +38,17 @@ def command(
     with Screen(as_json=json, quiet=quiet) as screen:
         checkpoint = _trained(out, screen) if train else _shipped(out)
         setup = set_up(
-            checkpoint,
-            None,
-            DEFAULT_METRICS,
-            sample=DEMO_IMAGES,
-            device=device,
-            command="ccvae-eval demo",
-            notice=screen.notice,
-            stage=screen.stage,
-        )
+            checkpoint, None, DEFAULT_METRICS, sample=DEMO_IMAGES, device=device, command="ccvae-eval demo",
+            notice=screen.notice, stage=screen.stage,
+        )  # fmt: skip
         screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
         run, figure_count = draw_and_write(setup.measure(screen.stage), out, figures=True)
         screen.show(terminal.header(run), "", terminal.summary(run), "")
         for measurement in run.measurements:
-            screen.show(escaped(f"· {sentence(measurement)}"))
-        screen.advise(
-            f"\nWritten to {out}: {checkpoint.name}, run.json, values.csv, evidence.npz, {figure_count} figures"
-        )
-        screen.advise("Next, with your own checkpoint and images:")
-        screen.advise("  ccvae-eval run YOUR.pt --data folder:PATH")
+            screen.show(escaped(f"· {terminal.sentence(measurement)}"))
+        made = f"{checkpoint.name}, run.json, values.csv, evidence.npz, {figure_count} figures"
+        screen.advise(f"\nWritten to {out}: {made}")
+        screen.advise("Next, with your own checkpoint and images:\n  ccvae-eval run YOUR.pt --data folder:PATH")
         if json:
             screen.document(run.as_plain())
     if run.failed:
@@ -79,14 +68,7 @@ def _trained(out: Path, screen: Screen) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     data = open_data(QUICK_DATA)
     model, supervision = prepare("ccvae", {}, data, QUICK)
-    total = 1
-    for event in fit(model, data, QUICK):
-        if isinstance(event, Started):
-            total = event.steps
-        elif isinstance(event, Step):
-            screen.stage("train", event.step, total)
-        elif isinstance(event, Finished):
-            last = event
+    last = follow(fit(model, data, QUICK), screen.stage)
     screen.notice(f"trained {last.step:,} steps in {last.seconds:.0f} s")
     path = out / "ccvae-quick.pt"
     made: Any = model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Annotated, Any
 
 import typer
@@ -20,8 +20,7 @@ from ccvae_eval.report.text import argument_help, escaped, explanation, wrapped
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="A metric's name, or 'schema'.", show_default=False)],
-    json: Json = False,
+    what: Annotated[str, typer.Argument(help="A metric's name, or 'schema'.", show_default=False)], json: Json = False
 ) -> None:
     """Explain a metric, or print the schema of run.json."""
     with Screen(as_json=json) as screen:
@@ -29,9 +28,8 @@ def command(
             screen.document(RUN_SCHEMA)
             return
         if what not in registry.metrics:
-            raise UsageError(
-                f"{what!r} is not a registered metric", hint=suggestion(what, [*registry.metrics, "schema"])
-            )
+            hint = suggestion(what, [*registry.metrics, "schema"])
+            raise UsageError(f"{what!r} is not a registered metric", hint=hint)
         kind = registry.metrics[what]
         if json:
             screen.document(_as_plain(kind))
@@ -69,18 +67,5 @@ def _as_plain(kind: Any) -> dict[str, Any]:
         "headline": kind.headline,
         "text": explanation(kind),
         "settings": {f.name: {"default": f.default, "help": help_of.get(f.name, "")} for f in fields(kind)},
-        "values": {
-            name: {
-                "summary": spec.summary,
-                "unit": spec.unit,
-                "higher_is_better": spec.higher_is_better,
-                "range": list(spec.range),
-                "chance": spec.chance,
-                "no_chance": spec.no_chance,
-                "reference": spec.reference,
-                "needs_judge": spec.needs_judge,
-                "dials": list(spec.dials),
-            }
-            for name, spec in kind.values.items()
-        },
+        "values": {name: asdict(spec) for name, spec in kind.values.items()},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,10 +20,10 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .npz.")],
     data: Annotated[str | None, typer.Option("--data", "-d", help="Labelled images.")] = None,
     label: Labels = None,
-    split: Annotated[Literal["train", "judge", "test"], typer.Option("--split", help="Split to encode.")] = "test",
-    sample: Annotated[str, typer.Option("--sample", help="Number of images, or 'all'.")] = "all",
-    seed: Annotated[int, typer.Option("--seed", help="Random seed of the sample.", min=0)] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    split: Annotated[Literal["train", "judge", "test"], typer.Option(help="Split to encode.")] = "test",
+    sample: Annotated[str, typer.Option(help="Number of images, or 'all'.")] = "all",
+    seed: Annotated[int, typer.Option(help="Random seed of the sample.", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     model: ModelName = None,
     set: ModelSetting = None,
     plugin: Plugin = None,
@@ -53,14 +54,8 @@ def command(
     count = sample_of(sample)
     ids = sample_ids(images, split, sample=None if count in (None, "all") else int(str(count)), seed=seed)
     with Screen(as_json=json) as screen:
-        found = prepare(
-            network,
-            images,
-            ids,
-            seed=seed,
-            device=device_named(device),
-            progress=lambda done, total: screen.stage("encode", done, total),
-        )
+        progress = partial(screen.stage, "encode")
+        found = prepare(network, images, ids, seed=seed, device=device_named(device), progress=progress)
         owners = {column: name for name, columns in found.layout.characteristics.items() for column in columns}
         stream = io.BytesIO()
         np.savez(
@@ -78,7 +73,7 @@ def command(
         screen.show(escaped(f"{text}, written to {out}"))
         if found.assigned:
             screen.notice(
-                "latent dimensions were assigned to labels on the other half of the images, which the file leaves out"
+                "latent dimensions were assigned to labels on the half of the images that the file leaves out"
             )
         if json:
             screen.document({"out": str(out), "n": len(found), "dim": found.layout.dim, "assigned": found.assigned})

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from ccvae_eval import __version__
-from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.console import Screen, empty_table
 from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped, figure
@@ -98,10 +98,10 @@ def _show(found: dict[str, Any], screen: Screen) -> None:
             grid.add_row(key, escaped(_text(value)))
     screen.show(grid)
     for title, rows in tables:
-        table = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="bold")
         columns = [column for column in rows[0] if any(row.get(column) not in (None, "") for row in rows)]
-        for index, column in enumerate(columns):
-            table.add_column(column, overflow="fold", no_wrap=index == 0)
+        table = empty_table(*columns, title=title, title_justify="left")
+        for first in table.columns[:1]:
+            first.no_wrap = True
         for row in rows[:MAX_ROWS]:
             table.add_row(*(escaped(_text(row.get(column))) for column in columns))
         screen.show("", table)

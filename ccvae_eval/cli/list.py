@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 
-from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.console import Screen, empty_table
 from ccvae_eval.cli.options import Json, Plugin
 from ccvae_eval.core.errors import CcvaeEvalError
 from ccvae_eval.plugins import registry
@@ -39,9 +39,7 @@ def command(
     ] = "plugins",
     json: Json = False,
     check: Annotated[bool, typer.Option("--check", help="Also load each plugin, in a child process.")] = False,
-    seconds: Annotated[
-        int, typer.Option("--seconds", help="With --check: time limit for each plugin.", min=1)
-    ] = CHECK_SECONDS,
+    seconds: Annotated[int, typer.Option(help="With --check: time limit for each plugin.", min=1)] = CHECK_SECONDS,
     plugin: Plugin = None,
 ) -> None:
     """List the registered models, metrics, data sets or plugins."""
@@ -52,9 +50,7 @@ def command(
         if json:
             screen.document({what: rows})
             return
-        table = Table(box=None, padding=(0, 2), header_style="bold")
-        for column in COLUMNS:
-            table.add_column(column, overflow="fold")
+        table = empty_table(*COLUMNS)
         for row in rows:
             table.add_row(*(escaped(row[column]) for column in COLUMNS))
         screen.show(table if rows else f"No {what} are registered.")
@@ -66,44 +62,30 @@ def _added(file: Path) -> list[dict[str, str]]:
         registry.add_plugin_file(file)
     except CcvaeEvalError as error:
         state = f"broken: {error.what}{f' ({error.why})' if error.why else ''}"
-        return [
-            {"group": "", "name": file.stem, "distribution": str(file), "version": "", "target": "", "state": state}
-        ]
+        return [asdict(registry.Registration("", file.stem, "", str(file), "")) | {"state": state}]
     return []
 
 
 def _rows(group: str, check: bool, seconds: int) -> list[dict[str, str]]:
     entries = registry.Registry(group).registrations()
-    taken = Counter(entry.name for entry in entries)
-    return [_row(entry, taken[entry.name] == 1, check, seconds) for entry in entries]
+    count = Counter(entry.name for entry in entries)
+    return [asdict(e) | {"state": _state(e, count[e.name] == 1, seconds if check else None)} for e in entries]
 
 
-def _row(entry: registry.Registration, unique: bool, check: bool, seconds: int) -> dict[str, str]:
+def _state(entry: registry.Registration, unique: bool, seconds: int | None) -> str:
     state = "registered" if unique else f"broken: the name is registered twice, use {entry.qualified}"
-    if check:
-        loaded = _loaded(entry, seconds)
-        state = loaded if unique or loaded.startswith("broken") else f"{state} ({loaded})"
-    return {
-        "group": entry.group,
-        "name": entry.name,
-        "distribution": entry.distribution,
-        "version": entry.version,
-        "target": entry.target,
-        "state": state,
-    }
+    if seconds is None:
+        return state
+    loaded = _loaded(entry, seconds)
+    return loaded if unique or loaded.startswith("broken") else f"{state} ({loaded})"
 
 
 def _loaded(entry: registry.Registration, seconds: int) -> str:
     """Imports the plugin in a child process with a time limit; returns "loads" or "broken: REASON"."""
     file = entry.distribution if entry.distribution.endswith(".py") else ""
     try:
-        child = subprocess.run(
-            [sys.executable, "-P", "-c", _LOAD, entry.group, entry.qualified, file],
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            stdin=subprocess.DEVNULL,
-        )
+        command = [sys.executable, "-P", "-c", _LOAD, entry.group, entry.qualified, file]
+        child = subprocess.run(command, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
         return f"broken: loading did not finish within {seconds} s"
     if child.returncode == 0:

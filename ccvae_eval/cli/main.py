@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ccvae_eval import __version__
-from ccvae_eval.cli.verbs import VERBS
+from ccvae_eval.cli import VERBS
 from ccvae_eval.core.errors import CcvaeEvalError, InputError, UsageError, suggestion
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -37,24 +37,19 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name = args[0]
         if name not in VERBS:
-            raise UsageError(
-                f"{name!r} is not a command", hint=f"{suggestion(name, VERBS)} Try: {ctx.command_path} --help"
-            )
+            hint = f"{suggestion(name, VERBS)} Try: {ctx.command_path} --help"
+            raise UsageError(f"{name!r} is not a command", hint=hint)
         return name, load_command(name), args[1:]
 
 
 def load_command(name: str) -> Any:
     """Imports the module of a verb and returns its command."""
-    verb = VERBS[name]
-    module = import_module(f"ccvae_eval.cli.{verb.module}")
-    function = module.command(verb.metric) if verb.metric else module.command
+    metric = VERBS[name].is_metric
+    module = import_module(f"ccvae_eval.cli.{'measuring' if metric else name}")
+    function = module.command(name) if metric else module.command
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=CONTEXT)
-    app.command(name, help=function.__doc__, no_args_is_help=name in ("run", "train", *_metric_verbs()))(function)
+    app.command(name, help=function.__doc__, no_args_is_help=metric or name in ("run", "train"))(function)
     return typer.main.get_command(app)
-
-
-def _metric_verbs() -> list[str]:
-    return [name for name, verb in VERBS.items() if verb.metric]
 
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -153,10 +148,8 @@ def _exit_code_of(error: Exception, arguments: list[str]) -> int:
         hint = "" if context is None else f"Try: {context.command_path} --help"
         _report(UsageError(error.format_message().rstrip("."), hint=hint), arguments)
         return UsageError.exit_code
-    known = _as_known_error(error)
-    if known is None:
-        text = f"internal error: {type(error).__name__}: {error}"
-        known = CcvaeEvalError(text, hint="--debug shows the traceback.")
+    unknown = CcvaeEvalError(f"internal error: {type(error).__name__}: {error}", hint="--debug shows the traceback.")
+    known = _as_known_error(error) or unknown
     _report(known, arguments)
     return known.exit_code
 

@@ -1,34 +1,17 @@
-"""The commands that evaluate a checkpoint: one command per metric, and the steps that all of them share.
-
-The steps are set up, announce the plan, measure, write the files and print the tables.
-"""
+"""The command of each metric, and the steps of every evaluation: set up, plan, measure, write, print."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
-from hashlib import sha256
-from inspect import Parameter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ccvae_eval.api import Setup, data_of, load, set_up
+from ccvae_eval.cli import VERBS, options
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import (
-    Common,
-    add_plugins,
-    annotated_parameters,
-    assignments,
-    field_parameters,
-    field_values,
-    metric_options,
-    sample_of,
-    set_parameters,
-)
-from ccvae_eval.cli.verbs import VERBS
+from ccvae_eval.cli.options import Common, add_plugins
 from ccvae_eval.core.files import slug
 from ccvae_eval.data.labels.relabel import relabelled
 from ccvae_eval.evaluation.metric import Metric
@@ -46,20 +29,20 @@ SOME_FAILED = 4
 def command(name: str) -> Callable[..., None]:
     """The command of one metric; its options are the fields of the metric's dataclass."""
     kind = registry.metrics[name]
-    own = [f.name for f in fields(kind)]
+    own = options.setting_options(kind, f"Settings of {name}")
 
-    def measure_one(checkpoint: str, **given: Any) -> None:
-        settings = field_values(given, own)
+    def measure_one(checkpoint: CHECKPOINT, **given: Any) -> None:
+        settings = options.field_values(given, [option.name for option in own])
         measure(checkpoint, [name], Common(**given), {name: settings})
 
-    parameters = [
-        Parameter("checkpoint", Parameter.POSITIONAL_OR_KEYWORD, annotation=CHECKPOINT),
-        *field_parameters(kind, f"Settings of {name}"),
-        *annotated_parameters(Common),
-    ]
-    set_parameters(measure_one, parameters)
-    measure_one.__doc__ = VERBS[name].summary + f"\n\nSee ccvae-eval explain {name} for the meaning of the numbers."
+    options.add_options(measure_one, [*own, *options.options_of(Common)])
+    measure_one.__doc__ = metric_help(name)
     return measure_one
+
+
+def metric_help(name: str) -> str:
+    """The help text of a metric's command."""
+    return f"{VERBS[name].summary}\n\nSee ccvae-eval explain {name} for the meaning of the numbers."
 
 
 def output_folder(out: Path | None, run: Run) -> Path:
@@ -67,9 +50,8 @@ def output_folder(out: Path | None, run: Run) -> Path:
     if out is not None:
         return out
     path = run.header.checkpoint.get("path") or run.header.data.get("name")
-    identity = repr((run.header.checkpoint.get("sha256"), run.header.data, run.header.seed))
     stem = slug(Path(str(path)).stem) if path else "model"
-    return Path("ccvae-eval") / f"{stem}-{sha256(identity.encode()).hexdigest()[:8]}"
+    return options.default_folder(stem, run.header.checkpoint.get("sha256"), run.header.data, run.header.seed)
 
 
 def prepare_setup(
@@ -77,32 +59,20 @@ def prepare_setup(
     metrics: Sequence[str | Metric],
     common: Common,
     screen: Screen,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Setup:
     """Opens the checkpoint, the data and the judge that the options name, and encodes the images."""
     add_plugins(common.plugin)
-    opened = load(checkpoint, model=common.model, settings=assignments(common.set, "--set"))
+    opened = load(checkpoint, model=common.model, settings=options.assignments(common.set, "--set"))
     data = data_of(common.data, opened)
     if common.label:
         data = relabelled(data, common.label)
     return set_up(
-        opened,
-        data,
-        metrics,
-        options=options,
-        split=common.split,
-        sample=sample_of(common.sample),
-        limit=common.limit,
-        seed=common.seed,
-        device=common.device,
-        batch_size=common.batch_size,
-        characteristics=common.characteristic,
-        judge=common.judge,
-        cache_dir=common.cache_dir,
-        command=" ".join(["ccvae-eval", *sys.argv[1:]]),
-        notice=screen.notice,
-        stage=screen.stage,
-    )
+        opened, data, metrics, options=settings, split=common.split, sample=options.sample_of(common.sample),
+        limit=common.limit, seed=common.seed, device=common.device, batch_size=common.batch_size,
+        characteristics=common.characteristic, judge=common.judge, cache_dir=common.cache_dir,
+        command=options.command_line(), notice=screen.notice, stage=screen.stage,
+    )  # fmt: skip
 
 
 def measure(
@@ -116,33 +86,33 @@ def measure(
         common: the options that all evaluating commands share.
         settings: settings of metrics, by metric name; ``--option`` takes precedence over them.
     """
-    options = dict(settings or {})
-    for name, overrides in metric_options(common.option).items():
-        options[name] = {**options.get(name, {}), **overrides}
+    settings = dict(settings or {})
+    for name, overrides in options.metric_options(common.option).items():
+        settings[name] = {**settings.get(name, {}), **overrides}
     for name in common.report or []:
         add_plugins(common.plugin)
         registry.reports.find(name)
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
-        setup = prepare_setup(checkpoint, metrics, common, screen, options)
+        setup = prepare_setup(checkpoint, metrics, common, screen, settings)
         screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
         run = setup.measure(screen.stage)
-        folder = output_folder(common.out, run)
-        run, figure_count = draw_and_write(run, folder, figures=common.figures)
-        for name in common.report or []:
-            for file in write_report(name, run, folder):
-                screen.notice(f"{name}: {file}")
-        show(run, screen, verbose=common.verbose)
-        advise_files(folder, figure_count, screen)
-        screen.advise(f"Next: {next_command(run, checkpoint, common)}")
-        if common.json:
-            screen.document(run.as_plain())
+        publish(run, screen, common, next_command(run, checkpoint, common), common.report or ())
     if run.failed:
         raise SystemExit(SOME_FAILED)
 
 
-def advise_files(folder: Path, figure_count: int, screen: Screen) -> None:
-    """Lists the files of a run."""
+def publish(run: Run, screen: Screen, common: Common, following: str, reports: Iterable[str] = ()) -> None:
+    """Writes a run's files and reports, prints its tables, and suggests the following command."""
+    folder = output_folder(common.out, run)
+    run, figure_count = draw_and_write(run, folder, figures=common.figures)
+    for name in reports:
+        for file in write_report(name, run, folder):
+            screen.notice(f"{name}: {file}")
+    show(run, screen, verbose=common.verbose)
     screen.advise(f"\nWritten to {folder}: run.json, values.csv, evidence.npz" + (", figures/" if figure_count else ""))
+    screen.advise(f"Next: {following}")
+    if common.json:
+        screen.document(run.as_plain())
 
 
 def draw_and_write(run: Run, folder: Path, *, figures: bool) -> tuple[Run, int]:

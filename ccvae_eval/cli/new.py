@@ -44,16 +44,14 @@ def command(
         raise UsageError(f"{name!r} is not a valid name", hint="Use letters, digits, - and _, beginning with a letter.")
     group = registry.KINDS[kind]
     if name in registry.Registry(group):
-        raise UsageError(
-            f"{kind} {name!r} is registered already", hint=f"Choose another name; see ccvae-eval list {group}."
-        )
+        hint = f"Choose another name; see ccvae-eval list {group}."
+        raise UsageError(f"{kind} {name!r} is registered already", hint=hint)
     file = out or Path(f"{name.replace('-', '_')}.py")
     if file.suffix != ".py":
         raise UsageError("the plugin file must end in .py", where=str(file))
     if file.exists() and not force:
-        raise UsageError(
-            "the file exists already", where=str(file), hint="--force overwrites it; --out names another file."
-        )
+        hint = "--force overwrites it; --out names another file."
+        raise UsageError("the file exists already", where=str(file), hint=hint)
     atomic_write(file, filled_template(kind, name, file.name).encode())
     with Screen(quiet=quiet) as screen:
         screen.show(f"Written: {file}")
@@ -64,7 +62,6 @@ def command(
 def filled_template(kind: str, name: str, file: str) -> str:
     """The template of one kind of plugin, with its class, name and file filled in."""
     text = (files("ccvae_eval") / "assets" / f"new_{kind}.txt").read_text(encoding="utf-8")
-    words = [word for word in re.split(r"[-_]", name) if word]
-    class_name = "".join(word[0].upper() + word[1:] for word in words)
+    class_name = "".join(word[:1].upper() + word[1:] for word in re.split(r"[-_]", name))
     fields = {"CLASS": class_name, "NAME": name, "FILE": file}
     return re.sub(r"\b(CLASS|NAME|FILE)\b", lambda found: fields[found[0]], text)

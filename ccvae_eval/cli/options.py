@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from inspect import Parameter, Signature
+from hashlib import sha256
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -18,77 +20,66 @@ from ccvae_eval.report.text import argument_help
 EVALUATION, OUTPUT, EXTENSION = "Evaluation", "Output", "Extension"
 
 
-def _in(panel: str, help: str, *names: str, **more: Any) -> Any:
+def option_in(panel: str, help: str, *names: str, **more: Any) -> Any:
+    """An option in a panel of the help; without names it is named after its parameter."""
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
-Data = Annotated[
-    str | None,
-    _in(EVALUATION, "Labelled images: faces, folder:PATH, mnist:PATH, npz:PATH. Default: $CCVAE_EVAL_DATA, else the "
-        "checkpoint's training data, if they need no path.", "--data", "-d"),
-]  # fmt: skip
 LABEL_HELP = "Rename a label (NEW=OLD), merge exclusive labels (Hair=Black_Hair|Blond_Hair) or split one (*=Hair)."
-Labels = Annotated[list[str] | None, _in(EVALUATION, LABEL_HELP, "--label")]
-Out = Annotated[Path | None, _in(OUTPUT, "Folder to write to; default ./ccvae-eval/NAME-HASH.", "--out", "-o")]
-Json = Annotated[bool, _in(OUTPUT, "Print one JSON document on stdout.", "--json")]
-Quiet = Annotated[bool, _in(OUTPUT, "Show no progress and no hints.", "--quiet", "-q")]
-Verbose = Annotated[bool, _in(OUTPUT, "Show one row for each characteristic.", "--verbose", "-v")]
-Figures = Annotated[bool, _in(OUTPUT, "Write figures as PNG files.", "--figures/--no-figures")]
-Reports = Annotated[list[str] | None, _in(OUTPUT, "Report plugin to write beside run.json; repeatable.", "--report")]
-Device = Annotated[str, _in(EVALUATION, "auto, cpu, cuda, cuda:1 or mps.", "--device")]
-Sample = Annotated[str | None, _in(EVALUATION, "Number of images, or 'all'; default: set by each metric.", "--sample")]
-Limit = Annotated[
-    int | None,
-    _in(EVALUATION, "Use the first N images (of the split, if one is named) instead of a sample.", "--limit", min=1),
-]
-SplitName = Annotated[
-    Literal["train", "judge", "test"] | None, _in(EVALUATION, "Split to evaluate; default: test.", "--split")
-]
-Seed = Annotated[int, _in(EVALUATION, "Random seed of the evaluation.", "--seed", min=0)]
-BatchSize = Annotated[int, _in(EVALUATION, "Images per batch; does not affect results.", "--batch-size", min=1)]
-Characteristic = Annotated[
-    list[str] | None, _in(EVALUATION, "Evaluate only this characteristic; repeatable.", "--characteristic", "-c")
-]
-JudgeChoice = Annotated[
-    str, _in(EVALUATION, "The judge (an independent attribute classifier): auto, none or a file.", "--judge")
-]
-Plugin = Annotated[
-    list[Path] | None,
-    _in(EXTENSION, "Python file with your own models, metrics or data; it is executed.", "--plugin"),
-]
+Labels = Annotated[list[str] | None, option_in(EVALUATION, LABEL_HELP, "--label")]
+Out = Annotated[Path | None, option_in(OUTPUT, "Folder to write to; default ./ccvae-eval/NAME-HASH.", "--out", "-o")]
+Json = Annotated[bool, option_in(OUTPUT, "Print one JSON document on stdout.", "--json")]
+Quiet = Annotated[bool, option_in(OUTPUT, "Show no progress and no hints.", "--quiet", "-q")]
+Seed = Annotated[int, option_in(EVALUATION, "Random seed of the evaluation.", min=0)]
+JUDGE_HELP = "The judge (an independent attribute classifier): auto, none or a file."
+JudgeChoice = Annotated[str, option_in(EVALUATION, JUDGE_HELP)]
+PLUGIN_HELP = "Python file with your own models, metrics or data; it is executed."
+Plugin = Annotated[list[Path] | None, option_in(EXTENSION, PLUGIN_HELP)]
 ModelName = Annotated[
-    str | None, _in(EXTENSION, "Model or adapter to build, if the checkpoint does not name one.", "--model")
+    str | None, option_in(EXTENSION, "Model or adapter to build, if the checkpoint does not name one.", "--model")
 ]
 ModelSetting = Annotated[
     list[str] | None,
-    _in(EXTENSION, "A setting or constructor argument of the model: KEY=VALUE. images.range=[-1,1] and "
+    option_in(EXTENSION, "A setting or constructor argument of the model: KEY=VALUE. images.range=[-1,1] and "
         "images.logits=true describe its pixels.", "--set"),
 ]  # fmt: skip
-Setting = Annotated[list[str] | None, _in(EVALUATION, "A setting of a metric: metric.key=value.", "--option")]
-CacheDir = Annotated[Path | None, _in(EXTENSION, "Folder for cached judges and references.", "--cache-dir")]
+Setting = Annotated[list[str] | None, option_in(EVALUATION, "A setting of a metric: metric.key=value.", "--option")]
+CacheDir = Annotated[Path | None, option_in(EXTENSION, "Folder for cached judges and references.")]
+DATA_HELP = (
+    "Labelled images: faces, folder:PATH, mnist:PATH, npz:PATH. Default: $CCVAE_EVAL_DATA, else the checkpoint's "
+    "training data, if they need no path."
+)
+LIMIT_HELP = "Use the first N images (of the split, if one is named) instead of a sample."
 
 
 @dataclass(frozen=True, slots=True)
 class Common:
     """The options of every measuring verb."""
 
-    data: Data = None
+    data: Annotated[str | None, option_in(EVALUATION, DATA_HELP, "--data", "-d")] = None
     label: Labels = None
-    characteristic: Characteristic = None
-    sample: Sample = None
-    limit: Limit = None
-    split: SplitName = None
+    characteristic: Annotated[
+        list[str] | None,
+        option_in(EVALUATION, "Evaluate only this characteristic; repeatable.", "--characteristic", "-c"),
+    ] = None
+    sample: Annotated[str | None, option_in(EVALUATION, "Number of images or 'all'; default: set by the metric.")] = (
+        None
+    )
+    limit: Annotated[int | None, option_in(EVALUATION, LIMIT_HELP, min=1)] = None
+    split: Annotated[
+        Literal["train", "judge", "test"] | None, option_in(EVALUATION, "Split to evaluate; default: test.")
+    ] = None
     seed: Seed = 0
-    device: Device = "auto"
-    batch_size: BatchSize = 256
+    device: Annotated[str, option_in(EVALUATION, "Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto"
+    batch_size: Annotated[int, option_in(EVALUATION, "Images per batch; does not affect results.", min=1)] = 256
     judge: JudgeChoice = "auto"
     option: Setting = None
     out: Out = None
     json: Json = False
-    verbose: Verbose = False
+    verbose: Annotated[bool, option_in(OUTPUT, "Show one row for each characteristic.", "--verbose", "-v")] = False
     quiet: Quiet = False
-    figures: Figures = True
-    report: Reports = None
+    figures: Annotated[bool, option_in(OUTPUT, "Write figures as PNG files.")] = True
+    report: Annotated[list[str] | None, option_in(OUTPUT, "Report plugin to write beside run.json; repeatable.")] = None
     model: ModelName = None
     set: ModelSetting = None
     plugin: Plugin = None
@@ -101,31 +92,37 @@ def add_plugins(files: Iterable[Path] | None) -> None:
         registry.add_plugin_file(file)
 
 
-def set_parameters(command: Any, parameters: list[Parameter]) -> None:
-    """Gives a command the signature that typer reads its arguments and options from."""
-    command.__signature__ = Signature(parameters)
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+def command_line() -> str:
+    """The command as it was given."""
+    return " ".join(["ccvae-eval", *sys.argv[1:]])
 
 
-def annotated_parameters(kind: type) -> list[Parameter]:
-    """Parameters of a command, one for each field of a dataclass whose annotations are options."""
+def default_folder(name: str, *identity: object) -> Path:
+    """The folder ``./ccvae-eval/NAME-HASH``, with a hash of what identifies the result."""
+    return Path("ccvae-eval") / f"{name}-{sha256(repr(identity).encode()).hexdigest()[:8]}"
+
+
+def add_options(command: Any, more: Iterable[Parameter]) -> None:
+    """Gives a command further options in place of ``**given``; typer reads them from the signature."""
+    hints = get_type_hints(command, include_extras=True)
+    own = [p for p in signature(command).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    command.__signature__ = Signature([*(p.replace(annotation=hints[p.name]) for p in own), *more])
+    command.__annotations__ = {p.name: p.annotation for p in command.__signature__.parameters.values()}
+
+
+def options_of(kind: type) -> list[Parameter]:
+    """One option for each field of a dataclass whose annotations are options."""
     hints = get_type_hints(kind, include_extras=True)
-    return [
-        Parameter(
-            f.name,
-            Parameter.KEYWORD_ONLY,
-            default=Parameter.empty if f.default is MISSING else f.default,
-            annotation=hints[f.name],
-        )
-        for f in fields(kind)
-    ]
+    defaults = {f.name: Parameter.empty if f.default is MISSING else f.default for f in fields(kind)}
+    return [_option(name, default, hints[name]) for name, default in defaults.items()]
 
 
-def field_parameters(kind: type, panel: str, *, without: tuple[str, ...] = ()) -> list[Parameter]:
-    """Parameters of a command, one for each setting in a dataclass; help is taken from its docstring.
+def _option(name: str, default: Any, annotation: Any) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
-    Tuples become repeatable options.
-    """
+
+def setting_options(kind: type, panel: str, *, without: tuple[str, ...] = ()) -> list[Parameter]:
+    """One option for each setting in a dataclass, with help from its docstring; tuples become repeatable options."""
     hints, help_of = get_type_hints(kind), argument_help(kind)
     parameters = []
     for field in fields(kind):
@@ -136,8 +133,8 @@ def field_parameters(kind: type, panel: str, *, without: tuple[str, ...] = ()) -
         if get_origin(hint) is tuple:
             item: Any = get_args(hint)[0]
             hint, default = list[item], list(default)
-        annotation = Annotated[hint, _in(panel, help_of.get(field.name, ""))]
-        parameters.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
+        annotation = Annotated[hint, option_in(panel, help_of.get(field.name, ""))]
+        parameters.append(_option(field.name, default, annotation))
     return parameters
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from ccvae_eval.cli.console import Screen, stop_requests
+from ccvae_eval.cli.console import Screen, empty_table, stop_requests
 from ccvae_eval.cli.measuring import SOME_FAILED
 from ccvae_eval.cli.options import (
     OUTPUT,
@@ -21,6 +20,7 @@ from ccvae_eval.cli.options import (
     add_plugins,
     assignments,
     metric_options,
+    option_in,
 )
 from ccvae_eval.core.files import atomic_write, slug
 from ccvae_eval.evaluation.run import number
@@ -37,25 +37,20 @@ def command(
     ] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help="Data to use instead of the recipe's.")] = None,
     label: Labels = None,
-    labels: Annotated[list[str] | None, typer.Option("--labels", help="Train on only this label; repeatable.")] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Training runs of each model.")] = None,
-    sample: Annotated[int | None, typer.Option("--sample", min=1, help="Number of images to evaluate.")] = None,
+    labels: Annotated[list[str] | None, typer.Option(help="Train on only this label; repeatable.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Training runs of each model.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Number of images to evaluate.")] = None,
     training: Annotated[
-        list[str] | None, typer.Option("--training", help="A setting of every training: KEY=VALUE (epochs=5).")
+        list[str] | None, typer.Option(help="A setting of each training: KEY=VALUE (epochs=5).")
     ] = None,
-    judge: Annotated[str | None, typer.Option("--judge", help="auto, none or a file.")] = None,
+    judge: Annotated[str | None, typer.Option(help="The judge: auto, none or a file.")] = None,
     option: Setting = None,
-    contender: Annotated[
-        list[str] | None, typer.Option("--contender", help="Train only the model of this row; repeatable.")
-    ] = None,
-    shard: Annotated[str, typer.Option("--shard", help="I/N: process only the I-th of every N cells.")] = "1/1",
-    tables_only: Annotated[
-        bool, typer.Option("--tables", help="Write only the tables, from the results in the folder.")
-    ] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    contender: Annotated[list[str] | None, typer.Option(help="Train only the model of this row; repeatable.")] = None,
+    shard: Annotated[str, typer.Option(help="I/N: process only the I-th of every N trainings.")] = "1/1",
+    tables: Annotated[bool, typer.Option("--tables", help="Only write the tables, from existing results.")] = False,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Folder; default ./ccvae-eval/RECIPE.", rich_help_panel=OUTPUT),
+        Path | None, option_in(OUTPUT, "Folder to write to; default ./ccvae-eval/RECIPE.", "--out", "-o")
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -72,18 +67,12 @@ def command(
             _list(screen, json)
             return
         plan = read_recipe(recipe).changed(
-            data=data,
-            labels=None if label is None else tuple(label),
-            seeds=seeds,
-            sample=sample,
-            judge=judge,
-            training=_training(training, labels),
-            options=metric_options(option) or None,
-            experiments=contender,
-        )
+            data=data, labels=None if label is None else tuple(label), seeds=seeds, sample=sample, judge=judge,
+            training=_training(training, labels), options=metric_options(option) or None, experiments=contender,
+        )  # fmt: skip
         task = PreparedRecipe.of(plan, out or Path("ccvae-eval") / slug(plan.name))
         screen.notice(f"{plan.title}: {len(task.cells)} trainings on {task.data.spec}; results go to {task.folder}")
-        failed = 0 if tables_only else _work(task, device, parse_shard(shard), screen)
+        failed = 0 if tables else _work(task, device, parse_shard(shard), screen)
         _write_tables(task, screen, json)
     if failed:
         raise SystemExit(SOME_FAILED)
@@ -101,7 +90,7 @@ def _list(screen: Screen, as_json: bool) -> None:
     recipes = [read_recipe(name) for name in builtin_recipes()]
     if as_json:
         screen.document({"recipes": [{"name": r.name, "title": r.title, "source": r.source} for r in recipes]})
-    table = Table("recipe", "trainings", "title", box=None, padding=(0, 2), header_style="bold")
+    table = empty_table("recipe", "trainings", "title")
     for recipe in recipes:
         count = len(recipe.experiments) * len(list(recipe.points())) * recipe.seeds
         table.add_row(escaped(recipe.name), str(count), escaped(recipe.title))

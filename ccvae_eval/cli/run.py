@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import sys
-from inspect import Parameter
 from typing import Annotated, Any
-
-import typer
 
 from ccvae_eval.api import DEFAULT_METRICS, metric_named
 from ccvae_eval.cli.measuring import CHECKPOINT, measure
-from ccvae_eval.cli.options import EVALUATION, Common, add_plugins, annotated_parameters, set_parameters
+from ccvae_eval.cli.options import EVALUATION, Common, add_options, add_plugins, option_in, options_of
 from ccvae_eval.core.errors import PluginError, UsageError
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import plain
 
-METRIC = Annotated[
-    list[str] | None,
-    typer.Option("--metric", "-m", help="Compute only this metric; repeatable.", rich_help_panel=EVALUATION),
-]
-ALL = Annotated[bool, typer.Option("--all", help="Compute every registered metric.", rich_help_panel=EVALUATION)]
+METRIC = option_in(EVALUATION, "Compute only this metric; repeatable.", "--metric", "-m")
+ALL = option_in(EVALUATION, "Compute every registered metric.", "--all")
 
 
-def command(checkpoint: str, metric: list[str] | None = None, every: bool = False, **given: Any) -> None:
+def command(
+    checkpoint: CHECKPOINT,
+    metric: Annotated[list[str] | None, METRIC] = None,
+    every: Annotated[bool, ALL] = False,
+    **given: Any,
+) -> None:
     """Evaluate a checkpoint with several metrics in one pass.
 
     By default density, locality, drift, diversity, accuracy and reconstruction. Each image is encoded once, and
@@ -49,10 +48,4 @@ def _all_metrics() -> list[str]:
     return list(dict.fromkeys(names))
 
 
-_PARAMETERS = [
-    Parameter("checkpoint", Parameter.POSITIONAL_OR_KEYWORD, annotation=CHECKPOINT),
-    Parameter("metric", Parameter.KEYWORD_ONLY, default=None, annotation=METRIC),
-    Parameter("every", Parameter.KEYWORD_ONLY, default=False, annotation=ALL),
-    *annotated_parameters(Common),
-]
-set_parameters(command, _PARAMETERS)
+add_options(command, options_of(Common))

@@ -1,7 +1,4 @@
-"""Devices by their command-line names, exact arithmetic, and the environment that a run records.
-
-Matrix products on one BLAS thread, so that sums have equal bits for any number of threads.
-"""
+"""Devices by their command-line names, arithmetic with reproducible bits, and the environment that a run records."""
 
 from __future__ import annotations
 
@@ -47,11 +44,6 @@ def device_named(name: str) -> torch.device:
     return device
 
 
-def describe_device(device: torch.device) -> str:
-    """Returns the device's name as a run records it; for a GPU with its model."""
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-
-
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
     """Full float32 precision and deterministic kernels inside; restores the caller's settings on return.
@@ -74,13 +66,14 @@ def exact_arithmetic() -> Iterator[None]:
 
 
 def environment(device: torch.device) -> dict[str, Plain]:
-    """Returns versions, device and number of threads, as a run records them."""
+    """Returns versions, the device (a GPU with its model) and the number of threads, as a run records them."""
     packages = ("torch", "numpy", "scipy", "scikit-learn", "opencv-python", "kornia")
+    model = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in packages},
-        "device": describe_device(device),
+        "device": f"{device}{model}",
         "threads": torch.get_num_threads(),
     }
 
@@ -99,7 +92,7 @@ def _controller() -> Any:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Matrix products inside the block run on one thread."""
+    """Runs matrix products inside the block on one thread, so that sums have equal bits for any number of threads."""
     with _controller().limit(limits=1, user_api="blas"):
         yield
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import partial
 from typing import ClassVar
 
 
@@ -35,29 +36,23 @@ class CcvaeEvalError(Exception):
         return f"{place}{self.what}{cause}{advice}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.what, self.where, self.why, self.hint)
+        return partial(type(self), where=self.where, why=self.why, hint=self.hint), (self.what,)
 
     def as_plain(self) -> dict[str, str]:
         """Returns the error as the JSON document of a failed command."""
         return {"code": self.code, "what": self.what, "where": self.where, "why": self.why, "hint": self.hint}
 
 
-def _rebuild(kind: type[CcvaeEvalError], what: str, where: str, why: str, hint: str) -> CcvaeEvalError:
-    return kind(what, where=where, why=why, hint=hint)
-
-
 class UsageError(CcvaeEvalError):
     """An unknown name or option, or options that contradict each other."""
 
-    code = "usage"
-    exit_code = 2
+    code, exit_code = "usage", 2
 
 
 class InputError(CcvaeEvalError):
     """A file, folder or array that cannot be used as it is."""
 
-    code = "input"
-    exit_code = 3
+    code, exit_code = "input", 3
 
 
 class CheckpointError(InputError):
@@ -81,31 +76,27 @@ class LabelMismatchError(DataError):
 class PluginError(CcvaeEvalError):
     """Code of a plugin failed or broke its interface; the error names the plugin and its distribution."""
 
-    code = "plugin"
-    exit_code = 4
+    code, exit_code = "plugin", 4
 
 
 class UnsupportedError(CcvaeEvalError):
     """A capability that a metric needs and this model or data set lacks. The metric's status becomes ``unsupported``;
     the run has not failed."""
 
-    code = "unsupported"
-    exit_code = 0
+    code, exit_code = "unsupported", 0
 
 
 class UndefinedError(CcvaeEvalError):
     """A value that does not exist for these data, such as the ROC area of a label that is never positive. Its status
     becomes ``undefined``; the value is NaN, never 0."""
 
-    code = "undefined"
-    exit_code = 0
+    code, exit_code = "undefined", 0
 
 
 class NonFiniteError(CcvaeEvalError):
     """A network returned NaN or infinity."""
 
-    code = "nan"
-    exit_code = 4
+    code, exit_code = "nan", 4
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

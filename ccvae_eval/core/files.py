@@ -1,7 +1,4 @@
-"""Safe file names and atomic writes.
-
-The cache folder that keeps judges and reference values between runs.
-"""
+"""Safe file names, atomic writes, and the cache folder that keeps judges and reference values between runs."""
 
 from __future__ import annotations
 
@@ -14,8 +11,9 @@ from pathlib import Path
 
 from ccvae_eval.core.errors import InputError
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 MAX_SLUG_LENGTH = 60
+CACHE = "ccvae-eval"
+"""Name of the toolkit's folder among the user's caches."""
 
 
 def slug(name: str) -> str:
@@ -24,7 +22,7 @@ def slug(name: str) -> str:
     >>> slug("../a b")
     'a-b'
     """
-    return _UNSAFE.sub("-", name).strip("-.")[:MAX_SLUG_LENGTH] or "unnamed"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:MAX_SLUG_LENGTH] or "unnamed"
 
 
 def atomic_write(path: str | Path, content: bytes) -> None:
@@ -66,9 +64,6 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-NAME = "ccvae-eval"
-
-
 def cache_folder(given: str | Path | None = None) -> Path | None:
     """Returns ``given``, else ``XDG_CACHE_HOME/ccvae-eval``, else ``~/.cache/ccvae-eval``; None without a home folder.
 
@@ -78,9 +73,9 @@ def cache_folder(given: str | Path | None = None) -> Path | None:
         return Path(given)
     base = os.environ.get("XDG_CACHE_HOME", "")
     if Path(base).is_absolute():  # the XDG specification ignores relative paths
-        return Path(base) / NAME
+        return Path(base) / CACHE
     try:
-        return Path.home() / ".cache" / NAME
+        return Path.home() / ".cache" / CACHE
     except RuntimeError:
         return None
 

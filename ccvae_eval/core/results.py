@@ -145,15 +145,10 @@ class Measurement:
 
 
 def mean_value(name: str, values: list[Value], estimate: Estimate) -> Value:
-    """Returns the row of the mean over characteristics.
+    """Returns the row of the mean over characteristics, given their rows and the mean as an estimate.
 
     The row counts the undefined characteristics. Its chance level and reference are means over the defined ones; the
     reference is None unless every defined characteristic has one.
-
-    Args:
-        name: the value's name.
-        values: the rows of the single characteristics.
-        estimate: the mean, with its interval from the same resamples.
     """
     chances = [v.chance for v in values if v.chance is not None and v.estimate.defined]
     references = [v.reference for v in values if v.estimate.defined]

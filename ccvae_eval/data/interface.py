@@ -1,7 +1,4 @@
-"""Interface of a data set, and its optional capabilities.
-
-Quantisation of the factors of rendered data, so that float32 codes restore them exactly.
-"""
+"""Interface of a data set, its optional capabilities, and the quantisation of rendered factors."""
 
 from __future__ import annotations
 
@@ -162,7 +159,9 @@ QUANTIZATION_LEVELS = 2**20
 
 
 def quantize(values: Floats) -> Floats:
-    """Move each factor in [0, 1] to the middle of its level; values outside go to the nearest level.
+    """Move each factor in [0, 1] to the middle of its level, so that float32 codes restore it exactly.
+
+    Values outside go to the nearest level.
 
     >>> (quantize(np.array([0.0, 0.25, 1.0])) * QUANTIZATION_LEVELS).tolist()
     [0.5, 262144.5, 1048575.5]

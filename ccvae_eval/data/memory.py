@@ -41,19 +41,12 @@ class InMemory(ABC):
     ) -> None:
         if len(images) != len(labels):
             raise DataError(f"{len(images)} images, but {len(labels)} rows of labels", where=spec)
-        self.images, self._schema, self._labels, self._splits, self._spec = images, schema, labels, splits, spec
+        self.images, self.schema, self.spec = images, schema, spec
+        self._labels, self._splits = labels, splits
 
     @classmethod
     @abstractmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self: ...
-
-    @property
-    def spec(self) -> str:
-        return self._spec
-
-    @property
-    def schema(self) -> LabelSchema:
-        return self._schema
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -61,7 +54,7 @@ class InMemory(ABC):
 
     @cached_property
     def digest(self) -> str:
-        content = blake2b(repr((self.images.shape, self._schema.as_plain())).encode(), digest_size=16)
+        content = blake2b(repr((self.images.shape, self.schema.as_plain())).encode(), digest_size=16)
         for array in (self.images, self._labels, self._splits.codes):
             content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
@@ -91,6 +84,22 @@ def checked_ids(ids: Ids, count: int, where: str) -> Ids:
     return ids
 
 
+def checked_arrays(
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    names: Sequence[str] | LabelSchema | None,
+    split: Sequence[str] | None,
+    where: str,
+) -> tuple[NDArray[Any], LabelSchema, NDArray[np.float32], Splits]:
+    """Convert arrays with the arguments of :class:`Arrays` to the arguments of :class:`InMemory`."""
+    schema, values = labels_from_array(labels, names, where)
+    positions = [str(i) for i in range(len(values))]
+    if split is not None and len(split) != len(values):
+        raise DataError(f"{len(split)} splits, but {len(values)} images", where=where)
+    splits = split_by_name(positions) if split is None else split_by_column(list(split), positions, where)
+    return standard_layout(images, where), schema, values, splits
+
+
 def standard_layout(images: NDArray[Any], where: str) -> NDArray[Any]:
     """Convert images to (N, C, H, W) and points to (N, D), as uint8 or float32.
 
@@ -113,9 +122,7 @@ def standard_layout(images: NDArray[Any], where: str) -> NDArray[Any]:
             where=where,
             hint="Expected (N, C, H, W) or (N, H, W, C), or (N, D) for points.",
         )
-    shaped = images[:, None] if images.ndim == 3 else images
-    if images.ndim == 4:
-        shaped = _channels_first(images, where)
+    shaped = images[:, None] if images.ndim == 3 else _channels_first(images, where)
     if images.dtype == np.uint8:
         return np.ascontiguousarray(shaped)
     values = np.ascontiguousarray(shaped, np.float32)
@@ -132,6 +139,8 @@ def standard_layout(images: NDArray[Any], where: str) -> NDArray[Any]:
 
 
 def _channels_first(images: NDArray[Any], where: str) -> NDArray[Any]:
+    if images.ndim == 2:
+        return images
     first, last = images.shape[1] in CHANNELS, images.shape[3] in CHANNELS
     if not first and not last:
         raise DataError(
@@ -159,12 +168,7 @@ class Arrays(InMemory):
         names: Sequence[str] | LabelSchema | None = None,
         split: Sequence[str] | None = None,
     ) -> None:
-        schema, values = labels_from_array(_array(labels), names, SPEC)
-        positions = [str(i) for i in range(len(values))]
-        if split is not None and len(split) != len(values):
-            raise DataError(f"{len(split)} splits, but {len(values)} images", where=SPEC)
-        splits = split_by_name(positions) if split is None else split_by_column(list(split), positions, SPEC)
-        super().__init__(standard_layout(_array(images), SPEC), schema, values, splits, SPEC)
+        super().__init__(*checked_arrays(_array(images), _array(labels), names, split, SPEC), SPEC)
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> NoReturn:
@@ -197,11 +201,11 @@ def as_data_set(data: Any) -> DataSet:
     if isinstance(data, tuple) and len(data) in (2, 3):
         return Arrays(*data)
     if isinstance(data, torch.utils.data.Dataset):
-        return _read(data)
+        return _read_torch_dataset(data)
     raise UsageError(f"data of type {type(data).__name__} is not supported", hint=EXPECTED)
 
 
-def _read(data: Any) -> Arrays:
+def _read_torch_dataset(data: Any) -> Arrays:
     """Read a torch Dataset from its first to its last item."""
     images, labels = [], []
     for index in range(len(data)):

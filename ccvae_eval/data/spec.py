@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -57,15 +58,17 @@ class Options:
             raise self._wrong(key, text, wanted)
         return value
 
-    def share(self, key: str, default: float) -> float:
-        """A number in [0, 1)."""
+    def number(self, key: str, default: float, below: float = math.inf) -> float:
+        """A number of at least 0 and less than ``below``."""
         text = self.text(key, str(default))
         try:
             value = float(text)
         except ValueError:
             value = -1.0
-        if not 0 <= value < 1:
-            raise self._wrong(key, text, "at least 0 and below 1")
+        if not 0 <= value < below:
+            raise self._wrong(
+                key, text, "a number of at least 0" + (f" and below {below:g}" if below < math.inf else "")
+            )
         return value
 
     def names(self, key: str) -> tuple[str, ...]:

@@ -1,11 +1,9 @@
-"""Splits of a data set: train for the models, judge for the judge, test for the evaluation.
-
-Seeded samples of a split that keep the prevalence of every label.
-"""
+"""Splits of a data set into train, judge and test, and seeded samples that keep the prevalence of every label."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from types import MappingProxyType
 
@@ -33,15 +31,11 @@ SPLIT_ALIASES = MappingProxyType(
 """Values of a split column; the numbers are CelebA's."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Splits:
-    """The split of each image.
+    """The split of each image: 0 train, 1 judge, 2 test, shape :math:`(N,)`."""
 
-    Args:
-        codes: 0 train, 1 judge, 2 test, shape :math:`(N,)`.
-    """
-
-    def __init__(self, codes: NDArray[np.int8]) -> None:
-        self.codes = codes
+    codes: NDArray[np.int8]
 
     def ids(self, name: Split) -> Ids:
         """The images of one split, ascending."""

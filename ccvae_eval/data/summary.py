@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,14 +51,12 @@ def _rows(label: Label, column: Floats) -> list[dict[str, Plain]]:
         mean = float(known.mean()) if len(known) else None
         deviation = float(known.std()) if len(known) else None
         return [{**base, "class": None, "n": len(known), "share": None, "mean": mean, "deviation": deviation}]
-    classes = (1,) if label.kind == "binary" else range(label.cardinality)
-    rows = []
-    for index in classes:
-        n = int((known == index).sum())
-        share = n / len(known) if len(known) else None
-        row = {**base, "class": label.class_name(index), "n": n, "share": share, "mean": None, "deviation": None}
-        rows.append(row)
-    return rows
+    counts = {index: int((known == index).sum()) for index in range(label.kind == "binary", label.cardinality)}
+    rest = {"mean": None, "deviation": None}
+    return [
+        {**base, "class": label.class_name(index), "n": n, "share": n / len(known) if len(known) else None, **rest}
+        for index, n in counts.items()
+    ]
 
 
 def strongest_correlations(labels: tuple[Label, ...], values: NDArray[np.float64]) -> list[dict[str, Plain]]:
@@ -81,8 +81,7 @@ def strongest_correlations(labels: tuple[Label, ...], values: NDArray[np.float64
     correlation = _pairwise(np.stack(columns, axis=1))
     pairs = [
         (float(correlation[a, b]), names[a], names[b])
-        for a in range(len(names))
-        for b in range(a + 1, len(names))
+        for a, b in combinations(range(len(names)), 2)
         if owners[a] != owners[b] and np.isfinite(correlation[a, b])
     ]
     pairs.sort(key=lambda pair: -abs(pair[0]))
@@ -92,12 +91,12 @@ def strongest_correlations(labels: tuple[Label, ...], values: NDArray[np.float64
 def _pairwise(values: Floats) -> Floats:
     """Pearson correlation of every two columns over the rows where both are known; NaN if one is constant there."""
     known = ~np.isnan(values)
-    here, filled = known.astype(np.float64), np.where(known, values, 0.0)
-    n = here.T @ here
+    weight, filled = known.astype(np.float64), np.where(known, values, 0.0)
+    n = weight.T @ weight
     with np.errstate(invalid="ignore", divide="ignore"):
-        first, second = filled.T @ here / n, here.T @ filled / n
-        square = (filled**2).T @ here / n - first**2
-        other = here.T @ (filled**2) / n - second**2
+        first, second = filled.T @ weight / n, weight.T @ filled / n
+        square = (filled**2).T @ weight / n - first**2
+        other = weight.T @ (filled**2) / n - second**2
         covariance = filled.T @ filled / n - first * second
         varies = (square > 1e-12) & (other > 1e-12) & (n >= MIN_PAIRS)
         return np.where(varies, covariance / np.sqrt(square * other), np.nan)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.types import Codes
-from ccvae_eval.evaluation.subject import Chunk, Subject
+from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
 from ccvae_eval.model.checks import model_call
 from ccvae_eval.model.fixed_batches import padded
 from ccvae_eval.model.interface import Intervenes
@@ -47,6 +47,7 @@ class Intervention(Protocol):
         ...
 
 
+@once_per_subject
 def path_between(
     subject: Subject, characteristic: str, start: int, end: int, source: CodeSource = "codes"
 ) -> LatentPath:
@@ -62,11 +63,6 @@ def path_between(
         UndefinedError: a class has fewer than 20 images, or the class means are less than 0.1 pooled standard
             deviations apart.
     """
-    key = ("path", characteristic, start, end, source)
-    return subject.cached(key, lambda: _path_between(subject, characteristic, start, end, source))
-
-
-def _path_between(subject: Subject, characteristic: str, start: int, end: int, source: CodeSource) -> LatentPath:
     columns = list(subject.layout[characteristic])
     label = subject.schema[characteristic]
     if source == "prior":
@@ -116,24 +112,20 @@ class Traverse:
         label = subject.schema[self.characteristic]
         if label.kind == "continuous":
             raise UndefinedError("a continuous label has no classes to traverse", where=label.name)
-        own = chunk.codes[:, list(subject.layout[self.characteristic])].double()
         if label.kind == "binary":
             path = path_between(subject, self.characteristic, 0, 1, self.source)
             return path.at(self.position).expand(len(chunk), -1)
         now, then = subject.current_class(label.name)[chunk.rows], subject.target_class(label.name)[chunk.rows]
-        points = own.clone()
+        points = chunk.codes[:, list(subject.layout[self.characteristic])].double()
         for start, end in {(int(a), int(b)) for a, b in zip(now, then, strict=True) if a >= 0}:
             rows = (now == start) & (then == end)
             points[rows] = path_between(subject, self.characteristic, start, end, self.source).at(self.position)
         return points
 
 
+@once_per_subject
 def donor_rows(subject: Subject, characteristic: str) -> Tensor:
-    """For each image the row of a random image of its target class, shape (N,); -1 if there is none."""
-    return subject.cached(("donors", characteristic), lambda: _donor_rows(subject, characteristic))
-
-
-def _donor_rows(subject: Subject, characteristic: str) -> Tensor:
+    """For each image the row of a random image of its target class, shape (N,); -1 without such an image."""
     now, then = subject.current_class(characteristic), subject.target_class(characteristic)
     draw = torch.from_numpy(subject.uniforms(f"donor/{characteristic}", subject.ids)[:, 0])
     donors = torch.full((len(subject),), -1)
@@ -142,6 +134,12 @@ def _donor_rows(subject: Subject, characteristic: str) -> Tensor:
         if len(rows):
             donors = torch.where(then == target, rows[(draw * len(rows)).long()], donors)
     return donors
+
+
+def _donor_codes(subject: Subject, chunk: Chunk, characteristic: str) -> Codes:
+    """The code of each image's donor; the image's own code without one."""
+    donors = donor_rows(subject, characteristic)[chunk.rows]
+    return torch.where((donors >= 0)[:, None], subject.codes[donors.clamp_min(0)], chunk.codes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +155,7 @@ class Interpolate:
     position: float
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
-        donors = donor_rows(subject, self.characteristic)[chunk.rows]
-        other = torch.where((donors >= 0)[:, None], subject.codes[donors.clamp_min(0)], chunk.codes)
-        return chunk.codes + self.position * (other - chunk.codes)
+        return chunk.codes + self.position * (_donor_codes(subject, chunk, self.characteristic) - chunk.codes)
 
 
 Mode = Literal["transport", "mean", "sample"]
@@ -321,8 +317,7 @@ class Swap:
     characteristic: str
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
-        donors = donor_rows(subject, self.characteristic)[chunk.rows]
-        other = torch.where((donors >= 0)[:, None], subject.codes[donors.clamp_min(0)], chunk.codes)
+        other = _donor_codes(subject, chunk, self.characteristic)
         return swapped(chunk.codes, subject.layout[self.characteristic], other)
 
 

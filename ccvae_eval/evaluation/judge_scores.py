@@ -12,7 +12,7 @@ from torch import Tensor
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.data.interface import HasCounterfactuals
 from ccvae_eval.evaluation.metric import Decoded
-from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.evaluation.subject import Subject, once_per_subject
 from ccvae_eval.judge import balanced_accuracies, trusted_labels
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 
@@ -113,16 +113,13 @@ def judged_change(before: Mapping[str, Tensor], after: Mapping[str, Tensor], pre
     return found
 
 
+@once_per_subject
 def judge_response(subject: Subject) -> dict[tuple[str, str], float]:
     """Response of the judge to label j in counterfactual images in which only label i differs, by (i, j).
 
     Mean total variation over 32 images: the part of a judged change that is due to the judge itself. Empty without a
     judge, or if the data set renders no counterfactuals.
     """
-    return subject.cached(("judge response",), lambda: _judge_response(subject))
-
-
-def _judge_response(subject: Subject) -> dict[tuple[str, str], float]:
     judge, data = subject.judge, subject.data
     if judge is None or not isinstance(data, HasCounterfactuals):
         return {}

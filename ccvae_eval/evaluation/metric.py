@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ccvae_eval.core.errors import CcvaeEvalError, PluginError
+from ccvae_eval.core.errors import CcvaeEvalError, PluginError, UsageError
 from ccvae_eval.core.results import Measurement, ValueSpec
 from ccvae_eval.core.types import Images, Plain
 from ccvae_eval.data.interface import HasRegions
@@ -151,9 +151,7 @@ def settings_of(metric: Metric) -> dict[str, Plain]:
 
 
 def _plain(value: Any) -> Plain:
-    if isinstance(value, tuple | list | frozenset | set):
-        return [_plain(v) for v in value]
-    return value
+    return [_plain(v) for v in value] if isinstance(value, tuple | list | frozenset | set) else value
 
 
 METRIC_HINT = "`ccvae-eval new metric NAME` writes a working example; `ccvae-eval check NAME` tests a metric."
@@ -170,9 +168,7 @@ def metric_class(name: str) -> Any:
     entry = registry.metrics.find(name)
     kind: Any = entry.load()
     if not (isinstance(kind, type) and is_dataclass(kind)):
-        raise PluginError(
-            f"{name!r} is not a metric", where=_where(entry), why="it is not a dataclass", hint=METRIC_HINT
-        )
+        raise _not_usable(entry, f"{name!r} is not a metric", "it is not a dataclass")
     return kind
 
 
@@ -182,21 +178,26 @@ def make_metric(name: str, settings: Mapping[str, Any]) -> Metric:
     Raises:
         PluginError: it cannot be created, or lacks members of a metric.
     """
-    kind, where = metric_class(name), _where(registry.metrics.find(name))
+    kind, entry = metric_class(name), registry.metrics.find(name)
     try:
         metric: Any = kind(**settings)
     except CcvaeEvalError:
         raise
     except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        raise PluginError(f"metric {name!r} cannot be created", where=where, why=why, hint=METRIC_HINT) from error
+        raise _not_usable(entry, f"metric {name!r} cannot be created", f"{type(error).__name__}: {error}") from error
     if not isinstance(metric, Metric):
         lacking = [member for member in METRIC_MEMBERS if not hasattr(metric, member)]
-        raise PluginError(
-            f"{name!r} is not a metric", where=where, why=f"it lacks {', '.join(lacking)}", hint=METRIC_HINT
-        )
+        raise _not_usable(entry, f"{name!r} is not a metric", f"it lacks {', '.join(lacking)}")
     return metric
 
 
-def _where(entry: registry.Registration) -> str:
-    return f"{entry.distribution} {entry.version}".strip()
+def _not_usable(entry: registry.Registration, what: str, why: str) -> PluginError:
+    return PluginError(what, where=f"{entry.distribution} {entry.version}".strip(), why=why, hint=METRIC_HINT)
+
+
+def require_at_least(metric: Metric, **least: int) -> None:
+    """Raise a UsageError if a setting is below its least value."""
+    for name, value in least.items():
+        if getattr(metric, name) < value:
+            message = f"{name} must be at least {value}, got {getattr(metric, name)}"
+            raise UsageError(message, where=f"{metric.name}.{name}")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.results import Measurement, Reason, Value, mean_value
-from ccvae_eval.core.types import Bools, Floats
+from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.evaluation.metric import Metric, settings_of
 from ccvae_eval.evaluation.subject import Subject
@@ -48,6 +48,12 @@ def joined_notes(*parts: str) -> str:
     'given; one-vs-rest'
     """
     return "; ".join(part for part in parts if part)
+
+
+NO_CHARACTERISTIC = ""
+"""Name under which a :class:`ColumnStore` keeps columns that belong to no single characteristic."""
+
+NO_REGION = "the region is empty or too large in every image"
 
 
 class ImageStatistic(Protocol):
@@ -105,14 +111,43 @@ class RatioOfSums:
         return ratio_estimate(self.numerator, self.denominator, weights)
 
 
+@dataclass
+class ColumnStore:
+    """Columns of one number per image, by characteristic and key; NaN where an image has no number.
+
+    Args:
+        images: number of images.
+        columns: column of each key, by characteristic.
+    """
+
+    images: int
+    columns: dict[str, dict[str, Floats]] = field(default_factory=dict)
+
+    def put(self, name: str, rows: slice | Ids, found: Mapping[str, Floats]) -> None:
+        for key, column in found.items():
+            self.columns.setdefault(name, {}).setdefault(key, np.full(self.images, np.nan))[rows] = column
+
+    def __contains__(self, address: tuple[str, str]) -> bool:
+        return address[1] in self.columns.get(address[0], {})
+
+    def get(self, name: str, key: str) -> Floats:
+        """Return a column, all NaN if it was never filled."""
+        return self.columns.get(name, {}).get(key, np.full(self.images, np.nan))
+
+    def keys(self, name: str, start: str) -> list[str]:
+        """Return the keys that begin with ``start``, without it."""
+        return [key.removeprefix(start) for key in self.columns.get(name, {}) if key.startswith(start)]
+
+
 def among(images: Bools, values: Floats | Bools) -> Floats:
     """The values of the images in the mask, NaN for all others."""
     return np.where(images, values, np.nan)
 
 
-def mean_of(values: Floats, images: Bools) -> float | None:
-    """Mean of the values of the images in the mask, for a chance level; None without such images."""
-    return float(values[images].mean()) if images.any() else None
+def mean_of(values: Floats, images: Bools | None = None) -> float | None:
+    """Mean of the values of the images in the mask (None: where defined), for a chance level; None without images."""
+    chosen = ~np.isnan(values) if images is None else images
+    return float(values[chosen].mean()) if chosen.any() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +158,15 @@ class _Row:
 
 
 @dataclass
-class ValueRows:
-    """Rows of a measurement, and their means over characteristics, which are averaged resample by resample.
+class ResultTable:
+    """Collects the values of a metric, and their means over characteristics, which are averaged resample by resample.
+
+    Each row counts the images that do not enter it as excluded.
 
     Args:
+        metric: the metric.
         subject: the subject; it states which characteristics were given or assigned.
-        draws: number of resamples of an undefined value.
-        level: confidence level.
+        weights: the run's resamples.
         given_counts: True if given characteristics, whose latent dimensions were computed from the labels, enter the
             means. They do for the effect of a latent dimension on the image, but not for its information about the
             label.
@@ -138,112 +175,19 @@ class ValueRows:
             the information in other latent dimensions about a given label.
     """
 
-    subject: Subject
-    draws: int
-    level: float = 0.95
-    given_counts: bool = False
-    given: frozenset[str] | None = None
-    findings: frozenset[str] = frozenset()
-    _rows: list[_Row] = field(default_factory=list)
-
-    @property
-    def _given(self) -> frozenset[str]:
-        return self.subject.given if self.given is None else self.given
-
-    def add(
-        self,
-        name: str,
-        characteristic: str | None,
-        found: Resampled,
-        *,
-        at: At = NO_CONDITION,
-        mean_at: At | None = NO_CONDITION,
-        chance: float | None = None,
-        reference: float | None = None,
-        excluded: int = 0,
-        note: str = "",
-    ) -> None:
-        """Adds one row.
-
-        Args:
-            name, characteristic, at, chance, reference, excluded, note: as in ``Value``. A row without a
-                characteristic describes the whole image and enters no mean.
-            found: the estimate with its resamples.
-            mean_at: the ``at`` of the mean that the row enters; None = no mean. Given characteristics enter only as
-                ``given_counts`` and ``findings`` allow.
-        """
-        given = characteristic in self._given
-        kind = GIVEN if given else ASSIGNED if self.subject.assigned and characteristic else ""
-        if characteristic is None:
-            mean_at = None
-        notes = joined_notes(kind, note, found.note)
-        if given and not self.given_counts and name not in self.findings:
-            mean_at = None
-        estimate, in_mean = found.estimate, mean_at is not None
-        value = Value(name, estimate, characteristic, dict(at), excluded, chance, reference, notes, in_mean)
-        self._rows.append(_Row(value, found, mean_at))
-
-    def undefined(self, name: str, characteristic: str, why: str, *, at: At = NO_CONDITION, excluded: int = 0) -> None:
-        """Adds an undefined row with its reason."""
-        self.add(name, characteristic, undefined_estimate(self.draws, why), at=at, mean_at=at, excluded=excluded)
-
-    def values(self) -> tuple[Value, ...]:
-        """All values: for each name the means, then the rows."""
-        names = dict.fromkeys(row.value.name for row in self._rows)
-        found: list[Value] = []
-        for name in names:
-            rows = [row for row in self._rows if row.value.name == name]
-            found += self._means(name, rows)
-            found += [row.value for row in rows]
-        return tuple(found)
-
-    def _means(self, name: str, rows: list[_Row]) -> list[Value]:
-        groups: dict[tuple[tuple[str, str | int | float], ...], list[_Row]] = {}
-        for row in rows:
-            if row.mean_at is not None:
-                groups.setdefault(tuple(sorted(row.mean_at.items())), []).append(row)
-        if not groups and all(row.value.characteristic in self._given for row in rows):
-            return [Value(name, undefined_estimate(self.draws, "").estimate, note="every characteristic was given")]
-        means = []
-        for at, group in groups.items():
-            mean = mean_over([row.found for row in group], self.level)
-            value = mean_value(name, [row.value for row in group], mean.estimate)
-            note = joined_notes(value.note, mean.note if mean.defined else _reason(group))
-            means.append(replace(value, at=dict(at), note=note))
-        return means
-
-
-def _reason(group: list[_Row]) -> str:
-    """Reason why all rows are undefined, if they have the same one; else ""."""
-    reasons = {row.found.note for row in group}
-    return reasons.pop() if len(reasons) == 1 else ""
-
-
-@dataclass
-class ResultTable:
-    """Collects the values of a metric; each row counts the images that do not enter it as excluded.
-
-    Args:
-        metric: the metric.
-        subject: the subject.
-        weights: the run's resamples.
-        given_counts, given, findings: see ``ValueRows``.
-    """
-
     metric: Metric
     subject: Subject
     weights: ResampleWeights
     given_counts: bool = True
     given: frozenset[str] | None = None
     findings: frozenset[str] = frozenset()
-    rows: ValueRows = field(init=False)
     evidence: dict[str, NDArray[np.generic]] = field(default_factory=dict, init=False)
+    _rows: list[_Row] = field(default_factory=list, init=False)
     _dimensions: dict[tuple[str, str], list[tuple[Resampled, float | None]]] = field(default_factory=dict, init=False)
 
-    def __post_init__(self) -> None:
-        self.rows = ValueRows(
-            self.subject, self.weights.draws, self.weights.level, self.given_counts, self.given, self.findings
-        )
+    @property
+    def _given(self) -> frozenset[str]:
+        return self.subject.given if self.given is None else self.given
 
     def estimated(
         self, name: str, characteristic: str | None, statistic: ImageStatistic, at: At = NO_CONDITION
@@ -271,10 +215,12 @@ class ResultTable:
         """Adds one row and returns its estimate.
 
         Args:
-            name, characteristic, at, note: as in ``ValueRows.add``.
+            name, characteristic, at, note: as in ``Value``. A row without a characteristic describes the whole image
+                and enters no mean.
             statistic: an image statistic, or an estimate, or the reason why the value is undefined.
             mean_at: the ``at`` of the mean over characteristics that the row enters; None = no mean. The row of a
-                single latent dimension enters its characteristic's row instead.
+                single latent dimension enters its characteristic's row instead, and a given characteristic enters only
+                as ``given_counts`` and ``findings`` allow.
             chance, reference: values for comparison; dropped if the value is undefined.
             why: reason in case the value is undefined.
         """
@@ -291,14 +237,43 @@ class ResultTable:
             if mean_at is not None:
                 self._dimensions.setdefault((name, characteristic), []).append((found, chance))
             mean_at = None
-        excluded = len(self.subject) - found.estimate.n
-        self.rows.add(
-            name, characteristic, found, at=at, mean_at=mean_at, chance=chance, reference=reference,
-            excluded=excluded, note=note,
-        )  # fmt: skip
+        given = characteristic in self._given
+        if characteristic is None or (given and not self.given_counts and name not in self.findings):
+            mean_at = None
+        kind = GIVEN if given else ASSIGNED if self.subject.assigned and characteristic else ""
+        notes, excluded = joined_notes(kind, note, found.note), len(self.subject) - found.estimate.n
+        in_mean = mean_at is not None
+        value = Value(name, found.estimate, characteristic, dict(at), excluded, chance, reference, notes, in_mean)
+        self._rows.append(_Row(value, found, mean_at))
         return found
 
     enter = deprecated_method("enter", "add")
+
+    def undefined(self, characteristic: str, why: str) -> None:
+        """Adds every value of a characteristic as undefined for one reason."""
+        for name in self.metric.values:
+            self.add(name, characteristic, why)
+
+    def measurement(self, notes: Sequence[str], pictures: Mapping[str, NDArray[np.generic]]) -> Measurement:
+        """The measurement with all rows; its status is ``undefined`` if every row is."""
+        self._add_means_over_dimensions()
+        specs = self.metric.values
+        names = sorted({row.value.name for row in self._rows}, key=list(specs).index)
+        values = tuple(_clipped(value, specs[name].range) for name in names for value in self._values(name))
+        undefined = not any(value.estimate.defined for value in values)
+        reasons = [v.note for v in values if v.characteristic is not None] or [v.note for v in values]
+        return Measurement(
+            self.metric.name,
+            self.metric.version,
+            settings_of(self.metric),
+            self.metric.headline,
+            values,
+            "undefined" if undefined else "ok",
+            Reason("undefined", "; ".join(dict.fromkeys(reasons))) if undefined else None,
+            self.evidence,
+            pictures,
+            tuple(notes),
+        )
 
     def _add_means_over_dimensions(self) -> None:
         for (name, characteristic), rows in self._dimensions.items():
@@ -309,32 +284,25 @@ class ResultTable:
             self.add(name, characteristic, mean, chance=chance, why=rows[0][0].note, note=note)
         self._dimensions.clear()
 
-    def undefined(self, characteristic: str, why: str) -> None:
-        """Adds every value of a characteristic as undefined for one reason."""
-        for name in self.metric.values:
-            self.add(name, characteristic, why)
+    def _values(self, name: str) -> list[Value]:
+        """The values of one name: the means over characteristics, then the rows."""
+        rows = [row for row in self._rows if row.value.name == name]
+        groups: dict[tuple[tuple[str, str | int | float], ...], list[_Row]] = {}
+        for row in rows:
+            if row.mean_at is not None:
+                groups.setdefault(tuple(sorted(row.mean_at.items())), []).append(row)
+        means = [self._mean(name, dict(at), group) for at, group in groups.items()]
+        if not groups and all(row.value.characteristic in self._given for row in rows):
+            undefined = undefined_estimate(self.weights.draws, "").estimate
+            means = [Value(name, undefined, note="every characteristic was given")]
+        return [*means, *(row.value for row in rows)]
 
-    def measurement(self, notes: Sequence[str], pictures: Mapping[str, NDArray[np.generic]]) -> Measurement:
-        """The measurement with all rows; its status is ``undefined`` if every row is."""
-        self._add_means_over_dimensions()
-        order = list(self.metric.values)
-        rows = sorted(self.rows.values(), key=lambda value: order.index(value.name))
-        values = tuple(_clipped(value, self.metric.values[value.name].range) for value in rows)
-        undefined = not any(value.estimate.defined for value in values)
-        reasons = dict.fromkeys(v.note for v in values if v.characteristic is not None)
-        reasons = reasons or dict.fromkeys(v.note for v in values)
-        return Measurement(
-            self.metric.name,
-            self.metric.version,
-            settings_of(self.metric),
-            self.metric.headline,
-            values,
-            "undefined" if undefined else "ok",
-            Reason("undefined", "; ".join(reasons)) if undefined else None,
-            self.evidence,
-            pictures,
-            tuple(notes),
-        )
+    def _mean(self, name: str, at: At, rows: list[_Row]) -> Value:
+        mean = mean_over([row.found for row in rows], self.weights.level)
+        reasons = {row.found.note for row in rows}
+        reason = mean.note if mean.defined else reasons.pop() if len(reasons) == 1 else ""
+        value = mean_value(name, [row.value for row in rows], mean.estimate)
+        return replace(value, at=at, note=joined_notes(value.note, reason))
 
 
 def _clipped(value: Value, ends: tuple[float | None, float | None]) -> Value:

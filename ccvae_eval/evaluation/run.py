@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -62,11 +62,10 @@ class Run:
         Raises:
             UsageError: the run does not contain the metric.
         """
-        for measurement in self.measurements:
-            if measurement.metric == metric:
-                return measurement
-        names = [measurement.metric for measurement in self.measurements]
-        raise UsageError(f"the run does not contain metric {metric!r}", hint=suggestion(metric, names))
+        by_name = {measurement.metric: measurement for measurement in reversed(self.measurements)}
+        if metric not in by_name:
+            raise UsageError(f"the run does not contain metric {metric!r}", hint=suggestion(metric, by_name))
+        return by_name[metric]
 
     def find(self, address: str) -> Value:
         """The value at ``metric.value[@characteristic]``; without a characteristic, the mean over characteristics.
@@ -115,22 +114,11 @@ class Run:
 
     def as_plain(self) -> dict[str, Plain]:
         """The run as plain data of the published schema; NaN becomes None."""
-        header = self.header
         return {
             "schema_version": SCHEMA_VERSION,
-            "tool": dict(header.tool),
-            "environment": dict(header.environment),
-            "checkpoint": dict(header.checkpoint),
-            "training": None if header.training is None else dict(header.training),
-            "data": dict(header.data),
-            "judge": None if header.judge is None else dict(header.judge),
-            "regions": dict(header.regions),
-            "seed": header.seed,
-            "command": header.command,
-            "started": header.started,
-            "warnings": list(header.warnings),
+            **{item.name: _copied(getattr(self.header, item.name)) for item in fields(Header)},
             "measurements": [_measurement_as_plain(m, self.specs.get(m.metric, {})) for m in self.measurements],
-            "evidence": None if self.evidence_file is None else dict(self.evidence_file),
+            "evidence": _copied(self.evidence_file),
         }
 
     @classmethod
@@ -162,6 +150,10 @@ class Run:
             return cls(header, measurements, specs, evidence_file=plain.get("evidence"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError("not a run file of ccvae-eval", where=where, why=repr(error)) from None
+
+
+def _copied(value: Any) -> Plain:
+    return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
 
 
 def number(value: float | None) -> float | None:
@@ -199,14 +191,13 @@ def _flat(plain: dict[str, Plain]) -> dict[str, Plain]:
 
 
 def _measurement_as_plain(measurement: Measurement, specs: Mapping[str, ValueSpec]) -> dict[str, Plain]:
-    reason = measurement.reason
     return {
         "metric": measurement.metric,
         "version": measurement.version,
         "profile": measurement.settings.get("profile", PROFILE),
         "settings": dict(measurement.settings),
         "status": measurement.status,
-        "reason": None if reason is None else {"code": reason.code, "text": reason.text},
+        "reason": None if measurement.reason is None else asdict(measurement.reason),
         "headline": measurement.headline,
         "values": [value_as_plain(v, specs) for v in measurement.values],
         "notes": list(measurement.notes),

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ccvae_eval.core.devices import exact_arithmetic
-from ccvae_eval.core.errors import CcvaeEvalError, NonFiniteError, UndefinedError, UnsupportedError
+from ccvae_eval.core.errors import CcvaeEvalError, NonFiniteError, PluginError, UndefinedError, UnsupportedError
 from ccvae_eval.core.results import Measurement, Reason, Status
 from ccvae_eval.core.types import Images
 from ccvae_eval.evaluation.deprecated import as_accumulator
@@ -32,9 +32,6 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 IMAGE_DIMENSIONS = 3
-
-CALLS = {"start": "needs(subject) or start(subject)", "compute": "compute(weights)"}
-"""Calls of a metric by the name of the step, for error messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +58,28 @@ class _Part:
     measurement: Measurement | None = None
     seconds: float = 0.0
 
-    def attempt(self, step: Callable[[], None]) -> None:
+    def start(self) -> None:
+        self.needs = self.metric.needs(self.subject)
+        if self.needs.images and len(self.subject.data.input_shape) != IMAGE_DIMENSIONS:
+            raise UnsupportedError(f"{self.metric.name} needs images, but this data set contains points")
+        self.accumulator = as_accumulator(self.metric.start(self.subject))
+
+    def update(self, batch: Decoded) -> None:
+        assert self.accumulator is not None
+        self.accumulator.update(batch)
+
+    def compute(self) -> None:
+        assert self.accumulator is not None
+        weights = ResampleWeights(self.subject.seed, len(self.subject))
+        self.measurement = require_measurement(self.metric, self.accumulator.compute(weights))
+
+    def attempt(self, step: Callable[[], None], call: str) -> None:
         """Runs one step of this metric; an exception ends this metric alone."""
         if self.measurement is not None:
             return
         started = perf_counter()
         try:
-            with guarded(self.metric, self.subject.model, CALLS.get(getattr(step, "__name__", ""), "update(batch)")):
+            with guarded(self.metric, self.subject.model, call):
                 step()
         except Exception as error:
             log.debug("metric %s", self.metric.name, exc_info=True)
@@ -77,36 +89,16 @@ class _Part:
 
 def _failure(metric: Metric, error: Exception) -> Measurement:
     """The measurement of a metric that raised an exception: undefined, unsupported or failed."""
-    status, code = _outcome(error)
+    status: Status = "failed"
+    code = error.code if isinstance(error, NonFiniteError | PluginError) else "error"
+    if isinstance(error, UnsupportedError | UndefinedError):
+        status, code = "unsupported" if isinstance(error, UnsupportedError) else "undefined", error.code
+    elif isinstance(error, MemoryError | torch.OutOfMemoryError):
+        code = "oom"
     text = str(error) if isinstance(error, CcvaeEvalError) else f"{type(error).__name__}: {error}"
     return Measurement(
         metric.name, metric.version, settings_of(metric), metric.headline, status=status, reason=Reason(code, text)
     )
-
-
-def _outcome(error: Exception) -> tuple[Status, str]:
-    if isinstance(error, UnsupportedError):
-        return "unsupported", error.code
-    if isinstance(error, UndefinedError):
-        return "undefined", error.code
-    if isinstance(error, NonFiniteError):
-        return "failed", error.code
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return "failed", "oom"
-    return "failed", "plugin" if getattr(error, "code", "") == "plugin" else "error"
-
-
-def _begin(metric: Metric, subject: Subject) -> _Part:
-    part = _Part(metric, subject)
-
-    def start() -> None:
-        part.needs = metric.needs(subject)
-        if part.needs.images and len(subject.data.input_shape) != IMAGE_DIMENSIONS:
-            raise UnsupportedError(f"{metric.name} needs images, but this data set contains points")
-        part.accumulator = as_accumulator(metric.start(subject))
-
-    part.attempt(start)
-    return part
 
 
 def _groups(metrics: Sequence[Metric], subject: Subject, own_samples: bool) -> list[list[_Part]]:
@@ -122,7 +114,9 @@ def _groups(metrics: Sequence[Metric], subject: Subject, own_samples: bool) -> l
         key = unrestricted, min(metric.default_sample, len(base)) if own_samples else len(base)
         if key not in subjects:
             subjects[key] = base.subsample(key[1])
-        groups.setdefault(key, []).append(_begin(metric, subjects[key]))
+        part = _Part(metric, subjects[key])
+        part.attempt(part.start, "needs(subject) or start(subject)")
+        groups.setdefault(key, []).append(part)
     return list(groups.values())
 
 
@@ -142,13 +136,17 @@ def needs_judge(metric: Metric, subject: Subject) -> bool:
         return False
 
 
+def _active(parts: Sequence[_Part]) -> list[_Part]:
+    """The metrics that have neither finished nor failed."""
+    return [part for part in parts if part.measurement is None]
+
+
 def _wanted(parts: Sequence[_Part]) -> dict[str, list[Intervention]]:
     """Distinct interventions of the active metrics for each characteristic, in the order of the first request."""
     wanted: dict[str, dict[Intervention, None]] = {}
-    for part in parts:
-        if part.measurement is None:
-            for intervention in part.needs.interventions:
-                wanted.setdefault(intervention.characteristic, {})[intervention] = None
+    for part in _active(parts):
+        for intervention in part.needs.interventions:
+            wanted.setdefault(intervention.characteristic, {})[intervention] = None
     return {name: list(interventions) for name, interventions in wanted.items()}
 
 
@@ -156,7 +154,7 @@ def plan_of(subject: Subject, metrics: Sequence[Metric], *, own_samples: bool = 
     """Number of images that a run will encode and decode."""
     decode = 0
     for parts in _groups(metrics, subject, own_samples):
-        alive = [part for part in parts if part.measurement is None]
+        alive = _active(parts)
         each = sum(map(len, _wanted(alive).values())) + any(part.needs.reconstruction for part in alive)
         each += sum(part.needs.own for part in alive)
         decode += each * len(parts[0].subject)
@@ -186,11 +184,10 @@ def evaluate(
         others.
     """
     groups = _groups(metrics, subject, own_samples)
-    total = sum(_chunk_count(parts[0].subject) for parts in groups if _decodes(parts))
+    decoding = [parts for parts in groups if _decodes(parts)]
+    total = sum(-(-len(parts[0].subject) // FIXED_BATCH) for parts in decoding)
     done = 0
-    for parts in groups:
-        if not _decodes(parts):
-            continue
+    for parts in decoding:
         for chunk in parts[0].subject.chunks():
             _update(parts, chunk)
             done += 1
@@ -204,18 +201,14 @@ def evaluate(
 
 
 def _decodes(parts: Sequence[_Part]) -> bool:
-    alive = [part for part in parts if part.measurement is None]
+    alive = _active(parts)
     return bool(_wanted(alive)) or any(part.needs.reconstruction for part in alive)
-
-
-def _chunk_count(subject: Subject) -> int:
-    return -(-len(subject) // FIXED_BATCH)
 
 
 def _update(parts: Sequence[_Part], chunk: Chunk) -> None:
     """Decodes the requested interventions of one chunk, by characteristic, and updates the metrics."""
     subject = parts[0].subject
-    alive = [part for part in parts if part.measurement is None]
+    alive = _active(parts)
     reconstruction: Images | None = None
     if any(part.needs.reconstruction for part in alive):
         try:
@@ -226,7 +219,7 @@ def _update(parts: Sequence[_Part], chunk: Chunk) -> None:
     for characteristic, interventions in _wanted(alive).items():
         images: dict[Intervention, Images] = {}
         for intervention in interventions:
-            users = [part for part in parts if part.measurement is None and intervention in part.needs.interventions]
+            users = [part for part in _active(parts) if intervention in part.needs.interventions]
             if not users:
                 continue
             try:
@@ -236,12 +229,7 @@ def _update(parts: Sequence[_Part], chunk: Chunk) -> None:
         batch = Decoded(subject, chunk, characteristic, reconstruction, images, judgements)
         for part in alive:
             if any(i.characteristic == characteristic for i in part.needs.interventions):
-                part.attempt(partial(_update_part, part, batch))
-
-
-def _update_part(part: _Part, batch: Decoded) -> None:
-    assert part.accumulator is not None
-    part.accumulator.update(batch)
+                part.attempt(partial(part.update, batch), "update(batch)")
 
 
 def _fail(parts: Sequence[_Part], error: Exception) -> None:
@@ -251,12 +239,6 @@ def _fail(parts: Sequence[_Part], error: Exception) -> None:
 
 
 def _computed(part: _Part) -> Measurement:
-    weights = ResampleWeights(part.subject.seed, len(part.subject))
-
-    def compute() -> None:
-        assert part.accumulator is not None
-        part.measurement = require_measurement(part.metric, part.accumulator.compute(weights))
-
-    part.attempt(compute)
+    part.attempt(part.compute, "compute(weights)")
     assert part.measurement is not None
     return replace(part.measurement, seconds=part.seconds)

@@ -39,10 +39,7 @@ def guarded(metric: Metric, model: LabelledVAE, call: str) -> Iterator[None]:
     except (CcvaeEvalError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        raise PluginError(
-            f"metric {metric.name!r} failed in {call}", where=_origin(metric), why=why, hint=HINT
-        ) from error
+        raise _error(metric, f"failed in {call}", f"{type(error).__name__}: {error}") from error
     finally:
         changes = _restored(modules, weights, modes)
         if not torch.equal(torch_state, torch.get_rng_state()) or _numpy_state_changed(numpy_state):
@@ -53,17 +50,12 @@ def guarded(metric: Metric, model: LabelledVAE, call: str) -> Iterator[None]:
         np.random.set_state(numpy_state)
         torch.set_grad_enabled(gradients)
     if changes:
-        raise PluginError(
-            f"metric {metric.name!r} {' and '.join(changes)} in {call}",
-            where=_origin(metric),
-            why="the changes were undone; the other metrics are not affected",
-            hint=HINT,
-        )
+        undone = "the changes were undone; the other metrics are not affected"
+        raise _error(metric, f"{' and '.join(changes)} in {call}", undone)
 
 
-def _origin(metric: Metric) -> str:
-    """The distribution or file that a metric comes from, or its module if it is not registered."""
-    return name_and_origin(metric)[1]
+def _error(metric: Metric, fault: str, why: str) -> PluginError:
+    return PluginError(f"metric {metric.name!r} {fault}", where=name_and_origin(metric)[1], why=why, hint=HINT)
 
 
 def _modules(model: LabelledVAE) -> list[nn.Module]:
@@ -105,23 +97,13 @@ def require_measurement(metric: Metric, found: object) -> Measurement:
     Raises:
         PluginError: it is not; names the metric and the fault.
     """
-    where = _origin(metric)
     if not isinstance(found, Measurement):
-        raise PluginError(
-            f"metric {metric.name!r} returned {type(found).__name__} from compute(weights)",
-            where=where,
-            why="it must return a Measurement",
-            hint=HINT,
-        )
+        fault = f"returned {type(found).__name__} from compute(weights)"
+        raise _error(metric, fault, "it must return a Measurement")
     unknown = {
         str(getattr(v, "name", v)) for v in found.values if not isinstance(v, Value) or v.name not in metric.values
     }
     if found.metric != metric.name or unknown:
-        missing = ", ".join(sorted(unknown))
-        raise PluginError(
-            f"metric {metric.name!r} returned an invalid measurement",
-            where=where,
-            why=f"every value must have a spec, missing for {missing}" if unknown else f"it is named {found.metric!r}",
-            hint=HINT,
-        )
+        missing = f"every value must have a spec, missing for {', '.join(sorted(unknown))}"
+        raise _error(metric, "returned an invalid measurement", missing if unknown else f"it is named {found.metric!r}")
     return found

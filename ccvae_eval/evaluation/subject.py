@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, TypeVar, cast
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ CPU = torch.device("cpu")
 
 ASSIGNMENT_SALT = "assignment-half"
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
@@ -67,6 +68,16 @@ class Chunk:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def once_per_subject(compute: Callable[Concatenate[Subject, P], T]) -> Callable[Concatenate[Subject, P], T]:
+    """Makes a function of a subject compute its result once for each combination of its other arguments."""
+
+    @wraps(compute)
+    def function(subject: Subject, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return subject.cached((compute.__qualname__, *args, *kwargs.items()), lambda: compute(subject, *args, **kwargs))
+
+    return function
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +210,7 @@ class Subject:
     def predicted(self, *, sampled: bool) -> dict[str, Tensor | Gaussian] | None:
         """The model's prediction of each label; None if it does not predict.
 
-        An encoder that takes labels gets none here: the predictions depend on the image alone.
+        Labels are not passed to an encoder that takes them, so the predictions depend on the image alone.
 
         Args:
             sampled: uses posterior samples instead of posterior means.
@@ -224,40 +235,33 @@ class Subject:
         """Values of one label, shape (N,), NaN = missing."""
         return self.labels[:, self.schema.index(label)]
 
+    @once_per_subject
     def classes(self, label: str) -> Tensor:
         """Class of each image by its label, shape (N,), int64; -1 = missing."""
-        return self.cached(("classes", label), lambda: self.column(label).nan_to_num(-1.0).long())
+        return self.column(label).nan_to_num(-1.0).long()
 
+    @once_per_subject
     def current_class(self, label: str) -> Tensor:
         """Class of each image: its label, else the model's prediction, else -1; shape (N,)."""
-        return self.cached(("now", label), lambda: self._current_class(label))
-
-    def _current_class(self, label: str) -> Tensor:
         classes = self.classes(label)
         if not bool((classes < 0).any()):
             return classes
         predicted = (self.log_probabilities or {}).get(label)
         return torch.where(classes < 0, predicted.argmax(1), classes) if isinstance(predicted, Tensor) else classes
 
+    @once_per_subject
     def target_class(self, label: str) -> Tensor:
         """Class other than the current one for each image, drawn at random; -1 if the current one is unknown."""
-        return self.cached(("targets", label), lambda: self._target_class(label))
-
-    def _target_class(self, label: str) -> Tensor:
         now, cardinality = self.current_class(label), self.schema[label].cardinality
         draw = torch.from_numpy(self.uniforms(f"target/{label}", self.ids)[:, 0])
         step = 1 + (draw * (cardinality - 1)).long().clamp_max(cardinality - 2)
         return torch.where(now < 0, -1, (now + step) % cardinality)
 
+    @once_per_subject
     def class_codes(self, characteristic: str) -> ClassGaussians:
         """Gaussians fitted to the sampled codes of each class, in the characteristic's latent dimensions."""
-
-        def fit() -> ClassGaussians:
-            columns = list(self.layout[characteristic])
-            cardinality = self.schema[characteristic].cardinality
-            return class_gaussians(self.codes[:, columns], self.classes(characteristic), cardinality)
-
-        return self.cached(("class_codes", characteristic), fit)
+        codes = self.codes[:, list(self.layout[characteristic])]
+        return class_gaussians(codes, self.classes(characteristic), self.schema[characteristic].cardinality)
 
     def cached(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
         """Returns a value that belongs to the subject; computes it at the first call only."""
@@ -270,33 +274,24 @@ class Subject:
     once = deprecated_method("once", "cached")
     thinned = deprecated_method("thinned", "subsample")
 
+    @once_per_subject
     def prior_of(self, characteristic: str) -> Gaussian:
-        """p(z_c | y_c = v) for each class v of one characteristic, shape (K, d).
+        """p(z_c | y_c = v) for each class v of one characteristic, shape (K, d); it does not depend on other labels.
 
         Raises:
             UnsupportedError: the model has no conditional prior.
         """
-        if not isinstance(self.model, HasConditionalPrior):
-            raise UnsupportedError(f"{type(self.model).__name__} has no p(z_c|y)")
-        model = self.model
-        return self.cached(
-            ("prior", characteristic), lambda: conditional_prior_of(model, self.schema, characteristic, self.device)
-        )
-
-
-def conditional_prior_of(
-    model: HasConditionalPrior, schema: LabelSchema, characteristic: str, device: torch.device
-) -> Gaussian:
-    """p(z_c | y_c = v) for each class v of one characteristic, shape (K, d); it does not depend on other labels."""
-    assert isinstance(model, LabelledVAE)
-    cardinality = schema[characteristic].cardinality
-    labels = torch.zeros(cardinality, len(schema))
-    labels[:, schema.index(characteristic)] = torch.arange(cardinality, dtype=torch.float32)
-    with model_call(model, f"conditional_prior(labels), labels of shape (N, {len(schema)})"):
-        prior = model.conditional_prior(labels.to(device))
-    order = model.layout.characteristic_columns
-    places = [order.index(column) for column in model.layout[characteristic]]
-    return Gaussian(prior.loc[:, places].cpu(), prior.scale[:, places].cpu())
+        model, schema = self.model, self.schema
+        if not isinstance(model, HasConditionalPrior):
+            raise UnsupportedError(f"{type(model).__name__} has no p(z_c|y)")
+        cardinality = schema[characteristic].cardinality
+        labels = torch.zeros(cardinality, len(schema))
+        labels[:, schema.index(characteristic)] = torch.arange(cardinality, dtype=torch.float32)
+        with model_call(model, f"conditional_prior(labels), labels of shape (N, {len(schema)})"):
+            prior = model.conditional_prior(labels.to(self.device))
+        order = model.layout.characteristic_columns
+        places = [order.index(column) for column in model.layout[characteristic]]
+        return Gaussian(prior.loc[:, places].cpu(), prior.scale[:, places].cpu())
 
 
 def _encode(model: LabelledVAE, images: Images, labels: Labels | None) -> Gaussian:

@@ -36,11 +36,6 @@ def downsampled(images: Images) -> Images:
     return images
 
 
-def downsampled_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a downsampled image."""
-    return tuple(downsampled(torch.empty(1, *input_shape, device="meta")).shape[1:])
-
-
 class JudgeNetwork(nn.Module):
     """Four convolutions and a linear head; gives the concatenated logits of all labels.
 
@@ -53,7 +48,7 @@ class JudgeNetwork(nn.Module):
 
     def __init__(self, input_shape: tuple[int, ...], cardinalities: tuple[int, ...]) -> None:
         super().__init__()
-        channels, height, width = downsampled_shape(input_shape)
+        channels, height, width = downsampled(torch.empty(1, *input_shape, device="meta")).shape[1:]
         layers: list[nn.Module] = []
         for out_channels in WIDTHS:
             layers += [
@@ -202,26 +197,18 @@ class Judge:
             return in_fixed_batches(self.network.to(images.device).features, images)
 
     def _in_order(self, log_probs: Mapping[str, Tensor], requested: LabelSchema) -> dict[str, Tensor]:
-        ordered = {}
-        for label in requested:
-            if label.name in log_probs:
-                own = self.labels[label.name].classes
-                order = [own.index(name) for name in label.classes] or [0, 1]
-                ordered[label.name] = log_probs[label.name][:, order]
-        return ordered
+        own = {label.name: self.labels[label.name].classes for label in requested if label.name in log_probs}
+        orders = {name: [own[name].index(c) for c in requested[name].classes] or [0, 1] for name in own}
+        return {name: log_probs[name][:, order] for name, order in orders.items()}
 
     def for_labels(self, schema: LabelSchema) -> Judge:
         """The judge restricted to the labels of a schema, in its order of labels and classes.
 
         Labels that the judge does not classify, or of which it lacks a class, are left out.
         """
-        known = [
-            label
-            for label in schema
-            if label.name in self.labels
-            and label.kind == self.labels[label.name].kind
-            and set(label.classes) <= set(self.labels[label.name].classes)
-        ]
+        own = {label.name: label for label in self.labels}
+        shared = [label for label in schema if label.name in own and label.kind == own[label.name].kind]
+        known = [label for label in shared if set(label.classes) <= set(own[label.name].classes)]
         return replace(self, requested=LabelSchema(tuple(known)))
 
     def require_shape(self, shape: tuple[int, ...]) -> None:
@@ -249,12 +236,8 @@ class Judge:
     def as_plain(self) -> dict[str, Plain]:
         """The judge in the record of a run, where ``accuracy`` is the balanced accuracy."""
         record = asdict(self.record)
-        return {
-            "sha256": self.sha256,
-            **record,
-            "accuracy": record["balanced_accuracy"],
-            "raw_accuracy": record["accuracy"],
-        }
+        renamed = {"accuracy": record["balanced_accuracy"], "raw_accuracy": record["accuracy"]}
+        return {"sha256": self.sha256, **record, **renamed}
 
     def metadata(self) -> dict[str, Plain]:
         """The contents of a judge file other than the weights."""
@@ -277,12 +260,8 @@ class Judge:
         Raises:
             CheckpointError: the file is missing or damaged, or does not contain a judge.
         """
-        bundle = read_bundle(path)
-        return cls.from_bundle(bundle.metadata, bundle.tensors, str(path))
-
-    @classmethod
-    def from_bundle(cls, metadata: Mapping[str, Plain], tensors: Mapping[str, Tensor], where: str) -> Self:
-        """Restore a judge from the contents of a file; raises a ``CheckpointError`` if they do not fit."""
+        bundle, where = read_bundle(path), str(path)
+        metadata = bundle.metadata
         try:
             if metadata["kind"] != KIND:
                 raise ValueError(f"it contains a {metadata['kind']}")
@@ -292,7 +271,7 @@ class Judge:
             record = JudgeRecord.from_plain(metadata["record"])
             if not all(0 < t < math.inf for t in temperatures) or len(temperatures) != len(labels):
                 raise ValueError("its temperatures must be positive, one for each label")
-            network = _loaded(shape, labels, tensors)
+            network = _loaded(shape, labels, bundle.tensors)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
             raise CheckpointError(
                 "the file is not a judge of this version",

@@ -97,17 +97,10 @@ def shipped_judge() -> Judge | None:
 
 def _shipped_for(data: DataSet) -> Judge | None:
     """The judge in the package, if it was trained on images of the same renderer with the same labels."""
-    if not isinstance(data, Renders):
+    if not isinstance(data, Renders) or (judge := shipped_judge()) is None:
         return None
-    judge = shipped_judge()
-    fits = (
-        judge is not None
-        and judge.record.renderer == data.renderer
-        and judge.record.version == VERSION
-        and judge.input_shape == tuple(data.input_shape)
-        and judge.labels == data.schema
-    )
-    return judge if fits else None
+    own = (judge.record.renderer, judge.record.version, judge.input_shape, judge.labels)
+    return judge if own == (data.renderer, VERSION, tuple(data.input_shape), data.schema) else None
 
 
 def _cached(data: DataSet, folder: Path | None, seed: int, notify: Notice) -> Judge | None:

@@ -258,11 +258,10 @@ def _accuracies(
     """Accuracy and balanced accuracy of each label."""
     logits = in_fixed_batches(network, images)
     parts = dict(zip(schema.names, torch.split(logits, [label.cardinality for label in schema], dim=1), strict=True))
-    plain = {}
-    for name, part in parts.items():
-        column = labels[:, schema.index(name)]
-        known = ~column.isnan()
-        plain[name] = float((part.argmax(1) == column)[known].double().mean())
+    plain = {
+        name: float((part.argmax(1) == column)[~column.isnan()].double().mean())
+        for (name, part), column in zip(parts.items(), labels.T, strict=True)
+    }
     return plain, balanced_accuracies(parts, labels, schema)
 
 
@@ -332,7 +331,6 @@ def balanced_accuracies(log_probs: Mapping[str, Tensor], labels: Labels, schema:
     Returns:
         Balanced accuracy in [0, 1] by label; NaN if fewer than two classes occur.
 
-    >>> import torch
     >>> from ccvae_eval.model.interface import binary_schema
     >>> log_probs = {"Hat": torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.1, 0.9]]).log()}
     >>> balanced_accuracies(log_probs, torch.tensor([[0.0], [0.0], [1.0], [1.0]]), binary_schema("Hat"))

@@ -28,7 +28,8 @@ def evaluation_mode(model: object) -> Iterator[None]:
     elif callable(own := getattr(model, "modules", None)):
         parts = [part for module in own() for part in module.modules()]
     in_training = [part for part in parts if part.training]
-    state, gpu_states = torch.get_rng_state(), _gpu_states()
+    uses_gpu: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    state, gpu_states = torch.get_rng_state(), torch.cuda.get_rng_state_all() if uses_gpu else []
     for part in in_training:
         part.training = False
     try:
@@ -40,11 +41,6 @@ def evaluation_mode(model: object) -> Iterator[None]:
             torch.cuda.set_rng_state_all(gpu_states)
         for part in in_training:
             part.training = True
-
-
-def _gpu_states() -> list[Tensor]:
-    initialized: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return torch.cuda.get_rng_state_all() if initialized else []
 
 
 @contextmanager

@@ -149,7 +149,7 @@ class LatentLayout:
         characteristics: for each characteristic its latent dimensions, counted from 0.
 
     Raises:
-        UsageError: no dimension, a dimension out of range, owned twice, or a characteristic without one.
+        UsageError: ``dim`` below 1, a dimension out of range or used twice, or a characteristic without one.
 
     >>> layout = LatentLayout(5, {"Eyeglasses": (0,), "Hair": (1, 2)})
     >>> layout.style

@@ -5,7 +5,7 @@ docs/metrics.md defines do() and its three modes in section 0, the traversal pat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -149,22 +149,22 @@ def class_path(codes_from: Codes, codes_to: Codes) -> LatentPath:
         low, high = (0.05, 0.95) if gap >= 0 else (0.95, 0.05)
         start, end = a[:, 0].quantile(low)[None], b[:, 0].quantile(high)[None]
         return LatentPath(start, end, _ratio(gap.abs()[0], pooled))
-    length = gap.norm()
-    direction = gap / length if length > 0 else torch.zeros_like(gap)
-    along_a, along_b = (a @ direction).std(), (b @ direction).std()
-    start, end = a.mean(0) - PATH_TAIL * along_a * direction, b.mean(0) + PATH_TAIL * along_b * direction
-    return LatentPath(start, end, _ratio(length, ((along_a.square() + along_b.square()) / 2).sqrt()))
+    return _line(a.mean(0), b.mean(0), lambda direction: [(a @ direction).std(), (b @ direction).std()])
 
 
 def gaussian_path(loc: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor]) -> LatentPath:
     """Returns the path between two classes given as Gaussians p(z_c|y) by mean and deviation (``range="prior"``)."""
-    (m0, m1), (s0, s1) = (loc[0].double(), loc[1].double()), (scale[0].double(), scale[1].double())
+    return _line(loc[0].double(), loc[1].double(), lambda direction: [(s.double() * direction).norm() for s in scale])
+
+
+def _line(m0: Tensor, m1: Tensor, deviations: Callable[[Tensor], list[Tensor]]) -> LatentPath:
+    """The path through two class means, extended at each end by ``PATH_TAIL`` deviations of that class along it."""
     gap = m1 - m0
     length = gap.norm()
     direction = gap / length if length > 0 else torch.zeros_like(gap)
-    along = [(s * direction).norm() for s in (s0, s1)]
-    start, end = m0 - PATH_TAIL * along[0] * direction, m1 + PATH_TAIL * along[1] * direction
-    return LatentPath(start, end, _ratio(length, ((along[0].square() + along[1].square()) / 2).sqrt()))
+    s0, s1 = deviations(direction)
+    pooled = ((s0.square() + s1.square()) / 2).sqrt()
+    return LatentPath(m0 - PATH_TAIL * s0 * direction, m1 + PATH_TAIL * s1 * direction, _ratio(length, pooled))
 
 
 def _ratio(distance: Tensor, deviation: Tensor) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain, Points
@@ -92,6 +92,8 @@ class PixelRangeModel(nn.Module):
     ``log_likelihood`` and ``bound`` stay densities of pixels in the model's own range.
     """
 
+    _model: Any
+
     def __init__(self, model: nn.Module, pixels: PixelRange) -> None:
         super().__init__()
         self._model, self._pixels = model, pixels
@@ -99,72 +101,49 @@ class PixelRangeModel(nn.Module):
     @property
     def __wrapped__(self) -> nn.Module:
         """The inner model."""
-        return self._model
+        model: nn.Module = self._model
+        return model
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        posterior: Gaussian = self._inner("encode")(self._pixels.to_model(images), labels)
+        posterior: Gaussian = self._model.encode(self._pixels.to_model(images), labels)
         return posterior
 
     def decode(self, codes: Codes) -> Images:
-        return self._pixels.from_model(self._inner("decode")(codes))
+        return self._pixels.from_model(self._model.decode(codes))
 
-    def state_dict(self, *arguments: Any, **named: Any) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(self, *arguments: Any, **named: Any) -> Any:
         """Returns the weights under the inner model's names."""
         return self._model.state_dict(*arguments, **named)
 
     def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
         return self._model.load_state_dict(*arguments, **named)
 
-    def _inner(self, name: str) -> Any:
-        return getattr(self._model, name)
 
-
-def _predict(self: PixelRangeModel, images: Images, codes: Codes) -> Any:
-    return self._inner("predict")(self._pixels.to_model(images), codes)
-
-
-def _intervene(
-    self: PixelRangeModel, images: Images, codes: Codes, assignment: Mapping[str, float], noise: Tensor
-) -> Codes:
-    moved: Codes = self._inner("intervene")(self._pixels.to_model(images), codes, assignment, noise)
-    return moved
-
-
-def _log_likelihood(self: PixelRangeModel, images: Images, codes: Codes) -> Tensor:
-    density: Tensor = self._inner("log_likelihood")(self._pixels.to_model(images), codes)
-    return density
-
-
-def _bound(self: PixelRangeModel, images: Images, labels: Labels, generator: Generator) -> Tensor:
-    bound: Tensor = self._inner("bound")(self._pixels.to_model(images), labels, generator)
-    return bound
-
-
-IMAGE_METHODS = {"predict": _predict, "intervene": _intervene, "log_likelihood": _log_likelihood, "bound": _bound}
-"""Optional methods that take images, each with its conversion."""
+IMAGE_METHODS = ("predict", "intervene", "log_likelihood", "bound")
+"""Optional methods, whose first argument is images."""
 NOT_FORWARDED = frozenset({"objectives", "from_settings", "settings", "context", "training"})
 """Members that the wrapper hides: it is evaluated, neither trained nor rebuilt, and has a mode of its own."""
 
 
 def with_pixel_range(model: nn.Module, pixels: PixelRange) -> nn.Module:
-    """Returns the model with a conversion of its pixels to [0, 1].
+    """Returns a model of another pixel range with a conversion of its images to [0, 1].
 
-    Args:
-        model: a model with another pixel range.
-        pixels: its range.
-
-    Returns:
-        A module with the class name, capabilities, weights, weight names and public members of ``model``.
+    The result has the class name, capabilities, weights, weight names and public members of ``model``.
     """
     kind = type(model)
     public = [name for name in dir(model) if not name.startswith("_") and name not in NOT_FORWARDED]
-    members: dict[str, Any] = {name: IMAGE_METHODS[name] for name in public if name in IMAGE_METHODS}
-    members |= {name: _forwarded(name) for name in public if name not in members and not hasattr(PixelRangeModel, name)}
+    members = {name: _forwarded(name) for name in public if not hasattr(PixelRangeModel, name)}
     members |= {"__module__": kind.__module__, "__doc__": kind.__doc__}
     wrapper: PixelRangeModel = type(kind.__name__, (PixelRangeModel,), members)(model, pixels)
     return wrapper.train(model.training)
 
 
-def _forwarded(name: str) -> property:
-    """A member of the inner model; a property, because protocols look for members in the class."""
-    return property(lambda self: getattr(self._model, name))
+def _forwarded(name: str) -> Any:
+    """A member of the inner model for the wrapper's class, where protocols look for members."""
+    if name not in IMAGE_METHODS:
+        return property(lambda self: getattr(self._model, name))
+
+    def method(self: PixelRangeModel, images: Images | Points, *others: Any, **named: Any) -> Any:
+        return getattr(self._model, name)(self._pixels.to_model(images), *others, **named)
+
+    return method

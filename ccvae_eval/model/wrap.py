@@ -15,6 +15,8 @@ from ccvae_eval.model.pixel_range import PixelRange
 
 Encode = Callable[[Tensor], Any]
 Decode = Callable[[Tensor], Tensor]
+Predict = Callable[[Tensor], Mapping[str, Tensor]]
+Prior = Callable[[Tensor], Any]
 
 
 class WrappedVAE:
@@ -27,36 +29,32 @@ class WrappedVAE:
         layout: LatentLayout,
         labels: LabelSchema,
         pixels: PixelRange,
-        sources: tuple[Any, ...],
+        predict: Predict | None = None,
+        prior: Prior | None = None,
     ) -> None:
         self._encode, self._decode, self._pixels = encode, decode, pixels
-        self._layout, self._labels = layout, labels
-        self.sources = sources
-
-    @property
-    def layout(self) -> LatentLayout:
-        return self._layout
-
-    @property
-    def labels(self) -> LabelSchema:
-        return self._labels
+        self.layout, self.labels = layout, labels
+        self._functions = (encode, decode, predict, prior)
+        # a method is a capability (Predicts, HasConditionalPrior), so it exists only if its function was given
+        if predict is not None:
+            self.predict = lambda images, codes: dict(predict(codes))  # noqa: ARG005
+        if prior is not None:
+            self.conditional_prior = lambda labels: _gaussian(prior(labels))
 
     def modules(self) -> list[torch.nn.Module]:
         """Returns the torch modules that the functions are, or are methods of, so that their mode can be restored."""
-        owners = [getattr(source, "__self__", source) for source in self.sources]
+        owners = [getattr(function, "__self__", function) for function in self._functions]
         return [owner for owner in owners if isinstance(owner, torch.nn.Module)]
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
         del labels
         out = self._encode(self._pixels.to_model(images))
-        if isinstance(out, Gaussian):
-            return out
         if isinstance(out, torch.distributions.Distribution):
             return Gaussian(out.mean, out.stddev)
         if isinstance(out, Tensor):
             return Gaussian(out, torch.zeros_like(out))
-        if isinstance(out, Sequence) and len(out) == 2:
-            return Gaussian(out[0], out[1])
+        if isinstance(out, Gaussian) or (isinstance(out, Sequence) and len(out) == 2):
+            return _gaussian(out)
         raise UsageError(
             f"encode returned {type(out).__name__}, expected a posterior",
             where="wrap",
@@ -67,24 +65,8 @@ class WrappedVAE:
         return self._pixels.from_model(self._decode(codes))
 
 
-class _WithPrediction(WrappedVAE):
-    user_predict: Callable[[Tensor], Mapping[str, Tensor]]
-
-    def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
-        del images
-        return dict(self.user_predict(codes))
-
-
-class _WithPrior(WrappedVAE):
-    user_prior: Callable[[Tensor], Any]
-
-    def conditional_prior(self, labels: Labels) -> Gaussian:
-        out = self.user_prior(labels)
-        return out if isinstance(out, Gaussian) else Gaussian(out[0], out[1])
-
-
-class _WithBoth(_WithPrediction, _WithPrior):
-    pass
+def _gaussian(found: Any) -> Gaussian:
+    return found if isinstance(found, Gaussian) else Gaussian(found[0], found[1])
 
 
 def wrap(
@@ -96,8 +78,8 @@ def wrap(
     labels: LabelSchema | Mapping[str, Kind | Sequence[str]] | None = None,
     image_range: tuple[float, float] = (0.0, 1.0),
     logits: bool = False,
-    predict: Callable[[Tensor], Mapping[str, Tensor]] | None = None,
-    prior: Callable[[Tensor], Any] | None = None,
+    predict: Predict | None = None,
+    prior: Prior | None = None,
 ) -> WrappedVAE:
     """Makes a model from functions on tensors.
 
@@ -130,28 +112,16 @@ def wrap(
         schema = labels
     else:
         schema = LabelSchema(tuple(_label(name, kind) for name, kind in labels.items()))
-    kinds = {
-        (False, False): WrappedVAE,
-        (True, False): _WithPrediction,
-        (False, True): _WithPrior,
-        (True, True): _WithBoth,
-    }
-    kind = kinds[predict is not None, prior is not None]
-    model = kind(encode, decode, layout, schema, PixelRange(*image_range, logits), (encode, decode, predict, prior))
-    if isinstance(model, _WithPrediction) and predict is not None:
-        model.user_predict = predict
-    if isinstance(model, _WithPrior) and prior is not None:
-        model.user_prior = prior
-    return model
+    return WrappedVAE(encode, decode, layout, schema, PixelRange(*image_range, logits), predict, prior)
 
 
 def _label(name: str, kind: str | Sequence[str]) -> Label:
+    if not isinstance(kind, str):
+        return Label(name, "categorical", tuple(kind))
     if kind == "binary":
         return Label(name)
     if kind == "continuous":
         return Label(name, "continuous")
-    if isinstance(kind, str):
-        raise UsageError(
-            f"label kind {kind!r} is unknown", where=name, hint='Use "binary", "continuous" or a list of class names.'
-        )
-    return Label(name, "categorical", tuple(kind))
+    raise UsageError(
+        f"label kind {kind!r} is unknown", where=name, hint='Use "binary", "continuous" or a list of class names.'
+    )

@@ -1,12 +1,11 @@
 r"""The oracle: the renderer of a synthetic data set as a perfectly disentangled model (docs/metrics.md, section 9).
 
-Its code consists of the factors of the picture. A binary label has latent dimensions (u, v, ...). u | y = +-2 + 0.5 e,
-with e standard normal, truncated at +-4 so that sign(u) = sign(y); v are the normal scores of its variety parameters,
-whether or not the attribute is visible. A categorical label has one u for each class, +2 + 0.5 e for the image's class
-and -2 + 0.5 e for the others, and the greatest u is its class: all classes are equally far apart, and no path between
-two of them passes through a third. The style dimensions are the normal scores of all other factors.
-
-The latent code of the oracle: the meaning of its dimensions and their distributions (docs/metrics.md, section 9).
+Its code (``Coding``) consists of the factors of the picture. A binary label has latent dimensions (u, v, ...):
+u | y = +-2 + 0.5 e, with e standard normal, truncated at +-4 so that u > 0 if and only if the attribute is present; v
+are the normal scores of its variety parameters, whether or not the attribute is visible. A categorical label has one u
+for each class, +2 + 0.5 e for the image's class and -2 + 0.5 e for the others, and the greatest u is its class: all
+classes are equally far apart, and no path between two of them passes through a third. The style dimensions are the
+normal scores of all other factors.
 """
 
 from __future__ import annotations
@@ -196,22 +195,22 @@ class Oracle:
 
     Posteriors are point masses. ``conditional_prior`` is the Gaussian with the mean and standard deviation of u,
     without the truncation: six in a hundred thousand of its draws lie outside the range of u.
+
+    Attributes:
+        coding: the meaning of the latent dimensions.
+        hidden: for each label of the data and each of its classes, True if its variety is not visible.
     """
 
     def __init__(self, data: DrawnImages, ids: Ids, labels: LabelSchema) -> None:
         self.data, self.labels = data, labels
         self.coding = Coding.of(data, data.schema)
-        self._layout = self.coding.layout(labels)
+        self.layout = self.coding.layout(labels)
+        self.hidden = _hidden_varieties(data, self.coding, ids[:PROBE_IMAGES])
         self._rendered: dict[bytes, bytes] = {}
         self._given: dict[bytes, bytes] = {}
         self._by_style: dict[bytes, bytes] = {}
-        self._hidden = _hidden_varieties(data, self.coding, ids[:PROBE_IMAGES])
         for first in range(0, len(ids), READ_AT_ONCE):
             self._register(ids[first : first + READ_AT_ONCE])
-
-    @property
-    def layout(self) -> LatentLayout:
-        return self._layout
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
         """The code that each picture was rendered from, as a point mass, shape (N, D).
@@ -250,11 +249,6 @@ class Oracle:
         while len(self._rendered) > MAX_RENDERED:
             del self._rendered[next(iter(self._rendered))]
 
-    @property
-    def hidden(self) -> list[Bools]:
-        """For each label of the data and each of its classes: True if its variety is not visible."""
-        return self._hidden
-
     def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
         """Log-probabilities of each label by Bayes' rule on u with equal classes, shape (N, K)."""
         del images
@@ -266,11 +260,9 @@ class Oracle:
         for block in self._blocks:
             known = labels[:, self.labels.index(block.label.name)]
             means = torch.from_numpy(block.means()).to(labels)[known.nan_to_num().long()]
-            loc += [
-                torch.where(known.isnan()[:, None], torch.nan, means),
-                labels.new_zeros(len(labels), len(block.variety)),
-            ]
-            scale += [torch.full_like(means, DEVIATION), labels.new_ones(len(labels), len(block.variety))]
+            zeros = labels.new_zeros(len(labels), len(block.variety))
+            loc += [torch.where(known.isnan()[:, None], torch.nan, means), zeros]
+            scale += [torch.full_like(means, DEVIATION), torch.ones_like(zeros)]
         return Gaussian(torch.cat(loc, 1), torch.cat(scale, 1))
 
     @property
@@ -303,7 +295,7 @@ class Oracle:
         if known.any():
             invisible[known] = _factors(self._unpacked([row for row in same_style if row is not None])[0])
         factors = _factors(steps)
-        for block, hidden in zip(self.coding.blocks, self._hidden, strict=True):
+        for block, hidden in zip(self.coding.blocks, self.hidden, strict=True):
             rows = np.flatnonzero(hidden[classes[:, block.place]])
             place = rows[:, None], np.array(block.factors)
             factors[place] = invisible[place]

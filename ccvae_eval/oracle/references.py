@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -44,8 +43,7 @@ def with_references(run: Run, lookup: Lookup) -> Run:
     """The run with its values' references; a value with a reference of its own keeps it.
 
     The reference of a mean over characteristics is the oracle's mean over the same characteristics. If some of the
-    run's characteristics are undefined, it is the mean of the references of the others; unknown if one of those has
-    none.
+    run's characteristics are undefined, it is the mean of the references of the others, if all of these are known.
     """
     return replace(run, measurements=tuple(_with_references(m, lookup) for m in run.measurements))
 
@@ -79,13 +77,7 @@ def _mean_reference(measurement: Measurement, mean: Value, lookup: Lookup) -> fl
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """Request for the references of one metric.
-
-    Args:
-        metric: the metric with its settings.
-        ids: images that it used in the run.
-        name: digest of everything that the references depend on.
-    """
+    """Request for the references of one metric, named by a digest of everything that they depend on."""
 
     metric: Metric
     ids: Ids
@@ -116,25 +108,22 @@ def oracle_reference(
     if not _has_oracle(subject):
         return {}
     folder = cache_folder(cache_dir)
-    tables: dict[str, Table] = {}
-    missing = []
     requests = {request.name: request for request in _requests(run, subject, metrics)}
-    for request in requests.values():
-        table = shipped_references().get(request.name) or _cached(folder, request.name)
-        if table is None:
-            missing.append(request)
-        else:
-            tables[request.name] = table
+    stored = {name: shipped_references().get(name) or _cached(folder, name) for name in requests}
+    tables = {name: table for name, table in stored.items() if table is not None}
+    missing = [request for name, request in requests.items() if name not in tables]
     if compute and missing:
         if notice is not None:
             notice("Evaluating the oracle on the same images for the reference values (computed once, then cached).")
         for name, table in _computed(subject, missing, progress):
             tables[name] = table
-            warning = write_cached(folder, _file_name(name), lambda path, table=table: _write(path, table))  # type: ignore[misc]
+            content = json.dumps(table).encode()
+            warning = write_cached(folder, _file_name(name), partial(atomic_write, content=content))
             if warning and notice is not None:
                 notice(warning)
+    chosen = {name: requests[name].metric for name in tables}
     return {
-        (requests[name].metric.name, requests[name].metric.version, str(value), characteristic, _sorted(at)): number
+        (chosen[name].name, chosen[name].version, str(value), characteristic, tuple(sorted(at.items()))): number
         for name, table in tables.items()
         for value, characteristic, at, number in table
     }
@@ -160,18 +149,11 @@ def _requests(run: Run, subject: Subject, metrics: Sequence[Metric]) -> Iterator
 
 def _name(subject: Subject, metric: Metric, ids: Ids) -> str:
     """Digest of everything that the oracle's values depend on."""
-    key = [
-        VERSION,
-        subject.data.digest,
-        blake2b(ids.astype(np.int64).tobytes(), digest_size=16).hexdigest(),
-        subject.seed,
-        list(subject.schema.names),
-        sorted(subject.characteristics),
-        "" if subject.judge is None else subject.judge.sha256,
-        metric.name,
-        metric.version,
-        settings_of(metric),
-    ]
+    images = blake2b(ids.astype(np.int64).tobytes(), digest_size=16).hexdigest()
+    judge = "" if subject.judge is None else subject.judge.sha256
+    labels = [list(subject.schema.names), sorted(subject.characteristics)]
+    definition = [metric.name, metric.version, settings_of(metric)]
+    key = [VERSION, subject.data.digest, images, subject.seed, *labels, judge, *definition]
     return blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
@@ -183,13 +165,9 @@ def _computed(subject: Subject, requests: Sequence[_Request], progress: Progress
     order = [name for name in subject.data.schema.names if name in subject.characteristics]
     for group in groups.values():
         ids, metrics = group[0].ids, [request.metric for request in group]
+        model = oracle(subject.data, ids, subject.schema)
         reference = prepare(
-            oracle(subject.data, ids, subject.schema),
-            subject.data,
-            ids,
-            seed=subject.seed,
-            judge=subject.judge,
-            characteristics=tuple(order),
+            model, subject.data, ids, seed=subject.seed, judge=subject.judge, characteristics=tuple(order)
         )
         yield from tables_of(evaluate(reference, metrics, progress=progress), reference, metrics).items()
 
@@ -206,10 +184,6 @@ def tables_of(run: Run, subject: Subject, metrics: Sequence[Metric]) -> dict[str
     }
 
 
-def _sorted(at: Mapping[str, Any]) -> tuple[tuple[str, str | int | float], ...]:
-    return tuple(sorted(at.items()))
-
-
 @cache
 def shipped_references() -> Mapping[str, Table]:
     """References that are part of the package, by the name of their request."""
@@ -220,10 +194,6 @@ def shipped_references() -> Mapping[str, Table]:
 
 def _file_name(name: str) -> str:
     return f"references-{name}.json"
-
-
-def _write(path: Path, table: Table) -> None:
-    atomic_write(path, json.dumps(table).encode())
 
 
 def _cached(folder: Path | None, name: str) -> Table | None:

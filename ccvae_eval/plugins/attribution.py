@@ -46,11 +46,8 @@ def name_and_origin(plugin: object) -> tuple[str, str]:
 def plugin_failure(plugin: object, kind: str, call: str, error: BaseException) -> PluginError:
     """Returns the error for an exception that a plugin's code raised.
 
-    Args:
-        plugin: the model, data set or matcher.
-        kind: "model", "data set" or "matcher".
-        call: the call, beginning with the method's name: "decode(codes), codes of shape (32, 10)".
-        error: the exception.
+    ``kind`` is "model", "data set" or "matcher"; ``call`` begins with the method's name, such as "decode(codes), codes
+    of shape (32, 10)".
     """
     name, origin = name_and_origin(plugin)
     first = HINTS.get(call.partition("(")[0], "")

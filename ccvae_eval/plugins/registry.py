@@ -29,7 +29,7 @@ KINDS = {
 """Kinds of plugins, each with its entry-point group."""
 GROUPS = tuple(KINDS.values())
 NOUNS = {"data": "data set", "features": "feature extractor"}
-"""Nouns for messages, where the group without its s is not one."""
+"""Nouns for messages about the groups whose noun is not their name without its s."""
 PREFIX = "ccvae_eval."
 PLUGINS_VARIABLE = "CCVAE_EVAL_PLUGINS"
 """Environment variable that restricts the plugins: "none" for built-in ones only, else a comma-separated list of
@@ -173,8 +173,7 @@ def add_plugin_file(path: Path) -> list[Registration]:
             raise PluginError(f"unknown group {group!r}", where=str(path), hint=suggestion(str(group), GROUPS))
         if not isinstance(names, Mapping) or not all(isinstance(name, str) and name for name in names):
             raise PluginError(f"group {group!r} must map names to classes", where=str(path), hint=EXAMPLE)
-        for name, target in names.items():
-            entries.append(_register(path, module, group, name, target))
+        entries += [_register(path, module, group, name, target) for name, target in names.items()]
     _files[path] = entries
     return entries
 

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ccvae_eval.core.errors import InputError, UsageError, suggestion
 from ccvae_eval.core.types import Plain
 from ccvae_eval.training import TrainingSettings
 
+T = TypeVar("T")
 MAX_BYTES = 1 << 20
 BUILTIN = "builtin"
 ANY = "*"
@@ -230,27 +231,17 @@ def parse_recipe(text: str, name: str, where: str) -> Recipe:
         extra_evaluations=tuple(_extra_evaluation(row) for row in read.rows("views", [])),
         notes=read.text("notes", ""),
     )
-    read.finish()
-    return _checked(recipe, where)
+    return _checked(read.finish(recipe), where)
 
 
 def _experiment(read: _Reader) -> Experiment:
-    row = Experiment(
-        read.text("name"),
-        read.text("model"),
-        read.mapping("settings"),
-        read.mapping("training"),
-        read.text("after", ""),
-        read.texts("labels", ()),
-    )
-    read.finish()
-    return row
+    name, model, settings = read.text("name"), read.text("model"), read.mapping("settings")
+    training, after, labels = read.mapping("training"), read.text("after", ""), read.texts("labels", ())
+    return read.finish(Experiment(name, model, settings, training, after, labels))
 
 
 def _extra_evaluation(read: _Reader) -> ExtraEvaluation:
-    row = ExtraEvaluation(read.text("name"), read.texts("metrics"), read.mapping("options", dict))
-    read.finish()
-    return row
+    return read.finish(ExtraEvaluation(read.text("name"), read.texts("metrics"), read.mapping("options", dict)))
 
 
 def _table(read: _Reader) -> TableSpec:
@@ -259,9 +250,7 @@ def _table(read: _Reader) -> TableSpec:
         published = {row: tuple(float(number) for number in each) for row, each in numbers.items()}
     except (TypeError, ValueError):
         raise UsageError("must be lists of numbers", where=f"{read.where}: published") from None
-    row = TableSpec(read.text("value"), read.mapping("at"), published, read.text("published_as", ""))
-    read.finish()
-    return row
+    return read.finish(TableSpec(read.text("value"), read.mapping("at"), published, read.text("published_as", "")))
 
 
 def _checked(recipe: Recipe, where: str) -> Recipe:
@@ -337,9 +326,8 @@ class _Reader:
         found: dict[str, Any] = dict(self._value(key, dict, {}))
         for name, value in found.items():
             if each is not None and not isinstance(value, each):
-                raise UsageError(
-                    f"{key}.{name} must be {_TOML_TYPES[each]}, got {type(value).__name__}", where=self.where
-                )
+                what = f"{key}.{name} must be {_TOML_TYPES[each]}, got {type(value).__name__}"
+                raise UsageError(what, where=self.where)
         return found
 
     def rows(self, key: str, default: list[Any] | None = None) -> list[_Reader]:
@@ -348,10 +336,12 @@ class _Reader:
             raise UsageError(f"{key!r} must be a non-empty array of tables", where=self.where, hint=f"Write [[{key}]].")
         return [_Reader(row, f"{self.where}: {key} {number}") for number, row in enumerate(found, 1)]
 
-    def finish(self) -> None:
+    def finish(self, made: T) -> T:
+        """Returns what was made of the table, unless it has a key that was not read."""
         for key in self.plain:
             if key not in self.read:
                 raise UsageError(f"key {key!r} is unknown", where=self.where, hint=suggestion(key, self.read))
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,10 +383,8 @@ def cells_of(recipe: Recipe, digests: Mapping[str, str], evaluation: Plain) -> l
     """
     run_key = digest(evaluation)
     cells: list[RecipeCell] = []
-    for experiment in recipe.experiments:
-        for point in recipe.points():
-            for seed in range(recipe.seeds):
-                cells.append(_cell(recipe, experiment, point, seed, digests[experiment.name], run_key, cells))
+    for experiment, point, seed in itertools.product(recipe.experiments, recipe.points(), range(recipe.seeds)):
+        cells.append(_cell(recipe, experiment, point, seed, digests[experiment.name], run_key, cells))
     return cells
 
 

@@ -84,7 +84,7 @@ def _grid(prepared: PreparedRecipe, table: TableSpec, runs: Sequence[tuple[Recip
 def _undefined_somewhere(runs: Iterable[Run], table: TableSpec) -> frozenset[str]:
     """Characteristics that are undefined in some run; they are excluded from all means of the table.
 
-    Otherwise a model would gain by being undefined where it is bad. A run without any defined value excludes nothing.
+    Otherwise a model would gain by being undefined where it performs badly. A run without defined values excludes none.
     """
     found: set[str] = set()
     for run in runs:

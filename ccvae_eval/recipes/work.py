@@ -21,7 +21,7 @@ from ccvae_eval.evaluation.metric import Metric, settings_of
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import read, write
 from ccvae_eval.recipes.recipe import ExtraEvaluation, Recipe, RecipeCell, cells_of, digest
-from ccvae_eval.training import Finished, Started, Step, fit, prepare, record, take_weights
+from ccvae_eval.training import Event, Finished, Started, Step, fit, prepare, record, take_weights
 
 CHECKPOINT, TRAINED = "checkpoint.pt", "trained.json"
 EVALUATION_SEED = 0
@@ -104,7 +104,7 @@ def run_cells(
     Args:
         prepared: the recipe with its data and folder.
         device: device for training and evaluation.
-        shard: (I, N) = only the I-th of every N cells. A cell whose starting weights are not there yet fails, and is
+        shard: (I, N) = only the I-th of every N cells. A cell whose starting weights are not trained yet fails, and is
             run when the recipe is run again.
         stage: called with (stage, done, total) as progress, where stage is "train", "encode" and so on.
         notice: called with messages for the user.
@@ -168,29 +168,29 @@ def _train(
     model, supervision = prepare(cell.model, cell.settings, data, cell.training)
     if cell.after:
         take_weights(model, _weights(prepared, cell))
-    events = fit(
-        model, data, cell.training, folder=folder / "training", resume=True, device=device_named(device), stop=stop
-    )
+    on, state = device_named(device), folder / "training"
+    last = follow(fit(model, data, cell.training, folder=state, resume=True, device=on, stop=stop), stage)
+    if last.reason == "stopped":
+        raise KeyboardInterrupt
+    trained: Any = model.to("cpu")
+    training = record(trained, data, cell.training, supervision, last)
+    save_checkpoint(folder / CHECKPOINT, trained, name=cell.model, data=data, training=training)
+    parameters = sum(parameter.numel() for parameter in trained.parameters())
+    facts = {"cell": cell.name, "seconds": last.seconds, "steps": last.step, "parameters": parameters}
+    atomic_write(folder / TRAINED, json.dumps(facts).encode())
+    return True
+
+
+def follow(events: Iterator[Event], stage: Stage | None) -> Finished:
+    """Reports the steps of a training as progress of the stage "train"; returns its last event."""
     for event in events:
         if isinstance(event, Started):
             total = event.steps
         elif isinstance(event, Step) and stage is not None:
             stage("train", event.step, total)
         elif isinstance(event, Finished):
-            last = event
-    if last.reason == "stopped":
-        raise KeyboardInterrupt
-    trained: Any = model.to("cpu")
-    training = record(trained, data, cell.training, supervision, last)
-    save_checkpoint(folder / CHECKPOINT, trained, name=cell.model, data=data, training=training)
-    facts = {
-        "cell": cell.name,
-        "seconds": last.seconds,
-        "steps": last.step,
-        "parameters": sum(parameter.numel() for parameter in trained.parameters()),
-    }
-    atomic_write(folder / TRAINED, json.dumps(facts).encode())
-    return True
+            return event
+    raise AssertionError("a training must end with Finished")
 
 
 def _weights(prepared: PreparedRecipe, cell: RecipeCell) -> Any:
@@ -213,18 +213,10 @@ def _evaluate(
     missing = [each for each in planned if _run_in(each[0]) is None]
     for folder, metrics, with_figures in missing:
         setup = set_up(
-            prepared.folder_of(cell) / CHECKPOINT,
-            prepared.data_of[cell.experiment],
-            metrics,
-            sample=recipe.sample,
-            seed=EVALUATION_SEED,
-            device=device,
-            judge=recipe.judge,
-            references=False,
-            command=f"ccvae-eval reproduce {recipe.name}",
-            notice=notice,
-            stage=stage,
-        )
+            prepared.folder_of(cell) / CHECKPOINT, prepared.data_of[cell.experiment], metrics, sample=recipe.sample,
+            seed=EVALUATION_SEED, device=device, judge=recipe.judge, references=False,
+            command=f"ccvae-eval reproduce {recipe.name}", notice=notice, stage=stage,
+        )  # fmt: skip
         run = setup.measure(stage)
         if with_figures:  # before the run is written: a stored run has no pictures, and counts as complete
             from ccvae_eval.report.figures import draw_figures  # imported here: matplotlib is slow to import

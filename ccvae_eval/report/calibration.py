@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.calibration.verdict import Calibration, Curve, widening
-from ccvae_eval.report.text import escaped, figure, plain
+from ccvae_eval.report.figures import panels, save
+from ccvae_eval.report.terminal import bullets
+from ccvae_eval.report.text import escaped, figure, markdown_row, plain
 
-DPI = 120
 COLUMNS = 5
 TITLE_LENGTH = 32
 """Characters of a curve's title that fit on one line."""
-PIPE = "\\|"
 WORDS = {True: "yes", False: "NO", None: "–"}
 STYLES = {True: "green", False: "bold red", None: "dim"}
 
@@ -48,7 +47,7 @@ def table(calibration: Calibration) -> RenderableType:
         )
         if verdict.why:
             notes.append(f"{curve.metric}.{curve.row} under {curve.perturbation.name}: {verdict.why}")
-    return Group(rows, *(Text(f"· {plain(note)}", style="dim") for note in notes))
+    return Group(rows, *bullets(notes))
 
 
 def summary(calibration: Calibration) -> str:
@@ -106,7 +105,7 @@ def responses(calibration: Calibration) -> str:
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    head, *rows = (f"| {' | '.join(cell.replace('|', PIPE) for cell in line)} |" for line in lines)
+    head, *rows = map(markdown_row, lines)
     return "\n".join([head, "|" + "---|" * len(lines[0]), *rows])
 
 
@@ -172,10 +171,7 @@ def draw(calibration: Calibration, path: Path) -> None:
         return
     rows = -(-len(curves) // COLUMNS)
     sheet = Figure(figsize=(COLUMNS * 2.1, rows * 1.7), layout="constrained")
-    axes = sheet.subplots(rows, COLUMNS, squeeze=False)
-    for panel in axes.flat[len(curves) :]:
-        panel.set_axis_off()
-    for panel, curve in zip(axes.flat, curves, strict=False):
+    for panel, curve in zip(panels(sheet, len(curves), COLUMNS), curves, strict=True):
         x = [curve.perturbation.strength(position) for position in curve.positions]
         colour = "#cc3311" if curve.verdict.passed is False else "#4477aa"
         low, high = (_column(curve, side) for side in ("low", "high"))
@@ -186,8 +182,7 @@ def draw(calibration: Calibration, path: Path) -> None:
         panel.set_title(f"{plain(curve.metric)}{between}{plain(curve.row)}", fontsize=7)
         panel.set_xlabel(plain(f"{curve.perturbation.name} ({curve.perturbation.unit})"), fontsize=6)
         panel.tick_params(labelsize=5)
-    FigureCanvasAgg(sheet)
-    sheet.savefig(path, dpi=DPI)
+    save(sheet, path)
 
 
 def _column(curve: Curve, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

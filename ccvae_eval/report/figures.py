@@ -29,7 +29,7 @@ from ccvae_eval.core.files import slug
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.report.grids import Grid
-from ccvae_eval.report.text import figure, plain
+from ccvae_eval.report.text import figure, nested, plain
 
 Picture = NDArray[np.generic]
 FigureDrawer = Callable[[Measurement], Iterator[tuple[tuple[str, ...], Figure]]]
@@ -67,27 +67,26 @@ def file_name(*parts: str) -> str:
 
 
 def draw_figures(run: Run, folder: Path) -> list[Path]:
-    """Draws every figure that the run's measurements have pictures for.
+    """Draws every figure that the run's measurements have pictures for, and returns the files.
 
     Args:
         run: a run that was just measured; a run read from a file carries no pictures.
         folder: the folder of the PNG files; created if there is a figure.
-
-    Returns:
-        The files.
     """
-    drawn = []
-    for measurement in run.measurements:
-        draw = FIGURES.get(measurement.metric)
-        if draw is None or not measurement.pictures:
-            continue
-        for name, sheet in draw(measurement):
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / file_name(measurement.metric, *name)
-            FigureCanvasAgg(sheet)
-            sheet.savefig(path, dpi=DPI)
-            drawn.append(path)
-    return drawn
+    return [
+        save(sheet, folder / file_name(measurement.metric, *name))
+        for measurement in run.measurements
+        if measurement.metric in FIGURES and measurement.pictures
+        for name, sheet in FIGURES[measurement.metric](measurement)
+    ]
+
+
+def save(sheet: Figure, path: Path) -> Path:
+    """Writes a figure as PNG; creates its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(sheet)
+    sheet.savefig(path, dpi=DPI)
+    return path
 
 
 def under(pictures: Mapping[str, Picture], start: str) -> dict[str, Picture]:
@@ -95,13 +94,23 @@ def under(pictures: Mapping[str, Picture], start: str) -> dict[str, Picture]:
     return {key[len(start) + 1 :]: value for key, value in pictures.items() if key.startswith(f"{start}/")}
 
 
-def _sheet(rows: int, columns: int, width: float, height: float, title: str) -> tuple[Figure, NDArray[Any]]:
-    """A figure of rows x columns panels, each width x height inches, under a wrapped title; the figure and its axes."""
+def _sheet(count: int, columns: int, width: float, height: float, title: str) -> tuple[Figure, list[Any]]:
+    """A figure of ``count`` panels, each width x height inches, under a wrapped title; the figure and its panels."""
+    columns = min(count, columns)
     wide = columns * width + 0.3
     lines = wrap(plain(title), int(wide * CHARACTERS_PER_INCH))
-    sheet = Figure(figsize=(wide, rows * height + 0.35 + 0.15 * len(lines)), layout="constrained")
+    high = -(-count // columns) * height + 0.35 + 0.15 * len(lines)
+    sheet = Figure(figsize=(wide, high), layout="constrained")
     sheet.suptitle("\n".join(lines), fontsize=9)
-    return sheet, sheet.subplots(rows, columns, squeeze=False)
+    return sheet, panels(sheet, count, columns)
+
+
+def panels(sheet: Figure, count: int, columns: int) -> list[Any]:
+    """The axes of ``count`` panels, row by row; the rest of the last row stays empty."""
+    axes: list[Any] = list(sheet.subplots(-(-count // columns), columns, squeeze=False).flat)
+    for unused in axes[count:]:
+        unused.remove()
+    return axes[:count]
 
 
 def _show(axes: Any, image: Picture, title: str = "", **more: Any) -> None:
@@ -153,11 +162,7 @@ def locality_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...]
         else:
             title = f"{name}: traversal of its latents, others fixed"
         yield ("strips", name), _strips(strip, title)[0]
-    pairs: dict[str, dict[str, Picture]] = {}
-    for key, strip in under(measurement.pictures, "pairs").items():
-        name, _, which = key.partition("/")
-        pairs.setdefault(name, {})[which] = strip
-    for name, strips in pairs.items():
+    for name, strips in nested(measurement.pictures, "pairs").items():
         sheet, axes = _strips(np.concatenate(list(strips.values())), f"{name}: traversals between classes", beside=2.0)
         high = next(iter(strips.values())).shape[2] + 1
         axes.set_axis_on()
@@ -178,40 +183,28 @@ def locality_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...]
 def _change_maps(measurement: Measurement, changes: Mapping[str, Picture]) -> Figure:
     regions = under(measurement.pictures, "mean/region")
     base = measurement.pictures["mean/image"]
-    columns = min(len(changes), 5)
-    rows = -(-len(changes) // columns)
     outline = " (outline: the characteristic's region)" if regions else ""
-    sheet, axes = _sheet(rows, columns, 1.7, 1.9, f"Mean change of the image over a traversal{outline}")
-    for panel in axes.flat:
-        panel.set_axis_off()
-    for panel, (name, change) in zip(axes.flat, changes.items(), strict=False):
+    sheet, axes = _sheet(len(changes), 5, 1.7, 1.9, f"Mean change of the image over a traversal{outline}")
+    for panel, (name, change) in zip(axes, changes.items(), strict=True):
         top = float(np.max(change)) or 1.0
         score = _score(measurement, "focus", name) or _score(measurement, "concentration", name)
         _show(panel, np.asarray(base).mean(-1), f"{name}\n{score}")
         panel.imshow(change, cmap="inferno", alpha=np.clip(np.asarray(change, dtype=float) / top, 0, 1) ** 0.5)
-        region = regions.get(name)
-        if region is not None and np.ptp(np.asarray(region, dtype=float)) > 0:
-            panel.contour(
-                region, levels=[0.5 * float(np.max(np.asarray(region, dtype=float)))], colors="#66ccee", linewidths=0.8
-            )
+        region = np.asarray(regions.get(name, 0), dtype=float)
+        if np.ptp(region) > 0:
+            panel.contour(region, levels=[0.5 * float(np.max(region))], colors="#66ccee", linewidths=0.8)
     return sheet
 
 
 def density_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
     """The codes of each characteristic by class, with p(z|y): densities, and points for two latent dimensions."""
     for kind, draw in (("curves", _draw_densities), ("scatter", _draw_points)):
-        shown: dict[str, dict[str, Picture]] = {}
-        for key, array in under(measurement.pictures, kind).items():
-            name, _, part = key.partition("/")
-            shown.setdefault(name, {})[part] = array
+        shown = nested(measurement.pictures, kind)
         if not shown:
             continue
-        columns = min(len(shown), 3)
-        rows = -(-len(shown) // columns)
-        sheet, axes = _sheet(rows, columns, 2.6, 1.9, "Codes by class; dashed: the model's conditional prior p(z|y)")
-        for panel in axes.flat[len(shown) :]:
-            panel.set_axis_off()
-        for panel, (name, parts) in zip(axes.flat, shown.items(), strict=False):
+        title = "Codes by class; dashed: the model's conditional prior p(z|y)"
+        sheet, axes = _sheet(len(shown), 3, 2.6, 1.9, title)
+        for panel, (name, parts) in zip(axes, shown.items(), strict=True):
             draw(panel, parts)
             panel.tick_params(labelsize=6)
             panel.set_title(plain(f"{name}  {_score(measurement, 'auc', name)}"), fontsize=7)
@@ -250,14 +243,11 @@ def diversity_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...
         yield ("draws", name), _strips(strip, f"{name}: samples from p(z|y), other latents fixed")[0]
     maps = under(measurement.pictures, "mean/variance")
     if maps:
-        columns = min(len(maps), 5)
-        sheet, axes = _sheet(-(-len(maps) // columns), columns, 1.7, 1.9, "Standard deviation over samples from p(z|y)")
+        sheet, axes = _sheet(len(maps), 5, 1.7, 1.9, "Standard deviation over samples from p(z|y)")
         top = max(float(np.sqrt(np.max(m))) for m in maps.values()) or 1.0
-        for panel in axes.flat:
-            panel.set_axis_off()
-        for panel, (name, variance) in zip(axes.flat, maps.items(), strict=False):
+        for panel, (name, variance) in zip(axes, maps.items(), strict=True):
             _show(panel, np.sqrt(np.asarray(variance, dtype=float)), name, cmap="inferno", vmin=0, vmax=top)
-        sheet.colorbar(ScalarMappable(Normalize(0, top), "inferno"), ax=axes, shrink=0.6)
+        sheet.colorbar(ScalarMappable(Normalize(0, top), "inferno"), ax=sheet.axes, shrink=0.6)
         yield ("variance",), sheet
 
 
@@ -272,11 +262,11 @@ def drift_figures(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], F
         points = measurement.pictures[f"keypoints/{name}"]
         count = min(len(after), 4)
         title = f"{name}: keypoint matches after the edit (blue: confident, red: uncertain, x: lost)"
-        sheet, axes = _sheet(2, count, 2.0, 2.1, title)
+        sheet, axes = _sheet(2 * count, count, 2.0, 2.1, title)
         for i in range(count):
-            _show(axes[0, i], before[i], "reconstruction" if i == 0 else "")
-            _show(axes[1, i], after[i], f"do({name})" if i == 0 else "")
-            _scatter(axes[1, i], np.asarray(points[i], dtype=float))
+            _show(axes[i], before[i], "reconstruction" if i == 0 else "")
+            _show(axes[count + i], after[i], f"do({name})" if i == 0 else "")
+            _scatter(axes[count + i], np.asarray(points[i], dtype=float))
         yield ("matches", name), sheet
 
 
@@ -304,8 +294,9 @@ def reconstruction_figures(measurement: Measurement) -> Iterator[tuple[tuple[str
         sheet = Figure(figsize=(2.6, 2.4), layout="constrained")
         axes = sheet.subplots()
         root = np.sqrt(np.asarray(error, dtype=float))
-        _show(axes, root, "Root mean squared error", cmap="inferno", vmin=0, vmax=float(root.max()) or 1.0)
-        sheet.colorbar(ScalarMappable(Normalize(0, float(root.max()) or 1.0), "inferno"), ax=axes, shrink=0.8)
+        top = float(root.max()) or 1.0
+        _show(axes, root, "Root mean squared error", cmap="inferno", vmin=0, vmax=top)
+        sheet.colorbar(ScalarMappable(Normalize(0, top), "inferno"), ax=axes, shrink=0.8)
         yield ("error",), sheet
 
 
@@ -359,12 +350,10 @@ def _heat_map(
         axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6)
     if len(rows) <= 120:
         axes.set_yticks(range(len(rows)), rows, fontsize=6)
-    if shares.size <= 300:
-        for j, row in enumerate(shares):
-            for k, share in enumerate(row):
-                if not math.isnan(share):
-                    colour = "black" if share > 0.6 else "white"
-                    axes.text(k, j, f"{share:.2f}", ha="center", va="center", fontsize=5, color=colour)
+    for (j, k), share in np.ndenumerate(shares) if shares.size <= 300 else ():
+        if not math.isnan(share):
+            colour = "black" if share > 0.6 else "white"
+            axes.text(k, j, f"{share:.2f}", ha="center", va="center", fontsize=5, color=colour)
     sheet.colorbar(shown, ax=axes, shrink=0.8)
     return sheet
 
@@ -381,7 +370,8 @@ FIGURES: dict[str, FigureDrawer] = {
 }
 
 
-SPLIT, EPOCH, STEP, SECONDS, ROWS = "split", "epoch", "step", "seconds", "rows"
+NOT_TERMS = ("split", "epoch", "step", "seconds")
+"""Columns of history.csv besides the terms and their numbers of rows."""
 COLUMNS = 4
 SHADES = {"train": CLASS_COLOURS[0], "validation": CLASS_COLOURS[1]}
 
@@ -397,34 +387,25 @@ def draw_history(text: str, path: Path) -> Path | None:
         The path; None if the history is empty.
     """
     rows = list(csv.DictReader(io.StringIO(text)))
-    names = [name for name in rows[0] if _is_term(name)] if rows else []
+    names = [name for name in rows[0] if name not in NOT_TERMS and not name.endswith(".rows")] if rows else []
     if not names:
         return None
-    panel_rows = -(-len(names) // COLUMNS)
-    sheet = Figure(figsize=(2.6 * COLUMNS, 1.7 * panel_rows + 0.4), layout="constrained")
-    for index, name in enumerate(names, 1):
-        axes = sheet.add_subplot(panel_rows, COLUMNS, index)
+    sheet = Figure(figsize=(2.6 * COLUMNS, 1.7 * -(-len(names) // COLUMNS) + 0.4), layout="constrained")
+    for axes, name in zip(panels(sheet, len(names), COLUMNS), names, strict=True):
         for split, colour in SHADES.items():
             steps, values = _points(rows, split, name)
             if steps:
                 axes.plot(steps, values, ".-", color=colour, linewidth=1, markersize=3, label=split)
         axes.set_title(plain(name), fontsize=8)
         axes.tick_params(labelsize=6)
-        if index == 1:
-            axes.legend(fontsize=6, frameon=False)
-    FigureCanvasAgg(sheet)
-    sheet.savefig(path, dpi=DPI)
-    return path
-
-
-def _is_term(name: str) -> bool:
-    return name not in (SPLIT, EPOCH, STEP, SECONDS) and not name.endswith(f".{ROWS}")
+    sheet.axes[0].legend(fontsize=6, frameon=False)
+    return save(sheet, path)
 
 
 def _points(rows: Sequence[Mapping[str, str]], split: str, name: str) -> tuple[list[float], list[float]]:
     """The steps at which a term has a value, and the values."""
-    found = [row for row in rows if row[SPLIT] == split and row[name]]
-    return [float(row[STEP]) for row in found], [float(row[name]) for row in found]
+    found = [row for row in rows if row["split"] == split and row[name]]
+    return [float(row["step"]) for row in found], [float(row[name]) for row in found]
 
 
 def draw_grid(grid: Grid, path: Path) -> Path:
@@ -457,7 +438,4 @@ def draw_grid(grid: Grid, path: Path) -> Path:
     axes.set_xlabel(plain(grid.axis))
     axes.set_ylabel(plain(grid.value))
     axes.legend(fontsize=8, frameon=False)
-    FigureCanvasAgg(sheet)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.savefig(path, dpi=DPI)
-    return path
+    return save(sheet, path)

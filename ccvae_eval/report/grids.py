@@ -14,8 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.core.results import Estimate
-from ccvae_eval.report.terminal import ARROWS
-from ccvae_eval.report.text import escaped, figure, plain
+from ccvae_eval.report.terminal import ARROWS, bullets
+from ccvae_eval.report.text import escaped, figure, markdown_row
+
+CSV_COLUMNS = (
+    "value", "model", "place", "number", "low", "high", "chance", "n", "interval", "published", "note", "left_out",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ def grid_table(grid: Grid) -> RenderableType:
         table.add_row(escaped(name), *(_cell(entry, "\n") for entry in entries))
     if chances := grid.chances():
         table.add_row(escaped(f"chance: {grid.chance_as}"), *map(figure, chances), style="dim")
-    return Group(table, *(Text(f"· {plain(note)}", style="dim") for note in _notes(grid)))
+    return Group(table, *bullets(_notes(grid)))
 
 
 def _notes(grid: Grid) -> list[str]:
@@ -106,27 +110,21 @@ def _cell(entry: Entry, between: str = " ") -> Text:
 def grid_markdown(grid: Grid) -> str:
     """The grid as a Markdown table, with intervals ``[low, high]`` and published numbers in parentheses."""
     head = [grid.axis or "model", *(column or grid.value for column in grid.columns)]
-    lines = [f"`{grid.value}`", "", _row(head), _row(["---"] * len(head))]
-    for name, entries in grid.rows:
-        lines.append(_row([name, *(str(_cell(entry)) for entry in entries)]))
+    rows = [head, ["---"] * len(head)]
+    rows += [[name, *(str(_cell(entry)) for entry in entries)] for name, entries in grid.rows]
     if chances := grid.chances():
-        lines.append(_row([f"chance: {grid.chance_as}", *map(figure, chances)]))
+        rows.append([f"chance: {grid.chance_as}", *map(figure, chances)])
+    lines = [f"`{grid.value}`", "", *map(markdown_row, rows)]
     if notes := _notes(grid):
         lines += ["", *(f"* {' '.join(note.split())}" for note in notes)]
     return "\n".join(lines) + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def grids_csv(grids: Sequence[Grid]) -> str:
     """All numbers of the grids as CSV, one row each."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(
-        ["value", "model", "place", "number", "low", "high", "chance", "n", "interval", "published", "note", "left_out"]
-    )
+    table.writerow(CSV_COLUMNS)
     for grid in grids:
         for name, entries in grid.rows:
             for column, entry in zip(grid.columns, entries, strict=True):

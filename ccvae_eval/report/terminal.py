@@ -16,7 +16,7 @@ from rich.text import Text
 from ccvae_eval.core.results import Measurement, Value, ValueSpec
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.runner import Plan
-from ccvae_eval.report.text import at_text, escaped, figure, plain
+from ccvae_eval.report.text import at_text, escaped, figure, nested, plain
 
 ARROWS = {True: "↑", False: "↓", None: ""}
 MEAN = "mean"
@@ -38,24 +38,13 @@ def header(run: Run) -> RenderableType:
         table.add_row("codes", escaped(str(data["name"])), f"{data.get('n')} rows, seed {h.seed}")
         return table
     table.add_row("checkpoint", escaped(f"{path}  {digest}"), escaped(f"model {h.checkpoint.get('model')}"))
-    table.add_row(
-        "data", escaped(str(data.get("name"))), escaped(f"{data.get('n')} images of split {data.get('split')}")
-    )
+    images = f"{data.get('n')} images of split {data.get('split')}"
+    table.add_row("data", escaped(str(data.get("name"))), escaped(images))
     if source := h.regions.get("source"):
         table.add_row("regions", escaped(str(source)))
-    table.add_row(
-        "judge", escaped(judge_text(h.judge)), escaped(f"device {h.environment.get('device')}, seed {h.seed}")
-    )
-    parts: list[RenderableType] = [table]
-    parts += [Text(f"! {plain(w)}", style="yellow") for w in h.warnings]
-    return Group(*parts)
-
-
-def judge_text(judge: Mapping[str, object] | None) -> str:
-    """The judge's digest and training data."""
-    if judge is None:
-        return "none"
-    return f"{str(judge.get('sha256'))[:8]}, trained on {judge.get('trained_on')}"
+    judge = f"{str(h.judge.get('sha256'))[:8]}, trained on {h.judge.get('trained_on')}" if h.judge else "none"
+    table.add_row("judge", escaped(judge), escaped(f"device {h.environment.get('device')}, seed {h.seed}"))
+    return Group(table, *(Text(f"! {plain(w)}", style="yellow") for w in h.warnings))
 
 
 def plan_line(plan: Plan) -> str:
@@ -64,38 +53,29 @@ def plan_line(plan: Plan) -> str:
 
 
 def value_cells(value: Value, spec: ValueSpec) -> list[str]:
-    """The cells of a value, for the columns that :func:`value_columns` adds after the first ones."""
+    """The cells of a value, for the columns that :func:`value_table` adds after the first ones."""
     estimate = value.estimate
     interval = "" if math.isnan(estimate.low) else f"[{figure(estimate.low)}, {figure(estimate.high)}]"
-    return [
-        figure(estimate.value),
-        interval,
-        "" if value.chance is None else figure(value.chance),
-        "" if value.reference is None else figure(value.reference),
-        ARROWS[spec.higher_is_better],
-        f"{estimate.n:,}" if estimate.n else "",
-    ]
+    levels = ("" if level is None else figure(level) for level in (value.chance, value.reference))
+    count = f"{estimate.n:,}" if estimate.n else ""
+    return [figure(estimate.value), interval, *levels, ARROWS[spec.higher_is_better], count]
 
 
-def value_columns(table: Table, first: Iterable[str]) -> None:
-    """Adds the columns of a table of values: the first ones as named, then those of :func:`value_cells`."""
+def value_table(*first: str) -> Table:
+    """An empty table of values with the columns ``first``, then those of :func:`value_cells`."""
+    table = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False, header_style="bold")
     for name in first:
         table.add_column(name, overflow="fold")  # in a narrow terminal names are folded, numbers never
     for name in ("value", "95% interval", "chance", "reference"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
-
-
-def value_table() -> Table:
-    """An empty table of values."""
-    return Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False, header_style="bold")
+    return table
 
 
 def summary(run: Run) -> RenderableType:
     """One row for each metric, the mean of its headline value; notes below the table."""
-    table, notes = value_table(), dict[str, list[str]]()
-    value_columns(table, ("metric", "headline"))
+    table, notes = value_table("metric", "headline"), dict[str, list[str]]()
     for m in run.measurements:
         value = headline_of(m)
         if m.status != "ok" or value is None:
@@ -106,10 +86,11 @@ def summary(run: Run) -> RenderableType:
         table.add_row(m.metric, value.name, *value_cells(value, spec))
         if note := value_note(value):
             notes.setdefault(note, []).append(m.metric)
-    return Group(table, *_notes(f"{', '.join(names)}: {note}" for note, names in notes.items()))
+    return Group(table, *bullets(f"{', '.join(names)}: {note}" for note, names in notes.items()))
 
 
-def _notes(notes: Iterable[str]) -> list[RenderableType]:
+def bullets(notes: Iterable[str]) -> list[RenderableType]:
+    """Notes below a table, one line each."""
     return [Text(f"· {plain(note)}", style="dim") for note in notes]
 
 
@@ -137,20 +118,18 @@ def metric_tables(run: Run, metric: str, *, verbose: bool = False) -> Renderable
     spec = specs.get(m.headline, ValueSpec(""))
     title = f"{metric}: {m.headline}" + (f" ({spec.summary})" if spec.summary else "")
     parts: list[RenderableType] = [Text(title, style="bold")]
-    head, notes = value_table(), dict[str, list[str]]()
-    value_columns(head, ("characteristic",))
+    head, notes = value_table("characteristic"), dict[str, list[str]]()
     rows = [v for v in m.values if v.name == m.headline and not v.at]
     for v in sorted(rows, key=lambda v: v.characteristic is None):
         name = v.characteristic or MEAN
         head.add_row(escaped(name), *value_cells(v, spec), style="bold" if v.characteristic is None else "")
         if note := value_note(v):
             notes.setdefault(note, []).append(name)
-    parts += [head, *_notes(f"{', '.join(names)}: {note}" for note, names in notes.items()), Text("")]
+    parts += [head, *bullets(f"{', '.join(names)}: {note}" for note, names in notes.items()), Text("")]
     others = [v for v in m.values if v.name != m.headline or v.at]
     shown = others if verbose else [v for v in others if v.characteristic is None]
     if shown:
-        table = value_table()
-        value_columns(table, ("value", "characteristic") if verbose else ("value",))
+        table = value_table("value", "characteristic") if verbose else value_table("value")
         for v in shown:
             unit = specs.get(v.name, ValueSpec("")).unit
             name = f"{v.name} ({at_text(v.at)})" if v.at else v.name
@@ -158,7 +137,7 @@ def metric_tables(run: Run, metric: str, *, verbose: bool = False) -> Renderable
             first = [escaped(name), escaped(v.characteristic or MEAN)] if verbose else [escaped(name)]
             table.add_row(*first, *value_cells(v, specs.get(v.name, ValueSpec(""))))
         parts.append(table)
-    return Group(*parts, *_notes(m.notes))
+    return Group(*parts, *bullets(m.notes))
 
 
 def curve(density: np.ndarray[tuple[int], np.dtype[np.float64]], top: float, *, ascii_only: bool = False) -> str:
@@ -172,21 +151,13 @@ def curve(density: np.ndarray[tuple[int], np.dtype[np.float64]], top: float, *, 
 def density_curves(measurement: Measurement, *, ascii_only: bool = False) -> RenderableType:
     """The density of each class on the characteristic's axis, one line per class, from ``Density``'s pictures."""
     table = Table.grid(padding=(0, 1))
-    names = dict.fromkeys(key.split("/")[1] for key in measurement.pictures if key.startswith("curves/"))
-    for name in names:
-        classes = {
-            key.split("/")[2]: np.asarray(array, dtype=np.float64)
-            for key, array in measurement.pictures.items()
-            if key.startswith(f"curves/{name}/") and key.split("/")[2] != "grid" and key.count("/") == 2
-        }
+    for name, parts in nested(measurement.pictures, "curves").items():
+        shown = {label: array for label, array in parts.items() if label != "grid" and "/" not in label}
+        classes = {label: np.asarray(array, dtype=np.float64) for label, array in shown.items()}
         top = max((float(density.max()) for density in classes.values()), default=0.0)
         for index, (label, density) in enumerate(classes.items()):
-            line = curve(density, top, ascii_only=ascii_only)
-            table.add_row(
-                escaped(name) if index == 0 else "",
-                escaped(label),
-                Text(line, style=CLASS_STYLES[index % len(CLASS_STYLES)]),
-            )
+            line = Text(curve(density, top, ascii_only=ascii_only), style=CLASS_STYLES[index % len(CLASS_STYLES)])
+            table.add_row(escaped(name) if index == 0 else "", escaped(label), line)
     return table
 
 
@@ -219,7 +190,7 @@ def panel_tables(run: Run, metric: str, *, verbose: bool = False, ascii_only: bo
         if not v.estimate.defined and v.name not in NOT_SCORES and v.characteristic is None and "code" not in v.at:
             reasons.setdefault(v.note, []).append(f"{v.name} ({at_text(v.at)})" if v.at else v.name)
     notes = [f"{', '.join(names)}: undefined, {why}" for why, names in reasons.items()]
-    return Group(*parts, *(Text(f"· {plain(note)}", style="dim") for note in [*notes, *m.notes]))
+    return Group(*parts, *bullets([*notes, *m.notes]))
 
 
 def _shown(value: Value, verbose: bool) -> bool:
@@ -227,11 +198,8 @@ def _shown(value: Value, verbose: bool) -> bool:
 
 
 def _family_table(values: list[Value], specs: Mapping[str, ValueSpec], *, verbose: bool) -> Table:
-    table = value_table()
-    value_columns(table, ("score", "factor or code") if verbose else ("score",))
-    for v in values:
-        if not _shown(v, verbose):
-            continue
+    table = value_table("score", "factor or code") if verbose else value_table("score")
+    for v in (value for value in values if _shown(value, verbose)):
         spec = specs.get(v.name, ValueSpec(""))
         at = {key: value for key, value in v.at.items() if key != "code"}
         name = f"{v.name} ({at_text(at)})" if at else v.name
@@ -259,9 +227,9 @@ def heat_map(measurement: Measurement, *, ascii_only: bool = False) -> Renderabl
     for j in shown:
         cells = [_cell(float(share), shades, " " * ascii_only) for share in shares[j, :MAX_COLUMNS]]
         table.add_row(escaped(str(codes[j])), *cells, style="" if active[j] else "dim")
-    hidden = len(codes) - MAX_ROWS, len(factors) - MAX_COLUMNS
-    more = [f"{n} more {what}" for n, what in zip(hidden, ("codes", "factors"), strict=True) if n > 0]
-    return Group(title, table, *(Text(f"· not shown: {' and '.join(more)}", style="dim") for _ in more[:1]))
+    hidden = {"codes": len(codes) - MAX_ROWS, "factors": len(factors) - MAX_COLUMNS}
+    more = " and ".join(f"{n} more {what}" for what, n in hidden.items() if n > 0)
+    return Group(title, table, *bullets([f"not shown: {more}"] if more else []))
 
 
 def _cell(share: float, shades: str, gap: str) -> str:
@@ -312,13 +280,9 @@ def sentence(measurement: Measurement) -> str:
 
 
 def _extremes(measurement: Measurement, form: Callable[[float | None], str]) -> str:
-    rows = [
-        v
-        for v in measurement.values
-        if v.name == measurement.headline and v.characteristic and not v.at and v.estimate.defined
-    ]
-    if len(rows) < 2:
+    rows = [v for v in measurement.values if v.name == measurement.headline and v.characteristic and not v.at]
+    ordered = sorted((v for v in rows if v.estimate.defined), key=lambda v: v.estimate.value)
+    if len(ordered) < 2:
         return ""
-    ordered = sorted(rows, key=lambda v: v.estimate.value)
     low, high = (f"{form(v.estimate.value)} ({v.characteristic})" for v in (ordered[0], ordered[-1]))
     return f" Range over characteristics: {low} to {high}."

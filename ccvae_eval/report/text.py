@@ -11,8 +11,10 @@ import math
 import re
 import textwrap
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+PIPE = "\\|"
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
 """Unicode categories of control, formatting and unassigned characters."""
 
@@ -51,9 +53,29 @@ def figure(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}"
 
 
+def markdown_row(cells: Sequence[str]) -> str:
+    """One row of a Markdown table."""
+    return f"| {' | '.join(cell.replace('|', PIPE) for cell in cells)} |"
+
+
 def at_text(at: Mapping[str, object]) -> str:
     """The ``at`` of a value in one line."""
     return ", ".join(f"{key} {value}" for key, value in sorted(at.items()))
+
+
+def nested(pictures: Mapping[str, Any], start: str) -> dict[str, dict[str, Any]]:
+    """The pictures named ``start/NAME/PART``, by NAME and then by PART.
+
+    >>> nested({"a/x/1": 1, "a/x/2/3": 2, "b/x/1": 3}, "a")
+    {'x': {'1': 1, '2/3': 2}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for key, picture in pictures.items():
+        first, _, rest = key.partition("/")
+        name, _, part = rest.partition("/")
+        if first == start:
+            found.setdefault(name, {})[part] = picture
+    return found
 
 
 _ENTRY = re.compile(r"^    (\w[\w, ]*?)(?: \([^)]*\))?: (.*)$")

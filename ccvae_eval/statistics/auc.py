@@ -11,7 +11,7 @@ ROC areas count a tie as half. Their resamples are computed in one of two ways:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,20 +20,20 @@ from scipy.special import expit, logit
 from scipy.stats import rankdata
 
 from ccvae_eval.core.results import Estimate
-from ccvae_eval.core.types import Bools, Floats, Ids
+from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.statistics.intervals import (
     MIN_IMAGES,
     SMALL_SAMPLE,
     Resampled,
     bootstrap_estimate,
-    resampled,
+    estimate_from_draws,
     undefined_estimate,
 )
 from ccvae_eval.statistics.proportions import MOVER, clopper_pearson, mover_interval
 from ccvae_eval.statistics.resampling import Counts, ResampleWeights, reservoir
 
 STRATUM = 20
-"""Images that each class needs for a stratum to enter a stratified area."""
+"""Images of each class that a stratum needs to enter a stratified area."""
 
 METHOD = "projected bootstrap"
 
@@ -92,25 +92,6 @@ def weighted_auc(scores: Floats, labels: Bools, weights: Counts) -> Floats:
         return np.asarray(twice / (2.0 * positives * below), dtype=np.float64)
 
 
-def stratified_auc(scores: Floats, labels: Bools, strata: IntArray, weights: Counts) -> Floats:
-    r"""Mean of the ROC areas within each stratum, weighted by the stratum's images in the resample.
-
-    Args:
-        scores, labels: shape :math:`(N,)`.
-        strata: stratum of each image, shape :math:`(N,)`.
-        weights: how often each image occurs in each resample, shape :math:`(N, B)`.
-
-    Returns:
-        Areas in [0, 1], shape :math:`(B,)`; NaN for a resample in which a stratum has no images of one class.
-    """
-    found, sizes = [], []
-    for stratum in np.unique(strata):
-        here = strata == stratum
-        found.append(weighted_auc(scores[here], labels[here], weights[here]))
-        sizes.append(weights[here].sum(axis=0, dtype=np.float64))
-    return np.asarray((np.array(found) * sizes).sum(axis=0) / np.sum(sizes, axis=0))
-
-
 def _tied_groups(scores: Floats, labels: Bools, weights: Counts) -> Iterator[tuple[IntArray | None, IntArray | None]]:
     """For each group of equal scores, lowest first: weight with and without the label, each of shape (B,)."""
     order = np.argsort(scores, kind="stable")
@@ -130,9 +111,7 @@ def _weight(rows: Counts) -> IntArray | None:
     return rows.sum(axis=0, dtype=np.int64) if len(rows) else None
 
 
-def auc_estimate(
-    scores: Floats, labels: Floats | Bools, weights: ResampleWeights, *, strata: Floats | None = None
-) -> Resampled:
+def auc_estimate(scores: Floats, labels: Floats | Bools, weights: ResampleWeights) -> Resampled:
     r"""ROC area of scores for a binary label with its bootstrap confidence interval. Chance is 0.5.
 
     Perfectly separated classes give the same area in every resample, so a bootstrap interval would have no width. The
@@ -145,57 +124,31 @@ def auc_estimate(
             fit.
         labels: 0, 1 or NaN = missing, shape :math:`(N,)`.
         weights: the run's resamples.
-        strata: values of another label, shape :math:`(N,)`, NaN = missing. The area is then the mean over its classes,
-            weighted by their images; classes with fewer than 20 images on either side do not enter.
 
     Returns:
         Area in [0, 1]; undefined without images of both classes. Beyond 20,000 images a seeded sample of that size is
         ranked, and the interval's method says so.
     """
     table = np.asarray(labels, dtype=np.float64)
-    index = np.flatnonzero(~(np.isnan(scores) | np.isnan(table)))
-    if strata is not None:
-        index = _in_large_strata(index, table, strata)
-        if not len(index):
-            return undefined_estimate(weights.draws, f"no stratum with {STRATUM} images of each class")
-    chosen = reservoir(weights.seed, index)
-    positive = table[chosen] == 1
-    ranked = scores[chosen]
-    if strata is None:
-        found = _rank_estimate(lambda w: weighted_auc(ranked, positive, w), chosen, positive, weights)
-    else:
-        groups: IntArray = np.unique(strata[chosen], return_inverse=True)[1]
-        found = _rank_estimate(lambda w: stratified_auc(ranked, positive, groups, w), chosen, positive, weights)
-    bounded = with_exact_bound(found, int(min(positive.sum(), (~positive).sum())), weights.level)
-    return _naming_sample(bounded, len(chosen), len(index))
-
-
-def _in_large_strata(index: Ids, labels: Floats, strata: Floats) -> Ids:
-    """The images whose stratum has enough images of both classes."""
-    kept = [np.empty(0, dtype=np.int64)]
-    for stratum in np.unique(strata[index][~np.isnan(strata[index])]):
-        here = index[strata[index] == stratum]
-        positives = int((labels[here] == 1).sum())
-        if min(positives, len(here) - positives) >= STRATUM:
-            kept.append(here)
-    return np.sort(np.concatenate(kept))
-
-
-def _rank_estimate(
-    statistic: Callable[[Counts], Floats], index: Ids, positive: Bools, weights: ResampleWeights
-) -> Resampled:
-    n = len(index)
-    if positive.all() or not positive.any():
+    present = np.flatnonzero(~(np.isnan(scores) | np.isnan(table)))
+    index = reservoir(weights.seed, present)
+    ranked, positive = scores[index], table[index] == 1
+    n, smaller = len(index), int(min(positive.sum(), (~positive).sum()))
+    if not smaller:
         absent = "present" if not positive.any() else "absent"
         return undefined_estimate(weights.draws, f"the label is never {absent}" if n else "no images", n)
-    value = float(statistic(np.ones((n, 1), dtype=np.uint8))[0])
-    draws = statistic(weights.rows(index))
+    value = float(weighted_auc(ranked, positive, np.ones((n, 1), dtype=np.uint8))[0])
+    draws = weighted_auc(ranked, positive, weights.rows(index))
     without = None
     if n < SMALL_SAMPLE:
         without = np.full(weights.n, value)
-        left = statistic(1 - np.eye(n, dtype=np.uint8))
+        left = weighted_auc(ranked, positive, 1 - np.eye(n, dtype=np.uint8))
         without[index] = np.where(np.isnan(left), value, left)
-    return resampled(value, draws, n, weights.level, without)
+    found = with_exact_bound(estimate_from_draws(value, draws, n, weights.level, without), smaller, weights.level)
+    if n == len(present):
+        return found
+    method = f"{found.estimate.method} on {n} of {len(present)} images"
+    return replace(found, estimate=replace(found.estimate, method=method))
 
 
 def with_exact_bound(found: Resampled, smaller: int, level: float) -> Resampled:
@@ -206,14 +159,6 @@ def with_exact_bound(found: Resampled, smaller: int, level: float) -> Resampled:
     bound = ((1 - level) / 2) ** (1 / smaller)
     low, high = (bound, 1.0) if estimate.value == 1.0 else (0.0, 1 - bound)
     return replace(found, estimate=Estimate(estimate.value, low, high, estimate.n, "exact bound"))
-
-
-def _naming_sample(found: Resampled, ranked: int, n: int) -> Resampled:
-    """Adds to the interval's method that only a sample of the images was ranked."""
-    if ranked == n or not found.defined:
-        return found
-    method = f"{found.estimate.method} on {ranked} of {n} images"
-    return replace(found, estimate=replace(found.estimate, method=method))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -326,11 +271,9 @@ def _projected_estimate(projection: Projection, shift: Floats, weights: Resample
         return undefined_estimate(weights.draws, projection.note, projection.n)
     if 0 < area < 1:
         draws = np.asarray(expit(logit(area) + shift / (area * (1 - area))), dtype=np.float64)
-        found = resampled(area, draws, projection.n, weights.level)
-        estimate = found.estimate
-        method = METHOD if estimate.method else ""
-        return Resampled(Estimate(area, estimate.low, estimate.high, estimate.n, method), draws, found.note)
-    found = resampled(area, np.full(weights.draws, area), projection.n, weights.level)
+        found = estimate_from_draws(area, draws, projection.n, weights.level)
+        return replace(found, estimate=replace(found.estimate, method=METHOD if found.estimate.method else ""))
+    found = estimate_from_draws(area, np.full(weights.draws, area), projection.n, weights.level)
     return with_exact_bound(found, projection.smaller, weights.level)
 
 
@@ -356,7 +299,7 @@ def cross_fitted(found: Resampled, level: float) -> Resampled:
     moved = logit(np.clip(found.draws, EPSILON, 1 - EPSILON)) - logit(area)
     near, distance = NEAR_CHANCE * float(np.nanstd(found.draws)), abs(area - 0.5)
     farther = math.sqrt(2.0 if distance <= near else 1 + (near / distance) ** 2)
-    spread = resampled(area, expit(logit(area) + farther * moved), found.estimate.n, level)
+    spread = estimate_from_draws(area, expit(logit(area) + farther * moved), found.estimate.n, level)
     return replace(spread, estimate=replace(spread.estimate, method=found.estimate.method), note=found.note)
 
 
@@ -390,7 +333,7 @@ def balanced_accuracy_estimate(predicted: Floats, labels: Floats, weights: Resam
         return found
     counts = zip(right.sum(axis=0), inside.sum(axis=0), strict=True)
     low, high = mover_interval([clopper_pearson(int(k), int(n), weights.level) for k, n in counts], estimate.value)
-    return replace(found, estimate=Estimate(estimate.value, low, high, estimate.n, MOVER), note="")
+    return replace(found, estimate=replace(estimate, low=low, high=high, method=MOVER), note="")
 
 
 def spearman_estimate(scores: Floats, targets: Floats, weights: ResampleWeights) -> Resampled:

@@ -1,4 +1,4 @@
-"""Calibration of predicted probabilities: Brier score and expected calibration error of a binary label."""
+"""Expected calibration error of predicted probabilities of a binary label, on equal-mass bins."""
 
 from __future__ import annotations
 
@@ -9,60 +9,11 @@ from scipy.special import ndtr
 
 from ccvae_eval.core.types import Floats
 from ccvae_eval.statistics.information import equal_mass_bins
-from ccvae_eval.statistics.intervals import (
-    Resampled,
-    bootstrap_estimate,
-    centred_and_basic,
-    mean_estimate,
-    undefined_estimate,
-)
+from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate, centred_and_basic, undefined_estimate
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 BINS = 15
 """Equal-mass bins by default."""
-
-
-def brier_estimate(probabilities: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:
-    r"""Brier score: mean of :math:`(p - y)^2` (Brier 1950), with its bootstrap confidence interval.
-
-    Args:
-        probabilities: of label 1, shape :math:`(N,)`, NaN = absent.
-        labels: 0, 1 or NaN = missing, shape :math:`(N,)`.
-        weights: the run's resamples.
-
-    Returns:
-        In [0, 1]: 0 is best, p = 0.5 for every image gives 0.25.
-    """
-    return mean_estimate((probabilities - labels) ** 2, weights)
-
-
-def expected_calibration_error(
-    probabilities: Floats, labels: Floats, *, bins: int = BINS, debiased: bool = True
-) -> float:
-    r"""Expected calibration error on equal-mass bins.
-
-    .. math:: \sum_b \frac{n_b}{n} |\bar y_b - \bar p_b|
-
-    Sampling noise biases the plain value upwards. ``debiased`` subtracts the expected growth of each bin's gap if its
-    frequency were resampled from a normal distribution with variance :math:`\bar y (1 - \bar y) / n` (Kumar, Liang and
-    Ma 2019, "Verified uncertainty calibration"; their simulation in closed form).
-
-    Args:
-        probabilities: shape :math:`(N,)`, no NaN; equal ones share a bin.
-        labels: 0 or 1, shape :math:`(N,)`.
-        bins: largest number of bins.
-        debiased: subtracts the bias.
-
-    Returns:
-        In [0, 1], slightly negative at times if debiased; NaN without images.
-
-    >>> expected_calibration_error(np.full(4, 0.5), np.array([0.0, 1.0, 1.0, 1.0]), debiased=False)
-    0.25
-    """
-    if not len(probabilities):
-        return math.nan
-    totals = _bin_columns(probabilities, labels, bins).sum(axis=0)
-    return float(_error(totals[None], debiased=debiased)[0])
 
 
 def calibration_error_floor(probabilities: Floats, *, bins: int = BINS) -> float:
@@ -117,16 +68,23 @@ def permuted_calibration_error(probabilities: Floats, labels: Floats, *, bins: i
 def calibration_error_estimate(
     probabilities: Floats, labels: Floats, weights: ResampleWeights, *, bins: int = BINS
 ) -> Resampled:
-    r"""Debiased ``expected_calibration_error`` with its bootstrap confidence interval; the bins stay fixed.
+    r"""Debiased expected calibration error with its bootstrap confidence interval; the bins stay fixed.
 
-    Resampling adds noise to every gap, by an amount that depends on the gap: the interval is that of
-    ``centred_and_basic``.
+    .. math:: \sum_b \frac{n_b}{n} |\bar y_b - \bar p_b|
+
+    Sampling noise biases this plain value upwards. Each gap is reduced by its expected growth if the bin's frequency
+    were resampled from a normal distribution with variance :math:`\bar y (1 - \bar y) / n` (Kumar, Liang and Ma 2019,
+    "Verified uncertainty calibration"; their simulation in closed form). Resampling adds noise to every gap, by an
+    amount that depends on the gap: the interval is that of ``centred_and_basic``.
 
     Args:
-        probabilities: of label 1, shape :math:`(N,)`, NaN = absent.
+        probabilities: of label 1, shape :math:`(N,)`, NaN = absent; equal ones share a bin.
         labels: 0, 1 or NaN = missing, shape :math:`(N,)`.
         weights: the run's resamples.
         bins: largest number of bins.
+
+    Returns:
+        Error in [0, 1], slightly negative at times; undefined without images.
     """
     present = ~(np.isnan(probabilities) | np.isnan(labels))
     if not present.any():
@@ -134,7 +92,7 @@ def calibration_error_estimate(
     columns = _bin_columns(probabilities[present], labels[present], bins)
     rows = np.full((len(labels), columns.shape[1]), np.nan)
     rows[present] = columns
-    found = bootstrap_estimate(lambda totals: _error(totals, debiased=True), rows, weights, basic=True)
+    found = bootstrap_estimate(_debiased_error, rows, weights, basic=True)
     return centred_and_basic(found, weights.level, most=1.0)  # a debiased value may be negative
 
 
@@ -145,13 +103,12 @@ def _bin_columns(probabilities: Floats, labels: Floats, bins: int) -> Floats:
     return np.concatenate([inside, inside * labels[:, None], inside * probabilities[:, None]], axis=1)
 
 
-def _error(totals: Floats, *, debiased: bool) -> Floats:
+def _debiased_error(totals: Floats) -> Floats:
     n, labels, probabilities = np.split(totals, 3, axis=1)
     filled = np.maximum(n, 1)
     frequency = labels / filled
     gap = np.abs(frequency - probabilities / filled)
-    if debiased:
-        gap = 2 * gap - _folded_mean(gap, np.sqrt(frequency * (1 - frequency) / filled))
+    gap = 2 * gap - _folded_mean(gap, np.sqrt(frequency * (1 - frequency) / filled))
     return np.asarray((n * gap).sum(axis=1) / n.sum(axis=1))
 
 

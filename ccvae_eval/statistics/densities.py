@@ -7,7 +7,7 @@ spacing of a quarter of its bandwidth and a margin of five bandwidths beyond its
 Smoothing makes two classes look more alike, by a bias of order :math:`h^2`. The value is that of the smoothed
 densities. Its confidence interval is placed around :math:`2 S(h) - S(\sqrt2 h)`, the statistic S extrapolated to no
 smoothing, and extended to the value (coverage: docs/metrics.md, section 0). The overlap of finite samples of the
-same distribution stays below 1: compare it with its permutation null.
+same distribution stays below 1: compare it with its permutation null (``permuted_null``).
 
 Degenerate codes:
 
@@ -15,14 +15,12 @@ Degenerate codes:
 - a class whose codes are constant, or of which less than half are distinct, has no density: both classes are then
   compared as point masses on the values that occur (overlap and divergence of the two histograms);
 - both classes constant: d' and the scaled Wasserstein distance are NaN, since the standard deviation is 0.
-
-Permutation nulls of overlap, divergence and distances between two classes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,7 +29,7 @@ from scipy.stats import wasserstein_distance
 from ccvae_eval.core.devices import one_thread
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats, Ids
-from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate, resampled, undefined_estimate
+from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate, estimate_from_draws, undefined_estimate
 from ccvae_eval.statistics.resampling import BLOCK, Counts, ResampleWeights, reservoir
 
 STEPS = 4
@@ -43,27 +41,13 @@ REACH = 5
 DISTINCT = 0.5
 """Least share of distinct codes for a density; with fewer, the codes are discrete."""
 
-Functional = Callable[[Floats, Floats, Floats], Floats]
-"""Maps integration weights (G,) and two densities (B, G) to values (B,)."""
+PERMUTATIONS = 20
+"""Label permutations by default."""
 
 
 def bandwidth(values: Floats) -> float:
     """Silverman's bandwidth as in ``scipy.stats.gaussian_kde``; 0 for constant values, NaN for fewer than two."""
     return float(values.std(ddof=1) * (0.75 * len(values)) ** -0.2) if len(values) > 1 else math.nan
-
-
-def kde(values: Floats, grid: Floats) -> Floats:
-    r"""Kernel density of the values at the points of a grid.
-
-    Args:
-        values: shape :math:`(N,)`.
-        grid: shape :math:`(G,)`.
-
-    Returns:
-        Density, shape :math:`(G,)`; NaN for fewer than two values and for constant ones.
-    """
-    width = bandwidth(values)
-    return _mean_density(values, grid, width) if width > 0 else np.full(len(grid), np.nan)
 
 
 def kde_curves(classes: Sequence[Floats], points: int = 256) -> tuple[Floats, Floats]:
@@ -82,23 +66,11 @@ def kde_curves(classes: Sequence[Floats], points: int = 256) -> tuple[Floats, Fl
     low = min((float(values.min()) for values in occurring), default=0.0) - margin
     high = max((float(values.max()) for values in occurring), default=0.0) + margin
     grid = np.linspace(low, high, points)
-    return grid, np.stack([kde(values, grid) for values in classes]) if len(classes) else np.empty((0, points))
-
-
-def dprime(one: Floats, other: Floats) -> float:
-    r"""Sensitivity index d' (Green and Swets 1966): distance of the class means in pooled standard deviations.
-
-    .. math:: d' = |m_1 - m_0| / \sqrt{(s_0^2 + s_1^2)/2}
-
-    Args:
-        one, other: codes of the two classes, shapes :math:`(N_1,)` and :math:`(N_0,)`.
-
-    Returns:
-        At least 0; NaN for fewer than two codes in a class, or if both classes are constant.
-    """
-    if not _enough(one, other):
-        return math.nan
-    return _ratio(abs(float(one.mean() - other.mean())), pooled_deviation(one, other))
+    found = np.full((len(classes), points), np.nan)
+    for values, density in zip(classes, found, strict=True):
+        if (width := bandwidth(values)) > 0:
+            density[:] = densities_of(values, grid, width, np.ones((len(values), 1), dtype=np.uint8))[0]
+    return grid, found
 
 
 def pooled_deviation(one: Floats, other: Floats) -> float:
@@ -106,32 +78,11 @@ def pooled_deviation(one: Floats, other: Floats) -> float:
     return math.sqrt((one.var(ddof=1) + other.var(ddof=1)) / 2) if _enough(one, other) else math.nan
 
 
-def overlap(one: Floats, other: Floats) -> float:
-    r"""Overlap of the two densities, :math:`\int \min(p, q)` (Weitzman 1970); arguments as in ``dprime``.
-
-    Returns:
-        In [0, 1]: 1 for equal classes, 0 for disjoint ones; NaN for fewer than two codes in a class.
-    """
-    return _compared(one, other, overlap_of)
-
-
-def js(one: Floats, other: Floats) -> float:
-    r"""Jensen-Shannon divergence of the two densities in bits (Lin 1991), with equal weights of the classes.
-
-    .. math:: \tfrac12 KL(p \| r) + \tfrac12 KL(q \| r), \quad r = (p + q)/2
-
-    Arguments as in ``dprime``.
-
-    Returns:
-        In [0, 1]: 0 for equal classes, 1 for disjoint ones; NaN for fewer than two codes in a class.
-    """
-    return _compared(one, other, js_of)
-
-
 def wasserstein(one: Floats, other: Floats, *, scaled: bool = False) -> float:
-    r"""Wasserstein-1 distance of the two samples, :math:`\int |F - G|`; arguments as in ``dprime``.
+    r"""Wasserstein-1 distance of two samples, :math:`\int |F - G|`.
 
     Args:
+        one, other: codes of the two classes, shapes :math:`(N_1,)` and :math:`(N_0,)`.
         scaled: divides by the pooled standard deviation.
 
     Returns:
@@ -139,12 +90,14 @@ def wasserstein(one: Floats, other: Floats, *, scaled: bool = False) -> float:
     """
     if not len(one) or not len(other):
         return math.nan
-    distance = float(wasserstein_distance(one, other))
-    return _ratio(distance, pooled_deviation(one, other)) if scaled else distance
+    unit = pooled_deviation(one, other) if scaled else 1.0
+    return float(wasserstein_distance(one, other)) / unit if unit > 0 else math.nan
 
 
 def dprime_estimate(codes: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:
-    r"""``dprime`` between the images with label 1 and those with 0, with its bootstrap confidence interval.
+    r"""Sensitivity index d' (Green and Swets 1966) of label 1 against label 0, with its bootstrap confidence interval.
+
+    .. math:: d' = |m_1 - m_0| / \sqrt{(s_0^2 + s_1^2)/2}
 
     Args:
         codes: shape :math:`(N,)`, NaN = absent.
@@ -177,20 +130,38 @@ def _dprime_of_totals(totals: Floats) -> Floats:
     return np.asarray(np.abs(means[0] - means[1]) / np.sqrt((variances[0] + variances[1]) / 2))
 
 
-def overlap_estimate(codes: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:
-    """``overlap`` with a basic bootstrap interval, conditional on the bandwidths; see ``dprime_estimate``."""
-    return _density_estimates(codes, labels, weights, [overlap_of])[0]
-
-
-def js_estimate(codes: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:
-    """``js`` with a basic bootstrap interval, conditional on the bandwidths; see ``dprime_estimate``."""
-    return _density_estimates(codes, labels, weights, [js_of])[0]
-
-
 def overlap_and_js_estimates(codes: Floats, labels: Floats, weights: ResampleWeights) -> tuple[Resampled, Resampled]:
-    """``overlap_estimate`` and ``js_estimate`` from the same densities, at little more than the cost of one."""
-    found = _density_estimates(codes, labels, weights, [overlap_of, js_of])
-    return found[0], found[1]
+    r"""Overlap and Jensen-Shannon divergence of the two classes' densities p and q, with basic bootstrap intervals.
+
+    .. math:: \int \min(p, q), \qquad \tfrac12 KL(p \| r) + \tfrac12 KL(q \| r), \quad r = (p + q)/2
+
+    (Weitzman 1970; Lin 1991, in bits, with equal weights of the classes.) The intervals are conditional on the
+    bandwidths. Arguments as in ``dprime_estimate``.
+
+    Returns:
+        The overlap in [0, 1], 1 for equal classes and 0 for disjoint ones, and the divergence in [0, 1], 0 for equal
+        classes and 1 for disjoint ones; undefined with fewer than two codes in a class.
+    """
+    index, one, other, positive = _classes(codes, labels, weights)
+    if not _enough(one, other):
+        undefined = undefined_estimate(weights.draws, _too_few(one, other), len(index))
+        return undefined, undefined
+    support = _support(one, other)
+    rows = weights.rows(index)
+    counts = rows[positive], rows[~positive]
+    found = _smoothed(support, one, other, counts)
+    if max(support.widths) > 0:
+        wide = replace(support, widths=(support.widths[0] * math.sqrt(2), support.widths[1] * math.sqrt(2)))
+        # reflecting these at the value gives draws around the extrapolated value
+        found = [
+            (plain, 2 * draws - smooth_draws - 2 * (plain - smooth))
+            for (plain, draws), (smooth, smooth_draws) in zip(found, _smoothed(wide, one, other, counts), strict=True)
+        ]
+    overlap, js = (
+        _clipped(estimate_from_draws(plain, draws, len(index), weights.level, basic=True), 1.0)
+        for plain, draws in found
+    )
+    return overlap, js
 
 
 def wasserstein_estimate(codes: Floats, labels: Floats, weights: ResampleWeights, *, scaled: bool = False) -> Resampled:
@@ -206,7 +177,7 @@ def wasserstein_estimate(codes: Floats, labels: Floats, weights: ResampleWeights
     order = np.argsort(codes[index], kind="stable")
     gaps = np.diff(codes[index][order]) / unit
     draws = _area_between(gaps, positive[order], weights.rows(index[order]))
-    return _clipped(resampled(value, draws, len(index), weights.level, basic=True), math.inf)
+    return _clipped(estimate_from_draws(value, draws, len(index), weights.level, basic=True), math.inf)
 
 
 def _area_between(gaps: Floats, positive: Bools, rows: Counts) -> Floats:
@@ -222,38 +193,15 @@ def _area_between(gaps: Floats, positive: Bools, rows: Counts) -> Floats:
     return np.where((totals[0] > 0) & (totals[1] > 0), area, np.nan)
 
 
-def _density_estimates(
-    codes: Floats, labels: Floats, weights: ResampleWeights, functionals: Sequence[Functional]
-) -> list[Resampled]:
-    index, one, other, positive = _classes(codes, labels, weights)
-    if not _enough(one, other):
-        return [undefined_estimate(weights.draws, _too_few(one, other), len(index))] * len(functionals)
-    support = _support(one, other)
-    rows = weights.rows(index)
-    counts = (rows[positive], rows[~positive])
-    found = _smoothed(support, one, other, counts, functionals)
-    if max(support.widths) > 0:
-        wide = replace(support, widths=(support.widths[0] * math.sqrt(2), support.widths[1] * math.sqrt(2)))
-        smoother = _smoothed(wide, one, other, counts, functionals)
-        # reflecting these at the value gives draws around the extrapolated value
-        found = [
-            (plain, 2 * draws - smooth_draws - 2 * (plain - smooth))
-            for (plain, draws), (smooth, smooth_draws) in zip(found, smoother, strict=True)
-        ]
-    return [_clipped(resampled(plain, draws, len(index), weights.level, basic=True), 1.0) for plain, draws in found]
-
-
-def _smoothed(
-    support: _Support, one: Floats, other: Floats, rows: tuple[Counts, Counts], functionals: Sequence[Functional]
-) -> list[tuple[float, Floats]]:
-    """Value and draws of each functional: on all images, and in each resample."""
+def _smoothed(support: _Support, one: Floats, other: Floats, rows: tuple[Counts, Counts]) -> list[tuple[float, Floats]]:
+    """Overlap and divergence, each on all images and in each resample."""
     p, q = (
         densities_of(
             values, support.points, width, np.concatenate([np.ones((len(values), 1), np.uint8), counts], axis=1)
         )
         for values, width, counts in zip((one, other), support.widths, rows, strict=True)
     )
-    found = [functional(support.measure, p, q) for functional in functionals]
+    found = [functional(support.measure, p, q) for functional in (overlap_of, js_of)]
     return [(float(values[0]), values[1:]) for values in found]
 
 
@@ -261,17 +209,6 @@ def _clipped(found: Resampled, most: float) -> Resampled:
     """Clips value and interval to [0, ``most``], which the sums on the grid can exceed by up to 1e-4."""
     value, low, high = np.clip([found.estimate.value, found.estimate.low, found.estimate.high], 0.0, most)
     return replace(found, estimate=replace(found.estimate, value=float(value), low=float(low), high=float(high)))
-
-
-def _compared(one: Floats, other: Floats, functional: Functional) -> float:
-    if not _enough(one, other):
-        return math.nan
-    support = _support(one, other)
-    p, q = (
-        _mean_density(values, support.points, width)[None]
-        for values, width in zip((one, other), support.widths, strict=True)
-    )
-    return float(functional(support.measure, p, q)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,10 +238,6 @@ def _support(one: Floats, other: Floats) -> _Support:
     points = np.unique(np.concatenate(grids))
     steps = np.diff(points)
     return _Support(points, (np.append(steps, 0.0) + np.append(0.0, steps)) / 2, widths)
-
-
-def _mean_density(values: Floats, points: Floats, width: float) -> Floats:
-    return np.asarray(densities_of(values, points, width, np.ones((len(values), 1), dtype=np.uint8))[0])
 
 
 def densities_of(values: Floats, points: Floats, width: float, counts: Counts) -> Floats:
@@ -368,21 +301,9 @@ def is_discrete(values: Floats) -> bool:
     return distinct == 1 or distinct < DISTINCT * len(values)
 
 
-def _ratio(value: float, unit: float) -> float:
-    return value / unit if unit > 0 else math.nan
-
-
-PERMUTATIONS = 20
-"""Label permutations by default."""
-
-
 @dataclass(frozen=True, slots=True)
 class ClassNull:
-    """Mean statistics of two classes under permuted labels.
-
-    Args:
-        dprime, overlap, js, wasserstein, wasserstein_scaled: as in ``densities``.
-    """
+    """Means of the statistics of two classes under permuted labels."""
 
     dprime: float
     overlap: float

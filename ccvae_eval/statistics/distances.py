@@ -18,7 +18,7 @@ from scipy.special import ndtr, ndtri
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Estimate
 from ccvae_eval.core.types import Bools, Floats
-from ccvae_eval.statistics.intervals import Resampled, centred_and_basic, resampled, undefined_estimate
+from ccvae_eval.statistics.intervals import Resampled, centred_and_basic, estimate_from_draws, undefined_estimate
 from ccvae_eval.statistics.resampling import ResampleWeights, reservoir
 
 BLOCK = 250
@@ -214,7 +214,7 @@ def normal_wasserstein_estimate(scores: Floats, weights: ResampleWeights) -> Res
             lead += row
             area += np.abs(lead / total * gap - normal)
     draws = np.where(total > 0, area + _cdf_integral(ordered[0]) + _cdf_integral(-ordered[-1]), np.nan)
-    found = resampled(normal_wasserstein(ordered), draws, len(index), weights.level, basic=True)
+    found = estimate_from_draws(normal_wasserstein(ordered), draws, len(index), weights.level, basic=True)
     found = centred_and_basic(found, weights.level)
     if found.value > _chance_quantile((1 + weights.level) / 2) / math.sqrt(len(index)):
         return found

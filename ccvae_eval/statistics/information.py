@@ -89,11 +89,6 @@ def entropy_of_counts(counts: NDArray[np.floating], *, corrected: bool = True) -
         return np.asarray(np.where(n > 0, plain + bias, np.nan))
 
 
-def entropy(classes: Classes, *, corrected: bool = True) -> float:
-    """Entropy in nats of classes 0, 1, ..., shape (N,); NaN without images."""
-    return float(entropy_of_counts(np.bincount(classes).astype(np.float64), corrected=corrected))
-
-
 def neighbour_divergences(first: Floats, second: Floats, k: int) -> Floats:
     r"""KL divergences in nats by distances to k-th neighbours, in both directions, for each of B pairs of samples.
 

@@ -79,7 +79,7 @@ def undefined_estimate(draws: int, note: str, n: int = 0) -> Resampled:
     return Resampled(undefined(n), np.full(draws, np.nan), note)
 
 
-def resampled(
+def estimate_from_draws(
     value: float, draws: Floats, n: int, level: float, leave_one_out: Floats | None = None, *, basic: bool = False
 ) -> Resampled:
     r"""The value with the confidence interval of its draws: percentile, BCa or basic bootstrap.
@@ -140,7 +140,7 @@ def bootstrap_estimate(
         values: one row for each image, shape :math:`(N, C)`; NaN = absent. The denominators of the statistic must be
             among the columns (for a count: a column of ones, NaN where absent).
         weights: the run's resamples.
-        basic: see ``resampled``.
+        basic: see ``estimate_from_draws``.
 
     >>> rows = np.column_stack([np.arange(10.0), np.ones(10)])
     >>> bootstrap_estimate(lambda t: t[:, 0] / t[:, 1], rows, ResampleWeights(0, 10)).value
@@ -161,7 +161,7 @@ def bootstrap_estimate(
             without = np.full(len(table), value)
             without[present] = statistic(total - rows)
             without[~np.isfinite(without)] = value
-    return resampled(value, draws, n, weights.level, without, basic=basic)
+    return estimate_from_draws(value, draws, n, weights.level, without, basic=basic)
 
 
 def centred_and_basic(found: Resampled, level: float, least: float = 0.0, most: float = math.inf) -> Resampled:
@@ -218,7 +218,7 @@ def ratio_estimate(numerator: Floats, denominator: Floats, weights: ResampleWeig
     The interval is a symmetric studentised bootstrap on the log scale. The quantile of
     :math:`|\log r^* - \log r| / s^*` over the resamples, with s* by the delta method from the resample's own second
     moments, is the half-width in units of s. If a numerator or denominator is not positive in every resample, the
-    interval is that of Fieller (1954); there is none if Fieller's is unbounded, since the denominator may then be 0.
+    interval is that of Fieller (1954). An unbounded one, where the denominator may be 0, is left out.
 
     Args:
         numerator, denominator: shape :math:`(N,)`, NaN = the image does not enter.
@@ -242,7 +242,7 @@ def ratio_estimate(numerator: Floats, denominator: Floats, weights: ResampleWeig
     if without is not None:
         without[np.isnan(without)] = value
     if n < MIN_IMAGES:
-        return resampled(value, draws, n, weights.level, without)
+        return estimate_from_draws(value, draws, n, weights.level, without)
     if sums[0] > 0 and sums[1] > 0 and bool((totals[:, :2] > 0).all()):
         low, high, method = *_log_interval(sums, totals, weights.level), "log-scale bootstrap"
     else:
@@ -360,4 +360,4 @@ def _combined(
         return Resampled(Estimate(value, n=n), np.full_like(draws, np.nan), note, jackknife)
     # the mean has the bias of parts with a basic interval
     basic = any(part.estimate.method == BASIC for part in parts)
-    return resampled(value, draws, n, level, jackknife, basic=basic)
+    return estimate_from_draws(value, draws, n, level, jackknife, basic=basic)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.devices import column_products
 from ccvae_eval.core.random_streams import numpy_stream
-from ccvae_eval.core.types import Bools, Floats, Ids
+from ccvae_eval.core.types import Floats, Ids
 
 BLOCK = 1024
 """Images in a block. Another block size gives other resamples."""
@@ -59,11 +59,6 @@ class ResampleWeights:
         if self.n < 0 or self.draws < 1 or not 0 < self.level < 1:
             raise ValueError(f"n must be at least 0, draws at least 1 and level between 0 and 1, got {self}")
 
-    def blocks(self) -> Iterator[tuple[slice, Floats]]:
-        r"""Yields each block's rows and its weights, float64, shape :math:`(draws, block)`."""
-        for rows, counts in self._blocks():
-            yield rows, counts.T.astype(np.float64)
-
     def totals(self, values: Floats) -> Floats:
         r"""Weighted sums over the images, NaN = absent; equal bits for any number of threads.
 
@@ -86,10 +81,6 @@ class ResampleWeights:
             for rows, counts in self._floats():
                 sums[~ones] += column_products(present[rows][:, ~ones], counts)
         return sums[0] if table.ndim == 1 else sums.T
-
-    def counts(self, mask: Bools) -> Floats:
-        r"""Weighted number of images in the mask; shapes as in ``totals``."""
-        return self.totals(np.asarray(mask, dtype=np.float64))
 
     def rows(self, index: Ids) -> Counts:
         r"""Weights of some images, in the order of ``index``, uint8, shape :math:`(len(index), draws)`.

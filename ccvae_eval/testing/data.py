@@ -6,9 +6,10 @@ import re
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ccvae_eval.core.errors import LabelMismatchError, UsageError, require
-from ccvae_eval.core.types import Ids, Images
+from ccvae_eval.core.types import Ids
 from ccvae_eval.data.interface import (
     SPLITS,
     DataSet,
@@ -51,18 +52,27 @@ def check_data_set(data: DataSet) -> None:
     require(False, who, "an unknown option of the spec must raise a UsageError")
 
 
-def _check_images(images: Images, count: int, data: DataSet, who: str, what: str) -> None:
-    shape = (count, *data.input_shape)
-    require(tuple(images.shape) == shape, who, f"{what} must have shape {shape}, got {tuple(images.shape)}")
-    require(images.dtype == torch.float32, who, f"{what} must be float32, got {images.dtype}")
-    require(bool(torch.isfinite(images).all()), who, f"{what} must be finite")
-    if len(data.input_shape) == 3:
+def require_shape(found: Tensor, shape: tuple[int, ...], who: str, what: str) -> None:
+    require(tuple(found.shape) == shape, who, f"{what} must have shape {shape}, got {tuple(found.shape)}")
+
+
+def require_numbers(numbers: Tensor, shape: tuple[int, ...], who: str, what: str) -> None:
+    """Requires finite float32 numbers of a shape."""
+    require_shape(numbers, shape, who, what)
+    require(numbers.dtype == torch.float32, who, f"{what} must be float32, got {numbers.dtype}")
+    require(bool(torch.isfinite(numbers).all()), who, f"{what} must be finite")
+
+
+def require_images(images: Tensor, shape: tuple[int, ...], who: str, what: str) -> None:
+    """Requires images in [0, 1], shape (N, C, H, W), or points, shape (N, D)."""
+    require_numbers(images, shape, who, what)
+    if len(shape) == 4:
         require(bool((images >= 0).all() and (images <= 1).all()), who, f"{what} must be in [0, 1]")
 
 
 def _check_batch(data: DataSet, ids: Ids, who: str) -> None:
     batch = data.batch(ids)
-    _check_images(batch.images, len(ids), data, who, "batch(ids).images")
+    require_images(batch.images, (len(ids), *data.input_shape), who, "batch(ids).images")
     require(bool(np.array_equal(batch.ids, ids)), who, "batch(ids).ids must be the requested ids, in that order")
     require(batch.labels.dtype == torch.float32, who, "labels must be float32")
     try:
@@ -95,26 +105,26 @@ def _check_splits(data: DataSet, who: str) -> None:
 
 def _check_extras(data: DataSet, ids: Ids, who: str) -> None:
     if isinstance(data, HasFactors):
-        shape = (len(ids), len(data.factor_names))
-        require(np.asarray(data.factors(ids)).shape == shape, who, f"factors must have shape {shape}")
+        table = (len(ids), len(data.factor_names))
+        require(np.asarray(data.factors(ids)).shape == table, who, f"factors must have shape {table}")
     for label in data.schema:
         if isinstance(data, HasRegions):
             _check_region(data, ids, label.name, data.input_shape, who)
         if label.kind == "continuous":
             continue
-        value = np.ones(len(ids), np.float32)
+        value, shape = np.ones(len(ids), np.float32), (len(ids), *data.input_shape)
         if isinstance(data, HasCounterfactuals):
-            _check_images(data.with_attribute(ids, label.name, value), len(ids), data, who, "with_attribute")
+            require_images(data.with_attribute(ids, label.name, value), shape, who, "with_attribute")
         if isinstance(data, HasRedraws):
             redrawn = data.redraw(ids, label.name, value, 0)
-            _check_images(redrawn, len(ids), data, who, "redraw")
+            require_images(redrawn, shape, who, "redraw")
             same = torch.equal(redrawn, data.redraw(ids, label.name, value, 0))
             require(bool(same), who, "redraw must return the same images for the same number")
         if isinstance(data, HasVariety):
-            shape = (len(ids), len(data.variety_names(label.name)))
+            numbers = (len(ids), len(data.variety_names(label.name)))
             variety = data.variety(ids, label.name)
-            text = f"variety of {label.name!r} must have shape {shape}, got {variety.shape}"
-            require(variety.shape == shape, who, text)
+            text = f"variety of {label.name!r} must have shape {numbers}, got {variety.shape}"
+            require(variety.shape == numbers, who, text)
             own = data.with_variety(ids, {}, {label.name: variety})
             same = torch.equal(own, data.batch(ids).images)
             require(bool(same), who, "with_variety must reproduce an image from its own variety")

@@ -1,21 +1,23 @@
-"""Inputs for the tests of metrics: a fixture of model and images, and variants of it for testing the metric's laws."""
+"""Inputs for the tests of metrics: a model with images, and variants of both for the laws of metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ccvae_eval.calibration.code_faults import FullModel, PerturbedModel
 from ccvae_eval.core.types import Bools, Codes, Gaussian, Ids, Images, Labels
 from ccvae_eval.data.interface import DataSet, HasRegions
 from ccvae_eval.data.sets.faces.dataset import Faces
 from ccvae_eval.judge import Judge
-from ccvae_eval.model.interface import Batch, HasConditionalPrior, LabelledVAE, LabelSchema, LatentLayout, Predicts
+from ccvae_eval.model.interface import Batch, LatentLayout
 from ccvae_eval.oracle.model import oracle
 
 FACTOR = 4.0
@@ -27,8 +29,8 @@ class MetricFixture:
     """A model and images to test a metric on.
 
     Args:
-        model: a small model that predicts its labels, has p(z_c|y), and encodes the labels well enough for most values
-            to be defined.
+        model: a small model that predicts its labels, has p(z_c|y), and encodes the labels well enough that most
+            values are defined.
         data: the data set.
         ids: the images to evaluate.
         judge: an independent classifier, or None.
@@ -37,7 +39,7 @@ class MetricFixture:
         settings: settings that make a metric fast, by the metric's name.
     """
 
-    model: LabelledVAE
+    model: FullModel
     data: DataSet
     ids: Ids
     judge: Judge | None = None
@@ -45,30 +47,7 @@ class MetricFixture:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-class _ModelView:
-    """A model with the capabilities of another one; subclasses change what it returns."""
-
-    def __init__(self, inner: LabelledVAE) -> None:
-        self.inner = inner
-        self.layout, self.labels = inner.layout, inner.labels
-
-    def modules(self) -> list[torch.nn.Module]:
-        return [self.inner] if isinstance(self.inner, torch.nn.Module) else []
-
-    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        return self.inner.encode(images, labels)
-
-    def decode(self, codes: Codes) -> Images:
-        return self.inner.decode(codes)
-
-    def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
-        return cast(Predicts, self.inner).predict(images, codes)
-
-    def conditional_prior(self, labels: Labels) -> Gaussian:
-        return cast(HasConditionalPrior, self.inner).conditional_prior(labels)
-
-
-class Rescaled(_ModelView):
+class Rescaled(PerturbedModel):
     """The model with every latent dimension multiplied by ``FACTOR``, and divided by it before decoding."""
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
@@ -79,31 +58,31 @@ class Rescaled(_ModelView):
         return self.inner.decode(codes / FACTOR)
 
     def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
-        return super().predict(images, codes / FACTOR)
+        return self.inner.predict(images, codes / FACTOR)
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
-        prior = super().conditional_prior(labels)
+        prior = self.inner.conditional_prior(labels)
         return Gaussian(prior.loc * FACTOR, prior.scale * FACTOR)
 
 
-class Reordered(_ModelView):
+class Reordered(PerturbedModel):
     """The model with the characteristics of its layout listed in reverse order; z is unchanged."""
 
-    def __init__(self, inner: LabelledVAE) -> None:
-        super().__init__(inner)
-        names = list(inner.layout.characteristics)[::-1]
-        self.layout = LatentLayout(inner.layout.dim, {name: inner.layout[name] for name in names})
+    @property
+    def layout(self) -> LatentLayout:
+        layout = self.inner.layout
+        return LatentLayout(layout.dim, dict([*layout.characteristics.items()][::-1]))
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
-        prior = super().conditional_prior(labels)
+        prior = self.inner.conditional_prior(labels)
         before = self.inner.layout.characteristic_columns
         return prior.columns([before.index(column) for column in self.layout.characteristic_columns])
 
 
-class NotFinite(_ModelView):
+class NotFinite(PerturbedModel):
     """The model with an encoder or a decoder that returns NaN."""
 
-    def __init__(self, inner: LabelledVAE, part: str) -> None:
+    def __init__(self, inner: FullModel, part: str) -> None:
         super().__init__(inner)
         self.part = part
 
@@ -122,29 +101,18 @@ class PermutedLabels:
     def __init__(self, inner: DataSet, seed: int = 0) -> None:
         self.inner = inner
         labels = inner.labels_of(np.arange(len(inner)))
-        orders = [
-            np.random.Generator(np.random.Philox(seed + j)).permutation(len(inner)) for j in range(labels.shape[1])
-        ]
-        self._labels = np.stack([labels[order, j] for j, order in enumerate(orders)], axis=1)
+        draws = [np.random.Generator(np.random.Philox(seed + j)) for j in range(labels.shape[1])]
+        self._labels = np.stack([labels[draw.permutation(len(inner)), j] for j, draw in enumerate(draws)], axis=1)
+
+    spec = property(attrgetter("inner.spec"))
+    schema = property(attrgetter("inner.schema"))
+    input_shape = property(attrgetter("inner.input_shape"))
+    digest = property(attrgetter("inner.digest"))
+    split = property(attrgetter("inner.split"))
+    region_source = property(attrgetter("inner.region_source"))
 
     def __len__(self) -> int:
         return len(self.inner)
-
-    @property
-    def spec(self) -> str:
-        return self.inner.spec
-
-    @property
-    def schema(self) -> LabelSchema:
-        return self.inner.schema
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return self.inner.input_shape
-
-    @property
-    def digest(self) -> str:
-        return self.inner.digest
 
     def batch(self, ids: Ids) -> Batch:
         batch = self.inner.batch(ids)
@@ -153,16 +121,9 @@ class PermutedLabels:
     def labels_of(self, ids: Ids) -> NDArray[np.float32]:
         return self._labels[ids]
 
-    def split(self, name: Any) -> Ids:
-        return self.inner.split(name)
-
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> PermutedLabels:
         raise NotImplementedError
-
-    @property
-    def region_source(self) -> str:
-        return cast(HasRegions, self.inner).region_source
 
     def region(self, ids: Ids, label: str) -> Bools | None:
         return self.inner.region(ids, label) if isinstance(self.inner, HasRegions) else None

@@ -66,10 +66,7 @@ def shape_of(model: LabelledVAE) -> tuple[int, ...] | None:
     """The model's ``input_shape``, or the first usual shape that it encodes and decodes; None if there is none."""
     if isinstance(model, TakesShape):
         return tuple(model.input_shape)
-    for shape in USUAL_SHAPES:
-        if _accepts(model, shape):
-            return shape
-    return None
+    return next((shape for shape in USUAL_SHAPES if _accepts(model, shape)), None)
 
 
 def _accepts(model: LabelledVAE, shape: tuple[int, ...]) -> bool:

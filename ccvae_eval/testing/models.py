@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from ccvae_eval.model.interface import (
     Rebuildable,
     Trainable,
 )
+from ccvae_eval.testing.data import require_images, require_numbers, require_shape
 
 SAME = 1e-5
 """Relative tolerance between batches of different size or order, in which float32 networks round differently."""
@@ -52,11 +54,11 @@ def check_model(model: LabelledVAE, images: Images | Points, labels: Labels) -> 
         codes = posterior.at(torch.randn(posterior.loc.shape, generator=torch_stream(0, "contract")))
         _check_decoding(model, codes, images, who)
         if isinstance(model, Predicts):
-            _check_prediction(model, model, images, codes, who)
+            _check_prediction(model, images, codes, who)
         if isinstance(model, HasConditionalPrior):
-            _check_prior(model, model, labels, who)
+            _check_prior(model, labels, who)
         if isinstance(model, Intervenes):
-            _check_intervention(model, model, images, codes, who)
+            _check_intervention(model, images, codes, who)
     if isinstance(model, Rebuildable):
         _check_rebuilding(model, images, given, who)
     if isinstance(model, Trainable):
@@ -82,18 +84,12 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(torch.allclose(a, b, rtol=SAME, atol=SAME))
 
 
-def _require_shape(tensor: Tensor, shape: tuple[int, ...], who: str, what: str) -> None:
-    require(tuple(tensor.shape) == shape, who, f"{what} must have shape {shape}, got {tuple(tensor.shape)}")
-
-
 def _check_encoding(model: LabelledVAE, images: Images | Points, given: Labels | None, who: str) -> Gaussian:
     posterior = model.encode(images, given)
     require(isinstance(posterior, Gaussian), who, "encode must return a Gaussian")
     shape = (len(images), model.layout.dim)
-    for part, tensor in (("loc", posterior.loc), ("scale", posterior.scale)):
-        _require_shape(tensor, shape, who, f"encode's {part}")
-        require(tensor.dtype == torch.float32, who, f"encode's {part} must be float32, got {tensor.dtype}")
-        require(bool(torch.isfinite(tensor).all()), who, f"encode's {part} must be finite")
+    require_numbers(posterior.loc, shape, who, "encode's loc")
+    require_numbers(posterior.scale, shape, who, "encode's scale")
     require(bool((posterior.scale >= 0).all()), who, "encode's scale must not be negative")
     again = model.encode(images, given)
     require(bool(torch.equal(posterior.loc, again.loc)), who, "encode must be deterministic (no sampling)")
@@ -105,75 +101,62 @@ def _check_encoding(model: LabelledVAE, images: Images | Points, given: Labels |
 
 def _check_decoding(model: LabelledVAE, codes: Tensor, images: Images | Points, who: str) -> None:
     decoded = model.decode(codes)
-    _require_shape(decoded, tuple(images.shape), who, "the result of decode")
-    require(decoded.dtype == torch.float32, who, f"decode must return float32, got {decoded.dtype}")
-    require(bool(torch.isfinite(decoded).all()), who, "decode must return finite numbers")
-    if images.ndim > 2:
-        inside = bool((decoded >= 0).all() and (decoded <= 1).all())
-        require(inside, who, "decode must return images in [0, 1]")
+    require_images(decoded, tuple(images.shape), who, "the result of decode")
     require(bool(torch.equal(decoded, model.decode(codes))), who, "decode must be deterministic (no sampling)")
     back = model.decode(codes.flip(0)).flip(0)
     require(_close(decoded, back), who, "decode must not depend on the other codes of the batch")
 
 
-def _check_prediction(model: LabelledVAE, predicts: Predicts, images: Images, codes: Tensor, who: str) -> None:
-    for name, predicted in predicts.predict(images, codes).items():
+def _check_prediction(model: Any, images: Images, codes: Tensor, who: str) -> None:
+    for name, predicted in model.predict(images, codes).items():
         require(name in model.labels, who, f"predict must return labels of the model, got {name!r}")
         cardinality = model.labels[name].cardinality
         if not cardinality:
             require(isinstance(predicted, Gaussian), who, f"predict must return a Gaussian for continuous {name!r}")
             continue
         require(isinstance(predicted, Tensor), who, f"predict must return log-probabilities for {name!r}")
-        assert isinstance(predicted, Tensor)
-        _require_shape(predicted, (len(codes), cardinality), who, f"the prediction of {name!r}")
+        require_shape(predicted, (len(codes), cardinality), who, f"the prediction of {name!r}")
         total = predicted.double().exp().sum(1)
         require(_close(total, torch.ones_like(total)), who, f"the probabilities of {name!r} must sum to 1")
 
 
-def _check_prior(model: LabelledVAE, owner: HasConditionalPrior, labels: Labels, who: str) -> None:
-    dimensions = len(model.layout.characteristic_columns)
-    known = torch.zeros_like(labels)
-    prior = owner.conditional_prior(known)
-    _require_shape(prior.loc, (len(labels), dimensions), who, "the result of conditional_prior")
+def _check_prior(model: Any, labels: Labels, who: str) -> None:
+    shape = (len(labels), len(model.layout.characteristic_columns))
+    prior = model.conditional_prior(torch.zeros_like(labels))
+    require_shape(prior.loc, shape, who, "the result of conditional_prior")
     finite = bool(torch.isfinite(prior.loc).all() and torch.isfinite(prior.scale).all())
     require(finite and bool((prior.scale >= 0).all()), who, "p(z_c|y) must be finite and its scale not negative")
-    missing = owner.conditional_prior(torch.full_like(labels, torch.nan))
+    missing = model.conditional_prior(torch.full_like(labels, torch.nan))
     require(bool(missing.loc.isnan().all()), who, "p(z_c|y) must be NaN where the label is missing")
 
 
-def _check_intervention(
-    model: LabelledVAE, owner: Intervenes, images: Images | Points, codes: Tensor, who: str
-) -> None:
+def _check_intervention(model: Any, images: Images | Points, codes: Tensor, who: str) -> None:
     noise = torch.randn(codes.shape, generator=torch_stream(0, "contract/noise"))
     for label in model.labels:
         if not label.cardinality:
             continue
-        moved = owner.intervene(images, codes, {label.name: 1.0}, noise)
-        _require_shape(moved, tuple(codes.shape), who, "the result of intervene")
+        moved = model.intervene(images, codes, {label.name: 1.0}, noise)
+        require_shape(moved, tuple(codes.shape), who, "the result of intervene")
         require(bool(torch.isfinite(moved).all()), who, "intervene must return finite codes")
-        again = owner.intervene(images, codes, {label.name: 1.0}, noise)
+        again = model.intervene(images, codes, {label.name: 1.0}, noise)
         require(bool(torch.equal(moved, again)), who, "intervene must be deterministic given the noise (no sampling)")
-        back = owner.intervene(images.flip(0), codes.flip(0), {label.name: 1.0}, noise.flip(0)).flip(0)
+        back = model.intervene(images.flip(0), codes.flip(0), {label.name: 1.0}, noise.flip(0)).flip(0)
         require(_close(moved, back), who, "intervene must not depend on the other images of the batch")
 
 
-def _check_rebuilding(model: Rebuildable, images: Images | Points, given: Labels | None, who: str) -> None:
+def _check_rebuilding(model: Any, images: Images | Points, given: Labels | None, who: str) -> None:
     settings = dataclasses.asdict(model.settings)
     twin = type(model).from_settings(settings, model.context, seed=1)
     require(isinstance(twin, LabelledVAE), who, "from_settings must return a model")
     state: Mapping[str, Tensor] = model.state_dict()
     twin.load_state_dict(state)
-    assert isinstance(twin, LabelledVAE)
-    assert isinstance(model, LabelledVAE)
     with evaluation_mode(model), evaluation_mode(twin):
         same = torch.equal(model.encode(images, given).loc, twin.encode(images, given).loc)
     require(bool(same), who, "settings and state_dict must rebuild the same model")
     with torch.device("meta"):
         empty = type(model).from_settings(settings, model.context)
-    shapes = {name: tuple(t.shape) for name, t in empty.state_dict().items()}
-    require(
-        shapes == {name: tuple(t.shape) for name, t in state.items()}, who, "from_settings must work on the meta device"
-    )
+    shapes, meta = ({name: t.shape for name, t in part.items()} for part in (state, empty.state_dict()))
+    require(shapes == meta, who, "from_settings must work on the meta device")
     try:
         type(model).from_settings({**settings, "no_such_setting": 1}, model.context)
     except UsageError:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ccvae_eval.api import evaluate
-from ccvae_eval.checkpoint import Adapter, Bundle, open_checkpoint
+from ccvae_eval.checkpoint import Adapter, Bundle, open_checkpoint, read_bundle, save_checkpoint
 from ccvae_eval.checkpoint.adapters import Hints, Reads
 from ccvae_eval.checkpoint.building import is_rebuildable
 from ccvae_eval.core.errors import require
@@ -149,8 +149,6 @@ def test_saving_and_loading_restores_the_model(fixture: ModelFixture, plugin: Pl
     if not _is_module(fixture.model):
         pytest.skip("the model is not an nn.Module")
     if is_rebuildable(plugin.registered):
-        from ccvae_eval.checkpoint import save_checkpoint
-
         save_checkpoint(tmp_path / "x.pt", fixture.model, name=plugin.name)
         opened = open_checkpoint(tmp_path / "x.pt")
     else:
@@ -192,16 +190,10 @@ def test_adapter_rejects_unknown_checkpoints(plugin: PluginUnderTest, tmp_path: 
     methods = isinstance(adapter, Adapter | Hints | Reads)
     require(methods, plugin.name, "an adapter must have matches, and one of: settings with build, hints, read")
     torch.save({"unknown.weight": torch.ones(2)}, tmp_path / "x.pt")
-    from ccvae_eval.checkpoint import read_bundle
-
-    for bundle in (read_bundle(tmp_path / "x.pt"), _empty(tmp_path)):
+    for bundle in (read_bundle(tmp_path / "x.pt"), Bundle({}, {}, {}, tmp_path / "empty.pt", 0, "0" * 64, "pt-zip")):
         score = adapter.matches(bundle)
         text = f"matches must return 0 for a checkpoint of another model, got {score}"
         require(isinstance(score, int | float) and score == 0, plugin.name, text)
-
-
-def _empty(folder: Path) -> Bundle:
-    return Bundle({}, {}, {}, folder / "empty.pt", 0, "0" * 64, "pt-zip")
 
 
 def test_report_of_a_run(plugin: PluginUnderTest, tmp_path: Path) -> None:

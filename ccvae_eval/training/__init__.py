@@ -20,21 +20,6 @@ from ccvae_eval.training.state import STATE
 from ccvae_eval.training.supervision import Supervision, supervise
 
 __all__ = [
-    "HISTORY",
-    "STATE",
-    "Epoch",
-    "Event",
-    "Finished",
-    "Saved",
-    "Started",
-    "Step",
-    "Supervision",
-    "TrainingSettings",
-    "Validation",
-    "check",
-    "fit",
-    "prepare",
-    "record",
-    "supervise",
-    "take_weights",
-]
+    "HISTORY", "STATE", "Epoch", "Event", "Finished", "Saved", "Started", "Step", "Supervision", "TrainingSettings",
+    "Validation", "check", "fit", "prepare", "record", "supervise", "take_weights",
+]  # fmt: skip

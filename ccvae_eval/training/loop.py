@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -68,7 +69,7 @@ Reason = Literal["epochs", "steps", "minutes", "patience", "stopped"]
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Training starts at ``step`` of ``steps``; the rest counts training, labelled and validation images."""
+    """Training starts at ``step`` of ``steps``, with these numbers of training, labelled and validation images."""
 
     step: int
     steps: int
@@ -165,11 +166,8 @@ def fit(
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / STATE).exists():
             if not resume:
-                raise UsageError(
-                    "the folder already contains a training",
-                    where=str(folder),
-                    hint="Resume it, or name another folder.",
-                )
+                hint = "Resume it, or name another folder."
+                raise UsageError("the folder already contains a training", where=str(folder), hint=hint)
             loop.restore(folder / STATE)
     return loop.run()
 
@@ -181,39 +179,31 @@ def check(model: nn.Module, data: DataSet, settings: TrainingSettings) -> Superv
         UsageError: the model is not trainable, or does not match the data or the settings.
         DataError: the data has no images or labels to learn from.
     """
-    name = type(model).__name__.lower()
+    name = _name_of(model)
     if not isinstance(model, Trainable) or not isinstance(model, LabelledVAE):
         raise UsageError(f"{name} is not trainable", hint="It must implement objectives(batch, generator).")
     if isinstance(model, Rebuildable) and tuple(model.context.input_shape) != tuple(data.input_shape):
-        raise UsageError(
-            f"{name} was built for inputs of shape {tuple(model.context.input_shape)}, the data has "
-            f"{tuple(data.input_shape)}",
-            where=data.spec,
-        )
-    if model.layout.characteristics or isinstance(model, Predicts):
-        if settings.rate == 0:
-            raise UsageError(
-                f"{name} needs labels, so rate must be above 0", where="training", hint="Without labels: train vae."
-            )
-        supervision = supervise(data, model.labels, settings)
+        built, given = tuple(model.context.input_shape), tuple(data.input_shape)
+        raise UsageError(f"{name} was built for inputs of shape {built}, the data has {given}", where=data.spec)
+    needs_labels = bool(model.layout.characteristics) or isinstance(model, Predicts)
+    if needs_labels and settings.rate == 0:
+        message, hint = f"{name} needs labels, so rate must be above 0", "Without labels: train vae."
+        raise UsageError(message, where="training", hint=hint)
+    supervision = supervise(data, model.labels, settings)
+    if needs_labels:
         refuse_constant_labels(supervision)
         if isinstance(model, NeedsAllLabels) and model.needs_all_labels:
             refuse_incomplete_labels(supervision, name)
-        return supervision
-    return supervise(data, model.labels, settings)
+    return supervision
 
 
 class _Loop:
+    """A training and its state; arguments as in :func:`fit`."""
+
     def __init__(
-        self,
-        model: nn.Module,
-        data: DataSet,
-        settings: TrainingSettings,
-        supervision: Supervision,
-        folder: Path | None,
-        device: torch.device,
-        stop: Callable[[], bool],
-    ) -> None:
+        self, model: nn.Module, data: DataSet, settings: TrainingSettings, supervision: Supervision,
+        folder: Path | None, device: torch.device, stop: Callable[[], bool],
+    ) -> None:  # fmt: skip
         self.model: Any = model.to(device)
         self.settings, self.supervision, self.folder = settings, supervision, folder
         self.device, self.stop = device, stop
@@ -227,7 +217,10 @@ class _Loop:
         self.optimisers = Optimisers(settings.learning_rate, settings.clip, {})
         self.average: Tensors | None = copy_weights(model) if settings.average else None
         self.best: Tensors | None = None
-        self.fingerprint = fingerprint_of(settings, _plain(model), data.digest, supervision.digest)
+        described: dict[str, Any] = {"name": _name_of(model)}
+        if isinstance(model, Rebuildable):
+            described |= {**asdict(model.settings), "context": model.context.as_plain()}
+        self.fingerprint = fingerprint_of(settings, described, data.digest, supervision.digest)
         self.began = self.saved = time.monotonic()
         self.spent_before = 0.0
         self.recent: deque[tuple[float, int]] = deque(maxlen=SPEED_STEPS)
@@ -316,9 +309,13 @@ class _Loop:
             yield self._validate(epoch)
 
     def _record_epoch(self, epoch: int, means: dict[str, float]) -> Epoch:
-        self.history.add("train", epoch, self.progress.step, self.seconds, means)
-        self._write_history()
+        self._record("train", epoch, means)
         return Epoch(epoch, self.progress.step, means, self.seconds)
+
+    def _record(self, split: str, epoch: int, means: dict[str, float]) -> None:
+        self.history.add(split, epoch, self.progress.step, self.seconds, means)
+        if self.folder is not None:
+            self.history.write(self.folder / HISTORY)
 
     @torch.no_grad()
     @exact_arithmetic()
@@ -326,8 +323,8 @@ class _Loop:
         """The loss on the validation images with all their labels and the same random draws each time."""
         self.model.eval()
         averages = Averages()
-        order = torch.arange(len(self.validation)).numpy()
-        parts = [order[start : start + self.settings.batch] for start in range(0, len(order), self.settings.batch)]
+        rows, size = len(self.validation), self.settings.batch
+        parts = [np.arange(start, min(start + size, rows)) for start in range(0, rows, size)]
         with swapped_weights(self.model, self.average), closing(self.validation.batches(parts)) as batches:
             for number, batch in enumerate(batches):
                 generator = torch_stream(self.settings.seed, "validate", number)
@@ -342,8 +339,7 @@ class _Loop:
                 self.best = copy_weights(self.model)
         self.progress.best = min(self.progress.best, means["loss"])
         self.progress.waited = 0 if improved else self.progress.waited + 1
-        self.history.add("validation", epoch, self.progress.step, self.seconds, means)
-        self._write_history()
+        self._record("validation", epoch, means)
         return Validation(epoch, self.progress.step, means, improved)
 
     def _finish(self, reason: Reason) -> Iterator[Event]:
@@ -374,16 +370,9 @@ class _Loop:
         self.saved = time.monotonic()
         yield Saved(self.progress.step, path)
 
-    def _write_history(self) -> None:
-        if self.folder is not None:
-            self.history.write(self.folder / HISTORY)
 
-
-def _plain(model: nn.Module) -> dict[str, Any]:
-    """The model's name, settings and context, for the fingerprint."""
-    if isinstance(model, Rebuildable):
-        return {"name": type(model).__name__.lower(), **asdict(model.settings), "context": model.context.as_plain()}
-    return {"name": type(model).__name__.lower()}
+def _name_of(model: Any) -> str:
+    return type(model).__name__.lower()
 
 
 def _accuracy(model: Any, batch: Batch) -> dict[str, float]:
@@ -442,9 +431,7 @@ def record(
 ) -> dict[str, Plain]:
     """The training's record in a checkpoint: settings, length, and digests of data and labels, without paths."""
     return {
-        "seed": settings.seed,
-        "rate": settings.rate,
-        "label_noise": settings.label_noise,
+        **{name: getattr(settings, name) for name in ("seed", "rate", "label_noise")},
         "epochs": last.epoch + 1,
         "steps": last.step,
         "ended": last.reason,
@@ -454,5 +441,5 @@ def record(
         "labelled": int(supervision.labelled.sum()),
         "supervision": supervision.digest,
         "data": data.digest,
-        "model": type(model).__name__.lower(),
+        "model": _name_of(model),
     }

@@ -1,8 +1,6 @@
-"""The saved state of a training, its optimisers and copies of weights.
+"""The state of a training: mean loss terms, their record in history.csv, copies of weights, optimisers, progress.
 
-The state suffices to resume after a kill at any moment and reach the same weights.
-
-Means of loss terms over many batches, and their record in history.csv.
+The saved state suffices to resume after a kill at any moment and reach the same weights.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,13 +65,6 @@ class Averages:
             for name, total in self.sums.items()
         }
 
-    def as_plain(self) -> Plain:
-        return {"sums": dict(self.sums), "counts": dict(self.counts)}
-
-    @classmethod
-    def from_plain(cls, plain: Plain) -> Averages:
-        return cls(dict(plain["sums"]), dict(plain["counts"]))
-
 
 @dataclass
 class History:
@@ -121,13 +111,8 @@ class History:
 
 def _typed(row: Mapping[str, str]) -> dict[str, Plain]:
     terms = {name: float(text) if text else None for name, text in row.items() if name not in LEADING}
-    return {
-        "split": row["split"],
-        "epoch": int(row["epoch"]),
-        "step": int(row["step"]),
-        "seconds": float(row["seconds"]),
-        **terms,
-    }
+    epoch, step, seconds = int(row["epoch"]), int(row["step"]), float(row["seconds"])
+    return {"split": row["split"], "epoch": epoch, "step": step, "seconds": seconds, **terms}
 
 
 STATE = "training.pt"
@@ -211,7 +196,7 @@ class Optimisers:
 
 @dataclass
 class Progress:
-    """Progress of a training. Random draws are keyed by step or epoch, so there is no random state to save.
+    """Progress of a training, as it is saved. There is no random state: random draws are keyed by step or epoch.
 
     Args:
         step: steps done.
@@ -223,23 +208,18 @@ class Progress:
 
     step: int = 0
     seconds: float = 0.0
-    best: float = float("inf")
+    best: float = math.inf
     waited: int = 0
     averages: Averages = field(default_factory=Averages)
 
     def as_plain(self) -> dict[str, Plain]:
-        return {
-            "step": self.step,
-            "seconds": self.seconds,
-            "best": self.best if self.best < float("inf") else None,
-            "waited": self.waited,
-            "averages": self.averages.as_plain(),
-        }
+        """The fields as plain data; an infinite ``best`` is None."""
+        return asdict(self) | {"best": self.best if self.best < math.inf else None}
 
     @classmethod
     def from_plain(cls, plain: Plain) -> Progress:
-        best = float("inf") if plain["best"] is None else float(plain["best"])
-        averages = Averages.from_plain(plain["averages"])
+        best = math.inf if plain["best"] is None else float(plain["best"])
+        averages = Averages(*(dict(plain["averages"][part]) for part in ("sums", "counts")))
         return cls(int(plain["step"]), float(plain["seconds"]), best, int(plain["waited"]), averages)
 
 
@@ -251,12 +231,10 @@ def fingerprint_of(settings: TrainingSettings, model: Plain, data: str, supervis
         model: the model's name and settings.
         data, supervision: digests of the data set and of the labels.
     """
-    own = {name: value for name, value in asdict(settings).items() if name not in CHANGEABLE}
-    return {**_flat("training", own), **_flat("model", model), "data": data, "supervision": supervision}
-
-
-def _flat(prefix: str, plain: Mapping[str, Any]) -> dict[str, Plain]:
-    return {f"{prefix}: {name}": list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+    own = {f"training: {name}": value for name, value in asdict(settings).items() if name not in CHANGEABLE}
+    own |= {f"model: {name}": value for name, value in model.items()}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
+    return {**plain, "data": data, "supervision": supervision}
 
 
 def write_state(

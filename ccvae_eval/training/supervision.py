@@ -80,16 +80,11 @@ def supervise(data: DataSet, schema: LabelSchema, settings: TrainingSettings) ->
             hint="Use more images, or a smaller validation share.",
         )
     labels = data.labels_of(train)[:, columns].copy()
-    labelled = numpy_stream(settings.seed, "labelled").permutation(len(train))[: _count(settings.rate, len(train))]
-    unsupervised = np.ones(len(train), dtype=bool)
-    unsupervised[labelled] = False
-    labels[unsupervised] = np.nan
+    count = max(1, round(settings.rate * len(train))) if settings.rate > 0 else 0
+    labels[numpy_stream(settings.seed, "labelled").permutation(len(train))[count:]] = np.nan
     _add_noise(labels, schema, settings)
-    return Supervision(schema, train, validation, labels, _label_prior(labels, schema))
-
-
-def _count(rate: float, images: int) -> int:
-    return max(1, round(rate * images)) if rate > 0 else 0
+    prior = tuple(_frequencies(labels[:, column], label) for column, label in enumerate(schema))
+    return Supervision(schema, train, validation, labels, prior)
 
 
 def _columns(data: DataSet, schema: LabelSchema) -> list[int]:
@@ -119,11 +114,8 @@ def _add_noise(labels: NDArray[np.float32], schema: LabelSchema, settings: Train
         labels[wrong, column] = shifted[wrong]
 
 
-def _label_prior(labels: NDArray[np.float32], schema: LabelSchema) -> tuple[tuple[float, ...], ...]:
-    return tuple(_frequencies(labels[:, column], label) for column, label in enumerate(schema))
-
-
 def _frequencies(values: NDArray[np.float32], label: Label) -> tuple[float, ...]:
+    """Frequencies of the classes among the known values; uniform if there are none, () for a continuous label."""
     if label.kind == "continuous":
         return ()
     observed = values[~np.isnan(values)].astype(np.int64)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -11,26 +12,27 @@ from torch import Generator, Tensor, nn
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain, Points
-from ccvae_eval.model.interface import LabelSchema, LatentLayout, ModelContext
+from ccvae_eval.model.interface import LatentLayout, ModelContext
 from ccvae_models.likelihood import Likelihood, LikelihoodName
 from ccvae_models.networks import Decoder, Encoder, NetworkName, NetworkSpec
 from ccvae_models.settings import read_settings
 
 
-class NetworkSettings(Protocol):
-    """Fields shared by the settings of all models."""
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """Likelihood and networks: the settings that all models share.
 
-    @property
-    def likelihood(self) -> LikelihoodName: ...
+    Args:
+        likelihood: p(x|z): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
+        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
+        network: convolutions or perceptron; auto = by the shape of the input.
+        hidden: width of the perceptron's two hidden layers.
+    """
 
-    @property
-    def likelihood_scale(self) -> float: ...
-
-    @property
-    def network(self) -> NetworkName: ...
-
-    @property
-    def hidden(self) -> int: ...
+    likelihood: LikelihoodName = "auto"
+    likelihood_scale: float = 1.0
+    network: NetworkName = "auto"
+    hidden: int = 64
 
 
 S = TypeVar("S", bound=NetworkSettings)
@@ -59,7 +61,7 @@ class Autoencoder(nn.Module, Generic[S]):
         super().__init__()
         if len(context.input_shape) not in (1, 3) or min(context.input_shape) < 1:
             raise UsageError(f"the input shape must be (C, H, W) or (D,), got {context.input_shape}")
-        self._settings, self._context, self._layout = settings, context, layout
+        self.settings, self.context, self.layout, self.labels = settings, context, layout, context.labels
         self.network = NetworkSpec(settings.network, settings.hidden)
         self.likelihood = Likelihood(settings.likelihood, settings.likelihood_scale, context.input_shape)
         self.encoder, self.decoder = self._encoder(), self._decoder()
@@ -77,22 +79,6 @@ class Autoencoder(nn.Module, Generic[S]):
         build: Any = cls
         model: Self = build(read_settings(cls.Settings, settings, name), context, torch_stream(seed, "weights", name))
         return model
-
-    @property
-    def settings(self) -> S:
-        return self._settings
-
-    @property
-    def context(self) -> ModelContext:
-        return self._context
-
-    @property
-    def layout(self) -> LatentLayout:
-        return self._layout
-
-    @property
-    def labels(self) -> LabelSchema:
-        return self._context.labels
 
     def encode(self, images: Images | Points, labels: Labels | None = None) -> Gaussian:
         """q(z|x), a diagonal Gaussian over all latent dimensions; the labels are not used."""
@@ -131,6 +117,9 @@ def kl_standard(posterior: Gaussian) -> Tensor:
 
 
 def kl_diagonal(q: Gaussian, p: Gaussian) -> Tensor:
-    """KL(q || p) between diagonal Gaussians per dimension in nats."""
+    r"""KL(q || p) between diagonal Gaussians per dimension in nats.
+
+    .. math:: \log\frac{\sigma_p}{\sigma_q} + \frac{\sigma_q^2 + (\mu_q - \mu_p)^2}{2 \sigma_p^2} - \frac12
+    """
     ratio = q.scale / p.scale
     return 0.5 * (ratio.square() + ((q.loc - p.loc) / p.scale).square() - 1) - ratio.log()

@@ -23,16 +23,14 @@ from torch import Generator, Tensor
 
 from ccvae_eval.core.types import Gaussian
 from ccvae_eval.model.interface import Batch, ModelContext, Objective
-from ccvae_models.autoencoder import kl_diagonal, kl_standard, noise_like
+from ccvae_models.autoencoder import NetworkSettings, kl_diagonal, kl_standard, noise_like
 from ccvae_models.ccvae import CCVAE
 from ccvae_models.characteristics import Characteristics, pick
 from ccvae_models.labels import entropy, means_by_supervision, require_at_least
-from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import NetworkName
 
 
 @dataclass(frozen=True, slots=True)
-class BetaCCVAESettings:
+class BetaCCVAESettings(NetworkSettings):
     """Settings of beta-CCVAE.
 
     Args:
@@ -40,24 +38,16 @@ class BetaCCVAESettings:
         block: latent dimensions per binary label.
         class_block: latent dimensions per label with K > 2 classes, at most K - 1.
         beta: weight of every KL; the report uses 0.001, 0.05, 0.2 and 0.4.
-        likelihood: p(x|z): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
-        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
         prior_mean: initial distance of the means of p(z_c|y) from 0.
         blank: start q(z_c|x) the same for every image.
-        network: convolutions or perceptron; auto = by the shape of the input.
-        hidden: width of the perceptron's two hidden layers.
     """
 
     style: int = 27
     block: int = 1
     class_block: int = 2
     beta: float = 0.05
-    likelihood: LikelihoodName = "auto"
-    likelihood_scale: float = 1.0
     prior_mean: float = 2.0
     blank: bool = False
-    network: NetworkName = "auto"
-    hidden: int = 64
 
     estimator: ClassVar[str] = "simplified"
     alpha: ClassVar[float] = 0.0
@@ -77,6 +67,7 @@ class BetaCCVAETerms:
         kl_mixture: log q(z^i|x) - log sum_y p(z^i|y) / K_i at one sample, summed over the missing labels.
         log_q_y_z: log q(y|z), summed over the observed labels.
         entropy: entropy of q(y|z), summed over the missing labels.
+        beta: weight of every KL.
     """
 
     reconstruction: Tensor
@@ -85,10 +76,13 @@ class BetaCCVAETerms:
     kl_mixture: Tensor
     log_q_y_z: Tensor
     entropy: Tensor
+    beta: float
 
-    def loss(self, beta: float) -> Tensor:
+    @property
+    def value(self) -> Tensor:
+        """-S if all labels are observed, -U if all are missing."""
         kl = self.kl_style + self.kl_labelled + self.kl_mixture
-        return -self.reconstruction + beta * kl - self.log_q_y_z + self.entropy
+        return self.reconstruction - self.beta * kl + self.log_q_y_z - self.entropy
 
 
 class BetaCCVAE(CCVAE):
@@ -104,9 +98,11 @@ class BetaCCVAE(CCVAE):
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
         """(sum of S over labelled images + sum of U over unlabelled ones), divided by all images."""
         terms = self.loss_terms(batch, generator)
-        beta: float = self.settings.beta  # type: ignore[attr-defined]
-        loss = terms.loss(beta)
-        yield Objective("model", loss.mean(), _means(terms, batch, loss), tuple(self.parameters()))
+        common = ("value", "reconstruction", "kl_style")
+        means = means_by_supervision(
+            batch.labels, terms, common, ("kl_labelled", "log_q_y_z"), ("kl_mixture", "entropy")
+        )
+        yield Objective("model", -terms.value.mean(), means, tuple(self.parameters()))
 
     def loss_terms(self, batch: Batch, generator: Generator) -> BetaCCVAETerms:
         """Terms with one sample of z; KLs between Gaussians in closed form.
@@ -119,7 +115,8 @@ class BetaCCVAE(CCVAE):
         found = [self._group_terms(group, q, z, y) for group in self.groups]
         kl_labelled, kl_mixture, log_q, entropies = (torch.stack(terms).sum(0) for terms in zip(*found, strict=True))
         kl_style = kl_standard(q.columns(self.layout.style)).sum(1)
-        return BetaCCVAETerms(self.log_likelihood(x, z), kl_style, kl_labelled, kl_mixture, log_q, entropies)
+        beta: float = self.settings.beta  # type: ignore[attr-defined]
+        return BetaCCVAETerms(self.log_likelihood(x, z), kl_style, kl_labelled, kl_mixture, log_q, entropies, beta)
 
     def _group_terms(self, group: Characteristics, q: Gaussian, z: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         value, observed = group.observe(y)
@@ -134,12 +131,3 @@ class BetaCCVAE(CCVAE):
             (observed * pick(log_q, value)).sum(1),
             (~observed * entropy(log_q)).sum(1),
         )
-
-
-def _means(terms: BetaCCVAETerms, batch: Batch, loss: Tensor) -> dict[str, float]:
-    return means_by_supervision(
-        batch.labels,
-        {"value": -loss, "reconstruction": terms.reconstruction, "kl_style": terms.kl_style},
-        {"kl_labelled": terms.kl_labelled, "log_q_y_z": terms.log_q_y_z},
-        {"kl_mixture": terms.kl_mixture, "entropy": terms.entropy},
-    )

@@ -24,17 +24,16 @@ from torch import Generator, Tensor
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, kl_diagonal, kl_standard, noise_like
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_diagonal, kl_standard, noise_like
 from ccvae_models.characteristics import Characteristics, group_by_classes, label_blocks, pick
 from ccvae_models.label_posterior_sampling import label_conditioned_noise
-from ccvae_models.labels import means_by_supervision, require_at_least, require_discrete_labels
-from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import NetworkName, initialise
+from ccvae_models.labels import means_by_supervision, require_at_least, require_discrete_labels, sample_classes
+from ccvae_models.networks import initialise
 from ccvae_models.quadrature import LabelConditionedMoments, QuadratureRule, condition_on_label
 
 
 @dataclass(frozen=True, slots=True)
-class CCVAESettings:
+class CCVAESettings(NetworkSettings):
     """Settings of CCVAE.
 
     Args:
@@ -47,8 +46,6 @@ class CCVAESettings:
             samples of q(z|x) weighted by w (much noisier); "reference" = the objective of the authors' PyTorch code.
         alpha: weight of log q(y|x) on labelled images, per value of the input, because log p(x|z) grows with their
             number (at 3 x 64 x 64 pixels, 0.02 gives 246); 0 = the bound alone.
-        likelihood: p(x|z): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
-        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
         prior_mean: initial distance of the means of p(z_c|y) from 0; 0 in the authors' PyTorch code, 2 in their Pyro
             code.
         blank: start q(z_c|x) the same for every image, so that z_c first learns the label (through the samples from
@@ -56,8 +53,6 @@ class CCVAESettings:
         points: nodes of the one-dimensional quadrature.
         draws: quasi-random draws, for labels with more than two latent dimensions.
         posterior_samples: samples behind q(y|x) in the reference estimator.
-        network: convolutions or perceptron; auto = by the shape of the input.
-        hidden: width of the perceptron's two hidden layers.
     """
 
     style: int = 27
@@ -65,15 +60,11 @@ class CCVAESettings:
     class_block: int = 2
     estimator: Literal["exact", "weighted", "reference"] = "exact"
     alpha: float = 0.02
-    likelihood: LikelihoodName = "auto"
-    likelihood_scale: float = 1.0
     prior_mean: float = 2.0
     blank: bool = True
     points: int = 129
     draws: int = 256
     posterior_samples: int = 100
-    network: NetworkName = "auto"
-    hidden: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +136,8 @@ class CCVAE(Autoencoder[CCVAESettings]):
         loc = template.new_full((len(labels), len(self.layout.characteristic_columns)), math.nan)
         scale = loc.clone()
         for group in self.groups:
-            y = group.observe(labels.to(template.device))
-            prior, missing = group.prior_given(y.value), ~y.observed.unsqueeze(-1)
+            value, observed = group.observe(labels.to(template.device))
+            prior, missing = group.prior_given(value), ~observed.unsqueeze(-1)
             loc[:, group.dimensions] = prior.loc.masked_fill(missing, math.nan).flatten(1)
             scale[:, group.dimensions] = prior.scale.masked_fill(missing, math.nan).flatten(1)
         return Gaussian(loc, scale)
@@ -236,7 +227,9 @@ class CCVAE(Autoencoder[CCVAESettings]):
         for group in self.groups:
             value, observed = group.observe(y)
             log_q = group.log_q_y_z(z)
-            value = torch.where(observed, value, _sample_class(log_q.detach(), generator))
+            uniform = torch.rand(value.shape, generator=generator, dtype=log_q.dtype, device=generator.device)
+            last = torch.full_like(value, group.classes - 1)
+            value = torch.where(observed, value, sample_classes(log_q.detach(), uniform.to(value.device), last))
             kl = kl + kl_diagonal(group.posterior(q), group.prior_given(value)).sum((1, 2))
             log_p_y = log_p_y + pick(group.label_prior.log().expand_as(log_q), value).sum(1)
             log_q_y_z = log_q_y_z + pick(log_q, value).sum(1)
@@ -323,22 +316,9 @@ def _kl(group: Characteristics, q: Gaussian, moments: LabelConditionedMoments) -
     return moments.log_q_y_z - moments.log_q_y_x + (log_q_z_x - log_p_z_y).sum(-1)
 
 
-def _sample_class(log_probabilities: Tensor, generator: Generator) -> Tensor:
-    """One class per label from log probabilities (N, G, K), shape (N, G)."""
-    shape = log_probabilities.shape[:-1]
-    uniform = torch.rand(shape, generator=generator, dtype=log_probabilities.dtype, device=generator.device)
-    below = log_probabilities.exp().cumsum(-1) < uniform.to(log_probabilities.device).unsqueeze(-1)
-    return below.sum(-1).clamp_max(log_probabilities.shape[-1] - 1)
-
-
 def _terms(bound: CCVAEBound, y: Labels) -> dict[str, float]:
-    common = {"value": bound.value, "reconstruction": bound.reconstruction, "kl_style": bound.kl_style}
-    terms = means_by_supervision(
-        y,
-        {**common, "characteristics": bound.characteristics},
-        {"log_q_y_x": bound.log_q_y_x, "log_p_y": bound.log_p_y},
-        {"entropy": bound.entropy},
-    )
+    common = ("value", "reconstruction", "kl_style", "characteristics")
+    terms = means_by_supervision(y, bound, common, ("log_q_y_x", "log_p_y"), ("entropy",))
     w = bound.log_w[bound.labelled].double().exp()
     terms["supervised.weight"] = w.mean().item()
     terms["supervised.weight_share"] = (w.mean().square() / w.square().mean()).item()

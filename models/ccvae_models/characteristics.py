@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -37,13 +36,6 @@ def class_directions(classes: int, dimensions: int) -> Tensor:
     basis = torch.stack(waves[:dimensions], 1)
     basis = nn.functional.pad(basis, (0, dimensions - basis.shape[1]))
     return nn.functional.normalize(basis, dim=1)
-
-
-class ObservedClasses(NamedTuple):
-    """Labels of one group as class indices."""
-
-    value: Tensor  # (N, G) int64, 0 where missing
-    observed: Tensor  # (N, G) bool
 
 
 class Characteristics(nn.Module):
@@ -110,10 +102,10 @@ class Characteristics(nn.Module):
         """q(z|x) over the labels' latent dimensions, shape (N, G, d)."""
         return Gaussian(self.select(q.loc), self.select(q.scale))
 
-    def observe(self, labels: Labels) -> ObservedClasses:
-        """The group's labels as class indices, with a mask of the observed ones."""
+    def observe(self, labels: Labels) -> tuple[Tensor, Tensor]:
+        """The group's labels as class indices (0 where missing), and a mask of the observed ones, (N, G) each."""
         y = labels[:, self.indices]
-        return ObservedClasses(y.nan_to_num(0).long(), ~y.isnan())
+        return y.nan_to_num(0).long(), ~y.isnan()
 
     def log_q_y_z(self, codes: Codes) -> Tensor:
         """log q(y|z_c) of each class, shape (N, G, K)."""

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ccvae_eval.core.types import Codes, Gaussian, Labels
 from ccvae_eval.model.interface import LabelSchema
+from ccvae_models.autoencoder import kl_diagonal
 from ccvae_models.characteristics import class_directions
-from ccvae_models.labels import LOG_ZERO
+from ccvae_models.labels import LOG_ZERO, outside_classes
 from ccvae_models.networks import positive
 
 Blocks = Mapping[str, tuple[int, ...]]
@@ -48,6 +49,10 @@ class ClassPriors(nn.Module):
         """The labels' latent dimensions of codes, from (N, D) to (N, L, d); 0 in the padding."""
         return codes[:, self.place].masked_fill(~self.own, 0.0)
 
+    def posterior(self, q: Gaussian) -> Gaussian:
+        """q(z|x) over the labels' latent dimensions, (N, L, d); N(0, 1) in the padding."""
+        return Gaussian(self.select(q.loc), torch.where(self.own, self.select(q.scale), 1.0))
+
     def prior(self, value: Tensor) -> Gaussian:
         """p(z_c|y) of the given classes (N, L), shape (N, L, d)."""
         label = torch.arange(value.shape[1], device=value.device)
@@ -63,15 +68,8 @@ class ClassPriors(nn.Module):
         )
 
     def kl(self, q: Gaussian, labels: Labels) -> Tensor:
-        r"""KL(q(z^i|x) || p(z^i|y^i)) in nats, shape (N, L); 0 where the label is missing.
-
-        .. math:: \sum_j \log\frac{\sigma_p}{\sigma_q} + \frac{\sigma_q^2 + (\mu_q - \mu_p)^2}{2 \sigma_p^2} - \frac12
-        """
-        p = self.prior(labels.nan_to_num(0).long())
-        ratio = self.select(q.scale) / p.scale
-        ratio = torch.where(self.own, ratio, 1.0)
-        offset = (self.select(q.loc) - p.loc) / p.scale
-        kl = 0.5 * (ratio.square() + offset.square() - 1) - ratio.log()
+        """KL(q(z^i|x) || p(z^i|y^i)) in nats, shape (N, L); 0 where the label is missing."""
+        kl = kl_diagonal(self.posterior(q), self.prior(labels.nan_to_num(0).long()))
         return (kl * self.own).sum(-1).masked_fill(labels.isnan(), 0.0)
 
     def log_prob(self, codes: Codes) -> Tensor:
@@ -96,8 +94,7 @@ class BlockClassifier(nn.Module):
         super().__init__()
         start = initial_means(labels, blocks)
         self.weight, self.bias = nn.Parameter(start), nn.Parameter(torch.zeros(start.shape[:2]))
-        sizes = torch.tensor([label.cardinality for label in labels])
-        self.register_buffer("outside", torch.arange(start.shape[1]) >= sizes.unsqueeze(1), persistent=False)
+        self.register_buffer("outside", outside_classes(labels), persistent=False)
 
     def forward(self, z_c: Tensor) -> Tensor:
         """Log probabilities (N, L, K) from the labels' latent dimensions (N, L, d)."""

@@ -21,31 +21,22 @@ from torch.nn import functional
 
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
 from ccvae_models.labels import (
     LabelClassifier,
     LabelEncoding,
     entropy,
     fully_labelled,
-    mean_of_rows,
+    means_of_rows,
     observed_log_prob,
     require_at_least,
     require_discrete_labels,
 )
-from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import (
-    ConditionalEncoder,
-    Decoder,
-    Encoder,
-    NetworkName,
-    NetworkSpec,
-    initialise,
-    uninitialised,
-)
+from ccvae_models.networks import ConditionalEncoder, Decoder, Encoder, NetworkSpec, initialise, uninitialised
 
 
 @dataclass(frozen=True, slots=True)
-class CondVAESettings:
+class CondVAESettings(NetworkSettings):
     """Settings of the conditional VAE.
 
     Args:
@@ -55,10 +46,6 @@ class CondVAESettings:
             "likelihood" minimises log r of the true y. With an adversary the encoder is q(z|x), without y.
         strength: lambda, the weight of that objective.
         adversary_width: width of the classifier's two hidden layers, and of the hidden layer of injection "add".
-        likelihood: p(x|z,y): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
-        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
-        network: convolutions or perceptron; auto = by the shape of the input.
-        hidden: width of the perceptron's two hidden layers.
     """
 
     style: int = 27
@@ -66,10 +53,6 @@ class CondVAESettings:
     adversary: Literal["off", "entropy", "likelihood"] = "off"
     strength: float = 10.0
     adversary_width: int = 64
-    likelihood: LikelihoodName = "auto"
-    likelihood_scale: float = 1.0
-    network: NetworkName = "auto"
-    hidden: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,24 +121,20 @@ class CondVAE(Autoencoder[CondVAESettings]):
         q = self.encode(x, y)
         z = list(self.layout.style)
         codes = q.at(noise_like(q, generator))
-        terms = {
-            "reconstruction": self.log_likelihood(x, codes),
-            "kl_style": kl_standard(q.columns(z)).sum(1),
-        }
+        terms = {"reconstruction": self.log_likelihood(x, codes), "kl_style": kl_standard(q.columns(z)).sum(1)}
         loss = terms["kl_style"] - terms["reconstruction"]
         adversary = self.settings.adversary
         if adversary != "off":
             log_r = self.adversary(codes[:, z])
             terms["confusion"] = (entropy(log_r) if adversary == "entropy" else -observed_log_prob(log_r, y)).sum(1)
             loss = loss - self.settings.strength * terms["confusion"]
-        rows = {"supervised.rows": len(x)}
-        means = {f"supervised.{name}": mean_of_rows(values) for name, values in terms.items()}
+        means = means_of_rows("supervised", len(x), terms)
         without_adversary = tuple(p for name, p in self.named_parameters() if not name.startswith("adversary."))
-        yield Objective("model", loss.sum() / len(batch), {**rows, **means}, without_adversary)
+        yield Objective("model", loss.sum() / len(batch), means, without_adversary)
         if adversary != "off":
             log_r = observed_log_prob(self.adversary(codes[:, z].detach()), y).sum(1)
-            own = {**rows, "supervised.log_r_y_z": mean_of_rows(log_r)}
-            yield Objective("adversary", -log_r.sum() / len(batch), own, tuple(self.adversary.parameters()))
+            means = means_of_rows("supervised", len(x), {"log_r_y_z": log_r})
+            yield Objective("adversary", -log_r.sum() / len(batch), means, tuple(self.adversary.parameters()))
 
 
 class CondVAEInfo(CondVAE):

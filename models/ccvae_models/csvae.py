@@ -9,8 +9,8 @@ trained to predict y from z, and the encoder to prevent it. Both objectives are 
            + \beta_4 E_{q(z|x)}\Big[\sum_y q_\delta(y|z) \log q_\delta(y|z)\Big] - \log p(y) \\
     M_2 &= -\beta_5 E_{q(z|x)}[\log q_\delta(y|z)]
 
-M1 updates everything but delta, M2 updates delta only (section 4.1). q(w|x,y) is given y, so information about y in w
-is trivial; the finding is how little of it is in z.
+M1 updates everything but delta, M2 updates delta only (section 4.1). q(w|x,y) is given y, so it is trivial that w
+contains y; the question is how little information about y remains in z.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Generator, Tensor, nn
 
 from ccvae_eval.core.types import Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
 from ccvae_models.characteristics import consecutive_blocks
 from ccvae_models.class_priors import ClassPriors
 from ccvae_models.labels import (
@@ -33,27 +33,16 @@ from ccvae_models.labels import (
     LabelEncoding,
     entropy,
     fully_labelled,
-    mean_of_rows,
+    means_of_rows,
     observed_log_prob,
     require_at_least,
     require_discrete_labels,
 )
-from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import (
-    JoinedHeads,
-    NetworkName,
-    NetworkSpec,
-    encoder_trunk,
-    initialise,
-    positive,
-    uninitialised,
-)
-
-MODEL, ADVERSARY = "model", "adversary"
+from ccvae_models.networks import JoinedHeads, NetworkSpec, encoder_trunk, initialise, positive, uninitialised
 
 
 @dataclass(frozen=True, slots=True)
-class CSVAESettings:
+class CSVAESettings(NetworkSettings):
     """Settings of CSVAE.
 
     Args:
@@ -63,17 +52,13 @@ class CSVAESettings:
         confusion: the encoder's objective against the adversary: "entropy" = the term of M1; "prior" =
             E_p(y)[log q_delta(y|z)], which is also maximal at q_delta(y|z) = p(y), but whose gradient does not vanish
             where the adversary is certain.
-        beta1: weight of the reconstruction. Published: 20 for points, 1e4 for images (with a mean over pixels).
-        beta2: weight of the KL of w. Published: 1; 1e-3.
-        beta3: weight of the KL of z. Published: 0.2; 0.1.
-        beta4: weight of the adversary's negative entropy. Published: 10; 10.
-        beta5: weight of the adversary's own objective. Published: 1; 1.
+        beta1: weight of the reconstruction (published: 20 for points; 1e4 for images, with a mean over pixels).
+        beta2: weight of the KL of w (published: 1 for points, 1e-3 for images).
+        beta3: weight of the KL of z (published: 0.2 for points, 0.1 for images).
+        beta4: weight of the adversary's negative entropy (published: 10).
+        beta5: weight of the adversary's own objective (published: 1).
         prior_mean: initial distance of the means of p(w|y) from 0.
         adversary_width: width of the adversary's two hidden layers.
-        likelihood: p(x|w,z): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
-        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
-        network: convolutions or perceptron; auto = by the shape of the input.
-        hidden: width of the perceptron's two hidden layers.
     """
 
     style: int = 27
@@ -87,10 +72,6 @@ class CSVAESettings:
     beta5: float = 1.0
     prior_mean: float = 1.5
     adversary_width: int = 64
-    likelihood: LikelihoodName = "auto"
-    likelihood_scale: float = 1.0
-    network: NetworkName = "auto"
-    hidden: int = 64
 
 
 class CSVAE(Autoencoder[CSVAESettings]):
@@ -150,13 +131,13 @@ class CSVAE(Autoencoder[CSVAESettings]):
             terms["confusion"] = self._confusion(self.adversary(codes[:, z]))
             loss = loss - b.beta4 * terms["confusion"]
         loss = loss - terms["log_p_y"]
-        means = {f"supervised.{name}": mean_of_rows(values) for name, values in terms.items()}
-        rows = {"supervised.rows": len(x)}
-        yield Objective(MODEL, loss.sum() / len(batch), {**rows, **means}, self._all_but_adversary())
+        means = means_of_rows("supervised", len(x), terms)
+        without_adversary = tuple(p for name, p in self.named_parameters() if not name.startswith("adversary."))
+        yield Objective("model", loss.sum() / len(batch), means, without_adversary)
         if b.adversary:
             log_q = observed_log_prob(self.adversary(codes[:, z].detach()), y).sum(1)
-            own = {"supervised.rows": len(x), "supervised.log_q_y_z": mean_of_rows(log_q)}
-            yield Objective(ADVERSARY, -b.beta5 * log_q.sum() / len(batch), own, tuple(self.adversary.parameters()))
+            means = means_of_rows("supervised", len(x), {"log_q_y_z": log_q})
+            yield Objective("adversary", -b.beta5 * log_q.sum() / len(batch), means, tuple(self.adversary.parameters()))
 
     def _confusion(self, log_q: Tensor) -> Tensor:
         """The encoder's objective against the adversary, from log q_delta(y|z) of shape (N, L, K)."""
@@ -164,9 +145,6 @@ class CSVAE(Autoencoder[CSVAESettings]):
             return entropy(log_q).sum(1)
         prior: Tensor = self.encoder.columns.log_prior.exp()
         return (prior * log_q).sum((1, 2))
-
-    def _all_but_adversary(self) -> tuple[nn.Parameter, ...]:
-        return tuple(p for name, p in self.named_parameters() if not name.startswith("adversary."))
 
 
 class SubspaceEncoder(nn.Module):

@@ -30,24 +30,24 @@ from torch import Generator, Tensor, nn
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
 from ccvae_models.characteristics import consecutive_blocks
 from ccvae_models.class_priors import BlockClassifier, ClassPriors
 from ccvae_models.kl_schedule import KLSchedule
 from ccvae_models.labels import (
     LabelEncoding,
     entropy,
+    log_q_by_name,
     means_by_supervision,
     observed_log_prob,
     require_at_least,
     require_discrete_labels,
 )
-from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import Encoder, NetworkName, NetworkSpec, initialise
+from ccvae_models.networks import Encoder, NetworkSpec, initialise
 
 
 @dataclass(frozen=True, slots=True)
-class DIVASettings:
+class DIVASettings(NetworkSettings):
     """Settings of DIVA. The paper uses 64 latent dimensions for each of z_x, z_y and z_d, a_y 3500, a_d 2000, beta 1.
 
     Args:
@@ -62,10 +62,6 @@ class DIVASettings:
         beta: weight of the KLs.
         warm_up: training steps over which beta rises from 0 (in the paper: 100 epochs).
         prior_mean: initial distance of the means of p(z^i|y^i) from 0.
-        likelihood: p(x|z): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
-        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
-        network: convolutions or perceptron; auto = by the shape of the input.
-        hidden: width of the perceptron's two hidden layers.
     """
 
     domain: str = "domain"
@@ -79,10 +75,6 @@ class DIVASettings:
     beta: float = 1.0
     warm_up: int = 0
     prior_mean: float = 2.0
-    likelihood: LikelihoodName = "auto"
-    likelihood_scale: float = 1.0
-    network: NetworkName = "auto"
-    hidden: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +105,7 @@ class DIVABound:
         bracket: bracket of L_u, (N, L); 0 where the label is observed.
         log_q_y_z: log q(y|z), (N, L); 0 where the label is missing.
         entropy: entropy of q(y|z), (N, L); 0 where the label is observed.
+        beta: weight of the KLs.
     """
 
     reconstruction: Tensor
@@ -122,10 +115,12 @@ class DIVABound:
     bracket: Tensor
     log_q_y_z: Tensor
     entropy: Tensor
+    beta: float
 
-    def value(self, beta: float) -> Tensor:
-        labels = self.log_p_y - beta * self.kl_labelled + self.bracket
-        return self.reconstruction - beta * self.kl_style + labels.sum(1)
+    @property
+    def value(self) -> Tensor:
+        labels = self.log_p_y - self.beta * self.kl_labelled + self.bracket
+        return self.reconstruction - self.beta * self.kl_style + labels.sum(1)
 
 
 class DIVA(Autoencoder[DIVASettings]):
@@ -165,8 +160,7 @@ class DIVA(Autoencoder[DIVASettings]):
     def predict(self, images: Images | Points, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
         """log q(y|z_y) of each label, shape (N, K) each."""
         del images
-        log_q = self.classifier(self.priors.select(codes))
-        return {label.name: log_q[:, i, : label.cardinality] for i, label in enumerate(self.labels)}
+        return log_q_by_name(self.classifier(self.priors.select(codes)), self.labels)
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
         """p(z_y|y) (and p(z_d|d)) over the labels' latent dimensions; NaN where the label is missing."""
@@ -178,14 +172,13 @@ class DIVA(Autoencoder[DIVASettings]):
         bound = self.bound_terms(batch.images, batch.labels, beta, generator)
         supervised = self.settings.auxiliary == "supervised"
         auxiliary = (self.weight * (bound.log_q_y_z if supervised else -bound.entropy)).sum(1)
-        value = bound.value(beta)
-        yield Objective(
-            "model", -(value + auxiliary).mean(), _terms(bound, batch.labels, value), tuple(self.parameters())
-        )
+        common, observed = ("value", "reconstruction", "kl_style"), ("kl_labelled", "log_p_y", "log_q_y_z")
+        terms = means_by_supervision(batch.labels, bound, common, observed, ("bracket", "entropy"))
+        yield Objective("model", -(bound.value + auxiliary).mean(), terms, tuple(self.parameters()))
 
     def bound(self, images: Images | Points, labels: Labels, generator: Generator) -> Tensor:
         """L_s, or L_u where labels are missing, with beta = 1 and without auxiliary terms, shape (N,)."""
-        return self.bound_terms(images, labels, 1.0, generator).value(1.0)
+        return self.bound_terms(images, labels, 1.0, generator).value
 
     def bound_terms(self, x: Images | Points, y: Labels, beta: float, generator: Generator) -> DIVABound:
         """Terms with one sample of z; y is summed out, and KLs between Gaussians are in closed form."""
@@ -193,8 +186,7 @@ class DIVA(Autoencoder[DIVASettings]):
         z = q.at(noise_like(q, generator))
         z_y, missing = self.priors.select(z), y.isnan()
         log_q = self.classifier(z_y)  # (N, L, K)
-        q_y = Gaussian(self.priors.select(q.loc), self._scales(q))
-        log_q_z = q_y.log_prob(z_y).masked_fill(~self.priors.own, 0.0).sum(-1, keepdim=True)
+        log_q_z = self.priors.posterior(q).log_prob(z_y).masked_fill(~self.priors.own, 0.0).sum(-1, keepdim=True)
         inside = beta * (self.priors.log_prob(z) - log_q_z)
         bracket = (log_q.exp() * (inside + self.columns.log_prior - log_q)).sum(-1)
         return DIVABound(
@@ -205,11 +197,8 @@ class DIVA(Autoencoder[DIVASettings]):
             bracket.masked_fill(~missing, 0.0),
             observed_log_prob(log_q, y),
             entropy(log_q).masked_fill(~missing, 0.0),
+            beta,
         )
-
-    def _scales(self, q: Gaussian) -> Tensor:
-        """Standard deviations of the labels' latent dimensions, (N, L, d); 1 in the padding."""
-        return torch.where(self.priors.own, self.priors.select(q.scale), 1.0)
 
 
 class AdaptedDIVA(DIVA):
@@ -255,12 +244,3 @@ def _validate_domain(settings: DIVASettings, context: ModelContext, name: str) -
         raise UsageError(
             "'unsupervised' works only without a domain", where=f"{name}: auxiliary", hint="Train adapted-diva."
         )
-
-
-def _terms(bound: DIVABound, y: Labels, value: Tensor) -> dict[str, float]:
-    return means_by_supervision(
-        y,
-        {"value": value, "reconstruction": bound.reconstruction, "kl_style": bound.kl_style},
-        {"kl_labelled": bound.kl_labelled, "log_p_y": bound.log_p_y, "log_q_y_z": bound.log_q_y_z},
-        {"bracket": bound.bracket, "entropy": bound.entropy},
-    )

@@ -27,7 +27,7 @@ class KLSchedule(nn.Module):
         self.register_buffer("taken", torch.zeros(()))
 
     def next(self) -> float:
-        """Weight of the current step, which is then counted; 1 in evaluation mode, so validation losses compare."""
+        """Weight of the current step, which is then counted; always 1 in evaluation mode, for comparable losses."""
         if not self.training or not self.steps:
             return 1.0
         weight = min(self.taken.item() / self.steps, 1.0)

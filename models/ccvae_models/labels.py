@@ -7,7 +7,7 @@ does not have hold the log probability :data:`LOG_ZERO`, so sums over K need no 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -92,11 +92,6 @@ class LabelEncoding(nn.Module):
         """Encode classes, (N, L) to (N, columns)."""
         return (classes[:, self.owner] == self.member).to(self.log_prior)
 
-    def sample(self, log_probabilities: Tensor, uniform: Tensor) -> Tensor:
-        """Sample classes from log probabilities (N, L, K) with uniform numbers (N, L); shape (N, L)."""
-        below = log_probabilities.exp().cumsum(-1) < uniform.unsqueeze(-1)
-        return torch.minimum(below.sum(-1), self.last)  # guards against a rounded total below 1
-
     def expectation(self, probabilities: Tensor) -> Tensor:
         """Expected encoding under class probabilities, (N, L, K) to (N, columns)."""
         return probabilities[:, self.owner, self.member]
@@ -118,6 +113,12 @@ class LabelEncoding(nn.Module):
         return self.log_prior.exp().expand(rows, -1, -1)
 
 
+def outside_classes(labels: LabelSchema) -> Tensor:
+    """True where an (L, K) table over classes has no class of its label."""
+    sizes = [label.cardinality for label in labels]
+    return torch.arange(max(sizes)) >= torch.tensor(sizes).unsqueeze(1)
+
+
 class LabelClassifier(nn.Module):
     """log q(y|features) of every label.
 
@@ -132,20 +133,25 @@ class LabelClassifier(nn.Module):
     def __init__(self, inputs: int, labels: LabelSchema, hidden: int = 0) -> None:
         super().__init__()
         sizes = [label.cardinality for label in labels]
-        self.names, self.sizes, self.max_classes = labels.names, sizes, max(sizes)
         self.layers = perceptron(inputs, hidden) if hidden else nn.Sequential()
-        self.logits = uninitialised(nn.Linear, hidden or inputs, len(sizes) * self.max_classes)
-        within = torch.arange(self.max_classes) < torch.tensor(sizes).unsqueeze(1)
-        self.register_buffer("outside", ~within, persistent=False)
+        self.logits = uninitialised(nn.Linear, hidden or inputs, len(sizes) * max(sizes))
+        self.register_buffer("outside", outside_classes(labels), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Log probabilities, shape (N, L, K)."""
-        logits = self.logits(self.layers(features)).reshape(-1, len(self.sizes), self.max_classes)
+        logits = self.logits(self.layers(features)).reshape(-1, *self.outside.shape)
         return torch.log_softmax(logits.masked_fill(self.outside, LOG_ZERO), -1)
 
-    def by_name(self, log_q: Tensor) -> dict[str, Tensor]:
-        """Split log probabilities (N, L, K) by label: shape (N, K) each, with the label's own classes only."""
-        return {name: log_q[:, i, : self.sizes[i]] for i, name in enumerate(self.names)}
+
+def sample_classes(log_probabilities: Tensor, uniform: Tensor, last: Tensor) -> Tensor:
+    """Sample classes from log probabilities (N, L, K) with uniform numbers (N, L); ``last`` is each label's K - 1."""
+    below = log_probabilities.exp().cumsum(-1) < uniform.unsqueeze(-1)
+    return torch.minimum(below.sum(-1), last)  # guards against a rounded total below 1
+
+
+def log_q_by_name(log_q: Tensor, labels: LabelSchema) -> dict[str, Tensor | Gaussian]:
+    """Split log probabilities (N, L, K) by label: shape (N, K) each, with the label's own classes only."""
+    return {label.name: log_q[:, i, : label.cardinality] for i, label in enumerate(labels)}
 
 
 def observed_log_prob(log_q: Tensor, labels: Labels) -> Tensor:
@@ -159,25 +165,26 @@ def entropy(log_q: Tensor) -> Tensor:
     return -(log_q.exp() * log_q).sum(-1)
 
 
-def mean_of_rows(values: Tensor) -> float:
-    """Mean as a float for history.csv; NaN without rows."""
-    return values.detach().double().mean().item()
+def means_of_rows(kind: str, rows: int, terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """Number of rows and means of terms of shape (N,), as floats for history.csv; means without rows are NaN."""
+    return {f"{kind}.rows": rows} | {f"{kind}.{n}": term.detach().double().mean().item() for n, term in terms.items()}
 
 
 def means_by_supervision(
-    labels: Labels, common: Mapping[str, Tensor], supervised: Mapping[str, Tensor], unsupervised: Mapping[str, Tensor]
+    labels: Labels, terms: object, common: Iterable[str], supervised: Iterable[str], unsupervised: Iterable[str]
 ) -> dict[str, float]:
     """Means of terms over images with and over images without labels, for history.csv; NaN without rows.
 
     Args:
         labels: shape (N, L); an image has labels if any is observed.
-        common: terms for both, of shape (N,), or (N, L) to be summed over the labels.
-        supervised, unsupervised: terms for one of them only.
+        terms: has the terms as attributes, of shape (N,), or (N, L) to be summed over the labels.
+        common: names of the terms for both.
+        supervised, unsupervised: names of the terms for one of them only.
     """
     labelled = ~labels.isnan().all(1)
     means: dict[str, float] = {}
     for kind, rows, own in (("supervised", labelled, supervised), ("unsupervised", ~labelled, unsupervised)):
-        means[f"{kind}.rows"] = int(rows.sum())
-        for name, term in {**common, **own}.items():
-            means[f"{kind}.{name}"] = mean_of_rows((term if term.ndim == 1 else term.sum(1))[rows])
+        found: dict[str, Tensor] = {name: getattr(terms, name) for name in (*common, *own)}
+        of_rows = {name: (term if term.ndim == 1 else term.sum(1))[rows] for name, term in found.items()}
+        means |= means_of_rows(kind, int(rows.sum()), of_rows)
     return means

@@ -23,46 +23,39 @@ from torch import Generator, Tensor, nn
 
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
 from ccvae_models.labels import (
     LabelClassifier,
     LabelEncoding,
     entropy,
+    log_q_by_name,
     means_by_supervision,
     observed_log_prob,
     require_at_least,
     require_discrete_labels,
+    sample_classes,
 )
-from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import ConditionalEncoder, NetworkName, initialise
+from ccvae_models.networks import ConditionalEncoder, initialise
 
 MAX_ENUMERATED = 32
 """Largest number of joint label configurations for which U(x) is summed exactly."""
 
 
 @dataclass(frozen=True, slots=True)
-class M2Settings:
+class M2Settings(NetworkSettings):
     """Settings of M2.
 
     Args:
         style: latent dimensions of z (y is prepended to the code).
         alpha: weight of log q(y|x) per labelled image and value of the input (at 3 x 64 x 64 pixels, 0.02 gives 246, as
-            in ccvae). The paper's 0.1 N multiplies a mean over the labelled images, which is 0.1 / f for each at
-            supervision rate f: negligible against thousands of pixels if q(y|x) and q(z|x,y) share a trunk.
+            in ccvae). The paper's 0.1 N multiplies a mean over the labelled images. At supervision rate f this is
+            0.1 / f for each of them, negligible against thousands of pixels if q(y|x) and q(z|x,y) share a trunk.
         draws: samples of y, if the labels have more than 32 joint configurations.
-        likelihood: p(x|y,z): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
-        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
-        network: convolutions or perceptron; auto = by the shape of the input.
-        hidden: width of the perceptron's two hidden layers.
     """
 
     style: int = 27
     alpha: float = 0.02
     draws: int = 4
-    likelihood: LikelihoodName = "auto"
-    likelihood_scale: float = 1.0
-    network: NetworkName = "auto"
-    hidden: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +126,7 @@ class M2(Autoencoder[M2Settings]):
     def predict(self, images: Images | Points, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
         """log q(y|x) of each label from the images (the codes are not used), shape (N, K) each."""
         del codes
-        return {**self.classifier.by_name(self.classifier(self.encoder.trunk(images)))}
+        return log_q_by_name(self.classifier(self.encoder.trunk(images)), self.labels)
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
         """A point mass at y; NaN where the label is missing."""
@@ -144,7 +137,9 @@ class M2(Autoencoder[M2Settings]):
         bound = self.bound_terms(batch.images, batch.labels, generator)
         weight = self.settings.alpha * math.prod(self.context.input_shape)
         loss = -(bound.value + weight * bound.log_q_y_x).mean()
-        yield Objective("model", loss, _terms(bound, batch.labels), tuple(self.parameters()))
+        common, observed = ("value", "reconstruction", "kl_style"), ("log_p_y", "log_q_y_x")
+        terms = means_by_supervision(batch.labels, bound, common, observed, ("kl_labels",))
+        yield Objective("model", loss, terms, tuple(self.parameters()))
 
     def bound(self, images: Images | Points, labels: Labels, generator: Generator) -> Tensor:
         """L, or U where labels are missing, shape (N,)."""
@@ -192,19 +187,10 @@ class M2(Autoencoder[M2Settings]):
         repeats = torch.where(y.isnan().any(1), self.settings.draws, 1)
         rows = torch.arange(len(y), device=y.device).repeat_interleave(repeats)
         uniform = torch.rand((len(rows), y.shape[1]), generator=generator, device=generator.device).to(y.device)
-        sampled, observed = self.columns.sample(log_q.detach()[rows], uniform), y[rows]
+        sampled, observed = sample_classes(log_q.detach()[rows], uniform, self.columns.last), y[rows]
         return rows, torch.where(observed.isnan(), sampled, observed.nan_to_num(0).long())
 
 
 def _sum_per_image(values: Tensor, rows: Tensor, count: int) -> Tensor:
     """Sum over the pairs of each image. (``index_add`` is not deterministic on a GPU.)"""
     return values.new_zeros(count, *values.shape[1:]).index_put((rows,), values, accumulate=True)
-
-
-def _terms(bound: M2Bound, y: Labels) -> dict[str, float]:
-    return means_by_supervision(
-        y,
-        {"value": bound.value, "reconstruction": bound.reconstruction, "kl_style": bound.kl_style},
-        {"log_p_y": bound.log_p_y, "log_q_y_x": bound.log_q_y_x},
-        {"kl_labels": bound.kl_labels},
-    )

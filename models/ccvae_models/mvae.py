@@ -24,24 +24,24 @@ from torch import Generator, Tensor, nn
 
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
 from ccvae_models.kl_schedule import KLSchedule
 from ccvae_models.labels import (
     LabelClassifier,
-    mean_of_rows,
+    log_q_by_name,
+    means_of_rows,
     observed_log_prob,
     require_at_least,
     require_discrete_labels,
 )
-from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import NetworkName, initialise, positive
+from ccvae_models.networks import initialise, positive
 
 VARIANCE_EPSILON = 1e-8
 """Added to the variance of every expert, as in the authors' code."""
 
 
 @dataclass(frozen=True, slots=True)
-class MVAESettings:
+class MVAESettings(NetworkSettings):
     """Settings of MVAE. The authors' settings for CelebA: latent 100, lambda_image 1, lambda_labels 10, and beta rising
     from 0 to 1 over the first 20 epochs.
 
@@ -53,10 +53,6 @@ class MVAESettings:
         warm_up: training steps over which the weight of the KL rises from 0 to beta. Without a warm-up, q(z|x) stays at
             the prior for a long time.
         label_width: width of the two hidden layers of p(y|z).
-        likelihood: p(x|z): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
-        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
-        network: convolutions or perceptron; auto = by the shape of the input.
-        hidden: width of the perceptron's two hidden layers.
     """
 
     latent: int = 100
@@ -65,10 +61,6 @@ class MVAESettings:
     beta: float = 1.0
     warm_up: int = 500
     label_width: int = 256
-    likelihood: LikelihoodName = "auto"
-    likelihood_scale: float = 1.0
-    network: NetworkName = "auto"
-    hidden: int = 64
 
 
 class MVAE(Autoencoder[MVAESettings]):
@@ -98,7 +90,7 @@ class MVAE(Autoencoder[MVAESettings]):
     def predict(self, images: Images | Points, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
         """log p(y|z) of each label, shape (N, K) each."""
         del images
-        return {**self.classifier.by_name(self.classifier(codes))}
+        return log_q_by_name(self.classifier(codes), self.labels)
 
     def intervene(self, images: Images | Points, codes: Codes, assignment: Mapping[str, float], noise: Tensor) -> Codes:
         """The point of N(0, I) q(z|x) prod_j q(z|y^j) q(z|y^c = v) that lies ``noise`` deviations from the mean.
@@ -124,8 +116,7 @@ class MVAE(Autoencoder[MVAESettings]):
         total = sum(elbo["value"].sum() for elbo in elbos.values())
         terms: dict[str, float] = {}
         for name, elbo in elbos.items():
-            terms[f"{name}.rows"] = len(elbo["value"])
-            terms |= {f"{name}.{key}": mean_of_rows(value) for key, value in elbo.items()}
+            terms |= means_of_rows(name, len(elbo["value"]), elbo)
         assert isinstance(total, Tensor)
         yield Objective("model", -total / len(batch), terms, tuple(self.parameters()))
 

@@ -11,30 +11,21 @@ from typing import Any, ClassVar
 
 from torch import Generator
 
-from ccvae_eval.core.errors import UsageError
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, kl_standard, noise_like
-from ccvae_models.likelihood import LikelihoodName
-from ccvae_models.networks import NetworkName, initialise
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
+from ccvae_models.labels import require_at_least
+from ccvae_models.networks import initialise
 
 
 @dataclass(frozen=True, slots=True)
-class VAESettings:
+class VAESettings(NetworkSettings):
     """Settings of the VAE.
 
     Args:
         latent: number of latent dimensions.
-        likelihood: p(x|z): laplace, gaussian or bernoulli; auto = bernoulli for grayscale images, else laplace.
-        likelihood_scale: scale of the Laplace, or standard deviation of the Gaussian.
-        network: convolutions or perceptron; auto = by the shape of the input.
-        hidden: width of the perceptron's two hidden layers.
     """
 
     latent: int = 45
-    likelihood: LikelihoodName = "auto"
-    likelihood_scale: float = 1.0
-    network: NetworkName = "auto"
-    hidden: int = 64
 
 
 class VAE(Autoencoder[VAESettings]):
@@ -43,8 +34,7 @@ class VAE(Autoencoder[VAESettings]):
     Settings: ClassVar[type[Any]] = VAESettings
 
     def __init__(self, settings: VAESettings, context: ModelContext, generator: Generator) -> None:
-        if settings.latent < 1:
-            raise UsageError(f"must be at least 1, got {settings.latent}", where="vae: latent")
+        require_at_least(settings, "vae", {"latent": 1})
         super().__init__(settings, context, LatentLayout(settings.latent))
         initialise(self, generator)
 

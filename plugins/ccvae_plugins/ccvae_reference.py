@@ -209,10 +209,8 @@ class ReferenceCCVAE(nn.Module):
             )
         self.layout = LatentLayout(settings.latent, {name: (i,) for i, name in enumerate(names)})
         self.label_prior = _label_prior(settings.prior, settings.binary)
-        self.encoder, self.decoder = (
-            ReferenceEncoder(settings.latent, settings.joined),
-            ReferenceDecoder(settings.latent),
-        )
+        self.encoder = ReferenceEncoder(settings.latent, settings.joined)
+        self.decoder = ReferenceDecoder(settings.latent)
         self.add_module(f"classifier{settings.suffix}", DiagonalClassifier(settings.binary))
         self.add_module(f"cond_prior{settings.suffix}", BinaryPrior(settings.binary))
         if settings.classes:
@@ -281,7 +279,7 @@ class CcvaeReference:
     """Adapter for folders of the public CCVAE implementations."""
 
     def matches(self, bundle: Bundle) -> float:
-        """Share of the characteristic tensors of encoder, decoder, classifier and prior present; 0 below one half."""
+        """Share of six tensors of encoder, decoder, classifier and prior that are present; 0 below one half."""
         tensors = network_tensors(bundle.tensors, ANCHOR)
         suffix = _suffix(tensors)
         expected = [

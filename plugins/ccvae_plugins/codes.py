@@ -75,11 +75,10 @@ class CodesModel(nn.Module):
         super().__init__()
         self._settings = settings
         self.labels = LabelSchema.from_plain(settings.labels, settings.name)
-        blocks: dict[str, list[int]] = {}
-        for dimension, label in enumerate(settings.columns):
-            if label:
-                blocks.setdefault(label, []).append(dimension)
-        self.layout = LatentLayout(settings.latent, {self.labels[n].name: tuple(b) for n, b in blocks.items()})
+        owners: list[str] = settings.columns
+        names = dict.fromkeys(filter(None, owners))
+        blocks = {self.labels[n].name: tuple(i for i, owner in enumerate(owners) if owner == n) for n in names}
+        self.layout = LatentLayout(settings.latent, blocks)
         for name, width in (("codes", settings.latent), ("scale", settings.latent), ("observed", len(self.labels))):
             self.register_buffer(name, torch.zeros(settings.rows, width))
         self.register_buffer("split", torch.zeros(settings.rows, dtype=torch.uint8))

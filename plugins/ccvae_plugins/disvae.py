@@ -8,7 +8,7 @@ have no labels; latent dimensions are assigned to labels on held-out images.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -28,7 +28,7 @@ TENSOR_DIMS = {
     "decoder.lin1.weight": 2,
     "decoder.convT3.weight": 4,
 }
-"""Characteristic tensors of these networks, with their number of dimensions."""
+"""Tensors that identify these networks, with their number of dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,7 @@ class DisvaeEncoder(nn.Module):
     def __init__(self, settings: DisvaeSettings) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(settings.channels, CHANNELS, KERNEL, 2, 1)
-        self.conv2 = nn.Conv2d(CHANNELS, CHANNELS, KERNEL, 2, 1)
-        self.conv3 = nn.Conv2d(CHANNELS, CHANNELS, KERNEL, 2, 1)
+        self.conv2, self.conv3 = (nn.Conv2d(CHANNELS, CHANNELS, KERNEL, 2, 1) for _ in range(2))
         self.conv_64 = nn.Conv2d(CHANNELS, CHANNELS, KERNEL, 2, 1) if settings.size == 64 else None
         self.lin1 = nn.Linear(CHANNELS * KERNEL**2, HIDDEN)
         self.lin2 = nn.Linear(HIDDEN, HIDDEN)
@@ -116,22 +115,19 @@ class Disvae:
     """Adapter for checkpoints of disentangling-vae."""
 
     def matches(self, bundle: Bundle) -> float:
-        """Share of the characteristic tensors present with the right number of dimensions; 0 up to one half."""
+        """Share of the identifying tensors present with the right number of dimensions; 0 up to one half."""
         tensors = network_tensors(bundle.tensors, ANCHOR)
-        share = sum(name in tensors and tensors[name].ndim == ndim for name, ndim in TENSOR_DIMS.items()) / len(
-            TENSOR_DIMS
-        )
+        fits = [name in tensors and tensors[name].ndim == ndim for name, ndim in TENSOR_DIMS.items()]
+        share = sum(fits) / len(fits)
         return share if share > 0.5 else 0.0
 
     def settings(self, bundle: Bundle) -> Mapping[str, Plain]:
         tensors = network_tensors(bundle.tensors, ANCHOR)
-        return asdict(
-            DisvaeSettings(
-                latent=tensors[ANCHOR].shape[0] // 2,
-                channels=tensors["encoder.conv1.weight"].shape[1],
-                size=64 if "encoder.conv_64.weight" in tensors else 32,
-            )
-        )
+        return {
+            "latent": tensors[ANCHOR].shape[0] // 2,
+            "channels": tensors["encoder.conv1.weight"].shape[1],
+            "size": 64 if "encoder.conv_64.weight" in tensors else 32,
+        }
 
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
         return Burgess(DisvaeSettings(**settings))

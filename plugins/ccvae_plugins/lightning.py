@@ -1,6 +1,6 @@
 """Checkpoints of PyTorch Lightning: a state_dict, hyper-parameters of the module, and the training state.
 
-The networks are a class of the user's: ``--plugin FILE --model NAME``. Plain hyper-parameters that its constructor
+The user provides the class of the networks: ``--plugin FILE --model NAME``. Plain hyper-parameters that its constructor
 accepts become its arguments; ``--set`` overrides them. The optimiser's tensors are ignored. A prefix of the weights'
 names (``state_dict.model.`` for a class stored as ``self.model``) is removed.
 """

@@ -50,7 +50,8 @@ def _cross_auc(case: Case) -> Floats:
 
 
 def _accuracy(case: Case) -> Floats:
-    return np.asarray([1 - t * np.mean(1 - 1 / case.cardinalities()) for t in case.positions])
+    cardinalities = np.array([case.subject.schema[name].cardinality for name in case.names], dtype=np.float64)
+    return np.asarray([1 - t * np.mean(1 - 1 / cardinalities) for t in case.positions])
 
 
 def _error_rate(case: Case) -> Floats:

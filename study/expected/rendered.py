@@ -19,6 +19,7 @@ from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.evaluation.interventions import Traverse, chunk_without_images
 from ccvae_eval.metrics.diversity.metric import CONSTANT, REAL_IMAGES
 from ccvae_eval.metrics.shared.features import extractor_named
+from study.expected.edited import region_of
 from study.expected.known import ExpectedValues
 
 GREY_LEVEL = 1 / 255
@@ -177,21 +178,12 @@ def _obeyed_ends(case: Case) -> Floats:
     return case.ends(float(np.mean(shares)), case.chance())
 
 
-def _inside(case: Case, name: str) -> Bools:
-    data: Any = case.subject.data
-    region: Bools = data.region(case.subject.ids, name)
-    share = region.mean((1, 2))
-    largest = getattr(case.metric, "largest_region", 1.0)
-    region[(share == 0) | (share > largest)] = False
-    return region
-
-
 def _valid_spread(case: Case) -> Floats:
     """Root mean squared distance of correctly judged resampled renderings, times their share; 0 at the end."""
     means = []
     for name in case.names:
         obeyed, images = _obeyed(case, name)
-        region = _inside(case, name)
+        region = region_of(case, name)
         stack = np.stack([x.double().numpy() for x in images], 1)
         spreads = []
         for row in np.flatnonzero(region.any((1, 2))):
@@ -225,7 +217,7 @@ def _feature_spread(case: Case) -> Floats:
     deviation = features(images[:REAL_IMAGES]).std(0)
     usable, means = deviation > CONSTANT, []
     for name in case.names:
-        region = _inside(case, name)
+        region = region_of(case, name)
         mask = torch.from_numpy(region)[:, None]
         for repeat in range(1, REPEATS + 1):
             drawn, _ = _resampled(case, name, 1000 * repeat)
@@ -246,7 +238,7 @@ def _recall_ends(case: Case) -> Floats:
         (true, classes), (others, _) = _resampled(case, name, 0), _resampled(case, name, 1000)
         middle = np.full((len(classes), len(data.variety_names(name))), 0.5)
         single = data.with_variety(case.subject.ids, {name: classes.astype(np.float32)}, {name: middle})
-        region = _inside(case, name)
+        region = region_of(case, name)
         for row in np.flatnonzero(region.any((1, 2))):
             cut = [np.stack([x[row].double().numpy()[:, region[row]].ravel() for x in some]) for some in (true, others)]
             radius = np.sort(cdist(cut[0], cut[0]), axis=1)[:, neighbour]

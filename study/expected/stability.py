@@ -38,16 +38,9 @@ def stability_curve(
     )
     metric, value = STABILITY
     return Curve(
-        metric,
-        value,
-        value,
-        perturbation,
-        True,
-        tuple(positions),
-        readings,
-        expected,
+        metric, value, value, perturbation, True, tuple(positions), readings, expected,
         higher_is_better=higher_is_better,
-    )
+    )  # fmt: skip
 
 
 def _measured(context: PerturbationContext, family: int, positions: Sequence[float]) -> list[float]:

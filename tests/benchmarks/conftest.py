@@ -1,4 +1,4 @@
-"""Budgets of benchmarks: asked for by ``make bench``, while ``make test`` runs each benchmark once without a clock."""
+"""Budgets of benchmarks: ``make bench`` checks them, ``make test`` runs each benchmark once without timing it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Budget = Callable[[str, Callable[[], float], float], None]
 
 @pytest.fixture
 def budget(benchmark: BenchmarkFixture) -> Budget:
-    """Holds a ratio to its budget and records both for docs/performance.md; computes nothing where nothing is timed."""
+    """Assert that a ratio is within its budget and record both for docs/performance.md; without timing, do nothing."""
 
     def hold(what: str, ratio: Callable[[], float], most: float) -> None:
         if benchmark.disabled:

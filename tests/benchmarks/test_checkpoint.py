@@ -19,25 +19,21 @@ from torch import nn
 
 from ccvae_eval.checkpoint import read_bundle, write_bundle
 from tests.benchmarks.conftest import Budget
+from tests.support import costs
 
 READING = 4.0
 STARTING = 4.0
 ROUNDS = 10
 
 
-def min_seconds(call: Callable[[], object]) -> float:
-    """Minimum processor time over some rounds, children included."""
-    times = []
-    for _ in range(ROUNDS):
-        start = _processor_seconds()
-        call()
-        times.append(_processor_seconds() - start)
-    return min(times)
-
-
-def _processor_seconds() -> float:
+def process_and_children_seconds() -> float:
+    """Processor time of this process and its children so far."""
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in spent)
+
+
+def min_seconds(call: Callable[[], object]) -> float:
+    return costs.min_seconds(call, ROUNDS, process_and_children_seconds)
 
 
 def start_a_process() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -17,7 +15,7 @@ from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.model.fixed_batches import FIXED_BATCH, padded
 from tests.benchmarks.conftest import Budget
-from tests.support.costs import ConvolutionalSquaresVAE, seconds
+from tests.support.costs import ConvolutionalSquaresVAE, min_seconds, seconds
 from tests.support.fakes import FACTORS
 
 IMAGES = 512
@@ -32,16 +30,6 @@ FOLDER_TO_DECODING = 3.0
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     cv2.setNumThreads(1)
-
-
-def min_seconds(act: Callable[[], object], rounds: int = 5) -> float:
-    """Minimum processor seconds over some rounds, which other programs do not affect."""
-    times = []
-    for _ in range(rounds):
-        start = time.process_time()
-        act()
-        times.append(time.process_time() - start)
-    return min(times)
 
 
 @pytest.mark.benchmark(group="faces")

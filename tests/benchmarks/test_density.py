@@ -11,19 +11,15 @@ from ccvae_eval.metrics.density.metric import Density
 from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout
 from ccvae_eval.statistics.auc import auc_estimate, auc_projection, projected_estimates
 from ccvae_eval.statistics.resampling import ResampleWeights
+from tests.support.costs import min_seconds
 from tests.support.fakes import table_subject
 
 COUNT = 2000
 
 
-def fastest(call, times=3):
-    """Minimum wall time over some rounds, in seconds."""
-    taken = []
-    for _ in range(times):
-        start = perf_counter()
-        call()
-        taken.append(perf_counter() - start)
-    return min(taken)
+def fastest(call):
+    """Minimum wall time over three rounds, in seconds."""
+    return min_seconds(call, 3, perf_counter)
 
 
 def test_a_hundred_projected_areas_cost_less_than_ten_single_ones(benchmark, budget):

@@ -27,9 +27,9 @@ COUNT = 512
 """Close to the metric's default of 500 images."""
 SIZE = 64
 MAX_RATIO = 1.5
-"""Measured: 1.42 to 1.48. In units of the decoding time, matching takes 0.17 (convolutions 0.08, norms of all patches
-0.04), SSIM 0.07, sums over regions 0.05, confidence intervals 0.03, and codes 0.03. Decoding itself takes 0.05 more
-when other work has emptied the processor's caches."""
+"""On an idle machine: 1.42 to 1.48. In units of the decoding time, matching takes 0.17 (convolutions 0.08, norms of all
+patches 0.04), SSIM 0.07, sums over regions 0.05, confidence intervals 0.03, and codes 0.03. Decoding itself takes 0.05
+more when other work has emptied the processor's caches."""
 ROUNDS = 2
 SIFT_TO_GRID = 7.0
 

@@ -5,7 +5,6 @@ The batch size is the default of ``train``.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, models
 from ccvae_eval.training import TrainingSettings
 from ccvae_eval.training.state import Optimisers
 from tests.benchmarks.conftest import Budget
+from tests.support.costs import seconds
 
 LABELS = binary_schema(*(f"label {i}" for i in range(18)))
 CONTEXT = ModelContext(LABELS, (3, 64, 64), uniform_prior(LABELS))
@@ -83,17 +83,6 @@ def a_step(name: str) -> tuple[Callable[[], None], Callable[[], None]]:
         adam.zero_grad()
 
     return step, networks
-
-
-def seconds(step: Callable[[], None]) -> float:
-    """Processor time on one thread, which other programs do not affect."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    start = time.process_time()
-    step()
-    spent = time.process_time() - start
-    torch.set_num_threads(threads)
-    return spent
 
 
 def min_ratio_over_processes(name: str) -> float:

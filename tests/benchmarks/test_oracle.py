@@ -1,15 +1,14 @@
 """Cost of the oracle relative to drawing the images."""
 
-from time import process_time
-
 import pytest
 import torch
 
 from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.oracle.model import oracle
+from tests.support.costs import min_seconds
 
 MAX_RATIO = 1.6
-"""Measured on an idle machine: 1.33 to 1.41. Guards against drawing every image twice."""
+"""On an idle machine: 1.33 to 1.41. The budget guards against drawing every image twice."""
 
 
 @pytest.fixture
@@ -19,15 +18,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def _seconds(call, rounds=7):
-    times = []
-    for _ in range(rounds):
-        start = process_time()
-        call()
-        times.append(process_time() - start)
-    return min(times)
 
 
 @pytest.mark.benchmark(group="oracle")
@@ -45,12 +35,12 @@ def test_decoding_and_encoding_against_bare_drawing(benchmark, budget, one_threa
 
     budget(
         "decoding by the reference model / drawing",
-        lambda: _seconds(lambda: model.decode(codes)) / _seconds(draw),
+        lambda: min_seconds(lambda: model.decode(codes), 7) / min_seconds(draw, 7),
         MAX_RATIO,
     )
     budget(
         "encoding by the reference model / drawing",
-        lambda: _seconds(lambda: model.encode(images)) / _seconds(draw),
+        lambda: min_seconds(lambda: model.encode(images), 7) / min_seconds(draw, 7),
         1.0,
     )
     assert torch.equal(model.decode(codes), images)

@@ -99,11 +99,7 @@ def peak(rows: int) -> int:
     Resampling weights are cached between panels of the same rows, so a second panel in one process would need less.
     """
     found = subprocess.run(
-        [sys.executable, "-c", CHILD, str(rows)],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
+        [sys.executable, "-c", CHILD, str(rows)], check=True, capture_output=True, text=True, cwd=ROOT
     )
     return int(found.stdout)
 

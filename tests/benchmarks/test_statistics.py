@@ -16,21 +16,15 @@ from ccvae_eval.statistics.auc import auc_estimate
 from ccvae_eval.statistics.probes import cross_fitted_scores, folds_of, standardised
 from ccvae_eval.statistics.resampling import ResampleWeights
 from tests.benchmarks.conftest import Budget
+from tests.support import costs
 
-ROUNDS = 5
 RNG = np.random.default_rng(0)
 LABELS = (RNG.random((2000, 18)) < 0.25).astype(float)
 CODES = RNG.standard_normal((2000, 2)) + LABELS[:, :2]
 
 
-def min_seconds(call: Callable[[], Any], rounds: int = ROUNDS) -> float:
-    """Minimum seconds over some rounds; other load only adds."""
-    times = []
-    for _ in range(rounds):
-        start = perf_counter()
-        call()
-        times.append(perf_counter() - start)
-    return min(times)
+def min_seconds(call: Callable[[], Any], rounds: int = 5) -> float:
+    return costs.min_seconds(call, rounds, perf_counter)
 
 
 def test_bootstrap_of_a_thousand_images_and_nine_characteristics(benchmark: Any, budget: Budget) -> None:

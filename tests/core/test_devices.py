@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.backends import cuda, cudnn
 
-from ccvae_eval.core.devices import describe_device, device_named, exact_arithmetic
+from ccvae_eval.core.devices import device_named, environment, exact_arithmetic
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.evaluation.runner import evaluate
 from ccvae_eval.evaluation.subject import prepare
@@ -93,5 +93,8 @@ def test_devices_by_name() -> None:
         device_named("gpu")
     with pytest.raises(UsageError, match="not available"):
         device_named("cuda:99")
-    assert describe_device(torch.device("cpu")) == "cpu"
-    assert describe_device(torch.device("mps")) == "mps", "a device without a model name"
+
+
+def test_environment_names_the_device() -> None:
+    for name in ("cpu", "mps"):
+        assert environment(torch.device(name))["device"] == name, "a device without a model name"

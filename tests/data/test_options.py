@@ -10,7 +10,7 @@ def test_options_are_read_by_type() -> None:
     read = Options("set", {"size": "32", "share": "0.25", "labels": "A| B|", "mode": "x"})
     assert read.integer("size", 64) == 32
     assert read.integer("seed", 7) == 7
-    assert read.share("share", 0.0) == 0.25
+    assert read.number("share", 0.0, below=1) == 0.25
     assert read.names("labels") == ("A", "B")
     assert read.names("others") == ()
     assert read.text("mode", choices=("x", "y")) == "x"
@@ -25,8 +25,8 @@ def test_integers_out_of_bounds_are_rejected(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["1", "-0.1", "nan", "inf", "half"])
 def test_shares_out_of_bounds_are_rejected(value: str) -> None:
-    with pytest.raises(UsageError, match="s must be at least 0 and below 1"):
-        Options("set", {"s": value}).share("s", 0.5)
+    with pytest.raises(UsageError, match="s must be a number of at least 0 and below 1"):
+        Options("set", {"s": value}).number("s", 0.5, below=1)
 
 
 def test_errors_list_the_choices() -> None:

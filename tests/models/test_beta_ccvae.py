@@ -15,11 +15,9 @@ from scipy import special, stats
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.model.interface import ModelContext
-from tests.support.small_models import COMPLETE, PARTLY, PRIOR, SCHEMA, batch_of, moved, points, small, stepped
+from tests.support.small_models import EVERY, PRIOR, SCHEMA, batch_of, moved, points, small, stepped
 
 pytestmark = pytest.mark.oracle
-
-EVERY = torch.cat([COMPLETE, PARTLY])
 
 
 def test_every_term_equals_scipy() -> None:

@@ -13,7 +13,7 @@ from scipy import special, stats
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.model.interface import ModelContext
-from tests.support.small_models import COMPLETE, NAN, PARTLY, PRIOR, SCHEMA, batch_of, moved, points, small, stepped
+from tests.support.small_models import COMPLETE, EVERY, NAN, PRIOR, SCHEMA, batch_of, moved, points, small, stepped
 
 pytestmark = pytest.mark.oracle
 
@@ -95,7 +95,7 @@ def test_z_depends_on_y_only_without_the_adversary() -> None:
 
 def test_images_with_a_missing_label_are_not_used() -> None:
     model, x = small(CondVAEInfo, style=3), points(5)
-    some = stepped(model, batch_of(x, torch.cat([COMPLETE, PARTLY])))
+    some = stepped(model, batch_of(x, EVERY))
     alone = stepped(model, batch_of(x[:2], COMPLETE))
     for found, expected in zip(some, alone, strict=True):
         assert found.loss.item() == pytest.approx(expected.loss.item() * 2 / 5, abs=1e-12)

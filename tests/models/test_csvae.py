@@ -14,7 +14,7 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.model.interface import Label, LabelSchema, ModelContext
 from ccvae_eval.training.state import Optimisers
-from tests.support.small_models import COMPLETE, NAN, PARTLY, PRIOR, SCHEMA, batch_of, moved, points, small, stepped
+from tests.support.small_models import COMPLETE, EVERY, NAN, PRIOR, SCHEMA, batch_of, moved, points, small, stepped
 
 pytestmark = pytest.mark.oracle
 
@@ -146,12 +146,12 @@ def test_confusion_prior_is_the_expected_log_probability_under_p_y() -> None:
 
 def test_images_with_a_missing_label_are_not_used() -> None:
     model, x = small(CSVAE, style=3), points(5)
-    some = stepped(model, batch_of(x, torch.cat([COMPLETE, PARTLY])))
+    some = stepped(model, batch_of(x, EVERY))
     alone = stepped(model, batch_of(x[:2], COMPLETE))
     for found, expected in zip(some, alone, strict=True):
         assert found.terms["supervised.rows"] == 2
         assert found.loss.item() == pytest.approx(expected.loss.item() * 2 / 5, abs=1e-12)
-    for objective in stepped(model, batch_of(x[2:], PARTLY)):
+    for objective in stepped(model, batch_of(x[2:], EVERY[2:])):
         assert objective.terms["supervised.rows"] == 0
         assert objective.loss.item() == 0
         assert torch.autograd.grad(objective.loss, objective.parameters, allow_unused=True)

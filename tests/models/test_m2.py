@@ -17,8 +17,8 @@ from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.model.interface import Label, LabelSchema, ModelContext, binary_schema, uniform_prior
 from tests.support.small_models import (
     COMPLETE,
+    EVERY,
     NAN,
-    PARTLY,
     PRIOR,
     SCHEMA,
     agree,
@@ -32,7 +32,6 @@ from tests.support.small_models import (
 
 pytestmark = pytest.mark.oracle
 
-EVERY = torch.cat([COMPLETE, PARTLY])
 FIVE = binary_schema(*"abcde")
 
 

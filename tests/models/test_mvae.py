@@ -14,11 +14,9 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.core.types import Gaussian
 from ccvae_eval.model.interface import Intervenes, ModelContext
-from tests.support.small_models import COMPLETE, NAN, PARTLY, PRIOR, SCHEMA, batch_of, moved, points, small, stepped
+from tests.support.small_models import EVERY, NAN, PARTLY, PRIOR, SCHEMA, batch_of, moved, points, small, stepped
 
 pytestmark = pytest.mark.oracle
-
-EVERY = torch.cat([COMPLETE, PARTLY])
 
 
 def test_the_product_of_experts_is_the_normalised_product_of_densities() -> None:
@@ -126,6 +124,6 @@ def test_a_missing_label_has_no_expert() -> None:
 
 
 @pytest.mark.parametrize("options", [{"latent": 0}, {"lambda_labels": -1}, {"label_width": 0}, {"style": 3}])
-def test_what_cannot_be_built_is_refused(options: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         MVAE.from_settings(options, ModelContext(SCHEMA, (4,), PRIOR))

@@ -99,7 +99,7 @@ def subject(faces):
     model = oracle(faces, ids, schema)
     layout = model.layout
     swapped = {"Smiling": layout["Smiling"], "Eyeglasses": layout["Eyeglasses"][1:]}
-    model._layout = replace(layout, characteristics=swapped)
+    model.layout = replace(layout, characteristics=swapped)
     return prepare(model, faces, ids, seed=4)
 
 

@@ -1,4 +1,4 @@
-"""Calibration errors against scikit-learn, simulation and known miscalibration."""
+"""Calibration errors against simulation and known miscalibration."""
 
 from __future__ import annotations
 
@@ -6,16 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import brier_score_loss
 
-from ccvae_eval.statistics.calibration_error import (
-    brier_estimate,
-    calibration_error_estimate,
-    calibration_error_floor,
-    expected_calibration_error,
-)
-from ccvae_eval.statistics.information import equal_mass_bins
+from ccvae_eval.statistics.calibration_error import calibration_error_estimate, calibration_error_floor
 from ccvae_eval.statistics.resampling import ResampleWeights
+from tests.support.statistics import calibration_error, calibration_gaps, plain_calibration_error
 
 pytestmark = pytest.mark.oracle
 
@@ -26,48 +20,24 @@ def sample(n, seed, shift=0.0):
     return probabilities, (rng.random(n) < probabilities + shift).astype(float)
 
 
-def by_hand(probabilities, labels, bins=15):
-    """Gap and images of each bin."""
-    places = equal_mass_bins(probabilities, bins)
-    groups = [places == place for place in np.unique(places)]
-    return [(labels[g].mean() - probabilities[g].mean(), labels[g].mean(), g.sum()) for g in groups]
-
-
-def test_the_brier_score_equals_that_of_scikit_learn():
-    probabilities, labels = sample(500, 0)
-    labels[3], probabilities[7] = np.nan, np.nan
-    kept = ~np.isnan(labels + probabilities)
-    found = brier_estimate(probabilities, labels, ResampleWeights(0, 500))
-    assert found.value == pytest.approx(brier_score_loss(labels[kept], probabilities[kept]), rel=1e-12)
-    assert found.estimate.n == 498
-
-
-def test_the_plain_error_follows_its_definition():
-    probabilities, labels = sample(700, 1)
-    expected = sum(abs(gap) * n for gap, _, n in by_hand(probabilities, labels)) / 700
-    assert expected_calibration_error(probabilities, labels, debiased=False) == pytest.approx(expected, rel=1e-12)
-
-
 def test_the_subtracted_bias_equals_that_of_the_published_simulation():
     """Kumar, Liang and Ma resample each bin's frequency from a normal and measure the growth of the gap."""
     probabilities, labels = sample(700, 2)
     rng = np.random.default_rng(0)
     plain = simulated = 0.0
-    for gap, frequency, n in by_hand(probabilities, labels):
+    for gap, frequency, n in calibration_gaps(probabilities, labels):
         plain += abs(gap) * n / 700
         again = rng.normal(gap, np.sqrt(frequency * (1 - frequency) / n), 400_000)
         simulated += np.abs(again).mean() * n / 700
     expected = plain - (simulated - plain)
-    assert expected_calibration_error(probabilities, labels) == pytest.approx(expected, abs=2e-4)
+    assert calibration_error(probabilities, labels) == pytest.approx(expected, abs=2e-4)
 
 
 @pytest.mark.parametrize(("shift", "plain_bias", "left"), [(0.0, 0.058, 0.04), (0.05, 0.022, 0.005), (0.2, 0.0, 0.008)])
 def test_debiasing_where_the_error_is_known(shift, plain_bias, left):
     """A shift of the label's probability in every bin is the error. Where the error is 0, 3/5 of the bias remain."""
-    errors = [
-        [expected_calibration_error(*sample(600, seed, shift), debiased=debiased) for debiased in (False, True)]
-        for seed in range(200)
-    ]
+    samples = [sample(600, seed, shift) for seed in range(200)]
+    errors = [(plain_calibration_error(*one), calibration_error(*one)) for one in samples]
     plain, debiased = np.mean(errors, axis=0) - shift
     assert plain == pytest.approx(plain_bias, abs=0.005)
     assert abs(debiased) < left
@@ -85,10 +55,10 @@ def test_interval_covers_known_errors(shift):
 
 
 def test_degenerate_probabilities():
-    assert np.isnan(expected_calibration_error(np.empty(0), np.empty(0)))
+    assert np.isnan(calibration_error(np.empty(0), np.empty(0)))
     # certain and correct
     labels = np.array([0.0, 1.0] * 20)
-    assert expected_calibration_error(labels, labels) == 0
+    assert calibration_error(labels, labels) == 0
     found = calibration_error_estimate(np.full(40, np.nan), labels, ResampleWeights(0, 40))
     assert not found.defined
     # missing labels change neither value nor rows
@@ -96,7 +66,7 @@ def test_degenerate_probabilities():
     wanted[::3] = np.nan
     kept = ~np.isnan(wanted)
     found = calibration_error_estimate(probabilities, wanted, ResampleWeights(0, 100))
-    assert found.value == pytest.approx(expected_calibration_error(probabilities[kept], wanted[kept]), rel=1e-12)
+    assert found.value == pytest.approx(calibration_error(probabilities[kept], wanted[kept]), rel=1e-12)
     assert found.estimate.n == kept.sum()
 
 
@@ -105,7 +75,7 @@ def test_the_floor_is_the_mean_error_over_labels_drawn_from_the_probabilities():
     for n, bins in ((300, 15), (1000, 5)):
         probabilities = rng.random(n)
         scores = [
-            expected_calibration_error(probabilities, (rng.random(n) < probabilities).astype(np.float64), bins=bins)
+            calibration_error(probabilities, (rng.random(n) < probabilities).astype(np.float64), bins=bins)
             for _ in range(400)
         ]
         error = np.std(scores) / np.sqrt(len(scores))

@@ -90,7 +90,7 @@ def projected_area(rng, weights):
 def area_in_strata(rng, weights):
     strata = (rng.random(weights.n) < 0.5).astype(float)
     scores, labels = labelled(rng, weights, prevalence=0.4)
-    return auc_estimate(scores + 3 * strata, labels, weights, strata=strata).estimate
+    return projected_estimates([auc_projection(scores + 3 * strata, labels, strata)], weights)[0].estimate
 
 
 def balanced(rng, weights):

@@ -7,19 +7,15 @@ import pytest
 from scipy import stats
 
 from ccvae_eval.statistics.densities import (
-    dprime,
     dprime_estimate,
-    js,
-    js_estimate,
-    kde,
     kde_curves,
-    overlap,
-    overlap_estimate,
+    overlap_and_js_estimates,
     pooled_deviation,
     wasserstein,
     wasserstein_estimate,
 )
 from ccvae_eval.statistics.resampling import ResampleWeights
+from tests.support.statistics import dprime, js, overlap
 
 pytestmark = pytest.mark.oracle
 
@@ -37,9 +33,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_kernel_density_equals_that_of_scipy(case):
     one, _ = CASES[case]
-    grid = np.linspace(one.min() - 1, one.max() + 1, 101)
-    expected = stats.gaussian_kde(one, "silverman")(grid)
-    assert kde(one, grid) == pytest.approx(expected, rel=1e-10, abs=1e-300)
+    grid, (found,) = kde_curves([one], points=101)
+    assert found == pytest.approx(stats.gaussian_kde(one, "silverman")(grid), rel=1e-10, abs=1e-300)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -110,8 +105,8 @@ def test_fewer_than_two_codes_in_a_class_are_undefined(few):
     for score in (dprime, overlap, js, pooled_deviation, lambda a, b: wasserstein(a, b, scaled=True)):
         assert np.isnan(score(few, other))
     codes, labels = np.append(few, other), np.append(np.ones(len(few)), np.zeros(len(other)))
-    for estimate in (dprime_estimate, overlap_estimate, js_estimate):
-        found = estimate(codes, labels, ResampleWeights(0, len(codes), draws=10))
+    weights = ResampleWeights(0, len(codes), draws=10)
+    for found in (dprime_estimate(codes, labels, weights), *overlap_and_js_estimates(codes, labels, weights)):
         assert not found.defined
         assert "class" in found.note
 
@@ -144,11 +139,10 @@ def test_draws_are_the_statistics_of_the_resampled_images(case, discrete):
     for score, estimated in found.items():
         assert estimated.value == pytest.approx(score(one, other), rel=1e-10)
         assert estimated.draws == pytest.approx([score(*pair) for pair in sides], rel=1e-9)
-    shared = overlap_estimate(codes, labels, weights)
-    assert shared.value == pytest.approx(overlap(one, other), rel=1e-12)
-    assert js_estimate(codes, labels, weights).value == pytest.approx(js(one, other), rel=1e-12)
-    if discrete:
-        assert shared.draws == pytest.approx([overlap(*pair) for pair in sides], rel=1e-9)
+    for estimated, score in zip(overlap_and_js_estimates(codes, labels, weights), (overlap, js), strict=True):
+        assert estimated.value == pytest.approx(score(one, other), rel=1e-12)
+        if discrete:
+            assert estimated.draws == pytest.approx([score(*pair) for pair in sides], rel=1e-9)
 
 
 @pytest.mark.parametrize(("shift", "least"), [(1.0, 34), (2.5, 34)])
@@ -163,10 +157,9 @@ def test_intervals_cover_the_values_of_the_unsmoothed_densities(shift, least):
     for sample in range(40):
         labels = (rng.random(600) < 0.4).astype(float)
         codes, weights = rng.standard_normal(600) + shift * labels, ResampleWeights(sample, 600, draws=300)
-        for place, (estimate, truth) in enumerate(
-            [(overlap_estimate, 2 * stats.norm.cdf(-shift / 2)), (js_estimate, divergence)]
-        ):
-            found = estimate(codes, labels, weights).estimate
+        truths = 2 * stats.norm.cdf(-shift / 2), divergence
+        pairs = zip(overlap_and_js_estimates(codes, labels, weights), truths, strict=True)
+        for place, (found, truth) in enumerate((found.estimate, truth) for found, truth in pairs):
             assert found.low <= found.value <= found.high
             inside[place] += found.low <= truth <= found.high
     assert (inside >= least).all()

@@ -8,11 +8,11 @@ from ccvae_eval.statistics.intervals import (
     MIN_IMAGES,
     bootstrap_estimate,
     difference,
+    estimate_from_draws,
     mean_estimate,
     mean_over,
     proportion_estimate,
     ratio_estimate,
-    resampled,
     undefined_estimate,
 )
 from ccvae_eval.statistics.proportions import clopper_pearson, wilson
@@ -72,10 +72,10 @@ def test_a_rare_label_has_no_interval():
 def test_up_to_one_percent_of_undefined_resamples_are_dropped():
     draws = np.arange(200.0)
     draws[:2] = np.nan
-    found = resampled(100.0, draws, 400, 0.95)
+    found = estimate_from_draws(100.0, draws, 400, 0.95)
     assert (found.estimate.low, found.estimate.high) == pytest.approx(tuple(np.quantile(draws[2:], [0.025, 0.975])))
     draws[2] = np.nan
-    assert math.isnan(resampled(100.0, draws, 400, 0.95).estimate.low)
+    assert math.isnan(estimate_from_draws(100.0, draws, 400, 0.95).estimate.low)
 
 
 @pytest.mark.parametrize("n", [1, MIN_IMAGES - 1])
@@ -154,11 +154,6 @@ def test_the_same_images_give_the_same_bits():
         one, other = estimate(), estimate()
         assert one.estimate == other.estimate
         assert np.array_equal(one.draws, other.draws)
-
-
-def test_strata_without_enough_images_of_both_classes():
-    strata = np.arange(400) % 200
-    assert "no stratum" in auc_estimate(VALUES, LABELS, WEIGHTS, strata=strata.astype(float)).note
 
 
 def test_the_method_names_a_ranked_sample():

@@ -96,25 +96,6 @@ def test_draws_of_an_area_equal_those_of_scikit_learn_on_the_resampled_images(de
         assert area.draws[draw] == pytest.approx(sklearn_metrics.roc_auc_score(labels[rows], scores[rows]), rel=1e-12)
 
 
-def test_stratified_area_is_the_weighted_mean_within_strata():
-    rng = np.random.default_rng(6)
-    strata = rng.integers(0, 3, 600).astype(float)
-    labels = (rng.random(600) < 0.5).astype(float)
-    labels[(strata == 2) & (rng.random(600) < 0.95)] = 0  # too few with the label there
-    scores = rng.standard_normal(600) + labels * strata + 5 * strata
-    weights = ResampleWeights(7, 600, draws=10)
-    found = auc_estimate(scores, labels, weights, strata=strata)
-
-    def expected(rows):
-        parts = [rows[strata[rows] == s] for s in (0, 1)]
-        areas = [sklearn_metrics.roc_auc_score(labels[p], scores[p]) for p in parts]
-        return np.average(areas, weights=[len(p) for p in parts])
-
-    assert found.value == pytest.approx(expected(np.arange(600)), rel=1e-12)
-    for draw in range(10):
-        assert found.draws[draw] == pytest.approx(expected(repeated(weights, draw)), rel=1e-12)
-
-
 def test_balanced_accuracy_equals_that_of_scikit_learn():
     rng = np.random.default_rng(8)
     labels = rng.integers(0, 4, 500).astype(float)

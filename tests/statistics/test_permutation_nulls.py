@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from ccvae_eval.statistics import densities
-from ccvae_eval.statistics.densities import permuted_null
+from ccvae_eval.statistics.densities import permuted_null, wasserstein
+from tests.support.statistics import dprime, js, overlap
 
 pytestmark = pytest.mark.oracle
 
@@ -19,18 +19,13 @@ def test_the_null_is_the_mean_over_single_evaluations():
     labels = (rng.random(300) < 0.3).astype(float)
     codes = rng.standard_normal(300) + 2 * labels
     found = permuted_null(codes, labels, seed=0, permutations=200)
-    names = ("dprime", "overlap", "js", "wasserstein")
-    single = {name: [] for name in names}
-    for draw in range(200):
-        mark = np.random.default_rng(draw).permutation(labels) == 1
-        for name in names:
-            single[name].append(getattr(densities, name)(codes[mark], codes[~mark]))
-    for name in names:
-        error = np.std(single[name]) / math.sqrt(100)  # both are means of 200
-        expected = np.mean(single[name])
-        assert getattr(found, name) == pytest.approx(
-            expected, abs=4 * error + 0.03 * (1 - expected if name == "overlap" else expected)
-        )
+    marks = [np.random.default_rng(draw).permutation(labels) == 1 for draw in range(200)]
+    for score in (dprime, overlap, js, wasserstein):
+        single = [score(codes[mark], codes[~mark]) for mark in marks]
+        error = np.std(single) / math.sqrt(100)  # both are means of 200
+        expected = np.mean(single)
+        tolerance = 4 * error + 0.03 * (1 - expected if score is overlap else expected)
+        assert getattr(found, score.__name__) == pytest.approx(expected, abs=tolerance)
     assert found.wasserstein_scaled == pytest.approx(found.wasserstein / codes.std(ddof=1), rel=1e-12)
 
 

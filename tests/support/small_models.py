@@ -20,6 +20,8 @@ SCHEMA = LabelSchema((Label("Glasses"), HAIR, Label("Smile")))
 PRIOR = ((0.75, 0.25), (0.5, 0.125, 0.375), (0.375, 0.625))
 COMPLETE = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0]])
 PARTLY = torch.tensor([[1.0, NAN, 0.0], [NAN, NAN, NAN], [NAN, 1.0, NAN]])
+EVERY = torch.cat([COMPLETE, PARTLY])
+"""Labels of five images; the fourth has none."""
 
 
 def small(kind: Any, labels: LabelSchema = SCHEMA, prior: Sequence[Sequence[float]] = PRIOR, **options: Plain) -> Any:

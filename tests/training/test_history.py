@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.report.figures import draw_history
-from ccvae_eval.training.state import Averages, History
+from ccvae_eval.training.state import Averages, History, Progress
 
 
 def test_means_are_over_rows_not_over_batches() -> None:
@@ -19,7 +19,7 @@ def test_means_are_over_rows_not_over_batches() -> None:
     averages.add({"loss": 2.0, "supervised.rows": 1, "supervised.value": 10.0}, 4)
     averages.add({"loss": 5.0, "supervised.rows": 3, "supervised.value": 2.0}, 2)
     assert averages.means() == {"loss": 3.0, "supervised.rows": 4, "supervised.value": 4.0}
-    again = Averages.from_plain(averages.as_plain())
+    again = Progress.from_plain(Progress(averages=averages).as_plain()).averages
     assert again.means() == averages.means()
 
 

@@ -106,11 +106,8 @@ def _directory(source: Source) -> tuple[int, int, int]:
     end = source.size - 22
     tail = source.read(end, 22)
     if not tail.startswith(END):
-        raise RefusedError(
-            "is truncated",
-            why="the end of the zip archive is missing, or other bytes follow it",
-            hint="Copy or download it again.",
-        )
+        why = "the end of the zip archive is missing, or other bytes follow it"
+        raise RefusedError("is truncated", why=why, hint="Copy or download it again.")
     disk, first, here, count, size, start, comment = struct.unpack("<4H2IH", tail[4:])
     if comment or disk or first or here != count:
         _broken("it has a comment or consists of several files")

@@ -155,10 +155,8 @@ def _strided(storage: Storage, dtype: str, offset: Any, shape: Any, strides: Any
         )
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if prod(shape) > 0 and (last + 1) * ITEM_SIZES[dtype] > storage.size:
-        raise RefusedError(
-            "contains a tensor that extends beyond its storage",
-            why=f"shape {tuple(shape)}, strides {tuple(strides)}, {storage.size:,} bytes",
-        )
+        why = f"shape {tuple(shape)}, strides {tuple(strides)}, {storage.size:,} bytes"
+        raise RefusedError("contains a tensor that extends beyond its storage", why=why)
     return Strided(storage, dtype, offset, tuple(shape), tuple(strides))
 
 

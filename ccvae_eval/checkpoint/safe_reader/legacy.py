@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Any
 
-from .builders import STORAGE_TYPES
 from .opcodes import PickleParser
 from .records import Storage
 from .source import RefusedError, Source, escaped, truncated
-from .tree import TreeEncoder, device_notes, storage_record
+from .tree import described, storage_record
 from .zipped import MAX_PICKLE_BYTES
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -25,8 +25,7 @@ def describe(source: Source) -> dict[str, Any]:
 
     def pickled(persistent: bool = False) -> Any:
         nonlocal position
-        known = (lambda identifier: storage_record(identifier, storages, STORAGE_TYPES)) if persistent else None
-        parser = PickleParser(content, position, known)
+        parser = PickleParser(content, position, partial(storage_record, storages) if persistent else None)
         value = parser.parse()
         position = parser.position
         names.update(parser.globals)
@@ -48,15 +47,7 @@ def describe(source: Source) -> dict[str, Any]:
     if set(keys) != set(storages):
         raise RefusedError("lists other storages than its tensors use")
     offsets = _offsets(source, position, [storages[key] for key in keys])
-    encoder = TreeEncoder(source.size)
-    tree = encoder.encode(root)
-    return {
-        "storages": [[offsets[storage.key], storage.size] for storage in encoder.storages],
-        "tensors": encoder.rows,
-        "tree": tree,
-        "globals": list(names),
-        "notes": device_notes(storages),
-    }
+    return described(source.size, root, offsets, storages, names)
 
 
 def _offsets(source: Source, position: int, storages: list[Storage]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from .builders import MAX_DIMENSIONS, MAX_SIZE
 from .records import ITEM_SIZES, Storage, Strided
 from .source import RefusedError, Source, escaped, truncated
-from .tree import TreeEncoder
+from .tree import described
 
 MAX_HEADER_BYTES = 16 << 20
 TYPES = {
@@ -36,9 +36,9 @@ def describe(source: Source) -> dict[str, Any]:
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         _broken("its metadata must be strings")
     start = 8 + length
-    encoder = TreeEncoder(source.size)
     named = {name: _tensor(name, entry) for name, entry in header.items()}
-    tree = encoder.encode({name: tensor for name, (tensor, _) in named.items()})
+    offsets = {name: start + offset for name, (_, offset) in named.items()}
+    description = described(source.size, {name: tensor for name, (tensor, _) in named.items()}, offsets, {})
     end = 0
     for name, (tensor, offset) in sorted(named.items(), key=lambda item: (item[1][1], item[1][0].storage.count)):
         if offset != end:
@@ -48,15 +48,7 @@ def describe(source: Source) -> dict[str, Any]:
         raise truncated()
     if start + end != source.size:
         _broken(f"{source.size - start - end:,} bytes after the last tensor")
-    offsets = {tensor.storage: offset for tensor, offset in named.values()}
-    return {
-        "storages": [[start + offsets[storage], storage.size] for storage in encoder.storages],
-        "tensors": encoder.rows,
-        "tree": tree,
-        "globals": [],
-        "notes": [],
-        "metadata": metadata,
-    }
+    return {**description, "metadata": metadata}
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""The plain description of a checkpoint file, without its tensor data.
-
-Detection of a file's format from its first bytes.
-"""
+"""Detection of a checkpoint file's format, and the description of its content as plain data, without tensor data."""
 
 from __future__ import annotations
 

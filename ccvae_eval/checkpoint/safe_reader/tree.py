@@ -12,9 +12,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
+from .builders import STORAGE_TYPES
 from .records import ITEM_SIZES, Collection, Global, Instance, Storage, Strided
 from .source import RefusedError, escaped
 
@@ -76,31 +79,43 @@ class TreeEncoder:
     def _tensor(self, tensor: Strided) -> int:
         if tensor in self.tensors:
             return self.tensors[tensor]
-        count = 1
-        for n in tensor.shape:
-            count *= n
-        self.total += count * ITEM_SIZES[tensor.dtype]
-        allowed = MAX_RATIO * self.size + SLACK
-        if self.total > allowed:
-            raise RefusedError(
-                "contains tensors that are far larger than the file",
-                why=f"shape {tensor.shape} from a storage of {tensor.storage.size:,} bytes",
-            )
+        self.total += prod(tensor.shape) * ITEM_SIZES[tensor.dtype]
+        if self.total > MAX_RATIO * self.size + SLACK:
+            why = f"shape {tensor.shape} from a storage of {tensor.storage.size:,} bytes"
+            raise RefusedError("contains tensors that are far larger than the file", why=why)
         storage = self.storages.setdefault(tensor.storage, len(self.storages))
         self.tensors[tensor] = len(self.rows)
         self.rows.append([storage, tensor.dtype, tensor.offset, list(tensor.shape), list(tensor.strides)])
         return self.tensors[tensor]
 
 
-def device_notes(storages: dict[str, Storage]) -> list[str]:
-    """Returns a note if tensors were saved on another device; refuses the meta device."""
+def described(
+    size: int, root: Any, offsets: Mapping[str, int], storages: Mapping[str, Storage], names: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Returns the description of a record tree in a file of ``size`` bytes, see :func:`.summary.describe`.
+
+    ``offsets`` are the positions of the storages in the file; ``names`` are those of classes and functions.
+    """
+    encoder = TreeEncoder(size)
+    tree = encoder.encode(root)
+    return {
+        "storages": [[offsets[storage.key], storage.size] for storage in encoder.storages],
+        "tensors": encoder.rows,
+        "tree": tree,
+        "globals": list(names),
+        "notes": _device_notes(storages),
+    }
+
+
+def _device_notes(storages: Mapping[str, Storage]) -> list[str]:
+    """A note if tensors were saved on another device; the meta device is refused."""
     places = sorted({storage.location for storage in storages.values()} - {"cpu"})
     if "meta" in places:
         raise RefusedError("contains meta tensors, which have no values")
     return [f"saved on {', '.join(places[:4])}, loaded onto the CPU"] if places else []
 
 
-def storage_record(identifier: Any, known: dict[str, Storage], types: dict[str, str | None]) -> Storage | Global:
+def storage_record(known: dict[str, Storage], identifier: Any) -> Storage | Global:
     """Returns the storage of a persistent identifier ``("storage", type, key, location, number of elements)``.
 
     The legacy format names a module's class by ``("module", class, file, source code)``; only the name is used.
@@ -116,12 +131,12 @@ def storage_record(identifier: Any, known: dict[str, Storage], types: dict[str, 
     strings = isinstance(key, str) and isinstance(location, str) and len(key) < 100 and len(location) < 100
     if not isinstance(kind, Global) or not strings or type(count) is not int or count < 0:
         raise RefusedError("contains a malformed storage")
-    if kind.name not in types:
+    if kind.name not in STORAGE_TYPES:
         what = "a quantised tensor" if kind.name.startswith("torch.Q") else "values of an unknown type"
         raise RefusedError(
             f"contains {what}", why=escaped(kind.name), hint="Save tensor.dequantize() or .float() instead."
         )
-    storage = known.setdefault(key, Storage(key, types[kind.name], count, location))
-    if (storage.dtype, storage.count) != (types[kind.name], count):
+    storage = known.setdefault(key, Storage(key, STORAGE_TYPES[kind.name], count, location))
+    if (storage.dtype, storage.count) != (STORAGE_TYPES[kind.name], count):
         raise RefusedError("describes one storage in two ways", why=escaped(key))
     return storage

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from .archive import Member, members, verify
-from .builders import STATE_DICT_HINT, STORAGE_TYPES
+from .builders import STATE_DICT_HINT
 from .opcodes import PickleParser
 from .records import Storage
 from .source import RefusedError, Source, escaped
-from .tree import TreeEncoder, device_notes, storage_record
+from .tree import described, storage_record
 
 MAX_PICKLE_BYTES = 64 << 20
 _EXPECTED = ("data.pkl", "version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
@@ -25,7 +26,7 @@ def describe(source: Source) -> dict[str, Any]:
     storages: dict[str, Storage] = {}
     parser = PickleParser(
         _content(source, inside["data.pkl"]),
-        persistent=lambda identifier: storage_record(identifier, storages, STORAGE_TYPES),
+        persistent=partial(storage_record, storages),
         member=inside["data.pkl"].name,
     )
     root = parser.parse()
@@ -36,21 +37,11 @@ def describe(source: Source) -> dict[str, Any]:
         if place is None:
             raise RefusedError("lacks a storage of its tensors", why=f"data/{escaped(key)}")
         if place.size != storage.size:
-            raise RefusedError(
-                "contains a storage of the wrong size",
-                why=f"{place.size:,} bytes instead of {storage.size:,}",
-                member=place.name,
-            )
-    encoder = TreeEncoder(source.size)
-    tree = encoder.encode(root)
-    places = [inside[f"data/{storage.key}"] for storage in encoder.storages]
-    return {
-        "storages": [[place.offset, place.size] for place in places],
-        "tensors": encoder.rows,
-        "tree": tree,
-        "globals": list(parser.globals),
-        "notes": [*notes, *device_notes(storages)],
-    }
+            why = f"{place.size:,} bytes instead of {storage.size:,}"
+            raise RefusedError("contains a storage of the wrong size", why=why, member=place.name)
+    offsets = {key: inside[f"data/{key}"].offset for key in storages}
+    description = described(source.size, root, offsets, storages, parser.globals)
+    return {**description, "notes": [*notes, *description["notes"]]}
 
 
 def _reject_other_archives(names: list[str]) -> None:

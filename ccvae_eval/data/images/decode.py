@@ -5,16 +5,21 @@ The header of a file is checked before OpenCV decodes it, so that an oversized i
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator
+from typing import TypeVar
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError
+from ccvae_eval.core.types import Images
 
 PixelArray = NDArray[np.uint8]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_PIXELS = 2**26
@@ -106,10 +111,7 @@ def _png_size(content: bytes, where: str) -> tuple[int, int]:
         if zlib.crc32(content[place + 4 : end]) != int.from_bytes(checksum, "big"):
             raise DataError("the image is damaged", where=where, why="the checksum of a PNG chunk is wrong")
         if kind == b"IHDR" and length == 13:
-            size = (
-                int.from_bytes(content[place + 8 : place + 12], "big"),
-                int.from_bytes(content[place + 12 : place + 16], "big"),
-            )
+            size = struct.unpack(">2I", content[place + 8 : place + 16])
         place = end + 4
     return size
 
@@ -122,9 +124,8 @@ def _jpeg_size(content: bytes, where: str) -> tuple[int, int]:
                 raise DataError("the image is CMYK", where=where, hint="Convert it to RGB.")
             if _END not in content[start:]:
                 raise DataError("the image is truncated", where=where)
-            return int.from_bytes(content[start + 5 : start + 7], "big"), int.from_bytes(
-                content[start + 3 : start + 5], "big"
-            )
+            height, width = struct.unpack(">2H", content[start + 3 : start + 7])
+            return width, height
     raise DataError("the image is truncated", where=where, why="the JPEG has no frame header")
 
 
@@ -144,12 +145,21 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
             place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
 
 
+def central_square(pixels: NDArray[Scalar], edge: int) -> NDArray[Scalar]:
+    """Crop the central square of an image or mask, shape (edge, edge, ...)."""
+    top, left = (pixels.shape[0] - edge) // 2, (pixels.shape[1] - edge) // 2
+    return pixels[top : top + edge, left : left + edge]
+
+
+def as_images(pixels: PixelArray) -> Images:
+    """Convert bytes, shape (N, H, W, C), to images in [0, 1], shape (N, C, H, W)."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255
+
+
 def resized(pixels: PixelArray, size: int) -> PixelArray:
     """Crop the central square and resize it, shape (size, size, C): area averaging to shrink, bilinear to enlarge."""
-    height, width = pixels.shape[:2]
-    edge = min(height, width)
-    top, left = (height - edge) // 2, (width - edge) // 2
-    square = pixels[top : top + edge, left : left + edge]
+    edge = min(pixels.shape[:2])
+    square = central_square(pixels, edge)
     if edge == size:
         return square
     how = cv2.INTER_AREA if size < edge else cv2.INTER_LINEAR

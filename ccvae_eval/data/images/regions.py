@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.types import Bools
-from ccvae_eval.data.images.decode import MAX_IMAGE_BYTES
+from ccvae_eval.data.images.decode import MAX_IMAGE_BYTES, central_square
+from ccvae_eval.data.images.stores import read_file
 
 Box = tuple[float, float, float, float]
 """Left, right, top, bottom. In ``FACE_BOXES`` the origin is midway between the eyes, the unit their distance, and y
@@ -51,40 +52,29 @@ FACE_BOXES: Mapping[str, tuple[Box, ...]] = MappingProxyType(
     }
 )
 
+_LABELS_OF_BOX = {
+    "jaw": ("5_o_Clock_Shadow", "No_Beard"),
+    "brows": ("Arched_Eyebrows", "Bushy_Eyebrows"),
+    "below the eyes": ("Bags_Under_Eyes",),
+    "crown": ("Bald", "Wearing_Hat"),
+    "forehead": ("Bangs",),
+    "mouth": ("Big_Lips", "Mouth_Slightly_Open", "Smiling", "Wearing_Lipstick"),
+    "nose": ("Big_Nose", "Pointy_Nose"),
+    "hair": ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Straight_Hair", "Wavy_Hair"),
+    "below the chin": ("Double_Chin",),
+    "eyes": ("Eyeglasses",),
+    "chin": ("Goatee",),
+    "upper lip": ("Mustache",),
+    "lids": ("Narrow_Eyes",),
+    "hairline": ("Receding_Hairline",),
+    "cheeks": ("Rosy_Cheeks",),
+    "temples": ("Sideburns",),
+    "ears": ("Wearing_Earrings",),
+    "neck": ("Wearing_Necklace",),
+    "collar": ("Wearing_Necktie",),
+}
 FACE_BOX_OF: Mapping[str, str] = MappingProxyType(
-    {
-        "5_o_Clock_Shadow": "jaw",
-        "Arched_Eyebrows": "brows",
-        "Bags_Under_Eyes": "below the eyes",
-        "Bald": "crown",
-        "Bangs": "forehead",
-        "Big_Lips": "mouth",
-        "Big_Nose": "nose",
-        "Black_Hair": "hair",
-        "Blond_Hair": "hair",
-        "Brown_Hair": "hair",
-        "Bushy_Eyebrows": "brows",
-        "Double_Chin": "below the chin",
-        "Eyeglasses": "eyes",
-        "Goatee": "chin",
-        "Gray_Hair": "hair",
-        "Mouth_Slightly_Open": "mouth",
-        "Mustache": "upper lip",
-        "Narrow_Eyes": "lids",
-        "No_Beard": "jaw",
-        "Pointy_Nose": "nose",
-        "Receding_Hairline": "hairline",
-        "Rosy_Cheeks": "cheeks",
-        "Sideburns": "temples",
-        "Smiling": "mouth",
-        "Straight_Hair": "hair",
-        "Wavy_Hair": "hair",
-        "Wearing_Earrings": "ears",
-        "Wearing_Hat": "crown",
-        "Wearing_Lipstick": "mouth",
-        "Wearing_Necklace": "neck",
-        "Wearing_Necktie": "collar",
-    }
+    {label: name for name, labels in _LABELS_OF_BOX.items() for label in labels}
 )
 """Box of each local attribute of CelebA. The global attributes have none: Attractive, Blurry, Chubby, Heavy_Makeup,
 High_Cheekbones, Male, Oval_Face, Pale_Skin and Young."""
@@ -167,33 +157,22 @@ IMAGES_PER_FOLDER = 2000
 """Number of images in each numbered folder of the release."""
 _PART_FILE = re.compile(rf"[0-9]{{5}}_({'|'.join(PARTS[1:])})\.png")
 
-_HAIR, _BROWS, _MOUTH = ("hair", "hat"), ("l_brow", "r_brow"), ("mouth", "u_lip", "l_lip")
+_LABELS_OF_PARTS: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    ("l_brow", "r_brow"): ("Arched_Eyebrows", "Bushy_Eyebrows"),
+    ("hair", "hat"): (
+        "Bald", "Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Receding_Hairline", "Straight_Hair",
+        "Wavy_Hair", "Wearing_Hat",
+    ),
+    ("mouth", "u_lip", "l_lip"): ("Big_Lips", "Mouth_Slightly_Open", "Smiling", "Wearing_Lipstick"),
+    ("nose",): ("Big_Nose", "Pointy_Nose"),
+    ("eye_g", "l_eye", "r_eye"): ("Eyeglasses",),
+    ("l_eye", "r_eye"): ("Narrow_Eyes",),
+    ("l_ear", "r_ear", "ear_r"): ("Wearing_Earrings",),
+    ("neck", "neck_l"): ("Wearing_Necklace",),
+    ("neck", "cloth"): ("Wearing_Necktie",),
+}  # fmt: skip
 PARTS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "Arched_Eyebrows": _BROWS,
-        "Bald": _HAIR,
-        "Bangs": _HAIR,
-        "Big_Lips": _MOUTH,
-        "Big_Nose": ("nose",),
-        "Black_Hair": _HAIR,
-        "Blond_Hair": _HAIR,
-        "Brown_Hair": _HAIR,
-        "Bushy_Eyebrows": _BROWS,
-        "Eyeglasses": ("eye_g", "l_eye", "r_eye"),
-        "Gray_Hair": _HAIR,
-        "Mouth_Slightly_Open": _MOUTH,
-        "Narrow_Eyes": ("l_eye", "r_eye"),
-        "Pointy_Nose": ("nose",),
-        "Receding_Hairline": _HAIR,
-        "Smiling": _MOUTH,
-        "Straight_Hair": _HAIR,
-        "Wavy_Hair": _HAIR,
-        "Wearing_Earrings": ("l_ear", "r_ear", "ear_r"),
-        "Wearing_Hat": _HAIR,
-        "Wearing_Lipstick": _MOUTH,
-        "Wearing_Necklace": ("neck", "neck_l"),
-        "Wearing_Necktie": ("neck", "cloth"),
-    }
+    {label: parts for parts, labels in _LABELS_OF_PARTS.items() for label in labels}
 )
 """The parts that a local attribute changes. For glasses they include the eyes, where absent glasses would be."""
 
@@ -206,8 +185,7 @@ GLASSES_MARGIN = 0.09
 class Regions(Protocol):
     """Regions of the labels in the images of one data set."""
 
-    @property
-    def source(self) -> str: ...
+    source: str
 
     def of(self, file: str, label: str, height: int, width: int) -> Bools | None:
         """Mask of a label in one image, shape (height, width); None for a label without a region."""
@@ -223,11 +201,7 @@ class Boxes:
     """
 
     def __init__(self, frame: Frame, view: Box) -> None:
-        self.frame, self.view = frame, view
-
-    @property
-    def source(self) -> str:
-        return f"boxes of {self.frame.name}"
+        self.frame, self.view, self.source = frame, view, f"boxes of {frame.name}"
 
     def of(self, file: str, label: str, height: int, width: int) -> Bools | None:
         del file
@@ -244,12 +218,8 @@ class Masks:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.source = folder, f"masks of the user, {folder.name}"
         self.labels = frozenset(path.name for path in folder.iterdir() if path.is_dir())
-
-    @property
-    def source(self) -> str:
-        return f"masks of the user, {self.folder.name}"
 
     def of(self, file: str, label: str, height: int, width: int) -> Bools | None:
         if label not in self.labels:
@@ -370,10 +340,7 @@ def _map_of_part_files(folder: Path, stem: str) -> NDArray[np.uint8] | None:
 
 def _decoded(path: Path) -> NDArray[np.uint8]:
     """Decode an 8-bit mask; of several channels the largest value counts, and alpha is ignored."""
-    try:
-        content = path.read_bytes() if path.stat().st_size <= MAX_IMAGE_BYTES else b""
-    except OSError as error:
-        raise DataError("the file cannot be read", where=str(path), why=error.strerror or str(error)) from None
+    content = read_file(path, MAX_IMAGE_BYTES)
     found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
     if found is None or found.dtype != np.uint8:
         raise DataError("the file is not a mask", where=str(path), hint="Expected a grey PNG with 8 bits per pixel.")
@@ -392,8 +359,6 @@ def _dilated(mask: Bools, margin: float) -> Bools:
 def _resized(mask: Bools, height: int, width: int) -> Bools:
     """Resize a mask to the size of the image; for a square image only its central square."""
     if height == width:
-        edge = min(mask.shape)
-        top, left = (mask.shape[0] - edge) // 2, (mask.shape[1] - edge) // 2
-        mask = mask[top : top + edge, left : left + edge]
+        mask = central_square(mask, min(mask.shape))
     small = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(small >= 0.5)

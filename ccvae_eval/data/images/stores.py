@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -15,16 +16,26 @@ from ccvae_eval.data.images.decode import MAX_IMAGE_BYTES
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
+def read_file(path: Path, limit: int) -> bytes:
+    """The bytes of a file; one that has more than ``limit`` bytes or cannot be read raises a ``DataError``."""
+    try:
+        _require_size(path.stat().st_size, limit, str(path))
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError("the file cannot be read", where=str(path), why=error.strerror or str(error)) from None
+
+
+def _require_size(size: int, limit: int, where: str) -> None:
+    if size > limit:
+        raise DataError("the file is too large", where=where, why=f"the limit is {limit / 2**20:.0f} MiB")
+
+
 class Store(Protocol):
     """Image files by name."""
 
-    @property
-    def where(self) -> str: ...
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the image files, sorted."""
-        ...
+    where: str
+    names: tuple[str, ...]
+    """Names of the image files, sorted."""
 
     def read(self, name: str) -> bytes: ...
 
@@ -41,32 +52,17 @@ class FolderStore:
     """The image files in a folder and its subfolders; links to other folders are not followed."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._names = tuple(sorted(_files(folder)))
-
-    @property
-    def where(self) -> str:
-        return str(self._folder)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self._names
+        self._folder, self.where, self.names = folder, str(folder), tuple(sorted(_files(folder)))
 
     def read(self, name: str) -> bytes:
-        path = self._folder / name
-        try:
-            if path.stat().st_size > MAX_IMAGE_BYTES:
-                raise DataError("the image file is too large", where=str(path), why="the limit is 64 MiB")
-            return path.read_bytes()
-        except OSError as error:
-            raise DataError("the file cannot be read", where=str(path), why=error.strerror or str(error)) from None
+        return read_file(self._folder / name, MAX_IMAGE_BYTES)
 
     def size(self, name: str) -> int:
         return (self._folder / name).stat().st_size
 
     def digest(self) -> bytes:
         content = blake2b(digest_size=16)
-        for name in self._names:
+        for name in self.names:
             content.update(name.encode("utf-8", "surrogateescape") + b"\0" + blake2b(self.read(name)).digest())
         return content.digest()
 
@@ -84,7 +80,7 @@ class ZipStore:
     """The image files in a zip."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self.where = path, str(path)
         try:
             self._zip = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
@@ -98,15 +94,7 @@ class ZipStore:
         self._infos = {info.filename: info for info in infos}
         if len(self._infos) != len(infos):
             raise DataError("two files in the zip have the same name", where=str(path))
-        self._names = tuple(sorted(name for name in self._infos if name.lower().endswith(IMAGE_SUFFIXES)))
-
-    @property
-    def where(self) -> str:
-        return str(self._path)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self._names
+        self.names = tuple(sorted(name for name in self._infos if name.lower().endswith(IMAGE_SUFFIXES)))
 
     def __contains__(self, name: str) -> bool:
         return name in self._infos
@@ -114,35 +102,23 @@ class ZipStore:
     def read(self, name: str, most: int = MAX_IMAGE_BYTES) -> bytes:
         """The bytes of a file; one of more than ``most`` bytes raises a ``DataError`` before it is unpacked."""
         where = f"{self._path}: {name}"
-        if self._infos[name].file_size > most:
-            raise DataError("the file is too large", where=where, why=f"the limit is {most / 2**20:.0f} MiB")
+        _require_size(self._infos[name].file_size, most, where)
         try:
             return self._zip.read(name)
-        except (
-            OSError,
-            zipfile.BadZipFile,
-            zipfile.LargeZipFile,
-            RuntimeError,
-            NotImplementedError,
-            EOFError,
-        ) as error:
+        except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, EOFError) as error:
             raise DataError("the file cannot be read", where=where, why=str(error)) from None
 
     def size(self, name: str) -> int:
         return self._infos[name].file_size
 
     def digest(self) -> bytes:
-        content = blake2b(digest_size=16)
         with self._path.open("rb") as file:
-            while block := file.read(2**20):
-                content.update(block)
-        return content.digest()
+            return file_digest(file, lambda: blake2b(digest_size=16)).digest()
 
 
 def files_by_name(store: Store) -> dict[str, str]:
     """Map each name that a table may use to its file: the full name, and the last part where it is unique."""
-    last: dict[str, str | None] = {}
-    for name in store.names:
-        short = PurePosixPath(name).name
-        last[short] = None if short in last else name
-    return {short: name for short, name in last.items() if name is not None} | {name: name for name in store.names}
+    last = [PurePosixPath(name).name for name in store.names]
+    counts = Counter(last)
+    unique = {short: name for short, name in zip(last, store.names, strict=True) if counts[short] == 1}
+    return unique | {name: name for name in store.names}

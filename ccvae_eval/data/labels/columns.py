@@ -1,7 +1,4 @@
-"""Labels from the columns of a table or an array: the kind of each label and its values.
-
-:func:`read_attributes` reads the table ``attributes.csv`` of an image folder.
-"""
+"""Labels from the columns of a table or an array: the kind of each label and its values."""
 
 from __future__ import annotations
 
@@ -47,20 +44,17 @@ def column_from_text(name: str, texts: Sequence[str], where: str) -> LabelColumn
     try:
         numbers = {word: float(word) for word in filled}
     except ValueError:
-        label = Label(name, "categorical", tuple(_classes(name, filled, where)))
+        if not 2 <= len(filled) <= MAX_CLASSES:
+            values = f"only one value, {filled[0]!r}" if len(filled) == 1 else f"{len(filled)} text values"
+            raise DataError(
+                f"column {name!r} has {values}",
+                where=where,
+                why=f"a categorical label has from 2 to {MAX_CLASSES} classes",
+                hint="Choose the labels to read, without this column: labels=A|B|C.",
+            ) from None
+        label = Label(name, "categorical", tuple(filled))
         return label, _cells(texts, words, {word: float(i) for i, word in enumerate(filled)})
     return column_from_numbers(name, _cells(texts, words, numbers))
-
-
-def _classes(name: str, words: list[str], where: str) -> list[str]:
-    if 2 <= len(words) <= MAX_CLASSES:
-        return words
-    raise DataError(
-        f"column {name!r} has {f'only one value, {words[0]!r}' if len(words) == 1 else f'{len(words)} text values'}",
-        where=where,
-        why=f"a categorical label has from 2 to {MAX_CLASSES} classes",
-        hint="Choose the labels to read, without this column: labels=A|B|C.",
-    )
 
 
 def _cells(texts: Sequence[str], words: dict[str, str], numbers: dict[str, float]) -> Values:

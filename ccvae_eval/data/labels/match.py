@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ccvae_eval.core.errors import LabelMismatchError, suggestion
 from ccvae_eval.core.types import Ids
 from ccvae_eval.data.interface import DataSet
-from ccvae_eval.data.labels.relabel import Column, with_columns
+from ccvae_eval.data.labels.relabel import Column, convert_labels, with_columns
 from ccvae_eval.model.interface import Label, LabelSchema
 
 
@@ -21,10 +21,7 @@ def label_columns(data: DataSet, schema: LabelSchema, ids: Ids) -> NDArray[np.fl
         LabelMismatchError: the data lack a label of the model, have it in another kind, or have a class that the
             model lacks.
     """
-    values = data.labels_of(ids)
-    columns = match_labels(data.schema, schema, data.spec)
-    found = [column.convert(values[:, [data.schema.index(name) for name in column.sources]]) for column in columns]
-    return np.stack(found, axis=1) if found else np.empty((len(ids), 0), np.float32)
+    return convert_labels(data.labels_of(ids), data.schema, match_labels(data.schema, schema, data.spec))
 
 
 def aligned(data: DataSet, schema: LabelSchema) -> DataSet:
@@ -41,7 +38,7 @@ def aligned(data: DataSet, schema: LabelSchema) -> DataSet:
 
 
 def match_labels(available: LabelSchema, schema: LabelSchema, where: str) -> list[Column]:
-    """For each label of a model, the label of the data with its name."""
+    """The column of the data for each label of a model, by name; raises as :func:`label_columns`."""
     return [_match(available, label, where) for label in schema]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import blake2b
-from types import new_class
-from typing import Any, NoReturn, cast
+from itertools import chain
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -90,6 +92,12 @@ def _looked_up(values: Values, table: Sequence[int] | NDArray[Any]) -> Values:
     return np.where(missing, np.nan, found).astype(np.float32)
 
 
+def convert_labels(values: Values, schema: LabelSchema, columns: Collection[Column]) -> Values:
+    """Convert labels in the order of ``schema``, shape (N, L), to the labels of some columns."""
+    found = [column.convert(values[:, [schema.index(name) for name in column.sources]]) for column in columns]
+    return np.stack(found, axis=1) if found else np.empty((len(values), 0), np.float32)
+
+
 class Relabelled:
     """View of a data set with other labels; made by :func:`relabelled` and ``match.aligned``.
 
@@ -99,43 +107,32 @@ class Relabelled:
     """
 
     def __init__(self, data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> None:
-        self.data = data
+        self.data, self.spec, self._salt = data, spec, salt
+        self.schema, self.input_shape = LabelSchema(tuple(column.label for column in columns)), data.input_shape
         self._columns = {column.label.name: column for column in columns}
-        self._schema = LabelSchema(tuple(column.label for column in columns))
-        self._spec, self._salt = spec, salt
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> NoReturn:
         del path, options
         raise UsageError("labels are renamed in the spec of a data set", hint="Write name[:path],label=NEW=OLD.")
 
-    @property
-    def spec(self) -> str:
-        return self._spec
-
-    @property
-    def schema(self) -> LabelSchema:
-        return self._schema
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return self.data.input_shape
-
     @cached_property
     def digest(self) -> str:
-        below = self.data.digest
-        return blake2b(f"{below}/{self._salt}".encode(), digest_size=16).hexdigest() if self._salt else below
+        if not self._salt:
+            return self.data.digest
+        return blake2b(f"{self.data.digest}/{self._salt}".encode(), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
         return len(self.data)
 
     def batch(self, ids: Ids) -> Batch:
         with plugin_call(self.data, "data set", f"batch(ids), {len(ids)} ids"):
-            below = self.data.batch(ids)
-        return Batch(below.images, torch.from_numpy(self._converted(below.labels.numpy())), below.ids)
+            source = self.data.batch(ids)
+        labels = convert_labels(source.labels.numpy(), self.data.schema, self._columns.values())
+        return Batch(source.images, torch.from_numpy(labels), source.ids)
 
     def labels_of(self, ids: Ids) -> Values:
-        return self._converted(self.data.labels_of(ids))
+        return convert_labels(self.data.labels_of(ids), self.data.schema, self._columns.values())
 
     def split(self, name: Split) -> Ids:
         return self.data.split(name)
@@ -143,111 +140,88 @@ class Relabelled:
     def conflicts(self) -> dict[str, tuple[int, int]]:
         """For each joined label the number of images with none and with several of its parts; both are missing."""
         every = self.data.labels_of(np.arange(len(self)))
-        counted = {}
-        for column in self._columns.values():
-            if column.joined:
-                parts = (every[:, self._places(column)] == 1).sum(axis=1)
-                counted[column.label.name] = (int((parts == 0).sum()), int((parts > 1).sum()))
-        return counted
+        joined = {name: column for name, column in self._columns.items() if column.joined}
+        parts = {name: (every[:, self._places(column)] == 1).sum(axis=1) for name, column in joined.items()}
+        return {name: (int((count == 0).sum()), int((count > 1).sum())) for name, count in parts.items()}
 
     def _places(self, column: Column) -> list[int]:
         return [self.data.schema.index(name) for name in column.sources]
 
-    def _converted(self, values: Values) -> Values:
-        columns = [column.convert(values[:, self._places(column)]) for column in self._columns.values()]
-        return np.stack(columns, axis=1) if columns else np.empty((len(values), 0), np.float32)
-
     def _column(self, label: str) -> Column:
-        return self._columns[self._schema[label].name]
+        return self._columns[self.schema[label].name]
 
 
-class _Regions(Relabelled):
-    @property
-    def region_source(self) -> str:
-        return cast(HasRegions, self.data).region_source
+class _FullDataSet(DataSet, HasRegions, HasCounterfactuals, HasRedraws, Renders, NeedsNoPath, Protocol):
+    """A data set with every capability."""
+
+
+class _FullView(Relabelled):
+    """The members of a view for every capability; :func:`with_columns` selects those that the view keeps."""
+
+    data: _FullDataSet
+    region_source = property(attrgetter("data.region_source"))
+    renderer = property(attrgetter("data.renderer"))
+    needs_no_path = property(attrgetter("data.needs_no_path"))
+    factors = property(attrgetter("data.factors"))
 
     def region(self, ids: Ids, label: str) -> Bools | None:
-        below = cast(HasRegions, self.data)
-        parts = [part for name in self._column(label).sources if (part := below.region(ids, name)) is not None]
+        parts = [part for name in self._column(label).sources if (part := self.data.region(ids, name)) is not None]
         return np.asarray(np.logical_or.reduce(parts)) if parts else None
 
-
-class _Counterfactuals(Relabelled):
     def with_attribute(self, ids: Ids, label: str, value: Values) -> Images:
         column = self._column(label)
-        below = cast(HasCounterfactuals, self.data)
-        return below.with_attribute(ids, column.sources[0], column.invert(value))
+        return self.data.with_attribute(ids, column.sources[0], column.invert(value))
 
-
-class _Redraws(Relabelled):
     def redraw(self, ids: Ids, label: str, value: Values, draw: int) -> Images:
         column = self._column(label)
-        return cast(HasRedraws, self.data).redraw(ids, column.sources[0], column.invert(value), draw)
+        return self.data.redraw(ids, column.sources[0], column.invert(value), draw)
 
-
-class _Variety(Relabelled):
     def variety_names(self, label: str) -> tuple[str, ...]:
-        return cast(HasVariety, self.data).variety_names(self._column(label).sources[0])
+        return self.data.variety_names(self._column(label).sources[0])
 
     def variety(self, ids: Ids, label: str) -> Floats:
-        return cast(HasVariety, self.data).variety(ids, self._column(label).sources[0])
+        return self.data.variety(ids, self._column(label).sources[0])
 
     def with_variety(self, ids: Ids, values: Mapping[str, Values], variety: Mapping[str, Floats]) -> Images:
         columns = {name: self._column(name) for name in (*values, *variety)}
-        return cast(HasVariety, self.data).with_variety(
+        return self.data.with_variety(
             ids,
             {columns[name].sources[0]: columns[name].invert(value) for name, value in values.items()},
             {columns[name].sources[0]: parameters for name, parameters in variety.items()},
         )
 
-
-class _Factors(Relabelled):
     @property
     def factor_names(self) -> tuple[str, ...]:
         """Names of the factors; the variety of a renamed label has its new name, as in ``Glasses.shape``."""
         new = {column.sources[0]: name for name, column in self._columns.items() if column.settable}
-        parts = [name.partition(".") for name in cast(HasFactors, self.data).factor_names]
+        parts = [name.partition(".") for name in self.data.factor_names]
         return tuple(new.get(owner, owner) + dot + rest for owner, dot, rest in parts)
-
-    def factors(self, ids: Ids) -> Floats:
-        return cast(HasFactors, self.data).factors(ids)
-
-
-class _Renders(Relabelled):
-    @property
-    def renderer(self) -> str:
-        return cast(Renders, self.data).renderer
 
     def render(self, factors: Floats, labels: Values) -> Images:
         source_labels = np.empty_like(labels)
         for values, column in zip(labels.T, self._columns.values(), strict=True):
             source_labels[:, self._places(column)] = column.invert(values)[:, None]
-        return cast(Renders, self.data).render(factors, source_labels)
+        return self.data.render(factors, source_labels)
 
 
-class _NeedsNoPath(Relabelled):
-    @property
-    def needs_no_path(self) -> bool:
-        return cast(NeedsNoPath, self.data).needs_no_path
-
-
-ALWAYS: tuple[tuple[type, type[Relabelled]], ...] = (
-    (HasRegions, _Regions),
-    (HasFactors, _Factors),
-    (NeedsNoPath, _NeedsNoPath),
+_MEMBERS: Mapping[type, tuple[str, ...]] = MappingProxyType(
+    {
+        HasRegions: ("region_source", "region"),
+        HasFactors: ("factor_names", "factors"),
+        NeedsNoPath: ("needs_no_path",),
+        HasCounterfactuals: ("with_attribute",),
+        HasRedraws: ("redraw",),
+        HasVariety: ("variety_names", "variety", "with_variety"),
+        Renders: ("renderer", "render"),
+    }
 )
-IF_SETTABLE: tuple[tuple[type, type[Relabelled]], ...] = (
-    (HasCounterfactuals, _Counterfactuals),
-    (HasRedraws, _Redraws),
-    (HasVariety, _Variety),
-)
-IF_COMPLETE: tuple[tuple[type, type[Relabelled]], ...] = ((Renders, _Renders),)
-"""Capabilities of a view, with their implementations, by the condition under which the view keeps them."""
+"""The members of ``_FullView`` that make up each capability."""
 
 
 @cache
-def _class_with(parts: tuple[type[Relabelled], ...]) -> type[Relabelled]:
-    return new_class("Relabelled", (*parts, Relabelled), exec_body=lambda body: body.update(__module__=__name__))
+def _class_with(names: tuple[str, ...]) -> type[Relabelled]:
+    members = {name: vars(_FullView)[name] for name in names}
+    return type("Relabelled", (Relabelled,), {"__module__": __name__, **members})
 
 
 def with_columns(data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> DataSet:
@@ -261,9 +235,9 @@ def with_columns(data: DataSet, columns: Sequence[Column], spec: str, salt: str)
     """
     settable = all(column.settable for column in columns)
     complete = settable and {column.sources[0] for column in columns} == set(data.schema.names)
-    offered = (*(IF_COMPLETE if complete else ()), *(IF_SETTABLE if settable else ()), *ALWAYS)
-    parts = tuple(part for capability, part in offered if isinstance(data, capability))
-    return _class_with(parts)(data, columns, spec, salt)
+    lost = () if complete else (Renders,) if settable else (Renders, HasCounterfactuals, HasRedraws, HasVariety)
+    kept = [names for capability, names in _MEMBERS.items() if capability not in lost and isinstance(data, capability)]
+    return _class_with(tuple(chain.from_iterable(kept)))(data, columns, spec, salt)
 
 
 def relabelled(data: DataSet, requests: Sequence[str]) -> DataSet:
@@ -308,15 +282,19 @@ def _renamed_or_joined(data: DataSet, requests: Sequence[str]) -> list[Column]:
     return list(dict.fromkeys(taken.get(label.name, Column(label, (label.name,))) for label in data.schema))
 
 
+def _require(data: DataSet, name: str, request: str, kind: str = "", hint: str = "") -> None:
+    """Raise unless the data have the label, of the given kind if one is given."""
+    where = f"--label {request}"
+    if name not in data.schema:
+        raise UsageError(f"the data have no label {name!r}", where=where, hint=suggestion(name, data.schema.names))
+    if kind and data.schema[name].kind != kind:
+        raise LabelMismatchError(f"label {name!r} is {data.schema[name].kind}", where=where, hint=hint)
+
+
 def _split(data: DataSet, requests: Sequence[str]) -> list[Column]:
-    requested = {request.removeprefix(SPLIT_PREFIX).strip(): f"--label {request}" for request in requests}
-    for name, where in requested.items():
-        if name not in data.schema:
-            raise UsageError(f"the data have no label {name!r}", where=where, hint=suggestion(name, data.schema.names))
-        if data.schema[name].kind != "categorical":
-            raise LabelMismatchError(
-                f"label {name!r} is {data.schema[name].kind}", where=where, hint="Only categorical labels can be split."
-            )
+    requested = {request.removeprefix(SPLIT_PREFIX).strip(): request for request in requests}
+    for name, request in requested.items():
+        _require(data, name, request, "categorical", "Only categorical labels can be split.")
     columns: list[Column] = []
     for label in data.schema:
         if label.name in requested:
@@ -335,20 +313,10 @@ def _requested(data: DataSet, request: str) -> Column:
             "the request is malformed", where=f"--label {request}", hint="Write NEW=OLD, NEW=A|B|C or *=OLD."
         )
     for name in sources:
-        if name not in data.schema:
-            raise UsageError(
-                f"the data have no label {name!r}",
-                where=f"--label {request}",
-                hint=suggestion(name, data.schema.names),
-            )
+        _require(data, name, request)
     if len(sources) == 1:
         own = data.schema[sources[0]]
         return Column(Label(new.strip(), own.kind, own.classes), sources)
     for name in sources:
-        if data.schema[name].kind != "binary":
-            raise LabelMismatchError(
-                f"label {name!r} is {data.schema[name].kind}",
-                where=f"--label {request}",
-                hint="Only binary labels can be joined.",
-            )
+        _require(data, name, request, "binary", "Only binary labels can be joined.")
     return Column(Label(new.strip(), "categorical", sources), sources)

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, UsageError, suggestion
-from ccvae_eval.data.images.decode import PixelArray, resized
+from ccvae_eval.data.images.decode import PixelArray, central_square, resized
 from ccvae_eval.data.images.regions import FRAMES, Boxes, Regions
-from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore
+from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore, read_file
 from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, Attributes, column_from_numbers, schema_of
-from ccvae_eval.data.sets.folder import MAX_EDGE, Folder, RegionsMixin
-from ccvae_eval.data.spec import Options, require_path
+from ccvae_eval.data.sets.folder import MAX_EDGE, Folder, FolderWithRegions, existing_path, full_spec
+from ccvae_eval.data.spec import Options
 
 IMAGES, ATTRIBUTES, PARTITION = "img_align_celeba", "list_attr_celeba", "list_eval_partition"
 SUBFOLDERS = ("", "Img", "Anno", "Eval", "celeba")
@@ -59,62 +59,49 @@ class CelebA(Folder):
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
         read = Options("celeba", options)
         size = read.integer("size", 64, low=1, high=MAX_EDGE)
-        crop = _crop(read.text("crop", SQUARE))
+        crop = read.text("crop", SQUARE)
+        if crop not in (SQUARE, WHOLE) and not (crop.isdigit() and int(crop) > 0):
+            raise UsageError(f"crop must be {SQUARE}, {WHOLE} or a number of pixels, got {crop!r}", where="celeba")
         labels, regions = read.names("labels"), read.text("regions", "boxes", ("boxes", "none"))
         read.finish()
-        place = Path(require_path("celeba", path, f"the folder with {IMAGES} and {ATTRIBUTES}.txt"))
-        if not place.is_dir():
-            hint = "" if place.is_absolute() else f"Relative paths start at {Path.cwd()}."
-            raise DataError("the folder does not exist", where=str(place), hint=hint)
-        table, parts = _table(place, ATTRIBUTES, required=True), _table(place, PARTITION, required=False)
-        spec = ",".join([f"celeba:{path}", *(f"{key}={value}" for key, value in sorted(options.items()))])
-        attributes, store = _attributes(table, parts, labels, str(place)), _images(place)
-        if regions == "none":
-            return cls(store, attributes, spec, size, crop)
+        place = existing_path("celeba", path, f"the folder with {IMAGES} and {ATTRIBUTES}.txt")
+        attributes, store = _attributes(place, labels), _images(place)
         frame = FRAMES["celeba"]
         view = frame.whole if crop == WHOLE else frame.middle(None if crop == SQUARE else int(crop))
-        kind: Any = CelebAWithRegions
-        made: Self = kind(store, attributes, spec, size, crop, Boxes(frame, view))
+        kind: Any = cls if regions == "none" else CelebAWithRegions
+        found = None if regions == "none" else Boxes(frame, view)
+        made: Self = kind(store, attributes, full_spec("celeba", path, options), size, crop, found)
         return made
 
     @cached_property
     def digest(self) -> str:
-        content = blake2b(repr((self._shape, self._crop, self.schema.as_plain())).encode(), digest_size=16)
+        content = blake2b(repr((self.input_shape, self._crop, self.schema.as_plain())).encode(), digest_size=16)
         content.update(self._attributes.labels.tobytes() + self._splits.codes.tobytes())
-        for name in self._files:
+        for name in self.files:
             content.update(f"{name}/{self._store.size(name)}\n".encode("utf-8", "surrogateescape"))
         for index in np.linspace(0, len(self) - 1, DIGESTED_IMAGES).astype(int):
-            content.update(self._store.read(self._files[index]))
+            content.update(self._store.read(self.files[index]))
         return content.hexdigest()
 
     def _pixels(self, index: int) -> PixelArray:
-        pixels, size = self._decoded(index), self._shape[1]
+        pixels, size = self._decoded(index), self.input_shape[1]
         if self._crop == WHOLE:
             how = cv2.INTER_AREA if size < min(pixels.shape[:2]) else cv2.INTER_LINEAR
             return np.asarray(cv2.resize(pixels, (size, size), interpolation=how), np.uint8)
-        if self._crop != SQUARE:
-            pixels = _central(pixels, int(self._crop), f"{self._store.where}: {self._files[index]}")
-        return resized(pixels, size)
+        if self._crop == SQUARE:
+            return resized(pixels, size)
+        height, width = pixels.shape[:2]
+        if int(self._crop) > min(height, width):
+            raise DataError(
+                f"crop={self._crop} exceeds the image of {width} x {height} pixels",
+                where=f"{self._store.where}: {self.files[index]}",
+                hint="Choose a smaller crop.",
+            )
+        return resized(central_square(pixels, int(self._crop)), size)
 
 
-class CelebAWithRegions(RegionsMixin, CelebA):
+class CelebAWithRegions(FolderWithRegions, CelebA):
     """CelebA with the boxes of its local attributes."""
-
-
-def _crop(text: str) -> str:
-    if text in (SQUARE, WHOLE) or (text.isdigit() and int(text) > 0):
-        return text
-    raise UsageError(f"crop must be {SQUARE}, {WHOLE} or a number of pixels, got {text!r}", where="celeba")
-
-
-def _central(pixels: PixelArray, edge: int, where: str) -> PixelArray:
-    height, width = pixels.shape[:2]
-    if edge > min(height, width):
-        raise DataError(
-            f"crop={edge} exceeds the image of {width} x {height} pixels", where=where, hint="Choose a smaller crop."
-        )
-    top, left = (height - edge) // 2, (width - edge) // 2
-    return pixels[top : top + edge, left : left + edge]
 
 
 def _images(place: Path) -> Store:
@@ -131,37 +118,23 @@ def _images(place: Path) -> Store:
 
 @dataclass(frozen=True, slots=True)
 class CelebATable:
-    """A table of CelebA.
-
-    Args:
-        names: names of its columns; empty if the table has no header.
-        files: the image file of each row.
-        numbers: the cells, shape (rows, columns).
-    """
+    """A table: names of its columns (none without a header), image file of each row, cells of shape (rows, columns)."""
 
     names: tuple[str, ...]
     files: tuple[str, ...]
     numbers: NDArray[np.float32]
 
 
-def _table(place: Path, name: str, *, required: bool) -> CelebATable | None:
-    for inner in SUBFOLDERS:
-        for suffix in TABLE_SUFFIXES:
-            path = place / inner / (name + suffix)
-            if path.is_file():
-                return _read(path)
-    if required:
-        raise DataError("the table of attributes is missing", where=str(place), hint=f"Expected {name}.txt.")
-    return None
+def _table(place: Path, name: str) -> CelebATable | None:
+    paths = (place / inner / (name + suffix) for inner in SUBFOLDERS for suffix in TABLE_SUFFIXES)
+    return next((_read(path) for path in paths if path.is_file()), None)
 
 
 def _read(path: Path) -> CelebATable:
     """Read a table. The text form of the attributes starts with a count and a line of names; the partition does not."""
     try:
-        if path.stat().st_size > MAX_TABLE_BYTES:
-            raise DataError("the table is too large", where=str(path), why="the limit is 256 MiB")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_file(path, MAX_TABLE_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise DataError("the file cannot be read", where=str(path), why=str(error)) from None
     lines = [line for line in (text.replace(",", " ") if path.suffix == ".csv" else text).splitlines() if line.strip()]
     if lines and lines[0].strip().isdigit():
@@ -188,8 +161,10 @@ def _read(path: Path) -> CelebATable:
     return CelebATable(tuple(names), tuple(row[0] for row in rows), numbers.reshape(len(rows), width))
 
 
-def _attributes(table: CelebATable | None, parts: CelebATable | None, chosen: Sequence[str], where: str) -> Attributes:
-    assert table is not None, "it is required"
+def _attributes(place: Path, chosen: Sequence[str]) -> Attributes:
+    where, table, parts = str(place), _table(place, ATTRIBUTES), _table(place, PARTITION)
+    if table is None:
+        raise DataError("the table of attributes is missing", where=where, hint=f"Expected {ATTRIBUTES}.txt.")
     for name in chosen:
         if name not in table.names:
             raise UsageError(f"CelebA has no label {name!r}", where=where, hint=suggestion(name, table.names))

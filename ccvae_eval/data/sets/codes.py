@@ -6,7 +6,7 @@ Reading parquet needs pyarrow, which the extra ``parquet`` installs.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -16,14 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.data.labels.columns import SPLIT_COLUMN
 from ccvae_eval.data.sets.npz import read_arrays
 
-EXTRA = "ccvae-eval[parquet]"
 PARQUET_SUFFIXES = (".parquet", ".pq")
 TABLE_SUFFIXES = (".csv", *PARQUET_SUFFIXES)
 OPTIONAL_ARRAYS = ("train", "test", "names", "kinds", "blocks", "block_names")
-SPLIT_COLUMN = "split"
-"""Column of the factors' table that assigns rows to train or test."""
 MAX_CODES_BYTES = 2 * 2**30
 
 
@@ -85,20 +83,18 @@ def _digest(*files: Path) -> str:
 def _from_npz(path: Path) -> CodesFile:
     found = read_arrays(path, ("codes", "factors"))
     arrays: dict[str, Any] = {name: found[name] for name in OPTIONAL_ARRAYS if name in found}
-    for name in ("names", "kinds", "block_names"):
-        if name in arrays:
-            arrays[name] = [str(word) for word in np.ravel(arrays[name])]
-    if "kinds" in arrays:
-        _check_kinds(arrays["kinds"], str(path))
+    for name in {"names", "kinds", "block_names"} & arrays.keys():
+        arrays[name] = [str(word) for word in np.ravel(arrays[name])]
+    _require_words("kinds", arrays.get("kinds", ()), ("discrete", "continuous"), path)
     if "blocks" in arrays:
         arrays["blocks"] = _blocks(arrays["blocks"], str(path))
     return CodesFile(found["codes"], found["factors"], str(path), _digest(path), arrays)
 
 
-def _check_kinds(kinds: list[str], where: str) -> None:
-    unknown = set(kinds) - {"discrete", "continuous"}
+def _require_words(name: str, words: Iterable[str], allowed: tuple[str, str], path: Path) -> None:
+    unknown = sorted(set(words) - {*allowed})
     if unknown:
-        raise DataError(f"kinds must be discrete or continuous, got {sorted(unknown)[0]!r}", where=where)
+        raise DataError(f"{name} must be {' or '.join(allowed)}, got {unknown[0]!r}", where=str(path))
 
 
 def _blocks(numbers: NDArray[Any], where: str) -> list[list[int]]:
@@ -116,9 +112,7 @@ def _from_tables(codes: Path, factors: Path) -> CodesFile:
     arrays: dict[str, Any] = {}
     if SPLIT_COLUMN in found:
         words = np.array([str(word).strip().lower() for word in found.pop(SPLIT_COLUMN)])
-        unknown = set(words.tolist()) - {"train", "test", "", "nan"}
-        if unknown:
-            raise DataError(f"split must be train or test, got {sorted(unknown)[0]!r}", where=str(factors))
+        _require_words("split", set(words.tolist()) - {"", "nan"}, ("train", "test"), factors)
         arrays = {"train": words == "train", "test": words == "test"}
     if not found:
         raise DataError("the table has no column of factors", where=str(factors))
@@ -142,13 +136,14 @@ def _columns(path: Path) -> dict[str, NDArray[Any]]:
         if not len(next(iter(columns.values()), ())):
             raise DataError("the table has no rows", where=str(path))
         return columns
-    names, rows = _table(path)
+    head, *rows = _csv_lines(path)
+    names = [name.strip() for name in head]
     if len(set(names)) != len(names):
         raise DataError("two columns have the same name", where=str(path))
-    return {name: _column([row[place] for row in rows]) for place, name in enumerate(names)}
+    return {name: _column(texts) for name, texts in zip(names, zip(*rows, strict=True), strict=True)}
 
 
-def _column(texts: list[str]) -> NDArray[Any]:
+def _column(texts: Sequence[str]) -> NDArray[Any]:
     """Numbers, with NaN for empty cells, if every cell is a number; otherwise text."""
     words = [text.strip() for text in texts]
     try:
@@ -157,26 +152,25 @@ def _column(texts: list[str]) -> NDArray[Any]:
         return np.array(words, dtype=object)
 
 
-def _table(path: Path) -> tuple[list[str], list[list[str]]]:
+def _csv_lines(path: Path) -> list[list[str]]:
+    """The header and the rows; empty lines are skipped."""
     try:
         if path.stat().st_size > MAX_CODES_BYTES:
             raise DataError("the file is too large", where=str(path), why="the limit is 2 GiB")
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
+            lines = [line for line in csv.reader(file) if line]
     except OSError as error:
         raise DataError("the file cannot be read", where=str(path), why=error.strerror or str(error)) from None
     except (ValueError, csv.Error) as error:
         raise DataError("the file is not a CSV table", where=str(path), why=str(error)) from None
-    rows = [row for row in rows if row]
-    if len(rows) < 2:
+    if len(lines) < 2:
         raise DataError("the table needs a header line and at least one row", where=str(path))
-    width = len(rows[0])
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != width:
-            raise DataError(
-                f"the row must have {width} cells like the header, got {len(row)}", where=f"{path}: line {number}"
-            )
-    return [name.strip() for name in rows[0]], rows[1:]
+    width = len(lines[0])
+    odd = next((number for number, line in enumerate(lines, start=1) if len(line) != width), None)
+    if odd is not None:
+        found = len(lines[odd - 1])
+        raise DataError(f"the row must have {width} cells like the header, got {found}", where=f"{path}: line {odd}")
+    return lines
 
 
 def parquet_columns(path: Path) -> dict[str, NDArray[Any]]:
@@ -193,7 +187,8 @@ def parquet_columns(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(
             "reading parquet needs pyarrow, which is not installed",
             where=str(path),
-            hint=f"pip install '{EXTRA}', or write CSV: pandas.read_parquet(FILE).to_csv('codes.csv', index=False).",
+            hint="pip install 'ccvae-eval[parquet]', or write CSV: "
+            "pandas.read_parquet(FILE).to_csv('codes.csv', index=False).",
         ) from None
     try:
         table = parquet.read_table(path).to_pydict()

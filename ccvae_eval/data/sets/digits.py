@@ -9,13 +9,10 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from ccvae_eval.data.images.decode import bilinear
-from ccvae_eval.data.labels.columns import labels_from_array
-from ccvae_eval.data.memory import InMemory
+from ccvae_eval.data.memory import InMemory, checked_arrays
+from ccvae_eval.data.sets.mnist import SCHEMA
 from ccvae_eval.data.spec import Options, refuse_path
-from ccvae_eval.data.splits import split_by_name
-from ccvae_eval.model.interface import Label, LabelSchema
 
-SCHEMA = LabelSchema((Label("digit", "categorical", tuple("0123456789")),))
 EDGE = 8
 BRIGHTEST = 16
 
@@ -38,6 +35,5 @@ class Digits(InMemory):
         found = load_digits()
         grey = np.asarray(found.images, np.float32) / BRIGHTEST
         images = grey if size == EDGE else bilinear(np.rint(grey * 255).astype(np.uint8), size)
-        schema, labels = labels_from_array(np.asarray(found.target), SCHEMA, "digits")
-        splits = split_by_name([str(i) for i in range(len(labels))])
-        return cls(images[:, None], schema, labels, splits, f"digits,size={size}")
+        arrays = checked_arrays(images, np.asarray(found.target), SCHEMA, None, "digits")
+        return cls(*arrays, f"digits,size={size}")

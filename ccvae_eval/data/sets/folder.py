@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.types import Bools, Ids
-from ccvae_eval.data.images.decode import PixelArray, decode, resized
+from ccvae_eval.data.images.decode import PixelArray, as_images, decode, resized
 from ccvae_eval.data.images.regions import FRAMES, Boxes, Regions, regions_in
-from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore, files_by_name
+from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore, files_by_name, read_file
 from ccvae_eval.data.interface import Split
 from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, Attributes, read_attributes
 from ccvae_eval.data.memory import checked_ids
 from ccvae_eval.data.spec import Options, require_path
 from ccvae_eval.data.splits import split_by_column, split_by_name
-from ccvae_eval.model.interface import Batch, LabelSchema
+from ccvae_eval.model.interface import Batch
 
 TABLE = "attributes.csv"
 MAX_EDGE = 1024
@@ -72,14 +72,14 @@ class Folder:
             raise _no_match(attributes, store)
         self._store, self._attributes = store, attributes.rows(kept)
         self.rows_without_image = len(attributes.files) - len(kept)
-        self._files = [known[name] for name in self._attributes.files]
-        self.images_without_row = len(set(store.names) - set(self._files))
-        self._spec, self._size, self._channels, self.regions = spec, size, channels, regions
+        self.files = [known[name] for name in self._attributes.files]
+        self.images_without_row = len(set(store.names) - set(self.files))
+        self.spec, self.schema, self.regions, self._size = spec, attributes.schema, regions, size
         names = self._attributes.files
         words = self._attributes.splits
         self._splits = split_by_name(names) if words is None else split_by_column(words, names, spec)
         height, width = (size, size) if size else self._decoded(0).shape[:2]
-        self._shape = (channels, height, width)
+        self.input_shape: tuple[int, ...] = (channels, height, width)
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
@@ -89,40 +89,24 @@ class Folder:
         images, table = read.text("images"), read.text("attributes", TABLE)
         labels, regions = read.names("labels"), read.text("regions")
         read.finish()
-        place = Path(require_path("folder", path, f"a folder or a zip of images with {TABLE}"))
-        if not place.exists():
-            hint = "" if place.is_absolute() else f"Relative paths start at {Path.cwd()}."
-            raise DataError("the folder or zip does not exist", where=str(place), hint=hint)
+        place = existing_path("folder", path, f"a folder or a zip of images with {TABLE}")
         store, attributes = _opened(place, images, table, labels)
-        spec = ",".join([f"folder:{path}", *(f"{key}={value}" for key, value in sorted(options.items()))])
-        if not regions:
-            return cls(store, attributes, spec, size or None, channels)
-        kind: Any = FolderWithRegions
-        made: Self = kind(store, attributes, spec, size or None, channels, _regions(regions, place))
+        kind: Any = FolderWithRegions if regions else cls
+        found = _regions(regions, place) if regions else None
+        made: Self = kind(store, attributes, full_spec("folder", path, options), size or None, channels, found)
         return made
-
-    @property
-    def spec(self) -> str:
-        return self._spec
-
-    @property
-    def schema(self) -> LabelSchema:
-        return self._attributes.schema
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return self._shape
 
     @cached_property
     def digest(self) -> str:
         """Digest of the image files, the labels, the splits and the size."""
         content = blake2b(self._store.digest(), digest_size=16)
-        content.update(repr((self._shape, self.schema.as_plain(), self._attributes.files)).encode("utf-8", "replace"))
+        head = repr((self.input_shape, self.schema.as_plain(), self._attributes.files))
+        content.update(head.encode("utf-8", "replace"))
         content.update(self._attributes.labels.tobytes() + self._splits.codes.tobytes())
         return content.hexdigest()
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def batch(self, ids: Ids) -> Batch:
         """Read some images.
@@ -131,12 +115,11 @@ class Folder:
             DataError: a file is missing, damaged or of another size; the message names it.
         """
         ids = checked_ids(ids, len(self), self.spec)
-        channels, height, width = self._shape
+        channels, height, width = self.input_shape
         images = np.empty((len(ids), height, width, channels), np.uint8)
         for row, index in enumerate(ids.tolist()):
             images[row] = self._pixels(index)
-        first = torch.from_numpy(images).permute(0, 3, 1, 2)
-        return Batch(first.contiguous().float() / 255, torch.from_numpy(self._attributes.labels[ids]), ids)
+        return Batch(as_images(images), torch.from_numpy(self._attributes.labels[ids]), ids)
 
     def labels_of(self, ids: Ids) -> NDArray[np.float32]:
         return self._attributes.labels[checked_ids(ids, len(self), self.spec)]
@@ -144,57 +127,57 @@ class Folder:
     def split(self, name: Split) -> Ids:
         return self._splits.ids(name)
 
-    @cached_property
-    def files(self) -> tuple[str, ...]:
-        """The image file of each id."""
-        return tuple(self._files)
-
     def _decoded(self, index: int) -> PixelArray:
-        name = self._files[index]
+        name = self.files[index]
         return decode(self._store.read(name), f"{self._store.where}: {name}")
 
     def _pixels(self, index: int) -> PixelArray:
         pixels = self._decoded(index)
         if self._size:
             pixels = resized(pixels, self._size)
-        channels, height, width = self._shape
+        channels, height, width = self.input_shape
         if pixels.shape[:2] != (height, width):
             raise DataError(
                 f"the image has {pixels.shape[1]} x {pixels.shape[0]} pixels, the first image {width} x {height}",
-                where=f"{self._store.where}: {self._files[index]}",
+                where=f"{self._store.where}: {self.files[index]}",
                 hint="All images must have the same size. To crop and resize them, write folder:PATH,size=64.",
             )
         return pixels if channels == 3 else _grey(pixels)
 
 
-class RegionsMixin:
-    """Adds the capability ``HasRegions`` to a subclass of ``Folder``, which it must precede among the bases."""
+class FolderWithRegions(Folder):
+    """A folder with regions, from the option ``regions``."""
+
+    regions: Regions
 
     @property
     def region_source(self) -> str:
-        return str(_as_folder(self).regions.source)
+        return self.regions.source
 
     def region(self, ids: Ids, label: str) -> Bools | None:
         """Mask of a label in each image, shape (N, H, W); None for a label without a region."""
-        data = _as_folder(self)
-        data.schema.index(label)
-        _, height, width = data.input_shape
-        every = data.files
-        files = [every[index] for index in checked_ids(ids, len(data), data.spec).tolist()]
-        found = [data.regions.of(file, label, height, width) for file in files or [""]]
+        self.schema.index(label)
+        _, height, width = self.input_shape
+        files = [self.files[index] for index in checked_ids(ids, len(self), self.spec).tolist()]
+        found = [self.regions.of(file, label, height, width) for file in files or [""]]
         known = [region for region in found if region is not None]
         if len(known) < len(found):
             return None
         return np.stack(known) if files else np.empty((0, height, width), np.bool_)
 
 
-def _as_folder(data: object) -> Any:
-    assert isinstance(data, Folder)
-    return data
+def existing_path(name: str, path: str | None, what: str) -> Path:
+    """The path of a spec; raises if it is missing or does not exist. ``what`` describes it in the hint."""
+    place = Path(require_path(name, path, what))
+    if not place.exists():
+        hint = "" if place.is_absolute() else f"Relative paths start at {Path.cwd()}."
+        raise DataError("the path does not exist", where=str(place), hint=hint)
+    return place
 
 
-class FolderWithRegions(RegionsMixin, Folder):
-    """A folder with regions, from the option ``regions``."""
+def full_spec(name: str, path: str | None, options: Mapping[str, str]) -> str:
+    """A spec with all its options, sorted by name."""
+    return ",".join([f"{name}:{path}", *(f"{key}={value}" for key, value in sorted(options.items()))])
 
 
 def _regions(choice: str, place: Path) -> Regions:
@@ -226,9 +209,7 @@ def _opened(place: Path, images: str, table: str, labels: tuple[str, ...]) -> tu
 def _read_table(path: Path, labels: tuple[str, ...]) -> Attributes:
     try:
         if path.is_file():
-            if path.stat().st_size > MAX_TABLE_BYTES:
-                raise DataError("the table of labels is too large", where=str(path), why="the limit is 256 MiB")
-            return read_attributes(path.read_bytes(), str(path), labels)
+            return read_attributes(read_file(path, MAX_TABLE_BYTES), str(path), labels)
     except OSError as error:
         raise DataError("the file cannot be read", where=str(path), why=error.strerror or str(error)) from None
     others = sorted(other.name for other in path.parent.glob("*.csv"))
@@ -278,10 +259,11 @@ def _store_in(folder: Path, images: str, attributes: Attributes) -> Store:
     if len(zips) == 1:
         return ZipStore(folder / zips[0])
     if not zips:
+        counts = Counter(path.suffix.lower() or "without suffix" for path in folder.iterdir()).most_common(4)
         raise DataError(
             "the folder contains no images",
             where=str(folder),
-            why=_contents(folder),
+            why=f"it contains {', '.join(f'{n} {suffix}' for suffix, n in counts)}",
             hint="Expected PNG or JPEG files in the folder, in its subfolders or in a zip.",
         )
     rows = set(attributes.files)
@@ -293,9 +275,3 @@ def _store_in(folder: Path, images: str, attributes: Attributes) -> Store:
         where=str(folder),
         hint=f"Choose one: folder:{folder},images={zips[0]} (or {', '.join(zips[1:])}).",
     )
-
-
-def _contents(folder: Path) -> str:
-    """The contents of a folder without images, such as "it contains 12 .tif, 1 .csv"."""
-    counts = Counter(path.suffix.lower() or "without suffix" for path in folder.iterdir())
-    return f"it contains {', '.join(f'{n} {suffix}' for suffix, n in counts.most_common(4))}"

@@ -19,13 +19,13 @@ from ccvae_eval.data.labels.columns import labels_from_array
 from ccvae_eval.data.memory import InMemory
 from ccvae_eval.data.sets.npz import read_arrays
 from ccvae_eval.data.spec import Options, require_path
-from ccvae_eval.data.splits import Splits, split_by_name, split_official
+from ccvae_eval.data.splits import split_by_name, split_official
 from ccvae_eval.model.interface import Label, LabelSchema
 
 SCHEMA = LabelSchema((Label("digit", "categorical", tuple("0123456789")),))
 EDGE = 28
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
-MAX_IMAGES = 1_000_000
+MAX_IMAGES, MAX_EDGE = 1_000_000, 512
 TRAIN, TEST = "train", "t10k"
 
 Bytes = NDArray[np.uint8]
@@ -47,7 +47,7 @@ class Mnist(InMemory):
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
         read = Options("mnist", options)
-        size = read.integer("size", EDGE, low=1, high=512)
+        size = read.integer("size", EDGE, low=1, high=MAX_EDGE)
         angles = _angles(read.names("rotations"))
         seed = read.integer("seed", 0)
         read.finish()
@@ -66,7 +66,9 @@ class Mnist(InMemory):
             schema, labels, images = _rotated(schema, labels, images, angles, seed)
             spec += f",rotations={'|'.join(angles)}" + (f",seed={seed}" if seed else "")
         resized = images if size == EDGE else bilinear(images, size)
-        return cls(resized[:, None], schema, labels, _splits(is_test), spec)
+        names = [str(i) for i in range(len(digits))]
+        splits = split_official(is_test, names) if is_test.any() else split_by_name(names)
+        return cls(resized[:, None], schema, labels, splits, spec)
 
 
 def _angles(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -103,11 +105,6 @@ def _rotated(
     return extended, np.column_stack([labels, domain]).astype(np.float32), rotated
 
 
-def _splits(is_test: NDArray[np.bool_]) -> Splits:
-    names = [str(i) for i in range(len(is_test))]
-    return split_official(is_test, names) if is_test.any() else split_by_name(names)
-
-
 def _from_archive(path: Path) -> tuple[Bytes, NDArray[np.int64], NDArray[np.bool_]]:
     arrays = read_arrays(path, ())
     if "x_train" in arrays:
@@ -142,21 +139,14 @@ def _concatenated(
     for images, labels, _ in parts:
         if images.ndim != 3 or labels.shape != (len(images),) or images.shape[1:] != parts[0][0].shape[1:]:
             raise DataError(f"images of shape {images.shape} do not match labels of shape {labels.shape}", where=where)
-    return (
-        np.concatenate([images for images, _, _ in parts]),
-        np.concatenate([labels for _, labels, _ in parts]),
-        np.concatenate([np.full(len(labels), official) for _, labels, official in parts]),
-    )
+    images, labels, is_test = zip(*((*part[:2], np.full(len(part[1]), part[2])) for part in parts), strict=True)
+    return np.concatenate(images), np.concatenate(labels), np.concatenate(is_test)
 
 
 def _idx_file(folder: Path, start: str, dimensions: int) -> Path | None:
     """The idx file under any of its usual names, or None."""
-    for form in (f"-idx{dimensions}-ubyte", f".idx{dimensions}-ubyte"):
-        for suffix in ("", ".gz"):
-            path = folder / f"{start}{form}{suffix}"
-            if path.is_file():
-                return path
-    return None
+    paths = (folder / f"{start}{mark}idx{dimensions}-ubyte{suffix}" for mark in "-." for suffix in ("", ".gz"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def read_idx(path: Path, magic: int) -> Bytes:
@@ -171,15 +161,10 @@ def read_idx(path: Path, magic: int) -> Bytes:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             head = np.frombuffer(file.read(head_bytes), ">u4")
             shape = tuple(int(n) for n in head[1:])
-            if (
-                len(head) != dimensions + 1
-                or head[0] != magic
-                or shape[0] > MAX_IMAGES
-                or max(shape[1:], default=0) > 512
-            ):
-                raise DataError(
-                    f"the file is not an idx file of {'images' if magic == IMAGES_MAGIC else 'labels'}", where=str(path)
-                )
+            fits = len(head) == dimensions + 1 and head[0] == magic
+            if not fits or shape[0] > MAX_IMAGES or max(shape[1:], default=0) > MAX_EDGE:
+                kind = "images" if magic == IMAGES_MAGIC else "labels"
+                raise DataError(f"the file is not an idx file of {kind}", where=str(path))
             expected = int(np.prod(shape))
             content = file.read(expected + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:

@@ -11,10 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError
-from ccvae_eval.data.labels.columns import labels_from_array
-from ccvae_eval.data.memory import InMemory, standard_layout
+from ccvae_eval.data.memory import InMemory, checked_arrays
 from ccvae_eval.data.spec import Options, require_path
-from ccvae_eval.data.splits import split_by_column, split_by_name
 
 MAX_ARCHIVE_BYTES = 8 * 2**30
 """Limit of the unpacked size of an archive."""
@@ -61,14 +59,5 @@ class Npz(InMemory):
         Options("npz", options).finish()
         file = Path(require_path("npz", path, "an .npz file"))
         arrays = read_arrays(file, ("images", "labels"))
-        where = str(file)
-        names = [str(name) for name in arrays["names"].ravel()] if "names" in arrays else None
-        schema, labels = labels_from_array(arrays["labels"], names, where)
-        positions = [str(i) for i in range(len(labels))]
-        splits = split_by_name(positions)
-        if "split" in arrays:
-            words = [str(word) for word in arrays["split"].ravel()]
-            if len(words) != len(labels):
-                raise DataError(f"{len(words)} splits, but {len(labels)} images", where=where)
-            splits = split_by_column(words, positions, where)
-        return cls(standard_layout(arrays["images"], where), schema, labels, splits, f"npz:{path}")
+        names, split = ([str(word) for word in arrays[k].ravel()] if k in arrays else None for k in ("names", "split"))
+        return cls(*checked_arrays(arrays["images"], arrays["labels"], names, split, str(file)), f"npz:{path}")

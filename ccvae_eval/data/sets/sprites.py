@@ -57,7 +57,7 @@ class Sprites:
     One white shape on black. Labels are the categorical ``shape`` (square, ellipse, heart) and the continuous
     ``scale`` (0.5 to 1), ``orientation`` (0 to 2 pi, both included, so its first and last value give equal images),
     ``position_x`` and ``position_y`` (0 to 1). The factors are the same five as numbers. Every combination occurs
-    once; ``ids_of`` gives its id. Splits (60/20/20) follow from a hash of the id.
+    once. Splits (60/20/20) follow from a hash of the id.
 
     The region of ``shape`` is the set of pixels in which the three shapes differ; the other labels have no region.
 
@@ -67,9 +67,11 @@ class Sprites:
 
     needs_no_path: ClassVar[bool] = True
     region_source = "renderer"
+    schema = SCHEMA
+    factor_names = SCHEMA.names
 
     def __init__(self, size: int = EDGE) -> None:
-        self.size = size
+        self.size, self.input_shape = size, (1, size, size)
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
@@ -83,20 +85,11 @@ class Sprites:
     def spec(self) -> str:
         return "sprites" + (f",size={self.size}" if self.size != EDGE else "")
 
-    @property
-    def schema(self) -> LabelSchema:
-        return SCHEMA
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (1, self.size, self.size)
-
     @cached_property
     def digest(self) -> str:
         probe = self.batch(np.arange(0, len(self), len(self) // 16)).images
-        return blake2b(
-            f"sprites {DRAWING_VERSION}/{self.size}".encode() + probe.numpy().tobytes(), digest_size=16
-        ).hexdigest()
+        content = f"sprites {DRAWING_VERSION}/{self.size}".encode() + probe.numpy().tobytes()
+        return blake2b(content, digest_size=16).hexdigest()
 
     def __len__(self) -> int:
         return int(np.prod(FACTOR_SIZES))
@@ -111,18 +104,10 @@ class Sprites:
     def split(self, name: Split) -> Ids:
         return np.flatnonzero(_split_codes(len(self)) == SPLITS.index(name))
 
-    @property
-    def factor_names(self) -> tuple[str, ...]:
-        return SCHEMA.names
-
     def factors(self, ids: Ids) -> Floats:
         """The factor values, shape (N, 5), columns as in ``factor_names``; a shape is given by its class index."""
         levels = np.unravel_index(checked_ids(ids, len(self), self.spec), FACTOR_SIZES)
         return np.stack([values[level] for values, level in zip(FACTOR_VALUES, levels, strict=True)], axis=1)
-
-    def ids_of(self, levels: NDArray[np.int64]) -> Ids:
-        """The ids of combinations of factors, each given by the index of its value, shape (N, 5)."""
-        return np.asarray(np.ravel_multi_index(tuple(levels.T), FACTOR_SIZES), np.int64)
 
     def with_attribute(self, ids: Ids, label: str, value: NDArray[np.float32]) -> Images:
         """The images with one factor set to any value in its range; NaN leaves it unchanged."""

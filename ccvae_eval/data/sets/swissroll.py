@@ -7,7 +7,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Floats, Ids
 from ccvae_eval.data.memory import InMemory
@@ -41,14 +40,8 @@ class SwissRoll(InMemory):
         read = Options("swissroll", options)
         n = read.integer("n", 20_000, low=2, high=MAX_POINTS)
         seed = read.integer("seed", 0)
-        text = read.text("noise", "0")
+        noise = read.number("noise", 0.0)
         read.finish()
-        try:
-            noise = float(text)
-        except ValueError:
-            noise = np.nan
-        if not 0 <= noise < np.inf:
-            raise UsageError(f"noise must be a number of at least 0, got {text!r}", where="swissroll")
         sheet = numpy_stream(seed, "swissroll").random((n, 2))
         t = 1.5 * np.pi * (1 + 2 * sheet[:, 0])
         points = np.stack([t * np.cos(t), 21 * sheet[:, 1], t * np.sin(t)], axis=1)

@@ -99,7 +99,7 @@ class Accuracy:
             no_chance="it is the chance level of accuracy",
         ),
         "auc": ValueSpec(
-            "ROC area of the predicted probability", "", True, (0.0, 1.0), "labels permuted", dials=("mislabel",)
+            "ROC area of the predicted probability", "", True, (0.0, 1.0), "labels permuted", dials=("mislabel",),
         ),
         "brier": ValueSpec(
             "Brier score: mean squared error of the predicted probabilities", "", False, (0.0, 1.0),
@@ -111,7 +111,7 @@ class Accuracy:
         ),
         "r2": ValueSpec("explained variance of a continuous label", "", True, (None, 1.0), "the mean"),
         "absolute_error": ValueSpec(
-            "mean absolute error of a continuous label", "label", False, (0.0, None), "the median"
+            "mean absolute error of a continuous label", "label", False, (0.0, None), "the median",
         ),
     }  # fmt: skip
 
@@ -174,15 +174,14 @@ class AccuracyAccumulator:
         """Return the log-probabilities of linear probes of all characteristics with classes."""
         subject = self.subject
         codes = subject.posterior.loc if self.metric.code == "mean" else subject.codes
-        points = codes.double().numpy()
-        folds = folds_of(subject.ids)
+        points, folds, strength = codes.double().numpy(), folds_of(subject.ids), self.metric.strength
         found: dict[str, Tensor | Gaussian] = {}
         for name in subject.characteristics:
-            label = subject.schema[name]
+            columns, classes, label = list(subject.layout[name]), subject.classes(name).numpy(), subject.schema[name]
             if label.kind != "continuous":
-                columns, classes = points[:, list(subject.layout[name])], subject.classes(name).numpy()
-                strength = self.metric.strength
-                found[name] = _log(probe_probabilities(columns, classes, label.cardinality, folds, strength=strength))
+                p = probe_probabilities(points[:, columns], classes, label.cardinality, folds, strength=strength)
+                # 0 becomes the smallest positive float
+                found[name] = torch.from_numpy(np.log(np.maximum(p, np.finfo(np.float64).tiny)))
         return found
 
     def _add_classes(self, table: ResultTable, name: str, log_probs: Floats, note: str) -> None:
@@ -206,10 +205,12 @@ class AccuracyAccumulator:
         brier = float(np.nanmean(_squared_error(prior[None], classes)))
         table.add("brier", name, Mean(_squared_error(probabilities, classes)), chance=brier, note=note)
         binary = probabilities.shape[1] == 2
-        error = self._calibration(probabilities, correct, column, weights, binary=binary)
-        stated = np.where(known, probabilities[:, 1] if binary else probabilities.max(axis=1), np.nan)
+        # of "present" for a binary label, else of the predicted class being correct
+        stated, truth = (probabilities[:, 1], column) if binary else (probabilities.max(axis=1), correct)
+        error = calibration_error_estimate(stated, truth, weights, bins=self.metric.bins)
+        stated = np.where(known, stated, np.nan)
         calibrated = calibration_error_floor(stated, bins=self.metric.bins)
-        permuted = permuted_calibration_error(stated, column if binary else correct, bins=self.metric.bins)
+        permuted = permuted_calibration_error(stated, truth, bins=self.metric.bins)
         table.add("calibration_error", name, error, chance=permuted, reference=calibrated, note=note)
         self._add_ranked(table, name, log_probs, probabilities, note)
 
@@ -232,13 +233,6 @@ class AccuracyAccumulator:
         # log-odds, because probabilities near 0 and 1 would tie by rounding
         scores = [log_probs[:, k] - _log_rest(log_probs, k) for k in contrasts.classes]
         table.add("auc", name, RocAuc(scores, contrasts.targets), chance=0.5, note=joined_notes(note, contrasts.note))
-
-    def _calibration(
-        self, probabilities: Floats, correct: Floats, column: Floats, weights: ResampleWeights, *, binary: bool
-    ) -> Resampled:
-        if binary:
-            return calibration_error_estimate(probabilities[:, 1], column, weights, bins=self.metric.bins)
-        return calibration_error_estimate(probabilities.max(axis=1), correct, weights, bins=self.metric.bins)
 
     def _add_continuous(self, table: ResultTable, name: str, prediction: Gaussian) -> None:
         column, mean = self.subject.column(name).double().numpy(), prediction.loc.double().numpy().reshape(-1)
@@ -313,11 +307,6 @@ def probe_probabilities(
         return np.column_stack([1 - probabilities[:, 0], probabilities[:, 0]])
     total = probabilities.sum(axis=1, keepdims=True)
     return np.asarray(np.where(total > 0, probabilities / np.where(total > 0, total, 1.0), 1 / cardinality))
-
-
-def _log(probabilities: Floats) -> Tensor:
-    """Return logarithms of probabilities; 0 becomes the log of the smallest positive float."""
-    return torch.from_numpy(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))
 
 
 def _log_rest(log_probs: Floats, k: int) -> Floats:

@@ -5,7 +5,7 @@ Also the nearest-neighbour divergences that ``density`` reports for a label's ow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,7 +91,7 @@ class NeighbourSettings:
 
     Args:
         k: index of the neighbour.
-        scaled: whether each latent dimension is divided by its pooled standard deviation.
+        scaled: True if each latent dimension is divided by its pooled standard deviation.
     """
 
     k: int
@@ -99,14 +99,9 @@ class NeighbourSettings:
 
 
 def add_neighbour_divergences(
-    table: ResultTable,
-    values: Sequence[str],
-    name: str,
-    codes: Floats,
-    scores: Sequence[Floats],
-    contrasts: Contrasts,
-    settings: NeighbourSettings,
-) -> None:
+    table: ResultTable, values: Sequence[str], name: str, codes: Floats, scores: Sequence[Floats],
+    contrasts: Contrasts, settings: NeighbourSettings,
+) -> None:  # fmt: skip
     """Add nearest-neighbour divergences between the classes of one label: both directions, and their mean.
 
     Args:
@@ -119,11 +114,10 @@ def add_neighbour_divergences(
         settings: neighbour and scaling.
     """
     many = codes.shape[1] > MAX_DIMENSIONS
+    points = [score[:, None] if many else codes for score in scores]
     found = [
-        knn_divergences(
-            score[:, None] if many else codes, target, seed=table.subject.seed, k=settings.k, scaled=settings.scaled
-        )
-        for score, target in zip(scores, contrasts.targets, strict=True)
+        knn_divergences(x, target, seed=table.subject.seed, k=settings.k, scaled=settings.scaled)
+        for x, target in zip(points, contrasts.targets, strict=True)
     ]
     note = joined_notes(contrasts.note, f"linear score of {codes.shape[1]} latent dimensions" if many else "")
     note = note if settings.scaled else joined_notes(note, "raw codes")
@@ -150,8 +144,7 @@ class Leakage:
 
     Args:
         table: receives the rows.
-        codes: shape (N, D).
-        folds: fold of each image, shape (N,).
+        codes, folds: codes of the images, shape (N, D), and their folds, shape (N,).
         labels: the labels to predict.
         least: images of each class that a stratum needs.
         strength: penalty of the regressions.
@@ -177,9 +170,11 @@ class Leakage:
         projections: list[Projection] = []
         for i, j in pairs:
             for strata in (within[i], None):
-                projections += [self._area(subject.layout[i], t, strata) for t in self.labels.contrasts[j].targets]
+                for target in self.labels.contrasts[j].targets:
+                    scores = self._scores(subject.layout[i], target, strata)
+                    projections.append(auc_projection(scores, target, strata, self.least))
         level = self.table.weights.level
-        found = (cross_fitted(area, level) for area in projected_estimates(projections, self.table.weights))
+        found = self._estimates(projections)
         areas = {
             (i, j, stratified): mean_over_contrasts([next(found) for _ in self.labels.contrasts[j].targets], level)
             for i, j in pairs
@@ -219,7 +214,7 @@ class Leakage:
             for j, contrasts in self.labels.contrasts.items()
             for score, target in zip(scores[j], contrasts.targets, strict=True)
         ]
-        found = (cross_fitted(area, level) for area in projected_estimates(projections, self.table.weights))
+        found = self._estimates(projections)
         style = self.codes[:, list(columns)]
         for j, contrasts in self.labels.contrasts.items():
             area = mean_over_contrasts([next(found) for _ in contrasts.targets], level)
@@ -229,8 +224,8 @@ class Leakage:
             for value in ("style_auc", "style_knn_kl"):
                 self.table.add(value, j, why)
 
-    def _area(self, columns: tuple[int, ...], target: Floats, strata: Floats | None) -> Projection:
-        return auc_projection(self._scores(columns, target, strata), target, strata, self.least)
+    def _estimates(self, areas: Sequence[Projection]) -> Iterator[Resampled]:
+        return (cross_fitted(a, self.table.weights.level) for a in projected_estimates(areas, self.table.weights))
 
     def _scores(self, columns: tuple[int, ...], target: Floats, strata: Floats | None) -> Floats:
         inputs = self.codes[:, list(columns)]

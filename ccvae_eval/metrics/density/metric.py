@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import ORACLE, Measurement, ValueSpec
 from ccvae_eval.core.types import Floats
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
-from ccvae_eval.evaluation.result_table import COLUMN, UNASSIGNED, ResultTable, joined_notes
+from ccvae_eval.evaluation.result_table import COLUMN, UNASSIGNED, ResultTable, among, joined_notes
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.density.leakage import (
     CHANCE,
@@ -38,7 +38,6 @@ from ccvae_eval.statistics.densities import (
     wasserstein_estimate,
 )
 from ccvae_eval.statistics.distances import normal_wasserstein, normal_wasserstein_estimate, normal_wasserstein_floor
-from ccvae_eval.statistics.intervals import Resampled
 from ccvae_eval.statistics.probes import Folds, cross_fitted_regression, folds_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -196,14 +195,10 @@ class Density:
 
     def needs(self, subject: Subject) -> Needs:
         del subject
-        for key, choices in (
-            ("code", ("sample", "mean")),
-            ("probe", ("linear", "quadratic")),
-            ("neighbour_scale", ("pooled", "raw")),
-        ):
-            if getattr(self, key) not in choices:
-                one, other = (f'"{choice}"' for choice in choices)
-                raise UsageError(f"{key} must be {one} or {other}, got {getattr(self, key)!r}", where="density")
+        choices = {"code": ("sample", "mean"), "probe": get_args(Probe), "neighbour_scale": ("pooled", "raw")}
+        for key, (one, other) in choices.items():
+            if (choice := getattr(self, key)) not in (one, other):
+                raise UsageError(f'{key} must be "{one}" or "{other}", got {choice!r}', where="density")
         return Needs(images=False)
 
     def start(self, subject: Subject) -> DensityAccumulator:
@@ -318,17 +313,12 @@ class DensityAccumulator:
         floor = float(np.mean([normal_wasserstein_floor(int((classes == k).sum())) for k in kept]))
         columns, chances, known = [], [], classes >= 0
         for index, column in enumerate(self.subject.layout[name]):
+            unit = {k: (own[:, index] - loc[k, index]) / scale[k, index] for k in kept}
             # the codes of all classes in place of each class's own: labels permuted, on average
-            permuted = [normal_wasserstein((own[known, index] - loc[k, index]) / scale[k, index]) for k in kept]
-            chances.append(float(np.mean(permuted)))
-            parts = [
-                normal_wasserstein_estimate(
-                    np.where(classes == k, (own[:, index] - loc[k, index]) / scale[k, index], np.nan), table.weights
-                )
-                for k in kept
-            ]
-            mean = mean_over_contrasts(parts, table.weights.level)
-            columns.append(_with_n(mean, sum(part.estimate.n for part in parts)))
+            chances.append(float(np.mean([normal_wasserstein(unit[k][known]) for k in kept])))
+            parts = [normal_wasserstein_estimate(among(classes == k, unit[k]), table.weights) for k in kept]
+            mean, n = mean_over_contrasts(parts, table.weights.level), sum(part.estimate.n for part in parts)
+            columns.append(replace(mean, estimate=replace(mean.estimate, n=n)))  # the images of all classes
             if own.shape[1] > 1:
                 at = {COLUMN: column}
                 table.add("prior_gap", name, columns[-1], at, mean_at=None, chance=chances[-1], reference=floor)
@@ -370,8 +360,3 @@ class DensityAccumulator:
             if prior is not None:
                 moments = np.stack([prior.loc[k].numpy(), prior.scale[k].numpy()]).astype(np.float32)
                 self.pictures[f"scatter/{name}/prior/{label.class_name(k)}"] = moments
-
-
-def _with_n(found: Resampled, n: int) -> Resampled:
-    """Return an estimate with another number of images: a mean over classes counts those of all classes."""
-    return replace(found, estimate=replace(found.estimate, n=n))

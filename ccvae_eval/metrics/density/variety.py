@@ -11,7 +11,7 @@ from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.data.interface import HasVariety
 from ccvae_eval.evaluation.result_table import COLUMN, At, ResultTable
 from ccvae_eval.evaluation.subject import Subject
-from ccvae_eval.statistics.intervals import Resampled, mean_over, resampled, undefined_estimate
+from ccvae_eval.statistics.intervals import Resampled, estimate_from_draws, mean_over, undefined_estimate
 from ccvae_eval.statistics.probes import Folds, HeldOutPredictions, cross_fitted_regression
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -104,11 +104,8 @@ def _chance(table: ResultTable, sample: VarietySample, folds: Folds, rows: Bools
 def _fitted(codes: Floats, parameters: Floats, folds: Folds, rows: Bools, strength: float) -> HeldOutPredictions:
     """Return held-out predictions for the images that show the attribute, NaN for all others."""
     inside = cross_fitted_regression(codes[rows], parameters[rows], folds[rows], strength=strength)
-    spread = []
-    for part in (inside.targets, inside.predicted, inside.baseline):
-        whole = np.full(parameters.shape, np.nan)
-        whole[rows] = part
-        spread.append(whole)
+    spread = np.full((3, *parameters.shape), np.nan)
+    spread[:, rows] = inside.targets, inside.predicted, inside.baseline
     return HeldOutPredictions(*spread)
 
 
@@ -134,7 +131,7 @@ def _concentration(cells: list[list[Resampled]], axis: int, n: int, weights: Res
         return undefined_estimate(weights.draws, "a constant parameter", n)
     point = np.array([[[cell.value for cell in row] for row in cells]])
     draws = np.moveaxis(np.array([[cell.draws for cell in row] for row in cells]), 2, 0)
-    return resampled(float(concentration(point, axis)[0]), concentration(draws, axis), n, weights.level)
+    return estimate_from_draws(float(concentration(point, axis)[0]), concentration(draws, axis), n, weights.level)
 
 
 def concentration(importance: Floats, axis: int) -> Floats:

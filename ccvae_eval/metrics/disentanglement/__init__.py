@@ -32,29 +32,7 @@ from ccvae_eval.metrics.disentanglement.settings import PanelSettings
 from ccvae_eval.metrics.disentanglement.table import PanelTable, cramers_v, factor_correlations, table_of
 
 __all__ = [
-    "DEFAULT",
-    "SCORES",
-    "VALUES",
-    "Disentanglement",
-    "Information",
-    "PanelSettings",
-    "PanelTable",
-    "ScoreParts",
-    "Stability",
-    "completeness",
-    "cramers_v",
-    "dcimig",
-    "disentanglement",
-    "dmig",
-    "factor_correlations",
-    "infoc",
-    "infom",
-    "jemmig",
-    "mig",
-    "mig_sup",
-    "modularity",
-    "panel",
-    "score",
-    "table_of",
-    "udr",
-]
+    "DEFAULT", "SCORES", "VALUES", "Disentanglement", "Information", "PanelSettings", "PanelTable", "ScoreParts",
+    "Stability", "completeness", "cramers_v", "dcimig", "disentanglement", "dmig", "factor_correlations", "infoc",
+    "infom", "jemmig", "mig", "mig_sup", "modularity", "panel", "score", "table_of", "udr",
+]  # fmt: skip

@@ -6,15 +6,16 @@ classification) is the accuracy of the aligned latent alone. NK (neuron knockout
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from ccvae_eval.core.types import Floats, Ids
-from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_result
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_results
 from ccvae_eval.metrics.disentanglement.dci import SIGNIFICANT_ERRORS, dci_fits, predictor_of
-from ccvae_eval.metrics.disentanglement.information_scores import ZERO_ENTROPY, ScoreParts, mean_defined
+from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, over_factors, ratio
 from ccvae_eval.metrics.disentanglement.predictors import fit, fit_seed
 from ccvae_eval.metrics.disentanglement.sap import UnivariateScores, class_weights, univariate_scores
 from ccvae_eval.statistics.auc import balanced_accuracy_estimate
@@ -23,10 +24,7 @@ from ccvae_eval.statistics.intervals import Resampled
 
 def aligned_latents(context: PanelContext) -> dict[int, int]:
     """The aligned latent of each factor, as indices; factors in excess of the latents have none."""
-    info = context.information
-    entropy = np.where(info.factor_entropy > ZERO_ENTROPY, info.factor_entropy, np.nan)
-    shares = np.nan_to_num(info.mutual / entropy)
-    latents, factors = linear_sum_assignment(shares, maximize=True)
+    latents, factors = linear_sum_assignment(np.nan_to_num(context.information.shares), maximize=True)
     return {int(k): int(j) for j, k in zip(latents, factors, strict=True)}
 
 
@@ -40,29 +38,21 @@ def snc(context: PanelContext) -> list[ScoreResult]:
 
     def of_aligned(table: Floats) -> ScoreParts:
         picked = table[..., np.maximum(latents, 0), np.arange(len(latents))]
-        factors = np.where(latents >= 0, picked, np.nan)
-        return ScoreParts(mean_defined(factors), factors)
+        return over_factors(np.where(latents >= 0, picked, np.nan))
+
+    def result(name: str, score: Callable[[Floats], Floats], estimates: tuple[Resampled, ...]) -> ScoreResult:
+        chance = of_aligned(np.stack([score(sums) for sums in scores.permuted])) if scores.permuted else None
+        reason = "no factor has an aligned latent dimension and test rows"
+        return context.heldout_result(
+            name, scores.rows, lambda sums: of_aligned(score(sums)), chance, reason, factor_estimates=estimates
+        )
 
     accuracies = () if context.point_only else _accuracies(context, scores, latents)
     rescaled = tuple(_above_guessing(each, 1 / levels) for each, levels in zip(accuracies, scores.levels, strict=False))
-    results = []
-    for name, score, estimates in (
-        ("snc", scores.above_guessing, rescaled), ("snc_raw", lambda sums: scores.accuracies(sums)[0], accuracies)
-    ):  # fmt: skip
-        chance = None
-        if not context.point_only and scores.permuted:
-            chance = of_aligned(np.stack([score(sums) for sums in scores.permuted]))
-        results.append(
-            context.heldout_result(
-                name,
-                scores.rows,
-                lambda sums, s=score: of_aligned(s(sums)),  # type: ignore[misc]
-                chance,
-                "no factor has an aligned latent dimension and test rows",
-                factor_estimates=estimates,
-            )
-        )
-    return results
+    return [
+        result("snc", scores.above_guessing, rescaled),
+        result("snc_raw", lambda sums: scores.accuracies(sums)[0], accuracies),
+    ]
 
 
 def _accuracies(context: PanelContext, scores: UnivariateScores, latents: Ids) -> tuple[Resampled, ...]:
@@ -100,7 +90,7 @@ def nk(context: PanelContext) -> list[ScoreResult]:
     """
     table, pairs = context.table, aligned_latents(context)
     if len(context.scored_blocks) < 2:
-        return [undefined_result(name, "needs two latent dimensions", len(table.test)) for name in ("nk", "nk_raw")]
+        return undefined_results(("nk", "nk_raw"), "needs two latent dimensions", len(table.test))
     blocks = [table.blocks[j] for j in context.scored_blocks]
     codes = table.codes[:, [c for block in blocks for c in block]]
     predictor, _ = predictor_of(context)
@@ -121,31 +111,22 @@ def nk(context: PanelContext) -> list[ScoreResult]:
                 rows[test, 3 * k + place] = model.outcomes(points[test], test) * weight
                 rows[test, 3 * k + 2] = weight
         guess[k] = 1 / max(len(np.unique(factor.classes[train])), 1)
-        if models[0][1] is None:
-            continue
-        accuracy = np.nansum(rows[:, 3 * k]) / np.nansum(rows[:, 3 * k + 2])
-        error = np.sqrt(guess[k] * (1 - guess[k]) / len(test))
-        predictable[k] = accuracy - guess[k] > SIGNIFICANT_ERRORS * error
+        if full_models[k] is not None:
+            accuracy = np.nansum(rows[:, 3 * k]) / np.nansum(rows[:, 3 * k + 2])
+            error = np.sqrt(guess[k] * (1 - guess[k]) / len(test))
+            predictable[k] = accuracy - guess[k] > SIGNIFICANT_ERRORS * error
 
     def loss(sums: Floats) -> tuple[Floats, Floats]:
-        whole = np.where(sums[..., 2::3] > 0, sums[..., 2::3], np.nan)
-        full, without = sums[..., 0::3] / whole, sums[..., 1::3] / whole
+        full, without = (ratio(sums[..., place::3], sums[..., 2::3]) for place in (0, 1))
         return full, full - without
-
-    def raw(sums: Floats) -> ScoreParts:
-        _, factors = loss(sums)
-        return ScoreParts(mean_defined(factors), factors)
 
     def relative(sums: Floats) -> ScoreParts:
         full, lost = loss(sums)
-        most = full - guess
-        share = np.clip(lost / np.where(most > 0, most, 1.0), -1.0, 1.0)
-        factors = np.where((most > 0) & predictable, share, np.nan)
-        return ScoreParts(mean_defined(factors), factors)
+        return over_factors(np.where(predictable, np.clip(ratio(lost, full - guess), -1.0, 1.0), np.nan))
 
-    zero = ScoreParts(np.asarray(0.0), np.zeros(len(table.factors)))
+    zero = over_factors(np.zeros(len(table.factors)))
     reason = "no discrete factor is predictable from the codes"
     return [
         context.heldout_result("nk", rows, relative, zero, reason),
-        context.heldout_result("nk_raw", rows, raw, zero, reason),
+        context.heldout_result("nk_raw", rows, lambda sums: over_factors(loss(sums)[1]), zero, reason),
     ]

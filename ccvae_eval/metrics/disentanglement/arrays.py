@@ -1,21 +1,11 @@
-r"""Runs of the panel without decoding: from arrays or files of codes and factors, and UDR of several checkpoints.
-
-UDR, unsupervised disentanglement ranking: agreement of the latents of models of other seeds (Duan et al. 2020).
-
-For two models a and b, R_ij is the absolute rank correlation of active latent dimension i of a with j of b, and
-:math:`r_j = \max_i R_{ij}`, :math:`r_i = \max_j R_{ij}`:
-
-.. math:: UDR_{ab} = \frac{1}{d_a + d_b} \Big( \sum_j \frac{r_j^2}{\sum_i R_{ij}} + \sum_i \frac{r_i^2}{\sum_j R_{ij}}
-          \Big)
-
-The score of a model is the median over the other models. Latents that are aligned with labels agree trivially.
-"""
+"""Runs without decoding: the panel of arrays or files of codes and factors, and UDR of several checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,8 +23,12 @@ from ccvae_eval.data.sets.codes import read_codes
 from ccvae_eval.evaluation.metric import settings_of
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.metrics.disentanglement.information_scores import ratio
 from ccvae_eval.metrics.disentanglement.metric import Disentanglement
 from ccvae_eval.metrics.disentanglement.panel import panel
+
+CHECKPOINT = "checkpoint"
+"""Key in ``Value.at`` of a value that belongs to one of several checkpoints."""
 
 MIN_KL = 0.01
 """Mean KL divergence from N(0, 1) in nats above which a latent dimension is active."""
@@ -68,12 +62,8 @@ def pair_score(correlations: Floats) -> float:
     """
     if not correlations.size:
         return float("nan")
-    total = 0.0
-    for axis in (0, 1):
-        summed = correlations.sum(axis=axis)
-        strongest = correlations.max(axis=axis) ** 2
-        total += float(np.where(summed > 0, strongest / np.where(summed > 0, summed, 1.0), 0.0).sum())
-    return total / sum(correlations.shape)
+    shares = (ratio(correlations.max(axis=axis) ** 2, correlations.sum(axis=axis)) for axis in (0, 1))
+    return sum(float(np.nan_to_num(share).sum()) for share in shares) / sum(correlations.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +86,15 @@ class Stability:
 
 
 def udr(codes: Sequence[Floats], active: Sequence[Bools] | None = None, *, seed: int = 0) -> Stability:
-    r"""UDR of the codes of several models for the same rows.
+    r"""Unsupervised disentanglement ranking: agreement of the latents of models of other seeds (Duan et al. 2020).
+
+    For two models a and b, R_ij is the absolute rank correlation of active latent dimension i of a with j of b, and
+    :math:`r_j = \max_i R_{ij}`, :math:`r_i = \max_j R_{ij}`:
+
+    .. math:: UDR_{ab} = \frac{1}{d_a + d_b} \Big( \sum_j \frac{r_j^2}{\sum_i R_{ij}}
+              + \sum_i \frac{r_i^2}{\sum_j R_{ij}} \Big)
+
+    The score of a model is the median over the other models. Latents that are aligned with labels agree trivially.
 
     Args:
         codes: codes of each model, shape :math:`(N, D_m)`.
@@ -111,36 +109,28 @@ def udr(codes: Sequence[Floats], active: Sequence[Bools] | None = None, *, seed:
     """
     if len(codes) < 2:
         raise DataError(f"UDR needs at least two models, got {len(codes)}", hint="Name several checkpoints.")
-    if len({len(c) for c in codes}) > 1:
-        raise DataError(
-            f"the models must have codes of the same rows, got {', '.join(str(len(c)) for c in codes)} rows"
-        )
+    rows = [len(c) for c in codes]
+    if len(set(rows)) > 1:
+        raise DataError(f"the models must have codes of the same rows, got {', '.join(map(str, rows))} rows")
     masks = [np.ptp(c, axis=0) > 0 for c in codes] if active is None else list(active)
     used = [c[:, mask] for c, mask in zip(codes, masks, strict=True)]
     pairs = _pairs(used)
-    models = np.array([_median(row) for row in pairs])
     rotated = [_rotated(c, numpy_stream(seed, "rotation", m)) for m, c in enumerate(used)]
-    chance = np.array([_median(row) for row in _pairs(rotated)])
-    defined = ~np.isnan(models)
-    return Stability(
-        pairs,
-        models,
-        float(models[defined].mean()) if defined.any() else float("nan"),
-        float(np.nanmean(chance)) if not np.isnan(chance).all() else float("nan"),
-        tuple(int(mask.sum()) for mask in masks),
-    )
+    models, chance = (np.array([_defined(row, np.median) for row in each]) for each in (pairs, _pairs(rotated)))
+    total, null = _defined(models, np.mean), _defined(chance, np.mean)
+    return Stability(pairs, models, total, null, tuple(int(mask.sum()) for mask in masks))
 
 
-def _median(row: Floats) -> float:
-    known = row[~np.isnan(row)]
-    return float(np.median(known)) if len(known) else float("nan")
+def _defined(values: Floats, statistic: Callable[[Floats], Any]) -> float:
+    """A statistic of the values that are not NaN; NaN if all are."""
+    known = values[~np.isnan(values)]
+    return float(statistic(known)) if len(known) else float("nan")
 
 
 def _pairs(codes: Sequence[Floats]) -> Floats:
     found = np.full((len(codes), len(codes)), np.nan)
-    for a in range(len(codes)):
-        for b in range(a + 1, len(codes)):
-            found[a, b] = found[b, a] = pair_score(rank_correlations(codes[a], codes[b]))
+    for a, b in combinations(range(len(codes)), 2):
+        found[a, b] = found[b, a] = pair_score(rank_correlations(codes[a], codes[b]))
     return found
 
 
@@ -150,10 +140,6 @@ def _rotated(codes: Floats, generator: np.random.Generator) -> Floats:
     scaled = (codes - codes.mean(axis=0)) / codes.std(axis=0)
     rotation = np.linalg.qr(generator.standard_normal((codes.shape[1], codes.shape[1])))[0]
     return np.asarray(scaled @ rotation)
-
-
-CHECKPOINT = "checkpoint"
-"""Key in ``Value.at`` of a value that belongs to one of several checkpoints."""
 
 
 def score_file(
@@ -218,13 +204,8 @@ def score_arrays(
         command=command,
         started=begun.isoformat(timespec="seconds"),
     )  # fmt: skip
-    seconds = (datetime.now(UTC) - begun).total_seconds()
-    return _run(header, replace(measurement, seconds=seconds), np.arange(rows))
-
-
-def _run(header: Header, measurement: Measurement, ids: np.ndarray[Any, np.dtype[np.int64]]) -> Run:
-    specs = {measurement.metric: Disentanglement.values}
-    return Run(header, (measurement,), specs, {measurement.metric: ids})
+    measurement = replace(measurement, seconds=(datetime.now(UTC) - begun).total_seconds())
+    return Run(header, (measurement,), {metric.name: metric.values}, {metric.name: np.arange(rows)})
 
 
 class EncodedImages(Protocol):
@@ -264,9 +245,8 @@ def compare_seeds(setups: Sequence[EncodedImages], metric: Disentanglement) -> R
         "ok" if reason is None else "undefined", reason, notes=tuple(notes),
     )  # fmt: skip
     header = setups[0].header
-    described = {**header.checkpoint, "path": ", ".join(unique), "sha256": None}
-
-    return _run(replace(header, checkpoint=described), measurement, first.ids)
+    header = replace(header, checkpoint={**header.checkpoint, "path": ", ".join(unique), "sha256": None})
+    return Run(header, (measurement,), {metric.name: metric.values}, {metric.name: first.ids})
 
 
 def _stability_values(found: Stability, names: list[str], n: int) -> list[Value]:

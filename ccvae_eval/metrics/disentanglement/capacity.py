@@ -10,19 +10,16 @@ of it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.random_streams import stream_key
 from ccvae_eval.core.types import Floats, Ids
-from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_result
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_results
 from ccvae_eval.metrics.disentanglement.dci import SIGNIFICANT_ERRORS
-from ccvae_eval.metrics.disentanglement.information_scores import (
-    CHUNK_ENTRIES,
-    ScoreParts,
-    mean_defined,
-    top_two,
-)
+from ccvae_eval.metrics.disentanglement.information_scores import CHUNK_ENTRIES, ScoreParts, over_factors, top_two
 from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import Factor
 
@@ -38,25 +35,21 @@ def rmig(context: PanelContext) -> list[ScoreResult]:
     I is :func:`posterior_information` of each latent of one dimension. Range: 0 to the mean entropy of the factors.
     Undefined without posteriors, for point masses, and for fewer than two such latents; constant factors are left out.
     """
-    posterior, n = context.posterior, len(context.rows)
+    posterior, rows, n = context.posterior, context.rows, len(context.rows)
     if posterior is None:
-        return [undefined_result("rmig", "needs q(z|x), which a table of codes does not have", n)]
+        return undefined_results(["rmig"], "needs q(z|x), which a table of codes does not have", n)
     blocks = [context.table.blocks[j] for j in context.scored_blocks]
     columns = [block[0] for block in blocks if len(block) == 1]
-    loc = posterior.loc.double().numpy()[context.rows][:, columns]
-    scale = posterior.scale.double().numpy()[context.rows][:, columns]
+    loc, scale = (each.double().numpy()[rows][:, columns] for each in (posterior.loc, posterior.scale))
     if len(columns) < 2:
-        return [undefined_result("rmig", "needs two latents of one dimension", n)]
+        return undefined_results(["rmig"], "needs two latents of one dimension", n)
     if (scale <= 0).any():
-        return [undefined_result("rmig", "the posterior is a point mass", n)]
-    factors = tuple(
-        Factor(f.name, f.discrete, f.classes[context.rows], f.values[context.rows], f.levels)
-        for f in context.table.factors
-    )
+        return undefined_results(["rmig"], "the posterior is a point mass", n)
+    factors = tuple(replace(f, classes=f.classes[rows], values=f.values[rows]) for f in context.table.factors)
     found = np.stack([posterior_information(loc[:, j], scale[:, j], factors) for j in range(len(columns))])
     first, second = top_two(found, 0)
     gaps = np.where([f.levels > 1 for f in factors], first - second, np.nan)
-    return [ScoreResult("rmig", ScoreParts(mean_defined(gaps), gaps), n, reason="no factor varies")]
+    return [ScoreResult("rmig", over_factors(gaps), n, reason="no factor varies")]
 
 
 def posterior_information(loc: Floats, scale: Floats, factors: tuple[Factor, ...]) -> Floats:
@@ -118,17 +111,16 @@ def dci_es(context: PanelContext) -> list[ScoreResult]:
         losses, error = loss_curve(codes, factor, train, test, settings.leaves, seed)
         if losses[0] - losses.min() > SIGNIFICANT_ERRORS * error:
             found[k] = explicitness_from_curve(losses, float(losses[0]), axis)
-    explicitness = ScoreResult(
-        "dci_explicitness",
-        ScoreParts(mean_defined(found), found),
-        len(table.test),
-        reason="no tree is better than guessing for any factor",
-        note=f"trees of 1 to {2 ** int(axis[-1])} leaves, log axis",
-    )
     active = int(context.information.active.sum())
-    size = float("nan") if active == 0 else len(table.factors) / active
-    point = ScoreParts(np.asarray(size))
-    return [explicitness, ScoreResult("dci_size", point, len(table), reason="no active latent dimension")]
+    size = ScoreParts(np.asarray(len(table.factors) / active if active else np.nan))
+    return [
+        ScoreResult(
+            "dci_explicitness", over_factors(found), len(table.test),
+            reason="no tree is better than guessing for any factor",
+            note=f"trees of 1 to {2 ** int(axis[-1])} leaves, log axis",
+        ),
+        ScoreResult("dci_size", size, len(table), reason="no active latent dimension"),
+    ]  # fmt: skip
 
 
 def capacities(most: int) -> Ids:

@@ -6,11 +6,11 @@ the measurement. The context computes each shared quantity once, when a score fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -28,10 +28,10 @@ from ccvae_eval.metrics.disentanglement.information_scores import (
     permutations,
     subsamples,
 )
-from ccvae_eval.metrics.disentanglement.predictors import MAX_LEAVES, MIN_LEAF_ROWS, TREES, without_fit_warnings
+from ccvae_eval.metrics.disentanglement.predictors import PREDICTORS, without_fit_warnings
 from ccvae_eval.metrics.disentanglement.settings import PanelSettings
 from ccvae_eval.metrics.disentanglement.table import Factor, PanelTable
-from ccvae_eval.statistics.intervals import Resampled, mean_over, resampled, undefined_estimate
+from ccvae_eval.statistics.intervals import Resampled, estimate_from_draws, mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.statistics.subsampling import MIN_SUBSAMPLE, RATE, subsampled
 
@@ -47,32 +47,8 @@ ROWS_PER_BIN = 50
 MAX_RANGE_RATIO = 20.0
 """``pruning="range"``: a latent is inactive if the widest range is at least this many times its own."""
 
-Method = Literal["subsampling", "conditional"]
 At = Mapping[str, str | int | float]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ResampledScore:
-    """A score on resampled rows, from which its confidence interval is computed.
-
-    Args:
-        parts: the score with a leading axis of resamples, or None if there are no resamples.
-        method: "subsampling" without replacement, or "conditional": bootstrap of the test rows with the fits fixed.
-        size: rows of a subsample.
-        note: reason why there are no resamples.
-        bias_rate: the score's bias falls with the number of rows to this power, and the interval is extended by the
-            bias that the subsamples show; None for no bias.
-    """
-
-    parts: ScoreParts | None
-    method: Method = "conditional"
-    size: int = 0
-    note: str = ""
-    bias_rate: float | None = None
-
-
-NO_DRAWS = ResampledScore(None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,85 +59,75 @@ class ScoreResult:
         name: name of the value.
         point: the score and its parts on all rows.
         n: number of rows that enter.
-        resampled: the score on resampled rows.
+        draws: the score and its parts on resampled rows, with a leading axis of resamples; None without any.
         chance: the score of permuted factors, with the same parts; None without a chance level.
         reason: reason why the total is undefined, if it is.
         note: note that is shown with each value.
         at: further keys of the value.
         interval: confidence interval of the total, if it is not computed from resamples (votes).
         factor_estimates: an estimate for each factor from counts, used instead of resamples; the total is their mean.
+        subsample_size: rows of each resample if they are drawn without replacement; 0 for a bootstrap of the test rows
+            with the fits fixed.
+        bias_rate: the score's bias falls with the number of rows to this power, and the interval is extended by the
+            bias that the subsamples show; None for no bias.
     """
 
     name: str
     point: ScoreParts
     n: int
-    resampled: ResampledScore = NO_DRAWS
+    draws: ScoreParts | None = None
     chance: ScoreParts | None = None
     reason: str = ""
     note: str = ""
     at: At = field(default_factory=dict)
     interval: tuple[float, float] | None = None
     factor_estimates: tuple[Resampled, ...] = ()
+    subsample_size: int = 0
+    bias_rate: float | None = None
 
     def values(self, factors: tuple[str, ...], latents: tuple[str, ...], level: float) -> list[Value]:
         """The values of the total, then of each factor, then of each latent, with intervals at a confidence level."""
         mean = mean_over(self.factor_estimates, level) if self.factor_estimates else None
-        rows = [self._value(self.point.total, self._draws("total"), self._chance("total"), level, mean)]
-        for kind, names in (("factors", factors), ("latents", latents)):
-            numbers: Floats | None = getattr(self.point, kind)
-            if numbers is None:
-                continue
-            draws, chances = self._draws(kind), self._chance(kind)
-            rows[0] = replace(rows[0], excluded=int(np.isnan(numbers).sum()))
-            for i, name in enumerate(names):
-                row = self._value(
-                    numbers[i],
-                    None if draws is None else draws[..., i],
-                    None if chances is None else chances[..., i],
-                    level,
-                    self.factor_estimates[i] if self.factor_estimates and kind == "factors" else None,
-                )
-                if kind == "factors":
-                    rows.append(replace(row, characteristic=name))
-                else:
-                    rows.append(replace(row, at={**self.at, CODE: name}))
+        rows = [self._value("total", (), level, mean)]
+        for k, name in enumerate(factors if self.point.factors is not None else ()):
+            known = self.factor_estimates[k] if self.factor_estimates else None
+            rows.append(replace(self._value("factors", (..., k), level, known), characteristic=name))
+        for j, name in enumerate(latents if self.point.latents is not None else ()):
+            rows.append(replace(self._value("latents", (..., j), level), at={**self.at, CODE: name}))
+        for numbers in (self.point.factors, self.point.latents):
+            if numbers is not None:
+                rows[0] = replace(rows[0], excluded=int(np.isnan(numbers).sum()))
         return rows
 
-    def _draws(self, kind: str) -> Floats | None:
-        return None if self.resampled.parts is None else getattr(self.resampled.parts, kind)
-
-    def _chance(self, kind: str) -> Floats | None:
-        return None if self.chance is None else getattr(self.chance, kind)
-
-    def _value(
-        self, number: Floats, draws: Floats | None, chance: Floats | None, level: float, known: Resampled | None = None
-    ) -> Value:
+    def _value(self, part: str, place: tuple[Any, ...], level: float, known: Resampled | None = None) -> Value:
+        """The value of the total, or of one factor or latent; ``known`` is its estimate from counts."""
+        number: Any
+        number, draws, chances = (
+            None if parts is None or getattr(parts, part) is None else getattr(parts, part)[place]
+            for parts in (self.point, self.draws, self.chance)
+        )
         found = self._estimate(float(number), draws, level, known)
         if not found.defined:
             return Value(self.name, found.estimate, at=dict(self.at), note=self.reason or "undefined on these rows")
-        mean_chance = None if chance is None or np.isnan(chance).all() else float(np.nanmean(chance))
-        note = "; ".join(part for part in (self.note, found.note, self.resampled.note) if part)
-        return Value(self.name, found.estimate, at=dict(self.at), chance=mean_chance, note=note)
+        chance = None if chances is None or np.isnan(chances).all() else float(np.nanmean(chances))
+        note = "; ".join(text for text in (self.note, found.note) if text)
+        return Value(self.name, found.estimate, at=dict(self.at), chance=chance, note=note)
 
     def _estimate(self, number: float, draws: Floats | None, level: float, known: Resampled | None) -> Resampled:
-        if np.isnan(number):
-            return undefined_estimate(1, self.reason, self.n)
-        if self.interval is not None:
-            low, high = self.interval
-            return Resampled(Estimate(number, low, high, self.n, "of the votes"), np.full(1, np.nan))
-        if draws is None:
-            return Resampled(replace(undefined_estimate(1, "", self.n).estimate, value=number), np.full(1, np.nan))
-        if self.resampled.method == "subsampling":
-            size, bias_rate = self.resampled.size, self.resampled.bias_rate
-            return subsampled(number, draws, size, self.n, level, bias_rate=bias_rate)
-        found = known or resampled(number, draws, self.n, level)
+        if self.interval is not None and not np.isnan(number):
+            return Resampled(Estimate(number, *self.interval, self.n, "of the votes"), np.empty(0))
+        if draws is None or np.isnan(number):
+            return Resampled(Estimate(number, n=self.n), np.empty(0))
+        if self.subsample_size:
+            return subsampled(number, draws, self.subsample_size, self.n, level, bias_rate=self.bias_rate)
+        found = known or estimate_from_draws(number, draws, self.n, level)
         method = f"{found.estimate.method}, conditional on the fit" if found.estimate.method else ""
         return replace(found, estimate=replace(found.estimate, method=method))
 
 
-def undefined_result(name: str, reason: str, n: int = 0, at: At | None = None) -> ScoreResult:
-    """A score that is undefined for a reason."""
-    return ScoreResult(name, ScoreParts(np.asarray(np.nan)), n, reason=reason, at=at or {})
+def undefined_results(names: Iterable[str], reason: str, n: int = 0) -> list[ScoreResult]:
+    """Scores that are undefined for a reason."""
+    return [ScoreResult(name, ScoreParts(np.asarray(np.nan)), n, reason=reason) for name in names]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,14 +172,7 @@ def predictions_by_block(table: PanelTable, blocks: Sequence[tuple[int, ...]], s
 
 def _probabilities(codes: Floats, factor: Factor, train: Ids, test: Ids, prior: Floats, seed: int) -> Floats:
     """Predicted class probabilities of the test rows, mixed with the prior so that no log loss is infinite."""
-    from sklearn.ensemble import ExtraTreesClassifier
-
-    forest = ExtraTreesClassifier(
-        TREES,
-        min_samples_leaf=max(MIN_LEAF_ROWS, len(train) // MAX_LEAVES),
-        max_features=None,
-        random_state=stream_key(seed, "block", factor.name) % 2**31,
-    )
+    forest = PREDICTORS["forest"](True, stream_key(seed, "block", factor.name) % 2**31, len(train))
     with without_fit_warnings():
         forest.fit(codes[train], factor.classes[train])
     predicted = np.zeros((len(test), factor.levels))
@@ -364,54 +323,38 @@ class PanelContext:
     def subsample_size(self) -> int:
         return int(len(self.rows) ** RATE)
 
+    def subsamples(self, draws: int) -> list[Ids]:
+        """Subsamples for a confidence interval, as positions in ``self.rows``."""
+        return list(subsamples(self.seed, len(self.rows), self.subsample_size, draws))
+
     @cached_property
     def subsampled_information(self) -> tuple[Information | None, str]:
         """The information matrix of subsamples, shape (B, J, K), with the null of their size subtracted.
 
         None with the reason if there are no subsamples.
         """
-        size, settings = self.subsample_size, self.settings
-        if self.point_only:
-            return None, ""
+        size, settings, width = self.subsample_size, self.settings, self.table.codes.shape[1]
         if reason := self.no_subsamples:
             return None, reason
-        width = self.table.codes.shape[1]
         counts = size * len(self.table.factors) + self.binned.bins * sum(self.binned.levels)
         if counts * width * settings.draws > MAX_COUNTS:
             return None, f"no confidence interval: too many latent dimensions ({width}) for {settings.draws} subsamples"
-        drawn = list(subsamples(self.seed, len(self.rows), size, settings.draws))
+        drawn = self.subsamples(settings.draws)
         found = np.stack([self.mutual_information(rows) for rows in drawn])[:, self.scored_blocks]
         if settings.robust:
-            orders = permutations(self.seed, size, settings.shuffles)
-            null = np.stack(
-                [
-                    self.mutual_information(rows, order, permuted=True)
-                    for rows, order in zip(drawn, orders, strict=False)
-                ]
-            )[:, self.scored_blocks].mean(axis=0)
-            found = np.maximum(found - null, 0.0)
+            pairs = zip(drawn, permutations(self.seed, size, settings.shuffles), strict=False)
+            null = np.stack([self.mutual_information(rows, order, permuted=True) for rows, order in pairs])
+            found = np.maximum(found - null[:, self.scored_blocks].mean(axis=0), 0.0)
         active = np.broadcast_to(self.information.active, found.shape[:-1])
         return self.information.with_mutual(found, active), ""
 
     @property
     def no_subsamples(self) -> str:
-        """Reason why the rows are too few for subsampling; "" if they suffice."""
+        """Reason why there are no subsamples, such as too few rows; "" if there are."""
         size = self.subsample_size
-        if MIN_SUBSAMPLE <= size < len(self.rows):
-            return ""
+        if self.point_only or MIN_SUBSAMPLE <= size < len(self.rows):
+            return "no confidence interval: only totals are computed" if self.point_only else ""
         return f"no confidence interval: subsamples must have at least {MIN_SUBSAMPLE} rows, got {size}"
-
-    def weighted_sums(self, rows: Floats) -> tuple[Floats, Floats | None]:
-        """Sums over the table's rows and over each bootstrap resample (None if ``point_only``).
-
-        Args:
-            rows: one row of numbers for each row of the table, NaN = absent, shape (N, C).
-
-        Returns:
-            Shapes (C,) and (B, C).
-        """
-        total = np.nansum(rows, axis=0)
-        return total, None if self.point_only else self.weights.totals(rows)
 
     def heldout_result(
         self,
@@ -420,33 +363,28 @@ class PanelContext:
         formula: Callable[[Floats], ScoreParts],
         chance: ScoreParts | None,
         reason: str,
-        note: str = "",
+        *,
         resampled: Callable[[Floats], ScoreParts] | None = None,
         factor_estimates: tuple[Resampled, ...] = (),
     ) -> ScoreResult:
         """A score that is a function of sums over test rows.
 
         Args:
-            name, chance, reason, note, factor_estimates: as in :class:`ScoreResult`.
+            name, chance, reason, factor_estimates: as in :class:`ScoreResult`.
             rows: the terms of the sums, NaN = absent, shape (N, C).
             formula: maps sums of shape (..., C) to the score.
             resampled: another formula for the resamples; default: the same.
         """
-        total, draws = self.weighted_sums(rows)
-        score = ResampledScore(None if draws is None else (resampled or formula)(draws))
-        n = int((~np.isnan(rows)).any(axis=1).sum())
-        return ScoreResult(
-            name, formula(total), n, score, None if self.point_only else chance, reason, note,
-            factor_estimates=factor_estimates,
-        )  # fmt: skip
+        draws = None if self.point_only else (resampled or formula)(self.weights.totals(rows))
+        point, n = formula(np.nansum(rows, axis=0)), int((~np.isnan(rows)).any(axis=1).sum())
+        return ScoreResult(name, point, n, draws, chance, reason, factor_estimates=factor_estimates)
 
     def information_result(
         self, name: str, formula: Callable[[Information], ScoreParts], reason: str, at: At = MappingProxyType({})
     ) -> ScoreResult:
         """A score that is a function of the information matrix, with its confidence interval and chance level."""
         information, note = self.subsampled_information
-        score = ResampledScore(None, note=note)
-        if information is not None:
-            score = ResampledScore(formula(information), "subsampling", self.subsample_size)
+        draws = None if information is None else formula(information)
         chance = None if self.point_only else formula(self.permuted_information)
-        return ScoreResult(name, formula(self.information), len(self.rows), score, chance, reason, at=at)
+        point, size = formula(self.information), self.subsample_size
+        return ScoreResult(name, point, len(self.rows), draws, chance, reason, note, at, subsample_size=size)

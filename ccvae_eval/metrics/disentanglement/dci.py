@@ -7,14 +7,20 @@ gains of scikit-learn's gradient boosting, which also assign importance to noise
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from ccvae_eval.core.types import Bools, Floats
-from ccvae_eval.metrics.disentanglement.context import PanelContext, ResampledScore, ScoreResult, undefined_result
-from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, mean_defined, permutations, weighted_mean
+from ccvae_eval.core.types import Floats
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_results
+from ccvae_eval.metrics.disentanglement.information_scores import (
+    ScoreParts,
+    over_factors,
+    permutations,
+    ratio,
+    weighted_mean,
+)
 from ccvae_eval.metrics.disentanglement.predictors import (
     FittedPredictor,
     fit,
@@ -87,8 +93,7 @@ def _relative_entropies(importances: Floats, axis: int) -> Floats:
 def normalised(importances: Floats) -> Floats:
     """Importances clipped at 0 and normalised to sum to 1 for each factor."""
     positive = np.maximum(importances, 0.0)
-    total = positive.sum(axis=-2, keepdims=True)
-    return np.asarray(np.where(total > 0, positive / np.where(total > 0, total, 1.0), 0.0))
+    return np.nan_to_num(ratio(positive, positive.sum(axis=-2, keepdims=True)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,12 +146,13 @@ def fit_all(context: PanelContext, table: PanelTable, times: int) -> DCIFits:
     train_scores, models = np.full(count, np.nan), list[FittedPredictor | None]()
     for k, factor in enumerate(table.factors):
         train, test = table.known_rows(factor)
-        fits = [fit(name, codes, factor, train, fit_seed(context.seed, factor.name, s)) for s in range(times)]
-        models.append(fits[0])
+        fitted = (fit(name, codes, factor, train, fit_seed(context.seed, factor.name, s)) for s in range(times))
+        fits = [model for model in fitted if model is not None]  # all or none
+        models.append(fits[0] if fits else None)
+        if not fits:
+            continue
         mean_increase, mean_outcome = np.zeros((len(test), width)), np.zeros(len(test))
         for s, model in enumerate(fits):
-            if model is None:
-                continue
             if increases is not None and len(test):
                 found = loss_increases(model, codes, test, blocks, context.seed + s, factor.name)
                 mean_increase += found / times
@@ -156,13 +162,12 @@ def fit_all(context: PanelContext, table: PanelTable, times: int) -> DCIFits:
                 importances[s, :, k] = [gains[list(block)].sum() for block in blocks]
             if len(test):
                 mean_outcome += model.outcomes(codes[test], test) / times
-        if fits[0] is None:
-            continue
         if increases is not None:
             increases[test, :, k] = mean_increase
         outcomes[test, k, 0] = mean_outcome
         outcomes[test, k, 1] = 1.0 if factor.discrete else (factor.values[test] - fits[0].mean) ** 2
-        train_scores[k] = _train_score(fits[0], codes)
+        mean = fits[0].outcomes(codes[train], train).mean()
+        train_scores[k] = mean if factor.discrete else 1 - mean / fits[0].variance
     significant = np.ones((width, count)) if increases is None else _significant(increases)
     return DCIFits(increases, significant, normalised(importances), outcomes, train_scores, tuple(models))
 
@@ -182,52 +187,48 @@ def _consecutive(blocks: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return [tuple(range(a, b)) for a, b in pairwise(map(int, ends))]
 
 
-def _train_score(model: FittedPredictor, codes: Floats) -> float:
-    outcomes = model.outcomes(codes[model.train], model.train)
-    if model.factor.discrete:
-        return float(outcomes.mean())
-    return float(1 - outcomes.mean() / model.variance)
-
-
 def dci(context: PanelContext) -> list[ScoreResult]:
     """The three scores; in the reference profile also informativeness on the training rows.
 
     Disentanglement and completeness have no chance level: with permuted factors no importance is significant, and both
     are undefined. The chance level of informativeness shows whether they are meaningful.
     """
-    table, n = context.table, len(context.table.test)
-    fits = dci_fits(context)
+    table, fits = context.table, dci_fits(context)
+    n, robust = len(table.test), context.settings.robust
     if all(model is None for model in fits.models):
-        return [undefined_result(name, "no factor varies on the training rows", n) for name in VALUES]
-    if fits.increases is None:
-        importances = fits.importances.mean(axis=0)
-    else:
+        return undefined_results(VALUES, "no factor varies on the training rows", n)
+    importances = fits.importances.mean(axis=0)
+    draws: Floats | None = None
+    if fits.increases is not None:
         importances = normalised(np.nansum(fits.increases, axis=0) * fits.significant)
-    chance = None if context.point_only or not context.settings.robust else _chance(context)
-    draws = _draws(context, fits)
+        if not context.point_only:
+            sums = context.weights.totals(fits.increases.reshape(len(table), -1))
+            draws = normalised(sums.reshape(-1, *importances.shape) * fits.significant)
     results = []
     reasons = (
         "needs two factors and a latent dimension of significant importance",
         "needs two latent dimensions, at least one of significant importance",
     )
     for name, formula, reason in zip(VALUES, (disentanglement, completeness), reasons, strict=False):
-        score = ResampledScore(None if draws is None else formula(draws))
-        note = "" if context.point_only else spread_note(formula(fits.importances * fits.significant).total)
-        results.append(ScoreResult(name, formula(importances), n, score, None, reason, note))
+        resampled = None if draws is None else formula(draws)
+        note = spread_note(formula(fits.importances * fits.significant).total)
+        results.append(ScoreResult(name, formula(importances), n, resampled, None, reason, note))
     outcomes = fits.outcomes.reshape(len(table), -1)
     discrete = np.array([factor.discrete for factor in table.factors])
-    informativeness = context.heldout_result(
-        VALUES[2], outcomes, lambda sums: _informativeness(sums, discrete), chance, "no test rows"
-    )
-    results.append(informativeness)
-    if not context.settings.robust:
-        point = ScoreParts(mean_defined(fits.train), fits.train)
-        results.append(
-            replace(
-                informativeness, name="dci_informativeness_train", point=point, resampled=ResampledScore(None),
-                n=len(table.train),
-            )
-        )  # fmt: skip
+
+    def informativeness(sums: Floats) -> ScoreParts:
+        share = ratio(sums[..., 0::2], sums[..., 1::2])
+        return over_factors(np.where(discrete, share, 1 - share))
+
+    chance = None
+    if robust and not context.point_only:
+        order = next(permutations(context.seed, len(table), 1))
+        permuted = fit_all(context, table.with_permuted_factors(order), 1)
+        chance = informativeness(np.nansum(permuted.outcomes.reshape(len(table), -1), axis=0))
+    results.append(context.heldout_result(VALUES[2], outcomes, informativeness, chance, "no test rows"))
+    if not robust:
+        point, rows = over_factors(fits.train), len(table.train)
+        results.append(ScoreResult("dci_informativeness_train", point, rows, reason="no test rows"))
     return results
 
 
@@ -236,28 +237,3 @@ def spread_note(totals: Floats) -> str:
     if totals.size < 2 or np.isnan(totals).any():
         return ""
     return f"{totals.size} fits, {float(totals.min()):.3f} to {float(totals.max()):.3f}"
-
-
-def _informativeness(sums: Floats, discrete: Bools) -> ScoreParts:
-    """Accuracy, or R2 of a continuous factor, from sums of outcomes."""
-    share, whole = sums[..., 0::2], sums[..., 1::2]
-    ratio = share / np.where(whole > 0, whole, np.nan)
-    factors = np.where(discrete, ratio, 1 - ratio)
-    return ScoreParts(mean_defined(factors), factors)
-
-
-def _draws(context: PanelContext, fits: DCIFits) -> Floats | None:
-    """Importances on each resample of the test rows, shape (B, J, K); None for gains, which are not sums over rows."""
-    if context.point_only or fits.increases is None:
-        return None
-    shape = fits.increases.shape
-    sums = context.weights.totals(fits.increases.reshape(shape[0], -1))
-    return normalised(sums.reshape(-1, *shape[1:]) * fits.significant)
-
-
-def _chance(context: PanelContext) -> ScoreParts:
-    """Informativeness of one fit to permuted factors."""
-    order = next(iter(permutations(context.seed, len(context.table), 1)))
-    fits = fit_all(context, context.table.with_permuted_factors(order), 1)
-    discrete = np.array([factor.discrete for factor in context.table.factors])
-    return _informativeness(np.nansum(fits.outcomes.reshape(len(context.table), -1), axis=0), discrete)

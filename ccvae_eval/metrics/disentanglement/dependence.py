@@ -7,13 +7,18 @@ matter. Reference profile: on the codes themselves.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from ccvae_eval.core.types import Floats
-from ccvae_eval.metrics.disentanglement.context import PanelContext, ResampledScore, ScoreResult, undefined_result
-from ccvae_eval.metrics.disentanglement.information_scores import BinnedTable, ScoreParts, permutations, subsamples
+from ccvae_eval.core.types import Floats, Ids
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_results
+from ccvae_eval.metrics.disentanglement.information_scores import BinnedTable, ScoreParts, permutations
+from ccvae_eval.statistics.information import Classes
 
 NAMES = (
     "gaussian_total_correlation",
@@ -56,12 +61,10 @@ def gaussian_scores(covariance: Floats) -> Floats:
     return np.array([total, distance, distance / variances.sum()])
 
 
-def pair_information(table: BinnedTable) -> float:
-    """Mean mutual information between two different latent dimensions, in nats."""
-    width = table.binned_codes.shape[1]
-    levels = tuple(int(column.max()) + 1 for column in table.binned_codes.T)
-    pairs = BinnedTable(table.binned_codes, table.binned_codes.T, levels, table.bins, table.corrected)
-    information = pairs.mutual_information()
+def pair_information(binned: Classes, bins: int, *, corrected: bool) -> float:
+    """Mean mutual information between two different dimensions of binned codes (N, D), in nats."""
+    width, levels = binned.shape[1], tuple(int(column.max()) + 1 for column in binned.T)
+    information = BinnedTable(binned, binned.T, levels, bins, corrected).mutual_information()
     np.fill_diagonal(information, 0.0)
     return float(information.sum() / (width * width - width))
 
@@ -77,51 +80,36 @@ def dependence(context: PanelContext) -> list[ScoreResult]:
     n = len(rows)
     if not 2 <= len(columns) <= MAX_DIMENSIONS or n < 3:
         reason = f"needs 2 to {MAX_DIMENSIONS} active latent dimensions, got {len(columns)}"
-        return [undefined_result(name, reason, n) for name in NAMES]
+        return undefined_results(NAMES, reason, n)
     codes = context.table.codes[rows][:, columns]
     points = normal_scores(codes) if robust else codes
     binned = context.binned.binned_codes[:, columns]
-    table = BinnedTable(binned, np.empty((0, n), dtype=np.int64), (), context.binned.bins, robust)
-    found = _all_scores(points, table)
-    null = _independent(context, points, table) if not context.point_only else None
-    if robust and null is not None:
-        found[3] = max(found[3] - float(null[3]), 0.0)
-    draws, note = _draws(context, points, table)
+
+    def scores(own: Floats, bins: Classes) -> Floats:
+        information = pair_information(bins, context.binned.bins, corrected=robust)
+        return np.array([*gaussian_scores(np.atleast_2d(np.cov(own.T))), information])
+
+    found, null = scores(points, binned), None
+    if not context.point_only:
+        # mean over shuffles, since one alone would add its noise to the score
+        orders = [permutations(context.seed + j, n, context.settings.shuffles) for j in range(len(columns))]
+        shuffles = list(zip(*orders, strict=True))
+        null = np.mean([scores(_permuted(points, s), _permuted(binned, s)) for s in shuffles], axis=0)
+        found[3] = max(found[3] - float(null[3]), 0.0) if robust else found[3]
+    note = context.no_subsamples
+    parts = [] if note else context.subsamples(SUBSAMPLES)
+    draws = np.array([scores(points[part], binned[part]) for part in parts])
     reason = "a latent dimension is constant or a linear function of the others"
     results = []
     for i, name in enumerate(NAMES):
-        parts = None if draws is None else ScoreParts(draws[:, i])
-        score = ResampledScore(parts, "subsampling", context.subsample_size, note)
+        resampled = None if note else ScoreParts(draws[:, i])
         chance = None if null is None else ScoreParts(np.asarray(0.0 if robust and i == 3 else null[i]))
         point = ScoreParts(np.asarray(found[i] if np.isfinite(found[i]) else np.nan))
-        results.append(ScoreResult(name, point, n, score, chance, reason))
+        size = context.subsample_size
+        results.append(ScoreResult(name, point, n, resampled, chance, reason, note, subsample_size=size))
     return results
 
 
-def _all_scores(points: Floats, table: BinnedTable) -> Floats:
-    return np.array([*gaussian_scores(np.atleast_2d(np.cov(points.T))), pair_information(table)])
-
-
-def _independent(context: PanelContext, points: Floats, table: BinnedTable) -> Floats:
-    """Mean scores with each dimension permuted by itself; one shuffle alone would add its noise to the score."""
-    shuffles = context.settings.shuffles
-    columns = [permutations(context.seed + j, len(points), shuffles) for j in range(points.shape[1])]
-    found = []
-    for orders in zip(*columns, strict=True):
-        shuffled = np.stack([column[order] for column, order in zip(points.T, orders, strict=True)], axis=1)
-        binned = np.stack([column[order] for column, order in zip(table.binned_codes.T, orders, strict=True)], axis=1)
-        found.append(_all_scores(shuffled, BinnedTable(binned, table.classes, (), table.bins, table.corrected)))
-    return np.asarray(np.mean(found, axis=0))
-
-
-def _draws(context: PanelContext, points: Floats, table: BinnedTable) -> tuple[Floats | None, str]:
-    """Scores on subsamples, shape (B, 4); None with the reason if there are none."""
-    if context.point_only:
-        return None, ""
-    if reason := context.no_subsamples:
-        return None, reason
-    found = [
-        _all_scores(points[rows], BinnedTable(table.binned_codes[rows], table.classes, (), table.bins, table.corrected))
-        for rows in subsamples(context.seed, len(points), context.subsample_size, SUBSAMPLES)
-    ]
-    return np.stack(found), ""
+def _permuted(table: NDArray[Any], orders: Sequence[Ids]) -> NDArray[Any]:
+    """Each column in its own order of rows."""
+    return np.stack([column[order] for column, order in zip(table.T, orders, strict=True)], axis=1)

@@ -18,20 +18,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.random_streams import numpy_stream
-from ccvae_eval.core.types import Floats, Ids, Images
+from ccvae_eval.core.types import Bools, Floats, Ids, Images
 from ccvae_eval.data.interface import DataSet, HasCounterfactuals, Renders
-from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_result
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_results
 from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, permutations
 from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import PanelTable
 from ccvae_eval.statistics.information import Classes
 from ccvae_eval.statistics.proportions import wilson
-
-Floats32 = NDArray[np.float32]
 
 GROUPS, GROUP_SIZE = 24, 16
 """Groups rendered for each factor, and images in each."""
@@ -138,29 +135,17 @@ def _render_scenes(context: PanelContext, name: str, all_but_one: bool) -> tuple
     assert isinstance(data, Renders)
     assert isinstance(data, DataSet)
     generator = numpy_stream(context.seed, f"rendered/{all_but_one}", name)
-    images = generator.integers(0, len(data), (GROUPS, GROUP_SIZE))
-    factors = data.factors(images.ravel()).reshape(GROUPS, GROUP_SIZE, -1)
-    labels = data.labels_of(images.ravel()).reshape(GROUPS, GROUP_SIZE, -1)
-    if all_but_one:
-        free, shared = (factors.copy(), labels.copy()), (factors, labels)
-        factors[:], labels[:] = factors[:, :1], labels[:, :1]
-        _copy_factor(data, name, free, shared)
-    else:
-        shared = (factors[:, :1].repeat(GROUP_SIZE, 1), labels[:, :1].repeat(GROUP_SIZE, 1))
-        _copy_factor(data, name, shared, (factors, labels))
-    rows = GROUPS * GROUP_SIZE
-    return _encoded(context, data.render(factors.reshape(rows, -1), labels.reshape(rows, -1)))
-
-
-def _copy_factor(data: DataSet, name: str, source: tuple[Floats, Floats32], target: tuple[Floats, Floats32]) -> None:
-    """Copies one factor from (factors, labels) of some scenes to those of others."""
-    assert isinstance(data, Renders)
-    if name in data.schema:
-        column = data.schema.index(name)
-        target[1][..., column] = source[1][..., column]
-    else:
-        column = data.factor_names.index(name)
-        target[0][..., column] = source[0][..., column]
+    images = generator.integers(0, len(data), (GROUPS, GROUP_SIZE)).ravel()
+    own = name in data.schema
+    column = data.schema.index(name) if own else data.factor_names.index(name)
+    tables = []
+    for table, has_column in ((data.factors(images), not own), (data.labels_of(images), own)):
+        shared = np.full(table.shape[1], all_but_one)
+        if has_column:
+            shared[column] = not all_but_one
+        groups = table.reshape(GROUPS, GROUP_SIZE, table.shape[1])
+        tables.append(np.where(shared, groups[:, :1], groups).reshape(table.shape))
+    return _encoded(context, data.render(*tables))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -293,56 +278,38 @@ def draw_votes(pools: list[Pool | None], feature: Feature, unit: Floats, votes: 
     return Votes(features[order], factors[order])
 
 
-@dataclass(frozen=True, slots=True)
-class VoteAccuracy:
-    """Accuracy of the scored votes.
-
-    Args:
-        plain: share of correct votes.
-        weighted: mean of correct (0 or 1) times one minus the feature of the selected latent; NaN if not computed.
-        correct, n: number of correct votes and of votes.
-        error: standard error of ``weighted`` over the votes.
-    """
-
-    plain: float
-    weighted: float
-    correct: int
-    n: int
-    error: float = np.nan
-
-
-def majority_vote(votes: Votes, selected: Ids) -> VoteAccuracy:
-    """Accuracy of the majority-vote classifier: each latent predicts the factor that it was selected for most often.
+def majority_vote(votes: Votes, selected: Ids) -> tuple[Bools, Floats]:
+    """The majority-vote classifier: each latent predicts the factor that it was selected for most often.
 
     Args:
         votes: the votes; the first two thirds fit the classifier, the others are scored.
         selected: index of the latent dimension that each vote selects, shape (V,).
+
+    Returns:
+        True for each scored vote that is correct, and one minus the feature of its selected latent in [0, 1].
     """
     cut = len(selected) * TRAIN_PER_TEST // (TRAIN_PER_TEST + 1)
     counts = np.zeros((votes.features.shape[1], int(votes.factors.max(initial=0)) + 1))
     np.add.at(counts, (selected[:cut], votes.factors[:cut]), 1)
-    predicted = counts.argmax(axis=1)[selected[cut:]]
-    correct = predicted == votes.factors[cut:]
-    weight = 1 - np.clip(votes.features[cut:][np.arange(len(correct)), selected[cut:]], 0.0, 1.0)
-    weighted = correct * weight
-    error = float(weighted.std() / np.sqrt(len(weighted)))
-    return VoteAccuracy(float(correct.mean()), float(weighted.mean()), int(correct.sum()), len(correct), error)
+    correct = counts.argmax(axis=1)[selected[cut:]] == votes.factors[cut:]
+    return correct, 1 - np.clip(votes.features[cut:][np.arange(len(correct)), selected[cut:]], 0.0, 1.0)
 
 
-def logistic_vote(votes: Votes) -> VoteAccuracy:
-    """Accuracy of the published BetaVAE classifier, a logistic regression on the features of all latents."""
+def logistic_vote(votes: Votes) -> tuple[Bools, Floats]:
+    """The published BetaVAE classifier, a logistic regression on the features of all latents; all votes weigh 1."""
     from sklearn.linear_model import LogisticRegression
 
     cut = len(votes.factors) * TRAIN_PER_TEST // (TRAIN_PER_TEST + 1)
     if len(np.unique(votes.factors[:cut])) < 2:
-        return VoteAccuracy(np.nan, np.nan, 0, 0)
+        return np.empty(0, dtype=bool), np.empty(0)
     with without_fit_warnings():
         classifier = LogisticRegression().fit(votes.features[:cut], votes.factors[:cut])
     correct = classifier.predict(votes.features[cut:]) == votes.factors[cut:]
-    return VoteAccuracy(float(correct.mean()), np.nan, int(correct.sum()), len(correct))
+    return correct, np.ones(len(correct))
 
 
-def _accuracy(votes: Votes, name: str, *, robust: bool) -> VoteAccuracy:
+def _classified(votes: Votes, name: str, *, robust: bool) -> tuple[Bools, Floats]:
+    """True for each scored vote that is correct, and the weights of the votes."""
     if name == "beta_vae" and not robust:
         return logistic_vote(votes)
     if name != "z_max_var":
@@ -368,17 +335,29 @@ def _vote_score(context: PanelContext, name: str, feature: Feature, *, all_but_o
         what = "share all factors but one and differ in it" if all_but_one else "share a value"
         reason = f"needs two factors with rows that {what}, got {usable}"
         reason = reason if columns else "every latent dimension is constant"
-        return [undefined_result(each, reason, len(table)) for each in names]
+        return undefined_results(names, reason, len(table))
     # the published BetaVAE classifier sees the features in the units of the codes
     raw = name == "beta_vae" and not settings.robust
     unit = np.ones(len(columns)) if raw else _feature_over_all_rows(table.codes[:, columns], feature)
     votes = draw_votes(pools, feature, unit, settings.votes, count, context.seed)
-    accuracy = _accuracy(votes, name, robust=settings.robust)
-    chance = float("nan")
-    if settings.robust and not context.point_only:
-        permuted = draw_votes(_permuted(pools, context.seed), feature, unit, settings.votes, count, context.seed)
-        chance = _accuracy(permuted, name, robust=True).weighted
-    return _results(context, names, accuracy, chance, usable, source)
+    correct, weights = _classified(votes, name, robust=settings.robust)
+    note = f"{source}; confidence interval over the {len(correct)} votes alone"
+
+    def result(name: str, value: float, chance: float, low: float, high: float) -> ScoreResult:
+        point, null = ScoreParts(np.asarray(value)), ScoreParts(np.asarray(chance))
+        reason, rows = "too few votes", len(table)
+        return ScoreResult(name, point, rows, chance=null, reason=reason, note=note, interval=(low, high))
+
+    plain = wilson(int(correct.sum()), len(correct))
+    results = [result(names[-1], plain.value, 1 / usable, plain.low, plain.high)]
+    if settings.robust:
+        weighted, chance = correct * weights, np.nan
+        value, half = float(weighted.mean()), NORMAL_QUANTILE * float(weighted.std() / np.sqrt(len(weighted)))
+        if not context.point_only:
+            permuted = draw_votes(_permuted(pools, context.seed), feature, unit, settings.votes, count, context.seed)
+            chance = float(np.multiply(*_classified(permuted, name, robust=True)).mean())
+        results.insert(0, result(name, value, chance, value - half, value + half))
+    return results
 
 
 def _varying_columns(context: PanelContext) -> list[int]:
@@ -392,27 +371,5 @@ def _varying_columns(context: PanelContext) -> list[int]:
 
 def _permuted(pools: list[Pool | None], seed: int) -> list[Pool | None]:
     """The pools with rows permuted among the groups, for the chance level."""
-    order = next(iter(permutations(seed, max(len(p.codes) for p in pools if p is not None), 1)))
+    order = next(permutations(seed, max(len(p.codes) for p in pools if p is not None), 1))
     return [None if p is None else Pool(p.codes[order[order < len(p.codes)]], p.order, p.first, p.size) for p in pools]
-
-
-def _results(
-    context: PanelContext, names: tuple[str, ...], accuracy: VoteAccuracy, chance: float, factors: int, source: str
-) -> list[ScoreResult]:
-    plain = wilson(accuracy.correct, accuracy.n)
-    note = f"{source}; confidence interval over the {accuracy.n} votes alone"
-    results = []
-    for name in names:
-        weighted = len(names) == 2 and name == names[0]
-        value = accuracy.weighted if weighted else accuracy.plain
-        guess = None if context.point_only else ScoreParts(np.asarray(chance if weighted else 1 / factors))
-        half = NORMAL_QUANTILE * accuracy.error
-        ends = (value - half, value + half) if weighted else (plain.low, plain.high)
-        interval = None if context.point_only or np.isnan(value) else ends
-        results.append(
-            ScoreResult(
-                name, ScoreParts(np.asarray(value)), len(context.table), chance=guess, reason="too few votes",
-                note=note, interval=interval,
-            )
-        )  # fmt: skip
-    return results

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy.stats import chi2
@@ -63,6 +64,11 @@ class Information:
         """Information of a perfect latent about each factor, min(H(v_k), capacity); NaN for a constant factor."""
         return attainable_information(self.factor_entropy, self.capacity)
 
+    @property
+    def shares(self) -> Floats:
+        """Mutual information over the entropy of the factor; NaN for a constant factor, shape (..., J, K)."""
+        return self.mutual / np.where(self.factor_entropy > ZERO_ENTROPY, self.factor_entropy, np.nan)[..., None, :]
+
     def with_mutual(self, mutual: Floats, active: Bools | None = None) -> Information:
         """A copy with another ``mutual``, possibly with sample axes; all latents are active by default."""
         shape = mutual.shape[:-2]
@@ -92,6 +98,11 @@ class ScoreParts:
     latents: Floats | None = None
 
 
+def ratio(part: Floats, whole: Floats) -> Floats:
+    """part / whole; NaN where ``whole`` is not positive."""
+    return np.asarray(part / np.where(whole > 0, whole, np.nan))
+
+
 def attainable_information(entropy: Floats, capacity: float) -> Floats:
     """The smaller of an entropy and the capacity of the bins; NaN where the entropy is 0."""
     return np.where(entropy > ZERO_ENTROPY, np.minimum(entropy, capacity), np.nan)
@@ -108,9 +119,17 @@ def mean_defined(values: Floats) -> Floats:
 def weighted_mean(values: Floats, weights: Floats) -> Floats:
     """Weighted mean over the last axis; NaN values and NaN weights are left out; NaN if the weights sum to 0."""
     used = np.where(np.isnan(values), 0.0, np.nan_to_num(weights))
-    total = used.sum(axis=-1)
-    summed = (np.nan_to_num(values) * used).sum(axis=-1)
-    return np.asarray(np.where(total > 0, summed / np.where(total > 0, total, 1.0), np.nan))
+    return ratio((np.nan_to_num(values) * used).sum(axis=-1), used.sum(axis=-1))
+
+
+def over_factors(factors: Floats) -> ScoreParts:
+    """The mean over the factors for which the score is defined, shape (..., K)."""
+    return ScoreParts(mean_defined(factors), factors)
+
+
+def over_latents(latents: Floats) -> ScoreParts:
+    """The mean over the latents for which the score is defined, shape (..., J)."""
+    return ScoreParts(mean_defined(latents), None, latents)
 
 
 def top_two(values: Floats, axis: int) -> tuple[Floats, Floats]:
@@ -136,8 +155,7 @@ def mig(info: Information) -> ScoreParts:
     if info.mutual.shape[-2] < 2:
         return _undefined(info)
     first, second = top_two(info.mutual, -2)
-    factors = (first - second) / info.attainable
-    return ScoreParts(mean_defined(factors), factors)
+    return over_factors((first - second) / info.attainable)
 
 
 def mig_sup(info: Information) -> ScoreParts:
@@ -150,8 +168,7 @@ def mig_sup(info: Information) -> ScoreParts:
         return _undefined(info)
     shares = np.nan_to_num(info.mutual / info.attainable[..., None, :])
     first, second = top_two(shares, -1)
-    latents = np.where(info.active, first - second, np.nan)
-    return ScoreParts(mean_defined(latents), None, latents)
+    return over_latents(np.where(info.active, first - second, np.nan))
 
 
 def dmig(info: Information) -> ScoreParts:
@@ -165,17 +182,12 @@ def dmig(info: Information) -> ScoreParts:
     """
     if info.mutual.shape[-2] < 2:
         return _undefined(info)
-    order = np.argsort(info.mutual, axis=-2, kind="stable")
-    best, second = order[..., -1, :], order[..., -2, :]
-    gap = np.take_along_axis(info.mutual, best[..., None, :], -2) - np.take_along_axis(
-        info.mutual, second[..., None, :], -2
-    )
-    other = np.take_along_axis(info.mutual.argmax(axis=-1), second, -1)
-    own = np.arange(info.mutual.shape[-1])
+    first, second = top_two(info.mutual, -2)
+    runner_up = np.argsort(info.mutual, axis=-2, kind="stable")[..., -2, :]
+    other = np.take_along_axis(info.mutual.argmax(axis=-1), runner_up, -1)
     conditional = np.take_along_axis(info.conditional, other[..., None], -1)[..., 0]
-    entropy = np.where(other == own, info.factor_entropy, conditional)
-    factors = gap[..., 0, :] / attainable_information(entropy, info.capacity)
-    return ScoreParts(mean_defined(factors), factors)
+    entropy = np.where(other == np.arange(info.mutual.shape[-1]), info.factor_entropy, conditional)
+    return over_factors((first - second) / attainable_information(entropy, info.capacity))
 
 
 def jemmig(info: Information) -> ScoreParts:
@@ -192,8 +204,7 @@ def jemmig(info: Information) -> ScoreParts:
     latent = np.take_along_axis(info.latent_entropy, info.mutual.argmax(axis=-2), -1)
     joint = latent + info.factor_entropy - first
     factors = 1 - (joint - first + second) / (info.factor_entropy + np.log(info.bins))
-    factors = np.where(info.factor_entropy > ZERO_ENTROPY, factors, np.nan)
-    return ScoreParts(mean_defined(factors), factors)
+    return over_factors(np.where(info.factor_entropy > ZERO_ENTROPY, factors, np.nan))
 
 
 def dcimig(info: Information) -> ScoreParts:
@@ -232,13 +243,9 @@ def modularity(info: Information, *, weighted: bool) -> ScoreParts:
         return _undefined(info)
     squares = info.mutual**2
     greatest = squares.max(axis=-1)
-    rest = squares.sum(axis=-1) - greatest
-    informative = greatest > 0
-    divisor = np.where(informative, greatest, 1.0) * (squares.shape[-1] - 1)
-    latents = np.where(informative, 1 - rest / divisor, np.nan)
+    latents = 1 - ratio(squares.sum(axis=-1) - greatest, greatest * (squares.shape[-1] - 1))
     if not weighted:
-        latents = np.where(informative, latents, 0.0)
-        return ScoreParts(latents.mean(axis=-1), None, latents)
+        return over_latents(np.where(greatest > 0, latents, 0.0))
     latents = np.where(info.active, latents, np.nan)
     return ScoreParts(weighted_mean(latents, info.mutual.max(axis=-1)), None, latents)
 
@@ -255,8 +262,7 @@ def infom(info: Information) -> ScoreParts:
     shares = _normalised(info)
     if shares.shape[-1] < 2:
         return _undefined(info)
-    latents = np.where(info.active, _concentration(shares, -1, shares.shape[-1]), np.nan)
-    return ScoreParts(mean_defined(latents), None, latents)
+    return over_latents(np.where(info.active, _concentration(shares, -1, shares.shape[-1]), np.nan))
 
 
 def infoc(info: Information) -> ScoreParts:
@@ -269,9 +275,8 @@ def infoc(info: Information) -> ScoreParts:
     """
     shares = np.where(info.active[..., None], _normalised(info), 0.0)
     count = info.active.sum(axis=-1)[..., None]
-    factors = np.where(count >= 2, _concentration(shares, -2, np.maximum(count, 2)), np.nan)
-    factors = np.where(info.factor_entropy > ZERO_ENTROPY, factors, np.nan)
-    return ScoreParts(mean_defined(factors), factors)
+    defined = (count >= 2) & (info.factor_entropy > ZERO_ENTROPY)
+    return over_factors(np.where(defined, _concentration(shares, -2, np.maximum(count, 2)), np.nan))
 
 
 def _undefined(info: Information) -> ScoreParts:
@@ -285,10 +290,7 @@ def _normalised(info: Information) -> Floats:
 
 def _concentration(shares: Floats, axis: int, count: int | Ids) -> Floats:
     """Greatest share of the sum along an axis, rescaled so that an even spread over ``count`` is 0; NaN for sum 0."""
-    total = shares.sum(axis=axis)
-    positive = total > 0
-    greatest = np.where(positive, shares.max(axis=axis) / np.where(positive, total, 1.0), np.nan)
-    return np.asarray((greatest - 1 / count) / (1 - 1 / count))
+    return np.asarray((ratio(shares.max(axis=axis), shares.sum(axis=axis)) - 1 / count) / (1 - 1 / count))
 
 
 def active_by_information(excess: Floats, null: Floats, freedom: Floats, rows: Floats) -> Bools:
@@ -375,25 +377,20 @@ class BinnedTable:
         found = np.empty((codes.shape[1], len(self.levels)))
         for k, size in enumerate(self.levels):
             classes = self.classes[k][rows] if order is None else self.classes[k][rows][order]
-            found[:, k] = self._of_counts(contingency(codes, classes, self.bins, max(size, 1)))
+            joint = contingency(codes, classes, self.bins, max(size, 1))
+            tables = (joint.sum(axis=1), joint.sum(axis=2), joint.reshape(len(joint), -1))
+            factor, latent, both = (entropy_of_counts(counts, corrected=self.corrected) for counts in tables)
+            found[:, k] = factor + latent - both
         return found
-
-    def _of_counts(self, joint: Floats) -> Floats:
-        corrected = self.corrected
-        both = entropy_of_counts(joint.reshape(len(joint), -1), corrected=corrected)
-        parts = [entropy_of_counts(joint.sum(axis=axis), corrected=corrected) for axis in (1, 2)]
-        return np.asarray(parts[0] + parts[1] - both)
 
     def entropies(self) -> tuple[Floats, Floats, Floats]:
         """Entropies in nats of the factors (K,), of the latent dimensions (D,), and H(v_k | v_l), shape (K, K)."""
         dimensions = [self._entropy(column, self.bins) for column in self.binned_codes.T]
         factors = [self._entropy(c[c >= 0], max(size, 1)) for c, size in zip(self.classes, self.levels, strict=True)]
-        count = len(self.levels)
-        conditional = np.zeros((count, count))
-        for k in range(count):
-            for given in range(count):
-                if k != given:
-                    conditional[k, given] = self._conditional(k, given)
+        conditional = np.zeros((len(factors), len(factors)))
+        for k, given in product(range(len(factors)), repeat=2):
+            if k != given:
+                conditional[k, given] = self._conditional(k, given)
         return np.array(factors), np.array(dimensions), conditional
 
     def _entropy(self, classes: Classes, levels: int) -> float:

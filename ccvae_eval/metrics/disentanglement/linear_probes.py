@@ -11,8 +11,14 @@ import numpy as np
 
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Floats, Ids
-from ccvae_eval.metrics.disentanglement.context import PanelContext, ResampledScore, ScoreResult, undefined_result
-from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, mean_defined, weighted_mean
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult
+from ccvae_eval.metrics.disentanglement.information_scores import (
+    ScoreParts,
+    mean_defined,
+    over_factors,
+    ratio,
+    weighted_mean,
+)
 from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import Factor
 from ccvae_eval.statistics.auc import auc_projection, projected_estimates
@@ -60,29 +66,23 @@ def fit_probe(points: Floats, factor: Factor, train: Ids, test: Ids, *, publishe
     steps, tolerance = (PUBLISHED_STEPS, PUBLISHED_TOLERANCE) if published else (MAX_STEPS, TOLERANCE)
     with without_fit_warnings():
         probe = LogisticRegression(max_iter=steps, tol=tolerance).fit(points[train], factor.classes[train])
-    probabilities = []
-    for rows in (train, test):
-        predicted = np.zeros((len(rows), factor.levels))
+    predicted = [np.zeros((len(rows), factor.levels)) for rows in (train, test)]
+    for rows, probabilities in zip((train, test), predicted, strict=True):
         if len(rows):
-            predicted[:, probe.classes_] = probe.predict_proba(points[rows])
-        probabilities.append(predicted)
+            probabilities[:, probe.classes_] = probe.predict_proba(points[rows])
     prior = np.bincount(factor.classes[train], minlength=factor.levels) / len(train)
-    return ProbeFit(train, test, probabilities[0], probabilities[1], prior)
+    return ProbeFit(train, test, predicted[0], predicted[1], prior)
 
 
 def probe_fits(context: PanelContext) -> list[ProbeFit | None]:
     """The probe of each factor, fitted once for the panel: on standardised codes, or on raw codes as published."""
-    return context.cached("probes", lambda: _probe_fits(context))
-
-
-def _probe_fits(context: PanelContext) -> list[ProbeFit | None]:
     table, robust = context.table, context.settings.robust
-    points = standardised(table.codes) if robust else table.codes
-    found = []
-    for factor in table.factors:
-        train, test = table.known_rows(factor)
-        found.append(fit_probe(points, factor, train, test, published=not robust) if len(train) else None)
-    return found
+
+    def fits() -> list[ProbeFit | None]:
+        points = standardised(table.codes) if robust else table.codes
+        return [fit_probe(points, f, *table.known_rows(f), published=not robust) for f in table.factors]
+
+    return context.cached("probes", fits)
 
 
 def explicitness(context: PanelContext) -> list[ScoreResult]:
@@ -95,24 +95,19 @@ def explicitness(context: PanelContext) -> list[ScoreResult]:
     robust = context.settings.robust
     areas, resampled_areas = _areas(context, held_out=True)
     point, draws = (2 * areas - 1, 2 * resampled_areas - 1) if robust else (areas, resampled_areas)
-    guess = 0.0 if robust else 0.5
-    chance = None if context.point_only else ScoreParts(np.asarray(guess), np.full(point.shape, guess))
-    score = ResampledScore(None if context.point_only else ScoreParts(mean_defined(draws), draws))
-    total = ScoreParts(mean_defined(point), point)
-    reason = "no factor has two classes with test rows"
-    results = [ScoreResult("explicitness", total, len(context.table.test), score, chance, reason)]
+    chance = over_factors(np.full(point.shape, 0.0 if robust else 0.5))
+    reason, table = "no factor has two classes with test rows", context.table
+    results = [ScoreResult("explicitness", over_factors(point), len(table.test), over_factors(draws), chance, reason)]
     if not robust:
-        train, _ = _areas(context, held_out=False)
-        total = ScoreParts(mean_defined(train), train)
-        n = len(context.table.train)
-        results.append(ScoreResult("explicitness_train", total, n, chance=chance, reason=reason))
+        train = over_factors(_areas(context, held_out=False)[0])
+        results.append(ScoreResult("explicitness_train", train, len(table.train), chance=chance, reason=reason))
     return results
 
 
 def _areas(context: PanelContext, *, held_out: bool) -> tuple[Floats, Floats]:
     """Mean ROC area of each factor, shape (K,), and its resamples, shape (B, K)."""
     count = len(context.table.factors)
-    draws = np.full((1 if context.point_only else context.weights.draws, count), np.nan)
+    draws = np.full((context.weights.draws, count), np.nan)
     point = np.full(count, np.nan)
     for k, (probe, factor) in enumerate(zip(probe_fits(context), context.table.factors, strict=True)):
         if probe is None:
@@ -120,17 +115,16 @@ def _areas(context: PanelContext, *, held_out: bool) -> tuple[Floats, Floats]:
         rows, predicted = (probe.test_rows, probe.test) if held_out else (probe.train_rows, probe.train)
         labels = np.full(len(context.table), np.nan)
         labels[rows] = factor.classes[rows]
-        projections = []
-        for level in np.flatnonzero(probe.prior > 0):
-            scores = np.full(len(labels), np.nan)
-            scores[rows] = predicted[:, level]
-            projection = auc_projection(scores, labels, least=MIN_CLASS_ROWS, positive_class=float(level))
-            if not np.isnan(projection.value):
-                projections.append(projection)
-        if not projections:
-            continue
-        point[k] = float(np.mean([p.value for p in projections]))
-        if not context.point_only and held_out:
+        scores = np.full((factor.levels, len(labels)), np.nan)
+        scores[:, rows] = predicted.T
+        projections = [
+            auc_projection(scores[level], labels, least=MIN_CLASS_ROWS, positive_class=float(level))
+            for level in np.flatnonzero(probe.prior > 0)
+        ]
+        projections = [projection for projection in projections if not np.isnan(projection.value)]
+        if projections:
+            point[k] = float(np.mean([p.value for p in projections]))
+        if projections and held_out and not context.point_only:
             draws[:, k] = np.mean([e.draws for e in projected_estimates(projections, context.weights)], axis=0)
     return point, draws
 
@@ -161,11 +155,9 @@ def infoe(context: PanelContext) -> list[ScoreResult]:
             rows[probe.test_rows[seen], place] = np.stack(losses, axis=1)[seen]
 
     def share(sums: Floats) -> ScoreParts:
-        probe, base = sums[..., 0::2], sums[..., 1::2]
-        factors = np.where(base > 0, 1 - probe / np.where(base > 0, base, 1.0), np.nan)
-        return ScoreParts(mean_defined(factors), factors)
+        return over_factors(1 - ratio(sums[..., 0::2], sums[..., 1::2]))
 
-    zero = ScoreParts(np.asarray(0.0), np.zeros(len(table.factors)))
+    zero = over_factors(np.zeros(len(table.factors)))
     return [context.heldout_result("infoe", rows, share, zero, "no factor varies on the test rows")]
 
 
@@ -187,20 +179,16 @@ def downstream(context: PanelContext) -> list[ScoreResult]:
     The mean over up to ten probes fitted on disjoint rows, then over discrete factors. Chance is the accuracy of the
     most frequent class. Resamples draw test rows and probes, since probes of few labels differ from each other.
     """
-    results = []
-    for budget in BUDGETS:
-        probes = min(len(context.table.train) // budget, MAX_PROBES)
-        if probes:
-            results.append(_downstream(context, budget, probes))
-        else:
-            reason = f"needs {budget} training rows, got {len(context.table.train)}"
-            results.append(undefined_result("downstream", reason, at={"labels": budget}))
-    return results
+    return [_downstream(context, budget) for budget in BUDGETS]
 
 
-def _downstream(context: PanelContext, budget: int, probes: int) -> ScoreResult:
-    """Mean accuracy of ``probes`` probes of ``budget`` training rows each."""
+def _downstream(context: PanelContext, budget: int) -> ScoreResult:
+    """Mean accuracy of probes of ``budget`` training rows each."""
     table, generator = context.table, numpy_stream(context.seed, "labels", budget)
+    probes = min(len(table.train) // budget, MAX_PROBES)
+    if not probes:
+        reason = f"needs {budget} training rows, got {len(table.train)}"
+        return ScoreResult("downstream", ScoreParts(np.asarray(np.nan)), 0, reason=reason, at={"labels": budget})
     points, factors = standardised(table.codes), len(table.factors)
     train_rows = generator.permutation(table.train)[: budget * probes].reshape(probes, budget)
     rows = np.full((len(table), factors, probes, 2), np.nan)
@@ -209,7 +197,7 @@ def _downstream(context: PanelContext, budget: int, probes: int) -> ScoreResult:
         test = table.known_rows(factor)[1]
         for p, own in enumerate(train_rows):
             train = own[factor.known[own]]
-            probe = fit_probe(points, factor, train, test) if factor.discrete and len(train) else None
+            probe = fit_probe(points, factor, train, test) if factor.discrete else None
             if probe is not None and len(test):
                 rows[test, k, p, 0] = probe.test.argmax(axis=1) == factor.classes[test]
                 rows[test, k, p, 1] = 1.0
@@ -217,21 +205,15 @@ def _downstream(context: PanelContext, budget: int, probes: int) -> ScoreResult:
 
     def accuracies(sums: Floats) -> Floats:
         right, whole = np.moveaxis(sums.reshape(*sums.shape[:-1], factors, probes, 2), -1, 0)
-        return np.asarray(right / np.where(whole > 0, whole, np.nan))
-
-    def mean_accuracy(sums: Floats) -> ScoreParts:
-        means = mean_defined(accuracies(sums))
-        return ScoreParts(mean_defined(means), means)
+        return ratio(right, whole)
 
     def resampled(sums: Floats) -> ScoreParts:
         found = accuracies(sums)
         times = generator.multinomial(probes, np.full(probes, 1 / probes), size=len(found))
-        means = weighted_mean(found, np.where(np.isnan(found), np.nan, times[:, None]))
-        return ScoreParts(mean_defined(means), means)
+        return over_factors(weighted_mean(found, np.where(np.isnan(found), np.nan, times[:, None])))
 
-    guess = mean_defined(chance)
     result = context.heldout_result(
-        "downstream", rows.reshape(len(table), -1), mean_accuracy, ScoreParts(mean_defined(guess), guess),
-        "no discrete factor has two classes in training", resampled=resampled,
+        "downstream", rows.reshape(len(table), -1), lambda sums: over_factors(mean_defined(accuracies(sums))),
+        over_factors(mean_defined(chance)), "no discrete factor has two classes in training", resampled=resampled,
     )  # fmt: skip
     return replace(result, at={"labels": budget})

@@ -8,12 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ccvae_eval.core.devices import one_thread
 from ccvae_eval.core.errors import UndefinedError, UsageError, suggestion
-from ccvae_eval.core.results import Estimate, Measurement, Reason, Value, ValueSpec
-from ccvae_eval.core.types import Floats, Plain
+from ccvae_eval.core.results import ORACLE, Estimate, Measurement, Reason, Value, ValueSpec
+from ccvae_eval.core.types import Floats
 from ccvae_eval.metrics.disentanglement import information_scores as formulas
 from ccvae_eval.metrics.disentanglement.alignment import nk, snc
 from ccvae_eval.metrics.disentanglement.capacity import dci_es, rmig
@@ -21,18 +20,21 @@ from ccvae_eval.metrics.disentanglement.context import CODE, PanelContext, Score
 from ccvae_eval.metrics.disentanglement.dci import dci
 from ccvae_eval.metrics.disentanglement.dependence import dependence
 from ccvae_eval.metrics.disentanglement.group_scores import beta_vae, factor_vae, z_max_var
-from ccvae_eval.metrics.disentanglement.information_scores import ZERO_ENTROPY, Information, ScoreParts
+from ccvae_eval.metrics.disentanglement.information_scores import Information, ScoreParts
 from ccvae_eval.metrics.disentanglement.linear_probes import downstream, explicitness, infoe
 from ccvae_eval.metrics.disentanglement.robustness import irs
 from ccvae_eval.metrics.disentanglement.sap import sap
 from ccvae_eval.metrics.disentanglement.settings import PanelSettings
-from ccvae_eval.metrics.disentanglement.table import PanelTable, factor_correlations, factors_as_codes, table_of
+from ccvae_eval.metrics.disentanglement.table import factor_correlations, factors_as_codes, table_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 NAME, VERSION, HEADLINE = "disentanglement", 4, "infom"
 
 MAX_MATRIX_VALUES = 2_000
 """Larger information matrices are figures only, not values."""
+
+MAX_FACTORS = 40
+"""With more factors, only their strong correlations are values."""
 
 MIN_ROWS = 10
 """Fewest training rows, and fewest test rows."""
@@ -72,16 +74,12 @@ class Score:
     default: bool = False
 
 
-def _information_score(name: str, formula: Callable[[Information], ScoreParts], reason: str) -> Compute:
-    return lambda context: [context.information_result(name, formula, reason)]
-
-
-def _active_score(name: str, formula: Callable[[Information], ScoreParts], reason: str) -> Compute:
-    """A score that is undefined without an active latent."""
+def _score(formula: Callable[[Information], ScoreParts], reason: str, *, active: bool = False) -> Compute:
+    """The score that a formula is named after; ``active`` if it is undefined without an active latent."""
 
     def compute(context: PanelContext) -> list[ScoreResult]:
-        why = reason if context.information.active.any() else NO_ACTIVE_LATENT
-        return [context.information_result(name, formula, why)]
+        why = NO_ACTIVE_LATENT if active and not context.information.active.any() else reason
+        return [context.information_result(formula.__name__, formula, why)]
 
     return compute
 
@@ -98,19 +96,19 @@ def _jemmig(context: PanelContext) -> list[ScoreResult]:
 
 SCORES: Mapping[str, Score] = MappingProxyType(
     {
-        "infoc": Score(COMPACTNESS, _active_score("infoc", formulas.infoc, "needs two active latent dimensions"), True),
-        "mig": Score(COMPACTNESS, _information_score("mig", formulas.mig, TWO_LATENTS), True),
+        "infoc": Score(COMPACTNESS, _score(formulas.infoc, "needs two active latent dimensions", active=True), True),
+        "mig": Score(COMPACTNESS, _score(formulas.mig, TWO_LATENTS), True),
         "sap": Score(COMPACTNESS, sap, True),
         "jemmig": Score(COMPACTNESS, _jemmig),
-        "dmig": Score(COMPACTNESS, _information_score("dmig", formulas.dmig, TWO_LATENTS)),
+        "dmig": Score(COMPACTNESS, _score(formulas.dmig, TWO_LATENTS)),
         "rmig": Score(COMPACTNESS, rmig),
         "snc": Score(COMPACTNESS, snc),
         "nk": Score(COMPACTNESS, nk),
         "dci": Score(MODULARITY, dci, True),
-        "infom": Score(MODULARITY, _active_score("infom", formulas.infom, TWO_FACTORS), True),
+        "infom": Score(MODULARITY, _score(formulas.infom, TWO_FACTORS, active=True), True),
         "modularity": Score(MODULARITY, _modularity, True),
-        "mig_sup": Score(MODULARITY, _active_score("mig_sup", formulas.mig_sup, TWO_FACTORS)),
-        "dcimig": Score(MODULARITY, _information_score("dcimig", formulas.dcimig, TWO_FACTORS)),
+        "mig_sup": Score(MODULARITY, _score(formulas.mig_sup, TWO_FACTORS, active=True)),
+        "dcimig": Score(MODULARITY, _score(formulas.dcimig, TWO_FACTORS)),
         "factor_vae": Score(MODULARITY, factor_vae),
         "beta_vae": Score(MODULARITY, beta_vae),
         "z_max_var": Score(MODULARITY, z_max_var),
@@ -140,7 +138,7 @@ GROUPS_PERMUTED = "rows permuted among groups"
 NO_IMPORTANCE = "undefined for permuted factors, for which no importance is significant"
 NOT_PUBLISHED = "the published code computes none"
 COUNT = "a count has no chance level"
-FACTORS_AS_CODES = "the factors themselves as codes, where they are correlated"
+FACTORS_AS_CODES = f"the factors themselves as codes, where they are correlated; otherwise {ORACLE}"
 
 # calibration dials, by the kind of score
 MIX_AND_SHUFFLE = ("mix", "shuffle")
@@ -157,9 +155,17 @@ CORRELATE_ONLY = ("correlate",)
 def _spec(
     summary: str, chance: str = PERMUTED, low: float | None = 0.0, high: float | None = 1.0, unit: str = "",
     better: bool | None = True, dials: tuple[str, ...] = MIX_AND_SHUFFLE, no_chance: str = "",
+    reference: str = FACTORS_AS_CODES,
 ) -> ValueSpec:  # fmt: skip
-    return ValueSpec(summary, unit, better, (low, high), chance, dials=dials, no_chance=no_chance,
-                     reference=FACTORS_AS_CODES)  # fmt: skip
+    return ValueSpec(summary, unit, better, (low, high), chance, dials=dials, no_chance=no_chance, reference=reference)
+
+
+def _dependence(summary: str, unit: str = "") -> ValueSpec:
+    return _spec(summary, LATENTS_PERMUTED, 0.0, None, unit, None, CORRELATE_ONLY, reference=ORACLE)
+
+
+def _no_score(summary: str, low: float | None, high: float | None, no_chance: str) -> ValueSpec:
+    return _spec(summary, "", low, high, better=None, dials=(), no_chance=no_chance, reference=ORACLE)
 
 
 VOTES = "; confidence interval over the votes, not over the rows"
@@ -192,7 +198,7 @@ VALUES: Mapping[str, ValueSpec] = MappingProxyType(
         "mig_sup": _spec("gap in information between the two factors that a latent is most informative about",
                          PERMUTED, None, None, dials=MIX_ONLY),
         "dmig": _spec("MIG over the factor's entropy given a correlated factor", low=None, high=None),
-        "rmig": _spec("MIG under the whole posterior, unnormalised", "", None, None, "nats",
+        "rmig": _spec("MIG under the whole posterior, unnormalised", "", None, None, "nats", reference=ORACLE,
                       no_chance="too costly: permuted factors would need their own integrals over the posteriors"),
         "jemmig": _spec("1 minus joint entropy less the gap, normalised", low=None),
         "dcimig": _spec("largest information gap of a latent for each factor, over the entropy of all factors",
@@ -216,24 +222,23 @@ VALUES: Mapping[str, ValueSpec] = MappingProxyType(
         "downstream": _spec("test accuracy of a linear probe after few labels", "most frequent class",
                             dials=SHUFFLE_ONLY),
         "dci_explicitness": _spec("1 minus the area under the loss-capacity curve of decision trees", "",
-                                  dials=MIX_ONLY,
+                                  dials=MIX_ONLY, reference=ORACLE,
                                   no_chance="undefined for permuted factors, for which capacity does not help"),
-        "dci_size": _spec("number of factors over number of active latents", "", 0.0, None, dials=(), no_chance=COUNT),
-        "gaussian_total_correlation": _spec("total correlation of the latents under a Gaussian fit", LATENTS_PERMUTED,
-                                            0.0, None, "nats", None, CORRELATE_ONLY),
-        "gaussian_wasserstein_correlation": _spec("Wasserstein distance of a Gaussian fit from independent latents",
-                                                  LATENTS_PERMUTED, 0.0, None, "", None, CORRELATE_ONLY),
-        "gaussian_wasserstein_correlation_norm": _spec("Wasserstein distance over the total variance",
-                                                       LATENTS_PERMUTED, 0.0, None, "", None, CORRELATE_ONLY),
+        "dci_size": _spec("number of factors over number of active latents", "", 0.0, None, dials=(), no_chance=COUNT,
+                          reference=ORACLE),
+        "gaussian_total_correlation": _dependence("total correlation of the latents under a Gaussian fit", "nats"),
+        "gaussian_wasserstein_correlation": _dependence(
+            "Wasserstein distance of a Gaussian fit from independent latents"),
+        "gaussian_wasserstein_correlation_norm": _dependence("Wasserstein distance over the total variance"),
         "mutual_info_score": _spec("mean mutual information of two latents", LATENTS_PERMUTED, None, None, "nats",
-                                   None, CORRELATE_ONLY),
+                                   None, CORRELATE_ONLY, reference=ORACLE),
         "udr": _spec("agreement of the latents of models of different seeds", "codes rotated at random", 0.0,
-                     dials=("turn",)),
-        "information": _spec("mutual information of a latent with a factor, over the factor's entropy", "", None, None,
-                             better=None, dials=(), no_chance="that of permuted factors is already subtracted"),
-        "factor_correlation": _spec("association of two factors (Cramér's V)", "", 0.0, 1.0, better=None, dials=(),
-                                    no_chance="that of independent factors is already subtracted"),
-        "active_codes": _spec("number of active latents", "", 0.0, None, better=None, dials=(), no_chance=COUNT),
+                     dials=("turn",), reference="none"),
+        "information": _no_score("mutual information of a latent with a factor, over the factor's entropy", None, None,
+                                 "that of permuted factors is already subtracted"),
+        "factor_correlation": _no_score("association of two factors (Cramér's V)", 0.0, 1.0,
+                                        "that of independent factors is already subtracted"),
+        "active_codes": _no_score("number of active latents", 0.0, None, COUNT),
     }
 )  # fmt: skip
 
@@ -250,15 +255,12 @@ def score_of(value: str) -> str:
     Raises:
         UsageError: an unknown name.
     """
-    known = [name for name in VALUES if name not in CONTEXT_VALUES]
     if value in SCORES:
         return value
+    known = [name for name in VALUES if name not in CONTEXT_VALUES]
     if value not in known:
-        raise UsageError(
-            f"{value!r} is not a score of the panel",
-            where="disentanglement",
-            hint=suggestion(value, [*SCORES, *known]),
-        )
+        hint = suggestion(value, [*SCORES, *known])
+        raise UsageError(f"{value!r} is not a score of the panel", where="disentanglement", hint=hint)
     if value in ("dci_explicitness", "dci_size"):
         return "dci_es"
     longest = sorted(SCORES, key=len, reverse=True)
@@ -333,8 +335,7 @@ def measure_panel(context: PanelContext) -> Measurement:
         UndefinedError: fewer than ten training or test rows.
         UsageError: an unknown score.
     """
-    settings, table = context.settings, context.table
-    names = wanted_scores(settings)
+    table, names = context.table, wanted_scores(context.settings)
     if len(table.train) < MIN_ROWS or 0 < len(table.test) < MIN_ROWS:
         raise UndefinedError(
             f"needs at least {MIN_ROWS} training rows and {MIN_ROWS} test rows, "
@@ -345,39 +346,35 @@ def measure_panel(context: PanelContext) -> Measurement:
         correlations = factor_correlations(table)
         results = [result for name in names for result in SCORES[name].compute(context)]
         references = _references(context, names, correlations)
-        values = _values(context, results, references)
-        values += _context_values(context, correlations)
-    ordered = sorted(values, key=lambda value: list(VALUES).index(value.name))
-    headline = HEADLINE if any(value.name == HEADLINE for value in values) else results[0].name
+    values = []
+    for result in results:
+        total, *parts = result.values(table.factor_names, context.latent_names, context.weights.level)
+        if not np.isnan(references.get(result.name, np.nan)) and total.estimate.defined:
+            total = replace(total, reference=references[result.name])
+        values += [_clipped(value) for value in (total, *parts)]
+    values += _context_values(context, correlations)
+    values.sort(key=lambda value: list(VALUES).index(value.name))
     undefined = all(np.isnan(result.point.total) for result in results)
     reasons = dict.fromkeys(result.reason for result in results if result.reason)
+    factors = np.stack([factor.classes if factor.discrete else factor.values for factor in table.factors], axis=1)
     return Measurement(
         NAME,
         VERSION,
-        _plain(asdict(settings)),
-        headline,
-        tuple(ordered),
+        {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(context.settings).items()},
+        HEADLINE if any(value.name == HEADLINE for value in values) else results[0].name,
+        tuple(values),
         "undefined" if undefined else "ok",
         Reason("undefined", "; ".join(reasons)) if undefined else None,
-        _evidence(table),
-        _pictures(context, correlations),
+        {"codes": table.codes, "factors": factors.astype(np.float64)},
+        {
+            "information": context.information.shares,
+            "correlation": correlations,
+            "codes": np.array(context.latent_names),
+            "factors": np.array(table.factor_names),
+            "active": context.information.active,
+        },
         tuple(_notes(context, names, correlations)),
     )
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Plain]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
-
-
-def _values(context: PanelContext, results: Sequence[ScoreResult], references: dict[str, float]) -> list[Value]:
-    found = []
-    factors, level = context.table.factor_names, context.weights.level
-    for result in results:
-        rows = result.values(factors, context.latent_names, level)
-        if not np.isnan(references.get(result.name, np.nan)) and rows[0].estimate.defined:
-            rows[0] = replace(rows[0], reference=references[result.name])
-        found += [_clipped(row) for row in rows]
-    return found
 
 
 def _clipped(value: Value) -> Value:
@@ -404,15 +401,10 @@ def _references(context: PanelContext, names: Sequence[str], correlations: Float
         return {}
     table = factors_as_codes(context.table, context.seed)
     ideal = PanelContext(table, context.settings, context.seed, context.weights, point_only=True)
-    skipped = {"dci_es", "dependence", "rmig"}
-    if not context.settings.robust:
-        # the published boosting takes minutes
-        skipped |= {"dci", "nk"}
-    found: dict[str, float] = {}
-    for name in names:
-        if name not in skipped:
-            found |= {r.name: float(r.point.total) for r in SCORES[name].compute(ideal) if not r.at}
-    return found
+    # the published boosting of dci and nk takes minutes
+    skipped = {"dci_es", "dependence", "rmig"} | (set() if context.settings.robust else {"dci", "nk"})
+    results = [result for name in names if name not in skipped for result in SCORES[name].compute(ideal)]
+    return {result.name: float(result.point.total) for result in results if not result.at}
 
 
 def _context_values(context: PanelContext, correlations: Floats) -> list[Value]:
@@ -420,19 +412,16 @@ def _context_values(context: PanelContext, correlations: Floats) -> list[Value]:
     n, names, factors = len(context.rows), context.latent_names, context.table.factor_names
     info = context.information
     found = [Value("active_codes", Estimate(float(info.active.sum()), n=n), note=_inactive(context))]
-    for i in range(len(factors)):
-        for j in range(i):
-            if len(factors) <= 40 or correlations[i, j] > context.settings.correlated:
-                note = "" if not np.isnan(correlations[i, j]) else "a factor is constant"
-                estimate = Estimate(float(correlations[i, j]), n=n)
-                found.append(Value("factor_correlation", estimate, factors[i], {"with": factors[j]}, note=note))
+    for i, j in zip(*np.tril_indices(len(factors), -1), strict=True):
+        if len(factors) <= MAX_FACTORS or correlations[i, j] > context.settings.correlated:
+            note = "" if not np.isnan(correlations[i, j]) else "a factor is constant"
+            estimate = Estimate(float(correlations[i, j]), n=n)
+            found.append(Value("factor_correlation", estimate, factors[i], {"with": factors[j]}, note=note))
     if len(names) * len(factors) <= MAX_MATRIX_VALUES:
-        for k, factor in enumerate(factors):
-            entropy = float(info.factor_entropy[k])
-            for j, name in enumerate(names):
-                share = float(info.mutual[j, k] / entropy) if entropy > ZERO_ENTROPY else float("nan")
-                note = "" if entropy > ZERO_ENTROPY else "the factor is constant"
-                found.append(Value("information", Estimate(share, n=n), factor, {CODE: name}, note=note))
+        for factor, shares in zip(factors, info.shares.T, strict=True):
+            note = "the factor is constant" if np.isnan(shares).all() else ""
+            for name, share in zip(names, shares, strict=True):
+                found.append(Value("information", Estimate(float(share), n=n), factor, {CODE: name}, note=note))
     return found
 
 
@@ -465,11 +454,9 @@ def _notes(context: PanelContext, names: Sequence[str], correlations: Floats) ->
     if context.duplicate_blocks:
         pairs = [f"{table.names[a]} repeats {table.names[b]}" for a, b in context.duplicate_blocks.items()]
         notes.append(f"left out, a monotone transform of another latent dimension: {_listed(pairs)}")
-    missing = [f"{f.name} {int((~f.known).sum())}" for f in table.factors if not f.known.all()]
-    if missing:
+    if missing := [f"{f.name} {int((~f.known).sum())}" for f in table.factors if not f.known.all()]:
         notes.append(f"missing values: {_listed(missing)}")
-    constant = [f.name for f in table.factors if f.levels < 2]
-    if constant:
+    if constant := [f.name for f in table.factors if f.levels < 2]:
         notes.append(f"left out, constant: {_listed(constant)}")
     if "dci" in names:
         predictor = "gradient boosting of scikit-learn, gain importance"
@@ -481,20 +468,3 @@ def _notes(context: PanelContext, names: Sequence[str], correlations: Floats) ->
         f"{'mass' if settings.robust else 'width'}; fitted on {len(table.train)} rows, scored on {len(table.test)}"
     )
     return notes
-
-
-def _evidence(table: PanelTable) -> dict[str, NDArray[np.generic]]:
-    factors = np.stack([factor.classes if factor.discrete else factor.values for factor in table.factors], axis=1)
-    return {"codes": table.codes, "factors": factors.astype(np.float64)}
-
-
-def _pictures(context: PanelContext, correlations: Floats) -> dict[str, NDArray[np.generic]]:
-    info = context.information
-    entropy = np.where(info.factor_entropy > ZERO_ENTROPY, info.factor_entropy, np.nan)
-    return {
-        "information": np.asarray(info.mutual / entropy),
-        "correlation": correlations,
-        "codes": np.array(context.latent_names),
-        "factors": np.array(context.table.factor_names),
-        "active": info.active,
-    }

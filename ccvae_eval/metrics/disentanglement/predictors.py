@@ -42,26 +42,15 @@ def without_fit_warnings() -> Iterator[None]:
         yield
 
 
+def _ensemble(name: str, discrete: bool, seed: int, **options: Any) -> Any:
+    from sklearn import ensemble
+
+    return getattr(ensemble, f"{name}{'Classifier' if discrete else 'Regressor'}")(random_state=seed, **options)
+
+
 def _forest(discrete: bool, seed: int, rows: int) -> Any:
-    from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
-
-    kind = ExtraTreesClassifier if discrete else ExtraTreesRegressor
-    return kind(TREES, min_samples_leaf=max(MIN_LEAF_ROWS, rows // MAX_LEAVES), max_features=None, random_state=seed)
-
-
-def _boosting(discrete: bool, seed: int, rows: int) -> Any:
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-
-    del rows
-    kind = HistGradientBoostingClassifier if discrete else HistGradientBoostingRegressor
-    return kind(random_state=seed)
-
-
-def _gradient_boosting(discrete: bool, seed: int, rows: int) -> Any:
-    from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
-
-    del rows
-    return (GradientBoostingClassifier if discrete else GradientBoostingRegressor)(random_state=seed)
+    least = max(MIN_LEAF_ROWS, rows // MAX_LEAVES)
+    return _ensemble("ExtraTrees", discrete, seed, n_estimators=TREES, min_samples_leaf=least, max_features=None)
 
 
 def _linear(discrete: bool, seed: int, rows: int) -> Any:
@@ -77,7 +66,12 @@ def _linear(discrete: bool, seed: int, rows: int) -> Any:
 
 
 PREDICTORS: Mapping[str, Make] = MappingProxyType(
-    {"forest": _forest, "boosting": _boosting, "gradient_boosting": _gradient_boosting, "linear": _linear}
+    {
+        "forest": _forest,
+        "boosting": lambda discrete, seed, _: _ensemble("HistGradientBoosting", discrete, seed),
+        "gradient_boosting": lambda discrete, seed, _: _ensemble("GradientBoosting", discrete, seed),
+        "linear": _linear,
+    }
 )
 
 

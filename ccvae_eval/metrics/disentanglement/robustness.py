@@ -16,16 +16,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from ccvae_eval.core.types import Floats, Ids
-from ccvae_eval.metrics.disentanglement.context import PanelContext, ResampledScore, ScoreResult, undefined_result
+from ccvae_eval.core.types import Floats
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_results
 from ccvae_eval.metrics.disentanglement.information_scores import (
     ScoreParts,
     equal_width_bins,
-    mean_defined,
+    over_latents,
     permutations,
-    subsamples,
+    ratio,
 )
-from ccvae_eval.metrics.disentanglement.table import Factor
 from ccvae_eval.statistics.information import Classes
 
 MIN_GROUP_ROWS = 10
@@ -105,7 +104,7 @@ def robust_irs(codes: Floats, groups: list[Classes], q: float) -> Floats:
     """Robust IRS of each latent dimension before the null is removed, shape (D,); NaN for a constant dimension."""
     overall = quantile(np.abs(_centred(np.ascontiguousarray(codes.T), True)), q)
     within = np.stack([within_deviations(codes, g, q, least=MIN_GROUP_ROWS, median=True) for g in groups])
-    found = 1 - within / np.where(overall > 0, overall, np.nan)
+    found = 1 - ratio(within, overall)
     present = ~np.isnan(found).all(axis=0)
     return np.where(present, np.where(np.isnan(found), -np.inf, found).max(axis=0), np.nan)
 
@@ -122,55 +121,50 @@ def irs(context: PanelContext) -> list[ScoreResult]:
     blocks = [context.table.blocks[j] for j in context.scored_blocks]
     latents = [int(j) for j in np.flatnonzero(context.information.active) if len(blocks[j]) == 1]
     if not latents:
-        return [undefined_result(name, "no active latent of one dimension", len(rows)) for name in names]
+        return undefined_results(names, "no active latent of one dimension", len(rows))
     codes = context.table.codes[rows][:, [blocks[j][0] for j in latents]]
     groups = [factor.classes[rows] for factor in context.table.factors]
     groups = [g for g in groups if len(np.unique(g[g >= 0])) > 1]
     reason = f"no factor has two values with {MIN_GROUP_ROWS} rows each"
     if not groups:
-        return [undefined_result(name, reason, len(rows)) for name in names]
-    q = context.settings.quantile
+        return undefined_results(names, reason, len(rows))
+    q, size = context.settings.quantile, context.subsample_size
     raw = robust_irs(codes, groups, q)
     orders = permutations(context.seed, len(rows), context.settings.shuffles)
     null = np.stack([robust_irs(codes, [g[o] for g in groups], q) for o in orders])
     mean_null = null.mean(axis=0)
-    draws, note = _draws(context, codes, groups)
-
-    def parts(scores: Floats, level: Floats, *, corrected: bool) -> ScoreParts:
-        shown = np.maximum((scores - level) / (1 - level), 0.0) if corrected else scores
-        each = np.full((*shown.shape[:-1], len(blocks)), np.nan)
-        each[..., latents] = shown
-        return ScoreParts(mean_defined(each), None, each)
-
-    results = []
-    for name in names:
-        corrected = name == "irs"
-        resampled = None if draws is None else parts(draws, np.nan_to_num(mean_null), corrected=corrected)
-        score = ResampledScore(resampled, "subsampling", context.subsample_size, note, BIAS_RATE)
-        chance = None if context.point_only else parts(null, mean_null, corrected=corrected)
-        point = parts(raw, mean_null, corrected=corrected)
-        results.append(ScoreResult(name, point, len(rows), score, chance, reason))
-    return results
-
-
-def _draws(context: PanelContext, codes: Floats, groups: list[Classes]) -> tuple[Floats | None, str]:
-    """Scores on subsamples, shape (B, D); None with the reason if there are none."""
-    size = context.subsample_size
-    if context.point_only:
-        return None, ""
-    if reason := context.no_subsamples:
-        return None, reason
+    note, draws = context.no_subsamples, None
     levels = max(len(np.unique(g[g >= 0])) for g in groups)
-    if size < MIN_GROUP_ROWS * levels:
-        return None, f"no confidence interval: subsamples of {size} rows are too few for {levels} groups"
-    drawn = subsamples(context.seed, len(codes), size, SUBSAMPLES)
-    q = context.settings.quantile
-    return np.stack([robust_irs(codes[rows], [g[rows] for g in groups], q) for rows in drawn]), ""
+    if not note and size < MIN_GROUP_ROWS * levels:
+        note = f"no confidence interval: subsamples of {size} rows are too few for {levels} groups"
+    if not note:
+        drawn = context.subsamples(SUBSAMPLES)
+        draws = np.stack([robust_irs(codes[part], [g[part] for g in groups], q) for part in drawn])
+
+    def parts(scores: Floats, level: Floats, name: str) -> ScoreParts:
+        each = np.full((*scores.shape[:-1], len(blocks)), np.nan)
+        each[..., latents] = np.maximum((scores - level) / (1 - level), 0.0) if name == "irs" else scores
+        return over_latents(each)
+
+    return [
+        ScoreResult(
+            name, parts(raw, mean_null, name), len(rows),
+            None if draws is None else parts(draws, np.nan_to_num(mean_null), name), parts(null, mean_null, name),
+            reason, note, subsample_size=size, bias_rate=BIAS_RATE,
+        )
+        for name in names
+    ]  # fmt: skip
 
 
 def _published(context: PanelContext) -> list[ScoreResult]:
     rows, q = context.rows, context.settings.quantile
-    groups = [_published_groups(factor, rows) for factor in context.table.factors]
+    groups = []
+    for factor in context.table.factors:
+        values, classes = factor.values[rows], np.full(len(rows), -1, dtype=np.int64)
+        known = ~np.isnan(values)
+        if known.any():
+            classes[known] = equal_width_bins(values[known], values[known], FACTOR_BINS)
+        groups.append(classes)
     codes = context.table.codes[rows][:, [c for block in context.table.blocks for c in block]]
     total = published_irs(codes, groups, q).total
     chance = None
@@ -180,12 +174,3 @@ def _published(context: PanelContext) -> list[ScoreResult]:
         chance = ScoreParts(np.asarray(np.mean(permuted)))
     reason = "every latent dimension is constant"
     return [ScoreResult("irs", ScoreParts(total), len(rows), chance=chance, reason=reason)]
-
-
-def _published_groups(factor: Factor, rows: Ids) -> Classes:
-    values = factor.values[rows]
-    known = ~np.isnan(values)
-    found = np.full(len(rows), -1, dtype=np.int64)
-    if known.any():
-        found[known] = equal_width_bins(values[known], values[known], FACTOR_BINS)
-    return found

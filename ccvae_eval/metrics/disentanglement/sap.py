@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccvae_eval.core.types import Floats, Ids
-from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_result
+from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_results
 from ccvae_eval.metrics.disentanglement.information_scores import (
     ScoreParts,
     contingency,
-    mean_defined,
+    over_factors,
     permutations,
+    ratio,
     top_two,
 )
 from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
@@ -44,7 +45,7 @@ def sap(context: PanelContext) -> list[ScoreResult]:
     to 1. Undefined for fewer than two latents; constant factors are left out.
     """
     if len(context.latent_names) < 2:
-        return [undefined_result("sap", "needs two latent dimensions", len(context.table.test))]
+        return undefined_results(["sap"], "needs two latent dimensions", len(context.table.test))
     if not context.settings.robust:
         return _published(context)
     scores = univariate_scores(context)
@@ -54,14 +55,11 @@ def sap(context: PanelContext) -> list[ScoreResult]:
     best = np.argsort(scores.above_guessing(np.nansum(scores.rows, axis=0)), axis=0, kind="stable")[[-1, -2]]
     return [
         context.heldout_result(
-            "sap",
-            scores.rows,
-            lambda sums: best_two_gap(scores.above_guessing(sums)),
-            best_two_gap(np.stack(chances)) if chances else None,
-            "no factor varies",
+            "sap", scores.rows, lambda sums: best_two_gap(scores.above_guessing(sums)),
+            best_two_gap(np.stack(chances)) if chances else None, "no factor varies",
             resampled=lambda sums: fixed_gap(scores.above_guessing(sums), best),
         )
-    ]
+    ]  # fmt: skip
 
 
 def best_two_gap(scores: Floats) -> ScoreParts:
@@ -69,7 +67,7 @@ def best_two_gap(scores: Floats) -> ScoreParts:
     if scores.shape[-2] < 2:
         return ScoreParts(np.full(scores.shape[:-2], np.nan))
     first, second = top_two(scores, -2)
-    return ScoreParts(mean_defined(first - second), first - second)
+    return over_factors(first - second)
 
 
 def fixed_gap(scores: Floats, best: Ids) -> ScoreParts:
@@ -80,17 +78,14 @@ def fixed_gap(scores: Floats, best: Ids) -> ScoreParts:
         best: indices of the two latents of each factor, shape (2, K).
     """
     each = [np.take_along_axis(scores, np.broadcast_to(row, (*scores.shape[:-2], 1, len(row))), -2) for row in best]
-    difference = (each[0] - each[1])[..., 0, :]
-    return ScoreParts(mean_defined(difference), difference)
+    return over_factors((each[0] - each[1])[..., 0, :])
 
 
 def _published(context: PanelContext) -> list[ScoreResult]:
     table = context.table
     continuous = squared_correlations(table, table.train)
-    scores = continuous.copy()
-    for k, factor in enumerate(table.factors):
-        if factor.discrete:
-            scores[:, k] = svm_accuracies(table, factor)
+    pairs = zip(table.factors, continuous.T, strict=True)
+    scores = np.stack([svm_accuracies(table, f) if f.discrete else plain for f, plain in pairs], axis=1)
     return [
         ScoreResult("sap", best_two_gap(scores), len(table.test), reason="no factor has two classes"),
         ScoreResult("sap_continuous", best_two_gap(continuous), len(table.train), reason="no factor varies"),
@@ -110,10 +105,9 @@ def squared_correlations(table: PanelTable, rows: Ids) -> Floats:
         values = factor.values[known] - factor.values[known].mean()
         codes = table.codes[known] - table.codes[known].mean(axis=0)
         spread, variance = (codes**2).sum(axis=0), float((values**2).sum())
-        usable = (spread / (len(known) - 1) > 1e-12) & (variance > 0)
-        found[:, k] = np.where(usable, (codes.T @ values) ** 2 / np.where(usable, spread * variance, 1.0), 0.0)
-        if variance == 0:
-            found[:, k] = np.nan
+        usable = spread / (len(known) - 1) > 1e-12
+        if variance > 0:
+            found[:, k] = np.where(usable, (codes.T @ values) ** 2 / np.where(usable, spread * variance, 1.0), 0.0)
     return found
 
 
@@ -152,9 +146,7 @@ class UnivariateScores:
     def accuracies(self, sums: Floats) -> tuple[Floats, Floats]:
         """Balanced accuracies (R2 of continuous factors) and those of guessing, shapes (..., J, K) and (K,)."""
         table = sums.reshape(*sums.shape[:-1], len(self.levels), -1)
-        whole = table[..., -1]
-        share = table[..., :-1] / np.where(whole > 0, whole, np.nan)[..., None]
-        levels = np.array(self.levels)
+        share, levels = ratio(table[..., :-1], table[..., -1:]), np.array(self.levels)
         share = np.where((levels == 0)[:, None], 1 - share, share)
         return np.moveaxis(share, -1, -2), np.where(levels > 0, 1 / np.maximum(levels, 1), 0.0)
 
@@ -174,7 +166,7 @@ def _univariate_scores(context: PanelContext) -> UnivariateScores:
     blocks = [table.blocks[j] for j in context.scored_blocks]
     single = [block[0] for block in blocks if len(block) == 1]
     binned, bins = histogram_bins(table.codes[:, single], table.train)
-    levels = tuple(_train_levels(factor, table.train) for factor in table.factors)
+    levels = tuple(len(np.unique(f.classes[table.known_rows(f)[0]])) if f.discrete else 0 for f in table.factors)
     rows = _histogram_rows(table, blocks, binned, bins, levels)
     multivariate = [j for j, block in enumerate(blocks) if len(block) > 1]
     for j in multivariate:
@@ -186,11 +178,6 @@ def _univariate_scores(context: PanelContext) -> UnivariateScores:
         for order in permutations(context.seed, len(table), shuffles)
     ]
     return UnivariateScores(rows, permuted, levels)
-
-
-def _train_levels(factor: Factor, train: Ids) -> int:
-    """Number of classes in training; 0 for a continuous factor."""
-    return len(np.unique(factor.classes[train][factor.known[train]])) if factor.discrete else 0
 
 
 def histogram_bins(codes: Floats, train: Ids) -> tuple[Classes, int]:

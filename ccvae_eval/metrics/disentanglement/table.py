@@ -1,4 +1,4 @@
-"""Checked codes and factors, split into training and test rows, and how the factors are associated.
+"""Checked codes and factors, split into training and test rows, and the association of factors (Cramér's V).
 
 In the whole panel a *factor* v_k is one column of ground truth: a label, or a generative factor of the data. A *latent*
 z_j is one latent dimension, or a *block* of several that belong to one characteristic.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -137,23 +138,32 @@ def table_of(
         DataError: shapes do not match, codes are not finite numbers, there is no row, or indices or blocks are invalid.
     """
     points = _checked_codes(codes, where)
-    columns = _factor_columns(factors, len(points), where)
-    labels = _factor_names(names, len(columns), where)
+    columns = _matrix(factors).T
+    if columns.ndim != 2 or columns.shape[1] != len(points):
+        message = f"factors of shape {np.shape(factors)} do not match {len(points)} rows of codes"
+        raise DataError(message, where=where, hint="Expected (N, K).")
+    if not len(columns):
+        raise DataError("at least one factor is needed", where=where)
+    labels = [f"factor{k}" for k in range(len(columns))] if names is None else [str(name) for name in names]
+    if len(labels) != len(columns) or len(set(labels)) != len(columns):
+        raise DataError(f"{len(set(labels))} different names for {len(columns)} factors", where=where)
     if kinds is not None and len(kinds) != len(columns):
         raise DataError(f"{len(kinds)} kinds for {len(columns)} factors", where=where)
-    found = tuple(
-        factor_of(name, column, None if kinds is None else kinds[k], where)
-        for k, (name, column) in enumerate(zip(labels, columns, strict=True))
-    )
+    given: Sequence[FactorKind | None] = kinds if kinds is not None else [None] * len(columns)
+    found = tuple(factor_of(name, c, kind, where) for name, c, kind in zip(labels, columns, given, strict=True))
     groups, group_names = _all_blocks(blocks, block_names, points.shape[1], where)
     train_rows, test_rows = _split(train, test, len(points), ids, where)
     return PanelTable(points, found, groups, group_names, train_rows, test_rows)
 
 
+def _matrix(array: Any) -> NDArray[Any]:
+    """The array, or its only column if it has one dimension."""
+    table = np.asarray(array)
+    return table[:, None] if table.ndim == 1 else table
+
+
 def _checked_codes(codes: Any, where: str) -> Floats:
-    table = np.asarray(codes)
-    if table.ndim == 1:
-        table = table[:, None]
+    table = _matrix(codes)
     if table.ndim != 2 or table.dtype.kind not in "biuf":
         raise DataError(
             f"codes must be numbers of shape (N, D), got shape {table.shape} of type {table.dtype}", where=where
@@ -179,28 +189,6 @@ def _checked_codes(codes: Any, where: str) -> Floats:
     return points
 
 
-def _factor_columns(factors: Any, rows: int, where: str) -> list[NDArray[Any]]:
-    table = np.asarray(factors)
-    if table.ndim == 1:
-        table = table[:, None]
-    if table.ndim != 2 or len(table) != rows:
-        raise DataError(
-            f"factors of shape {table.shape} do not match {rows} rows of codes", where=where, hint="Expected (N, K)."
-        )
-    if not table.shape[1]:
-        raise DataError("at least one factor is needed", where=where)
-    return list(table.T)
-
-
-def _factor_names(names: Sequence[str] | None, count: int, where: str) -> list[str]:
-    if names is None:
-        return [f"factor{k}" for k in range(count)]
-    labels = [str(name) for name in names]
-    if len(labels) != count or len(set(labels)) != count:
-        raise DataError(f"{len(set(labels))} different names for {count} factors", where=where)
-    return labels
-
-
 def factor_of(name: str, column: NDArray[Any], kind: FactorKind | None = None, where: str = "factors") -> Factor:
     """Makes a factor from a column of numbers or text.
 
@@ -213,20 +201,24 @@ def factor_of(name: str, column: NDArray[Any], kind: FactorKind | None = None, w
             raise DataError("a factor of text cannot be continuous", where=f"{where}: {name}")
         words = np.array(["" if cell is None or cell != cell else str(cell).strip() for cell in column], dtype=str)
         present = words != ""
-        classes = np.full(len(words), -1, dtype=np.int64)
-        levels, classes[present] = np.unique(words[present], return_inverse=True)
+        levels, classes = _classes(words, present)
         return Factor(name, True, classes, np.where(present, classes, np.nan), len(levels))
     if np.isinf(numbers).any():
         raise DataError("factors must be finite, got an infinite value", where=f"{where}: {name}")
     present = ~np.isnan(numbers)
-    by_value = np.full(len(numbers), -1, dtype=np.int64)
-    distinct, by_value[present] = np.unique(numbers[present], return_inverse=True)
+    distinct, classes = _classes(numbers, present)
     integers = bool((distinct == np.round(distinct)).all()) and len(distinct) <= MAX_INTEGER_LEVELS
     if kind == "discrete" or (kind is None and (integers or has_few_levels(numbers))):
-        return Factor(name, True, by_value, numbers, len(distinct))
-    classes = np.full(len(numbers), -1, dtype=np.int64)
+        return Factor(name, True, classes, numbers, len(distinct))
     classes[present] = equal_mass_bins(numbers[present], robust_bins(int(present.sum())))
     return Factor(name, False, classes, numbers, int(classes.max(initial=-1)) + 1)
+
+
+def _classes(column: NDArray[Any], present: Bools) -> tuple[NDArray[Any], Classes]:
+    """The distinct values that are present, and the index of each row's value; -1 where none is."""
+    classes = np.full(len(column), -1, dtype=np.int64)
+    distinct, classes[present] = np.unique(column[present], return_inverse=True)
+    return distinct, classes
 
 
 def has_few_levels(numbers: Floats) -> bool:
@@ -240,12 +232,12 @@ def _numbers(column: NDArray[Any]) -> Floats | None:
     """The column as floats with NaN for None; None if it holds text."""
     if column.dtype.kind in "biuf":
         return column.astype(np.float64)
-    if column.dtype.kind == "O" and not any(isinstance(cell, str | bytes) for cell in column):
-        try:
-            return np.array([np.nan if cell is None else float(cell) for cell in column])
-        except (TypeError, ValueError):
-            return None
-    return None
+    if column.dtype.kind != "O" or any(isinstance(cell, str | bytes) for cell in column):
+        return None
+    try:
+        return np.array([np.nan if cell is None else float(cell) for cell in column])
+    except (TypeError, ValueError):
+        return None
 
 
 def _all_blocks(
@@ -271,13 +263,10 @@ def _split(train: Any, test: Any, rows: int, ids: Ids | None, where: str) -> tup
     if train is None and test is None:
         held_out = folds_of(np.arange(rows) if ids is None else ids, folds=TEST_FOLDS) == 0
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    none = np.empty(0, dtype=np.int64)
-    train_rows = none if train is None else _row_indices(train, rows, f"{where}: train")
-    test_rows = none if test is None else _row_indices(test, rows, f"{where}: test")
-    if train is None:
-        train_rows = np.setdiff1d(np.arange(rows), test_rows)
-    if test is None:
-        test_rows = np.setdiff1d(np.arange(rows), train_rows)
+    parts = {"train": train, "test": test}
+    given = {name: _row_indices(part, rows, f"{where}: {name}") for name, part in parts.items() if part is not None}
+    rest = np.setdiff1d(np.arange(rows), np.concatenate(list(given.values())))
+    train_rows, test_rows = (given.get(name, rest) for name in parts)
     if len(np.intersect1d(train_rows, test_rows)):
         raise DataError("train and test share rows", where=where)
     if not len(train_rows):
@@ -326,11 +315,9 @@ def cramers_v(one: Classes, other: Classes) -> float:
 
 def factor_correlations(table: PanelTable) -> Floats:
     """Cramér's V of every pair of factors (continuous ones in equal-mass bins), shape (K, K), 1 on the diagonal."""
-    count = len(table.factors)
-    found = np.eye(count)
-    for i in range(count):
-        for j in range(i):
-            found[i, j] = found[j, i] = cramers_v(table.factors[i].classes, table.factors[j].classes)
+    found = np.eye(len(table.factors))
+    for i, j in combinations(range(len(found)), 2):
+        found[i, j] = found[j, i] = cramers_v(table.factors[j].classes, table.factors[i].classes)
     return found
 
 
@@ -348,6 +335,5 @@ def factors_as_codes(table: PanelTable, seed: int) -> PanelTable:
         step = float(np.diff(levels).min()) if factor.discrete and len(levels) > 1 else 0.0
         noise = numpy_stream(seed, "jitter", factor.name).standard_normal(len(table))
         columns.append(filled + JITTER * step * noise)
-    codes = np.stack(columns, axis=1)
-    blocks = tuple((k,) for k in range(codes.shape[1]))
-    return replace(table, codes=codes, blocks=blocks, names=table.factor_names)
+    blocks = tuple((k,) for k in range(len(columns)))
+    return replace(table, codes=np.stack(columns, axis=1), blocks=blocks, names=table.factor_names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -12,14 +13,15 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.core.results import Measurement, ValueSpec
-from ccvae_eval.core.types import Bools, Floats, Ids, Images
+from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import HasRedraws
 from ccvae_eval.evaluation.interventions import PriorDraw
 from ccvae_eval.evaluation.judge_scores import ANOTHER, JudgeReliability, classified_as, unchanged_share
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.evaluation.result_table import (
-    ImageStatistic,
+    NO_REGION,
+    ColumnStore,
     Mean,
     MeanProportion,
     RatioOfSums,
@@ -32,7 +34,7 @@ from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.shared.features import Features, extractor_named, require_features
 from ccvae_eval.metrics.shared.image_change import mean_variance, pairwise_spread, pixel_rows, recall
 from ccvae_eval.model.interface import HasConditionalPrior
-from ccvae_eval.statistics.intervals import Resampled, resampled
+from ccvae_eval.statistics.intervals import Resampled, estimate_from_draws
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 REAL_IMAGES = 256
@@ -44,7 +46,6 @@ CONSTANT = 1e-6
 WHOLE = {"where": "image"}
 """Rows over the whole image, which also exist if a characteristic has no region."""
 
-NO_REGION = "the region is empty or too large in every image"
 REDRAWN = "as many redraws of the data"
 NO_VARIATION = "no variation"
 POINT_MASS = "by construction: p(z_c|y) is a point mass"
@@ -66,11 +67,8 @@ class FeatureSpread:
     def __init__(self, name: str, subject: Subject) -> None:
         self.name = name
         self.extractor: Features = extractor_named(name, subject)
-        parts = []
-        for chunk in subject.chunks():
-            if chunk.rows.start >= REAL_IMAGES:
-                break
-            parts.append(self._features(chunk.images))
+        first = takewhile(lambda chunk: chunk.rows.start < REAL_IMAGES, subject.chunks())
+        parts = [self._features(chunk.images) for chunk in first]
         deviation = torch.cat(parts).std(0, correction=0)
         self.varies = deviation > CONSTANT
         self.scale = deviation[self.varies]
@@ -143,7 +141,7 @@ class Diversity:
 
     Args:
         draws: number S of samples, at least 2 and more than ``neighbour``.
-        value: class to sample: present (categorical labels: another class than the image's), or the image's own (now).
+        value: class to sample: present (categorical labels: another class than the image's) or now (the image's own).
         redrawn: number of images for which the data set redraws the variety.
         neighbour: index k of the nearest true redraw that recall compares with.
         largest_region: largest share of an image that a region may cover; larger regions are ignored.
@@ -158,8 +156,8 @@ class Diversity:
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "spread_valid": ValueSpec(
-            "spread over the samples that the judge accepts, times their share", "intensity", True, (0.0, 1.0),
-            NO_VARIATION, True, ("collapse",),
+            "spread of the samples that the judge assigns to the sampled class, times their share", "intensity", True,
+            (0.0, 1.0), NO_VARIATION, True, ("collapse",),
         ),
         "spread": ValueSpec(
             "root mean squared difference of two samples inside the region", "intensity", None, (0.0, 1.0),
@@ -178,7 +176,7 @@ class Diversity:
             True, ("leak",), reference=REDRAWN,
         ),
         "spread_ratio": ValueSpec(
-            "spread divided by that of the data's redraws", "", None, (0.0, None), NO_VARIATION, dials=("collapse",)
+            "spread divided by that of the data's redraws", "", None, (0.0, None), NO_VARIATION, dials=("collapse",),
         ),
         "spread_score": ValueSpec(
             "spread_ratio or its inverse, whichever is below 1", "", True, (0.0, 1.0), NO_VARIATION,
@@ -248,12 +246,12 @@ def _drawable(metric: Diversity, subject: Subject) -> tuple[list[str], dict[str,
 
 
 class DiversityAccumulator:
-    """Columns of one number per image, by characteristic and key; NaN where a number does not apply."""
+    """Collects one number per image, characteristic and key; NaN where it does not apply."""
 
     def __init__(self, metric: Diversity, subject: Subject) -> None:
         self.metric, self.subject = metric, subject
         self.names, self.reasons = _drawable(metric, subject)
-        self.columns: dict[str, dict[str, Floats]] = {name: {} for name in self.names}
+        self.columns = ColumnStore(len(subject))
         self.reliability = JudgeReliability(subject)
         self.pictures = MeanPictures()
         self.feature_spread = FeatureSpread(metric.features, subject) if metric.features else None
@@ -275,17 +273,13 @@ class DiversityAccumulator:
                 found["features/region"] = self.feature_spread.of(draws, batch.reconstruction, masks["region"])
         if self.subject.judge is not None:
             found |= self._judged(batch, draws, classes, masks, spreads)
-        self._put(name, chunk.rows, found)
+        self.columns.put(name, chunk.rows, found)
         self._redraw(batch, draws, classes, masks)
         height, width = draws[0].shape[2:]
         self.pictures.add(f"variance/{name}", torch.from_numpy(variance.reshape(-1, height, width)))
         wanted = PICTURED - chunk.rows.start
         if wanted > 0:
             self.pictures.keep(f"strip/{name}", torch.stack([as_bytes(x[:wanted]) for x in draws], 1))
-
-    def _put(self, name: str, rows: slice | Ids, found: Mapping[str, Floats]) -> None:
-        for key, column in found.items():
-            self.columns[name].setdefault(key, np.full(len(self.subject), np.nan))[rows] = column
 
     def _masks(self, batch: Decoded) -> dict[str, Bools]:
         """Return pixel masks "image", "region" and "outside"; the last two are empty if a region is unusable."""
@@ -299,13 +293,9 @@ class DiversityAccumulator:
         return masks
 
     def _judged(
-        self,
-        batch: Decoded,
-        draws: Sequence[Images],
-        classes: Tensor,
-        masks: Mapping[str, Bools],
+        self, batch: Decoded, draws: Sequence[Images], classes: Tensor, masks: Mapping[str, Bools],
         spreads: Mapping[str, Floats],
-    ) -> dict[str, Floats]:
+    ) -> dict[str, Floats]:  # fmt: skip
         before = batch.judged(None)
         after = [batch.judged(intervention) for intervention in self.metric.draws_of(batch.characteristic)]
         found = {f"kept/{j}": unchanged_share(before[j], [log_probs[j] for log_probs in after]) for j in before}
@@ -335,12 +325,8 @@ class DiversityAccumulator:
         true = [data.redraw(chunk.ids[here], name, value, draw) for draw in range(self.metric.draws)]
         variance = mean_variance(true).double().numpy()
         inside = masks["region"][here]
-        found = {"true spread": pairwise_spread(variance, inside)}
-        found["recall"] = np.where(
-            inside.any(1),
-            recall(_pixels(true, inside), _pixels([x[here].cpu() for x in draws], inside), self.metric.neighbour),
-            np.nan,
-        )
+        near = recall(_pixels(true, inside), _pixels([x[here].cpu() for x in draws], inside), self.metric.neighbour)
+        found = {"true spread": pairwise_spread(variance, inside), "recall": among(np.asarray(inside.any(1)), near)}
         if self.feature_spread is not None:
             images = chunk.images[here]
             shown = [x.to(self.subject.device) for x in true]
@@ -350,7 +336,7 @@ class DiversityAccumulator:
             after = [judge.log_probabilities(x.to(self.subject.device)) for x in true]
             before = judge.log_probabilities(chunk.images[here])
             found |= {f"true kept/{j}": unchanged_share(before[j], [at[j] for at in after]) for j in before}
-        self._put(name, here + chunk.rows.start, found)
+        self.columns.put(name, here + chunk.rows.start, found)
 
     def compute(self, weights: ResampleWeights) -> Measurement:
         table = ResultTable(self.metric, self.subject, weights)
@@ -367,56 +353,49 @@ class DiversityAccumulator:
 
     def _numbers(self, name: str, key: str) -> Floats:
         """Return one number per image to which the samples apply, NaN elsewhere."""
-        columns = self.columns[name]
-        return among(columns["applies"] == 1, columns.get(key, np.full(len(self.subject), np.nan)))
+        return among(self.columns.get(name, "applies") == 1, self.columns.get(name, key))
 
     def _no_region(self, name: str) -> str:
-        return NO_REGION if "spread/region" in self.columns[name] else "has no region"
+        return NO_REGION if (name, "spread/region") in self.columns else "has no region"
 
     def _add_spreads(self, table: ResultTable, name: str, note: str) -> None:
         why = self._no_region(name)
-        true = self._numbers(name, "true spread")
-        table.add(
-            "spread", name, Mean(self._numbers(name, "spread/region")), chance=0.0,
-            reference=mean_of(true, ~np.isnan(true)), why=why, note=note,
-        )  # fmt: skip
-        table.add(
-            "spread", name, Mean(self._numbers(name, "spread/image")), WHOLE, mean_at=WHOLE, chance=0.0, note=note
+        reference = mean_of(self._numbers(name, "true spread"))
+        inside, image, outside = (
+            Mean(self._numbers(name, f"spread/{where}")) for where in ("region", "image", "outside")
         )
-        outside = Mean(self._numbers(name, "spread/outside"))
+        table.add("spread", name, inside, chance=0.0, reference=reference, why=why, note=note)
+        table.add("spread", name, image, WHOLE, mean_at=WHOLE, chance=0.0, note=note)
         table.add("spread_outside", name, outside, chance=0.0, why=why, note=note)
         if self.feature_spread is not None:
             self._add_features(table, name, note)
         unknown = self.reliability.why_not(name)
         for where, at in {"region": {}, "image": WHOLE}.items():
-            valid: ImageStatistic | str = unknown or Mean(self._numbers(name, f"valid/{where}"))
-            table.add("spread_valid", name, valid, at, mean_at=at, chance=0.0, why=why, note=note)
+            valid = Mean(self._numbers(name, f"valid/{where}"))
+            table.add("spread_valid", name, unknown or valid, at, mean_at=at, chance=0.0, why=why, note=note)
 
     def _add_features(self, table: ResultTable, name: str, note: str) -> None:
-        at, true = {"features": self.metric.features}, self._numbers(name, "true features")
+        at = {"features": self.metric.features}
         inside, image = (Mean(self._numbers(name, f"features/{where}")) for where in ("region", "image"))
-        reference, why = mean_of(true, ~np.isnan(true)), self._no_region(name)
+        reference, why = mean_of(self._numbers(name, "true features")), self._no_region(name)
         table.add("feature_spread", name, inside, at, mean_at=at, chance=0.0, reference=reference, why=why, note=note)
         whole = {**at, **WHOLE}
         table.add("feature_spread", name, image, whole, mean_at=whole, chance=0.0, note=note)
 
     def _add_judged(self, table: ResultTable, name: str) -> list[str]:
         """Add ``obeyed`` and ``kept``; returns a note about labels that may change."""
-        unknown, before = self.reliability.why_not(name), self._numbers(name, "obeyed before")
-        obeyed: ImageStatistic | str = unknown or MeanProportion(self._numbers(name, "obeyed"))
-        table.add("obeyed", name, obeyed, chance=mean_of(before, ~np.isnan(before)))
+        unknown = self.reliability.why_not(name)
+        obeyed = MeanProportion(self._numbers(name, "obeyed"))
+        table.add("obeyed", name, unknown or obeyed, chance=mean_of(self._numbers(name, "obeyed before")))
         if self.subject.judge is None:
             table.add("kept", name, unknown)
             return []
         others = [j for j in self.reliability.trusted if j != name]
-        true = {j: self._numbers(name, f"true kept/{j}") for j in others}
-        reference = {j: mean_of(kept, ~np.isnan(kept)) for j, kept in true.items()}
+        reference = {j: mean_of(self._numbers(name, f"true kept/{j}")) for j in others}
         allowed = [j for j, share in reference.items() if share is not None and 1 - share > self.metric.allowed_change]
         columns = [self._numbers(name, f"kept/{j}") for j in others if j not in allowed]
         shares = [share for j, share in reference.items() if share is not None and j not in allowed]
-        kept: ImageStatistic | str = (
-            MeanProportion(np.mean(columns, axis=0)) if columns else "there is no other label to compare"
-        )
+        kept = MeanProportion(np.mean(columns, axis=0)) if columns else "there is no other label to compare"
         alike = {j: self.reliability.same_class_rate(j) for j in others}
         chance = float(np.mean([alike[j] for j in others if j not in allowed])) if columns else None
         table.add("kept", name, kept, chance=chance, reference=float(np.mean(shares)) if shares else None)
@@ -430,7 +409,7 @@ class DiversityAccumulator:
 
     def _add_redraws(self, table: ResultTable, name: str) -> None:
         names = ("spread_ratio", "spread_score", "recall")
-        if "true spread" not in self.columns[name]:
+        if (name, "true spread") not in self.columns:
             redraws = isinstance(self.subject.data, HasRedraws)
             for value in names:
                 table.add(value, name, self._no_region(name) if redraws else "the data set cannot redraw a variety")
@@ -460,7 +439,7 @@ def _score(ratio: Resampled, level: float) -> Resampled:
         return ratio
     without = None if ratio.leave_one_out is None else _inverse_above_one(ratio.leave_one_out)
     score = float(_inverse_above_one(np.array([ratio.value]))[0])
-    return resampled(score, _inverse_above_one(ratio.draws), ratio.estimate.n, level, without)
+    return estimate_from_draws(score, _inverse_above_one(ratio.draws), ratio.estimate.n, level, without)
 
 
 def _inverse_above_one(ratio: Floats) -> Floats:

@@ -56,16 +56,8 @@ class GuardedMatcher:
     """A third-party matcher whose exceptions become a :class:`PluginError` that names it."""
 
     def __init__(self, matcher: Matcher) -> None:
-        self._matcher = matcher
-        self.name, self.bounded = matcher.name, matcher.bounded
-
-    @property
-    def search(self) -> float:
-        return self._matcher.search
-
-    @property
-    def guard(self) -> float:
-        return self._matcher.guard
+        self._matcher, self.name, self.bounded = matcher, matcher.name, matcher.bounded
+        self.search, self.guard = matcher.search, matcher.guard
 
     def features(self, images: Images) -> Any:
         with plugin_call(self._matcher, "matcher", f"features(images), images of shape {tuple(images.shape)}"):
@@ -89,12 +81,8 @@ def matcher_named(text: str) -> Matcher:
     name, *parts = _SETTING.split(text)
     kind: Any = matchers[name]
     if not is_dataclass(kind):
-        raise PluginError(
-            f"{name!r} is not a matcher",
-            where=matchers.find(name).distribution,
-            why="a matcher must be a dataclass of settings",
-            hint="`ccvae-eval new matcher NAME` writes a template.",
-        )
+        why, hint = "a matcher must be a dataclass of settings", "`ccvae-eval new matcher NAME` writes a template."
+        raise PluginError(f"{name!r} is not a matcher", where=matchers.find(name).distribution, why=why, hint=hint)
     known = {field.name: field.type for field in fields(kind)}
     settings: dict[str, Any] = {}
     for part in parts:
@@ -174,7 +162,7 @@ class Drift:
             (None, None), ANOTHER_IMAGE, dials=("warp",),
         ),
         "outside": ValueSpec(
-            "mean loss of points outside the region", LENGTHS, False, (0.0, None), ANOTHER_IMAGE, dials=("warp",)
+            "mean loss of points outside the region", LENGTHS, False, (0.0, None), ANOTHER_IMAGE, dials=("warp",),
         ),
         "inside": ValueSpec("mean loss of points inside the region", LENGTHS, None, (0.0, None), ANOTHER_IMAGE),
         "loss": ValueSpec("mean loss of all points of the image", LENGTHS, None, (0.0, None), ANOTHER_IMAGE),
@@ -199,7 +187,7 @@ class Drift:
             (0.0, 1.0), "the posterior's noise alone", dials=("idle",),
         ),
         "textured": ValueSpec(
-            "textured points outside the guard band per image", "points", None, (0.0, None), no_chance=COUNT
+            "textured points outside the guard band per image", "points", None, (0.0, None), no_chance=COUNT,
         ),
         "ssim_spill": ValueSpec(
             "1-SSIM outside the region divided by 1-SSIM inside", "", False, (0.0, None), UNIFORM_CHANGE,
@@ -210,9 +198,7 @@ class Drift:
             dials=("warp",),
         ),
         "ssim_change": ValueSpec("1-SSIM of the whole image", "", None, (0.0, 2.0), ANOTHER_IMAGE),
-        "l1_change": ValueSpec(
-            "mean absolute change of the whole image", "intensity", None, (0.0, 1.0), ANOTHER_IMAGE
-        ),
+        "l1_change": ValueSpec("mean absolute change of the whole image", "intensity", None, (0.0, 1.0), ANOTHER_IMAGE),
         "matches": ValueSpec(
             "points of the input matched in the changed image", "points", None, (0.0, None), ANOTHER_IMAGE,
             dials=("fade",),
@@ -222,13 +208,13 @@ class Drift:
             dials=("fade",),
         ),
         "confidence": ValueSpec(
-            "mean confidence of matches with the input", "", None, (0.0, 1.0), ANOTHER_IMAGE, dials=("fade",)
+            "mean confidence of matches with the input", "", None, (0.0, 1.0), ANOTHER_IMAGE, dials=("fade",),
         ),
         "confidence_drop": ValueSpec(
-            "mean confidence lost by the intervention, paired by image", "", None, (-1.0, 1.0), ANOTHER_IMAGE
+            "mean confidence lost by the intervention, paired by image", "", None, (-1.0, 1.0), ANOTHER_IMAGE,
         ),
         "correct_matches": ValueSpec(
-            "matches with the input at the expected position", "points", None, (0.0, None), ANOTHER_IMAGE
+            "matches with the input at the expected position", "points", None, (0.0, None), ANOTHER_IMAGE,
         ),
         "keypoints": ValueSpec("keypoints of the input", "points", None, (0.0, None), no_chance=COUNT),
     }  # fmt: skip
@@ -247,15 +233,13 @@ class Drift:
             raise UsageError(f"doses must be distinct and in [0, 1], got {self.doses}", where="drift.doses")
         if self.window < 1 or self.window % 2 == 0:
             raise UsageError(f"window must be odd and at least 1, got {self.window}", where="drift.window")
-        if not 0 < self.largest_region <= 1:
-            message = f"largest_region must be in (0, 1], got {self.largest_region}"
-            raise UsageError(message, where="drift.largest_region")
+        if not 0 < (share := self.largest_region) <= 1:
+            raise UsageError(f"largest_region must be in (0, 1], got {share}", where="drift.largest_region")
 
     def needs(self, subject: Subject) -> Needs:
         edits, _ = _edits(self, subject)
         wanted: list[Intervention] = [i for edit in edits for i in edit.interventions]
-        if edits and edits[0].floor_all is not None:
-            wanted.append(edits[0].floor_all)
+        wanted += [edit.floor_all for edit in edits if edit.floor_all is not None]
         return Needs(tuple(wanted), reconstruction=True, regions=True)
 
     def start(self, subject: Subject) -> DriftAccumulator:
@@ -300,15 +284,15 @@ def _edits(metric: Drift, subject: Subject) -> tuple[list[DriftEdit], dict[str, 
         floor = Redraw(name, every=intervenes) if bool(scale[:, list(moved)].any()) else None
         floor_all = Redraw(name, every=True) if not edits and bool(scale.any()) else None
         doses = {dose: Traverse(name, dose, metric.source) for dose in metric.doses}
+        no_doses = ""
         if intervenes and name not in subject.layout.characteristics:
-            edits.append(DriftEdit(do, floor, floor_all, {}, "the label has no latent dimensions to traverse"))
-            continue
+            doses, no_doses = {}, "the label has no latent dimensions to traverse"
         try:
             for traverse in doses.values():
                 traverse.codes(subject, chunk_without_images(subject))
-            edits.append(DriftEdit(do, floor, floor_all, doses))
         except UndefinedError as error:
-            edits.append(DriftEdit(do, floor, floor_all, {}, error.what))
+            doses, no_doses = {}, error.what
+        edits.append(DriftEdit(do, floor, floor_all, doses, no_doses))
     return edits, reasons
 
 
@@ -426,12 +410,10 @@ class DriftAccumulator:
     def _table(self, found: Matches) -> dict[str, Tensor]:
         """Return the keypoints, matches, confidences and correct matches of each image."""
         correct = found.matched & (found.displacement <= self.matcher.search)
-        return {
-            "keypoints": found.valid.sum(1),
-            "matches": found.matched.sum(1),
-            "confidence": found.confidence.sum(1),
-            "correct": correct.sum(1),
-        }
+        counted = {
+            "keypoints": found.valid, "matches": found.matched, "confidence": found.confidence, "correct": correct,
+        }  # fmt: skip
+        return {key: points.sum(1) for key, points in counted.items()}
 
     def _put(self, base: ChunkReference, name: str, pair: str, numbers: Mapping[str, Tensor]) -> None:
         kept = self.sums.setdefault((name, pair), {})
@@ -476,10 +458,8 @@ class DriftAccumulator:
         if isinstance(self.subject.model, Intervenes):
             return ["do() is the model's own intervention: it may change the whole code, and no ranks are clipped"]
         every = chunk_without_images(self.subject)
-        shares = {
-            edit.do.characteristic: float(edit.do.applied(self.subject, every)[1].double().mean())
-            for edit in self.edits
-        }
+        clipped = {edit.do.characteristic: edit.do.applied(self.subject, every)[1] for edit in self.edits}
+        shares = {name: float(ranks.double().mean()) for name, ranks in clipped.items()}
         if not shares:
             return []
         notes = ["ranks clipped by transport: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items())]

@@ -10,6 +10,7 @@ import numpy as np
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.evaluation.result_table import (
     NO_CONDITION,
+    NO_REGION,
     At,
     Mean,
     Proportion,
@@ -18,6 +19,7 @@ from ccvae_eval.evaluation.result_table import (
     among,
     mean_of,
 )
+from ccvae_eval.metrics.shared.image_change import ratio
 from ccvae_eval.metrics.shared.region_masks import INSIDE, OUTSIDE, WHOLE
 from ccvae_eval.metrics.shared.ssim import NEGLIGIBLE
 from ccvae_eval.statistics.intervals import difference
@@ -31,7 +33,6 @@ RECONSTRUCTED: At = {"pair": "input-reconstruction"}
 UNCHANGED = "nothing changes inside the region"
 UNCOUNTED = "matches with the inputs are not counted (table_images=0)"
 UNMOVED = "nothing moves inside the region"
-NO_REGION = "the region is empty or too large in every image"
 
 
 def dose_pair(dose: float) -> str:
@@ -68,23 +69,24 @@ class DriftRows:
             change = sums[key][:, WHOLE] / sums["size"][:, WHOLE]
             chance = self._chance(others.get(key), self.applies)
             self._add(f"{key}_change", Mean(among(self.applies, change)), chance=chance)
-        loss, chance = self._loss("do", WHOLE), self._chance(self._loss("another", WHOLE), self.applies)
-        self._add("loss", Mean(among(self.applies, loss)), chance=chance, why="no textured point")
+        self._add_loss("do", NO_CONDITION)
+
+    def _add_loss(self, pair: str, at: At) -> None:
+        loss, chance = self._loss(pair, WHOLE), self._chance(self._loss("another", WHOLE), self.applies)
+        self._add("loss", Mean(among(self.applies, loss)), at, chance=chance, why="no textured point")
 
     def add_matches(self, with_correct: bool) -> None:
         """Add matches of the inputs with r and with v, their confidences, and the drops of both.
 
         Args:
-            with_correct: whether ``correct_matches`` is informative for this matcher.
+            with_correct: True if ``correct_matches`` is informative for this matcher.
         """
+        counts = {"matches": "matches", "correct_matches": "correct"} if with_correct else {"matches": "matches"}
         if (self.name, "table") not in self.sums:
-            self._undefined(("keypoints", "matches", "matches_drop", "confidence", "confidence_drop"), UNCOUNTED)
-            if with_correct:
-                self._undefined(("correct_matches",), UNCOUNTED)
+            self._undefined(("keypoints", *counts, "matches_drop", "confidence", "confidence_drop"), UNCOUNTED)
             return
         before, after = self.sums["", "reconstruction"], self.sums[self.name, "table"]
         another = self.sums.get(("", "another"), {})
-        counts = {"matches": "matches", "correct_matches": "correct"} if with_correct else {"matches": "matches"}
         for value, key in counts.items():
             chance = self._chance(another.get(key), self.applies)
             self._add(value, Mean(among(self.applies, after[key])), chance=chance)
@@ -92,10 +94,10 @@ class DriftRows:
         drop = self._chance(before["matches"] - another["matches"] if another else None, self.applies)
         self._add("matches_drop", Mean(among(self.applies, before["matches"] - after["matches"])), chance=drop)
         self._add("keypoints", Mean(among(self.applies, after["keypoints"])))
-        confidences, chance = [], self._confidence_by_chance(another)
+        confidences, chance = [], _ratio_of_sums(another, "confidence", "matches", self.applies)
         for sums, at in ((after, NO_CONDITION), (before, RECONSTRUCTED)):
-            ratio = RatioOfSums(among(self.applies, sums["confidence"]), among(self.applies, sums["matches"]))
-            found = self.table.estimated("confidence", self.name, ratio, at)
+            terms = (among(self.applies, sums[key]) for key in ("confidence", "matches"))
+            found = self.table.estimated("confidence", self.name, RatioOfSums(*terms), at)
             self.table.add("confidence", self.name, found, at, mean_at=at, chance=chance, why="no match")
             confidences.append(found)
         changed, unchanged = confidences
@@ -130,9 +132,7 @@ class DriftRows:
         if no_path:
             self._undefined(("loss", "spill", "outside", "inside"), no_path, at)
             return
-        chance = self._chance(self._loss("another", WHOLE), self.applies)
-        loss = Mean(among(self.applies, self._loss(pair, WHOLE)))
-        self._add("loss", loss, at, chance=chance, why="no textured point")
+        self._add_loss(pair, at)
         region = self._region()
         if why := self._no_region(region) or self._few(region, fewest):
             self._undefined(("spill", "outside", "inside"), why, at)
@@ -156,12 +156,12 @@ class DriftRows:
         for value, mask, loss in (("outside", OUTSIDE, outside), ("inside", INSIDE, inside)):
             chance = self._chance(self._loss("another", mask), used)
             self._add(value, Mean(among(used, loss)), chance=chance, why=why)
-        self._add("lost", Mean(among(used, 1 - _ratio(found, count))), chance=self._lost_by_chance(used), why=why)
+        another = {key: column[:, OUTSIDE] for key, column in self.sums.get((self.name, "another"), {}).items()}
+        chance = self._chance(1 - ratio(another["found"], another["count"]) if another else None, used)
+        self._add("lost", Mean(among(used, 1 - ratio(found, count))), chance=chance, why=why)
         moved = RatioOfSums(among(used, sums["displacement"][:, OUTSIDE]), among(used, found))
-        self._add(
-            "displacement", moved, chance=self._moved_by_chance(used),
-            why=why if not used.any() else "no point outside is found again",
-        )  # fmt: skip
+        still = "no point outside is found again" if used.any() else why
+        self._add("displacement", moved, chance=_ratio_of_sums(another, "displacement", "found", used), why=still)
         self._add("floor_c", Mean(among(used, floor)), why=why)
         self._add("floor_all", Mean(among(used, self._loss("floor_all", OUTSIDE))), why=why)
 
@@ -196,39 +196,19 @@ class DriftRows:
         """Return the mean loss of each image's points in a region mask; NaN if there are none."""
         count = self.sums[self.name, "do"]["count"][:, mask]
         if (self.name, pair) in self.sums:
-            return _ratio(self.sums[self.name, pair]["loss"][:, mask], count)
+            return ratio(self.sums[self.name, pair]["loss"][:, mask], count)
         # missing pairs: redraws from a posterior without noise, which move nothing, or a second image
         return np.where(count > 0, 0.0 if pair.startswith("floor") else np.nan, np.nan)
 
     def _pixel_ratio(self, key: str, images: Bools) -> RatioOfSums:
         sums = self.sums[self.name, "do"]
-        outside, inside = (_ratio(sums[key][:, m], sums["size"][:, m]) for m in (OUTSIDE, INSIDE))
+        outside, inside = (ratio(sums[key][:, m], sums["size"][:, m]) for m in (OUTSIDE, INSIDE))
         # exclude ratios of rounding errors, such as those of an untrained network
         used = images & (inside > (NEGLIGIBLE if key == "ssim" else 0.0))
         return RatioOfSums(among(used, outside), among(used, inside))
 
     def _chance(self, values: Floats | None, images: Bools) -> float | None:
-        return None if values is None else mean_of(values, images & ~np.isnan(values))
-
-    def _lost_by_chance(self, images: Bools) -> float | None:
-        another = self.sums.get((self.name, "another"))
-        if another is None:
-            return None
-        return self._chance(1 - _ratio(another["found"][:, OUTSIDE], another["count"][:, OUTSIDE]), images)
-
-    def _moved_by_chance(self, images: Bools) -> float | None:
-        """Return the mean displacement of points outside that are matched in another image; None without matches."""
-        another = self.sums.get((self.name, "another"))
-        if another is None:
-            return None
-        moved, found = (np.nansum(among(images, another[key][:, OUTSIDE])) for key in ("displacement", "found"))
-        return float(moved / found) if found > 0 else None
-
-    def _confidence_by_chance(self, another: Mapping[str, Floats]) -> float | None:
-        if not another:
-            return None
-        matches = np.nansum(among(self.applies, another["matches"]))
-        return float(np.nansum(among(self.applies, another["confidence"])) / matches) if matches > 0 else None
+        return None if values is None else mean_of(among(images, values))
 
     def _undefined(self, values: Iterable[str], why: str, at: At = NO_CONDITION) -> None:
         for value in values:
@@ -241,6 +221,9 @@ class DriftRows:
         self.table.add(value, self.name, what, at, mean_at=at, chance=chance, why=why, note=note)
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    """Return part / whole, NaN where the whole is 0."""
-    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.nan)
+def _ratio_of_sums(sums: Mapping[str, Floats], part: str, whole: str, images: Bools) -> float | None:
+    """Return the ratio of two sums over some images, for a chance level; None without ``sums`` or if the whole is 0."""
+    if not sums:
+        return None
+    total, count = (np.nansum(among(images, sums[key])) for key in (part, whole))
+    return float(total / count) if count > 0 else None

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ccvae_eval.core.errors import UndefinedError, UsageError
+from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Estimate, Measurement, ValueSpec
 from ccvae_eval.core.types import Floats, Ids, Images
 from ccvae_eval.evaluation.interventions import why_not
 from ccvae_eval.evaluation.judge_scores import JudgeReliability
-from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
+from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs, require_at_least
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
-from ccvae_eval.evaluation.result_table import At, Mean, Proportion, ResultTable, mean_of
+from ccvae_eval.evaluation.result_table import At, ColumnStore, Mean, Proportion, ResultTable, among, mean_of
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
 from ccvae_eval.judge import Judge
 from ccvae_eval.metrics.shared.features import extractor_named, require_features
-from ccvae_eval.metrics.shared.judged_changes import Assignment, ColumnStore, assignment_of, assignment_text
+from ccvae_eval.metrics.shared.judged_changes import Assignment, assignment_of, assignment_text
 from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import HasConditionalPrior
@@ -99,24 +99,21 @@ class Generation:
             "sampled without the request", True, ("idle",), reference="real images of the class",
         ),
         "frechet": _feature_spec(
-            "Fréchet distance between the features of sampled and real images", "", False, (0.0, None),
-            dials=("fade",),
+            "Fréchet distance between the features of sampled and real images", "", False, (0.0, None), dials=("fade",),
         ),
         "kernel": _feature_spec(
             "unbiased kernel distance (MMD^2) between the features of sampled and real images", "", False, (None, None),
             dials=("fade",),
         ),
         "prdc_precision": _feature_spec(
-            "share of sampled images inside the neighbourhood of a real one", "share", True, (0.0, 1.0),
-            dials=("dim",),
+            "share of sampled images inside the neighbourhood of a real one", "share", True, (0.0, 1.0), dials=("dim",),
         ),
         "prdc_recall": _feature_spec(
             "share of real images inside the neighbourhood of a sampled one", "share", True, (0.0, 1.0),
             dials=("fade",),
         ),
         "prdc_density": _feature_spec(
-            "mean number of real neighbourhoods around a sampled image, over k", "", True, (0.0, None),
-            dials=("dim",),
+            "mean number of real neighbourhoods around a sampled image, over k", "", True, (0.0, None), dials=("dim",),
         ),
         "prdc_coverage": _feature_spec(
             "share of real images with a sampled one inside their neighbourhood", "share", True, (0.0, 1.0),
@@ -132,11 +129,7 @@ class Generation:
     chance_images: int = 256
 
     def __post_init__(self) -> None:
-        for name, least in (("neighbour", 1), ("asked_images", 0), ("neighbour_images", 2), ("chance_images", 0)):
-            if getattr(self, name) < least:
-                raise UsageError(
-                    f"{name} must be at least {least}, got {getattr(self, name)}", where=f"generation.{name}"
-                )
+        require_at_least(self, neighbour=1, asked_images=0, neighbour_images=2, chance_images=0)
         require_features(self.features, ("auto", JUDGED, PIXELS), "generation.features")
 
     def needs(self, subject: Subject) -> Needs:
@@ -151,9 +144,8 @@ class Generation:
         own = -(-len(_requests(subject)) * min(requested, len(subject)) // max(len(subject), 1))
         conditional = isinstance(subject.model, HasConditionalPrior)
         assigned = (Generate(assignment_of(self.assign, subject)),) if self.assign else ()
-        return Needs(
-            (UNCONDITIONAL, *assigned), reconstruction=conditional, judge=True, characteristics=conditional, own=own
-        )
+        wanted = (UNCONDITIONAL, *assigned)
+        return Needs(wanted, reconstruction=conditional, judge=True, characteristics=conditional, own=own)
 
     def start(self, subject: Subject) -> GenerationAccumulator:
         return GenerationAccumulator(self, subject)
@@ -188,8 +180,7 @@ class GenerationAccumulator:
             self.reliability.update(batch)
         drawn = batch.images[UNCONDITIONAL]
         if not self.no_features:
-            for which, images in (("real", chunk.images), ("drawn", drawn)):
-                self.features[which][start] = self._features(images)
+            self.features["real"][start], self.features["drawn"][start] = map(self._features, (chunk.images, drawn))
             if start < self.metric.chance_images:
                 self.features["shuffled"][start] = self._features(self._shuffled(chunk))
         requested: dict[tuple[str, int], Images] = {}
@@ -270,14 +261,15 @@ class GenerationAccumulator:
         parts, chances, references = [], [], []
         for k in requested:
             at: At = {"class": self.subject.schema[name].class_name(k)}
-            chance = _share(self.judged.get("drawn", name), k)
-            reference = _share(np.where(truth == k, self.judged.get("real", name), np.nan), k)
-            shown = Proportion(_matches(self.judged.get(f"{name}/{k}", name), k))
-            parts.append(
-                table.add("obeyed", name, shown, at, mean_at=None, chance=chance, reference=reference, why="no image")
+            shown, drawn, real = (
+                _matches(self.judged.get(which, name), k) for which in (f"{name}/{k}", "drawn", "real")
             )
+            chance, reference, what = mean_of(drawn), mean_of(among(truth == k, real)), Proportion(shown)
             chances.append(chance)
             references.append(reference)
+            parts.append(
+                table.add("obeyed", name, what, at, mean_at=None, chance=chance, reference=reference, why="no image")
+            )
         mean = mean_over(parts, table.weights.level)
         table.add("obeyed", name, mean, chance=_mean(chances), reference=_mean(references))
 
@@ -293,16 +285,12 @@ class GenerationAccumulator:
                 found.append(_matches(self.judged.get(which, name), k))
             shown, drawn, true = (found[-1] for found in columns.values())
             why = self.reliability.why_not(name)
-            table.add(
-                "obeyed", name, why or Proportion(shown), at, mean_at=None, chance=_mean_of(drawn),
-                reference=_mean_of(np.where(real, true, np.nan)),
-            )  # fmt: skip
+            what, chance, reference = why or Proportion(shown), mean_of(drawn), mean_of(among(real, true))
+            table.add("obeyed", name, what, at, mean_at=None, chance=chance, reference=reference)
         why = next((f"{name}: {why}" for name, _ in self.assignment if (why := self.reliability.why_not(name))), "")
         shown, drawn, true = (np.min(found, axis=0) for found in columns.values())
-        table.add(
-            "obeyed", None, why or Proportion(shown), at, chance=_mean_of(drawn),
-            reference=_mean_of(np.where(real, true, np.nan)),
-        )  # fmt: skip
+        reference = mean_of(among(real, true))
+        table.add("obeyed", None, why or Proportion(shown), at, chance=mean_of(drawn), reference=reference)
 
     def _add_distances(self, table: ResultTable) -> None:
         """Add the distances of the sampled images, with chance level and reference."""
@@ -329,9 +317,8 @@ class GenerationAccumulator:
             size = at if name == "frechet" else at_n
             table.add(name, None, value, size, chance=chance.get(name), reference=reference.get(name))
         for name, column in balls.items():
-            spread = np.full(len(self.subject), np.nan)
-            spread[:count] = column
-            what = Mean(spread) if name == "prdc_density" else Proportion(spread)
+            padded = np.append(column, np.full(len(self.subject) - count, np.nan))
+            what = Mean(padded) if name == "prdc_density" else Proportion(padded)
             table.add(name, None, what, at_n, chance=chance.get(name), reference=reference.get(name))
 
     def _other_images(self) -> Floats | None:
@@ -340,8 +327,7 @@ class GenerationAccumulator:
         ids: Ids = np.setdiff1d(data.split("train"), subject.ids)
         if len(ids) < len(subject):
             return None
-        chosen = numpy_stream(subject.seed, "generation/others").choice(ids, len(subject), replace=False)
-        chosen = np.sort(chosen)
+        chosen = np.sort(numpy_stream(subject.seed, "generation/others").choice(ids, len(subject), replace=False))
         blocks = [chosen[first : first + FIXED_BATCH] for first in range(0, len(chosen), FIXED_BATCH)]
         return np.concatenate([self._features(read_images(data, block).to(subject.device)) for block in blocks])
 
@@ -351,12 +337,8 @@ def _distances(
 ) -> tuple[dict[str, Estimate], dict[str, Floats]]:
     """Both distances, and prdc of each image; kernel and prdc on the first ``count`` images."""
     kernel, found = kernel_and_manifolds(real[:count], drawn[:count], k, level)
-    balls = {
-        "prdc_precision": found.precision.astype(np.float64),
-        "prdc_recall": found.recall.astype(np.float64),
-        "prdc_density": found.density,
-        "prdc_coverage": found.coverage.astype(np.float64),
-    }
+    names = ("precision", "recall", "density", "coverage")
+    balls = {f"prdc_{name}": getattr(found, name).astype(np.float64) for name in names}
     return {"frechet": Estimate(frechet_distance(real, drawn), n=len(drawn)), "kernel": kernel}, balls
 
 
@@ -372,14 +354,6 @@ def _baseline(real: Floats, images: Floats | None, count: int, k: int) -> dict[s
 def _matches(judged: Floats, k: int) -> Floats:
     """1 where the judged class is k, 0 where it is another, NaN where it is missing."""
     return np.where(np.isnan(judged), np.nan, judged == k)
-
-
-def _share(judged: Floats, k: int) -> float | None:
-    return _mean_of(_matches(judged, k))
-
-
-def _mean_of(values: Floats) -> float | None:
-    return mean_of(values, ~np.isnan(values))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -17,7 +17,7 @@ from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import HasCounterfactuals, HasVariety
 from ccvae_eval.evaluation.interventions import Do, donor_rows, model_intervention
 from ccvae_eval.evaluation.subject import Chunk, Subject
-from ccvae_eval.metrics.shared.image_change import absolute_change
+from ccvae_eval.metrics.shared.image_change import absolute_change, ratio
 from ccvae_eval.model.interface import Intervenes
 
 
@@ -38,8 +38,7 @@ def distance(before: Images, after: Images, where: Bools | None = None) -> Float
     change = absolute_change(before, after).double().cpu().numpy()
     if where is None:
         return np.asarray(change.mean(1))
-    size = where.sum(1)
-    return np.where(size > 0, (change * where).sum(1) / np.maximum(size, 1), np.nan)
+    return ratio((change * where).sum(1), where.sum(1))
 
 
 def energy_distance(drawn: Sequence[Images], true: Sequence[Images], where: Bools) -> Floats:
@@ -120,8 +119,7 @@ def reversibility(subject: Subject, chunk: Chunk, do: Do, repeats: Sequence[int]
     name, found, image = do.characteristic, {}, chunk.images
     now, then = subject.current_class(name)[chunk.rows], subject.target_class(name)[chunk.rows]
     for turn in range(1, max(repeats) + 1):
-        image = _edit(subject, chunk, do, image, now, then)
-        image = _edit(subject, chunk, do, image, then, now)
+        image = _edit(subject, chunk, do, _edit(subject, chunk, do, image, now, then), then, now)
         if turn in repeats:
             found[turn] = distance(chunk.images, image)
     return found

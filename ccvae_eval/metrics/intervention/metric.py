@@ -26,29 +26,14 @@ from ccvae_eval.evaluation.interventions import (
     why_not,
 )
 from ccvae_eval.evaluation.judge_scores import ANOTHER, JudgeReliability, classified_as, judged_change
-from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
+from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs, require_at_least
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
-from ccvae_eval.evaluation.result_table import ResultTable
+from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, ColumnStore, ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject
-from ccvae_eval.metrics.intervention.counterfactuals import (
-    composition,
-    distance,
-    energy_distance,
-    reconstruct,
-    region_pixels,
-    render_swap,
-    render_without,
-    reversibility,
-)
+from ccvae_eval.metrics.intervention import counterfactuals
 from ccvae_eval.metrics.matchers.interface import grey
-from ccvae_eval.metrics.shared.judged_changes import (
-    NO_CHARACTERISTIC,
-    Assignment,
-    ColumnStore,
-    InterventionRows,
-    assignment_of,
-    assignment_text,
-)
+from ccvae_eval.metrics.shared.image_change import ratio
+from ccvae_eval.metrics.shared.judged_changes import InterventionRows, assignment_of, assignment_text
 from ccvae_eval.metrics.shared.region_masks import OUTSIDE, masks_of
 from ccvae_eval.metrics.shared.ssim import dissimilarity, moments
 from ccvae_eval.model.interface import HasConditionalPrior
@@ -168,16 +153,13 @@ class Interventions:
             "share of images whose judged class of another label stays", "share", True, (0.0, 1.0), ANOTHER, True,
             ("leak",),
         ),
-        "change": ValueSpec(
-            "change of the judged probabilities of a label", "", None, (0.0, 1.0), UNCHANGED, True
-        ),
+        "change": ValueSpec("change of the judged probabilities of a label", "", None, (0.0, 1.0), UNCHANGED, True),
         "transfer": ValueSpec(
             "share judged as the donor's class after a swap, minus that of the reconstruction", "share", True,
             (-1.0, 1.0), "nothing is swapped", True, ("idle",),
         ),
         "identity": ValueSpec(
-            "1 - SSIM outside both regions after a swap", "", False, (0.0, 2.0), ANOTHER,
-            dials=("warp",),
+            "1 - SSIM outside both regions after a swap", "", False, (0.0, 2.0), ANOTHER, dials=("warp",),
         ),
         "fidelity": ValueSpec(
             "distance to the recipient rendered with the donor's variety, minus the reconstruction error", "intensity",
@@ -200,8 +182,8 @@ class Interventions:
             (None, None), UNCHANGED, dials=("collapse",),
         ),
         "obeyed": ValueSpec(
-            "share of images that the judge classifies as assigned", "share", True, (0.0, 1.0),
-            "the reconstruction", True, ("idle",),
+            "share of images that the judge classifies as assigned", "share", True, (0.0, 1.0), "the reconstruction",
+            True, ("idle",),
         ),
     }  # fmt: skip
 
@@ -216,14 +198,9 @@ class Interventions:
 
     def __post_init__(self) -> None:
         if not self.repeats or min(self.repeats) < 1 or len(set(self.repeats)) != len(self.repeats):
-            raise UsageError(
-                f"repeats must be distinct numbers from 1 up, got {self.repeats}", where="intervention.repeats"
-            )
-        for name, least in (("axiom_images", 0), ("draws", 2), ("rendered", 0)):
-            if getattr(self, name) < least:
-                raise UsageError(
-                    f"{name} must be at least {least}, got {getattr(self, name)}", where=f"intervention.{name}"
-                )
+            message = f"repeats must be distinct numbers from 1 up, got {self.repeats}"
+            raise UsageError(message, where="intervention.repeats")
+        require_at_least(self, axiom_images=0, draws=2, rendered=0)
 
     def needs(self, subject: Subject) -> Needs:
         """The edits of each characteristic, and the assignment.
@@ -233,22 +210,14 @@ class Interventions:
         """
         if not subject.characteristics:
             raise UndefinedError("the model assigns latent dimensions to no label")
-        wanted: list[Intervention] = []
-        for edit in edits_for(subject, self.mode, self.source):
-            wanted += edit.interventions
+        edits, count = edits_for(subject, self.mode, self.source), len(subject)
+        wanted: list[Intervention] = [i for edit in edits for i in edit.interventions]
         if self.assign:
             wanted.append(self.assigned(subject))
-        own = 0 if not len(subject) else -(-self._own_decodings(subject) // len(subject))
+        axioms = min(self.axiom_images, count) * max(self.repeats) * (1 + 2 * len(edits))
+        rendered = min(self.rendered, count) if isinstance(subject.data, HasVariety) else 0
+        own = -(-(axioms + rendered * len(edits) * (1 + self.draws)) // max(count, 1))
         return Needs(tuple(wanted), reconstruction=True, judge=True, regions=True, own=own)
-
-    def _own_decodings(self, subject: Subject) -> int:
-        """Number of images decoded for the axioms and for the comparison with rendered images."""
-        each = len(edits_for(subject, self.mode, self.source))
-        axioms = min(self.axiom_images, len(subject)) * max(self.repeats) * (1 + 2 * each)
-        sampled = (
-            min(self.rendered, len(subject)) * each * (1 + self.draws) if isinstance(subject.data, HasVariety) else 0
-        )
-        return axioms + sampled
 
     def assigned(self, subject: Subject) -> Assign:
         """The intervention that sets the labels of ``assign``."""
@@ -272,14 +241,14 @@ class InterventionAccumulator:
 
     def update(self, batch: Decoded) -> None:
         self.reliability.update(batch)
-        start, rows = batch.chunk.rows.start, batch.chunk.rows
+        rows = batch.chunk.rows
         if not batch.characteristic:
             self._judge_assignment(batch)
             return
         edit = self.edits[batch.characteristic]
-        if start < self.metric.axiom_images:
+        if rows.start < self.metric.axiom_images:
             self._check_axioms(edit, batch)
-        region = region_pixels(batch.region, self.metric.largest_region)
+        region = counterfactuals.region_pixels(batch.region, self.metric.largest_region)
         if edit.do is not None:
             self.columns.put(edit.characteristic, rows, self._judge_edit(edit, batch, edit.do))
             if region is not None:
@@ -288,7 +257,7 @@ class InterventionAccumulator:
             self._compare_samples(batch, region)
         if edit.swap is not None:
             self.columns.put(edit.characteristic, rows, self._score_swap(batch, edit.swap, region))
-        self._keep_pictures(batch, edit)
+        self._keep(f"edits/{edit.characteristic}", batch, [batch.images[i] for i in edit.interventions])
 
     def _judge_edit(self, edit: Edit, batch: Decoded, do: Do) -> dict[str, Floats]:
         """Judged effect of do(c = v)."""
@@ -323,17 +292,15 @@ class InterventionAccumulator:
         masks = masks_of(both, WINDOW // 2, r)
         ssim = dissimilarity(moments(grey(r), WINDOW), moments(grey(image), WINDOW))
         size = masks.sizes()[:, OUTSIDE].double().cpu().numpy()
-        apart = masks.pixel_sums(ssim)[:, OUTSIDE].double().cpu().numpy()
-        found["identity"] = np.where(size > 0, apart / np.maximum(size, 1), np.nan)
-        if (other := self._other_image(chunk, r)) is not None:
-            apart = masks.pixel_sums(other)[:, OUTSIDE].double().cpu().numpy()
-            found["identity before"] = np.where(size > 0, apart / np.maximum(size, 1), np.nan)
+        for key, apart in (("identity", ssim), ("identity before", self._other_image(chunk, r))):
+            if apart is not None:
+                found[key] = ratio(masks.pixel_sums(apart)[:, OUTSIDE].double().cpu().numpy(), size)
         rows = (donors >= 0).numpy() & region.any(1)
         if chunk.rows.start < self.metric.rendered and rows.any() and self._has_variety(name):
-            truth = render_swap(self.subject, name, chunk, rows)
-            own = distance(r[rows], chunk.images[rows], region[rows])
+            truth = counterfactuals.render_swap(self.subject, name, chunk, rows)
+            own = counterfactuals.distance(r[rows], chunk.images[rows], region[rows])
             for key, shown in (("fidelity", image), ("fidelity before", r)):
-                found[key] = _column(distance(shown[rows], truth, region[rows]) - own, rows)
+                found[key] = _column(counterfactuals.distance(shown[rows], truth, region[rows]) - own, rows)
         return found
 
     def _other_image(self, chunk: Chunk, r: Images) -> Tensor | None:
@@ -348,7 +315,8 @@ class InterventionAccumulator:
     def _regions(self, ids: Ids, name: str) -> Bools | None:
         data = self.subject.data
         found = data.region(ids, name) if isinstance(data, HasRegions) else None
-        return None if found is None else region_pixels(torch.from_numpy(found), self.metric.largest_region)
+        region = None if found is None else torch.from_numpy(found)
+        return counterfactuals.region_pixels(region, self.metric.largest_region)
 
     def _has_variety(self, name: str) -> bool:
         data = self.subject.data
@@ -363,14 +331,14 @@ class InterventionAccumulator:
             return
         if not isinstance(subject.data, HasCounterfactuals) or name not in subject.data.schema:
             return
-        truth = render_without(subject, name, chunk, rows)
-        rebuilt = reconstruct(subject, name, chunk, rows, truth, 0)
+        truth = counterfactuals.render_without(subject, name, chunk, rows)
+        rebuilt = counterfactuals.reconstruct(subject, name, chunk, rows, truth, 0)
         edited, r = batch.images[do][rows], batch.reconstruction
         assert r is not None, "asked for in needs()"
         for place, where in (("inside", region[rows]), ("outside", ~region[rows])):
-            own = distance(rebuilt, truth, where)
+            own = counterfactuals.distance(rebuilt, truth, where)
             for key, image in (("error", edited), ("error before", r[rows])):
-                error = distance(image, truth, where) - own
+                error = counterfactuals.distance(image, truth, where) - own
                 self.columns.put(name, chunk.rows, {f"{key}/{place}": _column(error, rows)})
 
     def _compare_samples(self, batch: Decoded, region: Bools) -> None:
@@ -392,20 +360,20 @@ class InterventionAccumulator:
         assert batch.reconstruction is not None, "asked for in needs()"
         still = [batch.reconstruction[rows]] * 2  # the same appearance in every sample
         for key, samples in (("energy", sampled), ("energy before", still)):
-            self.columns.put(name, chunk.rows, {key: _column(energy_distance(samples, true, region[rows]), rows)})
+            distances = counterfactuals.energy_distance(samples, true, region[rows])
+            self.columns.put(name, chunk.rows, {key: _column(distances, rows)})
 
     def _check_axioms(self, edit: Edit, batch: Decoded) -> None:
         """Axioms; composition once per chunk, with the distance to another image of the chunk as its chance level."""
         chunk, repeats = batch.chunk, self.metric.repeats
         if edit.characteristic == next(iter(self.edits)):
-            again = composition(self.subject, chunk, repeats)
+            again = counterfactuals.composition(self.subject, chunk, repeats)
             self.columns.put(NO_CHARACTERISTIC, chunk.rows, {f"composition/{m}": column for m, column in again.items()})
             if len(chunk) > 1:
-                self.columns.put(
-                    NO_CHARACTERISTIC, chunk.rows, {"another": distance(chunk.images, chunk.images.roll(1, 0))}
-                )
+                another = counterfactuals.distance(chunk.images, chunk.images.roll(1, 0))
+                self.columns.put(NO_CHARACTERISTIC, chunk.rows, {"another": another})
         if edit.do is not None:
-            back = reversibility(self.subject, chunk, edit.do, repeats)
+            back = counterfactuals.reversibility(self.subject, chunk, edit.do, repeats)
             self.columns.put(edit.characteristic, chunk.rows, {f"reversibility/{m}": d for m, d in back.items()})
 
     def _judge_assignment(self, batch: Decoded) -> None:
@@ -420,9 +388,6 @@ class InterventionAccumulator:
                 found[f"obeyed before/{name}"] = classified_as(before[name], wanted).astype(np.float64)
         self.columns.put(NO_CHARACTERISTIC, batch.chunk.rows, found)
         self._keep("assigned", batch, [batch.images[self.assigned]])
-
-    def _keep_pictures(self, batch: Decoded, edit: Edit) -> None:
-        self._keep(f"edits/{edit.characteristic}", batch, [batch.images[i] for i in edit.interventions])
 
     def _keep(self, name: str, batch: Decoded, images: Sequence[Images]) -> None:
         wanted = PICTURED - batch.chunk.rows.start
@@ -441,15 +406,12 @@ class InterventionAccumulator:
             rows.add_ground_truth(name, edit.no_do, no_region)
             clipped = float(np.nan_to_num(self.columns.get(name, "clipped")).mean())
             if clipped > CLIPPED_WARNING:
-                notes.append(
-                    f"{name}: {clipped:.0%} of the codes lie outside the quantiles 0.005 to 0.995 of their class"
-                )
+                outside = "of the codes lie outside the quantiles 0.005 to 0.995 of their class"
+                notes.append(f"{name}: {clipped:.0%} {outside}")
         if self.metric.axiom_images:
-            rows.add_axioms(
-                list(self.edits), {name: edit.no_do for name, edit in self.edits.items()}, self.metric.repeats
-            )
+            rows.add_axioms({name: edit.no_do for name, edit in self.edits.items()}, self.metric.repeats)
         if self.assigned is not None:
-            assignment: Assignment = self.assigned.assignment
+            assignment = self.assigned.assignment
             rows.add_assignment(assignment_text(assignment, self.subject), [name for name, _ in assignment])
         return table.measurement(notes, self.pictures.arrays())
 

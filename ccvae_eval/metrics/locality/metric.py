@@ -17,18 +17,19 @@ from ccvae_eval.evaluation.interventions import CodeSource
 from ccvae_eval.evaluation.judge_scores import JudgeReliability, probability_of, total_variation
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes, pair_strips, plane
-from ccvae_eval.evaluation.result_table import Mean, Proportion, RatioOfSums, ResultTable, among, mean_of
+from ccvae_eval.evaluation.result_table import (
+    NO_REGION,
+    ColumnStore,
+    Mean,
+    Proportion,
+    RatioOfSums,
+    ResultTable,
+    among,
+    mean_of,
+)
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.locality.paths import MovedDimensions, PathKind, TraversalPath, traversal_paths
-from ccvae_eval.metrics.shared.image_change import (
-    absolute_change,
-    changed_area,
-    deviation_map,
-    path_length_scores,
-    path_scores,
-    region_scores,
-    top_mean,
-)
+from ccvae_eval.metrics.shared import image_change
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 GREY_LEVEL = 1 / 255
@@ -56,7 +57,7 @@ class Locality:
 
     ``focus`` is 1 if all change is inside the region, 0 if the change is the same everywhere, negative if it avoids
     the region. It is the mean over images of each image's focus, so every image counts alike and two models can be
-    compared image by image; the sums are in the evidence (``inside/NAME/change`` and the like). ``ap`` is the average
+    compared image by image; each image's share is in the evidence (``focus/NAME/numerator``). ``ap`` is the average
     precision of D as a score for the region's pixels, ``inside_energy`` is ``inside`` of D squared; ``concentration``
     = 1 - the share of the pixels that carry the change, and needs no region.
 
@@ -99,8 +100,9 @@ class Locality:
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "focus": ValueSpec(
-            "share of the change inside the region, beyond the region's share of the area",
-            "", True, (-1.5, 1.0), EVEN_CHANGE, dials=("smear", "stray"),
+            "share of the change inside the region, corrected for the region's size (0: evenly spread, 1: all inside)",
+            "", True, (-1.5, 1.0),
+            EVEN_CHANGE, dials=("smear", "stray"),
         ),
         "inside": ValueSpec(
             "share of the change inside the region", "share", True, (0.0, 1.0), EVEN_CHANGE, dials=("smear", "stray"),
@@ -129,7 +131,7 @@ class Locality:
             dials=("idle",),
         ),
         "magnitude": ValueSpec(
-            "change of the most changed pixels between the path's ends", "intensity", None, (0.0, 1.0), POSTERIOR_NOISE
+            "change of the most changed pixels between the path's ends", "intensity", None, (0.0, 1.0), POSTERIOR_NOISE,
         ),
         "floor": ValueSpec(
             "change of the most changed pixels under the posterior's own noise", "intensity", None, (0.0, 1.0),
@@ -180,10 +182,8 @@ class Locality:
         if self.pairs not in ("drawn", "all"):
             raise UsageError(f"pairs must be 'drawn' or 'all', got {self.pairs!r}", where="locality.pairs")
         for name in ("most_changed", "largest_region"):
-            if not 0 < getattr(self, name) <= 1:
-                raise UsageError(
-                    f"{name} must be above 0 and at most 1, got {getattr(self, name)}", where=f"locality.{name}"
-                )
+            if not 0 < (share := getattr(self, name)) <= 1:
+                raise UsageError(f"{name} must be above 0 and at most 1, got {share}", where=f"locality.{name}")
 
     def needs(self, subject: Subject) -> Needs:
         paths, _ = traversal_paths(self, subject)
@@ -202,7 +202,7 @@ class LocalityAccumulator:
     def __init__(self, metric: Locality, subject: Subject) -> None:
         self.metric, self.subject = metric, subject
         self.paths, self.reasons = traversal_paths(metric, subject)
-        self.scores: list[dict[str, Floats]] = [{} for _ in self.paths]
+        self.scores = ColumnStore(len(subject))
         self.reliability = JudgeReliability(subject)
         self.pictures = MeanPictures()
 
@@ -210,17 +210,15 @@ class LocalityAccumulator:
         self.reliability.update(batch)
         if self.paths and batch.characteristic == self.paths[0].characteristic:
             self.pictures.add("image", batch.chunk.images)
-        for path, scores in zip(self.paths, self.scores, strict=True):
+        for path in self.paths:
             if path.characteristic == batch.characteristic:
-                found = self._path_scores(path, batch)
-                for name, column in found.items():
-                    scores.setdefault(name, np.full(len(self.subject), np.nan))[batch.chunk.rows] = column
+                self.scores.put(path.label, batch.chunk.rows, self._path_scores(path, batch))
 
     def _path_scores(self, path: TraversalPath, batch: Decoded) -> dict[str, Floats]:
         points = [batch.images[point] for point in path.points]
-        change: NDArray[np.float32] = deviation_map(points).float().cpu().numpy()
-        found = {"change": change.sum(1, dtype=np.float64), **path_scores(points)}
-        found["concentration"] = 1 - changed_area(change.astype(np.float64))
+        change: NDArray[np.float32] = image_change.deviation_map(points).float().cpu().numpy()
+        found = {"change": change.sum(1, dtype=np.float64), **image_change.path_scores(points)}
+        found["concentration"] = 1 - image_change.changed_area(change.astype(np.float64))
         found["magnitude"] = self._most_changed(points[0], points[-1])
         found["floor"], found["noisy"] = np.full(len(change), GREY_LEVEL), np.zeros(len(change))
         if path.noise:
@@ -230,14 +228,15 @@ class LocalityAccumulator:
             found["floor"] = np.where(found["noisy"] == 1, resampled, GREY_LEVEL)
         if batch.region is not None:
             region = batch.region.flatten(1).numpy()
-            found |= region_scores(change, region)
+            found |= image_change.region_scores(change, region)
             self.pictures.add(f"region/{path.characteristic}", batch.region)
         found |= self._judged_scores(path, batch)
         self._keep_pictures(path, batch, points, change)
         return found
 
     def _most_changed(self, before: Images, after: Images) -> Floats:
-        return top_mean(absolute_change(before, after).float().cpu().numpy(), self.metric.most_changed)
+        change = image_change.absolute_change(before, after).float().cpu().numpy()
+        return image_change.top_mean(change, self.metric.most_changed)
 
     def _judged_scores(self, path: TraversalPath, batch: Decoded) -> dict[str, Floats]:
         judgements = [batch.judged(point) for point in path.points] if self.subject.judge is not None else []
@@ -250,7 +249,8 @@ class LocalityAccumulator:
             probabilities = np.stack([probability_of(at[path.characteristic], end) for at in judgements], 1)
             steps = np.abs(np.diff(probabilities, axis=1))
             enough = steps.sum(1) >= self.metric.least_response
-            for name, score in path_length_scores(np.abs(probabilities[:, -1] - probabilities[:, 0]), steps).items():
+            distance = np.abs(probabilities[:, -1] - probabilities[:, 0])
+            for name, score in image_change.path_length_scores(distance, steps).items():
                 found[f"judged_{name}"] = np.where(enough, score, np.nan)
         return found
 
@@ -267,22 +267,26 @@ class LocalityAccumulator:
         table = ResultTable(self.metric, self.subject, weights)
         for name, reason in self.reasons.items():
             table.undefined(name, reason)
-        for path, scores in zip(self.paths, self.scores, strict=True):
+        for path in self.paths:
+            scores = self.scores.columns[path.label]
             changed = path.applies & (scores["magnitude"] > scores["floor"])
             _add_changes(table, path, scores, changed, 1 / (self.metric.steps - 1))
             self._add_region_scores(table, path, scores, changed)
             self._add_judged_scores(table, path, scores)
         notes = self.reliability.notes()
         if self.metric.path == "interpolation":
-            notes.append(
-                "all latent dimensions move between two images' codes: a baseline, no score of a characteristic"
-            )
+            moved = "all latent dimensions move between two images' codes"
+            notes.append(f"{moved}: a baseline, no score of a characteristic")
         return table.measurement(notes, {**self.pictures.arrays(), **self._grid(), **self._pairs()})
+
+    def _traversed(self, kind: str) -> list[str]:
+        """The characteristics of one kind that have a path."""
+        names = dict.fromkeys(path.characteristic for path in self.paths)
+        return [name for name in names if self.subject.schema[name].kind == kind]
 
     def _grid(self) -> dict[str, NDArray[np.generic]]:
         """Two-dimensional traversal of the first two binary characteristics that have a path."""
-        names = dict.fromkeys(path.characteristic for path in self.paths)
-        binary = [name for name in names if self.subject.schema[name].kind == "binary"][:2]
+        binary = self._traversed("binary")[:2]
         if self.metric.path != "traversal" or len(binary) < 2:
             return {}
         return {f"grid/{'|'.join(binary)}": plane(self.subject, binary[0], binary[1], self.metric.source)}
@@ -291,11 +295,9 @@ class LocalityAccumulator:
         """Strips between all classes of the categorical labels that have a path, if requested."""
         if self.metric.pairs != "all" or self.metric.path != "traversal":
             return {}
-        names = dict.fromkeys(path.characteristic for path in self.paths)
-        many = [name for name in names if self.subject.schema[name].kind == "categorical"]
         return {
             f"pairs/{name}/{which}": strip
-            for name in many
+            for name in self._traversed("categorical")
             for which, strip in pair_strips(self.subject, name, self.metric.source, self.metric.steps).items()
         }
 
@@ -303,24 +305,22 @@ class LocalityAccumulator:
         self, table: ResultTable, path: TraversalPath, scores: Mapping[str, Floats], changed: Bools
     ) -> None:
         name, at = path.characteristic, path.at
+        concentration = Mean(among(changed, scores["concentration"]))
         if "area" not in scores:
             for value in ("focus", "inside", "ap", "inside_energy", "area"):
                 table.add(value, name, "has no region", at)
-            concentration = Mean(among(changed, scores["concentration"]))
             table.add("concentration", name, concentration, at, chance=0.0, why=UNCHANGED)
             return
         area = scores["area"]
         has_region = (area > 0) & (area <= self.metric.largest_region)
         used = changed & has_region
-        why = UNCHANGED if has_region.any() else "the region is empty or too large in every image"
+        why = UNCHANGED if has_region.any() else NO_REGION
         mean_area = mean_of(area, used)
         for value, chance in {"focus": 0.0, "inside": mean_area, "ap": mean_area, "inside_energy": mean_area}.items():
             table.add(value, name, Mean(among(used, scores[value])), at, chance=chance, why=why)
         table.add("area", name, Mean(among(used, area)), at, why=why)
-        table.add(
-            "concentration", name, Mean(among(changed, scores["concentration"])), at,
-            chance=0.0, reference=None if mean_area is None else 1 - mean_area, why=UNCHANGED,
-        )  # fmt: skip
+        even = None if mean_area is None else 1 - mean_area
+        table.add("concentration", name, concentration, at, chance=0.0, reference=even, why=UNCHANGED)
 
     def _add_judged_scores(self, table: ResultTable, path: TraversalPath, scores: Mapping[str, Floats]) -> None:
         name, at = path.characteristic, path.at
@@ -354,14 +354,12 @@ def _add_changes(
     """
     name, at = path.characteristic, path.at
     # one of two samples of the same distribution exceeds the other half of the time; without noise none does
-    table.add(
-        "changed", name, Proportion(among(path.applies, changed)), at, chance=mean_of(scores["noisy"] / 2, path.applies)
-    )
+    by_noise = mean_of(scores["noisy"] / 2, path.applies)
+    table.add("changed", name, Proportion(among(path.applies, changed)), at, chance=by_noise)
     magnitude, floor = (among(path.applies, scores[value]) for value in ("magnitude", "floor"))
     table.add("magnitude", name, Mean(magnitude), at, chance=mean_of(floor, path.applies))
     table.add("floor", name, Mean(floor), at)
     for value in ("monotone", "evenness", "straightness"):
         table.add(value, name, Mean(among(changed, scores[value])), at, chance=chance, why=UNCHANGED)
-    no_path = "undefined for an interpolation"
-    table.add("path_share", name, Proportion(path.inside), at, why=no_path)
+    table.add("path_share", name, Proportion(path.inside), at, why="undefined for an interpolation")
     table.evidence[f"change/{path.label}"] = among(changed, scores["change"])

@@ -103,9 +103,8 @@ def _traversal_paths(settings: PathSettings, subject: Subject, name: str) -> lis
         if not bool((end >= 0).any()):
             raise UndefinedError("no image has this label", where=name)
     noise = () if noiseless else (Redraw(name, 0), Redraw(name, 1))
-    moved: Sequence[int | None] = [None]
-    if settings.columns == "each" and len(columns) > 1:
-        moved = range(len(columns))
+    each = settings.columns == "each" and len(columns) > 1
+    moved: Sequence[int | None] = range(len(columns)) if each else [None]
     return [
         TraversalPath(
             name,

@@ -20,7 +20,7 @@ from torch.nn import functional
 from ccvae_eval.checkpoint import read_bundle
 from ccvae_eval.core.errors import CheckpointError, UsageError
 from ccvae_eval.core.types import Images
-from ccvae_eval.metrics.matchers.interface import LENGTH, DescribedPoints, Matches, mutual_matches
+from ccvae_eval.metrics.matchers.interface import LENGTH, DescribedPoints, Matches, mutual_matches, normalised
 
 SHORTEST_DIGEST = 8
 """Least number of hexadecimal digits of a sha256."""
@@ -36,10 +36,8 @@ def verified_tensors(matcher: str, key: str, file: str, digest_key: str, digest:
     """Return the tensors of a weight file after checking its sha256.
 
     Args:
-        matcher: name of the matcher, for messages.
-        key: setting that names the file.
+        matcher, key, digest_key: names of the matcher and of its settings for file and digest, for messages.
         file: path of the file; "" if none was given.
-        digest_key: setting that holds the digest.
         digest: sha256 of the file, or at least its first eight digits.
 
     Raises:
@@ -47,11 +45,8 @@ def verified_tensors(matcher: str, key: str, file: str, digest_key: str, digest:
         CheckpointError: if the file cannot be read or has another sha256.
     """
     if not file:
-        raise UsageError(
-            f"{matcher} needs weights",
-            where=f"{matcher}.{key}",
-            hint=f"Write {matcher},{key}=FILE,{digest_key}=DIGEST; the package contains no weights.",
-        )
+        hint = f"Write {matcher},{key}=FILE,{digest_key}=DIGEST; the package contains no weights."
+        raise UsageError(f"{matcher} needs weights", where=f"{matcher}.{key}", hint=hint)
     bundle = read_bundle(Path(file))
     if len(digest) < SHORTEST_DIGEST:
         hint = f"The sha256 of this file is {bundle.sha256}."
@@ -70,8 +65,7 @@ def with_weights(
     Args:
         make: creates the network; its initial weights are replaced.
         tensors: the weights by name.
-        model: name of the network, for messages.
-        where: path of the weight file, for messages.
+        model, where: name of the network and path of the weight file, for messages.
         computed: tensors that the network computes itself and that may be missing.
 
     Raises:
@@ -155,9 +149,7 @@ class AlikedMatcher:
         with torch.no_grad():
             found = self.network(picture)[0]
         points = (found.keypoints + 0.5) * (LENGTH / self.size)
-        described = found.descriptors.double().numpy()
-        norms = np.linalg.norm(described, axis=1, keepdims=True)
-        return DescribedPoints(points.float().numpy(), described / np.maximum(norms, 1e-12))
+        return DescribedPoints(points.float().numpy(), normalised(found.descriptors))
 
     def match(self, first: Sequence[DescribedPoints], second: Sequence[DescribedPoints]) -> Matches:
         """Match mutual nearest neighbours that pass the ratio test; K is the largest number of keypoints."""

@@ -76,7 +76,7 @@ class Matcher(Protocol):
 
     name: ClassVar[str]
     bounded: ClassVar[bool]
-    """Whether matches lie within ``search`` by construction, so that counting correct matches is uninformative."""
+    """True if matches lie within ``search`` by construction, so that counting correct matches is uninformative."""
 
     @property
     def search(self) -> float:
@@ -124,15 +124,16 @@ def grey(images: Images) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DescribedPoints:
-    """The keypoints of one image.
-
-    Args:
-        points: positions (x, y) in units of length, shape (K, 2).
-        descriptors: of norm 1, shape (K, F).
-    """
+    """The keypoints of one image: positions (x, y) in units of length, (K, 2), and descriptors of norm 1, (K, F)."""
 
     points: NDArray[np.float32]
     descriptors: Floats
+
+
+def normalised(descriptors: Tensor) -> Floats:
+    """Return descriptors divided by their norms."""
+    found: Floats = descriptors.double().numpy()
+    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), EQUAL))
 
 
 Partners = tuple[NDArray[np.int64], Floats]

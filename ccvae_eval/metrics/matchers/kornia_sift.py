@@ -12,7 +12,7 @@ from kornia.feature import SIFTFeature, get_laf_center
 from torch import Tensor
 
 from ccvae_eval.core.types import Images
-from ccvae_eval.metrics.matchers.interface import DescribedPoints, Matches, grey, mutual_matches, unit
+from ccvae_eval.metrics.matchers.interface import DescribedPoints, Matches, grey, mutual_matches, normalised, unit
 
 SMALLEST = 16
 """Pixels on the shorter side below which an image has no keypoints."""
@@ -54,10 +54,8 @@ class KorniaSiftMatcher:
         with torch.no_grad():
             frames, responses, descriptors = detector(picture[None, None])
         kept = responses[0] > self.response
-        points = get_laf_center(frames)[0, kept] + 0.5
-        described = descriptors[0, kept].double().numpy()
-        norms = np.linalg.norm(described, axis=1, keepdims=True)
-        return DescribedPoints((points / unit(*picture.shape)).float().numpy(), described / np.maximum(norms, 1e-12))
+        points = (get_laf_center(frames)[0, kept] + 0.5) / unit(*picture.shape)
+        return DescribedPoints(points.float().numpy(), normalised(descriptors[0, kept]))
 
     def match(self, first: Sequence[DescribedPoints], second: Sequence[DescribedPoints]) -> Matches:
         """Match mutual nearest neighbours that pass the ratio test; K is the largest number of keypoints."""

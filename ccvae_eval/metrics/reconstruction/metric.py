@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from ccvae_eval.core.results import Measurement, ValueSpec
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Images
 from ccvae_eval.data.labels.match import label_columns
 from ccvae_eval.evaluation.interventions import PosteriorMean, why_not
-from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
+from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs, require_at_least
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.evaluation.result_table import At, ImageStatistic, Mean, ResultTable, mean_of
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
@@ -100,12 +101,8 @@ class Reconstruction:
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label", "rescaled latent"}
     values: ClassVar[Mapping[str, ValueSpec]] = {
-        "mse": ValueSpec(
-            "mean squared error per pixel", "", False, (0.0, None), "the mean image", dials=("fade",)
-        ),
-        "psnr": ValueSpec(
-            "peak signal-to-noise ratio", "dB", True, (None, None), "the mean image", dials=("fade",)
-        ),
+        "mse": ValueSpec("mean squared error per pixel", "", False, (0.0, None), "the mean image", dials=("fade",)),
+        "psnr": ValueSpec("peak signal-to-noise ratio", "dB", True, (None, None), "the mean image", dials=("fade",)),
         "ssim": ValueSpec(
             "structural similarity of image and reconstruction", "", True, (-1.0, 1.0), "the mean image",
             dials=("fade",),
@@ -145,20 +142,13 @@ class Reconstruction:
     chance_images: int = 64
 
     def __post_init__(self) -> None:
-        least_of = {"importance": 0, "draws": 1, "window": 1, "gap_images": 0, "chance_images": 0}
-        for name, least in least_of.items():
-            if getattr(self, name) < least:
-                raise UsageError(
-                    f"{name} must be at least {least}, got {getattr(self, name)}", where=f"reconstruction.{name}"
-                )
+        require_at_least(self, importance=0, draws=1, window=1, gap_images=0, chance_images=0)
         if self.window % 2 == 0:
             raise UsageError(f"window must be odd, got {self.window}", where="reconstruction.window")
         for name, choices in (("code", ("mean", "sample")), ("likelihood", ("model", "bernoulli"))):
-            if getattr(self, name) not in choices:
-                raise UsageError(
-                    f"{name} must be {' or '.join(choices)}, got {getattr(self, name)!r}",
-                    where=f"reconstruction.{name}",
-                )
+            if (choice := getattr(self, name)) not in choices:
+                message = f"{name} must be {' or '.join(choices)}, got {choice!r}"
+                raise UsageError(message, where=f"reconstruction.{name}")
 
     def needs(self, subject: Subject) -> Needs:
         stated = isinstance(subject.model, StatesLikelihood) and self.likelihood == "model"
@@ -248,9 +238,8 @@ class ReconstructionAccumulator:
         """Log of the mean importance weight of each image, shape (n,)."""
         subject, draws = self.subject, range(self.metric.importance)
         q = Gaussian(chunk.posterior.loc.double(), chunk.posterior.scale.double())
-        codes: list[Codes] = [
-            chunk.posterior.at(subject.noise(f"iwae/{k}", chunk.ids, subject.layout.dim)) for k in draws
-        ]
+        noise = (subject.noise(f"iwae/{k}", chunk.ids, subject.layout.dim) for k in draws)
+        codes: list[Codes] = [chunk.posterior.at(each) for each in noise]
         log_p = np.stack([log_likelihood(subject, chunk, z, None, self.likelihood) for z in codes])
         z = torch.stack(codes)
         log_ratio = self.prior.log_density(z.flatten(0, 1)).reshape(log_p.shape) - q.log_prob(z.double()).sum(2)
@@ -267,11 +256,8 @@ class ReconstructionAccumulator:
     def compute(self, weights: ResampleWeights) -> Measurement:
         table = ResultTable(self.metric, self.subject, weights)
         table.add("mse", None, Mean(self.columns["mse"]), chance=self._mean_image_error())
-        points = (
-            "undefined for points"
-            if len(self.subject.data.input_shape) == 1
-            else "the images are smaller than the window"
-        )
+        is_image = len(self.subject.data.input_shape) > 1
+        points = "the images are smaller than the window" if is_image else "undefined for points"
         chance = self._mean_image_similarity() if "psnr" in self.columns else {}
         for value in ("psnr", "ssim"):
             what = Mean(self.columns[value]) if value in self.columns else points
@@ -303,9 +289,7 @@ class ReconstructionAccumulator:
         table.add(name, None, what, at, chance=chance, why=why)
 
     def _mean_of(self, key: str) -> float | None:
-        """Mean of a column over the images for which it was computed."""
-        column = self.columns.get(key)
-        return None if column is None else mean_of(column, ~np.isnan(column))
+        return mean_of(self.columns[key]) if key in self.columns else None
 
     def _add_gap(self, table: ResultTable) -> None:
         """Add the errors of these images minus those of training images, from posterior means."""
@@ -341,12 +325,10 @@ class ReconstructionAccumulator:
     def _mean_image_similarity(self) -> dict[str, float]:
         """Mean psnr and ssim of the mean image in place of the reconstructions of the first images."""
         mean = (torch.as_tensor(self._total) / len(self.subject)).float().to(self.subject.device)
-        parts: list[dict[str, Floats]] = []
-        for chunk in self.subject.chunks():
-            if chunk.rows.start >= self.metric.chance_images:
-                break
-            parts.append(similarity_scores(chunk.images, mean.expand_as(chunk.images), self.metric.window))
-        return {key: float(np.concatenate([part[key] for part in parts]).mean()) for key in (parts or [{}])[0]}
+        first = takewhile(lambda chunk: chunk.rows.start < self.metric.chance_images, self.subject.chunks())
+        window = self.metric.window
+        parts = [similarity_scores(chunk.images, mean.expand_as(chunk.images), window) for chunk in first]
+        return {key: float(np.concatenate([part[key] for part in parts]).mean()) for key in parts[0]} if parts else {}
 
     def _add_divergences(self, table: ResultTable) -> Floats | None:
         """Add the rows of kl; returns the total of each image, None where it is undefined."""

@@ -76,7 +76,7 @@ class RocAuc:
     Args:
         scores: one for each contrast, shape (N,), NaN = missing.
         targets: one for each contrast: 1, 0 or NaN, shape (N,).
-        fitted: whether the scores come from probes fitted to the other folds of the same images.
+        fitted: True if the scores come from probes fitted to the other folds of the same images.
     """
 
     scores: Sequence[Floats]

@@ -7,8 +7,7 @@ drawn images (frame width of the glasses, width of the smile) by ridge regressio
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -41,9 +40,11 @@ LEAST_R2 = 0.3
 """Least held-out R2 of a parameter that becomes a feature. Below it a feature is mostly noise, which dividing by its
 standard deviation would scale up to the size of the others."""
 LEAST_IMAGES = 50
-"""Images that show a characteristic, below which its variety parameters are not fitted."""
+"""Least number of images that show a characteristic; with fewer, its variety parameters are not fitted."""
 
 extractors = Registry("features")
+_fitted: dict[str, VarietyFeatures] = {}
+"""Regressions of each data set, by its digest."""
 
 
 @runtime_checkable
@@ -135,20 +136,12 @@ def variety_features(data: DataSet) -> VarietyFeatures:
     Raises:
         UnsupportedError: if the data set has no variety parameters, or if none of them can be predicted.
     """
-    return _fitted(_Source(data.digest, data))
+    if data.digest not in _fitted:
+        _fitted[data.digest] = _fit(data)
+    return _fitted[data.digest]
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A data set compared by its digest, as a cache key."""
-
-    digest: str
-    data: DataSet = field(compare=False)
-
-
-@lru_cache(maxsize=2)
-def _fitted(source: _Source) -> VarietyFeatures:
-    data = source.data
+def _fit(data: DataSet) -> VarietyFeatures:
     if not isinstance(data, HasVariety):
         raise UnsupportedError("features='variety' needs drawn images with variety parameters", where=data.spec)
     ids = data.split("judge")[:FITTING_IMAGES]
@@ -156,8 +149,7 @@ def _fitted(source: _Source) -> VarietyFeatures:
     inputs = [regression_inputs(data.batch(block).images) for block in blocks]
     points = torch.cat(inputs).numpy() if inputs else np.empty((0, 0))
     labels, training = data.labels_of(ids), np.arange(len(ids)) % HELD_OUT_EVERY != 0
-    r2: dict[str, float] = {}
-    columns = []
+    r2, columns = {}, []
     for label in data.schema:
         values, names = labels[:, data.schema.index(label.name)], data.variety_names(label.name)
         shows: Bools = values == 1 if label.kind == "binary" else ~np.isnan(values)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccvae_eval.core.types import Bools, Floats, Images
+from ccvae_eval.core.types import Bools, Floats, Ids, Images
 
 SLICE = 8
 """Images processed at once, so that sums over them stay in the processor's cache; no number depends on it."""
@@ -26,13 +26,16 @@ def pixel_rows(images: Images) -> Tensor:
 
 def channel_means(rows: Tensor, channels: int) -> Tensor:
     r"""Return the mean over the channels of each pixel, shape :math:`(N, H W)`; ``rows`` as from :func:`pixel_rows`."""
-    if channels == 1:
-        return rows
-    parts = rows.reshape(len(rows), -1, channels).unbind(2)
+    return _mean(rows.reshape(len(rows), -1, channels).unbind(2))
+
+
+def _mean(parts: Sequence[Tensor]) -> Tensor:
+    if len(parts) == 1:
+        return parts[0]
     total = parts[0] + parts[1]
     for part in parts[2:]:
         total += part
-    return total.div_(channels)
+    return total.div_(len(parts))
 
 
 def mean_variance(images: Sequence[Images], chosen: Tensor | None = None) -> Tensor:
@@ -48,8 +51,7 @@ def mean_variance(images: Sequence[Images], chosen: Tensor | None = None) -> Ten
     channels = images[0].shape[1]
     if chosen is not None:
         return channel_means(_variance_among([pixel_rows(x) for x in images], chosen), channels)
-    parts = [channel_means(_variance(part, len(images) - 1), channels) for part in _in_slices(images)]
-    return torch.cat(parts)
+    return torch.cat([channel_means(_variance(part, len(images) - 1), channels) for part in _in_slices(images)])
 
 
 def deviation_map(points: Sequence[Images]) -> Tensor:
@@ -67,9 +69,8 @@ def deviation_map(points: Sequence[Images]) -> Tensor:
     >>> deviation_map(path)
     tensor([[0.5000, 0.0000]])
     """
-    channels = points[0].shape[1]
-    parts = [channel_means(_variance(part, len(points)).sqrt_(), channels) for part in _in_slices(points)]
-    return torch.cat(parts)
+    channels, count = points[0].shape[1], len(points)
+    return torch.cat([channel_means(_variance(part, count).sqrt_(), channels) for part in _in_slices(points)])
 
 
 def _in_slices(images: Sequence[Images]) -> Iterator[list[Tensor]]:
@@ -106,11 +107,7 @@ def _variance_among(rows: Sequence[Tensor], chosen: Tensor) -> Tensor:
 
 def absolute_change(before: Images, after: Images) -> Tensor:
     r"""Return the mean over the channels of \|after - before\|, shape :math:`(N, H W)`."""
-    change = (after - before).abs_()
-    total = change[:, 0] if change.shape[1] == 1 else change[:, 0] + change[:, 1]
-    for channel in change.unbind(1)[2:]:
-        total += channel
-    return total.div_(change.shape[1]).flatten(1)
+    return _mean((after - before).abs_().unbind(1)).flatten(1)
 
 
 def path_lengths(points: Sequence[Images]) -> tuple[Floats, Floats]:
@@ -148,7 +145,7 @@ def path_scores(points: Sequence[Images]) -> dict[str, Floats]:
     """
     absolute, euclidean = path_lengths(points)
     scores = path_length_scores(absolute[:, -1], absolute[:, :-1])
-    return {**scores, "straightness": _ratio(euclidean[:, -1], euclidean[:, :-1].sum(1))}
+    return {**scores, "straightness": _share(euclidean[:, -1], euclidean[:, :-1].sum(1))}
 
 
 def path_length_scores(distance: Floats, steps: Floats) -> dict[str, Floats]:
@@ -164,7 +161,7 @@ def path_length_scores(distance: Floats, steps: Floats) -> dict[str, Floats]:
     >>> path_length_scores(np.array([1.0]), np.array([[0.5, 0.25, 0.25]]))
     {'monotone': array([1.]), 'evenness': array([0.66666667])}
     """
-    return {"monotone": _ratio(distance, steps.sum(1)), "evenness": _ratio(steps.mean(1), steps.max(1))}
+    return {"monotone": _share(distance, steps.sum(1)), "evenness": _share(steps.mean(1), steps.max(1))}
 
 
 def top_mean(change: NDArray[np.float32], share: float) -> Floats:
@@ -198,9 +195,7 @@ def changed_area(change: Floats) -> Floats:
     >>> changed_area(np.eye(4).reshape(1, 16))
     array([0.25])
     """
-    energy = np.square(change).sum(1)
-    share = np.square(change.sum(1)) / (change.shape[1] * np.where(energy > 0, energy, 1.0))
-    return np.where(energy > 0, share, np.nan)
+    return ratio(np.square(change.sum(1)), change.shape[1] * np.square(change).sum(1))
 
 
 def average_precision(change: NDArray[np.float32], region: Bools) -> Floats:
@@ -227,8 +222,7 @@ def average_precision(change: NDArray[np.float32], region: Bools) -> Floats:
     image, size = members >> 32, region.sum(1)
     as_large = (image + 1) * pixels - np.searchsorted(every, members - 1)
     members_as_large = np.cumsum(size)[image] - np.searchsorted(members, members)
-    precision = np.bincount(image, members_as_large / as_large, images)
-    return np.where(size > 0, precision / np.maximum(size, 1), np.nan)
+    return ratio(np.bincount(image, members_as_large / as_large, images).astype(np.float64), size)
 
 
 def region_scores(change: NDArray[np.float32], region: Bools) -> dict[str, Floats]:
@@ -244,19 +238,23 @@ def region_scores(change: NDArray[np.float32], region: Bools) -> dict[str, Float
     """
     d = change.astype(np.float64)
     area, energy = region.mean(1), np.square(d)
-    inside = _ratio((d * region).sum(1), d.sum(1))
+    inside = _share((d * region).sum(1), d.sum(1))
     return {
         "area": area,
         "inside": inside,
-        "inside_energy": _ratio((energy * region).sum(1), energy.sum(1)),
+        "inside_energy": _share((energy * region).sum(1), energy.sum(1)),
         "focus": np.where(area < 1, (inside - area) / np.where(area < 1, 1 - area, 1.0), np.nan),
         "ap": average_precision(change, region),
     }
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    """Return part / whole, at most 1 (rounding could exceed it); NaN where the whole is 0."""
-    return np.where(whole > 0, np.minimum(part / np.where(whole > 0, whole, 1.0), 1.0), np.nan)
+def ratio(part: Floats, whole: Floats | Ids) -> Floats:
+    """Return part / whole, NaN where the whole is 0."""
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    return np.minimum(ratio(part, whole), 1.0)  # rounding could exceed 1
 
 
 def pairwise_spread(variance: Floats, where: Bools) -> Floats:
@@ -272,9 +270,7 @@ def pairwise_spread(variance: Floats, where: Bools) -> Floats:
     Returns:
         Shape :math:`(N,)`, in units of intensity; NaN where A is empty.
     """
-    size = where.sum(1)
-    mean = (variance * where).sum(1) / np.maximum(size, 1)
-    return np.where(size > 0, np.sqrt(2 * mean), np.nan)
+    return np.sqrt(2 * ratio((variance * where).sum(1), where.sum(1)))
 
 
 def recall(true: Tensor, drawn: Tensor, neighbour: int) -> Floats:

@@ -1,18 +1,21 @@
-"""Assignments of labels, per-image columns of judged and pixel-wise changes, and the rows of ``intervention``."""
+"""Assignments of labels (``--assign``), and the rows of ``intervention`` from judged changes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ccvae_eval.core.errors import UsageError, suggestion
-from ccvae_eval.core.types import Bools, Floats, Ids
+from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.evaluation.judge_scores import JudgeReliability
 from ccvae_eval.evaluation.result_table import (
+    NO_CHARACTERISTIC,
     NO_CONDITION,
+    NO_REGION,
     At,
+    ColumnStore,
     ImageStatistic,
     Mean,
     MeanProportion,
@@ -26,11 +29,8 @@ from ccvae_eval.evaluation.subject import Subject
 Assignment = tuple[tuple[str, int], ...]
 """Pairs of a label and a class index."""
 
-NO_CHARACTERISTIC = ""
-"""Name under which a :class:`ColumnStore` keeps columns that belong to no single characteristic."""
 
 INSIDE, OUTSIDE = {"where": "inside"}, {"where": "outside"}
-NO_REGION = "the region is empty or too large in every image"
 
 
 def assignment_of(text: str, subject: Subject) -> Assignment:
@@ -71,34 +71,6 @@ def assignment_text(assignment: Assignment, subject: Subject) -> str:
     return ",".join(f"{name}={value}" for name, value in named.items())
 
 
-@dataclass
-class ColumnStore:
-    """Columns of one number per image, by characteristic and key; NaN where an image has no number.
-
-    Args:
-        images: number of images.
-        columns: column of each key, by characteristic.
-    """
-
-    images: int
-    columns: dict[str, dict[str, Floats]] = field(default_factory=dict)
-
-    def put(self, name: str, rows: slice | Ids, found: Mapping[str, Floats]) -> None:
-        for key, column in found.items():
-            self.columns.setdefault(name, {}).setdefault(key, np.full(self.images, np.nan))[rows] = column
-
-    def __contains__(self, address: tuple[str, str]) -> bool:
-        return address[1] in self.columns.get(address[0], {})
-
-    def get(self, name: str, key: str) -> Floats:
-        """Return a column, all NaN if it was never filled."""
-        return self.columns.get(name, {}).get(key, np.full(self.images, np.nan))
-
-    def keys(self, name: str, start: str) -> list[str]:
-        """Return the keys that begin with ``start``, without it."""
-        return [key.removeprefix(start) for key in self.columns.get(name, {}) if key.startswith(start)]
-
-
 @dataclass(frozen=True)
 class InterventionRows:
     """Adds the values of ``intervention`` to a result table.
@@ -129,8 +101,7 @@ class InterventionRows:
         why = no_do or self.reliability.why_not(name)
         applies: Bools = self.columns.get(name, "do/applies") == 1
         effect, before = (among(applies, self.columns.get(name, key)) for key in ("effect", "effect before"))
-        chance = mean_of(before, ~np.isnan(before))
-        self.add("effect", name, why or Proportion(effect), chance=chance)
+        self.add("effect", name, why or Proportion(effect), chance=mean_of(before))
         change = Mean(among(applies, self.columns.get(name, f"do/change/{name}")))
         self.add("change", name, why or change, chance=0.0)
         self.add_others(name, "do", applies, no_do or self._no_judge)
@@ -144,11 +115,10 @@ class InterventionRows:
         left_out = {name, *(self.columns.keys(NO_CHARACTERISTIC, "obeyed/") if prefix == "assigned" else ())}
         labels = [j for j in self.reliability.trusted if j not in left_out]
         kept = {j: among(applies, self.columns.get(store, f"{prefix}/kept/{j}")) for j in labels}
-        mean = np.mean(list(kept.values()), axis=0) if kept else None
         alike = {j: self.reliability.same_class_rate(j) for j in labels}
         chance = float(np.mean(list(alike.values()))) if labels else None
-        what = "there is no other label to compare" if mean is None else MeanProportion(mean)
-        self.add("kept", name, what, at, chance=chance)
+        mean = MeanProportion(np.mean(list(kept.values()), axis=0)) if kept else "there is no other label to compare"
+        self.add("kept", name, mean, at, chance=chance)
         for j, column in kept.items():
             self.add("kept", name, Proportion(column), {**at, "judged": j}, chance=alike[j], in_mean=False)
             change = among(applies, self.columns.get(store, f"{prefix}/change/{j}"))
@@ -160,13 +130,10 @@ class InterventionRows:
         why = no_swap or self.reliability.why_not(name)
         transfer = MeanProportion(among(applies, self.columns.get(name, "transfer")), least=-1.0)
         self.add("transfer", name, why or transfer, chance=0.0)
-        identity = Mean(among(applies, self.columns.get(name, "identity")))
-        chance = self._before(name, "identity", applies)
-        self.add("identity", name, no_swap or no_region or identity, chance=chance, why=NO_REGION)
         unknown = "" if (name, "fidelity") in self.columns else "the data set cannot render another variety"
-        fidelity = Mean(among(applies, self.columns.get(name, "fidelity")))
-        chance = self._before(name, "fidelity", applies)
-        self.add("fidelity", name, no_swap or no_region or unknown or fidelity, chance=chance, why=NO_REGION)
+        for value, why in (("identity", no_swap or no_region), ("fidelity", no_swap or no_region or unknown)):
+            found, before = (among(applies, self.columns.get(name, key)) for key in (value, f"{value} before"))
+            self.add(value, name, why or Mean(found), chance=mean_of(before), why=NO_REGION)
 
     def add_ground_truth(self, name: str, no_do: str, no_region: str) -> None:
         """Add ``error`` and ``energy`` of one characteristic, against images that the data set renders."""
@@ -175,43 +142,33 @@ class InterventionRows:
             unknown = "" if (name, key) in self.columns else "the data set cannot render images without the attribute"
             before = self.columns.get(name, f"error before/{at['where']}")
             what = no_do or no_region or unknown or Mean(self.columns.get(name, key))
-            self.add("error", name, what, at, chance=mean_of(before, ~np.isnan(before)))
+            self.add("error", name, what, at, chance=mean_of(before))
         known = (name, "energy") in self.columns
         unknown = "" if known else "the data set cannot redraw a variety, or the model has no p(z_c|y)"
-        chance = self._before(name, "energy")
+        chance = mean_of(self.columns.get(name, "energy before"))
         self.add("energy", name, no_region or unknown or Mean(self.columns.get(name, "energy")), chance=chance)
 
-    def _before(self, name: str, value: str, images: Bools | None = None) -> float | None:
-        """Return a value's chance level: its mean where the null's image takes the place of the edited one."""
-        before = self.columns.get(name, f"{value} before")
-        known: Bools = ~np.isnan(before)
-        return mean_of(before, known if images is None else known & images)
-
-    def add_axioms(self, names: Sequence[str], no_do: Mapping[str, str], repeats: Sequence[int]) -> None:
-        """Add ``composition`` and ``reversibility``."""
-        another = self.columns.get(NO_CHARACTERISTIC, "another")
-        chance = mean_of(another, ~np.isnan(another))
+    def add_axioms(self, no_do: Mapping[str, str], repeats: Sequence[int]) -> None:
+        """Add ``composition``, and ``reversibility`` of each characteristic, or the reason why it is undefined."""
+        chance = mean_of(self.columns.get(NO_CHARACTERISTIC, "another"))
         for m in repeats:
             composition = Mean(self.columns.get(NO_CHARACTERISTIC, f"composition/{m}"))
             self.add("composition", None, composition, {"m": m}, chance=chance, why="no image")
-        for name in names:
+        for name, why in no_do.items():
             for m in repeats:
-                reversibility = Mean(self.columns.get(name, f"reversibility/{m}"))
-                what = no_do[name] or reversibility
+                what = why or Mean(self.columns.get(name, f"reversibility/{m}"))
                 self.add("reversibility", name, what, {"m": m}, chance=chance, why="no image")
 
     def add_assignment(self, text: str, names: Sequence[str]) -> None:
         """Add ``obeyed`` of each label of an assignment and of all together, and ``kept`` of the other labels."""
         at: At = {"do": text}
         for name in names:
-            before = self.columns.get(NO_CHARACTERISTIC, f"obeyed before/{name}")
-            why = self.reliability.why_not(name)
+            chance = mean_of(self.columns.get(NO_CHARACTERISTIC, f"obeyed before/{name}"))
             what = Proportion(self.columns.get(NO_CHARACTERISTIC, f"obeyed/{name}"))
-            self.add("obeyed", name, why or what, at, chance=mean_of(before, ~np.isnan(before)), in_mean=False)
+            self.add("obeyed", name, self.reliability.why_not(name) or what, at, chance=chance, in_mean=False)
         why = next((f"{name}: {why}" for name in names if (why := self.reliability.why_not(name))), "")
         together, before = self._all_of("obeyed", names), self._all_of("obeyed before", names)
-        chance = mean_of(before, ~np.isnan(before))
-        self.add("obeyed", None, why or Proportion(together), at, chance=chance)
+        self.add("obeyed", None, why or Proportion(together), at, chance=mean_of(before))
         self.add_others(None, "assigned", np.ones(self.columns.images, bool), self._no_judge, at)
 
     def _all_of(self, start: str, names: Sequence[str]) -> Floats:

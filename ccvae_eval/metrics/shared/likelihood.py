@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import NonFiniteError, UndefinedError
 from ccvae_eval.core.random_streams import torch_stream
-from ccvae_eval.core.types import Codes, Floats, Gaussian, Ids, Images
+from ccvae_eval.core.types import Codes, Floats, Gaussian, Images
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.shared.image_change import pixel_rows
 from ccvae_eval.model.checks import model_call
@@ -210,9 +210,7 @@ def standard_divergence(posterior: Gaussian, columns: Sequence[int]) -> Floats:
     array([1.])
     """
     q = posterior.columns(list(columns))
-    loc, scale = q.loc.double(), q.scale.double()
-    nats: Floats = (0.5 * (loc.square() + scale.square() - 1) - scale.log()).sum(1).numpy()
-    return nats
+    return gaussian_divergence(q, Gaussian(torch.zeros_like(q.loc), torch.ones_like(q.scale)))
 
 
 def gaussian_divergence(posterior: Gaussian, prior: Gaussian) -> Floats:
@@ -230,7 +228,9 @@ def mixture_divergence(subject: Subject, name: str, mixture: Mixture, draws: int
     """
     columns = list(mixture.columns)
     nats = np.empty(len(subject))
-    for rows, ids in _blocks(subject.ids):
+    for first in range(0, len(nats), ROWS):
+        rows = slice(first, first + ROWS)
+        ids = subject.ids[rows]
         q = subject.posterior.rows(rows).columns(columns)
         q = Gaussian(q.loc.double(), q.scale.double())
         half = subject.noise(f"kl/{name}", ids, -(-draws // 2) * len(columns)).double()
@@ -240,12 +240,6 @@ def mixture_divergence(subject: Subject, name: str, mixture: Mixture, draws: int
         prior = mixture.log_density_of(z.flatten(0, 1)).reshape(z.shape[:2])
         nats[rows] = (every.log_prob(z).sum(2) - prior).mean(1).numpy()
     return nats
-
-
-def _blocks(ids: Ids) -> Iterator[tuple[slice, Ids]]:
-    for first in range(0, len(ids), ROWS):
-        rows = slice(first, min(first + ROWS, len(ids)))
-        yield rows, ids[rows]
 
 
 @dataclass(frozen=True, slots=True)

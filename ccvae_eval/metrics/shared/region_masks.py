@@ -1,9 +1,7 @@
-"""Region masks (inside a region, outside it, whole image) and sums over the pixels and keypoints in them.
+"""Region masks (inside a region, outside it, whole image), sums over their pixels and keypoints, box sums, dilation.
 
-Sums over all squares of a map, and dilation of masks, by additions of long runs of memory.
-
-All rows of all images are treated as one flat array, so that each addition is a single pass over it. Squares that reach
-beyond the end of a row mix two rows; callers never read them.
+:func:`box_sums` and :func:`dilated` treat all rows of all images as one flat array, so that each addition is a single
+pass over it. Squares that reach beyond the end of a row mix two rows; callers never read them.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def test_invalid_options_are_rejected(official: Make, option: str, error: type[E
 
 
 def test_missing_and_malformed_files_are_named(official: Make, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the folder does not exist"):
+    with pytest.raises(DataError, match="the path does not exist"):
         open_data(f"celeba:{tmp_path / 'nowhere'}")
     place = official()
     table = (place / "list_attr_celeba.txt").read_text()

@@ -1,6 +1,6 @@
 """Coverage of the panel's subsampling intervals: 95 % of them contain the value of the population.
 
-Measured coverage: docs/metrics.md, section 8.
+Measured coverage: docs/adr/006-intervals.md.
 """
 
 from __future__ import annotations

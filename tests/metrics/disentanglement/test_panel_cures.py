@@ -68,20 +68,13 @@ def test_modularity_of_a_rotated_code_is_below_that_of_the_perfect_code(codes, f
 
 def test_mig_hardly_depends_on_the_number_of_bins(codes, factors):
     """Published: 0.588 to 0.751 for 5 to 40 bins."""
-    found = {
-        profile: [
-            next(
-                v.estimate.value
-                for v in panel(
-                    codes, factors, PanelSettings(profile=profile, score=("mig",), bins=bins, draws=50)
-                ).values
-                if v.name == "mig"
-            )
-            for bins in (5, 10, 20, 40)
-        ]
-        for profile in ("reference", "robust")
-    }
-    before, after = (np.ptp(found[profile]) for profile in ("reference", "robust"))
+
+    def spread(profile):
+        settings = [PanelSettings(profile=profile, score=("mig",), bins=bins, draws=50) for bins in (5, 10, 20, 40)]
+        found = (panel(codes, factors, each).values for each in settings)
+        return np.ptp([next(v.estimate.value for v in values if v.name == "mig") for values in found])
+
+    before, after = spread("reference"), spread("robust")
     assert before > 0.2
     assert after < before / 2
 

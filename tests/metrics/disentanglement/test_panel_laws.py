@@ -143,9 +143,7 @@ def test_the_order_of_factors_and_of_dimensions_does_not_matter(codes, factors, 
 def test_same_seed_gives_the_same_numbers(codes, factors):
     quick = PanelSettings(every=True, draws=50, shuffles=3, fits=1, votes=100, leaves=16)
     one, other = (panel(codes[:600], factors[:600], quick) for _ in range(2))
-    assert [v.estimate for v in one.values if v.estimate.defined] == [
-        v.estimate for v in other.values if v.estimate.defined
-    ] or repr(one.values) == repr(other.values)
+    assert repr(one.values) == repr(other.values)
 
 
 def test_correlated_factors_have_the_factors_themselves_as_reference():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, reduce
 from hashlib import blake2b
+from itertools import starmap
 from typing import ClassVar, Self
 
 import cv2
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Bools, Floats, Ids, Images
+from ccvae_eval.data.images.decode import as_images
 from ccvae_eval.data.interface import Split, quantize
 from ccvae_eval.data.memory import checked_ids
 from ccvae_eval.data.sets.faces.parameters import (
@@ -30,7 +32,7 @@ from ccvae_eval.data.sets.faces.parameters import (
 from ccvae_eval.data.sets.faces.parts import LAYERS, LOWEST_LAYER
 from ccvae_eval.data.sets.faces.raster import Canvas, Easel
 from ccvae_eval.data.spec import Options, refuse_path
-from ccvae_eval.model.interface import Batch, LabelSchema
+from ccvae_eval.model.interface import Batch
 
 REDRAWS = 16
 THRESHOLD = 8
@@ -72,9 +74,7 @@ def regions(easel: Easel, scenes: Scenes, seed: int, ids: Ids, label: str, stric
 
 def _block(easel: Easel, scenes: Scenes, seed: int, ids: Ids, label: str, strict: bool) -> Bools:
     n, binary = len(scenes), SCHEMA[label].kind == "binary"
-    variants = _against_absent(scenes, seed, ids, label, strict)
-    if not binary:
-        variants = _against_other_classes(scenes, seed, ids, label, strict)
+    variants = _variants(scenes, seed, ids, label, strict)
     each = len(variants) // n
     low = LOWEST_LAYER[label]
     below = easel.draw_layers(scenes, range(low), easel.backdrops(scenes))
@@ -89,51 +89,27 @@ def _block(easel: Easel, scenes: Scenes, seed: int, ids: Ids, label: str, strict
 
 
 def _changed(pairs: Iterator[tuple[Canvas, Canvas]]) -> Bools:
-    first, second = next(pairs)
-    change = cv2.absdiff(first, second)
-    for one, other in pairs:
-        np.maximum(change, cv2.absdiff(one, other), out=change)
+    change = reduce(np.maximum, starmap(cv2.absdiff, pairs))
     return np.asarray(change.max(axis=2) > THRESHOLD)
 
 
-def _against_absent(scenes: Scenes, seed: int, ids: Ids, label: str, strict: bool) -> Scenes:
-    """For each face one row without the attribute, then one row for each redraw with it."""
-    present = scenes.with_label(label, 1.0)
-    draws = (
-        [present]
-        if strict
-        else [present.with_variety(label, draw_variety(seed, ids, label, draw)) for draw in range(REDRAWS)]
-    )
-    return _interleaved([scenes.with_label(label, 0.0), *draws])
+def _variants(scenes: Scenes, seed: int, ids: Ids, label: str, strict: bool) -> Scenes:
+    """The rows to compare, face by face.
 
-
-def _against_other_classes(scenes: Scenes, seed: int, ids: Ids, label: str, strict: bool) -> Scenes:
-    """For each face pairs of rows: its own class and another one with the same variety."""
-    classes = SCHEMA[label].cardinality
+    For a binary attribute one row without it, then one row for each redraw with it. For hair colour pairs of rows:
+    the face's own class and another one with the same variety.
+    """
+    binary, classes = SCHEMA[label].kind == "binary", SCHEMA[label].cardinality
     own = scenes.labels[:, SCHEMA.index(label)]
-    rows = []
+    base = scenes.with_label(label, 1.0) if binary else scenes
+    rows = [scenes.with_label(label, 0.0)] if binary else []
     for draw in range(classes - 1 if strict else REDRAWS):
-        drawn = scenes if strict else scenes.with_variety(label, draw_variety(seed, ids, label, draw))
-        rows += [drawn, drawn.with_label(label, (own + 1 + draw % (classes - 1)) % classes)]
-    return _interleaved(rows)
-
-
-def _interleaved(variants: list[Scenes]) -> Scenes:
-    n = len(variants[0])
-    order = np.arange(n * len(variants)).reshape(len(variants), n).T.ravel()
-    return Scenes(
-        np.concatenate([v.vectors for v in variants])[order], np.concatenate([v.labels for v in variants])[order]
-    )
-
-
-def packed(region: Bools) -> NDArray[np.uint8]:
-    """Pack a mask to one bit for each pixel."""
-    return np.packbits(region)
-
-
-def unpacked(bits: NDArray[np.uint8], size: int) -> Bools:
-    """The inverse of :func:`packed`."""
-    return np.unpackbits(bits, count=size * size).reshape(size, size).astype(np.bool_)
+        drawn = base if strict else base.with_variety(label, draw_variety(seed, ids, label, draw))
+        rows.append(drawn)
+        if not binary:
+            rows.append(drawn.with_label(label, (own + 1 + draw % (classes - 1)) % classes))
+    vectors, labels = np.stack([v.vectors for v in rows], axis=1), np.stack([v.labels for v in rows], axis=1)
+    return Scenes(vectors.reshape(-1, vectors.shape[2]), labels.reshape(-1, labels.shape[2]))
 
 
 class Faces:
@@ -153,6 +129,9 @@ class Faces:
     """
 
     needs_no_path: ClassVar[bool] = True
+    schema = SCHEMA
+    factor_names = PARAMETERS
+    """The style and variety parameters; a variety parameter is named ``attribute.parameter``."""
 
     def __init__(
         self, size: int = 64, seed: int = 0, n: int = 60_000, correlation: float = 0.0, strict: bool = False
@@ -164,7 +143,7 @@ class Faces:
         if not 0 <= correlation < 1:
             raise UsageError(f"correlation must be at least 0 and below 1, got {correlation}", where="faces")
         self.size, self.seed, self.n, self.correlation, self.strict = size, seed, n, correlation, strict
-        self._easel = Easel(size)
+        self.input_shape, self._easel = (3, size, size), Easel(size)
         self._regions: dict[tuple[str, int], NDArray[np.uint8]] = {}
 
     @classmethod
@@ -175,7 +154,7 @@ class Faces:
             read.integer("size", 64, choices=SIZES),
             read.integer("seed", 0),
             read.integer("n", 60_000, low=1, high=MAX_IMAGES),
-            read.share("correlation", 0.0),
+            read.number("correlation", 0.0, below=1),
             read.text("region", "redraws", ("redraws", "strict")) == "strict",
         )
         read.finish()
@@ -186,14 +165,6 @@ class Faces:
         text = f"faces,size={self.size},seed={self.seed},n={self.n}"
         text += f",correlation={self.correlation}" if self.correlation else ""
         return text + (",region=strict" if self.strict else "")
-
-    @property
-    def schema(self) -> LabelSchema:
-        return SCHEMA
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (3, self.size, self.size)
 
     @cached_property
     def digest(self) -> str:
@@ -238,11 +209,14 @@ class Faces:
         new = np.array([i for i in dict.fromkeys(ids.tolist()) if (label, i) not in self._regions], np.int64)
         if len(new):
             drawn = regions(self._easel, self.scenes(new), self.seed, new, label, self.strict)
-            self._regions |= {(label, int(i)): packed(region) for i, region in zip(new, drawn, strict=True)}
-        answer = [unpacked(self._regions[label, i], self.size) for i in ids.tolist()]
+            self._regions |= {(label, int(i)): np.packbits(region) for i, region in zip(new, drawn, strict=True)}
+        packed = [self._regions[label, i] for i in ids.tolist()]
         for oldest in list(self._regions)[: max(0, len(self._regions) - MAX_CACHED_REGIONS)]:
             del self._regions[oldest]
-        return np.stack(answer) if answer else np.empty((0, self.size, self.size), np.bool_)
+        if not packed:
+            return np.empty((0, self.size, self.size), np.bool_)
+        pixels = np.unpackbits(np.stack(packed), axis=1, count=self.size**2)
+        return pixels.reshape(-1, self.size, self.size).astype(np.bool_)
 
     def with_attribute(self, ids: Ids, label: str, value: NDArray[np.float32]) -> Images:
         return self.with_variety(ids, {label: value}, {})
@@ -272,11 +246,6 @@ class Faces:
             scenes = scenes.with_variety(label, np.clip(parameters, 0.0, 1.0))
         return self._draw(scenes)
 
-    @property
-    def factor_names(self) -> tuple[str, ...]:
-        """The style and variety parameters; a variety parameter is named ``attribute.parameter``."""
-        return PARAMETERS
-
     def factors(self, ids: Ids) -> Floats:
         """The factors, uniform in [0, 1), shape (N, F)."""
         return self.scenes(ids).vectors[:, [COLUMNS[name] for name in PARAMETERS]]
@@ -292,5 +261,4 @@ class Faces:
         return self._draw(Scenes(vectors, labels))
 
     def _draw(self, scenes: Scenes) -> Images:
-        pixels = torch.from_numpy(self._easel.draw(scenes))
-        return pixels.permute(0, 3, 1, 2).contiguous().float() / 255
+        return as_images(self._easel.draw(scenes))

@@ -50,6 +50,12 @@ def stroke(line: Floats, half_width: Floats) -> Floats:
     return np.concatenate([line + across, (line - across)[:, ::-1]], axis=1)
 
 
+def band(x: Floats, upper: Floats, lower: Floats) -> Floats:
+    """The area between two curves over the same x; all of shape (N, P) or (1, P)."""
+    x, upper, lower = np.broadcast_arrays(x, upper, lower)
+    return stacked(np.concatenate([x, x[:, ::-1]], axis=1), np.concatenate([upper, lower[:, ::-1]], axis=1))
+
+
 def column(value: Number) -> Floats:
     """Numbers, one for each face, reshaped to broadcast against the points of a polygon, shape (N, 1)."""
     return np.atleast_1d(np.asarray(value, np.float64))[:, None]
@@ -64,10 +70,7 @@ def turned(points: Floats, pivot: tuple[float, float], angle: Floats, shift: Flo
     """Points rotated about a pivot (radians) and shifted by (x, y), with an angle and shift for each face."""
     cosine, sine = np.cos(angle)[:, None], np.sin(angle)[:, None]
     x, y = points[..., 0] - pivot[0], points[..., 1] - pivot[1]
-    return stacked(
-        pivot[0] + cosine * x - sine * y + shift[:, :1],
-        pivot[1] + sine * x + cosine * y + shift[:, 1:],
-    )
+    return stacked(pivot[0] + cosine * x - sine * y + shift[:, :1], pivot[1] + sine * x + cosine * y + shift[:, 1:])
 
 
 def rgb(hue: Number, saturation: Number, value: Number) -> Floats:
@@ -135,7 +138,7 @@ def skin(scenes: Scenes) -> Floats:
 
 
 def hair_color(scenes: Scenes) -> Floats:
-    """The colour of the hair, shape (N, 3): each class runs from a dark to a light shade, and none meets another."""
+    """The colour of the hair, shape (N, 3): each class ranges from dark to light, and the ranges do not overlap."""
     dark = np.array([[46, 30, 30], [16, 14, 20], [214, 160, 52], [92, 46, 20], [146, 148, 156]], float)
     light = np.array([[46, 30, 30], [46, 42, 54], [252, 220, 112], [142, 80, 38], [206, 208, 214]], float)
     return blend(dark[scenes.hair], light[scenes.hair], scenes.between("Hair_Color.shade", 0, 1))
@@ -221,17 +224,9 @@ def mouth(scenes: Scenes) -> Iterator[Part]:
     across = 32 + column(wide) * share
     corner = MOUTH_LINE - 2.3
     upper, lower = corner + 1.4 * bow[None], corner + column(deep + 1) * bow
-    lip = stacked(
-        np.concatenate([32 + column(wide + 1.3) * share, 32 + column(wide + 1.3) * share[::-1]], axis=1),
-        np.concatenate([np.broadcast_to(upper - 1.1, across.shape), (lower + 1.0)[:, ::-1]], axis=1),
-    )
-    upper = np.broadcast_to(upper, across.shape)
-    yield Part((lip,), lips, smiling)
-    inside = stacked(np.concatenate([across, across[:, ::-1]], axis=1), np.concatenate([upper, lower[:, ::-1]], axis=1))
-    yield Part((inside,), np.array([[70.0, 14.0, 22.0]]), smiling)
-    edge = upper + (lower - upper) * column(teeth)
-    row = stacked(np.concatenate([across, across[:, ::-1]], axis=1), np.concatenate([upper, edge[:, ::-1]], axis=1))
-    yield Part((row,), WHITE, smiling)
+    yield Part((band(32 + column(wide + 1.3) * share, upper - 1.1, lower + 1.0),), lips, smiling)
+    yield Part((band(across, upper, lower),), np.array([[70.0, 14.0, 22.0]]), smiling)
+    yield Part((band(across, upper, upper + (lower - upper) * column(teeth)),), WHITE, smiling)
     yield Part((superellipse((32, MOUTH_LINE - 0.3), (4.6, 1.2), corners=16),), lips, ~smiling)
 
 
@@ -273,8 +268,7 @@ def bangs(scenes: Scenes) -> Iterator[Part]:
     comb = np.where(np.arange(19) % 3 == 1, 1.1, 0.0)
     fringe = 12.0 + column(length) * (1 + column(lean) * share) - comb
     fringe = np.maximum(fringe, crest + 0.5)
-    x = np.broadcast_to(32 + column(wide * 0.9) * share, fringe.shape)
-    outline = stacked(np.concatenate([x, x[:, ::-1]], axis=1), np.concatenate([crest, fringe[:, ::-1]], axis=1))
+    outline = band(32 + column(wide * 0.9) * share, crest, fringe)
     yield Part((outline,), hair_color(scenes) * 0.82, scenes.has("Bangs"))
 
 

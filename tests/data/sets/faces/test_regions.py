@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ccvae_eval.data.sets.faces import Faces
-from ccvae_eval.data.sets.faces.dataset import BLOCK, REDRAWS, THRESHOLD, packed, unpacked
+from ccvae_eval.data.sets.faces.dataset import BLOCK, REDRAWS, THRESHOLD
 from ccvae_eval.data.sets.faces.parameters import SCHEMA
 
 IDS = np.array([3, 40, 11])
@@ -75,8 +75,3 @@ def test_regions_are_small_and_hardly_overlap() -> None:
             if a != b:
                 shared = (found[a] & found[b]).sum() / min(found[a].sum(), found[b].sum())
                 assert shared < 0.15, (a, b)
-
-
-def test_packing_is_lossless() -> None:
-    region = np.random.default_rng(0).random((32, 32)) < 0.3
-    assert np.array_equal(unpacked(packed(region), 32), region)

@@ -246,8 +246,7 @@ def test_the_common_models_of_pythae_open(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "part"),
-    [("VAMPConfig", "pseudo_inputs"), ("VQVAEConfig", "quantizer"), ("VAE_IAF_Config", "iaf_flow")],
+    ("name", "part"), [("VAMPConfig", "pseudo_inputs"), ("VQVAEConfig", "quantizer"), ("VAE_IAF_Config", "iaf_flow")]
 )
 def test_a_model_with_parts_other_than_encoder_and_decoder_is_refused(name: str, part: str, tmp_path: Path) -> None:
     """VAMP bounds its log-variance, VQVAE quantises, a flow transforms the code."""
