@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import torch
 
-from ccvae_eval.calibration import code_faults, decoder_faults, prediction_faults
+from ccvae_eval.calibration import code_faults, decoder_faults
 from ccvae_eval.calibration.code_faults import FullModel, RotatedPairs, characteristic_pairs, style_pairs, variety_pairs
 from ccvae_eval.calibration.reference_images import ReferenceImages
 from ccvae_eval.core.errors import UnsupportedError, UsageError, suggestion
@@ -215,10 +215,10 @@ _PERTURBATIONS = (
         base=BLENDED_PATH, kinds=("binary",),
     ),
     Perturbation(
-        "mislabel", "a share of the predictions is a random class", _of_references(prediction_faults.Mislabelled),
+        "mislabel", "a share of the predictions is a random class", _of_references(code_faults.Mislabelled),
     ),
     Perturbation(
-        "temper", "calibrated log-probabilities are multiplied", _of_references(prediction_faults.Tempered),
+        "temper", "calibrated log-probabilities are multiplied", _of_references(code_faults.Tempered),
         (1.0, 8.0), "factor", base=NOISY_PREDICTIONS,
     ),
 )  # fmt: skip

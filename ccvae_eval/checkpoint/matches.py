@@ -11,14 +11,16 @@ from ccvae_eval.checkpoint.adapters import Adapter, Advises, Hints, best_adapter
 from ccvae_eval.checkpoint.building import (
     Build,
     constructor_arguments,
+    count_matching,
     is_rebuildable,
     meta_network,
     require_plausible_sizes,
+    strip_prefixes,
+    tensor_table,
 )
 from ccvae_eval.checkpoint.bundle import Bundle, Record
 from ccvae_eval.checkpoint.metadata import CheckpointRecord
 from ccvae_eval.checkpoint.sidecar import read_sidecar
-from ccvae_eval.checkpoint.state_dict_match import count_matching, strip_prefixes, tensor_table
 from ccvae_eval.core.errors import CcvaeEvalError
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.pixel_range import PixelRange

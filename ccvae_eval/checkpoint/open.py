@@ -24,25 +24,23 @@ from ccvae_eval.checkpoint.adapters import (
 from ccvae_eval.checkpoint.building import (
     MAX_PARAMETERS,
     Build,
+    TensorTable,
     build_network,
     constructor_arguments,
+    count_matching,
     is_rebuildable,
     meta_network,
     parameter_limit,
+    require_match,
     require_plausible_sizes,
+    strip_prefixes,
+    tensor_table,
 )
 from ccvae_eval.checkpoint.bundle import Bundle, Record
 from ccvae_eval.checkpoint.matches import closest_candidate, sole_model
 from ccvae_eval.checkpoint.metadata import EXTRA, CheckpointRecord
 from ccvae_eval.checkpoint.safe_reader.builders import STATE_DICT_HINT
 from ccvae_eval.checkpoint.sidecar import Sidecar, read_sidecar
-from ccvae_eval.checkpoint.state_dict_match import (
-    TensorTable,
-    count_matching,
-    require_match,
-    strip_prefixes,
-    tensor_table,
-)
 from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, PluginError, UsageError, suggestion
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.interface import ModelContext, Rebuildable

@@ -21,7 +21,7 @@ from ccvae_eval.core.errors import NonFiniteError, UndefinedError, UnsupportedEr
 from ccvae_eval.core.random_streams import normals, stream_key, uniforms
 from ccvae_eval.core.types import Bools, Codes, Gaussian, Ids, Images, Labels
 from ccvae_eval.data.interface import DataSet
-from ccvae_eval.data.labels.match import label_columns
+from ccvae_eval.data.labels.relabel import label_columns
 from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.judge import Judge
 from ccvae_eval.model.checks import model_call, require_images, require_posterior

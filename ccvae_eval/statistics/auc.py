@@ -23,13 +23,15 @@ from ccvae_eval.core.results import Estimate
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.statistics.intervals import (
     MIN_IMAGES,
+    MOVER,
     SMALL_SAMPLE,
     Resampled,
     bootstrap_estimate,
+    clopper_pearson,
     estimate_from_draws,
+    mover_interval,
     undefined_estimate,
 )
-from ccvae_eval.statistics.proportions import MOVER, clopper_pearson, mover_interval
 from ccvae_eval.statistics.resampling import Counts, ResampleWeights, reservoir
 
 STRATUM = 20

@@ -15,7 +15,7 @@ from ccvae_eval.core.errors import require
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Plain
 from ccvae_eval.data.interface import DataSet
-from ccvae_eval.data.labels.match import label_columns
+from ccvae_eval.data.labels.relabel import label_columns
 from ccvae_eval.data.memory import InMemory
 from ccvae_eval.data.sets.faces.dataset import Faces
 from ccvae_eval.data.spec import Options, open_data, refuse_path

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy.special import ndtr, softmax
 
-from ccvae_eval.calibration.code_faults import characteristic_pairs, class_frequencies
+from ccvae_eval.calibration.code_faults import characteristic_pairs, class_frequencies, noisy_log_posterior
 from ccvae_eval.calibration.decoder_faults import Wobbling, permuted_points, ramp
-from ccvae_eval.calibration.prediction_faults import noisy_log_posterior
 from ccvae_eval.calibration.study_cells import Case, reading_of
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Floats

@@ -6,8 +6,10 @@ import torch
 
 from ccvae_eval.calibration.code_faults import (
     Collapsed,
+    Mislabelled,
     RotatedPairs,
     Shifted,
+    Tempered,
     characteristic_pairs,
     class_frequencies,
     partial_rotation,
@@ -30,7 +32,6 @@ from ccvae_eval.calibration.perturbations import (
     PerturbationContext,
     perturbation_named,
 )
-from ccvae_eval.calibration.prediction_faults import Mislabelled, Tempered
 from ccvae_eval.calibration.reference_images import ImageRenderer, ReferenceImages
 from ccvae_eval.calibration.study_cells import VIEWS
 from ccvae_eval.core.errors import DataError, UnsupportedError, UsageError

@@ -25,14 +25,16 @@ from ccvae_eval.statistics.densities import dprime_estimate, wasserstein_estimat
 from ccvae_eval.statistics.distances import normal_wasserstein_estimate
 from ccvae_eval.statistics.information import knn_divergences
 from ccvae_eval.statistics.intervals import (
+    clopper_pearson,
     mean_estimate,
     mean_over,
     mean_proportion_estimate,
+    mover_interval,
     proportion_estimate,
     ratio_estimate,
+    wilson,
 )
 from ccvae_eval.statistics.probes import cross_fitted_regression, cross_fitted_scores, folds_of
-from ccvae_eval.statistics.proportions import clopper_pearson, mover_interval, wilson
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 pytestmark = pytest.mark.oracle

@@ -7,6 +7,7 @@ from ccvae_eval.statistics.auc import auc_estimate, balanced_accuracy_estimate
 from ccvae_eval.statistics.intervals import (
     MIN_IMAGES,
     bootstrap_estimate,
+    clopper_pearson,
     difference,
     estimate_from_draws,
     mean_estimate,
@@ -14,8 +15,8 @@ from ccvae_eval.statistics.intervals import (
     proportion_estimate,
     ratio_estimate,
     undefined_estimate,
+    wilson,
 )
-from ccvae_eval.statistics.proportions import clopper_pearson, wilson
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 WEIGHTS = ResampleWeights(0, 400, draws=200)

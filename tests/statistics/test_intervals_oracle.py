@@ -10,13 +10,14 @@ from sklearn import metrics as sklearn_metrics
 from ccvae_eval.statistics.auc import auc_estimate, balanced_accuracy_estimate
 from ccvae_eval.statistics.intervals import (
     bootstrap_estimate,
+    clopper_pearson,
     difference,
     mean_estimate,
     mean_over,
     proportion_estimate,
     ratio_estimate,
+    wilson,
 )
-from ccvae_eval.statistics.proportions import clopper_pearson, wilson
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 pytestmark = pytest.mark.oracle

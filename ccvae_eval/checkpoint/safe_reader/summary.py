@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import legacy, safetensors, zipped
+from . import safetensors, zipped
 from .builders import STATE_DICT_HINT
 from .source import RefusedError, Source, truncated
 
@@ -76,7 +76,7 @@ def _text(head: bytes) -> RefusedError | None:
     return RefusedError("is a text file, not a checkpoint", why="a JSON file" if text.startswith("{") else "")
 
 
-FORMATS = {"pt-zip": zipped.describe, "pt-legacy": legacy.describe, "safetensors": safetensors.describe}
+FORMATS = {"pt-zip": zipped.describe, "pt-legacy": zipped.describe_legacy, "safetensors": safetensors.describe}
 
 
 def describe(source: Source) -> dict[str, Any]:

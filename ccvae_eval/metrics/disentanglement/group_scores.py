@@ -28,7 +28,7 @@ from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, pe
 from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import PanelTable
 from ccvae_eval.statistics.information import Classes
-from ccvae_eval.statistics.proportions import wilson
+from ccvae_eval.statistics.intervals import wilson
 
 GROUPS, GROUP_SIZE = 24, 16
 """Groups rendered for each factor, and images in each."""

@@ -32,9 +32,8 @@ from ccvae_eval.evaluation.result_table import ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.drift.rows import DriftRows, dose_pair
 from ccvae_eval.metrics.matchers.interface import Matcher, Matches, grey, unit
-from ccvae_eval.metrics.shared.image_change import absolute_change
+from ccvae_eval.metrics.shared.image_change import Moments, absolute_change, dissimilarity, moments
 from ccvae_eval.metrics.shared.region_masks import masks_of, point_sums
-from ccvae_eval.metrics.shared.ssim import Moments, dissimilarity, moments
 from ccvae_eval.model.interface import Intervenes
 from ccvae_eval.plugins.attribution import is_builtin, plugin_call
 from ccvae_eval.plugins.registry import matchers

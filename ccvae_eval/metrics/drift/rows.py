@@ -19,9 +19,8 @@ from ccvae_eval.evaluation.result_table import (
     among,
     mean_of,
 )
-from ccvae_eval.metrics.shared.image_change import ratio
+from ccvae_eval.metrics.shared.image_change import NEGLIGIBLE, ratio
 from ccvae_eval.metrics.shared.region_masks import INSIDE, OUTSIDE, WHOLE
-from ccvae_eval.metrics.shared.ssim import NEGLIGIBLE
 from ccvae_eval.statistics.intervals import difference
 
 Sums = Mapping[tuple[str, str], Mapping[str, Floats]]

@@ -32,10 +32,9 @@ from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, ColumnStore, R
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.intervention import counterfactuals
 from ccvae_eval.metrics.matchers.interface import grey
-from ccvae_eval.metrics.shared.image_change import ratio
+from ccvae_eval.metrics.shared.image_change import dissimilarity, moments, ratio
 from ccvae_eval.metrics.shared.judged_changes import InterventionRows, assignment_of, assignment_text
 from ccvae_eval.metrics.shared.region_masks import OUTSIDE, masks_of
-from ccvae_eval.metrics.shared.ssim import dissimilarity, moments
 from ccvae_eval.model.interface import HasConditionalPrior
 from ccvae_eval.statistics.resampling import ResampleWeights
 

@@ -15,12 +15,13 @@ from ccvae_eval.core.errors import UndefinedError, UsageError
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Measurement, ValueSpec
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Images
-from ccvae_eval.data.labels.match import label_columns
+from ccvae_eval.data.labels.relabel import label_columns
 from ccvae_eval.evaluation.interventions import PosteriorMean, why_not
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs, require_at_least
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.evaluation.result_table import At, ImageStatistic, Mean, ResultTable, mean_of
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
+from ccvae_eval.metrics.shared.image_change import similarity_scores
 from ccvae_eval.metrics.shared.likelihood import (
     POINT_MASS,
     Generate,
@@ -32,7 +33,6 @@ from ccvae_eval.metrics.shared.likelihood import (
     model_bound,
     standard_divergence,
 )
-from ccvae_eval.metrics.shared.ssim import similarity_scores
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import HasBound, StatesLikelihood
 from ccvae_eval.statistics.intervals import difference_of_means

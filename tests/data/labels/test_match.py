@@ -6,7 +6,7 @@ import torch
 
 from ccvae_eval.core.errors import LabelMismatchError
 from ccvae_eval.data.interface import HasCounterfactuals, Renders
-from ccvae_eval.data.labels.match import aligned, label_columns, match_labels
+from ccvae_eval.data.labels.relabel import aligned, label_columns, match_labels
 from ccvae_eval.data.memory import Arrays
 from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.model.interface import Label, LabelSchema

@@ -29,7 +29,7 @@ from ccvae_eval.metrics.disentanglement.capacity import capacities, loss_curve, 
 from ccvae_eval.metrics.disentanglement.dependence import gaussian_scores
 from ccvae_eval.metrics.disentanglement.information_scores import BinnedTable, contingency, permutations
 from ccvae_eval.metrics.disentanglement.table import cramers_v, factor_of
-from ccvae_eval.statistics.proportions import clopper_pearson
+from ccvae_eval.statistics.intervals import clopper_pearson
 
 pytestmark = pytest.mark.oracle
 

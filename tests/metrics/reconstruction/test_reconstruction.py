@@ -23,8 +23,8 @@ from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.runner import evaluate
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.reconstruction.metric import Reconstruction
+from ccvae_eval.metrics.shared.image_change import ROUNDING
 from ccvae_eval.metrics.shared.likelihood import Mixture, bernoulli_log_likelihood, mixture_divergence
-from ccvae_eval.metrics.shared.ssim import ROUNDING
 from ccvae_eval.model.interface import LabelSchema, LatentLayout
 from tests.support.fakes import PlainSquaresVAE, Squares, SquaresVAE, Table
 from tests.support.paths import SHARED

@@ -7,7 +7,7 @@ import torch
 from kornia.metrics import ssim
 
 from ccvae_eval.core.random_streams import torch_stream
-from ccvae_eval.metrics.shared.ssim import NEGLIGIBLE, dissimilarity, moments
+from ccvae_eval.metrics.shared.image_change import NEGLIGIBLE, dissimilarity, moments
 
 pytestmark = pytest.mark.oracle
 
