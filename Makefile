@@ -23,13 +23,13 @@ lint: .venv/.dev
 	$(BIN)/lint-imports
 
 soak: .venv/.dev                 ## the long tests
-	$(PYTEST) --benchmark-disable -m soak
+	$(PYTEST) -m soak
 
 study: .venv/.dev                ## the calibration study; writes docs/calibration-*.md
 	$(BIN)/python -m study
 
 bench: .venv/.dev                ## budgets as ratios within one run; writes docs/performance.md
-	$(PYTEST) tests/benchmarks --benchmark-only --benchmark-disable-gc --benchmark-json=build/benchmarks.json
+	$(PYTEST) tests/benchmarks --benchmark-only --benchmark-disable-gc -m "not soak" --benchmark-json=build/benchmarks.json
 	$(BIN)/python tools/performance.py build/benchmarks.json docs/performance.md
 
 lock: .venv/.dev                 ## rewrite constraints.txt from what is installed
