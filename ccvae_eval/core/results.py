@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # describing a metric needs no array library
+    import numpy as np
+    from numpy.typing import NDArray
 
-from ccvae_eval.core.types import Plain
+    from ccvae_eval.core.types import Plain
 
 Status = Literal["ok", "undefined", "unsupported", "failed"]
 
@@ -150,6 +151,8 @@ def mean_value(name: str, values: list[Value], estimate: Estimate) -> Value:
     The row counts the undefined characteristics. Its chance level and reference are means over the defined ones; the
     reference is None unless every defined characteristic has one.
     """
+    import numpy as np
+
     chances = [v.chance for v in values if v.chance is not None and v.estimate.defined]
     references = [v.reference for v in values if v.estimate.defined]
     known = [reference for reference in references if reference is not None]

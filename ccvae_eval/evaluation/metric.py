@@ -11,20 +11,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, runtime_checkable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from ccvae_eval.core.errors import CcvaeEvalError, PluginError, UsageError
-from ccvae_eval.core.results import Measurement, ValueSpec
-from ccvae_eval.core.types import Images, Plain
-from ccvae_eval.data.interface import HasRegions
-from ccvae_eval.evaluation.interventions import Intervention
-from ccvae_eval.evaluation.subject import Chunk, Subject
-from ccvae_eval.judge import Judge
 from ccvae_eval.plugins import registry
-from ccvae_eval.statistics.resampling import ResampleWeights
+
+if TYPE_CHECKING:  # help and lists describe metrics without torch
+    from torch import Tensor
+
+    from ccvae_eval.core.results import Measurement, ValueSpec
+    from ccvae_eval.core.types import Images, Plain
+    from ccvae_eval.evaluation.interventions import Intervention
+    from ccvae_eval.evaluation.subject import Chunk, Subject
+    from ccvae_eval.judge import Judge
+    from ccvae_eval.statistics.resampling import ResampleWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,10 @@ class Decoded:
     @cached_property
     def region(self) -> Tensor | None:
         """Region of the characteristic, shape (n, H, W), bool, on the CPU; None if the data set has no region of it."""
+        import torch
+
+        from ccvae_eval.data.interface import HasRegions
+
         data = self.subject.data
         if not isinstance(data, HasRegions):
             return None
