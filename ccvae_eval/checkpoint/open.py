@@ -179,9 +179,9 @@ def _plan(request: _Request) -> _Plan:
             hint=f"{suggestion(name[:80], models)} Install the package that provides it, or give its file with "
             "--plugin FILE.",
         )
+    kind = models[name]
     from torch import nn
 
-    kind = models[name]
     if not isinstance(kind, type) or not issubclass(kind, nn.Module):
         raise PluginError(
             f"model {name!r} cannot be rebuilt",

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ccvae_eval.api import metric_named
 from ccvae_eval.cli import options
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.measuring import measure, metric_help, prepare_setup, publish
+from ccvae_eval.cli.measuring import measure, metric_help, prepare_setup, publish, require_valid
 from ccvae_eval.cli.options import EVALUATION, Common, option_in
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.metrics.disentanglement import Disentanglement
-from ccvae_eval.metrics.disentanglement.arrays import compare_seeds, score_file
+from ccvae_eval.evaluation.metric import metric_named
+from ccvae_eval.plugins import registry
+
+if TYPE_CHECKING:
+    from ccvae_eval.metrics.disentanglement import Disentanglement
 
 NAME = "disentanglement"
 PANEL = f"Settings of {NAME}"
@@ -25,7 +27,7 @@ CODES_HELP = (
     "blocks; or a CSV or parquet file of codes."
 )
 FACTORS_HELP = "With --codes FILE.csv or FILE.parquet: the file of the factors."
-SETTINGS = options.setting_options(Disentanglement, PANEL, without=("every",))
+SETTINGS = options.setting_options(registry.metrics[NAME], PANEL, without=("every",))
 IMAGES_ONLY = ("data", "label", "characteristic", "sample", "limit", "model", "plugin")
 """Options that do not apply to a file of codes."""
 
@@ -48,8 +50,7 @@ def command(
     for other in overrides:
         what = f"an option is set for metric {other!r}, which is not evaluated"
         raise UsageError(what, hint=f"Set options of {NAME} only.")
-    metric = metric_named(NAME, settings)
-    assert isinstance(metric, Disentanglement)
+    metric: Any = metric_named(NAME, settings)
     common = replace(common, judge="none", option=None)  # no score needs the judge
     if codes is not None:
         _score_file(codes, factors, checkpoints, metric, common)
@@ -67,12 +68,17 @@ def _score_file(
     conflicting = [*(checkpoints or []), *(f"--{name}" for name in IMAGES_ONLY if getattr(common, name) is not None)]
     if conflicting:
         raise UsageError(f"--codes cannot be combined with {', '.join(conflicting)}")
+    from ccvae_eval.metrics.disentanglement.arrays import score_file
+
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         run = score_file(codes, factors, metric, seed=common.seed, command=options.command_line())
         publish(run, screen, common, f"ccvae-eval explain {NAME}")
 
 
 def _compare(checkpoints: list[str], metric: Disentanglement, common: Common) -> None:
+    from ccvae_eval.metrics.disentanglement.arrays import compare_seeds
+
+    require_valid(common)
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         setups = [prepare_setup(checkpoint, [metric], common, screen) for checkpoint in checkpoints]
         publish(compare_seeds(setups, metric), screen, common, f"ccvae-eval explain {NAME}")

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import Json
+from ccvae_eval.cli.options import Json, registered
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.results import ValueSpec
 from ccvae_eval.evaluation.storage import RUN_SCHEMA
@@ -20,7 +20,13 @@ from ccvae_eval.report.text import argument_help, escaped, explanation, wrapped
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="A metric's name, or 'schema'.", show_default=False)], json: Json = False
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A metric's name, or 'schema'.", show_default=False, autocompletion=registered("metrics", "schema")
+        ),
+    ],
+    json: Json = False,
 ) -> None:
     """Explain a metric, or print the schema of run.json."""
     with Screen(as_json=json) as screen:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ccvae_eval.api import Setup, data_of, load, set_up
+from ccvae_eval.checkpoint import open_checkpoint
 from ccvae_eval.cli import VERBS, options
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Common, add_plugins
 from ccvae_eval.core.files import slug
-from ccvae_eval.data.labels.relabel import relabelled
-from ccvae_eval.evaluation.metric import Metric
+from ccvae_eval.evaluation.metric import Metric, metrics_with
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import write
 from ccvae_eval.plugins import registry
 from ccvae_eval.report import terminal
 from ccvae_eval.report.interface import write_report
-from ccvae_eval.report.terminal import panel_tables
+
+if TYPE_CHECKING:
+    from ccvae_eval.api import Setup
 
 CHECKPOINT = Annotated[str, typer.Argument(help="The checkpoint to evaluate.", show_default=False)]
 SOME_FAILED = 4
@@ -62,8 +63,10 @@ def prepare_setup(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Setup:
     """Opens the checkpoint, the data and the judge that the options name, and encodes the images."""
-    add_plugins(common.plugin)
-    opened = load(checkpoint, model=common.model, settings=options.assignments(common.set, "--set"))
+    opened = open_checkpoint(checkpoint, model=common.model, settings=options.assignments(common.set, "--set"))
+    from ccvae_eval.api import data_of, set_up
+    from ccvae_eval.data.labels.relabel import relabelled
+
     data = data_of(common.data, opened)
     if common.label:
         data = relabelled(data, common.label)
@@ -89,9 +92,11 @@ def measure(
     settings = dict(settings or {})
     for name, overrides in options.metric_options(common.option).items():
         settings[name] = {**settings.get(name, {}), **overrides}
-    for name in common.report or []:
-        add_plugins(common.plugin)
-        registry.reports.find(name)
+    require_valid(common)
+    for name in metrics:
+        registry.metrics.find(name)
+    if any(settings.values()):  # else the classes of the metrics are imported after the checkpoint is accepted
+        metrics_with(settings, metrics)
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         setup = prepare_setup(checkpoint, metrics, common, screen, settings)
         screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
@@ -99,6 +104,16 @@ def measure(
         publish(run, screen, common, next_command(run, checkpoint, common), common.report or ())
     if run.failed:
         raise SystemExit(SOME_FAILED)
+
+
+def require_valid(common: Common) -> None:
+    """Adds the plugins and refuses invalid options, before the checkpoint is opened and torch is imported."""
+    add_plugins(common.plugin)
+    for name in common.report or []:
+        registry.reports.find(name)
+    options.sample_of(common.sample)
+    options.assignments(common.set, "--set")
+    options.require_inputs(common.data, common.judge, common.out)
 
 
 def publish(run: Run, screen: Screen, common: Common, following: str, reports: Iterable[str] = ()) -> None:
@@ -133,7 +148,7 @@ def show(run: Run, screen: Screen, *, verbose: bool) -> None:
     if len(run.measurements) == 1 or verbose:
         for m in run.measurements:
             if m.metric == "disentanglement" and m.status == "ok":
-                screen.show("", panel_tables(run, m.metric, verbose=verbose, ascii_only=screen.ascii_only))
+                screen.show("", terminal.panel_tables(run, m.metric, verbose=verbose, ascii_only=screen.ascii_only))
             else:
                 screen.show("", terminal.metric_tables(run, m.metric, verbose=verbose))
     for m in run.measurements:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-from ccvae_eval.api import DEFAULT_METRICS, metric_named
 from ccvae_eval.cli.measuring import CHECKPOINT, measure
-from ccvae_eval.cli.options import EVALUATION, Common, add_options, add_plugins, option_in, options_of
+from ccvae_eval.cli.options import EVALUATION, Common, add_options, add_plugins, option_in, options_of, registered
 from ccvae_eval.core.errors import PluginError, UsageError
+from ccvae_eval.evaluation.metric import DEFAULT_METRICS, metric_named
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import plain
 
-METRIC = option_in(EVALUATION, "Compute only this metric; repeatable.", "--metric", "-m")
+METRIC_HELP = "Compute only this metric; repeatable."
+METRIC = option_in(EVALUATION, METRIC_HELP, "--metric", "-m", autocompletion=registered("metrics"))
 ALL = option_in(EVALUATION, "Compute every registered metric.", "--all")
 
 
