@@ -10,13 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from ccvae_eval.calibration import CALIBRATED_METRICS, SAMPLE, STEPS
-from ccvae_eval.checkpoint import open_checkpoint
 from ccvae_eval.cli import options
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import EVALUATION, Json, Out, Plugin, Quiet, Seed, Setting, option_in
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.files import atomic_write
-from ccvae_eval.data.spec import data_for, open_data
 from ccvae_eval.plugins import registry
 
 SOME_DID_NOT_PASS = 1
@@ -59,6 +57,9 @@ def command(
     Exit code 1 if a value fails the test on one of its own perturbations. Finished measurements are kept in the
     output folder; repeat the command to resume an interrupted calibration.
     """
+    from ccvae_eval.checkpoint import open_checkpoint
+    from ccvae_eval.data.spec import data_for, open_data
+
     options.add_plugins(plugin)
     chosen = list(metrics or CALIBRATED_METRICS)
     settings = options.metric_options(option)

@@ -9,8 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ccvae_eval.checkpoint import CheckpointRecord, open_checkpoint, write_bundle
-from ccvae_eval.checkpoint.formats import SUFFIXES
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, ModelName, ModelSetting, Plugin, add_plugins, assignments
 from ccvae_eval.core.errors import UsageError
@@ -33,6 +31,9 @@ def command(
     The new file records its model or adapter and its settings, so it opens without further options; --bare leaves
     them out, for other tools. Only tensors and plain settings are copied from the old file.
     """
+    from ccvae_eval.checkpoint import CheckpointRecord, open_checkpoint, write_bundle
+    from ccvae_eval.checkpoint.formats import SUFFIXES
+
     add_plugins(plugin)
     if out.suffix not in SUFFIXES:
         raise UsageError("the output file must end in .pt or .safetensors", where=str(out))

@@ -8,14 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ccvae_eval.checkpoint import save_checkpoint
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import SOME_FAILED, draw_and_write
 from ccvae_eval.cli.options import Device, Json, Quiet
 from ccvae_eval.core.files import atomic_write, require_folder
-from ccvae_eval.data.spec import open_data
-from ccvae_eval.evaluation.metric import DEFAULT_METRICS
-from ccvae_eval.report import terminal
 from ccvae_eval.report.text import escaped
 from ccvae_eval.training import TrainingSettings
 
@@ -36,6 +32,8 @@ def command(
     """Evaluate the shipped checkpoint and suggest the next command."""
     require_folder(out)
     from ccvae_eval.api import set_up
+    from ccvae_eval.evaluation.metric import DEFAULT_METRICS
+    from ccvae_eval.report import terminal
 
     with Screen(as_json=json, quiet=quiet) as screen:
         checkpoint = _trained(out, screen) if train else _shipped(out)
@@ -67,6 +65,8 @@ def _shipped(out: Path) -> Path:
 
 def _trained(out: Path, screen: Screen) -> Path:
     """Trains a small checkpoint on the data set ``faces``."""
+    from ccvae_eval.checkpoint import save_checkpoint
+    from ccvae_eval.data.spec import open_data
     from ccvae_eval.recipes.work import follow
     from ccvae_eval.training import fit, prepare, record
 

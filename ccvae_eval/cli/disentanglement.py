@@ -13,7 +13,6 @@ from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import measure, metric_help, prepare_setup, publish, require_valid
 from ccvae_eval.cli.options import EVALUATION, Common, option_in
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.evaluation.metric import metric_named
 from ccvae_eval.plugins import registry
 
 if TYPE_CHECKING:
@@ -50,6 +49,8 @@ def command(
     for other in overrides:
         what = f"an option is set for metric {other!r}, which is not evaluated"
         raise UsageError(what, hint=f"Set options of {NAME} only.")
+    from ccvae_eval.evaluation.metric import metric_named
+
     metric: Any = metric_named(NAME, settings)
     common = replace(common, judge="none", option=None)  # no score needs the judge
     if codes is not None:

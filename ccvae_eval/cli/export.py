@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ccvae_eval.checkpoint import open_checkpoint
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import (
     Device,
@@ -50,6 +49,8 @@ def command(
     (N, L), names and kinds of the labels, columns (the label of each latent dimension, "" for style) and ids. The
     evaluating commands accept it in place of a checkpoint.
     """
+    from ccvae_eval.checkpoint import open_checkpoint
+
     add_plugins(plugin)
     if out.suffix != ".npz":
         raise UsageError("the output file must end in .npz", where=str(out))

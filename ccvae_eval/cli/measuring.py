@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ccvae_eval.checkpoint import open_checkpoint
 from ccvae_eval.cli import VERBS, options
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Common, add_plugins
 from ccvae_eval.core.files import slug
-from ccvae_eval.evaluation.metric import Metric, metrics_with
-from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.storage import write
 from ccvae_eval.plugins import registry
-from ccvae_eval.report import terminal
-from ccvae_eval.report.interface import write_report
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a command's help needs none of the steps of an evaluation
     from ccvae_eval.api import Setup
+    from ccvae_eval.evaluation.metric import Metric
+    from ccvae_eval.evaluation.run import Run
 
 CHECKPOINT = Annotated[str, typer.Argument(help="The checkpoint to evaluate.", show_default=False)]
 SOME_FAILED = 4
@@ -63,7 +59,11 @@ def prepare_setup(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Setup:
     """Opens the checkpoint, the data and the judge that the options name, and encodes the images."""
+    from ccvae_eval.checkpoint import open_checkpoint
+
     opened = open_checkpoint(checkpoint, model=common.model, settings=options.assignments(common.set, "--set"))
+
+    # these import torch, which the refusal of a file does not need
     from ccvae_eval.api import data_of, set_up
     from ccvae_eval.data.labels.relabel import relabelled
 
@@ -89,6 +89,8 @@ def measure(
         common: the options that all evaluating commands share.
         settings: settings of metrics, by metric name; ``--option`` takes precedence over them.
     """
+    from ccvae_eval.evaluation.metric import metrics_with
+
     settings = dict(settings or {})
     for name, overrides in options.metric_options(common.option).items():
         settings[name] = {**settings.get(name, {}), **overrides}
@@ -99,6 +101,8 @@ def measure(
         metrics_with(settings, metrics)
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         setup = prepare_setup(checkpoint, metrics, common, screen, settings)
+        from ccvae_eval.report import terminal
+
         screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
         run = setup.measure(screen.stage)
         publish(run, screen, common, next_command(run, checkpoint, common), common.report or ())
@@ -118,6 +122,8 @@ def require_valid(common: Common) -> None:
 
 def publish(run: Run, screen: Screen, common: Common, following: str, reports: Iterable[str] = ()) -> None:
     """Writes a run's files and reports, prints its tables, and suggests the following command."""
+    from ccvae_eval.report.interface import write_report
+
     folder = output_folder(common.out, run)
     run, figure_count = draw_and_write(run, folder, figures=common.figures)
     for name in reports:
@@ -132,6 +138,8 @@ def publish(run: Run, screen: Screen, common: Common, following: str, reports: I
 
 def draw_and_write(run: Run, folder: Path, *, figures: bool) -> tuple[Run, int]:
     """Writes a run's files and figures; returns the run as written and the number of figures."""
+    from ccvae_eval.evaluation.storage import write
+
     run = write(run, folder)
     if not figures:
         return run, 0
@@ -142,6 +150,8 @@ def draw_and_write(run: Run, folder: Path, *, figures: bool) -> tuple[Run, int]:
 
 def show(run: Run, screen: Screen, *, verbose: bool) -> None:
     """Prints header and tables: all values of a single metric, or one row per metric."""
+    from ccvae_eval.report import terminal
+
     screen.show(terminal.header(run), "")
     if len(run.measurements) > 1:
         screen.show(terminal.summary(run))

@@ -13,11 +13,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from ccvae_eval.checkpoint import read_bundle
 from ccvae_eval.core.devices import require_device_name
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.core.files import require_folder
-from ccvae_eval.data.spec import registered_spec
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import argument_help
 
@@ -142,6 +139,10 @@ def add_plugins(files: Iterable[Path] | None) -> None:
 
 def require_inputs(data: str | None = None, judge: str | None = None, out: Path | None = None) -> None:
     """Refuses an unknown data set, an unusable judge file or an unusable output folder, before torch is imported."""
+    from ccvae_eval.checkpoint import read_bundle
+    from ccvae_eval.core.files import require_folder
+    from ccvae_eval.data.spec import registered_spec
+
     if data:
         registered_spec(data)
     if judge not in (None, "auto", "none"):

@@ -25,9 +25,7 @@ from ccvae_eval.cli.options import (
     require_inputs,
 )
 from ccvae_eval.core.files import atomic_write, slug
-from ccvae_eval.evaluation.run import number
 from ccvae_eval.recipes.recipe import builtin_recipes, read_recipe
-from ccvae_eval.report.grids import grid_markdown, grid_table, grids_csv
 from ccvae_eval.report.text import escaped
 
 if TYPE_CHECKING:
@@ -133,9 +131,11 @@ def _work(task: PreparedRecipe, device: str, shard: tuple[int, int], screen: Scr
 
 def _write_tables(task: PreparedRecipe, screen: Screen, as_json: bool) -> None:
     """Shows the tables and writes them, with their figures, into the folder."""
+    from ccvae_eval.evaluation.run import number
     from ccvae_eval.recipes.tables import grids_of
     from ccvae_eval.recipes.work import run_folder
     from ccvae_eval.report.figures import draw_grid
+    from ccvae_eval.report.grids import grid_markdown, grid_table, grids_csv
 
     grids = grids_of(task)
     for grid in grids:

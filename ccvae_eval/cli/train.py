@@ -13,13 +13,10 @@ import typer
 from rich.text import Text
 
 from ccvae_eval import training
-from ccvae_eval.checkpoint import open_checkpoint, save_checkpoint
 from ccvae_eval.cli import options
 from ccvae_eval.cli.console import Screen, empty_table, stop_requests
 from ccvae_eval.cli.options import OUTPUT, Json, Labels, Plugin, Quiet, add_plugins, option_in
-from ccvae_eval.core.devices import device_named
 from ccvae_eval.core.errors import UsageError, suggestion
-from ccvae_eval.data.spec import open_data
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped, figure
 from ccvae_eval.training import TrainingSettings
@@ -64,6 +61,9 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
     The folder OUT.training beside the checkpoint OUT holds history.csv with every term of the objective, its curves
     (history.png), and the training state that --resume continues from.
     """
+    from ccvae_eval.checkpoint import open_checkpoint
+    from ccvae_eval.data.spec import open_data
+
     settings = TrainingSettings(**options.field_values(given, [p.name for p in SETTINGS]))
     chosen = TrainOptions(**given)
     add_plugins(chosen.plugin)
@@ -102,6 +102,8 @@ def _train_judge(data: DataSet, settings: TrainingSettings, chosen: TrainOptions
 def _train(
     name: str, data: DataSet, settings: TrainingSettings, chosen: TrainOptions, screen: Screen, initial: Opened | None
 ) -> Document:
+    from ccvae_eval.checkpoint import save_checkpoint
+    from ccvae_eval.core.devices import device_named
     from ccvae_eval.report.figures import draw_history
 
     device, out = device_named(chosen.device), chosen.out

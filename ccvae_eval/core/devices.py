@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +77,8 @@ def exact_arithmetic() -> Iterator[None]:
 
 def environment(device: torch.device) -> dict[str, Plain]:
     """Returns versions, the device (a GPU with its model) and the number of threads, as a run records them."""
+    import platform
+
     import torch
 
     packages = ("torch", "numpy", "scipy", "scikit-learn", "opencv-python", "kornia")
