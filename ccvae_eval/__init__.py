@@ -7,11 +7,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ccvae_eval import _moved
-from ccvae_eval.core import VERSION
+from ccvae_eval.core import VERSION, names_on_demand
 
 if TYPE_CHECKING:
     from ccvae_eval.api import evaluate, load
@@ -50,12 +49,8 @@ _NAMES_IN = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # imports on demand, because importing torch takes a second
-    for module, names in _NAMES_IN.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:
+    __getattr__ = names_on_demand(__name__, _NAMES_IN)
 
 
 def __dir__() -> list[str]:

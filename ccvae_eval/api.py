@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 from ccvae_eval.checkpoint import Opened, open_checkpoint
 from ccvae_eval.core import TOOL
 from ccvae_eval.core.devices import device_named, environment
-from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.types import Ids, Plain
 from ccvae_eval.data.interface import BringsData, DataSet, HasRegions, Split
 from ccvae_eval.data.memory import as_data_set
 from ccvae_eval.data.spec import data_for, open_data
 from ccvae_eval.data.splits import sample_ids
-from ccvae_eval.evaluation.metric import Metric, make_metric, metric_class
+from ccvae_eval.evaluation.metric import DEFAULT_METRICS as DEFAULT_METRICS
+from ccvae_eval.evaluation.metric import Metric, metrics_with
+from ccvae_eval.evaluation.metric import metric_named as metric_named
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.runner import run
@@ -28,9 +29,6 @@ from ccvae_eval.model.checks import require_model, require_shape
 from ccvae_eval.model.interface import LabelledVAE
 from ccvae_eval.oracle.references import oracle_reference, with_references
 from ccvae_eval.plugins import registry
-
-DEFAULT_METRICS = ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")
-"""The metrics that are evaluated by default."""
 
 WHOLE_DATA = "all"
 """The recorded split of a run on the first N images of the whole data set."""
@@ -63,29 +61,6 @@ def load(
     return open_checkpoint(Path(path), model=model, settings=settings)
 
 
-def metric_named(name: str, settings: Mapping[str, Any] | None = None) -> Metric:
-    """A registered metric with the given settings; the error for an unknown name suggests the nearest one."""
-    known = {f.name: f for f in fields(metric_class(name))}
-    for key in settings or {}:
-        if key not in known:
-            raise UsageError(f"metric {name!r} has no setting {key!r}", hint=suggestion(key, known))
-    return make_metric(name, settings or {})
-
-
-def _metrics_with(options: Mapping[str, Mapping[str, Any]], metrics: Sequence[str | Metric]) -> list[Metric]:
-    """The metrics; those given by name get their options. Options for other metrics are refused."""
-    by_name = {metric for metric in metrics if isinstance(metric, str)}
-    for metric in metrics:
-        if isinstance(metric, type) or not isinstance(metric, str | Metric):
-            hint = "Pass a metric's name, or an instance such as Locality(steps=5)."
-            raise UsageError(f"{metric!r} is not a metric", hint=hint)
-    for name in options:
-        if name not in by_name:
-            hint = f"Options apply to metrics given by name: {', '.join(sorted(by_name)) or 'none'}"
-            raise UsageError(f"an option is set for metric {name!r}, which is not evaluated", hint=hint)
-    return [metric_named(m, options.get(m)) if isinstance(m, str) else m for m in metrics]
-
-
 def plan(
     model: str | Path | Opened | LabelledVAE,
     data: Any = None,
@@ -110,10 +85,7 @@ def plan(
     For the arguments see :func:`evaluate`, which plans and runs; ``command`` is recorded in the run.
     """
     opened = load(model) if isinstance(model, str | Path) else model
-    chosen = _metrics_with(options or {}, metrics)
-    given = [metric.name for metric in chosen]
-    if len(set(given)) != len(given):
-        raise UsageError(f"each metric may be given once, got {', '.join(given)}")
+    chosen = metrics_with(options or {}, metrics)
     network: Any = opened.model if isinstance(opened, Opened) else opened
     images = data_of(data, opened)
     wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)

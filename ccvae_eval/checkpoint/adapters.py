@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ccvae_eval.checkpoint.bundle import Bundle, read_bundle
+from ccvae_eval.checkpoint.reader import open_regular_file
 from ccvae_eval.checkpoint.sidecar import read_folder
 from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, PluginError
 from ccvae_eval.core.types import Plain
 from ccvae_eval.plugins.registry import Registration, adapters
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @runtime_checkable
@@ -166,6 +168,8 @@ def read_any(path: str | Path) -> Bundle:
     path = Path(path)
     if path.is_dir():
         return read_folder(path)
+    with open_regular_file(path):
+        pass  # a file that cannot be opened is refused before any adapter is imported
     for name, entry in registered_adapters():
         if path.suffix and (reader := _file_reader(entry, path.suffix)) is not None:
             try:

@@ -9,46 +9,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
-
-from ccvae_eval.checkpoint.bundle import Bundle
+from ccvae_eval.checkpoint.bundle import Bundle, TensorTable, tensor_table
 from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, PluginError, UsageError, suggestion
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.pixel_range import KEYS as PIXEL_KEYS
+
+if TYPE_CHECKING:
+    from torch import nn
 
 AVERAGES = ("ema", "swa", "shadow", "averaged")
 """Words in prefixes that mark a moving average of the weights."""
 MAX_ROWS = 20
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """Shape and type of a tensor."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    def accepts(self, other: TensorInfo) -> bool:
-        """True if the shapes are equal and both are real or both complex, in any precision."""
-        return self.shape == other.shape and self.dtype.is_complex == other.dtype.is_complex
-
-    def __str__(self) -> str:
-        return f"{self.shape} {str(self.dtype).removeprefix('torch.')}"
-
-
-TensorTable = Mapping[str, TensorInfo]
-
-
-def tensor_table(tensors: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
-    """Returns shape and type of each tensor."""
-    return {name: TensorInfo(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
 
 
 def count_matching(found: TensorTable, expected: TensorTable) -> int:
@@ -63,8 +38,8 @@ def candidate_prefixes(names: Iterable[str], expected: Iterable[str]) -> list[st
     return sorted(found, key=lambda prefix: (any(word in prefix.lower() for word in AVERAGES), len(prefix), prefix))
 
 
-def strip_prefixes(tensors: Mapping[str, Tensor], expected: TensorTable) -> tuple[dict[str, Tensor], list[str]]:
-    """Returns the model's weights under its own names, and notes about the changes.
+def strip_prefixes(tensors: Mapping[str, T], expected: TensorTable) -> tuple[dict[str, T], list[str]]:
+    """Returns the model's weights (tensors, or their ``TensorInfo``) under its own names, and notes about the changes.
 
     Removes a prefix such as ``module.`` (DataParallel), ``_orig_mod.`` (torch.compile), ``model.`` or ``state_dict.``,
     and tensors without it. If there are several copies, the plain weights take precedence over a moving average (EMA).
@@ -83,13 +58,14 @@ def strip_prefixes(tensors: Mapping[str, Tensor], expected: TensorTable) -> tupl
     return weights, notes
 
 
-def network_tensors(tensors: Mapping[str, Tensor], own: str) -> dict[str, Tensor]:
+def network_tensors(tensors: Mapping[str, T], own: str) -> dict[str, T]:
     """Returns the tensors of the network that has a tensor ``own``, under the network's own names; {} if none has.
 
-    Removes the prefix that training frameworks add. A moving average is used only if there are no other weights.
+    Removes the prefix that training frameworks add. A moving average is used only if there are no other weights. The
+    values may be tensors or their ``TensorInfo``.
 
-    >>> list(network_tensors({"net.module.fc.weight": torch.ones(1), "step": torch.ones(1)}, "fc.weight"))
-    ['fc.weight']
+    >>> network_tensors({"net.module.fc.weight": 1, "step": 2}, "fc.weight")
+    {'fc.weight': 1}
     """
     found = [prefix for prefix in candidate_prefixes(tensors, [own]) if prefix + own in tensors]
     return _with_prefix(tensors, found[0]) if found else {}
@@ -161,6 +137,8 @@ def require_plausible_sizes(settings: Mapping[str, Plain], bundle: Bundle) -> No
 @contextmanager
 def parameter_limit(limit: int) -> Iterator[None]:
     """Stops the construction of a model with too many parameter tensors, which takes time even without weights."""
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
     count = 0
 
     def counted(_module: nn.Module, name: str, _parameter: Any) -> None:
@@ -180,6 +158,8 @@ def build_network(build: Build, name: str, where: str) -> nn.Module:
         CheckpointError: ``build`` rejects the settings or fails.
         PluginError: ``build`` returns something other than an ``nn.Module``.
     """
+    from torch import nn
+
     try:
         network = build()
     except PluginError:
@@ -197,6 +177,8 @@ def build_network(build: Build, name: str, where: str) -> nn.Module:
 
 def meta_network(build: Build, name: str, where: str, tensors: int) -> nn.Module:
     """Returns the network on the meta device, where it needs no memory; ``tensors`` are in the file."""
+    import torch
+
     with torch.device("meta"), parameter_limit(max(MAX_PARAMETERS, 10 * tensors)):
         return build_network(build, name, where)
 

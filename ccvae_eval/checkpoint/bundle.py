@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ccvae_eval.checkpoint.formats import Envelope, open_pt, open_safetensors
-from ccvae_eval.checkpoint.reader import Content, read_content
+from ccvae_eval.checkpoint.reader import Content, StoredTensor, read_content
 from ccvae_eval.core.errors import CheckpointError
 from ccvae_eval.core.types import Plain
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAMESPACES = ("argparse.Namespace", "types.SimpleNamespace")
 SINGLE_TENSOR = "tensor"
@@ -38,6 +41,49 @@ class Record:
     pairs: Mapping[Any, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Shape and type of a tensor; the type by torch's name, such as "float32"."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    def accepts(self, other: TensorInfo) -> bool:
+        """True if the shapes are equal and both are real or both complex, in any precision."""
+        return self.shape == other.shape and self.dtype.startswith("complex") == other.dtype.startswith("complex")
+
+    def __str__(self) -> str:
+        return f"{self.shape} {self.dtype}"
+
+
+TensorTable = Mapping[str, TensorInfo]
+
+
+def tensor_table(tensors: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    """Returns shape and type of each tensor; builds no tensor of a file."""
+    known: Mapping[str, Any] = tensors.stored if isinstance(tensors, FileTensors) else tensors
+    return {name: TensorInfo(tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in known.items()}
+
+
+class FileTensors(Mapping[str, "Tensor"]):
+    """The tensors of a file by name, built when they are used; names, shapes and types need no torch."""
+
+    def __init__(self, stored: Mapping[str, StoredTensor]) -> None:
+        self.stored = MappingProxyType(dict(stored))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.stored[name].tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.stored
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stored)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+
 @dataclass(frozen=True)
 class Bundle:
     """The content of a checkpoint.
@@ -46,7 +92,7 @@ class Bundle:
         tensors: dense, contiguous, on the CPU, in the file's order. The keys of nested containers are joined by dots; a
             pickled module has the names of its ``state_dict``.
         metadata: the plain data beside the tensors.
-        records: the file's structure: dicts, lists, tuples, scalars, tensors, ``Record``, ``Reference``.
+        structure: the file's structure, with tensors that may not be built yet; ``records`` builds them.
         path, size, sha256: the file, its size in bytes and its digest.
         format: "pt-zip", "pt-legacy", "safetensors" or "folder".
         globals: names of all classes and functions in the file.
@@ -56,7 +102,7 @@ class Bundle:
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, Plain]
-    records: Any
+    structure: Any
     path: Path
     size: int
     sha256: str
@@ -65,10 +111,20 @@ class Bundle:
     notes: tuple[str, ...] = ()
     envelope: Envelope | None = None
 
+    @cached_property
+    def records(self) -> Any:
+        """The structure with all tensors built."""
+        return _with_tensors(self.structure)
+
+    @cached_property
+    def tensor_table(self) -> TensorTable:
+        """Shape and type of each tensor. Adapters that use it recognise a file without importing torch."""
+        return tensor_table(self.tensors)
+
     @property
     def parameter_count(self) -> int:
         """Number of elements of all tensors."""
-        return sum(tensor.numel() for tensor in self.tensors.values())
+        return sum(prod(info.shape) for info in self.tensor_table.values())
 
 
 def read_bundle(path: str | Path) -> Bundle:
@@ -80,12 +136,12 @@ def read_bundle(path: str | Path) -> Bundle:
     path = Path(path)
     content = read_content(path)
     description = content.description
-    records = _decode(description["tree"], content.tensors)
-    tensors, metadata, envelope = _split(records, content, path)
+    structure = _decode(description["tree"], [StoredTensor(content, i) for i in range(len(description["tensors"]))])
+    tensors, metadata, envelope = _split(structure, content, path)
     return Bundle(
-        MappingProxyType(tensors),
+        FileTensors(tensors),
         MappingProxyType(metadata),
-        records,
+        structure,
         path,
         description["size"],
         description["sha256"],
@@ -96,14 +152,16 @@ def read_bundle(path: str | Path) -> Bundle:
     )
 
 
-def _split(records: Any, content: Content, path: Path) -> tuple[dict[str, Tensor], dict[str, Plain], Envelope | None]:
+def _split(
+    records: Any, content: Content, path: Path
+) -> tuple[dict[str, StoredTensor], dict[str, Plain], Envelope | None]:
     """Tensors, plain metadata, and the envelope if this toolkit wrote the file."""
     if content.description["format"] == "safetensors":
         return open_safetensors(records, content.description["metadata"], str(path))
     unpacked = open_pt(records, str(path))
     if unpacked is not None:
         return unpacked
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     for name, tensor in named_tensors(records):
         if name in tensors:
             raise CheckpointError("contains two tensors with the same name", where=str(path), why=name)
@@ -112,7 +170,7 @@ def _split(records: Any, content: Content, path: Path) -> tuple[dict[str, Tensor
     return tensors, plain if isinstance(plain, dict) else {}, None
 
 
-def _decode(tree: Any, tensors: list[Tensor]) -> Any:
+def _decode(tree: Any, tensors: list[StoredTensor]) -> Any:
     """Inverse of :meth:`.safe_reader.tree.TreeEncoder.encode`."""
     if not isinstance(tree, list):
         return tree
@@ -132,9 +190,23 @@ def _decode(tree: Any, tensors: list[Tensor]) -> Any:
     return tuple(decoded) if kind == "tuple" else decoded
 
 
-def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _with_tensors(value: Any) -> Any:
+    """A record tree with each ``StoredTensor`` replaced by its tensor."""
+    if isinstance(value, StoredTensor):
+        return value.tensor
+    if isinstance(value, dict):
+        return {_with_tensors(key): _with_tensors(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_with_tensors, value))
+    if isinstance(value, Record):
+        parts = (value.arguments, value.state, value.items, value.pairs)
+        return Record(value.class_name, *map(_with_tensors, parts))
+    return value
+
+
+def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, StoredTensor]]:
     """Yields the tensors of a record tree with their dotted names, in order."""
-    if isinstance(value, Tensor):
+    if isinstance(value, StoredTensor):
         yield prefix or SINGLE_TENSOR, value
     elif isinstance(value, dict):
         for key, part in value.items():

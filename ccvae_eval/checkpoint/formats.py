@@ -10,30 +10,30 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
-import torch
-from torch import Tensor
-
+from ccvae_eval.checkpoint.reader import StoredTensor
+from ccvae_eval.core import VERSION
 from ccvae_eval.core.errors import CheckpointError, UsageError
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.core.types import Plain
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 FORMAT_VERSION = 1
-TOOL = version("ccvae-eval")
+TOOL = VERSION
 KEY, TENSORS = "ccvae_eval", "tensors"
 SEAL = "ccvae-eval"
 """First word of the single metadata entry in a safetensors header, before the digest and the envelope. There is one
 entry because the library does not order several; the word identifies the file even if the key is damaged."""
 SUFFIXES = (".pt", ".safetensors")
 MALFORMED = "is a malformed ccvae-eval checkpoint"
-HALVED = (torch.float32, torch.float64)
-LARGEST_HALF = float(torch.finfo(torch.float16).max)
+HALVED = ("float32", "float64")
+LARGEST_HALF = 65504.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Envelope:
     tool: str
 
 
-Unpacked = tuple[dict[str, Tensor], dict[str, Plain], Envelope]
+Unpacked = tuple[dict[str, StoredTensor], dict[str, Plain], Envelope]
 
 
 def write_bundle(
@@ -63,18 +63,21 @@ def write_bundle(
         UsageError: another suffix.
         InputError: the file cannot be written.
     """
+    import safetensors.torch
+    import torch
+
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise UsageError("the name of a checkpoint must end in .pt or .safetensors", where=str(path))
     dense = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    types = {name: tensor.dtype for name, tensor in dense.items() if half and _fits_half(tensor)}
+    types = {name: _type_name(tensor) for name, tensor in dense.items() if half and _fits_half(tensor)}
     dense |= {name: dense[name].half() for name in types}
     envelope = {
         "format_version": FORMAT_VERSION,
         "tool": TOOL,
-        "halved": {name: str(dtype).removeprefix("torch.") for name, dtype in types.items()},
+        "halved": types,
         "metadata": dict(metadata),
     }
     text = json.dumps(envelope)
@@ -88,16 +91,29 @@ def write_bundle(
 
 
 def _fits_half(tensor: Tensor) -> bool:
-    return tensor.dtype in HALVED and not bool((tensor.abs() > LARGEST_HALF).any())
+    return _type_name(tensor) in HALVED and not bool((tensor.abs() > LARGEST_HALF).any())
 
 
-def digest(tensors: Mapping[str, Tensor], envelope: str) -> str:
+def _type_name(tensor: Tensor | StoredTensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _content_bytes(tensor: Tensor | StoredTensor) -> Any:
+    """The bytes of a tensor in memory, or of one in a safetensors file, where each tensor has a storage of its own."""
+    if isinstance(tensor, StoredTensor):
+        return tensor.stored_bytes
+    import torch
+
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def digest(tensors: Mapping[str, Tensor] | Mapping[str, StoredTensor], envelope: str) -> str:
     """Returns a hexadecimal digest of the tensors (names, types, shapes, bytes) and the envelope."""
     whole = blake2b(envelope.encode(), digest_size=32)
     for name in sorted(tensors):
         tensor = tensors[name]
-        whole.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        whole.update(json.dumps([name, f"torch.{_type_name(tensor)}", list(tensor.shape)]).encode())
+        whole.update(_content_bytes(tensor))
     return whole.hexdigest()
 
 
@@ -107,15 +123,15 @@ def open_pt(records: Any, where: str) -> Unpacked | None:
         return None
     tensors = records[TENSORS]
     if not isinstance(tensors, dict) or not all(
-        isinstance(t, Tensor) and isinstance(n, str) for n, t in tensors.items()
+        isinstance(t, StoredTensor) and isinstance(n, str) for n, t in tensors.items()
     ):
         raise CheckpointError(MALFORMED, where=where, why=f"{TENSORS!r} is not a dictionary of tensors")
     return _unpack(tensors, records[KEY], where)
 
 
 def open_safetensors(
-    tensors: dict[str, Tensor], metadata: dict[str, str], where: str
-) -> tuple[dict[str, Tensor], dict[str, Plain], Envelope | None]:
+    tensors: dict[str, StoredTensor], metadata: dict[str, str], where: str
+) -> tuple[dict[str, StoredTensor], dict[str, Plain], Envelope | None]:
     """Unpacks a safetensors file; verifies the digest if this toolkit wrote it, else returns no envelope."""
     if KEY not in metadata and not any(text.startswith(SEAL) for text in metadata.values()):
         return tensors, dict(metadata), None
@@ -132,7 +148,7 @@ def open_safetensors(
     return _unpack(tensors, envelope, where)
 
 
-def _unpack(tensors: dict[str, Tensor], envelope: Any, where: str) -> Unpacked:
+def _unpack(tensors: dict[str, StoredTensor], envelope: Any, where: str) -> Unpacked:
     table = envelope if isinstance(envelope, dict) else {}
     number, tool = table.get("format_version"), table.get("tool")
     metadata: Any = table.get("metadata")
@@ -144,11 +160,8 @@ def _unpack(tensors: dict[str, Tensor], envelope: Any, where: str) -> Unpacked:
             why=f"format {number}; ccvae-eval {TOOL} reads up to format {FORMAT_VERSION}",
             hint="Update ccvae-eval, or write the checkpoint with this version.",
         )
-    types = {str(dtype).removeprefix("torch."): dtype for dtype in HALVED}
-    fits = isinstance(halved, dict) and all(
-        n in tensors and isinstance(t, str) and t in types for n, t in halved.items()
-    )
+    fits = isinstance(halved, dict) and all(n in tensors and t in HALVED for n, t in halved.items())
     if type(number) is not int or not isinstance(tool, str) or not isinstance(metadata, dict) or not fits:
         raise CheckpointError(MALFORMED, where=where, why="its envelope is malformed")
-    restored = {name: t.to(types[halved[name]]) if name in halved else t for name, t in tensors.items()}
+    restored = {name: replace(t, restored=halved[name]) if name in halved else t for name, t in tensors.items()}
     return restored, metadata, Envelope(number, tool)

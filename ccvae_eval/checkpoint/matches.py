@@ -16,9 +16,8 @@ from ccvae_eval.checkpoint.building import (
     meta_network,
     require_plausible_sizes,
     strip_prefixes,
-    tensor_table,
 )
-from ccvae_eval.checkpoint.bundle import Bundle, Record
+from ccvae_eval.checkpoint.bundle import Bundle, Record, tensor_table
 from ccvae_eval.checkpoint.metadata import CheckpointRecord
 from ccvae_eval.checkpoint.sidecar import read_sidecar
 from ccvae_eval.core.errors import CcvaeEvalError
@@ -131,8 +130,7 @@ def _compared(
 ) -> Candidate:
     """The candidate with its tensors compared to the file's."""
     expected = tensor_table(meta_network(build, name, str(bundle.path), len(bundle.tensors)).state_dict())
-    weights, _ = strip_prefixes(bundle.tensors, expected)
-    found = tensor_table(weights)
+    found, _ = strip_prefixes(bundle.tensor_table, expected)
     missing = [n for n, tensor in expected.items() if n not in found or not tensor.accepts(found[n])]
     extra = sum(n not in expected for n in found)
     fits, first = count_matching(found, expected), tuple(missing[:MAX_NAMED])
@@ -184,8 +182,7 @@ def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = 
         "notes": list(bundle.notes),
         "metadata": dict(bundle.metadata),
         "tensors": [
-            {"key": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
-            for name, tensor in bundle.tensors.items()
+            {"key": name, "shape": list(info.shape), "dtype": info.dtype} for name, info in bundle.tensor_table.items()
         ],
     }
 
@@ -196,6 +193,6 @@ def _model_name(bundle: Bundle) -> str | None:
     if record is not None:
         return record.name
     adapter = best_adapter(bundle)[0]
-    if adapter is None and isinstance(bundle.records, Record):
-        return bundle.records.class_name
+    if adapter is None and isinstance(bundle.structure, Record):
+        return bundle.structure.class_name
     return adapter

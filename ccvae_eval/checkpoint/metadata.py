@@ -6,15 +6,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Protocol, Self
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol, Self
 
 from ccvae_eval.checkpoint.bundle import Bundle
 from ccvae_eval.checkpoint.formats import write_bundle
 from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, UsageError
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.interface import ModelContext, Rebuildable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EXTRA = "extra/"
 """Prefix of tensors that are not the model's; weights are named after attributes, which contain no slash."""

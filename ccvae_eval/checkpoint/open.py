@@ -7,10 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from ccvae_eval.checkpoint.adapters import (
     Adapter,
@@ -22,21 +19,17 @@ from ccvae_eval.checkpoint.adapters import (
     read_any,
 )
 from ccvae_eval.checkpoint.building import (
-    MAX_PARAMETERS,
     Build,
-    TensorTable,
     build_network,
     constructor_arguments,
     count_matching,
     is_rebuildable,
     meta_network,
-    parameter_limit,
     require_match,
     require_plausible_sizes,
     strip_prefixes,
-    tensor_table,
 )
-from ccvae_eval.checkpoint.bundle import Bundle, Record
+from ccvae_eval.checkpoint.bundle import Bundle, Record, TensorTable, tensor_table
 from ccvae_eval.checkpoint.matches import closest_candidate, sole_model
 from ccvae_eval.checkpoint.metadata import EXTRA, CheckpointRecord
 from ccvae_eval.checkpoint.safe_reader.builders import STATE_DICT_HINT
@@ -46,6 +39,9 @@ from ccvae_eval.core.types import Plain
 from ccvae_eval.model.interface import ModelContext, Rebuildable
 from ccvae_eval.model.pixel_range import PixelRange, with_pixel_range
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, adapters, models
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 MAX_BUFFER_ELEMENTS = 100_000_000
 """Most elements that a model may hold outside its state_dict, such as buffers that it computes itself."""
@@ -95,17 +91,17 @@ def open_checkpoint(
     bundle = read_any(path)
     where = str(bundle.path)
     record = CheckpointRecord.from_bundle(bundle)
-    weights = {name: tensor for name, tensor in bundle.tensors.items() if not name.startswith(EXTRA) or record is None}
-    if not weights:
+    names = [name for name in bundle.tensors if not name.startswith(EXTRA) or record is None]
+    if not names:
         raise CheckpointError(
             "contains no tensors", where=where, hint="Save the weights: torch.save(model.state_dict(), FILE)."
         )
     request = _Request(bundle, record, read_sidecar(bundle.path), model, settings or {}, context)
     pixels, request = request.without_pixels()
     plan = _plan(request)
-    outline = meta_network(plan.build, plan.name, where, len(weights))
+    outline = meta_network(plan.build, plan.name, where, len(names))
     expected = tensor_table(outline.state_dict())
-    weights, notes = strip_prefixes(weights, expected)
+    weights, notes = strip_prefixes({name: bundle.tensors[name] for name in names}, expected)
     found = tensor_table(weights)
     if found != expected:
         advice = _closest_model(found, record, plan.name) or closest_candidate(bundle, request.given, plan.name)
@@ -113,11 +109,13 @@ def open_checkpoint(
             advice = "All names match, but sizes differ: use the settings of the training (--set, or a TOML file)."
         require_match(found, expected, plan.name, where, advice)
     _require_small_buffers(outline, where)
+    import torch
+
     with torch.random.fork_rng(devices=[]):  # a third-party constructor may use the global generator
         network = build_network(plan.build, plan.name, where)
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
-    notes = [*bundle.notes, *plan.notes, *notes, *_weight_notes(weights, expected)]
+    notes = [*bundle.notes, *plan.notes, *notes, *_weight_notes(weights, found, expected)]
     if pixels is not None:
         network, plan = _convert_pixels(network, plan, pixels)
         notes.append(str(pixels))
@@ -182,6 +180,8 @@ def _plan(request: _Request) -> _Plan:
             "--plugin FILE.",
         )
     kind = models[name]
+    from torch import nn
+
     if not isinstance(kind, type) or not issubclass(kind, nn.Module):
         raise PluginError(
             f"model {name!r} cannot be rebuilt",
@@ -270,9 +270,9 @@ def _convert_pixels(network: nn.Module, plan: _Plan, pixels: PixelRange) -> tupl
 def _unrecognised(bundle: Bundle, given: Mapping[str, Plain]) -> CheckpointError:
     """The error for a file that no model and no adapter recognises."""
     advice = closest_candidate(bundle, given, None)
-    if isinstance(bundle.records, Record):
+    if isinstance(bundle.structure, Record):
         return CheckpointError(
-            f"is a pickled {bundle.records.class_name}, which no installed adapter recognises",
+            f"is a pickled {bundle.structure.class_name}, which no installed adapter recognises",
             where=str(bundle.path),
             why="a pickled module refers to code, which is never run",
             hint=f"{advice} Name an adapter with --plugin. {STATE_DICT_HINT}".strip(),
@@ -303,10 +303,9 @@ def _closest_model(found: TensorTable, record: CheckpointRecord | None, requeste
     best, most = "", 0
     for name in models:
         try:
-            with torch.device("meta"), parameter_limit(MAX_PARAMETERS):
-                kind = models[name]
-                network = kind.from_settings(_shared_settings(kind, record.settings), record.context)
-            count = count_matching(found, tensor_table(network.state_dict()))
+            kind = models[name]
+            build = partial(kind.from_settings, _shared_settings(kind, record.settings), record.context)
+            count = count_matching(found, tensor_table(meta_network(build, name, "", 0).state_dict()))
         except Exception:
             continue  # a model that cannot be built from these settings is not the one
         if name != requested and count > most:
@@ -321,9 +320,9 @@ def _shared_settings(kind: Any, settings: Mapping[str, Plain]) -> dict[str, Plai
     return {name: value for name, value in settings.items() if name in names}
 
 
-def _weight_notes(weights: Mapping[str, Tensor], expected: TensorTable) -> list[str]:
+def _weight_notes(weights: Mapping[str, Tensor], found: TensorTable, expected: TensorTable) -> list[str]:
     """Notes on weights that are not finite, and on weights of another type than the model's."""
     names = [n for n, t in weights.items() if t.is_floating_point() and not bool(t.float().isfinite().all())]
-    types = sorted({str(t.dtype) for name, t in weights.items() if t.dtype != expected[name].dtype})
+    types = sorted({f"torch.{info.dtype}" for name, info in found.items() if info.dtype != expected[name].dtype})
     notes = [f"{len(names)} tensors contain NaN or infinity: {', '.join(names[:3])}"] if names else []
     return [*notes, f"weights of type {', '.join(types)} were converted to the model's type"] if types else notes

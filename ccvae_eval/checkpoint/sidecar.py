@@ -27,7 +27,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ccvae_eval.checkpoint.bundle import Bundle, read_bundle
+from ccvae_eval.checkpoint.bundle import Bundle, FileTensors, read_bundle
 from ccvae_eval.checkpoint.reader import open_regular_file
 from ccvae_eval.core.errors import CheckpointError, InputError, suggestion
 from ccvae_eval.core.types import Plain
@@ -76,10 +76,11 @@ def read_folder(path: Path) -> Bundle:
     unread = [name for name in names if name.lower().endswith(PICKLE_SUFFIXES)]
     notes = [f"{name}: {note}" for name, part in parts.items() for note in part.notes]
     notes += [f"{name} was not read: a pickle can contain code" for name in unread[:4]]
+    tables = {stem: part.tensors.stored for stem, part in parts.items() if isinstance(part.tensors, FileTensors)}
     return Bundle(
-        MappingProxyType({f"{stem}.{name}": t for stem, part in parts.items() for name, t in part.tensors.items()}),
+        FileTensors({f"{stem}.{name}": tensor for stem, table in tables.items() for name, tensor in table.items()}),
         MappingProxyType({**plain, **{stem: dict(part.metadata) for stem, part in parts.items() if part.metadata}}),
-        {stem: part.records for stem, part in parts.items()},
+        {stem: part.structure for stem, part in parts.items()},
         path,
         sum(part.size for part in parts.values()),
         sha256("\n".join(f"{stem} {part.sha256}" for stem, part in sorted(parts.items())).encode()).hexdigest(),

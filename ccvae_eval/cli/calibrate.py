@@ -9,14 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ccvae_eval.api import load
 from ccvae_eval.calibration import CALIBRATED_METRICS, SAMPLE, STEPS
 from ccvae_eval.cli import options
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import EVALUATION, Json, Out, Plugin, Quiet, Seed, Setting, option_in
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.files import atomic_write
-from ccvae_eval.data.spec import data_for, open_data
+from ccvae_eval.plugins import registry
 
 SOME_DID_NOT_PASS = 1
 METRICS_HELP = "The metrics to calibrate; default: all built-in metrics."
@@ -28,9 +27,14 @@ OWN_HELP = "Measure each value only under the perturbations it is tested on, not
 
 
 def command(
-    metrics: Annotated[list[str] | None, typer.Argument(help=METRICS_HELP, show_default=False)] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Argument(help=METRICS_HELP, show_default=False, autocompletion=options.registered("metrics")),
+    ] = None,
     checkpoint: Annotated[Path | None, option_in(EVALUATION, CHECKPOINT_HELP)] = None,
-    data: Annotated[str | None, option_in(EVALUATION, DATA_HELP, "--data", "-d")] = None,
+    data: Annotated[
+        str | None, option_in(EVALUATION, DATA_HELP, "--data", "-d", autocompletion=options.registered("data"))
+    ] = None,
     dial: Annotated[list[str] | None, option_in(EVALUATION, "Apply only this perturbation; repeatable.")] = None,
     characteristic: Annotated[
         list[str] | None,
@@ -53,8 +57,8 @@ def command(
     Exit code 1 if a value fails the test on one of its own perturbations. Finished measurements are kept in the
     output folder; repeat the command to resume an interrupted calibration.
     """
-    from ccvae_eval.calibration.study import calibrate
-    from ccvae_eval.report import calibration as report
+    from ccvae_eval.checkpoint import open_checkpoint
+    from ccvae_eval.data.spec import data_for, open_data
 
     options.add_plugins(plugin)
     chosen = list(metrics or CALIBRATED_METRICS)
@@ -63,13 +67,19 @@ def command(
         if name not in chosen:
             hint = f"Calibrated metrics: {', '.join(sorted(chosen))}"
             raise UsageError(f"an option is set for metric {name!r}, which is not calibrated", hint=hint)
+    for name in chosen:
+        registry.metrics.find(name)
+    options.require_inputs(data, judge, out)
     with Screen(as_json=json, quiet=quiet) as screen:
         more: dict[str, Any] = {}
         spec = data or "faces"
         if checkpoint is not None:
-            opened = load(checkpoint)
+            opened = open_checkpoint(checkpoint)
             spec = data_for(data, opened.record.data_spec if opened.record else None)
             more = {"model": opened.model, "model_name": f"{opened.name} {opened.bundle.sha256[:8]}"}
+        from ccvae_eval.calibration.study import calibrate
+        from ccvae_eval.report import calibration as report
+
         folder = out or options.default_folder("calibration", spec, more.get("model_name", ""), seed)
         found = calibrate(
             chosen, open_data(spec), options=settings, judge=judge, cache_dir=cache_dir, notice=screen.notice,

@@ -16,7 +16,7 @@ import typer
 
 import ccvae_eval
 from ccvae_eval.cli.console import Screen, empty_table
-from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments
+from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments, registered
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped
@@ -26,8 +26,15 @@ TIMEOUT = 600
 """Seconds that the whole suite may take."""
 
 
+PLUGIN_NAME = typer.Argument(
+    help="The registered name of the plugin.",
+    show_default=False,
+    autocompletion=lambda incomplete: [n for group in registry.GROUPS for n in registered(group)(incomplete)],
+)
+
+
 def command(
-    name: Annotated[str, typer.Argument(help="The registered name of the plugin.", show_default=False)],
+    name: Annotated[str, PLUGIN_NAME],
     plugin: Plugin = None,
     kind: Annotated[
         str | None, typer.Option("--kind", help=f"{', '.join(registry.KINDS)}; default: the kind registered.")

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ccvae_eval.report.text import plain
@@ -39,16 +38,14 @@ class Screen:
         self.out = Console(file=sys.stderr if as_json else sys.stdout, highlight=False, emoji=False)
         self.err = Console(stderr=True, highlight=False, emoji=False)
         self._tasks: dict[str, Any] = {}
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        hidden = quiet or not self.err.is_terminal
-        self._progress = Progress(*columns, console=self.err, transient=True, disable=hidden)
+        self._progress: Any = None
 
     def __enter__(self) -> Screen:
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._progress is not None:
+            self._progress.stop()
 
     @property
     def ascii_only(self) -> bool:
@@ -76,7 +73,14 @@ class Screen:
         sys.stdout.write(f"{text}\n")
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Moves the progress bar of one stage."""
+        """Moves the progress bar of one stage; the first call starts the display."""
+        if self._progress is None:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+            hidden = self.quiet or not self.err.is_terminal
+            self._progress = Progress(*columns, console=self.err, transient=True, disable=hidden)
+            self._progress.start()
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(self.STAGES.get(name, name), total=total)
         self._progress.update(self._tasks[name], completed=done, total=total, visible=done < total)

@@ -7,13 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import safetensors.torch
-import torch
 import typer
 
-from ccvae_eval.api import load
-from ccvae_eval.checkpoint import CheckpointRecord, write_bundle
-from ccvae_eval.checkpoint.formats import SUFFIXES
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, ModelName, ModelSetting, Plugin, add_plugins, assignments
 from ccvae_eval.core.errors import UsageError
@@ -36,12 +31,15 @@ def command(
     The new file records its model or adapter and its settings, so it opens without further options; --bare leaves
     them out, for other tools. Only tensors and plain settings are copied from the old file.
     """
+    from ccvae_eval.checkpoint import CheckpointRecord, open_checkpoint, write_bundle
+    from ccvae_eval.checkpoint.formats import SUFFIXES
+
     add_plugins(plugin)
     if out.suffix not in SUFFIXES:
         raise UsageError("the output file must end in .pt or .safetensors", where=str(out))
     if out.exists() and out.samefile(checkpoint):
         raise UsageError("--out names the input checkpoint itself", where=str(out), hint="Choose another file.")
-    opened = load(checkpoint, model=model, settings=assignments(set, "--set"))
+    opened = open_checkpoint(checkpoint, model=model, settings=assignments(set, "--set"))
     tensors = opened.model.state_dict()
     with Screen(as_json=json) as screen:
         for note in opened.notes:
@@ -58,6 +56,9 @@ def command(
 
 def _write_bare(out: Path, tensors: dict[str, Any], half: bool) -> None:
     """Writes the tensors alone, dense and on the CPU."""
+    import safetensors.torch
+    import torch
+
     dense = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     if half:
         dense = {name: t.half() if t.is_floating_point() else t for name, t in dense.items()}

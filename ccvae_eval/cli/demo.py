@@ -8,17 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ccvae_eval.api import DEFAULT_METRICS, evaluate
-from ccvae_eval.checkpoint import save_checkpoint
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import SOME_FAILED, draw_and_write, plan_shown
-from ccvae_eval.cli.options import Json, Quiet
-from ccvae_eval.core.files import atomic_write
-from ccvae_eval.data.spec import open_data
-from ccvae_eval.recipes.work import follow
-from ccvae_eval.report import terminal
+from ccvae_eval.cli.options import Device, Json, Quiet
+from ccvae_eval.core.files import atomic_write, require_folder
 from ccvae_eval.report.text import escaped
-from ccvae_eval.training import TrainingSettings, fit, prepare, record
+from ccvae_eval.training import TrainingSettings
 
 ASSET = "ccvae-faces64.pt"
 OUT = Path("ccvae-eval/demo")
@@ -30,11 +25,16 @@ QUICK_DATA = "faces,n=20000"
 def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint and the results.")] = OUT,
     train: Annotated[bool, typer.Option("--train", help="Train a small checkpoint first, about 4 minutes.")] = False,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Evaluate the shipped checkpoint and suggest the next command."""
+    require_folder(out)
+    from ccvae_eval.api import evaluate
+    from ccvae_eval.evaluation.metric import DEFAULT_METRICS
+    from ccvae_eval.report import terminal
+
     with Screen(as_json=json, quiet=quiet) as screen:
         checkpoint = _trained(out, screen) if train else _shipped(out)
         run = evaluate(
@@ -64,6 +64,11 @@ def _shipped(out: Path) -> Path:
 
 def _trained(out: Path, screen: Screen) -> Path:
     """Trains a small checkpoint on the data set ``faces``."""
+    from ccvae_eval.checkpoint import save_checkpoint
+    from ccvae_eval.data.spec import open_data
+    from ccvae_eval.recipes.work import follow
+    from ccvae_eval.training import fit, prepare, record
+
     out.mkdir(parents=True, exist_ok=True)
     data = open_data(QUICK_DATA)
     model, supervision = prepare("ccvae", {}, data, QUICK)

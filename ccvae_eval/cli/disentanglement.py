@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ccvae_eval.api import metric_named, plan
 from ccvae_eval.cli import options
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.measuring import evaluation_arguments, measure, metric_help, publish
+from ccvae_eval.cli.measuring import evaluation_arguments, measure, metric_help, publish, require_valid
 from ccvae_eval.cli.options import EVALUATION, Common, option_in
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.metrics.disentanglement import Disentanglement
-from ccvae_eval.metrics.disentanglement.arrays import compare_seeds, score_file
+from ccvae_eval.plugins import registry
+
+if TYPE_CHECKING:
+    from ccvae_eval.metrics.disentanglement import Disentanglement
 
 NAME = "disentanglement"
 PANEL = f"Settings of {NAME}"
@@ -25,7 +26,7 @@ CODES_HELP = (
     "blocks; or a CSV or parquet file of codes."
 )
 FACTORS_HELP = "With --codes FILE.csv or FILE.parquet: the file of the factors."
-SETTINGS = options.setting_options(Disentanglement, PANEL, without=("every",))
+SETTINGS = options.setting_options(registry.metrics[NAME], PANEL, without=("every",))
 IMAGES_ONLY = ("data", "label", "characteristic", "sample", "limit", "model", "plugin")
 """Options that do not apply to a file of codes."""
 
@@ -48,8 +49,9 @@ def command(
     for other in overrides:
         what = f"an option is set for metric {other!r}, which is not evaluated"
         raise UsageError(what, hint=f"Set options of {NAME} only.")
-    metric = metric_named(NAME, settings)
-    assert isinstance(metric, Disentanglement)
+    from ccvae_eval.evaluation.metric import metric_named
+
+    metric: Any = metric_named(NAME, settings)
     common = replace(common, judge="none", option=None)  # no score needs the judge
     if codes is not None:
         _score_file(codes, factors, checkpoints, metric, common)
@@ -67,14 +69,21 @@ def _score_file(
     conflicting = [*(checkpoints or []), *(f"--{name}" for name in IMAGES_ONLY if getattr(common, name) is not None)]
     if conflicting:
         raise UsageError(f"--codes cannot be combined with {', '.join(conflicting)}")
+    from ccvae_eval.metrics.disentanglement.arrays import score_file
+
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         run = score_file(codes, factors, metric, seed=common.seed, command=options.command_line())
         publish(run, screen, common, f"ccvae-eval explain {NAME}")
 
 
 def _compare(checkpoints: list[str], metric: Disentanglement, common: Common) -> None:
+    require_valid(common)
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
-        plans = [plan(**evaluation_arguments(path, [metric], common, screen)) for path in checkpoints]
+        arguments = [evaluation_arguments(path, [metric], common, screen) for path in checkpoints]
+        from ccvae_eval.api import plan
+        from ccvae_eval.metrics.disentanglement.arrays import compare_seeds
+
+        plans = [plan(**each) for each in arguments]
         publish(compare_seeds(plans, metric), screen, common, f"ccvae-eval explain {NAME}")
 
 

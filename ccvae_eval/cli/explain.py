@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import Json
+from ccvae_eval.cli.options import Json, registered
 from ccvae_eval.core.errors import UsageError, suggestion
-from ccvae_eval.core.results import ValueSpec
-from ccvae_eval.evaluation.storage import RUN_SCHEMA
 from ccvae_eval.plugins import registry
-from ccvae_eval.report.terminal import ARROWS
 from ccvae_eval.report.text import argument_help, escaped, explanation, wrapped
+
+if TYPE_CHECKING:
+    from ccvae_eval.core.results import ValueSpec
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="A metric's name, or 'schema'.", show_default=False)], json: Json = False
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A metric's name, or 'schema'.", show_default=False, autocompletion=registered("metrics", "schema")
+        ),
+    ],
+    json: Json = False,
 ) -> None:
     """Explain a metric, or print the schema of run.json."""
     with Screen(as_json=json) as screen:
         if what == "schema":
+            from ccvae_eval.evaluation.storage import RUN_SCHEMA
+
             screen.document(RUN_SCHEMA)
             return
         if what not in registry.metrics:
@@ -45,6 +53,8 @@ def _range_text(spec: ValueSpec) -> str:
 
 
 def _values_table(values: dict[str, ValueSpec]) -> Table:
+    from ccvae_eval.report.terminal import ARROWS
+
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("value", "", "range"):
         table.add_column(column, no_wrap=True)

@@ -10,7 +10,19 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import Json, Labels, ModelName, ModelSetting, Plugin, add_plugins, assignments, sample_of
+from ccvae_eval.cli.options import (
+    Device,
+    Json,
+    Labels,
+    ModelName,
+    ModelSetting,
+    Plugin,
+    add_plugins,
+    assignments,
+    registered,
+    require_inputs,
+    sample_of,
+)
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.report.text import escaped
 
@@ -18,12 +30,14 @@ from ccvae_eval.report.text import escaped
 def command(
     checkpoint: Annotated[str, typer.Argument(help="The checkpoint.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .npz.")],
-    data: Annotated[str | None, typer.Option("--data", "-d", help="Labelled images.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="Labelled images.", autocompletion=registered("data"))
+    ] = None,
     label: Labels = None,
     split: Annotated[Literal["train", "judge", "test"], typer.Option(help="Split to encode.")] = "test",
     sample: Annotated[str, typer.Option(help="Number of images, or 'all'.")] = "all",
     seed: Annotated[int, typer.Option(help="Random seed of the sample.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: Device = "auto",
     model: ModelName = None,
     set: ModelSetting = None,
     plugin: Plugin = None,
@@ -35,23 +49,27 @@ def command(
     (N, L), names and kinds of the labels, columns (the label of each latent dimension, "" for style) and ids. The
     evaluating commands accept it in place of a checkpoint.
     """
+    from ccvae_eval.checkpoint import open_checkpoint
+
+    add_plugins(plugin)
+    if out.suffix != ".npz":
+        raise UsageError("the output file must end in .npz", where=str(out))
+    count = sample_of(sample)
+    require_inputs(data)
+    opened = open_checkpoint(checkpoint, model=model, settings=assignments(set, "--set"))
+
     import numpy as np
 
-    from ccvae_eval.api import data_of, load
+    from ccvae_eval.api import data_of
     from ccvae_eval.core.devices import device_named
     from ccvae_eval.core.files import atomic_write
     from ccvae_eval.data.labels.relabel import relabelled
     from ccvae_eval.data.splits import sample_ids
     from ccvae_eval.evaluation.subject import prepare
 
-    add_plugins(plugin)
-    if out.suffix != ".npz":
-        raise UsageError("the output file must end in .npz", where=str(out))
-    opened = load(checkpoint, model=model, settings=assignments(set, "--set"))
     images = data_of(data, opened)
     network: Any = opened.model
     images = relabelled(images, label) if label else images
-    count = sample_of(sample)
     ids = sample_ids(images, split, sample=None if count in (None, "all") else int(str(count)), seed=seed)
     with Screen(as_json=json) as screen:
         progress = partial(screen.stage, "encode")

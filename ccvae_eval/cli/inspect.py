@@ -62,7 +62,8 @@ def _found(what: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
 
         return {"kind": "run", **read(path).as_plain()}
     if not path.exists() and name in registry.data_sets:
-        from ccvae_eval.data.spec import describe, open_data
+        from ccvae_eval.data.spec import open_data
+        from ccvae_eval.data.summary import describe
 
         return {"kind": "data", **describe(open_data(what))}
     from ccvae_eval.checkpoint import inspect_checkpoint

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ccvae_eval.api import data_of, evaluate, load
 from ccvae_eval.cli import VERBS, options
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Common, add_plugins
 from ccvae_eval.core.files import slug
-from ccvae_eval.data.labels.relabel import relabelled
-from ccvae_eval.evaluation.metric import Metric
-from ccvae_eval.evaluation.plan import Plan
-from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.storage import write
 from ccvae_eval.plugins import registry
-from ccvae_eval.report import terminal
-from ccvae_eval.report.interface import write_report
-from ccvae_eval.report.terminal import panel_tables
+
+if TYPE_CHECKING:  # a command's help needs none of the steps of an evaluation
+    from ccvae_eval.evaluation.metric import Metric
+    from ccvae_eval.evaluation.plan import Plan
+    from ccvae_eval.evaluation.run import Run
 
 CHECKPOINT = Annotated[str, typer.Argument(help="The checkpoint to evaluate.", show_default=False)]
 SOME_FAILED = 4
@@ -63,8 +59,13 @@ def evaluation_arguments(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Arguments of :func:`ccvae_eval.api.plan` and :func:`ccvae_eval.api.evaluate` that the options give."""
-    add_plugins(common.plugin)
-    opened = load(checkpoint, model=common.model, settings=options.assignments(common.set, "--set"))
+    from ccvae_eval.checkpoint import open_checkpoint
+
+    opened = open_checkpoint(checkpoint, model=common.model, settings=options.assignments(common.set, "--set"))
+    # these import torch, which the refusal of a file does not need
+    from ccvae_eval.api import data_of
+    from ccvae_eval.data.labels.relabel import relabelled
+
     data = relabelled(data_of(common.data, opened), common.label) if common.label else common.data
     return {
         "model": opened, "data": data, "metrics": metrics, "options": settings, "split": common.split,
@@ -77,7 +78,13 @@ def evaluation_arguments(
 
 def plan_shown(screen: Screen) -> Callable[[Plan], None]:
     """Prints a plan as a notice."""
-    return lambda plan: screen.notice(f"plan: {terminal.plan_line(plan)}")
+
+    def show(plan: Plan) -> None:
+        from ccvae_eval.report.terminal import plan_line
+
+        screen.notice(f"plan: {plan_line(plan)}")
+
+    return show
 
 
 def measure(
@@ -91,22 +98,40 @@ def measure(
         common: the options that all evaluating commands share.
         settings: settings of metrics, by metric name; ``--option`` takes precedence over them.
     """
+    from ccvae_eval.evaluation.metric import metrics_with
+
     settings = dict(settings or {})
     for name, overrides in options.metric_options(common.option).items():
         settings[name] = {**settings.get(name, {}), **overrides}
-    for name in common.report or []:
-        add_plugins(common.plugin)
-        registry.reports.find(name)
+    require_valid(common)
+    for name in metrics:
+        registry.metrics.find(name)
+    if any(settings.values()):  # else the classes of the metrics are imported after the checkpoint is accepted
+        metrics_with(settings, metrics)
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         arguments = evaluation_arguments(checkpoint, metrics, common, screen, settings)
+        from ccvae_eval.api import evaluate
+
         run = evaluate(**arguments, on_plan=plan_shown(screen))
         publish(run, screen, common, next_command(run, checkpoint, common), common.report or ())
     if run.failed:
         raise SystemExit(SOME_FAILED)
 
 
+def require_valid(common: Common) -> None:
+    """Adds the plugins and refuses invalid options, before the checkpoint is opened and torch is imported."""
+    add_plugins(common.plugin)
+    for name in common.report or []:
+        registry.reports.find(name)
+    options.sample_of(common.sample)
+    options.assignments(common.set, "--set")
+    options.require_inputs(common.data, common.judge, common.out)
+
+
 def publish(run: Run, screen: Screen, common: Common, following: str, reports: Iterable[str] = ()) -> None:
     """Writes a run's files and reports, prints its tables, and suggests the following command."""
+    from ccvae_eval.report.interface import write_report
+
     folder = output_folder(common.out, run)
     run, figure_count = draw_and_write(run, folder, figures=common.figures)
     for name in reports:
@@ -121,6 +146,8 @@ def publish(run: Run, screen: Screen, common: Common, following: str, reports: I
 
 def draw_and_write(run: Run, folder: Path, *, figures: bool) -> tuple[Run, int]:
     """Writes a run's files and figures; returns the run as written and the number of figures."""
+    from ccvae_eval.evaluation.storage import write
+
     run = write(run, folder)
     if not figures:
         return run, 0
@@ -131,13 +158,15 @@ def draw_and_write(run: Run, folder: Path, *, figures: bool) -> tuple[Run, int]:
 
 def show(run: Run, screen: Screen, *, verbose: bool) -> None:
     """Prints header and tables: all values of a single metric, or one row per metric."""
+    from ccvae_eval.report import terminal
+
     screen.show(terminal.header(run), "")
     if len(run.measurements) > 1:
         screen.show(terminal.summary(run))
     if len(run.measurements) == 1 or verbose:
         for m in run.measurements:
             if m.metric == "disentanglement" and m.status == "ok":
-                screen.show("", panel_tables(run, m.metric, verbose=verbose, ascii_only=screen.ascii_only))
+                screen.show("", terminal.panel_tables(run, m.metric, verbose=verbose, ascii_only=screen.ascii_only))
             else:
                 screen.show("", terminal.metric_tables(run, m.metric, verbose=verbose))
     for m in run.measurements:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
+from ccvae_eval.core.devices import require_device_name
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import argument_help
@@ -23,6 +24,29 @@ EVALUATION, OUTPUT, EXTENSION = "Evaluation", "Output", "Extension"
 def option_in(panel: str, help: str, *names: str, **more: Any) -> Any:
     """An option in a panel of the help; without names it is named after its parameter."""
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+def registered(group: str, *more: str) -> Any:
+    """Completion of the names registered in a group, and of ``more``; imports no plugin."""
+
+    def names(incomplete: str) -> list[str]:
+        return [name for name in [*registry.Registry(group), *more] if name.startswith(incomplete)]
+
+    return names
+
+
+def metric_settings(incomplete: str) -> list[str]:
+    """Completion of ``metric.key=value`` up to the equals sign; imports the metric that is named."""
+    name, dot, _ = incomplete.partition(".")
+    if not dot:
+        return [f"{name}." for name in registered("metrics")(incomplete)]
+    settings = fields(registry.metrics[name]) if name in registry.metrics else ()
+    return [text for field in settings if (text := f"{name}.{field.name}=").startswith(incomplete)]
+
+
+def _device_name(name: str) -> str:
+    require_device_name(name)
+    return name
 
 
 LABEL_HELP = "Rename a label (NEW=OLD), merge exclusive labels (Hair=Black_Hair|Blond_Hair) or split one (*=Hair)."
@@ -36,14 +60,30 @@ JudgeChoice = Annotated[str, option_in(EVALUATION, JUDGE_HELP)]
 PLUGIN_HELP = "Python file with your own models, metrics or data; it is executed."
 Plugin = Annotated[list[Path] | None, option_in(EXTENSION, PLUGIN_HELP)]
 ModelName = Annotated[
-    str | None, option_in(EXTENSION, "Model or adapter to build, if the checkpoint does not name one.", "--model")
+    str | None,
+    option_in(
+        EXTENSION,
+        "Model or adapter to build, if the checkpoint does not name one.",
+        "--model",
+        autocompletion=lambda incomplete: registered("models", *registry.adapters)(incomplete),
+    ),
 ]
 ModelSetting = Annotated[
     list[str] | None,
     option_in(EXTENSION, "A setting or constructor argument of the model: KEY=VALUE. images.range=[-1,1] and "
         "images.logits=true describe its pixels.", "--set"),
 ]  # fmt: skip
-Setting = Annotated[list[str] | None, option_in(EVALUATION, "A setting of a metric: metric.key=value.", "--option")]
+SETTING_HELP = "A setting of a metric: metric.key=value."
+Setting = Annotated[list[str] | None, option_in(EVALUATION, SETTING_HELP, "--option", autocompletion=metric_settings)]
+Device = Annotated[
+    str,
+    option_in(
+        EVALUATION,
+        "Device: auto, cpu, cuda, cuda:1 or mps.",
+        callback=_device_name,
+        autocompletion=lambda incomplete: [n for n in ("auto", "cpu", "cuda", "mps") if n.startswith(incomplete)],
+    ),
+]
 CacheDir = Annotated[Path | None, option_in(EXTENSION, "Folder for cached judges and references.")]
 DATA_HELP = (
     "Labelled images: faces, folder:PATH, mnist:PATH, npz:PATH. Default: $CCVAE_EVAL_DATA, else the checkpoint's "
@@ -56,7 +96,9 @@ LIMIT_HELP = "Use the first N images (of the split, if one is named) instead of 
 class Common:
     """The options of every measuring verb."""
 
-    data: Annotated[str | None, option_in(EVALUATION, DATA_HELP, "--data", "-d")] = None
+    data: Annotated[str | None, option_in(EVALUATION, DATA_HELP, "--data", "-d", autocompletion=registered("data"))] = (
+        None
+    )
     label: Labels = None
     characteristic: Annotated[
         list[str] | None,
@@ -70,7 +112,7 @@ class Common:
         Literal["train", "judge", "test"] | None, option_in(EVALUATION, "Split to evaluate; default: test.")
     ] = None
     seed: Seed = 0
-    device: Annotated[str, option_in(EVALUATION, "Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto"
+    device: Device = "auto"
     batch_size: Annotated[int, option_in(EVALUATION, "Images per batch; does not affect results.", min=1)] = 256
     judge: JudgeChoice = "auto"
     option: Setting = None
@@ -79,7 +121,10 @@ class Common:
     verbose: Annotated[bool, option_in(OUTPUT, "Show one row for each characteristic.", "--verbose", "-v")] = False
     quiet: Quiet = False
     figures: Annotated[bool, option_in(OUTPUT, "Write figures as PNG files.")] = True
-    report: Annotated[list[str] | None, option_in(OUTPUT, "Report plugin to write beside run.json; repeatable.")] = None
+    report: Annotated[
+        list[str] | None,
+        option_in(OUTPUT, "Report plugin to write beside run.json; repeatable.", autocompletion=registered("reports")),
+    ] = None
     model: ModelName = None
     set: ModelSetting = None
     plugin: Plugin = None
@@ -90,6 +135,20 @@ def add_plugins(files: Iterable[Path] | None) -> None:
     """Registers the plugins in the files of ``--plugin``."""
     for file in files or ():
         registry.add_plugin_file(file)
+
+
+def require_inputs(data: str | None = None, judge: str | None = None, out: Path | None = None) -> None:
+    """Refuses an unknown data set, an unusable judge file or an unusable output folder, before torch is imported."""
+    from ccvae_eval.checkpoint import read_bundle
+    from ccvae_eval.core.files import require_folder
+    from ccvae_eval.data.spec import registered_spec
+
+    if data:
+        registered_spec(data)
+    if judge not in (None, "auto", "none"):
+        read_bundle(judge)
+    if out is not None:
+        require_folder(out)
 
 
 def command_line() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from ccvae_eval.cli.console import Screen, empty_table, stop_requests
 from ccvae_eval.cli.measuring import SOME_FAILED
 from ccvae_eval.cli.options import (
     OUTPUT,
+    Device,
     Json,
     Labels,
     Plugin,
@@ -21,19 +22,23 @@ from ccvae_eval.cli.options import (
     assignments,
     metric_options,
     option_in,
+    require_inputs,
 )
 from ccvae_eval.core.files import atomic_write, slug
-from ccvae_eval.evaluation.run import number
-from ccvae_eval.recipes import PreparedRecipe, builtin_recipes, grids_of, read_recipe, run_cells
-from ccvae_eval.recipes.work import parse_shard, run_folder
-from ccvae_eval.report.grids import grid_markdown, grid_table, grids_csv
+from ccvae_eval.recipes.recipe import builtin_recipes, read_recipe
 from ccvae_eval.report.text import escaped
+
+if TYPE_CHECKING:
+    from ccvae_eval.recipes.work import PreparedRecipe
 
 
 def command(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="A built-in recipe or a TOML file; without one, the built-in recipes are listed."),
+        typer.Argument(
+            help="A built-in recipe or a TOML file; without one, the built-in recipes are listed.",
+            autocompletion=lambda incomplete: [name for name in builtin_recipes() if name.startswith(incomplete)],
+        ),
     ] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help="Data to use instead of the recipe's.")] = None,
     label: Labels = None,
@@ -48,7 +53,7 @@ def command(
     contender: Annotated[list[str] | None, typer.Option(help="Train only the model of this row; repeatable.")] = None,
     shard: Annotated[str, typer.Option(help="I/N: process only the I-th of every N trainings.")] = "1/1",
     tables: Annotated[bool, typer.Option("--tables", help="Only write the tables, from existing results.")] = False,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: Device = "auto",
     out: Annotated[
         Path | None, option_in(OUTPUT, "Folder to write to; default ./ccvae-eval/RECIPE.", "--out", "-o")
     ] = None,
@@ -70,6 +75,10 @@ def command(
             data=data, labels=None if label is None else tuple(label), seeds=seeds, sample=sample, judge=judge,
             training=_training(training, labels), options=metric_options(option) or None, experiments=contender,
         )  # fmt: skip
+        require_inputs(plan.data, judge, out)
+
+        from ccvae_eval.recipes.work import PreparedRecipe, parse_shard
+
         task = PreparedRecipe.of(plan, out or Path("ccvae-eval") / slug(plan.name))
         screen.notice(f"{plan.title}: {len(task.cells)} trainings on {task.data.spec}; results go to {task.folder}")
         failed = 0 if tables else _work(task, device, parse_shard(shard), screen)
@@ -100,6 +109,8 @@ def _list(screen: Screen, as_json: bool) -> None:
 
 def _work(task: PreparedRecipe, device: str, shard: tuple[int, int], screen: Screen) -> int:
     """Trains and evaluates the cells; returns how many failed. A stop signal saves the state of a training."""
+    from ccvae_eval.recipes.work import run_cells
+
     failed = 0
     with stop_requests() as stopped:
         cells = run_cells(
@@ -120,7 +131,11 @@ def _work(task: PreparedRecipe, device: str, shard: tuple[int, int], screen: Scr
 
 def _write_tables(task: PreparedRecipe, screen: Screen, as_json: bool) -> None:
     """Shows the tables and writes them, with their figures, into the folder."""
+    from ccvae_eval.evaluation.run import number
+    from ccvae_eval.recipes.tables import grids_of
+    from ccvae_eval.recipes.work import run_folder
     from ccvae_eval.report.figures import draw_grid
+    from ccvae_eval.report.grids import grid_markdown, grid_table, grids_csv
 
     grids = grids_of(task)
     for grid in grids:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-from ccvae_eval.api import DEFAULT_METRICS, metric_named
 from ccvae_eval.cli.measuring import CHECKPOINT, measure
-from ccvae_eval.cli.options import EVALUATION, Common, add_options, add_plugins, option_in, options_of
+from ccvae_eval.cli.options import EVALUATION, Common, add_options, add_plugins, option_in, options_of, registered
 from ccvae_eval.core.errors import PluginError, UsageError
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import plain
 
-METRIC = option_in(EVALUATION, "Compute only this metric; repeatable.", "--metric", "-m")
+METRIC_HELP = "Compute only this metric; repeatable."
+METRIC = option_in(EVALUATION, METRIC_HELP, "--metric", "-m", autocompletion=registered("metrics"))
 ALL = option_in(EVALUATION, "Compute every registered metric.", "--all")
 
 
@@ -27,6 +27,8 @@ def command(
     By default density, locality, drift, diversity, accuracy and reconstruction. Each image is encoded once, and
     metrics that need the same decoded image share it.
     """
+    from ccvae_eval.evaluation.metric import DEFAULT_METRICS
+
     if metric and every:
         raise UsageError("--metric and --all exclude each other")
     common = Common(**given)
@@ -37,6 +39,8 @@ def command(
 
 def _all_metrics() -> list[str]:
     """The names of all registered metrics; a plugin that cannot be loaded is skipped with a notice on stderr."""
+    from ccvae_eval.evaluation.metric import metric_named
+
     names = []
     for entry in registry.metrics.registrations():
         try:

@@ -7,28 +7,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.text import Text
 
 from ccvae_eval import training
-from ccvae_eval.checkpoint import open_checkpoint, save_checkpoint
 from ccvae_eval.cli import options
 from ccvae_eval.cli.console import Screen, empty_table, stop_requests
 from ccvae_eval.cli.options import OUTPUT, Json, Labels, Plugin, Quiet, add_plugins, option_in
-from ccvae_eval.core.devices import device_named
 from ccvae_eval.core.errors import UsageError, suggestion
-from ccvae_eval.data.interface import DataSet
-from ccvae_eval.data.labels.relabel import relabelled
-from ccvae_eval.data.spec import open_data
-from ccvae_eval.judge import train_judge
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import escaped, figure
 from ccvae_eval.training import TrainingSettings
 
+if TYPE_CHECKING:
+    from ccvae_eval.checkpoint import Opened
+    from ccvae_eval.data.interface import DataSet
+
 JUDGE = "judge"
+DATA_HELP = "Labelled images: faces, folder:PATH, mnist:PATH, ..."
 Document = dict[str, Any]
 SETTINGS = options.setting_options(TrainingSettings, "Training")
 SHOWN = ("loss", "reconstruction", "accuracy")
@@ -39,20 +37,22 @@ SHOWN = ("loss", "reconstruction", "accuracy")
 class TrainOptions:
     """Options of ``train`` besides the training settings: data, files and device."""
 
-    data: Annotated[str, typer.Option("--data", "-d", help="Labelled images: faces, folder:PATH, mnist:PATH, ...")]
+    data: Annotated[str, typer.Option("--data", "-d", help=DATA_HELP, autocompletion=options.registered("data"))]
     out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint file: .pt or .safetensors.")] = Path("ckpt.pt")
     label: Labels = None
     set: Annotated[list[str] | None, typer.Option(help="A setting of the model: KEY=VALUE.")] = None
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted training.")] = False
     init_from: Annotated[Path | None, typer.Option(help="Initialise from this checkpoint's tensors that fit.")] = None
     half: Annotated[bool, option_in(OUTPUT, "Write the weights as float16.", "--half")] = False
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto"
+    device: options.Device = "auto"
     quiet: Quiet = False
     json: Json = False
     plugin: Plugin = None
 
 
-MODEL = typer.Argument(help="A registered model, or 'judge'.", show_default=False)
+MODEL = typer.Argument(
+    help="A registered model, or 'judge'.", show_default=False, autocompletion=options.registered("models", JUDGE)
+)
 
 
 def command(model: Annotated[str, MODEL], **given: Any) -> None:
@@ -61,6 +61,9 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
     The folder OUT.training beside the checkpoint OUT holds history.csv with every term of the objective, its curves
     (history.png), and the training state that --resume continues from.
     """
+    from ccvae_eval.checkpoint import open_checkpoint
+    from ccvae_eval.data.spec import open_data
+
     settings = TrainingSettings(**options.field_values(given, [p.name for p in SETTINGS]))
     chosen = TrainOptions(**given)
     add_plugins(chosen.plugin)
@@ -68,20 +71,23 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
         raise UsageError(f"{model!r} is not a registered model", hint=suggestion(model, [*registry.models, JUDGE]))
     if chosen.out.suffix not in (".pt", ".safetensors"):
         raise UsageError("the checkpoint file must end in .pt or .safetensors", where=str(chosen.out))
-    data = open_data(chosen.data)
-    if chosen.label:
-        data = relabelled(data, chosen.label)
+    options.require_inputs(chosen.data)
+    options.assignments(chosen.set, "--set")
+    initial = None if model == JUDGE or chosen.init_from is None else open_checkpoint(chosen.init_from)
+    data = open_data(chosen.data, chosen.label or ())
     with Screen(as_json=chosen.json, quiet=chosen.quiet) as screen:
         if model == JUDGE:
             document, inputs = _train_judge(data, settings, chosen, screen), f"CKPT --judge {chosen.out}"
         else:
-            document, inputs = _train(model, data, settings, chosen, screen), str(chosen.out)
+            document, inputs = _train(model, data, settings, chosen, screen, initial), str(chosen.out)
         screen.advise(f"Next: ccvae-eval run {inputs} --data {quote(chosen.data)}")
         if chosen.json:
             screen.document(document)
 
 
 def _train_judge(data: DataSet, settings: TrainingSettings, chosen: TrainOptions, screen: Screen) -> Document:
+    from ccvae_eval.judge import train_judge
+
     labels = list(settings.labels) or None
     judge = train_judge(data, seed=settings.seed, labels=labels, progress=lambda d, t: screen.stage("judge", d, t))
     judge.save(chosen.out)
@@ -93,13 +99,20 @@ def _train_judge(data: DataSet, settings: TrainingSettings, chosen: TrainOptions
     return {"judge": document, "out": str(chosen.out)}
 
 
-def _train(name: str, data: DataSet, settings: TrainingSettings, chosen: TrainOptions, screen: Screen) -> Document:
+def _train(
+    name: str, data: DataSet, settings: TrainingSettings, chosen: TrainOptions, screen: Screen, initial: Opened | None
+) -> Document:
+    from ccvae_eval.checkpoint import save_checkpoint
+    from ccvae_eval.core.devices import device_named
     from ccvae_eval.report.figures import draw_history
 
     device, out = device_named(chosen.device), chosen.out
     model, supervision = training.prepare(name, options.assignments(chosen.set, "--set"), data, settings)
-    if chosen.init_from is not None:
-        _take_weights(model, chosen.init_from, screen)
+    if initial is not None:
+        taken = training.take_weights(model, initial.model.state_dict())
+        if not taken:
+            raise UsageError("no tensor of this checkpoint fits the model", where=str(chosen.init_from))
+        screen.notice(f"{taken} of {len(model.state_dict())} tensors initialised from {chosen.init_from}")
     folder = out.with_name(out.name + ".training")
     with stop_requests() as stopped:
         events = training.fit(
@@ -116,14 +129,6 @@ def _train(name: str, data: DataSet, settings: TrainingSettings, chosen: TrainOp
     save_checkpoint(out, saved, name=name, data=data, training=history, half=chosen.half)
     screen.show(escaped(f"{name}: {last.step:,} steps in {last.seconds:.0f} s ({last.reason}); written to {out}"))
     return {"model": name, "out": str(out), "steps": last.step, "seconds": last.seconds, "reason": last.reason}
-
-
-def _take_weights(model: torch.nn.Module, path: Path, screen: Screen) -> None:
-    """Initialises the model from the tensors of a checkpoint that fit."""
-    taken = training.take_weights(model, open_checkpoint(path).model.state_dict())
-    if not taken:
-        raise UsageError("no tensor of this checkpoint fits the model", where=str(path))
-    screen.notice(f"{taken} of {len(model.state_dict())} tensors initialised from {path}")
 
 
 def _follow(events: Iterator[training.Event], screen: Screen) -> training.Finished:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
-
-import numpy as np
-import scipy.linalg  # noqa: F401  (loads SciPy's own BLAS, so that the controller finds it)
-import torch
-from threadpoolctl import ThreadpoolController
-from torch.backends import cuda, cudnn
+from typing import TYPE_CHECKING, Any
 
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.core.types import Floats, Plain
+
+if TYPE_CHECKING:
+    import torch
+
+    from ccvae_eval.core.types import Floats, Plain
 
 FULL_PRECISION = "ieee"
 """Torch's name for float32 without TF32 rounding."""
+
+
+def require_device_name(name: str) -> None:
+    """Refuses what can be no device of any machine, without asking torch.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", name):
+        raise UsageError(f"device {name!r} is unknown", hint="Use auto, cpu, cuda, cuda:1 or mps.")
 
 
 def device_named(name: str) -> torch.device:
@@ -28,14 +36,14 @@ def device_named(name: str) -> torch.device:
     Raises:
         UsageError: the name is unknown, or the device is not available.
     """
+    import torch
+
+    require_device_name(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device {name!r} is unknown", hint="Use auto, cpu, cuda, cuda:1 or mps.") from None
+    device = torch.device(name)
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not usable.get(device.type, False) or (device.index or 0) >= max(torch.cuda.device_count(), 1):
+    if not usable[device.type] or (device.index or 0) >= max(torch.cuda.device_count(), 1):
         raise UsageError(
             f"device {name!r} is not available",
             why=f"torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices",
@@ -51,6 +59,8 @@ def exact_arithmetic() -> Iterator[None]:
     By default cuDNN may round the inputs of convolutions to TF32 (10 mantissa bits) and choose kernels that add in an
     arbitrary order.
     """
+    from torch.backends import cuda, cudnn
+
     precise: tuple[Any, ...] = (cudnn.conv, cudnn.rnn, cuda.matmul)  # type: ignore[attr-defined] # missing in stubs
     before = [part.fp32_precision for part in precise]
     deterministic = cudnn.deterministic, cudnn.benchmark
@@ -67,6 +77,10 @@ def exact_arithmetic() -> Iterator[None]:
 
 def environment(device: torch.device) -> dict[str, Plain]:
     """Returns versions, the device (a GPU with its model) and the number of threads, as a run records them."""
+    import platform
+
+    import torch
+
     packages = ("torch", "numpy", "scipy", "scikit-learn", "opencv-python", "kornia")
     model = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     return {
@@ -87,6 +101,9 @@ def _version(package: str) -> str:
 
 @cache
 def _controller() -> Any:
+    import scipy.linalg  # noqa: F401  (loads SciPy's own BLAS, so that the controller finds it)
+    from threadpoolctl import ThreadpoolController
+
     return ThreadpoolController()
 
 
@@ -109,6 +126,8 @@ def column_products(values: Floats, weights: Floats) -> Floats:
     Returns:
         Products, shape :math:`(C, B)`.
     """
+    import numpy as np
+
     columns = np.ascontiguousarray(values.T)
     with one_thread():
         products = [column @ weights for column in columns]

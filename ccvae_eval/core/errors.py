@@ -7,7 +7,6 @@ Each error carries ``what`` (the problem), ``where`` (file, member, option, plug
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from functools import partial
 from typing import ClassVar
 
@@ -107,6 +106,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     >>> suggestion("xyz", ["locality", "drift"])
     'Known: drift, locality.'
     """
+    from difflib import get_close_matches
+
     names = sorted(known)
     close = get_close_matches(name, names, n=1, cutoff=0.6)
     if close:

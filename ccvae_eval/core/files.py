@@ -25,6 +25,21 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:MAX_SLUG_LENGTH] or "unnamed"
 
 
+def require_folder(path: str | Path) -> None:
+    """Refuses a folder for results that cannot be made or written.
+
+    Raises:
+        InputError: a file is in its place, or the folder is not writable.
+    """
+    place = Path(path).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise InputError("cannot be written", where=str(path), why=f"{place} is not a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError("cannot be written", where=str(path), why=f"no permission to write to {place}")
+
+
 def atomic_write(path: str | Path, content: bytes) -> None:
     """Writes a file completely or not at all, even across a crash.
 

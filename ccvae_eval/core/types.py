@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Generator, Tensor, randn
+if TYPE_CHECKING:  # annotations alone need no array library
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Generator, Tensor
 
-Images = Annotated[Tensor, "(N, C, H, W), float32 in [0, 1]"]
-Points = Annotated[Tensor, "(N, D), float32: data without pixels, such as the Swiss roll"]
-Labels = Annotated[Tensor, "(N, L), float32 in schema order: 0/1, class index or value; NaN = missing"]
-Codes = Annotated[Tensor, "(N, D), float32: points of latent space"]
-Ids = Annotated[NDArray[np.int64], "(N,): positions of images in a data set"]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+Images = Annotated["Tensor", "(N, C, H, W), float32 in [0, 1]"]
+Points = Annotated["Tensor", "(N, D), float32: data without pixels, such as the Swiss roll"]
+Labels = Annotated["Tensor", "(N, L), float32 in schema order: 0/1, class index or value; NaN = missing"]
+Codes = Annotated["Tensor", "(N, D), float32: points of latent space"]
+Ids = Annotated["NDArray[np.int64]", "(N,): positions of images in a data set"]
+Floats = Annotated["NDArray[np.float64]", "of any shape"]
+Bools = Annotated["NDArray[np.bool_]", "of any shape"]
 
 Plain = Any
 """JSON-like data: None, bool, int, float, str, and lists and dictionaries of these."""
@@ -42,6 +43,8 @@ class Gaussian:
 
     def sample(self, generator: Generator | None = None) -> Codes:
         """Returns one sample for each row, differentiable in ``loc`` and ``scale``."""
+        from torch import randn
+
         noise = randn(
             self.loc.shape, generator=generator, dtype=self.loc.dtype, device=generator.device if generator else None
         )

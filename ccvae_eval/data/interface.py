@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, Self, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
 from ccvae_eval.core.types import Bools, Floats, Ids, Images
 from ccvae_eval.model.interface import Batch, LabelSchema
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Split = Literal["train", "judge", "test"]
 SPLITS: tuple[Split, ...] = ("train", "judge", "test")
@@ -163,8 +164,11 @@ def quantize(values: Floats) -> Floats:
 
     Values outside go to the nearest level.
 
+    >>> import numpy as np
     >>> (quantize(np.array([0.0, 0.25, 1.0])) * QUANTIZATION_LEVELS).tolist()
     [0.5, 262144.5, 1048575.5]
     """
+    import numpy as np
+
     levels = np.clip(np.floor(values * QUANTIZATION_LEVELS), 0, QUANTIZATION_LEVELS - 1)
     return (levels + 0.5) / QUANTIZATION_LEVELS

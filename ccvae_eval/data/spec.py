@@ -1,4 +1,4 @@
-"""Data specs ``name[:path][,key=value]``: parsing, typed options, opening the data set, and its summary."""
+"""Data specs ``name[:path][,key=value]``: parsing, typed options, and opening the data set."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ccvae_eval.core.errors import CcvaeEvalError, InputError, PluginError, UsageError, suggestion
-from ccvae_eval.core.types import Floats, Plain
-from ccvae_eval.data.interface import SPLITS, DataSet, HasRegions, NeedsNoPath
-from ccvae_eval.data.labels.relabel import Relabelled, relabelled
-from ccvae_eval.model.interface import Label
+from ccvae_eval.data.interface import DataSet, NeedsNoPath
 from ccvae_eval.plugins import registry
 
 VARIABLE = "CCVAE_EVAL_DATA"
@@ -145,6 +138,19 @@ def parse_spec(spec: str) -> Spec:
     return Spec(name, path or None, options)
 
 
+def registered_spec(spec: str) -> tuple[registry.Registration, Spec]:
+    """Parse a spec and find its data set, without importing it.
+
+    Raises:
+        UsageError: a malformed spec, or an unknown name.
+    """
+    parsed = parse_spec(spec)
+    if parsed.name not in registry.data_sets and Path(spec).exists():
+        kind = "npz" if spec.endswith(".npz") else "folder"
+        raise UsageError("the path lacks the name of a data set", where=spec, hint=f"Write {kind}:{spec}")
+    return registry.data_sets.find(parsed.name), parsed
+
+
 def open_data(spec: str, labels: Sequence[str] = ()) -> DataSet:
     """Open a data set.
 
@@ -158,11 +164,9 @@ def open_data(spec: str, labels: Sequence[str] = ()) -> DataSet:
         DataError: a file is missing or unreadable.
         PluginError: a third-party data set fails to open.
     """
-    parsed = parse_spec(spec)
-    if parsed.name not in registry.data_sets and Path(spec).exists():
-        kind = "npz" if spec.endswith(".npz") else "folder"
-        raise UsageError("the path lacks the name of a data set", where=spec, hint=f"Write {kind}:{spec}")
-    registration = registry.data_sets.find(parsed.name)
+    from ccvae_eval.data.labels.relabel import relabelled
+
+    registration, parsed = registered_spec(spec)
     data = _made(registration, parsed)
     renames = [value for key, value in parsed.options if key == LABEL]
     return relabelled(data, [*renames, *labels])
@@ -228,93 +232,3 @@ def _opens_alone(spec: str) -> bool:
     except UsageError:
         return False
     return isinstance(kind, NeedsNoPath) and bool(kind.needs_no_path)
-
-
-MAX_CORRELATIONS = 10
-MIN_PAIRS = 10
-"""Images in which both labels must be known for their correlation to be listed."""
-
-
-def describe(data: DataSet) -> dict[str, Plain]:
-    """Summarise a data set: its size, splits and labels.
-
-    Returns:
-        ``labels`` has one row for each class of each label (``class``, ``n``, ``share`` of the labelled images) and
-        one row with ``mean`` and ``deviation`` for a continuous label; None marks what does not apply.
-        ``correlations`` lists the strongest Pearson correlations between classes of different labels. ``joined``
-        gives for each joined label the number of images with none and with several of its parts.
-    """
-    labels = data.labels_of(np.arange(len(data))).astype(np.float64)
-    found: dict[str, Plain] = {
-        "spec": data.spec,
-        "digest": data.digest,
-        "images": len(data),
-        "input_shape": list(data.input_shape),
-        "splits": {name: len(data.split(name)) for name in SPLITS},
-        "regions": data.region_source if isinstance(data, HasRegions) else None,
-        "labels": [row for i, label in enumerate(data.schema) for row in _rows(label, labels[:, i])],
-        "correlations": strongest_correlations(data.schema.labels, labels),
-    }
-    if isinstance(data, Relabelled):
-        found["joined"] = [
-            {"label": name, "none": none, "several": several} for name, (none, several) in data.conflicts().items()
-        ]
-    return found
-
-
-def _rows(label: Label, column: Floats) -> list[dict[str, Plain]]:
-    known = column[~np.isnan(column)]
-    base = {"label": label.name, "kind": label.kind, "missing": len(column) - len(known)}
-    if label.kind == "continuous":
-        mean = float(known.mean()) if len(known) else None
-        deviation = float(known.std()) if len(known) else None
-        return [{**base, "class": None, "n": len(known), "share": None, "mean": mean, "deviation": deviation}]
-    counts = {index: int((known == index).sum()) for index in range(label.kind == "binary", label.cardinality)}
-    rest = {"mean": None, "deviation": None}
-    return [
-        {**base, "class": label.class_name(index), "n": n, "share": n / len(known) if len(known) else None, **rest}
-        for index, n in counts.items()
-    ]
-
-
-def strongest_correlations(labels: tuple[Label, ...], values: NDArray[np.float64]) -> list[dict[str, Plain]]:
-    """The strongest Pearson correlations between labels, each over the images in which both are known.
-
-    A categorical label enters with an indicator of each class.
-
-    Args:
-        labels: the labels.
-        values: shape :math:`(N, L)`, NaN = missing.
-    """
-    names, owners, columns = [], [], []
-    for i, label in enumerate(labels):
-        classes = range(label.cardinality) if label.kind == "categorical" else [None]
-        for index in classes:
-            column = values[:, i]
-            owners.append(i)
-            names.append(label.name if index is None else f"{label.name}={label.class_name(index)}")
-            columns.append(column if index is None else np.where(np.isnan(column), np.nan, column == index))
-    if not columns:
-        return []
-    correlation = _pairwise(np.stack(columns, axis=1))
-    pairs = [
-        (float(correlation[a, b]), names[a], names[b])
-        for a, b in combinations(range(len(names)), 2)
-        if owners[a] != owners[b] and np.isfinite(correlation[a, b])
-    ]
-    pairs.sort(key=lambda pair: -abs(pair[0]))
-    return [{"first": a, "second": b, "correlation": r} for r, a, b in pairs[:MAX_CORRELATIONS]]
-
-
-def _pairwise(values: Floats) -> Floats:
-    """Pearson correlation of every two columns over the rows where both are known; NaN if one is constant there."""
-    known = ~np.isnan(values)
-    weight, filled = known.astype(np.float64), np.where(known, values, 0.0)
-    n = weight.T @ weight
-    with np.errstate(invalid="ignore", divide="ignore"):
-        first, second = filled.T @ weight / n, weight.T @ filled / n
-        square = (filled**2).T @ weight / n - first**2
-        other = weight.T @ (filled**2) / n - second**2
-        covariance = filled.T @ filled / n - first * second
-        varies = (square > 1e-12) & (other > 1e-12) & (n >= MIN_PAIRS)
-        return np.where(varies, covariance / np.sqrt(square * other), np.nan)

@@ -8,12 +8,12 @@ the call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from ccvae_eval.core.errors import CcvaeEvalError, PluginError, UsageError
+from ccvae_eval.core.errors import CcvaeEvalError, PluginError, UsageError, suggestion
 from ccvae_eval.plugins import registry
 
 if TYPE_CHECKING:  # help and lists describe metrics without torch
@@ -25,6 +25,10 @@ if TYPE_CHECKING:  # help and lists describe metrics without torch
     from ccvae_eval.evaluation.subject import Chunk, Subject
     from ccvae_eval.judge import Judge
     from ccvae_eval.statistics.resampling import ResampleWeights
+
+
+DEFAULT_METRICS = ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")
+"""The metrics that are evaluated by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,37 @@ def make_metric(name: str, settings: Mapping[str, Any]) -> Metric:
         lacking = [member for member in METRIC_MEMBERS if not hasattr(metric, member)]
         raise _not_usable(entry, f"{name!r} is not a metric", f"it lacks {', '.join(lacking)}")
     return metric
+
+
+def metric_named(name: str, settings: Mapping[str, Any] | None = None) -> Metric:
+    """A registered metric with the given settings; the error for an unknown name suggests the nearest one."""
+    known = {f.name: f for f in fields(metric_class(name))}
+    for key in settings or {}:
+        if key not in known:
+            raise UsageError(f"metric {name!r} has no setting {key!r}", hint=suggestion(key, known))
+    return make_metric(name, settings or {})
+
+
+def metrics_with(options: Mapping[str, Mapping[str, Any]], metrics: Sequence[str | Metric]) -> list[Metric]:
+    """The metrics; those given by name get their options.
+
+    Raises:
+        UsageError: an unknown name or setting, a metric given twice, or an option for another metric.
+    """
+    by_name = {metric for metric in metrics if isinstance(metric, str)}
+    for metric in metrics:
+        if isinstance(metric, type) or not isinstance(metric, str | Metric):
+            hint = "Pass a metric's name, or an instance such as Locality(steps=5)."
+            raise UsageError(f"{metric!r} is not a metric", hint=hint)
+    for name in options:
+        if name not in by_name:
+            hint = f"Options apply to metrics given by name: {', '.join(sorted(by_name)) or 'none'}"
+            raise UsageError(f"an option is set for metric {name!r}, which is not evaluated", hint=hint)
+    chosen = [metric_named(m, options.get(m)) if isinstance(m, str) else m for m in metrics]
+    given = [metric.name for metric in chosen]
+    if len(set(given)) != len(given):
+        raise UsageError(f"each metric may be given once, got {', '.join(given)}")
+    return chosen
 
 
 def _not_usable(entry: registry.Registration, what: str, why: str) -> PluginError:

@@ -6,14 +6,15 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from ccvae_eval.core.errors import InputError, UsageError, suggestion
 from ccvae_eval.core.results import Estimate, Measurement, Reason, Value, ValueSpec
 from ccvae_eval.core.types import Plain
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
 PROFILE = "default"

@@ -10,8 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.evaluation.run import SCHEMA_VERSION, Run
@@ -118,6 +116,8 @@ def write(run: Run, folder: Path) -> Run:
     Returns:
         The run with file name and digest of the evidence.
     """
+    import numpy as np
+
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"{m.metric}/{name}": array for m in run.measurements for name, array in m.evidence.items()}
     arrays |= {f"{metric}/ids": ids for metric, ids in run.ids.items()}
@@ -153,6 +153,8 @@ def read(path: Path | str) -> Run:
 
 
 def _with_evidence(run: Run, folder: Path) -> Run:
+    import numpy as np
+
     named = run.evidence_file
     if named is None or not (folder / EVIDENCE_FILE).is_file():
         return run

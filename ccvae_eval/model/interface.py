@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, Self, runtime_checkable
-
-import numpy as np
-import torch
-from torch import Generator, Tensor
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 from ccvae_eval.core.errors import LabelMismatchError, UsageError, suggestion
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain, Points
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Generator, Tensor
 
 Kind = Literal["binary", "categorical", "continuous"]
 KINDS: tuple[Kind, ...] = ("binary", "categorical", "continuous")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Self
 
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain, Points
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 PREFIX = "images."
 """Prefix of the pixel settings; with its dot it cannot begin the name of a constructor argument."""
@@ -86,8 +87,8 @@ class PixelRange:
         return images.sigmoid() if self.logits else ((images - self.low) / (self.high - self.low)).clamp(0, 1)
 
 
-class PixelRangeModel(nn.Module):
-    """A model with a conversion of its pixels; made by :func:`with_pixel_range`.
+class PixelRangeModel:
+    """A model with a conversion of its pixels; :func:`with_pixel_range` makes it an ``nn.Module``.
 
     ``log_likelihood`` and ``bound`` stay densities of pixels in the model's own range.
     """
@@ -130,11 +131,13 @@ def with_pixel_range(model: nn.Module, pixels: PixelRange) -> nn.Module:
 
     The result has the class name, capabilities, weights, weight names and public members of ``model``.
     """
-    kind = type(model)
+    from torch import nn
+
+    kind, own = type(model), type("PixelRangeModel", (PixelRangeModel, nn.Module), {})
     public = [name for name in dir(model) if not name.startswith("_") and name not in NOT_FORWARDED]
-    members = {name: _forwarded(name) for name in public if not hasattr(PixelRangeModel, name)}
+    members = {name: _forwarded(name) for name in public if not hasattr(own, name)}
     members |= {"__module__": kind.__module__, "__doc__": kind.__doc__}
-    wrapper: PixelRangeModel = type(kind.__name__, (PixelRangeModel,), members)(model, pixels)
+    wrapper: nn.Module = type(kind.__name__, (own,), members)(model, pixels)
     return wrapper.train(model.training)
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from ccvae_eval.core.errors import InputError, UsageError, suggestion
 from ccvae_eval.core.types import Plain
-from ccvae_eval.training import TrainingSettings
+from ccvae_eval.training.settings import TrainingSettings
 
 T = TypeVar("T")
 MAX_BYTES = 1 << 20

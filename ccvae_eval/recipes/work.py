@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccvae_eval.api import evaluate, metric_named
+from ccvae_eval.api import evaluate
 from ccvae_eval.checkpoint import open_checkpoint, save_checkpoint
 from ccvae_eval.core.devices import device_named
 from ccvae_eval.core.errors import CcvaeEvalError, InputError, UsageError
@@ -17,7 +17,7 @@ from ccvae_eval.core.types import Plain
 from ccvae_eval.data.interface import DataSet
 from ccvae_eval.data.labels.relabel import relabelled
 from ccvae_eval.data.spec import open_data
-from ccvae_eval.evaluation.metric import Metric, settings_of
+from ccvae_eval.evaluation.metric import Metric, metric_named, settings_of
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import read, write
 from ccvae_eval.recipes.recipe import ExtraEvaluation, Recipe, RecipeCell, cells_of, digest

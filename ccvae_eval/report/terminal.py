@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +17,11 @@ from ccvae_eval.core.results import Measurement, Value, ValueSpec
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.report.text import at_text, escaped, figure, nested, plain
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ccvae_eval.evaluation.plan import Plan
 
 ARROWS = {True: "↑", False: "↓", None: ""}
 MEAN = "mean"
@@ -142,6 +147,8 @@ def metric_tables(run: Run, metric: str, *, verbose: bool = False) -> Renderable
 
 def curve(density: np.ndarray[tuple[int], np.dtype[np.float64]], top: float, *, ascii_only: bool = False) -> str:
     """A density as one line of block characters; ``top`` is a full block."""
+    import numpy as np
+
     blocks = ASCII_BLOCKS if ascii_only else BLOCKS
     positions = np.linspace(0, len(density) - 1, CURVE_WIDTH)
     heights = np.interp(positions, np.arange(len(density)), density) / top if top > 0 else np.zeros(CURVE_WIDTH)
@@ -150,6 +157,8 @@ def curve(density: np.ndarray[tuple[int], np.dtype[np.float64]], top: float, *, 
 
 def density_curves(measurement: Measurement, *, ascii_only: bool = False) -> RenderableType:
     """The density of each class on the characteristic's axis, one line per class, from ``Density``'s pictures."""
+    import numpy as np
+
     table = Table.grid(padding=(0, 1))
     for name, parts in nested(measurement.pictures, "curves").items():
         shown = {label: array for label, array in parts.items() if label != "grid" and "/" not in label}
@@ -213,6 +222,8 @@ def heat_map(measurement: Measurement, *, ascii_only: bool = False) -> Renderabl
 
     Shows at most 24 codes, those with the most information, and 9 factors; cells below one percent are blank.
     """
+    import numpy as np
+
     shares = np.nan_to_num(np.asarray(measurement.pictures["information"], dtype=np.float64))
     codes, factors = (measurement.pictures[key].tolist() for key in ("codes", "factors"))
     active = np.asarray(measurement.pictures["active"], dtype=bool)

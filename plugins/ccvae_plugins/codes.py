@@ -19,37 +19,19 @@ from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ccvae_eval.checkpoint import Bundle
-from ccvae_eval.core.errors import DataError, UnsupportedError, UsageError
-from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain
-from ccvae_eval.data.labels.columns import labels_from_array
-from ccvae_eval.data.memory import InMemory
-from ccvae_eval.data.sets.npz import read_arrays
-from ccvae_eval.data.splits import split_by_column
-from ccvae_eval.model.interface import LabelSchema, LatentLayout
+from ccvae_eval.core.errors import DataError
+from ccvae_eval.core.types import Plain
+from ccvae_eval.data.interface import SPLITS
 
-SPLITS = ("train", "judge", "test")
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
 ARRAYS = ("codes", "labels", "scale", "names", "columns", "split", "ids", "kinds")
-
-
-class CodesData(InMemory):
-    """The codes as a data set: each row holds the mean and the standard deviation of one posterior."""
-
-    @classmethod
-    def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
-        raise UsageError(
-            "codes cannot be opened as data",
-            where=str(path),
-            why=str(dict(options)),
-            hint="Give the file in place of a checkpoint: ccvae-eval density FILE.npz",
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,45 +45,6 @@ class CodesSettings:
     name: str = "codes"
 
 
-class CodesModel(nn.Module):
-    """A model that returns precomputed codes; it brings their labels as its own data."""
-
-    codes: Tensor
-    scale: Tensor
-    observed: Tensor
-    split: Tensor
-
-    def __init__(self, settings: CodesSettings) -> None:
-        super().__init__()
-        self._settings = settings
-        self.labels = LabelSchema.from_plain(settings.labels, settings.name)
-        owners: list[str] = settings.columns
-        names = dict.fromkeys(filter(None, owners))
-        blocks = {self.labels[n].name: tuple(i for i, owner in enumerate(owners) if owner == n) for n in names}
-        self.layout = LatentLayout(settings.latent, blocks)
-        for name, width in (("codes", settings.latent), ("scale", settings.latent), ("observed", len(self.labels))):
-            self.register_buffer(name, torch.zeros(settings.rows, width))
-        self.register_buffer("split", torch.zeros(settings.rows, dtype=torch.uint8))
-
-    @property
-    def own_data(self) -> CodesData:
-        """The codes with their labels and splits."""
-        points = torch.cat([self.codes, self.scale], 1).cpu().numpy()
-        names = [str(row) for row in range(len(points))]
-        splits = split_by_column([SPLITS[part] for part in self.split.tolist()], names, self._settings.name)
-        labels = self.observed.cpu().numpy()
-        return CodesData(points, self.labels, labels, splits, f"codes:{self._settings.name}")
-
-    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        del labels
-        loc, scale = images.chunk(2, 1)
-        return Gaussian(loc, scale)
-
-    def decode(self, codes: Codes) -> Images:
-        del codes
-        raise UnsupportedError("the file contains codes only, no decoder", where=self._settings.name)
-
-
 class NpzCodes:
     """Adapter for .npz files with codes."""
 
@@ -113,6 +56,12 @@ class NpzCodes:
         Raises:
             DataError: an array is missing or malformed, or the shapes do not match.
         """
+        import numpy as np
+        import torch
+
+        from ccvae_eval.data.labels.columns import labels_from_array
+        from ccvae_eval.data.sets.npz import read_arrays
+
         arrays, where = read_arrays(path, ("codes", "labels")), str(path)
         codes = _matrix(arrays["codes"], "codes", where)
         scale = _matrix(arrays["scale"], "scale", where) if "scale" in arrays else np.zeros_like(codes)
@@ -150,10 +99,12 @@ class NpzCodes:
         return 1.0 if "code_table" in bundle.metadata and "codes" in bundle.tensors else 0.0
 
     def settings(self, bundle: Bundle) -> Mapping[str, Plain]:
-        rows, latent = bundle.tensors["codes"].shape
+        rows, latent = bundle.tensor_table["codes"].shape
         return {**bundle.metadata["code_table"], "rows": rows, "latent": latent}
 
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
+        from ccvae_plugins.networks import CodesModel
+
         return CodesModel(CodesSettings(**settings))
 
 
@@ -163,6 +114,8 @@ def _matrix(array: NDArray[Any], name: str, where: str) -> NDArray[np.float32]:
             f"{name} must be a numeric array of shape (N, D), got shape {array.shape} and type {array.dtype}",
             where=where,
         )
+    import numpy as np
+
     matrix = array.astype(np.float32)
     if not np.isfinite(matrix).all():
         raise DataError(f"{name} must be finite, but contains NaN or infinity", where=where)
@@ -171,10 +124,12 @@ def _matrix(array: NDArray[Any], name: str, where: str) -> NDArray[np.float32]:
 
 def _split(array: NDArray[Any] | None, rows: int, where: str) -> NDArray[np.uint8]:
     """Index into ``SPLITS`` of each row."""
+    import numpy as np
+
     if array is None:
         return np.full(rows, SPLITS.index("test"), np.uint8)
     words = [str(word) for word in array.ravel()]
-    known = {**{name: i for i, name in enumerate(SPLITS)}, **{str(i): i for i in range(len(SPLITS))}}
+    known: dict[str, int] = {word: i for i, name in enumerate(SPLITS) for word in (name, str(i))}
     if len(words) != rows or not set(words) <= set(known):
         raise DataError(f"split must be one of {', '.join(SPLITS)} for each of the {rows} rows", where=where)
     return np.array([known[word] for word in words], np.uint8)

@@ -15,16 +15,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from ccvae_eval.checkpoint import Bundle, network_tensors
 from ccvae_eval.checkpoint.sidecar import read_json_file
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain
-from ccvae_eval.model.interface import LabelSchema, LatentLayout
+from ccvae_eval.core.types import Plain
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CONFIG = "model_config"
 STATE_DICT = "model_state_dict."
@@ -58,56 +57,13 @@ class PythaeSettings:
     unused: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Perceptron(nn.Module):
-    """pythae's default encoder and decoder, with its tensor names."""
-
-    def __init__(self, settings: PythaeSettings) -> None:
-        super().__init__()
-        shape = tuple(settings.input_shape)
-        if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
-            raise UsageError(
-                f"must be (C, H, W), got {shape}",
-                where="pythae: input_shape",
-                hint="Example: --set input_shape=[1,28,28]",
-            )
-        self.layout, self.labels, self.input_shape = LatentLayout(settings.latent), LabelSchema(()), shape
-        pixels = math.prod(shape)
-        self.encoder = nn.Module()
-        self.encoder.layers = nn.ModuleList([nn.Sequential(nn.Linear(pixels, settings.hidden), nn.ReLU())])
-        self.encoder.embedding = nn.Linear(settings.hidden, settings.latent)
-        if not settings.deterministic:
-            self.encoder.log_var = nn.Linear(settings.hidden, settings.latent)
-        self.decoder = nn.Module()
-        self.decoder.layers = nn.ModuleList(
-            [
-                nn.Sequential(nn.Linear(settings.latent, settings.hidden), nn.ReLU()),
-                nn.Sequential(nn.Linear(settings.hidden, pixels), nn.Sigmoid()),
-            ]
-        )
-        for name, sides in settings.unused.items():
-            _register(self, name, nn.Parameter(torch.empty(*sides)))
-
-    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        """q(z|x); a point mass for an autoencoder."""
-        del labels
-        hidden = self.encoder.get_submodule("layers.0")(images.flatten(1))
-        loc = self.encoder.get_submodule("embedding")(hidden)
-        variance = dict(self.encoder.named_children()).get("log_var")
-        return Gaussian(loc, torch.zeros_like(loc) if variance is None else (variance(hidden) / 2).exp())
-
-    def decode(self, codes: Codes) -> Images:
-        for name in ("layers.0", "layers.1"):
-            codes = self.decoder.get_submodule(name)(codes)
-        return codes.reshape(-1, *self.input_shape)
-
-
 class Pythae:
     """Adapter for folders of pythae."""
 
     def matches(self, bundle: Bundle) -> float:
         """1 for default networks with a config, 0.6 without; 0.4 for custom networks, which need a class."""
         config, weights = _config(bundle), any(STATE_DICT in name for name in bundle.tensors)
-        default = all(name in network_tensors(bundle.tensors, ANCHOR) for name in REQUIRED)
+        default = all(name in network_tensors(bundle.tensor_table, ANCHOR) for name in REQUIRED)
         if default:
             return 1.0 if config and weights else 0.6
         return 0.4 if config and weights else 0.0
@@ -116,7 +72,7 @@ class Pythae:
         return _config(bundle)
 
     def settings(self, bundle: Bundle) -> Mapping[str, Plain]:
-        tensors = network_tensors(bundle.tensors, ANCHOR)
+        tensors = network_tensors(bundle.tensor_table, ANCHOR)
         if not all(name in tensors for name in REQUIRED):
             raise UsageError(
                 "the model has custom networks, not pythae's default ones",
@@ -136,26 +92,18 @@ class Pythae:
         }
 
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
+        from ccvae_plugins.networks import Perceptron
+
         return Perceptron(PythaeSettings(**settings))
 
     def advice(self, bundle: Bundle) -> Iterable[str]:
         if not _config(bundle):
             yield "model_config.json is missing, so the image shape is guessed; to set it: --set input_shape=[C,H,W]"
-        if any(name.startswith(UNUSED) for name in network_tensors(bundle.tensors, ANCHOR)):
+        if any(name.startswith(UNUSED) for name in network_tensors(bundle.tensor_table, ANCHOR)):
             yield "the discriminator is not used: it plays no part in encoding or decoding"
 
 
-def _register(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    """Register a parameter under a dotted name, creating the modules on its path."""
-    *parents, last = name.split(".")
-    for parent in parents:
-        if parent not in dict(module.named_children()):
-            module.add_module(parent, nn.Module())
-        module = module.get_submodule(parent)
-    module.register_parameter(last, parameter)
-
-
-def _require_default(tensors: Mapping[str, Tensor], bundle: Bundle) -> None:
+def _require_default(tensors: Mapping[str, object], bundle: Bundle) -> None:
     """Refuse a model whose codes depend on more than its encoder and decoder.
 
     Raises:

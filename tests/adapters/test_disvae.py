@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ccvae_plugins.disvae import Burgess, DisvaeSettings
+from ccvae_plugins.disvae import DisvaeSettings
+from ccvae_plugins.networks import Burgess
 from torch.nn import functional
 
 from ccvae_eval.checkpoint import open_checkpoint

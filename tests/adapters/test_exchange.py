@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from ccvae_plugins.disvae import Burgess, DisvaeSettings
+from ccvae_plugins.disvae import DisvaeSettings
+from ccvae_plugins.networks import Burgess
 
 import ccvae_eval
 from ccvae_eval.checkpoint import open_checkpoint

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from ccvae_plugins.pythae import Perceptron, PythaeSettings
+from ccvae_plugins.networks import Perceptron
+from ccvae_plugins.pythae import PythaeSettings
 from torch import nn
 
 from ccvae_eval.checkpoint import inspect_checkpoint, open_checkpoint

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ccvae_eval.checkpoint import Record, Reference, read_bundle, reader
 from ccvae_eval.checkpoint.bundle import named_tensors
+from ccvae_eval.checkpoint.reader import Content, StoredTensor
 from ccvae_eval.checkpoint.safe_reader.records import ITEM_SIZES
 from ccvae_eval.checkpoint.safe_reader.source import Source
 from ccvae_eval.checkpoint.safe_reader.summary import describe
@@ -73,6 +74,15 @@ def some_numbers(dtype: torch.dtype, shape: tuple[int, ...], seed: int = 0) -> T
 
 WITHOUT_STORAGE = [d for d in DTYPES if str(d).startswith(("torch.uint", "torch.float8")) and d != torch.uint8]
 """Types that torch writes in the legacy format but cannot read from it."""
+
+
+def unbuilt(value: Any) -> Any:
+    """The tree with a tensor of no file in place of each tensor."""
+    if isinstance(value, dict):
+        return {key: unbuilt(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(unbuilt, value))
+    return StoredTensor(Content({}, []), 0) if isinstance(value, Tensor) else value
 
 
 def saved(value: Any, path: Path, new: bool = True) -> Any:
@@ -218,7 +228,7 @@ TREES = st.recursive(
 @given(tree=st.dictionaries(KEYS, TREES, max_size=5), new=st.booleans())
 def test_random_trees(tree: dict[Any, Any], new: bool, tmp_path: Path) -> None:
     expected = saved(tree, tmp_path / "x.pt", new)
-    names = [name for name, _ in named_tensors(expected)]
+    names = [name for name, _ in named_tensors(unbuilt(expected))]
     if len(set(names)) == len(names):
         require_same(read_bundle(tmp_path / "x.pt").records, expected)
     else:

@@ -9,7 +9,7 @@ import pytest
 from ccvae_eval.data.labels.relabel import relabelled
 from ccvae_eval.data.memory import Arrays
 from ccvae_eval.data.sets.faces import Faces
-from ccvae_eval.data.spec import MAX_CORRELATIONS, MIN_PAIRS, describe, strongest_correlations
+from ccvae_eval.data.summary import MAX_CORRELATIONS, MIN_PAIRS, describe, strongest_correlations
 from ccvae_eval.model.interface import Label, LabelSchema
 
 NAN = np.nan

@@ -11,8 +11,15 @@ import pytest
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.plugins import registry
-from ccvae_eval.recipes import builtin_recipes, cells_of, read_recipe
-from ccvae_eval.recipes.recipe import MAX_BYTES, Recipe, RecipeCell, parse_recipe
+from ccvae_eval.recipes.recipe import (
+    MAX_BYTES,
+    Recipe,
+    RecipeCell,
+    builtin_recipes,
+    cells_of,
+    parse_recipe,
+    read_recipe,
+)
 from tests.support.paths import ROOT
 
 PLAIN = """

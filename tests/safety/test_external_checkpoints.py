@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ccvae_plugins.disvae import Burgess, DisvaeSettings
-from ccvae_plugins.pythae import Perceptron, PythaeSettings
+from ccvae_plugins.disvae import DisvaeSettings
+from ccvae_plugins.networks import Burgess, Perceptron
+from ccvae_plugins.pythae import PythaeSettings
 
 from ccvae_eval.checkpoint import inspect_checkpoint, open_checkpoint
 from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError
