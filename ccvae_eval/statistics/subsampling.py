@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.random_streams import numpy_stream
-from ccvae_eval.core.results import Estimate
+from ccvae_eval.core.results import Estimate, Method
 from ccvae_eval.core.types import Floats
 from ccvae_eval.statistics.intervals import Resampled, undefined_estimate
 
@@ -138,4 +138,5 @@ def _estimate(centre: float, found: Floats, shrinkage: float, growth: float, n: 
     tail = (1 - level) / 2
     bias = (centre - mean) / growth
     low, high = (float(end) for end in np.nanquantile(values, [tail, 1 - tail]))
-    return Resampled(Estimate(float(centre), low + min(bias, 0.0), high + max(bias, 0.0), n, "subsampling"), values)
+    low, high = low + min(bias, 0.0), high + max(bias, 0.0)
+    return Resampled(Estimate(float(centre), low, high, n, Method.SUBSAMPLING), values)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from ccvae_eval.core.random_streams import stream_key
-from ccvae_eval.core.results import Estimate, Value
+from ccvae_eval.core.results import Estimate, Method, Value
 from ccvae_eval.core.types import Bools, Floats, Gaussian, Ids
 from ccvae_eval.data.interface import DataSet
 from ccvae_eval.metrics.disentanglement.information_scores import (
@@ -115,7 +115,7 @@ class ScoreResult:
 
     def _estimate(self, number: float, draws: Floats | None, level: float, known: Resampled | None) -> Resampled:
         if self.interval is not None and not np.isnan(number):
-            return Resampled(Estimate(number, *self.interval, self.n, "of the votes"), np.empty(0))
+            return Resampled(Estimate(number, *self.interval, self.n, Method.VOTES), np.empty(0))
         if draws is None or np.isnan(number):
             return Resampled(Estimate(number, n=self.n), np.empty(0))
         if self.subsample_size:
