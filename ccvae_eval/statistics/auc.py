@@ -31,6 +31,7 @@ from ccvae_eval.statistics.intervals import (
     mover_interval,
     undefined_estimate,
 )
+from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import Counts, ResampleWeights, reservoir
 
 STRATUM = 20
@@ -87,8 +88,7 @@ def weighted_auc(scores: Floats, labels: Bools, weights: Counts) -> Floats:
             twice += present * (2 * below) if absent is None else present * (2 * below + absent)
         if absent is not None:
             below += absent
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(twice / (2.0 * positives * below), dtype=np.float64)
+    return safe_ratio(twice, 2.0 * positives * below)
 
 
 def _tied_groups(scores: Floats, labels: Bools, weights: Counts) -> Iterator[tuple[IntArray | None, IntArray | None]]:

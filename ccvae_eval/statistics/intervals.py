@@ -26,6 +26,7 @@ from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 
 from ccvae_eval.core.results import Estimate, Method, undefined
 from ccvae_eval.core.types import Bools, Floats
+from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 
@@ -140,7 +141,7 @@ def correlations_of(draws: Sequence[Floats]) -> Floats:
     # pair by pair, because the bits of a matrix product depend on the position of a row
     products = np.array([[float((a * b).sum()) for b in off] for a in off])
     norms = np.outer(np.sqrt(products.diagonal()), np.sqrt(products.diagonal()))
-    found: Floats = np.divide(products, norms, out=np.ones_like(products), where=norms > 0)
+    found = safe_ratio(products, norms, 1.0)
     np.fill_diagonal(found, 1.0)
     return found
 

@@ -32,6 +32,7 @@ from ccvae_eval.metrics.disentanglement.predictors import PREDICTORS, without_fi
 from ccvae_eval.metrics.disentanglement.settings import PanelSettings
 from ccvae_eval.metrics.disentanglement.table import Factor, PanelTable
 from ccvae_eval.statistics.intervals import Resampled, estimate_from_draws, mean_over
+from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.statistics.subsampling import MIN_SUBSAMPLE, RATE, subsampled
 
@@ -255,7 +256,7 @@ class PanelContext:
         if self.multivariate_blocks:
             log_ratios = self.block_predictions.log_ratios[self.table.rows[rows]]
             count = (~np.isnan(log_ratios)).sum(axis=0)
-            mean = np.nansum(log_ratios, axis=0) / np.maximum(count, 1)
+            mean = safe_ratio(np.nansum(log_ratios, axis=0), count, 0.0)
             found[list(self.multivariate_blocks)] = 0.0 if permuted else mean
         return found
 
