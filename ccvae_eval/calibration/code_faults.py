@@ -27,6 +27,7 @@ from ccvae_eval.core.random_streams import numpy_stream, uniforms
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Ids, Images, Labels
 from ccvae_eval.model.interface import HasConditionalPrior, Label, LabelledVAE, LabelSchema, LatentLayout, Predicts
 from ccvae_eval.oracle.model import MEAN, REACH, SPREAD
+from ccvae_eval.statistics.ratios import class_frequencies
 
 
 class FullModel(LabelledVAE, Predicts, HasConditionalPrior, Protocol):
@@ -253,12 +254,6 @@ class Collapsed(PerturbedModel):
     def conditional_prior(self, labels: Labels) -> Gaussian:
         own = self.inner.conditional_prior(labels)
         return Gaussian(own.loc, own.scale * (1 - self.share))
-
-
-def class_frequencies(classes: NDArray[np.int64], cardinality: int) -> Floats:
-    """Relative frequency of each class, shape (K,); missing labels (-1) do not count."""
-    counts = np.bincount(classes[classes >= 0], minlength=cardinality)
-    return np.asarray(counts / max(counts.sum(), 1))
 
 
 EPSILON = 1e-9

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
-from ccvae_eval.calibration.code_faults import PerturbedModel, class_frequencies
+from ccvae_eval.calibration.code_faults import PerturbedModel
 from ccvae_eval.calibration.reference_images import ReferenceImages, Scene
 from ccvae_eval.core.errors import UnsupportedError
 from ccvae_eval.core.random_streams import numpy_stream, torch_stream, uniforms
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Ids, Images, Labels
 from ccvae_eval.data.interface import HasRegions
 from ccvae_eval.oracle.model import Classes
+from ccvae_eval.statistics.ratios import class_frequencies
 
 MAX_DISPLACEMENT = 16.0
 """Mean displacement of the warp at strength 1, in 64ths of the image's side: beyond the search of any matcher."""

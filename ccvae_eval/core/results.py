@@ -6,8 +6,9 @@ An undefined value is NaN with a reason, never 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # describing a metric needs no array library
@@ -21,6 +22,55 @@ Status = Literal["ok", "undefined", "unsupported", "failed"]
 ORACLE = "the oracle, on synthetic data"
 
 
+class Method(StrEnum):
+    """Methods of confidence intervals: the text in run.json and values.csv, and one line of description.
+
+    A text in a run may add a condition ("projected bootstrap, conditional on the fit") or come from a third-party
+    metric; means over such estimates use the bootstrap.
+    """
+
+    description: str
+
+    def __new__(cls, text: str, description: str) -> Method:
+        member = str.__new__(cls, text)
+        member._value_ = text
+        member.description = description
+        return member
+
+    NONE = "", "no interval"
+    BOOTSTRAP = "bootstrap", "percentiles of the bootstrap resamples"
+    BCA = "BCa", "percentiles of the resamples, corrected for bias and skewness (fewer than 300 images)"
+    BASIC = "basic bootstrap", "resamples reflected at the value, which subtracts their bias"
+    CENTRED = "centred and basic bootstrap", "basic bootstrap, extended to the resamples centred on the value"
+    LOG_SCALE = "log-scale bootstrap", "studentised bootstrap of the logarithm of a ratio"
+    PROJECTED = "projected bootstrap", "bootstrap of a ROC area, to first order in the image weights"
+    SUBSAMPLING = "subsampling", "subsamples without replacement, rescaled to the number of images"
+    FIELLER = "Fieller", "Fieller's interval of a ratio"
+    WILSON = "wilson", "Wilson's score interval of a proportion"
+    EXACT = "exact", "Clopper and Pearson's interval of a proportion"
+    EXACT_BOUND = "exact bound", "exact bound for perfectly separated classes"
+    KORN_GRAUBARD = "exact, effective images", "exact interval at the effective number of images"
+    MOVER = "exact, squares added", "exact intervals of the parts, combined as a root of summed squares"
+    WELCH = "welch", "Welch's interval of a difference of means"
+    STUDENT = "t over training seeds", "Student's t interval; the unit is the training seed"
+    VOTES = "of the votes", "interval over the votes of a score"
+
+    @classmethod
+    def of_mean(cls, methods: Iterable[str]) -> Method:
+        """Method of a mean of estimates: closed form, reflected resamples, or percentiles of the mean resamples.
+
+        >>> Method.of_mean(["wilson", "exact, effective images"]).value
+        'exact, squares added'
+        >>> Method.of_mean(["wilson", "basic bootstrap"]).value, Method.of_mean(["wilson", "from a plugin"]).value
+        ('basic bootstrap', 'bootstrap')
+        """
+        found = set(methods)
+        if found and found <= {cls.WILSON, cls.KORN_GRAUBARD, cls.MOVER}:
+            return cls.MOVER
+        # the mean has the bias of parts with a basic interval
+        return cls.BASIC if cls.BASIC in found else cls.BOOTSTRAP
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A number with its 95 % confidence interval.
@@ -29,14 +79,14 @@ class Estimate:
         value: the point estimate; NaN = undefined.
         low, high: limits of the interval; NaN without an interval.
         n: number of images used.
-        method: method of the interval ("bootstrap", "wilson", ...); "" without an interval.
+        method: a :class:`Method`, or another text from a third-party metric; "" without an interval.
     """
 
     value: float
     low: float = math.nan
     high: float = math.nan
     n: int = 0
-    method: str = ""
+    method: str = Method.NONE
 
     @property
     def defined(self) -> bool:

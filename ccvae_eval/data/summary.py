@@ -11,6 +11,7 @@ from ccvae_eval.core.types import Floats, Plain
 from ccvae_eval.data.interface import SPLITS, DataSet, HasRegions
 from ccvae_eval.data.labels.relabel import Relabelled
 from ccvae_eval.model.interface import Label
+from ccvae_eval.statistics.ratios import safe_ratio
 
 MAX_CORRELATIONS = 10
 MIN_PAIRS = 10
@@ -93,10 +94,9 @@ def _pairwise(values: Floats) -> Floats:
     known = ~np.isnan(values)
     weight, filled = known.astype(np.float64), np.where(known, values, 0.0)
     n = weight.T @ weight
-    with np.errstate(invalid="ignore", divide="ignore"):
-        first, second = filled.T @ weight / n, weight.T @ filled / n
-        square = (filled**2).T @ weight / n - first**2
-        other = weight.T @ (filled**2) / n - second**2
-        covariance = filled.T @ filled / n - first * second
-        varies = (square > 1e-12) & (other > 1e-12) & (n >= MIN_PAIRS)
-        return np.where(varies, covariance / np.sqrt(square * other), np.nan)
+    first, second = safe_ratio(filled.T @ weight, n), safe_ratio(weight.T @ filled, n)
+    square = safe_ratio((filled**2).T @ weight, n) - first**2
+    other = safe_ratio(weight.T @ (filled**2), n) - second**2
+    covariance = safe_ratio(filled.T @ filled, n) - first * second
+    varies = (square > 1e-12) & (other > 1e-12) & (n >= MIN_PAIRS)
+    return safe_ratio(covariance, np.sqrt(np.where(varies, square * other, 0.0)))

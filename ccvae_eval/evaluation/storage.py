@@ -12,6 +12,7 @@ from typing import Any
 
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.core.files import atomic_write
+from ccvae_eval.core.results import Method
 from ccvae_eval.evaluation.run import SCHEMA_VERSION, Run
 
 RUN_FILE, VALUES_FILE, EVIDENCE_FILE = "run.json", "values.csv", "evidence.npz"
@@ -22,6 +23,7 @@ _TEXT = {"type": "string"}
 _NUMBER = {"type": ["number", "null"], "description": "null = undefined"}
 _COUNT = {"type": "integer", "minimum": 0}
 _PLAIN: dict[str, Any] = {"type": "object"}
+_METHODS = "; ".join(f"{method.value or '(empty)'} = {method.description}" for method in Method)
 
 
 def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
@@ -43,7 +45,7 @@ _VALUE = _object(
         "reference": _NUMBER,
         "higher_is_better": {"type": ["boolean", "null"]},
         "range": {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2},
-        "interval_method": _TEXT,
+        "interval_method": {"type": "string", "description": _METHODS},
         "note": _TEXT,
         "in_mean": {"type": "boolean", "description": "true if the row enters the mean over characteristics"},
     }

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.core.results import Estimate, Value, ValueSpec
+from ccvae_eval.core.results import Estimate, Method, Value, ValueSpec
 from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.recipes.recipe import ANY, GridPoint, RecipeCell, TableSpec
@@ -50,7 +50,7 @@ def over_seeds(values: Sequence[float], possible: tuple[float | None, float | No
     minimum, maximum = possible
     low = mean - half if minimum is None else max(mean - half, minimum)
     high = mean + half if maximum is None else min(mean + half, maximum)
-    return Estimate(mean, low, high, len(defined), "t over training seeds")
+    return Estimate(mean, low, high, len(defined), Method.STUDENT)
 
 
 def _grid(prepared: PreparedRecipe, table: TableSpec, runs: Sequence[tuple[RecipeCell, Run | None]]) -> Grid:

@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import rankdata
 
-from ccvae_eval.core.results import Estimate
+from ccvae_eval.core.results import Estimate, Method
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.statistics.intervals import (
     MIN_IMAGES,
-    MOVER,
     SMALL_SAMPLE,
     Resampled,
     bootstrap_estimate,
@@ -32,12 +31,11 @@ from ccvae_eval.statistics.intervals import (
     mover_interval,
     undefined_estimate,
 )
+from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import Counts, ResampleWeights, reservoir
 
 STRATUM = 20
 """Images of each class that a stratum needs to enter a stratified area."""
-
-METHOD = "projected bootstrap"
 
 NEAR_CHANCE = 3.0
 """Standard errors around 0.5 within which the scores may carry no information."""
@@ -90,8 +88,7 @@ def weighted_auc(scores: Floats, labels: Bools, weights: Counts) -> Floats:
             twice += present * (2 * below) if absent is None else present * (2 * below + absent)
         if absent is not None:
             below += absent
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(twice / (2.0 * positives * below), dtype=np.float64)
+    return safe_ratio(twice, 2.0 * positives * below)
 
 
 def _tied_groups(scores: Floats, labels: Bools, weights: Counts) -> Iterator[tuple[IntArray | None, IntArray | None]]:
@@ -160,7 +157,7 @@ def with_exact_bound(found: Resampled, smaller: int, level: float) -> Resampled:
         return found
     bound = ((1 - level) / 2) ** (1 / smaller)
     low, high = (bound, 1.0) if estimate.value == 1.0 else (0.0, 1 - bound)
-    return replace(found, estimate=Estimate(estimate.value, low, high, estimate.n, "exact bound"))
+    return replace(found, estimate=Estimate(estimate.value, low, high, estimate.n, Method.EXACT_BOUND))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -274,7 +271,8 @@ def _projected_estimate(projection: Projection, shift: Floats, weights: Resample
     if 0 < area < 1:
         draws = np.asarray(expit(logit(area) + shift / (area * (1 - area))), dtype=np.float64)
         found = estimate_from_draws(area, draws, projection.n, weights.level)
-        return replace(found, estimate=replace(found.estimate, method=METHOD if found.estimate.method else ""))
+        method = Method.PROJECTED if found.estimate.method else Method.NONE
+        return replace(found, estimate=replace(found.estimate, method=method))
     found = estimate_from_draws(area, np.full(weights.draws, area), projection.n, weights.level)
     return with_exact_bound(found, projection.smaller, weights.level)
 
@@ -335,7 +333,7 @@ def balanced_accuracy_estimate(predicted: Floats, labels: Floats, weights: Resam
         return found
     counts = zip(right.sum(axis=0), inside.sum(axis=0), strict=True)
     low, high = mover_interval([clopper_pearson(int(k), int(n), weights.level) for k, n in counts], estimate.value)
-    return replace(found, estimate=replace(estimate, low=low, high=high, method=MOVER), note="")
+    return replace(found, estimate=replace(estimate, low=low, high=high, method=Method.MOVER), note="")
 
 
 def spearman_estimate(scores: Floats, targets: Floats, weights: ResampleWeights) -> Resampled:

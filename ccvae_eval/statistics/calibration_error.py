@@ -10,6 +10,7 @@ from scipy.special import ndtr
 from ccvae_eval.core.types import Floats
 from ccvae_eval.statistics.information import equal_mass_bins
 from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate, centred_and_basic, undefined_estimate
+from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 BINS = 15
@@ -36,8 +37,8 @@ def calibration_error_floor(probabilities: Floats, *, bins: int = BINS) -> float
     if not len(present):
         return math.nan
     n, _, sums = np.split(_bin_columns(present, present, bins).sum(axis=0), 3)
-    mean = sums / np.maximum(n, 1)
-    deviation = np.sqrt(mean * (1 - mean) / np.maximum(n, 1))
+    mean = safe_ratio(sums, n, 0.0)
+    deviation = np.sqrt(safe_ratio(mean * (1 - mean), n, 0.0))
     return float(math.sqrt(2 / math.pi) * (2 - math.sqrt(2)) * (n * deviation).sum() / n.sum())
 
 
@@ -105,10 +106,9 @@ def _bin_columns(probabilities: Floats, labels: Floats, bins: int) -> Floats:
 
 def _debiased_error(totals: Floats) -> Floats:
     n, labels, probabilities = np.split(totals, 3, axis=1)
-    filled = np.maximum(n, 1)
-    frequency = labels / filled
-    gap = np.abs(frequency - probabilities / filled)
-    gap = 2 * gap - _folded_mean(gap, np.sqrt(frequency * (1 - frequency) / filled))
+    frequency = safe_ratio(labels, n, 0.0)
+    gap = np.abs(frequency - safe_ratio(probabilities, n, 0.0))
+    gap = 2 * gap - _folded_mean(gap, np.sqrt(safe_ratio(frequency * (1 - frequency), n, 0.0)))
     return np.asarray((n * gap).sum(axis=1) / n.sum(axis=1))
 
 

@@ -30,6 +30,7 @@ from ccvae_eval.core.devices import one_thread
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate, estimate_from_draws, undefined_estimate
+from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import BLOCK, Counts, ResampleWeights, reservoir
 
 STEPS = 4
@@ -183,13 +184,12 @@ def wasserstein_estimate(codes: Floats, labels: Floats, weights: ResampleWeights
 def _area_between(gaps: Floats, positive: Bools, rows: Counts) -> Floats:
     """Integral of |F - G| in each resample, accumulated over the sorted codes."""
     totals = [rows[positive].sum(axis=0, dtype=np.float64), rows[~positive].sum(axis=0, dtype=np.float64)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        signed = [1 / totals[0], -1 / totals[1]]
-        lead = np.zeros(rows.shape[1])
-        area = np.zeros(rows.shape[1])
-        for row, mark, gap in zip(rows, positive, gaps, strict=False):
-            lead += row * signed[0 if mark else 1]
-            area += gap * np.abs(lead)
+    signed = [safe_ratio(1.0, totals[0]), safe_ratio(-1.0, totals[1])]
+    lead = np.zeros(rows.shape[1])
+    area = np.zeros(rows.shape[1])
+    for row, mark, gap in zip(rows, positive, gaps, strict=False):
+        lead += row * signed[0 if mark else 1]
+        area += gap * np.abs(lead)
     return np.where((totals[0] > 0) & (totals[1] > 0), area, np.nan)
 
 
@@ -262,8 +262,7 @@ def densities_of(values: Floats, points: Floats, width: float, counts: Counts) -
             kernels = (points == part).astype(np.float64)
         with one_thread():
             sums += counts[first : first + BLOCK].T.astype(np.float64) @ kernels
-    with np.errstate(invalid="ignore"):
-        return np.asarray(sums / counts.sum(axis=0, dtype=np.float64)[:, None])
+    return safe_ratio(sums, counts.sum(axis=0, dtype=np.float64)[:, None])
 
 
 def overlap_of(measure: Floats, p: Floats, q: Floats) -> Floats:

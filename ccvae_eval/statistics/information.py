@@ -18,6 +18,7 @@ from scipy.special import xlogy
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.statistics.intervals import Resampled, undefined_estimate
+from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.subsampling import DRAWS, subsample_estimates
 
 REPEATED = 0.01
@@ -122,8 +123,8 @@ def neighbour_divergences(first: Floats, second: Floats, k: int) -> Floats:
     for side, (size, others) in enumerate(((n, m), (m, n))):
         apart = (own[side] > 0) & (cross[side] > 0)
         count = apart.sum(axis=1)
-        logs = np.log(np.where(apart, cross[side], 1.0) / np.where(apart, own[side], 1.0)).sum(axis=1)
-        kept = math.log(others / (size - 1)) + d * logs / np.maximum(count, 1)
+        logs = np.log(safe_ratio(cross[side], np.where(apart, own[side], 0.0), 1.0)).sum(axis=1)
+        kept = math.log(others / (size - 1)) + safe_ratio(d * logs, count)
         found[:, side] = np.where(count >= (1 - REPEATED) * size, kept, np.nan)
     return found
 

@@ -24,16 +24,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 
-from ccvae_eval.core.results import Estimate, undefined
+from ccvae_eval.core.results import Estimate, Method, undefined
 from ccvae_eval.core.types import Bools, Floats
+from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
-
-WILSON = "wilson"
-EXACT = "exact"
-MOVER = "exact, squares added"
-KORN_GRAUBARD = "exact, effective images"
-CLOSED_FORM = {WILSON, MOVER, KORN_GRAUBARD}
-"""Methods in closed form: means over such estimates use ``mover_interval``."""
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
@@ -50,7 +44,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == n else centre + half
-    return Estimate(share, low, high, n, WILSON)
+    return Estimate(share, low, high, n, Method.WILSON)
 
 
 def clopper_pearson(successes: int, n: int, level: float = 0.95) -> Estimate:
@@ -60,7 +54,7 @@ def clopper_pearson(successes: int, n: int, level: float = 0.95) -> Estimate:
     0.692
     """
     low, high = _exact_ends(successes, n, level)
-    return Estimate(successes / n, low, high, n, EXACT)
+    return Estimate(successes / n, low, high, n, Method.EXACT)
 
 
 def _exact_ends(successes: float, n: float, level: float) -> tuple[float, float]:
@@ -94,12 +88,12 @@ def korn_graubard(mean: float, variance: float, n: int, level: float = 0.95) -> 
         n * min(max(most / variance, 1.0), float(n)) if variance > 0 else float(n) if most == 0 else float(n * n)
     )
     low, high = _exact_ends(mean * effective, effective, level)
-    return Estimate(mean, low, high, n, KORN_GRAUBARD)
+    return Estimate(mean, low, high, n, Method.KORN_GRAUBARD)
 
 
 def with_exact_interval(share: Estimate, level: float) -> Estimate:
     """Replaces Wilson's interval by the exact one, because combined Wilson intervals are too short near 0 and 1."""
-    if share.method != WILSON:
+    if share.method != Method.WILSON:
         return share
     return clopper_pearson(round(share.value * share.n), share.n, level)
 
@@ -147,7 +141,7 @@ def correlations_of(draws: Sequence[Floats]) -> Floats:
     # pair by pair, because the bits of a matrix product depend on the position of a row
     products = np.array([[float((a * b).sum()) for b in off] for a in off])
     norms = np.outer(np.sqrt(products.diagonal()), np.sqrt(products.diagonal()))
-    found: Floats = np.divide(products, norms, out=np.ones_like(products), where=norms > 0)
+    found = safe_ratio(products, norms, 1.0)
     np.fill_diagonal(found, 1.0)
     return found
 
@@ -157,8 +151,6 @@ SMALL_SAMPLE = 300
 
 MIN_IMAGES = 8
 """Least number of images for an interval."""
-
-BASIC = "basic bootstrap"
 
 MAX_UNDEFINED = 0.01
 """Largest share of undefined resamples (a class without images) for which there is an interval."""
@@ -222,11 +214,11 @@ def estimate_from_draws(
         low, high = 2 * value - np.quantile(kept, [1 - tail, tail])
         # a bias greater than the half-width would exclude the value
         low, high = min(low, value), max(high, value)
-        return Resampled(Estimate(value, float(low), float(high), n, BASIC), draws, "", leave_one_out)
+        return Resampled(Estimate(value, float(low), float(high), n, Method.BASIC), draws, "", leave_one_out)
     if leave_one_out is None:
-        levels, method = np.array([tail, 1 - tail]), "bootstrap"
+        levels, method = np.array([tail, 1 - tail]), Method.BOOTSTRAP
     else:
-        levels, method = _bca_levels(value, kept, leave_one_out, tail), "BCa"
+        levels, method = _bca_levels(value, kept, leave_one_out, tail), Method.BCA
     low, high = np.quantile(kept, levels)
     if leave_one_out is not None:
         low, high = min(low, value), max(high, value)
@@ -292,7 +284,7 @@ def centred_and_basic(found: Resampled, level: float, least: float = 0.0, most: 
     ends = min(low, found.estimate.low), max(high, found.estimate.high)
     low, high = (float(np.clip(end, least, most)) for end in ends)
     low, high = min(low, found.value), max(high, found.value)
-    return Resampled(Estimate(found.value, low, high, found.estimate.n, "centred and basic bootstrap"), centred)
+    return Resampled(Estimate(found.value, low, high, found.estimate.n, Method.CENTRED), centred)
 
 
 def _finite(draws: Floats) -> Floats:
@@ -322,7 +314,7 @@ def difference_of_means(values: Floats, others: Floats, weights: ResampleWeights
     a, b = float(values.var(ddof=1)) / n, float(others.var(ddof=1)) / m
     freedom = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (m - 1)) if a + b > 0 else float(n + m - 2)
     reach = float(stdtrit(freedom, (1 + weights.level) / 2)) * math.sqrt(a + b)
-    return Resampled(Estimate(value, value - reach, value + reach, n, "welch"), no_draws)
+    return Resampled(Estimate(value, value - reach, value + reach, n, Method.WELCH), no_draws)
 
 
 def ratio_estimate(numerator: Floats, denominator: Floats, weights: ResampleWeights) -> Resampled:
@@ -359,11 +351,11 @@ def ratio_estimate(numerator: Floats, denominator: Floats, weights: ResampleWeig
     if n < MIN_IMAGES:
         return estimate_from_draws(value, draws, n, weights.level, without)
     if sums[0] > 0 and sums[1] > 0 and bool((totals[:, :2] > 0).all()):
-        low, high, method = *_log_interval(sums, totals, weights.level), "log-scale bootstrap"
+        low, high, method = *_log_interval(sums, totals, weights.level), Method.LOG_SCALE
     else:
-        low, high, method = *_fieller(sums, weights.level), "Fieller"
+        low, high, method = *_fieller(sums, weights.level), Method.FIELLER
     note = "no interval: the denominator may be 0" if math.isnan(low) else ""
-    return Resampled(Estimate(value, low, high, n, "" if note else method), draws, note, without)
+    return Resampled(Estimate(value, low, high, n, Method.NONE if note else method), draws, note, without)
 
 
 def _log_interval(sums: Floats, totals: Floats, level: float) -> tuple[float, float]:
@@ -433,12 +425,12 @@ def mean_over(parts: Sequence[Resampled], level: float = 0.95) -> Resampled:
     """
     defined = [part for part in parts if part.defined]
     found = _combined(defined, _sorted_mean, level, parts)
-    if found.defined and all(part.estimate.method in CLOSED_FORM for part in defined):
+    if _method_of(defined) == Method.MOVER:
         if len(defined) == 1:
             return defined[0]
         exact = [with_exact_interval(part.estimate, level) for part in defined]
         low, high = mover_interval(exact, found.value, correlations_of([part.draws for part in defined]))
-        return replace(found, estimate=Estimate(found.value, low, high, found.estimate.n, MOVER), note="")
+        return replace(found, estimate=Estimate(found.value, low, high, found.estimate.n, Method.MOVER), note="")
     if not found.defined or found.estimate.low != found.estimate.high:
         return found
     ends = np.array([[part.estimate.low, part.estimate.high] for part in defined])
@@ -473,6 +465,8 @@ def _combined(
     if lacking:
         note = f"no interval: {lacking} of {len(parts)} parts lack one"
         return Resampled(Estimate(value, n=n), np.full_like(draws, np.nan), note, jackknife)
-    # the mean has the bias of parts with a basic interval
-    basic = any(part.estimate.method == BASIC for part in parts)
-    return estimate_from_draws(value, draws, n, level, jackknife, basic=basic)
+    return estimate_from_draws(value, draws, n, level, jackknife, basic=_method_of(parts) == Method.BASIC)
+
+
+def _method_of(parts: Sequence[Resampled]) -> Method:
+    return Method.of_mean(part.estimate.method for part in parts)

@@ -16,6 +16,7 @@ from ccvae_eval.core.random_streams import stream_key
 from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.statistics.auc import auc
 from ccvae_eval.statistics.intervals import Resampled, ratio_estimate, undefined_estimate
+from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 FOLDS = 5
@@ -43,8 +44,8 @@ def standardised(codes: Floats) -> Floats:
     centred = codes - codes.mean(axis=0)
     deviation = codes.std(axis=0)
     # a dimension that is constant up to rounding counts as constant
-    usable = deviation > 1e-12 * np.maximum(np.abs(codes).max(axis=0, initial=0.0), 1e-300)
-    return np.asarray(np.where(usable, centred / np.where(usable, deviation, 1.0), 0.0))
+    rounding = 1e-12 * np.maximum(np.abs(codes).max(axis=0, initial=0.0), 1e-300)
+    return safe_ratio(centred, deviation, 0.0, above=rounding)
 
 
 def logistic_coefficients(codes: Floats, labels: Floats, masks: Bools, *, strength: float = 1.0) -> Floats:

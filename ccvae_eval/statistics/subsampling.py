@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.random_streams import numpy_stream
-from ccvae_eval.core.results import Estimate
+from ccvae_eval.core.results import Estimate, Method
 from ccvae_eval.core.types import Floats
 from ccvae_eval.statistics.intervals import Resampled, undefined_estimate
+from ccvae_eval.statistics.ratios import safe_ratio
 
 RATE = 0.7
 """Exponent of the subsample size: m ** 0.7 of m images."""
@@ -94,7 +95,7 @@ def _widening(found: Floats, size: int, halves: Floats, half: int, whole: int) -
         np.nanstd(values, axis=0) / math.sqrt(1 - taken / whole) for values, taken in ((found, size), (halves, half))
     )
     usable = (small > 0) & (large > 0)
-    rate = np.log(np.where(usable, small, 1.0) / np.where(usable, large, 1.0)) / math.log(half / size)
+    rate = np.log(safe_ratio(small, np.where(usable, large, 0.0), 1.0)) / math.log(half / size)
     return np.asarray(np.where(usable, (whole / size) ** np.clip(0.5 - rate, 0.0, 0.5), 1.0))
 
 
@@ -138,4 +139,5 @@ def _estimate(centre: float, found: Floats, shrinkage: float, growth: float, n: 
     tail = (1 - level) / 2
     bias = (centre - mean) / growth
     low, high = (float(end) for end in np.nanquantile(values, [tail, 1 - tail]))
-    return Resampled(Estimate(float(centre), low + min(bias, 0.0), high + max(bias, 0.0), n, "subsampling"), values)
+    low, high = low + min(bias, 0.0), high + max(bias, 0.0)
+    return Resampled(Estimate(float(centre), low, high, n, Method.SUBSAMPLING), values)

@@ -25,8 +25,8 @@ from ccvae_eval.core.types import Gaussian
 from ccvae_eval.model.interface import Batch, ModelContext, Objective
 from ccvae_models.autoencoder import NetworkSettings, kl_diagonal, kl_standard, noise_like
 from ccvae_models.ccvae import CCVAE
-from ccvae_models.characteristics import Characteristics, pick
-from ccvae_models.labels import entropy, means_by_supervision, require_at_least
+from ccvae_models.characteristics import Characteristics
+from ccvae_models.labels import entropy, means_by_supervision, pick, require_at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +121,8 @@ class BetaCCVAE(CCVAE):
     def _group_terms(self, group: Characteristics, q: Gaussian, z: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         value, observed = group.observe(y)
         z_c, posterior, log_q = group.select(z), group.posterior(q), group.log_q_y_z(z)  # (N, G, d), (N, G, K)
-        kl = kl_diagonal(posterior, group.prior_given(value)).sum(-1)
-        log_p_z_y = group.prior.log_prob(z_c.unsqueeze(2)).sum(-1)  # (N, G, K)
-        log_p_z = log_p_z_y.logsumexp(-1) - math.log(group.classes)
+        kl = kl_diagonal(posterior, group.of_class(value)).sum(-1)
+        log_p_z = group.all_classes.log_prob(z_c.unsqueeze(2)).sum(-1).logsumexp(-1) - math.log(group.classes)
         kl_mixture = posterior.log_prob(z_c).sum(-1) - log_p_z
         return (
             (observed * kl).sum(1),

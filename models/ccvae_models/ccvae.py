@@ -25,10 +25,18 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_diagonal, kl_standard, noise_like
-from ccvae_models.characteristics import Characteristics, group_by_classes, label_blocks, pick
+from ccvae_models.characteristics import Characteristics, group_by_classes, label_blocks
 from ccvae_models.label_posterior_sampling import label_conditioned_noise
-from ccvae_models.labels import means_by_supervision, require_at_least, require_discrete_labels, sample_classes
-from ccvae_models.networks import initialise
+from ccvae_models.labels import (
+    entropy,
+    expected,
+    means_by_supervision,
+    pick,
+    require_at_least,
+    require_discrete_labels,
+    sample_classes,
+)
+from ccvae_models.networks import concatenated, initialise
 from ccvae_models.quadrature import LabelConditionedMoments, QuadratureRule, condition_on_label
 
 
@@ -132,15 +140,9 @@ class CCVAE(Autoencoder[CCVAESettings]):
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
         """p(z_c|y) over all characteristics' latent dimensions; NaN where the label is missing."""
-        template = self.groups[0].loc
-        loc = template.new_full((len(labels), len(self.layout.characteristic_columns)), math.nan)
-        scale = loc.clone()
-        for group in self.groups:
-            value, observed = group.observe(labels.to(template.device))
-            prior, missing = group.prior_given(value), ~observed.unsqueeze(-1)
-            loc[:, group.dimensions] = prior.loc.masked_fill(missing, math.nan).flatten(1)
-            scale[:, group.dimensions] = prior.scale.masked_fill(missing, math.nan).flatten(1)
-        return Gaussian(loc, scale)
+        dimensions = [dimension for group in self.groups for dimension in group.dimensions]
+        prior = concatenated([group.conditional(labels) for group in self.groups])
+        return prior.columns([dimensions.index(dimension) for dimension in self.layout.characteristic_columns])
 
     def objectives(self, batch: Batch, generator: Generator) -> Iterator[Objective]:
         r"""-(sum of L + alpha log q(y|x) over labelled images + sum of U over unlabelled ones), divided by all images.
@@ -184,28 +186,27 @@ class CCVAE(Autoencoder[CCVAESettings]):
         z = q.at(self._condition_noise(q, y, self._noise(q, rules, generator)))
         labelled = ~y.isnan().all(1)
 
-        log_w = log_q_y_x = log_p_y = entropy = characteristics = torch.zeros_like(z[:, 0])
+        log_w = log_q_y_x = log_p_y = entropies = characteristics = torch.zeros_like(z[:, 0])
         for group, moments in zip(self.groups, self.condition_on_labels(q, rules), strict=True):
             value, observed = group.observe(y)
             log_q = pick(moments.log_q_y_x, value)
             log_p = pick(group.label_prior.log().expand_as(moments.log_q_y_x), value)
             supervised = group.label_prior.log() - _kl(group, q, moments)  # (N, G, K)
-            surprisal = -moments.log_q_y_x
-            unsupervised = (moments.log_q_y_x.exp() * (supervised + surprisal)).sum(-1)
+            unsupervised = expected(moments.log_q_y_x, supervised - moments.log_q_y_x)
             bracket = torch.where(observed, pick(supervised, value), unsupervised)
             if not self._is_unweighted(group):
                 log_w = log_w + (observed * (pick(group.log_q_y_z(z), value) - log_q)).sum(1)
             characteristics = characteristics + bracket.sum(1)
             log_q_y_x = log_q_y_x + (observed * log_q).sum(1)
             log_p_y = log_p_y + (observed * log_p).sum(1)
-            entropy = entropy + (~observed * (moments.log_q_y_x.exp() * surprisal).sum(-1)).sum(1)
+            entropies = entropies + (~observed * entropy(moments.log_q_y_x)).sum(1)
 
         reconstruction = self.log_likelihood(x, z)
         if not all(map(self._is_unweighted, self.groups)):
             b = self._baseline(x, q, labelled)
             reconstruction = log_w.exp() * (reconstruction - b) + b
         kl_style = kl_standard(q.columns(self.layout.style)).sum(1)
-        return CCVAEBound(reconstruction, kl_style, characteristics, log_q_y_x, log_p_y, log_w, entropy, labelled)
+        return CCVAEBound(reconstruction, kl_style, characteristics, log_q_y_x, log_p_y, log_w, entropies, labelled)
 
     def reference(self, x: Images | Points, y: Labels, generator: Generator) -> CCVAEBound:
         """The objective of the authors' PyTorch code, for comparison. It is not the bound:
@@ -222,7 +223,7 @@ class CCVAE(Autoencoder[CCVAESettings]):
         samples = [q.at(noise_like(q, generator)) for _ in range(self.settings.posterior_samples)]
 
         zero = torch.zeros_like(z[:, 0])
-        kl, log_p_y, log_q_y_z, entropy, log_w = zero, zero, zero, zero, zero
+        kl, log_p_y, log_q_y_z, entropies, log_w = zero, zero, zero, zero, zero
         joint = [zero] * len(samples)
         for group in self.groups:
             value, observed = group.observe(y)
@@ -230,10 +231,10 @@ class CCVAE(Autoencoder[CCVAESettings]):
             uniform = torch.rand(value.shape, generator=generator, dtype=log_q.dtype, device=generator.device)
             last = torch.full_like(value, group.classes - 1)
             value = torch.where(observed, value, sample_classes(log_q.detach(), uniform.to(value.device), last))
-            kl = kl + kl_diagonal(group.posterior(q), group.prior_given(value)).sum((1, 2))
+            kl = kl + kl_diagonal(group.posterior(q), group.of_class(value)).sum((1, 2))
             log_p_y = log_p_y + pick(group.label_prior.log().expand_as(log_q), value).sum(1)
             log_q_y_z = log_q_y_z + pick(log_q, value).sum(1)
-            entropy = entropy - (~observed * pick(log_q, value)).sum(1)
+            entropies = entropies - (~observed * pick(log_q, value)).sum(1)
             log_w = log_w + (observed * pick(group.log_q_y_z(z.detach()), value)).sum(1)
             joint = [
                 j + (observed * pick(group.log_q_y_z(s), value)).sum(1) for j, s in zip(joint, samples, strict=True)
@@ -244,7 +245,9 @@ class CCVAE(Autoencoder[CCVAESettings]):
         kl_style = kl_standard(q.columns(self.layout.style)).sum(1)
         reconstruction = w * self.log_likelihood(x, z)
         characteristics = log_p_y + log_q_y_x - w * (kl + log_q_y_z)
-        return CCVAEBound(reconstruction, w * kl_style, characteristics, log_q_y_x, log_p_y, w.log(), entropy, labelled)
+        return CCVAEBound(
+            reconstruction, w * kl_style, characteristics, log_q_y_x, log_p_y, w.log(), entropies, labelled
+        )
 
     def condition_on_labels(self, q: Gaussian, rules: list[QuadratureRule]) -> list[LabelConditionedMoments]:
         """Moments of q(z^i|x,y) of every label and class, per group of labels."""
@@ -307,7 +310,7 @@ def _validate(settings: CCVAESettings, context: ModelContext) -> None:
 
 def _kl(group: Characteristics, q: Gaussian, moments: LabelConditionedMoments) -> Tensor:
     """KL(q(z^i|x,y) || p(z^i|y)) of each label and class, shape (N, G, K), from the moments under w."""
-    posterior, prior = group.posterior(q), group.prior
+    posterior, prior = group.posterior(q), group.all_classes
     m, s = posterior.loc.unsqueeze(2), posterior.scale.unsqueeze(2)  # (N, G, 1, d)
     offset = m - prior.loc
     square = offset.square() + 2 * offset * s * moments.mean + s.square() * moments.square

@@ -32,7 +32,15 @@ from ccvae_models.labels import (
     require_at_least,
     require_discrete_labels,
 )
-from ccvae_models.networks import ConditionalEncoder, Decoder, Encoder, NetworkSpec, initialise, uninitialised
+from ccvae_models.networks import (
+    ConditionalEncoder,
+    Decoder,
+    Encoder,
+    NetworkSpec,
+    concatenated,
+    initialise,
+    uninitialised,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ class CondVAE(Autoencoder[CondVAESettings]):
         y = self.columns.expectation(p) if labels is None else self.columns.encode(labels, p)
         without_y = self.settings.adversary != "off"
         q = self.encoder(images) if without_y else self.encoder(self.encoder.trunk(images), y)
-        return Gaussian(torch.cat([y, q.loc], 1), torch.cat([torch.zeros_like(y), q.scale], 1))
+        return concatenated([Gaussian(y, torch.zeros_like(y)), q])
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
         """A point mass at y; NaN where the label is missing."""

@@ -20,14 +20,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Generator, Tensor, nn
 
 from ccvae_eval.core.types import Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
-from ccvae_models.characteristics import consecutive_blocks
-from ccvae_models.class_priors import ClassPriors
+from ccvae_models.characteristics import ClassPriors, consecutive_blocks
 from ccvae_models.labels import (
     LabelClassifier,
     LabelEncoding,
@@ -38,7 +36,15 @@ from ccvae_models.labels import (
     require_at_least,
     require_discrete_labels,
 )
-from ccvae_models.networks import JoinedHeads, NetworkSpec, encoder_trunk, initialise, positive, uninitialised
+from ccvae_models.networks import (
+    JoinedHeads,
+    NetworkSpec,
+    concatenated,
+    encoder_trunk,
+    initialise,
+    positive,
+    uninitialised,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +173,4 @@ class SubspaceEncoder(nn.Module):
     def forward(self, x: Images | Points, labels: Labels) -> Gaussian:
         features = self.trunk(x)
         w = self.w(features, self.columns.encode(labels, self.columns.prior(len(labels))))
-        return Gaussian(
-            torch.cat([w.loc, self.loc(features)], 1), torch.cat([w.scale, positive(self.scale(features))], 1)
-        )
+        return concatenated([w, Gaussian(self.loc(features), positive(self.scale(features)))])

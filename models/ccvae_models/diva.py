@@ -31,8 +31,7 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
-from ccvae_models.characteristics import consecutive_blocks
-from ccvae_models.class_priors import BlockClassifier, ClassPriors
+from ccvae_models.characteristics import BlockClassifier, ClassPriors, consecutive_blocks
 from ccvae_models.kl_schedule import KLSchedule
 from ccvae_models.labels import (
     LabelEncoding,
@@ -43,7 +42,7 @@ from ccvae_models.labels import (
     require_at_least,
     require_discrete_labels,
 )
-from ccvae_models.networks import Encoder, NetworkSpec, initialise
+from ccvae_models.networks import Encoder, NetworkSpec, concatenated, initialise
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,18 +215,14 @@ class SeparateEncoders(nn.Module):
         network: type and width of each network.
     """
 
-    order: Tensor
-
     def __init__(self, input_shape: tuple[int, ...], parts: list[list[int]], network: NetworkSpec) -> None:
         super().__init__()
         self.parts = nn.ModuleList(Encoder(input_shape, len(part), network) for part in parts)
         flat = [dimension for part in parts for dimension in part]
-        self.register_buffer("order", torch.tensor([flat.index(c) for c in range(len(flat))]), persistent=False)
+        self.order = [flat.index(dimension) for dimension in range(len(flat))]
 
     def forward(self, x: Images | Points) -> Gaussian:
-        posteriors = [part(x) for part in self.parts]
-        loc, scale = torch.cat([q.loc for q in posteriors], 1), torch.cat([q.scale for q in posteriors], 1)
-        return Gaussian(loc[:, self.order], scale[:, self.order])
+        return concatenated([part(x) for part in self.parts]).columns(self.order)
 
 
 def _validate_domain(settings: DIVASettings, context: ModelContext, name: str) -> None:

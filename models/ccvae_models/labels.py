@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Gaussian, Labels
 from ccvae_eval.model.interface import LabelSchema, ModelContext
-from ccvae_models.networks import perceptron, uninitialised
+from ccvae_models.networks import perceptron, positive, uninitialised
 
 LOG_ZERO = -1e9
 """Finite stand-in for log 0: its exponential is 0, and 0 times it is 0 (not NaN)."""
@@ -59,6 +59,43 @@ def fully_labelled(labels: Labels) -> Tensor:
     return ~labels.isnan().any(1)
 
 
+def observed_classes(labels: Labels) -> tuple[Tensor, Tensor]:
+    """Class of each label (0 where missing), and a mask of the observed labels, (N, L) each."""
+    return labels.nan_to_num(0).long(), ~labels.isnan()
+
+
+def pick(values: Tensor, index: Tensor) -> Tensor:
+    """Select the entries of the given classes (N, L) from a table over classes (N, L, K)."""
+    return values.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+
+
+def expected(log_q: Tensor, values: Tensor) -> Tensor:
+    """Expectation over the classes of a table of values, under log probabilities, from (N, L, K) to (N, L)."""
+    return (log_q.exp() * values).sum(-1)
+
+
+class ClassGaussians(nn.Module):
+    """One diagonal Gaussian per class of each label."""
+
+    loc: nn.Parameter
+    raw_scale: nn.Parameter
+
+    def start_at(self, means: Tensor) -> None:
+        """Create the parameters, from means of shape (L, K, d); all scales start at softplus(1) = 1.3."""
+        self.loc = nn.Parameter(means)
+        self.raw_scale = nn.Parameter(torch.ones_like(means))
+
+    @property
+    def all_classes(self) -> Gaussian:
+        """The Gaussians of all classes, shape (L, K, d)."""
+        return Gaussian(self.loc, positive(self.raw_scale))
+
+    def of_class(self, value: Tensor) -> Gaussian:
+        """The Gaussians of the given classes (N, L), shape (N, L, d)."""
+        label = torch.arange(value.shape[1], device=value.device)
+        return Gaussian(self.loc[label, value], positive(self.raw_scale[label, value]))
+
+
 class LabelEncoding(nn.Module):
     """y as network input: one column (0 or 1) for a binary label, K one-hot columns for a label with K classes.
 
@@ -98,14 +135,14 @@ class LabelEncoding(nn.Module):
 
     def encode(self, labels: Labels, probabilities: Tensor) -> Tensor:
         """Encode labels; a missing label gets its expectation under the probabilities (N, L, K)."""
-        missing = labels.isnan()[:, self.owner]
-        return torch.where(missing, self.expectation(probabilities), self.one_hot(labels.nan_to_num(0).long()))
+        value, observed = observed_classes(labels)
+        return torch.where(observed[:, self.owner], self.one_hot(value), self.expectation(probabilities))
 
     def point_mass(self, labels: Labels) -> Gaussian:
         """p(z_c|y) of a model whose characteristics are the labels themselves; NaN where a label is missing."""
-        y = labels.to(self.log_prior.device)
-        missing = y.isnan()[:, self.owner]
-        loc = self.one_hot(y.nan_to_num(0).long()).masked_fill(missing, math.nan)
+        value, observed = observed_classes(labels.to(self.log_prior.device))
+        missing = ~observed[:, self.owner]
+        loc = self.one_hot(value).masked_fill(missing, math.nan)
         return Gaussian(loc, torch.zeros_like(loc).masked_fill(missing, math.nan))
 
     def prior(self, rows: int) -> Tensor:
@@ -156,13 +193,13 @@ def log_q_by_name(log_q: Tensor, labels: LabelSchema) -> dict[str, Tensor | Gaus
 
 def observed_log_prob(log_q: Tensor, labels: Labels) -> Tensor:
     """Log probabilities of the observed classes, from (N, L, K) to (N, L); 0 where a label is missing."""
-    value = labels.nan_to_num(0).long().unsqueeze(-1)
-    return log_q.gather(-1, value).squeeze(-1).masked_fill(labels.isnan(), 0.0)
+    value, observed = observed_classes(labels)
+    return pick(log_q, value).masked_fill(~observed, 0.0)
 
 
 def entropy(log_q: Tensor) -> Tensor:
     """Entropy of each label's distribution in nats, from log probabilities (N, L, K) to (N, L)."""
-    return -(log_q.exp() * log_q).sum(-1)
+    return -expected(log_q, log_q)
 
 
 def means_of_rows(kind: str, rows: int, terms: Mapping[str, Tensor]) -> dict[str, float]:

@@ -28,14 +28,17 @@ from ccvae_models.labels import (
     LabelClassifier,
     LabelEncoding,
     entropy,
+    expected,
     log_q_by_name,
     means_by_supervision,
+    observed_classes,
     observed_log_prob,
+    pick,
     require_at_least,
     require_discrete_labels,
     sample_classes,
 )
-from ccvae_models.networks import ConditionalEncoder, initialise
+from ccvae_models.networks import ConditionalEncoder, concatenated, initialise
 
 MAX_ENUMERATED = 32
 """Largest number of joint label configurations for which U(x) is summed exactly."""
@@ -121,7 +124,7 @@ class M2(Autoencoder[M2Settings]):
         p = self.classifier(features).exp()
         y = self.columns.expectation(p) if labels is None else self.columns.encode(labels, p)
         q = self.encoder(features, y)
-        return Gaussian(torch.cat([y, q.loc], 1), torch.cat([torch.zeros_like(y), q.scale], 1))
+        return concatenated([Gaussian(y, torch.zeros_like(y)), q])
 
     def predict(self, images: Images | Points, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
         """log q(y|x) of each label from the images (the codes are not used), shape (N, K) each."""
@@ -159,8 +162,7 @@ class M2(Autoencoder[M2Settings]):
         q = self.encoder(features[rows], one_hot)
         codes = torch.cat([one_hot, q.at(noise_like(q, generator))], 1)
         terms = torch.stack([self.log_likelihood(x[rows], codes), kl_standard(q).sum(1)], 1)  # (P, 2)
-        chosen = log_q[rows].gather(-1, value.unsqueeze(-1)).squeeze(-1)
-        log_q_of_value = (chosen * y.isnan()[rows]).sum(1)  # missing labels only
+        log_q_of_value = (pick(log_q[rows], value) * y.isnan()[rows]).sum(1)  # missing labels only
 
         weight, score = log_q_of_value.exp(), torch.zeros_like(terms[:, 0])
         if not self.enumerates:
@@ -171,7 +173,7 @@ class M2(Autoencoder[M2Settings]):
             weight, score = 1 / draws, advantage / draws * (log_q_of_value - log_q_of_value.detach())
         table = torch.cat([weight.unsqueeze(1) * terms, score.unsqueeze(1)], 1)
         reconstruction, kl_style, gradient = _sum_per_image(table, rows, len(x)).unbind(1)
-        negative_cross_entropy = (log_q.exp() * self.columns.log_prior).sum(-1)
+        negative_cross_entropy = expected(log_q, self.columns.log_prior)
         kl_labels = (y.isnan() * (-entropy(log_q) - negative_cross_entropy)).sum(1)
         log_p_y = observed_log_prob(self.columns.log_prior.expand_as(log_q), y).sum(1)
         return M2Bound(reconstruction, kl_style, kl_labels, log_p_y, observed_log_prob(log_q, y).sum(1), gradient)
@@ -187,8 +189,9 @@ class M2(Autoencoder[M2Settings]):
         repeats = torch.where(y.isnan().any(1), self.settings.draws, 1)
         rows = torch.arange(len(y), device=y.device).repeat_interleave(repeats)
         uniform = torch.rand((len(rows), y.shape[1]), generator=generator, device=generator.device).to(y.device)
-        sampled, observed = sample_classes(log_q.detach()[rows], uniform, self.columns.last), y[rows]
-        return rows, torch.where(observed.isnan(), sampled, observed.nan_to_num(0).long())
+        sampled = sample_classes(log_q.detach()[rows], uniform, self.columns.last)
+        value, observed = observed_classes(y[rows])
+        return rows, torch.where(observed, value, sampled)
 
 
 def _sum_per_image(values: Tensor, rows: Tensor, count: int) -> Tensor:

@@ -20,21 +20,23 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
 from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
 from ccvae_models.kl_schedule import KLSchedule
 from ccvae_models.labels import (
+    ClassGaussians,
     LabelClassifier,
     log_q_by_name,
     means_of_rows,
+    observed_classes,
     observed_log_prob,
     require_at_least,
     require_discrete_labels,
 )
-from ccvae_models.networks import initialise, positive
+from ccvae_models.networks import initialise
 
 VARIANCE_EPSILON = 1e-8
 """Added to the variance of every expert, as in the authors' code."""
@@ -137,7 +139,7 @@ class MVAE(Autoencoder[MVAESettings]):
         return {"value": value, **terms}
 
 
-class LabelExperts(nn.Module):
+class LabelExperts(ClassGaussians):
     """q(z|y^i): one diagonal Gaussian over all of z per class of each label.
 
     Args:
@@ -150,14 +152,13 @@ class LabelExperts(nn.Module):
         super().__init__()
         shape = (len(context.labels), max(label.cardinality for label in context.labels), latent)
         start = torch.randn(shape, generator=generator, device="cpu").to(torch.get_default_device())
-        self.loc = nn.Parameter(0.1 * start)
-        self.raw_scale = nn.Parameter(torch.ones(shape))
+        self.start_at(0.1 * start)
 
     def forward(self, labels: Labels) -> Gaussian:
         """The experts of the labels, shape (N, L, D); the scale of a missing label's expert is infinite."""
-        value, label = labels.nan_to_num(0).long(), torch.arange(labels.shape[1], device=labels.device)
-        scale = positive(self.raw_scale[label, value])
-        return Gaussian(self.loc[label, value], scale.masked_fill(labels.isnan().unsqueeze(-1), torch.inf))
+        value, observed = observed_classes(labels)
+        expert = self.of_class(value)
+        return Gaussian(expert.loc, expert.scale.masked_fill(~observed.unsqueeze(-1), torch.inf))
 
 
 def product(experts: list[Gaussian]) -> Gaussian:

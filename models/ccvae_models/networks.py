@@ -68,6 +68,11 @@ def positive(raw: Tensor) -> Tensor:
     return functional.softplus(raw).clamp_min(MIN_SCALE)
 
 
+def concatenated(parts: Sequence[Gaussian]) -> Gaussian:
+    """Independent Gaussians side by side, as one over all of their dimensions."""
+    return Gaussian(torch.cat([part.loc for part in parts], 1), torch.cat([part.scale for part in parts], 1))
+
+
 def uninitialised(kind: type[nn.Module], *shape: int, **options: Any) -> nn.Module:
     """A layer with unset weights on the default device; :func:`initialise` draws them."""
     layer = kind(*shape, **options, device="meta")

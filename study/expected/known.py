@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy.special import ndtr, softmax
 
-from ccvae_eval.calibration.code_faults import characteristic_pairs, class_frequencies, noisy_log_posterior
+from ccvae_eval.calibration.code_faults import characteristic_pairs, noisy_log_posterior
 from ccvae_eval.calibration.decoder_faults import Wobbling, permuted_points, ramp
 from ccvae_eval.calibration.study_cells import Case, reading_of
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Floats
 from ccvae_eval.oracle.model import MEAN, SPREAD
+from ccvae_eval.statistics.ratios import class_frequencies
 
 SAMPLES = 200_000
 """Samples behind a Monte Carlo expectation."""

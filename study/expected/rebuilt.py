@@ -15,12 +15,12 @@ from kornia.metrics import ssim
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from ccvae_eval.calibration.code_faults import class_frequencies
 from ccvae_eval.calibration.reference_images import ReferenceImages
 from ccvae_eval.calibration.study_cells import Case
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Floats, Images
 from ccvae_eval.oracle.model import DEVIATION
+from ccvae_eval.statistics.ratios import class_frequencies
 from study.expected.edited import references_of, with_classes
 from study.expected.known import ExpectedValues
 

@@ -11,7 +11,6 @@ from ccvae_eval.calibration.code_faults import (
     Shifted,
     Tempered,
     characteristic_pairs,
-    class_frequencies,
     partial_rotation,
     shuffled_rows,
 )
@@ -40,6 +39,7 @@ from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.model.latents import replaced
 from ccvae_eval.oracle.model import oracle
 from ccvae_eval.statistics.calibration_error import calibration_error_floor
+from ccvae_eval.statistics.ratios import class_frequencies
 from tests.support.fakes import Squares, SquaresVAE
 from tests.support.statistics import calibration_error
 

@@ -27,6 +27,7 @@ from ccvae_eval.statistics.calibration_error import (
 )
 from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate
 from ccvae_eval.statistics.probes import Folds, folds_of, logistic_coefficients, standardised
+from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 LINEAR_PROBE = "linear probe"
@@ -306,7 +307,7 @@ def probe_probabilities(
     if cardinality == 2:
         return np.column_stack([1 - probabilities[:, 0], probabilities[:, 0]])
     total = probabilities.sum(axis=1, keepdims=True)
-    return np.asarray(np.where(total > 0, probabilities / np.where(total > 0, total, 1.0), 1 / cardinality))
+    return safe_ratio(probabilities, total, 1 / cardinality)
 
 
 def _log_rest(log_probs: Floats, k: int) -> Floats:

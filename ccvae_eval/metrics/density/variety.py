@@ -13,6 +13,7 @@ from ccvae_eval.evaluation.result_table import COLUMN, At, ResultTable
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.statistics.intervals import Resampled, estimate_from_draws, mean_over, undefined_estimate
 from ccvae_eval.statistics.probes import Folds, HeldOutPredictions, cross_fitted_regression
+from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 PARAMETER = "parameter"
@@ -94,10 +95,9 @@ def _chance(table: ResultTable, sample: VarietySample, folds: Folds, rows: Bools
     for _ in range(PERMUTATIONS):
         order = generator.permutation(len(codes))
         held_out = cross_fitted_regression(codes[order], parameters, folds[rows], strength=strength)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            residual = ((parameters - held_out.predicted) ** 2).sum(axis=0)
-            total = ((parameters - held_out.baseline) ** 2).sum(axis=0)
-            parts.append(1 - residual / total)
+        residual = ((parameters - held_out.predicted) ** 2).sum(axis=0)
+        total = ((parameters - held_out.baseline) ** 2).sum(axis=0)
+        parts.append(1 - safe_ratio(residual, total))
     return np.asarray(np.mean(parts, axis=0))
 
 
@@ -156,5 +156,4 @@ def concentration(importance: Floats, axis: int) -> Floats:
     logs = np.log(np.where(share > 0, share, 1.0)) / np.log(table.shape[2])
     each = 1 + (share * logs).sum(axis=2)
     whole = sums.sum(axis=1)
-    weighted = (each * sums).sum(axis=1) / np.where(whole > CONSTANT, whole, 1.0)
-    return np.where(whole > CONSTANT, weighted, np.nan)
+    return safe_ratio((each * sums).sum(axis=1), whole, above=CONSTANT)

@@ -15,11 +15,12 @@ from scipy.optimize import linear_sum_assignment
 from ccvae_eval.core.types import Floats, Ids
 from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_results
 from ccvae_eval.metrics.disentanglement.dci import SIGNIFICANT_ERRORS, dci_fits, predictor_of
-from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, over_factors, ratio
+from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, over_factors
 from ccvae_eval.metrics.disentanglement.predictors import fit, fit_seed
 from ccvae_eval.metrics.disentanglement.sap import UnivariateScores, class_weights, univariate_scores
 from ccvae_eval.statistics.auc import balanced_accuracy_estimate
 from ccvae_eval.statistics.intervals import Resampled
+from ccvae_eval.statistics.ratios import safe_ratio
 
 
 def aligned_latents(context: PanelContext) -> dict[int, int]:
@@ -117,12 +118,12 @@ def nk(context: PanelContext) -> list[ScoreResult]:
             predictable[k] = accuracy - guess[k] > SIGNIFICANT_ERRORS * error
 
     def loss(sums: Floats) -> tuple[Floats, Floats]:
-        full, without = (ratio(sums[..., place::3], sums[..., 2::3]) for place in (0, 1))
+        full, without = (safe_ratio(sums[..., place::3], sums[..., 2::3]) for place in (0, 1))
         return full, full - without
 
     def relative(sums: Floats) -> ScoreParts:
         full, lost = loss(sums)
-        return over_factors(np.where(predictable, np.clip(ratio(lost, full - guess), -1.0, 1.0), np.nan))
+        return over_factors(np.where(predictable, np.clip(safe_ratio(lost, full - guess), -1.0, 1.0), np.nan))
 
     zero = over_factors(np.zeros(len(table.factors)))
     reason = "no discrete factor is predictable from the codes"

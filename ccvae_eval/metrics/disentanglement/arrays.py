@@ -23,9 +23,9 @@ from ccvae_eval.data.sets.codes import read_codes
 from ccvae_eval.evaluation.metric import settings_of
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Header, Run
-from ccvae_eval.metrics.disentanglement.information_scores import ratio
 from ccvae_eval.metrics.disentanglement.metric import Disentanglement
 from ccvae_eval.metrics.disentanglement.panel import panel
+from ccvae_eval.statistics.ratios import safe_ratio
 
 CHECKPOINT = "checkpoint"
 """Key in ``Value.at`` of a value that belongs to one of several checkpoints."""
@@ -48,7 +48,7 @@ def rank_correlations(one: Floats, other: Floats) -> Floats:
     for codes in (one, other):
         centred = rankdata(codes, axis=0) - (len(codes) + 1) / 2
         length = np.sqrt((centred**2).sum(axis=0))
-        ranks.append(centred / np.where(length > 0, length, np.inf))
+        ranks.append(safe_ratio(centred, length, 0.0))
     return np.asarray(np.abs(ranks[0].T @ ranks[1]))
 
 
@@ -62,8 +62,8 @@ def pair_score(correlations: Floats) -> float:
     """
     if not correlations.size:
         return float("nan")
-    shares = (ratio(correlations.max(axis=axis) ** 2, correlations.sum(axis=axis)) for axis in (0, 1))
-    return sum(float(np.nan_to_num(share).sum()) for share in shares) / sum(correlations.shape)
+    shares = (safe_ratio(correlations.max(axis=axis) ** 2, correlations.sum(axis=axis), 0.0) for axis in (0, 1))
+    return sum(float(share.sum()) for share in shares) / sum(correlations.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

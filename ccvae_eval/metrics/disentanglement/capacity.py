@@ -22,6 +22,7 @@ from ccvae_eval.metrics.disentanglement.dci import SIGNIFICANT_ERRORS
 from ccvae_eval.metrics.disentanglement.information_scores import CHUNK_ENTRIES, ScoreParts, over_factors, top_two
 from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import Factor
+from ccvae_eval.statistics.ratios import safe_ratio
 
 GRID = 512
 """Points of the even grid and of the quantile grid over a latent dimension."""
@@ -85,7 +86,7 @@ def _information(total: Floats, step: Floats, factor: Factor) -> float:
     if not counts.sum():
         return float("nan")
     share = counts / counts.sum()
-    within = total / np.maximum(counts, 1)[:, None]
+    within = safe_ratio(total, counts[:, None], 0.0)
     overall = share @ within
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(within > 0, within * np.log(within / overall), 0.0)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from ccvae_eval.core.random_streams import stream_key
-from ccvae_eval.core.results import Estimate, Value
+from ccvae_eval.core.results import Estimate, Method, Value
 from ccvae_eval.core.types import Bools, Floats, Gaussian, Ids
 from ccvae_eval.data.interface import DataSet
 from ccvae_eval.metrics.disentanglement.information_scores import (
@@ -32,6 +32,7 @@ from ccvae_eval.metrics.disentanglement.predictors import PREDICTORS, without_fi
 from ccvae_eval.metrics.disentanglement.settings import PanelSettings
 from ccvae_eval.metrics.disentanglement.table import Factor, PanelTable
 from ccvae_eval.statistics.intervals import Resampled, estimate_from_draws, mean_over
+from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.statistics.subsampling import MIN_SUBSAMPLE, RATE, subsampled
 
@@ -115,7 +116,7 @@ class ScoreResult:
 
     def _estimate(self, number: float, draws: Floats | None, level: float, known: Resampled | None) -> Resampled:
         if self.interval is not None and not np.isnan(number):
-            return Resampled(Estimate(number, *self.interval, self.n, "of the votes"), np.empty(0))
+            return Resampled(Estimate(number, *self.interval, self.n, Method.VOTES), np.empty(0))
         if draws is None or np.isnan(number):
             return Resampled(Estimate(number, n=self.n), np.empty(0))
         if self.subsample_size:
@@ -255,7 +256,7 @@ class PanelContext:
         if self.multivariate_blocks:
             log_ratios = self.block_predictions.log_ratios[self.table.rows[rows]]
             count = (~np.isnan(log_ratios)).sum(axis=0)
-            mean = np.nansum(log_ratios, axis=0) / np.maximum(count, 1)
+            mean = safe_ratio(np.nansum(log_ratios, axis=0), count, 0.0)
             found[list(self.multivariate_blocks)] = 0.0 if permuted else mean
         return found
 

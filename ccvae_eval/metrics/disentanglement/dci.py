@@ -18,7 +18,6 @@ from ccvae_eval.metrics.disentanglement.information_scores import (
     ScoreParts,
     over_factors,
     permutations,
-    ratio,
     weighted_mean,
 )
 from ccvae_eval.metrics.disentanglement.predictors import (
@@ -29,6 +28,7 @@ from ccvae_eval.metrics.disentanglement.predictors import (
     loss_increases,
 )
 from ccvae_eval.metrics.disentanglement.table import PanelTable
+from ccvae_eval.statistics.ratios import safe_ratio
 
 SIGNIFICANT_ERRORS = 3.0
 """Standard errors that an importance must exceed to count."""
@@ -85,7 +85,7 @@ def completeness(importances: Floats) -> ScoreParts:
 def _relative_entropies(importances: Floats, axis: int) -> Floats:
     """Entropy over an axis of the importances normalised there, as a share of its maximum."""
     total = importances.sum(axis=axis, keepdims=True)
-    p = importances / np.where(total > 0, total, 1.0) + EPSILON
+    p = safe_ratio(importances, total, 0.0) + EPSILON
     p = p / p.sum(axis=axis, keepdims=True)
     return np.asarray(-(p * np.log(p)).sum(axis=axis) / np.log(importances.shape[axis]))
 
@@ -93,7 +93,7 @@ def _relative_entropies(importances: Floats, axis: int) -> Floats:
 def normalised(importances: Floats) -> Floats:
     """Importances clipped at 0 and normalised to sum to 1 for each factor."""
     positive = np.maximum(importances, 0.0)
-    return np.nan_to_num(ratio(positive, positive.sum(axis=-2, keepdims=True)))
+    return safe_ratio(positive, positive.sum(axis=-2, keepdims=True), 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,9 +175,9 @@ def fit_all(context: PanelContext, table: PanelTable, times: int) -> DCIFits:
 def _significant(increases: Floats) -> Floats:
     """1 where the mean over rows exceeds ``SIGNIFICANT_ERRORS`` standard errors, else 0, shape (J, K)."""
     rows = (~np.isnan(increases)).sum(axis=0)
-    mean = np.nansum(increases, axis=0) / np.maximum(rows, 1)
-    square = np.nansum(increases**2, axis=0) / np.maximum(rows, 1)
-    error = np.sqrt(np.maximum(square - mean**2, 0.0) / np.maximum(rows, 1))
+    mean = safe_ratio(np.nansum(increases, axis=0), rows, 0.0)
+    square = safe_ratio(np.nansum(increases**2, axis=0), rows, 0.0)
+    error = np.sqrt(safe_ratio(np.maximum(square - mean**2, 0.0), rows, 0.0))
     return np.asarray(mean > SIGNIFICANT_ERRORS * error, dtype=np.float64)
 
 
@@ -217,7 +217,7 @@ def dci(context: PanelContext) -> list[ScoreResult]:
     discrete = np.array([factor.discrete for factor in table.factors])
 
     def informativeness(sums: Floats) -> ScoreParts:
-        share = ratio(sums[..., 0::2], sums[..., 1::2])
+        share = safe_ratio(sums[..., 0::2], sums[..., 1::2])
         return over_factors(np.where(discrete, share, 1 - share))
 
     chance = None

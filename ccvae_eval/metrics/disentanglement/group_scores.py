@@ -29,6 +29,7 @@ from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import PanelTable
 from ccvae_eval.statistics.information import Classes
 from ccvae_eval.statistics.intervals import wilson
+from ccvae_eval.statistics.ratios import safe_ratio
 
 GROUPS, GROUP_SIZE = 24, 16
 """Groups rendered for each factor, and images in each."""
@@ -319,7 +320,7 @@ def _classified(votes: Votes, name: str, *, robust: bool) -> tuple[Bools, Floats
         # a correct vote then counts by the selected latent's share of the group's variance
         variances = np.maximum(votes.features, 0.0)
         total = variances.sum(axis=1, keepdims=True)
-        votes = Votes(1 - variances / np.where(total > 0, total, 1.0), votes.factors)
+        votes = Votes(1 - safe_ratio(variances, total, 0.0), votes.factors)
     return majority_vote(votes, selected)
 
 

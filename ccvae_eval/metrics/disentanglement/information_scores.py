@@ -23,6 +23,7 @@ from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.metrics.disentanglement.table import PanelTable
 from ccvae_eval.statistics.information import Classes, entropy_of_counts, equal_mass_bins
+from ccvae_eval.statistics.ratios import safe_ratio
 
 CHUNK_ENTRIES = 1 << 22
 """Table entries counted at once (32 MB)."""
@@ -67,7 +68,7 @@ class Information:
     @property
     def shares(self) -> Floats:
         """Mutual information over the entropy of the factor; NaN for a constant factor, shape (..., J, K)."""
-        return self.mutual / np.where(self.factor_entropy > ZERO_ENTROPY, self.factor_entropy, np.nan)[..., None, :]
+        return safe_ratio(self.mutual, self.factor_entropy[..., None, :], above=ZERO_ENTROPY)
 
     def with_mutual(self, mutual: Floats, active: Bools | None = None) -> Information:
         """A copy with another ``mutual``, possibly with sample axes; all latents are active by default."""
@@ -98,11 +99,6 @@ class ScoreParts:
     latents: Floats | None = None
 
 
-def ratio(part: Floats, whole: Floats) -> Floats:
-    """part / whole; NaN where ``whole`` is not positive."""
-    return np.asarray(part / np.where(whole > 0, whole, np.nan))
-
-
 def attainable_information(entropy: Floats, capacity: float) -> Floats:
     """The smaller of an entropy and the capacity of the bins; NaN where the entropy is 0."""
     return np.where(entropy > ZERO_ENTROPY, np.minimum(entropy, capacity), np.nan)
@@ -111,15 +107,13 @@ def attainable_information(entropy: Floats, capacity: float) -> Floats:
 def mean_defined(values: Floats) -> Floats:
     """Mean over the last axis of the values that are not NaN; NaN if all are."""
     present = ~np.isnan(values)
-    count = present.sum(axis=-1)
-    total = np.where(present, values, 0.0).sum(axis=-1)
-    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+    return safe_ratio(np.where(present, values, 0.0).sum(axis=-1), present.sum(axis=-1))
 
 
 def weighted_mean(values: Floats, weights: Floats) -> Floats:
     """Weighted mean over the last axis; NaN values and NaN weights are left out; NaN if the weights sum to 0."""
     used = np.where(np.isnan(values), 0.0, np.nan_to_num(weights))
-    return ratio((np.nan_to_num(values) * used).sum(axis=-1), used.sum(axis=-1))
+    return safe_ratio((np.nan_to_num(values) * used).sum(axis=-1), used.sum(axis=-1))
 
 
 def over_factors(factors: Floats) -> ScoreParts:
@@ -243,7 +237,7 @@ def modularity(info: Information, *, weighted: bool) -> ScoreParts:
         return _undefined(info)
     squares = info.mutual**2
     greatest = squares.max(axis=-1)
-    latents = 1 - ratio(squares.sum(axis=-1) - greatest, greatest * (squares.shape[-1] - 1))
+    latents = 1 - safe_ratio(squares.sum(axis=-1) - greatest, greatest * (squares.shape[-1] - 1))
     if not weighted:
         return over_latents(np.where(greatest > 0, latents, 0.0))
     latents = np.where(info.active, latents, np.nan)
@@ -290,7 +284,7 @@ def _normalised(info: Information) -> Floats:
 
 def _concentration(shares: Floats, axis: int, count: int | Ids) -> Floats:
     """Greatest share of the sum along an axis, rescaled so that an even spread over ``count`` is 0; NaN for sum 0."""
-    return np.asarray((ratio(shares.max(axis=axis), shares.sum(axis=axis)) - 1 / count) / (1 - 1 / count))
+    return np.asarray((safe_ratio(shares.max(axis=axis), shares.sum(axis=axis)) - 1 / count) / (1 - 1 / count))
 
 
 def active_by_information(excess: Floats, null: Floats, freedom: Floats, rows: Floats) -> Bools:

@@ -16,13 +16,13 @@ from ccvae_eval.metrics.disentanglement.information_scores import (
     ScoreParts,
     mean_defined,
     over_factors,
-    ratio,
     weighted_mean,
 )
 from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import Factor
 from ccvae_eval.statistics.auc import auc_projection, projected_estimates
 from ccvae_eval.statistics.probes import standardised
+from ccvae_eval.statistics.ratios import safe_ratio
 
 BUDGETS = (10, 100, 1_000, 10_000)
 """Training rows of the downstream probes."""
@@ -155,7 +155,7 @@ def infoe(context: PanelContext) -> list[ScoreResult]:
             rows[probe.test_rows[seen], place] = np.stack(losses, axis=1)[seen]
 
     def share(sums: Floats) -> ScoreParts:
-        return over_factors(1 - ratio(sums[..., 0::2], sums[..., 1::2]))
+        return over_factors(1 - safe_ratio(sums[..., 0::2], sums[..., 1::2]))
 
     zero = over_factors(np.zeros(len(table.factors)))
     return [context.heldout_result("infoe", rows, share, zero, "no factor varies on the test rows")]
@@ -205,7 +205,7 @@ def _downstream(context: PanelContext, budget: int) -> ScoreResult:
 
     def accuracies(sums: Floats) -> Floats:
         right, whole = np.moveaxis(sums.reshape(*sums.shape[:-1], factors, probes, 2), -1, 0)
-        return ratio(right, whole)
+        return safe_ratio(right, whole)
 
     def resampled(sums: Floats) -> ScoreParts:
         found = accuracies(sums)

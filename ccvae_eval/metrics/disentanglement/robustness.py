@@ -23,9 +23,9 @@ from ccvae_eval.metrics.disentanglement.information_scores import (
     equal_width_bins,
     over_latents,
     permutations,
-    ratio,
 )
 from ccvae_eval.statistics.information import Classes
+from ccvae_eval.statistics.ratios import safe_ratio
 
 MIN_GROUP_ROWS = 10
 """Fewest rows of a group in the robust profile."""
@@ -104,7 +104,7 @@ def robust_irs(codes: Floats, groups: list[Classes], q: float) -> Floats:
     """Robust IRS of each latent dimension before the null is removed, shape (D,); NaN for a constant dimension."""
     overall = quantile(np.abs(_centred(np.ascontiguousarray(codes.T), True)), q)
     within = np.stack([within_deviations(codes, g, q, least=MIN_GROUP_ROWS, median=True) for g in groups])
-    found = 1 - ratio(within, overall)
+    found = 1 - safe_ratio(within, overall)
     present = ~np.isnan(found).all(axis=0)
     return np.where(present, np.where(np.isnan(found), -np.inf, found).max(axis=0), np.nan)
 

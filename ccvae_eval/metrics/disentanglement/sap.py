@@ -19,12 +19,12 @@ from ccvae_eval.metrics.disentanglement.information_scores import (
     contingency,
     over_factors,
     permutations,
-    ratio,
     top_two,
 )
 from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import Factor, PanelTable
 from ccvae_eval.statistics.information import Classes
+from ccvae_eval.statistics.ratios import safe_ratio
 
 MAX_BINS, ROWS_PER_BIN = 256, 20
 """Bounds on the bins of a histogram classifier: enough for factors of 200 levels, with this many training rows each."""
@@ -107,7 +107,7 @@ def squared_correlations(table: PanelTable, rows: Ids) -> Floats:
         spread, variance = (codes**2).sum(axis=0), float((values**2).sum())
         usable = spread / (len(known) - 1) > 1e-12
         if variance > 0:
-            found[:, k] = np.where(usable, (codes.T @ values) ** 2 / np.where(usable, spread * variance, 1.0), 0.0)
+            found[:, k] = safe_ratio((codes.T @ values) ** 2, np.where(usable, spread * variance, 0.0), 0.0)
     return found
 
 
@@ -146,9 +146,9 @@ class UnivariateScores:
     def accuracies(self, sums: Floats) -> tuple[Floats, Floats]:
         """Balanced accuracies (R2 of continuous factors) and those of guessing, shapes (..., J, K) and (K,)."""
         table = sums.reshape(*sums.shape[:-1], len(self.levels), -1)
-        share, levels = ratio(table[..., :-1], table[..., -1:]), np.array(self.levels)
+        share, levels = safe_ratio(table[..., :-1], table[..., -1:]), np.array(self.levels)
         share = np.where((levels == 0)[:, None], 1 - share, share)
-        return np.moveaxis(share, -1, -2), np.where(levels > 0, 1 / np.maximum(levels, 1), 0.0)
+        return np.moveaxis(share, -1, -2), safe_ratio(1.0, levels, 0.0)
 
     def above_guessing(self, sums: Floats) -> Floats:
         """Scores rescaled so that guessing is 0 and perfect prediction 1, clipped at 0; shape (..., J, K)."""
@@ -233,7 +233,7 @@ def _hits(binned: Classes, factor: Factor, train: Ids, test: Ids, bins: int) -> 
     """1 where a dimension's histogram predicts the class of a test row, else 0, shape (n, D)."""
     counts = contingency(binned[train], factor.classes[train], bins, factor.levels)
     # the class with the greatest p(bin | class), so that rare classes count alike
-    frequency = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    frequency = safe_ratio(counts, counts.sum(axis=1, keepdims=True), 0.0)
     best = frequency.argmax(axis=2)
     # a bin without training rows predicts the most frequent class
     empty = counts.sum(axis=2) == 0
@@ -249,6 +249,6 @@ def _squared_errors(binned: Classes, factor: Factor, train: Ids, test: Ids, bins
     for j in range(binned.shape[1]):
         count = np.bincount(binned[train, j], minlength=bins)
         total = np.bincount(binned[train, j], values, minlength=bins)
-        means = np.where(count > 0, total / np.maximum(count, 1), values.mean())
+        means = safe_ratio(total, count, values.mean())
         found[:, j] = (factor.values[test] - means[binned[test, j]]) ** 2
     return found

@@ -19,9 +19,10 @@ from ccvae_eval.evaluation.result_table import (
     among,
     mean_of,
 )
-from ccvae_eval.metrics.shared.image_change import NEGLIGIBLE, ratio
+from ccvae_eval.metrics.shared.image_change import NEGLIGIBLE
 from ccvae_eval.metrics.shared.region_masks import INSIDE, OUTSIDE, WHOLE
 from ccvae_eval.statistics.intervals import difference
+from ccvae_eval.statistics.ratios import safe_ratio
 
 Sums = Mapping[tuple[str, str], Mapping[str, Floats]]
 """Sums by (characteristic, pair of images) and key, one row per image; NaN where an image was not measured."""
@@ -156,8 +157,8 @@ class DriftRows:
             chance = self._chance(self._loss("another", mask), used)
             self._add(value, Mean(among(used, loss)), chance=chance, why=why)
         another = {key: column[:, OUTSIDE] for key, column in self.sums.get((self.name, "another"), {}).items()}
-        chance = self._chance(1 - ratio(another["found"], another["count"]) if another else None, used)
-        self._add("lost", Mean(among(used, 1 - ratio(found, count))), chance=chance, why=why)
+        chance = self._chance(1 - safe_ratio(another["found"], another["count"]) if another else None, used)
+        self._add("lost", Mean(among(used, 1 - safe_ratio(found, count))), chance=chance, why=why)
         moved = RatioOfSums(among(used, sums["displacement"][:, OUTSIDE]), among(used, found))
         still = "no point outside is found again" if used.any() else why
         self._add("displacement", moved, chance=_ratio_of_sums(another, "displacement", "found", used), why=still)
@@ -195,13 +196,13 @@ class DriftRows:
         """Return the mean loss of each image's points in a region mask; NaN if there are none."""
         count = self.sums[self.name, "do"]["count"][:, mask]
         if (self.name, pair) in self.sums:
-            return ratio(self.sums[self.name, pair]["loss"][:, mask], count)
+            return safe_ratio(self.sums[self.name, pair]["loss"][:, mask], count)
         # missing pairs: redraws from a posterior without noise, which move nothing, or a second image
         return np.where(count > 0, 0.0 if pair.startswith("floor") else np.nan, np.nan)
 
     def _pixel_ratio(self, key: str, images: Bools) -> RatioOfSums:
         sums = self.sums[self.name, "do"]
-        outside, inside = (ratio(sums[key][:, m], sums["size"][:, m]) for m in (OUTSIDE, INSIDE))
+        outside, inside = (safe_ratio(sums[key][:, m], sums["size"][:, m]) for m in (OUTSIDE, INSIDE))
         # exclude ratios of rounding errors, such as those of an untrained network
         used = images & (inside > (NEGLIGIBLE if key == "ssim" else 0.0))
         return RatioOfSums(among(used, outside), among(used, inside))

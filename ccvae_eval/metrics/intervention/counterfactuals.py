@@ -17,8 +17,9 @@ from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import HasCounterfactuals, HasVariety
 from ccvae_eval.evaluation.interventions import Do, donor_rows, model_intervention
 from ccvae_eval.evaluation.subject import Chunk, Subject
-from ccvae_eval.metrics.shared.image_change import absolute_change, ratio
+from ccvae_eval.metrics.shared.image_change import absolute_change
 from ccvae_eval.model.interface import Intervenes
+from ccvae_eval.statistics.ratios import safe_ratio
 
 
 def distance(before: Images, after: Images, where: Bools | None = None) -> Floats:
@@ -38,7 +39,7 @@ def distance(before: Images, after: Images, where: Bools | None = None) -> Float
     change = absolute_change(before, after).double().cpu().numpy()
     if where is None:
         return np.asarray(change.mean(1))
-    return ratio((change * where).sum(1), where.sum(1))
+    return safe_ratio((change * where).sum(1), where.sum(1))
 
 
 def energy_distance(drawn: Sequence[Images], true: Sequence[Images], where: Bools) -> Floats:

@@ -32,10 +32,11 @@ from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, ColumnStore, R
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.intervention import counterfactuals
 from ccvae_eval.metrics.matchers.interface import grey
-from ccvae_eval.metrics.shared.image_change import dissimilarity, moments, ratio
+from ccvae_eval.metrics.shared.image_change import dissimilarity, moments
 from ccvae_eval.metrics.shared.judged_changes import InterventionRows, assignment_of, assignment_text
 from ccvae_eval.metrics.shared.region_masks import OUTSIDE, masks_of
 from ccvae_eval.model.interface import HasConditionalPrior
+from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 
@@ -293,7 +294,7 @@ class InterventionAccumulator:
         size = masks.sizes()[:, OUTSIDE].double().cpu().numpy()
         for key, apart in (("identity", ssim), ("identity before", self._other_image(chunk, r))):
             if apart is not None:
-                found[key] = ratio(masks.pixel_sums(apart)[:, OUTSIDE].double().cpu().numpy(), size)
+                found[key] = safe_ratio(masks.pixel_sums(apart)[:, OUTSIDE].double().cpu().numpy(), size)
         rows = (donors >= 0).numpy() & region.any(1)
         if chunk.rows.start < self.metric.rendered and rows.any() and self._has_variety(name):
             truth = counterfactuals.render_swap(self.subject, name, chunk, rows)

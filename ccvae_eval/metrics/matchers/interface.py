@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccvae_eval.core.types import Floats, Images
+from ccvae_eval.statistics.ratios import safe_ratio
 
 LENGTH = 64
 """Length units along the shorter side of an image."""
@@ -188,5 +189,5 @@ def _neighbours(one: Floats, other: Floats) -> tuple[NDArray[np.int64], Floats]:
     square[square < EQUAL] = 0
     nearest, best = square.argmin(1), np.sort(np.partition(square, 1, axis=1)[:, :2], axis=1)
     mutual = square.argmin(0)[nearest] == np.arange(len(one))
-    ratio = np.sqrt(np.where(best[:, 1] > 0, best[:, 0] / np.where(best[:, 1] > 0, best[:, 1], 1), 1))
+    ratio = np.sqrt(safe_ratio(best[:, 0], best[:, 1], 1.0))
     return np.where(mutual, nearest, -1), ratio

@@ -22,6 +22,7 @@ from ccvae_eval.data.interface import DataSet, HasVariety
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.matchers.interface import grey
 from ccvae_eval.plugins.registry import Registry
+from ccvae_eval.statistics.ratios import safe_ratio
 
 EDGES, VARIETY = "edges", "variety"
 BUILTIN = (EDGES, VARIETY)
@@ -183,7 +184,7 @@ def _explained(targets: Floats, predicted: Floats) -> Floats:
     """Return the R2 of each target, shape (V,); 0 for a constant one."""
     variance = targets.var(0)
     residual = np.square(targets - predicted).mean(0)
-    return np.where(variance > 0, 1 - residual / np.where(variance > 0, variance, 1.0), 0.0)
+    return 1 - safe_ratio(residual, variance, 1.0)
 
 
 def require_features(name: str, others: Collection[str], where: str) -> None:

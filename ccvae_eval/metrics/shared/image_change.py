@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ccvae_eval.core.types import Bools, Floats, Ids, Images
+from ccvae_eval.core.types import Bools, Floats, Images
+from ccvae_eval.statistics.ratios import safe_ratio
 
 SLICE = 8
 """Images processed at once, so that sums over them stay in the processor's cache; no number depends on it."""
@@ -201,7 +202,7 @@ def changed_area(change: Floats) -> Floats:
     >>> changed_area(np.eye(4).reshape(1, 16))
     array([0.25])
     """
-    return ratio(np.square(change.sum(1)), change.shape[1] * np.square(change).sum(1))
+    return safe_ratio(np.square(change.sum(1)), change.shape[1] * np.square(change).sum(1))
 
 
 def average_precision(change: NDArray[np.float32], region: Bools) -> Floats:
@@ -228,7 +229,7 @@ def average_precision(change: NDArray[np.float32], region: Bools) -> Floats:
     image, size = members >> 32, region.sum(1)
     as_large = (image + 1) * pixels - np.searchsorted(every, members - 1)
     members_as_large = np.cumsum(size)[image] - np.searchsorted(members, members)
-    return ratio(np.bincount(image, members_as_large / as_large, images).astype(np.float64), size)
+    return safe_ratio(np.bincount(image, members_as_large / as_large, images).astype(np.float64), size)
 
 
 def region_scores(change: NDArray[np.float32], region: Bools) -> dict[str, Floats]:
@@ -249,18 +250,13 @@ def region_scores(change: NDArray[np.float32], region: Bools) -> dict[str, Float
         "area": area,
         "inside": inside,
         "inside_energy": _share((energy * region).sum(1), energy.sum(1)),
-        "focus": np.where(area < 1, (inside - area) / np.where(area < 1, 1 - area, 1.0), np.nan),
+        "focus": safe_ratio(inside - area, 1 - area),
         "ap": average_precision(change, region),
     }
 
 
-def ratio(part: Floats, whole: Floats | Ids) -> Floats:
-    """Return part / whole, NaN where the whole is 0."""
-    return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)
-
-
 def _share(part: Floats, whole: Floats) -> Floats:
-    return np.minimum(ratio(part, whole), 1.0)  # rounding could exceed 1
+    return np.minimum(safe_ratio(part, whole), 1.0)  # rounding could exceed 1
 
 
 def pairwise_spread(variance: Floats, where: Bools) -> Floats:
@@ -276,7 +272,7 @@ def pairwise_spread(variance: Floats, where: Bools) -> Floats:
     Returns:
         Shape :math:`(N,)`, in units of intensity; NaN where A is empty.
     """
-    return np.sqrt(2 * ratio((variance * where).sum(1), where.sum(1)))
+    return np.sqrt(2 * safe_ratio((variance * where).sum(1), where.sum(1)))
 
 
 def recall(true: Tensor, drawn: Tensor, neighbour: int) -> Floats:

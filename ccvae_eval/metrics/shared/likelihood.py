@@ -18,6 +18,7 @@ from ccvae_eval.metrics.shared.image_change import pixel_rows
 from ccvae_eval.model.checks import model_call
 from ccvae_eval.model.fixed_batches import padded
 from ccvae_eval.model.interface import HasBound, HasConditionalPrior, Rebuildable, StatesLikelihood
+from ccvae_eval.statistics.ratios import class_frequencies
 
 BERNOULLI = "bernoulli"
 LEAST_LOG = -100.0
@@ -127,9 +128,7 @@ def label_frequencies(subject: Subject, name: str) -> Floats:
         prior = np.array(model.context.label_prior[model.context.labels.index(name)])
         if len(prior):
             return prior
-    classes = subject.classes(name).numpy()
-    counts = np.bincount(classes[classes >= 0], minlength=subject.schema[name].cardinality)
-    return np.asarray(counts / max(counts.sum(), 1))
+    return class_frequencies(subject.classes(name).numpy(), subject.schema[name].cardinality)
 
 
 @dataclass(frozen=True, slots=True)
