@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,6 +68,10 @@ class _Part:
     def update(self, batch: Decoded) -> None:
         assert self.accumulator is not None
         self.accumulator.update(batch)
+
+    def merge(self, other: _Part) -> None:
+        accumulator: Any = self.accumulator
+        accumulator.merge(other.accumulator)
 
     def compute(self) -> None:
         assert self.accumulator is not None
@@ -198,6 +203,33 @@ def evaluate(
         measured = tuple(_computed(parts_by_name[metric.name]) for metric in metrics)
     ids: dict[str, NDArray[np.int64]] = {name: part.subject.ids for name, part in parts_by_name.items()}
     return Run(header or Header(seed=subject.seed), measured, {m.name: m.values for m in metrics}, ids)
+
+
+@exact_arithmetic()
+def evaluate_blocks(subject: Subject, metric: Metric, blocks: Sequence[Sequence[Chunk]]) -> Measurement:
+    """Evaluates a subject under one metric in blocks of images, each with an accumulator of its own.
+
+    Args:
+        subject: the model and its encoded images.
+        metric: its accumulators must have ``merge``.
+        blocks: chunks of the subject; the accumulators are merged in the order of the blocks.
+
+    Returns:
+        The measurement of all blocks.
+    """
+    parts = []
+    for block in blocks:
+        part = _Part(metric, subject)
+        part.attempt(part.start, "needs(subject) or start(subject)")
+        for chunk in block:
+            _update([part], chunk)
+        parts.append(part)
+    first, *others = parts
+    for other in others:
+        first.measurement = first.measurement or other.measurement  # of a block that failed
+        first.attempt(partial(first.merge, other), "merge(other)")
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _computed(first)
 
 
 def _decodes(parts: Sequence[_Part]) -> bool:

@@ -2,6 +2,6 @@
 
 from ccvae_eval.judge.artifact import Judge, JudgeRecord
 from ccvae_eval.judge.selection import judge_for
-from ccvae_eval.judge.training import balanced_accuracies, train_judge, trusted_labels
+from ccvae_eval.judge.training import balanced_accuracies, mean_recall, train_judge, trusted_labels
 
-__all__ = ["Judge", "JudgeRecord", "balanced_accuracies", "judge_for", "train_judge", "trusted_labels"]
+__all__ = ["Judge", "JudgeRecord", "balanced_accuracies", "judge_for", "mean_recall", "train_judge", "trusted_labels"]
