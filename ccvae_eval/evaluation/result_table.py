@@ -8,7 +8,7 @@ resamples, adds the means over characteristics, and stores the per-image terms a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.core.results import Measurement, Reason, Value, mean_value
+from ccvae_eval.core.results import Estimate, Measurement, Reason, Value, mean_value
 from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.evaluation.metric import Metric, settings_of
@@ -56,6 +56,8 @@ NO_CHARACTERISTIC = ""
 
 NO_REGION = "the region is empty or too large in every image"
 REGIONLESS = "has no region"
+NO_LABEL = "every label is missing"
+NOT_PREDICTED = f"{UNASSIGNED}: no latent dimension predicts it above chance"
 
 
 class ImageStatistic(Protocol):
@@ -120,9 +122,7 @@ class Undefined:
     reason: str
 
 
-NO_LABEL = Undefined("every label is missing")
 NO_OTHER_LABEL = Undefined("there is no other label to compare")
-NOT_PREDICTED = Undefined(f"{UNASSIGNED}: no latent dimension predicts it above chance")
 
 S = TypeVar("S")
 
@@ -263,7 +263,7 @@ class ResultTable:
         self,
         name: str,
         characteristic: str | None,
-        statistic: ImageStatistic | Resampled | Undefined | str,
+        statistic: ImageStatistic | Resampled | Estimate | Undefined | str,
         at: At = NO_CONDITION,
         *,
         mean_at: At | None = NO_CONDITION,
@@ -278,8 +278,8 @@ class ResultTable:
         Args:
             name, characteristic, at, note: as in ``Value``. A row without a characteristic describes the whole image
                 and enters no mean.
-            statistic: an image statistic, or an estimate, or ``Undefined(reason)``. The reason alone, as text, is
-                deprecated.
+            statistic: an image statistic, an estimate with or without resamples, or ``Undefined(reason)``. The
+                reason alone, as text, is deprecated.
             mean_at: the ``at`` of the mean over characteristics that the row enters; None = no mean. The row of a
                 single latent dimension enters its characteristic's row instead, and a given characteristic enters only
                 as ``given_counts`` and ``findings`` allow.
@@ -295,6 +295,8 @@ class ResultTable:
             found, why = undefined_estimate(self.weights.draws, statistic.reason), statistic.reason
         elif isinstance(statistic, Resampled):
             found = statistic
+        elif isinstance(statistic, Estimate):
+            found = Resampled(statistic, np.full(self.weights.draws, np.nan))
         else:
             found = self.estimated(name, characteristic, statistic, at)
         if not found.defined:
@@ -316,19 +318,30 @@ class ResultTable:
 
     enter = deprecated_method("enter", "add")
 
-    def undefined(self, characteristic: str, why: str) -> None:
-        """Adds every value of a characteristic as undefined for one reason."""
-        for name in self.metric.values:
-            self.add(name, characteristic, Undefined(why))
+    def undefined(
+        self, characteristic: str | None, why: str, names: Iterable[str] | None = None, at: At = NO_CONDITION
+    ) -> None:
+        """Adds some values of a characteristic, by default all, as undefined for one reason."""
+        for name in self.metric.values if names is None else names:
+            self.add(name, characteristic, Undefined(why), at, mean_at=at)
 
-    def measurement(self, notes: Sequence[str], pictures: Mapping[str, NDArray[np.generic]]) -> Measurement:
-        """The measurement with all rows; its status is ``undefined`` if every row is."""
+    def measurement(
+        self, notes: Sequence[str], pictures: Mapping[str, NDArray[np.generic]], descriptive: Collection[str] = ()
+    ) -> Measurement:
+        """The measurement with all rows.
+
+        Args:
+            notes, pictures: as in ``Measurement``.
+            descriptive: names of values that describe the sample; the status is ``undefined`` if every row of all other
+                values is.
+        """
         self._add_means_over_dimensions()
         specs = self.metric.values
         names = sorted({row.value.name for row in self._rows}, key=list(specs).index)
         values = tuple(_clipped(value, specs[name].range) for name in names for value in self._values(name))
-        undefined = not any(value.estimate.defined for value in values)
-        reasons = [v.note for v in values if v.characteristic is not None] or [v.note for v in values]
+        counted = [row.value for row in self._rows if row.value.name not in descriptive]
+        undefined = not any(value.estimate.defined for value in counted)
+        reasons = dict.fromkeys(value.note for value in counted if value.note)
         return Measurement(
             self.metric.name,
             self.metric.version,
@@ -336,7 +349,7 @@ class ResultTable:
             self.metric.headline,
             values,
             "undefined" if undefined else "ok",
-            Reason("undefined", "; ".join(dict.fromkeys(reasons))) if undefined else None,
+            Reason("undefined", "; ".join(reasons)) if undefined else None,
             self.evidence,
             pictures,
             tuple(notes),

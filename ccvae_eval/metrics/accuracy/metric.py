@@ -167,8 +167,7 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
             elif prediction is not None:
                 self._add_classes(table, name, prediction.double().numpy(), note)
             elif name in subject.unassigned:
-                for value in CLASS_VALUES:
-                    table.add(value, name, NOT_PREDICTED)
+                table.undefined(name, NOT_PREDICTED, CLASS_VALUES)
         notes = ["majority: class frequencies of the evaluated labels (those of the training labels are unknown)"]
         return table.measurement([] if isinstance(subject.model, Rebuildable) else notes, {})
 
@@ -191,8 +190,7 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
         classes, column = subject.classes(name).numpy(), subject.column(name).double().numpy()
         known = classes >= 0
         if not known.any():
-            for value in CLASS_VALUES:
-                table.add(value, name, NO_LABEL)
+            table.undefined(name, NO_LABEL, CLASS_VALUES)
             return
         probabilities = np.exp(log_probs - log_probs.max(axis=1, keepdims=True))
         probabilities /= probabilities.sum(axis=1, keepdims=True)
@@ -240,8 +238,7 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
         column, mean = self.subject.column(name).double().numpy(), prediction.loc.double().numpy().reshape(-1)
         known = ~np.isnan(column)
         if not known.any():
-            for value in CONTINUOUS_VALUES:
-                table.add(value, name, NO_LABEL)
+            table.undefined(name, NO_LABEL, CONTINUOUS_VALUES)
             return
         centred = column - column[known].mean()
         terms = np.column_stack([(column - mean) ** 2, centred, centred**2, np.where(known, 1.0, np.nan)])

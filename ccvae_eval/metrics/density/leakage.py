@@ -223,8 +223,7 @@ class Leakage:
             self.table.add("style_auc", j, area, chance=CHANCE, note=contrasts.note)
             add_neighbour_divergences(self.table, ("style_knn_kl",), j, style, scores[j], contrasts, self.neighbours)
         for j, why in self.labels.undefined.items():
-            for value in ("style_auc", "style_knn_kl"):
-                self.table.add(value, j, Undefined(why))
+            self.table.undefined(j, why, ("style_auc", "style_knn_kl"))
 
     def _estimates(self, areas: Sequence[Projection]) -> Iterator[Resampled]:
         return (cross_fitted(a, self.table.weights.level) for a in projected_estimates(areas, self.table.weights))

@@ -223,8 +223,7 @@ class DensityAccumulator(ImageAccumulator[Density]):
         for name in subject.characteristics:
             self._add_own(table, name, codes, folds, labels)
         for name in set(names) & set(subject.unassigned):
-            for value in OWN_VALUES:
-                table.add(value, name, NOT_PREDICTED)
+            table.undefined(name, NOT_PREDICTED, OWN_VALUES)
         leakage = Leakage(
             table, subject, codes, folds, labels, metric.least, metric.strength, metric.nearest, metric.probe
         )
@@ -247,8 +246,7 @@ class DensityAccumulator(ImageAccumulator[Density]):
             self._add_continuous(table, name, own, folds)
         contrasts = labels.contrasts.get(name)
         if contrasts is None:
-            for value in OWN_VALUES:
-                table.add(value, name, Undefined(labels.undefined[name]))
+            table.undefined(name, labels.undefined[name], OWN_VALUES)
             return
         scores = [linear_scores(own, target, folds, None, metric.strength) for target in contrasts.targets]
         views = [own[:, 0]] * len(scores) if own.shape[1] == 1 else scores

@@ -125,7 +125,7 @@ class DisentanglementAccumulator(ImageAccumulator[Disentanglement]):
                 f"the encoder was given {', '.join(sorted(subject.given))}: scores of these labels do not show what it "
                 "infers from images"
             )
-        return measure_panel(context)
+        return measure_panel(self.metric, context)
 
     def _encode(self, images: Images) -> Floats:
         """Codes of rendered images, shape (n, D)."""

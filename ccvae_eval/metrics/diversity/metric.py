@@ -403,12 +403,10 @@ class DiversityAccumulator(ImageAccumulator[Diversity]):
         return [f"{name}: {', '.join(allowed)} may change, as in the data's redraws"] if allowed else []
 
     def _add_redraws(self, table: ResultTable, name: str) -> None:
-        names = ("spread_ratio", "spread_score", "recall")
         if (name, "true spread") not in self.columns:
             redraws = isinstance(self.subject.data, HasRedraws)
             why = self._no_region(name) if redraws else "the data set cannot redraw a variety"
-            for value in names:
-                table.add(value, name, Undefined(why))
+            table.undefined(name, why, ("spread_ratio", "spread_score", "recall"))
             return
         true = self._numbers(name, "true spread")
         both = RatioOfSums(among(~np.isnan(true), self._numbers(name, "spread/region")), true)

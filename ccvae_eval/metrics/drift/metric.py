@@ -29,7 +29,7 @@ from ccvae_eval.evaluation.interventions import (
 )
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED, as_bytes
-from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable, Undefined
+from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.drift.rows import DriftRows, dose_pair
 from ccvae_eval.metrics.matchers.interface import Matcher, Matches, grey, unit
@@ -429,8 +429,7 @@ class DriftAccumulator(ImageAccumulator[Drift]):
         names = [name for name in self.metric.values if name != "correct_matches" or not self.matcher.bounded]
         notes = self._clipped()
         for name, why in self.reasons.items():
-            for value in names:
-                table.add(value, name, Undefined(why))
+            table.undefined(name, why, names)
         for edit in self.edits:
             name = edit.do.characteristic
             applies = (self.subject.target_class(name) >= 0).numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,6 @@ from ccvae_eval.evaluation.result_table import (
     Proportion,
     RatioOfSums,
     ResultTable,
-    Undefined,
     among,
     mean_of,
 )
@@ -91,7 +90,8 @@ class DriftRows:
         counts = {"matches": "matches", "correct_matches": "correct"} if with_correct else {"matches": "matches"}
         before, after, another = self._shared("reconstruction"), self._sums("table"), self._shared("another")
         if not after:
-            self._undefined(("keypoints", *counts, "matches_drop", "confidence", "confidence_drop"), UNCOUNTED)
+            names = ("keypoints", *counts, "matches_drop", "confidence", "confidence_drop")
+            self.table.undefined(self.name, UNCOUNTED, names)
             return
         for value, key in counts.items():
             chance = self._chance(another.get(key), self.applies)
@@ -115,7 +115,8 @@ class DriftRows:
         region = self._region()
         why = self._no_region(region)
         if why:
-            self._undefined(("changed", "textured", *(f"{key}_spill" for key in COMPANIONS), *LOSSES), why)
+            names = ("changed", "textured", *(f"{key}_spill" for key in COMPANIONS), *LOSSES)
+            self.table.undefined(self.name, why, names)
             return []
         changed = self._changed("do")
         # one redraw exceeds another half of the time; without noise nothing changes
@@ -126,7 +127,7 @@ class DriftRows:
         for key in COMPANIONS:
             self._add(f"{key}_spill", self._pixel_ratio(key, used), chance=1.0, why=UNCHANGED)
         if few := self._few(region, fewest):
-            self._undefined(LOSSES[1:], few)
+            self.table.undefined(self.name, few, LOSSES[1:])
             self._add("spill", self._pixel_ratio("ssim", used), chance=1.0, why=UNCHANGED, note=f"1-SSIM: {few}")
             return [f"spill of {self.name} is the ratio of 1-SSIM: {few}"]
         self._add_losses(used)
@@ -136,12 +137,12 @@ class DriftRows:
         """Add the losses at one fraction of the path."""
         at, pair = {"dose": dose}, dose_pair(dose)
         if no_path:
-            self._undefined(("loss", "spill", "outside", "inside"), no_path, at)
+            self.table.undefined(self.name, no_path, ("loss", "spill", "outside", "inside"), at)
             return
         self._add_loss(pair, at)
         region = self._region()
         if why := self._no_region(region) or self._few(region, fewest):
-            self._undefined(("spill", "outside", "inside"), why, at)
+            self.table.undefined(self.name, why, ("spill", "outside", "inside"), at)
             return
         inside, outside, used = self._both(pair, region & self._changed(pair))
         self._add("spill", RatioOfSums(among(used, outside), among(used, inside)), at, chance=1.0, why=UNMOVED)
@@ -215,10 +216,6 @@ class DriftRows:
 
     def _chance(self, values: Floats | None, images: Bools) -> float | None:
         return None if values is None else mean_of(among(images, values))
-
-    def _undefined(self, values: Iterable[str], why: str, at: At = NO_CONDITION) -> None:
-        for value in values:
-            self.table.add(value, self.name, Undefined(why), at, mean_at=at)
 
     def _add(
         self, value: str, what: Mean | RatioOfSums, at: At = NO_CONDITION, *, chance: float | None = None,

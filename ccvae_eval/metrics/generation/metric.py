@@ -28,7 +28,7 @@ from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import HasConditionalPrior
 from ccvae_eval.statistics.distances import frechet_distance, kernel_and_manifolds
-from ccvae_eval.statistics.intervals import Resampled, mean_over
+from ccvae_eval.statistics.intervals import mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 POOLED = 8
@@ -284,8 +284,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         at: At = {"features": self.kind, "N": len(self.subject)}
         few = f"needs more than {self.metric.neighbour} images, got {len(self.subject)}"
         if self.no_features or len(self.subject) <= max(self.metric.neighbour, 1):
-            for name in names:
-                table.add(name, None, Undefined(self.no_features or few), at)
+            table.undefined(None, self.no_features or few, names, at)
             return
         real, drawn = (self.columns.get(FEATURES, key) for key in ("real", "drawn"))
         count, k = min(len(real), self.metric.neighbour_images), self.metric.neighbour
@@ -295,9 +294,8 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         at_n: At = {**at, "N": count}
         for name, estimate in distances.items():
             note = NO_INTERVAL if name == "frechet" else ""
-            value = Resampled(estimate, np.full(table.weights.draws, np.nan), note)
             size = at if name == "frechet" else at_n
-            table.add(name, None, value, size, chance=chance.get(name), reference=reference.get(name))
+            table.add(name, None, estimate, size, chance=chance.get(name), reference=reference.get(name), note=note)
         for name, column in balls.items():
             padded = np.append(column, np.full(len(self.subject) - count, np.nan))
             what = Mean(padded) if name == "prdc_density" else Proportion(padded)

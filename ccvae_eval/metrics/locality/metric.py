@@ -299,8 +299,7 @@ class LocalityAccumulator(ImageAccumulator[Locality]):
         name, at = path.characteristic, path.at
         concentration = Mean(among(changed, scores["concentration"]))
         if "area" not in scores:
-            for value in ("focus", "inside", "ap", "inside_energy", "area"):
-                table.add(value, name, Undefined(REGIONLESS), at)
+            table.undefined(name, REGIONLESS, ("focus", "inside", "ap", "inside_energy", "area"), at)
             table.add("concentration", name, concentration, at, chance=0.0, why=UNCHANGED)
             return
         area = scores["area"]
@@ -317,8 +316,7 @@ class LocalityAccumulator(ImageAccumulator[Locality]):
     def _add_judged_scores(self, table: ResultTable, path: TraversalPath, scores: Mapping[str, Floats]) -> None:
         name, at = path.characteristic, path.at
         if why := self.reliability.why_not(name):
-            for value in ("selectivity", "response", "judged_monotone", "judged_evenness"):
-                table.add(value, name, Undefined(why), at)
+            table.undefined(name, why, ("selectivity", "response", "judged_monotone", "judged_evenness"), at)
             return
         responses = {j: among(path.applies, scores[f"response/{j}"]) for j in self.reliability.trusted}
         total = np.sum(list(responses.values()), axis=0)

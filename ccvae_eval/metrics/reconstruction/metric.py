@@ -370,5 +370,5 @@ class ReconstructionAccumulator(ImageAccumulator[Reconstruction]):
         prior = mixture.given.rows(classes.clamp_min(0))
         known = (classes >= 0).numpy()
         if not known.any():
-            return NO_LABEL
+            return Undefined(NO_LABEL)
         return Mean(np.where(known, gaussian_divergence(q, prior), np.nan))
