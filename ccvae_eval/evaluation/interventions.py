@@ -24,6 +24,9 @@ CodeSource = Literal["codes", "prior"]
 LEAST_PER_CLASS = 20
 """Images that each class needs for a path or a fitted Gaussian."""
 
+CLIPPED_WARNING = 0.1
+"""Share of ranks clipped by transport above which a metric adds a note."""
+
 LEAST_SEPARATION = 0.1
 """Distance of two class means, in pooled standard deviations, that a path needs."""
 

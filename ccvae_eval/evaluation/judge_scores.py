@@ -12,12 +12,16 @@ from torch import Tensor
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.data.interface import HasCounterfactuals
 from ccvae_eval.evaluation.metric import Decoded
+from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, ColumnStore
 from ccvae_eval.evaluation.subject import Subject, once_per_subject
-from ccvae_eval.judge import balanced_accuracies, trusted_labels
+from ccvae_eval.judge import mean_recall, trusted_labels
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 
 NOTABLE_RESPONSE = 0.05
 """Mean response of the judge to another label above which the notes mention it."""
+
+JUDGED_CLASS = "judged class/"
+"""Start of the keys of the judged classes of the reconstructions, before the label."""
 
 ANOTHER = "another image"
 """Name of the chance level of unchanged labels: two random images that the judge assigns to the same class."""
@@ -31,25 +35,32 @@ class JudgeReliability:
 
     Args:
         subject: the subject whose reconstructions are judged.
+        columns: keeps the judged class of each image and label.
     """
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, columns: ColumnStore | None = None) -> None:
         self.subject = subject
-        self._log_probs: dict[int, dict[str, Tensor]] = {}
+        self.columns = ColumnStore(len(subject)) if columns is None else columns
+        self._rows: slice | None = None
 
     def update(self, batch: Decoded) -> None:
-        """Adds a chunk the first time it is seen; does nothing without a judge."""
-        if self.subject.judge is not None and batch.chunk.rows.start not in self._log_probs:
-            judged = batch.judged(None)
-            labels = [j for j in self.subject.schema.names if j in judged]
-            self._log_probs[batch.chunk.rows.start] = {j: judged[j].cpu() for j in labels}
+        """Adds a chunk the first time it is seen; does nothing without a judge or without the reconstruction."""
+        rows = batch.chunk.rows
+        if self.subject.judge is None or batch.reconstruction is None or rows == self._rows:
+            return
+        self._rows, judged = rows, batch.judged(None)
+        classes = {j: judged[j].argmax(1).double().cpu().numpy() for j in self.subject.schema.names if j in judged}
+        self.columns.put(NO_CHARACTERISTIC, rows, {f"{JUDGED_CLASS}{j}": column for j, column in classes.items()})
+
+    def _classes(self, label: str) -> Tensor:
+        """Judged class of each reconstruction, shape (N,), int64."""
+        return torch.from_numpy(self.columns.get(NO_CHARACTERISTIC, JUDGED_CLASS + label)).long()
 
     @cached_property
     def accuracy(self) -> dict[str, float]:
         """Balanced accuracy of each label that the judge predicts; NaN if only one class occurs."""
-        chunks = [self._log_probs[start] for start in sorted(self._log_probs)]
-        log_probs = {j: torch.cat([chunk[j] for chunk in chunks]) for j in chunks[0]} if chunks else {}
-        return balanced_accuracies(log_probs, self.subject.labels, self.subject.schema)
+        labels = self.columns.under(NO_CHARACTERISTIC, JUDGED_CLASS)
+        return {label: mean_recall(self._classes(label), self.subject.column(label)) for label in labels}
 
     @cached_property
     def trusted(self) -> tuple[str, ...]:
@@ -61,7 +72,7 @@ class JudgeReliability:
 
         .. math:: \\sum_k n_k (n_k - 1) / (n (n - 1))
         """
-        classes = torch.cat([self._log_probs[start][label].argmax(1) for start in sorted(self._log_probs)])
+        classes = self._classes(label)
         counts = torch.bincount(classes).double()
         return float((counts * (counts - 1)).sum() / max(len(classes) * (len(classes) - 1), 1))
 

@@ -111,7 +111,10 @@ class Decoded:
 
 
 class Accumulator(Protocol):
-    """State of one metric during the pass over the images."""
+    """State of one metric during the pass over the images.
+
+    :class:`~ccvae_eval.evaluation.accumulator.ImageAccumulator` is a base class that can also be merged.
+    """
 
     def update(self, batch: Decoded) -> None:
         """Adds one chunk; called once for each chunk and characteristic with requested interventions."""
@@ -150,6 +153,7 @@ LAWS = frozenset(
         "permuted label",
         "oracle",
         "nan is an error",
+        "merged blocks",
     }
 )
 """Names that a metric may declare in ``laws``; the conformance suite tests each of them."""

@@ -29,31 +29,59 @@ def as_bytes(images: Images) -> Tensor:
     return (images.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
+UNITS = 2.0**32
+"""Units of the integers that pictures are summed in; sums of 8-bit images are exact."""
+
+LARGEST = 64.0
+"""Largest absolute value of a pixel in a mean; the sums of 2**25 images cannot overflow."""
+
+
 @dataclass
 class MeanPictures:
-    """Means of pictures over images, accumulated in float64, and single pictures."""
+    """Means of pictures over images, and single pictures.
 
-    _sums: dict[str, Floats] = field(default_factory=dict)
-    _counts: dict[str, int] = field(default_factory=dict)
-    _kept: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    The sums are integers, so that no bit depends on the order of the images.
+
+    Args:
+        sums: sum of each picture over the images, int64.
+        counts: number of images in each sum.
+        kept: single pictures.
+    """
+
+    sums: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
     def add(self, name: str, pictures: Tensor) -> None:
         r"""Adds pictures, shape :math:`(N, ...)`, to the mean of that name."""
-        total = pictures.cpu().double().sum(0).numpy()
-        self._sums[name] = self._sums[name] + total if name in self._sums else total
-        self._counts[name] = self._counts.get(name, 0) + len(pictures)
+        units = pictures.cpu().double().clamp(-LARGEST, LARGEST).mul(UNITS).round().long()
+        self._add(name, units.sum(0).numpy(), len(pictures))
+
+    def _add(self, name: str, total: NDArray[np.int64], count: int) -> None:
+        self.sums[name] = self.sums[name] + total if name in self.sums else total
+        self.counts[name] = self.counts.get(name, 0) + count
 
     def keep(self, name: str, pictures: Tensor) -> None:
         """Stores pictures without averaging."""
-        self._kept[name] = pictures.numpy()
+        self.kept[name] = pictures.numpy()
+
+    def merge(self, other: MeanPictures) -> None:
+        """Adds the pictures of other images."""
+        for name, total in other.sums.items():
+            self._add(name, total, other.counts[name])
+        self.kept |= other.kept
+
+    def mean(self, name: str) -> Floats:
+        """The mean of that name, float64, channels first."""
+        return np.asarray(self.sums[name] / (UNITS * self.counts[name]))
 
     def arrays(self) -> Mapping[str, NDArray[np.generic]]:
         """The means as ``mean/NAME``, float32, channels last; and the stored pictures by their names."""
         means: dict[str, NDArray[np.generic]] = {}
-        for name, total in self._sums.items():
-            mean = (total / self._counts[name]).astype(np.float32)
+        for name in self.sums:
+            mean = self.mean(name).astype(np.float32)
             means[f"mean/{name}"] = np.moveaxis(mean, 0, 2) if mean.ndim == 3 else mean
-        return {**means, **self._kept}
+        return {**means, **self.kept}
 
 
 def pair_strips(subject: Subject, name: str, source: CodeSource, steps: int) -> dict[str, NDArray[np.generic]]:

@@ -1,25 +1,26 @@
 """Result table: turns one number per image into the rows and means of a measurement.
 
-A metric describes each value as an image statistic (``Mean``, ``Proportion``, ``MeanProportion``, ``RatioOfSums``) and
-adds it to a ``ResultTable``, which computes the estimate from the run's resamples, adds the means over
-characteristics, and stores the per-image terms as evidence.
+A metric describes each value as an image statistic (``Mean``, ``Proportion``, ``MeanProportion``, ``RatioOfSums``),
+an estimate or ``Undefined(reason)`` and adds it to a ``ResultTable``, which computes the estimate from the run's
+resamples, adds the means over characteristics, and stores the per-image terms as evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.core.results import Measurement, Reason, Value, mean_value
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.results import Estimate, Measurement, Reason, Value, mean_value
 from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.evaluation.metric import Metric, settings_of
-from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.statistics.intervals import (
     Resampled,
     mean_estimate,
@@ -54,6 +55,9 @@ NO_CHARACTERISTIC = ""
 """Name under which a :class:`ColumnStore` keeps columns that belong to no single characteristic."""
 
 NO_REGION = "the region is empty or too large in every image"
+REGIONLESS = "has no region"
+NO_LABEL = "every label is missing"
+NOT_PREDICTED = f"{UNASSIGNED}: no latent dimension predicts it above chance"
 
 
 class ImageStatistic(Protocol):
@@ -111,21 +115,60 @@ class RatioOfSums:
         return ratio_estimate(self.numerator, self.denominator, weights)
 
 
+@dataclass(frozen=True, slots=True)
+class Undefined:
+    """Takes the place of a statistic that has no number; the reason is a sentence for the reader."""
+
+    reason: str
+
+
+NO_OTHER_LABEL = Undefined("there is no other label to compare")
+
+S = TypeVar("S")
+
+
+def unless(why: str, statistic: S) -> S | Undefined:
+    """The statistic, or ``Undefined(why)`` if there is a reason."""
+    return Undefined(why) if why else statistic
+
+
 @dataclass
 class ColumnStore:
-    """Columns of one number per image, by characteristic and key; NaN where an image has no number.
+    """Columns with one row for each image, by characteristic and key; NaN where an image has no number.
 
     Args:
-        images: number of images.
-        columns: column of each key, by characteristic.
+        images: number of images N.
+        columns: column of each key, by characteristic, shape (N, ...).
+        seen: mask of the images that were put, shape (N,).
     """
 
     images: int
     columns: dict[str, dict[str, Floats]] = field(default_factory=dict)
+    seen: Bools = field(init=False)
 
-    def put(self, name: str, rows: slice | Ids, found: Mapping[str, Floats]) -> None:
+    def __post_init__(self) -> None:
+        self.seen = np.zeros(self.images, bool)
+
+    def put(self, name: str, rows: slice | Ids | Bools, found: Mapping[str, Floats]) -> None:
+        """Fills some rows of the columns of one characteristic."""
+        self.seen[rows] = True
+        columns = self.columns.setdefault(name, {})
         for key, column in found.items():
-            self.columns.setdefault(name, {}).setdefault(key, np.full(self.images, np.nan))[rows] = column
+            if key not in columns:
+                columns[key] = np.full((self.images, *column.shape[1:]), np.nan)
+            columns[key][rows] = column
+
+    def merge(self, other: ColumnStore) -> None:
+        """Adds the rows of other images.
+
+        Raises:
+            UsageError: an image is in both stores.
+        """
+        both = np.flatnonzero(self.seen & other.seen)
+        if len(both):
+            raise UsageError(f"blocks of images must not overlap: {len(both)} images are in both, first row {both[0]}")
+        for name, columns in other.columns.items():
+            self.put(name, other.seen, {key: column[other.seen] for key, column in columns.items()})
 
     def __contains__(self, address: tuple[str, str]) -> bool:
         return address[1] in self.columns.get(address[0], {})
@@ -134,9 +177,10 @@ class ColumnStore:
         """Return a column, all NaN if it was never filled."""
         return self.columns.get(name, {}).get(key, np.full(self.images, np.nan))
 
-    def keys(self, name: str, start: str) -> list[str]:
-        """Return the keys that begin with ``start``, without it."""
-        return [key.removeprefix(start) for key in self.columns.get(name, {}) if key.startswith(start)]
+    def under(self, name: str, start: str) -> dict[str, Floats]:
+        """Return the columns whose keys begin with ``start``, by the rest of the key."""
+        columns = self.columns.get(name, {})
+        return {key.removeprefix(start): column for key, column in columns.items() if key.startswith(start)}
 
 
 def among(images: Bools, values: Floats | Bools) -> Floats:
@@ -157,6 +201,22 @@ class _Row:
     mean_at: At | None
 
 
+class Sample(Protocol):
+    """What a result table needs to know about the images: a :class:`~ccvae_eval.evaluation.subject.Subject` has it.
+
+    The members are the number of images, the characteristics whose latent dimensions the encoder computes from the
+    labels, and whether latent dimensions were assigned to labels by the evaluation.
+    """
+
+    def __len__(self) -> int: ...
+
+    @property
+    def given(self) -> frozenset[str]: ...
+
+    @property
+    def assigned(self) -> bool: ...
+
+
 @dataclass
 class ResultTable:
     """Collects the values of a metric, and their means over characteristics, which are averaged resample by resample.
@@ -165,7 +225,7 @@ class ResultTable:
 
     Args:
         metric: the metric.
-        subject: the subject; it states which characteristics were given or assigned.
+        subject: the images, with the characteristics that were given or assigned.
         weights: the run's resamples.
         given_counts: True if given characteristics, whose latent dimensions were computed from the labels, enter the
             means. They do for the effect of a latent dimension on the image, but not for its information about the
@@ -176,7 +236,7 @@ class ResultTable:
     """
 
     metric: Metric
-    subject: Subject
+    subject: Sample
     weights: ResampleWeights
     given_counts: bool = True
     given: frozenset[str] | None = None
@@ -203,7 +263,7 @@ class ResultTable:
         self,
         name: str,
         characteristic: str | None,
-        statistic: ImageStatistic | Resampled | str,
+        statistic: ImageStatistic | Resampled | Estimate | Undefined | str,
         at: At = NO_CONDITION,
         *,
         mean_at: At | None = NO_CONDITION,
@@ -211,23 +271,32 @@ class ResultTable:
         reference: float | None = None,
         why: str = "",
         note: str = "",
+        excluded: int | None = None,
     ) -> Resampled:
         """Adds one row and returns its estimate.
 
         Args:
             name, characteristic, at, note: as in ``Value``. A row without a characteristic describes the whole image
                 and enters no mean.
-            statistic: an image statistic, or an estimate, or the reason why the value is undefined.
+            statistic: an image statistic, an estimate with or without resamples, or ``Undefined(reason)``. The
+                reason alone, as text, is deprecated.
             mean_at: the ``at`` of the mean over characteristics that the row enters; None = no mean. The row of a
                 single latent dimension enters its characteristic's row instead, and a given characteristic enters only
                 as ``given_counts`` and ``findings`` allow.
             chance, reference: values for comparison; dropped if the value is undefined.
             why: reason in case the value is undefined.
+            excluded: number of images (or parts of a mean) left out; None = the images that do not enter.
         """
         if isinstance(statistic, str):
-            found, why = undefined_estimate(self.weights.draws, statistic), statistic
+            message = "a text as statistic is deprecated, use Undefined(reason)"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            statistic = Undefined(statistic)
+        if isinstance(statistic, Undefined):
+            found, why = undefined_estimate(self.weights.draws, statistic.reason), statistic.reason
         elif isinstance(statistic, Resampled):
             found = statistic
+        elif isinstance(statistic, Estimate):
+            found = Resampled(statistic, np.full(self.weights.draws, np.nan))
         else:
             found = self.estimated(name, characteristic, statistic, at)
         if not found.defined:
@@ -241,27 +310,38 @@ class ResultTable:
         if characteristic is None or (given and not self.given_counts and name not in self.findings):
             mean_at = None
         kind = GIVEN if given else ASSIGNED if self.subject.assigned and characteristic else ""
-        notes, excluded = joined_notes(kind, note, found.note), len(self.subject) - found.estimate.n
-        in_mean = mean_at is not None
-        value = Value(name, found.estimate, characteristic, dict(at), excluded, chance, reference, notes, in_mean)
+        notes, in_mean = joined_notes(kind, note, found.note), mean_at is not None
+        left_out = len(self.subject) - found.estimate.n if excluded is None else excluded
+        value = Value(name, found.estimate, characteristic, dict(at), left_out, chance, reference, notes, in_mean)
         self._rows.append(_Row(value, found, mean_at))
         return found
 
     enter = deprecated_method("enter", "add")
 
-    def undefined(self, characteristic: str, why: str) -> None:
-        """Adds every value of a characteristic as undefined for one reason."""
-        for name in self.metric.values:
-            self.add(name, characteristic, why)
+    def undefined(
+        self, characteristic: str | None, why: str, names: Iterable[str] | None = None, at: At = NO_CONDITION
+    ) -> None:
+        """Adds some values of a characteristic, by default all, as undefined for one reason."""
+        for name in self.metric.values if names is None else names:
+            self.add(name, characteristic, Undefined(why), at, mean_at=at)
 
-    def measurement(self, notes: Sequence[str], pictures: Mapping[str, NDArray[np.generic]]) -> Measurement:
-        """The measurement with all rows; its status is ``undefined`` if every row is."""
+    def measurement(
+        self, notes: Sequence[str], pictures: Mapping[str, NDArray[np.generic]], descriptive: Collection[str] = ()
+    ) -> Measurement:
+        """The measurement with all rows.
+
+        Args:
+            notes, pictures: as in ``Measurement``.
+            descriptive: names of values that describe the sample; the status is ``undefined`` if every row of all other
+                values is.
+        """
         self._add_means_over_dimensions()
         specs = self.metric.values
         names = sorted({row.value.name for row in self._rows}, key=list(specs).index)
         values = tuple(_clipped(value, specs[name].range) for name in names for value in self._values(name))
-        undefined = not any(value.estimate.defined for value in values)
-        reasons = [v.note for v in values if v.characteristic is not None] or [v.note for v in values]
+        counted = [row.value for row in self._rows if row.value.name not in descriptive]
+        undefined = not any(value.estimate.defined for value in counted)
+        reasons = dict.fromkeys(value.note for value in counted if value.note)
         return Measurement(
             self.metric.name,
             self.metric.version,
@@ -269,7 +349,7 @@ class ResultTable:
             self.metric.headline,
             values,
             "undefined" if undefined else "ok",
-            Reason("undefined", "; ".join(dict.fromkeys(reasons))) if undefined else None,
+            Reason("undefined", "; ".join(reasons)) if undefined else None,
             self.evidence,
             pictures,
             tuple(notes),

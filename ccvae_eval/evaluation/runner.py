@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -55,6 +56,32 @@ def run(plan: Plan, progress: Progress | None = None) -> Run:
         measured = tuple(map(_measurement, plan.parts))
     specs = {part.metric.name: part.metric.values for part in plan.parts}
     return Run(plan.header, measured, specs, {part.metric.name: part.subject.ids for part in plan.parts})
+
+
+@exact_arithmetic()
+def measure_blocks(subject: Subject, metric: Metric, blocks: Sequence[Sequence[Chunk]]) -> Measurement:
+    """Measures one metric on blocks of images, each with an accumulator of its own.
+
+    Args:
+        subject: the model and its encoded images.
+        metric: its accumulators must have ``merge``.
+        blocks: chunks of the subject; the accumulators are merged in the order of the blocks.
+
+    Returns:
+        The measurement of all blocks.
+    """
+    parts = []
+    for block in blocks:
+        (part,) = Plan.of(subject, [metric]).parts
+        for chunk in block:
+            _update([part], chunk)
+        parts.append(part)
+    first, *others = parts
+    for other in others:
+        first.measurement = first.measurement or other.measurement  # of a block that failed
+        first.attempt(partial(_merge, first, other), "merge(other)")
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _measurement(first)
 
 
 def _active(parts: Sequence[PlannedMetric]) -> list[PlannedMetric]:
@@ -112,6 +139,11 @@ def _fail(parts: Sequence[PlannedMetric], error: Exception) -> None:
 def _update_one(part: PlannedMetric, batch: Decoded) -> None:
     assert part.accumulator is not None
     part.accumulator.update(batch)
+
+
+def _merge(part: PlannedMetric, other: PlannedMetric) -> None:
+    accumulator: Any = part.accumulator
+    accumulator.merge(other.accumulator)
 
 
 def _measurement(part: PlannedMetric) -> Measurement:

@@ -337,13 +337,14 @@ def balanced_accuracies(log_probs: Mapping[str, Tensor], labels: Labels, schema:
     {'Hat': 0.75}
     """
     return {
-        name: _mean_recall(log_probs[name].argmax(1).cpu(), labels[:, schema.index(name)].cpu())
+        name: mean_recall(log_probs[name].argmax(1).cpu(), labels[:, schema.index(name)].cpu())
         for name in schema.names
         if name in log_probs
     }
 
 
-def _mean_recall(predicted: Tensor, true: Tensor) -> float:
+def mean_recall(predicted: Tensor, true: Tensor) -> float:
+    """Balanced accuracy of one label, shapes (N,), NaN = a missing label; NaN if fewer than two classes occur."""
     classes = sorted(set(true[~true.isnan()].tolist()))
     recalls = [float((predicted[true == k] == k).double().mean()) for k in classes]
     return sum(recalls) / len(recalls) if len(recalls) > 1 else math.nan

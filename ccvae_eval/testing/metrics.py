@@ -9,10 +9,12 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from itertools import zip_longest
 from types import MappingProxyType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,8 +23,8 @@ from ccvae_eval.core.results import Measurement, Value
 from ccvae_eval.data.sets.faces.dataset import Faces
 from ccvae_eval.evaluation.metric import LAWS, Metric, settings_of
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.runner import measure
-from ccvae_eval.evaluation.subject import prepare
+from ccvae_eval.evaluation.runner import measure, measure_blocks
+from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.metrics.matchers.interface import Matcher, Matches
 from ccvae_eval.metrics.shared.features import Features
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
@@ -82,9 +84,12 @@ def _check_form(metric: Metric, who: str) -> None:
         require(low is None or high is None or low < high, who, f"the range of {name!r} must be in ascending order")
 
 
+def _subject(fixture: MetricFixture, batch_size: int = 256) -> Subject:
+    return prepare(fixture.model, fixture.data, fixture.ids, judge=fixture.judge, batch_size=batch_size)
+
+
 def _run(metric: Metric, fixture: MetricFixture, batch_size: int = 256) -> Run:
-    subject = prepare(fixture.model, fixture.data, fixture.ids, judge=fixture.judge, batch_size=batch_size)
-    return measure(subject, [metric])
+    return measure(_subject(fixture, batch_size), [metric])
 
 
 def _measured(metric: Metric, fixture: MetricFixture, batch_size: int = 256) -> Measurement:
@@ -201,12 +206,36 @@ def _nan(metric: Metric, fixture: MetricFixture, plain: Measurement) -> None:
     else:
         require(False, metric.name, "nan is an error: an encoder that returns NaN must raise NonFiniteError")
     found = _measured(metric, replace(fixture, model=NotFinite(fixture.model, "decode")))
-    subject = prepare(fixture.model, fixture.data, fixture.ids, judge=fixture.judge)
-    if metric.needs(subject).decodings():
+    if metric.needs(_subject(fixture)).decodings():
         code = found.reason.code if found.reason else ""
         failed = found.status == "failed" and code == NonFiniteError.code
         text = f"nan is an error: a decoder that returns NaN must fail with code nan, got {found.status} {code}"
         require(failed, metric.name, text)
+
+
+def _merged_blocks(metric: Metric, fixture: MetricFixture, plain: Measurement) -> None:
+    subject = _subject(fixture)
+    text = "merged blocks: the accumulator must have a method merge(other)"
+    require(hasattr(metric.start(subject), "merge"), metric.name, text)
+    chunks = list(subject.chunks())
+    require(len(chunks) > 2, metric.name, f"merged blocks: the fixture must have more than {2 * FIXED_BATCH} images")
+    for blocks in ([chunks[1::2], chunks[::2]], [chunks[2:], chunks[:1], chunks[1:2]]):
+        found = measure_blocks(subject, metric, blocks)
+        text = "must be that of one pass, whatever the blocks"
+        for value, other in zip_longest(plain.values, found.values):
+            # repr tells every two floats apart, and NaN equals itself
+            require(repr(value) == repr(other), metric.name, f"merged blocks: {value} {text}, got {other}")
+        require(plain.notes == found.notes, metric.name, f"merged blocks: the notes {plain.notes} {text}")
+        for kind in ("evidence", "pictures"):
+            before, after = getattr(plain, kind), getattr(found, kind)
+            differing = {name for name in {*before, *after} if not _same_bits(before.get(name), after.get(name))}
+            require(not differing, metric.name, f"merged blocks: {kind} {', '.join(sorted(differing))} {text}")
+
+
+def _same_bits(one: NDArray[np.generic] | None, other: NDArray[np.generic] | None) -> bool:
+    if one is None or other is None:
+        return False
+    return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
 
 
 CHECKS: Mapping[str, Callable[[Metric, MetricFixture, Measurement], None]] = MappingProxyType(
@@ -219,6 +248,7 @@ CHECKS: Mapping[str, Callable[[Metric, MetricFixture, Measurement], None]] = Map
         "permuted label": _permuted_label,
         "oracle": _oracle,
         "nan is an error": _nan,
+        "merged blocks": _merged_blocks,
     }
 )
 """One test for each law in ``ccvae_eval.evaluation.metric.LAWS``."""

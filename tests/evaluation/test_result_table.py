@@ -7,7 +7,18 @@ import math
 import numpy as np
 import pytest
 
-from ccvae_eval.evaluation.result_table import Mean, Proportion, RatioOfSums, ResultTable, among, mean_of
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.evaluation.result_table import (
+    ColumnStore,
+    Mean,
+    Proportion,
+    RatioOfSums,
+    ResultTable,
+    Undefined,
+    among,
+    mean_of,
+    unless,
+)
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.locality.metric import Locality
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -44,7 +55,7 @@ def test_images_that_do_not_enter_are_counted(table: ResultTable, numbers: np.nd
 def test_a_mean_over_characteristics_is_the_mean_of_its_rows(table: ResultTable, numbers: np.ndarray) -> None:
     table.add("focus", "Glasses", Mean(numbers), chance=0.25)
     table.add("focus", "Smile", Mean(1 - numbers**2), chance=0.75)
-    table.add("focus", "Hair", "has no region")
+    table.add("focus", "Hair", Undefined("has no region"))
     rows = rows_of(table)
     mean = rows["focus", None, ()]
     parts = [rows["focus", name, ()].estimate.value for name in ("Glasses", "Smile")]
@@ -93,3 +104,44 @@ def test_an_undefined_row_has_no_chance_level(table: ResultTable) -> None:
 def test_the_mean_without_images_is_none() -> None:
     assert mean_of(np.ones(3), np.zeros(3, bool)) is None
     assert mean_of(np.arange(3.0), np.array([False, True, True])) == 1.5
+
+
+def test_a_statistic_gives_way_to_the_reason_why_it_is_undefined(table: ResultTable, numbers: np.ndarray) -> None:
+    assert isinstance(unless("", Mean(numbers)), Mean)
+    table.add("focus", "Glasses", unless("has no region", Mean(numbers)), chance=0.5)
+    row = rows_of(table)["focus", "Glasses", ()]
+    assert math.isnan(row.estimate.value)
+    assert (row.note, row.chance) == ("has no region", None)
+    assert "focus/Glasses/numerator" not in table.evidence
+
+
+def test_a_text_as_statistic_is_deprecated(table: ResultTable) -> None:
+    with pytest.warns(DeprecationWarning, match=r"use Undefined\(reason\)"):
+        table.add("focus", "Glasses", "has no region")
+    assert rows_of(table)["focus", "Glasses", ()].note == "has no region"
+
+
+def test_a_table_can_be_told_what_a_row_leaves_out(table: ResultTable, numbers: np.ndarray) -> None:
+    table.add("focus", None, Mean(numbers), excluded=3)
+    assert rows_of(table)["focus", None, ()].excluded == 3
+
+
+def test_columns_of_disjoint_images_merge_in_any_order() -> None:
+    values = np.arange(12.0).reshape(6, 2)
+    whole, first, second = ColumnStore(6), ColumnStore(6), ColumnStore(6)
+    for store, rows in ((whole, slice(0, 6)), (first, slice(0, 4)), (second, slice(4, 6))):
+        store.put("Hat", rows, {"pair/loss": values[rows], "pair/count": values[rows, 0]})
+    second.put("Hat", slice(4, 6), {"second only": np.ones(2)})
+    second.merge(first)
+    assert second.seen.all()
+    for key, column in whole.under("Hat", "pair/").items():
+        assert np.array_equal(second.get("Hat", f"pair/{key}"), column)
+    assert np.isnan(second.get("Hat", "second only")).tolist() == [True] * 4 + [False] * 2
+
+
+def test_overlapping_columns_are_refused() -> None:
+    first, second = ColumnStore(6), ColumnStore(6)
+    first.put("Hat", slice(0, 4), {"loss": np.ones(4)})
+    second.put("Smile", np.array([2, 3, 5]), {"loss": np.ones(3)})
+    with pytest.raises(UsageError, match="must not overlap: 2 images are in both, first row 2"):
+        first.merge(second)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ccvae_eval.core.results import ValueSpec
-from ccvae_eval.evaluation.result_table import ResultTable
+from ccvae_eval.evaluation.result_table import ResultTable, Undefined
 from ccvae_eval.model.interface import LatentLayout, binary_schema
 from ccvae_eval.statistics.intervals import mean_estimate, undefined_estimate
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -82,7 +82,7 @@ def test_there_is_no_mean_without_rows_that_enter_it():
 def test_undefined_rows_are_listed_counted_and_explained():
     table = rows(assigned=True)
     table.add("size", "a", number(1.0))
-    table.add("size", "b", "too few images")
+    table.add("size", "b", Undefined("too few images"))
     overall, _, undefined = values_of(table)
     assert (overall.excluded, overall.estimate.value) == (1, pytest.approx(1.0))
     assert math.isnan(undefined.estimate.value)

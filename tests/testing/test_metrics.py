@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from ccvae_eval.core.results import Estimate, Measurement, Value, ValueSpec
+from ccvae_eval.evaluation.interventions import PosteriorMean
 from ccvae_eval.evaluation.metric import LAWS, Metric, Needs, settings_of
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
@@ -96,6 +97,14 @@ def test_a_metric_decodes_what_it_states_as_its_cost(name, judge):
 @pytest.mark.parametrize("name", list(metrics))
 def test_metric(name, metric_fixture):
     check_metric(metrics[name](), metric_fixture)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["diversity", "generation", "intervention", "locality"])
+def test_merged_blocks_with_a_judge(name, metric_fixture):
+    metric, fixture = metrics[name](**SETTINGS[name]), replace(metric_fixture, judge=SquaresJudge())
+    subject = prepare(fixture.model, fixture.data, fixture.ids, judge=fixture.judge)
+    CHECKS["merged blocks"](metric, fixture, measure(subject, [metric]).measurements[0])
 
 
 SPEC = {"size": ValueSpec("mean of a latent dimension", "", None, (None, None), "zero")}
@@ -197,3 +206,54 @@ def test_a_metric_that_depends_on_the_label_order_is_refused(metric_fixture):
     odd = defective(start=with_rows(first), laws=frozenset({"order of characteristics"}))
     with pytest.raises(ContractBroken, match="order of characteristics"):
         check_metric(odd, metric_fixture)
+
+
+class SumInOrder(FirstDimensionAccumulator):
+    """Adds float32 sums of the chunks in the order of their arrival, which changes the last bits."""
+
+    def __init__(self, metric: Any, subject: Any) -> None:
+        super().__init__(metric, subject)
+        self.total = np.float32(0)
+
+    def update(self, batch):
+        self.total += np.float32(batch.reconstruction.double().square().sum())
+
+    def merge(self, other):
+        self.total += other.total
+
+    def rows(self):
+        count = len(self.subject)
+        return (Value("size", Estimate(float(self.total) / count, n=count), chance=0.0),)
+
+
+class Lost(SumInOrder):
+    """Ignores the images of other blocks."""
+
+    def merge(self, other):
+        pass
+
+
+@pytest.mark.parametrize("kind", [SumInOrder, Lost])
+def test_a_metric_that_depends_on_the_blocks_is_refused(kind, metric_fixture):
+    def needs(self, subject):
+        return Needs((PosteriorMean(),), reconstruction=True)
+
+    odd = defective(needs=needs, start=lambda *given: kind(*given), laws=frozenset({"merged blocks"}))
+    with pytest.raises(ContractBroken, match="merged blocks: .* must be that of one pass"):
+        check_metric(odd, metric_fixture)
+
+
+def test_the_law_of_merged_blocks_needs_merge(metric_fixture):
+    with pytest.raises(ContractBroken, match="merged blocks: the accumulator must have a method merge"):
+        check_metric(defective(laws=frozenset({"merged blocks"})), metric_fixture)
+
+
+def test_the_law_of_merged_blocks_needs_three_batches(metric_fixture):
+    few = replace(metric_fixture, ids=np.arange(64))
+    odd = defective(start=lambda *given: SumInOrder(*given), laws=frozenset({"merged blocks"}))
+    with pytest.raises(ContractBroken, match="more than 64 images"):
+        check_metric(odd, few)
+
+
+def test_every_built_in_metric_declares_that_blocks_merge():
+    assert all("merged blocks" in metrics[name].laws for name in SETTINGS)

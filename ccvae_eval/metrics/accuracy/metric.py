@@ -13,8 +13,17 @@ from torch import Tensor
 from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.core.results import Measurement, ValueSpec
 from ccvae_eval.core.types import Floats, Gaussian, Ids
-from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
-from ccvae_eval.evaluation.result_table import UNASSIGNED, Mean, Proportion, ResultTable, joined_notes
+from ccvae_eval.evaluation.accumulator import ImageAccumulator
+from ccvae_eval.evaluation.metric import LAWS, Needs
+from ccvae_eval.evaluation.result_table import (
+    NO_LABEL,
+    NOT_PREDICTED,
+    Mean,
+    Proportion,
+    ResultTable,
+    Undefined,
+    joined_notes,
+)
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.shared.contrasts import RocAuc, contrasts_of
 from ccvae_eval.metrics.shared.likelihood import label_frequencies
@@ -139,15 +148,8 @@ class Accuracy:
         return AccuracyAccumulator(self, subject)
 
 
-@dataclass
-class AccuracyAccumulator:
+class AccuracyAccumulator(ImageAccumulator[Accuracy]):
     """Computes all values from the predictions; no image is decoded."""
-
-    metric: Accuracy
-    subject: Subject
-
-    def update(self, batch: Decoded) -> None:
-        """Never called: this metric decodes no images."""
 
     def compute(self, weights: ResampleWeights) -> Measurement:
         subject = self.subject
@@ -166,8 +168,7 @@ class AccuracyAccumulator:
             elif prediction is not None:
                 self._add_classes(table, name, prediction.double().numpy(), note)
             elif name in subject.unassigned:
-                for value in CLASS_VALUES:
-                    table.add(value, name, f"{UNASSIGNED}: no latent dimension predicts it above chance")
+                table.undefined(name, NOT_PREDICTED, CLASS_VALUES)
         notes = ["majority: class frequencies of the evaluated labels (those of the training labels are unknown)"]
         return table.measurement([] if isinstance(subject.model, Rebuildable) else notes, {})
 
@@ -190,8 +191,7 @@ class AccuracyAccumulator:
         classes, column = subject.classes(name).numpy(), subject.column(name).double().numpy()
         known = classes >= 0
         if not known.any():
-            for value in CLASS_VALUES:
-                table.add(value, name, "every label is missing")
+            table.undefined(name, NO_LABEL, CLASS_VALUES)
             return
         probabilities = np.exp(log_probs - log_probs.max(axis=1, keepdims=True))
         probabilities /= probabilities.sum(axis=1, keepdims=True)
@@ -222,14 +222,14 @@ class AccuracyAccumulator:
         if counts.min() < self.metric.least:
             class_name = self.subject.schema[name].class_name(int(counts.argmin()))
             why = f"only {counts.min()} images of class {class_name}, {self.metric.least} are needed"
-            table.add("balanced_accuracy", name, why, note=note)
+            table.add("balanced_accuracy", name, Undefined(why), note=note)
         else:
             balanced = BalancedAccuracy(probabilities.argmax(axis=1).astype(np.float64), column)
             table.add("balanced_accuracy", name, balanced, chance=1 / len(counts), note=note)
         try:
             contrasts = contrasts_of(self.subject, name, self.metric.least)
         except UndefinedError as error:
-            table.add("auc", name, error.what, note=note)
+            table.add("auc", name, Undefined(error.what), note=note)
             return
         # log-odds, because probabilities near 0 and 1 would tie by rounding
         scores = [log_probs[:, k] - _log_rest(log_probs, k) for k in contrasts.classes]
@@ -239,8 +239,7 @@ class AccuracyAccumulator:
         column, mean = self.subject.column(name).double().numpy(), prediction.loc.double().numpy().reshape(-1)
         known = ~np.isnan(column)
         if not known.any():
-            for value in CONTINUOUS_VALUES:
-                table.add(value, name, "every label is missing")
+            table.undefined(name, NO_LABEL, CONTINUOUS_VALUES)
             return
         centred = column - column[known].mean()
         terms = np.column_stack([(column - mean) ** 2, centred, centred**2, np.where(known, 1.0, np.nan)])

@@ -13,7 +13,7 @@ import numpy as np
 
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.types import Floats
-from ccvae_eval.evaluation.result_table import ResultTable, joined_notes
+from ccvae_eval.evaluation.result_table import ResultTable, Undefined, joined_notes
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.shared.contrasts import Contrasts, contrasts_of, mean_over_contrasts
 from ccvae_eval.statistics.auc import Projection, auc, auc_projection, cross_fitted, projected_estimates
@@ -116,7 +116,7 @@ def add_neighbour_divergences(
     many = codes.shape[1] > MAX_DIMENSIONS
     points = [score[:, None] if many else codes for score in scores]
     found = [
-        knn_divergences(x, target, seed=table.subject.seed, k=settings.k, scaled=settings.scaled)
+        knn_divergences(x, target, seed=table.weights.seed, k=settings.k, scaled=settings.scaled)
         for x, target in zip(points, contrasts.targets, strict=True)
     ]
     note = joined_notes(contrasts.note, f"linear score of {codes.shape[1]} latent dimensions" if many else "")
@@ -144,6 +144,7 @@ class Leakage:
 
     Args:
         table: receives the rows.
+        subject: the subject.
         codes, folds: codes of the images, shape (N, D), and their folds, shape (N,).
         labels: the labels to predict.
         least: images of each class that a stratum needs.
@@ -153,6 +154,7 @@ class Leakage:
     """
 
     table: ResultTable
+    subject: Subject
     codes: Floats
     folds: Folds
     labels: LabelContrasts
@@ -163,7 +165,7 @@ class Leakage:
 
     def add_cross(self) -> None:
         """Add ``cross_auc[i, j]``: label j from the latent dimensions of i, within the classes of i and overall."""
-        subject = self.table.subject
+        subject = self.subject
         names = [n for n in subject.characteristics if n in subject.schema]
         pairs = [(i, j) for i in names for j in self.labels.contrasts if i != j]
         within = {i: _classes(subject, i) for i in names}
@@ -188,12 +190,12 @@ class Leakage:
         at = {} if stratified else UNCONDITIONAL
         for j, area in areas.items():
             contrasts, here = self.labels.contrasts[j], {**at, "judged": j}
-            reference = None if stratified else _correlation_reference(self.table.subject, i, contrasts)
+            reference = None if stratified else _correlation_reference(self.subject, i, contrasts)
             note = contrasts.note
             self.table.add("cross_auc", i, area, here, mean_at=None, chance=CHANCE, reference=reference, note=note)
         for j, why in self.labels.undefined.items():
             if i != j:
-                self.table.add("cross_auc", i, why, {**at, "judged": j}, mean_at=None)
+                self.table.add("cross_auc", i, Undefined(why), {**at, "judged": j}, mean_at=None)
         if areas:
             mean = mean_over(list(areas.values()), self.table.weights.level)
             note = f"mean over {sum(area.defined for area in areas.values())} labels"
@@ -201,7 +203,7 @@ class Leakage:
 
     def add_style(self) -> None:
         """Add ``style_auc`` and ``style_knn_kl`` of each label, from the style dimensions."""
-        columns = self.table.subject.layout.style
+        columns = self.subject.layout.style
         if not columns:
             return
         scores = {
@@ -221,8 +223,7 @@ class Leakage:
             self.table.add("style_auc", j, area, chance=CHANCE, note=contrasts.note)
             add_neighbour_divergences(self.table, ("style_knn_kl",), j, style, scores[j], contrasts, self.neighbours)
         for j, why in self.labels.undefined.items():
-            for value in ("style_auc", "style_knn_kl"):
-                self.table.add(value, j, why)
+            self.table.undefined(j, why, ("style_auc", "style_knn_kl"))
 
     def _estimates(self, areas: Sequence[Projection]) -> Iterator[Resampled]:
         return (cross_fitted(a, self.table.weights.level) for a in projected_estimates(areas, self.table.weights))

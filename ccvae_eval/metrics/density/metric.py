@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import ORACLE, Measurement, ValueSpec
 from ccvae_eval.core.types import Floats
-from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
-from ccvae_eval.evaluation.result_table import COLUMN, UNASSIGNED, ResultTable, among, joined_notes
+from ccvae_eval.evaluation.accumulator import ImageAccumulator
+from ccvae_eval.evaluation.metric import LAWS, Needs
+from ccvae_eval.evaluation.result_table import COLUMN, NOT_PREDICTED, ResultTable, Undefined, among, joined_notes
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.density.leakage import (
     CHANCE,
@@ -209,16 +209,8 @@ STYLE_VALUES = frozenset({"style_auc", "style_knn_kl"})
 OWN_VALUES = ("auc", "dprime", "overlap", "js", "wasserstein", "knn_kl", "knn_kl_excess")
 
 
-@dataclass
-class DensityAccumulator:
+class DensityAccumulator(ImageAccumulator[Density]):
     """Computes all values from the codes; no image is decoded."""
-
-    metric: Density
-    subject: Subject
-    pictures: dict[str, NDArray[np.generic]] = field(default_factory=dict)
-
-    def update(self, batch: Decoded) -> None:
-        """Never called: this metric decodes no images."""
 
     def compute(self, weights: ResampleWeights) -> Measurement:
         subject, metric = self.subject, self.metric
@@ -231,12 +223,13 @@ class DensityAccumulator:
         for name in subject.characteristics:
             self._add_own(table, name, codes, folds, labels)
         for name in set(names) & set(subject.unassigned):
-            for value in OWN_VALUES:
-                table.add(value, name, f"{UNASSIGNED}: no latent dimension predicts it above chance")
-        leakage = Leakage(table, codes, folds, labels, metric.least, metric.strength, metric.nearest, metric.probe)
+            table.undefined(name, NOT_PREDICTED, OWN_VALUES)
+        leakage = Leakage(
+            table, subject, codes, folds, labels, metric.least, metric.strength, metric.nearest, metric.probe
+        )
         leakage.add_cross()
         leakage.add_style()
-        return table.measurement(self._notes(), self.pictures)
+        return table.measurement(self._notes(), self.pictures.arrays())
 
     def _notes(self) -> list[str]:
         model = self.subject.model
@@ -253,8 +246,7 @@ class DensityAccumulator:
             self._add_continuous(table, name, own, folds)
         contrasts = labels.contrasts.get(name)
         if contrasts is None:
-            for value in OWN_VALUES:
-                table.add(value, name, labels.undefined[name])
+            table.undefined(name, labels.undefined[name], OWN_VALUES)
             return
         scores = [linear_scores(own, target, folds, None, metric.strength) for target in contrasts.targets]
         views = [own[:, 0]] * len(scores) if own.shape[1] == 1 else scores
@@ -308,7 +300,7 @@ class DensityAccumulator:
         kept = [k for k in range(len(prior.loc)) if int((classes == k).sum()) >= self.metric.least]
         loc, scale = prior.loc.double().numpy(), prior.scale.double().numpy()
         if not (scale[kept] > 0).all():
-            table.add("prior_gap", name, "p(z_c|y) is a point mass")
+            table.add("prior_gap", name, Undefined("p(z_c|y) is a point mass"))
             return
         floor = float(np.mean([normal_wasserstein_floor(int((classes == k).sum())) for k in kept]))
         columns, chances, known = [], [], classes >= 0
@@ -336,15 +328,15 @@ class DensityAccumulator:
         if not drawn:
             return
         grid, densities = kde_curves([members[k] for k in drawn])
-        self.pictures[f"curves/{name}/grid"] = grid
+        self.pictures.kept[f"curves/{name}/grid"] = grid
         for k, density in zip(drawn, densities, strict=True):
-            self.pictures[f"curves/{name}/{label.class_name(k)}"] = density
+            self.pictures.kept[f"curves/{name}/{label.class_name(k)}"] = density
         if isinstance(self.subject.model, HasConditionalPrior) and view is not score:
             prior = self.subject.prior_of(name)
             for k in drawn:
                 if float(prior.scale[k, 0]) > 0:
                     density = norm.pdf(grid, float(prior.loc[k, 0]), float(prior.scale[k, 0]))
-                    self.pictures[f"curves/{name}/prior/{label.class_name(k)}"] = density
+                    self.pictures.kept[f"curves/{name}/prior/{label.class_name(k)}"] = density
 
     def _keep_scatter(self, name: str, own: Floats) -> None:
         """Keep two-dimensional codes for a figure, and the mean and standard deviation of p(z_c|y)."""
@@ -356,7 +348,7 @@ class DensityAccumulator:
             points = own[classes == k][:SCATTER_CODES]
             if not len(points):
                 continue
-            self.pictures[f"scatter/{name}/{label.class_name(k)}"] = points.astype(np.float32)
+            self.pictures.kept[f"scatter/{name}/{label.class_name(k)}"] = points.astype(np.float32)
             if prior is not None:
                 moments = np.stack([prior.loc[k].numpy(), prior.scale[k].numpy()]).astype(np.float32)
-                self.pictures[f"scatter/{name}/prior/{label.class_name(k)}"] = moments
+                self.pictures.kept[f"scatter/{name}/prior/{label.class_name(k)}"] = moments

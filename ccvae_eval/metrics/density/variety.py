@@ -9,7 +9,7 @@ import numpy as np
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.data.interface import HasVariety
-from ccvae_eval.evaluation.result_table import COLUMN, At, ResultTable
+from ccvae_eval.evaluation.result_table import COLUMN, At, ResultTable, Undefined
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.statistics.intervals import Resampled, estimate_from_draws, mean_over, undefined_estimate
 from ccvae_eval.statistics.probes import Folds, HeldOutPredictions, cross_fitted_regression
@@ -30,12 +30,14 @@ class VarietySample:
         names: names of the parameters.
         parameters: shape (N, V), NaN where the image does not show the attribute.
         codes: in the characteristic's latent dimensions, shape (N, d).
+        columns: the characteristic's latent dimensions.
         n: number of images that show the attribute.
     """
 
     names: tuple[str, ...]
     parameters: Floats
     codes: Floats
+    columns: tuple[int, ...]
     n: int
 
 
@@ -55,7 +57,8 @@ def variety_sample(subject: Subject, name: str, codes: Floats, least: int) -> Va
     classes = subject.classes(name).numpy()
     shows: Bools = classes == 1 if label.kind == "binary" else classes >= 0
     parameters = np.where(shows[:, None], data.variety(subject.ids, name), np.nan)
-    own = codes[:, list(subject.layout[name])].copy()
+    columns = subject.layout[name]
+    own = codes[:, list(columns)].copy()
     for k in np.unique(classes[shows]):
         members = classes == k
         if int(members.sum()) < least:
@@ -63,13 +66,13 @@ def variety_sample(subject: Subject, name: str, codes: Floats, least: int) -> Va
             continue
         parameters[members] -= parameters[members].mean(axis=0)
         own[members] -= own[members].mean(axis=0)
-    return VarietySample(names, parameters, own, int((~np.isnan(parameters[:, 0])).sum()))
+    return VarietySample(names, parameters, own, columns, int((~np.isnan(parameters[:, 0])).sum()))
 
 
 def add_beyond(table: ResultTable, name: str, sample: VarietySample, folds: Folds, least: int, strength: float) -> None:
     """Add ``beyond`` and, for several latent dimensions, ``components`` with their D and C."""
     if sample.n < least:
-        table.add("beyond", name, f"only {sample.n} images show it, {least} are needed")
+        table.add("beyond", name, Undefined(f"only {sample.n} images show it, {least} are needed"))
         return
     rows = ~np.isnan(sample.parameters[:, 0])
     found = _fitted(sample.codes, sample.parameters, folds, rows, strength)
@@ -89,9 +92,9 @@ def _chance(table: ResultTable, sample: VarietySample, folds: Folds, rows: Bools
     The level is negative, about minus the number of latent dimensions over the number of images. R2 is relative to the
     mean of the other folds, as in ``HeldOutPredictions.r2``.
     """
-    subject, parts = table.subject, []
+    parts = []
     codes, parameters = sample.codes[rows], sample.parameters[rows]
-    generator = numpy_stream(subject.seed, "beyond/chance", table.metric.name)
+    generator = numpy_stream(table.weights.seed, "beyond/chance", table.metric.name)
     for _ in range(PERMUTATIONS):
         order = generator.permutation(len(codes))
         held_out = cross_fitted_regression(codes[order], parameters, folds[rows], strength=strength)
@@ -113,7 +116,7 @@ def _add_components(
     table: ResultTable, name: str, sample: VarietySample, folds: Folds, rows: Bools, strength: float
 ) -> None:
     cells: list[list[Resampled]] = []
-    for index, column in enumerate(table.subject.layout[name]):
+    for index, column in enumerate(sample.columns):
         found = _fitted(sample.codes[:, [index]], sample.parameters, folds, rows, strength)
         cells.append([found.r2(v, table.weights) for v in range(len(sample.names))])
         for parameter, cell in zip(sample.names, cells[-1], strict=True):

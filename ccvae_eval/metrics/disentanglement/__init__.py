@@ -12,7 +12,7 @@ or importance matrix. Definitions: docs/metrics.md, section 8.
 [1.0, 1.0]
 """
 
-from ccvae_eval.metrics.disentanglement.arrays import Stability, udr
+from ccvae_eval.metrics.disentanglement.arrays import Stability, panel, udr
 from ccvae_eval.metrics.disentanglement.dci import completeness, disentanglement
 from ccvae_eval.metrics.disentanglement.information_scores import (
     Information,
@@ -27,7 +27,7 @@ from ccvae_eval.metrics.disentanglement.information_scores import (
     modularity,
 )
 from ccvae_eval.metrics.disentanglement.metric import Disentanglement
-from ccvae_eval.metrics.disentanglement.panel import DEFAULT, SCORES, VALUES, panel, score
+from ccvae_eval.metrics.disentanglement.panel import DEFAULT, SCORES, VALUES, score
 from ccvae_eval.metrics.disentanglement.settings import PanelSettings
 from ccvae_eval.metrics.disentanglement.table import PanelTable, cramers_v, factor_correlations, table_of
 

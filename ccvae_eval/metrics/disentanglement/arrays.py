@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
@@ -17,15 +17,20 @@ from ccvae_eval.core import TOOL
 from ccvae_eval.core.devices import environment
 from ccvae_eval.core.errors import DataError, UndefinedError
 from ccvae_eval.core.random_streams import numpy_stream
-from ccvae_eval.core.results import Estimate, Measurement, Reason, Value
+from ccvae_eval.core.results import Estimate, Measurement, Reason
 from ccvae_eval.core.types import Bools, Floats, Gaussian
 from ccvae_eval.data.sets.codes import read_codes
 from ccvae_eval.evaluation.metric import settings_of
 from ccvae_eval.evaluation.plan import Plan
+from ccvae_eval.evaluation.result_table import ResultTable
 from ccvae_eval.evaluation.run import Header, Run
+from ccvae_eval.metrics.disentanglement.context import PanelContext
 from ccvae_eval.metrics.disentanglement.metric import Disentanglement
-from ccvae_eval.metrics.disentanglement.panel import panel
+from ccvae_eval.metrics.disentanglement.panel import BOOTSTRAP_DRAWS, measure_panel
+from ccvae_eval.metrics.disentanglement.settings import PanelSettings
+from ccvae_eval.metrics.disentanglement.table import table_of
 from ccvae_eval.statistics.ratios import safe_ratio
+from ccvae_eval.statistics.resampling import ResampleWeights
 
 CHECKPOINT = "checkpoint"
 """Key in ``Value.at`` of a value that belongs to one of several checkpoints."""
@@ -142,6 +147,32 @@ def _rotated(codes: Floats, generator: np.random.Generator) -> Floats:
     return np.asarray(scaled @ rotation)
 
 
+def panel(
+    codes: Any, factors: Any, settings: PanelSettings | None = None, *, seed: int = 0, **arrays: Any
+) -> Measurement:
+    """Scores codes against factors.
+
+    Args:
+        codes: shape (N, D).
+        factors: numbers or text, shape (N, K); NaN and "" are missing values.
+        settings: the scores and their settings; see :class:`Disentanglement`.
+        seed: seed of all random streams.
+        **arrays: ``names``, ``kinds``, ``blocks``, ``block_names``, ``train``, ``test``, as in :func:`table_of`.
+
+    Returns:
+        For each score its total (``characteristic`` None) and the values of each factor and of each latent.
+
+    Raises:
+        DataError: invalid arrays; see :func:`table_of`.
+        UndefinedError: fewer than ten training or test rows.
+        UsageError: an unknown score.
+    """
+    metric = Disentanglement(**asdict(settings or PanelSettings()))
+    table = table_of(codes, factors, **arrays)
+    weights = ResampleWeights(seed, len(table), BOOTSTRAP_DRAWS)
+    return measure_panel(metric, PanelContext(table, metric, seed, weights))
+
+
 def score_file(
     codes: Path,
     factors: Path | None = None,
@@ -228,22 +259,13 @@ def compare_seeds(plans: Sequence[Plan], metric: Disentanglement) -> Run:
     notes = [f"latent dimensions with a mean KL above {MIN_KL} nats: {', '.join(map(str, found.active))}"]
     if any(plan.subject.model.layout.characteristics for plan in plans):
         notes.append("latents that are aligned with labels agree between models trivially")
-    values = _stability_values(found, unique, len(first))
-    reason = None if values[0].estimate.defined else Reason("undefined", values[0].note)
-    measurement = Measurement(
-        metric.name, metric.version, settings_of(metric), "udr", tuple(values),
-        "ok" if reason is None else "undefined", reason, notes=tuple(notes),
-    )  # fmt: skip
+    table = ResultTable(metric, first, ResampleWeights(first.seed, len(first)))
+    chance, n = None if np.isnan(found.chance) else found.chance, len(first)
+    table.add("udr", None, Estimate(found.total, n=n), chance=chance, why="a model has no active latent dimension")
+    for name, number in zip(unique, found.models, strict=True):
+        one, why = Estimate(float(number), n=n), "no active latent dimension"
+        table.add("udr", None, one, {CHECKPOINT: name}, chance=chance, why=why)
+    measurement = replace(table.measurement(notes, {}), headline="udr")
     header = plans[0].header
     header = replace(header, checkpoint={**header.checkpoint, "path": ", ".join(unique), "sha256": None})
     return Run(header, (measurement,), {metric.name: metric.values}, {metric.name: first.ids})
-
-
-def _stability_values(found: Stability, names: list[str], n: int) -> list[Value]:
-    chance = None if np.isnan(found.chance) else found.chance
-    reason = "a model has no active latent dimension" if np.isnan(found.total) else ""
-    rows = [Value("udr", Estimate(found.total, n=n), chance=None if reason else chance, note=reason)]
-    for name, number in zip(names, found.models, strict=True):
-        note = "no active latent dimension" if np.isnan(number) else ""
-        rows.append(Value("udr", Estimate(float(number), n=n), at={CHECKPOINT: name}, chance=chance, note=note))
-    return rows

@@ -1,23 +1,23 @@
 """Quantities that the scores of a panel share, such as the information matrix, and the results of scores.
 
-A score is a function of a :class:`PanelContext` that returns :class:`ScoreResult` objects, which become the values of
-the measurement. The context computes each shared quantity once, when a score first needs it.
+A score is a function of a :class:`PanelContext` that returns :class:`ScoreResult` objects, which become rows of the
+result table. The context computes each shared quantity once, when a score first needs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from ccvae_eval.core.random_streams import stream_key
-from ccvae_eval.core.results import Estimate, Method, Value
+from ccvae_eval.core.results import Estimate, Method
 from ccvae_eval.core.types import Bools, Floats, Gaussian, Ids
 from ccvae_eval.data.interface import DataSet
+from ccvae_eval.evaluation.result_table import NO_CONDITION, At, ResultTable
 from ccvae_eval.metrics.disentanglement.information_scores import (
     BinnedTable,
     Information,
@@ -48,7 +48,6 @@ ROWS_PER_BIN = 50
 MAX_RANGE_RATIO = 20.0
 """``pruning="range"``: a latent is inactive if the widest range is at least this many times its own."""
 
-At = Mapping[str, str | int | float]
 T = TypeVar("T")
 
 
@@ -86,33 +85,36 @@ class ScoreResult:
     subsample_size: int = 0
     bias_rate: float | None = None
 
-    def values(self, factors: tuple[str, ...], latents: tuple[str, ...], level: float) -> list[Value]:
-        """The values of the total, then of each factor, then of each latent, with intervals at a confidence level."""
-        mean = mean_over(self.factor_estimates, level) if self.factor_estimates else None
-        rows = [self._value("total", (), level, mean)]
+    def add_to(
+        self, table: ResultTable, factors: tuple[str, ...], latents: tuple[str, ...], reference: float | None
+    ) -> None:
+        """Adds the rows of the total, with its reference, then of each factor, then of each latent."""
+        parts = [numbers for numbers in (self.point.factors, self.point.latents) if numbers is not None]
+        left_out = int(np.isnan(parts[-1]).sum()) if parts else 0
+        mean = mean_over(self.factor_estimates, table.weights.level) if self.factor_estimates else None
+        self._add(table, "total", (), mean, excluded=left_out, reference=reference)
         for k, name in enumerate(factors if self.point.factors is not None else ()):
             known = self.factor_estimates[k] if self.factor_estimates else None
-            rows.append(replace(self._value("factors", (..., k), level, known), characteristic=name))
+            self._add(table, "factors", (..., k), known, characteristic=name)
         for j, name in enumerate(latents if self.point.latents is not None else ()):
-            rows.append(replace(self._value("latents", (..., j), level), at={**self.at, CODE: name}))
-        for numbers in (self.point.factors, self.point.latents):
-            if numbers is not None:
-                rows[0] = replace(rows[0], excluded=int(np.isnan(numbers).sum()))
-        return rows
+            self._add(table, "latents", (..., j), latent={CODE: name})
 
-    def _value(self, part: str, place: tuple[Any, ...], level: float, known: Resampled | None = None) -> Value:
-        """The value of the total, or of one factor or latent; ``known`` is its estimate from counts."""
+    def _add(
+        self, table: ResultTable, part: str, place: tuple[Any, ...], known: Resampled | None = None, *,
+        characteristic: str | None = None, latent: At = NO_CONDITION, excluded: int = 0, reference: float | None = None,
+    ) -> None:  # fmt: skip
+        """Adds the total, or one factor or latent; ``known`` is its estimate from counts."""
         number: Any
         number, draws, chances = (
             None if parts is None or getattr(parts, part) is None else getattr(parts, part)[place]
             for parts in (self.point, self.draws, self.chance)
         )
-        found = self._estimate(float(number), draws, level, known)
-        if not found.defined:
-            return Value(self.name, found.estimate, at=dict(self.at), note=self.reason or "undefined on these rows")
+        found = _with_value_inside(self._estimate(float(number), draws, table.weights.level, known))
         chance = None if chances is None or np.isnan(chances).all() else float(np.nanmean(chances))
-        note = "; ".join(text for text in (self.note, found.note) if text)
-        return Value(self.name, found.estimate, at=dict(self.at), chance=chance, note=note)
+        table.add(
+            self.name, characteristic, found, {**self.at, **latent}, mean_at=None, chance=chance, reference=reference,
+            why=self.reason or "undefined on these rows", note=self.note if found.defined else "", excluded=excluded,
+        )  # fmt: skip
 
     def _estimate(self, number: float, draws: Floats | None, level: float, known: Resampled | None) -> Resampled:
         if self.interval is not None and not np.isnan(number):
@@ -124,6 +126,15 @@ class ScoreResult:
         found = known or estimate_from_draws(number, draws, self.n, level)
         method = f"{found.estimate.method}, conditional on the fit" if found.estimate.method else ""
         return replace(found, estimate=replace(found.estimate, method=method))
+
+
+def _with_value_inside(found: Resampled) -> Resampled:
+    """Extends the interval to the value: subsamples of a clipped or biased score can all lie on one side of it."""
+    estimate = found.estimate
+    if np.isnan(estimate.low):
+        return found
+    low, high = min(estimate.low, found.value), max(estimate.high, found.value)
+    return replace(found, estimate=replace(estimate, low=low, high=high))
 
 
 def undefined_results(names: Iterable[str], reason: str, n: int = 0) -> list[ScoreResult]:
@@ -381,7 +392,7 @@ class PanelContext:
         return ScoreResult(name, point, n, draws, chance, reason, factor_estimates=factor_estimates)
 
     def information_result(
-        self, name: str, formula: Callable[[Information], ScoreParts], reason: str, at: At = MappingProxyType({})
+        self, name: str, formula: Callable[[Information], ScoreParts], reason: str, at: At = NO_CONDITION
     ) -> ScoreResult:
         """A score that is a function of the information matrix, with its confidence interval and chance level."""
         information, note = self.subsampled_information

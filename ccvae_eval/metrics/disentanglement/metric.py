@@ -12,7 +12,8 @@ from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.results import Measurement, ValueSpec
 from ccvae_eval.core.types import Floats, Images
 from ccvae_eval.data.interface import HasFactors
-from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
+from ccvae_eval.evaluation.accumulator import ImageAccumulator
+from ccvae_eval.evaluation.metric import LAWS, Needs
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.disentanglement.context import PanelContext
 from ccvae_eval.metrics.disentanglement.panel import (
@@ -109,15 +110,8 @@ class Disentanglement(PanelSettings):
         return DisentanglementAccumulator(self, subject)
 
 
-@dataclass
-class DisentanglementAccumulator:
+class DisentanglementAccumulator(ImageAccumulator[Disentanglement]):
     """Computes the panel from the encoded sample, without a pass over decoded images."""
-
-    metric: Disentanglement
-    subject: Subject
-
-    def update(self, batch: Decoded) -> None:
-        """Never called: nothing is decoded for this metric."""
 
     def compute(self, weights: ResampleWeights) -> Measurement:
         subject = self.subject
@@ -131,7 +125,7 @@ class DisentanglementAccumulator:
                 f"the encoder was given {', '.join(sorted(subject.given))}: scores of these labels do not show what it "
                 "infers from images"
             )
-        return measure_panel(context)
+        return measure_panel(self.metric, context)
 
     def _encode(self, images: Images) -> Floats:
         """Codes of rendered images, shape (n, D)."""

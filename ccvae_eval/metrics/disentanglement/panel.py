@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy as np
 
 from ccvae_eval.core.devices import one_thread
 from ccvae_eval.core.errors import UndefinedError, UsageError, suggestion
-from ccvae_eval.core.results import ORACLE, Estimate, Measurement, Reason, Value, ValueSpec
+from ccvae_eval.core.results import ORACLE, Estimate, Measurement, ValueSpec
 from ccvae_eval.core.types import Floats
+from ccvae_eval.evaluation.metric import Metric
+from ccvae_eval.evaluation.result_table import NO_CONDITION, At, ResultTable
 from ccvae_eval.metrics.disentanglement import information_scores as formulas
 from ccvae_eval.metrics.disentanglement.alignment import nk, snc
 from ccvae_eval.metrics.disentanglement.capacity import dci_es, rmig
@@ -286,33 +288,9 @@ def wanted_scores(settings: PanelSettings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(score_of(name) for name in settings.score)) or DEFAULT
 
 
-def panel(
-    codes: Any, factors: Any, settings: PanelSettings | None = None, *, seed: int = 0, **arrays: Any
-) -> Measurement:
-    """Scores codes against factors.
-
-    Args:
-        codes: shape (N, D).
-        factors: numbers or text, shape (N, K); NaN and "" are missing values.
-        settings: the scores and their settings; see :class:`Disentanglement`.
-        seed: seed of all random streams.
-        **arrays: ``names``, ``kinds``, ``blocks``, ``block_names``, ``train``, ``test``, as in :func:`table_of`.
-
-    Returns:
-        For each score its total (``characteristic`` None) and the values of each factor and of each latent.
-
-    Raises:
-        DataError: invalid arrays; see :func:`table_of`.
-        UndefinedError: fewer than ten training or test rows.
-        UsageError: an unknown score.
-    """
-    table = table_of(codes, factors, **arrays)
-    weights = ResampleWeights(seed, len(table), BOOTSTRAP_DRAWS)
-    return measure_panel(PanelContext(table, settings or PanelSettings(), seed, weights))
-
-
 def score(name: str, codes: Any, factors: Any, *, profile: Any = "robust", seed: int = 0, **arrays: Any) -> float:
-    """The total of one value as a number, NaN if it is undefined; arguments as in :func:`panel`.
+    """The total of one value as a number, NaN if it is undefined; arguments as in
+    :func:`ccvae_eval.metrics.disentanglement.panel`.
 
     >>> rows = np.arange(600)
     >>> factors = np.stack([rows % 3, rows // 3 % 2], axis=1)
@@ -328,65 +306,40 @@ def score(name: str, codes: Any, factors: Any, *, profile: Any = "robust", seed:
     return float(found[name if name in found else next(iter(found))].point.total)
 
 
-def measure_panel(context: PanelContext) -> Measurement:
-    """Computes the scores that the context's settings select.
+def measure_panel(metric: Metric, context: PanelContext) -> Measurement:
+    """Computes the scores that the context's settings select, which are those of the metric.
 
     Raises:
         UndefinedError: fewer than ten training or test rows.
         UsageError: an unknown score.
     """
-    table, names = context.table, wanted_scores(context.settings)
-    if len(table.train) < MIN_ROWS or 0 < len(table.test) < MIN_ROWS:
+    data, names = context.table, wanted_scores(context.settings)
+    if len(data.train) < MIN_ROWS or 0 < len(data.test) < MIN_ROWS:
         raise UndefinedError(
             f"needs at least {MIN_ROWS} training rows and {MIN_ROWS} test rows, "
-            f"got {len(table.train)} and {len(table.test)}",
+            f"got {len(data.train)} and {len(data.test)}",
             where=NAME,
         )
     with one_thread():
-        correlations = factor_correlations(table)
+        correlations = factor_correlations(data)
         results = [result for name in names for result in SCORES[name].compute(context)]
         references = _references(context, names, correlations)
-    values = []
+    factors = np.stack([factor.classes if factor.discrete else factor.values for factor in data.factors], axis=1)
+    table = ResultTable(metric, data, context.weights)
+    table.evidence.update(codes=data.codes, factors=factors.astype(np.float64))
     for result in results:
-        total, *parts = result.values(table.factor_names, context.latent_names, context.weights.level)
-        if not np.isnan(references.get(result.name, np.nan)) and total.estimate.defined:
-            total = replace(total, reference=references[result.name])
-        values += [_clipped(value) for value in (total, *parts)]
-    values += _context_values(context, correlations)
-    values.sort(key=lambda value: list(VALUES).index(value.name))
-    undefined = all(np.isnan(result.point.total) for result in results)
-    reasons = dict.fromkeys(result.reason for result in results if result.reason)
-    factors = np.stack([factor.classes if factor.discrete else factor.values for factor in table.factors], axis=1)
-    return Measurement(
-        NAME,
-        VERSION,
-        {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(context.settings).items()},
-        HEADLINE if any(value.name == HEADLINE for value in values) else results[0].name,
-        tuple(values),
-        "undefined" if undefined else "ok",
-        Reason("undefined", "; ".join(reasons)) if undefined else None,
-        {"codes": table.codes, "factors": factors.astype(np.float64)},
-        {
-            "information": context.information.shares,
-            "correlation": correlations,
-            "codes": np.array(context.latent_names),
-            "factors": np.array(table.factor_names),
-            "active": context.information.active,
-        },
-        tuple(_notes(context, names, correlations)),
-    )
-
-
-def _clipped(value: Value) -> Value:
-    """The value with its confidence interval clipped to the range of the score and extended to the value."""
-    low, high = VALUES[value.name].range
-    least, greatest = -np.inf if low is None else low, np.inf if high is None else high
-    estimate = value.estimate
-    bottom, top = (float(e) for e in np.clip([estimate.low, estimate.high], least, greatest))
-    # subsamples of a clipped or biased score can all lie on one side of the value
-    if estimate.defined and not np.isnan(bottom):
-        bottom, top = min(bottom, estimate.value), max(top, estimate.value)
-    return replace(value, estimate=replace(estimate, low=bottom, high=top))
+        result.add_to(table, data.factor_names, context.latent_names, references.get(result.name))
+    _add_context_values(table, context, correlations)
+    pictures = {
+        "information": context.information.shares,
+        "correlation": correlations,
+        "codes": np.array(context.latent_names),
+        "factors": np.array(data.factor_names),
+        "active": context.information.active,
+    }
+    found = table.measurement(_notes(context, names, correlations), pictures, CONTEXT_VALUES)
+    shown = [result.name for result in results]
+    return replace(found, headline=HEADLINE if HEADLINE in shown else shown[0])
 
 
 def _strong_correlations(context: PanelContext, correlations: Floats) -> Floats:
@@ -404,25 +357,26 @@ def _references(context: PanelContext, names: Sequence[str], correlations: Float
     # the published boosting of dci and nk takes minutes
     skipped = {"dci_es", "dependence", "rmig"} | (set() if context.settings.robust else {"dci", "nk"})
     results = [result for name in names if name not in skipped for result in SCORES[name].compute(ideal)]
-    return {result.name: float(result.point.total) for result in results if not result.at}
+    totals = {result.name: float(result.point.total) for result in results if not result.at}
+    return {name: total for name, total in totals.items() if not np.isnan(total)}
 
 
-def _context_values(context: PanelContext, correlations: Floats) -> list[Value]:
-    """Values beside the scores: active latents, correlations of factors, information matrix."""
+def _add_context_values(table: ResultTable, context: PanelContext, correlations: Floats) -> None:
+    """Adds the values beside the scores: active latents, correlations of factors, information matrix."""
     n, names, factors = len(context.rows), context.latent_names, context.table.factor_names
-    info = context.information
-    found = [Value("active_codes", Estimate(float(info.active.sum()), n=n), note=_inactive(context))]
+
+    def add(name: str, factor: str | None, value: float, at: At = NO_CONDITION, why: str = "", note: str = "") -> None:
+        table.add(name, factor, Estimate(float(value), n=n), at, mean_at=None, why=why, note=note, excluded=0)
+
+    add("active_codes", None, context.information.active.sum(), note=_inactive(context))
     for i, j in zip(*np.tril_indices(len(factors), -1), strict=True):
         if len(factors) <= MAX_FACTORS or correlations[i, j] > context.settings.correlated:
-            note = "" if not np.isnan(correlations[i, j]) else "a factor is constant"
-            estimate = Estimate(float(correlations[i, j]), n=n)
-            found.append(Value("factor_correlation", estimate, factors[i], {"with": factors[j]}, note=note))
+            at = {"with": factors[j]}
+            add("factor_correlation", factors[i], correlations[i, j], at, why="a factor is constant")
     if len(names) * len(factors) <= MAX_MATRIX_VALUES:
-        for factor, shares in zip(factors, info.shares.T, strict=True):
-            note = "the factor is constant" if np.isnan(shares).all() else ""
+        for factor, shares in zip(factors, context.information.shares.T, strict=True):
             for name, share in zip(names, shares, strict=True):
-                found.append(Value("information", Estimate(float(share), n=n), factor, {CODE: name}, note=note))
-    return found
+                add("information", factor, share, {CODE: name}, why="the factor is constant")
 
 
 def _inactive(context: PanelContext) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,8 @@ class PanelTable:
     names: tuple[str, ...]
     train: Ids
     test: Ids
+    given: ClassVar[frozenset[str]] = frozenset()
+    assigned: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.codes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,24 +14,28 @@ from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.core.results import Measurement, ValueSpec
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import HasRedraws
+from ccvae_eval.evaluation.accumulator import ImageAccumulator, first_chunks
 from ccvae_eval.evaluation.interventions import PriorDraw
-from ccvae_eval.evaluation.judge_scores import ANOTHER, JudgeReliability, classified_as, unchanged_share
+from ccvae_eval.evaluation.judge_scores import ANOTHER, classified_as, unchanged_share
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
-from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.evaluation.result_table import (
+    NO_OTHER_LABEL,
     NO_REGION,
-    ColumnStore,
+    REGIONLESS,
     Mean,
     MeanProportion,
     RatioOfSums,
     ResultTable,
+    Undefined,
     among,
     joined_notes,
     mean_of,
+    unless,
 )
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.shared.features import Features, extractor_named, require_features
 from ccvae_eval.metrics.shared.image_change import mean_variance, pairwise_spread, pixel_rows, recall
+from ccvae_eval.metrics.shared.region_masks import region_pixels
 from ccvae_eval.model.interface import HasConditionalPrior
 from ccvae_eval.statistics.intervals import Resampled, estimate_from_draws
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -67,8 +70,7 @@ class FeatureSpread:
     def __init__(self, name: str, subject: Subject) -> None:
         self.name = name
         self.extractor: Features = extractor_named(name, subject)
-        first = takewhile(lambda chunk: chunk.rows.start < REAL_IMAGES, subject.chunks())
-        parts = [self._features(chunk.images) for chunk in first]
+        parts = [self._features(chunk.images) for chunk in first_chunks(subject, REAL_IMAGES)]
         deviation = torch.cat(parts).std(0, correction=0)
         self.varies = deviation > CONSTANT
         self.scale = deviation[self.varies]
@@ -245,15 +247,12 @@ def _drawable(metric: Diversity, subject: Subject) -> tuple[list[str], dict[str,
     return names, reasons
 
 
-class DiversityAccumulator:
+class DiversityAccumulator(ImageAccumulator[Diversity]):
     """Collects one number per image, characteristic and key; NaN where it does not apply."""
 
     def __init__(self, metric: Diversity, subject: Subject) -> None:
-        self.metric, self.subject = metric, subject
+        super().__init__(metric, subject)
         self.names, self.reasons = _drawable(metric, subject)
-        self.columns = ColumnStore(len(subject))
-        self.reliability = JudgeReliability(subject)
-        self.pictures = MeanPictures()
         self.feature_spread = FeatureSpread(metric.features, subject) if metric.features else None
 
     def update(self, batch: Decoded) -> None:
@@ -277,19 +276,15 @@ class DiversityAccumulator:
         self._redraw(batch, draws, classes, masks)
         height, width = draws[0].shape[2:]
         self.pictures.add(f"variance/{name}", torch.from_numpy(variance.reshape(-1, height, width)))
-        wanted = PICTURED - chunk.rows.start
-        if wanted > 0:
-            self.pictures.keep(f"strip/{name}", torch.stack([as_bytes(x[:wanted]) for x in draws], 1))
+        self.keep_images(f"strip/{name}", chunk, draws, axis=1)
 
     def _masks(self, batch: Decoded) -> dict[str, Bools]:
         """Return pixel masks "image", "region" and "outside"; the last two are empty if a region is unusable."""
         height, width = batch.chunk.images.shape[2:]
         masks = {"image": np.ones((len(batch.chunk), height * width), bool)}
-        if batch.region is not None:
-            region: Bools = batch.region.flatten(1).numpy()
-            share = region.mean(1, keepdims=True)
-            usable = (share > 0) & (share <= self.metric.largest_region)
-            masks |= {"region": region & usable, "outside": ~region & usable}
+        region = region_pixels(batch.region, self.metric.largest_region)
+        if region is not None:
+            masks |= {"region": region, "outside": ~region & region.any(1, keepdims=True)}
         return masks
 
     def _judged(
@@ -356,7 +351,7 @@ class DiversityAccumulator:
         return among(self.columns.get(name, "applies") == 1, self.columns.get(name, key))
 
     def _no_region(self, name: str) -> str:
-        return NO_REGION if (name, "spread/region") in self.columns else "has no region"
+        return NO_REGION if (name, "spread/region") in self.columns else REGIONLESS
 
     def _add_spreads(self, table: ResultTable, name: str, note: str) -> None:
         why = self._no_region(name)
@@ -372,7 +367,7 @@ class DiversityAccumulator:
         unknown = self.reliability.why_not(name)
         for where, at in {"region": {}, "image": WHOLE}.items():
             valid = Mean(self._numbers(name, f"valid/{where}"))
-            table.add("spread_valid", name, unknown or valid, at, mean_at=at, chance=0.0, why=why, note=note)
+            table.add("spread_valid", name, unless(unknown, valid), at, mean_at=at, chance=0.0, why=why, note=note)
 
     def _add_features(self, table: ResultTable, name: str, note: str) -> None:
         at = {"features": self.metric.features}
@@ -386,16 +381,16 @@ class DiversityAccumulator:
         """Add ``obeyed`` and ``kept``; returns a note about labels that may change."""
         unknown = self.reliability.why_not(name)
         obeyed = MeanProportion(self._numbers(name, "obeyed"))
-        table.add("obeyed", name, unknown or obeyed, chance=mean_of(self._numbers(name, "obeyed before")))
+        table.add("obeyed", name, unless(unknown, obeyed), chance=mean_of(self._numbers(name, "obeyed before")))
         if self.subject.judge is None:
-            table.add("kept", name, unknown)
+            table.add("kept", name, Undefined(unknown))
             return []
         others = [j for j in self.reliability.trusted if j != name]
         reference = {j: mean_of(self._numbers(name, f"true kept/{j}")) for j in others}
         allowed = [j for j, share in reference.items() if share is not None and 1 - share > self.metric.allowed_change]
         columns = [self._numbers(name, f"kept/{j}") for j in others if j not in allowed]
         shares = [share for j, share in reference.items() if share is not None and j not in allowed]
-        kept = MeanProportion(np.mean(columns, axis=0)) if columns else "there is no other label to compare"
+        kept = MeanProportion(np.mean(columns, axis=0)) if columns else NO_OTHER_LABEL
         alike = {j: self.reliability.same_class_rate(j) for j in others}
         chance = float(np.mean([alike[j] for j in others if j not in allowed])) if columns else None
         table.add("kept", name, kept, chance=chance, reference=float(np.mean(shares)) if shares else None)
@@ -408,11 +403,10 @@ class DiversityAccumulator:
         return [f"{name}: {', '.join(allowed)} may change, as in the data's redraws"] if allowed else []
 
     def _add_redraws(self, table: ResultTable, name: str) -> None:
-        names = ("spread_ratio", "spread_score", "recall")
         if (name, "true spread") not in self.columns:
             redraws = isinstance(self.subject.data, HasRedraws)
-            for value in names:
-                table.add(value, name, self._no_region(name) if redraws else "the data set cannot redraw a variety")
+            why = self._no_region(name) if redraws else "the data set cannot redraw a variety"
+            table.undefined(name, why, ("spread_ratio", "spread_score", "recall"))
             return
         true = self._numbers(name, "true spread")
         both = RatioOfSums(among(~np.isnan(true), self._numbers(name, "spread/region")), true)

@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ccvae_eval.core.errors import CcvaeEvalError, PluginError, UndefinedError, UsageError, suggestion
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Measurement, ValueSpec
-from ccvae_eval.core.types import Floats, Images
+from ccvae_eval.core.types import Images
+from ccvae_eval.evaluation.accumulator import ImageAccumulator
 from ccvae_eval.evaluation.interventions import (
+    CLIPPED_WARNING,
     CodeSource,
     Do,
     Intervention,
@@ -27,8 +28,8 @@ from ccvae_eval.evaluation.interventions import (
     why_not,
 )
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
-from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
-from ccvae_eval.evaluation.result_table import ResultTable
+from ccvae_eval.evaluation.pictures import PICTURED, as_bytes
+from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.drift.rows import DriftRows, dose_pair
 from ccvae_eval.metrics.matchers.interface import Matcher, Matches, grey, unit
@@ -47,8 +48,6 @@ UNIFORM_CHANGE = "a change independent of the region"
 ANOTHER_IMAGE = "another image"
 NOISE_LEVEL = "it is itself a baseline: the effect of the posterior's noise"
 COUNT = "it counts points before anything is changed"
-CLIPPED_WARNING = 0.1
-"""Share of clipped ranks above which a warning is noted."""
 
 
 class GuardedMatcher:
@@ -318,19 +317,13 @@ class ChunkReference:
     floor_all: Matches | None = None
 
 
-class DriftAccumulator:
-    """Sums over the points and pixels of each image, by characteristic and pair of images.
-
-    Sums that belong to no characteristic are kept under "" (matches of the inputs with the reconstructions).
-    """
+class DriftAccumulator(ImageAccumulator[Drift]):
+    """Sums over the points and pixels of each image, by characteristic and by pair of images and key."""
 
     def __init__(self, metric: Drift, subject: Subject) -> None:
-        self.metric, self.subject = metric, subject
+        super().__init__(metric, subject)
         self.edits, self.reasons = _edits(metric, subject)
         self.matcher: Matcher = matcher_named(metric.matcher)
-        self.sums: dict[tuple[str, str], dict[str, Floats]] = {}
-        self.regionless: dict[str, str] = {}
-        self.pictures = MeanPictures()
         self._base: ChunkReference | None = None
 
     @torch.inference_mode()  # saves the gradient bookkeeping of thousands of small operations
@@ -341,8 +334,6 @@ class DriftAccumulator:
         after = batch.images[edit.do].contiguous()
         guard = math.ceil(self.matcher.guard * unit(*after.shape[2:]))
         masks = masks_of(batch.region, guard, after, self.metric.largest_region)
-        if batch.region is None:
-            self.regionless[name] = "has no region"
         features = self.matcher.features(after)
         found = self.matcher.match(base.points, features)
         base.membership[name] = masks.membership(found)
@@ -363,10 +354,11 @@ class DriftAccumulator:
         if edit.floor_all is not None:
             base.floor_all = self.matcher.match(base.points, self.matcher.features(batch.images[edit.floor_all]))
         self._keep_pictures(base, name, after, found)
+        if len(base.membership) == len(self.edits):
+            self._close(base)
 
     def _base_of(self, batch: Decoded) -> ChunkReference:
-        if self._base is None or self._base.chunk.rows != batch.chunk.rows:
-            self._close()
+        if self._base is None:
             assert batch.reconstruction is not None, "requested in needs()"
             r = batch.reconstruction.contiguous()
             points, inputs = self.matcher.features(r), None
@@ -374,14 +366,13 @@ class DriftAccumulator:
                 inputs = self.matcher.features(batch.chunk.images)
             self._base = ChunkReference(batch.chunk, r, points, inputs, self._moments(r))
             if inputs is not None:
-                self._put(self._base, "", "reconstruction", self._table(self.matcher.match(inputs, points)))
+                found = self._table(self.matcher.match(inputs, points))
+                self._put(self._base, NO_CHARACTERISTIC, "reconstruction", found)
         return self._base
 
-    def _close(self) -> None:
+    def _close(self, base: ChunkReference) -> None:
         """Finish a chunk: add the sums of matches that are shared by all characteristics."""
-        base, self._base = self._base, None
-        if base is None:
-            return
+        self._base = None
         pairs = {} if base.floor_all is None else {"floor_all": base.floor_all}
         size = len(base.chunk)
         if size > 1 and base.inputs is not None:
@@ -392,7 +383,8 @@ class DriftAccumulator:
             pairs["another"] = self.matcher.match(base.points, features)
             table = self._table(self.matcher.match(base.inputs, features))
             ssim = dissimilarity(base.moments, self._moments(other)).flatten(1).mean(1)
-            self._put(base, "", "another", {"ssim": ssim, "l1": self._change(base, other).flatten(1).mean(1), **table})
+            l1 = self._change(base, other).flatten(1).mean(1)
+            self._put(base, NO_CHARACTERISTIC, "another", {"ssim": ssim, "l1": l1, **table})
         for name in base.membership:
             for pair, found in pairs.items():
                 self._put(base, name, pair, self._point_sums(base, name, found))
@@ -415,11 +407,10 @@ class DriftAccumulator:
         return {key: points.sum(1) for key, points in counted.items()}
 
     def _put(self, base: ChunkReference, name: str, pair: str, numbers: Mapping[str, Tensor]) -> None:
-        kept = self.sums.setdefault((name, pair), {})
         # converted together, because each conversion to NumPy costs as much as a sum
         columns = torch.stack([number.cpu() for number in numbers.values()]).double().numpy()
-        for key, column in zip(numbers, columns, strict=True):
-            kept.setdefault(key, np.full((len(self.subject), *column.shape[1:]), np.nan))[base.chunk.rows] = column
+        found = {f"{pair}/{key}": column for key, column in zip(numbers, columns, strict=True)}
+        self.columns.put(name, base.chunk.rows, found)
 
     def _keep_pictures(self, base: ChunkReference, name: str, after: Images, found: Matches) -> None:
         wanted = PICTURED - base.chunk.rows.start
@@ -433,18 +424,17 @@ class DriftAccumulator:
         self.pictures.keep(f"keypoints/{name}", rows.masked_fill(~found.valid[..., None], math.nan)[:wanted].cpu())
 
     def compute(self, weights: ResampleWeights) -> Measurement:
-        self._close()
         table = ResultTable(self.metric, self.subject, weights)
         # matches of a bounded matcher are correct by construction
         names = [name for name in self.metric.values if name != "correct_matches" or not self.matcher.bounded]
         notes = self._clipped()
         for name, why in self.reasons.items():
-            for value in names:
-                table.add(value, name, why)
+            table.undefined(name, why, names)
         for edit in self.edits:
             name = edit.do.characteristic
             applies = (self.subject.target_class(name) >= 0).numpy()
-            rows = DriftRows(table, name, applies, self.sums, self.regionless.get(name, ""))
+            regionless = "" if self.region(self.subject.ids[:1], name) is not None else REGIONLESS
+            rows = DriftRows(table, name, applies, self.columns, regionless)
             rows.add_whole()
             rows.add_matches("correct_matches" in names)
             notes += rows.add_regional(self.metric.fewest_keypoints)

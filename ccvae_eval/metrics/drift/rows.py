@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.evaluation.result_table import (
+    NO_CHARACTERISTIC,
     NO_CONDITION,
     NO_REGION,
     At,
+    ColumnStore,
     Mean,
     Proportion,
     RatioOfSums,
@@ -23,9 +25,6 @@ from ccvae_eval.metrics.shared.image_change import NEGLIGIBLE
 from ccvae_eval.metrics.shared.region_masks import INSIDE, OUTSIDE, WHOLE
 from ccvae_eval.statistics.intervals import difference
 from ccvae_eval.statistics.ratios import safe_ratio
-
-Sums = Mapping[tuple[str, str], Mapping[str, Floats]]
-"""Sums by (characteristic, pair of images) and key, one row per image; NaN where an image was not measured."""
 
 LOSSES = ("spill", "outside_excess", "outside", "inside", "lost", "displacement", "floor_c", "floor_all")
 COMPANIONS = ("ssim", "l1")
@@ -52,19 +51,27 @@ class DriftRows:
         table: receives the rows.
         name: the characteristic.
         applies: mask of the images whose class is known, shape (N,).
-        sums: sums over points and pixels.
+        columns: sums over points and pixels, by ``pair/key``; those of no characteristic are matches of the inputs.
         regionless: reason why the characteristic has no region; "" if it has one.
     """
 
     table: ResultTable
     name: str
     applies: Bools
-    sums: Sums
+    columns: ColumnStore
     regionless: str = ""
+
+    def _sums(self, pair: str) -> dict[str, Floats]:
+        """Return the sums of one pair of images; empty if it was not measured."""
+        return self.columns.under(self.name, f"{pair}/")
+
+    def _shared(self, pair: str) -> dict[str, Floats]:
+        """Return the sums of a pair that all characteristics share."""
+        return self.columns.under(NO_CHARACTERISTIC, f"{pair}/")
 
     def add_whole(self) -> None:
         """Add ``ssim_change``, ``l1_change`` and ``loss``, which need no region."""
-        sums, others = self.sums[self.name, "do"], self.sums.get(("", "another"), {})
+        sums, others = self._sums("do"), self._shared("another")
         for key in COMPANIONS:
             change = sums[key][:, WHOLE] / sums["size"][:, WHOLE]
             chance = self._chance(others.get(key), self.applies)
@@ -82,11 +89,11 @@ class DriftRows:
             with_correct: True if ``correct_matches`` is informative for this matcher.
         """
         counts = {"matches": "matches", "correct_matches": "correct"} if with_correct else {"matches": "matches"}
-        if (self.name, "table") not in self.sums:
-            self._undefined(("keypoints", *counts, "matches_drop", "confidence", "confidence_drop"), UNCOUNTED)
+        before, after, another = self._shared("reconstruction"), self._sums("table"), self._shared("another")
+        if not after:
+            names = ("keypoints", *counts, "matches_drop", "confidence", "confidence_drop")
+            self.table.undefined(self.name, UNCOUNTED, names)
             return
-        before, after = self.sums["", "reconstruction"], self.sums[self.name, "table"]
-        another = self.sums.get(("", "another"), {})
         for value, key in counts.items():
             chance = self._chance(another.get(key), self.applies)
             self._add(value, Mean(among(self.applies, after[key])), chance=chance)
@@ -109,18 +116,19 @@ class DriftRows:
         region = self._region()
         why = self._no_region(region)
         if why:
-            self._undefined(("changed", "textured", *(f"{key}_spill" for key in COMPANIONS), *LOSSES), why)
+            names = ("changed", "textured", *(f"{key}_spill" for key in COMPANIONS), *LOSSES)
+            self.table.undefined(self.name, why, names)
             return []
         changed = self._changed("do")
         # one redraw exceeds another half of the time; without noise nothing changes
-        by_noise = 0.5 if (self.name, "floor_c") in self.sums else 0.0
+        by_noise = 0.5 if self._sums("floor_c") else 0.0
         self._add("changed", Proportion(among(region, changed)), chance=by_noise)
-        self._add("textured", Mean(among(region, self.sums[self.name, "do"]["count"][:, OUTSIDE])))
+        self._add("textured", Mean(among(region, self._sums("do")["count"][:, OUTSIDE])))
         used = region & changed
         for key in COMPANIONS:
             self._add(f"{key}_spill", self._pixel_ratio(key, used), chance=1.0, why=UNCHANGED)
         if few := self._few(region, fewest):
-            self._undefined(LOSSES[1:], few)
+            self.table.undefined(self.name, few, LOSSES[1:])
             self._add("spill", self._pixel_ratio("ssim", used), chance=1.0, why=UNCHANGED, note=f"1-SSIM: {few}")
             return [f"spill of {self.name} is the ratio of 1-SSIM: {few}"]
         self._add_losses(used)
@@ -130,12 +138,12 @@ class DriftRows:
         """Add the losses at one fraction of the path."""
         at, pair = {"dose": dose}, dose_pair(dose)
         if no_path:
-            self._undefined(("loss", "spill", "outside", "inside"), no_path, at)
+            self.table.undefined(self.name, no_path, ("loss", "spill", "outside", "inside"), at)
             return
         self._add_loss(pair, at)
         region = self._region()
         if why := self._no_region(region) or self._few(region, fewest):
-            self._undefined(("spill", "outside", "inside"), why, at)
+            self.table.undefined(self.name, why, ("spill", "outside", "inside"), at)
             return
         inside, outside, used = self._both(pair, region & self._changed(pair))
         self._add("spill", RatioOfSums(among(used, outside), among(used, inside)), at, chance=1.0, why=UNMOVED)
@@ -146,7 +154,7 @@ class DriftRows:
     def _add_losses(self, changed: Bools) -> None:
         inside, outside, used = self._both("do", changed)
         floor = self._loss("floor_c", OUTSIDE)
-        sums = self.sums[self.name, "do"]
+        sums = self._sums("do")
         found, count = sums["found"][:, OUTSIDE], sums["count"][:, OUTSIDE]
         why = "no changed image has textured points inside and outside" if changed.any() else UNCHANGED
         still = UNMOVED if used.any() else why
@@ -156,7 +164,7 @@ class DriftRows:
         for value, mask, loss in (("outside", OUTSIDE, outside), ("inside", INSIDE, inside)):
             chance = self._chance(self._loss("another", mask), used)
             self._add(value, Mean(among(used, loss)), chance=chance, why=why)
-        another = {key: column[:, OUTSIDE] for key, column in self.sums.get((self.name, "another"), {}).items()}
+        another = {key: column[:, OUTSIDE] for key, column in self._sums("another").items()}
         chance = self._chance(1 - safe_ratio(another["found"], another["count"]) if another else None, used)
         self._add("lost", Mean(among(used, 1 - safe_ratio(found, count))), chance=chance, why=why)
         moved = RatioOfSums(among(used, sums["displacement"][:, OUTSIDE]), among(used, found))
@@ -167,7 +175,7 @@ class DriftRows:
 
     def _region(self) -> Bools:
         """Return a mask of the images that have a region of a usable size and pixels outside it."""
-        usable: Bools = self.applies & (self.sums[self.name, "do"]["size"][:, [INSIDE, OUTSIDE]] > 0).all(1)
+        usable: Bools = self.applies & (self._sums("do")["size"][:, [INSIDE, OUTSIDE]] > 0).all(1)
         return usable
 
     def _no_region(self, region: Bools) -> str:
@@ -177,14 +185,14 @@ class DriftRows:
 
     def _few(self, region: Bools, fewest: int) -> str:
         """Return a reason if the median image has too few textured points outside the region, else ""."""
-        median = float(np.median(self.sums[self.name, "do"]["count"][region, OUTSIDE]))
+        median = float(np.median(self._sums("do")["count"][region, OUTSIDE]))
         return f"{median:g} textured points outside in the median image, {fewest} are needed" * (median < fewest)
 
     def _changed(self, pair: str) -> Bools:
         """Return a mask of the images that change more inside the region than by the posterior's noise in z_c."""
-        floor = self.sums.get((self.name, "floor_c"))
-        least = 0.0 if floor is None else floor["l1"][:, INSIDE]
-        changed: Bools = self.sums[self.name, pair]["l1"][:, INSIDE] > least
+        floor = self._sums("floor_c")
+        least = floor["l1"][:, INSIDE] if floor else 0.0
+        changed: Bools = self._sums(pair)["l1"][:, INSIDE] > least
         return changed
 
     def _both(self, pair: str, images: Bools) -> tuple[Floats, Floats, Bools]:
@@ -194,14 +202,14 @@ class DriftRows:
 
     def _loss(self, pair: str, mask: int) -> Floats:
         """Return the mean loss of each image's points in a region mask; NaN if there are none."""
-        count = self.sums[self.name, "do"]["count"][:, mask]
-        if (self.name, pair) in self.sums:
-            return safe_ratio(self.sums[self.name, pair]["loss"][:, mask], count)
+        count = self._sums("do")["count"][:, mask]
+        if sums := self._sums(pair):
+            return safe_ratio(sums["loss"][:, mask], count)
         # missing pairs: redraws from a posterior without noise, which move nothing, or a second image
         return np.where(count > 0, 0.0 if pair.startswith("floor") else np.nan, np.nan)
 
     def _pixel_ratio(self, key: str, images: Bools) -> RatioOfSums:
-        sums = self.sums[self.name, "do"]
+        sums = self._sums("do")
         outside, inside = (safe_ratio(sums[key][:, m], sums["size"][:, m]) for m in (OUTSIDE, INSIDE))
         # exclude ratios of rounding errors, such as those of an untrained network
         used = images & (inside > (NEGLIGIBLE if key == "ssim" else 0.0))
@@ -209,10 +217,6 @@ class DriftRows:
 
     def _chance(self, values: Floats | None, images: Bools) -> float | None:
         return None if values is None else mean_of(among(images, values))
-
-    def _undefined(self, values: Iterable[str], why: str, at: At = NO_CONDITION) -> None:
-        for value in values:
-            self.table.add(value, self.name, why, at, mean_at=at)
 
     def _add(
         self, value: str, what: Mean | RatioOfSums, at: At = NO_CONDITION, *, chance: float | None = None,

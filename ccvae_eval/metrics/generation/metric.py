@@ -15,20 +15,20 @@ from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Estimate, Measurement, ValueSpec
 from ccvae_eval.core.types import Floats, Ids, Images
+from ccvae_eval.evaluation.accumulator import ImageAccumulator, first_chunks
 from ccvae_eval.evaluation.interventions import why_not
-from ccvae_eval.evaluation.judge_scores import JudgeReliability
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs, require_at_least
-from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
-from ccvae_eval.evaluation.result_table import At, ColumnStore, Mean, Proportion, ResultTable, among, mean_of
+from ccvae_eval.evaluation.pictures import PICTURED
+from ccvae_eval.evaluation.result_table import At, Mean, Proportion, ResultTable, Undefined, among, mean_of
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
 from ccvae_eval.judge import Judge
 from ccvae_eval.metrics.shared.features import extractor_named, require_features
-from ccvae_eval.metrics.shared.judged_changes import Assignment, assignment_of, assignment_text
+from ccvae_eval.metrics.shared.judged_changes import Assignment, add_obeyed, assignment_of, assignment_text
 from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import HasConditionalPrior
 from ccvae_eval.statistics.distances import frechet_distance, kernel_and_manifolds
-from ccvae_eval.statistics.intervals import Resampled, mean_over
+from ccvae_eval.statistics.intervals import mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 POOLED = 8
@@ -36,6 +36,7 @@ POOLED = 8
 
 JUDGED, PIXELS = "judge", "pixels"
 UNCONDITIONAL = Generate()
+FEATURES = "features"
 
 
 def _feature_spec(
@@ -158,38 +159,31 @@ def _requests(subject: Subject) -> list[tuple[str, int]]:
     return [(name, k) for name in subject.characteristics for k in range(subject.schema[name].cardinality)]
 
 
-class GenerationAccumulator:
+class GenerationAccumulator(ImageAccumulator[Generation]):
     """Features of real and sampled images, and the class of each label that the judge predicts for them."""
 
     def __init__(self, metric: Generation, subject: Subject) -> None:
-        self.metric, self.subject = metric, subject
+        super().__init__(metric, subject)
         self.requests = _requests(subject)
         self.assignment: Assignment = assignment_of(metric.assign, subject) if metric.assign else ()
         judged = isinstance(subject.judge, Judge)
         self.kind = metric.features if metric.features != "auto" else (JUDGED if judged else PIXELS)
         self.no_features = "needs a judge" if self.kind == JUDGED and not judged else ""
         self.extractor = None if self.kind in (JUDGED, PIXELS) else extractor_named(self.kind, subject)
-        self.features: dict[str, dict[int, Floats]] = {"real": {}, "drawn": {}, "shuffled": {}}
-        self.judged = ColumnStore(len(subject))
-        self.reliability = JudgeReliability(subject)
-        self.pictures = MeanPictures()
 
     def update(self, batch: Decoded) -> None:
-        start, chunk = batch.chunk.rows.start, batch.chunk
-        if batch.reconstruction is not None:
-            self.reliability.update(batch)
-        drawn = batch.images[UNCONDITIONAL]
+        self.reliability.update(batch)
+        chunk, drawn = batch.chunk, batch.images[UNCONDITIONAL]
         if not self.no_features:
-            self.features["real"][start], self.features["drawn"][start] = map(self._features, (chunk.images, drawn))
-            if start < self.metric.chance_images:
-                self.features["shuffled"][start] = self._features(self._shuffled(chunk))
+            features = {"real": self._features(chunk.images), "drawn": self._features(drawn)}
+            self.columns.put(FEATURES, chunk.rows, features)
         requested: dict[tuple[str, int], Images] = {}
         if self.subject.judge is not None:
             self._judge("drawn", chunk, drawn)
             self._judge("real", chunk, chunk.images)
             if self.assignment:
                 self._judge("assigned", chunk, batch.images[Generate(self.assignment)])
-            if start < self.metric.asked_images:
+            if chunk.rows.start < self.metric.asked_images:
                 requested = {request: self._requested(request, chunk) for request in self.requests}
                 for (name, k), images in requested.items():
                     self._judge(f"{name}/{k}", chunk, images)
@@ -227,17 +221,15 @@ class GenerationAccumulator:
         """Store the class that the judge predicts for each label."""
         assert self.subject.judge is not None
         judged = self.subject.judge.log_probabilities(images)
-        self.judged.put(name, chunk.rows, {j: value.argmax(1).double().cpu().numpy() for j, value in judged.items()})
+        self.columns.put(name, chunk.rows, {j: value.argmax(1).double().cpu().numpy() for j, value in judged.items()})
 
     def _keep_pictures(self, chunk: Chunk, drawn: Images, requested: Mapping[tuple[str, int], Images]) -> None:
-        wanted = PICTURED - chunk.rows.start
-        if wanted <= 0:
+        if chunk.rows.start >= PICTURED:
             return
-        self.pictures.keep("drawn", as_bytes(drawn[:wanted])[None])
+        self.keep_images("drawn", chunk, [drawn])
         for name, k in self.requests:
             images = requested[name, k] if requested else self._requested((name, k), chunk)
-            label = f"asked/{name}/{self.subject.schema[name].class_name(k)}"
-            self.pictures.keep(label, as_bytes(images[:wanted])[None])
+            self.keep_images(f"asked/{name}/{self.subject.schema[name].class_name(k)}", chunk, [images])
 
     def compute(self, weights: ResampleWeights) -> Measurement:
         table = ResultTable(self.metric, self.subject, weights)
@@ -246,7 +238,7 @@ class GenerationAccumulator:
         if self.assignment:
             self._add_assigned(table)
         elif not self.requests:
-            table.add("obeyed", None, f"{type(self.subject.model).__name__} has no p(z_c|y)")
+            table.add("obeyed", None, Undefined(f"{type(self.subject.model).__name__} has no p(z_c|y)"))
         self._add_distances(table)
         return table.measurement(self.reliability.notes(), self.pictures.arrays())
 
@@ -255,14 +247,14 @@ class GenerationAccumulator:
         requested = [k for label, k in self.requests if label == name]
         why = self.reliability.why_not(name)
         if why or not requested:
-            table.add("obeyed", name, why or "the model cannot generate it on request")
+            table.add("obeyed", name, Undefined(why or "the model cannot generate it on request"))
             return
         truth = self.subject.classes(name).numpy()
         parts, chances, references = [], [], []
         for k in requested:
             at: At = {"class": self.subject.schema[name].class_name(k)}
             shown, drawn, real = (
-                _matches(self.judged.get(which, name), k) for which in (f"{name}/{k}", "drawn", "real")
+                _matches(self.columns.get(which, name), k) for which in (f"{name}/{k}", "drawn", "real")
             )
             chance, reference, what = mean_of(drawn), mean_of(among(truth == k, real)), Proportion(shown)
             chances.append(chance)
@@ -279,18 +271,12 @@ class GenerationAccumulator:
         real = np.ones(len(self.subject), bool)
         for name, k in self.assignment:
             real &= self.subject.classes(name).numpy() == k
-        columns: dict[str, list[Floats]] = {"assigned": [], "drawn": [], "real": []}
-        for name, k in self.assignment:
-            for which, found in columns.items():
-                found.append(_matches(self.judged.get(which, name), k))
-            shown, drawn, true = (found[-1] for found in columns.values())
-            why = self.reliability.why_not(name)
-            what, chance, reference = why or Proportion(shown), mean_of(drawn), mean_of(among(real, true))
-            table.add("obeyed", name, what, at, mean_at=None, chance=chance, reference=reference)
-        why = next((f"{name}: {why}" for name, _ in self.assignment if (why := self.reliability.why_not(name))), "")
-        shown, drawn, true = (np.min(found, axis=0) for found in columns.values())
-        reference = mean_of(among(real, true))
-        table.add("obeyed", None, why or Proportion(shown), at, chance=mean_of(drawn), reference=reference)
+        after, before, true = (
+            {name: _matches(self.columns.get(which, name), k) for name, k in self.assignment}
+            for which in ("assigned", "drawn", "real")
+        )
+        true = {name: among(real, column) for name, column in true.items()}
+        add_obeyed(table, self.reliability, at, after, before, true)
 
     def _add_distances(self, table: ResultTable) -> None:
         """Add the distances of the sampled images, with chance level and reference."""
@@ -298,28 +284,28 @@ class GenerationAccumulator:
         at: At = {"features": self.kind, "N": len(self.subject)}
         few = f"needs more than {self.metric.neighbour} images, got {len(self.subject)}"
         if self.no_features or len(self.subject) <= max(self.metric.neighbour, 1):
-            for name in names:
-                table.add(name, None, self.no_features or few, at)
+            table.undefined(None, self.no_features or few, names, at)
             return
-        real, drawn, shuffled = (
-            np.concatenate([part[start] for start in sorted(part)] or [np.zeros((0, 0))])
-            for part in self.features.values()
-        )
-        others, count = self._other_images(), min(len(real), self.metric.neighbour_images)
-        permuted = shuffled if len(shuffled) > max(self.metric.neighbour, 1) else None
-        k = self.metric.neighbour
+        real, drawn = (self.columns.get(FEATURES, key) for key in ("real", "drawn"))
+        count, k = min(len(real), self.metric.neighbour_images), self.metric.neighbour
+        permuted, others = self._permuted_images(), self._other_images()
         distances, balls = _distances(real, drawn, count, k, table.weights.level)
         chance, reference = (_baseline(real, images, count, k) for images in (permuted, others))
         at_n: At = {**at, "N": count}
         for name, estimate in distances.items():
             note = NO_INTERVAL if name == "frechet" else ""
-            value = Resampled(estimate, np.full(table.weights.draws, np.nan), note)
             size = at if name == "frechet" else at_n
-            table.add(name, None, value, size, chance=chance.get(name), reference=reference.get(name))
+            table.add(name, None, estimate, size, chance=chance.get(name), reference=reference.get(name), note=note)
         for name, column in balls.items():
             padded = np.append(column, np.full(len(self.subject) - count, np.nan))
             what = Mean(padded) if name == "prdc_density" else Proportion(padded)
             table.add(name, None, what, at_n, chance=chance.get(name), reference=reference.get(name))
+
+    def _permuted_images(self) -> Floats | None:
+        """Features of the first images with permuted pixels; None if there are too few."""
+        chunks = first_chunks(self.subject, self.metric.chance_images)
+        found = [self._features(self._shuffled(chunk)) for chunk in chunks]
+        return np.concatenate(found) if sum(map(len, found)) > max(self.metric.neighbour, 1) else None
 
     def _other_images(self) -> Floats | None:
         """Features of as many other real images of the training split; None if there are too few."""

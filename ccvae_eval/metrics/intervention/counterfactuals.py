@@ -93,15 +93,6 @@ def reconstruct(subject: Subject, name: str, chunk: Chunk, rows: Bools, images: 
     return subject.decode(subject.encode(images, labels).at(noise))
 
 
-def region_pixels(region: Tensor | None, largest: float) -> Bools | None:
-    """Mask of a region, shape (N, H W); empty where it covers more than ``largest``; None without a region."""
-    if region is None:
-        return None
-    pixels: Bools = region.flatten(1).numpy()
-    share = pixels.mean(1, keepdims=True)
-    return np.asarray(pixels & (share > 0) & (share <= largest))
-
-
 def composition(subject: Subject, chunk: Chunk, repeats: Sequence[int]) -> Mapping[int, Floats]:
     """Distance between x and x encoded and decoded m times, for each m in ``repeats``; shape (n,) each.
 

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import UndefinedError, UsageError
 from ccvae_eval.core.results import Measurement, ValueSpec
-from ccvae_eval.core.types import Bools, Floats, Ids, Images
-from ccvae_eval.data.interface import HasCounterfactuals, HasRedraws, HasRegions, HasVariety
+from ccvae_eval.core.types import Bools, Floats, Images
+from ccvae_eval.data.interface import HasCounterfactuals, HasRedraws, HasVariety
+from ccvae_eval.evaluation.accumulator import ImageAccumulator
 from ccvae_eval.evaluation.interventions import (
+    CLIPPED_WARNING,
     Assign,
     CodeSource,
     Do,
@@ -25,16 +27,15 @@ from ccvae_eval.evaluation.interventions import (
     donor_rows,
     why_not,
 )
-from ccvae_eval.evaluation.judge_scores import ANOTHER, JudgeReliability, classified_as, judged_change
+from ccvae_eval.evaluation.judge_scores import ANOTHER, classified_as, judged_change
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs, require_at_least
-from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
-from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, ColumnStore, ResultTable
+from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.intervention import counterfactuals
 from ccvae_eval.metrics.matchers.interface import grey
 from ccvae_eval.metrics.shared.image_change import dissimilarity, moments
 from ccvae_eval.metrics.shared.judged_changes import InterventionRows, assignment_of, assignment_text
-from ccvae_eval.metrics.shared.region_masks import OUTSIDE, masks_of
+from ccvae_eval.metrics.shared.region_masks import OUTSIDE, masks_of, region_pixels
 from ccvae_eval.model.interface import HasConditionalPrior
 from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -83,9 +84,6 @@ WINDOW = 7
 
 UNCHANGED = "the unedited reconstruction"
 """Chance level of values that compare an edit with a rendered counterfactual."""
-
-CLIPPED_WARNING = 0.1
-"""Share of clipped ranks above which a note is added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,16 +225,13 @@ class Interventions:
         return InterventionAccumulator(self, subject)
 
 
-class InterventionAccumulator:
+class InterventionAccumulator(ImageAccumulator[Interventions]):
     """One score per image and characteristic, NaN where it is undefined."""
 
     def __init__(self, metric: Interventions, subject: Subject) -> None:
-        self.metric, self.subject = metric, subject
+        super().__init__(metric, subject)
         self.edits = {edit.characteristic: edit for edit in edits_for(subject, metric.mode, metric.source)}
         self.assigned = metric.assigned(subject) if metric.assign else None
-        self.columns = ColumnStore(len(subject))
-        self.reliability = JudgeReliability(subject)
-        self.pictures = MeanPictures()
         self._other: tuple[int, Tensor] | None = None
 
     def update(self, batch: Decoded) -> None:
@@ -248,7 +243,7 @@ class InterventionAccumulator:
         edit = self.edits[batch.characteristic]
         if rows.start < self.metric.axiom_images:
             self._check_axioms(edit, batch)
-        region = counterfactuals.region_pixels(batch.region, self.metric.largest_region)
+        region = region_pixels(batch.region, self.metric.largest_region)
         if edit.do is not None:
             self.columns.put(edit.characteristic, rows, self._judge_edit(edit, batch, edit.do))
             if region is not None:
@@ -257,7 +252,7 @@ class InterventionAccumulator:
             self._compare_samples(batch, region)
         if edit.swap is not None:
             self.columns.put(edit.characteristic, rows, self._score_swap(batch, edit.swap, region))
-        self._keep(f"edits/{edit.characteristic}", batch, [batch.images[i] for i in edit.interventions])
+        self._keep(f"edits/{edit.characteristic}", batch, edit.interventions)
 
     def _judge_edit(self, edit: Edit, batch: Decoded, do: Do) -> dict[str, Floats]:
         """Judged effect of do(c = v)."""
@@ -282,7 +277,8 @@ class InterventionAccumulator:
         if name in after:
             swapped, unswapped = (classified_as(judged[name], given).astype(np.float64) for judged in (after, before))
             found["transfer"] = swapped - unswapped
-        donor_region = self._regions(self.subject.ids[donors.clamp_min(0).numpy()], name)
+        donor_ids = self.subject.ids[donors.clamp_min(0).numpy()]
+        donor_region = region_pixels(self.region(donor_ids, name), self.metric.largest_region)
         if region is None or donor_region is None:
             return found
         r, image = batch.reconstruction, batch.images[swap]
@@ -311,12 +307,6 @@ class InterventionAccumulator:
             own = moments(grey(r), WINDOW)
             self._other = chunk.rows.start, dissimilarity(own, moments(grey(r.roll(1, 0)), WINDOW))
         return self._other[1]
-
-    def _regions(self, ids: Ids, name: str) -> Bools | None:
-        data = self.subject.data
-        found = data.region(ids, name) if isinstance(data, HasRegions) else None
-        region = None if found is None else torch.from_numpy(found)
-        return counterfactuals.region_pixels(region, self.metric.largest_region)
 
     def _has_variety(self, name: str) -> bool:
         data = self.subject.data
@@ -387,20 +377,19 @@ class InterventionAccumulator:
                 found[f"obeyed/{name}"] = classified_as(after[name], wanted).astype(np.float64)
                 found[f"obeyed before/{name}"] = classified_as(before[name], wanted).astype(np.float64)
         self.columns.put(NO_CHARACTERISTIC, batch.chunk.rows, found)
-        self._keep("assigned", batch, [batch.images[self.assigned]])
+        self._keep("assigned", batch, (self.assigned,))
 
-    def _keep(self, name: str, batch: Decoded, images: Sequence[Images]) -> None:
-        wanted = PICTURED - batch.chunk.rows.start
-        r = batch.reconstruction
-        if wanted > 0 and r is not None:
-            self.pictures.keep(name, torch.stack([as_bytes(x[:wanted]) for x in (batch.chunk.images, r, *images)]))
+    def _keep(self, name: str, batch: Decoded, interventions: Sequence[Intervention]) -> None:
+        assert batch.reconstruction is not None, "asked for in needs()"
+        edited = (batch.images[intervention] for intervention in interventions)
+        self.keep_images(name, batch.chunk, (batch.chunk.images, batch.reconstruction, *edited))
 
     def compute(self, weights: ResampleWeights) -> Measurement:
         table = ResultTable(self.metric, self.subject, weights)
         rows = InterventionRows(table, self.columns, self.reliability)
         notes = self.reliability.notes()
         for name, edit in self.edits.items():
-            no_region = "" if self._regions(self.subject.ids[:1], name) is not None else "has no region"
+            no_region = "" if self.region(self.subject.ids[:1], name) is not None else REGIONLESS
             rows.add_judged(name, edit.no_do)
             rows.add_swaps(name, edit.no_swap, no_region)
             rows.add_ground_truth(name, edit.no_do, no_region)

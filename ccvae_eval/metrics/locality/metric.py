@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 from ccvae_eval.core.errors import UndefinedError, UsageError
 from ccvae_eval.core.results import Measurement, ValueSpec
 from ccvae_eval.core.types import Bools, Floats, Images
+from ccvae_eval.evaluation.accumulator import ImageAccumulator
 from ccvae_eval.evaluation.interventions import CodeSource
-from ccvae_eval.evaluation.judge_scores import JudgeReliability, probability_of, total_variation
+from ccvae_eval.evaluation.judge_scores import probability_of, total_variation
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
-from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes, pair_strips, plane
+from ccvae_eval.evaluation.pictures import pair_strips, plane
 from ccvae_eval.evaluation.result_table import (
     NO_REGION,
-    ColumnStore,
+    REGIONLESS,
     Mean,
     Proportion,
     RatioOfSums,
     ResultTable,
+    Undefined,
     among,
     mean_of,
 )
@@ -196,15 +198,12 @@ class Locality:
         return LocalityAccumulator(self, subject)
 
 
-class LocalityAccumulator:
+class LocalityAccumulator(ImageAccumulator[Locality]):
     """One score per image and path, NaN where it is undefined."""
 
     def __init__(self, metric: Locality, subject: Subject) -> None:
-        self.metric, self.subject = metric, subject
+        super().__init__(metric, subject)
         self.paths, self.reasons = traversal_paths(metric, subject)
-        self.scores = ColumnStore(len(subject))
-        self.reliability = JudgeReliability(subject)
-        self.pictures = MeanPictures()
 
     def update(self, batch: Decoded) -> None:
         self.reliability.update(batch)
@@ -212,7 +211,7 @@ class LocalityAccumulator:
             self.pictures.add("image", batch.chunk.images)
         for path in self.paths:
             if path.characteristic == batch.characteristic:
-                self.scores.put(path.label, batch.chunk.rows, self._path_scores(path, batch))
+                self.columns.put(path.label, batch.chunk.rows, self._path_scores(path, batch))
 
     def _path_scores(self, path: TraversalPath, batch: Decoded) -> dict[str, Floats]:
         points = [batch.images[point] for point in path.points]
@@ -231,7 +230,9 @@ class LocalityAccumulator:
             found |= image_change.region_scores(change, region)
             self.pictures.add(f"region/{path.characteristic}", batch.region)
         found |= self._judged_scores(path, batch)
-        self._keep_pictures(path, batch, points, change)
+        height, width = points[0].shape[2:]
+        self.pictures.add(f"change/{path.label}", torch.from_numpy(change.reshape(-1, height, width)))
+        self.keep_images(f"strip/{path.label}", batch.chunk, points, axis=1)
         return found
 
     def _most_changed(self, before: Images, after: Images) -> Floats:
@@ -254,21 +255,12 @@ class LocalityAccumulator:
                 found[f"judged_{name}"] = np.where(enough, score, np.nan)
         return found
 
-    def _keep_pictures(
-        self, path: TraversalPath, batch: Decoded, points: Sequence[Images], change: NDArray[np.float32]
-    ) -> None:
-        height, width = points[0].shape[2:]
-        self.pictures.add(f"change/{path.label}", torch.from_numpy(change.reshape(-1, height, width)))
-        wanted = PICTURED - batch.chunk.rows.start
-        if wanted > 0:
-            self.pictures.keep(f"strip/{path.label}", torch.stack([as_bytes(x[:wanted]) for x in points], 1))
-
     def compute(self, weights: ResampleWeights) -> Measurement:
         table = ResultTable(self.metric, self.subject, weights)
         for name, reason in self.reasons.items():
             table.undefined(name, reason)
         for path in self.paths:
-            scores = self.scores.columns[path.label]
+            scores = self.columns.columns[path.label]
             changed = path.applies & (scores["magnitude"] > scores["floor"])
             _add_changes(table, path, scores, changed, 1 / (self.metric.steps - 1))
             self._add_region_scores(table, path, scores, changed)
@@ -307,8 +299,7 @@ class LocalityAccumulator:
         name, at = path.characteristic, path.at
         concentration = Mean(among(changed, scores["concentration"]))
         if "area" not in scores:
-            for value in ("focus", "inside", "ap", "inside_energy", "area"):
-                table.add(value, name, "has no region", at)
+            table.undefined(name, REGIONLESS, ("focus", "inside", "ap", "inside_energy", "area"), at)
             table.add("concentration", name, concentration, at, chance=0.0, why=UNCHANGED)
             return
         area = scores["area"]
@@ -325,13 +316,13 @@ class LocalityAccumulator:
     def _add_judged_scores(self, table: ResultTable, path: TraversalPath, scores: Mapping[str, Floats]) -> None:
         name, at = path.characteristic, path.at
         if why := self.reliability.why_not(name):
-            for value in ("selectivity", "response", "judged_monotone", "judged_evenness"):
-                table.add(value, name, why, at)
+            table.undefined(name, why, ("selectivity", "response", "judged_monotone", "judged_evenness"), at)
             return
         responses = {j: among(path.applies, scores[f"response/{j}"]) for j in self.reliability.trusted}
         total = np.sum(list(responses.values()), axis=0)
         if np.nanmean(total) < self.metric.least_response:
-            table.add("selectivity", name, f"the judged changes sum to less than {self.metric.least_response:g}", at)
+            why = f"the judged changes sum to less than {self.metric.least_response:g}"
+            table.add("selectivity", name, Undefined(why), at)
         else:
             own = RatioOfSums(responses[name], total)
             table.add("selectivity", name, own, at, chance=1 / len(responses))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,12 +13,21 @@ from torch import Tensor
 from ccvae_eval.core.errors import UndefinedError, UsageError
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Measurement, ValueSpec
-from ccvae_eval.core.types import Codes, Floats, Gaussian, Images
+from ccvae_eval.core.types import Codes, Floats, Gaussian
 from ccvae_eval.data.labels.relabel import label_columns
+from ccvae_eval.evaluation.accumulator import ImageAccumulator, first_chunks
 from ccvae_eval.evaluation.interventions import PosteriorMean, why_not
 from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs, require_at_least
-from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
-from ccvae_eval.evaluation.result_table import At, ImageStatistic, Mean, ResultTable, mean_of
+from ccvae_eval.evaluation.result_table import (
+    NO_CHARACTERISTIC,
+    NO_CONDITION,
+    NO_LABEL,
+    At,
+    Mean,
+    ResultTable,
+    Undefined,
+    mean_of,
+)
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
 from ccvae_eval.metrics.shared.image_change import similarity_scores
 from ccvae_eval.metrics.shared.likelihood import (
@@ -176,16 +184,11 @@ def _channels_last(chunk: Chunk) -> Chunk:
     return replace(chunk, images=chunk.images.contiguous(memory_format=torch.channels_last))
 
 
-@dataclass
-class ReconstructionAccumulator:
-    """One score per image and value, and the sums behind the mean image."""
+class ReconstructionAccumulator(ImageAccumulator[Reconstruction]):
+    """One score per image and value, and the mean image."""
 
-    metric: Reconstruction
-    subject: Subject
-    columns: dict[str, Floats] = field(default_factory=dict)
-    pictures: MeanPictures = field(default_factory=MeanPictures)
-
-    def __post_init__(self) -> None:
+    def __init__(self, metric: Reconstruction, subject: Subject) -> None:
+        super().__init__(metric, subject)
         self.prior = Prior.of(self.subject)
         self.no_density = _without_density(self.subject, self.prior)
         self.likelihood, self.no_likelihood = "", ""
@@ -193,15 +196,14 @@ class ReconstructionAccumulator:
             self.likelihood = likelihood_of(self.subject, self.metric.likelihood)
         except UndefinedError as error:
             self.no_likelihood = error.what
-        self._total: Tensor | float = 0.0
-        self._square = 0.0
 
     def update(self, batch: Decoded) -> None:
         chunk, sampled = _channels_last(batch.chunk), self.metric.code == "sample"
         means, of_sample = batch.images[MEAN], batch.reconstruction
         assert of_sample is not None, "asked for in needs()"
         rebuilt = of_sample if sampled else means
-        found = self._errors(chunk.images, rebuilt)
+        found = similarity_scores(chunk.images, rebuilt, self.metric.window)
+        found["square"] = chunk.images.double().square().flatten(1).mean(1).cpu().numpy()
         if not self.no_likelihood:
             at_sample = log_likelihood(self.subject, chunk, chunk.codes, of_sample, self.likelihood)
             at_mean = log_likelihood(self.subject, chunk, chunk.posterior.loc, means, self.likelihood)
@@ -213,15 +215,13 @@ class ReconstructionAccumulator:
         if isinstance(self.subject.model, HasBound):
             found["bound/given"] = model_bound(self.subject, chunk, labelled=True)
             found["bound/missing"] = model_bound(self.subject, chunk, labelled=False)
-        for key, column in found.items():
-            self.columns.setdefault(key, np.full(len(self.subject), np.nan))[chunk.rows] = column
-        self._keep_pictures(chunk, rebuilt)
-
-    def _errors(self, images: Images, rebuilt: Images) -> dict[str, Floats]:
-        x = images.double()
-        self._total = self._total + x.sum(0).cpu()
-        self._square += float(x.square().flatten(1).mean(1).cpu().sum())
-        return similarity_scores(images, rebuilt, self.metric.window)
+        if rebuilt.ndim == 4:
+            self.pictures.add("image", chunk.images)
+            self.pictures.add("error", (chunk.images - rebuilt).square().mean(1))
+            self.keep_images("pairs", chunk, (chunk.images, rebuilt))
+        else:
+            found["point"] = chunk.images.double().cpu().numpy()
+        self.columns.put(NO_CHARACTERISTIC, chunk.rows, found)
 
     def _prior_likelihood(self, chunk: Chunk) -> dict[str, Floats]:
         """Log-likelihoods of the first images given codes sampled from the prior: one, and for iwae K."""
@@ -246,50 +246,42 @@ class ReconstructionAccumulator:
         found: Floats = (torch.logsumexp(torch.from_numpy(log_p) + log_ratio, 0) - np.log(len(codes))).numpy()
         return found
 
-    def _keep_pictures(self, chunk: Chunk, rebuilt: Images) -> None:
-        wanted = PICTURED - chunk.rows.start
-        if rebuilt.ndim == 4:
-            self.pictures.add("error", (chunk.images - rebuilt).square().mean(1))
-            if wanted > 0:
-                self.pictures.keep("pairs", torch.stack([as_bytes(x[:wanted]) for x in (chunk.images, rebuilt)]))
-
     def compute(self, weights: ResampleWeights) -> Measurement:
-        table = ResultTable(self.metric, self.subject, weights)
-        table.add("mse", None, Mean(self.columns["mse"]), chance=self._mean_image_error())
+        table, columns = ResultTable(self.metric, self.subject, weights), self.columns.under(NO_CHARACTERISTIC, "")
+        table.add("mse", None, Mean(columns["mse"]), chance=self._mean_image_error())
         is_image = len(self.subject.data.input_shape) > 1
         points = "the images are smaller than the window" if is_image else "undefined for points"
-        chance = self._mean_image_similarity() if "psnr" in self.columns else {}
+        chance = self._mean_image_similarity() if "psnr" in columns else {}
         for value in ("psnr", "ssim"):
-            what = Mean(self.columns[value]) if value in self.columns else points
-            table.add(value, None, what, chance=chance.get(value))
+            self._add(table, value, columns.get(value), points, chance=chance.get(value))
         kl = self._add_divergences(table)
         at: At = {"likelihood": self.likelihood} if self.likelihood else {}
         log_p = self._mean_of("chance")
         negative = None if log_p is None else -log_p
-        self._add(table, "reconstruction", self.columns.get("reconstruction"), self.no_likelihood, at, negative)
-        elbo = None if kl is None or self.no_likelihood else self.columns["likelihood"] - kl
+        self._add(table, "reconstruction", columns.get("reconstruction"), self.no_likelihood, at, negative)
+        elbo = None if kl is None or self.no_likelihood else columns["likelihood"] - kl
         self._add(table, "elbo", elbo, self.no_likelihood or self.no_density, at, log_p)
         if self.metric.importance:
             iwae_at: At = {**at, "K": self.metric.importance}
             why, log_p = self.no_likelihood or self.no_density, self._mean_of("chance/iwae")
-            self._add(table, "iwae", self.columns.get("iwae"), why, iwae_at, log_p)
+            self._add(table, "iwae", columns.get("iwae"), why, iwae_at, log_p)
         if isinstance(self.subject.model, HasBound):
             labelled = ~torch.isnan(self.subject.labels).all(1).numpy()
-            given = np.where(labelled, self.columns["bound/given"], np.nan)
+            given = np.where(labelled, columns["bound/given"], np.nan)
             self._add(table, "bound", given, "no image has a label", {**at, **LABELLED})
-            self._add(table, "bound", self.columns["bound/missing"], "", {**at, **UNLABELLED})
+            self._add(table, "bound", columns["bound/missing"], "", {**at, **UNLABELLED})
         self._add_gap(table)
         notes = [f"likelihood: {self.likelihood}"] if self.likelihood else []
         return table.measurement(notes, self.pictures.arrays())
 
     def _add(
-        self, table: ResultTable, name: str, column: Floats | None, why: str, at: At, chance: float | None = None
-    ) -> None:
-        what: ImageStatistic | str = why if column is None else Mean(column)
-        table.add(name, None, what, at, chance=chance, why=why)
+        self, table: ResultTable, name: str, column: Floats | None, why: str, at: At = NO_CONDITION,
+        chance: float | None = None,
+    ) -> None:  # fmt: skip
+        table.add(name, None, Undefined(why) if column is None else Mean(column), at, chance=chance, why=why)
 
     def _mean_of(self, key: str) -> float | None:
-        return mean_of(self.columns[key]) if key in self.columns else None
+        return mean_of(self.columns.get(NO_CHARACTERISTIC, key))
 
     def _add_gap(self, table: ResultTable) -> None:
         """Add the errors of these images minus those of training images, from posterior means."""
@@ -314,18 +306,28 @@ class ReconstructionAccumulator:
                 found["reconstruction"].append(-log_p)
         for name, parts in found.items():
             if parts:
-                gap = difference_of_means(self.columns[name], np.concatenate(parts), table.weights)
+                own = self.columns.get(NO_CHARACTERISTIC, name)
+                gap = difference_of_means(own, np.concatenate(parts), table.weights)
                 table.add("gap", None, gap, {"of": name}, chance=0.0)
+
+    def _mean_image(self) -> Tensor:
+        if "image" in self.pictures.sums:
+            return torch.from_numpy(self.pictures.mean("image"))
+        return self._mean_over_images("point")
+
+    def _mean_over_images(self, key: str) -> Tensor:
+        # added batch by batch, which keeps the bits of earlier versions
+        batches = torch.split(torch.from_numpy(self.columns.get(NO_CHARACTERISTIC, key)), FIXED_BATCH)
+        return torch.as_tensor(sum(batch.sum(0) for batch in batches)) / len(self.subject)
 
     def _mean_image_error(self) -> float:
         """Error of the mean image in place of each reconstruction."""
-        mean = torch.as_tensor(self._total) / len(self.subject)
-        return max(self._square / len(self.subject) - float(mean.square().mean()), 0.0)
+        return max(float(self._mean_over_images("square") - self._mean_image().square().mean()), 0.0)
 
     def _mean_image_similarity(self) -> dict[str, float]:
         """Mean psnr and ssim of the mean image in place of the reconstructions of the first images."""
-        mean = (torch.as_tensor(self._total) / len(self.subject)).float().to(self.subject.device)
-        first = takewhile(lambda chunk: chunk.rows.start < self.metric.chance_images, self.subject.chunks())
+        mean = self._mean_image().float().to(self.subject.device)
+        first = first_chunks(self.subject, self.metric.chance_images)
         window = self.metric.window
         parts = [similarity_scores(chunk.images, mean.expand_as(chunk.images), window) for chunk in first]
         return {key: float(np.concatenate([part[key] for part in parts]).mean()) for key in parts[0]} if parts else {}
@@ -334,20 +336,21 @@ class ReconstructionAccumulator:
         """Add the rows of kl; returns the total of each image, None where it is undefined."""
         subject, posterior = self.subject, self.subject.posterior
         point_mass = (posterior.scale == 0).any(0)
-        parts: dict[str, Floats | str] = {}
+        parts: dict[str, Floats | Undefined] = {}
         for name, mixture in self.prior.mixtures.items():
-            degenerate = bool(point_mass[list(mixture.columns)].any())
-            parts[name] = POINT_MASS if degenerate else mixture_divergence(subject, name, mixture, self.metric.draws)
-        parts |= self.prior.undefined
+            parts[name] = Undefined(POINT_MASS)
+            if not bool(point_mass[list(mixture.columns)].any()):
+                parts[name] = mixture_divergence(subject, name, mixture, self.metric.draws)
+        parts |= {name: Undefined(why) for name, why in self.prior.undefined.items()}
         columns = self.prior.standard
         if columns:
             degenerate = bool(point_mass[list(columns)].any())
-            parts[""] = POINT_MASS if degenerate else standard_divergence(posterior, columns)
-        defined = [part for part in parts.values() if not isinstance(part, str)]
+            parts[""] = Undefined(POINT_MASS) if degenerate else standard_divergence(posterior, columns)
+        defined = [part for part in parts.values() if not isinstance(part, Undefined)]
         total = np.sum(defined, axis=0) if len(defined) == len(parts) else None
-        table.add("kl", None, Mean(total) if total is not None else self.no_density, chance=0.0)
+        self._add(table, "kl", total, self.no_density, chance=0.0)
         for name, part in parts.items():
-            what = part if isinstance(part, str) else Mean(part)
+            what = part if isinstance(part, Undefined) else Mean(part)
             if name:
                 table.add("kl", name, what, mean_at=None, chance=0.0)
                 table.add("kl", name, self._label_divergence(name), LABELLED, mean_at=None, chance=0.0)
@@ -355,17 +358,17 @@ class ReconstructionAccumulator:
                 table.add("kl", None, what, STYLE, chance=0.0)
         return total
 
-    def _label_divergence(self, name: str) -> ImageStatistic | str:
-        """Divergence of q(z_c|x) from p(z_c|y) with the image's own label; a text where it is undefined."""
+    def _label_divergence(self, name: str) -> Mean | Undefined:
+        """Divergence of q(z_c|x) from p(z_c|y) with the image's own label."""
         mixture = self.prior.mixtures.get(name)
         if mixture is None:
-            return self.prior.undefined[name]
+            return Undefined(self.prior.undefined[name])
         q = self.subject.posterior.columns(list(mixture.columns))
         if not bool((q.scale > 0).all()):
-            return POINT_MASS
+            return Undefined(POINT_MASS)
         classes = self.subject.classes(name)
         prior = mixture.given.rows(classes.clamp_min(0))
         known = (classes >= 0).numpy()
         if not known.any():
-            return "every label is missing"
+            return Undefined(NO_LABEL)
         return Mean(np.where(known, gaussian_divergence(q, prior), np.nan))

@@ -13,6 +13,7 @@ from ccvae_eval.evaluation.judge_scores import JudgeReliability
 from ccvae_eval.evaluation.result_table import (
     NO_CHARACTERISTIC,
     NO_CONDITION,
+    NO_OTHER_LABEL,
     NO_REGION,
     At,
     ColumnStore,
@@ -21,8 +22,10 @@ from ccvae_eval.evaluation.result_table import (
     MeanProportion,
     Proportion,
     ResultTable,
+    Undefined,
     among,
     mean_of,
+    unless,
 )
 from ccvae_eval.evaluation.subject import Subject
 
@@ -86,7 +89,7 @@ class InterventionRows:
     reliability: JudgeReliability
 
     def add(
-        self, value: str, name: str | None, what: ImageStatistic | str, at: At = NO_CONDITION, *,
+        self, value: str, name: str | None, what: ImageStatistic | Undefined, at: At = NO_CONDITION, *,
         chance: float | None = None, why: str = "", in_mean: bool = True,
     ) -> None:  # fmt: skip
         """Add one row; with ``in_mean`` it enters the mean over characteristics at the same ``at``."""
@@ -94,30 +97,30 @@ class InterventionRows:
 
     @property
     def _no_judge(self) -> str:
-        return "needs a judge" if self.table.subject.judge is None else ""
+        return "needs a judge" if self.reliability.subject.judge is None else ""
 
     def add_judged(self, name: str, no_do: str) -> None:
         """Add ``effect``, ``kept`` and ``change`` of one characteristic."""
         why = no_do or self.reliability.why_not(name)
         applies: Bools = self.columns.get(name, "do/applies") == 1
         effect, before = (among(applies, self.columns.get(name, key)) for key in ("effect", "effect before"))
-        self.add("effect", name, why or Proportion(effect), chance=mean_of(before))
+        self.add("effect", name, unless(why, Proportion(effect)), chance=mean_of(before))
         change = Mean(among(applies, self.columns.get(name, f"do/change/{name}")))
-        self.add("change", name, why or change, chance=0.0)
+        self.add("change", name, unless(why, change), chance=0.0)
         self.add_others(name, "do", applies, no_do or self._no_judge)
 
     def add_others(self, name: str | None, prefix: str, applies: Bools, why: str, at: At = NO_CONDITION) -> None:
         """Add ``kept`` and ``change`` of all other labels, from the judge's outputs before and after."""
         store = NO_CHARACTERISTIC if name is None else name
         if why:
-            self.add("kept", name, why, at)
+            self.add("kept", name, Undefined(why), at)
             return
-        left_out = {name, *(self.columns.keys(NO_CHARACTERISTIC, "obeyed/") if prefix == "assigned" else ())}
+        left_out = {name, *(self.columns.under(NO_CHARACTERISTIC, "obeyed/") if prefix == "assigned" else ())}
         labels = [j for j in self.reliability.trusted if j not in left_out]
         kept = {j: among(applies, self.columns.get(store, f"{prefix}/kept/{j}")) for j in labels}
         alike = {j: self.reliability.same_class_rate(j) for j in labels}
         chance = float(np.mean(list(alike.values()))) if labels else None
-        mean = MeanProportion(np.mean(list(kept.values()), axis=0)) if kept else "there is no other label to compare"
+        mean = MeanProportion(np.mean(list(kept.values()), axis=0)) if kept else NO_OTHER_LABEL
         self.add("kept", name, mean, at, chance=chance)
         for j, column in kept.items():
             self.add("kept", name, Proportion(column), {**at, "judged": j}, chance=alike[j], in_mean=False)
@@ -129,11 +132,11 @@ class InterventionRows:
         applies: Bools = self.columns.get(name, "swap/applies") == 1
         why = no_swap or self.reliability.why_not(name)
         transfer = MeanProportion(among(applies, self.columns.get(name, "transfer")), least=-1.0)
-        self.add("transfer", name, why or transfer, chance=0.0)
+        self.add("transfer", name, unless(why, transfer), chance=0.0)
         unknown = "" if (name, "fidelity") in self.columns else "the data set cannot render another variety"
         for value, why in (("identity", no_swap or no_region), ("fidelity", no_swap or no_region or unknown)):
             found, before = (among(applies, self.columns.get(name, key)) for key in (value, f"{value} before"))
-            self.add(value, name, why or Mean(found), chance=mean_of(before), why=NO_REGION)
+            self.add(value, name, unless(why, Mean(found)), chance=mean_of(before), why=NO_REGION)
 
     def add_ground_truth(self, name: str, no_do: str, no_region: str) -> None:
         """Add ``error`` and ``energy`` of one characteristic, against images that the data set renders."""
@@ -141,12 +144,13 @@ class InterventionRows:
             key = f"error/{at['where']}"
             unknown = "" if (name, key) in self.columns else "the data set cannot render images without the attribute"
             before = self.columns.get(name, f"error before/{at['where']}")
-            what = no_do or no_region or unknown or Mean(self.columns.get(name, key))
+            what = unless(no_do or no_region or unknown, Mean(self.columns.get(name, key)))
             self.add("error", name, what, at, chance=mean_of(before))
         known = (name, "energy") in self.columns
         unknown = "" if known else "the data set cannot redraw a variety, or the model has no p(z_c|y)"
         chance = mean_of(self.columns.get(name, "energy before"))
-        self.add("energy", name, no_region or unknown or Mean(self.columns.get(name, "energy")), chance=chance)
+        energy = Mean(self.columns.get(name, "energy"))
+        self.add("energy", name, unless(no_region or unknown, energy), chance=chance)
 
     def add_axioms(self, no_do: Mapping[str, str], repeats: Sequence[int]) -> None:
         """Add ``composition``, and ``reversibility`` of each characteristic, or the reason why it is undefined."""
@@ -156,22 +160,41 @@ class InterventionRows:
             self.add("composition", None, composition, {"m": m}, chance=chance, why="no image")
         for name, why in no_do.items():
             for m in repeats:
-                what = why or Mean(self.columns.get(name, f"reversibility/{m}"))
+                what = unless(why, Mean(self.columns.get(name, f"reversibility/{m}")))
                 self.add("reversibility", name, what, {"m": m}, chance=chance, why="no image")
 
     def add_assignment(self, text: str, names: Sequence[str]) -> None:
         """Add ``obeyed`` of each label of an assignment and of all together, and ``kept`` of the other labels."""
         at: At = {"do": text}
-        for name in names:
-            chance = mean_of(self.columns.get(NO_CHARACTERISTIC, f"obeyed before/{name}"))
-            what = Proportion(self.columns.get(NO_CHARACTERISTIC, f"obeyed/{name}"))
-            self.add("obeyed", name, self.reliability.why_not(name) or what, at, chance=chance, in_mean=False)
-        why = next((f"{name}: {why}" for name in names if (why := self.reliability.why_not(name))), "")
-        together, before = self._all_of("obeyed", names), self._all_of("obeyed before", names)
-        self.add("obeyed", None, why or Proportion(together), at, chance=mean_of(before))
+        after, before = (
+            {name: self.columns.get(NO_CHARACTERISTIC, f"{key}/{name}") for name in names}
+            for key in ("obeyed", "obeyed before")
+        )
+        add_obeyed(self.table, self.reliability, at, after, before)
         self.add_others(None, "assigned", np.ones(self.columns.images, bool), self._no_judge, at)
 
-    def _all_of(self, start: str, names: Sequence[str]) -> Floats:
-        """Return 1 where the judge sees every label of an assignment, 0 elsewhere, NaN where one is unknown."""
-        columns: Floats = np.stack([self.columns.get(NO_CHARACTERISTIC, f"{start}/{name}") for name in names])
-        return np.where(np.isnan(columns).any(0), np.nan, columns.all(0))
+
+def add_obeyed(
+    table: ResultTable, reliability: JudgeReliability, at: At, after: Mapping[str, Floats],
+    before: Mapping[str, Floats], real: Mapping[str, Floats] | None = None,
+) -> None:  # fmt: skip
+    """Add ``obeyed`` of each label of an assignment and of all labels together.
+
+    Args:
+        table: receives the rows.
+        reliability: of the judge on this model's reconstructions.
+        at: the assignment.
+        after, before: for each label, 1 where the judge sees the assigned class with the assignment and without it,
+            else 0, shape (N,); NaN where its class is unknown.
+        real: the same for the real images that have all assigned classes, NaN for all others; for the references.
+    """
+    for name, column in after.items():
+        what, chance = unless(reliability.why_not(name), Proportion(column)), mean_of(before[name])
+        reference = None if real is None else mean_of(real[name])
+        table.add("obeyed", name, what, at, mean_at=None, chance=chance, reference=reference)
+    why = next((f"{name}: {why}" for name in after if (why := reliability.why_not(name))), "")
+    # the minimum is 1 if every label is seen, and NaN if one is unknown
+    together, unassigned = (np.min(list(columns.values()), axis=0) for columns in (after, before))
+    reference = None if real is None else mean_of(np.min(list(real.values()), axis=0))
+    what = unless(why, Proportion(together))
+    table.add("obeyed", None, what, at, chance=mean_of(unassigned), reference=reference)

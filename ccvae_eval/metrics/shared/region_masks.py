@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ccvae_eval.core.types import Bools
 from ccvae_eval.metrics.matchers.interface import Matches
 
 
@@ -141,3 +143,17 @@ def masks_of(region: Tensor | None, guard: int, like: Tensor, largest: float = 1
     usable = (share > 0) & (share <= largest)
     masks[~usable] = 0
     return RegionMasks(masks.expand(count, -1, -1, -1))
+
+
+def region_pixels(region: Bools | Tensor | None, largest: float) -> Bools | None:
+    """Mask of a region, shape (N, H W); empty where it covers more than ``largest``; None without a region.
+
+    Args:
+        region: shape (N, H, W), on the CPU.
+        largest: largest share of an image that a region may cover.
+    """
+    if region is None:
+        return None
+    pixels: Bools = np.asarray(region).reshape(len(region), -1)
+    share = pixels.mean(1, keepdims=True)
+    return np.asarray(pixels & (share > 0) & (share <= largest))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ccvae_eval.evaluation.result_table import ResultTable
+from ccvae_eval.evaluation.result_table import ColumnStore, ResultTable
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.drift.metric import Drift
 from ccvae_eval.metrics.drift.rows import DriftRows, dose_pair
@@ -49,7 +49,10 @@ def rows(sums, fewest=8, applies=None, regionless="", doses=()):
     data = Textures(textures(COUNT, 16), square(16))
     subject = prepare(EditingVAE(data, lambda images, ids: images), data, np.arange(COUNT))
     table = ResultTable(Drift(), subject, ResampleWeights(0, COUNT, 200))
-    added = DriftRows(table, NAME, np.ones(COUNT, bool) if applies is None else applies, sums, regionless)
+    columns = ColumnStore(COUNT)
+    for (name, pair), numbers in sums.items():
+        columns.put(name, slice(None), {f"{pair}/{key}": column for key, column in numbers.items()})
+    added = DriftRows(table, NAME, np.ones(COUNT, bool) if applies is None else applies, columns, regionless)
     added.add_whole()
     added.add_matches(True)
     notes = added.add_regional(fewest)
