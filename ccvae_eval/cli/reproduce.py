@@ -23,7 +23,7 @@ from ccvae_eval.cli.options import (
     option_in,
 )
 from ccvae_eval.core.files import atomic_write, slug
-from ccvae_eval.evaluation.run import number
+from ccvae_eval.core.typed import plain
 from ccvae_eval.recipes import PreparedRecipe, builtin_recipes, grids_of, read_recipe, run_cells
 from ccvae_eval.recipes.work import parse_shard, run_folder
 from ccvae_eval.report.grids import grid_markdown, grid_table, grids_csv
@@ -135,9 +135,9 @@ def _write_tables(task: PreparedRecipe, screen: Screen, as_json: bool) -> None:
     if as_json:
         entries = [
             {
-                "value": grid.value, "model": name, "place": column, "number": number(entry.estimate.value),
-                "low": number(entry.estimate.low), "high": number(entry.estimate.high), "n": entry.estimate.n,
-                "interval": entry.estimate.method, "chance": number(entry.chance), "published": entry.published,
+                "value": grid.value, "model": name, "place": column, "number": plain(entry.estimate.value),
+                "low": plain(entry.estimate.low), "high": plain(entry.estimate.high), "n": entry.estimate.n,
+                "interval": entry.estimate.method, "chance": plain(entry.chance), "published": entry.published,
                 "note": entry.note, "left_out": list(grid.left_out),
             }
             for grid in grids

@@ -108,7 +108,7 @@ def test_a_file_that_is_not_a_run_is_rejected(tmp_path: Path, content: str) -> N
 
 
 def test_a_missing_run_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be opened"):
         read(tmp_path / "absent.json")
 
 
