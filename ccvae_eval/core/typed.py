@@ -102,14 +102,14 @@ class Limits:
         depth: levels of nesting.
         entries: keys and elements, counted as the characters ``, [ { =`` of the file.
         text: characters of a string.
-        digits: digits of an integer.
+        bits: bits of an integer.
     """
 
     size: int = 1 << 20
     depth: int = 32
     entries: int = 1 << 18
     text: int = 1 << 20
-    digits: int = 40
+    bits: int = 128
 
 
 class _Fault(Exception):
@@ -142,7 +142,7 @@ def shown(value: object) -> str:
     if isinstance(value, str):
         return repr(value if len(value) <= LONGEST_SHOWN else value[: LONGEST_SHOWN - 1] + "…")
     if isinstance(value, Real):
-        return str(value) if not isinstance(value, int) or value.bit_length() < 200 else "an integer of many digits"
+        return str(value) if not isinstance(value, int) or value.bit_length() <= 256 else "an integer of many digits"
     return f"a value of type {type(value).__name__}"
 
 
@@ -172,6 +172,7 @@ Converter = Callable[[Any, _Mode], Any]
 class _Field(NamedTuple):
     name: str
     hint: Any
+    convert: Converter
     required: bool
 
 
@@ -180,7 +181,9 @@ def _fields(kind: Any) -> dict[str, _Field]:
     """The fields of a dataclass by their keys in plain data."""
     hints = get_type_hints(kind, include_extras=True)
     return {
-        f.metadata.get("key", f.name): _Field(f.name, hints[f.name], f.default is f.default_factory is MISSING)
+        f.metadata.get("key", f.name): _Field(
+            f.name, hints[f.name], _converter(hints[f.name]), f.default is f.default_factory is MISSING
+        )
         for f in fields(kind)
     }
 
@@ -290,6 +293,8 @@ def _mapping(convert: Converter) -> Converter:
 
 def _scalar(kind: Any) -> Converter:
     def converted(value: Any, mode: _Mode) -> Any:
+        if type(value) is kind:
+            return value
         if mode.words:
             value = _from_words(value, kind)
         if kind is float and isinstance(value, Real) and not isinstance(value, bool):
@@ -335,7 +340,7 @@ def _build(kind: Any, value: Any, mode: _Mode, given: Mapping[str, Any]) -> Any:
     for key, field in known.items():
         try:
             if key in value:
-                found[field.name] = _converter(field.hint)(value[key], mode)
+                found[field.name] = field.convert(value[key], mode)
             elif field.required:
                 raise _Fault(" is missing")
         except _Fault as fault:
@@ -403,7 +408,7 @@ def check(instance: Any, where: str) -> None:
     kind: Any = type(instance)
     for field in _fields(kind).values():
         try:
-            _converter(field.hint)(getattr(instance, field.name), _Mode())
+            field.convert(getattr(instance, field.name), _Mode())
         except _Fault as fault:
             what = str(fault.inside(field.name))
             raise UsageError(what, where=f"{where}.{field.name}", hint=fault.hint) from None
@@ -415,8 +420,12 @@ def plain(value: Any) -> Any:
     >>> plain((Range(least=1), {"a": math.nan}))
     [{'least': 1, 'most': None, 'above': None, 'below': None}, {'a': None}]
     """
-    if is_dataclass(value) and not isinstance(value, type):
-        kind: Any = type(value)
+    kind: Any = type(value)
+    if value is None or kind in (str, bool, int):
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if is_dataclass(value):
         found = {key: plain(getattr(value, field.name)) for key, field in _fields(kind).items()}
         return found.get("", found)
     if isinstance(value, Mapping):
@@ -425,10 +434,8 @@ def plain(value: Any) -> Any:
         return sorted(map(plain, value))
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, Integral):
-        return int(value)
+    if isinstance(value, str | Integral):
+        return str(value) if isinstance(value, str) else int(value)
     if isinstance(value, Real):
         return float(value) if math.isfinite(value) else None
     raise TypeError(f"not plain data: {value!r}")
@@ -541,28 +548,29 @@ def _load(
 
 def _require_limits(value: Any, limits: Limits, depth: int) -> None:
     """Refuses values that exceed a limit, and values that JSON does not have."""
-    if isinstance(value, dict | list):
-        if depth > limits.depth:
-            raise _Fault(f" is nested more than {limits.depth} levels deep")
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            try:
-                if isinstance(key, str):
-                    _require_limits(key, limits, depth)
-                _require_limits(item, limits, depth + 1)
-            except _Fault as fault:
-                raise fault.inside(key) from None
-    elif isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         if len(value) > limits.text:
             raise _Fault(f" must have at most {limits.text:,} characters, got {len(value):,}")
         try:
             value.encode()
         except UnicodeEncodeError:
             raise _Fault(" contains half a surrogate pair, which is not Unicode text") from None
-    elif isinstance(value, float):
+    elif kind is float:
         if not math.isfinite(value):
             raise _wrong("finite", value)
-    elif isinstance(value, int):
-        if abs(value) >= 10**limits.digits:
-            raise _Fault(f" must have at most {limits.digits} digits")
-    elif value is not None:
+    elif kind is int:
+        if value.bit_length() > limits.bits:
+            raise _Fault(f" must have at most {limits.bits} bits")
+    elif kind in (dict, list):
+        if depth > limits.depth:
+            raise _Fault(f" is nested more than {limits.depth} levels deep")
+        key: str | int = ""
+        try:
+            for key, item in value.items() if kind is dict else enumerate(value):
+                _require_limits(key, limits, depth)
+                _require_limits(item, limits, depth + 1)
+        except _Fault as fault:
+            raise fault.inside(key) from None
+    elif value is not None and kind is not bool:
         raise _wrong("a string, a number, true, false, a list or an object", value)

@@ -110,6 +110,13 @@ def test_a_malformed_record_is_refused(change: dict[str, Any], tmp_path: Path) -
         CheckpointRecord.from_bundle(read_bundle(path))
 
 
+def test_a_malformed_record_names_the_place(tmp_path: Path) -> None:
+    context = {**RECORD["context"], "labels": [{"name": "a", "kind": "odd", "classes": []}]}
+    write_bundle(tmp_path / "x.pt", {"w": torch.ones(1)}, {"model": {**RECORD, "context": context}})
+    with pytest.raises(CheckpointError, match=r"context\.labels\[0\]\.kind must be 'binary', .* got 'odd'"):
+        CheckpointRecord.from_bundle(read_bundle(tmp_path / "x.pt"))
+
+
 @pytest.mark.parametrize("plain", [None, [], "tiny", {}])
 def test_a_record_of_another_type_is_refused(plain: Any, tmp_path: Path) -> None:
     write_bundle(tmp_path / "x.pt", {"w": torch.ones(1)}, {"model": plain})
