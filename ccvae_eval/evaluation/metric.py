@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from ccvae_eval.core.errors import CcvaeEvalError, PluginError, UsageError
+from ccvae_eval.core.errors import CcvaeEvalError, PluginError
 from ccvae_eval.plugins import registry
 
 if TYPE_CHECKING:  # help and lists describe metrics without torch
@@ -197,11 +197,3 @@ def make_metric(name: str, settings: Mapping[str, Any]) -> Metric:
 
 def _not_usable(entry: registry.Registration, what: str, why: str) -> PluginError:
     return PluginError(what, where=f"{entry.distribution} {entry.version}".strip(), why=why, hint=METRIC_HINT)
-
-
-def require_at_least(metric: Metric, **least: int) -> None:
-    """Raise a UsageError if a setting is below its least value."""
-    for name, value in least.items():
-        if getattr(metric, name) < value:
-            message = f"{name} must be at least {value}, got {getattr(metric, name)}"
-            raise UsageError(message, where=f"{metric.name}.{name}")
