@@ -52,8 +52,8 @@ class CheckpointRecord:
     training: Mapping[str, Plain] = field(default_factory=dict)
 
     def as_plain(self) -> dict[str, Plain]:
-        found: dict[str, Plain] = plain(self)
-        return found
+        """Returns the record as plain data; settings may be infinite, unlike the values of a run."""
+        return {**plain(self), "settings": dict(self.settings), "training": dict(self.training)}
 
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> Self | None:

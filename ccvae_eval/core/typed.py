@@ -32,7 +32,7 @@ LONGEST_SHOWN = 60
 _NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string", NoneType: "null"}
 _JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", NoneType: "null"}
 _WORDS = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
-_LISTS = {tuple: tuple, list: list, frozenset: frozenset, Sequence: tuple}
+_LISTS = (tuple, list, frozenset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ def _converter(hint: Any) -> Converter:
     if is_dataclass(kind):
         return lambda value, mode: _build(kind, value, mode, {})
     if kind in _LISTS:
-        return _listed(_LISTS[kind], args)
+        return _listed(kind, args)
     if kind in (Mapping, dict):
         return _mapping(_converter(args[1]))
     return _scalar(kind)

@@ -46,7 +46,7 @@ class ValueRow:
 
     name: str
     characteristic: Annotated[str | None, "null = the mean over characteristics"]
-    at: Annotated[Mapping[str, str | int | float], "further conditions of the value"]
+    at: Annotated[Mapping[str, str | int | float | bool], "further conditions of the value"]
     value: Number
     low: Number
     high: Number
@@ -97,10 +97,10 @@ class MeasurementRow:
     @classmethod
     def of(cls, m: Measurement, specs: Mapping[str, ValueSpec]) -> MeasurementRow:
         """The row of a measurement."""
-        profile, values = m.settings.get("profile", PROFILE), tuple(ValueRow.of(v, specs) for v in m.values)
+        profile, values = str(m.settings.get("profile", PROFILE)), tuple(ValueRow.of(v, specs) for v in m.values)
         return cls(
             m.metric, m.version, profile, m.settings, m.status, m.reason, m.headline, values, m.notes,
-            round(m.seconds, 3),
+            round(max(m.seconds, 0.0), 3),
         )  # fmt: skip
 
     def parsed(self) -> Measurement:

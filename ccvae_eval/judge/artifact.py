@@ -17,13 +17,14 @@ from torch.nn import functional
 
 from ccvae_eval.checkpoint import read_bundle, write_bundle
 from ccvae_eval.core.errors import CheckpointError, DataError, InputError, UsageError
-from ccvae_eval.core.typed import Range, plain, read
+from ccvae_eval.core.typed import NullIsNan, Range, plain, read
 from ccvae_eval.core.types import Images, Plain
 from ccvae_eval.model.fixed_batches import in_fixed_batches
 from ccvae_eval.model.interface import LabelSchema
 
 VERSION = 1
 """Version of the training and the network; changes whenever the resulting judges do."""
+Share = Annotated[float, NullIsNan()]
 WIDTHS = (16, 32, 64, 64)
 INPUT_EDGE = 64
 """Edges of at least twice this length are halved first: attributes are visible at this size, and the head is small."""
@@ -121,9 +122,9 @@ class JudgeRecord:
     seed: int
     steps: int
     images: int
-    accuracy: Mapping[str, float]
-    balanced_accuracy: Mapping[str, float]
-    blurred_accuracy: Mapping[str, float]
+    accuracy: Mapping[str, Share]
+    balanced_accuracy: Mapping[str, Share]
+    blurred_accuracy: Mapping[str, Share]
     left_out: Mapping[str, str] = field(default_factory=dict)
     version: int = VERSION
 

@@ -142,3 +142,9 @@ def test_a_third_party_checkpoint_has_no_record(tmp_path: Path) -> None:
 )
 def test_the_path_is_removed_from_a_spec(spec: str, without: str) -> None:
     assert without_path(spec) == without
+
+
+def test_infinite_settings_and_undefined_terms_survive(tmp_path: Path) -> None:
+    record = CheckpointRecord("tiny", {"clip": float("inf")}, training={"loss": float("inf")})
+    write_bundle(tmp_path / "x.pt", {"w": torch.ones(1)}, {"model": record.as_plain()})
+    assert CheckpointRecord.from_bundle(read_bundle(tmp_path / "x.pt")) == record
