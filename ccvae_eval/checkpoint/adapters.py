@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ccvae_eval.checkpoint.bundle import Bundle, read_bundle
-from ccvae_eval.checkpoint.reader import open_regular_file
 from ccvae_eval.checkpoint.sidecar import read_folder
 from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, PluginError
+from ccvae_eval.core.files import open_regular_file
 from ccvae_eval.core.types import Plain
 from ccvae_eval.plugins.registry import Registration, adapters
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from ccvae_eval.checkpoint.bundle import Bundle
 from ccvae_eval.checkpoint.formats import write_bundle
-from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, UsageError
+from ccvae_eval.core.errors import CheckpointError, UsageError
+from ccvae_eval.core.typed import plain, read
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.interface import ModelContext, Rebuildable
 
@@ -52,14 +53,8 @@ class CheckpointRecord:
     training: Mapping[str, Plain] = field(default_factory=dict)
 
     def as_plain(self) -> dict[str, Plain]:
-        return {
-            "name": self.name,
-            "settings": dict(self.settings),
-            "context": self.context.as_plain() if self.context else None,
-            "data_spec": self.data_spec,
-            "data_digest": self.data_digest,
-            "training": dict(self.training),
-        }
+        """Returns the record as plain data; settings may be infinite, unlike the values of a run."""
+        return {**plain(self), "settings": dict(self.settings), "training": dict(self.training)}
 
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> Self | None:
@@ -70,22 +65,7 @@ class CheckpointRecord:
         """
         if bundle.envelope is None or "model" not in bundle.metadata:
             return None
-        plain = bundle.metadata["model"]
-        try:
-            texts = [plain["name"], *(t for t in (plain["data_spec"], plain["data_digest"]) if t is not None)]
-            if not all(isinstance(text, str) for text in texts):
-                raise TypeError("name, data_spec and data_digest must be strings")
-            context = plain["context"]
-            return cls(
-                plain["name"],
-                dict(plain["settings"]),
-                None if context is None else ModelContext.from_plain(context, str(bundle.path)),
-                plain["data_spec"],
-                plain["data_digest"],
-                dict(plain["training"]),
-            )
-        except (KeyError, TypeError, ValueError, CcvaeEvalError) as error:
-            raise CheckpointError("contains a malformed model record", where=str(bundle.path), why=str(error)) from None
+        return read(cls, bundle.metadata["model"], f"{bundle.path}: model record", error=CheckpointError, extra=True)
 
 
 def save_checkpoint(

@@ -9,11 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -25,6 +22,7 @@ from ccvae_eval.checkpoint.safe_reader.child import seconds_for
 from ccvae_eval.checkpoint.safe_reader.records import ITEM_SIZES
 from ccvae_eval.checkpoint.safe_reader.tree import MAX_RATIO, SLACK
 from ccvae_eval.core.errors import CheckpointError
+from ccvae_eval.core.files import open_regular_file
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +32,6 @@ WALL_TIME_FACTOR = 3
 """Limit of the child's wall time as a multiple of its CPU time, since the machine may be busy."""
 CHUNK = 1 << 20
 _START = "import sys; sys.path.append(sys.argv[1]); from safe_reader.child import main; main(int(sys.argv[2]))"
-_KINDS = {
-    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ def read_content(path: Path) -> Content:
     Raises:
         CheckpointError: the file is missing, not a regular file, not a checkpoint, damaged, or unsafe to read.
     """
-    with open_regular_file(path) as descriptor:
+    with open_regular_file(path, CheckpointError, "Give the checkpoint file itself.") as descriptor:
         before = _file_state(descriptor)
         description = describe(descriptor, path)
         storages = _storages(descriptor, description, path)
@@ -109,28 +103,6 @@ def read_content(path: Path) -> Content:
             _raise_changed(path)
     _require_valid(description, storages, path)
     return Content(description, storages)
-
-
-@contextmanager
-def open_regular_file(path: Path) -> Iterator[int]:
-    """Yields the descriptor of a regular file; never blocks on a pipe or a device.
-
-    Raises:
-        CheckpointError: the path cannot be opened or is not a regular file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise CheckpointError("cannot be opened", where=str(path), why=why) from None
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            what = _KINDS.get(stat.S_IFMT(mode), "a special file")
-            raise CheckpointError(f"is {what}, not a file", where=str(path), hint="Give the checkpoint file itself.")
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def describe(descriptor: int, path: Path) -> dict[str, Any]:

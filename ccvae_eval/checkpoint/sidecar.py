@@ -16,20 +16,16 @@ place of ``--model`` and ``--set`` (:func:`read_sidecar`). For ``weights.pt`` it
 
 from __future__ import annotations
 
-import json
 import os
-import stat
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from ccvae_eval.checkpoint.bundle import Bundle, FileTensors, read_bundle
-from ccvae_eval.checkpoint.reader import open_regular_file
-from ccvae_eval.core.errors import CheckpointError, InputError, suggestion
+from ccvae_eval.core.errors import CheckpointError, InputError
+from ccvae_eval.core.typed import load_json, load_toml, read
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.pixel_range import PREFIX, PixelRange
 
@@ -37,8 +33,6 @@ WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".dill")
 MAX_FILES = 12
 MAX_ENTRIES = 10_000
-MAX_TEXT_BYTES = 1 << 20
-KEYS = ("model", "settings", "images")
 
 
 def read_folder(path: Path) -> Bundle:
@@ -98,44 +92,29 @@ def _entries(path: Path) -> list[str]:
     return [name for name in names if not name.startswith(".")]
 
 
-def read_text_file(path: Path) -> str | None:
-    """Returns the text of a small regular file; None if the file does not exist.
-
-    Raises:
-        CheckpointError: the file is too large or not UTF-8.
-    """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return None
-    except (OSError, ValueError):
-        return None
-    with open_regular_file(path) as descriptor:
-        content = os.read(descriptor, MAX_TEXT_BYTES + 1)
-    if len(content) > MAX_TEXT_BYTES:
-        raise CheckpointError("is too large for a settings file", where=str(path), why=f"over {MAX_TEXT_BYTES:,} bytes")
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise CheckpointError("is not a UTF-8 text file", where=str(path)) from None
-
-
 def read_json_file(path: Path) -> Plain:
     """Returns the content of a small JSON file; None if the file is missing, too large or not valid JSON."""
     try:
-        text = read_text_file(path)
-        found: Any = None if text is None else json.loads(text)
-    except (ValueError, RecursionError, CheckpointError):
+        return load_json(path)
+    except InputError:
         return None
-    return found
 
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """The content of the TOML file, empty without one; the table [images] becomes settings ``images.KEY``."""
+    """The content of the TOML file, empty without one.
+
+    Args:
+        path: the file.
+        model: name of a registered model.
+        settings: its settings; those of ``images`` are added as ``images.KEY``.
+        images: the pixel range.
+    """
 
     path: Path
     model: str | None = None
     settings: Mapping[str, Plain] = field(default_factory=dict)
+    images: Mapping[str, Plain] = field(default_factory=dict)
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -145,20 +124,9 @@ def read_sidecar(path: Path) -> Sidecar:
         InputError: the file is not valid TOML, or has an unknown key or a value of the wrong type.
     """
     file = path / "model.toml" if path.is_dir() else path.with_suffix(".toml")
-    text = read_text_file(file)
-    if text is None:
+    if not file.is_file():
         return Sidecar(file)
-    try:
-        table = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError("is not valid TOML", where=str(file), why=str(error)) from None
-    for key in table:
-        if key not in KEYS:
-            raise InputError(f"unknown key {key!r}", where=str(file), hint=suggestion(key, KEYS))
-    model, settings, images = table.get("model"), table.get("settings", {}), table.get("images", {})
-    if not isinstance(settings, dict) or not isinstance(images, dict) or not isinstance(model, str | None):
-        hint = 'Expected model = "NAME", a table [settings] and a table [images].'
-        raise InputError("malformed settings file", where=str(file), hint=hint)
-    pixels = {PREFIX + key: value for key, value in images.items()}
+    found = read(Sidecar, load_toml(file), str(file), path=file)
+    pixels = {PREFIX + key: value for key, value in found.images.items()}
     PixelRange.of(pixels, str(file))
-    return Sidecar(file, model, {**settings, **pixels})
+    return replace(found, settings={**found.settings, **pixels})

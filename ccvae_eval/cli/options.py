@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -14,7 +13,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 from ccvae_eval.core.devices import require_device_name
-from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.errors import InputError, UsageError
+from ccvae_eval.core.typed import load_json
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import argument_help
 
@@ -210,20 +210,19 @@ def metric_options(given: list[str] | None) -> dict[str, dict[str, Any]]:
     {'locality': {'steps': 5}, 'drift': {'matcher': 'sift'}}
     """
     found: dict[str, dict[str, Any]] = {}
-    for text in given or []:
-        address, equals, value = text.partition("=")
-        metric, dot, key = address.partition(".")
-        if not (equals and dot and key):
-            raise UsageError(f"{text!r} is not a metric setting", where="--option", hint="Write metric.key=value.")
-        found.setdefault(metric, {})[key] = _value(value)
+    for address, value in assignments(given, "--option").items():
+        metric, _, key = address.partition(".")
+        if not key:
+            raise UsageError(f"{address!r} is not a metric setting", where="--option", hint="Write metric.key=value.")
+        found.setdefault(metric, {})[key] = value
     return found
 
 
 def _value(text: str) -> Any:
     """Parses a value as JSON, lists as tuples; text that is not JSON stays a string."""
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = load_json(text.encode(errors="surrogatepass"))
+    except InputError:
         return text
     return tuple(value) if isinstance(value, list) else value
 

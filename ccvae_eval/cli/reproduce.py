@@ -25,7 +25,10 @@ from ccvae_eval.cli.options import (
     require_inputs,
 )
 from ccvae_eval.core.files import atomic_write, slug
+from ccvae_eval.core.typed import plain
 from ccvae_eval.recipes.recipe import builtin_recipes, read_recipe
+from ccvae_eval.recipes.work import run_folder
+from ccvae_eval.report.grids import grid_markdown, grid_table, grids_csv
 from ccvae_eval.report.text import escaped
 
 if TYPE_CHECKING:
@@ -131,11 +134,8 @@ def _work(task: PreparedRecipe, device: str, shard: tuple[int, int], screen: Scr
 
 def _write_tables(task: PreparedRecipe, screen: Screen, as_json: bool) -> None:
     """Shows the tables and writes them, with their figures, into the folder."""
-    from ccvae_eval.evaluation.run import number
     from ccvae_eval.recipes.tables import grids_of
-    from ccvae_eval.recipes.work import run_folder
     from ccvae_eval.report.figures import draw_grid
-    from ccvae_eval.report.grids import grid_markdown, grid_table, grids_csv
 
     grids = grids_of(task)
     for grid in grids:
@@ -150,9 +150,9 @@ def _write_tables(task: PreparedRecipe, screen: Screen, as_json: bool) -> None:
     if as_json:
         entries = [
             {
-                "value": grid.value, "model": name, "place": column, "number": number(entry.estimate.value),
-                "low": number(entry.estimate.low), "high": number(entry.estimate.high), "n": entry.estimate.n,
-                "interval": entry.estimate.method, "chance": number(entry.chance), "published": entry.published,
+                "value": grid.value, "model": name, "place": column, "number": plain(entry.estimate.value),
+                "low": plain(entry.estimate.low), "high": plain(entry.estimate.high), "n": entry.estimate.n,
+                "interval": entry.estimate.method, "chance": plain(entry.chance), "published": entry.published,
                 "note": entry.note, "left_out": list(grid.left_out),
             }
             for grid in grids

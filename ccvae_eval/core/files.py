@@ -1,12 +1,13 @@
-"""Safe file names, atomic writes, and the cache folder that keeps judges and reference values between runs."""
+"""Safe file names, opening and atomic writing, and the cache folder that keeps judges and references between runs."""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ccvae_eval.core.errors import InputError
@@ -14,6 +15,10 @@ from ccvae_eval.core.errors import InputError
 MAX_SLUG_LENGTH = 60
 CACHE = "ccvae-eval"
 """Name of the toolkit's folder among the user's caches."""
+_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # fmt: skip
 
 
 def slug(name: str) -> str:
@@ -38,6 +43,28 @@ def require_folder(path: str | Path) -> None:
         raise InputError("cannot be written", where=str(path), why=f"{place} is not a folder")
     if not os.access(place, os.W_OK | os.X_OK):
         raise InputError("cannot be written", where=str(path), why=f"no permission to write to {place}")
+
+
+@contextmanager
+def open_regular_file(path: Path, error: type[InputError] = InputError, hint: str = "") -> Iterator[int]:
+    """Yields the descriptor of a regular file; never blocks on a pipe or a device.
+
+    Raises:
+        InputError: of class ``error``: the path cannot be opened or is not a regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except (OSError, ValueError) as failure:
+        why = (failure.strerror if isinstance(failure, OSError) else None) or str(failure)
+        raise error("cannot be opened", where=str(path), why=why) from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
+            raise error(f"is {kind}, not a file", where=str(path), hint=hint)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def atomic_write(path: str | Path, content: bytes) -> None:

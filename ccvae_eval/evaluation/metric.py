@@ -240,11 +240,3 @@ def metrics_with(options: Mapping[str, Mapping[str, Any]], metrics: Sequence[str
 
 def _not_usable(entry: registry.Registration, what: str, why: str) -> PluginError:
     return PluginError(what, where=f"{entry.distribution} {entry.version}".strip(), why=why, hint=METRIC_HINT)
-
-
-def require_at_least(metric: Metric, **least: int) -> None:
-    """Raise a UsageError if a setting is below its least value."""
-    for name, value in least.items():
-        if getattr(metric, name) < value:
-            message = f"{name} must be at least {value}, got {getattr(metric, name)}"
-            raise UsageError(message, where=f"{metric.name}.{name}")

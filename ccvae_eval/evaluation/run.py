@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ccvae_eval.core.errors import InputError, UsageError, suggestion
-from ccvae_eval.core.results import Estimate, Measurement, Reason, Value, ValueSpec
+from ccvae_eval.core.results import Estimate, Measurement, Method, Reason, Status, Value, ValueSpec
+from ccvae_eval.core.typed import Keys, NullIsNan, Range, plain, read, shown
 from ccvae_eval.core.types import Plain
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 PROFILE = "default"
+Number = Annotated[float, NullIsNan()]
+Count = Annotated[int, Range(least=0)]
+
+METHODS = "; ".join(f"{method.value or '(empty)'} = {method.description}" for method in Method)
 
 _ADDRESS = re.compile(r"(?P<metric>[^.@]+)\.(?P<name>[^.@]+)(@(?P<characteristic>.+?))?(\.(?P<end>low|high))?")
 
@@ -37,6 +41,100 @@ class Header:
     command: str = ""
     started: str = ""
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRow:
+    """One value in run.json and values.csv, with what its description says about reading it."""
+
+    name: str
+    characteristic: Annotated[str | None, "null = the mean over characteristics"]
+    at: Annotated[Mapping[str, str | int | float | bool], "further conditions of the value"]
+    value: Number
+    low: Number
+    high: Number
+    n: Count
+    unit: str
+    excluded: Count
+    chance: Annotated[float | None, "null = undefined"]
+    reference: Annotated[float | None, "null = undefined"]
+    higher_is_better: bool | None
+    range: tuple[float | None, float | None]
+    interval_method: Annotated[str, METHODS]
+    note: str = ""
+    in_mean: Annotated[bool, "true if the row enters the mean over characteristics"] = False
+
+    @classmethod
+    def of(cls, value: Value, specs: Mapping[str, ValueSpec]) -> ValueRow:
+        """The row of a value of a metric."""
+        e, spec = value.estimate, specs.get(value.name, ValueSpec(""))
+        return cls(
+            value.name, value.characteristic, value.at, e.value, e.low, e.high, e.n, spec.unit, value.excluded,
+            value.chance, value.reference, spec.higher_is_better, spec.range, e.method, value.note, value.in_mean,
+        )  # fmt: skip
+
+    def parsed(self) -> Value:
+        """The inverse of :meth:`of`."""
+        estimate = Estimate(self.value, self.low, self.high, self.n, self.interval_method)
+        return Value(
+            self.name, estimate, self.characteristic, self.at, self.excluded, self.chance, self.reference, self.note,
+            self.in_mean,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurementRow:
+    """One measurement in run.json."""
+
+    metric: str
+    version: Annotated[int, Range(least=1)]
+    profile: str
+    settings: Mapping[str, Plain]
+    status: Status
+    reason: Reason | None
+    headline: str
+    values: tuple[ValueRow, ...]
+    notes: tuple[str, ...] = ()
+    seconds: Annotated[float, Range(least=0)] = 0.0
+
+    @classmethod
+    def of(cls, m: Measurement, specs: Mapping[str, ValueSpec]) -> MeasurementRow:
+        """The row of a measurement."""
+        profile, values = str(m.settings.get("profile", PROFILE)), tuple(ValueRow.of(v, specs) for v in m.values)
+        return cls(
+            m.metric, m.version, profile, m.settings, m.status, m.reason, m.headline, values, m.notes,
+            round(max(m.seconds, 0.0), 3),
+        )  # fmt: skip
+
+    def parsed(self) -> Measurement:
+        """The inverse of :meth:`of`, without the evidence."""
+        values = tuple(row.parsed() for row in self.values)
+        return Measurement(
+            self.metric, self.version, self.settings, self.headline, values, self.status, self.reason,
+            notes=self.notes, seconds=self.seconds,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDocument:
+    """The content of run.json."""
+
+    schema_version: Literal[1]
+    tool: Annotated[Mapping[str, Plain], Keys(name=str, version=str)]
+    environment: Mapping[str, Plain]
+    checkpoint: Annotated[
+        Mapping[str, Plain], Keys(path=Any, sha256=Any, format=Any, model=Any, settings=Mapping[str, Any])
+    ]
+    training: Mapping[str, Plain] | None
+    data: Annotated[Mapping[str, Plain], Keys(name=str, digest=str, n=Count, labels=list[Any], split=str)]
+    judge: Mapping[str, Plain] | None
+    regions: Mapping[str, Plain]
+    seed: int
+    command: str
+    started: str
+    warnings: tuple[str, ...] = ()
+    measurements: tuple[MeasurementRow, ...]
+    evidence: Annotated[Mapping[str, Plain], Keys(file=str, sha256=str)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +199,7 @@ class Run:
     def rows(self) -> list[dict[str, Plain]]:
         """All values as flat dictionaries, for a data frame or a CSV file."""
         return [
-            {"metric": m.metric, "status": m.status, **_flat(value_as_plain(v, self.specs.get(m.metric, {})))}
+            {"metric": m.metric, "status": m.status, **_flat(plain(ValueRow.of(v, self.specs.get(m.metric, {}))))}
             for m in self.measurements
             for v in m.values
         ]
@@ -115,131 +213,42 @@ class Run:
 
     def as_plain(self) -> dict[str, Plain]:
         """The run as plain data of the published schema; NaN becomes None."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            **{item.name: _copied(getattr(self.header, item.name)) for item in fields(Header)},
-            "measurements": [_measurement_as_plain(m, self.specs.get(m.metric, {})) for m in self.measurements],
-            "evidence": _copied(self.evidence_file),
-        }
+        header = {item.name: getattr(self.header, item.name) for item in fields(Header)}
+        rows = tuple(MeasurementRow.of(m, self.specs.get(m.metric, {})) for m in self.measurements)
+        document: dict[str, Plain] = plain(
+            RunDocument(schema_version=SCHEMA_VERSION, **header, measurements=rows, evidence=self.evidence_file)
+        )
+        return document
 
     @classmethod
-    def from_plain(cls, plain: Plain, where: str) -> Run:
+    def from_plain(cls, document: Plain, where: str) -> Run:
         """Inverse of :meth:`as_plain` for untrusted files, without the evidence.
 
         Args:
-            plain: plain data.
+            document: plain data.
             where: name of the file, for errors.
 
         Raises:
             InputError: the data do not follow the schema, or have another schema version.
         """
-        try:
-            version = plain["schema_version"]
-            if version != SCHEMA_VERSION:
-                raise InputError(
-                    f"unsupported schema version {version} of a run file, expected {SCHEMA_VERSION}",
-                    where=where,
-                    hint="Evaluate the checkpoint again, or use the version of ccvae-eval that wrote the file.",
-                )
-            header = Header(
-                plain["tool"], plain["environment"], plain["checkpoint"], plain["training"], plain["data"],
-                plain["judge"], plain["regions"], int(plain["seed"]), str(plain["command"]), str(plain["started"]),
-                tuple(map(str, plain.get("warnings", ()))),
-            )  # fmt: skip
-            measurements = tuple(_measurement_from_plain(m) for m in plain["measurements"])
-            specs = {m["metric"]: _specs_from_plain(m["values"]) for m in plain["measurements"]}
-            return cls(header, measurements, specs, evidence_file=plain.get("evidence"))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError("not a run file of ccvae-eval", where=where, why=repr(error)) from None
+        if not isinstance(document, Mapping) or "schema_version" not in document:
+            raise InputError("not a run file of ccvae-eval", where=where)
+        if (version := document["schema_version"]) != SCHEMA_VERSION:
+            raise InputError(
+                f"unsupported schema version {shown(version)} of a run file, expected {SCHEMA_VERSION}",
+                where=where,
+                hint="Evaluate the checkpoint again, or use the version of ccvae-eval that wrote the file.",
+            )
+        found = read(RunDocument, document, where, extra=True)
+        header = Header(**{item.name: getattr(found, item.name) for item in fields(Header)})
+        specs = {
+            m.metric: {v.name: ValueSpec("", v.unit, v.higher_is_better, v.range) for v in m.values}
+            for m in found.measurements
+        }
+        return cls(header, tuple(m.parsed() for m in found.measurements), specs, evidence_file=found.evidence)
 
 
-def _copied(value: Any) -> Plain:
-    return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
-
-
-def number(value: float | None) -> float | None:
-    """A float for JSON: NaN and infinities become None."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def value_as_plain(value: Value, specs: Mapping[str, ValueSpec]) -> dict[str, Plain]:
-    """One value as plain data of the published schema."""
-    spec = specs.get(value.name, ValueSpec(""))
-    return {
-        "name": value.name,
-        "characteristic": value.characteristic,
-        "at": dict(value.at),
-        "value": number(value.estimate.value),
-        "low": number(value.estimate.low),
-        "high": number(value.estimate.high),
-        "n": value.estimate.n,
-        "unit": spec.unit,
-        "excluded": value.excluded,
-        "chance": number(value.chance),
-        "reference": number(value.reference),
-        "higher_is_better": spec.higher_is_better,
-        "range": list(spec.range),
-        "interval_method": value.estimate.method,
-        "note": value.note,
-        "in_mean": value.in_mean,
-    }
-
-
-def _flat(plain: dict[str, Plain]) -> dict[str, Plain]:
-    at = ";".join(f"{key}={value}" for key, value in sorted(plain["at"].items()))
-    low, high = plain.pop("range")
-    return {**plain, "at": at, "range_low": low, "range_high": high}
-
-
-def _measurement_as_plain(measurement: Measurement, specs: Mapping[str, ValueSpec]) -> dict[str, Plain]:
-    return {
-        "metric": measurement.metric,
-        "version": measurement.version,
-        "profile": measurement.settings.get("profile", PROFILE),
-        "settings": dict(measurement.settings),
-        "status": measurement.status,
-        "reason": None if measurement.reason is None else asdict(measurement.reason),
-        "headline": measurement.headline,
-        "values": [value_as_plain(v, specs) for v in measurement.values],
-        "notes": list(measurement.notes),
-        "seconds": round(measurement.seconds, 3),
-    }
-
-
-def _real(value: Any) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _measurement_from_plain(plain: Plain) -> Measurement:
-    values = tuple(
-        Value(
-            str(v["name"]),
-            Estimate(_real(v["value"]), _real(v["low"]), _real(v["high"]), int(v["n"]), str(v["interval_method"])),
-            v["characteristic"],
-            dict(v["at"]),
-            int(v["excluded"]),
-            None if v["chance"] is None else float(v["chance"]),
-            None if v["reference"] is None else float(v["reference"]),
-            str(v.get("note", "")),
-            bool(v.get("in_mean", False)),
-        )
-        for v in plain["values"]
-    )
-    reason = None if plain["reason"] is None else Reason(str(plain["reason"]["code"]), str(plain["reason"]["text"]))
-    return Measurement(
-        str(plain["metric"]),
-        int(plain["version"]),
-        dict(plain["settings"]),
-        str(plain["headline"]),
-        values,
-        plain["status"],
-        reason,
-        notes=tuple(map(str, plain.get("notes", ()))),
-        seconds=float(plain["seconds"]),
-    )
-
-
-def _specs_from_plain(values: Plain) -> dict[str, ValueSpec]:
-    return {
-        v["name"]: ValueSpec("", str(v["unit"]), v["higher_is_better"], (v["range"][0], v["range"][1])) for v in values
-    }
+def _flat(row: dict[str, Plain]) -> dict[str, Plain]:
+    at = ";".join(f"{key}={value}" for key, value in sorted(row["at"].items()))
+    low, high = row.pop("range")
+    return {**row, "at": at, "range_low": low, "range_high": high}

@@ -12,83 +12,17 @@ from typing import Any
 
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.core.files import atomic_write
-from ccvae_eval.core.results import Method
-from ccvae_eval.evaluation.run import SCHEMA_VERSION, Run
+from ccvae_eval.core.typed import Limits, load_json, schema
+from ccvae_eval.evaluation.run import Run, RunDocument
 
 RUN_FILE, VALUES_FILE, EVIDENCE_FILE = "run.json", "values.csv", "evidence.npz"
-LARGEST_RUN_FILE = 64 << 20
+LIMITS = Limits(size=64 << 20, entries=4 << 20)
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-
-_TEXT = {"type": "string"}
-_NUMBER = {"type": ["number", "null"], "description": "null = undefined"}
-_COUNT = {"type": "integer", "minimum": 0}
-_PLAIN: dict[str, Any] = {"type": "object"}
-_METHODS = "; ".join(f"{method.value or '(empty)'} = {method.description}" for method in Method)
-
-
-def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": required or list(properties)}
-
-
-_VALUE = _object(
-    {
-        "name": _TEXT,
-        "characteristic": {"type": ["string", "null"], "description": "null = the mean over characteristics"},
-        "at": {"type": "object", "description": "further conditions of the value"},
-        "value": _NUMBER,
-        "low": _NUMBER,
-        "high": _NUMBER,
-        "n": _COUNT,
-        "unit": _TEXT,
-        "excluded": _COUNT,
-        "chance": _NUMBER,
-        "reference": _NUMBER,
-        "higher_is_better": {"type": ["boolean", "null"]},
-        "range": {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2},
-        "interval_method": {"type": "string", "description": _METHODS},
-        "note": _TEXT,
-        "in_mean": {"type": "boolean", "description": "true if the row enters the mean over characteristics"},
-    }
-)
-
-_MEASUREMENT = _object(
-    {
-        "metric": _TEXT,
-        "version": {"type": "integer", "minimum": 1},
-        "profile": _TEXT,
-        "settings": _PLAIN,
-        "status": {"enum": ["ok", "undefined", "unsupported", "failed"]},
-        "reason": {"anyOf": [{"type": "null"}, _object({"code": _TEXT, "text": _TEXT})]},
-        "headline": _TEXT,
-        "values": {"type": "array", "items": _VALUE},
-        "notes": {"type": "array", "items": _TEXT},
-        "seconds": {"type": "number", "minimum": 0},
-    }
-)
-
-_MAYBE_PLAIN = {"type": ["object", "null"]}
 
 RUN_SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "A run of ccvae-eval",
-    **_object(
-        {
-            "schema_version": {"const": SCHEMA_VERSION},
-            "tool": _object({"name": _TEXT, "version": _TEXT}),
-            "environment": _PLAIN,
-            "checkpoint": _object({"path": {}, "sha256": {}, "format": {}, "model": {}, "settings": _PLAIN}),
-            "training": _MAYBE_PLAIN,
-            "data": _object({"name": _TEXT, "digest": _TEXT, "n": _COUNT, "labels": {"type": "array"}, "split": _TEXT}),
-            "judge": _MAYBE_PLAIN,
-            "regions": _PLAIN,
-            "seed": {"type": "integer"},
-            "command": _TEXT,
-            "started": _TEXT,
-            "warnings": {"type": "array", "items": _TEXT},
-            "measurements": {"type": "array", "items": _MEASUREMENT},
-            "evidence": {"anyOf": [{"type": "null"}, _object({"file": _TEXT, "sha256": _TEXT})]},
-        }
-    ),
+    **schema(RunDocument),
 }
 
 
@@ -142,15 +76,7 @@ def read(path: Path | str) -> Run:
     """
     place = Path(path)
     file = place / RUN_FILE if place.is_dir() else place
-    try:
-        if file.stat().st_size > LARGEST_RUN_FILE:
-            raise InputError("run file is too large", where=str(file), why=f"larger than {LARGEST_RUN_FILE >> 20} MiB")
-        plain = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError("run file cannot be read", where=str(file), why=error.strerror or str(error)) from None
-    except (ValueError, RecursionError) as error:
-        raise InputError("not a run file of ccvae-eval", where=str(file), why=f"invalid JSON: {error}") from None
-    run = Run.from_plain(plain, str(file))
+    run = Run.from_plain(load_json(file, limits=LIMITS), str(file))
     return _with_evidence(run, file.parent)
 
 

@@ -9,21 +9,22 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from ccvae_eval.checkpoint import read_bundle, write_bundle
-from ccvae_eval.core.errors import CheckpointError, DataError, UsageError
+from ccvae_eval.core.errors import CheckpointError, DataError, InputError, UsageError
+from ccvae_eval.core.typed import NullIsNan, Range, plain, read
 from ccvae_eval.core.types import Images, Plain
 from ccvae_eval.model.fixed_batches import in_fixed_batches
 from ccvae_eval.model.interface import LabelSchema
 
 VERSION = 1
 """Version of the training and the network; changes whenever the resulting judges do."""
-KIND = "judge"
+Share = Annotated[float, NullIsNan()]
 WIDTHS = (16, 32, 64, 64)
 INPUT_EDGE = 64
 """Edges of at least twice this length are halved first: attributes are visible at this size, and the head is small."""
@@ -121,25 +122,27 @@ class JudgeRecord:
     seed: int
     steps: int
     images: int
-    accuracy: Mapping[str, float]
-    balanced_accuracy: Mapping[str, float]
-    blurred_accuracy: Mapping[str, float]
+    accuracy: Mapping[str, Share]
+    balanced_accuracy: Mapping[str, Share]
+    blurred_accuracy: Mapping[str, Share]
     left_out: Mapping[str, str] = field(default_factory=dict)
     version: int = VERSION
 
-    @classmethod
-    def from_plain(cls, plain: Plain) -> Self:
-        """The inverse of ``asdict``, for untrusted files."""
 
-        def shares(key: str) -> dict[str, float]:
-            return {str(name): float(share) for name, share in plain[key].items()}
+@dataclass(frozen=True, slots=True)
+class JudgeMetadata:
+    """The contents of a judge file other than the weights; the fields are those of :class:`Judge`."""
 
-        return cls(
-            str(plain["trained_on"]), str(plain["digest"]), str(plain["renderer"]),
-            int(plain["seed"]), int(plain["steps"]), int(plain["images"]),
-            shares("accuracy"), shares("balanced_accuracy"), shares("blurred_accuracy"),
-            {str(name): str(why) for name, why in plain["left_out"].items()}, int(plain["version"]),
-        )  # fmt: skip
+    kind: Literal["judge"]
+    labels: LabelSchema
+    input_shape: tuple[Annotated[int, Range(least=1)], ...]
+    temperatures: tuple[Annotated[float, Range(above=0, below=math.inf)], ...]
+    record: JudgeRecord
+
+    def __post_init__(self) -> None:
+        if len(self.temperatures) != len(self.labels):
+            what = f"{len(self.labels)} labels need as many temperatures, got {len(self.temperatures)}"
+            raise UsageError(what)
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,13 +244,10 @@ class Judge:
 
     def metadata(self) -> dict[str, Plain]:
         """The contents of a judge file other than the weights."""
-        return {
-            "kind": KIND,
-            "labels": self.labels.as_plain(),
-            "input_shape": list(self.input_shape),
-            "temperatures": list(self.temperatures),
-            "record": asdict(self.record),
-        }
+        found: dict[str, Plain] = plain(
+            JudgeMetadata("judge", self.labels, self.input_shape, self.temperatures, self.record)
+        )
+        return found
 
     def save(self, path: str | Path) -> None:
         """Write the judge atomically to a ``.safetensors`` (or ``.pt``) file."""
@@ -261,25 +261,17 @@ class Judge:
             CheckpointError: the file is missing or damaged, or does not contain a judge.
         """
         bundle, where = read_bundle(path), str(path)
-        metadata = bundle.metadata
         try:
-            if metadata["kind"] != KIND:
-                raise ValueError(f"it contains a {metadata['kind']}")
-            labels = LabelSchema.from_plain(metadata["labels"], where)
-            shape = tuple(int(edge) for edge in metadata["input_shape"])
-            temperatures = tuple(float(t) for t in metadata["temperatures"])
-            record = JudgeRecord.from_plain(metadata["record"])
-            if not all(0 < t < math.inf for t in temperatures) or len(temperatures) != len(labels):
-                raise ValueError("its temperatures must be positive, one for each label")
-            network = _loaded(shape, labels, bundle.tensors)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
+            found = read(JudgeMetadata, dict(bundle.metadata), extra=True)
+            network = _loaded(found.input_shape, found.labels, bundle.tensors)
+        except (InputError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 "the file is not a judge of this version",
                 where=where,
                 why=str(error),
                 hint="Train a judge with: ccvae-eval train judge",
             ) from None
-        return cls(network, labels, shape, temperatures, record)
+        return cls(network, found.labels, found.input_shape, found.temperatures, found.record)
 
 
 def _by(shape: tuple[int, ...]) -> str:

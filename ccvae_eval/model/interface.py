@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 from ccvae_eval.core.errors import LabelMismatchError, UsageError, suggestion
+from ccvae_eval.core.typed import plain, read
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain, Points
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Label:
 class LabelSchema:
     """The labels of a data set or model, in the column order of ``Labels`` tensors."""
 
-    labels: tuple[Label, ...]
+    labels: tuple[Label, ...] = field(metadata={"key": ""})
 
     def __post_init__(self) -> None:
         names = self.names
@@ -125,15 +126,13 @@ class LabelSchema:
 
     def as_plain(self) -> list[dict[str, Plain]]:
         """Returns the schema as plain data, for checkpoints and runs."""
-        return [{"name": label.name, "kind": label.kind, "classes": list(label.classes)} for label in self.labels]
+        rows: list[dict[str, Plain]] = plain(self)
+        return rows
 
     @classmethod
-    def from_plain(cls, plain: Plain, where: str = "label schema") -> Self:
+    def from_plain(cls, rows: Plain, where: str = "label schema") -> Self:
         """Inverse of :meth:`as_plain` for untrusted data; malformed data are a ``LabelMismatchError``."""
-        try:
-            return cls(tuple(Label(str(p["name"]), p["kind"], tuple(map(str, p["classes"]))) for p in plain))
-        except (KeyError, TypeError) as error:
-            raise LabelMismatchError("malformed label schema", where=where, why=repr(error)) from None
+        return read(cls, rows, where, error=LabelMismatchError, extra=True)
 
 
 def binary_schema(*names: str) -> LabelSchema:
@@ -354,23 +353,13 @@ class ModelContext:
 
     def as_plain(self) -> dict[str, Plain]:
         """Returns the context as plain data, for checkpoints."""
-        return {
-            "labels": self.labels.as_plain(),
-            "input_shape": list(self.input_shape),
-            "label_prior": [list(p) for p in self.label_prior],
-        }
+        found: dict[str, Plain] = plain(self)
+        return found
 
     @classmethod
-    def from_plain(cls, plain: Plain, where: str = "model context") -> Self:
+    def from_plain(cls, found: Plain, where: str = "model context") -> Self:
         """Inverse of :meth:`as_plain` for untrusted data; malformed data are a ``LabelMismatchError``."""
-        try:
-            return cls(
-                LabelSchema.from_plain(plain["labels"], where),
-                tuple(int(n) for n in plain["input_shape"]),
-                tuple(tuple(float(p) for p in row) for row in plain["label_prior"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise LabelMismatchError("malformed model context", where=where, why=repr(error)) from None
+        return read(cls, found, where, error=LabelMismatchError, extra=True)
 
 
 def uniform_prior(labels: LabelSchema) -> tuple[tuple[float, ...], ...]:

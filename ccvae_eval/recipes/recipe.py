@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import itertools
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
-from ccvae_eval.core.errors import InputError, UsageError, suggestion
+from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.core.typed import Range, load_toml, read
 from ccvae_eval.core.types import Plain
 from ccvae_eval.training.settings import TrainingSettings
 
-T = TypeVar("T")
-MAX_BYTES = 1 << 20
 BUILTIN = "builtin"
 ANY = "*"
 MAX_CELLS = 10_000
@@ -125,7 +123,7 @@ class Recipe:
     title: str
     data: str
     metrics: tuple[str, ...]
-    experiments: tuple[Experiment, ...]
+    experiments: tuple[Experiment, ...] = field(metadata={"key": "contenders"})
     tables: tuple[TableSpec, ...]
     source: str = ""
     axes: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
@@ -133,10 +131,10 @@ class Recipe:
     options: Mapping[str, Mapping[str, Plain]] = field(default_factory=dict)
     training: Mapping[str, Plain] = field(default_factory=dict)
     seeds: int = 1
-    sample: int | None = None
+    sample: Annotated[int, Range(least=1)] | None = None
     judge: str = "auto"
     figures: bool = False
-    extra_evaluations: tuple[ExtraEvaluation, ...] = ()
+    extra_evaluations: tuple[ExtraEvaluation, ...] = field(default=(), metadata={"key": "views"})
     notes: str = ""
 
     def points(self) -> Iterator[GridPoint]:
@@ -190,15 +188,7 @@ def read_recipe(name: str) -> Recipe:
     """
     path = Path(name)
     if path.suffix == ".toml":
-        try:
-            if path.stat().st_size > MAX_BYTES:
-                raise InputError(f"a recipe must be smaller than {MAX_BYTES >> 20} MiB", where=name)
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError("the recipe cannot be read", where=name, why=error.strerror or str(error)) from None
-        except ValueError:
-            raise InputError("the recipe is not UTF-8 text", where=name) from None
-        return parse_recipe(text, path.stem, name)
+        return _recipe(load_toml(path), path.stem, name)
     if name not in builtin_recipes():
         hint = suggestion(name, builtin_recipes()) + " The path of your own recipe must end in .toml."
         raise UsageError(f"recipe {name!r} is unknown", hint=hint)
@@ -207,50 +197,11 @@ def read_recipe(name: str) -> Recipe:
 
 def parse_recipe(text: str, name: str, where: str) -> Recipe:
     """Parse a recipe from TOML text."""
-    try:
-        plain = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError("the recipe is not valid TOML", where=where, why=str(error)) from None
-    read = _Reader(plain, where)
-    recipe = Recipe(
-        name=name,
-        title=read.text("title"),
-        source=read.text("source", ""),
-        data=read.text("data"),
-        metrics=read.texts("metrics"),
-        experiments=tuple(_experiment(row) for row in read.rows("contenders")),
-        tables=tuple(_table(row) for row in read.rows("tables")),
-        axes={axis: tuple(values) for axis, values in read.mapping("axes", list).items()},
-        labels=read.texts("labels", ()),
-        options=read.mapping("options", dict),
-        training=read.mapping("training"),
-        seeds=read.integer("seeds", 1),
-        sample=read.integer("sample", 0) or None,
-        judge=read.text("judge", "auto"),
-        figures=read.flag("figures"),
-        extra_evaluations=tuple(_extra_evaluation(row) for row in read.rows("views", [])),
-        notes=read.text("notes", ""),
-    )
-    return _checked(read.finish(recipe), where)
+    return _recipe(load_toml(text.encode(), where), name, where)
 
 
-def _experiment(read: _Reader) -> Experiment:
-    name, model, settings = read.text("name"), read.text("model"), read.mapping("settings")
-    training, after, labels = read.mapping("training"), read.text("after", ""), read.texts("labels", ())
-    return read.finish(Experiment(name, model, settings, training, after, labels))
-
-
-def _extra_evaluation(read: _Reader) -> ExtraEvaluation:
-    return read.finish(ExtraEvaluation(read.text("name"), read.texts("metrics"), read.mapping("options", dict)))
-
-
-def _table(read: _Reader) -> TableSpec:
-    numbers = read.mapping("published", list)
-    try:
-        published = {row: tuple(float(number) for number in each) for row, each in numbers.items()}
-    except (TypeError, ValueError):
-        raise UsageError("must be lists of numbers", where=f"{read.where}: published") from None
-    return read.finish(TableSpec(read.text("value"), read.mapping("at"), published, read.text("published_as", "")))
+def _recipe(table: Plain, name: str, where: str) -> Recipe:
+    return _checked(read(Recipe, table, where, error=UsageError, name=name), where)
 
 
 def _checked(recipe: Recipe, where: str) -> Recipe:
@@ -287,61 +238,6 @@ def _checked(recipe: Recipe, where: str) -> Recipe:
                 what = f"{row!r} must have {points} published numbers (one per grid point), got {len(numbers)}"
                 raise UsageError(what, where=where)
     return recipe
-
-
-_TOML_TYPES = {str: "a string", int: "an integer", bool: "true or false", list: "an array", dict: "a table"}
-
-
-class _Reader:
-    """One TOML table, read key by key with a type; keys that were not read are an error in ``finish``."""
-
-    def __init__(self, plain: Mapping[str, Any], where: str) -> None:
-        self.plain, self.where, self.read = plain, where, list[str]()
-
-    def _value(self, key: str, kind: type, default: Any) -> Any:
-        self.read.append(key)
-        value = self.plain.get(key, default)
-        if value is None:
-            raise UsageError(f"key {key!r} is missing", where=self.where)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise UsageError(f"{key!r} must be {_TOML_TYPES[kind]}, got {type(value).__name__}", where=self.where)
-        return value
-
-    def text(self, key: str, default: str | None = None) -> str:
-        return str(self._value(key, str, default))
-
-    def integer(self, key: str, default: int) -> int:
-        return int(self._value(key, int, default))
-
-    def flag(self, key: str) -> bool:
-        return bool(self._value(key, bool, False))
-
-    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        found = self._value(key, list, None if default is None else list(default))
-        if not all(isinstance(each, str) for each in found):
-            raise UsageError(f"{key!r} must be an array of strings", where=self.where)
-        return tuple(found)
-
-    def mapping(self, key: str, each: type | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = dict(self._value(key, dict, {}))
-        for name, value in found.items():
-            if each is not None and not isinstance(value, each):
-                what = f"{key}.{name} must be {_TOML_TYPES[each]}, got {type(value).__name__}"
-                raise UsageError(what, where=self.where)
-        return found
-
-    def rows(self, key: str, default: list[Any] | None = None) -> list[_Reader]:
-        found = self._value(key, list, default)
-        if (not found and default is None) or not all(isinstance(row, dict) for row in found):
-            raise UsageError(f"{key!r} must be a non-empty array of tables", where=self.where, hint=f"Write [[{key}]].")
-        return [_Reader(row, f"{self.where}: {key} {number}") for number, row in enumerate(found, 1)]
-
-    def finish(self, made: T) -> T:
-        """Returns what was made of the table, unless it has a key that was not read."""
-        for key in self.plain:
-            if key not in self.read:
-                raise UsageError(f"key {key!r} is unknown", where=self.where, hint=suggestion(key, self.read))
-        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,12 +294,7 @@ def _cell(
             settings[axis.removeprefix("set.")] = value
         else:
             fields_[axis] = value
-    if "labels" in fields_:
-        fields_["labels"] = tuple(fields_["labels"])
-    try:
-        training = TrainingSettings(**fields_, seed=seed)
-    except TypeError as error:
-        raise UsageError("invalid training setting", where=experiment.name, why=str(error)) from None
+    training = read(TrainingSettings, fields_, experiment.name, error=UsageError, seed=seed)
     start = (experiment.after, point, seed)
     after = next((c.training_key for c in done if (c.experiment, c.point, c.seed) == start), "")
     key = digest([experiment.model, settings, asdict(training), data, after])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.typed import Range, check
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,42 +33,25 @@ class TrainingSettings:
         cache_megabytes: memory for images that were read or rendered once.
     """
 
-    epochs: int = 20
-    steps: int = 0
-    minutes: float = 0.0
-    batch: int = 128
-    rate: float = 1.0
+    epochs: Annotated[int, Range(least=1)] = 20
+    steps: Annotated[int, Range(least=0)] = 0
+    minutes: Annotated[float, Range(least=0)] = 0.0
+    batch: Annotated[int, Range(least=1)] = 128
+    rate: Annotated[float, Range(least=0, most=1)] = 1.0
     labels: tuple[str, ...] = ()
-    label_noise: float = 0.0
-    learning_rate: float = 1e-3
+    label_noise: Annotated[float, Range(least=0, most=1)] = 0.0
+    learning_rate: Annotated[float, Range(above=0, below=math.inf)] = 1e-3
     seed: int = 0
-    validation: float = 0.05
-    validate_every: int = 1
-    patience: int = 0
-    clip: float = 0.0
-    average: float = 0.0
-    save_minutes: float = 5.0
-    cache_megabytes: int = 2048
+    validation: Annotated[float, Range(least=0, below=1)] = 0.05
+    validate_every: Annotated[int, Range(least=1)] = 1
+    patience: Annotated[int, Range(least=0)] = 0
+    clip: Annotated[float, Range(least=0)] = 0.0
+    average: Annotated[float, Range(least=0, below=1)] = 0.0
+    save_minutes: Annotated[float, Range(least=0)] = 5.0
+    cache_megabytes: Annotated[int, Range(least=0)] = 2048
 
     def __post_init__(self) -> None:
-        minimums = {
-            "epochs": 1, "steps": 0, "minutes": 0, "batch": 1, "validate_every": 1, "patience": 0, "clip": 0,
-            "save_minutes": 0, "cache_megabytes": 0,
-        }  # fmt: skip
-        for name, low in minimums.items():
-            value = getattr(self, name)
-            if not low <= value <= math.inf:
-                raise UsageError(f"{name} must be at least {low}, got {value}", where="training")
-        for name in ("rate", "label_noise"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise UsageError(f"{name} must be 0 to 1, got {value}", where="training")
-        if not 0 < self.learning_rate < math.inf:
-            raise UsageError(f"learning_rate must be a positive number, got {self.learning_rate}", where="training")
-        for name in ("validation", "average"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise UsageError(f"{name} must be at least 0 and below 1, got {value}", where="training")
+        check(self, "training")
         if self.patience and not self.validation:
             raise UsageError("patience needs validation images", where="training", hint="validation=0.05")
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.random_streams import torch_stream
+from ccvae_eval.core.typed import Range, check, read
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain, Points
 from ccvae_eval.model.interface import LatentLayout, ModelContext
 from ccvae_models.likelihood import Likelihood, LikelihoodName
 from ccvae_models.networks import Decoder, Encoder, NetworkName, NetworkSpec
-from ccvae_models.settings import read_settings
+
+Width = Annotated[int, Range(least=1)]
+Weight = Annotated[float, Range(least=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,10 @@ class NetworkSettings:
     likelihood: LikelihoodName = "auto"
     likelihood_scale: float = 1.0
     network: NetworkName = "auto"
-    hidden: int = 64
+    hidden: Width = 64
+
+    def __post_init__(self) -> None:
+        check(self, type(self).__name__.removesuffix("Settings").lower())
 
 
 S = TypeVar("S", bound=NetworkSettings)
@@ -77,7 +83,8 @@ class Autoencoder(nn.Module, Generic[S]):
         """Build an untrained model; see ``ccvae_eval.model.interface.Rebuildable``."""
         name = cls.__name__.lower()
         build: Any = cls
-        model: Self = build(read_settings(cls.Settings, settings, name), context, torch_stream(seed, "weights", name))
+        chosen = read(cls.Settings, settings, name, error=UsageError, words=True)
+        model: Self = build(chosen, context, torch_stream(seed, "weights", name))
         return model
 
     def encode(self, images: Images | Points, labels: Labels | None = None) -> Gaussian:

@@ -16,17 +16,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
 
+from ccvae_eval.core.typed import Range
 from ccvae_eval.core.types import Gaussian
 from ccvae_eval.model.interface import Batch, ModelContext, Objective
-from ccvae_models.autoencoder import NetworkSettings, kl_diagonal, kl_standard, noise_like
+from ccvae_models.autoencoder import NetworkSettings, Weight, Width, kl_diagonal, kl_standard, noise_like
 from ccvae_models.ccvae import CCVAE
 from ccvae_models.characteristics import Characteristics
-from ccvae_models.labels import entropy, means_by_supervision, pick, require_at_least
+from ccvae_models.labels import entropy, means_by_supervision, pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,10 @@ class BetaCCVAESettings(NetworkSettings):
         blank: start q(z_c|x) the same for every image.
     """
 
-    style: int = 27
-    block: int = 1
-    class_block: int = 2
-    beta: float = 0.05
+    style: Annotated[int, Range(least=0)] = 27
+    block: Width = 1
+    class_block: Width = 2
+    beta: Weight = 0.05
     prior_mean: float = 2.0
     blank: bool = False
 
@@ -91,7 +92,6 @@ class BetaCCVAE(CCVAE):
     Settings: ClassVar[type[Any]] = BetaCCVAESettings
 
     def __init__(self, settings: BetaCCVAESettings, context: ModelContext, generator: Generator) -> None:
-        require_at_least(settings, "beta-ccvae", {"beta": 0})
         ccvae: Any = settings
         super().__init__(ccvae, context, generator)
 

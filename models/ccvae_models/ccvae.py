@@ -16,15 +16,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Generator, Tensor
 
-from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.typed import Range
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_diagonal, kl_standard, noise_like
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, Width, kl_diagonal, kl_standard, noise_like
 from ccvae_models.characteristics import Characteristics, group_by_classes, label_blocks
 from ccvae_models.label_posterior_sampling import label_conditioned_noise
 from ccvae_models.labels import (
@@ -32,7 +32,6 @@ from ccvae_models.labels import (
     expected,
     means_by_supervision,
     pick,
-    require_at_least,
     require_discrete_labels,
     sample_classes,
 )
@@ -63,16 +62,16 @@ class CCVAESettings(NetworkSettings):
         posterior_samples: samples behind q(y|x) in the reference estimator.
     """
 
-    style: int = 27
-    block: int = 1
-    class_block: int = 2
+    style: Annotated[int, Range(least=0)] = 27
+    block: Width = 1
+    class_block: Width = 2
     estimator: Literal["exact", "weighted", "reference"] = "exact"
-    alpha: float = 0.02
+    alpha: Annotated[float, Range(least=0, below=math.inf)] = 0.02
     prior_mean: float = 2.0
     blank: bool = True
-    points: int = 129
-    draws: int = 256
-    posterior_samples: int = 100
+    points: Annotated[int, Range(least=5)] = 129
+    draws: Annotated[int, Range(least=2)] = 256
+    posterior_samples: Width = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ class CCVAE(Autoencoder[CCVAESettings]):
     Settings: ClassVar[type[Any]] = CCVAESettings
 
     def __init__(self, settings: CCVAESettings, context: ModelContext, generator: Generator) -> None:
-        _validate(settings, context)
+        require_discrete_labels(context, "ccvae")
         blocks = label_blocks(context.labels, settings.block, settings.class_block)
         dim = sum(map(len, blocks.values())) + settings.style
         super().__init__(settings, context, LatentLayout(dim, blocks))
@@ -296,16 +295,6 @@ class CCVAE(Autoencoder[CCVAESettings]):
         for group, table in zip(self.groups, tables, strict=True):
             found |= {index: table[:, place] for place, index in enumerate(group.indices)}
         return {name: found[i] for i, name in enumerate(self.labels.names)}
-
-
-def _validate(settings: CCVAESettings, context: ModelContext) -> None:
-    require_discrete_labels(context, "ccvae")
-    if not 0 <= settings.alpha < math.inf:
-        raise UsageError(
-            f"must be at least 0 and finite, got {settings.alpha}", where="ccvae: alpha", hint="0 = the bound alone."
-        )
-    minimum = {"style": 0, "block": 1, "class_block": 1, "points": 5, "draws": 2, "posterior_samples": 1}
-    require_at_least(settings, "ccvae", minimum)
 
 
 def _kl(group: Characteristics, q: Gaussian, moments: LabelConditionedMoments) -> Tensor:

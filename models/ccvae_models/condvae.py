@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, Weight, Width, kl_standard, noise_like
 from ccvae_models.labels import (
     LabelClassifier,
     LabelEncoding,
@@ -29,7 +29,6 @@ from ccvae_models.labels import (
     fully_labelled,
     means_of_rows,
     observed_log_prob,
-    require_at_least,
     require_discrete_labels,
 )
 from ccvae_models.networks import (
@@ -56,11 +55,11 @@ class CondVAESettings(NetworkSettings):
         adversary_width: width of the classifier's two hidden layers, and of the hidden layer of injection "add".
     """
 
-    style: int = 27
+    style: Width = 27
     injection: Literal["concatenate", "add"] = "concatenate"
     adversary: Literal["off", "entropy", "likelihood"] = "off"
-    strength: float = 10.0
-    adversary_width: int = 64
+    strength: Weight = 10.0
+    adversary_width: Width = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,6 @@ class CondVAE(Autoencoder[CondVAESettings]):
     def __init__(self, settings: CondVAESettings, context: ModelContext, generator: Generator) -> None:
         name = type(self).__name__.lower()
         require_discrete_labels(context, name)
-        require_at_least(settings, name, {"style": 1, "strength": 0, "adversary_width": 1})
         encoding = LabelEncoding(context)
         super().__init__(settings, context, LatentLayout(encoding.count + settings.style, encoding.by_label))
         self.columns = encoding

@@ -24,7 +24,7 @@ from torch import Generator, Tensor, nn
 
 from ccvae_eval.core.types import Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, Weight, Width, kl_standard, noise_like
 from ccvae_models.characteristics import ClassPriors, consecutive_blocks
 from ccvae_models.labels import (
     LabelClassifier,
@@ -33,7 +33,6 @@ from ccvae_models.labels import (
     fully_labelled,
     means_of_rows,
     observed_log_prob,
-    require_at_least,
     require_discrete_labels,
 )
 from ccvae_models.networks import (
@@ -67,17 +66,17 @@ class CSVAESettings(NetworkSettings):
         adversary_width: width of the adversary's two hidden layers.
     """
 
-    style: int = 27
-    block: int = 2
+    style: Width = 27
+    block: Width = 2
     adversary: bool = True
     confusion: Literal["entropy", "prior"] = "entropy"
-    beta1: float = 1.0
-    beta2: float = 1.0
-    beta3: float = 0.2
-    beta4: float = 10.0
-    beta5: float = 1.0
+    beta1: Weight = 1.0
+    beta2: Weight = 1.0
+    beta3: Weight = 0.2
+    beta4: Weight = 10.0
+    beta5: Weight = 1.0
     prior_mean: float = 1.5
-    adversary_width: int = 64
+    adversary_width: Width = 64
 
 
 class CSVAE(Autoencoder[CSVAESettings]):
@@ -92,8 +91,6 @@ class CSVAE(Autoencoder[CSVAESettings]):
 
     def __init__(self, settings: CSVAESettings, context: ModelContext, generator: Generator) -> None:
         require_discrete_labels(context, "csvae")
-        minimum = {"style": 1, "block": 1, "adversary_width": 1, **{f"beta{i}": 0 for i in range(1, 6)}}
-        require_at_least(settings, "csvae", minimum)
         blocks = consecutive_blocks(context.labels, dict.fromkeys(context.labels.names, settings.block))
         super().__init__(settings, context, LatentLayout(len(blocks) * settings.block + settings.style, blocks))
         self.priors = ClassPriors(context.labels, blocks, settings.prior_mean)

@@ -22,15 +22,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
 from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.typed import Range
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, Weight, Width, kl_standard, noise_like
 from ccvae_models.characteristics import BlockClassifier, ClassPriors, consecutive_blocks
 from ccvae_models.kl_schedule import KLSchedule
 from ccvae_models.labels import (
@@ -39,7 +40,6 @@ from ccvae_models.labels import (
     log_q_by_name,
     means_by_supervision,
     observed_log_prob,
-    require_at_least,
     require_discrete_labels,
 )
 from ccvae_models.networks import Encoder, NetworkSpec, concatenated, initialise
@@ -64,15 +64,15 @@ class DIVASettings(NetworkSettings):
     """
 
     domain: str = "domain"
-    style: int = 64
-    block: int = 64
-    class_block: int = 0
+    style: Width = 64
+    block: Width = 64
+    class_block: Annotated[int, Range(least=0)] = 0
     encoders: Literal["separate", "shared"] = "separate"
     auxiliary: Literal["supervised", "unsupervised"] = "supervised"
-    alpha_y: float = 3500.0
-    alpha_d: float = 2000.0
-    beta: float = 1.0
-    warm_up: int = 0
+    alpha_y: Weight = 3500.0
+    alpha_d: Weight = 2000.0
+    beta: Weight = 1.0
+    warm_up: Annotated[int, Range(least=0)] = 0
     prior_mean: float = 2.0
 
 
@@ -85,11 +85,11 @@ class AdaptedDIVASettings(DIVASettings):
     """
 
     domain: str = ""
-    style: int = 27
-    block: int = 1
-    class_block: int = 2
+    style: Width = 27
+    block: Width = 1
+    class_block: Annotated[int, Range(least=0)] = 2
     encoders: Literal["separate", "shared"] = "shared"
-    alpha_y: float = 250.0
+    alpha_y: Weight = 250.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +132,6 @@ class DIVA(Autoencoder[DIVASettings]):
     def __init__(self, settings: DIVASettings, context: ModelContext, generator: Generator) -> None:
         name = "adapted-diva" if isinstance(settings, AdaptedDIVASettings) else "diva"
         require_discrete_labels(context, name)
-        minimum = {"style": 1, "block": 1, "class_block": 0, "alpha_y": 0, "alpha_d": 0, "beta": 0, "warm_up": 0}
-        require_at_least(settings, name, minimum)
         _validate_domain(settings, context, name)
         class_block = settings.class_block or settings.block
         widths = {label.name: settings.block if label.cardinality == 2 else class_block for label in context.labels}

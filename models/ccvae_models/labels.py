@@ -46,14 +46,6 @@ def require_discrete_labels(context: ModelContext, model: str) -> None:
             raise UsageError(f"p(y) must have {label.cardinality} classes, got {len(p)}", where=label.name)
 
 
-def require_at_least(settings: object, model: str, minimum: Mapping[str, float]) -> None:
-    """Check lower bounds of settings; the ``UsageError`` names the first setting below its bound."""
-    for name, lowest in minimum.items():
-        value = getattr(settings, name)
-        if not value >= lowest:  # also catches NaN
-            raise UsageError(f"must be at least {lowest}, got {value}", where=f"{model}: {name}")
-
-
 def fully_labelled(labels: Labels) -> Tensor:
     """True for the rows with every label observed, shape (N,)."""
     return ~labels.isnan().any(1)

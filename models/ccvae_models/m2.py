@@ -16,14 +16,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
 
+from ccvae_eval.core.typed import Range
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, Weight, Width, kl_standard, noise_like
 from ccvae_models.labels import (
     LabelClassifier,
     LabelEncoding,
@@ -34,7 +35,6 @@ from ccvae_models.labels import (
     observed_classes,
     observed_log_prob,
     pick,
-    require_at_least,
     require_discrete_labels,
     sample_classes,
 )
@@ -56,9 +56,9 @@ class M2Settings(NetworkSettings):
         draws: samples of y, if the labels have more than 32 joint configurations.
     """
 
-    style: int = 27
-    alpha: float = 0.02
-    draws: int = 4
+    style: Width = 27
+    alpha: Weight = 0.02
+    draws: Annotated[int, Range(least=2)] = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,6 @@ class M2(Autoencoder[M2Settings]):
 
     def __init__(self, settings: M2Settings, context: ModelContext, generator: Generator) -> None:
         require_discrete_labels(context, "m2")
-        require_at_least(settings, "m2", {"style": 1, "alpha": 0, "draws": 2})
         encoding = LabelEncoding(context)
         super().__init__(settings, context, LatentLayout(encoding.count + settings.style, encoding.by_label))
         self.columns = encoding

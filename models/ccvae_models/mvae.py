@@ -17,14 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
 
+from ccvae_eval.core.typed import Range
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, Weight, Width, kl_standard, noise_like
 from ccvae_models.kl_schedule import KLSchedule
 from ccvae_models.labels import (
     ClassGaussians,
@@ -33,7 +34,6 @@ from ccvae_models.labels import (
     means_of_rows,
     observed_classes,
     observed_log_prob,
-    require_at_least,
     require_discrete_labels,
 )
 from ccvae_models.networks import initialise
@@ -57,12 +57,12 @@ class MVAESettings(NetworkSettings):
         label_width: width of the two hidden layers of p(y|z).
     """
 
-    latent: int = 100
-    lambda_image: float = 1.0
-    lambda_labels: float = 10.0
-    beta: float = 1.0
-    warm_up: int = 500
-    label_width: int = 256
+    latent: Width = 100
+    lambda_image: Weight = 1.0
+    lambda_labels: Weight = 10.0
+    beta: Weight = 1.0
+    warm_up: Annotated[int, Range(least=0)] = 500
+    label_width: Width = 256
 
 
 class MVAE(Autoencoder[MVAESettings]):
@@ -72,8 +72,6 @@ class MVAE(Autoencoder[MVAESettings]):
 
     def __init__(self, settings: MVAESettings, context: ModelContext, generator: Generator) -> None:
         require_discrete_labels(context, "mvae")
-        minimum = {"latent": 1, "lambda_image": 0, "lambda_labels": 0, "beta": 0, "warm_up": 0, "label_width": 1}
-        require_at_least(settings, "mvae", minimum)
         super().__init__(settings, context, LatentLayout(settings.latent))
         self.experts = LabelExperts(context, settings.latent, generator)
         self.classifier = LabelClassifier(settings.latent, context.labels, settings.label_width)

@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 from torch import Generator
 
 from ccvae_eval.model.interface import Batch, LatentLayout, ModelContext, Objective
-from ccvae_models.autoencoder import Autoencoder, NetworkSettings, kl_standard, noise_like
-from ccvae_models.labels import require_at_least
+from ccvae_models.autoencoder import Autoencoder, NetworkSettings, Width, kl_standard, noise_like
 from ccvae_models.networks import initialise
 
 
@@ -25,7 +24,7 @@ class VAESettings(NetworkSettings):
         latent: number of latent dimensions.
     """
 
-    latent: int = 45
+    latent: Width = 45
 
 
 class VAE(Autoencoder[VAESettings]):
@@ -34,7 +33,6 @@ class VAE(Autoencoder[VAESettings]):
     Settings: ClassVar[type[Any]] = VAESettings
 
     def __init__(self, settings: VAESettings, context: ModelContext, generator: Generator) -> None:
-        require_at_least(settings, "vae", {"latent": 1})
         super().__init__(settings, context, LatentLayout(settings.latent))
         initialise(self, generator)
 

@@ -106,14 +106,21 @@ def test_a_malformed_record_is_refused(change: dict[str, Any], tmp_path: Path) -
     write_bundle(path, {"w": torch.ones(1)}, {"model": RECORD})
     assert CheckpointRecord.from_bundle(read_bundle(path)) is not None
     write_bundle(path, {"w": torch.ones(1)}, {"model": {**RECORD, **change}})
-    with pytest.raises(CheckpointError, match="malformed model record"):
+    with pytest.raises(CheckpointError, match="x.pt: model record: "):
         CheckpointRecord.from_bundle(read_bundle(path))
+
+
+def test_a_malformed_record_names_the_place(tmp_path: Path) -> None:
+    context = {**RECORD["context"], "labels": [{"name": "a", "kind": "odd", "classes": []}]}
+    write_bundle(tmp_path / "x.pt", {"w": torch.ones(1)}, {"model": {**RECORD, "context": context}})
+    with pytest.raises(CheckpointError, match=r"context\.labels\[0\]\.kind must be 'binary', .* got 'odd'"):
+        CheckpointRecord.from_bundle(read_bundle(tmp_path / "x.pt"))
 
 
 @pytest.mark.parametrize("plain", [None, [], "tiny", {}])
 def test_a_record_of_another_type_is_refused(plain: Any, tmp_path: Path) -> None:
     write_bundle(tmp_path / "x.pt", {"w": torch.ones(1)}, {"model": plain})
-    with pytest.raises(CheckpointError, match="malformed model record"):
+    with pytest.raises(CheckpointError, match="x.pt: model record: "):
         CheckpointRecord.from_bundle(read_bundle(tmp_path / "x.pt"))
 
 
@@ -135,3 +142,9 @@ def test_a_third_party_checkpoint_has_no_record(tmp_path: Path) -> None:
 )
 def test_the_path_is_removed_from_a_spec(spec: str, without: str) -> None:
     assert without_path(spec) == without
+
+
+def test_infinite_settings_and_undefined_terms_survive(tmp_path: Path) -> None:
+    record = CheckpointRecord("tiny", {"clip": float("inf")}, training={"loss": float("inf")})
+    write_bundle(tmp_path / "x.pt", {"w": torch.ones(1)}, {"model": record.as_plain()})
+    assert CheckpointRecord.from_bundle(read_bundle(tmp_path / "x.pt")) == record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +108,46 @@ def test_a_file_that_is_not_a_run_is_rejected(tmp_path: Path, content: str) -> N
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"n": 90', '"n": "90"', "measurements[0].values[1].n must be an integer, got '90'"),
+        ('"n": 90', '"n": -1', "measurements[0].values[1].n must be at least 0, got -1"),
+        ('"n": 90', '"m": 90', "measurements[0].values[1].n is missing"),
+        ('"status": "failed"', '"status": "bad"', "measurements[1].status must be 'ok', 'undefined', 'unsupported'"),
+        ('"judged": "Smiling"', '"judged": null', "measurements[0].values[3].at.judged must be a string, an integer"),
+        ('"code": "nan"', '"code": 3', "measurements[1].reason.code must be a string, got 3"),
+        ('"seed": 3', '"seed": NaN', "is not valid JSON (NaN is not a number of JSON)"),
+        ('"seed": 3', '"seed": 3, "seed": 4', "is not valid JSON (key 'seed' occurs twice in an object)"),
+        ('"judge": null', '"judge": []', "judge must be an object, got a list"),
+    ],
+)
+def test_a_malformed_run_names_the_place_and_the_expectation(tmp_path: Path, old: str, new: str, message: str) -> None:
+    write(_run(), tmp_path)
+    file = tmp_path / RUN_FILE
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        read(tmp_path)
+    assert str(caught.value).startswith(f"{file}: {message}")
+
+
+def test_keys_of_a_newer_version_are_ignored(tmp_path: Path) -> None:
+    run = write(_run(), tmp_path)
+    file = tmp_path / RUN_FILE
+    file.write_text(file.read_text().replace('"seed": 3', '"seed": 3, "mood": "good"'))
+    assert read(tmp_path).as_plain() == run.as_plain()
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / RUN_FILE)
+    with pytest.raises(InputError, match="is a pipe, not a file"):
+        read(tmp_path)
+
+
 def test_a_missing_run_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be opened"):
         read(tmp_path / "absent.json")
 
 

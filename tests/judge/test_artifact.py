@@ -119,6 +119,14 @@ HOSTILE = {
 }
 
 
+def test_a_malformed_record_names_the_place(judge, tmp_path):
+    metadata = json.loads(json.dumps(judge.metadata()))
+    metadata["record"]["accuracy"]["Hair"] = "high"
+    write_bundle(tmp_path / "x.safetensors", dict(judge.tensors), metadata)
+    with pytest.raises(CheckpointError, match=r"record\.accuracy\.Hair must be a number, got 'high'"):
+        Judge.open(tmp_path / "x.safetensors")
+
+
 @pytest.mark.parametrize("damage", HOSTILE.values(), ids=HOSTILE.keys())
 def test_malformed_judge_files_are_rejected(judge, tmp_path, damage):
     metadata, tensors = json.loads(json.dumps(judge.metadata())), dict(judge.tensors)

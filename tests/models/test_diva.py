@@ -184,8 +184,8 @@ def test_block_widths_follow_the_settings() -> None:
         (DIVA, {"domain": "Hair"}, LabelSchema((HAIR,)), "label besides the domain"),
         (DIVA, {"domain": "Hair", "auxiliary": "unsupervised"}, SCHEMA, "adapted-diva"),
         (DIVA, {"domain": "Hair", "block": 0}, SCHEMA, "diva: block"),
-        (AdaptedDIVA, {"style": 0}, SCHEMA, "adapted-diva: style"),
-        (AdaptedDIVA, {"alpha_y": -1}, SCHEMA, "adapted-diva: alpha_y"),
+        (AdaptedDIVA, {"style": 0}, SCHEMA, "style must be at least 1, got 0"),
+        (AdaptedDIVA, {"alpha_y": -1}, SCHEMA, "alpha_y must be at least 0, got -1"),
         (AdaptedDIVA, {}, LabelSchema(()), "vae"),
     ],
 )

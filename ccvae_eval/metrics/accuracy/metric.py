@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError
+from ccvae_eval.core.errors import UndefinedError, UnsupportedError
 from ccvae_eval.core.results import Measurement, ValueSpec
+from ccvae_eval.core.typed import check
 from ccvae_eval.core.types import Floats, Gaussian, Ids
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
 from ccvae_eval.evaluation.metric import LAWS, Needs
@@ -130,15 +131,15 @@ class Accuracy:
     least: int = 10
     strength: float = 1.0
 
+    def __post_init__(self) -> None:
+        check(self, self.name)
+
     def needs(self, subject: Subject) -> Needs:
         """Return that no image is decoded.
 
         Raises:
-            UsageError: if ``code`` is unknown.
             UnsupportedError: if the model neither predicts labels nor has latent dimensions for them.
         """
-        if self.code not in ("mean", "sample"):
-            raise UsageError(f'code must be "mean" or "sample", got {self.code!r}', where="accuracy")
         if not isinstance(subject.model, Predicts) and not (subject.characteristics or subject.unassigned):
             name = type(subject.model).__name__
             raise UnsupportedError(f"{name} cannot predict labels and has no latent dimensions for them")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy.stats import norm
 
-from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import ORACLE, Measurement, ValueSpec
+from ccvae_eval.core.typed import check
 from ccvae_eval.core.types import Floats
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
 from ccvae_eval.evaluation.metric import LAWS, Needs
@@ -188,6 +188,9 @@ class Density:
     permutations: int = 20
     probe: Probe = "linear"
 
+    def __post_init__(self) -> None:
+        check(self, self.name)
+
     @property
     def nearest(self) -> NeighbourSettings:
         """The settings of the nearest-neighbour divergences."""
@@ -195,10 +198,6 @@ class Density:
 
     def needs(self, subject: Subject) -> Needs:
         del subject
-        choices = {"code": ("sample", "mean"), "probe": get_args(Probe), "neighbour_scale": ("pooled", "raw")}
-        for key, (one, other) in choices.items():
-            if (choice := getattr(self, key)) not in (one, other):
-                raise UsageError(f'{key} must be "{one}" or "{other}", got {choice!r}', where="density")
         return Needs(images=False)
 
     def start(self, subject: Subject) -> DensityAccumulator:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
 from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.typed import Range, check
 
 Profile = Literal["robust", "reference"]
 Predictor = Literal["forest", "boosting", "gradient_boosting", "linear"]
@@ -24,35 +25,19 @@ class PanelSettings:
     against: Literal["labels", "all"] = "labels"
     predictor: Predictor = "forest"
     importance: Importance = "permutation"
-    fits: int = 3
-    bins: int = 20
+    fits: Annotated[int, Range(least=1)] = 3
+    bins: Annotated[int, Range(least=2)] = 20
     pruning: Pruning = "information"
-    shuffles: int = 20
-    draws: int = 500
-    votes: int = 10_000
-    group: int = 64
-    quantile: float = 0.99
-    leaves: int = 512
-    correlated: float = 0.2
+    shuffles: Annotated[int, Range(least=2)] = 20
+    draws: Annotated[int, Range(least=50)] = 500
+    votes: Annotated[int, Range(least=10)] = 10_000
+    group: Annotated[int, Range(least=2)] = 64
+    quantile: Annotated[float, Range(above=0, most=1)] = 0.99
+    leaves: Annotated[int, Range(least=2)] = 512
+    correlated: Annotated[float, Range(above=0, most=1)] = 0.2
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(PanelSettings).items():
-            value: Any = getattr(self, name)
-            if get_origin(hint) is Literal and value not in get_args(hint):
-                raise UsageError(
-                    f"{name} must be one of {', '.join(get_args(hint))}, got {value!r}", where="disentanglement"
-                )
-        minimums = {"fits": 1, "bins": 2, "shuffles": 2, "draws": 50, "votes": 10, "group": 2, "leaves": 2}
-        for name, minimum in minimums.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < minimum:
-                raise UsageError(
-                    f"{name} must be an integer of at least {minimum}, got {value}", where="disentanglement"
-                )
-        for name in ("quantile", "correlated"):
-            value = float(getattr(self, name))
-            if not 0 < value <= 1:
-                raise UsageError(f"{name} must be above 0 and at most 1, got {value:g}", where="disentanglement")
+        check(self, "disentanglement")
         if not self.robust and (self.predictor, self.importance) != ("forest", "permutation"):
             raise UsageError(
                 "the reference profile always uses gradient boosting with gain importance",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.core.results import Measurement, ValueSpec
+from ccvae_eval.core.typed import check
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import HasRedraws
 from ccvae_eval.evaluation.accumulator import ImageAccumulator, first_chunks
@@ -203,6 +204,7 @@ class Diversity:
     features: str = ""
 
     def __post_init__(self) -> None:
+        check(self, self.name)
         require_features(self.features, ("",), "diversity.features")
         if self.draws <= max(self.neighbour, 1):
             least = max(self.neighbour, 1) + 1

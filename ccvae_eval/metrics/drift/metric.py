@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from ccvae_eval.core.errors import CcvaeEvalError, PluginError, UndefinedError, UsageError, suggestion
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Measurement, ValueSpec
+from ccvae_eval.core.typed import Range, check
 from ccvae_eval.core.types import Images
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
 from ccvae_eval.evaluation.interventions import (
@@ -218,21 +219,20 @@ class Drift:
     }  # fmt: skip
 
     matcher: str = "grid"
-    doses: tuple[float, ...] = ()
+    doses: tuple[Annotated[float, Range(least=0, most=1)], ...] = ()
     source: CodeSource = "codes"
     fewest_keypoints: int = 8
-    largest_region: float = 0.6
-    window: int = 7
+    largest_region: Annotated[float, Range(above=0, most=1)] = 0.6
+    window: Annotated[int, Range(least=1)] = 7
     table_images: int = 64
 
     def __post_init__(self) -> None:
+        check(self, self.name)
         matcher_named(self.matcher)
-        if any(not 0 <= dose <= 1 for dose in self.doses) or len(set(self.doses)) != len(self.doses):
-            raise UsageError(f"doses must be distinct and in [0, 1], got {self.doses}", where="drift.doses")
-        if self.window < 1 or self.window % 2 == 0:
-            raise UsageError(f"window must be odd and at least 1, got {self.window}", where="drift.window")
-        if not 0 < (share := self.largest_region) <= 1:
-            raise UsageError(f"largest_region must be in (0, 1], got {share}", where="drift.largest_region")
+        if len(set(self.doses)) != len(self.doses):
+            raise UsageError(f"doses must be distinct, got {self.doses}", where="drift.doses")
+        if self.window % 2 == 0:
+            raise UsageError(f"window must be odd, got {self.window}", where="drift.window")
 
     def needs(self, subject: Subject) -> Needs:
         edits, _ = _edits(self, subject)

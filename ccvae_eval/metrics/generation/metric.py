@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -14,10 +14,11 @@ from torch.nn import functional
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Estimate, Measurement, ValueSpec
+from ccvae_eval.core.typed import Range, check
 from ccvae_eval.core.types import Floats, Ids, Images
 from ccvae_eval.evaluation.accumulator import ImageAccumulator, first_chunks
 from ccvae_eval.evaluation.interventions import why_not
-from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs, require_at_least
+from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED
 from ccvae_eval.evaluation.result_table import At, Mean, Proportion, ResultTable, Undefined, among, mean_of
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
@@ -124,13 +125,13 @@ class Generation:
 
     assign: str = ""
     features: str = "auto"
-    neighbour: int = 5
-    asked_images: int = 512
-    neighbour_images: int = 2000
-    chance_images: int = 256
+    neighbour: Annotated[int, Range(least=1)] = 5
+    asked_images: Annotated[int, Range(least=0)] = 512
+    neighbour_images: Annotated[int, Range(least=2)] = 2000
+    chance_images: Annotated[int, Range(least=0)] = 256
 
     def __post_init__(self) -> None:
-        require_at_least(self, neighbour=1, asked_images=0, neighbour_images=2, chance_images=0)
+        check(self, self.name)
         require_features(self.features, ("auto", JUDGED, PIXELS), "generation.features")
 
     def needs(self, subject: Subject) -> Needs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import UndefinedError, UsageError
 from ccvae_eval.core.results import Measurement, ValueSpec
+from ccvae_eval.core.typed import Range, check
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import HasCounterfactuals, HasRedraws, HasVariety
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
@@ -28,7 +29,7 @@ from ccvae_eval.evaluation.interventions import (
     why_not,
 )
 from ccvae_eval.evaluation.judge_scores import ANOTHER, classified_as, judged_change
-from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs, require_at_least
+from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.intervention import counterfactuals
@@ -189,16 +190,16 @@ class Interventions:
     source: CodeSource = "codes"
     assign: str = ""
     repeats: tuple[int, ...] = (1, 10)
-    axiom_images: int = 64
-    draws: int = 8
-    rendered: int = 128
+    axiom_images: Annotated[int, Range(least=0)] = 64
+    draws: Annotated[int, Range(least=2)] = 8
+    rendered: Annotated[int, Range(least=0)] = 128
     largest_region: float = 0.6
 
     def __post_init__(self) -> None:
+        check(self, self.name)
         if not self.repeats or min(self.repeats) < 1 or len(set(self.repeats)) != len(self.repeats):
             message = f"repeats must be distinct numbers from 1 up, got {self.repeats}"
             raise UsageError(message, where="intervention.repeats")
-        require_at_least(self, axiom_images=0, draws=2, rendered=0)
 
     def needs(self, subject: Subject) -> Needs:
         """The edits of each characteristic, and the assignment.

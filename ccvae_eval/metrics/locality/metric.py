@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ccvae_eval.core.errors import UndefinedError, UsageError
+from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.results import Measurement, ValueSpec
+from ccvae_eval.core.typed import Range, check
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
 from ccvae_eval.evaluation.interventions import CodeSource
@@ -37,7 +38,6 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 GREY_LEVEL = 1 / 255
 """Floor of a change for an encoder without noise: one step of an 8-bit image."""
 
-MIN_STEPS = 3
 
 UNCHANGED = "nothing changed in any image"
 
@@ -169,23 +169,17 @@ class Locality:
         ),
     }  # fmt: skip
 
-    steps: int = 11
+    steps: Annotated[int, Range(least=3)] = 11
     source: CodeSource = "codes"
     columns: MovedDimensions = "block"
     path: PathKind = "traversal"
     pairs: Literal["drawn", "all"] = "drawn"
-    most_changed: float = 0.01
-    largest_region: float = 0.6
+    most_changed: Annotated[float, Range(above=0, most=1)] = 0.01
+    largest_region: Annotated[float, Range(above=0, most=1)] = 0.6
     least_response: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.steps < MIN_STEPS:
-            raise UsageError(f"steps must be at least {MIN_STEPS}, got {self.steps}", where="locality.steps")
-        if self.pairs not in ("drawn", "all"):
-            raise UsageError(f"pairs must be 'drawn' or 'all', got {self.pairs!r}", where="locality.pairs")
-        for name in ("most_changed", "largest_region"):
-            if not 0 < (share := getattr(self, name)) <= 1:
-                raise UsageError(f"{name} must be above 0 and at most 1, got {share}", where=f"locality.{name}")
+        check(self, self.name)
 
     def needs(self, subject: Subject) -> Needs:
         paths, _ = traversal_paths(self, subject)

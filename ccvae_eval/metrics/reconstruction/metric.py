@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,11 +13,12 @@ from torch import Tensor
 from ccvae_eval.core.errors import UndefinedError, UsageError
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Measurement, ValueSpec
+from ccvae_eval.core.typed import Range, check
 from ccvae_eval.core.types import Codes, Floats, Gaussian
 from ccvae_eval.data.labels.relabel import label_columns
 from ccvae_eval.evaluation.accumulator import ImageAccumulator, first_chunks
 from ccvae_eval.evaluation.interventions import PosteriorMean, why_not
-from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs, require_at_least
+from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
 from ccvae_eval.evaluation.result_table import (
     NO_CHARACTERISTIC,
     NO_CONDITION,
@@ -143,20 +144,16 @@ class Reconstruction:
 
     code: Literal["mean", "sample"] = "mean"
     likelihood: Literal["model", "bernoulli"] = "model"
-    importance: int = 16
-    draws: int = 64
-    window: int = 11
-    gap_images: int = 256
-    chance_images: int = 64
+    importance: Annotated[int, Range(least=0)] = 16
+    draws: Annotated[int, Range(least=1)] = 64
+    window: Annotated[int, Range(least=1)] = 11
+    gap_images: Annotated[int, Range(least=0)] = 256
+    chance_images: Annotated[int, Range(least=0)] = 64
 
     def __post_init__(self) -> None:
-        require_at_least(self, importance=0, draws=1, window=1, gap_images=0, chance_images=0)
+        check(self, self.name)
         if self.window % 2 == 0:
             raise UsageError(f"window must be odd, got {self.window}", where="reconstruction.window")
-        for name, choices in (("code", ("mean", "sample")), ("likelihood", ("model", "bernoulli"))):
-            if (choice := getattr(self, name)) not in choices:
-                message = f"{name} must be {' or '.join(choices)}, got {choice!r}"
-                raise UsageError(message, where=f"reconstruction.{name}")
 
     def needs(self, subject: Subject) -> Needs:
         stated = isinstance(subject.model, StatesLikelihood) and self.likelihood == "model"
