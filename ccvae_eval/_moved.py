@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -87,7 +86,7 @@ def moved_names(package: str, new: str, names: Sequence[str]) -> Callable[[str],
     return attribute
 
 
-class _Alias(Loader):
+class _Alias:
     """Creates a module whose attributes are those of the module at the new path."""
 
     def __init__(self, new: str) -> None:
@@ -112,7 +111,7 @@ def _exists(module: str) -> bool:
         return False
 
 
-class MovedModules(MetaPathFinder):
+class MovedModules:
     """Finds the old modules. It is the last entry of ``sys.meta_path``, so it never shadows an existing module."""
 
     def find_spec(
@@ -124,7 +123,8 @@ class MovedModules(MetaPathFinder):
         new = MOVED.get(old) or (f"{MOVED[parent]}.{name}" if parent in MOVED else None)
         if package != PACKAGE or new is None or not _exists(f"{PACKAGE}.{new}"):
             return None
-        return ModuleSpec(fullname, _Alias(f"{PACKAGE}.{new}"), is_package=True)
+        loader: Any = _Alias(f"{PACKAGE}.{new}")  # importing the base class of loaders is slow
+        return ModuleSpec(fullname, loader, is_package=True)
 
 
 def install() -> None:

@@ -18,7 +18,7 @@ from ccvae_eval.data.interface import BringsData, DataSet, HasRegions, Split
 from ccvae_eval.data.memory import as_data_set
 from ccvae_eval.data.spec import data_for, open_data
 from ccvae_eval.data.splits import sample_ids
-from ccvae_eval.evaluation.metric import Metric, make_metric, metric_class
+from ccvae_eval.evaluation.metric import Metric, default_metrics, make_metric, metric_class
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.runner import Plan, needs_characteristics, needs_judge, plan_of
 from ccvae_eval.evaluation.runner import evaluate as evaluate_subject
@@ -29,7 +29,7 @@ from ccvae_eval.model.interface import LabelledVAE
 from ccvae_eval.oracle.references import oracle_reference, with_references
 from ccvae_eval.plugins import registry
 
-DEFAULT_METRICS = ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")
+DEFAULT_METRICS = default_metrics()
 """The metrics that are evaluated by default."""
 
 WHOLE_DATA = "all"

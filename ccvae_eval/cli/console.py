@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ccvae_eval.report.text import plain
+from ccvae_eval.rendering.text import plain
 
 
 class Screen:

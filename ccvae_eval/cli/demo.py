@@ -16,8 +16,8 @@ from ccvae_eval.cli.options import Json, Quiet
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.recipes.work import follow
+from ccvae_eval.rendering.text import escaped
 from ccvae_eval.report import terminal
-from ccvae_eval.report.text import escaped
 from ccvae_eval.training import TrainingSettings, fit, prepare, record
 
 ASSET = "ccvae-faces64.pt"

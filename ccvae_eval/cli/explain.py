@@ -15,8 +15,8 @@ from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.results import ValueSpec
 from ccvae_eval.evaluation.storage import RUN_SCHEMA
 from ccvae_eval.plugins import registry
-from ccvae_eval.report.terminal import ARROWS
-from ccvae_eval.report.text import argument_help, escaped, explanation, wrapped
+from ccvae_eval.rendering.tables import ARROWS
+from ccvae_eval.rendering.text import argument_help, escaped, explanation, wrapped
 
 
 def command(

@@ -12,7 +12,7 @@ import typer
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, Labels, ModelName, ModelSetting, Plugin, add_plugins, assignments, sample_of
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.report.text import escaped
+from ccvae_eval.rendering.text import escaped
 
 
 def command(

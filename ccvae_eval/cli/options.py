@@ -15,7 +15,7 @@ import typer
 
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.plugins import registry
-from ccvae_eval.report.text import argument_help
+from ccvae_eval.rendering.text import argument_help
 
 EVALUATION, OUTPUT, EXTENSION = "Evaluation", "Output", "Extension"
 

@@ -26,8 +26,8 @@ from ccvae_eval.core.files import atomic_write, slug
 from ccvae_eval.evaluation.run import number
 from ccvae_eval.recipes import PreparedRecipe, builtin_recipes, grids_of, read_recipe, run_cells
 from ccvae_eval.recipes.work import parse_shard, run_folder
-from ccvae_eval.report.grids import grid_markdown, grid_table, grids_csv
-from ccvae_eval.report.text import escaped
+from ccvae_eval.rendering.grids import grid_markdown, grid_table, grids_csv
+from ccvae_eval.rendering.text import escaped
 
 
 def command(

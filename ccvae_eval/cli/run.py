@@ -10,7 +10,7 @@ from ccvae_eval.cli.measuring import CHECKPOINT, measure
 from ccvae_eval.cli.options import EVALUATION, Common, add_options, add_plugins, option_in, options_of
 from ccvae_eval.core.errors import PluginError, UsageError
 from ccvae_eval.plugins import registry
-from ccvae_eval.report.text import plain
+from ccvae_eval.rendering.text import plain
 
 METRIC = option_in(EVALUATION, "Compute only this metric; repeatable.", "--metric", "-m")
 ALL = option_in(EVALUATION, "Compute every registered metric.", "--all")

@@ -25,7 +25,7 @@ from ccvae_eval.data.labels.relabel import relabelled
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.judge import train_judge
 from ccvae_eval.plugins import registry
-from ccvae_eval.report.text import escaped, figure
+from ccvae_eval.rendering.text import escaped, figure
 from ccvae_eval.training import TrainingSettings
 
 JUDGE = "judge"

@@ -19,9 +19,6 @@ from ccvae_eval.model.fixed_batches import FIXED_BATCH
 NOTABLE_RESPONSE = 0.05
 """Mean response of the judge to another label above which the notes mention it."""
 
-ANOTHER = "another image"
-"""Name of the chance level of unchanged labels: two random images that the judge assigns to the same class."""
-
 
 class JudgeReliability:
     """Balanced accuracy of the judge on this model's reconstructions (docs/metrics.md, section 0).

@@ -22,8 +22,8 @@ from ccvae_eval.recipes import PreparedRecipe, grids_of, result_of, run_cells, t
 from ccvae_eval.recipes.recipe import RecipeCell, parse_recipe
 from ccvae_eval.recipes.tables import over_seeds
 from ccvae_eval.recipes.work import parse_shard, training_of
+from ccvae_eval.rendering.grids import Entry, Grid, grid_markdown
 from ccvae_eval.report.figures import draw_grid
-from ccvae_eval.report.grids import Entry, Grid, grid_markdown
 
 RECIPE = """
 title = "A small one"

@@ -24,8 +24,8 @@ from ccvae_eval.evaluation.metric import settings_of
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.disentanglement.information_scores import ratio
-from ccvae_eval.metrics.disentanglement.metric import Disentanglement
-from ccvae_eval.metrics.disentanglement.panel import panel
+from ccvae_eval.metrics.disentanglement.scores import panel
+from ccvae_eval.metrics.disentanglement.settings import Disentanglement
 
 CHECKPOINT = "checkpoint"
 """Key in ``Value.at`` of a value that belongs to one of several checkpoints."""
