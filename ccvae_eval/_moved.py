@@ -91,7 +91,7 @@ def moved_names(package: str, new: str, names: Sequence[str]) -> Callable[[str],
     return attribute
 
 
-class _Alias(Loader):
+class _Alias:
     """Creates a module whose attributes are those of the module at the new path."""
 
     def __init__(self, new: str) -> None:
@@ -116,7 +116,7 @@ def _exists(module: str) -> bool:
         return False
 
 
-class MovedModules(MetaPathFinder):
+class MovedModules:
     """Finds the old modules. It is the last entry of ``sys.meta_path``, so it never shadows an existing module."""
 
     def find_spec(
@@ -128,7 +128,8 @@ class MovedModules(MetaPathFinder):
         new = MOVED.get(old) or (f"{MOVED[parent]}.{name}" if parent in MOVED else None)
         if package != PACKAGE or new is None or not _exists(f"{PACKAGE}.{new}"):
             return None
-        return ModuleSpec(fullname, _Alias(f"{PACKAGE}.{new}"), is_package=True)
+        loader: Any = _Alias(f"{PACKAGE}.{new}")  # importing the base class of loaders is slow
+        return ModuleSpec(fullname, loader, is_package=True)
 
 
 def install() -> None:

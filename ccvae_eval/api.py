@@ -17,8 +17,7 @@ from ccvae_eval.data.interface import BringsData, DataSet, HasRegions, Split
 from ccvae_eval.data.memory import as_data_set
 from ccvae_eval.data.spec import data_for, open_data
 from ccvae_eval.data.splits import sample_ids
-from ccvae_eval.evaluation.metric import DEFAULT_METRICS as DEFAULT_METRICS
-from ccvae_eval.evaluation.metric import Metric, metrics_with
+from ccvae_eval.evaluation.metric import Metric, default_metrics, metrics_with
 from ccvae_eval.evaluation.metric import metric_named as metric_named
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Header, Run
@@ -29,6 +28,9 @@ from ccvae_eval.model.checks import require_model, require_shape
 from ccvae_eval.model.interface import LabelledVAE
 from ccvae_eval.oracle.references import oracle_reference, with_references
 from ccvae_eval.plugins import registry
+
+DEFAULT_METRICS = default_metrics()
+"""The metrics that are evaluated by default."""
 
 WHOLE_DATA = "all"
 """The recorded split of a run on the first N images of the whole data set."""

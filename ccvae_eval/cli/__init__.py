@@ -5,7 +5,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+import re
+from ast import literal_eval
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from ccvae_eval.core.errors import PluginError
+from ccvae_eval.plugins import registry
 
 MEASURE, PUBLISH, MAKE, LOOK_UP = "Measure", "Compare and publish", "Make", "Look up"
 
@@ -16,7 +25,7 @@ class Verb(NamedTuple):
     Args:
         panel: the panel of the root help that lists it.
         summary: its line in the root help, equal to the first line of the command's docstring.
-        is_metric: True if the verb measures the metric of this name; else the module of this name implements it.
+        is_metric: True if it is the common command of metrics; else the module of this name implements it.
     """
 
     panel: str
@@ -24,21 +33,8 @@ class Verb(NamedTuple):
     is_metric: bool = False
 
 
-_QUESTIONS = {
-    "density": "Is each label predictable from its own latent dimensions?",
-    "locality": "When one characteristic is changed, does the image change only where it should?",
-    "drift": "When one characteristic is changed, does the rest of the image stay in place?",
-    "diversity": "Does the model capture variation within one characteristic?",
-    "accuracy": "How accurately does the model predict its labels?",
-    "intervention": "When a label is set, does the image show it, and do the other labels stay?",
-    "generation": "Do samples from the prior look real, and show the requested class?",
-    "reconstruction": "How close are reconstructions to the images, and how much information do the codes carry?",
-}
-
-VERBS = {
+_MODULES = {
     "demo": Verb(MEASURE, "Evaluate the shipped checkpoint and suggest the next command."),
-    **{name: Verb(MEASURE, question, is_metric=True) for name, question in _QUESTIONS.items()},
-    "disentanglement": Verb(MEASURE, "Compute the published disentanglement scores, for a checkpoint or for arrays."),
     "run": Verb(MEASURE, "Evaluate a checkpoint with several metrics in one pass."),
     "calibrate": Verb(PUBLISH, "Check that each value responds as it should to perturbations of known strength."),
     "train": Verb(MAKE, "Train a model, or the judge, on labelled images."),
@@ -51,3 +47,70 @@ VERBS = {
     "explain": Verb(LOOK_UP, "Explain a metric, or print the schema of run.json."),
     "check": Verb(LOOK_UP, "Test whether a plugin conforms to its interface."),
 }
+"""The verbs that are not metrics; a module implements each of them."""
+OWN_COMMANDS = ("disentanglement",)
+"""Metrics with a command of their own, in the module of the same name."""
+BROKEN = "Cannot be loaded; ccvae-eval list metrics --check shows the reason."
+_CLASS = re.compile(r'^class (?P<name>\w+).*:\n    r?"""(?P<summary>.*)(?P<body>(?:\n(?:    .*)?)*)', re.MULTILINE)
+_STATEMENT = re.compile(r"^    (question|order)\b[^=\n]*= (.*?)(?=^    [\w@#]|\Z)", re.MULTILINE | re.DOTALL)
+"""A class with a docstring in the text of a module, and a statement in its body."""
+
+
+class Verbs(Mapping[str, Verb]):
+    """All verbs in the order of the root help: ``demo``, one for each registered metric, and the others."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(["demo", *_metric_verbs(), *_MODULES]))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in _MODULES or name in registry.metrics
+
+    def __getitem__(self, name: str) -> Verb:
+        if name in _MODULES:
+            return _MODULES[name]
+        if name not in registry.metrics:
+            raise KeyError(name)
+        summary = _order_and_question(registry.metrics.find(name))[1]
+        return Verb(MEASURE, summary.replace("[", r"\["), name not in OWN_COMMANDS)
+
+
+def _metric_verbs() -> list[str]:
+    """The names of all registered metrics in their order; a name that is registered twice is qualified."""
+    entries = registry.metrics.registrations()
+    count = Counter(entry.name for entry in entries)
+    ordered = sorted(entries, key=lambda entry: _order_and_question(entry)[0])
+    return [entry.name if count[entry.name] == 1 else entry.qualified for entry in ordered]
+
+
+@cache
+def _order_and_question(entry: registry.Registration) -> tuple[float, str]:
+    """Order and question of a metric; without a question, the first line of its docstring.
+
+    They are read from the text of its class, so that the root help imports no metric. The class is imported only if
+    they cannot be read.
+    """
+    try:
+        stated = _stated(entry) or vars(entry.load())
+    except PluginError:
+        return math.inf, BROKEN
+    order, text = stated.get("order"), stated.get("question") or stated.get("__doc__") or ""
+    return order if isinstance(order, int) else math.inf, str(text).strip().partition("\n")[0]
+
+
+def _stated(entry: registry.Registration) -> Mapping[str, Any]:
+    """Order, question and docstring in the text of a metric's class; empty if they are no literals there."""
+    classes = {found["name"]: found for found in _CLASS.finditer(entry.source())}
+    found = classes.get(entry.target.partition(":")[2])
+    if found is None:
+        return {}
+    try:
+        stated = {name: literal_eval(value) for name, value in _STATEMENT.findall(found["body"])}
+    except (SyntaxError, ValueError):
+        return {}
+    return {"__doc__": found["summary"].removesuffix('"""'), **stated}
+
+
+VERBS = Verbs()

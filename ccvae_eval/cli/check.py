@@ -19,7 +19,7 @@ from ccvae_eval.cli.console import Screen, empty_table
 from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments, registered
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.plugins import registry
-from ccvae_eval.report.text import escaped
+from ccvae_eval.rendering.text import escaped
 
 SOME_FAILED = 4
 TIMEOUT = 600

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from ccvae_eval.report.text import plain
+from ccvae_eval.rendering.text import plain
 
 
 class Screen:

@@ -13,7 +13,7 @@ from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, ModelName, ModelSetting, Plugin, add_plugins, assignments
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.files import atomic_write
-from ccvae_eval.report.text import escaped
+from ccvae_eval.rendering.text import escaped
 
 
 def command(

@@ -12,7 +12,7 @@ from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import SOME_FAILED, draw_and_write, plan_shown
 from ccvae_eval.cli.options import Device, Json, Quiet
 from ccvae_eval.core.files import atomic_write, require_folder
-from ccvae_eval.report.text import escaped
+from ccvae_eval.rendering.text import escaped
 from ccvae_eval.training import TrainingSettings
 
 ASSET = "ccvae-faces64.pt"
@@ -32,13 +32,13 @@ def command(
     """Evaluate the shipped checkpoint and suggest the next command."""
     require_folder(out)
     from ccvae_eval.api import evaluate
-    from ccvae_eval.evaluation.metric import DEFAULT_METRICS
+    from ccvae_eval.evaluation.metric import default_metrics
     from ccvae_eval.report import terminal
 
     with Screen(as_json=json, quiet=quiet) as screen:
         checkpoint = _trained(out, screen) if train else _shipped(out)
         run = evaluate(
-            checkpoint, None, DEFAULT_METRICS, sample=DEMO_IMAGES, device=device, command="ccvae-eval demo",
+            checkpoint, None, default_metrics(), sample=DEMO_IMAGES, device=device, command="ccvae-eval demo",
             notice=screen.notice, stage=screen.stage, on_plan=plan_shown(screen),
         )  # fmt: skip
         run, figure_count = draw_and_write(run, out, figures=True)

@@ -13,7 +13,8 @@ from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, registered
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.plugins import registry
-from ccvae_eval.report.text import argument_help, escaped, explanation, wrapped
+from ccvae_eval.rendering.tables import ARROWS
+from ccvae_eval.rendering.text import argument_help, escaped, explanation, wrapped
 
 if TYPE_CHECKING:
     from ccvae_eval.core.results import ValueSpec
@@ -53,8 +54,6 @@ def _range_text(spec: ValueSpec) -> str:
 
 
 def _values_table(values: dict[str, ValueSpec]) -> Table:
-    from ccvae_eval.report.terminal import ARROWS
-
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("value", "", "range"):
         table.add_column(column, no_wrap=True)

@@ -24,7 +24,7 @@ from ccvae_eval.cli.options import (
     sample_of,
 )
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.report.text import escaped
+from ccvae_eval.rendering.text import escaped
 
 
 def command(

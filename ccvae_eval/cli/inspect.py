@@ -14,7 +14,7 @@ from ccvae_eval import __version__
 from ccvae_eval.cli.console import Screen, empty_table
 from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments
 from ccvae_eval.plugins import registry
-from ccvae_eval.report.text import escaped, figure
+from ccvae_eval.rendering.text import escaped, figure
 
 MAX_ROWS = 60
 UNKNOWN = (

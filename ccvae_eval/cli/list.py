@@ -15,7 +15,7 @@ from ccvae_eval.cli.console import Screen, empty_table
 from ccvae_eval.cli.options import Json, Plugin
 from ccvae_eval.core.errors import CcvaeEvalError
 from ccvae_eval.plugins import registry
-from ccvae_eval.report.text import escaped
+from ccvae_eval.rendering.text import escaped
 
 CHECK_SECONDS = 60
 COLUMNS = ("group", "name", "distribution", "version", "state")

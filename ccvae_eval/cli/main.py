@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -94,8 +93,10 @@ def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
 def _report(error: CcvaeEvalError, arguments: list[str]) -> None:
     """Writes an error to stderr and, with --json, as one JSON document to stdout."""
     if "--json" in arguments:
+        import json
+
         sys.stdout.write(json.dumps({"error": error.as_plain()}) + "\n")
-    from ccvae_eval.report.text import plain
+    from ccvae_eval.rendering.text import plain
 
     sys.stderr.write(f"Error: {plain(str(error))}\n")
 

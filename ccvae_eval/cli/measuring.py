@@ -165,13 +165,7 @@ def show(run: Run, screen: Screen, *, verbose: bool) -> None:
         screen.show(terminal.summary(run))
     if len(run.measurements) == 1 or verbose:
         for m in run.measurements:
-            if m.metric == "disentanglement" and m.status == "ok":
-                screen.show("", terminal.panel_tables(run, m.metric, verbose=verbose, ascii_only=screen.ascii_only))
-            else:
-                screen.show("", terminal.metric_tables(run, m.metric, verbose=verbose))
-    for m in run.measurements:
-        if m.metric == "density" and m.pictures and (verbose or len(run.measurements) == 1):
-            screen.show("", terminal.density_curves(m, ascii_only=screen.ascii_only))
+            screen.show("", terminal.tables(run, m.metric, verbose=verbose, ascii_only=screen.ascii_only))
 
 
 def next_command(run: Run, checkpoint: str, common: Common) -> str:

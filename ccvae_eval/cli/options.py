@@ -16,7 +16,7 @@ from ccvae_eval.core.devices import require_device_name
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.typed import load_json
 from ccvae_eval.plugins import registry
-from ccvae_eval.report.text import argument_help
+from ccvae_eval.rendering.text import argument_help
 
 EVALUATION, OUTPUT, EXTENSION = "Evaluation", "Output", "Extension"
 

@@ -28,8 +28,8 @@ from ccvae_eval.core.files import atomic_write, slug
 from ccvae_eval.core.typed import plain
 from ccvae_eval.recipes.recipe import builtin_recipes, read_recipe
 from ccvae_eval.recipes.work import run_folder
-from ccvae_eval.report.grids import grid_markdown, grid_table, grids_csv
-from ccvae_eval.report.text import escaped
+from ccvae_eval.rendering.grids import grid_markdown, grid_table, grids_csv
+from ccvae_eval.rendering.text import escaped
 
 if TYPE_CHECKING:
     from ccvae_eval.recipes.work import PreparedRecipe

@@ -9,7 +9,7 @@ from ccvae_eval.cli.measuring import CHECKPOINT, measure
 from ccvae_eval.cli.options import EVALUATION, Common, add_options, add_plugins, option_in, options_of, registered
 from ccvae_eval.core.errors import PluginError, UsageError
 from ccvae_eval.plugins import registry
-from ccvae_eval.report.text import plain
+from ccvae_eval.rendering.text import plain
 
 METRIC_HELP = "Compute only this metric; repeatable."
 METRIC = option_in(EVALUATION, METRIC_HELP, "--metric", "-m", autocompletion=registered("metrics"))
@@ -27,13 +27,13 @@ def command(
     By default density, locality, drift, diversity, accuracy and reconstruction. Each image is encoded once, and
     metrics that need the same decoded image share it.
     """
-    from ccvae_eval.evaluation.metric import DEFAULT_METRICS
+    from ccvae_eval.evaluation.metric import default_metrics
 
     if metric and every:
         raise UsageError("--metric and --all exclude each other")
     common = Common(**given)
     add_plugins(common.plugin)
-    names = _all_metrics() if every else list(metric or DEFAULT_METRICS)
+    names = _all_metrics() if every else list(metric or default_metrics())
     measure(checkpoint, names, common)
 
 

@@ -18,7 +18,7 @@ from ccvae_eval.cli.console import Screen, empty_table, stop_requests
 from ccvae_eval.cli.options import OUTPUT, Json, Labels, Plugin, Quiet, add_plugins, option_in
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.plugins import registry
-from ccvae_eval.report.text import escaped, figure
+from ccvae_eval.rendering.text import escaped, figure
 from ccvae_eval.training import TrainingSettings
 
 if TYPE_CHECKING:

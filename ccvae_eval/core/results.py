@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # describing a metric needs no array library
 Status = Literal["ok", "undefined", "unsupported", "failed"]
 
 ORACLE = "the oracle, on synthetic data"
+ANOTHER_IMAGE = "another image"
+"""Name of the chance level of a comparison with another image, chosen at random."""
 
 
 class Method(StrEnum):

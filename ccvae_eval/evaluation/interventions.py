@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.types import Codes
+from ccvae_eval.evaluation.metric import CodeSource, Mode
 from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
 from ccvae_eval.model.checks import model_call
 from ccvae_eval.model.fixed_batches import padded
 from ccvae_eval.model.interface import Intervenes
 from ccvae_eval.model.latents import LatentPath, class_path, gaussian_path, replaced, swapped, transported
 
-CodeSource = Literal["codes", "prior"]
 LEAST_PER_CLASS = 20
 """Images that each class needs for a path or a fitted Gaussian."""
 
@@ -159,9 +159,6 @@ class Interpolate:
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         return chunk.codes + self.position * (_donor_codes(subject, chunk, self.characteristic) - chunk.codes)
-
-
-Mode = Literal["transport", "mean", "sample"]
 
 
 @dataclass(frozen=True, slots=True)

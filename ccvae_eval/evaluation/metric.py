@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from ccvae_eval.core.errors import CcvaeEvalError, PluginError, UsageError, suggestion
 from ccvae_eval.plugins import registry
@@ -26,9 +26,10 @@ if TYPE_CHECKING:  # help and lists describe metrics without torch
     from ccvae_eval.judge import Judge
     from ccvae_eval.statistics.resampling import ResampleWeights
 
-
-DEFAULT_METRICS = ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")
-"""The metrics that are evaluated by default."""
+CodeSource = Literal["codes", "prior"]
+"""Source of a class's distribution of codes: fitted to the codes of images, or the model's p(z_c|y)."""
+Mode = Literal["transport", "mean", "sample"]
+"""Code after do(c = v): the same rank within the class, its mean, or a sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,21 @@ class Accumulator(Protocol):
 
 @runtime_checkable
 class Metric(Protocol):
-    """A frozen dataclass whose fields are its settings."""
+    """A frozen dataclass whose fields are its settings.
+
+    The class may also state how it is presented. Each of these members is optional:
+
+    - ``question: ClassVar[str]``: first line of its command's help, a literal; else the first line of the docstring;
+    - ``sentence: ClassVar[str]``: headline in words, a template with ``{value}`` and ``{chance}``;
+    - ``number_format: ClassVar[str]``: format of these two numbers, such as ".0%"; else ".2f";
+    - ``order: ClassVar[int]``: position among the metrics in the root help, a literal; those without one come last;
+    - ``default: ClassVar[bool]``: True if it belongs to the default set (built-in metrics only);
+    - ``figures(measurement)``: a static method that yields figures of matplotlib, each with the parts of its file name;
+    - ``tables(measurement, specs, *, verbose, ascii_only)``: a static method that returns the tables for the terminal;
+      else ``rendering.tables.metric_tables``.
+
+    A built-in metric states these and its settings in ``settings.py``, which imports neither torch nor matplotlib.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -186,6 +201,25 @@ def metric_class(name: str) -> Any:
     if not (isinstance(kind, type) and is_dataclass(kind)):
         raise _not_usable(entry, f"{name!r} is not a metric", "it is not a dataclass")
     return kind
+
+
+def default_metrics() -> tuple[str, ...]:
+    """The names of the built-in metrics that are evaluated by default, in their order."""
+    entries = [e for e in registry.metrics.registrations() if e.distribution == registry.BUILTIN_DISTRIBUTION]
+    chosen = [kind for kind in (entry.load() for entry in entries) if getattr(kind, "default", False)]
+    return tuple(kind.name for kind in sorted(chosen, key=lambda kind: (kind.order, kind.name)))
+
+
+def presentation_of(name: str) -> Any:
+    """The registered class of a metric, for the optional members of :class:`Metric`.
+
+    Returns:
+        The class; None if the name is unknown or ambiguous, or if the class cannot be imported.
+    """
+    try:
+        return registry.metrics[name]
+    except (UsageError, PluginError):
+        return None
 
 
 def make_metric(name: str, settings: Mapping[str, Any]) -> Metric:

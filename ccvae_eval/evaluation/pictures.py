@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.types import Floats, Images
-from ccvae_eval.evaluation.interventions import CodeSource, path_between
+from ccvae_eval.evaluation.interventions import path_between
+from ccvae_eval.evaluation.metric import CodeSource
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.model.latents import replaced
 

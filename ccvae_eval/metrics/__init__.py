@@ -1,1 +1,1 @@
-"""One file, one metric: a pure tensor core and a frozen dataclass whose fields are its settings."""
+"""One folder for each metric: its settings with their presentation, its accumulator, and its figures."""

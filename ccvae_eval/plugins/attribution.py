@@ -21,8 +21,12 @@ HINTS = {
 
 
 def is_builtin(plugin: object) -> bool:
-    """True if the plugin's code belongs to this distribution."""
-    return type(plugin).__module__.partition(".")[0] in BUILTIN_PACKAGES
+    """True if the code of the plugin, an instance or a class, belongs to this distribution."""
+    return _class_of(plugin).__module__.partition(".")[0] in BUILTIN_PACKAGES
+
+
+def _class_of(plugin: object) -> type:
+    return plugin if isinstance(plugin, type) else type(plugin)
 
 
 def unwrapped(plugin: Any) -> Any:
@@ -36,7 +40,7 @@ def name_and_origin(plugin: object) -> tuple[str, str]:
     The name is the registered one if the class itself is registered, else the class name. The origin is the
     distribution with its version, or the plugin file; for an unregistered class, its module.
     """
-    kind = type(unwrapped(plugin))
+    kind = _class_of(unwrapped(plugin))
     exact, registrations = registrations_of(kind)
     name = repr(registrations[0].name) if exact and len({r.name for r in registrations}) == 1 else kind.__name__
     origins = {f"{r.distribution} {r.version}".strip() for r in registrations}
@@ -46,8 +50,8 @@ def name_and_origin(plugin: object) -> tuple[str, str]:
 def plugin_failure(plugin: object, kind: str, call: str, error: BaseException) -> PluginError:
     """Returns the error for an exception that a plugin's code raised.
 
-    ``kind`` is "model", "data set" or "matcher"; ``call`` begins with the method's name, such as "decode(codes), codes
-    of shape (32, 10)".
+    ``kind`` is "model", "data set", "metric" or "matcher"; ``call`` begins with the method's name, such as
+    "decode(codes), codes of shape (32, 10)".
     """
     name, origin = name_and_origin(plugin)
     first = HINTS.get(call.partition("(")[0], "")
@@ -61,8 +65,8 @@ def plugin_failure(plugin: object, kind: str, call: str, error: BaseException) -
 def plugin_call(plugin: object, kind: str, call: str) -> Iterator[None]:
     """Turns an exception of a plugin's code into a :class:`PluginError`, see :func:`plugin_failure`.
 
-    Built-in models are included, because data of another shape make them fail. An exception of a built-in data set or
-    matcher is a bug of this toolkit and is raised unchanged.
+    Built-in models are included, because data of another shape make them fail. An exception of a built-in data set,
+    metric or matcher is a bug of this toolkit and is raised unchanged.
     """
     try:
         yield

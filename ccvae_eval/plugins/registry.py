@@ -14,8 +14,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
-from importlib.metadata import EntryPoint, distributions
+from importlib import import_module
+from importlib.machinery import PathFinder
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -67,7 +68,9 @@ class Registration:
             if (self.distribution, self.group, self.name) in _file_classes:
                 return _file_classes[self.distribution, self.group, self.name]
             with contextlib.redirect_stdout(sys.stderr):
-                return EntryPoint(self.name, self.target, PREFIX + self.group).load()
+                module, _, attribute = self.target.partition("[")[0].partition(":")  # "[" begins the extras
+                loaded = import_module(module.strip())
+                return attrgetter(attribute.strip())(loaded) if attribute else loaded
         except (Exception, SystemExit) as error:
             if isinstance(error, PluginError):
                 raise
@@ -79,18 +82,43 @@ class Registration:
                 f"{PLUGINS_VARIABLE}=none.",
             ) from error
 
+    def source(self) -> str:
+        """The text of the module of an installed class, which is not imported; "" if it cannot be found."""
+        package, *parts = self.target.partition(":")[0].split(".")
+        try:
+            spec = importlib.util.find_spec(package)
+            for part in parts:
+                package = f"{package}.{part}"
+                spec = spec and PathFinder.find_spec(package, spec.submodule_search_locations)
+            return Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+        except (ImportError, OSError, ValueError):
+            return ""
+
 
 @cache
 def _installed() -> tuple[Registration, ...]:
+    # read directly: importlib.metadata parses the whole description of a distribution for its name
     found = {}
-    for distribution in distributions(path=_search_path()):
-        for point in distribution.entry_points:
-            group = point.group.removeprefix(PREFIX)
-            if point.group.startswith(PREFIX) and group in GROUPS:
-                owner = str(distribution.metadata["Name"])
-                entry = Registration(group, point.name, point.value, owner, distribution.version)
-                found[group, point.name, owner] = entry  # an editable install can put a distribution on sys.path twice
+    for file in (file for folder in _search_path() for file in Path(folder).glob("*-info/entry_points.txt")):
+        group = ""
+        for line in map(str.strip, file.read_text(encoding="utf-8", errors="replace").splitlines()):
+            if line.startswith("["):
+                group = line.strip("[]").removeprefix(PREFIX) if line.startswith(f"[{PREFIX}") else ""
+            elif group in GROUPS and "=" in line and not line.startswith("#"):
+                name, target = (part.strip() for part in line.split("=", 1))
+                owner, version = _name_and_version(file.parent)
+                # an editable install can put a distribution on sys.path twice
+                found[group, name, owner] = Registration(group, name, target, owner, version)
     return tuple(found.values())
+
+
+@cache
+def _name_and_version(folder: Path) -> tuple[str, str]:
+    """Name and version of a distribution, from the header of its metadata."""
+    files = [file for file in (folder / "METADATA", folder / "PKG-INFO") if file.is_file()]
+    header = files[0].read_text(encoding="utf-8", errors="replace").partition("\n\n")[0] if files else ""
+    fields = dict(line.split(": ", 1) for line in header.splitlines() if ": " in line)
+    return fields.get("Name", folder.stem), fields.get("Version", "")
 
 
 def _search_path() -> list[str]:
@@ -127,6 +155,8 @@ _file_classes: dict[tuple[str, str, str], Any] = {}
 @cache
 def load_file(path: Path) -> ModuleType:
     """Runs a ``--plugin`` file as a module, without changing ``sys.path``."""
+    from hashlib import sha256
+
     name = f"ccvae_eval_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -16,7 +16,7 @@ from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.recipes.recipe import ANY, GridPoint, RecipeCell, TableSpec
 from ccvae_eval.recipes.work import PreparedRecipe, result_of, training_of
-from ccvae_eval.report.grids import Entry, Grid
+from ccvae_eval.rendering.grids import Entry, Grid
 
 LEVEL = 0.95
 TRAINING = "training."

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from ccvae_eval.calibration.study import CalibrationPlan
 from ccvae_eval.calibration.verdict import Calibration, Curve, widening
-from ccvae_eval.report.figures import panels, save
-from ccvae_eval.report.terminal import bullets
-from ccvae_eval.report.text import escaped, figure, markdown_row, plain
+from ccvae_eval.rendering.figures import panels, save
+from ccvae_eval.rendering.tables import bullets
+from ccvae_eval.rendering.text import escaped, figure, markdown_row, plain
 
 COLUMNS = 5
 TITLE_LENGTH = 32

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import ccvae_eval
-from ccvae_eval.cli import VERBS
+from ccvae_eval.cli import BROKEN, VERBS
 from ccvae_eval.cli.main import load_command, main
+from ccvae_eval.plugins import registry
 
 CHECKPOINT = str(Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt")
 HEAVY = {"torch", "sklearn", "scipy", "cv2", "matplotlib", "kornia"}
@@ -35,10 +36,62 @@ with contextlib.redirect_stdout(io.StringIO()):
         main({arguments!r})
     except SystemExit as ended:
         assert not ended.code, ended.code
-print(sorted(set(sys.modules) & {HEAVY!r}))
+print(sorted(set(sys.modules) & {HEAVY!r} | {{name for name in sys.modules if "ccvae_eval.metrics" in name}}))
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ast.literal_eval(found.stdout.strip().splitlines()[-1]) == []
+
+
+THIRD_PARTY = {
+    "asked": 'class M:\n    """A."""\n\n    question: ClassVar[str] = (\n        "Is [it] "\n        "so?"\n    )\n',
+    "described": 'class M:\n    """The first line.\n\n    More.\n    """\n',
+    "computed": 'class M:\n    """A docstring."""\n\n    order = 3\n    question = "Is it".upper()\n',
+    "broken": "import not_there_at_all\n\nclass M:\n    pass\n",
+}
+SUMMARIES = {"asked": r"Is \[it] so?", "described": "The first line.", "computed": "IS IT", "broken": BROKEN}
+
+
+@pytest.fixture
+def _third_party_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registers the metrics of ``THIRD_PARTY``, one module each, beside the built-in ones."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in THIRD_PARTY.items():
+        (tmp_path / f"third_party_{name}.py").write_text(text)
+    entries = [registry.Registration("metrics", name, f"third_party_{name}:M", "other", "1") for name in THIRD_PARTY]
+    entries.append(registry.Registration("metrics", "density", "third_party_asked:M", "other", "1"))
+    installed = (*registry._installed(), *entries)
+    monkeypatch.setattr(registry, "_installed", lambda: installed)
+
+
+@pytest.mark.usefixtures("_third_party_metrics")
+def test_a_third_party_metric_has_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {name: VERBS[name].summary for name in THIRD_PARTY} == SUMMARIES
+    assert [name for name in VERBS if name in THIRD_PARTY] == ["computed", "asked", "broken", "described"]
+    assert "third_party_described" not in sys.modules, "the text of the class is enough"
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert not ended.value.code
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Is [it] so?" in shown
+    assert "The first line." in shown
+
+
+@pytest.mark.usefixtures("_third_party_metrics")
+def test_a_metric_that_is_registered_twice_has_qualified_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {"ccvae-eval:density", "other:density"} <= set(VERBS)
+    assert "density" not in list(VERBS)
+    with pytest.raises(SystemExit) as ended:
+        main(["density", "x.pt"])
+    assert ended.value.code == 2
+    assert "ccvae-eval:density or other:density" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_third_party_metrics")
+def test_a_broken_metric_is_an_error_of_its_verb_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["broken", "x.pt"])
+    assert ended.value.code == 4
+    assert "not_there_at_all" in capsys.readouterr().err
 
 
 def test_the_help_of_a_verb_imports_no_more_than_its_settings_need() -> None:

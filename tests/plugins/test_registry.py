@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,30 @@ def test_list_shows_why_a_plugin_file_is_broken(tmp_path: Path, capsys: pytest.C
     rows = {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)["models"]}
     assert rows["broken"] == "broken: plugin file cannot be run (SystemExit: 3)"
     assert rows["mine"] == "registered"
+
+
+def test_installed_distributions_are_read_from_their_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, file in (("My_VAE-1.5.dist-info", "METADATA"), ("old.egg-info", "PKG-INFO"), ("bare-2.dist-info", "")):
+        info = tmp_path / folder
+        info.mkdir()
+        if file:
+            (info / file).write_text(f"Name: {folder[:3]}\nVersion: 1.5\nSummary: a: b\n\nName: in the description\n")
+        (info / "entry_points.txt").write_text(
+            "# a comment\n[console_scripts]\nx = y:z\n\n[ccvae_eval.models]\n  mine = os.path:join [extra]\n"
+        )
+    monkeypatch.setattr(registry, "_search_path", lambda: [str(tmp_path), str(tmp_path / "missing")])
+    found = registry._installed.__wrapped__()
+    assert {(r.distribution, r.version) for r in found} == {("My_", "1.5"), ("old", "1.5"), ("bare-2", "")}
+    assert {(r.group, r.name, r.target) for r in found} == {("models", "mine", "os.path:join [extra]")}
+    assert found[0].load() is os.path.join
+
+
+def test_the_source_of_a_class_is_found_without_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "unimported"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "inner.py").write_text("class Mine: ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry.Registration("metrics", "x", "unimported.inner:Mine", "d", "1").source() == "class Mine: ..."
+    for target in ("unimported.absent:Mine", "absent:Mine", "sys:path"):
+        assert registry.Registration("metrics", "x", target, "d", "1").source() == ""

@@ -16,7 +16,7 @@ from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, metrics
-from ccvae_eval.report.text import explanation
+from ccvae_eval.rendering.text import explanation
 from ccvae_eval.testing import ContractBroken, MetricFixture, check_metric
 from ccvae_eval.testing.metrics import CHECKS
 from tests.support.fakes import Squares, SquaresJudge, SquaresVAE

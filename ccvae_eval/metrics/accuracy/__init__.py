@@ -1,3 +1,3 @@
 """The metric ``accuracy``: quality and calibration of label predictions."""
 
-from ccvae_eval.metrics.accuracy.metric import Accuracy as Accuracy
+from ccvae_eval.metrics.accuracy.settings import Accuracy as Accuracy

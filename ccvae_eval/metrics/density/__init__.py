@@ -1,3 +1,3 @@
 """The metric ``density``: information about each label in its own and in other latent dimensions."""
 
-from ccvae_eval.metrics.density.metric import Density as Density
+from ccvae_eval.metrics.density.settings import Density as Density

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -15,13 +14,13 @@ from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.types import Floats
 from ccvae_eval.evaluation.result_table import ResultTable, Undefined, joined_notes
 from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.metrics.density.settings import Probe
 from ccvae_eval.metrics.shared.contrasts import Contrasts, contrasts_of, mean_over_contrasts
 from ccvae_eval.statistics.auc import Projection, auc, auc_projection, cross_fitted, projected_estimates
 from ccvae_eval.statistics.information import MAX_DIMENSIONS, Divergence, knn_divergences
 from ccvae_eval.statistics.intervals import Resampled, mean_over
 from ccvae_eval.statistics.probes import Folds, cross_fitted_scores, sign_fitted_scores, standardised
 
-Probe = Literal["linear", "quadratic"]
 CHANCE = 0.5
 UNCONDITIONAL = {"stratum": "none"}
 DIRECTIONS = ("1|0", "0|1")

@@ -25,9 +25,8 @@ from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.result_table import ResultTable
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.metrics.disentanglement.context import PanelContext
-from ccvae_eval.metrics.disentanglement.metric import Disentanglement
-from ccvae_eval.metrics.disentanglement.panel import BOOTSTRAP_DRAWS, measure_panel
-from ccvae_eval.metrics.disentanglement.settings import PanelSettings
+from ccvae_eval.metrics.disentanglement.scores import BOOTSTRAP_DRAWS, measure_panel
+from ccvae_eval.metrics.disentanglement.settings import Disentanglement, PanelSettings
 from ccvae_eval.metrics.disentanglement.table import table_of
 from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights

@@ -1,3 +1,3 @@
 """The metric ``diversity``: variation of a characteristic's appearance within one class."""
 
-from ccvae_eval.metrics.diversity.metric import Diversity as Diversity
+from ccvae_eval.metrics.diversity.settings import Diversity as Diversity

@@ -1,3 +1,3 @@
 """The metric ``generation``."""
 
-from ccvae_eval.metrics.generation.metric import Generation as Generation
+from ccvae_eval.metrics.generation.settings import Generation as Generation

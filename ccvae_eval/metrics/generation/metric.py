@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -13,17 +11,17 @@ from torch.nn import functional
 
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.random_streams import numpy_stream
-from ccvae_eval.core.results import Estimate, Measurement, ValueSpec
-from ccvae_eval.core.typed import Range, check
+from ccvae_eval.core.results import Estimate, Measurement
 from ccvae_eval.core.types import Floats, Ids, Images
 from ccvae_eval.evaluation.accumulator import ImageAccumulator, first_chunks
 from ccvae_eval.evaluation.interventions import why_not
-from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
+from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED
 from ccvae_eval.evaluation.result_table import At, Mean, Proportion, ResultTable, Undefined, among, mean_of
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
 from ccvae_eval.judge import Judge
-from ccvae_eval.metrics.shared.features import extractor_named, require_features
+from ccvae_eval.metrics.generation.settings import JUDGED, PIXELS, Generation
+from ccvae_eval.metrics.shared.features import extractor_named
 from ccvae_eval.metrics.shared.judged_changes import Assignment, add_obeyed, assignment_of, assignment_text
 from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
@@ -35,122 +33,27 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 POOLED = 8
 """Side of the grid to which images are average-pooled where pixels are the features."""
 
-JUDGED, PIXELS = "judge", "pixels"
 UNCONDITIONAL = Generate()
 FEATURES = "features"
-
-
-def _feature_spec(
-    summary: str, unit: str, better: bool, ends: tuple[float | None, float | None], dials: tuple[str, ...]
-) -> ValueSpec:
-    """The spec of a value that compares features."""
-    chance, reference = "pixels permuted among the images", "as many other real images"
-    return ValueSpec(summary, unit, better, ends, chance, dials=dials, reference=reference)
 
 
 NO_INTERVAL = "no interval: a bootstrap resample contains copies, which bias the covariance"
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
-    r"""Distance between images sampled from the model's prior and real images, and agreement with requested labels.
+def needs(metric: Generation, subject: Subject) -> Needs:
+    """Images sampled from the prior, and from the prior given the assignment.
 
-    One image is sampled for each real one: z_s from N(0, I), y from p(y) and z_c from p(z_c|y); a model without
-    p(z_c|y) samples all of z from N(0, I). ``obeyed`` = share of images that the judge classifies as the requested
-    class, for each class (at ``class=``) with all other labels sampled; with ``assign="Male=1,Heavy_Makeup=0"`` for
-    each assigned label and for all together (at ``do=``). Its reference is the judged share in real images of the
-    class.
-
-    Formula: on features f of N real and N sampled images, ``frechet`` = |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of
-    their means and covariances; ``kernel`` = unbiased squared MMD with the kernel (f.f'/F + 1)^3. With a ball around
-    each image that reaches to its k-th nearest neighbour of the same set, ``prdc_precision`` = share of sampled images
-    inside a real image's ball, ``prdc_recall`` = share of real images inside a sampled image's ball, ``prdc_density`` =
-    mean number of real images' balls around a sampled image, over k, ``prdc_coverage`` = share of real images whose
-    ball contains a sampled image. Features are the judge's last layer, averaged over positions, or pixels pooled to
-    8 x 8; ``features=`` and ``N=`` name them. They are not Inception features: the values are not FID and are not
-    comparable between judges.
-
-    Range: 0 to 1; frechet and prdc_density 0 and up; kernel has no bounds.
-    Direction: higher is better for obeyed and prdc, lower for frechet and kernel.
-    Chance: for obeyed, images sampled without the request; for distances and prdc, the first ``chance_images`` real
-    images with each pixel permuted among 32 of them.
-    References: for distances and prdc, as many other real images in place of the sampled ones.
-    Cost: 1 image decoded for each image, and on the first ``asked_images`` one for each class of each label.
-    Pitfalls: the judge was trained on these labels and is insensitive to much else. frechet is biased upwards for
-    small N. Confidence intervals of prdc are conditional on the balls.
-    Reference: docs/metrics.md, section 7; Heusel et al. 2017; Binkowski et al. 2018; Kynkaanniemi et al. 2019; Naeem
-    et al. 2020.
-
-    Args:
-        assign: labels to set together, as LABEL=CLASS,LABEL=CLASS.
-        features: judge, pixels, edges, a registered extractor, or auto: the judge's if there is a judge, else pixels.
-        neighbour: k, the neighbour that sets the radius of a ball.
-        asked_images: images for each requested class.
-        neighbour_images: real and sampled images for prdc and the kernel distance.
-        chance_images: images for the chance levels of distances and prdc, from the first.
+    Raises:
+        UndefinedError: p(z_c|y) cannot be sampled, because a label is continuous.
     """
-
-    name: ClassVar[str] = "generation"
-    version: ClassVar[int] = 3
-    headline: ClassVar[str] = "obeyed"
-    default_sample: ClassVar[int] = 10_000
-    laws: ClassVar[frozenset[str]] = LAWS - {"permuted label", "rescaled latent"}
-    values: ClassVar[Mapping[str, ValueSpec]] = {
-        "obeyed": ValueSpec(
-            "share of sampled images that the judge classifies as requested", "share", True, (0.0, 1.0),
-            "sampled without the request", True, ("idle",), reference="real images of the class",
-        ),
-        "frechet": _feature_spec(
-            "Fréchet distance between the features of sampled and real images", "", False, (0.0, None), dials=("fade",),
-        ),
-        "kernel": _feature_spec(
-            "unbiased kernel distance (MMD^2) between the features of sampled and real images", "", False, (None, None),
-            dials=("fade",),
-        ),
-        "prdc_precision": _feature_spec(
-            "share of sampled images inside the neighbourhood of a real one", "share", True, (0.0, 1.0), dials=("dim",),
-        ),
-        "prdc_recall": _feature_spec(
-            "share of real images inside the neighbourhood of a sampled one", "share", True, (0.0, 1.0),
-            dials=("fade",),
-        ),
-        "prdc_density": _feature_spec(
-            "mean number of real neighbourhoods around a sampled image, over k", "", True, (0.0, None), dials=("dim",),
-        ),
-        "prdc_coverage": _feature_spec(
-            "share of real images with a sampled one inside their neighbourhood", "share", True, (0.0, 1.0),
-            dials=("fade",),
-        ),
-    }  # fmt: skip
-
-    assign: str = ""
-    features: str = "auto"
-    neighbour: Annotated[int, Range(least=1)] = 5
-    asked_images: Annotated[int, Range(least=0)] = 512
-    neighbour_images: Annotated[int, Range(least=2)] = 2000
-    chance_images: Annotated[int, Range(least=0)] = 256
-
-    def __post_init__(self) -> None:
-        check(self, self.name)
-        require_features(self.features, ("auto", JUDGED, PIXELS), "generation.features")
-
-    def needs(self, subject: Subject) -> Needs:
-        """Images sampled from the prior, and from the prior given the assignment.
-
-        Raises:
-            UndefinedError: p(z_c|y) cannot be sampled, because a label is continuous.
-        """
-        if why := why_not(UNCONDITIONAL, subject):
-            raise UndefinedError(why)
-        requested = self.asked_images if subject.judge_source.possible else FIXED_BATCH  # for pictures
-        own = -(-len(_requests(subject)) * min(requested, len(subject)) // max(len(subject), 1))
-        conditional = isinstance(subject.model, HasConditionalPrior)
-        assigned = (Generate(assignment_of(self.assign, subject)),) if self.assign else ()
-        wanted = (UNCONDITIONAL, *assigned)
-        return Needs(wanted, reconstruction=conditional, judge=True, characteristics=conditional, own=own)
-
-    def start(self, subject: Subject) -> GenerationAccumulator:
-        return GenerationAccumulator(self, subject)
+    if why := why_not(UNCONDITIONAL, subject):
+        raise UndefinedError(why)
+    requested = metric.asked_images if subject.judge is not None else FIXED_BATCH  # for pictures
+    own = -(-len(_requests(subject)) * min(requested, len(subject)) // max(len(subject), 1))
+    conditional = isinstance(subject.model, HasConditionalPrior)
+    assigned = (Generate(assignment_of(metric.assign, subject)),) if metric.assign else ()
+    wanted = (UNCONDITIONAL, *assigned)
+    return Needs(wanted, reconstruction=conditional, judge=True, characteristics=conditional, own=own)
 
 
 def _requests(subject: Subject) -> list[tuple[str, int]]:

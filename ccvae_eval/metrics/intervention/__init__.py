@@ -1,3 +1,3 @@
 """The metric ``intervention``."""
 
-from ccvae_eval.metrics.intervention.metric import Interventions as Interventions
+from ccvae_eval.metrics.intervention.settings import Interventions as Interventions

@@ -1,3 +1,3 @@
 """The metric ``locality``."""
 
-from ccvae_eval.metrics.locality.metric import Locality as Locality
+from ccvae_eval.metrics.locality.settings import Locality as Locality

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ import torch
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.evaluation.interventions import (
-    CodeSource,
     Interpolate,
     Intervention,
     Redraw,
@@ -20,14 +19,13 @@ from ccvae_eval.evaluation.interventions import (
     donor_rows,
     path_between,
 )
+from ccvae_eval.evaluation.metric import CodeSource
 from ccvae_eval.evaluation.subject import Subject
-
-MovedDimensions = Literal["block", "each"]
-PathKind = Literal["traversal", "interpolation"]
+from ccvae_eval.metrics.locality.settings import MovedDimensions, PathKind
 
 
 class PathSettings(Protocol):
-    """The settings of :class:`~ccvae_eval.metrics.locality.metric.Locality` that define its paths."""
+    """The settings of :class:`~ccvae_eval.metrics.locality.settings.Locality` that define its paths."""
 
     @property
     def steps(self) -> int: ...

@@ -1,3 +1,3 @@
 """The metric ``reconstruction``."""
 
-from ccvae_eval.metrics.reconstruction.metric import Reconstruction as Reconstruction
+from ccvae_eval.metrics.reconstruction.settings import Reconstruction as Reconstruction

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ccvae_eval.core.errors import UndefinedError, UsageError
+from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.random_streams import numpy_stream
-from ccvae_eval.core.results import Measurement, ValueSpec
-from ccvae_eval.core.typed import Range, check
+from ccvae_eval.core.results import Measurement
 from ccvae_eval.core.types import Codes, Floats, Gaussian
 from ccvae_eval.data.labels.relabel import label_columns
 from ccvae_eval.evaluation.accumulator import ImageAccumulator, first_chunks
 from ccvae_eval.evaluation.interventions import PosteriorMean, why_not
-from ccvae_eval.evaluation.metric import LAWS, Decoded, Needs
+from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.result_table import (
     NO_CHARACTERISTIC,
     NO_CONDITION,
@@ -30,6 +27,7 @@ from ccvae_eval.evaluation.result_table import (
     mean_of,
 )
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
+from ccvae_eval.metrics.reconstruction.settings import Reconstruction
 from ccvae_eval.metrics.shared.image_change import similarity_scores
 from ccvae_eval.metrics.shared.likelihood import (
     POINT_MASS,
@@ -50,120 +48,14 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 STYLE = {"columns": "style"}
 LABELLED, UNLABELLED = {"labels": "given"}, {"labels": "missing"}
 MEAN = PosteriorMean()
-PRIOR_CODES = "codes sampled from the prior"
 
 
-@dataclass(frozen=True, slots=True)
-class Reconstruction:
-    r"""Errors of images decoded from their codes, and the terms of the bounds on their likelihood.
-
-    With r = decode(mean of q(z|x)) (``code="sample"``: of one sample): ``mse`` = mean over pixels and channels of
-    (x - r)^2; ``psnr`` = -10 log10 mse in dB, with an error of at least that of rounding to 8 bits (58.9 dB); ``ssim``
-    = structural similarity, mean over pixels and channels. ``reconstruction`` = -log p(x|z) at that code, in nats,
-    summed over pixels and channels.
-
-    The likelihood is the model's own where it defines one, constants included, else the Bernoulli cross-entropy of
-    pixels in [0, 1]; each row that depends on it names it (``likelihood=``).
-
-    Formula: kl = KL(q(z|x) || p(z)), elbo = log p(x|z) - kl with one sample of q(z|x), and, with K samples z_k,
-
-    .. math:: iwae = \log \frac1K \sum_k \frac{p(x|z_k) p(z_k)}{q(z_k|x)}
-
-    p(z) is N(0, I), except that the latent dimensions of a characteristic c of a model with p(z_c|y) follow
-    sum_y p(y) p(z_c|y), summed exactly, with the label frequencies p(y) of the training. For such a mixture kl is the
-    mean over ``draws`` samples of log q - log p, else it has a closed form. ``kl`` has a row for all latent dimensions,
-    one for each characteristic, one for style, and at ``labels=given`` those of KL(q(z_c|x) || p(z_c|y)) with the
-    image's own label. The bound that a model defines is ``bound``, at ``labels=given`` (on log p(x, y), supervised)
-    and ``labels=missing`` (on log p(x)).
-
-    ``gap`` = mean of mse (and of reconstruction, at ``of=``) over these images, minus that over training images, where
-    the checkpoint states that the model was trained on the train split of the same data; 0 without overfitting.
-
-    Range: 0 and up for mse, -1 to 1 for ssim; the others have no bounds.
-    Direction: lower is better for mse and reconstruction, higher for psnr, ssim, elbo, iwae and bound; none for kl.
-    Chance: for mse, psnr and ssim, the mean of these images in place of each reconstruction; for likelihoods and
-    bounds, codes sampled from p(z), which are independent of the image (K of them for iwae, with equal weights); 0 for
-    kl and gap.
-    Undefined: psnr and ssim for points; kl, elbo and iwae for point-mass posteriors (kl: of those dimensions, and the
-    total).
-    Cost: 2 images decoded for each image (posterior mean and sample), ``importance`` more for iwae, 2 more where the
-    model defines a likelihood, 2 where it defines a bound; on the first ``chance_images``, ``importance`` more for
-    chance levels.
-    Pitfalls: nats are comparable only for the same likelihood and image size; iwae grows with K, so compare it at the
-    same K, and with few samples it is loose. A small error does not imply that labels are encoded.
-    Reference: docs/metrics.md, section 7; Kingma and Welling 2014; Burda, Grosse and Salakhutdinov 2016; Wang, Bovik,
-    Sheikh and Simoncelli 2004.
-
-    Args:
-        code: code behind mse, psnr, ssim and reconstruction: the mean of q(z|x), or one sample.
-        likelihood: the model's own p(x|z) where it defines one, or always the Bernoulli cross-entropy.
-        importance: K, importance samples of iwae; 0 omits it.
-        draws: samples of a kl without closed form.
-        window: side of the SSIM window in pixels, odd.
-        gap_images: training images behind ``gap``; 0 omits it.
-        chance_images: images for the chance levels, from the first (that of mse is exact).
-    """
-
-    name: ClassVar[str] = "reconstruction"
-    version: ClassVar[int] = 1
-    headline: ClassVar[str] = "mse"
-    default_sample: ClassVar[int] = 2000
-    laws: ClassVar[frozenset[str]] = LAWS - {"permuted label", "rescaled latent"}
-    values: ClassVar[Mapping[str, ValueSpec]] = {
-        "mse": ValueSpec("mean squared error per pixel", "", False, (0.0, None), "the mean image", dials=("fade",)),
-        "psnr": ValueSpec("peak signal-to-noise ratio", "dB", True, (None, None), "the mean image", dials=("fade",)),
-        "ssim": ValueSpec(
-            "structural similarity of image and reconstruction", "", True, (-1.0, 1.0), "the mean image",
-            dials=("fade",),
-        ),
-        "reconstruction": ValueSpec(
-            "negative log-likelihood of the image given its code", "nats", False, (None, None), PRIOR_CODES,
-            dials=("fade",),
-        ),
-        "kl": ValueSpec(
-            "KL divergence of q(z|x) from p(z)", "nats", None, (None, None), "codes independent of the image",
-            dials=("shift",),
-        ),
-        "elbo": ValueSpec(
-            "evidence lower bound on log p(x), one sample of q(z|x)", "nats", True, (None, None), PRIOR_CODES,
-            dials=("fade",),
-        ),
-        "iwae": ValueSpec(
-            "importance-weighted bound on log p(x), K samples of q(z|x)", "nats", True, (None, None), PRIOR_CODES,
-            dials=("fade",),
-        ),
-        "bound": ValueSpec(
-            "bound defined by the model, with and without labels", "nats", True,
-            no_chance="the model computes it from its own codes only",
-        ),
-        "gap": ValueSpec(
-            "mse or reconstruction of these images minus that of training images", "", None, (None, None),
-            "no overfitting",
-        ),
-    }  # fmt: skip
-
-    code: Literal["mean", "sample"] = "mean"
-    likelihood: Literal["model", "bernoulli"] = "model"
-    importance: Annotated[int, Range(least=0)] = 16
-    draws: Annotated[int, Range(least=1)] = 64
-    window: Annotated[int, Range(least=1)] = 11
-    gap_images: Annotated[int, Range(least=0)] = 256
-    chance_images: Annotated[int, Range(least=0)] = 64
-
-    def __post_init__(self) -> None:
-        check(self, self.name)
-        if self.window % 2 == 0:
-            raise UsageError(f"window must be odd, got {self.window}", where="reconstruction.window")
-
-    def needs(self, subject: Subject) -> Needs:
-        stated = isinstance(subject.model, StatesLikelihood) and self.likelihood == "model"
-        samples = self.importance if _without_density(subject, Prior.of(subject)) == "" else 0
-        own = samples + (2 if stated else 0) + 2 * isinstance(subject.model, HasBound)
-        own += -(-min(self.chance_images, len(subject)) * max(samples, 1) // max(len(subject), 1))
-        return Needs((MEAN,), reconstruction=True, images=False, characteristics=False, own=own)
-
-    def start(self, subject: Subject) -> ReconstructionAccumulator:
-        return ReconstructionAccumulator(self, subject)
+def needs(metric: Reconstruction, subject: Subject) -> Needs:
+    stated = isinstance(subject.model, StatesLikelihood) and metric.likelihood == "model"
+    samples = metric.importance if _without_density(subject, Prior.of(subject)) == "" else 0
+    own = samples + (2 if stated else 0) + 2 * isinstance(subject.model, HasBound)
+    own += -(-min(metric.chance_images, len(subject)) * max(samples, 1) // max(len(subject), 1))
+    return Needs((MEAN,), reconstruction=True, images=False, characteristics=False, own=own)
 
 
 def _without_density(subject: Subject, prior: Prior) -> str:

@@ -16,10 +16,10 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Gaussian
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
+from ccvae_eval.metrics.density.figures import figures as density_figures
 from ccvae_eval.metrics.density.metric import Density
 from ccvae_eval.metrics.density.variety import VarietySample, _chance, concentration
 from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout, binary_schema
-from ccvae_eval.report.figures import density_figures
 from ccvae_eval.statistics.probes import cross_fitted_regression, folds_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 from tests.support.densities import LAYOUT, QUICK, SCHEMA, measured, two_labels, value

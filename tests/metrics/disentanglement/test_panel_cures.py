@@ -8,8 +8,8 @@ import pytest
 from ccvae_eval.metrics.disentanglement import PanelSettings, panel, score, table_of
 from ccvae_eval.metrics.disentanglement.context import PanelContext
 from ccvae_eval.metrics.disentanglement.dci import dci
-from ccvae_eval.metrics.disentanglement.panel import VALUES
 from ccvae_eval.metrics.disentanglement.robustness import irs, published_irs
+from ccvae_eval.metrics.disentanglement.scores import VALUES
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 pytestmark = pytest.mark.oracle

@@ -16,6 +16,7 @@ from ccvae_eval.core.results import Measurement, Value
 from ccvae_eval.evaluation.interventions import Interpolate, Redraw, Traverse, donor_rows
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
+from ccvae_eval.metrics.locality.figures import figures as locality_figures
 from ccvae_eval.metrics.locality.metric import Locality
 from ccvae_eval.metrics.shared.image_change import (
     average_precision,
@@ -25,7 +26,6 @@ from ccvae_eval.metrics.shared.image_change import (
     top_mean,
 )
 from ccvae_eval.model.interface import LatentLayout
-from ccvae_eval.report.figures import locality_figures
 from tests.support.fakes import FACTORS, GRID, SCHEMA, Squares, SquaresJudge, SquaresVAE, factor_columns
 
 pytestmark = pytest.mark.oracle

@@ -53,6 +53,15 @@ def figure(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}"
 
 
+def formatted(value: float | None, form: str) -> str:
+    """A number in a format of Python such as ".2f" or ".0%"; a dash if it is undefined.
+
+    >>> formatted(0.256, ".0%"), formatted(None, ".2f")
+    ('26%', '–')
+    """
+    return figure(value) if value is None or not math.isfinite(value) else format(value, form)
+
+
 def markdown_row(cells: Sequence[str]) -> str:
     """One row of a Markdown table."""
     return f"| {' | '.join(cell.replace('|', PIPE) for cell in cells)} |"

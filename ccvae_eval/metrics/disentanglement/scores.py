@@ -11,7 +11,7 @@ import numpy as np
 
 from ccvae_eval.core.devices import one_thread
 from ccvae_eval.core.errors import UndefinedError, UsageError, suggestion
-from ccvae_eval.core.results import ORACLE, Estimate, Measurement, ValueSpec
+from ccvae_eval.core.results import Estimate, Measurement
 from ccvae_eval.core.types import Floats
 from ccvae_eval.evaluation.metric import Metric
 from ccvae_eval.evaluation.result_table import NO_CONDITION, At, ResultTable
@@ -26,11 +26,9 @@ from ccvae_eval.metrics.disentanglement.information_scores import Information, S
 from ccvae_eval.metrics.disentanglement.linear_probes import downstream, explicitness, infoe
 from ccvae_eval.metrics.disentanglement.robustness import irs
 from ccvae_eval.metrics.disentanglement.sap import sap
-from ccvae_eval.metrics.disentanglement.settings import PanelSettings
+from ccvae_eval.metrics.disentanglement.settings import HEADLINE, NAME, VALUES, PanelSettings
 from ccvae_eval.metrics.disentanglement.table import factor_correlations, factors_as_codes, table_of
 from ccvae_eval.statistics.resampling import ResampleWeights
-
-NAME, VERSION, HEADLINE = "disentanglement", 4, "infom"
 
 MAX_MATRIX_VALUES = 2_000
 """Larger information matrices are figures only, not values."""
@@ -131,118 +129,6 @@ FAMILY_OF: Mapping[str, str] = MappingProxyType(
     | {"explicitness_train": INFORMATION, "dci_disentanglement": MODULARITY}
 )
 """Values whose family differs from that of their score."""
-
-# names of the nulls that give chance levels
-PERMUTED, UNIFORM_GUESS, LATENTS_PERMUTED = "factors permuted", "1/K", "each latent dimension permuted by itself"
-PERMUTED_ROBUST = "factors permuted (robust profile)"
-GROUPS_PERMUTED = "rows permuted among groups"
-# reasons for no chance level
-NO_IMPORTANCE = "undefined for permuted factors, for which no importance is significant"
-NOT_PUBLISHED = "the published code computes none"
-COUNT = "a count has no chance level"
-FACTORS_AS_CODES = f"the factors themselves as codes, where they are correlated; otherwise {ORACLE}"
-
-# calibration dials, by the kind of score
-MIX_AND_SHUFFLE = ("mix", "shuffle")
-MIX_ONLY = ("mix",)
-"""Scores relative to the total information, undefined at the end of ``shuffle``."""
-SHUFFLE_ONLY = ("shuffle",)
-"""Scores that are invariant to rotation by design."""
-SEEP_ONLY = ("seep",)
-"""Scores of the accuracy lost without a latent: half a turn with another latent leaves it recoverable from that one."""
-CORRELATE_ONLY = ("correlate",)
-"""Scores of the dependence of latents on each other."""
-
-
-def _spec(
-    summary: str, chance: str = PERMUTED, low: float | None = 0.0, high: float | None = 1.0, unit: str = "",
-    better: bool | None = True, dials: tuple[str, ...] = MIX_AND_SHUFFLE, no_chance: str = "",
-    reference: str = FACTORS_AS_CODES,
-) -> ValueSpec:  # fmt: skip
-    return ValueSpec(summary, unit, better, (low, high), chance, dials=dials, no_chance=no_chance, reference=reference)
-
-
-def _dependence(summary: str, unit: str = "") -> ValueSpec:
-    return _spec(summary, LATENTS_PERMUTED, 0.0, None, unit, None, CORRELATE_ONLY, reference=ORACLE)
-
-
-def _no_score(summary: str, low: float | None, high: float | None, no_chance: str) -> ValueSpec:
-    return _spec(summary, "", low, high, better=None, dials=(), no_chance=no_chance, reference=ORACLE)
-
-
-VOTES = "; confidence interval over the votes, not over the rows"
-VALUES: Mapping[str, ValueSpec] = MappingProxyType(
-    {
-        "infom": _spec("concentration of a latent's information on one factor", PERMUTED, None, dials=MIX_ONLY),
-        "infoc": _spec("concentration of the information about a factor in one latent", PERMUTED, None,
-                       dials=MIX_ONLY),
-        "infoe": _spec("share of a factor's entropy that a linear probe explains", "training frequencies", None,
-                       dials=SHUFFLE_ONLY),
-        "dci_disentanglement": _spec("concentration of a latent's importance on one factor", "", dials=MIX_ONLY,
-                                     no_chance=NO_IMPORTANCE),
-        "dci_completeness": _spec("concentration of the importance for a factor in one latent", "", dials=MIX_ONLY,
-                                  no_chance=NO_IMPORTANCE),
-        "dci_informativeness": _spec("test accuracy of DCI's predictor (R2 of continuous factors)", PERMUTED_ROBUST,
-                                     None, dials=SHUFFLE_ONLY),
-        "dci_informativeness_train": _spec("accuracy of DCI's predictor on the training rows", "", None,
-                                           dials=SHUFFLE_ONLY, no_chance=NOT_PUBLISHED),
-        "mig": _spec("gap in information between the two latents most informative about a factor, over its entropy",
-                     low=None, high=None),
-        "sap": _spec("gap in accuracy between the two latents that predict a factor best, each alone",
-                     PERMUTED_ROBUST),
-        "sap_continuous": _spec("SAP with all factors as numbers: gap in squared correlation", "",
-                                no_chance=NOT_PUBLISHED),
-        "modularity": _spec("1 minus a latent's squared information about all factors but its best", low=None,
-                            dials=MIX_ONLY),
-        "explicitness": _spec("one-against-rest ROC area A of a linear probe (robust: 2A - 1)", PERMUTED, -1.0,
-                              dials=SHUFFLE_ONLY),
-        "explicitness_train": _spec("explicitness on the training rows", PERMUTED, -1.0, dials=SHUFFLE_ONLY),
-        "mig_sup": _spec("gap in information between the two factors that a latent is most informative about",
-                         PERMUTED, None, None, dials=MIX_ONLY),
-        "dmig": _spec("MIG over the factor's entropy given a correlated factor", low=None, high=None),
-        "rmig": _spec("MIG under the whole posterior, unnormalised", "", None, None, "nats", reference=ORACLE,
-                      no_chance="too costly: permuted factors would need their own integrals over the posteriors"),
-        "jemmig": _spec("1 minus joint entropy less the gap, normalised", low=None),
-        "dcimig": _spec("largest information gap of a latent for each factor, over the entropy of all factors",
-                        low=None),
-        "snc": _spec("balanced accuracy of the aligned latent alone, rescaled so that guessing is 0"),
-        "snc_raw": _spec("balanced accuracy of the aligned latent alone"),
-        "nk": _spec("share of the accuracy above guessing that is lost without the aligned latent", PERMUTED, -1.0,
-                    dials=SEEP_ONLY),
-        "nk_raw": _spec("balanced accuracy lost without the aligned latent", PERMUTED, -1.0, dials=SEEP_ONLY),
-        "factor_vae": _spec(f"weighted votes of the latent that varies least under a fixed factor{VOTES}",
-                            GROUPS_PERMUTED, dials=MIX_ONLY),
-        "factor_vae_votes": _spec(f"share of correct FactorVAE votes{VOTES}", UNIFORM_GUESS, dials=SHUFFLE_ONLY),
-        "beta_vae": _spec(f"weighted votes of the latent that differs least in pairs that share a factor{VOTES}",
-                          GROUPS_PERMUTED, dials=MIX_ONLY),
-        "beta_vae_votes": _spec(f"share of correct BetaVAE votes{VOTES}", UNIFORM_GUESS, dials=SHUFFLE_ONLY),
-        "z_max_var": _spec(f"weighted votes of the latent that varies most with one factor{VOTES}", GROUPS_PERMUTED,
-                           dials=MIX_ONLY),
-        "z_max_var_votes": _spec(f"share of correct z-max-var votes{VOTES}", UNIFORM_GUESS, dials=SHUFFLE_ONLY),
-        "irs": _spec("stability of a latent while its factor is fixed", PERMUTED, None, dials=MIX_ONLY),
-        "irs_raw": _spec("IRS before the score of permuted factors is removed", PERMUTED, None, dials=MIX_ONLY),
-        "downstream": _spec("test accuracy of a linear probe after few labels", "most frequent class",
-                            dials=SHUFFLE_ONLY),
-        "dci_explicitness": _spec("1 minus the area under the loss-capacity curve of decision trees", "",
-                                  dials=MIX_ONLY, reference=ORACLE,
-                                  no_chance="undefined for permuted factors, for which capacity does not help"),
-        "dci_size": _spec("number of factors over number of active latents", "", 0.0, None, dials=(), no_chance=COUNT,
-                          reference=ORACLE),
-        "gaussian_total_correlation": _dependence("total correlation of the latents under a Gaussian fit", "nats"),
-        "gaussian_wasserstein_correlation": _dependence(
-            "Wasserstein distance of a Gaussian fit from independent latents"),
-        "gaussian_wasserstein_correlation_norm": _dependence("Wasserstein distance over the total variance"),
-        "mutual_info_score": _spec("mean mutual information of two latents", LATENTS_PERMUTED, None, None, "nats",
-                                   None, CORRELATE_ONLY, reference=ORACLE),
-        "udr": _spec("agreement of the latents of models of different seeds", "codes rotated at random", 0.0,
-                     dials=("turn",), reference="none"),
-        "information": _no_score("mutual information of a latent with a factor, over the factor's entropy", None, None,
-                                 "that of permuted factors is already subtracted"),
-        "factor_correlation": _no_score("association of two factors (Cramér's V)", 0.0, 1.0,
-                                        "that of independent factors is already subtracted"),
-        "active_codes": _no_score("number of active latents", 0.0, None, COUNT),
-    }
-)  # fmt: skip
 
 CONTEXT_VALUES = ("udr", "information", "factor_correlation", "active_codes")
 """Values that no score of ``SCORES`` computes."""

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.core.results import Estimate
-from ccvae_eval.report.terminal import ARROWS, bullets
-from ccvae_eval.report.text import escaped, figure, markdown_row
+from ccvae_eval.rendering.tables import ARROWS, bullets
+from ccvae_eval.rendering.text import escaped, figure, markdown_row
 
 CSV_COLUMNS = (
     "value", "model", "place", "number", "low", "high", "chance", "n", "interval", "published", "note", "left_out",

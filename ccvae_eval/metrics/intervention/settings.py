@@ -1,0 +1,166 @@
+"""Settings, values and presentation of the metric ``intervention``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.results import ANOTHER_IMAGE, ValueSpec
+from ccvae_eval.core.typed import Range, check
+from ccvae_eval.evaluation.metric import LAWS, Accumulator, CodeSource, Mode, Needs
+
+if TYPE_CHECKING:
+    from ccvae_eval.core.results import Measurement
+    from ccvae_eval.evaluation.interventions import Assign
+    from ccvae_eval.evaluation.subject import Subject
+    from ccvae_eval.rendering.figures import Figures
+
+UNCHANGED = "the unedited reconstruction"
+"""Chance level of values that compare an edit with a rendered counterfactual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interventions:
+    r"""Effect of interventions on a label: judged classes, distance to rendered counterfactuals, and axioms.
+
+    Each image is decoded after do(c = v), v a class other than its own (``mode``: transport keeps its rank within the
+    class). With the judge: ``effect`` = share of images that the judge classifies as v; ``kept`` = share whose judged
+    class of another label is that of the reconstruction r, one row for each label at ``judged=`` and their mean;
+    ``change`` = mean total variation of the judged probabilities of each label: the matrix of judged changes.
+
+    Swap: the latent dimensions of c are copied from a random image of another class, the donor. ``transfer`` = share
+    of images that the judge classifies as the donor's class, minus the same share for r; ``identity`` = 1 - SSIM of r
+    and the swapped image outside both images' regions, a window away from them. ``fidelity`` (for data with a variety)
+    = d(swapped, recipient rendered with the donor's variety) - d(r, x) inside the region, where d is the mean absolute
+    difference of pixels.
+
+    Formula: with f(x, c, v) = decode(do(c = v) on encode(x)) from posterior means, ``composition`` = d(f^m(x, c, own
+    class), x), the same for every c, and ``reversibility`` = d(x after m edits to v and back, x), m in ``repeats``, on
+    the first ``axiom_images`` images. With a renderer, on the first ``rendered`` images and with x* = x rendered
+    without the attribute, ``error`` = d(f(x), x*) - d(decode(encode(x*)), x*) from present to absent, at
+    ``where=inside`` and ``where=outside`` of the region. From absent to present many appearances are right, so
+    ``energy`` = energy distance between ``draws`` samples from p(z_c|y) and as many renderings with resampled variety,
+    inside the region.
+
+    ``assign="Male=1,Heavy_Makeup=0"`` sets several labels at once: ``obeyed`` = share of images with the judged class
+    assigned to each label, and to all together, with their ``kept``, at ``do=``.
+
+    Range: 0 to 1; -1 to 1 for transfer, fidelity and error, 0 to 2 for identity; energy has no bounds.
+    Direction: higher is better for effect, kept, transfer and obeyed; lower for identity, fidelity, composition,
+    reversibility, error and energy.
+    Chance: for effect and obeyed, the judged share of v in r; 0 for transfer; for fidelity, error and energy, the
+    unedited reconstruction; for composition and reversibility, another image.
+    Cost: 2 images decoded for each image and characteristic (do and swap), the reconstruction, ``draws`` more where
+    the data can resample the variety, one for an assignment; for the axioms max(repeats) + 2 max(repeats) for each
+    characteristic, encoded as well, on the first images.
+    Pitfalls: judged values depend on the judge: labels that it does not recognise in this model's reconstructions are
+    left out. error and fidelity subtract the model's reconstruction error and may be negative. do() by transport needs
+    20 images of each class.
+    Reference: docs/metrics.md, section 6; Monteiro et al. 2023 (axioms); Szekely and Rizzo 2013 (energy distance).
+
+    Args:
+        mode: code after do(c = v): transport (same rank within the class), mean (of the class), or sample (from
+            p(z_c|y)).
+        source: distribution of each class: fitted to the codes of other images, or p(z_c|y).
+        assign: labels to set together, as LABEL=CLASS,LABEL=CLASS.
+        repeats: repetitions of the edits behind the axioms.
+        axiom_images: number of images for the axioms, from the first.
+        draws: samples behind the energy distance.
+        rendered: number of images with rendered counterfactuals, from the first.
+        largest_region: largest share of the image that a region may cover.
+    """
+
+    name: ClassVar[str] = "intervention"
+    version: ClassVar[int] = 3
+    headline: ClassVar[str] = "effect"
+    default_sample: ClassVar[int] = 2000
+    laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
+    order: ClassVar[int] = 6
+    question: ClassVar[str] = "When a label is set, does the image show it, and do the other labels stay?"
+    sentence: ClassVar[str] = (
+        "When a label is set to another class, the judge recognises that class in {value} of the images "
+        "(in their reconstructions: {chance})"
+    )
+    number_format: ClassVar[str] = ".0%"
+    values: ClassVar[Mapping[str, ValueSpec]] = {
+        "effect": ValueSpec(
+            "share of images that the judge classifies as the class that was set", "share", True, (0.0, 1.0),
+            "the reconstruction", True, ("idle",),
+        ),
+        "kept": ValueSpec(
+            "share of images whose judged class of another label stays", "share", True, (0.0, 1.0), ANOTHER_IMAGE, True,
+            ("leak",),
+        ),
+        "change": ValueSpec("change of the judged probabilities of a label", "", None, (0.0, 1.0), UNCHANGED, True),
+        "transfer": ValueSpec(
+            "share judged as the donor's class after a swap, minus that of the reconstruction", "share", True,
+            (-1.0, 1.0), "nothing is swapped", True, ("idle",),
+        ),
+        "identity": ValueSpec(
+            "1 - SSIM outside both regions after a swap", "", False, (0.0, 2.0), ANOTHER_IMAGE, dials=("warp",),
+        ),
+        "fidelity": ValueSpec(
+            "distance to the recipient rendered with the donor's variety, minus the reconstruction error", "intensity",
+            False, (-1.0, 1.0), "nothing is swapped", dials=("idle",),
+        ),
+        "composition": ValueSpec(
+            "distance to the image after encoding and decoding it m times", "intensity", False, (0.0, 1.0),
+            ANOTHER_IMAGE, dials=("fade",),
+        ),
+        "reversibility": ValueSpec(
+            "distance to the image after m edits to another class and back", "intensity", False, (0.0, 1.0),
+            ANOTHER_IMAGE, dials=("fade",),
+        ),
+        "error": ValueSpec(
+            "distance to the image rendered without the attribute, minus that image's reconstruction error",
+            "intensity", False, (-1.0, 1.0), UNCHANGED, dials=("leak", "idle"),
+        ),
+        "energy": ValueSpec(
+            "energy distance between samples of p(z_c|y) and renderings with resampled variety", "intensity", False,
+            (None, None), UNCHANGED, dials=("collapse",),
+        ),
+        "obeyed": ValueSpec(
+            "share of images that the judge classifies as assigned", "share", True, (0.0, 1.0), "the reconstruction",
+            True, ("idle",),
+        ),
+    }  # fmt: skip
+
+    mode: Mode = "transport"
+    source: CodeSource = "codes"
+    assign: str = ""
+    repeats: tuple[int, ...] = (1, 10)
+    axiom_images: Annotated[int, Range(least=0)] = 64
+    draws: Annotated[int, Range(least=2)] = 8
+    rendered: Annotated[int, Range(least=0)] = 128
+    largest_region: float = 0.6
+
+    def __post_init__(self) -> None:
+        check(self, self.name)
+        if not self.repeats or min(self.repeats) < 1 or len(set(self.repeats)) != len(self.repeats):
+            message = f"repeats must be distinct numbers from 1 up, got {self.repeats}"
+            raise UsageError(message, where="intervention.repeats")
+
+    def needs(self, subject: Subject) -> Needs:
+        from ccvae_eval.metrics.intervention.metric import needs
+
+        return needs(self, subject)
+
+    def assigned(self, subject: Subject) -> Assign:
+        """The intervention that sets the labels of ``assign``."""
+        from ccvae_eval.evaluation.interventions import Assign
+        from ccvae_eval.metrics.shared.judged_changes import assignment_of
+
+        return Assign(assignment_of(self.assign, subject), self.mode, self.source)
+
+    def start(self, subject: Subject) -> Accumulator:
+        from ccvae_eval.metrics.intervention.metric import InterventionAccumulator
+
+        return InterventionAccumulator(self, subject)
+
+    @staticmethod
+    def figures(measurement: Measurement) -> Figures:
+        from ccvae_eval.metrics.intervention.figures import figures
+
+        return figures(measurement)

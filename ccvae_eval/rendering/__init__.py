@@ -1,0 +1,1 @@
+"""Tables, figures and text that reports and metrics draw with. Nothing here prints."""
