@@ -33,7 +33,7 @@ class Verb(NamedTuple):
     is_metric: bool = False
 
 
-_MODULES = {
+COMMANDS = {
     "demo": Verb(MEASURE, "Evaluate the shipped checkpoint and suggest the next command."),
     "run": Verb(MEASURE, "Evaluate a checkpoint with several metrics in one pass."),
     "calibrate": Verb(PUBLISH, "Check that each value responds as it should to perturbations of known strength."),
@@ -60,17 +60,17 @@ class Verbs(Mapping[str, Verb]):
     """All verbs in the order of the root help: ``demo``, one for each registered metric, and the others."""
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(["demo", *_metric_verbs(), *_MODULES]))
+        return iter(dict.fromkeys(["demo", *_metric_verbs(), *COMMANDS]))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def __contains__(self, name: object) -> bool:
-        return name in _MODULES or name in registry.metrics
+        return name in COMMANDS or name in registry.metrics
 
     def __getitem__(self, name: str) -> Verb:
-        if name in _MODULES:
-            return _MODULES[name]
+        if name in COMMANDS:
+            return COMMANDS[name]
         if name not in registry.metrics:
             raise KeyError(name)
         summary = _order_and_question(registry.metrics.find(name))[1]
