@@ -64,7 +64,7 @@ RENAMED = {
     "cut": "unpadded",
     "in_chunks": "in_fixed_batches",
     "joined": "concatenated",
-    "translated": "with_pixel_range",
+    "translated": "PixelRangeModel",
     "undisturbed": "evaluation_mode",
 }
 """Old name -> new name in a moved module."""

@@ -43,8 +43,8 @@ from ccvae_eval.checkpoint.safe_reader.builders import STATE_DICT_HINT
 from ccvae_eval.checkpoint.sidecar import Sidecar, read_sidecar
 from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, PluginError, UsageError, suggestion
 from ccvae_eval.core.types import Plain
-from ccvae_eval.model.interface import ModelContext, Rebuildable
-from ccvae_eval.model.pixel_range import PixelRange, with_pixel_range
+from ccvae_eval.model.interface import ModelContext, Rebuildable, supports
+from ccvae_eval.model.pixel_range import PixelRange, PixelRangeModel
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, adapters, models
 
 MAX_BUFFER_ELEMENTS = 100_000_000
@@ -256,7 +256,7 @@ def _convert_pixels(network: nn.Module, plan: _Plan, pixels: PixelRange) -> tupl
     Raises:
         UsageError: the model was trained by this toolkit, on images in [0, 1].
     """
-    if isinstance(network, Rebuildable):
+    if supports(network, Rebuildable):
         raise UsageError(
             f"model {plan.name!r} was trained on images in [0, 1]",
             where=", ".join(pixels.as_settings()),
@@ -264,7 +264,7 @@ def _convert_pixels(network: nn.Module, plan: _Plan, pixels: PixelRange) -> tupl
         )
     settings = {**(plan.record.settings if plan.record else {}), **pixels.as_settings()}
     record = replace(plan.record or CheckpointRecord(plan.name), settings=settings)
-    return with_pixel_range(network, pixels), replace(plan, record=record)
+    return PixelRangeModel(network, pixels), replace(plan, record=record)
 
 
 def _unrecognised(bundle: Bundle, given: Mapping[str, Plain]) -> CheckpointError:

@@ -18,7 +18,7 @@ from ccvae_eval.core.errors import CcvaeEvalError, InputError, PluginError, Usag
 from ccvae_eval.core.types import Floats, Plain
 from ccvae_eval.data.interface import SPLITS, DataSet, HasRegions, NeedsNoPath
 from ccvae_eval.data.labels.relabel import Relabelled, relabelled
-from ccvae_eval.model.interface import Label
+from ccvae_eval.model.interface import Label, supports
 from ccvae_eval.plugins import registry
 
 VARIABLE = "CCVAE_EVAL_DATA"
@@ -185,7 +185,7 @@ def _made(registration: registry.Registration, parsed: Spec) -> DataSet:
             hint=f"It was called with path={parsed.path!r}, options={options}. `ccvae-eval check {registration.name} "
             "--data SPEC` tests the data set alone. Raise a DataError for a file that cannot be used.",
         ) from error
-    if not isinstance(data, DataSet):
+    if not supports(data, DataSet):
         raise PluginError(
             f"from_spec of {registration.name!r} must return a data set, got {type(data).__name__}",
             where=registration.distribution,
@@ -227,7 +227,7 @@ def _opens_alone(spec: str) -> bool:
         kind = registry.data_sets[parsed.name]
     except UsageError:
         return False
-    return isinstance(kind, NeedsNoPath) and bool(kind.needs_no_path)
+    return supports(kind, NeedsNoPath) and bool(kind.needs_no_path)
 
 
 MAX_CORRELATIONS = 10
@@ -251,7 +251,7 @@ def describe(data: DataSet) -> dict[str, Plain]:
         "images": len(data),
         "input_shape": list(data.input_shape),
         "splits": {name: len(data.split(name)) for name in SPLITS},
-        "regions": data.region_source if isinstance(data, HasRegions) else None,
+        "regions": data.region_source if supports(data, HasRegions) else None,
         "labels": [row for i, label in enumerate(data.schema) for row in _rows(label, labels[:, i])],
         "correlations": strongest_correlations(data.schema.labels, labels),
     }

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from ccvae_eval.core.errors import CcvaeEvalError, PluginError, UsageError
+from ccvae_eval.model.interface import supports
 from ccvae_eval.plugins import registry
 
 if TYPE_CHECKING:  # help and lists describe metrics without torch
@@ -82,7 +83,7 @@ class Decoded:
         from ccvae_eval.data.interface import HasRegions
 
         data = self.subject.data
-        if not isinstance(data, HasRegions):
+        if not supports(data, HasRegions):
             return None
         found = data.region(self.chunk.ids, self.characteristic)
         return None if found is None else torch.from_numpy(found)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ccvae_eval.core.errors import CcvaeEvalError, PluginError
 from ccvae_eval.core.results import Measurement, Value
 from ccvae_eval.evaluation.metric import Metric
+from ccvae_eval.model.checks import networks_of
 from ccvae_eval.model.interface import LabelledVAE
 from ccvae_eval.plugins.attribution import is_builtin, name_and_origin
 
@@ -30,7 +31,7 @@ def guarded(metric: Metric, model: LabelledVAE, call: str) -> Iterator[None]:
     if is_builtin(metric):
         yield
         return
-    modules = _modules(model)
+    modules = networks_of(model)
     weights = [tensor.detach().clone() for tensor in _tensors(modules)]
     modes = [part.training for module in modules for part in module.modules()]
     torch_state, numpy_state, gradients = torch.get_rng_state(), np.random.get_state(), torch.is_grad_enabled()
@@ -56,13 +57,6 @@ def guarded(metric: Metric, model: LabelledVAE, call: str) -> Iterator[None]:
 
 def _error(metric: Metric, fault: str, why: str) -> PluginError:
     return PluginError(f"metric {metric.name!r} {fault}", where=name_and_origin(metric)[1], why=why, hint=HINT)
-
-
-def _modules(model: LabelledVAE) -> list[nn.Module]:
-    if isinstance(model, nn.Module):
-        return [model]
-    own = getattr(model, "modules", None)  # of a wrapped model: the modules behind its functions
-    return list(own()) if callable(own) else []
 
 
 def _tensors(modules: list[nn.Module]) -> list[Tensor]:

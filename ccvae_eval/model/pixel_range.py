@@ -1,7 +1,7 @@
 """The pixel range of a model, given by settings instead of in its code.
 
 The toolkit's images lie in [0, 1]. The settings ``images.range`` and ``images.logits`` describe a model that was
-trained on [-1, 1] or [0, 255], or whose decoder returns logits; :func:`with_pixel_range` converts its images.
+trained on [-1, 1] or [0, 255], or whose decoder returns logits; :class:`PixelRangeModel` converts its images.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain, Points
+from ccvae_eval.model.interface import Proxy
 
 PREFIX = "images."
 """Prefix of the pixel settings; with its dot it cannot begin the name of a constructor argument."""
@@ -86,64 +87,48 @@ class PixelRange:
         return images.sigmoid() if self.logits else ((images - self.low) / (self.high - self.low)).clamp(0, 1)
 
 
-class PixelRangeModel(nn.Module):
-    """A model with a conversion of its pixels; made by :func:`with_pixel_range`.
+class PixelRangeModel(nn.Module, Proxy[Any]):
+    """A model of another pixel range, with a conversion of its images to and from [0, 1].
 
-    ``log_likelihood`` and ``bound`` stay densities of pixels in the model's own range.
+    It has the capabilities, weights, weight names and public members of the model inside. ``log_likelihood`` and
+    ``bound`` stay densities of pixels in the model's own range.
+
+    Args:
+        inner: the model.
+        pixels: its pixel range.
     """
 
-    _model: Any
-
-    def __init__(self, model: nn.Module, pixels: PixelRange) -> None:
+    def __init__(self, inner: nn.Module, pixels: PixelRange) -> None:
         super().__init__()
-        self._model, self._pixels = model, pixels
+        self.inner, self._pixels = inner, pixels
+        self.training = inner.training
 
-    @property
-    def __wrapped__(self) -> nn.Module:
-        """The inner model."""
-        model: nn.Module = self._model
-        return model
+    def __getattr__(self, name: str) -> Any:
+        # torch keeps the inner module in a table of its own
+        return self._modules["inner"] if name == "inner" else Proxy.__getattr__(self, name)
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        posterior: Gaussian = self._model.encode(self._pixels.to_model(images), labels)
+        posterior: Gaussian = self.inner.encode(self._pixels.to_model(images), labels)
         return posterior
 
     def decode(self, codes: Codes) -> Images:
-        return self._pixels.from_model(self._model.decode(codes))
+        return self._pixels.from_model(self.inner.decode(codes))
+
+    def predict(self, images: Images, codes: Codes) -> Any:
+        return self.inner.predict(self._pixels.to_model(images), codes)
+
+    def intervene(self, images: Images, *arguments: Any) -> Any:
+        return self.inner.intervene(self._pixels.to_model(images), *arguments)
+
+    def log_likelihood(self, images: Images | Points, codes: Codes) -> Any:
+        return self.inner.log_likelihood(self._pixels.to_model(images), codes)
+
+    def bound(self, images: Images | Points, *arguments: Any) -> Any:
+        return self.inner.bound(self._pixels.to_model(images), *arguments)
 
     def state_dict(self, *arguments: Any, **named: Any) -> Any:
         """Returns the weights under the inner model's names."""
-        return self._model.state_dict(*arguments, **named)
+        return self.inner.state_dict(*arguments, **named)
 
     def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
-        return self._model.load_state_dict(*arguments, **named)
-
-
-IMAGE_METHODS = ("predict", "intervene", "log_likelihood", "bound")
-"""Optional methods, whose first argument is images."""
-NOT_FORWARDED = frozenset({"objectives", "from_settings", "settings", "context", "training"})
-"""Members that the wrapper hides: it is evaluated, neither trained nor rebuilt, and has a mode of its own."""
-
-
-def with_pixel_range(model: nn.Module, pixels: PixelRange) -> nn.Module:
-    """Returns a model of another pixel range with a conversion of its images to [0, 1].
-
-    The result has the class name, capabilities, weights, weight names and public members of ``model``.
-    """
-    kind = type(model)
-    public = [name for name in dir(model) if not name.startswith("_") and name not in NOT_FORWARDED]
-    members = {name: _forwarded(name) for name in public if not hasattr(PixelRangeModel, name)}
-    members |= {"__module__": kind.__module__, "__doc__": kind.__doc__}
-    wrapper: PixelRangeModel = type(kind.__name__, (PixelRangeModel,), members)(model, pixels)
-    return wrapper.train(model.training)
-
-
-def _forwarded(name: str) -> Any:
-    """A member of the inner model for the wrapper's class, where protocols look for members."""
-    if name not in IMAGE_METHODS:
-        return property(lambda self: getattr(self._model, name))
-
-    def method(self: PixelRangeModel, images: Images | Points, *others: Any, **named: Any) -> Any:
-        return getattr(self._model, name)(self._pixels.to_model(images), *others, **named)
-
-    return method
+        return self.inner.load_state_dict(*arguments, **named)

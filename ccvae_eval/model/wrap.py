@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,9 +38,9 @@ class WrappedVAE:
         self._functions = (encode, decode, predict, prior)
         # a method is a capability (Predicts, HasConditionalPrior), so it exists only if its function was given
         if predict is not None:
-            self.predict = lambda images, codes: dict(predict(codes))  # noqa: ARG005
+            self.predict = partial(_predicted, predict)
         if prior is not None:
-            self.conditional_prior = lambda labels: _gaussian(prior(labels))
+            self.conditional_prior = partial(_prior, prior)
 
     def modules(self) -> list[torch.nn.Module]:
         """Returns the torch modules that the functions are, or are methods of, so that their mode can be restored."""
@@ -63,6 +64,15 @@ class WrappedVAE:
 
     def decode(self, codes: Codes) -> Images:
         return self._pixels.from_model(self._decode(codes))
+
+
+def _predicted(predict: Predict, images: Images, codes: Codes) -> dict[str, Tensor]:
+    del images
+    return dict(predict(codes))
+
+
+def _prior(prior: Prior, labels: Labels) -> Gaussian:
+    return _gaussian(prior(labels))
 
 
 def _gaussian(found: Any) -> Gaussian:

@@ -27,7 +27,7 @@ from ccvae_eval.core.errors import DataError, UnsupportedError
 from ccvae_eval.core.random_streams import uniforms
 from ccvae_eval.core.types import Bools, Codes, Floats, Gaussian, Ids, Images, Labels
 from ccvae_eval.data.interface import QUANTIZATION_LEVELS, DataSet, Renders, quantize
-from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout
+from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout, supports
 
 MEAN = 2.0
 SPREAD = 0.5
@@ -314,9 +314,9 @@ def oracle(data: DataSet, ids: Ids | None = None, labels: LabelSchema | None = N
         UnsupportedError: the data set does not render its images, or has a continuous label.
         LabelMismatchError: the data set lacks one of the labels.
     """
-    if not isinstance(data, Renders):
+    if not supports(data, Renders):
         raise UnsupportedError("an oracle needs synthetic data", where=data.spec)
-    assert isinstance(data, DataSet)
+    assert supports(data, DataSet)
     schema = data.schema if labels is None else data.schema.select(labels.names)
     return Oracle(data, data.split("test") if ids is None else ids, schema)
 

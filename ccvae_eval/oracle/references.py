@@ -24,6 +24,7 @@ from ccvae_eval.evaluation.result_table import GIVEN
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.runner import evaluate
 from ccvae_eval.evaluation.subject import Subject, prepare
+from ccvae_eval.model.interface import supports
 from ccvae_eval.oracle.model import VERSION, oracle
 
 SHIPPED = "references-faces64.json"
@@ -133,7 +134,7 @@ def _has_oracle(subject: Subject) -> bool:
     """True if the data are synthetic and the model's labels are equal to theirs, including the classes."""
     schema = subject.data.schema
     return (
-        isinstance(subject.data, Renders)
+        supports(subject.data, Renders)
         and all(label.kind != "continuous" for label in schema)
         and all(label.name in schema and schema[label.name] == label for label in subject.schema)
     )

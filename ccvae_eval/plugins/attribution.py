@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
@@ -25,18 +24,13 @@ def is_builtin(plugin: object) -> bool:
     return type(plugin).__module__.partition(".")[0] in BUILTIN_PACKAGES
 
 
-def unwrapped(plugin: Any) -> Any:
-    """Returns the plugin inside one of the toolkit's wrappers, which expose it as the property ``__wrapped__``."""
-    return plugin.__wrapped__ if isinstance(getattr(type(plugin), "__wrapped__", None), property) else plugin
-
-
 def name_and_origin(plugin: object) -> tuple[str, str]:
     """Returns a plugin's name and where its code comes from.
 
     The name is the registered one if the class itself is registered, else the class name. The origin is the
     distribution with its version, or the plugin file; for an unregistered class, its module.
     """
-    kind = type(unwrapped(plugin))
+    kind = type(plugin)
     exact, registrations = registrations_of(kind)
     name = repr(registrations[0].name) if exact and len({r.name for r in registrations}) == 1 else kind.__name__
     origins = {f"{r.distribution} {r.version}".strip() for r in registrations}

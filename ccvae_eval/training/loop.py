@@ -31,6 +31,7 @@ from ccvae_eval.model.interface import (
     Predicts,
     Rebuildable,
     Trainable,
+    supports,
 )
 from ccvae_eval.plugins.registry import models
 from ccvae_eval.training.settings import TrainingSettings
@@ -180,19 +181,19 @@ def check(model: nn.Module, data: DataSet, settings: TrainingSettings) -> Superv
         DataError: the data has no images or labels to learn from.
     """
     name = _name_of(model)
-    if not isinstance(model, Trainable) or not isinstance(model, LabelledVAE):
+    if not supports(model, Trainable) or not supports(model, LabelledVAE):
         raise UsageError(f"{name} is not trainable", hint="It must implement objectives(batch, generator).")
-    if isinstance(model, Rebuildable) and tuple(model.context.input_shape) != tuple(data.input_shape):
+    if supports(model, Rebuildable) and tuple(model.context.input_shape) != tuple(data.input_shape):
         built, given = tuple(model.context.input_shape), tuple(data.input_shape)
         raise UsageError(f"{name} was built for inputs of shape {built}, the data has {given}", where=data.spec)
-    needs_labels = bool(model.layout.characteristics) or isinstance(model, Predicts)
+    needs_labels = bool(model.layout.characteristics) or supports(model, Predicts)
     if needs_labels and settings.rate == 0:
         message, hint = f"{name} needs labels, so rate must be above 0", "Without labels: train vae."
         raise UsageError(message, where="training", hint=hint)
     supervision = supervise(data, model.labels, settings)
     if needs_labels:
         refuse_constant_labels(supervision)
-        if isinstance(model, NeedsAllLabels) and model.needs_all_labels:
+        if supports(model, NeedsAllLabels) and model.needs_all_labels:
             refuse_incomplete_labels(supervision, name)
     return supervision
 
@@ -218,7 +219,7 @@ class _Loop:
         self.average: Tensors | None = copy_weights(model) if settings.average else None
         self.best: Tensors | None = None
         described: dict[str, Any] = {"name": _name_of(model)}
-        if isinstance(model, Rebuildable):
+        if supports(model, Rebuildable):
             described |= {**asdict(model.settings), "context": model.context.as_plain()}
         self.fingerprint = fingerprint_of(settings, described, data.digest, supervision.digest)
         self.began = self.saved = time.monotonic()
@@ -331,7 +332,7 @@ class _Loop:
                 on_device = batch.to(self.device)
                 for objective in self.model.objectives(on_device, generator):
                     averages.add(terms_of(objective), len(batch))
-                if isinstance(self.model, Predicts):
+                if supports(self.model, Predicts):
                     averages.add(_accuracy(self.model, on_device), len(batch))
             means = averages.means()
             improved = means["loss"] < self.progress.best

@@ -26,6 +26,7 @@ from ccvae_eval.metrics.disentanglement.panel import (
 )
 from ccvae_eval.metrics.disentanglement.settings import PanelSettings
 from ccvae_eval.metrics.disentanglement.table import FactorKind, PanelTable, has_few_levels, table_of
+from ccvae_eval.model.interface import supports
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 
@@ -101,7 +102,7 @@ class Disentanglement(PanelSettings):
             UsageError: an unknown score.
         """
         wanted_scores(self)
-        if not subject.schema.names and not (self.against == "all" and isinstance(subject.data, HasFactors)):
+        if not subject.schema.names and not (self.against == "all" and supports(subject.data, HasFactors)):
             raise UndefinedError("needs at least one label to score the codes against", where=NAME)
         return Needs(images=False)
 
@@ -152,7 +153,7 @@ def subject_table(subject: Subject, metric: PanelSettings) -> PanelTable:
         "discrete" if subject.schema[name].kind != "continuous" or has_few_levels(column) else "continuous"
         for name, column in zip(names, columns, strict=True)
     ]
-    if metric.against == "all" and isinstance(subject.data, HasFactors):
+    if metric.against == "all" and supports(subject.data, HasFactors):
         factors = subject.data.factors(subject.ids)
         for i, name in enumerate(subject.data.factor_names):
             if name not in names:

@@ -33,7 +33,7 @@ from ccvae_eval.evaluation.result_table import (
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.shared.features import Features, extractor_named, require_features
 from ccvae_eval.metrics.shared.image_change import mean_variance, pairwise_spread, pixel_rows, recall
-from ccvae_eval.model.interface import HasConditionalPrior
+from ccvae_eval.model.interface import HasConditionalPrior, supports, type_name
 from ccvae_eval.statistics.intervals import Resampled, estimate_from_draws
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -228,8 +228,8 @@ def _drawable(metric: Diversity, subject: Subject) -> tuple[list[str], dict[str,
         UnsupportedError: if the model has no p(z_c|y).
         UndefinedError: if no label has latent dimensions of its own.
     """
-    if not isinstance(subject.model, HasConditionalPrior):
-        raise UnsupportedError(f"{type(subject.model).__name__} has no p(z_c|y)")
+    if not supports(subject.model, HasConditionalPrior):
+        raise UnsupportedError(f"{type_name(subject.model)} has no p(z_c|y)")
     if not subject.characteristics:
         raise UndefinedError("no label has latent dimensions of its own")
     names, reasons = [], {}
@@ -319,7 +319,7 @@ class DiversityAccumulator:
         data, chunk, name = self.subject.data, batch.chunk, batch.characteristic
         first = np.arange(len(chunk)) + chunk.rows.start < self.metric.redrawn
         here = np.flatnonzero(first & (classes >= 0).numpy())
-        if not isinstance(data, HasRedraws) or "region" not in masks or len(here) == 0:
+        if not supports(data, HasRedraws) or "region" not in masks or len(here) == 0:
             return
         value = classes[here].numpy().astype(np.float32)
         true = [data.redraw(chunk.ids[here], name, value, draw) for draw in range(self.metric.draws)]
@@ -410,7 +410,7 @@ class DiversityAccumulator:
     def _add_redraws(self, table: ResultTable, name: str) -> None:
         names = ("spread_ratio", "spread_score", "recall")
         if (name, "true spread") not in self.columns:
-            redraws = isinstance(self.subject.data, HasRedraws)
+            redraws = supports(self.subject.data, HasRedraws)
             for value in names:
                 table.add(value, name, self._no_region(name) if redraws else "the data set cannot redraw a variety")
             return

@@ -34,7 +34,7 @@ from ccvae_eval.metrics.drift.rows import DriftRows, dose_pair
 from ccvae_eval.metrics.matchers.interface import Matcher, Matches, grey, unit
 from ccvae_eval.metrics.shared.image_change import Moments, absolute_change, dissimilarity, moments
 from ccvae_eval.metrics.shared.region_masks import masks_of, point_sums
-from ccvae_eval.model.interface import Intervenes
+from ccvae_eval.model.interface import Intervenes, supports
 from ccvae_eval.plugins.attribution import is_builtin, plugin_call
 from ccvae_eval.plugins.registry import matchers
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -273,7 +273,7 @@ def _edits(metric: Drift, subject: Subject) -> tuple[list[DriftEdit], dict[str, 
     """Return the possible edits, and the reason for each characteristic without one."""
     edits: list[DriftEdit] = []
     reasons: dict[str, str] = {}
-    scale, intervenes = subject.posterior.scale, isinstance(subject.model, Intervenes)
+    scale, intervenes = subject.posterior.scale, supports(subject.model, Intervenes)
     for name in subject.movable:
         do = Do(name, source=metric.source)
         if why := why_not(do, subject):
@@ -454,7 +454,7 @@ class DriftAccumulator:
 
     def _clipped(self) -> list[str]:
         """Return notes about the share of ranks that transport clipped."""
-        if isinstance(self.subject.model, Intervenes):
+        if supports(self.subject.model, Intervenes):
             return ["do() is the model's own intervention: it may change the whole code, and no ranks are clipped"]
         every = chunk_without_images(self.subject)
         clipped = {edit.do.characteristic: edit.do.applied(self.subject, every)[1] for edit in self.edits}

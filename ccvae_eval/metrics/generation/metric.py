@@ -26,7 +26,7 @@ from ccvae_eval.metrics.shared.features import extractor_named, require_features
 from ccvae_eval.metrics.shared.judged_changes import Assignment, assignment_of, assignment_text
 from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
-from ccvae_eval.model.interface import HasConditionalPrior
+from ccvae_eval.model.interface import HasConditionalPrior, supports, type_name
 from ccvae_eval.statistics.distances import frechet_distance, kernel_and_manifolds
 from ccvae_eval.statistics.intervals import Resampled, mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -142,7 +142,7 @@ class Generation:
             raise UndefinedError(why)
         requested = self.asked_images if subject.judge is not None else FIXED_BATCH  # for pictures
         own = -(-len(_requests(subject)) * min(requested, len(subject)) // max(len(subject), 1))
-        conditional = isinstance(subject.model, HasConditionalPrior)
+        conditional = supports(subject.model, HasConditionalPrior)
         assigned = (Generate(assignment_of(self.assign, subject)),) if self.assign else ()
         wanted = (UNCONDITIONAL, *assigned)
         return Needs(wanted, reconstruction=conditional, judge=True, characteristics=conditional, own=own)
@@ -153,7 +153,7 @@ class Generation:
 
 def _requests(subject: Subject) -> list[tuple[str, int]]:
     """Label and class of each image that the model can generate on request."""
-    if not isinstance(subject.model, HasConditionalPrior):
+    if not supports(subject.model, HasConditionalPrior):
         return []
     return [(name, k) for name in subject.characteristics for k in range(subject.schema[name].cardinality)]
 
@@ -246,7 +246,7 @@ class GenerationAccumulator:
         if self.assignment:
             self._add_assigned(table)
         elif not self.requests:
-            table.add("obeyed", None, f"{type(self.subject.model).__name__} has no p(z_c|y)")
+            table.add("obeyed", None, f"{type_name(self.subject.model)} has no p(z_c|y)")
         self._add_distances(table)
         return table.measurement(self.reliability.notes(), self.pictures.arrays())
 

@@ -21,6 +21,7 @@ from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import DataSet, HasVariety
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.matchers.interface import grey
+from ccvae_eval.model.interface import supports
 from ccvae_eval.plugins.registry import Registry
 
 EDGES, VARIETY = "edges", "variety"
@@ -142,7 +143,7 @@ def variety_features(data: DataSet) -> VarietyFeatures:
 
 
 def _fit(data: DataSet) -> VarietyFeatures:
-    if not isinstance(data, HasVariety):
+    if not supports(data, HasVariety):
         raise UnsupportedError("features='variety' needs drawn images with variety parameters", where=data.spec)
     ids = data.split("judge")[:FITTING_IMAGES]
     blocks = [ids[first : first + BATCH] for first in range(0, len(ids), BATCH)]
