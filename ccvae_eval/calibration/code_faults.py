@@ -10,7 +10,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,12 +20,12 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import special_ortho_group
 from torch import Tensor
 
-from ccvae_eval.calibration.reference_images import MAX_BYTE, ReferenceImages
+from ccvae_eval.calibration.reference_images import ReferenceImages
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.random_streams import numpy_stream, uniforms
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Ids, Images, Labels
 from ccvae_eval.model.interface import HasConditionalPrior, Label, LabelledVAE, LatentLayout, Predicts, Proxy
-from ccvae_eval.oracle.model import MEAN, REACH, SPREAD
+from ccvae_eval.oracle.model import MEAN, REACH, SPREAD, image_digests
 
 
 class FullModel(LabelledVAE, Predicts, HasConditionalPrior, Protocol):
@@ -161,7 +160,7 @@ class Shuffled(Proxy[FullModel]):
     Args:
         inner: the model.
         posterior: posterior of all images.
-        digests: digests of the images, from :func:`image_digests`.
+        digests: digests of the images, from :func:`ccvae_eval.oracle.model.image_digests`.
         ids: ids of the images.
         share: from 0 to 1.
         seed: seed of the cycle's order.
@@ -201,12 +200,6 @@ def shuffled_rows(ids: Ids, share: float, seed: int) -> NDArray[np.int64]:
     cycle = chosen[numpy_stream(seed, "shuffle/order").permutation(len(chosen))]
     rows[cycle] = np.roll(cycle, 1)
     return rows
-
-
-def image_digests(images: Images) -> list[bytes]:
-    """Eight-byte digest of each image, rounded to steps of 1/255."""
-    pixels = (images * MAX_BYTE).round().to(torch.uint8).cpu().contiguous().numpy()
-    return [blake2b(image.tobytes(), digest_size=8).digest() for image in pixels]
 
 
 @dataclass(eq=False, repr=False)

@@ -17,7 +17,7 @@ from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Ids
 from ccvae_eval.data.interface import DataSet
 from ccvae_eval.model.interface import HasConditionalPrior, LabelledVAE, LabelSchema, Predicts, supports, type_name
-from ccvae_eval.oracle.model import oracle
+from ccvae_eval.oracle.model import image_digests, oracle
 
 MODEL_ITSELF = "oracle"
 """The base of perturbations whose first strength leaves the model as it is."""
@@ -78,7 +78,7 @@ class PerturbationContext:
 
     @cached_property
     def digests(self) -> list[bytes]:
-        return code_faults.image_digests(self.data.batch(self.ids).images)
+        return image_digests(self.data.batch(self.ids).images)
 
     @property
     def binary(self) -> list[str]:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.core.errors import CcvaeEvalError, InputError, PluginError, UsageError, suggestion
+from ccvae_eval.core.errors import InputError, PluginError, UsageError, suggestion
 from ccvae_eval.core.types import Floats, Plain
 from ccvae_eval.data.interface import SPLITS, DataSet, HasRegions, NeedsNoPath
 from ccvae_eval.data.labels.relabel import Relabelled, relabelled
 from ccvae_eval.model.interface import Label, supports
 from ccvae_eval.plugins import registry
+from ccvae_eval.plugins.attribution import plugin_call
 
 VARIABLE = "CCVAE_EVAL_DATA"
 """Environment variable: the default of ``--data``."""
@@ -171,24 +172,12 @@ def open_data(spec: str, labels: Sequence[str] = ()) -> DataSet:
 def _made(registration: registry.Registration, parsed: Spec) -> DataSet:
     kind: Any = registration.load()
     options = {key: value for key, value in parsed.options if key != LABEL}
-    try:
+    with plugin_call(registration, "data set", "from_spec(path, options)"):
         data = kind.from_spec(parsed.path, options)
-    except CcvaeEvalError:
-        raise
-    except Exception as error:
-        if registration.distribution == registry.BUILTIN_DISTRIBUTION:
-            raise
-        raise PluginError(
-            f"data set {registration.name!r} failed in from_spec(path, options)",
-            where=f"{registration.distribution} {registration.version}".strip(),
-            why=f"{type(error).__name__}: {error}",
-            hint=f"It was called with path={parsed.path!r}, options={options}. `ccvae-eval check {registration.name} "
-            "--data SPEC` tests the data set alone. Raise a DataError for a file that cannot be used.",
-        ) from error
     if not supports(data, DataSet):
         raise PluginError(
             f"from_spec of {registration.name!r} must return a data set, got {type(data).__name__}",
-            where=registration.distribution,
+            where=registration.origin,
             hint="A data set has every member of ccvae_eval.data.interface.DataSet.",
         )
     return data

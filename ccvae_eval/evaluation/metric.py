@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from ccvae_eval.core.errors import CcvaeEvalError, PluginError, UsageError
+from ccvae_eval.core.errors import PluginError, UsageError
 from ccvae_eval.model.interface import supports
 from ccvae_eval.plugins import registry
+from ccvae_eval.plugins.attribution import CREATION, plugin_call
 
 if TYPE_CHECKING:  # help and lists describe metrics without torch
     from torch import Tensor
@@ -159,7 +160,6 @@ def _plain(value: Any) -> Plain:
     return [_plain(v) for v in value] if isinstance(value, tuple | list | frozenset | set) else value
 
 
-METRIC_HINT = "`ccvae-eval new metric NAME` writes a working example; `ccvae-eval check NAME` tests a metric."
 METRIC_MEMBERS = ("name", "version", "values", "headline", "laws", "default_sample", "needs", "start")
 
 
@@ -173,7 +173,7 @@ def metric_class(name: str) -> Any:
     entry = registry.metrics.find(name)
     kind: Any = entry.load()
     if not (isinstance(kind, type) and is_dataclass(kind)):
-        raise _not_usable(entry, f"{name!r} is not a metric", "it is not a dataclass")
+        raise _not_a_metric(entry, "it is not a dataclass")
     return kind
 
 
@@ -184,20 +184,17 @@ def make_metric(name: str, settings: Mapping[str, Any]) -> Metric:
         PluginError: it cannot be created, or lacks members of a metric.
     """
     kind, entry = metric_class(name), registry.metrics.find(name)
-    try:
+    with plugin_call(entry, "metric", CREATION):
         metric: Any = kind(**settings)
-    except CcvaeEvalError:
-        raise
-    except Exception as error:
-        raise _not_usable(entry, f"metric {name!r} cannot be created", f"{type(error).__name__}: {error}") from error
     if not isinstance(metric, Metric):
         lacking = [member for member in METRIC_MEMBERS if not hasattr(metric, member)]
-        raise _not_usable(entry, f"{name!r} is not a metric", f"it lacks {', '.join(lacking)}")
+        raise _not_a_metric(entry, f"it lacks {', '.join(lacking)}")
     return metric
 
 
-def _not_usable(entry: registry.Registration, what: str, why: str) -> PluginError:
-    return PluginError(what, where=f"{entry.distribution} {entry.version}".strip(), why=why, hint=METRIC_HINT)
+def _not_a_metric(entry: registry.Registration, why: str) -> PluginError:
+    hint = "`ccvae-eval new metric NAME` writes a working example; `ccvae-eval check NAME` tests a metric."
+    return PluginError(f"{entry.name!r} is not a metric", where=entry.origin, why=why, hint=hint)
 
 
 def require_at_least(metric: Metric, **least: int) -> None:

@@ -139,6 +139,22 @@ def require_model(network: Any, name: str) -> None:
         )
 
 
+def require_module_class(kind: Any, name: str, where: str) -> type[torch.nn.Module]:
+    """Requires a registered model to be a subclass of ``nn.Module``, which can be trained and loaded from weights.
+
+    Raises:
+        PluginError: it is not.
+    """
+    if isinstance(kind, type) and issubclass(kind, torch.nn.Module):
+        return kind
+    if isinstance(kind, type):
+        hint = f"Derive {kind.__name__} from torch.nn.Module, or evaluate an instance in Python: ccvae_eval.evaluate."
+    else:
+        hint = "Register the class itself, not an instance or a function."
+    why = f"{getattr(kind, '__name__', kind)} is not a subclass of nn.Module"
+    raise PluginError(f"model {name!r} cannot be built", where=where, why=why, hint=hint)
+
+
 def require_shape(network: object, input_shape: tuple[int, ...], where: str) -> None:
     """Requires data of the model's ``input_shape``, if it has one; checked before the model is run.
 

@@ -219,7 +219,7 @@ class Oracle:
             DataError: a picture is neither an image that the oracle was given nor one that it rendered.
         """
         del labels
-        digests = _digests(images)
+        digests = image_digests(images)
         rows = [self._given.get(digest) or self._rendered.get(digest) for digest in digests]
         if None in rows:
             raise DataError(
@@ -243,7 +243,7 @@ class Oracle:
 
     def remember(self, images: Images, factors: Floats, classes: Classes) -> None:
         """Stores the factors and classes of rendered pictures, so that they can be encoded later."""
-        for digest, row in zip(_digests(images), _packed(factors, classes), strict=True):
+        for digest, row in zip(image_digests(images), _packed(factors, classes), strict=True):
             self._rendered.pop(digest, None)
             self._rendered[digest] = row
         while len(self._rendered) > MAX_RENDERED:
@@ -276,7 +276,7 @@ class Oracle:
         factors = quantize(self.data.factors(ids))
         classes = self.data.labels_of(ids).astype(np.int64)
         rows = _packed(factors, classes)
-        self._given.update(zip(_digests(self.data.batch(ids).images), rows, strict=True))
+        self._given.update(zip(image_digests(self.data.batch(ids).images), rows, strict=True))
         self._by_style.update(zip(self._styles(_steps(factors)), rows, strict=True))
 
     def _styles(self, steps: NDArray[np.uint32]) -> list[bytes]:
@@ -334,7 +334,7 @@ def _packed(factors: Floats, classes: Classes) -> list[bytes]:
     return [row.tobytes() for row in table]
 
 
-def _digests(images: Images) -> list[bytes]:
+def image_digests(images: Images) -> list[bytes]:
     """Digest of eight bytes of each picture, in steps of 1/255."""
     pixels = (images * BYTE).round().to(torch.uint8).cpu().contiguous().numpy()
     return [blake2b(picture.tobytes(), digest_size=8).digest() for picture in pixels]

@@ -23,6 +23,7 @@ from ccvae_eval.core.errors import NonFiniteError, UsageError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.core.types import Plain
 from ccvae_eval.data.interface import DataSet
+from ccvae_eval.model.checks import require_module_class
 from ccvae_eval.model.interface import (
     Batch,
     LabelledVAE,
@@ -405,16 +406,16 @@ def prepare(
         The untrained model, and the images and labels of its training.
 
     Raises:
-        UsageError: an unknown name or setting, or settings that do not match the data.
+        UsageError: an unknown name or setting, a model without ``from_settings``, or settings that the data contradict.
         DataError: the data has no images or labels to learn from.
     """
-    kind: Any = models[name]
+    kind: Any = require_module_class(models[name], name, "train")
+    if not hasattr(kind, "from_settings"):
+        raise UsageError(f"{name} is not trainable", hint="It must have from_settings(settings, context, seed).")
     schema = data.schema.select(settings.labels) if settings.labels else data.schema
     supervision = supervise(data, schema, settings)
     context = ModelContext(schema, tuple(data.input_shape), supervision.label_prior)
     model = kind.from_settings(options, context, settings.seed)
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"{name} is not trainable", hint="It must be a torch.nn.Module.")
     check(model, data, settings)
     return model, supervision
 
