@@ -26,8 +26,8 @@ _COUNT = {"type": "integer", "minimum": 0}
 _PLAIN: dict[str, Any] = {"type": "object"}
 
 
-def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": required or list(properties)}
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 _VALUE = _object(

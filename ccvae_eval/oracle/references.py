@@ -91,18 +91,18 @@ def oracle_reference(
     metrics: Sequence[Metric],
     *,
     cache_dir: str | Path | None = None,
-    compute: bool = True,
     notice: Notice | None = None,
     progress: Progress | None = None,
 ) -> Lookup:
     """References for the values of a run; empty for data that are not synthetic.
+
+    The oracle is evaluated where no reference is stored, which takes about as long as the run did.
 
     Args:
         run: the run.
         subject: subject of the run; the oracle is evaluated with the same data, images, labels, seed and judge.
         metrics: metrics of the run.
         cache_dir: folder of stored references; see :func:`ccvae_eval.core.files.cache_folder`.
-        compute: evaluates the oracle where no reference is stored, which takes about as long as the run did.
         notice: called with messages for the user.
         progress: called with (batches done, batches) while the oracle is evaluated.
     """
@@ -113,7 +113,7 @@ def oracle_reference(
     stored = {name: shipped_references().get(name) or _cached(folder, name) for name in requests}
     tables = {name: table for name, table in stored.items() if table is not None}
     missing = [request for name, request in requests.items() if name not in tables]
-    if compute and missing:
+    if missing:
         if notice is not None:
             notice("Evaluating the oracle on the same images for the reference values (computed once, then cached).")
         for name, table in _computed(subject, missing, progress):

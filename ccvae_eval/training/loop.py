@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -63,9 +62,6 @@ from ccvae_eval.training.supervision import (
 HISTORY = "history.csv"
 """File name of the history in the folder of a training."""
 
-SPEED_STEPS = 20
-"""Steps over which the speed is averaged."""
-
 Reason = Literal["epochs", "steps", "minutes", "patience", "stopped"]
 
 
@@ -82,13 +78,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One training step is done; ``seconds_left`` is an estimate."""
+    """One training step is done."""
 
     step: int
     epoch: int
     terms: Mapping[str, float]
-    images_per_second: float
-    seconds_left: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +219,6 @@ class _Loop:
         self.fingerprint = fingerprint_of(settings, described, data.digest, supervision.digest)
         self.began = self.saved = time.monotonic()
         self.spent_before = 0.0
-        self.recent: deque[tuple[float, int]] = deque(maxlen=SPEED_STEPS)
 
     def restore(self, path: Path) -> None:
         groups, self.progress = read_state(path, self.fingerprint)
@@ -275,7 +268,6 @@ class _Loop:
 
     @exact_arithmetic()
     def _train_step(self, batch: Batch, epoch: int) -> Step:
-        began = time.monotonic()
         step, self.progress.step = self.progress.step, self.progress.step + 1
         self.model.train()
         generator = torch_stream(self.settings.seed, "step", step)
@@ -292,17 +284,7 @@ class _Loop:
         if self.average is not None:
             update_average(self.average, self.model, self.settings.average, step)
         self.progress.averages.add(terms, len(batch))
-        self.recent.append((began, len(batch)))
-        return Step(step + 1, epoch, terms, *self._speed())
-
-    def _speed(self) -> tuple[float, float]:
-        """Images per second over the last steps, and seconds left at that speed."""
-        span = time.monotonic() - self.recent[0][0]
-        steps_per_second = len(self.recent) / max(span, 1e-9)
-        left = (self.total - self.progress.step) / steps_per_second
-        if self.settings.minutes:
-            left = min(left, 60 * self.settings.minutes - self.seconds)
-        return sum(rows for _, rows in self.recent) / max(span, 1e-9), max(left, 0.0)
+        return Step(step + 1, epoch, terms)
 
     def _end_epoch(self, epoch: int) -> Iterator[Event]:
         means, self.progress.averages = self.progress.averages.means(), Averages()
