@@ -68,7 +68,6 @@ RENAMED = {
     "cut": "unpadded",
     "in_chunks": "in_fixed_batches",
     "joined": "concatenated",
-    "translated": "with_pixel_range",
     "undisturbed": "evaluation_mode",
 }
 """Old name -> new name in a moved module."""

@@ -25,7 +25,7 @@ from ccvae_eval.evaluation.runner import run
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.judge import judge_source
 from ccvae_eval.model.checks import require_model, require_shape
-from ccvae_eval.model.interface import LabelledVAE
+from ccvae_eval.model.interface import LabelledVAE, supports, type_name
 from ccvae_eval.oracle.references import oracle_reference, with_references
 from ccvae_eval.plugins import registry
 
@@ -183,8 +183,8 @@ def evaluate(
 def data_of(data: Any, opened: Opened | LabelledVAE) -> DataSet:
     """The data set of an evaluation: the given one, the one that comes with the model, or the checkpoint's own."""
     network: Any = opened.model if isinstance(opened, Opened) else opened
-    require_model(network, opened.name if isinstance(opened, Opened) else type(network).__name__)
-    images = network.own_data if data is None and isinstance(network, BringsData) else _chosen_data(data, opened)
+    require_model(network, opened.name if isinstance(opened, Opened) else type_name(network))
+    images = network.own_data if data is None and supports(network, BringsData) else _chosen_data(data, opened)
     require_shape(network, images.input_shape, images.spec)
     return images
 
@@ -193,13 +193,13 @@ def _chosen_data(data: Any, opened: Opened | LabelledVAE) -> DataSet:
     if data is None or isinstance(data, str):
         record = opened.record if isinstance(opened, Opened) else None
         return open_data(data_for(data, record.data_spec if record else None))
-    return data if isinstance(data, DataSet) else as_data_set(data)
+    return data if supports(data, DataSet) else as_data_set(data)
 
 
 def _header(
     subject: Subject, opened: Opened | LabelledVAE, split: str, sample: int | str | None, command: str
 ) -> Header:
-    data, warnings, name = subject.data, [], type(subject.model).__name__
+    data, warnings, name = subject.data, [], type_name(subject.model)
     checkpoint: dict[str, Plain] = {"path": None, "sha256": None, "format": None, "settings": {}, "model": name}
     training: dict[str, Plain] | None = None
     seen: bool | None = None
@@ -236,7 +236,7 @@ def _header(
             "seen_in_training": seen,
         },
         judge=None if subject.judge is None else subject.judge.as_plain(),
-        regions={"source": data.region_source if isinstance(data, HasRegions) else None},
+        regions={"source": data.region_source if supports(data, HasRegions) else None},
         seed=subject.seed,
         command=command or " ".join(sys.argv[:1]),
         started=datetime.now(UTC).isoformat(timespec="seconds"),

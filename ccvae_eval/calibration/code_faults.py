@@ -10,8 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,12 +20,19 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import special_ortho_group
 from torch import Tensor
 
-from ccvae_eval.calibration.reference_images import MAX_BYTE, ReferenceImages
+from ccvae_eval.calibration.reference_images import ReferenceImages
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.random_streams import numpy_stream, uniforms
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Ids, Images, Labels
-from ccvae_eval.model.interface import HasConditionalPrior, Label, LabelledVAE, LabelSchema, LatentLayout, Predicts
-from ccvae_eval.oracle.model import MEAN, REACH, SPREAD
+from ccvae_eval.model.interface import (
+    HasConditionalPrior,
+    Label,
+    LabelledVAE,
+    LatentLayout,
+    Predicts,
+    Proxy,
+)
+from ccvae_eval.oracle.model import MEAN, REACH, SPREAD, image_digests
 from ccvae_eval.statistics.ratios import class_frequencies
 
 
@@ -34,43 +40,38 @@ class FullModel(LabelledVAE, Predicts, HasConditionalPrior, Protocol):
     """A model that supports every metric."""
 
 
-@dataclass(eq=False, repr=False)
-class PerturbedModel:
-    """Base class of perturbed models, which forwards everything to the model inside.
+class Recoded(Proxy[Any]):
+    """Base class of models with another code: every method translates the codes that it takes or returns."""
 
-    Args:
-        inner: the model.
-    """
+    @abstractmethod
+    def recode(self, found: Gaussian) -> Gaussian:
+        """The distribution of the own codes, for one of the inner model's codes."""
 
-    inner: FullModel
-
-    @property
-    def layout(self) -> LatentLayout:
-        return self.inner.layout
-
-    @property
-    def labels(self) -> LabelSchema:
-        return self.inner.labels
-
-    def modules(self) -> list[torch.nn.Module]:
-        """The networks inside, whose mode an evaluation sets."""
-        return [self.inner] if isinstance(self.inner, torch.nn.Module) else []
+    @abstractmethod
+    def inner_codes(self, codes: Codes) -> Codes:
+        """The inner model's codes of own codes."""
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        return self.inner.encode(images, labels)
+        return self.recode(self.inner.encode(images, labels))
 
     def decode(self, codes: Codes) -> Images:
-        return self.inner.decode(codes)
+        images: Images = self.inner.decode(self.inner_codes(codes))
+        return images
 
     def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
-        return self.inner.predict(images, codes)
+        return dict(self.inner.predict(images, self.inner_codes(codes)))
 
-    def conditional_prior(self, labels: Labels) -> Gaussian:
-        return self.inner.conditional_prior(labels)
+    def intervene(self, images: Images, codes: Codes, assignment: Mapping[str, float], noise: Tensor) -> Codes:
+        found = self.inner.intervene(images, self.inner_codes(codes), assignment, noise)
+        return self.recode(Gaussian(found, torch.zeros_like(found))).loc
+
+    def log_likelihood(self, images: Images, codes: Codes) -> Tensor:
+        found: Tensor = self.inner.log_likelihood(images, self.inner_codes(codes))
+        return found
 
 
 @dataclass(eq=False, repr=False)
-class LinearlyMixed(PerturbedModel):
+class LinearlyMixed(Recoded):
     r"""Mixes latent dimensions linearly, :math:`z' = z M^T`, and decodes with the inverse.
 
     The code keeps all information, in other dimensions than the layout states; entanglement must rise. Posterior and
@@ -84,16 +85,7 @@ class LinearlyMixed(PerturbedModel):
     mix: Tensor
     back: Tensor
 
-    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        return self._mixed(self.inner.encode(images, labels))
-
-    def decode(self, codes: Codes) -> Images:
-        return self.inner.decode(self._unmixed(codes))
-
-    def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
-        return self.inner.predict(images, self._unmixed(codes))
-
-    def _unmixed(self, codes: Codes) -> Codes:
+    def inner_codes(self, codes: Codes) -> Codes:
         return (codes.double() @ self.back.T.to(codes.device)).to(codes.dtype)
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
@@ -103,9 +95,9 @@ class LinearlyMixed(PerturbedModel):
         loc = torch.zeros(len(labels), self.layout.dim, dtype=own.loc.dtype, device=own.loc.device)
         scale = torch.ones_like(loc)
         loc[:, order], scale[:, order] = own.loc, own.scale
-        return self._mixed(Gaussian(loc, scale)).columns(order)
+        return self.recode(Gaussian(loc, scale)).columns(order)
 
-    def _mixed(self, found: Gaussian) -> Gaussian:
+    def recode(self, found: Gaussian) -> Gaussian:
         mix = self.mix.to(found.loc.device)
         loc = (found.loc.double() @ mix.T).to(found.loc.dtype)
         scale = (found.scale.double().square() @ mix.square().T).sqrt().to(found.scale.dtype)
@@ -167,7 +159,7 @@ def variety_pairs(dimensions: Mapping[str, Sequence[int]]) -> list[tuple[int, in
     return [pair for own in dimensions.values() for pair in zip(own[::2], own[1::2], strict=False)]
 
 
-class Shuffled(PerturbedModel):
+class Shuffled(Proxy[FullModel]):
     """Permutes the codes of a share of the images; information about labels must fall to chance.
 
     An image is chosen if its random number, a function of its id, lies below the share, so that a larger share
@@ -176,7 +168,7 @@ class Shuffled(PerturbedModel):
     Args:
         inner: the model.
         posterior: posterior of all images.
-        digests: digests of the images, from :func:`image_digests`.
+        digests: digests of the images, from :func:`ccvae_eval.oracle.model.image_digests`.
         ids: ids of the images.
         share: from 0 to 1.
         seed: seed of the cycle's order.
@@ -218,14 +210,8 @@ def shuffled_rows(ids: Ids, share: float, seed: int) -> NDArray[np.int64]:
     return rows
 
 
-def image_digests(images: Images) -> list[bytes]:
-    """Eight-byte digest of each image, rounded to steps of 1/255."""
-    pixels = (images * MAX_BYTE).round().to(torch.uint8).cpu().contiguous().numpy()
-    return [blake2b(image.tobytes(), digest_size=8).digest() for image in pixels]
-
-
 @dataclass(eq=False, repr=False)
-class Shifted(PerturbedModel):
+class Shifted(Proxy[FullModel]):
     """Shifts p(z_c|y) in every latent dimension; ``prior_gap`` and ``kl`` must rise.
 
     Args:
@@ -241,7 +227,7 @@ class Shifted(PerturbedModel):
 
 
 @dataclass(eq=False, repr=False)
-class Collapsed(PerturbedModel):
+class Collapsed(Proxy[FullModel]):
     """Shrinks p(z_c|y) around its mean; the diversity of its samples must fall to 0.
 
     Args:
@@ -259,7 +245,7 @@ class Collapsed(PerturbedModel):
 EPSILON = 1e-9
 
 
-class Correlated(PerturbedModel):
+class Correlated(Recoded):
     r"""Correlates pairs of latent dimensions of binary labels; dependence between dimensions must rise.
 
     .. math:: g = \Phi^{-1}(F(u)), \quad z_a = g_a, \quad z_b = \rho g_a + \sqrt{1 - \rho^2} g_b
@@ -283,8 +269,7 @@ class Correlated(PerturbedModel):
             self.present[name] = float((references.classes[:, block.place] == 1).mean())
         self.pairs = [(self.dimension[a], self.dimension[b]) for a, b in pairs]
 
-    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        found = self.inner.encode(images, labels)
+    def recode(self, found: Gaussian) -> Gaussian:
         loc = found.loc.double()
         for name, dimension in self.dimension.items():
             normal = gaussianized(loc[:, dimension].cpu().numpy(), self.present[name])
@@ -293,13 +278,7 @@ class Correlated(PerturbedModel):
             loc[:, b] = self.correlation * loc[:, a] + self.rest * loc[:, b]
         return Gaussian(loc.to(found.loc.dtype), found.scale)
 
-    def decode(self, codes: Codes) -> Images:
-        return self.inner.decode(self._oracle_codes(codes))
-
-    def predict(self, images: Images, codes: Codes) -> dict[str, Tensor | Gaussian]:
-        return dict(self.inner.predict(images, self._oracle_codes(codes)))
-
-    def _oracle_codes(self, codes: Codes) -> Codes:
+    def inner_codes(self, codes: Codes) -> Codes:
         """Codes that the oracle decodes to the same images; of u they keep the class only."""
         z = codes.double()
         for a, b in self.pairs:
@@ -359,7 +338,7 @@ CERTAIN_LOG_ODDS = 20.0
 """Log-odds of a certain prediction."""
 
 
-class PerturbedPredictions(PerturbedModel):
+class PerturbedPredictions(Proxy[FullModel]):
     """The oracle with perturbed predictions.
 
     Args:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
-from ccvae_eval.calibration.code_faults import PerturbedModel
+from ccvae_eval.calibration.code_faults import FullModel
 from ccvae_eval.calibration.reference_images import ReferenceImages, Scene
 from ccvae_eval.core.errors import UnsupportedError
 from ccvae_eval.core.random_streams import numpy_stream, torch_stream, uniforms
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Ids, Images, Labels
 from ccvae_eval.data.interface import HasRegions
+from ccvae_eval.model.interface import Proxy, supports
 from ccvae_eval.oracle.model import Classes
 from ccvae_eval.statistics.ratios import class_frequencies
 
@@ -29,7 +30,7 @@ GRID_POINTS = 4
 """Points on a side of the coarse grid from which the warp's field is interpolated."""
 
 
-class PerturbedDecoder(PerturbedModel):
+class PerturbedDecoder(Proxy[FullModel]):
     """The oracle with a perturbed decoder (here without a fault). It can encode every image that it has decoded.
 
     Args:
@@ -171,7 +172,7 @@ class Warped(PerturbedDecoder):
 
     def render(self, scene: Scene) -> Images:
         data = self.references.data
-        if not isinstance(data, HasRegions):
+        if not supports(data, HasRegions):
             raise UnsupportedError("the perturbation 'warp' needs regions", where=data.spec)
         images = super().render(scene)
         edited = self.references.visibly_changed(scene)

@@ -16,8 +16,8 @@ from ccvae_eval.core.errors import UnsupportedError, UsageError, suggestion
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Ids
 from ccvae_eval.data.interface import DataSet
-from ccvae_eval.model.interface import HasConditionalPrior, LabelledVAE, LabelSchema, Predicts
-from ccvae_eval.oracle.model import oracle
+from ccvae_eval.model.interface import HasConditionalPrior, LabelledVAE, LabelSchema, Predicts, supports, type_name
+from ccvae_eval.oracle.model import image_digests, oracle
 
 MODEL_ITSELF = "oracle"
 """The base of perturbations whose first strength leaves the model as it is."""
@@ -54,7 +54,7 @@ class PerturbationContext:
             UnsupportedError: there is no oracle, because a model was given or the data have no renderer.
         """
         if self.model is not None:
-            raise UnsupportedError("the perturbation needs the oracle", where=type(self.model).__name__)
+            raise UnsupportedError("the perturbation needs the oracle", where=type_name(self.model))
         return ReferenceImages(oracle(self.data, self.ids, self.labels), self.ids)
 
     @cached_property
@@ -71,14 +71,14 @@ class PerturbationContext:
         """
         if self.model is None:
             return self.references.oracle
-        if not (isinstance(self.model, Predicts) and isinstance(self.model, HasConditionalPrior)):
+        if not (supports(self.model, Predicts) and supports(self.model, HasConditionalPrior)):
             why = "a perturbation needs a model that predicts its labels and has p(z_c|y)"
-            raise UnsupportedError(why, where=type(self.model).__name__)
+            raise UnsupportedError(why, where=type_name(self.model))
         return self.model
 
     @cached_property
     def digests(self) -> list[bytes]:
-        return code_faults.image_digests(self.data.batch(self.ids).images)
+        return image_digests(self.data.batch(self.ids).images)
 
     @property
     def binary(self) -> list[str]:

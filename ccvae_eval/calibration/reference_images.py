@@ -11,11 +11,10 @@ from torch import Tensor
 from ccvae_eval.core.types import Bools, Codes, Floats, Ids, Images
 from ccvae_eval.data.interface import Renders, quantize
 from ccvae_eval.model.latents import class_path
-from ccvae_eval.oracle.model import Block, Classes, Oracle
+from ccvae_eval.oracle.model import BYTE, Block, Classes, Oracle
 
 CACHE_BYTES = 1 << 28
 """Capacity for rendered images: 20,000 of 64 x 64 pixels."""
-MAX_BYTE = 255
 HIDDEN_FACTOR = float(quantize(np.array([0.5]))[0])
 """Value of the factors of a variety that is not visible."""
 
@@ -44,12 +43,12 @@ class ImageRenderer:
             drawn = self.data.render(factors[new], classes[new].astype(np.float32))
             fresh = dict(zip(places, drawn, strict=True))
             self._keep(fresh)
-        return torch.stack([fresh[key] if key in fresh else self._kept[key].float() / MAX_BYTE for key in keys])
+        return torch.stack([fresh[key] if key in fresh else self._kept[key].float() / BYTE for key in keys])
 
     def _keep(self, fresh: dict[bytes, Tensor]) -> None:
         for key, image in fresh.items():
-            steps = (image * MAX_BYTE).round().to(torch.uint8)
-            if not torch.equal(steps.float() / MAX_BYTE, image):
+            steps = (image * BYTE).round().to(torch.uint8)
+            if not torch.equal(steps.float() / BYTE, image):
                 return  # the renderer does not draw in bytes: caching would lose precision
             self._kept[key] = steps
             self._bytes += steps.numel()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ccvae_eval.calibration.code_faults import FullModel, PerturbedModel
+from ccvae_eval.calibration.code_faults import FullModel
 from ccvae_eval.calibration.perturbations import Perturbation, PerturbationContext
 from ccvae_eval.calibration.verdict import Reading
 from ccvae_eval.core.errors import CcvaeEvalError, UndefinedError, UnsupportedError
@@ -31,7 +31,7 @@ from ccvae_eval.evaluation.metric import Metric, settings_of
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.judge import Judge
-from ccvae_eval.model.interface import LatentLayout
+from ccvae_eval.model.interface import LatentLayout, Proxy
 from ccvae_eval.oracle.model import VERSION
 
 
@@ -62,7 +62,7 @@ VIEWS: Mapping[str, View] = MappingProxyType(
 
 
 @dataclass(eq=False, repr=False)
-class ViewedModel(PerturbedModel):
+class ViewedModel(Proxy[FullModel]):
     """A model seen through a view."""
 
     view: View

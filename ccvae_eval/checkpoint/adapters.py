@@ -17,6 +17,7 @@ from ccvae_eval.checkpoint.sidecar import read_folder
 from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, PluginError
 from ccvae_eval.core.files import open_regular_file
 from ccvae_eval.core.types import Plain
+from ccvae_eval.plugins.attribution import CREATION, plugin_call
 from ccvae_eval.plugins.registry import Registration, adapters
 
 if TYPE_CHECKING:
@@ -104,27 +105,15 @@ def instantiate(entry: Registration) -> Any:
         PluginError: the adapter cannot be loaded or instantiated.
     """
     kind = entry.load()
-    try:
+    with plugin_call(entry, "adapter", CREATION):
         found = kind()
-    except Exception as error:
-        raise adapter_failure(entry.name, entry, "its constructor", error) from error
     if not isinstance(found, Recognises):
         raise PluginError(
             f"adapter {entry.name!r} has no method matches(bundle)",
-            where=entry.distribution,
+            where=entry.origin,
             hint="ccvae_eval.checkpoint.Adapter documents the methods of an adapter.",
         )
     return found
-
-
-def adapter_failure(name: str, entry: Registration, call: str, error: Exception) -> PluginError:
-    """Returns the error for an exception in an adapter."""
-    return PluginError(
-        f"adapter {name!r} failed in {call}",
-        where=f"{entry.distribution} {entry.version}".strip(),
-        why=f"{type(error).__name__}: {error}",
-        hint=f"Report this to the authors of {entry.distribution}. --model NAME chooses another adapter.",
-    )
 
 
 def matches(bundle: Bundle) -> list[Match]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ccvae_eval.checkpoint.adapters import Adapter, Advises, Hints, best_adapter, hints_of, matches, read_any
 from ccvae_eval.checkpoint.building import (
@@ -22,6 +23,7 @@ from ccvae_eval.checkpoint.metadata import CheckpointRecord
 from ccvae_eval.checkpoint.sidecar import read_sidecar
 from ccvae_eval.core.errors import CcvaeEvalError
 from ccvae_eval.core.types import Plain
+from ccvae_eval.model.checks import require_module_class
 from ccvae_eval.model.pixel_range import PixelRange
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, models
 
@@ -113,16 +115,15 @@ def _models(bundle: Bundle, settings: Mapping[str, Plain]) -> Iterator[Candidate
     for entry in models.registrations():
         if entry.distribution == BUILTIN_DISTRIBUTION:
             continue
-        from_file = entry.distribution.endswith(".py")
         try:
-            kind = entry.load()
+            kind: Any = require_module_class(entry.load(), entry.name, "")
             if is_rebuildable(kind):
                 continue
             arguments = constructor_arguments(kind, settings, hinted, entry.name)
             require_plausible_sizes(arguments, bundle)
-            yield replace(_compared(entry.name, "model", partial(kind, **arguments), bundle), from_file=from_file)
+            yield replace(_compared(entry.name, "model", partial(kind, **arguments), bundle), from_file=entry.from_file)
         except Exception as error:
-            yield Candidate(entry.name, "model", note=_reason(error), from_file=from_file)
+            yield Candidate(entry.name, "model", note=_reason(error), from_file=entry.from_file)
 
 
 def _compared(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ccvae_eval.checkpoint.adapters import (
     Adapter,
     Advises,
-    adapter_failure,
     best_adapter,
     hints_of,
     instantiate,
@@ -34,11 +33,13 @@ from ccvae_eval.checkpoint.matches import closest_candidate, sole_model
 from ccvae_eval.checkpoint.metadata import EXTRA, CheckpointRecord
 from ccvae_eval.checkpoint.safe_reader.builders import STATE_DICT_HINT
 from ccvae_eval.checkpoint.sidecar import Sidecar, read_sidecar
-from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, PluginError, UsageError, suggestion
+from ccvae_eval.core.errors import CheckpointError, PluginError, UsageError, suggestion
 from ccvae_eval.core.types import Plain
-from ccvae_eval.model.interface import ModelContext, Rebuildable
-from ccvae_eval.model.pixel_range import PixelRange, with_pixel_range
-from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, adapters, models
+from ccvae_eval.model.checks import require_module_class
+from ccvae_eval.model.interface import ModelContext, Rebuildable, supports
+from ccvae_eval.model.pixel_range import PixelRange
+from ccvae_eval.plugins.attribution import is_builtin, plugin_call
+from ccvae_eval.plugins.registry import adapters, models
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -179,16 +180,7 @@ def _plan(request: _Request) -> _Plan:
             hint=f"{suggestion(name[:80], models)} Install the package that provides it, or give its file with "
             "--plugin FILE.",
         )
-    kind = models[name]
-    from torch import nn
-
-    if not isinstance(kind, type) or not issubclass(kind, nn.Module):
-        raise PluginError(
-            f"model {name!r} cannot be rebuilt",
-            where=request.where,
-            why=f"{getattr(kind, '__name__', kind)} is not a subclass of nn.Module",
-            hint="Register the class itself, not an instance or a function.",
-        )
+    kind: Any = require_module_class(models[name], name, request.where)
     if not is_rebuildable(kind):
         return _plan_with_constructor(request, name, kind, given)
     record = request.record or CheckpointRecord(name)
@@ -202,7 +194,7 @@ def _plan(request: _Request) -> _Plan:
             hint="In Python, pass context=ModelContext(...); or use an adapter (`ccvae-eval list adapters`).",
         )
     require_plausible_sizes({"settings": dict(record.settings), "context": record.context.as_plain()}, request.bundle)
-    return _Plan(name, partial(kind.from_settings, record.settings, record.context, seed=0), record)  # type: ignore[attr-defined]
+    return _Plan(name, partial(kind.from_settings, record.settings, record.context, seed=0), record)
 
 
 def _plan_with_constructor(request: _Request, name: str, kind: Any, given: Mapping[str, Plain]) -> _Plan:
@@ -222,6 +214,9 @@ def _plan_with_adapter(request: _Request, name: str | None, given: Mapping[str, 
     """A model built by the named adapter, or by the one with the highest score."""
     name, adapter = (name, instantiate(adapters.find(name))) if name else best_adapter(request.bundle)
     if name is None or adapter is None:
+        own = [entry.name for entry in models.registrations() if entry.from_file]
+        if len(own) == 1:  # the user's only class is meant: its error says why it does not fit
+            return _plan(replace(request, model=own[0]))
         raise _unrecognised(request.bundle, given)
     if not isinstance(adapter, Adapter):
         raise UsageError(
@@ -231,20 +226,19 @@ def _plan_with_adapter(request: _Request, name: str | None, given: Mapping[str, 
         )
     entry = adapters.find(name)
     try:
-        own = {} if request.record and request.record.name == name else adapter.settings(request.bundle)
-        advice = tuple(adapter.advice(request.bundle)) if isinstance(adapter, Advises) else ()
-    except CcvaeEvalError:
-        raise
-    except Exception as error:
-        if entry.distribution == BUILTIN_DISTRIBUTION:  # a built-in adapter fails because of the file
-            raise CheckpointError(
-                f"resembles a checkpoint of adapter {name!r}, but cannot be read as one",
-                where=request.where,
-                why=f"{type(error).__name__}: {error}",
-                hint="`ccvae-eval inspect FILE` lists its tensors.",
-            ) from error
-        raise adapter_failure(name, entry, "settings(bundle)", error) from error
-    combined = {**own, **(request.record.settings if request.record else {}), **given}
+        with plugin_call(entry, "adapter", "settings(bundle)"):
+            inferred = {} if request.record and request.record.name == name else adapter.settings(request.bundle)
+            advice = tuple(adapter.advice(request.bundle)) if isinstance(adapter, Advises) else ()
+    except PluginError as error:
+        if not is_builtin(entry):
+            raise
+        raise CheckpointError(  # a built-in adapter fails because of the file
+            f"resembles a checkpoint of adapter {name!r}, but cannot be read as one",
+            where=request.where,
+            why=error.why,
+            hint="`ccvae-eval inspect FILE` lists its tensors.",
+        ) from error
+    combined = {**inferred, **(request.record.settings if request.record else {}), **given}
     require_plausible_sizes(combined, request.bundle)
     record = replace(request.record or CheckpointRecord(name), name=name, settings=combined)
     return _Plan(name, partial(adapter.build, combined), record, advice)
@@ -256,7 +250,7 @@ def _convert_pixels(network: nn.Module, plan: _Plan, pixels: PixelRange) -> tupl
     Raises:
         UsageError: the model was trained by this toolkit, on images in [0, 1].
     """
-    if isinstance(network, Rebuildable):
+    if supports(network, Rebuildable):
         raise UsageError(
             f"model {plan.name!r} was trained on images in [0, 1]",
             where=", ".join(pixels.as_settings()),
@@ -264,7 +258,9 @@ def _convert_pixels(network: nn.Module, plan: _Plan, pixels: PixelRange) -> tupl
         )
     settings = {**(plan.record.settings if plan.record else {}), **pixels.as_settings()}
     record = replace(plan.record or CheckpointRecord(plan.name), settings=settings)
-    return with_pixel_range(network, pixels), replace(plan, record=record)
+    from ccvae_eval.model.wrap import PixelRangeModel
+
+    return PixelRangeModel(network, pixels), replace(plan, record=record)
 
 
 def _unrecognised(bundle: Bundle, given: Mapping[str, Plain]) -> CheckpointError:

@@ -82,7 +82,7 @@ def _state(entry: registry.Registration, unique: bool, seconds: int | None) -> s
 
 def _loaded(entry: registry.Registration, seconds: int) -> str:
     """Imports the plugin in a child process with a time limit; returns "loads" or "broken: REASON"."""
-    file = entry.distribution if entry.distribution.endswith(".py") else ""
+    file = entry.distribution if entry.from_file else ""
     try:
         command = [sys.executable, "-P", "-c", _LOAD, entry.group, entry.qualified, file]
         child = subprocess.run(command, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL)

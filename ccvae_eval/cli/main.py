@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from ccvae_eval import __version__
 from ccvae_eval.cli import VERBS
-from ccvae_eval.core.errors import CcvaeEvalError, InputError, UsageError, suggestion
+from ccvae_eval.core.errors import CcvaeEvalError, InputError, UsageError, is_memory_error, suggestion
 
 INTERRUPTED, TERMINATED = 130, 143
 MEMORY_HINT = "Try a smaller --batch-size or --sample."
@@ -109,7 +109,7 @@ def _as_known_error(error: Exception) -> CcvaeEvalError | None:
         return CcvaeEvalError("a system library is missing", why=str(cause), hint=CV2_HINT)
     if isinstance(error, CcvaeEvalError):
         return error
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_memory_error(error):
         return CcvaeEvalError("out of memory", why=str(error), hint=MEMORY_HINT)
     if isinstance(error, OSError) and error.filename is not None:
         return InputError("file cannot be used", where=str(error.filename), why=error.strerror or str(error))

@@ -98,6 +98,11 @@ class NonFiniteError(CcvaeEvalError):
     code, exit_code = "nan", 4
 
 
+def is_memory_error(error: BaseException) -> bool:
+    """True if memory ran out, on the CPU or on a GPU."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, without importing it
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Returns a sentence that suggests the closest known name, or lists all of them if none is close.
 

@@ -17,7 +17,7 @@ from ccvae_eval.core.types import Ids
 from ccvae_eval.data.interface import DataSet, Split
 from ccvae_eval.data.labels.columns import labels_from_array
 from ccvae_eval.data.splits import Splits, split_by_column, split_by_name
-from ccvae_eval.model.interface import Batch, LabelSchema
+from ccvae_eval.model.interface import Batch, LabelSchema, supports
 
 CHANNELS = (1, 3)
 SPEC = "arrays"
@@ -188,7 +188,7 @@ def as_data_set(data: Any) -> DataSet:
         DataError: the images or labels cannot be used.
         UsageError: another type, or a mapping with a missing or unknown key.
     """
-    if isinstance(data, DataSet):
+    if supports(data, DataSet):
         return data
     if isinstance(data, Mapping):
         unknown = next((key for key in data if key not in KEYS), None)

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccvae_eval.core.errors import CcvaeEvalError, InputError, PluginError, UsageError, suggestion
+from ccvae_eval.core.errors import InputError, PluginError, UsageError, suggestion
 from ccvae_eval.data.interface import DataSet, NeedsNoPath
+from ccvae_eval.model.interface import supports
 from ccvae_eval.plugins import registry
+from ccvae_eval.plugins.attribution import plugin_call
 
 VARIABLE = "CCVAE_EVAL_DATA"
 """Environment variable: the default of ``--data``."""
@@ -175,24 +177,12 @@ def open_data(spec: str, labels: Sequence[str] = ()) -> DataSet:
 def _made(registration: registry.Registration, parsed: Spec) -> DataSet:
     kind: Any = registration.load()
     options = {key: value for key, value in parsed.options if key != LABEL}
-    try:
+    with plugin_call(registration, "data set", "from_spec(path, options)"):
         data = kind.from_spec(parsed.path, options)
-    except CcvaeEvalError:
-        raise
-    except Exception as error:
-        if registration.distribution == registry.BUILTIN_DISTRIBUTION:
-            raise
-        raise PluginError(
-            f"data set {registration.name!r} failed in from_spec(path, options)",
-            where=f"{registration.distribution} {registration.version}".strip(),
-            why=f"{type(error).__name__}: {error}",
-            hint=f"It was called with path={parsed.path!r}, options={options}. `ccvae-eval check {registration.name} "
-            "--data SPEC` tests the data set alone. Raise a DataError for a file that cannot be used.",
-        ) from error
-    if not isinstance(data, DataSet):
+    if not supports(data, DataSet):
         raise PluginError(
             f"from_spec of {registration.name!r} must return a data set, got {type(data).__name__}",
-            where=registration.distribution,
+            where=registration.origin,
             hint="A data set has every member of ccvae_eval.data.interface.DataSet.",
         )
     return data
@@ -231,4 +221,4 @@ def _opens_alone(spec: str) -> bool:
         kind = registry.data_sets[parsed.name]
     except UsageError:
         return False
-    return isinstance(kind, NeedsNoPath) and bool(kind.needs_no_path)
+    return supports(kind, NeedsNoPath) and bool(kind.needs_no_path)

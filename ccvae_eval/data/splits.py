@@ -94,7 +94,6 @@ def sample_ids(
     sample: int | None = None,
     seed: int = 0,
     limit: int | None = None,
-    schema: LabelSchema | None = None,
 ) -> Ids:
     """Sample the images to evaluate.
 
@@ -107,7 +106,6 @@ def sample_ids(
         sample: sample size; all images if None or larger than the split.
         seed: the evaluation's seed.
         limit: keep only the first images of the split, before sampling, to reproduce published results.
-        schema: the labels to balance; all labels of the data if None.
 
     Returns:
         Ids, ascending.
@@ -125,9 +123,7 @@ def sample_ids(
     ids = ids[:limit]
     if sample is None or sample >= len(ids):
         return ids
-    balanced = [label for label in data.schema if schema is None or label.name in schema]
-    columns = [data.schema.index(label.name) for label in balanced]
-    features = indicators(data.labels_of(ids)[:, columns], LabelSchema(tuple(balanced)))
+    features = indicators(data.labels_of(ids), data.schema)
     keys = np.fromiter((stream_key(seed, "sample", int(i)) for i in ids), np.int64, len(ids))
     order = np.argsort(keys, kind="stable")
     taken = balanced_sample(features[order], sample, numpy_stream(seed, "sample"))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ccvae_eval.core.types import Floats, Plain
 from ccvae_eval.data.interface import SPLITS, DataSet, HasRegions
 from ccvae_eval.data.labels.relabel import Relabelled
-from ccvae_eval.model.interface import Label
+from ccvae_eval.model.interface import Label, supports
 from ccvae_eval.statistics.ratios import safe_ratio
 
 MAX_CORRELATIONS = 10
@@ -34,7 +34,7 @@ def describe(data: DataSet) -> dict[str, Plain]:
         "images": len(data),
         "input_shape": list(data.input_shape),
         "splits": {name: len(data.split(name)) for name in SPLITS},
-        "regions": data.region_source if isinstance(data, HasRegions) else None,
+        "regions": data.region_source if supports(data, HasRegions) else None,
         "labels": [row for i, label in enumerate(data.schema) for row in _rows(label, labels[:, i])],
         "correlations": strongest_correlations(data.schema.labels, labels),
     }

@@ -19,6 +19,7 @@ from ccvae_eval.evaluation.metric import Decoded
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.evaluation.result_table import ColumnStore
 from ccvae_eval.evaluation.subject import Chunk, Subject
+from ccvae_eval.model.interface import supports
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 M = TypeVar("M")
@@ -82,7 +83,7 @@ class ImageAccumulator(ABC, Generic[M]):
     def region(self, ids: Ids, name: str) -> Bools | None:
         """Region of a characteristic in some images, shape (n, H, W); None if the data set has no region of it."""
         data = self.subject.data
-        return data.region(ids, name) if isinstance(data, HasRegions) else None
+        return data.region(ids, name) if supports(data, HasRegions) else None
 
 
 def first_chunks(subject: Subject, images: int) -> Iterator[Chunk]:

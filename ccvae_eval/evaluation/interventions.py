@@ -18,7 +18,7 @@ from ccvae_eval.evaluation.metric import CodeSource, Mode
 from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
 from ccvae_eval.model.checks import model_call
 from ccvae_eval.model.fixed_batches import padded
-from ccvae_eval.model.interface import Intervenes
+from ccvae_eval.model.interface import Intervenes, supports
 from ccvae_eval.model.latents import LatentPath, class_path, gaussian_path, replaced, swapped, transported
 
 LEAST_PER_CLASS = 20
@@ -190,7 +190,7 @@ class Do:
         name = self.characteristic
         if subject.schema[name].kind == "continuous":
             raise UndefinedError("a continuous label has no other class", where=name)
-        if isinstance(subject.model, Intervenes):
+        if supports(subject.model, Intervenes):
             target = self._target(subject)[chunk.rows]
             moved = model_intervention(subject, chunk, {name: target})
             return torch.where((target >= 0)[:, None], moved, chunk.codes), torch.zeros(len(chunk), dtype=torch.bool)
@@ -263,7 +263,7 @@ def model_intervention(subject: Subject, chunk: Chunk, targets: Mapping[str, Ten
         subject, chunk: the subject and the images.
         targets: for each label the new class of each image, shape (n,), -1 = unchanged.
     """
-    assert isinstance(subject.model, Intervenes)
+    assert supports(subject.model, Intervenes)
     found = chunk.codes.clone()
     if not len(chunk):
         return found
@@ -299,7 +299,7 @@ class Assign:
         return ""
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
-        if isinstance(subject.model, Intervenes):
+        if supports(subject.model, Intervenes):
             targets = {name: torch.full((len(chunk),), value) for name, value in self.assignment}
             return model_intervention(subject, chunk, targets)
         found = chunk.codes

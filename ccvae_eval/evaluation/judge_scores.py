@@ -16,6 +16,7 @@ from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, ColumnStore
 from ccvae_eval.evaluation.subject import Subject, once_per_subject
 from ccvae_eval.judge import mean_recall, trusted_labels
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
+from ccvae_eval.model.interface import supports
 
 NOTABLE_RESPONSE = 0.05
 """Mean response of the judge to another label above which the notes mention it."""
@@ -132,7 +133,7 @@ def judge_response(subject: Subject) -> dict[tuple[str, str], float]:
     judge, or if the data set renders no counterfactuals.
     """
     judge, data = subject.judge, subject.data
-    if judge is None or not isinstance(data, HasCounterfactuals):
+    if judge is None or not supports(data, HasCounterfactuals):
         return {}
     first = subject.subsample(FIXED_BATCH)
     before = judge.log_probabilities(data.batch(first.ids).images.to(subject.device))

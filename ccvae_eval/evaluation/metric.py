@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from ccvae_eval.core.errors import CcvaeEvalError, PluginError, UsageError, suggestion
+from ccvae_eval.core.errors import PluginError, UsageError, suggestion
+from ccvae_eval.model.interface import supports
 from ccvae_eval.plugins import registry
+from ccvae_eval.plugins.attribution import CREATION, plugin_call
 
 if TYPE_CHECKING:  # help and lists describe metrics without torch
     from torch import Tensor
@@ -89,7 +91,7 @@ class Decoded:
         from ccvae_eval.data.interface import HasRegions
 
         data = self.subject.data
-        if not isinstance(data, HasRegions):
+        if not supports(data, HasRegions):
             return None
         found = data.region(self.chunk.ids, self.characteristic)
         return None if found is None else torch.from_numpy(found)
@@ -185,7 +187,6 @@ def _plain(value: Any) -> Plain:
     return [_plain(v) for v in value] if isinstance(value, tuple | list | frozenset | set) else value
 
 
-METRIC_HINT = "`ccvae-eval new metric NAME` writes a working example; `ccvae-eval check NAME` tests a metric."
 METRIC_MEMBERS = ("name", "version", "values", "headline", "laws", "default_sample", "needs", "start")
 
 
@@ -199,7 +200,7 @@ def metric_class(name: str) -> Any:
     entry = registry.metrics.find(name)
     kind: Any = entry.load()
     if not (isinstance(kind, type) and is_dataclass(kind)):
-        raise _not_usable(entry, f"{name!r} is not a metric", "it is not a dataclass")
+        raise _not_a_metric(entry, "it is not a dataclass")
     return kind
 
 
@@ -229,15 +230,11 @@ def make_metric(name: str, settings: Mapping[str, Any]) -> Metric:
         PluginError: it cannot be created, or lacks members of a metric.
     """
     kind, entry = metric_class(name), registry.metrics.find(name)
-    try:
+    with plugin_call(entry, "metric", CREATION):
         metric: Any = kind(**settings)
-    except CcvaeEvalError:
-        raise
-    except Exception as error:
-        raise _not_usable(entry, f"metric {name!r} cannot be created", f"{type(error).__name__}: {error}") from error
     if not isinstance(metric, Metric):
         lacking = [member for member in METRIC_MEMBERS if not hasattr(metric, member)]
-        raise _not_usable(entry, f"{name!r} is not a metric", f"it lacks {', '.join(lacking)}")
+        raise _not_a_metric(entry, f"it lacks {', '.join(lacking)}")
     return metric
 
 
@@ -272,5 +269,6 @@ def metrics_with(options: Mapping[str, Mapping[str, Any]], metrics: Sequence[str
     return chosen
 
 
-def _not_usable(entry: registry.Registration, what: str, why: str) -> PluginError:
-    return PluginError(what, where=f"{entry.distribution} {entry.version}".strip(), why=why, hint=METRIC_HINT)
+def _not_a_metric(entry: registry.Registration, why: str) -> PluginError:
+    hint = "`ccvae-eval new metric NAME` writes a working example; `ccvae-eval check NAME` tests a metric."
+    return PluginError(f"{entry.name!r} is not a metric", where=entry.origin, why=why, hint=hint)

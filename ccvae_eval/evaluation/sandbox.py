@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ccvae_eval.core.errors import CcvaeEvalError, PluginError
+from ccvae_eval.core.errors import PluginError
 from ccvae_eval.core.results import Measurement, Value
 from ccvae_eval.evaluation.metric import Metric
+from ccvae_eval.model.checks import networks_of
 from ccvae_eval.model.interface import LabelledVAE
-from ccvae_eval.plugins.attribution import is_builtin, name_and_origin
+from ccvae_eval.plugins.attribution import is_builtin, name_and_origin, plugin_call
 
 HINT = "`ccvae-eval check NAME` tests a metric alone; use subject.noise and subject.uniforms for random numbers."
 
@@ -30,16 +31,13 @@ def guarded(metric: Metric, model: LabelledVAE, call: str) -> Iterator[None]:
     if is_builtin(metric):
         yield
         return
-    modules = _modules(model)
+    modules = networks_of(model)
     weights = [tensor.detach().clone() for tensor in _tensors(modules)]
     modes = [part.training for module in modules for part in module.modules()]
     torch_state, numpy_state, gradients = torch.get_rng_state(), np.random.get_state(), torch.is_grad_enabled()
     try:
-        yield
-    except (CcvaeEvalError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise _error(metric, f"failed in {call}", f"{type(error).__name__}: {error}") from error
+        with plugin_call(metric, "metric", call):
+            yield
     finally:
         changes = _restored(modules, weights, modes)
         if not torch.equal(torch_state, torch.get_rng_state()) or _numpy_state_changed(numpy_state):
@@ -55,14 +53,8 @@ def guarded(metric: Metric, model: LabelledVAE, call: str) -> Iterator[None]:
 
 
 def _error(metric: Metric, fault: str, why: str) -> PluginError:
-    return PluginError(f"metric {metric.name!r} {fault}", where=name_and_origin(metric)[1], why=why, hint=HINT)
-
-
-def _modules(model: LabelledVAE) -> list[nn.Module]:
-    if isinstance(model, nn.Module):
-        return [model]
-    own = getattr(model, "modules", None)  # of a wrapped model: the modules behind its functions
-    return list(own()) if callable(own) else []
+    name, origin = name_and_origin(metric)
+    return PluginError(f"metric {name} {fault}", where=origin, why=why, hint=HINT)
 
 
 def _tensors(modules: list[nn.Module]) -> list[Tensor]:

@@ -34,6 +34,8 @@ from ccvae_eval.model.interface import (
     LabelSchema,
     LatentLayout,
     Predicts,
+    supports,
+    type_name,
 )
 from ccvae_eval.model.latents import ClassGaussians, class_gaussians
 from ccvae_eval.plugins.attribution import plugin_call
@@ -142,7 +144,7 @@ class Subject:
         The characteristics to evaluate; for a model with its own interventions (``Intervenes``), every selected label
         with classes.
         """
-        if not isinstance(self.model, Intervenes):
+        if not supports(self.model, Intervenes):
             return self.characteristics
         names = (label.name for label in self.schema if label.kind != "continuous")
         return tuple(name for name in names if self.selected is None or name in self.selected)
@@ -155,7 +157,7 @@ class Subject:
     @cached_property
     def given(self) -> frozenset[str]:
         """Characteristics whose latent dimensions the encoder computes from the labels."""
-        return frozenset(self.model.given) if isinstance(self.model, GivenLabels) else frozenset()
+        return frozenset(self.model.given) if supports(self.model, GivenLabels) else frozenset()
 
     def noise(self, purpose: str, ids: Ids, size: int) -> Tensor:
         """Standard normal draws seeded by (seed, purpose, image), shape (n, size)."""
@@ -207,7 +209,7 @@ class Subject:
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
         """q(z|x) of any images, in fixed batches, on the CPU; ``labels`` are passed to an encoder that takes labels."""
-        given = labels if isinstance(self.model, GivenLabels) else None
+        given = labels if supports(self.model, GivenLabels) else None
         return _encode(self.model, images.to(self.device), given)
 
     @cached_property
@@ -223,13 +225,13 @@ class Subject:
         Args:
             sampled: uses posterior samples instead of posterior means.
         """
-        if not isinstance(self.model, Predicts):
+        if not supports(self.model, Predicts):
             return None
         found: dict[str, list[Tensor | Gaussian]] = {}
         with model_call(self.model, "predict(images, codes)"):
             for chunk in self.chunks():
                 images = padded(chunk.images)
-                if isinstance(self.model, GivenLabels):
+                if supports(self.model, GivenLabels):
                     q = self.model.encode(images)
                     noise = padded(self.noise("posterior", chunk.ids, self.layout.dim)).to(self.device)
                     codes = q.at(noise) if sampled else q.loc
@@ -290,8 +292,8 @@ class Subject:
             UnsupportedError: the model has no conditional prior.
         """
         model, schema = self.model, self.schema
-        if not isinstance(model, HasConditionalPrior):
-            raise UnsupportedError(f"{type(model).__name__} has no p(z_c|y)")
+        if not supports(model, HasConditionalPrior):
+            raise UnsupportedError(f"{type_name(model)} has no p(z_c|y)")
         cardinality = schema[characteristic].cardinality
         labels = torch.zeros(cardinality, len(schema))
         labels[:, schema.index(characteristic)] = torch.arange(cardinality, dtype=torch.float32)
@@ -321,7 +323,7 @@ def _encode(model: LabelledVAE, images: Images, labels: Labels | None) -> Gaussi
             scales.append(posterior.scale[:size].float().cpu())
     found = Gaussian(torch.cat(locs), torch.cat(scales))
     if not bool(torch.isfinite(found.loc).all() & torch.isfinite(found.scale).all()):
-        raise NonFiniteError("the encoder returned NaN or infinity", where=type(model).__name__)
+        raise NonFiniteError("the encoder returned NaN or infinity", where=type_name(model))
     return found
 
 
@@ -383,7 +385,7 @@ def prepare(
     for first in range(0, len(ordered), stride):
         rows = slice(first, first + stride)
         images = read_images(data, ordered[rows]).to(place)
-        parts.append(_encode(model, images, labels[rows] if isinstance(model, GivenLabels) else None))
+        parts.append(_encode(model, images, labels[rows] if supports(model, GivenLabels) else None))
         if progress is not None:
             progress(min(first + stride, len(ordered)), len(ordered))
     posterior = Gaussian(torch.cat([p.loc for p in parts]), torch.cat([p.scale for p in parts]))

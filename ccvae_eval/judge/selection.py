@@ -15,7 +15,7 @@ from ccvae_eval.core.files import cache_folder, write_cached
 from ccvae_eval.data.interface import DataSet, Renders
 from ccvae_eval.judge.artifact import VERSION, Judge
 from ccvae_eval.judge.training import STEPS, Progress, train_judge
-from ccvae_eval.model.interface import LabelSchema
+from ccvae_eval.model.interface import LabelSchema, supports
 
 SHIPPED = "judge-faces64.safetensors"
 
@@ -123,7 +123,7 @@ def shipped_judge() -> Judge | None:
 
 def _shipped_for(data: DataSet) -> Judge | None:
     """The judge in the package, if it was trained on images of the same renderer with the same labels."""
-    if not isinstance(data, Renders) or (judge := shipped_judge()) is None:
+    if not supports(data, Renders) or (judge := shipped_judge()) is None:
         return None
     own = (judge.record.renderer, judge.record.version, judge.input_shape, judge.labels)
     return judge if own == (data.renderer, VERSION, tuple(data.input_shape), data.schema) else None

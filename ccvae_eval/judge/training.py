@@ -23,7 +23,7 @@ from ccvae_eval.core.types import Ids, Images, Labels
 from ccvae_eval.data.interface import DataSet, Renders
 from ccvae_eval.judge.artifact import Judge, JudgeNetwork, JudgeRecord, downsampled, initialise
 from ccvae_eval.model.fixed_batches import in_fixed_batches
-from ccvae_eval.model.interface import LabelSchema
+from ccvae_eval.model.interface import LabelSchema, supports
 
 Progress = Callable[[int, int], None]
 
@@ -105,7 +105,7 @@ def train_judge(
     temperatures = _temperatures(network, torch.cat([images, worse]), validation.labels.repeat(2, 1), schema)
     accuracy, balanced = _accuracies(network, images, validation.labels, schema)
     _, blurred_accuracy = _accuracies(network, reference_blur(images), validation.labels, schema)
-    renderer = data.renderer if isinstance(data, Renders) else ""
+    renderer = data.renderer if supports(data, Renders) else ""
     record = JudgeRecord(
         without_path(data.spec), data.digest, renderer, seed, steps, len(fitted),
         accuracy, balanced, blurred_accuracy, left_out,

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import LabelMismatchError, PluginError
 from ccvae_eval.core.types import Gaussian
-from ccvae_eval.model.interface import LabelledVAE, LabelSchema, LatentLayout, TakesShape
+from ccvae_eval.model.interface import (
+    LabelledVAE,
+    LabelSchema,
+    LatentLayout,
+    TakesShape,
+    supports,
+    type_name,
+    unwrapped,
+)
 from ccvae_eval.plugins.attribution import name_and_origin, plugin_call
 
 MODEL_MEMBERS = {"layout": LatentLayout, "labels": LabelSchema, "encode": Callable, "decode": Callable}
@@ -19,15 +27,19 @@ PIXEL_TOLERANCE = 1e-3
 """Rounding error allowed in decoded pixels, which must lie in [0, 1]."""
 
 
+def networks_of(model: object) -> list[torch.nn.Module]:
+    """Returns the model if it is a torch module, else the modules behind it: in a proxy or a wrapped function."""
+    inner = model if isinstance(model, torch.nn.Module) else unwrapped(model)
+    if isinstance(inner, torch.nn.Module):
+        return [inner]
+    own = getattr(inner, "modules", None)
+    return list(own()) if callable(own) else []
+
+
 @contextmanager
 def evaluation_mode(model: object) -> Iterator[None]:
     """Evaluation mode without gradients; restores the model's mode and the global random state on return."""
-    parts: list[torch.nn.Module] = []
-    if isinstance(model, torch.nn.Module):
-        parts = list(model.modules())
-    elif callable(own := getattr(model, "modules", None)):
-        parts = [part for module in own() for part in module.modules()]
-    in_training = [part for part in parts if part.training]
+    in_training = [part for module in networks_of(model) for part in module.modules() if part.training]
     uses_gpu: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     state, gpu_states = torch.get_rng_state(), torch.cuda.get_rng_state_all() if uses_gpu else []
     for part in in_training:
@@ -46,12 +58,12 @@ def evaluation_mode(model: object) -> Iterator[None]:
 @contextmanager
 def model_call(model: object, call: str) -> Iterator[None]:
     """A call in :func:`evaluation_mode` whose exceptions become errors that name the model and the call."""
-    with plugin_call(model, "model", call), evaluation_mode(model):
+    with plugin_call(unwrapped(model), "model", call), evaluation_mode(model):
         yield
 
 
 def _return_error(model: LabelledVAE, what: str, hint: str) -> PluginError:
-    name, origin = name_and_origin(model)
+    name, origin = name_and_origin(unwrapped(model))
     return PluginError(f"model {name}: {what}", where=origin, hint=hint)
 
 
@@ -120,11 +132,27 @@ def require_model(network: Any, name: str) -> None:
     if missing:
         raise PluginError(
             f"model {name!r} cannot be evaluated",
-            where=name_and_origin(network)[1],
-            why=f"{type(network).__name__} has no {', '.join(missing)}",
+            where=name_and_origin(unwrapped(network))[1],
+            why=f"{type_name(network)} has no {', '.join(missing)}",
             hint="A model needs layout (LatentLayout), labels (LabelSchema), encode(images) -> Gaussian and "
             "decode(codes) -> images in [0, 1]. `ccvae-eval new model NAME` writes a template.",
         )
+
+
+def require_module_class(kind: Any, name: str, where: str) -> type[torch.nn.Module]:
+    """Requires a registered model to be a subclass of ``nn.Module``, which can be trained and loaded from weights.
+
+    Raises:
+        PluginError: it is not.
+    """
+    if isinstance(kind, type) and issubclass(kind, torch.nn.Module):
+        return kind
+    if isinstance(kind, type):
+        hint = f"Derive {kind.__name__} from torch.nn.Module, or evaluate an instance in Python: ccvae_eval.evaluate."
+    else:
+        hint = "Register the class itself, not an instance or a function."
+    why = f"{getattr(kind, '__name__', kind)} is not a subclass of nn.Module"
+    raise PluginError(f"model {name!r} cannot be built", where=where, why=why, hint=hint)
 
 
 def require_shape(network: object, input_shape: tuple[int, ...], where: str) -> None:
@@ -133,9 +161,9 @@ def require_shape(network: object, input_shape: tuple[int, ...], where: str) -> 
     Raises:
         LabelMismatchError: the shapes differ; names both.
     """
-    if isinstance(network, TakesShape) and tuple(network.input_shape) != tuple(input_shape):
+    if supports(network, TakesShape) and tuple(network.input_shape) != tuple(input_shape):
         raise LabelMismatchError(
-            f"{type(network).__name__} takes inputs of shape {tuple(network.input_shape)}, the data have "
+            f"{type_name(network)} takes inputs of shape {tuple(network.input_shape)}, the data have "
             f"{tuple(input_shape)}",
             where=where,
             hint="Many data sets can be resized: --data NAME:PATH,size=64.",

@@ -1,7 +1,7 @@
 """The model interface: labels, the latent layout, the required protocol ``LabelledVAE`` and optional capabilities.
 
-Each capability is a protocol of its own. A metric that needs one checks ``isinstance(model, Predicts)``, never the
-model's name.
+Each capability is a protocol of its own. Code that needs one asks ``supports(model, Predicts)``, never for the model's
+name or class. The capabilities of data sets (``ccvae_eval.data.interface``) are asked for in the same way.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from ccvae_eval.core.errors import LabelMismatchError, UsageError, suggestion
 from ccvae_eval.core.typed import plain, read
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Generator, Tensor
+    from typing_extensions import TypeIs
+
+T = TypeVar("T")
 
 Kind = Literal["binary", "categorical", "continuous"]
 KINDS: tuple[Kind, ...] = ("binary", "categorical", "continuous")
@@ -173,6 +176,9 @@ class LatentLayout:
             raise UsageError("each characteristic must have at least one latent dimension")
         frozen = MappingProxyType({name: tuple(columns) for name, columns in self.characteristics.items()})
         object.__setattr__(self, "characteristics", frozen)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.dim, dict(self.characteristics))  # a mapping proxy cannot be pickled
 
     @property
     def characteristic_columns(self) -> tuple[int, ...]:
@@ -391,3 +397,47 @@ class Rebuildable(Protocol):
     def state_dict(self) -> Mapping[str, Tensor]: ...
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> Any: ...
+
+
+def supports(thing: object, capability: type[T]) -> TypeIs[T]:
+    """True if a model or data set has a capability, which is a protocol such as ``Predicts`` or ``HasRegions``.
+
+    A :class:`Proxy` answers for the object inside. Every other object has the capabilities whose members it has.
+    """
+    return thing.supports(capability) if isinstance(thing, Proxy) else isinstance(thing, capability)
+
+
+@dataclass(eq=False, repr=False)
+class Proxy(Generic[T]):
+    """Base class of a model or data set that wraps another one and changes some of its members.
+
+    All other public members are those of the inner object, and so are the capabilities. A subclass may override the
+    method of a capability that the inner object lacks; it then has no effect. A proxy is evaluated, but neither trained
+    nor rebuilt from settings.
+
+    Args:
+        inner: the wrapped model or data set.
+    """
+
+    inner: T
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner" or name.startswith("_"):  # while it is copied or unpickled, there is no inner object yet
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.inner, name)
+
+    def supports(self, capability: type) -> bool:
+        """The answer of :func:`supports`."""
+        return capability not in (Trainable, Rebuildable) and supports(self.inner, capability)
+
+
+def unwrapped(thing: Any) -> Any:
+    """Returns the model or data set inside all proxies."""
+    while isinstance(thing, Proxy):
+        thing = thing.inner
+    return thing
+
+
+def type_name(thing: object) -> str:
+    """Returns the name of the class inside all proxies, for messages."""
+    return type(unwrapped(thing)).__name__

@@ -1,20 +1,21 @@
 """The pixel range of a model, given by settings instead of in its code.
 
 The toolkit's images lie in [0, 1]. The settings ``images.range`` and ``images.logits`` describe a model that was
-trained on [-1, 1] or [0, 255], or whose decoder returns logits; :func:`with_pixel_range` converts its images.
+trained on [-1, 1] or [0, 255], or whose decoder returns logits; ``PixelRangeModel`` of
+model/wrap.py converts its images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from ccvae_eval.core.errors import UsageError, suggestion
-from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Plain, Points
+from ccvae_eval.core.types import Images, Plain, Points
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 PREFIX = "images."
 """Prefix of the pixel settings; with its dot it cannot begin the name of a constructor argument."""
@@ -85,68 +86,3 @@ class PixelRange:
         if images.ndim == 2:
             return images
         return images.sigmoid() if self.logits else ((images - self.low) / (self.high - self.low)).clamp(0, 1)
-
-
-class PixelRangeModel:
-    """A model with a conversion of its pixels; :func:`with_pixel_range` makes it an ``nn.Module``.
-
-    ``log_likelihood`` and ``bound`` stay densities of pixels in the model's own range.
-    """
-
-    _model: Any
-
-    def __init__(self, model: nn.Module, pixels: PixelRange) -> None:
-        super().__init__()
-        self._model, self._pixels = model, pixels
-
-    @property
-    def __wrapped__(self) -> nn.Module:
-        """The inner model."""
-        model: nn.Module = self._model
-        return model
-
-    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        posterior: Gaussian = self._model.encode(self._pixels.to_model(images), labels)
-        return posterior
-
-    def decode(self, codes: Codes) -> Images:
-        return self._pixels.from_model(self._model.decode(codes))
-
-    def state_dict(self, *arguments: Any, **named: Any) -> Any:
-        """Returns the weights under the inner model's names."""
-        return self._model.state_dict(*arguments, **named)
-
-    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
-        return self._model.load_state_dict(*arguments, **named)
-
-
-IMAGE_METHODS = ("predict", "intervene", "log_likelihood", "bound")
-"""Optional methods, whose first argument is images."""
-NOT_FORWARDED = frozenset({"objectives", "from_settings", "settings", "context", "training"})
-"""Members that the wrapper hides: it is evaluated, neither trained nor rebuilt, and has a mode of its own."""
-
-
-def with_pixel_range(model: nn.Module, pixels: PixelRange) -> nn.Module:
-    """Returns a model of another pixel range with a conversion of its images to [0, 1].
-
-    The result has the class name, capabilities, weights, weight names and public members of ``model``.
-    """
-    from torch import nn
-
-    kind, own = type(model), type("PixelRangeModel", (PixelRangeModel, nn.Module), {})
-    public = [name for name in dir(model) if not name.startswith("_") and name not in NOT_FORWARDED]
-    members = {name: _forwarded(name) for name in public if not hasattr(own, name)}
-    members |= {"__module__": kind.__module__, "__doc__": kind.__doc__}
-    wrapper: nn.Module = type(kind.__name__, (own,), members)(model, pixels)
-    return wrapper.train(model.training)
-
-
-def _forwarded(name: str) -> Any:
-    """A member of the inner model for the wrapper's class, where protocols look for members."""
-    if name not in IMAGE_METHODS:
-        return property(lambda self: getattr(self._model, name))
-
-    def method(self: PixelRangeModel, images: Images | Points, *others: Any, **named: Any) -> Any:
-        return getattr(self._model, name)(self._pixels.to_model(images), *others, **named)
-
-    return method

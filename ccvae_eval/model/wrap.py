@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.core.types import Codes, Gaussian, Images, Labels
-from ccvae_eval.model.interface import Kind, Label, LabelSchema, LatentLayout
+from ccvae_eval.core.types import Codes, Gaussian, Images, Labels, Points
+from ccvae_eval.model.interface import Kind, Label, LabelSchema, LatentLayout, Proxy
 from ccvae_eval.model.pixel_range import PixelRange
 
 Encode = Callable[[Tensor], Any]
@@ -37,9 +38,9 @@ class WrappedVAE:
         self._functions = (encode, decode, predict, prior)
         # a method is a capability (Predicts, HasConditionalPrior), so it exists only if its function was given
         if predict is not None:
-            self.predict = lambda images, codes: dict(predict(codes))  # noqa: ARG005
+            self.predict = partial(_predicted, predict)
         if prior is not None:
-            self.conditional_prior = lambda labels: _gaussian(prior(labels))
+            self.conditional_prior = partial(_prior, prior)
 
     def modules(self) -> list[torch.nn.Module]:
         """Returns the torch modules that the functions are, or are methods of, so that their mode can be restored."""
@@ -63,6 +64,15 @@ class WrappedVAE:
 
     def decode(self, codes: Codes) -> Images:
         return self._pixels.from_model(self._decode(codes))
+
+
+def _predicted(predict: Predict, images: Images, codes: Codes) -> dict[str, Tensor]:
+    del images
+    return dict(predict(codes))
+
+
+def _prior(prior: Prior, labels: Labels) -> Gaussian:
+    return _gaussian(prior(labels))
 
 
 def _gaussian(found: Any) -> Gaussian:
@@ -125,3 +135,50 @@ def _label(name: str, kind: str | Sequence[str]) -> Label:
     raise UsageError(
         f"label kind {kind!r} is unknown", where=name, hint='Use "binary", "continuous" or a list of class names.'
     )
+
+
+class PixelRangeModel(torch.nn.Module, Proxy[Any]):
+    """A model of another pixel range, with a conversion of its images to and from [0, 1].
+
+    It has the capabilities, weights, weight names and public members of the model inside. ``log_likelihood`` and
+    ``bound`` stay densities of pixels in the model's own range.
+
+    Args:
+        inner: the model.
+        pixels: its pixel range.
+    """
+
+    def __init__(self, inner: torch.nn.Module, pixels: PixelRange) -> None:
+        super().__init__()
+        self.inner, self._pixels = inner, pixels
+        self.training = inner.training
+
+    def __getattr__(self, name: str) -> Any:
+        # torch keeps the inner module in a table of its own
+        return self._modules["inner"] if name == "inner" else Proxy.__getattr__(self, name)
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        posterior: Gaussian = self.inner.encode(self._pixels.to_model(images), labels)
+        return posterior
+
+    def decode(self, codes: Codes) -> Images:
+        return self._pixels.from_model(self.inner.decode(codes))
+
+    def predict(self, images: Images, codes: Codes) -> Any:
+        return self.inner.predict(self._pixels.to_model(images), codes)
+
+    def intervene(self, images: Images, *arguments: Any) -> Any:
+        return self.inner.intervene(self._pixels.to_model(images), *arguments)
+
+    def log_likelihood(self, images: Images | Points, codes: Codes) -> Any:
+        return self.inner.log_likelihood(self._pixels.to_model(images), codes)
+
+    def bound(self, images: Images | Points, *arguments: Any) -> Any:
+        return self.inner.bound(self._pixels.to_model(images), *arguments)
+
+    def state_dict(self, *arguments: Any, **named: Any) -> Any:
+        """Returns the weights under the inner model's names."""
+        return self.inner.state_dict(*arguments, **named)
+
+    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
+        return self.inner.load_state_dict(*arguments, **named)

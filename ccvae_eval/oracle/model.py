@@ -27,7 +27,7 @@ from ccvae_eval.core.errors import DataError, UnsupportedError
 from ccvae_eval.core.random_streams import uniforms
 from ccvae_eval.core.types import Bools, Codes, Floats, Gaussian, Ids, Images, Labels
 from ccvae_eval.data.interface import QUANTIZATION_LEVELS, DataSet, Renders, quantize
-from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout
+from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout, supports
 
 MEAN = 2.0
 SPREAD = 0.5
@@ -219,7 +219,7 @@ class Oracle:
             DataError: a picture is neither an image that the oracle was given nor one that it rendered.
         """
         del labels
-        digests = _digests(images)
+        digests = image_digests(images)
         rows = [self._given.get(digest) or self._rendered.get(digest) for digest in digests]
         if None in rows:
             raise DataError(
@@ -243,7 +243,7 @@ class Oracle:
 
     def remember(self, images: Images, factors: Floats, classes: Classes) -> None:
         """Stores the factors and classes of rendered pictures, so that they can be encoded later."""
-        for digest, row in zip(_digests(images), _packed(factors, classes), strict=True):
+        for digest, row in zip(image_digests(images), _packed(factors, classes), strict=True):
             self._rendered.pop(digest, None)
             self._rendered[digest] = row
         while len(self._rendered) > MAX_RENDERED:
@@ -276,7 +276,7 @@ class Oracle:
         factors = quantize(self.data.factors(ids))
         classes = self.data.labels_of(ids).astype(np.int64)
         rows = _packed(factors, classes)
-        self._given.update(zip(_digests(self.data.batch(ids).images), rows, strict=True))
+        self._given.update(zip(image_digests(self.data.batch(ids).images), rows, strict=True))
         self._by_style.update(zip(self._styles(_steps(factors)), rows, strict=True))
 
     def _styles(self, steps: NDArray[np.uint32]) -> list[bytes]:
@@ -314,9 +314,9 @@ def oracle(data: DataSet, ids: Ids | None = None, labels: LabelSchema | None = N
         UnsupportedError: the data set does not render its images, or has a continuous label.
         LabelMismatchError: the data set lacks one of the labels.
     """
-    if not isinstance(data, Renders):
+    if not supports(data, Renders):
         raise UnsupportedError("an oracle needs synthetic data", where=data.spec)
-    assert isinstance(data, DataSet)
+    assert supports(data, DataSet)
     schema = data.schema if labels is None else data.schema.select(labels.names)
     return Oracle(data, data.split("test") if ids is None else ids, schema)
 
@@ -334,7 +334,7 @@ def _packed(factors: Floats, classes: Classes) -> list[bytes]:
     return [row.tobytes() for row in table]
 
 
-def _digests(images: Images) -> list[bytes]:
+def image_digests(images: Images) -> list[bytes]:
     """Digest of eight bytes of each picture, in steps of 1/255."""
     pixels = (images * BYTE).round().to(torch.uint8).cpu().contiguous().numpy()
     return [blake2b(picture.tobytes(), digest_size=8).digest() for picture in pixels]

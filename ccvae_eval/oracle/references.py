@@ -24,6 +24,7 @@ from ccvae_eval.evaluation.result_table import GIVEN
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
+from ccvae_eval.model.interface import supports
 from ccvae_eval.oracle.model import VERSION, oracle
 
 SHIPPED = "references-faces64.json"
@@ -90,18 +91,18 @@ def oracle_reference(
     metrics: Sequence[Metric],
     *,
     cache_dir: str | Path | None = None,
-    compute: bool = True,
     notice: Notice | None = None,
     progress: Progress | None = None,
 ) -> Lookup:
     """References for the values of a run; empty for data that are not synthetic.
+
+    The oracle is evaluated where no reference is stored, which takes about as long as the run did.
 
     Args:
         run: the run.
         subject: subject of the run; the oracle is evaluated with the same data, images, labels, seed and judge.
         metrics: metrics of the run.
         cache_dir: folder of stored references; see :func:`ccvae_eval.core.files.cache_folder`.
-        compute: evaluates the oracle where no reference is stored, which takes about as long as the run did.
         notice: called with messages for the user.
         progress: called with (batches done, batches) while the oracle is evaluated.
     """
@@ -112,7 +113,7 @@ def oracle_reference(
     stored = {name: shipped_references().get(name) or _cached(folder, name) for name in requests}
     tables = {name: table for name, table in stored.items() if table is not None}
     missing = [request for name, request in requests.items() if name not in tables]
-    if compute and missing:
+    if missing:
         if notice is not None:
             notice("Evaluating the oracle on the same images for the reference values (computed once, then cached).")
         for name, table in _computed(subject, missing, progress):
@@ -133,7 +134,7 @@ def _has_oracle(subject: Subject) -> bool:
     """True if the data are synthetic and the model's labels are equal to theirs, including the classes."""
     schema = subject.data.schema
     return (
-        isinstance(subject.data, Renders)
+        supports(subject.data, Renders)
         and all(label.kind != "continuous" for label in schema)
         and all(label.name in schema and schema[label.name] == label for label in subject.schema)
     )

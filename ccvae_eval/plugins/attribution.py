@@ -1,27 +1,31 @@
-"""Attribution of errors to plugins: the plugin's name, its distribution, the failed call, and a remedy."""
+"""Attribution of errors to plugins: the plugin's name, its distribution or file, the failed call, and a remedy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import torch
-
-from ccvae_eval.core.errors import CcvaeEvalError, PluginError
-from ccvae_eval.plugins.registry import registrations_of
+from ccvae_eval.core.errors import CcvaeEvalError, PluginError, is_memory_error
+from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, Registration, registrations_of
 
 BUILTIN_PACKAGES = ("ccvae_eval", "ccvae_models", "ccvae_plugins")
+CREATION = "its constructor"
+"""The ``call`` of :func:`plugin_call` that creates the plugin."""
 HINTS = {
     "encode": "Do the data have the size, channels and range that it was trained on (--data NAME:PATH,size=64, "
     "--set images.range=[-1,1])?",
     "decode": "decode takes codes of shape (N, layout.dim), as encode returns them, and returns one tensor of images.",
+    "from_spec": "Raise a DataError for a file that cannot be used.",
+    "write": "run.json has been written.",
+    "settings": "--model NAME chooses another adapter.",
 }
 """First thing to check, by the method that failed."""
 
 
 def is_builtin(plugin: object) -> bool:
-    """True if the code of the plugin, an instance or a class, belongs to this distribution."""
+    """True if the code of the plugin, an instance, a class or a registration, belongs to this distribution."""
+    if isinstance(plugin, Registration):
+        return plugin.distribution == BUILTIN_DISTRIBUTION
     return _class_of(plugin).__module__.partition(".")[0] in BUILTIN_PACKAGES
 
 
@@ -29,50 +33,53 @@ def _class_of(plugin: object) -> type:
     return plugin if isinstance(plugin, type) else type(plugin)
 
 
-def unwrapped(plugin: Any) -> Any:
-    """Returns the plugin inside one of the toolkit's wrappers, which expose it as the property ``__wrapped__``."""
-    return plugin.__wrapped__ if isinstance(getattr(type(plugin), "__wrapped__", None), property) else plugin
-
-
 def name_and_origin(plugin: object) -> tuple[str, str]:
     """Returns a plugin's name and where its code comes from.
 
-    The name is the registered one if the class itself is registered, else the class name. The origin is the
-    distribution with its version, or the plugin file; for an unregistered class, its module.
+    The name is the registered one; if the class itself is not registered, it is the attribute ``name`` of metrics and
+    matchers, else the class name. The origin is the distribution with its version, or the plugin file; for an
+    unregistered class, its module.
+
+    Args:
+        plugin: an object, or the registration of one that does not exist yet.
     """
-    kind = _class_of(unwrapped(plugin))
+    if isinstance(plugin, Registration):
+        return repr(plugin.name), plugin.origin
+    kind = _class_of(plugin)
     exact, registrations = registrations_of(kind)
-    name = repr(registrations[0].name) if exact and len({r.name for r in registrations}) == 1 else kind.__name__
-    origins = {f"{r.distribution} {r.version}".strip() for r in registrations}
-    return name, origins.pop() if len(origins) == 1 else kind.__module__
-
-
-def plugin_failure(plugin: object, kind: str, call: str, error: BaseException) -> PluginError:
-    """Returns the error for an exception that a plugin's code raised.
-
-    ``kind`` is "model", "data set", "metric" or "matcher"; ``call`` begins with the method's name, such as
-    "decode(codes), codes of shape (32, 10)".
-    """
-    name, origin = name_and_origin(plugin)
-    first = HINTS.get(call.partition("(")[0], "")
-    hint = f"{first} `ccvae-eval check` tests the {kind} on its own; --debug shows the traceback."
-    return PluginError(
-        f"{kind} {name} failed in {call}", where=origin, why=f"{type(error).__name__}: {error}", hint=hint.strip()
-    )
+    names, origins = {r.name for r in registrations if exact}, {r.origin for r in registrations}
+    own = getattr(plugin, "name", None)
+    name = names.pop() if len(names) == 1 else own
+    known = isinstance(name, str) and name
+    return repr(name) if known else kind.__name__, origins.pop() if len(origins) == 1 else kind.__module__
 
 
 @contextmanager
 def plugin_call(plugin: object, kind: str, call: str) -> Iterator[None]:
-    """Turns an exception of a plugin's code into a :class:`PluginError`, see :func:`plugin_failure`.
+    """Turns an exception of a plugin's code into a :class:`PluginError` that names the plugin, its origin and the call.
 
-    Built-in models are included, because data of another shape make them fail. An exception of a built-in data set,
-    metric or matcher is a bug of this toolkit and is raised unchanged.
+    Deliberate errors and those of memory are raised unchanged. So is any other exception of built-in code, because it
+    is a bug of this toolkit, unless the input may be the cause: the data of a model, the file of an adapter, the
+    settings of a constructor.
+
+    Args:
+        plugin: the plugin, or the registration of one that does not exist yet.
+        kind: "model", "data set", "metric", "matcher", "feature extractor", "adapter" or "report".
+        call: begins with the method's name, such as "decode(codes), codes of shape (32, 10)"; or ``CREATION``.
     """
     try:
         yield
-    except (CcvaeEvalError, MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
-        if kind != "model" and is_builtin(plugin):
+        if isinstance(error, CcvaeEvalError) or is_memory_error(error):
             raise
-        raise plugin_failure(plugin, kind, call, error) from error
+        if is_builtin(plugin) and kind not in ("model", "adapter") and call != CREATION:
+            raise
+        name, origin = name_and_origin(plugin)
+        first = HINTS.get(call.partition("(")[0], "")
+        check = f"ccvae-eval check {name[1:-1]}" if name.startswith("'") else "ccvae-eval check"
+        raise PluginError(
+            f"{kind} {name} cannot be created" if call == CREATION else f"{kind} {name} failed in {call}",
+            where=origin,
+            why=f"{type(error).__name__}: {error}",
+            hint=f"{first} `{check}` tests the {kind} on its own; --debug shows the traceback.".strip(),
+        ) from error

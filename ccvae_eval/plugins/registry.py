@@ -56,31 +56,30 @@ class Registration:
         """The unambiguous name ``distribution:name``."""
         return f"{self.distribution}:{self.name}"
 
+    @property
+    def from_file(self) -> bool:
+        """True for a class of a plugin file."""
+        return self.distribution.endswith(".py")
+
+    @property
+    def origin(self) -> str:
+        """The distribution with its version, or the plugin file."""
+        return f"{self.distribution} {self.version}".strip()
+
     def load(self) -> Any:
         """Imports and returns the registered class.
-
-        Output of the import goes to stderr, because stdout may be a JSON document.
 
         Raises:
             PluginError: the import failed; names the distribution.
         """
-        try:
-            if (self.distribution, self.group, self.name) in _file_classes:
-                return _file_classes[self.distribution, self.group, self.name]
-            with contextlib.redirect_stdout(sys.stderr):
-                module, _, attribute = self.target.partition("[")[0].partition(":")  # "[" begins the extras
-                loaded = import_module(module.strip())
-                return attrgetter(attribute.strip())(loaded) if attribute else loaded
-        except (Exception, SystemExit) as error:
-            if isinstance(error, PluginError):
-                raise
-            raise PluginError(
-                f"plugin {self.name!r} of group {self.group!r} cannot be loaded",
-                where=f"{self.distribution} {self.version}".strip(),
-                why=f"import of {self.target}: {type(error).__name__}: {error}",
-                hint=f"Are its dependencies installed? Update or uninstall {self.distribution}, or disable it with "
-                f"{PLUGINS_VARIABLE}=none.",
-            ) from error
+        if (self.distribution, self.group, self.name) in _file_classes:
+            return _file_classes[self.distribution, self.group, self.name]
+        what = f"plugin {self.name!r} of group {self.group!r} cannot be loaded"
+        hint = f"Are its dependencies installed? Update or uninstall {self.distribution}, or disable it with "
+        with _importing(what, self.origin, f"import of {self.target}: ", f"{hint}{PLUGINS_VARIABLE}=none."):
+            module, _, attribute = self.target.partition("[")[0].partition(":")  # "[" begins the extras
+            loaded = import_module(module.strip())
+            return attrgetter(attribute.strip())(loaded) if attribute else loaded
 
     def source(self) -> str:
         """The text of the module of an installed class, which is not imported; "" if it cannot be found."""
@@ -93,6 +92,22 @@ class Registration:
             return Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
         except (ImportError, OSError, ValueError):
             return ""
+
+
+@contextlib.contextmanager
+def _importing(what: str, where: str, why: str = "", hint: str = "") -> Iterator[None]:
+    """Turns an exception of imported code into a :class:`PluginError`.
+
+    Output of the import goes to stderr, because stdout may be a JSON document.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, PluginError):
+            raise
+        why = f"{why}{type(error).__name__}: {error}"
+        raise PluginError(what, where=where, why=why, hint=hint or _run_hint(error)) from error
 
 
 @cache
@@ -164,8 +179,7 @@ def load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look up their module
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            spec.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
@@ -186,14 +200,8 @@ def add_plugin_file(path: Path) -> list[Registration]:
         return _files[path]
     if not path.is_file():
         raise UsageError("plugin file does not exist", where=str(path))
-    try:
+    with _importing("plugin file cannot be run", str(path)):
         module = load_file(path)
-    except (Exception, SystemExit) as error:
-        if isinstance(error, PluginError):
-            raise
-        raise PluginError(
-            "plugin file cannot be run", where=str(path), why=f"{type(error).__name__}: {error}", hint=_run_hint(error)
-        ) from error
     table = getattr(module, PLUGIN_TABLE, None)
     if not isinstance(table, Mapping) or not table:
         raise PluginError("plugin file registers no classes", where=str(path), hint=EXAMPLE)

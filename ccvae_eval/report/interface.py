@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from ccvae_eval.core.errors import CcvaeEvalError, PluginError
+from ccvae_eval.core.errors import PluginError
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.plugins import registry
+from ccvae_eval.plugins.attribution import CREATION, plugin_call
 
 
 @runtime_checkable
@@ -29,19 +30,10 @@ def write_report(name: str, run: Run, folder: Path) -> list[Path]:
     """
     entry = registry.reports.find(name)
     kind: Any = entry.load()
-    where = f"{entry.distribution} {entry.version}".strip()
-    try:
+    with plugin_call(entry, "report", CREATION):
         report = kind()
-        if not isinstance(report, Report):
-            raise PluginError(f"report {name!r} has no write(run, folder)", where=where)
-        folder.mkdir(parents=True, exist_ok=True)
+    if not isinstance(report, Report):
+        raise PluginError(f"report {name!r} has no write(run, folder)", where=entry.origin)
+    folder.mkdir(parents=True, exist_ok=True)
+    with plugin_call(entry, "report", "write(run, folder)"):
         return [Path(file) for file in report.write(run, folder)]
-    except CcvaeEvalError:
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"report {name!r} failed in write(run, folder)",
-            where=where,
-            why=f"{type(error).__name__}: {error}",
-            hint=f"run.json has been written. `ccvae-eval check {name} --kind report` tests the report alone.",
-        ) from error

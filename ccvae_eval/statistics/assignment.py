@@ -22,12 +22,10 @@ class Assignment:
         dimensions: for each label its latent dimension; None = unassigned.
         information: for each label the bias-corrected mutual information with the matched dimension, in nats; NaN
             without one.
-        null_level: for each label the quantile of its permutation null that the information must exceed, in nats.
     """
 
     dimensions: tuple[int | None, ...]
     information: tuple[float, ...]
-    null_level: tuple[float, ...]
 
 
 def assign_dimensions(
@@ -50,7 +48,7 @@ def assign_dimensions(
         level: quantile of the null.
     """
     if not labels.shape[1]:
-        return Assignment((), (), ())
+        return Assignment((), ())
     table = _Contingency(codes, labels, discrete)
     information = table.information(np.arange(len(codes)))
     matched = _matching(information)
@@ -61,7 +59,7 @@ def assign_dimensions(
         for label, column in _matching(shuffled).items():
             row[label] = shuffled[column, label]
     dimensions: list[int | None] = []
-    found, levels = [], []
+    found = []
     for label in range(labels.shape[1]):
         best = matched.get(label)
         # a null matching leaves labels out if they outnumber the dimensions: information 0
@@ -69,8 +67,7 @@ def assign_dimensions(
         value = float(information[best, label]) if best is not None else np.nan
         dimensions.append(best if best is not None and value > max(null, 0.0) else None)
         found.append(value)
-        levels.append(null)
-    return Assignment(tuple(dimensions), tuple(found), tuple(levels))
+    return Assignment(tuple(dimensions), tuple(found))
 
 
 def _matching(information: Floats) -> dict[int, int]:

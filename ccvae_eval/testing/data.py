@@ -19,6 +19,7 @@ from ccvae_eval.data.interface import (
     HasRegions,
     HasVariety,
 )
+from ccvae_eval.model.interface import supports, type_name
 
 IMAGES = 6
 UNKNOWN_OPTION = "no_such_option"
@@ -33,8 +34,8 @@ def check_data_set(data: DataSet) -> None:
     Raises:
         ContractBroken: a test fails; the message names the data set and the requirement.
     """
-    who = type(data).__name__
-    require(isinstance(data, DataSet), who, "a data set must have every member of ccvae_eval.data.interface.DataSet")
+    who = type_name(data)
+    require(supports(data, DataSet), who, "a data set must have every member of ccvae_eval.data.interface.DataSet")
     require(len(data) > 1, who, "a data set must have at least two images for this test")
     require(re.fullmatch(r"[0-9a-f]{8,}", data.digest) is not None, who, "digest must be hexadecimal")
     require(len(data.input_shape) in (1, 3), who, "input_shape must be (C, H, W) or (D,)")
@@ -104,23 +105,23 @@ def _check_splits(data: DataSet, who: str) -> None:
 
 
 def _check_extras(data: DataSet, ids: Ids, who: str) -> None:
-    if isinstance(data, HasFactors):
+    if supports(data, HasFactors):
         table = (len(ids), len(data.factor_names))
         require(np.asarray(data.factors(ids)).shape == table, who, f"factors must have shape {table}")
     for label in data.schema:
-        if isinstance(data, HasRegions):
+        if supports(data, HasRegions):
             _check_region(data, ids, label.name, data.input_shape, who)
         if label.kind == "continuous":
             continue
         value, shape = np.ones(len(ids), np.float32), (len(ids), *data.input_shape)
-        if isinstance(data, HasCounterfactuals):
+        if supports(data, HasCounterfactuals):
             require_images(data.with_attribute(ids, label.name, value), shape, who, "with_attribute")
-        if isinstance(data, HasRedraws):
+        if supports(data, HasRedraws):
             redrawn = data.redraw(ids, label.name, value, 0)
             require_images(redrawn, shape, who, "redraw")
             same = torch.equal(redrawn, data.redraw(ids, label.name, value, 0))
             require(bool(same), who, "redraw must return the same images for the same number")
-        if isinstance(data, HasVariety):
+        if supports(data, HasVariety):
             numbers = (len(ids), len(data.variety_names(label.name)))
             variety = data.variety(ids, label.name)
             text = f"variety of {label.name!r} must have shape {numbers}, got {variety.shape}"

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ccvae_eval.calibration.code_faults import FullModel, PerturbedModel
-from ccvae_eval.core.types import Bools, Codes, Gaussian, Ids, Images, Labels
+from ccvae_eval.calibration.code_faults import FullModel, Recoded
+from ccvae_eval.core.types import Codes, Gaussian, Ids, Images, Labels
 from ccvae_eval.data.interface import DataSet, HasRegions
 from ccvae_eval.data.sets.faces.dataset import Faces
 from ccvae_eval.judge import Judge
-from ccvae_eval.model.interface import Batch, LatentLayout
+from ccvae_eval.model.interface import Batch, LatentLayout, Proxy
 from ccvae_eval.oracle.model import oracle
 
 FACTOR = 4.0
@@ -47,25 +45,20 @@ class MetricFixture:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-class Rescaled(PerturbedModel):
+class Rescaled(Recoded):
     """The model with every latent dimension multiplied by ``FACTOR``, and divided by it before decoding."""
 
-    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        posterior = self.inner.encode(images, labels)
-        return Gaussian(posterior.loc * FACTOR, posterior.scale * FACTOR)
+    def recode(self, found: Gaussian) -> Gaussian:
+        return Gaussian(found.loc * FACTOR, found.scale * FACTOR)
 
-    def decode(self, codes: Codes) -> Images:
-        return self.inner.decode(codes / FACTOR)
-
-    def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
-        return self.inner.predict(images, codes / FACTOR)
+    def inner_codes(self, codes: Codes) -> Codes:
+        return codes / FACTOR
 
     def conditional_prior(self, labels: Labels) -> Gaussian:
-        prior = self.inner.conditional_prior(labels)
-        return Gaussian(prior.loc * FACTOR, prior.scale * FACTOR)
+        return self.recode(self.inner.conditional_prior(labels))
 
 
-class Reordered(PerturbedModel):
+class Reordered(Proxy[FullModel]):
     """The model with the characteristics of its layout listed in reverse order; z is unchanged."""
 
     @property
@@ -79,7 +72,7 @@ class Reordered(PerturbedModel):
         return prior.columns([before.index(column) for column in self.layout.characteristic_columns])
 
 
-class NotFinite(PerturbedModel):
+class NotFinite(Proxy[FullModel]):
     """The model with an encoder or a decoder that returns NaN."""
 
     def __init__(self, inner: FullModel, part: str) -> None:
@@ -95,21 +88,18 @@ class NotFinite(PerturbedModel):
         return images * torch.nan if self.part == "decode" else images
 
 
-class PermutedLabels:
+class PermutedLabels(Proxy[DataSet]):
     """The data set with each label permuted over the images; regions stay with the images."""
 
     def __init__(self, inner: DataSet, seed: int = 0) -> None:
-        self.inner = inner
+        super().__init__(inner)
         labels = inner.labels_of(np.arange(len(inner)))
         draws = [np.random.Generator(np.random.Philox(seed + j)) for j in range(labels.shape[1])]
         self._labels = np.stack([labels[draw.permutation(len(inner)), j] for j, draw in enumerate(draws)], axis=1)
 
-    spec = property(attrgetter("inner.spec"))
-    schema = property(attrgetter("inner.schema"))
-    input_shape = property(attrgetter("inner.input_shape"))
-    digest = property(attrgetter("inner.digest"))
-    split = property(attrgetter("inner.split"))
-    region_source = property(attrgetter("inner.region_source"))
+    def supports(self, capability: type) -> bool:
+        """Rendering would show the labels that were permuted."""
+        return capability in (DataSet, HasRegions) and super().supports(capability)
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -120,13 +110,6 @@ class PermutedLabels:
 
     def labels_of(self, ids: Ids) -> NDArray[np.float32]:
         return self._labels[ids]
-
-    @classmethod
-    def from_spec(cls, path: str | None, options: Mapping[str, str]) -> PermutedLabels:
-        raise NotImplementedError
-
-    def region(self, ids: Ids, label: str) -> Bools | None:
-        return self.inner.region(ids, label) if isinstance(self.inner, HasRegions) else None
 
 
 def drawn_faces(count: int = 120, size: int = 32) -> MetricFixture:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from itertools import zip_longest
 from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch.nn import functional
 
 from ccvae_eval.core.errors import NonFiniteError, require
 from ccvae_eval.core.results import Measurement, Value
+from ccvae_eval.data.interface import DataSet
 from ccvae_eval.data.sets.faces.dataset import Faces
 from ccvae_eval.evaluation.metric import LAWS, Metric, settings_of
 from ccvae_eval.evaluation.run import Run
@@ -174,7 +176,7 @@ def _rescaled_latent(metric: Metric, fixture: MetricFixture, plain: Measurement)
 
 def _permuted_label(metric: Metric, fixture: MetricFixture, plain: Measurement) -> None:
     del plain
-    run = _run(metric, replace(fixture, data=PermutedLabels(fixture.data)))
+    run = _run(metric, replace(fixture, data=cast("DataSet", PermutedLabels(fixture.data))))
     value = run.find(f"{metric.name}.{metric.headline}")
     estimate = value.estimate
     require(value.chance is not None, metric.name, "permuted label: the headline must have a chance level")

@@ -21,8 +21,9 @@ from ccvae_eval.data.sets.faces.dataset import Faces
 from ccvae_eval.data.spec import Options, open_data, refuse_path
 from ccvae_eval.data.splits import Splits
 from ccvae_eval.model.checks import evaluation_mode, require_model
-from ccvae_eval.model.interface import LabelledVAE, LabelSchema, ModelContext, TakesShape, uniform_prior
-from ccvae_eval.model.pixel_range import PixelRange, with_pixel_range
+from ccvae_eval.model.interface import LabelledVAE, LabelSchema, ModelContext, TakesShape, supports, uniform_prior
+from ccvae_eval.model.pixel_range import PixelRange
+from ccvae_eval.model.wrap import PixelRangeModel
 
 USUAL_SHAPES = (
     (3, 64, 64), (1, 64, 64), (3, 32, 32), (1, 32, 32), (1, 28, 28), (3, 28, 28), (3, 128, 128), (3, 224, 224),
@@ -64,7 +65,7 @@ class Noise(InMemory):
 
 def shape_of(model: LabelledVAE) -> tuple[int, ...] | None:
     """The model's ``input_shape``, or the first usual shape that it encodes and decodes; None if there is none."""
-    if isinstance(model, TakesShape):
+    if supports(model, TakesShape):
         return tuple(model.input_shape)
     return next((shape for shape in USUAL_SHAPES if _accepts(model, shape)), None)
 
@@ -110,7 +111,7 @@ def model_fixture(name: str, kind: Any, settings: Mapping[str, Plain], spec: str
         pixels, arguments = PixelRange.of(settings)
         model = kind(**constructor_arguments(kind, arguments, {}, name))
         if pixels is not None and isinstance(model, nn.Module):
-            model = with_pixel_range(model, pixels)
+            model = PixelRangeModel(model, pixels)
     require_model(model, name)
     if spec:
         data: DataSet = open_data(spec)

@@ -24,6 +24,8 @@ from ccvae_eval.model.interface import (
     Predicts,
     Rebuildable,
     Trainable,
+    supports,
+    type_name,
 )
 from ccvae_eval.testing.data import require_images, require_numbers, require_shape
 
@@ -42,26 +44,26 @@ def check_model(model: LabelledVAE, images: Images | Points, labels: Labels) -> 
     Raises:
         ContractBroken: a test fails; the message names the model and the requirement.
     """
-    who = type(model).__name__
-    require(isinstance(model, LabelledVAE), who, "a model must have layout, labels, encode and decode")
+    who = type_name(model)
+    require(supports(model, LabelledVAE), who, "a model must have layout, labels, encode and decode")
     require(len(images) > 1, who, "this test needs at least two images")
     modes = _modes(model)
     state = torch.get_rng_state()
-    given = labels if isinstance(model, GivenLabels) else None
+    given = labels if supports(model, GivenLabels) else None
     with evaluation_mode(model):
         _check_names(model, who)
         posterior = _check_encoding(model, images, given, who)
         codes = posterior.at(torch.randn(posterior.loc.shape, generator=torch_stream(0, "contract")))
         _check_decoding(model, codes, images, who)
-        if isinstance(model, Predicts):
+        if supports(model, Predicts):
             _check_prediction(model, images, codes, who)
-        if isinstance(model, HasConditionalPrior):
+        if supports(model, HasConditionalPrior):
             _check_prior(model, labels, who)
-        if isinstance(model, Intervenes):
+        if supports(model, Intervenes):
             _check_intervention(model, images, codes, who)
-    if isinstance(model, Rebuildable):
+    if supports(model, Rebuildable):
         _check_rebuilding(model, images, given, who)
-    if isinstance(model, Trainable):
+    if supports(model, Trainable):
         _check_objectives(model, images, labels, who)
     require(bool(torch.equal(state, torch.get_rng_state())), who, "no call may use the global random generator")
     require(modes == _modes(model), who, "no call may change the mode (train, eval)")
@@ -75,7 +77,7 @@ def _check_names(model: LabelledVAE, who: str) -> None:
     layout, labels = model.layout, model.labels
     for name in layout.characteristics:
         require(name in labels, who, f"characteristic {name!r} must be one of the labels {', '.join(labels.names)}")
-    if isinstance(model, GivenLabels):
+    if supports(model, GivenLabels):
         for name in model.given:
             require(name in layout.characteristics, who, f"given must contain only characteristics, got {name!r}")
 
@@ -147,7 +149,7 @@ def _check_intervention(model: Any, images: Images | Points, codes: Tensor, who:
 def _check_rebuilding(model: Any, images: Images | Points, given: Labels | None, who: str) -> None:
     settings = dataclasses.asdict(model.settings)
     twin = type(model).from_settings(settings, model.context, seed=1)
-    require(isinstance(twin, LabelledVAE), who, "from_settings must return a model")
+    require(supports(twin, LabelledVAE), who, "from_settings must return a model")
     state: Mapping[str, Tensor] = model.state_dict()
     twin.load_state_dict(state)
     with evaluation_mode(model), evaluation_mode(twin):

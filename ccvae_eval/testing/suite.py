@@ -23,7 +23,7 @@ from ccvae_eval.core.errors import require
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.model.checks import evaluation_mode
-from ccvae_eval.model.interface import GivenLabels, HasConditionalPrior, LabelledVAE, Predicts
+from ccvae_eval.model.interface import GivenLabels, HasConditionalPrior, LabelledVAE, Predicts, supports, type_name
 from ccvae_eval.plugins.registry import KINDS, Registry
 from ccvae_eval.report.interface import Report
 from ccvae_eval.testing.data import check_data_set
@@ -80,7 +80,7 @@ def fixture(plugin: PluginUnderTest) -> ModelFixture:
 
 def _given(fixture: ModelFixture, rows: slice = slice(None)) -> Tensor | None:
     """The labels, for an encoder that takes them."""
-    return fixture.labels[rows] if isinstance(fixture.model, GivenLabels) else None
+    return fixture.labels[rows] if supports(fixture.model, GivenLabels) else None
 
 
 def _is_module(model: object) -> bool:
@@ -104,9 +104,9 @@ def test_codes_do_not_depend_on_the_batch(fixture: ModelFixture, plugin: PluginU
 
 def test_each_label_moves_its_own_latent_dimensions(fixture: ModelFixture, plugin: PluginUnderTest) -> None:
     model = fixture.model
-    if not isinstance(model, HasConditionalPrior):
+    if not supports(model, HasConditionalPrior):
         pytest.skip("the model has no conditional_prior")
-    assert isinstance(model, LabelledVAE)
+    assert supports(model, LabelledVAE)
     order, known = model.layout.characteristic_columns, fixture.labels.nan_to_num(0)
     with evaluation_mode(model):
         before = model.conditional_prior(known)
@@ -124,9 +124,9 @@ def test_each_label_moves_its_own_latent_dimensions(fixture: ModelFixture, plugi
 
 def test_predict_covers_every_characteristic(fixture: ModelFixture, plugin: PluginUnderTest) -> None:
     model = fixture.model
-    if not isinstance(model, Predicts):
+    if not supports(model, Predicts):
         pytest.skip("the model has no predict")
-    assert isinstance(model, LabelledVAE)
+    assert supports(model, LabelledVAE)
     with evaluation_mode(model):
         predicted = model.predict(fixture.images, model.encode(fixture.images, _given(fixture)).loc)
     missing = [name for name in model.layout.characteristics if name not in predicted]
@@ -165,7 +165,7 @@ def test_saving_and_loading_restores_the_model(fixture: ModelFixture, plugin: Pl
 def test_a_complete_evaluation_succeeds(fixture: ModelFixture) -> None:
     run = evaluate(fixture.model, fixture.data, sample="all", judge="none", references=False, device="cpu")
     failed = {m.metric: m.reason.text if m.reason else "" for m in run.failed}
-    require(not failed, type(fixture.model).__name__, f"no metric may fail, got {failed}")
+    require(not failed, type_name(fixture.model), f"no metric may fail, got {failed}")
 
 
 def test_metric_and_its_laws(plugin: PluginUnderTest) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from ccvae_eval.core.errors import NonFiniteError, UsageError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.core.types import Plain
 from ccvae_eval.data.interface import DataSet
+from ccvae_eval.model.checks import require_module_class
 from ccvae_eval.model.interface import (
     Batch,
     LabelledVAE,
@@ -31,6 +31,7 @@ from ccvae_eval.model.interface import (
     Predicts,
     Rebuildable,
     Trainable,
+    supports,
 )
 from ccvae_eval.plugins.registry import models
 from ccvae_eval.training.settings import TrainingSettings
@@ -61,9 +62,6 @@ from ccvae_eval.training.supervision import (
 HISTORY = "history.csv"
 """File name of the history in the folder of a training."""
 
-SPEED_STEPS = 20
-"""Steps over which the speed is averaged."""
-
 Reason = Literal["epochs", "steps", "minutes", "patience", "stopped"]
 
 
@@ -80,13 +78,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One training step is done; ``seconds_left`` is an estimate."""
+    """One training step is done."""
 
     step: int
     epoch: int
     terms: Mapping[str, float]
-    images_per_second: float
-    seconds_left: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,19 +176,19 @@ def check(model: nn.Module, data: DataSet, settings: TrainingSettings) -> Superv
         DataError: the data has no images or labels to learn from.
     """
     name = _name_of(model)
-    if not isinstance(model, Trainable) or not isinstance(model, LabelledVAE):
+    if not supports(model, Trainable) or not supports(model, LabelledVAE):
         raise UsageError(f"{name} is not trainable", hint="It must implement objectives(batch, generator).")
-    if isinstance(model, Rebuildable) and tuple(model.context.input_shape) != tuple(data.input_shape):
+    if supports(model, Rebuildable) and tuple(model.context.input_shape) != tuple(data.input_shape):
         built, given = tuple(model.context.input_shape), tuple(data.input_shape)
         raise UsageError(f"{name} was built for inputs of shape {built}, the data has {given}", where=data.spec)
-    needs_labels = bool(model.layout.characteristics) or isinstance(model, Predicts)
+    needs_labels = bool(model.layout.characteristics) or supports(model, Predicts)
     if needs_labels and settings.rate == 0:
         message, hint = f"{name} needs labels, so rate must be above 0", "Without labels: train vae."
         raise UsageError(message, where="training", hint=hint)
     supervision = supervise(data, model.labels, settings)
     if needs_labels:
         refuse_constant_labels(supervision)
-        if isinstance(model, NeedsAllLabels) and model.needs_all_labels:
+        if supports(model, NeedsAllLabels) and model.needs_all_labels:
             refuse_incomplete_labels(supervision, name)
     return supervision
 
@@ -218,12 +214,11 @@ class _Loop:
         self.average: Tensors | None = copy_weights(model) if settings.average else None
         self.best: Tensors | None = None
         described: dict[str, Any] = {"name": _name_of(model)}
-        if isinstance(model, Rebuildable):
+        if supports(model, Rebuildable):
             described |= {**asdict(model.settings), "context": model.context.as_plain()}
         self.fingerprint = fingerprint_of(settings, described, data.digest, supervision.digest)
         self.began = self.saved = time.monotonic()
         self.spent_before = 0.0
-        self.recent: deque[tuple[float, int]] = deque(maxlen=SPEED_STEPS)
 
     def restore(self, path: Path) -> None:
         groups, self.progress = read_state(path, self.fingerprint)
@@ -273,7 +268,6 @@ class _Loop:
 
     @exact_arithmetic()
     def _train_step(self, batch: Batch, epoch: int) -> Step:
-        began = time.monotonic()
         step, self.progress.step = self.progress.step, self.progress.step + 1
         self.model.train()
         generator = torch_stream(self.settings.seed, "step", step)
@@ -290,17 +284,7 @@ class _Loop:
         if self.average is not None:
             update_average(self.average, self.model, self.settings.average, step)
         self.progress.averages.add(terms, len(batch))
-        self.recent.append((began, len(batch)))
-        return Step(step + 1, epoch, terms, *self._speed())
-
-    def _speed(self) -> tuple[float, float]:
-        """Images per second over the last steps, and seconds left at that speed."""
-        span = time.monotonic() - self.recent[0][0]
-        steps_per_second = len(self.recent) / max(span, 1e-9)
-        left = (self.total - self.progress.step) / steps_per_second
-        if self.settings.minutes:
-            left = min(left, 60 * self.settings.minutes - self.seconds)
-        return sum(rows for _, rows in self.recent) / max(span, 1e-9), max(left, 0.0)
+        return Step(step + 1, epoch, terms)
 
     def _end_epoch(self, epoch: int) -> Iterator[Event]:
         means, self.progress.averages = self.progress.averages.means(), Averages()
@@ -331,7 +315,7 @@ class _Loop:
                 on_device = batch.to(self.device)
                 for objective in self.model.objectives(on_device, generator):
                     averages.add(terms_of(objective), len(batch))
-                if isinstance(self.model, Predicts):
+                if supports(self.model, Predicts):
                     averages.add(_accuracy(self.model, on_device), len(batch))
             means = averages.means()
             improved = means["loss"] < self.progress.best
@@ -404,16 +388,16 @@ def prepare(
         The untrained model, and the images and labels of its training.
 
     Raises:
-        UsageError: an unknown name or setting, or settings that do not match the data.
+        UsageError: an unknown name or setting, a model without ``from_settings``, or settings that the data contradict.
         DataError: the data has no images or labels to learn from.
     """
-    kind: Any = models[name]
+    kind: Any = require_module_class(models[name], name, "train")
+    if not hasattr(kind, "from_settings"):
+        raise UsageError(f"{name} is not trainable", hint="It must have from_settings(settings, context, seed).")
     schema = data.schema.select(settings.labels) if settings.labels else data.schema
     supervision = supervise(data, schema, settings)
     context = ModelContext(schema, tuple(data.input_shape), supervision.label_prior)
     model = kind.from_settings(options, context, settings.seed)
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"{name} is not trainable", hint="It must be a torch.nn.Module.")
     check(model, data, settings)
     return model, supervision
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ccvae_eval.checkpoint import Bundle, CheckpointRecord, open_checkpoint, read_bundle, save_checkpoint, write_bundle
-from ccvae_eval.core.errors import CheckpointError, PluginError, UsageError
+from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, PluginError, UsageError
 from ccvae_eval.model.interface import ModelContext, binary_schema, uniform_prior
 from ccvae_eval.plugins import registry
 from ccvae_eval.plugins.registry import models
@@ -255,8 +255,31 @@ def test_an_adapter_must_build_a_module(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_registered_class_must_be_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_tiny(tmp_path / "x.pt", tiny())
     monkeypatch.setattr(registry.Registration, "load", lambda self: dict)
-    with pytest.raises(PluginError, match="cannot be rebuilt"):
+    with pytest.raises(PluginError, match="model .* cannot be built .dict is not a subclass of nn.Module"):
         open_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("class Mine: ...", "'mine' cannot be built .Mine is not a subclass of nn.Module.*\n.*Derive Mine from"),
+        (
+            "def Mine(): ...",
+            "'mine' cannot be built .Mine is not a subclass of nn.Module.*\n.*Register the class itself",
+        ),
+        ("class Mine(nn.Linear): ...", "model 'mine' needs in_features, out_features"),
+        ("class Mine(nn.Module): ...", "do not match model 'mine'"),
+    ],
+)
+def test_the_only_class_of_a_plugin_file_gives_the_error(
+    body: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_files", {})
+    (tmp_path / "my.py").write_text(f"from torch import nn\n{body}\nCCVAE_EVAL = {{'models': {{'mine': Mine}}}}")
+    registry.add_plugin_file(tmp_path / "my.py")
+    torch.save(nn.ModuleDict({"net": nn.Linear(4, 6)}).state_dict(), tmp_path / "x.pt")
+    with pytest.raises(CcvaeEvalError, match=message):
+        open_checkpoint(tmp_path / "x.pt")
 
 
 def test_the_extra_prefix_has_no_meaning_in_a_third_party_file(tmp_path: Path) -> None:

@@ -94,13 +94,6 @@ def test_whole_splits_and_limits(data: Arrays) -> None:
     assert set(both.tolist()) <= set(every[:50].tolist())
 
 
-def test_only_the_labels_of_the_schema_are_balanced(data: Arrays) -> None:
-    narrow = sample_ids(data, "test", sample=100, schema=SCHEMA.select(["rare"]))
-    assert not np.array_equal(narrow, sample_ids(data, "test", sample=100))
-    wider = LabelSchema((*SCHEMA.select(["rare"]).labels, Label("absent from the data")))
-    assert np.array_equal(narrow, sample_ids(data, "test", sample=100, schema=wider))
-
-
 def test_indicators_are_standardised() -> None:
     features = indicators(labels(5000), SCHEMA)
     assert (features[:, 0] == 1).all()

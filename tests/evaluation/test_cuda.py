@@ -24,7 +24,7 @@ from ccvae_eval.evaluation.run import Run
 from ccvae_eval.metrics.drift.metric import matcher_named
 from ccvae_eval.metrics.matchers.aliked import AlikedMatcher
 from ccvae_eval.metrics.matchers.interface import Matcher
-from ccvae_eval.model.interface import HasConditionalPrior
+from ccvae_eval.model.interface import HasConditionalPrior, supports
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, metrics, models
 from ccvae_eval.training import TrainingSettings, fit
 from ccvae_eval.training import prepare as prepare_training
@@ -125,7 +125,7 @@ def test_training_agrees_with_the_cpu_and_is_reproducible(name: str) -> None:
             model, data, metrics=["density", "locality", "accuracy"], limit=64, device=device, judge="none"
         )
         assert {m.status for m in found.measurements} <= {"ok", "unsupported", "undefined"}, found.measurements
-    if isinstance(there, HasConditionalPrior):
+    if supports(there, HasConditionalPrior):
         labels = torch.zeros(2, len(there.labels), device="cuda")
         assert there.conditional_prior(labels).loc.device.type == "cuda"
 

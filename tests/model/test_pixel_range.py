@@ -14,10 +14,19 @@ import ccvae_eval
 from ccvae_eval.checkpoint import inspect_checkpoint, open_checkpoint
 from ccvae_eval.cli.main import main
 from ccvae_eval.core.errors import CcvaeEvalError, UsageError
-from ccvae_eval.model.interface import HasConditionalPrior, LabelledVAE, Predicts, StatesLikelihood, TakesShape
-from ccvae_eval.model.pixel_range import PixelRange, with_pixel_range
+from ccvae_eval.model.interface import (
+    HasConditionalPrior,
+    LabelledVAE,
+    Predicts,
+    StatesLikelihood,
+    TakesShape,
+    supports,
+    type_name,
+    unwrapped,
+)
+from ccvae_eval.model.pixel_range import PixelRange
+from ccvae_eval.model.wrap import PixelRangeModel
 from ccvae_eval.plugins import registry
-from ccvae_eval.plugins.attribution import unwrapped
 from ccvae_eval.testing import check_model
 from ccvae_eval.testing.model_fixtures import model_fixture
 from tests.support.fakes import SquaresVAE
@@ -93,12 +102,12 @@ def test_settings_of_the_call_override_the_toml_file(weights: Path) -> None:
 
 def test_the_wrapper_has_the_capabilities_of_the_model(weights: Path) -> None:
     model: Any = open_checkpoint(weights, settings={"images.logits": True}).model
-    assert isinstance(model, LabelledVAE)
-    assert isinstance(model, TakesShape)
-    assert isinstance(model, StatesLikelihood)
-    assert not isinstance(model, Predicts)
-    assert not isinstance(model, HasConditionalPrior)
-    assert (type(model).__name__, model.input_shape, model.likelihood_name) == (
+    assert supports(model, LabelledVAE)
+    assert supports(model, TakesShape)
+    assert supports(model, StatesLikelihood)
+    assert not supports(model, Predicts)
+    assert not supports(model, HasConditionalPrior)
+    assert (type_name(model), model.input_shape, model.likelihood_name) == (
         "Plain",
         (3, 32, 32),
         "of its pixels",
@@ -120,9 +129,9 @@ def test_predict_receives_images_in_the_models_range() -> None:
             seen.append(images)
             return super().predict(images, codes)
 
-    model: Any = with_pixel_range(RecordingPredictor(), PixelRange(-1, 1))
-    assert isinstance(model, Predicts)
-    assert isinstance(model, HasConditionalPrior)
+    model: Any = PixelRangeModel(RecordingPredictor(), PixelRange(-1, 1))
+    assert supports(model, Predicts)
+    assert supports(model, HasConditionalPrior)
     model.predict(torch.zeros(2, 3, 32, 32), torch.zeros(2, model.layout.dim))
     assert bool((seen[0] == -1).all())
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
 from ccvae_eval import wrap
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Gaussian
-from ccvae_eval.model.interface import HasConditionalPrior, LabelledVAE, Predicts
+from ccvae_eval.model.interface import HasConditionalPrior, LabelledVAE, Predicts, supports
 
 
 def _decode(codes: torch.Tensor) -> torch.Tensor:
@@ -63,9 +65,35 @@ def test_capabilities_follow_the_given_functions(predict: object, prior: object)
         predict=predict,  # type: ignore[arg-type]
         prior=prior,  # type: ignore[arg-type]
     )
-    assert isinstance(model, LabelledVAE)
-    assert isinstance(model, Predicts) == (predict is not None)
-    assert isinstance(model, HasConditionalPrior) == (prior is not None)
+    assert supports(model, LabelledVAE)
+    assert supports(model, Predicts) == (predict is not None)
+    assert supports(model, HasConditionalPrior) == (prior is not None)
+
+
+class Averages(torch.nn.Module):
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3))
+
+
+def _certain(codes: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"Red": torch.zeros(len(codes), 2)}
+
+
+def _standard(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return labels, torch.ones_like(labels)
+
+
+def test_a_model_of_picklable_functions_is_picklable() -> None:
+    model = wrap(
+        encode=Averages().encode, decode=_decode, dim=3, characteristics={"Red": [0]}, predict=_certain, prior=_standard
+    )
+    copied = pickle.loads(pickle.dumps(model))
+    images, labels = torch.rand(2, 3, 4, 4), torch.ones(2, 1)
+    codes = model.encode(images).loc
+    assert torch.equal(copied.encode(images).loc, codes)
+    assert torch.equal(copied.predict(images, codes)["Red"], model.predict(images, codes)["Red"])
+    assert torch.equal(copied.conditional_prior(labels).loc, labels)
+    assert supports(copied, Predicts)
 
 
 def test_labels_of_every_kind_are_accepted_and_invalid_ones_refused() -> None:

@@ -26,6 +26,7 @@ from ccvae_eval.model.interface import (
     Rebuildable,
     Trainable,
     binary_schema,
+    supports,
     uniform_prior,
 )
 from ccvae_eval.plugins.registry import models
@@ -43,12 +44,12 @@ def built(**options: Plain) -> CCVAE:
 def test_capabilities_of_ccvae_and_vae() -> None:
     ccvae, vae = built(), VAE.from_settings({}, CONTEXT)
     for model in (ccvae, vae):
-        assert isinstance(model, LabelledVAE)
-        assert isinstance(model, Trainable)
-        assert isinstance(model, Rebuildable)
-    assert isinstance(ccvae, Predicts)
-    assert isinstance(ccvae, HasConditionalPrior)
-    assert not isinstance(vae, Predicts)
+        assert supports(model, LabelledVAE)
+        assert supports(model, Trainable)
+        assert supports(model, Rebuildable)
+    assert supports(ccvae, Predicts)
+    assert supports(ccvae, HasConditionalPrior)
+    assert not supports(vae, Predicts)
     assert not vae.layout.characteristics
     assert models["ccvae"] is CCVAE
     assert models["vae"] is VAE

@@ -28,6 +28,7 @@ from ccvae_eval.model.interface import (
     LatentLayout,
     ModelContext,
     Predicts,
+    supports,
     uniform_prior,
 )
 from ccvae_eval.plugins import registry
@@ -96,16 +97,16 @@ def test_every_metric_gives_a_number_or_a_reason(trained: tuple[str, list[float]
         assert status["density"] == status["accuracy"] == "ok"
     else:  # after 25 steps no latent dimension may predict a label better than chance
         assert status["density"] == "ok" or "unassigned" in reason(run, "density")
-        assert status["accuracy"] == "ok" or not isinstance(model, Predicts)
-    if isinstance(model, HasConditionalPrior):
+        assert status["accuracy"] == "ok" or not supports(model, Predicts)
+    if supports(model, HasConditionalPrior):
         assert status == dict.fromkeys(DEFAULT_METRICS, "ok")
     else:
         assert status["diversity"] == "unsupported"
         assert f"{type(model).__name__} has no p(z_c|y)" in reason(run, "diversity")
     bounds = [v for v in run.measurement("reconstruction").values if v.name == "bound"]
-    assert bool(bounds) is isinstance(model, HasBound)
+    assert bool(bounds) is supports(model, HasBound)
     assert all(v.estimate.defined and v.estimate.value < 0 for v in bounds)
-    if isinstance(model, Intervenes):
+    if supports(model, Intervenes):
         assert status["drift"] == "ok"
         assert {v.characteristic for v in run.measurement("drift").values} == {*LABELS, None}
 
@@ -118,7 +119,7 @@ def test_values_of_given_labels_are_marked(trained: tuple[str, list[float], Path
         assert row.note.startswith("given") == (row.characteristic in given), row
     accuracy = [v for v in run.measurement("accuracy").values if v.name == "accuracy" and v.characteristic is not None]
     for row in accuracy:
-        assert row.note.startswith("given") == (bool(given) and not isinstance(model, Predicts)), row
+        assert row.note.startswith("given") == (bool(given) and not supports(model, Predicts)), row
     leak = [v for v in run.measurement("density").values if v.name == "style_auc" and v.characteristic is not None]
     assert all(not row.note.startswith("given") or given for row in leak)
     if given and leak:  # information about a given label in the style is a finding, so it enters the mean
@@ -143,9 +144,9 @@ def test_point_masses_have_a_spread_of_0(trained: tuple[str, list[float], Path],
 def test_a_wrapped_model_can_be_evaluated(trained: tuple[str, list[float], Path]) -> None:
     model: Any = ccvae_eval.load(trained[2]).model
     options: dict[str, Any] = {}
-    if isinstance(model, Predicts):
+    if supports(model, Predicts):
         options["predict"] = lambda codes: model.predict(torch.zeros(len(codes), 3, 32, 32), codes)
-    if isinstance(model, HasConditionalPrior):
+    if supports(model, HasConditionalPrior):
         options["prior"] = model.conditional_prior
     characteristics = {name: list(columns) for name, columns in model.layout.characteristics.items()}
     wrapped = ccvae_eval.wrap(

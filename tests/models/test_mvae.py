@@ -13,7 +13,7 @@ from scipy import special, stats
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.core.types import Gaussian
-from ccvae_eval.model.interface import Intervenes, ModelContext
+from ccvae_eval.model.interface import Intervenes, ModelContext, supports
 from tests.support.small_models import EVERY, NAN, PARTLY, PRIOR, SCHEMA, batch_of, moved, points, small, stepped
 
 pytestmark = pytest.mark.oracle
@@ -93,7 +93,7 @@ def test_every_parameter_gets_a_gradient_and_unlabelled_images_update_no_expert(
 
 def test_do_replaces_one_labels_expert() -> None:
     model, x = small(MVAE, latent=3), points(4)
-    assert isinstance(model, Intervenes)
+    assert supports(model, Intervenes)
     assert not model.layout.characteristics
     codes, zero = model.encode(x).loc, torch.zeros(4, 3, dtype=torch.float64)
     own = model.classifier(codes).argmax(-1).double()

@@ -213,8 +213,7 @@ def test_an_unwritable_cache_gives_a_notice(run, subject, tmp_path):
     assert "Nothing is cached" in notices[-1]
 
 
-def test_the_oracle_is_evaluated_only_on_request(run, subject, evaluations, tmp_path):
-    assert oracle_reference(run, subject, METRICS, cache_dir=tmp_path, compute=False) == {}
+def test_the_oracle_is_not_evaluated_for_metrics_that_failed(run, subject, evaluations, tmp_path):
     failed = replace(run, measurements=tuple(replace(m, status="failed") for m in run.measurements))
     assert oracle_reference(failed, subject, METRICS, cache_dir=tmp_path) == {}
     assert evaluations == []

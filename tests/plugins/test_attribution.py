@@ -15,10 +15,10 @@ import torch
 
 import ccvae_eval
 from ccvae_eval.cli.main import main
-from ccvae_eval.core.errors import PluginError
+from ccvae_eval.core.errors import PluginError, UsageError
 from ccvae_eval.data.sets.mnist import Mnist
 from ccvae_eval.plugins import registry
-from ccvae_eval.plugins.attribution import name_and_origin, plugin_call
+from ccvae_eval.plugins.attribution import CREATION, name_and_origin, plugin_call
 from tests.support.fakes import Squares, SquaresVAE
 
 PLUGIN = """
@@ -255,6 +255,49 @@ def test_an_exception_of_a_builtin_data_set_is_raised_unchanged() -> None:
         raise ZeroDivisionError
     with pytest.raises(PluginError, match="failed in encode"), plugin_call(object(), "model", "encode(images)"):
         raise ZeroDivisionError
+
+
+THIRD_PARTY = registry.Registration("metrics", "odd", "x:Y", "some-vaes", "2.5")
+BUILTIN = registry.Registration("adapters", "own", "x:Y", registry.BUILTIN_DISTRIBUTION, "1")
+
+
+@pytest.mark.parametrize(
+    ("owner", "kind", "call", "message"),
+    [
+        (THIRD_PARTY, "metric", CREATION, "some-vaes 2.5: metric 'odd' cannot be created (ZeroDivisionError: zero)"),
+        (THIRD_PARTY, "report", "write(run, folder)", "report 'odd' failed in write(run, folder)"),
+        (THIRD_PARTY, "report", "write(run, folder)", "run.json has been written. `ccvae-eval check odd` tests"),
+        (BUILTIN, "adapter", "settings(bundle)", "ccvae-eval 1: adapter 'own' failed in settings(bundle)"),
+        (BUILTIN, "metric", CREATION, "metric 'own' cannot be created"),
+    ],
+)
+def test_the_registration_names_a_plugin_that_has_no_object_yet(
+    owner: registry.Registration, kind: str, call: str, message: str
+) -> None:
+    with pytest.raises(PluginError) as caught, plugin_call(owner, kind, call):
+        raise ZeroDivisionError("zero")
+    assert message in str(caught.value)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError(), UsageError("steps must be at least 3")])
+def test_deliberate_errors_and_those_of_memory_are_raised_unchanged(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, plugin_call(THIRD_PARTY, "metric", CREATION):
+        raise error
+    assert caught.value is error
+
+
+def test_an_exception_of_a_built_in_data_set_report_or_metric_is_raised_unchanged() -> None:
+    for kind in ("data set", "report", "metric"):
+        with pytest.raises(ZeroDivisionError), plugin_call(BUILTIN, kind, "call()"):
+            raise ZeroDivisionError
+
+
+def test_an_unregistered_metric_is_called_by_its_name() -> None:
+    class Odd:
+        name = "odd"
+
+    assert name_and_origin(Odd())[0] == "'odd'"
 
 
 def test_no_traceback_reaches_the_terminal(home: Path) -> None:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from hashlib import blake2b
-from itertools import chain
-from operator import attrgetter
-from types import MappingProxyType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 import numpy as np
 import torch
@@ -29,9 +26,8 @@ from ccvae_eval.data.interface import (
     HasVariety,
     NeedsNoPath,
     Renders,
-    Split,
 )
-from ccvae_eval.model.interface import Batch, Label, LabelSchema
+from ccvae_eval.model.interface import Batch, Label, LabelSchema, Proxy
 from ccvae_eval.plugins.attribution import plugin_call
 
 Values = NDArray[np.float32]
@@ -101,18 +97,37 @@ def convert_labels(values: Values, schema: LabelSchema, columns: Collection[Colu
     return np.stack(found, axis=1) if found else np.empty((len(values), 0), np.float32)
 
 
-class Relabelled:
-    """View of a data set with other labels; made by :func:`relabelled` and ``match.aligned``.
+class _FullDataSet(DataSet, HasRegions, HasCounterfactuals, HasRedraws, Renders, NeedsNoPath, Protocol):
+    """A data set with every capability."""
+
+
+class Relabelled(Proxy[_FullDataSet]):
+    """View of a data set with other labels; made by :func:`relabelled` and :func:`aligned`.
 
     The view keeps the capabilities of the data set: regions (a joined label has the union of its parts' regions) and
     factors always; counterfactuals, redraws and variety unless a label is joined or split, because a value of such a
     label does not determine the value of its source; rendering if, in addition, no label is left out.
+
+    Args:
+        data: any data set.
+        columns: the labels of the view.
+        spec: the text from which ``open_data`` opens the view again.
+        salt: enters the digest if the labels have another meaning than the data's; "" keeps the digest.
     """
 
     def __init__(self, data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> None:
-        self.data, self.spec, self._salt = data, spec, salt
-        self.schema, self.input_shape = LabelSchema(tuple(column.label for column in columns)), data.input_shape
+        super().__init__(cast("_FullDataSet", data))
+        self.spec, self._salt = spec, salt
+        self.schema = LabelSchema(tuple(column.label for column in columns))
         self._columns = {column.label.name: column for column in columns}
+        settable = all(column.settable for column in columns)
+        complete = settable and {column.sources[0] for column in columns} == set(data.schema.names)
+        self._kept: tuple[type, ...] = (DataSet, HasRegions, HasFactors, NeedsNoPath)
+        self._kept += (HasCounterfactuals, HasRedraws, HasVariety) if settable else ()
+        self._kept += (Renders,) if complete else ()
+
+    def supports(self, capability: type) -> bool:
+        return capability in self._kept and super().supports(capability)
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> NoReturn:
@@ -122,72 +137,49 @@ class Relabelled:
     @cached_property
     def digest(self) -> str:
         if not self._salt:
-            return self.data.digest
-        return blake2b(f"{self.data.digest}/{self._salt}".encode(), digest_size=16).hexdigest()
+            return self.inner.digest
+        return blake2b(f"{self.inner.digest}/{self._salt}".encode(), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.inner)
 
     def batch(self, ids: Ids) -> Batch:
-        with plugin_call(self.data, "data set", f"batch(ids), {len(ids)} ids"):
-            source = self.data.batch(ids)
-        labels = convert_labels(source.labels.numpy(), self.data.schema, self._columns.values())
+        with plugin_call(self.inner, "data set", f"batch(ids), {len(ids)} ids"):
+            source = self.inner.batch(ids)
+        labels = convert_labels(source.labels.numpy(), self.inner.schema, self._columns.values())
         return Batch(source.images, torch.from_numpy(labels), source.ids)
 
     def labels_of(self, ids: Ids) -> Values:
-        return convert_labels(self.data.labels_of(ids), self.data.schema, self._columns.values())
-
-    def split(self, name: Split) -> Ids:
-        return self.data.split(name)
+        return convert_labels(self.inner.labels_of(ids), self.inner.schema, self._columns.values())
 
     def conflicts(self) -> dict[str, tuple[int, int]]:
         """For each joined label the number of images with none and with several of its parts; both are missing."""
-        every = self.data.labels_of(np.arange(len(self)))
+        every = self.inner.labels_of(np.arange(len(self)))
         joined = {name: column for name, column in self._columns.items() if column.joined}
         parts = {name: (every[:, self._places(column)] == 1).sum(axis=1) for name, column in joined.items()}
         return {name: (int((count == 0).sum()), int((count > 1).sum())) for name, count in parts.items()}
 
-    def _places(self, column: Column) -> list[int]:
-        return [self.data.schema.index(name) for name in column.sources]
-
-    def _column(self, label: str) -> Column:
-        return self._columns[self.schema[label].name]
-
-
-class _FullDataSet(DataSet, HasRegions, HasCounterfactuals, HasRedraws, Renders, NeedsNoPath, Protocol):
-    """A data set with every capability."""
-
-
-class _FullView(Relabelled):
-    """The members of a view for every capability; :func:`with_columns` selects those that the view keeps."""
-
-    data: _FullDataSet
-    region_source = property(attrgetter("data.region_source"))
-    renderer = property(attrgetter("data.renderer"))
-    needs_no_path = property(attrgetter("data.needs_no_path"))
-    factors = property(attrgetter("data.factors"))
-
     def region(self, ids: Ids, label: str) -> Bools | None:
-        parts = [part for name in self._column(label).sources if (part := self.data.region(ids, name)) is not None]
+        parts = [part for name in self._column(label).sources if (part := self.inner.region(ids, name)) is not None]
         return np.asarray(np.logical_or.reduce(parts)) if parts else None
 
     def with_attribute(self, ids: Ids, label: str, value: Values) -> Images:
         column = self._column(label)
-        return self.data.with_attribute(ids, column.sources[0], column.invert(value))
+        return self.inner.with_attribute(ids, column.sources[0], column.invert(value))
 
     def redraw(self, ids: Ids, label: str, value: Values, draw: int) -> Images:
         column = self._column(label)
-        return self.data.redraw(ids, column.sources[0], column.invert(value), draw)
+        return self.inner.redraw(ids, column.sources[0], column.invert(value), draw)
 
     def variety_names(self, label: str) -> tuple[str, ...]:
-        return self.data.variety_names(self._column(label).sources[0])
+        return self.inner.variety_names(self._column(label).sources[0])
 
     def variety(self, ids: Ids, label: str) -> Floats:
-        return self.data.variety(ids, self._column(label).sources[0])
+        return self.inner.variety(ids, self._column(label).sources[0])
 
     def with_variety(self, ids: Ids, values: Mapping[str, Values], variety: Mapping[str, Floats]) -> Images:
         columns = {name: self._column(name) for name in (*values, *variety)}
-        return self.data.with_variety(
+        return self.inner.with_variety(
             ids,
             {columns[name].sources[0]: columns[name].invert(value) for name, value in values.items()},
             {columns[name].sources[0]: parameters for name, parameters in variety.items()},
@@ -197,50 +189,20 @@ class _FullView(Relabelled):
     def factor_names(self) -> tuple[str, ...]:
         """Names of the factors; the variety of a renamed label has its new name, as in ``Glasses.shape``."""
         new = {column.sources[0]: name for name, column in self._columns.items() if column.settable}
-        parts = [name.partition(".") for name in self.data.factor_names]
+        parts = [name.partition(".") for name in self.inner.factor_names]
         return tuple(new.get(owner, owner) + dot + rest for owner, dot, rest in parts)
 
     def render(self, factors: Floats, labels: Values) -> Images:
         source_labels = np.empty_like(labels)
         for values, column in zip(labels.T, self._columns.values(), strict=True):
             source_labels[:, self._places(column)] = column.invert(values)[:, None]
-        return self.data.render(factors, source_labels)
+        return self.inner.render(factors, source_labels)
 
+    def _places(self, column: Column) -> list[int]:
+        return [self.inner.schema.index(name) for name in column.sources]
 
-_MEMBERS: Mapping[type, tuple[str, ...]] = MappingProxyType(
-    {
-        HasRegions: ("region_source", "region"),
-        HasFactors: ("factor_names", "factors"),
-        NeedsNoPath: ("needs_no_path",),
-        HasCounterfactuals: ("with_attribute",),
-        HasRedraws: ("redraw",),
-        HasVariety: ("variety_names", "variety", "with_variety"),
-        Renders: ("renderer", "render"),
-    }
-)
-"""The members of ``_FullView`` that make up each capability."""
-
-
-@cache
-def _class_with(names: tuple[str, ...]) -> type[Relabelled]:
-    members = {name: vars(_FullView)[name] for name in names}
-    return type("Relabelled", (Relabelled,), {"__module__": __name__, **members})
-
-
-def with_columns(data: DataSet, columns: Sequence[Column], spec: str, salt: str) -> DataSet:
-    """Make a view of a data set; see :class:`Relabelled` for the capabilities that it keeps.
-
-    Args:
-        data: any data set.
-        columns: the labels of the view.
-        spec: the text from which ``open_data`` opens the view again.
-        salt: enters the digest if the labels have another meaning than the data's; "" keeps the digest.
-    """
-    settable = all(column.settable for column in columns)
-    complete = settable and {column.sources[0] for column in columns} == set(data.schema.names)
-    lost = () if complete else (Renders,) if settable else (Renders, HasCounterfactuals, HasRedraws, HasVariety)
-    kept = [names for capability, names in _MEMBERS.items() if capability not in lost and isinstance(data, capability)]
-    return _class_with(tuple(chain.from_iterable(kept)))(data, columns, spec, salt)
+    def _column(self, label: str) -> Column:
+        return self._columns[self.schema[label].name]
 
 
 def relabelled(data: DataSet, requests: Sequence[str]) -> DataSet:
@@ -268,9 +230,9 @@ def relabelled(data: DataSet, requests: Sequence[str]) -> DataSet:
     splits = [request for request in requests if request.startswith(SPLIT_PREFIX)]
     others = [request for request in requests if request not in splits]
     if others:
-        data = with_columns(data, _renamed_or_joined(data, others), spec, "/".join(others))
+        data = Relabelled(data, _renamed_or_joined(data, others), spec, "/".join(others))
     if splits:
-        data = with_columns(data, _split(data, splits), spec, salt)
+        data = Relabelled(data, _split(data, splits), spec, salt)
     return data
 
 
@@ -347,7 +309,7 @@ def aligned(data: DataSet, schema: LabelSchema) -> DataSet:
     """
     if data.schema == schema or not len(schema):
         return data
-    return with_columns(data, match_labels(data.schema, schema, data.spec), data.spec, salt="")
+    return Relabelled(data, match_labels(data.schema, schema, data.spec), data.spec, salt="")
 
 
 def match_labels(available: LabelSchema, schema: LabelSchema, where: str) -> list[Column]:

@@ -26,7 +26,7 @@ from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.accuracy.settings import Accuracy
 from ccvae_eval.metrics.shared.contrasts import RocAuc, contrasts_of
 from ccvae_eval.metrics.shared.likelihood import label_frequencies
-from ccvae_eval.model.interface import Predicts, Rebuildable
+from ccvae_eval.model.interface import Predicts, Rebuildable, supports, type_name, unwrapped
 from ccvae_eval.statistics.auc import balanced_accuracy_estimate
 from ccvae_eval.statistics.calibration_error import (
     calibration_error_estimate,
@@ -54,8 +54,8 @@ def needs(metric: Accuracy, subject: Subject) -> Needs:
     """
     if metric.code not in ("mean", "sample"):
         raise UsageError(f'code must be "mean" or "sample", got {metric.code!r}', where="accuracy")
-    if not isinstance(subject.model, Predicts) and not (subject.characteristics or subject.unassigned):
-        name = type(subject.model).__name__
+    if not supports(subject.model, Predicts) and not (subject.characteristics or subject.unassigned):
+        name = type_name(subject.model)
         raise UnsupportedError(f"{name} cannot predict labels and has no latent dimensions for them")
     return Needs(images=False)
 
@@ -82,7 +82,7 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
             elif name in subject.unassigned:
                 table.undefined(name, NOT_PREDICTED, CLASS_VALUES)
         notes = ["majority: class frequencies of the evaluated labels (those of the training labels are unknown)"]
-        return table.measurement([] if isinstance(subject.model, Rebuildable) else notes, {})
+        return table.measurement([] if supports(unwrapped(subject.model), Rebuildable) else notes, {})
 
     def _probe(self) -> dict[str, Tensor | Gaussian]:
         """Return the log-probabilities of linear probes of all characteristics with classes."""

@@ -32,7 +32,7 @@ from ccvae_eval.metrics.density.leakage import (
 from ccvae_eval.metrics.density.settings import Density, Probe
 from ccvae_eval.metrics.density.variety import add_beyond, variety_sample
 from ccvae_eval.metrics.shared.contrasts import Contrasts, RocAuc, mean_over_contrasts
-from ccvae_eval.model.interface import HasConditionalPrior
+from ccvae_eval.model.interface import HasConditionalPrior, supports, type_name
 from ccvae_eval.statistics.auc import spearman_estimate
 from ccvae_eval.statistics.densities import (
     dprime_estimate,
@@ -89,9 +89,9 @@ class DensityAccumulator(ImageAccumulator[Density]):
 
     def _notes(self) -> list[str]:
         model = self.subject.model
-        if isinstance(model, HasConditionalPrior):
+        if supports(model, HasConditionalPrior):
             return []
-        return [f"prior_gap is not applicable: {type(model).__name__} has no p(z_c|y)"]
+        return [f"prior_gap is not applicable: {type_name(model)} has no p(z_c|y)"]
 
     def _add_own(self, table: ResultTable, name: str, codes: Floats, folds: Folds, labels: LabelContrasts) -> None:
         subject, metric = self.subject, self.metric
@@ -112,7 +112,7 @@ class DensityAccumulator(ImageAccumulator[Density]):
             note = joined_notes(note, f"linear score of {own.shape[1]} latent dimensions")
         self._add_distances(table, name, views, contrasts, note)
         add_neighbour_divergences(table, ("knn_kl", "knn_kl_excess"), name, own, scores, contrasts, metric.nearest)
-        if isinstance(subject.model, HasConditionalPrior):
+        if supports(subject.model, HasConditionalPrior):
             self._add_prior_gap(table, name, own)
         sample = variety_sample(subject, name, codes, metric.least)
         if sample is not None:
@@ -187,7 +187,7 @@ class DensityAccumulator(ImageAccumulator[Density]):
         self.pictures.kept[f"curves/{name}/grid"] = grid
         for k, density in zip(drawn, densities, strict=True):
             self.pictures.kept[f"curves/{name}/{label.class_name(k)}"] = density
-        if isinstance(self.subject.model, HasConditionalPrior) and view is not score:
+        if supports(self.subject.model, HasConditionalPrior) and view is not score:
             prior = self.subject.prior_of(name)
             for k in drawn:
                 if float(prior.scale[k, 0]) > 0:
@@ -199,7 +199,7 @@ class DensityAccumulator(ImageAccumulator[Density]):
         label, classes = self.subject.schema[name], self.subject.classes(name).numpy()
         if own.shape[1] != SCATTER_DIMENSIONS:
             return
-        prior = self.subject.prior_of(name) if isinstance(self.subject.model, HasConditionalPrior) else None
+        prior = self.subject.prior_of(name) if supports(self.subject.model, HasConditionalPrior) else None
         for k in range(label.cardinality):
             points = own[classes == k][:SCATTER_CODES]
             if not len(points):

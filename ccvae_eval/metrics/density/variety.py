@@ -11,6 +11,7 @@ from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.data.interface import HasVariety
 from ccvae_eval.evaluation.result_table import COLUMN, At, ResultTable, Undefined
 from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.model.interface import supports
 from ccvae_eval.statistics.intervals import Resampled, estimate_from_draws, mean_over, undefined_estimate
 from ccvae_eval.statistics.probes import Folds, HeldOutPredictions, cross_fitted_regression
 from ccvae_eval.statistics.ratios import safe_ratio
@@ -49,7 +50,7 @@ def variety_sample(subject: Subject, name: str, codes: Floats, least: int) -> Va
     """
     data = subject.data
     label = subject.schema[name]
-    if not isinstance(data, HasVariety) or name not in data.schema or label.kind == "continuous":
+    if not supports(data, HasVariety) or name not in data.schema or label.kind == "continuous":
         return None
     names = data.variety_names(name)
     if not names:

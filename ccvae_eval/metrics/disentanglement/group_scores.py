@@ -27,6 +27,7 @@ from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult
 from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, permutations
 from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import PanelTable
+from ccvae_eval.model.interface import supports
 from ccvae_eval.statistics.information import Classes
 from ccvae_eval.statistics.intervals import wilson
 from ccvae_eval.statistics.ratios import safe_ratio
@@ -88,9 +89,9 @@ def rendered_pools(
     data, names = context.data, context.table.factor_names
     if context.encode is None or data is None:
         return None
-    if isinstance(data, Renders):
+    if supports(data, Renders):
         render = partial(_render_scenes, context)
-    elif isinstance(data, HasCounterfactuals) and all(name in data.schema for name in names):
+    elif supports(data, HasCounterfactuals) and all(name in data.schema for name in names):
         render = partial(_render_counterfactuals, context)
     else:
         return None
@@ -113,8 +114,8 @@ def _encoded(context: PanelContext, images: Images) -> tuple[Floats, Classes]:
 def _render_counterfactuals(context: PanelContext, name: str, all_but_one: bool) -> tuple[Floats, Classes]:
     """Images with one label changed: different images with one value, or one image with different values."""
     data = context.data
-    assert isinstance(data, HasCounterfactuals)
-    assert isinstance(data, DataSet)
+    assert supports(data, HasCounterfactuals)
+    assert supports(data, DataSet)
     generator = numpy_stream(context.seed, f"counterfactuals/{all_but_one}", name)
     images = generator.integers(0, len(data), (GROUPS, GROUP_SIZE))
     values = data.labels_of(images.ravel())[:, data.schema.index(name)].reshape(GROUPS, GROUP_SIZE)
@@ -133,8 +134,8 @@ def _render_counterfactuals(context: PanelContext, name: str, all_but_one: bool)
 def _render_scenes(context: PanelContext, name: str, all_but_one: bool) -> tuple[Floats, Classes]:
     """Images rendered from recombined factors and labels of the data set's own images."""
     data = context.data
-    assert isinstance(data, Renders)
-    assert isinstance(data, DataSet)
+    assert supports(data, Renders)
+    assert supports(data, DataSet)
     generator = numpy_stream(context.seed, f"rendered/{all_but_one}", name)
     images = generator.integers(0, len(data), (GROUPS, GROUP_SIZE)).ravel()
     own = name in data.schema

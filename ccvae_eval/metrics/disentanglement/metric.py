@@ -15,6 +15,7 @@ from ccvae_eval.metrics.disentanglement.context import PanelContext
 from ccvae_eval.metrics.disentanglement.scores import BOOTSTRAP_DRAWS, measure_panel, wanted_scores
 from ccvae_eval.metrics.disentanglement.settings import NAME, Disentanglement, PanelSettings
 from ccvae_eval.metrics.disentanglement.table import FactorKind, PanelTable, has_few_levels, table_of
+from ccvae_eval.model.interface import supports
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 
@@ -26,7 +27,7 @@ def needs(metric: Disentanglement, subject: Subject) -> Needs:
         UsageError: an unknown score.
     """
     wanted_scores(metric)
-    if not subject.schema.names and not (metric.against == "all" and isinstance(subject.data, HasFactors)):
+    if not subject.schema.names and not (metric.against == "all" and supports(subject.data, HasFactors)):
         raise UndefinedError("needs at least one label to score the codes against", where=NAME)
     return Needs(images=False)
 
@@ -67,7 +68,7 @@ def subject_table(subject: Subject, metric: PanelSettings) -> PanelTable:
         "discrete" if subject.schema[name].kind != "continuous" or has_few_levels(column) else "continuous"
         for name, column in zip(names, columns, strict=True)
     ]
-    if metric.against == "all" and isinstance(subject.data, HasFactors):
+    if metric.against == "all" and supports(subject.data, HasFactors):
         factors = subject.data.factors(subject.ids)
         for i, name in enumerate(subject.data.factor_names):
             if name not in names:

@@ -35,7 +35,7 @@ from ccvae_eval.metrics.diversity.settings import Diversity
 from ccvae_eval.metrics.shared.features import Features, extractor_named
 from ccvae_eval.metrics.shared.image_change import mean_variance, pairwise_spread, pixel_rows, recall
 from ccvae_eval.metrics.shared.region_masks import region_pixels
-from ccvae_eval.model.interface import HasConditionalPrior
+from ccvae_eval.model.interface import HasConditionalPrior, supports, type_name
 from ccvae_eval.statistics.intervals import Resampled, estimate_from_draws
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -113,8 +113,8 @@ def _drawable(metric: Diversity, subject: Subject) -> tuple[list[str], dict[str,
         UnsupportedError: if the model has no p(z_c|y).
         UndefinedError: if no label has latent dimensions of its own.
     """
-    if not isinstance(subject.model, HasConditionalPrior):
-        raise UnsupportedError(f"{type(subject.model).__name__} has no p(z_c|y)")
+    if not supports(subject.model, HasConditionalPrior):
+        raise UnsupportedError(f"{type_name(subject.model)} has no p(z_c|y)")
     if not subject.characteristics:
         raise UndefinedError("no label has latent dimensions of its own")
     names, reasons = [], {}
@@ -197,7 +197,7 @@ class DiversityAccumulator(ImageAccumulator[Diversity]):
         data, chunk, name = self.subject.data, batch.chunk, batch.characteristic
         first = np.arange(len(chunk)) + chunk.rows.start < self.metric.redrawn
         here = np.flatnonzero(first & (classes >= 0).numpy())
-        if not isinstance(data, HasRedraws) or "region" not in masks or len(here) == 0:
+        if not supports(data, HasRedraws) or "region" not in masks or len(here) == 0:
             return
         value = classes[here].numpy().astype(np.float32)
         true = [data.redraw(chunk.ids[here], name, value, draw) for draw in range(self.metric.draws)]
@@ -287,7 +287,7 @@ class DiversityAccumulator(ImageAccumulator[Diversity]):
 
     def _add_redraws(self, table: ResultTable, name: str) -> None:
         if (name, "true spread") not in self.columns:
-            redraws = isinstance(self.subject.data, HasRedraws)
+            redraws = supports(self.subject.data, HasRedraws)
             why = self._no_region(name) if redraws else "the data set cannot redraw a variety"
             table.undefined(name, why, ("spread_ratio", "spread_score", "recall"))
             return

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ccvae_eval.core.errors import CcvaeEvalError, PluginError, UndefinedError, UsageError, suggestion
+from ccvae_eval.core.errors import PluginError, UndefinedError, UsageError, suggestion
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.core.types import Images
@@ -35,8 +35,8 @@ from ccvae_eval.metrics.drift.settings import Drift
 from ccvae_eval.metrics.matchers.interface import Matcher, Matches, grey, unit
 from ccvae_eval.metrics.shared.image_change import Moments, absolute_change, dissimilarity, moments
 from ccvae_eval.metrics.shared.region_masks import masks_of, point_sums
-from ccvae_eval.model.interface import Intervenes
-from ccvae_eval.plugins.attribution import is_builtin, plugin_call
+from ccvae_eval.model.interface import Intervenes, Proxy, supports
+from ccvae_eval.plugins.attribution import CREATION, is_builtin, plugin_call
 from ccvae_eval.plugins.registry import matchers
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -44,20 +44,16 @@ _SETTING = re.compile(r",(?=[A-Za-z_][A-Za-z0-9_]*=)")
 """A comma that separates two settings; any other comma belongs to a value."""
 
 
-class GuardedMatcher:
+class GuardedMatcher(Proxy[Matcher]):
     """A third-party matcher whose exceptions become a :class:`PluginError` that names it."""
 
-    def __init__(self, matcher: Matcher) -> None:
-        self._matcher, self.name, self.bounded = matcher, matcher.name, matcher.bounded
-        self.search, self.guard = matcher.search, matcher.guard
-
     def features(self, images: Images) -> Any:
-        with plugin_call(self._matcher, "matcher", f"features(images), images of shape {tuple(images.shape)}"):
-            return self._matcher.features(images)
+        with plugin_call(self.inner, "matcher", f"features(images), images of shape {tuple(images.shape)}"):
+            return self.inner.features(images)
 
     def match(self, first: Any, second: Any) -> Matches:
-        with plugin_call(self._matcher, "matcher", "match(first, second)"):
-            return self._matcher.match(first, second)
+        with plugin_call(self.inner, "matcher", "match(first, second)"):
+            return self.inner.match(first, second)
 
 
 def matcher_named(text: str) -> Matcher:
@@ -82,15 +78,8 @@ def matcher_named(text: str) -> Matcher:
         if key not in known:
             raise UsageError(f"{name} has no setting {key!r}", where=text, hint=suggestion(key, known))
         settings[key] = value if known[key] in (str, "str") else _number(value, key, text)
-    try:
+    with plugin_call(matchers.find(name), "matcher", CREATION):
         matcher: Matcher = matchers[name](**settings)
-    except CcvaeEvalError:
-        raise
-    except Exception as error:
-        where = f"{matchers.find(name).distribution} {matchers.find(name).version}".strip()
-        why = f"{type(error).__name__}: {error}"
-        hint = f"`ccvae-eval check {name} --kind matcher` tests the matcher alone."
-        raise PluginError(f"matcher {name!r} cannot be created", where=where, why=why, hint=hint) from error
     return matcher if is_builtin(matcher) else cast("Matcher", GuardedMatcher(matcher))
 
 
@@ -136,7 +125,7 @@ def _edits(metric: Drift, subject: Subject) -> tuple[list[DriftEdit], dict[str, 
     """Return the possible edits, and the reason for each characteristic without one."""
     edits: list[DriftEdit] = []
     reasons: dict[str, str] = {}
-    scale, intervenes = subject.posterior.scale, isinstance(subject.model, Intervenes)
+    scale, intervenes = subject.posterior.scale, supports(subject.model, Intervenes)
     for name in subject.movable:
         do = Do(name, source=metric.source)
         if why := why_not(do, subject):
@@ -308,7 +297,7 @@ class DriftAccumulator(ImageAccumulator[Drift]):
 
     def _clipped(self) -> list[str]:
         """Return notes about the share of ranks that transport clipped."""
-        if isinstance(self.subject.model, Intervenes):
+        if supports(self.subject.model, Intervenes):
             return ["do() is the model's own intervention: it may change the whole code, and no ranks are clipped"]
         every = chunk_without_images(self.subject)
         clipped = {edit.do.characteristic: edit.do.applied(self.subject, every)[1] for edit in self.edits}

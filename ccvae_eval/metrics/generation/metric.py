@@ -25,7 +25,7 @@ from ccvae_eval.metrics.shared.features import extractor_named
 from ccvae_eval.metrics.shared.judged_changes import Assignment, add_obeyed, assignment_of, assignment_text
 from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
-from ccvae_eval.model.interface import HasConditionalPrior
+from ccvae_eval.model.interface import HasConditionalPrior, supports, type_name
 from ccvae_eval.statistics.distances import frechet_distance, kernel_and_manifolds
 from ccvae_eval.statistics.intervals import mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -48,9 +48,9 @@ def needs(metric: Generation, subject: Subject) -> Needs:
     """
     if why := why_not(UNCONDITIONAL, subject):
         raise UndefinedError(why)
-    requested = metric.asked_images if subject.judge is not None else FIXED_BATCH  # for pictures
+    requested = metric.asked_images if subject.judge_source.possible else FIXED_BATCH  # for pictures
     own = -(-len(_requests(subject)) * min(requested, len(subject)) // max(len(subject), 1))
-    conditional = isinstance(subject.model, HasConditionalPrior)
+    conditional = supports(subject.model, HasConditionalPrior)
     assigned = (Generate(assignment_of(metric.assign, subject)),) if metric.assign else ()
     wanted = (UNCONDITIONAL, *assigned)
     return Needs(wanted, reconstruction=conditional, judge=True, characteristics=conditional, own=own)
@@ -58,7 +58,7 @@ def needs(metric: Generation, subject: Subject) -> Needs:
 
 def _requests(subject: Subject) -> list[tuple[str, int]]:
     """Label and class of each image that the model can generate on request."""
-    if not isinstance(subject.model, HasConditionalPrior):
+    if not supports(subject.model, HasConditionalPrior):
         return []
     return [(name, k) for name in subject.characteristics for k in range(subject.schema[name].cardinality)]
 
@@ -142,7 +142,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         if self.assignment:
             self._add_assigned(table)
         elif not self.requests:
-            table.add("obeyed", None, Undefined(f"{type(self.subject.model).__name__} has no p(z_c|y)"))
+            table.add("obeyed", None, Undefined(f"{type_name(self.subject.model)} has no p(z_c|y)"))
         self._add_distances(table)
         return table.measurement(self.reliability.notes(), self.pictures.arrays())
 

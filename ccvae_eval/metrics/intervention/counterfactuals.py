@@ -18,7 +18,7 @@ from ccvae_eval.data.interface import HasCounterfactuals, HasVariety
 from ccvae_eval.evaluation.interventions import Do, donor_rows, model_intervention
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.shared.image_change import absolute_change
-from ccvae_eval.model.interface import Intervenes
+from ccvae_eval.model.interface import Intervenes, supports
 from ccvae_eval.statistics.ratios import safe_ratio
 
 
@@ -67,7 +67,7 @@ def _within(images: Sequence[Images], where: Bools) -> Floats:
 def render_swap(subject: Subject, name: str, chunk: Chunk, rows: Bools) -> Images:
     """Render the recipients with their donors' class and variety of one label; on the subject's device."""
     data = subject.data
-    assert isinstance(data, HasVariety)
+    assert supports(data, HasVariety)
     donors = donor_rows(subject, name)[chunk.rows].numpy()[rows]
     value = subject.classes(name).numpy()[donors].astype(np.float32)
     variety = data.variety(subject.ids[donors], name)
@@ -77,7 +77,7 @@ def render_swap(subject: Subject, name: str, chunk: Chunk, rows: Bools) -> Image
 def render_without(subject: Subject, name: str, chunk: Chunk, rows: Bools) -> Images:
     """Render some images of a chunk without a binary attribute; on the subject's device."""
     data = subject.data
-    assert isinstance(data, HasCounterfactuals)
+    assert supports(data, HasCounterfactuals)
     return data.with_attribute(chunk.ids[rows], name, np.zeros(int(rows.sum()), np.float32)).to(subject.device)
 
 
@@ -124,6 +124,6 @@ def _edit(subject: Subject, chunk: Chunk, do: Do, images: Images, now: Tensor, t
     labels[:, column] = torch.where(now >= 0, now.to(labels.dtype), labels[:, column])
     posterior = subject.encode(images, labels)
     seen = Chunk(chunk.rows, chunk.ids, images, posterior, posterior.loc)
-    if isinstance(subject.model, Intervenes):
+    if supports(subject.model, Intervenes):
         return subject.decode(model_intervention(subject, seen, {do.characteristic: then}))
     return subject.decode(do.between(subject, seen, now, then)[0])

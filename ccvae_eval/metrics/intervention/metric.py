@@ -33,7 +33,7 @@ from ccvae_eval.metrics.matchers.interface import grey
 from ccvae_eval.metrics.shared.image_change import dissimilarity, moments
 from ccvae_eval.metrics.shared.judged_changes import InterventionRows, assignment_text
 from ccvae_eval.metrics.shared.region_masks import OUTSIDE, masks_of, region_pixels
-from ccvae_eval.model.interface import HasConditionalPrior
+from ccvae_eval.model.interface import HasConditionalPrior, supports
 from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -93,7 +93,7 @@ def needs(metric: Interventions, subject: Subject) -> Needs:
     if metric.assign:
         wanted.append(metric.assigned(subject))
     axioms = min(metric.axiom_images, count) * max(metric.repeats) * (1 + 2 * len(edits))
-    rendered = min(metric.rendered, count) if isinstance(subject.data, HasVariety) else 0
+    rendered = min(metric.rendered, count) if supports(subject.data, HasVariety) else 0
     own = -(-(axioms + rendered * len(edits) * (1 + metric.draws)) // max(count, 1))
     return Needs(tuple(wanted), reconstruction=True, judge=True, regions=True, own=own)
 
@@ -183,7 +183,7 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
 
     def _has_variety(self, name: str) -> bool:
         data = self.subject.data
-        return isinstance(data, HasVariety) and name in data.schema and bool(data.variety_names(name))
+        return supports(data, HasVariety) and name in data.schema and bool(data.variety_names(name))
 
     def _compare_removal(self, batch: Decoded, do: Do, region: Bools) -> None:
         """Compare edited images with renderings without the attribute, for images that have a binary attribute."""
@@ -192,7 +192,7 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         binary = subject.schema[name].kind == "binary"
         if chunk.rows.start >= self.metric.rendered or not (binary and rows.any()):
             return
-        if not isinstance(subject.data, HasCounterfactuals) or name not in subject.data.schema:
+        if not supports(subject.data, HasCounterfactuals) or name not in subject.data.schema:
             return
         truth = counterfactuals.render_without(subject, name, chunk, rows)
         rebuilt = counterfactuals.reconstruct(subject, name, chunk, rows, truth, 0)
@@ -208,15 +208,15 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         """Compare samples of p(z_c|y) with renderings of resampled variety, for images of another class."""
         name, chunk, subject = batch.characteristic, batch.chunk, self.subject
         draws = [PriorDraw(name, draw) for draw in range(self.metric.draws)]
-        can_resample = isinstance(subject.data, HasRedraws) and name in subject.data.schema
-        has_prior = isinstance(subject.model, HasConditionalPrior) and subject.schema[name].kind != "continuous"
+        can_resample = supports(subject.data, HasRedraws) and name in subject.data.schema
+        has_prior = supports(subject.model, HasConditionalPrior) and subject.schema[name].kind != "continuous"
         if not (can_resample and has_prior) or chunk.rows.start >= self.metric.rendered:
             return
         classes = draws[0].classes(subject, chunk)
         rows: Bools = ((classes >= 0) & (subject.current_class(name)[chunk.rows] != classes)).numpy() & region.any(1)
         if not rows.any():
             return
-        assert isinstance(subject.data, HasRedraws)
+        assert supports(subject.data, HasRedraws)
         value = classes.numpy()[rows].astype(np.float32)
         sampled = [subject.decode(draw.codes(subject, chunk))[rows] for draw in draws]
         true = [subject.data.redraw(chunk.ids[rows], name, value, d).to(subject.device) for d in range(len(draws))]

@@ -41,7 +41,7 @@ from ccvae_eval.metrics.shared.likelihood import (
     standard_divergence,
 )
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
-from ccvae_eval.model.interface import HasBound, StatesLikelihood
+from ccvae_eval.model.interface import HasBound, StatesLikelihood, supports
 from ccvae_eval.statistics.intervals import difference_of_means
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -51,9 +51,9 @@ MEAN = PosteriorMean()
 
 
 def needs(metric: Reconstruction, subject: Subject) -> Needs:
-    stated = isinstance(subject.model, StatesLikelihood) and metric.likelihood == "model"
+    stated = supports(subject.model, StatesLikelihood) and metric.likelihood == "model"
     samples = metric.importance if _without_density(subject, Prior.of(subject)) == "" else 0
-    own = samples + (2 if stated else 0) + 2 * isinstance(subject.model, HasBound)
+    own = samples + (2 if stated else 0) + 2 * supports(subject.model, HasBound)
     own += -(-min(metric.chance_images, len(subject)) * max(samples, 1) // max(len(subject), 1))
     return Needs((MEAN,), reconstruction=True, images=False, characteristics=False, own=own)
 
@@ -101,7 +101,7 @@ class ReconstructionAccumulator(ImageAccumulator[Reconstruction]):
             if self.metric.importance and not self.no_density:
                 found["iwae"] = self._importance(chunk)
             found |= self._prior_likelihood(chunk)
-        if isinstance(self.subject.model, HasBound):
+        if supports(self.subject.model, HasBound):
             found["bound/given"] = model_bound(self.subject, chunk, labelled=True)
             found["bound/missing"] = model_bound(self.subject, chunk, labelled=False)
         if rebuilt.ndim == 4:
@@ -154,7 +154,7 @@ class ReconstructionAccumulator(ImageAccumulator[Reconstruction]):
             iwae_at: At = {**at, "K": self.metric.importance}
             why, log_p = self.no_likelihood or self.no_density, self._mean_of("chance/iwae")
             self._add(table, "iwae", columns.get("iwae"), why, iwae_at, log_p)
-        if isinstance(self.subject.model, HasBound):
+        if supports(self.subject.model, HasBound):
             labelled = ~torch.isnan(self.subject.labels).all(1).numpy()
             given = np.where(labelled, columns["bound/given"], np.nan)
             self._add(table, "bound", given, "no image has a label", {**at, **LABELLED})

@@ -21,6 +21,8 @@ from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import DataSet, HasVariety
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.matchers.interface import grey
+from ccvae_eval.model.interface import supports
+from ccvae_eval.plugins.attribution import CREATION, plugin_call
 from ccvae_eval.plugins.registry import Registry
 from ccvae_eval.statistics.ratios import safe_ratio
 
@@ -143,7 +145,7 @@ def variety_features(data: DataSet) -> VarietyFeatures:
 
 
 def _fit(data: DataSet) -> VarietyFeatures:
-    if not isinstance(data, HasVariety):
+    if not supports(data, HasVariety):
         raise UnsupportedError("features='variety' needs drawn images with variety parameters", where=data.spec)
     ids = data.split("judge")[:FITTING_IMAGES]
     blocks = [ids[first : first + BATCH] for first in range(0, len(ids), BATCH)]
@@ -210,12 +212,15 @@ def extractor_named(name: str, subject: Subject) -> Features:
         return HogFeatures()
     if name == VARIETY:
         return variety_features(subject.data)
-    made: Any = extractors[name]()
+    entry, kind = extractors.find(name), extractors[name]
+    with plugin_call(entry, "feature extractor", CREATION):
+        made: Any = kind()
     where = f"features {name!r}"
     if not isinstance(made, Features):
         raise PluginError("an extractor must have a method features(images)", where=where)
     images = subject.data.batch(subject.ids[:TRIAL_IMAGES]).images.to(subject.device)
-    found: Any = made.features(images)
+    with plugin_call(entry, "feature extractor", f"features(images), images of shape {tuple(images.shape)}"):
+        found: Any = made.features(images)
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         given = tuple(images.shape)

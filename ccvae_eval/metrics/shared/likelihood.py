@@ -17,7 +17,15 @@ from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.shared.image_change import pixel_rows
 from ccvae_eval.model.checks import model_call
 from ccvae_eval.model.fixed_batches import padded
-from ccvae_eval.model.interface import HasBound, HasConditionalPrior, Rebuildable, StatesLikelihood
+from ccvae_eval.model.interface import (
+    HasBound,
+    HasConditionalPrior,
+    Rebuildable,
+    StatesLikelihood,
+    supports,
+    type_name,
+    unwrapped,
+)
 from ccvae_eval.statistics.ratios import class_frequencies
 
 BERNOULLI = "bernoulli"
@@ -73,7 +81,7 @@ def likelihood_of(subject: Subject, choice: str) -> str:
     Raises:
         UndefinedError: if the data are points and the model states no likelihood.
     """
-    if choice == "model" and isinstance(subject.model, StatesLikelihood):
+    if choice == "model" and supports(subject.model, StatesLikelihood):
         return subject.model.likelihood_name
     if len(subject.data.input_shape) == 1:
         raise UndefinedError("the model states no p(x|z), and points have no Bernoulli likelihood")
@@ -94,14 +102,14 @@ def log_likelihood(subject: Subject, chunk: Chunk, codes: Codes, means: Images |
         NonFiniteError: if a value is NaN or infinite.
     """
     model = subject.model
-    if isinstance(model, StatesLikelihood) and name != BERNOULLI:
+    if supports(model, StatesLikelihood) and name != BERNOULLI:
         with model_call(model, "log_likelihood(images, codes)"):
             found = model.log_likelihood(padded(chunk.images), padded(codes).to(subject.device))[: len(chunk)]
     else:
         found = bernoulli_log_likelihood(chunk.images, subject.decode(codes) if means is None else means)
     nats: Floats = found.double().cpu().numpy()
     if not np.isfinite(nats).all():
-        raise NonFiniteError("the likelihood is NaN or infinite", where=type(model).__name__)
+        raise NonFiniteError("the likelihood is NaN or infinite", where=type_name(model))
     return nats
 
 
@@ -111,7 +119,7 @@ def model_bound(subject: Subject, chunk: Chunk, *, labelled: bool) -> Floats:
     The random generator depends on the seed and the id of the chunk's first image.
     """
     model = subject.model
-    assert isinstance(model, HasBound)
+    assert supports(model, HasBound)
     labels = subject.labels[chunk.rows]
     given = padded(labels if labelled else torch.full_like(labels, torch.nan)).to(subject.device)
     generator = torch_stream(subject.seed, f"bound/{labelled}", int(chunk.ids[0]))
@@ -123,8 +131,8 @@ def model_bound(subject: Subject, chunk: Chunk, *, labelled: bool) -> Floats:
 
 def label_frequencies(subject: Subject, name: str) -> Floats:
     """Return p(y) of a label, shape (K,): class frequencies in training, or in the evaluated images if unknown."""
-    model = subject.model
-    if isinstance(model, Rebuildable) and name in model.context.labels:
+    model = unwrapped(subject.model)  # a proxy cannot be rebuilt, but its training data are known
+    if supports(model, Rebuildable) and name in model.context.labels:
         prior = np.array(model.context.label_prior[model.context.labels.index(name)])
         if len(prior):
             return prior
@@ -174,7 +182,7 @@ class Prior:
         """Return the prior of a subject's model; N(0, I) throughout if the model has no p(z_c|y)."""
         mixtures, undefined = {}, {}
         layout = subject.model.layout
-        names = tuple(layout.characteristics) if isinstance(subject.model, HasConditionalPrior) else ()
+        names = tuple(layout.characteristics) if supports(subject.model, HasConditionalPrior) else ()
         for name in names:
             if subject.schema[name].kind == "continuous":
                 undefined[name] = UNKNOWN_LABEL_PRIOR
@@ -259,7 +267,7 @@ class Generate:
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         codes = subject.noise(f"generate/{self.draw}", chunk.ids, subject.layout.dim)
-        if not isinstance(subject.model, HasConditionalPrior):
+        if not supports(subject.model, HasConditionalPrior):
             return codes
         ranks = self._ranks(subject, chunk)
         for name in subject.model.layout.characteristics:

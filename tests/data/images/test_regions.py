@@ -23,6 +23,7 @@ from ccvae_eval.data.images.regions import (
 )
 from ccvae_eval.data.interface import HasRegions
 from ccvae_eval.data.spec import open_data
+from ccvae_eval.model.interface import supports
 from ccvae_eval.testing.data import check_data_set
 from tests.data.conftest import Write
 from tests.support.paths import SHARED
@@ -70,10 +71,10 @@ def test_boxes_follow_the_crop() -> None:
 
 def test_boxes_for_a_folder_of_aligned_faces(photos: Write) -> None:
     place = photos(TABLE)
-    assert not isinstance(open_data(f"folder:{place}"), HasRegions)
+    assert not supports(open_data(f"folder:{place}"), HasRegions)
     data = open_data(f"folder:{place},regions=celebahq")
     check_data_set(data)
-    assert isinstance(data, HasRegions)
+    assert supports(data, HasRegions)
     assert data.region_source == "boxes of the CelebA-HQ frame"
     eyes = data.region(np.arange(3), "Eyeglasses")
     assert eyes is not None
@@ -91,7 +92,7 @@ def test_masks_of_the_user(photos: Write) -> None:
     cv2.imwrite(str(place / "masks/Eyeglasses/1.png"), white)
     data = open_data(f"folder:{place},regions=masks")
     check_data_set(data)
-    assert isinstance(data, HasRegions)
+    assert supports(data, HasRegions)
     assert data.region_source == "masks of the user, masks"
     region = data.region(np.arange(4), "Eyeglasses")
     assert region is not None

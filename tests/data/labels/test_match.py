@@ -9,7 +9,7 @@ from ccvae_eval.data.interface import HasCounterfactuals, Renders
 from ccvae_eval.data.labels.relabel import aligned, label_columns, match_labels
 from ccvae_eval.data.memory import Arrays
 from ccvae_eval.data.sets.faces import Faces
-from ccvae_eval.model.interface import Label, LabelSchema
+from ccvae_eval.model.interface import Label, LabelSchema, supports
 from ccvae_eval.testing.data import check_data_set
 
 IDS = np.array([3, 0, 9])
@@ -51,13 +51,13 @@ def test_an_aligned_data_set_uses_the_classes_of_the_model(faces: Faces) -> None
     assert data.schema == model
     assert data.digest == faces.digest
     assert np.array_equal(data.labels_of(IDS), label_columns(faces, model, IDS))
-    assert isinstance(data, HasCounterfactuals)
+    assert supports(data, HasCounterfactuals)
     gray_for_the_model, gray_for_the_data = np.zeros(3, np.float32), np.full(3, 4, np.float32)
     assert torch.equal(
         data.with_attribute(IDS, "Hair_Color", gray_for_the_model),
         faces.with_attribute(IDS, "Hair_Color", gray_for_the_data),
     )
-    assert not isinstance(data, Renders)  # most labels are left out
+    assert not supports(data, Renders)  # most labels are left out
 
 
 def test_a_data_set_with_the_labels_of_the_model_is_returned_unchanged(faces: Faces) -> None:
