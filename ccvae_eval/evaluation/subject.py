@@ -308,7 +308,7 @@ def require_finite(model: LabelledVAE, images: Images) -> None:
     """Raises a NonFiniteError if a decoded image is not finite."""
     # a finite sum implies finite pixels; checking every pixel costs more
     if not math.isfinite(images.sum().item()) and not bool(torch.isfinite(images).all()):
-        raise NonFiniteError("the decoder returned NaN or infinity", where=type(model).__name__)
+        raise NonFiniteError("the decoder returned NaN or infinity", where=type_name(model))
 
 
 def _encode(model: LabelledVAE, images: Images, labels: Labels | None) -> Gaussian:

@@ -102,7 +102,7 @@ class FeatureSpread:
 def needs(metric: Diversity, subject: Subject) -> Needs:
     names, _ = _drawable(metric, subject)
     draws = tuple(draw for name in names for draw in metric.draws_of(name))
-    reconstruction = subject.judge is not None or bool(metric.features)
+    reconstruction = subject.judge_source.possible or bool(metric.features)
     return Needs(draws, reconstruction=reconstruction, judge=True, regions=True)
 
 
