@@ -442,7 +442,7 @@ def plain(value: Any) -> Any:
 
 
 def schema(hint: Any) -> dict[str, Any]:
-    """Returns the JSON schema (draft 2020-12) of the plain data of a type.
+    """Returns the JSON schema (draft 2020-12) of what :func:`plain` writes of a type, which has every key.
 
     >>> schema(tuple[Annotated[int, Range(least=0)], ...])
     {'type': 'array', 'items': {'type': 'integer', 'minimum': 0}}
@@ -465,9 +465,8 @@ def schema(hint: Any) -> dict[str, Any]:
         known = _fields(hint)
         if "" in known:
             return schema(known[""].hint)
-        required = [key for key, field in known.items() if field.required]
         properties = {key: schema(field.hint) for key, field in known.items()}
-        return {"type": "object", "properties": properties, "required": required}
+        return {"type": "object", "properties": properties, "required": list(properties)}
     if kind in _LISTS:
         each = schema(args[0]) if args[-1] in (Ellipsis, args[0]) else {"anyOf": [schema(arg) for arg in args]}
         bounds = {"minItems": len(args), "maxItems": len(args)} if kind is tuple and args[-1] is not Ellipsis else {}

@@ -231,7 +231,7 @@ def test_plain_refuses_what_is_not_plain() -> None:
 
 def test_the_schema_describes_the_plain_data() -> None:
     found = schema(Everything)
-    assert found["required"] == ["name", "measured"]
+    assert found["required"] == list(COMPLETE)
     assert found["properties"]["measured"] == {
         "type": "array",
         "items": {
@@ -240,7 +240,7 @@ def test_the_schema_describes_the_plain_data() -> None:
                 "n": {"type": "integer", "minimum": 0},
                 "value": {"type": ["number", "null"], "description": "null = undefined"},
             },
-            "required": ["n"],
+            "required": ["n", "value"],
         },
     }
     assert found["properties"]["kind"] == {"enum": ["linear", "quadratic"]}
