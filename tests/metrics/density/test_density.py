@@ -194,8 +194,8 @@ def test_the_chance_of_beyond_uses_the_same_baseline_as_the_value():
     """Both are relative to the mean of the other folds."""
     rng, weights = np.random.default_rng(0), ResampleWeights(0, 200, draws=2)
     codes, parameters, folds = rng.standard_normal((200, 6)), rng.random((200, 4)), folds_of(np.arange(200))
-    sample = VarietySample(("a", "b", "c", "d"), parameters, codes, 200)
-    table = SimpleNamespace(subject=SimpleNamespace(seed=0), metric=SimpleNamespace(name="density"))
+    sample = VarietySample(("a", "b", "c", "d"), parameters, codes, tuple(range(6)), 200)
+    table = SimpleNamespace(weights=weights, metric=SimpleNamespace(name="density"))
     chance = _chance(table, sample, folds, np.ones(200, bool), 1.0).mean()
     scores = []
     for _ in range(100):
