@@ -19,9 +19,10 @@ def safe_ratio(part: ArrayLike, whole: ArrayLike, undefined: ArrayLike = np.nan,
     >>> safe_ratio([1, 2], [4, 0]), safe_ratio([1, 2], [4, 0], 0.0)
     (array([0.25,  nan]), array([0.25, 0.  ]))
     """
-    a, b = np.asarray(part), np.asarray(whole)
-    found: Floats = np.full(np.broadcast_shapes(a.shape, b.shape), undefined, dtype=np.result_type(a, b, 1.0))
-    np.divide(a, b, out=found, where=np.greater(b, above))
+    defined = np.greater(whole, above)
+    # the memory layout of a plain division, so that later sums add in the same order
+    found: Floats = np.asarray(np.divide(part, np.where(defined, whole, 1)))
+    np.copyto(found, undefined, where=~defined)
     return found
 
 

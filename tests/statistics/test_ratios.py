@@ -14,6 +14,11 @@ def test_ratios_equal_plain_divisions_in_every_bit(kind):
     np.testing.assert_array_equal(found, part / whole)
 
 
+def test_the_memory_layout_is_that_of_a_plain_division():
+    part = RNG.random((4, 3, 2)).transpose(0, 2, 1)
+    assert safe_ratio(part, part.sum(axis=1, keepdims=True)).strides == (part / 2).strides
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("undefined", [np.nan, 0.0, 1.0])
 def test_a_denominator_that_is_not_positive_gives_the_stated_value(undefined):
