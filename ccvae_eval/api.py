@@ -19,6 +19,7 @@ from ccvae_eval.data.memory import as_data_set
 from ccvae_eval.data.spec import data_for, open_data
 from ccvae_eval.data.splits import sample_ids
 from ccvae_eval.evaluation.metric import Metric, make_metric, metric_class
+from ccvae_eval.evaluation.pictures import gallery
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.runner import Plan, needs_characteristics, needs_judge, plan_of
 from ccvae_eval.evaluation.runner import evaluate as evaluate_subject
@@ -63,6 +64,7 @@ class Setup:
         """
         subject, metrics, progress = self.subject, self.metrics, _staged(stage, "measure")
         run = evaluate_subject(subject, metrics, header=self.header, own_samples=self.own_samples, progress=progress)
+        run = replace(run, gallery=gallery(subject, run.ids.values()))
         if not self.references:
             return run
         progress = _staged(stage, "reference")

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,11 @@ class Header:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Run:
     """Record of one evaluation.
+
+    ``print(run)`` shows the tables of the terminal; a notebook shows the report.
 
     Args:
         header: description of the run.
@@ -48,6 +51,7 @@ class Run:
         specs: for each metric the descriptions of its values (unit, direction, range).
         ids: for each metric the ids of its images, which paired comparisons need along with the evidence.
         evidence_file: name and digest of the evidence file.
+        gallery: single images for the report, see ``evaluation.pictures.gallery``; stored in pictures.npz.
     """
 
     header: Header
@@ -55,6 +59,7 @@ class Run:
     specs: Mapping[str, Mapping[str, ValueSpec]]
     ids: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     evidence_file: Mapping[str, Plain] | None = None
+    gallery: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
     def measurement(self, metric: str) -> Measurement:
         """The measurement of one metric.
@@ -105,6 +110,42 @@ class Run:
             for v in m.values
         ]
 
+    def frame(self, *, pandas: bool = False) -> Any:
+        """All values, one row each: a list of dictionaries, or with ``pandas=True`` a ``pandas.DataFrame``.
+
+        Raises:
+            UsageError: pandas is asked for and not installed.
+        """
+        if not pandas:
+            return self.rows()
+        try:
+            return import_module("pandas").DataFrame(self.rows())
+        except ImportError:
+            raise UsageError("pandas is not installed", hint="pip install pandas, or use run.frame()") from None
+
+    def figure(self, address: str, kind: str | None = None) -> Any:
+        """A figure of a metric, ``run.figure("density@Smiling")``, as a ``matplotlib.figure.Figure``.
+
+        Args:
+            address: ``metric`` or ``metric@characteristic``.
+            kind: name of the figure, such as "change-maps"; default: the metric's first one.
+
+        Raises:
+            UsageError: the run has no such figure; the error lists the figures that it has.
+        """
+        return _report().figure(self, address, kind)
+
+    def __repr__(self) -> str:
+        metrics = ", ".join(m.metric if m.status == "ok" else f"{m.metric} ({m.status})" for m in self.measurements)
+        model, data = self.header.checkpoint.get("model"), self.header.data
+        return f"<Run of {model} on {data.get('n')} images of {data.get('name')}: {metrics}>"
+
+    def __str__(self) -> str:
+        return str(_report().text(self))
+
+    def _repr_html_(self) -> str:
+        return str(_report().notebook(self))
+
     def __iter__(self) -> Iterator[Measurement]:
         return iter(self.measurements)
 
@@ -150,6 +191,11 @@ class Run:
             return cls(header, measurements, specs, evidence_file=plain.get("evidence"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError("not a run file of ccvae-eval", where=where, why=repr(error)) from None
+
+
+def _report() -> Any:
+    """The report package, a layer above this one: imported by name, and only when a run is shown."""
+    return import_module("ccvae_eval.report.views")
 
 
 def _copied(value: Any) -> Plain:

@@ -21,6 +21,7 @@ from ccvae_eval.core.types import Images
 from ccvae_eval.evaluation.deprecated import as_accumulator
 from ccvae_eval.evaluation.interventions import Intervention
 from ccvae_eval.evaluation.metric import Accumulator, Decoded, Metric, Needs, settings_of
+from ccvae_eval.evaluation.pictures import IMAGE_DIMENSIONS
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.sandbox import guarded, require_measurement
 from ccvae_eval.evaluation.subject import Chunk, Subject
@@ -30,8 +31,6 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-
-IMAGE_DIMENSIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
