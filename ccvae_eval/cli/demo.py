@@ -11,13 +11,14 @@ import typer
 from ccvae_eval.api import DEFAULT_METRICS, set_up
 from ccvae_eval.checkpoint import save_checkpoint
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.measuring import SOME_FAILED, draw_and_write
+from ccvae_eval.cli.measuring import SOME_FAILED, document_of, draw_and_write
 from ccvae_eval.cli.options import Json, Quiet
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.recipes.work import follow
 from ccvae_eval.report import terminal
 from ccvae_eval.report.text import escaped
+from ccvae_eval.report.views import check_lines
 from ccvae_eval.training import TrainingSettings, fit, prepare, record
 
 ASSET = "ccvae-faces64.pt"
@@ -42,15 +43,15 @@ def command(
             notice=screen.notice, stage=screen.stage,
         )  # fmt: skip
         screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
-        run, figure_count = draw_and_write(setup.measure(screen.stage), out, figures=True)
+        run, made = draw_and_write(setup.measure(screen.stage), out, figures=True, page=True)
         screen.show(terminal.header(run), "", terminal.summary(run), "")
         for measurement in run.measurements:
             screen.show(escaped(f"· {terminal.sentence(measurement)}"))
-        made = f"{checkpoint.name}, run.json, values.csv, evidence.npz, {figure_count} figures"
-        screen.advise(f"\nWritten to {out}: {made}")
+        screen.show(*check_lines(run))
+        screen.advise(f"\nWritten to {out}: {', '.join([checkpoint.name, *made])}")
         screen.advise("Next, with your own checkpoint and images:\n  ccvae-eval run YOUR.pt --data folder:PATH")
         if json:
-            screen.document(run.as_plain())
+            screen.document(document_of(run))
     if run.failed:
         raise SystemExit(SOME_FAILED)
 

@@ -16,11 +16,13 @@ from ccvae_eval.core.files import slug
 from ccvae_eval.data.labels.relabel import relabelled
 from ccvae_eval.evaluation.metric import Metric
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.storage import write
+from ccvae_eval.evaluation.storage import EVIDENCE_FILE, PICTURES_FILE, RUN_FILE, VALUES_FILE, read, write
 from ccvae_eval.plugins import registry
 from ccvae_eval.report import terminal
+from ccvae_eval.report.checks import findings
 from ccvae_eval.report.interface import write_report
 from ccvae_eval.report.terminal import panel_tables
+from ccvae_eval.report.views import check_lines
 
 CHECKPOINT = Annotated[str, typer.Argument(help="The checkpoint to evaluate.", show_default=False)]
 SOME_FAILED = 4
@@ -104,25 +106,36 @@ def measure(
 def publish(run: Run, screen: Screen, common: Common, following: str, reports: Iterable[str] = ()) -> None:
     """Writes a run's files and reports, prints its tables, and suggests the following command."""
     folder = output_folder(common.out, run)
-    run, figure_count = draw_and_write(run, folder, figures=common.figures)
+    run, made = draw_and_write(run, folder, figures=common.figures, page=common.page)
     for name in reports:
         for file in write_report(name, run, folder):
             screen.notice(f"{name}: {file}")
     show(run, screen, verbose=common.verbose)
-    screen.advise(f"\nWritten to {folder}: run.json, values.csv, evidence.npz" + (", figures/" if figure_count else ""))
+    screen.advise(f"\nWritten to {folder}: {', '.join(made)}")
     screen.advise(f"Next: {following}")
     if common.json:
-        screen.document(run.as_plain())
+        screen.document(document_of(run))
 
 
-def draw_and_write(run: Run, folder: Path, *, figures: bool) -> tuple[Run, int]:
-    """Writes a run's files and figures; returns the run as written and the number of figures."""
+def document_of(run: Run) -> dict[str, Any]:
+    """The document of ``--json``: run.json, and the findings of the checks."""
+    return {**run.as_plain(), "checks": [finding.as_plain() for finding in findings(run)]}
+
+
+def draw_and_write(run: Run, folder: Path, *, figures: bool, page: bool) -> tuple[Run, list[str]]:
+    """Writes a run's files, its figures and its page; returns the run as written and the names of what was made."""
     run = write(run, folder)
-    if not figures:
-        return run, 0
-    from ccvae_eval.report.figures import draw_figures  # imports matplotlib, which help and --no-figures do not need
+    made = [name for name in (RUN_FILE, VALUES_FILE, EVIDENCE_FILE, PICTURES_FILE) if (folder / name).is_file()]
+    if figures:
+        from ccvae_eval.report.figures import draw_figures  # imports matplotlib, which help does not need
 
-    return run, len(draw_figures(run, folder / "figures"))
+        made += ["figures/"] * bool(draw_figures(run, folder / "figures"))
+    if page:
+        from ccvae_eval.report.page import PAGE, write_page  # imports jinja2
+
+        write_page(read(folder), folder)
+        made.append(PAGE)
+    return run, made
 
 
 def show(run: Run, screen: Screen, *, verbose: bool) -> None:
@@ -139,6 +152,8 @@ def show(run: Run, screen: Screen, *, verbose: bool) -> None:
     for m in run.measurements:
         if m.metric == "density" and m.pictures and (verbose or len(run.measurements) == 1):
             screen.show("", terminal.density_curves(m, ascii_only=screen.ascii_only))
+    if lines := check_lines(run):
+        screen.show("", *lines)
 
 
 def next_command(run: Run, checkpoint: str, common: Common) -> str:

@@ -79,6 +79,7 @@ class Common:
     verbose: Annotated[bool, option_in(OUTPUT, "Show one row for each characteristic.", "--verbose", "-v")] = False
     quiet: Quiet = False
     figures: Annotated[bool, option_in(OUTPUT, "Write figures as PNG files.")] = True
+    page: Annotated[bool, option_in(OUTPUT, "Write the report as one HTML file, report.html.")] = True
     report: Annotated[list[str] | None, option_in(OUTPUT, "Report plugin to write beside run.json; repeatable.")] = None
     model: ModelName = None
     set: ModelSetting = None

@@ -70,15 +70,20 @@ def draw_figures(run: Run, folder: Path) -> list[Path]:
     """Draws every figure that the run's measurements have pictures for, and returns the files.
 
     Args:
-        run: a run that was just measured; a run read from a file carries no pictures.
+        run: a run with pictures: just measured, or read from a folder with pictures.npz.
         folder: the folder of the PNG files; created if there is a figure.
     """
     return [
         save(sheet, folder / file_name(measurement.metric, *name))
         for measurement in run.measurements
-        if measurement.metric in FIGURES and measurement.pictures
-        for name, sheet in FIGURES[measurement.metric](measurement)
+        for name, sheet in figures_of(measurement)
     ]
+
+
+def figures_of(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Every figure that a measurement has pictures for, with the parts of its name; drawn one by one."""
+    if measurement.metric in FIGURES and measurement.pictures:
+        yield from FIGURES[measurement.metric](measurement)
 
 
 def save(sheet: Figure, path: Path) -> Path:
