@@ -182,8 +182,9 @@ class Run:
                     hint="Evaluate the checkpoint again, or use the version of ccvae-eval that wrote the file.",
                 )
             header = Header(
-                plain["tool"], plain["environment"], plain["checkpoint"], plain["training"], plain["data"],
-                plain["judge"], plain["regions"], int(plain["seed"]), str(plain["command"]), str(plain["started"]),
+                dict(plain["tool"]), dict(plain["environment"]), dict(plain["checkpoint"]),
+                _dict_or_none(plain["training"]), _data_from_plain(plain["data"]), _dict_or_none(plain["judge"]),
+                dict(plain["regions"]), int(plain["seed"]), str(plain["command"]), str(plain["started"]),
                 tuple(map(str, plain.get("warnings", ()))),
             )  # fmt: skip
             measurements = tuple(_measurement_from_plain(m) for m in plain["measurements"])
@@ -249,6 +250,17 @@ def _measurement_as_plain(measurement: Measurement, specs: Mapping[str, ValueSpe
         "notes": list(measurement.notes),
         "seconds": round(measurement.seconds, 3),
     }
+
+
+def _dict_or_none(plain: Plain) -> dict[str, Plain] | None:
+    return None if plain is None else dict(plain)
+
+
+def _data_from_plain(plain: Plain) -> dict[str, Plain]:
+    """The description of the data; each label has a name, and its classes are a list."""
+    labels = [{**label, "name": str(label["name"]), "classes": list(label.get("classes") or ())}
+              for label in plain.get("labels", ())]  # fmt: skip
+    return {**plain, "labels": labels} if "labels" in plain else dict(plain)
 
 
 def _real(value: Any) -> float:

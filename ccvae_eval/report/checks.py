@@ -331,7 +331,7 @@ def _partly_undefined(run: Run) -> Iterator[str]:
             yield f"{m.metric}.{m.headline} is undefined for {'; '.join(parts)}."
 
 
-@_check("CE014", "note", "Metric not applicable", "None: the model or the data lack what the metric needs.")
+@_check("CE014", "note", "Metric not applicable", "Nothing to do: the model or the data lack what the metric needs.")
 def _not_applicable(run: Run) -> Iterator[str]:
     """The model or the data cannot answer the question of a metric.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from ccvae_eval import read
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.evaluation import storage
-from ccvae_eval.evaluation.storage import EVIDENCE_FILE, PICTURES_FILE, write
+from ccvae_eval.evaluation.storage import EVIDENCE_FILE, PICTURES_FILE, RUN_FILE, write
 from tests.support.runs import measurement, pictured_run, run_of, value
 
 
@@ -28,6 +29,26 @@ def test_pictures_come_back_with_the_run(tmp_path: Path) -> None:
     assert back.gallery.keys() == run.gallery.keys()
     np.testing.assert_array_equal(back.gallery["ids"], run.gallery["ids"])
     assert read(tmp_path, pictures=False).gallery == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("data", {"labels": [1]}),
+        ("data", {"labels": 3}),
+        ("data", {"labels": [{"name": "a", "classes": 3}]}),
+        ("data", []),
+        ("checkpoint", "x"),
+        ("judge", 3),
+        ("environment", [1]),
+    ],
+)
+def test_a_header_of_another_form_is_refused(tmp_path: Path, key: str, wrong: object) -> None:
+    write(pictured_run(), tmp_path)
+    plain = json.loads((tmp_path / RUN_FILE).read_text())
+    (tmp_path / RUN_FILE).write_text(json.dumps(plain | {key: wrong}))
+    with pytest.raises(InputError, match="not a run file"):
+        read(tmp_path)
 
 
 def test_a_run_without_pictures_writes_no_file_of_them(tmp_path: Path) -> None:
