@@ -19,6 +19,7 @@ from ccvae_eval.data.spec import data_for, open_data
 from ccvae_eval.data.splits import sample_ids
 from ccvae_eval.evaluation.metric import Metric, default_metrics, metrics_with
 from ccvae_eval.evaluation.metric import metric_named as metric_named
+from ccvae_eval.evaluation.pictures import gallery
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.runner import run
@@ -174,6 +175,7 @@ def evaluate(
     if on_plan is not None:
         on_plan(planned)
     found = run(planned, _staged(stage, "measure"))
+    found = replace(found, gallery=gallery(planned.subject, found.ids.values()))
     if not references:
         return found
     progress, of = _staged(stage, "reference"), (planned.subject, planned.metrics)

@@ -24,6 +24,7 @@ from ccvae_eval.training import TrainingSettings, fit, prepare
 from tests.support.fakes import Squares, SquaresVAE
 
 SAMPLE = 90
+LARGEST_PAGE = 3_000_000
 CHECKPOINT = Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt"
 LABELS = ["Eyeglasses", "Wearing_Necktie"]
 
@@ -106,8 +107,12 @@ def test_the_command_prints_one_document_of_the_published_schema(
         for v in m["values"]
     ]
     assert len(keys) == len(set(keys)), "(metric, name, characteristic, at) is unique"
+    checks = document.pop("checks")
+    assert {"code", "severity", "title", "sentence", "remedy"} == set(checks[0])
     assert json.loads((out / "run.json").read_text()) == document
-    assert {path.name for path in out.iterdir()} == {"run.json", "values.csv", "evidence.npz", "figures"}
+    written = {"run.json", "values.csv", "evidence.npz", "pictures.npz", "report.html", "figures"}
+    assert {path.name for path in out.iterdir()} == written
+    assert len((out / "report.html").read_bytes()) < LARGEST_PAGE
     figures = {path.name.split("-")[0] for path in (out / "figures").iterdir()}
     assert {"density", "locality", "diversity"} <= figures
     assert ccvae_eval.read(out).as_plain() == document

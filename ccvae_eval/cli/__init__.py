@@ -37,6 +37,7 @@ COMMANDS = {
     "demo": Verb(MEASURE, "Evaluate the shipped checkpoint and suggest the next command."),
     "run": Verb(MEASURE, "Evaluate a checkpoint with several metrics in one pass."),
     "calibrate": Verb(PUBLISH, "Check that each value responds as it should to perturbations of known strength."),
+    "report": Verb(PUBLISH, "Write the report of a run, or of a folder of runs, as an HTML file."),
     "train": Verb(MAKE, "Train a model, or the judge, on labelled images."),
     "reproduce": Verb(MAKE, "Train and evaluate the models of a recipe, and compare them with published results."),
     "convert": Verb(MAKE, "Convert a checkpoint to another format."),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.measuring import SOME_FAILED, draw_and_write, plan_shown
+from ccvae_eval.cli.measuring import SOME_FAILED, document_of, draw_and_write, plan_shown
 from ccvae_eval.cli.options import Device, Json, Quiet
 from ccvae_eval.core.files import atomic_write, require_folder
 from ccvae_eval.rendering.text import escaped
@@ -34,6 +34,7 @@ def command(
     from ccvae_eval.api import evaluate
     from ccvae_eval.evaluation.metric import default_metrics
     from ccvae_eval.report import terminal
+    from ccvae_eval.report.views import check_lines
 
     with Screen(as_json=json, quiet=quiet) as screen:
         checkpoint = _trained(out, screen) if train else _shipped(out)
@@ -41,15 +42,15 @@ def command(
             checkpoint, None, default_metrics(), sample=DEMO_IMAGES, device=device, command="ccvae-eval demo",
             notice=screen.notice, stage=screen.stage, on_plan=plan_shown(screen),
         )  # fmt: skip
-        run, figure_count = draw_and_write(run, out, figures=True)
+        run, made = draw_and_write(run, out, figures=True, page=True)
         screen.show(terminal.header(run), "", terminal.summary(run), "")
         for measurement in run.measurements:
             screen.show(escaped(f"· {terminal.sentence(measurement)}"))
-        made = f"{checkpoint.name}, run.json, values.csv, evidence.npz, {figure_count} figures"
-        screen.advise(f"\nWritten to {out}: {made}")
+        screen.show(*check_lines(run))
+        screen.advise(f"\nWritten to {out}: {', '.join([checkpoint.name, *made])}")
         screen.advise("Next, with your own checkpoint and images:\n  ccvae-eval run YOUR.pt --data folder:PATH")
         if json:
-            screen.document(run.as_plain())
+            screen.document(document_of(run))
     if run.failed:
         raise SystemExit(SOME_FAILED)
 

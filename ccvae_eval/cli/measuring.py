@@ -133,32 +133,47 @@ def publish(run: Run, screen: Screen, common: Common, following: str, reports: I
     from ccvae_eval.report.interface import write_report
 
     folder = output_folder(common.out, run)
-    run, figure_count = draw_and_write(run, folder, figures=common.figures)
+    run, made = draw_and_write(run, folder, figures=common.figures, page=common.page)
     for name in reports:
         for file in write_report(name, run, folder):
             screen.notice(f"{name}: {file}")
     show(run, screen, verbose=common.verbose)
-    screen.advise(f"\nWritten to {folder}: run.json, values.csv, evidence.npz" + (", figures/" if figure_count else ""))
+    screen.advise(f"\nWritten to {folder}: {', '.join(made)}")
     screen.advise(f"Next: {following}")
     if common.json:
-        screen.document(run.as_plain())
+        screen.document(document_of(run))
 
 
-def draw_and_write(run: Run, folder: Path, *, figures: bool) -> tuple[Run, int]:
-    """Writes a run's files and figures; returns the run as written and the number of figures."""
-    from ccvae_eval.evaluation.storage import write
+def document_of(run: Run) -> dict[str, Any]:
+    """The document of ``--json``: run.json, and the findings of the checks."""
+    from ccvae_eval.report.checks import findings
+
+    return {**run.as_plain(), "checks": [finding.as_plain() for finding in findings(run)]}
+
+
+def draw_and_write(run: Run, folder: Path, *, figures: bool, page: bool) -> tuple[Run, list[str]]:
+    """Writes a run's files, its figures and its page; returns the run as written and the names of what was made."""
+    from ccvae_eval.evaluation.arrays import PICTURES_FILE
+    from ccvae_eval.evaluation.storage import EVIDENCE_FILE, RUN_FILE, VALUES_FILE, read, write
 
     run = write(run, folder)
-    if not figures:
-        return run, 0
-    from ccvae_eval.report.figures import draw_figures  # imports matplotlib, which help and --no-figures do not need
+    made = [name for name in (RUN_FILE, VALUES_FILE, EVIDENCE_FILE, PICTURES_FILE) if (folder / name).is_file()]
+    if figures:
+        from ccvae_eval.report.figures import draw_figures  # imports matplotlib, which help does not need
 
-    return run, len(draw_figures(run, folder / "figures"))
+        made += ["figures/"] * bool(draw_figures(run, folder / "figures"))
+    if page:
+        from ccvae_eval.report.page import PAGE, write_page  # imports jinja2
+
+        write_page(read(folder), folder)
+        made.append(PAGE)
+    return run, made
 
 
 def show(run: Run, screen: Screen, *, verbose: bool) -> None:
     """Prints header and tables: all values of a single metric, or one row per metric."""
     from ccvae_eval.report import terminal
+    from ccvae_eval.report.views import check_lines
 
     screen.show(terminal.header(run), "")
     if len(run.measurements) > 1:
@@ -166,6 +181,8 @@ def show(run: Run, screen: Screen, *, verbose: bool) -> None:
     if len(run.measurements) == 1 or verbose:
         for m in run.measurements:
             screen.show("", terminal.tables(run, m.metric, verbose=verbose, ascii_only=screen.ascii_only))
+    if lines := check_lines(run):
+        screen.show("", *lines)
 
 
 def next_command(run: Run, checkpoint: str, common: Common) -> str:

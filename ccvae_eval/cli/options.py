@@ -125,6 +125,7 @@ class Common:
         list[str] | None,
         option_in(OUTPUT, "Report plugin to write beside run.json; repeatable.", autocompletion=registered("reports")),
     ] = None
+    page: Annotated[bool, option_in(OUTPUT, "Write the report as one HTML file, report.html.")] = True
     model: ModelName = None
     set: ModelSetting = None
     plugin: Plugin = None

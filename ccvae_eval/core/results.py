@@ -179,7 +179,7 @@ class Measurement:
         headline: name of the value to show first.
         status, reason: success or failure, and its cause.
         evidence: per-image contributions, name -> array with one row for each image of the sample.
-        pictures: arrays for the metric's figures; kept in memory, never written to run.json.
+        pictures: arrays for the metric's figures; stored in pictures.npz, never in run.json.
         notes: sentences for the reader (proportion of clipped ranks, excluded labels, ...).
         seconds: wall time spent in this metric.
     """

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccvae_eval.core.errors import UndefinedError
-from ccvae_eval.core.types import Floats, Images
-from ccvae_eval.evaluation.interventions import path_between
+from ccvae_eval.core.devices import exact_arithmetic
+from ccvae_eval.core.errors import UndefinedError, UnsupportedError
+from ccvae_eval.core.types import Floats, Ids, Images
+from ccvae_eval.evaluation.interventions import Do, path_between
 from ccvae_eval.evaluation.metric import CodeSource
-from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
+from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.latents import replaced
+
+log = logging.getLogger(__name__)
 
 PICTURED = 8
 """Number of images, the first of the sample, that figures show."""
+
+GALLERY = 48
+"""Number of images, evenly spaced in the sample, that a report shows one by one."""
+
+IMAGE_DIMENSIONS = 3
+"""Channels, height and width; data with fewer are points."""
 
 GRID = 5
 """Steps along each side of a two-dimensional traversal."""
@@ -124,3 +136,60 @@ def plane(subject: Subject, down: str, across: str, source: CodeSource, size: in
     ]
     images = as_bytes(subject.decode(torch.cat(codes))).numpy()
     return images.reshape(size, size, *images.shape[1:])
+
+
+@exact_arithmetic()
+def gallery(subject: Subject, samples: Iterable[Ids]) -> dict[str, NDArray[np.generic]]:
+    """Single images for a report, with their reconstructions and with each label set to another class.
+
+    Args:
+        subject: the subject.
+        samples: the images of each metric; an image is shown only if every metric used it.
+
+    Returns:
+        ``ids``, shape (n,), n at most 48; ``image``, ``reconstruction`` and ``do/LABEL``, shape (n, H, W, C), uint8;
+        ``label/LABEL``, the class of each image, and ``then/LABEL``, the class it is set to, shape (n,), -1 = unknown.
+        Empty if the data are points, or if the model cannot decode; an undefined intervention is left out.
+    """
+    if len(subject.data.input_shape) != IMAGE_DIMENSIONS:
+        return {}
+    used = np.ones(len(subject), dtype=bool)
+    for ids in samples:
+        used &= np.isin(subject.ids, ids)
+    rows = np.flatnonzero(used)
+    count = min(GALLERY, len(rows))
+    rows = rows[np.arange(count) * len(rows) // max(count, 1)]
+    found: dict[str, NDArray[np.generic]] = {}
+    try:
+        for first in range(0, count, FIXED_BATCH):
+            for name, pictures in _gallery_part(subject, rows[first : first + FIXED_BATCH]).items():
+                found[name] = np.concatenate([found[name], pictures]) if name in found else pictures
+    except Exception:  # the metrics report what is wrong with the model
+        log.debug("gallery", exc_info=True)
+        return {}
+    return found
+
+
+def _gallery_part(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic]]:
+    """The gallery of at most 32 images, given by their rows."""
+    index: Any = rows  # a chunk is a slice of the images elsewhere; its fields are indexed in the same way
+    ids, codes = subject.ids[rows], subject.codes[rows]
+    images = read_images(subject.data, ids).to(subject.device)
+    chunk = Chunk(index, ids, images, subject.posterior.rows(index), codes)
+    found: dict[str, NDArray[np.generic]] = {
+        "ids": ids,
+        "image": as_bytes(images).numpy(),
+        "reconstruction": as_bytes(subject.decode(codes)).numpy(),
+    }
+    for label in subject.schema:
+        if label.kind == "continuous":
+            continue
+        found[f"label/{label.name}"] = subject.classes(label.name)[rows].numpy()
+        try:
+            edited = Do(label.name).codes(subject, chunk) if label.name in subject.movable else None
+        except (UndefinedError, UnsupportedError):
+            edited = None
+        if edited is not None:
+            found[f"do/{label.name}"] = as_bytes(subject.decode(edited)).numpy()
+            found[f"then/{label.name}"] = subject.target_class(label.name)[rows].numpy()
+    return found

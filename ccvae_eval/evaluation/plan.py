@@ -15,13 +15,12 @@ from ccvae_eval.core.results import Measurement, Reason, Status
 from ccvae_eval.evaluation.deprecated import as_accumulator
 from ccvae_eval.evaluation.interventions import Intervention
 from ccvae_eval.evaluation.metric import Accumulator, Metric, Needs, settings_of
+from ccvae_eval.evaluation.pictures import IMAGE_DIMENSIONS
 from ccvae_eval.evaluation.run import Header
 from ccvae_eval.evaluation.sandbox import guarded
 from ccvae_eval.evaluation.subject import Subject
 
 log = logging.getLogger(__name__)
-
-IMAGE_DIMENSIONS = 3
 
 
 @dataclass

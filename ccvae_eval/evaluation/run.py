@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ccvae_eval.core.errors import InputError, UsageError, suggestion
@@ -137,9 +138,11 @@ class RunDocument:
     evidence: Annotated[Mapping[str, Plain], Keys(file=str, sha256=str)] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Run:
     """Record of one evaluation.
+
+    ``print(run)`` shows the tables of the terminal; a notebook shows the report.
 
     Args:
         header: description of the run.
@@ -147,6 +150,7 @@ class Run:
         specs: for each metric the descriptions of its values (unit, direction, range).
         ids: for each metric the ids of its images, which paired comparisons need along with the evidence.
         evidence_file: name and digest of the evidence file.
+        gallery: single images for the report, see ``evaluation.pictures.gallery``; stored in pictures.npz.
     """
 
     header: Header
@@ -154,6 +158,7 @@ class Run:
     specs: Mapping[str, Mapping[str, ValueSpec]]
     ids: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     evidence_file: Mapping[str, Plain] | None = None
+    gallery: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
     def measurement(self, metric: str) -> Measurement:
         """The measurement of one metric.
@@ -204,6 +209,42 @@ class Run:
             for v in m.values
         ]
 
+    def frame(self, *, pandas: bool = False) -> Any:
+        """All values, one row each: a list of dictionaries, or with ``pandas=True`` a ``pandas.DataFrame``.
+
+        Raises:
+            UsageError: pandas is asked for and not installed.
+        """
+        if not pandas:
+            return self.rows()
+        try:
+            return import_module("pandas").DataFrame(self.rows())
+        except ImportError:
+            raise UsageError("pandas is not installed", hint="pip install pandas, or use run.frame()") from None
+
+    def figure(self, address: str, kind: str | None = None) -> Any:
+        """A figure of a metric, ``run.figure("density@Smiling")``, as a ``matplotlib.figure.Figure``.
+
+        Args:
+            address: ``metric`` or ``metric@characteristic``.
+            kind: name of the figure, such as "change-maps"; default: the metric's first one.
+
+        Raises:
+            UsageError: the run has no such figure; the error lists the figures that it has.
+        """
+        return _report().figure(self, address, kind)
+
+    def __repr__(self) -> str:
+        metrics = ", ".join(m.metric if m.status == "ok" else f"{m.metric} ({m.status})" for m in self.measurements)
+        model, data = self.header.checkpoint.get("model"), self.header.data
+        return f"<Run of {model} on {data.get('n')} images of {data.get('name')}: {metrics}>"
+
+    def __str__(self) -> str:
+        return str(_report().text(self))
+
+    def _repr_html_(self) -> str:
+        return str(_report().notebook(self))
+
     def __iter__(self) -> Iterator[Measurement]:
         return iter(self.measurements)
 
@@ -252,3 +293,8 @@ def _flat(row: dict[str, Plain]) -> dict[str, Plain]:
     at = ";".join(f"{key}={value}" for key, value in sorted(row["at"].items()))
     low, high = row.pop("range")
     return {**row, "at": at, "range_low": low, "range_high": high}
+
+
+def _report() -> Any:
+    """The report package, a layer above this one: imported by name, and only when a run is shown."""
+    return import_module("ccvae_eval.report.views")

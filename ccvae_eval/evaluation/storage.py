@@ -1,4 +1,4 @@
-"""Files of a run: run.json with its JSON schema (draft 2020-12), values.csv and evidence.npz."""
+"""Files of a run: run.json with its JSON schema (draft 2020-12), values.csv, evidence.npz and pictures.npz."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ccvae_eval.core.files import atomic_write
 from ccvae_eval.core.typed import Limits, load_json, schema
 from ccvae_eval.evaluation.run import Run, RunDocument
 
-RUN_FILE, VALUES_FILE, EVIDENCE_FILE = "run.json", "values.csv", "evidence.npz"
 LIMITS = Limits(size=64 << 20, entries=4 << 20)
+RUN_FILE, VALUES_FILE, EVIDENCE_FILE = "run.json", "values.csv", "evidence.npz"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 RUN_SCHEMA: dict[str, Any] = {
@@ -47,28 +47,34 @@ def _cell(value: object) -> object:
 
 
 def write(run: Run, folder: Path) -> Run:
-    """Writes the three files, each atomically; run.json last, so that it never refers to a missing file.
+    """Writes the files, each atomically; run.json last, so that it never refers to a missing file.
+
+    pictures.npz is written only if the run carries pictures. Single images are stored with a small loss, as sheets.
 
     Returns:
         The run with file name and digest of the evidence.
     """
-    import numpy as np
+    from ccvae_eval.evaluation.arrays import packed, write_pictures
 
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"{m.metric}/{name}": array for m in run.measurements for name, array in m.evidence.items()}
     arrays |= {f"{metric}/ids": ids for metric, ids in run.ids.items()}
-    packed = io.BytesIO()
-    np.savez_compressed(packed, allow_pickle=False, **arrays)
-    evidence = packed.getvalue()
-    run = replace(run, evidence_file={"file": EVIDENCE_FILE, "sha256": sha256(evidence).hexdigest()})
+    evidence = packed(arrays)
+    digest = sha256(evidence).hexdigest()
+    run = replace(run, evidence_file={"file": EVIDENCE_FILE, "sha256": digest})
+    write_pictures(run, folder)
     atomic_write(folder / EVIDENCE_FILE, evidence)
     atomic_write(folder / VALUES_FILE, as_csv(run).encode())
     atomic_write(folder / RUN_FILE, as_json(run).encode())
     return run
 
 
-def read(path: Path | str) -> Run:
-    """Reads a run from its folder or its run.json, with the evidence if the file exists.
+def read(path: Path | str, *, pictures: bool = True) -> Run:
+    """Reads a run from its folder or its run.json, with the evidence and the pictures if the files exist.
+
+    Args:
+        path: the folder or the run.json.
+        pictures: False leaves the pictures out.
 
     Raises:
         InputError: the file is missing, too large or not a run, or the evidence has another digest than run.json
@@ -77,11 +83,18 @@ def read(path: Path | str) -> Run:
     place = Path(path)
     file = place / RUN_FILE if place.is_dir() else place
     run = Run.from_plain(load_json(file, limits=LIMITS), str(file))
-    return _with_evidence(run, file.parent)
+    run = _with_evidence(run, file.parent)
+    if not pictures:
+        return run
+    from ccvae_eval.evaluation.arrays import with_pictures
+
+    return with_pictures(run, file.parent)
 
 
 def _with_evidence(run: Run, folder: Path) -> Run:
     import numpy as np
+
+    from ccvae_eval.evaluation.arrays import under
 
     named = run.evidence_file
     if named is None or not (folder / EVIDENCE_FILE).is_file():
@@ -95,14 +108,7 @@ def _with_evidence(run: Run, folder: Path) -> Run:
         )
     arrays = dict(np.load(io.BytesIO(content), allow_pickle=False))
     measurements = tuple(
-        replace(
-            m,
-            evidence={
-                key.removeprefix(f"{m.metric}/"): array
-                for key, array in arrays.items()
-                if key.startswith(f"{m.metric}/") and key != f"{m.metric}/ids"
-            },
-        )
+        replace(m, evidence={key: array for key, array in under(arrays, m.metric).items() if key != "ids"})
         for m in run.measurements
     )
     ids = {m.metric: arrays[f"{m.metric}/ids"] for m in run.measurements if f"{m.metric}/ids" in arrays}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ccvae_eval.core.files import slug
+from ccvae_eval.core.results import Measurement
 from ccvae_eval.evaluation.metric import presentation_of
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.plugins.attribution import plugin_call
@@ -39,19 +40,22 @@ def draw_figures(run: Run, folder: Path) -> list[Path]:
     The figures of a metric are those of its class (``figures``), drawn from the pictures of its measurement.
 
     Args:
-        run: a run that was just measured; a run read from a file carries no pictures.
+        run: a run with pictures: just measured, or read from a folder with pictures.npz.
         folder: the folder of the PNG files; created if there is a figure.
     """
-    files = []
-    for measurement in run.measurements:
-        kind = presentation_of(measurement.metric)
-        if measurement.pictures and hasattr(kind, "figures"):
-            with plugin_call(kind, "metric", "figures(measurement)"):
-                files += [
-                    save(sheet, folder / file_name(measurement.metric, *parts))
-                    for parts, sheet in kind.figures(measurement)
-                ]
-    return files
+    return [
+        save(sheet, folder / file_name(measurement.metric, *name))
+        for measurement in run.measurements
+        for name, sheet in figures_of(measurement)
+    ]
+
+
+def figures_of(measurement: Measurement) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    """Every figure that a measurement has pictures for, with the parts of its name; drawn one by one."""
+    kind = presentation_of(measurement.metric)
+    if measurement.pictures and hasattr(kind, "figures"):
+        with plugin_call(kind, "metric", "figures(measurement)"):
+            yield from kind.figures(measurement)
 
 
 NOT_TERMS = ("split", "epoch", "step", "seconds")

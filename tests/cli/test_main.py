@@ -125,12 +125,13 @@ def test_option_overrides_a_metric_s_own_options(capsys: pytest.CaptureFixture[s
     """``--option`` takes precedence over the options of a single metric's command."""
     with pytest.raises(SystemExit) as ended:
         main([
-            "locality", CHECKPOINT, "--limit", "20", "--judge", "none", "--no-figures", "--out", str(tmp_path),
-            "--json", "--steps", "3", "--columns", "each", "--option", "locality.steps=4",
+            "locality", CHECKPOINT, "--limit", "20", "--judge", "none", "--no-figures", "--no-page",
+            "--out", str(tmp_path), "--json", "--steps", "3", "--columns", "each", "--option", "locality.steps=4",
         ])  # fmt: skip
     assert ended.value.code == 0
     settings = json.loads(capsys.readouterr().out)["measurements"][0]["settings"]
     assert (settings["steps"], settings["columns"]) == (4, "each")
+    assert not {"figures", "report.html"} & {path.name for path in tmp_path.iterdir()}
 
 
 def test_the_settings_of_a_metric_are_options() -> None:

@@ -15,7 +15,11 @@ import pytest
 from tests.support.paths import ROOT
 
 TOP_LEVEL = {"ccvae_eval", "ccvae_models", "ccvae_plugins"}
-ASSETS = {"ccvae_eval/assets/ccvae-faces64.pt", "ccvae_eval/assets/judge-faces64.safetensors"}
+ASSETS = {
+    "ccvae_eval/assets/ccvae-faces64.pt",
+    "ccvae_eval/assets/judge-faces64.safetensors",
+    *(f"ccvae_eval/report/page/templates/{name}" for name in ("base.html", "report.html", "style.css", "script.js")),
+}
 LARGEST_CHECKPOINT, LARGEST_JUDGE = 3_000_000, 200_000
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,89 @@
+"""Arrays in the files of a run: compressed archives, and pictures.npz with the pictures of a run."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccvae_eval.core import sheets
+from ccvae_eval.core.errors import InputError
+from ccvae_eval.core.files import atomic_write
+from ccvae_eval.evaluation.run import Run
+
+PICTURES_FILE = "pictures.npz"
+LARGEST_PICTURES = 128 << 20
+"""Bytes of the pictures before compression; pictures beyond it are not stored."""
+QUALITY = 90
+"""Of the sheets of pictures, from 0 to 100."""
+ARRAYS, SHEETS, SHAPES, GALLERY = "arrays", "sheets", "shapes", "gallery"
+OF_EVIDENCE = "evidence-sha256"
+"""Name of the entry of pictures.npz that ties it to its run: the digest of the run's evidence."""
+
+
+def packed(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """A compressed archive of arrays, as ``np.load`` reads it."""
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, **arrays)
+    return packed.getvalue()
+
+
+def write_pictures(run: Run, folder: Path) -> None:
+    """Writes pictures.npz if the run carries pictures; single images are stored with a small loss, as sheets."""
+    pictures = _stored_pictures(run)
+    if pictures and run.evidence_file is not None:
+        digest = np.array(run.evidence_file["sha256"])
+        atomic_write(folder / PICTURES_FILE, packed({OF_EVIDENCE: digest, **pictures}))
+
+
+def _stored_pictures(run: Run) -> dict[str, NDArray[np.generic]]:
+    """The run's pictures as entries of pictures.npz, up to ``LARGEST_PICTURES``."""
+    sources = {GALLERY: run.gallery, **{m.metric: m.pictures for m in run.measurements}}
+    entries: dict[str, NDArray[np.generic]] = {}
+    size = 0
+    for owner, pictures in sources.items():
+        for name, picture in pictures.items():
+            array, key = np.asarray(picture), f"{owner}/{name}"
+            size += array.nbytes
+            if size > LARGEST_PICTURES or array.dtype.hasobject:
+                continue
+            if sheets.fits(array):
+                entries[f"{SHEETS}/{key}"] = np.frombuffer(sheets.encoded(array, QUALITY), np.uint8)
+                entries[f"{SHAPES}/{key}"] = np.array(array.shape)
+            else:
+                entries[f"{ARRAYS}/{key}"] = array
+    return entries
+
+
+def with_pictures(run: Run, folder: Path) -> Run:
+    """The run with its pictures; without them if there is no file, or if it belongs to another run."""
+    file = folder / PICTURES_FILE
+    if run.evidence_file is None or not file.is_file():
+        return run
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        entries = dict(np.load(file, allow_pickle=False)) if size <= LARGEST_PICTURES else {}
+        shapes = {key: tuple(map(int, shape)) for key, shape in under(entries, SHAPES).items()}
+        size += sum(math.prod(shape) for shape in shapes.values())
+        if size > 2 * LARGEST_PICTURES:
+            raise InputError("pictures are too large", where=str(file), why=f"more than {LARGEST_PICTURES >> 20} MiB")
+        if str(entries.get(OF_EVIDENCE)) != run.evidence_file.get("sha256"):
+            return run
+        single = {key: sheets.decoded(s.tobytes(), shapes[key]) for key, s in under(entries, SHEETS).items()}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError("pictures cannot be read", where=str(file), why=str(error)) from None
+    found = {**under(entries, ARRAYS), **single}
+    measurements = tuple(replace(m, pictures=under(found, m.metric)) for m in run.measurements)
+    return replace(run, measurements=measurements, gallery=under(found, GALLERY))
+
+
+def under(arrays: Mapping[str, NDArray[np.generic]], owner: str) -> dict[str, NDArray[np.generic]]:
+    """The arrays whose name begins with ``owner/``, by the rest of their name."""
+    return {key.removeprefix(f"{owner}/"): array for key, array in arrays.items() if key.startswith(f"{owner}/")}

@@ -1,0 +1,386 @@
+"""Checks of a run: coded findings about the data, the model and the judge that a reader of its numbers should know.
+
+Each check is a pure function of a :class:`Run`, registered in ``CHECKS`` under a code that never changes; its docstring
+is its paragraph in docs/checks.md.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from ccvae_eval.core.types import Ids
+from ccvae_eval.evaluation.interventions import LEAST_PER_CLASS
+from ccvae_eval.evaluation.result_table import ASSIGNED, GIVEN, UNASSIGNED
+from ccvae_eval.evaluation.run import Run
+from ccvae_eval.metrics.disentanglement.table import cramers_v
+from ccvae_eval.rendering.tables import headline_of
+from ccvae_eval.rendering.text import figure, unmarked
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+"""Worst first."""
+
+MOST_CLIPPED = 0.1
+"""Share of clipped ranks above which an intervention leaves the codes that the model has seen."""
+CORRELATED = 0.3
+"""Cramér's V of two labels above which leakage of one into the other may come from the data."""
+COLLAPSED = 0.05
+"""KL divergence in nats below which a latent dimension carries no information about the image."""
+LEAST_CHANGED = 0.5
+"""Share of images whose change must exceed the noise of the posterior."""
+MOST_NAMES = 8
+"""Names in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check.
+
+    Args:
+        code: CE and three digits; never reused.
+        severity: "error" (the numbers are not to be relied on), "warning" (some are to be read with care) or "note".
+        title: what it finds.
+        remedy: what to do.
+        find: the sentences that it finds in a run.
+    """
+
+    code: str
+    severity: Severity
+    title: str
+    remedy: str
+    find: Callable[[Run], Iterator[str]]
+
+    @property
+    def explanation(self) -> str:
+        """The paragraph of docs/checks.md, as plain text in one line."""
+        return unmarked(" ".join(inspect.cleandoc(self.find.__doc__ or "").split()))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check has found in a run: the check, and a sentence with the run's own names and numbers."""
+
+    check: Check
+    sentence: str
+
+    def as_plain(self) -> dict[str, str]:
+        """The finding as plain data, for JSON."""
+        check = self.check
+        return {
+            "code": check.code,
+            "severity": check.severity,
+            "title": check.title,
+            "sentence": self.sentence,
+            "remedy": check.remedy,
+        }
+
+
+CHECKS: dict[str, Check] = {}
+
+
+def findings(run: Run) -> list[Finding]:
+    """Everything that the checks find in a run, worst first, then by code."""
+    found = [Finding(check, sentence) for check in CHECKS.values() for sentence in check.find(run)]
+    return sorted(found, key=lambda f: (SEVERITIES.index(f.check.severity), f.check.code))
+
+
+Find = Callable[[Run], Iterator[str]]
+
+
+def _check(code: str, severity: Severity, title: str, remedy: str) -> Callable[[Find], Find]:
+    """Registers a function that yields sentences as a check."""
+
+    def register(find: Find) -> Find:
+        CHECKS[code] = Check(code, severity, title, remedy, find)
+        return find
+
+    return register
+
+
+@_check("CE001", "error", "Images seen in training", "Evaluate the test split: --split test, without --limit.")
+def _seen_in_training(run: Run) -> Iterator[str]:
+    """The checkpoint was trained on these very images, so every value is optimistic: the model may have memorised them.
+
+    The check compares the digest of the data with the one in the checkpoint's training record; a checkpoint without
+    such a record cannot be checked.
+    """
+    if run.header.data.get("seen_in_training"):
+        yield f"The images of split {run.header.data.get('split')} were used in training."
+
+
+@_check("CE002", "warning", "Labels that the judge does not recognise",
+        "Train a judge on more images (train judge), or read the values that need no judge.")  # fmt: skip
+def _not_recognised(run: Run) -> Iterator[str]:
+    """The judge recognises a label in less than 0.8 of this model's reconstructions (balanced accuracy).
+
+    Values that need its opinion on this label are undefined. A blurry decoder and a weak judge look alike here: the
+    judge's accuracy on real images, beside it in the notes of the metric, shows which of the two it is.
+    """
+    notes = dict.fromkeys(note for m in run for note in m.notes if note.endswith(", not judged"))
+    found = [next((note for note in notes if note.startswith(f"{name}: ")), "") for name in _labels(run)]
+    if any(found):
+        yield f"{_listed([note.removesuffix(', not judged') for note in found if note])}."
+
+
+@_check("CE003", "warning", "Clipped ranks",
+        "Evaluate more images, or set the class mean instead: --option intervention.mode=mean.")  # fmt: skip
+def _clipped(run: Run) -> Iterator[str]:
+    """An intervention keeps the rank of a code within its class, and ranks are clipped to 0.005 to 0.995.
+
+    Where more than 10 % of the ranks are clipped, the codes do not follow the Gaussian that was fitted to their class,
+    and the edited images may differ from those of a gentler intervention.
+    """
+    shares: dict[str, float] = {}
+    for note in (note for m in run for note in m.notes):
+        for name in _labels(run):
+            of_drift = re.search(rf"(?:: |, ){re.escape(name)} (\d+\.\d)%", note)
+            of_intervention = re.match(rf"{re.escape(name)}: (\d+)% of the codes lie outside", note)
+            if note.startswith("ranks clipped") and of_drift:
+                shares[name] = max(shares.get(name, 0.0), float(of_drift[1]) / 100)
+            elif of_intervention:
+                shares[name] = max(shares.get(name, 0.0), float(of_intervention[1]) / 100)
+    many = [f"{name} {share:.0%}" for name, share in shares.items() if share > MOST_CLIPPED]
+    if many:
+        yield f"More than {MOST_CLIPPED:.0%} of the ranks were clipped: {_listed(many)}."
+
+
+@_check("CE004", "warning", "Correlated labels",
+        "Read density.cross_auc, which compares images of one class, and not the value at stratum=none.")  # fmt: skip
+def _correlated(run: Run) -> Iterator[str]:
+    """Two labels are associated in these images (Cramér's V above 0.3).
+
+    Their latent dimensions may then predict each other without any fault of the model, and a classifier may use one
+    label to recognise the other. Values within the classes of a label (density.cross_auc) are not affected.
+    """
+    found = {
+        (str(v.characteristic), str(v.at["with"])): v.estimate.value
+        for m in run
+        for v in m.values
+        if v.name == "factor_correlation" and v.estimate.value > CORRELATED
+    }
+    for (i, first), (j, second) in combinations(_classes(run).items(), 2):
+        association = cramers_v(first, second) if len(first) == len(second) else math.nan
+        if association > CORRELATED and (j, i) not in found:
+            found[i, j] = association
+    pairs = sorted(found.items(), key=lambda item: -item[1])
+    if pairs:
+        yield f"Labels are correlated: {_listed([f'{i} and {j} ({figure(v, 2)})' for (i, j), v in pairs])}."
+
+
+@_check("CE005", "warning", "Classes with few images",
+        "Evaluate more images (--sample all), or merge rare classes (--label).")  # fmt: skip
+def _few_images(run: Run) -> Iterator[str]:
+    """A class has fewer than 20 of the evaluated images.
+
+    Paths and interventions that need its distribution are undefined, and the other values of its label have wide
+    confidence intervals.
+    """
+    rare = []
+    for name, classes in _classes(run).items():
+        counts = np.bincount(classes[classes >= 0], minlength=len(_class_names(run, name)))
+        names = _class_names(run, name)
+        rare += [
+            f"{name}={names[k] if k < len(names) else k} ({count})"
+            for k, count in enumerate(counts)
+            if count < LEAST_PER_CLASS
+        ]
+    if rare:
+        yield f"Classes with fewer than {LEAST_PER_CLASS} images: {_listed(rare)}."
+
+
+@_check("CE006", "warning", "Inactive latent dimensions",
+        "Lower the weight of the KL term or warm it up, then train again.")  # fmt: skip
+def _collapsed(run: Run) -> Iterator[str]:
+    """The posterior of some latent dimensions equals their prior (posterior collapse), so they carry no information.
+
+    For a label this means a KL divergence below 0.05 nats in ``reconstruction``; the disentanglement panel names single
+    dimensions. An intervention on a collapsed dimension changes nothing, or changes something unrelated to the image.
+    """
+    collapsed = [
+        str(v.characteristic)
+        for m in run
+        for v in m.values
+        if m.metric == "reconstruction" and v.name == "kl" and v.characteristic and not v.at
+        and v.estimate.value < COLLAPSED
+    ]  # fmt: skip
+    if collapsed:
+        yield f"The posterior equals the prior (KL below {COLLAPSED} nats): {_listed(collapsed)}."
+    for m in run:
+        for v in m.values:
+            if v.name == "active_codes" and v.note.startswith("inactive: "):
+                yield f"Latent dimensions without information, {v.note}."
+
+
+@_check("CE007", "note", "Latent dimensions computed from the labels",
+        "Compare such a model by its leakage and its edits, not by density or accuracy.")  # fmt: skip
+def _given(run: Run) -> Iterator[str]:
+    """The encoder is given the labels, so some latent dimensions contain them by construction.
+
+    How well these dimensions predict their own label says nothing about the model, and means leave them out. Whether
+    the *other* dimensions predict the label, and what an edit changes, is informative as for any other model.
+    """
+    given = _noted(run, GIVEN)
+    if given:
+        yield f"The encoder computes latent dimensions from these labels: {_listed(given)}."
+
+
+@_check("CE008", "warning", "Headline value undefined",
+        "Read the reason; often a judge (--judge), regions (regions=) or more images are needed.")  # fmt: skip
+def _headline_undefined(run: Run) -> Iterator[str]:
+    """The headline value of a metric is undefined for every label, so that the metric gives no answer for this model.
+
+    The reason stands in the sentence. An undefined value is never counted as 0, and a comparison of models leaves it
+    out on both sides.
+    """
+    for m in run:
+        headline = headline_of(m)
+        if m.status == "undefined" or (m.status == "ok" and headline is not None and not headline.estimate.defined):
+            why = m.reason.text if m.reason else headline.note if headline else ""
+            yield f"{m.metric}.{m.headline} has no value{f': {why}' if why else ''}."
+
+
+@_check("CE009", "note", "Labels without latent dimensions of their own",
+        "Name the label in the model's layout, or leave the characteristic options out.")  # fmt: skip
+def _no_dimensions(run: Run) -> Iterator[str]:
+    """Some labels of the data have no latent dimensions of their own in this run, so nothing can be edited for them.
+
+    The model has none for them, no dimension predicts them above chance, or ``--characteristic`` left them out. Means
+    over labels do not include them.
+    """
+    measured = [m for m in run if m.metric in ("density", "locality") and any(v.characteristic for v in m.values)]
+    if not measured:
+        return
+    own = {
+        v.characteristic
+        for m in measured
+        for v in m.values
+        if v.name == m.headline and v.characteristic and not v.note.startswith(UNASSIGNED)
+        and UNASSIGNED not in v.note.split("; ")
+    }  # fmt: skip
+    lacking = [name for name in _labels(run) if name not in own]
+    if lacking:
+        yield f"No latent dimensions of their own: {_listed(lacking)}."
+
+
+@_check("CE010", "error", "Metric failed",
+        "Read the reason, then run the metric alone with --debug; the other metrics are not affected.")  # fmt: skip
+def _failed(run: Run) -> Iterator[str]:
+    """A metric ended with an error, for instance because the decoder returned NaN or a plugin failed.
+
+    Its values are missing; the run ends with exit code 4. The other metrics of the run are not affected.
+    """
+    for m in run.failed:
+        yield f"{m.metric} failed{f': {m.reason.text}' if m.reason else ''}."
+
+
+@_check("CE011", "note", "Latent dimensions assigned by the evaluation",
+        "Compare such values only with those of other models without characteristics.")  # fmt: skip
+def _assigned(run: Run) -> Iterator[str]:
+    """The model has no latent dimensions that belong to labels.
+
+    The evaluation assigned the most informative dimension to each label on one half of the images; all values are from
+    the other half. The dimension was chosen for the label, so a comparison with a model that learned it from labels
+    favours neither by construction, but the numbers describe the best single dimension only.
+    """
+    assigned = _noted(run, ASSIGNED)
+    if assigned:
+        yield f"Latent dimensions were assigned to {_listed(assigned)}."
+
+
+@_check("CE012", "warning", "Edits that change nothing",
+        "Look at the strips of these labels: the decoder may ignore their latent dimensions.")  # fmt: skip
+def _unchanged(run: Run) -> Iterator[str]:
+    """Moving the latent dimensions of a label changes fewer than half of the images by more than the posterior's noise.
+
+    Locality and drift are then means over the few images that do change. The decoder may ignore these dimensions.
+    """
+    idle = [
+        f"{v.characteristic} ({figure(v.estimate.value, 2)})"
+        for m in run
+        for v in m.values
+        if m.metric == "locality" and v.name == "changed" and v.characteristic and not v.at
+        and v.estimate.value < LEAST_CHANGED
+    ]  # fmt: skip
+    if idle:
+        yield f"Less than {LEAST_CHANGED:.0%} of the images change beyond noise: {_listed(idle)}."
+
+
+@_check("CE013", "note", "Headline value undefined for some labels",
+        "Do not compare the mean with that of a model for which other labels are defined.")  # fmt: skip
+def _partly_undefined(run: Run) -> Iterator[str]:
+    """The headline value of a metric is undefined for some labels, and the mean is one over the others.
+
+    The most frequent reason is a label without a region in the image, such as an age.
+    """
+    for m in run:
+        rows = [v for v in m.values if v.name == m.headline and v.characteristic and not v.at]
+        missing = [v for v in rows if not v.estimate.defined]
+        if m.status == "ok" and missing and len(missing) < len(rows):
+            by_reason: dict[str, list[str]] = {}
+            for v in missing:
+                by_reason.setdefault(v.note, []).append(str(v.characteristic))
+            parts = [f"{_listed(names)}{f' ({why})' if why else ''}" for why, names in by_reason.items()]
+            yield f"{m.metric}.{m.headline} is undefined for {'; '.join(parts)}."
+
+
+@_check("CE014", "note", "Metric not applicable", "Nothing to do: the model or the data lack what the metric needs.")
+def _not_applicable(run: Run) -> Iterator[str]:
+    """The model or the data cannot answer the question of a metric.
+
+    Points, for instance, have no pixels to compare, and a model without a prior cannot be sampled.
+    """
+    for m in run:
+        if m.status == "unsupported":
+            yield f"{m.metric} does not apply{f': {m.reason.text}' if m.reason else ''}."
+
+
+@_check("CE015", "note", "Values without a judge", "Evaluate with --judge auto, or give a judge file.")
+def _no_judge(run: Run) -> Iterator[str]:
+    """The run had no judge, so values that ask an independent classifier what an edited image shows are undefined."""
+    without = sorted({f"{m.metric}.{v.name}" for m in run for v in m.values if "needs a judge" in v.note})
+    if without:
+        yield f"Undefined without a judge: {_listed(without)}."
+
+
+def _labels(run: Run) -> list[str]:
+    """The names of the run's labels."""
+    return [str(label["name"]) for label in run.header.data.get("labels", ())]
+
+
+def _class_names(run: Run, label: str) -> list[str]:
+    """The names of a label's classes."""
+    kinds = {str(plain["name"]): plain for plain in run.header.data.get("labels", ())}
+    classes = list(map(str, kinds.get(label, {}).get("classes", ())))
+    return classes or ["absent", "present"]
+
+
+def _classes(run: Run) -> dict[str, Ids]:
+    """The class of each image by its label, from the evidence, -1 = missing; from the largest sample there is."""
+    found: dict[str, Ids] = {}
+    categorical = {str(p["name"]) for p in run.header.data.get("labels", ()) if p.get("kind") != "continuous"}
+    for m in run:
+        for key, column in m.evidence.items():
+            name = key.removeprefix("label/")
+            if key.startswith("label/") and name in categorical and len(column) > len(found.get(name, ())):
+                found[name] = np.nan_to_num(np.asarray(column, dtype=np.float64), nan=-1).astype(np.int64)
+    return found
+
+
+def _noted(run: Run, mark: str) -> list[str]:
+    """The characteristics with this mark in the note of one of their values."""
+    marked = (str(v.characteristic) for m in run for v in m.values if v.characteristic and mark in v.note.split("; "))
+    return list(dict.fromkeys(marked))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(names[:MOST_NAMES])
+    return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES} more"

@@ -1,0 +1,136 @@
+"""Rendering of a run into HTML with the templates of this package."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ccvae_eval.core.files import atomic_write
+from ccvae_eval.evaluation.run import Run
+from ccvae_eval.rendering.text import plain
+from ccvae_eval.report import terminal
+from ccvae_eval.report.checks import findings
+from ccvae_eval.report.page import answer, pictures
+from ccvae_eval.report.page.matrices import LEVELS, matrices
+
+PAGE = "report.html"
+
+
+def page_html(run: Run) -> str:
+    """The report of a run as one HTML document, from the run alone."""
+    columns = pictures.image_numbers(run)
+    data = {
+        "strips": [int(i) for i in run.ids.get("locality", ())[: pictures.MOVED]],
+        "ids": [int(i) for i in run.gallery.get("ids", ())],
+        "classes": pictures.image_classes(run),
+        "columns": columns,
+    }
+    linked = {(column["value"], column["of"]) for column in columns}
+    return document(
+        "report.html", title=_title(run), data=data, **_answer(run), strips=pictures.strips(run),
+        draws=pictures.draws(run), planes=pictures.planes(run), gallery=pictures.gallery_sheets(run),
+        figures={m.metric: pictures.figures(m) for m in run}, matrices=matrices(run, linked), levels=range(LEVELS + 1),
+        facts=answer.facts(run), methods=answer.methods(run), warnings=run.header.warnings,
+        command=run.header.command,
+    )  # fmt: skip
+
+
+def write_page(run: Run, folder: Path) -> Path:
+    """Writes the report of a run into its folder, as report.html.
+
+    Args:
+        run: the run as it was read from the folder, so that a later page of the same folder is equal.
+        folder: the folder.
+    """
+    atomic_write(folder / PAGE, page_html(run).encode())
+    return folder / PAGE
+
+
+def runs_html(runs: Mapping[str, Run]) -> str:
+    """A table of several runs: one row each, with the headline value of every metric.
+
+    Args:
+        runs: the runs by the path of their folder, relative to the page.
+    """
+    metrics = list(dict.fromkeys((m.metric, m.headline) for run in runs.values() for m in run))
+    rows = []
+    for path, run in runs.items():
+        values = {p.metric: p for p in answer.profile(run)}
+        worst = next((f.check.severity for f in findings(run)), "")
+        rows.append((path, quote(f"{path}/{PAGE}"), run, values, worst))
+    return document("runs.html", title=f"{len(runs)} runs", data={}, metrics=metrics, rows=rows)
+
+
+def notebook_html(run: Run) -> str:
+    """The answer, the checks and the metrics of a run, without a script, to stand inside another page."""
+    template = environment().get_template("notebook.html")
+    figures = {m.metric: pictures.figures(m) for m in run}
+    return template.render(style=Markup(_asset("style.css")), figures=figures, **_answer(run))
+
+
+def document(template: str, *, title: str, data: Mapping[str, Any], **context: Any) -> str:
+    """A page from a template that extends ``base.html``, with the hashes of its style and its script in its policy.
+
+    Args:
+        template: name of the template.
+        title: title of the document.
+        data: plain data for the script.
+        **context: what the template shows.
+    """
+    style, script = _asset("style.css"), _asset("script.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_source_hash(style)}; script-src {_source_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return environment().get_template(template).render(
+        title=title, data=data, policy=Markup(policy), style=Markup(style), script=Markup(script), **context
+    )  # fmt: skip
+
+
+@cache
+def environment() -> Environment:
+    """The environment of the templates: everything is escaped, control characters are made visible."""
+
+    def shown(value: Any) -> Any:
+        return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    return Environment(
+        loader=PackageLoader("ccvae_eval.report.page"), autoescape=True, finalize=shown, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+
+
+@cache
+def _asset(name: str) -> str:
+    return (files("ccvae_eval.report.page") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _source_hash(content: str) -> str:
+    return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"
+
+
+def _answer(run: Run) -> dict[str, Any]:
+    """The context of the parts that the page and the notebook share."""
+    return {
+        "heading": _title(run),
+        "meta": answer.meta(run),
+        "sentences": [terminal.sentence(m) for m in run],
+        "positions": answer.profile(run),
+        "findings": findings(run),
+        "metrics": list(answer.metric_parts(run)),
+    }
+
+
+def _title(run: Run) -> str:
+    data = run.header.data
+    model = run.header.checkpoint.get("model")
+    return f"{model or 'codes'} on {data.get('name') or 'data in memory'}"

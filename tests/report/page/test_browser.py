@@ -1,0 +1,173 @@
+"""The page in a browser: slider, sorting, dialog, theme, copying and state, without an error in the console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ccvae_eval.report.page import page_html, runs_html
+from tests.support.browser import Browser, browser
+from tests.support.runs import GALLERY, LABELS, STATIONS, pictured_run
+
+RIGHT, END, ESCAPE = "\ue014", "\ue010", "\ue00c"
+FIRST_PIXEL = "return [...document.querySelector('#stage canvas').getContext('2d').getImageData(8, 8, 1, 1).data]"
+SHOWN = "return [...document.querySelectorAll('#thumbs small')].map(item => item.textContent)"
+BACKGROUND = "return getComputedStyle(document.body).backgroundColor"
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("browser")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(page_html(pictured_run()))
+    return path
+
+
+def test_the_slider_moves_the_picture_and_keeps_its_state(window: Browser, page: Path) -> None:
+    window.open(page)
+    assert window.script(FIRST_PIXEL)[0] < 10
+    window.keys("#station", RIGHT)
+    after_one_step = window.script(FIRST_PIXEL)[0]
+    assert 40 < after_one_step < 90
+    window.keys("#station", END)
+    assert window.script(FIRST_PIXEL)[0] > 245
+    assert f"station={STATIONS - 1}" in window.script("return location.hash")
+    window.open(page, "#label=1&station=1&region=1")
+    assert window.script(FIRST_PIXEL)[0] == after_one_step
+    assert window.script("return document.querySelector('input[name=label]:checked').value") == "1"
+    assert window.script("return document.querySelectorAll('#stage svg path').length") == 6
+    assert window.messages() == []
+
+
+def test_difference_shows_the_change_from_the_first_station(window: Browser, page: Path) -> None:
+    window.open(page, "#station=0&difference=1")
+    assert window.script(FIRST_PIXEL)[:3] == [0, 0, 0]
+    window.keys("#station", RIGHT)
+    assert window.script(FIRST_PIXEL)[0] > 150
+
+
+def test_sorting_sorts_and_a_cell_of_a_matrix_sorts_too(window: Browser, page: Path) -> None:
+    window.open(page, f"#sort=locality.focus&of={LABELS[1]}")
+    numbers = [float(text) for text in window.script(SHOWN)]
+    assert len(numbers) == GALLERY
+    assert numbers == sorted(numbers)
+    window.script("document.querySelector('.matrix td[data-value] button').click()")
+    numbers = [float(text) for text in window.script(SHOWN)]
+    assert numbers == sorted(numbers, reverse=True)
+    assert window.script("return document.querySelector('#sort').value").startswith("locality.response (judged ")
+    assert window.messages() == []
+
+
+def test_an_image_opens_with_its_versions_and_closes_with_escape(window: Browser, page: Path) -> None:
+    window.open(page)
+    window.script("document.querySelector('#thumbs button').focus()")
+    window.keys("#thumbs button", "\ue007")
+    assert window.script("return document.querySelector('#single').open")
+    assert window.script("return document.querySelectorAll('#single canvas').length") == 2 + len(LABELS)
+    assert "absent → present" in window.script("return document.querySelector('#single').textContent")
+    assert "image=0" in window.script("return location.hash")
+    window.keys("#single form button", ESCAPE)
+    assert not window.script("return document.querySelector('#single').open")
+
+
+def test_the_theme_follows_the_preference_and_the_button(window: Browser, page: Path) -> None:
+    window.prefer("dark")
+    window.open(page)
+    dark = window.script(BACKGROUND)
+    window.prefer("light")
+    light = window.script(BACKGROUND)
+    assert dark != light
+    window.script("document.querySelector('#theme').click()")
+    assert window.script(BACKGROUND) == dark
+    assert "theme=dark" in window.script("return location.hash")
+
+
+def test_rows_are_copied_in_the_chosen_format(window: Browser, page: Path) -> None:
+    window.open(page)
+    said = "return document.querySelector('#said').textContent"
+    for form, text in (
+        ("number", "0.5 [0.4, 0.6]"),
+        ("address", "locality.focus"),
+        ("latex", r"locality.focus & 0.5 & [0.4, 0.6] & 0 & 0.9 & 60 \\"),
+        ("markdown", "| locality.focus | 0.5 [0.4, 0.6] | 0 | 0.9 | 60 |"),
+        ("csv", "locality.focus,0.5,0.4,0.6,0,0.9,60"),
+    ):
+        window.script(f"document.querySelector('#format').value = '{form}'")
+        window.script(
+            "document.querySelector('tr[data-address=\"locality.focus\"] .copy').click();"
+            "return new Promise(done => setTimeout(done, 200))"
+        )
+        assert window.script(said) == f"Copied: {text}"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_window(window: Browser, page: Path, width: int) -> None:
+    window.resize(width, 900)
+    window.open(page)
+    assert window.script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_hostile_names_run_nothing(window: Browser, tmp_path: Path) -> None:
+    names = ("<script>window.ran = 1</script>", '"><img src=x onerror="window.ran = 1">', "</script><b>", "x" * 300)
+    path = tmp_path / "hostile.html"
+    path.write_text(page_html(pictured_run(names)))
+    window.open(path, "#image=0&label=1&sort=locality.focus")
+    assert window.script("return window.ran ?? null") is None
+    assert window.script("return document.querySelectorAll('img[src=x], b').length") == 2 + len(names)  # of the dialog
+    assert window.messages() == []
+
+
+def test_the_table_of_runs_opens_without_an_error(window: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "runs.html"
+    path.write_text(runs_html({"a": pictured_run()}))
+    window.open(path)
+    assert window.messages() == []
+    assert window.script("return document.querySelector('#theme').hidden") is False
+
+
+def test_everything_is_reached_by_keyboard_and_has_a_name(window: Browser, page: Path) -> None:
+    window.open(page)
+    nameless = window.script("""
+        const named = element => ['aria-label', 'aria-labelledby'].some(name => element.getAttribute(name))
+            || element.textContent.trim() || element.labels?.length;
+        return [...document.querySelectorAll('button, a, input, select, [role=img], dialog')]
+            .filter(element => !named(element)).map(element => element.outerHTML);
+    """)
+    assert nameless == []
+    assert (
+        window.script('return document.querySelectorAll(\'[tabindex]:not([tabindex="0"],[tabindex="-1"])\').length')
+        == 0
+    )
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_text_has_enough_contrast(window: Browser, page: Path, scheme: str) -> None:
+    window.prefer(scheme)
+    window.open(page)
+    low = window.script("""
+        const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+        const linear = v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+        const lightness = ([r, g, b]) => [r, g, b].map(v => linear(v / 255))
+            .reduce((sum, v, k) => sum + v * [.2126, .7152, .0722][k], 0);
+        const hasText = element => [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
+        const ground = element => {
+            for (let at = element; at; at = at.parentElement) {
+                const found = channels(getComputedStyle(at).backgroundColor);
+                if (found.length === 3 || found[3] > 0) return found;
+            }
+        };
+        const shown = element => hasText(element) && element.checkVisibility();
+        return [...document.querySelectorAll('body *')].filter(shown).map(element => {
+            const both = [channels(getComputedStyle(element).color), ground(element)].map(lightness);
+            const [a, b] = both.sort((x, y) => y - x);
+            return [(a + .05) / (b + .05), `${element.tagName}.${element.className} ${element.textContent}`];
+        }).filter(([ratio]) => ratio < 4.5)
+    """)
+    assert low == []
