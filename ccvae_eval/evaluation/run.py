@@ -45,6 +45,15 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelRow:
+    """One label of the data in run.json."""
+
+    name: str
+    kind: str = "binary"
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ValueRow:
     """One value in run.json and values.csv, with what its description says about reading it."""
 
@@ -281,6 +290,7 @@ class Run:
                 hint="Evaluate the checkpoint again, or use the version of ccvae-eval that wrote the file.",
             )
         found = read(RunDocument, document, where, extra=True)
+        read(tuple[LabelRow, ...], found.data.get("labels", []), f"{where}: data.labels", extra=True)
         header = Header(**{item.name: getattr(found, item.name) for item in fields(Header)})
         specs = {
             m.metric: {v.name: ValueSpec("", v.unit, v.higher_is_better, v.range) for v in m.values}

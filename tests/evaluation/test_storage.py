@@ -11,8 +11,9 @@ import pytest
 
 from ccvae_eval import read
 from ccvae_eval.core.errors import InputError
-from ccvae_eval.evaluation import storage
-from ccvae_eval.evaluation.storage import EVIDENCE_FILE, PICTURES_FILE, RUN_FILE, write
+from ccvae_eval.evaluation import arrays
+from ccvae_eval.evaluation.arrays import PICTURES_FILE
+from ccvae_eval.evaluation.storage import EVIDENCE_FILE, RUN_FILE, write
 from tests.support.runs import measurement, pictured_run, run_of, value
 
 
@@ -47,7 +48,7 @@ def test_a_header_of_another_form_is_refused(tmp_path: Path, key: str, wrong: ob
     write(pictured_run(), tmp_path)
     plain = json.loads((tmp_path / RUN_FILE).read_text())
     (tmp_path / RUN_FILE).write_text(json.dumps(plain | {key: wrong}))
-    with pytest.raises(InputError, match="not a run file"):
+    with pytest.raises(InputError, match=key):
         read(tmp_path)
 
 
@@ -71,7 +72,7 @@ def test_pictures_stay_when_the_evidence_is_deleted(tmp_path: Path) -> None:
 
 def test_pictures_beyond_the_limit_and_objects_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = pictured_run()
-    monkeypatch.setattr(storage, "LARGEST_PICTURES", sum(p.nbytes for p in run.gallery.values()) + 100)
+    monkeypatch.setattr(arrays, "LARGEST_PICTURES", sum(p.nbytes for p in run.gallery.values()) + 100)
     first, *others = run.measurements
     first = replace(first, pictures={"objects": np.array([{}], dtype=object), **first.pictures})
     write(replace(run, measurements=(first, *others)), tmp_path)
