@@ -2,7 +2,7 @@
 
 >>> import ccvae_eval
 >>> [name for name in ccvae_eval.__all__ if name.islower()]
-['binary_schema', 'calibrate', 'evaluate', 'load', 'read', 'wrap']
+['binary_schema', 'calibrate', 'compare', 'evaluate', 'load', 'read', 'wrap']
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ccvae_eval.core import VERSION
 if TYPE_CHECKING:
     from ccvae_eval.api import evaluate, load
     from ccvae_eval.calibration.study import calibrate
+    from ccvae_eval.comparison.compare import compare
     from ccvae_eval.core.types import Gaussian
     from ccvae_eval.evaluation.run import Run
     from ccvae_eval.evaluation.storage import read
@@ -33,6 +34,7 @@ __all__ = [
     "Run",
     "binary_schema",
     "calibrate",
+    "compare",
     "evaluate",
     "load",
     "read",
@@ -42,6 +44,7 @@ __all__ = [
 _NAMES_IN = {
     "api": ("evaluate", "load"),
     "calibration.study": ("calibrate",),
+    "comparison.compare": ("compare",),
     "core.types": ("Gaussian",),
     "evaluation.run": ("Run",),
     "evaluation.storage": ("read",),

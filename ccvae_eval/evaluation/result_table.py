@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,13 +57,25 @@ NO_REGION = "the region is empty or too large in every image"
 
 
 class ImageStatistic(Protocol):
-    """A value that is a ratio of two sums over images; the evidence stores the terms of both sums."""
+    """A value that is a ratio of two sums over images; the evidence stores the terms of both sums.
+
+    The evidence also stores the influence of each image, if the statistic has one (``HasInfluence``).
+    """
 
     def terms(self) -> tuple[Floats, Floats]:
         """Numerator and denominator of each image, shape (N,), NaN = the image does not enter."""
         ...
 
     def estimate(self, weights: ResampleWeights) -> Resampled: ...
+
+
+@runtime_checkable
+class HasInfluence(Protocol):
+    """An image statistic whose variance does not follow from its terms, such as a ROC area."""
+
+    def influence(self) -> Floats:
+        """Influence of each image on the value, shape (N,), mean 0 over the images that enter; NaN for the others."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,6 +209,8 @@ class ResultTable:
         address = "/".join([name, *place, *(f"{key}={value}" for key, value in at.items())])
         for term, column in zip(("numerator", "denominator"), statistic.terms(), strict=True):
             self.evidence[f"{address}/{term}"] = column
+        if isinstance(statistic, HasInfluence):
+            self.evidence[f"{address}/influence"] = statistic.influence()
         return statistic.estimate(self.weights)
 
     def add(

@@ -18,7 +18,47 @@ from ccvae_eval.core.types import Plain
 SCHEMA_VERSION = 1
 PROFILE = "default"
 
-_ADDRESS = re.compile(r"(?P<metric>[^.@]+)\.(?P<name>[^.@]+)(@(?P<characteristic>.+?))?(\.(?P<end>low|high))?")
+ADDRESS_FORM = "metric.value[@characteristic][.low|.high|.value]"
+_ADDRESS = re.compile(
+    r"(?P<metric>[^.@]+)\.(?P<name>[^.@]+)(@(?P<characteristic>.+?))?(\.(?P<end>low|high|value))?", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Place of a number in a run: ``metric.value[@characteristic][.low|.high|.value]``.
+
+    Args:
+        metric, name: the metric and one of its values.
+        characteristic: None = the mean over characteristics, or the value of the whole image.
+        end: "low" or "high" end of the confidence interval, "value", or "" if not stated.
+
+    >>> Address.parse("locality.focus@Eyeglasses.low")
+    Address(metric='locality', name='focus', characteristic='Eyeglasses', end='low')
+    >>> str(Address("locality", "focus", "Eyeglasses"))
+    'locality.focus@Eyeglasses'
+    """
+
+    metric: str
+    name: str
+    characteristic: str | None = None
+    end: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """The address in a text.
+
+        Raises:
+            UsageError: the text does not have the form of an address.
+        """
+        parts = _ADDRESS.fullmatch(text)
+        if parts is None:
+            raise UsageError(f"{text!r} is not a valid address", hint=ADDRESS_FORM)
+        return cls(parts["metric"], parts["name"], parts["characteristic"], parts["end"] or "")
+
+    def __str__(self) -> str:
+        owner = "" if self.characteristic is None else f"@{self.characteristic}"
+        return f"{self.metric}.{self.name}{owner}{self.end and f'.{self.end}'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,35 +107,30 @@ class Run:
             raise UsageError(f"the run does not contain metric {metric!r}", hint=suggestion(metric, by_name))
         return by_name[metric]
 
-    def find(self, address: str) -> Value:
+    def find(self, address: str | Address) -> Value:
         """The value at ``metric.value[@characteristic]``; without a characteristic, the mean over characteristics.
 
         Raises:
             UsageError: the address is malformed, or the run has no value there.
         """
-        parts = _ADDRESS.fullmatch(address)
-        if parts is None:
-            raise UsageError(f"{address!r} is not a valid address", hint="metric.value[@characteristic][.low|.high]")
-        measurement = self.measurement(parts["metric"])
-        named = [v for v in measurement.values if v.name == parts["name"]]
+        place = Address.parse(address) if isinstance(address, str) else address
+        named = [v for v in self.measurement(place.metric).values if v.name == place.name]
         if not named:
-            names = {v.name for v in measurement.values}
-            raise UsageError(f"{parts['metric']} has no value {parts['name']!r}", hint=suggestion(parts["name"], names))
-        found = [v for v in named if v.characteristic == parts["characteristic"]]
+            names = {v.name for v in self.measurement(place.metric).values}
+            raise UsageError(f"{place.metric} has no value {place.name!r}", hint=suggestion(place.name, names))
+        found = [v for v in named if v.characteristic == place.characteristic]
         if not found:
             known = [v.characteristic or "(mean)" for v in named]
-            raise UsageError(f"no value at {address!r}", hint=suggestion(parts["characteristic"] or "", known))
+            raise UsageError(f"no value at {str(place)!r}", hint=suggestion(place.characteristic or "", known))
         return next((v for v in found if not v.at), found[0])
 
-    def __getitem__(self, address: str) -> float:
+    def __getitem__(self, address: str | Address) -> float:
         """The number at an address: ``run["locality.focus@Eyeglasses"]``, ``run["locality.focus.low"]``.
 
         NaN if undefined. ``find`` returns the value with its interval.
         """
-        estimate = self.find(address).estimate
-        if address.endswith(".low"):
-            return estimate.low
-        return estimate.high if address.endswith(".high") else estimate.value
+        place = Address.parse(address) if isinstance(address, str) else address
+        return float(getattr(self.find(place).estimate, place.end or "value"))
 
     def rows(self) -> list[dict[str, Plain]]:
         """All values as flat dictionaries, for a data frame or a CSV file."""
