@@ -11,7 +11,9 @@ import typer
 from ccvae_eval.api import Setup, data_of, load, set_up
 from ccvae_eval.cli import VERBS, options
 from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.gate import GATE_FAILED, apply_gate
 from ccvae_eval.cli.options import Common, add_plugins
+from ccvae_eval.comparison.gate import Gate, read_gate
 from ccvae_eval.core.files import slug
 from ccvae_eval.data.labels.relabel import relabelled
 from ccvae_eval.evaluation.metric import Metric
@@ -76,17 +78,22 @@ def prepare_setup(
 
 
 def measure(
-    checkpoint: str, metrics: Sequence[str], common: Common, settings: Mapping[str, Mapping[str, Any]] | None = None
+    checkpoint: str,
+    metrics: Sequence[str],
+    common: Common,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    gate_file: Path | None = None,
 ) -> None:
-    """Evaluates a checkpoint and shows the run; exits with code 4 if a metric failed.
+    """Evaluates a checkpoint and shows the run; exits with code 1 if its gate failed, 4 if a metric failed.
 
     Args:
         checkpoint: path of the checkpoint.
         metrics: names of the metrics.
         common: the options that all evaluating commands share.
         settings: settings of metrics, by metric name; ``--option`` takes precedence over them.
+        gate_file: requirements that the run must meet.
     """
-    settings = dict(settings or {})
+    settings, gate = dict(settings or {}), None if gate_file is None else read_gate(gate_file)
     for name, overrides in options.metric_options(common.option).items():
         settings[name] = {**settings.get(name, {}), **overrides}
     for name in common.report or []:
@@ -96,13 +103,22 @@ def measure(
         setup = prepare_setup(checkpoint, metrics, common, screen, settings)
         screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
         run = setup.measure(screen.stage)
-        publish(run, screen, common, next_command(run, checkpoint, common), common.report or ())
+        following = next_command(run, checkpoint, common)
+        passed = publish(run, screen, common, following, common.report or (), gate)
+    if not passed:
+        raise SystemExit(GATE_FAILED)
     if run.failed:
         raise SystemExit(SOME_FAILED)
 
 
-def publish(run: Run, screen: Screen, common: Common, following: str, reports: Iterable[str] = ()) -> None:
-    """Writes a run's files and reports, prints its tables, and suggests the following command."""
+def publish(
+    run: Run, screen: Screen, common: Common, following: str, reports: Iterable[str] = (), gate: Gate | None = None
+) -> bool:
+    """Writes a run's files and reports, prints its tables, and suggests the following command.
+
+    Returns:
+        False if the run does not meet the gate.
+    """
     folder = output_folder(common.out, run)
     run, figure_count = draw_and_write(run, folder, figures=common.figures)
     for name in reports:
@@ -111,8 +127,14 @@ def publish(run: Run, screen: Screen, common: Common, following: str, reports: I
     show(run, screen, verbose=common.verbose)
     screen.advise(f"\nWritten to {folder}: run.json, values.csv, evidence.npz" + (", figures/" if figure_count else ""))
     screen.advise(f"Next: {following}")
+    document, results = run.as_plain(), []
+    if gate is not None:
+        screen.advise("")
+        results = apply_gate(run, gate, screen, str(folder))
+        document["gate"] = [result.as_plain() for result in results]
     if common.json:
-        screen.document(run.as_plain())
+        screen.document(document)
+    return all(result.passed for result in results)
 
 
 def draw_and_write(run: Run, folder: Path, *, figures: bool) -> tuple[Run, int]:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 from ccvae_eval.api import DEFAULT_METRICS, metric_named
 from ccvae_eval.cli.measuring import CHECKPOINT, measure
-from ccvae_eval.cli.options import EVALUATION, Common, add_options, add_plugins, option_in, options_of
+from ccvae_eval.cli.options import EVALUATION, OUTPUT, Common, add_options, add_plugins, option_in, options_of
 from ccvae_eval.core.errors import PluginError, UsageError
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.text import plain
 
 METRIC = option_in(EVALUATION, "Compute only this metric; repeatable.", "--metric", "-m")
 ALL = option_in(EVALUATION, "Compute every registered metric.", "--all")
+GATE = option_in(OUTPUT, "TOML file of requirements, as of the gate command; exit code 1 if one is not met.", "--gate")
 
 
 def command(
     checkpoint: CHECKPOINT,
     metric: Annotated[list[str] | None, METRIC] = None,
     every: Annotated[bool, ALL] = False,
+    gate: Annotated[Path | None, GATE] = None,
     **given: Any,
 ) -> None:
     """Evaluate a checkpoint with several metrics in one pass.
@@ -32,7 +35,7 @@ def command(
     common = Common(**given)
     add_plugins(common.plugin)
     names = _all_metrics() if every else list(metric or DEFAULT_METRICS)
-    measure(checkpoint, names, common)
+    measure(checkpoint, names, common, gate_file=gate)
 
 
 def _all_metrics() -> list[str]:
