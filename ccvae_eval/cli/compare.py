@@ -133,11 +133,9 @@ def comparison_table(found: Comparison, *, verbose: bool = False, wide: bool = T
     legend = Table.grid(padding=(0, 2))
     for label, what in found.models.items():
         legend.add_row(escaped(label), escaped(what))
-    singles = [v for v in found.singles if verbose or v.higher]
-    parts: list[RenderableType] = [legend, "", _values(found, found.means, wide)]
-    if singles:
-        parts += ["", _values(found, singles, wide)]
-    return Group(*parts, "", *bullets(_notes(found)))
+    singles = [v for v in found.singles if verbose or v.higher or not found.means]
+    tables = [_values(found, values, wide) for values in (found.means, singles) if values]
+    return Group(legend, "", *(part for table in tables for part in (table, "")), *bullets(_notes(found)))
 
 
 def _values(found: Comparison, values: Sequence[ComparedValue], wide: bool) -> Table:
@@ -170,17 +168,17 @@ def _notes(found: Comparison) -> list[str]:
     """How to read the tables."""
     counts = sorted({v.difference.n for v in found.values if v.difference.n})
     n = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
-    means, singles = found.means, found.singles
+    families = [f"{v[0].family} tests of {what}" for v, what in ((found.means, "means"), (found.singles, "single "
+                "characteristics")) if v]  # fmt: skip
     notes = [
         f"unit: {found.unit} ({n}); the verdicts hold for {found.unit} like these",
-        f"p-values are adjusted for the {means[0].family} tests of this table (Holm), confidence intervals are not",
+        f"p-values are adjusted (Holm) among {' and among '.join(families)}, confidence intervals are not",
         "smallest detectable: the difference that these tests find with a power of 80 %",
     ]
-    if singles:
-        differing = sum(v.higher is not None for v in singles)
-        tests = f"{singles[0].family} tests of single characteristics are a family of their own: {differing} differ"
-        notes.append(f"{tests} (--verbose shows all)")
-    rows = dict.fromkeys(f"{v.address}: {v.note}" for v in means if v.note and not v.verdict.endswith(v.note))
+    if found.means and found.singles:
+        differing = sum(v.higher is not None for v in found.singles)
+        notes.append(f"{differing} single characteristics differ (--verbose shows all)")
+    rows = dict.fromkeys(f"{v.address}: {v.note}" for v in found.means if v.note and not v.verdict.endswith(v.note))
     return [*notes, *rows, *found.notes]
 
 

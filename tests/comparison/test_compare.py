@@ -13,36 +13,11 @@ from scipy.stats import permutation_test
 import ccvae_eval
 from ccvae_eval.comparison.compare import Comparison, compare
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.evaluation.result_table import Mean, Proportion, RatioOfSums
+from ccvae_eval.evaluation.result_table import Mean, Proportion
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import write
-from ccvae_eval.metrics.accuracy.metric import BalancedAccuracy
 from ccvae_eval.metrics.shared.contrasts import RocAuc
-from tests.support.comparisons import run_of
-
-N = 200
-
-
-def model(number: int, better: float = 0.0, n: int = N, path: str = "a.pt", **header: object) -> Run:
-    """A run of four metrics on images that all models share; ``better`` moves its values in standard deviations."""
-    shared, own = np.random.default_rng(0), np.random.default_rng(number)
-    image = shared.standard_normal(n)
-    label = (shared.random(n) < 0.4).astype(float)
-    focus = {c: Mean(0.5 + 0.1 * (image + own.standard_normal(n) + better)) for c in ("Smile", "Hat", "Tie")}
-    outside = np.exp(image / 2 + own.standard_normal(n) / 2 - better)
-    right = np.where(own.random(n) < 0.8 + 0.15 * np.tanh(better), label, 1 - label)
-    scores = image / 2 + own.standard_normal(n) + (1 + better) * label
-    return run_of(
-        {
-            "locality": ("focus", focus),
-            "drift": ("spill", {"Smile": RatioOfSums(outside, np.exp(shared.standard_normal(n) / 2))}),
-            "accuracy": ("balanced_accuracy", {"Smile": BalancedAccuracy(right, label)}),
-            "density": ("auc", {"Smile": RocAuc([scores], [label])}),
-        },
-        path=path,
-        directions={"drift": False},
-        **header,
-    )
+from tests.support.comparisons import model, run_of
 
 
 def test_a_run_does_not_differ_from_itself() -> None:

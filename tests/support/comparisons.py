@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from ccvae_eval.core.results import Estimate, Measurement, Value, ValueSpec
-from ccvae_eval.evaluation.result_table import HasInfluence
+from ccvae_eval.evaluation.result_table import HasInfluence, Mean, RatioOfSums
 from ccvae_eval.evaluation.run import Header, Run
+from ccvae_eval.metrics.accuracy.metric import BalancedAccuracy
+from ccvae_eval.metrics.shared.contrasts import RocAuc
 from ccvae_eval.statistics.intervals import mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -56,3 +58,34 @@ def run_of(
         measurements.append(Measurement(metric, 1, {"steps": 11}, name, tuple(values), evidence=evidence))
     header = {"data": {"digest": "d", "split": "test", "sample": None, "name": "faces"}, "seed": 0, **header}
     return Run(Header(checkpoint={"path": path, "sha256": path}, **header), tuple(measurements), specs, all_ids)
+
+
+def model(number: int, better: float = 0.0, n: int = 200, path: str = "a.pt", images: int = 0, **header: object) -> Run:
+    """A run of four metrics on images that all models share.
+
+    Args:
+        number: of the model; models of different numbers differ by independent noise alone.
+        better: how much better the model is, in standard deviations of its noise.
+        n: number of images.
+        path: the checkpoint.
+        images: number of the set of images.
+        **header: further fields of the header.
+    """
+    shared, own = np.random.default_rng([images, 0]), np.random.default_rng([images, 1, number])
+    image = shared.standard_normal(n)
+    label = (shared.random(n) < 0.4).astype(float)
+    focus = {c: Mean(0.5 + 0.1 * (image + own.standard_normal(n) + better)) for c in ("Smile", "Hat", "Tie")}
+    outside = np.exp(image / 2 + own.standard_normal(n) / 2 - better)
+    right = np.where(own.random(n) < 0.8 + 0.15 * np.tanh(better), label, 1 - label)
+    scores = image / 2 + own.standard_normal(n) + (1 + better) * label
+    return run_of(
+        {
+            "locality": ("focus", focus),
+            "drift": ("spill", {"Smile": RatioOfSums(outside, np.exp(shared.standard_normal(n) / 2))}),
+            "accuracy": ("balanced_accuracy", {"Smile": BalancedAccuracy(right, label)}),
+            "density": ("auc", {"Smile": RocAuc([scores], [label])}),
+        },
+        path=path,
+        directions={"drift": False},
+        **header,
+    )
