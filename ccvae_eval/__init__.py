@@ -2,7 +2,7 @@
 
 >>> import ccvae_eval
 >>> [name for name in ccvae_eval.__all__ if name.islower()]
-['binary_schema', 'calibrate', 'compare', 'evaluate', 'load', 'read', 'wrap']
+['binary_schema', 'calibrate', 'compare', 'evaluate', 'flat', 'load', 'read', 'wrap']
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ccvae_eval.evaluation.storage import read
     from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout, binary_schema
     from ccvae_eval.model.wrap import wrap
+    from ccvae_eval.report.paper import flat
 
 _moved.install()
 
@@ -36,6 +37,7 @@ __all__ = [
     "calibrate",
     "compare",
     "evaluate",
+    "flat",
     "load",
     "read",
     "wrap",
@@ -50,6 +52,7 @@ _NAMES_IN = {
     "evaluation.storage": ("read",),
     "model.interface": ("Label", "LabelSchema", "LatentLayout", "binary_schema"),
     "model.wrap": ("wrap",),
+    "report.paper": ("flat",),
 }
 
 

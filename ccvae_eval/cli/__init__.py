@@ -41,6 +41,7 @@ VERBS = {
     "disentanglement": Verb(MEASURE, "Compute the published disentanglement scores, for a checkpoint or for arrays."),
     "run": Verb(MEASURE, "Evaluate a checkpoint with several metrics in one pass."),
     "compare": Verb(PUBLISH, "Test which of two or more models is better, image by image or over training seeds."),
+    "table": Verb(PUBLISH, "Write a table of runs for a paper: LaTeX, Markdown or CSV."),
     "gate": Verb(PUBLISH, "Check a run against requirements, for continuous integration."),
     "calibrate": Verb(PUBLISH, "Check that each value responds as it should to perturbations of known strength."),
     "train": Verb(MAKE, "Train a model, or the judge, on labelled images."),

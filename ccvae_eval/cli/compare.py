@@ -56,7 +56,7 @@ def command(
         raise UsageError("give either models or groups", hint="ccvae-eval compare A B, or --group NAME=PATTERN twice")
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         if group:
-            found = compare(_groups(group), values=value, characteristics=common.characteristic)
+            found = compare(groups_of(group), values=value, characteristics=common.characteristic)
         else:
             runs = _runs(models or [], metric, common, screen)
             found = compare(*runs, values=value, characteristics=common.characteristic)
@@ -69,7 +69,7 @@ def command(
             screen.document(found.as_plain())
 
 
-def _groups(given: Sequence[str]) -> dict[str, list[Run]]:
+def groups_of(given: Sequence[str]) -> dict[str, list[Run]]:
     """The runs of each ``NAME=PATTERN``."""
     from ccvae_eval.evaluation.storage import read
 

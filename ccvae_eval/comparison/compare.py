@@ -15,16 +15,15 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, islice
 from string import ascii_uppercase
-from typing import Any
 
 import numpy as np
 
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.results import Measurement, Value
 from ccvae_eval.core.types import Floats, Ids, Plain
-from ccvae_eval.evaluation.run import Address, Run, number
+from ccvae_eval.evaluation.run import Address, Run, number, numbers_at
 from ccvae_eval.statistics.paired import (
     DRAWS,
     MIN_IMAGES,
@@ -329,12 +328,10 @@ class _Side:
     """One metric of one run, its rows aligned with the images of both runs."""
 
     label: str
+    run: Run
     measurement: Measurement
     places: Ids
     images: int
-
-    def rows(self, name: str) -> dict[str | None, Value]:
-        return {v.characteristic: v for v in self.measurement.values if v.name == name and not v.at}
 
     def contributions(self, value: Value) -> Contributions | str:
         """The evidence of a value; the reason if there is none."""
@@ -364,7 +361,7 @@ def _sides(first: Run, second: Run, labels: tuple[str, str], metric: str) -> tup
     ids = [np.asarray(run.ids.get(metric, np.empty(0, dtype=np.int64))) for run in (first, second)]
     union = np.union1d(*ids)
     one, other = (
-        _Side(label, run.measurement(metric), np.searchsorted(union, own), len(union))
+        _Side(label, run, run.measurement(metric), np.searchsorted(union, own), len(union))
         for label, run, own in zip(labels, (first, second), ids, strict=True)
     )
     return one, other
@@ -398,7 +395,7 @@ def _questions(
     a: _Side, b: _Side, address: Address, characteristics: Sequence[str] | None
 ) -> Iterator[tuple[Address, tuple[float, float], list[_Pair], str]]:
     """Yields for each row its address, both values, the pairs of contributions it averages, and a note."""
-    rows = a.rows(address.name), b.rows(address.name)
+    rows = a.run.table(address.metric, address.name), b.run.table(address.metric, address.name)
     names = [c for c in rows[0] if c is not None and c in rows[1]]
     if characteristics is not None:
         names = [name for name in names if name in characteristics]
@@ -512,42 +509,24 @@ def _compare_groups(
     for address in _addresses(runs, values):
         spec = runs[0].specs.get(address.metric, {}).get(address.name)
         better = None if spec is None else spec.higher_is_better
-        for place, numbers in _seed_values(groups, runs, address, characteristics):
+        for place in _seed_addresses(runs, address, characteristics):
+            column = iter(numbers_at(runs, place, characteristics))
+            numbers = {name: list(islice(column, len(own))) for name, own in groups.items()}
             for one, other in combinations(groups, 2):
-                difference = welch(numbers[one], numbers[other])
+                defined = not any(map(math.isnan, (*numbers[one], *numbers[other])))
+                difference = welch(numbers[one], numbers[other]) if defined else UNDEFINED
                 note = "" if not math.isnan(difference.value) else "undefined for some training seed"
-                means = [float(np.mean(numbers[name])) if numbers[name] else math.nan for name in (one, other)]
+                means = [float(np.mean(numbers[name])) for name in (one, other)]
                 found.append(ComparedValue(place, (one, other), means[0], means[1], difference,
                                            higher_is_better=better, note=note))  # fmt: skip
     names = {name: f"{len(runs)} training seeds" for name, runs in groups.items()}
     return Comparison(names, _adjusted(found), SEEDS, _notes(runs))
 
 
-def _seed_values(
-    groups: Mapping[str, Sequence[Run]], runs: Sequence[Run], address: Address, characteristics: Sequence[str] | None
-) -> Iterator[tuple[Address, dict[str, list[float]]]]:
-    """Yields the address of each row, and the number of every seed of every group; empty if one is undefined."""
-    tables = {id(run): {v.characteristic: v for v in _rows(run, address)} for run in runs}
-    first = tables[id(runs[0])]
-    names = [c for c in first if c is not None and (characteristics is None or c in characteristics)]
-    defined = [c for c in names if all(c in t and t[c].estimate.defined for t in tables.values())]
-
-    def numbers(of: Any) -> dict[str, list[float]]:
-        found = {name: [of(tables[id(run)]) for run in runs] for name, runs in groups.items()}
-        return {name: [] if any(map(math.isnan, column)) else column for name, column in found.items()}
-
+def _seed_addresses(runs: Sequence[Run], address: Address, characteristics: Sequence[str] | None) -> list[Address]:
+    """The rows of an address: the mean, then every characteristic of the first run; or the single one it names."""
     if address.characteristic is not None:
-        names = [address.characteristic]
-    else:
-        averaged = [c for c in defined if all(table[c].in_mean for table in tables.values())]
-        if averaged:
-            yield address, numbers(lambda table: float(np.mean([table[c].estimate.value for c in averaged])))
-        else:
-            yield address, numbers(lambda table: table[None].estimate.value if None in table else math.nan)
-    for name in names:
-        value_of = numbers(lambda table, name=name: table[name].estimate.value if name in table else math.nan)
-        yield replace(address, characteristic=name), value_of
-
-
-def _rows(run: Run, address: Address) -> list[Value]:
-    return [v for v in run.measurement(address.metric).values if v.name == address.name and not v.at]
+        return [address]
+    names = [c for c in runs[0].table(address.metric, address.name) if c is not None]
+    wanted = [name for name in names if characteristics is None or name in characteristics]
+    return [address, *(replace(address, characteristic=name) for name in wanted)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -132,6 +132,11 @@ class Run:
         place = Address.parse(address) if isinstance(address, str) else address
         return float(getattr(self.find(place).estimate, place.end or "value"))
 
+    def table(self, metric: str, name: str) -> dict[str | None, Value]:
+        """The values of one name by characteristic, None = the mean, without further coordinates; empty if absent."""
+        found = (m for m in self.measurements if m.metric == metric)
+        return {v.characteristic: v for m in found for v in m.values if v.name == name and not v.at}
+
     def rows(self) -> list[dict[str, Plain]]:
         """All values as flat dictionaries, for a data frame or a CSV file."""
         return [
@@ -185,6 +190,37 @@ class Run:
             return cls(header, measurements, specs, evidence_file=plain.get("evidence"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError("not a run file of ccvae-eval", where=where, why=repr(error)) from None
+
+
+def numbers_at(runs: Sequence[Run], address: Address, only: Sequence[str] | None = None) -> list[float]:
+    """The numbers of several runs at one address, comparable with each other.
+
+    A mean over characteristics includes only those that are defined in every run: a model must not gain by being
+    undefined where it is bad.
+
+    Args:
+        runs: the runs.
+        address: of the number; the end of an interval does not count.
+        only: characteristics to average; default: all that enter the mean.
+
+    Returns:
+        One number for each run; NaN where a run has none.
+    """
+    tables = [run.table(address.metric, address.name) for run in runs]
+    if address.characteristic is not None:
+        return [_number(table, address.characteristic) for table in tables]
+    names = dict.fromkeys(c for table in tables for c, v in table.items() if c is not None and v.in_mean)
+    wanted = [name for name in names if only is None or name in only]
+    shared = [c for c in wanted if all(c in t and t[c].in_mean and t[c].estimate.defined for t in tables)]
+    if len(shared) == len(names) or (only is None and not shared):
+        return [_number(table, None) for table in tables]
+    if not shared:
+        return [math.nan] * len(tables)
+    return [math.fsum(table[c].estimate.value for c in shared) / len(shared) for table in tables]
+
+
+def _number(table: Mapping[str | None, Value], characteristic: str | None) -> float:
+    return table[characteristic].estimate.value if characteristic in table else math.nan
 
 
 def _copied(value: Any) -> Plain:

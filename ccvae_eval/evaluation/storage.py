@@ -104,11 +104,12 @@ def as_csv(run: Run) -> str:
     if rows:
         table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         table.writeheader()
-        table.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        table.writerows({key: inert_cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
 
 
-def _cell(value: object) -> object:
+def inert_cell(value: object) -> object:
+    """A cell of a CSV file; text that a spreadsheet would evaluate as a formula begins with a quote."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.core.results import Estimate
+from ccvae_eval.evaluation.storage import inert_cell
 from ccvae_eval.report.terminal import ARROWS, bullets
 from ccvae_eval.report.text import escaped, figure, markdown_row
 
@@ -132,6 +133,19 @@ def grids_csv(grids: Sequence[Grid]) -> str:
                 numbers: list[Any] = ["" if math.isnan(x) else x for x in (e.value, e.low, e.high, entry.chance)]
                 published = "" if entry.published is None else entry.published
                 table.writerow(
-                    [grid.value, name, column, *numbers, e.n, e.method, published, entry.note, "|".join(grid.left_out)]
+                    map(
+                        inert_cell,
+                        [
+                            grid.value,
+                            name,
+                            column,
+                            *numbers,
+                            e.n,
+                            e.method,
+                            published,
+                            entry.note,
+                            "|".join(grid.left_out),
+                        ],
+                    )
                 )
     return text.getvalue()

@@ -14,18 +14,7 @@ from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.results import Estimate, Value
 from ccvae_eval.evaluation.result_table import Mean
 from ccvae_eval.evaluation.run import Run
-from tests.support.comparisons import run_of
-
-HOSTILE = [
-    "=cmd()",
-    "\\input{x}",
-    "<script>alert(1)</script>",
-    "\x1b[31mred",
-    "a|b`c`",
-    "n" * 300,
-    "two\nlines",
-    "\ufffe",
-]
+from tests.support.comparisons import HOSTILE, run_of
 
 
 def run(shift: float = 0.0, names: tuple[str, ...] = ("Smile", "Hat")) -> Run:

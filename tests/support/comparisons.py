@@ -16,6 +16,12 @@ from ccvae_eval.metrics.shared.contrasts import RocAuc
 from ccvae_eval.statistics.intervals import mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
 
+HOSTILE = (
+    "=cmd()", "\\input{x}", "<script>alert(1)</script>", "\x1b[31mred", "a|b`c`", "n" * 300, "two\nlines", "\ufffe",
+    "[x](javascript:y)", "%&#$_^~", "*",
+)  # fmt: skip
+"""Names that some format would evaluate."""
+
 
 def run_of(
     metrics: Mapping[str, tuple[str, Mapping[str | None, Any]]],
