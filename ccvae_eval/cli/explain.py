@@ -15,15 +15,24 @@ from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.results import ValueSpec
 from ccvae_eval.evaluation.storage import RUN_SCHEMA
 from ccvae_eval.plugins import registry
+from ccvae_eval.report.bibliography import SOURCES
+from ccvae_eval.report.bibliography import bibtex as bibtex_of
 from ccvae_eval.report.terminal import ARROWS
 from ccvae_eval.report.text import argument_help, escaped, explanation, wrapped
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="A metric's name, or 'schema'.", show_default=False)], json: Json = False
+    what: Annotated[str, typer.Argument(help="A metric's name, or 'schema'.", show_default=False)],
+    json: Json = False,
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="Print the sources as BibTeX; also of 'compare'.")] = False,
 ) -> None:
     """Explain a metric, or print the schema of run.json."""
     with Screen(as_json=json) as screen:
+        if bibtex:
+            if what not in SOURCES:
+                raise UsageError(f"no sources are recorded for {what!r}", hint=suggestion(what, SOURCES))
+            screen.document(bibtex_of(SOURCES[what]))
+            return
         if what == "schema":
             screen.document(RUN_SCHEMA)
             return
