@@ -60,6 +60,7 @@ class EvaluationCallback:
         every: epochs between evaluations.
         metrics: names of metrics.
         sample: number of images.
+        judge: "auto", "none" or a file; "auto" trains a judge for the first evaluation if the data have none.
         figures: file names of the figures to log.
     """
 
@@ -68,6 +69,7 @@ class EvaluationCallback:
     every: int = 1
     metrics: Sequence[str] = ("density", "locality", "reconstruction")
     sample: int = 256
+    judge: str = "auto"
     figures: Sequence[str] = ("reconstruction-pairs.png", "locality-change-maps.png")
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -76,7 +78,9 @@ class EvaluationCallback:
         if trainer.sanity_checking or not trainer.is_global_zero or not due:
             return
         model = self.model_of(pl_module)
-        run = ccvae_eval.evaluate(model, self.data, self.metrics, sample=self.sample, references=False)
+        run = ccvae_eval.evaluate(
+            model, self.data, self.metrics, sample=self.sample, judge=self.judge, references=False
+        )
         for logger in trainer.loggers:
             logger.log_metrics(ccvae_eval.flat(run), step=trainer.global_step)
             self._log_figures(run, logger, trainer.global_step)

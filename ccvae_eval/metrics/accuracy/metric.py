@@ -269,14 +269,16 @@ class BalancedAccuracy:
     def influence(self) -> Floats:
         r"""Influence of each image on the value, shape (N,), mean 0; NaN = missing label.
 
-        .. math:: \psi_i = \frac{[\hat y_i = y_i] - a_{y_i}}{K n_{y_i} / n}
+        .. math:: \psi_i = \frac{[\hat y_i = y_i] - a_{y_i}}{K n_{y_i} / n} \sqrt{\frac{n_{y_i}}{n_{y_i} - 1}}
 
-        :math:`a_y` is the accuracy within the :math:`n_y` images of class y, n the number of images.
+        :math:`a_y` is the accuracy within the :math:`n_y` images of class y, n the number of images. The root makes the
+        variance unbiased within each class.
         """
         known, correct, index, divisor = self._classes()
-        accuracy = np.bincount(index, correct) / np.bincount(index)
+        counts = np.bincount(index)
+        accuracy, unbiased = np.bincount(index, correct) / counts, np.sqrt(counts / np.maximum(counts - 1, 1))
         found = np.full(len(self.labels), np.nan)
-        found[known] = (correct - accuracy[index]) / divisor
+        found[known] = (correct - accuracy[index]) / divisor * unbiased[index]
         return found
 
     def _classes(self) -> tuple[Bools, Bools, Ids, Floats]:

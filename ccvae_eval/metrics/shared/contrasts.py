@@ -91,20 +91,23 @@ class RocAuc:
     def influence(self) -> Floats:
         r"""Influence of each image on the area, shape (N,), mean 0; NaN = the image does not enter.
 
-        .. math:: \psi_i = \frac{V_i - A}{n_{y_i} / n}
+        .. math:: \psi_i = \frac{V_i - A}{n_{y_i} / n} \sqrt{\frac{n_{y_i}}{n_{y_i} - 1}}
 
         V are the ``placements``, n images enter and :math:`n_y` of them are of class y. Every comparison of two images
         counts in the contributions of both, so their own variance is too small by half; the influence is twice the
-        contribution, centred within each class (Hájek's projection; DeLong, DeLong and Clarke-Pearson 1988). Scores of
-        fitted probes have the wider spread of ``cross_fitted``.
+        contribution, centred within each class (Hájek's projection). The root makes the variance unbiased within each
+        class, as in DeLong, DeLong and Clarke-Pearson (1988). Scores of fitted probes have the wider spread of
+        ``cross_fitted``.
         """
         parts = []
         for scores, target in zip(self.scores, self.targets, strict=True):
             part = auc_projection(scores, target, least=1)
             present = ~(np.isnan(scores) | np.isnan(target))
-            error = float(np.sqrt((part.influence**2).sum()))
+            size = np.where(target == 1, (target[present] == 1).sum(), (target[present] != 1).sum())
+            influence = part.influence * np.sqrt(size / np.maximum(size - 1, 1))
+            error = float(np.sqrt((influence**2).sum()))
             factor = cross_fitting_factor(part.value, error) if self.fitted else 1.0
-            parts.append(np.where(present, part.n * factor * part.influence, np.nan))
+            parts.append(np.where(present, part.n * factor * influence, np.nan))
         return np.asarray(np.mean(parts, axis=0))
 
     def estimate(self, weights: ResampleWeights) -> Resampled:

@@ -85,7 +85,7 @@ def test_the_influence_of_images_gives_the_standard_error_of_the_area(shift):
         assert psi[side].mean() == pytest.approx(0, abs=1e-12)
     # DeLong, DeLong and Clarke-Pearson (1988), by its definition over all pairs
     above = (scores[20:][positive][:, None] > scores[20:][~positive]).astype(float)
-    delong = above.mean(1).var() / positive.sum() + above.mean(0).var() / (~positive).sum()
+    delong = above.mean(1).var(ddof=1) / positive.sum() + above.mean(0).var(ddof=1) / (~positive).sum()
     assert np.sqrt((psi**2).sum()) / len(psi) == pytest.approx(np.sqrt(delong), rel=1e-12)
     resampled = bootstrap_error(lambda rows: auc(scores[20:][rows], positive[rows]), 280)
     assert np.sqrt((psi**2).sum()) / len(psi) == pytest.approx(resampled, rel=0.06)
