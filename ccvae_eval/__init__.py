@@ -2,7 +2,7 @@
 
 >>> import ccvae_eval
 >>> [name for name in ccvae_eval.__all__ if name.islower()]
-['binary_schema', 'calibrate', 'evaluate', 'load', 'read', 'wrap']
+['binary_schema', 'calibrate', 'compare', 'evaluate', 'flat', 'load', 'read', 'wrap']
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from ccvae_eval.core import VERSION, names_on_demand
 if TYPE_CHECKING:
     from ccvae_eval.api import evaluate, load
     from ccvae_eval.calibration.study import calibrate
+    from ccvae_eval.comparison.compare import compare
     from ccvae_eval.core.types import Gaussian
     from ccvae_eval.evaluation.run import Run
     from ccvae_eval.evaluation.storage import read
     from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout, binary_schema
     from ccvae_eval.model.wrap import wrap
+    from ccvae_eval.report.paper import flat
 
 _moved.install()
 
@@ -32,7 +34,9 @@ __all__ = [
     "Run",
     "binary_schema",
     "calibrate",
+    "compare",
     "evaluate",
+    "flat",
     "load",
     "read",
     "wrap",
@@ -41,11 +45,13 @@ __all__ = [
 _NAMES_IN = {
     "api": ("evaluate", "load"),
     "calibration.study": ("calibrate",),
+    "comparison.compare": ("compare",),
     "core.types": ("Gaussian",),
     "evaluation.run": ("Run",),
     "evaluation.storage": ("read",),
     "model.interface": ("Label", "LabelSchema", "LatentLayout", "binary_schema"),
     "model.wrap": ("wrap",),
+    "report.paper": ("flat",),
 }
 
 

@@ -36,6 +36,9 @@ class Verb(NamedTuple):
 COMMANDS = {
     "demo": Verb(MEASURE, "Evaluate the shipped checkpoint and suggest the next command."),
     "run": Verb(MEASURE, "Evaluate a checkpoint with several metrics in one pass."),
+    "compare": Verb(PUBLISH, "Test which of two or more models is better, image by image or over training seeds."),
+    "table": Verb(PUBLISH, "Write a table of runs for a paper: LaTeX, Markdown or CSV."),
+    "gate": Verb(PUBLISH, "Check a run against requirements, for continuous integration."),
     "calibrate": Verb(PUBLISH, "Check that each value responds as it should to perturbations of known strength."),
     "report": Verb(PUBLISH, "Write the report of a run, or of a folder of runs, as an HTML file."),
     "train": Verb(MAKE, "Train a model, or the judge, on labelled images."),

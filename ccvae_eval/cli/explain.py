@@ -28,9 +28,18 @@ def command(
         ),
     ],
     json: Json = False,
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="Print the sources as BibTeX; also of 'compare'.")] = False,
 ) -> None:
     """Explain a metric, or print the schema of run.json."""
     with Screen(as_json=json) as screen:
+        if bibtex:
+            from ccvae_eval.report.bibliography import SOURCES
+            from ccvae_eval.report.bibliography import bibtex as bibtex_of
+
+            if what not in SOURCES:
+                raise UsageError(f"no sources are recorded for {what!r}", hint=suggestion(what, SOURCES))
+            screen.document(bibtex_of(SOURCES[what]))
+            return
         if what == "schema":
             from ccvae_eval.evaluation.storage import RUN_SCHEMA
 

@@ -1,8 +1,10 @@
-"""``export``: write the codes and labels of images to an .npz."""
+"""``export``: write the codes and labels of images to an .npz, or a run as the model-index of a model card."""
 
 from __future__ import annotations
 
 import io
+import json as json_module
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,8 +30,12 @@ from ccvae_eval.rendering.text import escaped
 
 
 def command(
-    checkpoint: Annotated[str, typer.Argument(help="The checkpoint.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .npz.")],
+    source: Annotated[
+        list[str], typer.Argument(help="The checkpoint; or 'hf' and a run.", metavar="CHECKPOINT | hf RUN")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write: .npz for codes; default for hf: stdout.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", "-d", help="Labelled images.", autocompletion=registered("data"))
     ] = None,
@@ -48,15 +54,24 @@ def command(
     The .npz has the arrays codes (posterior means) and scale (posterior standard deviations), both (N, D), labels
     (N, L), names and kinds of the labels, columns (the label of each latent dimension, "" for style) and ids. The
     evaluating commands accept it in place of a checkpoint.
+
+    export hf RUN prints the values of a run as the model-index of a model card on Hugging Face (JSON, which is YAML).
     """
+    if source[0] == "hf" and len(source) == 2:
+        _export_model_index(source[1], out)
+        return
+    if len(source) > 1:
+        raise UsageError(
+            f"one checkpoint is exported, got {len(source)}", hint="ccvae-eval export hf RUN exports a run."
+        )
+    if out is None or out.suffix != ".npz":
+        raise UsageError("the output file must end in .npz", where=str(out or "--out"))
     from ccvae_eval.checkpoint import open_checkpoint
 
     add_plugins(plugin)
-    if out.suffix != ".npz":
-        raise UsageError("the output file must end in .npz", where=str(out))
     count = sample_of(sample)
     require_inputs(data)
-    opened = open_checkpoint(checkpoint, model=model, settings=assignments(set, "--set"))
+    opened = open_checkpoint(source[0], model=model, settings=assignments(set, "--set"))
 
     import numpy as np
 
@@ -95,3 +110,16 @@ def command(
             )
         if json:
             screen.document({"out": str(out), "n": len(found), "dim": found.layout.dim, "assigned": found.assigned})
+
+
+def _export_model_index(run: str, out: Path | None) -> None:
+    """Writes the model-index of a run."""
+    from ccvae_eval.core.files import atomic_write
+    from ccvae_eval.evaluation.storage import read
+    from ccvae_eval.report.paper import model_index
+
+    text = json_module.dumps(model_index(read(run)), indent=1, allow_nan=False) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        atomic_write(out, text.encode())

@@ -10,7 +10,9 @@ import typer
 
 from ccvae_eval.cli import VERBS, options
 from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.gate import GATE_FAILED, apply_gate
 from ccvae_eval.cli.options import Common, add_plugins
+from ccvae_eval.comparison.gate import Gate, read_gate
 from ccvae_eval.core.files import slug
 from ccvae_eval.plugins import registry
 
@@ -88,19 +90,24 @@ def plan_shown(screen: Screen) -> Callable[[Plan], None]:
 
 
 def measure(
-    checkpoint: str, metrics: Sequence[str], common: Common, settings: Mapping[str, Mapping[str, Any]] | None = None
+    checkpoint: str,
+    metrics: Sequence[str],
+    common: Common,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    gate_file: Path | None = None,
 ) -> None:
-    """Evaluates a checkpoint and shows the run; exits with code 4 if a metric failed.
+    """Evaluates a checkpoint and shows the run; exits with code 1 if its gate failed, 4 if a metric failed.
 
     Args:
         checkpoint: path of the checkpoint.
         metrics: names of the metrics.
         common: the options that all evaluating commands share.
         settings: settings of metrics, by metric name; ``--option`` takes precedence over them.
+        gate_file: requirements that the run must meet.
     """
     from ccvae_eval.evaluation.metric import metrics_with
 
-    settings = dict(settings or {})
+    settings, gate = dict(settings or {}), None if gate_file is None else read_gate(gate_file)
     for name, overrides in options.metric_options(common.option).items():
         settings[name] = {**settings.get(name, {}), **overrides}
     require_valid(common)
@@ -113,7 +120,10 @@ def measure(
         from ccvae_eval.api import evaluate
 
         run = evaluate(**arguments, on_plan=plan_shown(screen))
-        publish(run, screen, common, next_command(run, checkpoint, common), common.report or ())
+        following = next_command(run, checkpoint, common)
+        passed = publish(run, screen, common, following, common.report or (), gate)
+    if not passed:
+        raise SystemExit(GATE_FAILED)
     if run.failed:
         raise SystemExit(SOME_FAILED)
 
@@ -128,8 +138,14 @@ def require_valid(common: Common) -> None:
     options.require_inputs(common.data, common.judge, common.out)
 
 
-def publish(run: Run, screen: Screen, common: Common, following: str, reports: Iterable[str] = ()) -> None:
-    """Writes a run's files and reports, prints its tables, and suggests the following command."""
+def publish(
+    run: Run, screen: Screen, common: Common, following: str, reports: Iterable[str] = (), gate: Gate | None = None
+) -> bool:
+    """Writes a run's files and reports, prints its tables, and suggests the following command.
+
+    Returns:
+        False if the run does not meet the gate.
+    """
     from ccvae_eval.report.interface import write_report
 
     folder = output_folder(common.out, run)
@@ -140,8 +156,14 @@ def publish(run: Run, screen: Screen, common: Common, following: str, reports: I
     show(run, screen, verbose=common.verbose)
     screen.advise(f"\nWritten to {folder}: {', '.join(made)}")
     screen.advise(f"Next: {following}")
+    results, document = [], document_of(run)
+    if gate is not None:
+        screen.advise("")
+        results = apply_gate(run, gate, screen, str(folder))
+        document["gate"] = [result.as_plain() for result in results]
     if common.json:
-        screen.document(document_of(run))
+        screen.document(document)
+    return all(result.passed for result in results)
 
 
 def document_of(run: Run) -> dict[str, Any]:

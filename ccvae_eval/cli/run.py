@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 from ccvae_eval.cli.measuring import CHECKPOINT, measure
-from ccvae_eval.cli.options import EVALUATION, Common, add_options, add_plugins, option_in, options_of, registered
+from ccvae_eval.cli.options import (
+    EVALUATION,
+    OUTPUT,
+    Common,
+    add_options,
+    add_plugins,
+    option_in,
+    options_of,
+    registered,
+)
 from ccvae_eval.core.errors import PluginError, UsageError
 from ccvae_eval.plugins import registry
 from ccvae_eval.rendering.text import plain
@@ -14,12 +24,14 @@ from ccvae_eval.rendering.text import plain
 METRIC_HELP = "Compute only this metric; repeatable."
 METRIC = option_in(EVALUATION, METRIC_HELP, "--metric", "-m", autocompletion=registered("metrics"))
 ALL = option_in(EVALUATION, "Compute every registered metric.", "--all")
+GATE = option_in(OUTPUT, "TOML file of requirements, as of the gate command; exit code 1 if one is not met.", "--gate")
 
 
 def command(
     checkpoint: CHECKPOINT,
     metric: Annotated[list[str] | None, METRIC] = None,
     every: Annotated[bool, ALL] = False,
+    gate: Annotated[Path | None, GATE] = None,
     **given: Any,
 ) -> None:
     """Evaluate a checkpoint with several metrics in one pass.
@@ -34,7 +46,7 @@ def command(
     common = Common(**given)
     add_plugins(common.plugin)
     names = _all_metrics() if every else list(metric or default_metrics())
-    measure(checkpoint, names, common)
+    measure(checkpoint, names, common, gate_file=gate)
 
 
 def _all_metrics() -> list[str]:

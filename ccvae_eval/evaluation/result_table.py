@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,13 +61,25 @@ NOT_PREDICTED = f"{UNASSIGNED}: no latent dimension predicts it above chance"
 
 
 class ImageStatistic(Protocol):
-    """A value that is a ratio of two sums over images; the evidence stores the terms of both sums."""
+    """A value that is a ratio of two sums over images; the evidence stores the terms of both sums.
+
+    The evidence also stores the influence of each image, if the statistic has one (``HasInfluence``).
+    """
 
     def terms(self) -> tuple[Floats, Floats]:
         """Numerator and denominator of each image, shape (N,), NaN = the image does not enter."""
         ...
 
     def estimate(self, weights: ResampleWeights) -> Resampled: ...
+
+
+@runtime_checkable
+class HasInfluence(Protocol):
+    """An image statistic whose variance does not follow from its terms, such as a ROC area."""
+
+    def influence(self) -> Floats:
+        """Influence of each image on the value, shape (N,), mean 0 over the images that enter; NaN for the others."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,6 +269,8 @@ class ResultTable:
         address = "/".join([name, *place, *(f"{key}={value}" for key, value in at.items())])
         for term, column in zip(("numerator", "denominator"), statistic.terms(), strict=True):
             self.evidence[f"{address}/{term}"] = column
+        if isinstance(statistic, HasInfluence):
+            self.evidence[f"{address}/influence"] = statistic.influence()
         return statistic.estimate(self.weights)
 
     def add(

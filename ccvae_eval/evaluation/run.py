@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,7 +25,47 @@ Count = Annotated[int, Range(least=0)]
 
 METHODS = "; ".join(f"{method.value or '(empty)'} = {method.description}" for method in Method)
 
-_ADDRESS = re.compile(r"(?P<metric>[^.@]+)\.(?P<name>[^.@]+)(@(?P<characteristic>.+?))?(\.(?P<end>low|high))?")
+ADDRESS_FORM = "metric.value[@characteristic][.low|.high|.value]"
+_ADDRESS = re.compile(
+    r"(?P<metric>[^.@]+)\.(?P<name>[^.@]+)(@(?P<characteristic>.+?))?(\.(?P<end>low|high|value))?", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Place of a number in a run: ``metric.value[@characteristic][.low|.high|.value]``.
+
+    Args:
+        metric, name: the metric and one of its values.
+        characteristic: None = the mean over characteristics, or the value of the whole image.
+        end: "low" or "high" end of the confidence interval, "value", or "" if not stated.
+
+    >>> Address.parse("locality.focus@Eyeglasses.low")
+    Address(metric='locality', name='focus', characteristic='Eyeglasses', end='low')
+    >>> str(Address("locality", "focus", "Eyeglasses"))
+    'locality.focus@Eyeglasses'
+    """
+
+    metric: str
+    name: str
+    characteristic: str | None = None
+    end: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """The address in a text.
+
+        Raises:
+            UsageError: the text does not have the form of an address.
+        """
+        parts = _ADDRESS.fullmatch(text)
+        if parts is None:
+            raise UsageError(f"{text!r} is not a valid address", hint=ADDRESS_FORM)
+        return cls(parts["metric"], parts["name"], parts["characteristic"], parts["end"] or "")
+
+    def __str__(self) -> str:
+        owner = "" if self.characteristic is None else f"@{self.characteristic}"
+        return f"{self.metric}.{self.name}{owner}{self.end and f'.{self.end}'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,35 +221,35 @@ class Run:
             raise UsageError(f"the run does not contain metric {metric!r}", hint=suggestion(metric, by_name))
         return by_name[metric]
 
-    def find(self, address: str) -> Value:
+    def find(self, address: str | Address) -> Value:
         """The value at ``metric.value[@characteristic]``; without a characteristic, the mean over characteristics.
 
         Raises:
             UsageError: the address is malformed, or the run has no value there.
         """
-        parts = _ADDRESS.fullmatch(address)
-        if parts is None:
-            raise UsageError(f"{address!r} is not a valid address", hint="metric.value[@characteristic][.low|.high]")
-        measurement = self.measurement(parts["metric"])
-        named = [v for v in measurement.values if v.name == parts["name"]]
+        place = Address.parse(address) if isinstance(address, str) else address
+        named = [v for v in self.measurement(place.metric).values if v.name == place.name]
         if not named:
-            names = {v.name for v in measurement.values}
-            raise UsageError(f"{parts['metric']} has no value {parts['name']!r}", hint=suggestion(parts["name"], names))
-        found = [v for v in named if v.characteristic == parts["characteristic"]]
+            names = {v.name for v in self.measurement(place.metric).values}
+            raise UsageError(f"{place.metric} has no value {place.name!r}", hint=suggestion(place.name, names))
+        found = [v for v in named if v.characteristic == place.characteristic]
         if not found:
             known = [v.characteristic or "(mean)" for v in named]
-            raise UsageError(f"no value at {address!r}", hint=suggestion(parts["characteristic"] or "", known))
+            raise UsageError(f"no value at {str(place)!r}", hint=suggestion(place.characteristic or "", known))
         return next((v for v in found if not v.at), found[0])
 
-    def __getitem__(self, address: str) -> float:
+    def __getitem__(self, address: str | Address) -> float:
         """The number at an address: ``run["locality.focus@Eyeglasses"]``, ``run["locality.focus.low"]``.
 
         NaN if undefined. ``find`` returns the value with its interval.
         """
-        estimate = self.find(address).estimate
-        if address.endswith(".low"):
-            return estimate.low
-        return estimate.high if address.endswith(".high") else estimate.value
+        place = Address.parse(address) if isinstance(address, str) else address
+        return float(getattr(self.find(place).estimate, place.end or "value"))
+
+    def table(self, metric: str, name: str) -> dict[str | None, Value]:
+        """The values of one name by characteristic, None = the mean, without further coordinates; empty if absent."""
+        found = (m for m in self.measurements if m.metric == metric)
+        return {v.characteristic: v for m in found for v in m.values if v.name == name and not v.at}
 
     def rows(self) -> list[dict[str, Plain]]:
         """All values as flat dictionaries, for a data frame or a CSV file."""
@@ -303,6 +344,37 @@ def _flat(row: dict[str, Plain]) -> dict[str, Plain]:
     at = ";".join(f"{key}={value}" for key, value in sorted(row["at"].items()))
     low, high = row.pop("range")
     return {**row, "at": at, "range_low": low, "range_high": high}
+
+
+def numbers_at(runs: Sequence[Run], address: Address, only: Sequence[str] | None = None) -> list[float]:
+    """The numbers of several runs at one address, comparable with each other.
+
+    A mean over characteristics includes only those that are defined in every run: a model must not gain by being
+    undefined where it is bad.
+
+    Args:
+        runs: the runs.
+        address: of the number; the end of an interval does not count.
+        only: characteristics to average; default: all that enter the mean.
+
+    Returns:
+        One number for each run; NaN where a run has none.
+    """
+    tables = [run.table(address.metric, address.name) for run in runs]
+    if address.characteristic is not None:
+        return [_number(table, address.characteristic) for table in tables]
+    names = dict.fromkeys(c for table in tables for c, v in table.items() if c is not None and v.in_mean)
+    wanted = [name for name in names if only is None or name in only]
+    shared = [c for c in wanted if all(c in t and t[c].in_mean and t[c].estimate.defined for t in tables)]
+    if len(shared) == len(names) or (only is None and not shared):
+        return [_number(table, None) for table in tables]
+    if not shared:
+        return [math.nan] * len(tables)
+    return [math.fsum(table[c].estimate.value for c in shared) / len(shared) for table in tables]
+
+
+def _number(table: Mapping[str | None, Value], characteristic: str | None) -> float:
+    return table[characteristic].estimate.value if characteristic in table else math.nan
 
 
 def _report() -> Any:

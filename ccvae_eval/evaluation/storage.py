@@ -14,10 +14,10 @@ from ccvae_eval.core.errors import InputError
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.core.typed import Limits, load_json, schema
 from ccvae_eval.evaluation.run import Run, RunDocument
+from ccvae_eval.rendering.text import inert_cell
 
 LIMITS = Limits(size=64 << 20, entries=4 << 20)
 RUN_FILE, VALUES_FILE, EVIDENCE_FILE = "run.json", "values.csv", "evidence.npz"
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 RUN_SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -38,12 +38,8 @@ def as_csv(run: Run) -> str:
     if rows:
         table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         table.writeheader()
-        table.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        table.writerows({key: inert_cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
-
-
-def _cell(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
 def write(run: Run, folder: Path) -> Run:

@@ -8,17 +8,16 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
-from scipy import stats
 
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.core.results import Estimate, Method, Value, ValueSpec
+from ccvae_eval.core.results import Estimate, Value, ValueSpec
 from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.recipes.recipe import ANY, GridPoint, RecipeCell, TableSpec
 from ccvae_eval.recipes.work import PreparedRecipe, result_of, training_of
 from ccvae_eval.rendering.grids import Entry, Grid
+from ccvae_eval.statistics.intervals import over_seeds
 
-LEVEL = 0.95
 TRAINING = "training."
 NO_INTERVAL = ("no interval", "no confidence interval")
 """Beginnings of the notes that explain a missing interval."""
@@ -28,29 +27,6 @@ def grids_of(prepared: PreparedRecipe) -> list[Grid]:
     """The recipe's tables from the existing results; an entry without a result is undefined and says why."""
     runs = [(cell, result_of(prepared, cell)) for cell in prepared.cells]
     return [_grid(prepared, table, runs) for table in prepared.recipe.tables]
-
-
-def over_seeds(values: Sequence[float], possible: tuple[float | None, float | None] = (None, None)) -> Estimate:
-    """Mean over training seeds with Student's t confidence interval (unit: the seed); no interval for a single seed.
-
-    The interval is clipped to the value's possible range: with few seeds it is wide.
-
-    >>> over_seeds([0.4, 0.6]).value
-    0.5
-    >>> over_seeds([0.4, 0.6], (0, 1)).low
-    0
-    """
-    defined = np.array([value for value in values if not math.isnan(value)])
-    if len(defined) < len(values) or not len(defined):
-        return Estimate(math.nan, n=len(defined))
-    mean = float(defined.mean())
-    if len(defined) < 2:
-        return Estimate(mean, n=1)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(defined) - 1) * defined.std(ddof=1) / math.sqrt(len(defined)))
-    minimum, maximum = possible
-    low = mean - half if minimum is None else max(mean - half, minimum)
-    high = mean + half if maximum is None else min(mean + half, maximum)
-    return Estimate(mean, low, high, len(defined), Method.STUDENT)
 
 
 def _grid(prepared: PreparedRecipe, table: TableSpec, runs: Sequence[tuple[RecipeCell, Run | None]]) -> Grid:

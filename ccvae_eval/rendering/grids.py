@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ccvae_eval.core.results import Estimate
 from ccvae_eval.rendering.tables import ARROWS, bullets
-from ccvae_eval.rendering.text import escaped, figure, markdown_row
+from ccvae_eval.rendering.text import escaped, figure, inert_cell, markdown_row
 
 CSV_COLUMNS = (
     "value", "model", "place", "number", "low", "high", "chance", "n", "interval", "published", "note", "left_out",
@@ -132,6 +132,19 @@ def grids_csv(grids: Sequence[Grid]) -> str:
                 numbers: list[Any] = ["" if math.isnan(x) else x for x in (e.value, e.low, e.high, entry.chance)]
                 published = "" if entry.published is None else entry.published
                 table.writerow(
-                    [grid.value, name, column, *numbers, e.n, e.method, published, entry.note, "|".join(grid.left_out)]
+                    map(
+                        inert_cell,
+                        [
+                            grid.value,
+                            name,
+                            column,
+                            *numbers,
+                            e.n,
+                            e.method,
+                            published,
+                            entry.note,
+                            "|".join(grid.left_out),
+                        ],
+                    )
                 )
     return text.getvalue()

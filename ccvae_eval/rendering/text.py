@@ -67,6 +67,18 @@ def markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', PIPE) for cell in cells)} |"
 
 
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$&])")
+
+
+def markdown_text(text: str) -> str:
+    r"""Text in one line that Markdown shows literally: no markup, link, HTML or end of a table cell.
+
+    >>> print(markdown_text("a_b|<script>"))
+    a\_b\|\<script\>
+    """
+    return _MARKDOWN.sub(r"\\\1", plain(text, keep_newlines=False))
+
+
 def at_text(at: Mapping[str, object]) -> str:
     """The ``at`` of a value in one line."""
     return ", ".join(f"{key} {value}" for key, value in sorted(at.items()))
@@ -180,3 +192,11 @@ def _flowing(paragraph: str) -> str:
         else:
             lines.append(line)
     return "\n".join(lines)
+
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def inert_cell(value: object) -> object:
+    """A cell of a CSV file; text that a spreadsheet would evaluate as a formula begins with a quote."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value

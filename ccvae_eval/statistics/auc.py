@@ -297,10 +297,20 @@ def cross_fitted(found: Resampled, level: float) -> Resampled:
     if not found.estimate.method or not 0 < area < 1:
         return found
     moved = logit(np.clip(found.draws, EPSILON, 1 - EPSILON)) - logit(area)
-    near, distance = NEAR_CHANCE * float(np.nanstd(found.draws)), abs(area - 0.5)
-    farther = math.sqrt(2.0 if distance <= near else 1 + (near / distance) ** 2)
+    farther = cross_fitting_factor(area, float(np.nanstd(found.draws)))
     spread = estimate_from_draws(area, expit(logit(area) + farther * moved), found.estimate.n, level)
     return replace(spread, estimate=replace(spread.estimate, method=found.estimate.method), note=found.note)
+
+
+def cross_fitting_factor(area: float, error: float) -> float:
+    r"""Factor from the standard error of fixed scores to that of cross-fitted ones, 1 to :math:`\sqrt2`.
+
+    Args:
+        area: the ROC area.
+        error: its standard error if the classifiers are kept fixed.
+    """
+    near, distance = NEAR_CHANCE * error, abs(area - 0.5)
+    return math.sqrt(2.0 if distance <= near else 1 + (near / distance) ** 2)
 
 
 def balanced_accuracy_estimate(predicted: Floats, labels: Floats, weights: ResampleWeights) -> Resampled:

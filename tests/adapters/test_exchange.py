@@ -15,6 +15,8 @@ from ccvae_plugins.networks import Burgess
 import ccvae_eval
 from ccvae_eval.checkpoint import open_checkpoint
 from ccvae_eval.cli.main import main
+from ccvae_eval.evaluation.storage import write
+from tests.support.comparisons import model
 
 
 def exit_code(*arguments: str) -> int:
@@ -83,3 +85,16 @@ def shipped_checkpoint():  # type: ignore[no-untyped-def]
     from importlib.resources import as_file, files
 
     return as_file(files("ccvae_eval") / "assets" / "ccvae-faces64.pt")
+
+
+def test_a_run_is_exported_as_the_model_index_of_a_model_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(model(1), tmp_path / "run")
+    assert exit_code("export", "hf", str(tmp_path / "run")) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["model-index"][0]["results"][0]["metrics"][0]["type"] == "locality.focus"
+    assert exit_code("export", "hf", str(tmp_path / "run"), "--out", str(tmp_path / "card.yml")) == 0
+    assert json.loads((tmp_path / "card.yml").read_text()) == document
+    assert exit_code("export", "a.pt", "b.pt", "--out", "x.npz") == 2
+    assert exit_code("export", "a.pt") == 2

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from ccvae_plugins.lightning import EvaluationCallback
 from ccvae_plugins.networks import Perceptron
 from ccvae_plugins.pythae import PythaeSettings
 from torch import nn
@@ -18,6 +21,7 @@ from ccvae_eval.cli.main import main
 from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, UsageError
 from ccvae_eval.plugins import registry
 from ccvae_eval.testing import check_model
+from tests.support.fakes import Squares, SquaresVAE
 
 PLUGIN = """
 import torch
@@ -324,3 +328,42 @@ def test_the_terminal_says_what_to_do_about_an_external_file(
     with pytest.raises(SystemExit):
         main(["inspect", str(tmp_path / "x.pt")])
     assert "--plugin FILE" in " ".join("".join(capsys.readouterr()).split())
+
+
+class Logger:
+    """A logger of Lightning that remembers what it logged; TensorBoard's if it has no ``log_image``."""
+
+    def __init__(self, images: bool) -> None:
+        self.metrics: list[tuple[dict[str, float], int]] = []
+        self.figures: list[tuple[str, int]] = []
+        self.experiment = SimpleNamespace(add_image=self._add_image)
+        if images:
+            self.log_image = lambda key, images, step: self.figures.append((key, step))
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self.metrics.append((metrics, step))
+
+    def _add_image(self, tag: str, image: Any, step: int, dataformats: str) -> None:
+        assert image.ndim == len(dataformats)
+        self.figures.append((tag, step))
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_the_callback_logs_values_and_two_figures_every_few_epochs(images: bool) -> None:
+    module, logger = SimpleNamespace(vae=SquaresVAE()), Logger(images)
+    callback = EvaluationCallback(lambda m: m.vae, Squares(180), every=2, sample=60, judge="none")
+    trainer = SimpleNamespace(
+        sanity_checking=True, is_global_zero=True, current_epoch=1, global_step=40, loggers=[logger]
+    )
+    callback.on_validation_epoch_end(trainer, module)
+    trainer.sanity_checking, trainer.current_epoch = False, 2
+    callback.on_validation_epoch_end(trainer, module)
+    assert not logger.metrics, "neither in the sanity check nor in the third of every two epochs"
+    trainer.current_epoch = 3
+    callback.on_validation_epoch_end(trainer, module)
+    ((values, step),) = logger.metrics
+    assert step == 40
+    assert values["density/auc@Glasses"] > 0.9
+    assert logger.figures == [("locality-change-maps", 40), ("reconstruction-pairs", 40)]
+    assert "lightning" not in sys.modules
+    assert "pytorch_lightning" not in sys.modules

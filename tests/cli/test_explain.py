@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from pathlib import Path
 
 import pytest
 
+import ccvae_eval
 from ccvae_eval.cli.main import main
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, metrics
+from ccvae_eval.report.bibliography import _ENTRIES, SOURCES
 
 BUILTIN_METRICS = [r.name for r in metrics.registrations() if r.distribution == BUILTIN_DISTRIBUTION]
 WIDTH = 80
@@ -65,3 +68,22 @@ def test_no_value_name_is_wrapped(shown: str, name: str) -> None:
 
 def test_lists_keep_their_items_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\n- dprime = " in json.loads(_printed(["explain", "density", "--json"], capsys))["text"]
+
+
+def test_the_sources_of_every_metric_as_bibtex(capsys: pytest.CaptureFixture[str]) -> None:
+    used = set()
+    for name in [*BUILTIN_METRICS, "compare"]:
+        text = _printed(["explain", name, "--bibtex"], capsys)
+        keys = re.findall(r"^@\w+\{(\w+),$", text, re.MULTILINE)
+        assert keys == list(SOURCES[name])
+        assert text.count("{") == text.count("}")
+        used |= set(keys)
+    assert used == set(_ENTRIES)
+    with pytest.raises(SystemExit) as ended:
+        main(["explain", "localty", "--bibtex"])
+    assert ended.value.code == 2
+
+
+def test_the_citation_file_states_the_version() -> None:
+    citation = (Path(__file__).parents[2] / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {ccvae_eval.__version__}\n" in citation

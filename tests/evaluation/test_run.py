@@ -14,7 +14,7 @@ import pytest
 from ccvae_eval import read
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.results import Estimate, Measurement, Reason, Value, ValueSpec
-from ccvae_eval.evaluation.run import Header, Run
+from ccvae_eval.evaluation.run import Address, Header, Run
 from ccvae_eval.evaluation.storage import EVIDENCE_FILE, RUN_FILE, VALUES_FILE, write
 
 
@@ -40,9 +40,25 @@ def test_addresses() -> None:
     assert run["locality.focus@Eyeglasses"] == 0.7
     assert run["locality.focus.low"] == 0.4
     assert run["locality.focus@Eyeglasses.high"] == 0.8
+    assert run["locality.focus@Eyeglasses.value"] == 0.7
+    assert run[Address("locality", "focus", "Eyeglasses", "low")] == 0.6
     assert math.isnan(run["locality.focus@=cmd()"])
     assert run["locality.selectivity@Eyeglasses"] == 0.2
     assert run.find("locality.focus@Eyeglasses").excluded == 10
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        Address("a", "b"),
+        Address("a", "b", None, "low"),
+        Address("a-b", "c", "x.y@z"),
+        Address("a", "b", "x.low", "value"),
+        Address("a", "b", "two\nlines", "high"),
+    ],
+)
+def test_an_address_is_parsed_from_its_own_text(place: Address) -> None:
+    assert Address.parse(str(place)) == place
 
 
 @pytest.mark.parametrize(

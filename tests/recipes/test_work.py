@@ -20,10 +20,11 @@ from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import read
 from ccvae_eval.recipes import tables
 from ccvae_eval.recipes.recipe import RecipeCell, parse_recipe
-from ccvae_eval.recipes.tables import grids_of, over_seeds
+from ccvae_eval.recipes.tables import grids_of
 from ccvae_eval.recipes.work import PreparedRecipe, parse_shard, result_of, run_cells, training_of
 from ccvae_eval.rendering.grids import Entry, Grid, grid_markdown
 from ccvae_eval.report.figures import draw_grid
+from ccvae_eval.statistics.intervals import over_seeds
 
 RECIPE = """
 title = "A small one"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.core.results import Measurement
-from ccvae_eval.core.types import Floats, Gaussian, Ids
+from ccvae_eval.core.types import Bools, Floats, Gaussian, Ids
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
 from ccvae_eval.evaluation.metric import Needs
 from ccvae_eval.evaluation.result_table import (
@@ -173,12 +173,32 @@ class BalancedAccuracy:
     labels: Floats
 
     def terms(self) -> tuple[Floats, Floats]:
+        known, correct, _, divisor = self._classes()
+        numerator = np.full(len(self.labels), np.nan)
+        numerator[known] = correct / divisor
+        return numerator, np.where(known, 1.0, np.nan)
+
+    def influence(self) -> Floats:
+        r"""Influence of each image on the value, shape (N,), mean 0; NaN = missing label.
+
+        .. math:: \psi_i = \frac{[\hat y_i = y_i] - a_{y_i}}{K n_{y_i} / n} \sqrt{\frac{n_{y_i}}{n_{y_i} - 1}}
+
+        :math:`a_y` is the accuracy within the :math:`n_y` images of class y, n the number of images. The root makes the
+        variance unbiased within each class.
+        """
+        known, correct, index, divisor = self._classes()
+        counts = np.bincount(index)
+        accuracy, unbiased = np.bincount(index, correct) / counts, np.sqrt(counts / np.maximum(counts - 1, 1))
+        found = np.full(len(self.labels), np.nan)
+        found[known] = (correct - accuracy[index]) / divisor * unbiased[index]
+        return found
+
+    def _classes(self) -> tuple[Bools, Bools, Ids, Floats]:
+        """Which images have a label, and of each of them: correct, index of its class, K times the class's share."""
         known = ~np.isnan(self.labels)
         classes, index, counts = np.unique(self.labels[known], return_inverse=True, return_counts=True)
         share = counts[index] / known.sum()
-        numerator = np.full(len(self.labels), np.nan)
-        numerator[known] = (self.predicted[known] == self.labels[known]) / (len(classes) * share)
-        return numerator, np.where(known, 1.0, np.nan)
+        return known, self.predicted[known] == self.labels[known], index, len(classes) * share
 
     def estimate(self, weights: ResampleWeights) -> Resampled:
         return balanced_accuracy_estimate(self.predicted, self.labels, weights)

@@ -11,7 +11,7 @@ from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.types import Floats
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.model.interface import Label
-from ccvae_eval.statistics.auc import auc_estimate, cross_fitted, placements
+from ccvae_eval.statistics.auc import auc_estimate, auc_projection, cross_fitted, cross_fitting_factor, placements
 from ccvae_eval.statistics.intervals import Resampled, mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -87,6 +87,28 @@ class RocAuc:
         parts = [_contributions(score, target) for score, target in zip(self.scores, self.targets, strict=True)]
         mean = np.mean(parts, axis=0)
         return mean, np.where(np.isnan(mean), np.nan, 1.0)
+
+    def influence(self) -> Floats:
+        r"""Influence of each image on the area, shape (N,), mean 0; NaN = the image does not enter.
+
+        .. math:: \psi_i = \frac{V_i - A}{n_{y_i} / n} \sqrt{\frac{n_{y_i}}{n_{y_i} - 1}}
+
+        V are the ``placements``, n images enter and :math:`n_y` of them are of class y. Every comparison of two images
+        counts in the contributions of both, so their own variance is too small by half; the influence is twice the
+        contribution, centred within each class (Hájek's projection). The root makes the variance unbiased within each
+        class, as in DeLong, DeLong and Clarke-Pearson (1988). Scores of fitted probes have the wider spread of
+        ``cross_fitted``.
+        """
+        parts = []
+        for scores, target in zip(self.scores, self.targets, strict=True):
+            part = auc_projection(scores, target, least=1)
+            present = ~(np.isnan(scores) | np.isnan(target))
+            size = np.where(target == 1, (target[present] == 1).sum(), (target[present] != 1).sum())
+            influence = part.influence * np.sqrt(size / np.maximum(size - 1, 1))
+            error = float(np.sqrt((influence**2).sum()))
+            factor = cross_fitting_factor(part.value, error) if self.fitted else 1.0
+            parts.append(np.where(present, part.n * factor * influence, np.nan))
+        return np.asarray(np.mean(parts, axis=0))
 
     def estimate(self, weights: ResampleWeights) -> Resampled:
         parts = [auc_estimate(s, t, weights) for s, t in zip(self.scores, self.targets, strict=True)]

@@ -21,7 +21,7 @@ from sklearn.metrics import (
 from ccvae_eval.core.types import Gaussian
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
-from ccvae_eval.metrics.accuracy.metric import Accuracy, probe_probabilities
+from ccvae_eval.metrics.accuracy.metric import Accuracy, BalancedAccuracy, probe_probabilities
 from ccvae_eval.model.interface import Batch, Label, LabelSchema, LatentLayout, ModelContext
 from ccvae_eval.statistics.calibration_error import permuted_calibration_error
 from ccvae_eval.statistics.probes import folds_of, standardised
@@ -327,3 +327,18 @@ def test_chance_of_the_calibration_error_is_that_of_permuted_labels():
     permuted = [plain_calibration_error(stated, rng.permutation(labels)) for _ in range(20)]
     assert permuted_calibration_error(stated, labels) == pytest.approx(np.mean(permuted), abs=0.01)
     assert np.isnan(permuted_calibration_error(stated, np.full(4000, np.nan)))
+
+
+def test_the_influence_of_images_gives_the_standard_error_of_balanced_accuracy():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, 400, p=[0.6, 0.3, 0.1]).astype(float)
+    predicted = np.where(rng.random(400) < 0.7, labels, rng.integers(0, 3, 400))
+    labels[:10] = np.nan
+    psi = BalancedAccuracy(predicted, labels).influence()
+    assert np.isnan(psi[:10]).all()
+    known, guess, psi = labels[10:], predicted[10:], psi[10:]
+    for k in range(3):
+        assert psi[known == k].mean() == pytest.approx(0, abs=1e-12)
+    draws = rng.integers(0, 390, (1500, 390))
+    resampled = np.std([balanced_accuracy_score(known[rows], guess[rows]) for rows in draws])
+    assert np.sqrt((psi**2).sum()) / 390 == pytest.approx(resampled, rel=0.06)

@@ -63,6 +63,52 @@ def test_contributions_of_images_average_to_the_roc_area():
     assert numerator[kept].mean() == pytest.approx(auc(scores[kept], labels[kept] == 1), abs=1e-14)
 
 
+def bootstrap_error(statistic, n, draws=4000):
+    """Standard deviation of a statistic of image indices over plain resamples."""
+    rng = np.random.default_rng(1)
+    return np.std([statistic(rng.integers(0, n, n)) for _ in range(draws)])
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.0])
+def test_the_influence_of_images_gives_the_standard_error_of_the_area(shift):
+    rng = np.random.default_rng(3)
+    labels = (rng.random(300) < 0.3).astype(float)
+    scores = rng.standard_normal(300) + shift * labels
+    labels[:20] = np.nan
+    statistic = RocAuc([scores], [labels])
+    influence = statistic.influence()
+    assert np.isnan(influence).tolist() == np.isnan(labels).tolist()
+    psi = influence[20:]
+    positive = labels[20:] == 1
+    for side in (positive, ~positive):
+        assert psi[side].mean() == pytest.approx(0, abs=1e-12)
+    # DeLong, DeLong and Clarke-Pearson (1988), by its definition over all pairs
+    above = (scores[20:][positive][:, None] > scores[20:][~positive]).astype(float)
+    delong = above.mean(1).var(ddof=1) / positive.sum() + above.mean(0).var(ddof=1) / (~positive).sum()
+    assert np.sqrt((psi**2).sum()) / len(psi) == pytest.approx(np.sqrt(delong), rel=1e-12)
+    resampled = bootstrap_error(lambda rows: auc(scores[20:][rows], positive[rows]), 280)
+    assert np.sqrt((psi**2).sum()) / len(psi) == pytest.approx(resampled, rel=0.06)
+
+
+def test_fitted_scores_without_information_have_twice_the_variance():
+    rng = np.random.default_rng(5)
+    labels = (rng.random(400) < 0.5).astype(float)
+    noise, informative = rng.standard_normal(400), rng.standard_normal(400) + 3 * labels
+    for scores, ratio in ((noise, 2.0), (informative, 1.0)):
+        plain, fitted = (RocAuc([scores], [labels], fitted=fitted).influence() for fitted in (False, True))
+        assert (fitted**2).sum() / (plain**2).sum() == pytest.approx(ratio, abs=0.02)
+
+
+def test_the_influence_on_a_mean_over_contrasts_is_the_mean():
+    rng = np.random.default_rng(7)
+    classes = rng.integers(0, 3, 200)
+    scores = [rng.standard_normal(200) + (classes == k) for k in range(3)]
+    targets = [(classes == k).astype(float) for k in range(3)]
+    parts = [RocAuc([s], [t]).influence() for s, t in zip(scores, targets, strict=True)]
+    np.testing.assert_allclose(RocAuc(scores, targets).influence(), np.mean(parts, axis=0))
+
+
 def test_a_single_part_is_returned_as_is_and_undefined_parts_keep_their_reason():
     weights = ResampleWeights(0, 10, 50)
     part = mean_estimate(np.arange(10.0), weights)

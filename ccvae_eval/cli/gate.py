@@ -1,0 +1,117 @@
+"""``gate``: check a run against requirements, for continuous integration."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ccvae_eval.cli.console import Screen, empty_table
+from ccvae_eval.cli.options import Json, Quiet
+from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.rendering.text import escaped
+
+if TYPE_CHECKING:  # imports torch, which help does not need
+    from ccvae_eval.comparison.gate import Gate, GateResult
+    from ccvae_eval.evaluation.run import Run
+
+GATE_FAILED = 1
+CHECKS = "ccvae_eval.report.checks"
+HAS_CHECKS = find_spec(CHECKS) is not None
+MIN_HELP = "Lower limit ADDRESS=NUMBER, held against the lower end of the confidence interval; repeatable."
+MAX_HELP = "Upper limit ADDRESS=NUMBER, held against the upper end of the confidence interval; repeatable."
+DROP_HELP = "Largest allowed loss against the baseline, ADDRESS=NUMBER: fails if the loss is larger and significant."
+RULES_HELP = "TOML file with the tables min, max and max-drop, and the keys baseline and fail-on."
+FAIL_HELP = "Code of a check that may not find anything; repeatable."
+
+
+def command(
+    run: Annotated[str, typer.Argument(help="Folder of a run, or its run.json.", show_default=False)],
+    least: Annotated[list[str] | None, typer.Option("--min", help=MIN_HELP)] = None,
+    most: Annotated[list[str] | None, typer.Option("--max", help=MAX_HELP)] = None,
+    max_drop: Annotated[list[str] | None, typer.Option("--max-drop", help=DROP_HELP)] = None,
+    baseline: Annotated[str | None, typer.Option(help="Run that --max-drop compares with, image by image.")] = None,
+    rules: Annotated[Path | None, typer.Option(help=RULES_HELP)] = None,
+    fail_on: Annotated[list[str] | None, typer.Option("--fail-on", help=FAIL_HELP, hidden=not HAS_CHECKS)] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the results as JUnit XML to this file.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check a run against requirements, for continuous integration.
+
+    An address is metric.value[@characteristic][.low|.high|.value]. Exit code 1: a requirement is not met. A value that
+    is absent, undefined or not applicable fails. If GITHUB_STEP_SUMMARY is set, the table is appended to that file.
+    """
+    from ccvae_eval.comparison.gate import Gate, Rule, read_gate
+    from ccvae_eval.evaluation.storage import read
+
+    gate = Gate() if rules is None else read_gate(rules)
+    given = [
+        *(Rule.parse("min", text) for text in least or ()),
+        *(Rule.parse("max", text) for text in most or ()),
+        *(Rule.parse("max-drop", text) for text in max_drop or ()),
+    ]
+    codes = tuple(dict.fromkeys((*gate.fail_on, *(fail_on or ()))))
+    gate = replace(gate, rules=(*gate.rules, *given), fail_on=codes, baseline=baseline or gate.baseline)
+    if not gate.rules and not gate.fail_on:
+        raise UsageError("a gate needs at least one requirement", hint="--min, --max, --max-drop or --rules FILE")
+    with Screen(as_json=json, quiet=quiet) as screen:
+        results = apply_gate(read(run), gate, screen, run, junit)
+        if json:
+            screen.document({"passed": all(r.passed for r in results), "results": [r.as_plain() for r in results]})
+    if not all(result.passed for result in results):
+        raise SystemExit(GATE_FAILED)
+
+
+def apply_gate(run: Run, gate: Gate, screen: Screen, name: str, junit: Path | None = None) -> list[GateResult]:
+    """Checks a run, prints the table, and writes JUnit XML and the summary of a GitHub job where asked."""
+    from ccvae_eval.comparison import gate as gates
+    from ccvae_eval.core.files import atomic_write
+    from ccvae_eval.evaluation.storage import read
+
+    baseline = None if gate.baseline is None else read(gate.baseline)
+    results = gates.check_rules(run, gate.rules, baseline) + _check_codes(run, gate.fail_on)
+    screen.show(_table(results))
+    failed = sum(not result.passed for result in results)
+    screen.advise(f"\n{failed} of {len(results)} requirements failed.")
+    if junit is not None:
+        atomic_write(junit, gates.junit(results, name))
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(gates.markdown(results, name))
+    return results
+
+
+def _check_codes(run: Run, codes: tuple[str, ...]) -> list[GateResult]:
+    """Results of the checks that may not find anything.
+
+    Raises:
+        UsageError: a code is unknown, or this version has no checks.
+    """
+    from ccvae_eval.comparison.gate import check_findings
+
+    if not codes:
+        return []
+    if not HAS_CHECKS:
+        raise UsageError("this version of ccvae-eval has no checks", where="--fail-on")
+    checks: Any = import_module(CHECKS)
+    for code in codes:
+        if code not in checks.CHECKS:
+            raise UsageError(f"{code!r} is not a check", where="--fail-on", hint=suggestion(code, checks.CHECKS))
+    return check_findings(((found.check.code, found.sentence) for found in checks.findings(run)), codes)
+
+
+def _table(results: list[GateResult]) -> Table:
+    table = empty_table("value", "required", "found", "result")
+    table.columns[1].no_wrap = True
+    for result in results:
+        style = "" if result.passed else "red"
+        cells = (result.name, result.required, result.found, result.verdict)
+        table.add_row(*map(escaped, cells), style=style)
+    return table

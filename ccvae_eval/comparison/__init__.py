@@ -1,0 +1,1 @@
+"""Comparison of runs, and gates on them, from the runs' records and evidence."""

@@ -1,0 +1,533 @@
+"""Comparison of models: is one better than another, or is the difference noise?
+
+Runs of single models are compared image by image, from their evidence: no model is loaded. A mean over images is
+tested by sign flips of the paired differences, any other value by the studentised paired bootstrap
+(:mod:`ccvae_eval.statistics.paired`). Groups of training seeds are compared by Welch's t on the values of the seeds.
+
+The means over characteristics are one family of tests, and the single characteristics another. P-values are adjusted
+within each family (Holm 1979); confidence intervals are not.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, islice
+from string import ascii_uppercase
+
+import numpy as np
+
+from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.core.results import Measurement, Value
+from ccvae_eval.core.typed import plain
+from ccvae_eval.core.types import Floats, Ids, Plain
+from ccvae_eval.evaluation.run import Address, Run, numbers_at
+from ccvae_eval.statistics.paired import (
+    DRAWS,
+    MIN_IMAGES,
+    UNDEFINED,
+    Contributions,
+    Difference,
+    holm,
+    sign_flip_p_values,
+    standard_error,
+    studentised_intervals,
+    welch,
+)
+from ccvae_eval.statistics.resampling import ResampleWeights
+
+LEVEL = 0.05
+MIN_SEEDS = 3
+IMAGES, SEEDS = "images", "training seeds"
+NO_EVIDENCE = "it has no contributions of single images; compare training seeds instead (--group)"
+INCONSISTENT = 1e-6
+"""Relative difference from the value in run.json above which the evidence does not belong to the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedValue:
+    """One value of two models.
+
+    Args:
+        address: which value; without a characteristic, the mean over characteristics.
+        models: labels of the two models, such as ("A", "B").
+        first, second: the value of each, on the images (and characteristics) that are defined for both.
+        difference: first minus second.
+        adjusted_p: p-value adjusted for the family of the value.
+        family: number of tests in that family.
+        higher_is_better: direction of the value; None if neither is better.
+        note: why the difference is undefined, or a caveat.
+    """
+
+    address: Address
+    models: tuple[str, str]
+    first: float
+    second: float
+    difference: Difference
+    adjusted_p: float = math.nan
+    family: int = 1
+    higher_is_better: bool | None = None
+    note: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """True if the models do not differ in any image or training seed."""
+        return self.difference.value == 0 and self.difference.standard_error == 0
+
+    @property
+    def smallest_detectable(self) -> float:
+        """Difference found with a power of 80 % at the level that Holm's method asks of the smallest p-value."""
+        return self.difference.smallest_detectable(LEVEL / self.family)
+
+    @property
+    def higher(self) -> str | None:
+        """Label of the model with the significantly higher value; None without evidence of a difference."""
+        if not self.adjusted_p < LEVEL:
+            return None
+        return self.models[0] if self.difference.value > 0 else self.models[1]
+
+    @property
+    def better(self) -> str | None:
+        """Label of the significantly better model; None without evidence of a difference or without a direction."""
+        if self.higher is None or self.higher_is_better is None:
+            return None
+        return self.higher if self.higher_is_better else next(m for m in self.models if m != self.higher)
+
+    @property
+    def verdict(self) -> str:
+        """The result in words."""
+        if math.isnan(self.difference.value):
+            return f"not compared: {self.note}"
+        if self.equal:
+            return "no evidence of a difference (equal on all images)"
+        if math.isnan(self.adjusted_p):
+            return "no evidence of a difference (too few images differ for a test)"
+        if self.higher is None:
+            return f"no evidence of a difference (smallest detectable {self.smallest_detectable:.2g})"
+        return f"{self.better} better" if self.better else f"{self.higher} higher"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two or more models, value by value and pair by pair.
+
+    Args:
+        models: label -> what it is, such as "A" -> the path of a checkpoint.
+        values: the means over characteristics first, then the single characteristics.
+        unit: what varies between repetitions: "images" or "training seeds".
+        notes: sentences for the reader.
+    """
+
+    models: Mapping[str, str]
+    values: tuple[ComparedValue, ...]
+    unit: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def means(self) -> tuple[ComparedValue, ...]:
+        """The values that belong to no single characteristic."""
+        return tuple(value for value in self.values if value.address.characteristic is None)
+
+    @property
+    def singles(self) -> tuple[ComparedValue, ...]:
+        """The values of single characteristics."""
+        return tuple(value for value in self.values if value.address.characteristic is not None)
+
+    def __getitem__(self, key: str | tuple[str, str, str]) -> ComparedValue:
+        """The value at ``metric.value[@characteristic]``; of more than two models ``[address, first, second]``.
+
+        Raises:
+            UsageError: the comparison has no such value.
+        """
+        address, *pair = (key,) if isinstance(key, str) else key
+        place = Address.parse(address)
+        found = [v for v in self.values if v.address == place and (not pair or list(v.models) == pair)]
+        if len(found) > 1:
+            raise UsageError(f"{address} has {len(found)} pairs of models", hint=f"Name one: [{address!r}, 'A', 'B'].")
+        if not found:
+            known = {str(v.address) for v in self.values}
+            raise UsageError(f"the comparison has no value {str(place)!r}", hint=suggestion(str(place), known))
+        return found[0]
+
+    def best(self, address: Address) -> str | None:
+        """Label of the model that is significantly better than every other one at an address; None if there is none."""
+        wins = [value.better for value in self.values if value.address == address]
+        return next((m for m in self.models if wins.count(m) == len(self.models) - 1), None)
+
+    def as_plain(self) -> dict[str, Plain]:
+        """The comparison as plain data; NaN becomes None."""
+        return {
+            "models": dict(self.models),
+            "unit": self.unit,
+            "level": LEVEL,
+            "notes": list(self.notes),
+            "values": [
+                {
+                    "address": str(v.address),
+                    "models": list(v.models),
+                    "first": plain(v.first),
+                    "second": plain(v.second),
+                    "difference": plain(v.difference.value),
+                    "low": plain(v.difference.low),
+                    "high": plain(v.difference.high),
+                    "p": plain(v.difference.p),
+                    "adjusted_p": plain(v.adjusted_p),
+                    "family": v.family,
+                    "smallest_detectable": plain(v.smallest_detectable),
+                    "n": v.difference.n,
+                    "verdict": v.verdict,
+                    "note": v.note,
+                }
+                for v in self.values
+            ],
+        }
+
+
+def compare(
+    *models: Run | Mapping[str, Sequence[Run]],
+    values: Sequence[str] | None = None,
+    characteristics: Sequence[str] | None = None,
+) -> Comparison:
+    """Compares models: ``compare(a, b)``, or ``compare({"ours": [r1, r2, r3], "csvae": [...]})`` over training seeds.
+
+    Args:
+        *models: two or more runs with evidence, of the same images, seed, judge, regions and settings; or one mapping
+            from the name of each method to its runs, one for each training seed, at least three.
+        values: addresses ``metric.value[@characteristic]``; default: the headline of every metric that all runs have.
+            An address without a characteristic stands for the mean and for every single characteristic.
+        characteristics: compare only these single characteristics, and means over them.
+
+    Raises:
+        UsageError: the runs are not comparable; the message names what differs and the command that makes them agree.
+    """
+    if len(models) == 1 and isinstance(models[0], Mapping):
+        return _compare_groups(models[0], values, characteristics)
+    runs = [model for model in models if isinstance(model, Run)]
+    if len(runs) < len(models) or not 2 <= len(runs) <= len(ascii_uppercase):
+        raise UsageError(
+            f"compare takes two to {len(ascii_uppercase)} runs, or one mapping of groups, got {len(models)} arguments"
+        )
+    labelled = dict(zip(ascii_uppercase, runs, strict=False))
+    for (one, a), (other, b) in combinations(labelled.items(), 2):
+        require_comparable(a, b, one, other)
+    for run in runs:
+        if not run.ids:
+            hint = "Keep evidence.npz beside run.json, or evaluate the checkpoint again."
+            raise UsageError("the run has no evidence", where=name_of(run), hint=hint)
+    addresses = _addresses(runs, values)
+    found: list[ComparedValue] = []
+    for metric in dict.fromkeys(address.metric for address in addresses):
+        own = [address for address in addresses if address.metric == metric]
+        for (one, a), (other, b) in combinations(labelled.items(), 2):
+            found += _compared(a, b, (one, other), own, characteristics)
+    names = {label: name_of(run) for label, run in labelled.items()}
+    return Comparison(names, _adjusted(found), IMAGES, _notes(runs))
+
+
+def name_of(run: Run) -> str:
+    """Path of a run's checkpoint, or the name of its data if it has none."""
+    return str(run.header.checkpoint.get("path") or run.header.data.get("name") or "model")
+
+
+def _addresses(runs: Sequence[Run], values: Sequence[str] | None) -> list[Address]:
+    """The addresses to compare.
+
+    Raises:
+        UsageError: the runs have no metric in common, or one of them lacks a requested metric or value.
+    """
+    if values is not None:
+        places = [Address.parse(text) for text in values]
+        for place in places:
+            for run in runs:
+                run.find(place)
+        return [replace(place, end="") for place in places]
+    common = [m for m in runs[0] if all(any(o.metric == m.metric for o in run) for run in runs[1:])]
+    if not common:
+        raise UsageError("the runs have no metric in common", hint="Evaluate all with the same --metric options.")
+    return [Address(m.metric, m.headline) for m in common]
+
+
+def _notes(runs: Sequence[Run]) -> tuple[str, ...]:
+    counts = Counter(m.metric for run in runs for m in run)
+    partial = sorted(metric for metric, count in counts.items() if count < len(runs))
+    return (f"not in every run: {', '.join(partial)}",) if partial else ()
+
+
+def _adjusted(values: Sequence[ComparedValue]) -> tuple[ComparedValue, ...]:
+    """The values with p-values adjusted in the families of means and of single characteristics; means first."""
+    rows: list[ComparedValue] = []
+    for single in (False, True):
+        family = [value for value in values if (value.address.characteristic is not None) == single]
+        p_values = [value.difference.p for value in family]
+        size = max(1, sum(not math.isnan(p) for p in p_values))
+        rows += [replace(v, adjusted_p=p, family=size) for v, p in zip(family, holm(p_values), strict=True)]
+    return tuple(rows)
+
+
+# --- what makes runs comparable ---------------------------------------------------------------------------------
+
+
+def require_comparable(first: Run, second: Run, one: str = "A", other: str = "B") -> None:
+    """Refuses runs whose numbers cannot be compared.
+
+    Args:
+        first, second: the runs.
+        one, other: their labels in the message.
+
+    Raises:
+        UsageError: naming everything that differs, and the command that makes the runs agree.
+    """
+    a, b = first.header, second.header
+    differing: list[tuple[str, Plain, Plain]] = [
+        *((key, a.data.get(key), b.data.get(key)) for key in ("digest", "split", "sample")),
+        ("seed", a.seed, b.seed),
+        ("judge", (a.judge or {}).get("sha256"), (b.judge or {}).get("sha256")),
+        ("regions", a.regions.get("source"), b.regions.get("source")),
+    ]
+    versions: list[tuple[str, Plain, Plain]] = []
+    others = {m.metric: m for m in second}
+    for m in first:
+        if (match := others.get(m.metric)) is None:
+            continue
+        versions.append((f"version of {m.metric}", m.version, match.version))
+        keys = {**m.settings, **match.settings}
+        differing += [(f"{m.metric}.{key}", m.settings.get(key), match.settings.get(key)) for key in keys]
+    reasons = [f"{what}: {x!r} and {y!r}" for what, x, y in [*differing, *versions] if x != y]
+    if not reasons:
+        return
+    command = _command_like(first, second)
+    if any(x != y for _, x, y in versions):
+        hint = f"Evaluate both with the same version of ccvae-eval: {first.header.command} and {command}"
+    else:
+        hint = f"Evaluate {other} as {one}: {command}"
+    raise UsageError(f"runs {one} and {other} are not comparable", why="; ".join(reasons), hint=hint)
+
+
+def _command_like(first: Run, second: Run) -> str:
+    """The command of the first run with the checkpoint of the second, into a folder of its own."""
+    one, other = (str(run.header.checkpoint.get("path") or "") for run in (first, second))
+    command = re.sub(r" (-o|--out)[ =]\S+", "", first.header.command)
+    if command.startswith("ccvae-eval") and one and one in command:
+        return command.replace(one, other or "CHECKPOINT")
+    data = first.header.data
+    options = {"--data": data.get("name"), "--split": data.get("split"), "--sample": data.get("sample")}
+    given = [f"{option} {value}" for option, value in options.items() if value not in (None, "all")]
+    metrics = [f"-m {m.metric}" for m in first]
+    return " ".join(["ccvae-eval run", other or "CHECKPOINT", *given, f"--seed {first.header.seed}", *metrics])
+
+
+# --- image by image ---------------------------------------------------------------------------------------------
+
+_Pair = tuple[Contributions, Contributions]
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One metric of one run, its rows aligned with the images of both runs."""
+
+    label: str
+    run: Run
+    measurement: Measurement
+    places: Ids
+    images: int
+
+    def contributions(self, value: Value) -> Contributions | str:
+        """The evidence of a value; the reason if there is none."""
+        if not value.estimate.defined:
+            return f"undefined in {self.label}" + (f": {value.note}" if value.note else "")
+        address = "/".join(part for part in (value.name, value.characteristic) if part)
+        numerator, denominator, influence = (
+            self._column(f"{address}/{part}") for part in ("numerator", "denominator", "influence")
+        )
+        if numerator is None or denominator is None:
+            return NO_EVIDENCE
+        found = Contributions(numerator, denominator, influence)
+        if not math.isclose(found.value, value.estimate.value, rel_tol=INCONSISTENT, abs_tol=INCONSISTENT):
+            return f"the evidence of {self.label} gives {found.value:.6g}, the run states {value.estimate.value:.6g}"
+        return found
+
+    def _column(self, key: str) -> Floats | None:
+        if key not in self.measurement.evidence:
+            return None
+        column = np.full(self.images, np.nan)
+        column[self.places] = self.measurement.evidence[key]
+        return column
+
+
+def _sides(first: Run, second: Run, labels: tuple[str, str], metric: str) -> tuple[_Side, _Side]:
+    """Both runs on the union of their images: a model without characteristics is evaluated on half of them."""
+    ids = [np.asarray(run.ids.get(metric, np.empty(0, dtype=np.int64))) for run in (first, second)]
+    union = np.union1d(*ids)
+    one, other = (
+        _Side(label, run, run.measurement(metric), np.searchsorted(union, own), len(union))
+        for label, run, own in zip(labels, (first, second), ids, strict=True)
+    )
+    return one, other
+
+
+def _compared(
+    first: Run,
+    second: Run,
+    labels: tuple[str, str],
+    addresses: Sequence[Address],
+    characteristics: Sequence[str] | None,
+) -> list[ComparedValue]:
+    """The values of one metric: for each address the mean, then every characteristic."""
+    metric = addresses[0].metric
+    a, b = _sides(first, second, labels, metric)
+    found: list[ComparedValue] = []
+    tests: list[tuple[ComparedValue, list[_Pair]]] = []
+    for address in addresses:
+        spec = first.specs.get(metric, {}).get(address.name)
+        better = None if spec is None else spec.higher_is_better
+        for place, values, pairs, note in _questions(a, b, address, characteristics):
+            row = ComparedValue(place, labels, *values, UNDEFINED, higher_is_better=better, note=note)
+            if pairs:
+                tests.append((row, pairs))
+            found.append(row)
+    tested = _tested(tests, first.header.seed, a.images)
+    return [tested.get((row.address, row.models), row) for row in found]
+
+
+def _questions(
+    a: _Side, b: _Side, address: Address, characteristics: Sequence[str] | None
+) -> Iterator[tuple[Address, tuple[float, float], list[_Pair], str]]:
+    """Yields for each row its address, both values, the pairs of contributions it averages, and a note."""
+    rows = a.run.table(address.metric, address.name), b.run.table(address.metric, address.name)
+    names = [c for c in rows[0] if c is not None and c in rows[1]]
+    if characteristics is not None:
+        names = [name for name in names if name in characteristics]
+    found = {name: _pair(a, b, rows[0][name], rows[1][name]) for name in names}
+    if address.characteristic is None:
+        yield _mean_question(a, b, address, found, rows)
+    for name in names if address.characteristic is None else [address.characteristic]:
+        pair = found.get(name, "not in both runs")
+        values = (rows[0][name].estimate.value, rows[1][name].estimate.value)
+        note = pair if isinstance(pair, str) else ""
+        yield replace(address, characteristic=name), values, [] if isinstance(pair, str) else [pair], note
+
+
+def _mean_question(
+    a: _Side,
+    b: _Side,
+    address: Address,
+    found: Mapping[str, _Pair | str],
+    rows: tuple[Mapping[str | None, Value], Mapping[str | None, Value]],
+) -> tuple[Address, tuple[float, float], list[_Pair], str]:
+    """The mean over the characteristics that are comparable, or the value of the whole image."""
+    values = tuple(row[None].estimate.value if None in row else math.nan for row in rows)
+    both = (values[0], values[1])
+    averaged = [name for name in found if rows[0][name].in_mean and rows[1][name].in_mean]
+    if not averaged and None in rows[0] and None in rows[1]:
+        whole = _pair(a, b, rows[0][None], rows[1][None])
+        return (address, both, [], whole) if isinstance(whole, str) else (address, both, [whole], "")
+    pairs = [pair for name in averaged if not isinstance(pair := found[name], str)]
+    reasons = dict.fromkeys(pair for name in averaged if isinstance(pair := found[name], str))
+    if not pairs:
+        return address, both, [], "; ".join(reasons) or "not in both runs"
+    missing = [name for name in averaged if isinstance(found[name], str)]
+    note = f"mean over {len(pairs)} of {len(averaged)} characteristics, without {', '.join(missing)}" if missing else ""
+    return address, both, pairs, note
+
+
+def _pair(a: _Side, b: _Side, first: Value, second: Value) -> _Pair | str:
+    """Both contributions to one value on the images that enter both; the reason if they cannot be compared.
+
+    A value with an influence of its own, such as a ROC area, is not restricted: each model has its own images.
+    """
+    if _methods(first.note) != _methods(second.note):
+        ways = (f"{side.label}: {v.note or 'as defined'}" for side, v in ((a, first), (b, second)))
+        return f"measured in two ways ({'; '.join(ways)})"
+    one, other = a.contributions(first), b.contributions(second)
+    if isinstance(one, str) or isinstance(other, str):
+        return one if isinstance(one, str) else str(other)
+    both = one.entering & other.entering
+    if both.sum() < MIN_IMAGES:
+        return f"{int(both.sum())} images enter both values, {MIN_IMAGES} are needed"
+    if (one.own_influence is None) != (other.own_influence is None):
+        return "the evidence of one run was written by an earlier version of ccvae-eval"
+    if one.own_influence is not None:
+        return one, other
+    one, other = one.only(both), other.only(both)
+    return "the denominators sum to 0" if math.isnan(one.value) or math.isnan(other.value) else (one, other)
+
+
+def _methods(note: str) -> set[str]:
+    """How a value was measured, where a note begins with a method: "1-SSIM: 2 textured points ..." -> "1-SSIM"."""
+    return {part.partition(": ")[0] for part in note.split("; ") if ": " in part}
+
+
+def _tested(
+    tests: Sequence[tuple[ComparedValue, list[_Pair]]], seed: int, images: int
+) -> dict[tuple[Address, tuple[str, str]], ComparedValue]:
+    """The rows with their tests; all tests share the resamples, and all sign-flip tests the signs."""
+    firsts = [float(np.mean([one.value for one, _ in pairs])) for _, pairs in tests]
+    seconds = [float(np.mean([other.value for _, other in pairs])) for _, pairs in tests]
+    differences = [one - other for one, other in zip(firsts, seconds, strict=True)]
+    influences = [np.mean([one.influence() - other.influence() for one, other in pairs], axis=0) for _, pairs in tests]
+    intervals = studentised_intervals(differences, influences, ResampleWeights(seed, images, draws=DRAWS))
+    flips = {
+        k: np.mean([one.shares() - other.shares() for one, other in pairs], axis=0)
+        for k, (_, pairs) in enumerate(tests)
+        if all(one.is_mean and other.is_mean for one, other in pairs)
+    }
+    flipped = sign_flip_p_values(np.stack(list(flips.values()), axis=1), seed) if flips else np.empty(0)
+    p_values = dict(zip(flips, flipped.tolist(), strict=True))
+    found = {}
+    for k, (row, pairs) in enumerate(tests):
+        low, high, p = intervals[k]
+        entering = np.any([one.entering | other.entering for one, other in pairs], axis=0)
+        difference = Difference(
+            differences[k], low, high, p_values.get(k, p), standard_error(influences[k]), int(entering.sum())
+        )
+        found[row.address, row.models] = replace(row, first=firsts[k], second=seconds[k], difference=difference)
+    return found
+
+
+# --- training seeds ---------------------------------------------------------------------------------------------
+
+
+def _compare_groups(
+    groups: Mapping[str, Sequence[Run]], values: Sequence[str] | None, characteristics: Sequence[str] | None
+) -> Comparison:
+    """Methods compared over training seeds: each run is one seed, the unit of the test."""
+    if len(groups) < 2:
+        raise UsageError(f"at least two groups are needed, got {len(groups)}")
+    for name, runs in groups.items():
+        if len(runs) < MIN_SEEDS:
+            raise UsageError(f"group {name!r} must have at least {MIN_SEEDS} runs, got {len(runs)}")
+        digests = [digest for run in runs if (digest := run.header.checkpoint.get("sha256"))]
+        if len(set(digests)) < len(digests):
+            raise UsageError(f"group {name!r} has a checkpoint twice", hint="Give one run for each training seed.")
+    every = [(name, run) for name, runs in groups.items() for run in runs]
+    for name, run in every[1:]:
+        require_comparable(every[0][1], run, f"{every[0][0]} ({name_of(every[0][1])})", f"{name} ({name_of(run)})")
+    runs = [run for _, run in every]
+    found: list[ComparedValue] = []
+    for address in _addresses(runs, values):
+        spec = runs[0].specs.get(address.metric, {}).get(address.name)
+        better = None if spec is None else spec.higher_is_better
+        for place in _seed_addresses(runs, address, characteristics):
+            column = iter(numbers_at(runs, place, characteristics))
+            numbers = {name: list(islice(column, len(own))) for name, own in groups.items()}
+            for one, other in combinations(groups, 2):
+                defined = not any(map(math.isnan, (*numbers[one], *numbers[other])))
+                difference = welch(numbers[one], numbers[other]) if defined else UNDEFINED
+                note = "" if not math.isnan(difference.value) else "undefined for some training seed"
+                means = [float(np.mean(numbers[name])) for name in (one, other)]
+                found.append(ComparedValue(place, (one, other), means[0], means[1], difference,
+                                           higher_is_better=better, note=note))  # fmt: skip
+    names = {name: f"{len(runs)} training seeds" for name, runs in groups.items()}
+    return Comparison(names, _adjusted(found), SEEDS, _notes(runs))
+
+
+def _seed_addresses(runs: Sequence[Run], address: Address, characteristics: Sequence[str] | None) -> list[Address]:
+    """The rows of an address: the mean, then every characteristic of the first run; or the single one it names."""
+    if address.characteristic is not None:
+        return [address]
+    names = [c for c in runs[0].table(address.metric, address.name) if c is not None]
+    wanted = [name for name in names if characteristics is None or name in characteristics]
+    return [address, *(replace(address, characteristic=name) for name in wanted)]

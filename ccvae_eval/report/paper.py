@@ -1,0 +1,310 @@
+"""Tables and texts for a paper, from runs: LaTeX (booktabs), Markdown, CSV, and the paragraph of an appendix."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ccvae_eval.core.results import Estimate, ValueSpec
+from ccvae_eval.core.typed import plain as as_plain
+from ccvae_eval.core.types import Plain
+from ccvae_eval.evaluation.run import Address, Run, ValueRow, numbers_at
+from ccvae_eval.rendering.tables import ARROWS, MEAN
+from ccvae_eval.rendering.text import figure, inert_cell, markdown_text, plain
+from ccvae_eval.statistics.intervals import over_seeds
+
+Best = Callable[[Address], str | None]
+"""Name of the model that is significantly better than all others at an address; None if there is none."""
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}", "*": "{*}", "`": "{`}", "'": "{'}",
+    "–": "--", "∞": r"$\infty$",
+}  # fmt: skip
+_LATEX_ARROWS = {"↑": r" $\uparrow$", "↓": r" $\downarrow$", "": ""}
+
+
+def latex_text(text: str) -> str:
+    r"""Text in one line that LaTeX prints literally; nothing in it is a command.
+
+    >>> print(latex_text(r"\input{a_b}"))
+    \textbackslash{}input\{a\_b\}
+    """
+    return "".join(_LATEX.get(c, c) for c in plain(text, keep_newlines=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One number of a table.
+
+    Args:
+        address: of the number.
+        model: name of the model or group.
+        estimate: with its interval over images, or over training seeds (then ``n`` counts seeds).
+        best: True if the model is significantly better than every other one in the table.
+    """
+
+    address: Address
+    model: str
+    estimate: Estimate
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PaperTable:
+    """A table of values.
+
+    Args:
+        corner: head of the first column.
+        columns: head of every other column, and the arrow of its direction.
+        rows: name of each row, and its entries.
+        notes: sentences below the table.
+    """
+
+    corner: str
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, tuple[Entry, ...]], ...]
+    notes: tuple[str, ...] = ()
+
+
+def paper_table(
+    models: Mapping[str, Sequence[Run]],
+    values: Sequence[str] | None = None,
+    *,
+    by_characteristic: bool = False,
+    best: Best = lambda _: None,
+    notes: Sequence[str] = (),
+) -> PaperTable:
+    """The table of some values of some models.
+
+    Args:
+        models: runs of each model or method, one for each training seed; with several the entry is their mean and
+            Student's t interval over seeds.
+        values: addresses ``metric.value[@characteristic]``; default: the headline of every metric of the first run.
+        by_characteristic: one row for each characteristic and one for the mean, instead of one row for each model.
+        best: which model is significantly better than all others.
+        notes: further sentences below the table.
+
+    Raises:
+        UsageError: an address is malformed.
+    """
+    runs = [run for own in models.values() for run in own]
+    texts = [f"{m.metric}.{m.headline}" for m in runs[0]] if values is None else values
+    addresses = [replace(Address.parse(text), end="") for text in texts]
+    cells = {(e.address, e.model): e for a in addresses for e in _entries(models, runs, a, by_characteristic, best)}
+    arrows = {a: ARROWS[_spec(runs, a).higher_is_better] for a in addresses}
+    many = any(len(own) > 1 for own in models.values())
+    unit = (
+        "mean and 95 % interval over training seeds (Student's t)" if many else "95 % confidence interval over images"
+    )
+    bold = "bold: significantly better than every other model, by the comparison of the models and not by the intervals"
+    below = (f"value, {unit}", bold, *notes)
+    if not by_characteristic:
+        rows = tuple((model, tuple(cells[a, model] for a in addresses)) for model in models)
+        return PaperTable("model", tuple((str(a), arrows[a]) for a in addresses), rows, below)
+    names = dict.fromkeys(place.characteristic for place, _ in cells)
+    columns = [(model, a) for a in addresses for model in models]
+    heads = tuple((f"{model}: {a}" if len(models) > 1 else str(a), arrows[a]) for model, a in columns)
+    absent = Estimate(math.nan)
+    body = tuple(
+        (name or MEAN, tuple(cells.get((place, model), Entry(place, model, absent)) for model, a in columns
+                             for place in [replace(a, characteristic=name)]))
+        for name in sorted(names, key=lambda name: name is None)
+    )  # fmt: skip
+    return PaperTable("characteristic", heads, body, below)
+
+
+def _entries(
+    models: Mapping[str, Sequence[Run]], runs: Sequence[Run], address: Address, by_characteristic: bool, best: Best
+) -> list[Entry]:
+    """The entries of one value: of every model, and with ``by_characteristic`` of every characteristic and the mean."""
+    names = dict.fromkeys(c for run in runs for c in run.table(address.metric, address.name) if c is not None)
+    places = [address]
+    if by_characteristic and address.characteristic is None:
+        places += [replace(address, characteristic=name) for name in names]
+    found = []
+    for place in places:
+        numbers, winner = iter(numbers_at(runs, place)), best(place)
+        for model, own in models.items():
+            estimate = _estimate(own, place, [next(numbers) for _ in own], _spec(runs, place))
+            found.append(Entry(place, model, estimate, model == winner))
+    return found
+
+
+def _estimate(runs: Sequence[Run], place: Address, numbers: list[float], spec: ValueSpec) -> Estimate:
+    """The estimate of one entry; a mean over fewer characteristics than the run's own has no interval."""
+    if len(runs) > 1:
+        return over_seeds(numbers, spec.range)
+    own = runs[0].table(place.metric, place.name).get(place.characteristic)
+    if own is not None and own.estimate.value == numbers[0]:
+        return own.estimate
+    return Estimate(numbers[0])
+
+
+def _spec(runs: Sequence[Run], address: Address) -> ValueSpec:
+    return next((s for run in runs if (s := run.specs.get(address.metric, {}).get(address.name))), ValueSpec(""))
+
+
+def _decimals(table: PaperTable, digits: int) -> list[int]:
+    """Decimals of each column: ``digits``, or as many as give its largest value that many significant digits."""
+    found = []
+    for k in range(len(table.columns)):
+        sizes = [abs(e.estimate.value) for _, row in table.rows for e in row[k : k + 1] if e.estimate.defined]
+        largest = max(sizes, default=0.0)
+        found.append(max(digits, digits - 1 - math.floor(math.log10(largest))) if 0 < largest < math.inf else digits)
+    return found
+
+
+def _cells(table: PaperTable, digits: int) -> list[list[tuple[str, str, bool]]]:
+    """Value, interval ("" without one) and boldness of each entry, row by row."""
+    places = _decimals(table, digits)
+    return [
+        [
+            (
+                figure(e.estimate.value, d),
+                "" if math.isnan(e.estimate.low) else f"[{figure(e.estimate.low, d)}, {figure(e.estimate.high, d)}]",
+                e.best,
+            )
+            for e, d in zip(row, places, strict=True)
+        ]
+        for _, row in table.rows
+    ]
+
+
+def latex(table: PaperTable, digits: int = 2) -> str:
+    """The table as a LaTeX ``tabular`` of the package booktabs."""
+    heads = ["", *(latex_text(name) + _LATEX_ARROWS[arrow] for name, arrow in table.columns)]
+    lines = [
+        "% \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        "\\toprule",
+        f"{' & '.join(heads)} \\\\",
+        "\\midrule",
+    ]
+    for (name, _), row in zip(table.rows, _cells(table, digits), strict=True):
+        cells = [latex_text(name)]
+        for value, interval, best in row:
+            shown = latex_text(value).replace("-", "$-$") if value != "–" else "--"
+            small = latex_text(interval).replace("-", "$-$")
+            cells.append((f"\\textbf{{{shown}}}" if best else shown) + (f" {{\\scriptsize {small}}}" if small else ""))
+        lines.append(f"{' & '.join(cells)} \\\\")
+    lines += ["\\bottomrule", "\\end{tabular}", *(f"% {latex_text(note)}" for note in table.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def markdown(table: PaperTable, digits: int = 2) -> str:
+    """The table in Markdown."""
+    heads = [table.corner, *(f"{markdown_text(name)} {arrow}".strip() for name, arrow in table.columns)]
+    rows = [heads, ["---", *["---:"] * len(table.columns)]]
+    for (name, _), row in zip(table.rows, _cells(table, digits), strict=True):
+        cells = [
+            f"{'**' * best}{value}{'**' * best} {markdown_text(interval)}".strip() for value, interval, best in row
+        ]
+        rows.append([markdown_text(name), *cells])
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    return "\n".join([*lines, "", *(f"* {markdown_text(note)}" for note in table.notes)]) + "\n"
+
+
+def as_csv(table: PaperTable) -> str:
+    """All numbers of the table as CSV, one row each; text that a spreadsheet would evaluate is quoted."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["model", "address", "value", "low", "high", "n", "interval", "best"])
+    for _, row in table.rows:
+        for entry in row:
+            e = entry.estimate
+            numbers: list[Any] = ["" if math.isnan(x) else x for x in (e.value, e.low, e.high)]
+            names = [inert_cell(plain(name)) for name in (entry.model, str(entry.address))]
+            writer.writerow([*names, *numbers, e.n, e.method, int(entry.best)])
+    return text.getvalue()
+
+
+def flat(run: Run) -> dict[str, float]:
+    """The defined values of a run by name, for loggers: ``{"locality/focus@Smiling": 0.51, "locality/focus": 0.47}``.
+
+    Args:
+        run: the run.
+
+    Returns:
+        ``metric/value`` for means, ``metric/value@characteristic`` for single characteristics. Further coordinates
+        follow in brackets: ``locality/selectivity@Smiling[judged=Male]``.
+    """
+    found = {}
+    for m in run:
+        for v in m.values:
+            if v.estimate.defined:
+                owner = "" if v.characteristic is None else f"@{v.characteristic}"
+                at = ",".join(f"{key}={value}" for key, value in sorted(v.at.items()))
+                found[f"{m.metric}/{v.name}{owner}{at and f'[{at}]'}"] = v.estimate.value
+    return found
+
+
+def methods(runs: Sequence[Run], *, compared: str = "") -> str:
+    """A paragraph on how the numbers were measured, for the appendix of a paper.
+
+    Args:
+        runs: of the same evaluation.
+        compared: "images" or "training seeds" if the models were compared, else "".
+    """
+    h = runs[0].header
+    data = h.data
+    metrics = ", ".join(f"{m.metric} (version {m.version})" for m in runs[0])
+    sentences = [
+        f"Models were evaluated with ccvae-eval {h.tool.get('version', '')} on {data.get('n')} images of the "
+        f"{data.get('split')} split of {data.get('name')} (digest {str(data.get('digest'))[:8]}, seed {h.seed}).",
+        f"Metrics: {metrics}. Settings: {_settings(runs[0])}.",
+        "Confidence intervals are at the 95 % level; the image is the unit of resampling (2,000 bootstrap resamples, "
+        "shared by all values, unless the value has an interval in closed form).",
+    ]
+    if h.judge:
+        trained_on = h.judge.get("trained_on")
+        sentences.append(f"An independent attribute classifier (trained on {trained_on}) judged edited images.")
+    if source := h.regions.get("source"):
+        sentences.append(f"The region of each attribute comes from: {source}.")
+    if compared == "images":
+        sentences.append(
+            "Models were compared on the same images, means by sign-flip permutation tests and other values by the "
+            "studentised paired bootstrap (20,000 draws each); p-values are adjusted by Holm's method."
+        )
+    elif compared:
+        sentences.append(
+            "Methods were compared over training seeds by Welch's t-test; p-values are adjusted by Holm's method."
+        )
+    return plain(" ".join(sentences), keep_newlines=False) + "\n"
+
+
+def _settings(run: Run) -> str:
+    """The settings of every metric that are not empty."""
+    parts = []
+    for m in run:
+        given = (f"{key} {value}" for key, value in m.settings.items() if value not in ("", [], ()))
+        parts.append(f"{m.metric}: {', '.join(given)}")
+    return "; ".join(parts)
+
+
+def model_index(run: Run) -> dict[str, Plain]:
+    """The ``model-index`` block of a model card on Hugging Face, with the means of every metric."""
+    h = run.header
+    name = str(h.checkpoint.get("model") or "model")
+    metrics = []
+    for m in run:
+        for v in m.values:
+            if v.characteristic is None and not v.at and v.estimate.defined:
+                found = as_plain(ValueRow.of(v, run.specs.get(m.metric, {})))
+                interval = None if found["low"] is None else [found["low"], found["high"]]
+                metrics.append(
+                    {
+                        "type": f"{m.metric}.{v.name}",
+                        "name": f"{m.metric} {v.name} (version {m.version})",
+                        "value": found["value"],
+                        "args": {"confidence_interval": interval, "chance": found["chance"], "n": found["n"]},
+                    }
+                )
+    data = {"type": str(h.data.get("name")), "name": str(h.data.get("name")), "split": h.data.get("split")}
+    task = {"type": "other", "name": "disentanglement"}
+    return {"model-index": [{"name": name, "results": [{"task": task, "dataset": data, "metrics": metrics}]}]}

@@ -1,0 +1,274 @@
+"""Comparison of runs: verdicts, refusals, families, seeds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import permutation_test
+
+import ccvae_eval
+from ccvae_eval.comparison.compare import Comparison, compare
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.evaluation.result_table import Mean, Proportion
+from ccvae_eval.evaluation.run import Run
+from ccvae_eval.evaluation.storage import write
+from ccvae_eval.metrics.shared.contrasts import RocAuc
+from tests.support.comparisons import model, run_of
+
+
+def test_a_run_does_not_differ_from_itself() -> None:
+    run = model(1)
+    found = compare(run, run)
+    assert {v.verdict for v in found.values} == {"no evidence of a difference (equal on all images)"}
+    assert all(v.difference.value == v.difference.low == v.difference.high == 0 for v in found.values)
+    assert all(v.adjusted_p == 1 for v in found.values)
+
+
+def test_a_much_better_model_is_better_in_every_headline_in_either_order() -> None:
+    better, worse = model(1, 1.0, path="b.pt"), model(2)
+    for found, label in ((compare(better, worse), "A"), (compare(worse, better), "B")):
+        assert [str(v.address) for v in found.means] == [
+            "locality.focus", "drift.spill", "accuracy.balanced_accuracy", "density.auc"
+        ]  # fmt: skip
+        assert {v.verdict for v in found.means} == {f"{label} better"}
+        assert found.best(found.values[0].address) == label
+    assert found.models == {"A": "a.pt", "B": "b.pt"}
+    assert found["drift.spill"].higher == "A"
+
+
+def test_both_orders_give_the_same_numbers_with_the_other_sign() -> None:
+    one, other = compare(model(1), model(2)), compare(model(2), model(1))
+    for a, b in zip(one.values, other.values, strict=True):
+        assert a.difference.value == pytest.approx(-b.difference.value, abs=1e-12)
+        assert (a.difference.low, a.difference.high) == pytest.approx(
+            (-b.difference.high, -b.difference.low), abs=1e-12
+        )
+        assert a.adjusted_p == b.adjusted_p
+
+
+def test_no_evidence_states_the_smallest_detectable_difference() -> None:
+    row = compare(model(1), model(2))["locality.focus"]
+    assert row.verdict == f"no evidence of a difference (smallest detectable {row.smallest_detectable:.2g})"
+    # (z of .05 / (2 * 4 tests) + z of .8) standard errors
+    assert row.smallest_detectable == pytest.approx((2.4977 + 0.8416) * row.difference.standard_error, rel=1e-4)
+
+
+@pytest.mark.oracle
+def test_the_sign_flip_p_value_agrees_with_scipy() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.random(60), rng.random(60) + 0.07
+    row = compare(run_of({"m": ("v", {"x": Mean(a)})}), run_of({"m": ("v", {"x": Mean(b)})}))["m.v"]
+    expected = permutation_test(
+        (a, b), lambda x, y, axis: np.mean(x - y, axis=axis), permutation_type="samples", n_resamples=20_000,
+        rng=np.random.default_rng(1),
+    ).pvalue  # fmt: skip
+    assert 0.005 < expected < 0.2
+    assert row.difference.p == pytest.approx(expected, abs=4 * math.sqrt(expected / 20_000))
+
+
+@pytest.mark.oracle
+def test_the_p_value_of_a_mean_over_characteristics_agrees_with_scipy() -> None:
+    """Signs flip whole images: both characteristics together, with images that enter only one."""
+    rng = np.random.default_rng(4)
+    x, y = rng.random((2, 60)), rng.random((2, 60)) - 0.12
+    x[0, :20] = np.nan
+    runs = [run_of({"m": ("v", {"p": Mean(z[0]), "q": Mean(z[1])})}) for z in (x, y)]
+    row = compare(*runs)["m.v"]
+    y[0, :20] = np.nan  # only images that enter both runs count
+    a, b = (np.nansum(z / [[2 * 40], [2 * 60]], axis=0) for z in (x, y))
+    expected = permutation_test(
+        (a, b), lambda p, q, axis: np.sum(p - q, axis=axis), permutation_type="samples", n_resamples=20_000,
+        rng=np.random.default_rng(1),
+    ).pvalue  # fmt: skip
+    assert row.difference.value == pytest.approx(np.nanmean(x, axis=1).mean() - np.nanmean(y, axis=1).mean())
+    assert 0.005 < expected < 0.5
+    assert row.difference.p == pytest.approx(expected, abs=4 * math.sqrt(expected / 20_000))
+
+
+def test_families_are_adjusted_by_holm_and_means_come_first() -> None:
+    found = compare(model(1, 0.25), model(2))
+    assert [v.address.characteristic for v in found.values] == [None] * 4 + [
+        "Smile",
+        "Hat",
+        "Tie",
+        "Smile",
+        "Smile",
+        "Smile",
+    ]
+    for family, size in ((found.means, 4), (found.singles, 6)):
+        assert {v.family for v in family} == {size}
+        ordered = sorted(family, key=lambda v: v.difference.p)
+        assert ordered[0].adjusted_p == pytest.approx(min(1, size * ordered[0].difference.p))
+        assert all(v.adjusted_p >= v.difference.p for v in family)
+
+
+def test_more_than_two_models_are_compared_pair_by_pair_in_one_family() -> None:
+    found = compare(model(1, 1.0), model(2), model(3, path="c.pt"))
+    assert {v.family for v in found.means} == {12}
+    assert found["locality.focus", "A", "C"].verdict == "A better"
+    assert found.best(found["locality.focus", "A", "B"].address) == "A"
+    with pytest.raises(UsageError, match="3 pairs"):
+        found["locality.focus"]
+
+
+def test_chosen_values_and_characteristics() -> None:
+    found = compare(model(1), model(2), values=["locality.focus@Hat", "density.auc"])
+    assert [str(v.address) for v in found.values] == ["density.auc", "locality.focus@Hat", "density.auc@Smile"]
+    found = compare(model(1), model(2), characteristics=["Hat"])
+    assert [str(v.address) for v in found.singles] == ["locality.focus@Hat"]
+    assert found["locality.focus"].difference.value == pytest.approx(found["locality.focus@Hat"].difference.value)
+    with pytest.raises(UsageError, match="Did you mean 'focus'"):
+        compare(model(1), model(2), values=["locality.focsu"])
+
+
+def test_a_value_that_one_model_lacks_leaves_the_mean_on_both_sides() -> None:
+    rng = np.random.default_rng(0)
+    bad, good = rng.random(50), rng.random(50) + 1
+    a = run_of({"m": ("v", {"x": Mean(good), "y": "no region"})})
+    b = run_of({"m": ("v", {"x": Mean(good), "y": Mean(bad)})})
+    found = compare(a, b)
+    assert found["m.v"].equal
+    assert found["m.v"].note == "mean over 1 of 2 characteristics, without y"
+    assert found["m.v@y"].verdict == "not compared: undefined in A: no region"
+
+
+def test_a_value_without_contributions_says_why_it_is_not_compared() -> None:
+    runs = [model(1), model(2)]
+    bare = [replace(r, measurements=tuple(replace(m, evidence={}) for m in r.measurements)) for r in runs]
+    assert "it has no contributions of single images" in compare(*bare)["locality.focus"].verdict
+
+
+def test_evidence_that_does_not_give_the_value_is_not_compared() -> None:
+    run = model(1)
+    m = run.measurement("locality")
+    other = replace(m, evidence={k: v * 2 if "numerator" in k else v for k, v in m.evidence.items()})
+    found = compare(replace(run, measurements=(other,)), model(2))
+    assert "the evidence of A gives" in found["locality.focus"].verdict
+
+
+def test_values_measured_in_two_ways_are_not_compared() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (run_of({"drift": ("spill", {"x": Mean(rng.random(50))})}) for _ in range(2))
+    m = b.measurements[0]
+    noted = tuple(replace(v, note="given; 1-SSIM: 2 textured points") if v.characteristic else v for v in m.values)
+    b = replace(b, measurements=(replace(m, values=noted),))
+    assert "measured in two ways (A: as defined; B: given; 1-SSIM" in compare(a, b)["drift.spill"].verdict
+
+
+def test_fewer_than_eight_common_images_are_too_few() -> None:
+    rng = np.random.default_rng(0)
+    a = run_of({"m": ("v", {"x": Mean(rng.random(20))})}, ids=np.arange(20))
+    b = run_of({"m": ("v", {"x": Mean(rng.random(20))})}, ids=np.arange(13, 33))
+    assert compare(a, b)["m.v"].verdict == "not compared: 7 images enter both values, 8 are needed"
+
+
+def test_runs_on_different_images_are_compared_on_those_in_common() -> None:
+    """A model without characteristics is evaluated on half of the images."""
+    rng = np.random.default_rng(0)
+    values, label = rng.random(100), (rng.random(100) < 0.5).astype(float)
+    scores = rng.standard_normal(100) + label
+    half = np.arange(0, 100, 2)
+    a = run_of({"m": ("v", {"x": Mean(values)}), "n": ("w", {"x": RocAuc([scores], [label])})}, ids=np.arange(100))
+    b = run_of(
+        {"m": ("v", {"x": Mean(values[half])}), "n": ("w", {"x": RocAuc([scores[half]], [label[half]])})}, ids=half
+    )
+    found = compare(a, b)
+    assert found["m.v"].equal
+    assert found["m.v"].difference.n == 50
+    area = found["n.w"]
+    assert area.difference.n == 100, "a ROC area keeps the images of each model"
+    assert area.second != area.first
+    assert area.adjusted_p > 0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {"digest": "e", "split": "test", "name": "faces"}}, "digest: 'd' and 'e'"),
+        ({"data": {"digest": "d", "split": "train", "name": "faces"}}, "split: 'test' and 'train'"),
+        ({"data": {"digest": "d", "split": "test", "sample": 64}}, "sample: None and 64"),
+        ({"seed": 3}, "seed: 0 and 3"),
+        ({"judge": {"sha256": "x"}}, "judge: None and 'x'"),
+        ({"regions": {"source": "boxes"}}, "regions: None and 'boxes'"),
+    ],
+)
+def test_runs_of_different_evaluations_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        compare(model(1), model(2, path="b.pt", **change))
+    assert error.value.why == message
+    assert "ccvae-eval run b.pt" in error.value.hint
+    assert "--seed 0" in error.value.hint
+
+
+def test_other_settings_and_versions_are_refused_and_the_command_is_that_of_the_first_run() -> None:
+    a, b = model(1, command="ccvae-eval run a.pt --sample 64 -o out/a"), model(2, path="b.pt")
+    other = replace(b, measurements=tuple(replace(m, settings={"steps": 5}) for m in b.measurements))
+    with pytest.raises(UsageError, match="locality.steps: 11 and 5") as error:
+        compare(a, other)
+    assert error.value.hint == "Evaluate B as A: ccvae-eval run b.pt --sample 64"
+    other = replace(b, measurements=tuple(replace(m, version=2) for m in b.measurements))
+    with pytest.raises(UsageError, match="version of locality: 1 and 2") as error:
+        compare(a, other)
+    assert "same version of ccvae-eval" in error.value.hint
+
+
+def test_runs_without_evidence_or_common_metrics_are_refused() -> None:
+    with pytest.raises(UsageError, match="the run has no evidence"):
+        compare(model(1), replace(model(2), ids={}))
+    with pytest.raises(UsageError, match="no metric in common"):
+        compare(model(1), replace(model(2), measurements=()))
+    with pytest.raises(UsageError, match="two to 26 runs"):
+        compare(model(1))
+
+
+def test_a_written_run_compares_as_the_run_in_memory(tmp_path: Path) -> None:
+    runs = model(1, 0.3), model(2)
+    read = [ccvae_eval.read(write(run, tmp_path / str(k)) and tmp_path / str(k)) for k, run in enumerate(runs)]
+    assert compare(*read).as_plain() == compare(*runs).as_plain()
+
+
+def seeds(better: float, count: int, first: int) -> list[Run]:
+    return [model(first + k, better, path=f"{first + k}.pt") for k in range(count)]
+
+
+def test_groups_are_compared_over_training_seeds() -> None:
+    found = compare({"ours": seeds(0.8, 4, 10), "csvae": seeds(0.0, 4, 20)})
+    assert isinstance(found, Comparison)
+    assert found.unit == "training seeds"
+    assert found["locality.focus"].verdict == "ours better"
+    assert found["drift.spill"].better == "ours"
+    assert found["locality.focus@Hat"].difference.n == 8
+
+
+def test_groups_need_three_different_seeds() -> None:
+    with pytest.raises(UsageError, match="'csvae' must have at least 3 runs, got 2"):
+        compare({"ours": seeds(0, 3, 10), "csvae": seeds(0, 2, 20)})
+    with pytest.raises(UsageError, match="'csvae' has a checkpoint twice"):
+        compare({"ours": seeds(0, 3, 10), "csvae": seeds(0, 1, 20) * 3})
+    with pytest.raises(UsageError, match="are not comparable"):
+        compare({"ours": seeds(0, 3, 10), "csvae": [model(k, path=f"{k}.pt", seed=4) for k in range(3)]})
+
+
+def test_the_mean_of_groups_is_over_characteristics_defined_for_every_seed() -> None:
+    rng = np.random.default_rng(0)
+    runs = [
+        run_of(
+            {"m": ("v", {"x": Mean(rng.random(20)), "y": "none" if k == 0 else Mean(9 + rng.random(20))})}, path=str(k)
+        )
+        for k in range(6)
+    ]
+    found = compare({"p": runs[:3], "q": runs[3:]})
+    assert found["m.v"].first < 1
+    assert found["m.v@y"].verdict == "not compared: undefined for some training seed"
+
+
+def test_a_proportion_with_few_different_images_has_a_p_value_and_no_interval() -> None:
+    a, b = np.ones(100), np.ones(100)
+    b[:2] = 0
+    row = compare(run_of({"m": ("v", {"x": Proportion(a)})}), run_of({"m": ("v", {"x": Proportion(b)})}))["m.v"]
+    assert math.isnan(row.difference.low)
+    assert row.difference.p == pytest.approx(0.5, abs=0.02)

@@ -1,0 +1,159 @@
+"""Tables and texts for papers: numbers, bold entries, and names that stay inert in every format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import ccvae_eval
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.evaluation.result_table import Mean
+from ccvae_eval.evaluation.run import Run
+from ccvae_eval.report.paper import as_csv, latex, latex_text, markdown, methods, model_index, paper_table
+from tests.support.comparisons import HOSTILE, model, run_of
+
+LATEX_COMMANDS = {
+    "usepackage", "begin", "end", "toprule", "midrule", "bottomrule", "textbf", "scriptsize", "uparrow", "downarrow",
+    "textbackslash", "textasciicircum", "textasciitilde", "textless", "textgreater", "textbar", "infty",
+}  # fmt: skip
+
+
+def runs() -> dict[str, list[Run]]:
+    return {"ours": [model(1, 1.0)], "csvae": [model(2, path="b.pt")]}
+
+
+def hostile(shift: float = 0.0) -> Run:
+    rng = np.random.default_rng(0)
+    focus = {name: Mean(0.3 + shift + 0.1 * rng.standard_normal(20)) for name in HOSTILE}
+    return run_of({"locality": ("focus", focus)}, path=HOSTILE[1])
+
+
+def test_a_row_for_each_model_has_its_own_numbers() -> None:
+    models = runs()
+    table = paper_table(models, ["locality.focus", "drift.spill@Smile"], best=lambda _: "ours")
+    assert [head for head, _ in table.columns] == ["locality.focus", "drift.spill@Smile"]
+    assert [arrow for _, arrow in table.columns] == ["↑", "↓"]
+    for name, entries in table.rows:
+        run = models[name][0]
+        assert [e.estimate for e in entries] == [
+            run.find("locality.focus").estimate,
+            run.find("drift.spill@Smile").estimate,
+        ]
+        assert [e.best for e in entries] == [name == "ours"] * 2
+
+
+def test_several_runs_of_a_model_give_the_mean_and_interval_over_seeds() -> None:
+    seeds = [model(k, path=f"{k}.pt") for k in range(4)]
+    ((_, (entry,)),) = paper_table({"ours": seeds}, ["locality.focus"]).rows
+    values = [run["locality.focus"] for run in seeds]
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    assert (entry.estimate.value, entry.estimate.low, entry.estimate.high) == pytest.approx(
+        (np.mean(values), low, high)
+    )
+    assert entry.estimate.n == 4
+
+
+def test_means_include_only_characteristics_that_every_model_has() -> None:
+    rng = np.random.default_rng(0)
+    x, y = Mean(rng.random(20)), Mean(rng.random(20) + 5)
+    table = paper_table({
+        "a": [run_of({"m": ("v", {"x": x, "y": y})})], "b": [run_of({"m": ("v", {"x": x, "y": "no region"})})],
+    })  # fmt: skip
+    (_, (a,)), (_, (b,)) = table.rows
+    assert a.estimate.value == b.estimate.value < 1
+    assert np.isnan(a.estimate.low)
+
+
+def test_rows_of_characteristics_end_in_the_mean() -> None:
+    table = paper_table(runs(), ["locality.focus", "density.auc"], by_characteristic=True)
+    assert [name for name, _ in table.rows] == ["Smile", "Hat", "Tie", "mean"]
+    assert [head for head, _ in table.columns] == [
+        "ours: locality.focus", "csvae: locality.focus", "ours: density.auc", "csvae: density.auc"
+    ]  # fmt: skip
+    assert not table.rows[1][1][2].estimate.defined, "density has no value for Hat"
+
+
+def test_latex_is_a_booktabs_tabular() -> None:
+    text = latex(paper_table(runs(), ["locality.focus"], best=lambda _: "ours"), digits=2)
+    lines = text.splitlines()
+    assert lines[1:3] == ["\\begin{tabular}{lr}", "\\toprule"]
+    assert lines[3] == " & locality.focus $\\uparrow$ \\\\"
+    assert re.fullmatch(r"ours & \\textbf\{0\.\d\d\} \{\\scriptsize \{\[\}0\.\d\d, 0\.\d\d\{\]\}\} \\\\", lines[5])
+    assert re.fullmatch(r"csvae & 0\.\d\d \{\\scriptsize .*\} \\\\", lines[6])
+
+
+def test_small_values_keep_their_significant_digits_and_undefined_ones_are_dashes() -> None:
+    tiny = run_of({"m": ("v", {"x": Mean(np.full(20, 0.00123)), "y": "no"})})
+    table = paper_table({"a": [tiny]}, ["m.v@x", "m.v@y", "m.absent"])
+    assert "a & 0.0012 {\\scriptsize" in latex(table)
+    assert latex(table).splitlines()[5].endswith("& -- & -- \\\\")
+    assert "| 0.0012" in markdown(table)
+
+
+def test_hostile_names_are_inert_in_latex() -> None:
+    assert latex_text("\\input{}") == "\\textbackslash{}input\\{\\}"
+    text = latex(paper_table({n: [hostile()] for n in HOSTILE}, [f"locality.focus@{n}" for n in HOSTILE]))
+    by_row = latex(paper_table({HOSTILE[0]: [hostile()]}, by_characteristic=True, notes=HOSTILE))
+    for document in (text, by_row):
+        assert set(re.findall(r"\\([a-zA-Z]+)", document)) <= LATEX_COMMANDS
+        bare = re.sub(r"\\[\\{}$&#%_]", "", document)
+        assert bare.count("{") == bare.count("}")
+        assert "\x1b" not in document
+        assert not any(line.lstrip().startswith(("[", "*")) for line in document.splitlines())
+        assert "^" not in document
+    rows = [line for line in text.splitlines() if line.endswith("\\\\")]
+    assert len(rows) == 1 + len(HOSTILE)
+    assert {re.sub(r"\\&", "", row).count("&") for row in rows} == {len(HOSTILE)}
+
+
+def test_hostile_names_are_inert_in_csv_and_markdown() -> None:
+    table = paper_table({n: [hostile()] for n in HOSTILE}, by_characteristic=True, notes=["<b>|"])
+    rows = list(csv.DictReader(io.StringIO(as_csv(table))))
+    assert len(rows) == len(HOSTILE) * (len(HOSTILE) + 1)
+    assert all(not row["model"].startswith(("=", "+", "-", "@")) for row in rows)
+    assert float(rows[0]["value"]) == pytest.approx(hostile()["locality.focus@=cmd()"])
+    text = markdown(table)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(HOSTILE) + 1
+    assert {line.replace("\\|", "").count("|") for line in lines} == {len(HOSTILE) + 2}
+    assert not re.search(r"(?<!\\)[<>`\[]", text)
+    assert "\x1b" not in text
+
+
+def test_a_malformed_address_is_refused() -> None:
+    with pytest.raises(UsageError, match="not a valid address"):
+        paper_table(runs(), ["locality"])
+
+
+def test_flat_has_the_defined_values_by_name() -> None:
+    run = run_of({"locality": ("focus", {"Smile": Mean(np.full(20, 0.5)), "Hat": "no region"})})
+    assert ccvae_eval.flat(run) == {"locality/focus": 0.5, "locality/focus@Smile": 0.5}
+
+
+def test_the_paragraph_on_methods_names_what_was_done() -> None:
+    judge = {"sha256": "x", "trained_on": "faces\x1b"}
+    run = model(1, judge=judge, regions={"source": "renderer"})
+    text = methods([run], compared="images")
+    assert "split of faces (digest d, seed 0)" in text
+    assert "locality (version 1)" in text
+    assert "locality: steps 11" in text
+    assert "trained on faces\\x1b" in text
+    assert "sign-flip" in text
+    assert "Welch" in methods([run], compared="training seeds")
+    assert "compared" not in methods([run])
+
+
+def test_the_model_index_of_a_model_card() -> None:
+    (entry,) = model_index(model(1))["model-index"]
+    metrics = entry["results"][0]["metrics"]
+    assert [m["type"] for m in metrics] == [
+        "locality.focus", "drift.spill", "accuracy.balanced_accuracy", "density.auc"
+    ]  # fmt: skip
+    assert metrics[0]["value"] == model(1)["locality.focus"]
+    json.dumps(entry, allow_nan=False)
