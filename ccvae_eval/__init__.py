@@ -1,8 +1,8 @@
 """Disentanglement evaluation for VAEs that learn from labels.
 
 >>> import ccvae_eval
->>> [name for name in ccvae_eval.__all__ if name.islower()]
-['binary_schema', 'calibrate', 'compare', 'evaluate', 'flat', 'load', 'read', 'wrap']
+>>> ", ".join(name for name in ccvae_eval.__all__ if name.islower())
+'binary_schema, calibrate, compare, evaluate, flat, load, read, score, score_arrays, wrap'
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ccvae_eval.core.types import Gaussian
     from ccvae_eval.evaluation.run import Run
     from ccvae_eval.evaluation.storage import read
+    from ccvae_eval.metrics.disentanglement.arrays import score_arrays
+    from ccvae_eval.metrics.disentanglement.scores import score
     from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout, binary_schema
     from ccvae_eval.model.wrap import wrap
     from ccvae_eval.report.paper import flat
@@ -39,6 +41,8 @@ __all__ = [
     "flat",
     "load",
     "read",
+    "score",
+    "score_arrays",
     "wrap",
 ]
 
@@ -49,6 +53,8 @@ _NAMES_IN = {
     "core.types": ("Gaussian",),
     "evaluation.run": ("Run",),
     "evaluation.storage": ("read",),
+    "metrics.disentanglement.arrays": ("score_arrays",),
+    "metrics.disentanglement.scores": ("score",),
     "model.interface": ("Label", "LabelSchema", "LatentLayout", "binary_schema"),
     "model.wrap": ("wrap",),
     "report.paper": ("flat",),

@@ -27,7 +27,7 @@ from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.metrics.disentanglement.context import PanelContext
 from ccvae_eval.metrics.disentanglement.scores import BOOTSTRAP_DRAWS, measure_panel
 from ccvae_eval.metrics.disentanglement.settings import Disentanglement, PanelSettings
-from ccvae_eval.metrics.disentanglement.table import table_of
+from ccvae_eval.metrics.disentanglement.table import FactorKind, table_of
 from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -147,7 +147,18 @@ def _rotated(codes: Floats, generator: np.random.Generator) -> Floats:
 
 
 def panel(
-    codes: Any, factors: Any, settings: PanelSettings | None = None, *, seed: int = 0, **arrays: Any
+    codes: Any,
+    factors: Any,
+    settings: PanelSettings | None = None,
+    *,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+    kinds: Sequence[FactorKind] | None = None,
+    blocks: Sequence[Sequence[int]] | None = None,
+    block_names: Sequence[str] | None = None,
+    train: Any = None,
+    test: Any = None,
+    where: str = "codes and factors",
 ) -> Measurement:
     """Scores codes against factors.
 
@@ -156,7 +167,7 @@ def panel(
         factors: numbers or text, shape (N, K); NaN and "" are missing values.
         settings: the scores and their settings; see :class:`Disentanglement`.
         seed: seed of all random streams.
-        **arrays: ``names``, ``kinds``, ``blocks``, ``block_names``, ``train``, ``test``, as in :func:`table_of`.
+        names, kinds, blocks, block_names, train, test, where: as in :func:`table_of`.
 
     Returns:
         For each score its total (``characteristic`` None) and the values of each factor and of each latent.
@@ -167,7 +178,10 @@ def panel(
         UsageError: an unknown score.
     """
     metric = Disentanglement(**asdict(settings or PanelSettings()))
-    table = table_of(codes, factors, **arrays)
+    table = table_of(
+        codes, factors, names=names, kinds=kinds, blocks=blocks, block_names=block_names, train=train, test=test,
+        where=where,
+    )  # fmt: skip
     weights = ResampleWeights(seed, len(table), BOOTSTRAP_DRAWS)
     return measure_panel(metric, PanelContext(table, metric, seed, weights))
 
@@ -197,7 +211,12 @@ def score_arrays(
     command: str = "",
     name: str = "arrays",
     digest: str = "",
-    **arrays: Any,
+    names: Sequence[str] | None = None,
+    kinds: Sequence[FactorKind] | None = None,
+    blocks: Sequence[Sequence[int]] | None = None,
+    block_names: Sequence[str] | None = None,
+    train: Any = None,
+    test: Any = None,
 ) -> Run:
     """The panel of arrays as a run, as ``ccvae-eval disentanglement --codes`` writes it.
 
@@ -206,7 +225,8 @@ def score_arrays(
         settings: the scores and their settings.
         seed: seed of all random streams.
         command, name, digest: the command line, and name and digest of the data, for the run's header.
-        **arrays: ``names``, ``kinds``, ``blocks``, ``block_names``, ``train``, ``test``.
+        names, kinds, blocks, block_names, train, test: as in
+            :func:`ccvae_eval.metrics.disentanglement.table_of`.
 
     Raises:
         DataError: invalid arrays; see :func:`ccvae_eval.metrics.disentanglement.table_of`.
@@ -215,7 +235,10 @@ def score_arrays(
     begun = datetime.now(UTC)
     rows = len(codes)
     try:
-        measurement = panel(codes, factors, metric, seed=seed, where=name, **arrays)
+        measurement = panel(
+            codes, factors, metric, seed=seed, names=names, kinds=kinds, blocks=blocks, block_names=block_names,
+            train=train, test=test, where=name,
+        )  # fmt: skip
     except UndefinedError as error:
         reason = Reason(error.code, str(error))
         measurement = Measurement(

@@ -26,8 +26,8 @@ from ccvae_eval.metrics.disentanglement.information_scores import Information, S
 from ccvae_eval.metrics.disentanglement.linear_probes import downstream, explicitness, infoe
 from ccvae_eval.metrics.disentanglement.robustness import irs
 from ccvae_eval.metrics.disentanglement.sap import sap
-from ccvae_eval.metrics.disentanglement.settings import HEADLINE, NAME, VALUES, PanelSettings
-from ccvae_eval.metrics.disentanglement.table import factor_correlations, factors_as_codes, table_of
+from ccvae_eval.metrics.disentanglement.settings import HEADLINE, NAME, VALUES, PanelSettings, Profile
+from ccvae_eval.metrics.disentanglement.table import FactorKind, factor_correlations, factors_as_codes, table_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 MAX_MATRIX_VALUES = 2_000
@@ -174,17 +174,44 @@ def wanted_scores(settings: PanelSettings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(score_of(name) for name in settings.score)) or DEFAULT
 
 
-def score(name: str, codes: Any, factors: Any, *, profile: Any = "robust", seed: int = 0, **arrays: Any) -> float:
-    """The total of one value as a number, NaN if it is undefined; arguments as in
-    :func:`ccvae_eval.metrics.disentanglement.panel`.
+def score(
+    codes: Any,
+    factors: Any,
+    name: str,
+    *,
+    profile: Profile = "robust",
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+    kinds: Sequence[FactorKind] | None = None,
+    blocks: Sequence[Sequence[int]] | None = None,
+    block_names: Sequence[str] | None = None,
+    train: Any = None,
+    test: Any = None,
+) -> float:
+    """The total of one value of the panel as a number, NaN if it is undefined.
+
+    Args:
+        codes: shape (N, D).
+        factors: numbers or text, shape (N, K); NaN and "" are missing values.
+        name: the value, such as "mig" or "dci_completeness".
+        profile: "robust", or "reference" for the published definition.
+        seed: seed of all random streams.
+        names, kinds, blocks, block_names, train, test: as in
+            :func:`ccvae_eval.metrics.disentanglement.table_of`.
+
+    Raises:
+        DataError: invalid arrays.
+        UsageError: an unknown name.
 
     >>> rows = np.arange(600)
     >>> factors = np.stack([rows % 3, rows // 3 % 2], axis=1)
-    >>> round(score("mig", factors + 0.0, factors, profile="reference"), 2)
+    >>> round(score(factors + 0.0, factors, "mig", profile="reference"), 2)
     1.0
     """
     wanted = score_of(name)
-    table = table_of(codes, factors, **arrays)
+    table = table_of(
+        codes, factors, names=names, kinds=kinds, blocks=blocks, block_names=block_names, train=train, test=test
+    )
     weights = ResampleWeights(seed, len(table), BOOTSTRAP_DRAWS)
     context = PanelContext(table, PanelSettings(profile=profile, score=(wanted,)), seed, weights, point_only=True)
     with one_thread():

@@ -29,7 +29,7 @@ from ccvae_eval.evaluation.interventions import (
 from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED, as_bytes
 from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable
-from ccvae_eval.evaluation.subject import Chunk, Subject
+from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
 from ccvae_eval.metrics.drift.rows import DriftRows, dose_pair
 from ccvae_eval.metrics.drift.settings import Drift
 from ccvae_eval.metrics.matchers.interface import Matcher, Matches, grey, unit
@@ -91,7 +91,7 @@ def _number(value: str, key: str, where: str) -> Any:
 
 
 def needs(metric: Drift, subject: Subject) -> Needs:
-    edits, _ = _edits(metric, subject)
+    edits, _ = _edits(subject, metric)
     wanted: list[Intervention] = [i for edit in edits for i in edit.interventions]
     wanted += [edit.floor_all for edit in edits if edit.floor_all is not None]
     return Needs(tuple(wanted), reconstruction=True, regions=True)
@@ -121,7 +121,8 @@ class DriftEdit:
         return (self.do, *floor, *self.doses.values())
 
 
-def _edits(metric: Drift, subject: Subject) -> tuple[list[DriftEdit], dict[str, str]]:
+@once_per_subject
+def _edits(subject: Subject, metric: Drift) -> tuple[list[DriftEdit], dict[str, str]]:
     """Return the possible edits, and the reason for each characteristic without one."""
     edits: list[DriftEdit] = []
     reasons: dict[str, str] = {}
@@ -175,7 +176,7 @@ class DriftAccumulator(ImageAccumulator[Drift]):
 
     def __init__(self, metric: Drift, subject: Subject) -> None:
         super().__init__(metric, subject)
-        self.edits, self.reasons = _edits(metric, subject)
+        self.edits, self.reasons = _edits(subject, metric)
         self.matcher: Matcher = matcher_named(metric.matcher)
         self._base: ChunkReference | None = None
 

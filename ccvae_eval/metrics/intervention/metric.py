@@ -26,7 +26,7 @@ from ccvae_eval.evaluation.interventions import (
 from ccvae_eval.evaluation.judge_scores import classified_as, judged_change
 from ccvae_eval.evaluation.metric import CodeSource, Decoded, Mode, Needs
 from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable
-from ccvae_eval.evaluation.subject import Chunk, Subject
+from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
 from ccvae_eval.metrics.intervention import counterfactuals
 from ccvae_eval.metrics.intervention.settings import Interventions
 from ccvae_eval.metrics.matchers.interface import grey
@@ -59,6 +59,7 @@ class Edit:
         return tuple(i for i in (self.do, self.swap) if i is not None)
 
 
+@once_per_subject
 def edits_for(subject: Subject, mode: Mode, source: CodeSource) -> list[Edit]:
     """The edits of each characteristic, with the reason where they are undefined."""
     edits = []

@@ -39,7 +39,7 @@ UNCHANGED = "nothing changed in any image"
 
 
 def needs(metric: Locality, subject: Subject) -> Needs:
-    paths, _ = traversal_paths(metric, subject)
+    paths, _ = traversal_paths(subject, metric)
     if not subject.characteristics:
         raise UndefinedError("the model assigns latent dimensions to no label")
     interventions = {i: None for path in paths for i in (*path.points, *path.noise)}
@@ -51,7 +51,7 @@ class LocalityAccumulator(ImageAccumulator[Locality]):
 
     def __init__(self, metric: Locality, subject: Subject) -> None:
         super().__init__(metric, subject)
-        self.paths, self.reasons = traversal_paths(metric, subject)
+        self.paths, self.reasons = traversal_paths(subject, metric)
 
     def update(self, batch: Decoded) -> None:
         self.reliability.update(batch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,25 +18,8 @@ from ccvae_eval.evaluation.interventions import (
     donor_rows,
     path_between,
 )
-from ccvae_eval.evaluation.metric import CodeSource
-from ccvae_eval.evaluation.subject import Subject
-from ccvae_eval.metrics.locality.settings import MovedDimensions, PathKind
-
-
-class PathSettings(Protocol):
-    """The settings of :class:`~ccvae_eval.metrics.locality.settings.Locality` that define its paths."""
-
-    @property
-    def steps(self) -> int: ...
-
-    @property
-    def source(self) -> CodeSource: ...
-
-    @property
-    def columns(self) -> MovedDimensions: ...
-
-    @property
-    def path(self) -> PathKind: ...
+from ccvae_eval.evaluation.subject import Subject, once_per_subject
+from ccvae_eval.metrics.locality.settings import Locality
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +50,8 @@ class TraversalPath:
         return self.characteristic + "".join(f"[{column}]" for column in self.at.values())
 
 
-def traversal_paths(settings: PathSettings, subject: Subject) -> tuple[list[TraversalPath], dict[str, str]]:
+@once_per_subject
+def traversal_paths(subject: Subject, settings: Locality) -> tuple[list[TraversalPath], dict[str, str]]:
     """Paths of all characteristics, and the reason for each characteristic without one."""
     paths: list[TraversalPath] = []
     reasons: dict[str, str] = {}
@@ -80,7 +63,7 @@ def traversal_paths(settings: PathSettings, subject: Subject) -> tuple[list[Trav
     return paths, reasons
 
 
-def _traversal_paths(settings: PathSettings, subject: Subject, name: str) -> list[TraversalPath]:
+def _traversal_paths(settings: Locality, subject: Subject, name: str) -> list[TraversalPath]:
     label, columns = subject.schema[name], subject.layout[name]
     if label.kind == "continuous":
         raise UndefinedError("a continuous label has no classes to traverse between", where=name)
@@ -118,7 +101,7 @@ def _traversal_paths(settings: PathSettings, subject: Subject, name: str) -> lis
 
 
 def _inside_path(
-    settings: PathSettings, subject: Subject, name: str, start: torch.Tensor, end: torch.Tensor, column: int | None
+    settings: Locality, subject: Subject, name: str, start: torch.Tensor, end: torch.Tensor, column: int | None
 ) -> Floats:
     """1 for each code whose projection onto its path lies between the path's ends, else 0; NaN without a path.
 

@@ -181,8 +181,8 @@ def test_every_predictor_gives_all_three_dci_values(predictor):
 
 
 def test_score_returns_one_number():
-    assert score("mig", FACTORS.astype(float), FACTORS, profile="reference") == pytest.approx(1.0, abs=0.02)
-    assert score("dci_informativeness", CODES, FACTORS) > 0.9
-    assert score("gaussian_total_correlation", CODES, FACTORS, profile="reference") < 0.1
+    assert score(FACTORS.astype(float), FACTORS, "mig", profile="reference") == pytest.approx(1.0, abs=0.02)
+    assert score(CODES, FACTORS, "dci_informativeness") > 0.9
+    assert score(CODES, FACTORS, "gaussian_total_correlation", profile="reference") < 0.1
     with pytest.raises(UsageError, match="migg"):
-        score("migg", CODES, FACTORS)
+        score(CODES, FACTORS, "migg")

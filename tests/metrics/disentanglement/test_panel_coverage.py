@@ -34,7 +34,7 @@ def sample(rows: int, seed: int):
 )
 def test_intervals_cover_the_population_value(tables):
     codes, factors = sample(200_000, 0)
-    true = {name: score(name, codes, factors) for name in NAMES}
+    true = {name: score(codes, factors, name) for name in NAMES}
     covered = dict.fromkeys(NAMES, 0)
     for seed in range(1, tables + 1):
         found = panel(*sample(ROWS, seed), PanelSettings(score=NAMES, draws=200), seed=seed)

@@ -36,7 +36,7 @@ def rotated(codes, seed=2):
 
 def both(name, codes, factors, **more):
     """The score in the reference and in the robust profile."""
-    return tuple(score(name, codes, factors, profile=profile, **more) for profile in ("reference", "robust"))
+    return tuple(score(codes, factors, name, profile=profile, **more) for profile in ("reference", "robust"))
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def test_one_outlier_does_not_move_mig(codes, factors):
     with_outlier = codes.copy()
     with_outlier[0, :5] = 1000.0
     train = np.arange(N)
-    before = [score("mig", c, factors, profile="reference", train=train) for c in (codes, with_outlier)]
-    after = [score("mig", c, factors, train=train) for c in (codes, with_outlier)]
+    before = [score(c, factors, "mig", profile="reference", train=train) for c in (codes, with_outlier)]
+    after = [score(c, factors, "mig", train=train) for c in (codes, with_outlier)]
     assert before[0] - before[1] > 0.3
     assert after[0] == pytest.approx(after[1], abs=0.01)
 
@@ -105,8 +105,8 @@ def test_duplicated_dimensions_do_not_lower_mig(codes, factors):
     """Published: 0. Strictly monotone transforms of another dimension are left out, with a note."""
     twice = np.concatenate([codes, np.exp(codes), -2 * codes], axis=1)
     before = both("mig", twice, factors)
-    assert before[0] < 0.25 * score("mig", codes, factors, profile="reference")
-    assert before[1] == pytest.approx(score("mig", codes, factors), abs=1e-9)
+    assert before[0] < 0.25 * score(codes, factors, "mig", profile="reference")
+    assert before[1] == pytest.approx(score(codes, factors, "mig"), abs=1e-9)
     found = panel(twice, factors, PanelSettings(score=("mig",), draws=50))
     assert any("z10 repeats z0" in note for note in found.notes)
 
