@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from ccvae_eval.data.memory import as_data_set
 from ccvae_eval.data.spec import data_for, open_data
 from ccvae_eval.data.splits import sample_ids
 from ccvae_eval.evaluation.metric import Metric, make_metric, metric_class
+from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Header, Run
-from ccvae_eval.evaluation.runner import Plan, needs_characteristics, needs_judge, plan_of
-from ccvae_eval.evaluation.runner import evaluate as evaluate_subject
+from ccvae_eval.evaluation.runner import run
 from ccvae_eval.evaluation.subject import Subject, prepare
-from ccvae_eval.judge import Judge, judge_for
+from ccvae_eval.judge import judge_source
 from ccvae_eval.model.checks import require_model, require_shape
 from ccvae_eval.model.interface import LabelledVAE
 from ccvae_eval.oracle.references import oracle_reference, with_references
@@ -37,39 +37,6 @@ WHOLE_DATA = "all"
 
 Notice = Callable[[str], None]
 Stage = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """A model and its encoded images, with the metrics to compute on them."""
-
-    subject: Subject
-    metrics: tuple[Metric, ...]
-    header: Header
-    own_samples: bool
-    references: bool
-    cache_dir: str | Path | None = None
-    notice: Notice | None = None
-
-    @property
-    def plan(self) -> Plan:
-        return plan_of(self.subject, self.metrics, own_samples=self.own_samples)
-
-    def measure(self, stage: Stage | None = None) -> Run:
-        """Computes the metrics and, where possible, their references.
-
-        Args:
-            stage: called with ("measure", batches done, batches), then with ("reference", ...).
-        """
-        subject, metrics, progress = self.subject, self.metrics, _staged(stage, "measure")
-        run = evaluate_subject(subject, metrics, header=self.header, own_samples=self.own_samples, progress=progress)
-        if not self.references:
-            return run
-        progress = _staged(stage, "reference")
-        return with_references(
-            run,
-            oracle_reference(run, subject, metrics, cache_dir=self.cache_dir, notice=self.notice, progress=progress),
-        )
 
 
 def load(
@@ -119,7 +86,65 @@ def _metrics_with(options: Mapping[str, Mapping[str, Any]], metrics: Sequence[st
     return [metric_named(m, options.get(m)) if isinstance(m, str) else m for m in metrics]
 
 
-def set_up(
+def plan(
+    model: str | Path | Opened | LabelledVAE,
+    data: Any = None,
+    metrics: Sequence[str | Metric] = DEFAULT_METRICS,
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    split: Split | None = None,
+    sample: int | str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int = 256,
+    characteristics: Sequence[str] | None = None,
+    judge: str = "auto",
+    cache_dir: str | Path | None = None,
+    command: str = "",
+    notice: Notice | None = None,
+    stage: Stage | None = None,
+) -> Plan:
+    """Opens model, data and judge, encodes the images, and asks the metrics for their needs.
+
+    For the arguments see :func:`evaluate`, which plans and runs; ``command`` is recorded in the run.
+    """
+    opened = load(model) if isinstance(model, str | Path) else model
+    chosen = _metrics_with(options or {}, metrics)
+    given = [metric.name for metric in chosen]
+    if len(set(given)) != len(given):
+        raise UsageError(f"each metric may be given once, got {', '.join(given)}")
+    network: Any = opened.model if isinstance(opened, Opened) else opened
+    images = data_of(data, opened)
+    wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)
+    part = split if split is not None or limit is not None else "test"
+    ids = sample_ids(images, part, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
+    place = device_named(device)
+    source = judge_source(
+        images, choice=judge, schema=network.labels if len(network.labels) else None, cache_dir=cache_dir,
+        notice=notice, progress=_staged(stage, "judge"),
+    )  # fmt: skip
+    subject = prepare(
+        network, images, ids, seed=seed, device=place, batch_size=batch_size, judge=source,
+        characteristics=None if characteristics is None else tuple(characteristics),
+        trained_on=_trained_on(opened, images, part), progress=_staged(stage, "encode"),
+    )  # fmt: skip
+    planned = Plan.of(subject, chosen, own_samples=sample is None and limit is None)
+    return replace(planned, header=_header(planned.subject, opened, part or WHOLE_DATA, sample, command))
+
+
+def _trained_on(opened: Opened | LabelledVAE, data: DataSet, split: str | None) -> Ids | None:
+    """The training images, if the checkpoint was trained on these data and none of them is evaluated; else None."""
+    record = opened.record if isinstance(opened, Opened) else None
+    known = record is not None and record.data_digest is not None and record.data_digest == data.digest
+    return data.split("train") if known and split in ("judge", "test") else None
+
+
+def _staged(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:
+    return None if stage is None else lambda done, total: stage(name, done, total)
+
+
+def evaluate(
     model: str | Path | Opened | LabelledVAE,
     data: Any = None,
     metrics: Sequence[str | Metric] = DEFAULT_METRICS,
@@ -138,71 +163,7 @@ def set_up(
     command: str = "",
     notice: Notice | None = None,
     stage: Stage | None = None,
-) -> Setup:
-    """Opens model, data and judge, and encodes the images; for the arguments see :func:`evaluate`."""
-    opened = load(model) if isinstance(model, str | Path) else model
-    chosen = _metrics_with(options or {}, metrics)
-    given = [metric.name for metric in chosen]
-    if len(set(given)) != len(given):
-        raise UsageError(f"each metric may be given once, got {', '.join(given)}")
-    network: Any = opened.model if isinstance(opened, Opened) else opened
-    images = data_of(data, opened)
-    wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)
-    part = split if split is not None or limit is not None else "test"
-    ids = sample_ids(images, part, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
-    place = device_named(device)
-
-    def selected_judge(train: bool) -> Judge | None:
-        return judge_for(
-            images,
-            choice=judge,
-            schema=network.labels if len(network.labels) else None,
-            cache_dir=cache_dir,
-            train=train,
-            notice=notice or (lambda _: None),
-            progress=_staged(stage, "judge"),
-        )
-
-    # an invalid judge file is refused before encoding; the need to train a judge is known only after it
-    judge_model = None if judge == "auto" else selected_judge(train=False)
-    selected = None if characteristics is None else tuple(characteristics)
-    subject = prepare(
-        network, images, ids, seed=seed, device=place, batch_size=batch_size, characteristics=selected,
-        progress=_staged(stage, "encode"),
-    )  # fmt: skip
-    subject = _with(subject, trained_on=_trained_on(opened, images, part))
-    if subject.unrestricted is not None and not any(needs_characteristics(metric, subject) for metric in chosen):
-        subject = subject.unrestricted
-    if judge == "auto":
-        judge_model = selected_judge(any(needs_judge(metric, subject) for metric in chosen))
-    subject = _with(subject, judge=judge_model)
-    header = _header(subject, opened, part or WHOLE_DATA, sample, command)
-    own_samples = sample is None and limit is None
-    return Setup(subject, tuple(chosen), header, own_samples, references, cache_dir, notice)
-
-
-def _with(subject: Subject, **changes: Any) -> Subject:
-    """The subject with some fields replaced, also in its unrestricted form."""
-    unrestricted = None if subject.unrestricted is None else replace(subject.unrestricted, **changes)
-    return replace(subject, unrestricted=unrestricted, **changes)
-
-
-def _trained_on(opened: Opened | LabelledVAE, data: DataSet, split: str | None) -> Ids | None:
-    """The training images, if the checkpoint was trained on these data and none of them is evaluated; else None."""
-    record = opened.record if isinstance(opened, Opened) else None
-    known = record is not None and record.data_digest is not None and record.data_digest == data.digest
-    return data.split("train") if known and split in ("judge", "test") else None
-
-
-def _staged(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:
-    return None if stage is None else lambda done, total: stage(name, done, total)
-
-
-def evaluate(
-    model: str | Path | Opened | LabelledVAE,
-    data: Any = None,
-    metrics: Sequence[str | Metric] = DEFAULT_METRICS,
-    **arguments: Any,
+    on_plan: Callable[[Plan], None] | None = None,
 ) -> Run:
     """Evaluates a model on labelled images.
 
@@ -212,25 +173,37 @@ def evaluate(
             (images, labels, label names). Default: ``CCVAE_EVAL_DATA``, else the checkpoint's training data if they
             need no path.
         metrics: names of metrics, or metrics with their own settings.
-        **arguments: optional settings of the evaluation.
-
-            - ``options``: settings of the metrics given by name, {metric: {setting: value}}.
-            - ``split``: "train", "judge" or "test" (default).
-            - ``sample``: number of images, or "all"; default: set by each metric.
-            - ``limit``: use the first N images of the split, or of the whole data set if no split is named.
-            - ``seed``: random seed (0).
-            - ``device``: "auto" (default), "cpu", "cuda", ...
-            - ``batch_size``: images processed at once (256); results do not depend on it.
-            - ``characteristics``: evaluate only these.
-            - ``judge``: "auto" (default), "none" or a file.
-            - ``references``: add the values of the reference model, if the data are rendered (True).
-            - ``cache_dir``: folder for cached judges and references.
-            - ``notice``: called with a text; ``stage``: called with (stage, done, total).
+        options: settings of the metrics given by name, {metric: {setting: value}}.
+        split: "train", "judge" or "test" (default).
+        sample: number of images, or "all"; default: set by each metric.
+        limit: use the first N images of the split, or of the whole data set if no split is named.
+        seed: random seed.
+        device: "auto", "cpu", "cuda", ...
+        batch_size: images read at once; results do not depend on it.
+        characteristics: evaluate only these.
+        judge: "auto", "none" or a file.
+        references: add the values of the reference model, if the data are rendered.
+        cache_dir: folder for cached judges and references.
+        command: the command line to record in the run; default: the program's.
+        notice: called with messages for the user.
+        stage: called with (stage, done, total) as progress; the stages are "encode", "judge", "measure", "reference".
+        on_plan: called with the plan before it is run.
 
     Returns:
         The run. The model's mode and gradients and the global random state are left unchanged.
     """
-    return set_up(model, data, metrics, **arguments).measure(arguments.get("stage"))
+    planned = plan(
+        model, data, metrics, options=options, split=split, sample=sample, limit=limit, seed=seed, device=device,
+        batch_size=batch_size, characteristics=characteristics, judge=judge, cache_dir=cache_dir, command=command,
+        notice=notice, stage=stage,
+    )  # fmt: skip
+    if on_plan is not None:
+        on_plan(planned)
+    found = run(planned, _staged(stage, "measure"))
+    if not references:
+        return found
+    progress, of = _staged(stage, "reference"), (planned.subject, planned.metrics)
+    return with_references(found, oracle_reference(found, *of, cache_dir=cache_dir, notice=notice, progress=progress))
 
 
 def data_of(data: Any, opened: Opened | LabelledVAE) -> DataSet:

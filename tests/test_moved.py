@@ -89,7 +89,7 @@ def test_a_renamed_object_has_its_old_name_too(module: str, old: str) -> None:
     assert getattr(import_old(module), old) is getattr(new, RENAMED[old])
 
 
-@pytest.mark.parametrize("name", ["evaluate", "load", "metric_named", "set_up"])
+@pytest.mark.parametrize("name", ["evaluate", "load", "metric_named"])
 def test_the_package_evaluation_has_the_names_of_the_old_module(name: str) -> None:
     import ccvae_eval.api
     import ccvae_eval.evaluation

@@ -18,10 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import ccvae_eval
-from ccvae_eval.api import DEFAULT_METRICS, metric_named, set_up
+from ccvae_eval.api import DEFAULT_METRICS, metric_named, plan
 from ccvae_eval.cli.demo import ASSET as CHECKPOINT
 from ccvae_eval.cli.demo import DEMO_IMAGES
 from ccvae_eval.data.spec import open_data
+from ccvae_eval.evaluation.runner import run
 from ccvae_eval.judge import train_judge
 from ccvae_eval.judge.selection import SHIPPED
 from ccvae_eval.oracle.model import oracle
@@ -92,10 +93,10 @@ def ship_references(only: list[str]) -> None:
     # the first row of a table is the metric's headline
     tables = {key: table for key, table in tables.items() if table[0][0] not in renewed}
     for metrics, sample in evaluations:
-        setup = set_up(model, data, metrics, sample=sample, device="cpu", references=False)
-        chosen = tuple(metric for metric in setup.metrics if metric.name in (only or DEFAULT_METRICS))
-        setup = replace(setup, metrics=chosen)
-        tables |= tables_of(setup.measure(), setup.subject, chosen)
+        planned = plan(model, data, metrics, sample=sample, device="cpu")
+        chosen = tuple(part for part in planned.parts if part.metric.name in (only or DEFAULT_METRICS))
+        planned = replace(planned, parts=chosen)
+        tables |= tables_of(run(planned), planned.subject, planned.metrics)
         print(f"{len(tables)} tables after {', '.join(metrics)} on {sample or 'the default number of'} images")
         path.write_text(json.dumps(tables, separators=(",", ":"), sort_keys=True) + "\n")
     print(f"{path.name}: {path.stat().st_size} bytes")

@@ -56,8 +56,8 @@ from ccvae_eval.core.types import Floats, Ids, Plain
 from ccvae_eval.data.interface import DataSet
 from ccvae_eval.data.sets.faces.dataset import Faces
 from ccvae_eval.evaluation.metric import Metric
-from ccvae_eval.evaluation.runner import plan_of
-from ccvae_eval.judge import Judge, judge_for
+from ccvae_eval.evaluation.plan import Plan
+from ccvae_eval.judge import Judge, judge_source
 from ccvae_eval.metrics.shared.features import EDGES
 from ccvae_eval.model.interface import LabelledVAE
 from ccvae_eval.plugins import registry
@@ -88,7 +88,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class CalibrationPlan:
     """The plan of a calibration.
 
     Args:
@@ -187,7 +187,7 @@ class Calibrator:
         """Number of images that a metric decodes in one cell."""
         if metric.name not in self._decodes:
             subject = self._cell(metric, self.perturbations[0], 0.0, self.decoding).subject()
-            self._decodes[metric.name] = plan_of(subject, [metric]).decode
+            self._decodes[metric.name] = Plan.of(subject, [metric]).decode
         return self._decodes[metric.name]
 
     def _cell(
@@ -233,13 +233,13 @@ class Calibrator:
                 if self.foreign or any(perturbation.name in spec.dials for spec in metric.values.values()):
                     yield metric, perturbation
 
-    def plan(self) -> Planned:
+    def plan(self) -> CalibrationPlan:
         """The cells, the images to decode and the estimated duration."""
         cells = self.cells()
         todo = [(cell, self.store.missing(cell)) for cell in cells]
         decode = sum(self.decodes(metric) for _, missing in todo for metric in missing)
         left = sum(bool(missing) for _, missing in todo)
-        return Planned(len(cells), left, decode, decode / IMAGES_PER_SECOND + left * SECONDS_PER_CELL)
+        return CalibrationPlan(len(cells), left, decode, decode / IMAGES_PER_SECOND + left * SECONDS_PER_CELL)
 
     def measure(self, progress: Progress | None = None) -> Calibration:
         """Measure all cells and judge the values; ``progress`` is called with (cells done, cells)."""
@@ -319,27 +319,41 @@ def calibrate(
     data: DataSet | None = None,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    model: LabelledVAE | None = None,
+    model_name: str = "",
+    dials: Sequence[str] | None = None,
+    characteristics: Sequence[str] | None = None,
+    sample: int = SAMPLE,
+    steps: int = STEPS,
+    seed: int = 0,
     judge: str = "auto",
+    foreign: bool = True,
+    folder: Path | None = None,
     cache_dir: str | Path | None = None,
     notice: Notice | None = None,
     progress: Progress | None = None,
-    **more: Any,
+    on_plan: Callable[[CalibrationPlan], None] | None = None,
 ) -> Calibration:
-    """Measure every value on models with a known perturbation, and judge its response.
+    """Measures every value on models with a known perturbation, and judges its response.
 
     Args:
         metrics: names of metrics, or metrics with settings.
         data: rendered images, ``faces`` of 64 pixels if None; with a ``model``, its images.
         options: settings by name of the metric.
+        model: a trained model in place of the reference model; only perturbations that need no renderer apply.
+        model_name: identifier of the model in stored cells.
+        dials: names of the perturbations; default: all.
+        characteristics: default: five of ``faces``, or all.
+        sample: number of images for metrics that decode; others get 24 times as many.
+        steps: number of positions along each perturbation, at least 2.
+        seed: random seed.
         judge: "auto", "none" or a file.
+        foreign: measure also the ends of perturbations that a value does not declare.
+        folder: folder of stored cells, from which an interrupted calibration resumes.
         cache_dir: folder of stored judges.
         notice: called with messages for the user.
         progress: called with (cells done, cells).
-        **more: ``model`` (a trained model in place of the oracle; only perturbations that need no renderer apply) and
-            ``model_name`` (its identifier in stored cells), ``dials`` (names of the perturbations; default: all),
-            ``characteristics`` (default: five of ``faces``, or all), ``sample`` (64 images for metrics that decode, 24
-            times as many for others), ``steps`` (11), ``seed`` (0), ``foreign`` (True: measure also the ends of
-            perturbations that a value does not declare), ``folder`` (of stored cells, to resume a calibration).
+        on_plan: called with the plan before anything is measured.
 
     Returns:
         The calibration: one curve for each value and perturbation.
@@ -348,28 +362,27 @@ def calibrate(
         UnsupportedError: there is no model and the data have no renderer, or the model does not predict its labels or
             has no p(z_c|y).
     """
-    prepared = calibrator(metrics, data, options=options, judge=judge, cache_dir=cache_dir, notice=notice, **more)
-    return prepared.measure(progress)
-
-
-def calibrator(
-    metrics: Sequence[str | Metric], data: DataSet | None, *, options: Mapping[str, Mapping[str, Any]] | None = None,
-    judge: str = "auto", cache_dir: str | Path | None = None, notice: Notice | None = None, **more: Any,
-) -> Calibrator:  # fmt: skip
-    """Prepare a calibration; see :func:`calibrate` for the arguments."""
     images = Faces() if data is None else data
-    defaults = _default_settings(images, int(more.get("sample", SAMPLE)), more)
+    defaults = _default_settings(images, sample, characteristics, with_assignment=model is None)
     chosen = [m if not isinstance(m, str) else _metric(m, (options or {}).get(m, {}), defaults) for m in metrics]
-    loaded = judge_for(images, choice=judge, cache_dir=cache_dir, notice=notice)
-    return Calibrator(chosen, images, judge=loaded, **more)
+    calibrator = Calibrator(
+        chosen, images, model=model, model_name=model_name, dials=dials, characteristics=characteristics,
+        sample=sample, steps=steps, seed=seed, foreign=foreign, folder=folder,
+        judge=judge_source(images, choice=judge, cache_dir=cache_dir, notice=notice).require(),
+    )  # fmt: skip
+    if on_plan is not None:
+        on_plan(calibrator.plan())
+    return calibrator.measure(progress)
 
 
-def _default_settings(data: DataSet, sample: int, more: Mapping[str, Any]) -> dict[str, Any]:
+def _default_settings(
+    data: DataSet, sample: int, characteristics: Sequence[str] | None, *, with_assignment: bool
+) -> dict[str, Any]:
     """Settings of a calibration: all scores, resampled variety for all images, and an assignment."""
-    names = more.get("characteristics") or CHARACTERISTICS
+    names = characteristics or CHARACTERISTICS
     binary = [name for name in names if name in data.schema and data.schema[name].kind == "binary"]
     settings: dict[str, Any] = {"redrawn": sample, "every": True}
-    if more.get("model") is None and len(binary) > 1:
+    if with_assignment and len(binary) > 1:
         settings["assign"] = f"{binary[0]}=1,{binary[1]}=0"
     return settings
 

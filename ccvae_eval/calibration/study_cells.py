@@ -28,7 +28,7 @@ from ccvae_eval.core.files import atomic_write
 from ccvae_eval.core.results import Value
 from ccvae_eval.core.types import Floats, Gaussian, Images, Labels, Plain
 from ccvae_eval.evaluation.metric import Metric, settings_of
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.judge import Judge
 from ccvae_eval.model.interface import LatentLayout
@@ -159,7 +159,7 @@ class CellStore:
         if not missing:
             return
         try:
-            run = evaluate(cell.subject(), missing)
+            run = measure(cell.subject(), missing)
             found = {m.metric: _table(m.values, "" if m.reason is None else m.reason.text) for m in run.measurements}
         except (UnsupportedError, UndefinedError) as error:
             found = {metric.name: _table((), error.what) for metric in missing}

@@ -53,7 +53,7 @@ def command(
     Exit code 1 if a value fails the test on one of its own perturbations. Finished measurements are kept in the
     output folder; repeat the command to resume an interrupted calibration.
     """
-    from ccvae_eval.calibration.study import calibrator
+    from ccvae_eval.calibration.study import calibrate
     from ccvae_eval.report import calibration as report
 
     options.add_plugins(plugin)
@@ -71,18 +71,12 @@ def command(
             spec = data_for(data, opened.record.data_spec if opened.record else None)
             more = {"model": opened.model, "model_name": f"{opened.name} {opened.bundle.sha256[:8]}"}
         folder = out or options.default_folder("calibration", spec, more.get("model_name", ""), seed)
-        prepared = calibrator(
+        found = calibrate(
             chosen, open_data(spec), options=settings, judge=judge, cache_dir=cache_dir, notice=screen.notice,
             dials=dial, characteristics=characteristic, sample=sample, steps=steps, seed=seed, foreign=not own,
-            folder=folder / "cells", **more,
+            folder=folder / "cells", progress=lambda done, total: screen.stage("calibrate", done, total),
+            on_plan=lambda plan: screen.notice(f"plan: {report.plan_line(plan)}"), **more,
         )  # fmt: skip
-        plan = prepared.plan()
-        done = f" ({plan.cells - plan.missing} already measured)" if plan.missing < plan.cells else ""
-        screen.notice(
-            f"plan: {plan.cells} perturbed models{done}, {plan.decode:,} images to decode, "
-            f"about {max(plan.seconds / 60, 1):.0f} min on one idle core"
-        )
-        found = prepared.measure(lambda done, total: screen.stage("calibrate", done, total))
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / "calibration.json", json_of.dumps(found.as_plain(), indent=1, allow_nan=False).encode())
         atomic_write(folder / "calibration.md", report.page(found, _command_line(chosen)).encode())

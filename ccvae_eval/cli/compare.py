@@ -109,13 +109,13 @@ def _runs(models: Sequence[str], metrics: Sequence[str] | None, common: Common, 
 
 def _evaluated(checkpoint: str, metrics: Sequence[str] | None, common: Common, screen: Screen) -> Run:
     """Evaluates a checkpoint, and writes its run to the default folder."""
-    from ccvae_eval.api import DEFAULT_METRICS
-    from ccvae_eval.cli.measuring import draw_and_write, output_folder, prepare_setup
+    from ccvae_eval.api import DEFAULT_METRICS, evaluate
+    from ccvae_eval.cli.measuring import draw_and_write, evaluation_arguments, output_folder
     from ccvae_eval.cli.options import metric_options
 
     screen.notice(f"evaluating {checkpoint}")
-    setup = prepare_setup(checkpoint, metrics or DEFAULT_METRICS, common, screen, metric_options(common.option))
-    run = setup.measure(screen.stage)
+    settings = metric_options(common.option)
+    run = evaluate(**evaluation_arguments(checkpoint, metrics or DEFAULT_METRICS, common, screen, settings))
     folder = output_folder(None, run)
     run, _ = draw_and_write(run, folder, figures=False)
     screen.notice(f"written to {folder}")

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ccvae_eval.api import DEFAULT_METRICS, set_up
+from ccvae_eval.api import DEFAULT_METRICS, evaluate
 from ccvae_eval.checkpoint import save_checkpoint
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.measuring import SOME_FAILED, draw_and_write
+from ccvae_eval.cli.measuring import SOME_FAILED, draw_and_write, plan_shown
 from ccvae_eval.cli.options import Json, Quiet
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.data.spec import open_data
@@ -37,12 +37,11 @@ def command(
     """Evaluate the shipped checkpoint and suggest the next command."""
     with Screen(as_json=json, quiet=quiet) as screen:
         checkpoint = _trained(out, screen) if train else _shipped(out)
-        setup = set_up(
+        run = evaluate(
             checkpoint, None, DEFAULT_METRICS, sample=DEMO_IMAGES, device=device, command="ccvae-eval demo",
-            notice=screen.notice, stage=screen.stage,
+            notice=screen.notice, stage=screen.stage, on_plan=plan_shown(screen),
         )  # fmt: skip
-        screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
-        run, figure_count = draw_and_write(setup.measure(screen.stage), out, figures=True)
+        run, figure_count = draw_and_write(run, out, figures=True)
         screen.show(terminal.header(run), "", terminal.summary(run), "")
         for measurement in run.measurements:
             screen.show(escaped(f"· {terminal.sentence(measurement)}"))

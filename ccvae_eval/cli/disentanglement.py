@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ccvae_eval.api import metric_named
+from ccvae_eval.api import metric_named, plan
 from ccvae_eval.cli import options
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.measuring import measure, metric_help, prepare_setup, publish
+from ccvae_eval.cli.measuring import evaluation_arguments, measure, metric_help, publish
 from ccvae_eval.cli.options import EVALUATION, Common, option_in
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.metrics.disentanglement import Disentanglement
@@ -74,8 +74,8 @@ def _score_file(
 
 def _compare(checkpoints: list[str], metric: Disentanglement, common: Common) -> None:
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
-        setups = [prepare_setup(checkpoint, [metric], common, screen) for checkpoint in checkpoints]
-        publish(compare_seeds(setups, metric), screen, common, f"ccvae-eval explain {NAME}")
+        plans = [plan(**evaluation_arguments(path, [metric], common, screen)) for path in checkpoints]
+        publish(compare_seeds(plans, metric), screen, common, f"ccvae-eval explain {NAME}")
 
 
 options.add_options(command, [*SETTINGS, *options.options_of(Common)])

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ccvae_eval.api import Setup, data_of, load, set_up
+from ccvae_eval.api import data_of, evaluate, load
 from ccvae_eval.cli import VERBS, options
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.gate import GATE_FAILED, apply_gate
@@ -17,6 +17,7 @@ from ccvae_eval.comparison.gate import Gate, read_gate
 from ccvae_eval.core.files import slug
 from ccvae_eval.data.labels.relabel import relabelled
 from ccvae_eval.evaluation.metric import Metric
+from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import write
 from ccvae_eval.plugins import registry
@@ -56,25 +57,29 @@ def output_folder(out: Path | None, run: Run) -> Path:
     return options.default_folder(stem, run.header.checkpoint.get("sha256"), run.header.data, run.header.seed)
 
 
-def prepare_setup(
+def evaluation_arguments(
     checkpoint: str,
     metrics: Sequence[str | Metric],
     common: Common,
     screen: Screen,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Setup:
-    """Opens the checkpoint, the data and the judge that the options name, and encodes the images."""
+) -> dict[str, Any]:
+    """Arguments of :func:`ccvae_eval.api.plan` and :func:`ccvae_eval.api.evaluate` that the options give."""
     add_plugins(common.plugin)
     opened = load(checkpoint, model=common.model, settings=options.assignments(common.set, "--set"))
-    data = data_of(common.data, opened)
-    if common.label:
-        data = relabelled(data, common.label)
-    return set_up(
-        opened, data, metrics, options=settings, split=common.split, sample=options.sample_of(common.sample),
-        limit=common.limit, seed=common.seed, device=common.device, batch_size=common.batch_size,
-        characteristics=common.characteristic, judge=common.judge, cache_dir=common.cache_dir,
-        command=options.command_line(), notice=screen.notice, stage=screen.stage,
-    )  # fmt: skip
+    data = relabelled(data_of(common.data, opened), common.label) if common.label else common.data
+    return {
+        "model": opened, "data": data, "metrics": metrics, "options": settings, "split": common.split,
+        "sample": options.sample_of(common.sample), "limit": common.limit, "seed": common.seed,
+        "device": common.device, "batch_size": common.batch_size, "characteristics": common.characteristic,
+        "judge": common.judge, "cache_dir": common.cache_dir, "command": options.command_line(),
+        "notice": screen.notice, "stage": screen.stage,
+    }  # fmt: skip
+
+
+def plan_shown(screen: Screen) -> Callable[[Plan], None]:
+    """Prints a plan as a notice."""
+    return lambda plan: screen.notice(f"plan: {terminal.plan_line(plan)}")
 
 
 def measure(
@@ -100,9 +105,8 @@ def measure(
         add_plugins(common.plugin)
         registry.reports.find(name)
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
-        setup = prepare_setup(checkpoint, metrics, common, screen, settings)
-        screen.notice(f"plan: {terminal.plan_line(setup.plan)}")
-        run = setup.measure(screen.stage)
+        arguments = evaluation_arguments(checkpoint, metrics, common, screen, settings)
+        run = evaluate(**arguments, on_plan=plan_shown(screen))
         following = next_command(run, checkpoint, common)
         passed = publish(run, screen, common, following, common.report or (), gate)
     if not passed:

@@ -309,7 +309,7 @@ def _command_like(first: Run, second: Run) -> str:
     """The command of the first run with the checkpoint of the second, into a folder of its own."""
     one, other = (str(run.header.checkpoint.get("path") or "") for run in (first, second))
     command = re.sub(r" (-o|--out)[ =]\S+", "", first.header.command)
-    if command.startswith("ccvae-eval") and one and one in command:
+    if re.match("ccvae-eval (?!compare)", command) and one and one in command:
         return command.replace(one, other or "CHECKPOINT")
     data = first.header.data
     options = {"--data": data.get("name"), "--split": data.get("split"), "--sample": data.get("sample")}

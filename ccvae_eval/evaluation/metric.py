@@ -1,7 +1,7 @@
 """Interface of a metric.
 
 A metric is a frozen dataclass whose fields are its settings: the options of its command and the settings in the run.
-The evaluation asks each metric for its needs, decodes every requested intervention once, passes the images to the
+The evaluation asks each metric once for its needs, decodes every requested intervention once, passes the images to the
 metrics that requested them, and collects the measurements. Errors of third-party metrics name the plugin, its file and
 the call.
 """
@@ -34,11 +34,13 @@ class Needs:
     Args:
         interventions: interventions to decode for every image.
         reconstruction: True if it needs the decoding of the images' own codes.
-        judge: True if it uses the judge (it must also work without one).
+        judge: True if it uses the judge (it must also work without one). The judge may be trained after ``needs``,
+            which asks ``subject.judge_source.possible`` instead of ``subject.judge``.
         regions: True if it uses regions (it must also work without them).
         images: False if it also works on points.
         characteristics: False if it does not use characteristics. For a model without characteristics it then gets all
-            images instead of the half on which no latent dimensions were assigned.
+            images instead of the half on which no latent dimensions were assigned, so its interventions must not
+            depend on the subject's images.
         own: number of images that it decodes itself for each image of the sample.
     """
 
@@ -96,8 +98,10 @@ class Decoded:
         if judge is None:
             return {}
         if of not in self.judgements:
+            if of is None and self.reconstruction is None:
+                self.reconstruction = self.subject.decode(self.chunk.codes)
             images = self.reconstruction if of is None else self.images[of]
-            assert images is not None, "the metric did not request the reconstruction"
+            assert images is not None
             self.judgements[of] = judge.log_probabilities(images)
         return self.judgements[of]
 

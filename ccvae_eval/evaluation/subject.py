@@ -23,7 +23,7 @@ from ccvae_eval.core.types import Bools, Codes, Gaussian, Ids, Images, Labels
 from ccvae_eval.data.interface import DataSet
 from ccvae_eval.data.labels.relabel import label_columns
 from ccvae_eval.evaluation.deprecated import deprecated_method
-from ccvae_eval.judge import Judge
+from ccvae_eval.judge import Judge, JudgeSource
 from ccvae_eval.model.checks import model_call, require_images, require_posterior
 from ccvae_eval.model.fixed_batches import FIXED_BATCH, concatenated, in_fixed_batches, padded, unpadded
 from ccvae_eval.model.interface import (
@@ -94,7 +94,7 @@ class Subject:
         posterior: q(z|x) of every image, shape :math:`(N, D)`, on the CPU.
         seed: seed of the evaluation.
         device: device of the network.
-        judge: an independent classifier, or None.
+        judge_source: where the judge comes from; see :attr:`judge`.
         assigned: True if ``layout`` was assigned on held-out images because the model has no characteristics.
         unassigned: labels for which no latent dimension exceeds the permutation null.
         batch_size: images read at once; no number depends on it.
@@ -112,7 +112,7 @@ class Subject:
     posterior: Gaussian
     seed: int = 0
     device: torch.device = CPU
-    judge: Judge | None = None
+    judge_source: JudgeSource = field(default_factory=JudgeSource)
     assigned: bool = False
     unassigned: tuple[str, ...] = ()
     batch_size: int = 256
@@ -129,6 +129,11 @@ class Subject:
         """The characteristics to evaluate: those of the layout that the user selected."""
         names = tuple(self.layout.characteristics)
         return names if self.selected is None else tuple(name for name in names if name in self.selected)
+
+    @property
+    def judge(self) -> Judge | None:
+        """The independent classifier; None without one, and until one is trained (``Needs.judge`` asks for it)."""
+        return self.judge_source.judge
 
     @property
     def movable(self) -> tuple[str, ...]:
@@ -178,17 +183,20 @@ class Subject:
         kept = torch.from_numpy(rows)
         return replace(self, ids=self.ids[rows], labels=self.labels[kept], posterior=self.posterior.rows(kept))
 
-    def decode(self, codes: Codes) -> Images:
+    def decode(self, codes: Codes, *, check: bool = True) -> Images:
         """The mean image of each code, decoded in fixed batches, on the subject's device.
+
+        Args:
+            codes: shape (N, D).
+            check: False to leave :func:`require_finite` to the caller, which waits for the device.
 
         Raises:
             NonFiniteError: the decoder returned NaN or infinity.
         """
         with model_call(self.model, f"decode(codes), codes of shape (N, {codes.shape[1]})"):
             images = in_fixed_batches(self._decode, codes.to(self.device))
-        # a finite sum implies finite pixels; checking every pixel costs more
-        if not math.isfinite(images.sum().item()) and not bool(torch.isfinite(images).all()):
-            raise NonFiniteError("the decoder returned NaN or infinity", where=type(self.model).__name__)
+        if check:
+            require_finite(self.model, images)
         return images
 
     def _decode(self, codes: Codes) -> Images:
@@ -294,6 +302,13 @@ class Subject:
         return Gaussian(prior.loc[:, places].cpu(), prior.scale[:, places].cpu())
 
 
+def require_finite(model: LabelledVAE, images: Images) -> None:
+    """Raises a NonFiniteError if a decoded image is not finite."""
+    # a finite sum implies finite pixels; checking every pixel costs more
+    if not math.isfinite(images.sum().item()) and not bool(torch.isfinite(images).all()):
+        raise NonFiniteError("the decoder returned NaN or infinity", where=type(model).__name__)
+
+
 def _encode(model: LabelledVAE, images: Images, labels: Labels | None) -> Gaussian:
     locs, scales = [], []
     with model_call(model, f"encode(images), images of shape {tuple(images.shape[1:])}"):
@@ -330,8 +345,9 @@ def prepare(
     seed: int = 0,
     device: torch.device | str = "cpu",
     batch_size: int = 256,
-    judge: Judge | None = None,
+    judge: Judge | JudgeSource | None = None,
     characteristics: tuple[str, ...] | None = None,
+    trained_on: Ids | None = None,
     progress: Progress | None = None,
 ) -> Subject:
     """Encodes the images once and, for a model without characteristics, assigns latent dimensions to labels.
@@ -342,8 +358,9 @@ def prepare(
         seed: seed of the evaluation.
         device: device of the network; a module is moved there.
         batch_size: images read at once.
-        judge: an independent classifier.
+        judge: an independent classifier, or a source that trains one if a metric asks for it.
         characteristics: selects these; None = all.
+        trained_on: as in :class:`Subject`.
         progress: called with (images encoded, images).
 
     Raises:
@@ -372,9 +389,10 @@ def prepare(
     posterior = Gaussian(torch.cat([p.loc for p in parts]), torch.cat([p.scale for p in parts]))
     for name in characteristics or ():
         model.layout[name] if model.layout.characteristics else schema.index(name)
+    source = judge if isinstance(judge, JudgeSource) else JudgeSource(judge)
     subject = Subject(
-        model, data, schema, model.layout, ordered, labels, posterior, seed, place, judge,
-        batch_size=batch_size, selected=characteristics,
+        model, data, schema, model.layout, ordered, labels, posterior, seed, place, source,
+        batch_size=batch_size, selected=characteristics, trained_on=trained_on,
     )  # fmt: skip
     return subject if model.layout.characteristics else _with_assigned_dimensions(subject)
 

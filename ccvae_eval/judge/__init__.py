@@ -1,7 +1,9 @@
 """The judge: an independent classifier of images (docs/metrics.md, section 0)."""
 
 from ccvae_eval.judge.artifact import Judge, JudgeRecord
-from ccvae_eval.judge.selection import judge_for
+from ccvae_eval.judge.selection import JudgeSource, judge_source
 from ccvae_eval.judge.training import balanced_accuracies, train_judge, trusted_labels
 
-__all__ = ["Judge", "JudgeRecord", "balanced_accuracies", "judge_for", "train_judge", "trusted_labels"]
+__all__ = [
+    "Judge", "JudgeRecord", "JudgeSource", "balanced_accuracies", "judge_source", "train_judge", "trusted_labels",
+]  # fmt: skip

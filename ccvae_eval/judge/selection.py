@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from importlib.resources import as_file, files
@@ -21,18 +22,41 @@ SHIPPED = "judge-faces64.safetensors"
 Notice = Callable[[str], None]
 
 
-def judge_for(
+@dataclass
+class JudgeSource:
+    """The judge of an evaluation, which is trained only if a metric needs it.
+
+    Args:
+        judge: the judge, if there is one already.
+        train: trains one; None if there is nothing to train, or no more.
+    """
+
+    judge: Judge | None = None
+    train: Callable[[], Judge | None] | None = None
+
+    @property
+    def possible(self) -> bool:
+        """True if there is a judge, or one can be trained."""
+        return self.judge is not None or self.train is not None
+
+    def require(self) -> Judge | None:
+        """The judge, trained now if necessary; None if there is none."""
+        if self.judge is None and self.train is not None:
+            self.judge, self.train = self.train(), None
+        return self.judge
+
+
+def judge_source(
     data: DataSet,
     *,
     choice: str | Path = "auto",
     schema: LabelSchema | None = None,
     cache_dir: str | Path | None = None,
-    train: bool = True,
     seed: int = 0,
     notice: Notice | None = None,
     progress: Progress | None = None,
-) -> Judge | None:
-    """Select the judge for the images of a data set.
+) -> JudgeSource:
+    """Selects the judge for the images of a data set.
 
     Args:
         data: the images.
@@ -41,13 +65,12 @@ def judge_for(
             ``judge`` split and cached.
         schema: the model's labels; the judge uses this order of labels and classes.
         cache_dir: folder of cached judges; see :func:`ccvae_eval.core.files.cache_folder`.
-        train: False to never train a new judge.
         seed: seed of a new judge, independent of the evaluation's so that evaluations of a data set share a judge.
         notice: called with messages for the user.
         progress: called with (steps done, steps) during training.
 
     Returns:
-        The judge; None for the choice "none", for points, and, with a notice, if no judge can be trained.
+        The source; its judge is None for the choice "none", for points, and, with a notice, if none can be trained.
 
     Raises:
         CheckpointError: the file is not a judge.
@@ -55,16 +78,19 @@ def judge_for(
         DataError: the judge needs images of another shape.
     """
     notify = notice or _ignore
+
+    def fitted(judge: Judge | None) -> Judge | None:
+        return judge if judge is None or schema is None else judge.for_labels(schema)
+
     if str(choice) == "none" or len(data.input_shape) != 3:
-        return None
-    if str(choice) == "auto":
-        judge = _shipped_for(data) or _cached(data, cache_folder(cache_dir), seed, notify)
-        if judge is None and train:
-            judge = _trained(data, cache_folder(cache_dir), seed, notify, progress)
-    else:
+        return JudgeSource()
+    if str(choice) != "auto":
         judge = Judge.open(choice)
         _require_fit(judge, data, str(choice))
-    return judge if judge is None or schema is None else judge.for_labels(schema)
+        return JudgeSource(fitted(judge))
+    folder = cache_folder(cache_dir)
+    existing = _shipped_for(data) or _cached(data, folder, seed, notify)
+    return JudgeSource(fitted(existing), lambda: fitted(_trained(data, folder, seed, notify, progress)))
 
 
 def _ignore(text: str) -> None:

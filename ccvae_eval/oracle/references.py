@@ -22,7 +22,7 @@ from ccvae_eval.data.interface import Renders
 from ccvae_eval.evaluation.metric import Metric, settings_of
 from ccvae_eval.evaluation.result_table import GIVEN
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.oracle.model import VERSION, oracle
 
@@ -169,7 +169,7 @@ def _computed(subject: Subject, requests: Sequence[_Request], progress: Progress
         reference = prepare(
             model, subject.data, ids, seed=subject.seed, judge=subject.judge, characteristics=tuple(order)
         )
-        yield from tables_of(evaluate(reference, metrics, progress=progress), reference, metrics).items()
+        yield from tables_of(measure(reference, metrics, progress=progress), reference, metrics).items()
 
 
 def tables_of(run: Run, subject: Subject, metrics: Sequence[Metric]) -> dict[str, Table]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccvae_eval.api import metric_named, set_up
+from ccvae_eval.api import evaluate, metric_named
 from ccvae_eval.checkpoint import open_checkpoint, save_checkpoint
 from ccvae_eval.core.devices import device_named
 from ccvae_eval.core.errors import CcvaeEvalError, InputError, UsageError
@@ -212,12 +212,11 @@ def _evaluate(
         planned.append((prepared.folder_of(cell) / f"{slug(extra.name)}-{key}", metrics, True))
     missing = [each for each in planned if _run_in(each[0]) is None]
     for folder, metrics, with_figures in missing:
-        setup = set_up(
+        run = evaluate(
             prepared.folder_of(cell) / CHECKPOINT, prepared.data_of[cell.experiment], metrics, sample=recipe.sample,
             seed=EVALUATION_SEED, device=device, judge=recipe.judge, references=False,
             command=f"ccvae-eval reproduce {recipe.name}", notice=notice, stage=stage,
         )  # fmt: skip
-        run = setup.measure(stage)
         if with_figures:  # before the run is written: a stored run has no pictures, and counts as complete
             from ccvae_eval.report.figures import draw_figures  # imported here: matplotlib is slow to import
 

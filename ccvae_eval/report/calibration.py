@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ccvae_eval.calibration.study import CalibrationPlan
 from ccvae_eval.calibration.verdict import Calibration, Curve, widening
 from ccvae_eval.report.figures import panels, save
 from ccvae_eval.report.terminal import bullets
@@ -22,6 +23,13 @@ TITLE_LENGTH = 32
 """Characters of a curve's title that fit on one line."""
 WORDS = {True: "yes", False: "NO", None: "–"}
 STYLES = {True: "green", False: "bold red", None: "dim"}
+
+
+def plan_line(plan: CalibrationPlan) -> str:
+    """The plan of a calibration in one line."""
+    done = f" ({plan.cells - plan.missing} already measured)" if plan.missing < plan.cells else ""
+    duration = f"about {max(plan.seconds / 60, 1):.0f} min on one idle core"
+    return f"{plan.cells} perturbed models{done}, {plan.decode:,} images to decode, {duration}"
 
 
 def table(calibration: Calibration) -> RenderableType:

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.core.results import Measurement, Value, ValueSpec
+from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.runner import Plan
 from ccvae_eval.report.text import at_text, escaped, figure, nested, plain
 
 ARROWS = {True: "↑", False: "↓", None: ""}

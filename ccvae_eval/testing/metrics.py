@@ -21,7 +21,7 @@ from ccvae_eval.core.results import Measurement, Value
 from ccvae_eval.data.sets.faces.dataset import Faces
 from ccvae_eval.evaluation.metric import LAWS, Metric, settings_of
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.matchers.interface import Matcher, Matches
 from ccvae_eval.metrics.shared.features import Features
@@ -84,7 +84,7 @@ def _check_form(metric: Metric, who: str) -> None:
 
 def _run(metric: Metric, fixture: MetricFixture, batch_size: int = 256) -> Run:
     subject = prepare(fixture.model, fixture.data, fixture.ids, judge=fixture.judge, batch_size=batch_size)
-    return evaluate(subject, [metric])
+    return measure(subject, [metric])
 
 
 def _measured(metric: Metric, fixture: MetricFixture, batch_size: int = 256) -> Measurement:

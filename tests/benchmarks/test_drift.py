@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from ccvae_eval.core.types import Codes, Gaussian, Ids, Images, Labels
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.metrics.drift.metric import Drift
 from ccvae_eval.metrics.matchers.grid import GridMatcher
@@ -87,7 +87,7 @@ def test_drift_against_bare_decoding(subject: Subject, benchmark: Any, budget: B
     metric = Drift()
     share = GridMatcher().features(blurred(textures(FIXED_BATCH))).textured.float().mean()
     benchmark.extra_info["share of textured points"] = float(share)
-    benchmark.pedantic(seconds, args=(lambda: evaluate(subject, [metric]),), rounds=1)
+    benchmark.pedantic(seconds, args=(lambda: measure(subject, [metric]),), rounds=1)
     budget("drift / bare decoding", lambda: ratio_to_decoding(subject, MAX_RATIO, metric), MAX_RATIO)
 
 

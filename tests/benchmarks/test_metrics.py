@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ccvae_eval.api import DEFAULT_METRICS
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.metrics.diversity.metric import Diversity
 from ccvae_eval.metrics.generation.metric import Generation
 from ccvae_eval.metrics.intervention.metric import Interventions
@@ -42,7 +42,7 @@ def test_every_metric_has_its_benchmark(benchmark: Any) -> None:
 @pytest.mark.parametrize("metric", DECODING, ids=lambda metric: metric.name)
 def test_a_metric_against_bare_decoding(metric: Any, benchmark: Any, budget: Budget) -> None:
     subject = squares_subject(COUNTS.get(metric.name, COUNT))
-    benchmark.pedantic(seconds, args=(lambda: evaluate(subject, [metric]),), rounds=1)
+    benchmark.pedantic(seconds, args=(lambda: measure(subject, [metric]),), rounds=1)
     budget(f"{metric.name} / bare decoding", lambda: ratio_to_decoding(subject, BUDGET, metric), BUDGET)
 
 
@@ -50,5 +50,5 @@ def test_a_metric_against_bare_decoding(metric: Any, benchmark: Any, budget: Bud
 def test_a_run_against_bare_decoding(benchmark: Any, budget: Budget) -> None:
     subject = squares_subject()
     chosen = [registry.metrics[name]() for name in DEFAULT_METRICS]
-    benchmark.pedantic(seconds, args=(lambda: evaluate(subject, chosen),), rounds=1)
+    benchmark.pedantic(seconds, args=(lambda: measure(subject, chosen),), rounds=1)
     budget("default run / what its metrics decode together", lambda: ratio_to_decoding(subject, RUN, *chosen), RUN)

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import ccvae_eval
-from ccvae_eval.api import set_up
+from ccvae_eval.api import plan
 from ccvae_eval.cli.main import main
 from ccvae_eval.data.sets.faces.dataset import Faces
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
+from ccvae_eval.evaluation.runner import run as run_plan
 from ccvae_eval.evaluation.storage import read
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.disentanglement import Disentanglement, table_of
@@ -205,12 +206,12 @@ def pixel_model(seed: int) -> LabelledVAE:
 def test_one_model_in_memory_and_the_stability_of_several() -> None:
     data = Faces(size=32, n=1500)
     metric = Disentanglement(score=("mig", "factor_vae"), draws=50, shuffles=3, votes=90)
-    setups = [set_up(pixel_model(seed), data, [metric], judge="none", references=False) for seed in range(2)]
-    run = setups[0].measure()
+    plans = [plan(pixel_model(seed), data, [metric], judge="none") for seed in range(2)]
+    run = run_plan(plans[0])
     assert run.measurement("disentanglement").status == "ok"
     scores = [v for v in run.measurement("disentanglement").values if v.name == "factor_vae"]
     assert "images drawn" in scores[0].note
-    stability = compare_seeds(setups, metric)
+    stability = compare_seeds(plans, metric)
     assert 0 < stability["disentanglement.udr"] < 1
     assert stability.find("disentanglement.udr").chance is not None
 
@@ -241,7 +242,7 @@ def test_arrays_in_python() -> None:
 def test_groups_of_the_reference_model_are_resampled_not_rendered() -> None:
     data = Faces(size=32, n=1500)
     ids = data.split("test")[:200]
-    found = evaluate(
+    found = measure(
         prepare(oracle(data, ids), data, ids), [Disentanglement(score=("factor_vae",), votes=90, shuffles=3)]
     ).measurement("disentanglement")
     assert found.status == "ok"

@@ -89,7 +89,19 @@ def test_checks_may_be_required_to_find_nothing(run: str, monkeypatch: pytest.Mo
 
 def test_an_evaluation_with_a_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rules = tmp_path / "gate.toml"
-    common = ["run", CHECKPOINT, "-m", "reconstruction", "--limit", "20", "--judge", "none", "--no-figures", "-o", str(tmp_path / "out")]
+    common = [
+        "run",
+        CHECKPOINT,
+        "-m",
+        "reconstruction",
+        "--limit",
+        "20",
+        "--judge",
+        "none",
+        "--no-figures",
+        "-o",
+        str(tmp_path / "out"),
+    ]
     rules.write_text('[max]\n"reconstruction.mse" = 0.00001\n')
     assert command(*common, "--gate", str(rules), "--json") == 1
     document = json.loads(capsys.readouterr().out)

@@ -210,6 +210,10 @@ def test_other_settings_and_versions_are_refused_and_the_command_is_that_of_the_
     with pytest.raises(UsageError, match="locality.steps: 11 and 5") as error:
         compare(a, other)
     assert error.value.hint == "Evaluate B as A: ccvae-eval run b.pt --sample 64"
+    both = replace(a, header=replace(a.header, command="ccvae-eval compare a.pt b.pt"))
+    with pytest.raises(UsageError) as error:
+        compare(both, other)
+    assert error.value.hint.startswith("Evaluate B as A: ccvae-eval run b.pt --data faces --split test --seed 0 -m ")
     other = replace(b, measurements=tuple(replace(m, version=2) for m in b.measurements))
     with pytest.raises(UsageError, match="version of locality: 1 and 2") as error:
         compare(a, other)

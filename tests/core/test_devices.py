@@ -11,7 +11,7 @@ from torch.backends import cuda, cudnn
 
 from ccvae_eval.core.devices import device_named, environment, exact_arithmetic
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.plugins.registry import metrics
 from ccvae_eval.training import TrainingSettings, fit
@@ -70,7 +70,7 @@ def test_a_model_is_evaluated_with_exact_arithmetic(fast: tuple[str | bool, ...]
     subject = prepare(model, Squares(8), np.arange(8))
     assert model.seen == {EXACT}
     model.seen.clear()
-    evaluate(subject, [metrics["reconstruction"]()])
+    measure(subject, [metrics["reconstruction"]()])
     assert model.seen == {EXACT}
     assert precision_settings() == fast
 

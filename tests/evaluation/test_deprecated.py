@@ -18,7 +18,7 @@ from ccvae_eval.evaluation.deprecated import as_accumulator
 from ccvae_eval.evaluation.interventions import Do
 from ccvae_eval.evaluation.metric import Needs
 from ccvae_eval.evaluation.result_table import Mean, ResultTable
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from tests.support.fakes import Squares, SquaresVAE
 
@@ -86,8 +86,8 @@ class OldAccumulator:
 def test_an_old_metric_gives_the_same_measurement_and_warns(subject: Subject) -> None:
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        old = evaluate(subject, [OldChange()]).measurements[0]
-    new = evaluate(subject, [CurrentChange()]).measurements[0]
+        old = measure(subject, [OldChange()]).measurements[0]
+    new = measure(subject, [CurrentChange()]).measurements[0]
     assert old.status == new.status == "ok"
     assert old.values == new.values
     texts = {str(warning.message) for warning in warned if warning.category is DeprecationWarning}

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ccvae_eval.evaluation.interventions import Do
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.drift.metric import Drift
 from tests.support.fakes import SCHEMA, PlainSquaresVAE, Squares, factor_columns
@@ -59,8 +59,8 @@ def test_images_without_a_known_class_keep_their_codes():
 
 
 def test_drift_evaluates_every_label_regardless_of_the_assignment():
-    whole = evaluate(subject_of(IntervenableVAE()), [Drift(table_images=0)]).measurements[0]
-    small = evaluate(subject_of(IntervenableVAE(), batch_size=32), [Drift(table_images=0)]).measurements[0]
+    whole = measure(subject_of(IntervenableVAE()), [Drift(table_images=0)]).measurements[0]
+    small = measure(subject_of(IntervenableVAE(), batch_size=32), [Drift(table_images=0)]).measurements[0]
     assert whole.status == "ok"
     assert {v.characteristic for v in whole.values} == {*SCHEMA.names, None}
     for one, other in zip(whole.values, small.values, strict=True):

@@ -17,7 +17,7 @@ from ccvae_eval.evaluation.judge_scores import (
     unchanged_share,
 )
 from ccvae_eval.evaluation.metric import Decoded
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.locality.metric import Locality
 from tests.support.fakes import Squares, SquaresJudge, SquaresVAE
@@ -65,7 +65,7 @@ def test_the_judge_response_is_measured_and_noted():
     muddled = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=Confused())
     assert judge_response(muddled)["Glasses", "Smile"] > 0.95
     assert judge_response(muddled)["Smile", "Smile"] < 1e-6
-    notes = evaluate(muddled, [Locality(steps=3)]).measurement("locality").notes
+    notes = measure(muddled, [Locality(steps=3)]).measurement("locality").notes
     assert any("Glasses moves Smile by 1.00" in note for note in notes)
     assert any(note.startswith("the judge's balanced accuracy") and "Glasses 1.00" in note for note in notes)
 
@@ -76,7 +76,7 @@ class ValidatedJudge(SquaresJudge):
 
 def test_the_notes_give_the_accuracy_of_a_trained_judge_on_real_images():
     subject = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=ValidatedJudge())
-    notes = evaluate(subject, [Locality(steps=3)]).measurement("locality").notes
+    notes = measure(subject, [Locality(steps=3)]).measurement("locality").notes
     (accuracy,) = (note for note in notes if note.startswith("the judge's balanced accuracy"))
     assert "(on real images)" in accuracy
     assert "Glasses 1.00 (0.97)" in accuracy

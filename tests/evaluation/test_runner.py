@@ -15,7 +15,9 @@ from ccvae_eval.core.errors import UndefinedError, UnsupportedError
 from ccvae_eval.core.results import Estimate, Measurement, Value, ValueSpec
 from ccvae_eval.evaluation.interventions import Do, Redraw, Traverse
 from ccvae_eval.evaluation.metric import Decoded, Needs, settings_of
-from ccvae_eval.evaluation.runner import evaluate, plan_of
+from ccvae_eval.evaluation.plan import Plan
+from ccvae_eval.evaluation.runner import measure
+from ccvae_eval.evaluation.runner import run as run_plan
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.statistics.resampling import ResampleWeights
 from tests.support.fakes import Squares, SquaresVAE
@@ -97,8 +99,8 @@ def test_equal_interventions_are_decoded_once_for_all_metrics() -> None:
     subject = _subject(model, count=64)
     assert model.calls["encode"] == 2
     metrics = [Brightness(), Darkness(positions=(1.0, 0.5))]
-    assert plan_of(subject, metrics).decode == 64 * 4
-    run = evaluate(subject, metrics)
+    assert Plan.of(subject, metrics).decode == 64 * 4
+    run = measure(subject, metrics)
     assert model.calls["decode"] == 2 * (3 + 1), "three distinct traversals and the reconstruction, for two chunks"
     assert [m.status for m in run] == ["ok", "ok"]
 
@@ -106,8 +108,8 @@ def test_equal_interventions_are_decoded_once_for_all_metrics() -> None:
 @pytest.mark.parametrize("batch_size", [1, 7, 33, 256])
 def test_no_number_depends_on_the_batch_size_or_order(batch_size: int) -> None:
     metrics = [Brightness(), Darkness(characteristic="Hair")]
-    expected = evaluate(_subject(), metrics)
-    found = evaluate(_subject(batch_size=batch_size), metrics[::-1])
+    expected = measure(_subject(), metrics)
+    found = measure(_subject(batch_size=batch_size), metrics[::-1])
     for name in ("brightness", "darkness"):
         a, b = expected.measurement(name), found.measurement(name)
         np.testing.assert_array_equal(a.evidence["mean"], b.evidence["mean"])
@@ -131,7 +133,7 @@ def test_no_number_depends_on_the_order_of_the_ids() -> None:
     ],
 )
 def test_a_failing_metric_does_not_affect_the_others(trouble: str, status: str, code: str) -> None:
-    run = evaluate(_subject(), [Brightness(trouble=trouble), Darkness()])
+    run = measure(_subject(), [Brightness(trouble=trouble), Darkness()])
     troubled = run.measurement("brightness")
     assert troubled.status == status
     assert troubled.reason is not None
@@ -145,16 +147,16 @@ def test_nan_from_the_decoder_fails_the_metrics_that_requested_it() -> None:
         def decode(self, codes: torch.Tensor) -> torch.Tensor:
             return super().decode(codes) * torch.nan
 
-    run = evaluate(_subject(Broken()), [Brightness()])
+    run = measure(_subject(Broken()), [Brightness()])
     assert run.measurement("brightness").reason is not None
     assert run.measurement("brightness").reason.code == "nan"  # type: ignore[union-attr]
 
 
 def test_own_samples_restrict_each_metric_to_its_default_sample() -> None:
-    run = evaluate(_subject(), [Brightness()], own_samples=True)
+    run = run_plan(Plan.of(_subject(), [Brightness()], own_samples=True))
     assert run.measurement("brightness").values[0].estimate.n == 80
     assert len(run.ids["brightness"]) == 80
-    assert evaluate(_subject(), [Brightness()]).measurement("brightness").values[0].estimate.n == 100
+    assert measure(_subject(), [Brightness()]).measurement("brightness").values[0].estimate.n == 100
 
 
 def test_the_mode_of_the_model_and_the_global_random_state_are_restored() -> None:
@@ -168,14 +170,14 @@ def test_the_mode_of_the_model_and_the_global_random_state_are_restored() -> Non
     model = Noisy()
     model.train()
     state = torch.get_rng_state()
-    evaluate(_subject(model), [Brightness()])
+    measure(_subject(model), [Brightness()])
     assert model.training
     assert torch.get_rng_state().equal(state)
 
 
 def test_an_undefined_path_makes_the_metric_undefined() -> None:
     subject = replace(_subject(), labels=torch.zeros(100, 3))
-    run = evaluate(subject, [Brightness()])
+    run = measure(subject, [Brightness()])
     assert run.measurement("brightness").status == "undefined"
 
 

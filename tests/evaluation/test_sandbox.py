@@ -12,7 +12,7 @@ import torch
 
 from ccvae_eval.core.results import Measurement, ValueSpec
 from ccvae_eval.evaluation.metric import Decoded, Needs
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.metrics.density.metric import Density
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -66,7 +66,7 @@ EFFECTS: dict[str, Callable[[Subject], Any]] = {
     "drew from a global random": lambda s: np.random.rand(),
     "left gradients switched": lambda s: torch.set_grad_enabled(not torch.is_grad_enabled()),
     "returned float from compute(weights)": number,
-    "'intrusive' failed in needs(subject) or start(subject) (ZeroDivisionError": lambda s: 1 / 0,
+    "'intrusive' failed in start(subject) (ZeroDivisionError": lambda s: 1 / 0,
 }
 
 
@@ -75,7 +75,7 @@ def test_a_side_effect_fails_alone_and_is_undone(message: str) -> None:
     data, model = Squares(600), Weighted()
     subject = prepare(model, data, data.split("test"))
     random, numpy_state, gradients = torch.get_rng_state(), np.random.get_state()[1], torch.is_grad_enabled()
-    run = evaluate(subject, [SideEffectMetric(effect=EFFECTS[message]), Density()])
+    run = measure(subject, [SideEffectMetric(effect=EFFECTS[message]), Density()])
     failed = run.measurement("intrusive")
     assert failed.status == "failed"
     assert failed.reason is not None
@@ -92,5 +92,5 @@ def test_a_side_effect_fails_alone_and_is_undone(message: str) -> None:
 
 def test_a_metric_without_side_effects_succeeds() -> None:
     data = Squares(60)
-    run = evaluate(prepare(Weighted(), data, data.split("test")), [SideEffectMetric(effect=lambda s: None)])
+    run = measure(prepare(Weighted(), data, data.split("test")), [SideEffectMetric(effect=lambda s: None)])
     assert run.measurement("intrusive").status == "ok"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ccvae_eval.core.errors import CheckpointError, DataError, LabelMismatchError
-from ccvae_eval.judge import judge_for, selection, train_judge
+from ccvae_eval.judge import judge_source, selection, train_judge
 from ccvae_eval.model.interface import Label, LabelSchema
 from tests.support.fakes import Squares
 
@@ -27,8 +27,8 @@ def trainings(monkeypatch):
 
 def test_a_second_evaluation_uses_the_cached_judge(squares, trainings, tmp_path):
     notices = []
-    one = judge_for(squares, cache_dir=tmp_path, notice=notices.append)
-    two = judge_for(squares, cache_dir=tmp_path, notice=notices.append)
+    one = judge_source(squares, cache_dir=tmp_path, notice=notices.append).require()
+    two = judge_source(squares, cache_dir=tmp_path, notice=notices.append).require()
     assert one.sha256 == two.sha256
     assert len(trainings) == 1
     assert len(notices) == 1
@@ -37,41 +37,41 @@ def test_a_second_evaluation_uses_the_cached_judge(squares, trainings, tmp_path)
 
 
 def test_without_training_only_a_cached_judge_is_used(squares, trainings, tmp_path):
-    assert judge_for(squares, cache_dir=tmp_path, train=False) is None
+    assert judge_source(squares, cache_dir=tmp_path).judge is None
     assert not trainings
-    one = judge_for(squares, cache_dir=tmp_path)
-    assert judge_for(squares, cache_dir=tmp_path, train=False).sha256 == one.sha256
+    one = judge_source(squares, cache_dir=tmp_path).require()
+    assert judge_source(squares, cache_dir=tmp_path).judge.sha256 == one.sha256
     assert len(trainings) == 1
 
 
 def test_other_data_or_another_seed_need_another_judge(squares, trainings, tmp_path):
-    judge_for(squares, cache_dir=tmp_path)
-    judge_for(squares, cache_dir=tmp_path, seed=1)
-    judge_for(Squares(count=330), cache_dir=tmp_path)
+    judge_source(squares, cache_dir=tmp_path).require()
+    judge_source(squares, cache_dir=tmp_path, seed=1).require()
+    judge_source(Squares(count=330), cache_dir=tmp_path).require()
     assert len(trainings) == 3
 
 
 def test_a_damaged_cached_judge_is_trained_again_with_a_notice(squares, trainings, tmp_path):
-    one = judge_for(squares, cache_dir=tmp_path)
+    one = judge_source(squares, cache_dir=tmp_path).require()
     file = next(tmp_path.iterdir())
     file.write_bytes(file.read_bytes()[:-9])
     notices = []
-    assert judge_for(squares, cache_dir=tmp_path, notice=notices.append).sha256 == one.sha256
+    assert judge_source(squares, cache_dir=tmp_path, notice=notices.append).require().sha256 == one.sha256
     assert "cannot be read and is trained again" in notices[0]
-    assert judge_for(squares, cache_dir=tmp_path, notice=pytest.fail).sha256 == one.sha256
+    assert judge_source(squares, cache_dir=tmp_path, notice=pytest.fail).require().sha256 == one.sha256
 
 
 def test_an_unwritable_cache_gives_a_notice(squares, trainings, tmp_path):
     (tmp_path / "file").write_text("in the way")
     notices = []
-    assert judge_for(squares, cache_dir=tmp_path / "file" / "folder", notice=notices.append) is not None
+    assert judge_source(squares, cache_dir=tmp_path / "file" / "folder", notice=notices.append).require() is not None
     assert "Nothing is cached" in notices[-1]
 
 
 def test_a_missing_home_folder_gives_a_notice(squares, trainings, monkeypatch):
     monkeypatch.setattr(selection, "cache_folder", lambda given: None)
     notices = []
-    assert judge_for(squares, notice=notices.append) is not None
+    assert judge_source(squares, notice=notices.append).require() is not None
     assert "no home" in notices[-1]
 
 
@@ -81,21 +81,21 @@ def test_the_choice_none_and_points_have_no_judge(squares):
         def input_shape(self):
             return (2,)
 
-    assert judge_for(squares, choice="none") is None
-    assert judge_for(Points(count=300)) is None
+    assert judge_source(squares, choice="none").require() is None
+    assert judge_source(Points(count=300)).require() is None
 
 
 def test_data_without_learnable_labels_have_no_judge(tmp_path):
     notices = []
-    assert judge_for(Squares(count=45), cache_dir=tmp_path, notice=notices.append) is None
+    assert judge_source(Squares(count=45), cache_dir=tmp_path, notice=notices.append).require() is None
     assert "a judge can learn no label" in notices[-1]
 
 
 def test_a_judge_from_a_file_is_used_unchanged(squares, trainings, tmp_path):
     path = tmp_path / "mine.safetensors"
     train_judge(squares, steps=2).save(path)
-    judge = judge_for(squares, choice=str(path))
-    assert judge.sha256 == judge_for(squares, choice=path).sha256
+    judge = judge_source(squares, choice=str(path)).require()
+    assert judge.sha256 == judge_source(squares, choice=path).require().sha256
     assert trainings == []
 
 
@@ -114,19 +114,19 @@ def test_a_judge_that_does_not_fit_the_data_is_rejected(squares, tmp_path):
 
     path = tmp_path / "mine.safetensors"
     train_judge(squares, steps=2, labels=["Smile", "Hair"]).save(path)
-    assert judge_for(Others(count=300), choice=path) is not None
+    assert judge_source(Others(count=300), choice=path).require() is not None
     with pytest.raises(LabelMismatchError, match="Hair"):
-        judge_for(Renamed(count=300), choice=path)
+        judge_source(Renamed(count=300), choice=path).require()
     with pytest.raises(DataError):
-        judge_for(Squares(count=300, size=64), choice=path)
+        judge_source(Squares(count=300, size=64), choice=path).require()
     train_judge(squares, steps=2, labels=["Smile"]).save(path)
     with pytest.raises(LabelMismatchError, match="shares no label with the data"):
-        judge_for(Others(count=300), choice=path)
+        judge_source(Others(count=300), choice=path).require()
     with pytest.raises(CheckpointError):
-        judge_for(squares, choice=tmp_path / "absent.safetensors")
+        judge_source(squares, choice=tmp_path / "absent.safetensors").require()
 
 
 def test_the_judge_is_restricted_to_the_labels_of_the_model(squares, trainings, tmp_path):
     schema = LabelSchema((Label("Hair", "categorical", ("Brown", "Black", "Blond")),))
-    judge = judge_for(squares, schema=schema, cache_dir=tmp_path)
+    judge = judge_source(squares, schema=schema, cache_dir=tmp_path).require()
     assert list(judge.log_probabilities(squares.batch(np.arange(3)).images)) == ["Hair"]

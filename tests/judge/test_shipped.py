@@ -1,7 +1,7 @@
 import pytest
 
 from ccvae_eval.data.sets.faces import Faces
-from ccvae_eval.judge import balanced_accuracies, judge_for, selection
+from ccvae_eval.judge import balanced_accuracies, judge_source, selection
 from ccvae_eval.judge.selection import shipped_judge
 from ccvae_eval.judge.training import reference_blur, rescaled
 
@@ -14,7 +14,7 @@ def faces():
 def test_it_is_used_for_faces_of_its_size_with_any_seed_and_number(faces, monkeypatch, tmp_path):
     monkeypatch.setattr(selection, "train_judge", pytest.fail)
     for data in (faces, Faces(seed=5, n=100, correlation=0.5)):
-        judge = judge_for(data, cache_dir=tmp_path, notice=pytest.fail)
+        judge = judge_source(data, cache_dir=tmp_path, notice=pytest.fail).require()
         assert judge.sha256 == shipped_judge().sha256
     assert list(tmp_path.iterdir()) == []
 
@@ -32,7 +32,7 @@ def test_another_size_or_renderer_needs_another_judge(monkeypatch, tmp_path):
     monkeypatch.setattr(selection, "train_judge", refuse)
     for data in (Faces(size=32, n=100), Redrawn(n=100)):
         with pytest.raises(TrainingError):
-            judge_for(data, cache_dir=tmp_path)
+            judge_source(data, cache_dir=tmp_path).require()
 
 
 def test_it_classifies_every_label_also_on_degraded_images(faces):

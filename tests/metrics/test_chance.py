@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ccvae_eval.core.types import Gaussian
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.density.metric import Density
 from ccvae_eval.metrics.drift.metric import Drift
@@ -53,7 +53,7 @@ class Uninformative(PlainSquaresVAE):
 
 def measured(model, metric, count=COUNT, judge=None):
     subject = prepare(model, Squares(count), np.arange(count), judge=judge)
-    run = evaluate(subject, [metric])
+    run = measure(subject, [metric])
     assert run.measurements[0].status == "ok", run.measurements[0].reason
     return run.measurements[0]
 

@@ -13,7 +13,7 @@ import torch
 from ccvae_eval.core.errors import NonFiniteError
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.core.types import Gaussian
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.model.interface import Batch
 from ccvae_eval.plugins.registry import metrics
@@ -119,7 +119,7 @@ def measured(name: str, case: str) -> Measurement:
     model, data, ids = CASES[case]()
     subject = prepare(model, data, ids, judge=SquaresJudge())  # type: ignore[arg-type]
     metric = metrics[name](**(SETTINGS.get(name, {}) | QUICK.get(name, {})))
-    return evaluate(subject, [metric]).measurement(name)
+    return measure(subject, [metric]).measurement(name)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -159,4 +159,4 @@ def test_a_degenerate_case_gives_a_number_or_a_reason(name: str, case: str) -> N
 def test_nan_codes_raise_an_error_that_names_the_encoder(name: str) -> None:
     broken = Encoding(lambda q: Gaussian(torch.full_like(q.loc, torch.nan), q.scale))
     with pytest.raises(NonFiniteError, match="encoder returned NaN"):
-        evaluate(prepare(broken, Squares(COUNT), ALL), [metrics[name]()])
+        measure(prepare(broken, Squares(COUNT), ALL), [metrics[name]()])

@@ -18,7 +18,7 @@ from ccvae_eval.core.errors import CcvaeEvalError, UsageError
 from ccvae_eval.data.memory import as_data_set
 from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.runner import evaluate as evaluate_subject
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare as prepare_subject
 from ccvae_eval.metrics.diversity.metric import Diversity
 from ccvae_eval.model.interface import (
@@ -261,7 +261,7 @@ def test_diversity_of_a_point_mass_is_0_by_construction(name: str) -> None:
         pass
     anything: Any = model
     subject = prepare_subject(anything, data, data.split("test"), judge=SquaresJudge())
-    found = evaluate_subject(subject, [Diversity(draws=4)]).measurement("diversity")
+    found = measure(subject, [Diversity(draws=4)]).measurement("diversity")
     rows = [v for v in found.values if v.name == "spread_valid" and v.characteristic is not None and not v.at]
     defined = [v for v in rows if v.estimate.defined]
     assert defined, [v.note for v in rows]

@@ -13,9 +13,9 @@ from ccvae_eval.data.splits import sample_ids
 from ccvae_eval.evaluation.metric import Needs
 from ccvae_eval.evaluation.result_table import Mean, ResultTable
 from ccvae_eval.evaluation.run import Header, Run
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
-from ccvae_eval.judge import judge_for
+from ccvae_eval.judge import judge_source
 from ccvae_eval.model.interface import Label, LabelSchema
 from ccvae_eval.oracle import references
 from ccvae_eval.oracle.model import MEAN, oracle
@@ -105,7 +105,7 @@ def subject(faces):
 
 @pytest.fixture(scope="module")
 def run(subject):
-    return evaluate(subject, METRICS)
+    return measure(subject, METRICS)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def evaluations(monkeypatch):
 
     def counted(subject, metrics, **arguments):
         made.append([metric.name for metric in metrics])
-        return evaluate(subject, metrics, **arguments)
+        return measure(subject, metrics, **arguments)
 
     monkeypatch.setattr(references, "evaluate", counted)
     return made
@@ -156,7 +156,7 @@ def test_a_mean_over_some_given_characteristics_has_no_reference():
 def test_references_are_the_oracles_values_on_the_same_images(run, subject, faces, tmp_path):
     lookup = oracle_reference(run, subject, METRICS, cache_dir=tmp_path)
     model = oracle(faces, subject.ids, subject.schema)
-    own = evaluate(prepare(model, faces, subject.ids, seed=4, characteristics=("Eyeglasses", "Smiling")), METRICS)
+    own = measure(prepare(model, faces, subject.ids, seed=4, characteristics=("Eyeglasses", "Smiling")), METRICS)
     expected = {
         (m.metric, m.version, *v.key): pytest.approx(v.estimate.value, rel=1e-7)
         for m in own.measurements
@@ -223,7 +223,7 @@ def test_the_oracle_is_evaluated_only_on_request(run, subject, evaluations, tmp_
 def test_data_that_are_not_synthetic_have_no_references(tmp_path):
     data = Squares(count=90)
     subject = prepare(SquaresVAE(), data, data.split("test"))
-    run = evaluate(subject, [Reach()])
+    run = measure(subject, [Reach()])
     assert oracle_reference(run, subject, [Reach()], cache_dir=tmp_path) == {}
 
 
@@ -237,7 +237,7 @@ def _shipped_names(sample, metrics):
     faces = Faces()
     wanted = sample or max(metric.default_sample for metric in metrics)
     ids = sample_ids(faces, "test", sample=wanted, seed=0)
-    subject = prepare(oracle(faces, ids), faces, ids, judge=judge_for(faces))
+    subject = prepare(oracle(faces, ids), faces, ids, judge=judge_source(faces).require())
     sizes = {m.name: len(ids) if sample else min(m.default_sample, len(ids)) for m in metrics}
     return [references._name(subject, m, subject.subsample(sizes[m.name]).ids) for m in metrics]
 
@@ -260,9 +260,9 @@ def test_the_shipped_references_equal_a_new_evaluation_of_the_oracle(name):
     """The demo's references, within the differences between builds (docs/metrics.md, section 0)."""
     faces = Faces()
     ids = sample_ids(faces, "test", sample=DEMO, seed=0)
-    subject = prepare(oracle(faces, ids), faces, ids, judge=judge_for(faces))
+    subject = prepare(oracle(faces, ids), faces, ids, judge=judge_source(faces).require())
     metrics = [metric_named(name)]
-    ((asked, table),) = references.tables_of(evaluate(subject, metrics), subject, metrics).items()
+    ((asked, table),) = references.tables_of(measure(subject, metrics), subject, metrics).items()
     shipped = {json.dumps(row[:3], sort_keys=True): row[3] for row in shipped_references()[asked]}
     again = {json.dumps(row[:3], sort_keys=True): row[3] for row in table}
     assert again == {place: pytest.approx(value, rel=1e-3, abs=3 / DEMO) for place, value in shipped.items()}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ccvae_models.networks import Decoder, NetworkSpec, initialise
 
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.model.fixed_batches import FIXED_BATCH, padded
 from tests.support.fakes import FACTORS, Squares, SquaresVAE
@@ -54,7 +54,7 @@ def decodings_of(subject: Subject, *metrics: Any) -> int:
 
     model.decode = counting
     try:
-        evaluate(subject, metrics)
+        measure(subject, metrics)
     finally:
         del model.decode
     return calls
@@ -99,7 +99,7 @@ def ratio_to_decoding(subject: Subject, budget: float, *metrics: Any) -> float:
     ratio = math.inf
     for _ in range(ATTEMPTS):
         rounds = [
-            (seconds(lambda: bare(subject, calls)), seconds(lambda: evaluate(subject, metrics))) for _ in range(ROUNDS)
+            (seconds(lambda: bare(subject, calls)), seconds(lambda: measure(subject, metrics))) for _ in range(ROUNDS)
         ]
         ratio = min(ratio, min(total for _, total in rounds) / min(decoding for decoding, _ in rounds))
         if ratio <= budget:

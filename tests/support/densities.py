@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.metrics.density.metric import Density
 from ccvae_eval.model.interface import LatentLayout, binary_schema
 
@@ -13,7 +13,7 @@ QUICK = Density(curve_draws=100, permutations=5)
 
 
 def measured(subject, metric=QUICK):
-    found = evaluate(subject, [metric])
+    found = measure(subject, [metric])
     assert found.measurements[0].status == "ok", found.measurements[0].reason
     return found
 

@@ -11,7 +11,7 @@ import pytest
 
 from ccvae_eval.core.results import Estimate, Measurement, Value, ValueSpec
 from ccvae_eval.evaluation.metric import LAWS, Metric, Needs, settings_of
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, metrics
@@ -86,7 +86,7 @@ def test_a_metric_decodes_what_it_states_as_its_cost(name, judge):
     model, count = Counted(scale=0.3), 96
     subject = prepare(model, Squares(count), np.arange(count), judge=judge)
     metric = metrics[name](**SETTINGS[name])
-    assert evaluate(subject, [metric]).measurements[0].status == "ok"
+    assert measure(subject, [metric]).measurements[0].status == "ok"
     stated = metric.needs(subject).decodings() * count
     # one batch more for the metric's figures
     assert 0.7 * stated <= model.decoded <= stated + FIXED_BATCH

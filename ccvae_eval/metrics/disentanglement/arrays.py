@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from ccvae_eval.core.results import Estimate, Measurement, Reason, Value
 from ccvae_eval.core.types import Bools, Floats, Gaussian
 from ccvae_eval.data.sets.codes import read_codes
 from ccvae_eval.evaluation.metric import settings_of
+from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Header, Run
-from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.disentanglement.information_scores import ratio
 from ccvae_eval.metrics.disentanglement.metric import Disentanglement
 from ccvae_eval.metrics.disentanglement.panel import panel
@@ -208,35 +208,25 @@ def score_arrays(
     return Run(header, (measurement,), {metric.name: metric.values}, {metric.name: np.arange(rows)})
 
 
-class EncodedImages(Protocol):
-    """A model prepared on images: its codes (in the subject) and the header of its run."""
-
-    @property
-    def subject(self) -> Subject: ...
-
-    @property
-    def header(self) -> Header: ...
-
-
-def compare_seeds(setups: Sequence[EncodedImages], metric: Disentanglement) -> Run:
+def compare_seeds(plans: Sequence[Plan], metric: Disentanglement) -> Run:
     """UDR of several models on the same images, as a run.
 
     Raises:
         DataError: fewer than two models, or models that were prepared on different images.
     """
-    first = setups[0].subject
-    for setup in setups[1:]:
-        if setup.subject.data.digest != first.data.digest or not np.array_equal(setup.subject.ids, first.ids):
+    first = plans[0].subject
+    for plan in plans[1:]:
+        if plan.subject.data.digest != first.data.digest or not np.array_equal(plan.subject.ids, first.ids):
             raise DataError(
                 "the checkpoints must be encoded on the same images", hint="Name one data set for all with --data."
             )
-    codes = [s.subject.posterior.loc.double().numpy() for s in setups]
-    active = [active_by_kl(s.subject.posterior) for s in setups]
+    codes = [plan.subject.posterior.loc.double().numpy() for plan in plans]
+    active = [active_by_kl(plan.subject.posterior) for plan in plans]
     found = udr(codes, active, seed=first.seed)
-    names = [Path(str(s.header.checkpoint.get("path") or f"model {i}")).name for i, s in enumerate(setups)]
+    names = [Path(str(plan.header.checkpoint.get("path") or f"model {i}")).name for i, plan in enumerate(plans)]
     unique = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
     notes = [f"latent dimensions with a mean KL above {MIN_KL} nats: {', '.join(map(str, found.active))}"]
-    if any(s.subject.model.layout.characteristics for s in setups):
+    if any(plan.subject.model.layout.characteristics for plan in plans):
         notes.append("latents that are aligned with labels agree between models trivially")
     values = _stability_values(found, unique, len(first))
     reason = None if values[0].estimate.defined else Reason("undefined", values[0].note)
@@ -244,7 +234,7 @@ def compare_seeds(setups: Sequence[EncodedImages], metric: Disentanglement) -> R
         metric.name, metric.version, settings_of(metric), "udr", tuple(values),
         "ok" if reason is None else "undefined", reason, notes=tuple(notes),
     )  # fmt: skip
-    header = setups[0].header
+    header = plans[0].header
     header = replace(header, checkpoint={**header.checkpoint, "path": ", ".join(unique), "sha256": None})
     return Run(header, (measurement,), {metric.name: metric.values}, {metric.name: first.ids})
 

@@ -214,7 +214,7 @@ class Diversity:
     def needs(self, subject: Subject) -> Needs:
         names, _ = _drawable(self, subject)
         draws = tuple(draw for name in names for draw in self.draws_of(name))
-        reconstruction = subject.judge is not None or bool(self.features)
+        reconstruction = subject.judge_source.possible or bool(self.features)
         return Needs(draws, reconstruction=reconstruction, judge=True, regions=True)
 
     def start(self, subject: Subject) -> DiversityAccumulator:

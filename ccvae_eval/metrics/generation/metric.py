@@ -140,7 +140,7 @@ class Generation:
         """
         if why := why_not(UNCONDITIONAL, subject):
             raise UndefinedError(why)
-        requested = self.asked_images if subject.judge is not None else FIXED_BATCH  # for pictures
+        requested = self.asked_images if subject.judge_source.possible else FIXED_BATCH  # for pictures
         own = -(-len(_requests(subject)) * min(requested, len(subject)) // max(len(subject), 1))
         conditional = isinstance(subject.model, HasConditionalPrior)
         assigned = (Generate(assignment_of(self.assign, subject)),) if self.assign else ()

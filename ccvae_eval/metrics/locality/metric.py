@@ -190,7 +190,7 @@ class Locality:
         if not subject.characteristics:
             raise UndefinedError("the model assigns latent dimensions to no label")
         interventions = {i: None for path in paths for i in (*path.points, *path.noise)}
-        return Needs(tuple(interventions), reconstruction=subject.judge is not None, judge=True, regions=True)
+        return Needs(tuple(interventions), reconstruction=subject.judge_source.possible, judge=True, regions=True)
 
     def start(self, subject: Subject) -> LocalityAccumulator:
         return LocalityAccumulator(self, subject)

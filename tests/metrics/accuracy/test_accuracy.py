@@ -19,7 +19,7 @@ from sklearn.metrics import (
 )
 
 from ccvae_eval.core.types import Gaussian
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.accuracy.metric import Accuracy, BalancedAccuracy, probe_probabilities
 from ccvae_eval.model.interface import Batch, Label, LabelSchema, LatentLayout, ModelContext
@@ -66,7 +66,7 @@ class Predicting(TableVAE):
 def case():
     codes, labels = labelled()
     subject = table_subject(codes, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT))
-    return subject, evaluate(subject, [Accuracy()])
+    return subject, measure(subject, [Accuracy()])
 
 
 def value(run, name, characteristic=None):
@@ -136,12 +136,12 @@ def test_calibration_error_is_small_for_true_and_large_for_tempered_probabilitie
 
     model = Tempered(schema, layout)
     subject = table_subject(torch.from_numpy(odds)[:, None], labels, schema, layout, model)
-    right = value(evaluate(subject, [Accuracy()]), "calibration_error", "a").estimate
+    right = value(measure(subject, [Accuracy()]), "calibration_error", "a").estimate
     assert right.low <= 0.01
     assert abs(right.value) < 0.02
     model.temper = 2.0
     again = table_subject(torch.from_numpy(odds)[:, None], labels, schema, layout, model)
-    wrong = value(evaluate(again, [Accuracy()]), "calibration_error", "a").estimate
+    wrong = value(measure(again, [Accuracy()]), "calibration_error", "a").estimate
     expected = np.abs(truth - 1 / (1 + np.exp(-odds / 2))).mean()
     assert wrong.low < expected < wrong.high
     assert wrong.value == pytest.approx(expected, abs=0.02)
@@ -184,7 +184,7 @@ def test_majority_uses_the_training_frequencies():
             del state_dict, strict
 
     codes, labels = labelled()
-    run = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT, Rebuilt(SCHEMA, LAYOUT)), [Accuracy()])
+    run = measure(table_subject(codes, labels, SCHEMA, LAYOUT, Rebuilt(SCHEMA, LAYOUT)), [Accuracy()])
     assert run["accuracy.majority@a"] == pytest.approx(labels[:, 0].mean().item(), abs=1e-12)
     assert run["accuracy.majority@hair"] == pytest.approx((labels[:, 1] == 2).double().mean().item(), abs=1e-12)
     truth = labels[:, 0].numpy()
@@ -196,7 +196,7 @@ def test_missing_labels_are_skipped_and_counted():
     codes, labels = labelled()
     labels[:150, 0] = torch.nan
     subject = table_subject(codes, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT))
-    run = evaluate(subject, [Accuracy()])
+    run = measure(subject, [Accuracy()])
     truth, predicted = labels[150:, 0].numpy(), probabilities(subject, "a")[150:].argmax(1)
     found = value(run, "accuracy", "a")
     assert found.estimate.value == pytest.approx(accuracy_score(truth, predicted), abs=1e-12)
@@ -207,7 +207,7 @@ def test_a_rare_class_leaves_class_averages_undefined():
     codes, labels = labelled()
     labels[:, 0] = 0
     labels[:4, 0] = 1
-    run = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT)), [Accuracy()])
+    run = measure(table_subject(codes, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT)), [Accuracy()])
     for name in ("balanced_accuracy", "auc"):
         found = value(run, name, "a")
         assert math.isnan(found.estimate.value)
@@ -215,7 +215,7 @@ def test_a_rare_class_leaves_class_averages_undefined():
         assert value(run, name).excluded == 1
     assert value(run, "accuracy", "a").estimate.defined
     labels[:, 1] = torch.nan
-    run = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT)), [Accuracy()])
+    run = measure(table_subject(codes, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT)), [Accuracy()])
     assert value(run, "accuracy", "hair").note == "every label is missing"
 
 
@@ -246,11 +246,11 @@ def test_a_probe_with_a_single_class_is_certain():
 
 def test_a_linear_probe_replaces_missing_predictions_and_is_noted():
     codes, labels = labelled()
-    run = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT), [Accuracy()])
+    run = measure(table_subject(codes, labels, SCHEMA, LAYOUT), [Accuracy()])
     found = value(run, "balanced_accuracy", "a")
     assert found.note == "linear probe"
     assert found.estimate.value > 0.6
-    plain = evaluate(prepare(PlainSquaresVAE(), Squares(800), np.arange(800)), [Accuracy()])
+    plain = measure(prepare(PlainSquaresVAE(), Squares(800), np.arange(800)), [Accuracy()])
     assert value(plain, "accuracy", "Glasses").note == "assigned; linear probe"
     assert plain["accuracy.accuracy"] > 0.99
 
@@ -260,7 +260,7 @@ def test_a_perfect_score_has_an_interval():
     codes, labels = labelled()
     certain = torch.stack([2 * labels[:, 0] - 1, *codes.T[1:]], 1)
     found = value(
-        evaluate(table_subject(10 * certain, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT)), [Accuracy()]),
+        measure(table_subject(10 * certain, labels, SCHEMA, LAYOUT, Predicting(SCHEMA, LAYOUT)), [Accuracy()]),
         "balanced_accuracy", "a",
     ).estimate  # fmt: skip
     assert (found.value, found.high) == (1, 1)
@@ -270,7 +270,7 @@ def test_a_perfect_score_has_an_interval():
 
 def test_a_model_without_predictions_and_latent_dimensions_is_unsupported():
     codes, labels = labelled()
-    found = evaluate(table_subject(codes, labels, SCHEMA, LatentLayout(5)), [Accuracy()]).measurements[0]
+    found = measure(table_subject(codes, labels, SCHEMA, LatentLayout(5)), [Accuracy()]).measurements[0]
     assert (found.status, found.reason.code) == ("unsupported", "unsupported")
     assert "cannot predict labels" in found.reason.text
 
@@ -280,7 +280,7 @@ def test_probes_of_given_labels_enter_no_mean():
         given = ("a",)
 
     codes, labels = labelled()
-    run = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT, Given(SCHEMA, LAYOUT)), [Accuracy()])
+    run = measure(table_subject(codes, labels, SCHEMA, LAYOUT, Given(SCHEMA, LAYOUT)), [Accuracy()])
     assert value(run, "accuracy", "a").note.startswith("given")
     assert run["accuracy.accuracy"] == run["accuracy.accuracy@hair"]
 
@@ -305,14 +305,14 @@ def test_a_model_whose_encoder_takes_labels_predicts_without_seeing_them(case):
     given = codes.clone()
     given[:, :1] = 100 * labels[:, :1]  # a code that repeats the label
     model, data = Blind(SCHEMA, LAYOUT), Numbered(SCHEMA, labels)
-    run = evaluate(table_subject(given, labels, SCHEMA, LAYOUT, model, data=data), [Accuracy()])
+    run = measure(table_subject(given, labels, SCHEMA, LAYOUT, model, data=data), [Accuracy()])
     assert value(run, "accuracy", "a").note == ""
     assert run["accuracy.accuracy"] == case[1]["accuracy.accuracy"]
 
 
 def test_predictions_from_samples_are_less_accurate_than_those_from_means():
     subject = prepare(SquaresVAE(scale=1.5), Squares(300), np.arange(300))
-    means, samples = (evaluate(subject, [Accuracy(code=code)]) for code in ("mean", "sample"))
+    means, samples = (measure(subject, [Accuracy(code=code)]) for code in ("mean", "sample"))
     predicted = subject.predicted(sampled=True)["Glasses"]
     expected = (predicted.argmax(1) == subject.classes("Glasses")).double().mean()
     assert samples["accuracy.accuracy@Glasses"] == pytest.approx(float(expected))

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Gaussian
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.density.metric import Density
 from ccvae_eval.metrics.density.variety import VarietySample, _chance, concentration
@@ -258,7 +258,7 @@ def test_a_rare_class_is_undefined_and_counted():
 
 def test_a_measurement_without_defined_values_is_undefined():
     codes, labels = two_labels(n=30)
-    found = evaluate(table_subject(codes, labels, SCHEMA, LAYOUT), [QUICK]).measurements[0]
+    found = measure(table_subject(codes, labels, SCHEMA, LAYOUT), [QUICK]).measurements[0]
     assert found.status == "undefined"
     assert "are needed" in found.reason.text
 

@@ -16,7 +16,7 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import Measurement, Value
 from ccvae_eval.core.types import Gaussian
 from ccvae_eval.evaluation.interventions import PriorDraw
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.metrics.diversity.metric import Diversity
 from ccvae_eval.metrics.shared.image_change import mean_variance, pairwise_spread, recall
@@ -84,7 +84,7 @@ def subject_of(model: torch.nn.Module, judge: Any = None, data: Squares | None =
 
 
 def measured(subject: Subject, metric: Diversity | None = None) -> Measurement:
-    return evaluate(subject, [metric or Diversity()]).measurements[0]
+    return measure(subject, [metric or Diversity()]).measurements[0]
 
 
 def row(measurement: Measurement, name: str, characteristic: str | None = None, **at: Any) -> Value:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.drift.metric import Drift
 from ccvae_eval.metrics.drift.rows import RECONSTRUCTED
@@ -26,7 +26,7 @@ def measured(edit, *, metric=None, images=None, region="square", scale=0.1, **ho
     mask = square(images.shape[-1]) if isinstance(region, str) else region
     data = Textures(images, mask)
     subject = prepare(EditingVAE(data, edit, scale), data, np.arange(len(data)), **how)
-    return evaluate(subject, [metric or Drift()]).measurements[0]
+    return measure(subject, [metric or Drift()]).measurements[0]
 
 
 def value(measurement, name, characteristic=NAME, **at):
@@ -287,7 +287,7 @@ def test_clipped_ranks_are_noted():
     shifted = subject.posterior.loc.clone()
     shifted[:, 0] *= 1.5
     moved = replace(subject, posterior=replace(subject.posterior, loc=shifted))
-    notes = evaluate(moved, [Drift(source="prior")]).measurements[0].notes
+    notes = measure(moved, [Drift(source="prior")]).measurements[0].notes
     assert any(note.startswith("warning: more than 10%") for note in notes)
 
 

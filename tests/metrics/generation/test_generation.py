@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.metrics.generation.metric import Generation
 from ccvae_eval.metrics.shared.likelihood import Generate
@@ -36,7 +36,7 @@ def subject_of(model: Any = None, judge: Any = None) -> Subject:
 
 
 def measured(model: Any = None, judge: Any = None, **settings: Any) -> Run:
-    return evaluate(subject_of(model, judge), [Generation(**settings)])
+    return measure(subject_of(model, judge), [Generation(**settings)])
 
 
 def test_frechet_distance_matches_the_matrix_square_root(random: np.random.Generator) -> None:
@@ -143,7 +143,7 @@ def test_a_vae_without_conditional_prior_has_distances_but_no_obeyed() -> None:
 
 def test_distances_are_undefined_for_too_few_images() -> None:
     subject = prepare(SquaresVAE(), Squares(90), np.arange(4))
-    rows = evaluate(subject, [Generation()]).measurement("generation")
+    rows = measure(subject, [Generation()]).measurement("generation")
     assert rows.status == "undefined"
     assert "needs more than 5 images, got 4" in next(v.note for v in rows.values if v.name == "frechet")
 

@@ -15,7 +15,7 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.data.sets.faces.dataset import Faces
 from ccvae_eval.evaluation.interventions import Assign, Do, Swap, donor_rows
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.metrics.intervention.counterfactuals import energy_distance
 from ccvae_eval.metrics.intervention.metric import Interventions
@@ -35,7 +35,7 @@ def subject_of(model: Any = None, count: int = COUNT, judge: Any = None, **data:
 
 
 def measured(subject: Subject, **settings: Any) -> Run:
-    return evaluate(subject, [Interventions(**{**QUICK, **settings})])
+    return measure(subject, [Interventions(**{**QUICK, **settings})])
 
 
 def at(run: Run, name: str, characteristic: str | None, **where: Any) -> float:
@@ -49,7 +49,7 @@ def at(run: Run, name: str, characteristic: str | None, **where: Any) -> float:
 def drawn() -> Run:
     data = Faces(size=32, n=1000)
     ids = data.split("test")[:160]
-    return evaluate(prepare(oracle(data, ids), data, ids, characteristics=SOME), [Interventions(**QUICK)])
+    return measure(prepare(oracle(data, ids), data, ids, characteristics=SOME), [Interventions(**QUICK)])
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import Measurement, Value
 from ccvae_eval.evaluation.interventions import Interpolate, Redraw, Traverse, donor_rows
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.metrics.locality.metric import Locality
 from ccvae_eval.metrics.shared.image_change import (
@@ -86,7 +86,7 @@ def subject_of(model: torch.nn.Module, judge: Any = None, data: Squares | None =
 
 
 def measured(subject: Subject, metric: Locality | None = None) -> Measurement:
-    return evaluate(subject, [metric or Locality()]).measurements[0]
+    return measure(subject, [metric or Locality()]).measurements[0]
 
 
 def row(measurement: Measurement, name: str, characteristic: str | None = None, **at: Any) -> Value:

@@ -20,7 +20,7 @@ from ccvae_eval.checkpoint import read_bundle
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Gaussian
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.reconstruction.metric import Reconstruction
 from ccvae_eval.metrics.shared.image_change import ROUNDING
@@ -36,7 +36,7 @@ PUBLISHED_KL, PUBLISHED_RECONSTRUCTION = 19.1159, 111.909
 
 
 def measured(model: Any, data: Any, metric: Reconstruction | None = None, **more: Any) -> Run:
-    return evaluate(prepare(model, data, np.arange(len(data)), **more), [metric or Reconstruction()])
+    return measure(prepare(model, data, np.arange(len(data)), **more), [metric or Reconstruction()])
 
 
 class SquaringVAE(SquaresVAE):
@@ -275,7 +275,7 @@ def test_gap_is_the_difference_between_test_and_training_error() -> None:
 
     data = Squares(300)
     subject = prepare(OverfittedVAE(), data, data.split("test"))
-    run = evaluate(replace(subject, trained_on=data.split("train")), [Reconstruction(importance=0, gap_images=64)])
+    run = measure(replace(subject, trained_on=data.split("train")), [Reconstruction(importance=0, gap_images=64)])
     gap = next(v for v in run.measurement("reconstruction").values if v.name == "gap" and v.at == {"of": "mse"})
     every = {name: data.batch(data.split(name)).images for name in ("train", "test")}
     model = OverfittedVAE()
@@ -283,5 +283,5 @@ def test_gap_is_the_difference_between_test_and_training_error() -> None:
     assert gap.estimate.low <= float(errors["test"].mean() - errors["train"].mean()) <= gap.estimate.high
     expected = ttest_ind(errors["test"], errors["train"][:64], equal_var=False).confidence_interval()
     assert gap.estimate.high - gap.estimate.low == pytest.approx(expected.high - expected.low, rel=0.3)
-    plain = evaluate(subject, [Reconstruction(importance=0)]).measurement("reconstruction")
+    plain = measure(subject, [Reconstruction(importance=0)]).measurement("reconstruction")
     assert "gap" not in {v.name for v in plain.values}

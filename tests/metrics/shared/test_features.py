@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ccvae_eval.core.errors import PluginError, UnsupportedError, UsageError
-from ccvae_eval.evaluation.runner import evaluate
+from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.diversity.metric import Diversity, FeatureSpread
 from ccvae_eval.metrics.generation.metric import Generation
@@ -70,7 +70,7 @@ def plugin(tmp_path_factory):
 
 def rows(metric):
     subject = prepare(SquaresVAE(scale=0.2), Squares(COUNT), np.arange(COUNT))
-    found = evaluate(subject, [metric]).measurements[0]
+    found = measure(subject, [metric]).measurements[0]
     assert found.status == "ok", found.reason
     return found
 

@@ -1,0 +1,170 @@
+"""Plan of a run: what each metric needs, asked once, and how many images the run will encode and decode."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import torch
+
+from ccvae_eval.core.devices import exact_arithmetic
+from ccvae_eval.core.errors import CcvaeEvalError, NonFiniteError, PluginError, UndefinedError, UnsupportedError
+from ccvae_eval.core.results import Measurement, Reason, Status
+from ccvae_eval.evaluation.deprecated import as_accumulator
+from ccvae_eval.evaluation.interventions import Intervention
+from ccvae_eval.evaluation.metric import Accumulator, Metric, Needs, settings_of
+from ccvae_eval.evaluation.run import Header
+from ccvae_eval.evaluation.sandbox import guarded
+from ccvae_eval.evaluation.subject import Subject
+
+log = logging.getLogger(__name__)
+
+IMAGE_DIMENSIONS = 3
+
+
+@dataclass
+class PlannedMetric:
+    """One metric of a plan: its images, its needs, and its accumulator or, once it has ended, its measurement.
+
+    Args:
+        metric: the metric.
+        subject: the subject, restricted to the metric's images.
+        needs: what the metric asked for.
+        accumulator: its state during the pass over the images.
+        measurement: its result; set early if a step of the metric raised an exception.
+        seconds: wall time spent in this metric.
+    """
+
+    metric: Metric
+    subject: Subject
+    needs: Needs = field(default_factory=Needs)
+    accumulator: Accumulator | None = None
+    measurement: Measurement | None = None
+    seconds: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        """True until the metric has finished or failed."""
+        return self.measurement is None
+
+    def attempt(self, step: Callable[[], None], call: str) -> None:
+        """Runs one step of this metric; an exception ends this metric alone."""
+        if not self.active:
+            return
+        started = perf_counter()
+        try:
+            with guarded(self.metric, self.subject.model, call):
+                step()
+        except Exception as error:
+            self.fail(error)
+        self.seconds += perf_counter() - started
+
+    def fail(self, error: Exception) -> None:
+        """Ends this metric as undefined, unsupported or failed."""
+        log.debug("metric %s", self.metric.name, exc_info=error)
+        status: Status = "failed"
+        code = error.code if isinstance(error, NonFiniteError | PluginError) else "error"
+        if isinstance(error, UnsupportedError | UndefinedError):
+            status, code = "unsupported" if isinstance(error, UnsupportedError) else "undefined", error.code
+        elif isinstance(error, MemoryError | torch.OutOfMemoryError):
+            code = "oom"
+        text = str(error) if isinstance(error, CcvaeEvalError) else f"{type(error).__name__}: {error}"
+        metric, reason = self.metric, Reason(code, text)
+        self.measurement = Measurement(
+            metric.name, metric.version, settings_of(metric), metric.headline, status=status, reason=reason
+        )
+
+    def ask(self) -> None:
+        """Asks the metric for its needs."""
+        self.needs = self.metric.needs(self.subject)
+        if self.needs.images and len(self.subject.data.input_shape) != IMAGE_DIMENSIONS:
+            raise UnsupportedError(f"{self.metric.name} needs images, but this data set contains points")
+
+    def start(self) -> None:
+        """Creates the metric's accumulator."""
+        self.accumulator = as_accumulator(self.metric.start(self.subject))
+
+
+@dataclass
+class Plan:
+    """The metrics of a run with their images, needs and accumulators; create it with :meth:`of`, run it once.
+
+    Args:
+        subject: the model and its images; the unrestricted subject if no metric uses characteristics.
+        parts: the metrics, in the order of the run.
+        header: description of the run.
+    """
+
+    subject: Subject
+    parts: tuple[PlannedMetric, ...]
+    header: Header = field(default_factory=Header)
+
+    @classmethod
+    @exact_arithmetic()
+    def of(cls, subject: Subject, metrics: Sequence[Metric], *, own_samples: bool = False) -> Plan:
+        """Asks each metric once for its needs, trains the judge if one of them uses it, and starts the metrics.
+
+        If latent dimensions were assigned on half of the images, a metric that uses no characteristics gets all images.
+
+        Args:
+            subject: the model and its encoded images.
+            metrics: metrics with distinct names.
+            own_samples: restricts each metric to its ``default_sample`` images.
+        """
+        samples: dict[tuple[bool, int], Subject] = {}
+
+        def images_of(metric: Metric, base: Subject, unrestricted: bool) -> Subject:
+            size = min(metric.default_sample, len(base)) if own_samples else len(base)
+            return samples.setdefault((unrestricted, size), base.subsample(size))
+
+        parts = [PlannedMetric(metric, images_of(metric, subject, unrestricted=False)) for metric in metrics]
+        for part in parts:
+            part.attempt(part.ask, "needs(subject)")
+            if subject.unrestricted is not None and not part.needs.characteristics:
+                part.subject = images_of(part.metric, subject.unrestricted, unrestricted=True)
+        if any(part.active and part.needs.judge for part in parts):
+            subject.judge_source.require()
+        for part in parts:
+            part.attempt(part.start, "start(subject)")
+        if subject.unrestricted is not None and not any(part.needs.characteristics for part in parts):
+            subject = subject.unrestricted
+        return cls(subject, tuple(parts), Header(seed=subject.seed))
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return tuple(part.metric for part in self.parts)
+
+    @property
+    def groups(self) -> list[list[PlannedMetric]]:
+        """The metrics in groups that use the same images."""
+        groups: dict[int, list[PlannedMetric]] = {}
+        for part in self.parts:
+            groups.setdefault(id(part.subject), []).append(part)
+        return list(groups.values())
+
+    @property
+    def encode(self) -> int:
+        """Number of images to encode."""
+        return len(self.subject)
+
+    @property
+    def decode(self) -> int:
+        """Number of images to decode; equal interventions of several metrics count once."""
+        decode = 0
+        for parts in self.groups:
+            active = [part for part in parts if part.active]
+            each = sum(map(len, wanted_interventions(active).values())) + sum(part.needs.own for part in active)
+            each += any(part.needs.reconstruction for part in active)
+            decode += each * len(parts[0].subject)
+        return decode
+
+
+def wanted_interventions(parts: Sequence[PlannedMetric]) -> dict[str, list[Intervention]]:
+    """Distinct interventions of the metrics for each characteristic, in the order of the first request."""
+    wanted: dict[str, dict[Intervention, None]] = {}
+    for part in parts:
+        for intervention in part.needs.interventions:
+            wanted.setdefault(intervention.characteristic, {})[intervention] = None
+    return {name: list(interventions) for name, interventions in wanted.items()}
