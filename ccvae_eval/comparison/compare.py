@@ -426,7 +426,8 @@ def _mean_question(
     pairs = [pair for name in averaged if not isinstance(pair := found[name], str)]
     reasons = dict.fromkeys(pair for name in averaged if isinstance(pair := found[name], str))
     if not pairs:
-        return address, both, [], "; ".join(reasons) or "not in both runs"
+        status = (f"{m.status} in {side.label}: {m.reason.text}" for side in (a, b) if (m := side.measurement).reason)
+        return address, both, [], "; ".join(reasons) or "; ".join(status) or "not in both runs"
     missing = [name for name in averaged if isinstance(found[name], str)]
     note = f"mean over {len(pairs)} of {len(averaged)} characteristics, without {', '.join(missing)}" if missing else ""
     return address, both, pairs, note

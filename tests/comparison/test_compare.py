@@ -13,6 +13,7 @@ from scipy.stats import permutation_test
 import ccvae_eval
 from ccvae_eval.comparison.compare import Comparison, compare
 from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.results import Reason
 from ccvae_eval.evaluation.result_table import Mean, Proportion
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import write
@@ -140,6 +141,15 @@ def test_a_value_without_contributions_says_why_it_is_not_compared() -> None:
     runs = [model(1), model(2)]
     bare = [replace(r, measurements=tuple(replace(m, evidence={}) for m in r.measurements)) for r in runs]
     assert "it has no contributions of single images" in compare(*bare)["locality.focus"].verdict
+
+
+def test_a_metric_that_one_model_does_not_support_says_why() -> None:
+    a, b = model(1), model(2)
+    m = replace(
+        b.measurement("drift"), values=(), status="unsupported", reason=Reason("x", "needs a decoder"), evidence={}
+    )
+    b = replace(b, measurements=(*(o for o in b if o.metric != "drift"), m))
+    assert compare(a, b)["drift.spill"].verdict == "not compared: unsupported in B: needs a decoder"
 
 
 def test_evidence_that_does_not_give_the_value_is_not_compared() -> None:
