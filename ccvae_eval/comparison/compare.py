@@ -310,7 +310,7 @@ def _command_like(first: Run, second: Run) -> str:
     """The command of the first run with the checkpoint of the second, into a folder of its own."""
     one, other = (str(run.header.checkpoint.get("path") or "") for run in (first, second))
     command = re.sub(r" (-o|--out)[ =]\S+", "", first.header.command)
-    if command.startswith("ccvae-eval") and one and one in command:
+    if re.match("ccvae-eval (?!compare)", command) and one and one in command:
         return command.replace(one, other or "CHECKPOINT")
     data = first.header.data
     options = {"--data": data.get("name"), "--split": data.get("split"), "--sample": data.get("sample")}
@@ -427,7 +427,8 @@ def _mean_question(
     pairs = [pair for name in averaged if not isinstance(pair := found[name], str)]
     reasons = dict.fromkeys(pair for name in averaged if isinstance(pair := found[name], str))
     if not pairs:
-        return address, both, [], "; ".join(reasons) or "not in both runs"
+        status = (f"{m.status} in {side.label}: {m.reason.text}" for side in (a, b) if (m := side.measurement).reason)
+        return address, both, [], "; ".join(reasons) or "; ".join(status) or "not in both runs"
     missing = [name for name in averaged if isinstance(found[name], str)]
     note = f"mean over {len(pairs)} of {len(averaged)} characteristics, without {', '.join(missing)}" if missing else ""
     return address, both, pairs, note

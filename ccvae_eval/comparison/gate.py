@@ -164,6 +164,9 @@ def check_findings(findings: Iterable[tuple[str, str]], codes: Sequence[str]) ->
 
 def _bound(run: Run, rule: Rule) -> GateResult:
     """Holds a number of the run against a bound."""
+    without = next((m for m in run if m.metric == rule.address.metric and m.reason), None)
+    if without is not None and without.reason is not None:
+        return _failed(rule, f"{without.status}: {without.reason.text}")
     try:
         value = run.find(rule.address)
     except UsageError as error:

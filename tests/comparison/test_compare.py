@@ -13,6 +13,7 @@ from scipy.stats import permutation_test
 import ccvae_eval
 from ccvae_eval.comparison.compare import Comparison, compare
 from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.results import Reason
 from ccvae_eval.evaluation.result_table import Mean, Proportion
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import write
@@ -142,6 +143,15 @@ def test_a_value_without_contributions_says_why_it_is_not_compared() -> None:
     assert "it has no contributions of single images" in compare(*bare)["locality.focus"].verdict
 
 
+def test_a_metric_that_one_model_does_not_support_says_why() -> None:
+    a, b = model(1), model(2)
+    m = replace(
+        b.measurement("drift"), values=(), status="unsupported", reason=Reason("x", "needs a decoder"), evidence={}
+    )
+    b = replace(b, measurements=(*(o for o in b if o.metric != "drift"), m))
+    assert compare(a, b)["drift.spill"].verdict == "not compared: unsupported in B: needs a decoder"
+
+
 def test_evidence_that_does_not_give_the_value_is_not_compared() -> None:
     run = model(1)
     m = run.measurement("locality")
@@ -210,6 +220,10 @@ def test_other_settings_and_versions_are_refused_and_the_command_is_that_of_the_
     with pytest.raises(UsageError, match="locality.steps: 11 and 5") as error:
         compare(a, other)
     assert error.value.hint == "Evaluate B as A: ccvae-eval run b.pt --sample 64"
+    both = replace(a, header=replace(a.header, command="ccvae-eval compare a.pt b.pt"))
+    with pytest.raises(UsageError) as error:
+        compare(both, other)
+    assert error.value.hint.startswith("Evaluate B as A: ccvae-eval run b.pt --data faces --split test --seed 0 -m ")
     other = replace(b, measurements=tuple(replace(m, version=2) for m in b.measurements))
     with pytest.raises(UsageError, match="version of locality: 1 and 2") as error:
         compare(a, other)

@@ -11,7 +11,7 @@ import pytest
 
 from ccvae_eval.comparison.gate import Gate, Rule, check_findings, check_rules, junit, markdown, read_gate
 from ccvae_eval.core.errors import InputError, UsageError
-from ccvae_eval.core.results import Estimate, Value
+from ccvae_eval.core.results import Estimate, Measurement, Reason, Value
 from ccvae_eval.evaluation.result_table import Mean
 from ccvae_eval.evaluation.run import Run
 from tests.support.comparisons import HOSTILE, run_of
@@ -51,6 +51,12 @@ def test_a_value_that_is_absent_or_undefined_fails() -> None:
     for kind in ("min", "max"):
         result = checked("locality.focus@Smile=0", kind, on=undefined)
         assert (result.passed, result.found) == (False, "undefined: no region")
+
+
+def test_a_metric_that_is_not_applicable_fails_with_its_reason() -> None:
+    m = Measurement("locality", 1, {}, "focus", status="unsupported", reason=Reason("x", "points have no pixels"))
+    result = checked("locality.focus=0", on=replace(run(), measurements=(m,)))
+    assert (result.passed, result.found) == (False, "unsupported: points have no pixels")
 
 
 def test_a_value_without_an_interval_is_held_itself() -> None:

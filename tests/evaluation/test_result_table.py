@@ -21,6 +21,7 @@ from ccvae_eval.evaluation.result_table import (
 )
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.locality.metric import Locality
+from ccvae_eval.metrics.shared.contrasts import RocAuc
 from ccvae_eval.statistics.resampling import ResampleWeights
 from tests.support.fakes import Squares, SquaresVAE
 
@@ -62,6 +63,17 @@ def test_a_mean_over_characteristics_is_the_mean_of_its_rows(table: ResultTable,
     assert mean.estimate.value == pytest.approx(np.mean(parts))
     assert (mean.chance, mean.excluded) == (0.5, 1)
     assert rows["focus", "Hair", ()].note == "has no region"
+
+
+def test_the_influence_of_images_is_kept_where_the_terms_do_not_give_it(
+    table: ResultTable, numbers: np.ndarray
+) -> None:
+    labels = (np.arange(COUNT) % 2).astype(float)
+    area = RocAuc([numbers], [labels])
+    table.add("focus", "Glasses", area)
+    table.add("focus", "Smile", Mean(numbers))
+    np.testing.assert_array_equal(table.evidence["focus/Glasses/influence"], area.influence())
+    assert "focus/Smile/influence" not in table.evidence
 
 
 def test_single_dimensions_are_averaged_over_their_characteristic(table: ResultTable, numbers: np.ndarray) -> None:
