@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ccvae_eval.checkpoint import Record, Reference, read_bundle, reader
-from ccvae_eval.checkpoint.bundle import named_tensors
+from ccvae_eval.checkpoint import Record, Reference, read_bundle, reader, write_bundle
+from ccvae_eval.checkpoint.bundle import FileTensors, named_tensors, tensor_table
 from ccvae_eval.checkpoint.reader import Content, StoredTensor
 from ccvae_eval.checkpoint.safe_reader.records import ITEM_SIZES
 from ccvae_eval.checkpoint.safe_reader.source import Source
@@ -354,3 +354,19 @@ def test_third_party_checkpoints_are_read(name: str) -> None:
     bundle = read_bundle(path)
     assert bundle.format == "pt-legacy"
     require_same(dict(bundle.tensors), dict(torch.load(path, weights_only=True)))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_shapes_and_types_are_known_before_the_tensors_are_built(suffix: str, tmp_path: Path) -> None:
+    tensors = {"half": torch.ones(2, 3), "whole": torch.arange(4), "empty": torch.empty(0, 2)}
+    write_bundle(tmp_path / f"x{suffix}", tensors, {}, half=True)
+    bundle = read_bundle(tmp_path / f"x{suffix}")
+    assert isinstance(bundle.tensors, FileTensors)
+    contents = {id(stored.content): stored.content for stored in bundle.tensors.stored.values()}
+    assert bundle.tensor_table == tensor_table(tensors)
+    assert bundle.parameter_count == 10
+    assert all("tensors" not in vars(content) for content in contents.values()), "nothing is built yet"
+    for name, tensor in tensors.items():
+        require_same(bundle.tensors[name], tensor)
+    assert bundle.tensors["half"] is bundle.tensors["half"]
+    assert all(not content.storages for content in contents.values()), "the bytes are held once"

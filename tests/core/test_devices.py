@@ -89,8 +89,9 @@ def test_training_is_exact_and_restores_the_settings_between_steps(fast: tuple[s
 def test_devices_by_name() -> None:
     assert device_named("cpu") == torch.device("cpu")
     assert device_named("auto").type in ("cpu", "cuda")
-    with pytest.raises(UsageError, match="unknown"):
-        device_named("gpu")
+    for name in ("gpu", "cuda:", "cuda:-1", "CPU", ""):
+        with pytest.raises(UsageError, match="unknown"):
+            device_named(name)
     with pytest.raises(UsageError, match="not available"):
         device_named("cuda:99")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ccvae_eval.core.errors import InputError
-from ccvae_eval.core.files import atomic_write
+from ccvae_eval.core.files import atomic_write, require_folder
 
 
 def test_a_file_is_created_and_replaced(tmp_path: Path) -> None:
@@ -77,3 +77,23 @@ def test_the_file_mode_follows_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_folder_for_results_may_exist_or_be_made(tmp_path: Path) -> None:
+    require_folder(tmp_path)
+    require_folder(tmp_path / "runs" / "one")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_a_file_in_the_place_of_a_folder_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is not a folder"):
+        require_folder(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="no permission"):
+        require_folder(tmp_path / "runs")

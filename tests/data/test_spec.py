@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ccvae_eval.core.errors import InputError, PluginError, UsageError
 from ccvae_eval.data.sets.faces import Faces
-from ccvae_eval.data.spec import VARIABLE, Spec, data_for, open_data, parse_spec
+from ccvae_eval.data.spec import VARIABLE, Spec, data_for, open_data, parse_spec, registered_spec
 from ccvae_eval.plugins import registry
 
 
@@ -93,6 +93,13 @@ def test_a_plugin_that_returns_another_type_is_rejected(tmp_path: Path) -> None:
     name = plugin(tmp_path, body)
     with pytest.raises(PluginError, match="must return a data set, got int"):
         open_data(name)
+
+
+def test_a_name_is_found_without_opening_the_data() -> None:
+    entry, parsed = registered_spec("folder:absent,size=64")
+    assert (entry.name, parsed.path, parsed.options) == ("folder", "absent", (("size", "64"),))
+    with pytest.raises(UsageError, match="Did you mean 'folder'"):
+        registered_spec("fodler:absent")
 
 
 class TestDefaultData:
