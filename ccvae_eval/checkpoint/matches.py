@@ -23,7 +23,6 @@ from ccvae_eval.checkpoint.metadata import CheckpointRecord
 from ccvae_eval.checkpoint.sidecar import read_sidecar
 from ccvae_eval.core.errors import CcvaeEvalError
 from ccvae_eval.core.types import Plain
-from ccvae_eval.model.checks import require_module_class
 from ccvae_eval.model.pixel_range import PixelRange
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, models
 
@@ -116,6 +115,8 @@ def _models(bundle: Bundle, settings: Mapping[str, Plain]) -> Iterator[Candidate
         if entry.distribution == BUILTIN_DISTRIBUTION:
             continue
         try:
+            from ccvae_eval.model.checks import require_module_class
+
             kind: Any = require_module_class(entry.load(), entry.name, "")
             if is_rebuildable(kind):
                 continue

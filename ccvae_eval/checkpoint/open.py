@@ -35,7 +35,6 @@ from ccvae_eval.checkpoint.safe_reader.builders import STATE_DICT_HINT
 from ccvae_eval.checkpoint.sidecar import Sidecar, read_sidecar
 from ccvae_eval.core.errors import CheckpointError, PluginError, UsageError, suggestion
 from ccvae_eval.core.types import Plain
-from ccvae_eval.model.checks import require_module_class
 from ccvae_eval.model.interface import ModelContext, Rebuildable, supports
 from ccvae_eval.model.pixel_range import PixelRange
 from ccvae_eval.plugins.attribution import is_builtin, plugin_call
@@ -180,6 +179,8 @@ def _plan(request: _Request) -> _Plan:
             hint=f"{suggestion(name[:80], models)} Install the package that provides it, or give its file with "
             "--plugin FILE.",
         )
+    from ccvae_eval.model.checks import require_module_class
+
     kind: Any = require_module_class(models[name], name, request.where)
     if not is_rebuildable(kind):
         return _plan_with_constructor(request, name, kind, given)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -22,8 +20,6 @@ if TYPE_CHECKING:  # imports torch, which help does not need
     from ccvae_eval.evaluation.run import Run
 
 GATE_FAILED = 1
-CHECKS = "ccvae_eval.report.checks"
-HAS_CHECKS = find_spec(CHECKS) is not None
 MIN_HELP = "Lower limit ADDRESS=NUMBER, held against the lower end of the confidence interval; repeatable."
 MAX_HELP = "Upper limit ADDRESS=NUMBER, held against the upper end of the confidence interval; repeatable."
 DROP_HELP = "Largest allowed loss against the baseline, ADDRESS=NUMBER: fails if the loss is larger and significant."
@@ -38,7 +34,7 @@ def command(
     max_drop: Annotated[list[str] | None, typer.Option("--max-drop", help=DROP_HELP)] = None,
     baseline: Annotated[str | None, typer.Option(help="Run that --max-drop compares with, image by image.")] = None,
     rules: Annotated[Path | None, typer.Option(help=RULES_HELP)] = None,
-    fail_on: Annotated[list[str] | None, typer.Option("--fail-on", help=FAIL_HELP, hidden=not HAS_CHECKS)] = None,
+    fail_on: Annotated[list[str] | None, typer.Option("--fail-on", help=FAIL_HELP)] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the results as JUnit XML to this file.")] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -92,19 +88,15 @@ def _check_codes(run: Run, codes: tuple[str, ...]) -> list[GateResult]:
     """Results of the checks that may not find anything.
 
     Raises:
-        UsageError: a code is unknown, or this version has no checks.
+        UsageError: a code is unknown.
     """
     from ccvae_eval.comparison.gate import check_findings
+    from ccvae_eval.report.checks import CHECKS, findings
 
-    if not codes:
-        return []
-    if not HAS_CHECKS:
-        raise UsageError("this version of ccvae-eval has no checks", where="--fail-on")
-    checks: Any = import_module(CHECKS)
     for code in codes:
-        if code not in checks.CHECKS:
-            raise UsageError(f"{code!r} is not a check", where="--fail-on", hint=suggestion(code, checks.CHECKS))
-    return check_findings(((found.check.code, found.sentence) for found in checks.findings(run)), codes)
+        if code not in CHECKS:
+            raise UsageError(f"{code!r} is not a check", where="--fail-on", hint=suggestion(code, CHECKS))
+    return check_findings(((found.check.code, found.sentence) for found in findings(run)), codes) if codes else []
 
 
 def _table(results: list[GateResult]) -> Table:

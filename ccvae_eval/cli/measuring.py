@@ -12,11 +12,11 @@ from ccvae_eval.cli import VERBS, options
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.gate import GATE_FAILED, apply_gate
 from ccvae_eval.cli.options import Common, add_plugins
-from ccvae_eval.comparison.gate import Gate, read_gate
 from ccvae_eval.core.files import slug
 from ccvae_eval.plugins import registry
 
 if TYPE_CHECKING:  # a command's help needs none of the steps of an evaluation
+    from ccvae_eval.comparison.gate import Gate
     from ccvae_eval.evaluation.metric import Metric
     from ccvae_eval.evaluation.plan import Plan
     from ccvae_eval.evaluation.run import Run
@@ -107,7 +107,11 @@ def measure(
     """
     from ccvae_eval.evaluation.metric import metrics_with
 
-    settings, gate = dict(settings or {}), None if gate_file is None else read_gate(gate_file)
+    settings, gate = dict(settings or {}), None
+    if gate_file is not None:
+        from ccvae_eval.comparison.gate import read_gate
+
+        gate = read_gate(gate_file)
     for name, overrides in options.metric_options(common.option).items():
         settings[name] = {**settings.get(name, {}), **overrides}
     require_valid(common)

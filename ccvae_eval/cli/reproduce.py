@@ -27,8 +27,6 @@ from ccvae_eval.cli.options import (
 from ccvae_eval.core.files import atomic_write, slug
 from ccvae_eval.core.typed import plain
 from ccvae_eval.recipes.recipe import builtin_recipes, read_recipe
-from ccvae_eval.recipes.work import run_folder
-from ccvae_eval.rendering.grids import grid_markdown, grid_table, grids_csv
 from ccvae_eval.rendering.text import escaped
 
 if TYPE_CHECKING:
@@ -135,6 +133,8 @@ def _work(task: PreparedRecipe, device: str, shard: tuple[int, int], screen: Scr
 def _write_tables(task: PreparedRecipe, screen: Screen, as_json: bool) -> None:
     """Shows the tables and writes them, with their figures, into the folder."""
     from ccvae_eval.recipes.tables import grids_of
+    from ccvae_eval.recipes.work import run_folder
+    from ccvae_eval.rendering.grids import grid_markdown, grid_table, grids_csv
     from ccvae_eval.report.figures import draw_grid
 
     grids = grids_of(task)
