@@ -3,7 +3,7 @@
 python tools/trace_main_path.py [--list] [ARGUMENTS]
 
 The arguments are those of ``ccvae-eval``; default: ``locality`` on the shipped checkpoint with 64 images, without
-figures. A file counts if one of its functions runs outside of an import, a type if one of its methods does. The
+figures and page. A file counts if one of its functions runs outside of an import, a type if one of its methods does. The
 built-in models and data sets are counted apart, since another model or data set takes their place.
 """
 
@@ -77,7 +77,7 @@ def main_path(arguments: list[str]) -> Trace:
         as_file(files("ccvae_eval") / "assets" / "ccvae-faces64.pt") as checkpoint,
         tempfile.TemporaryDirectory() as out,
     ):
-        default = ["locality", str(checkpoint), "--sample", "64", "--quiet", "--no-figures", "--out", out]
+        default = ["locality", str(checkpoint), "--sample", "64", "--quiet", "--no-figures", "--no-page", "--out", out]
         return traced(lambda: main(arguments or default))
 
 

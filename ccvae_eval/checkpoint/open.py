@@ -179,9 +179,10 @@ def _plan(request: _Request) -> _Plan:
             hint=f"{suggestion(name[:80], models)} Install the package that provides it, or give its file with "
             "--plugin FILE.",
         )
+    registered = models[name]
     from ccvae_eval.model.checks import require_module_class
 
-    kind: Any = require_module_class(models[name], name, request.where)
+    kind: Any = require_module_class(registered, name, request.where)
     if not is_rebuildable(kind):
         return _plan_with_constructor(request, name, kind, given)
     record = request.record or CheckpointRecord(name)

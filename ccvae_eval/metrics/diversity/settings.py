@@ -128,10 +128,11 @@ class Diversity:
     features: str = ""
 
     def __post_init__(self) -> None:
-        from ccvae_eval.metrics.shared.features import require_features
-
         check(self, self.name)
-        require_features(self.features, ("",), "diversity.features")
+        if self.features:
+            from ccvae_eval.metrics.shared.features import require_features
+
+            require_features(self.features, (), "diversity.features")
         if self.draws <= max(self.neighbour, 1):
             least = max(self.neighbour, 1) + 1
             hint = f"recall with neighbour={self.neighbour} needs more draws than that."

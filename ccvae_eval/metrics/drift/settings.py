@@ -148,10 +148,11 @@ class Drift:
     table_images: int = 64
 
     def __post_init__(self) -> None:
-        from ccvae_eval.metrics.drift.metric import matcher_named
-
         check(self, self.name)
-        matcher_named(self.matcher)
+        if self.matcher != "grid":
+            from ccvae_eval.metrics.drift.metric import matcher_named
+
+            matcher_named(self.matcher)
         if len(set(self.doses)) != len(self.doses):
             raise UsageError(f"doses must be distinct, got {self.doses}", where="drift.doses")
         if self.window % 2 == 0:

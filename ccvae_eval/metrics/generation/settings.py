@@ -113,10 +113,11 @@ class Generation:
     chance_images: Annotated[int, Range(least=0)] = 256
 
     def __post_init__(self) -> None:
-        from ccvae_eval.metrics.shared.features import require_features
-
         check(self, self.name)
-        require_features(self.features, ("auto", JUDGED, PIXELS), "generation.features")
+        if self.features not in (own := ("auto", JUDGED, PIXELS)):
+            from ccvae_eval.metrics.shared.features import require_features
+
+            require_features(self.features, own, "generation.features")
 
     def needs(self, subject: Subject) -> Needs:
         from ccvae_eval.metrics.generation.metric import needs
