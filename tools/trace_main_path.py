@@ -3,8 +3,8 @@
 python tools/trace_main_path.py [--list] [ARGUMENTS]
 
 The arguments are those of ``ccvae-eval``; default: ``locality`` on the shipped checkpoint with 64 images, without
-figures and page. A file counts if one of its functions runs outside of an import, a type if one of its methods does. The
-built-in models and data sets are counted apart, since another model or data set takes their place.
+figures and page. A file counts if one of its functions runs outside of an import, a type if one of its methods does.
+The built-in models and data sets are counted apart, since another model or data set takes their place.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def test_a_folder_of_runs_gets_a_table_that_links_them(tmp_path: Path, capsys: p
         assert (tmp_path / name / "report.html").is_file()
 
 
-@pytest.mark.parametrize(("make", "message"), [(True, "no run in this folder"), (False, "run file cannot be read")])
+@pytest.mark.parametrize(("make", "message"), [(True, "no run in this folder"), (False, "cannot be opened")])
 def test_what_holds_no_run_is_refused(
     tmp_path: Path, make: bool, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

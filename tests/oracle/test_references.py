@@ -117,7 +117,7 @@ def evaluations(monkeypatch):
         made.append([metric.name for metric in metrics])
         return measure(subject, metrics, **arguments)
 
-    monkeypatch.setattr(references, "evaluate", counted)
+    monkeypatch.setattr(references, "measure", counted)
     return made
 
 

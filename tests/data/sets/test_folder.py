@@ -201,7 +201,7 @@ def test_real_photographs() -> None:
     assert 0.3 < float(images.mean()) < 0.6
     assert float(images[:, 0].mean()) > float(images[:, 2].mean()) + 0.05  # skin is more red than blue
     large = open_data(f"folder:{SHARED},images=images256.zip,size=64,labels=Male|Smiling")
-    files = {name: i for i, name in enumerate(data.data._attributes.files)}
+    files = {name: i for i, name in enumerate(data.inner._attributes.files)}
     same = np.array([files[name] for name in large._attributes.files[:20]])
     change = (large.batch(np.arange(20)).images - data.batch(same).images).abs().mean()
     assert float(change) < 0.03
