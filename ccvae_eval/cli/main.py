@@ -145,6 +145,8 @@ def _exit_code_of(error: Exception, arguments: list[str]) -> int:
 
         traceback.print_exc()
     if hasattr(error, "format_message"):  # typer's own usage errors
+        if not error.format_message():  # a command without arguments has shown its help
+            return UsageError.exit_code
         context = getattr(error, "ctx", None)
         hint = "" if context is None else f"Try: {context.command_path} --help"
         _report(UsageError(error.format_message().rstrip("."), hint=hint), arguments)

@@ -159,3 +159,13 @@ def test_control_characters_in_an_argument_do_not_reach_the_terminal(capsys: pyt
     with pytest.raises(SystemExit):
         main(["inspect", "evil\x1b[31m.pt"])
     assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["run", "locality", "train"])
+def test_a_verb_without_arguments_shows_its_help_and_no_error(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([verb])
+    assert ended.value.code == 2
+    shown = capsys.readouterr()
+    assert "Usage:" in shown.out
+    assert shown.err == ""
