@@ -78,7 +78,7 @@ class DensityAccumulator(ImageAccumulator[Density]):
         labels = LabelContrasts.of(subject, names, metric.least)
         for name in subject.characteristics:
             self._add_own(table, name, codes, folds, labels)
-        for name in set(names) & set(subject.unassigned):
+        for name in (name for name in names if name in subject.unassigned):
             table.undefined(name, NOT_PREDICTED, OWN_VALUES)
         leakage = Leakage(
             table, subject, codes, folds, labels, metric.least, metric.strength, metric.nearest, metric.probe

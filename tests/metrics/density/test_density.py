@@ -289,6 +289,17 @@ def test_an_unassigned_label_is_undefined_and_counted():
     assert value(run, "style_auc", "a").estimate.value == pytest.approx(norm.cdf(2 / math.sqrt(2)), abs=0.04)
 
 
+def test_unassigned_labels_keep_the_order_of_the_labels():
+    """Rows in the order of a set of strings would differ from process to process."""
+    names = [f"label{i}" for i in range(6)]
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (200, 6)))
+    subject = table_subject(
+        torch.randn(200, 2), labels, binary_schema(*names), LatentLayout(2, {}), assigned=True, unassigned=tuple(names)
+    )
+    rows = measured(subject).measurement("density").values
+    assert [v.characteristic for v in rows if v.name == "auc" and v.characteristic] == names
+
+
 def test_a_code_that_equals_its_label_is_two_point_masses():
     _, labels = two_labels(n=400)
     run = measured(table_subject(torch.cat([labels, torch.randn(400, 2)], 1), labels, SCHEMA, LAYOUT))
