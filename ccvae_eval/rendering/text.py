@@ -12,7 +12,10 @@ import re
 import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ccvae_eval.core.results import Measurement
 
 PIPE = "\\|"
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
@@ -84,18 +87,18 @@ def at_text(at: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {value}" for key, value in sorted(at.items()))
 
 
-def nested(pictures: Mapping[str, Any], start: str) -> dict[str, dict[str, Any]]:
-    """The pictures named ``start/NAME/PART``, by NAME and then by PART.
+def nested(measurement: Measurement, start: str) -> dict[str, dict[str, Any]]:
+    """The pictures named ``start/CHARACTERISTIC/PART``, by characteristic and then by part.
 
-    >>> nested({"a/x/1": 1, "a/x/2/3": 2, "b/x/1": 3}, "a")
-    {'x': {'1': 1, '2/3': 2}}
+    Both may contain slashes: the characteristics are those of the measurement's values.
     """
+    names = sorted({v.characteristic for v in measurement.values if v.characteristic}, key=len, reverse=True)
     found: dict[str, dict[str, Any]] = {}
-    for key, picture in pictures.items():
-        first, _, rest = key.partition("/")
-        name, _, part = rest.partition("/")
-        if first == start:
-            found.setdefault(name, {})[part] = picture
+    for key, picture in measurement.pictures.items():
+        rest = key.removeprefix(f"{start}/")
+        name = next((name for name in names if rest.startswith(f"{name}/")), None)
+        if name is not None and rest != key:
+            found.setdefault(name, {})[rest.removeprefix(f"{name}/")] = picture
     return found
 
 

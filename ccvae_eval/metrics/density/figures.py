@@ -16,7 +16,7 @@ from ccvae_eval.rendering.text import nested, plain
 def figures(measurement: Measurement) -> Figures:
     """The codes of each characteristic by class, with p(z|y): densities, and points for two latent dimensions."""
     for kind, draw in (("curves", _draw_densities), ("scatter", _draw_points)):
-        shown = nested(measurement.pictures, kind)
+        shown = nested(measurement, kind)
         if not shown:
             continue
         title = "Codes by class; dashed: the model's conditional prior p(z|y)"

@@ -40,8 +40,8 @@ def curve(density: np.ndarray[tuple[int], np.dtype[np.float64]], top: float, *, 
 def density_curves(measurement: Measurement, *, ascii_only: bool = False) -> RenderableType:
     """The density of each class on the characteristic's axis, one line per class, from ``Density``'s pictures."""
     table = Table.grid(padding=(0, 1))
-    for name, parts in nested(measurement.pictures, "curves").items():
-        shown = {label: array for label, array in parts.items() if label != "grid" and "/" not in label}
+    for name, parts in nested(measurement, "curves").items():
+        shown = {label: array for label, array in parts.items() if label != "grid" and not label.startswith("prior/")}
         classes = {label: np.asarray(array, dtype=np.float64) for label, array in shown.items()}
         top = max((float(density.max()) for density in classes.values()), default=0.0)
         for index, (label, density) in enumerate(classes.items()):

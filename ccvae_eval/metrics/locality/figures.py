@@ -30,7 +30,7 @@ def figures(measurement: Measurement) -> Figures:
         else:
             title = f"{name}: traversal of its latents, others fixed"
         yield ("strips", name), image_grid(strip, title)[0]
-    for name, strips in nested(measurement.pictures, "pairs").items():
+    for name, strips in nested(measurement, "pairs").items():
         sheet, axes = image_grid(
             np.concatenate(list(strips.values())), f"{name}: traversals between classes", beside=2.0
         )

@@ -20,6 +20,7 @@ from ccvae_eval.metrics.density.figures import figures as density_figures
 from ccvae_eval.metrics.density.metric import Density
 from ccvae_eval.metrics.density.variety import VarietySample, _chance, concentration
 from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout, binary_schema
+from ccvae_eval.rendering.text import nested
 from ccvae_eval.statistics.probes import cross_fitted_regression, folds_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 from tests.support.densities import LAYOUT, QUICK, SCHEMA, measured, two_labels, value
@@ -343,3 +344,13 @@ def test_perfect_areas_have_intervals_and_prior_gaps_have_references():
     for found in run.measurements[0].values:
         if found.name in ("js", "overlap"):
             assert 0 <= found.estimate.low <= found.estimate.value <= found.estimate.high <= 1
+
+
+def test_names_with_slashes_keep_their_figures_and_tables():
+    names = ("Hair/Top", "Hair")
+    codes, labels = two_labels(n=200)
+    layout = LatentLayout(codes.shape[1], {names[0]: (0,), names[1]: (1,)})
+    found = measured(table_subject(codes, labels, binary_schema(*names), layout)).measurement("density")
+    assert set(nested(found, "curves")) == set(names)
+    assert {"grid", "absent", "present"} <= set(nested(found, "curves")["Hair/Top"])
+    assert [parts for parts, _ in Density.figures(found)] == [("curves",)]
