@@ -153,7 +153,7 @@ def _clipped(run: Run) -> Iterator[str]:
 
 
 @_check("CE004", "warning", "Correlated labels",
-        "Read density.cross_auc, which compares images of one class, instead of the value at stratum=none.")  # fmt: skip
+        "Read density.cross_auc, which compares images of one class, not the value at stratum=none.")  # fmt: skip
 def _correlated(run: Run) -> Iterator[str]:
     """Two labels are associated in these images (Cramér's V above 0.3).
 
@@ -333,7 +333,7 @@ def _partly_undefined(run: Run) -> Iterator[str]:
             yield f"{m.metric}.{m.headline} is undefined for {'; '.join(parts)}."
 
 
-@_check("CE014", "note", "Metric not applicable", "No action is needed: the metric does not apply to this model or data.")
+@_check("CE014", "note", "Metric not applicable", "No action needed: the metric does not apply to this model or data.")
 def _not_applicable(run: Run) -> Iterator[str]:
     """The model or the data lack what a metric needs.
 
