@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # imports torch, which help does not need
     from ccvae_eval.evaluation.run import Run
 
 METRIC = option_in(EVALUATION, "Compute only this metric for the checkpoints; repeatable.", "--metric", "-m")
-GROUP_HELP = "Compare methods over training seeds: NAME=PATTERN of run folders, such as ours='runs/ours-*'; repeatable."
-VALUE_HELP = "Compare this value, metric.value[@characteristic], instead of the headlines; repeatable."
+GROUP_HELP = "Method with several training seeds, NAME=PATTERN of run folders, such as ours='runs/ours-*'; repeatable."
+VALUE_HELP = "Compare this value, metric.value[@characteristic], instead of the headline values; repeatable."
 RUN_FILE, COMPARISON_FILE = "run.json", "comparison.json"
 UNUSED = ("figures", "report", "out")
 """Options of an evaluation that a comparison does not have."""
@@ -36,7 +36,9 @@ WIDE = 100
 def command(
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="Runs, folders of runs, or checkpoints, which are evaluated first.", show_default=False),
+        typer.Argument(
+            help="Runs, folders of runs, or checkpoints. Checkpoints are evaluated first.", show_default=False
+        ),
     ] = None,
     group: Annotated[list[str] | None, typer.Option(help=GROUP_HELP)] = None,
     value: Annotated[list[str] | None, typer.Option(help=VALUE_HELP)] = None,
@@ -46,8 +48,8 @@ def command(
 ) -> None:
     """Test which of two or more models is better, image by image or over training seeds.
 
-    Differences are paired by image, with a 95 % confidence interval; p-values are adjusted for the number of headlines
-    (Holm). The runs must have the same data, split, sample, seed, judge, regions and settings.
+    Differences are paired by image and have a 95 % confidence interval. P-values are adjusted for the number of
+    headline values (Holm). The runs must have the same data, split, sample, seed, judge, regions and settings.
     """
     from ccvae_eval.comparison.compare import compare
 
@@ -176,8 +178,8 @@ def _notes(found: Comparison) -> list[str]:
                 "characteristics")) if v]  # fmt: skip
     notes = [
         f"unit: {found.unit} ({n}); the verdicts hold for {found.unit} like these",
-        f"p-values are adjusted (Holm) among {' and among '.join(families)}, confidence intervals are not",
-        "smallest detectable: the difference that these tests find with a power of 80 %",
+        f"p-values are adjusted (Holm) among {' and among '.join(families)}; confidence intervals are not adjusted",
+        "smallest detectable: the smallest difference that these tests find with a power of 80 %",
     ]
     if found.means and found.singles:
         differing = sum(v.higher is not None for v in found.singles)

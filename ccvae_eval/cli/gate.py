@@ -20,11 +20,11 @@ if TYPE_CHECKING:  # imports torch, which help does not need
     from ccvae_eval.evaluation.run import Run
 
 GATE_FAILED = 1
-MIN_HELP = "Lower limit ADDRESS=NUMBER, held against the lower end of the confidence interval; repeatable."
-MAX_HELP = "Upper limit ADDRESS=NUMBER, held against the upper end of the confidence interval; repeatable."
-DROP_HELP = "Largest allowed loss against the baseline, ADDRESS=NUMBER: fails if the loss is larger and significant."
+MIN_HELP = "Lower limit ADDRESS=NUMBER for the lower end of the confidence interval; repeatable."
+MAX_HELP = "Upper limit ADDRESS=NUMBER for the upper end of the confidence interval; repeatable."
+DROP_HELP = "Largest allowed drop from the baseline, ADDRESS=NUMBER; fails if the drop is larger and significant."
 RULES_HELP = "TOML file with the tables min, max and max-drop, and the keys baseline and fail-on."
-FAIL_HELP = "Code of a check that may not find anything; repeatable."
+FAIL_HELP = "Code of a check, such as CE001; the gate fails if the check has a finding. Repeatable."
 
 
 def command(
@@ -32,7 +32,7 @@ def command(
     least: Annotated[list[str] | None, typer.Option("--min", help=MIN_HELP)] = None,
     most: Annotated[list[str] | None, typer.Option("--max", help=MAX_HELP)] = None,
     max_drop: Annotated[list[str] | None, typer.Option("--max-drop", help=DROP_HELP)] = None,
-    baseline: Annotated[str | None, typer.Option(help="Run that --max-drop compares with, image by image.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Baseline run for --max-drop, compared image by image.")] = None,
     rules: Annotated[Path | None, typer.Option(help=RULES_HELP)] = None,
     fail_on: Annotated[list[str] | None, typer.Option("--fail-on", help=FAIL_HELP)] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the results as JUnit XML to this file.")] = None,
@@ -41,8 +41,9 @@ def command(
 ) -> None:
     """Check a run against requirements, for continuous integration.
 
-    An address is metric.value[@characteristic][.low|.high|.value]. Exit code 1: a requirement is not met. A value that
-    is absent, undefined or not applicable fails. If GITHUB_STEP_SUMMARY is set, the table is appended to that file.
+    An address is metric.value[@characteristic][.low|.high|.value]. Exit code 1 means that a requirement is not met. A
+    value that is absent, undefined or not applicable fails. If GITHUB_STEP_SUMMARY is set, the table is appended to
+    that file.
     """
     from ccvae_eval.comparison.gate import Gate, Rule, read_gate
     from ccvae_eval.evaluation.storage import read
@@ -66,7 +67,7 @@ def command(
 
 
 def apply_gate(run: Run, gate: Gate, screen: Screen, name: str, junit: Path | None = None) -> list[GateResult]:
-    """Checks a run, prints the table, and writes JUnit XML and the summary of a GitHub job where asked."""
+    """Checks a run, prints the table, and writes JUnit XML and the summary of a GitHub job if requested."""
     from ccvae_eval.comparison import gate as gates
     from ccvae_eval.core.files import atomic_write
     from ccvae_eval.evaluation.storage import read
@@ -85,7 +86,7 @@ def apply_gate(run: Run, gate: Gate, screen: Screen, name: str, junit: Path | No
 
 
 def _check_codes(run: Run, codes: tuple[str, ...]) -> list[GateResult]:
-    """Results of the checks that may not find anything.
+    """Results of the checks that must not have findings.
 
     Raises:
         UsageError: a code is unknown.
@@ -95,7 +96,7 @@ def _check_codes(run: Run, codes: tuple[str, ...]) -> list[GateResult]:
 
     for code in codes:
         if code not in CHECKS:
-            raise UsageError(f"{code!r} is not a check", where="--fail-on", hint=suggestion(code, CHECKS))
+            raise UsageError(f"unknown check {code!r}", where="--fail-on", hint=suggestion(code, CHECKS))
     return check_findings(((found.check.code, found.sentence) for found in findings(run)), codes) if codes else []
 
 

@@ -23,8 +23,8 @@ def command(
 ) -> None:
     """Write the report of a run, or of a folder of runs, as an HTML file.
 
-    The file report.html is written beside each run.json; a folder of runs also gets a table that links them. A page
-    needs no network and no other file.
+    The file report.html is written beside each run.json. A folder of runs also gets a table with links to the
+    reports. A report needs no network and no other file.
     """
     from ccvae_eval.evaluation.storage import RUN_FILE, read
     from ccvae_eval.report.page import PAGE, runs_html, write_page

@@ -1,4 +1,4 @@
-"""``table``: a table of runs for a paper, and the paragraph on methods for its appendix."""
+"""``table``: a table of runs for a paper, and the methods paragraph for its appendix."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # imports torch, which help does not need
     from ccvae_eval.evaluation.run import Run
     from ccvae_eval.report.paper import Best
 
-VALUES_HELP = "Values, metric.value[@characteristic], separated by commas; repeatable. Default: the headlines."
-ROWS_HELP = "One row for each run, for each group (method, averaged over training seeds) or for each characteristic."
-DIGITS_HELP = "Digits after the point; small values get as many significant digits."
+VALUES_HELP = "Values, metric.value[@characteristic], separated by commas; repeatable. Default: the headline values."
+ROWS_HELP = "One row for each run, each group (a method, averaged over training seeds) or each characteristic."
+DIGITS_HELP = "Digits after the decimal point; small values have this number of significant digits."
 
 
 def command(
@@ -32,13 +32,13 @@ def command(
     latex: Annotated[bool, option_in(OUTPUT, "Print LaTeX for the package booktabs.", "--latex")] = False,
     markdown: Annotated[bool, option_in(OUTPUT, "Print Markdown (default).", "--markdown")] = False,
     csv: Annotated[bool, option_in(OUTPUT, "Print CSV, one row for each number.", "--csv")] = False,
-    methods: Annotated[bool, option_in(OUTPUT, "Print a paragraph on methods for an appendix.", "--methods")] = False,
+    methods: Annotated[bool, option_in(OUTPUT, "Print a methods paragraph for an appendix.", "--methods")] = False,
     out: Annotated[Path | None, option_in(OUTPUT, "File to write to instead of stdout.", "--out", "-o")] = None,
 ) -> None:
     """Write a table of runs for a paper: LaTeX, Markdown or CSV.
 
     Each number has its 95 % confidence interval. A number is bold if its model is significantly better than every other
-    one in the table (see ccvae-eval compare). Without --group, --rows group groups the runs by the name of the model.
+    one in the table (see ccvae-eval compare). Without --group, --rows group groups the runs by model name.
     """
     from ccvae_eval.core.files import atomic_write
     from ccvae_eval.report import paper
@@ -73,7 +73,7 @@ def _models(places: Sequence[str], groups: Sequence[str], *, by_group: bool) -> 
     for place in places:
         inside = run_places(place)
         if not inside:
-            raise InputError("no run is here", where=place, hint="Give a folder with a run.json, or a run.json.")
+            raise InputError("no run found", where=place, hint="Give a run.json, or a folder that contains one.")
         found += [read(run) for run in inside]
     models: dict[str, list[Run]] = {}
     for run in found:
@@ -86,7 +86,7 @@ def _models(places: Sequence[str], groups: Sequence[str], *, by_group: bool) -> 
 
 
 def _comparison(models: Mapping[str, list[Run]], values: Sequence[str] | None) -> tuple[Best, str, list[str]]:
-    """Which model is best at an address, the unit of the comparison ("" without one), and notes."""
+    """The best model at each address, the unit of the comparison ("" without one), and notes."""
     from ccvae_eval.comparison.compare import compare
 
     def nothing(_: object) -> None:

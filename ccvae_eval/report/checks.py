@@ -37,7 +37,7 @@ COLLAPSED = 0.05
 LEAST_CHANGED = 0.5
 """Share of images whose change must exceed the noise of the posterior."""
 MOST_NAMES = 8
-"""Names in one sentence."""
+"""Largest number of names in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class Check:
 
     Args:
         code: CE and three digits; never reused.
-        severity: "error" (the numbers are not to be relied on), "warning" (some are to be read with care) or "note".
-        title: what it finds.
-        remedy: what to do.
-        find: the sentences that it finds in a run.
+        severity: "error" (the numbers are not reliable), "warning" (some numbers need care) or "note".
+        title: the finding as a heading.
+        remedy: the recommended action.
+        find: a function that yields the findings in a run, one sentence each.
     """
 
     code: str
@@ -66,7 +66,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check has found in a run: the check, and a sentence with the run's own names and numbers."""
+    """Finding of a check in a run: the check, and a sentence with the run's own names and numbers."""
 
     check: Check
     sentence: str
@@ -87,7 +87,7 @@ CHECKS: dict[str, Check] = {}
 
 
 def findings(run: Run) -> list[Finding]:
-    """Everything that the checks find in a run, worst first, then by code."""
+    """All findings in a run, worst first, then by code."""
     found = [Finding(check, sentence) for check in CHECKS.values() for sentence in check.find(run)]
     return sorted(found, key=lambda f: (SEVERITIES.index(f.check.severity), f.check.code))
 
@@ -107,22 +107,22 @@ def _check(code: str, severity: Severity, title: str, remedy: str) -> Callable[[
 
 @_check("CE001", "error", "Images seen in training", "Evaluate the test split: --split test, without --limit.")
 def _seen_in_training(run: Run) -> Iterator[str]:
-    """The checkpoint was trained on these very images, so every value is optimistic: the model may have memorised them.
+    """The checkpoint was trained on the evaluated images, so every value is optimistic.
 
-    The check compares the digest of the data with the one in the checkpoint's training record; a checkpoint without
-    such a record cannot be checked.
+    The model may have memorised these images. The check compares the digest of the data with the digest in the
+    checkpoint's training record. A checkpoint without such a record cannot be checked.
     """
     if run.header.data.get("seen_in_training"):
         yield f"The images of split {run.header.data.get('split')} were used in training."
 
 
 @_check("CE002", "warning", "Labels that the judge does not recognise",
-        "Train a judge on more images (train judge), or read the values that need no judge.")  # fmt: skip
+        "Train a judge on more images (train judge), or read only the values that need no judge.")  # fmt: skip
 def _not_recognised(run: Run) -> Iterator[str]:
-    """The judge recognises a label in less than 0.8 of this model's reconstructions (balanced accuracy).
+    """The judge's balanced accuracy for a label is below 0.8 on this model's reconstructions.
 
-    Values that need its opinion on this label are undefined. A blurry decoder and a weak judge look alike here: the
-    judge's accuracy on real images, beside it in the notes of the metric, shows which of the two it is.
+    Values that need the judge's prediction of this label are undefined. The cause is a blurry decoder or a weak judge.
+    The judge's accuracy on real images distinguishes the two; the notes of the metric state it as well.
     """
     notes = dict.fromkeys(note for m in run for note in m.notes if note.endswith(", not judged"))
     found = [next((note for note in notes if note.startswith(f"{name}: ")), "") for name in _labels(run)]
@@ -133,10 +133,10 @@ def _not_recognised(run: Run) -> Iterator[str]:
 @_check("CE003", "warning", "Clipped ranks",
         "Evaluate more images, or set the class mean instead: --option intervention.mode=mean.")  # fmt: skip
 def _clipped(run: Run) -> Iterator[str]:
-    """An intervention keeps the rank of a code within its class, and ranks are clipped to 0.005 to 0.995.
+    """An intervention keeps the rank of a code within its class, clipped to the range 0.005 to 0.995.
 
-    Where more than 10 % of the ranks are clipped, the codes do not follow the Gaussian that was fitted to their class,
-    and the edited images may differ from those of a gentler intervention.
+    If more than 10 % of the ranks are clipped, the codes do not follow the Gaussian that was fitted to their class. The
+    edited images may then differ from those of a gentler intervention.
     """
     shares: dict[str, float] = {}
     for note in (note for m in run for note in m.notes):
@@ -153,7 +153,7 @@ def _clipped(run: Run) -> Iterator[str]:
 
 
 @_check("CE004", "warning", "Correlated labels",
-        "Read density.cross_auc, which compares images of one class, and not the value at stratum=none.")  # fmt: skip
+        "Read density.cross_auc, which compares images of one class, not the value at stratum=none.")  # fmt: skip
 def _correlated(run: Run) -> Iterator[str]:
     """Two labels are associated in these images (Cramér's V above 0.3).
 
@@ -178,10 +178,10 @@ def _correlated(run: Run) -> Iterator[str]:
 @_check("CE005", "warning", "Classes with few images",
         "Evaluate more images (--sample all), or merge rare classes (--label).")  # fmt: skip
 def _few_images(run: Run) -> Iterator[str]:
-    """A class has fewer than 20 of the evaluated images.
+    """A class has fewer than 20 evaluated images.
 
-    Paths and interventions that need its distribution are undefined, and the other values of its label have wide
-    confidence intervals.
+    Paths and interventions that need the distribution of this class are undefined. The other values of its label have
+    wide confidence intervals.
     """
     rare = []
     for name, classes in _classes(run).items():
@@ -201,8 +201,9 @@ def _few_images(run: Run) -> Iterator[str]:
 def _collapsed(run: Run) -> Iterator[str]:
     """The posterior of some latent dimensions equals their prior (posterior collapse), so they carry no information.
 
-    For a label this means a KL divergence below 0.05 nats in ``reconstruction``; the disentanglement panel names single
-    dimensions. An intervention on a collapsed dimension changes nothing, or changes something unrelated to the image.
+    A label is listed if its KL divergence in ``reconstruction`` is below 0.05 nats. The disentanglement panel lists
+    single dimensions. An intervention on a collapsed dimension changes nothing, or changes something unrelated to the
+    image.
     """
     collapsed = [
         str(v.characteristic)
@@ -224,8 +225,9 @@ def _collapsed(run: Run) -> Iterator[str]:
 def _given(run: Run) -> Iterator[str]:
     """The encoder is given the labels, so some latent dimensions contain them by construction.
 
-    How well these dimensions predict their own label says nothing about the model, and means leave them out. Whether
-    the *other* dimensions predict the label, and what an edit changes, is informative as for any other model.
+    The accuracy with which these dimensions predict their own label says nothing about the model, and means leave them
+    out. The leakage of the label into the *other* dimensions and the effect of an edit are as informative as for any
+    other model.
     """
     given = _noted(run, GIVEN)
     if given:
@@ -233,12 +235,12 @@ def _given(run: Run) -> Iterator[str]:
 
 
 @_check("CE008", "warning", "Headline value undefined",
-        "Read the reason; often a judge (--judge), regions (regions=) or more images are needed.")  # fmt: skip
+        "Read the reason; often the run needs a judge (--judge), regions (regions=) or more images.")  # fmt: skip
 def _headline_undefined(run: Run) -> Iterator[str]:
-    """The headline value of a metric is undefined for every label, so that the metric gives no answer for this model.
+    """The headline value of a metric is undefined for every label, so the metric gives no answer for this model.
 
-    The reason stands in the sentence. An undefined value is never counted as 0, and a comparison of models leaves it
-    out on both sides.
+    The finding states the reason. An undefined value is never counted as 0. A comparison of models leaves it out on
+    both sides.
     """
     for m in run:
         headline = headline_of(m)
@@ -248,11 +250,11 @@ def _headline_undefined(run: Run) -> Iterator[str]:
 
 
 @_check("CE009", "note", "Labels without latent dimensions of their own",
-        "Name the label in the model's layout, or leave the characteristic options out.")  # fmt: skip
+        "Name the label in the model's layout, or omit the characteristic options.")  # fmt: skip
 def _no_dimensions(run: Run) -> Iterator[str]:
-    """Some labels of the data have no latent dimensions of their own in this run, so nothing can be edited for them.
+    """Some labels of the data have no latent dimensions of their own in this run, so they cannot be edited.
 
-    The model has none for them, no dimension predicts them above chance, or ``--characteristic`` left them out. Means
+    The model has none for them, no dimension predicts them above chance, or ``--characteristic`` excludes them. Means
     over labels do not include them.
     """
     measured = [m for m in run if m.metric in ("density", "locality") and any(v.characteristic for v in m.values)]
@@ -271,11 +273,11 @@ def _no_dimensions(run: Run) -> Iterator[str]:
 
 
 @_check("CE010", "error", "Metric failed",
-        "Read the reason, then run the metric alone with --debug; the other metrics are not affected.")  # fmt: skip
+        "Read the reason, then run this metric alone with --debug; the other metrics are not affected.")  # fmt: skip
 def _failed(run: Run) -> Iterator[str]:
     """A metric ended with an error, for instance because the decoder returned NaN or a plugin failed.
 
-    Its values are missing; the run ends with exit code 4. The other metrics of the run are not affected.
+    Its values are missing, and the run ends with exit code 4. The other metrics of the run are not affected.
     """
     for m in run.failed:
         yield f"{m.metric} failed{f': {m.reason.text}' if m.reason else ''}."
@@ -286,9 +288,9 @@ def _failed(run: Run) -> Iterator[str]:
 def _assigned(run: Run) -> Iterator[str]:
     """The model has no latent dimensions that belong to labels.
 
-    The evaluation assigned the most informative dimension to each label on one half of the images; all values are from
-    the other half. The dimension was chosen for the label, so a comparison with a model that learned it from labels
-    favours neither by construction, but the numbers describe the best single dimension only.
+    The evaluation assigned the most informative dimension to each label on one half of the images. All values are from
+    the other half, and describe this best single dimension only. The dimension was chosen for the label, so a
+    comparison with a model that learned it from labels favours neither model by construction.
     """
     assigned = _noted(run, ASSIGNED)
     if assigned:
@@ -298,7 +300,7 @@ def _assigned(run: Run) -> Iterator[str]:
 @_check("CE012", "warning", "Edits that change nothing",
         "Look at the strips of these labels: the decoder may ignore their latent dimensions.")  # fmt: skip
 def _unchanged(run: Run) -> Iterator[str]:
-    """Moving the latent dimensions of a label changes fewer than half of the images by more than the posterior's noise.
+    """Fewer than half of the images change by more than the posterior's noise when a label's dimensions move.
 
     Locality and drift are then means over the few images that do change. The decoder may ignore these dimensions.
     """
@@ -316,9 +318,9 @@ def _unchanged(run: Run) -> Iterator[str]:
 @_check("CE013", "note", "Headline value undefined for some labels",
         "Do not compare the mean with that of a model for which other labels are defined.")  # fmt: skip
 def _partly_undefined(run: Run) -> Iterator[str]:
-    """The headline value of a metric is undefined for some labels, and the mean is one over the others.
+    """The headline value of a metric is undefined for some labels, so its mean covers only the other labels.
 
-    The most frequent reason is a label without a region in the image, such as an age.
+    The most frequent reason is a label without a region in the image, such as age.
     """
     for m in run:
         rows = [v for v in m.values if v.name == m.headline and v.characteristic and not v.at]
@@ -331,9 +333,9 @@ def _partly_undefined(run: Run) -> Iterator[str]:
             yield f"{m.metric}.{m.headline} is undefined for {'; '.join(parts)}."
 
 
-@_check("CE014", "note", "Metric not applicable", "Nothing to do: the model or the data lack what the metric needs.")
+@_check("CE014", "note", "Metric not applicable", "No action needed: the metric does not apply to this model or data.")
 def _not_applicable(run: Run) -> Iterator[str]:
-    """The model or the data cannot answer the question of a metric.
+    """The model or the data lack what a metric needs.
 
     Points, for instance, have no pixels to compare, and a model without a prior cannot be sampled.
     """
@@ -344,7 +346,7 @@ def _not_applicable(run: Run) -> Iterator[str]:
 
 @_check("CE015", "note", "Values without a judge", "Evaluate with --judge auto, or give a judge file.")
 def _no_judge(run: Run) -> Iterator[str]:
-    """The run had no judge, so values that ask an independent classifier what an edited image shows are undefined."""
+    """The run had no judge, so values that need an independent classifier of edited images are undefined."""
     without = sorted({f"{m.metric}.{v.name}" for m in run for v in m.values if "needs a judge" in v.note})
     if without:
         yield f"Undefined without a judge: {_listed(without)}."

@@ -67,7 +67,7 @@ def test_a_single_characteristic_is_shown_even_if_it_does_not_differ(capsys: pyt
     assert command("compare", written("a", 1), written("b", 2), "--value", "locality.focus@Hat") == 0
     shown = capsys.readouterr().out
     assert "locality.focus@Hat" in shown
-    assert "among 1 tests of single characteristics," in shown
+    assert "among 1 tests of single characteristics;" in shown
 
 
 def test_groups_of_training_seeds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,7 @@ def test_a_folder_of_runs_and_rows_of_characteristics_to_a_file(capsys: pytest.C
     [
         ([], 2, "give either runs or groups"),
         (["runs", "--latex", "--csv"], 2, "exclude each other"),
-        (["absent"], 3, "no run is here"),
+        (["absent"], 3, "no run found"),
         (["runs", "--values", "focus"], 2, "not a valid address"),
     ],
 )

@@ -97,7 +97,7 @@ def reduced(pictures: Picture) -> NDArray[np.float64]:
 
 
 def strips(run: Run) -> list[Sheet]:
-    """For each characteristic the decodings along its path: rows are images, columns are stations."""
+    """For each characteristic the decodings along its path: rows are images, columns are positions."""
     found = []
     for m in run:
         if m.metric != "locality":
@@ -105,7 +105,7 @@ def strips(run: Run) -> list[Sheet]:
         moved = "interpolation" if m.settings.get("path") == "interpolation" else "traversal"
         for name, strip in islice(_under(m, "strip").items(), MOST_LABELS):
             pictures = strip[:MOVED]
-            alt = f"{moved} of {name}: {len(pictures)} images in rows, {pictures.shape[1]} stations in columns"
+            alt = f"{moved} of {name}: {len(pictures)} images in rows, {pictures.shape[1]} positions in columns"
             region = m.pictures.get(f"mean/region/{name}")
             found.append(sheet(name, pictures, alt, "" if region is None else outline(region)))
     return found

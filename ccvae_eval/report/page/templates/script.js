@@ -81,7 +81,7 @@
       draw(canvas, strip, first + station, state.has("difference") ? first : null);
       canvas.setAttribute("role", "img");
       const what = data.strips[row] === undefined ? `image ${row + 1}` : `image ${data.strips[row]}`;
-      canvas.setAttribute("aria-label", `${what}, ${$("figcaption", strip).textContent}, station ${station + 1}`);
+      canvas.setAttribute("aria-label", `${what}, ${$("figcaption", strip).textContent}, position ${station + 1}`);
       $("svg", cell)?.remove();
       if (state.has("region") && strip.dataset.outline) {
         const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -117,7 +117,7 @@
     const of = choices.includes(state.get("of") ?? "") ? state.get("of") ?? "" : choices[0] ?? "";
     $("#sort").value = value;
     $("#order").value = down ? "down" : "up";
-    $("#of").replaceChildren(...choices.map(name => made("option", { value: name, textContent: name || "the image" })));
+    $("#of").replaceChildren(...choices.map(name => made("option", { value: name, textContent: name || "whole image" })));
     $("#of").value = of;
     $("#of-label").hidden = choices.length < 2;
     $("#order").hidden = value === "";
@@ -179,7 +179,7 @@
     thumbs.hidden = false;
     for (const cell of $$(".matrix td[data-value]")) {
       if (!columnOf(cell.dataset.value, cell.dataset.of)) continue;
-      const button = made("button", { type: "button", textContent: cell.textContent, title: "Sort the single images by this" });
+      const button = made("button", { type: "button", textContent: cell.textContent, title: "Sort the single images by this value" });
       button.addEventListener("click", () => {
         for (const [key, value] of [["sort", cell.dataset.value], ["of", cell.dataset.of], ["order", "down"]]) remember(key, value);
         showThumbs();
