@@ -95,9 +95,9 @@ def nested(measurement: Measurement, start: str) -> dict[str, dict[str, Any]]:
     names = sorted({v.characteristic for v in measurement.values if v.characteristic}, key=len, reverse=True)
     found: dict[str, dict[str, Any]] = {}
     for key, picture in measurement.pictures.items():
-        rest = key.removeprefix(f"{start}/")
-        name = next((name for name in names if rest.startswith(f"{name}/")), None)
-        if name is not None and rest != key:
+        first, _, rest = key.partition("/")
+        if first == start:
+            name = next((name for name in names if rest.startswith(f"{name}/")), rest.partition("/")[0])
             found.setdefault(name, {})[rest.removeprefix(f"{name}/")] = picture
     return found
 
