@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # imports torch, which help does not need
 
 METRIC = option_in(EVALUATION, "Compute only this metric for the checkpoints; repeatable.", "--metric", "-m")
 GROUP_HELP = "Method with several training seeds, NAME=PATTERN of run folders, such as ours='runs/ours-*'; repeatable."
-VALUE_HELP = "Compare this value, metric.value[@characteristic], instead of the headline values; repeatable."
+VALUE_HELP = "Compare this value, metric.value\\[@characteristic], instead of the headline values; repeatable."
 RUN_FILE, COMPARISON_FILE = "run.json", "comparison.json"
 UNUSED = ("figures", "report", "out")
 """Options of an evaluation that a comparison does not have."""
