@@ -19,7 +19,7 @@ from ccvae_eval.data.spec import data_for, open_data
 from ccvae_eval.data.splits import sample_ids
 from ccvae_eval.evaluation.metric import Metric, default_metrics, metrics_with
 from ccvae_eval.evaluation.metric import metric_named as metric_named
-from ccvae_eval.evaluation.pictures import gallery
+from ccvae_eval.evaluation.pictures import gallery as gallery_of
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.runner import run
@@ -134,6 +134,7 @@ def evaluate(
     characteristics: Sequence[str] | None = None,
     judge: str = "auto",
     references: bool = True,
+    gallery: bool = True,
     cache_dir: str | Path | None = None,
     command: str = "",
     notice: Notice | None = None,
@@ -158,6 +159,7 @@ def evaluate(
         characteristics: evaluate only these.
         judge: "auto", "none" or a file.
         references: add the values of the reference model, if the data are rendered.
+        gallery: decode 48 single images, with each label set to another class, for the report.
         cache_dir: folder for cached judges and references.
         command: the command line to record in the run; default: the program's.
         notice: called with messages for the user.
@@ -175,7 +177,8 @@ def evaluate(
     if on_plan is not None:
         on_plan(planned)
     found = run(planned, _staged(stage, "measure"))
-    found = replace(found, gallery=gallery(planned.subject, found.ids.values()))
+    if gallery:
+        found = replace(found, gallery=gallery_of(planned.subject, found.ids.values()))
     if not references:
         return found
     progress, of = _staged(stage, "reference"), (planned.subject, planned.metrics)

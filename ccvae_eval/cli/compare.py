@@ -121,7 +121,7 @@ def _evaluated(checkpoint: str, metrics: Sequence[str] | None, common: Common, s
     )
     from ccvae_eval.api import evaluate
 
-    run = evaluate(**arguments)
+    run = evaluate(**arguments, gallery=common.page)
     folder = output_folder(None, run)
     run, _ = draw_and_write(run, folder, figures=False, page=common.page)
     screen.notice(f"written to {folder}")

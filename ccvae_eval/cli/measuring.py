@@ -123,7 +123,7 @@ def measure(
         arguments = evaluation_arguments(checkpoint, metrics, common, screen, settings)
         from ccvae_eval.api import evaluate
 
-        run = evaluate(**arguments, on_plan=plan_shown(screen))
+        run = evaluate(**arguments, gallery=common.page, on_plan=plan_shown(screen))
         following = next_command(run, checkpoint, common)
         passed = publish(run, screen, common, following, common.report or (), gate)
     if not passed:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -60,19 +60,6 @@ class ImageAccumulator(ABC, Generic[M]):
             raise UsageError("blocks must belong to the same metric, settings and images", where=str(self.metric))
         self.columns.merge(other.columns)
         self.pictures.merge(other.pictures)
-
-    def state(self) -> dict[str, Any]:
-        """What ``update`` has collected, as nested dictionaries of arrays and numbers."""
-        columns, pictures = self.columns, self.pictures
-        return {
-            "seen": columns.seen, "columns": columns.columns,
-            "sums": pictures.sums, "counts": pictures.counts, "kept": pictures.kept,
-        }  # fmt: skip
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes over the state of another accumulator of the same metric and subject."""
-        self.columns.seen, self.columns.columns = state["seen"], state["columns"]
-        self.pictures.sums, self.pictures.counts, self.pictures.kept = state["sums"], state["counts"], state["kept"]
 
     def keep_images(self, name: str, chunk: Chunk, images: Sequence[Images], axis: int = 0) -> None:
         """Keeps the first images of the sample for a figure, stacked along an axis, uint8."""

@@ -21,7 +21,7 @@ PICTURES_FILE = "pictures.npz"
 LARGEST_PICTURES = 128 << 20
 """Bytes of the pictures before compression; pictures beyond it are not stored."""
 QUALITY = 90
-"""Of the sheets of pictures, from 0 to 100."""
+"""Quality of the WebP sheets, from 0 to 100."""
 ARRAYS, SHEETS, SHAPES, GALLERY = "arrays", "sheets", "shapes", "gallery"
 OF_EVIDENCE = "evidence-sha256"
 """Name of the entry of pictures.npz that ties it to its run: the digest of the run's evidence."""
@@ -29,9 +29,9 @@ OF_EVIDENCE = "evidence-sha256"
 
 def packed(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     """A compressed archive of arrays, as ``np.load`` reads it."""
-    packed = io.BytesIO()
-    np.savez_compressed(packed, allow_pickle=False, **arrays)
-    return packed.getvalue()
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    return file.getvalue()
 
 
 def write_pictures(run: Run, folder: Path) -> None:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 PICTURED = 8
 """Number of images, the first of the sample, that figures show."""
 
-GALLERY = 48
+GALLERY_IMAGES = 48
 """Number of images, evenly spaced in the sample, that a report shows one by one."""
 
 IMAGE_DIMENSIONS = 3
@@ -157,7 +157,7 @@ def gallery(subject: Subject, samples: Iterable[Ids]) -> dict[str, NDArray[np.ge
     for ids in samples:
         used &= np.isin(subject.ids, ids)
     rows = np.flatnonzero(used)
-    count = min(GALLERY, len(rows))
+    count = min(GALLERY_IMAGES, len(rows))
     rows = rows[np.arange(count) * len(rows) // max(count, 1)]
     found: dict[str, NDArray[np.generic]] = {}
     try:

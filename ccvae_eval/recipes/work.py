@@ -214,7 +214,7 @@ def _evaluate(
     for folder, metrics, with_figures in missing:
         run = evaluate(
             prepared.folder_of(cell) / CHECKPOINT, prepared.data_of[cell.experiment], metrics, sample=recipe.sample,
-            seed=EVALUATION_SEED, device=device, judge=recipe.judge, references=False,
+            seed=EVALUATION_SEED, device=device, judge=recipe.judge, references=False, gallery=with_figures,
             command=f"ccvae-eval reproduce {recipe.name}", notice=notice, stage=stage,
         )  # fmt: skip
         if with_figures:  # before the run is written: a stored run has no pictures, and counts as complete

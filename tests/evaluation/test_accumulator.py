@@ -1,8 +1,6 @@
-"""Accumulators of blocks of images: merging, saving and restoring their state."""
+"""Accumulators of blocks of images: how they are merged."""
 
 from __future__ import annotations
-
-import pickle
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from ccvae_eval.evaluation.pictures import MeanPictures
 from ccvae_eval.evaluation.runner import measure, measure_blocks
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.metrics.reconstruction.metric import MEAN, Reconstruction
-from ccvae_eval.statistics.resampling import ResampleWeights
 from tests.support.fakes import Squares, SquaresVAE
 
 COUNT = 96
@@ -72,17 +69,6 @@ def test_blocks_of_other_settings_or_images_are_refused(subject: Subject) -> Non
     for other in (Reconstruction(importance=2).start(subject), METRIC.start(subject.subsample(50))):
         with pytest.raises(UsageError, match="same metric, settings and images"):
             first.merge(other)
-
-
-def test_a_state_of_plain_data_restores_an_accumulator(subject: Subject) -> None:
-    chunks = list(subject.chunks())
-    state = pickle.loads(pickle.dumps(accumulated(subject, chunks[1:]).state()))
-    restored, first = METRIC.start(subject), accumulated(subject, chunks[:1])
-    restored.restore(state)
-    first.merge(restored)
-    weights = ResampleWeights(0, COUNT)
-    whole = accumulated(subject, chunks).compute(weights)
-    assert repr(first.compute(weights).values) == repr(whole.values)
 
 
 def test_the_first_chunks_begin_within_the_first_images(subject: Subject) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ccvae_eval.core.types import Codes
-from ccvae_eval.evaluation.pictures import GALLERY, as_bytes, gallery
+from ccvae_eval.evaluation.pictures import GALLERY_IMAGES, as_bytes, gallery
 from ccvae_eval.evaluation.subject import prepare
 from tests.support.fakes import SCHEMA, Squares, SquaresVAE
 
@@ -17,7 +17,7 @@ def test_the_gallery_shows_images_reconstructions_and_every_label_set_to_another
     subject = prepare(SquaresVAE(), data, np.arange(200))
     found = gallery(subject, [np.arange(0, 200, 2), np.arange(200)])
     ids = found["ids"]
-    assert len(ids) == GALLERY
+    assert len(ids) == GALLERY_IMAGES
     assert set(ids % 2) == {0}
     assert ids[-1] > 180  # evenly spaced, not the first ones
     np.testing.assert_array_equal(found["image"], as_bytes(data.batch(ids).images).numpy())

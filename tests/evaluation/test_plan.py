@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
 from ccvae_eval.api import evaluate, plan
 from ccvae_eval.core.errors import UnsupportedError
@@ -107,3 +108,11 @@ def test_the_plan_is_shown_before_it_is_run() -> None:
 
     evaluate(SquaresVAE(), Squares(200), metrics=["locality"], sample=32, judge="none", on_plan=on_plan)
     assert shown == [plan(SquaresVAE(), Squares(200), ["locality"], sample=32, judge="none").decode]
+
+
+@pytest.mark.parametrize("gallery", [True, False])
+def test_single_images_are_decoded_only_for_a_report(gallery: bool) -> None:
+    run = evaluate(
+        SquaresVAE(), Squares(200), metrics=["accuracy"], sample=32, judge="none", references=False, gallery=gallery
+    )
+    assert bool(run.gallery) is gallery
