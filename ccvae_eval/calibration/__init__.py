@@ -5,10 +5,9 @@ Defaults of a calibration, in a module without heavy imports for the command's h
 
 from __future__ import annotations
 
-CALIBRATED_METRICS = (
-    "density", "locality", "drift", "diversity", "accuracy", "intervention", "reconstruction", "generation",
-    "disentanglement",
-)  # fmt: skip
+from ccvae_eval.evaluation.metric import builtin_metrics
+
+CALIBRATED_METRICS = builtin_metrics()
 SAMPLE = 64
 """Images for metrics that decode; metrics of codes get more."""
 STEPS = 11

@@ -55,12 +55,11 @@ from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Floats, Ids, Plain
 from ccvae_eval.data.interface import DataSet
 from ccvae_eval.data.sets.faces.dataset import Faces
-from ccvae_eval.evaluation.metric import Metric
+from ccvae_eval.evaluation.metric import Metric, metric_class, metric_named
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.judge import Judge, judge_source
 from ccvae_eval.metrics.shared.features import EDGES
 from ccvae_eval.model.interface import LabelledVAE
-from ccvae_eval.plugins import registry
 
 CODES_FACTOR = 24
 """Factor by which metrics that do not decode get more images, for narrow intervals of nearest-neighbour values."""
@@ -389,12 +388,7 @@ def _default_settings(
 
 def _metric(name: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Metric:
     """A registered metric with its settings and the default settings of a calibration."""
-    kind = registry.metrics[name]
-    known = {f.name for f in fields(kind)}
-    for key in settings:
-        if key not in known:
-            raise UsageError(f"{name} has no setting {key!r}", hint=suggestion(key, known))
+    known = {f.name for f in fields(metric_class(name))}
     usable = known - {"every"} if settings.get("score") else known
     merged = {key: value for key, value in {**defaults, **REQUIRED_SETTINGS.get(name, {})}.items() if key in usable}
-    made: Metric = kind(**{**merged, **settings})
-    return made
+    return metric_named(name, {**merged, **settings})

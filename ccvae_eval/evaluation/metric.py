@@ -162,15 +162,15 @@ class Metric(Protocol):
 
 LAWS = frozenset(
     {
-        "image order",
-        "batch size",
-        "order of characteristics",
-        "same seed same number",
-        "rescaled latent",
-        "permuted label",
-        "oracle",
-        "nan is an error",
-        "merged blocks",
+        "image order",  # the order of the images changes no bit of a number
+        "batch size",  # the batch size changes no bit of a number
+        "order of characteristics",  # the order of the characteristics in the model's layout changes no number
+        "same seed same number",  # a second evaluation with the same seed gives the same bits
+        "rescaled latent",  # multiplying every latent dimension changes only values in units of the code
+        "permuted label",  # with labels permuted over the images, the headline is at its chance level
+        "oracle",  # a model whose true values are known gets these values
+        "nan is an error",  # NaN from the model ends in a NonFiniteError, never in a number
+        "merged blocks",  # accumulators of disjoint blocks of images, merged, give the bits of one pass
     }
 )
 """Names that a metric may declare in ``laws``; the conformance suite tests each of them."""
@@ -204,11 +204,19 @@ def metric_class(name: str) -> Any:
     return kind
 
 
+def builtin_metrics() -> tuple[str, ...]:
+    """The names of all built-in metrics, in their order."""
+    return tuple(kind.name for kind in _builtin_classes())
+
+
 def default_metrics() -> tuple[str, ...]:
     """The names of the built-in metrics that are evaluated by default, in their order."""
+    return tuple(kind.name for kind in _builtin_classes() if getattr(kind, "default", False))
+
+
+def _builtin_classes() -> list[Any]:
     entries = [e for e in registry.metrics.registrations() if e.distribution == registry.BUILTIN_DISTRIBUTION]
-    chosen = [kind for kind in (entry.load() for entry in entries) if getattr(kind, "default", False)]
-    return tuple(kind.name for kind in sorted(chosen, key=lambda kind: (kind.order, kind.name)))
+    return sorted((entry.load() for entry in entries), key=lambda kind: (kind.order, kind.name))
 
 
 def presentation_of(name: str) -> Any:

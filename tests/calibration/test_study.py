@@ -12,6 +12,7 @@ from ccvae_eval.calibration import CALIBRATED_METRICS, study
 from ccvae_eval.calibration.perturbations import PERTURBATIONS
 from ccvae_eval.calibration.study import Calibrator, calibrate
 from ccvae_eval.calibration.verdict import REASONS, reason_without_perturbation
+from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import ValueSpec
 from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.evaluation.metric import Needs
@@ -255,6 +256,11 @@ def test_a_resumed_calibration_measures_missing_cells_only(tmp_path):
     again = prepared()
     assert again.plan().missing == 1
     assert again.measure().as_plain() == found.as_plain()
+
+
+def test_an_unknown_setting_is_refused_as_in_an_evaluation():
+    with pytest.raises(UsageError, match="metric 'density' has no setting 'lest'"):
+        calibrate(["density"], Faces(size=32), options={"density": {"lest": 3}}, judge="none")
 
 
 @pytest.mark.soak

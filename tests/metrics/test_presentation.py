@@ -10,6 +10,8 @@ from importlib import import_module
 import pytest
 
 from ccvae_eval.api import DEFAULT_METRICS
+from ccvae_eval.calibration import CALIBRATED_METRICS
+from ccvae_eval.cli import run
 from ccvae_eval.core.results import Estimate, Measurement, Value
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, metrics
 from ccvae_eval.report.terminal import sentence
@@ -42,6 +44,15 @@ def test_the_class_has_all_its_import_paths(name: str) -> None:
 def test_the_default_set_comes_from_the_classes() -> None:
     assert DEFAULT_METRICS == ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")
     assert {name for name in BUILTIN if getattr(metrics[name], "default", False)} == set(DEFAULT_METRICS)
+
+
+def test_the_help_of_run_names_the_default_set() -> None:
+    *others, last = DEFAULT_METRICS
+    assert f"By default {', '.join(others)} and {last}." in (run.command.__doc__ or "")
+
+
+def test_every_built_in_metric_is_calibrated() -> None:
+    assert set(CALIBRATED_METRICS) == set(BUILTIN)
 
 
 SENTENCES = {

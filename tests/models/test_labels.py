@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from ccvae_models.labels import (
     ClassGaussians,
@@ -13,8 +14,10 @@ from ccvae_models.labels import (
     observed_classes,
     observed_log_prob,
     pick,
+    require_discrete_labels,
 )
 
+from ccvae_eval.core.errors import UsageError
 from ccvae_eval.model.interface import ModelContext
 from tests.support.small_models import PRIOR, SCHEMA
 
@@ -57,3 +60,10 @@ def test_a_missing_label_is_encoded_as_its_expectation() -> None:
     found = encoding.encode(LABELS, encoding.prior(2))
     torch.testing.assert_close(found, torch.tensor([[1, 0, 0, 1, 0.625], [0.25, 1, 0, 0, 1]]))
     assert encoding.point_mass(LABELS).loc.isnan().tolist() == [[False] * 4 + [True], [True] + [False] * 4]
+
+
+def test_a_prior_that_does_not_match_the_labels_is_refused() -> None:
+    with pytest.raises(UsageError, match="p\\(y\\) is given for 2 of 3 labels"):
+        require_discrete_labels(ModelContext(SCHEMA, (1, 8, 8), PRIOR[:2]), "m2")
+    with pytest.raises(UsageError, match="p\\(y\\) must have 2 classes, got 1"):
+        require_discrete_labels(ModelContext(SCHEMA, (1, 8, 8), ((1.0,), *PRIOR[1:])), "m2")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError
+from ccvae_eval.core.errors import UndefinedError, UnsupportedError
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.core.types import Bools, Floats, Gaussian, Ids
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
@@ -46,14 +46,12 @@ CONTINUOUS_VALUES = ("r2", "absolute_error")
 
 
 def needs(metric: Accuracy, subject: Subject) -> Needs:
-    """Return that no image is decoded.
+    """No decoded images.
 
     Raises:
-        UsageError: if ``code`` is unknown.
         UnsupportedError: if the model neither predicts labels nor has latent dimensions for them.
     """
-    if metric.code not in ("mean", "sample"):
-        raise UsageError(f'code must be "mean" or "sample", got {metric.code!r}', where="accuracy")
+    del metric
     if not supports(subject.model, Predicts) and not (subject.characteristics or subject.unassigned):
         name = type_name(subject.model)
         raise UnsupportedError(f"{name} cannot predict labels and has no latent dimensions for them")

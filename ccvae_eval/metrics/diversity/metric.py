@@ -124,7 +124,7 @@ def _drawable(metric: Diversity, subject: Subject) -> tuple[list[str], dict[str,
             continue
         subject.prior_of(name)
         if metric.value == "now" and not bool((subject.current_class(name) >= 0).any()):
-            reasons[name] = "no image has this label"
+            reasons[name] = "no image's class is known"
         else:
             names.append(name)
     return names, reasons

@@ -21,8 +21,8 @@ from ccvae_eval.evaluation.result_table import At, Mean, Proportion, ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
 from ccvae_eval.judge import Judge
 from ccvae_eval.metrics.generation.settings import JUDGED, PIXELS, Generation
+from ccvae_eval.metrics.shared.assignments import Assignment, add_obeyed, assignment_of, assignment_text
 from ccvae_eval.metrics.shared.features import extractor_named
-from ccvae_eval.metrics.shared.judged_changes import Assignment, add_obeyed, assignment_of, assignment_text
 from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import HasConditionalPrior, supports, type_name

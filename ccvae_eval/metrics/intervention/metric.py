@@ -28,10 +28,11 @@ from ccvae_eval.evaluation.metric import CodeSource, Decoded, Mode, Needs
 from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
 from ccvae_eval.metrics.intervention import counterfactuals
+from ccvae_eval.metrics.intervention.rows import InterventionRows
 from ccvae_eval.metrics.intervention.settings import Interventions
 from ccvae_eval.metrics.matchers.interface import grey
+from ccvae_eval.metrics.shared.assignments import assignment_text
 from ccvae_eval.metrics.shared.image_change import dissimilarity, moments
-from ccvae_eval.metrics.shared.judged_changes import InterventionRows, assignment_text
 from ccvae_eval.metrics.shared.region_masks import OUTSIDE, masks_of, region_pixels
 from ccvae_eval.model.interface import HasConditionalPrior, supports
 from ccvae_eval.statistics.ratios import safe_ratio

@@ -150,7 +150,7 @@ class Interventions:
     def assigned(self, subject: Subject) -> Assign:
         """The intervention that sets the labels of ``assign``."""
         from ccvae_eval.evaluation.interventions import Assign
-        from ccvae_eval.metrics.shared.judged_changes import assignment_of
+        from ccvae_eval.metrics.shared.assignments import assignment_of
 
         return Assign(assignment_of(self.assign, subject), self.mode, self.source)
 

@@ -82,7 +82,7 @@ def _traversal_paths(settings: Locality, subject: Subject, name: str) -> list[Tr
     else:
         start, end = subject.current_class(name), subject.target_class(name)
         if not bool((end >= 0).any()):
-            raise UndefinedError("no image has this label", where=name)
+            raise UndefinedError("no image's class is known", where=name)
     noise = () if noiseless else (Redraw(name, 0), Redraw(name, 1))
     each = settings.columns == "each" and len(columns) > 1
     moved: Sequence[int | None] = range(len(columns)) if each else [None]

@@ -19,7 +19,7 @@ from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.metrics.intervention.counterfactuals import energy_distance
 from ccvae_eval.metrics.intervention.metric import Interventions
-from ccvae_eval.metrics.shared.judged_changes import assignment_of, assignment_text
+from ccvae_eval.metrics.shared.assignments import assignment_of, assignment_text
 from ccvae_eval.oracle.model import oracle
 from tests.support.fakes import PlainSquaresVAE, Squares, SquaresJudge, SquaresVAE
 
