@@ -62,7 +62,7 @@ TRIGGERS: dict[str, tuple[Run, str]] = {
         "locality failed: the decoder gave NaN",
     ),
     "CE011": (run_of(_locality([value("changed", 0.9, "Smiling", note="assigned")])), "assigned to Smiling"),
-    "CE012": (run_of(_locality([value("changed", 0.2, "Smiling")])), r"Smiling \(0.20\)"),
+    "CE012": (run_of(_locality([value("changed", 0.2, "Smiling")])), r"Fewer than 50% .* than noise: Smiling \(0.20\)"),
     "CE013": (
         run_of(measurement("locality", "focus", [value("focus", 0.5, "Smiling"),
                undefined("focus", "Eyeglasses", "has no region")])),
