@@ -53,8 +53,8 @@ class Screen:
         return "utf" not in (self.out.encoding or "").lower() or os.environ.get("TERM") == "dumb"
 
     def show(self, *what: RenderableType) -> None:
-        """Prints results, except in JSON mode."""
-        if not self.as_json:
+        """Prints results, one below the other, except in JSON mode."""
+        if what and not self.as_json:
             self.out.print(*what, sep="\n")
 
     def advise(self, text: str) -> None:

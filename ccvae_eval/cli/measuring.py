@@ -191,6 +191,7 @@ def draw_and_write(run: Run, folder: Path, *, figures: bool, page: bool) -> tupl
     if page:
         from ccvae_eval.report.page import PAGE, write_page  # imports jinja2
 
+        # images are stored with a small loss: the page shows the stored ones, as a later `report RUN` does
         write_page(read(folder), folder)
         made.append(PAGE)
     return run, made

@@ -31,9 +31,8 @@ def command(
 
     add_plugins(plugin)
     with Screen(as_json=json, quiet=quiet) as screen:
-        if what.name == RUN_FILE or (what / RUN_FILE).is_file() or not what.is_dir():
-            folder = what.parent if what.name == RUN_FILE else what
-            made = write_page(read(what), folder)
+        if (what / RUN_FILE).is_file() or not what.is_dir():
+            made = write_page(read(what), what if what.is_dir() else what.parent)
         else:
             places = sorted(file.parent for file in what.rglob(RUN_FILE))
             if not places:

@@ -16,6 +16,7 @@ from ccvae_eval.core import sheets
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.evaluation.run import Run
+from ccvae_eval.rendering.text import under
 
 PICTURES_FILE = "pictures.npz"
 LARGEST_PICTURES = 128 << 20
@@ -82,8 +83,3 @@ def with_pictures(run: Run, folder: Path) -> Run:
     found = {**under(entries, ARRAYS), **single}
     measurements = tuple(replace(m, pictures=under(found, m.metric)) for m in run.measurements)
     return replace(run, measurements=measurements, gallery=under(found, GALLERY))
-
-
-def under(arrays: Mapping[str, NDArray[np.generic]], owner: str) -> dict[str, NDArray[np.generic]]:
-    """The arrays whose name begins with ``owner/``, by the rest of their name."""
-    return {key.removeprefix(f"{owner}/"): array for key, array in arrays.items() if key.startswith(f"{owner}/")}

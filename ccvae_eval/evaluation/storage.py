@@ -14,7 +14,7 @@ from ccvae_eval.core.errors import InputError
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.core.typed import Limits, load_json, schema
 from ccvae_eval.evaluation.run import Run, RunDocument
-from ccvae_eval.rendering.text import inert_cell
+from ccvae_eval.rendering.text import inert_cell, under
 
 LIMITS = Limits(size=64 << 20, entries=4 << 20)
 RUN_FILE, VALUES_FILE, EVIDENCE_FILE = "run.json", "values.csv", "evidence.npz"
@@ -89,8 +89,6 @@ def read(path: Path | str, *, pictures: bool = True) -> Run:
 
 def _with_evidence(run: Run, folder: Path) -> Run:
     import numpy as np
-
-    from ccvae_eval.evaluation.arrays import under
 
     named = run.evidence_file
     if named is None or not (folder / EVIDENCE_FILE).is_file():

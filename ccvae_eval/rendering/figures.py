@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -44,11 +44,6 @@ def save(sheet: Figure, path: Path) -> Path:
     FigureCanvasAgg(sheet)
     sheet.savefig(path, dpi=DPI)
     return path
-
-
-def under(pictures: Mapping[str, Picture], start: str) -> dict[str, Picture]:
-    """The pictures whose name begins with ``start/``, by the rest of their name."""
-    return {key[len(start) + 1 :]: value for key, value in pictures.items() if key.startswith(f"{start}/")}
 
 
 def titled_panels(count: int, columns: int, width: float, height: float, title: str) -> tuple[Figure, list[Any]]:

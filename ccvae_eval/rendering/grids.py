@@ -131,20 +131,6 @@ def grids_csv(grids: Sequence[Grid]) -> str:
                 e = entry.estimate
                 numbers: list[Any] = ["" if math.isnan(x) else x for x in (e.value, e.low, e.high, entry.chance)]
                 published = "" if entry.published is None else entry.published
-                table.writerow(
-                    map(
-                        inert_cell,
-                        [
-                            grid.value,
-                            name,
-                            column,
-                            *numbers,
-                            e.n,
-                            e.method,
-                            published,
-                            entry.note,
-                            "|".join(grid.left_out),
-                        ],
-                    )
-                )
+                cells = [grid.value, name, column, *numbers, e.n, e.method, published, entry.note]
+                table.writerow(map(inert_cell, [*cells, "|".join(grid.left_out)]))
     return text.getvalue()

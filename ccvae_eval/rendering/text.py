@@ -12,11 +12,12 @@ import re
 import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from ccvae_eval.core.results import Measurement
 
+Array = TypeVar("Array")
 PIPE = "\\|"
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
 """Unicode categories of control, formatting and unassigned characters."""
@@ -85,6 +86,15 @@ def markdown_text(text: str) -> str:
 def at_text(at: Mapping[str, object]) -> str:
     """The ``at`` of a value in one line."""
     return ", ".join(f"{key} {value}" for key, value in sorted(at.items()))
+
+
+def under(arrays: Mapping[str, Array], start: str) -> dict[str, Array]:
+    """The arrays whose name begins with ``start/``, by the rest of their name.
+
+    >>> under({"strip/Hat": 1, "strips/Hat": 2}, "strip")
+    {'Hat': 1}
+    """
+    return {key.removeprefix(f"{start}/"): array for key, array in arrays.items() if key.startswith(f"{start}/")}
 
 
 def nested(measurement: Measurement, start: str) -> dict[str, dict[str, Any]]:

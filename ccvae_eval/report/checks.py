@@ -29,7 +29,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 """Worst first."""
 
 MOST_CLIPPED = 0.1
-"""Share of clipped ranks above which an intervention leaves the codes that the model has seen."""
+"""Share of clipped ranks above which the Gaussian of a class does not describe its codes."""
 CORRELATED = 0.3
 """Cramér's V of two labels above which leakage of one into the other may come from the data."""
 COLLAPSED = 0.05
@@ -131,12 +131,12 @@ def _not_recognised(run: Run) -> Iterator[str]:
 
 
 @_check("CE003", "warning", "Clipped ranks",
-        "Evaluate more images, or set the class mean instead: --option intervention.mode=mean.")  # fmt: skip
+        "Evaluate more images. For intervention, --option intervention.mode=mean needs no ranks.")  # fmt: skip
 def _clipped(run: Run) -> Iterator[str]:
     """An intervention keeps the rank of a code within its class, clipped to the range 0.005 to 0.995.
 
-    If more than 10 % of the ranks are clipped, the codes do not follow the Gaussian that was fitted to their class. The
-    edited images may then differ from those of a gentler intervention.
+    If more than 10 % of the ranks are clipped, the codes do not follow the Gaussian that was fitted to their class.
+    Clipped codes move to the quantile 0.005 or 0.995 of the new class instead of keeping their own rank.
     """
     shares: dict[str, float] = {}
     for note in (note for m in run for note in m.notes):
@@ -185,8 +185,8 @@ def _few_images(run: Run) -> Iterator[str]:
     """
     rare = []
     for name, classes in _classes(run).items():
-        counts = np.bincount(classes[classes >= 0], minlength=len(_class_names(run, name)))
-        names = _class_names(run, name)
+        names = class_names(run, name)
+        counts = np.bincount(classes[classes >= 0], minlength=len(names))
         rare += [
             f"{name}={names[k] if k < len(names) else k} ({count})"
             for k, count in enumerate(counts)
@@ -288,9 +288,9 @@ def _failed(run: Run) -> Iterator[str]:
 def _assigned(run: Run) -> Iterator[str]:
     """The model has no latent dimensions that belong to labels.
 
-    The evaluation assigned the most informative dimension to each label on one half of the images. All values are from
-    the other half, and describe this best single dimension only. The dimension was chosen for the label, so a
-    comparison with a model that learned it from labels favours neither model by construction.
+    The evaluation assigned one dimension to each label on one half of the images, by mutual information. All values are
+    from the other half, and describe this single dimension only. A model trained without labels may spread a label over
+    several dimensions, so a comparison with a model that has dimensions for its labels would be unfair.
     """
     assigned = _noted(run, ASSIGNED)
     if assigned:
@@ -312,7 +312,7 @@ def _unchanged(run: Run) -> Iterator[str]:
         and v.estimate.value < LEAST_CHANGED
     ]  # fmt: skip
     if idle:
-        yield f"Less than {LEAST_CHANGED:.0%} of the images change beyond noise: {_listed(idle)}."
+        yield f"Fewer than {LEAST_CHANGED:.0%} of the images change by more than noise: {_listed(idle)}."
 
 
 @_check("CE013", "note", "Headline value undefined for some labels",
@@ -357,11 +357,10 @@ def _labels(run: Run) -> list[str]:
     return [str(label["name"]) for label in run.header.data.get("labels", ())]
 
 
-def _class_names(run: Run, label: str) -> list[str]:
-    """The names of a label's classes."""
+def class_names(run: Run, label: str) -> list[str]:
+    """The names of a label's classes; those of a binary label are "absent" and "present"."""
     kinds = {str(plain["name"]): plain for plain in run.header.data.get("labels", ())}
-    classes = list(map(str, kinds.get(label, {}).get("classes", ())))
-    return classes or ["absent", "present"]
+    return list(map(str, kinds.get(label, {}).get("classes") or ("absent", "present")))
 
 
 def _classes(run: Run) -> dict[str, Ids]:

@@ -21,12 +21,13 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def check_lines(run: Run) -> list[Text]:
-    """The findings of the checks for the terminal, one line each; notes are left to the page."""
+    """The findings of the checks for the terminal, one line each; of notes only the number and the codes."""
     found = findings(run)
-    shown = [f for f in found if f.check.severity != "note"]
+    shown, notes = ([f for f in found if (f.check.severity == "note") is note] for note in (False, True))
     lines = [Text(f"{f.check.code} {plain(f.sentence)}", style=STYLES[f.check.severity]) for f in shown]
-    if notes := len(found) - len(shown):
-        lines.append(Text(f"{notes} note{'s' if notes > 1 else ''} in the report", style="dim"))
+    if notes:
+        codes = ", ".join(dict.fromkeys(f.check.code for f in notes))
+        lines.append(Text(f"{len(notes)} note{'s' if len(notes) > 1 else ''}: {codes}", style=STYLES["note"]))
     return lines
 
 

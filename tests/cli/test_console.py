@@ -1,4 +1,4 @@
-"""``stop_requests`` collects signals inside its block and restores the handlers afterwards."""
+"""Output of a screen; ``stop_requests`` collects signals inside its block and restores the handlers afterwards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import signal
 
 import pytest
 
-from ccvae_eval.cli.console import STOP_SIGNALS, stop_requests
+from ccvae_eval.cli.console import STOP_SIGNALS, Screen, stop_requests
+
+
+def test_nothing_to_show_prints_no_empty_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with Screen() as screen:
+        screen.show(*[])
+        screen.show("one", "", "two")
+    assert capsys.readouterr().out == "one\n\ntwo\n"
 
 
 def test_signals_are_collected_and_end_nothing() -> None:

@@ -18,9 +18,10 @@ def _command(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-@pytest.mark.parametrize("named", ["", "run.json"])
+@pytest.mark.parametrize("named", ["", "run.json", "renamed.json"])
 def test_a_run_gets_a_page_beside_it(tmp_path: Path, named: str, capsys: pytest.CaptureFixture[str]) -> None:
     write(pictured_run(), tmp_path)
+    (tmp_path / "renamed.json").write_bytes((tmp_path / "run.json").read_bytes())
     assert _command("report", str(tmp_path / named)) == 0
     assert f"Written to {tmp_path / 'report.html'}" in capsys.readouterr().out
     assert "<h2>Single images</h2>" in (tmp_path / "report.html").read_text()

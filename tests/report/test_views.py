@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from ccvae_eval.core.errors import UsageError
-from tests.support.runs import LABELS, pictured_run
+from ccvae_eval.core.results import Measurement, Reason
+from tests.support.runs import LABELS, measurement, pictured_run, run_of, undefined, value
 
 
 def test_repr_is_one_line_and_print_shows_the_table() -> None:
@@ -18,6 +20,15 @@ def test_repr_is_one_line_and_print_shows_the_table() -> None:
     assert "0.500 [0.400, 0.600]" in str(run)
     assert "CE010 drift failed: the decoder gave NaN." in str(run)
     assert "\x1b" not in str(run)
+
+
+def test_of_notes_the_text_has_the_number_and_the_codes() -> None:
+    needs_judge = undefined("selectivity", "Smiling", "needs a judge")
+    unavailable = Measurement("drift", 1, {}, "spill", status="unsupported", reason=Reason("unsupported", "points"))
+    metric = measurement("locality", "focus", [*(value("focus", 0.5, name) for name in LABELS), needs_judge])
+    run = run_of(metric, unavailable, replace(unavailable, metric="diversity"))
+    assert str(run).splitlines()[-1] == "3 notes: CE014, CE015"
+    assert str(run_of(metric)).splitlines()[-1] == "1 note: CE015"
 
 
 def test_a_notebook_shows_the_report() -> None:

@@ -7,7 +7,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from ccvae_eval.core.results import Measurement
-from ccvae_eval.rendering.figures import Figures, image_grid, show_image, titled_panels, under
+from ccvae_eval.rendering.figures import Figures, image_grid, show_image, titled_panels
+from ccvae_eval.rendering.text import under
 
 
 def figures(measurement: Measurement) -> Figures:

@@ -10,7 +10,8 @@ from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
 from ccvae_eval.core.results import Measurement
-from ccvae_eval.rendering.figures import MAX_PANELS, Figures, show_image, titled_panels, under
+from ccvae_eval.rendering.figures import MAX_PANELS, Figures, show_image, titled_panels
+from ccvae_eval.rendering.text import under
 
 
 def figures(measurement: Measurement) -> Figures:

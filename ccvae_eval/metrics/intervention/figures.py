@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ccvae_eval.core.results import Measurement
-from ccvae_eval.rendering.figures import MAX_PANELS, Figures, image_grid, under
+from ccvae_eval.rendering.figures import MAX_PANELS, Figures, image_grid
+from ccvae_eval.rendering.text import under
 
 
 def figures(measurement: Measurement) -> Figures:

@@ -17,9 +17,8 @@ from ccvae_eval.rendering.figures import (
     show_image,
     tiled,
     titled_panels,
-    under,
 )
-from ccvae_eval.rendering.text import nested, plain
+from ccvae_eval.rendering.text import nested, plain, under
 
 
 def figures(measurement: Measurement) -> Figures:

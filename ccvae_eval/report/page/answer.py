@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ccvae_eval.core.errors import CcvaeEvalError
 from ccvae_eval.core.results import Measurement, Value, ValueSpec
+from ccvae_eval.evaluation.metric import presentation_of
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.plugins import registry
 from ccvae_eval.rendering import tables
 from ccvae_eval.rendering.text import at_text, explanation, figure
 from ccvae_eval.report import terminal
@@ -86,15 +85,8 @@ class MetricPart:
 
 def specs_of(run: Run, metric: str) -> Mapping[str, ValueSpec]:
     """Descriptions of a metric's values: those of the installed metric; from the run alone if it is not installed."""
-    kind = _installed(metric)
+    kind = presentation_of(metric)
     return run.specs.get(metric, {}) if kind is None else kind.values
-
-
-def _installed(metric: str) -> Any:
-    try:
-        return registry.metrics[metric]
-    except CcvaeEvalError:
-        return None
 
 
 def value_text(value: Value) -> str:
@@ -165,7 +157,7 @@ def metric_parts(run: Run) -> Iterator[MetricPart]:
         head = [v for v in m.values if v.name == m.headline and not v.at]
         head.sort(key=lambda v: v.characteristic is None)
         others = [v for v in m.values if v.name != m.headline or v.at]
-        kind = _installed(m.metric)
+        kind = presentation_of(m.metric)
         yield MetricPart(
             m.metric,
             m.status,

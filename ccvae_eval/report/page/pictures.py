@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ccvae_eval.core import sheets
 from ccvae_eval.core.results import Measurement, Value, ValueSpec
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.rendering.text import at_text, plain
+from ccvae_eval.rendering.text import at_text, plain, under
+from ccvae_eval.report.checks import class_names
 from ccvae_eval.report.page.answer import specs_of
 
 log = logging.getLogger(__name__)
@@ -160,9 +161,7 @@ def outline(region: Picture) -> str:
 
 def _under(m: Measurement, start: str) -> dict[str, Picture]:
     """The single pictures of a measurement whose name begins with ``start/``, by the rest of their name."""
-    prefix = f"{start}/"
-    found = {key.removeprefix(prefix): np.asarray(p) for key, p in m.pictures.items() if key.startswith(prefix)}
-    return {name: pictures for name, pictures in found.items() if sheets.fits(pictures)}
+    return {name: pictures for name, pictures in under(m.pictures, start).items() if sheets.fits(pictures)}
 
 
 def figures(measurement: Measurement) -> list[FigurePart]:
@@ -253,12 +252,11 @@ def _numbers(m: Measurement, value: Value) -> NDArray[np.float64] | None:
 
 def image_classes(run: Run) -> Mapping[str, dict[str, list[str]]]:
     """For each label the names of each gallery image's class (``now``) and of the class it is set to (``then``)."""
-    kinds = {str(label["name"]): label for label in run.header.data.get("labels", ())}
     found: dict[str, dict[str, list[str]]] = {}
     for key, classes in run.gallery.items():
         side, _, name = key.partition("/")
         if side in ("label", "then") and name:
-            names = list(map(str, kinds.get(name, {}).get("classes") or ("absent", "present")))
+            names = class_names(run, name)
             found.setdefault(plain(name), {})["now" if side == "label" else "then"] = [
                 plain(names[int(k)]) if 0 <= int(k) < len(names) else "unknown" for k in np.asarray(classes)
             ]

@@ -59,7 +59,7 @@
   };
   const ready = figures => Promise.all(figures.map(figure => $("img", figure).decode().catch(() => null)));
 
-  // move it
+  // traversals
   const strips = $$(".strip"), stage = $("#stage");
   const showMove = () => {
     const chosen = Math.min(+(state.get("label") ?? 0), strips.length - 1) || 0, strip = strips[chosen];
