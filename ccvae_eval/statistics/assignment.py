@@ -15,7 +15,7 @@ from ccvae_eval.statistics.information import entropy_of_counts, equal_mass_bins
 
 
 @dataclass(frozen=True, slots=True)
-class Assignment:
+class DimensionAssignment:
     """Latent dimension of each label.
 
     Args:
@@ -30,7 +30,7 @@ class Assignment:
 
 def assign_dimensions(
     codes: Floats, labels: Floats, discrete: Sequence[bool], *, seed: int, permutations: int = 200, level: float = 0.95
-) -> Assignment:
+) -> DimensionAssignment:
     r"""Assigns single latent dimensions to labels so that their total mutual information is greatest.
 
     The matching is that of the Hungarian algorithm (Kuhn 1955). Mutual information is estimated on equal-mass bins
@@ -48,7 +48,7 @@ def assign_dimensions(
         level: quantile of the null.
     """
     if not labels.shape[1]:
-        return Assignment((), ())
+        return DimensionAssignment((), ())
     table = _Contingency(codes, labels, discrete)
     information = table.information(np.arange(len(codes)))
     matched = _matching(information)
@@ -67,7 +67,7 @@ def assign_dimensions(
         value = float(information[best, label]) if best is not None else np.nan
         dimensions.append(best if best is not None and value > max(null, 0.0) else None)
         found.append(value)
-    return Assignment(tuple(dimensions), tuple(found))
+    return DimensionAssignment(tuple(dimensions), tuple(found))
 
 
 def _matching(information: Floats) -> dict[int, int]:

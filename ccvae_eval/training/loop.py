@@ -318,10 +318,11 @@ class _Loop:
                 if supports(self.model, Predicts):
                     averages.add(_accuracy(self.model, on_device), len(batch))
             means = averages.means()
-            improved = means["loss"] < self.progress.best
+            best = self.progress.best
+            improved = means["loss"] < (math.inf if best is None else best)
             if improved and self.settings.patience:
                 self.best = copy_weights(self.model)
-        self.progress.best = min(self.progress.best, means["loss"])
+        self.progress.best = means["loss"] if improved else best
         self.progress.waited = 0 if improved else self.progress.waited + 1
         self._record("validation", epoch, means)
         return Validation(epoch, self.progress.step, means, improved)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from ccvae_eval.checkpoint import read_bundle, write_bundle
 from ccvae_eval.core.errors import CheckpointError, InputError, UsageError
 from ccvae_eval.core.files import atomic_write
+from ccvae_eval.core.typed import read
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.interface import Objective
 from ccvae_eval.training.settings import CHANGEABLE, TrainingSettings
@@ -201,26 +203,24 @@ class Progress:
     Args:
         step: steps done.
         seconds: time spent, including earlier processes.
-        best: lowest validation loss.
+        best: lowest validation loss; None before the first.
         waited: validations since the lowest loss.
         averages: mean terms of the current epoch.
     """
 
     step: int = 0
     seconds: float = 0.0
-    best: float = math.inf
+    best: float | None = None
     waited: int = 0
     averages: Averages = field(default_factory=Averages)
 
-    def as_plain(self) -> dict[str, Plain]:
-        """The fields as plain data; an infinite ``best`` is None."""
-        return asdict(self) | {"best": self.best if self.best < math.inf else None}
 
-    @classmethod
-    def from_plain(cls, plain: Plain) -> Progress:
-        best = math.inf if plain["best"] is None else float(plain["best"])
-        averages = Averages(*(dict(plain["averages"][part]) for part in ("sums", "counts")))
-        return cls(int(plain["step"]), float(plain["seconds"]), best, int(plain["waited"]), averages)
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The plain data of a saved training."""
+
+    fingerprint: Mapping[str, Any]
+    progress: Progress
 
 
 def fingerprint_of(settings: TrainingSettings, model: Plain, data: str, supervision: str) -> dict[str, Plain]:
@@ -242,7 +242,7 @@ def write_state(
 ) -> None:
     """Writes groups of tensors, the progress and the fingerprint atomically."""
     flat = {f"{group}|{name}": tensor for group, each in tensors.items() for name, tensor in each.items()}
-    write_bundle(path, flat, {"training_state": 1, "fingerprint": fingerprint, "progress": progress.as_plain()})
+    write_bundle(path, flat, {"training_state": 1, "fingerprint": fingerprint, "progress": asdict(progress)})
 
 
 def read_state(path: Path, fingerprint: Mapping[str, Plain]) -> tuple[dict[str, dict[str, Tensor]], Progress]:
@@ -253,10 +253,10 @@ def read_state(path: Path, fingerprint: Mapping[str, Plain]) -> tuple[dict[str, 
         UsageError: the fingerprint differs: other settings, model or data.
     """
     bundle = read_bundle(path)
-    try:
-        saved, progress = dict(bundle.metadata["fingerprint"]), Progress.from_plain(bundle.metadata["progress"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError("not the state of a training", where=str(path), why=repr(error)) from None
+    if "training_state" not in bundle.metadata:
+        raise CheckpointError("is not the state of a training", where=str(path))
+    state = read(_State, bundle.metadata, str(path), error=CheckpointError, extra=True)
+    saved = state.fingerprint
     for name in dict.fromkeys([*fingerprint, *saved]):
         if saved.get(name) != fingerprint.get(name):
             before, now = str(saved.get(name)), str(fingerprint.get(name))
@@ -270,4 +270,4 @@ def read_state(path: Path, fingerprint: Mapping[str, Plain]) -> tuple[dict[str, 
     for key, tensor in bundle.tensors.items():
         group, _, name = key.partition("|")
         groups.setdefault(group, {})[name] = tensor
-    return groups, progress
+    return groups, state.progress

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccvae_eval.checkpoint import Bundle, Record, network_tensors
 from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.typed import read
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.interface import Label, LabelSchema
 
@@ -131,7 +132,7 @@ class CcvaeReference:
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
         from ccvae_plugins.networks import ReferenceCCVAE
 
-        return ReferenceCCVAE(ReferenceSettings(**settings))
+        return ReferenceCCVAE(read(ReferenceSettings, settings, error=UsageError, words=True))
 
     def advice(self, bundle: Bundle) -> Iterable[str]:
         settings = self.settings(bundle)

@@ -22,7 +22,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ccvae_eval.checkpoint import Bundle
-from ccvae_eval.core.errors import DataError
+from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.core.typed import read
 from ccvae_eval.core.types import Plain
 from ccvae_eval.data.interface import SPLITS
 
@@ -105,7 +106,7 @@ class NpzCodes:
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
         from ccvae_plugins.networks import CodesModel
 
-        return CodesModel(CodesSettings(**settings))
+        return CodesModel(read(CodesSettings, settings, error=UsageError, words=True))
 
 
 def _matrix(array: NDArray[Any], name: str, where: str) -> NDArray[np.float32]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ccvae_eval.checkpoint import Bundle, network_tensors
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.typed import read
 from ccvae_eval.core.types import Plain
 
 if TYPE_CHECKING:
@@ -64,4 +66,4 @@ class Disvae:
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
         from ccvae_plugins.networks import Burgess
 
-        return Burgess(DisvaeSettings(**settings))
+        return Burgess(read(DisvaeSettings, settings, error=UsageError, words=True))

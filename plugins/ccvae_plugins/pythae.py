@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ccvae_eval.checkpoint import Bundle, network_tensors
 from ccvae_eval.checkpoint.sidecar import read_json_file
 from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.typed import read
 from ccvae_eval.core.types import Plain
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Pythae:
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
         from ccvae_plugins.networks import Perceptron
 
-        return Perceptron(PythaeSettings(**settings))
+        return Perceptron(read(PythaeSettings, settings, error=UsageError, words=True))
 
     def advice(self, bundle: Bundle) -> Iterable[str]:
         if not _config(bundle):

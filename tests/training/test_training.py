@@ -209,6 +209,15 @@ def test_a_checkpoint_that_is_not_a_training_state_is_refused(tmp_path: Path) ->
         fit(built(), Clouds(), SETTINGS, folder=tmp_path, resume=True)
 
 
+def test_a_malformed_training_state_is_refused_with_the_place(tmp_path: Path) -> None:
+    progress = {"step": "many", "averages": {}}
+    write_bundle(
+        tmp_path / STATE, {"a": torch.zeros(1)}, {"training_state": 1, "fingerprint": {}, "progress": progress}
+    )
+    with pytest.raises(CheckpointError, match=r"training\.pt: progress\.step must be an integer, got 'many'"):
+        fit(built(), Clouds(), SETTINGS, folder=tmp_path, resume=True)
+
+
 def test_steps_can_limit_a_training_instead_of_epochs() -> None:
     _, events = trained(dataclasses.replace(SETTINGS, steps=7))
     assert events[-1].reason == "steps"  # type: ignore[union-attr]
