@@ -363,14 +363,19 @@ def numbers_at(runs: Sequence[Run], address: Address, only: Sequence[str] | None
     tables = [run.table(address.metric, address.name) for run in runs]
     if address.characteristic is not None:
         return [_number(table, address.characteristic) for table in tables]
-    names = dict.fromkeys(c for table in tables for c, v in table.items() if c is not None and v.in_mean)
-    wanted = [name for name in names if only is None or name in only]
-    shared = [c for c in wanted if all(c in t and t[c].in_mean and t[c].estimate.defined for t in tables)]
-    if len(shared) == len(names) or (only is None and not shared):
+    averaged = [[c for c, v in table.items() if c is not None and v.in_mean and v.estimate.defined] for table in tables]
+    names = dict.fromkeys(c for own in averaged for c in own)
+    shared = [c for c in names if all(c in own for own in averaged) and (only is None or c in only)]
+    if not names or (only is None and not shared):
         return [_number(table, None) for table in tables]
     if not shared:
         return [math.nan] * len(tables)
-    return [math.fsum(table[c].estimate.value for c in shared) / len(shared) for table in tables]
+    return [
+        _number(table, None)  # with the bits of the run, which adds in another order
+        if len(own) == len(shared)
+        else math.fsum(table[c].estimate.value for c in shared) / len(shared)
+        for table, own in zip(tables, averaged, strict=True)
+    ]
 
 
 def _number(table: Mapping[str | None, Value], characteristic: str | None) -> float:

@@ -70,6 +70,28 @@ def test_means_include_only_characteristics_that_every_model_has() -> None:
     assert np.isnan(a.estimate.low)
 
 
+def test_a_mean_keeps_its_interval_if_a_characteristic_is_undefined_in_every_model() -> None:
+    rng = np.random.default_rng(0)
+    models = {}
+    for name in map(str, range(12)):
+        focus = {c: Mean(rng.random(20)) for c in ("x", "y", "z", "u", "v", "w", "s")}
+        models[name] = [run_of({"m": ("v", {**focus, "t": "too few images"})})]
+    for name, (entry,) in paper_table(models).rows:
+        assert entry.estimate == models[name][0].find("m.v").estimate
+
+
+def test_a_mean_keeps_its_interval_if_only_another_model_has_more_characteristics() -> None:
+    rng = np.random.default_rng(0)
+    models = {}
+    for name in map(str, range(12)):
+        focus = {c: Mean(rng.random(20)) for c in ("x", "y", "z", "u", "v", "w", "s")}
+        models[name] = [run_of({"m": ("v", {**focus, **({"t": Mean(rng.random(20))} if name == "0" else {})})})]
+    (_, (more,)), *others = paper_table(models).rows
+    assert np.isnan(more.estimate.low), "its own interval is that of another mean"
+    for name, (entry,) in others:
+        assert entry.estimate == models[name][0].find("m.v").estimate
+
+
 def test_rows_of_characteristics_end_in_the_mean() -> None:
     table = paper_table(runs(), ["locality.focus", "density.auc"], by_characteristic=True)
     assert [name for name, _ in table.rows] == ["Smile", "Hat", "Tie", "mean"]
