@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from ccvae_eval.core.errors import UsageError
 from ccvae_plugins.ccvae_reference import CcvaeReference
 from ccvae_plugins.codes import NpzCodes
 from ccvae_plugins.disvae import Disvae
 from ccvae_plugins.pythae import Pythae
+
+from ccvae_eval.core.errors import UsageError
 
 
 @pytest.mark.parametrize("adapter", [CcvaeReference(), Disvae(), NpzCodes(), Pythae()], ids=lambda a: type(a).__name__)
