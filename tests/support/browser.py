@@ -69,6 +69,19 @@ class Browser:
         """The messages of the console since the last call: errors, warnings and refused requests."""
         return [str(entry["message"]) for entry in self.call("se/log", type="browser")]
 
+    def requests(self) -> list[str]:
+        """The addresses requested since the last call, without data that the page contains itself."""
+        events = [json.loads(entry["message"])["message"] for entry in self.call("se/log", type="performance")]
+        urls = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        return [url for url in urls if not url.startswith(("data:", "blob:", "about:"))]
+
+    def violations(self) -> list[str]:
+        """What axe-core finds against accessibility: the rule, its remedy, and the elements that it names."""
+        axe = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
+        self.script(Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
+        found = self.script("return axe.run()")["violations"]
+        return [f"{v['id']}: {v['help']}: {[node['target'] for node in v['nodes'][:5]]}" for v in found]
+
 
 def _post(address: str, content: Any, method: str = "POST") -> Any:
     body = json.dumps(content).encode()
@@ -97,7 +110,11 @@ def browser(folder: Path) -> Iterator[Browser]:
             f"--user-data-dir={folder / 'profile'}",
         ],
     }  # fmt: skip
-    wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+    wanted = {
+        "browserName": "chrome",
+        "goog:chromeOptions": options,
+        "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+    }
     service = subprocess.Popen([driver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     session = None

@@ -171,3 +171,12 @@ def test_text_has_enough_contrast(window: Browser, page: Path, scheme: str) -> N
         }).filter(([ratio]) => ratio < 4.5)
     """)
     assert low == []
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_axe_finds_no_violation_and_nothing_is_requested(window: Browser, page: Path, scheme: str) -> None:
+    window.prefer(scheme)
+    window.requests()
+    window.open(page)
+    assert window.requests() == [page.resolve().as_uri()]
+    assert window.violations() == []
