@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import EVALUATION, OUTPUT, Common, add_options, option_in, options_of
+from ccvae_eval.cli.options import EVALUATION, OUTPUT, Common, add_options, option_in, options_of, registered
 from ccvae_eval.core.errors import InputError, UsageError
-from ccvae_eval.rendering.tables import bullets
+from ccvae_eval.rendering.tables import FittedTable, bullets
 from ccvae_eval.rendering.text import escaped
 
 if TYPE_CHECKING:  # imports torch, which help does not need
     from ccvae_eval.comparison.compare import ComparedValue, Comparison
     from ccvae_eval.evaluation.run import Run
 
-METRIC = option_in(EVALUATION, "Compute only this metric for the checkpoints; repeatable.", "--metric", "-m")
+METRIC_HELP = "Compute only this metric for the checkpoints; repeatable."
+METRIC = option_in(EVALUATION, METRIC_HELP, "--metric", "-m", autocompletion=registered("metrics"))
 GROUP_HELP = "Method with several training seeds, NAME=PATTERN of run folders, such as ours='runs/ours-*'; repeatable."
 VALUE_HELP = "Compare this value, metric.value\\[@characteristic], instead of the headline values; repeatable."
 RUN_FILE, COMPARISON_FILE = "run.json", "comparison.json"
+INTERVAL = "95% interval"
 UNUSED = ("figures", "report", "out")
 """Options of an evaluation that a comparison does not have."""
-WIDE = 100
-"""Columns of a terminal that shows the value of each model and the p-value beside the difference."""
 
 
 def command(
@@ -62,8 +62,7 @@ def command(
         else:
             runs = _runs(models or [], metric, common, screen)
             found = compare(*runs, values=value, characteristics=common.characteristic)
-        wide = screen.out.width >= WIDE
-        screen.show(comparison_table(found, verbose=common.verbose, wide=wide))
+        screen.show(comparison_table(found, verbose=common.verbose))
         if out is not None:
             _write(found, out)
             screen.advise(f"\nWritten to {out}: {COMPARISON_FILE}")
@@ -128,38 +127,36 @@ def _evaluated(checkpoint: str, metrics: Sequence[str] | None, common: Common, s
     return run
 
 
-def comparison_table(found: Comparison, *, verbose: bool = False, wide: bool = True) -> RenderableType:
+def comparison_table(found: Comparison, *, verbose: bool = False) -> RenderableType:
     """The means, then the single characteristics that differ (all of them if ``verbose``), and how to read them.
 
-    Args:
-        found: the comparison.
-        verbose: show every characteristic.
-        wide: show the value of each model and the p-value too.
+    A narrow terminal leaves out the values of the models, then the p-value, then the difference, which is the middle
+    of its interval.
     """
-    legend = Table.grid(padding=(0, 2))
+    legend = Table.grid("", Column(overflow="fold"), padding=(0, 2))
     for label, what in found.models.items():
         legend.add_row(escaped(label), escaped(what))
     singles = [v for v in found.singles if verbose or v.higher or not found.means]
-    tables = [_values(found, values, wide) for values in (found.means, singles) if values]
+    tables = [_values(found, values) for values in (found.means, singles) if values]
     return Group(legend, "", *(part for table in tables for part in (table, "")), *bullets(_notes(found)))
 
 
-def _values(found: Comparison, values: Sequence[ComparedValue], wide: bool) -> Table:
+def _values(found: Comparison, values: Sequence[ComparedValue]) -> Table:
     labels, pairs = list(found.models), len(found.models) > 2
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
+    both = ("first", "second") if pairs else tuple(labels)
+    difference = "difference" if pairs else f"{labels[0]} − {labels[1]}"
+    table = FittedTable(spare=(both, "adjusted p", *((INTERVAL, difference) if pairs else (difference, INTERVAL))))
     for name in ("value", "models") if pairs else ("value",):
         table.add_column(name, overflow="fold")
-    numbers = ("first", "second", "difference") if pairs else (*labels, f"{labels[0]} − {labels[1]}")
-    for name in (*numbers, "95% interval", "adjusted p") if wide else (numbers[2], "95% interval"):
+    for name in (*both, difference, INTERVAL, "adjusted p"):
         table.add_column(escaped(name), justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
     for v in values:
         d, p = v.difference, v.adjusted_p
         names = [str(v.address), " − ".join(v.models)] if pairs else [str(v.address)]
-        both = [_short(v.first), _short(v.second)] if wide else []
         interval = "" if math.isnan(d.low) else f"[{_short(d.low, '+')}, {_short(d.high, '+')}]"
-        adjusted = ["" if math.isnan(p) else "<.001" if p < 0.001 else f"{p:.3f}"] if wide else []
-        cells = (*names, *both, _short(d.value, "+"), interval, *adjusted, v.verdict)
+        adjusted = "" if math.isnan(p) else "<.001" if p < 0.001 else f"{p:.3f}"
+        cells = (*names, _short(v.first), _short(v.second), _short(d.value, "+"), interval, adjusted, v.verdict)
         table.add_row(*map(escaped, cells), style="bold" if v.higher else "")
     return table
 

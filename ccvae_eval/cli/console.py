@@ -6,13 +6,17 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.console import Console, RenderableType
+from rich.style import Style
 from rich.table import Table
+from rich.text import Text
 
+from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import plain
 
 
@@ -62,6 +66,15 @@ class Screen:
         if not self.as_json and not self.quiet:
             self.out.print(text, soft_wrap=True, markup=False)
 
+    def written(self, folder: Path, made: Iterable[str]) -> None:
+        """Prints where the files are, and the path of the report (a link, in a terminal that shows links)."""
+        names = list(made)
+        self.advise(f"\nWritten to {folder}: {', '.join(names)}")
+        page = next((folder / name for name in names if name.endswith(".html")), None)
+        if page is not None and not self.as_json and not self.quiet:
+            link = Style(link=page.absolute().as_uri())
+            self.out.print(Text.assemble("Report: ", (plain(str(page)), link)), soft_wrap=True)
+
     def notice(self, text: str) -> None:
         """Prints a notice on stderr, unless quiet."""
         if not self.quiet:
@@ -86,9 +99,9 @@ class Screen:
         self._progress.update(self._tasks[name], completed=done, total=total, visible=done < total)
 
 
-def empty_table(*columns: str, **more: Any) -> Table:
-    """A table without lines, which folds long cells."""
-    table = Table(box=None, padding=(0, 2), header_style="bold", **more)
+def empty_table(*columns: str, spare: Sequence[str | tuple[str, ...]] = (), **more: Any) -> Table:
+    """A table without lines, which leaves out the columns ``spare`` in a narrow terminal, and folds long cells."""
+    table = FittedTable(spare=spare, **more)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

@@ -47,7 +47,7 @@ def command(
         for measurement in run.measurements:
             screen.show(escaped(f"· {terminal.sentence(measurement)}"))
         screen.show(*check_lines(run))
-        screen.advise(f"\nWritten to {out}: {', '.join([checkpoint.name, *made])}")
+        screen.written(out, [checkpoint.name, *made])
         screen.advise("Next, with your own checkpoint and images:\n  ccvae-eval run YOUR.pt --data folder:PATH")
         if json:
             screen.document(document_of(run))

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ccvae_eval.cli.console import Screen
+from ccvae_eval.cli.console import Screen, empty_table
 from ccvae_eval.cli.options import Json, registered
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.plugins import registry
@@ -63,11 +63,10 @@ def _range_text(spec: ValueSpec) -> str:
 
 
 def _values_table(values: dict[str, ValueSpec]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("value", "", "range"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("unit", overflow="fold")
-    table.add_column("definition", overflow="fold")
+    table = empty_table("value", "", "range", "unit", "definition", spare=("unit", "range"))
+    for column in table.columns[:3]:
+        column.no_wrap = True
+    table.columns[-1].min_width = 32
     for name, spec in values.items():
         judge = " (needs the judge)" if spec.needs_judge else ""
         chance = spec.chance or (f"none: {spec.no_chance}" if spec.no_chance else "none")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from ccvae_eval import __version__
 from ccvae_eval.cli.console import Screen, empty_table
@@ -87,7 +87,7 @@ def _installation() -> dict[str, Any]:
 
 def _show(found: dict[str, Any], screen: Screen) -> None:
     """Prints single facts as a grid and lists of records as tables."""
-    grid = Table.grid(padding=(0, 2))
+    grid = Table.grid("", Column(overflow="fold"), padding=(0, 2))
     tables: list[tuple[str, list[dict[str, Any]]]] = []
     for key, value in found.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -99,9 +99,9 @@ def _show(found: dict[str, Any], screen: Screen) -> None:
     screen.show(grid)
     for title, rows in tables:
         columns = [column for column in rows[0] if any(row.get(column) not in (None, "") for row in rows)]
-        table = empty_table(*columns, title=title, title_justify="left")
-        for first in table.columns[:1]:
-            first.no_wrap = True
+        table = empty_table(*columns, spare=("dtype",), title=title, title_justify="left")
+        for column in table.columns[:2]:
+            column.no_wrap = True
         for row in rows[:MAX_ROWS]:
             table.add_row(*(escaped(_text(row.get(column))) for column in columns))
         screen.show("", table)

@@ -50,7 +50,7 @@ def command(
         if json:
             screen.document({what: rows})
             return
-        table = empty_table(*COLUMNS)
+        table = empty_table(*COLUMNS, spare=("version", "distribution", "state"))
         for row in rows:
             table.add_row(*(escaped(row[column]) for column in COLUMNS))
         screen.show(table if rows else f"No {what} are registered.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
@@ -47,7 +48,10 @@ def load_command(name: str) -> Any:
     module = import_module(f"ccvae_eval.cli.{'measuring' if metric else name}")
     function = module.command(name) if metric else module.command
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=CONTEXT)
-    app.command(name, help=function.__doc__, no_args_is_help=metric or name in ("run", "train"))(function)
+    # typer keeps the line breaks of a docstring, and wraps its lines once more
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    app.command(name, help=text, no_args_is_help=metric or name in ("run", "train"))(function)
     return typer.main.get_command(app)
 
 

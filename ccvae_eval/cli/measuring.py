@@ -158,7 +158,7 @@ def publish(
         for file in write_report(name, run, folder):
             screen.notice(f"{name}: {file}")
     show(run, screen, verbose=common.verbose)
-    screen.advise(f"\nWritten to {folder}: {', '.join(made)}")
+    screen.written(folder, made)
     screen.advise(f"Next: {following}")
     results, document = [], document_of(run)
     if gate is not None:
@@ -202,9 +202,9 @@ def show(run: Run, screen: Screen, *, verbose: bool) -> None:
     from ccvae_eval.report import terminal
     from ccvae_eval.report.views import check_lines
 
-    screen.show(terminal.header(run), "")
+    screen.show(terminal.header(run))
     if len(run.measurements) > 1:
-        screen.show(terminal.summary(run))
+        screen.show("", terminal.summary(run))
     if len(run.measurements) == 1 or verbose:
         for m in run.measurements:
             screen.show("", terminal.tables(run, m.metric, verbose=verbose, ascii_only=screen.ascii_only))

@@ -42,6 +42,8 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 LEVEL = 0.05
 MIN_SEEDS = 3
 IMAGES, SEEDS = "images", "training seeds"
+WITH_INFLUENCE = {("accuracy", "auc"), ("accuracy", "balanced_accuracy"), ("density", "auc")}
+"""Values whose tests need the influence of every image, which early versions did not store."""
 NO_EVIDENCE = "it has no contributions of single images; compare training seeds instead (--group)"
 INCONSISTENT = 1e-6
 """Relative difference from the value in run.json above which the evidence does not belong to the value."""
@@ -344,10 +346,17 @@ class _Side:
         )
         if numerator is None or denominator is None:
             return NO_EVIDENCE
+        if influence is None and (self.measurement.metric, value.name) in WITH_INFLUENCE:
+            return self.outdated
         found = Contributions(numerator, denominator, influence)
         if not math.isclose(found.value, value.estimate.value, rel_tol=INCONSISTENT, abs_tol=INCONSISTENT):
             return f"the evidence of {self.label} gives {found.value:.6g}, the run states {value.estimate.value:.6g}"
         return found
+
+    @property
+    def outdated(self) -> str:
+        """The reason if the evidence has no influences."""
+        return f"the evidence of {self.label} was written by an earlier version; evaluate the checkpoint again"
 
     def _column(self, key: str) -> Floats | None:
         if key not in self.measurement.evidence:
@@ -449,7 +458,7 @@ def _pair(a: _Side, b: _Side, first: Value, second: Value) -> _Pair | str:
     if both.sum() < MIN_IMAGES:
         return f"{int(both.sum())} images enter both values, {MIN_IMAGES} are needed"
     if (one.own_influence is None) != (other.own_influence is None):
-        return "the evidence of one run was written by an earlier version of ccvae-eval"
+        return a.outdated if one.own_influence is None else b.outdated
     if one.own_influence is not None:
         return one, other
     one, other = one.only(both), other.only(both)

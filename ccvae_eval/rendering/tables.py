@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement as Width
+from rich.table import Column, Table
 from rich.text import Text
 
 from ccvae_eval.core.results import Measurement, Value, ValueSpec
@@ -14,6 +18,11 @@ from ccvae_eval.rendering.text import at_text, escaped, figure, plain
 
 ARROWS = {True: "↑", False: "↓", None: ""}
 MEAN = "mean"
+SHADES, ASCII_SHADES = " ░▒▓█", " .:*#"
+HEADINGS = 60
+"""Columns of a terminal into which the headings of a matrix must fit; longer ones are numbered."""
+LONGEST_WORD = 34
+"""Characters of a word that makes a table leave out a column; a longer word is folded."""
 STATUS = {"ok": "", "undefined": "undefined:", "unsupported": "not applicable:", "failed": "failed:"}
 
 
@@ -26,16 +35,90 @@ def value_cells(value: Value, spec: ValueSpec) -> list[str]:
     return [figure(estimate.value), interval, *levels, ARROWS[spec.higher_is_better], count]
 
 
+class FittedTable(Table):
+    """A table without lines that leaves out columns until its words fit the terminal.
+
+    Args:
+        spare: headings of the columns that may be left out, the first one first; a tuple is left out as a whole.
+        **more: as for ``rich.table.Table``.
+    """
+
+    def __init__(self, *, spare: Sequence[str | tuple[str, ...]] = (), **more: Any) -> None:
+        super().__init__(**{"box": None, "padding": (0, 1), "pad_edge": False, "header_style": "bold", **more})
+        self.spare = spare
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown = copy(self)
+        shown.columns = list(self.columns)
+        widths = [self._measure_column(console, options.update_width(1 << 16), column) for column in self.columns]
+        needed = {c._index: self._least(width, c) for c, width in zip(self.columns, widths, strict=True)}
+        for spare in self.spare:
+            if sum(needed[column._index] for column in shown.columns) > options.max_width:
+                names = spare if isinstance(spare, tuple) else (spare,)
+                shown.columns = [column for column in shown.columns if column.header not in names]
+        # a column of single words keeps its width, and the others are wrapped
+        single = {c._index for c in shown.columns if widths[c._index].maximum == needed[c._index]}
+        shown.columns = [
+            replace(column, _index=k, no_wrap=column._index in single) for k, column in enumerate(shown.columns)
+        ]
+        yield from super(FittedTable, shown).__rich_console__(console, options)
+
+    def _least(self, width: Width, column: Column) -> int:
+        """Characters that a column needs."""
+        if column.no_wrap:
+            return width.maximum
+        least = column.min_width + self._get_padding_width(column._index) if column.min_width else 0
+        return max(min(width.minimum, LONGEST_WORD), least)
+
+
 def value_table(*first: str) -> Table:
     """An empty table of values with the columns ``first``, then those of :func:`value_cells`."""
-    table = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False, header_style="bold")
+    table = FittedTable(spare=("headline", "n", "reference", "chance"), collapse_padding=True)
     for name in first:
-        table.add_column(name, overflow="fold")  # in a narrow terminal names are folded, numbers never
+        table.add_column(name, overflow="fold")
     for name in ("value", "95% interval", "chance", "reference"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
     return table
+
+
+def shaded_table(
+    title: str, rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequence[float]], *, ascii_only: bool
+) -> RenderableType:
+    """A matrix of shares in percent, each with a block that is the darker, the larger the share; 0 is blank.
+
+    Headings that do not fit are replaced by numbers: those of the rows, if rows and columns begin with the same names.
+    A narrow terminal leaves out the last columns.
+
+    Args:
+        title: the title.
+        rows, columns: the names.
+        shares: numbers from 0 to 1 (rows x columns); NaN is shown as a dash.
+        ascii_only: use ASCII characters in place of blocks.
+    """
+    wide = max(map(len, rows)) + sum(max(len(name), 4) + 1 for name in columns) > HEADINGS
+    same = wide and list(rows[: len(columns)]) == list(columns[: len(rows)])
+    further = list(enumerate(columns, 1))[len(rows) if same else 0 :] if wide else []
+    headings = [str(k) if wide else escaped(name) for k, name in enumerate(columns, 1)]
+    table = FittedTable(spare=headings[:0:-1], collapse_padding=True)
+    table.add_column("", overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for k, (name, cells) in enumerate(zip(rows, shares, strict=True), 1):
+        table.add_row(
+            escaped(f"{k} {name}" if same and k <= len(columns) else name), *(_shaded(x, ascii_only) for x in cells)
+        )
+    legend = [f"columns: {'; '.join(f'{k} {name}' for k, name in further)}"] if further else []
+    return Group(Text(plain(title), style="bold"), table, *bullets(legend))
+
+
+def _shaded(share: float, ascii_only: bool) -> str:
+    if math.isnan(share):
+        return "– "
+    percent, shades = round(100 * share), ASCII_SHADES if ascii_only else SHADES
+    shade = shades[round(min(max(share, 0.0), 1.0) * (len(shades) - 1))]
+    return f"{percent}{' ' * ascii_only}{shade}" if percent else ""
 
 
 def bullets(notes: Iterable[str]) -> list[RenderableType]:

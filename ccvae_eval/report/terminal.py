@@ -5,11 +5,11 @@ Every function returns text or a renderable; nothing here prints.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ccvae_eval.core.results import Measurement, ValueSpec
@@ -22,30 +22,31 @@ from ccvae_eval.rendering.tables import (
     bullets,
     headline_of,
     metric_tables,
+    shaded_table,
     value_cells,
     value_note,
     value_table,
 )
 from ccvae_eval.rendering.text import escaped, formatted, plain
+from ccvae_eval.report.matrices import matrices_of
 
 
 def header(run: Run) -> RenderableType:
     """Checkpoint, data, regions and judge of a run, one line each, and its warnings."""
     h = run.header
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid("", Column(overflow="fold"), padding=(0, 2))
     path = h.checkpoint.get("path") or "(in memory)"
     digest = (h.checkpoint.get("sha256") or "")[:8]
     data = h.data
     if h.checkpoint.get("model") is None and data.get("name"):
-        table.add_row("codes", escaped(str(data["name"])), f"{data.get('n')} rows, seed {h.seed}")
+        table.add_row("codes", escaped(f"{data['name']}  {data.get('n')} rows, seed {h.seed}"))
         return table
-    table.add_row("checkpoint", escaped(f"{path}  {digest}"), escaped(f"model {h.checkpoint.get('model')}"))
-    images = f"{data.get('n')} images of split {data.get('split')}"
-    table.add_row("data", escaped(str(data.get("name"))), escaped(images))
+    table.add_row("checkpoint", escaped(f"{path}  {digest}  model {h.checkpoint.get('model')}"))
+    table.add_row("data", escaped(f"{data.get('name')}  {data.get('n')} images of split {data.get('split')}"))
     if source := h.regions.get("source"):
         table.add_row("regions", escaped(str(source)))
     judge = f"{str(h.judge.get('sha256'))[:8]}, trained on {h.judge.get('trained_on')}" if h.judge else "none"
-    table.add_row("judge", escaped(judge), escaped(f"device {h.environment.get('device')}, seed {h.seed}"))
+    table.add_row("judge", escaped(f"{judge}  device {h.environment.get('device')}, seed {h.seed}"))
     return Group(table, *(Text(f"! {plain(w)}", style="yellow") for w in h.warnings))
 
 
@@ -71,13 +72,21 @@ def summary(run: Run) -> RenderableType:
 
 
 def tables(run: Run, metric: str, *, verbose: bool = False, ascii_only: bool = False) -> RenderableType:
-    """The tables of one metric: those of its class (``tables``), else the table of its values."""
+    """The tables of one metric: those of its class (``tables``), else the table of its values; then its matrices."""
     measurement, specs, kind = run.measurement(metric), run.specs.get(metric, {}), presentation_of(metric)
-    if not hasattr(kind, "tables"):
-        return metric_tables(measurement, specs, verbose=verbose)
-    with plugin_call(kind, "metric", "tables(measurement, specs)"):
-        found: RenderableType = kind.tables(measurement, specs, verbose=verbose, ascii_only=ascii_only)
-        return found
+    found: RenderableType = metric_tables(measurement, specs, verbose=verbose)
+    if hasattr(kind, "tables"):
+        with plugin_call(kind, "metric", "tables(measurement, specs)"):
+            found = kind.tables(measurement, specs, verbose=verbose, ascii_only=ascii_only)
+    return Group(found, *_shaded(measurement, ascii_only=ascii_only))
+
+
+def _shaded(measurement: Measurement, *, ascii_only: bool) -> Iterator[RenderableType]:
+    """The matrices of a measurement as tables of shades, each below an empty line."""
+    for matrix in matrices_of(measurement):
+        numbers = [[cell.number for cell in row] for row in matrix.cells]
+        table = shaded_table(f"{matrix.title}, in %", matrix.rows, matrix.columns, numbers, ascii_only=ascii_only)
+        yield Group(Text(""), table, *bullets([matrix.reading]))
 
 
 def sentence(measurement: Measurement) -> str:

@@ -33,9 +33,11 @@ def check_lines(run: Run) -> list[Text]:
 
 def text(run: Run) -> str:
     """Header, table and findings of a run, as the terminal shows them, without colours."""
-    console = Console(file=io.StringIO(), width=WIDTH, highlight=False, emoji=False, color_system=None)
+    file = io.StringIO()
+    # in a notebook, rich would show the text instead of writing it to the file
+    console = Console(file=file, width=WIDTH, highlight=False, emoji=False, color_system=None, force_jupyter=False)
     console.print(terminal.header(run), "", terminal.summary(run), *check_lines(run), sep="\n")
-    return console.file.getvalue().rstrip()  # type: ignore[attr-defined,no-any-return]
+    return file.getvalue().rstrip()
 
 
 def notebook(run: Run) -> str:

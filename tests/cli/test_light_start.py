@@ -217,6 +217,7 @@ def test_wrong_arguments_are_refused(arguments: list[str], message: str, command
         ("reproduce w", {"walks"}),
         ("check pyt", {"pythae"}),
         ("calibrate g", {"generation"}),
+        ("compare a b --metric l", {"locality"}),
     ],
 )
 def test_completion(words: str, expected: set[str], command: CommandRunner) -> None:

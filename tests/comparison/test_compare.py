@@ -11,14 +11,16 @@ import pytest
 from scipy.stats import permutation_test
 
 import ccvae_eval
-from ccvae_eval.comparison.compare import Comparison, compare
+from ccvae_eval.comparison.compare import WITH_INFLUENCE, Comparison, compare
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import Reason
+from ccvae_eval.evaluation.metric import default_metrics
 from ccvae_eval.evaluation.result_table import Mean, Proportion
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import write
 from ccvae_eval.metrics.shared.contrasts import RocAuc
 from tests.support.comparisons import model, run_of
+from tests.support.fakes import Squares, SquaresVAE
 
 
 def test_a_run_does_not_differ_from_itself() -> None:
@@ -286,3 +288,27 @@ def test_a_proportion_with_few_different_images_has_a_p_value_and_no_interval() 
     row = compare(run_of({"m": ("v", {"x": Proportion(a)})}), run_of({"m": ("v", {"x": Proportion(b)})}))["m.v"]
     assert math.isnan(row.difference.low)
     assert row.difference.p == pytest.approx(0.5, abs=0.02)
+
+
+def without_influences(run: Run) -> Run:
+    """A run as an early version stored it."""
+    kept = ({k: a for k, a in m.evidence.items() if not k.endswith("/influence")} for m in run.measurements)
+    return replace(run, measurements=tuple(replace(m, evidence=e) for m, e in zip(run.measurements, kept, strict=True)))
+
+
+@pytest.mark.parametrize("old", ["A", "B", "AB"])
+def test_evidence_without_influences_is_not_compared(old: str) -> None:
+    runs = [without_influences(model(k)) if label in old else model(k) for k, label in enumerate("AB")]
+    found = compare(*runs)
+    reason = f"the evidence of {old[0]} was written by an earlier version; evaluate the checkpoint again"
+    for address in ("accuracy.balanced_accuracy", "density.auc"):
+        assert reason in found[address].verdict
+        assert math.isnan(found[address].adjusted_p)
+    assert found["locality.focus"].family == 2
+
+
+def test_the_values_with_influences_are_those_of_an_evaluation() -> None:
+    data = Squares(180)
+    run = ccvae_eval.evaluate(SquaresVAE(), data, [*default_metrics()], sample=60, judge="none", references=False)
+    stored = {(m.metric, key.partition("/")[0]) for m in run for key in m.evidence if key.endswith("/influence")}
+    assert stored == WITH_INFLUENCE

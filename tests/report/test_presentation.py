@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from ccvae_eval.core.errors import PluginError
 from ccvae_eval.core.results import Estimate, Measurement, Value
@@ -56,10 +58,16 @@ def register(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_file_classes", {("mine.py", "metrics", "mine"): kind})
 
 
+def shown(what: Any) -> str:
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    console.print(what)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_a_metric_draws_and_describes_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register(Mine, monkeypatch)
     assert [file.name for file in draw_figures(RUN, tmp_path)] == ["mine-map-a.png"]
-    assert tables(RUN, "mine", verbose=True) == "mine True False"
+    assert shown(tables(RUN, "mine", verbose=True)) == "mine True False\n"
     assert sentence(MEASUREMENT) == "The size is 25.6%."
 
 
@@ -81,4 +89,4 @@ def test_a_failure_names_the_metric_and_the_call(
 
 def test_an_unregistered_metric_has_the_table_of_its_values(tmp_path: Path) -> None:
     assert draw_figures(RUN, tmp_path) == []
-    assert not isinstance(tables(RUN, "mine"), str)
+    assert shown(tables(RUN, "mine")).startswith("mine: ")

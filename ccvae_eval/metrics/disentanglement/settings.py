@@ -268,4 +268,5 @@ class Disentanglement(PanelSettings):
     ) -> RenderableType:
         from ccvae_eval.metrics.disentanglement.tables import tables
 
-        return tables(measurement, specs, verbose=verbose, ascii_only=ascii_only)
+        del ascii_only
+        return tables(measurement, specs, verbose=verbose)

@@ -19,8 +19,8 @@ from ccvae_eval.evaluation.run import Run
 from ccvae_eval.rendering.text import plain
 from ccvae_eval.report import terminal
 from ccvae_eval.report.checks import findings
+from ccvae_eval.report.matrices import LEVELS, matrices
 from ccvae_eval.report.page import answer, pictures
-from ccvae_eval.report.page.matrices import LEVELS, matrices
 
 PAGE = "report.html"
 

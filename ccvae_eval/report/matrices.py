@@ -1,9 +1,10 @@
-"""Matrices of a page: what moves or predicts which label, in one colour scale from chance to 1."""
+"""Matrices of a run: what moves or predicts which label, in one colour scale from chance to 1."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
+from math import nan
 
 import numpy as np
 
@@ -25,12 +26,14 @@ class Cell:
         text: the number; a dash if it is undefined.
         level: step of the colour scale, from 0 (chance) to 10; None if undefined.
         value, of: address of the per-image numbers behind the cell, as in ``image_numbers``; "" without.
+        number: the number; NaN if undefined.
     """
 
     text: str
     level: int | None
     value: str = ""
     of: str = ""
+    number: float = nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +59,19 @@ def matrices(run: Run, columns: Container[tuple[str, str]] = ()) -> list[Matrix]
         run: the run.
         columns: the (value, of) of the per-image numbers that there are; other cells get no address.
     """
-    found = [matrix for m in run for matrix in _matrices_of(m) if matrix.rows and matrix.columns]
+    found = [matrix for m in run for matrix in matrices_of(m)]
     return [
         replace(matrix, cells=tuple(
-            tuple(cell if (cell.value, cell.of) in columns else Cell(cell.text, cell.level) for cell in row)
+            tuple(cell if (cell.value, cell.of) in columns else replace(cell, value="", of="") for cell in row)
             for row in matrix.cells
         ))
         for matrix in found
     ]  # fmt: skip
+
+
+def matrices_of(m: Measurement) -> list[Matrix]:
+    """Every matrix that a measurement has numbers for."""
+    return [matrix for matrix in _matrices_of(m) if matrix.rows and matrix.columns]
 
 
 def _matrices_of(m: Measurement) -> Iterator[Matrix]:
@@ -129,4 +137,4 @@ def _cell(number: float, chance: float, value: str = "", of: str = "") -> Cell:
     if np.isnan(number):
         return Cell("–", None)
     share = min(max((number - chance) / (1 - chance), 0.0), 1.0)
-    return Cell(figure(number, 2), round(share * LEVELS), value, of)
+    return Cell(figure(number, 2), round(share * LEVELS), value, of, number)
