@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,7 +53,12 @@ def command(
     judge: Annotated[str | None, typer.Option(help="The judge: auto, none or a file.")] = None,
     option: Setting = None,
     contender: Annotated[list[str] | None, typer.Option(help="Train only the model of this row; repeatable.")] = None,
-    shard: Annotated[str, typer.Option(help="I/N: process only the I-th of every N trainings.")] = "1/1",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="I/N: only the I-th of every N trainings; default: the position in Slurm's job array, else all."
+        ),
+    ] = None,
     tables: Annotated[bool, typer.Option("--tables", help="Only write the tables, from existing results.")] = False,
     device: Device = "auto",
     out: Annotated[
@@ -78,11 +84,12 @@ def command(
         )  # fmt: skip
         require_inputs(plan.data, judge, out)
 
-        from ccvae_eval.recipes.work import PreparedRecipe, parse_shard
+        from ccvae_eval.recipes.work import PreparedRecipe
+        from ccvae_eval.sweep.cells import parse_shard
 
         task = PreparedRecipe.of(plan, out or Path("ccvae-eval") / slug(plan.name))
         screen.notice(f"{plan.title}: {len(task.cells)} trainings on {task.data.spec}; results go to {task.folder}")
-        failed = 0 if tables else _work(task, device, parse_shard(shard), screen)
+        failed = 0 if tables else _work(task, device, parse_shard(shard, os.environ), screen)
         _write_tables(task, screen, json)
     if failed:
         raise SystemExit(SOME_FAILED)

@@ -11,7 +11,7 @@ from typing import Any
 from ccvae_eval.api import evaluate
 from ccvae_eval.checkpoint import open_checkpoint, save_checkpoint
 from ccvae_eval.core.devices import device_named
-from ccvae_eval.core.errors import CcvaeEvalError, InputError, UsageError
+from ccvae_eval.core.errors import CcvaeEvalError, InputError
 from ccvae_eval.core.files import atomic_write, slug
 from ccvae_eval.core.types import Plain
 from ccvae_eval.data.interface import DataSet
@@ -230,11 +230,3 @@ def _run_in(folder: Path) -> Run | None:
         return read(folder)
     except InputError:
         return None
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """Parse ``I/N`` with 1 <= I <= N."""
-    first, _, second = text.partition("/")
-    if first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second):
-        return int(first), int(second)
-    raise UsageError(f"must be I/N with 1 <= I <= N, got {text!r}", where="--shard", hint="Example: --shard 2/8")

@@ -83,6 +83,18 @@ def markdown_text(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", plain(text, keep_newlines=False))
 
 
+def duration(seconds: float) -> str:
+    """A duration for people.
+
+    >>> duration(9.6), duration(90), duration(3 * 3600 + 900)
+    ('10 s', '2 min', '3 h 15 min')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def at_text(at: Mapping[str, object]) -> str:
     """The ``at`` of a value in one line."""
     return ", ".join(f"{key} {value}" for key, value in sorted(at.items()))

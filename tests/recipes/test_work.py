@@ -21,7 +21,7 @@ from ccvae_eval.evaluation.storage import read
 from ccvae_eval.recipes import tables
 from ccvae_eval.recipes.recipe import RecipeCell, parse_recipe
 from ccvae_eval.recipes.tables import grids_of
-from ccvae_eval.recipes.work import PreparedRecipe, parse_shard, result_of, run_cells, training_of
+from ccvae_eval.recipes.work import PreparedRecipe, result_of, run_cells, training_of
 from ccvae_eval.rendering.grids import Entry, Grid, grid_markdown
 from ccvae_eval.report.figures import draw_grid
 from ccvae_eval.statistics.intervals import over_seeds
@@ -80,10 +80,6 @@ def test_existing_results_are_reused(finished: PreparedRecipe) -> None:
 def test_shards_partition_the_cells(finished: PreparedRecipe) -> None:
     parts = [[d.cell.name for d in run_cells(finished, shard=(i, 3))] for i in (1, 2, 3)]
     assert sorted(name for part in parts for name in part) == sorted(cell.name for cell in finished.cells)
-    assert parse_shard("2/8") == (2, 8)
-    for text in ("0/2", "3/2", "2", "a/b"):
-        with pytest.raises(UsageError, match="must be I/N"):
-            parse_shard(text)
 
 
 def test_an_experiment_starts_from_the_weights_of_another(finished: PreparedRecipe) -> None:

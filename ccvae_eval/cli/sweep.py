@@ -1,0 +1,204 @@
+"""``sweep``: evaluate many checkpoints, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ccvae_eval.cli.console import Screen, stop_requests
+from ccvae_eval.cli.measuring import SOME_FAILED, require_valid
+from ccvae_eval.cli.options import OUTPUT, Common, add_options, option_in, options_of
+from ccvae_eval.cli.runs import as_plain, progress, read_runs, results_table, state_line
+from ccvae_eval.core.errors import InputError, UsageError
+from ccvae_eval.core.files import atomic_write
+
+if TYPE_CHECKING:
+    from ccvae_eval.evaluation.run import Run
+    from ccvae_eval.sweep.cells import Cell, Sweep
+    from ccvae_eval.sweep.engines import Engine
+
+WORK = "Work"
+METRIC_HELP = "Compute only this metric; repeatable."
+ON_HELP = "Where to run: FILE.toml (Slurm, settings of submitit), dask, or the address of a Dask scheduler."
+SHARD_HELP = "I/N: only the I-th of every N cells; default: the position in Slurm's job array, else all."
+OWN = {"seed", "out", "json", "quiet", "verbose", "device"}
+"""Options of an evaluation that a sweep sets itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellOptions(Common):
+    """The options of the evaluations; figures are left out by default."""
+
+    figures: Annotated[bool, option_in(OUTPUT, "Write figures as PNG files.")] = False
+
+
+def command(
+    checkpoints: Annotated[
+        list[str], typer.Argument(help="Checkpoints, or patterns such as 'models/*.pt'.", show_default=False)
+    ],
+    metric: Annotated[list[str] | None, typer.Option("--metric", "-m", help=METRIC_HELP)] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Evaluation seeds of each checkpoint, from --seed on.")] = 1,
+    processes: Annotated[int | None, option_in(WORK, "Processes on this machine; default: 1.", min=1)] = None,
+    on: Annotated[str | None, option_in(WORK, ON_HELP, "--on")] = None,
+    shard: Annotated[str | None, option_in(WORK, SHARD_HELP)] = None,
+    retries: Annotated[int, option_in(WORK, "Further attempts of a cell whose worker was lost.", min=0)] = 1,
+    max_failures: Annotated[int | None, option_in(WORK, "Stop when more cells than this failed.", min=0)] = None,
+    fail_fast: Annotated[bool, option_in(WORK, "Stop at the first cell that fails.", "--fail-fast")] = False,
+    cell_limit: Annotated[float | None, option_in(WORK, "Seconds after which a cell is killed.", min=1)] = None,
+    **given: Any,
+) -> None:
+    """Evaluate many checkpoints, on this machine or on a cluster.
+
+    Each checkpoint and seed is a cell with a folder of its own in --out. A cell that has a run is left as it is, so a
+    sweep that was interrupted is resumed by the same command. The state is shown by ccvae-eval runs DIR.
+    """
+    common = CellOptions(**given)
+    if common.out is None:
+        raise UsageError("a sweep needs a folder", hint="Name it with --out, such as --out sweep/")
+    require_valid(common)
+    from ccvae_eval.sweep.cells import Sweep, parse_shard
+
+    index, count = parse_shard(shard, os.environ)
+    paths = expanded(checkpoints)
+    sweep = Sweep.of(
+        common.out.absolute(), paths, range(common.seed, common.seed + seeds), cell_arguments(common, metric)
+    )
+    sweep.write()
+    with Screen(as_json=common.json, quiet=common.quiet) as screen:
+        own = [cell for number, cell in enumerate(sweep.cells) if number % count == index - 1]
+        missing = set(sweep.missing())
+        todo = [cell for cell in own if cell in missing]
+        screen.notice(f"{len(own)} cells, {len(own) - len(todo)} of them done; results go to {sweep.folder}")
+        failed = 0
+        if todo:
+            engine = _engine(sweep, on, processes, common.device, cell_limit)
+            failed = _work(sweep, todo, engine, retries, 0 if fail_fast else max_failures, screen)
+        _conclude(sweep, common, screen)
+    if failed:
+        raise SystemExit(SOME_FAILED)
+
+
+def expanded(checkpoints: Sequence[str]) -> list[str]:
+    """The paths that the arguments name; a pattern stands for all that match it.
+
+    Raises:
+        InputError: a pattern matches nothing.
+    """
+    found: list[str] = []
+    for text in checkpoints:
+        matches = [text] if Path(text).exists() else sorted(glob(text))  # noqa: PTH207 - absolute patterns too
+        if not matches:
+            raise InputError("no checkpoint has this name or matches this pattern", where=text)
+        found += matches
+    return list(dict.fromkeys(found))
+
+
+def cell_arguments(common: CellOptions, metrics: Sequence[str] | None) -> list[str]:
+    """The options of ``run`` for every cell: those that differ from the defaults of ``run``."""
+    found = [part for name in metrics or () for part in ("--metric", name)]
+    defaults = {field.name: field.default for field in fields(Common)}
+    for field in fields(common):
+        value = getattr(common, field.name)
+        if field.name in OWN or value == defaults[field.name]:
+            continue
+        name = "--" + field.name.replace("_", "-")
+        if isinstance(value, bool):
+            found.append(name if value else name.replace("--", "--no-", 1))
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            found += [name, str(item.absolute() if isinstance(item, Path) else item)]
+    return [*found, "--quiet"]
+
+
+def run_command(arguments: list[str]) -> int:
+    """Runs ``ccvae-eval`` in this process and returns its exit code."""
+    import sys
+
+    from ccvae_eval.cli.main import main
+
+    # the run records its command: one that can be repeated, without the folder in which the sweep makes it
+    sys.argv = ["ccvae-eval", *arguments[: arguments.index("--out")]]
+    try:
+        main(arguments)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+def _engine(sweep: Sweep, on: str | None, processes: int | None, device: str, limit: float | None) -> Engine:
+    from ccvae_eval.sweep.engines import Processes, Work, engine_on
+
+    if on is not None:
+        return engine_on(on, Work(sweep.folder, limit), processes)
+    devices = [] if device == "auto" else dealt(device)
+    return Processes(sweep.folder, run_command, count=processes or 1, limit=limit, devices=devices)
+
+
+def dealt(device: str) -> list[str]:
+    """The devices of ``--device cuda:0,1``.
+
+    >>> dealt("cuda:0,2"), dealt("cpu")
+    (['cuda:0', 'cuda:2'], ['cpu'])
+    """
+    kind, _, numbers = device.partition(":")
+    return [f"{kind}:{number}" for number in numbers.split(",")] if numbers else [device]
+
+
+def _work(
+    sweep: Sweep, todo: Sequence[Cell], engine: Engine, retries: int, max_failures: int | None, screen: Screen
+) -> int:
+    """Runs the cells; returns how many failed."""
+    from rich.live import Live
+
+    from ccvae_eval.sweep.loop import run_cells
+
+    live = screen.err.is_terminal and not screen.quiet
+    failed = 0
+    with stop_requests() as stopped, Live(console=screen.err, transient=True) if live else nullcontext() as display:
+
+        def stop() -> bool:
+            if display is not None:
+                display.update(progress(sweep.states()))
+            return bool(stopped)
+
+        try:
+            ended = run_cells(sweep.folder, todo, engine, retries=retries, max_failures=max_failures, stop=stop)
+            for number, cell in enumerate(ended, 1):
+                failed += not cell.done
+                took = "" if cell.attempt.seconds is None else f" in {cell.attempt.seconds:.0f} s"
+                what = f"done{took}" if cell.done else f"failed: {cell.attempt.error}"
+                screen.notice(f"{number} of {len(todo)}: {cell.cell.name}: {what}")
+        finally:
+            engine.close()
+        if stopped:
+            screen.notice("stopped; repeat the command to resume")
+            raise SystemExit(128 + stopped[0])
+    return failed
+
+
+def _conclude(sweep: Sweep, common: CellOptions, screen: Screen) -> None:
+    """Shows the table of results, and writes it as a page."""
+    from ccvae_eval.report.page import PAGE, runs_html
+
+    states = sweep.states()
+    runs: dict[str, Run] = dict(read_runs(sweep, states))
+    screen.show(state_line(states), "", results_table(states, runs))
+    if runs and common.page:
+        atomic_write(sweep.folder / PAGE, runs_html(runs).encode())
+        screen.advise(f"\nWritten to {sweep.folder}: {PAGE}, {len(runs)} runs")
+    screen.advise(f"Next: ccvae-eval runs {sweep.folder}")
+    if common.json:
+        screen.document({"cells": [as_plain(state, runs.get(state.cell.name)) for state in states]})
+
+
+add_options(command, options_of(CellOptions))

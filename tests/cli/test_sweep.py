@@ -1,0 +1,173 @@
+"""``sweep`` and ``runs``: real evaluations, stopping and resuming, tables from files alone, and errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import ccvae_eval
+from ccvae_eval.cli.main import main
+from ccvae_eval.cli.options import Common
+from ccvae_eval.cli.sweep import CellOptions, cell_arguments, expanded
+from ccvae_eval.core.errors import InputError
+from ccvae_eval.evaluation.storage import write
+from ccvae_eval.sweep.cells import Attempt, Sweep, write_attempt
+from tests.support.runs import measurement, run_of, value
+
+SHIPPED = Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt"
+SMALL = ["-m", "density", "--sample", "16", "--no-page"]
+LONGEST = 300.0
+
+
+@pytest.fixture(autouse=True)
+def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "140")
+
+
+def command(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return int(ended.value.code or 0)
+
+
+def made(*names: str) -> Sweep:
+    """A sweep whose first cells are done, failed and waiting."""
+    for name in names:
+        Path(f"{name}.pt").write_text(name)
+    found = Sweep.of(Path("out"), [f"{name}.pt" for name in names], [0])
+    found.write()
+    write(run_of(measurement("locality", "focus", [value("focus", 0.5), value("focus", 0.4, "=cmd()")])),
+          found.folder / found.cells[0].name)  # fmt: skip
+    write_attempt(found.folder, found.cells[0], Attempt(1, 90.0))
+    write_attempt(found.folder, found.cells[1], Attempt(2, 3.0, "the checkpoint is cut off"))
+    return found
+
+
+def test_runs_shows_values_states_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = made("a", "b", "c").cells
+    assert command("runs", "out") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("3 cells: 1 done, 1 failed, 1 waiting\n")
+    rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.startswith(("a-", "b-", "c-"))}
+    assert rows[cells[0].name] == ["done", "2", "min", "0.500", "[0.400,", "0.600]"]
+    assert rows[cells[1].name] == ["failed", "3", "s"]
+    assert rows[cells[2].name] == ["waiting"]
+    assert f"{cells[1].name}: the checkpoint is cut off" in shown
+
+
+def test_runs_writes_csv_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = made("a", "b").cells
+    assert command("runs", "out", "--csv", "all.csv", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [(c["name"], c["state"], c["values"]) for c in document["cells"]] == [
+        (cells[0].name, "done", {"locality.focus": 0.5}),
+        (cells[1].name, "failed", {}),
+    ]
+    rows = list(csv.DictReader(Path("all.csv").read_text().splitlines()))
+    assert {row["run"] for row in rows} == {cells[0].name}
+    assert {row["characteristic"] for row in rows} == {"", "'=cmd()"}, "text that a spreadsheet would run is quoted"
+
+
+def test_runs_writes_parquet(capsys: pytest.CaptureFixture[str]) -> None:
+    made("a", "b")
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        assert command("runs", "out", "--parquet", "all.parquet") == 2
+        assert "needs the package pyarrow" in capsys.readouterr().err
+    else:
+        assert command("runs", "out", "--parquet", "all.parquet") == 0
+        assert parquet.read_table("all.parquet").num_rows == 2
+
+
+def test_runs_shows_a_folder_of_runs_without_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("x", "y"):
+        write(run_of(measurement("locality", "focus", [value("focus", 0.5)])), Path("runs") / name)
+    assert command("runs", "runs") == 0
+    assert "2 cells: 2 done" in capsys.readouterr().out
+    Path("empty").mkdir()
+    assert command("runs", "empty") == 3
+    assert "empty: has neither a sweep nor runs" in capsys.readouterr().err
+
+
+def test_watching_ends_when_nothing_is_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    made("a", "b")
+    assert command("runs", "out", "--watch") == 0
+    assert "1 done, 1 failed" in capsys.readouterr().out
+
+
+def test_options_of_the_cells_are_those_that_were_given() -> None:
+    common = CellOptions(
+        data="faces", characteristic=["Smiling", "Hat"], page=False, plugin=[Path("own.py")], seed=3, out=Path("out")
+    )
+    assert cell_arguments(common, ["density"]) == [
+        "--metric", "density", "--data", "faces", "--characteristic", "Smiling", "--characteristic", "Hat",
+        "--no-figures", "--no-page", "--plugin", str(Path("own.py").absolute()), "--quiet",
+    ]  # fmt: skip
+    assert cell_arguments(CellOptions(figures=Common().figures), None) == ["--quiet"]
+
+
+def test_patterns_are_expanded_and_must_match() -> None:
+    for name in ("b.pt", "a.pt"):
+        Path(name).write_text("")
+    assert expanded(["*.pt", "a.pt"]) == ["a.pt", "b.pt"]
+    with pytest.raises(InputError, match=r"c\*: no checkpoint has this name or matches this pattern"):
+        expanded(["c*"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["a.pt"], 2, "a sweep needs a folder\nName it with --out"),
+        (["b.pt", "-o", "out"], 3, "b.pt: no checkpoint has this name"),
+        (["a.pt", "-o", "out", "--shard", "3/2"], 2, "must be I/N"),
+        (["a.pt", "-o", "out", "--on", "cluster"], 2, "must be FILE.toml, dask or an address"),
+        (["a.pt", "-o", "out", "--sample", "many"], 2, "--sample must be a positive number"),
+        (["a.pt", "-o", "a.pt"], 3, "is not a folder"),
+    ],
+)
+def test_errors(arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.pt").write_text("weights")
+    assert command("sweep", *arguments) == code
+    assert message in capsys.readouterr().err
+
+
+def sweep(*arguments: str) -> subprocess.Popen[str]:
+    program = [sys.executable, "-m", "ccvae_eval.cli.main", "sweep", *SMALL, "--out", "out", *arguments]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(Path("cache").absolute())}
+    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.slow
+def test_a_stopped_sweep_is_resumed_and_a_bad_checkpoint_is_named() -> None:
+    shutil.copy(SHIPPED, "a.pt")
+    shutil.copy(SHIPPED, "b.pt")
+    Path("cut.pt").write_bytes(SHIPPED.read_bytes()[:10_000])
+    first = sweep("a.pt", "b.pt", "cut.pt")
+    end = time.monotonic() + LONGEST
+    while not list(Path("out").glob("a-*/run.json")) and time.monotonic() < end:
+        time.sleep(0.1)
+    first.send_signal(signal.SIGTERM)
+    _, said = first.communicate(timeout=LONGEST)
+    assert first.returncode == 143, said
+    assert "stopped; repeat the command to resume" in said
+    second = sweep("a.pt", "b.pt", "cut.pt", "--processes", "2")
+    shown, said = second.communicate(timeout=LONGEST)
+    assert second.returncode == 4, said
+    assert "3 cells, 1 of them done" in said
+    assert "3 cells: 2 done, 1 failed" in shown
+    assert len(list(Path("out").glob("*/run.json"))) == 2
+    runs = [json.loads(file.read_text()) for file in Path("out").glob("*/run.json")]
+    values = [[(v["name"], v["characteristic"], v["value"]) for v in run["measurements"][0]["values"]] for run in runs]
+    assert values[0] == values[1], "two workers give the bits of one"
+    assert ".sweep" not in json.dumps(runs[0]), "a run names no folder that is gone"
