@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import EVALUATION, OUTPUT, Common, add_options, command_line, option_in, options_of
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.rendering.tables import bullets
-from ccvae_eval.rendering.text import escaped
+from ccvae_eval.rendering.text import escaped, plain
 
 if TYPE_CHECKING:  # imports torch, which help does not need
     from ccvae_eval.comparison.compare import ComparedValue, Comparison
@@ -72,9 +73,10 @@ def command(
         screen.show(comparison_table(found, verbose=common.verbose, wide=wide))
         if out is not None:
             made = _write(found, runs, out, page=common.page)
-            screen.advise(f"\nWritten to {', '.join(map(str, made))}")
+            links = [(plain(str(file)), f"link {file.resolve().as_uri()}") for file in made]
+            screen.advise(Text("\nWritten to ").append_text(Text(", ").join(Text.assemble(link) for link in links)))
         else:
-            screen.advise(f"\nNext: add --out DIR for {COMPARISON_FILE} and a page with the pictures of both models.")
+            screen.advise("\nNext: --out DIR writes this as a page, with pictures")
         if common.json:
             screen.document(found.as_plain())
 

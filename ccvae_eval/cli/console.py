@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from ccvae_eval.rendering.text import plain
 
@@ -57,7 +58,7 @@ class Screen:
         if what and not self.as_json:
             self.out.print(*what, sep="\n")
 
-    def advise(self, text: str) -> None:
+    def advise(self, text: str | Text) -> None:
         """Prints what to do next, except in JSON mode or when quiet."""
         if not self.as_json and not self.quiet:
             self.out.print(text, soft_wrap=True, markup=False)

@@ -104,7 +104,7 @@ def page_html(found: Comparison, runs: Mapping[str, Sequence[Run]], command: str
     every = [run for own in runs.values() for run in own]
     labels, moved = _traversals(shown)
     ids, singles = _single_images(shown)
-    columns = _columns(shown, ids)
+    columns = _columns(found, shown, ids)
     rows = [_row(v) for v in found.values]
     data = {
         "models": [plain(label) for label in shown],
@@ -134,8 +134,9 @@ def write_page(found: Comparison, runs: Mapping[str, Sequence[Run]], folder: Pat
 
 
 def _title(found: Comparison, run: Run) -> str:
-    names = " and ".join(found.models) if len(found.models) <= MOST_PAIRS else f"{len(found.models)} models"
-    return f"Comparison of {names} on {run.header.data.get('name') or 'data in memory'}"
+    names = [label if found.unit != IMAGES else f"{Path(what).name} ({label})" for label, what in found.models.items()]
+    named = " and ".join(names) if len(names) <= MOST_PAIRS else f"{len(names)} models"
+    return f"{named} on {run.header.data.get('name') or 'data in memory'}"
 
 
 def _legend(found: Comparison, shown: Mapping[str, Run]) -> list[tuple[str, str, str]]:
@@ -154,7 +155,7 @@ def _called(label: str, run: Run, own: Sequence[Run]) -> str:
 def _row(v: ComparedValue) -> Row:
     d, towards = v.difference, -1.0 if v.higher_is_better is False else 1.0
     numbers = (short(v.first), short(v.second), short(d.value, "+"), interval(d), p_value(v.adjusted_p),
-               short(v.smallest_detectable))  # fmt: skip
+               short(v.smallest_detectable, "-"))  # fmt: skip
     winner = v.better or v.higher
     side = "" if winner is None else SIDES[1 + v.models.index(winner)]
     verdict = v.verdict.partition(" (smallest")[0]  # the table has a column for it
@@ -287,21 +288,27 @@ def _single_images(shown: Mapping[str, Run]) -> tuple[Ids, list[tuple[Sheet, int
     return ids, found
 
 
-def _columns(shown: Mapping[str, Run], ids: Ids) -> list[dict[str, Any]]:
-    """Per-image values that every run has: the numbers of each model, and their largest difference, headlines first."""
+def _columns(found: Comparison, shown: Mapping[str, Run], ids: Ids) -> list[dict[str, Any]]:
+    """Per-image values that every run has: the numbers of each model, and their largest difference.
+
+    Values with evidence of a difference come first, then the other headline values.
+    """
     if not len(ids):
         return []
     tables = [{(c["value"], c["of"]): c for c in pictures.image_numbers(_only(run, ids))} for run in shown.values()]
     plain_values = {plain(f"{m.metric}.{v.name}") for run in shown.values() for m in run for v in m.values if not v.at}
-    found = []
+    differing = {
+        (f"{v.address.metric}.{v.address.name}", v.address.characteristic or "") for v in found.values if v.higher
+    }
+    columns = []
     for key, column in tables[0].items():
         if column["value"] not in plain_values or not all(key in table for table in tables):
             continue
         each = [table[key]["numbers"] for table in tables]
         spread = [None if None in own else float(f"{max(own) - min(own):.3g}") for own in zip(*each, strict=True)]
         if any(spread):
-            found.append({**column, "better": False, "each": each, "numbers": spread})
-    return sorted(found, key=lambda c: not c["headline"])
+            columns.append({**column, "better": False, "each": each, "numbers": spread})
+    return sorted(columns, key=lambda c: ((c["value"], c["of"]) not in differing, not c["headline"]))
 
 
 def _missing(shown: Mapping[str, Run], what: str) -> str:
