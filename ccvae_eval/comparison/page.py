@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ccvae_eval.comparison.compare import IMAGES, ComparedValue, Comparison, name_of
-from ccvae_eval.comparison.summary import MOST_PAIRS, interval, notes, p_value, short, verdicts
+from ccvae_eval.comparison.summary import MOST_PAIRS, interval, listed, notes, p_value, short, verdicts
 from ccvae_eval.core import sheets
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.core.types import Ids
@@ -135,7 +135,7 @@ def write_page(found: Comparison, runs: Mapping[str, Sequence[Run]], folder: Pat
 
 def _title(found: Comparison, run: Run) -> str:
     names = [label if found.unit != IMAGES else f"{Path(what).name} ({label})" for label, what in found.models.items()]
-    named = " and ".join(names) if len(names) <= MOST_PAIRS else f"{len(names)} models"
+    named = listed(names) if len(names) <= MOST_PAIRS else f"{len(names)} models"
     return f"{named} on {run.header.data.get('name') or 'data in memory'}"
 
 

@@ -47,10 +47,11 @@ def verdicts(found: Comparison) -> list[str]:
     for value in values:
         pairs.setdefault(value.models, []).append(value)
     if len(pairs) <= MOST_PAIRS:
-        return [_verdict(models, own, found.unit) for models, own in pairs.items()]
+        sentences = {models: _verdict(models, own, found.unit) for models, own in pairs.items()}
+        return [f"{listed(models)}: {s}" if len(pairs) > 1 else s for models, s in sentences.items()]
     addresses = list(dict.fromkeys(value.address for value in values))
     best = {m: [str(address) for address in addresses if found.best(address) == m] for m in found.models}
-    named = [f"{m} is better than every other model in {_listed(own)}." for m, own in best.items() if own]
+    named = [f"{m} is better than every other model in {listed(own)}." for m, own in best.items() if own]
     return named or [f"No model is better than every other model in any of {_count(len(addresses))}."]
 
 
@@ -64,8 +65,8 @@ def _verdict(models: tuple[str, str], values: Sequence[ComparedValue], unit: str
     for m in models:
         better = [str(v.address) for v in compared if v.better == m]
         higher = [str(v.address) for v in compared if v.higher == m and v.better is None]
-        parts += [f"{m} is better in {_listed(better)}."] if better else []
-        parts += [f"{m} is higher in {_listed(higher)}, which has no direction."] if higher else []
+        parts += [f"{m} is better in {listed(better)}."] if better else []
+        parts += [f"{m} is higher in {listed(higher)}, which has no direction."] if higher else []
     same = sum(v.higher is None for v in compared)
     if not parts:
         equal = f"; they are equal on all {unit}" if all(v.equal for v in compared) else ""
@@ -79,7 +80,12 @@ def _count(number: int) -> str:
     return f"{number} value{'s' * (number != 1)}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names as a list in a sentence.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

@@ -40,6 +40,12 @@ def test_single_characteristics_count_if_there_is_no_mean() -> None:
     assert verdicts(found) == ["A is better in locality.focus@Hat."]
 
 
+def test_each_pair_of_three_models_has_a_sentence() -> None:
+    sentences = verdicts(compare(model(1, 2.0), model(2), model(3)))
+    assert [sentence.partition(":")[0] for sentence in sentences] == ["A and B", "A and C", "B and C"]
+    assert sentences[0].startswith("A and B: A is better in locality.focus, ")
+
+
 def test_many_models_are_described_one_by_one() -> None:
     best, *others = model(1, 2.0), model(2), model(3), model(4)
     assert verdicts(compare(best, *others)) == [
