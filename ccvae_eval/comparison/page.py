@@ -158,13 +158,11 @@ def _row(v: ComparedValue) -> Row:
                short(v.smallest_detectable, "-"))  # fmt: skip
     winner = v.better or v.higher
     side = "" if winner is None else SIDES[1 + v.models.index(winner)]
-    verdict = v.verdict.partition(" (smallest")[0]  # the table has a column for it
-    row = Row(
-        v.address.metric, v.address.name, v.address.characteristic or "", v.models, numbers, verdict,
-        "" if v.verdict.endswith(v.note) else v.note, side,
-    )  # fmt: skip
+    address, characteristic = v.address, v.address.characteristic or ""
+    row = Row(address.metric, address.name, characteristic, v.models, numbers, "not compared", v.note, side)
     if math.isnan(d.value):
         return row
+    verdict = v.verdict.partition(" (smallest")[0]  # the table has a column for it
     smallest = 0.0 if math.isnan(v.smallest_detectable) else v.smallest_detectable
     scale = max(abs(d.value), *(abs(x) for x in (d.low, d.high) if not math.isnan(x)), smallest)
 
@@ -175,13 +173,13 @@ def _row(v: ComparedValue) -> Row:
     low, high = sorted((d.low, d.high), key=lambda x: towards * x)
     ends = (short(-towards * scale, "+"), short(towards * scale, "+")) if scale else ("", "")
     missed = (place(-smallest * towards), place(smallest * towards)) if smallest else (None, None)
-    return replace(row, at=place(d.value), low=place(low), high=place(high), missed_from=missed[0],
+    return replace(row, verdict=verdict, at=place(d.value), low=place(low), high=place(high), missed_from=missed[0],
                    missed_to=missed[1], ends=ends)  # fmt: skip
 
 
 def _grids(rows: Sequence[Row]) -> list[Grid]:
     """The single characteristics of each pair of models as a table; empty for many models."""
-    singles = [row for row in rows if row.characteristic]
+    singles = [row for row in rows if row.characteristic and row.at is not None]
     pairs = list(dict.fromkeys(row.models for row in singles))
     grids = []
     for pair in pairs if len(pairs) <= MOST_PAIRS else ():

@@ -69,11 +69,14 @@ def _verdict(models: tuple[str, str], values: Sequence[ComparedValue], unit: str
         parts += [f"{m} is higher in {listed(higher)}, which has no direction."] if higher else []
     same = sum(v.higher is None for v in compared)
     if not parts:
+        which = f"any of {_count(same)}" if same > 1 else "1 value"
         equal = f"; they are equal on all {unit}" if all(v.equal for v in compared) else ""
-        parts.append(f"No evidence of a difference between {first} and {second} in any of {_count(same)}{equal}.")
+        parts.append(f"No evidence of a difference between {first} and {second} in {which}{equal}.")
     elif same:
         parts.append(f"No evidence of a difference between {first} and {second} in {same} of {total}.")
-    return " ".join([*parts, *([f"{_count(left_out)} not compared."] if left_out else [])])
+    return " ".join(
+        [*parts, *([f"{_count(left_out)} {'is' if left_out == 1 else 'are'} not compared."] if left_out else [])]
+    )
 
 
 def _count(number: int) -> str:

@@ -13,9 +13,10 @@ import pytest
 
 from ccvae_eval.comparison.compare import compare
 from ccvae_eval.comparison.page import MOST_PIXELS, page_html
+from ccvae_eval.evaluation.result_table import Mean
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.report.page.pictures import MOVED
-from tests.support.comparisons import GALLERY, STATIONS, model, pictured
+from tests.support.comparisons import GALLERY, STATIONS, model, pictured, run_of
 from tests.support.html import Elements, require_accessible, require_no_request, require_policy
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</script><b>", "{{ 7*7 }}", "x" * 300)
@@ -106,6 +107,19 @@ def test_a_page_without_pictures_says_why() -> None:
     assert "No single images are shown: the runs have stored pictures of different images" in text_of(
         page_of(pictured(model(1)), other)
     )
+
+
+def test_a_value_that_is_not_compared_shows_its_reason() -> None:
+    whole = {"m": ("v", {"x": Mean(np.linspace(0, 1, 60)), "y": "has no region"})}
+    html = page_of(run_of(whole), run_of(whole))
+    text = text_of(html)
+    assert "mean over 1 of 2 characteristics" in text[: text.index("unit: images")]
+    assert "m.v: mean over 1 of 2 characteristics, without y" in text
+    assert "not compared undefined in A: has no region" in text
+    assert "0 of 1 differences have evidence" in text
+    matrix = html[html.index('<table class="matrix') :].partition("</table>")[0]
+    assert ">x<" in matrix
+    assert ">y<" not in matrix
 
 
 def test_numbers_of_single_images_are_those_of_the_evidence(html: str) -> None:

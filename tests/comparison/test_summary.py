@@ -32,7 +32,14 @@ def test_a_value_without_direction_is_higher_and_one_that_is_not_compared_is_cou
     changed = replace(found, values=(replace(first, higher_is_better=None), undefined, *others))
     (sentence,) = verdicts(changed)
     assert "A is higher in locality.focus, which has no direction." in sentence
-    assert sentence.endswith("1 value not compared.")
+    assert sentence.endswith("1 value is not compared.")
+
+
+def test_a_comparison_of_one_value() -> None:
+    run = model(1)
+    assert verdicts(compare(run, run, values=["locality.focus@Hat"])) == [
+        "No evidence of a difference between A and B in 1 value; they are equal on all images."
+    ]
 
 
 def test_single_characteristics_count_if_there_is_no_mean() -> None:
