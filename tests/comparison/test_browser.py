@@ -94,6 +94,20 @@ def test_axe_finds_no_violation_and_nothing_is_requested(window: Browser, page: 
     assert window.messages() == []
 
 
+def test_the_printed_page_has_the_numbers_of_cells_and_no_controls(window: Browser, page: Path) -> None:
+    window.open(page)
+    window.media("print")
+    try:
+        shown = "return [...document.querySelectorAll(arguments[0])].map(element => element.checkVisibility())"
+        cells = window.script(shown, ".matrix button")
+        assert cells
+        assert all(cells)
+        assert all(window.script(shown, "#models canvas"))
+        assert not any(window.script(shown, ".controls, #theme, .linked"))
+    finally:
+        window.media("screen")
+
+
 def test_hostile_names_run_nothing(window: Browser, tmp_path: Path) -> None:
     path = written(tmp_path, "<script>window.ran = 1</script>", '"><img src=x onerror="window.ran = 1">')
     window.open(path, "#image=0&label=1&between=1")
