@@ -257,10 +257,23 @@ def _traversals(shown: Mapping[str, Run]) -> tuple[list[tuple[str, list[Sheet]]]
     ], ids  # fmt: skip
 
 
+def _gallery(run: Run) -> dict[str, Picture]:
+    """The single images of a run that a page can show; empty without their originals."""
+    ids, image = run.gallery.get("ids"), run.gallery.get("image")
+    if ids is None or image is None or not sheets.fits(image):
+        return {}
+    return {
+        name: array
+        for name, array in run.gallery.items()
+        if array.shape[:1] == ids.shape and (array.ndim == 1 or array.shape == image.shape)
+    }
+
+
 def _only(run: Run, ids: Ids) -> Run:
     """The run with only these images in its gallery."""
-    rows = np.searchsorted(run.gallery.get("ids", ids), ids)
-    return replace(run, gallery={name: array[rows] for name, array in run.gallery.items()})
+    gallery = _gallery(run)
+    rows = np.flatnonzero(np.isin(gallery.get("ids", ids), ids))
+    return replace(run, gallery={name: array[rows] for name, array in gallery.items()})
 
 
 def _single_images(shown: Mapping[str, Run]) -> tuple[Ids, list[tuple[Sheet, int | None]]]:
@@ -268,7 +281,7 @@ def _single_images(shown: Mapping[str, Run]) -> tuple[Ids, list[tuple[Sheet, int
 
     The first sheet has the originals, which belong to no model.
     """
-    galleries = [run.gallery for run in shown.values()]
+    galleries = [_gallery(run) for run in shown.values()]
     ids = reduce(np.intersect1d, [np.asarray(gallery.get("ids", ()), np.int64) for gallery in galleries])
     if not len(ids):
         return ids, []
@@ -311,7 +324,7 @@ def _columns(found: Comparison, shown: Mapping[str, Run], ids: Ids) -> list[dict
 
 def _missing(shown: Mapping[str, Run], what: str) -> str:
     """A sentence that says why there are no traversals or single images."""
-    stored = {label: _strips(run) if what == "traversals" else run.gallery for label, run in shown.items()}
+    stored = {label: _strips(run) if what == "traversals" else _gallery(run) for label, run in shown.items()}
     without = [label for label, pictured in stored.items() if not pictured]
     if without:
         return f"No {what} are shown: no pictures are stored for {', '.join(without)} (pictures.npz beside run.json)."

@@ -122,6 +122,15 @@ def test_a_value_that_is_not_compared_shows_its_reason() -> None:
     assert ">y<" not in matrix
 
 
+def test_pictures_that_do_not_belong_to_the_images_are_left_out() -> None:
+    run, other = pictured(model(1)), pictured(model(2))
+    odd = replace(run, gallery={**run.gallery, "do/Hat": run.gallery["do/Hat"][:3]})
+    assert "do(Hat)" not in page_of(odd, other)
+    assert "do(Tie)" in page_of(odd, other)
+    without = replace(run, gallery={name: array for name, array in run.gallery.items() if name != "image"})
+    assert "no pictures are stored for A" in text_of(page_of(without, other))
+
+
 def test_numbers_of_single_images_are_those_of_the_evidence(html: str) -> None:
     column = next(c for c in data_of(html)["columns"] if (c["value"], c["of"]) == ("locality.focus", "Hat"))
     runs = model(1, 1.0), model(2)
