@@ -118,7 +118,7 @@ def page_html(found: Comparison, runs: Mapping[str, Sequence[Run]], command: str
         "comparison.html", title=_title(found, every[0]), data=data, own=("comparison.css", "comparison.js"),
         meta=answer.meta(every[0]), models=_legend(found, shown), verdicts=verdicts(found), notes=notes(found),
         means=[row for row in rows if not row.characteristic], singles=[row for row in rows if row.characteristic],
-        grids=_grids(rows), pairs=len(found.models) > 2, linked={(c["value"], c["of"]) for c in columns},
+        grids=_grids(rows), pairs=len(found.models) > 2, linked={(c["value"], c["of"]) for c in columns if c["of"]},
         seeds=_seed_plots(found, runs), by_seed=found.unit != IMAGES, labels=labels, ids=moved, gallery=singles,
         no_traversals=_missing(shown, "traversals"), no_images=_missing(shown, "single images"),
         checks=[(_called(label, run, own), findings(run)) for label, own in runs.items() for run in own],
@@ -327,5 +327,5 @@ def _missing(shown: Mapping[str, Run], what: str) -> str:
     stored = {label: _strips(run) if what == "traversals" else _gallery(run) for label, run in shown.items()}
     without = [label for label, pictured in stored.items() if not pictured]
     if without:
-        return f"No {what} are shown: no pictures are stored for {', '.join(without)} (pictures.npz beside run.json)."
+        return f"No {what} are shown: none are stored for {listed(without)} (pictures.npz beside run.json)."
     return f"No {what} are shown: the runs have stored pictures of different images or labels."

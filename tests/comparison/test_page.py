@@ -100,8 +100,8 @@ def test_images_in_common_are_shown_if_the_runs_picture_different_ones() -> None
 
 def test_a_page_without_pictures_says_why() -> None:
     text = text_of(page_of(pictured(model(1)), model(2)))
-    assert "No traversals are shown: no pictures are stored for B" in text
-    assert "No single images are shown: no pictures are stored for B" in text
+    assert "No traversals are shown: none are stored for B" in text
+    assert "No single images are shown: none are stored for B" in text
     other = pictured(model(2))
     other = replace(other, gallery={**other.gallery, "ids": other.gallery["ids"] + 1})
     assert "No single images are shown: the runs have stored pictures of different images" in text_of(
@@ -128,7 +128,7 @@ def test_pictures_that_do_not_belong_to_the_images_are_left_out() -> None:
     assert "do(Hat)" not in page_of(odd, other)
     assert "do(Tie)" in page_of(odd, other)
     without = replace(run, gallery={name: array for name, array in run.gallery.items() if name != "image"})
-    assert "no pictures are stored for A" in text_of(page_of(without, other))
+    assert "none are stored for A" in text_of(page_of(without, other))
 
 
 def test_numbers_of_single_images_are_those_of_the_evidence(html: str) -> None:
