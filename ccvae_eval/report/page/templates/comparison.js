@@ -40,6 +40,16 @@
     stage.hidden = false;
     follow(linked, show);
   }
+  for (const cell of $$(".signed td[data-sort]")) {
+    const button = made("button", { type: "button", textContent: cell.textContent, title: "Sort the single images by disagreement in this value" });
+    button.addEventListener("click", () => {
+      for (const [key, value] of [["sort", cell.dataset.sort], ["of", cell.dataset.of], ["order", "down"]]) remember(key, value);
+      dispatchEvent(new Event("hashchange"));  // shows the new state
+      $("#images").scrollIntoView();
+      $("#images").focus({ preventScroll: true });
+    });
+    cell.replaceChildren(button);
+  }
   if (!state.has("sort") && data.columns.length) {  // the images in which the models disagree most come first
     state.set("sort", data.columns[0].value);
     state.set("of", data.columns[0].of);
