@@ -58,6 +58,10 @@ class Browser:
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"features": [feature]})
 
+    def media(self, name: str) -> None:
+        """Shows the page as on "screen" or in "print"."""
+        self.call("goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"media": name})
+
     def screenshot(self, path: Path, height: int | None = None) -> None:
         """Writes a picture of the first ``height`` pixels of the page (default: of the window) as PNG."""
         more = {} if height is None else {"captureBeyondViewport": True, "clip": {

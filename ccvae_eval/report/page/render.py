@@ -77,16 +77,20 @@ def notebook_html(run: Run) -> str:
     return template.render(style=Markup(_asset("style.css")), figures=figures, **_answer(run))
 
 
-def document(template: str, *, title: str, data: Mapping[str, Any], **context: Any) -> str:
+def document(
+    template: str, *, title: str, data: Mapping[str, Any], own: tuple[str, str] = ("", ""), **context: Any
+) -> str:
     """A page from a template that extends ``base.html``, with the hashes of its style and its script in its policy.
 
     Args:
         template: name of the template.
         title: title of the document.
         data: plain data for the script.
+        own: names of a style and a script that only this page has.
         **context: what the template shows.
     """
-    style, script = _asset("style.css"), _asset("script.js")
+    style = _joined("style.css", own[0])
+    script = _joined("common.js", "script.js", own[1])
     policy = (
         f"default-src 'none'; img-src data:; style-src {_source_hash(style)}; script-src {_source_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
@@ -107,6 +111,10 @@ def environment() -> Environment:
         loader=PackageLoader("ccvae_eval.report.page"), autoescape=True, finalize=shown, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+
+
+def _joined(*names: str) -> str:
+    return "".join(_asset(name) for name in names if name)
 
 
 @cache

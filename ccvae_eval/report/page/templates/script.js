@@ -1,64 +1,6 @@
-"use strict";
 // The page works without this script: it shows the whole strips and the whole sheets. The script adds the slider, the
-// sorting, the dialog and the copy buttons. The state of the page is kept in the fragment of its address.
+// sorting, the dialog and the copy buttons.
 (() => {
-  const $ = (selector, within = document) => within.querySelector(selector);
-  const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
-  const made = (tag, properties = {}, ...children) => {
-    const element = Object.assign(document.createElement(tag), properties);
-    element.append(...children);
-    return element;
-  };
-  const data = JSON.parse($("#data").textContent);
-  const state = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
-  const remember = (key, value) => {
-    if (value === null || value === "" || value === false) state.delete(key);
-    else state.set(key, value);
-    history.replaceState(null, "", "#" + state);
-  };
-  const say = text => { $("#said").textContent = text; };
-
-  // theme
-  const theme = $("#theme"), themes = ["auto", "dark", "light"];
-  const showTheme = name => {
-    if (name === "auto") delete document.body.dataset.theme;
-    else document.body.dataset.theme = name;
-    theme.textContent = "Theme: " + name;
-  };
-  theme.hidden = false;
-  theme.addEventListener("click", () => {
-    const next = themes[(themes.indexOf(state.get("theme") ?? "auto") + 1) % themes.length];
-    remember("theme", next === "auto" ? null : next);
-    showTheme(next);
-  });
-
-  // links between sections keep the state in the fragment
-  for (const link of $$('nav a[href^="#"], a.skip')) link.addEventListener("click", event => {
-    const target = $(link.getAttribute("href"));
-    event.preventDefault();
-    target.scrollIntoView();
-    target.focus({ preventScroll: true });
-  });
-  for (const controls of $$(".controls")) controls.hidden = false;
-
-  // one picture of a sheet on a canvas
-  const draw = (canvas, figure, index, minus = null) => {
-    const { columns, width, height } = figure.dataset, w = +width, h = +height, image = $("img", figure);
-    const tile = number => [image, (number % columns) * w, Math.floor(number / columns) * h, w, h, 0, 0, w, h];
-    if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
-    canvas.classList.toggle("small", w <= 48);
-    const context = canvas.getContext("2d", { willReadFrequently: minus !== null });
-    context.globalCompositeOperation = "copy";
-    context.drawImage(...tile(index));
-    if (minus === null) return;
-    context.globalCompositeOperation = "difference";
-    context.drawImage(...tile(minus));
-    const pixels = context.getImageData(0, 0, w, h);
-    for (let i = 0; i < pixels.data.length; i++) if (i % 4 < 3) pixels.data[i] = Math.min(255, 3 * pixels.data[i]);
-    context.putImageData(pixels, 0, 0);
-  };
-  const ready = figures => Promise.all(figures.map(figure => $("img", figure).decode().catch(() => null)));
-
   // traversals
   const strips = $$(".strip"), stage = $("#stage");
   const showMove = () => {
@@ -138,20 +80,21 @@
   const showSingle = index => {
     $("#single-title").textContent = `Image ${data.ids[index]}`;
     $(".versions", dialog).replaceChildren(...sheets.map(sheet => {
-      const canvas = made("canvas"), name = sheet.dataset.name, label = /^do\((.*)\)$/s.exec(name)?.[1];
-      const classes = data.classes[label], caption = made("figcaption", {}, made("b", { textContent: label ?? name }));
+      const { name, model } = sheet.dataset, canvas = made("canvas"), label = /^do\((.*)\)$/s.exec(name)?.[1];
+      const title = [data.models?.[model], label ?? name].filter(Boolean).join(": ");
+      const classes = data.classes[label], caption = made("figcaption", {}, made("b", { textContent: title }));
       const add = text => caption.append(made("div", { textContent: text }));
       draw(canvas, sheet, index);
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", name);
+      canvas.setAttribute("aria-label", title);
       if (classes?.then) add(`${classes.now[index]} → ${classes.then[index]}`);
       for (const column of data.columns) if (column.headline && column.of === (label ?? "") && name !== "original")
-        add(`${column.value.replace(/^[^.]*\./, "")} ${number(column.numbers[index])}`);
+        add(`${column.value.replace(/^[^.]*\./, "")} ${number((column.each?.[model] ?? column.numbers)[index])}`);
       return made("figure", {}, canvas, caption);
     }));
     $("tbody", dialog).replaceChildren(...data.columns.filter(column => column.numbers[index] !== null).map(column =>
       made("tr", {}, made("th", { scope: "row", textContent: column.value }), made("td", { textContent: column.of }),
-        made("td", { className: "number", textContent: number(column.numbers[index]) }))));
+        ...[...column.each ?? [], column.numbers].map(numbers => made("td", { className: "number", textContent: number(numbers[index]) })))));
     if (!dialog.open) dialog.showModal();
   };
   if (thumbs) {
@@ -232,20 +175,12 @@
     head.append(made("th", { scope: "col" }, made("span", { className: "visually-hidden", textContent: "copy" })));
   for (const button of $$("button.save")) button.hidden = false;
 
-  // the state in the fragment
-  const restore = () => {
-    showTheme(themes.includes(state.get("theme")) ? state.get("theme") : "auto");
+  follow([...strips, ...sheets], () => {
     if (strips.length) showMove();
     if (!thumbs) return;
     for (const item of thumbs.children) draw($("canvas", item), sheets[0], +item.dataset.index);
     showThumbs();
     const shown = data.ids.indexOf(+state.get("image"));
     if (state.has("image") && shown >= 0) showSingle(shown);
-  };
-  addEventListener("hashchange", () => {
-    for (const key of [...state.keys()]) state.delete(key);
-    new URLSearchParams(location.hash.slice(1)).forEach((value, key) => state.set(key, value));
-    restore();
   });
-  ready([...strips, ...sheets]).then(restore);
 })();
