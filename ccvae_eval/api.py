@@ -20,6 +20,7 @@ from ccvae_eval.data.splits import sample_ids
 from ccvae_eval.evaluation.metric import Metric, default_metrics, metrics_with
 from ccvae_eval.evaluation.metric import metric_named as metric_named
 from ccvae_eval.evaluation.pictures import gallery as gallery_of
+from ccvae_eval.evaluation.pictures import leaking_pairs
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.runner import run
@@ -159,7 +160,7 @@ def evaluate(
         characteristics: evaluate only these.
         judge: "auto", "none" or a file.
         references: add the values of the reference model, if the data are rendered.
-        gallery: decode 48 single images, with each label set to another class, for the report.
+        gallery: decode single images for the report: with each label set to other classes, and pairs of labels moved.
         cache_dir: folder for cached judges and references.
         command: the command line to record in the run; default: the program's.
         notice: called with messages for the user.
@@ -178,7 +179,7 @@ def evaluate(
         on_plan(planned)
     found = run(planned, _staged(stage, "measure"))
     if gallery:
-        found = replace(found, gallery=gallery_of(planned.subject, found.ids.values()))
+        found = replace(found, gallery=gallery_of(planned.subject, found.ids.values(), leaking_pairs(found)))
     if not references:
         return found
     progress, of = _staged(stage, "reference"), (planned.subject, planned.metrics)

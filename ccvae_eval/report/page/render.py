@@ -27,17 +27,19 @@ PAGE = "report.html"
 
 def page_html(run: Run) -> str:
     """The report of a run as one HTML document, from the run alone."""
-    columns = pictures.image_numbers(run)
+    columns, strips, pads = pictures.image_numbers(run), pictures.strips(run), pictures.pads(run)
     data = {
-        "strips": [int(i) for i in run.ids.get("locality", ())[: pictures.MOVED]],
+        "strips": [{"ids": strip.ids, "stations": strip.stations} for strip in strips],
+        "pads": [pad[:2] for pad in pads],
+        "samples": {metric: len(ids) for metric, ids in run.ids.items()},
         "ids": [int(i) for i in run.gallery.get("ids", ())],
         "classes": pictures.image_classes(run),
         "columns": columns,
     }
     linked = {(column["value"], column["of"]) for column in columns}
     return document(
-        "report.html", title=_title(run), data=data, **_answer(run), strips=pictures.strips(run),
-        draws=pictures.draws(run), planes=pictures.planes(run), gallery=pictures.gallery_sheets(run),
+        "report.html", title=_title(run), data=data, **_answer(run), strips=strips, pads=pads,
+        draws=pictures.draws(run), gallery=pictures.gallery_sheets(run),
         figures={m.metric: pictures.figures(m) for m in run}, matrices=matrices(run, linked), levels=range(LEVELS + 1),
         facts=answer.facts(run), methods=answer.methods(run), warnings=run.header.warnings,
         command=run.header.command,

@@ -2,13 +2,22 @@
 // sorting, the dialog and the copy buttons.
 (() => {
   // traversals
-  const strips = $$(".strip"), stage = $("#stage");
+  const within = (value, count) => Math.min(Math.max(Math.trunc(+value) || 0, 0), count - 1);
+  const strips = $$(".strip"), stage = $("#stage"), classes = $("#classes");
   const showMove = () => {
-    const chosen = Math.min(+(state.get("label") ?? 0), strips.length - 1) || 0, strip = strips[chosen];
+    const chosen = within(state.get("label"), strips.length), strip = strips[chosen], { ids, stations } = data.strips[chosen];
     const columns = +strip.dataset.columns, rows = Math.round($("img", strip).naturalHeight / strip.dataset.height);
-    const station = Math.min(Math.max(+(state.get("station") ?? 0) || 0, 0), columns - 1);
+    const station = within(state.get("station"), columns);
     $$('input[name="label"]')[chosen].checked = true;
-    Object.assign($("#station"), { max: columns - 1, value: station });
+    if (classes.dataset.label !== String(chosen)) {
+      classes.dataset.label = chosen;
+      classes.replaceChildren($("legend", classes), ...stations.map((name, value) =>
+        made("label", {}, made("input", { type: "radio", name: "class", value }), made("span", { textContent: name }))));
+    }
+    classes.hidden = !stations.length;
+    $(".slider").hidden = !!stations.length;
+    if (stations.length) $$("input", classes)[station].checked = true;
+    else Object.assign($("#station"), { max: columns - 1, value: station });
     $("#station-text").textContent = `${station + 1} of ${columns}`;
     for (const key of ["difference", "region", "whole"]) $("#" + key).checked = state.has(key);
     $("#region").disabled = !strip.dataset.outline;
@@ -22,8 +31,8 @@
       const canvas = $("canvas", cell), first = row * columns;
       draw(canvas, strip, first + station, state.has("difference") ? first : null);
       canvas.setAttribute("role", "img");
-      const what = data.strips[row] === undefined ? `image ${row + 1}` : `image ${data.strips[row]}`;
-      canvas.setAttribute("aria-label", `${what}, ${$("figcaption", strip).textContent}, position ${station + 1}`);
+      canvas.setAttribute("aria-label", `image ${ids[row] ?? row + 1}, ${$("figcaption", strip).textContent}, `
+        + (stations[station] ?? `position ${station + 1}`));
       $("svg", cell)?.remove();
       if (state.has("region") && strip.dataset.outline) {
         const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -37,16 +46,68 @@
   };
   if (strips.length) {
     for (const input of $$('input[name="label"]')) input.addEventListener("change", () => {
+      if (data.strips[input.value].stations.length || classes.children.length > 1) remember("station", null);
       remember("label", input.value);
       showMove();
     });
-    $("#station").addEventListener("input", event => { remember("station", event.target.value); showMove(); });
+    for (const input of [$("#station"), classes]) input.addEventListener("input", event => {
+      remember("station", event.target.value);
+      showMove();
+    });
     for (const key of ["difference", "region", "whole"]) $("#" + key).addEventListener("change", event => {
       remember(key, event.target.checked ? 1 : null);
       showMove();
     });
     $("#move").classList.add("live");
     stage.hidden = false;
+  }
+
+  // two labels at once: the sheet has the images side by side, each with as many columns as the sheet has rows
+  const planes = $$(".plane"), pad = $("#pad");
+  const showPad = () => {
+    const chosen = within(state.get("pad"), planes.length), plane = planes[chosen], columns = +plane.dataset.columns;
+    const size = Math.round($("img", plane).naturalHeight / plane.dataset.height), images = columns / size;
+    const [x, y] = ["x", "y"].map(key => within(state.get(key), size)), [down, across] = data.pads[chosen];
+    $$('input[name="pad"]')[chosen].checked = true;
+    planes.forEach((figure, index) => figure.classList.toggle("chosen", index === chosen));
+    $("#down").textContent = `${down} →`;
+    $("#across").textContent = `${across} →`;
+    pad.dataset.size = size;
+    pad.setAttribute("aria-label", `${across} across, ${down} down`);
+    pad.style.backgroundSize = `${100 / size}% ${100 / size}%`;
+    Object.assign($("i", pad).style, { left: `${100 * (x + .5) / size}%`, top: `${100 * (y + .5) / size}%` });
+    $("#pad-text").textContent = `${across} ${x + 1} of ${size}, ${down} ${y + 1} of ${size}.`;
+    const shown = $("#plane .stage");
+    while (shown.children.length > images) shown.lastChild.remove();
+    while (shown.children.length < images) shown.append(made("figure", {}, made("canvas")));
+    $$("canvas", shown).forEach((canvas, image) => {
+      draw(canvas, plane, y * columns + image * size + x);
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", `image ${image + 1}: ${$("#pad-text").textContent}`);
+    });
+  };
+  const movePad = (x, y) => {
+    for (const [key, value] of [["x", x], ["y", y]]) remember(key, within(value, +pad.dataset.size) || null);
+    showPad();
+  };
+  if (pad) {
+    const drag = event => {
+      if (!event.buttons) return;
+      const box = pad.getBoundingClientRect(), size = +pad.dataset.size;
+      pad.setPointerCapture(event.pointerId);
+      movePad((event.clientX - box.left) / box.width * size, (event.clientY - box.top) / box.height * size);
+    };
+    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    for (const type of ["pointerdown", "pointermove"]) pad.addEventListener(type, drag);
+    pad.addEventListener("keydown", event => {
+      const step = steps[event.key];
+      if (!step) return;
+      event.preventDefault();
+      movePad(+state.get("x") + step[0], +state.get("y") + step[1]);
+    });
+    for (const input of $$('input[name="pad"]')) input.addEventListener("change", () => { remember("pad", input.value); showPad(); });
+    $("#move").classList.add("live");
+    $("#plane").hidden = false;
   }
 
   // single images
@@ -97,6 +158,29 @@
         ...[...column.each ?? [], column.numbers].map(numbers => made("td", { className: "number", textContent: number(numbers[index]) })))));
     if (!dialog.open) dialog.showModal();
   };
+  const version = (sheet, index, name) => {
+    const canvas = made("canvas");
+    draw(canvas, sheet, index);
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `image ${data.ids[index]}, ${name}`);
+    return made("figure", {}, canvas, made("figcaption", { textContent: name }));
+  };
+  const linked = $$(".matrix td[data-value]"), behind = $("#behind");
+  const showBehind = cell => {
+    const { value, of, worst } = cell.dataset, { numbers } = columnOf(value, of), all = data.samples[value.split(".")[0]];
+    const order = data.ids.map((_, index) => index).filter(index => numbers[index] !== null)
+      .sort((a, b) => (worst === "high" ? numbers[b] - numbers[a] : numbers[a] - numbers[b]) || a - b);
+    const places = [["Worst", 0], ["Median", (order.length - 1) >> 1], ["Best", order.length - 1]];
+    const shown = sheets.filter(({ dataset: { name } }) => ["original", "reconstruction", `do(${of})`].includes(name));
+    $("#behind-title").textContent = `${value} of ${of}: ${cell.textContent}`;
+    $("p", behind).textContent = (order.length < all
+      ? `Among the ${order.length} pictured images of the ${all} in the sample` : `Among all ${all} images of the sample`)
+      + (worst === "high" ? ", from the largest value to the smallest." : ", from the smallest value to the largest.");
+    $(".examples", behind).replaceChildren(...(order.length ? places : []).map(([place, at]) => made("div", {},
+      made("h4", { textContent: `${place}: image ${data.ids[order[at]]}, ${number(numbers[order[at]])}` }),
+      made("div", { className: "versions" }, ...shown.map(sheet => version(sheet, order[at], sheet.dataset.name))))));
+    if (!behind.open) behind.showModal();
+  };
   if (thumbs) {
     data.ids.forEach((id, index) => {
       const button = made("button", { type: "button" }, made("canvas"), made("small"));
@@ -120,14 +204,21 @@
     dialog.addEventListener("close", () => remember("image", null));
     $("#images").classList.add("live");
     thumbs.hidden = false;
-    for (const cell of $$(".matrix td[data-value]")) {
-      if (!columnOf(cell.dataset.value, cell.dataset.of)) continue;
-      const button = made("button", { type: "button", textContent: cell.textContent, title: "Sort the single images by this value" });
+    if (behind) $("button[type=button]", behind).addEventListener("click", () => {
+      const cell = linked[state.get("cell")];
+      behind.close();
+      for (const [key, value] of [["sort", cell.dataset.value], ["of", cell.dataset.of],
+        ["order", cell.dataset.worst === "high" ? "down" : null]]) remember(key, value);
+      showThumbs();
+      $("#images").scrollIntoView();
+      $("#images").focus({ preventScroll: true });
+    });
+    behind?.addEventListener("close", () => remember("cell", null));
+    for (const cell of linked) {
+      const button = made("button", { type: "button", textContent: cell.textContent, title: "Show the images behind this number" });
       button.addEventListener("click", () => {
-        for (const [key, value] of [["sort", cell.dataset.value], ["of", cell.dataset.of], ["order", "down"]]) remember(key, value);
-        showThumbs();
-        $("#images").scrollIntoView();
-        $("#images").focus({ preventScroll: true });
+        remember("cell", linked.indexOf(cell));
+        showBehind(cell);
       });
       cell.replaceChildren(button);
     }
@@ -175,12 +266,14 @@
     head.append(made("th", { scope: "col" }, made("span", { className: "visually-hidden", textContent: "copy" })));
   for (const button of $$("button.save")) button.hidden = false;
 
-  follow([...strips, ...sheets], () => {
+  follow([...strips, ...planes, ...sheets], () => {
     if (strips.length) showMove();
+    if (pad) showPad();
     if (!thumbs) return;
     for (const item of thumbs.children) draw($("canvas", item), sheets[0], +item.dataset.index);
     showThumbs();
     const shown = data.ids.indexOf(+state.get("image"));
     if (state.has("image") && shown >= 0) showSingle(shown);
+    if (linked[state.get("cell")]) showBehind(linked[state.get("cell")]);
   });
 })();
