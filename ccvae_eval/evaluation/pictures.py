@@ -170,16 +170,21 @@ def gallery(subject: Subject, samples: Iterable[Ids]) -> dict[str, NDArray[np.ge
     return found
 
 
+def picked(subject: Subject, rows: Ids) -> Chunk:
+    """At most 32 images of the subject, given by their rows, as a chunk."""
+    index: Any = rows  # a chunk is a slice of the images elsewhere; its fields are indexed in the same way
+    ids = subject.ids[rows]
+    images = read_images(subject.data, ids).to(subject.device)
+    return Chunk(index, ids, images, subject.posterior.rows(index), subject.codes[rows])
+
+
 def _gallery_part(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic]]:
     """The gallery of at most 32 images, given by their rows."""
-    index: Any = rows  # a chunk is a slice of the images elsewhere; its fields are indexed in the same way
-    ids, codes = subject.ids[rows], subject.codes[rows]
-    images = read_images(subject.data, ids).to(subject.device)
-    chunk = Chunk(index, ids, images, subject.posterior.rows(index), codes)
+    chunk = picked(subject, rows)
     found: dict[str, NDArray[np.generic]] = {
-        "ids": ids,
-        "image": as_bytes(images).numpy(),
-        "reconstruction": as_bytes(subject.decode(codes)).numpy(),
+        "ids": chunk.ids,
+        "image": as_bytes(chunk.images).numpy(),
+        "reconstruction": as_bytes(subject.decode(chunk.codes)).numpy(),
     }
     for label in subject.schema:
         if label.kind == "continuous":
