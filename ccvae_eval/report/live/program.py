@@ -35,7 +35,7 @@ SUPPORTED = (
 )
 LEAST_HALF = 1024
 """Numbers of the smallest constant that is stored with 16 bits."""
-COPIES = {"clone", "_to_copy", "_unsafe_view", "index", "index_select", "repeat", "flip", "pixel_shuffle"}
+COPIES = {"clone", "_unsafe_view", "index", "index_select", "repeat", "flip", "pixel_shuffle"}
 """Operations that move numbers without changing them, besides views."""
 UPSAMPLING = {"upsample_nearest2d", "upsample_bilinear2d"}
 Operation: TypeAlias = Callable[..., Any]
@@ -165,9 +165,10 @@ class _Translation:
         name = target.overloadpacket.__name__
         if torch.Tag.nondeterministic_seeded in target.tags:
             raise self._unsupported(name, "it draws random numbers")
-        if not any(isinstance(leaf, _Value) for leaf in tree_leaves((args, kwargs))):
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, _Value)]
+        if not given:
             return target(*args, **kwargs)
-        if target.is_view or name in COPIES:
+        if (target.is_view or name in COPIES) and given == [args[0]]:
             return self._moved(target, *args, **kwargs)
         if name in UPSAMPLING:
             return self._resized(target, *args)
@@ -198,10 +199,8 @@ class _Translation:
         if id(tensor) not in self._constants:
             numbers, scale = _rounded(tensor)
             self.nodes.append(Node("constant", tuple(tensor.shape), (), {"scale": scale}, numbers.numpy()))
-            self._constants[id(tensor)] = (
-                tensor,
-                len(self.nodes) - 1,
-            )  # the tensor is kept, so that its id stays its own
+            # the tensor is kept, so that its id stays its own
+            self._constants[id(tensor)] = tensor, len(self.nodes) - 1
         return self._constants[id(tensor)][1]
 
     def _moved(self, target: Any, x: _Value, *args: Any, **kwargs: Any) -> Any:
@@ -242,7 +241,7 @@ class _Translation:
         self, x: Any, weight: Any, bias: Any, stride: list[int], padding: list[int], dilation: list[int],
         transposed: bool, output_padding: list[int], groups: int,
     ) -> _Value | None:  # fmt: skip
-        if not isinstance(x, _Value) or len(x.shape) != 4 or not isinstance(weight, Tensor):
+        if not isinstance(x, _Value) or len(x.shape) != 4 or any(isinstance(part, _Value) for part in (weight, bias)):
             return None
         sample = torch.empty(x.shape, device="meta"), weight.to("meta"), None, stride, padding, dilation, transposed
         shape = torch.ops.aten.convolution.default(*sample, output_padding, groups).shape
@@ -282,7 +281,9 @@ def _weights(matrix: Tensor) -> list[list[list[float]]]:
     return [[[int(i), float(column[i])] for i in column.nonzero()[:, 0]] for column in matrix.t()]
 
 
-def _clamped(to: _Translation, x: _Value, low: float | None = None, high: float | None = None) -> _Value:
+def _clamped(to: _Translation, x: _Value, low: Any = None, high: Any = None) -> _Value | None:
+    if not all(isinstance(end, int | float | None) for end in (low, high)):
+        return None
     return to.add("clamp", x.shape, x, low=low, high=high)
 
 
@@ -291,7 +292,12 @@ def _unary(op: str) -> Operation:
 
 
 def _binary(op: str) -> Operation:
-    return lambda to, one, other, **given: to.binary(op, one, other, **given)
+    return lambda to, one, other, **given: None if "rounding_mode" in given else to.binary(op, one, other, **given)
+
+
+def _converted(to: _Translation, x: _Value, dtype: torch.dtype | None = None, **_: Any) -> _Value | None:
+    """A conversion between floating types, which changes nothing here; every value has 32 bits."""
+    return to.add("reshape", x.shape, x) if dtype is None or dtype.is_floating_point else None
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -300,6 +306,7 @@ OPERATIONS: dict[str, Operation] = {
     "convolution": _Translation.convolution,
     "native_batch_norm": _Translation.batch_norm,
     "cat": _Translation.cat,
+    "_to_copy": _converted,
     "add": _binary("add"),
     "sub": _binary("sub"),
     "rsub": lambda to, one, other, **given: to.binary("sub", other, one, **given),

@@ -151,10 +151,10 @@ def _images_of(run: Run, model: Any, asked: str | None) -> tuple[Subject, Ids, s
     try:
         data = open_data(data_for(asked, str(recorded["name"])))
         missing = "" if data.digest == recorded["digest"] else f"{data.spec} is not the data of the run"
-    except (InputError, UsageError) as error:
-        missing = str(error.what)
+    except (InputError, UsageError):
         if asked is not None:
             raise
+        missing = f"the data of the run, {recorded['name']}, were not found; --data names them"
     if missing and asked is not None:
         raise InputError(missing, where="--data", why=f"the run is of {recorded['name']}, digest {recorded['digest']}")
     stored = np.asarray(run.gallery.get("ids", ()), np.int64)

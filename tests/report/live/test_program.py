@@ -197,6 +197,7 @@ class Branches(nn.Module):
         h = torch.cat([h.view(-1, 3, 4, 4), self.grid.expand(len(codes), -1, -1, -1)], 1)
         h = -h.permute(0, 1, 3, 2).repeat(1, 1, 1, 1) * self.grid
         h *= 2
+        h = h.double().float()
         h[:, 0]  # unused
         return functional.relu6(functional.hardtanh(h[:, :3]) + h.narrow(1, 1, 3)) / 6
 
@@ -238,6 +239,10 @@ def _unsupported(last: Callable[[Tensor], Tensor]) -> Decoded:
         (lambda h: functional.softplus(h).clamp(0, 1), "does not support the operation softplus"),
         (lambda h: (h + torch.randn(3, 1, 1)).sigmoid(), "does not support the operation randn"),
         (lambda h: torch.bmm(h[0], h[0])[None].sigmoid(), "does not support the operation bmm"),
+        (lambda h: h.sigmoid().mul(255).long().float() / 255, "does not support the operation _to_copy"),
+        (lambda h: torch.div(h, 2, rounding_mode="floor").sigmoid(), "does not support the operation div"),
+        (lambda h: h.clamp(h.mean(), h.max()).sigmoid(), "does not support the operation mean"),
+        (lambda h: functional.conv2d(h, h[:, :, :1, :1]).sigmoid(), "does not support the operation convolution"),
         (lambda h: h.sigmoid() if h.sum().item() > 0 else h.tanh().abs(), "cannot be traced"),
         (lambda h: h.sigmoid()[:, :2], "must return one grey or colour picture"),
         (lambda h: torch.zeros(len(h), 3, 4, 4), "must return a picture"),
