@@ -253,13 +253,10 @@ def _originals(images: NDArray[np.uint8]) -> Sheet:
 
 
 def _meta(subject: Subject) -> str:
-    layout = subject.layout
-    own = len(layout.characteristic_columns)
+    layout, own = subject.layout, len(subject.layout.characteristic_columns)
+    labels = f"{len(layout.characteristics)} label{'s' * (len(layout.characteristics) != 1)}"
     assigned = " (assigned on half of the images)" if subject.assigned else ""
-    return (
-        f"{layout.dim} latent dimensions: {own} for {len(layout.characteristics)} labels{assigned}, "
-        f"{len(layout.style)} for style"
-    )
+    return f"{layout.dim} latent dimensions: {own} for {labels}{assigned}, {len(layout.style)} for style"
 
 
 def _reading(subject: Subject, settable: bool) -> str:
