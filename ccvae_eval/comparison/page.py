@@ -115,7 +115,8 @@ def page_html(found: Comparison, runs: Mapping[str, Sequence[Run]], command: str
         "columns": columns,
     }
     return document(
-        "comparison.html", title=_title(found, every[0]), data=data, own=("comparison.css", "comparison.js"),
+        "comparison.html", title=_title(found, every[0]), data=data,
+        style="comparison.css", scripts=("script.js", "comparison.js"),
         meta=answer.meta(every[0]), models=_legend(found, shown), verdicts=verdicts(found), notes=notes(found),
         means=[row for row in rows if not row.characteristic], singles=[row for row in rows if row.characteristic],
         grids=_grids(rows), pairs=len(found.models) > 2, linked={(c["value"], c["of"]) for c in columns if c["of"]},

@@ -223,7 +223,7 @@ def leaking_pairs(run: Run) -> list[tuple[str, str]]:
 
 def _in_every_class(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic]]:
     """The given images with each categorical label set to each of its classes."""
-    chunk = _chunk(subject, rows)
+    chunk = picked(subject, rows)
     found: dict[str, NDArray[np.generic]] = {"moved": chunk.ids}
     for label in subject.schema:
         if label.kind != "categorical" or label.cardinality > MOST_CLASSES or label.name not in subject.movable:
@@ -254,8 +254,8 @@ def _pads(subject: Subject, rows: Ids, pairs: Iterable[tuple[str, str]]) -> dict
     return {**found, "pads": np.array(names)} if names else {}
 
 
-def _chunk(subject: Subject, rows: Ids) -> Chunk:
-    """Images given by their rows."""
+def picked(subject: Subject, rows: Ids) -> Chunk:
+    """At most 32 images of the subject, given by their rows, as a chunk."""
     index: Any = rows  # a chunk is a slice of the images elsewhere; its fields are indexed in the same way
     ids = subject.ids[rows]
     images = read_images(subject.data, ids).to(subject.device)
@@ -264,7 +264,7 @@ def _chunk(subject: Subject, rows: Ids) -> Chunk:
 
 def _gallery_part(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic]]:
     """The gallery of at most 32 images, given by their rows."""
-    chunk = _chunk(subject, rows)
+    chunk = picked(subject, rows)
     found: dict[str, NDArray[np.generic]] = {
         "ids": chunk.ids,
         "image": as_bytes(chunk.images).numpy(),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ccvae_eval.core.files import atomic_write
@@ -38,7 +37,7 @@ def page_html(run: Run) -> str:
     }
     linked = {(column["value"], column["of"]) for column in columns}
     return document(
-        "report.html", title=_title(run), data=data, **_answer(run), strips=strips, pads=pads,
+        "report.html", title=run_title(run), data=data, **_answer(run), strips=strips, pads=pads,
         draws=pictures.draws(run), gallery=pictures.gallery_sheets(run),
         figures={m.metric: pictures.figures(m) for m in run}, matrices=matrices(run, linked), levels=range(LEVELS + 1),
         facts=answer.facts(run), methods=answer.methods(run), warnings=run.header.warnings,
@@ -80,7 +79,13 @@ def notebook_html(run: Run) -> str:
 
 
 def document(
-    template: str, *, title: str, data: Mapping[str, Any], own: tuple[str, str] = ("", ""), **context: Any
+    template: str,
+    *,
+    title: str,
+    data: Mapping[str, Any],
+    style: str = "",
+    scripts: Sequence[str] = ("script.js",),
+    **context: Any,
 ) -> str:
     """A page from a template that extends ``base.html``, with the hashes of its style and its script in its policy.
 
@@ -88,11 +93,12 @@ def document(
         template: name of the template.
         title: title of the document.
         data: plain data for the script.
-        own: names of a style and a script that only this page has.
+        style: name of a style that extends ``style.css``.
+        scripts: names of the scripts that follow ``common.js``.
         **context: what the template shows.
     """
-    style = _joined("style.css", own[0])
-    script = _joined("common.js", "script.js", own[1])
+    style = _joined("style.css", style)
+    script = _joined("common.js", *scripts)
     policy = (
         f"default-src 'none'; img-src data:; style-src {_source_hash(style)}; script-src {_source_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
@@ -110,7 +116,8 @@ def environment() -> Environment:
         return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     return Environment(
-        loader=PackageLoader("ccvae_eval.report.page"), autoescape=True, finalize=shown, undefined=StrictUndefined,
+        loader=ChoiceLoader([PackageLoader("ccvae_eval.report", f"{part}/templates") for part in ("page", "live")]),
+        autoescape=True, finalize=shown, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
 
@@ -121,7 +128,8 @@ def _joined(*names: str) -> str:
 
 @cache
 def _asset(name: str) -> str:
-    return (files("ccvae_eval.report.page") / "templates" / name).read_text(encoding="utf-8")
+    loader: Any = environment().loader
+    return str(loader.get_source(environment(), name)[0])
 
 
 def _source_hash(content: str) -> str:
@@ -131,7 +139,7 @@ def _source_hash(content: str) -> str:
 def _answer(run: Run) -> dict[str, Any]:
     """The context of the parts that the page and the notebook share."""
     return {
-        "heading": _title(run),
+        "heading": run_title(run),
         "meta": answer.meta(run),
         "sentences": [terminal.sentence(m) for m in run],
         "positions": answer.profile(run),
@@ -140,7 +148,8 @@ def _answer(run: Run) -> dict[str, Any]:
     }
 
 
-def _title(run: Run) -> str:
+def run_title(run: Run) -> str:
+    """The model and the data of a run."""
     data = run.header.data
     model = run.header.checkpoint.get("model")
     return f"{model or 'codes'} on {data.get('name') or 'data in memory'}"
