@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import Json, Plugin, Quiet, add_plugins
-from ccvae_eval.core.errors import InputError
+from ccvae_eval.cli.options import OUTPUT, Json, Plugin, Quiet, add_plugins, option_in
+from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.files import atomic_write
 
+FIGURE_HELP = "Draw one figure instead: METRIC, METRIC@LABEL, profile or labels."
+KIND_HELP = "Which figure of the metric, such as change-maps; default: its first one."
+IMAGES_HELP = "Ids of the single images in the figure, separated by commas."
+OUT_HELP = "File of the figure; default: in the folder figures/ of the run."
+INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72}
+NARROWEST, WIDEST = 1.5, 40.0
+"""Inches."""
+Format = Literal["pdf", "svg", "png"]
 RUN_HELP = "A run (its folder or run.json), or a folder that contains runs."
 
 
@@ -20,18 +28,32 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
     plugin: Plugin = None,
+    figure: Annotated[str | None, option_in(OUTPUT, FIGURE_HELP, "--figure", metavar="ADDRESS")] = None,
+    kind: Annotated[str | None, option_in(OUTPUT, KIND_HELP)] = None,
+    images: Annotated[str | None, option_in(OUTPUT, IMAGES_HELP, metavar="ID,ID")] = None,
+    format: Annotated[Format | None, option_in(OUTPUT, "Format of the figure; default: pdf.", "--format")] = None,
+    width: Annotated[str | None, option_in(OUTPUT, "Width of the figure: 3.25in, 84mm.")] = None,
+    out: Annotated[Path | None, option_in(OUTPUT, OUT_HELP, "--out", "-o")] = None,
 ) -> None:
-    """Write the report of a run, or of a folder of runs, as an HTML file.
+    """Write the report of a run, or of a folder of runs, as an HTML file; or one figure for a paper.
 
     The file report.html is written beside each run.json. A folder of runs also gets a table with links to the
     reports. A report needs no network and no other file.
+
+    --figure writes one figure of a run as PDF, SVG or PNG at a given width. The file figures/index.md of a run lists
+    its figures with their addresses.
     """
     from ccvae_eval.evaluation.storage import RUN_FILE, read
     from ccvae_eval.report.page import PAGE, runs_html, write_page
 
     add_plugins(plugin)
+    options = {"--kind": kind, "--images": images, "--format": format, "--width": width, "--out": out}
+    if figure is None and (given := [name for name, value in options.items() if value is not None]):
+        raise UsageError(f"{given[0]} needs --figure", hint="ccvae-eval report RUN --figure density")
     with Screen(as_json=json, quiet=quiet) as screen:
-        if (what / RUN_FILE).is_file() or not what.is_dir():
+        if figure is not None:
+            made = _write_figure(what, figure, kind, images, format, width, out)
+        elif (what / RUN_FILE).is_file() or not what.is_dir():
             made = write_page(read(what), what if what.is_dir() else what.parent)
         else:
             places = sorted(file.parent for file in what.rglob(RUN_FILE))
@@ -45,4 +67,51 @@ def command(
             atomic_write(made, runs_html(runs).encode())
         screen.advise(f"Written to {made}")
         if json:
-            screen.document({"report": str(made)})
+            screen.document({"report" if figure is None else "figure": str(made)})
+
+
+def _write_figure(
+    what: Path,
+    address: str,
+    kind: str | None,
+    images: str | None,
+    suffix: str | None,
+    width: str | None,
+    out: Path | None,
+) -> Path:
+    """Writes one figure of a run; without a format, the suffix of ``out`` is the format."""
+    from ccvae_eval.evaluation.storage import read
+    from ccvae_eval.rendering.figures import save
+    from ccvae_eval.report.figures import file_name
+
+    suffix = suffix or ("pdf" if out is None else out.suffix[1:].lower())
+    if suffix not in get_args(Format) or (out is not None and out.suffix[1:].lower() != suffix):
+        raise UsageError("--out must end in .pdf, .svg or .png, as --format says", where=str(out))
+    sheet = read(what).figure(address, kind, images=_ids(images or ""), width=None if width is None else inches(width))
+    folder = what if what.is_dir() else what.parent
+    parts = filter(None, (address, kind, images))
+    return save(sheet, out or folder / "figures" / file_name(*parts, suffix=suffix))
+
+
+def _ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise UsageError(f"--images must be ids separated by commas, got {text!r}") from None
+
+
+def inches(text: str) -> float:
+    """A length in inches.
+
+    >>> inches("3.25in"), round(inches("8.5cm"), 2)
+    (3.25, 3.35)
+    """
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyz ")
+    unit = text.removeprefix(number).strip() or "in"
+    try:
+        width = float(number) * INCHES[unit]
+    except (KeyError, ValueError):
+        raise UsageError(f"--width must be a number with in, cm, mm or pt, got {text!r}") from None
+    if not NARROWEST <= width <= WIDEST:
+        raise UsageError(f"--width must be between {NARROWEST:g} and {WIDEST:g} inches, got {text!r}")
+    return width
