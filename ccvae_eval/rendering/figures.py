@@ -130,11 +130,11 @@ def fitted(text: str, width: float, size: float = TEXT_SIZE) -> str:
     return "\n".join(lines)
 
 
-def titled_sheet(width: float, height: float, title: str) -> Figure:
+def titled_sheet(width: float, height: float, title: str, tallest: float = TALLEST) -> Figure:
     """A figure of a content of width x height inches under its title, no wider than the style says."""
     wide = min(width, rcParams["figure.figsize"][0])
     lines = fitted(title, wide - 0.2, TITLE_SIZE)
-    high = min(height * wide / width, TALLEST) + LINE * (lines.count("\n") + 1) + TITLE_GAP
+    high = min(height * wide / width, tallest) + LINE * (lines.count("\n") + 1) + TITLE_GAP
     sheet = Figure(figsize=(wide, high), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.05))
     sheet.suptitle(lines, fontsize=TITLE_SIZE)
     return sheet
@@ -148,7 +148,7 @@ def titled_panels(count: int, columns: int, width: float, height: float, title: 
     room = rcParams["figure.figsize"][0]
     columns = max(1, min(count, columns, int(room / (0.75 * width))))
     rows = -(-count // columns)
-    sheet = titled_sheet(max(columns * width, NARROW), rows * height * min(1, room / (columns * width)), title)
+    sheet = titled_sheet(max(columns * width, NARROW), rows * height, title, math.inf)
     return sheet, panels(sheet, count, columns)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -42,6 +43,8 @@ from ccvae_eval.report.checks import class_names
 from ccvae_eval.report.page.answer import LEFT, RIGHT, profile, specs_of
 
 INDEX = "index.md"
+ROOMY = 5.0
+"""Width in inches from which a profile names values and the ends of their lines."""
 LEAST_METRICS = 2
 """Metrics with a value that a profile needs."""
 IMAGE_AXIS = {"strip": 0, "before": 0, "after": 0, "keypoints": 0, "pairs": 1, "edits": 1, "assigned": 1}
@@ -159,9 +162,11 @@ def draw_profile(run: Run) -> Figure | None:
     found = [p for p in profile(run) if p.value != "–"]
     if len(found) < LEAST_METRICS:
         return None
+    room = rcParams["figure.figsize"][0]
     title = f"Headline values of {_model(run)} between chance and the best value, with 95% confidence intervals"
-    sheet = titled_sheet(WIDTH, 0.32 * len(found) + 0.5, title)
+    sheet = titled_sheet(room, 0.32 * len(found) + 0.7, title)
     axes = sheet.subplots()
+    narrow = room < ROOMY
     scale = RIGHT - LEFT
     for row, p in enumerate(found):
         axes.plot([0, 1], [row, row], color="#dddddd", linewidth=4, solid_capstyle="round", zorder=1)
@@ -171,12 +176,13 @@ def draw_profile(run: Run) -> Figure | None:
             axes.plot((p.at - LEFT) / scale, row, "o", color=CLASS_COLOURS[0], markersize=5)
         ends = f"{p.chance} → {p.best} ({p.best_is})" if p.best else p.why
         axes.text(1.08, row, f"{p.value}", va="center")
-        axes.text(1.08, row + 0.33, ends, va="center", color="#555555", fontsize=TEXT_SIZE - 1)
-    axes.set_yticks(range(len(found)), [plain(f"{p.metric}\n{p.headline}") for p in found])
+        axes.text(1.08, row + 0.33, "" if narrow else ends, va="center", color="#555555", fontsize=TEXT_SIZE - 1)
+    axes.set_yticks(range(len(found)), [plain(p.metric if narrow else f"{p.metric}\n{p.headline}") for p in found])
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.set_xlim(-0.06, 1.06)
     axes.set_xticks([0, 1], ["chance", "best"])
-    axes.set_xlabel("position between chance and the reference model's value (without one: the best possible value)")
+    where = "position between chance and the reference model's value (without one: the best possible value)"
+    axes.set_xlabel(fitted(where, 0.6 * room))
     axes.set_ylabel("metric and value")
     return sheet
 

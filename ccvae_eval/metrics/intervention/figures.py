@@ -17,7 +17,7 @@ def figures(measurement: Measurement) -> Figures:
     assigned = measurement.pictures.get("assigned")
     if assigned is not None:
         text = str(measurement.settings.get("assign"))
-        edits = (*rows, "all assigned")
+        edits = (*rows, text)
         yield ("edits", "assigned"), image_grid(assigned, f"Labels set to {text}", edits, image_names(measurement))[0]
     yield from effect_matrix(
         measurement, "change", "Judged change of each label (column) when a label (row) is set to another class",
