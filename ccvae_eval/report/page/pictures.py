@@ -34,7 +34,7 @@ LARGEST_SIDE = 96
 MOST_FIGURES = 2
 """Figures of one metric."""
 SHOWN_ELSEWHERE = ("strip/", "grid/")
-"""Pictures that the page shows itself, so that it draws no figure of them."""
+"""Pictures that the page shows itself, so that it draws no figure of them; matrices of effects, too."""
 LARGEST_SVG = 150_000
 FIGURE_DPI = 110
 TOLERANCE = 1e-6
@@ -199,7 +199,7 @@ def figures(measurement: Measurement) -> list[FigurePart]:
     from ccvae_eval.report.figures import figures_of
 
     others = {key: p for key, p in measurement.pictures.items() if not key.startswith(SHOWN_ELSEWHERE)}
-    drawn = figures_of(replace(measurement, pictures=others))
+    drawn = (found for found in figures_of(replace(measurement, pictures=others)) if found[0] != ("effects",))
     try:
         return [_figure_part(measurement.metric, parts, sheet) for parts, sheet in islice(drawn, MOST_FIGURES)]
     except (KeyError, ValueError):  # pictures beyond the limit of pictures.npz are missing
