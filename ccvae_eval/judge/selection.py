@@ -21,6 +21,9 @@ from ccvae_eval.model.interface import LabelSchema, supports
 
 SHIPPED = "judge-faces64.safetensors"
 
+LISTED = 8
+"""Largest number of labels that are named in a notice."""
+
 Notice = Callable[[str], None]
 
 
@@ -142,8 +145,9 @@ class Wanted:
 
         def estimate(labels: Sequence[str], seconds: float) -> None:
             duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+            listed = ", ".join(labels) if len(labels) <= LISTED else f"{len(labels)} labels"
             notify(
-                f"training a judge for {', '.join(labels)}: about {duration}; --judge none leaves out the "
+                f"training a judge for {listed}: about {duration}; --judge none leaves out the "
                 "judged values, --judge FILE uses another judge"
             )
 
