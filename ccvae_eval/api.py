@@ -97,16 +97,22 @@ def plan(
     ids = sample_ids(images, part, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
     place = device_named(device)
     source = judge_source(
-        images, choice=judge, schema=network.labels if len(network.labels) else None, cache_dir=cache_dir,
-        notice=notice, progress=_staged(stage, "judge"),
+        images, choice=judge, schema=network.labels if len(network.labels) else None,
+        labels=None if len(network.labels) else characteristics, cache_dir=cache_dir, notice=notice,
+        progress=_staged(stage, "judge"),
     )  # fmt: skip
     subject = prepare(
         network, images, ids, seed=seed, device=place, batch_size=batch_size, judge=source,
         characteristics=None if characteristics is None else tuple(characteristics),
         trained_on=_trained_on(opened, images, part), progress=_staged(stage, "encode"),
     )  # fmt: skip
+    suspicions = subject.first_batch_warnings()
+    if notice is not None:
+        for text in suspicions:
+            notice(text)
     planned = Plan.of(subject, chosen, own_samples=sample is None and limit is None)
-    return replace(planned, header=_header(planned.subject, opened, part or WHOLE_DATA, sample, command))
+    header = _header(planned.subject, opened, part or WHOLE_DATA, sample, command)
+    return replace(planned, header=replace(header, warnings=(*header.warnings, *suspicions)))
 
 
 def _trained_on(opened: Opened | LabelledVAE, data: DataSet, split: str | None) -> Ids | None:
@@ -158,7 +164,8 @@ def evaluate(
         device: "auto", "cpu", "cuda", ...
         batch_size: images read at once; results do not depend on it.
         characteristics: evaluate only these.
-        judge: "auto", "none" or a file.
+        judge: "auto", "none" or a file; "full" is a judge of every label of the data, for comparisons of models with
+            different labels.
         references: add the values of the reference model, if the data are rendered.
         gallery: decode single images for the report: with each label set to other classes, and pairs of labels moved.
         cache_dir: folder for cached judges and references.
