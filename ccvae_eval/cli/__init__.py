@@ -10,11 +10,15 @@ import re
 from ast import literal_eval
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, NamedTuple
 
 from ccvae_eval.core.errors import PluginError
 from ccvae_eval.plugins import registry
+
+GIVEN: ContextVar[tuple[str, ...]] = ContextVar("GIVEN", default=())
+"""The arguments of the command that runs."""
 
 MEASURE, PUBLISH, MAKE, LOOK_UP = "Measure", "Compare and publish", "Make", "Look up"
 
@@ -48,7 +52,7 @@ COMMANDS = {
     "new": Verb(MAKE, "Write a plugin template: one file that runs, with its tests."),
     "inspect": Verb(LOOK_UP, "Show what a checkpoint, a data set or a run contains, without executing it."),
     "list": Verb(LOOK_UP, "List the registered models, metrics, data sets or plugins."),
-    "explain": Verb(LOOK_UP, "Explain a metric, or print the schema of run.json."),
+    "explain": Verb(LOOK_UP, "Explain a metric, a value, a data set or a model, or print the schema of run.json."),
     "check": Verb(LOOK_UP, "Test whether a plugin conforms to its interface."),
 }
 """The verbs that are not metrics; a module implements each of them."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from importlib.resources import as_file, files
 from pathlib import Path
+from time import monotonic
 
 from ccvae_eval.core.errors import CheckpointError, LabelMismatchError, UndefinedError
 from ccvae_eval.core.files import cache_folder, write_cached
@@ -16,6 +17,9 @@ from ccvae_eval.data.interface import DataSet, Renders
 from ccvae_eval.judge.artifact import VERSION, Judge
 from ccvae_eval.judge.training import STEPS, Progress, train_judge
 from ccvae_eval.model.interface import LabelSchema, supports
+
+MEASURED_STEPS = 5
+"""Training steps over which the time of a training is measured."""
 
 SHIPPED = "judge-faces64.safetensors"
 
@@ -33,16 +37,22 @@ class JudgeSource:
 
     judge: Judge | None = None
     train: Callable[[], Judge | None] | None = None
+    _required: bool = field(default=False, init=False)
 
     @property
     def possible(self) -> bool:
         """True if there is a judge, or one can be trained."""
         return self.judge is not None or self.train is not None
 
+    @property
+    def tried(self) -> bool:
+        """True if a judge was to be trained, which failed."""
+        return self.judge is None and self._required
+
     def require(self) -> Judge | None:
         """The judge, trained now if necessary; None if there is none."""
         if self.judge is None and self.train is not None:
-            self.judge, self.train = self.train(), None
+            self.judge, self.train, self._required = self.train(), None, True
         return self.judge
 
 
@@ -142,9 +152,9 @@ def _cached(data: DataSet, folder: Path | None, seed: int, notify: Notice) -> Ju
 
 
 def _trained(data: DataSet, folder: Path | None, seed: int, notify: Notice, progress: Progress | None) -> Judge | None:
-    notify(f"Training a judge on the judge split of {data.spec}. This may take minutes; --judge none skips it.")
+    notify(f"Training a judge on the judge split of {data.spec}. --judge none skips it.")
     try:
-        judge = train_judge(data, seed=seed, progress=progress)
+        judge = train_judge(data, seed=seed, progress=_with_estimate(notify, progress))
     except UndefinedError as error:
         notify(f"No judge can be trained, so judged values are left out: {error}")
         return None
@@ -152,6 +162,23 @@ def _trained(data: DataSet, folder: Path | None, seed: int, notify: Notice, prog
     if failure:
         notify(failure)
     return judge
+
+
+def _with_estimate(notify: Notice, progress: Progress | None) -> Progress:
+    """The progress, with a notice of the time that the training will take, measured over its first steps."""
+    begun = monotonic()
+
+    def follow(done: int, total: int) -> None:
+        nonlocal begun
+        if done == 1:
+            begun = monotonic()  # the first step also reads the images
+        if done == MEASURED_STEPS + 1:
+            seconds = (monotonic() - begun) / MEASURED_STEPS * (total - done)
+            notify(f"The judge takes about {seconds / 60:.0f} min, measured over {MEASURED_STEPS} steps; it is kept.")
+        if progress is not None:
+            progress(done, total)
+
+    return follow
 
 
 def _file_name(data: DataSet, seed: int) -> str:

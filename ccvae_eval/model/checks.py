@@ -166,5 +166,5 @@ def require_shape(network: object, input_shape: tuple[int, ...], where: str) -> 
             f"{type_name(network)} takes inputs of shape {tuple(network.input_shape)}, the data have "
             f"{tuple(input_shape)}",
             where=where,
-            hint="Many data sets can be resized: --data NAME:PATH,size=64.",
+            hint=f"Many data sets can be resized: --data NAME:PATH,size={network.input_shape[-1]}.",
         )

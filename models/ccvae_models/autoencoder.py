@@ -68,6 +68,7 @@ class Autoencoder(nn.Module, Generic[S]):
         if len(context.input_shape) not in (1, 3) or min(context.input_shape) < 1:
             raise UsageError(f"the input shape must be (C, H, W) or (D,), got {context.input_shape}")
         self.settings, self.context, self.layout, self.labels = settings, context, layout, context.labels
+        self.input_shape = context.input_shape
         self.network = NetworkSpec(settings.network, settings.hidden)
         self.likelihood = Likelihood(settings.likelihood, settings.likelihood_scale, context.input_shape)
         self.encoder, self.decoder = self._encoder(), self._decoder()
