@@ -81,7 +81,7 @@ def command(
         from ccvae_eval.calibration.study import calibrate
         from ccvae_eval.report import calibration as report
 
-        folder = out or options.new_folder("calibration", spec, more.get("model_name", ""), seed)
+        folder = out or options.default_folder("calibration", spec, more.get("model_name", ""), seed)
         found = calibrate(
             chosen, open_data(spec), options=settings, judge=judge, cache_dir=cache_dir, notice=screen.notice,
             dials=dial, characteristics=characteristic, sample=sample, steps=steps, seed=seed, foreign=not own,

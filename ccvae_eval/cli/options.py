@@ -176,14 +176,19 @@ SHORT = {"-d": "--data", "-c": "--labels", "--characteristic": "--labels"}
 """Short forms of options that a remedy may replace."""
 
 
+def default_folder(name: str, *identity: object) -> Path:
+    """The folder ``./runs/NAME-HASH``, with a hash of what identifies the result."""
+    return Path("runs") / f"{name}-{sha256(repr(identity).encode()).hexdigest()[:8]}"
+
+
 def new_folder(name: str, *identity: object) -> Path:
-    """The first unused folder ``./runs/NAME-HASH[-2]``, with a hash of what identifies the result."""
-    place = Path("runs") / f"{name}-{sha256(repr(identity).encode()).hexdigest()[:8]}"
+    """The first of ``./runs/NAME-HASH``, ``./runs/NAME-HASH-2``, ... that does not exist."""
+    place = default_folder(name, *identity)
     numbered = (place.with_name(f"{place.name}-{number}") for number in count(2))
     return place if not place.exists() else next(folder for folder in numbered if not folder.exists())
 
 
-def claim_folder(out: Path | None, *, force: bool, holds: str = "run.json") -> None:
+def claim_folder(out: Path | None, *, force: bool) -> None:
     """Creates the output folder, before anything is computed.
 
     Raises:
@@ -196,7 +201,7 @@ def claim_folder(out: Path | None, *, force: bool, holds: str = "run.json") -> N
         return
     if out.is_file():
         raise InputError("this is a file, but --out needs a folder", where=str(out))
-    if (out / holds).exists() and not force:
+    if (out / "run.json").exists() and not force:
         raise UsageError("the folder already contains a run", where=str(out), hint="Name another one, or add --force.")
     require_folder(out)
     out.mkdir(parents=True, exist_ok=True)

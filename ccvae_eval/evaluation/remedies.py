@@ -117,7 +117,7 @@ class Advisor:
             why, remedy = self._rare(subject, name, _class_counts(subject, name))
             note = _RARE.sub(why, note)
         elif found := _UNRECOGNISED.search(note):
-            why = f"(balanced accuracy {found[1]}, needs {MIN_AGREEMENT:.2f})"
+            why = f"(balanced accuracy {found[1]}, needs {MIN_AGREEMENT:.2f}): train longer or --judge FILE"
             note = note.replace(found[0], f"the judge cannot recognise this label in the reconstructions {why}")
             remedy = self.retrain or "ccvae-eval explain judge"
         elif note == "needs a judge":
