@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from ccvae_eval.core import TOOL
 from ccvae_eval.core.devices import device_named, environment
 from ccvae_eval.core.types import Ids, Plain
 from ccvae_eval.data.interface import BringsData, DataSet, HasRegions, Split
+from ccvae_eval.data.labels.relabel import absent_labels
 from ccvae_eval.data.memory import as_data_set
 from ccvae_eval.data.spec import data_for, open_data
 from ccvae_eval.data.splits import sample_ids
@@ -22,6 +26,7 @@ from ccvae_eval.evaluation.metric import metric_named as metric_named
 from ccvae_eval.evaluation.pictures import gallery as gallery_of
 from ccvae_eval.evaluation.pictures import leaking_pairs
 from ccvae_eval.evaluation.plan import Plan
+from ccvae_eval.evaluation.remedies import Advisor
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.runner import run
 from ccvae_eval.evaluation.subject import Subject, prepare
@@ -101,6 +106,8 @@ def plan(
         labels=None if len(network.labels) else characteristics, cache_dir=cache_dir, notice=notice,
         progress=_staged(stage, "judge"),
     )  # fmt: skip
+    if (absent := absent_labels(images, network.labels)) and notice is not None:
+        notice(f"These labels are missing in the data, so nothing is said about them: {', '.join(absent)}.")
     subject = prepare(
         network, images, ids, seed=seed, device=place, batch_size=batch_size, judge=source,
         characteristics=None if characteristics is None else tuple(characteristics),
@@ -110,7 +117,12 @@ def plan(
     if notice is not None:
         for text in suspicions:
             notice(text)
-    planned = Plan.of(subject, chosen, own_samples=sample is None and limit is None)
+    advisor = Advisor(
+        lambda size: sample_ids(images, part, seed=seed, **{"sample" if limit is None else "limit": size}),
+        "--sample" if limit is None else "--limit", _retraining(opened, images),
+    )  # fmt: skip
+    own = sample is None and limit is None
+    planned = Plan.of(subject, chosen, own_samples=own, advisor=advisor, notice=notice)
     header = _header(planned.subject, opened, part or WHOLE_DATA, sample, command)
     return replace(planned, header=replace(header, warnings=(*header.warnings, *suspicions)))
 
@@ -120,6 +132,23 @@ def _trained_on(opened: Opened | LabelledVAE, data: DataSet, split: str | None) 
     record = opened.record if isinstance(opened, Opened) else None
     known = record is not None and record.data_digest is not None and record.data_digest == data.digest
     return data.split("train") if known and split in ("judge", "test") else None
+
+
+def _retraining(opened: Opened | LabelledVAE, data: DataSet) -> str:
+    """The command that trains a checkpoint of this toolkit again for ten times as many steps; "" for others."""
+    record = opened.record if isinstance(opened, Opened) else None
+    steps = record.training.get("steps") if record is not None else None
+    if not isinstance(opened, Opened) or record is None or not isinstance(steps, int):
+        return ""
+    network: Any = opened.model
+    path, kind = Path(str(opened.bundle.path)), type(network)
+    defaults = {f.name: f.default for f in fields(getattr(kind, "Settings", Header))}
+    changed = [f"{k}={json.dumps(v)}" for k, v in record.settings.items() if k in defaults and defaults[k] != v]
+    labels = ",".join(network.labels.names)
+    out = path.with_name(f"{path.stem}-{10 * steps}-steps.pt")
+    parts = ["ccvae-eval", "train", opened.name, "--data", data.spec, *(["--labels", labels] if labels else [])]
+    parts += [part for text in changed for part in ("--set", text)]
+    return shlex.join([*parts, "--steps", str(10 * steps), "--out", str(out)])
 
 
 def _staged(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:
@@ -147,6 +176,8 @@ def evaluate(
     notice: Notice | None = None,
     stage: Stage | None = None,
     on_plan: Callable[[Plan], None] | None = None,
+    working: Callable[[str], None] | None = None,
+    progress: bool | None = None,
 ) -> Run:
     """Evaluates a model on labelled images.
 
@@ -173,24 +204,39 @@ def evaluate(
         notice: called with messages for the user.
         stage: called with (stage, done, total) as progress; the stages are "encode", "judge", "measure", "reference".
         on_plan: called with the plan before it is run.
+        working: called with the name of the metric at work.
+        progress: show a progress bar; default: if ``stage`` is None and stderr is a terminal, or in a notebook.
 
     Returns:
         The run. The model's mode and gradients and the global random state are left unchanged.
     """
-    planned = plan(
-        model, data, metrics, options=options, split=split, sample=sample, limit=limit, seed=seed, device=device,
-        batch_size=batch_size, characteristics=characteristics, judge=judge, cache_dir=cache_dir, command=command,
-        notice=notice, stage=stage,
-    )  # fmt: skip
-    if on_plan is not None:
-        on_plan(planned)
-    found = run(planned, _staged(stage, "measure"))
-    if gallery:
-        found = replace(found, gallery=gallery_of(planned.subject, found.ids.values(), leaking_pairs(found)))
-    if not references:
-        return found
-    progress, of = _staged(stage, "reference"), (planned.subject, planned.metrics)
-    return with_references(found, oracle_reference(found, *of, cache_dir=cache_dir, notice=notice, progress=progress))
+    display = None if stage is not None or progress is False else _display(required=progress is True)
+    if display is not None:
+        stage, working = display.stage, display.working
+    try:
+        planned = plan(
+            model, data, metrics, options=options, split=split, sample=sample, limit=limit, seed=seed, device=device,
+            batch_size=batch_size, characteristics=characteristics, judge=judge, cache_dir=cache_dir, command=command,
+            notice=notice, stage=stage,
+        )  # fmt: skip
+        if on_plan is not None:
+            on_plan(planned)
+        found = run(planned, _staged(stage, "measure"), working)
+        if gallery:
+            found = replace(found, gallery=gallery_of(planned.subject, found.ids.values(), leaking_pairs(found)))
+        if not references:
+            return found
+        step, of = _staged(stage, "reference"), (planned.subject, planned.metrics)
+        return with_references(found, oracle_reference(found, *of, cache_dir=cache_dir, notice=notice, progress=step))
+    finally:
+        if display is not None:
+            display.close()
+
+
+def _display(*, required: bool) -> Any:
+    """A progress bar on stderr, if it is a terminal or a notebook, or if one is required; else None."""
+    found = import_module("ccvae_eval.rendering.progress").ProgressDisplay()
+    return found if required or found.live else None
 
 
 def data_of(data: Any, opened: Opened | LabelledVAE) -> DataSet:

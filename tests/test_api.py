@@ -207,8 +207,9 @@ def test_training_data_that_need_a_path_must_be_named(tmp_path: Path) -> None:
 
 
 def test_data_without_the_model_s_labels_are_refused() -> None:
+    data = (torch.zeros(60, 3, 64, 64), torch.arange(60)[:, None] % 2, ["Other"])
     with pytest.raises(LabelMismatchError) as caught:
-        ccvae_eval.evaluate(CHECKPOINT, Squares(60), ["density"], judge="none")
+        ccvae_eval.evaluate(CHECKPOINT, data, ["density"], judge="none")
     assert "Eyeglasses" in str(caught.value)
 
 

@@ -178,8 +178,8 @@ def training() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for name in MODELS:
             path = Path(folder) / f"{name}.pt"
-            command = ["train", name, "--data", "faces,size=32,n=400", "--steps", "3", "--batch", "32", "--rate", "0.5"]
-            command += ["--seed", "1", "--device", "cpu", "--out", str(path), "--quiet"]
+            command = ["train", name, "--data", "faces,size=32,n=400", "--steps", "3", "--batch-size", "32"]
+            command += ["--supervision", "0.5", "--seed", "1", "--device", "cpu", "--out", str(path), "--quiet"]
             command += MODEL_OPTIONS.get(name, [])
             try:
                 main(command)

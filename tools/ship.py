@@ -38,8 +38,8 @@ LARGEST_JUDGE = 200_000
 
 WORK = Path("build/ship")
 CHECKPOINT_SETTINGS = [
-    "--rate", "0.5", "--steps", "12000", "--set", "likelihood=laplace", "--batch", "64", "--average", "0.999",
-    "--seed", "1", "--half",
+    "--supervision", "0.5", "--steps", "12000", "--set", "likelihood=laplace", "--batch-size", "64",
+    "--average", "0.999", "--seed", "1", "--half",
 ]  # fmt: skip
 LARGEST_CHECKPOINT = 3_000_000
 

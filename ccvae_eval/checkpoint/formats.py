@@ -30,7 +30,7 @@ KEY, TENSORS = "ccvae_eval", "tensors"
 SEAL = "ccvae-eval"
 """First word of the single metadata entry in a safetensors header, before the digest and the envelope. There is one
 entry because the library does not order several; the word identifies the file even if the key is damaged."""
-SUFFIXES = (".pt", ".safetensors")
+SUFFIXES = (".pt", ".pth", ".safetensors")
 MALFORMED = "is a malformed ccvae-eval checkpoint"
 HALVED = ("float32", "float64")
 LARGEST_HALF = 65504.0

@@ -162,9 +162,10 @@ def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = 
         settings: settings of candidate models; they override those in a TOML file next to the checkpoint.
 
     Returns:
-        ``path``, ``format``, ``size`` in bytes, ``sha256``, ``written_by``, ``model`` (its name or class, or None),
-        ``parameters``, ``candidates`` (adapters and models, how well they fit and which tensors are missing),
-        ``globals``, ``notes``, ``metadata`` and ``tensors``, each with key, shape and type.
+        ``summary`` (the model in one sentence, "" if it is not known), ``path``, ``format``, ``size`` in bytes,
+        ``sha256``, ``written_by``, ``model`` (its name or class, or None), ``parameters``, ``candidates`` (adapters
+        and models, how well they fit and which tensors are missing), ``globals``, ``notes``, ``metadata`` and
+        ``tensors``, each with key, shape and type.
 
     Raises:
         CheckpointError: the file is refused.
@@ -172,6 +173,7 @@ def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = 
     bundle = read_any(path)
     _, arguments = PixelRange.of({**read_sidecar(bundle.path).settings, **(settings or {})})
     return {
+        "summary": _summary(bundle),
         "path": str(bundle.path),
         "format": bundle.format,
         "size": bundle.size,
@@ -187,6 +189,26 @@ def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = 
             {"key": name, "shape": list(info.shape), "dtype": info.dtype} for name, info in bundle.tensor_table.items()
         ],
     }
+
+
+def _summary(bundle: Bundle) -> str:
+    """Name, images, latent dimensions and training of a recorded model, such as "ccvae, 64 x 64 RGB, z = 30"."""
+    record = CheckpointRecord.from_bundle(bundle)
+    if record is None or record.context is None:
+        return ""
+    shape = record.context.input_shape
+    color = {1: "grey", 3: "RGB"}.get(shape[0], f"{shape[0]} channels")
+    parts = [record.name, f"{shape[1]} x {shape[2]} {color}" if len(shape) == 3 else f"points of {shape[0]} numbers"]
+    labels, style = ", ".join(record.context.labels.names), record.settings.get("style")
+    heads = bundle.tensor_table.get("encoder.loc.weight")
+    if heads is not None:
+        owned = " + ".join([*([f"{style} style"] if style is not None else []), *([labels] if labels else [])])
+        parts.append(f"z = {heads.shape[0]}" + (f" = {owned}" if owned else ""))
+    elif labels:
+        parts.append(labels)
+    if isinstance(steps := record.training.get("steps"), int):
+        parts.append(f"{steps:,} steps")
+    return ", ".join(parts)
 
 
 def _model_name(bundle: Bundle) -> str | None:

@@ -51,7 +51,9 @@ def read_folder(path: Path) -> Bundle:
             "is a folder without a checkpoint file",
             where=str(path),
             why=f"no file ends in {', '.join(WEIGHT_SUFFIXES)}",
-            hint="Give the checkpoint file itself, or the folder that contains the parts of one model.",
+            hint=f"For a folder of images write folder:{path}."
+            if "attributes.csv" in names
+            else "Give the checkpoint file itself, or the folder that contains the parts of one model.",
         )
     if len(weights) > MAX_FILES:
         raise CheckpointError(

@@ -10,11 +10,15 @@ import re
 from ast import literal_eval
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, NamedTuple
 
 from ccvae_eval.core.errors import PluginError
 from ccvae_eval.plugins import registry
+
+GIVEN: ContextVar[tuple[str, ...]] = ContextVar("GIVEN", default=())
+"""The arguments of the command that runs."""
 
 MEASURE, PUBLISH, MAKE, LOOK_UP = "Measure", "Compare and publish", "Make", "Look up"
 
@@ -42,7 +46,9 @@ COMMANDS = {
     "table": Verb(PUBLISH, "Write a table of runs for a paper: LaTeX, Markdown or CSV."),
     "gate": Verb(PUBLISH, "Check a run against requirements, for continuous integration."),
     "calibrate": Verb(PUBLISH, "Check that each value responds as it should to perturbations of known strength."),
-    "report": Verb(PUBLISH, "Write the report of a run, or of a folder of runs, as an HTML file."),
+    "report": Verb(
+        PUBLISH, "Write the report of a run, or of a folder of runs, as an HTML file; or one figure for a paper."
+    ),
     "train": Verb(MAKE, "Train a model, or the judge, on labelled images."),
     "reproduce": Verb(MAKE, "Train and evaluate the models of a recipe, and compare them with published results."),
     "convert": Verb(MAKE, "Convert a checkpoint to another format."),
@@ -50,7 +56,7 @@ COMMANDS = {
     "new": Verb(MAKE, "Write a plugin template: one file that runs, with its tests."),
     "inspect": Verb(LOOK_UP, "Show what a checkpoint, a data set or a run contains, without executing it."),
     "list": Verb(LOOK_UP, "List the registered models, metrics, data sets or plugins."),
-    "explain": Verb(LOOK_UP, "Explain a metric, or print the schema of run.json."),
+    "explain": Verb(LOOK_UP, "Explain a metric, a value, a data set or a model, or print the schema of run.json."),
     "check": Verb(LOOK_UP, "Test whether a plugin conforms to its interface."),
 }
 """The verbs that are not metrics; a module implements each of them."""

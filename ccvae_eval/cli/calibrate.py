@@ -69,7 +69,8 @@ def command(
             raise UsageError(f"an option is set for metric {name!r}, which is not calibrated", hint=hint)
     for name in chosen:
         registry.metrics.find(name)
-    options.require_inputs(data, judge, out)
+    options.require_inputs(data, judge)
+    options.claim_folder(out, force=True)
     with Screen(as_json=json, quiet=quiet) as screen:
         more: dict[str, Any] = {}
         spec = data or "faces"

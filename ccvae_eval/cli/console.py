@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from ccvae_eval.rendering.progress import ProgressDisplay
 from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import plain
 
@@ -28,28 +29,17 @@ class Screen:
         quiet: show no progress and no notices.
     """
 
-    STAGES: ClassVar = {
-        "encode": "encoding",
-        "measure": "measuring",
-        "judge": "training the judge",
-        "reference": "measuring the reference model",
-        "train": "training",
-        "calibrate": "measuring perturbed models",
-    }
-
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json, self.quiet = as_json, quiet
         self.out = Console(file=sys.stderr if as_json else sys.stdout, highlight=False, emoji=False)
         self.err = Console(stderr=True, highlight=False, emoji=False)
-        self._tasks: dict[str, Any] = {}
-        self._progress: Any = None
+        self.progress = ProgressDisplay(self.err, quiet=quiet)
 
     def __enter__(self) -> Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        self.progress.close()
 
     @property
     def ascii_only(self) -> bool:
@@ -59,7 +49,8 @@ class Screen:
     def show(self, *what: RenderableType) -> None:
         """Prints results, one below the other, except in JSON mode."""
         if what and not self.as_json:
-            self.out.print(*what, sep="\n")
+            with self.progress.paused():
+                self.out.print(*what, sep="\n")
 
     def advise(self, text: str | Text) -> None:
         """Prints what to do next, except in JSON mode or when quiet."""
@@ -85,18 +76,9 @@ class Screen:
         text = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False)
         sys.stdout.write(f"{text}\n")
 
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Moves the progress bar of one stage; the first call starts the display."""
-        if self._progress is None:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-            hidden = self.quiet or not self.err.is_terminal
-            self._progress = Progress(*columns, console=self.err, transient=True, disable=hidden)
-            self._progress.start()
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(self.STAGES.get(name, name), total=total)
-        self._progress.update(self._tasks[name], completed=done, total=total, visible=done < total)
+    def stage(self, name: str, done: int, total: int, detail: str = "") -> None:
+        """Moves the progress bar of one stage, see :class:`.ProgressDisplay`."""
+        self.progress.stage(name, done, total, detail)
 
 
 def empty_table(*columns: str, spare: Sequence[str | tuple[str, ...]] = (), **more: Any) -> Table:

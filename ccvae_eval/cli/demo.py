@@ -12,11 +12,10 @@ from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import SOME_FAILED, document_of, draw_and_write, plan_shown
 from ccvae_eval.cli.options import Device, Json, Quiet
 from ccvae_eval.core.files import atomic_write, require_folder
-from ccvae_eval.rendering.text import escaped
 from ccvae_eval.training import TrainingSettings
 
 ASSET = "ccvae-faces64.pt"
-OUT = Path("ccvae-eval/demo")
+OUT = Path("runs/demo")
 DEMO_IMAGES = 256
 QUICK = TrainingSettings(minutes=3.0, epochs=50, batch=64, learning_rate=1e-3, save_minutes=0)
 QUICK_DATA = "faces,n=20000"
@@ -41,12 +40,10 @@ def command(
         run = evaluate(
             checkpoint, None, default_metrics(), sample=DEMO_IMAGES, device=device, command="ccvae-eval demo",
             notice=screen.notice, stage=screen.stage, on_plan=plan_shown(screen),
+            working=screen.progress.working,
         )  # fmt: skip
         run, made = draw_and_write(run, out, figures=True, page=True)
-        screen.show(terminal.header(run), "", terminal.summary(run), "")
-        for measurement in run.measurements:
-            screen.show(escaped(f"· {terminal.sentence(measurement)}"))
-        screen.show(*check_lines(run))
+        screen.show(terminal.header(run), "", terminal.summary(run), "", *terminal.sentences(run), *check_lines(run))
         screen.written(out, [checkpoint.name, *made])
         screen.advise("Next, with your own checkpoint and images:\n  ccvae-eval run YOUR.pt --data folder:PATH")
         if json:

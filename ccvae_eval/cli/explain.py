@@ -1,7 +1,8 @@
-"""``explain``: the meaning of a metric's numbers, from its docstring and the specifications of its values."""
+"""``explain``: metrics and values from their specifications; data sets, models and other plugins from docstrings."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,23 +15,40 @@ from ccvae_eval.cli.options import Json, registered
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.plugins import registry
 from ccvae_eval.rendering.tables import ARROWS
-from ccvae_eval.rendering.text import argument_help, escaped, explanation, wrapped
+from ccvae_eval.rendering.text import argument_help, escaped, explanation, flowing, wrapped
 
 if TYPE_CHECKING:
     from ccvae_eval.core.results import ValueSpec
+
+
+TOPICS = {
+    "judge": """The judge is an independent classifier of images. It checks that an edit shows the intended label.
+
+It is trained once on the split "judge" of the data, on degraded copies of the images, and cached. A label whose
+balanced accuracy on the model's reconstructions is below 0.80 has no judged values, because its response could be due
+to blur. The remedies are a model with sharper reconstructions (train longer), or another judge.
+
+Options: --judge auto (the default), --judge none, --judge FILE.
+Train your own: ccvae-eval train judge --data folder:PATH --out judge.safetensors""",
+}
+"""Explanations of what is neither a plugin nor a value."""
+DESCRIBED = ("data", "models", "adapters", "matchers", "features", "reports")
+"""Groups of plugins that are explained by their docstrings."""
 
 
 def command(
     what: Annotated[
         str,
         typer.Argument(
-            help="A metric's name, or 'schema'.", show_default=False, autocompletion=registered("metrics", "schema")
+            help="A metric, value, data set, model, 'judge' or 'schema'.",
+            show_default=False,
+            autocompletion=registered("metrics", "schema", *TOPICS),
         ),
     ],
     json: Json = False,
     bibtex: Annotated[bool, typer.Option("--bibtex", help="Print the sources as BibTeX; also of 'compare'.")] = False,
 ) -> None:
-    """Explain a metric, or print the schema of run.json."""
+    """Explain a metric, a value, a data set or a model, or print the schema of run.json."""
     with Screen(as_json=json) as screen:
         if bibtex:
             from ccvae_eval.report.bibliography import SOURCES
@@ -39,20 +57,68 @@ def command(
             if what not in SOURCES:
                 raise UsageError(f"no sources are recorded for {what!r}", hint=suggestion(what, SOURCES))
             screen.document(bibtex_of(SOURCES[what]))
-            return
-        if what == "schema":
+        elif what == "schema":
             from ccvae_eval.evaluation.storage import RUN_SCHEMA
 
             screen.document(RUN_SCHEMA)
-            return
-        if what not in registry.metrics:
-            hint = suggestion(what, [*registry.metrics, "schema"])
-            raise UsageError(f"{what!r} is not a registered metric", hint=hint)
-        kind = registry.metrics[what]
-        if json:
-            screen.document(_as_plain(kind))
-            return
-        screen.show(Text(wrapped(explanation(kind), screen.out.width)), "", _values_table(kind.values))
+        elif what in registry.metrics:
+            _explain_metric(registry.metrics[what], screen)
+        elif what in TOPICS:
+            _explain_text(what, "", TOPICS[what], screen)
+        elif group := next((group for group in DESCRIBED if what in registry.Registry(group)), None):
+            entry = registry.Registry(group).find(what)
+            _explain_text(what, group, entry.description() or "No description.", screen)
+        else:
+            _explain_value(what, screen)
+
+
+def _explain_metric(kind: Any, screen: Screen) -> None:
+    if screen.as_json:
+        screen.document(_as_plain(kind))
+        return
+    screen.show(Text(wrapped(explanation(kind), screen.out.width)), "")
+    screen.show(*_reading(kind, screen), _values_table(kind.values))
+
+
+def _reading(kind: Any, screen: Screen) -> list[Text | str]:
+    """How to read the headline of a metric, if it says so."""
+    reading = getattr(kind, "reading", "")
+    return [Text(wrapped(f"How to read {kind.headline}:\n{reading}", screen.out.width)), ""] if reading else []
+
+
+def _explain_text(name: str, group: str, text: str, screen: Screen) -> None:
+    if screen.as_json:
+        screen.document({"name": name, "group": group, "text": text})
+        return
+    # the settings that "Args:" lists are the options of a model; its other sections are for programmers
+    shown = wrapped(flowing(text), screen.out.width)
+    screen.show(Text(shown))
+
+
+def _explain_value(name: str, screen: Screen) -> None:
+    """Explains a value by its name, in whatever metric; upper and lower case do not matter."""
+    from ccvae_eval.core.errors import PluginError
+
+    kinds: list[Any] = []
+    for entry in registry.metrics.registrations():
+        with suppress(PluginError):
+            kinds.append(entry.load())
+    found = [(kind, value) for kind in kinds for value in kind.values if value.lower() == name.lower()]
+    if not found:
+        groups = [known for group in ("metrics", *DESCRIBED) for known in registry.Registry(group)]
+        known = [*groups, *TOPICS, *(value for kind in kinds for value in kind.values), "schema"]
+        hint = suggestion(name, list(dict.fromkeys(known)))
+        close = hint if hint.startswith("Did you mean") else "Try: ccvae-eval list plugins"
+        raise UsageError(f"nothing is called {name!r}", hint=close)
+    if screen.as_json:
+        documents = [{"metric": k.name, "value": v, **asdict(k.values[v])} for k, v in found]
+        screen.document({"name": name, "values": documents})
+        return
+    for kind, value in found:
+        reading = _reading(kind, screen) if value == kind.headline else []
+        screen.show(f"[bold]{escaped(kind.name)}.{escaped(value)}[/bold]", _values_table({value: kind.values[value]}))
+        screen.show("", *reading)
+    screen.advise("Next: " + " or ".join(dict.fromkeys(f"ccvae-eval explain {kind.name}" for kind, _ in found[:1])))
 
 
 def _range_text(spec: ValueSpec) -> str:

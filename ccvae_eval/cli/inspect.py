@@ -47,6 +47,8 @@ def command(
             run = read(what)
             screen.show(terminal.header(run), "", terminal.summary(run))
         else:
+            if summary := found.pop("summary", ""):
+                screen.show(escaped(summary), "")
             _show(found, screen)
             if found["kind"] == "checkpoint" and not found["candidates"] and found["written_by"] is None:
                 screen.advise(f"\n{UNKNOWN}")

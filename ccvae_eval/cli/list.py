@@ -15,10 +15,10 @@ from ccvae_eval.cli.console import Screen, empty_table
 from ccvae_eval.cli.options import Json, Plugin
 from ccvae_eval.core.errors import CcvaeEvalError
 from ccvae_eval.plugins import registry
-from ccvae_eval.rendering.text import escaped
+from ccvae_eval.rendering.text import escaped, unmarked
 
 CHECK_SECONDS = 60
-COLUMNS = ("group", "name", "distribution", "version", "state")
+COLUMNS = ("group", "name", "description", "distribution", "state")
 _LOAD = """
 import sys
 from ccvae_eval.core.errors import CcvaeEvalError
@@ -50,9 +50,10 @@ def command(
         if json:
             screen.document({what: rows})
             return
-        table = empty_table(*COLUMNS, spare=("version", "distribution", "state"))
+        columns = COLUMNS if len(groups) > 1 else COLUMNS[1:]
+        table = empty_table(*columns, spare=("version", "distribution", "state"))
         for row in rows:
-            table.add_row(*(escaped(row[column]) for column in COLUMNS))
+            table.add_row(*(escaped(row[column]) for column in columns))
         screen.show(table if rows else f"No {what} are registered.")
 
 
@@ -62,14 +63,25 @@ def _added(file: Path) -> list[dict[str, str]]:
         registry.add_plugin_file(file)
     except CcvaeEvalError as error:
         state = f"broken: {error.what}{f' ({error.why})' if error.why else ''}"
-        return [asdict(registry.Registration("", file.stem, "", str(file), "")) | {"state": state}]
+        return [asdict(registry.Registration("", file.stem, "", str(file), "")) | {"state": state, "description": ""}]
     return []
 
 
 def _rows(group: str, check: bool, seconds: int) -> list[dict[str, str]]:
     entries = registry.Registry(group).registrations()
     count = Counter(entry.name for entry in entries)
-    return [asdict(e) | {"state": _state(e, count[e.name] == 1, seconds if check else None)} for e in entries]
+    return [
+        asdict(e) | {"state": _state(e, count[e.name] == 1, seconds if check else None), "description": _summary(e)}
+        for e in entries
+    ]
+
+
+def _summary(entry: registry.Registration) -> str:
+    """The first line of the class's docstring, without importing an installed class."""
+    try:
+        return unmarked(entry.description().partition("\n")[0])
+    except CcvaeEvalError:
+        return ""
 
 
 def _state(entry: registry.Registration, unique: bool, seconds: int | None) -> str:

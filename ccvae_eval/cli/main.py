@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import signal
 import sys
 from importlib import import_module
@@ -14,12 +15,50 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ccvae_eval import __version__
-from ccvae_eval.cli import VERBS
+from ccvae_eval.cli import GIVEN, VERBS
 from ccvae_eval.core.errors import CcvaeEvalError, InputError, UsageError, is_memory_error, suggestion
 
 INTERRUPTED, TERMINATED = 130, 143
 MEMORY_HINT = "Try a smaller --batch-size or --sample."
 CV2_HINT = "OpenCV needs two system libraries. On Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
+
+
+OLD_NAMES = {"--label": "--rename", "--rate": "--supervision", "--batch": "--batch-size"}
+"""Options that were renamed; the old name works, with a note."""
+ASSIGNING = frozenset({"set", "option", "training", "group", "plugin"})
+"""Options whose values are settings or paths, in which a comma is no separator."""
+LABEL_REQUESTS = "label"
+"""The parameter of ``--rename``, whose values are NEW=OLD."""
+
+
+class Command(TyperCommand):
+    """A verb: lists may be written with commas, and the old names of options work."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        options = {name: param for param in self.params for name in param.opts}
+        given: list[str] = []
+        rest = iter(args)
+        for part in rest:
+            if part == "--":
+                given += [part, *rest]
+                break
+            name, equals, value = part.partition("=") if part.startswith("--") else (part, "", "")
+            if (new := OLD_NAMES.get(name)) in options and name not in options:
+                if not {"--quiet", "-q"} & set(args):
+                    sys.stderr.write(f"{name} is now called {new}\n")
+                name = str(new)
+            param: Any = options.get(name)
+            if param is None or not param.multiple or param.name in ASSIGNING:
+                given.append(name + equals + value)
+                continue
+            between = r",(?=[^,=]*=)" if param.name == LABEL_REQUESTS else ","
+            text = value if equals else next(rest, None)
+            if text is None:
+                given.append(name)
+                continue
+            for one in re.split(between, text):
+                given += [name, one.strip()]
+        return super().parse_args(ctx, given)
 
 
 class LazyGroup(TyperGroup):
@@ -51,7 +90,7 @@ def load_command(name: str) -> Any:
     # typer keeps the line breaks of a docstring, and wraps its lines once more
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    app.command(name, help=text, no_args_is_help=metric or name in ("run", "train"))(function)
+    app.command(name, cls=Command, help=text, no_args_is_help=metric or name in ("run", "train"))(function)
     return typer.main.get_command(app)
 
 
@@ -123,8 +162,11 @@ def _as_known_error(error: Exception) -> CcvaeEvalError | None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script; always ends in ``SystemExit``."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     # --debug is accepted before and after the verb
     given = ["--debug"] * ("--debug" in arguments) + [a for a in arguments if a != "--debug"]
+    GIVEN.set(tuple(given))
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _terminated)
     try:

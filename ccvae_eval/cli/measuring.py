@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,12 +46,12 @@ def metric_help(name: str) -> str:
 
 
 def output_folder(out: Path | None, run: Run) -> Path:
-    """``--out``, else ``./ccvae-eval/<stem>-<hash8>``; the hash is of checkpoint, data and seed."""
+    """``--out``, else a new folder ``./runs/<stem>-<hash8>``; the hash is of checkpoint, data and seed."""
     if out is not None:
         return out
     path = run.header.checkpoint.get("path") or run.header.data.get("name")
     stem = slug(Path(str(path)).stem) if path else "model"
-    return options.default_folder(stem, run.header.checkpoint.get("sha256"), run.header.data, run.header.seed)
+    return options.new_folder(stem, run.header.checkpoint.get("sha256"), run.header.data, run.header.seed)
 
 
 def evaluation_arguments(
@@ -73,7 +74,7 @@ def evaluation_arguments(
         "model": opened, "data": data, "metrics": metrics, "options": settings, "split": common.split,
         "sample": options.sample_of(common.sample), "limit": common.limit, "seed": common.seed,
         "device": common.device, "batch_size": common.batch_size, "characteristics": common.characteristic,
-        "judge": common.judge, "cache_dir": common.cache_dir, "command": options.command_line(),
+        "judge": common.judge, "cache_dir": common.cache_dir, "command": options.command_line("--out"),
         "notice": screen.notice, "stage": screen.stage,
     }  # fmt: skip
 
@@ -120,10 +121,17 @@ def measure(
     if any(settings.values()):  # else the classes of the metrics are imported after the checkpoint is accepted
         metrics_with(settings, metrics)
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
+        screen.notice(f"opening {checkpoint}")
         arguments = evaluation_arguments(checkpoint, metrics, common, screen, settings)
         from ccvae_eval.api import evaluate
 
-        run = evaluate(**arguments, gallery=common.page, on_plan=plan_shown(screen))
+        try:
+            run = evaluate(
+                **arguments, gallery=common.page, on_plan=plan_shown(screen), working=screen.progress.working
+            )
+        except KeyboardInterrupt:
+            screen.notice("Stopped: no results were written. A judge that was trained is kept in the cache.")
+            raise
         following = next_command(run, checkpoint, common)
         passed = publish(run, screen, common, following, common.report or (), gate)
     if not passed:
@@ -139,7 +147,8 @@ def require_valid(common: Common) -> None:
         registry.reports.find(name)
     options.sample_of(common.sample)
     options.assignments(common.set, "--set")
-    options.require_inputs(common.data, common.judge, common.out)
+    options.require_inputs(common.data, common.judge)
+    options.claim_folder(common.out, force=common.force)
 
 
 def publish(
@@ -204,7 +213,9 @@ def show(run: Run, screen: Screen, *, verbose: bool) -> None:
 
     screen.show(terminal.header(run))
     if len(run.measurements) > 1:
-        screen.show("", terminal.summary(run))
+        screen.show("", terminal.summary(run), "", *terminal.sentences(run))
+    else:
+        screen.show("", *terminal.problem_lines(run))
     if len(run.measurements) == 1 or verbose:
         for m in run.measurements:
             screen.show("", terminal.tables(run, m.metric, verbose=verbose, ascii_only=screen.ascii_only))
@@ -213,9 +224,16 @@ def show(run: Run, screen: Screen, *, verbose: bool) -> None:
 
 
 def next_command(run: Run, checkpoint: str, common: Common) -> str:
-    """The command to suggest after a run."""
-    data = f" --data {common.data}" if common.data else ""
+    """The command to suggest after a run: the same one with all remedies, else the next step."""
+    from ccvae_eval.evaluation.remedies import combined, problems
+
+    remedy = combined(problem.remedy for problem in problems(run.measurements))
+    if remedy.startswith("--"):
+        return f"{options.command_line(without=remedy)} {remedy}"
+    if remedy:
+        return remedy
     if len(run.measurements) == 1 and not common.verbose:
-        return f"ccvae-eval run {checkpoint}{data}"
-    without_values = [m.metric for m in run.measurements if m.status != "ok"]
-    return f"ccvae-eval explain {(without_values or [run.measurements[0].metric])[0]}"
+        data = ["--data", common.data] if common.data else []
+        plugins = [part for file in common.plugin or () for part in ("--plugin", str(file))]
+        return shlex.join(["ccvae-eval", "run", checkpoint, *data, *plugins])
+    return f"ccvae-eval explain {run.measurements[0].metric}"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from hashlib import sha256
 from inspect import Parameter, Signature, signature
+from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
+from ccvae_eval.cli import GIVEN
 from ccvae_eval.core.devices import require_device_name
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.typed import load_json
@@ -50,8 +54,9 @@ def _device_name(name: str) -> str:
 
 
 LABEL_HELP = "Rename a label (NEW=OLD), merge exclusive labels (Hair=Black_Hair|Blond_Hair) or split one (*=Hair)."
-Labels = Annotated[list[str] | None, option_in(EVALUATION, LABEL_HELP, "--label")]
-Out = Annotated[Path | None, option_in(OUTPUT, "Folder to write to; default ./ccvae-eval/NAME-HASH.", "--out", "-o")]
+Labels = Annotated[list[str] | None, option_in(EVALUATION, LABEL_HELP, "--rename")]
+Out = Annotated[Path | None, option_in(OUTPUT, "Folder to write to; default: a new ./runs/NAME-HASH.", "--out", "-o")]
+Force = Annotated[bool, option_in(OUTPUT, "Write into a folder that already contains a run.", "--force")]
 Json = Annotated[bool, option_in(OUTPUT, "Print one JSON document on stdout.", "--json")]
 Quiet = Annotated[bool, option_in(OUTPUT, "Show no progress and no hints.", "--quiet", "-q")]
 Seed = Annotated[int, option_in(EVALUATION, "Random seed of the evaluation.", min=0)]
@@ -104,7 +109,7 @@ class Common:
     label: Labels = None
     characteristic: Annotated[
         list[str] | None,
-        option_in(EVALUATION, "Evaluate only this characteristic; repeatable.", "--characteristic", "-c"),
+        option_in(EVALUATION, "Evaluate only these labels: A,B.", "--labels", "--characteristic", "-c"),
     ] = None
     sample: Annotated[str | None, option_in(EVALUATION, "Number of images or 'all'; default: set by the metric.")] = (
         None
@@ -119,6 +124,7 @@ class Common:
     judge: JudgeChoice = "auto"
     option: Setting = None
     out: Out = None
+    force: Force = False
     json: Json = False
     verbose: Annotated[bool, option_in(OUTPUT, "Show one row for each characteristic.", "--verbose", "-v")] = False
     quiet: Quiet = False
@@ -140,28 +146,67 @@ def add_plugins(files: Iterable[Path] | None) -> None:
         registry.add_plugin_file(file)
 
 
-def require_inputs(data: str | None = None, judge: str | None = None, out: Path | None = None) -> None:
-    """Refuses an unknown data set, an unusable judge file or an unusable output folder, before torch is imported."""
+def require_inputs(data: str | None = None, judge: str | None = None) -> None:
+    """Refuses an unknown data set or an unusable judge file, before torch is imported."""
     from ccvae_eval.checkpoint import read_bundle
-    from ccvae_eval.core.files import require_folder
     from ccvae_eval.data.spec import registered_spec
 
     if data:
         registered_spec(data)
     if judge not in (None, "auto", "full", "none"):
         read_bundle(judge)
-    if out is not None:
-        require_folder(out)
 
 
-def command_line() -> str:
-    """The command as it was given."""
-    return " ".join(["ccvae-eval", *sys.argv[1:]])
+def command_line(without: str = "") -> str:
+    """The command as it was given, for a shell; without the output folder and the options in ``without``, if any."""
+    given = list(GIVEN.get()) or sys.argv[1:]
+    if without:
+        dropped = {"--out", "-o", "--force", *(part for part in shlex.split(without) if part.startswith("--"))}
+        dropped |= {short for short, long in SHORT.items() if long in dropped}
+        dropped |= {"--rename"} if "--data" in dropped else set()
+        kept, values = [], iter(given)
+        for part in values:
+            if part.partition("=")[0] not in dropped:
+                kept.append(part)
+            elif part in dropped - {"--force"}:
+                next(values, None)
+        given = kept
+    return shlex.join(["ccvae-eval", *given])
+
+
+SHORT = {"-d": "--data", "-c": "--labels", "--characteristic": "--labels"}
+"""Short forms of options that a remedy may replace."""
 
 
 def default_folder(name: str, *identity: object) -> Path:
-    """The folder ``./ccvae-eval/NAME-HASH``, with a hash of what identifies the result."""
-    return Path("ccvae-eval") / f"{name}-{sha256(repr(identity).encode()).hexdigest()[:8]}"
+    """The folder ``./runs/NAME-HASH``, with a hash of what identifies the result."""
+    return Path("runs") / f"{name}-{sha256(repr(identity).encode()).hexdigest()[:8]}"
+
+
+def new_folder(name: str, *identity: object) -> Path:
+    """The first of ``./runs/NAME-HASH``, ``./runs/NAME-HASH-2``, ... that does not exist."""
+    place = default_folder(name, *identity)
+    numbered = (place.with_name(f"{place.name}-{number}") for number in count(2))
+    return place if not place.exists() else next(folder for folder in numbered if not folder.exists())
+
+
+def claim_folder(out: Path | None, *, force: bool) -> None:
+    """Creates the output folder, before anything is computed.
+
+    Raises:
+        InputError: it is a file or cannot be created.
+        UsageError: it holds results already, and ``force`` is False.
+    """
+    from ccvae_eval.core.files import require_folder
+
+    if out is None:
+        return
+    if out.is_file():
+        raise InputError("this is a file, but --out needs a folder", where=str(out))
+    if (out / "run.json").exists() and not force:
+        raise UsageError("the folder already contains a run", where=str(out), hint="Name another one, or add --force.")
+    require_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def add_options(command: Any, more: Iterable[Parameter]) -> None:
@@ -183,8 +228,13 @@ def _option(name: str, default: Any, annotation: Any) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def setting_options(kind: type, panel: str, *, without: tuple[str, ...] = ()) -> list[Parameter]:
-    """One option for each setting in a dataclass, with help from its docstring; tuples become repeatable options."""
+def setting_options(
+    kind: type, panel: str, *, without: tuple[str, ...] = (), names: Mapping[str, str] = MappingProxyType({})
+) -> list[Parameter]:
+    """One option for each setting in a dataclass, with help from its docstring; tuples become repeatable options.
+
+    ``names`` has the options whose name is not that of the setting.
+    """
     hints, help_of = get_type_hints(kind), argument_help(kind)
     parameters = []
     for field in fields(kind):
@@ -195,7 +245,8 @@ def setting_options(kind: type, panel: str, *, without: tuple[str, ...] = ()) ->
         if get_origin(hint) is tuple:
             item: Any = get_args(hint)[0]
             hint, default = list[item], list(default)
-        annotation = Annotated[hint, option_in(panel, help_of.get(field.name, ""))]
+        name = [names[field.name]] if field.name in names else []
+        annotation = Annotated[hint, option_in(panel, help_of.get(field.name, ""), *name)]
         parameters.append(_option(field.name, default, annotation))
     return parameters
 

@@ -21,6 +21,7 @@ from ccvae_eval.cli.options import (
     Setting,
     add_plugins,
     assignments,
+    claim_folder,
     metric_options,
     option_in,
     require_inputs,
@@ -61,9 +62,7 @@ def command(
     ] = None,
     tables: Annotated[bool, typer.Option("--tables", help="Only write the tables, from existing results.")] = False,
     device: Device = "auto",
-    out: Annotated[
-        Path | None, option_in(OUTPUT, "Folder to write to; default ./ccvae-eval/RECIPE.", "--out", "-o")
-    ] = None,
+    out: Annotated[Path | None, option_in(OUTPUT, "Folder to write to; default ./runs/RECIPE.", "--out", "-o")] = None,
     json: Json = False,
     quiet: Quiet = False,
     plugin: Plugin = None,
@@ -82,12 +81,13 @@ def command(
             data=data, labels=None if label is None else tuple(label), seeds=seeds, sample=sample, judge=judge,
             training=_training(training, labels), options=metric_options(option) or None, experiments=contender,
         )  # fmt: skip
-        require_inputs(plan.data, judge, out)
+        require_inputs(plan.data, judge)
+        claim_folder(out, force=True)
 
         from ccvae_eval.recipes.work import PreparedRecipe
         from ccvae_eval.sweep.cells import parse_shard
 
-        task = PreparedRecipe.of(plan, out or Path("ccvae-eval") / slug(plan.name))
+        task = PreparedRecipe.of(plan, out or Path("runs") / slug(plan.name))
         screen.notice(f"{plan.title}: {len(task.cells)} trainings on {task.data.spec}; results go to {task.folder}")
         failed = 0 if tables else _work(task, device, parse_shard(shard, os.environ), screen)
         _write_tables(task, screen, json)

@@ -123,8 +123,6 @@ def run_command(arguments: list[str]) -> int:
 
     from ccvae_eval.cli.main import main
 
-    # the run records its command: one that can be repeated, without the folder in which the sweep makes it
-    sys.argv = ["ccvae-eval", *arguments[: arguments.index("--out")]]
     try:
         main(arguments)
     except SystemExit as ended:

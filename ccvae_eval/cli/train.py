@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 JUDGE = "judge"
 DATA_HELP = "Labelled images: faces, folder:PATH, mnist:PATH, ..."
 Document = dict[str, Any]
-SETTINGS = options.setting_options(TrainingSettings, "Training")
+SETTINGS = options.setting_options(
+    TrainingSettings, "Training", names={"rate": "--supervision", "batch": "--batch-size"}
+)
 SHOWN = ("loss", "reconstruction", "accuracy")
 """Suffixes of the terms that are printed during training; history.csv has all terms."""
 
@@ -69,7 +71,7 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
     add_plugins(chosen.plugin)
     if model != JUDGE and model not in registry.models:
         raise UsageError(f"{model!r} is not a registered model", hint=suggestion(model, [*registry.models, JUDGE]))
-    if chosen.out.suffix not in (".pt", ".safetensors"):
+    if chosen.out.suffix not in (".pt", ".pth", ".safetensors"):
         raise UsageError("the checkpoint file must end in .pt or .safetensors", where=str(chosen.out))
     options.require_inputs(chosen.data)
     options.assignments(chosen.set, "--set")
@@ -132,25 +134,26 @@ def _train(
 
 
 def _follow(events: Iterator[training.Event], screen: Screen) -> training.Finished:
-    """Shows the progress of a training: a row for each epoch and each validation, and a progress bar."""
+    """Shows the progress of a training: a row for each epoch and each validation unless quiet, and a progress bar."""
     total, begun = 0, 0
     for event in events:
         if isinstance(event, training.Started):
             total, begun = event.steps, event.step
-            screen.show(
+            screen.advise(
                 f"{event.images:,} training images, {event.labelled:,} of them labelled; {event.validation:,} "
                 f"validation images; {total:,} steps" + (f", {begun:,} of them done already" if begun else "")
             )
         elif isinstance(event, training.Step):
-            screen.stage("train", event.step, total)
-        elif isinstance(event, training.Epoch):
+            loss = next((figure(v) for name, v in event.terms.items() if name.endswith("loss")), "")
+            screen.stage("train", event.step, total, f"loss {loss}" if loss else "")
+        elif isinstance(event, training.Epoch) and not screen.quiet:
             screen.show(Text(_terms(f"epoch {event.epoch + 1:4d}  step {event.step:7,d}", event.terms)))
-        elif isinstance(event, training.Validation):
+        elif isinstance(event, training.Validation) and not screen.quiet:
             mark = "  (best so far)" if event.improved else ""
             screen.show(Text(_terms("            validation   ", event.terms) + mark, style="dim"))
         elif isinstance(event, training.Saved):
             screen.notice(f"state saved at step {event.step:,}")
-        else:
+        elif isinstance(event, training.Finished):
             return event
     raise AssertionError("a training must end with Finished")
 

@@ -142,6 +142,7 @@ class Value:
         reference: the oracle's value on these data; None if unknown.
         note: why the value is undefined, or a marker for the reader ("assigned", "given").
         in_mean: True if a defined value enters the mean over characteristics.
+        remedy: for an undefined value the options to add to the command, or another command.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Value:
     reference: float | None = None
     note: str = ""
     in_mean: bool = False
+    remedy: str = ""
 
     @property
     def key(self) -> tuple[str, str | None, tuple[tuple[str, str | int | float], ...]]:
@@ -162,10 +164,11 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a measurement is not ok: a code for programs and a text for people."""
+    """Why a measurement is not ok: a code for programs, a text for people, and what to type."""
 
     code: str
     text: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

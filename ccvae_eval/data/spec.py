@@ -159,7 +159,7 @@ def open_data(spec: str, labels: Sequence[str] = ()) -> DataSet:
     Args:
         spec: ``name[:path][,key=value]...``; ``label=NEW=OLD``, ``label=NEW=A|B`` or ``label=*=OLD`` renames,
             joins or splits labels and may repeat.
-        labels: further label requests, as given by ``--label``.
+        labels: further label requests, as given by ``--rename``.
 
     Raises:
         UsageError: an unknown name or option.

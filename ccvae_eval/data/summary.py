@@ -34,7 +34,8 @@ def describe(data: DataSet) -> dict[str, Plain]:
         "images": len(data),
         "input_shape": list(data.input_shape),
         "splits": {name: len(data.split(name)) for name in SPLITS},
-        "regions": data.region_source if supports(data, HasRegions) else None,
+        "unreadable": list(getattr(data, "unreadable", ())) or None,
+        "regions": data.region_source if supports(data, HasRegions) else _no_regions(data),
         "labels": [row for i, label in enumerate(data.schema) for row in _rows(label, labels[:, i])],
         "correlations": strongest_correlations(data.schema.labels, labels),
     }
@@ -43,6 +44,11 @@ def describe(data: DataSet) -> dict[str, Plain]:
             {"label": name, "none": none, "several": several} for name, (none, several) in data.conflicts().items()
         ]
     return found
+
+
+def _no_regions(data: DataSet) -> str | None:
+    """What to write to get regions of a folder; None for another data set."""
+    return "none; regions=celebahq|celeba|FOLDER" if data.spec.startswith("folder:") else None
 
 
 def _rows(label: Label, column: Floats) -> list[dict[str, Plain]]:

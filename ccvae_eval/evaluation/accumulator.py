@@ -70,7 +70,7 @@ class ImageAccumulator(ABC, Generic[M]):
     def region(self, ids: Ids, name: str) -> Bools | None:
         """Region of a characteristic in some images, shape (n, H, W); None if the data set has no region of it."""
         data = self.subject.data
-        return data.region(ids, name) if supports(data, HasRegions) else None
+        return data.region(ids, name) if supports(data, HasRegions) and name in data.schema else None
 
 
 def first_chunks(subject: Subject, images: int) -> Iterator[Chunk]:

@@ -92,7 +92,7 @@ class Decoded:
         from ccvae_eval.data.interface import HasRegions
 
         data = self.subject.data
-        if not supports(data, HasRegions):
+        if not supports(data, HasRegions) or self.characteristic not in data.schema:
             return None
         found = data.region(self.chunk.ids, self.characteristic)
         return None if found is None else torch.from_numpy(found)
@@ -137,6 +137,7 @@ class Metric(Protocol):
 
     - ``question: ClassVar[str]``: first line of its command's help, a literal; else the first line of the docstring;
     - ``sentence: ClassVar[str]``: headline in words, a template with ``{value}`` and ``{chance}``;
+    - ``reading: ClassVar[str]``: how to read the headline: the meaning of its ends, and typical values;
     - ``number_format: ClassVar[str]``: format of these two numbers, such as ".0%"; else ".2f";
     - ``order: ClassVar[int]``: position among the metrics in the root help, a literal; those without one come last;
     - ``default: ClassVar[bool]``: True if it belongs to the default set (built-in metrics only);

@@ -16,6 +16,7 @@ from ccvae_eval.evaluation.deprecated import as_accumulator
 from ccvae_eval.evaluation.interventions import Intervention
 from ccvae_eval.evaluation.metric import Accumulator, Metric, Needs, settings_of
 from ccvae_eval.evaluation.pictures import IMAGE_DIMENSIONS
+from ccvae_eval.evaluation.remedies import Advisor, Problem, joined, problems
 from ccvae_eval.evaluation.run import Header
 from ccvae_eval.evaluation.sandbox import guarded
 from ccvae_eval.evaluation.subject import Subject
@@ -94,15 +95,25 @@ class Plan:
         subject: the model and its images; the unrestricted subject if no metric uses characteristics.
         parts: the metrics, in the order of the run.
         header: description of the run.
+        advisor: finds remedies for undefined values; None leaves them out.
     """
 
     subject: Subject
     parts: tuple[PlannedMetric, ...]
     header: Header = field(default_factory=Header)
+    advisor: Advisor | None = None
 
     @classmethod
     @exact_arithmetic()
-    def of(cls, subject: Subject, metrics: Sequence[Metric], *, own_samples: bool = False) -> Plan:
+    def of(
+        cls,
+        subject: Subject,
+        metrics: Sequence[Metric],
+        *,
+        own_samples: bool = False,
+        advisor: Advisor | None = None,
+        notice: Callable[[str], None] | None = None,
+    ) -> Plan:
         """Asks each metric once for its needs, trains the judge if one of them uses it, and starts the metrics.
 
         If latent dimensions were assigned on half of the images, a metric that uses no characteristics gets all images.
@@ -111,6 +122,8 @@ class Plan:
             subject: the model and its encoded images.
             metrics: metrics with distinct names.
             own_samples: restricts each metric to its ``default_sample`` images.
+            advisor: finds remedies for undefined values.
+            notice: called with what will be undefined, before a judge is trained.
         """
         samples: dict[tuple[bool, int], Subject] = {}
 
@@ -123,13 +136,16 @@ class Plan:
             part.attempt(part.ask, "needs(subject)")
             if subject.unrestricted is not None and not part.needs.characteristics:
                 part.subject = images_of(part.metric, subject.unrestricted, unrestricted=True)
+        if advisor is not None and notice is not None:
+            for problem in _foreseen(parts, advisor):
+                notice(str(problem))
         if any(part.active and part.needs.judge and part.subject.can_be_judged for part in parts):
             subject.judge_source.require()
         for part in parts:
             part.attempt(part.start, "start(subject)")
         if subject.unrestricted is not None and not any(part.needs.characteristics for part in parts):
             subject = subject.unrestricted
-        return cls(subject, tuple(parts), Header(seed=subject.seed))
+        return cls(subject, tuple(parts), Header(seed=subject.seed), advisor)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -151,13 +167,26 @@ class Plan:
     @property
     def decode(self) -> int:
         """Number of images to decode; equal interventions of several metrics count once."""
-        decode = 0
-        for parts in self.groups:
-            active = [part for part in parts if part.active]
-            each = sum(map(len, wanted_interventions(active).values())) + sum(part.needs.own for part in active)
-            each += any(part.needs.reconstruction for part in active)
-            decode += each * len(parts[0].subject)
-        return decode
+        return sum(self.decodings(parts) * len(parts[0].subject) for parts in self.groups)
+
+    @staticmethod
+    def decodings(parts: Sequence[PlannedMetric]) -> int:
+        """Number of images decoded for each image of a group."""
+        active = [part for part in parts if part.active]
+        each = sum(map(len, wanted_interventions(active).values())) + sum(part.needs.own for part in active)
+        return each + any(part.needs.reconstruction for part in active)
+
+
+def _foreseen(parts: Sequence[PlannedMetric], advisor: Advisor) -> list[Problem]:
+    """What the metrics will not be able to measure."""
+    found = []
+    for part in parts:
+        if part.measurement is not None:
+            found += problems([advisor.explained(part.measurement, part.subject)])
+        else:
+            moved = frozenset(intervention.characteristic for intervention in part.needs.interventions)
+            found += advisor.foreseen(part.metric.name, part.subject, regions=part.needs.regions, moved=moved)
+    return joined(found)
 
 
 def wanted_interventions(parts: Sequence[PlannedMetric]) -> dict[str, list[Intervention]]:

@@ -388,7 +388,7 @@ class ResultTable:
         means = [self._mean(name, dict(at), group) for at, group in groups.items()]
         if not groups and all(row.value.characteristic in self._given for row in rows):
             undefined = undefined_estimate(self.weights.draws, "").estimate
-            means = [Value(name, undefined, note="every characteristic was given")]
+            means = [Value(name, undefined, note="not measured: the encoder is given the labels")]
         return [*means, *(row.value for row in rows)]
 
     def _mean(self, name: str, at: At, rows: list[_Row]) -> Value:

@@ -114,6 +114,7 @@ class ValueRow:
     interval_method: Annotated[str, METHODS]
     note: str = ""
     in_mean: Annotated[bool, "true if the row enters the mean over characteristics"] = False
+    remedy: Annotated[str, "for an undefined value: options to add to the command, or another command"] = ""
 
     @classmethod
     def of(cls, value: Value, specs: Mapping[str, ValueSpec]) -> ValueRow:
@@ -122,6 +123,7 @@ class ValueRow:
         return cls(
             value.name, value.characteristic, value.at, e.value, e.low, e.high, e.n, spec.unit, value.excluded,
             value.chance, value.reference, spec.higher_is_better, spec.range, e.method, value.note, value.in_mean,
+            value.remedy,
         )  # fmt: skip
 
     def parsed(self) -> Value:
@@ -129,7 +131,7 @@ class ValueRow:
         estimate = Estimate(self.value, self.low, self.high, self.n, self.interval_method)
         return Value(
             self.name, estimate, self.characteristic, self.at, self.excluded, self.chance, self.reference, self.note,
-            self.in_mean,
+            self.in_mean, self.remedy,
         )  # fmt: skip
 
 

@@ -20,7 +20,6 @@ from ccvae_eval.evaluation.plan import Plan, PlannedMetric, wanted_interventions
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.sandbox import require_measurement
 from ccvae_eval.evaluation.subject import Chunk, Subject, require_finite
-from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 Progress = Callable[[int, int], None]
@@ -32,28 +31,36 @@ def measure(subject: Subject, metrics: Sequence[Metric], *, progress: Progress |
 
 
 @exact_arithmetic()
-def run(plan: Plan, progress: Progress | None = None) -> Run:
+def run(plan: Plan, progress: Progress | None = None, working: Callable[[str], None] | None = None) -> Run:
     """Runs a plan: one pass over the images, then the measurement of each metric.
 
     Args:
         plan: the plan; it can be run once.
-        progress: called with (batches done, batches).
+        progress: called with (images decoded, images to decode).
+        working: called with the name of the metric at work.
 
     Returns:
         The run, with one measurement for each metric in the order of the plan. A metric that fails does not affect the
         others.
     """
     decoding = [parts for parts in plan.groups if _decodes(parts)]
-    total = sum(-(-len(parts[0].subject) // FIXED_BATCH) for parts in decoding)
+    each = [max(plan.decodings(parts), 1) for parts in decoding]
+    total = sum(count * len(parts[0].subject) for count, parts in zip(each, decoding, strict=True))
     done = 0
-    for parts in decoding:
+    for count, parts in zip(each, decoding, strict=True):
         for chunk in parts[0].subject.chunks():
-            _update(parts, chunk)
-            done += 1
+            _update(parts, chunk, working)
+            done += count * len(chunk)
             if progress is not None:
                 progress(done, total)
+    measured: tuple[Measurement, ...] = ()
     with threadpool_limits(limits=1, user_api="blas"):
-        measured = tuple(map(_measurement, plan.parts))
+        for part in plan.parts:
+            if working is not None:
+                working(f"{part.metric.name}, intervals")
+            measured += (_measurement(part),)
+    if plan.advisor is not None:
+        measured = tuple(plan.advisor.explained(m, part.subject) for m, part in zip(measured, plan.parts, strict=True))
     specs = {part.metric.name: part.metric.values for part in plan.parts}
     return Run(plan.header, measured, specs, {part.metric.name: part.subject.ids for part in plan.parts})
 
@@ -93,7 +100,7 @@ def _decodes(parts: Sequence[PlannedMetric]) -> bool:
     return bool(wanted_interventions(active)) or any(part.needs.reconstruction for part in active)
 
 
-def _update(parts: Sequence[PlannedMetric], chunk: Chunk) -> None:
+def _update(parts: Sequence[PlannedMetric], chunk: Chunk, working: Callable[[str], None] | None = None) -> None:
     """Decodes the requested interventions of one chunk, by characteristic, and updates the metrics."""
     subject, reconstruction = parts[0].subject, None
     if users := [part for part in _active(parts) if part.needs.reconstruction]:
@@ -107,6 +114,8 @@ def _update(parts: Sequence[PlannedMetric], chunk: Chunk) -> None:
         batch = Decoded(subject, chunk, characteristic, reconstruction, images, judgements)
         for part in parts:
             if any(i.characteristic == characteristic for i in part.needs.interventions):
+                if working is not None:
+                    working(part.metric.name)
                 part.attempt(partial(_update_one, part, batch), "update(batch)")
 
 

@@ -21,7 +21,7 @@ from ccvae_eval.core.errors import NonFiniteError, UndefinedError, UnsupportedEr
 from ccvae_eval.core.random_streams import normals, stream_key, uniforms
 from ccvae_eval.core.types import Bools, Codes, Gaussian, Ids, Images, Labels
 from ccvae_eval.data.interface import DataSet
-from ccvae_eval.data.labels.relabel import label_columns
+from ccvae_eval.data.labels.relabel import label_columns, match_labels
 from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.judge import Judge, JudgeSource
 from ccvae_eval.model.checks import first_batch_warnings, model_call, require_images, require_posterior
@@ -394,7 +394,7 @@ def prepare(
         progress: called with (images encoded, images).
 
     Raises:
-        LabelMismatchError: the data set lacks a label of the model.
+        LabelMismatchError: the data set has no label of the model, or lacks one that the encoder takes.
         NonFiniteError: the encoder returned NaN or infinity.
         UndefinedError: there are no images.
         UsageError: an unknown characteristic.
@@ -407,6 +407,8 @@ def prepare(
     ordered = np.unique(np.asarray(ids, dtype=np.int64))
     schema = model.labels if len(model.labels) else data.schema
     labels = torch.from_numpy(label_columns(data, schema, ordered))
+    if supports(model, GivenLabels):
+        match_labels(data.schema, schema, data.spec)  # an encoder that takes labels needs all of them
     schema.validate(labels, data.spec)
     stride = max(batch_size // FIXED_BATCH, 1) * FIXED_BATCH
     parts = []

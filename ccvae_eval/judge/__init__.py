@@ -2,9 +2,9 @@
 
 from ccvae_eval.judge.artifact import Judge, JudgeRecord
 from ccvae_eval.judge.selection import JudgeSource, judge_source
-from ccvae_eval.judge.training import balanced_accuracies, mean_recall, train_judge, trusted_labels
+from ccvae_eval.judge.training import MIN_AGREEMENT, balanced_accuracies, mean_recall, train_judge, trusted_labels
 
 __all__ = [
-    "Judge", "JudgeRecord", "JudgeSource", "balanced_accuracies", "judge_source", "mean_recall", "train_judge",
-    "trusted_labels",
+    "MIN_AGREEMENT", "Judge", "JudgeRecord", "JudgeSource", "balanced_accuracies", "judge_source", "mean_recall",
+    "train_judge", "trusted_labels",
 ]  # fmt: skip

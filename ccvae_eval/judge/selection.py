@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from importlib.resources import as_file, files
@@ -18,6 +18,7 @@ from ccvae_eval.data.interface import DataSet, Renders
 from ccvae_eval.judge.artifact import FIXED, SETTLED, VERSION, Judge
 from ccvae_eval.judge.training import STEPS, Progress, train_judge
 from ccvae_eval.model.interface import LabelSchema, supports
+from ccvae_eval.rendering.text import duration
 
 SHIPPED = "judge-faces64.safetensors"
 
@@ -38,16 +39,22 @@ class JudgeSource:
 
     judge: Judge | None = None
     train: Callable[[], Judge | None] | None = None
+    _required: bool = field(default=False, init=False)
 
     @property
     def possible(self) -> bool:
         """True if there is a judge, or one can be trained."""
         return self.judge is not None or self.train is not None
 
+    @property
+    def tried(self) -> bool:
+        """True if a judge was to be trained, which failed."""
+        return self.judge is None and self._required
+
     def require(self) -> Judge | None:
         """The judge, trained now if necessary; None if there is none."""
         if self.judge is None and self.train is not None:
-            self.judge, self.train = self.train(), None
+            self.judge, self.train, self._required = self.train(), None, True
         return self.judge
 
 
@@ -144,10 +151,9 @@ class Wanted:
         """A new judge, which is left in the cache; None, with a notice, if no label can be learned."""
 
         def estimate(labels: Sequence[str], seconds: float) -> None:
-            duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
             listed = ", ".join(labels) if len(labels) <= LISTED else f"{len(labels)} labels"
             notify(
-                f"training a judge for {listed}: about {duration}; --judge none leaves out the "
+                f"training a judge for {listed}: about {duration(seconds)}; --judge none leaves out the "
                 "judged values, --judge FILE uses another judge"
             )
 

@@ -6,8 +6,10 @@ form ``distribution:name`` resolves. Built-in and third-party classes are regist
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
+import inspect
 import os
 import re
 import sys
@@ -92,6 +94,18 @@ class Registration:
             return Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
         except (ImportError, OSError, ValueError):
             return ""
+
+    def description(self) -> str:
+        """The docstring of the registered class, from the text of its module if it is installed; "" without one."""
+        name = self.target.partition("[")[0].partition(":")[2].strip()
+        if self.from_file:
+            return inspect.cleandoc(getattr(self.load(), "__doc__", None) or "")
+        try:
+            nodes = ast.parse(self.source()).body
+        except SyntaxError:
+            return ""
+        own = (n for n in nodes if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name)
+        return next((ast.get_docstring(node) or "" for node in own), "")
 
 
 @contextlib.contextmanager

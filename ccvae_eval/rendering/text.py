@@ -183,7 +183,12 @@ def argument_help(kind: type) -> dict[str, str]:
 
 def explanation(kind: type) -> str:
     """The docstring as plain text, one line for each paragraph and each list item; see :func:`wrapped`."""
-    text = _FORMULA.sub(lambda found: f"    {_plain(found[1])}", inspect.cleandoc(kind.__doc__ or "No description."))
+    return flowing(inspect.cleandoc(kind.__doc__ or "No description."))
+
+
+def flowing(docstring: str) -> str:
+    """A cleaned docstring as plain text, one line for each paragraph and each list item."""
+    text = _FORMULA.sub(lambda found: f"    {_plain(found[1])}", docstring)
     return "\n\n".join(_flowing(paragraph) for paragraph in unmarked(text).split("\n\n"))
 
 

@@ -352,6 +352,21 @@ def _no_judge(run: Run) -> Iterator[str]:
         yield f"Undefined without a judge: {_listed(without)}."
 
 
+@_check("CE016", "warning", "Reconstruction worse than the mean image",
+        "Train longer, or state the decoder's range (--set images.range=[-1,1] or images.logits=true).")  # fmt: skip
+def _worse_than_mean(run: Run) -> Iterator[str]:
+    """The model's reconstructions are farther from the images than the mean image of the data is.
+
+    Such a model has learned little, or its pixels have another range than the evaluation assumes. No value of its
+    edits describes a trained model.
+    """
+    for m in run:
+        value = headline_of(m) if m.metric == "reconstruction" and m.headline == "mse" else None
+        if value is not None and value.chance is not None and value.estimate.value > value.chance:
+            error, mean = figure(value.estimate.value), figure(value.chance)
+            yield f"The reconstruction MSE is {error}; the mean image of the data has {mean}."
+
+
 def _labels(run: Run) -> list[str]:
     """The names of the run's labels."""
     return [str(label["name"]) for label in run.header.data.get("labels", ())]

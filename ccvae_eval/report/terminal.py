@@ -6,19 +6,20 @@ Every function returns text or a renderable; nothing here prints.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from ccvae_eval.core.results import Measurement, ValueSpec
+from ccvae_eval.core.results import Measurement, Value, ValueSpec
 from ccvae_eval.evaluation.metric import presentation_of
 from ccvae_eval.evaluation.plan import Plan
+from ccvae_eval.evaluation.remedies import problems
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.plugins.attribution import plugin_call
 from ccvae_eval.rendering.tables import (
-    STATUS,
     bullets,
     headline_of,
     metric_tables,
@@ -62,13 +63,28 @@ def summary(run: Run) -> RenderableType:
         value = headline_of(m)
         if m.status != "ok" or value is None:
             table.add_row(m.metric, m.headline, "–")
-            notes.setdefault(f"{STATUS[m.status]} {m.reason.text if m.reason else ''}", []).append(m.metric)
             continue
         spec = run.specs.get(m.metric, {}).get(value.name, ValueSpec(""))
         table.add_row(m.metric, value.name, *value_cells(value, spec))
-        if note := value_note(value):
+        if value.estimate.defined and (note := value_note(replace(value, excluded=0))):
             notes.setdefault(note, []).append(m.metric)
-    return Group(table, *bullets(f"{', '.join(names)}: {note}" for note, names in notes.items()))
+    return Group(table, *bullets(f"{', '.join(names)}: {note}" for note, names in notes.items()), *problem_lines(run))
+
+
+def problem_lines(run: Run) -> list[RenderableType]:
+    """The metrics and labels without a number, with reason and remedy."""
+    lines: list[RenderableType] = []
+    for problem in problems(run.measurements):
+        rows = _headline_rows(run.measurement(problem.metrics[0]))
+        left_out = f"{len(problem.labels)} of {len(rows)} labels excluded: " if problem.labels else ""
+        partly = any(v.estimate.defined for v in rows)
+        text = str(replace(problem, reason=f"{left_out}{problem.reason}" if partly else problem.reason))
+        lines.append(Text(f"· {plain(text)}", style="yellow"))
+    return lines
+
+
+def _headline_rows(m: Measurement) -> list[Value]:
+    return [v for v in m.values if v.name == m.headline and v.characteristic and not v.at]
 
 
 def tables(run: Run, metric: str, *, verbose: bool = False, ascii_only: bool = False) -> RenderableType:
@@ -105,9 +121,17 @@ def sentence(measurement: Measurement) -> str:
     return f"{text}{reference}.{_extremes(measurement, form)}"
 
 
+def sentences(run: Run) -> list[RenderableType]:
+    """One sentence for each metric that has a number; the others stand below the table."""
+    return [
+        Text(f"· {plain(sentence(m))}")
+        for m in run.measurements
+        if m.status == "ok" and (mean := headline_of(m)) is not None and mean.estimate.defined
+    ]
+
+
 def _extremes(measurement: Measurement, form: Callable[[float | None], str]) -> str:
-    rows = [v for v in measurement.values if v.name == measurement.headline and v.characteristic and not v.at]
-    ordered = sorted((v for v in rows if v.estimate.defined), key=lambda v: v.estimate.value)
+    ordered = sorted((v for v in _headline_rows(measurement) if v.estimate.defined), key=lambda v: v.estimate.value)
     if len(ordered) < 2:
         return ""
     low, high = (f"{form(v.estimate.value)} ({v.characteristic})" for v in (ordered[0], ordered[-1]))

@@ -23,7 +23,8 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 def check_lines(run: Run) -> list[Text]:
     """The findings of the checks for the terminal, one line each; of notes only the number and the codes."""
-    found = findings(run)
+    # the summary states what has no number, with the remedy
+    found = [finding for finding in findings(run) if finding.check.code != "CE008"]
     shown, notes = ([f for f in found if (f.check.severity == "note") is note] for note in (False, True))
     lines = [Text(f"{f.check.code} {plain(f.sentence)}", style=STYLES[f.check.severity]) for f in shown]
     if notes:

@@ -133,7 +133,7 @@ def refuse_constant_labels(supervision: Supervision) -> None:
             found = f"is {observed[0]:g} in all {len(observed)}" if len(observed) else "is missing in all"
             raise DataError(
                 f"label {label.name!r} {found} labelled training images",
-                hint="Exclude it (--labels), or use more labels (--rate).",
+                hint="Exclude it (--labels), or use more labels (--supervision).",
             )
 
 

@@ -142,6 +142,10 @@ class CcvaeReference:
                 f"assumed the {settings['binary']} labels of the {source}, in the order of its code; "
                 "other labels: --set 'labels=A|B|...'"
             )
+        yield (
+            "the public code squeezes whole aligned images of 178 x 218 pixels to 64 x 64: evaluate with "
+            "celeba:PATH,crop=whole or folder:PATH,size=64,crop=whole"
+        )
         if settings["class_loc"]:
             yield "p(z|y) of the multi-class label is untrained: it was saved in a Python list, not as a parameter"
 

@@ -7,7 +7,7 @@ have no labels; latent dimensions are assigned to labels on held-out images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,14 @@ class Disvae:
             "channels": tensors["encoder.conv1.weight"].shape[1],
             "size": 64 if "encoder.conv_64.weight" in tensors else 32,
         }
+
+    def advice(self, bundle: Bundle) -> Iterable[str]:
+        settings = self.settings(bundle)
+        if (settings["channels"], settings["size"]) == (3, 64):
+            yield (
+                "the public code squeezes whole images of CelebA to 64 x 64: evaluate with celeba:PATH,crop=whole or "
+                "folder:PATH,size=64,crop=whole"
+            )
 
     def build(self, settings: Mapping[str, Plain]) -> nn.Module:
         from ccvae_plugins.networks import Burgess

@@ -132,5 +132,6 @@ def test_checkpoints_are_evaluated_first_with_the_same_options(capsys: pytest.Ca
     assert command("compare", CHECKPOINT, CHECKPOINT, *options) == 0
     document = json.loads(capsys.readouterr().out)
     assert [v["verdict"] for v in document["values"]] == ["no evidence of a difference (equal on all images)"]
-    (folder,) = Path("ccvae-eval").iterdir()
-    assert (folder / "run.json").exists()
+    first, second = Path("runs").iterdir()
+    assert (first / "run.json").exists()
+    assert (second / "run.json").exists(), "each run has a folder of its own"

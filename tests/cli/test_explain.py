@@ -87,3 +87,33 @@ def test_the_sources_of_every_metric_as_bibtex(capsys: pytest.CaptureFixture[str
 def test_the_citation_file_states_the_version() -> None:
     citation = (Path(__file__).parents[2] / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {ccvae_eval.__version__}\n" in citation
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("focus", "locality.focus"),
+        ("MIG", "disentanglement.mig"),
+        ("judge", "--judge FILE"),
+        ("folder", "crop selects the part that is resized"),
+        ("ccvae", "CCVAE (Joy et al., ICLR 2021)"),
+    ],
+)
+def test_values_data_sets_models_and_the_judge_are_explained(
+    name: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in " ".join(_printed(["explain", name], capsys).split())
+    assert json.loads(_printed(["explain", name, "--json"], capsys))["name"] == name
+
+
+@each
+def test_the_headline_of_every_metric_says_how_to_read_it(shown: str, name: str) -> None:
+    text = shown[shown.index("How to read") :]
+    assert text.startswith(f"How to read {metrics[name].headline}:\n")
+    assert "Typical of a CCVAE: " in text
+
+
+@pytest.mark.parametrize("group", ["models", "metrics", "data", "matchers"])
+def test_list_describes_every_plugin(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(_printed(["list", group, "--json"], capsys))[group]
+    assert all(row["description"] for row in rows if row["distribution"] == BUILTIN_DISTRIBUTION)

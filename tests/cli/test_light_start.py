@@ -94,7 +94,7 @@ def test_the_help_of_a_verb(verb: str, command: CommandRunner) -> None:
         *(["list", what] for what in ("models", "metrics", "data", "plugins")),
         ["list", "plugins", "--json"],
         ["explain", "schema"],
-        *(["explain", name] for name in METRICS),
+        *(["explain", name] for name in [*METRICS, "focus", "judge", "folder", "ccvae"]),
         ["reproduce"],
         ["new", "model", "mine"],
         ["inspect", CHECKPOINT],

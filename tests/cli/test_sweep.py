@@ -133,7 +133,7 @@ def test_patterns_are_expanded_and_must_match() -> None:
         (["a.pt", "-o", "out", "--shard", "3/2"], 2, "must be I/N"),
         (["a.pt", "-o", "out", "--on", "cluster"], 2, "must be FILE.toml, dask or an address"),
         (["a.pt", "-o", "out", "--sample", "many"], 2, "--sample must be a positive number"),
-        (["a.pt", "-o", "a.pt"], 3, "is not a folder"),
+        (["a.pt", "-o", "a.pt"], 3, "this is a file, but --out needs a folder"),
     ],
 )
 def test_errors(arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:

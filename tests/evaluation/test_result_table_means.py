@@ -76,7 +76,7 @@ def test_there_is_no_mean_without_rows_that_enter_it():
     assert [value.characteristic for value in values_of(table)] == ["a"]
     table = rows()
     table.add("size", "c", number(1.0))
-    assert values_of(table)[0].note == "every characteristic was given"
+    assert values_of(table)[0].note == "not measured: the encoder is given the labels"
 
 
 def test_undefined_rows_are_listed_counted_and_explained():

@@ -96,6 +96,7 @@ def test_nan_is_null_and_json_is_strict(tmp_path: Path) -> None:
         "name": "focus", "characteristic": None, "at": {}, "value": 0.5, "low": 0.4, "high": 0.6, "n": 100,
         "unit": "share", "excluded": 0, "chance": 0.0, "reference": 0.9, "higher_is_better": True,
         "range": [None, 1.0], "interval_method": "bootstrap", "note": "", "in_mean": False,
+        "remedy": "",
     }  # fmt: skip
 
 

@@ -71,6 +71,10 @@ TRIGGERS: dict[str, tuple[Run, str]] = {
     "CE014": (
         _unlike(_locality(), status="unsupported", reason=Reason("unsupported", "needs images")), "needs images",
     ),
+    "CE016": (
+        run_of(measurement("reconstruction", "mse", [replace(value("mse", 0.05), chance=0.04)])),
+        "MSE is 0.050; the mean image of the data has 0.040",
+    ),
     "CE015": (run_of(_locality([undefined("selectivity", "Smiling", "needs a judge")])), "locality.selectivity"),
 }  # fmt: skip
 

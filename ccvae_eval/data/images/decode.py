@@ -162,6 +162,12 @@ def resized(pixels: PixelArray, size: int) -> PixelArray:
     return np.asarray(cv2.resize(square, (size, size), interpolation=how), np.uint8)
 
 
+def squeezed(pixels: PixelArray, size: int) -> PixelArray:
+    """Resize the whole image to a square, shape (size, size, C), without keeping its proportions."""
+    how = cv2.INTER_AREA if size < min(pixels.shape[:2]) else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (size, size), interpolation=how), np.uint8)
+
+
 def bilinear(images: PixelArray, size: int) -> PixelArray:
     """Resize square images bilinearly with Pillow, as published results on resized digits do.
 

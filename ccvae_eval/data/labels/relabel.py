@@ -242,14 +242,14 @@ def _renamed_or_joined(data: DataSet, requests: Sequence[str]) -> list[Column]:
         column = _requested(data, request)
         for name in column.sources:
             if name in taken:
-                raise UsageError(f"label {name!r} is renamed or joined twice", where=f"--label {request}")
+                raise UsageError(f"label {name!r} is renamed or joined twice", where=f"--rename {request}")
             taken[name] = column
     return list(dict.fromkeys(taken.get(label.name, Column(label, (label.name,))) for label in data.schema))
 
 
 def _require(data: DataSet, name: str, request: str, kind: str = "", hint: str = "") -> None:
     """Raise unless the data have the label, of the given kind if one is given."""
-    where = f"--label {request}"
+    where = f"--rename {request}"
     if name not in data.schema:
         raise UsageError(f"the data have no label {name!r}", where=where, hint=suggestion(name, data.schema.names))
     if kind and data.schema[name].kind != kind:
@@ -275,7 +275,7 @@ def _requested(data: DataSet, request: str) -> Column:
     sources = tuple(name.strip() for name in old.split("|"))
     if not equals or not new.strip() or not all(sources):
         raise UsageError(
-            "the request is malformed", where=f"--label {request}", hint="Write NEW=OLD, NEW=A|B|C or *=OLD."
+            "the request is malformed", where=f"--rename {request}", hint="Write NEW=OLD, NEW=A|B|C or *=OLD."
         )
     for name in sources:
         _require(data, name, request)
@@ -290,13 +290,26 @@ def _requested(data: DataSet, request: str) -> Column:
 def label_columns(data: DataSet, schema: LabelSchema, ids: Ids) -> NDArray[np.float32]:
     """The labels of some images in a model's order, shape (N, L), NaN = missing.
 
-    Labels that the model lacks are left out; classes get the model's indices by their names.
+    Labels that the model lacks are left out; classes get the model's indices by their names. A label that the data
+    lack is missing for every image.
 
     Raises:
-        LabelMismatchError: the data lack a label of the model, have it in another kind, or have a class that the
+        LabelMismatchError: the data have no label of the model, have one in another kind, or have a class that the
             model lacks.
     """
-    return convert_labels(data.labels_of(ids), data.schema, match_labels(data.schema, schema, data.spec))
+    absent = absent_labels(data, schema)
+    own = LabelSchema(tuple(label for label in schema if label.name not in absent))
+    if absent and not len(own):
+        own = schema  # raises
+    found = convert_labels(data.labels_of(ids), data.schema, match_labels(data.schema, own, data.spec))
+    labels = np.full((len(found), len(schema)), np.nan, np.float32)
+    labels[:, [schema.index(label.name) for label in own]] = found
+    return labels
+
+
+def absent_labels(data: DataSet, schema: LabelSchema) -> tuple[str, ...]:
+    """The labels of a model that the data lack."""
+    return tuple(name for name in schema.names if name not in data.schema)
 
 
 def aligned(data: DataSet, schema: LabelSchema) -> DataSet:
@@ -322,14 +335,14 @@ def _match(available: LabelSchema, label: Label, where: str) -> Column:
         raise LabelMismatchError(
             f"the data lack the label {label.name!r}, which the model was trained on",
             where=where,
-            hint=f"{suggestion(label.name, available.names)} Rename a label with --label '{label.name}=NAME'.",
+            hint=f"{suggestion(label.name, available.names)} Rename a label with --rename '{label.name}=NAME'.",
         )
     own = available[label.name]
     if own.kind != label.kind:
         raise LabelMismatchError(
             f"label {label.name!r} is {own.kind} in the data and {label.kind} in the model",
             where=where,
-            hint="Join mutually exclusive labels into a categorical one with --label 'NAME=A|B|C'."
+            hint="Join mutually exclusive labels into a categorical one with --rename 'NAME=A|B|C'."
             if label.kind == "categorical"
             else "",
         )

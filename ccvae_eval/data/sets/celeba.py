@@ -10,23 +10,29 @@ from pathlib import Path
 from typing import Any, Self
 from warnings import catch_warnings, simplefilter
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, UsageError, suggestion
-from ccvae_eval.data.images.decode import PixelArray, central_square, resized
 from ccvae_eval.data.images.regions import FRAMES, Boxes, Regions
 from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore, read_file
 from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, Attributes, column_from_numbers, schema_of
-from ccvae_eval.data.sets.folder import MAX_EDGE, Folder, FolderWithRegions, existing_path, full_spec
+from ccvae_eval.data.sets.folder import (
+    MAX_EDGE,
+    SQUARE,
+    WHOLE,
+    Folder,
+    FolderWithRegions,
+    crop_option,
+    existing_path,
+    full_spec,
+)
 from ccvae_eval.data.spec import Options
 
 IMAGES, ATTRIBUTES, PARTITION = "img_align_celeba", "list_attr_celeba", "list_eval_partition"
 SUBFOLDERS = ("", "Img", "Anno", "Eval", "celeba")
 """Folders below the path that may contain the images and tables."""
 TABLE_SUFFIXES = (".txt", ".csv")
-SQUARE, WHOLE = "square", "whole"
 DIGESTED_IMAGES = 16
 
 
@@ -52,16 +58,13 @@ class CelebA(Folder):
     def __init__(
         self, store: Store, attributes: Attributes, spec: str, size: int, crop: str, regions: Regions | None = None
     ) -> None:
-        self._crop = crop
-        super().__init__(store, attributes, spec, size, regions=regions)
+        super().__init__(store, attributes, spec, size, regions=regions, crop=crop)
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
         read = Options("celeba", options)
         size = read.integer("size", 64, low=1, high=MAX_EDGE)
-        crop = read.text("crop", SQUARE)
-        if crop not in (SQUARE, WHOLE) and not (crop.isdigit() and int(crop) > 0):
-            raise UsageError(f"crop must be {SQUARE}, {WHOLE} or a number of pixels, got {crop!r}", where="celeba")
+        crop = crop_option(read, "celeba", SQUARE)
         labels, regions = read.names("labels"), read.text("regions", "boxes", ("boxes", "none"))
         read.finish()
         place = existing_path("celeba", path, f"the folder with {IMAGES} and {ATTRIBUTES}.txt")
@@ -82,22 +85,6 @@ class CelebA(Folder):
         for index in np.linspace(0, len(self) - 1, DIGESTED_IMAGES).astype(int):
             content.update(self._store.read(self.files[index]))
         return content.hexdigest()
-
-    def _pixels(self, index: int) -> PixelArray:
-        pixels, size = self._decoded(index), self.input_shape[1]
-        if self._crop == WHOLE:
-            how = cv2.INTER_AREA if size < min(pixels.shape[:2]) else cv2.INTER_LINEAR
-            return np.asarray(cv2.resize(pixels, (size, size), interpolation=how), np.uint8)
-        if self._crop == SQUARE:
-            return resized(pixels, size)
-        height, width = pixels.shape[:2]
-        if int(self._crop) > min(height, width):
-            raise DataError(
-                f"crop={self._crop} exceeds the image of {width} x {height} pixels",
-                where=f"{self._store.where}: {self.files[index]}",
-                hint="Choose a smaller crop.",
-            )
-        return resized(central_square(pixels, int(self._crop)), size)
 
 
 class CelebAWithRegions(FolderWithRegions, CelebA):

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ccvae_eval.core.errors import DataError
+from ccvae_eval.core.errors import DataError, UsageError
 from ccvae_eval.core.types import Bools, Ids
-from ccvae_eval.data.images.decode import PixelArray, as_images, decode, resized
-from ccvae_eval.data.images.regions import FRAMES, Boxes, Regions, regions_in
+from ccvae_eval.data.images.decode import PixelArray, as_images, central_square, decode, resized, squeezed
+from ccvae_eval.data.images.regions import FRAMES, Boxes, Frame, Regions, regions_in
 from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore, files_by_name, read_file
 from ccvae_eval.data.interface import Split
 from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, Attributes, read_attributes
@@ -27,16 +27,30 @@ from ccvae_eval.model.interface import Batch
 
 TABLE = "attributes.csv"
 MAX_EDGE = 1024
+SQUARE, WHOLE = "square", "whole"
+
+
+def crop_option(read: Options, name: str, default: str) -> str:
+    """The option ``crop``: the largest central square, the whole image, or the edge of a central square."""
+    crop = read.text("crop", default)
+    if crop not in (default, SQUARE, WHOLE) and not (crop.isdigit() and int(crop) > 0):
+        raise UsageError(f"crop must be {SQUARE}, {WHOLE} or a number of pixels, got {crop!r}", where=name)
+    return crop
 
 
 class Folder:
-    """``folder:PATH[,images=NAME][,attributes=NAME][,size=64][,labels=A|B][,channels=3][,regions=FOLDER]``.
+    """``folder:PATH[,size=64][,crop=148][,pad=0][,labels=A|B][,channels=3][,regions=FOLDER][,images=...][,...]``.
 
     PATH is a folder or a zip. The images are PNG or JPEG files in it, in its subfolders or in a zip in it. Of
     several zips the one with an image for every row is read; ``images`` names another zip or folder. The table is
     ``attributes.csv`` in the folder or zip, or beside the zip; its first column holds the file names. Images are read
-    on demand. With ``size``, the central square of each image is resized; without, all images must have the size of
-    the first.
+    on demand. ``images=NAME`` and ``attributes=NAME`` name other files. With ``size``, the central square of each image
+    is resized; without, all images must have the size of the first.
+
+    ``pad=N`` first adds N black pixels at each side. ``crop`` selects the part that is resized: ``square``, the largest
+    central square; a number N, the central N x N; ``whole``, the whole image, squeezed to a square.
+    ``on_error=skip`` reads every image once when the data set is opened and leaves out those that cannot be read or
+    have another size; ``inspect`` counts and names them.
 
     ``regions`` is a folder of masks (``LABEL/NAME.png``, nonzero inside the region; label maps of CelebAMask-HQ; or
     the released CelebAMask-HQ, for images named by their numbers in CelebA-HQ), or ``celeba`` or ``celebahq`` for the
@@ -52,6 +66,9 @@ class Folder:
         size: edge of the images; None = the size of the first image.
         channels: 3 for RGB or 1 for grey.
         regions: source of the regions (only for ``FolderWithRegions``).
+        crop: "square", "whole", a number of pixels, or "" for the central square if there is a size.
+        pad: black pixels to add at each side first.
+        skip: True to leave out images that cannot be read.
 
     Raises:
         DataError: no row has an image, or the first image cannot be read.
@@ -65,6 +82,9 @@ class Folder:
         size: int | None = None,
         channels: int = 3,
         regions: Regions | None = None,
+        crop: str = "",
+        pad: int = 0,
+        skip: bool = False,
     ) -> None:
         known = files_by_name(store)
         kept = [row for row, name in enumerate(attributes.files) if name in known]
@@ -75,11 +95,39 @@ class Folder:
         self.files = [known[name] for name in self._attributes.files]
         self.images_without_row = len(set(store.names) - set(self.files))
         self.spec, self.schema, self.regions, self._size = spec, attributes.schema, regions, size
+        self._crop, self._pad, self.unreadable = crop, pad, tuple[str, ...]()
+        if size is None and crop.isdigit():
+            self._size = int(crop)
+        if skip:
+            self._leave_out_unreadable(channels)
         names = self._attributes.files
         words = self._attributes.splits
         self._splits = split_by_name(names) if words is None else split_by_column(words, names, spec)
-        height, width = (size, size) if size else self._decoded(0).shape[:2]
-        self.input_shape: tuple[int, ...] = (channels, height, width)
+        if not skip:
+            self.input_shape = self._shape(channels)
+
+    input_shape: tuple[int, ...]
+
+    def _shape(self, channels: int, index: int = 0) -> tuple[int, ...]:
+        """The shape of the images, that of one image if no size is given."""
+        height, width = (self._size, self._size) if self._size else self._decoded(index).shape[:2]
+        return channels, height, width
+
+    def _leave_out_unreadable(self, channels: int) -> None:
+        """Reads every image and keeps those that can be read."""
+        kept: list[int] = []
+        for index in range(len(self.files)):
+            try:
+                if not kept:
+                    self.input_shape = self._shape(channels, index)
+                self._pixels(index)
+            except DataError:
+                self.unreadable += (self.files[index],)
+            else:
+                kept.append(index)
+        if not kept:
+            raise DataError("no image can be read", where=self._store.where, why=f"tried {len(self.files)} files")
+        self._attributes, self.files = self._attributes.rows(kept), [self.files[index] for index in kept]
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> Self:
@@ -88,19 +136,42 @@ class Folder:
         channels = read.integer("channels", 3, choices=(1, 3))
         images, table = read.text("images"), read.text("attributes", TABLE)
         labels, regions = read.names("labels"), read.text("regions")
+        crop, pad = crop_option(read, "folder", ""), read.integer("pad", 0, low=0, high=MAX_EDGE)
+        skip = read.text("on_error", "stop", ("stop", "skip")) == "skip"
         read.finish()
+        if crop in (SQUARE, WHOLE) and not size:
+            raise UsageError(f"crop={crop} needs size=N, the edge to which the images are resized", where="folder")
+        if regions and regions not in FRAMES and (crop or pad):
+            raise UsageError("crop and pad do not apply to masks", where="folder", hint=f"regions={'|'.join(FRAMES)}")
         place = existing_path("folder", path, f"a folder or a zip of images with {TABLE}")
         store, attributes = _opened(place, images, table, labels)
         kind: Any = FolderWithRegions if regions else cls
         found = _regions(regions, place) if regions else None
-        made: Self = kind(store, attributes, full_spec("folder", path, options), size or None, channels, found)
+        if isinstance(found, Boxes) and (crop or pad):
+            found = None  # needs the size of the images
+        spec = full_spec("folder", path, options)
+        made: Self = kind(store, attributes, spec, size or None, channels, found, crop, pad, skip)
+        if regions and found is None:
+            made.regions = made._boxes(FRAMES[regions])
         return made
+
+    def _boxes(self, frame: Frame) -> Boxes:
+        """The boxes of a frame in cropped or padded images, whose originals show the whole frame or its square."""
+        height, width = (edge - 2 * self._pad for edge in self._decoded(0).shape[:2])
+        scale = min(frame.width, frame.height) / min(height, width)
+        if self._crop == WHOLE:
+            x, y = (edge / 2 + self._pad * scale for edge in (width * scale, height * scale))
+            left, top = frame.width / 2, frame.height / 2
+            return Boxes(frame, (left - x, left + x, top - y, top + y))
+        edge = int(self._crop) if self._crop.isdigit() else min(height, width) + 2 * self._pad
+        return Boxes(frame, frame.middle(edge * scale))
 
     @cached_property
     def digest(self) -> str:
         """Digest of the image files, the labels, the splits and the size."""
         content = blake2b(self._store.digest(), digest_size=16)
-        head = repr((self.input_shape, self.schema.as_plain(), self._attributes.files))
+        view = (self._crop, self._pad) if self._crop or self._pad else ()
+        head = repr((self.input_shape, self.schema.as_plain(), self._attributes.files, *view))
         content.update(head.encode("utf-8", "replace"))
         content.update(self._attributes.labels.tobytes() + self._splits.codes.tobytes())
         return content.hexdigest()
@@ -129,20 +200,38 @@ class Folder:
 
     def _decoded(self, index: int) -> PixelArray:
         name = self.files[index]
-        return decode(self._store.read(name), f"{self._store.where}: {name}")
+        pixels = decode(self._store.read(name), f"{self._store.where}: {name}")
+        return np.pad(pixels, ((self._pad, self._pad), (self._pad, self._pad), (0, 0))) if self._pad else pixels
 
     def _pixels(self, index: int) -> PixelArray:
         pixels = self._decoded(index)
+        if self._crop == WHOLE and self._size:
+            return self._colored(squeezed(pixels, self._size))
+        if self._crop.isdigit():
+            pixels = self._cropped(pixels, index)
         if self._size:
             pixels = resized(pixels, self._size)
-        channels, height, width = self.input_shape
+        _, height, width = self.input_shape
         if pixels.shape[:2] != (height, width):
             raise DataError(
                 f"the image has {pixels.shape[1]} x {pixels.shape[0]} pixels, the first image {width} x {height}",
                 where=f"{self._store.where}: {self.files[index]}",
                 hint="All images must have the same size. To crop and resize them, write folder:PATH,size=64.",
             )
-        return pixels if channels == 3 else _grey(pixels)
+        return self._colored(pixels)
+
+    def _colored(self, pixels: PixelArray) -> PixelArray:
+        return pixels if self.input_shape[0] == 3 else _grey(pixels)
+
+    def _cropped(self, pixels: PixelArray, index: int) -> PixelArray:
+        height, width = pixels.shape[:2]
+        if int(self._crop) > min(height, width):
+            raise DataError(
+                f"crop={self._crop} exceeds the image of {width} x {height} pixels",
+                where=f"{self._store.where}: {self.files[index]}",
+                hint="Choose a smaller crop.",
+            )
+        return central_square(pixels, int(self._crop))
 
 
 class FolderWithRegions(Folder):

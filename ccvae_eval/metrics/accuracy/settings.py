@@ -61,6 +61,10 @@ class Accuracy:
     name: ClassVar[str] = "accuracy"
     version: ClassVar[int] = 2
     headline: ClassVar[str] = "balanced_accuracy"
+    reading: ClassVar[str] = (
+        "1/K = guessing among K classes, 1 = every class is always recognised.\n"
+        "Typical of a CCVAE: 0.65 to 0.95 by label on photographs of faces, 1.00 on synthetic faces."
+    )
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS
     order: ClassVar[int] = 5

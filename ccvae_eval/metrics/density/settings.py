@@ -84,6 +84,10 @@ class Density:
     name: ClassVar[str] = "density"
     version: ClassVar[int] = 4
     headline: ClassVar[str] = "auc"
+    reading: ClassVar[str] = (
+        "0.5 = the label's own latents say nothing about it, 1 = they always predict it.\n"
+        "Typical of a CCVAE: 0.92 on photographs of faces, 1.00 on synthetic faces."
+    )
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS
     order: ClassVar[int] = 1

@@ -236,6 +236,10 @@ class Disentanglement(PanelSettings):
     name: ClassVar[str] = NAME
     version: ClassVar[int] = VERSION
     headline: ClassVar[str] = HEADLINE
+    reading: ClassVar[str] = (
+        "The chance level is that of unrelated codes, 1 = each latent dimension encodes one factor only.\n"
+        "Typical of a CCVAE: 0.39 on photographs of faces (chance 0.51), 0.94 on synthetic faces."
+    )
     default_sample: ClassVar[int] = 10_000
     # with permuted labels no latent is active, and the headline is undefined instead of near its chance level
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}

@@ -73,6 +73,10 @@ class Diversity:
     name: ClassVar[str] = "diversity"
     version: ClassVar[int] = 2
     headline: ClassVar[str] = "spread_valid"
+    reading: ClassVar[str] = (
+        "0 = all samples of a label look alike; there is no upper limit but the variety of the data.\n"
+        "Typical of a CCVAE: 0.02 on photographs of faces, 0.09 on synthetic faces, whose own variety is 0.17."
+    )
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     order: ClassVar[int] = 4

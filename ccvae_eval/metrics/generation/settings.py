@@ -68,6 +68,10 @@ class Generation:
     name: ClassVar[str] = "generation"
     version: ClassVar[int] = 3
     headline: ClassVar[str] = "obeyed"
+    reading: ClassVar[str] = (
+        "chance = samples that ignore the request, 1 = every sample shows the requested label.\n"
+        "Typical of a CCVAE: 0.73 on photographs of faces (chance 0.50), 0.96 on synthetic faces."
+    )
     default_sample: ClassVar[int] = 10_000
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label", "rescaled latent"}
     order: ClassVar[int] = 7

@@ -75,6 +75,10 @@ class Interventions:
     name: ClassVar[str] = "intervention"
     version: ClassVar[int] = 3
     headline: ClassVar[str] = "effect"
+    reading: ClassVar[str] = (
+        "0 = no edit shows the label that was set, 1 = every edit does.\n"
+        "Typical of a CCVAE: 0.54 on photographs of faces (chance 0.13), 0.96 on synthetic faces."
+    )
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     order: ClassVar[int] = 6

@@ -73,6 +73,10 @@ class Reconstruction:
     name: ClassVar[str] = "reconstruction"
     version: ClassVar[int] = 1
     headline: ClassVar[str] = "mse"
+    reading: ClassVar[str] = (
+        "0 = perfect; the error of the mean image of the data is that of no model at all.\n"
+        "Typical of a CCVAE: 0.013 on photographs of faces (mean image 0.064), 0.006 on synthetic faces (0.037)."
+    )
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label", "rescaled latent"}
     order: ClassVar[int] = 8

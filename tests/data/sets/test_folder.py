@@ -205,3 +205,50 @@ def test_real_photographs() -> None:
     same = np.array([files[name] for name in large._attributes.files[:20]])
     change = (large.batch(np.arange(20)).images - data.batch(same).images).abs().mean()
     assert float(change) < 0.03
+
+
+def test_crop_and_pad_select_what_is_resized(photos: Write) -> None:
+    place = photos("file,On\n0.png,1\n", {"0.png": picture(0, 10, 8)})
+    assert np.array_equal(rgb(open_data(f"folder:{place},crop=6"), 0), picture(0, 10, 8)[2:8, 1:7])
+    assert open_data(f"folder:{place},pad=2,crop=12").input_shape == (3, 12, 12)
+    padded = rgb(open_data(f"folder:{place},pad=1"), 0)
+    assert np.array_equal(padded[1:-1, 1:-1], picture(0, 10, 8))
+    assert not padded[0].any()
+    whole, square = (rgb(open_data(f"folder:{place},size=4,crop={crop}"), 0) for crop in ("whole", "square"))
+    assert not np.array_equal(whole, square)
+    assert len({open_data(f"folder:{place},size=4{crop}").digest for crop in ("", ",crop=whole", ",crop=6")}) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("crop=whole", "crop=whole needs size=N"),
+        ("crop=0", "crop must be square, whole or a number"),
+        ("size=4,crop=9", "crop=9 exceeds the image of 8 x 8"),
+        ("crop=4,regions=masks", "crop and pad do not apply to masks"),
+        ("on_error=no", "on_error must be one of stop, skip"),
+    ],
+)
+def test_invalid_views_are_rejected(photos: Write, options: str, message: str) -> None:
+    with pytest.raises(CcvaeEvalError, match=message):
+        open_data(f"folder:{photos(TABLE)},{options}").batch(np.array([0]))
+
+
+def test_the_boxes_of_cropped_images_follow_the_crop(photos: Write) -> None:
+    pictures = {"0.png": picture(0, 218, 178)}
+    place = photos("file,Eyeglasses\n0.png,1\n", pictures)
+    areas = [
+        open_data(f"folder:{place},size=64,crop={crop},regions=celeba").region(np.array([0]), "Eyeglasses").mean()
+        for crop in ("100", "square", "whole")
+    ]
+    assert areas[0] > areas[1] > areas[2] > 0
+
+
+def test_images_that_cannot_be_read_are_left_out_on_request(photos: Write) -> None:
+    place = many(photos)
+    (place / "0.png").write_bytes(b"damaged")
+    (place / "7.png").write_bytes(b"damaged")
+    data = open_data(f"folder:{place},on_error=skip")
+    assert data.unreadable == ("0.png", "7.png")
+    assert len(data) == 28
+    check_data_set(data)

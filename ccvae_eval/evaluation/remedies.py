@@ -1,0 +1,255 @@
+"""Remedies of undefined values: the reason in words, and the options or the command that give a number."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from shlex import quote
+
+import numpy as np
+
+from ccvae_eval.core.results import Measurement, Reason, Value
+from ccvae_eval.core.types import Ids
+from ccvae_eval.data.images.regions import FACE_BOX_OF
+from ccvae_eval.data.interface import HasRegions
+from ccvae_eval.data.labels.relabel import label_columns
+from ccvae_eval.evaluation.interventions import LEAST_PER_CLASS
+from ccvae_eval.evaluation.result_table import NO_LABEL, REGIONLESS
+from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.judge import MIN_AGREEMENT
+from ccvae_eval.model.interface import supports
+
+NO_REGIONS = "this data set has no regions"
+GLOBAL_LABEL = "has no region: it changes the whole image"
+EVERY_UNDEFINED = "undefined for every characteristic"
+SAMPLE_GROWTH = 1.25
+"""Factor between the sample sizes that are tried."""
+
+_RARE = re.compile(r"only (\d+) images of class (.*), \d+ are needed|a class has fewer than \d+ images")
+_UNRECOGNISED = re.compile(r"the judge recognises only (\d\.\d+) of the reconstructions")
+_RETRAIN = re.compile(r"cannot recognise|not separated|nothing changed|no latent dimension predicts")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Values that have no number, or will have none.
+
+    Args:
+        metrics: the metrics.
+        labels: the labels; empty for a metric as a whole.
+        reason: why.
+        remedy: options to add to the command, or another command.
+    """
+
+    metrics: tuple[str, ...]
+    labels: tuple[str, ...]
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        owners = f" – {', '.join(self.labels)}" if self.labels else ""
+        return f"{', '.join(self.metrics)}{owners}: {self.reason}{f' -> {self.remedy}' if self.remedy else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Advisor:
+    """Finds reasons and remedies for one evaluation.
+
+    Args:
+        sample: the images of a sample of a given size, with the options of the evaluation; None = all of them.
+        option: the option that gives the size: "--sample" or "--limit".
+        retrain: command that trains the model for longer; "" if it is not known.
+    """
+
+    sample: Callable[[int | None], Ids]
+    option: str = "--sample"
+    retrain: str = ""
+
+    def foreseen(self, metric: str, subject: Subject, *, regions: bool, moved: frozenset[str]) -> list[Problem]:
+        """The labels for which a metric will have no number, as far as the data show it before anything is computed.
+
+        Args:
+            metric: name of the metric.
+            subject: its images.
+            regions: True if it uses regions.
+            moved: the characteristics on which it intervenes.
+        """
+        found = []
+        for name in subject.movable:
+            if subject.schema[name].kind == "continuous":
+                continue
+            counts = _class_counts(subject, name)
+            if regions and name not in moved and min(counts) < LEAST_PER_CLASS:
+                found.append((name, self._rare(subject, name, counts)))
+            elif regions and not has_region(subject, name):
+                found.append((name, self._regionless(subject, metric)))
+        return [Problem((metric,), (name,), *why) for name, why in found]
+
+    def explained(self, measurement: Measurement, subject: Subject) -> Measurement:
+        """The measurement with reasons in words and a remedy at each undefined value."""
+        values = [self._explained(measurement.metric, value, subject) for value in measurement.values]
+        for place, value in enumerate(values):
+            if value.characteristic is None and not value.estimate.defined and value.note.startswith(EVERY_UNDEFINED):
+                own = [v for v in values if v.name == value.name and v.characteristic and not v.estimate.defined]
+                reasons = "; ".join(dict.fromkeys(v.note for v in own))
+                remedy = combined(v.remedy for v in own)
+                values[place] = replace(value, note=f"{EVERY_UNDEFINED}: {reasons}" if reasons else value.note,
+                                        remedy=remedy)  # fmt: skip
+        reason = measurement.reason
+        if reason is not None and measurement.status != "ok":
+            own = [v for v in values if not v.estimate.defined and v.name == measurement.headline]
+            text = "; ".join(dict.fromkeys(v.note for v in own if v.characteristic)) or reason.text
+            remedy = combined(v.remedy for v in own) or f"ccvae-eval explain {measurement.metric}"
+            reason = Reason(reason.code, text, remedy)
+        return replace(measurement, values=tuple(values), reason=reason)
+
+    def _explained(self, metric: str, value: Value, subject: Subject) -> Value:
+        if value.estimate.defined:
+            return value
+        note, name = value.note, value.characteristic or ""
+        remedy = f"ccvae-eval explain {metric}"
+        if REGIONLESS in note.split("; "):
+            why, remedy = self._regionless(subject, metric)
+            note = note.replace(REGIONLESS, why)
+        elif (_RARE.search(note) or note.startswith("only one class occurs")) and name in subject.schema:
+            why, remedy = self._rare(subject, name, _class_counts(subject, name))
+            note = _RARE.sub(why, note)
+        elif found := _UNRECOGNISED.search(note):
+            why = f"(balanced accuracy {found[1]}, needs {MIN_AGREEMENT:.2f}): train longer or --judge FILE"
+            note = note.replace(found[0], f"the judge cannot recognise this label in the reconstructions {why}")
+            remedy = self.retrain or "ccvae-eval explain judge"
+        elif note == "needs a judge":
+            remedy = "ccvae-eval explain judge" if subject.judge_source.tried else "--judge auto"
+        elif note == NO_LABEL:
+            remedy = self._others(subject, metric, lambda other: bool((subject.classes(other) >= 0).any()))
+        elif _RETRAIN.search(note):
+            remedy = self.retrain or remedy
+        elif "judge" in note:
+            remedy = "ccvae-eval explain judge"
+        return replace(value, note=note, remedy=remedy)
+
+    def _regionless(self, subject: Subject, metric: str) -> tuple[str, str]:
+        data = subject.data
+        if supports(data, HasRegions):
+            return GLOBAL_LABEL, self._others(subject, metric, lambda other: has_region(subject, other))
+        spec = data.spec
+        if not spec.startswith("folder:") or not any(name in FACE_BOX_OF for name in data.schema.names):
+            return NO_REGIONS, "ccvae-eval explain folder"
+        frame = "celebahq" if "hq" in spec.lower() else "celeba"
+        return NO_REGIONS, f"--data {quote(f'{spec},regions={frame}')}"
+
+    def _rare(self, subject: Subject, name: str, counts: Sequence[int]) -> tuple[str, str]:
+        rarest = int(np.argmin(counts))
+        class_name = subject.schema[name].class_name(rarest)
+        why = f"{min(counts)} of {len(subject):,} images are of class {class_name}, {LEAST_PER_CLASS} needed"
+        size = self._needed_sample(subject, name, rarest, counts[rarest])
+        others = [other for other in subject.movable if other != name]
+        if size:
+            return why, f"{self.option} {size}"
+        kept = [n for n in others if subject.schema[n].kind != "continuous"
+                and min(_class_counts(subject, n)) >= LEAST_PER_CLASS]  # fmt: skip
+        return why, f"--labels {quote(','.join(kept))}" if kept else "ccvae-eval inspect " + quote(subject.data.spec)
+
+    def _others(self, subject: Subject, metric: str, keep: Callable[[str], bool]) -> str:
+        """The option that selects the characteristics for which the value is defined."""
+        kept = [name for name in subject.movable if keep(name)]
+        return f"--labels {quote(','.join(kept))}" if kept else f"ccvae-eval explain {metric}"
+
+    def _needed_sample(self, subject: Subject, name: str, index: int, count: int) -> str:
+        """The smallest sample of those tried that has enough images of a class; "" if even all have too few."""
+        # half of the images serve to assign latent dimensions
+        needed = LEAST_PER_CLASS * (2 if subject.assigned else 1)
+
+        def enough(ids: Ids) -> bool:
+            return int((label_columns(subject.data, subject.schema, ids)[:, place] == index).sum()) >= needed
+
+        place, every = subject.schema.index(name), self.sample(None)
+        if not enough(every):
+            return ""
+        size = math.ceil(len(subject) * needed / max(count, 1))
+        while size < len(every):
+            if size > len(subject) and enough(self.sample(size)):
+                return str(size)
+            size = math.ceil(max(size * SAMPLE_GROWTH, len(subject) + 1))
+        return "all" if self.option == "--sample" else str(len(every))
+
+
+def has_region(subject: Subject, name: str) -> bool:
+    """True if the data have a region of a label."""
+    data = subject.data
+    return supports(data, HasRegions) and name in data.schema and data.region(subject.ids[:1], name) is not None
+
+
+def _class_counts(subject: Subject, name: str) -> list[int]:
+    classes = subject.classes(name).numpy()
+    counts = np.bincount(classes[classes >= 0], minlength=subject.schema[name].cardinality)
+    return [int(count) for count in counts]
+
+
+def combined(remedies: Iterable[str]) -> str:
+    """The options of several remedies together, else the first command.
+
+    >>> combined(["--sample 640", "ccvae-eval explain judge", "--sample 80", "--judge auto"])
+    '--sample 640 --judge auto'
+    """
+    found = [remedy for remedy in remedies if remedy]
+    options: dict[str, str] = {}
+    for remedy in found:
+        if remedy.startswith("--"):
+            name, _, value = remedy.partition(" ")
+            options[name] = _larger(options.get(name, value), value)
+    if options:
+        return " ".join(f"{name} {value}" for name, value in options.items())
+    return found[0] if found else ""
+
+
+def _larger(one: str, other: str) -> str:
+    """The larger of two sample sizes; of other values the first."""
+    sizes = [value for value in (one, other) if value.isdigit()]
+    return "all" if "all" in (one, other) else max(sizes, key=int) if len(sizes) > 1 else one
+
+
+def problems(measurements: Iterable[Measurement]) -> list[Problem]:
+    """The metrics and labels without a headline value, with reason and remedy; equal ones are joined."""
+    found = []
+    for m in measurements:
+        rows = [v for v in m.values if v.name == m.headline and v.characteristic and not v.at]
+        undefined = [v for v in rows if not v.estimate.defined]
+        if m.status == "failed" or (m.status != "ok" and not undefined):
+            reason = m.reason or Reason(m.status, m.status)
+            found.append(Problem((m.metric,), (), reason.text, reason.remedy))
+        found += [Problem((m.metric,), (str(v.characteristic),), v.note, v.remedy) for v in undefined]
+        if not rows:
+            alone = [v for v in m.values if v.name == m.headline and not v.at and not v.estimate.defined]
+            found += [Problem((m.metric,), (), v.note, v.remedy) for v in alone if m.status == "ok"]
+    return joined(found)
+
+
+_ACCURACY = re.compile(r"balanced accuracy (\d\.\d+),")
+
+
+def joined(found: Sequence[Problem]) -> list[Problem]:
+    """The problems, with the labels and then the metrics of equal ones joined."""
+    by_label: dict[tuple[object, ...], list[Problem]] = {}
+    for p in found:
+        by_label.setdefault((p.metrics, bool(p.labels), _ACCURACY.sub("", p.reason), p.remedy), []).append(p)
+    lines = [
+        Problem(group[0].metrics, tuple(name for p in group for name in p.labels), _reason_of(group), group[0].remedy)
+        for group in by_label.values()
+    ]
+    by_metric: dict[tuple[object, ...], list[Problem]] = {}
+    for p in lines:
+        by_metric.setdefault((p.labels, p.reason, p.remedy), []).append(p)
+    return [replace(g[0], metrics=tuple(name for p in g for name in p.metrics)) for g in by_metric.values()]
+
+
+def _reason_of(group: Sequence[Problem]) -> str:
+    """The reason of equal problems, with the range of the judge's accuracies."""
+    accuracies = sorted(match[1] for p in group if (match := _ACCURACY.search(p.reason)))
+    reason = group[0].reason
+    if len(group) < 2 or len(accuracies) < 2:
+        return reason
+    reason = reason.replace("this label", "the labels")
+    return _ACCURACY.sub(f"balanced accuracy {accuracies[0]} to {accuracies[-1]},", reason)
