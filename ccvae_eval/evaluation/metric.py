@@ -8,6 +8,7 @@ the call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
@@ -216,7 +217,7 @@ def default_metrics() -> tuple[str, ...]:
 
 def _builtin_classes() -> list[Any]:
     entries = [e for e in registry.metrics.registrations() if e.distribution == registry.BUILTIN_DISTRIBUTION]
-    return sorted((entry.load() for entry in entries), key=lambda kind: (kind.order, kind.name))
+    return sorted((entry.load() for entry in entries), key=lambda kind: (getattr(kind, "order", math.inf), kind.name))
 
 
 def presentation_of(name: str) -> Any:
