@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ release = version = ccvae_eval.__version__
 copyright = "the ccvae-eval maintainers"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 myst_heading_anchors = 4
+highlight_language = "text"
 html_theme = "furo"
 html_title = f"ccvae-eval {version}"
-html_theme_options = {"sidebar_hide_name": False}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 80
@@ -43,14 +44,10 @@ def commands() -> str:
         context = command.make_context(name, ["x"], resilient_parsing=True)
         usage = " ".join(command.collect_usage_pieces(context))
         parts += [f"## {name}", _text(command.help), f"```text\nccvae-eval {name} {usage}\n```"]
-        panel = object()
-        for parameter in command.params:
-            record = parameter.get_help_record(context)
-            if record is None or "--help" in record[0]:
-                continue
-            if panel != (panel := getattr(parameter, "rich_help_panel", None)):
-                parts.append(f"{panel or 'Arguments and options'}:\n")
-            parts.append(f"- `{record[0]}`: {_text(record[1])}")
+        for panel, parameters in groupby(command.params, lambda p: getattr(p, "rich_help_panel", None)):
+            records = filter(None, (parameter.get_help_record(context) for parameter in parameters))
+            lines = [f"- `{names}`: {_text(help)}" for names, help in records if "--help" not in names]
+            parts += [f"{panel or 'Arguments and options'}:", "\n".join(lines)] if lines else []
     return "\n\n".join(parts)
 
 

@@ -66,6 +66,17 @@ def test_commands_within_sentences_exist() -> None:
     assert [verb for verb in INLINE if verb not in VERBS] == []
 
 
+def test_the_example_of_mig_gives_its_numbers() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "faq.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    examples = re.findall(r"^(ccvae_eval\.score.*)  # (.*)$", code, re.MULTILINE)
+    assert len(examples) == 3
+    for call, number in examples:
+        exec(f"found = {call}", names)
+        assert f"{names['found']:.2f}" == number
+
+
 def test_the_file_of_rules_is_read(tmp_path: Path) -> None:
     (tmp_path / "gate.toml").write_text(block("toml", "[min]"))
     gate = read_gate(tmp_path / "gate.toml")
