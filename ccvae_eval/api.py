@@ -20,6 +20,7 @@ from ccvae_eval.data.splits import sample_ids
 from ccvae_eval.evaluation.metric import Metric, default_metrics, metrics_with
 from ccvae_eval.evaluation.metric import metric_named as metric_named
 from ccvae_eval.evaluation.pictures import gallery as gallery_of
+from ccvae_eval.evaluation.pictures import leaking_pairs
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.runner import run
@@ -96,16 +97,22 @@ def plan(
     ids = sample_ids(images, part, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
     place = device_named(device)
     source = judge_source(
-        images, choice=judge, schema=network.labels if len(network.labels) else None, cache_dir=cache_dir,
-        notice=notice, progress=_staged(stage, "judge"),
+        images, choice=judge, schema=network.labels if len(network.labels) else None,
+        labels=None if len(network.labels) else characteristics, cache_dir=cache_dir, notice=notice,
+        progress=_staged(stage, "judge"),
     )  # fmt: skip
     subject = prepare(
         network, images, ids, seed=seed, device=place, batch_size=batch_size, judge=source,
         characteristics=None if characteristics is None else tuple(characteristics),
         trained_on=_trained_on(opened, images, part), progress=_staged(stage, "encode"),
     )  # fmt: skip
+    suspicions = subject.first_batch_warnings()
+    if notice is not None:
+        for text in suspicions:
+            notice(text)
     planned = Plan.of(subject, chosen, own_samples=sample is None and limit is None)
-    return replace(planned, header=_header(planned.subject, opened, part or WHOLE_DATA, sample, command))
+    header = _header(planned.subject, opened, part or WHOLE_DATA, sample, command)
+    return replace(planned, header=replace(header, warnings=(*header.warnings, *suspicions)))
 
 
 def _trained_on(opened: Opened | LabelledVAE, data: DataSet, split: str | None) -> Ids | None:
@@ -157,9 +164,10 @@ def evaluate(
         device: "auto", "cpu", "cuda", ...
         batch_size: images read at once; results do not depend on it.
         characteristics: evaluate only these.
-        judge: "auto", "none" or a file.
+        judge: "auto", "none" or a file; "full" is a judge of every label of the data, for comparisons of models with
+            different labels.
         references: add the values of the reference model, if the data are rendered.
-        gallery: decode 48 single images, with each label set to another class, for the report.
+        gallery: decode single images for the report: with each label set to other classes, and pairs of labels moved.
         cache_dir: folder for cached judges and references.
         command: the command line to record in the run; default: the program's.
         notice: called with messages for the user.
@@ -178,7 +186,7 @@ def evaluate(
         on_plan(planned)
     found = run(planned, _staged(stage, "measure"))
     if gallery:
-        found = replace(found, gallery=gallery_of(planned.subject, found.ids.values()))
+        found = replace(found, gallery=gallery_of(planned.subject, found.ids.values(), leaking_pairs(found)))
     if not references:
         return found
     progress, of = _staged(stage, "reference"), (planned.subject, planned.metrics)

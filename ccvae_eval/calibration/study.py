@@ -346,7 +346,7 @@ def calibrate(
         sample: number of images for metrics that decode; others get 24 times as many.
         steps: number of positions along each perturbation, at least 2.
         seed: random seed.
-        judge: "auto", "none" or a file.
+        judge: "auto", "full", "none" or a file.
         foreign: measure also the ends of perturbations that a value does not declare.
         folder: folder of stored cells, from which an interrupted calibration resumes.
         cache_dir: folder of stored judges.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
+from rich.text import Text
 
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import EVALUATION, OUTPUT, Common, add_options, option_in, options_of, registered
+from ccvae_eval.cli.options import (
+    EVALUATION,
+    OUTPUT,
+    Common,
+    add_options,
+    command_line,
+    option_in,
+    options_of,
+    registered,
+)
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.rendering.tables import FittedTable, bullets
-from ccvae_eval.rendering.text import escaped
+from ccvae_eval.rendering.text import escaped, plain
 
 if TYPE_CHECKING:  # imports torch, which help does not need
     from ccvae_eval.comparison.compare import ComparedValue, Comparison
@@ -29,6 +38,7 @@ GROUP_HELP = "Method with several training seeds, NAME=PATTERN of run folders, s
 VALUE_HELP = "Compare this value, metric.value\\[@characteristic], instead of the headline values; repeatable."
 RUN_FILE, COMPARISON_FILE = "run.json", "comparison.json"
 INTERVAL = "95% interval"
+OUT = option_in(OUTPUT, f"Folder to write {COMPARISON_FILE} and its page, comparison.html, to.", "--out", "-o")
 UNUSED = ("figures", "report", "out")
 """Options of an evaluation that a comparison does not have."""
 
@@ -43,7 +53,9 @@ def command(
     group: Annotated[list[str] | None, typer.Option(help=GROUP_HELP)] = None,
     value: Annotated[list[str] | None, typer.Option(help=VALUE_HELP)] = None,
     metric: Annotated[list[str] | None, METRIC] = None,
-    out: Annotated[Path | None, option_in(OUTPUT, f"Folder to write {COMPARISON_FILE} to.", "--out", "-o")] = None,
+    out: Annotated[
+        Path | None, option_in(OUTPUT, f"Folder to write {COMPARISON_FILE} and comparison.html to.", "--out", "-o")
+    ] = None,
     **given: Any,
 ) -> None:
     """Test which of two or more models is better, image by image or over training seeds.
@@ -57,21 +69,28 @@ def command(
     if bool(models) == bool(group):
         raise UsageError("give either models or groups", hint="ccvae-eval compare A B, or --group NAME=PATTERN twice")
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
+        pictures = out is not None and common.page
+        chosen = {"values": value, "characteristics": common.characteristic}
         if group:
-            found = compare(groups_of(group), values=value, characteristics=common.characteristic)
+            runs = groups_of(group, pictures=pictures)
+            found = compare(runs, **chosen)
         else:
-            runs = _runs(models or [], metric, common, screen)
-            found = compare(*runs, values=value, characteristics=common.characteristic)
+            singles = _runs(models or [], metric, common, screen, pictures)
+            found = compare(*singles, **chosen)
+            runs = {label: [run] for label, run in zip(found.models, singles, strict=True)}
         screen.show(comparison_table(found, verbose=common.verbose))
         if out is not None:
-            _write(found, out)
-            screen.advise(f"\nWritten to {out}: {COMPARISON_FILE}")
+            made = _write(found, runs, out, page=common.page)
+            links = [(plain(str(file)), f"link {file.resolve().as_uri()}") for file in made]
+            screen.advise(Text("\nWritten to ").append_text(Text(", ").join(Text.assemble(link) for link in links)))
+        else:
+            screen.advise(f"\nNext: {command_line()} --out comparison")
         if common.json:
             screen.document(found.as_plain())
 
 
-def groups_of(given: Sequence[str]) -> dict[str, list[Run]]:
-    """The runs of each ``NAME=PATTERN``."""
+def groups_of(given: Sequence[str], *, pictures: bool = False) -> dict[str, list[Run]]:
+    """The runs of each ``NAME=PATTERN``, with their pictures if asked for."""
     from ccvae_eval.evaluation.storage import read
 
     groups: dict[str, list[Run]] = {}
@@ -85,7 +104,7 @@ def groups_of(given: Sequence[str]) -> dict[str, list[Run]]:
         places = [run for place in matches for run in run_places(place)]
         if not places:
             raise InputError(f"no run matches the pattern of group {name!r}", where=pattern)
-        groups[name] = [read(place) for place in places]
+        groups[name] = [read(place, pictures=pictures) for place in places]
     return groups
 
 
@@ -97,19 +116,21 @@ def run_places(place: str) -> list[str]:
     return [str(file.parent) for file in sorted(path.glob(f"*/{RUN_FILE}"))]
 
 
-def _runs(models: Sequence[str], metrics: Sequence[str] | None, common: Common, screen: Screen) -> list[Run]:
+def _runs(
+    models: Sequence[str], metrics: Sequence[str] | None, common: Common, screen: Screen, pictures: bool
+) -> list[Run]:
     """The runs; checkpoints are evaluated first, all with the same options."""
     from ccvae_eval.evaluation.storage import read
 
     runs: list[Run] = []
     for model in models:
-        places = run_places(model)
-        runs += [read(place) for place in places] if places else [_evaluated(model, metrics, common, screen)]
+        places = run_places(model) or [str(_evaluated(model, metrics, common, screen))]
+        runs += [read(place, pictures=pictures) for place in places]
     return runs
 
 
-def _evaluated(checkpoint: str, metrics: Sequence[str] | None, common: Common, screen: Screen) -> Run:
-    """Evaluates a checkpoint, and writes its run to the default folder."""
+def _evaluated(checkpoint: str, metrics: Sequence[str] | None, common: Common, screen: Screen) -> Path:
+    """Evaluates a checkpoint, and writes its run to the default folder, which is returned."""
     from ccvae_eval.cli.measuring import draw_and_write, evaluation_arguments, output_folder
     from ccvae_eval.cli.options import metric_options
     from ccvae_eval.evaluation.metric import default_metrics
@@ -122,9 +143,9 @@ def _evaluated(checkpoint: str, metrics: Sequence[str] | None, common: Common, s
 
     run = evaluate(**arguments, gallery=common.page)
     folder = output_folder(None, run)
-    run, _ = draw_and_write(run, folder, figures=False, page=common.page)
+    draw_and_write(run, folder, figures=False, page=common.page)
     screen.notice(f"written to {folder}")
-    return run
+    return folder
 
 
 def comparison_table(found: Comparison, *, verbose: bool = False) -> RenderableType:
@@ -133,15 +154,21 @@ def comparison_table(found: Comparison, *, verbose: bool = False) -> RenderableT
     A narrow terminal leaves out the values of the models, then the p-value, then the difference, which is the middle
     of its interval.
     """
+    from ccvae_eval.comparison.summary import notes
+
     legend = Table.grid("", Column(overflow="fold"), padding=(0, 2))
     for label, what in found.models.items():
         legend.add_row(escaped(label), escaped(what))
     singles = [v for v in found.singles if verbose or v.higher or not found.means]
     tables = [_values(found, values) for values in (found.means, singles) if values]
-    return Group(legend, "", *(part for table in tables for part in (table, "")), *bullets(_notes(found)))
+    differing = sum(v.higher is not None for v in found.singles)
+    more = [f"{differing} single characteristics differ (--verbose shows all)"] if found.means and found.singles else []
+    return Group(legend, "", *(part for table in tables for part in (table, "")), *bullets([*notes(found), *more]))
 
 
 def _values(found: Comparison, values: Sequence[ComparedValue]) -> Table:
+    from ccvae_eval.comparison.summary import interval, p_value, short
+
     labels, pairs = list(found.models), len(found.models) > 2
     both = ("first", "second") if pairs else tuple(labels)
     difference = "difference" if pairs else f"{labels[0]} − {labels[1]}"
@@ -152,45 +179,26 @@ def _values(found: Comparison, values: Sequence[ComparedValue]) -> Table:
         table.add_column(escaped(name), justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
     for v in values:
-        d, p = v.difference, v.adjusted_p
         names = [str(v.address), " − ".join(v.models)] if pairs else [str(v.address)]
-        interval = "" if math.isnan(d.low) else f"[{_short(d.low, '+')}, {_short(d.high, '+')}]"
-        adjusted = "" if math.isnan(p) else "<.001" if p < 0.001 else f"{p:.3f}"
-        cells = (*names, _short(v.first), _short(v.second), _short(d.value, "+"), interval, adjusted, v.verdict)
+        numbers = (short(v.first), short(v.second), short(v.difference.value, "+"), interval(v.difference))
+        cells = (*names, *numbers, p_value(v.adjusted_p), v.verdict)
         table.add_row(*map(escaped, cells), style="bold" if v.higher else "")
     return table
 
 
-def _short(number: float, sign: str = "") -> str:
-    """A number with three significant digits, a difference (with its sign) with two; a dash if undefined."""
-    digits = 2 if sign else 3
-    return "–" if math.isnan(number) else "0" if number == 0 else f"{number:{sign}.{digits}g}"
-
-
-def _notes(found: Comparison) -> list[str]:
-    """How to read the tables."""
-    counts = sorted({v.difference.n for v in found.values if v.difference.n})
-    n = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
-    families = [f"{v[0].family} tests of {what}" for v, what in ((found.means, "means"), (found.singles, "single "
-                "characteristics")) if v]  # fmt: skip
-    notes = [
-        f"unit: {found.unit} ({n}); the verdicts hold for {found.unit} like these",
-        f"p-values are adjusted (Holm) among {' and among '.join(families)}; confidence intervals are not adjusted",
-        "smallest detectable: the smallest difference that these tests find with a power of 80 %",
-    ]
-    if found.means and found.singles:
-        differing = sum(v.higher is not None for v in found.singles)
-        notes.append(f"{differing} single characteristics differ (--verbose shows all)")
-    rows = dict.fromkeys(f"{v.address}: {v.note}" for v in found.means if v.note and not v.verdict.endswith(v.note))
-    return [*notes, *rows, *found.notes]
-
-
-def _write(found: Comparison, folder: Path) -> None:
+def _write(found: Comparison, runs: Mapping[str, Sequence[Run]], folder: Path, *, page: bool) -> list[Path]:
+    """Writes the comparison, and its page if asked for; returns the files."""
     from ccvae_eval.core.files import atomic_write
 
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(found.as_plain(), indent=1, allow_nan=False, ensure_ascii=False)
     atomic_write(folder / COMPARISON_FILE, text.encode())
+    made = [folder / COMPARISON_FILE]
+    if page:
+        from ccvae_eval.comparison.page import write_page  # imports jinja2, which help does not need
+
+        made.append(write_page(found, runs, folder, command_line()))
+    return made
 
 
 add_options(command, [option for option in options_of(Common) if option.name not in UNUSED])

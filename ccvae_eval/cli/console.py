@@ -61,7 +61,7 @@ class Screen:
         if what and not self.as_json:
             self.out.print(*what, sep="\n")
 
-    def advise(self, text: str) -> None:
+    def advise(self, text: str | Text) -> None:
         """Prints what to do next, except in JSON mode or when quiet."""
         if not self.as_json and not self.quiet:
             self.out.print(text, soft_wrap=True, markup=False)

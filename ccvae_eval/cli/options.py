@@ -55,7 +55,9 @@ Out = Annotated[Path | None, option_in(OUTPUT, "Folder to write to; default ./cc
 Json = Annotated[bool, option_in(OUTPUT, "Print one JSON document on stdout.", "--json")]
 Quiet = Annotated[bool, option_in(OUTPUT, "Show no progress and no hints.", "--quiet", "-q")]
 Seed = Annotated[int, option_in(EVALUATION, "Random seed of the evaluation.", min=0)]
-JUDGE_HELP = "The judge (an independent attribute classifier): auto, none or a file."
+JUDGE_HELP = (
+    "The judge (an independent attribute classifier): auto, full (trained on every label of the data), none or a file."
+)
 JudgeChoice = Annotated[str, option_in(EVALUATION, JUDGE_HELP)]
 PLUGIN_HELP = "Python file with your own models, metrics or data; it is executed."
 Plugin = Annotated[list[Path] | None, option_in(EXTENSION, PLUGIN_HELP)]
@@ -146,7 +148,7 @@ def require_inputs(data: str | None = None, judge: str | None = None, out: Path 
 
     if data:
         registered_spec(data)
-    if judge not in (None, "auto", "none"):
+    if judge not in (None, "auto", "full", "none"):
         read_bundle(judge)
     if out is not None:
         require_folder(out)

@@ -305,6 +305,8 @@ def require_comparable(first: Run, second: Run, one: str = "A", other: str = "B"
         hint = f"Evaluate both with the same version of ccvae-eval: {first.header.command} and {command}"
     else:
         hint = f"Evaluate {other} as {one}: {command}"
+        if a.judge and b.judge and any(what == "judge" and x != y for what, x, y in differing):
+            hint += ". Models with different labels share a judge with --judge full"
     raise UsageError(f"runs {one} and {other} are not comparable", why="; ".join(reasons), hint=hint)
 
 

@@ -182,6 +182,8 @@ class Measurement:
         pictures: arrays for the metric's figures; stored in pictures.npz, never in run.json.
         notes: sentences for the reader (proportion of clipped ranks, excluded labels, ...).
         seconds: wall time spent in this metric.
+        names: names that figures show: ``labels`` of the model in their order, ``ids`` of single images, and
+            ``classes/LABEL``; filled in for a figure, never stored.
     """
 
     metric: str
@@ -195,6 +197,7 @@ class Measurement:
     pictures: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def mean_value(name: str, values: list[Value], estimate: Estimate) -> Value:

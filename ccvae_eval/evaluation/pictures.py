@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from ccvae_eval.core.errors import UndefinedError, UnsupportedError
 from ccvae_eval.core.types import Floats, Ids, Images
 from ccvae_eval.evaluation.interventions import Do, path_between
 from ccvae_eval.evaluation.metric import CodeSource
+from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.latents import replaced
@@ -35,6 +36,18 @@ IMAGE_DIMENSIONS = 3
 
 GRID = 5
 """Steps along each side of a two-dimensional traversal."""
+
+MOVED_IMAGES = 6
+"""Images, the first of the sample, that a report shows in every class of a categorical label."""
+
+MOST_CLASSES = 20
+"""Classes of a label that has such pictures."""
+
+MOST_PADS = 2
+"""Pairs of characteristics with two-dimensional traversals in a report."""
+
+PAD_IMAGES = 3
+"""Images whose two-dimensional traversals a report shows."""
 
 
 def as_bytes(images: Images) -> Tensor:
@@ -119,36 +132,51 @@ def pair_strips(subject: Subject, name: str, source: CodeSource, steps: int) -> 
     return found
 
 
-def plane(subject: Subject, down: str, across: str, source: CodeSource, size: int = GRID) -> NDArray[np.generic]:
-    r"""Two-dimensional traversal of the first image along the paths of two binary characteristics.
+def plane(
+    subject: Subject, down: str, across: str, source: CodeSource = "codes", rows: Any = slice(0, 1)
+) -> NDArray[np.generic]:
+    r"""Two-dimensional traversals of :math:`n` images along the paths of two binary characteristics.
+
+    Args:
+        subject: the subject.
+        down, across: the characteristics.
+        source: source of the paths' ends.
+        rows: the rows of the images.
 
     Returns:
-        Shape :math:`(size, size, H, W, C)`, uint8; ``down`` changes along the rows and ``across`` along the columns,
-        from absent to present.
+        Shape :math:`(n, 5, 5, H, W, C)`, uint8; ``down`` changes along the rows and ``across`` along the columns, from
+        absent to present.
     """
-    own = subject.codes[:1]
+    own = subject.codes[rows]
     paths = [path_between(subject, name, 0, 1, source) for name in (down, across)]
-    positions = torch.linspace(0, 1, size).tolist()
+    positions = torch.linspace(0, 1, GRID).tolist()
     codes = [
         replaced(replaced(own, subject.layout[down], paths[0].at(i)), subject.layout[across], paths[1].at(j))
         for i in positions
         for j in positions
     ]
-    images = as_bytes(subject.decode(torch.cat(codes))).numpy()
-    return images.reshape(size, size, *images.shape[1:])
+    images = as_bytes(subject.decode(torch.stack(codes, 1).flatten(0, 1))).numpy()
+    return images.reshape(len(own), GRID, GRID, *images.shape[1:])
 
 
 @exact_arithmetic()
-def gallery(subject: Subject, samples: Iterable[Ids]) -> dict[str, NDArray[np.generic]]:
+def gallery(
+    subject: Subject, samples: Iterable[Ids], pairs: Iterable[tuple[str, str]] = ()
+) -> dict[str, NDArray[np.generic]]:
     """Single images for a report, with their reconstructions and with each label set to another class.
 
     Args:
         subject: the subject.
         samples: the images of each metric; an image is shown only if every metric used it.
+        pairs: pairs of characteristics to move at once, see :func:`leaking_pairs`; the first two that are possible.
 
     Returns:
         ``ids``, shape (n,), n at most 48; ``image``, ``reconstruction`` and ``do/LABEL``, shape (n, H, W, C), uint8;
         ``label/LABEL``, the class of each image, and ``then/LABEL``, the class it is set to, shape (n,), -1 = unknown.
+        Of the first m images, m at most 6: ``moved``, their ids, shape (m,), and for each categorical label
+        ``classes/LABEL``, shape (m, 1 + classes, H, W, C), the reconstruction and the label set to each class.
+        ``pad/K``, shape (3, 5, 5, H, W, C): the first images with both characteristics of the K-th pair moved;
+        ``pads``, shape (pairs, 2): the names of each pair.
         Empty if the data are points, or if the model cannot decode; an undefined intervention is left out.
     """
     if len(subject.data.input_shape) != IMAGE_DIMENSIONS:
@@ -158,28 +186,89 @@ def gallery(subject: Subject, samples: Iterable[Ids]) -> dict[str, NDArray[np.ge
         used &= np.isin(subject.ids, ids)
     rows = np.flatnonzero(used)
     count = min(GALLERY_IMAGES, len(rows))
-    rows = rows[np.arange(count) * len(rows) // max(count, 1)]
+    spaced = rows[np.arange(count) * len(rows) // max(count, 1)]
     found: dict[str, NDArray[np.generic]] = {}
     try:
         for first in range(0, count, FIXED_BATCH):
-            for name, pictures in _gallery_part(subject, rows[first : first + FIXED_BATCH]).items():
+            for name, pictures in _gallery_part(subject, spaced[first : first + FIXED_BATCH]).items():
                 found[name] = np.concatenate([found[name], pictures]) if name in found else pictures
+        if count:
+            found |= _in_every_class(subject, rows[:MOVED_IMAGES])
+            found |= _pads(subject, rows[:PAD_IMAGES], pairs)
     except Exception:  # the metrics report what is wrong with the model
         log.debug("gallery", exc_info=True)
         return {}
     return found
 
 
+def leaking_pairs(run: Run) -> list[tuple[str, str]]:
+    """Pairs of labels, strongest leak first: the judge sees the second change when the first one is moved.
+
+    The leaks are those of locality, else of intervention; without a judge, the labels are paired in their order.
+    """
+    for metric, name in (("locality", "response"), ("intervention", "change")):
+        leaks = {
+            (v.characteristic, str(v.at["judged"])): v.estimate.value
+            for m in run
+            if m.metric == metric
+            for v in m.values
+            if v.name == name and v.characteristic and set(v.at) == {"judged"} and v.estimate.defined
+        }
+        found = sorted((pair for pair in leaks if pair[0] != pair[1]), key=lambda pair: -leaks[pair])
+        if found:
+            return list({frozenset(pair): pair for pair in reversed(found)}.values())[::-1]
+    names = [str(label["name"]) for label in run.header.data.get("labels", ())]
+    return list(combinations(names, 2))
+
+
+def _in_every_class(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic]]:
+    """The given images with each categorical label set to each of its classes."""
+    chunk = picked(subject, rows)
+    found: dict[str, NDArray[np.generic]] = {"moved": chunk.ids}
+    for label in subject.schema:
+        if label.kind != "categorical" or label.cardinality > MOST_CLASSES or label.name not in subject.movable:
+            continue
+        try:
+            edited = [Do(label.name, value=k).codes(subject, chunk) for k in range(label.cardinality)]
+        except (UndefinedError, UnsupportedError):
+            continue
+        pictures = [as_bytes(subject.decode(codes)).numpy() for codes in (chunk.codes, *edited)]
+        found[f"classes/{label.name}"] = np.stack(pictures, 1)
+    return found
+
+
+def _pads(subject: Subject, rows: Ids, pairs: Iterable[tuple[str, str]]) -> dict[str, NDArray[np.generic]]:
+    """The two-dimensional traversals of the given images along each pair that has two paths."""
+    found: dict[str, NDArray[np.generic]] = {}
+    names: list[tuple[str, str]] = []
+    for down, across in pairs:
+        if len(names) == MOST_PADS:
+            break
+        if any(name not in subject.characteristics or subject.schema[name].kind != "binary" for name in (down, across)):
+            continue
+        try:
+            found[f"pad/{len(names)}"] = plane(subject, down, across, rows=rows)
+        except UndefinedError:
+            continue
+        names.append((down, across))
+    return {**found, "pads": np.array(names)} if names else {}
+
+
+def picked(subject: Subject, rows: Ids) -> Chunk:
+    """At most 32 images of the subject, given by their rows, as a chunk."""
+    index: Any = rows  # a chunk is a slice of the images elsewhere; its fields are indexed in the same way
+    ids = subject.ids[rows]
+    images = read_images(subject.data, ids).to(subject.device)
+    return Chunk(index, ids, images, subject.posterior.rows(index), subject.codes[rows])
+
+
 def _gallery_part(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic]]:
     """The gallery of at most 32 images, given by their rows."""
-    index: Any = rows  # a chunk is a slice of the images elsewhere; its fields are indexed in the same way
-    ids, codes = subject.ids[rows], subject.codes[rows]
-    images = read_images(subject.data, ids).to(subject.device)
-    chunk = Chunk(index, ids, images, subject.posterior.rows(index), codes)
+    chunk = picked(subject, rows)
     found: dict[str, NDArray[np.generic]] = {
-        "ids": ids,
-        "image": as_bytes(images).numpy(),
-        "reconstruction": as_bytes(subject.decode(codes)).numpy(),
+        "ids": chunk.ids,
+        "image": as_bytes(chunk.images).numpy(),
+        "reconstruction": as_bytes(subject.decode(chunk.codes)).numpy(),
     }
     for label in subject.schema:
         if label.kind == "continuous":

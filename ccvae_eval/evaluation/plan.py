@@ -123,7 +123,7 @@ class Plan:
             part.attempt(part.ask, "needs(subject)")
             if subject.unrestricted is not None and not part.needs.characteristics:
                 part.subject = images_of(part.metric, subject.unrestricted, unrestricted=True)
-        if any(part.active and part.needs.judge for part in parts):
+        if any(part.active and part.needs.judge and part.subject.can_be_judged for part in parts):
             subject.judge_source.require()
         for part in parts:
             part.attempt(part.start, "start(subject)")

@@ -272,17 +272,21 @@ class Run:
         except ImportError:
             raise UsageError("pandas is not installed", hint="pip install pandas, or use run.frame()") from None
 
-    def figure(self, address: str, kind: str | None = None) -> Any:
-        """A figure of a metric, ``run.figure("density@Smiling")``, as a ``matplotlib.figure.Figure``.
+    def figure(
+        self, address: str, kind: str | None = None, *, images: Sequence[int] = (), width: float | None = None
+    ) -> Any:
+        """A figure, ``run.figure("density@Smiling")``, as a ``matplotlib.figure.Figure``.
 
         Args:
-            address: ``metric`` or ``metric@characteristic``.
+            address: ``metric`` or ``metric@characteristic``; ``profile`` or ``labels`` for the headline values.
             kind: name of the figure, such as "change-maps"; default: the metric's first one.
+            images: ids of the single images to show; default: all that have pictures.
+            width: width in inches; default: at most 6.75.
 
         Raises:
-            UsageError: the run has no such figure; the error lists the figures that it has.
+            UsageError: the run has no such figure or no picture of an image; the error lists those that it has.
         """
-        return _report().figure(self, address, kind)
+        return _report().figure(self, address, kind, images=images, width=width)
 
     def __repr__(self) -> str:
         metrics = ", ".join(m.metric if m.status == "ok" else f"{m.metric} ({m.status})" for m in self.measurements)

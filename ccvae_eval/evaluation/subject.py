@@ -24,7 +24,7 @@ from ccvae_eval.data.interface import DataSet
 from ccvae_eval.data.labels.relabel import label_columns
 from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.judge import Judge, JudgeSource
-from ccvae_eval.model.checks import model_call, require_images, require_posterior
+from ccvae_eval.model.checks import first_batch_warnings, model_call, require_images, require_posterior
 from ccvae_eval.model.fixed_batches import FIXED_BATCH, concatenated, in_fixed_batches, padded, unpadded
 from ccvae_eval.model.interface import (
     GivenLabels,
@@ -136,6 +136,34 @@ class Subject:
     def judge(self) -> Judge | None:
         """The independent classifier; None without one, and until one is trained (``Needs.judge`` asks for it)."""
         return self.judge_source.judge
+
+    @property
+    def can_be_judged(self) -> bool:
+        """False if no judged value could be defined: the decoder fails, or no label with classes has two of them."""
+        counts = (
+            len(set(self.classes(label.name).tolist()) - {-1}) for label in self.schema if label.kind != "continuous"
+        )
+        return any(count > 1 for count in counts) and self._decodes
+
+    @cached_property
+    def _decodes(self) -> bool:
+        """True if the decoder returns finite images of the data's shape for the first batch."""
+        try:
+            self.decode(self.codes[:FIXED_BATCH])
+        except Exception:  # the metrics that decode report it
+            return False
+        return True
+
+    def first_batch_warnings(self) -> list[str]:
+        """Suspicions about the model's settings, from the first batch; see :func:`first_batch_warnings`.
+
+        Raises:
+            PluginError: the decoded pixels do not fit the model's range.
+        """
+        first = self.ids[:FIXED_BATCH]
+        images = read_images(self.data, first).to(self.device)
+        given = self.labels[: len(first)].to(self.device) if supports(self.model, GivenLabels) else None
+        return first_batch_warnings(self.model, images, self.posterior.rows(slice(0, len(first))), given)
 
     @property
     def movable(self) -> tuple[str, ...]:

@@ -23,7 +23,9 @@ from ccvae_eval.model.fixed_batches import in_fixed_batches
 from ccvae_eval.model.interface import LabelSchema
 
 VERSION = 1
-"""Version of the training and the network; changes whenever the resulting judges do."""
+"""Version of the recipes and the network; changes whenever the resulting judges do."""
+FIXED, SETTLED = "fixed", "settled"
+"""Recipes: a fixed number of steps; or steps until the accuracy on held-out images is settled."""
 Share = Annotated[float, NullIsNan()]
 WIDTHS = (16, 32, 64, 64)
 INPUT_EDGE = 64
@@ -114,6 +116,8 @@ class JudgeRecord:
         blurred_accuracy: balanced accuracy on the same images after a strong blur (1.5 pixels in 64).
         left_out: the reason for each label that the judge does not classify.
         version: see ``VERSION``.
+        recipe: how it was trained, see :func:`ccvae_eval.judge.train_judge`.
+        started_from: sha256 of the judge whose convolutions the training started from; "" for random weights.
     """
 
     trained_on: str
@@ -127,6 +131,8 @@ class JudgeRecord:
     blurred_accuracy: Mapping[str, Share]
     left_out: Mapping[str, str] = field(default_factory=dict)
     version: int = VERSION
+    recipe: str = FIXED
+    started_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from ccvae_eval.checkpoint.metadata import without_path
 from ccvae_eval.core.errors import CheckpointError, LabelMismatchError, UndefinedError
 from ccvae_eval.core.files import cache_folder, write_cached
 from ccvae_eval.data.interface import DataSet, Renders
-from ccvae_eval.judge.artifact import VERSION, Judge
+from ccvae_eval.judge.artifact import FIXED, SETTLED, VERSION, Judge
 from ccvae_eval.judge.training import STEPS, Progress, train_judge
 from ccvae_eval.model.interface import LabelSchema, supports
 
 SHIPPED = "judge-faces64.safetensors"
+
+LISTED = 8
+"""Largest number of labels that are named in a notice."""
 
 Notice = Callable[[str], None]
 
@@ -51,6 +56,7 @@ def judge_source(
     *,
     choice: str | Path = "auto",
     schema: LabelSchema | None = None,
+    labels: Sequence[str] | None = None,
     cache_dir: str | Path | None = None,
     seed: int = 0,
     notice: Notice | None = None,
@@ -60,10 +66,13 @@ def judge_source(
 
     Args:
         data: the images.
-        choice: "none", a file, or "auto". "auto" takes the first of: the judge of the package, if it was trained on
-            images of the same renderer and size; a cached judge of an earlier run; a new one, trained on the
-            ``judge`` split and cached.
+        choice: "none", a file, "auto" or "full". "auto" and "full" take the first of: the judge of the package, if it
+            was trained on images of the same renderer and size; a cached judge of an earlier run; a new one, trained on
+            the ``judge`` split and cached. With "auto", the new judge learns ``labels``, is trained until its
+            accuracy is settled, and starts from a cached judge of the same data if there is one. With "full", it
+            learns every label of the data in a fixed number of steps, and depends on nothing else.
         schema: the model's labels; the judge uses this order of labels and classes.
+        labels: the labels that a new judge has to learn; default: those of the schema, else all.
         cache_dir: folder of cached judges; see :func:`ccvae_eval.core.files.cache_folder`.
         seed: seed of a new judge, independent of the evaluation's so that evaluations of a data set share a judge.
         notice: called with messages for the user.
@@ -84,13 +93,105 @@ def judge_source(
 
     if str(choice) == "none" or len(data.input_shape) != 3:
         return JudgeSource()
-    if str(choice) != "auto":
+    if str(choice) not in ("auto", "full"):
         judge = Judge.open(choice)
         _require_fit(judge, data, str(choice))
         return JudgeSource(fitted(judge))
-    folder = cache_folder(cache_dir)
-    existing = _shipped_for(data) or _cached(data, folder, seed, notify)
-    return JudgeSource(fitted(existing), lambda: fitted(_trained(data, folder, seed, notify, progress)))
+    needed = labels if labels is not None else data.schema.names if schema is None else schema.names
+    names = [name for name in data.schema.names if name in needed or str(choice) == "full"]
+    wanted = Wanted(data, names, FIXED if str(choice) == "full" else SETTLED, seed, cache_folder(cache_dir))
+    existing = _shipped_for(data) or wanted.cached(notify)
+    return JudgeSource(fitted(existing), lambda: fitted(wanted.trained(notify, progress)))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A judge that is taken from the cache or trained.
+
+    Args:
+        data: the images.
+        labels: the labels to classify, in the data's order.
+        recipe: see :func:`ccvae_eval.judge.train_judge`.
+        seed: seed of the training.
+        folder: the cache folder, if there is one.
+    """
+
+    data: DataSet
+    labels: Sequence[str]
+    recipe: str
+    seed: int
+    folder: Path | None
+
+    @property
+    def file_name(self) -> str:
+        """File name in the cache, a hash of everything that is asked for."""
+        schema = self.data.schema.select(tuple(self.labels))
+        key = [VERSION, STEPS, self.seed, self.data.digest, list(self.data.input_shape), schema.as_plain()]
+        text = json.dumps(key if self.recipe == FIXED else [*key, self.recipe])
+        return f"judge-{blake2b(text.encode(), digest_size=12).hexdigest()}.safetensors"
+
+    def cached(self, notify: Notice) -> Judge | None:
+        """The cached judge; for the recipe "settled" also one of more labels, or of the other recipe."""
+        place = None if self.folder is None else self.folder / self.file_name
+        if place is not None and place.is_file():
+            try:
+                return Judge.open(place)
+            except CheckpointError as error:
+                notify(f"The cached judge cannot be read and is trained again: {error}")
+        return next(filter(self._covers, self._others()), None) if self.recipe == SETTLED else None
+
+    def trained(self, notify: Notice, progress: Progress | None) -> Judge | None:
+        """A new judge, which is left in the cache; None, with a notice, if no label can be learned."""
+
+        def estimate(labels: Sequence[str], seconds: float) -> None:
+            duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+            listed = ", ".join(labels) if len(labels) <= LISTED else f"{len(labels)} labels"
+            notify(
+                f"training a judge for {listed}: about {duration}; --judge none leaves out the "
+                "judged values, --judge FILE uses another judge"
+            )
+
+        start = next(filter(self._related, self._others()), None) if self.recipe == SETTLED else None
+        try:
+            judge = train_judge(
+                self.data, seed=self.seed, labels=self.labels, recipe=self.recipe, start=start, progress=progress,
+                estimate=estimate,
+            )  # fmt: skip
+        except UndefinedError as error:
+            notify(f"No judge can be trained, so judged values are left out: {error}")
+            return None
+        failure = write_cached(self.folder, self.file_name, judge.save)
+        if failure:
+            notify(failure)
+        return judge
+
+    def _others(self) -> Iterator[Judge]:
+        """The readable judges of this version and seed in the cache."""
+        for file in sorted(self.folder.glob("judge-*.safetensors")) if self.folder is not None else ():
+            try:
+                judge = Judge.open(file)
+            except CheckpointError:
+                continue
+            if (judge.record.version, judge.record.seed) == (VERSION, self.seed):
+                yield judge
+
+    def _covers(self, judge: Judge) -> bool:
+        """True for a judge of these images that classifies every wanted label that can be learned."""
+        if (judge.record.digest, judge.input_shape) != (self.data.digest, tuple(self.data.input_shape)):
+            return False
+        known = {label.name: label for label in judge.labels}
+        return all(known.get(name) == self.data.schema[name] or name in judge.record.left_out for name in self.labels)
+
+    def _related(self, judge: Judge) -> bool:
+        """True for a judge of the same data, with any labels and in any size of the images."""
+        spec, other = (_without_size(without_path(text)) for text in (self.data.spec, judge.record.trained_on))
+        resized = spec == other and judge.input_shape != tuple(self.data.input_shape)
+        same_channels = judge.input_shape[0] == self.data.input_shape[0]
+        return same_channels and (judge.record.digest == self.data.digest or resized)
+
+
+def _without_size(spec: str) -> str:
+    return re.sub(r",size=\d+", "", spec)
 
 
 def _ignore(text: str) -> None:
@@ -127,34 +228,3 @@ def _shipped_for(data: DataSet) -> Judge | None:
         return None
     own = (judge.record.renderer, judge.record.version, judge.input_shape, judge.labels)
     return judge if own == (data.renderer, VERSION, tuple(data.input_shape), data.schema) else None
-
-
-def _cached(data: DataSet, folder: Path | None, seed: int, notify: Notice) -> Judge | None:
-    """The judge that an earlier run left in the cache, or None."""
-    place = None if folder is None else folder / _file_name(data, seed)
-    if place is None or not place.is_file():
-        return None
-    try:
-        return Judge.open(place)
-    except CheckpointError as error:
-        notify(f"The cached judge cannot be read and is trained again: {error}")
-        return None
-
-
-def _trained(data: DataSet, folder: Path | None, seed: int, notify: Notice, progress: Progress | None) -> Judge | None:
-    notify(f"Training a judge on the judge split of {data.spec}. This may take minutes; --judge none skips it.")
-    try:
-        judge = train_judge(data, seed=seed, progress=progress)
-    except UndefinedError as error:
-        notify(f"No judge can be trained, so judged values are left out: {error}")
-        return None
-    failure = write_cached(folder, _file_name(data, seed), judge.save)
-    if failure:
-        notify(failure)
-    return judge
-
-
-def _file_name(data: DataSet, seed: int) -> str:
-    """File name of a cached judge, a hash of everything that determines it."""
-    key = json.dumps([VERSION, STEPS, seed, data.digest, list(data.input_shape), data.schema.as_plain()])
-    return f"judge-{blake2b(key.encode(), digest_size=12).hexdigest()}.safetensors"

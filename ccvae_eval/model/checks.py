@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ccvae_eval.core.errors import LabelMismatchError, PluginError
-from ccvae_eval.core.types import Gaussian
+from ccvae_eval.core.types import Gaussian, Images, Labels
+from ccvae_eval.model.fixed_batches import FIXED_BATCH, padded
 from ccvae_eval.model.interface import (
     LabelledVAE,
     LabelSchema,
@@ -20,11 +24,20 @@ from ccvae_eval.model.interface import (
     type_name,
     unwrapped,
 )
+from ccvae_eval.model.pixel_range import PixelRange
+from ccvae_eval.model.wrap import PixelRangeModel, WrappedVAE
 from ccvae_eval.plugins.attribution import name_and_origin, plugin_call
 
 MODEL_MEMBERS = {"layout": LatentLayout, "labels": LabelSchema, "encode": Callable, "decode": Callable}
 PIXEL_TOLERANCE = 1e-3
 """Rounding error allowed in decoded pixels, which must lie in [0, 1]."""
+MAX_OVERSHOOT, MAX_MEAN_OVERSHOOT = 0.5, 0.05
+"""Distance of decoded pixels from the model's range above which the range is wrong, as a share of its width."""
+COMMON_RANGES = ((0, 1, False), (0, 1, True), (-1, 1, False), (0, 255, False))
+MUCH_BETTER, GOOD = 0.7, 0.5
+"""Largest error of a suspected range: relative to that of the model's range, and to the variance of the pixels."""
+BATCH_TOLERANCE = 1e-3
+"""Allowed effect of the other images of a batch on a posterior mean, in standard deviations of all means."""
 
 
 def networks_of(model: object) -> list[torch.nn.Module]:
@@ -71,7 +84,7 @@ def require_posterior(model: LabelledVAE, found: object) -> Gaussian:
     """Returns ``found`` if it is a posterior over the model's latent dimensions.
 
     Raises:
-        PluginError: not a Gaussian, or not of shape (N, ``model.layout.dim``).
+        PluginError: not a Gaussian, not of shape (N, ``model.layout.dim``), or negative deviations.
     """
     if not isinstance(found, Gaussian):
         raise _return_error(
@@ -87,7 +100,126 @@ def require_posterior(model: LabelledVAE, found: object) -> Gaussian:
             f"layout has {dim} latent dimensions, so both must be (N, {dim}). Flatten feature maps and concatenate "
             "the levels of a hierarchical model.",
         )
+    if bool((found.scale < 0).any()):
+        raise _return_error(
+            model,
+            f"encode(images) returned negative standard deviations, down to {float(found.scale.min()):.3g}",
+            'Are they log-variances? Then: wrap(..., scale="logvar"). Logarithms of deviations: scale="logstd".'
+            if isinstance(model, WrappedVAE)
+            else "Are they log-variances? Then return (v / 2).exp(). Logarithms of deviations: v.exp().",
+        )
     return found
+
+
+def first_batch_warnings(
+    model: LabelledVAE, images: Images, posterior: Gaussian, labels: Labels | None = None
+) -> list[str]:
+    """Warnings about settings of a model that seem to be wrong, from its first batch.
+
+    A decoder that raises an exception, or returns something other than images of this shape, is left to the metrics
+    that use it.
+
+    Args:
+        model: the model, on the device of the images.
+        images: at most 32 images in [0, 1], or points.
+        posterior: q(z|x) of these images.
+        labels: their labels, for an encoder that takes labels.
+
+    Raises:
+        PluginError: the decoded pixels, before they are clipped, are far outside the model's range.
+    """
+    warnings = _batch_warnings(model, images, posterior, labels)
+    converted = model if isinstance(model, WrappedVAE | PixelRangeModel) else None
+    try:
+        with model_call(model, "decode(codes)"):
+            codes = padded(posterior.loc).to(images.device)
+            raw = model.decode(codes) if converted is None else converted.decode_unclipped(codes)
+    except Exception:
+        return warnings
+    shape = (FIXED_BATCH, *images.shape[1:])
+    if not isinstance(raw, Tensor) or tuple(raw.shape) != shape or raw.ndim == 2:
+        return warnings
+    warnings += _range_warnings(model, raw.float())
+    return warnings if converted is None else warnings + _better_ranges(converted, images)
+
+
+def _batch_warnings(model: LabelledVAE, images: Images, posterior: Gaussian, labels: Labels | None) -> list[str]:
+    """A warning if the posterior of an image depends on its batch or on random numbers."""
+    rows = torch.arange(len(images)).roll(1)[: len(images) // 2]  # other places, other neighbours
+    if len(rows) == 0:
+        return []
+    with model_call(model, f"encode(images), images of shape {tuple(images.shape[1:])}"):
+        found = model.encode(padded(images[rows]), None if labels is None else padded(labels[rows]))
+    change = float((found.loc[: len(rows)].cpu() - posterior.loc[rows]).abs().max())
+    if not change > BATCH_TOLERANCE * float(posterior.loc.std()):
+        return []
+    return [
+        f"The encoder of {type_name(model)} gives an image another posterior in another batch: is the network in "
+        "training mode (dropout, batch normalisation)? Call its eval() first."
+    ]
+
+
+def _range_warnings(model: LabelledVAE, raw: Tensor) -> list[str]:
+    """A warning about decoded pixels, before they are clipped, that are slightly outside the model's range."""
+    pixels = model.pixels if isinstance(model, WrappedVAE | PixelRangeModel) else PixelRange()
+    if pixels.logits:
+        return []
+    low, high = (float(pixel) for pixel in torch.aminmax(raw))
+    limits = f"[{pixels.low:g}, {pixels.high:g}]"
+    outside = (raw - raw.clamp(pixels.low, pixels.high)).abs() / (pixels.high - pixels.low)
+    most = float(outside.max())
+    if most > MAX_OVERSHOOT or float(outside.mean()) > MAX_MEAN_OVERSHOOT:
+        raise _range_error(model, low, high, limits)
+    if most <= PIXEL_TOLERANCE or not isinstance(model, WrappedVAE) or model.range_stated:
+        return []
+    what = (
+        f"The decoder of {type_name(model)} returns pixels from {low:.3g} to {high:.3g}, which are clipped to {limits}"
+    )
+    return [f"{what}. {_range_hint(model, low, high)}"]
+
+
+def _better_ranges(model: WrappedVAE | PixelRangeModel, images: Images) -> list[str]:
+    """A warning if another pixel range reconstructs the images much better than the model's."""
+    errors: dict[PixelRange, float] = {}
+    for pixels in {model.pixels: None} | dict.fromkeys(PixelRange(*each) for each in COMMON_RANGES):
+        other = copy(model)
+        other.pixels = pixels
+        try:
+            with model_call(model, "encode(images), decode(codes)"):
+                decoded = other.decode(other.encode(padded(images)).loc)[: len(images)]
+        except Exception:
+            continue
+        errors[pixels] = float((decoded - images).square().mean())
+    own = errors.get(model.pixels, math.nan)
+    best = min(errors, key=errors.__getitem__, default=model.pixels)
+    if not errors.get(best, math.nan) < min(MUCH_BETTER * own, GOOD * float(images.var())):
+        return []
+    if isinstance(model, WrappedVAE):
+        settings = f"image_range=({best.low:g}, {best.high:g}), logits={best.logits}"
+    else:
+        settings = ", ".join(f"--set {key}={json.dumps(value)}" for key, value in best.as_settings().items())
+    return [
+        f"The first {len(images)} images are reconstructed better with {settings}: mean squared error "
+        f"{errors[best]:.3g} instead of {own:.3g}. Is this the range of {type_name(model)}?"
+    ]
+
+
+def _range_error(model: LabelledVAE, low: float, high: float, limits: str) -> PluginError:
+    what = f"decode(codes) returned pixels from {low:.3g} to {high:.3g}, expected {limits}"
+    return _return_error(model, what, _range_hint(model, low, high))
+
+
+def _range_hint(model: LabelledVAE, low: float, high: float) -> str:
+    """The settings that mend a wrong range of pixels, the most probable one first."""
+    if isinstance(model, WrappedVAE):
+        sigmoid, byte, signed, clip = "logits=True", "image_range=(0, 255)", "image_range=(-1, 1)", "image_range=(0, 1)"
+    else:
+        sigmoid, byte = "--set images.logits=true", "--set images.range=[0,255]"
+        signed, clip = "--set images.range=[-1,1]", "--set images.range=[0,1]"
+    logits = f"If the decoder returns logits: {sigmoid}."
+    scaled = f"If it was trained on another range: {byte if high > 10 and low > -10 else signed}."
+    likely = [scaled, logits] if (low >= -1.01 and high <= 1.01) or high > 20 else [logits, scaled]
+    return " ".join([*likely, f"If it was trained on [0, 1] without a final sigmoid: {clip} clips."])
 
 
 def require_images(model: LabelledVAE, found: object, count: int, input_shape: tuple[int, ...]) -> None:
@@ -113,12 +245,7 @@ def require_images(model: LabelledVAE, found: object, count: int, input_shape: t
     low, high = (float(pixel) for pixel in torch.aminmax(found.detach()))
     in_range = low >= -PIXEL_TOLERANCE and high <= 1 + PIXEL_TOLERANCE
     if found.ndim > 2 and not in_range and bool(torch.isfinite(found).all()):
-        raise _return_error(
-            model,
-            f"decode(codes) returned pixels from {low:.3g} to {high:.3g}, expected [0, 1]",
-            "If the decoder returns logits: --set images.logits=true. If it was trained on another range: --set "
-            "images.range=[-1,1]. If it was trained on [0, 1] without a final sigmoid: --set images.range=[0,1] clips.",
-        )
+        raise _range_error(model, low, high, "[0, 1]")
 
 
 def require_model(network: Any, name: str) -> None:
@@ -162,9 +289,11 @@ def require_shape(network: object, input_shape: tuple[int, ...], where: str) -> 
         LabelMismatchError: the shapes differ; names both.
     """
     if supports(network, TakesShape) and tuple(network.input_shape) != tuple(input_shape):
+        expected, got = (" x ".join(map(str, shape)) for shape in (network.input_shape, input_shape))
+        kind = "images" if len(network.input_shape) == 3 else "inputs"
         raise LabelMismatchError(
-            f"{type_name(network)} takes inputs of shape {tuple(network.input_shape)}, the data have "
-            f"{tuple(input_shape)}",
+            f"the model expects {expected} {kind}, got {got}",
             where=where,
-            hint="Many data sets can be resized: --data NAME:PATH,size=64.",
+            why=f"{type_name(network)} was built for this shape",
+            hint=f"Many data sets can be resized: --data NAME:PATH,size={network.input_shape[-1]}.",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,13 @@ Encode = Callable[[Tensor], Any]
 Decode = Callable[[Tensor], Tensor]
 Predict = Callable[[Tensor], Mapping[str, Tensor]]
 Prior = Callable[[Tensor], Any]
+ScaleName = Literal["std", "logvar", "logstd"]
+SCALES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "std": lambda scale: scale,
+    "logvar": lambda scale: (scale / 2).exp(),
+    "logstd": torch.exp,
+}
+"""Standard deviation from the scale that an encoder returns."""
 
 
 class WrappedVAE:
@@ -29,11 +36,13 @@ class WrappedVAE:
         decode: Decode,
         layout: LatentLayout,
         labels: LabelSchema,
-        pixels: PixelRange,
+        pixels: PixelRange | None,
+        scale: ScaleName = "std",
         predict: Predict | None = None,
         prior: Prior | None = None,
     ) -> None:
-        self._encode, self._decode, self._pixels = encode, decode, pixels
+        self._encode, self._decode, self._scale = encode, decode, scale
+        self.pixels, self.range_stated = pixels or PixelRange(), pixels is not None
         self.layout, self.labels = layout, labels
         self._functions = (encode, decode, predict, prior)
         # a method is a capability (Predicts, HasConditionalPrior), so it exists only if its function was given
@@ -49,13 +58,15 @@ class WrappedVAE:
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
         del labels
-        out = self._encode(self._pixels.to_model(images))
+        out = self._encode(self.pixels.to_model(images))
         if isinstance(out, torch.distributions.Distribution):
             return Gaussian(out.mean, out.stddev)
         if isinstance(out, Tensor):
             return Gaussian(out, torch.zeros_like(out))
         if isinstance(out, Gaussian) or (isinstance(out, Sequence) and len(out) == 2):
-            return _gaussian(out)
+            if isinstance(out, Gaussian):
+                return out
+            return Gaussian(out[0], SCALES[self._scale](out[1]))
         raise UsageError(
             f"encode returned {type(out).__name__}, expected a posterior",
             where="wrap",
@@ -63,7 +74,11 @@ class WrappedVAE:
         )
 
     def decode(self, codes: Codes) -> Images:
-        return self._pixels.from_model(self._decode(codes))
+        return self.pixels.from_model(self._decode(codes))
+
+    def decode_unclipped(self, codes: Codes) -> Tensor:
+        """The decoder's output in the model's own range."""
+        return self._decode(codes)
 
 
 def _predicted(predict: Predict, images: Images, codes: Codes) -> dict[str, Tensor]:
@@ -86,21 +101,24 @@ def wrap(
     dim: int,
     characteristics: Mapping[str, Sequence[int]] | None = None,
     labels: LabelSchema | Mapping[str, Kind | Sequence[str]] | None = None,
-    image_range: tuple[float, float] = (0.0, 1.0),
+    image_range: tuple[float, float] | None = None,
     logits: bool = False,
+    scale: ScaleName = "std",
     predict: Predict | None = None,
     prior: Prior | None = None,
 ) -> WrappedVAE:
     """Makes a model from functions on tensors.
 
     Args:
-        encode: maps images in ``image_range`` to (mean, standard deviation), a ``Normal``, a ``Gaussian`` or codes.
+        encode: maps images in ``image_range`` to (mean, scale), a ``Normal``, a ``Gaussian`` or codes.
         decode: maps codes, shape (N, dim), to images in ``image_range``.
         dim: number of latent dimensions.
         characteristics: latent dimensions of each label; by default they are assigned on held-out images.
         labels: kind of each label: "binary" (the default), "continuous", or the class names.
-        image_range: least and greatest pixel value of this model, such as (-1, 1).
+        image_range: least and greatest pixel value of this model, such as (-1, 1); default (0, 1). Decoded pixels
+            outside are clipped, and an evaluation refuses them if they are far outside.
         logits: True if ``decode`` returns logits, whose sigmoid is the image in [0, 1].
+        scale: meaning of the scale in (mean, scale): "std", "logvar" (log-variance) or "logstd".
         predict: maps codes to log-probabilities (N, K) of each label.
         prior: maps labels, shape (N, L), to (mean, standard deviation) of p(z_c|y) over the dimensions of z_c.
 
@@ -108,7 +126,7 @@ def wrap(
         A model with the capabilities whose functions were given.
 
     Raises:
-        UsageError: an invalid layout, label or image range.
+        UsageError: an invalid layout, label, image range or scale.
 
     >>> model = wrap(encode=lambda x: (x.mean((2, 3)), torch.ones(len(x), 3)), decode=lambda z: z[..., None, None],
     ...              dim=3, characteristics={"Red": [0]})
@@ -122,7 +140,11 @@ def wrap(
         schema = labels
     else:
         schema = LabelSchema(tuple(_label(name, kind) for name, kind in labels.items()))
-    return WrappedVAE(encode, decode, layout, schema, PixelRange(*image_range, logits), predict, prior)
+    if scale not in SCALES:
+        raise UsageError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}", where="wrap")
+    stated = image_range is not None or logits
+    pixels = PixelRange(*(image_range or (0.0, 1.0)), logits) if stated else None
+    return WrappedVAE(encode, decode, layout, schema, pixels, scale, predict, prior)
 
 
 def _label(name: str, kind: str | Sequence[str]) -> Label:
@@ -150,7 +172,7 @@ class PixelRangeModel(torch.nn.Module, Proxy[Any]):
 
     def __init__(self, inner: torch.nn.Module, pixels: PixelRange) -> None:
         super().__init__()
-        self.inner, self._pixels = inner, pixels
+        self.inner, self.pixels = inner, pixels
         self.training = inner.training
 
     def __getattr__(self, name: str) -> Any:
@@ -158,23 +180,27 @@ class PixelRangeModel(torch.nn.Module, Proxy[Any]):
         return self._modules["inner"] if name == "inner" else Proxy.__getattr__(self, name)
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
-        posterior: Gaussian = self.inner.encode(self._pixels.to_model(images), labels)
+        posterior: Gaussian = self.inner.encode(self.pixels.to_model(images), labels)
         return posterior
 
     def decode(self, codes: Codes) -> Images:
-        return self._pixels.from_model(self.inner.decode(codes))
+        return self.pixels.from_model(self.inner.decode(codes))
+
+    def decode_unclipped(self, codes: Codes) -> Any:
+        """The decoder's output in the model's own range."""
+        return self.inner.decode(codes)
 
     def predict(self, images: Images, codes: Codes) -> Any:
-        return self.inner.predict(self._pixels.to_model(images), codes)
+        return self.inner.predict(self.pixels.to_model(images), codes)
 
     def intervene(self, images: Images, *arguments: Any) -> Any:
-        return self.inner.intervene(self._pixels.to_model(images), *arguments)
+        return self.inner.intervene(self.pixels.to_model(images), *arguments)
 
     def log_likelihood(self, images: Images | Points, codes: Codes) -> Any:
-        return self.inner.log_likelihood(self._pixels.to_model(images), codes)
+        return self.inner.log_likelihood(self.pixels.to_model(images), codes)
 
     def bound(self, images: Images | Points, *arguments: Any) -> Any:
-        return self.inner.bound(self._pixels.to_model(images), *arguments)
+        return self.inner.bound(self.pixels.to_model(images), *arguments)
 
     def state_dict(self, *arguments: Any, **named: Any) -> Any:
         """Returns the weights under the inner model's names."""

@@ -211,10 +211,11 @@ def _evaluate(
     for extra, metrics, key in prepared.extra_evaluations if first_seed else ():
         planned.append((prepared.folder_of(cell) / f"{slug(extra.name)}-{key}", metrics, True))
     missing = [each for each in planned if _run_in(each[0]) is None]
+    judge = "full" if recipe.judge == "auto" else recipe.judge  # one judge for models of different labels
     for folder, metrics, with_figures in missing:
         run = evaluate(
             prepared.folder_of(cell) / CHECKPOINT, prepared.data_of[cell.experiment], metrics, sample=recipe.sample,
-            seed=EVALUATION_SEED, device=device, judge=recipe.judge, references=False, gallery=with_figures,
+            seed=EVALUATION_SEED, device=device, judge=judge, references=False, gallery=with_figures,
             command=f"ccvae-eval reproduce {recipe.name}", notice=notice, stage=stage,
         )  # fmt: skip
         if with_figures:  # before the run is written: a stored run has no pictures, and counts as complete

@@ -7,20 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.calibration.study import CalibrationPlan
 from ccvae_eval.calibration.verdict import Calibration, Curve, widening
-from ccvae_eval.rendering.figures import panels, save
+from ccvae_eval.rendering.figures import CLASS_COLOURS, fitted, panel_title, save, style, titled_panels
 from ccvae_eval.rendering.tables import bullets
 from ccvae_eval.rendering.text import escaped, figure, markdown_row, plain
 
-COLUMNS = 5
-TITLE_LENGTH = 32
-"""Characters of a curve's title that fit on one line."""
+COLUMNS = 3
 WORDS = {True: "yes", False: "NO", None: "–"}
 STYLES = {True: "green", False: "bold red", None: "dim"}
 
@@ -177,19 +174,23 @@ def draw(calibration: Calibration, path: Path) -> None:
     curves = [curve for curve in calibration.own if not all(math.isnan(r.value) for r in curve.readings)]
     if not curves:
         return
-    rows = -(-len(curves) // COLUMNS)
-    sheet = Figure(figsize=(COLUMNS * 2.1, rows * 1.7), layout="constrained")
-    for panel, curve in zip(panels(sheet, len(curves), COLUMNS), curves, strict=True):
-        x = [curve.perturbation.strength(position) for position in curve.positions]
-        colour = "#cc3311" if curve.verdict.passed is False else "#4477aa"
-        low, high = (_column(curve, side) for side in ("low", "high"))
-        panel.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
-        panel.plot(x, _column(curve, "value"), color=colour, linewidth=1.2, marker=".", markersize=3)
-        panel.plot(x, curve.expected, color="#222222", linestyle="none", marker="+", markersize=5)
-        between = "." if len(curve.metric) + len(curve.row) < TITLE_LENGTH else ".\n"
-        panel.set_title(f"{plain(curve.metric)}{between}{plain(curve.row)}", fontsize=7)
-        panel.set_xlabel(plain(f"{curve.perturbation.name} ({curve.perturbation.unit})"), fontsize=6)
-        panel.tick_params(labelsize=5)
+    held, known = calibration.covered
+    title = f"Values under their own perturbations: {len(calibration.judged) - len(calibration.failed)} of "
+    title += f"{len(calibration.judged)} tests passed; intervals contain {held} of {known} known values\n"
+    title += "Line: measured value with 95% confidence interval; +: known value; failed tests in orange"
+    with style():
+        sheet, axes = titled_panels(len(curves), COLUMNS, 2.25, 1.7, title)
+        for panel, curve in zip(axes, curves, strict=True):
+            x = [curve.perturbation.strength(position) for position in curve.positions]
+            colour = CLASS_COLOURS[1 if curve.verdict.passed is False else 0]
+            low, high = (_column(curve, side) for side in ("low", "high"))
+            panel.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
+            panel.plot(x, _column(curve, "value"), color=colour, marker=".", markersize=3)
+            panel.plot(x, curve.expected, color="black", linestyle="none", marker="+", markersize=5)
+            panel_title(panel, curve.metric)
+            panel.set_xlabel(fitted(f"{curve.perturbation.name} ({curve.perturbation.unit})", 2.2))
+            panel.set_ylabel(fitted(curve.row, 1.4))
+            panel.grid(visible=True)
     save(sheet, path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,26 +48,38 @@ def notebook(run: Run) -> str:
     return notebook_html(run)
 
 
-def figure(run: Run, address: str, kind: str | None = None) -> Any:
-    """A figure of one metric, see :meth:`Run.figure`."""
-    from ccvae_eval.report.figures import figures_of
+def figure(
+    run: Run, address: str, kind: str | None = None, *, images: Sequence[int] = (), width: float | None = None
+) -> Any:
+    """A figure of one metric or of the run, see :meth:`Run.figure`."""
+    from ccvae_eval.rendering.figures import WIDTH, style
+    from ccvae_eval.report.figures import RUN_FIGURES, figures_of, named
 
     metric, _, characteristic = address.partition("@")
-    measurement = run.measurement(metric)
-    if characteristic:
-        measurement = _restricted(measurement, characteristic)
-    kinds = []
-    for parts, sheet in figures_of(measurement):
-        if kind in (None, parts[0]):
-            return sheet
-        kinds.append(parts[0])
-    what = f"no figure {kind!r}" if kind else "no figure"
-    hint = suggestion(kind or "", list(dict.fromkeys(kinds))) if kinds else "The run carries no pictures of it."
-    raise UsageError(f"{metric} has {what}{f' of {characteristic}' if characteristic else ''}", hint=hint)
+    sheet, kinds = None, list[str]()
+    if address in RUN_FIGURES:
+        with style(width or WIDTH):
+            sheet = RUN_FIGURES[address](run)
+    else:
+        measurement = named(run, run.measurement(metric), images)
+        if characteristic:
+            measurement = _restricted(measurement, characteristic)
+        for parts, drawn in figures_of(measurement, width or WIDTH):
+            if kind in (None, parts[0]):
+                sheet = drawn
+                break
+            kinds.append(parts[0])
+    if sheet is None:
+        what = f"no figure {kind!r}" if kind else "no figure"
+        hint = suggestion(kind or "", list(dict.fromkeys(kinds))) if kinds else "The run carries no pictures of it."
+        raise UsageError(f"{metric} has {what}{f' of {characteristic}' if characteristic else ''}", hint=hint)
+    if width:
+        sheet.set_figwidth(width)
+    return sheet
 
 
 def _restricted(measurement: Measurement, characteristic: str) -> Measurement:
-    """The measurement with the pictures of one characteristic, and those that belong to none.
+    """The measurement with the values and pictures of one characteristic, and those that belong to none.
 
     Raises:
         UsageError: the measurement has no value of this characteristic.
@@ -80,4 +93,5 @@ def _restricted(measurement: Measurement, characteristic: str) -> Measurement:
         return {name for name in names if f"/{name}/" in f"/{key}/" or name in key.rpartition("/")[2].split("|")}
 
     kept = {k: p for k, p in measurement.pictures.items() if not owners(k) or characteristic in owners(k)}
-    return replace(measurement, pictures=kept)
+    values = tuple(v for v in measurement.values if v.characteristic in (None, characteristic))
+    return replace(measurement, values=values, pictures=kept)

@@ -72,6 +72,11 @@ class Autoencoder(nn.Module, Generic[S]):
         self.likelihood = Likelihood(settings.likelihood, settings.likelihood_scale, context.input_shape)
         self.encoder, self.decoder = self._encoder(), self._decoder()
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of images or (D,) of points."""
+        return self.context.input_shape
+
     def _encoder(self) -> nn.Module:
         return Encoder(self.context.input_shape, self.layout.dim, self.network)
 

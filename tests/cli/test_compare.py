@@ -63,6 +63,20 @@ def test_a_folder_of_runs_json_and_the_file(capsys: pytest.CaptureFixture[str]) 
     assert json.loads(Path("out/comparison.json").read_text()) == document
 
 
+def test_the_page_is_written_beside_the_file_unless_it_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = written("a", 1, 1.0), written("b", 2, path="[bold]b.pt")
+    assert command("compare", a, b) == 0
+    assert not list(Path().rglob("comparison.*"))
+    assert command("compare", a, b, "--out", "out", "--no-page") == 0
+    assert [file.name for file in Path("out").iterdir()] == ["comparison.json"]
+    capsys.readouterr()
+    assert command("compare", a, b, "--out", "out") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "Written to out/comparison.json, out/comparison.html"
+    page = Path("out/comparison.html").read_text()
+    assert "A is better in locality.focus" in page
+    assert "[bold]b.pt" in page
+
+
 def test_a_single_characteristic_is_shown_even_if_it_does_not_differ(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("compare", written("a", 1), written("b", 2), "--value", "locality.focus@Hat") == 0
     shown = capsys.readouterr().out
@@ -78,6 +92,8 @@ def test_groups_of_training_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "ours better" in shown
     assert "unit: training seeds (6)" in shown
+    assert command("compare", "--group", "ours=runs/ours-*", "--group", "csvae=runs/csvae-*", "-o", "out") == 0
+    assert "3 seeds of ours" in Path("out/comparison.html").read_text()
     assert command("compare", "--group", "ours=runs/ours-[01]", "--group", "csvae=runs/csvae-*") == 2
     assert "'ours' must have at least 3 runs, got 2" in capsys.readouterr().err
 

@@ -52,7 +52,7 @@ def test_the_panel_of_a_file(file: Path, tmp_path: Path, capsys: Any) -> None:
     for word in ("compactness", "modularity", "information", "infom", "dci_disentanglement", "shape", "↑"):
         assert word in out
     figures = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
-    assert figures == {"disentanglement-information.png", "disentanglement-factors.png"}
+    assert figures == {"disentanglement-information.png", "disentanglement-factors.png", "index.md"}
     run = read(tmp_path / "out")
     assert run["disentanglement.mig"] > 0.8
     assert run.measurement("disentanglement").evidence["codes"].shape == CODES.shape

@@ -35,13 +35,13 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def commands_in(page: Path) -> set[str]:
-    """The command lines in the code blocks of a page, without comments, redirections and shell variables."""
+    """The command lines in the code blocks of a page, without comments, pipes, redirections and shell variables."""
     blocks = re.findall(r"^ *```.*?\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     text = re.sub(r"\\\n *", "", "".join(blocks)).replace("$n", "8")
     start = r"^ *(?:- run: |cmd: |PYTHONPATH=\. )?"
     found = re.findall(start + r"(ccvae-eval [a-z].*)$", text, re.MULTILINE)
     found += re.findall(r'--wrap "(ccvae-eval [^"]*)"', text)
-    return {re.sub(r" +(#|>).*", "", line).strip() for line in found}
+    return {re.sub(r" +[#>|].*", "", line).strip() for line in found}
 
 
 COMMANDS = sorted({command for page in PAGES for command in commands_in(page)})

@@ -260,6 +260,12 @@ def test_groups_are_compared_over_training_seeds() -> None:
     assert found["locality.focus@Hat"].difference.n == 8
 
 
+def test_runs_with_judges_of_different_labels_are_told_how_to_share_one() -> None:
+    with pytest.raises(UsageError, match="are not comparable") as error:
+        compare(model(1, judge={"sha256": "x"}), model(2, path="b.pt", judge={"sha256": "y"}))
+    assert "--judge full" in error.value.hint
+
+
 def test_groups_need_three_different_seeds() -> None:
     with pytest.raises(UsageError, match="'csvae' must have at least 3 runs, got 2"):
         compare({"ours": seeds(0, 3, 10), "csvae": seeds(0, 2, 20)})

@@ -18,7 +18,19 @@ TOP_LEVEL = {"ccvae_eval", "ccvae_models", "ccvae_plugins"}
 ASSETS = {
     "ccvae_eval/assets/ccvae-faces64.pt",
     "ccvae_eval/assets/judge-faces64.safetensors",
-    *(f"ccvae_eval/report/page/templates/{name}" for name in ("base.html", "report.html", "style.css", "script.js")),
+    *(
+        f"ccvae_eval/report/page/templates/{name}"
+        for name in (
+            "base.html",
+            "report.html",
+            "comparison.html",
+            "style.css",
+            "comparison.css",
+            "common.js",
+            "script.js",
+            "comparison.js",
+        )
+    ),
 }
 LARGEST_CHECKPOINT, LARGEST_JUDGE = 3_000_000, 200_000
 

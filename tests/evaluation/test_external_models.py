@@ -37,8 +37,9 @@ def test_a_failing_encode_names_the_model_the_call_and_the_data() -> None:
 def test_data_of_another_shape_are_rejected_before_the_model_runs() -> None:
     model = SquaresVAE()
     model.input_shape = (3, 64, 64)  # type: ignore[assignment]
-    with pytest.raises(LabelMismatchError, match=r"takes inputs of shape \(3, 64, 64\)"):
+    with pytest.raises(LabelMismatchError, match="the model expects 3 x 64 x 64 images, got 3 x 32 x 32") as refused:
         evaluated(model)
+    assert "size=64" in refused.value.hint
 
 
 class Scaled(SquaresVAE):

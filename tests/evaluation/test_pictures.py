@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ccvae_eval.core.types import Codes
-from ccvae_eval.evaluation.pictures import GALLERY_IMAGES, as_bytes, gallery
+from ccvae_eval.evaluation.pictures import GALLERY_IMAGES, as_bytes, gallery, leaking_pairs, plane
 from ccvae_eval.evaluation.subject import prepare
 from tests.support.fakes import SCHEMA, Squares, SquaresVAE
+from tests.support.runs import LABELS, measurement, run_of, value
 
 
 def test_the_gallery_shows_images_reconstructions_and_every_label_set_to_another_class() -> None:
@@ -50,3 +51,34 @@ def test_a_model_that_cannot_decode_has_no_gallery() -> None:
 
     subject = prepare(Broken(), Squares(40), np.arange(40))
     assert gallery(subject, [np.arange(40)]) == {}
+
+
+def test_a_categorical_label_is_set_to_each_of_its_classes() -> None:
+    subject = prepare(SquaresVAE(), Squares(200), np.arange(200))
+    found = gallery(subject, [np.arange(200)])
+    hair = found["classes/Hair"]
+    np.testing.assert_array_equal(found["moved"], np.arange(6))
+    assert hair.shape == (6, 1 + SCHEMA["Hair"].cardinality, 32, 32, 3)
+    for image, now in zip(hair, subject.classes("Hair")[:6], strict=True):
+        np.testing.assert_array_equal(image[1 + now], image[0])  # its own class leaves an image unchanged
+        assert all((image[1 + k] != image[0]).any() for k in range(len(image) - 1) if k != now)
+    assert [name for name in found if name.startswith("classes/")] == ["classes/Hair"]
+
+
+def test_two_labels_move_at_once() -> None:
+    subject = prepare(SquaresVAE(), Squares(200), np.arange(200))
+    down, across = binary = [label.name for label in SCHEMA if label.kind == "binary"][:2]
+    found = gallery(subject, [np.arange(200)], [("Hair", down), ("absent", down), (down, across)])
+    np.testing.assert_array_equal(found["pads"], [binary])
+    pad = found["pad/0"].astype(int)
+    assert pad.shape == (3, 5, 5, 32, 32, 3)
+    np.testing.assert_array_equal(pad[0], plane(subject, down, across)[0])
+    assert np.abs(pad[:, 4, 0] - pad[:, 0, 0]).mean() > 1
+    assert np.abs(pad[:, 0, 4] - pad[:, 0, 0]).mean() > 1
+
+
+def test_the_pairs_that_leak_most_come_first_and_once() -> None:
+    response = {("a", "a"): 0.9, ("a", "b"): 0.2, ("b", "a"): 0.4, ("c", "a"): 0.3, ("a", "c"): 0.1}
+    values = [value("response", number, i, at={"judged": j}) for (i, j), number in response.items()]
+    assert leaking_pairs(run_of(measurement("locality", "focus", values))) == [("b", "a"), ("c", "a")]
+    assert leaking_pairs(run_of(measurement("locality", "focus", []))) == [LABELS]

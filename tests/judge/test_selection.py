@@ -17,9 +17,9 @@ def trainings(monkeypatch):
     """Replaces training by a short one and lists the data sets trained on."""
     made = []
 
-    def short(data, *, seed, progress):
+    def short(data, **given):
         made.append(data)
-        return train_judge(data, seed=seed, steps=2, progress=progress)
+        return train_judge(data, **given, steps=5)
 
     monkeypatch.setattr(selection, "train_judge", short)
     return made
@@ -32,7 +32,9 @@ def test_a_second_evaluation_uses_the_cached_judge(squares, trainings, tmp_path)
     assert one.sha256 == two.sha256
     assert len(trainings) == 1
     assert len(notices) == 1
-    assert "Training a judge" in notices[0]
+    assert notices[0].startswith("training a judge for Glasses, Smile, Hair: about ")
+    assert "--judge none" in notices[0]
+    assert "--judge FILE" in notices[0]
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -130,3 +132,40 @@ def test_the_judge_is_restricted_to_the_labels_of_the_model(squares, trainings, 
     schema = LabelSchema((Label("Hair", "categorical", ("Brown", "Black", "Blond")),))
     judge = judge_source(squares, schema=schema, cache_dir=tmp_path).require()
     assert list(judge.log_probabilities(squares.batch(np.arange(3)).images)) == ["Hair"]
+
+
+def test_only_the_labels_of_the_model_are_learned(squares, trainings, tmp_path):
+    judge = judge_source(squares, schema=LabelSchema((Label("Smile"), Label("Glasses"))), cache_dir=tmp_path).require()
+    assert judge.labels.names == ("Glasses", "Smile")
+    assert judge.record.recipe == "settled"
+    chosen = judge_source(squares, labels=["Hair"], cache_dir=tmp_path).require()
+    assert chosen.labels.names == ("Hair",)
+
+
+def test_a_cached_judge_of_more_labels_is_used(squares, trainings, tmp_path):
+    every = judge_source(squares, cache_dir=tmp_path).require()
+    one = judge_source(squares, schema=LabelSchema((Label("Smile"),)), cache_dir=tmp_path, notice=pytest.fail).judge
+    assert one.sha256 == every.sha256
+    assert len(trainings) == 1
+
+
+def test_a_new_judge_starts_from_a_cached_one_of_the_same_data(squares, trainings, tmp_path):
+    first = judge_source(squares, labels=["Smile"], cache_dir=tmp_path).require()
+    assert first.record.started_from == ""
+    second = judge_source(squares, labels=["Hair"], cache_dir=tmp_path).require()
+    assert second.record.started_from == first.sha256
+    larger = judge_source(Squares(count=300, size=64), labels=["Smile"], cache_dir=tmp_path).require()
+    assert larger.record.started_from in (first.sha256, second.sha256)
+    other = judge_source(Squares(count=330), labels=["Smile"], cache_dir=tmp_path).require()
+    assert other.record.started_from == ""
+
+
+def test_a_full_judge_learns_every_label_and_does_not_depend_on_the_cache(squares, trainings, tmp_path):
+    judge_source(squares, labels=["Smile"], cache_dir=tmp_path).require()
+    schema = LabelSchema((Label("Smile"),))
+    full = judge_source(squares, choice="full", schema=schema, cache_dir=tmp_path).require()
+    assert full.labels == squares.schema
+    assert (full.record.recipe, full.record.started_from) == ("fixed", "")
+    again = judge_source(squares, choice="full", cache_dir=tmp_path, notice=pytest.fail).require()
+    assert again.sha256 == full.sha256
+    assert judge_source(squares, labels=["Hair"], cache_dir=tmp_path).judge.sha256 == full.sha256

@@ -6,7 +6,15 @@ from scipy.optimize import minimize
 from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.judge import balanced_accuracies, train_judge, trusted_labels
-from ccvae_eval.judge.training import _platt_targets, _temperatures, blurred, degraded, reference_blur, rescaled
+from ccvae_eval.judge.training import (
+    CHECK_STEPS,
+    _platt_targets,
+    _temperatures,
+    blurred,
+    degraded,
+    reference_blur,
+    rescaled,
+)
 from ccvae_eval.model.fixed_batches import in_fixed_batches
 from ccvae_eval.model.interface import Label, LabelSchema, binary_schema
 from tests.support.fakes import SCHEMA, Squares
@@ -61,6 +69,48 @@ def test_the_seed_determines_the_judge(squares):
     one, same, other = (train_judge(squares, seed=seed, steps=6) for seed in (0, 0, 1))
     assert one.sha256 == same.sha256 != other.sha256
     assert one.temperatures == same.temperatures
+
+
+def test_training_ends_when_the_accuracy_is_settled(squares):
+    calls = []
+    judge = train_judge(
+        squares, recipe="settled", labels=["Smile"], progress=lambda done, total: calls.append((done, total))
+    )
+    assert judge.record.recipe == "settled"
+    assert 3 * CHECK_STEPS <= judge.record.steps < 400
+    assert calls[-1] == (judge.record.steps, judge.record.steps)
+    batch = squares.batch(squares.split("test"))
+    for images in (batch.images, reference_blur(batch.images)):
+        shares = balanced_accuracies(judge.log_probabilities(images), batch.labels, squares.schema)
+        assert min(shares.values()) > 0.95
+    assert train_judge(squares, recipe="settled", labels=["Smile"]).sha256 == judge.sha256
+
+
+def test_the_duration_is_estimated_after_five_steps(squares):
+    estimates, steps = [], []
+
+    def estimate(labels, seconds):
+        estimates.append((tuple(labels), seconds, len(steps)))
+
+    train_judge(squares, steps=7, labels=["Hair"], progress=lambda *done: steps.append(done), estimate=estimate)
+    ((labels, seconds, after),) = estimates
+    assert labels == ("Hair",)
+    assert seconds > 0
+    assert after == 4
+
+
+def test_training_can_start_from_another_judge(squares):
+    first = train_judge(squares, steps=60, labels=["Smile"])
+    second = train_judge(squares, steps=1, labels=["Hair"], recipe="settled", start=first)
+    assert second.record.started_from == first.sha256
+    scratch = train_judge(squares, steps=1, labels=["Hair"], recipe="settled")
+    assert scratch.record.started_from == ""
+
+    def distance(judge):
+        pairs = zip(judge.network.trunk.parameters(), first.network.trunk.parameters(), strict=True)
+        return sum(float((one - other).abs().sum()) for one, other in pairs)
+
+    assert distance(second) < 0.1 * distance(scratch)
 
 
 def test_training_leaves_the_global_random_state_alone(squares):

@@ -161,7 +161,6 @@ def test_a_failure_while_encoding_ends_the_command(
         ("decode", "reconstruction", "failed in decode(codes), codes of shape (N, 4) (RuntimeError: mat1", "check"),
         ("tuple", "reconstruction", "decode(codes) returned tuple", "mean image alone"),
         ("flat", "reconstruction", "returned images of shape (32, 3072), the data have (32, 3, 32, 32)", "size=32"),
-        ("logits", "reconstruction", "decode(codes) returned pixels from -", "--set images.logits=true"),
         ("predict", "accuracy", "model 'mynet' failed in predict(images, codes) (IndexError: no such label)", "check"),
         ("prior", "diversity", "model 'mynet' failed in conditional_prior(labels), labels of shape (N, 1)", "check"),
         ("likelihood", "reconstruction", "failed in log_likelihood(images, codes) (ValueError: odd pixels)", "check"),
@@ -184,6 +183,11 @@ def test_a_failure_while_measuring_ends_only_its_metric(
 
 
 def test_the_hint_about_logits_solves_the_problem(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = run_document(["--set", "fault=logits", "--metric", "density"], capsys)
+    assert code == 4, "refused before anything is measured, whatever the metric"
+    assert "decode(codes) returned pixels from -" in document["error"]["what"]
+    assert document["error"]["where"] == str(home / "my.py")
+    assert "--set images.logits=true" in document["error"]["hint"]
     pixels = ["--set", "fault=logits", "--set", "images.logits=true"]
     code, document = run_document([*pixels, "--metric", "reconstruction"], capsys)
     assert code == 0

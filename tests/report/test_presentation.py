@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ RUN = Run(Header(), (MEASUREMENT,), {})
 class Mine:
     """A metric with a presentation of its own."""
 
+    values: ClassVar[dict[str, Any]] = {}
     sentence = "The size is {value}"
     number_format = ".1%"
 

@@ -48,6 +48,17 @@ class Browser:
         (element,) = self.call("element", using="css selector", value=selector).values()
         self.call(f"element/{element}/value", text=text)
 
+    def drag(self, selector: str, start: tuple[int, int], end: tuple[int, int], kind: str = "mouse") -> None:
+        """Drags between two points, in pixels from the centre of the element; ``kind`` is "mouse" or "touch"."""
+        origin = self.call("element", using="css selector", value=selector)
+        moves = [
+            {"type": "pointerMove", "duration": 50, "origin": origin, "x": x, "y": y} for x, y in (start, end)
+        ]  # fmt: skip
+        press = [{"type": kind_of, "button": 0} for kind_of in ("pointerDown", "pointerUp")]
+        actions = [moves[0], press[0], moves[1], press[1]]
+        finger = {"type": "pointer", "id": kind, "parameters": {"pointerType": kind}, "actions": actions}
+        self.call("actions", actions=[finger])
+
     def resize(self, width: int, height: int) -> None:
         """Sets the size of the viewport in pixels, also below the least width of a window."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
@@ -57,6 +68,10 @@ class Browser:
         """Sets the colour scheme that the user prefers, "dark" or "light"."""
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"features": [feature]})
+
+    def media(self, name: str) -> None:
+        """Shows the page as on "screen" or in "print"."""
+        self.call("goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"media": name})
 
     def screenshot(self, path: Path, height: int | None = None) -> None:
         """Writes a picture of the first ``height`` pixels of the page (default: of the window) as PNG."""

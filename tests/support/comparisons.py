@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,15 @@ def run_of(
     return Run(Header(checkpoint={"path": path, "sha256": path}, **header), tuple(measurements), specs, all_ids)
 
 
-def model(number: int, better: float = 0.0, n: int = 200, path: str = "a.pt", images: int = 0, **header: object) -> Run:
+def model(
+    number: int,
+    better: float = 0.0,
+    n: int = 200,
+    path: str = "a.pt",
+    images: int = 0,
+    names: tuple[str, ...] = ("Smile", "Hat", "Tie"),
+    **header: object,
+) -> Run:
     """A run of four metrics on images that all models share.
 
     Args:
@@ -75,23 +84,48 @@ def model(number: int, better: float = 0.0, n: int = 200, path: str = "a.pt", im
         n: number of images.
         path: the checkpoint.
         images: number of the set of images.
+        names: the characteristics.
         **header: further fields of the header.
     """
     shared, own = np.random.default_rng([images, 0]), np.random.default_rng([images, 1, number])
     image = shared.standard_normal(n)
     label = (shared.random(n) < 0.4).astype(float)
-    focus = {c: Mean(0.5 + 0.1 * (image + own.standard_normal(n) + better)) for c in ("Smile", "Hat", "Tie")}
+    focus = {c: Mean(0.5 + 0.1 * (image + own.standard_normal(n) + better)) for c in names}
     outside = np.exp(image / 2 + own.standard_normal(n) / 2 - better)
     right = np.where(own.random(n) < 0.8 + 0.15 * np.tanh(better), label, 1 - label)
     scores = image / 2 + own.standard_normal(n) + (1 + better) * label
     return run_of(
         {
             "locality": ("focus", focus),
-            "drift": ("spill", {"Smile": RatioOfSums(outside, np.exp(shared.standard_normal(n) / 2))}),
-            "accuracy": ("balanced_accuracy", {"Smile": BalancedAccuracy(right, label)}),
-            "density": ("auc", {"Smile": RocAuc([scores], [label])}),
+            "drift": ("spill", {names[0]: RatioOfSums(outside, np.exp(shared.standard_normal(n) / 2))}),
+            "accuracy": ("balanced_accuracy", {names[0]: BalancedAccuracy(right, label)}),
+            "density": ("auc", {names[0]: RocAuc([scores], [label])}),
         },
         path=path,
         directions={"drift": False},
         **header,
     )
+
+
+GALLERY, STATIONS, SIZE = 12, 5, 16
+
+
+def pictured(run: Run, shade: int = 0, every: int = 5) -> Run:
+    """The run with traversals of its first images and single images, as they are stored in pictures.npz.
+
+    Args:
+        run: a run of :func:`model`.
+        shade: brightness that the model adds to its pictures.
+        every: distance between the single images.
+    """
+    names = [value.characteristic for value in run.measurement("locality").values if value.characteristic]
+    shades = np.linspace(0, 200, STATIONS)[None, :, None, None, None] + shade
+    strips = {f"strip/{c}": np.broadcast_to(shades, (8, STATIONS, SIZE, SIZE, 3)).astype(np.uint8) for c in names}
+    ids = np.arange(GALLERY) * every
+    edited = np.full((GALLERY, SIZE, SIZE, 3), 100 + shade, np.uint8)
+    gallery = {"ids": ids, "image": np.zeros_like(edited), "reconstruction": edited}
+    for c in names:
+        gallery |= {f"do/{c}": edited, f"label/{c}": ids % 2, f"then/{c}": 1 - ids % 2}
+    measurements = tuple(replace(m, pictures=strips) if m.metric == "locality" else m for m in run)
+    data = {**run.header.data, "n": 200, "labels": [{"name": c, "kind": "binary", "classes": []} for c in names]}
+    return replace(run, header=replace(run.header, data=data), measurements=measurements, gallery=gallery)

@@ -46,7 +46,10 @@ def run_of(*measurements: Measurement, labels: Sequence[str] = LABELS, **data: A
 
 
 def pictured_run(labels: Sequence[str] = LABELS) -> Run:
-    """A run with strips, single images, per-image numbers, density curves, and one metric that failed."""
+    """A run with strips, single images, per-image numbers, density curves, and one metric that failed.
+
+    The first two labels have a two-dimensional traversal: red grows to the right and green downwards.
+    """
     random = np.random.default_rng(0)
     strips, evidence, curves = {}, {}, {}
     focus = [value("focus", 0.5, reference=0.9)]
@@ -70,6 +73,10 @@ def pictured_run(labels: Sequence[str] = LABELS) -> Run:
         curves |= {f"curves/{name}/{part}": np.linspace(0, 1, 9) for part in ("grid", "absent", "present")}
         gallery |= {f"do/{name}": pixels(random, GALLERY), f"label/{name}": np.arange(GALLERY) % 2}
         gallery[f"then/{name}"] = 1 - gallery[f"label/{name}"]
+    pad = np.zeros((2, 5, 5, SIZE, SIZE, 3), np.uint8)
+    pad[..., 0] = np.linspace(0, 240, 5)[None, None, :, None, None]
+    pad[..., 1] = np.linspace(0, 240, 5)[None, :, None, None, None]
+    gallery |= {"pads": np.array([labels[:2]]), "pad/0": pad}
     strips["mean/image"] = np.zeros((SIZE, SIZE, 3), np.float32)
     failed = Measurement("drift", 1, {}, "spill", status="failed", reason=Reason("nan", "the decoder gave NaN"))
     run = run_of(
@@ -79,6 +86,13 @@ def pictured_run(labels: Sequence[str] = LABELS) -> Run:
         labels=labels,
     )
     return replace(run, gallery=gallery)
+
+
+def in_classes(run: Run, name: str = LABELS[1]) -> Run:
+    """The run with a label shown in each class instead of along a path: grey levels 0, 100 and 200."""
+    shades = np.array([0, 100, 200], np.uint8)[None, :, None, None, None]
+    classes = np.broadcast_to(shades, (2, 3, SIZE, SIZE, 3))
+    return replace(run, gallery={**run.gallery, "moved": np.array([0, 5]), f"classes/{name}": classes})
 
 
 def pixels(random: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

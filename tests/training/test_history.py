@@ -79,7 +79,6 @@ def test_every_term_has_its_own_axes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     draw_history(history.text(), tmp_path / "history.png")
     assert drawn == {
         "loss": {"train": [3.0, 3.0], "validation": [4.0, 4.0]},
-        "supervised.kl": {"train": [1.0, 1.0]},
-        "unsupervised.kl": {},
+        "supervised: kl": {"train": [1.0, 1.0]},
     }
     assert draw_history(History().text(), tmp_path / "history.png") is None

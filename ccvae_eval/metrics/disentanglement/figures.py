@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from matplotlib.figure import Figure
 
 from ccvae_eval.core.results import Measurement
-from ccvae_eval.rendering.figures import Figures
-from ccvae_eval.rendering.text import plain
+from ccvae_eval.rendering.figures import Figures, heat_map, score_text
+
+LEAST_INFORMATION = 0.005
+"""Latent dimensions with less information about every factor are not shown: they would be rows of 0.00."""
+MOST_CODES = 30
+"""Latent dimensions shown: those with the most information."""
 
 
 def figures(measurement: Measurement) -> Figures:
     """Mutual information of codes and factors, and the association between factors, as heat maps."""
     pictures = measurement.pictures
-    codes, factors = ([plain(str(name)) for name in pictures[key]] for key in ("codes", "factors"))
-    information = np.asarray(pictures["information"], dtype=np.float64)
-    yield ("information",), _heat_map(information, codes, factors, "Mutual information / entropy of the factor")
+    codes, factors = ([str(name) for name in pictures[key]] for key in ("codes", "factors"))
+    information = np.atleast_2d(np.asarray(pictures["information"], dtype=np.float64))
+    most = np.nan_to_num(information).max(axis=1)
+    kept = np.sort([j for j in np.argsort(-most, kind="stable")[:MOST_CODES] if most[j] >= LEAST_INFORMATION])
+    kept = kept if len(kept) else np.arange(min(len(codes), MOST_CODES))
+    mig = score_text(measurement, "mig", None)
+    title = "Mutual information of latent dimensions and factors" + (f": {mig.replace('mig', 'MIG')}" if mig else "")
+    if hidden := len(codes) - len(kept):
+        title += f". Not shown: {hidden} latent dimensions with less information"
+    yield ("information",), heat_map(
+        information[kept.astype(int)], [codes[j] for j in kept.astype(int)], factors, title,
+        "latent dimension", "factor", "share of the factor's entropy",
+    )  # fmt: skip
     if len(factors) > 1:
         correlation = np.asarray(pictures["correlation"], dtype=np.float64)
-        yield ("factors",), _heat_map(correlation, factors, factors, "Association of the factors (Cramér's V)")
-
-
-def _heat_map(
-    shares: np.ndarray[tuple[int, int], np.dtype[np.float64]], rows: list[str], columns: list[str], title: str
-) -> Figure:
-    """A matrix of numbers from 0 to 1; numbers are written into the cells of a small one."""
-    height, width = min(0.24 * len(rows) + 1.6, 30.0), min(0.4 * len(columns) + 2.4, 30.0)
-    sheet = Figure(figsize=(width, height), layout="constrained")
-    axes = sheet.subplots()
-    shown = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    axes.set_title(plain(title), fontsize=8)
-    if len(columns) <= 80:
-        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6)
-    if len(rows) <= 120:
-        axes.set_yticks(range(len(rows)), rows, fontsize=6)
-    for (j, k), share in np.ndenumerate(shares) if shares.size <= 300 else ():
-        if not math.isnan(share):
-            colour = "black" if share > 0.6 else "white"
-            axes.text(k, j, f"{share:.2f}", ha="center", va="center", fontsize=5, color=colour)
-    sheet.colorbar(shown, ax=axes, shrink=0.8)
-    return sheet
+        strongest = np.unravel_index(
+            np.argmax(np.nan_to_num(correlation) - 2 * np.eye(len(factors))), correlation.shape
+        )
+        i, j = map(int, strongest)
+        title = f"Association of the factors in the data: strongest {factors[i]} and {factors[j]}"
+        yield (
+            ("factors",),
+            heat_map(
+                correlation, factors, factors, f"{title}, {correlation[i, j]:.2f}", "factor", "factor", "Cramér's V"
+            ),
+        )

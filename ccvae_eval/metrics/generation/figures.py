@@ -6,7 +6,7 @@ import numpy as np
 
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.rendering.figures import MAX_PANELS, Figures, image_grid
-from ccvae_eval.rendering.text import plain, under
+from ccvae_eval.rendering.text import nested
 
 
 def figures(measurement: Measurement) -> Figures:
@@ -14,10 +14,14 @@ def figures(measurement: Measurement) -> Figures:
     drawn = measurement.pictures.get("drawn")
     if drawn is None:
         return
-    rows = {"unconditional": drawn, **under(measurement.pictures, "asked")}
-    shown = dict(list(rows.items())[: MAX_PANELS + 10])
-    sheet, axes = image_grid(np.concatenate(list(shown.values())), "Samples from the prior", beside=2.0)
-    step = drawn.shape[2] + 1  # a row and the white line below it
-    for row, name in enumerate(shown):
-        axes.text(-3, (row + 0.5) * step, plain(name), ha="right", va="center", fontsize=6)
-    yield ("drawn",), sheet
+    asked = {
+        f"{label} = {name}": images
+        for label, parts in nested(measurement, "asked").items()
+        for name, images in parts.items()
+    }
+    rows = dict(list({"p(z)": drawn, **asked}.items())[: MAX_PANELS + 10])
+    title = "Samples from the prior" + (" p(z), and from p(z|y) for each class" if asked else " p(z)")
+    if hidden := len(asked) + 1 - len(rows):
+        title += f". Not shown: {hidden} classes"
+    below = "samples, with the same noise in each column"
+    yield ("drawn",), image_grid(np.concatenate(list(rows.values())), title, list(rows), below=below)[0]

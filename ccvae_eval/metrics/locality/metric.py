@@ -129,7 +129,7 @@ class LocalityAccumulator(ImageAccumulator[Locality]):
         binary = self._traversed("binary")[:2]
         if self.metric.path != "traversal" or len(binary) < 2:
             return {}
-        return {f"grid/{'|'.join(binary)}": plane(self.subject, binary[0], binary[1], self.metric.source)}
+        return {f"grid/{'|'.join(binary)}": plane(self.subject, binary[0], binary[1], self.metric.source)[0]}
 
     def _pairs(self) -> dict[str, NDArray[np.generic]]:
         """Strips between all classes of the categorical labels that have a path, if requested."""

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
 from ccvae_eval.core.results import Measurement
-from ccvae_eval.rendering.figures import Figures, image_grid, show_image
+from ccvae_eval.rendering.figures import MAGNITUDE, Figures, finding, image_grid, image_names, show_image, titled_sheet
 
 
 def figures(measurement: Measurement) -> Figures:
     """Images above their reconstructions, and the error at each pixel."""
+    found = finding(measurement, "mse", []).removeprefix("mean ").replace("chance", "of the mean image")
     pairs = measurement.pictures.get("pairs")
     if pairs is not None:
-        yield ("pairs",), image_grid(pairs, "Images and their reconstructions")[0]
+        title = f"Images and their reconstructions{f': {found}' if found else ''}"
+        names = image_names(measurement)
+        yield ("pairs",), image_grid(pairs, title, ("original", "reconstruction"), names)[0]
     error = measurement.pictures.get("mean/error")
     if error is not None:
-        sheet = Figure(figsize=(2.6, 2.4), layout="constrained")
-        axes = sheet.subplots()
         root = np.sqrt(np.asarray(error, dtype=float))
-        top = float(root.max()) or 1.0
-        show_image(axes, root, "Root mean squared error", cmap="inferno", vmin=0, vmax=top)
-        sheet.colorbar(ScalarMappable(Normalize(0, top), "inferno"), ax=axes, shrink=0.8)
+        sheet = titled_sheet(3.25, 2.4, f"Reconstruction error by pixel{f': {found}' if found else ''}")
+        axes = sheet.subplots()
+        drawn = show_image(axes, root, cmap=MAGNITUDE, vmin=0, vmax=float(root.max()) or 1.0)
+        sheet.colorbar(drawn, ax=axes, shrink=0.9, label="root mean squared error\n(pixel intensity, 0 to 1)")
         yield ("error",), sheet

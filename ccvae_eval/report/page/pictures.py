@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -34,7 +34,7 @@ LARGEST_SIDE = 96
 MOST_FIGURES = 2
 """Figures of one metric."""
 SHOWN_ELSEWHERE = ("strip/", "grid/")
-"""Pictures that the page shows itself, so that it draws no figure of them."""
+"""Pictures that the page shows itself, so that it draws no figure of them; matrices of effects, too."""
 LARGEST_SVG = 150_000
 FIGURE_DPI = 110
 TOLERANCE = 1e-6
@@ -53,6 +53,8 @@ class Sheet:
         width, height: of one picture in pixels.
         alt: what the sheet shows.
         outline: the region's outline as an SVG path in pixels of one picture; "" without a region.
+        ids: the images, if each has a row of its own.
+        stations: names of the columns; without names, the columns are positions along a path.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Sheet:
     height: int
     alt: str
     outline: str = ""
+    ids: tuple[int, ...] = ()
+    stations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +102,33 @@ def reduced(pictures: Picture) -> NDArray[np.float64]:
 
 
 def strips(run: Run) -> list[Sheet]:
-    """For each characteristic the decodings along its path: rows are images, columns are positions."""
-    found = []
-    for m in run:
-        if m.metric != "locality":
-            continue
-        moved = "interpolation" if m.settings.get("path") == "interpolation" else "traversal"
-        for name, strip in islice(_under(m, "strip").items(), MOST_LABELS):
-            pictures = strip[:MOVED]
-            alt = f"{moved} of {name}: {len(pictures)} images in rows, {pictures.shape[1]} positions in columns"
-            region = m.pictures.get(f"mean/region/{name}")
-            found.append(sheet(name, pictures, alt, "" if region is None else outline(region)))
-    return found
+    """For each characteristic its decodings: rows are images, columns are positions along its path, or classes."""
+    locality = next((m for m in run if m.metric == "locality"), None)
+    moved = {} if locality is None else _under(locality.pictures, "strip")
+    classes = _under(run.gallery, "classes")
+    return [
+        _class_strip(run, name, classes[name]) if locality is None or name in classes
+        else _path_strip(run, locality, name, moved[name][:MOVED])
+        for name in islice(dict.fromkeys([*moved, *classes]), MOST_LABELS)
+    ]  # fmt: skip
+
+
+def _path_strip(run: Run, locality: Measurement, name: str, pictures: Picture) -> Sheet:
+    kind = "interpolation" if locality.settings.get("path") == "interpolation" else "traversal"
+    alt = f"{kind} of {name}: {len(pictures)} images in rows, {pictures.shape[1]} positions in columns"
+    region = locality.pictures.get(f"mean/region/{name}")
+    made = sheet(name, pictures, alt, "" if region is None else outline(region))
+    return replace(made, ids=_ids(run.ids.get("locality", ())))
+
+
+def _class_strip(run: Run, name: str, pictures: Picture) -> Sheet:
+    stations = ("unchanged", *map(plain, class_names(run, name)))
+    alt = f"{name} set to each class: {len(pictures)} images in rows; columns: {', '.join(stations)}"
+    return replace(sheet(name, pictures, alt), ids=_ids(run.gallery.get("moved", ())), stations=stations)
+
+
+def _ids(ids: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(int(i) for i in islice(ids, MOVED))
 
 
 def draws(run: Run) -> list[Sheet]:
@@ -118,18 +137,29 @@ def draws(run: Run) -> list[Sheet]:
         sheet(name, strip[:MOVED], f"samples of {name}: {len(strip[:MOVED])} images in rows, samples in columns")
         for m in run
         if m.metric == "diversity"
-        for name, strip in islice(_under(m, "strip").items(), MOST_LABELS)
+        for name, strip in islice(_under(m.pictures, "strip").items(), MOST_LABELS)
     ]
 
 
-def planes(run: Run) -> list[Sheet]:
-    """Two-dimensional traversals of the first image."""
+def pads(run: Run) -> list[tuple[str, str, Sheet]]:
+    """Two-dimensional traversals: the label that changes down, the one that changes across, and the sheet.
+
+    The sheet has the images side by side, each with its positions in rows and columns.
+    """
+    names = [(str(down), str(across)) for down, across in run.gallery.get("pads", ())]
+    found = {names[int(k)]: pictures for k, pictures in _under(run.gallery, "pad").items() if int(k) < len(names)}
+    if not found:  # the run was made without single images
+        grids = {
+            key: grid[None] for m in run if m.metric == "locality" for key, grid in _under(m.pictures, "grid").items()
+        }
+        found = {(key.partition("|")[0], key.partition("|")[2]): grid for key, grid in grids.items()}
     return [
-        sheet(" and ".join(name.split("|", 1)), grid, " moves down, ".join(name.split("|", 1)) + " across")
-        for m in run
-        if m.metric == "locality"
-        for name, grid in _under(m, "grid").items()
-    ]
+        (plain(down), plain(across), sheet(
+            f"{down} and {across}", np.concatenate(list(pictures), axis=1),
+            f"{len(pictures)} images, each with {down} changing down and {across} across",
+        ))
+        for (down, across), pictures in found.items()
+    ]  # fmt: skip
 
 
 def gallery_sheets(run: Run) -> list[Sheet]:
@@ -159,9 +189,9 @@ def outline(region: Picture) -> str:
     return "".join([*across, *down])
 
 
-def _under(m: Measurement, start: str) -> dict[str, Picture]:
-    """The single pictures of a measurement whose name begins with ``start/``, by the rest of their name."""
-    return {name: pictures for name, pictures in under(m.pictures, start).items() if sheets.fits(pictures)}
+def _under(pictures: Mapping[str, Picture], start: str) -> dict[str, Picture]:
+    """The single pictures whose name begins with ``start/``, by the rest of their name."""
+    return {name: found for name, found in under(pictures, start).items() if sheets.fits(found)}
 
 
 def figures(measurement: Measurement) -> list[FigurePart]:
@@ -169,7 +199,7 @@ def figures(measurement: Measurement) -> list[FigurePart]:
     from ccvae_eval.report.figures import figures_of
 
     others = {key: p for key, p in measurement.pictures.items() if not key.startswith(SHOWN_ELSEWHERE)}
-    drawn = figures_of(replace(measurement, pictures=others))
+    drawn = (found for found in figures_of(replace(measurement, pictures=others)) if found[0] != ("effects",))
     try:
         return [_figure_part(measurement.metric, parts, sheet) for parts, sheet in islice(drawn, MOST_FIGURES)]
     except (KeyError, ValueError):  # pictures beyond the limit of pictures.npz are missing

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ccvae_eval.core.files import atomic_write
@@ -27,17 +26,19 @@ PAGE = "report.html"
 
 def page_html(run: Run) -> str:
     """The report of a run as one HTML document, from the run alone."""
-    columns = pictures.image_numbers(run)
+    columns, strips, pads = pictures.image_numbers(run), pictures.strips(run), pictures.pads(run)
     data = {
-        "strips": [int(i) for i in run.ids.get("locality", ())[: pictures.MOVED]],
+        "strips": [{"ids": strip.ids, "stations": strip.stations} for strip in strips],
+        "pads": [pad[:2] for pad in pads],
+        "samples": {metric: len(ids) for metric, ids in run.ids.items()},
         "ids": [int(i) for i in run.gallery.get("ids", ())],
         "classes": pictures.image_classes(run),
         "columns": columns,
     }
     linked = {(column["value"], column["of"]) for column in columns}
     return document(
-        "report.html", title=_title(run), data=data, **_answer(run), strips=pictures.strips(run),
-        draws=pictures.draws(run), planes=pictures.planes(run), gallery=pictures.gallery_sheets(run),
+        "report.html", title=run_title(run), data=data, **_answer(run), strips=strips, pads=pads,
+        draws=pictures.draws(run), gallery=pictures.gallery_sheets(run),
         figures={m.metric: pictures.figures(m) for m in run}, matrices=matrices(run, linked), levels=range(LEVELS + 1),
         facts=answer.facts(run), methods=answer.methods(run), warnings=run.header.warnings,
         command=run.header.command,
@@ -77,16 +78,27 @@ def notebook_html(run: Run) -> str:
     return template.render(style=Markup(_asset("style.css")), figures=figures, **_answer(run))
 
 
-def document(template: str, *, title: str, data: Mapping[str, Any], **context: Any) -> str:
+def document(
+    template: str,
+    *,
+    title: str,
+    data: Mapping[str, Any],
+    style: str = "",
+    scripts: Sequence[str] = ("script.js",),
+    **context: Any,
+) -> str:
     """A page from a template that extends ``base.html``, with the hashes of its style and its script in its policy.
 
     Args:
         template: name of the template.
         title: title of the document.
         data: plain data for the script.
+        style: name of a style that extends ``style.css``.
+        scripts: names of the scripts that follow ``common.js``.
         **context: what the template shows.
     """
-    style, script = _asset("style.css"), _asset("script.js")
+    style = _joined("style.css", style)
+    script = _joined("common.js", *scripts)
     policy = (
         f"default-src 'none'; img-src data:; style-src {_source_hash(style)}; script-src {_source_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
@@ -104,14 +116,20 @@ def environment() -> Environment:
         return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     return Environment(
-        loader=PackageLoader("ccvae_eval.report.page"), autoescape=True, finalize=shown, undefined=StrictUndefined,
+        loader=ChoiceLoader([PackageLoader("ccvae_eval.report", f"{part}/templates") for part in ("page", "live")]),
+        autoescape=True, finalize=shown, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
 
 
+def _joined(*names: str) -> str:
+    return "".join(_asset(name) for name in names if name)
+
+
 @cache
 def _asset(name: str) -> str:
-    return (files("ccvae_eval.report.page") / "templates" / name).read_text(encoding="utf-8")
+    loader: Any = environment().loader
+    return str(loader.get_source(environment(), name)[0])
 
 
 def _source_hash(content: str) -> str:
@@ -121,7 +139,7 @@ def _source_hash(content: str) -> str:
 def _answer(run: Run) -> dict[str, Any]:
     """The context of the parts that the page and the notebook share."""
     return {
-        "heading": _title(run),
+        "heading": run_title(run),
         "meta": answer.meta(run),
         "sentences": [terminal.sentence(m) for m in run],
         "positions": answer.profile(run),
@@ -130,7 +148,8 @@ def _answer(run: Run) -> dict[str, Any]:
     }
 
 
-def _title(run: Run) -> str:
+def run_title(run: Run) -> str:
+    """The model and the data of a run."""
     data = run.header.data
     model = run.header.checkpoint.get("model")
     return f"{model or 'codes'} on {data.get('name') or 'data in memory'}"

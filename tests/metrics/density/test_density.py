@@ -105,7 +105,7 @@ def test_two_dimensional_codes_are_drawn_with_their_prior(blurred):
     assert pictures["scatter/Glasses/prior/present"] == pytest.approx(np.array([[2, 0], [SPREAD, 1]]), abs=0.01)
     sheets = dict(density_figures(both.measurements[0]))
     axes = sheets["scatter",].axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["absent", "present"]
+    assert [text.get_text() for text in axes.texts] == ["absent", "present"]
     assert len(axes.patches) == 2
     assert axes.patches[1].width == pytest.approx(4 * SPREAD, abs=0.01)
 
@@ -353,4 +353,4 @@ def test_names_with_slashes_keep_their_figures_and_tables():
     found = measured(table_subject(codes, labels, binary_schema(*names), layout)).measurement("density")
     assert set(nested(found, "curves")) == set(names)
     assert {"grid", "absent", "present"} <= set(nested(found, "curves")["Hair/Top"])
-    assert [parts for parts, _ in Density.figures(found)] == [("curves",)]
+    assert [parts for parts, _ in Density.figures(found)] == [("curves",), ("effects",)]

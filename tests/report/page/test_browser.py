@@ -9,10 +9,11 @@ import pytest
 
 from ccvae_eval.report.page import page_html, runs_html
 from tests.support.browser import Browser, browser
-from tests.support.runs import GALLERY, LABELS, STATIONS, pictured_run
+from tests.support.runs import GALLERY, IMAGES, LABELS, STATIONS, in_classes, pictured_run
 
-RIGHT, END, ESCAPE = "\ue014", "\ue010", "\ue00c"
+RIGHT, DOWN, END, ESCAPE, ENTER = "\ue014", "\ue015", "\ue010", "\ue00c", "\ue007"
 FIRST_PIXEL = "return [...document.querySelector('#stage canvas').getContext('2d').getImageData(8, 8, 1, 1).data]"
+PAD_PIXEL = FIRST_PIXEL.replace("#stage", "#plane .stage")
 SHOWN = "return [...document.querySelectorAll('#thumbs small')].map(item => item.textContent)"
 BACKGROUND = "return getComputedStyle(document.body).backgroundColor"
 
@@ -26,7 +27,7 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page_html(pictured_run()))
+    path.write_text(page_html(in_classes(pictured_run())))
     return path
 
 
@@ -39,10 +40,56 @@ def test_the_slider_moves_the_picture_and_keeps_its_state(window: Browser, page:
     window.keys("#station", END)
     assert window.script(FIRST_PIXEL)[0] > 245
     assert f"station={STATIONS - 1}" in window.script("return location.hash")
-    window.open(page, "#label=1&station=1&region=1")
+    window.open(page, "#label=0&station=1&region=1")
     assert window.script(FIRST_PIXEL)[0] == after_one_step
-    assert window.script("return document.querySelector('input[name=label]:checked').value") == "1"
+    assert window.script("return document.querySelector('input[name=label]:checked').value") == "0"
     assert window.script("return document.querySelectorAll('#stage svg path').length") == 6
+    assert window.messages() == []
+
+
+def test_a_label_with_classes_has_a_button_for_each(window: Browser, page: Path) -> None:
+    window.open(page, "#station=3")
+    window.script("document.querySelectorAll('input[name=label]')[1].click()")
+    assert window.script("return document.querySelector('.slider').checkVisibility()") is False
+    buttons = "[...document.querySelectorAll('#classes input')]"
+    names = window.script(f"return {buttons}.map(button => button.labels[0].textContent)")
+    assert names == ["unchanged", "absent", "present"]
+    assert abs(window.script(FIRST_PIXEL)[0] - 0) < 9
+    window.keys("#classes input:checked", RIGHT)
+    assert abs(window.script(FIRST_PIXEL)[0] - 100) < 9
+    window.script(f"{buttons}[2].click()")
+    assert abs(window.script(FIRST_PIXEL)[0] - 200) < 9
+    label = window.script("return document.querySelector('#stage canvas').getAttribute('aria-label')")
+    assert label == f"image 0, {LABELS[1]}, present"
+    assert "station=2" in window.script("return location.hash")
+    window.script("document.querySelectorAll('input[name=label]')[0].click()")
+    assert window.script("return document.querySelector('.slider').checkVisibility()") is True
+    assert window.script("return document.querySelector('#classes').checkVisibility()") is False
+    assert window.messages() == []
+
+
+def test_the_pad_moves_two_labels_by_keys_mouse_and_touch(window: Browser, page: Path) -> None:
+    window.open(page)
+
+    def near(red: float, green: float) -> bool:
+        found = window.script(PAD_PIXEL)
+        return abs(found[0] - red) < 15 and abs(found[1] - green) < 15
+
+    assert near(0, 0)
+    window.keys("#pad", RIGHT + RIGHT + DOWN)
+    assert near(120, 60)
+    assert f"{LABELS[1]} 3 of 5, {LABELS[0]} 2 of 5" in window.script(
+        "return document.querySelector('#pad-text').value"
+    )
+    window.keys("#pad", RIGHT * 9)
+    assert near(240, 60)
+    for kind in ("mouse", "touch"):
+        window.drag("#pad", (-40, -40), (80, 80), kind)
+        assert near(240, 240)
+        window.drag("#pad", (-40, -40), (-80, 80), kind)
+        assert near(0, 240)
+    window.open(page, "#x=2&y=1")
+    assert near(120, 60)
     assert window.messages() == []
 
 
@@ -53,16 +100,50 @@ def test_difference_shows_the_change_from_the_first_station(window: Browser, pag
     assert window.script(FIRST_PIXEL)[0] > 150
 
 
-def test_sorting_sorts_and_a_cell_of_a_matrix_sorts_too(window: Browser, page: Path) -> None:
+def test_sorting_sorts(window: Browser, page: Path) -> None:
     window.open(page, f"#sort=locality.focus&of={LABELS[1]}")
     numbers = [float(text) for text in window.script(SHOWN)]
     assert len(numbers) == GALLERY
     assert numbers == sorted(numbers)
-    window.script("document.querySelector('.matrix td[data-value] button').click()")
-    numbers = [float(text) for text in window.script(SHOWN)]
+
+
+def test_a_cell_of_a_matrix_shows_the_worst_median_and_best_image(window: Browser, page: Path) -> None:
+    window.open(page)
+    leak = ".matrix td[data-worst=high] button"
+    window.keys(leak, ENTER)
+    assert window.script("return document.querySelector('#behind').open")
+    text = window.script("return document.querySelector('#behind p').textContent")
+    assert text.startswith(f"Among the {GALLERY} pictured images of the {IMAGES} in the sample, from the largest")
+    heads = window.script("return [...document.querySelectorAll('#behind h4')].map(head => head.textContent)")
+    assert [head.split(":")[0] for head in heads] == ["Worst", "Median", "Best"]
+    numbers = [float(head.rsplit(", ", 1)[1]) for head in heads]
     assert numbers == sorted(numbers, reverse=True)
+    shown = window.script("return [...document.querySelectorAll('#behind figcaption')].map(c => c.textContent)")
+    assert shown == 3 * ["original", "reconstruction", f"do({LABELS[0]})"]
+    assert "cell=1" in window.script("return location.hash")
+    assert window.violations() == []
+    window.script("document.querySelector('#behind button[type=button]').click()")
+    numbers_of_all = [float(text) for text in window.script(SHOWN)]
+    assert numbers_of_all == sorted(numbers_of_all, reverse=True)
+    assert (numbers[0], numbers[2]) == (numbers_of_all[0], numbers_of_all[-1])
     assert window.script("return document.querySelector('#sort').value").startswith("locality.response (judged ")
+    window.open(page, "#cell=0")  # the diagonal, where a large number is good
+    heads = window.script("return [...document.querySelectorAll('#behind h4')].map(head => head.textContent)")
+    numbers = [float(head.rsplit(", ", 1)[1]) for head in heads]
+    assert numbers == sorted(numbers)
+    window.keys("#behind form button", ESCAPE)
+    assert not window.script("return document.querySelector('#behind').open")
     assert window.messages() == []
+
+
+def test_an_injected_script_does_not_run(window: Browser, page: Path, tmp_path: Path) -> None:
+    injected = tmp_path / "injected.html"
+    attack = "<script>window.ran = 1</script><img src=data: onerror='window.ran = 1'>"
+    injected.write_text(page.read_text().replace("</main>", f"{attack}</main>"))
+    window.open(injected)
+    assert window.script("return window.ran ?? null") is None
+    assert any("Content Security Policy" in message for message in window.messages())
+    assert window.script(FIRST_PIXEL)  # the page's own script ran
 
 
 def test_an_image_opens_with_its_versions_and_closes_with_escape(window: Browser, page: Path) -> None:

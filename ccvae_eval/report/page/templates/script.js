@@ -1,72 +1,23 @@
-"use strict";
 // The page works without this script: it shows the whole strips and the whole sheets. The script adds the slider, the
-// sorting, the dialog and the copy buttons. The state of the page is kept in the fragment of its address.
+// sorting, the dialog and the copy buttons.
 (() => {
-  const $ = (selector, within = document) => within.querySelector(selector);
-  const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
-  const made = (tag, properties = {}, ...children) => {
-    const element = Object.assign(document.createElement(tag), properties);
-    element.append(...children);
-    return element;
-  };
-  const data = JSON.parse($("#data").textContent);
-  const state = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
-  const remember = (key, value) => {
-    if (value === null || value === "" || value === false) state.delete(key);
-    else state.set(key, value);
-    history.replaceState(null, "", "#" + state);
-  };
-  const say = text => { $("#said").textContent = text; };
-
-  // theme
-  const theme = $("#theme"), themes = ["auto", "dark", "light"];
-  const showTheme = name => {
-    if (name === "auto") delete document.body.dataset.theme;
-    else document.body.dataset.theme = name;
-    theme.textContent = "Theme: " + name;
-  };
-  theme.hidden = false;
-  theme.addEventListener("click", () => {
-    const next = themes[(themes.indexOf(state.get("theme") ?? "auto") + 1) % themes.length];
-    remember("theme", next === "auto" ? null : next);
-    showTheme(next);
-  });
-
-  // links between sections keep the state in the fragment
-  for (const link of $$('nav a[href^="#"], a.skip')) link.addEventListener("click", event => {
-    const target = $(link.getAttribute("href"));
-    event.preventDefault();
-    target.scrollIntoView();
-    target.focus({ preventScroll: true });
-  });
-  for (const controls of $$(".controls")) controls.hidden = false;
-
-  // one picture of a sheet on a canvas
-  const draw = (canvas, figure, index, minus = null) => {
-    const { columns, width, height } = figure.dataset, w = +width, h = +height, image = $("img", figure);
-    const tile = number => [image, (number % columns) * w, Math.floor(number / columns) * h, w, h, 0, 0, w, h];
-    if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
-    canvas.classList.toggle("small", w <= 48);
-    const context = canvas.getContext("2d", { willReadFrequently: minus !== null });
-    context.globalCompositeOperation = "copy";
-    context.drawImage(...tile(index));
-    if (minus === null) return;
-    context.globalCompositeOperation = "difference";
-    context.drawImage(...tile(minus));
-    const pixels = context.getImageData(0, 0, w, h);
-    for (let i = 0; i < pixels.data.length; i++) if (i % 4 < 3) pixels.data[i] = Math.min(255, 3 * pixels.data[i]);
-    context.putImageData(pixels, 0, 0);
-  };
-  const ready = figures => Promise.all(figures.map(figure => $("img", figure).decode().catch(() => null)));
-
   // traversals
-  const strips = $$(".strip"), stage = $("#stage");
+  const within = (value, count) => Math.min(Math.max(Math.trunc(+value) || 0, 0), count - 1);
+  const strips = $$(".strip"), stage = $("#stage"), classes = $("#classes");
   const showMove = () => {
-    const chosen = Math.min(+(state.get("label") ?? 0), strips.length - 1) || 0, strip = strips[chosen];
+    const chosen = within(state.get("label"), strips.length), strip = strips[chosen], { ids, stations } = data.strips[chosen];
     const columns = +strip.dataset.columns, rows = Math.round($("img", strip).naturalHeight / strip.dataset.height);
-    const station = Math.min(Math.max(+(state.get("station") ?? 0) || 0, 0), columns - 1);
+    const station = within(state.get("station"), columns);
     $$('input[name="label"]')[chosen].checked = true;
-    Object.assign($("#station"), { max: columns - 1, value: station });
+    if (classes.dataset.label !== String(chosen)) {
+      classes.dataset.label = chosen;
+      classes.replaceChildren($("legend", classes), ...stations.map((name, value) =>
+        made("label", {}, made("input", { type: "radio", name: "class", value }), made("span", { textContent: name }))));
+    }
+    classes.hidden = !stations.length;
+    $(".slider").hidden = !!stations.length;
+    if (stations.length) $$("input", classes)[station].checked = true;
+    else Object.assign($("#station"), { max: columns - 1, value: station });
     $("#station-text").textContent = `${station + 1} of ${columns}`;
     for (const key of ["difference", "region", "whole"]) $("#" + key).checked = state.has(key);
     $("#region").disabled = !strip.dataset.outline;
@@ -80,8 +31,8 @@
       const canvas = $("canvas", cell), first = row * columns;
       draw(canvas, strip, first + station, state.has("difference") ? first : null);
       canvas.setAttribute("role", "img");
-      const what = data.strips[row] === undefined ? `image ${row + 1}` : `image ${data.strips[row]}`;
-      canvas.setAttribute("aria-label", `${what}, ${$("figcaption", strip).textContent}, position ${station + 1}`);
+      canvas.setAttribute("aria-label", `image ${ids[row] ?? row + 1}, ${$("figcaption", strip).textContent}, `
+        + (stations[station] ?? `position ${station + 1}`));
       $("svg", cell)?.remove();
       if (state.has("region") && strip.dataset.outline) {
         const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -95,16 +46,68 @@
   };
   if (strips.length) {
     for (const input of $$('input[name="label"]')) input.addEventListener("change", () => {
+      if (data.strips[input.value].stations.length || classes.children.length > 1) remember("station", null);
       remember("label", input.value);
       showMove();
     });
-    $("#station").addEventListener("input", event => { remember("station", event.target.value); showMove(); });
+    for (const input of [$("#station"), classes]) input.addEventListener("input", event => {
+      remember("station", event.target.value);
+      showMove();
+    });
     for (const key of ["difference", "region", "whole"]) $("#" + key).addEventListener("change", event => {
       remember(key, event.target.checked ? 1 : null);
       showMove();
     });
     $("#move").classList.add("live");
     stage.hidden = false;
+  }
+
+  // two labels at once: the sheet has the images side by side, each with as many columns as the sheet has rows
+  const planes = $$(".plane"), pad = $("#pad");
+  const showPad = () => {
+    const chosen = within(state.get("pad"), planes.length), plane = planes[chosen], columns = +plane.dataset.columns;
+    const size = Math.round($("img", plane).naturalHeight / plane.dataset.height), images = columns / size;
+    const [x, y] = ["x", "y"].map(key => within(state.get(key), size)), [down, across] = data.pads[chosen];
+    $$('input[name="pad"]')[chosen].checked = true;
+    planes.forEach((figure, index) => figure.classList.toggle("chosen", index === chosen));
+    $("#down").textContent = `${down} →`;
+    $("#across").textContent = `${across} →`;
+    pad.dataset.size = size;
+    pad.setAttribute("aria-label", `${across} across, ${down} down`);
+    pad.style.backgroundSize = `${100 / size}% ${100 / size}%`;
+    Object.assign($("i", pad).style, { left: `${100 * (x + .5) / size}%`, top: `${100 * (y + .5) / size}%` });
+    $("#pad-text").textContent = `${across} ${x + 1} of ${size}, ${down} ${y + 1} of ${size}.`;
+    const shown = $("#plane .stage");
+    while (shown.children.length > images) shown.lastChild.remove();
+    while (shown.children.length < images) shown.append(made("figure", {}, made("canvas")));
+    $$("canvas", shown).forEach((canvas, image) => {
+      draw(canvas, plane, y * columns + image * size + x);
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", `image ${image + 1}: ${$("#pad-text").textContent}`);
+    });
+  };
+  const movePad = (x, y) => {
+    for (const [key, value] of [["x", x], ["y", y]]) remember(key, within(value, +pad.dataset.size) || null);
+    showPad();
+  };
+  if (pad) {
+    const drag = event => {
+      if (!event.buttons) return;
+      const box = pad.getBoundingClientRect(), size = +pad.dataset.size;
+      pad.setPointerCapture(event.pointerId);
+      movePad((event.clientX - box.left) / box.width * size, (event.clientY - box.top) / box.height * size);
+    };
+    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    for (const type of ["pointerdown", "pointermove"]) pad.addEventListener(type, drag);
+    pad.addEventListener("keydown", event => {
+      const step = steps[event.key];
+      if (!step) return;
+      event.preventDefault();
+      movePad(+state.get("x") + step[0], +state.get("y") + step[1]);
+    });
+    for (const input of $$('input[name="pad"]')) input.addEventListener("change", () => { remember("pad", input.value); showPad(); });
+    $("#move").classList.add("live");
+    $("#plane").hidden = false;
   }
 
   // single images
@@ -138,21 +141,45 @@
   const showSingle = index => {
     $("#single-title").textContent = `Image ${data.ids[index]}`;
     $(".versions", dialog).replaceChildren(...sheets.map(sheet => {
-      const canvas = made("canvas"), name = sheet.dataset.name, label = /^do\((.*)\)$/s.exec(name)?.[1];
-      const classes = data.classes[label], caption = made("figcaption", {}, made("b", { textContent: label ?? name }));
+      const { name, model } = sheet.dataset, canvas = made("canvas"), label = /^do\((.*)\)$/s.exec(name)?.[1];
+      const title = [data.models?.[model], label ?? name].filter(Boolean).join(": ");
+      const classes = data.classes[label], caption = made("figcaption", {}, made("b", { textContent: title }));
       const add = text => caption.append(made("div", { textContent: text }));
       draw(canvas, sheet, index);
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", name);
+      canvas.setAttribute("aria-label", title);
       if (classes?.then) add(`${classes.now[index]} → ${classes.then[index]}`);
       for (const column of data.columns) if (column.headline && column.of === (label ?? "") && name !== "original")
-        add(`${column.value.replace(/^[^.]*\./, "")} ${number(column.numbers[index])}`);
+        add(`${column.value.replace(/^[^.]*\./, "")} ${number((column.each?.[model] ?? column.numbers)[index])}`);
       return made("figure", {}, canvas, caption);
     }));
     $("tbody", dialog).replaceChildren(...data.columns.filter(column => column.numbers[index] !== null).map(column =>
       made("tr", {}, made("th", { scope: "row", textContent: column.value }), made("td", { textContent: column.of }),
-        made("td", { className: "number", textContent: number(column.numbers[index]) }))));
+        ...[...column.each ?? [], column.numbers].map(numbers => made("td", { className: "number", textContent: number(numbers[index]) })))));
     if (!dialog.open) dialog.showModal();
+  };
+  const version = (sheet, index, name) => {
+    const canvas = made("canvas");
+    draw(canvas, sheet, index);
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `image ${data.ids[index]}, ${name}`);
+    return made("figure", {}, canvas, made("figcaption", { textContent: name }));
+  };
+  const linked = $$(".matrix td[data-value]"), behind = $("#behind");
+  const showBehind = cell => {
+    const { value, of, worst } = cell.dataset, { numbers } = columnOf(value, of), all = data.samples[value.split(".")[0]];
+    const order = data.ids.map((_, index) => index).filter(index => numbers[index] !== null)
+      .sort((a, b) => (worst === "high" ? numbers[b] - numbers[a] : numbers[a] - numbers[b]) || a - b);
+    const places = [["Worst", 0], ["Median", (order.length - 1) >> 1], ["Best", order.length - 1]];
+    const shown = sheets.filter(({ dataset: { name } }) => ["original", "reconstruction", `do(${of})`].includes(name));
+    $("#behind-title").textContent = `${value} of ${of}: ${cell.textContent}`;
+    $("p", behind).textContent = (order.length < all
+      ? `Among the ${order.length} pictured images of the ${all} in the sample` : `Among all ${all} images of the sample`)
+      + (worst === "high" ? ", from the largest value to the smallest." : ", from the smallest value to the largest.");
+    $(".examples", behind).replaceChildren(...(order.length ? places : []).map(([place, at]) => made("div", {},
+      made("h4", { textContent: `${place}: image ${data.ids[order[at]]}, ${number(numbers[order[at]])}` }),
+      made("div", { className: "versions" }, ...shown.map(sheet => version(sheet, order[at], sheet.dataset.name))))));
+    if (!behind.open) behind.showModal();
   };
   if (thumbs) {
     data.ids.forEach((id, index) => {
@@ -177,14 +204,21 @@
     dialog.addEventListener("close", () => remember("image", null));
     $("#images").classList.add("live");
     thumbs.hidden = false;
-    for (const cell of $$(".matrix td[data-value]")) {
-      if (!columnOf(cell.dataset.value, cell.dataset.of)) continue;
-      const button = made("button", { type: "button", textContent: cell.textContent, title: "Sort the single images by this value" });
+    if (behind) $("button[type=button]", behind).addEventListener("click", () => {
+      const cell = linked[state.get("cell")];
+      behind.close();
+      for (const [key, value] of [["sort", cell.dataset.value], ["of", cell.dataset.of],
+        ["order", cell.dataset.worst === "high" ? "down" : null]]) remember(key, value);
+      showThumbs();
+      $("#images").scrollIntoView();
+      $("#images").focus({ preventScroll: true });
+    });
+    behind?.addEventListener("close", () => remember("cell", null));
+    for (const cell of linked) {
+      const button = made("button", { type: "button", textContent: cell.textContent, title: "Show the images behind this number" });
       button.addEventListener("click", () => {
-        for (const [key, value] of [["sort", cell.dataset.value], ["of", cell.dataset.of], ["order", "down"]]) remember(key, value);
-        showThumbs();
-        $("#images").scrollIntoView();
-        $("#images").focus({ preventScroll: true });
+        remember("cell", linked.indexOf(cell));
+        showBehind(cell);
       });
       cell.replaceChildren(button);
     }
@@ -232,20 +266,14 @@
     head.append(made("th", { scope: "col" }, made("span", { className: "visually-hidden", textContent: "copy" })));
   for (const button of $$("button.save")) button.hidden = false;
 
-  // the state in the fragment
-  const restore = () => {
-    showTheme(themes.includes(state.get("theme")) ? state.get("theme") : "auto");
+  follow([...strips, ...planes, ...sheets], () => {
     if (strips.length) showMove();
+    if (pad) showPad();
     if (!thumbs) return;
     for (const item of thumbs.children) draw($("canvas", item), sheets[0], +item.dataset.index);
     showThumbs();
     const shown = data.ids.indexOf(+state.get("image"));
     if (state.has("image") && shown >= 0) showSingle(shown);
-  };
-  addEventListener("hashchange", () => {
-    for (const key of [...state.keys()]) state.delete(key);
-    new URLSearchParams(location.hash.slice(1)).forEach((value, key) => state.set(key, value));
-    restore();
+    if (linked[state.get("cell")]) showBehind(linked[state.get("cell")]);
   });
-  ready([...strips, ...sheets]).then(restore);
 })();
