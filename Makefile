@@ -5,7 +5,7 @@ PYTEST := $(BIN)/python -m pytest
 # two workers of one thread each: with more threads than cores they wait for each other
 PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) -n 2
 
-.PHONY: demo test check lint soak study bench lock clean
+.PHONY: demo test check lint soak study bench docs lock clean
 
 demo: .venv/.run                 ## evaluate the shipped checkpoint and say what to do next
 	$(BIN)/ccvae-eval demo
@@ -32,6 +32,10 @@ bench: .venv/.dev                ## budgets as ratios within one run; writes doc
 	$(PYTEST) tests/benchmarks --benchmark-only --benchmark-disable-gc -m "not soak" --benchmark-json=build/benchmarks.json
 	$(BIN)/python tools/performance.py build/benchmarks.json docs/performance.md
 
+docs: .venv/.docs                ## the documentation site, in build/site
+	$(BIN)/sphinx-build -q -W --keep-going docs build/site
+	@echo build/site/index.html
+
 lock: .venv/.dev                 ## rewrite constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | sed "s/+cpu//" > constraints.txt
 
@@ -42,6 +46,11 @@ clean:
 .venv/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) -e .
+	@touch $@
+
+# what the documentation site needs
+.venv/.docs: .venv/.run
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 # and what a developer needs

@@ -47,7 +47,7 @@ COMMANDS = {
     "gate": Verb(PUBLISH, "Check a run against requirements, for continuous integration."),
     "calibrate": Verb(PUBLISH, "Check that each value responds as it should to perturbations of known strength."),
     "report": Verb(
-        PUBLISH, "Write the report of a run, or of a folder of runs, as an HTML file; or one figure for a paper."
+        PUBLISH, "Write the report of a run or of a folder of runs as an HTML file, or one figure for a paper."
     ),
     "train": Verb(MAKE, "Train a model, or the judge, on labelled images."),
     "reproduce": Verb(MAKE, "Train and evaluate the models of a recipe, and compare them with published results."),

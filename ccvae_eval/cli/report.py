@@ -52,7 +52,7 @@ def command(
     width: Annotated[str | None, option_in(OUTPUT, "Width of the figure: 3.25in, 84mm.")] = None,
     out: Annotated[Path | None, option_in(OUTPUT, OUT_HELP, "--out", "-o")] = None,
 ) -> None:
-    """Write the report of a run, or of a folder of runs, as an HTML file; or one figure for a paper.
+    """Write the report of a run or of a folder of runs as an HTML file, or one figure for a paper.
 
     The file report.html is written beside each run.json. A folder of runs also gets a table with links to the
     reports. A report needs no network and no other file.

@@ -14,8 +14,9 @@ import typer
 
 from ccvae_eval.cli.console import Screen, stop_requests
 from ccvae_eval.cli.measuring import SOME_FAILED, require_valid
-from ccvae_eval.cli.options import OUTPUT, Common, add_options, option_in, options_of
+from ccvae_eval.cli.options import EVALUATION, OUTPUT, Common, add_options, option_in, options_of
 from ccvae_eval.cli.runs import as_plain, progress, read_runs, results_table, state_line
+from ccvae_eval.core.devices import require_device_name
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.files import atomic_write
 
@@ -30,12 +31,30 @@ ON_HELP = "Where to run: FILE.toml (Slurm, settings of submitit), dask, or the a
 SHARD_HELP = "I/N: only the I-th of every N cells; default: the position in Slurm's job array, else all."
 OWN = {"seed", "out", "json", "quiet", "verbose", "device"}
 """Options of an evaluation that a sweep sets itself."""
+DEVICE_HELP = "Device: auto, cpu, cuda, cuda:1 or mps; cuda:0,1 is dealt out to the processes."
+
+
+def dealt(device: str) -> list[str]:
+    """The devices of ``--device cuda:0,1``.
+
+    >>> dealt("cuda:0,2"), dealt("cpu")
+    (['cuda:0', 'cuda:2'], ['cpu'])
+    """
+    kind, _, numbers = device.partition(":")
+    return [f"{kind}:{number}" for number in numbers.split(",")] if numbers else [device]
+
+
+def _device_names(device: str) -> str:
+    for name in dealt(device):
+        require_device_name(name)
+    return device
 
 
 @dataclass(frozen=True, slots=True)
 class CellOptions(Common):
-    """The options of the evaluations; figures are left out by default."""
+    """The options of the evaluations: several devices are allowed, and figures are left out by default."""
 
+    device: Annotated[str, option_in(EVALUATION, DEVICE_HELP, callback=_device_names)] = "auto"
     figures: Annotated[bool, option_in(OUTPUT, "Write figures as PNG files.")] = False
 
 
@@ -140,16 +159,6 @@ def _engine(sweep: Sweep, on: str | None, processes: int | None, device: str, li
         return engine_on(on, Work(sweep.folder, limit), processes)
     devices = [] if device == "auto" else dealt(device)
     return Processes(sweep.folder, run_command, count=processes or 1, limit=limit, devices=devices)
-
-
-def dealt(device: str) -> list[str]:
-    """The devices of ``--device cuda:0,1``.
-
-    >>> dealt("cuda:0,2"), dealt("cpu")
-    (['cuda:0', 'cuda:2'], ['cpu'])
-    """
-    kind, _, numbers = device.partition(":")
-    return [f"{kind}:{number}" for number in numbers.split(",")] if numbers else [device]
 
 
 def _work(

@@ -1,4 +1,4 @@
-"""The commands, rules, recipes and workflow of docs/compare.md are those of the program."""
+"""The commands of README and docs, and the rules, recipes and workflow of docs/compare.md, are those of the program."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 import ccvae_eval
+from ccvae_eval.cli import VERBS
 from ccvae_eval.cli.main import load_command
 from ccvae_eval.comparison.gate import read_gate
 from ccvae_eval.evaluation.result_table import Mean, RatioOfSums
@@ -27,10 +28,26 @@ from ccvae_eval.metrics.accuracy.metric import BalancedAccuracy
 from tests.support.comparisons import run_of
 from tests.support.runs import pictured_run
 
-TEXT = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.partition("#")[0].strip() for line in re.findall(r"(?:^|run: |cmd: )(ccvae-eval .*)$", TEXT, re.MULTILINE)
-]
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+TEXT = (DOCS / "compare.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def commands_in(page: Path) -> set[str]:
+    """The command lines in the code blocks of a page, without comments, pipes, redirections and shell variables."""
+    blocks = re.findall(r"^ *```.*?\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    text = re.sub(r"\\\n *", "", "".join(blocks)).replace("$n", "8")
+    start = r"^ *(?:- run: |cmd: |PYTHONPATH=\. )?"
+    found = re.findall(start + r"(ccvae-eval [a-z].*)$", text, re.MULTILINE)
+    found += re.findall(r'--wrap "(ccvae-eval [^"]*)"', text)
+    return {re.sub(r" +[#>|].*", "", line).strip() for line in found}
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands_in(page)})
+INLINE = sorted(
+    {verb for page in PAGES for verb in re.findall(r"`ccvae-eval ([a-z]\S*?)[ `]", page.read_text("utf-8"))}
+)
 
 
 def block(language: str, containing: str) -> str:
@@ -43,6 +60,21 @@ def block(language: str, containing: str) -> str:
 def test_every_command_parses(line: str) -> None:
     _, verb, *arguments = shlex.split(line)
     load_command(verb).make_context(verb, arguments)
+
+
+def test_commands_within_sentences_exist() -> None:
+    assert [verb for verb in INLINE if verb not in VERBS] == []
+
+
+def test_the_example_of_mig_gives_its_numbers() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "faq.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    examples = re.findall(r"^(ccvae_eval\.score.*)  # (.*)$", code, re.MULTILINE)
+    assert len(examples) == 3
+    for call, number in examples:
+        exec(f"found = {call}", names)
+        assert f"{names['found']:.2f}" == number
 
 
 def test_the_file_of_rules_is_read(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_patterns_are_expanded_and_must_match() -> None:
         (["a.pt", "-o", "out", "--on", "cluster"], 2, "must be FILE.toml, dask or an address"),
         (["a.pt", "-o", "out", "--sample", "many"], 2, "--sample must be a positive number"),
         (["a.pt", "-o", "a.pt"], 3, "this is a file, but --out needs a folder"),
+        (["a.pt", "-o", "out", "--device", "cuda:0,x"], 2, "device 'cuda:x' is unknown"),
     ],
 )
 def test_errors(arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""A new metric is its folder, one entry point, its tests and its section in docs/metrics.md: nothing else is edited."""
+"""A new metric is its folder, one entry point, its tests and its page in docs/metrics: nothing else is edited."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
-COPIED = ("ccvae_eval", "models", "plugins", "docs/metrics.md", "pyproject.toml")
+COPIED = ("ccvae_eval", "models", "plugins", "docs/metrics", "pyproject.toml")
 QUESTION = "How bright are the reconstructions?"
 
 FOLDER = {
@@ -151,8 +151,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tests = tree / "tests/metrics/brightness"
     tests.mkdir(parents=True)
     (tests / "test_brightness.py").write_text(TEST)
-    with (tree / "docs/metrics.md").open("a") as docs:
-        docs.write("\n## 10. Brightness\n\nMean intensity of the reconstructions.\n")
+    (tree / "docs/metrics/brightness.md").write_text("# brightness\n\nMean intensity of the reconstructions.\n")
     project, group = tree / "pyproject.toml", '[project.entry-points."ccvae_eval.metrics"]\n'
     entry = 'brightness = "ccvae_eval.metrics.brightness.settings:Brightness"\n'
     project.write_text(project.read_text().replace(group, group + entry))

@@ -192,8 +192,8 @@ def test_a_run_and_a_converted_checkpoint_record_pixel_settings(
     """And a class that converts its images itself gives the same values."""
     plugin, out = ["--plugin", str(weights.with_name("my.py"))], str(weights.with_name("out"))
     common = [
-        "--data", "faces,size=32,n=300", "--sample", "40", "--judge", "none", "--json", "--no-figures", "--out", out, "--force",
-        "--metric", "reconstruction",
+        "--data", "faces,size=32,n=300", "--sample", "40", "--judge", "none", "--json", "--no-figures", "--out", out,
+        "--force", "--metric", "reconstruction",
     ]  # fmt: skip
     pixels = ["--set", "images.range=[-1,1]", "--set", "images.logits=true", "--set", "width=5"]
     code, text, err = output_of(["run", str(weights), *plugin, *pixels, *common], capsys)
