@@ -131,9 +131,10 @@ def _runs(
 
 def _evaluated(checkpoint: str, metrics: Sequence[str] | None, common: Common, screen: Screen) -> Path:
     """Evaluates a checkpoint, and writes its run to the default folder, which is returned."""
-    from ccvae_eval.cli.measuring import draw_and_write, evaluation_arguments, output_folder
+    from ccvae_eval.cli.measuring import draw, evaluation_arguments, output_folder
     from ccvae_eval.cli.options import metric_options
     from ccvae_eval.evaluation.metric import default_metrics
+    from ccvae_eval.evaluation.storage import write
 
     screen.notice(f"evaluating {checkpoint}")
     arguments = evaluation_arguments(
@@ -143,7 +144,7 @@ def _evaluated(checkpoint: str, metrics: Sequence[str] | None, common: Common, s
 
     run = evaluate(**arguments, gallery=common.page)
     folder = output_folder(None, run)
-    draw_and_write(run, folder, figures=False, page=common.page)
+    draw(write(run, folder), folder, figures=False, page=common.page)
     screen.notice(f"written to {folder}")
     return folder
 

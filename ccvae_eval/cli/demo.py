@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.measuring import SOME_FAILED, document_of, draw_and_write, plan_shown
+from ccvae_eval.cli.measuring import SOME_FAILED, document_of, draw, plan_shown
 from ccvae_eval.cli.options import Device, Json, Quiet
 from ccvae_eval.core.files import atomic_write, require_folder
 from ccvae_eval.training import TrainingSettings
@@ -32,6 +32,7 @@ def command(
     require_folder(out)
     from ccvae_eval.api import evaluate
     from ccvae_eval.evaluation.metric import default_metrics
+    from ccvae_eval.evaluation.storage import write
     from ccvae_eval.report import terminal
     from ccvae_eval.report.views import check_lines
 
@@ -42,9 +43,9 @@ def command(
             notice=screen.notice, stage=screen.stage, on_plan=plan_shown(screen),
             working=screen.progress.working,
         )  # fmt: skip
-        run, made = draw_and_write(run, out, figures=True, page=True)
+        run = write(run, out)
         screen.show(terminal.header(run), "", terminal.summary(run), "", *terminal.sentences(run), *check_lines(run))
-        screen.written(out, [checkpoint.name, *made])
+        screen.written(out, [checkpoint.name, *draw(run, out, figures=True, page=True)])
         screen.advise("Next, with your own checkpoint and images:\n  ccvae-eval run YOUR.pt --data folder:PATH")
         if json:
             screen.document(document_of(run))

@@ -159,14 +159,16 @@ def publish(
     Returns:
         False if the run does not meet the gate.
     """
+    from ccvae_eval.evaluation.storage import write
     from ccvae_eval.report.interface import write_report
 
     folder = output_folder(common.out, run)
-    run, made = draw_and_write(run, folder, figures=common.figures, page=common.page)
+    run = write(run, folder)
+    show(run, screen, verbose=common.verbose)
+    made = draw(run, folder, figures=common.figures, page=common.page)  # takes seconds, so the numbers come first
     for name in reports:
         for file in write_report(name, run, folder):
             screen.notice(f"{name}: {file}")
-    show(run, screen, verbose=common.verbose)
     screen.written(folder, made)
     screen.advise(f"Next: {following}")
     results, document = [], document_of(run)
@@ -186,12 +188,11 @@ def document_of(run: Run) -> dict[str, Any]:
     return {**run.as_plain(), "checks": [finding.as_plain() for finding in findings(run)]}
 
 
-def draw_and_write(run: Run, folder: Path, *, figures: bool, page: bool) -> tuple[Run, list[str]]:
-    """Writes a run's files, its figures and its page; returns the run as written and the names of what was made."""
+def draw(run: Run, folder: Path, *, figures: bool, page: bool) -> list[str]:
+    """Writes the figures and the page of a run that is in its folder; returns the names of all files of the run."""
     from ccvae_eval.evaluation.arrays import PICTURES_FILE
-    from ccvae_eval.evaluation.storage import EVIDENCE_FILE, RUN_FILE, VALUES_FILE, read, write
+    from ccvae_eval.evaluation.storage import EVIDENCE_FILE, RUN_FILE, VALUES_FILE, read
 
-    run = write(run, folder)
     made = [name for name in (RUN_FILE, VALUES_FILE, EVIDENCE_FILE, PICTURES_FILE) if (folder / name).is_file()]
     if figures:
         from ccvae_eval.report.figures import draw_figures  # imports matplotlib, which help does not need
@@ -203,7 +204,7 @@ def draw_and_write(run: Run, folder: Path, *, figures: bool, page: bool) -> tupl
         # images are stored with a small loss: the page shows the stored ones, as a later `report RUN` does
         write_page(read(folder), folder)
         made.append(PAGE)
-    return run, made
+    return made
 
 
 def show(run: Run, screen: Screen, *, verbose: bool) -> None:

@@ -139,6 +139,18 @@ def test_a_run_never_replaces_another(place: Path, capsys: pytest.CaptureFixture
     assert "is a file" in capsys.readouterr().err
 
 
+def test_the_numbers_are_written_and_shown_before_anything_is_drawn(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no figure today")
+
+    monkeypatch.setattr("ccvae_eval.cli.measuring.draw", broken)
+    assert _pasted(f"{RUN} --metric reconstruction --out numbers") == 5
+    assert (place / "numbers" / "run.json").is_file()
+    assert "reconstruction" in capsys.readouterr().out
+
+
 def test_lists_take_commas_and_old_names_of_options_work(capsys: pytest.CaptureFixture[str]) -> None:
     line = shlex.split(f"{RUN} --sample 60 --json")[1:]
     assert _code([*line, "-m", "accuracy,reconstruction", "--labels", "Smiling,Male"]) == 0

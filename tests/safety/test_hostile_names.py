@@ -12,9 +12,10 @@ from xml.etree import ElementTree
 import pytest
 
 from ccvae_eval import evaluate, read
-from ccvae_eval.cli.measuring import draw_and_write
+from ccvae_eval.cli.measuring import draw
 from ccvae_eval.comparison import gate
 from ccvae_eval.evaluation.run import Run
+from ccvae_eval.evaluation.storage import write
 from ccvae_eval.model.interface import Label, LabelSchema
 from ccvae_eval.report import paper
 from ccvae_eval.report.page import notebook_html
@@ -42,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             references=False, command=f"ccvae-eval run {SCRIPT} {ESCAPE}",
         )  # fmt: skip
     assert run.failed == ()
-    draw_and_write(run, place, figures=True, page=True)
+    draw(write(run, place), place, figures=True, page=True)
     return place
 
 
