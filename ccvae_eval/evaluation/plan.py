@@ -139,7 +139,10 @@ class Plan:
         if advisor is not None and notice is not None:
             for problem in _foreseen(parts, advisor):
                 notice(str(problem))
-        if any(part.active and part.needs.judge and part.subject.can_be_judged for part in parts):
+        # to learn whether the decoder can be judged costs a decoded batch, so it is asked only before a training
+        if subject.judge_source.trainable and any(
+            part.active and part.needs.judge and part.subject.can_be_judged for part in parts
+        ):
             subject.judge_source.require()
         for part in parts:
             part.attempt(part.start, "start(subject)")

@@ -47,13 +47,18 @@ class JudgeSource:
         return self.judge is not None or self.train is not None
 
     @property
+    def trainable(self) -> bool:
+        """True if there is no judge yet, and one can be trained."""
+        return self.judge is None and self.train is not None
+
+    @property
     def tried(self) -> bool:
         """True if a judge was to be trained, which failed."""
         return self.judge is None and self._required
 
     def require(self) -> Judge | None:
         """The judge, trained now if necessary; None if there is none."""
-        if self.judge is None and self.train is not None:
+        if self.trainable:
             self.judge, self.train, self._required = self.train(), None, True
         return self.judge
 

@@ -136,7 +136,7 @@ def test_jobs_of_submitit_run_chunks_of_cells(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_whose_process_is_killed_is_submitted_again(tmp_path: Path) -> None:
+def test_a_job_that_is_cancelled_ends_and_its_cell_stays_to_be_done(tmp_path: Path) -> None:
     made = sweep(tmp_path, "hang", "a")
     engine = Slurm(Work(made.folder, program=PROGRAM), {"cluster": "local", "timeout_min": 5})
     (job,) = engine.submit(made.cells[:1])
@@ -146,7 +146,8 @@ def test_a_job_whose_process_is_killed_is_submitted_again(tmp_path: Path) -> Non
     end = time.monotonic() + LONGEST
     while not (gone := list(engine.wait([job], 1.0))) and time.monotonic() < end:
         pass
-    assert gone[0][1].startswith(f"job {job.handle.job_id}: ")
+    assert [ended for ended, _ in gone] == [job]
+    assert made.missing() == list(made.cells)
     engine.close()
 
 

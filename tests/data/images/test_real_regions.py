@@ -77,5 +77,5 @@ def test_smiles_and_glasses_change_inside_their_boxes(run: Any) -> None:
 
 
 def test_a_global_label_has_no_region_and_is_less_concentrated(run: Any) -> None:
-    assert run.find("locality.focus@Young").note == "has no region"
+    assert run.find("locality.focus@Young").note == "has no region: it changes the whole image"
     assert run["locality.concentration@Young"] < run["locality.concentration@Smiling"]
