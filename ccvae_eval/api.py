@@ -24,7 +24,7 @@ from ccvae_eval.data.splits import sample_ids
 from ccvae_eval.evaluation.metric import Metric, default_metrics, metrics_with
 from ccvae_eval.evaluation.metric import metric_named as metric_named
 from ccvae_eval.evaluation.pictures import gallery as gallery_of
-from ccvae_eval.evaluation.pictures import leaking_pairs
+from ccvae_eval.evaluation.pictures import leaking_pairs, require_pairs
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.remedies import Advisor
 from ccvae_eval.evaluation.run import Header, Run
@@ -171,6 +171,7 @@ def evaluate(
     judge: str = "auto",
     references: bool = True,
     gallery: bool = True,
+    pairs: Sequence[tuple[str, str]] | None = None,
     cache_dir: str | Path | None = None,
     command: str = "",
     notice: Notice | None = None,
@@ -199,6 +200,7 @@ def evaluate(
             different labels.
         references: add the values of the reference model, if the data are rendered.
         gallery: decode single images for the report: with each label set to other classes, and pairs of labels moved.
+        pairs: the pairs of binary labels to move at once in the gallery; default: the two with the strongest leak.
         cache_dir: folder for cached judges and references.
         command: the command line to record in the run; default: the program's.
         notice: called with messages for the user.
@@ -221,9 +223,16 @@ def evaluate(
         )  # fmt: skip
         if on_plan is not None:
             on_plan(planned)
+        chosen = None if pairs is None else require_pairs(planned.subject, pairs)
         found = run(planned, _staged(stage, "measure"), working)
         if gallery:
-            found = replace(found, gallery=gallery_of(planned.subject, found.ids.values(), leaking_pairs(found)))
+            own = {} if chosen is None else {"most_pads": len(chosen)}
+            of_pairs = leaking_pairs(found) if chosen is None else chosen
+            found = replace(found, gallery=gallery_of(planned.subject, found.ids.values(), of_pairs, **own))
+            shown = [tuple(map(str, pair)) for pair in found.gallery.get("pads", ())]
+            for pair in [pair for pair in chosen or () if pair not in shown]:
+                if notice is not None:
+                    notice(f"The report does not move {pair[0]} and {pair[1]} at once: this sample gives no paths.")
         if not references:
             return found
         step, of = _staged(stage, "reference"), (planned.subject, planned.metrics)

@@ -132,7 +132,7 @@ def _runs(
 def _evaluated(checkpoint: str, metrics: Sequence[str] | None, common: Common, screen: Screen) -> Path:
     """Evaluates a checkpoint, and writes its run to the default folder, which is returned."""
     from ccvae_eval.cli.measuring import draw, evaluation_arguments, output_folder
-    from ccvae_eval.cli.options import metric_options
+    from ccvae_eval.cli.options import metric_options, pairs_of
     from ccvae_eval.evaluation.metric import default_metrics
     from ccvae_eval.evaluation.storage import write
 
@@ -142,7 +142,7 @@ def _evaluated(checkpoint: str, metrics: Sequence[str] | None, common: Common, s
     )
     from ccvae_eval.api import evaluate
 
-    run = evaluate(**arguments, gallery=common.page)
+    run = evaluate(**arguments, gallery=common.page, pairs=pairs_of(common.pad))
     folder = output_folder(None, run)
     draw(write(run, folder), folder, figures=False, page=common.page)
     screen.notice(f"written to {folder}")

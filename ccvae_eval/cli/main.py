@@ -25,8 +25,8 @@ CV2_HINT = "OpenCV needs two system libraries. On Debian and Ubuntu: apt-get ins
 
 OLD_NAMES = {"--label": "--rename", "--rate": "--supervision", "--batch": "--batch-size"}
 """Options that were renamed; the old name works, with a note."""
-ASSIGNING = frozenset({"set", "option", "training", "group", "plugin"})
-"""Options whose values are settings or paths, in which a comma is no separator."""
+ASSIGNING = frozenset({"set", "option", "training", "group", "plugin", "pad"})
+"""Options whose values are settings, paths or pairs, in which a comma does not separate values of the option."""
 LABEL_REQUESTS = "label"
 """The parameter of ``--rename``, whose values are NEW=OLD."""
 

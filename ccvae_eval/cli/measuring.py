@@ -127,8 +127,9 @@ def measure(
 
         try:
             run = evaluate(
-                **arguments, gallery=common.page, on_plan=plan_shown(screen), working=screen.progress.working
-            )
+                **arguments, gallery=common.page, pairs=options.pairs_of(common.pad), on_plan=plan_shown(screen),
+                working=screen.progress.working,
+            )  # fmt: skip
         except KeyboardInterrupt:
             screen.notice("Stopped: no results were written. A judge that was trained is kept in the cache.")
             raise
@@ -146,6 +147,7 @@ def require_valid(common: Common) -> None:
     for name in common.report or []:
         registry.reports.find(name)
     options.sample_of(common.sample)
+    options.pairs_of(common.pad)
     options.assignments(common.set, "--set")
     options.require_inputs(common.data, common.judge)
     options.claim_folder(common.out, force=common.force)

@@ -96,6 +96,9 @@ DATA_HELP = (
     "Labelled images: faces, folder:PATH, mnist:PATH, npz:PATH. Default: $CCVAE_EVAL_DATA, else the checkpoint's "
     "training data, if they need no path."
 )
+PAD_HELP = (
+    "Two binary labels that the report moves at once; repeatable. Default: the two pairs with the strongest leak."
+)
 LIMIT_HELP = "Use the first N images (of the split, if one is named) instead of a sample."
 
 
@@ -134,6 +137,7 @@ class Common:
         option_in(OUTPUT, "Report plugin to write beside run.json; repeatable.", autocompletion=registered("reports")),
     ] = None
     page: Annotated[bool, option_in(OUTPUT, "Write the report as one HTML file, report.html.")] = True
+    pad: Annotated[list[str] | None, option_in(OUTPUT, PAD_HELP, metavar="A,B")] = None
     model: ModelName = None
     set: ModelSetting = None
     plugin: Plugin = None
@@ -288,6 +292,17 @@ def sample_of(text: str | None) -> int | str | None:
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"--sample must be a positive number or 'all', got {text!r}")
     return int(text)
+
+
+def pairs_of(given: list[str] | None) -> list[tuple[str, str]] | None:
+    """Parses ``--pad``: each is two names with a comma between them; None = not given."""
+    found = []
+    for text in given or ():
+        names = [name.strip() for name in text.split(",")]
+        if len(names) != 2 or not all(names):
+            raise UsageError(f"{text!r} is not of the form A,B", where="--pad")
+        found.append((names[0], names[1]))
+    return found or None
 
 
 def assignments(given: list[str] | None, where: str) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, permutations
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccvae_eval.core.devices import exact_arithmetic
-from ccvae_eval.core.errors import UndefinedError, UnsupportedError
+from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError, suggestion
 from ccvae_eval.core.types import Floats, Ids, Images
 from ccvae_eval.evaluation.interventions import Do, path_between
 from ccvae_eval.evaluation.metric import CodeSource
@@ -161,14 +161,15 @@ def plane(
 
 @exact_arithmetic()
 def gallery(
-    subject: Subject, samples: Iterable[Ids], pairs: Iterable[tuple[str, str]] = ()
+    subject: Subject, samples: Iterable[Ids], pairs: Iterable[tuple[str, str]] = (), most_pads: int = MOST_PADS
 ) -> dict[str, NDArray[np.generic]]:
     """Single images for a report, with their reconstructions and with each label set to another class.
 
     Args:
         subject: the subject.
         samples: the images of each metric; an image is shown only if every metric used it.
-        pairs: pairs of characteristics to move at once, see :func:`leaking_pairs`; the first two that are possible.
+        pairs: pairs of characteristics to move at once, see :func:`leaking_pairs`; an impossible pair is left out.
+        most_pads: number of pairs to use, the first that are possible.
 
     Returns:
         ``ids``, shape (n,), n at most 48; ``image``, ``reconstruction`` and ``do/LABEL``, shape (n, H, W, C), uint8;
@@ -194,7 +195,7 @@ def gallery(
                 found[name] = np.concatenate([found[name], pictures]) if name in found else pictures
         if count:
             found |= _in_every_class(subject, rows[:MOVED_IMAGES])
-            found |= _pads(subject, rows[:PAD_IMAGES], pairs)
+            found |= _pads(subject, rows[:PAD_IMAGES], pairs, most_pads)
     except Exception:  # the metrics report what is wrong with the model
         log.debug("gallery", exc_info=True)
         return {}
@@ -221,6 +222,23 @@ def leaking_pairs(run: Run) -> list[tuple[str, str]]:
     return list(combinations(names, 2))
 
 
+def require_pairs(subject: Subject, pairs: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
+    """The pairs, each of two different binary characteristics of the subject; anything else is a ``UsageError``."""
+    found = [tuple(pair) for pair in pairs]
+    for pair in found:
+        if len(set(pair)) != 2 or len(pair) != 2:
+            raise UsageError(f"a pair must be two different labels, got {','.join(pair)!r}", where="pairs")
+        for name in pair:
+            if name not in subject.characteristics:
+                hint = suggestion(name, subject.characteristics)
+                raise UsageError(f"label {name!r} is unknown or not evaluated", where="pairs", hint=hint)
+            if subject.schema[name].kind != "binary":
+                raise UsageError(
+                    f"a pair must be two binary labels, and {name!r} is {subject.schema[name].kind}", where="pairs"
+                )
+    return [(down, across) for down, across in found]
+
+
 def _in_every_class(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic]]:
     """The given images with each categorical label set to each of its classes."""
     chunk = picked(subject, rows)
@@ -237,12 +255,12 @@ def _in_every_class(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic
     return found
 
 
-def _pads(subject: Subject, rows: Ids, pairs: Iterable[tuple[str, str]]) -> dict[str, NDArray[np.generic]]:
-    """The two-dimensional traversals of the given images along each pair that has two paths."""
+def _pads(subject: Subject, rows: Ids, pairs: Iterable[tuple[str, str]], most: int) -> dict[str, NDArray[np.generic]]:
+    """The two-dimensional traversals of the given images along the first ``most`` pairs that have two paths."""
     found: dict[str, NDArray[np.generic]] = {}
     names: list[tuple[str, str]] = []
     for down, across in pairs:
-        if len(names) == MOST_PADS:
+        if len(names) == most:
             break
         if any(name not in subject.characteristics or subject.schema[name].kind != "binary" for name in (down, across)):
             continue

@@ -176,7 +176,7 @@ def _correlated(run: Run) -> Iterator[str]:
 
 
 @_check("CE005", "warning", "Classes with few images",
-        "Evaluate more images (--sample all), or merge rare classes (--label).")  # fmt: skip
+        "Evaluate more images (--sample all), or merge rare classes (--rename).")  # fmt: skip
 def _few_images(run: Run) -> Iterator[str]:
     """A class has fewer than 20 evaluated images.
 

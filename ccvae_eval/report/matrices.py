@@ -84,7 +84,8 @@ def _matrices_of(m: Measurement) -> Iterator[Matrix]:
     elif m.metric == "intervention":
         yield _between_labels(
             m, "change", "Change of the judged label (column) when a label (row) is set to another class",
-            "A model that edits one label at a time has its large numbers on the diagonal.", 0.0,
+            "Off the diagonal 0 is best; the diagonal is effect, the share of images in which the judge recognises the "
+            "new class.", 0.0, diagonal="effect",
         )  # fmt: skip
     elif m.metric == "density":
         yield _between_labels(

@@ -116,6 +116,8 @@ def test_the_settings_of_a_metric_are_options() -> None:
         (["locality", CHECKPOINT, "--option", "drift.matcher=sift"], 2, "'drift', which is not evaluated"),
         (["disentanglement", CHECKPOINT, "--option", "drift.matcher=sift"], 2, "'drift', which is not evaluated"),
         (["run", "absent.pt"], 3, "absent.pt"),
+        (["run", "absent.pt", "--pad", "Smiling"], 2, "--pad: 'Smiling' is not of the form A,B"),
+        (["density", CHECKPOINT, "--limit", "20", "--pad", "Smiling,Moustache"], 2, "'Moustache' is unknown"),
         (["explain", "localty"], 2, "Did you mean 'locality'"),
         (["train", "ccvea", "--data", "faces"], 2, "Did you mean 'ccvae'"),
         (["train", "ccvae", "--data", "faecs"], 2, "Did you mean 'faces'"),

@@ -143,7 +143,7 @@ def test_hostile_names_are_text() -> None:
     tags = []
     for names in (HOSTILE, tuple(f"label{k}" for k in range(len(HOSTILE)))):
         page = Elements(page_of(*(pictured(model(k, k, path=names[0], names=names)) for k in (1, 2))))
-        tags.append([tag for tag, _ in page.elements])
+        tags.append([tag for tag, _ in page.elements if tag != "wbr"])
         for name in names:
             assert name in page.text
     assert tags[0] == tags[1]

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
+from ccvae_eval import evaluate
+from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Codes
-from ccvae_eval.evaluation.pictures import GALLERY_IMAGES, as_bytes, gallery, leaking_pairs, plane
+from ccvae_eval.evaluation.pictures import (
+    GALLERY_IMAGES,
+    as_bytes,
+    gallery,
+    leaking_pairs,
+    plane,
+    require_pairs,
+)
 from ccvae_eval.evaluation.subject import prepare
 from tests.support.fakes import SCHEMA, Squares, SquaresVAE
 from tests.support.runs import LABELS, measurement, run_of, value
@@ -82,3 +92,41 @@ def test_the_pairs_that_leak_most_come_first_and_once() -> None:
     values = [value("response", number, i, at={"judged": j}) for (i, j), number in response.items()]
     assert leaking_pairs(run_of(measurement("locality", "focus", values))) == [("b", "a"), ("c", "a")]
     assert leaking_pairs(run_of(measurement("locality", "focus", []))) == [LABELS]
+
+
+def test_the_pairs_of_the_pad_can_be_chosen() -> None:
+    first, second = [label.name for label in SCHEMA if label.kind == "binary"][:2]
+    said: list[str] = []
+    run = evaluate(
+        SquaresVAE(), Squares(200), ["accuracy"], sample=96, judge="none", references=False, notice=said.append,
+        pairs=[(second, first), (first, second), (second, first)],
+    )  # fmt: skip
+    assert run.gallery["pads"].tolist() == [[second, first], [first, second], [second, first]]
+    np.testing.assert_array_equal(run.gallery["pad/0"], run.gallery["pad/2"])
+    assert not any("at once" in text for text in said)
+
+
+def test_a_chosen_pair_without_paths_is_named() -> None:
+    first, second = [label.name for label in SCHEMA if label.kind == "binary"][:2]
+    said: list[str] = []
+    run = evaluate(
+        SquaresVAE(), Squares(40), ["accuracy"], limit=12, judge="none", references=False, notice=said.append,
+        pairs=[(first, second)],
+    )  # fmt: skip
+    assert "pads" not in run.gallery
+    assert f"The report does not move {first} and {second} at once: this sample gives no paths." in said
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        (("Smyle", "Tie"), "label 'Smyle' is unknown or not evaluated"),
+        (("Smile", "Hair"), "a pair must be two binary labels, and 'Hair' is categorical"),
+        (("Smile", "Smile"), "a pair must be two different labels, got 'Smile,Smile'"),
+        (("Smile",), "a pair must be two different labels, got 'Smile'"),
+    ],
+)
+def test_a_pair_must_be_two_binary_labels(pair: tuple[str, ...], said: str) -> None:
+    subject = prepare(SquaresVAE(), Squares(40), np.arange(40))
+    with pytest.raises(UsageError, match=said):
+        require_pairs(subject, [pair])

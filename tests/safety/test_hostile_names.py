@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,20 +15,20 @@ import pytest
 from ccvae_eval import evaluate, read
 from ccvae_eval.cli.measuring import draw
 from ccvae_eval.comparison import gate
+from ccvae_eval.comparison import page as comparison_page
+from ccvae_eval.comparison.compare import compare
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import write
 from ccvae_eval.model.interface import Label, LabelSchema
+from ccvae_eval.rendering.text import plain
 from ccvae_eval.report import paper
-from ccvae_eval.report.page import notebook_html
+from ccvae_eval.report.page import notebook_html, page_html
 from tests.support import fakes
 
 ESCAPE, SCRIPT, IMAGE = "\x1b[31mred", "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
 FORMULA, CLOSING, LATEX, LONG = f"=cmd(){ESCAPE}", "</script><b>", "\\input{secret}", "n" * 300
 NAMES, CLASSES = (SCRIPT, FORMULA, IMAGE), (CLOSING, LATEX, LONG)
 SHOWN = (SCRIPT, "=cmd()\\x1b[31mred", IMAGE)
-
-
-pytestmark = pytest.mark.filterwarnings("ignore:constrained_layout not applied")  # a name of 300 characters
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,27 @@ def test_a_spreadsheet_takes_none_for_a_formula(folder: Path, run: Run) -> None:
     found = {row["characteristic"] for row in rows}
     assert found == {"", SCRIPT, f"'{FORMULA}", IMAGE}
     assert run.find(f"density.auc@{FORMULA}").characteristic == FORMULA
+
+
+@pytest.mark.parametrize("name", [SCRIPT, FORMULA, IMAGE, LATEX, LONG])
+def test_names_of_checkpoints_and_models_stay_text_in_every_view(run: Run, name: str) -> None:
+    header = replace(run.header, checkpoint={**run.header.checkpoint, "path": f"{name}.pt", "model": name})
+    renamed = replace(run, header=header)
+    shown = plain(name)
+    found = compare(run, renamed)
+    both = {label: [one] for label, one in zip(found.models, (run, renamed), strict=True)}
+    compared = comparison_page.page_html(found, both)
+    for html in (page_html(renamed), notebook_html(renamed), compared):
+        page = Page(html)
+        assert shown in page.text
+        assert "\x1b" not in html
+        assert not [a for tag, a in page.elements if tag == "b" or any(key.startswith("on") for key in a)]
+        assert all((a["src"] or "").startswith("data:image/") for tag, a in page.elements if tag == "img")
+        assert [tag for tag, _ in page.elements].count("script") <= 2
+    table = paper.paper_table({name: [renamed]}, [f"density.auc@{SCRIPT}"])
+    assert not re.search(r"\\input|\x1b|<script", paper.latex(table))
+    cells = [cell for row in csv.reader(io.StringIO(paper.as_csv(table))) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "@"))]
 
 
 def test_latex_and_markdown_tables_show_them_as_text(run: Run) -> None:

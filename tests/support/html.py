@@ -7,7 +7,7 @@ from base64 import b64encode
 from hashlib import sha256
 from html.parser import HTMLParser
 
-VOID = {"meta", "img", "input", "br", "line", "circle", "rect", "link", "hr"}
+VOID = {"meta", "img", "input", "br", "line", "circle", "rect", "link", "hr", "wbr"}
 
 
 class Elements(HTMLParser):

@@ -112,7 +112,7 @@ def _draw_densities(axes: Any, parts: Mapping[str, Picture], measurement: Measur
             color=colour,
             alpha=0.35,
             linewidth=0,
-            label=name,
+            label=fitted(name, 0.8),
             zorder=2 + k,
         )
         axes.plot(grid, base + np.asarray(density, dtype=float), color=colour, zorder=2 + k)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -115,11 +116,22 @@ def environment() -> Environment:
     def shown(value: Any) -> Any:
         return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
-    return Environment(
+    found = Environment(
         loader=ChoiceLoader([PackageLoader("ccvae_eval.report", f"{part}/templates") for part in ("page", "live")]),
         autoescape=True, finalize=shown, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    found.filters["breakable"] = breakable
+    return found
+
+
+def breakable(text: str) -> Markup:
+    """The text, in which a narrow window may break a line after an underscore, a comma or a slash.
+
+    >>> breakable("Arched_Eyebrows")
+    Markup('Arched_<wbr>Eyebrows')
+    """
+    return Markup("<wbr>").join(re.findall(r"[^_,/]*[_,/]|[^_,/]+", plain(text)))
 
 
 def _joined(*names: str) -> str:

@@ -261,3 +261,35 @@ def test_axe_finds_no_violation_and_nothing_is_requested(window: Browser, page: 
     window.open(page)
     assert window.requests() == [page.resolve().as_uri()]
     assert window.violations() == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 390), ("light", 1280)])
+def test_axe_finds_no_violation_in_a_page_of_many_labels_with_everything_open(
+    window: Browser, tmp_path: Path, scheme: str, width: int
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page_html(pictured_run([f"Label_{k}_with_a_long_name" for k in range(16)])))
+    window.resize(width, 900)
+    window.prefer(scheme)
+    window.open(path)
+    window.script("for (const part of document.querySelectorAll('details')) part.open = true")
+    assert window.script("return document.querySelectorAll('*').length") > 3000
+    assert window.script("return document.documentElement.scrollWidth <= innerWidth")
+    assert window.violations() == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_row_of_a_matrix_breaks_its_name_within_a_word(window: Browser, tmp_path: Path, width: int) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page_html(pictured_run(["Arched_Eyebrows", "Wearing_Necktie"])))
+    window.resize(width, 900)
+    window.open(path)
+    lines = window.script("""
+      return [...document.querySelectorAll(".matrix tbody th")].flatMap(head => [...head.childNodes]
+        .filter(node => node.nodeType === Node.TEXT_NODE).map(node => {
+          const range = document.createRange();
+          range.selectNodeContents(node);
+          return range.getClientRects().length;
+        }))""")
+    assert lines
+    assert set(lines) == {1}

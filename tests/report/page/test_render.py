@@ -66,7 +66,8 @@ def test_hostile_names_are_text() -> None:
         for made in (pictured_run(names), pictured_run(tuple(f"label{k}" for k in range(len(names)))))
     )
     plain, page = Elements(page_html(harmless)), Elements(page_html(run))
-    assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
+    tags = [[tag for tag, _ in found.elements if tag != "wbr"] for found in (plain, page)]
+    assert tags[0] == tags[1]
     assert "\x1b" not in page_html(run)
     assert "a\\x1b[31mred" in page.text
     for name in names:
