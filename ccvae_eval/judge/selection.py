@@ -58,7 +58,7 @@ class JudgeSource:
 
     def require(self) -> Judge | None:
         """The judge, trained now if necessary; None if there is none."""
-        if self.trainable:
+        if self.judge is None and self.train is not None:
             self.judge, self.train, self._required = self.train(), None, True
         return self.judge
 
