@@ -8,18 +8,21 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from functools import wraps
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from ccvae_eval.checkpoint import Opened, open_checkpoint
 from ccvae_eval.core import TOOL
 from ccvae_eval.core.devices import device_named, environment
+from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.types import Ids, Plain
 from ccvae_eval.data.interface import BringsData, DataSet, HasRegions, Split
 from ccvae_eval.data.labels.relabel import absent_labels
 from ccvae_eval.data.memory import as_data_set
-from ccvae_eval.data.spec import data_for, open_data
+from ccvae_eval.data.spec import data_for, open_data, sample_size
 from ccvae_eval.data.splits import sample_ids
 from ccvae_eval.evaluation.metric import Metric, default_metrics, metrics_with
 from ccvae_eval.evaluation.metric import metric_named as metric_named
@@ -42,10 +45,27 @@ DEFAULT_METRICS = default_metrics()
 WHOLE_DATA = "all"
 """The recorded split of a run on the first N images of the whole data set."""
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
 Notice = Callable[[str], None]
 Stage = Callable[[str, int, int], None]
 
 
+def _known_arguments(function: Callable[P, Result]) -> Callable[P, Result]:
+    """The function, which refuses an unknown keyword argument with the closest known name."""
+    known = signature(function).parameters
+
+    @wraps(function)
+    def checked(*args: P.args, **given: P.kwargs) -> Result:
+        for name in given:
+            if name not in known:
+                raise UsageError(f"{function.__name__} has no argument {name!r}", hint=suggestion(name, known))
+        return function(*args, **given)
+
+    return checked
+
+
+@_known_arguments
 def load(
     path: str | Path,
     *,
@@ -70,6 +90,7 @@ def load(
     return open_checkpoint(Path(path), model=model, settings=settings)
 
 
+@_known_arguments
 def plan(
     model: str | Path | Opened | LabelledVAE,
     data: Any = None,
@@ -93,13 +114,15 @@ def plan(
 
     For the arguments see :func:`evaluate`, which plans and runs; ``command`` is recorded in the run.
     """
+    count = sample_size(sample)
     opened = load(model) if isinstance(model, str | Path) else model
     chosen = metrics_with(options or {}, metrics)
     network: Any = opened.model if isinstance(opened, Opened) else opened
     images = data_of(data, opened)
-    wanted = sample if sample is not None or limit is not None else max(metric.default_sample for metric in chosen)
+    if sample is None and limit is None:
+        count = max(metric.default_sample for metric in chosen)
     part = split if split is not None or limit is not None else "test"
-    ids = sample_ids(images, part, sample=None if wanted in (None, "all") else int(wanted), seed=seed, limit=limit)
+    ids = sample_ids(images, part, sample=count, seed=seed, limit=limit)
     place = device_named(device)
     source = judge_source(
         images, choice=judge, schema=network.labels if len(network.labels) else None,
@@ -155,6 +178,7 @@ def _staged(stage: Stage | None, name: str) -> Callable[[int, int], None] | None
     return None if stage is None else lambda done, total: stage(name, done, total)
 
 
+@_known_arguments
 def evaluate(
     model: str | Path | Opened | LabelledVAE,
     data: Any = None,

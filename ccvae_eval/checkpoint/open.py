@@ -268,6 +268,9 @@ def _convert_pixels(network: nn.Module, plan: _Plan, pixels: PixelRange) -> tupl
 def _unrecognised(bundle: Bundle, given: Mapping[str, Plain]) -> CheckpointError:
     """The error for a file that no model and no adapter recognises."""
     advice = closest_candidate(bundle, given, None)
+    if bundle.format == "folder" and len(bundle.structure) > 1:
+        parts = ", ".join(bundle.structure)
+        advice = f"{len(bundle.structure)} files were read as one model: {parts}. Give one file if they are unrelated."
     if isinstance(bundle.structure, Record):
         return CheckpointError(
             f"is a pickled {bundle.structure.class_name}, which no installed adapter recognises",

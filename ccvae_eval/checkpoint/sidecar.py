@@ -47,12 +47,15 @@ def read_folder(path: Path) -> Bundle:
     names = _entries(path)
     weights = [name for name in names if name.lower().endswith(WEIGHT_SUFFIXES)]
     if not weights:
+        inside = [name for name in names if any(f.suffix in WEIGHT_SUFFIXES for f in (path / name).glob("*"))]
         raise CheckpointError(
             "is a folder without a checkpoint file",
             where=str(path),
             why=f"no file ends in {', '.join(WEIGHT_SUFFIXES)}",
             hint=f"For a folder of images write folder:{path}."
             if "attributes.csv" in names
+            else f"Its subfolders have checkpoint files: {', '.join(inside[:MAX_FILES])}. Name one of them."
+            if inside
             else "Give the checkpoint file itself, or the folder that contains the parts of one model.",
         )
     if len(weights) > MAX_FILES:
@@ -71,6 +74,8 @@ def read_folder(path: Path) -> Bundle:
     plain = {Path(name).stem: read_json_file(path / name) for name in json_names}
     unread = [name for name in names if name.lower().endswith(PICKLE_SUFFIXES)]
     notes = [f"{name}: {note}" for name, part in parts.items() for note in part.notes]
+    if len(weights) > 1:
+        notes.append(f"{len(weights)} files are read as one model: {', '.join(weights)}")
     notes += [f"{name} was not read: a pickle can contain code" for name in unread[:4]]
     tables = {stem: part.tensors.stored for stem, part in parts.items() if isinstance(part.tensors, FileTensors)}
     return Bundle(

@@ -23,7 +23,7 @@ PANEL = f"Settings of {NAME}"
 CHECKPOINTS_HELP = "The checkpoint to evaluate; with several: unsupervised disentanglement ranking (UDR) across them."
 CODES_HELP = (
     "Instead of a checkpoint: an .npz with codes (N, D), factors (N, K) and optionally train, test, names, kinds, "
-    "blocks; or a CSV or parquet file of codes."
+    "blocks; the .npz of export; or a CSV or parquet file of codes."
 )
 FACTORS_HELP = "With --codes FILE.csv or FILE.parquet: the file of the factors."
 SETTINGS = options.setting_options(registry.metrics[NAME], PANEL, without=("every",))

@@ -76,7 +76,9 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name = args[0]
         if name not in VERBS:
-            hint = f"{suggestion(name, VERBS)} Try: {ctx.command_path} --help"
+            option = f"--{name}" in (opt for param in self.params for opt in param.opts)
+            meant = f"Did you mean '--{name}'?" if option else suggestion(name, VERBS)
+            hint = f"{meant} Try: {ctx.command_path} --help"
             raise UsageError(f"{name!r} is not a command", hint=hint)
         return name, load_command(name), args[1:]
 
@@ -141,7 +143,10 @@ def _report(error: CcvaeEvalError, arguments: list[str]) -> None:
         sys.stdout.write(json.dumps({"error": error.as_plain()}) + "\n")
     from ccvae_eval.rendering.text import plain
 
-    sys.stderr.write(f"Error: {plain(str(error))}\n")
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+        sys.stderr.write(f"\x1b[31mError:\x1b[0m {plain(str(error))}\n")
+    else:
+        sys.stderr.write(f"Error: {plain(str(error))}\n")
 
 
 def _as_known_error(error: Exception) -> CcvaeEvalError | None:

@@ -287,11 +287,10 @@ def _value(text: str) -> Any:
 
 def sample_of(text: str | None) -> int | str | None:
     """Parses ``--sample``: a positive number or "all"."""
-    if text is None or text == "all":
-        return text
-    if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"--sample must be a positive number or 'all', got {text!r}")
-    return int(text)
+    from ccvae_eval.data.spec import sample_size
+
+    count = sample_size(text, "--sample")
+    return text if count is None else count
 
 
 def pairs_of(given: list[str] | None) -> list[tuple[str, str]] | None:

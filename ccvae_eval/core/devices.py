@@ -44,9 +44,12 @@ def device_named(name: str) -> torch.device:
     device = torch.device(name)
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not usable[device.type] or (device.index or 0) >= max(torch.cuda.device_count(), 1):
+        found = torch.cuda.device_count() if device.type == "cuda" else 0
+        build = f"torch {torch.__version__}" + (" is the CPU build" if torch.version.cuda is None else "")
+        missing = "no CUDA GPU found" if device.type == "cuda" and not found else f"device {name!r} is not available"
         raise UsageError(
-            f"device {name!r} is not available",
-            why=f"torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices",
+            missing,
+            why=f"{build}, with {found} CUDA GPUs" if found else build,
             hint="--device auto uses CUDA if it is available, else the CPU.",
         )
     return device

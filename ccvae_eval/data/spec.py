@@ -222,3 +222,20 @@ def _opens_alone(spec: str) -> bool:
     except UsageError:
         return False
     return supports(kind, NeedsNoPath) and bool(kind.needs_no_path)
+
+
+def sample_size(sample: int | str | None, name: str = "sample") -> int | None:
+    """The number of images of a sample: a positive number, as text or not; None for None and "all".
+
+    >>> sample_size("64"), sample_size("all")
+    (64, None)
+
+    Raises:
+        UsageError: anything else.
+    """
+    if sample is None or sample == "all":
+        return None
+    text = str(sample)
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise UsageError(f"{name} must be a positive number or 'all', got {sample!r}")
+    return int(text)

@@ -53,6 +53,8 @@ def read_codes(codes: Path, factors: Path | None = None) -> CodesFile:
             * An ``.npz`` contains ``codes`` (N, D) and ``factors`` (N, K), and optionally ``train`` and ``test`` (row
               indices or masks), ``names`` (K,), ``kinds`` (K,) of "discrete" or "continuous", ``blocks`` (D,), the
               number of each latent dimension's block (-1 = a block of its own), and ``block_names``.
+            * The ``.npz`` of ``ccvae-eval export`` has ``labels`` in place of factors, and ``columns`` in place of
+              blocks.
             * A table of numbers is a CSV file with one header line or a parquet file.
         factors: a table with the factors of each row of ``codes``; its column ``split`` may contain train and test.
             None if ``codes`` is an ``.npz``.
@@ -81,7 +83,13 @@ def _digest(*files: Path) -> str:
 
 
 def _from_npz(path: Path) -> CodesFile:
-    found = read_arrays(path, ("codes", "factors"))
+    found = read_arrays(path, ("codes",))
+    if "labels" in found and "factors" not in found:
+        found = _from_export(found)
+    if "factors" not in found:
+        raise DataError(
+            "the array 'factors' is missing", where=str(path), why=f"the file contains {', '.join(sorted(found))}"
+        )
     arrays: dict[str, Any] = {name: found[name] for name in OPTIONAL_ARRAYS if name in found}
     for name in {"names", "kinds", "block_names"} & arrays.keys():
         arrays[name] = [str(word) for word in np.ravel(arrays[name])]
@@ -89,6 +97,19 @@ def _from_npz(path: Path) -> CodesFile:
     if "blocks" in arrays:
         arrays["blocks"] = _blocks(arrays["blocks"], str(path))
     return CodesFile(found["codes"], found["factors"], str(path), _digest(path), arrays)
+
+
+def _from_export(found: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays of ``ccvae-eval export`` by the names that codes and factors have."""
+    arrays = {**found, "factors": found["labels"]}
+    if "kinds" in found:
+        arrays["kinds"] = np.where(np.ravel(found["kinds"]) == "continuous", "continuous", "discrete")
+    if "columns" in found:
+        owners = [str(owner) for owner in np.ravel(found["columns"])]
+        names = list(dict.fromkeys(owner for owner in owners if owner))
+        arrays["blocks"] = np.array([names.index(owner) if owner else -1 for owner in owners])
+        arrays["block_names"] = np.array(names)
+    return arrays
 
 
 def _require_words(name: str, words: Iterable[str], allowed: tuple[str, str], path: Path) -> None:

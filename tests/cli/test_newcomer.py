@@ -1,0 +1,76 @@
+"""Mistakes of a new user are answered with what is wrong and what is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ccvae_eval
+from ccvae_eval.cli.main import main
+from ccvae_eval.core.devices import device_named
+from ccvae_eval.core.errors import UsageError
+from ccvae_eval.data.sets.codes import read_codes
+
+
+def _code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"sampel": 3}, "no argument 'sampel'\nDid you mean 'sample'?"), ({"sample": "x"}, "sample must be a positive")],
+)
+def test_evaluate_names_the_argument_that_is_wrong(given: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        ccvae_eval.evaluate("absent.pt", **given)  # type: ignore[arg-type]
+    assert message in str(error.value)
+
+
+def test_codes_of_export_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "codes.npz"
+    np.savez(
+        file, codes=np.zeros((4, 3)), labels=np.ones((4, 2)), names=np.array(["A", "B"]),
+        kinds=np.array(["binary", "continuous"]), columns=np.array(["", "B", "B"]),
+    )  # fmt: skip
+    found = read_codes(file)
+    assert found.factors.shape == (4, 2)
+    assert found.arrays["kinds"] == ["discrete", "continuous"]
+    assert (found.arrays["blocks"], found.arrays["block_names"]) == ([[1, 2]], ["B"])
+
+
+def test_version_is_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _code("version") == 2
+    assert "Did you mean '--version'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_errors_are_red_in_a_terminal_only(
+    *, terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    assert _code("version") == 2
+    assert ("\x1b[31mError:" in capsys.readouterr().err) is terminal
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="needs the CPU build of torch")
+def test_a_cpu_build_is_named() -> None:
+    with pytest.raises(UsageError, match=r"no CUDA GPU found \(torch .* is the CPU build\)"):
+        device_named("cuda")
+
+
+def test_a_folder_of_checkpoints_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "sub" / name).mkdir(parents=True)
+        torch.save({"w": torch.zeros(3)}, tmp_path / f"{name}.pt")
+        torch.save({"w": torch.zeros(3)}, tmp_path / "sub" / name / "x.pt")
+    assert _code("run", str(tmp_path)) == 3
+    assert "2 files were read as one model: one, two." in capsys.readouterr().err
+    assert _code("inspect", str(tmp_path / "sub")) == 3
+    assert "Its subfolders have checkpoint files: one, two." in capsys.readouterr().err
