@@ -310,17 +310,23 @@ def require_comparable(first: Run, second: Run, one: str = "A", other: str = "B"
     raise UsageError(f"runs {one} and {other} are not comparable", why="; ".join(reasons), hint=hint)
 
 
+_OF_MODEL = re.compile(r" --(?:plugin|model|set)[ =](?:'[^']*'|\S+)")
+"""An option that says how a checkpoint is opened."""
+
+
 def _command_like(first: Run, second: Run) -> str:
     """The command of the first run with the checkpoint of the second, into a folder of its own."""
     one, other = (str(run.header.checkpoint.get("path") or "") for run in (first, second))
     command = re.sub(r" (-o|--out)[ =]\S+", "", first.header.command)
+    own = [found.strip() for found in _OF_MODEL.findall(second.header.command)]
+    command = " ".join([_OF_MODEL.sub("", command), *own])
     if re.match("ccvae-eval (?!compare)", command) and one and one in command:
         return command.replace(one, other or "CHECKPOINT")
     data = first.header.data
     options = {"--data": data.get("name"), "--split": data.get("split"), "--sample": data.get("sample")}
     given = [f"{option} {value}" for option, value in options.items() if value not in (None, "all")]
     metrics = [f"-m {m.metric}" for m in first]
-    return " ".join(["ccvae-eval run", other or "CHECKPOINT", *given, f"--seed {first.header.seed}", *metrics])
+    return " ".join(["ccvae-eval run", other or "CHECKPOINT", *given, f"--seed {first.header.seed}", *metrics, *own])
 
 
 # --- image by image ---------------------------------------------------------------------------------------------

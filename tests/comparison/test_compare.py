@@ -222,6 +222,12 @@ def test_other_settings_and_versions_are_refused_and_the_command_is_that_of_the_
     with pytest.raises(UsageError, match="locality.steps: 11 and 5") as error:
         compare(a, other)
     assert error.value.hint == "Evaluate B as A: ccvae-eval run b.pt --sample 64"
+    mine = replace(
+        other, header=replace(other.header, command="ccvae-eval run b.pt --sample 9 --plugin 'my own.py' --set k=1")
+    )
+    with pytest.raises(UsageError) as error:
+        compare(a, mine)
+    assert error.value.hint == "Evaluate B as A: ccvae-eval run b.pt --sample 64 --plugin 'my own.py' --set k=1"
     both = replace(a, header=replace(a.header, command="ccvae-eval compare a.pt b.pt"))
     with pytest.raises(UsageError) as error:
         compare(both, other)
