@@ -6,20 +6,19 @@ import csv as csv_writer
 import io
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.cli.console import Screen, empty_table
 from ccvae_eval.cli.options import OUTPUT, Json, Quiet, option_in
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.files import atomic_write
-from ccvae_eval.rendering.text import duration, escaped, inert_cell
+from ccvae_eval.rendering.text import duration, escaped, inert_cell, plain
 
 if TYPE_CHECKING:  # imports NumPy, which help does not need
     from ccvae_eval.evaluation.run import Run
@@ -50,11 +49,7 @@ def command(
         if watch:
             _watch(sweep, screen)
         states = sweep.states()
-        runs = dict(read_runs(sweep, states))
-        screen.show(state_line(states), "", results_table(states, runs))
-        for state in states:
-            if state.status == "failed":
-                screen.show(Text(f"{state.cell.name}: {state.attempt.error}", style="red"))
+        runs = show_results(sweep, states, screen)
         for file, write in ((csv, values_csv), (parquet, values_parquet)):
             if file is not None:
                 atomic_write(file, write(runs))
@@ -79,13 +74,29 @@ def sweep_or_runs(folder: Path) -> Sweep:
     return Sweep(folder, tuple(Cell(name, "", ()) for name in names))
 
 
-def read_runs(sweep: Sweep, states: Sequence[CellState]) -> Iterator[tuple[str, Run]]:
-    """The runs of the finished cells, by the name of the cell, without evidence and pictures."""
+def show_results(sweep: Sweep, states: Sequence[CellState], screen: Screen) -> dict[str, Run]:
+    """Shows the state and the table, and what went wrong; returns the runs by the name of their cell."""
+    runs, problems = read_runs(sweep, states)
+    problems |= {state.cell.name: state.attempt.error for state in states if state.status == "failed"}
+    screen.show(state_line(states), "", results_table(states, runs))
+    for name, problem in problems.items():
+        screen.show(Text(plain(f"{name}: {problem}"), style="red"))
+    return runs
+
+
+def read_runs(sweep: Sweep, states: Sequence[CellState]) -> tuple[dict[str, Run], dict[str, str]]:
+    """The runs of the finished cells without their pictures, and why a run cannot be read, by the name of the cell."""
     from ccvae_eval.evaluation.storage import read
 
+    runs: dict[str, Run] = {}
+    problems: dict[str, str] = {}
     for state in states:
         if state.status == "done":
-            yield state.cell.name, read(sweep.folder / state.cell.name, pictures=False, evidence=False)
+            try:
+                runs[state.cell.name] = read(sweep.folder / state.cell.name, pictures=False)
+            except InputError as error:
+                problems[state.cell.name] = str(error)
+    return runs, problems
 
 
 def state_line(states: Sequence[CellState]) -> Text:
@@ -107,24 +118,28 @@ def seconds_left(states: Sequence[CellState]) -> float | None:
 
 
 def results_table(states: Sequence[CellState], runs: dict[str, Run]) -> RenderableType:
-    """One row for each cell: its state, its duration, and the headline value of each metric."""
+    """One row for each cell: its state, its duration, and the headline value of each metric with its interval.
+
+    A narrow terminal leaves out the duration, then the intervals.
+    """
     from ccvae_eval.core.results import ValueSpec
-    from ccvae_eval.rendering.tables import headline_of, value_cells
+    from ccvae_eval.rendering.tables import FittedTable, headline_of, value_cells
 
     metrics = list(dict.fromkeys((m.metric, m.headline) for run in runs.values() for m in run))
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
+    intervals = tuple(f"{metric}\n95% interval" for metric, _ in metrics)
+    table = FittedTable(spare=("time", intervals))
     table.add_column("run", overflow="fold")
     table.add_column("state")
     table.add_column("time", justify="right")
-    for metric, headline in metrics:
+    for (metric, headline), interval in zip(metrics, intervals, strict=True):
         table.add_column(f"{metric}\n{headline}", justify="right", no_wrap=True)
+        table.add_column(interval, justify="right", no_wrap=True)
     for state in states:
-        cells = []
+        cells: list[str] = []
         found = {m.metric: headline_of(m) for m in runs.get(state.cell.name, ())}
         for metric, _ in metrics:
             value = found.get(metric)
-            missing = "–" if metric in found else ""
-            cells.append(missing if value is None else " ".join(value_cells(value, ValueSpec(""))[:2]))
+            cells += ["–" if metric in found else "", ""] if value is None else value_cells(value, ValueSpec(""))[:2]
         seconds = state.attempt.seconds
         took = "" if seconds is None else duration(seconds)
         table.add_row(escaped(state.cell.name), state.status, took, *cells, style=STYLES[state.status])
@@ -198,8 +213,8 @@ def as_plain(state: CellState, run: Run | None) -> dict[str, Any]:
 
 
 def _headlines(run: Run) -> dict[str, float | None]:
-    from ccvae_eval.core.typed import plain
+    from ccvae_eval.core import typed
     from ccvae_eval.rendering.tables import headline_of
 
     found = {f"{m.metric}.{m.headline}": headline_of(m) for m in run}
-    return {name: None if value is None else plain(value.estimate.value) for name, value in found.items()}
+    return {name: None if value is None else typed.plain(value.estimate.value) for name, value in found.items()}

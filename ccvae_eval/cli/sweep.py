@@ -15,22 +15,24 @@ import typer
 from ccvae_eval.cli.console import Screen, stop_requests
 from ccvae_eval.cli.measuring import SOME_FAILED, require_valid
 from ccvae_eval.cli.options import EVALUATION, OUTPUT, Common, add_options, option_in, options_of
-from ccvae_eval.cli.runs import as_plain, progress, read_runs, results_table, state_line
+from ccvae_eval.cli.runs import as_plain, progress, show_results
 from ccvae_eval.core.devices import require_device_name
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.files import atomic_write
 
 if TYPE_CHECKING:
-    from ccvae_eval.evaluation.run import Run
     from ccvae_eval.sweep.cells import Cell, Sweep
     from ccvae_eval.sweep.engines import Engine
 
 WORK = "Work"
 METRIC_HELP = "Compute only this metric; repeatable."
+PROCESSES_HELP = "Processes on this machine; default: one for each device."
 ON_HELP = "Where to run: FILE.toml (Slurm, settings of submitit), dask, or the address of a Dask scheduler."
 SHARD_HELP = "I/N: only the I-th of every N cells; default: the position in Slurm's job array, else all."
-OWN = {"seed", "out", "json", "quiet", "verbose", "device"}
+OWN = {"seed", "out", "json", "quiet", "device"}
 """Options of an evaluation that a sweep sets itself."""
+UNUSED = ("verbose", "force")
+"""Options of an evaluation that a sweep does not have: it shows one row for each cell, and replaces no run."""
 DEVICE_HELP = "Device: auto, cpu, cuda, cuda:1 or mps; cuda:0,1 is dealt out to the processes."
 
 
@@ -64,7 +66,9 @@ def command(
     ],
     metric: Annotated[list[str] | None, typer.Option("--metric", "-m", help=METRIC_HELP)] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Evaluation seeds of each checkpoint, from --seed on.")] = 1,
-    processes: Annotated[int | None, option_in(WORK, "Processes on this machine; default: 1.", min=1)] = None,
+    processes: Annotated[
+        int | None, option_in(WORK, "Processes on this machine; default: one for each device.", min=1)
+    ] = None,
     on: Annotated[str | None, option_in(WORK, ON_HELP, "--on")] = None,
     shard: Annotated[str | None, option_in(WORK, SHARD_HELP)] = None,
     retries: Annotated[int, option_in(WORK, "Further attempts of a cell whose worker was lost.", min=0)] = 1,
@@ -86,20 +90,21 @@ def command(
 
     index, count = parse_shard(shard, os.environ)
     paths = expanded(checkpoints)
-    sweep = Sweep.of(
-        common.out.absolute(), paths, range(common.seed, common.seed + seeds), cell_arguments(common, metric)
-    )
-    sweep.write()
+    seeds_used = range(common.seed, common.seed + seeds)
+    sweep = Sweep.of(common.out.absolute(), paths, seeds_used, cell_arguments(common, metric))
+    whole = sweep.write()
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         own = [cell for number, cell in enumerate(sweep.cells) if number % count == index - 1]
-        missing = set(sweep.missing())
+        missing = sweep.missing()
         todo = [cell for cell in own if cell in missing]
         screen.notice(f"{len(own)} cells, {len(own) - len(todo)} of them done; results go to {sweep.folder}")
         failed = 0
         if todo:
             engine = _engine(sweep, on, processes, common.device, cell_limit)
-            failed = _work(sweep, todo, engine, retries, 0 if fail_fast else max_failures, screen)
-        _conclude(sweep, common, screen)
+            # a judge that a finished cell has trained is in the cache
+            new = len(missing) == len(sweep.cells)
+            failed = _work(sweep, todo, engine, screen, retries, 0 if fail_fast else max_failures, lead=new)
+        _conclude(whole, common, screen)
     if failed:
         raise SystemExit(SOME_FAILED)
 
@@ -155,14 +160,23 @@ def run_command(arguments: list[str]) -> int:
 def _engine(sweep: Sweep, on: str | None, processes: int | None, device: str, limit: float | None) -> Engine:
     from ccvae_eval.sweep.engines import Processes, Work, engine_on
 
-    if on is not None:
-        return engine_on(on, Work(sweep.folder, limit), processes)
-    devices = [] if device == "auto" else dealt(device)
-    return Processes(sweep.folder, run_command, count=processes or 1, limit=limit, devices=devices)
+    devices = dealt(device)
+    if on is None:
+        return Processes(sweep.folder, run_command, count=processes or len(devices), limit=limit, devices=devices)
+    if len(devices) > 1:
+        raise UsageError("several devices can be dealt out only to the processes of this machine", where="--device")
+    return engine_on(on, Work(sweep.folder, device, limit), processes)
 
 
 def _work(
-    sweep: Sweep, todo: Sequence[Cell], engine: Engine, retries: int, max_failures: int | None, screen: Screen
+    sweep: Sweep,
+    todo: Sequence[Cell],
+    engine: Engine,
+    screen: Screen,
+    retries: int,
+    max_failures: int | None,
+    *,
+    lead: bool,
 ) -> int:
     """Runs the cells; returns how many failed."""
     from rich.live import Live
@@ -179,7 +193,9 @@ def _work(
             return bool(stopped)
 
         try:
-            ended = run_cells(sweep.folder, todo, engine, retries=retries, max_failures=max_failures, stop=stop)
+            ended = run_cells(
+                sweep.folder, todo, engine, lead=lead, retries=retries, max_failures=max_failures, stop=stop
+            )
             for number, cell in enumerate(ended, 1):
                 failed += not cell.done
                 took = "" if cell.attempt.seconds is None else f" in {cell.attempt.seconds:.0f} s"
@@ -198,8 +214,7 @@ def _conclude(sweep: Sweep, common: CellOptions, screen: Screen) -> None:
     from ccvae_eval.report.page import PAGE, runs_html
 
     states = sweep.states()
-    runs: dict[str, Run] = dict(read_runs(sweep, states))
-    screen.show(state_line(states), "", results_table(states, runs))
+    runs = show_results(sweep, states, screen)
     if runs and common.page:
         atomic_write(sweep.folder / PAGE, runs_html(runs).encode())
         screen.advise(f"\nWritten to {sweep.folder}: {PAGE}, {len(runs)} runs")
@@ -208,4 +223,4 @@ def _conclude(sweep: Sweep, common: CellOptions, screen: Screen) -> None:
         screen.document({"cells": [as_plain(state, runs.get(state.cell.name)) for state in states]})
 
 
-add_options(command, options_of(CellOptions))
+add_options(command, [option for option in options_of(CellOptions) if option.name not in UNUSED])

@@ -65,13 +65,12 @@ def write(run: Run, folder: Path) -> Run:
     return run
 
 
-def read(path: Path | str, *, pictures: bool = True, evidence: bool = True) -> Run:
+def read(path: Path | str, *, pictures: bool = True) -> Run:
     """Reads a run from its folder or its run.json, with the evidence and the pictures if the files exist.
 
     Args:
         path: the folder or the run.json.
         pictures: False leaves the pictures out.
-        evidence: False leaves the evidence out.
 
     Raises:
         InputError: the file is missing, too large or not a run, or the evidence has another digest than run.json
@@ -80,8 +79,7 @@ def read(path: Path | str, *, pictures: bool = True, evidence: bool = True) -> R
     place = Path(path)
     file = place / RUN_FILE if place.is_dir() else place
     run = Run.from_plain(load_json(file, limits=LIMITS), str(file))
-    if evidence:
-        run = _with_evidence(run, file.parent)
+    run = _with_evidence(run, file.parent)
     if not pictures:
         return run
     from ccvae_eval.evaluation.arrays import with_pictures

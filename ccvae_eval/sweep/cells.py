@@ -132,19 +132,27 @@ class Sweep:
             raise InputError("is not the folder of a sweep", where=str(folder), why=f"it has no {SWEEP_FILE}")
         return cls(folder, read(_SweepFile, load_json(file, limits=LIMITS), str(file), extra=True).cells)
 
-    def write(self) -> None:
+    def write(self) -> Sweep:
         """Creates the folder and writes sweep.json.
 
+        Returns:
+            The sweep with the cells of earlier commands in the same folder that have a run.
+
         Raises:
-            InputError: the folder cannot be made or written.
+            InputError: the folder cannot be made or written, or its sweep.json is malformed.
         """
         require_folder(self.folder)
         (self.folder / WORK).mkdir(parents=True, exist_ok=True)
-        content = asdict(_SweepFile(self.cells))
-        atomic_write(self.folder / SWEEP_FILE, json.dumps(content, indent=1).encode())
+        earlier = Sweep.open(self.folder).cells if (self.folder / SWEEP_FILE).is_file() else ()
+        names = {cell.name for cell in self.cells}
+        kept = [cell for cell in earlier if cell.name not in names and is_done(self.folder, cell)]
+        whole = replace(self, cells=(*kept, *self.cells))
+        content = json.dumps(asdict(_SweepFile(whole.cells)), indent=1)
+        atomic_write(self.folder / SWEEP_FILE, content.encode())
         for place, beat in self._places():
             if time.time() - beat > SILENT_SECONDS:  # left behind by a worker that was killed
                 shutil.rmtree(place, ignore_errors=True)
+        return whole
 
     def states(self) -> list[CellState]:
         """The state of every cell, from the files alone."""

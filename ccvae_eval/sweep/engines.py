@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,7 +70,7 @@ class Processes:
         command: runs the command line; an importable function.
         count: processes at a time.
         limit: seconds after which a cell is killed; None = no limit.
-        devices: devices that are dealt out to the cells; empty to leave the choice to the cells.
+        devices: devices that are dealt out to the cells.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Processes:
         *,
         count: int,
         limit: float | None = None,
-        devices: Sequence[str] = (),
+        devices: Sequence[str] = ("auto",),
     ) -> None:
         self._count = count
         self._folder, self._command, self._limit = folder, command, limit
-        self._free = [devices[index % len(devices)] for index in range(count)] if devices else [""] * count
+        self._free = [devices[index % len(devices)] for index in range(count)]
         self._alive = set[Any]()
         self._context = get_context("forkserver")
         self._context.set_forkserver_preload(PRELOADED)
@@ -135,7 +135,7 @@ class Processes:
 def _perform_on(folder: Path, cell: Cell, command: Command, device: str) -> None:
     # the sweep itself receives Ctrl-C of the terminal, and then stops the cells
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    perform(folder, cell, lambda arguments: command([*arguments, *(["--device", device] if device else [])]))
+    perform(folder, cell, lambda arguments: command([*arguments, "--device", device]))
 
 
 def _death(code: int | None) -> str:
@@ -153,13 +153,17 @@ class Work:
 
     Args:
         folder: the folder of the sweep, as the workers see it.
+        device: the device of every cell.
         limit: seconds after which a cell is killed; None = no limit.
         program: the command line of ``ccvae-eval``, without arguments.
+        place: the folder to which relative paths refer: that of the sweep's command.
     """
 
     folder: Path
+    device: str = "auto"
     limit: float | None = None
     program: tuple[str, ...] = (sys.executable, "-P", "-m", "ccvae_eval.cli.main")
+    place: Path = field(default_factory=Path.cwd)
 
     def __call__(self, cells: Sequence[Cell]) -> None:
         for cell in cells:
@@ -173,7 +177,8 @@ class Work:
 
     def _run(self, arguments: list[str]) -> int:
         try:
-            code = subprocess.run([*self.program, *arguments], timeout=self.limit, check=False).returncode
+            command = [*self.program, *arguments, "--device", self.device]
+            code = subprocess.run(command, timeout=self.limit, cwd=self.place, check=False).returncode
         except subprocess.TimeoutExpired:
             code, why = 124, f"took longer than {self.limit:g} seconds"
         else:

@@ -41,19 +41,21 @@ def run_cells(
     cells: Sequence[Cell],
     engine: Engine,
     *,
+    lead: bool = True,
     retries: int = 1,
     max_failures: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Ended]:
     """Runs cells, and yields each as it ends.
 
-    The first cell runs alone: it trains the judge and measures the references, which all others then find in the
-    cache. A cell whose worker is lost is tried again; one that ends with an error is not, since it would end so again.
+    A cell whose worker is lost is tried again; one that ends with an error is not, since it would end so again.
 
     Args:
         folder: the folder of the sweep.
         cells: cells without a run.
         engine: runs them; the caller closes it.
+        lead: run the first cell alone: it trains the judge and measures the references, which all others then find in
+            the cache.
         retries: further attempts of a cell whose worker was lost.
         max_failures: stop when more cells than this failed; None = never.
         stop: asked about once a second; True ends the loop.
@@ -62,10 +64,10 @@ def run_cells(
         TooManyFailures: more than ``max_failures`` cells failed.
     """
     waiting, running = deque(cells), list[Job]()
-    lost, failed, first = Counter[str](), 0, True
+    lost, failed = Counter[str](), 0
     while (waiting or running) and not stop():
-        if waiting and not (first and running):
-            count = 1 if first else max(0, engine.slots - sum(len(job.cells) for job in running))
+        if waiting and not (lead and running):
+            count = 1 if lead else max(0, engine.slots - sum(len(job.cells) for job in running))
             running += engine.submit([waiting.popleft() for _ in range(min(count, len(waiting)))])
         for job, crash in engine.wait(running, WAIT_SECONDS):
             running.remove(job)
@@ -79,8 +81,8 @@ def run_cells(
                         continue
                     attempt = replace(attempt, error=f"{crash or 'left no result'}, {lost[cell.name]} times")
                     write_attempt(folder, cell, attempt)
-                first = first and not done
+                lead = lead and not done
                 failed += not done
                 yield Ended(cell, done, attempt)
         if max_failures is not None and failed > max_failures:
-            raise TooManyFailures(f"{failed} cells failed", why=f"--max-failures {max_failures}")
+            raise TooManyFailures(f"too many cells failed: {failed}", why=f"--max-failures {max_failures}")

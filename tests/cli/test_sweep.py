@@ -65,6 +65,29 @@ def test_runs_shows_values_states_and_errors(capsys: pytest.CaptureFixture[str])
     assert f"{cells[1].name}: the checkpoint is cut off" in shown
 
 
+def test_a_run_that_cannot_be_read_is_named_and_the_others_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("x", "y"):
+        write(run_of(measurement("locality", "focus", [value("focus", 0.5)])), Path("runs") / name)
+    (Path("runs") / "x" / "run.json").write_text('{"schema_version": "one"}')
+    assert command("runs", "runs") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("[0.400, 0.600]") == 1
+    assert "x: runs/x/run.json: " in shown
+
+
+@pytest.mark.parametrize(("width", "intervals"), [("140", True), ("60", False)])
+def test_a_narrow_terminal_shows_no_intervals(
+    width: str, intervals: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    metrics = [measurement(name, "focus", [value("focus", 0.5)]) for name in ("locality", "drift", "density")]
+    write(run_of(*metrics), Path("runs") / "a-run")
+    assert command("runs", "runs") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("0.500") == 3
+    assert ("[0.400, 0.600]" in shown) is intervals
+
+
 def test_runs_writes_csv_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     cells = made("a", "b").cells
     assert command("runs", "out", "--csv", "all.csv", "--json") == 0
@@ -135,6 +158,8 @@ def test_patterns_are_expanded_and_must_match() -> None:
         (["a.pt", "-o", "out", "--sample", "many"], 2, "--sample must be a positive number"),
         (["a.pt", "-o", "a.pt"], 3, "this is a file, but --out needs a folder"),
         (["a.pt", "-o", "out", "--device", "cuda:0,x"], 2, "device 'cuda:x' is unknown"),
+        (["a.pt", "-o", "out", "--device", "cuda:0,1", "--on", "dask"], 2, "several devices can be dealt out only to"),
+        (["a.pt", "-o", "out", "--force"], 2, "No such option: --force"),
     ],
 )
 def test_errors(arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:

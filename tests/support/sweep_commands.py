@@ -12,6 +12,7 @@ from pathlib import Path
 def command(arguments: list[str]) -> int:
     """Writes a run, or fails in the way that the checkpoint's name asks for."""
     what, out = Path(arguments[1]).stem, Path(arguments[arguments.index("--out") + 1])
+    device = arguments[arguments.index("--device") + 1] if "--device" in arguments else ""
     log = Path(arguments[1]).parent / "log.txt"
     with log.open("a") as file:
         file.write(f"{what}\n")
@@ -31,7 +32,7 @@ def command(arguments: list[str]) -> int:
         return 3
     if what.startswith("stopped"):
         return 143
-    (out / "run.json").write_text(what)
+    (out / "run.json").write_text(" ".join(filter(None, [what, device, str(Path.cwd()) * what.startswith("where")])))
     return 4 if what.startswith("some") else 0
 
 

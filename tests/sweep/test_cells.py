@@ -77,6 +77,16 @@ def test_a_written_sweep_is_read_again(tmp_path: Path) -> None:
         Sweep.open(made.folder)
 
 
+def test_finished_cells_of_earlier_commands_stay_in_the_sweep(tmp_path: Path) -> None:
+    earlier = sweep(tmp_path, "a", "b")
+    perform(earlier.folder, earlier.cells[0], command)
+    later = sweep(tmp_path, "c")
+    assert Sweep.open(earlier.folder).cells == (earlier.cells[0], *later.cells)
+    (earlier.folder / "sweep.json").write_text("[]")
+    with pytest.raises(InputError, match=r"sweep\.json"):
+        later.write()
+
+
 @pytest.mark.parametrize("name", ["good", "some_metrics_failed"])
 def test_a_finished_run_has_the_name_of_its_cell(tmp_path: Path, name: str) -> None:
     made, cell = only(tmp_path, name)

@@ -91,7 +91,7 @@ def test_workers_killed_at_random_moments_lose_nothing(tmp_path: Path) -> None:
     assert all(e.done for e in ended.values())
     assert made.missing() == []
     assert [(made.folder / cell.name / "run.json").read_text() for cell in made.cells] == [
-        f"slow{number}" for number in range(12)
+        f"slow{number} auto" for number in range(12)
     ]
 
 
@@ -122,6 +122,15 @@ def test_a_work_runs_each_cell_in_a_process_of_its_own(tmp_path: Path) -> None:
         "took longer than 2 seconds",
         "the checkpoint is cut off Copy it again.",
     ]
+
+
+def test_a_work_has_a_device_and_the_folder_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sweep(tmp_path, "where")
+    work = Work(made.folder, "cuda:1", program=PROGRAM)
+    here = Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    work(made.cells)
+    assert (made.folder / made.cells[0].name / "run.json").read_text() == f"where cuda:1 {here}"
 
 
 @pytest.mark.slow

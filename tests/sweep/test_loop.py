@@ -51,6 +51,13 @@ def test_the_first_cell_runs_alone_and_the_others_in_a_bounded_window(tmp_path: 
     assert made.missing() == []
 
 
+def test_a_resumed_sweep_needs_no_leading_cell(tmp_path: Path) -> None:
+    made = sweep(tmp_path, *"abcd")
+    engine = Inline(made)
+    assert len(list(run_cells(made.folder, made.cells, engine, lead=False))) == 4
+    assert engine.batches == [3, 1]
+
+
 def test_a_lost_cell_is_tried_again_and_then_named(tmp_path: Path) -> None:
     made = sweep(tmp_path, "a", "kill", "b")
     ended = {e.cell.name.split("-")[0]: e for e in run_cells(made.folder, made.cells, Inline(made), retries=2)}
@@ -69,7 +76,7 @@ def test_an_error_is_not_tried_again(tmp_path: Path) -> None:
 
 def test_too_many_failures_end_the_sweep(tmp_path: Path) -> None:
     made = sweep(tmp_path, "wrong1", "wrong2", "a")
-    with pytest.raises(TooManyFailures, match="1 cells failed"):
+    with pytest.raises(TooManyFailures, match="too many cells failed: 1"):
         list(run_cells(made.folder, made.cells, Inline(made), max_failures=0))
     assert (tmp_path / "log.txt").read_text().split() == ["wrong1"]
     assert len(list(run_cells(made.folder, made.cells, Inline(made), max_failures=2))) == 3
