@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ccvae_eval.checkpoint import Opened, open_checkpoint
 from ccvae_eval.core import TOOL
@@ -20,7 +23,7 @@ from ccvae_eval.core.devices import device_named, environment
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.types import Ids, Plain
 from ccvae_eval.data.interface import BringsData, DataSet, HasRegions, Split
-from ccvae_eval.data.labels.relabel import absent_labels
+from ccvae_eval.data.labels.relabel import absent_labels, label_columns
 from ccvae_eval.data.memory import as_data_set
 from ccvae_eval.data.spec import data_for, open_data, sample_size
 from ccvae_eval.data.splits import sample_ids
@@ -38,12 +41,22 @@ from ccvae_eval.model.checks import require_model, require_shape
 from ccvae_eval.model.interface import LabelledVAE, supports, type_name
 from ccvae_eval.oracle.references import oracle_reference, with_references
 from ccvae_eval.plugins import registry
+from ccvae_eval.training.settings import TrainingSettings
 
 DEFAULT_METRICS = default_metrics()
 """The metrics that are evaluated by default."""
 
 WHOLE_DATA = "all"
 """The recorded split of a run on the first N images of the whole data set."""
+
+RECORDED_OPTIONS = {
+    "rate": "--supervision",
+    "label_noise": "--label-noise",
+    "batch": "--batch-size",
+    "learning_rate": "--learning-rate",
+    "seed": "--seed",
+}
+"""Options of ``train`` for what the record of a training contains."""
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -140,10 +153,13 @@ def plan(
     if notice is not None:
         for text in suspicions:
             notice(text)
-    advisor = Advisor(
-        lambda size: sample_ids(images, part, seed=seed, **{"sample" if limit is None else "limit": size}),
-        "--sample" if limit is None else "--limit", _retraining(opened, images),
-    )  # fmt: skip
+
+    @cache  # to draw a sample takes long, and the same sizes are tried for many undefined values
+    def labels_of(size: int | None) -> NDArray[np.float32]:
+        drawn = sample_ids(images, part, seed=seed, **{"sample" if limit is None else "limit": size})
+        return label_columns(images, subject.schema, drawn)
+
+    advisor = Advisor(labels_of, "--sample" if limit is None else "--limit", _retraining(opened, images))
     own = sample is None and limit is None
     planned = Plan.of(subject, chosen, own_samples=own, advisor=advisor, notice=notice)
     header = _header(planned.subject, opened, part or WHOLE_DATA, sample, command)
@@ -158,19 +174,23 @@ def _trained_on(opened: Opened | LabelledVAE, data: DataSet, split: str | None) 
 
 
 def _retraining(opened: Opened | LabelledVAE, data: DataSet) -> str:
-    """The command that trains a checkpoint of this toolkit again for ten times as many steps; "" for others."""
+    """The command that trains a checkpoint of this toolkit in the same way for ten times as many steps; else ""."""
     record = opened.record if isinstance(opened, Opened) else None
     steps = record.training.get("steps") if record is not None else None
     if not isinstance(opened, Opened) or record is None or not isinstance(steps, int):
         return ""
     network: Any = opened.model
     path, kind = Path(str(opened.bundle.path)), type(network)
-    defaults = {f.name: f.default for f in fields(getattr(kind, "Settings", Header))}
+    defaults = {f.name: f.default for f in fields(kind.Settings)} if hasattr(kind, "Settings") else {}
     changed = [f"{k}={json.dumps(v)}" for k, v in record.settings.items() if k in defaults and defaults[k] != v]
     labels = ",".join(network.labels.names)
     out = path.with_name(f"{path.stem}-{10 * steps}-steps.pt")
     parts = ["ccvae-eval", "train", opened.name, "--data", data.spec, *(["--labels", labels] if labels else [])]
     parts += [part for text in changed for part in ("--set", text)]
+    usual = TrainingSettings()
+    for key, option in RECORDED_OPTIONS.items():
+        if record.training.get(key, getattr(usual, key)) != getattr(usual, key):
+            parts += [option, str(record.training[key])]
     return shlex.join([*parts, "--steps", str(10 * steps), "--out", str(out)])
 
 

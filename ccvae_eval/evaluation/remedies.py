@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from shlex import quote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ccvae_eval.core.results import Measurement, Reason, Value
-from ccvae_eval.core.types import Ids
 from ccvae_eval.data.images.regions import FACE_BOX_OF
 from ccvae_eval.data.interface import HasRegions
-from ccvae_eval.data.labels.relabel import label_columns
 from ccvae_eval.evaluation.interventions import LEAST_PER_CLASS
 from ccvae_eval.evaluation.result_table import NO_LABEL, REGIONLESS
 from ccvae_eval.evaluation.subject import Subject
@@ -27,7 +26,7 @@ EVERY_UNDEFINED = "undefined for every characteristic"
 SAMPLE_GROWTH = 1.25
 """Factor between the sample sizes that are tried."""
 
-_RARE = re.compile(r"only (\d+) images of class (.*), \d+ are needed|a class has fewer than \d+ images")
+_RARE = re.compile(r"(?:only \d+ images of class .*, |a class has fewer than )(\d+) (?:are needed|images)")
 _UNRECOGNISED = re.compile(r"the judge recognises only (\d\.\d+) of the reconstructions")
 _RETRAIN = re.compile(r"cannot recognise|not separated|nothing changed|no latent dimension predicts")
 
@@ -58,12 +57,13 @@ class Advisor:
     """Finds reasons and remedies for one evaluation.
 
     Args:
-        sample: the images of a sample of a given size, with the options of the evaluation; None = all of them.
+        labels: the labels of a sample of a given size, with the options of the evaluation, shape (size, L); None = of
+            all images. It is called many times.
         option: the option that gives the size: "--sample" or "--limit".
         retrain: command that trains the model for longer; "" if it is not known.
     """
 
-    sample: Callable[[int | None], Ids]
+    labels: Callable[[int | None], NDArray[np.float32]]
     option: str = "--sample"
     retrain: str = ""
 
@@ -82,7 +82,7 @@ class Advisor:
                 continue
             counts = _class_counts(subject, name)
             if regions and name not in moved and min(counts) < LEAST_PER_CLASS:
-                found.append((name, self._rare(subject, name, counts)))
+                found.append((name, self._rare(subject, name, counts, LEAST_PER_CLASS)))
             elif regions and not has_region(subject, name):
                 found.append((name, self._regionless(subject, metric)))
         return [Problem((metric,), (name,), *why) for name, why in found]
@@ -113,15 +113,16 @@ class Advisor:
         if REGIONLESS in note.split("; "):
             why, remedy = self._regionless(subject, metric)
             note = note.replace(REGIONLESS, why)
-        elif (_RARE.search(note) or note.startswith("only one class occurs")) and name in subject.schema:
-            why, remedy = self._rare(subject, name, _class_counts(subject, name))
+        elif ((rare := _RARE.search(note)) or note.startswith("only one class occurs")) and name in subject.schema:
+            least = int(rare[1]) if rare else LEAST_PER_CLASS
+            why, remedy = self._rare(subject, name, _class_counts(subject, name), least)
             note = _RARE.sub(why, note)
         elif found := _UNRECOGNISED.search(note):
             why = f"(balanced accuracy {found[1]}, needs {MIN_AGREEMENT:.2f}): train longer or --judge FILE"
             note = note.replace(found[0], f"the judge cannot recognise this label in the reconstructions {why}")
             remedy = self.retrain or "ccvae-eval explain judge"
         elif note == "needs a judge":
-            remedy = "ccvae-eval explain judge" if subject.judge_source.tried else "--judge auto"
+            remedy = "--judge auto" if subject.judge_source.declined else "ccvae-eval explain judge"
         elif note == NO_LABEL:
             remedy = self._others(subject, metric, lambda other: bool((subject.classes(other) >= 0).any()))
         elif _RETRAIN.search(note):
@@ -140,16 +141,16 @@ class Advisor:
         frame = "celebahq" if "hq" in spec.lower() else "celeba"
         return NO_REGIONS, f"--data {quote(f'{spec},regions={frame}')}"
 
-    def _rare(self, subject: Subject, name: str, counts: Sequence[int]) -> tuple[str, str]:
+    def _rare(self, subject: Subject, name: str, counts: Sequence[int], least: int) -> tuple[str, str]:
         rarest = int(np.argmin(counts))
         class_name = subject.schema[name].class_name(rarest)
-        why = f"{min(counts)} of {len(subject):,} images are of class {class_name}, {LEAST_PER_CLASS} needed"
-        size = self._needed_sample(subject, name, rarest, counts[rarest])
+        why = f"{min(counts)} of {len(subject):,} images are of class {class_name}, {least} needed"
+        size = self._needed_sample(subject, name, rarest, counts[rarest], least)
         others = [other for other in subject.movable if other != name]
         if size:
             return why, f"{self.option} {size}"
         kept = [n for n in others if subject.schema[n].kind != "continuous"
-                and min(_class_counts(subject, n)) >= LEAST_PER_CLASS]  # fmt: skip
+                and min(_class_counts(subject, n)) >= least]  # fmt: skip
         return why, f"--labels {quote(','.join(kept))}" if kept else "ccvae-eval inspect " + quote(subject.data.spec)
 
     def _others(self, subject: Subject, metric: str, keep: Callable[[str], bool]) -> str:
@@ -157,20 +158,20 @@ class Advisor:
         kept = [name for name in subject.movable if keep(name)]
         return f"--labels {quote(','.join(kept))}" if kept else f"ccvae-eval explain {metric}"
 
-    def _needed_sample(self, subject: Subject, name: str, index: int, count: int) -> str:
+    def _needed_sample(self, subject: Subject, name: str, index: int, count: int, least: int) -> str:
         """The smallest sample of those tried that has enough images of a class; "" if even all have too few."""
         # half of the images serve to assign latent dimensions
-        needed = LEAST_PER_CLASS * (2 if subject.assigned else 1)
+        needed = least * (2 if subject.assigned else 1)
+        place, every = subject.schema.index(name), self.labels(None)
 
-        def enough(ids: Ids) -> bool:
-            return int((label_columns(subject.data, subject.schema, ids)[:, place] == index).sum()) >= needed
+        def enough(labels: NDArray[np.float32]) -> bool:
+            return int((labels[:, place] == index).sum()) >= needed
 
-        place, every = subject.schema.index(name), self.sample(None)
         if not enough(every):
             return ""
         size = math.ceil(len(subject) * needed / max(count, 1))
         while size < len(every):
-            if size > len(subject) and enough(self.sample(size)):
+            if size > len(subject) and enough(self.labels(size)):
                 return str(size)
             size = math.ceil(max(size * SAMPLE_GROWTH, len(subject) + 1))
         return "all" if self.option == "--sample" else str(len(every))

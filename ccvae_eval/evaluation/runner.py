@@ -44,7 +44,7 @@ def run(plan: Plan, progress: Progress | None = None, working: Callable[[str], N
         others.
     """
     decoding = [parts for parts in plan.groups if _decodes(parts)]
-    each = [max(plan.decodings(parts), 1) for parts in decoding]
+    each = [plan.decodings(parts) for parts in decoding]
     total = sum(count * len(parts[0].subject) for count, parts in zip(each, decoding, strict=True))
     done = 0
     for count, parts in zip(each, decoding, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from importlib.resources import as_file, files
@@ -35,11 +35,12 @@ class JudgeSource:
     Args:
         judge: the judge, if there is one already.
         train: trains one; None if there is nothing to train, or no more.
+        declined: True if the user wanted no judge.
     """
 
     judge: Judge | None = None
     train: Callable[[], Judge | None] | None = None
-    _required: bool = field(default=False, init=False)
+    declined: bool = False
 
     @property
     def possible(self) -> bool:
@@ -51,15 +52,10 @@ class JudgeSource:
         """True if there is no judge yet, and one can be trained."""
         return self.judge is None and self.train is not None
 
-    @property
-    def tried(self) -> bool:
-        """True if a judge was to be trained, which failed."""
-        return self.judge is None and self._required
-
     def require(self) -> Judge | None:
         """The judge, trained now if necessary; None if there is none."""
         if self.judge is None and self.train is not None:
-            self.judge, self.train, self._required = self.train(), None, True
+            self.judge, self.train = self.train(), None
         return self.judge
 
 
@@ -103,7 +99,9 @@ def judge_source(
     def fitted(judge: Judge | None) -> Judge | None:
         return judge if judge is None or schema is None else judge.for_labels(schema)
 
-    if str(choice) == "none" or len(data.input_shape) != 3:
+    if str(choice) == "none":
+        return JudgeSource(declined=True)
+    if len(data.input_shape) != 3:
         return JudgeSource()
     if str(choice) not in ("auto", "full"):
         judge = Judge.open(choice)

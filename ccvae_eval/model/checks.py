@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -116,8 +115,8 @@ def first_batch_warnings(
 ) -> list[str]:
     """Warnings about settings of a model that seem to be wrong, from its first batch.
 
-    A decoder that raises an exception, or returns something other than images of this shape, is left to the metrics
-    that use it.
+    A decoder that raises an exception, or returns something other than finite images of this shape, is left to the
+    metrics that use it.
 
     Args:
         model: the model, on the device of the images.
@@ -137,10 +136,10 @@ def first_batch_warnings(
     except Exception:
         return warnings
     shape = (FIXED_BATCH, *images.shape[1:])
-    if not isinstance(raw, Tensor) or tuple(raw.shape) != shape or raw.ndim == 2:
+    if not isinstance(raw, Tensor) or tuple(raw.shape) != shape or raw.ndim == 2 or not bool(raw.isfinite().all()):
         return warnings
     warnings += _range_warnings(model, raw.float())
-    return warnings if converted is None else warnings + _better_ranges(converted, images)
+    return warnings if converted is None else warnings + _better_ranges(converted, images, raw, labels)
 
 
 def _batch_warnings(model: LabelledVAE, images: Images, posterior: Gaussian, labels: Labels | None) -> list[str]:
@@ -178,21 +177,25 @@ def _range_warnings(model: LabelledVAE, raw: Tensor) -> list[str]:
     return [f"{what}. {_range_hint(model, low, high)}"]
 
 
-def _better_ranges(model: WrappedVAE | PixelRangeModel, images: Images) -> list[str]:
-    """A warning if another pixel range reconstructs the images much better than the model's."""
-    errors: dict[PixelRange, float] = {}
-    for pixels in {model.pixels: None} | dict.fromkeys(PixelRange(*each) for each in COMMON_RANGES):
+def _better_ranges(
+    model: WrappedVAE | PixelRangeModel, images: Images, raw: Tensor, labels: Labels | None
+) -> list[str]:
+    """A warning if another pixel range reconstructs the images much better than the model's, which gave ``raw``."""
+    own = float((model.pixels.from_model(raw)[: len(images)] - images).square().mean())
+    errors = {model.pixels: own}
+    for pixels in (PixelRange(*each) for each in COMMON_RANGES):
+        if pixels == model.pixels:
+            continue
         other = copy(model)
         other.pixels = pixels
         try:
             with model_call(model, "encode(images), decode(codes)"):
-                decoded = other.decode(other.encode(padded(images)).loc)[: len(images)]
+                codes = other.encode(padded(images), None if labels is None else padded(labels)).loc
+                errors[pixels] = float((other.decode(codes)[: len(images)] - images).square().mean())
         except Exception:
             continue
-        errors[pixels] = float((decoded - images).square().mean())
-    own = errors.get(model.pixels, math.nan)
-    best = min(errors, key=errors.__getitem__, default=model.pixels)
-    if not errors.get(best, math.nan) < min(MUCH_BETTER * own, GOOD * float(images.var())):
+    best = min(errors, key=errors.__getitem__)
+    if not errors[best] < min(MUCH_BETTER * own, GOOD * float(images.var())):
         return []
     if isinstance(model, WrappedVAE):
         settings = f"image_range=({best.low:g}, {best.high:g}), logits={best.logits}"

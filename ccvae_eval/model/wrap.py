@@ -63,9 +63,9 @@ class WrappedVAE:
             return Gaussian(out.mean, out.stddev)
         if isinstance(out, Tensor):
             return Gaussian(out, torch.zeros_like(out))
-        if isinstance(out, Gaussian) or (isinstance(out, Sequence) and len(out) == 2):
-            if isinstance(out, Gaussian):
-                return out
+        if isinstance(out, Gaussian):
+            return out
+        if isinstance(out, Sequence) and len(out) == 2:
             return Gaussian(out[0], SCALES[self._scale](out[1]))
         raise UsageError(
             f"encode returned {type(out).__name__}, expected a posterior",

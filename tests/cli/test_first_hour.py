@@ -14,7 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
+import ccvae_eval
+from ccvae_eval import api
 from ccvae_eval.cli.main import main
+from ccvae_eval.data.spec import open_data
 from ccvae_eval.judge import selection
 
 TRAIN = "train ccvae --data folder:photos --labels Eyeglasses,Smiling,Male --steps 2 --batch-size 32 --out ckpt.pt"
@@ -222,3 +225,14 @@ def test_python_shows_a_bar_on_request_only(
             "ckpt.pt", "folder:photos", ["reconstruction"], sample=64, judge="none", progress=wanted, gallery=False
         )
         assert ("decoding images" in capsys.readouterr().err) is bool(wanted)
+
+
+def test_a_longer_training_keeps_the_settings_of_the_first(tmp_path: Path) -> None:
+    given = "--supervision 0.5 --label-noise 0.1 --learning-rate 0.002 --seed 3 --set style=5"
+    assert _code([*shlex.split(TRAIN)[:-1], str(tmp_path / "half.pt"), *given.split()]) == 0
+    opened = ccvae_eval.load(tmp_path / "half.pt")
+    command = api._retraining(opened, open_data("folder:photos"))
+    assert _pasted(command) == 0
+    again = ccvae_eval.load(tmp_path / "half-20-steps.pt")
+    assert again.record.training == opened.record.training | {"steps": 20, "epochs": again.record.training["epochs"]}
+    assert again.record.settings == opened.record.settings

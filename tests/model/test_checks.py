@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 import ccvae_eval
 from ccvae_eval.core.errors import PluginError
+from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.judge import selection
+from ccvae_eval.model.checks import COMMON_RANGES
 from ccvae_eval.plugins import registry
 from tests.support.fakes import Squares, SquaresVAE
 
@@ -196,3 +198,23 @@ def test_no_judge_is_trained_if_each_label_has_one_class(tmp_path: Path) -> None
     data._labels[:] = np.where(np.arange(300)[:, None] < 200, data._labels, 0)  # the split `test` begins at 200
     run = ccvae_eval.evaluate(SquaresVAE(), data, ["locality"], sample=32, references=False, cache_dir=tmp_path)
     assert run.header.judge is None
+
+
+def test_a_decoder_of_numbers_that_are_not_finite_is_left_to_the_metrics() -> None:
+    for value in (torch.nan, torch.inf):
+        model = ccvae_eval.wrap(
+            encode=encode, decode=lambda z, v=value: torch.full((len(z), 3, 32, 32), v), dim=16
+        )  # fmt: skip
+        assert prepare(model, Squares(120), np.arange(32)).first_batch_warnings() == []
+
+
+def test_each_common_range_is_tried_once() -> None:
+    calls: list[int] = []
+
+    def decode(codes: Tensor) -> Tensor:
+        calls.append(len(codes))
+        return drawn(codes.sigmoid())
+
+    subject = prepare(ccvae_eval.wrap(encode=encode, decode=decode, dim=16), Squares(120), np.arange(32))
+    assert subject.first_batch_warnings() == []
+    assert len(calls) == len(COMMON_RANGES)

@@ -1,0 +1,72 @@
+"""Remedies of undefined values: the numbers in a reason, the sample that is enough, and what they cost."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ccvae_eval import api
+from ccvae_eval.core.results import Value
+from ccvae_eval.judge import selection
+from tests.support.fakes import Squares, SquaresVAE
+
+
+class RareGlasses(Squares):
+    """Squares of which every fortieth image has glasses."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self._labels[:, 0] = np.arange(count) % 40 == 0
+
+
+def undefined(data: Squares, metrics: list[str], **given: Any) -> list[Value]:
+    """The values without a number, of a run on 32 images."""
+    run = api.evaluate(SquaresVAE(), data, metrics, sample=32, references=False, gallery=False, **given)
+    return [v for m in run for v in m.values if not v.estimate.defined]
+
+
+def test_a_reason_names_the_number_of_images_that_its_metric_needs() -> None:
+    (auc,) = [v for v in undefined(RareGlasses(4000), ["accuracy"], judge="none") if v.key[:2] == ("auc", "Glasses")]
+    assert re.fullmatch(r"\d of 32 images are of class present, 10 needed", auc.note)
+    name, size = auc.remedy.split()
+    assert name == "--sample"
+    labels = RareGlasses(4000).labels_of(api.sample_ids(RareGlasses(4000), "test", sample=int(size)))
+    assert 10 <= labels[:, 0].sum() < 20
+
+
+def test_a_sample_of_each_size_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: Counter[int | None] = Counter()
+    draw = api.sample_ids
+
+    def counted(*args: Any, sample: int | None = None, **given: Any) -> Any:
+        sizes[sample] += 1
+        return draw(*args, sample=sample, **given)
+
+    monkeypatch.setattr(api, "sample_ids", counted)
+    found = undefined(RareGlasses(4000), ["accuracy", "locality", "drift"], judge="none")
+    assert sum(v.remedy.startswith("--sample") for v in found) > 3
+    del sizes[32]  # that of the evaluation
+    assert max(sizes.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("judge", "remedy"), [("none", "--judge auto"), ("auto", "ccvae-eval explain judge")], ids=["declined", "failed"]
+)
+def test_a_judge_is_advised_only_if_none_was_wanted(
+    judge: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection.Wanted, "trained", lambda *_: None)
+    found = undefined(Squares(300), ["generation"], judge=judge, cache_dir=tmp_path)
+    assert {v.remedy for v in found if v.note == "needs a judge"} == {remedy}
+
+
+def test_a_judge_that_would_be_of_no_use_is_not_advised(tmp_path: Path) -> None:
+    data = Squares(300)
+    data._labels[:] = np.where(np.arange(300)[:, None] < 200, data._labels, 0)  # the split `test` begins at 200
+    found = undefined(data, ["generation"], cache_dir=tmp_path)
+    assert {v.remedy for v in found if v.note == "needs a judge"} == {"ccvae-eval explain judge"}
