@@ -15,10 +15,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ccvae_eval.cli.console import Screen, empty_table
+from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import OUTPUT, Json, Quiet, option_in
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.files import atomic_write
+from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import duration, escaped, inert_cell
 
 if TYPE_CHECKING:  # imports NumPy, which help does not need
@@ -180,7 +181,7 @@ def _watch(sweep: Sweep, screen: Screen) -> None:
 
 def progress(states: Sequence[CellState], most: int = 12) -> RenderableType:
     """The state of a sweep at work: the counts, the cells that run, and the last that failed."""
-    table = empty_table("cell", "state", "")
+    table = FittedTable("cell", "state", "")
     shown = [state for state in states if state.status == "running"]
     shown += [state for state in states if state.status == "failed"][-most:]
     for state in shown[:most]:
