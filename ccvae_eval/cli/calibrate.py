@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_of
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,7 +89,7 @@ def command(
         )  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / "calibration.json", json_of.dumps(found.as_plain(), indent=1, allow_nan=False).encode())
-        atomic_write(folder / "calibration.md", report.page(found, _command_line(chosen)).encode())
+        atomic_write(folder / "calibration.md", report.page(found, options.command_line("--out")).encode())
         report.draw(found, folder / "curves.png")
         screen.show(report.table(found), "", report.summary(found))
         screen.advise(f"\nWritten to {folder}: calibration.json, calibration.md, curves.png")
@@ -98,14 +97,3 @@ def command(
             screen.document(found.as_plain())
     if found.failed:
         raise SystemExit(SOME_DID_NOT_PASS)
-
-
-def _command_line(metrics: list[str]) -> str:
-    """The command line as given, without --out."""
-    if sys.argv[1:2] != ["calibrate"]:
-        return " ".join(["ccvae-eval calibrate", *metrics])
-    words = sys.argv[1:]
-    for flag in ("--out", "-o"):
-        if flag in words:
-            del words[words.index(flag) : words.index(flag) + 2]
-    return " ".join(["ccvae-eval", *words])

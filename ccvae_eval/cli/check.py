@@ -15,10 +15,11 @@ from typing import Annotated, Any
 import typer
 
 import ccvae_eval
-from ccvae_eval.cli.console import Screen, empty_table
+from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments, registered
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.plugins import registry
+from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import escaped
 
 SOME_FAILED = 4
@@ -64,7 +65,7 @@ def command(
         if len(failed) == len(run) and len({row["message"] for row in run}) == 1:
             # the plugin could not be constructed, so every test failed in the same way
             raise UsageError(f"{found} {name!r} cannot be tested", why=_one_line(run[0]["message"]))
-        table = empty_table("test", "outcome", "message")
+        table = FittedTable("test", "outcome", "message")
         for row in run:
             table.add_row(escaped(row["test"]), row["outcome"], escaped(_one_line(row["message"])))
         screen.show(table, "", f"{found} {name}: {len(run) - len(failed)} of {len(run)} tests passed")

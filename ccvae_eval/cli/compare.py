@@ -38,8 +38,8 @@ GROUP_HELP = "Method with several training seeds, NAME=PATTERN of run folders, s
 VALUE_HELP = "Compare this value, metric.value\\[@characteristic], instead of the headline values; repeatable."
 RUN_FILE, COMPARISON_FILE = "run.json", "comparison.json"
 INTERVAL = "95% interval"
-OUT = option_in(OUTPUT, f"Folder to write {COMPARISON_FILE} and its page, comparison.html, to.", "--out", "-o")
-UNUSED = ("figures", "report", "out")
+OUT = option_in(OUTPUT, f"Folder to write {COMPARISON_FILE} and comparison.html to.", "--out", "-o")
+UNUSED = ("figures", "report", "out", "force")
 """Options of an evaluation that a comparison does not have."""
 
 
@@ -53,9 +53,7 @@ def command(
     group: Annotated[list[str] | None, typer.Option(help=GROUP_HELP)] = None,
     value: Annotated[list[str] | None, typer.Option(help=VALUE_HELP)] = None,
     metric: Annotated[list[str] | None, METRIC] = None,
-    out: Annotated[
-        Path | None, option_in(OUTPUT, f"Folder to write {COMPARISON_FILE} and comparison.html to.", "--out", "-o")
-    ] = None,
+    out: Annotated[Path | None, OUT] = None,
     **given: Any,
 ) -> None:
     """Test which of two or more models is better, image by image or over training seeds.
@@ -173,9 +171,9 @@ def _values(found: Comparison, values: Sequence[ComparedValue]) -> Table:
     labels, pairs = list(found.models), len(found.models) > 2
     both = ("first", "second") if pairs else tuple(labels)
     difference = "difference" if pairs else f"{labels[0]} − {labels[1]}"
-    table = FittedTable(spare=(both, "adjusted p", *((INTERVAL, difference) if pairs else (difference, INTERVAL))))
-    for name in ("value", "models") if pairs else ("value",):
-        table.add_column(name, overflow="fold")
+    first = ("value", "models") if pairs else ("value",)
+    last = (INTERVAL, difference) if pairs else (difference, INTERVAL)
+    table = FittedTable(*first, spare=(both, "adjusted p", *last))
     for name in (*both, difference, INTERVAL, "adjusted p"):
         table.add_column(escaped(name), justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")

@@ -6,18 +6,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.style import Style
-from rich.table import Table
 from rich.text import Text
 
 from ccvae_eval.rendering.progress import ProgressDisplay
-from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import plain
 
 
@@ -79,14 +77,6 @@ class Screen:
     def stage(self, name: str, done: int, total: int, detail: str = "") -> None:
         """Moves the progress bar of one stage, see :class:`.ProgressDisplay`."""
         self.progress.stage(name, done, total, detail)
-
-
-def empty_table(*columns: str, spare: Sequence[str | tuple[str, ...]] = (), **more: Any) -> Table:
-    """A table without lines, which leaves out the columns ``spare`` in a narrow terminal, and folds long cells."""
-    table = FittedTable(spare=spare, **more)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
 
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

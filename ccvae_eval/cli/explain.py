@@ -10,11 +10,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ccvae_eval.cli.console import Screen, empty_table
+from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, registered
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.plugins import registry
-from ccvae_eval.rendering.tables import ARROWS
+from ccvae_eval.rendering.tables import ARROWS, FittedTable
 from ccvae_eval.rendering.text import argument_help, escaped, explanation, flowing, wrapped
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _range_text(spec: ValueSpec) -> str:
 
 
 def _values_table(values: dict[str, ValueSpec]) -> Table:
-    table = empty_table("value", "", "range", "unit", "definition", spare=("unit", "range"))
+    table = FittedTable("value", "", "range", "unit", "definition", spare=("unit", "range"))
     for column in table.columns[:3]:
         column.no_wrap = True
     table.columns[-1].min_width = 32

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ccvae_eval.cli.console import Screen, empty_table
+from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, Quiet
 from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import escaped
 
 if TYPE_CHECKING:  # imports torch, which help does not need
@@ -101,7 +102,7 @@ def _check_codes(run: Run, codes: tuple[str, ...]) -> list[GateResult]:
 
 
 def _table(results: list[GateResult]) -> Table:
-    table = empty_table("value", "required", "found", "result")
+    table = FittedTable("value", "required", "found", "result")
     table.columns[1].no_wrap = True
     for result in results:
         style = "" if result.passed else "red"

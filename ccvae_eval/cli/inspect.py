@@ -11,9 +11,10 @@ import typer
 from rich.table import Column, Table
 
 from ccvae_eval import __version__
-from ccvae_eval.cli.console import Screen, empty_table
+from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments
 from ccvae_eval.plugins import registry
+from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import escaped, figure
 
 MAX_ROWS = 60
@@ -101,7 +102,7 @@ def _show(found: dict[str, Any], screen: Screen) -> None:
     screen.show(grid)
     for title, rows in tables:
         columns = [column for column in rows[0] if any(row.get(column) not in (None, "") for row in rows)]
-        table = empty_table(*columns, spare=("dtype",), title=title, title_justify="left")
+        table = FittedTable(*columns, spare=("dtype",), title=title, title_justify="left")
         for column in table.columns[:2]:
             column.no_wrap = True
         for row in rows[:MAX_ROWS]:

@@ -11,10 +11,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from ccvae_eval.cli.console import Screen, empty_table
+from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, Plugin
 from ccvae_eval.core.errors import CcvaeEvalError
 from ccvae_eval.plugins import registry
+from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import escaped, unmarked
 
 CHECK_SECONDS = 60
@@ -51,7 +52,7 @@ def command(
             screen.document({what: rows})
             return
         columns = COLUMNS if len(groups) > 1 else COLUMNS[1:]
-        table = empty_table(*columns, spare=("version", "distribution", "state"))
+        table = FittedTable(*columns, spare=("version", "distribution", "state"))
         for row in rows:
             table.add_row(*(escaped(row[column]) for column in columns))
         screen.show(table if rows else f"No {what} are registered.")

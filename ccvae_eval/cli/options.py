@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from hashlib import sha256
@@ -136,7 +135,7 @@ class Common:
         list[str] | None,
         option_in(OUTPUT, "Report plugin to write beside run.json; repeatable.", autocompletion=registered("reports")),
     ] = None
-    page: Annotated[bool, option_in(OUTPUT, "Write the report as one HTML file, report.html.")] = True
+    page: Annotated[bool, option_in(OUTPUT, "Write the report or the comparison as one HTML file.")] = True
     pad: Annotated[list[str] | None, option_in(OUTPUT, PAD_HELP, metavar="A,B")] = None
     model: ModelName = None
     set: ModelSetting = None
@@ -161,25 +160,25 @@ def require_inputs(data: str | None = None, judge: str | None = None) -> None:
         read_bundle(judge)
 
 
+OTHER_NAMES = {"-o": "--out", "-d": "--data", "-c": "--labels", "--characteristic": "--labels", "--label": "--rename"}
+"""Other names of the options that :func:`command_line` leaves out."""
+
+
 def command_line(without: str = "") -> str:
     """The command as it was given, for a shell; without the output folder and the options in ``without``, if any."""
-    given = list(GIVEN.get()) or sys.argv[1:]
+    given = list(GIVEN.get())
     if without:
-        dropped = {"--out", "-o", "--force", *(part for part in shlex.split(without) if part.startswith("--"))}
-        dropped |= {short for short, long in SHORT.items() if long in dropped}
-        dropped |= {"--rename"} if "--data" in dropped else set()
-        kept, values = [], iter(given)
-        for part in values:
-            if part.partition("=")[0] not in dropped:
-                kept.append(part)
-            elif part in dropped - {"--force"}:
-                next(values, None)
-        given = kept
+        dropped = {"--out", "--force", *(part for part in shlex.split(without) if part.startswith("--"))}
+        if "--data" in dropped:  # the other data have the new names of the labels
+            dropped.add("--rename")
+        parts, given = iter(given), []
+        for part in parts:
+            name, equals, _ = part.partition("=")
+            if OTHER_NAMES.get(name, name) not in dropped:
+                given.append(part)
+            elif not equals and name != "--force":
+                next(parts, None)
     return shlex.join(["ccvae-eval", *given])
-
-
-SHORT = {"-d": "--data", "-c": "--labels", "--characteristic": "--labels"}
-"""Short forms of options that a remedy may replace."""
 
 
 def default_folder(name: str, *identity: object) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -23,7 +24,7 @@ from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.files import atomic_write
 
 FIGURE_HELP = "Draw one figure instead: METRIC, METRIC@LABEL, profile or labels."
-KIND_HELP = "Which figure of the metric, such as change-maps; default: its first one."
+KIND_HELP = "Figure of the metric, such as change-maps; default: its first one."
 IMAGES_HELP = "Ids of the single images in the figure, separated by commas."
 OUT_HELP = "File of the figure; default: in the folder figures/ of the run."
 INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72}
@@ -67,9 +68,9 @@ def command(
     from ccvae_eval.report.page import PAGE, runs_html, write_page
 
     add_plugins(plugin)
-    options = {"--kind": kind, "--images": images, "--format": format, "--width": width, "--out": out}
-    if figure is None and (given := [name for name, value in options.items() if value is not None]):
-        raise UsageError(f"{given[0]} needs --figure", hint="ccvae-eval report RUN --figure density")
+    drawing = {"--kind": kind, "--images": images, "--format": format, "--width": width, "--out": out}
+    _require("--figure density", figure, drawing)
+    _require("--live CKPT", live, {"--data": data, "--model": model, "--set": set})
     if figure is not None and live is not None:
         raise UsageError("--figure and --live exclude each other")
     written: dict[str, Path] = {}
@@ -103,6 +104,17 @@ def command(
             screen.advise(f"Written to {file}")
         if json:
             screen.document({name: str(file) for name, file in written.items()})
+
+
+def _require(main: str, given: object, options: Mapping[str, object]) -> None:
+    """Refuses options that have no effect without the main one.
+
+    Raises:
+        UsageError: the main option is not given, and one of the others is.
+    """
+    name = next((name for name, value in options.items() if value is not None), None)
+    if given is None and name is not None:
+        raise UsageError(f"{name} needs {main.split()[0]}", hint=f"ccvae-eval report RUN {main}")
 
 
 def _write_figure(

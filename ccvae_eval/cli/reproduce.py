@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ccvae_eval.cli.console import Screen, empty_table, stop_requests
+from ccvae_eval.cli.console import Screen, stop_requests
 from ccvae_eval.cli.measuring import SOME_FAILED
 from ccvae_eval.cli.options import (
     OUTPUT,
@@ -29,6 +29,7 @@ from ccvae_eval.cli.options import (
 from ccvae_eval.core.files import atomic_write, slug
 from ccvae_eval.core.typed import plain
 from ccvae_eval.recipes.recipe import builtin_recipes, read_recipe
+from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import escaped
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _list(screen: Screen, as_json: bool) -> None:
     recipes = [read_recipe(name) for name in builtin_recipes()]
     if as_json:
         screen.document({"recipes": [{"name": r.name, "title": r.title, "source": r.source} for r in recipes]})
-    table = empty_table("recipe", "trainings", "title")
+    table = FittedTable("recipe", "trainings", "title")
     for recipe in recipes:
         count = len(recipe.experiments) * len(list(recipe.points())) * recipe.seeds
         table.add_row(escaped(recipe.name), str(count), escaped(recipe.title))

@@ -14,10 +14,11 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ccvae_eval.cli.console import Screen, empty_table
+from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import OUTPUT, Json, Quiet, option_in
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.files import atomic_write
+from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import duration, escaped, inert_cell, plain
 
 if TYPE_CHECKING:  # imports NumPy, which help does not need
@@ -123,7 +124,7 @@ def results_table(states: Sequence[CellState], runs: dict[str, Run]) -> Renderab
     A narrow terminal leaves out the duration, then the intervals.
     """
     from ccvae_eval.core.results import ValueSpec
-    from ccvae_eval.rendering.tables import FittedTable, headline_of, value_cells
+    from ccvae_eval.rendering.tables import headline_of, value_cells
 
     metrics = list(dict.fromkeys((m.metric, m.headline) for run in runs.values() for m in run))
     intervals = tuple(f"{metric}\n95% interval" for metric, _ in metrics)
@@ -195,7 +196,7 @@ def _watch(sweep: Sweep, screen: Screen) -> None:
 
 def progress(states: Sequence[CellState], most: int = 12) -> RenderableType:
     """The state of a sweep at work: the counts, the cells that run, and the last that failed."""
-    table = empty_table("cell", "state", "")
+    table = FittedTable("cell", "state", "")
     shown = [state for state in states if state.status == "running"]
     shown += [state for state in states if state.status == "failed"][-most:]
     for state in shown[:most]:

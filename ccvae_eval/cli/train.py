@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -14,10 +14,11 @@ from rich.text import Text
 
 from ccvae_eval import training
 from ccvae_eval.cli import options
-from ccvae_eval.cli.console import Screen, empty_table, stop_requests
+from ccvae_eval.cli.console import Screen, stop_requests
 from ccvae_eval.cli.options import OUTPUT, Json, Labels, Plugin, Quiet, add_plugins, option_in
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.plugins import registry
+from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import escaped, figure
 from ccvae_eval.training import TrainingSettings
 
@@ -33,6 +34,8 @@ SETTINGS = options.setting_options(
 )
 SHOWN = ("loss", "reconstruction", "accuracy")
 """Suffixes of the terms that are printed during training; history.csv has all terms."""
+ROWS = 20
+"""Validations that are printed, besides the first, the best and the last one; history.csv has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def _train_judge(data: DataSet, settings: TrainingSettings, chosen: TrainOptions
     judge = train_judge(data, seed=settings.seed, labels=labels, progress=lambda d, t: screen.stage("judge", d, t))
     judge.save(chosen.out)
     document = judge.as_plain()
-    table = empty_table("label", "balanced accuracy")
+    table = FittedTable("label", "balanced accuracy")
     for name, accuracy in document["accuracy"].items():
         table.add_row(escaped(name), figure(accuracy))
     screen.show(table)
@@ -134,11 +137,18 @@ def _train(
 
 
 def _follow(events: Iterator[training.Event], screen: Screen) -> training.Finished:
-    """Shows the progress of a training: a row for each epoch and each validation unless quiet, and a progress bar."""
-    total, begun = 0, 0
+    """Shows the progress of a training: a progress bar and, unless quiet, about ``ROWS`` validations.
+
+    Without validation images the rows are of epochs.
+    """
+    total, begun, due = 0, 0, 0
+    best, last = "", ""
+    shown = {""}
+    kind: type[training.Epoch | training.Validation] = training.Epoch
     for event in events:
         if isinstance(event, training.Started):
             total, begun = event.steps, event.step
+            kind = training.Validation if event.validation else training.Epoch
             screen.advise(
                 f"{event.images:,} training images, {event.labelled:,} of them labelled; {event.validation:,} "
                 f"validation images; {total:,} steps" + (f", {begun:,} of them done already" if begun else "")
@@ -146,22 +156,30 @@ def _follow(events: Iterator[training.Event], screen: Screen) -> training.Finish
         elif isinstance(event, training.Step):
             loss = next((figure(v) for name, v in event.terms.items() if name.endswith("loss")), "")
             screen.stage("train", event.step, total, f"loss {loss}" if loss else "")
-        elif isinstance(event, training.Epoch) and not screen.quiet:
-            screen.show(Text(_terms(f"epoch {event.epoch + 1:4d}  step {event.step:7,d}", event.terms)))
-        elif isinstance(event, training.Validation) and not screen.quiet:
-            mark = "  (best so far)" if event.improved else ""
-            screen.show(Text(_terms("            validation   ", event.terms) + mark, style="dim"))
+        elif isinstance(event, kind) and not screen.quiet:
+            last = _row(event)
+            if isinstance(event, training.Validation) and event.improved:
+                best = last
+            part = ROWS * (event.step - begun) // max(total - begun, 1)
+            if part >= due:
+                due = part + 1
+                shown.add(last)
+                screen.show(Text(last))
         elif isinstance(event, training.Saved):
             screen.notice(f"state saved at step {event.step:,}")
         elif isinstance(event, training.Finished):
+            screen.show(*(Text(row) for row in dict.fromkeys((best, last)) if row not in shown))
             return event
     raise AssertionError("a training must end with Finished")
 
 
-def _terms(start: str, terms: Mapping[str, float]) -> str:
-    """One row with the terms in ``SHOWN``."""
-    shown = {name: value for name, value in terms.items() if name.endswith(SHOWN) and not math.isnan(value)}
-    return start + "".join(f"  {name} {figure(value)}" for name, value in shown.items())
+def _row(event: training.Epoch | training.Validation) -> str:
+    """Epoch and step, and the terms in ``SHOWN``."""
+    start, mark = f"epoch {event.epoch + 1:4d}  step {event.step:7,d}", ""
+    if isinstance(event, training.Validation):
+        start, mark = f"{start}  validation", "  (best so far)" * event.improved
+    shown = {name: value for name, value in event.terms.items() if name.endswith(SHOWN) and not math.isnan(value)}
+    return start + "".join(f"  {name} {figure(value)}" for name, value in shown.items()) + mark
 
 
 options.add_options(command, [*options.options_of(TrainOptions), *SETTINGS])

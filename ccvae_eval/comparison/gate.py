@@ -170,7 +170,7 @@ def _bound(run: Run, rule: Rule) -> GateResult:
     try:
         value = run.find(rule.address)
     except UsageError as error:
-        return _failed(rule, f"absent: {error.what}")
+        return _failed(rule, f"absent: {error.what}. {error.hint}")
     estimate = value.estimate
     if not estimate.defined:
         return _failed(rule, f"undefined: {value.note}")
@@ -195,7 +195,7 @@ def _drops(run: Run, rules: Sequence[Rule], baseline: Run | None) -> dict[Rule, 
             for side in (run, baseline):
                 side.find(rule.address)
         except UsageError as error:
-            results[rule] = _failed(rule, f"absent: {error.what}")
+            results[rule] = _failed(rule, f"absent: {error.what}. {error.hint}")
             continue
         row = compare(run, baseline, values=[str(rule.address)])[str(rule.address)]
         if math.isnan(row.difference.value):

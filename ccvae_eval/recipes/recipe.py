@@ -108,7 +108,7 @@ class Recipe:
         experiments: the models to compare.
         tables: the tables to write.
         axes: what is varied for every experiment: fields of ``TrainingSettings``, or ``set.KEY`` for a model setting.
-        labels: how labels are renamed or joined (``Hair=A|B``), as for ``--label``.
+        labels: how labels are renamed or joined (``Hair=A|B``), as for ``--rename``.
         options: settings of the metrics.
         training: fields of ``TrainingSettings``.
         seeds: number of trainings per experiment and grid point, with seeds 0, 1, ...

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context, rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -150,6 +151,23 @@ def titled_panels(count: int, columns: int, width: float, height: float, title: 
     rows = -(-count // columns)
     sheet = titled_sheet(max(columns * width, NARROW), rows * height, title, math.inf)
     return sheet, panels(sheet, count, columns)
+
+
+def map_panels(
+    measurement: Measurement, names: Collection[str], title: str, top: float, bar: str
+) -> tuple[Figure, list[Any]]:
+    """A figure with a panel for the map of each label, and a colour bar; the figure and its panels.
+
+    Args:
+        measurement: the title ends with its labels that have no map.
+        names: the labels that have one.
+        title: what the maps show.
+        top: number of the brightest colour; that of the darkest is 0.
+        bar: what the colours are.
+    """
+    sheet, axes = titled_panels(len(names), 5, 1.35, 1.65, title + not_shown(measurement, names))
+    sheet.colorbar(ScalarMappable(Normalize(0, top), MAGNITUDE), ax=axes, shrink=0.7, label=bar)
+    return sheet, axes
 
 
 def panels(sheet: Figure, count: int, columns: int) -> list[Any]:

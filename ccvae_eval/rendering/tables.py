@@ -39,12 +39,14 @@ class FittedTable(Table):
     """A table without lines that leaves out columns until its words fit the terminal.
 
     Args:
+        *columns: headings of columns whose cells are folded.
         spare: headings of the columns that may be left out, the first one first; a tuple is left out as a whole.
         **more: as for ``rich.table.Table``.
     """
 
-    def __init__(self, *, spare: Sequence[str | tuple[str, ...]] = (), **more: Any) -> None:
-        super().__init__(**{"box": None, "padding": (0, 1), "pad_edge": False, "header_style": "bold", **more})
+    def __init__(self, *columns: str, spare: Sequence[str | tuple[str, ...]] = (), **more: Any) -> None:
+        plain_style = {"box": None, "padding": (0, 1), "pad_edge": False, "header_style": "bold"}
+        super().__init__(*(Column(name, overflow="fold") for name in columns), **{**plain_style, **more})
         self.spare = spare
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -73,9 +75,7 @@ class FittedTable(Table):
 
 def value_table(*first: str) -> Table:
     """An empty table of values with the columns ``first``, then those of :func:`value_cells`."""
-    table = FittedTable(spare=("headline", "n", "reference", "chance"), collapse_padding=True)
-    for name in first:
-        table.add_column(name, overflow="fold")
+    table = FittedTable(*first, spare=("headline", "n", "reference", "chance"), collapse_padding=True)
     for name in ("value", "95% interval", "chance", "reference"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -101,8 +101,7 @@ def shaded_table(
     same = wide and list(rows[: len(columns)]) == list(columns[: len(rows)])
     further = list(enumerate(columns, 1))[len(rows) if same else 0 :] if wide else []
     headings = [str(k) if wide else escaped(name) for k, name in enumerate(columns, 1)]
-    table = FittedTable(spare=headings[:0:-1], collapse_padding=True)
-    table.add_column("", overflow="fold")
+    table = FittedTable("", spare=headings[:0:-1], collapse_padding=True)
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for k, (name, cells) in enumerate(zip(rows, shares, strict=True), 1):

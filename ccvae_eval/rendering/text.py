@@ -45,8 +45,8 @@ def escaped(text: str) -> str:
 def figure(value: float | None, digits: int = 3) -> str:
     """A number with ``digits`` decimals, without decimals if it is large; a dash if it is undefined.
 
-    >>> figure(0.98765), figure(float("nan")), figure(12345.6)
-    ('0.988', '–', '12346')
+    >>> figure(0.98765), figure(-0.0004), figure(float("nan")), figure(12345.6)
+    ('0.988', '0.000', '–', '12346')
     """
     if value is None or math.isnan(value):
         return "–"
@@ -54,16 +54,19 @@ def figure(value: float | None, digits: int = 3) -> str:
         return "∞" if value > 0 else "-∞"
     if abs(value) >= 10**digits:
         return f"{value:.0f}"
-    return f"{value:.{digits}f}"
+    return f"{value:z.{digits}f}"
 
 
 def formatted(value: float | None, form: str) -> str:
-    """A number in a format of Python such as ".2f" or ".0%"; a dash if it is undefined.
+    """A number in a format of Python such as ".2f" or ".0%", without the sign of a zero; a dash if it is undefined.
 
-    >>> formatted(0.256, ".0%"), formatted(None, ".2f")
-    ('26%', '–')
+    >>> formatted(0.256, ".0%"), formatted(-0.001, ".2f"), formatted(None, ".2f")
+    ('26%', '0.00', '–')
     """
-    return figure(value) if value is None or not math.isfinite(value) else format(value, form)
+    if value is None or not math.isfinite(value):
+        return figure(value)
+    shown = format(value, form)
+    return format(0.0, form) if shown == format(-0.0, form) else shown
 
 
 def markdown_row(cells: Sequence[str]) -> str:

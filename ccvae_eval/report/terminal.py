@@ -134,5 +134,5 @@ def _extremes(measurement: Measurement, form: Callable[[float | None], str]) -> 
     ordered = sorted((v for v in _headline_rows(measurement) if v.estimate.defined), key=lambda v: v.estimate.value)
     if len(ordered) < 2:
         return ""
-    low, high = (f"{form(v.estimate.value)} ({v.characteristic})" for v in (ordered[0], ordered[-1]))
-    return f" Range over characteristics: {low} to {high}."
+    (low, lowest), (high, highest) = ((form(v.estimate.value), v.characteristic) for v in (ordered[0], ordered[-1]))
+    return "" if low == high else f" Range over characteristics: {low} ({lowest}) to {high} ({highest})."

@@ -165,7 +165,11 @@ def test_lists_take_commas_and_old_names_of_options_work(capsys: pytest.CaptureF
     assert "--label is now called --rename" in capsys.readouterr().err
     arguments = shlex.split("train ccvae --data folder:photos --rate 0.5 --batch 16 --steps 1 --out old.pt")
     assert _code(arguments) == 0
-    assert "--rate is now called --supervision" in capsys.readouterr().err
+    notes = capsys.readouterr().err
+    assert "--rate is now called --supervision" in notes
+    assert "--batch is now called --batch-size" in notes
+    assert _code([*arguments[:-1], "quiet.pt", "--quiet"]) == 0
+    assert "now called" not in capsys.readouterr().err
 
 
 def test_labels_that_the_data_lack_are_missing_values(capsys: pytest.CaptureFixture[str]) -> None:

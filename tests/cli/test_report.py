@@ -28,7 +28,7 @@ def test_a_run_gets_a_page_beside_it(tmp_path: Path, named: str, capsys: pytest.
 
 
 def test_a_folder_of_runs_gets_a_table_that_links_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("first", "second/deep"):
+    for name in ("first", "second/deep", ".unfinished"):
         write(pictured_run(), tmp_path / name)
     assert _command("report", str(tmp_path), "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"report": str(tmp_path / "report.html")}
@@ -36,6 +36,8 @@ def test_a_folder_of_runs_gets_a_table_that_links_them(tmp_path: Path, capsys: p
     for name in ("first", "second/deep"):
         assert f'<a href="{name}/report.html">' in table
         assert (tmp_path / name / "report.html").is_file()
+    assert "unfinished" not in table
+    assert not (tmp_path / ".unfinished" / "report.html").exists()
 
 
 @pytest.mark.parametrize(("make", "message"), [(True, "no run in this folder"), (False, "cannot be opened")])

@@ -42,6 +42,8 @@ def test_one_figure_is_written_in_a_format_and_width(folder: Path, tmp_path: Pat
         (("--figure", "density", "--width", "1mm"), "between 1.5 and 40 inches"),
         (("--figure", "density", "--out", "a.gif"), "must end in .pdf, .svg or .png"),
         (("--format", "pdf"), "--format needs --figure"),
+        (("--data", "faces"), "--data needs --live"),
+        (("--figure", "density", "--live", "model.pt"), "--figure and --live exclude each other"),
     ],
 )
 def test_a_wrong_option_is_an_error(arguments: tuple[str, ...], message: str, folder: Path, capsys: Any) -> None:

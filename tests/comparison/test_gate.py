@@ -45,7 +45,8 @@ def test_a_bound_is_held_against_the_worse_end_of_the_interval() -> None:
 
 
 def test_a_value_that_is_absent_or_undefined_fails() -> None:
-    assert checked("locality.focus@Smil=0").found == "absent: no value at 'locality.focus@Smil'"
+    assert checked("locality.focus@Smil=0").found == "absent: no value at 'locality.focus@Smil'. Did you mean 'Smile'?"
+    assert checked("locality.focsu=0").found == "absent: locality has no value 'focsu'. Did you mean 'focus'?"
     assert not checked("generation.obeyed=0").passed
     undefined = run_of({"locality": ("focus", {"Smile": "no region"})})
     for kind in ("min", "max"):

@@ -81,5 +81,18 @@ def test_the_sentence_states_the_headline_and_its_chance_level(name: str) -> Non
     assert sentence(Measurement(name, 1, {}, headline, (value,))) == f"{SENTENCES[name]}."
 
 
+@pytest.mark.parametrize(
+    ("values", "end"),
+    [
+        ((-0.001, 0.5), "Range over characteristics: 0.00 (A) to 0.50 (B)."),
+        ((0.996, 1.0), "(chance 0.05)."),  # two equal numbers are no range
+    ],
+)
+def test_the_sentence_ends_with_the_range_if_its_numbers_differ(values: tuple[float, float], end: str) -> None:
+    rows = [Value("auc", Estimate(number), name) for name, number in zip("AB", values, strict=True)]
+    found = sentence(Measurement("density", 1, {}, "auc", (Value("auc", Estimate(0.9), chance=0.05), *rows)))
+    assert found.endswith(end)
+
+
 def test_every_built_in_metric_has_a_sentence() -> None:
     assert set(BUILTIN) <= set(SENTENCES)

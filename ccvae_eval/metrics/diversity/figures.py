@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.rendering.figures import (
@@ -13,10 +11,9 @@ from ccvae_eval.rendering.figures import (
     finding,
     image_grid,
     image_names,
-    not_shown,
+    map_panels,
     score_text,
     show_image,
-    titled_panels,
 )
 from ccvae_eval.rendering.text import under
 
@@ -31,14 +28,10 @@ def figures(measurement: Measurement) -> Figures:
     if maps:
         found = finding(measurement, "spread_valid", list(maps))
         title = f"Standard deviation over samples from p(z|y){f': {found}' if found else ''}"
-        sheet, axes = titled_panels(len(maps), 5, 1.35, 1.6, title + not_shown(measurement, maps))
         top = max(float(np.sqrt(np.max(m))) for m in maps.values()) or 1.0
+        sheet, axes = map_panels(measurement, maps, title, top, "pixel intensity\n(0 to 1)")
         for panel, (name, variance) in zip(axes, maps.items(), strict=True):
-            text = (
-                f"{name}\n{score_text(measurement, 'spread_valid', name).split(' [')[0].split(' ')[-1] or 'no value'}"
-            )
+            number = score_text(measurement, "spread_valid", name).split(" [")[0].split(" ")[-1] or "no value"
             shown = np.sqrt(np.asarray(variance, dtype=float))
-            show_image(panel, shown, text, cmap=MAGNITUDE, vmin=0, vmax=top)
-        bar = ScalarMappable(Normalize(0, top), MAGNITUDE)
-        sheet.colorbar(bar, ax=sheet.axes, shrink=0.7, label="pixel intensity\n(0 to 1)")
+            show_image(panel, shown, f"{name}\n{number}", cmap=MAGNITUDE, vmin=0, vmax=top)
         yield ("variance",), sheet

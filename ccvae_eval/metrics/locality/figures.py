@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from ccvae_eval.core.results import Measurement
@@ -20,10 +18,9 @@ from ccvae_eval.rendering.figures import (
     finding,
     image_grid,
     image_names,
-    not_shown,
+    map_panels,
     score_text,
     show_image,
-    titled_panels,
 )
 from ccvae_eval.rendering.text import nested, under
 
@@ -83,7 +80,7 @@ def _change_maps(measurement: Measurement, changes: Mapping[str, Picture]) -> Fi
     title = "Mean change of the image over a traversal" + (f"\n{found}" if found else "")
     if any(np.ptp(region) > 0 for region in regions.values()):
         title += "; outline: the region"
-    sheet, axes = titled_panels(len(changes), 5, 1.35, 1.65, title + not_shown(measurement, changes))
+    sheet, axes = map_panels(measurement, changes, title, 1.0, "share of the\nlargest change")
     for panel, (name, change) in zip(axes, changes.items(), strict=True):
         top = float(np.max(change)) or 1.0
         score = score_text(measurement, "focus", name) or score_text(measurement, "concentration", name)
@@ -93,6 +90,4 @@ def _change_maps(measurement: Measurement, changes: Mapping[str, Picture]) -> Fi
         region = regions.get(name)
         if region is not None and np.ptp(region) > 0:
             panel.contour(region, levels=[0.5 * float(np.max(region))], colors=OUTLINE, linewidths=0.8)
-    bar = ScalarMappable(Normalize(0, 1), MAGNITUDE)
-    sheet.colorbar(bar, ax=axes, shrink=0.7, label="share of the\nlargest change")
     return sheet
