@@ -77,10 +77,10 @@ def test_generated_pages_are_those_of_the_program(site: dict[Path, Page]) -> Non
 
 def test_every_metric_page_has_the_same_parts() -> None:
     for name in METRIC_PAGES:
-        headings = re.findall(
-            r"^##? (.*)$", (DOCS / "metrics" / f"{name}.md").read_text(encoding="utf-8"), re.MULTILINE
-        )
+        text = (DOCS / "metrics" / f"{name}.md").read_text(encoding="utf-8")
+        headings = re.findall(r"^##? (.*)$", text, re.MULTILINE)
         assert headings[:2] == [name, "How to read it"]
+        assert "\n**When not to use it.** " in text
         assert headings[-2] == "Calibration curves"
         assert re.search("egenerate cases.* cost and pitfalls", headings[-1])
 

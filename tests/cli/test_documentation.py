@@ -20,7 +20,7 @@ from PIL import Image
 
 import ccvae_eval
 from ccvae_eval.cli import VERBS
-from ccvae_eval.cli.main import load_command
+from ccvae_eval.cli.main import OLD_NAMES, load_command
 from ccvae_eval.comparison.gate import read_gate
 from ccvae_eval.evaluation.result_table import Mean, RatioOfSums
 from ccvae_eval.evaluation.storage import write
@@ -64,6 +64,12 @@ def test_every_command_parses(line: str) -> None:
 
 def test_commands_within_sentences_exist() -> None:
     assert [verb for verb in INLINE if verb not in VERBS] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_uses_an_old_name(page: Path) -> None:
+    old = rf"(?:{'|'.join(OLD_NAMES)})(?![\w-])|ccvae-eval/demo"
+    assert re.findall(old, page.read_text(encoding="utf-8")) == []
 
 
 def test_the_example_of_mig_gives_its_numbers() -> None:

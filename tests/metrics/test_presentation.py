@@ -59,10 +59,10 @@ SENTENCES = {
     "density": "Each label is predicted from its own latents with an AUC of 0.26 (chance 0.05)",
     "locality": "When one characteristic is changed, 0.26 of the image change beyond chance lies inside its region "
     "(0 = chance, 1 = all)",
-    "drift": "Keypoints outside the edited region move 26% as much as those inside (0% = they stay in place)",
+    "drift": "Outside the edited region, keypoints move 26% as far as inside it (0% = they stay in place)",
     "diversity": "Resampling a characteristic's latents changes its region by 0.26 RMS pixel intensity "
     "(valid samples only)",
-    "accuracy": "The model predicts its labels from the image with a balanced accuracy of 0.26 (chance 0.05)",
+    "accuracy": "The labels are predicted from the image with a balanced accuracy of 0.26 (chance 0.05)",
     "intervention": "When a label is set to another class, the judge recognises that class in 26% of the images "
     "(in their reconstructions: 5%)",
     "generation": "The judge recognises the requested class in 26% of the generated images "

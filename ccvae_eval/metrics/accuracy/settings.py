@@ -71,7 +71,7 @@ class Accuracy:
     default: ClassVar[bool] = True
     question: ClassVar[str] = "How accurately does the model predict its labels?"
     sentence: ClassVar[str] = (
-        "The model predicts its labels from the image with a balanced accuracy of {value} (chance {chance})"
+        "The labels are predicted from the image with a balanced accuracy of {value} (chance {chance})"
     )
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "balanced_accuracy": ValueSpec(
