@@ -270,7 +270,7 @@ def evaluate(
         chosen = None if pairs is None else require_pairs(planned.subject, pairs)
         found = run(planned, _staged(stage, "measure"), working)
         if gallery:
-            own = {} if chosen is None else {"most_pads": len(chosen)}
+            own = {} if chosen is None else {"most_pairs": len(chosen)}
             of_pairs = leaking_pairs(found) if chosen is None else chosen
             found = replace(found, gallery=gallery_of(planned.subject, found.ids.values(), of_pairs, **own))
             shown = [tuple(map(str, pair)) for pair in found.gallery.get("pads", ())]

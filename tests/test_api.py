@@ -15,12 +15,12 @@ import torch
 import ccvae_eval
 from ccvae_eval.api import DEFAULT_METRICS, environment
 from ccvae_eval.checkpoint import save_checkpoint
-from ccvae_eval.cli.main import main
 from ccvae_eval.core.errors import InputError, LabelMismatchError, UsageError
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.evaluation.storage import RUN_SCHEMA
 from ccvae_eval.plugins import registry
 from ccvae_eval.training import TrainingSettings, fit, prepare
+from tests.support.commands import run_command
 from tests.support.fakes import Squares, SquaresVAE
 
 SAMPLE = 90
@@ -40,12 +40,6 @@ def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-
-
-def _command(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    return int(ended.value.code or 0)
 
 
 def _validate(schema: dict[str, Any], document: Any, where: str = "run") -> None:
@@ -81,7 +75,7 @@ def test_the_command_prints_one_document_of_the_published_schema(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    code = _command(
+    code = run_command(
         "run",
         str(CHECKPOINT),
         "--sample",
@@ -214,7 +208,7 @@ def test_data_without_the_model_s_labels_are_refused() -> None:
 
 
 def test_an_unknown_characteristic_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _command("locality", str(CHECKPOINT), "-c", "Eyeglases", "--sample", "40", "--judge", "none") == 2
+    assert run_command("locality", str(CHECKPOINT), "-c", "Eyeglases", "--sample", "40", "--judge", "none") == 2
     assert "Did you mean 'Eyeglasses'" in capsys.readouterr().err
 
 

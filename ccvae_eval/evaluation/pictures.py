@@ -43,10 +43,10 @@ MOVED_IMAGES = 6
 MOST_CLASSES = 20
 """Classes of a label that has such pictures."""
 
-MOST_PADS = 2
+MOST_PAIRS = 2
 """Pairs of characteristics with two-dimensional traversals in a report."""
 
-PAD_IMAGES = 3
+PAIR_IMAGES = 3
 """Images whose two-dimensional traversals a report shows."""
 
 
@@ -132,7 +132,7 @@ def pair_strips(subject: Subject, name: str, source: CodeSource, steps: int) -> 
     return found
 
 
-def plane(
+def two_label_grid(
     subject: Subject, down: str, across: str, source: CodeSource = "codes", rows: Any = slice(0, 1)
 ) -> NDArray[np.generic]:
     r"""Two-dimensional traversals of :math:`n` images along the paths of two binary characteristics.
@@ -161,7 +161,7 @@ def plane(
 
 @exact_arithmetic()
 def gallery(
-    subject: Subject, samples: Iterable[Ids], pairs: Iterable[tuple[str, str]] = (), most_pads: int = MOST_PADS
+    subject: Subject, samples: Iterable[Ids], pairs: Iterable[tuple[str, str]] = (), most_pairs: int = MOST_PAIRS
 ) -> dict[str, NDArray[np.generic]]:
     """Single images for a report, with their reconstructions and with each label set to another class.
 
@@ -169,7 +169,7 @@ def gallery(
         subject: the subject.
         samples: the images of each metric; an image is shown only if every metric used it.
         pairs: pairs of characteristics to move at once, see :func:`leaking_pairs`; an impossible pair is left out.
-        most_pads: number of pairs to use, the first that are possible.
+        most_pairs: number of pairs to use, the first that are possible.
 
     Returns:
         ``ids``, shape (n,), n at most 48; ``image``, ``reconstruction`` and ``do/LABEL``, shape (n, H, W, C), uint8;
@@ -195,7 +195,7 @@ def gallery(
                 found[name] = np.concatenate([found[name], pictures]) if name in found else pictures
         if count:
             found |= _in_every_class(subject, rows[:MOVED_IMAGES])
-            found |= _pads(subject, rows[:PAD_IMAGES], pairs, most_pads)
+            found |= _two_label_grids(subject, rows[:PAIR_IMAGES], pairs, most_pairs)
     except Exception:  # the metrics report what is wrong with the model
         log.debug("gallery", exc_info=True)
         return {}
@@ -241,7 +241,7 @@ def require_pairs(subject: Subject, pairs: Iterable[Sequence[str]]) -> list[tupl
 
 def _in_every_class(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic]]:
     """The given images with each categorical label set to each of its classes."""
-    chunk = picked(subject, rows)
+    chunk = chunk_of(subject, rows)
     found: dict[str, NDArray[np.generic]] = {"moved": chunk.ids}
     for label in subject.schema:
         if label.kind != "categorical" or label.cardinality > MOST_CLASSES or label.name not in subject.movable:
@@ -255,7 +255,9 @@ def _in_every_class(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic
     return found
 
 
-def _pads(subject: Subject, rows: Ids, pairs: Iterable[tuple[str, str]], most: int) -> dict[str, NDArray[np.generic]]:
+def _two_label_grids(
+    subject: Subject, rows: Ids, pairs: Iterable[tuple[str, str]], most: int
+) -> dict[str, NDArray[np.generic]]:
     """The two-dimensional traversals of the given images along the first ``most`` pairs that have two paths."""
     found: dict[str, NDArray[np.generic]] = {}
     names: list[tuple[str, str]] = []
@@ -265,14 +267,14 @@ def _pads(subject: Subject, rows: Ids, pairs: Iterable[tuple[str, str]], most: i
         if any(name not in subject.characteristics or subject.schema[name].kind != "binary" for name in (down, across)):
             continue
         try:
-            found[f"pad/{len(names)}"] = plane(subject, down, across, rows=rows)
+            found[f"pad/{len(names)}"] = two_label_grid(subject, down, across, rows=rows)
         except UndefinedError:
             continue
         names.append((down, across))
     return {**found, "pads": np.array(names)} if names else {}
 
 
-def picked(subject: Subject, rows: Ids) -> Chunk:
+def chunk_of(subject: Subject, rows: Ids) -> Chunk:
     """At most 32 images of the subject, given by their rows, as a chunk."""
     index: Any = rows  # a chunk is a slice of the images elsewhere; its fields are indexed in the same way
     ids = subject.ids[rows]
@@ -282,7 +284,7 @@ def picked(subject: Subject, rows: Ids) -> Chunk:
 
 def _gallery_part(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic]]:
     """The gallery of at most 32 images, given by their rows."""
-    chunk = picked(subject, rows)
+    chunk = chunk_of(subject, rows)
     found: dict[str, NDArray[np.generic]] = {
         "ids": chunk.ids,
         "image": as_bytes(chunk.images).numpy(),

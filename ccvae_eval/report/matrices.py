@@ -52,6 +52,43 @@ class Matrix:
         return any(cell.value for row in self.cells for cell in row)
 
 
+@dataclass(frozen=True, slots=True)
+class BetweenLabels:
+    """What a metric has for each characteristic and each judged label.
+
+    Args:
+        name: name of the values at ``judged=j``.
+        title, reading: what their matrix shows, and how to read it.
+        chance: where the colour scale begins.
+        diagonal: name of the value on the diagonal, where ``name`` has none.
+    """
+
+    name: str
+    title: str
+    reading: str
+    chance: float = 0.0
+    diagonal: str = ""
+
+
+BETWEEN_LABELS = {
+    "locality": BetweenLabels(
+        "response", "Change of the judged label (column) when a characteristic (row) moves along its path",
+        "A local model has its large numbers on the diagonal. 0: the judge sees no change, 1: it is sure of one.",
+    ),
+    "intervention": BetweenLabels(
+        "change", "Change of the judged label (column) when a label (row) is set to another class",
+        "Off the diagonal 0 is best; the diagonal is effect, the share of images in which the judge recognises the new "
+        "class.", diagonal="effect",
+    ),
+    "density": BetweenLabels(
+        "cross_auc", "AUC of a label (column) predicted from the latent dimensions of another (row)",
+        "Within the classes of the row's label, so that correlated labels do not count. Off the diagonal 0.5 is best; "
+        "the diagonal is auc, the prediction of the label itself.", chance=0.5, diagonal="auc",
+    ),
+}  # fmt: skip
+"""The metrics that have such values."""
+
+
 def matrices(run: Run, columns: Container[tuple[str, str]] = ()) -> list[Matrix]:
     """Every matrix that the run has numbers for.
 
@@ -75,24 +112,8 @@ def matrices_of(m: Measurement) -> list[Matrix]:
 
 
 def _matrices_of(m: Measurement) -> Iterator[Matrix]:
-    if m.metric == "locality":
-        yield _between_labels(
-            m, "response", "Change of the judged label (column) when a characteristic (row) moves along its path",
-            "A local model has its large numbers on the diagonal. 0: the judge sees no change, 1: it is sure of one.",
-            0.0,
-        )  # fmt: skip
-    elif m.metric == "intervention":
-        yield _between_labels(
-            m, "change", "Change of the judged label (column) when a label (row) is set to another class",
-            "Off the diagonal 0 is best; the diagonal is effect, the share of images in which the judge recognises the "
-            "new class.", 0.0, diagonal="effect",
-        )  # fmt: skip
-    elif m.metric == "density":
-        yield _between_labels(
-            m, "cross_auc", "AUC of a label (column) predicted from the latent dimensions of another (row)",
-            "Within the classes of the row's label, so that correlated labels do not count. Off the diagonal 0.5 is "
-            "best; the diagonal is auc, the prediction of the label itself.", 0.5, diagonal="auc",
-        )  # fmt: skip
+    if m.metric in BETWEEN_LABELS:
+        yield _between_labels(m, BETWEEN_LABELS[m.metric])
     elif m.metric == "disentanglement" and {"information", "codes", "factors"} <= set(m.pictures):
         shares = np.atleast_2d(np.asarray(m.pictures["information"], dtype=np.float64))
         strongest = np.argsort(-np.nan_to_num(shares).max(axis=1), kind="stable")[:MOST_CODES]
@@ -106,32 +127,24 @@ def _matrices_of(m: Measurement) -> Iterator[Matrix]:
         )  # fmt: skip
 
 
-def _between_labels(m: Measurement, name: str, title: str, reading: str, chance: float, diagonal: str = "") -> Matrix:
-    """The values ``name`` at ``judged=j``, characteristics in rows and judged labels in columns.
-
-    Args:
-        m: the measurement.
-        name: name of the value.
-        title, reading: what the matrix shows, and how to read it.
-        chance: where the colour scale begins.
-        diagonal: name of the value on the diagonal, where ``name`` has none.
-    """
+def _between_labels(m: Measurement, kind: BetweenLabels) -> Matrix:
+    """The matrix of a metric's values, characteristics in rows and judged labels in columns."""
     found: dict[tuple[str, str], Cell] = {}
     for v in m.values:
-        if v.name == name and v.characteristic and set(v.at) == {"judged"}:
-            value = f"{m.metric}.{name} (judged {v.at['judged']})"
-            found[v.characteristic, str(v.at["judged"])] = _cell(v.estimate.value, chance, value, v.characteristic)
-        elif diagonal and v.name == diagonal and v.characteristic and not v.at:
+        if v.name == kind.name and v.characteristic and set(v.at) == {"judged"}:
+            value = f"{m.metric}.{kind.name} (judged {v.at['judged']})"
+            found[v.characteristic, str(v.at["judged"])] = _cell(v.estimate.value, kind.chance, value, v.characteristic)
+        elif kind.diagonal and v.name == kind.diagonal and v.characteristic and not v.at:
             found[v.characteristic, v.characteristic] = _cell(
-                v.estimate.value, chance, f"{m.metric}.{diagonal}", v.characteristic
+                v.estimate.value, kind.chance, f"{m.metric}.{kind.diagonal}", v.characteristic
             )
     rows = tuple(dict.fromkeys(i for i, j in found))
     judged = dict.fromkeys(j for _, j in found)
     columns = (*(i for i in rows if i in judged), *(j for j in judged if j not in rows))
-    if not any(v.name == name and set(v.at) == {"judged"} for v in m.values):
-        return Matrix(title, reading, (), (), ())
+    if not any(v.name == kind.name and set(v.at) == {"judged"} for v in m.values):
+        return Matrix(kind.title, kind.reading, (), (), ())
     cells = tuple(tuple(found.get((i, j), Cell("", None)) for j in columns) for i in rows)
-    return Matrix(title, reading, rows, columns, cells)
+    return Matrix(kind.title, kind.reading, rows, columns, cells)
 
 
 def _cell(number: float, chance: float, value: str = "", of: str = "") -> Cell:

@@ -8,23 +8,14 @@ from pathlib import Path
 import pytest
 
 import ccvae_eval
-from ccvae_eval.cli.main import main
 from ccvae_eval.evaluation.storage import write
+from tests.support.commands import run_command
 from tests.support.comparisons import model
 
 CHECKPOINT = str(Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt")
 
 
-@pytest.fixture(autouse=True)
-def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "140")
-
-
-def command(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    return int(ended.value.code or 0)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def written(name: str, *arguments: object, **more: object) -> str:
@@ -34,7 +25,7 @@ def written(name: str, *arguments: object, **more: object) -> str:
 
 def test_two_runs(capsys: pytest.CaptureFixture[str]) -> None:
     a, b = written("a", 1, 1.0, path="ours.pt"), written("b", 2, path="theirs.pt")
-    assert command("compare", a, f"{b}/run.json") == 0
+    assert run_command("compare", a, f"{b}/run.json") == 0
     shown = capsys.readouterr().out
     assert shown.splitlines()[0].split() == ["A", "ours.pt"]
     assert shown.count("A better") == 10
@@ -46,17 +37,17 @@ def test_a_run_and_itself_and_a_narrow_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = written("a", 1)
-    assert command("compare", a, a) == 0
+    assert run_command("compare", a, a) == 0
     assert capsys.readouterr().out.count("(equal on all images)") == 4
     monkeypatch.setenv("COLUMNS", "60")
-    assert command("compare", a, a, "--verbose") == 0
+    assert run_command("compare", a, a, "--verbose") == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
 
 
 def test_a_folder_of_runs_json_and_the_file(capsys: pytest.CaptureFixture[str]) -> None:
     for k in (1, 2, 3):
         written(f"runs/{k}", k, path=f"{k}.pt")
-    assert command("compare", "runs", "--value", "locality.focus@Hat", "--json", "-o", "out") == 0
+    assert run_command("compare", "runs", "--value", "locality.focus@Hat", "--json", "-o", "out") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["models"] == {"A": "1.pt", "B": "2.pt", "C": "3.pt"}
     assert [v["models"] for v in document["values"]] == [["A", "B"], ["A", "C"], ["B", "C"]]
@@ -65,12 +56,12 @@ def test_a_folder_of_runs_json_and_the_file(capsys: pytest.CaptureFixture[str]) 
 
 def test_the_page_is_written_beside_the_file_unless_it_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     a, b = written("a", 1, 1.0), written("b", 2, path="[bold]b.pt")
-    assert command("compare", a, b) == 0
+    assert run_command("compare", a, b) == 0
     assert not list(Path().rglob("comparison.*"))
-    assert command("compare", a, b, "--out", "out", "--no-page") == 0
+    assert run_command("compare", a, b, "--out", "out", "--no-page") == 0
     assert [file.name for file in Path("out").iterdir()] == ["comparison.json"]
     capsys.readouterr()
-    assert command("compare", a, b, "--out", "out") == 0
+    assert run_command("compare", a, b, "--out", "out") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "Written to out/comparison.json, out/comparison.html"
     page = Path("out/comparison.html").read_text()
     assert "A is better in locality.focus" in page
@@ -78,7 +69,7 @@ def test_the_page_is_written_beside_the_file_unless_it_is_left_out(capsys: pytes
 
 
 def test_a_single_characteristic_is_shown_even_if_it_does_not_differ(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("compare", written("a", 1), written("b", 2), "--value", "locality.focus@Hat") == 0
+    assert run_command("compare", written("a", 1), written("b", 2), "--value", "locality.focus@Hat") == 0
     shown = capsys.readouterr().out
     assert "locality.focus@Hat" in shown
     assert "among 1 tests of single characteristics;" in shown
@@ -88,13 +79,13 @@ def test_groups_of_training_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     for k in range(3):
         written(f"runs/ours-{k}", k, 1.0, path=f"ours-{k}.pt")
         written(f"runs/csvae-{k}", 10 + k, path=f"csvae-{k}.pt")
-    assert command("compare", "--group", "ours=runs/ours-*", "--group", "csvae=runs/csvae-*") == 0
+    assert run_command("compare", "--group", "ours=runs/ours-*", "--group", "csvae=runs/csvae-*") == 0
     shown = capsys.readouterr().out
     assert "ours better" in shown
     assert "unit: training seeds (6)" in shown
-    assert command("compare", "--group", "ours=runs/ours-*", "--group", "csvae=runs/csvae-*", "-o", "out") == 0
+    assert run_command("compare", "--group", "ours=runs/ours-*", "--group", "csvae=runs/csvae-*", "-o", "out") == 0
     assert "3 seeds of ours" in Path("out/comparison.html").read_text()
-    assert command("compare", "--group", "ours=runs/ours-[01]", "--group", "csvae=runs/csvae-*") == 2
+    assert run_command("compare", "--group", "ours=runs/ours-[01]", "--group", "csvae=runs/csvae-*") == 2
     assert "'ours' must have at least 3 runs, got 2" in capsys.readouterr().err
 
 
@@ -115,13 +106,13 @@ def test_groups_of_training_seeds(capsys: pytest.CaptureFixture[str]) -> None:
 def test_errors(arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     written("a", 1)
     written("other", 1, seed=5)
-    assert command("compare", *arguments) == code
+    assert run_command("compare", *arguments) == code
     assert message in capsys.readouterr().err
 
 
 def test_hostile_names_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     a = written("a", 1, path="\x1b[31m[bold]evil[/bold]" + "x" * 300)
-    assert command("compare", a, a) == 0
+    assert run_command("compare", a, a) == 0
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert "\\x1b[31m[bold]evil[/bold]" in shown
@@ -129,7 +120,7 @@ def test_hostile_names_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[s
 
 def test_checkpoints_are_evaluated_first_with_the_same_options(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["-m", "reconstruction", "--limit", "20", "--judge", "none", "--json"]
-    assert command("compare", CHECKPOINT, CHECKPOINT, *options) == 0
+    assert run_command("compare", CHECKPOINT, CHECKPOINT, *options) == 0
     document = json.loads(capsys.readouterr().out)
     assert [v["verdict"] for v in document["values"]] == ["no evidence of a difference (equal on all images)"]
     first, second = Path("runs").iterdir()

@@ -14,11 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
-import ccvae_eval
 from ccvae_eval import api
-from ccvae_eval.cli.main import main
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.judge import selection
+from tests.support.commands import run_command
 
 TRAIN = "train ccvae --data folder:photos --labels Eyeglasses,Smiling,Male --steps 2 --batch-size 32 --out ckpt.pt"
 RUN = "ccvae-eval run ckpt.pt --data folder:photos --sample 40 --judge none --no-figures --no-page"
@@ -42,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "photos" / "attributes.csv").write_text("\n".join(rows) + "\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        assert _code(shlex.split(TRAIN)) == 0
+        assert run_command(*shlex.split(TRAIN)) == 0
     return place
 
 
@@ -53,16 +52,10 @@ def _here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "train_judge", partial(selection.train_judge, steps=8))
 
 
-def _code(arguments: list[str]) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return int(ended.value.code or 0)
-
-
 def _pasted(line: str) -> int:
     program, *arguments = shlex.split(line)
     assert program == "ccvae-eval"
-    return _code(arguments)
+    return run_command(*arguments)
 
 
 def _last_run(place: Path) -> tuple[Path, dict[str, Any]]:
@@ -120,9 +113,9 @@ def test_the_next_command_is_the_run_with_all_remedies_until_nothing_is_missing(
 
 
 def test_the_next_command_of_train_works(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _code([*shlex.split(TRAIN)[:-1], "other.pt", "--quiet"]) == 0
+    assert run_command(*shlex.split(TRAIN)[:-1], "other.pt", "--quiet") == 0
     assert not capsys.readouterr().out.startswith("epoch")
-    assert _code([*shlex.split(TRAIN)[:-1], "third.pt"]) == 0
+    assert run_command(*shlex.split(TRAIN)[:-1], "third.pt") == 0
     (line,) = re.findall(r"Next: (.*)", capsys.readouterr().out)
     assert _pasted(f"{line} --judge none --no-figures --no-page -m accuracy") == 0
 
@@ -132,13 +125,13 @@ def test_a_run_never_replaces_another(place: Path, capsys: pytest.CaptureFixture
         "run ckpt.pt --data folder:photos -m reconstruction --sample 8 --judge none --no-figures --no-page"
     )
     before = set((place / "runs").glob("*")) if (place / "runs").exists() else set()
-    assert [_code(line), _code(line)] == [0, 0]
+    assert [run_command(*line), run_command(*line)] == [0, 0]
     assert len(set((place / "runs").glob("*")) - before) == 2
-    assert _code([*line, "--out", "mine"]) == 0
-    assert _code([*line, "--out", "mine"]) == 2
+    assert run_command(*line, "--out", "mine") == 0
+    assert run_command(*line, "--out", "mine") == 2
     assert "already contains a run" in capsys.readouterr().err
-    assert _code([*line, "--out", "mine", "--force"]) == 0
-    assert _code([*line, "--out", "ckpt.pt"]) == 3
+    assert run_command(*line, "--out", "mine", "--force") == 0
+    assert run_command(*line, "--out", "ckpt.pt") == 3
     assert "is a file" in capsys.readouterr().err
 
 
@@ -156,25 +149,25 @@ def test_the_numbers_are_written_and_shown_before_anything_is_drawn(
 
 def test_lists_take_commas_and_old_names_of_options_work(capsys: pytest.CaptureFixture[str]) -> None:
     line = shlex.split(f"{RUN} --sample 60 --json")[1:]
-    assert _code([*line, "-m", "accuracy,reconstruction", "--labels", "Smiling,Male"]) == 0
+    assert run_command(*line, "-m", "accuracy,reconstruction", "--labels", "Smiling,Male") == 0
     document = json.loads(capsys.readouterr().out)
     assert [m["metric"] for m in document["measurements"]] == ["accuracy", "reconstruction"]
     rows = {v["characteristic"] for v in document["measurements"][0]["values"]}
     assert rows == {None, "Smiling", "Male"}
-    assert _code([*line, "-m", "accuracy", "--label", "Smiling=Other,Other=Smiling"]) == 0
+    assert run_command(*line, "-m", "accuracy", "--label", "Smiling=Other,Other=Smiling") == 0
     assert "--label is now called --rename" in capsys.readouterr().err
     arguments = shlex.split("train ccvae --data folder:photos --rate 0.5 --batch 16 --steps 1 --out old.pt")
-    assert _code(arguments) == 0
+    assert run_command(*arguments) == 0
     notes = capsys.readouterr().err
     assert "--rate is now called --supervision" in notes
     assert "--batch is now called --batch-size" in notes
-    assert _code([*arguments[:-1], "quiet.pt", "--quiet"]) == 0
+    assert run_command(*arguments[:-1], "quiet.pt", "--quiet") == 0
     assert "now called" not in capsys.readouterr().err
 
 
 def test_labels_that_the_data_lack_are_missing_values(capsys: pytest.CaptureFixture[str]) -> None:
     line = "run ckpt.pt --data folder:photos,labels=Smiling --sample 60 --judge none --no-figures --no-page --json"
-    assert _code([*line.split(), "-m", "accuracy,reconstruction"]) == 0
+    assert run_command(*line.split(), "-m", "accuracy,reconstruction") == 0
     shown = capsys.readouterr()
     assert "missing in the data, so nothing is said about them: Eyeglasses, Male" in " ".join(shown.err.split())
     accuracy = json.loads(shown.out)["measurements"][0]
@@ -190,13 +183,13 @@ def test_run_says_what_its_numbers_mean_and_who_is_worse_than_no_model(capsys: p
 
 
 def test_inspect_begins_with_a_sentence_about_the_model(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _code(["inspect", "ckpt.pt"]) == 0
+    assert run_command("inspect", "ckpt.pt") == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert first == "ccvae, 32 x 32 RGB, z = 30 = 27 style + Eyeglasses, Smiling, Male, 2 steps"
 
 
 def test_inspect_names_the_regions_that_a_folder_can_have(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _code(["inspect", "folder:photos"]) == 0
+    assert run_command("inspect", "folder:photos") == 0
     assert "none; regions=celebahq|celeba|FOLDER" in capsys.readouterr().out
 
 
@@ -208,19 +201,18 @@ def test_inspect_names_the_regions_that_a_folder_can_have(capsys: pytest.Capture
     ],
 )
 def test_mistakes_say_what_is_right(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _code(arguments) == 3
+    assert run_command(*arguments) == 3
     assert message in capsys.readouterr().err
 
 
 def test_help_is_a_verb_too(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _code(["help", "locality"]) == 0
+    assert run_command("help", "locality") == 0
     assert "Settings of locality" in capsys.readouterr().out
 
 
 def test_python_shows_a_bar_on_request_only(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ccvae_eval
     from ccvae_eval.rendering import progress
 
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
@@ -233,7 +225,7 @@ def test_python_shows_a_bar_on_request_only(
 
 def test_a_longer_training_keeps_the_settings_of_the_first(tmp_path: Path) -> None:
     given = "--supervision 0.5 --label-noise 0.1 --learning-rate 0.002 --seed 3 --set style=5"
-    assert _code([*shlex.split(TRAIN)[:-1], str(tmp_path / "half.pt"), *given.split()]) == 0
+    assert run_command(*shlex.split(TRAIN)[:-1], str(tmp_path / "half.pt"), *given.split()) == 0
     opened = ccvae_eval.load(tmp_path / "half.pt")
     command = api._retraining(opened, open_data("folder:photos"))
     assert _pasted(command) == 0

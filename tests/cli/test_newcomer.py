@@ -9,16 +9,10 @@ import pytest
 import torch
 
 import ccvae_eval
-from ccvae_eval.cli.main import main
 from ccvae_eval.core.devices import device_named
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.data.sets.codes import read_codes
-
-
-def _code(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    return int(ended.value.code or 0)
+from tests.support.commands import run_command
 
 
 @pytest.mark.parametrize(
@@ -44,7 +38,7 @@ def test_codes_of_export_are_read(tmp_path: Path) -> None:
 
 
 def test_version_is_an_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _code("version") == 2
+    assert run_command("version") == 2
     assert "Did you mean '--version'?" in capsys.readouterr().err
 
 
@@ -55,7 +49,7 @@ def test_errors_are_red_in_a_terminal_only(
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
-    assert _code("version") == 2
+    assert run_command("version") == 2
     assert ("\x1b[31mError:" in capsys.readouterr().err) is terminal
 
 
@@ -70,7 +64,7 @@ def test_a_folder_of_checkpoints_is_explained(tmp_path: Path, capsys: pytest.Cap
         (tmp_path / "sub" / name).mkdir(parents=True)
         torch.save({"w": torch.zeros(3)}, tmp_path / f"{name}.pt")
         torch.save({"w": torch.zeros(3)}, tmp_path / "sub" / name / "x.pt")
-    assert _code("run", str(tmp_path)) == 3
+    assert run_command("run", str(tmp_path)) == 3
     assert "2 files were read as one model: one, two." in capsys.readouterr().err
-    assert _code("inspect", str(tmp_path / "sub")) == 3
+    assert run_command("inspect", str(tmp_path / "sub")) == 3
     assert "Its subfolders have checkpoint files: one, two." in capsys.readouterr().err

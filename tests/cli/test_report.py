@@ -7,22 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from ccvae_eval.cli.main import main
 from ccvae_eval.evaluation.storage import write
+from tests.support.commands import run_command
 from tests.support.runs import pictured_run
-
-
-def _command(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    return int(ended.value.code or 0)
 
 
 @pytest.mark.parametrize("named", ["", "run.json", "renamed.json"])
 def test_a_run_gets_a_page_beside_it(tmp_path: Path, named: str, capsys: pytest.CaptureFixture[str]) -> None:
     write(pictured_run(), tmp_path)
     (tmp_path / "renamed.json").write_bytes((tmp_path / "run.json").read_bytes())
-    assert _command("report", str(tmp_path / named)) == 0
+    assert run_command("report", str(tmp_path / named)) == 0
     assert f"Written to {tmp_path / 'report.html'}" in capsys.readouterr().out
     assert "<h2>Single images</h2>" in (tmp_path / "report.html").read_text()
 
@@ -30,7 +24,7 @@ def test_a_run_gets_a_page_beside_it(tmp_path: Path, named: str, capsys: pytest.
 def test_a_folder_of_runs_gets_a_table_that_links_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("first", "second/deep", ".unfinished"):
         write(pictured_run(), tmp_path / name)
-    assert _command("report", str(tmp_path), "--json") == 0
+    assert run_command("report", str(tmp_path), "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"report": str(tmp_path / "report.html")}
     table = (tmp_path / "report.html").read_text()
     for name in ("first", "second/deep"):
@@ -47,5 +41,5 @@ def test_what_holds_no_run_is_refused(
     place = tmp_path / "empty"
     if make:
         place.mkdir()
-    assert _command("report", str(place)) == 3
+    assert run_command("report", str(place)) == 3
     assert message in capsys.readouterr().err

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ccvae_eval.cli.main import main
 from ccvae_eval.evaluation.storage import write
+from tests.support.commands import run_command
 from tests.support.runs import pictured_run
 
 
@@ -18,17 +18,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def called(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["report", *map(str, arguments)])
-    return int(ended.value.code or 0)
-
-
 def test_one_figure_is_written_in_a_format_and_width(folder: Path, tmp_path: Path) -> None:
-    assert called(folder, "--figure", "density@Smiling", "--width", "85mm", "--out", tmp_path / "a.svg") == 0
+    density = (folder, "--figure", "density@Smiling", "--width", "85mm")
+    assert run_command("report", *density, "--out", tmp_path / "a.svg") == 0
     assert 'width="240.9' in (tmp_path / "a.svg").read_text()  # 85 mm in points
     strips = (folder, "--figure", "locality@Smiling", "--kind", "strips", "--images", "2,5")
-    assert called(*strips, "--format", "pdf") == 0
+    assert run_command("report", *strips, "--format", "pdf") == 0
     assert (folder / "figures" / "locality-Smiling-strips-2-5.pdf").read_bytes().startswith(b"%PDF")
     assert not (folder / "report.html").exists()
 
@@ -47,5 +42,5 @@ def test_one_figure_is_written_in_a_format_and_width(folder: Path, tmp_path: Pat
     ],
 )
 def test_a_wrong_option_is_an_error(arguments: tuple[str, ...], message: str, folder: Path, capsys: Any) -> None:
-    assert called(folder, *arguments) == 2
+    assert run_command("report", folder, *arguments) == 2
     assert message in " ".join(capsys.readouterr().err.split())

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 import ccvae_eval
-from ccvae_eval.cli.main import main
 from ccvae_eval.cli.options import Common
 from ccvae_eval.cli.sweep import CellOptions, cell_arguments, expanded
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.evaluation.storage import write
 from ccvae_eval.sweep.cells import Attempt, Sweep, write_attempt
+from tests.support.commands import run_command
 from tests.support.runs import measurement, run_of, value
 
 SHIPPED = Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt"
@@ -28,16 +28,7 @@ SMALL = ["-m", "density", "--sample", "16", "--no-page"]
 LONGEST = 300.0
 
 
-@pytest.fixture(autouse=True)
-def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "140")
-
-
-def command(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    return int(ended.value.code or 0)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def made(*names: str) -> Sweep:
@@ -55,7 +46,7 @@ def made(*names: str) -> Sweep:
 
 def test_runs_shows_values_states_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
     cells = made("a", "b", "c").cells
-    assert command("runs", "out") == 0
+    assert run_command("runs", "out") == 0
     shown = capsys.readouterr().out
     assert shown.startswith("3 cells: 1 done, 1 failed, 1 waiting\n")
     rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.startswith(("a-", "b-", "c-"))}
@@ -69,7 +60,7 @@ def test_a_run_that_cannot_be_read_is_named_and_the_others_are_shown(capsys: pyt
     for name in ("x", "y"):
         write(run_of(measurement("locality", "focus", [value("focus", 0.5)])), Path("runs") / name)
     (Path("runs") / "x" / "run.json").write_text('{"schema_version": "one"}')
-    assert command("runs", "runs") == 0
+    assert run_command("runs", "runs") == 0
     shown = capsys.readouterr().out
     assert shown.count("[0.400, 0.600]") == 1
     assert "x: runs/x/run.json: " in shown
@@ -82,7 +73,7 @@ def test_a_narrow_terminal_shows_no_intervals(
     monkeypatch.setenv("COLUMNS", width)
     metrics = [measurement(name, "focus", [value("focus", 0.5)]) for name in ("locality", "drift", "density")]
     write(run_of(*metrics), Path("runs") / "a-run")
-    assert command("runs", "runs") == 0
+    assert run_command("runs", "runs") == 0
     shown = capsys.readouterr().out
     assert shown.count("0.500") == 3
     assert ("[0.400, 0.600]" in shown) is intervals
@@ -90,7 +81,7 @@ def test_a_narrow_terminal_shows_no_intervals(
 
 def test_runs_writes_csv_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     cells = made("a", "b").cells
-    assert command("runs", "out", "--csv", "all.csv", "--json") == 0
+    assert run_command("runs", "out", "--csv", "all.csv", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert [(c["name"], c["state"], c["values"]) for c in document["cells"]] == [
         (cells[0].name, "done", {"locality.focus": 0.5}),
@@ -106,26 +97,26 @@ def test_runs_writes_parquet(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         from pyarrow import parquet
     except ImportError:
-        assert command("runs", "out", "--parquet", "all.parquet") == 2
+        assert run_command("runs", "out", "--parquet", "all.parquet") == 2
         assert "needs the package pyarrow" in capsys.readouterr().err
     else:
-        assert command("runs", "out", "--parquet", "all.parquet") == 0
+        assert run_command("runs", "out", "--parquet", "all.parquet") == 0
         assert parquet.read_table("all.parquet").num_rows == 2
 
 
 def test_runs_shows_a_folder_of_runs_without_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("x", "y"):
         write(run_of(measurement("locality", "focus", [value("focus", 0.5)])), Path("runs") / name)
-    assert command("runs", "runs") == 0
+    assert run_command("runs", "runs") == 0
     assert "2 cells: 2 done" in capsys.readouterr().out
     Path("empty").mkdir()
-    assert command("runs", "empty") == 3
+    assert run_command("runs", "empty") == 3
     assert "empty: has neither a sweep nor runs" in capsys.readouterr().err
 
 
 def test_watching_ends_when_nothing_is_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     made("a", "b")
-    assert command("runs", "out", "--watch") == 0
+    assert run_command("runs", "out", "--watch") == 0
     assert "1 done, 1 failed" in capsys.readouterr().out
 
 
@@ -164,7 +155,7 @@ def test_patterns_are_expanded_and_must_match() -> None:
 )
 def test_errors(arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.pt").write_text("weights")
-    assert command("sweep", *arguments) == code
+    assert run_command("sweep", *arguments) == code
     assert message in capsys.readouterr().err
 
 

@@ -15,8 +15,8 @@ from ccvae_eval.evaluation.pictures import (
     as_bytes,
     gallery,
     leaking_pairs,
-    plane,
     require_pairs,
+    two_label_grid,
 )
 from ccvae_eval.evaluation.subject import prepare
 from tests.support.fakes import SCHEMA, Squares, SquaresVAE
@@ -82,7 +82,7 @@ def test_two_labels_move_at_once() -> None:
     np.testing.assert_array_equal(found["pads"], [binary])
     pad = found["pad/0"].astype(int)
     assert pad.shape == (3, 5, 5, 32, 32, 3)
-    np.testing.assert_array_equal(pad[0], plane(subject, down, across)[0])
+    np.testing.assert_array_equal(pad[0], two_label_grid(subject, down, across)[0])
     assert np.abs(pad[:, 4, 0] - pad[:, 0, 0]).mean() > 1
     assert np.abs(pad[:, 0, 4] - pad[:, 0, 0]).mean() > 1
 

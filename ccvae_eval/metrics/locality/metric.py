@@ -14,7 +14,7 @@ from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
 from ccvae_eval.evaluation.judge_scores import probability_of, total_variation
 from ccvae_eval.evaluation.metric import Decoded, Needs
-from ccvae_eval.evaluation.pictures import pair_strips, plane
+from ccvae_eval.evaluation.pictures import pair_strips, two_label_grid
 from ccvae_eval.evaluation.result_table import (
     NO_REGION,
     REGIONLESS,
@@ -129,7 +129,7 @@ class LocalityAccumulator(ImageAccumulator[Locality]):
         binary = self._traversed("binary")[:2]
         if self.metric.path != "traversal" or len(binary) < 2:
             return {}
-        return {f"grid/{'|'.join(binary)}": plane(self.subject, binary[0], binary[1], self.metric.source)[0]}
+        return {f"grid/{'|'.join(binary)}": two_label_grid(self.subject, binary[0], binary[1], self.metric.source)[0]}
 
     def _pairs(self) -> dict[str, NDArray[np.generic]]:
         """Strips between all classes of the categorical labels that have a path, if requested."""

@@ -21,12 +21,13 @@ from ccvae_eval.data.interface import DataSet
 from ccvae_eval.data.memory import as_data_set
 from ccvae_eval.data.spec import data_for, open_data
 from ccvae_eval.evaluation.interventions import Do
-from ccvae_eval.evaluation.pictures import GALLERY_IMAGES, IMAGE_DIMENSIONS, as_bytes, picked
+from ccvae_eval.evaluation.pictures import GALLERY_IMAGES, IMAGE_DIMENSIONS, as_bytes, chunk_of
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.model.checks import require_shape
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import Intervenes, Label, LabelSchema, supports
+from ccvae_eval.plugins import registry
 from ccvae_eval.rendering.text import plain
 from ccvae_eval.report.live.program import packed, program_of
 from ccvae_eval.report.page.pictures import Sheet, data_address
@@ -110,7 +111,7 @@ def live_html(run: Run, model: Any, data: str | None = None, notice: Notice | No
     if len(subject.data.input_shape) != IMAGE_DIMENSIONS:
         raise UsageError("the live page needs images, the data are points", where=subject.data.spec)
     rows = np.searchsorted(subject.ids, ids)
-    images = np.concatenate([as_bytes(picked(subject, part).images).numpy() for part in _parts(rows)])
+    images = np.concatenate([as_bytes(chunk_of(subject, part).images).numpy() for part in _parts(rows)])
     if not sheets.fits(images):
         raise UsageError(f"the live page needs grey or colour images, got shape {subject.data.input_shape}")
     program = program_of(subject.model, subject.codes[torch.from_numpy(rows)])
@@ -154,7 +155,7 @@ def _images_of(run: Run, model: Any, asked: str | None) -> tuple[Subject, Ids, s
     except (InputError, UsageError):
         if asked is not None:
             raise
-        missing = f"the data of the run, {recorded['name']}, were not found; --data names them"
+        missing = _not_found(str(recorded["name"]))
     if missing and asked is not None:
         raise InputError(missing, where="--data", why=f"the run is of {recorded['name']}, digest {recorded['digest']}")
     stored = np.asarray(run.gallery.get("ids", ()), np.int64)
@@ -164,7 +165,7 @@ def _images_of(run: Run, model: Any, asked: str | None) -> tuple[Subject, Ids, s
             hint = "Name the data of the run with --data."
             raise InputError("the run contains no pictures, and its data are not available", why=missing, hint=hint)
         origin = (
-            f"The images are the pictures stored in the run, with a small loss, because {missing}. The ranges of the "
+            f"The images are the pictures stored in the run, with a small loss: {missing}. The ranges of the "
             "sliders are from these images alone."
         )
         data, used = _stored_images(run), np.arange(len(stored))
@@ -177,6 +178,17 @@ def _images_of(run: Run, model: Any, asked: str | None) -> tuple[Subject, Ids, s
     if origin or not len(stored):
         stored = used[np.arange(min(GALLERY_IMAGES, len(used))) * len(used) // min(GALLERY_IMAGES, len(used))]
     return subject, stored, origin
+
+
+def _not_found(name: str) -> str:
+    """Why the data set of a run, given by its recorded spec, cannot be opened."""
+    kind, comma, options = name.partition(",")
+    if kind not in registry.data_sets:
+        return f"the data set of the run, {name}, is not installed"
+    return (
+        f"the run does not record the path of its data set, {kind}; give it with --data {kind}:PATH{comma}{options}, "
+        "and the page shows the images themselves"
+    )
 
 
 def _stored_images(run: Run) -> DataSet:
@@ -206,7 +218,7 @@ def _class_codes(subject: Subject, rows: Ids, label: Label) -> NDArray[np.float3
     for source in ("codes", "prior"):
         try:
             found = [
-                np.concatenate([Do(label.name, source=source, value=k).codes(subject, picked(subject, part)).numpy()
+                np.concatenate([Do(label.name, source=source, value=k).codes(subject, chunk_of(subject, part)).numpy()
                                 for part in _parts(rows)])
                 for k in range(label.cardinality)
             ]  # fmt: skip

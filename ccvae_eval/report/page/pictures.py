@@ -141,7 +141,7 @@ def draws(run: Run) -> list[Sheet]:
     ]
 
 
-def pads(run: Run) -> list[tuple[str, str, Sheet]]:
+def two_label_sheets(run: Run) -> list[tuple[str, str, Sheet]]:
     """Two-dimensional traversals: the label that changes down, the one that changes across, and the sheet.
 
     The sheet has the images side by side, each with its positions in rows and columns.

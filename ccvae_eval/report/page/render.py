@@ -27,7 +27,7 @@ PAGE = "report.html"
 
 def page_html(run: Run) -> str:
     """The report of a run as one HTML document, from the run alone."""
-    columns, strips, pads = pictures.image_numbers(run), pictures.strips(run), pictures.pads(run)
+    columns, strips, pads = pictures.image_numbers(run), pictures.strips(run), pictures.two_label_sheets(run)
     data = {
         "strips": [{"ids": strip.ids, "stations": strip.stations} for strip in strips],
         "pads": [pad[:2] for pad in pads],

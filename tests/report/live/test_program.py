@@ -202,8 +202,21 @@ class Branches(nn.Module):
         return functional.relu6(functional.hardtanh(h[:, :3]) + h.narrow(1, 1, 3)) / 6
 
 
+class Copies(nn.Module):
+    """Operations that copy numbers, and a linear layer of a code in two parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(LATENT // 2, 24, bias=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        h = self.linear(codes.view(-1, 2, LATENT // 2)).clone().view(-1, 3, 4, 4)
+        return h.index_select(1, torch.tensor([2, 0, 1])).clamp_min(-0.5).sigmoid()
+
+
 SMALL: dict[str, Callable[[], nn.Module]] = {
     "branches": Branches,
+    "copies": Copies,
     "pixel shuffle": lambda: nn.Sequential(
         nn.Linear(LATENT, 48), nn.Unflatten(1, (12, 2, 2)), nn.PixelShuffle(2), nn.Sigmoid()
     ),

@@ -14,12 +14,12 @@ import torch
 
 import ccvae_eval
 from ccvae_eval.checkpoint import save_checkpoint
-from ccvae_eval.cli.main import main
 from ccvae_eval.data.sets.faces import Faces
-from ccvae_eval.evaluation.storage import write
+from ccvae_eval.evaluation.storage import read, write
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.live import LIVE, live_html, render
 from ccvae_eval.training import TrainingSettings, prepare
+from tests.support.commands import run_command
 from tests.support.decoders import Decoded, upsampling_decoder
 from tests.support.fakes import PlainSquaresVAE, Squares
 from tests.support.runs import GALLERY, pictured_run
@@ -51,12 +51,6 @@ def data_of(html: str) -> Any:
     return json.loads(re.findall(r'id="data">(.*?)</script>', html, re.DOTALL)[0])
 
 
-def command(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    return int(ended.value.code or 0)
-
-
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
     """The folder of a run without its data, and options that open a checkpoint of a plugin's model."""
@@ -77,7 +71,7 @@ def test_images_come_from_the_data_of_the_run(tmp_path: Path, capsys: pytest.Cap
         tmp_path / "model.pt", data, ["reconstruction"], sample=64, judge="none", references=False
     )
     write(run, tmp_path)
-    assert command("report", str(tmp_path), "--live", str(tmp_path / "model.pt"), "--json") == 0
+    assert run_command("report", str(tmp_path), "--live", str(tmp_path / "model.pt"), "--json") == 0
     assert json.loads(capsys.readouterr().out)["live"] == str(tmp_path / LIVE)
     html = (tmp_path / LIVE).read_text()
     page = data_of(html)
@@ -88,10 +82,10 @@ def test_images_come_from_the_data_of_the_run(tmp_path: Path, capsys: pytest.Cap
     assert groups == ["Eyeglasses", "Hair_Color", "Style (no label)"]
     assert [label["columns"] for label in page["labels"]] == [[0], [1, 2]]
 
-    assert command("report", str(tmp_path), "--live", str(tmp_path / "model.pt"), "--data", "faces,size=32,n=601") == 3
+    assert run_command("report", tmp_path, "--live", tmp_path / "model.pt", "--data", "faces,size=32,n=601") == 3
     assert "is not the data of the run" in capsys.readouterr().err
     save_checkpoint(tmp_path / "other.pt", made, name="ccvae", data=data, training={"steps": 1})
-    assert command("report", str(tmp_path), "--live", str(tmp_path / "other.pt")) == 3
+    assert run_command("report", str(tmp_path), "--live", str(tmp_path / "other.pt")) == 3
     assert "the checkpoint is not the one of the run" in capsys.readouterr().err
 
 
@@ -99,18 +93,36 @@ def test_without_its_data_the_pictures_of_the_run_take_their_place(
     own: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, options = own
-    assert command("report", str(folder), *options) == 0
+    assert run_command("report", str(folder), *options) == 0
     assert "The images are the pictures stored in the run" in capsys.readouterr().err
     page = data_of((folder / LIVE).read_text())
     assert page["ids"] == [5 * i for i in range(GALLERY)]
     assert page["labels"] == []  # too few images for a class, and no p(z_c|y)
 
 
+def test_the_path_that_a_run_does_not_record_is_asked_for(
+    own: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, options = own
+    run = read(folder)
+    for name, message in (
+        (
+            "folder,size=16",
+            "not record the path of its data set, folder; give it with --data folder:PATH,size=16, and",
+        ),
+        ("mine,n=9", "the data set of the run, mine,n=9, is not installed"),
+    ):
+        write(replace(run, header=replace(run.header, data={**run.header.data, "name": name})), folder)
+        assert run_command("report", folder, *options) == 0
+        assert message in " ".join(capsys.readouterr().err.split())
+        assert message in (folder / LIVE).read_text()
+
+
 def test_a_decoder_that_the_page_cannot_run_is_refused_with_exit_code_2(
     own: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, options = own
-    assert command("report", str(folder), *options, "--set", "normalised=true") == 2
+    assert run_command("report", str(folder), *options, "--set", "normalised=true") == 2
     message = capsys.readouterr().err
     assert "Own: the live page does not support the operation native_group_norm" in message
     assert "The live page supports linear" in message
@@ -122,14 +134,14 @@ def test_a_page_above_the_limit_is_refused(
 ) -> None:
     folder, options = own
     monkeypatch.setattr(render, "LARGEST_PAGE", 1000)
-    assert command("report", str(folder), *options) == 2
+    assert run_command("report", str(folder), *options) == 2
     assert "the live page would have" in capsys.readouterr().err
     assert not (folder / LIVE).exists()
 
 
 def test_a_folder_of_runs_is_refused(own: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     folder, options = own
-    assert command("report", str(folder.parent), *options) == 2
+    assert run_command("report", str(folder.parent), *options) == 2
     assert "--live needs one run" in capsys.readouterr().err
 
 
