@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+import ccvae_eval
 from ccvae_eval import api
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.judge import selection
