@@ -187,9 +187,9 @@ def _retraining(opened: Opened | LabelledVAE, data: DataSet) -> str:
     out = path.with_name(f"{path.stem}-{10 * steps}-steps.pt")
     parts = ["ccvae-eval", "train", opened.name, "--data", data.spec, *(["--labels", labels] if labels else [])]
     parts += [part for text in changed for part in ("--set", text)]
-    usual = TrainingSettings()
+    usual = {f.name: f.default for f in fields(TrainingSettings)}
     for key, option in RECORDED_OPTIONS.items():
-        if record.training.get(key, getattr(usual, key)) != getattr(usual, key):
+        if record.training.get(key, usual[key]) != usual[key]:
             parts += [option, str(record.training[key])]
     return shlex.join([*parts, "--steps", str(10 * steps), "--out", str(out)])
 
