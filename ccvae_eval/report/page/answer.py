@@ -136,10 +136,11 @@ def _row(metric: str, value: Value, spec: ValueSpec) -> Row:
     unit = f", {spec.unit}" if spec.unit and spec.unit != "share" else ""
     owner = "" if value.characteristic is None else f"@{value.characteristic}"
     at = at_text(value.at)
+    remedy = f" → {value.remedy}" if value.remedy else ""
     numbers = (estimate.value, estimate.low, estimate.high, value.chance, value.reference, estimate.n)
     return Row(
         f"{name}{unit}", at, value.characteristic or tables.MEAN,
-        (number, interval, chance, reference, count), tables.value_note(value),
+        (number, interval, chance, reference, count), f"{tables.value_note(value)}{remedy}",
         f"{metric}.{name}{owner}{f' ({at})' if at else ''}", ",".join(map(_number, numbers)),
     )  # fmt: skip
 

@@ -92,6 +92,12 @@ def test_a_run_without_pictures_or_values_has_a_page() -> None:
     assert not page.all("img")
 
 
+def test_a_value_without_a_number_stands_with_its_remedy() -> None:
+    lacking = replace(undefined("focus", "Hat", note="7 of 64 images are of class absent"), remedy="--sample 640")
+    page = Elements(page_html(run_of(measurement("locality", "focus", [lacking]))))
+    assert "7 of 64 images are of class absent → --sample 640" in page.text
+
+
 def test_a_metric_that_is_not_installed_is_shown_without_its_definition() -> None:
     page = Elements(page_html(run_of(measurement("mine", "score", [value("score", 0.5)]))))
     assert "mine" in page.text
