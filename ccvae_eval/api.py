@@ -34,7 +34,7 @@ from ccvae_eval.evaluation.pictures import leaking_pairs, require_pairs
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.remedies import Advisor
 from ccvae_eval.evaluation.run import Header, Run
-from ccvae_eval.evaluation.runner import run
+from ccvae_eval.evaluation.runner import Progress, Working, run
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.judge import judge_source
 from ccvae_eval.model.checks import require_model, require_shape
@@ -62,6 +62,7 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 Notice = Callable[[str], None]
 Stage = Callable[[str, int, int], None]
+Runner = Callable[[Plan, Progress | None, Working | None], Run]
 
 
 def _known_arguments(function: Callable[P, Result]) -> Callable[P, Result]:
@@ -223,6 +224,7 @@ def evaluate(
     on_plan: Callable[[Plan], None] | None = None,
     working: Callable[[str], None] | None = None,
     progress: bool | None = None,
+    runner: Runner = run,
 ) -> Run:
     """Evaluates a model on labelled images.
 
@@ -252,6 +254,7 @@ def evaluate(
         on_plan: called with the plan before it is run.
         working: called with the name of the metric at work.
         progress: show a progress bar; default: if ``stage`` is None and stderr is a terminal, or in a notebook.
+        runner: runs the plan; default: in one pass over the images. ``evaluation.shares.merged`` joins shares of a run.
 
     Returns:
         The run. The model's mode and gradients and the global random state are left unchanged.
@@ -268,7 +271,7 @@ def evaluate(
         if on_plan is not None:
             on_plan(planned)
         chosen = None if pairs is None else require_pairs(planned.subject, pairs)
-        found = run(planned, _staged(stage, "measure"), working)
+        found = runner(planned, _staged(stage, "measure"), working)
         if gallery:
             own = {} if chosen is None else {"most_pairs": len(chosen)}
             of_pairs = leaking_pairs(found) if chosen is None else chosen

@@ -23,6 +23,7 @@ from ccvae_eval.evaluation.subject import Chunk, Subject, require_finite
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 Progress = Callable[[int, int], None]
+Working = Callable[[str], None]
 
 
 def measure(subject: Subject, metrics: Sequence[Metric], *, progress: Progress | None = None) -> Run:
@@ -30,8 +31,7 @@ def measure(subject: Subject, metrics: Sequence[Metric], *, progress: Progress |
     return run(Plan.of(subject, metrics), progress)
 
 
-@exact_arithmetic()
-def run(plan: Plan, progress: Progress | None = None, working: Callable[[str], None] | None = None) -> Run:
+def run(plan: Plan, progress: Progress | None = None, working: Working | None = None) -> Run:
     """Runs a plan: one pass over the images, then the measurement of each metric.
 
     Args:
@@ -43,16 +43,39 @@ def run(plan: Plan, progress: Progress | None = None, working: Callable[[str], N
         The run, with one measurement for each metric in the order of the plan. A metric that fails does not affect the
         others.
     """
-    decoding = [parts for parts in plan.groups if _decodes(parts)]
+    update(plan, progress, working)
+    return computed(plan, working)
+
+
+@exact_arithmetic()
+def update(
+    plan: Plan, progress: Progress | None = None, working: Working | None = None, share: tuple[int, int] = (1, 1)
+) -> None:
+    """The pass over the images: decodes them and updates the accumulators.
+
+    Args:
+        plan, progress, working: as of :func:`run`.
+        share: (i, n) = only the images of every n-th block, from the i-th on, see ``Subject.blocks``.
+    """
+    decoding = [parts for parts in plan.groups if decodes(parts)]
     each = [plan.decodings(parts) for parts in decoding]
-    total = sum(count * len(parts[0].subject) for count, parts in zip(each, decoding, strict=True))
+    total = sum(
+        count * len(block)
+        for count, parts in zip(each, decoding, strict=True)
+        for block in parts[0].subject.blocks(*share)
+    )
     done = 0
     for count, parts in zip(each, decoding, strict=True):
-        for chunk in parts[0].subject.chunks():
+        for chunk in parts[0].subject.chunks(*share):
             _update(parts, chunk, working)
             done += count * len(chunk)
             if progress is not None:
                 progress(done, total)
+
+
+@exact_arithmetic()
+def computed(plan: Plan, working: Working | None = None) -> Run:
+    """The run of a plan whose accumulators have seen all images; see :func:`run`."""
     measured: tuple[Measurement, ...] = ()
     with threadpool_limits(limits=1, user_api="blas"):
         for part in plan.parts:
@@ -95,12 +118,13 @@ def _active(parts: Sequence[PlannedMetric]) -> list[PlannedMetric]:
     return [part for part in parts if part.active]
 
 
-def _decodes(parts: Sequence[PlannedMetric]) -> bool:
+def decodes(parts: Sequence[PlannedMetric]) -> bool:
+    """True if a metric needs decoded images."""
     active = _active(parts)
     return bool(wanted_interventions(active)) or any(part.needs.reconstruction for part in active)
 
 
-def _update(parts: Sequence[PlannedMetric], chunk: Chunk, working: Callable[[str], None] | None = None) -> None:
+def _update(parts: Sequence[PlannedMetric], chunk: Chunk, working: Working | None = None) -> None:
     """Decodes the requested interventions of one chunk, by characteristic, and updates the metrics."""
     subject, reconstruction = parts[0].subject, None
     if users := [part for part in _active(parts) if part.needs.reconstruction]:

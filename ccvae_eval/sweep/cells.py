@@ -212,7 +212,7 @@ def content_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def parse_shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
+def parse_shard(text: str | None, environment: Mapping[str, str], option: str = "--shard") -> tuple[int, int]:
     """Parses ``I/N`` with 1 <= I <= N; without a text, the position in Slurm's job array, else 1/1.
 
     >>> parse_shard("2/8", {}), parse_shard(None, {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "4",
@@ -229,7 +229,7 @@ def parse_shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, 
     first_part, _, second = text.partition("/")
     if first_part.isdigit() and second.isdigit() and 1 <= int(first_part) <= int(second):
         return int(first_part), int(second)
-    raise UsageError(f"must be I/N with 1 <= I <= N, got {text!r}", where="--shard", hint="Example: --shard 2/8")
+    raise UsageError(f"must be I/N with 1 <= I <= N, got {text!r}", where=option, hint=f"Example: {option} 2/8")
 
 
 def is_done(folder: Path, cell: Cell) -> bool:
