@@ -118,14 +118,17 @@ def measure(
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         screen.notice(f"opening {checkpoint}")
         arguments = evaluation_arguments(checkpoint, metrics, common, screen, settings)
+        if common.dry_run:
+            return show_plan(arguments, screen)
         from ccvae_eval.api import evaluate
 
         # a runner of its own has decoded the images before
         arguments |= {"on_plan": plan_shown(screen)} if runner is None else {"runner": runner}
         try:
             run = evaluate(
-                **arguments, gallery=common.page, pairs=options.pairs_of(common.pad), working=screen.progress.working
-            )
+                **arguments, width=common.width, gallery=common.page, pairs=options.pairs_of(common.pad),
+                working=screen.progress.working,
+            )  # fmt: skip
         except KeyboardInterrupt:
             screen.notice("Stopped: no results were written. A judge that was trained is kept in the cache.")
             raise
@@ -135,6 +138,21 @@ def measure(
         raise SystemExit(GATE_FAILED)
     if run.failed:
         raise SystemExit(SOME_FAILED)
+
+
+def show_plan(arguments: Mapping[str, Any], screen: Screen) -> None:
+    """Prints the plan of an evaluation, with the time estimated from its first batches."""
+    from ccvae_eval.api import plan
+    from ccvae_eval.evaluation.runner import estimated_seconds
+    from ccvae_eval.report import terminal
+
+    planned = plan(**arguments, train=False)
+    seconds = estimated_seconds(planned)
+    screen.show(terminal.dry_run(planned, seconds))
+    if screen.as_json:
+        images = {part.metric.name: len(part.subject) for part in planned.parts}
+        found = {"encode": planned.encode, "decode": planned.decode, "images": images}
+        screen.document({**found, "judge": terminal.judge_line(planned), "seconds": round(seconds, 1)})
 
 
 def valid_settings(
@@ -163,7 +181,7 @@ def require_valid(common: Common) -> None:
     options.pairs_of(common.pad)
     options.assignments(common.set, "--set")
     options.require_inputs(common.data, common.judge)
-    options.claim_folder(common.out, force=common.force)
+    options.claim_folder(None if common.dry_run else common.out, force=common.force)
 
 
 def publish(

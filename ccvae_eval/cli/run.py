@@ -45,10 +45,12 @@ def command(
     """
     common = Common(**given)
     names = metric_names(metric, common, every=every)
-    if blocks is None:
+    if blocks is None or common.dry_run:
         measure(checkpoint, names, common, gate_file=gate)
     elif gate is not None or common.report:
         raise UsageError("a share of a run has no values yet", where="--blocks", hint="Give this option to merge.")
+    elif common.width is not None:
+        raise UsageError("--blocks and --width exclude each other")
     else:
         from ccvae_eval.cli.merge import measure_share
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from ccvae_eval.evaluation.metric import Decoded, Metric
 from ccvae_eval.evaluation.plan import Plan, PlannedMetric, wanted_interventions
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.sandbox import require_measurement
-from ccvae_eval.evaluation.subject import Chunk, Subject, require_finite
+from ccvae_eval.evaluation.subject import Chunk, Subject, read_images, require_finite
+from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 Progress = Callable[[int, int], None]
@@ -81,11 +83,37 @@ def computed(plan: Plan, working: Working | None = None) -> Run:
         for part in plan.parts:
             if working is not None:
                 working(f"{part.metric.name}, intervals")
-            measured += (_measurement(part),)
+            measured += (_measurement(part, plan.level),)
     if plan.advisor is not None:
         measured = tuple(plan.advisor.explained(m, part.subject) for m, part in zip(measured, plan.parts, strict=True))
     specs = {part.metric.name: part.metric.values for part in plan.parts}
     return Run(plan.header, measured, specs, {part.metric.name: part.subject.ids for part in plan.parts})
+
+
+@exact_arithmetic()
+def estimated_seconds(plan: Plan) -> float:
+    """Time of the pass over the images, from two batches for each group of metrics.
+
+    The first batch may be slow, so the time of one in the middle stands for all others.
+    """
+    total = 0.0
+    for parts in plan.groups:
+        if not decodes(parts):
+            continue
+        count, seconds = -(-len(parts[0].subject) // FIXED_BATCH), []
+        for number in (0, count // 2):
+            start = perf_counter()
+            _update(parts, _batch(parts[0].subject, number))
+            seconds.append(perf_counter() - start)
+        total += seconds[0] + (count - 1) * seconds[1]
+    return total
+
+
+def _batch(subject: Subject, number: int) -> Chunk:
+    """One fixed batch of a subject's images."""
+    rows = slice(number * FIXED_BATCH, min((number + 1) * FIXED_BATCH, len(subject)))
+    images = read_images(subject.data, subject.ids[rows]).to(subject.device)
+    return Chunk(rows, subject.ids[rows], images, subject.posterior.rows(rows), subject.codes[rows])
 
 
 @exact_arithmetic()
@@ -179,10 +207,10 @@ def _merge(part: PlannedMetric, other: PlannedMetric) -> None:
     accumulator.merge(other.accumulator)
 
 
-def _measurement(part: PlannedMetric) -> Measurement:
+def _measurement(part: PlannedMetric, level: float = 0.95) -> Measurement:
     def compute() -> None:
         assert part.accumulator is not None
-        weights = ResampleWeights(part.subject.seed, len(part.subject))
+        weights = ResampleWeights(part.subject.seed, len(part.subject), level=level)
         part.measurement = require_measurement(part.metric, part.accumulator.compute(weights))
 
     part.attempt(compute, "compute(weights)")
