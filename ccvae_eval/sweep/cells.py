@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from errno import ENOSPC
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,6 +38,8 @@ SUCCESS = (0, 4)
 STOPPED = (130, 143)
 """Exit codes of a command that was asked to stop."""
 BEAT_SECONDS = 5.0
+SMALLEST_SPACE = 16 << 10
+"""Bytes that the record of an attempt takes at most."""
 SILENT_SECONDS = 120.0
 """A cell whose worker has been silent for so long is no longer running."""
 
@@ -250,6 +253,14 @@ def write_attempt(folder: Path, cell: Cell, attempt: Attempt) -> None:
     """Writes the last attempt of a cell. A full disk never stops a sweep: the attempt is then only not recorded."""
     with suppress(InputError):
         atomic_write(folder / WORK / f"{cell.name}.json", json.dumps(asdict(attempt)).encode())
+
+
+def disk_state(folder: Path) -> str:
+    """ " (no space left on device)" if the disk of a folder is full, so that no attempt can be recorded; else ""."""
+    with suppress(OSError):
+        if shutil.disk_usage(folder).free < SMALLEST_SPACE:
+            return f" ({os.strerror(ENOSPC).lower()})"
+    return ""
 
 
 def perform(folder: Path, cell: Cell, command: Command) -> None:
