@@ -34,7 +34,7 @@ from ccvae_eval.evaluation.pictures import leaking_pairs, require_pairs
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.remedies import Advisor
 from ccvae_eval.evaluation.run import Header, Run
-from ccvae_eval.evaluation.runner import run
+from ccvae_eval.evaluation.runner import Progress, Working, run
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.judge import judge_source
 from ccvae_eval.model.checks import require_model, require_shape
@@ -62,6 +62,7 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 Notice = Callable[[str], None]
 Stage = Callable[[str, int, int], None]
+Runner = Callable[[Plan, Progress | None, Working | None], Run]
 
 
 def _known_arguments(function: Callable[P, Result]) -> Callable[P, Result]:
@@ -122,20 +123,23 @@ def plan(
     command: str = "",
     notice: Notice | None = None,
     stage: Stage | None = None,
+    train: bool = True,
+    ids: Ids | None = None,
 ) -> Plan:
     """Opens model, data and judge, encodes the images, and asks the metrics for their needs.
 
-    For the arguments see :func:`evaluate`, which plans and runs; ``command`` is recorded in the run.
+    For the arguments see :func:`evaluate`, which plans and runs; ``command`` is recorded in the run. ``train=False``
+    trains no judge: such a plan shows what would be done, and is not to be run. ``ids`` are evaluated in place of the
+    sample, by every metric.
     """
-    count = sample_size(sample)
     opened = load(model) if isinstance(model, str | Path) else model
     chosen = metrics_with(options or {}, metrics)
     network: Any = opened.model if isinstance(opened, Opened) else opened
     images = data_of(data, opened)
-    if sample is None and limit is None:
-        count = max(metric.default_sample for metric in chosen)
+    own = ids is None and sample is None and limit is None
     part = split if split is not None or limit is not None else "test"
-    ids = sample_ids(images, part, sample=count, seed=seed, limit=limit)
+    if ids is None:
+        ids = _evaluated_ids(images, chosen, split, sample, limit, seed)
     place = device_named(device)
     source = judge_source(
         images, choice=judge, schema=network.labels if len(network.labels) else None,
@@ -160,10 +164,21 @@ def plan(
         return label_columns(images, subject.schema, drawn)
 
     advisor = Advisor(labels_of, "--sample" if limit is None else "--limit", _retraining(opened, images))
-    own = sample is None and limit is None
-    planned = Plan.of(subject, chosen, own_samples=own, advisor=advisor, notice=notice)
+    planned = Plan.of(subject, chosen, own_samples=own, advisor=advisor, notice=notice, train=train)
     header = _header(planned.subject, opened, part or WHOLE_DATA, sample, command)
     return replace(planned, header=replace(header, warnings=(*header.warnings, *suspicions)))
+
+
+def _evaluated_ids(
+    images: DataSet, metrics: Sequence[Metric], split: Split | None, sample: int | str | None, limit: int | None,
+    seed: int,
+) -> Ids:  # fmt: skip
+    """The images of an evaluation."""
+    count = sample_size(sample)
+    if sample is None and limit is None:
+        count = max(metric.default_sample for metric in metrics)
+    part = split if split is not None or limit is not None else "test"
+    return sample_ids(images, part, sample=count, seed=seed, limit=limit)
 
 
 def _trained_on(opened: Opened | LabelledVAE, data: DataSet, split: str | None) -> Ids | None:
@@ -208,6 +223,7 @@ def evaluate(
     split: Split | None = None,
     sample: int | str | None = None,
     limit: int | None = None,
+    width: float | None = None,
     seed: int = 0,
     device: str = "auto",
     batch_size: int = 256,
@@ -223,6 +239,7 @@ def evaluate(
     on_plan: Callable[[Plan], None] | None = None,
     working: Callable[[str], None] | None = None,
     progress: bool | None = None,
+    runner: Runner = run,
 ) -> Run:
     """Evaluates a model on labelled images.
 
@@ -236,6 +253,8 @@ def evaluate(
         split: "train", "judge" or "test" (default).
         sample: number of images, or "all"; default: set by each metric.
         limit: use the first N images of the split, or of the whole data set if no split is named.
+        width: look at more and more of these images, until the confidence interval of every headline value is at most
+            so wide; see ``evaluation.stopping``. The intervals then hold for all looks together.
         seed: random seed.
         device: "auto", "cpu", "cuda", ...
         batch_size: images read at once; results do not depend on it.
@@ -252,6 +271,7 @@ def evaluate(
         on_plan: called with the plan before it is run.
         working: called with the name of the metric at work.
         progress: show a progress bar; default: if ``stage`` is None and stderr is a terminal, or in a notebook.
+        runner: runs the plan; default: in one pass over the images. ``evaluation.shares.merged`` joins shares of a run.
 
     Returns:
         The run. The model's mode and gradients and the global random state are left unchanged.
@@ -260,15 +280,23 @@ def evaluate(
     if display is not None:
         stage, working = display.stage, display.working
     try:
-        planned = plan(
-            model, data, metrics, options=options, split=split, sample=sample, limit=limit, seed=seed, device=device,
-            batch_size=batch_size, characteristics=characteristics, judge=judge, cache_dir=cache_dir, command=command,
-            notice=notice, stage=stage,
-        )  # fmt: skip
-        if on_plan is not None:
-            on_plan(planned)
+        arguments: dict[str, Any] = {
+            "split": split, "sample": sample, "limit": limit, "seed": seed, "device": device, "batch_size": batch_size,
+            "characteristics": characteristics, "judge": judge, "cache_dir": cache_dir, "command": command,
+            "notice": notice, "stage": stage,
+        }  # fmt: skip
+
+        def measured(planned: Plan) -> tuple[Plan, Run]:
+            if on_plan is not None:
+                on_plan(planned)
+            require_pairs(planned.subject, pairs or ())
+            return planned, runner(planned, _staged(stage, "measure"), working)
+
+        if width is None:
+            planned, found = measured(plan(model, data, metrics, options=options, **arguments))
+        else:
+            planned, found = _narrow(width, measured, model, data, metrics_with(options or {}, metrics), arguments)
         chosen = None if pairs is None else require_pairs(planned.subject, pairs)
-        found = run(planned, _staged(stage, "measure"), working)
         if gallery:
             own = {} if chosen is None else {"most_pairs": len(chosen)}
             of_pairs = leaking_pairs(found) if chosen is None else chosen
@@ -284,6 +312,28 @@ def evaluate(
     finally:
         if display is not None:
             display.close()
+
+
+def _narrow(
+    width: float, measured: Callable[[Plan], tuple[Plan, Run]], model: Any, data: Any, metrics: Sequence[Metric],
+    arguments: dict[str, Any],
+) -> tuple[Plan, Run]:  # fmt: skip
+    """Plan and run of the first look whose intervals are narrow enough, else of the whole sample."""
+    from ccvae_eval.evaluation.stopping import Looks, widest_interval
+
+    opened = load(model) if isinstance(model, str | Path) else model
+    images = data_of(data, opened)
+    ids = _evaluated_ids(images, metrics, *(arguments[name] for name in ("split", "sample", "limit", "seed")))
+    looks, taken = Looks(ids, width, arguments["seed"]), [0]
+    while True:
+        planned = plan(opened, images, metrics, ids=looks.images(taken[-1]), **arguments)
+        planned, found = measured(replace(planned, level=looks.level))
+        widest = widest_interval(found)
+        following = looks.following(taken[-1], widest)
+        if following is None:
+            stated = {**found.header.data, "stopping": looks.record(taken, widest)}
+            return planned, replace(found, header=replace(found.header, data=stated))
+        taken.append(following)
 
 
 def _display(*, required: bool) -> Any:

@@ -40,6 +40,7 @@ class Verb(NamedTuple):
 COMMANDS = {
     "demo": Verb(MEASURE, "Evaluate the shipped checkpoint and suggest the next command."),
     "run": Verb(MEASURE, "Evaluate a checkpoint with several metrics in one pass."),
+    "merge": Verb(MEASURE, "Join the shares of a run that several processes have measured."),
     "sweep": Verb(MEASURE, "Evaluate many checkpoints, on this machine or on a cluster."),
     "runs": Verb(PUBLISH, "Show the state of a sweep, and the headline values of its runs."),
     "compare": Verb(PUBLISH, "Test which of two or more models is better, image by image or over training seeds."),

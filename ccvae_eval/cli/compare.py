@@ -17,6 +17,7 @@ from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import (
     EVALUATION,
     OUTPUT,
+    SINGLE,
     Common,
     add_options,
     command_line,
@@ -39,7 +40,7 @@ VALUE_HELP = "Compare this value, metric.value\\[@characteristic], instead of th
 RUN_FILE, COMPARISON_FILE = "run.json", "comparison.json"
 INTERVAL = "95% interval"
 OUT = option_in(OUTPUT, f"Folder to write {COMPARISON_FILE} and comparison.html to.", "--out", "-o")
-UNUSED = ("figures", "report", "out", "force")
+UNUSED = ("figures", "report", "out", "force", *SINGLE)
 """Options of an evaluation that a comparison does not have."""
 
 

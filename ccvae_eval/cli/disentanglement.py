@@ -87,5 +87,6 @@ def _compare(checkpoints: list[str], metric: Disentanglement, common: Common) ->
         publish(compare_seeds(plans, metric), screen, common, f"ccvae-eval explain {NAME}")
 
 
-options.add_options(command, [*SETTINGS, *options.options_of(Common)])
+COMMON = [option for option in options.options_of(Common) if option.name not in options.SINGLE]
+options.add_options(command, [*SETTINGS, *COMMON])
 command.__doc__ = metric_help(NAME)

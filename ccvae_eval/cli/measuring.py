@@ -17,6 +17,7 @@ from ccvae_eval.core.files import slug
 from ccvae_eval.plugins import registry
 
 if TYPE_CHECKING:  # a command's help needs none of the steps of an evaluation
+    from ccvae_eval.api import Runner
     from ccvae_eval.comparison.gate import Gate
     from ccvae_eval.evaluation.metric import Metric
     from ccvae_eval.evaluation.plan import Plan
@@ -96,6 +97,7 @@ def measure(
     common: Common,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     gate_file: Path | None = None,
+    runner: Runner | None = None,
 ) -> None:
     """Evaluates a checkpoint and shows the run; exits with code 1 if its gate failed, 4 if a metric failed.
 
@@ -105,29 +107,26 @@ def measure(
         common: the options that all evaluating commands share.
         settings: settings of metrics, by metric name; ``--option`` takes precedence over them.
         gate_file: requirements that the run must meet.
+        runner: as of :func:`ccvae_eval.api.evaluate`.
     """
-    from ccvae_eval.evaluation.metric import metrics_with
-
-    settings, gate = dict(settings or {}), None
+    gate = None
     if gate_file is not None:
         from ccvae_eval.comparison.gate import read_gate
 
         gate = read_gate(gate_file)
-    for name, overrides in options.metric_options(common.option).items():
-        settings[name] = {**settings.get(name, {}), **overrides}
-    require_valid(common)
-    for name in metrics:
-        registry.metrics.find(name)
-    if any(settings.values()):  # else the classes of the metrics are imported after the checkpoint is accepted
-        metrics_with(settings, metrics)
+    settings = valid_settings(metrics, common, settings)
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         screen.notice(f"opening {checkpoint}")
         arguments = evaluation_arguments(checkpoint, metrics, common, screen, settings)
+        if common.dry_run:
+            return show_plan(arguments, screen)
         from ccvae_eval.api import evaluate
 
+        # a runner of its own has decoded the images before
+        arguments |= {"on_plan": plan_shown(screen)} if runner is None else {"runner": runner}
         try:
             run = evaluate(
-                **arguments, gallery=common.page, pairs=options.pairs_of(common.pad), on_plan=plan_shown(screen),
+                **arguments, width=common.width, gallery=common.page, pairs=options.pairs_of(common.pad),
                 working=screen.progress.working,
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -141,6 +140,38 @@ def measure(
         raise SystemExit(SOME_FAILED)
 
 
+def show_plan(arguments: Mapping[str, Any], screen: Screen) -> None:
+    """Prints the plan of an evaluation, with the time estimated from its first batches."""
+    from ccvae_eval.api import plan
+    from ccvae_eval.evaluation.runner import estimated_seconds
+    from ccvae_eval.report import terminal
+
+    planned = plan(**arguments, train=False)
+    seconds = estimated_seconds(planned)
+    screen.show(terminal.dry_run(planned, seconds))
+    if screen.as_json:
+        images = {part.metric.name: len(part.subject) for part in planned.parts}
+        found = {"encode": planned.encode, "decode": planned.decode, "images": images}
+        screen.document({**found, "judge": terminal.judge_line(planned), "seconds": round(seconds, 1)})
+
+
+def valid_settings(
+    metrics: Sequence[str], common: Common, settings: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Mapping[str, Any]]:
+    """The settings of the metrics; refuses invalid options, before the checkpoint is opened and torch is imported."""
+    from ccvae_eval.evaluation.metric import metrics_with
+
+    found = dict(settings or {})
+    for name, overrides in options.metric_options(common.option).items():
+        found[name] = {**found.get(name, {}), **overrides}
+    require_valid(common)
+    for name in metrics:
+        registry.metrics.find(name)
+    if any(found.values()):  # else the classes of the metrics are imported after the checkpoint is accepted
+        metrics_with(found, metrics)
+    return found
+
+
 def require_valid(common: Common) -> None:
     """Adds the plugins and refuses invalid options, before the checkpoint is opened and torch is imported."""
     add_plugins(common.plugin)
@@ -150,7 +181,7 @@ def require_valid(common: Common) -> None:
     options.pairs_of(common.pad)
     options.assignments(common.set, "--set")
     options.require_inputs(common.data, common.judge)
-    options.claim_folder(common.out, force=common.force)
+    options.claim_folder(None if common.dry_run else common.out, force=common.force)
 
 
 def publish(

@@ -98,6 +98,11 @@ DATA_HELP = (
 PAD_HELP = (
     "Two binary labels that the report moves at once; repeatable. Default: the two pairs with the strongest leak."
 )
+WIDTH_HELP = (
+    "Look at more and more of the images, up to --sample, until the interval of every headline value is at most this "
+    "wide."
+)
+DRY_RUN_HELP = "Print the plan and the estimated time; measure nothing and write nothing."
 LIMIT_HELP = "Use the first N images (of the split, if one is named) instead of a sample."
 
 
@@ -120,6 +125,8 @@ class Common:
     split: Annotated[
         Literal["train", "judge", "test"] | None, option_in(EVALUATION, "Split to evaluate; default: test.")
     ] = None
+    width: Annotated[float | None, option_in(EVALUATION, WIDTH_HELP, min=0)] = None
+    dry_run: Annotated[bool, option_in(EVALUATION, DRY_RUN_HELP, "--dry-run")] = False
     seed: Seed = 0
     device: Device = "auto"
     batch_size: Annotated[int, option_in(EVALUATION, "Images per batch; does not affect results.", min=1)] = 256
@@ -141,6 +148,10 @@ class Common:
     set: ModelSetting = None
     plugin: Plugin = None
     cache_dir: CacheDir = None
+
+
+SINGLE = ("width", "dry_run")
+"""Options that only a single evaluation has."""
 
 
 def add_plugins(files: Iterable[Path] | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,8 @@ METRIC_HELP = "Compute only this metric; repeatable."
 METRIC = option_in(EVALUATION, METRIC_HELP, "--metric", "-m", autocompletion=registered("metrics"))
 ALL = option_in(EVALUATION, "Compute every registered metric.", "--all")
 GATE = option_in(OUTPUT, "TOML file of requirements, as of the gate command; exit code 1 if one is not met.", "--gate")
+BLOCKS_HELP = "I/N: measure only the I-th of N shares of the images; ccvae-eval merge joins the shares."
+BLOCKS = option_in(EVALUATION, BLOCKS_HELP, "--blocks", metavar="I/N")
 
 
 def command(
@@ -32,6 +35,7 @@ def command(
     metric: Annotated[list[str] | None, METRIC] = None,
     every: Annotated[bool, ALL] = False,
     gate: Annotated[Path | None, GATE] = None,
+    blocks: Annotated[str | None, BLOCKS] = None,
     **given: Any,
 ) -> None:
     """Evaluate a checkpoint with several metrics in one pass.
@@ -39,14 +43,28 @@ def command(
     By default density, locality, drift, diversity, accuracy and reconstruction. Each image is encoded once, and
     metrics that need the same decoded image share it.
     """
+    common = Common(**given)
+    names = metric_names(metric, common, every=every)
+    if blocks is None or common.dry_run:
+        measure(checkpoint, names, common, gate_file=gate)
+    elif gate is not None or common.report:
+        raise UsageError("a share of a run has no values yet", where="--blocks", hint="Give this option to merge.")
+    elif common.width is not None:
+        raise UsageError("--blocks and --width exclude each other")
+    else:
+        from ccvae_eval.cli.merge import measure_share
+
+        measure_share(checkpoint, names, common, blocks)
+
+
+def metric_names(metric: Sequence[str] | None, common: Common, *, every: bool) -> list[str]:
+    """The names of the metrics that the options select; registers the plugins first."""
     from ccvae_eval.evaluation.metric import default_metrics
 
     if metric and every:
         raise UsageError("--metric and --all exclude each other")
-    common = Common(**given)
     add_plugins(common.plugin)
-    names = _all_metrics() if every else list(metric or default_metrics())
-    measure(checkpoint, names, common, gate_file=gate)
+    return _all_metrics() if every else list(metric or default_metrics())
 
 
 def _all_metrics() -> list[str]:

@@ -31,7 +31,7 @@ ON_HELP = "Where to run: FILE.toml (Slurm, settings of submitit), dask, or the a
 SHARD_HELP = "I/N: only the I-th of every N cells; default: the position in Slurm's job array, else all."
 OWN = {"seed", "out", "json", "quiet", "device"}
 """Options of an evaluation that a sweep sets itself."""
-UNUSED = ("verbose", "force")
+UNUSED = ("verbose", "force", "dry_run")
 """Options of an evaluation that a sweep does not have: it shows one row for each cell, and replaces no run."""
 DEVICE_HELP = "Device: auto, cpu, cuda, cuda:1 or mps; cuda:0,1 is dealt out to the processes."
 

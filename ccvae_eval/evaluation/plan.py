@@ -96,12 +96,14 @@ class Plan:
         parts: the metrics, in the order of the run.
         header: description of the run.
         advisor: finds remedies for undefined values; None leaves them out.
+        level: confidence level of the intervals.
     """
 
     subject: Subject
     parts: tuple[PlannedMetric, ...]
     header: Header = field(default_factory=Header)
     advisor: Advisor | None = None
+    level: float = 0.95
 
     @classmethod
     @exact_arithmetic()
@@ -113,6 +115,7 @@ class Plan:
         own_samples: bool = False,
         advisor: Advisor | None = None,
         notice: Callable[[str], None] | None = None,
+        train: bool = True,
     ) -> Plan:
         """Asks each metric once for its needs, trains the judge if one of them uses it, and starts the metrics.
 
@@ -124,6 +127,7 @@ class Plan:
             own_samples: restricts each metric to its ``default_sample`` images.
             advisor: finds remedies for undefined values.
             notice: called with what will be undefined, before a judge is trained.
+            train: False trains no judge; such a plan shows what would be done, and is not to be run.
         """
         samples: dict[tuple[bool, int], Subject] = {}
 
@@ -139,16 +143,22 @@ class Plan:
         if advisor is not None and notice is not None:
             for problem in _foreseen(parts, advisor):
                 notice(str(problem))
-        # to learn whether the decoder can be judged costs a decoded batch, so it is asked only before a training
-        if subject.judge_source.trainable and any(
-            part.active and part.needs.judge and part.subject.can_be_judged for part in parts
-        ):
+        planned = cls(subject, tuple(parts), Header(seed=subject.seed), advisor)
+        if train and planned.trains_judge:
             subject.judge_source.require()
         for part in parts:
             part.attempt(part.start, "start(subject)")
         if subject.unrestricted is not None and not any(part.needs.characteristics for part in parts):
-            subject = subject.unrestricted
-        return cls(subject, tuple(parts), Header(seed=subject.seed), advisor)
+            planned.subject = subject.unrestricted
+        return planned
+
+    @property
+    def trains_judge(self) -> bool:
+        """True if a judge is still to be trained."""
+        # to learn whether the decoder can be judged costs a decoded batch, so it is asked last
+        return self.subject.judge_source.trainable and any(
+            part.active and part.needs.judge and part.subject.can_be_judged for part in self.parts
+        )
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

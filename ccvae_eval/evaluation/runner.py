@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -19,10 +20,12 @@ from ccvae_eval.evaluation.metric import Decoded, Metric
 from ccvae_eval.evaluation.plan import Plan, PlannedMetric, wanted_interventions
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.sandbox import require_measurement
-from ccvae_eval.evaluation.subject import Chunk, Subject, require_finite
+from ccvae_eval.evaluation.subject import Chunk, Subject, read_images, require_finite
+from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 Progress = Callable[[int, int], None]
+Working = Callable[[str], None]
 
 
 def measure(subject: Subject, metrics: Sequence[Metric], *, progress: Progress | None = None) -> Run:
@@ -30,8 +33,7 @@ def measure(subject: Subject, metrics: Sequence[Metric], *, progress: Progress |
     return run(Plan.of(subject, metrics), progress)
 
 
-@exact_arithmetic()
-def run(plan: Plan, progress: Progress | None = None, working: Callable[[str], None] | None = None) -> Run:
+def run(plan: Plan, progress: Progress | None = None, working: Working | None = None) -> Run:
     """Runs a plan: one pass over the images, then the measurement of each metric.
 
     Args:
@@ -43,26 +45,75 @@ def run(plan: Plan, progress: Progress | None = None, working: Callable[[str], N
         The run, with one measurement for each metric in the order of the plan. A metric that fails does not affect the
         others.
     """
-    decoding = [parts for parts in plan.groups if _decodes(parts)]
+    update(plan, progress, working)
+    return computed(plan, working)
+
+
+@exact_arithmetic()
+def update(
+    plan: Plan, progress: Progress | None = None, working: Working | None = None, share: tuple[int, int] = (1, 1)
+) -> None:
+    """The pass over the images: decodes them and updates the accumulators.
+
+    Args:
+        plan, progress, working: as of :func:`run`.
+        share: (i, n) = only the images of every n-th block, from the i-th on, see ``Subject.blocks``.
+    """
+    decoding = [parts for parts in plan.groups if decodes(parts)]
     each = [plan.decodings(parts) for parts in decoding]
-    total = sum(count * len(parts[0].subject) for count, parts in zip(each, decoding, strict=True))
+    total = sum(
+        count * len(block)
+        for count, parts in zip(each, decoding, strict=True)
+        for block in parts[0].subject.blocks(*share)
+    )
     done = 0
     for count, parts in zip(each, decoding, strict=True):
-        for chunk in parts[0].subject.chunks():
+        for chunk in parts[0].subject.chunks(*share):
             _update(parts, chunk, working)
             done += count * len(chunk)
             if progress is not None:
                 progress(done, total)
+
+
+@exact_arithmetic()
+def computed(plan: Plan, working: Working | None = None) -> Run:
+    """The run of a plan whose accumulators have seen all images; see :func:`run`."""
     measured: tuple[Measurement, ...] = ()
     with threadpool_limits(limits=1, user_api="blas"):
         for part in plan.parts:
             if working is not None:
                 working(f"{part.metric.name}, intervals")
-            measured += (_measurement(part),)
+            measured += (_measurement(part, plan.level),)
     if plan.advisor is not None:
         measured = tuple(plan.advisor.explained(m, part.subject) for m, part in zip(measured, plan.parts, strict=True))
     specs = {part.metric.name: part.metric.values for part in plan.parts}
     return Run(plan.header, measured, specs, {part.metric.name: part.subject.ids for part in plan.parts})
+
+
+@exact_arithmetic()
+def estimated_seconds(plan: Plan) -> float:
+    """Time of the pass over the images, from two batches for each group of metrics.
+
+    The first batch may be slow, so the time of one in the middle stands for all others.
+    """
+    total = 0.0
+    for parts in plan.groups:
+        if not decodes(parts):
+            continue
+        count, seconds = -(-len(parts[0].subject) // FIXED_BATCH), []
+        for number in (0, count // 2):
+            start = perf_counter()
+            _update(parts, _batch(parts[0].subject, number))
+            seconds.append(perf_counter() - start)
+        total += seconds[0] + (count - 1) * seconds[1]
+    return total
+
+
+def _batch(subject: Subject, number: int) -> Chunk:
+    """One fixed batch of a subject's images."""
+    rows = slice(number * FIXED_BATCH, min((number + 1) * FIXED_BATCH, len(subject)))
+    images = read_images(subject.data, subject.ids[rows]).to(subject.device)
+    return Chunk(rows, subject.ids[rows], images, subject.posterior.rows(rows), subject.codes[rows])
 
 
 @exact_arithmetic()
@@ -95,12 +146,13 @@ def _active(parts: Sequence[PlannedMetric]) -> list[PlannedMetric]:
     return [part for part in parts if part.active]
 
 
-def _decodes(parts: Sequence[PlannedMetric]) -> bool:
+def decodes(parts: Sequence[PlannedMetric]) -> bool:
+    """True if a metric needs decoded images."""
     active = _active(parts)
     return bool(wanted_interventions(active)) or any(part.needs.reconstruction for part in active)
 
 
-def _update(parts: Sequence[PlannedMetric], chunk: Chunk, working: Callable[[str], None] | None = None) -> None:
+def _update(parts: Sequence[PlannedMetric], chunk: Chunk, working: Working | None = None) -> None:
     """Decodes the requested interventions of one chunk, by characteristic, and updates the metrics."""
     subject, reconstruction = parts[0].subject, None
     if users := [part for part in _active(parts) if part.needs.reconstruction]:
@@ -155,10 +207,10 @@ def _merge(part: PlannedMetric, other: PlannedMetric) -> None:
     accumulator.merge(other.accumulator)
 
 
-def _measurement(part: PlannedMetric) -> Measurement:
+def _measurement(part: PlannedMetric, level: float = 0.95) -> Measurement:
     def compute() -> None:
         assert part.accumulator is not None
-        weights = ResampleWeights(part.subject.seed, len(part.subject))
+        weights = ResampleWeights(part.subject.seed, len(part.subject), level=level)
         part.measurement = require_measurement(part.metric, part.accumulator.compute(weights))
 
     part.attempt(compute, "compute(weights)")

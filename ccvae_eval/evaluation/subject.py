@@ -40,6 +40,7 @@ from ccvae_eval.model.interface import (
 from ccvae_eval.model.latents import ClassGaussians, class_gaussians
 from ccvae_eval.plugins.attribution import plugin_call
 from ccvae_eval.statistics.assignment import assign_dimensions
+from ccvae_eval.statistics.resampling import BLOCK
 
 CPU = torch.device("cpu")
 
@@ -195,15 +196,24 @@ class Subject:
         """Uniform draws seeded by (seed, purpose, image), shape (n, size)."""
         return uniforms(self.seed, purpose, ids, size)
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Yields the images in fixed batches; ``batch_size`` images are read at once."""
+    def blocks(self, index: int = 1, count: int = 1) -> list[range]:
+        """Rows of every ``count``-th block of 1,024 images, from block ``index`` (1 = the first) on."""
+        starts = range((index - 1) * BLOCK, len(self), count * BLOCK)
+        return [range(first, min(first + BLOCK, len(self))) for first in starts]
+
+    def chunks(self, index: int = 1, count: int = 1) -> Iterator[Chunk]:
+        """Yields the images in fixed batches, all or those of some :meth:`blocks`.
+
+        ``batch_size`` images of a block are read at once.
+        """
         stride = max(self.batch_size // FIXED_BATCH, 1) * FIXED_BATCH
-        for first in range(0, len(self), stride):
-            images = read_images(self.data, self.ids[first : first + stride])
-            for offset in range(0, len(images), FIXED_BATCH):
-                rows = slice(first + offset, min(first + offset + FIXED_BATCH, len(self)))
-                part = images[offset : offset + FIXED_BATCH].to(self.device)
-                yield Chunk(rows, self.ids[rows], part, self.posterior.rows(rows), self.codes[rows])
+        for block in self.blocks(index, count):
+            for first in block[::stride]:
+                images = read_images(self.data, self.ids[first : min(first + stride, block.stop)])
+                for offset in range(0, len(images), FIXED_BATCH):
+                    rows = slice(first + offset, min(first + offset + FIXED_BATCH, block.stop))
+                    part = images[offset : offset + FIXED_BATCH].to(self.device)
+                    yield Chunk(rows, self.ids[rows], part, self.posterior.rows(rows), self.codes[rows])
 
     def subsample(self, size: int) -> Subject:
         """The subject restricted to ``size`` evenly spaced images, without encoding them again."""

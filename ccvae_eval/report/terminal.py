@@ -5,7 +5,7 @@ Every function returns text or a renderable; nothing here prints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ccvae_eval.core.results import Measurement, Value, ValueSpec
+from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.metric import presentation_of
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.remedies import problems
@@ -28,7 +29,7 @@ from ccvae_eval.rendering.tables import (
     value_note,
     value_table,
 )
-from ccvae_eval.rendering.text import escaped, formatted, plain
+from ccvae_eval.rendering.text import duration, escaped, formatted, plain
 from ccvae_eval.report.matrices import matrices_of
 
 
@@ -44,16 +45,62 @@ def header(run: Run) -> RenderableType:
         return table
     table.add_row("checkpoint", escaped(f"{path}  {digest}  model {h.checkpoint.get('model')}"))
     table.add_row("data", escaped(f"{data.get('name')}  {data.get('n')} images of split {data.get('split')}"))
+    if stopping := data.get("stopping"):
+        table.add_row("stopped", escaped(stopping_text(stopping)))
     if source := h.regions.get("source"):
         table.add_row("regions", escaped(str(source)))
-    judge = f"{str(h.judge.get('sha256'))[:8]}, trained on {h.judge.get('trained_on')}" if h.judge else "none"
+    judge = judge_text(h.judge)
     table.add_row("judge", escaped(f"{judge}  device {h.environment.get('device')}, seed {h.seed}"))
     return Group(table, *(Text(f"! {plain(w)}", style="yellow") for w in h.warnings))
+
+
+def stopping_text(stopping: Mapping[str, Plain]) -> str:
+    """What ``--width`` did, given its record in the run."""
+    looks, images = stopping["looks"], stopping["of"]
+    saved = images - sum(looks)
+    spared = f"{saved:,} images saved" if saved > 0 else "no images saved"
+    end = "" if stopping["reached"] else f", wider than {stopping['width']:g}"
+    many = f"after {' and '.join(f'{n:,}' for n in looks)} of {images:,} images"
+    return f"{many}{end}: {spared}; intervals at level {stopping['level']:.4f}, at least 95% for all looks together"
 
 
 def plan_line(plan: Plan) -> str:
     """The plan of a run in one line."""
     return f"{plan.encode:,} images to encode, {plan.decode:,} to decode"
+
+
+def dry_run(plan: Plan, seconds: float) -> RenderableType:
+    """A plan that is not run: the images of each metric, the judge, and the time on this machine.
+
+    Args:
+        plan: the plan.
+        seconds: estimated time of the pass over the images.
+    """
+    columns = (Column("images", justify="right"), Column("decoded", justify="right"))
+    table = Table("metric", *columns, box=None, pad_edge=False)
+    for part in plan.parts:
+        why = part.measurement.reason.text if part.measurement is not None and part.measurement.reason else ""
+        each = part.needs.decodings() * len(part.subject)
+        table.add_row(escaped(part.metric.name), f"{len(part.subject):,}", escaped(why) or f"{each:,}")
+    lines = [
+        f"{plan_line(plan)}; images that several metrics need are decoded once",
+        f"judge: {judge_line(plan)}",
+        f"time: about {duration(seconds)} to decode and measure on {plan.header.environment.get('device')}, "
+        "measured on the first batches; intervals, figures and the report take longer",
+    ]
+    return Group(table, *map(Text, lines))
+
+
+def judge_line(plan: Plan) -> str:
+    """What a plan does about the judge."""
+    if plan.trains_judge:
+        return "is trained first, on the judge split of the data; not included in the time"
+    return judge_text(plan.header.judge)
+
+
+def judge_text(judge: Mapping[str, Plain] | None) -> str:
+    """The judge of a run, given its record."""
+    return f"{str(judge.get('sha256'))[:8]}, trained on {judge.get('trained_on')}" if judge else "none"
 
 
 def summary(run: Run) -> RenderableType:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from errno import ENOSPC
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,6 +38,8 @@ SUCCESS = (0, 4)
 STOPPED = (130, 143)
 """Exit codes of a command that was asked to stop."""
 BEAT_SECONDS = 5.0
+SMALLEST_SPACE = 16 << 10
+"""Bytes that the record of an attempt takes at most."""
 SILENT_SECONDS = 120.0
 """A cell whose worker has been silent for so long is no longer running."""
 
@@ -212,7 +215,7 @@ def content_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def parse_shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
+def parse_shard(text: str | None, environment: Mapping[str, str], option: str = "--shard") -> tuple[int, int]:
     """Parses ``I/N`` with 1 <= I <= N; without a text, the position in Slurm's job array, else 1/1.
 
     >>> parse_shard("2/8", {}), parse_shard(None, {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "4",
@@ -229,7 +232,7 @@ def parse_shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, 
     first_part, _, second = text.partition("/")
     if first_part.isdigit() and second.isdigit() and 1 <= int(first_part) <= int(second):
         return int(first_part), int(second)
-    raise UsageError(f"must be I/N with 1 <= I <= N, got {text!r}", where="--shard", hint="Example: --shard 2/8")
+    raise UsageError(f"must be I/N with 1 <= I <= N, got {text!r}", where=option, hint=f"Example: {option} 2/8")
 
 
 def is_done(folder: Path, cell: Cell) -> bool:
@@ -250,6 +253,14 @@ def write_attempt(folder: Path, cell: Cell, attempt: Attempt) -> None:
     """Writes the last attempt of a cell. A full disk never stops a sweep: the attempt is then only not recorded."""
     with suppress(InputError):
         atomic_write(folder / WORK / f"{cell.name}.json", json.dumps(asdict(attempt)).encode())
+
+
+def disk_state(folder: Path) -> str:
+    """ " (no space left on device)" if the disk of a folder is full, so that no attempt can be recorded; else ""."""
+    with suppress(OSError):
+        if shutil.disk_usage(folder).free < SMALLEST_SPACE:
+            return f" ({os.strerror(ENOSPC).lower()})"
+    return ""
 
 
 def perform(folder: Path, cell: Cell, command: Command) -> None:

@@ -269,7 +269,10 @@ class Dask:
     @property
     def slots(self) -> int:
         """Twice the threads of the workers, so that no worker waits for the next cell."""
-        threads: int = sum(self._client.nthreads().values())
+        try:
+            threads: int = sum(self._client.nthreads().values())
+        except OSError as error:  # the connection is lost
+            raise self._gone() from error
         return 2 * max(1, threads)
 
     def submit(self, cells: Sequence[Cell]) -> Iterable[Job]:
@@ -286,11 +289,12 @@ class Dask:
         with suppress(TimeoutError, self._distributed.CancelledError):
             self._distributed.wait(futures, timeout=seconds, return_when="FIRST_COMPLETED")
         if self._client.status != "running":
-            raise InputError(
-                "the Dask scheduler is gone", where=self._client.scheduler.address if self._client.scheduler else "",
-                hint="Repeat the command to resume.",
-            )  # fmt: skip
+            raise self._gone()
         return [(job, _dask_error(job.handle)) for job in jobs if job.handle.status != "pending"]
+
+    def _gone(self) -> InputError:
+        place = self._client.scheduler.address if self._client.scheduler else ""
+        return InputError("the Dask scheduler is gone", where=place, hint="Repeat the command to resume.")
 
     def close(self) -> None:
         self._client.close(timeout=STOP_SECONDS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ccvae_eval.core.errors import CcvaeEvalError
-from ccvae_eval.sweep.cells import Attempt, Cell, attempt_of, is_done, write_attempt
+from ccvae_eval.sweep.cells import Attempt, Cell, attempt_of, disk_state, is_done, write_attempt
 from ccvae_eval.sweep.engines import Engine, Job
 
 WAIT_SECONDS = 1.0
@@ -79,7 +79,8 @@ def run_cells(
                     if lost[cell.name] <= retries:
                         waiting.appendleft(cell)
                         continue
-                    attempt = replace(attempt, error=f"{crash or 'left no result'}, {lost[cell.name]} times")
+                    reason = crash or f"left no result{disk_state(folder)}"
+                    attempt = replace(attempt, error=f"{reason}, {lost[cell.name]} times")
                     write_attempt(folder, cell, attempt)
                 lead = lead and not done
                 failed += not done

@@ -12,8 +12,10 @@ from ccvae_eval.api import evaluate, plan
 from ccvae_eval.core.errors import UnsupportedError
 from ccvae_eval.evaluation.metric import Needs, metric_class
 from ccvae_eval.evaluation.plan import Plan
+from ccvae_eval.evaluation.runner import estimated_seconds
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.judge import JudgeSource
+from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.plugins import registry
 from tests.support.fakes import PlainSquaresVAE, Squares, SquaresJudge, SquaresVAE
 
@@ -64,6 +66,34 @@ def test_a_judge_is_trained_once_and_only_for_a_metric_that_uses_it() -> None:
     planned = _planned(training, "locality", "intervention", "density")
     assert isinstance(planned.subject.judge, SquaresJudge)
     assert training.trained == 1
+
+
+def test_a_plan_that_is_only_shown_trains_no_judge() -> None:
+    training = Training()
+    subject = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=training.source)
+    shown = Plan.of(subject, [metric_class("locality")()], train=False)
+    assert shown.trains_judge
+    assert training.trained == 0
+    assert shown.decode == _planned(Training(), "locality").decode
+    assert not Plan.of(subject, [metric_class("density")()], train=False).trains_judge
+
+
+def test_the_time_is_estimated_from_two_batches(monkeypatch) -> None:
+    decoded: list[int] = []
+
+    class Model(SquaresVAE):
+        def decode(self, codes: Any) -> Any:
+            decoded.append(len(codes))
+            return super().decode(codes)
+
+    clock = iter(range(1000))
+    monkeypatch.setattr("ccvae_eval.evaluation.runner.perf_counter", lambda: next(clock))
+    shown = Plan.of(prepare(Model(), Squares(310), np.arange(310)), [metric_class("locality")()])
+    decoded.clear()
+    # ten batches of a second each; the last one is not full
+    assert estimated_seconds(shown) == 10
+    assert sum(decoded) == 2 * FIXED_BATCH * shown.decode // 310
+    assert estimated_seconds(_planned(Training(), "density")) == 0
 
 
 def test_no_judge_is_trained_for_a_metric_that_the_model_cannot_have(monkeypatch) -> None:

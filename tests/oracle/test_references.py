@@ -241,7 +241,9 @@ def _shipped_names(sample, metrics):
     return [references._name(subject, m, subject.subsample(sizes[m.name]).ids) for m in metrics]
 
 
-@pytest.mark.parametrize(("sample", "names"), [(DEMO, DEFAULT_METRICS), (None, DEFAULT_METRICS), (None, ("drift",))])
+@pytest.mark.parametrize(
+    ("sample", "names"), [(DEMO, DEFAULT_METRICS), (None, DEFAULT_METRICS), (None, ("drift",)), (None, ("locality",))]
+)
 def test_the_package_contains_the_references_of_the_default_evaluations(sample, names):
     """If a metric's version or defaults, the faces or the judge changed: python tools/ship.py references"""
     assert set(_shipped_names(sample, [metric_named(name) for name in names])) <= set(shipped_references())

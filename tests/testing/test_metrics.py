@@ -20,19 +20,7 @@ from ccvae_eval.rendering.text import explanation
 from ccvae_eval.testing import ContractBroken, MetricFixture, check_metric
 from ccvae_eval.testing.metrics import CHECKS
 from tests.support.fakes import Squares, SquaresJudge, SquaresVAE
-
-SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "accuracy": {},
-    "density": {"curve_draws": 50, "permutations": 2},
-    "disentanglement": {"every": True, "draws": 50, "shuffles": 5, "votes": 200, "fits": 1, "leaves": 32},
-    "diversity": {},
-    "drift": {},
-    "generation": {"neighbour_images": 200, "asked_images": 32},
-    "intervention": {"repeats": (1, 2), "axiom_images": 32, "draws": 2, "rendered": 32, "assign": "Glasses=1,Smile=0"},
-    "locality": {"steps": 5},
-    "reconstruction": {"importance": 2, "draws": 4},
-}
-"""Settings that make each built-in metric fast. A built-in metric that is missing here fails the suite."""
+from tests.support.metric_settings import FAST
 
 KNOWN: Mapping[str, tuple[float, float]] = {
     "accuracy.balanced_accuracy": (0.99, 1.0),
@@ -51,12 +39,12 @@ KNOWN: Mapping[str, tuple[float, float]] = {
 
 @pytest.fixture(scope="module")
 def metric_fixture():
-    return MetricFixture(SquaresVAE(scale=0.3), Squares(240), np.arange(230), known=KNOWN, settings=SETTINGS)
+    return MetricFixture(SquaresVAE(scale=0.3), Squares(240), np.arange(230), known=KNOWN, settings=FAST)
 
 
 def test_every_built_in_metric_is_listed():
     builtin = {r.name for r in metrics.registrations() if r.distribution == BUILTIN_DISTRIBUTION}
-    assert builtin == set(SETTINGS)
+    assert builtin == set(FAST)
 
 
 def test_every_law_has_a_test():
@@ -86,7 +74,7 @@ def test_a_metric_decodes_what_it_states_as_its_cost(name, judge):
     assert "Cost: " in explanation(metrics[name])
     model, count = Counted(scale=0.3), 96
     subject = prepare(model, Squares(count), np.arange(count), judge=judge)
-    metric = metrics[name](**SETTINGS[name])
+    metric = metrics[name](**FAST[name])
     assert measure(subject, [metric]).measurements[0].status == "ok"
     stated = metric.needs(subject).decodings() * count
     # one batch more for the metric's figures
@@ -102,7 +90,7 @@ def test_metric(name, metric_fixture):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["diversity", "generation", "intervention", "locality"])
 def test_merged_blocks_with_a_judge(name, metric_fixture):
-    metric, fixture = metrics[name](**SETTINGS[name]), replace(metric_fixture, judge=SquaresJudge())
+    metric, fixture = metrics[name](**FAST[name]), replace(metric_fixture, judge=SquaresJudge())
     subject = prepare(fixture.model, fixture.data, fixture.ids, judge=fixture.judge)
     CHECKS["merged blocks"](metric, fixture, measure(subject, [metric]).measurements[0])
 
@@ -256,4 +244,4 @@ def test_the_law_of_merged_blocks_needs_three_batches(metric_fixture):
 
 
 def test_every_built_in_metric_declares_that_blocks_merge():
-    assert all("merged blocks" in metrics[name].laws for name in SETTINGS)
+    assert all("merged blocks" in metrics[name].laws for name in FAST)

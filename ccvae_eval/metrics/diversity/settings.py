@@ -77,7 +77,7 @@ class Diversity:
         "0 = all samples of a label look alike; there is no upper limit but the variety of the data.\n"
         "Typical of a CCVAE: 0.02 on photographs of faces, 0.09 on synthetic faces, whose own variety is 0.17."
     )
-    default_sample: ClassVar[int] = 2000
+    default_sample: ClassVar[int] = 500
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     order: ClassVar[int] = 4
     default: ClassVar[bool] = True

@@ -81,7 +81,7 @@ class Locality:
         "0 = the change is spread evenly over the image, 1 = all of it lies inside the region.\n"
         "Typical of a CCVAE: 0.16 on photographs of faces, 0.51 on synthetic faces."
     )
-    default_sample: ClassVar[int] = 2000
+    default_sample: ClassVar[int] = 500
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     order: ClassVar[int] = 2
     default: ClassVar[bool] = True

@@ -1,0 +1,75 @@
+"""Options of a single evaluation: ``--dry-run`` and ``--width``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import ccvae_eval
+from ccvae_eval.cli.main import load_command
+from ccvae_eval.cli.options import SINGLE
+from tests.support.commands import run_command
+
+SHIPPED = Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt"
+
+pytestmark = pytest.mark.usefixtures("own_folder")
+
+
+@pytest.mark.slow
+def test_a_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(SHIPPED, "model.pt")
+    settings = ["--option", "reconstruction.importance=0"]
+    options = ["-m", "reconstruction,accuracy", *settings, "--sample", "64", "--dry-run", "--out", "out"]
+    assert run_command("run", "model.pt", *options) == 0
+    shown = capsys.readouterr().out
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["accuracy", "64", "0"] in lines
+    assert "64 images to encode, " in shown
+    assert "judge: " in shown
+    assert "time: about " in shown
+    assert run_command("run", "model.pt", *options, "--json", "--blocks", "1/2") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["images"] == {"reconstruction": 64, "accuracy": 64}
+    assert document["encode"] == 64 <= document["decode"]
+    assert [file.name for file in Path().iterdir()] == ["model.pt"]
+
+
+@pytest.mark.slow
+def test_width_looks_at_fewer_images(capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(SHIPPED, "model.pt")
+    options = [
+        "-m",
+        "accuracy",
+        "--labels",
+        "Smiling",
+        "--sample",
+        "300",
+        "--width",
+        "0.4",
+        "--no-page",
+        "--no-figures",
+    ]
+    assert run_command("run", "model.pt", *options, "--out", "out") == 0
+    shown = capsys.readouterr().out
+    assert "stopped     after 64 of 300 images: 236 images saved" in shown
+    stopping = json.loads(Path("out/run.json").read_text())["data"]["stopping"]
+    assert stopping == {"width": 0.4, "level": 1 - 0.05 / 4, "looks": [64], "of": 300, "reached": True}
+
+
+def test_width_must_be_positive_and_goes_without_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("run", "model.pt", "--width", "-1") == 2
+    assert "--width" in capsys.readouterr().err
+    assert run_command("run", "model.pt", "--width", "0.1", "--blocks", "1/2") == 2
+    assert "--blocks and --width exclude each other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("verb", "without"), [
+    ("run", set()), ("locality", set()), ("sweep", {"dry_run"}), ("merge", {*SINGLE}), ("compare", {*SINGLE}),
+    ("disentanglement", {*SINGLE}),
+])  # fmt: skip
+def test_only_verbs_that_use_an_option_have_it(verb: str, without: set[str]) -> None:
+    names = {parameter.name for parameter in load_command(verb).params}
+    assert names & {*SINGLE} == {*SINGLE} - without
