@@ -98,6 +98,7 @@ DATA_HELP = (
 PAD_HELP = (
     "Two binary labels that the report moves at once; repeatable. Default: the two pairs with the strongest leak."
 )
+TIMEOUT_HELP = "Seconds that each metric may take, without encoding and shared decoding; default: no limit."
 LIMIT_HELP = "Use the first N images (of the split, if one is named) instead of a sample."
 
 
@@ -141,6 +142,7 @@ class Common:
     set: ModelSetting = None
     plugin: Plugin = None
     cache_dir: CacheDir = None
+    metric_timeout: Annotated[float | None, option_in(EVALUATION, TIMEOUT_HELP, min=0.1)] = None
 
 
 def add_plugins(files: Iterable[Path] | None) -> None:
