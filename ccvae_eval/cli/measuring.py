@@ -13,6 +13,7 @@ from ccvae_eval.cli import VERBS, options
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.gate import GATE_FAILED, apply_gate
 from ccvae_eval.cli.options import Common, add_plugins
+from ccvae_eval.core.errors import StopRequest
 from ccvae_eval.core.files import slug
 from ccvae_eval.plugins import registry
 
@@ -139,7 +140,7 @@ def measure(
                 **arguments, gallery=common.page, pairs=options.pairs_of(common.pad), on_plan=plan_shown(screen),
                 working=screen.progress.working, early=early,
             )  # fmt: skip
-        except KeyboardInterrupt:
+        except StopRequest:
             what = f"the built-in metrics are in {folders[0]}" if folders else "no results were written"
             screen.notice(f"Stopped: {what}. A judge that was trained is kept in the cache. Repeat the command.")
             raise
@@ -188,7 +189,7 @@ def publish(
         for name in reports:
             for file in write_report(name, run, folder):
                 screen.notice(f"{name}: {file}")
-    except KeyboardInterrupt:
+    except StopRequest:
         screen.notice(f"Stopped: the run in {folder} is complete. ccvae-eval report {folder} writes its report.")
         raise
     screen.written(folder, made)
