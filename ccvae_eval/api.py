@@ -120,6 +120,8 @@ def plan(
     characteristics: Sequence[str] | None = None,
     judge: str = "auto",
     cache_dir: str | Path | None = None,
+    metric_timeout: float | None = None,
+    early: Callable[[Run], None] | None = None,
     command: str = "",
     notice: Notice | None = None,
     stage: Stage | None = None,
@@ -164,7 +166,9 @@ def plan(
         return label_columns(images, subject.schema, drawn)
 
     advisor = Advisor(labels_of, "--sample" if limit is None else "--limit", _retraining(opened, images))
-    planned = Plan.of(subject, chosen, own_samples=own, advisor=advisor, notice=notice, train=train)
+    planned = Plan.of(
+        subject, chosen, own_samples=own, advisor=advisor, notice=notice, train=train, limit=metric_timeout, early=early
+    )
     header = _header(planned.subject, opened, part or WHOLE_DATA, sample, command)
     return replace(planned, header=replace(header, warnings=(*header.warnings, *suspicions)))
 
@@ -233,10 +237,12 @@ def evaluate(
     gallery: bool = True,
     pairs: Sequence[tuple[str, str]] | None = None,
     cache_dir: str | Path | None = None,
+    metric_timeout: float | None = None,
     command: str = "",
     notice: Notice | None = None,
     stage: Stage | None = None,
     on_plan: Callable[[Plan], None] | None = None,
+    early: Callable[[Run], None] | None = None,
     working: Callable[[str], None] | None = None,
     progress: bool | None = None,
     runner: Runner = run,
@@ -265,10 +271,14 @@ def evaluate(
         gallery: decode single images for the report: with each label set to other classes, and pairs of labels moved.
         pairs: the pairs of binary labels to move at once in the gallery; default: the two with the strongest leak.
         cache_dir: folder for cached judges and references.
+        metric_timeout: the most seconds that each metric may take, without encoding and shared decoding; a metric that
+            takes longer fails alone. None = no limit. It works in the main thread.
         command: the command line to record in the run; default: the program's.
         notice: called with messages for the user.
         stage: called with (stage, done, total) as progress; the stages are "encode", "judge", "measure", "reference".
         on_plan: called with the plan before it is run.
+        early: called with the run of the built-in metrics before third-party metrics begin, which then decode in a pass
+            of their own.
         working: called with the name of the metric at work.
         progress: show a progress bar; default: if ``stage`` is None and stderr is a terminal, or in a notebook.
         runner: runs the plan; default: in one pass over the images. ``evaluation.shares.merged`` joins shares of a run.
@@ -283,7 +293,7 @@ def evaluate(
         arguments: dict[str, Any] = {
             "split": split, "sample": sample, "limit": limit, "seed": seed, "device": device, "batch_size": batch_size,
             "characteristics": characteristics, "judge": judge, "cache_dir": cache_dir, "command": command,
-            "notice": notice, "stage": stage,
+            "metric_timeout": metric_timeout, "early": early, "notice": notice, "stage": stage,
         }  # fmt: skip
 
         def measured(planned: Plan) -> tuple[Plan, Run]:

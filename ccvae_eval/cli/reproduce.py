@@ -26,6 +26,7 @@ from ccvae_eval.cli.options import (
     option_in,
     require_inputs,
 )
+from ccvae_eval.core.errors import StopRequest
 from ccvae_eval.core.files import atomic_write, slug
 from ccvae_eval.core.typed import plain
 from ccvae_eval.recipes.recipe import builtin_recipes, read_recipe
@@ -132,9 +133,9 @@ def _work(task: PreparedRecipe, device: str, shard: tuple[int, int], screen: Scr
                 screen.notice(f"{index}: {done.cell.name}: {what if done.error is None else f'failed: {done.error}'}")
                 if stopped:
                     raise KeyboardInterrupt
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StopRequest):
             screen.notice("stopped; repeat the command to resume")
-            raise SystemExit(128 + (stopped[0] if stopped else signal.SIGINT)) from None
+            raise StopRequest(stopped[0] if stopped else signal.SIGINT) from None
     return failed
 
 

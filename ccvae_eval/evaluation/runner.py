@@ -33,6 +33,7 @@ def measure(subject: Subject, metrics: Sequence[Metric], *, progress: Progress |
     return run(Plan.of(subject, metrics), progress)
 
 
+@exact_arithmetic()
 def run(plan: Plan, progress: Progress | None = None, working: Working | None = None) -> Run:
     """Runs a plan: one pass over the images, then the measurement of each metric.
 
@@ -45,49 +46,82 @@ def run(plan: Plan, progress: Progress | None = None, working: Working | None = 
         The run, with one measurement for each metric in the order of the plan. A metric that fails does not affect the
         others.
     """
-    update(plan, progress, working)
-    return computed(plan, working)
+    step = _counted(plan, progress)
+    for number, parts in enumerate(plan.passes):
+        if number and plan.early is not None:
+            plan.early(_run_of(plan))
+        for part in parts:
+            part.start()
+        _decode(parts, step, working)
+        _measure(parts, plan.level, working)
+    return _run_of(plan)
 
 
 @exact_arithmetic()
 def update(
     plan: Plan, progress: Progress | None = None, working: Working | None = None, share: tuple[int, int] = (1, 1)
 ) -> None:
-    """The pass over the images: decodes them and updates the accumulators.
+    """One pass over the images: decodes them and updates the accumulators.
 
     Args:
         plan, progress, working: as of :func:`run`.
         share: (i, n) = only the images of every n-th block, from the i-th on, see ``Subject.blocks``.
     """
-    decoding = [parts for parts in plan.groups if decodes(parts)]
-    each = [plan.decodings(parts) for parts in decoding]
-    total = sum(
-        count * len(block)
-        for count, parts in zip(each, decoding, strict=True)
-        for block in parts[0].subject.blocks(*share)
-    )
-    done = 0
-    for count, parts in zip(each, decoding, strict=True):
-        for chunk in parts[0].subject.chunks(*share):
-            _update(parts, chunk, working)
-            done += count * len(chunk)
-            if progress is not None:
-                progress(done, total)
+    _decode(plan.parts, _counted(plan, progress, share), working, share)
 
 
 @exact_arithmetic()
 def computed(plan: Plan, working: Working | None = None) -> Run:
     """The run of a plan whose accumulators have seen all images; see :func:`run`."""
-    measured: tuple[Measurement, ...] = ()
+    _measure(plan.parts, plan.level, working)
+    return _run_of(plan)
+
+
+def _counted(plan: Plan, progress: Progress | None, share: tuple[int, int] = (1, 1)) -> Callable[[int], None]:
+    """A function that is called with each number of decoded images and reports their sum."""
+    decoded, total = 0, 0
+    for group in filter(decodes, plan.groups):
+        total += plan.decodings(group) * sum(map(len, group[0].subject.blocks(*share)))
+
+    def step(images: int) -> None:
+        nonlocal decoded
+        decoded += images
+        if progress is not None:
+            progress(decoded, total)
+
+    return step
+
+
+def _decode(
+    parts: Sequence[PlannedMetric],
+    step: Callable[[int], None],
+    working: Working | None,
+    share: tuple[int, int] = (1, 1),
+) -> None:
+    """One pass over the images for some metrics."""
+    for group in filter(decodes, Plan.by_images(parts)):
+        count = Plan.decodings(group)
+        for chunk in group[0].subject.chunks(*share):
+            _update(group, chunk, working)
+            step(count * len(chunk))
+
+
+def _measure(parts: Sequence[PlannedMetric], level: float, working: Working | None) -> None:
+    """The measurements of metrics whose accumulators have seen all images."""
     with threadpool_limits(limits=1, user_api="blas"):
-        for part in plan.parts:
+        for part in parts:
             if working is not None:
                 working(f"{part.metric.name}, intervals")
-            measured += (_measurement(part, plan.level),)
+            part.measurement = _measurement(part, level)
+
+
+def _run_of(plan: Plan) -> Run:
+    """The run of the metrics that are measured; the others are recorded as lost."""
+    measured = [part.measurement or part.lost() for part in plan.parts]
     if plan.advisor is not None:
-        measured = tuple(plan.advisor.explained(m, part.subject) for m, part in zip(measured, plan.parts, strict=True))
+        measured = [plan.advisor.explained(m, part.subject) for m, part in zip(measured, plan.parts, strict=True)]
     specs = {part.metric.name: part.metric.values for part in plan.parts}
-    return Run(plan.header, measured, specs, {part.metric.name: part.subject.ids for part in plan.parts})
+    return Run(plan.header, tuple(measured), specs, {part.metric.name: part.subject.ids for part in plan.parts})
 
 
 @exact_arithmetic()
