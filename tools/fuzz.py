@@ -63,7 +63,7 @@ def atheris(target: str, seconds: int) -> None:
     import atheris as engine
 
     with engine.instrument_imports(
-        include=["ccvae_eval.checkpoint", "ccvae_eval.core.typed", "ccvae_eval.data.sets.npz"]
+        include=["tomllib", "zipfile", "ccvae_eval.checkpoint", "ccvae_eval.core.typed", "ccvae_eval.data.sets.npz"]
     ):
         from tests.support import fuzzing
 
@@ -79,7 +79,13 @@ def atheris(target: str, seconds: int) -> None:
             path.write_bytes(data[1:])
             fuzzing.examine(target, path)
 
-        options = [f"-max_total_time={seconds}", "-max_len=65536", "-timeout=10", "-rss_limit_mb=3000"]
+        options = [
+            f"-max_total_time={seconds}",
+            "-max_len=65536",
+            "-len_control=0",
+            "-timeout=10",
+            "-rss_limit_mb=3000",
+        ]
         keep = ROOT / "build/fuzz"
         keep.mkdir(parents=True, exist_ok=True)
         engine.Setup([sys.argv[0], *options, f"-artifact_prefix={keep}/{target}-", str(corpus)], once)
