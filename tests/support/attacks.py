@@ -775,6 +775,8 @@ for _title, _raw, _message in (
     ("hdf5", b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
     ("gzip", b"\x1f\x8b\x08" + bytes(100), "gzip"),
     ("image", b"\x89PNG\r\n\x1a\n" + bytes(100), "PNG"),
+    ("mnist_images", struct.pack(">4I", 0x803, 1, 28, 28) + bytes(784), "IDX file of images"),
+    ("webp", b"RIFF\x10\0\0\0WEBP" + bytes(100), "WebP"),
     ("zeros", bytes(4096), "no known format"),
     ("two_bytes", b"PK", "truncated"),
     ("protocol_byte", b"\x80", "truncated"),
