@@ -533,6 +533,16 @@ def encrypted_member(path: Path, canary: Path) -> None:
     path.write_bytes(raw)
 
 
+@refused_with("claims to be a folder")
+def member_with_the_attribute_of_a_folder(path: Path, canary: Path) -> None:
+    """``torch.load`` gives a tensor of whatever is in memory."""
+    write_zip(path, tensor(2, 0, (2,), (1,)), {"0": bytes(8)})
+    raw = bytearray(path.read_bytes())
+    place = raw.index(b"archive/data/0", raw.index(b"PK\x01\x02"))
+    raw[place - 8] |= 0x10
+    path.write_bytes(raw)
+
+
 @refused_with("other bytes follow it")
 def bytes_after_the_archive(path: Path, canary: Path) -> None:
     torch.save({"weight": torch.ones(1)}, path)
