@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import safetensors, zipped
-from .builders import STATE_DICT_HINT
+from . import safetensors, tarred, zipped
 from .source import RefusedError, Source, truncated
 
 MAX_FILE_BYTES = 8 << 30
@@ -14,13 +13,15 @@ OTHER_FORMATS = {
     b"\x89HDF": "an HDF5 file (Keras)", b"GGUF": "a GGUF file", b"\x93NUMPY": "a NumPy array (.npy)",
     b"\x1f\x8b": "a gzip file", b"BZh": "a bzip2 file", b"\xfd7zXZ": "an xz file", b"(\xb5/\xfd": "a zstd file",
     b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive", b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image",
-    b"%PDF": "a PDF document", b"\x7fELF": "a program", b"#!": "a script",
+    b"%PDF": "a PDF document", b"\x7fELF": "a program", b"#!": "a script", b"GIF8": "a GIF image",
+    b"RIFF": "a WebP image or other media file", b"PAR1": "a Parquet table", b"SQLite format 3": "an SQLite database",
+    b"\0\0\x08\x03": "an IDX file of images (MNIST)", b"\0\0\x08\x01": "an IDX file of labels (MNIST)",
 }  # fmt: skip
 _CONTAINERS = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def format_of(source: Source) -> str:
-    """Returns ``pt-zip``, ``pt-legacy`` or ``safetensors``.
+    """Returns ``pt-zip``, ``pt-legacy``, ``pt-tar`` or ``safetensors``.
 
     Raises:
         RefusedError: the file is not a checkpoint; names its actual format if it is known.
@@ -40,9 +41,7 @@ def format_of(source: Source) -> str:
     if pickled:
         return "pt-legacy"
     if head[257:262] == b"ustar":
-        raise RefusedError(
-            "is a tar archive", why="only torch before 0.1.10 saved in this format", hint=STATE_DICT_HINT
-        )
+        return "pt-tar"
     for magic, what in OTHER_FORMATS.items():
         if head.startswith(magic):
             raise RefusedError(f"is {what}, not a checkpoint")
@@ -76,7 +75,12 @@ def _text(head: bytes) -> RefusedError | None:
     return RefusedError("is a text file, not a checkpoint", why="a JSON file" if text.startswith("{") else "")
 
 
-FORMATS = {"pt-zip": zipped.describe, "pt-legacy": zipped.describe_legacy, "safetensors": safetensors.describe}
+FORMATS = {
+    "pt-zip": zipped.describe,
+    "pt-legacy": zipped.describe_legacy,
+    "safetensors": safetensors.describe,
+    "pt-tar": tarred.describe,
+}
 
 
 def describe(source: Source) -> dict[str, Any]:
