@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
+from ccvae_eval.core.array_files import ArrayFile
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.data.memory import InMemory, checked_arrays
 from ccvae_eval.data.spec import Options, require_path
@@ -24,17 +23,7 @@ def read_arrays(path: Path, required: Sequence[str]) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: the file is missing, damaged or too large, contains pickled objects, or lacks a required array.
     """
-    if not path.is_file():
-        raise DataError("the file does not exist", where=str(path))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_ARCHIVE_BYTES:
-            raise DataError(f"the arrays have {size / 2**30:.1f} GiB unpacked, the limit is 8 GiB", where=str(path))
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, MemoryError) as error:
-        raise DataError("the file is not a readable .npz of plain arrays", where=str(path), why=str(error)) from None
+    found = dict(ArrayFile(path, limit=MAX_ARCHIVE_BYTES, error=DataError))
     missing = next((name for name in required if name not in found), None)
     if missing is not None:
         raise DataError(
