@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from ccvae_eval.checkpoint.formats import Envelope, open_pt, open_safetensors
 from ccvae_eval.checkpoint.reader import Content, StoredTensor, read_content
+from ccvae_eval.checkpoint.safe_reader.source import escaped
 from ccvae_eval.core.errors import CheckpointError
 from ccvae_eval.core.types import Plain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAMESPACES = ("argparse.Namespace", "types.SimpleNamespace")
+MAX_OMITTED = 6
+"""Most omitted values that a note names."""
 SINGLE_TENSOR = "tensor"
 """Name of a tensor that was saved without a container."""
 
@@ -94,7 +96,7 @@ class Bundle:
         metadata: the plain data beside the tensors.
         structure: the file's structure, with tensors that may not be built yet; ``records`` builds them.
         path, size, sha256: the file, its size in bytes and its digest.
-        format: "pt-zip", "pt-legacy", "safetensors" or "folder".
+        format: "pt-zip", "pt-legacy", "pt-tar", "safetensors" or "folder".
         globals: names of all classes and functions in the file.
         notes: remarks for the user, one sentence each.
         envelope: format version and tool if this toolkit wrote the file, else None.
@@ -137,7 +139,7 @@ def read_bundle(path: str | Path) -> Bundle:
     content = read_content(path)
     description = content.description
     structure = _decode(description["tree"], [StoredTensor(content, i) for i in range(len(description["tensors"]))])
-    tensors, metadata, envelope = _split(structure, content, path)
+    tensors, metadata, envelope, notes = _split(structure, content, path)
     return Bundle(
         FileTensors(tensors),
         MappingProxyType(metadata),
@@ -147,27 +149,32 @@ def read_bundle(path: str | Path) -> Bundle:
         description["sha256"],
         description["format"],
         tuple(description["globals"]),
-        tuple(description["notes"]),
+        (*description["notes"], *notes),
         envelope,
     )
 
 
 def _split(
     records: Any, content: Content, path: Path
-) -> tuple[dict[str, StoredTensor], dict[str, Plain], Envelope | None]:
-    """Tensors, plain metadata, and the envelope if this toolkit wrote the file."""
+) -> tuple[dict[str, StoredTensor], dict[str, Plain], Envelope | None, list[str]]:
+    """Tensors, plain metadata, the envelope if this toolkit wrote the file, and notes."""
     if content.description["format"] == "safetensors":
-        return open_safetensors(records, content.description["metadata"], str(path))
+        return *open_safetensors(records, content.description["metadata"], str(path)), []
     unpacked = open_pt(records, str(path))
     if unpacked is not None:
-        return unpacked
+        return *unpacked, []
     tensors: dict[str, StoredTensor] = {}
     for name, tensor in named_tensors(records):
         if name in tensors:
             raise CheckpointError("contains two tensors with the same name", where=str(path), why=name)
         tensors[name] = tensor
-    plain = _plain(dict(enumerate(records)) if isinstance(records, list | tuple) else records)
-    return tensors, plain if isinstance(plain, dict) else {}, None
+    if isinstance(records, Record):  # a pickled module
+        return tensors, {}, None, []
+    omitted: list[str] = []
+    plain = _plain(dict(enumerate(records)) if isinstance(records, list | tuple) else records, "", omitted)
+    more = f" and {len(omitted) - MAX_OMITTED} more" if len(omitted) > MAX_OMITTED else ""
+    notes = [f"neither tensors nor plain data, not used: {', '.join(omitted[:MAX_OMITTED])}{more}"] if omitted else []
+    return tensors, plain if isinstance(plain, dict) else {}, None, notes
 
 
 def _decode(tree: Any, tensors: list[StoredTensor]) -> Any:
@@ -183,11 +190,24 @@ def _decode(tree: Any, tensors: list[StoredTensor]) -> Any:
         return Record("bytes", (parts[0],))
     decoded = [_decode(part, tensors) for part in parts]
     if kind == "dict":
-        return dict(zip(decoded[::2], decoded[1::2], strict=True))
+        table: dict[Any, Any] = {}
+        for key, value in zip(decoded[::2], decoded[1::2], strict=True):
+            table[_key(key, table)] = value
+        return table
     if kind == "object":
         name, arguments, state, items, pairs = decoded
         return Record(name, arguments, state, tuple(items), pairs)
     return tuple(decoded) if kind == "tuple" else decoded
+
+
+def _key(key: Any, table: Mapping[Any, Any]) -> Any:
+    """The key of a table; anything but plain data is replaced by a name that the table does not have yet."""
+    if key is None or isinstance(key, str | int | float):
+        return key
+    if isinstance(key, tuple) and all(part is None or isinstance(part, str | int | float) for part in key):
+        return key
+    name = key.name if isinstance(key, Reference) else key.class_name if isinstance(key, Record) else "key"
+    return next(n for n in (name, *(f"{name} {i}" for i in range(2, len(table) + 3))) if n not in table)
 
 
 def _with_tensors(value: Any) -> Any:
@@ -217,7 +237,7 @@ def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, StoredTen
         if isinstance(value.state, dict) and isinstance(value.state.get("_parameters"), dict):
             yield from named_tensors(module_state(value), prefix)
         else:
-            for part in (value.state, value.pairs, value.items):
+            for part in (value.state, value.pairs, value.items or value.arguments):
                 yield from named_tensors(part, prefix)
 
 
@@ -233,20 +253,28 @@ def module_state(module: Record) -> dict[str, Any]:
 _OMITTED = object()
 
 
-def _plain(value: Any) -> Any:
-    """The plain data of a record tree. Other values are omitted, and so are containers left empty by that."""
+def _plain(value: Any, place: str, omitted: list[str]) -> Any:
+    """The plain data of a record tree; an object is the table of its attributes or of its items.
+
+    Other values are omitted, and so are containers left empty by that. ``omitted`` receives the places and classes of
+    values that are neither plain data nor contain tensors.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Reference):
         return value.name
-    if isinstance(value, Record) and value.class_name in NAMESPACES:
-        return _plain(value.state)
+    if isinstance(value, Record):
+        attributes = value.state if isinstance(value.state, dict) and not value.items else {}
+        if value.pairs or (attributes and not value.arguments and "_parameters" not in attributes):
+            return _plain({**attributes, **value.pairs}, place, omitted)
+        if next(named_tensors(value), None) is None:
+            omitted.append(escaped(f"{place} ({value.class_name})"))
     if isinstance(value, dict):
-        table = {str(key): _plain(part) for key, part in value.items()}
+        table = {str(key): _plain(part, f"{place}.{key}".lstrip("."), omitted) for key, part in value.items()}
         kept = {key: part for key, part in table.items() if part is not _OMITTED}
         return kept if kept or not table else _OMITTED
     if isinstance(value, list | tuple):
-        items = [_plain(part) for part in value]
+        items = [_plain(part, f"{place}.{index}", omitted) for index, part in enumerate(value)]
         if items and all(item is _OMITTED for item in items):
             return _OMITTED
         return [None if item is _OMITTED else item for item in items]

@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ccvae_eval.checkpoint import Bundle, open_checkpoint, read_bundle, reader, write_bundle
+from ccvae_eval.checkpoint import Bundle, Record, open_checkpoint, read_bundle, reader, write_bundle
 from ccvae_eval.checkpoint.safe_reader import child, summary
 from ccvae_eval.checkpoint.safe_reader.opcodes import PickleParser
 from ccvae_eval.checkpoint.safe_reader.source import RefusedError, Source
@@ -47,6 +47,25 @@ def test_an_attack_is_refused(attack: str, tmp_path: Path) -> None:
     assert "in the reader" not in refused.value.why
     assert not canary.exists()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_call_of_another_library_is_an_inert_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the module is imported, although Python would find it, nor its function called."""
+    canary = tmp_path / "canary"
+    (tmp_path / "thirdparty.py").write_text(f"def build(name): open({str(canary)!r}, 'w')\nbuild('')")
+    monkeypatch.syspath_prepend(tmp_path)
+    call = attacks.name("thirdparty", "build") + attacks.text("x") + b"\x85R"
+    attacks.write_zip(tmp_path / "x.pt", attacks.Opcodes().add(b"}", attacks.text("a"), call, b"s").done())
+    bundle = read_bundle(tmp_path / "x.pt")
+    assert bundle.structure == {"a": Record("thirdparty.build", ("x",))}
+    assert bundle.notes == ("neither tensors nor plain data, not used: a (thirdparty.build)",)
+    assert "thirdparty" not in sys.modules
+    assert not canary.exists()
+
+
+def test_the_valid_parts_of_the_tar_attacks_are_read(tmp_path: Path) -> None:
+    attacks.write_tar(tmp_path / "x.pt", attacks.tar_parts())
+    assert read_bundle(tmp_path / "x.pt").tensors["weight"].tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("attack", ["torchscript", "exported_program", "call_of_torch"])
@@ -262,7 +281,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _intact(kind: str, path: Path) -> bytes:
     tensors = {"a.weight": torch.arange(60.0).reshape(3, 20), "a.bias": torch.ones(3), "n": torch.tensor(7)}
-    if kind == "legacy":
+    if kind == "tar":
+        attacks.write_tar(path, attacks.tar_parts())
+    elif kind == "legacy":
         torch.save({**tensors, "epoch": 3}, path, _use_new_zipfile_serialization=False)
     elif kind == "zip":
         torch.save({**tensors, "epoch": 3}, path)
@@ -281,7 +302,7 @@ def _same(one: Bundle, other: Bundle) -> bool:
 
 
 @pytest.mark.usefixtures("in_process")
-@pytest.mark.parametrize("kind", ["zip", "legacy", ".pt", ".safetensors"])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "tar", ".pt", ".safetensors"])
 def test_a_file_truncated_anywhere_is_refused(kind: str, tmp_path: Path) -> None:
     raw = _intact(kind, tmp_path / "x")
     path = tmp_path / "cut"
@@ -331,7 +352,7 @@ _VALID: dict[str, bytes] = {}
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_mutated_files_are_read_or_refused(data: st.DataObject, tmp_path: Path) -> None:
-    kind = data.draw(st.sampled_from(["zip", "legacy", ".pt", ".safetensors"]))
+    kind = data.draw(st.sampled_from(["zip", "legacy", "tar", ".pt", ".safetensors"]))
     if kind not in _VALID:
         _VALID[kind] = _intact(kind, tmp_path / "x")
     raw = bytearray(_VALID[kind])

@@ -124,15 +124,6 @@ def system_in_protocol_four(path: Path, canary: Path) -> None:
     write_zip(path, pickle.dumps(Bomb(canary), protocol=4))
 
 
-@refused_with("tar archive")
-def system_in_tar(path: Path, canary: Path) -> None:
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
-        raw = pickle.dumps(Bomb(canary), protocol=2)
-        entry = tarfile.TarInfo("pickle")
-        entry.size = len(raw)
-        archive.addfile(entry, io.BytesIO(raw))
-
-
 @refused_with("builtins.eval")
 def eval_by_stack_global(path: Path, canary: Path) -> None:
     call = text("builtins") + text("eval") + b"\x93" + text(f"open({str(canary)!r}, 'w')") + b"\x85R"
@@ -155,10 +146,41 @@ def call_of_torch(path: Path, canary: Path) -> None:
     write_zip(path, Opcodes().add(call).done())
 
 
-@refused_with("builtins.getattr")
+@refused_with("torch.Tensor.tofile")
 def bound_method(path: Path, canary: Path) -> None:
     call = name("builtins", "getattr") + b"(" + name("torch", "Tensor") + text("tofile") + b"tR" + text(str(canary))
     write_zip(path, Opcodes().add(call, b"\x85R").done())
+
+
+@refused_with("torch._utils._rebuild_xla_tensor")
+def unknown_rebuild_function(path: Path, canary: Path) -> None:
+    call = name("torch._utils", "_rebuild_xla_tensor") + text(str(canary)) + b"\x85R"
+    write_zip(path, Opcodes().add(call).done())
+
+
+@refused_with("numpy.testing._private.utils.runstring")
+def call_of_a_library_that_runs_code(path: Path, canary: Path) -> None:
+    call = name("numpy.testing._private.utils", "runstring") + text(f"open({str(canary)!r}, 'w')") + b"}\x86R"
+    write_zip(path, Opcodes().add(call).done())
+
+
+@refused_with("os.system")
+def partial_of_a_function(path: Path, canary: Path) -> None:
+    call = name("functools", "partial") + name("os", "system") + text(f"touch {canary}") + b"\x86R"
+    write_zip(path, Opcodes().add(call).done())
+
+
+@refused_with("which is code, not data")
+def attribute_of_a_class(path: Path, canary: Path) -> None:
+    """``getattr(pathlib.PosixPath, "touch")(canary)``, from two names that are data on their own."""
+    method = name("builtins", "getattr") + name("pathlib", "PosixPath") + text("touch") + b"\x86R"
+    write_zip(path, Opcodes().add(method, text(str(canary)), b"\x85R").done())
+
+
+@refused_with("its owner must be a class")
+def attribute_of_a_value(path: Path, canary: Path) -> None:
+    method = name("builtins", "getattr") + text("x") + text("format") + b"\x86R"
+    write_zip(path, Opcodes().add(method, text(str(canary)), b"\x85R").done())
 
 
 @refused_with("not a function")
@@ -598,6 +620,99 @@ def legacy_big_endian(path: Path, canary: Path) -> None:
 @refused_with("magic number")
 def pickle_without_magic(path: Path, canary: Path) -> None:
     path.write_bytes(pickle.dumps({"weight": [1.0]}, protocol=2))
+
+
+# the tar format of torch before 0.1.10
+
+
+def tar_parts() -> dict[str, bytes]:
+    """The members of a valid file with the tensor ``weight`` of four ones."""
+    ones = struct.pack("<q", 4) + struct.pack("<4f", 1, 1, 1, 1)
+    storages = [pickle.dumps(1, 2), _tar_part(7, b"X\x03\x00\x00\x00cpu", name("torch", "FloatStorage")), ones]
+    place = struct.pack("<ii3q", 1, 0, 4, 1, 0)
+    return {
+        "storages": b"".join([*storages, pickle.dumps([], 2)]),
+        "tensors": pickle.dumps(1, 2) + _tar_part(9, number(7), name("torch", "FloatTensor")) + place,
+        "pickle": Opcodes().add(b"}", text("weight"), text("9"), b"Qs").done(),
+    }
+
+
+def _tar_part(key: int, second: bytes, third: bytes) -> bytes:
+    return Opcodes().add(number(key), second, third, b"\x87").done()
+
+
+def write_tar(path: Path, parts: Mapping[str, bytes], kinds: Mapping[str, bytes] | None = None) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for member, content in parts.items():
+            header = tarfile.TarInfo(member)
+            header.size, header.type = len(content), (kinds or {}).get(member, tarfile.REGTYPE)
+            archive.addfile(header, io.BytesIO(content))
+
+
+def _tar(member: str, old: bytes, new: bytes) -> Builder:
+    def build(path: Path, canary: Path) -> None:
+        parts = tar_parts()
+        assert old in parts[member]
+        write_tar(path, {**parts, member: parts[member].replace(old, new)})
+
+    return build
+
+
+def _tar_bomb(member: str) -> Builder:
+    return lambda path, canary: write_tar(path, {**tar_parts(), member: pickle.dumps(Bomb(canary), protocol=2)})
+
+
+def _more_tar(parts: Mapping[str, bytes], kinds: Mapping[str, bytes] | None = None) -> Builder:
+    return lambda path, canary: write_tar(path, {**tar_parts(), **parts}, kinds)
+
+
+_PLACE = struct.pack("<ii3q", 1, 0, 4, 1, 0)
+for _title, _attack, _message in (
+    ("system_in_pickle", _tar_bomb("pickle"), "posix.system"),
+    ("system_in_storages", _tar_bomb("storages"), "posix.system"),
+    ("system_in_tensors", _tar_bomb("tensors"), "posix.system"),
+    ("another_archive", lambda path, canary: write_tar(path, {"pickle": b"N."}), "not one of torch.save"),
+    ("parent_folder", _more_tar({"../canary": b"x"}), "a member that torch does not write"),
+    ("absolute_name", _more_tar({"/tmp/canary": b"x"}), "a member that torch does not write"),
+    ("link", _more_tar({"sys_info": b""}, {"sys_info": tarfile.SYMTYPE}), "a member that torch does not write"),
+    ("device", _more_tar({"sys_info": b""}, {"sys_info": tarfile.CHRTYPE}), "a member that torch does not write"),
+    ("changed_size", _more_tar({"h": b"13 size=1000\n"}, {"h": tarfile.XHDTYPE}), "changes a name or a size"),
+    ("storage_beyond_the_end", _tar("storages", struct.pack("<q", 4), struct.pack("<q", 1 << 40)), "truncated"),
+    ("negative_storage", _tar("storages", struct.pack("<q", 4), struct.pack("<q", -4)), "malformed storage"),
+    ("shape_beyond_storage", _tar("tensors", _PLACE, struct.pack("<ii3q", 1, 0, 5, 1, 0)), "beyond its storage"),
+    ("stride_zero", _tar("tensors", _PLACE, struct.pack("<ii3q", 1, 0, 1 << 40, 0, 0)), "far larger than the file"),
+    ("negative_size", _tar("tensors", _PLACE, struct.pack("<ii3q", 1, 0, -4, 1, 0)), "negative or enormous"),
+    ("many_dimensions", _tar("tensors", _PLACE, struct.pack("<ii", 1 << 30, 0)), "malformed tensor"),
+    ("many_parts", _tar("tensors", pickle.dumps(1, 2), pickle.dumps(1 << 40, 2)), "malformed number of parts"),
+    ("other_storage", _tar("tensors", number(7), number(8)), "malformed tensor"),
+    ("other_tensor", _tar("pickle", text("9"), text("8")), "reference that is not a tensor"),
+    ("bytes_after_storages", _tar("storages", pickle.dumps([], 2), pickle.dumps([], 2) + b"x"), "after its last part"),
+    ("bytes_after_pickle", _tar("pickle", b"s.", b"s.x"), "after its end"),
+):
+    REFUSED[f"tar_{_title}"] = (_attack, _message)
+
+
+@refused_with("a checksum does not match")
+def tar_flipped_header(path: Path, canary: Path) -> None:
+    write_tar(path, tar_parts())
+    raw = bytearray(path.read_bytes())
+    raw[130] ^= 1
+    path.write_bytes(raw)
+
+
+@refused_with("a member that torch does not write")
+def tar_duplicate_member(path: Path, canary: Path) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for member, content in [*tar_parts().items(), ("pickle", pickle.dumps(Bomb(canary), protocol=2))]:
+            header = tarfile.TarInfo(member)
+            header.size = len(content)
+            archive.addfile(header, io.BytesIO(content))
+
+
+@refused_with("bytes after its end")
+def tar_with_more_bytes(path: Path, canary: Path) -> None:
+    write_tar(path, tar_parts())
+    path.write_bytes(path.read_bytes() + b"x" * 10_240)
 
 
 # safetensors

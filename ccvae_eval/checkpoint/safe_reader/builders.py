@@ -1,4 +1,6 @@
-"""Records for the calls in a pickle stream: a short table of names; every other name is refused."""
+"""Records for the calls in a pickle stream. Nothing is called: tensors and plain data are built from the arguments, and
+a call of any other library becomes an inert record. Code of Python and functions of torch are refused.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,26 @@ STATE_DICT_HINT = (
 
 _OLD_MODULES = {"__builtin__", "copy_reg", "commands", "cPickle", "exceptions", "popen2", "Queue", "urllib2"}
 _STANDARD_LIBRARY = sys.stdlib_module_names | _OLD_MODULES
-_PLAIN_TYPES = ("list", "dict", "set", "frozenset", "tuple", "int", "float", "str", "bool", "bytes", "complex")
-_DATES = ("datetime.datetime", "datetime.date", "datetime.timedelta")
-_ALLOWED = {f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _PLAIN_TYPES} | {
-    "collections.OrderedDict", "collections.defaultdict", "collections.Counter", "_codecs.encode",
-    "argparse.Namespace", "types.SimpleNamespace", *_DATES,
-    *(f"{module}.{kind}{flavour}" for module in ("pathlib", "pathlib._local") for kind in ("", "Pure")
-      for flavour in ("PosixPath", "WindowsPath", "Path")),
+_OTHER_CODE = ("pip.", "setuptools.", "pkg_resources.", "IPython.", "cloudpickle.", "dill.", "numpy.testing.")
+"""Libraries whose functions run any code that their arguments hold."""
+_BUILTINS = ("builtins", "__builtin__")
+_PLAIN_TYPES = (
+    "list", "dict", "set", "frozenset", "tuple", "int", "float", "str", "bool", "bytes", "bytearray", "complex",
+    "long", "unicode", "range", "xrange", "slice", "object", "type", "getattr",
+)  # fmt: skip
+_PATHS = {
+    f"{module}.{kind}{flavour}" for module in ("pathlib", "pathlib._local") for kind in ("", "Pure")
+    for flavour in ("PosixPath", "WindowsPath", "Path")
 }  # fmt: skip
+_ALLOWED = _PATHS | {f"{module}.{name}" for module in _BUILTINS for name in _PLAIN_TYPES} | {
+    "argparse.Namespace", "types.SimpleNamespace", "_codecs.encode", "functools.partial", "logging.getLogger",
+    "collections.OrderedDict", "collections.defaultdict", "collections.Counter", "collections.deque",
+    "datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta", "datetime.timezone",
+    "decimal.Decimal", "fractions.Fraction", "uuid.UUID", "uuid.SafeUUID", "random.Random", "re._compile",
+    "_operator.getitem", "operator.getitem", "types.NoneType", "typing.Any", "typing.Union", "typing.Optional",
+    *(f"typing.{name}" for name in ("List", "Dict", "Tuple", "Set", "Sequence", "Mapping", "Callable", "Literal")),
+}  # fmt: skip
+"""Names of the standard library that stand for data, or for harmless ways to build data."""
 
 STORAGE_TYPES = {
     "torch.FloatStorage": "float32", "torch.DoubleStorage": "float64", "torch.HalfStorage": "float16",
@@ -56,13 +70,14 @@ _NOT_DENSE = {
 
 
 def checked_global(module: Any, name: Any, member: str) -> Global:
-    """Returns the record of a class or function; from Python's standard library only plain data types are allowed."""
+    """Returns the record of a class or function; of Python's standard library only plain data types are allowed."""
     if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > 500:
         raise RefusedError("is a broken pickle", why="a class without a valid name", member=member)
     full = f"{module}.{name}"
     if not all(part.isidentifier() for part in full.split(".")):
         raise RefusedError("contains an invalid class name", why=escaped(full), member=member)
-    if full not in _ALLOWED and module.partition(".")[0] in _STANDARD_LIBRARY:
+    standard = full not in _ALLOWED and module.partition(".")[0] in _STANDARD_LIBRARY
+    if standard or full.startswith(_OTHER_CODE):
         raise RefusedError(
             f"refers to {escaped(full)}, which is code, not data",
             why="loading the file with torch.load or pickle could execute arbitrary code",
@@ -81,12 +96,12 @@ def build_record(function: Any, arguments: Any, member: str) -> Any:
             f"contains {_NOT_DENSE[name]}", why=f"{name}; only dense, plain tensors are read", member=member,
             hint="Save tensor.to_dense() or tensor.dequantize() on the CPU instead.",
         )  # fmt: skip
-    builder = BUILDERS.get(name)
-    if builder is None:
+    if name.startswith("torch.") and name not in BUILDERS and not name.rpartition(".")[2][:1].isupper():
         raise RefusedError(
             f"would call {escaped(name)} when loaded", why="only plain tensors and data are read", member=member,
             hint=STATE_DICT_HINT,
         )  # fmt: skip
+    builder = BUILDERS.get(name) or _inert_record(name)
     try:
         return builder(*arguments)
     except (TypeError, ValueError, KeyError, AttributeError, struct.error) as error:
@@ -193,18 +208,26 @@ _NUMBERS = {
 
 
 def _number(dtype: Any, raw: Any) -> Any:
-    """A NumPy scalar as a Python number."""
+    """A NumPy scalar as a Python number; one of another kind, such as a date, as an inert record."""
     kind = dtype.arguments[0]
     if not isinstance(kind, str):
         raise ValueError("its type must be a string")
+    if kind not in _NUMBERS:
+        return Instance("numpy.generic", (dtype, raw))
     return struct.unpack("<" + _NUMBERS[kind], raw)[0]
+
+
+def _attribute(owner: Any, name: Any) -> Global:
+    """``getattr(class, name)``, which names a class inside of a class before pickle protocol 4."""
+    if not isinstance(owner, Global):
+        raise ValueError("its owner must be a class")
+    return checked_global(owner.name, name, "")
 
 
 def _inert_record(name: str) -> Callable[..., Instance]:
     return lambda *arguments: Instance(name, arguments)
 
 
-_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 BUILDERS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
@@ -217,10 +240,9 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "collections.Counter": _ordered,
     "collections.defaultdict": lambda _factory=None: {},
     "_codecs.encode": _encoded,
-    **{f"{module}.set": lambda items=(): Collection(list(items)) for module in ("builtins", "__builtin__")},
-    **{f"{module}.frozenset": lambda items=(): Collection(list(items)) for module in ("builtins", "__builtin__")},
-    **{name: _path for name in _ALLOWED if name.startswith("pathlib")},
-    **{f"{module}.scalar": _number for module in _NUMPY},
-    **{name: _inert_record(name) for name in ("numpy.dtype", *(f"{m}._reconstruct" for m in _NUMPY), *_DATES)},
+    **{f"{m}.{kind}": lambda items=(): Collection(list(items)) for m in _BUILTINS for kind in ("set", "frozenset")},
+    **{f"{module}.getattr": _attribute for module in _BUILTINS},
+    **dict.fromkeys(_PATHS, _path),
+    **{f"{module}.scalar": _number for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
 }
-"""The record of each permitted call; any other name is refused."""
+"""The record of each call that builds a tensor or plain data."""

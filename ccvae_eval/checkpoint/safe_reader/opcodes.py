@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .builders import build_record, checked_global
-from .records import Collection, Global, Instance
+from .records import Collection, Global, Instance, Strided
 from .source import RefusedError, truncated
 
 MAX_OPCODES = 1_000_000
@@ -20,9 +20,11 @@ MAX_STACK = 20_000
 MAX_MARKS = 1_000
 MAX_TEXT_BYTES = 1 << 20
 MAX_INTEGER_BYTES = 32
+MAX_KEY_PARTS = 100_000
 MAX_PROTOCOL = 5
 
-Scalar = (str, int, float, bool, type(None))
+_KEYS = (str, int, float, bool, type(None), bytes, Global, Instance, Strided)
+"""Types of keys, apart from tuples of them. Hashing them takes constant time."""
 _MISSING = object()
 
 
@@ -46,6 +48,7 @@ class PickleParser:
         self.enclosing: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.enclosing_height = 0
+        self.key_parts = 0
 
     def parse(self) -> Any:
         """Returns the record that the pickle describes.
@@ -207,10 +210,18 @@ class PickleParser:
         if not isinstance(target, dict) or len(items) % 2:
             raise self._refused("is a broken pickle", "it adds keys to something that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # hashing a deeply nested key would overflow the C stack
-            if not isinstance(key, Scalar):
-                raise self._refused("contains a dictionary with unsupported keys", type(key).__name__)
+            if not isinstance(key, _KEYS):
+                self._check_key(key)
             target[key] = value
+
+    def _check_key(self, key: Any, depth: int = 0) -> None:
+        """Accepts a tuple of keys. Hashing a deeply nested key would overflow the C stack."""
+        self.key_parts += 1
+        if not isinstance(key, tuple) or depth > 3 or self.key_parts > MAX_KEY_PARTS:
+            raise self._refused("contains a dictionary with unsupported keys", type(key).__name__)
+        for part in key:
+            if not isinstance(part, _KEYS):
+                self._check_key(part, depth + 1)
 
     def dictionary(self) -> None:
         items = self.pop_mark()
@@ -255,6 +266,7 @@ STEPS: dict[int, Step] = {
     ord("B"): lambda w: w.push(w._blob("<I")),
     ord("C"): lambda w: w.push(w._blob("<B")),
     0x8E: lambda w: w.push(w._blob("<Q")),
+    0x96: lambda w: w.push(w._blob("<Q")),
     ord("U"): lambda w: w.text("<B"),
     ord("T"): lambda w: w.text("<I"),
     ord(")"): lambda w: w.push(()),

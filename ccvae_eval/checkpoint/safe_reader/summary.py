@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import safetensors, zipped
-from .builders import STATE_DICT_HINT
+from . import safetensors, tarred, zipped
 from .source import RefusedError, Source, truncated
 
 MAX_FILE_BYTES = 8 << 30
@@ -20,7 +19,7 @@ _CONTAINERS = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def format_of(source: Source) -> str:
-    """Returns ``pt-zip``, ``pt-legacy`` or ``safetensors``.
+    """Returns ``pt-zip``, ``pt-legacy``, ``pt-tar`` or ``safetensors``.
 
     Raises:
         RefusedError: the file is not a checkpoint; names its actual format if it is known.
@@ -40,9 +39,7 @@ def format_of(source: Source) -> str:
     if pickled:
         return "pt-legacy"
     if head[257:262] == b"ustar":
-        raise RefusedError(
-            "is a tar archive", why="only torch before 0.1.10 saved in this format", hint=STATE_DICT_HINT
-        )
+        return "pt-tar"
     for magic, what in OTHER_FORMATS.items():
         if head.startswith(magic):
             raise RefusedError(f"is {what}, not a checkpoint")
@@ -76,7 +73,12 @@ def _text(head: bytes) -> RefusedError | None:
     return RefusedError("is a text file, not a checkpoint", why="a JSON file" if text.startswith("{") else "")
 
 
-FORMATS = {"pt-zip": zipped.describe, "pt-legacy": zipped.describe_legacy, "safetensors": safetensors.describe}
+FORMATS = {
+    "pt-zip": zipped.describe,
+    "pt-legacy": zipped.describe_legacy,
+    "safetensors": safetensors.describe,
+    "pt-tar": tarred.describe,
+}
 
 
 def describe(source: Source) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class TreeEncoder:
     nodes: int = 0
     characters: int = 0
     total: int = 0
+    open: set[int] = field(default_factory=set)
 
     def encode(self, value: Any, depth: int = 0) -> Any:
         """Returns a record as JSON.
@@ -63,8 +64,13 @@ class TreeEncoder:
         if isinstance(value, dict):
             return ["dict", *(self.encode(part, depth + 1) for pair in value.items() for part in pair)]
         if isinstance(value, Instance):
+            if id(value) in self.open:
+                return ["global", value.class_name]  # a reference to an object around it, such as its parent
+            self.open.add(id(value))
             parts = (value.arguments, value.state, value.items, value.pairs)
-            return ["object", value.class_name, *(self.encode(part, depth + 1) for part in parts)]
+            encoded = [self.encode(part, depth + 1) for part in parts]
+            self.open.remove(id(value))
+            return ["object", value.class_name, *encoded]
         raise RefusedError("contains a storage without a tensor", hint="Save tensors, not storages.")
 
     def _count(self, value: Any, depth: int) -> None:
@@ -124,6 +130,11 @@ def storage_record(known: dict[str, Storage], identifier: Any) -> Storage | Glob
         if isinstance(identifier[1], Global):
             return identifier[1]
         raise RefusedError("contains a malformed reference to a class")
+    return stated_storage(known, identifier)
+
+
+def stated_storage(known: dict[str, Storage], identifier: Any) -> Storage:
+    """Returns the storage of a persistent identifier, and enters it into the known ones."""
     fits = isinstance(identifier, tuple) and len(identifier) in (5, 6) and identifier[0] == "storage"
     if not fits or (len(identifier) == 6 and identifier[5] is not None):
         raise RefusedError("contains a persistent reference that is not a storage")
