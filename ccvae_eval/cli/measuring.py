@@ -192,8 +192,7 @@ def document_of(run: Run) -> dict[str, Any]:
 
 def draw(run: Run, folder: Path, *, figures: bool, page: bool) -> list[str]:
     """Writes the figures and the page of a run that is in its folder; returns the names of all files of the run."""
-    from ccvae_eval.evaluation.arrays import PICTURES_FILE
-    from ccvae_eval.evaluation.storage import EVIDENCE_FILE, RUN_FILE, VALUES_FILE, read
+    from ccvae_eval.evaluation.storage import EVIDENCE_FILE, PICTURES_FILE, RUN_FILE, VALUES_FILE, read
 
     made = [name for name in (RUN_FILE, VALUES_FILE, EVIDENCE_FILE, PICTURES_FILE) if (folder / name).is_file()]
     if figures:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +25,7 @@ from ccvae_eval.cli.options import (
     option_in,
     require_inputs,
 )
+from ccvae_eval.core.errors import StopRequest
 from ccvae_eval.core.files import atomic_write, slug
 from ccvae_eval.core.typed import plain
 from ccvae_eval.recipes.recipe import builtin_recipes, read_recipe
@@ -131,10 +131,10 @@ def _work(task: PreparedRecipe, device: str, shard: tuple[int, int], screen: Scr
                 failed += done.error is not None
                 screen.notice(f"{index}: {done.cell.name}: {what if done.error is None else f'failed: {done.error}'}")
                 if stopped:
-                    raise KeyboardInterrupt
+                    raise StopRequest(stopped[0])
         except KeyboardInterrupt:
             screen.notice("stopped; repeat the command to resume")
-            raise SystemExit(128 + (stopped[0] if stopped else signal.SIGINT)) from None
+            raise
     return failed
 
 

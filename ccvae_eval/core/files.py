@@ -45,6 +45,18 @@ def require_folder(path: str | Path) -> None:
         raise InputError("cannot be written", where=str(path), why=f"no permission to write to {place}")
 
 
+def make_folder(path: Path) -> None:
+    """Creates a folder and those above it, unless it exists.
+
+    Raises:
+        InputError: it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("folder cannot be created", where=str(path), why=error.strerror or str(error)) from error
+
+
 @contextmanager
 def open_regular_file(path: Path, error: type[InputError] = InputError, hint: str = "") -> Iterator[int]:
     """Yields the descriptor of a regular file; never blocks on a pipe or a device.
@@ -106,9 +118,10 @@ def atomic_write(path: str | Path, content: bytes) -> None:
             with suppress(OSError):
                 partial.unlink()
             raise
-        _sync_folder(path.parent)
     except OSError as error:
         raise InputError("cannot be written", where=str(path), why=error.strerror or str(error)) from error
+    with suppress(OSError):  # the file is whole by now, and some file systems refuse this
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from ccvae_eval.core import sheets
 from ccvae_eval.core.array_files import ArrayFile
 from ccvae_eval.core.errors import InputError
-from ccvae_eval.core.files import atomic_write
 from ccvae_eval.evaluation.run import Run
+from ccvae_eval.evaluation.storage import PICTURES_FILE
 from ccvae_eval.rendering.text import under
 
-PICTURES_FILE = "pictures.npz"
 LARGEST_PICTURES = 128 << 20
 """Bytes of the pictures before compression; pictures beyond it are not stored."""
 QUALITY = 90
@@ -35,12 +34,12 @@ def packed(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     return file.getvalue()
 
 
-def write_pictures(run: Run, folder: Path) -> None:
-    """Writes pictures.npz if the run carries pictures; single images are stored with a small loss, as sheets."""
+def packed_pictures(run: Run) -> bytes:
+    """The content of pictures.npz, b"" without pictures; single images are stored with a small loss, as sheets."""
     pictures = _stored_pictures(run)
-    if pictures and run.evidence_file is not None:
-        digest = np.array(run.evidence_file["sha256"])
-        atomic_write(folder / PICTURES_FILE, packed({OF_EVIDENCE: digest, **pictures}))
+    if not pictures or run.evidence_file is None:
+        return b""
+    return packed({OF_EVIDENCE: np.array(run.evidence_file["sha256"]), **pictures})
 
 
 def _stored_pictures(run: Run) -> dict[str, NDArray[np.generic]]:

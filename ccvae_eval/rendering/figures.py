@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -20,6 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
+from ccvae_eval.core.files import atomic_write, make_folder
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.rendering.text import figure, plain
 
@@ -94,13 +96,20 @@ def label_colours(measurement: Measurement) -> dict[str, Any]:
 
 
 def save(sheet: Figure, path: Path) -> Path:
-    """Writes a figure in the format of its suffix; creates its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a figure in the format of its suffix, completely or not at all; creates its folder.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    make_folder(path.parent)
     FigureCanvasAgg(sheet)
+    content = io.BytesIO()
     dated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     with style():
         sheet.draw_without_rendering()  # the layout of small figures needs two passes
-        sheet.savefig(path, dpi=DPI, metadata=dated.get(path.suffix.lower()))
+        suffix = path.suffix.lower()
+        sheet.savefig(content, format=suffix[1:], dpi=DPI, metadata=dated.get(suffix))
+    atomic_write(path, content.getvalue())
     return path
 
 

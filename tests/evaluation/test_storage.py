@@ -12,8 +12,7 @@ import pytest
 from ccvae_eval import read
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.evaluation import arrays
-from ccvae_eval.evaluation.arrays import PICTURES_FILE
-from ccvae_eval.evaluation.storage import EVIDENCE_FILE, RUN_FILE, write
+from ccvae_eval.evaluation.storage import EVIDENCE_FILE, PICTURES_FILE, RUN_FILE, write
 from tests.support.runs import measurement, pictured_run, run_of, value
 
 
