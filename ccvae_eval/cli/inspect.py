@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,8 @@ from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import escaped, figure
 
 MAX_ROWS = 60
+MAX_TEXT, MAX_TEXTS = 200, 60
+"""Most characters of a value and most elements of a list or an object that are shown."""
 UNKNOWN = (
     "No installed adapter or model matches these tensors. To use your own class: --plugin FILE (`ccvae-eval new model "
     "NAME` writes a template)."
@@ -60,7 +63,7 @@ def _found(what: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
         return {"kind": "installation", **_installation()}
     name = what.partition(":")[0].partition(",")[0]
     path = Path(what)
-    if (path.is_dir() and (path / "run.json").is_file()) or path.name == "run.json":
+    if (path.is_dir() and (path / "run.json").exists()) or path.name == "run.json":
         from ccvae_eval.evaluation.storage import read
 
         return {"kind": "run", **read(path).as_plain()}
@@ -95,9 +98,7 @@ def _show(found: dict[str, Any], screen: Screen) -> None:
     for key, value in found.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             tables.append((key, value))
-        elif isinstance(value, dict):
-            grid.add_row(key, escaped(", ".join(f"{k} {_text(v)}" for k, v in value.items())))
-        elif value not in (None, [], ""):
+        elif isinstance(value, dict) or value not in (None, [], ""):
             grid.add_row(key, escaped(_text(value)))
     screen.show(grid)
     for title, rows in tables:
@@ -115,6 +116,9 @@ def _show(found: dict[str, Any], screen: Screen) -> None:
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return figure(value)
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    return "" if value is None else str(value)
+    if isinstance(value, Mapping | list | tuple):
+        pairs = value.items() if isinstance(value, Mapping) else (("", part) for part in value)
+        parts = [f"{_text(key)} {_text(part)}".lstrip() for key, part in islice(pairs, MAX_TEXTS)]
+        return ", ".join([*parts, *([f"... and {len(value) - MAX_TEXTS} more"] if len(value) > MAX_TEXTS else [])])
+    text = "" if value is None else str(value)
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... ({len(text):,} characters)"

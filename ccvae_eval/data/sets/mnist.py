@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ SCHEMA = LabelSchema((Label("digit", "categorical", tuple("0123456789")),))
 EDGE = 28
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
 MAX_IMAGES, MAX_EDGE = 1_000_000, 512
+MAX_IDX_BYTES = 1 << 30
 TRAIN, TEST = "train", "t10k"
 
 Bytes = NDArray[np.uint8]
@@ -165,7 +167,9 @@ def read_idx(path: Path, magic: int) -> Bytes:
             if not fits or shape[0] > MAX_IMAGES or max(shape[1:], default=0) > MAX_EDGE:
                 kind = "images" if magic == IMAGES_MAGIC else "labels"
                 raise DataError(f"the file is not an idx file of {kind}", where=str(path))
-            expected = int(np.prod(shape))
+            expected = math.prod(shape)
+            if expected > MAX_IDX_BYTES:
+                raise DataError(f"the images have {expected:,} bytes", where=str(path), why="the limit is 1 GiB")
             content = file.read(expected + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError("the file cannot be read", where=str(path), why=str(error)) from None
