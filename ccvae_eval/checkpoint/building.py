@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 AVERAGES = ("ema", "swa", "shadow", "averaged")
 """Words in prefixes that mark a moving average of the weights."""
+MAX_PREFIXES = 50
+"""Most prefixes to try, each of which takes a pass over all tensors."""
 MAX_ROWS = 20
 
 T = TypeVar("T")
@@ -35,7 +37,8 @@ def candidate_prefixes(names: Iterable[str], expected: Iterable[str]) -> list[st
     """Returns possible prefixes of the model's names in the file; "" first, moving averages last."""
     own = next(iter(expected), None)
     found = {""} | {name.removesuffix(own) for name in names if own and name.endswith("." + own)}
-    return sorted(found, key=lambda prefix: (any(word in prefix.lower() for word in AVERAGES), len(prefix), prefix))
+    ranked = sorted(found, key=lambda prefix: (any(word in prefix.lower() for word in AVERAGES), len(prefix), prefix))
+    return ranked[:MAX_PREFIXES]
 
 
 def strip_prefixes(tensors: Mapping[str, T], expected: TensorTable) -> tuple[dict[str, T], list[str]]:

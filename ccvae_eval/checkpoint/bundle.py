@@ -163,7 +163,9 @@ def _split(
         return *open_safetensors(records, content.description["metadata"], str(path)), []
     unpacked = open_pt(records, str(path))
     if unpacked is not None:
-        return *unpacked, []
+        own, metadata, envelope = unpacked
+        kept = _plain(metadata, "", [])  # a record that this toolkit wrote has nothing else
+        return own, kept if isinstance(kept, dict) else {}, envelope, []
     tensors: dict[str, StoredTensor] = {}
     for name, tensor in named_tensors(records):
         if name in tensors:

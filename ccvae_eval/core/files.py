@@ -87,8 +87,9 @@ def read_regular_file(path: Path, limit: int, error: type[InputError] = InputErr
             bytes.
     """
     with open_regular_file(path, error) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
+        size = os.fstat(descriptor).st_size
+        content = file.read(size + 1) if size <= limit else b""  # takes memory for all bytes that it is asked for
+    if max(size, len(content)) > limit:
         raise error("is too large", where=str(path), why=f"more than {limit:,} bytes")
     return content
 

@@ -109,6 +109,7 @@ class Limits:
         entries: keys and elements, counted as the characters ``, [ { =`` of the file.
         text: characters of a string.
         bits: bits of an integer.
+        finite: False to accept NaN and infinities, as Python's json writes them.
     """
 
     size: int = 1 << 20
@@ -116,6 +117,7 @@ class Limits:
     entries: int = 1 << 18
     text: int = 1 << 20
     bits: int = 128
+    finite: bool = True
 
 
 class _Fault(Exception):
@@ -506,7 +508,8 @@ def load_json(
     """
 
     def parsed(text: str) -> Any:
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_not_a_number)
+        constant = _not_a_number if limits.finite else None
+        return json.loads(text, object_pairs_hook=_distinct, parse_constant=constant)
 
     return _load(source, where, "JSON", parsed, limits, error)
 
@@ -573,7 +576,7 @@ def _require_limits(value: Any, limits: Limits, depth: int) -> None:
         except UnicodeEncodeError:
             raise _Fault(" contains half a surrogate pair, which is not Unicode text") from None
     elif kind is float:
-        if not math.isfinite(value):
+        if limits.finite and not math.isfinite(value):
             raise _wrong("finite", value)
     elif kind is int:
         if value.bit_length() > limits.bits:

@@ -228,7 +228,7 @@ class PickleParser:
         """Accepts a tuple of keys. Hashing a deeply nested key would overflow the C stack."""
         if not isinstance(key, tuple) or depth > 3:
             raise self._refused("contains a dictionary with unsupported keys", type(key).__name__)
-        self.spend(len(key))
+        self.spend(4 * len(key))  # each part is checked and hashed
         for part in key:
             if not isinstance(part, _KEYS):
                 self._check_key(part, depth + 1)

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError
+from ccvae_eval.core.files import read_regular_file
 from ccvae_eval.core.types import Bools
 from ccvae_eval.data.images.decode import MAX_IMAGE_BYTES, PNG, central_square, png_size, require_size
-from ccvae_eval.data.images.stores import read_file
 
 Box = tuple[float, float, float, float]
 """Left, right, top, bottom. In ``FACE_BOXES`` the origin is midway between the eyes, the unit their distance, and y
@@ -341,7 +341,7 @@ def _map_of_part_files(folder: Path, stem: str) -> NDArray[np.uint8] | None:
 
 def _decoded(path: Path) -> NDArray[np.uint8]:
     """Decode an 8-bit mask; of several channels the largest value counts, and alpha is ignored."""
-    content = read_file(path, MAX_IMAGE_BYTES)
+    content = read_regular_file(path, MAX_IMAGE_BYTES, DataError)
     if not content.startswith(PNG):
         raise DataError("the file is not a mask", where=str(path), hint=PNG_HINT)
     require_size(*png_size(content, str(path)), str(path))

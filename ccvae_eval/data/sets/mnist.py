@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.core.files import open_regular_file
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.data.images.decode import bilinear
 from ccvae_eval.data.labels.columns import labels_from_array
@@ -148,7 +149,7 @@ def _concatenated(
 def _idx_file(folder: Path, start: str, dimensions: int) -> Path | None:
     """The idx file under any of its usual names, or None."""
     paths = (folder / f"{start}{mark}idx{dimensions}-ubyte{suffix}" for mark in "-." for suffix in ("", ".gz"))
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if path.exists()), None)
 
 
 def read_idx(path: Path, magic: int) -> Bytes:
@@ -160,7 +161,11 @@ def read_idx(path: Path, magic: int) -> Bytes:
     dimensions = magic & 0xFF
     head_bytes = 4 + 4 * dimensions
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with (
+            open_regular_file(path, DataError) as descriptor,
+            open(descriptor, "rb", closefd=False) as packed,
+            gzip.open(packed) if path.suffix == ".gz" else packed as file,
+        ):
             head = np.frombuffer(file.read(head_bytes), ">u4")
             shape = tuple(int(n) for n in head[1:])
             fits = len(head) == dimensions + 1 and head[0] == magic
