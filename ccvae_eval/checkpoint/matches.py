@@ -22,7 +22,6 @@ from ccvae_eval.checkpoint.bundle import Bundle, Record, tensor_table
 from ccvae_eval.checkpoint.metadata import CheckpointRecord
 from ccvae_eval.checkpoint.sidecar import read_sidecar
 from ccvae_eval.core.errors import CcvaeEvalError
-from ccvae_eval.core.typed import plain
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.pixel_range import PixelRange
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, models
@@ -185,7 +184,7 @@ def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = 
         "candidates": [c.as_plain() for c in candidates(bundle, arguments)],
         "globals": list(bundle.globals),
         "notes": list(bundle.notes),
-        "metadata": plain(bundle.metadata),
+        "metadata": dict(bundle.metadata),
         "tensors": [
             {"key": name, "shape": list(info.shape), "dtype": info.dtype} for name, info in bundle.tensor_table.items()
         ],

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from ccvae_eval import __version__
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments
+from ccvae_eval.core.typed import plain
 from ccvae_eval.plugins import registry
 from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import escaped, figure
@@ -43,7 +44,7 @@ def command(
     with Screen(as_json=json) as screen:
         found = _found(what, assignments(set, "--set"))
         if json:
-            screen.document(found)
+            screen.document(plain(found))
         elif what is not None and found.get("kind") == "run":
             from ccvae_eval.evaluation.storage import read
             from ccvae_eval.report import terminal
@@ -119,6 +120,6 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping | list | tuple):
         pairs = value.items() if isinstance(value, Mapping) else (("", part) for part in value)
         parts = [f"{_text(key)} {_text(part)}".lstrip() for key, part in islice(pairs, MAX_TEXTS)]
-        return ", ".join([*parts, *([f"... and {len(value) - MAX_TEXTS} more"] if len(value) > MAX_TEXTS else [])])
+        return ", ".join([*parts, *([f"... and {len(value) - MAX_TEXTS:,} more"] if len(value) > MAX_TEXTS else [])])
     text = "" if value is None else str(value)
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... ({len(text):,} characters)"
