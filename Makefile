@@ -5,7 +5,7 @@ PYTEST := $(BIN)/python -m pytest
 # two workers of one thread each: with more threads than cores they wait for each other
 PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) -n 2
 
-.PHONY: demo test check lint soak study bench docs lock clean
+.PHONY: demo test check lint soak fuzz study bench docs lock clean
 
 demo: .venv/.run                 ## evaluate the shipped checkpoint and say what to do next
 	$(BIN)/ccvae-eval demo
@@ -24,6 +24,10 @@ lint: .venv/.dev
 
 soak: .venv/.dev                 ## the long tests
 	$(PYTEST) -m soak
+
+fuzz: .venv/.dev                 ## coverage-guided fuzzing of the readers, five minutes each; needs Python 3.11 to 3.13
+	$(PIP) -e '.[fuzz]'
+	for target in checkpoint npz typed; do $(BIN)/python tools/fuzz.py atheris $$target --seconds 300 || exit 1; done
 
 study: .venv/.dev                ## the calibration study; writes docs/calibration-*.md
 	$(BIN)/python -m study

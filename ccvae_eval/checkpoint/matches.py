@@ -170,9 +170,18 @@ def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = 
     Raises:
         CheckpointError: the file is refused.
     """
+    *_, found = inspection(path, settings)
+    return found
+
+
+def inspection(path: str | Path, settings: Mapping[str, Plain] | None = None) -> Iterator[dict[str, Plain]]:
+    """Yields what :func:`inspect_checkpoint` returns, at first without candidates.
+
+    To compare the tensors with a candidate, its network is built, which imports torch.
+    """
     bundle = read_any(path)
     _, arguments = PixelRange.of({**read_sidecar(bundle.path).settings, **(settings or {})})
-    return {
+    found: dict[str, Plain] = {
         "summary": _summary(bundle),
         "path": str(bundle.path),
         "format": bundle.format,
@@ -181,7 +190,7 @@ def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = 
         "written_by": f"ccvae-eval {bundle.envelope.tool}" if bundle.envelope else None,
         "model": _model_name(bundle),
         "parameters": bundle.parameter_count,
-        "candidates": [c.as_plain() for c in candidates(bundle, arguments)],
+        "candidates": [],
         "globals": list(bundle.globals),
         "notes": list(bundle.notes),
         "metadata": dict(bundle.metadata),
@@ -189,6 +198,8 @@ def inspect_checkpoint(path: str | Path, settings: Mapping[str, Plain] | None = 
             {"key": name, "shape": list(info.shape), "dtype": info.dtype} for name, info in bundle.tensor_table.items()
         ],
     }
+    yield found
+    yield {**found, "candidates": [c.as_plain() for c in candidates(bundle, arguments)]}
 
 
 def _summary(bundle: Bundle) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,8 +42,10 @@ def command(
     """Show what a checkpoint, a data set or a run contains, without executing it."""
     add_plugins(plugin)
     with Screen(as_json=json) as screen:
-        found = _found(what, assignments(set, "--set"))
+        steps = _steps(what, assignments(set, "--set"))
+        found = next(steps)
         if json:
+            *_, found = [found, *steps]
             screen.document(plain(found))
         elif what is not None and found.get("kind") == "run":
             from ccvae_eval.evaluation.storage import read
@@ -54,28 +56,35 @@ def command(
         else:
             if summary := found.pop("summary", ""):
                 screen.show(escaped(summary), "")
-            _show(found, screen)
+            _show_facts(found, screen)
+            *_, found = [found, *steps]
+            _show_tables(found, screen)
             if found["kind"] == "checkpoint" and not found["candidates"] and found["written_by"] is None:
                 screen.advise(f"\n{UNKNOWN}")
 
 
-def _found(what: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _steps(what: str | None, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What is known at once, then everything, if that takes longer."""
     if what is None:
-        return {"kind": "installation", **_installation()}
+        yield {"kind": "installation", **_installation()}
+        return
     name = what.partition(":")[0].partition(",")[0]
     path = Path(what)
     if (path.is_dir() and (path / "run.json").exists()) or path.name == "run.json":
         from ccvae_eval.evaluation.storage import read
 
-        return {"kind": "run", **read(path).as_plain()}
+        yield {"kind": "run", **read(path).as_plain()}
+        return
     if not path.exists() and name in registry.data_sets:
         from ccvae_eval.data.spec import open_data
         from ccvae_eval.data.summary import describe
 
-        return {"kind": "data", **describe(open_data(what))}
-    from ccvae_eval.checkpoint import inspect_checkpoint
+        yield {"kind": "data", **describe(open_data(what))}
+        return
+    from ccvae_eval.checkpoint.matches import inspection
 
-    return {"kind": "checkpoint", **inspect_checkpoint(path, settings)}
+    for found in inspection(path, settings):
+        yield {"kind": "checkpoint", **found}
 
 
 def _installation() -> dict[str, Any]:
@@ -92,17 +101,24 @@ def _installation() -> dict[str, Any]:
     }
 
 
-def _show(found: dict[str, Any], screen: Screen) -> None:
-    """Prints single facts as a grid and lists of records as tables."""
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _show_facts(found: dict[str, Any], screen: Screen) -> None:
+    """Prints single facts as a grid."""
     grid = Table.grid("", Column(overflow="fold"), padding=(0, 2))
-    tables: list[tuple[str, list[dict[str, Any]]]] = []
     for key, value in found.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            tables.append((key, value))
-        elif isinstance(value, dict) or value not in (None, [], ""):
+        if (isinstance(value, dict) or value not in (None, [], "")) and not _is_table(value):
             grid.add_row(key, escaped(_text(value)))
     screen.show(grid)
-    for title, rows in tables:
+
+
+def _show_tables(found: dict[str, Any], screen: Screen) -> None:
+    """Prints lists of records as tables."""
+    for title, rows in found.items():
+        if not _is_table(rows):
+            continue
         columns = [column for column in rows[0] if any(row.get(column) not in (None, "") for row in rows)]
         table = FittedTable(*columns, spare=("dtype",), title=title, title_justify="left")
         for column in table.columns[:2]:

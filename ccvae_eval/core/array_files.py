@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import math
 import struct
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
@@ -88,7 +90,7 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
                 if header_only:
                     return None
                 member.seek(0)
-                return npy.read_array(member, allow_pickle=False)
+                return _with_unicode(npy.read_array(member, allow_pickle=False))
         except Exception as damage:  # a damaged member may raise anything in zipfile, zlib and the header's parser
             why = str(damage) or type(damage).__name__
             raise self.error("contains an unreadable array", where=f"{self.where}: {name}", why=why) from None
@@ -113,3 +115,12 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
         named = {name.removeprefix(start): entry for name, entry in self._entries.items() if name.startswith(start)}
         found._entries = {name: entry for name, entry in named.items() if name not in without}
         return found
+
+
+def _with_unicode(array: NDArray[Any]) -> NDArray[Any]:
+    """The array; refuses characters that Python cannot represent, which would fail when they are used."""
+    if array.dtype.kind == "U":
+        characters = array.astype(array.dtype.newbyteorder("=")).ravel().view(np.uint32)
+        if int(characters.max(initial=0)) > sys.maxunicode:
+            raise ValueError("it holds characters that are not Unicode")
+    return array

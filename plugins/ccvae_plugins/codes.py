@@ -117,7 +117,8 @@ def _matrix(array: NDArray[Any], name: str, where: str) -> NDArray[np.float32]:
         )
     import numpy as np
 
-    matrix = array.astype(np.float32)
+    with np.errstate(over="ignore"):
+        matrix = array.astype(np.float32)
     if not np.isfinite(matrix).all():
         raise DataError(f"{name} must be finite, but contains NaN or infinity", where=where)
     return matrix

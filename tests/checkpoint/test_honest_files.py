@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ccvae_eval.checkpoint import read_bundle
 from tests.support import honest_files
 from tests.support.commands import run_command
+from tests.support.honest_files import tensors_of
 
 pytestmark = pytest.mark.oracle
-
-
-def tensors_of(value: Any, prefix: str = "", around: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of what torch has read, with their dotted names; a key that is not plain data has the name "?"."""
-    if isinstance(value, Tensor):
-        yield prefix or "tensor", value.detach()
-    elif isinstance(value, nn.Module):
-        yield from tensors_of(dict(value.state_dict()), prefix)
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            name = str(key) if isinstance(key, str | int) else "?"
-            yield from tensors_of(part, f"{prefix}.{name}" if prefix else name, around)
-    elif isinstance(value, list | tuple):
-        yield from tensors_of(dict(enumerate(value)), prefix, around)
-    elif hasattr(value, "__dict__") and id(value) not in around and not isinstance(value, type | ModuleType):
-        yield from tensors_of(vars(value), prefix, (*around, id(value)))
 
 
 @pytest.fixture(scope="module")

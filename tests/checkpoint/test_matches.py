@@ -3,12 +3,15 @@
 import json
 from hashlib import sha256
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
+from ccvae_plugins.disvae import DisvaeSettings
+from ccvae_plugins.networks import Burgess
 from torch import nn
 
-from ccvae_eval.checkpoint import inspect_checkpoint, save_checkpoint, write_bundle
+from ccvae_eval.checkpoint import inspect_checkpoint, matches, save_checkpoint, write_bundle
 from ccvae_eval.model.interface import ModelContext, binary_schema, uniform_prior
 from ccvae_eval.plugins.registry import models
 
@@ -60,3 +63,16 @@ def test_a_checkpoint_of_this_toolkit_without_a_model(tmp_path: Path) -> None:
     content = inspect_checkpoint(tmp_path / "x.pt")
     assert content["model"] is None
     assert content["metadata"] == {"kind": "judge"}
+
+
+def test_the_content_is_known_before_any_network_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def built(*_: object) -> NoReturn:
+        raise AssertionError("a network was built")
+
+    torch.save(Burgess(DisvaeSettings()).state_dict(), tmp_path / "x.pt")
+    expected = inspect_checkpoint(tmp_path / "x.pt")
+    monkeypatch.setattr(matches, "meta_network", built)
+    found = next(matches.inspection(tmp_path / "x.pt"))
+    assert found["model"] == "disvae"
+    assert {**found, "candidates": expected["candidates"]} == expected
+    assert list(found) == list(expected)

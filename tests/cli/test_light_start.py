@@ -14,6 +14,7 @@ import pytest
 
 import ccvae_eval
 from ccvae_eval.cli import VERBS
+from tests.support import honest_files
 
 CHECKPOINT = str(Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt")
 HEAVY = {"torch", "sklearn", "scipy", "cv2", "matplotlib", "pandas", "kornia", "numpy"}
@@ -153,6 +154,38 @@ def test_a_file_that_is_no_checkpoint(name: str, files: Path, command: CommandRu
 def test_every_verb_refuses_a_file(arguments: list[str], command: CommandRunner) -> None:
     ended = command(*arguments)
     assert (ended.code, ended.heavy) == (3, [])
+
+
+INSPECTED: dict[str, tuple[bytes, str]] = {
+    "page.html": (b"<!DOCTYPE html><html>", "a web page"),
+    "values.csv": (b"metric,value\nlocality.focus,0.5\n", "a text file"),
+    "recipe.toml": (b'title = "x"\n', "a text file"),
+    "other.json": (b'{"a": 1}', "a JSON file"),
+    "picture.png": (b"\x89PNG\r\n\x1a\n" + bytes(50), "a PNG image"),
+    "train-images-idx3-ubyte": (b"\0\0\x08\x03" + bytes(50), "an IDX file of images"),
+    "images.gz": (b"\x1f\x8b\x08" + bytes(50), "a gzip file"),
+    "array.npy": (b"\x93NUMPY\x01\0" + bytes(50), "a NumPy array"),
+    "weights.h5": (b"\x89HDF\r\n\x1a\n" + bytes(50), "an HDF5 file"),
+    "anything": (bytes(range(1, 256)) * 9, "no known format"),
+}
+
+
+@pytest.mark.parametrize("name", INSPECTED)
+def test_inspect_says_what_a_file_is(name: str, tmp_path: Path, command: CommandRunner) -> None:
+    content, message = INSPECTED[name]
+    (tmp_path / name).write_bytes(content)
+    ended = command("inspect", name)
+    assert (ended.code, ended.heavy) == (3, [])
+    assert message in ended.output
+
+
+def test_inspect_opens_external_checkpoints(tmp_path: Path, command: CommandRunner) -> None:
+    with honest_files.imitated_libraries():
+        for style in ("lightning 1", "omegaconf", "whole module", "state dict in the legacy format"):
+            honest_files.STYLES[style](tmp_path / f"{style}.pt")
+    for path in tmp_path.iterdir():
+        ended = command("inspect", str(path))
+        assert (ended.code, ended.heavy) == (0, [])
 
 
 @pytest.mark.parametrize(

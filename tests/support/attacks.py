@@ -612,6 +612,16 @@ def encrypted_member(path: Path, canary: Path) -> None:
     path.write_bytes(raw)
 
 
+@refused_with("claims to be a folder")
+def member_with_the_attribute_of_a_folder(path: Path, canary: Path) -> None:
+    """``torch.load`` gives a tensor of whatever is in memory."""
+    write_zip(path, tensor(2, 0, (2,), (1,)), {"0": bytes(8)})
+    raw = bytearray(path.read_bytes())
+    place = raw.index(b"archive/data/0", raw.index(b"PK\x01\x02"))
+    raw[place - 8] |= 0x10
+    path.write_bytes(raw)
+
+
 @refused_with("other bytes follow it")
 def bytes_after_the_archive(path: Path, canary: Path) -> None:
     torch.save({"weight": torch.ones(1)}, path)
@@ -854,6 +864,8 @@ for _title, _raw, _message in (
     ("hdf5", b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
     ("gzip", b"\x1f\x8b\x08" + bytes(100), "gzip"),
     ("image", b"\x89PNG\r\n\x1a\n" + bytes(100), "PNG"),
+    ("mnist_images", struct.pack(">4I", 0x803, 1, 28, 28) + bytes(784), "IDX file of images"),
+    ("webp", b"RIFF\x10\0\0\0WEBP" + bytes(100), "WebP"),
     ("zeros", bytes(4096), "no known format"),
     ("two_bytes", b"PK", "truncated"),
     ("protocol_byte", b"\x80", "truncated"),

@@ -26,7 +26,7 @@ import types
 import typing
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
@@ -254,6 +254,22 @@ def imitated_libraries() -> Iterator[None]:
                 del sys.modules[name]
             else:
                 sys.modules[name] = original
+
+
+def tensors_of(value: Any, prefix: str = "", around: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of what torch has read, with their dotted names; a key that is not plain data has the name "?"."""
+    if isinstance(value, Tensor):
+        yield prefix or "tensor", value.detach()
+    elif isinstance(value, nn.Module):
+        yield from tensors_of(dict(value.state_dict()), prefix)
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            name = str(key) if isinstance(key, str | int) else "?"
+            yield from tensors_of(part, f"{prefix}.{name}" if prefix else name, around)
+    elif isinstance(value, list | tuple):
+        yield from tensors_of(dict(enumerate(value)), prefix, around)
+    elif hasattr(value, "__dict__") and id(value) not in around and not isinstance(value, type | types.ModuleType):
+        yield from tensors_of(vars(value), prefix, (*around, id(value)))
 
 
 def kind_of(module: str, name: str) -> Any:

@@ -21,6 +21,8 @@ END, END64, LOCATOR64, CENTRAL, LOCAL, DESCRIPTOR = (
 )  # fmt: skip
 FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
 ENCRYPTED, HAS_DESCRIPTOR, UTF8 = 1, 8, 1 << 11
+FOLDER = 0x10
+"""Bit of the attributes of a folder on DOS. ``torch.load`` leaves the memory of such a member as it was."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,8 @@ def _directory_entry(directory: bytes, position: int) -> tuple[_Entry, int]:
     name = _name(directory[name_at:extra_at])
     if comment_length or disk:
         _broken("a member has a comment or lies in another file", name)
+    if fields[14] & FOLDER:
+        _broken("a member claims to be a folder, which torch would not read", name)
     size, packed, header = _zip64_sizes(directory[extra_at : extra_at + extra_length], (size, packed, header), name)
     if flags & ~(HAS_DESCRIPTOR | UTF8):
         _broken("a member is encrypted" if flags & ENCRYPTED else f"a member has the flags {flags:#x}", name)

@@ -13,7 +13,9 @@ OTHER_FORMATS = {
     b"\x89HDF": "an HDF5 file (Keras)", b"GGUF": "a GGUF file", b"\x93NUMPY": "a NumPy array (.npy)",
     b"\x1f\x8b": "a gzip file", b"BZh": "a bzip2 file", b"\xfd7zXZ": "an xz file", b"(\xb5/\xfd": "a zstd file",
     b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive", b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image",
-    b"%PDF": "a PDF document", b"\x7fELF": "a program", b"#!": "a script",
+    b"%PDF": "a PDF document", b"\x7fELF": "a program", b"#!": "a script", b"GIF8": "a GIF image",
+    b"RIFF": "a WebP image or other media file", b"PAR1": "a Parquet table", b"SQLite format 3": "an SQLite database",
+    b"\0\0\x08\x03": "an IDX file of images (MNIST)", b"\0\0\x08\x01": "an IDX file of labels (MNIST)",
 }  # fmt: skip
 _CONTAINERS = (b"PK\x03\x04", b"PK\x05\x06")
 
