@@ -214,7 +214,7 @@ def _plan_with_constructor(request: _Request, name: str, kind: Any, given: Mappi
 
 def _plan_with_adapter(request: _Request, name: str | None, given: Mapping[str, Plain]) -> _Plan:
     """A model built by the named adapter, or by the one with the highest score."""
-    name, adapter = (name, instantiate(adapters.find(name))) if name else best_adapter(request.bundle)
+    name, adapter, notes = (name, instantiate(adapters.find(name)), ()) if name else best_adapter(request.bundle)
     if name is None or adapter is None:
         own = [entry.name for entry in models.registrations() if entry.from_file]
         if len(own) == 1:  # the user's only class is meant: its error says why it does not fit
@@ -243,7 +243,7 @@ def _plan_with_adapter(request: _Request, name: str | None, given: Mapping[str, 
     combined = {**inferred, **(request.record.settings if request.record else {}), **given}
     require_plausible_sizes(combined, request.bundle)
     record = replace(request.record or CheckpointRecord(name), name=name, settings=combined)
-    return _Plan(name, partial(adapter.build, combined), record, advice)
+    return _Plan(name, partial(adapter.build, combined), record, (*notes, *advice))
 
 
 def _convert_pixels(network: nn.Module, plan: _Plan, pixels: PixelRange) -> tuple[nn.Module, _Plan]:

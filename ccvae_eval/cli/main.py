@@ -149,11 +149,14 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise StopRequest(number)
 
 
-def _heed_signals() -> None:
-    """Ends the command when it is asked to stop; signals that are ignored, as under ``nohup``, stay so."""
-    for number in STOP_SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _stop)
+def _heed_signals() -> dict[int, Any]:
+    """Ends the command when it is asked to stop; signals that are ignored, as under ``nohup``, stay so.
+
+    Returns:
+        The earlier handlers.
+    """
+    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, _stop) for number in heeded}
 
 
 def _report(error: CcvaeEvalError, arguments: list[str]) -> None:
@@ -202,18 +205,19 @@ def main(arguments: list[str] | None = None) -> None:
         import faulthandler
 
         faulthandler.enable()  # a plugin that ends the process by a fault of memory is named by its line
-    _heed_signals()
+    before = _heed_signals()
     try:
         code = _run(given)
-    except KeyboardInterrupt as error:
-        request = error if isinstance(error, StopRequest) else StopRequest(signal.SIGINT)
+    except StopRequest as request:
         if "--json" in given:
             _report(CcvaeEvalError(str(request)), given)
         else:
-            sys.stderr.write(f"\n{str(request).capitalize()}.\n")
+            sys.stderr.write(f"\nThe command was {request}.\n")
         code = request.exit_code
     if program:
         _end(code)
+    for number, handler in before.items() if not program else ():
+        signal.signal(number, handler)
     raise SystemExit(code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,10 +135,10 @@ def _work(task: PreparedRecipe, device: str, shard: tuple[int, int], screen: Scr
                     screen.notice(f"{index}: {done.cell.name}: computed again, because {reason}")
                 screen.notice(f"{index}: {done.cell.name}: {what if done.error is None else f'failed: {done.error}'}")
                 if stopped:
-                    raise StopRequest(stopped[0])
-        except KeyboardInterrupt:
+                    raise KeyboardInterrupt
+        except (KeyboardInterrupt, StopRequest):
             screen.notice("stopped; repeat the command to resume")
-            raise
+            raise StopRequest(stopped[0] if stopped else signal.SIGINT) from None
     if damaged:
         screen.notice(f"{damaged} damaged files of earlier results were ignored")
     return failed

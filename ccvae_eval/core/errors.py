@@ -103,8 +103,8 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Signals that ask a command to stop: Ctrl-C, batch systems, a lost connection."""
 
 
-class StopRequest(KeyboardInterrupt):
-    """A signal asked this process to stop.
+class StopRequest(BaseException):
+    """A signal asked this process to stop. Not a ``KeyboardInterrupt``, which typer ends without a word.
 
     Args:
         number: the signal.

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 
-from ccvae_eval.core.errors import CcvaeEvalError, PluginError, is_memory_error, is_stop_request
+from ccvae_eval.core.errors import CcvaeEvalError, PluginError, StopRequest, is_memory_error, is_stop_request
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, Registration, registrations_of
 
 BUILTIN_PACKAGES = ("ccvae_eval", "ccvae_models", "ccvae_plugins")
@@ -61,8 +61,9 @@ def name_and_origin(plugin: object) -> tuple[str, str]:
 def plugin_call(plugin: object, kind: str, call: str) -> Iterator[None]:
     """Turns an exception of a plugin's code into a :class:`PluginError` that names the plugin, its origin and the call.
 
-    So does ``SystemExit``, and ``KeyboardInterrupt`` without a signal. Output of third-party code goes to stderr, because
-    stdout may be a JSON document. Must not be entered around a ``yield``: an end of the generator would count as a fault.
+    ``SystemExit``, and ``KeyboardInterrupt`` without a signal, are turned too. Output of third-party code goes to
+    stderr, because stdout may be a JSON document. Must not be entered around a ``yield``, where the end of the
+    generator would count as a fault.
 
     Deliberate errors and those of memory are raised unchanged. So is any other exception of built-in code, because it
     is a bug of this toolkit, unless the input may be the cause: the data of a model, the file of an adapter, the
@@ -93,32 +94,32 @@ def plugin_call(plugin: object, kind: str, call: str) -> Iterator[None]:
 
 
 @contextmanager
-def time_limit(seconds: float | None) -> Iterator[None]:
+def time_limit(seconds: float | None, message: str) -> Iterator[None]:
     """Interrupts the code inside after some seconds of wall time; None = never.
 
     Compiled code is interrupted when it returns to Python. Outside of the main thread, and where the operating system
     has no timers, there is no limit.
 
     Raises:
-        TimeoutError: the time is over.
+        TimeoutError: the time is over; with this message.
     """
     if seconds is None or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
 
     def expired(*_: object) -> None:
-        raise _Expired
+        raise _Expired(signal.SIGALRM)
 
     before = signal.signal(signal.SIGALRM, expired)
     signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
     try:
         yield
     except _Expired:
-        raise TimeoutError(f"took longer than {seconds:.3g} s") from None
+        raise TimeoutError(message) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
-class _Expired(BaseException):
-    """Not an ``Exception``, which the code that takes too long may catch."""
+class _Expired(StopRequest):
+    """The time of a call is over. Not an ``Exception``, which the code at work may catch."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context, rcParams
+from matplotlib import rc_context, rcParams, rcParamsDefault
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
@@ -71,8 +71,12 @@ NAMES = {"auc": "AUC", "mse": "MSE", "cross_auc": "AUC across labels"}
 
 
 def style(width: float = WIDTH) -> AbstractContextManager[None]:
-    """The style of all figures while they are drawn or written; ``width`` is their greatest width in inches."""
-    return rc_context(STYLE | {"figure.figsize": (width, 0.6 * width)})
+    """The style of all figures while they are drawn or written; ``width`` is their greatest width in inches.
+
+    Settings of a ``matplotlibrc``, which may lie in the working folder, have no effect.
+    """
+    defaults = {key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")}
+    return rc_context(defaults | STYLE | {"figure.figsize": (width, 0.6 * width)})
 
 
 def class_colours(count: int) -> Sequence[Any]:
