@@ -97,6 +97,21 @@ def open_regular_file(path: Path, error: type[InputError] = InputError, hint: st
         os.close(descriptor)
 
 
+def read_regular_file(path: Path, limit: int, error: type[InputError] = InputError) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        InputError: of class ``error``: the path cannot be opened, is not a regular file, or has more than ``limit``
+            bytes.
+    """
+    with open_regular_file(path, error) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
+        size = os.fstat(descriptor).st_size
+        content = file.read(size + 1) if size <= limit else b""  # takes memory for all bytes that it is asked for
+    if max(size, len(content)) > limit:
+        raise error("is too large", where=str(path), why=f"more than {limit:,} bytes")
+    return content
+
+
 def atomic_write(path: str | Path, content: bytes) -> None:
     """Writes a file completely or not at all, even across a crash.
 

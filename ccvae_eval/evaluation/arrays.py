@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core import sheets
+from ccvae_eval.core.array_files import ArrayFile
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import PICTURES_FILE
@@ -64,20 +64,18 @@ def _stored_pictures(run: Run) -> dict[str, NDArray[np.generic]]:
 def with_pictures(run: Run, folder: Path) -> Run:
     """The run with its pictures; without them if there is no file, or if it belongs to another run."""
     file = folder / PICTURES_FILE
-    if run.evidence_file is None or not file.is_file():
+    if run.evidence_file is None or not file.exists():
         return run
+    entries = dict(ArrayFile(file, limit=2 * LARGEST_PICTURES))
     try:
-        with zipfile.ZipFile(file) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        entries = dict(np.load(file, allow_pickle=False)) if size <= LARGEST_PICTURES else {}
         shapes = {key: tuple(map(int, shape)) for key, shape in under(entries, SHAPES).items()}
-        size += sum(math.prod(shape) for shape in shapes.values())
+        size = sum(array.nbytes for array in entries.values()) + sum(math.prod(shape) for shape in shapes.values())
         if size > 2 * LARGEST_PICTURES:
             raise InputError("pictures are too large", where=str(file), why=f"more than {LARGEST_PICTURES >> 20} MiB")
         if str(entries.get(OF_EVIDENCE)) != run.evidence_file.get("sha256"):
             return run
         single = {key: sheets.decoded(s.tobytes(), shapes[key]) for key, s in under(entries, SHEETS).items()}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError("pictures cannot be read", where=str(file), why=str(error)) from None
     found = {**under(entries, ARRAYS), **single}
     measurements = tuple(replace(m, pictures=under(found, m.metric)) for m in run.measurements)

@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from ccvae_eval.core.errors import InputError
-from ccvae_eval.core.files import atomic_write, make_folder
+from ccvae_eval.core.files import atomic_write, make_folder, read_regular_file
 from ccvae_eval.core.typed import Limits, load_json, schema
 from ccvae_eval.evaluation.run import Run, RunDocument
-from ccvae_eval.rendering.text import inert_cell, under
+from ccvae_eval.rendering.text import inert_cell
 
 LIMITS = Limits(size=64 << 20, entries=4 << 20)
+MAX_EVIDENCE_BYTES = 1 << 30
+MAX_EVIDENCE_RATIO, EVIDENCE_SLACK = 100, 64 << 20
+"""The arrays of the evidence may have ``MAX_EVIDENCE_RATIO`` times the bytes of their file, and the slack."""
 RUN_FILE, VALUES_FILE, EVIDENCE_FILE, PICTURES_FILE = "run.json", "values.csv", "evidence.npz", "pictures.npz"
+IDS = "ids"
+"""Name of the ids of a metric's images in the evidence."""
 
 RUN_SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -62,7 +67,7 @@ def write(run: Run, folder: Path) -> Run:
 
     make_folder(folder)
     arrays = {f"{m.metric}/{name}": array for m in run.measurements for name, array in m.evidence.items()}
-    arrays |= {f"{metric}/ids": ids for metric, ids in run.ids.items()}
+    arrays |= {f"{metric}/{IDS}": ids for metric, ids in run.ids.items()}
     evidence = packed(arrays)
     digest = sha256(evidence).hexdigest()
     run = replace(run, evidence_file={"file": EVIDENCE_FILE, "sha256": digest})
@@ -130,22 +135,24 @@ def read(path: Path | str, *, pictures: bool = True) -> Run:
 
 
 def _with_evidence(run: Run, folder: Path) -> Run:
-    import numpy as np
-
-    named = run.evidence_file
-    if named is None or not (folder / EVIDENCE_FILE).is_file():
+    """The run with its evidence, whose arrays are read when they are used."""
+    named, file = run.evidence_file, folder / EVIDENCE_FILE
+    if named is None or not file.exists():
         return run
-    content = (folder / EVIDENCE_FILE).read_bytes()
+    from ccvae_eval.core.array_files import ArrayFile
+
+    content = read_regular_file(file, MAX_EVIDENCE_BYTES)
     if sha256(content).hexdigest() != named.get("sha256"):
         raise InputError(
-            "the digest of the evidence differs from run.json",
-            where=str(folder / EVIDENCE_FILE),
-            hint="Evaluate the checkpoint again.",
+            "the digest of the evidence differs from run.json", where=str(file), hint="Evaluate the checkpoint again."
         )
-    arrays = dict(np.load(io.BytesIO(content), allow_pickle=False))
-    measurements = tuple(
-        replace(m, evidence={key: array for key, array in under(arrays, m.metric).items() if key != "ids"})
-        for m in run.measurements
-    )
-    ids = {m.metric: arrays[f"{m.metric}/ids"] for m in run.measurements if f"{m.metric}/ids" in arrays}
+    arrays = ArrayFile(content, str(file), limit=MAX_EVIDENCE_RATIO * len(content) + EVIDENCE_SLACK)
+    measurements = tuple(replace(m, evidence=arrays.under(m.metric, IDS)) for m in run.measurements)
+    ids = {m.metric: arrays[f"{m.metric}/{IDS}"] for m in run.measurements if f"{m.metric}/{IDS}" in arrays}
+    for metric, found in ids.items():
+        if found.ndim != 1 or found.dtype.kind not in "iu":
+            why = f"they have the type {found.dtype} and {found.ndim} dimensions"
+            raise InputError(
+                "the ids of the images must be a list of integers", where=f"{file}: {metric}/{IDS}", why=why
+            )
     return replace(run, measurements=measurements, ids=ids)
