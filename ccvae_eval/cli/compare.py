@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # imports torch, which help does not need
 METRIC_HELP = "Compute only this metric for the checkpoints; repeatable."
 METRIC = option_in(EVALUATION, METRIC_HELP, "--metric", "-m", autocompletion=registered("metrics"))
 GROUP_HELP = "Method with several training seeds, NAME=PATTERN of run folders, such as ours='runs/ours-*'; repeatable."
-VALUE_HELP = "Compare this value, metric.value\\[@characteristic], instead of the headline values; repeatable."
+VALUE_HELP = "Compare this value, metric.value[@characteristic], instead of the headline values; repeatable."
 RUN_FILE, COMPARISON_FILE = "run.json", "comparison.json"
 INTERVAL = "95% interval"
 OUT = option_in(OUTPUT, f"Folder to write {COMPARISON_FILE} and comparison.html to.", "--out", "-o")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import ccvae_eval
+from ccvae_eval.cli import VERBS
 from ccvae_eval.core.devices import device_named
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.data.sets.codes import read_codes
@@ -68,3 +70,30 @@ def test_a_folder_of_checkpoints_is_explained(tmp_path: Path, capsys: pytest.Cap
     assert "2 files were read as one model: one, two." in capsys.readouterr().err
     assert run_command("inspect", str(tmp_path / "sub")) == 3
     assert "Its subfolders have checkpoint files: one, two." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_has_plain_types_and_whole_words(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = {}
+    for width in (60, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert run_command(*filter(None, [verb, "--help"])) == 0
+        shown[width] = capsys.readouterr().out
+    assert max(map(len, shown[60].splitlines())) <= 60
+    words = [re.sub(r"-\s+", "-", text).split() for text in shown.values()]
+    assert words[0] == words[1], "no word is broken except at a hyphen, and none is left out"
+    for private in ("list[", "int range", "float range", "<str", "<bool", "…"):
+        assert private not in shown[200]
+
+
+def test_the_description_of_a_command_is_wrapped_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run_command("compare", "--help") == 0
+    paragraphs = capsys.readouterr().out.split("\n\n")[1:3]
+    for lines in (paragraph.splitlines() for paragraph in paragraphs):
+        following = [line.split()[0] for line in lines[1:]]
+        assert all(len(line) + 1 + len(word) > 78 for line, word in zip(lines, following, strict=False))
