@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
 from ccvae_eval import __version__
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments
 from ccvae_eval.plugins import registry
 from ccvae_eval.rendering.tables import FittedTable
-from ccvae_eval.rendering.text import escaped, figure
+from ccvae_eval.rendering.text import escaped, figure, plain
 
 MAX_ROWS = 60
 UNKNOWN = (
@@ -50,7 +51,9 @@ def command(
         else:
             if summary := found.pop("summary", ""):
                 screen.show(escaped(summary), "")
+            remarks = found.pop("remarks", ())
             _show(found, screen)
+            screen.show(*(Text(f"! {plain(text)}", style="yellow") for text in remarks))
             if found["kind"] == "checkpoint" and not found["candidates"] and found["written_by"] is None:
                 screen.advise(f"\n{UNKNOWN}")
 

@@ -67,6 +67,7 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
     (history.png), and the training state that --resume continues from.
     """
     from ccvae_eval.checkpoint import open_checkpoint
+    from ccvae_eval.data.labels.relabel import remarks
     from ccvae_eval.data.spec import open_data
 
     settings = TrainingSettings(**options.field_values(given, [p.name for p in SETTINGS]))
@@ -81,6 +82,9 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
     initial = None if model == JUDGE or chosen.init_from is None else open_checkpoint(chosen.init_from)
     data = open_data(chosen.data, chosen.label or ())
     with Screen(as_json=chosen.json, quiet=chosen.quiet) as screen:
+        for text in remarks(data, settings.labels or None):
+            screen.notice(text)
+        screen.advise(_splits(data))
         if model == JUDGE:
             document, inputs = _train_judge(data, settings, chosen, screen), f"CKPT --judge {chosen.out}"
         else:
@@ -88,6 +92,14 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
         screen.advise(f"Next: ccvae-eval run {inputs} --data {quote(chosen.data)}")
         if chosen.json:
             screen.document(document)
+
+
+def _splits(data: DataSet) -> str:
+    """The sizes of the splits of a data set, in one line."""
+    from ccvae_eval.data.interface import SPLITS
+
+    sizes = [f"{name} {len(ids):,} ({len(ids) / max(len(data), 1):.0%})" for name in SPLITS if len(ids := data.split(name))]
+    return f"{len(data):,} images in splits: {', '.join(sizes)}"
 
 
 def _train_judge(data: DataSet, settings: TrainingSettings, chosen: TrainOptions, screen: Screen) -> Document:
@@ -150,8 +162,8 @@ def _follow(events: Iterator[training.Event], screen: Screen) -> training.Finish
             total, begun = event.steps, event.step
             kind = training.Validation if event.validation else training.Epoch
             screen.advise(
-                f"{event.images:,} training images, {event.labelled:,} of them labelled; {event.validation:,} "
-                f"validation images; {total:,} steps" + (f", {begun:,} of them done already" if begun else "")
+                f"split train: {event.images:,} training images, {event.labelled:,} of them labelled, and "
+                f"{event.validation:,} validation images; {total:,} steps" + (f", {begun:,} of them done already" if begun else "")
             )
         elif isinstance(event, training.Step):
             loss = next((figure(v) for name, v in event.terms.items() if name.endswith("loss")), "")
