@@ -190,7 +190,7 @@ def _require_files_first(head: Sequence[str], columns: Sequence[Sequence[str]], 
         raise DataError(
             f"the first column, {head[0]!r}, has {columns[0][0]!r} in its first row, which is not an image file",
             where=where,
-            hint=f"The first column must hold the image file names. Those are in column {name!r}: move it to the front.",
+            hint=f"The first column must hold the image file names. They are in column {name!r}: move it to the front.",
         )
 
 

@@ -291,7 +291,9 @@ def _label_remarks(label: Label, column: NDArray[np.float32]) -> list[str]:
     words = {name.lower() for name in label.classes}
     if any(pair < words for pair in BINARY_WORDS):
         classes = ", ".join(label.classes)
-        return [f"{label.name} is read as a label of {len(words)} classes: {classes}. A missing label is an empty cell."]
+        return [
+            f"{label.name} is read as a label of {len(words)} classes: {classes}. A missing label is an empty cell."
+        ]
     return []
 
 

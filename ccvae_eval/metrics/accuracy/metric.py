@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -79,8 +79,19 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
                 self._add_classes(table, name, prediction.double().numpy(), note)
             elif name in subject.unassigned:
                 table.undefined(name, NOT_PREDICTED, CLASS_VALUES)
-        notes = ["majority: class frequencies of the evaluated labels (those of the training labels are unknown)"]
-        return table.measurement([] if supports(unwrapped(subject.model), Rebuildable) else notes, {})
+        notes = ["predictions: by the model itself"]
+        if note:
+            notes = ["predictions: by a linear probe of the latent dimensions, since the model predicts no labels"]
+        if not supports(unwrapped(subject.model), Rebuildable):
+            notes.append(
+                "majority: class frequencies of the evaluated labels (those of the training labels are unknown)"
+            )
+        found = table.measurement(notes, {})
+        marked = [
+            replace(v, note=joined_notes(v.note, note)) if v.characteristic is None and v.estimate.defined else v
+            for v in found.values
+        ]
+        return replace(found, values=tuple(marked))
 
     def _probe(self) -> dict[str, Tensor | Gaussian]:
         """Return the log-probabilities of linear probes of all characteristics with classes."""
