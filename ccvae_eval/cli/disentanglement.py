@@ -72,7 +72,7 @@ def _score_file(
     from ccvae_eval.metrics.disentanglement.arrays import score_file
 
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
-        run = score_file(codes, factors, metric, seed=common.seed, command=options.command_line())
+        run = score_file(codes, factors, metric, seed=common.seed, command=options.command_line("--out"))
         publish(run, screen, common, f"ccvae-eval explain {NAME}")
 
 

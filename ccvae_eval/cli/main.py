@@ -80,6 +80,9 @@ class Command(TyperCommand):
                     sys.stderr.write(f"{name} is now called {new}\n")
                 name = str(new)
             param: Any = options.get(name)
+            attached: Any = options.get(part[:2]) if param is None and len(part) > 2 else None
+            if attached is not None and attached.multiple:  # -cA,B
+                param, name, equals, value = attached, part[:2], "=", part[2:]
             if param is None or not param.multiple or param.name in ASSIGNING:
                 given.append(name + equals + value)
                 continue

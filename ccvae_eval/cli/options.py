@@ -174,6 +174,8 @@ def command_line(without: str = "") -> str:
         parts, given = iter(given), []
         for part in parts:
             name, equals, _ = part.partition("=")
+            if part[:2] in OTHER_NAMES and len(part) > 2 and not part.startswith("--"):  # the value is attached: -oDIR
+                name, equals = part[:2], part[2:]
             if OTHER_NAMES.get(name, name) not in dropped:
                 given.append(part)
             elif not equals and name != "--force":
