@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ccvae_eval.core.errors import UndefinedError, UnsupportedError
-from ccvae_eval.core.results import Measurement
+from ccvae_eval.core.results import Measurement, too_few_images
 from ccvae_eval.core.types import Bools, Floats, Gaussian, Ids
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
 from ccvae_eval.evaluation.metric import Needs
@@ -142,7 +142,7 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
         counts = np.bincount(classes[classes >= 0], minlength=probabilities.shape[1])
         if counts.min() < self.metric.least:
             class_name = self.subject.schema[name].class_name(int(counts.argmin()))
-            why = f"only {counts.min()} images of class {class_name}, {self.metric.least} are needed"
+            why = too_few_images(int(counts.min()), self.metric.least, class_name)
             table.add("balanced_accuracy", name, Undefined(why), note=note)
         else:
             balanced = BalancedAccuracy(probabilities.argmax(axis=1).astype(np.float64), column)
