@@ -121,12 +121,13 @@ class Advisor:
         if REGIONLESS in reasons:
             why, remedy = self._regionless(subject, metric)
             note = note.replace(REGIONLESS, why)
-        elif (
-            (rare := TOO_FEW_IMAGES.search(note)) or note.startswith("only one class occurs")
-        ) and name in subject.schema:
+        elif (rare := TOO_FEW_IMAGES.search(note)) or note.startswith("only one class occurs"):
+            rare_label = str(value.at.get("judged", name))
             least = int(rare["least"]) if rare else LEAST_PER_CLASS
-            why, remedy = self._rare(subject, name, _class_counts(subject, name), least)
-            note = TOO_FEW_IMAGES.sub(lambda _: why, note)
+            counts = _class_counts(subject, rare_label) if rare_label in subject.schema else [least]
+            if min(counts) < least:
+                why, remedy = self._rare(subject, rare_label, counts, least)
+                note = TOO_FEW_IMAGES.sub(lambda _: why, note)
         elif found := UNRECOGNISED.search(note):
             why = f"(balanced accuracy {found['accuracy']}, needs {MIN_AGREEMENT:.2f}): train longer or --judge FILE"
             note = note.replace(found[0], f"the judge cannot recognise this label in the reconstructions {why}")

@@ -26,9 +26,9 @@ class RareGlasses(Squares):
         self._labels[:, 0] = np.arange(count) % 40 == 0
 
 
-def undefined(data: Squares, metrics: list[str], **given: Any) -> list[Value]:
-    """The values without a number, of a run on 32 images."""
-    run = api.evaluate(SquaresVAE(), data, metrics, sample=32, references=False, gallery=False, **given)
+def undefined(data: Squares, metrics: list[str], *, sample: int = 32, **given: Any) -> list[Value]:
+    """The values without a number, of a run on a small sample."""
+    run = api.evaluate(SquaresVAE(), data, metrics, sample=sample, references=False, gallery=False, **given)
     return [v for m in run for v in m.values if not v.estimate.defined]
 
 
@@ -95,5 +95,13 @@ def test_data_without_regions_are_told_the_option_that_adds_them(spec: str, reas
     squares = Squares(300)
     data: Any = as_data_set((squares.batch(np.arange(300)).images, squares.labels_of(np.arange(300)), squares.schema))
     data.spec = spec
-    found = {(v.note, v.remedy) for v in undefined(data, ["locality"], judge="none") if v.name == "focus"}
+    values = undefined(data, ["locality"], judge="none", sample=56)
+    found = {(v.note, v.remedy) for v in values if v.name == "focus"}
     assert (f"this data set has no regions{reason}", remedy) in found
+
+
+def test_the_class_that_is_rare_is_that_of_the_label_whose_images_are_counted() -> None:
+    found = undefined(RareGlasses(4000), ["density"], judge="none", sample=64)
+    (cross,) = [v for v in found if v.key == ("cross_auc", "Smile", (("judged", "Glasses"),))]
+    assert re.fullmatch(r"\d of 64 images are of class present, 20 needed", cross.note)
+    assert int(cross.remedy.removeprefix("--sample ")) > 500
