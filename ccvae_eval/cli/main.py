@@ -220,6 +220,8 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(number, _terminated)
     try:
         code = app(args=given, prog_name="ccvae-eval", standalone_mode=False)
+        if code == INTERRUPTED:  # typer's answer to Ctrl-C
+            raise KeyboardInterrupt
         sys.stdout.flush()
     except BrokenPipeError:
         # the consumer has closed the pipe (`| head`); keep the interpreter from complaining at exit

@@ -167,7 +167,11 @@ def publish(
     folder = output_folder(common.out, run)
     run = write(run, folder)
     show(run, screen, verbose=common.verbose)
-    made = draw(run, folder, figures=common.figures, page=common.page)  # takes seconds, so the numbers come first
+    try:
+        made = draw(run, folder, figures=common.figures, page=common.page)  # takes seconds, so the numbers come first
+    except KeyboardInterrupt:
+        screen.notice(f"Stopped while drawing: the numbers are in {folder}; ccvae-eval report {folder} draws the page.")
+        raise
     for name in reports:
         for file in write_report(name, run, folder):
             screen.notice(f"{name}: {file}")

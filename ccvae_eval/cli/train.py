@@ -35,6 +35,8 @@ OPTION_OF = {"rate": "--supervision", "batch": "--batch-size"}
 SETTINGS = options.setting_options(TrainingSettings, "Training", names=OPTION_OF)
 SHOWN = ("loss", "reconstruction", "accuracy")
 """Suffixes of the terms that are printed during training; history.csv has all terms."""
+ENDED = {"epochs": "", "steps": "", "stopped": "", "minutes": ", the time limit", "patience": ", no lower loss since"}
+"""Why a training ended, unless it was complete."""
 ROWS = 20
 """Validations that are printed, besides the first, the best and the last one; history.csv has all."""
 
@@ -158,7 +160,7 @@ def _train(
     saved: Any = model
     history = training.record(saved, data, settings, supervision, last)
     save_checkpoint(out, saved, name=name, data=data, training=history, half=chosen.half)
-    screen.show(escaped(f"{name}: {last.step:,} steps in {last.seconds:.0f} s ({last.reason}); written to {out}"))
+    screen.show(escaped(f"{name}: {last.step:,} steps in {last.seconds:.0f} s{ENDED[last.reason]}; written to {out}"))
     return {"model": name, "out": str(out), "steps": last.step, "seconds": last.seconds, "reason": last.reason}
 
 

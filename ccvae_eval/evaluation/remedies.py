@@ -24,6 +24,7 @@ from ccvae_eval.evaluation.result_table import (
     REGIONLESS,
     UNCHANGED,
     UNCHANGED_INSIDE,
+    UNMOVED,
 )
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.judge import MIN_AGREEMENT
@@ -35,7 +36,7 @@ EVERY_UNDEFINED = "undefined for every characteristic"
 SAMPLE_GROWTH = 1.25
 """Factor between the sample sizes that are tried."""
 
-UNTRAINED = frozenset({NOT_SEPARATED, UNCHANGED, UNCHANGED_INSIDE, NOT_PREDICTED})
+UNTRAINED = frozenset({NOT_SEPARATED, UNCHANGED, UNCHANGED_INSIDE, UNMOVED, NOT_PREDICTED})
 """Reasons that a longer training may remove."""
 
 

@@ -61,6 +61,7 @@ NO_JUDGE = "needs a judge"
 NOT_SEPARATED = "classes not separated"
 UNCHANGED = "nothing changed in any image"
 UNCHANGED_INSIDE = "nothing changes inside the region"
+UNMOVED = "nothing moves inside the region"
 NOT_PREDICTED = f"{UNASSIGNED}: no latent dimension predicts it above chance"
 
 

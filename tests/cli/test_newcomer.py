@@ -16,6 +16,8 @@ from ccvae_eval.core.errors import UsageError
 from ccvae_eval.data.sets.codes import read_codes
 from tests.support.commands import run_command
 
+CHECKPOINT = str(Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt")
+
 
 @pytest.mark.parametrize(
     ("given", "message"),
@@ -97,3 +99,38 @@ def test_the_description_of_a_command_is_wrapped_once(
     for lines in (paragraph.splitlines() for paragraph in paragraphs):
         following = [line.split()[0] for line in lines[1:]]
         assert all(len(line) + 1 + len(word) > 78 for line, word in zip(lines, following, strict=False))
+
+
+def test_the_options_of_data_sets_are_wrapped_between_options(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = {}
+    for width in (70, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert run_command("explain", "folder") == 0
+        words[width] = capsys.readouterr().out.split()
+    assert words[70] == words[200]
+    assert "[,regions=FOLDER]" in words[70]
+
+
+@pytest.mark.parametrize(
+    ("stopped", "kept"),
+    [
+        ("ccvae_eval.api.evaluate", "Stopped: no results were written. A judge that was trained is kept in the cache."),
+        ("ccvae_eval.cli.measuring.draw", "Stopped while drawing: the numbers are in new; ccvae-eval report new draws"),
+    ],
+)
+def test_an_interrupted_run_says_what_was_kept(
+    stopped: str, kept: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stopped, interrupted)
+    monkeypatch.chdir(tmp_path)
+    given = ["-m", "accuracy", "--limit", "8", "--judge", "none", "--out", "new"]
+    assert run_command("run", CHECKPOINT, *given) == 130
+    shown = " ".join(capsys.readouterr().err.split())
+    assert kept in shown
+    assert shown.endswith("Interrupted.")
+    assert (tmp_path / "new" / "run.json").is_file() is stopped.endswith("draw")

@@ -41,7 +41,7 @@ def crop_option(read: Options, name: str, default: str) -> str:
 
 
 class Folder:
-    """``folder:PATH[,size=64][,crop=148][,pad=0][,labels=A|B][,channels=3][,regions=FOLDER][,images=...][,...]``.
+    """``folder:PATH[,size=64] [,crop=148] [,pad=0] [,labels=A|B] [,channels=3] [,regions=FOLDER] [,...]``.
 
     PATH is a folder or a zip. The images are PNG or JPEG files in it, in its subfolders or in a zip in it. Of
     several zips the one with an image for every row is read; ``images`` names another zip or folder. The table is

@@ -13,6 +13,7 @@ from ccvae_eval.evaluation.result_table import (
     NO_CONDITION,
     NO_REGION,
     UNCHANGED_INSIDE,
+    UNMOVED,
     At,
     ColumnStore,
     Mean,
@@ -31,7 +32,6 @@ LOSSES = ("spill", "outside_excess", "outside", "inside", "lost", "displacement"
 COMPANIONS = ("ssim", "l1")
 RECONSTRUCTED: At = {"pair": "input-reconstruction"}
 UNCOUNTED = "matches with the inputs are not counted (table_images=0)"
-UNMOVED = "nothing moves inside the region"
 
 
 def dose_pair(dose: float) -> str:
