@@ -134,3 +134,15 @@ def test_an_interrupted_run_says_what_was_kept(
     assert kept in shown
     assert shown.endswith("Interrupted.")
     assert (tmp_path / "new" / "run.json").is_file() is stopped.endswith("draw")
+
+
+def test_dir_is_the_public_interface() -> None:
+    assert set(dir(ccvae_eval)) == {*ccvae_eval.__all__, "__version__"}
+
+
+def test_a_checkpoint_may_end_in_pth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "x.pth"
+    assert run_command("train", "vae", "--data", "digits", "--steps", "1", "--out", out) == 0
+    assert ccvae_eval.load(out).name == "vae"
+    assert run_command("train", "vae", "--data", "digits", "--out", tmp_path / "x.npz") == 2
+    assert "the checkpoint file must end in .pt or .safetensors" in capsys.readouterr().err
