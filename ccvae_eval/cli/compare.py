@@ -61,7 +61,7 @@ def command(
 ) -> None:
     """Test which of two or more models is better, image by image or over training seeds.
 
-    Differences are paired by image and have a 95 % confidence interval. P-values are adjusted for the number of
+    Differences are paired by image and have a 95% confidence interval. P-values are adjusted for the number of
     headline values (Holm). The runs must have the same data, split, sample, seed, judge, regions and settings.
     """
     from ccvae_eval.comparison.compare import compare

@@ -37,7 +37,7 @@ def command(
 ) -> None:
     """Write a table of runs for a paper: LaTeX, Markdown or CSV.
 
-    Each number has its 95 % confidence interval. A number is bold if its model is significantly better than every other
+    Each number has its 95% confidence interval. A number is bold if its model is significantly better than every other
     one in the table (see ccvae-eval compare). Without --group, --rows group groups the runs by model name.
     """
     from ccvae_eval.core.files import atomic_write

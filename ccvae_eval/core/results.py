@@ -76,7 +76,7 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % confidence interval.
+    """A number with its 95% confidence interval.
 
     Args:
         value: the point estimate; NaN = undefined.

@@ -135,7 +135,7 @@ def _not_recognised(run: Run) -> Iterator[str]:
 def _clipped(run: Run) -> Iterator[str]:
     """An intervention keeps the rank of a code within its class, clipped to the range 0.005 to 0.995.
 
-    If more than 10 % of the ranks are clipped, the codes do not follow the Gaussian that was fitted to their class.
+    If more than 10% of the ranks are clipped, the codes do not follow the Gaussian that was fitted to their class.
     Clipped codes move to the quantile 0.005 or 0.995 of the new class instead of keeping their own rank.
     """
     shares: dict[str, float] = {}

@@ -146,3 +146,10 @@ def test_a_checkpoint_may_end_in_pth(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert ccvae_eval.load(out).name == "vae"
     assert run_command("train", "vae", "--data", "digits", "--out", tmp_path / "x.npz") == 2
     assert "the checkpoint file must end in .pt or .safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parent / "golden").glob("*.txt")), ids=lambda file: file.stem)
+def test_numbers_are_written_as_in_papers(file: Path) -> None:
+    """0.5 instead of .5, 95% in one word, [0.003, 0.004]; p-values are written <.001."""
+    found = re.findall(r"\d \\?%|(?<![\w.<])\.\d|\d \.\. ", file.read_text(encoding="utf-8"))
+    assert found == []
