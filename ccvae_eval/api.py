@@ -23,7 +23,7 @@ from ccvae_eval.core.devices import device_named, environment
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.types import Ids, Plain
 from ccvae_eval.data.interface import BringsData, DataSet, HasRegions, Split
-from ccvae_eval.data.labels.relabel import absent_labels, label_columns
+from ccvae_eval.data.labels.relabel import absent_labels, label_columns, remarks
 from ccvae_eval.data.memory import as_data_set
 from ccvae_eval.data.spec import data_for, open_data, sample_size
 from ccvae_eval.data.splits import sample_ids
@@ -155,7 +155,8 @@ def plan(
         characteristics=None if characteristics is None else tuple(characteristics),
         trained_on=_trained_on(opened, images, part), progress=_staged(stage, "encode"),
     )  # fmt: skip
-    suspicions = subject.first_batch_warnings()
+    names = characteristics or network.labels.names or None
+    suspicions = (*remarks(images, names), *subject.first_batch_warnings())
     if notice is not None:
         for text in suspicions:
             notice(text)

@@ -14,8 +14,8 @@ values. From the first position on, a position counts if the curve has moved by 
 the last one that counted, so that noise on a plateau does not lower the correlation. A value that is expected to stay
 constant has no order: every position must contain the expected value.
 
-Widening: a calibration checks many expected values on the same images, and at 95 % each, one in twenty would fail for a
-perfect value. All intervals are widened, as if normal, so that they hold together at 95 % (Bonferroni): by 1.78 for a
+Widening: a calibration checks many expected values on the same images, and at 95% each, one in twenty would fail for a
+perfect value. All intervals are widened, as if normal, so that they hold together at 95% (Bonferroni): by 1.78 for a
 hundred checks. See docs/adr/004 for the power of these rules.
 """
 
@@ -44,7 +44,7 @@ CONSTANT_TOLERANCE = 1 / 255 / 100
 
 
 def widening(checks: int) -> float:
-    """Factor by which intervals are widened so that this number of them holds together at 95 %.
+    """Factor by which intervals are widened so that this number of them holds together at 95%.
 
     >>> round(widening(1), 2), round(widening(100), 2)
     (1.0, 1.78)

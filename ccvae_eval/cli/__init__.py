@@ -87,7 +87,7 @@ class Verbs(Mapping[str, Verb]):
         if name not in registry.metrics:
             raise KeyError(name)
         summary = _order_and_question(registry.metrics.find(name))[1]
-        return Verb(MEASURE, summary.replace("[", r"\["), name not in OWN_COMMANDS)
+        return Verb(MEASURE, summary, name not in OWN_COMMANDS)
 
 
 def _metric_verbs() -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,13 +49,14 @@ def command(
 
     A model is tested untrained, on labelled noise of its own input shape (or --data): shapes, ranges, determinism,
     independence of the batch, the order of labels, evaluation without gradients, saving and loading a checkpoint, and
-    a complete evaluation. Exit code 4 if a test fails.
+    a complete evaluation. Its settings are those of the TOML file beside its plugin file, and of --set. Exit code 4 if
+    a test fails.
     """
     add_plugins(plugin)
     found = _kind_of(name, kind)
     if find_spec("pytest") is None:
         raise UsageError("check needs pytest, which is not installed", hint="pip install pytest")
-    rows, output = _suite_results(name, found, plugin or [], assignments(set, "--set"), data)
+    rows, output = _suite_results(name, found, plugin or [], _settings(name, plugin or [], set), data)
     with Screen(as_json=json) as screen:
         run = [row for row in rows if row["outcome"] != "skipped"]
         failed = [row for row in run if row["outcome"] == "failed"]
@@ -89,6 +91,15 @@ def _kind_of(name: str, kind: str | None) -> str:
     return found[0]
 
 
+def _settings(name: str, plugins: Iterable[Path], given: list[str] | None) -> dict[str, Any]:
+    """The settings of a model: those of the TOML file beside its plugin file, then those of ``--set``."""
+    from ccvae_eval.checkpoint.sidecar import read_sidecar  # imports numpy, which help does not need
+
+    beside = [read_sidecar(file) for file in plugins]
+    found = {key: value for one in beside if one.model in (None, name) for key, value in one.settings.items()}
+    return {**found, **assignments(given, "--set")}
+
+
 def _suite_results(
     name: str, kind: str, plugins: list[Path], settings: Mapping[str, Any], data: str | None
 ) -> tuple[list[dict[str, Any]], str]:
@@ -114,4 +125,6 @@ def _suite_results(
 
 
 def _one_line(message: str) -> str:
-    return " ".join(message.removeprefix("ccvae_eval.core.errors.").split())
+    lines = re.sub(r"^ccvae_eval\.core\.errors\.\w+: ", "", message).split("\n")
+    sentences = [" ".join(line.split()) for line in lines if line.strip()]
+    return " ".join(text if text.endswith((".", "?", ":")) else f"{text}." for text in sentences).removesuffix(".")

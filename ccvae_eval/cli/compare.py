@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from ccvae_eval.cli import options
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import (
     EVALUATION,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:  # imports torch, which help does not need
 METRIC_HELP = "Compute only this metric for the checkpoints; repeatable."
 METRIC = option_in(EVALUATION, METRIC_HELP, "--metric", "-m", autocompletion=registered("metrics"))
 GROUP_HELP = "Method with several training seeds, NAME=PATTERN of run folders, such as ours='runs/ours-*'; repeatable."
-VALUE_HELP = "Compare this value, metric.value\\[@characteristic], instead of the headline values; repeatable."
+VALUE_HELP = "Compare this value, metric.value[@characteristic], instead of the headline values; repeatable."
 RUN_FILE, COMPARISON_FILE = "run.json", "comparison.json"
 INTERVAL = "95% interval"
 OUT = option_in(OUTPUT, f"Folder to write {COMPARISON_FILE} and comparison.html to.", "--out", "-o")
@@ -48,7 +50,8 @@ def command(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Runs, folders of runs, or checkpoints. Checkpoints are evaluated first.", show_default=False
+            help="Runs, folders of runs, or checkpoints, which are evaluated first, as the first run was.",
+            show_default=False,
         ),
     ] = None,
     group: Annotated[list[str] | None, typer.Option(help=GROUP_HELP)] = None,
@@ -59,7 +62,7 @@ def command(
 ) -> None:
     """Test which of two or more models is better, image by image or over training seeds.
 
-    Differences are paired by image and have a 95 % confidence interval. P-values are adjusted for the number of
+    Differences are paired by image and have a 95% confidence interval. P-values are adjusted for the number of
     headline values (Holm). The runs must have the same data, split, sample, seed, judge, regions and settings.
     """
     from ccvae_eval.comparison.compare import compare
@@ -118,30 +121,64 @@ def run_places(place: str) -> list[str]:
 def _runs(
     models: Sequence[str], metrics: Sequence[str] | None, common: Common, screen: Screen, pictures: bool
 ) -> list[Run]:
-    """The runs; checkpoints are evaluated first, all with the same options."""
+    """The runs; checkpoints are evaluated first, all with the same options: those of the first run, if there is one."""
+    from ccvae_eval.evaluation.metric import default_metrics
     from ccvae_eval.evaluation.storage import read
 
+    places = {model: run_places(model) for model in models}
+    first = next((read(found[0]) for found in places.values() if found), None)
+    if first is not None and not all(places.values()):
+        common, metrics, settings = _options_of(first, common, metrics)
+    else:
+        settings = options.metric_options(common.option)
     runs: list[Run] = []
     for model in models:
-        places = run_places(model) or [str(_evaluated(model, metrics, common, screen))]
-        runs += [read(place, pictures=pictures) for place in places]
+        of_model = places[model] or [str(_evaluated(model, metrics or default_metrics(), settings, common, screen))]
+        runs += [read(place, pictures=pictures) for place in of_model]
     return runs
 
 
-def _evaluated(checkpoint: str, metrics: Sequence[str] | None, common: Common, screen: Screen) -> Path:
+def _options_of(
+    run: Run, common: Common, metrics: Sequence[str] | None
+) -> tuple[Common, list[str], dict[str, dict[str, Any]]]:
+    """The options of a run, its metrics and their settings; those that are given take precedence."""
+    from ccvae_eval.api import WHOLE_DATA
+
+    data = run.header.data
+    whole = data["split"] == WHOLE_DATA
+    names = list(metrics or (m.metric for m in run))
+    given = options.metric_options(common.option)
+    settings = {
+        m.metric: {
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in m.settings.items()},
+            **given.pop(m.metric, {}),
+        }
+        for m in run
+        if m.metric in names
+    }
+    found = replace(
+        common,
+        data=common.data or str(data["name"]),
+        sample=common.sample or (None if data.get("sample") is None else str(data["sample"])),
+        limit=common.limit or (int(data["n"]) if whole else None),
+        split=common.split or (None if whole else data["split"]),
+        seed=common.seed or run.header.seed,
+    )
+    return found, names, {**settings, **given}
+
+
+def _evaluated(
+    checkpoint: str, metrics: Sequence[str], settings: Mapping[str, Mapping[str, Any]], common: Common, screen: Screen
+) -> Path:
     """Evaluates a checkpoint, and writes its run to the default folder, which is returned."""
     from ccvae_eval.cli.measuring import draw, evaluation_arguments, output_folder
-    from ccvae_eval.cli.options import metric_options, pairs_of
-    from ccvae_eval.evaluation.metric import default_metrics
     from ccvae_eval.evaluation.storage import write
 
     screen.notice(f"evaluating {checkpoint}")
-    arguments = evaluation_arguments(
-        checkpoint, metrics or default_metrics(), common, screen, metric_options(common.option)
-    )
+    arguments = evaluation_arguments(checkpoint, metrics, common, screen, settings)
     from ccvae_eval.api import evaluate
 
-    run = evaluate(**arguments, gallery=common.page, pairs=pairs_of(common.pad))
+    run = evaluate(**arguments, gallery=common.page, pairs=options.pairs_of(common.pad))
     folder = output_folder(None, run)
     draw(write(run, folder), folder, figures=False, page=common.page)
     screen.notice(f"written to {folder}")

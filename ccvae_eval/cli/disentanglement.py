@@ -79,7 +79,7 @@ def _score_file(
     from ccvae_eval.metrics.disentanglement.arrays import score_file
 
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
-        run = score_file(codes, factors, metric, seed=common.seed, command=options.command_line())
+        run = score_file(codes, factors, metric, seed=common.seed, command=options.command_line("--out"))
         publish(run, output_folder(common.out, run), screen, common, f"ccvae-eval explain {NAME}")
 
 

@@ -10,14 +10,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
 from ccvae_eval import __version__
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments
-from ccvae_eval.core.typed import plain
+from ccvae_eval.core import typed
 from ccvae_eval.plugins import registry
 from ccvae_eval.rendering.tables import FittedTable
-from ccvae_eval.rendering.text import escaped, figure
+from ccvae_eval.rendering.text import escaped, figure, plain
 
 MAX_ROWS = 60
 MAX_TEXT, MAX_TEXTS = 200, 60
@@ -46,7 +47,7 @@ def command(
         found = next(steps)
         if json:
             *_, found = [found, *steps]
-            screen.document(plain(found))
+            screen.document(typed.plain(found))
         elif what is not None and found.get("kind") == "run":
             from ccvae_eval.evaluation.storage import read
             from ccvae_eval.report import terminal
@@ -56,9 +57,11 @@ def command(
         else:
             if summary := found.pop("summary", ""):
                 screen.show(escaped(summary), "")
+            remarks = found.pop("remarks", ())
             _show_facts(found, screen)
             *_, found = [found, *steps]
             _show_tables(found, screen)
+            screen.show(*(Text(f"! {plain(text)}", style="yellow") for text in remarks))
             if found["kind"] == "checkpoint" and not found["candidates"] and found["written_by"] is None:
                 screen.advise(f"\n{UNKNOWN}")
 

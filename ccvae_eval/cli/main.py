@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn
@@ -45,8 +46,39 @@ LABEL_REQUESTS = "label"
 """The parameter of ``--rename``, whose values are NEW=OLD."""
 
 
+TYPES = {"str": "TEXT", "int": "NUMBER", "float": "NUMBER", "bool": ""}
+"""Words of the help for the types of Python."""
+
+
+def write_options(params: Iterable[Any], ctx: Any, formatter: Any) -> None:
+    """Writes the help of arguments and options by panel; a long option has its text below it."""
+    panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+    for param in params:
+        kind = re.sub(r"^(list\[)?(\w+)\]?( range)?$", r"\2", param.display_type(ctx).strip("<>"))
+        if param.param_type_name == "argument":
+            _, text = param.get_help_record(ctx)
+            choices = f"  [{kind.replace('|', ', ')}]" if "|" in kind else ""
+            panels["Arguments"].append((param.display_name_raw, text + choices))
+            continue
+        if param.metavar is None:
+            param.metavar = TYPES.get(kind, kind if "|" in kind else kind.upper())
+        panels.setdefault(param.rich_help_panel or "Options", []).append(param.get_help_record(ctx))
+    write_panels(panels, formatter)
+
+
+def write_panels(panels: Mapping[str, Sequence[tuple[str, str]]], formatter: Any) -> None:
+    """Writes the panels of a help that have rows: terms and texts."""
+    for panel, rows in panels.items():
+        if rows:
+            with formatter.section(panel):
+                formatter.write_dl(rows, col_max=formatter.width // 3)
+
+
 class Command(TyperCommand):
     """A verb: lists may be written with commas, and the old names of options work."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        write_options(self.get_params(ctx), ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         options = {name: param for param in self.params for name in param.opts}
@@ -62,6 +94,9 @@ class Command(TyperCommand):
                     sys.stderr.write(f"{name} is now called {new}\n")
                 name = str(new)
             param: Any = options.get(name)
+            attached: Any = options.get(part[:2]) if param is None and len(part) > 2 else None
+            if attached is not None and attached.multiple:  # -cA,B
+                param, name, equals, value = attached, part[:2], "=", part[2:]
             if param is None or not param.multiple or param.name in ASSIGNING:
                 given.append(name + equals + value)
                 continue
@@ -81,6 +116,13 @@ class LazyGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         del ctx
         return list(VERBS)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        write_options(self.get_params(ctx), ctx, formatter)
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, verb in VERBS.items():
+            panels.setdefault(verb.panel, []).append((name, verb.summary))
+        write_panels(panels, formatter)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         del ctx
@@ -102,7 +144,9 @@ def load_command(name: str) -> Any:
     metric = VERBS[name].is_metric
     module = import_module(f"ccvae_eval.cli.{'measuring' if metric else name}")
     function = module.command(name) if metric else module.command
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=CONTEXT)
+    app = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, context_settings=CONTEXT, rich_markup_mode=None
+    )
     # typer keeps the line breaks of a docstring, and wraps its lines once more
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
@@ -115,10 +159,10 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 app = typer.Typer(
     cls=LazyGroup,
     name="ccvae-eval",
-    help="Disentanglement evaluation for VAEs that learn from labels.\n\nStart with [bold]ccvae-eval demo[/bold], then "
-    "[bold]ccvae-eval locality YOUR.pt --data folder:PATH[/bold].",
+    help="Disentanglement evaluation for VAEs that learn from labels.\n\nStart with ccvae-eval demo, then "
+    "ccvae-eval locality YOUR.pt --data folder:PATH.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings=CONTEXT,
 )
@@ -265,7 +309,8 @@ def _run(given: list[str]) -> int:
 def _exit_code_of(error: Exception, arguments: list[str]) -> int:
     """Reports an error and returns its exit code."""
     if hasattr(error, "format_message"):  # typer's own usage errors
-        if not error.format_message():  # a command without arguments has shown its help
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            sys.stdout.write(f"{error.format_message()}\n")
             return UsageError.exit_code
         context = getattr(error, "ctx", None)
         hint = "" if context is None else f"Try: {context.command_path} --help"

@@ -280,14 +280,15 @@ def show(run: Run, screen: Screen, *, verbose: bool) -> None:
 
 
 def next_command(run: Run, checkpoint: str, common: Common) -> str:
-    """The command to suggest after a run: the same one with all remedies, else the next step."""
-    from ccvae_eval.evaluation.remedies import combined, problems
+    """The command to suggest after a run: the same one with all remedies, then trainings; else the next step."""
+    from ccvae_eval.evaluation.remedies import combined_commands, problems
 
-    remedy = combined(problem.remedy for problem in problems(run.measurements))
-    if remedy.startswith("--"):
-        return f"{options.command_line(without=remedy)} {remedy}"
-    if remedy:
-        return remedy
+    found = combined_commands(
+        (problem.remedy for problem in problems(run.measurements)),
+        lambda given: f"{options.command_line(without=given)} {given}",
+    )
+    if found:
+        return "\nThen: ".join(found)
     if len(run.measurements) == 1 and not common.verbose:
         data = ["--data", common.data] if common.data else []
         plugins = [part for file in common.plugin or () for part in ("--plugin", str(file))]

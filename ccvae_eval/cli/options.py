@@ -54,7 +54,7 @@ def _device_name(name: str) -> str:
 
 LABEL_HELP = "Rename a label (NEW=OLD), merge exclusive labels (Hair=Black_Hair|Blond_Hair) or split one (*=Hair)."
 Labels = Annotated[list[str] | None, option_in(EVALUATION, LABEL_HELP, "--rename")]
-Out = Annotated[Path | None, option_in(OUTPUT, "Folder to write to; default: a new ./runs/NAME-HASH.", "--out", "-o")]
+Out = Annotated[Path | None, option_in(OUTPUT, "Folder to write to; default: a new one in ./runs.", "--out", "-o")]
 Force = Annotated[bool, option_in(OUTPUT, "Write into a folder that already contains a run.", "--force")]
 Json = Annotated[bool, option_in(OUTPUT, "Print one JSON document on stdout.", "--json")]
 Quiet = Annotated[bool, option_in(OUTPUT, "Show no progress and no hints.", "--quiet", "-q")]
@@ -187,6 +187,8 @@ def command_line(without: str = "") -> str:
         parts, given = iter(given), []
         for part in parts:
             name, equals, _ = part.partition("=")
+            if part[:2] in OTHER_NAMES and len(part) > 2 and not part.startswith("--"):  # the value is attached: -oDIR
+                name, equals = part[:2], part[2:]
             if OTHER_NAMES.get(name, name) not in dropped:
                 given.append(part)
             elif not equals and name != "--force":
@@ -269,7 +271,8 @@ def setting_options(
             item: Any = get_args(hint)[0]
             hint, default = list[item], list(default)
         name = [names[field.name]] if field.name in names else []
-        annotation = Annotated[hint, option_in(panel, help_of.get(field.name, ""), *name)]
+        text = help_of.get(field.name, "")
+        annotation = Annotated[hint, option_in(panel, text[:1].upper() + text[1:], *name)]
         parameters.append(_option(field.name, default, annotation))
     return parameters
 

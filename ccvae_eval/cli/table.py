@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # imports torch, which help does not need
     from ccvae_eval.evaluation.run import Run
     from ccvae_eval.report.paper import Best
 
-VALUES_HELP = "Values, metric.value\\[@characteristic], separated by commas; repeatable. Default: the headline values."
+VALUES_HELP = "Values, metric.value[@characteristic], separated by commas; repeatable. Default: the headline values."
 ROWS_HELP = "One row for each run, each group (a method, averaged over training seeds) or each characteristic."
 DIGITS_HELP = "Digits after the decimal point; small values have this number of significant digits."
 
@@ -37,7 +37,7 @@ def command(
 ) -> None:
     """Write a table of runs for a paper: LaTeX, Markdown or CSV.
 
-    Each number has its 95 % confidence interval. A number is bold if its model is significantly better than every other
+    Each number has its 95% confidence interval. A number is bold if its model is significantly better than every other
     one in the table (see ccvae-eval compare). Without --group, --rows group groups the runs by model name.
     """
     from ccvae_eval.core.files import atomic_write

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
 JUDGE = "judge"
 DATA_HELP = "Labelled images: faces, folder:PATH, mnist:PATH, ..."
 Document = dict[str, Any]
-SETTINGS = options.setting_options(
-    TrainingSettings, "Training", names={"rate": "--supervision", "batch": "--batch-size"}
-)
+OPTION_OF = {"rate": "--supervision", "batch": "--batch-size"}
+"""Options that are not named after their setting."""
+SETTINGS = options.setting_options(TrainingSettings, "Training", names=OPTION_OF)
 SHOWN = ("loss", "reconstruction", "accuracy")
 """Suffixes of the terms that are printed during training; history.csv has all terms."""
+ENDED = {"epochs": "", "steps": "", "stopped": "", "minutes": ", the time limit", "patience": ", no lower loss since"}
+"""Why a training ended, unless it was complete."""
 ROWS = 20
 """Validations that are printed, besides the first, the best and the last one; history.csv has all."""
 
@@ -67,9 +70,10 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
     (history.png), and the training state that --resume continues from.
     """
     from ccvae_eval.checkpoint import open_checkpoint
+    from ccvae_eval.data.labels.relabel import remarks
     from ccvae_eval.data.spec import open_data
 
-    settings = TrainingSettings(**options.field_values(given, [p.name for p in SETTINGS]))
+    settings = _settings(options.field_values(given, [p.name for p in SETTINGS]))
     chosen = TrainOptions(**given)
     add_plugins(chosen.plugin)
     if model != JUDGE and model not in registry.models:
@@ -81,6 +85,9 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
     initial = None if model == JUDGE or chosen.init_from is None else open_checkpoint(chosen.init_from)
     data = open_data(chosen.data, chosen.label or ())
     with Screen(as_json=chosen.json, quiet=chosen.quiet) as screen:
+        for text in remarks(data, settings.labels or None):
+            screen.notice(text)
+        screen.advise(_splits(data))
         if model == JUDGE:
             document, inputs = _train_judge(data, settings, chosen, screen), f"CKPT --judge {chosen.out}"
         else:
@@ -88,6 +95,27 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
         screen.advise(f"Next: ccvae-eval run {inputs} --data {quote(chosen.data)}")
         if chosen.json:
             screen.document(document)
+
+
+def _settings(given: dict[str, Any]) -> TrainingSettings:
+    """The training settings; an error names the option instead of the setting."""
+    try:
+        return TrainingSettings(**given)
+    except UsageError as error:
+        name, _, rest = error.what.partition(" ")
+        names = {f.name: OPTION_OF.get(f.name, f"--{f.name.replace('_', '-')}") for f in fields(TrainingSettings)}
+        hint = re.sub(r"^(\w+)=", lambda found: f"{names.get(found[1], found[1])} ", error.hint)
+        raise UsageError(f"{names.get(name, name)} {rest}", why=error.why, hint=hint) from None
+
+
+def _splits(data: DataSet) -> str:
+    """The sizes of the splits of a data set, in one line."""
+    from ccvae_eval.data.interface import SPLITS
+
+    sizes = [
+        f"{name} {len(ids):,} ({len(ids) / max(len(data), 1):.0%})" for name in SPLITS if len(ids := data.split(name))
+    ]
+    return f"{len(data):,} images in splits: {', '.join(sizes)}"
 
 
 def _train_judge(data: DataSet, settings: TrainingSettings, chosen: TrainOptions, screen: Screen) -> Document:
@@ -132,17 +160,17 @@ def _train(
     saved: Any = model
     history = training.record(saved, data, settings, supervision, last)
     save_checkpoint(out, saved, name=name, data=data, training=history, half=chosen.half)
-    screen.show(escaped(f"{name}: {last.step:,} steps in {last.seconds:.0f} s ({last.reason}); written to {out}"))
+    screen.show(escaped(f"{name}: {last.step:,} steps in {last.seconds:.0f} s{ENDED[last.reason]}; written to {out}"))
     return {"model": name, "out": str(out), "steps": last.step, "seconds": last.seconds, "reason": last.reason}
 
 
 def _follow(events: Iterator[training.Event], screen: Screen) -> training.Finished:
     """Shows the progress of a training: a progress bar and, unless quiet, about ``ROWS`` validations.
 
-    Without validation images the rows are of epochs.
+    Without a validation the rows are of epochs, or of the last one.
     """
     total, begun, due = 0, 0, 0
-    best, last = "", ""
+    best, last, epoch = "", "", ""
     shown = {""}
     kind: type[training.Epoch | training.Validation] = training.Epoch
     for event in events:
@@ -150,12 +178,15 @@ def _follow(events: Iterator[training.Event], screen: Screen) -> training.Finish
             total, begun = event.steps, event.step
             kind = training.Validation if event.validation else training.Epoch
             screen.advise(
-                f"{event.images:,} training images, {event.labelled:,} of them labelled; {event.validation:,} "
-                f"validation images; {total:,} steps" + (f", {begun:,} of them done already" if begun else "")
+                f"split train: {event.images:,} training images, {event.labelled:,} of them labelled, and "
+                f"{event.validation:,} validation images; {total:,} steps"
+                + (f", {begun:,} of them done already" if begun else "")
             )
         elif isinstance(event, training.Step):
             loss = next((figure(v) for name, v in event.terms.items() if name.endswith("loss")), "")
             screen.stage("train", event.step, total, f"loss {loss}" if loss else "")
+        elif isinstance(event, training.Epoch) and not isinstance(event, kind):
+            epoch = _row(event)
         elif isinstance(event, kind) and not screen.quiet:
             last = _row(event)
             if isinstance(event, training.Validation) and event.improved:
@@ -168,7 +199,8 @@ def _follow(events: Iterator[training.Event], screen: Screen) -> training.Finish
         elif isinstance(event, training.Saved):
             screen.notice(f"state saved at step {event.step:,}")
         elif isinstance(event, training.Finished):
-            screen.show(*(Text(row) for row in dict.fromkeys((best, last)) if row not in shown))
+            rows = (best, last) if last or screen.quiet else (epoch,)
+            screen.show(*(Text(row) for row in dict.fromkeys(rows) if row not in shown))
             return event
     raise AssertionError("a training must end with Finished")
 

@@ -81,7 +81,7 @@ class ComparedValue:
 
     @property
     def smallest_detectable(self) -> float:
-        """Difference found with a power of 80 % at the level that Holm's method asks of the smallest p-value."""
+        """Difference found with a power of 80% at the level that Holm's method asks of the smallest p-value."""
         return self.difference.smallest_detectable(LEVEL / self.family)
 
     @property

@@ -64,12 +64,12 @@ class Rule:
 
     @classmethod
     def parse(cls, kind: Kind, text: str) -> Rule:
-        """The rule of an option such as ``locality.focus@Eyeglasses=.4``.
+        """The rule of an option such as ``locality.focus@Eyeglasses=0.4``.
 
         Raises:
             UsageError: the text is not ADDRESS=NUMBER.
 
-        >>> Rule.parse("min", "locality.focus@Eyeglasses=.4").required
+        >>> Rule.parse("min", "locality.focus@Eyeglasses=0.4").required
         '≥ 0.4'
         """
         address, _, bound = text.rpartition("=")

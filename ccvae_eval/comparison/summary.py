@@ -102,7 +102,7 @@ def notes(found: Comparison) -> list[str]:
     return [
         f"unit: {found.unit} ({n}); the verdicts hold for {found.unit} like these",
         f"p-values are adjusted (Holm) among {' and among '.join(families)}; confidence intervals are not adjusted",
-        "smallest detectable: the smallest difference that these tests find with a power of 80 %",
+        "smallest detectable: the smallest difference that these tests find with a power of 80%",
         *rows,
         *found.notes,
     ]

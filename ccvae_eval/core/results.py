@@ -6,6 +6,7 @@ An undefined value is NaN with a reason, never 0.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -75,7 +76,7 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % confidence interval.
+    """A number with its 95% confidence interval.
 
     Args:
         value: the point estimate; NaN = undefined.
@@ -94,6 +95,19 @@ class Estimate:
     def defined(self) -> bool:
         """True if the value is a number."""
         return not math.isnan(self.value)
+
+
+TOO_FEW_IMAGES = re.compile(r"only \d+ images of (?:class .*|a class), (?P<least>\d+) are needed")
+"""Form of :func:`too_few_images`."""
+
+
+def too_few_images(count: int, least: int, class_name: str = "") -> str:
+    """Reason of an undefined value: a class has fewer images than the value needs.
+
+    >>> too_few_images(3, 20, "Bald"), TOO_FEW_IMAGES.fullmatch(too_few_images(3, 20))["least"]
+    ('only 3 images of class Bald, 20 are needed', '20')
+    """
+    return f"only {count} images of {f'class {class_name}' if class_name else 'a class'}, {least} are needed"
 
 
 def undefined(n: int = 0) -> Estimate:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.types import Floats, Plain
 from ccvae_eval.data.interface import SPLITS, DataSet, HasRegions
-from ccvae_eval.data.labels.relabel import Relabelled
+from ccvae_eval.data.labels.relabel import Relabelled, remarks
 from ccvae_eval.model.interface import Label, supports
 from ccvae_eval.statistics.ratios import safe_ratio
 
@@ -25,7 +25,8 @@ def describe(data: DataSet) -> dict[str, Plain]:
         ``labels`` has one row for each class of each label (``class``, ``n``, ``share`` of the labelled images) and
         one row with ``mean`` and ``deviation`` for a continuous label; None marks what does not apply.
         ``correlations`` lists the strongest Pearson correlations between classes of different labels. ``joined``
-        gives for each joined label the number of images with none and with several of its parts.
+        gives for each joined label the number of images with none and with several of its parts. ``remarks`` has
+        sentences about files and labels that may not be as intended.
     """
     labels = data.labels_of(np.arange(len(data))).astype(np.float64)
     found: dict[str, Plain] = {
@@ -43,6 +44,7 @@ def describe(data: DataSet) -> dict[str, Plain]:
         found["joined"] = [
             {"label": name, "none": none, "several": several} for name, (none, several) in data.conflicts().items()
         ]
+    found["remarks"] = remarks(data)
     return found
 
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from ccvae_eval.core.errors import UndefinedError
+from ccvae_eval.core.results import too_few_images
 from ccvae_eval.core.types import Codes
 from ccvae_eval.evaluation.metric import CodeSource, Mode
+from ccvae_eval.evaluation.result_table import NOT_SEPARATED
 from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
 from ccvae_eval.model.checks import model_call
 from ccvae_eval.model.fixed_batches import padded
@@ -76,13 +78,11 @@ def path_between(
         ends = [subject.codes[classes == k][:, columns] for k in (start, end)]
         for k, codes in zip((start, end), ends, strict=True):
             if len(codes) < LEAST_PER_CLASS:
-                raise UndefinedError(
-                    f"only {len(codes)} images of class {label.class_name(k)}, {LEAST_PER_CLASS} are needed",
-                    where=characteristic,
-                )
+                why = too_few_images(len(codes), LEAST_PER_CLASS, label.class_name(k))
+                raise UndefinedError(why, where=characteristic)
         path = class_path(ends[0], ends[1])
     if path.separation < LEAST_SEPARATION:
-        raise UndefinedError("classes not separated", where=characteristic)
+        raise UndefinedError(NOT_SEPARATED, where=characteristic)
     return path
 
 
@@ -246,8 +246,9 @@ class Do:
             loc, scale = prior.loc.double(), prior.scale.double()
             return (loc[here], scale[here]), (loc[there], scale[there])
         fitted = subject.class_codes(name)
-        if bool((fitted.count < LEAST_PER_CLASS).any()):
-            raise UndefinedError(f"a class has fewer than {LEAST_PER_CLASS} images", where=name)
+        if int(fitted.count.min()) < LEAST_PER_CLASS:
+            rarest = subject.schema[name].class_name(int(fitted.count.argmin()))
+            raise UndefinedError(too_few_images(int(fitted.count.min()), LEAST_PER_CLASS, rarest), where=name)
         before = fitted.loc[here], fitted.scale[here]
         if own_class is not None:
             without = fitted.leave_one_out(own, here)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.data.interface import HasCounterfactuals
 from ccvae_eval.evaluation.metric import Decoded
-from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, ColumnStore
+from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, NO_JUDGE, ColumnStore
 from ccvae_eval.evaluation.subject import Subject, once_per_subject
 from ccvae_eval.judge import mean_recall, trusted_labels
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
@@ -26,6 +27,19 @@ JUDGED_CLASS = "judged class/"
 
 ANOTHER = "another image"
 """Name of the chance level of unchanged labels: two random images that the judge assigns to the same class."""
+
+
+UNRECOGNISED = re.compile(r"the judge recognises only (?P<accuracy>\d\.\d+) of the reconstructions")
+"""Form of :func:`unrecognised`."""
+
+
+def unrecognised(accuracy: float) -> str:
+    """Reason why a label is not judged: the judge's balanced accuracy on the reconstructions.
+
+    >>> UNRECOGNISED.fullmatch(unrecognised(0.614))["accuracy"]
+    '0.61'
+    """
+    return f"the judge recognises only {accuracy:.2f} of the reconstructions"
 
 
 class JudgeReliability:
@@ -80,7 +94,7 @@ class JudgeReliability:
     def why_not(self, label: str) -> str:
         """Reason why a label is not judged; "" if it is."""
         if self.subject.judge is None:
-            return "needs a judge"
+            return NO_JUDGE
         if label in self.trusted:
             return ""
         if label not in self.accuracy:
@@ -88,7 +102,7 @@ class JudgeReliability:
         accuracy = self.accuracy[label]
         if np.isnan(accuracy):
             return "only one class occurs, so the judge cannot be validated"
-        return f"the judge recognises only {accuracy:.2f} of the reconstructions"
+        return unrecognised(accuracy)
 
     def notes(self) -> list[str]:
         """Notes on the judge: its accuracy, its response to other labels, and the labels that are not judged."""

@@ -11,11 +11,21 @@ from shlex import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.core.results import Measurement, Reason, Value
+from ccvae_eval.core.results import TOO_FEW_IMAGES, Measurement, Reason, Value
 from ccvae_eval.data.images.regions import FACE_BOX_OF
 from ccvae_eval.data.interface import HasRegions
 from ccvae_eval.evaluation.interventions import LEAST_PER_CLASS
-from ccvae_eval.evaluation.result_table import NO_LABEL, REGIONLESS
+from ccvae_eval.evaluation.judge_scores import UNRECOGNISED
+from ccvae_eval.evaluation.result_table import (
+    NO_JUDGE,
+    NO_LABEL,
+    NOT_PREDICTED,
+    NOT_SEPARATED,
+    REGIONLESS,
+    UNCHANGED,
+    UNCHANGED_INSIDE,
+    UNMOVED,
+)
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.judge import MIN_AGREEMENT
 from ccvae_eval.model.interface import supports
@@ -26,9 +36,8 @@ EVERY_UNDEFINED = "undefined for every characteristic"
 SAMPLE_GROWTH = 1.25
 """Factor between the sample sizes that are tried."""
 
-_RARE = re.compile(r"(?:only \d+ images of class .*, |a class has fewer than )(\d+) (?:are needed|images)")
-_UNRECOGNISED = re.compile(r"the judge recognises only (\d\.\d+) of the reconstructions")
-_RETRAIN = re.compile(r"cannot recognise|not separated|nothing changed|no latent dimension predicts")
+UNTRAINED = frozenset({NOT_SEPARATED, UNCHANGED, UNCHANGED_INSIDE, UNMOVED, NOT_PREDICTED})
+"""Reasons that a longer training may remove."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +117,27 @@ class Advisor:
     def _explained(self, metric: str, value: Value, subject: Subject) -> Value:
         if value.estimate.defined:
             return value
-        note, name = value.note, value.characteristic or ""
+        note, name, reasons = value.note, value.characteristic or "", set(value.note.split("; "))
         remedy = f"ccvae-eval explain {metric}"
-        if REGIONLESS in note.split("; "):
+        if REGIONLESS in reasons:
             why, remedy = self._regionless(subject, metric)
             note = note.replace(REGIONLESS, why)
-        elif ((rare := _RARE.search(note)) or note.startswith("only one class occurs")) and name in subject.schema:
-            least = int(rare[1]) if rare else LEAST_PER_CLASS
-            why, remedy = self._rare(subject, name, _class_counts(subject, name), least)
-            note = _RARE.sub(why, note)
-        elif found := _UNRECOGNISED.search(note):
-            why = f"(balanced accuracy {found[1]}, needs {MIN_AGREEMENT:.2f}): train longer or --judge FILE"
+        elif (rare := TOO_FEW_IMAGES.search(note)) or note.startswith("only one class occurs"):
+            rare_label = str(value.at.get("judged", name))
+            least = int(rare["least"]) if rare else LEAST_PER_CLASS
+            counts = _class_counts(subject, rare_label) if rare_label in subject.schema else [least]
+            if min(counts) < least:
+                why, remedy = self._rare(subject, rare_label, counts, least)
+                note = TOO_FEW_IMAGES.sub(lambda _: why, note)
+        elif found := UNRECOGNISED.search(note):
+            why = f"(balanced accuracy {found['accuracy']}, needs {MIN_AGREEMENT:.2f}): train longer or --judge FILE"
             note = note.replace(found[0], f"the judge cannot recognise this label in the reconstructions {why}")
             remedy = self.retrain or "ccvae-eval explain judge"
-        elif note == "needs a judge":
+        elif note == NO_JUDGE:
             remedy = "--judge auto" if subject.judge_source.declined else "ccvae-eval explain judge"
         elif note == NO_LABEL:
             remedy = self._others(subject, metric, lambda other: bool((subject.classes(other) >= 0).any()))
-        elif _RETRAIN.search(note):
+        elif reasons & UNTRAINED:
             remedy = self.retrain or remedy
         elif "judge" in note:
             remedy = "ccvae-eval explain judge"
@@ -136,8 +148,10 @@ class Advisor:
         if supports(data, HasRegions):
             return GLOBAL_LABEL, self._others(subject, metric, lambda other: has_region(subject, other))
         spec = data.spec
-        if not spec.startswith("folder:") or not any(name in FACE_BOX_OF for name in data.schema.names):
-            return NO_REGIONS, "ccvae-eval explain folder"
+        if not spec.startswith("folder:"):
+            return NO_REGIONS, f"ccvae-eval explain {metric}"
+        if not any(name in FACE_BOX_OF for name in data.schema.names):
+            return f"{NO_REGIONS}; write {spec},regions=FOLDER for masks LABEL/NAME.png", "ccvae-eval explain folder"
         frame = "celebahq" if "hq" in spec.lower() else "celeba"
         return NO_REGIONS, f"--data {quote(f'{spec},regions={frame}')}"
 
@@ -204,6 +218,19 @@ def combined(remedies: Iterable[str]) -> str:
     if options:
         return " ".join(f"{name} {value}" for name, value in options.items())
     return found[0] if found else ""
+
+
+def combined_commands(remedies: Iterable[str], command: Callable[[str], str]) -> list[str]:
+    """The commands of several remedies: one with all options, then trainings; without both, the first other one.
+
+    Args:
+        remedies: options or commands.
+        command: returns a command with these options.
+    """
+    found = list(dict.fromkeys(remedy for remedy in remedies if remedy))
+    options = combined(remedy for remedy in found if remedy.startswith("--"))
+    trainings = [remedy for remedy in found if remedy.startswith("ccvae-eval train")]
+    return [command(options)] * bool(options) + trainings or found[:1]
 
 
 def _larger(one: str, other: str) -> str:

@@ -57,6 +57,11 @@ NO_CHARACTERISTIC = ""
 NO_REGION = "the region is empty or too large in every image"
 REGIONLESS = "has no region"
 NO_LABEL = "every label is missing"
+NO_JUDGE = "needs a judge"
+NOT_SEPARATED = "classes not separated"
+UNCHANGED = "nothing changed in any image"
+UNCHANGED_INSIDE = "nothing changes inside the region"
+UNMOVED = "nothing moves inside the region"
 NOT_PREDICTED = f"{UNASSIGNED}: no latent dimension predicts it above chance"
 
 

@@ -156,7 +156,7 @@ class Wanted:
         def estimate(labels: Sequence[str], seconds: float) -> None:
             listed = ", ".join(labels) if len(labels) <= LISTED else f"{len(labels)} labels"
             notify(
-                f"training a judge for {listed}: about {duration(seconds)}; --judge none leaves out the "
+                f"training a judge for {listed}: at most about {duration(seconds)}; --judge none leaves out the "
                 "judged values, --judge FILE uses another judge"
             )
 

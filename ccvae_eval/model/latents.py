@@ -135,7 +135,7 @@ class LatentPath:
 def class_path(codes_from: Codes, codes_to: Codes) -> LatentPath:
     r"""Returns the path from one class to another (docs/metrics.md, section 2).
 
-    In one dimension it runs from the 5 % quantile of the lower class to the 95 % quantile of the higher one, or in the
+    In one dimension it runs from the 5% quantile of the lower class to the 95% quantile of the higher one, or in the
     opposite direction if ``codes_from`` is the higher one. In several it runs along the line through both means and
     extends 1.645 standard deviations (along that line) beyond each.
 

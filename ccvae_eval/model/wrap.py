@@ -51,6 +51,10 @@ class WrappedVAE:
         if prior is not None:
             self.conditional_prior = partial(_prior, prior)
 
+    def __repr__(self) -> str:
+        owned = "".join(f" + {name}" for name in self.layout.characteristics)
+        return f"<wrapped model, z = {self.layout.dim} = {len(self.layout.style)} style{owned}>"
+
     def modules(self) -> list[torch.nn.Module]:
         """Returns the torch modules that the functions are, or are methods of, so that their mode can be restored."""
         owners = [getattr(function, "__self__", function) for function in self._functions]

@@ -10,6 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
+from ccvae_eval.rendering.text import duration
+
 STAGES: Mapping[str, str] = MappingProxyType(
     {
         "encode": "encoding images",
@@ -59,7 +61,7 @@ class ProgressDisplay:
         elif monotonic() - self._said >= LINE_SECONDS and done < total:
             self._said = monotonic()
             left = (self._said - self._begun) * (total - done) / max(done, 1)
-            self.console.print(f"{what}: {done:,} of {total:,}, about {left / 60:.0f} min left", markup=False)
+            self.console.print(f"{what}: {done:,} of {total:,}, about {duration(left)} left", markup=False)
 
     def working(self, detail: str) -> None:
         """Names what is at work in the current stage."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from ccvae_eval.core.types import Ids
 from ccvae_eval.evaluation.interventions import LEAST_PER_CLASS
-from ccvae_eval.evaluation.result_table import ASSIGNED, GIVEN, UNASSIGNED
+from ccvae_eval.evaluation.result_table import ASSIGNED, GIVEN, NO_JUDGE, UNASSIGNED
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.metrics.disentanglement.table import cramers_v
 from ccvae_eval.rendering.tables import headline_of
@@ -135,7 +135,7 @@ def _not_recognised(run: Run) -> Iterator[str]:
 def _clipped(run: Run) -> Iterator[str]:
     """An intervention keeps the rank of a code within its class, clipped to the range 0.005 to 0.995.
 
-    If more than 10 % of the ranks are clipped, the codes do not follow the Gaussian that was fitted to their class.
+    If more than 10% of the ranks are clipped, the codes do not follow the Gaussian that was fitted to their class.
     Clipped codes move to the quantile 0.005 or 0.995 of the new class instead of keeping their own rank.
     """
     shares: dict[str, float] = {}
@@ -250,11 +250,11 @@ def _headline_undefined(run: Run) -> Iterator[str]:
 
 
 @_check("CE009", "note", "Labels without latent dimensions of their own",
-        "Name the label in the model's layout, or omit the characteristic options.")  # fmt: skip
+        "Name the label in the model's layout, or omit --labels.")  # fmt: skip
 def _no_dimensions(run: Run) -> Iterator[str]:
     """Some labels of the data have no latent dimensions of their own in this run, so they cannot be edited.
 
-    The model has none for them, no dimension predicts them above chance, or ``--characteristic`` excludes them. Means
+    The model has none for them, no dimension predicts them above chance, or ``--labels`` excludes them. Means
     over labels do not include them.
     """
     measured = [m for m in run if m.metric in ("density", "locality") and any(v.characteristic for v in m.values)]
@@ -347,7 +347,7 @@ def _not_applicable(run: Run) -> Iterator[str]:
 @_check("CE015", "note", "Values without a judge", "Evaluate with --judge auto, or give a judge file.")
 def _no_judge(run: Run) -> Iterator[str]:
     """The run had no judge, so values that need an independent classifier of edited images are undefined."""
-    without = sorted({f"{m.metric}.{v.name}" for m in run for v in m.values if "needs a judge" in v.note})
+    without = sorted({f"{m.metric}.{v.name}" for m in run for v in m.values if NO_JUDGE in v.note})
     if without:
         yield f"Undefined without a judge: {_listed(without)}."
 

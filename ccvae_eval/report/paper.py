@@ -99,9 +99,7 @@ def paper_table(
     cells = {(e.address, e.model): e for a in addresses for e in _entries(models, runs, a, by_characteristic, best)}
     arrows = {a: ARROWS[_spec(runs, a).higher_is_better] for a in addresses}
     many = any(len(own) > 1 for own in models.values())
-    unit = (
-        "mean and 95 % interval over training seeds (Student's t)" if many else "95 % confidence interval over images"
-    )
+    unit = "mean and 95% interval over training seeds (Student's t)" if many else "95% confidence interval over images"
     bold = "bold: significantly better than every other model, by the comparison of the models and not by the intervals"
     below = (f"value, {unit}", bold, *notes)
     if not by_characteristic:
@@ -258,7 +256,7 @@ def methods(runs: Sequence[Run], *, compared: str = "") -> str:
         f"Models were evaluated with ccvae-eval {h.tool.get('version', '')} on {data.get('n')} images of the "
         f"{data.get('split')} split of {data.get('name')} (digest {str(data.get('digest'))[:8]}, seed {h.seed}).",
         f"Metrics: {metrics}. Settings: {_settings(runs[0])}.",
-        "Confidence intervals are at the 95 % level; the image is the unit of resampling (2,000 bootstrap resamples, "
+        "Confidence intervals are at the 95% level; the image is the unit of resampling (2,000 bootstrap resamples, "
         "shared by all values, unless the value has an interval in closed form).",
     ]
     if h.judge:

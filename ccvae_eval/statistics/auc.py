@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import rankdata
 
-from ccvae_eval.core.results import Estimate, Method
+from ccvae_eval.core.results import Estimate, Method, too_few_images
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.statistics.intervals import (
     MIN_IMAGES,
@@ -249,7 +249,7 @@ def _too_few(present: Bools, positive: Bools, stratified: bool, least: int) -> s
     if stratified:
         return f"no stratum with {least} images of each class"
     count = int((present & positive).sum())
-    return f"a class has {min(count, int(present.sum()) - count)} images, {least} are needed"
+    return too_few_images(min(count, int(present.sum()) - count), least)
 
 
 def projected_estimates(projections: Sequence[Projection], weights: ResampleWeights) -> list[Resampled]:

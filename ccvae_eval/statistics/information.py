@@ -106,7 +106,7 @@ def neighbour_divergences(first: Floats, second: Floats, k: int) -> Floats:
 
     Returns:
         KL(first || second) and KL(second || first), shape :math:`(B, 2)`; may be negative. NaN if n <= k or m <= k, or
-        if more than 1 % of a sample's distances are 0: discrete codes have no density.
+        if more than 1% of a sample's distances are 0: discrete codes have no density.
     """
     n, m, d = first.shape[1], second.shape[1], first.shape[2]
     if min(n, m) <= k:

@@ -1,4 +1,4 @@
-r"""Estimates over images with their 95 % confidence intervals.
+r"""Estimates over images with their 95% confidence intervals.
 
 The image is the unit of resampling. An estimate keeps the draws that its interval was computed from (``Resampled``), so
 that means over characteristics and differences are computed draw by draw, on the same resamples.
@@ -194,7 +194,7 @@ def estimate_from_draws(
     Args:
         value: value on all images; NaN = undefined.
         draws: value in each resample, shape :math:`(B,)`; NaN ones are dropped. There is no interval if they are more
-            than 1 %.
+            than 1%.
         n: number of images that enter; there is no interval below 8.
         level: confidence level.
         leave_one_out: values without each image; selects BCa (Efron 1987, "Better bootstrap confidence intervals"). The

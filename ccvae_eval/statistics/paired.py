@@ -92,7 +92,7 @@ class Difference:
 
     Args:
         value: the difference; NaN if undefined.
-        low, high: 95 % confidence interval, not adjusted for multiple comparisons; NaN without one.
+        low, high: 95% confidence interval, not adjusted for multiple comparisons; NaN without one.
         p: two-sided p-value, not adjusted.
         standard_error: of the difference.
         n: images (or training seeds) that enter.
@@ -106,9 +106,9 @@ class Difference:
     n: int = 0
 
     def smallest_detectable(self, alpha: float = 0.05) -> float:
-        r"""Difference that a two-sided test at level ``alpha`` finds with a power of 80 %.
+        r"""Difference that a two-sided test at level ``alpha`` finds with a power of 80%.
 
-        It is :math:`z_{1 - \alpha/2} + z_{.8}` standard errors.
+        It is :math:`z_{1 - \alpha/2} + z_{0.8}` standard errors.
         """
         return float((norm.ppf(1 - alpha / 2) + norm.ppf(POWER)) * self.standard_error)
 
@@ -130,7 +130,7 @@ def studentised_intervals(
 
     To first order a resample's difference is :math:`D^* = D + \frac1N \sum_i w_i \psi_i`, with standard error
     :math:`s^{*2} = \frac1N (\frac1N \sum_i w_i \psi_i^2 - (\frac1N \sum_i w_i \psi_i)^2)`. The interval is
-    :math:`D \pm q s`, with q the 95 % quantile of :math:`|D^* - D| / s^*`, and p the share of resamples in which that
+    :math:`D \pm q s`, with q the 95% quantile of :math:`|D^* - D| / s^*`, and p the share of resamples in which that
     ratio exceeds :math:`|D| / s`. The interval is symmetric because that covers skewed ratios (equal tails: 0.91 at
     256 images), and so that it contains 0 exactly if p is above 0.05.
 
@@ -141,7 +141,7 @@ def studentised_intervals(
 
     Returns:
         Low, high and p of each value. If no image has an influence, the interval is the difference itself, and p is 1
-        for a difference of 0, else the least p-value that the resamples can give. NaN if over 1 % of the resamples have
+        for a difference of 0, else the least p-value that the resamples can give. NaN if over 1% of the resamples have
         no standard error, because too few images differ.
     """
     if not differences:

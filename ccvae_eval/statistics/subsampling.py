@@ -62,7 +62,7 @@ def subsample_estimates(
             :math:`(m/b)^{1/2 - r}` times as wide. 0 = the rate of a mean, r = 1/2.
 
     Returns:
-        One estimate for each value; without interval if b < 50 or if more than 1 % of the subsamples are undefined.
+        One estimate for each value; without interval if b < 50 or if more than 1% of the subsamples are undefined.
     """
     members = [np.flatnonzero(groups == group) for group in np.unique(groups[groups >= 0])]
     smallest = min((len(m) for m in members), default=0)

@@ -37,12 +37,15 @@ class _Results:
     def __init__(self, path: Path) -> None:
         self.path, self.rows = path, list[dict[str, Any]]()
 
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        title = (getattr(item, "obj", None).__doc__ or item.name).strip().removesuffix(".")
+        item.user_properties.append(("title", title))
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "call" and report.outcome == "passed":
             return
-        name = report.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
         message = "" if report.outcome == "passed" else _message(report)
-        self.rows.append({"test": name, "outcome": report.outcome, "message": message})
+        self.rows.append({"test": dict(report.user_properties)["title"], "outcome": report.outcome, "message": message})
 
     def pytest_sessionfinish(self) -> None:
         self.path.write_text(json.dumps(self.rows))

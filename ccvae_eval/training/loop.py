@@ -183,7 +183,7 @@ def check(model: nn.Module, data: DataSet, settings: TrainingSettings) -> Superv
         raise UsageError(f"{name} was built for inputs of shape {built}, the data has {given}", where=data.spec)
     needs_labels = bool(model.layout.characteristics) or supports(model, Predicts)
     if needs_labels and settings.rate == 0:
-        message, hint = f"{name} needs labels, so rate must be above 0", "Without labels: train vae."
+        message, hint = f"{name} needs labels, so the supervision rate must be above 0", "Without labels: train vae."
         raise UsageError(message, where="training", hint=hint)
     supervision = supervise(data, model.labels, settings)
     if needs_labels:

@@ -107,6 +107,7 @@ def test_the_multi_class_fork(listed: bool, legacy: bool, split: tuple[int, int,
         assert torch.equal(prior.scale[:, count], torch.clamp(functional.softplus(raw), min=1e-3)[at])
         assert torch.equal(prior.loc[:, :count], parts["cond_prior_binary"](y[:, :count])[0])
     assert any("is untrained" in note for note in opened.notes) == listed
+    assert any("evaluate with celeba:PATH,crop=whole" in note for note in opened.notes)
     check_model(model, IMAGES, y)
 
 

@@ -75,6 +75,7 @@ def test_both_file_formats_and_image_sizes_open(size: int, legacy: bool, tmp_pat
     torch.save(model.state_dict(), tmp_path / "model.pt", _use_new_zipfile_serialization=not legacy)
     opened = open_checkpoint(tmp_path / "model.pt")
     assert opened.name == "disvae"
+    assert any("crop=whole" in note for note in opened.notes) is (size == 64), "the crop of CelebA in the public code"
     images = torch.rand(4, 3, size, size)
     assert torch.equal(opened.model.encode(images).loc, model.encode(images).loc)  # type: ignore[operator]
     check_model(opened.model, images, torch.empty(4, 0))  # type: ignore[arg-type]

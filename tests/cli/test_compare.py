@@ -126,3 +126,15 @@ def test_checkpoints_are_evaluated_first_with_the_same_options(capsys: pytest.Ca
     first, second = Path("runs").iterdir()
     assert (first / "run.json").exists()
     assert (second / "run.json").exists(), "each run has a folder of its own"
+
+
+def test_a_checkpoint_beside_a_run_is_evaluated_as_the_run_was(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["-m", "accuracy", "--option", "accuracy.least=3", "--limit", "20", "--judge", "none", "--seed", "4"]
+    assert run_command("run", CHECKPOINT, "-o", "first", "--no-page", "--no-figures", *given) == 0
+    capsys.readouterr()
+    assert run_command("compare", "first", CHECKPOINT, "--judge", "none", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    verdicts = {v["verdict"] for v in document["values"] if v["difference"] is not None}
+    assert verdicts == {"no evidence of a difference (equal on all images)"}
+    (second,) = Path("runs").iterdir()
+    assert json.loads((second / "run.json").read_text())["seed"] == 4

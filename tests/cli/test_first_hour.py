@@ -104,7 +104,9 @@ def test_the_next_command_is_the_run_with_all_remedies_until_nothing_is_missing(
     while line.startswith("ccvae-eval run") and line not in seen and len(seen) < 5:
         seen.append(line)
         assert _pasted(line) == 0
-        line = re.findall(r"Next: (.*)", capsys.readouterr().out)[-1]
+        shown = capsys.readouterr().out
+        line = re.findall(r"Next: (.*)", shown)[-1]
+        assert all(then.startswith("ccvae-eval train ccvae") for then in re.findall(r"Then: (.*)", shown))
     assert "--data folder:photos,regions=celeba" in seen[1]
     assert seen[1].count("--data") == seen[1].count("--sample") == seen[1].count("--judge") == 1
     _, document = _last_run(place)
@@ -153,6 +155,8 @@ def test_lists_take_commas_and_old_names_of_options_work(capsys: pytest.CaptureF
     assert run_command(*line, "-m", "accuracy,reconstruction", "--labels", "Smiling,Male") == 0
     document = json.loads(capsys.readouterr().out)
     assert [m["metric"] for m in document["measurements"]] == ["accuracy", "reconstruction"]
+    assert run_command(*line, "-maccuracy,reconstruction", "-cSmiling,Male") == 0
+    assert json.loads(capsys.readouterr().out)["measurements"][1]["metric"] == "reconstruction"
     rows = {v["characteristic"] for v in document["measurements"][0]["values"]}
     assert rows == {None, "Smiling", "Male"}
     assert run_command(*line, "-m", "accuracy", "--label", "Smiling=Other,Other=Smiling") == 0

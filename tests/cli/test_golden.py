@@ -48,7 +48,6 @@ def _stored_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("FORCE_COLOR", "GITHUB_STEP_SUMMARY", "TERM", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("typer.rich_utils.FORCE_TERMINAL", False)  # True on the machines of GitHub
     monkeypatch.chdir(tmp_path)
     shutil.copy(Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt", "model.pt")
     Path("stored").mkdir()

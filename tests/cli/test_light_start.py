@@ -209,7 +209,7 @@ def test_inspect_opens_external_checkpoints(tmp_path: Path, command: CommandRunn
         (["train", "ccvea", "--data", "faces"], "Did you mean 'ccvae'?"),
         (["train", "ccvae", "--data", "fces"], "Did you mean 'faces'?"),
         (["train", "ccvae", "--data", "faces", "--out", "x.zip"], ".pt or .safetensors"),
-        (["train", "ccvae", "--data", "faces", "--rate", "7"], "rate must be from 0 to 1"),
+        (["train", "ccvae", "--data", "faces", "--rate", "7"], "--supervision must be from 0 to 1, got 7"),
         (["train", "ccvae", "--data", "faces", "--device", "gpu"], "device 'gpu' is unknown"),
         (["reproduce", "absent"], "recipe 'absent' is unknown"),
         (["reproduce", "walks", "--data", "fces"], "Did you mean 'faces'?"),

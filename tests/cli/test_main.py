@@ -30,7 +30,7 @@ THIRD_PARTY = {
     "computed": 'class M:\n    """A docstring."""\n\n    order = 3\n    question = "Is it".upper()\n',
     "broken": "import not_there_at_all\n\nclass M:\n    pass\n",
 }
-SUMMARIES = {"asked": r"Is \[it] so?", "described": "The first line.", "computed": "IS IT", "broken": BROKEN}
+SUMMARIES = {"asked": "Is [it] so?", "described": "The first line.", "computed": "IS IT", "broken": BROKEN}
 
 
 @pytest.fixture

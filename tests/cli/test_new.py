@@ -46,7 +46,25 @@ def test_the_model_template_conforms(folder: Path) -> None:
     document = json.loads(done.stdout)
     assert done.returncode == 0
     assert document["kept"]
-    assert sum(row["outcome"] == "passed" for row in document["tests"]) == 6
+    passed = [row["test"] for row in document["tests"] if row["outcome"] == "passed"]
+    assert len(passed) == 6
+    assert {"Shapes, ranges and determinism", "An image's codes do not depend on its batch"} < set(passed)
+
+
+def test_check_reads_the_settings_beside_the_plugin_and_keeps_the_sentences_of_a_message(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (folder / "my_vae.py").read_text()
+    (folder / "other.py").write_text(text.replace("return self.decoder(codes)", "return 3 * self.decoder(codes)"))
+    (folder / "other.toml").write_text('[settings]\nlatent = "many"\n')
+    done = command("check", "my_vae", "--plugin", "other.py", cwd=folder)
+    assert "'<' not supported between instances of 'str' and 'int'" in done.stderr, "the constructor was given 'many'"
+    (folder / "other.toml").write_text("[settings]\nlatent = 4\n")
+    monkeypatch.setenv("COLUMNS", "1000")
+    shown = command("check", "my_vae", "--plugin", "other.py", cwd=folder).stdout
+    assert re.search(r"Shapes, ranges and determinism +failed +the result of decode must be in \[0, 1\]", shown)
+    assert "expected [0, 1]. If" in shown
+    assert "\\n" not in shown
 
 
 WEIGHTS = SHARED / "weights/aliked-t16.pth"

@@ -14,6 +14,8 @@ from ccvae_eval.cli.options import command_line
         ("run a.pt --out x -v", "", "ccvae-eval run a.pt --out x -v"),
         ("run a.pt -o x --force -v", "--out", "ccvae-eval run a.pt -v"),
         ("run a.pt --out=x -v", "--out", "ccvae-eval run a.pt -v"),
+        ("run a.pt -ox -v", "--out", "ccvae-eval run a.pt -v"),
+        ("run a.pt -dx -cA,B -v", "--data y --labels A", "ccvae-eval run a.pt -v"),
         ("run a.pt --sample 40 -d faces", "--sample 640", "ccvae-eval run a.pt -d faces"),
         ("run a.pt -c A,B --seed 1", "--labels A", "ccvae-eval run a.pt --seed 1"),
         ("run a.pt --characteristic A -v", "--labels A", "ccvae-eval run a.pt -v"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from ccvae_eval import training
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.train import ROWS, _follow
+from tests.support.commands import run_command
 
 
 def _events(epochs: int, *, best: int, validation: int = 12, ended: int | None = None) -> Iterator[training.Event]:
@@ -53,6 +55,39 @@ def test_without_validation_images_the_rows_are_epochs(capsys: pytest.CaptureFix
     rows = _rows(_events(100, best=1, validation=0), capsys)
     assert _epochs(rows) == [1, *range(5, 101, 5)]
     assert rows[0].endswith("loss 7.000")
+
+
+def test_a_training_that_ends_before_a_validation_prints_its_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    events = [event for event in _events(3, best=1) if not isinstance(event, training.Validation)]
+    (row,) = _rows(iter(events), capsys)
+    assert row == "epoch    3  step       6  loss 7.000"
+    assert _rows(iter(events), capsys, quiet=True) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--supervision 7", "--supervision must be from 0 to 1, got 7.0"),
+        ("--batch-size 0", "--batch-size must be at least 1, got 0"),
+        ("--label-noise 2", "--label-noise must be from 0 to 1, got 2.0"),
+        ("--patience 3 --validation 0", "--patience needs validation images\n--validation 0.05"),
+    ],
+)
+def test_errors_name_the_option_as_it_is_typed(given: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("train", "ccvae", "--data", "faces", *given.split()) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_splits_of_the_data_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert run_command("train", "vae", "--data", "digits", "--steps", "1", "--out", str(tmp_path / "x.pt")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"1,797 images in splits: train [\d,]+ \(6\d%\), judge \d+ \(\d+%\), test \d+ \(\d+%\)", lines[0]
+    )
+    assert lines[1].startswith("split train: ")
 
 
 def test_a_quiet_training_prints_no_row(capsys: pytest.CaptureFixture[str]) -> None:

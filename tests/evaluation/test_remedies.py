@@ -12,6 +12,8 @@ import pytest
 
 from ccvae_eval import api
 from ccvae_eval.core.results import Value
+from ccvae_eval.data.memory import as_data_set
+from ccvae_eval.evaluation.remedies import combined_commands
 from ccvae_eval.judge import selection
 from tests.support.fakes import Squares, SquaresVAE
 
@@ -24,9 +26,9 @@ class RareGlasses(Squares):
         self._labels[:, 0] = np.arange(count) % 40 == 0
 
 
-def undefined(data: Squares, metrics: list[str], **given: Any) -> list[Value]:
-    """The values without a number, of a run on 32 images."""
-    run = api.evaluate(SquaresVAE(), data, metrics, sample=32, references=False, gallery=False, **given)
+def undefined(data: Squares, metrics: list[str], *, sample: int = 32, **given: Any) -> list[Value]:
+    """The values without a number, of a run on a small sample."""
+    run = api.evaluate(SquaresVAE(), data, metrics, sample=sample, references=False, gallery=False, **given)
     return [v for m in run for v in m.values if not v.estimate.defined]
 
 
@@ -70,3 +72,36 @@ def test_a_judge_that_would_be_of_no_use_is_not_advised(tmp_path: Path) -> None:
     data._labels[:] = np.where(np.arange(300)[:, None] < 200, data._labels, 0)  # the split `test` begins at 200
     found = undefined(data, ["generation"], cache_dir=tmp_path)
     assert {v.remedy for v in found if v.note == "needs a judge"} == {"ccvae-eval explain judge"}
+
+
+def test_the_next_commands_have_all_options_and_all_trainings() -> None:
+    train, explain = "ccvae-eval train vae --out b.pt", "ccvae-eval explain judge"
+    remedies = [train, "--data folder:a,regions=celeba", explain, "--sample 640", train, "--sample 80", ""]
+    both = combined_commands(remedies, lambda given: f"ccvae-eval run a.pt {given}")
+    assert both == ["ccvae-eval run a.pt --data folder:a,regions=celeba --sample 640", train]
+    assert combined_commands([explain, "ccvae-eval explain drift"], str) == [explain]
+    assert combined_commands([explain, train], str) == [train]
+    assert combined_commands([], str) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "remedy"),
+    [
+        ("folder:mine", "; write folder:mine,regions=FOLDER for masks LABEL/NAME.png", "ccvae-eval explain folder"),
+        ("npz:mine", "", "ccvae-eval explain locality"),
+    ],
+)
+def test_data_without_regions_are_told_the_option_that_adds_them(spec: str, reason: str, remedy: str) -> None:
+    squares = Squares(300)
+    data: Any = as_data_set((squares.batch(np.arange(300)).images, squares.labels_of(np.arange(300)), squares.schema))
+    data.spec = spec
+    values = undefined(data, ["locality"], judge="none", sample=56)
+    found = {(v.note, v.remedy) for v in values if v.name == "focus"}
+    assert (f"this data set has no regions{reason}", remedy) in found
+
+
+def test_the_class_that_is_rare_is_that_of_the_label_whose_images_are_counted() -> None:
+    found = undefined(RareGlasses(4000), ["density"], judge="none", sample=64)
+    (cross,) = [v for v in found if v.key == ("cross_auc", "Smile", (("judged", "Glasses"),))]
+    assert re.fullmatch(r"\d of 64 images are of class present, 20 needed", cross.note)
+    assert int(cross.remedy.removeprefix("--sample ")) > 500

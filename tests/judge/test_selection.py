@@ -32,7 +32,7 @@ def test_a_second_evaluation_uses_the_cached_judge(squares, trainings, tmp_path)
     assert one.sha256 == two.sha256
     assert len(trainings) == 1
     assert len(notices) == 1
-    assert notices[0].startswith("training a judge for Glasses, Smile, Hair: about ")
+    assert notices[0].startswith("training a judge for Glasses, Smile, Hair: at most about ")
     assert "--judge none" in notices[0]
     assert "--judge FILE" in notices[0]
     assert len(list(tmp_path.iterdir())) == 1

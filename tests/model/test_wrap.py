@@ -30,6 +30,11 @@ def test_images_are_converted_in_both_directions() -> None:
     assert model.decode(torch.tensor([[-1.0, 0.0, 1.0]])).flatten().tolist() == [0, 0.5, 1]
 
 
+def test_a_wrapped_model_prints_its_latent_dimensions() -> None:
+    model = wrap(encode=lambda x: x, decode=_decode, dim=5, characteristics={"A": [0, 1], "B": [4]})
+    assert repr(model) == "<wrapped model, z = 5 = 2 style + A + B>"
+
+
 @pytest.mark.parametrize(
     "out",
     [

@@ -1,4 +1,4 @@
-"""Progress: a bar in a terminal that no other text tears, else a plain line every half minute."""
+"""Progress: one bar in a terminal that names the metric at work, a plain line without one, nothing when quiet."""
 
 from __future__ import annotations
 
@@ -7,49 +7,71 @@ import io
 import pytest
 from rich.console import Console
 
+from ccvae_eval import api
 from ccvae_eval.rendering import progress
 from ccvae_eval.rendering.progress import ProgressDisplay
 
 
 def _console(*, terminal: bool) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
+    return Console(file=io.StringIO(), force_terminal=terminal, width=100, _environ={})
 
 
-def _written(console: Console) -> str:
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+def _text(display: ProgressDisplay) -> str:
+    return str(display.console.file.getvalue())  # type: ignore[attr-defined]
 
 
-def test_without_a_terminal_a_line_appears_every_half_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
+def test_a_terminal_gets_a_bar_of_images_with_the_metric_at_work_and_the_time_left() -> None:
+    display = ProgressDisplay(_console(terminal=True))
+    display.stage("measure", 0, 1200)
+    display.working("locality")
+    display.stage("measure", 300, 1200)
+    display._bar.refresh()
+    shown = _text(display)
+    for part in ("decoding images: locality", "300/1200", "left"):
+        assert part in shown
+    display.stage("measure", 1200, 1200)
+    assert display._bar is None, "the bar disappears with the last image"
+
+
+def test_text_is_printed_between_two_bars() -> None:
+    display = ProgressDisplay(_console(terminal=True))
+    display.stage("train", 1, 10, "loss 3.2")
+    bar = display._bar
+    with display.paused():
+        assert not bar.live.is_started
+    assert bar.live.is_started
+    display.close()
+    assert not bar.live.is_started
+
+
+def test_without_a_terminal_a_line_is_printed_every_half_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress, "monotonic", lambda: now)
     display = ProgressDisplay(_console(terminal=False))
-    for done in range(7):
-        display.stage("measure", 1000 * done, 12000)
-        display.working("locality")
-        now[0] += 11
-    assert _written(display.console).splitlines() == [
-        "decoding images: locality: 3,000 of 12,000, about 2 min left",
-        "decoding images: locality: 6,000 of 12,000, about 1 min left",
+    display.stage("measure", 0, 100)
+    for step in range(1, 91):
+        now = float(step)
+        display.stage("measure", step, 100, "drift")
+    lines = _text(display).splitlines()
+    assert lines == [
+        "decoding images: drift: 30 of 100, about 1 min left",
+        "decoding images: drift: 60 of 100, about 40 s left",
+        "decoding images: drift: 90 of 100, about 10 s left",
     ]
 
 
-def test_a_terminal_shows_one_bar_with_the_metric_at_work() -> None:
-    display = ProgressDisplay(_console(terminal=True))
-    display.stage("measure", 10, 100)
-    display.working("drift")
-    with display.paused():
-        display.console.print("a text")
-    display.stage("measure", 50, 100)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_quiet_display_shows_nothing(*, terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    display = ProgressDisplay(_console(terminal=terminal), quiet=True)
+    for done in range(10):
+        display.stage("measure", done, 10)
     display.close()
-    text = _written(display.console)
-    assert "decoding images" in text
-    assert "drift" in text
-    assert "50/100" in text
+    assert _text(display) == ""
 
 
-def test_quiet_shows_nothing() -> None:
-    display = ProgressDisplay(_console(terminal=True), quiet=True)
-    display.stage("measure", 10, 100)
-    display.close()
-    assert not _written(display.console)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_python_shows_a_bar_by_default_in_a_terminal_only(*, terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Console, "is_terminal", terminal)
+    assert (api._display(required=False) is not None) is terminal
+    assert api._display(required=True) is not None

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -192,6 +192,10 @@ class Regions(Protocol):
         """Mask of a label in one image, shape (height, width); None for a label without a region."""
         ...
 
+    def lacking(self, files: Sequence[str], label: str) -> int:
+        """Number of images without a file for a label that has a region."""
+        ...
+
 
 class Boxes:
     """The same boxes in every image.
@@ -207,6 +211,10 @@ class Boxes:
     def of(self, file: str, label: str, height: int, width: int) -> Bools | None:
         del file
         return box_region(label, self.frame, self.view, height, width)
+
+    def lacking(self, files: Sequence[str], label: str) -> int:
+        del files, label
+        return 0
 
 
 class Masks:
@@ -229,6 +237,9 @@ class Masks:
         if not path.is_file():
             return np.zeros((height, width), np.bool_)
         return _resized(_read(path) > 0, height, width)
+
+    def lacking(self, files: Sequence[str], label: str) -> int:
+        return _lacking(files, self.folder / label) if label in self.labels else 0
 
 
 class PartMaps:
@@ -257,6 +268,14 @@ class PartMaps:
         found = np.isin(numbers, [PARTS.index(part) for part in parts])
         margin = GLASSES_MARGIN if label == "Eyeglasses" and not (numbers == PARTS.index("eye_g")).any() else MARGIN
         return _resized(_dilated(found, margin), height, width)
+
+    def lacking(self, files: Sequence[str], label: str) -> int:
+        return _lacking(files, self.folder) if label in PARTS_OF and self._map_of is _label_map else 0
+
+
+def _lacking(files: Sequence[str], folder: Path) -> int:
+    known = {PurePosixPath(name).stem for name in _pngs(folder)}
+    return sum(PurePosixPath(file).stem not in known for file in files)
 
 
 def regions_in(folder: Path) -> Regions:

@@ -15,12 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, LabelMismatchError, UsageError, suggestion
+from ccvae_eval.data.images.stores import IMAGE_SUFFIXES
 from ccvae_eval.model.interface import Label, LabelSchema
 
 MAX_CLASSES = 256
 """A text column with more different values identifies the images rather than classifying them."""
 MAX_TABLE_BYTES = 2**28
 SPLIT_COLUMN = "split"
+
+SEPARATORS = MappingProxyType({";": "semicolons", "\t": "tabs", "|": "vertical bars"})
+"""Characters that other tables have between cells."""
 
 BOOLEANS = MappingProxyType({"false": 0.0, "true": 1.0})
 Values = NDArray[np.float32]
@@ -164,6 +168,7 @@ def read_attributes(content: bytes, where: str, chosen: Sequence[str] = ()) -> A
         if name not in places:
             raise UsageError(f"the table has no label {name!r}", where=where, hint=suggestion(name, places))
     columns = list(zip(*rows, strict=True))
+    _require_files_first(head, columns, where)
     files = tuple(name.strip() for name in columns[0])
     if len(set(files)) != len(files):
         twice = Counter(files).most_common(1)[0][0]
@@ -175,6 +180,18 @@ def read_attributes(content: bytes, where: str, chosen: Sequence[str] = ()) -> A
     found = [column_from_text(name, columns[places[name]], where) for name in chosen or places]
     schema, labels = schema_of(found, len(files), where)
     return Attributes(files, schema, labels, None if split is None else columns[split])
+
+
+def _require_files_first(head: Sequence[str], columns: Sequence[Sequence[str]], where: str) -> None:
+    """Refuses a table in which another column than the first holds the names of the image files."""
+    first, *others = (all(cell.strip().lower().endswith(IMAGE_SUFFIXES) for cell in column) for column in columns)
+    if not first and any(others):
+        name = head[1 + others.index(True)]
+        raise DataError(
+            f"the first column, {head[0]!r}, has {columns[0][0]!r} in its first row, which is not an image file",
+            where=where,
+            hint=f"The first column must hold the image file names. They are in column {name!r}: move it to the front.",
+        )
 
 
 def _table(content: bytes, where: str) -> tuple[list[str], list[list[str]]]:
@@ -196,6 +213,13 @@ def _table(content: bytes, where: str) -> tuple[list[str], list[list[str]]]:
         )
     head, *rows = lines
     head = [name.strip() for name in head]
+    if len(head) == 1 and (sign := next((sign for sign in SEPARATORS if sign in head[0]), None)):
+        raise DataError(
+            f"the cells are separated by {SEPARATORS[sign]}, not by commas",
+            where=where,
+            why=f"the first line begins with {' '.join(head[0].split())[:40]!r}",
+            hint="Save the table as comma-separated text.",
+        )
     if not all(head[1:]):
         raise DataError(
             f"column {head.index('', 1) + 1} has no name",

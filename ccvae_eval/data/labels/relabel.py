@@ -312,6 +312,17 @@ def absent_labels(data: DataSet, schema: LabelSchema) -> tuple[str, ...]:
     return tuple(name for name in schema.names if name not in data.schema)
 
 
+def remarks(data: DataSet, labels: Collection[str] | None = None) -> list[str]:
+    """Sentences about files and labels that may not be as intended, from data sets that give them.
+
+    Args:
+        data: any data set.
+        labels: the labels in use; default: all.
+    """
+    own = getattr(data, "remarks", None)
+    return [] if own is None else list(own(labels))
+
+
 def aligned(data: DataSet, schema: LabelSchema) -> DataSet:
     """The data set with a model's labels: the same images and digest, the model's order and classes.
 

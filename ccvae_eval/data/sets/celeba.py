@@ -38,7 +38,7 @@ DIGESTED_IMAGES = 16
 
 
 class CelebA(Folder):
-    """``celeba:PATH[,size=64][,crop=square][,labels=A|B][,regions=boxes]``: 202,599 aligned faces (Liu et al. 2015).
+    """``celeba:PATH[,size=64] [,crop=square] [,labels=A|B] [,regions=boxes]``: 202,599 aligned faces (Liu et al. 2015).
 
     PATH contains ``img_align_celeba`` (a folder or a zip), ``list_attr_celeba.txt`` and ``list_eval_partition.txt``,
     side by side or in ``Img``, ``Anno`` and ``Eval``; the tables may also be ``.csv``. The official partition gives

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -24,11 +24,13 @@ from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, Attributes, read_att
 from ccvae_eval.data.memory import checked_ids
 from ccvae_eval.data.spec import Options, require_path
 from ccvae_eval.data.splits import split_by_column, split_by_name
-from ccvae_eval.model.interface import Batch
+from ccvae_eval.model.interface import Batch, Label
 
 TABLE = "attributes.csv"
 MAX_EDGE = 1024
 SQUARE, WHOLE = "square", "whole"
+BINARY_WORDS = ({"0", "1"}, {"-1", "1"}, {"true", "false"}, {"yes", "no"})
+"""Pairs of cells that make a binary label; further words beside them may be meant as missing."""
 
 
 def crop_option(read: Options, name: str, default: str) -> str:
@@ -40,7 +42,7 @@ def crop_option(read: Options, name: str, default: str) -> str:
 
 
 class Folder:
-    """``folder:PATH[,size=64][,crop=148][,pad=0][,labels=A|B][,channels=3][,regions=FOLDER][,images=...][,...]``.
+    """``folder:PATH[,size=64] [,crop=148] [,pad=0] [,labels=A|B] [,channels=3] [,regions=FOLDER] [,...]``.
 
     PATH is a folder or a zip. The images are PNG or JPEG files in it, in its subfolders or in a zip in it. Of
     several zips the one with an image for every row is read; ``images`` names another zip or folder. The table is
@@ -199,6 +201,24 @@ class Folder:
     def split(self, name: Split) -> Ids:
         return self._splits.ids(name)
 
+    def remarks(self, labels: Collection[str] | None = None) -> list[str]:
+        """Sentences about files that were left out and about labels that may have been read in an unintended way.
+
+        Args:
+            labels: the labels in use; default: all.
+        """
+        left_out = {
+            "rows of the table without an image": self.rows_without_image,
+            "images without a row": self.images_without_row,
+            "unreadable images": len(self.unreadable),
+        }
+        counts = [f"{what} ({count:,})" for what, count in left_out.items() if count]
+        found = [f"Left out: {', '.join(counts)}."] if counts else []
+        for place, label in enumerate(self.schema):
+            if labels is None or label.name in labels:
+                found += _label_remarks(label, self._attributes.labels[:, place])
+        return found
+
     def _decoded(self, index: int) -> PixelArray:
         name = self.files[index]
         pixels = decode(self._store.read(name), f"{self._store.where}: {name}")
@@ -244,6 +264,13 @@ class FolderWithRegions(Folder):
     def region_source(self) -> str:
         return self.regions.source
 
+    def remarks(self, labels: Collection[str] | None = None) -> list[str]:
+        names = [name for name in self.schema.names if labels is None or name in labels]
+        lacking = {name: self.regions.lacking(self.files, name) for name in names}
+        counts = [f"{name} {len(self) - count:,}" for name, count in lacking.items() if count]
+        found = [f"Of {len(self):,} images only these have a mask, and the others no region: {', '.join(counts)}."]
+        return super().remarks(labels) + found * bool(counts)
+
     def region(self, ids: Ids, label: str) -> Bools | None:
         """Mask of a label in each image, shape (N, H, W); None for a label without a region."""
         self.schema.index(label)
@@ -254,6 +281,21 @@ class FolderWithRegions(Folder):
         if len(known) < len(found):
             return None
         return np.stack(known) if files else np.empty((0, height, width), np.bool_)
+
+
+def _label_remarks(label: Label, column: NDArray[np.float32]) -> list[str]:
+    """Remarks on a label that never varies, and on one whose classes are those of a binary label and others."""
+    seen = np.unique(column[~np.isnan(column)])
+    if len(seen) == 1:
+        value = f"{seen[0]:g}" if label.kind == "continuous" else label.class_name(int(seen[0]))
+        return [f"{label.name} has one value, {value}, in all images, so its values are undefined."]
+    words = {name.lower() for name in label.classes}
+    if any(pair < words for pair in BINARY_WORDS):
+        classes = ", ".join(label.classes)
+        return [
+            f"{label.name} is read as a label of {len(words)} classes: {classes}. A missing label is an empty cell."
+        ]
+    return []
 
 
 def existing_path(name: str, path: str | None, what: str) -> Path:
@@ -306,10 +348,17 @@ def _read_table(path: Path, labels: tuple[str, ...]) -> Attributes:
     raise DataError(
         "the table of labels does not exist",
         where=str(path),
+        why=f"the folder {_content(path.parent)}",
         hint=f"If it is {others[0]!r}, write attributes={others[0]}."
         if others
         else "Expected a CSV file with a first line such as file,Smiling,Male and one row for each image.",
     )
+
+
+def _content(folder: Path) -> str:
+    """The kinds of files in a folder, in words: "contains 3 .txt, 1 .csv"."""
+    counts = Counter(path.suffix.lower() or "without suffix" for path in folder.iterdir()).most_common(4)
+    return f"contains {', '.join(f'{n} {suffix}' for suffix, n in counts)}" if counts else "is empty"
 
 
 def _no_match(attributes: Attributes, store: Store) -> DataError:
@@ -317,14 +366,11 @@ def _no_match(attributes: Attributes, store: Store) -> DataError:
     if not store.names:
         return DataError("it contains no PNG or JPEG images", where=store.where)
     row, image = attributes.files[0], store.names[0]
-    hint = f"The first column must hold the names of the image files, such as {image!r}."
-    if ";" in row or "\t" in row:
-        hint = "Separate the cells of the table by commas."
     return DataError(
         "no row of the table matches an image",
         where=store.where,
         why=f"the first of {len(attributes.files)} rows is {row!r}, the first of {len(store.names)} images {image!r}",
-        hint=hint,
+        hint=f"The first column must hold the names of the image files, such as {image!r}.",
     )
 
 
@@ -349,11 +395,10 @@ def _store_in(folder: Path, images: str, attributes: Attributes) -> Store:
     if len(zips) == 1:
         return ZipStore(folder / zips[0])
     if not zips:
-        counts = Counter(path.suffix.lower() or "without suffix" for path in folder.iterdir()).most_common(4)
         raise DataError(
             "the folder contains no images",
             where=str(folder),
-            why=f"it contains {', '.join(f'{n} {suffix}' for suffix, n in counts)}",
+            why=f"it {_content(folder)}",
             hint="Expected PNG or JPEG files in the folder, in its subfolders or in a zip.",
         )
     rows = set(attributes.files)

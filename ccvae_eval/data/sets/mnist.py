@@ -35,7 +35,7 @@ Bytes = NDArray[np.uint8]
 
 
 class Mnist(InMemory):
-    """``mnist:PATH[,size=28][,rotations=0|15|30]``: handwritten digits with the label ``digit``, classes "0" to "9".
+    """``mnist:PATH[,size=28] [,rotations=0|15|30]``: handwritten digits with the label ``digit``, classes "0" to "9".
 
     PATH is a folder with the idx files (``train-images-idx3-ubyte`` and so on, with or without ``.gz``), or an ``.npz``
     (or a folder with a single one) with ``images`` (N, 28, 28) and ``labels``, or with Keras's ``x_train, y_train,

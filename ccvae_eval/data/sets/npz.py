@@ -35,12 +35,12 @@ def read_arrays(path: Path, required: Sequence[str]) -> dict[str, NDArray[Any]]:
 
 
 class Npz(InMemory):
-    """``npz:PATH``: the arrays ``images``, uint8 (N, H, W, C) or floats in [0, 1] (N, C, H, W), and ``labels`` (N,) or
-    (N, L).
+    """``npz:PATH``: an .npz file with the arrays ``images`` and ``labels``.
 
-    Optional arrays are ``names``, the names of the labels, and ``split``, the split of each image ("train", "judge",
-    "test" or 0, 1, 2), which by default follows from a hash of the position. Labels of 0/1 or -1/1 are binary, other
-    integer labels are categorical, other floats continuous.
+    Images are uint8 (N, H, W, C) or floats in [0, 1] (N, C, H, W), labels (N,) or (N, L). Optional arrays are
+    ``names``, the names of the labels, and ``split``, the split of each image ("train", "judge", "test" or 0, 1, 2),
+    which by default follows from a hash of the position. Labels of 0/1 or -1/1 are binary, other integer labels are
+    categorical, other floats continuous.
     """
 
     @classmethod

@@ -21,7 +21,7 @@ MAX_POINTS = 1_000_000
 
 
 class SwissRoll(InMemory):
-    r"""``swissroll[,n=20000][,noise=0][,seed=0]``: points in three dimensions.
+    r"""``swissroll[,n=20000] [,noise=0] [,seed=0]``: points in three dimensions.
 
     .. math:: (t \cos t, h, t \sin t), \quad t = \tfrac32 \pi (1 + 2 u), \quad h = 21 w
 

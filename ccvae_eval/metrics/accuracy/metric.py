@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ccvae_eval.core.errors import UndefinedError, UnsupportedError
-from ccvae_eval.core.results import Measurement
+from ccvae_eval.core.results import Measurement, too_few_images
 from ccvae_eval.core.types import Bools, Floats, Gaussian, Ids
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
 from ccvae_eval.evaluation.metric import Needs
@@ -79,8 +79,19 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
                 self._add_classes(table, name, prediction.double().numpy(), note)
             elif name in subject.unassigned:
                 table.undefined(name, NOT_PREDICTED, CLASS_VALUES)
-        notes = ["majority: class frequencies of the evaluated labels (those of the training labels are unknown)"]
-        return table.measurement([] if supports(unwrapped(subject.model), Rebuildable) else notes, {})
+        notes = ["predictions: by the model itself"]
+        if note:
+            notes = ["predictions: by a linear probe of the latent dimensions, since the model predicts no labels"]
+        if not supports(unwrapped(subject.model), Rebuildable):
+            notes.append(
+                "majority: class frequencies of the evaluated labels (those of the training labels are unknown)"
+            )
+        found = table.measurement(notes, {})
+        marked = [
+            replace(v, note=joined_notes(v.note, note)) if v.characteristic is None and v.estimate.defined else v
+            for v in found.values
+        ]
+        return replace(found, values=tuple(marked))
 
     def _probe(self) -> dict[str, Tensor | Gaussian]:
         """Return the log-probabilities of linear probes of all characteristics with classes."""
@@ -131,7 +142,7 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
         counts = np.bincount(classes[classes >= 0], minlength=probabilities.shape[1])
         if counts.min() < self.metric.least:
             class_name = self.subject.schema[name].class_name(int(counts.argmin()))
-            why = f"only {counts.min()} images of class {class_name}, {self.metric.least} are needed"
+            why = too_few_images(int(counts.min()), self.metric.least, class_name)
             table.add("balanced_accuracy", name, Undefined(why), note=note)
         else:
             balanced = BalancedAccuracy(probabilities.argmax(axis=1).astype(np.float64), column)

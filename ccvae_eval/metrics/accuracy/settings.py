@@ -43,7 +43,7 @@ class Accuracy:
     Range: 0 to 1; -1 to 1 for calibration_error, at most 1 for r2, 0 and up for absolute_error.
     Direction: higher is better; lower for brier, calibration_error and absolute_error. With fewer than ``least`` images
     of a class, balanced_accuracy and auc are undefined. Missing labels are skipped and counted as excluded.
-    Chance: 1/K for balanced_accuracy, ``majority`` for accuracy, .5 for auc, labels permuted for calibration_error;
+    Chance: 1/K for balanced_accuracy, ``majority`` for accuracy, 0.5 for auc, labels permuted for calibration_error;
     none for majority, which is a chance level itself; for the others, as above.
     Cost: one more pass of the images through the encoder's classifier; no image is decoded.
     Pitfalls: accuracy of a rare label is high for a model that never predicts it: compare ``majority``. A model whose

@@ -59,7 +59,7 @@ class Density:
 
     Range: 0 to 1 for areas, overlap, js, D and C; 0 and up for dprime, wasserstein and prior_gap; -1 to 1 for
     rank_correlation; at most 1 for beyond and components; nearest-neighbour divergences are unbounded.
-    Direction: higher is better for own latent dimensions, nearer .5 for leakage. Chance: .5 for areas, otherwise
+    Direction: higher is better for own latent dimensions, nearer 0.5 for leakage. Chance: 0.5 for areas, otherwise
     labels permuted.
     Cost: no image is decoded. Confidence intervals: bootstrap over images, conditional on fits and bandwidths; of many
     areas at once to first order ("projected bootstrap"); of nearest neighbours by subsampling. Areas are those of

@@ -39,7 +39,7 @@ TRAIN_PER_TEST = 2
 """Votes that fit the classifier for each one that is scored."""
 
 NORMAL_QUANTILE = 1.96
-"""Half-width of a 95 % interval in standard errors."""
+"""Half-width of a 95% interval in standard errors."""
 
 RESAMPLED = "resampled from the rows"
 

@@ -201,7 +201,7 @@ class Disentanglement(PanelSettings):
     8, lists each.
 
     Chance: factors permuted among the rows; 1/K for plain votes. Reference: where factors are correlated, the score of
-    the factors themselves as codes, since no code reaches 1. Intervals: 95 % confidence intervals from subsampling
+    the factors themselves as codes, since no code reaches 1. Intervals: 95% confidence intervals from subsampling
     without replacement for information and IRS; from a bootstrap of the test rows, conditional on the fit, for fitted
     scores; Wilson's for votes, over the votes alone, although other rows would vary those scores up to two and a half
     times as much.

@@ -56,7 +56,7 @@ class Diversity:
     redraws).
     Cost: ``draws`` images decoded for each image and characteristic.
     Pitfalls: a shift changes pixels more than a new colour does; without a region, the spread may lie anywhere. A
-    spread above that of the data is not better: compare spread_score, whose expectation is slightly below 1 (by .8
+    spread above that of the data is not better: compare spread_score, whose expectation is slightly below 1 (by 0.8
     standard errors of the ratio) if the true ratio is 1.
     Reference: docs/metrics.md, section 4; Joy et al. (ICLR 2021), figure of per-pixel variance.
 

@@ -12,6 +12,8 @@ from ccvae_eval.evaluation.result_table import (
     NO_CHARACTERISTIC,
     NO_CONDITION,
     NO_REGION,
+    UNCHANGED_INSIDE,
+    UNMOVED,
     At,
     ColumnStore,
     Mean,
@@ -29,9 +31,7 @@ from ccvae_eval.statistics.ratios import safe_ratio
 LOSSES = ("spill", "outside_excess", "outside", "inside", "lost", "displacement", "floor_c", "floor_all")
 COMPANIONS = ("ssim", "l1")
 RECONSTRUCTED: At = {"pair": "input-reconstruction"}
-UNCHANGED = "nothing changes inside the region"
 UNCOUNTED = "matches with the inputs are not counted (table_images=0)"
-UNMOVED = "nothing moves inside the region"
 
 
 def dose_pair(dose: float) -> str:
@@ -126,10 +126,10 @@ class DriftRows:
         self._add("textured", Mean(among(region, self._sums("do")["count"][:, OUTSIDE])))
         used = region & changed
         for key in COMPANIONS:
-            self._add(f"{key}_spill", self._pixel_ratio(key, used), chance=1.0, why=UNCHANGED)
+            self._add(f"{key}_spill", self._pixel_ratio(key, used), chance=1.0, why=UNCHANGED_INSIDE)
         if few := self._few(region, fewest):
             self.table.undefined(self.name, few, LOSSES[1:])
-            self._add("spill", self._pixel_ratio("ssim", used), chance=1.0, why=UNCHANGED, note=f"1-SSIM: {few}")
+            self._add("spill", self._pixel_ratio("ssim", used), chance=1.0, why=UNCHANGED_INSIDE, note=f"1-SSIM: {few}")
             return [f"spill of {self.name} is the ratio of 1-SSIM: {few}"]
         self._add_losses(used)
         return []
@@ -149,14 +149,14 @@ class DriftRows:
         self._add("spill", RatioOfSums(among(used, outside), among(used, inside)), at, chance=1.0, why=UNMOVED)
         for value, mask, loss_in in (("outside", OUTSIDE, outside), ("inside", INSIDE, inside)):
             chance = self._chance(self._loss("another", mask), used)
-            self._add(value, Mean(among(used, loss_in)), at, chance=chance, why=UNCHANGED)
+            self._add(value, Mean(among(used, loss_in)), at, chance=chance, why=UNCHANGED_INSIDE)
 
     def _add_losses(self, changed: Bools) -> None:
         inside, outside, used = self._both("do", changed)
         floor = self._loss("floor_c", OUTSIDE)
         sums = self._sums("do")
         found, count = sums["found"][:, OUTSIDE], sums["count"][:, OUTSIDE]
-        why = "no changed image has textured points inside and outside" if changed.any() else UNCHANGED
+        why = "no changed image has textured points inside and outside" if changed.any() else UNCHANGED_INSIDE
         still = UNMOVED if used.any() else why
         self._add("spill", RatioOfSums(among(used, outside), among(used, inside)), chance=1.0, why=still)
         excess = self._chance(self._loss("another", OUTSIDE) - floor, used)

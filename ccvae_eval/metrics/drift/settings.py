@@ -49,9 +49,9 @@ class Drift:
 
     Args:
         matcher: name of a matcher: grid, sift, kornia-sift, aliked, lightglue, or one that a plugin registers; settings
-            follow as name,key=value (aliked,weights=FILE,sha256=DIGEST).
-        doses: fractions of the path between the classes (such as 0, .25, .5, .75, 1) at which drift is also measured;
-            each one decodes all images once more.
+            follow as name,key=value (aliked,weights=FILE).
+        doses: fractions of the path between the classes (such as 0, 0.25, 0.5, 0.75, 1) at which drift is also
+            measured; each one decodes all images once more.
         source: source of the class distributions: Gaussians fitted to the codes of other images, or p(z_c|y).
         fewest_keypoints: least number of textured points outside the region in the median image.
         largest_region: largest share of an image that a region may cover; larger regions are ignored.

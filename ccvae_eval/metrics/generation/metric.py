@@ -17,7 +17,7 @@ from ccvae_eval.evaluation.accumulator import ImageAccumulator, first_chunks
 from ccvae_eval.evaluation.interventions import why_not
 from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED
-from ccvae_eval.evaluation.result_table import At, Mean, Proportion, ResultTable, Undefined, among, mean_of
+from ccvae_eval.evaluation.result_table import NO_JUDGE, At, Mean, Proportion, ResultTable, Undefined, among, mean_of
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
 from ccvae_eval.judge import Judge
 from ccvae_eval.metrics.generation.settings import JUDGED, PIXELS, Generation
@@ -72,7 +72,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         self.assignment: Assignment = assignment_of(metric.assign, subject) if metric.assign else ()
         judged = isinstance(subject.judge, Judge)
         self.kind = metric.features if metric.features != "auto" else (JUDGED if judged else PIXELS)
-        self.no_features = "needs a judge" if self.kind == JUDGED and not judged else ""
+        self.no_features = NO_JUDGE if self.kind == JUDGED and not judged else ""
         self.extractor = None if self.kind in (JUDGED, PIXELS) else extractor_named(self.kind, subject)
 
     def update(self, batch: Decoded) -> None:

@@ -12,6 +12,7 @@ from ccvae_eval.evaluation.judge_scores import JudgeReliability
 from ccvae_eval.evaluation.result_table import (
     NO_CHARACTERISTIC,
     NO_CONDITION,
+    NO_JUDGE,
     NO_OTHER_LABEL,
     NO_REGION,
     At,
@@ -54,7 +55,7 @@ class InterventionRows:
 
     @property
     def _no_judge(self) -> str:
-        return "needs a judge" if self.reliability.subject.judge is None else ""
+        return NO_JUDGE if self.reliability.subject.judge is None else ""
 
     def add_judged(self, name: str, no_do: str) -> None:
         """Add ``effect``, ``kept`` and ``change`` of one characteristic."""

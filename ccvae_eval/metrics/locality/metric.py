@@ -18,6 +18,7 @@ from ccvae_eval.evaluation.pictures import pair_strips, two_label_grid
 from ccvae_eval.evaluation.result_table import (
     NO_REGION,
     REGIONLESS,
+    UNCHANGED,
     Mean,
     Proportion,
     RatioOfSums,
@@ -34,8 +35,6 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 
 GREY_LEVEL = 1 / 255
 """Floor of a change for an encoder without noise: one step of an 8-bit image."""
-
-UNCHANGED = "nothing changed in any image"
 
 
 def needs(metric: Locality, subject: Subject) -> Needs:

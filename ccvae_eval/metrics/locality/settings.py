@@ -42,11 +42,11 @@ class Locality:
     precision of D as a score for the region's pixels, ``inside_energy`` is ``inside`` of D squared; ``concentration``
     = 1 - the share of the pixels that carry the change, and needs no region.
 
-    An image is "unchanged" if its ``magnitude`` (mean over the 1 % most changed pixels of |last - first|) does not
+    An image is "unchanged" if its ``magnitude`` (mean over the 1% most changed pixels of |last - first|) does not
     exceed its floor: the same quantity between two decodings that differ only in the characteristic's latent
     dimensions, both sampled from q(z_c|x) (1/255 where the posterior has no scale). Unchanged images enter
     ``changed``, ``magnitude`` and the judge's values and are left out of all others. The values of the region are
-    undefined for an image whose region is empty or covers more than .6 of it.
+    undefined for an image whose region is empty or covers more than 0.6 of it.
 
     With the judge: ``response`` = mean total variation between the judged probabilities of each label at both ends;
     ``selectivity`` = the characteristic's own share of the sum over labels; ``judged_monotone`` and

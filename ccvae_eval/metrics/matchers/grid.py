@@ -206,7 +206,7 @@ class GridFeatures:
 
     Args:
         matcher: provides the settings.
-        grey: luminance minus .5, shape (N, H, W).
+        grey: luminance minus 0.5, shape (N, H, W).
     """
 
     matcher: GridMatcher

@@ -1,7 +1,7 @@
 """The interface of keypoint matchers, and matching of described keypoints by mutual nearest neighbours.
 
 Lengths are in 64ths of the image's shorter side, so that numbers are comparable between image sizes. Positions start at
-the top left corner of the image; the centre of the first pixel of a 64-pixel image is (.5, .5).
+the top left corner of the image; the centre of the first pixel of a 64-pixel image is (0.5, 0.5).
 """
 
 from __future__ import annotations

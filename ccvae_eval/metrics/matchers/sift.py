@@ -32,7 +32,7 @@ class SiftMatcher:
     affect points outside: the spill of this matcher is an upper bound.
 
     Args:
-        contrast: least contrast of a keypoint; below OpenCV's default of .04, because reconstructions are blurred.
+        contrast: least contrast of a keypoint; below OpenCV's default of 0.04, because reconstructions are blurred.
         ratio: largest ratio d1/d2 of a match.
         least_size: pixels on the shorter side to which smaller images are enlarged.
         search: loss of a point that is lost or found farther away than this, in 64ths of the shorter side.

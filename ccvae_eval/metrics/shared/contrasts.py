@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccvae_eval.core.errors import UndefinedError
+from ccvae_eval.core.results import too_few_images
 from ccvae_eval.core.types import Floats
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.model.interface import Label
@@ -62,7 +63,7 @@ def _shortage(label: Label, column: Floats, positive: int, least: int) -> str:
     rest = "absent" if label.kind == "binary" else f"not {label.class_name(positive)}"
     for count, which in ((inside, label.class_name(positive)), (len(known) - inside, rest)):
         if count < least:
-            return f"only {count} images of class {which}, {least} are needed"
+            return too_few_images(count, least, which)
     return ""
 
 

@@ -131,7 +131,7 @@ def variety_features(data: DataSet) -> VarietyFeatures:
     .. math:: \min_{w, b} |v - X w - b|^2 + 100 |w|^2
 
     with standardised columns of X, over the images that show the characteristic (of a categorical label: all classes
-    together). Parameters with a held-out R2 of at least .3 become features. Fits are kept for the process.
+    together). Parameters with a held-out R2 of at least 0.3 become features. Fits are kept for the process.
 
     Args:
         data: drawn images; the regressions are fitted to their split ``judge``.

@@ -309,9 +309,9 @@ ROUNDING = (1 / 255) ** 2 / 12
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Grey images minus .5, mirrored at the borders, with their local means and mean squares of shape (N, H, W).
+    """Grey images minus 0.5, mirrored at the borders, with their local means and mean squares of shape (N, H, W).
 
-    Subtracting .5 reduces rounding errors: a variance is a difference of two mean squares.
+    Subtracting 0.5 reduces rounding errors: a variance is a difference of two mean squares.
     """
 
     mirrored: Tensor

@@ -243,7 +243,7 @@ def methods(run: Run) -> str:
         f"We evaluated {h.checkpoint.get('model') or 'the codes'}{f' (checkpoint sha256 {digest})' if digest else ''} "
         f"on {_sample(run)} of {data.get('name')} with {h.tool.get('name')} "
         f"{h.tool.get('version')} (seed {h.seed}): {named or 'no metric has a value'}.",
-        "Values are means over the labels for which they are defined, with 95 % confidence intervals over images.",
+        "Values are means over the labels for which they are defined, with 95% confidence intervals over images.",
     ]
     if h.judge:
         parts.append(

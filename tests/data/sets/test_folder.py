@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
 
+import cv2
 import numpy as np
 import pytest
 
 from ccvae_eval.core.errors import CcvaeEvalError, DataError, UsageError
+from ccvae_eval.data.labels.relabel import remarks
 from ccvae_eval.data.sets.folder import Folder
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.data.splits import split_by_name
+from ccvae_eval.data.summary import describe
 from ccvae_eval.testing.data import check_data_set
 from tests.support.paths import SHARED as SHARED_ROOT
 
@@ -87,6 +91,37 @@ def test_rows_without_image_and_images_without_row_are_counted(photos: Write) ->
     assert data.labels_of(np.arange(2))[:, 0].tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(("files", "what"), [((), "is empty"), (("a.txt", "b.txt"), "contains 2 .txt")])
+def test_the_content_of_a_folder_without_a_table_is_named(tmp_path: Path, files: tuple[str, ...], what: str) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=rf"table of labels does not exist \(the folder {re.escape(what)}\)"):
+        open_data(f"folder:{tmp_path}")
+
+
+def test_what_is_left_out_and_unusual_labels_are_remarked_on(photos: Write) -> None:
+    table = "file,On,Maybe,Real\n0.png,1,no,1\n1.png,1,yes,0\n2.png,1,maybe,1\nnone.png,,no,0\n"
+    data = open_data(f"folder:{photos(table)}")
+    left, constant, classes = remarks(data)
+    assert left == "Left out: rows of the table without an image (1), images without a row (1)."
+    assert constant == "On has one value, present, in all images, so its values are undefined."
+    assert classes.startswith("Maybe is read as a label of 3 classes: maybe, no, yes.")
+    assert describe(data)["remarks"] == [left, constant, classes]
+    assert remarks(data, ["Real"]) == [left]
+    assert remarks(open_data("digits")) == []
+
+
+def test_images_without_a_mask_are_counted(photos: Write, tmp_path: Path) -> None:
+    table = "file,A,B\n0.png,1,1\n1.png,0,1\n2.png,1,0\n"
+    place = photos(table, 3)
+    for label, count in (("A", 1), ("B", 3)):
+        (tmp_path / "masks" / label).mkdir(parents=True)
+        for index in range(count):
+            cv2.imwrite(str(tmp_path / "masks" / label / f"{index}.png"), np.full((8, 8), 255, np.uint8))
+    found = remarks(open_data(f"folder:{place},regions={tmp_path / 'masks'}"))
+    assert found == ["Of 3 images only these have a mask, and the others no region: A 1."]
+
+
 def test_the_split_column_and_chosen_labels(photos: Write) -> None:
     table = "file,A,split,B\n0.png,1,train,0\n1.png,0,test,1\n2.png,1,val,0\n3.png,0,test,1\n"
     data = open_data(f"folder:{photos(table)},labels=B")
@@ -140,14 +175,20 @@ def test_files_outside_the_folder_are_not_opened(photos: Write, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("table", "pictures", "message"),
     [
-        ("", 2, r"attributes\.csv: the table of labels does not exist\nExpected a CSV file"),
+        ("", 2, r"attributes\.csv: the table of labels does not exist \(the folder contains 2 \.png\)\nExpected a CSV"),
         (TABLE, 0, r"the folder contains no images \(it contains 1 \.csv\)\nExpected PNG or JPEG"),
         (
             "file,On\na.png,1\n",
             2,
             r"the first of 1 rows is 'a\.png', the first of 2 images '0\.png'\)\nThe first column",
         ),
-        ("file;On\n0.png;1\n", 2, "no row of the table matches an image.*\nSeparate the cells of the table by commas"),
+        ("file;On\n0.png;1\n", 2, r"separated by semicolons, not by commas \(the first line begins with 'file;On'\)"),
+        ("file\tOn\n0.png\t1\n", 2, r"separated by tabs, not by commas \(the first line begins with 'file On'\)"),
+        (
+            "On,file\n1,0.png\n0,1.png\n",
+            2,
+            "'On', has '1' in its first row.*\n.*in column 'file': move it to the front",
+        ),
         ("file,On\n0.png,1\n0.png,1\n", 2, "'0.png' is listed twice"),
     ],
 )

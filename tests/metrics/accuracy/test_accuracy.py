@@ -189,7 +189,7 @@ def test_majority_uses_the_training_frequencies():
     assert run["accuracy.majority@hair"] == pytest.approx((labels[:, 1] == 2).double().mean().item(), abs=1e-12)
     truth = labels[:, 0].numpy()
     assert value(run, "brier", "a").chance == pytest.approx(((0.8 - truth) ** 2).mean(), abs=1e-12)
-    assert run.measurements[0].notes == ()
+    assert run.measurements[0].notes == ("predictions: by the model itself",)
 
 
 def test_missing_labels_are_skipped_and_counted():
@@ -248,7 +248,8 @@ def test_a_linear_probe_replaces_missing_predictions_and_is_noted():
     codes, labels = labelled()
     run = measure(table_subject(codes, labels, SCHEMA, LAYOUT), [Accuracy()])
     found = value(run, "balanced_accuracy", "a")
-    assert found.note == "linear probe"
+    assert found.note == value(run, "balanced_accuracy", None).note == "linear probe"
+    assert run.measurement("accuracy").notes[0].startswith("predictions: by a linear probe")
     assert found.estimate.value > 0.6
     plain = measure(prepare(PlainSquaresVAE(), Squares(800), np.arange(800)), [Accuracy()])
     assert value(plain, "accuracy", "Glasses").note == "assigned; linear probe"

@@ -243,7 +243,7 @@ def test_one_or_two_images_have_values_without_intervals(count):
 def test_too_few_images_of_a_class_are_reported_as_the_reason():
     found = measured(local, images=textures(30))
     assert found.status == "undefined"
-    assert "fewer than 20" in found.reason.text
+    assert "20 are needed" in found.reason.text
 
 
 def test_sift_separates_a_local_change_from_a_global_one():

@@ -223,7 +223,7 @@ def test_without_a_judge_the_other_values_are_defined() -> None:
 def test_transport_is_undefined_with_too_few_images_of_a_class() -> None:
     run = measured(subject_of(count=30))
     rows = [v for v in run.measurement("intervention").values if v.name == "reversibility" and v.characteristic]
-    assert all(np.isnan(v.estimate.value) and "fewer than 20" in v.note for v in rows)
+    assert all(np.isnan(v.estimate.value) and "20 are needed" in v.note for v in rows)
 
 
 def test_a_model_with_intervene_edits_its_own_codes() -> None:
