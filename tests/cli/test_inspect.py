@@ -1,4 +1,4 @@
-"""``inspect``: what it shows of metadata that are long or not finite, and of a record that a program would not print."""
+"""``inspect``: long metadata, numbers that are not finite, and folders whose run is not a file."""
 
 from __future__ import annotations
 
