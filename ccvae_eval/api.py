@@ -119,13 +119,16 @@ def plan(
     characteristics: Sequence[str] | None = None,
     judge: str = "auto",
     cache_dir: str | Path | None = None,
+    metric_timeout: float | None = None,
+    apart: bool = False,
     command: str = "",
     notice: Notice | None = None,
     stage: Stage | None = None,
 ) -> Plan:
     """Opens model, data and judge, encodes the images, and asks the metrics for their needs.
 
-    For the arguments see :func:`evaluate`, which plans and runs; ``command`` is recorded in the run.
+    For the arguments see :func:`evaluate`, which plans and runs; ``command`` is recorded in the run, and ``apart``
+    gives third-party metrics a pass of their own.
     """
     count = sample_size(sample)
     opened = load(model) if isinstance(model, str | Path) else model
@@ -161,7 +164,9 @@ def plan(
 
     advisor = Advisor(labels_of, "--sample" if limit is None else "--limit", _retraining(opened, images))
     own = sample is None and limit is None
-    planned = Plan.of(subject, chosen, own_samples=own, advisor=advisor, notice=notice)
+    planned = Plan.of(
+        subject, chosen, own_samples=own, advisor=advisor, notice=notice, limit=metric_timeout, apart=apart
+    )
     header = _header(planned.subject, opened, part or WHOLE_DATA, sample, command)
     return replace(planned, header=replace(header, warnings=(*header.warnings, *suspicions)))
 
@@ -217,10 +222,12 @@ def evaluate(
     gallery: bool = True,
     pairs: Sequence[tuple[str, str]] | None = None,
     cache_dir: str | Path | None = None,
+    metric_timeout: float | None = None,
     command: str = "",
     notice: Notice | None = None,
     stage: Stage | None = None,
     on_plan: Callable[[Plan], None] | None = None,
+    early: Callable[[Run], None] | None = None,
     working: Callable[[str], None] | None = None,
     progress: bool | None = None,
 ) -> Run:
@@ -246,10 +253,14 @@ def evaluate(
         gallery: decode single images for the report: with each label set to other classes, and pairs of labels moved.
         pairs: the pairs of binary labels to move at once in the gallery; default: the two with the strongest leak.
         cache_dir: folder for cached judges and references.
+        metric_timeout: the most seconds that each metric may take, without encoding and shared decoding; a metric that
+            takes longer fails alone. None = no limit. It works in the main thread.
         command: the command line to record in the run; default: the program's.
         notice: called with messages for the user.
         stage: called with (stage, done, total) as progress; the stages are "encode", "judge", "measure", "reference".
         on_plan: called with the plan before it is run.
+        early: called with the run of the built-in metrics before third-party metrics begin, which then decode in a pass
+            of their own.
         working: called with the name of the metric at work.
         progress: show a progress bar; default: if ``stage`` is None and stderr is a terminal, or in a notebook.
 
@@ -263,12 +274,12 @@ def evaluate(
         planned = plan(
             model, data, metrics, options=options, split=split, sample=sample, limit=limit, seed=seed, device=device,
             batch_size=batch_size, characteristics=characteristics, judge=judge, cache_dir=cache_dir, command=command,
-            notice=notice, stage=stage,
+            metric_timeout=metric_timeout, apart=early is not None, notice=notice, stage=stage,
         )  # fmt: skip
         if on_plan is not None:
             on_plan(planned)
         chosen = None if pairs is None else require_pairs(planned.subject, pairs)
-        found = run(planned, _staged(stage, "measure"), working)
+        found = run(planned, _staged(stage, "measure"), working, early)
         if gallery:
             own = {} if chosen is None else {"most_pairs": len(chosen)}
             of_pairs = leaking_pairs(found) if chosen is None else chosen

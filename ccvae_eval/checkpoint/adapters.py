@@ -17,11 +17,15 @@ from ccvae_eval.checkpoint.sidecar import read_folder
 from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, PluginError
 from ccvae_eval.core.files import open_regular_file
 from ccvae_eval.core.types import Plain
-from ccvae_eval.plugins.attribution import CREATION, plugin_call
+from ccvae_eval.plugins.attribution import CREATION, is_builtin, plugin_call, time_limit
 from ccvae_eval.plugins.registry import Registration, adapters
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+MATCH_SECONDS = 10.0
+"""Time that an adapter gets to be imported and to recognise a file."""
 
 
 @runtime_checkable
@@ -116,15 +120,27 @@ def instantiate(entry: Registration) -> Any:
     return found
 
 
+_too_slow: dict[Registration, str] = {}
+"""Adapters that exceeded their time: they are not tried again in this process."""
+
+
 def matches(bundle: Bundle) -> list[Match]:
     """Returns the adapters with a positive score and the broken ones, in descending order of their scores."""
     found = []
     for name, entry in registered_adapters():
+        if entry in _too_slow:
+            found.append(Match(name, 0.0, None, _too_slow[entry]))
+            continue
         try:
-            adapter = instantiate(entry)
-            score = min(max(float(adapter.matches(bundle)), 0.0), 1.0)
+            # third-party code in front of every file: it must not keep the file from being opened
+            limit, late = None if is_builtin(entry) else MATCH_SECONDS, f"took longer than {MATCH_SECONDS:g} s"
+            with plugin_call(entry, "adapter", "matches(bundle)"), time_limit(limit, late):
+                adapter = instantiate(entry)
+                score = min(max(float(adapter.matches(bundle)), 0.0), 1.0)
         except Exception as error:
             problem = str(error) if isinstance(error, CcvaeEvalError) else f"{type(error).__name__}: {error}"
+            if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
+                _too_slow[entry] = problem
             found.append(Match(name, 0.0, None, problem))
         else:
             if score > 0:
@@ -132,12 +148,15 @@ def matches(bundle: Bundle) -> list[Match]:
     return sorted(found, key=lambda match: (-match.score, match.name))
 
 
-def best_adapter(bundle: Bundle) -> tuple[str | None, Adapter | None]:
-    """Returns name and instance of the ``Adapter`` with the highest score; (None, None) without a match."""
-    for match in matches(bundle):
-        if isinstance(match.adapter, Adapter):
-            return match.name, match.adapter
-    return None, None
+def best_adapter(bundle: Bundle) -> tuple[str | None, Adapter | None, tuple[str, ...]]:
+    """Returns name and instance of the ``Adapter`` with the highest score, and remarks on the broken ones.
+
+    Name and instance are None without a match.
+    """
+    found = matches(bundle)
+    notes = tuple(f"adapter {m.name!r} was passed over: {m.problem}" for m in found if m.problem)
+    best = next((match for match in found if isinstance(match.adapter, Adapter)), None)
+    return (None, None, notes) if best is None else (best.name, best.adapter, notes)
 
 
 def hints_of(bundle: Bundle) -> tuple[dict[str, Plain], str]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 AVERAGES = ("ema", "swa", "shadow", "averaged")
 """Words in prefixes that mark a moving average of the weights."""
+MAX_PREFIXES = 50
+"""Most prefixes to try, each of which takes a pass over all tensors."""
 MAX_ROWS = 20
 
 T = TypeVar("T")
@@ -35,7 +37,8 @@ def candidate_prefixes(names: Iterable[str], expected: Iterable[str]) -> list[st
     """Returns possible prefixes of the model's names in the file; "" first, moving averages last."""
     own = next(iter(expected), None)
     found = {""} | {name.removesuffix(own) for name in names if own and name.endswith("." + own)}
-    return sorted(found, key=lambda prefix: (any(word in prefix.lower() for word in AVERAGES), len(prefix), prefix))
+    ranked = sorted(found, key=lambda prefix: (any(word in prefix.lower() for word in AVERAGES), len(prefix), prefix))
+    return ranked[:MAX_PREFIXES]
 
 
 def strip_prefixes(tensors: Mapping[str, T], expected: TensorTable) -> tuple[dict[str, T], list[str]]:
@@ -48,7 +51,7 @@ def strip_prefixes(tensors: Mapping[str, T], expected: TensorTable) -> tuple[dic
     choices = candidate_prefixes(tensors, expected)
     best = max(choices, key=lambda prefix: count_matching(_with_prefix(names, prefix), expected))  # the first of equals
     if not best:
-        return dict(tensors), []
+        return _without_copies(tensors, expected, [prefix for prefix in choices if prefix])
     weights = _with_prefix(tensors, best)
     notes = [f"prefix {best!r} was removed from the names of the weights"]
     left = len(tensors) - len(weights)
@@ -56,6 +59,17 @@ def strip_prefixes(tensors: Mapping[str, T], expected: TensorTable) -> tuple[dic
         notes.append(f"{left} tensors without prefix {best!r} were ignored")
     notes += [f"a second copy of the weights with prefix {p!r} was ignored" for p in choices if p not in ("", best)][:2]
     return weights, notes
+
+
+def _without_copies(
+    tensors: Mapping[str, T], expected: TensorTable, prefixes: Iterable[str]
+) -> tuple[dict[str, T], list[str]]:
+    """The tensors without further copies of the weights, such as ``ema.NAME``, and of what stands beside a copy."""
+    names = tensor_table(tensors)
+    copies = [p for p in prefixes if 2 * count_matching(_with_prefix(names, p), expected) > len(expected)]
+    owners = tuple(f"{prefix.partition('.')[0]}." for prefix in copies)
+    kept = {name: tensor for name, tensor in tensors.items() if name in expected or not name.startswith(owners)}
+    return kept, [f"a second copy of the weights with prefix {prefix!r} was ignored" for prefix in copies[:2]]
 
 
 def network_tensors(tensors: Mapping[str, T], own: str) -> dict[str, T]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -162,7 +163,9 @@ def _split(
         return *open_safetensors(records, content.description["metadata"], str(path)), []
     unpacked = open_pt(records, str(path))
     if unpacked is not None:
-        return *unpacked, []
+        own, metadata, envelope = unpacked
+        kept = _plain(metadata, "", [])  # a record that this toolkit wrote has nothing else
+        return own, kept if isinstance(kept, dict) else {}, envelope, []
     tensors: dict[str, StoredTensor] = {}
     for name, tensor in named_tensors(records):
         if name in tensors:
@@ -190,24 +193,29 @@ def _decode(tree: Any, tensors: list[StoredTensor]) -> Any:
         return Record("bytes", (parts[0],))
     decoded = [_decode(part, tensors) for part in parts]
     if kind == "dict":
-        table: dict[Any, Any] = {}
-        for key, value in zip(decoded[::2], decoded[1::2], strict=True):
-            table[_key(key, table)] = value
-        return table
+        return dict(zip(_keys(decoded[::2]), decoded[1::2], strict=True))
     if kind == "object":
         name, arguments, state, items, pairs = decoded
         return Record(name, arguments, state, tuple(items), pairs)
     return tuple(decoded) if kind == "tuple" else decoded
 
 
-def _key(key: Any, table: Mapping[Any, Any]) -> Any:
-    """The key of a table; anything but plain data is replaced by a name that the table does not have yet."""
-    if key is None or isinstance(key, str | int | float):
-        return key
-    if isinstance(key, tuple) and all(part is None or isinstance(part, str | int | float) for part in key):
-        return key
-    name = key.name if isinstance(key, Reference) else key.class_name if isinstance(key, Record) else "key"
-    return next(n for n in (name, *(f"{name} {i}" for i in range(2, len(table) + 3))) if n not in table)
+def _keys(keys: Sequence[Any]) -> list[Any]:
+    """The keys of a table; anything but plain data is replaced by a name that no other key has."""
+    taken = {key for key in keys if isinstance(key, str)}
+    counts: Counter[str] = Counter()
+    found = []
+    for key in keys:
+        parts = key if isinstance(key, tuple) else (key,)
+        if not all(part is None or isinstance(part, str | int | float) for part in parts):
+            name = key.name if isinstance(key, Reference) else key.class_name if isinstance(key, Record) else "key"
+            key = name
+            while key in taken:
+                counts[name] += 1
+                key = f"{name} {counts[name] + 1}"
+            taken.add(key)
+        found.append(key)
+    return found
 
 
 def _with_tensors(value: Any) -> Any:
@@ -248,6 +256,26 @@ def module_state(module: Record) -> dict[str, Any]:
     excluded = module.state.get("_non_persistent_buffers_set")
     buffers = {n: b for n, b in tables["_buffers"].items() if not isinstance(excluded, list) or n not in excluded}
     return {**tables["_parameters"], **buffers, **tables["_modules"]}
+
+
+def names_only_modules(bundle: Bundle) -> bool:
+    """True if all names of a file belong to its modules, to tensors or to built-in containers."""
+    modules = {module.class_name for module in _modules(bundle.structure)}
+    return all(
+        name in modules or name.startswith(("torch.", "collections.", "builtins.", "__builtin__."))
+        for name in bundle.globals
+    )
+
+
+def _modules(value: Any) -> Iterator[Record]:
+    """The modules in a record tree."""
+    if isinstance(value, Record):
+        if isinstance(value.state, dict) and isinstance(value.state.get("_parameters"), dict):
+            yield value
+        value = (value.arguments, value.state, value.items, value.pairs)
+    if isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _modules(part)
 
 
 _OMITTED = object()

@@ -19,6 +19,7 @@ from ccvae_eval.checkpoint.reader import StoredTensor
 from ccvae_eval.core import VERSION
 from ccvae_eval.core.errors import CheckpointError, UsageError
 from ccvae_eval.core.files import atomic_write
+from ccvae_eval.core.typed import Limits, load_json
 from ccvae_eval.core.types import Plain
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ SUFFIXES = (".pt", ".pth", ".safetensors")
 MALFORMED = "is a malformed ccvae-eval checkpoint"
 HALVED = ("float32", "float64")
 LARGEST_HALF = 65504.0
+LIMITS = Limits(size=16 << 20, finite=False)
+"""Of the envelope in a safetensors header; settings may be infinite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +144,7 @@ def open_safetensors(
         raise CheckpointError(
             "is damaged", where=where, why="its digest does not match its content", hint="Copy or download it again."
         )
-    try:
-        envelope = json.loads(text)
-    except (ValueError, RecursionError):
-        raise CheckpointError(MALFORMED, where=where, why="its envelope is not valid JSON") from None
+    envelope = load_json(text.encode(), f"{where}: its envelope", limits=LIMITS, error=CheckpointError)
     return _unpack(tensors, envelope, where)
 
 

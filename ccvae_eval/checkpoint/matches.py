@@ -8,7 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ccvae_eval.checkpoint.adapters import Adapter, Advises, Hints, best_adapter, hints_of, matches, read_any
+from ccvae_eval.checkpoint.adapters import (
+    MATCH_SECONDS,
+    Adapter,
+    Advises,
+    Hints,
+    best_adapter,
+    hints_of,
+    matches,
+    read_any,
+)
 from ccvae_eval.checkpoint.building import (
     Build,
     constructor_arguments,
@@ -21,9 +30,10 @@ from ccvae_eval.checkpoint.building import (
 from ccvae_eval.checkpoint.bundle import Bundle, Record, tensor_table
 from ccvae_eval.checkpoint.metadata import CheckpointRecord
 from ccvae_eval.checkpoint.sidecar import read_sidecar
-from ccvae_eval.core.errors import CcvaeEvalError
+from ccvae_eval.core.errors import CcvaeEvalError, is_stop_request
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.pixel_range import PixelRange
+from ccvae_eval.plugins.attribution import time_limit
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, models
 
 MAX_NAMED = 4
@@ -96,16 +106,23 @@ def _adapters(bundle: Bundle, settings: Mapping[str, Plain]) -> Iterator[Candida
             yield Candidate(name, "adapter", 0.0, note=f"broken: {match.problem}")
             continue
         try:
-            advice = " ".join(adapter.advice(bundle)) if isinstance(adapter, Advises) else ""
-            if not isinstance(adapter, Adapter):
-                needs = "needs the model's class: --plugin FILE --model NAME" if isinstance(adapter, Hints) else ""
-                yield Candidate(name, "adapter", score, note=advice or needs)
-                continue
-            combined = {**adapter.settings(bundle), **settings}
-            require_plausible_sizes(combined, bundle)
-            yield _compared(name, "adapter", partial(adapter.build, combined), bundle, score, advice)
-        except Exception as error:
-            yield Candidate(name, "adapter", score, note=_reason(error))
+            with time_limit(MATCH_SECONDS, f"took longer than {MATCH_SECONDS:g} s"):
+                found = _with_adapter(name, score, adapter, bundle, settings)
+        except BaseException as error:  # third-party code in front of every file
+            if is_stop_request(error):
+                raise
+            found = Candidate(name, "adapter", score, note=_reason(error))
+        yield found
+
+
+def _with_adapter(name: str, score: float, adapter: Any, bundle: Bundle, settings: Mapping[str, Plain]) -> Candidate:
+    advice = " ".join(adapter.advice(bundle)) if isinstance(adapter, Advises) else ""
+    if not isinstance(adapter, Adapter):
+        needs = "needs the model's class: --plugin FILE --model NAME" if isinstance(adapter, Hints) else ""
+        return Candidate(name, "adapter", score, note=advice or needs)
+    combined = {**adapter.settings(bundle), **settings}
+    require_plausible_sizes(combined, bundle)
+    return _compared(name, "adapter", partial(adapter.build, combined), bundle, score, advice)
 
 
 def _models(bundle: Bundle, settings: Mapping[str, Plain]) -> Iterator[Candidate]:
@@ -122,9 +139,14 @@ def _models(bundle: Bundle, settings: Mapping[str, Plain]) -> Iterator[Candidate
                 continue
             arguments = constructor_arguments(kind, settings, hinted, entry.name)
             require_plausible_sizes(arguments, bundle)
-            yield replace(_compared(entry.name, "model", partial(kind, **arguments), bundle), from_file=entry.from_file)
-        except Exception as error:
-            yield Candidate(entry.name, "model", note=_reason(error), from_file=entry.from_file)
+            found = replace(
+                _compared(entry.name, "model", partial(kind, **arguments), bundle), from_file=entry.from_file
+            )
+        except BaseException as error:
+            if is_stop_request(error):
+                raise
+            found = Candidate(entry.name, "model", note=_reason(error), from_file=entry.from_file)
+        yield found
 
 
 def _compared(
@@ -139,7 +161,7 @@ def _compared(
     return Candidate(name, kind, score, fits, len(expected), first, extra, note)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, CcvaeEvalError):
         return f"{error.what}{f' ({error.why})' if error.why else ''}. {error.hint}".strip()
     return f"{type(error).__name__}: {error}"

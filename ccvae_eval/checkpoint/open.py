@@ -28,10 +28,10 @@ from ccvae_eval.checkpoint.building import (
     require_plausible_sizes,
     strip_prefixes,
 )
-from ccvae_eval.checkpoint.bundle import Bundle, Record, TensorTable, tensor_table
+from ccvae_eval.checkpoint.bundle import Bundle, Record, TensorTable, names_only_modules, tensor_table
 from ccvae_eval.checkpoint.matches import closest_candidate, sole_model
 from ccvae_eval.checkpoint.metadata import EXTRA, CheckpointRecord
-from ccvae_eval.checkpoint.safe_reader.builders import STATE_DICT_HINT
+from ccvae_eval.checkpoint.safe_reader.builders import DISTRUST, STATE_DICT_HINT
 from ccvae_eval.checkpoint.sidecar import Sidecar, read_sidecar
 from ccvae_eval.core.errors import CheckpointError, PluginError, UsageError, suggestion
 from ccvae_eval.core.types import Plain
@@ -214,7 +214,7 @@ def _plan_with_constructor(request: _Request, name: str, kind: Any, given: Mappi
 
 def _plan_with_adapter(request: _Request, name: str | None, given: Mapping[str, Plain]) -> _Plan:
     """A model built by the named adapter, or by the one with the highest score."""
-    name, adapter = (name, instantiate(adapters.find(name))) if name else best_adapter(request.bundle)
+    name, adapter, notes = (name, instantiate(adapters.find(name)), ()) if name else best_adapter(request.bundle)
     if name is None or adapter is None:
         own = [entry.name for entry in models.registrations() if entry.from_file]
         if len(own) == 1:  # the user's only class is meant: its error says why it does not fit
@@ -243,7 +243,7 @@ def _plan_with_adapter(request: _Request, name: str | None, given: Mapping[str, 
     combined = {**inferred, **(request.record.settings if request.record else {}), **given}
     require_plausible_sizes(combined, request.bundle)
     record = replace(request.record or CheckpointRecord(name), name=name, settings=combined)
-    return _Plan(name, partial(adapter.build, combined), record, advice)
+    return _Plan(name, partial(adapter.build, combined), record, (*notes, *advice))
 
 
 def _convert_pixels(network: nn.Module, plan: _Plan, pixels: PixelRange) -> tuple[nn.Module, _Plan]:
@@ -272,11 +272,12 @@ def _unrecognised(bundle: Bundle, given: Mapping[str, Plain]) -> CheckpointError
         parts = ", ".join(bundle.structure)
         advice = f"{len(bundle.structure)} files were read as one model: {parts}. Give one file if they are unrelated."
     if isinstance(bundle.structure, Record):
+        way_out = STATE_DICT_HINT if names_only_modules(bundle) else DISTRUST
         return CheckpointError(
             f"is a pickled {bundle.structure.class_name}, which no installed adapter recognises",
             where=str(bundle.path),
             why="a pickled module refers to code, which is never run",
-            hint=f"{advice} Name an adapter with --plugin. {STATE_DICT_HINT}".strip(),
+            hint=f"{advice} Name an adapter with --plugin. {way_out}".strip(),
         )
     return CheckpointError(
         "was not written by this toolkit, and no installed adapter recognises it",

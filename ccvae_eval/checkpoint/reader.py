@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def read_content(path: Path) -> Content:
 def describe(descriptor: int, path: Path) -> dict[str, Any]:
     """Returns the child process's description of an open file; a refusal becomes a ``CheckpointError``."""
     home = Path(safe_reader.__file__).parent.parent
-    seconds = WALL_TIME_FACTOR * seconds_for(os.fstat(descriptor).st_size)
+    seconds = seconds_for(os.fstat(descriptor).st_size)
     try:
         child = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _START, str(home), str(descriptor)],
@@ -117,11 +118,15 @@ def describe(descriptor: int, path: Path) -> dict[str, Any]:
             stderr=subprocess.DEVNULL,
             pass_fds=[descriptor],
             env={},
-            timeout=seconds,
+            timeout=WALL_TIME_FACTOR * seconds,
             check=False,
         )
+        expired = child.returncode == -signal.SIGXCPU
     except subprocess.TimeoutExpired:
-        raise CheckpointError("takes too long to read", where=str(path), why=f"stopped after {seconds} s") from None
+        expired = True
+    if expired:
+        why = f"stopped after {seconds} s of computing"
+        raise CheckpointError("takes too long to read", where=str(path), why=why)
     if child.returncode != 0:
         why = f"exit code {child.returncode}"
         raise CheckpointError("cannot be read within the reader's limits", where=str(path), why=why)

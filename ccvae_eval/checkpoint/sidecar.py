@@ -131,7 +131,7 @@ def read_sidecar(path: Path) -> Sidecar:
         InputError: the file is not valid TOML, or has an unknown key or a value of the wrong type.
     """
     file = path / "model.toml" if path.is_dir() else path.with_suffix(".toml")
-    if not file.is_file():
+    if not file.exists():
         return Sidecar(file)
     found = read(Sidecar, load_toml(file), str(file), path=file)
     pixels = {PREFIX + key: value for key, value in found.images.items()}

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.style import Style
 from rich.text import Text
 
+from ccvae_eval.core.errors import STOP_SIGNALS, StopRequest
 from ccvae_eval.rendering.progress import ProgressDisplay
 from ccvae_eval.rendering.text import plain
 
@@ -79,14 +81,22 @@ class Screen:
         self.progress.stage(name, done, total, detail)
 
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collects the stop signals received inside the block, instead of ending the process; restores handlers after."""
+    """Collects the stop signals received inside the block, so that the work can be saved; restores handlers after.
+
+    A second Ctrl-C ends the process at once. Signals that are ignored, as under ``nohup``, stay so.
+    """
     received: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in STOP_SIGNALS}
+
+    def collect(number: int, frame: FrameType | None) -> None:
+        del frame
+        if number == signal.SIGINT and number in received:
+            raise StopRequest(number)
+        received.append(number)
+
+    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, collect) for number in heeded}
     try:
         yield received
     finally:

@@ -10,7 +10,14 @@ import typer
 
 from ccvae_eval.cli import options
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.measuring import evaluation_arguments, measure, metric_help, publish, require_valid
+from ccvae_eval.cli.measuring import (
+    evaluation_arguments,
+    measure,
+    metric_help,
+    output_folder,
+    publish,
+    require_valid,
+)
 from ccvae_eval.cli.options import EVALUATION, Common, option_in
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.plugins import registry
@@ -73,7 +80,7 @@ def _score_file(
 
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         run = score_file(codes, factors, metric, seed=common.seed, command=options.command_line())
-        publish(run, screen, common, f"ccvae-eval explain {NAME}")
+        publish(run, output_folder(common.out, run), screen, common, f"ccvae-eval explain {NAME}")
 
 
 def _compare(checkpoints: list[str], metric: Disentanglement, common: Common) -> None:
@@ -84,7 +91,8 @@ def _compare(checkpoints: list[str], metric: Disentanglement, common: Common) ->
         from ccvae_eval.metrics.disentanglement.arrays import compare_seeds
 
         plans = [plan(**each) for each in arguments]
-        publish(compare_seeds(plans, metric), screen, common, f"ccvae-eval explain {NAME}")
+        run = compare_seeds(plans, metric)
+        publish(run, output_folder(common.out, run), screen, common, f"ccvae-eval explain {NAME}")
 
 
 options.add_options(command, [*SETTINGS, *options.options_of(Common)])

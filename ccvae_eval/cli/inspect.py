@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +14,14 @@ from rich.table import Column, Table
 from ccvae_eval import __version__
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments
+from ccvae_eval.core.typed import plain
 from ccvae_eval.plugins import registry
 from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import escaped, figure
 
 MAX_ROWS = 60
+MAX_TEXT, MAX_TEXTS = 200, 60
+"""Most characters of a value and most elements of a list or an object that are shown."""
 UNKNOWN = (
     "No installed adapter or model matches these tensors. To use your own class: --plugin FILE (`ccvae-eval new model "
     "NAME` writes a template)."
@@ -42,7 +46,7 @@ def command(
         found = next(steps)
         if json:
             *_, found = [found, *steps]
-            screen.document(found)
+            screen.document(plain(found))
         elif what is not None and found.get("kind") == "run":
             from ccvae_eval.evaluation.storage import read
             from ccvae_eval.report import terminal
@@ -66,7 +70,7 @@ def _steps(what: str | None, settings: Mapping[str, Any]) -> Iterator[dict[str, 
         return
     name = what.partition(":")[0].partition(",")[0]
     path = Path(what)
-    if (path.is_dir() and (path / "run.json").is_file()) or path.name == "run.json":
+    if (path.is_dir() and (path / "run.json").exists()) or path.name == "run.json":
         from ccvae_eval.evaluation.storage import read
 
         yield {"kind": "run", **read(path).as_plain()}
@@ -105,9 +109,7 @@ def _show_facts(found: dict[str, Any], screen: Screen) -> None:
     """Prints single facts as a grid."""
     grid = Table.grid("", Column(overflow="fold"), padding=(0, 2))
     for key, value in found.items():
-        if isinstance(value, dict):
-            grid.add_row(key, escaped(", ".join(f"{k} {_text(v)}" for k, v in value.items())))
-        elif value not in (None, [], "") and not _is_table(value):
+        if (isinstance(value, dict) or value not in (None, [], "")) and not _is_table(value):
             grid.add_row(key, escaped(_text(value)))
     screen.show(grid)
 
@@ -131,6 +133,9 @@ def _show_tables(found: dict[str, Any], screen: Screen) -> None:
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return figure(value)
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    return "" if value is None else str(value)
+    if isinstance(value, Mapping | list | tuple):
+        pairs = value.items() if isinstance(value, Mapping) else (("", part) for part in value)
+        parts = [f"{_text(key)} {_text(part)}".lstrip() for key, part in islice(pairs, MAX_TEXTS)]
+        return ", ".join([*parts, *([f"... and {len(value) - MAX_TEXTS:,} more"] if len(value) > MAX_TEXTS else [])])
+    text = "" if value is None else str(value)
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... ({len(text):,} characters)"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import re
 import signal
 import sys
+import threading
 from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn
@@ -16,9 +18,21 @@ from typer.core import TyperCommand, TyperGroup
 
 from ccvae_eval import __version__
 from ccvae_eval.cli import GIVEN, VERBS
-from ccvae_eval.core.errors import CcvaeEvalError, InputError, UsageError, is_memory_error, suggestion
+from ccvae_eval.core.errors import (
+    STOP_SIGNALS,
+    CcvaeEvalError,
+    InputError,
+    StopRequest,
+    UsageError,
+    is_memory_error,
+    suggestion,
+)
+from ccvae_eval.rendering.text import plain
 
-INTERRUPTED, TERMINATED = 130, 143
+THREAD_SECONDS = 5.0
+"""Time that threads of plugins get to end after the command."""
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
+"""Errors of a disk, which stdout and the files of libraries can have without a name."""
 MEMORY_HINT = "Try a smaller --batch-size or --sample."
 CV2_HINT = "OpenCV needs two system libraries. On Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
 
@@ -130,9 +144,19 @@ def root(
         logging.getLogger("ccvae_eval").setLevel(logging.DEBUG)
 
 
-def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
-    del signum, frame
-    raise SystemExit(TERMINATED)
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    del frame
+    raise StopRequest(number)
+
+
+def _heed_signals() -> dict[int, Any]:
+    """Ends the command when it is asked to stop; signals that are ignored, as under ``nohup``, stay so.
+
+    Returns:
+        The earlier handlers.
+    """
+    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, _stop) for number in heeded}
 
 
 def _report(error: CcvaeEvalError, arguments: list[str]) -> None:
@@ -141,8 +165,6 @@ def _report(error: CcvaeEvalError, arguments: list[str]) -> None:
         import json
 
         sys.stdout.write(json.dumps({"error": error.as_plain()}) + "\n")
-    from ccvae_eval.rendering.text import plain
-
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         sys.stderr.write(f"\x1b[31mError:\x1b[0m {plain(str(error))}\n")
     else:
@@ -161,40 +183,87 @@ def _as_known_error(error: Exception) -> CcvaeEvalError | None:
         return CcvaeEvalError("out of memory", why=str(error), hint=MEMORY_HINT)
     if isinstance(error, OSError) and error.filename is not None:
         return InputError("file cannot be used", where=str(error.filename), why=error.strerror or str(error))
+    if isinstance(error, OSError) and error.errno in DISK:
+        return InputError("cannot be written", why=error.strerror or str(error))
     return None
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the console script; always ends in ``SystemExit``."""
+    """Entry point of the console script; always ends in ``SystemExit``.
+
+    Args:
+        arguments: the arguments; None = those of this program, which ends with the command.
+    """
+    program = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help"]
     # --debug is accepted before and after the verb
     given = ["--debug"] * ("--debug" in arguments) + [a for a in arguments if a != "--debug"]
     GIVEN.set(tuple(given))
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _terminated)
+    if program:
+        import faulthandler
+
+        faulthandler.enable()  # a plugin that ends the process by a fault of memory is named by its line
+    before = _heed_signals()
+    try:
+        code = _run(given)
+    except StopRequest as request:
+        if "--json" in given:
+            _report(CcvaeEvalError(str(request)), given)
+        else:
+            sys.stderr.write(f"\nThe command was {request}.\n")
+        code = request.exit_code
+    if program:
+        _end(code)
+    for number, handler in before.items() if not program else ():
+        signal.signal(number, handler)
+    raise SystemExit(code)
+
+
+def _end(code: int) -> None:
+    """Prepares the end of the program: nothing that comes now can change or delay its exit code."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk, which has been reported: the interpreter would report it again
+        _discard_output()
+    left = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    for thread in left:
+        thread.join(THREAD_SECONDS / len(left))
+    if names := [thread.name for thread in left if thread.is_alive()]:
+        sys.stderr.write(f"Threads of a plugin are still at work and are not waited for: {plain(', '.join(names))}\n")
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _discard_output() -> None:
+    """Sends what is left of the output nowhere, so that the interpreter does not complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _run(given: list[str]) -> int:
+    """Runs a command and returns its exit code."""
     try:
         code = app(args=given, prog_name="ccvae-eval", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # the consumer has closed the pipe (`| head`); keep the interpreter from complaining at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise SystemExit(0) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted.\n")
-        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:  # the consumer has closed the pipe (`| head`)
+        _discard_output()
+        return 0
+    except SystemExit as ended:
+        return int(ended.code or 0)
     except Exception as error:
-        raise SystemExit(_exit_code_of(error, given)) from (error if "--debug" in given else None)
-    raise SystemExit(code if isinstance(code, int) else 0)
+        if "--debug" in given:
+            import traceback
+
+            traceback.print_exc()
+        return _exit_code_of(error, given)
+    return code if isinstance(code, int) else 0
 
 
 def _exit_code_of(error: Exception, arguments: list[str]) -> int:
     """Reports an error and returns its exit code."""
-    if "--debug" in arguments:
-        import traceback
-
-        traceback.print_exc()
     if hasattr(error, "format_message"):  # typer's own usage errors
         if not error.format_message():  # a command without arguments has shown its help
             return UsageError.exit_code

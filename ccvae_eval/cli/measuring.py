@@ -13,6 +13,7 @@ from ccvae_eval.cli import VERBS, options
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.gate import GATE_FAILED, apply_gate
 from ccvae_eval.cli.options import Common, add_plugins
+from ccvae_eval.core.errors import StopRequest
 from ccvae_eval.core.files import slug
 from ccvae_eval.plugins import registry
 
@@ -74,7 +75,8 @@ def evaluation_arguments(
         "model": opened, "data": data, "metrics": metrics, "options": settings, "split": common.split,
         "sample": options.sample_of(common.sample), "limit": common.limit, "seed": common.seed,
         "device": common.device, "batch_size": common.batch_size, "characteristics": common.characteristic,
-        "judge": common.judge, "cache_dir": common.cache_dir, "command": options.command_line("--out"),
+        "judge": common.judge, "cache_dir": common.cache_dir, "metric_timeout": common.metric_timeout,
+        "command": options.command_line("--out"),
         "notice": screen.notice, "stage": screen.stage,
     }  # fmt: skip
 
@@ -124,17 +126,27 @@ def measure(
         screen.notice(f"opening {checkpoint}")
         arguments = evaluation_arguments(checkpoint, metrics, common, screen, settings)
         from ccvae_eval.api import evaluate
+        from ccvae_eval.evaluation.storage import write
+
+        folders: list[Path] = []
+
+        def early(run: Run) -> None:
+            """Writes the built-in metrics, since a third-party metric can end the process."""
+            folders.append(output_folder(common.out, run))
+            write(run, folders[0])
 
         try:
             run = evaluate(
                 **arguments, gallery=common.page, pairs=options.pairs_of(common.pad), on_plan=plan_shown(screen),
-                working=screen.progress.working,
+                working=screen.progress.working, early=early,
             )  # fmt: skip
-        except KeyboardInterrupt:
-            screen.notice("Stopped: no results were written. A judge that was trained is kept in the cache.")
+        except StopRequest:
+            what = f"the built-in metrics are in {folders[0]}" if folders else "no results were written"
+            screen.notice(f"Stopped: {what}. A judge that was trained is kept in the cache. Repeat the command.")
             raise
+        folder = folders[0] if folders else output_folder(common.out, run)
         following = next_command(run, checkpoint, common)
-        passed = publish(run, screen, common, following, common.report or (), gate)
+        passed = publish(run, folder, screen, common, following, common.report or (), gate)
     if not passed:
         raise SystemExit(GATE_FAILED)
     if run.failed:
@@ -154,7 +166,13 @@ def require_valid(common: Common) -> None:
 
 
 def publish(
-    run: Run, screen: Screen, common: Common, following: str, reports: Iterable[str] = (), gate: Gate | None = None
+    run: Run,
+    folder: Path,
+    screen: Screen,
+    common: Common,
+    following: str,
+    reports: Iterable[str] = (),
+    gate: Gate | None = None,
 ) -> bool:
     """Writes a run's files and reports, prints its tables, and suggests the following command.
 
@@ -164,13 +182,16 @@ def publish(
     from ccvae_eval.evaluation.storage import write
     from ccvae_eval.report.interface import write_report
 
-    folder = output_folder(common.out, run)
     run = write(run, folder)
     show(run, screen, verbose=common.verbose)
-    made = draw(run, folder, figures=common.figures, page=common.page)  # takes seconds, so the numbers come first
-    for name in reports:
-        for file in write_report(name, run, folder):
-            screen.notice(f"{name}: {file}")
+    try:
+        made = draw(run, folder, figures=common.figures, page=common.page)  # takes seconds, so the numbers come first
+        for name in reports:
+            for file in write_report(name, run, folder):
+                screen.notice(f"{name}: {file}")
+    except StopRequest:
+        screen.notice(f"Stopped: the run in {folder} is complete. ccvae-eval report {folder} writes its report.")
+        raise
     screen.written(folder, made)
     screen.advise(f"Next: {following}")
     results, document = [], document_of(run)
@@ -192,8 +213,7 @@ def document_of(run: Run) -> dict[str, Any]:
 
 def draw(run: Run, folder: Path, *, figures: bool, page: bool) -> list[str]:
     """Writes the figures and the page of a run that is in its folder; returns the names of all files of the run."""
-    from ccvae_eval.evaluation.arrays import PICTURES_FILE
-    from ccvae_eval.evaluation.storage import EVIDENCE_FILE, RUN_FILE, VALUES_FILE, read
+    from ccvae_eval.evaluation.storage import EVIDENCE_FILE, PICTURES_FILE, RUN_FILE, VALUES_FILE, read
 
     made = [name for name in (RUN_FILE, VALUES_FILE, EVIDENCE_FILE, PICTURES_FILE) if (folder / name).is_file()]
     if figures:

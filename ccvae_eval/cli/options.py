@@ -98,6 +98,7 @@ DATA_HELP = (
 PAD_HELP = (
     "Two binary labels that the report moves at once; repeatable. Default: the two pairs with the strongest leak."
 )
+TIMEOUT_HELP = "Seconds that each metric may take, without encoding and shared decoding; default: no limit."
 LIMIT_HELP = "Use the first N images (of the split, if one is named) instead of a sample."
 
 
@@ -141,6 +142,7 @@ class Common:
     set: ModelSetting = None
     plugin: Plugin = None
     cache_dir: CacheDir = None
+    metric_timeout: Annotated[float | None, option_in(EVALUATION, TIMEOUT_HELP, min=0.1)] = None
 
 
 def add_plugins(files: Iterable[Path] | None) -> None:
@@ -193,14 +195,19 @@ def new_folder(name: str, *identity: object) -> Path:
     return place if not place.exists() else next(folder for folder in numbered if not folder.exists())
 
 
+RUN_FILES = ("run.json", "values.csv", "evidence.npz", "pictures.npz", "report.html", "figures/")
+"""What a run writes into its folder."""
+
+
 def claim_folder(out: Path | None, *, force: bool) -> None:
     """Creates the output folder, before anything is computed.
 
     Raises:
         InputError: it is a file or cannot be created.
+            A file of a run is there as a pipe, a device or a folder, or the folder of the figures is a link.
         UsageError: it holds results already, and ``force`` is False.
     """
-    from ccvae_eval.core.files import require_folder
+    from ccvae_eval.core.files import make_folder, require_folder, require_place
 
     if out is None:
         return
@@ -209,7 +216,9 @@ def claim_folder(out: Path | None, *, force: bool) -> None:
     if (out / "run.json").exists() and not force:
         raise UsageError("the folder already contains a run", where=str(out), hint="Name another one, or add --force.")
     require_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+    for name in RUN_FILES:
+        require_place(out / name)
 
 
 def add_options(command: Any, more: Iterable[Parameter]) -> None:

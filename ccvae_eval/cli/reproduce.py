@@ -26,6 +26,7 @@ from ccvae_eval.cli.options import (
     option_in,
     require_inputs,
 )
+from ccvae_eval.core.errors import StopRequest
 from ccvae_eval.core.files import atomic_write, slug
 from ccvae_eval.core.typed import plain
 from ccvae_eval.recipes.recipe import builtin_recipes, read_recipe
@@ -120,7 +121,7 @@ def _work(task: PreparedRecipe, device: str, shard: tuple[int, int], screen: Scr
     """Trains and evaluates the cells; returns how many failed. A stop signal saves the state of a training."""
     from ccvae_eval.recipes.work import run_cells
 
-    failed = 0
+    failed, damaged = 0, 0
     with stop_requests() as stopped:
         cells = run_cells(
             task, device=device, shard=shard, stage=screen.stage, notice=screen.notice, stop=lambda: bool(stopped)
@@ -129,12 +130,17 @@ def _work(task: PreparedRecipe, device: str, shard: tuple[int, int], screen: Scr
             for index, done in enumerate(cells, 1):
                 what = "trained" if done.trained else "evaluated" if done.evaluated else "reused"
                 failed += done.error is not None
+                damaged += len(done.damaged)
+                for reason in done.damaged:
+                    screen.notice(f"{index}: {done.cell.name}: computed again, because {reason}")
                 screen.notice(f"{index}: {done.cell.name}: {what if done.error is None else f'failed: {done.error}'}")
                 if stopped:
                     raise KeyboardInterrupt
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StopRequest):
             screen.notice("stopped; repeat the command to resume")
-            raise SystemExit(128 + (stopped[0] if stopped else signal.SIGINT)) from None
+            raise StopRequest(stopped[0] if stopped else signal.SIGINT) from None
+    if damaged:
+        screen.notice(f"{damaged} damaged files of earlier results were ignored")
     return failed
 
 

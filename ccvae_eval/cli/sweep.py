@@ -17,7 +17,7 @@ from ccvae_eval.cli.measuring import SOME_FAILED, require_valid
 from ccvae_eval.cli.options import EVALUATION, OUTPUT, Common, add_options, option_in, options_of
 from ccvae_eval.cli.runs import as_plain, progress, show_results
 from ccvae_eval.core.devices import require_device_name
-from ccvae_eval.core.errors import InputError, UsageError
+from ccvae_eval.core.errors import InputError, StopRequest, UsageError
 from ccvae_eval.core.files import atomic_write
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _work(
             engine.close()
         if stopped:
             screen.notice("stopped; repeat the command to resume")
-            raise SystemExit(128 + stopped[0])
+            raise StopRequest(stopped[0])
     return failed
 
 

@@ -16,7 +16,7 @@ from ccvae_eval import training
 from ccvae_eval.cli import options
 from ccvae_eval.cli.console import Screen, stop_requests
 from ccvae_eval.cli.options import OUTPUT, Json, Labels, Plugin, Quiet, add_plugins, option_in
-from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.core.errors import StopRequest, UsageError, suggestion
 from ccvae_eval.plugins import registry
 from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import escaped, figure
@@ -128,7 +128,7 @@ def _train(
         draw_history((folder / training.HISTORY).read_text(encoding="utf-8"), folder / "history.png")
     if stopped:
         screen.notice(f"stopped; continue with --resume (the training state is in {out}.training)")
-        raise SystemExit(128 + stopped[0])
+        raise StopRequest(stopped[0])
     saved: Any = model
     history = training.record(saved, data, settings, supervision, last)
     save_checkpoint(out, saved, name=name, data=data, training=history, half=chosen.half)

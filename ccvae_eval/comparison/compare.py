@@ -20,7 +20,7 @@ from string import ascii_uppercase
 
 import numpy as np
 
-from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.core.errors import InputError, UsageError, suggestion
 from ccvae_eval.core.results import Measurement, Value
 from ccvae_eval.core.typed import plain
 from ccvae_eval.core.types import Floats, Ids, Plain
@@ -369,8 +369,12 @@ class _Side:
     def _column(self, key: str) -> Floats | None:
         if key not in self.measurement.evidence:
             return None
+        own = self.measurement.evidence[key]
+        if own.shape != self.places.shape or own.dtype.kind not in "biuf":
+            what = f"the evidence {key!r} must be a number for each of {len(self.places)} images"
+            raise InputError(what, where=self.label, why=f"it has the shape {own.shape} and the type {own.dtype}")
         column = np.full(self.images, np.nan)
-        column[self.places] = self.measurement.evidence[key]
+        column[self.places] = own
         return column
 
 

@@ -9,7 +9,6 @@ A value that is absent or undefined fails.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from xml.etree import ElementTree
 
 from ccvae_eval.comparison.compare import LEVEL, ComparedValue, compare
 from ccvae_eval.core.errors import InputError, UsageError, suggestion
+from ccvae_eval.core.files import read_regular_file
+from ccvae_eval.core.typed import load_toml
 from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.run import Address, Run
 from ccvae_eval.rendering.text import markdown_text, plain
@@ -231,14 +232,11 @@ def read_gate(path: Path) -> Gate:
         UsageError: it is not a gate; the message names the key.
     """
     where = str(path)
+    raw = read_regular_file(path, MAX_RULES_BYTES)
     try:
-        if path.stat().st_size > MAX_RULES_BYTES:
-            raise InputError("the file of rules is too large", where=where, why=f"over {MAX_RULES_BYTES} bytes")
-        content: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError("the file of rules cannot be read", where=where, why=error.strerror or str(error)) from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError("the file of rules must be TOML", where=where, why=str(error)) from None
+        content = load_toml(raw, where)
+    except InputError as error:
+        raise UsageError(error.what, where=where, why=error.why) from None
     for key, value in content.items():
         if key not in _KEYS:
             raise UsageError(f"{key!r} is not a key of a gate", where=where, hint=suggestion(key, _KEYS))

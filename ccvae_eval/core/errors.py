@@ -6,6 +6,7 @@ Each error carries ``what`` (the problem), ``where`` (file, member, option, plug
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar
@@ -96,6 +97,31 @@ class NonFiniteError(CcvaeEvalError):
     """A network returned NaN or infinity."""
 
     code, exit_code = "nan", 4
+
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""Signals that ask a command to stop: Ctrl-C, batch systems, a lost connection."""
+
+
+class StopRequest(BaseException):
+    """A signal asked this process to stop. Not a ``KeyboardInterrupt``, which typer ends without a word.
+
+    Args:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 130 if number == signal.SIGINT else 143
+
+
+def is_stop_request(error: BaseException) -> bool:
+    """True if an exception comes from a signal, not from the code that runs.
+
+    Python's own handler of Ctrl-C, which programs and notebooks use, raises what code may raise too.
+    """
+    default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, StopRequest) or (isinstance(error, KeyboardInterrupt) and default)
 
 
 def is_memory_error(error: BaseException) -> bool:

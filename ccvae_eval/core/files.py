@@ -45,6 +45,36 @@ def require_folder(path: str | Path) -> None:
         raise InputError("cannot be written", where=str(path), why=f"no permission to write to {place}")
 
 
+def require_place(path: str | Path) -> None:
+    """Refuses a place where something else than a file, or than a folder if the path ends in a slash, is in the way.
+
+    A link to a file is no obstacle, since :func:`atomic_write` replaces it. A link to a folder is, since what is
+    written there goes elsewhere.
+
+    Raises:
+        InputError: a pipe, a device, a folder or a link is there.
+    """
+    wanted = stat.S_IFDIR if str(path).endswith("/") else stat.S_IFREG
+    place = Path(path)
+    with suppress(FileNotFoundError):
+        kind = stat.S_IFMT(place.lstat().st_mode)
+        if kind not in (wanted, stat.S_IFLNK) or (kind == stat.S_IFLNK and wanted == stat.S_IFDIR):
+            what = "is a link" if kind == stat.S_IFLNK else f"is {_KINDS.get(kind, 'a file')}"
+            raise InputError("cannot be written", where=str(place), why=what, hint="Remove it, or name another folder.")
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder and those above it, unless it exists.
+
+    Raises:
+        InputError: it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("folder cannot be created", where=str(path), why=error.strerror or str(error)) from error
+
+
 @contextmanager
 def open_regular_file(path: Path, error: type[InputError] = InputError, hint: str = "") -> Iterator[int]:
     """Yields the descriptor of a regular file; never blocks on a pipe or a device.
@@ -65,6 +95,21 @@ def open_regular_file(path: Path, error: type[InputError] = InputError, hint: st
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def read_regular_file(path: Path, limit: int, error: type[InputError] = InputError) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        InputError: of class ``error``: the path cannot be opened, is not a regular file, or has more than ``limit``
+            bytes.
+    """
+    with open_regular_file(path, error) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
+        size = os.fstat(descriptor).st_size
+        content = file.read(size + 1) if size <= limit else b""  # takes memory for all bytes that it is asked for
+    if max(size, len(content)) > limit:
+        raise error("is too large", where=str(path), why=f"more than {limit:,} bytes")
+    return content
 
 
 def atomic_write(path: str | Path, content: bytes) -> None:
@@ -92,9 +137,10 @@ def atomic_write(path: str | Path, content: bytes) -> None:
             with suppress(OSError):
                 partial.unlink()
             raise
-        _sync_folder(path.parent)
     except OSError as error:
         raise InputError("cannot be written", where=str(path), why=error.strerror or str(error)) from error
+    with suppress(OSError):  # the file is whole by now, and some file systems refuse this
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -64,7 +64,11 @@ def decoded(content: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
     height, width, channels = shape[-3:]
     rows, columns = layout(shape)
-    with Image.open(io.BytesIO(content), formats=["webp"]) as image:
+    try:
+        sheet = Image.open(io.BytesIO(content), formats=["webp"])
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from None
+    with sheet as image:
         if image.size != (columns * width, rows * height):
             raise ValueError(f"a sheet of {image.size} pixels is not one of pictures {shape}")
         pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))

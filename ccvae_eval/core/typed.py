@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
@@ -25,7 +26,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from ccvae_eval.core.errors import CcvaeEvalError, InputError, UsageError, suggestion
-from ccvae_eval.core.files import open_regular_file
+from ccvae_eval.core.files import read_regular_file
 
 T = TypeVar("T")
 LONGEST_SHOWN = 60
@@ -33,6 +34,8 @@ _NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a s
 _JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", NoneType: "null"}
 _WORDS = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
 _LISTS = (tuple, list, frozenset)
+_PART = r"""(?:[\w-]++|"(?:\\.|[^"\\\n]){0,100}+"|'[^'\n]*+')"""
+"""A part of a dotted key of TOML."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,10 @@ class NullIsNan:
 
 
 class Keys:
-    """Keys that a mapping has in every complete file. They enter the schema; :func:`read` does not require them."""
+    """Keys that a mapping has in every complete file, and the types of their values.
+
+    :func:`read` checks the types of the keys that a file has, and requires none of them.
+    """
 
     def __init__(self, **kinds: Any) -> None:
         self.kinds = kinds
@@ -103,6 +109,7 @@ class Limits:
         entries: keys and elements, counted as the characters ``, [ { =`` of the file.
         text: characters of a string.
         bits: bits of an integer.
+        finite: False to accept NaN and infinities, as Python's json writes them.
     """
 
     size: int = 1 << 20
@@ -110,6 +117,7 @@ class Limits:
     entries: int = 1 << 18
     text: int = 1 << 20
     bits: int = 128
+    finite: bool = True
 
 
 class _Fault(Exception):
@@ -213,6 +221,7 @@ def _converter(hint: Any) -> Converter:
 def _annotated(hint: Any, marks: tuple[Any, ...]) -> Converter:
     convert, ranges = _converter(hint), [mark for mark in marks if isinstance(mark, Range)]
     nullable = any(isinstance(mark, NullIsNan) for mark in marks)
+    known = {key: _converter(kind) for mark in marks if isinstance(mark, Keys) for key, kind in mark.kinds.items()}
 
     def converted(value: Any, mode: _Mode) -> Any:
         if value is None and nullable:
@@ -221,6 +230,11 @@ def _annotated(hint: Any, marks: tuple[Any, ...]) -> Converter:
         for bounds in ranges:
             if found not in bounds:
                 raise _wrong(str(bounds), found)
+        for key in known.keys() & found.keys() if known else ():
+            try:
+                known[key](found[key], mode)
+            except _Fault as fault:
+                raise fault.inside(key) from None
         return found
 
     return converted
@@ -494,7 +508,8 @@ def load_json(
     """
 
     def parsed(text: str) -> Any:
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_not_a_number)
+        constant = _not_a_number if limits.finite else None
+        return json.loads(text, object_pairs_hook=_distinct, parse_constant=constant)
 
     return _load(source, where, "JSON", parsed, limits, error)
 
@@ -503,14 +518,21 @@ def load_toml(
     source: Path | bytes, where: str = "", *, limits: Limits = Limits(), error: type[InputError] = InputError
 ) -> dict[str, Any]:
     """Parses a TOML file, see :func:`load_json`. Dates and times are refused."""
-    return cast(dict[str, Any], _load(source, where, "TOML", tomllib.loads, limits, error))
+
+    def parsed(text: str) -> Any:
+        # the time that tomllib takes for a key is quadratic in its parts
+        if re.search(rf"(?<![\w-])(?:{_PART}[ \t]*+\.[ \t]*+){{{limits.depth},}}", text):
+            raise RecursionError
+        return tomllib.loads(text)
+
+    return cast(dict[str, Any], _load(source, where, "TOML", parsed, limits, error))
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {shown(next(key for key in keys if keys.count(key) > 1))} occurs twice in an object")
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"key {shown(max(counts, key=counts.__getitem__))} occurs twice in an object")
     return found
 
 
@@ -523,12 +545,10 @@ def _load(
 ) -> Any:
     if isinstance(source, bytes):
         content = source
+        if len(content) > limits.size:
+            raise error("is too large", where=where, why=f"more than {limits.size:,} bytes")
     else:
-        where = str(source)
-        with open_regular_file(source, error) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(limits.size + 1)
-    if len(content) > limits.size:
-        raise error("is too large", where=where, why=f"more than {limits.size:,} bytes")
+        where, content = str(source), read_regular_file(source, limits.size, error)
     if sum(map(content.count, (b",", b"[", b"{", b"="))) > limits.entries:
         raise error("has too many entries", where=where, why=f"more than {limits.entries:,}")
     try:
@@ -556,7 +576,7 @@ def _require_limits(value: Any, limits: Limits, depth: int) -> None:
         except UnicodeEncodeError:
             raise _Fault(" contains half a surrogate pair, which is not Unicode text") from None
     elif kind is float:
-        if not math.isfinite(value):
+        if limits.finite and not math.isfinite(value):
             raise _wrong("finite", value)
     elif kind is int:
         if value.bit_length() > limits.bits:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core import sheets
+from ccvae_eval.core.array_files import ArrayFile
 from ccvae_eval.core.errors import InputError
-from ccvae_eval.core.files import atomic_write
 from ccvae_eval.evaluation.run import Run
+from ccvae_eval.evaluation.storage import PICTURES_FILE
 from ccvae_eval.rendering.text import under
 
-PICTURES_FILE = "pictures.npz"
 LARGEST_PICTURES = 128 << 20
 """Bytes of the pictures before compression; pictures beyond it are not stored."""
 QUALITY = 90
@@ -35,12 +34,12 @@ def packed(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     return file.getvalue()
 
 
-def write_pictures(run: Run, folder: Path) -> None:
-    """Writes pictures.npz if the run carries pictures; single images are stored with a small loss, as sheets."""
+def packed_pictures(run: Run) -> bytes:
+    """The content of pictures.npz, b"" without pictures; single images are stored with a small loss, as sheets."""
     pictures = _stored_pictures(run)
-    if pictures and run.evidence_file is not None:
-        digest = np.array(run.evidence_file["sha256"])
-        atomic_write(folder / PICTURES_FILE, packed({OF_EVIDENCE: digest, **pictures}))
+    if not pictures or run.evidence_file is None:
+        return b""
+    return packed({OF_EVIDENCE: np.array(run.evidence_file["sha256"]), **pictures})
 
 
 def _stored_pictures(run: Run) -> dict[str, NDArray[np.generic]]:
@@ -65,20 +64,18 @@ def _stored_pictures(run: Run) -> dict[str, NDArray[np.generic]]:
 def with_pictures(run: Run, folder: Path) -> Run:
     """The run with its pictures; without them if there is no file, or if it belongs to another run."""
     file = folder / PICTURES_FILE
-    if run.evidence_file is None or not file.is_file():
+    if run.evidence_file is None or not file.exists():
         return run
+    entries = dict(ArrayFile(file, limit=2 * LARGEST_PICTURES))
     try:
-        with zipfile.ZipFile(file) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        entries = dict(np.load(file, allow_pickle=False)) if size <= LARGEST_PICTURES else {}
         shapes = {key: tuple(map(int, shape)) for key, shape in under(entries, SHAPES).items()}
-        size += sum(math.prod(shape) for shape in shapes.values())
+        size = sum(array.nbytes for array in entries.values()) + sum(math.prod(shape) for shape in shapes.values())
         if size > 2 * LARGEST_PICTURES:
             raise InputError("pictures are too large", where=str(file), why=f"more than {LARGEST_PICTURES >> 20} MiB")
         if str(entries.get(OF_EVIDENCE)) != run.evidence_file.get("sha256"):
             return run
         single = {key: sheets.decoded(s.tobytes(), shapes[key]) for key, s in under(entries, SHEETS).items()}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError("pictures cannot be read", where=str(file), why=str(error)) from None
     found = {**under(entries, ARRAYS), **single}
     measurements = tuple(replace(m, pictures=under(found, m.metric)) for m in run.measurements)

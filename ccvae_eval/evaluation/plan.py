@@ -20,6 +20,7 @@ from ccvae_eval.evaluation.remedies import Advisor, Problem, joined, problems
 from ccvae_eval.evaluation.run import Header
 from ccvae_eval.evaluation.sandbox import guarded
 from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.plugins.attribution import is_builtin, name_and_origin, time_limit
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class PlannedMetric:
         accumulator: its state during the pass over the images.
         measurement: its result; set early if a step of the metric raised an exception.
         seconds: wall time spent in this metric.
+        limit: the most seconds that may be spent in it; None = no limit.
     """
 
     metric: Metric
@@ -43,6 +45,7 @@ class PlannedMetric:
     accumulator: Accumulator | None = None
     measurement: Measurement | None = None
     seconds: float = 0.0
+    limit: float | None = None
 
     @property
     def active(self) -> bool:
@@ -54,8 +57,9 @@ class PlannedMetric:
         if not self.active:
             return
         started = perf_counter()
+        left = None if self.limit is None else self.limit - self.seconds
         try:
-            with guarded(self.metric, self.subject.model, call):
+            with guarded(self.metric, self.subject.model, call), time_limit(left, f"took longer than {self.limit} s"):
                 step()
         except Exception as error:
             self.fail(error)
@@ -70,11 +74,20 @@ class PlannedMetric:
             status, code = "unsupported" if isinstance(error, UnsupportedError) else "undefined", error.code
         elif isinstance(error, MemoryError | torch.OutOfMemoryError):
             code = "oom"
+        elif isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
+            code = "timeout"
         text = str(error) if isinstance(error, CcvaeEvalError) else f"{type(error).__name__}: {error}"
-        metric, reason = self.metric, Reason(code, text)
-        self.measurement = Measurement(
-            metric.name, metric.version, settings_of(metric), metric.headline, status=status, reason=reason
-        )
+        self.measurement = self._without_values(status, Reason(code, text))
+
+    def lost(self) -> Measurement:
+        """The measurement to record if this metric ends the process."""
+        name, origin = name_and_origin(self.metric)
+        text = f"the process ended while metric {name} of {origin} was at work; the other metrics are complete"
+        return self._without_values("failed", Reason("crashed", text))
+
+    def _without_values(self, status: Status, reason: Reason) -> Measurement:
+        m = self.metric
+        return Measurement(m.name, m.version, settings_of(m), m.headline, status=status, reason=reason)
 
     def ask(self) -> None:
         """Asks the metric for its needs."""
@@ -84,6 +97,10 @@ class PlannedMetric:
 
     def start(self) -> None:
         """Creates the metric's accumulator."""
+        if self.accumulator is None:
+            self.attempt(self._start, "start(subject)")
+
+    def _start(self) -> None:
         self.accumulator = as_accumulator(self.metric.start(self.subject))
 
 
@@ -96,12 +113,14 @@ class Plan:
         parts: the metrics, in the order of the run.
         header: description of the run.
         advisor: finds remedies for undefined values; None leaves them out.
+        apart: third-party metrics get a pass of their own, after the others are measured.
     """
 
     subject: Subject
     parts: tuple[PlannedMetric, ...]
     header: Header = field(default_factory=Header)
     advisor: Advisor | None = None
+    apart: bool = False
 
     @classmethod
     @exact_arithmetic()
@@ -113,6 +132,8 @@ class Plan:
         own_samples: bool = False,
         advisor: Advisor | None = None,
         notice: Callable[[str], None] | None = None,
+        limit: float | None = None,
+        apart: bool = False,
     ) -> Plan:
         """Asks each metric once for its needs, trains the judge if one of them uses it, and starts the metrics.
 
@@ -124,6 +145,8 @@ class Plan:
             own_samples: restricts each metric to its ``default_sample`` images.
             advisor: finds remedies for undefined values.
             notice: called with what will be undefined, before a judge is trained.
+            limit: the most seconds that may be spent in one metric.
+            apart: see :class:`Plan`.
         """
         samples: dict[tuple[bool, int], Subject] = {}
 
@@ -131,7 +154,7 @@ class Plan:
             size = min(metric.default_sample, len(base)) if own_samples else len(base)
             return samples.setdefault((unrestricted, size), base.subsample(size))
 
-        parts = [PlannedMetric(metric, images_of(metric, subject, unrestricted=False)) for metric in metrics]
+        parts = [PlannedMetric(m, images_of(m, subject, unrestricted=False), limit=limit) for m in metrics]
         for part in parts:
             part.attempt(part.ask, "needs(subject)")
             if subject.unrestricted is not None and not part.needs.characteristics:
@@ -144,21 +167,36 @@ class Plan:
             part.active and part.needs.judge and part.subject.can_be_judged for part in parts
         ):
             subject.judge_source.require()
-        for part in parts:
-            part.attempt(part.start, "start(subject)")
         if subject.unrestricted is not None and not any(part.needs.characteristics for part in parts):
             subject = subject.unrestricted
-        return cls(subject, tuple(parts), Header(seed=subject.seed), advisor)
+        plan = cls(subject, tuple(parts), Header(seed=subject.seed), advisor, apart)
+        for part in plan.passes[0]:  # the others are started when these are measured
+            part.start()
+        return plan
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         return tuple(part.metric for part in self.parts)
 
     @property
+    def passes(self) -> list[list[PlannedMetric]]:
+        """The metrics that are measured together: all of them, or first the built-in and then the third-party ones."""
+        if not self.apart:
+            return [list(self.parts)]
+        own = [part for part in self.parts if is_builtin(part.metric)]
+        others = [part for part in self.parts if not is_builtin(part.metric)]
+        return [parts for parts in (own, others) if parts]
+
+    @property
     def groups(self) -> list[list[PlannedMetric]]:
-        """The metrics in groups that use the same images."""
+        """The metrics in groups that use the same images in the same pass."""
+        return [group for parts in self.passes for group in self.by_images(parts)]
+
+    @staticmethod
+    def by_images(parts: Sequence[PlannedMetric]) -> list[list[PlannedMetric]]:
+        """Metrics in groups that use the same images."""
         groups: dict[int, list[PlannedMetric]] = {}
-        for part in self.parts:
+        for part in parts:
             groups.setdefault(id(part.subject), []).append(part)
         return list(groups.values())
 

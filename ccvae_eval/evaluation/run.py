@@ -22,6 +22,7 @@ SCHEMA_VERSION: Literal[1] = 1
 PROFILE = "default"
 Number = Annotated[float, NullIsNan()]
 Count = Annotated[int, Range(least=0)]
+Text = str | None
 
 METHODS = "; ".join(f"{method.value or '(empty)'} = {method.description}" for method in Method)
 
@@ -176,10 +177,10 @@ class RunDocument:
     tool: Annotated[Mapping[str, Plain], Keys(name=str, version=str)]
     environment: Mapping[str, Plain]
     checkpoint: Annotated[
-        Mapping[str, Plain], Keys(path=Any, sha256=Any, format=Any, model=Any, settings=Mapping[str, Any])
+        Mapping[str, Plain], Keys(path=Text, sha256=Text, format=Text, model=Text, settings=Mapping[str, Any])
     ]
     training: Mapping[str, Plain] | None
-    data: Annotated[Mapping[str, Plain], Keys(name=str, digest=str, n=Count, labels=list[Any], split=str)]
+    data: Annotated[Mapping[str, Plain], Keys(name=str, digest=str, n=Count, labels=list[LabelRow], split=str)]
     judge: Mapping[str, Plain] | None
     regions: Mapping[str, Plain]
     seed: int
@@ -337,7 +338,6 @@ class Run:
                 hint="Evaluate the checkpoint again, or use the version of ccvae-eval that wrote the file.",
             )
         found = read(RunDocument, document, where, extra=True)
-        read(tuple[LabelRow, ...], found.data.get("labels", []), f"{where}: data.labels", extra=True)
         header = Header(**{item.name: getattr(found, item.name) for item in fields(Header)})
         specs = {
             m.metric: {v.name: ValueSpec("", v.unit, v.higher_is_better, v.range) for v in m.values}

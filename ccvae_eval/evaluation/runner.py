@@ -31,38 +31,54 @@ def measure(subject: Subject, metrics: Sequence[Metric], *, progress: Progress |
 
 
 @exact_arithmetic()
-def run(plan: Plan, progress: Progress | None = None, working: Callable[[str], None] | None = None) -> Run:
+def run(
+    plan: Plan,
+    progress: Progress | None = None,
+    working: Callable[[str], None] | None = None,
+    early: Callable[[Run], None] | None = None,
+) -> Run:
     """Runs a plan: one pass over the images, then the measurement of each metric.
 
     Args:
         plan: the plan; it can be run once.
         progress: called with (images decoded, images to decode).
         working: called with the name of the metric at work.
+        early: called with the run of the built-in metrics before third-party ones begin, if the plan keeps them apart;
+            a third-party metric can end the process.
 
     Returns:
         The run, with one measurement for each metric in the order of the plan. A metric that fails does not affect the
         others.
     """
-    decoding = [parts for parts in plan.groups if _decodes(parts)]
-    each = [plan.decodings(parts) for parts in decoding]
-    total = sum(count * len(parts[0].subject) for count, parts in zip(each, decoding, strict=True))
+    total = sum(plan.decodings(group) * len(group[0].subject) for group in plan.groups if _decodes(group))
     done = 0
-    for count, parts in zip(each, decoding, strict=True):
-        for chunk in parts[0].subject.chunks():
-            _update(parts, chunk, working)
-            done += count * len(chunk)
-            if progress is not None:
-                progress(done, total)
-    measured: tuple[Measurement, ...] = ()
-    with threadpool_limits(limits=1, user_api="blas"):
-        for part in plan.parts:
-            if working is not None:
-                working(f"{part.metric.name}, intervals")
-            measured += (_measurement(part),)
+    for number, parts in enumerate(plan.passes):
+        if number and early is not None:
+            early(_run_of(plan))
+        for part in parts:
+            part.start()
+        for group in filter(_decodes, plan.by_images(parts)):
+            count = plan.decodings(group)
+            for chunk in group[0].subject.chunks():
+                _update(group, chunk, working)
+                done += count * len(chunk)
+                if progress is not None:
+                    progress(done, total)
+        with threadpool_limits(limits=1, user_api="blas"):
+            for part in parts:
+                if working is not None:
+                    working(f"{part.metric.name}, intervals")
+                part.measurement = _measurement(part)
+    return _run_of(plan)
+
+
+def _run_of(plan: Plan) -> Run:
+    """The run of the metrics that are measured; the others are recorded as lost."""
+    measured = [part.measurement or part.lost() for part in plan.parts]
     if plan.advisor is not None:
-        measured = tuple(plan.advisor.explained(m, part.subject) for m, part in zip(measured, plan.parts, strict=True))
+        measured = [plan.advisor.explained(m, part.subject) for m, part in zip(measured, plan.parts, strict=True)]
     specs = {part.metric.name: part.metric.values for part in plan.parts}
-    return Run(plan.header, measured, specs, {part.metric.name: part.subject.ids for part in plan.parts})
+    return Run(plan.header, tuple(measured), specs, {part.metric.name: part.subject.ids for part in plan.parts})
 
 
 @exact_arithmetic()

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from ccvae_eval.core.errors import PluginError
 from ccvae_eval.core.results import Measurement, Value
+from ccvae_eval.core.typed import plain, read
 from ccvae_eval.evaluation.metric import Metric
+from ccvae_eval.evaluation.run import MeasurementRow
 from ccvae_eval.model.checks import networks_of
 from ccvae_eval.model.interface import LabelledVAE
 from ccvae_eval.plugins.attribution import is_builtin, name_and_origin, plugin_call
@@ -95,7 +97,17 @@ def require_measurement(metric: Metric, found: object) -> Measurement:
     unknown = {
         str(getattr(v, "name", v)) for v in found.values if not isinstance(v, Value) or v.name not in metric.values
     }
+    fault = "returned an invalid measurement"
     if found.metric != metric.name or unknown:
         missing = f"every value must have a spec, missing for {', '.join(sorted(unknown))}"
-        raise _error(metric, "returned an invalid measurement", missing if unknown else f"it is named {found.metric!r}")
+        raise _error(metric, fault, missing if unknown else f"it is named {found.metric!r}")
+    if is_builtin(metric):
+        return found
+    try:
+        read(MeasurementRow, plain(MeasurementRow.of(found, metric.values)), "measurement")
+        for name, array in {**found.evidence, **found.pictures}.items():
+            if not isinstance(name, str) or np.asarray(array).dtype.hasobject:
+                raise TypeError(f"evidence and pictures must be arrays of numbers by name, got {name!r}")
+    except Exception as error:
+        raise _error(metric, fault, str(error)) from error
     return found

@@ -5,19 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ccvae_eval.core.errors import InputError
-from ccvae_eval.core.files import atomic_write
+from ccvae_eval.core.files import atomic_write, make_folder, read_regular_file
 from ccvae_eval.core.typed import Limits, load_json, schema
 from ccvae_eval.evaluation.run import Run, RunDocument
-from ccvae_eval.rendering.text import inert_cell, under
+from ccvae_eval.rendering.text import inert_cell
 
 LIMITS = Limits(size=64 << 20, entries=4 << 20)
-RUN_FILE, VALUES_FILE, EVIDENCE_FILE = "run.json", "values.csv", "evidence.npz"
+MAX_EVIDENCE_BYTES = 1 << 30
+MAX_EVIDENCE_RATIO, EVIDENCE_SLACK = 100, 64 << 20
+"""The arrays of the evidence may have ``MAX_EVIDENCE_RATIO`` times the bytes of their file, and the slack."""
+RUN_FILE, VALUES_FILE, EVIDENCE_FILE, PICTURES_FILE = "run.json", "values.csv", "evidence.npz", "pictures.npz"
+IDS = "ids"
+"""Name of the ids of a metric's images in the evidence."""
 
 RUN_SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -43,26 +50,63 @@ def as_csv(run: Run) -> str:
 
 
 def write(run: Run, folder: Path) -> Run:
-    """Writes the files, each atomically; run.json last, so that it never refers to a missing file.
+    """Writes the files of a run together or not at all, even across a crash: an earlier run in the folder stays whole.
+
+    All files are complete under temporary names before run.json is replaced. The others get their names after it; if
+    a crash prevents that, the next :func:`read` does it.
 
     pictures.npz is written only if the run carries pictures. Single images are stored with a small loss, as sheets.
 
     Returns:
         The run with file name and digest of the evidence.
-    """
-    from ccvae_eval.evaluation.arrays import packed, write_pictures
 
-    folder.mkdir(parents=True, exist_ok=True)
+    Raises:
+        InputError: a file cannot be written.
+    """
+    from ccvae_eval.evaluation.arrays import packed, packed_pictures
+
+    make_folder(folder)
     arrays = {f"{m.metric}/{name}": array for m in run.measurements for name, array in m.evidence.items()}
-    arrays |= {f"{metric}/ids": ids for metric, ids in run.ids.items()}
+    arrays |= {f"{metric}/{IDS}": ids for metric, ids in run.ids.items()}
     evidence = packed(arrays)
     digest = sha256(evidence).hexdigest()
     run = replace(run, evidence_file={"file": EVIDENCE_FILE, "sha256": digest})
-    write_pictures(run, folder)
-    atomic_write(folder / EVIDENCE_FILE, evidence)
-    atomic_write(folder / VALUES_FILE, as_csv(run).encode())
-    atomic_write(folder / RUN_FILE, as_json(run).encode())
+    document = as_json(run).encode()
+    contents = {VALUES_FILE: as_csv(run).encode(), EVIDENCE_FILE: evidence}
+    if pictures := packed_pictures(run):
+        contents[PICTURES_FILE] = pictures
+    try:
+        for name, content in contents.items():
+            atomic_write(folder / _staged_name(document, name), content)
+        atomic_write(folder / RUN_FILE, document)
+    finally:  # also after a failure or an interrupt: run.json says which run is the whole one
+        _settle(folder, document)
     return run
+
+
+def _staged_name(document: bytes, name: str) -> str:
+    """Name of a file until the run.json that it belongs to is written."""
+    return f".{sha256(document).hexdigest()[:16]}.{name}.new"
+
+
+def _settle(folder: Path, document: bytes) -> None:
+    """Gives the files of a run their names if this is the content of run.json, else removes them.
+
+    Raises:
+        InputError: a file cannot be renamed.
+    """
+    file = folder / RUN_FILE
+    try:
+        current = file.is_file() and file.read_bytes() == document
+        for name in (VALUES_FILE, EVIDENCE_FILE, PICTURES_FILE):
+            staged = folder / _staged_name(document, name)
+            with suppress(FileNotFoundError):  # there is none, or another process was faster
+                if current:
+                    os.replace(staged, folder / name)  # noqa: PTH105 - tests replace this call
+                else:
+                    staged.unlink()
+    except OSError as error:
+        raise InputError("cannot be written", where=str(folder), why=error.strerror or str(error)) from error
 
 
 def read(path: Path | str, *, pictures: bool = True) -> Run:
@@ -79,6 +123,9 @@ def read(path: Path | str, *, pictures: bool = True) -> Run:
     place = Path(path)
     file = place / RUN_FILE if place.is_dir() else place
     run = Run.from_plain(load_json(file, limits=LIMITS), str(file))
+    if any(file.parent.glob(".*.new")):  # left by a crash while this or another run was written
+        with suppress(InputError):  # of a folder that is read-only
+            _settle(file.parent, file.read_bytes())
     run = _with_evidence(run, file.parent)
     if not pictures:
         return run
@@ -88,22 +135,24 @@ def read(path: Path | str, *, pictures: bool = True) -> Run:
 
 
 def _with_evidence(run: Run, folder: Path) -> Run:
-    import numpy as np
-
-    named = run.evidence_file
-    if named is None or not (folder / EVIDENCE_FILE).is_file():
+    """The run with its evidence, whose arrays are read when they are used."""
+    named, file = run.evidence_file, folder / EVIDENCE_FILE
+    if named is None or not file.exists():
         return run
-    content = (folder / EVIDENCE_FILE).read_bytes()
+    from ccvae_eval.core.array_files import ArrayFile
+
+    content = read_regular_file(file, MAX_EVIDENCE_BYTES)
     if sha256(content).hexdigest() != named.get("sha256"):
         raise InputError(
-            "the digest of the evidence differs from run.json",
-            where=str(folder / EVIDENCE_FILE),
-            hint="Evaluate the checkpoint again.",
+            "the digest of the evidence differs from run.json", where=str(file), hint="Evaluate the checkpoint again."
         )
-    arrays = dict(np.load(io.BytesIO(content), allow_pickle=False))
-    measurements = tuple(
-        replace(m, evidence={key: array for key, array in under(arrays, m.metric).items() if key != "ids"})
-        for m in run.measurements
-    )
-    ids = {m.metric: arrays[f"{m.metric}/ids"] for m in run.measurements if f"{m.metric}/ids" in arrays}
+    arrays = ArrayFile(content, str(file), limit=MAX_EVIDENCE_RATIO * len(content) + EVIDENCE_SLACK)
+    measurements = tuple(replace(m, evidence=arrays.under(m.metric, IDS)) for m in run.measurements)
+    ids = {m.metric: arrays[f"{m.metric}/{IDS}"] for m in run.measurements if f"{m.metric}/{IDS}" in arrays}
+    for metric, found in ids.items():
+        if found.ndim != 1 or found.dtype.kind not in "iu":
+            why = f"they have the type {found.dtype} and {found.ndim} dimensions"
+            raise InputError(
+                "the ids of the images must be a list of integers", where=f"{file}: {metric}/{IDS}", why=why
+            )
     return replace(run, measurements=measurements, ids=ids)

@@ -43,6 +43,8 @@ from ccvae_eval.statistics.assignment import assign_dimensions
 
 CPU = torch.device("cpu")
 
+FLOAT_BYTES = 4
+"""Bytes of a float32 number; images of half precision are converted."""
 ASSIGNMENT_SALT = "assignment-half"
 
 P = ParamSpec("P")
@@ -233,7 +235,7 @@ class Subject:
         """Decodes one fixed batch; checks the first one."""
         images = self.model.decode(codes)
         self.cached(("decoded",), lambda: require_images(self.model, images, len(codes), self.data.input_shape))
-        return images
+        return images.float() if images.dtype.itemsize < FLOAT_BYTES else images  # half precision
 
     def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
         """q(z|x) of any images, in fixed batches, on the CPU; ``labels`` are passed to an encoder that takes labels."""

@@ -15,14 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ccvae_eval.core.errors import InputError
 from ccvae_eval.core.files import atomic_write, cache_folder, write_cached
 from ccvae_eval.core.results import Measurement, Value
+from ccvae_eval.core.typed import load_json, read
 from ccvae_eval.core.types import Ids, Plain
 from ccvae_eval.data.interface import Renders
 from ccvae_eval.evaluation.metric import Metric, settings_of
 from ccvae_eval.evaluation.result_table import GIVEN
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.runner import measure
+from ccvae_eval.evaluation.storage import LIMITS
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.model.interface import supports
 from ccvae_eval.oracle.model import VERSION, oracle
@@ -114,6 +117,9 @@ def oracle_reference(
     tables = {name: table for name, table in stored.items() if table is not None}
     missing = [request for name, request in requests.items() if name not in tables]
     if missing:
+        damaged = sum((folder / _file_name(request.name)).exists() for request in missing) if folder else 0
+        if notice is not None and damaged:
+            notice(f"{damaged} damaged files of cached reference values are ignored.")
         if notice is not None:
             notice("Evaluating the oracle on the same images for the reference values (computed once, then cached).")
         for name, table in _computed(subject, missing, progress):
@@ -185,6 +191,10 @@ def tables_of(run: Run, subject: Subject, metrics: Sequence[Metric]) -> dict[str
     }
 
 
+_Row = tuple[str, str | None, Mapping[str, str | int | float | bool], float]
+"""Name, characteristic and place of a value, and the value."""
+
+
 @cache
 def shipped_references() -> Mapping[str, Table]:
     """References that are part of the package, by the name of their request."""
@@ -202,7 +212,7 @@ def _cached(folder: Path | None, name: str) -> Table | None:
     if folder is None:
         return None
     try:
-        table = json.loads((folder / _file_name(name)).read_text())
-        return [[str(n), c if c is None else str(c), dict(at), float(x)] for n, c, at, x in table]
-    except (OSError, ValueError, TypeError):
+        rows = read(tuple[_Row, ...], load_json(folder / _file_name(name), limits=LIMITS))
+        return [[*row] for row in rows]
+    except InputError:
         return None

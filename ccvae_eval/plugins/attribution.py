@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 
-from ccvae_eval.core.errors import CcvaeEvalError, PluginError, is_memory_error
+from ccvae_eval.core.errors import CcvaeEvalError, PluginError, StopRequest, is_memory_error, is_stop_request
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, Registration, registrations_of
 
 BUILTIN_PACKAGES = ("ccvae_eval", "ccvae_models", "ccvae_plugins")
@@ -58,6 +61,10 @@ def name_and_origin(plugin: object) -> tuple[str, str]:
 def plugin_call(plugin: object, kind: str, call: str) -> Iterator[None]:
     """Turns an exception of a plugin's code into a :class:`PluginError` that names the plugin, its origin and the call.
 
+    ``SystemExit``, and ``KeyboardInterrupt`` without a signal, are turned too. Output of third-party code goes to
+    stderr, because stdout may be a JSON document. Must not be entered around a ``yield``, where the end of the
+    generator would count as a fault.
+
     Deliberate errors and those of memory are raised unchanged. So is any other exception of built-in code, because it
     is a bug of this toolkit, unless the input may be the cause: the data of a model, the file of an adapter, the
     settings of a constructor.
@@ -68,9 +75,10 @@ def plugin_call(plugin: object, kind: str, call: str) -> Iterator[None]:
         call: begins with the method's name, such as "decode(codes), codes of shape (32, 10)"; or ``CREATION``.
     """
     try:
-        yield
-    except Exception as error:
-        if isinstance(error, CcvaeEvalError) or is_memory_error(error):
+        with nullcontext() if is_builtin(plugin) else redirect_stdout(sys.stderr):
+            yield
+    except BaseException as error:
+        if isinstance(error, CcvaeEvalError) or is_memory_error(error) or is_stop_request(error):
             raise
         if is_builtin(plugin) and kind not in ("model", "adapter") and call != CREATION:
             raise
@@ -83,3 +91,35 @@ def plugin_call(plugin: object, kind: str, call: str) -> Iterator[None]:
             why=f"{type(error).__name__}: {error}",
             hint=f"{first} `{check}` tests the {kind} on its own; --debug shows the traceback.".strip(),
         ) from error
+
+
+@contextmanager
+def time_limit(seconds: float | None, message: str) -> Iterator[None]:
+    """Interrupts the code inside after some seconds of wall time; None = never.
+
+    Compiled code is interrupted when it returns to Python. Outside of the main thread, and where the operating system
+    has no timers, there is no limit.
+
+    Raises:
+        TimeoutError: the time is over; with this message.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def expired(*_: object) -> None:
+        raise _Expired(signal.SIGALRM)
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        yield
+    except _Expired:
+        raise TimeoutError(message) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class _Expired(StopRequest):
+    """The time of a call is over. Not an ``Exception``, which the code at work may catch."""

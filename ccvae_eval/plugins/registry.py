@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ccvae_eval.core.errors import PluginError, UsageError, suggestion
+from ccvae_eval.core.errors import PluginError, UsageError, is_stop_request, suggestion
 
 KINDS = {
     "model": "models", "data": "data", "metric": "metrics", "adapter": "adapters", "matcher": "matchers",
@@ -117,8 +117,8 @@ def _importing(what: str, where: str, why: str = "", hint: str = "") -> Iterator
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
-    except (Exception, SystemExit) as error:
-        if isinstance(error, PluginError):
+    except BaseException as error:
+        if isinstance(error, PluginError) or is_stop_request(error):
             raise
         why = f"{why}{type(error).__name__}: {error}"
         raise PluginError(what, where=where, why=why, hint=hint or _run_hint(error)) from error

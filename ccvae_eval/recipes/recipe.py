@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import blake2b
@@ -228,7 +229,7 @@ def _checked(recipe: Recipe, where: str) -> Recipe:
         for key in training:
             if key not in known:
                 raise UsageError(f"training setting {key!r} is unknown", where=where, hint=suggestion(key, known))
-    points = len(list(recipe.points()))
+    points = math.prod(map(len, recipe.axes.values()))
     count = len(recipe.experiments) * points * recipe.seeds
     if not 1 <= count <= MAX_CELLS:
         raise UsageError(f"a recipe must have 1 to {MAX_CELLS} trainings, got {count}", where=where)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ccvae_eval.api import evaluate
-from ccvae_eval.checkpoint import open_checkpoint, save_checkpoint
+from ccvae_eval.checkpoint import open_checkpoint, read_bundle, save_checkpoint
 from ccvae_eval.core.devices import device_named
-from ccvae_eval.core.errors import CcvaeEvalError, InputError
+from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, InputError
 from ccvae_eval.core.files import atomic_write, slug
+from ccvae_eval.core.typed import Range, load_json, plain
+from ccvae_eval.core.typed import read as read_plain
 from ccvae_eval.core.types import Plain
 from ccvae_eval.data.interface import DataSet
 from ccvae_eval.data.labels.relabel import relabelled
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.evaluation.metric import Metric, metric_named, settings_of
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.storage import read, write
+from ccvae_eval.evaluation.storage import RUN_FILE, read, write
 from ccvae_eval.recipes.recipe import ExtraEvaluation, Recipe, RecipeCell, cells_of, digest
-from ccvae_eval.training import Event, Finished, Started, Step, fit, prepare, record, take_weights
+from ccvae_eval.training import STATE, Event, Finished, Started, Step, fit, prepare, record, take_weights
 
 CHECKPOINT, TRAINED = "checkpoint.pt", "trained.json"
 EVALUATION_SEED = 0
@@ -38,12 +42,33 @@ class CellOutcome:
         trained: True if it was trained now, False if its checkpoint existed.
         evaluated: True if it was evaluated now, False if its run existed.
         error: the reason why there is no result, or None.
+        damaged: why earlier results could not be used, one sentence each; they were computed again.
     """
 
     cell: RecipeCell
     trained: bool = False
     evaluated: bool = False
     error: CcvaeEvalError | None = None
+    damaged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _TrainingFacts:
+    """The content of trained.json."""
+
+    cell: str
+    seconds: Annotated[float, Range(least=0, below=math.inf)]
+    steps: Annotated[int, Range(least=1)]
+    parameters: Annotated[int, Range(least=0)]
+
+    @classmethod
+    def of(cls, folder: Path) -> _TrainingFacts:
+        """The facts in the folder of a cell.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        return read_plain(cls, load_json(folder / TRAINED), str(folder / TRAINED))
 
 
 @dataclass(frozen=True)
@@ -117,11 +142,13 @@ def run_cells(
     for number, cell in enumerate(prepared.cells):
         if number % count != index - 1:
             continue
+        damaged: list[str] = []
         try:
-            trained = _train(prepared, cell, device, stage, stop)
-            yield CellOutcome(cell, trained, _evaluate(prepared, cell, device, stage, notice))
+            trained = _train(prepared, cell, device, stage, stop, damaged)
+            evaluated = _evaluate(prepared, cell, device, stage, notice, damaged)
+            yield CellOutcome(cell, trained, evaluated, damaged=tuple(damaged))
         except CcvaeEvalError as error:
-            yield CellOutcome(cell, error=error)
+            yield CellOutcome(cell, error=error, damaged=tuple(damaged))
 
 
 def _metrics(names: Sequence[str], options: Mapping[str, Mapping[str, Plain]]) -> tuple[Metric, ...]:
@@ -139,8 +166,8 @@ def run_folder(prepared: PreparedRecipe, cell: RecipeCell) -> Path:
 
 
 def result_of(prepared: PreparedRecipe, cell: RecipeCell) -> Run | None:
-    """A cell's run, or None if it is missing or incomplete."""
-    return _run_in(run_folder(prepared, cell))
+    """A cell's run, or None if it is missing or damaged."""
+    return _run_in(run_folder(prepared, cell), [])
 
 
 def training_of(prepared: PreparedRecipe, cell: RecipeCell) -> dict[str, float]:
@@ -149,36 +176,60 @@ def training_of(prepared: PreparedRecipe, cell: RecipeCell) -> dict[str, float]:
     An epoch covers all training images, including those held out for validation.
     """
     try:
-        plain: dict[str, Any] = json.loads((prepared.folder_of(cell) / TRAINED).read_text())
-        found = {name: float(plain[name]) for name in ("seconds", "steps", "parameters")}
-        images = len(prepared.data_of[cell.experiment].split("train"))
-        found["seconds_per_epoch"] = found["seconds"] / found["steps"] * images / cell.training.batch
-        return found
-    except (OSError, ValueError, TypeError, KeyError):
+        facts = _TrainingFacts.of(prepared.folder_of(cell))
+    except InputError:
         return {}
+    images = len(prepared.data_of[cell.experiment].split("train"))
+    return {
+        "seconds": facts.seconds, "steps": facts.steps, "parameters": facts.parameters,
+        "seconds_per_epoch": facts.seconds / facts.steps * images / cell.training.batch,
+    }  # fmt: skip
 
 
 def _train(
-    prepared: PreparedRecipe, cell: RecipeCell, device: str, stage: Stage | None, stop: Callable[[], bool]
+    prepared: PreparedRecipe,
+    cell: RecipeCell,
+    device: str,
+    stage: Stage | None,
+    stop: Callable[[], bool],
+    damaged: list[str],
 ) -> bool:
+    """Trains a cell unless its results are there. True if it was trained; ``damaged`` receives why, for results that
+    cannot be used."""
     folder = prepared.folder_of(cell)
-    if (folder / TRAINED).is_file() and (folder / CHECKPOINT).is_file():
-        return False
+    if (folder / TRAINED).exists() and (folder / CHECKPOINT).exists():
+        try:
+            _TrainingFacts.of(folder)
+            read_bundle(folder / CHECKPOINT)
+            return False
+        except InputError as error:
+            damaged.append(_sentence(error))
     data = prepared.data_of[cell.experiment]
     model, supervision = prepare(cell.model, cell.settings, data, cell.training)
     if cell.after:
         take_weights(model, _weights(prepared, cell))
     on, state = device_named(device), folder / "training"
-    last = follow(fit(model, data, cell.training, folder=state, resume=True, device=on, stop=stop), stage)
+    train = partial(fit, model, data, cell.training, folder=state, resume=True, device=on, stop=stop)
+    try:
+        last = follow(train(), stage)
+    except CheckpointError as error:  # of the saved state
+        damaged.append(_sentence(error))
+        (state / STATE).unlink()
+        last = follow(train(), stage)
     if last.reason == "stopped":
         raise KeyboardInterrupt
     trained: Any = model.to("cpu")
     training = record(trained, data, cell.training, supervision, last)
     save_checkpoint(folder / CHECKPOINT, trained, name=cell.model, data=data, training=training)
     parameters = sum(parameter.numel() for parameter in trained.parameters())
-    facts = {"cell": cell.name, "seconds": last.seconds, "steps": last.step, "parameters": parameters}
-    atomic_write(folder / TRAINED, json.dumps(facts).encode())
+    facts = _TrainingFacts(cell.name, last.seconds, last.step, parameters)
+    atomic_write(folder / TRAINED, json.dumps(plain(facts)).encode())
     return True
+
+
+def _sentence(error: InputError) -> str:
+    """An error without its advice, which does not apply to results that are computed again."""
+    return str(type(error)(error.what, where=error.where, why=error.why))
 
 
 def follow(events: Iterator[Event], stage: Stage | None) -> Finished:
@@ -203,14 +254,19 @@ def _weights(prepared: PreparedRecipe, cell: RecipeCell) -> Any:
 
 
 def _evaluate(
-    prepared: PreparedRecipe, cell: RecipeCell, device: str, stage: Stage | None, notice: Callable[[str], None] | None
+    prepared: PreparedRecipe,
+    cell: RecipeCell,
+    device: str,
+    stage: Stage | None,
+    notice: Callable[[str], None] | None,
+    damaged: list[str],
 ) -> bool:
     """Evaluate a cell; for the first seed also draw figures and run the extra evaluations. True if any was missing."""
     recipe, first_seed = prepared.recipe, cell.seed == 0
     planned = [(run_folder(prepared, cell), prepared.metrics, recipe.figures and first_seed)]
     for extra, metrics, key in prepared.extra_evaluations if first_seed else ():
         planned.append((prepared.folder_of(cell) / f"{slug(extra.name)}-{key}", metrics, True))
-    missing = [each for each in planned if _run_in(each[0]) is None]
+    missing = [each for each in planned if _run_in(each[0], damaged) is None]
     judge = "full" if recipe.judge == "auto" else recipe.judge  # one judge for models of different labels
     for folder, metrics, with_figures in missing:
         run = evaluate(
@@ -226,8 +282,12 @@ def _evaluate(
     return bool(missing)
 
 
-def _run_in(folder: Path) -> Run | None:
+def _run_in(folder: Path, damaged: list[str]) -> Run | None:
+    """The run in a folder; None if it is missing, or damaged, of which ``damaged`` receives the reason."""
+    if not (folder / RUN_FILE).exists():
+        return None
     try:
         return read(folder)
-    except InputError:
+    except InputError as error:
+        damaged.append(_sentence(error))
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context, rcParams
+from matplotlib import rc_context, rcParams, rcParamsDefault
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
@@ -20,6 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
+from ccvae_eval.core.files import atomic_write, make_folder
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.rendering.text import figure, plain
 
@@ -69,8 +71,12 @@ NAMES = {"auc": "AUC", "mse": "MSE", "cross_auc": "AUC across labels"}
 
 
 def style(width: float = WIDTH) -> AbstractContextManager[None]:
-    """The style of all figures while they are drawn or written; ``width`` is their greatest width in inches."""
-    return rc_context(STYLE | {"figure.figsize": (width, 0.6 * width)})
+    """The style of all figures while they are drawn or written; ``width`` is their greatest width in inches.
+
+    Settings of a ``matplotlibrc``, which may lie in the working folder, have no effect.
+    """
+    defaults = {key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")}
+    return rc_context(defaults | STYLE | {"figure.figsize": (width, 0.6 * width)})
 
 
 def class_colours(count: int) -> Sequence[Any]:
@@ -94,13 +100,20 @@ def label_colours(measurement: Measurement) -> dict[str, Any]:
 
 
 def save(sheet: Figure, path: Path) -> Path:
-    """Writes a figure in the format of its suffix; creates its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a figure in the format of its suffix, completely or not at all; creates its folder.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    make_folder(path.parent)
     FigureCanvasAgg(sheet)
+    content = io.BytesIO()
     dated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     with style():
         sheet.draw_without_rendering()  # the layout of small figures needs two passes
-        sheet.savefig(path, dpi=DPI, metadata=dated.get(path.suffix.lower()))
+        suffix = path.suffix.lower()
+        sheet.savefig(content, format=suffix[1:], dpi=DPI, metadata=dated.get(suffix))
+    atomic_write(path, content.getvalue())
     return path
 
 

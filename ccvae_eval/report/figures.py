@@ -112,14 +112,15 @@ def figures_of(measurement: Measurement, width: float = WIDTH) -> Iterator[tuple
     """
     kind = presentation_of(measurement.metric)
     if measurement.pictures and hasattr(kind, "figures"):
-        with plugin_call(kind, "metric", "figures(measurement)"):
-            drawn = iter(kind.figures(measurement))
-            while True:
-                with style(width):  # not around a yield: the caller's own figures keep their style
-                    found = next(drawn, None)
-                if found is None:
-                    return
-                yield found
+        drawn: Iterator[tuple[tuple[str, ...], Figure]] | None = None
+        while True:
+            # not around the yield: the caller's own figures keep their style
+            with plugin_call(kind, "metric", "figures(measurement)"), style(width):
+                drawn = iter(kind.figures(measurement)) if drawn is None else drawn
+                found = next(drawn, None)
+            if found is None:
+                return
+            yield found
 
 
 def named(run: Run, measurement: Measurement, images: Sequence[int] = ()) -> Measurement:

@@ -125,11 +125,14 @@ class Processes:
         for process in self._alive:
             process.terminate()
         end = time.monotonic() + STOP_SECONDS
-        for process in self._alive:
-            process.join(max(0.0, end - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join(STOP_SECONDS)
+        try:
+            for process in self._alive:
+                process.join(max(0.0, end - time.monotonic()))
+        finally:  # also when a second Ctrl-C ends the wait
+            for process in self._alive:
+                if process.is_alive():
+                    process.kill()
+                    process.join(STOP_SECONDS)
 
 
 def _perform_on(folder: Path, cell: Cell, command: Command, device: str) -> None:

@@ -63,7 +63,7 @@ def test_the_command_line_needs_no_data(tmp_path: Path, capsys: pytest.CaptureFi
         ({"columns": ["Smile"]}, "columns must have shape"),
         ({"split": ["elsewhere"] * 400}, "split must be one of"),
         ({"names": ["Smile"]}, "labels have 2 columns, but 1 names"),
-        ({"codes": np.array([{"a": 1}], object)}, "not a readable"),
+        ({"codes": np.array([{"a": 1}], object)}, "unreadable array"),
     ],
 )
 def test_invalid_arrays_are_refused(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -128,11 +128,11 @@ def test_a_file_of_rules(tmp_path: Path) -> None:
         ("min = 3\n", "'min' must be a table"),
         ('fail-on = "CE001"\n', "'fail-on' must be a list"),
         ('[min]\n"locality.focus" = "much"\n', "must be a number, got 'much'"),
-        ('[min]\n"locality.focus" = nan\n', "must be a number"),
+        ('[min]\n"locality.focus" = nan\n', "must be finite, got nan"),
         ('[min]\n"locality.focus" = true\n', "must be a number"),
         ('[min]\n"locality" = 1\n', "not a valid address"),
-        ("[min\n", "must be TOML"),
-        ("a = " + "[" * 50_000, "must be TOML"),
+        ("[min\n", "not valid TOML"),
+        ("a = " + "[" * 50_000, "nested more than 32 levels"),
     ],
 )
 def test_a_wrong_file_of_rules_is_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_wrong_file_of_rules_is_refused(text: str, message: str, tmp_path: Pat
 
 
 def test_an_absent_or_huge_file_of_rules_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be opened"):
         read_gate(tmp_path / "absent.toml")
     (tmp_path / "huge.toml").write_bytes(b"#" * (1 << 21))
     with pytest.raises(InputError, match="too large"):

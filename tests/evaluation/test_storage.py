@@ -12,8 +12,7 @@ import pytest
 from ccvae_eval import read
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.evaluation import arrays
-from ccvae_eval.evaluation.arrays import PICTURES_FILE
-from ccvae_eval.evaluation.storage import EVIDENCE_FILE, RUN_FILE, write
+from ccvae_eval.evaluation.storage import EVIDENCE_FILE, PICTURES_FILE, RUN_FILE, write
 from tests.support.runs import measurement, pictured_run, run_of, value
 
 
@@ -85,7 +84,7 @@ def test_pictures_beyond_the_limit_and_objects_are_left_out(tmp_path: Path, monk
 def test_a_file_that_holds_no_pictures_is_refused(tmp_path: Path, content: bytes) -> None:
     write(pictured_run(), tmp_path)
     (tmp_path / PICTURES_FILE).write_bytes(content)
-    with pytest.raises(InputError, match="pictures cannot be read") as caught:
+    with pytest.raises(InputError, match="not a readable .npz archive") as caught:
         read(tmp_path)
     assert PICTURES_FILE in str(caught.value)
 

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -197,13 +198,22 @@ def test_metrics_with_different_images_are_evaluated_on_their_own_images(run, su
     assert sorted(evaluations) == [["again"], ["reach"]]
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[[1]]", '[["a", null, {}, "x"]]', "7"])
+DEEP, UNHASHABLE = "[" * 100_000, '[["a", null, {"b": []}, 1.0]]'
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[[1]]", '[["a", null, {}, "x"]]', "7", DEEP, UNHASHABLE, None])
 def test_a_damaged_cache_is_computed_again(run, subject, evaluations, tmp_path, damage):
-    one = oracle_reference(run, subject, METRICS, cache_dir=tmp_path)
+    """``None``: a pipe in the place of each file."""
+    one, notices = oracle_reference(run, subject, METRICS, cache_dir=tmp_path), []
     for file in tmp_path.iterdir():
-        file.write_text(damage)
-    assert oracle_reference(run, subject, METRICS, cache_dir=tmp_path) == one
+        if damage is None:
+            file.unlink()
+            os.mkfifo(file)
+        else:
+            file.write_text(damage)
+    assert oracle_reference(run, subject, METRICS, cache_dir=tmp_path, notice=notices.append) == one
     assert len(evaluations) == 2
+    assert notices[0] == "2 damaged files of cached reference values are ignored."
 
 
 def test_an_unwritable_cache_gives_a_notice(run, subject, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from ccvae_eval.evaluation.storage import read
 from ccvae_eval.recipes import tables
 from ccvae_eval.recipes.recipe import RecipeCell, parse_recipe
 from ccvae_eval.recipes.tables import grids_of
-from ccvae_eval.recipes.work import PreparedRecipe, result_of, run_cells, training_of
+from ccvae_eval.recipes.work import PreparedRecipe, result_of, run_cells, run_folder, training_of
 from ccvae_eval.rendering.grids import Entry, Grid, grid_markdown
 from ccvae_eval.report.figures import draw_grid
 from ccvae_eval.statistics.intervals import over_seeds
+from ccvae_eval.training import STATE
 
 RECIPE = """
 title = "A small one"
@@ -75,6 +77,66 @@ def test_existing_results_are_reused(finished: PreparedRecipe) -> None:
     assert [(d.trained, d.evaluated, d.error) for d in done] == [(False, False, None)] * 8
     again = prepared(finished.folder, RECIPE.replace("sample = 30", "sample = 20"))
     assert [(d.trained, d.evaluated) for d in run_cells(again, shard=(1, 8))] == [(False, True)]
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [("checkpoint.pt", "cut"), ("trained.json", "garbage"), ("trained.json", "wrong"), ("trained.json", "pipe")],
+)
+def test_a_cell_with_a_damaged_training_is_trained_again(finished: PreparedRecipe, file: str, damage: str) -> None:
+    """Its saved state is whole: the training ends at once, with the same weights."""
+    cell = finished.cells[0]
+    path = finished.folder_of(cell) / file
+    whole, weights = path.read_bytes(), read_bundle(finished.folder_of(cell) / "checkpoint.pt").tensors
+    path.unlink()
+    if damage == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"{", "wrong": b'{"seconds": []}'}[damage])
+    done = next(run_cells(prepared(finished.folder)))
+    assert (done.trained, done.evaluated, done.error) == (True, False, None)
+    (reason,) = done.damaged
+    assert str(path) in reason
+    assert "Copy or download" not in reason
+    again = read_bundle(finished.folder_of(cell) / "checkpoint.pt").tensors
+    assert all(np.array_equal(again[name], weights[name]) for name in weights)
+    assert training_of(finished, cell)["steps"] == 2
+
+
+def test_a_damaged_state_of_a_training_is_ignored(finished: PreparedRecipe) -> None:
+    folder = finished.folder_of(finished.cells[0])
+    (folder / "trained.json").unlink()
+    state = folder / "training" / STATE
+    state.write_bytes(state.read_bytes()[:100])
+    done = next(run_cells(prepared(finished.folder)))
+    assert (done.trained, done.error) == (True, None)
+    assert [str(state) in reason for reason in done.damaged] == [True]
+
+
+@pytest.mark.parametrize("damage", ['{"schema_version": 1}', "{", '{"schema_version": 1, "tool": 1}'])
+def test_a_cell_with_a_damaged_run_is_evaluated_again(finished: PreparedRecipe, damage: str) -> None:
+    folder = run_folder(finished, finished.cells[0])
+    (folder / "run.json").write_text(damage)
+    assert result_of(finished, finished.cells[0]) is None
+    done = next(run_cells(prepared(finished.folder)))
+    assert (done.trained, done.evaluated, done.error) == (False, True, None)
+    assert [str(folder / "run.json") in reason for reason in done.damaged] == [True]
+    assert result_of(finished, finished.cells[0]) is not None
+
+
+def test_damaged_results_are_named_and_counted(
+    finished: PreparedRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.toml"
+    file.write_text(RECIPE)
+    (run_folder(finished, finished.cells[0]) / "run.json").write_text("{")
+    (finished.folder_of(finished.cells[1]) / "trained.json").write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        main(["reproduce", str(file), "--out", str(finished.folder)])
+    assert not ended.value.code
+    shown = capsys.readouterr().err
+    assert shown.count("computed again, because") == 2
+    assert "2 damaged files of earlier results were ignored" in shown
 
 
 def test_shards_partition_the_cells(finished: PreparedRecipe) -> None:

@@ -68,7 +68,7 @@ def test_the_valid_parts_of_the_tar_attacks_are_read(tmp_path: Path) -> None:
     assert read_bundle(tmp_path / "x.pt").tensors["weight"].tolist() == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("attack", ["torchscript", "exported_program", "call_of_torch"])
+@pytest.mark.parametrize("attack", ["torchscript", "exported_program"])
 def test_the_refusal_of_a_program_says_how_to_save_its_weights(attack: str, tmp_path: Path) -> None:
     attacks.REFUSED[attack][0](tmp_path / "x.pt", tmp_path / "canary")
     with pytest.raises(CheckpointError) as refused:

@@ -390,6 +390,85 @@ def laughs(path: Path, canary: Path) -> None:
     write_zip(path, Opcodes().add(b"]q\x000", doubling, b"h\x28").done())
 
 
+def _called_often(value: bytes, call: bytes, count: int) -> bytes:
+    """A pickle that stores a value once and passes it to a call many times."""
+    return Opcodes().add(value, b"q\x00", (call + b"0") * count, b"0N").done()
+
+
+@refused_with("copied too often")
+def copies_of_a_dictionary(path: Path, canary: Path) -> None:
+    """``OrderedDict(table)``, 20,000 times: 100 MB of copies from 0.2 MB."""
+    table = b"}(" + b"".join(b"M" + struct.pack("<H", i) + b"N" for i in range(9000)) + b"u"
+    write_zip(path, _called_often(table, name("collections", "OrderedDict") + b"h\x00\x85R", 20_000))
+
+
+@refused_with("copied too often")
+def copies_of_a_list(path: Path, canary: Path) -> None:
+    items = b"](" + b"N" * 19_000 + b"e"
+    write_zip(path, _called_often(items, name("torch", "Size") + b"h\x00\x85R", 20_000))
+
+
+@refused_with("copied too often")
+def copies_of_a_text(path: Path, canary: Path) -> None:
+    write_zip(path, _called_often(text("a" * 1_000_000), name("_codecs", "encode") + b"h\x00\x85R", 20_000))
+
+
+@refused_with("copied too often")
+def many_arguments(path: Path, canary: Path) -> None:
+    """Tuples of 19,000 arguments, each of which is a list of 19,000 items."""
+    items = b"](" + b"N" * 19_000 + b"eq\x010(" + b"h\x01" * 19_000 + b"t"
+    write_zip(path, _called_often(items, name("pathlib", "Path") + b"h\x00R", 1000))
+
+
+@refused_with("copied too often")
+def paths_joined_over_and_over(path: Path, canary: Path) -> None:
+    """Each path is the one before with a part of 1,000 characters: the file grows linearly, its value quadratically."""
+    start = text("a" * 1000) + b"q\x00q\x020" + name("pathlib", "PurePosixPath") + b"q\x010"
+    write_zip(path, Opcodes().add(start, b"h\x01h\x02h\x00\x86Rq\x020" * 20_000, b"N").done())
+
+
+@refused_with("copied too often")
+def paths_that_double(path: Path, canary: Path) -> None:
+    start = text("a" * 1000) + b"q\x000" + name("pathlib", "PurePosixPath") + b"q\x010"
+    write_zip(path, Opcodes().add(start, b"h\x01h\x00h\x00\x86Rq\x000" * 40, b"N").done())
+
+
+@refused_with("copied too often")
+def long_tuples_as_keys(path: Path, canary: Path) -> None:
+    key = b"(" + b"N" * 19_000 + b"t"
+    write_zip(path, Opcodes().add(key, b"q\x000}", b"h\x00Ns" * 20_000).done())
+
+
+@refused_with("too much data besides tensors")
+def tuple_of_one_dictionary(path: Path, canary: Path) -> None:
+    table = b"}(" + b"".join(b"K" + bytes([i]) + b"N" for i in range(200)) + b"u"
+    write_zip(path, Opcodes().add(table, b"q\x000(", b"h\x00" * 19_000, b"t").done())
+
+
+@refused_with("too much data besides tensors")
+def long_class_names(path: Path, canary: Path) -> None:
+    """One name of 400 characters, 100,000 times."""
+    write_zip(
+        path,
+        Opcodes()
+        .add(
+            name("library", "x" * 400), b"q\x000]", b"(" + b"h\x00" * 1000 + b"e", (b"(" + b"h\x00" * 1000 + b"e") * 99
+        )
+        .done(),
+    )
+
+
+@refused_with("nested too deeply")
+def many_long_integers(path: Path, canary: Path) -> None:
+    write_zip(path, Opcodes().add(b"](", (b"\x8b" + struct.pack("<i", 32) + b"\x7f" * 32) * 50_000, b"e").done())
+
+
+@refused_with("too much data besides tensors")
+def many_long_integers_in_parts(path: Path, canary: Path) -> None:
+    part = b"(" + (b"\x8b" + struct.pack("<i", 32) + b"\x7f" * 32) * 1000 + b"e"
+    write_zip(path, Opcodes().add(b"]", part * 201).done())
+
+
 @refused_with("refers to itself")
 def list_in_itself(path: Path, canary: Path) -> None:
     write_zip(path, Opcodes().add(b"]q\x00h\x00a").done())

@@ -17,11 +17,17 @@ MAX_DIMENSIONS = 32
 MAX_SIZE = 1 << 48
 """Limit of sizes, strides and offsets, far below the overflow of 64-bit products."""
 
-STATE_DICT_HINT = (
-    "If you trust the file, load it where it was made and save its tensors alone:\n"
-    '    model = torch.load("FILE", weights_only=False)  # torch.jit.load for TorchScript\n'
-    '    torch.save(model.state_dict(), "weights.pt")'
+_SAVE = (
+    "If you made the file yourself, load it where it was made and save its tensors alone:\n"
+    "    model = {}\n"
+    '    torch.save(model.state_dict(), "weights.pt")\n'
+    "This runs code from the file: only if you made it yourself."
 )
+STATE_DICT_HINT = _SAVE.format('torch.load("FILE", weights_only=False)')
+"""For a file that names nothing but modules and tensors."""
+SCRIPT_HINT = _SAVE.format('torch.jit.load("FILE")')
+EXPORT_HINT = _SAVE.format('torch.export.load("FILE").module()')
+DISTRUST = "Do not load this file by other means unless you trust its source."
 
 _OLD_MODULES = {"__builtin__", "copy_reg", "commands", "cPickle", "exceptions", "popen2", "Queue", "urllib2"}
 _STANDARD_LIBRARY = sys.stdlib_module_names | _OLD_MODULES
@@ -81,7 +87,7 @@ def checked_global(module: Any, name: Any, member: str) -> Global:
         raise RefusedError(
             f"refers to {escaped(full)}, which is code, not data",
             why="loading the file with torch.load or pickle could execute arbitrary code",
-            member=member, hint="Do not load this file by other means unless you trust its source.",
+            member=member, hint=DISTRUST,
         )  # fmt: skip
     return Global(full)
 
@@ -99,7 +105,7 @@ def build_record(function: Any, arguments: Any, member: str) -> Any:
     if name.startswith("torch.") and name not in BUILDERS and not name.rpartition(".")[2][:1].isupper():
         raise RefusedError(
             f"would call {escaped(name)} when loaded", why="only plain tensors and data are read", member=member,
-            hint=STATE_DICT_HINT,
+            hint=DISTRUST,
         )  # fmt: skip
     builder = BUILDERS.get(name) or _inert_record(name)
     try:

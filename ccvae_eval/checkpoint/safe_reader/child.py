@@ -12,7 +12,7 @@ from .source import Source
 from .summary import describe_or_refuse
 
 MAX_MEMORY_BYTES = 640 << 20
-BASE_SECONDS = 20
+BASE_SECONDS = 10
 BYTES_PER_SECOND = 100_000_000
 
 
@@ -23,16 +23,17 @@ def seconds_for(size: int) -> int:
 
 def apply_limits(size: int) -> None:
     """Limits the resources of this process, so that a vulnerability in the reader does little harm."""
+    seconds = seconds_for(size)
     limits = {
-        resource.RLIMIT_AS: MAX_MEMORY_BYTES,
-        resource.RLIMIT_CPU: seconds_for(size),
-        resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_AS: (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES),
+        resource.RLIMIT_CPU: (seconds, seconds + 1),  # SIGXCPU, so that the parent can tell the cause
+        resource.RLIMIT_FSIZE: (0, 0),
+        resource.RLIMIT_CORE: (0, 0),
     }
-    for kind, value in limits.items():
+    for kind, values in limits.items():
         # macOS does not allow a limit on the address space
         with suppress(ValueError, OSError):
-            resource.setrlimit(kind, (value, value))
+            resource.setrlimit(kind, values)
 
 
 def main(descriptor: int) -> None:

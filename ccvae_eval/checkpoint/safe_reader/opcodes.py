@@ -7,7 +7,7 @@ returns a record for the name of the function or refuses the name; nothing is ca
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 from .builders import build_record, checked_global
@@ -20,8 +20,10 @@ MAX_STACK = 20_000
 MAX_MARKS = 1_000
 MAX_TEXT_BYTES = 1 << 20
 MAX_INTEGER_BYTES = 32
-MAX_KEY_PARTS = 100_000
 MAX_PROTOCOL = 5
+SLACK = 1 << 23
+"""Items and characters that calls and keys may take from their arguments, beyond twice the bytes of the pickle. A value
+that is stored once can be an argument many times."""
 
 _KEYS = (str, int, float, bool, type(None), bytes, Global, Instance, Strided)
 """Types of keys, apart from tuples of them. Hashing them takes constant time."""
@@ -48,7 +50,7 @@ class PickleParser:
         self.enclosing: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.enclosing_height = 0
-        self.key_parts = 0
+        self.budget = 2 * len(content) + SLACK
 
     def parse(self) -> Any:
         """Returns the record that the pickle describes.
@@ -115,6 +117,12 @@ class PickleParser:
             raise self._refused("contains a string that is too long", f"{length:,} bytes")
         return self._take(length)
 
+    def spend(self, *lengths: int) -> None:
+        """Takes what a call or a key copies from the budget."""
+        self.budget -= sum(lengths)
+        if self.budget < 0:
+            raise self._refused("is too complex", "its values are copied too often")
+
     # the stack
 
     def push(self, value: Any) -> None:
@@ -166,6 +174,8 @@ class PickleParser:
 
     def reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
+        if isinstance(arguments, tuple):
+            self.spend(len(arguments), *(len(part) for part in arguments if isinstance(part, Sized)))
         self.push(build_record(function, arguments, self.member))
 
     def old_instance(self) -> None:
@@ -216,9 +226,9 @@ class PickleParser:
 
     def _check_key(self, key: Any, depth: int = 0) -> None:
         """Accepts a tuple of keys. Hashing a deeply nested key would overflow the C stack."""
-        self.key_parts += 1
-        if not isinstance(key, tuple) or depth > 3 or self.key_parts > MAX_KEY_PARTS:
+        if not isinstance(key, tuple) or depth > 3:
             raise self._refused("contains a dictionary with unsupported keys", type(key).__name__)
+        self.spend(4 * len(key))  # each part is checked and hashed
         for part in key:
             if not isinstance(part, _KEYS):
                 self._check_key(part, depth + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
 from math import prod
 from typing import Any, NoReturn
 
@@ -57,8 +58,8 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) != len(pairs):
-            names = [name for name, _ in pairs]
-            _broken(f"the key {escaped(next(n for i, n in enumerate(names) if n in names[:i]))} appears twice")
+            counts = Counter(name for name, _ in pairs)
+            _broken(f"the key {escaped(max(counts, key=counts.__getitem__))} appears twice")
         return table
 
     def refused(number: str) -> NoReturn:

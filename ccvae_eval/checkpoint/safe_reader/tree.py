@@ -75,8 +75,9 @@ class TreeEncoder:
 
     def _count(self, value: Any, depth: int) -> None:
         self.nodes += 1
-        if isinstance(value, str):
-            self.characters += len(value)
+        text = value.name if isinstance(value, Global) else value.class_name if isinstance(value, Instance) else value
+        if isinstance(text, str):
+            self.characters += len(text)
         if depth > MAX_DEPTH:
             raise RefusedError("is nested too deeply or refers to itself", why=f"over {MAX_DEPTH} levels")
         if self.nodes > MAX_NODES or self.characters > MAX_TEXT:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from .archive import Member, members, verify
-from .builders import STATE_DICT_HINT
+from .builders import EXPORT_HINT, SCRIPT_HINT
 from .opcodes import PickleParser
 from .records import Storage
 from .source import RefusedError, Source, escaped, truncated
@@ -53,14 +53,12 @@ def _reject_other_archives(names: list[str]) -> None:
     """Refuses archives of other formats."""
     inside = [name.partition("/")[2] for name in names]
     if any(name.startswith("code/") or name in ("constants.pkl", "bytecode.pkl") for name in inside):
-        raise RefusedError(
-            "is a TorchScript archive, not a checkpoint", why="TorchScript is code", hint=STATE_DICT_HINT
-        )
+        raise RefusedError("is a TorchScript archive, not a checkpoint", why="TorchScript is code", hint=SCRIPT_HINT)
     if any(
         name.endswith(("archive_format", "serialized_exported_program.json")) or name.startswith("models/")
         for name in (*names, *inside)
     ):
-        raise RefusedError("is an exported program (.pt2), not a checkpoint", hint=STATE_DICT_HINT)
+        raise RefusedError("is an exported program (.pt2), not a checkpoint", hint=EXPORT_HINT)
     if all(name.endswith(".npy") for name in names):
         raise RefusedError("is a NumPy archive (.npz), not a checkpoint")
     if len({name.partition("/")[0] for name in names}) != 1 or "data.pkl" not in inside:

@@ -55,7 +55,7 @@ def decode(content: bytes, where: str) -> PixelArray:
     if len(content) > MAX_IMAGE_BYTES:
         raise DataError(f"the image file has {len(content) / 2**20:.0f} MiB, the limit is 64 MiB", where=where)
     if content.startswith(PNG):
-        width, height = _png_size(content, where)
+        width, height = png_size(content, where)
     elif content.startswith(JPEG):
         width, height = _jpeg_size(content, where)
     else:
@@ -66,13 +66,15 @@ def decode(content: bytes, where: str) -> PixelArray:
             why=f"it is {kind if content else 'empty'}",
             hint="Replace it by a PNG or JPEG file, or remove its row from the table.",
         )
-    if width * height > MAX_PIXELS or not width * height:
-        raise DataError(
-            f"the image has {width} x {height} pixels",
-            where=where,
-            why=f"from 1 to {MAX_PIXELS:,} pixels are supported",
-        )
+    require_size(width, height, where)
     return _decoded(content, cv2.IMREAD_UNCHANGED if content.startswith(PNG) else cv2.IMREAD_COLOR, where)
+
+
+def require_size(width: int, height: int, where: str) -> None:
+    """Refuses an image of no pixels or of more than 67 megapixels."""
+    if not 0 < width * height <= MAX_PIXELS:
+        why = f"from 1 to {MAX_PIXELS:,} pixels are supported"
+        raise DataError(f"the image has {width} x {height} pixels", where=where, why=why)
 
 
 def _decoded(content: bytes, mode: int, where: str) -> PixelArray:
@@ -95,7 +97,7 @@ def _decoded(content: bytes, mode: int, where: str) -> PixelArray:
     return np.ascontiguousarray(pixels[..., ::-1])
 
 
-def _png_size(content: bytes, where: str) -> tuple[int, int]:
+def png_size(content: bytes, where: str) -> tuple[int, int]:
     """Width and height of a PNG; raises unless every chunk is complete and has the right checksum."""
     place, size, kind = len(PNG), (0, 0), b""
     while kind != b"IEND":

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError
+from ccvae_eval.core.files import read_regular_file
 from ccvae_eval.core.types import Bools
-from ccvae_eval.data.images.decode import MAX_IMAGE_BYTES, central_square
-from ccvae_eval.data.images.stores import read_file
+from ccvae_eval.data.images.decode import MAX_IMAGE_BYTES, PNG, central_square, png_size, require_size
 
 Box = tuple[float, float, float, float]
 """Left, right, top, bottom. In ``FACE_BOXES`` the origin is midway between the eyes, the unit their distance, and y
@@ -176,6 +176,7 @@ PARTS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """The parts that a local attribute changes. For glasses they include the eyes, where absent glasses would be."""
 
+PNG_HINT = "Expected a grey PNG with 8 bits per pixel."
 MARGIN = 0.03
 """Dilation of the parts as a fraction of the image width, because an open mouth is larger than a closed one."""
 GLASSES_MARGIN = 0.09
@@ -340,10 +341,13 @@ def _map_of_part_files(folder: Path, stem: str) -> NDArray[np.uint8] | None:
 
 def _decoded(path: Path) -> NDArray[np.uint8]:
     """Decode an 8-bit mask; of several channels the largest value counts, and alpha is ignored."""
-    content = read_file(path, MAX_IMAGE_BYTES)
-    found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    content = read_regular_file(path, MAX_IMAGE_BYTES, DataError)
+    if not content.startswith(PNG):
+        raise DataError("the file is not a mask", where=str(path), hint=PNG_HINT)
+    require_size(*png_size(content, str(path)), str(path))
+    found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != np.uint8:
-        raise DataError("the file is not a mask", where=str(path), hint="Expected a grey PNG with 8 bits per pixel.")
+        raise DataError("the file is not a mask", where=str(path), hint=PNG_HINT)
     return np.asarray(found if found.ndim == 2 else found[..., :3].max(axis=2), np.uint8)
 
 

@@ -11,18 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from ccvae_eval.core.errors import DataError
+from ccvae_eval.core.files import read_regular_file
 from ccvae_eval.data.images.decode import MAX_IMAGE_BYTES
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-
-
-def read_file(path: Path, limit: int) -> bytes:
-    """The bytes of a file; one that has more than ``limit`` bytes or cannot be read raises a ``DataError``."""
-    try:
-        _require_size(path.stat().st_size, limit, str(path))
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError("the file cannot be read", where=str(path), why=error.strerror or str(error)) from None
 
 
 def _require_size(size: int, limit: int, where: str) -> None:
@@ -55,7 +47,7 @@ class FolderStore:
         self._folder, self.where, self.names = folder, str(folder), tuple(sorted(_files(folder)))
 
     def read(self, name: str) -> bytes:
-        return read_file(self._folder / name, MAX_IMAGE_BYTES)
+        return read_regular_file(self._folder / name, MAX_IMAGE_BYTES, DataError)
 
     def size(self, name: str) -> int:
         return (self._folder / name).stat().st_size

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, UsageError, suggestion
+from ccvae_eval.core.files import read_regular_file
 from ccvae_eval.data.images.regions import FRAMES, Boxes, Regions
-from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore, read_file
+from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore
 from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, Attributes, column_from_numbers, schema_of
 from ccvae_eval.data.sets.folder import (
     MAX_EDGE,
@@ -114,13 +115,13 @@ class CelebATable:
 
 def _table(place: Path, name: str) -> CelebATable | None:
     paths = (place / inner / (name + suffix) for inner in SUBFOLDERS for suffix in TABLE_SUFFIXES)
-    return next((_read(path) for path in paths if path.is_file()), None)
+    return next((_read(path) for path in paths if path.exists()), None)
 
 
 def _read(path: Path) -> CelebATable:
     """Read a table. The text form of the attributes starts with a count and a line of names; the partition does not."""
     try:
-        text = read_file(path, MAX_TABLE_BYTES).decode("utf-8-sig")
+        text = read_regular_file(path, MAX_TABLE_BYTES, DataError).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError("the file cannot be read", where=str(path), why=str(error)) from None
     lines = [line for line in (text.replace(",", " ") if path.suffix == ".csv" else text).splitlines() if line.strip()]

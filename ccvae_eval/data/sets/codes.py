@@ -6,6 +6,7 @@ Reading parquet needs pyarrow, which the extra ``parquet`` installs.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.core.files import open_regular_file
 from ccvae_eval.data.labels.columns import SPLIT_COLUMN
 from ccvae_eval.data.sets.npz import read_arrays
 
@@ -176,12 +178,13 @@ def _column(texts: Sequence[str]) -> NDArray[Any]:
 def _csv_lines(path: Path) -> list[list[str]]:
     """The header and the rows; empty lines are skipped."""
     try:
-        if path.stat().st_size > MAX_CODES_BYTES:
-            raise DataError("the file is too large", where=str(path), why="the limit is 2 GiB")
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with (
+            open_regular_file(path, DataError) as descriptor,
+            open(descriptor, newline="", encoding="utf-8-sig", closefd=False) as file,
+        ):
+            if os.fstat(descriptor).st_size > MAX_CODES_BYTES:
+                raise DataError("the file is too large", where=str(path), why="the limit is 2 GiB")
             lines = [line for line in csv.reader(file) if line]
-    except OSError as error:
-        raise DataError("the file cannot be read", where=str(path), why=error.strerror or str(error)) from None
     except (ValueError, csv.Error) as error:
         raise DataError("the file is not a CSV table", where=str(path), why=str(error)) from None
     if len(lines) < 2:

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.core.files import read_regular_file
 from ccvae_eval.core.types import Bools, Ids
 from ccvae_eval.data.images.decode import PixelArray, as_images, central_square, decode, resized, squeezed
 from ccvae_eval.data.images.regions import FRAMES, Boxes, Frame, Regions, regions_in
-from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore, files_by_name, read_file
+from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore, files_by_name
 from ccvae_eval.data.interface import Split
 from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, Attributes, read_attributes
 from ccvae_eval.data.memory import checked_ids
@@ -297,8 +298,8 @@ def _opened(place: Path, images: str, table: str, labels: tuple[str, ...]) -> tu
 
 def _read_table(path: Path, labels: tuple[str, ...]) -> Attributes:
     try:
-        if path.is_file():
-            return read_attributes(read_file(path, MAX_TABLE_BYTES), str(path), labels)
+        if path.exists():
+            return read_attributes(read_regular_file(path, MAX_TABLE_BYTES, DataError), str(path), labels)
     except OSError as error:
         raise DataError("the file cannot be read", where=str(path), why=error.strerror or str(error)) from None
     others = sorted(other.name for other in path.parent.glob("*.csv"))

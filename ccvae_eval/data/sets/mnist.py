@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.core.files import open_regular_file
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.data.images.decode import bilinear
 from ccvae_eval.data.labels.columns import labels_from_array
@@ -26,6 +28,7 @@ SCHEMA = LabelSchema((Label("digit", "categorical", tuple("0123456789")),))
 EDGE = 28
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
 MAX_IMAGES, MAX_EDGE = 1_000_000, 512
+MAX_IDX_BYTES = 1 << 30
 TRAIN, TEST = "train", "t10k"
 
 Bytes = NDArray[np.uint8]
@@ -146,7 +149,7 @@ def _concatenated(
 def _idx_file(folder: Path, start: str, dimensions: int) -> Path | None:
     """The idx file under any of its usual names, or None."""
     paths = (folder / f"{start}{mark}idx{dimensions}-ubyte{suffix}" for mark in "-." for suffix in ("", ".gz"))
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if path.exists()), None)
 
 
 def read_idx(path: Path, magic: int) -> Bytes:
@@ -158,14 +161,20 @@ def read_idx(path: Path, magic: int) -> Bytes:
     dimensions = magic & 0xFF
     head_bytes = 4 + 4 * dimensions
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with (
+            open_regular_file(path, DataError) as descriptor,
+            open(descriptor, "rb", closefd=False) as packed,
+            gzip.open(packed) if path.suffix == ".gz" else packed as file,
+        ):
             head = np.frombuffer(file.read(head_bytes), ">u4")
             shape = tuple(int(n) for n in head[1:])
             fits = len(head) == dimensions + 1 and head[0] == magic
             if not fits or shape[0] > MAX_IMAGES or max(shape[1:], default=0) > MAX_EDGE:
                 kind = "images" if magic == IMAGES_MAGIC else "labels"
                 raise DataError(f"the file is not an idx file of {kind}", where=str(path))
-            expected = int(np.prod(shape))
+            expected = math.prod(shape)
+            if expected > MAX_IDX_BYTES:
+                raise DataError(f"the images have {expected:,} bytes", where=str(path), why="the limit is 1 GiB")
             content = file.read(expected + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError("the file cannot be read", where=str(path), why=str(error)) from None

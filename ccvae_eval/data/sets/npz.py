@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
+from ccvae_eval.core.array_files import ArrayFile
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.data.memory import InMemory, checked_arrays
 from ccvae_eval.data.spec import Options, require_path
@@ -25,17 +23,7 @@ def read_arrays(path: Path, required: Sequence[str]) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: the file is missing, damaged or too large, contains pickled objects, or lacks a required array.
     """
-    if not path.is_file():
-        raise DataError("the file does not exist", where=str(path))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_ARCHIVE_BYTES:
-            raise DataError(f"the arrays have {size / 2**30:.1f} GiB unpacked, the limit is 8 GiB", where=str(path))
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # a damaged member may raise anything in zipfile, zlib and the header's parser
-        raise DataError("the file is not a readable .npz of plain arrays", where=str(path), why=str(error)) from None
+    found = dict(ArrayFile(path, limit=MAX_ARCHIVE_BYTES, error=DataError))
     missing = next((name for name in required if name not in found), None)
     if missing is not None:
         raise DataError(
@@ -43,16 +31,7 @@ def read_arrays(path: Path, required: Sequence[str]) -> dict[str, NDArray[Any]]:
             where=str(path),
             why=f"the file contains {', '.join(sorted(found)) or 'no arrays'}",
         )
-    for name, array in found.items():
-        if not isinstance(array, np.ndarray) or (array.dtype.kind == "U" and not _is_unicode(array)):
-            raise DataError(f"{name!r} is not an array of numbers or of Unicode text", where=str(path))
     return found
-
-
-def _is_unicode(array: NDArray[np.str_]) -> bool:
-    """False for characters that Python cannot represent, which would fail when they are used."""
-    characters = array.astype(array.dtype.newbyteorder("=")).ravel().view(np.uint32)
-    return int(characters.max(initial=0)) <= sys.maxunicode
 
 
 class Npz(InMemory):

@@ -30,6 +30,8 @@ MAX_GRID_LEVELS, MIN_ROWS_PER_LEVEL = 64, 20
 
 MAX_CODE = 1e30
 """Largest absolute code: beyond it squares overflow in float32, and the support vector machine does not end."""
+TINY_RANGE = 1e-6
+"""Latent dimensions of at most this range are rescaled: trees take a range of 1e-7 for a constant."""
 
 TEST_FOLDS = 3
 """Without a given split, one row in three is a test row."""
@@ -188,6 +190,9 @@ def _checked_codes(codes: Any, where: str) -> Floats:
             why="trees and support vector machines overflow beyond it",
             hint="Rescale them: no score of the robust profile depends on the units of the codes.",
         )
+    ranges = np.ptp(points, axis=0)
+    tiny = (ranges > 0) & (ranges <= TINY_RANGE)
+    points[:, tiny] *= np.exp2(-np.floor(np.log2(ranges[tiny])))  # by a power of two: no bit is lost
     return points
 
 

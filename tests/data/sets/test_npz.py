@@ -63,5 +63,5 @@ def test_missing_paths_files_and_unknown_options_are_rejected(tmp_path: Path) ->
     for spec in ("npz", f"npz:{tmp_path},size=3"):
         with pytest.raises(UsageError):
             open_data(spec)
-    with pytest.raises(CcvaeEvalError, match="the file does not exist"):
+    with pytest.raises(CcvaeEvalError, match="No such file"):
         open_data(f"npz:{tmp_path / 'none.npz'}")

@@ -32,7 +32,7 @@ def test_plain_arrays_are_read(tmp_path: Path) -> None:
 def test_pickled_objects_are_rejected_without_loading(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     np.savez(tmp_path / "x.npz", images=np.array([Canary(canary)], object))
-    with pytest.raises(DataError, match="plain arrays"):
+    with pytest.raises(DataError, match="images: contains an unreadable array .it holds Python objects"):
         read_arrays(tmp_path / "x.npz", ())
     assert not canary.exists()
 
@@ -40,7 +40,7 @@ def test_pickled_objects_are_rejected_without_loading(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 and no more", bytes(1000)])
 def test_other_files_are_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"x\.npz: the file is not a readable"):
+    with pytest.raises(DataError, match=r"x\.npz: is not a readable \.npz"):
         read_arrays(tmp_path / "x.npz", ())
 
 
@@ -60,9 +60,9 @@ def test_truncated_and_damaged_archives_are_rejected(tmp_path: Path) -> None:
 
 
 def test_missing_arrays_and_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the file does not exist"):
+    with pytest.raises(DataError, match="No such file"):
         read_arrays(tmp_path / "x.npz", ())
-    with pytest.raises(DataError, match="the file does not exist"):
+    with pytest.raises(DataError, match="is a folder, not a file"):
         read_arrays(tmp_path, ())
     np.savez(tmp_path / "x.npz", pictures=np.zeros(2))
     with pytest.raises(DataError, match=r"the array 'images' is missing \(the file contains pictures\)"):
@@ -73,5 +73,5 @@ def test_large_archives_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(archives, "MAX_ARCHIVE_BYTES", 10**6)
     with ZipFile(tmp_path / "x.npz", "w", ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", bytes(10**6 + 1))
-    with pytest.raises(DataError, match="GiB unpacked"):
+    with pytest.raises(DataError, match="arrays that are too large"):
         read_arrays(tmp_path / "x.npz", ())

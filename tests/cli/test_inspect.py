@@ -1,0 +1,55 @@
+"""``inspect``: long metadata, numbers that are not finite, and folders whose run is not a file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.commands import run_command
+
+WEIGHT = {"weight": torch.ones(2)}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.pt"
+
+
+def test_numbers_that_json_lacks_are_null(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Early stopping begins with an infinite best loss, and a loss may be NaN."""
+    torch.save({**WEIGHT, "best": math.inf, "losses": [1.0, math.nan], "scheduler": {"best": -math.inf}}, path)
+    assert run_command("inspect", path, "--json") == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["metadata"] == {"best": None, "losses": [1.0, None], "scheduler": {"best": None}}
+    assert run_command("inspect", path) == 0
+    assert "best inf" in capsys.readouterr().out
+
+
+def test_long_metadata_are_shown_cut(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table wrapped a text of many words in quadratic time."""
+    long = {f"text {i}": "a " * 500_000 for i in range(15)}
+    torch.save({**WEIGHT, **long, "losses": [0.5] * 50_000, "table": {str(i): i for i in range(20_000)}}, path)
+    assert run_command("inspect", path) == 0
+    shown = capsys.readouterr().out
+    assert len(shown) < 20_000
+    assert "(1,000,000 characters)" in shown.replace("\n", "").replace("            ", "")
+    assert "and 49,940 more" in " ".join(shown.split())
+    assert "and 19,940 more" in " ".join(shown.split())
+
+
+def test_all_metadata_are_in_the_document(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({**WEIGHT, "losses": list(range(1000)), "text": "a " * 1000}, path)
+    assert run_command("inspect", path, "--json") == 0
+    found = json.loads(capsys.readouterr().out)["metadata"]
+    assert found == {"losses": list(range(1000)), "text": "a " * 1000}
+
+
+def test_a_folder_with_a_pipe_as_run_is_a_broken_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    assert run_command("inspect", tmp_path) == 3
+    assert "run.json: is a pipe, not a file" in capsys.readouterr().err
