@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn
@@ -208,7 +209,8 @@ def _report(error: CcvaeEvalError, arguments: list[str]) -> None:
     if "--json" in arguments:
         import json
 
-        sys.stdout.write(json.dumps({"error": error.as_plain()}) + "\n")
+        with suppress(OSError):  # of a disk that is full
+            sys.stdout.write(json.dumps({"error": error.as_plain()}) + "\n")
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         sys.stderr.write(f"\x1b[31mError:\x1b[0m {plain(str(error))}\n")
     else:
