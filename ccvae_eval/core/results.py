@@ -97,6 +97,8 @@ class Estimate:
         return not math.isnan(self.value)
 
 
+EVERY_UNDEFINED = "undefined for every characteristic"
+"""Note of a mean; the reasons may follow after a colon."""
 TOO_FEW_IMAGES = re.compile(r"only \d+ images of (?:class .*|a class), (?P<least>\d+) are needed")
 """Form of :func:`too_few_images`."""
 
@@ -234,5 +236,5 @@ def mean_value(name: str, values: list[Value], estimate: Estimate) -> Value:
         excluded=sum(not v.estimate.defined for v in values),
         chance=float(np.mean(chances)) if chances else None,
         reference=float(np.mean(known)) if known and len(known) == len(references) else None,
-        note="" if estimate.defined else "undefined for every characteristic",
+        note="" if estimate.defined else EVERY_UNDEFINED,
     )

@@ -11,7 +11,7 @@ from shlex import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.core.results import TOO_FEW_IMAGES, Measurement, Reason, Value
+from ccvae_eval.core.results import EVERY_UNDEFINED, TOO_FEW_IMAGES, Measurement, Reason, Value
 from ccvae_eval.data.images.regions import FACE_BOX_OF
 from ccvae_eval.data.interface import HasRegions
 from ccvae_eval.evaluation.interventions import LEAST_PER_CLASS
@@ -32,7 +32,6 @@ from ccvae_eval.model.interface import supports
 
 NO_REGIONS = "this data set has no regions"
 GLOBAL_LABEL = "has no region: it changes the whole image"
-EVERY_UNDEFINED = "undefined for every characteristic"
 SAMPLE_GROWTH = 1.25
 """Factor between the sample sizes that are tried."""
 

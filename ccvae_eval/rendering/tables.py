@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ from rich.measure import Measurement as Width
 from rich.table import Column, Table
 from rich.text import Text
 
-from ccvae_eval.core.results import Measurement, Value, ValueSpec
+from ccvae_eval.core.results import EVERY_UNDEFINED, Measurement, Value, ValueSpec
 from ccvae_eval.rendering.text import at_text, escaped, figure, plain
 
 ARROWS = {True: "↑", False: "↓", None: ""}
@@ -166,5 +166,17 @@ def metric_tables(measurement: Measurement, specs: Mapping[str, ValueSpec], *, v
             name += f", {unit}" if unit and unit != "share" else ""
             first = [escaped(name), escaped(v.characteristic or MEAN)] if verbose else [escaped(name)]
             table.add_row(*first, *value_cells(v, specs.get(v.name, ValueSpec(""))))
-        parts.append(table)
+        parts += [table, *bullets(_reasons(shown))]
     return Group(*parts, *bullets(m.notes))
+
+
+def _reasons(values: Iterable[Value]) -> Iterator[str]:
+    """The reasons of the undefined values, each with the names of its values."""
+    names: dict[str, dict[str, None]] = {}
+    for v in values:
+        if not v.estimate.defined and v.note:
+            name = f"{v.name} ({at_text(v.at)})" if v.at else v.name
+            reason = v.note.removeprefix(EVERY_UNDEFINED).lstrip(":; ") or v.note
+            names.setdefault(reason, {})[name] = None
+    for reason, of in names.items():
+        yield f"{', '.join(of)}: {reason}"

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ccvae_eval.rendering.tables import FittedTable, shaded_table
+from ccvae_eval.core.results import EVERY_UNDEFINED, Estimate, Measurement, Value, undefined
+from ccvae_eval.rendering.tables import FittedTable, metric_tables, shaded_table
 
 
 def shown(what: Any, width: int = 80) -> list[str]:
@@ -73,3 +74,17 @@ def test_a_narrow_terminal_leaves_out_the_last_columns() -> None:
     assert lines[1].split() == [str(k) for k in range(1, len(lines[1].split()) + 1)]
     assert 8 <= len(lines[1].split()) < 40
     assert max(map(len, lines)) <= 60
+
+
+def test_every_dash_of_a_metric_has_its_reason_below_the_table() -> None:
+    values = (
+        Value("spread", Estimate(0.5, n=9)),
+        Value("kept", undefined(), note=f"{EVERY_UNDEFINED}: needs a judge"),
+        Value("obeyed", undefined(), at={"class": "x"}, note=f"{EVERY_UNDEFINED}; needs a judge"),
+        Value("energy", undefined(), note="the data set cannot redraw a variety"),
+    )
+    lines = shown(metric_tables(Measurement("m", 1, {}, "spread", values), {}), 100)
+    assert [line for line in lines if line.startswith("·")] == [
+        "· kept, obeyed (class x): needs a judge",
+        "· energy: the data set cannot redraw a variety",
+    ]
