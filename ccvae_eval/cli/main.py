@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import inspect
+import io
 import os
 import re
 import signal
@@ -31,6 +33,8 @@ from ccvae_eval.core.errors import (
 )
 from ccvae_eval.rendering.text import plain
 
+SIMILAR = dict(zip("…–—·•↑↓→×≤≥─│━┃", ".--**^v>x<>-|-|", strict=True))
+"""Characters of one column that stand for others in a terminal without Unicode."""
 THREAD_SECONDS = 5.0
 """Time that threads of plugins get to end after the command."""
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
@@ -251,6 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
         import faulthandler
 
         faulthandler.enable()  # a plugin that ends the process by a fault of memory is named by its line
+        _accept_any_text()
     before = _heed_signals()
     try:
         code = _run(given)
@@ -265,6 +270,19 @@ def main(arguments: list[str] | None = None) -> None:
     for number, handler in before.items() if not program else ():
         signal.signal(number, handler)
     raise SystemExit(code)
+
+
+def _accept_any_text() -> None:
+    """Lets a terminal without Unicode show similar characters, or question marks."""
+
+    def similar(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        return "".join(SIMILAR.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+    codecs.register_error("similar", similar)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="similar")
 
 
 def _end(code: int) -> None:
