@@ -26,6 +26,7 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 
 Progress = Callable[[int, int], None]
 Working = Callable[[str], None]
+Ended = Callable[[Measurement], None]
 
 
 def measure(subject: Subject, metrics: Sequence[Metric], *, progress: Progress | None = None) -> Run:
@@ -33,20 +34,24 @@ def measure(subject: Subject, metrics: Sequence[Metric], *, progress: Progress |
     return run(Plan.of(subject, metrics), progress)
 
 
-def run(plan: Plan, progress: Progress | None = None, working: Working | None = None) -> Run:
-    """Runs a plan: one pass over the images, then the measurement of each metric.
+def run(
+    plan: Plan, progress: Progress | None = None, working: Working | None = None, ended: Ended | None = None
+) -> Run:
+    """Runs a plan: the metrics that decode no image, one pass over the images, then the other metrics.
 
     Args:
         plan: the plan; it can be run once.
         progress: called with (images decoded, images to decode).
         working: called with the name of the metric at work.
+        ended: called with each measurement as it ends, without remedies and references.
 
     Returns:
         The run, with one measurement for each metric in the order of the plan. A metric that fails does not affect the
         others.
     """
+    _compute([part for part in plan.parts if not decodes([part])], plan.level, working, ended)
     update(plan, progress, working)
-    return computed(plan, working)
+    return computed(plan, working, ended)
 
 
 @exact_arithmetic()
@@ -76,18 +81,26 @@ def update(
 
 
 @exact_arithmetic()
-def computed(plan: Plan, working: Working | None = None) -> Run:
+def computed(plan: Plan, working: Working | None = None, ended: Ended | None = None) -> Run:
     """The run of a plan whose accumulators have seen all images; see :func:`run`."""
-    measured: tuple[Measurement, ...] = ()
-    with threadpool_limits(limits=1, user_api="blas"):
-        for part in plan.parts:
-            if working is not None:
-                working(f"{part.metric.name}, intervals")
-            measured += (_measurement(part, plan.level),)
+    _compute([part for part in plan.parts if part.active], plan.level, working, ended)
+    measured = tuple(map(_measurement, plan.parts))
     if plan.advisor is not None:
         measured = tuple(plan.advisor.explained(m, part.subject) for m, part in zip(measured, plan.parts, strict=True))
     specs = {part.metric.name: part.metric.values for part in plan.parts}
     return Run(plan.header, measured, specs, {part.metric.name: part.subject.ids for part in plan.parts})
+
+
+@exact_arithmetic()
+def _compute(parts: Sequence[PlannedMetric], level: float, working: Working | None, ended: Ended | None) -> None:
+    """Computes the measurements of some metrics."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        for part in parts:
+            if working is not None:
+                working(f"{part.metric.name}, intervals")
+            measurement = _measurement(part, level)
+            if ended is not None:
+                ended(measurement)
 
 
 @exact_arithmetic()
