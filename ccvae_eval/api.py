@@ -21,6 +21,7 @@ from ccvae_eval.checkpoint import Opened, open_checkpoint
 from ccvae_eval.core import TOOL
 from ccvae_eval.core.devices import device_named, environment
 from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.core.typed import plain as as_plain
 from ccvae_eval.core.types import Ids, Plain
 from ccvae_eval.data.interface import BringsData, DataSet, HasRegions, Split
 from ccvae_eval.data.labels.relabel import absent_labels, label_columns, remarks
@@ -34,7 +35,7 @@ from ccvae_eval.evaluation.pictures import leaking_pairs, require_pairs
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.remedies import Advisor
 from ccvae_eval.evaluation.run import Header, Run
-from ccvae_eval.evaluation.runner import Progress, Working, run
+from ccvae_eval.evaluation.runner import Ended, Progress, Working, run
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.judge import judge_source
 from ccvae_eval.model.checks import require_model, require_shape
@@ -62,7 +63,7 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 Notice = Callable[[str], None]
 Stage = Callable[[str, int, int], None]
-Runner = Callable[[Plan, Progress | None, Working | None], Run]
+Runner = Callable[[Plan, Progress | None, Working | None, Ended | None], Run]
 
 
 def _known_arguments(function: Callable[P, Result]) -> Callable[P, Result]:
@@ -244,7 +245,8 @@ def evaluate(
     stage: Stage | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     early: Callable[[Run], None] | None = None,
-    working: Callable[[str], None] | None = None,
+    working: Working | None = None,
+    ended: Ended | None = None,
     progress: bool | None = None,
     runner: Runner = run,
 ) -> Run:
@@ -281,6 +283,8 @@ def evaluate(
         early: called with the run of the built-in metrics before third-party metrics begin, which then decode in a pass
             of their own.
         working: called with the name of the metric at work.
+        ended: called with each measurement as it ends, without remedies and references; those of metrics that decode no
+            image come first.
         progress: show a progress bar; default: if ``stage`` is None and stderr is a terminal, or in a notebook.
         runner: runs the plan; default: in one pass over the images. ``evaluation.shares.merged`` joins shares of a run.
 
@@ -301,7 +305,7 @@ def evaluate(
             if on_plan is not None:
                 on_plan(planned)
             require_pairs(planned.subject, pairs or ())
-            return planned, runner(planned, _staged(stage, "measure"), working)
+            return planned, runner(planned, _staged(stage, "measure"), working, ended)
 
         if width is None:
             planned, found = measured(plan(model, data, metrics, options=options, **arguments))
@@ -342,7 +346,7 @@ def _narrow(
         widest = widest_interval(found)
         following = looks.following(taken[-1], widest)
         if following is None:
-            stated = {**found.header.data, "stopping": looks.record(taken, widest)}
+            stated = {**found.header.data, "stopping": as_plain(looks.record(taken, widest))}
             return planned, replace(found, header=replace(found.header, data=stated))
         taken.append(following)
 

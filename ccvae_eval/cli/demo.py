@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.measuring import SOME_FAILED, document_of, draw, plan_shown
+from ccvae_eval.cli.measuring import SOME_FAILED, document_of, draw, ended_shown, plan_shown
 from ccvae_eval.cli.options import Device, Json, Quiet
 from ccvae_eval.core.files import atomic_write, make_folder, require_folder
 from ccvae_eval.training import TrainingSettings
@@ -41,7 +41,7 @@ def command(
         run = evaluate(
             checkpoint, None, default_metrics(), sample=DEMO_IMAGES, device=device, command="ccvae-eval demo",
             notice=screen.notice, stage=screen.stage, on_plan=plan_shown(screen),
-            working=screen.progress.working,
+            working=screen.progress.working, ended=ended_shown(screen),
         )  # fmt: skip
         run = write(run, out)
         screen.show(terminal.header(run), "", terminal.summary(run), "", *terminal.sentences(run), *check_lines(run))

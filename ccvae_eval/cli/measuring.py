@@ -20,6 +20,7 @@ from ccvae_eval.plugins import registry
 if TYPE_CHECKING:  # a command's help needs none of the steps of an evaluation
     from ccvae_eval.api import Runner
     from ccvae_eval.comparison.gate import Gate
+    from ccvae_eval.core.results import Measurement
     from ccvae_eval.evaluation.metric import Metric
     from ccvae_eval.evaluation.plan import Plan
     from ccvae_eval.evaluation.run import Run
@@ -93,6 +94,18 @@ def plan_shown(screen: Screen) -> Callable[[Plan], None]:
     return show
 
 
+def ended_shown(screen: Screen) -> Callable[[Measurement], None]:
+    """Prints the sentence of each metric that ends with a number, as a notice."""
+
+    def show(measurement: Measurement) -> None:
+        from ccvae_eval.report.terminal import sentence
+
+        if measurement.status == "ok":
+            screen.notice(sentence(measurement))
+
+    return show
+
+
 def measure(
     checkpoint: str,
     metrics: Sequence[str],
@@ -139,7 +152,7 @@ def measure(
         try:
             run = evaluate(
                 **arguments, width=common.width, gallery=common.page, pairs=options.pairs_of(common.pad),
-                working=screen.progress.working,
+                working=screen.progress.working, ended=ended_shown(screen) if len(metrics) > 1 else None,
             )  # fmt: skip
         except StopRequest:
             what = f"the built-in metrics are in {folders[0]}" if folders else "no results were written"

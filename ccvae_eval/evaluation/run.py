@@ -87,6 +87,53 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopping:
+    """What ``--width`` did, in the record of the data of a run.
+
+    Args:
+        width: the wanted width of the intervals.
+        level: confidence level of the intervals of each look.
+        looks: number of images of each look that was taken.
+        of: number of images of the whole sample.
+        reached: True if the intervals of the last look are narrow enough.
+    """
+
+    width: float
+    level: float
+    looks: tuple[Count, ...]
+    of: Count
+    reached: bool
+
+    @property
+    def _taken(self) -> str:
+        return f"{' and '.join(f'{n:,}' for n in self.looks)} of {self.of:,} images"
+
+    def __str__(self) -> str:
+        saved = self.of - sum(self.looks)
+        spared = f"{saved:,}" if saved > 0 else "no"
+        end = "" if self.reached else f", wider than {self.width:g}"
+        level = f"intervals at level {self.level:.4f}, at least 95% for all looks together"
+        return f"after {self._taken}{end}: {spared} images saved; {level}"
+
+    @property
+    def methods(self) -> str:
+        """A sentence for a paragraph on methods."""
+        return (
+            f"The evaluation looked at {self._taken}, to reach intervals of width {self.width:g}; each interval has "
+            f"the level {self.level:.4f}, so that the intervals of all planned looks hold at the 95 % level (union "
+            "bound)."
+        )
+
+
+def stopping_of(data: Mapping[str, Plain]) -> Stopping | None:
+    """What ``--width`` did, given the record of the data; None without it, or if it is malformed."""
+    try:
+        return read(Stopping, data["stopping"], "data.stopping", extra=True) if "stopping" in data else None
+    except InputError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class LabelRow:
     """One label of the data in run.json."""
 

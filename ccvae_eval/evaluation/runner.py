@@ -26,6 +26,7 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 
 Progress = Callable[[int, int], None]
 Working = Callable[[str], None]
+Ended = Callable[[Measurement], None]
 
 
 def measure(subject: Subject, metrics: Sequence[Metric], *, progress: Progress | None = None) -> Run:
@@ -34,13 +35,16 @@ def measure(subject: Subject, metrics: Sequence[Metric], *, progress: Progress |
 
 
 @exact_arithmetic()
-def run(plan: Plan, progress: Progress | None = None, working: Working | None = None) -> Run:
-    """Runs a plan: one pass over the images, then the measurement of each metric.
+def run(
+    plan: Plan, progress: Progress | None = None, working: Working | None = None, ended: Ended | None = None
+) -> Run:
+    """Runs a plan: the metrics that decode no image, one pass over the images, then the other metrics.
 
     Args:
         plan: the plan; it can be run once.
         progress: called with (images decoded, images to decode).
         working: called with the name of the metric at work.
+        ended: called with each measurement as it ends, without remedies and references.
 
     Returns:
         The run, with one measurement for each metric in the order of the plan. A metric that fails does not affect the
@@ -52,8 +56,11 @@ def run(plan: Plan, progress: Progress | None = None, working: Working | None = 
             plan.early(_run_of(plan))
         for part in parts:
             part.start()
-        _decode(parts, step, working)
-        _measure(parts, plan.level, working)
+        codes_only = [part for part in parts if not decodes([part])]
+        decoding = [part for part in parts if decodes([part])]
+        _measure(codes_only, plan.level, working, ended)
+        _decode(decoding, step, working)
+        _measure(decoding, plan.level, working, ended)
     return _run_of(plan)
 
 
@@ -71,9 +78,9 @@ def update(
 
 
 @exact_arithmetic()
-def computed(plan: Plan, working: Working | None = None) -> Run:
+def computed(plan: Plan, working: Working | None = None, ended: Ended | None = None) -> Run:
     """The run of a plan whose accumulators have seen all images; see :func:`run`."""
-    _measure(plan.parts, plan.level, working)
+    _measure(plan.parts, plan.level, working, ended)
     return _run_of(plan)
 
 
@@ -106,13 +113,15 @@ def _decode(
             step(count * len(chunk))
 
 
-def _measure(parts: Sequence[PlannedMetric], level: float, working: Working | None) -> None:
+def _measure(parts: Sequence[PlannedMetric], level: float, working: Working | None, ended: Ended | None) -> None:
     """The measurements of metrics whose accumulators have seen all images."""
     with threadpool_limits(limits=1, user_api="blas"):
         for part in parts:
             if working is not None:
                 working(f"{part.metric.name}, intervals")
             part.measurement = _measurement(part, level)
+            if ended is not None:
+                ended(part.measurement)
 
 
 def _run_of(plan: Plan) -> Run:

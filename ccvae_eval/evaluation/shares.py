@@ -31,7 +31,7 @@ from ccvae_eval.evaluation.pictures import MeanPictures
 from ccvae_eval.evaluation.plan import Plan, PlannedMetric
 from ccvae_eval.evaluation.result_table import ColumnStore
 from ccvae_eval.evaluation.run import MeasurementRow, Run
-from ccvae_eval.evaluation.runner import Progress, Working, computed, decodes
+from ccvae_eval.evaluation.runner import Ended, Progress, Working, computed, decodes
 
 DESCRIPTION = "share.json"
 """Name of the array that holds the description, as the bytes of a JSON document."""
@@ -236,6 +236,7 @@ def merged(
     plan: Plan,
     progress: Progress | None = None,
     working: Working | None = None,
+    ended: Ended | None = None,
     *,
     model_settings: Sequence[str] = (),
 ) -> Run:
@@ -245,7 +246,7 @@ def merged(
         shares: all shares, see :func:`read_shares`.
         plan: the same plan, as of one process that has not yet decoded images.
         progress: not called, since nothing is decoded.
-        working: called with the name of the metric at work.
+        working, ended: as of :func:`~ccvae_eval.evaluation.runner.run`.
         model_settings: as of :func:`identity`.
 
     Raises:
@@ -256,7 +257,7 @@ def merged(
     for share in shares:
         for number, part in enumerate(plan.parts):
             _load(part, share, f"{number}.")
-    return computed(plan, working)
+    return computed(plan, working, ended)
 
 
 def _load(part: PlannedMetric, share: Share, prefix: str) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Measurement
-from ccvae_eval.core.types import Ids, Plain
+from ccvae_eval.core.types import Ids
+from ccvae_eval.evaluation.run import Stopping
 
 FIRST = 64
 """Images of the first look."""
@@ -76,11 +77,10 @@ class Looks:
         narrow = (j for j, width in enumerate(expected) if j > look and width <= self.width)
         return next(narrow, last)
 
-    def record(self, looks: Sequence[int], widest: float) -> dict[str, Plain]:
-        """The record for the run: the images of the looks that were taken, and of the whole sample."""
-        taken = [self.sizes[look] for look in looks]
-        reached = widest <= self.width
-        return {"width": self.width, "level": self.level, "looks": taken, "of": len(self.ids), "reached": reached}
+    def record(self, looks: Sequence[int], widest: float) -> Stopping:
+        """The record for the run, after these looks."""
+        taken = tuple(self.sizes[look] for look in looks)
+        return Stopping(self.width, self.level, taken, len(self.ids), widest <= self.width)
 
 
 def widest_interval(measurements: Iterable[Measurement]) -> float:

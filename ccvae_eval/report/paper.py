@@ -12,7 +12,7 @@ from typing import Any
 from ccvae_eval.core.results import Estimate, ValueSpec
 from ccvae_eval.core.typed import plain as as_plain
 from ccvae_eval.core.types import Plain
-from ccvae_eval.evaluation.run import Address, Run, ValueRow, numbers_at
+from ccvae_eval.evaluation.run import Address, Run, ValueRow, numbers_at, stopping_of
 from ccvae_eval.rendering.tables import ARROWS, MEAN
 from ccvae_eval.rendering.text import figure, inert_cell, markdown_text, plain
 from ccvae_eval.statistics.intervals import over_seeds
@@ -259,6 +259,8 @@ def methods(runs: Sequence[Run], *, compared: str = "") -> str:
         "Confidence intervals are at the 95% level; the image is the unit of resampling (2,000 bootstrap resamples, "
         "shared by all values, unless the value has an interval in closed form).",
     ]
+    if stopping := stopping_of(data):
+        sentences.append(stopping.methods)
     if h.judge:
         trained_on = h.judge.get("trained_on")
         sentences.append(f"An independent attribute classifier (trained on {trained_on}) judged edited images.")

@@ -18,7 +18,7 @@ from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.metric import presentation_of
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.remedies import problems
-from ccvae_eval.evaluation.run import Run
+from ccvae_eval.evaluation.run import Run, stopping_of
 from ccvae_eval.plugins.attribution import plugin_call
 from ccvae_eval.rendering.tables import (
     bullets,
@@ -45,23 +45,13 @@ def header(run: Run) -> RenderableType:
         return table
     table.add_row("checkpoint", escaped(f"{path}  {digest}  model {h.checkpoint.get('model')}"))
     table.add_row("data", escaped(f"{data.get('name')}  {data.get('n')} images of split {data.get('split')}"))
-    if stopping := data.get("stopping"):
-        table.add_row("stopped", escaped(stopping_text(stopping)))
+    if stopping := stopping_of(data):
+        table.add_row("stopped", escaped(str(stopping)))
     if source := h.regions.get("source"):
         table.add_row("regions", escaped(str(source)))
     judge = judge_text(h.judge)
     table.add_row("judge", escaped(f"{judge}  device {h.environment.get('device')}, seed {h.seed}"))
     return Group(table, *(Text(f"! {plain(w)}", style="yellow") for w in h.warnings))
-
-
-def stopping_text(stopping: Mapping[str, Plain]) -> str:
-    """What ``--width`` did, given its record in the run."""
-    looks, images = stopping["looks"], stopping["of"]
-    saved = images - sum(looks)
-    spared = f"{saved:,} images saved" if saved > 0 else "no images saved"
-    end = "" if stopping["reached"] else f", wider than {stopping['width']:g}"
-    many = f"after {' and '.join(f'{n:,}' for n in looks)} of {images:,} images"
-    return f"{many}{end}: {spared}; intervals at level {stopping['level']:.4f}, at least 95% for all looks together"
 
 
 def plan_line(plan: Plan) -> str:

@@ -14,7 +14,7 @@ import torch
 from ccvae_eval.core.errors import UndefinedError, UnsupportedError
 from ccvae_eval.core.results import Estimate, Measurement, Value, ValueSpec
 from ccvae_eval.evaluation.interventions import Do, Redraw, Traverse
-from ccvae_eval.evaluation.metric import Decoded, Needs, settings_of
+from ccvae_eval.evaluation.metric import Decoded, Needs, metric_class, settings_of
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.runner import run as run_plan
@@ -150,6 +150,16 @@ def test_nan_from_the_decoder_fails_the_metrics_that_requested_it() -> None:
     run = measure(_subject(Broken()), [Brightness()])
     assert run.measurement("brightness").reason is not None
     assert run.measurement("brightness").reason.code == "nan"  # type: ignore[union-attr]
+
+
+def test_metrics_that_decode_nothing_end_first() -> None:
+    seen: list[str] = []
+    metrics = [metric_class(name)() for name in ("reconstruction", "accuracy", "density")]
+    plan = Plan.of(_subject(), metrics)
+    found = run_plan(plan, lambda done, total: seen.append("pass"), None, lambda m: seen.append(m.metric))
+    assert list(dict.fromkeys(seen)) == ["accuracy", "density", "pass", "reconstruction"]
+    assert [m.metric for m in found] == ["reconstruction", "accuracy", "density"]
+    assert repr(found.measurement("density").values) == repr(measure(_subject(), metrics[2:]).measurements[0].values)
 
 
 def test_own_samples_restrict_each_metric_to_its_default_sample() -> None:

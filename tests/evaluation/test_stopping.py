@@ -12,17 +12,19 @@ import pytest
 from ccvae_eval.api import evaluate
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import Estimate, Value
+from ccvae_eval.core.typed import plain
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.runner import run
 from ccvae_eval.evaluation.stopping import ERROR, Looks, widest_interval
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.plugins.registry import metrics
-from ccvae_eval.report.terminal import stopping_text
+from ccvae_eval.report import paper
+from ccvae_eval.report.page import answer
 from ccvae_eval.statistics.intervals import mean_estimate, proportion_estimate
 from ccvae_eval.statistics.resampling import ResampleWeights
 from tests.support.fakes import Squares, SquaresJudge, SquaresVAE
 from tests.support.metric_settings import FAST
-from tests.support.runs import measurement
+from tests.support.runs import measurement, run_of
 
 
 @pytest.mark.parametrize(("images", "sizes"), [
@@ -120,11 +122,20 @@ def test_an_evaluation_stops_when_its_interval_is_narrow_enough() -> None:
 
 def test_a_run_says_how_many_images_it_has_saved() -> None:
     looks = Looks(np.arange(2000), 0.1)
-    assert stopping_text(looks.record([0, 2], 0.05)) == (
+    assert str(looks.record([0, 2], 0.05)) == (
         "after 64 and 256 of 2,000 images: 1,680 images saved; intervals at level 0.9917, at least 95% for all looks "
         "together"
     )
-    assert "of 2,000 images, wider than 0.1: no images saved" in stopping_text(looks.record([0, 5], 0.2))
+    assert "of 2,000 images, wider than 0.1: no images saved" in str(looks.record([0, 5], 0.2))
+
+
+def test_the_paragraphs_on_methods_state_the_looks() -> None:
+    stopping = plain(Looks(np.arange(2000), 0.1).record([0, 2], 0.05))
+    stated = "looked at 64 and 256 of 2,000 images, to reach intervals of width 0.1; each interval has the level 0.9917"
+    for text in (paper.methods, lambda runs: answer.methods(runs[0])):
+        assert stated in text([run_of(stopping=stopping)])
+        assert "looked at" not in text([run_of()])
+        assert "looked at" not in text([run_of(stopping={"looks": "many"})])
 
 
 POPULATIONS = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from ccvae_eval.core.results import Measurement, Value, ValueSpec
 from ccvae_eval.evaluation.metric import presentation_of
-from ccvae_eval.evaluation.run import Run
+from ccvae_eval.evaluation.run import Run, stopping_of
 from ccvae_eval.rendering import tables
 from ccvae_eval.rendering.text import at_text, explanation, figure
 from ccvae_eval.report import terminal
@@ -245,6 +245,8 @@ def methods(run: Run) -> str:
         f"{h.tool.get('version')} (seed {h.seed}): {named or 'no metric has a value'}.",
         "Values are means over the labels for which they are defined, with 95% confidence intervals over images.",
     ]
+    if stopping := stopping_of(data):
+        parts.append(stopping.methods)
     if h.judge:
         parts.append(
             f"Judged values use an independent classifier (sha256 {str(h.judge.get('sha256'))[:12]}) trained on "
