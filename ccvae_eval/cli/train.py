@@ -70,7 +70,6 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
     (history.png), and the training state that --resume continues from.
     """
     from ccvae_eval.checkpoint import open_checkpoint
-    from ccvae_eval.data.labels.relabel import remarks
     from ccvae_eval.data.spec import open_data
 
     settings = _settings(options.field_values(given, [p.name for p in SETTINGS]))
@@ -84,6 +83,8 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
     options.assignments(chosen.set, "--set")
     initial = None if model == JUDGE or chosen.init_from is None else open_checkpoint(chosen.init_from)
     data = open_data(chosen.data, chosen.label or ())
+    from ccvae_eval.data.labels.relabel import remarks  # imports torch, which a refusal does not need
+
     with Screen(as_json=chosen.json, quiet=chosen.quiet) as screen:
         for text in remarks(data, settings.labels or None):
             screen.notice(text)
