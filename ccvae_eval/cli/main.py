@@ -326,6 +326,27 @@ def _run(given: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+MUST_BE = {
+    "int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number",
+    "greater_than_equal": "at least {ge}", "less_than_equal": "at most {le}",
+}  # fmt: skip
+"""Requirements on the value of an option, by the type of error of pydantic, with which typer reads values."""
+
+
+def _requirement(error: Any) -> str:
+    """The message for a value that typer refuses, in our words; "" for other errors of typer."""
+    found: list[Any] = getattr(error.__cause__, "errors", list)()
+    if not found or error.param is None:
+        return ""
+    name, detail = max(error.param.opts, key=len), found[0]
+    choices = error.param.display_type(error.ctx).strip("<>").split("|")
+    required = MUST_BE.get(detail["type"], "").format(**detail.get("ctx", {}))
+    if not required and len(choices) > 1:
+        required = f"one of {', '.join(choices)}"
+    given = str(detail["input"]) if "{" in MUST_BE.get(detail["type"], "") else repr(detail["input"])
+    return f"{name} must be {required}, got {given}" if required else ""
+
+
 def _exit_code_of(error: Exception, arguments: list[str]) -> int:
     """Reports an error and returns its exit code."""
     if hasattr(error, "format_message"):  # typer's own usage errors
@@ -334,7 +355,7 @@ def _exit_code_of(error: Exception, arguments: list[str]) -> int:
             return UsageError.exit_code
         context = getattr(error, "ctx", None)
         hint = "" if context is None else f"Try: {context.command_path} --help"
-        _report(UsageError(error.format_message().rstrip("."), hint=hint), arguments)
+        _report(UsageError(_requirement(error) or error.format_message().rstrip("."), hint=hint), arguments)
         return UsageError.exit_code
     unknown = CcvaeEvalError(f"internal error: {type(error).__name__}: {error}", hint="--debug shows the traceback.")
     known = _as_known_error(error) or unknown

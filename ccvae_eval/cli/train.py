@@ -83,7 +83,7 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
     options.assignments(chosen.set, "--set")
     initial = None if model == JUDGE or chosen.init_from is None else open_checkpoint(chosen.init_from)
     data = open_data(chosen.data, chosen.label or ())
-    from ccvae_eval.data.labels.relabel import remarks  # imports NumPy: the refusals come before
+    from ccvae_eval.data.labels.relabel import remarks  # imports torch, which a refusal does not need
 
     with Screen(as_json=chosen.json, quiet=chosen.quiet) as screen:
         for text in remarks(data, settings.labels or None):

@@ -54,6 +54,7 @@ def test_the_panel_of_a_file(file: Path, tmp_path: Path, capsys: Any) -> None:
     figures = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
     assert figures == {"disentanglement-information.png", "disentanglement-factors.png", "index.md"}
     run = read(tmp_path / "out")
+    assert run.header.command == f"ccvae-eval disentanglement --codes {file} {' '.join(QUICK)}"
     assert run["disentanglement.mig"] > 0.8
     assert run.measurement("disentanglement").evidence["codes"].shape == CODES.shape
 

@@ -153,3 +153,19 @@ def test_numbers_are_written_as_in_papers(file: Path) -> None:
     """0.5 instead of .5, 95% in one word, [0.003, 0.004]; p-values are written <.001."""
     found = re.findall(r"\d \\?%|(?<![\w.<])\.\d|\d \.\. ", file.read_text(encoding="utf-8"))
     assert found == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("run x.pt --limit abc", "--limit must be a whole number, got 'abc'"),
+        ("run x.pt --limit 0", "--limit must be at least 1, got 0"),
+        ("run x.pt --split tset", "--split must be one of train, judge, test, got 'tset'"),
+        ("train vae --data faces --learning-rate x", "--learning-rate must be a number, got 'x'"),
+        ("list plugs", "what must be one of models, metrics,"),
+        ("new modl x", "kind must be one of model, metric,"),
+    ],
+)
+def test_a_refused_value_is_told_what_is_right(given: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(*given.split()) == 2
+    assert capsys.readouterr().err.startswith(f"Error: {message}")
