@@ -13,7 +13,7 @@ from ccvae_eval.cli import options
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import EVALUATION, Json, Out, Plugin, Quiet, Seed, Setting, option_in
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.core.files import atomic_write
+from ccvae_eval.core.files import atomic_write, make_folder
 from ccvae_eval.plugins import registry
 
 SOME_DID_NOT_PASS = 1
@@ -87,7 +87,7 @@ def command(
             folder=folder / "cells", progress=lambda done, total: screen.stage("calibrate", done, total),
             on_plan=lambda plan: screen.notice(f"plan: {report.plan_line(plan)}"), **more,
         )  # fmt: skip
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         atomic_write(folder / "calibration.json", json_of.dumps(found.as_plain(), indent=1, allow_nan=False).encode())
         atomic_write(folder / "calibration.md", report.page(found, options.command_line("--out")).encode())
         report.draw(found, folder / "curves.png")

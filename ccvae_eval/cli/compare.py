@@ -187,9 +187,9 @@ def _values(found: Comparison, values: Sequence[ComparedValue]) -> Table:
 
 def _write(found: Comparison, runs: Mapping[str, Sequence[Run]], folder: Path, *, page: bool) -> list[Path]:
     """Writes the comparison, and its page if asked for; returns the files."""
-    from ccvae_eval.core.files import atomic_write
+    from ccvae_eval.core.files import atomic_write, make_folder
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     text = json.dumps(found.as_plain(), indent=1, allow_nan=False, ensure_ascii=False)
     atomic_write(folder / COMPARISON_FILE, text.encode())
     made = [folder / COMPARISON_FILE]

@@ -11,7 +11,7 @@ import typer
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import SOME_FAILED, document_of, draw, plan_shown
 from ccvae_eval.cli.options import Device, Json, Quiet
-from ccvae_eval.core.files import atomic_write, require_folder
+from ccvae_eval.core.files import atomic_write, make_folder, require_folder
 from ccvae_eval.training import TrainingSettings
 
 ASSET = "ccvae-faces64.pt"
@@ -55,7 +55,7 @@ def command(
 
 def _shipped(out: Path) -> Path:
     """Copies the package's checkpoint into the output folder."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with as_file(files("ccvae_eval") / "assets" / ASSET) as asset:
         atomic_write(out / ASSET, asset.read_bytes())
     return out / ASSET
@@ -68,7 +68,7 @@ def _trained(out: Path, screen: Screen) -> Path:
     from ccvae_eval.recipes.work import follow
     from ccvae_eval.training import fit, prepare, record
 
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     data = open_data(QUICK_DATA)
     model, supervision = prepare("ccvae", {}, data, QUICK)
     last = follow(fit(model, data, QUICK), screen.stage)

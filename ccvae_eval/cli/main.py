@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import inspect
+import io
 import os
 import re
 import signal
 import sys
 import threading
+from contextlib import suppress
 from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn
@@ -29,6 +32,8 @@ from ccvae_eval.core.errors import (
 )
 from ccvae_eval.rendering.text import plain
 
+SIMILAR = dict(zip("…–—·•↑↓→×≤≥─│━┃", ".--**^v>x<>-|-|", strict=True))
+"""Characters of one column that stand for others in a terminal without Unicode."""
 THREAD_SECONDS = 5.0
 """Time that threads of plugins get to end after the command."""
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
@@ -164,7 +169,8 @@ def _report(error: CcvaeEvalError, arguments: list[str]) -> None:
     if "--json" in arguments:
         import json
 
-        sys.stdout.write(json.dumps({"error": error.as_plain()}) + "\n")
+        with suppress(OSError):  # of a disk that is full
+            sys.stdout.write(json.dumps({"error": error.as_plain()}) + "\n")
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         sys.stderr.write(f"\x1b[31mError:\x1b[0m {plain(str(error))}\n")
     else:
@@ -205,6 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
         import faulthandler
 
         faulthandler.enable()  # a plugin that ends the process by a fault of memory is named by its line
+        _accept_any_text()
     before = _heed_signals()
     try:
         code = _run(given)
@@ -219,6 +226,19 @@ def main(arguments: list[str] | None = None) -> None:
     for number, handler in before.items() if not program else ():
         signal.signal(number, handler)
     raise SystemExit(code)
+
+
+def _accept_any_text() -> None:
+    """Lets a terminal without Unicode show similar characters, or question marks."""
+
+    def similar(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        return "".join(SIMILAR.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+    codecs.register_error("similar", similar)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="similar")
 
 
 def _end(code: int) -> None:

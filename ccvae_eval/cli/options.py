@@ -195,8 +195,8 @@ def new_folder(name: str, *identity: object) -> Path:
     return place if not place.exists() else next(folder for folder in numbered if not folder.exists())
 
 
-RUN_FILES = ("run.json", "values.csv", "evidence.npz", "pictures.npz", "report.html", "figures/")
-"""What a run writes into its folder."""
+RUN_FILES = ("run.json", "values.csv", "evidence.npz", "pictures.npz", "report.html")
+"""Files that a run writes into its folder, beside the folder of its figures."""
 
 
 def claim_folder(out: Path | None, *, force: bool) -> None:
@@ -219,6 +219,7 @@ def claim_folder(out: Path | None, *, force: bool) -> None:
     make_folder(out)
     for name in RUN_FILES:
         require_place(out / name)
+    require_place(out / "figures", folder=True)
 
 
 def add_options(command: Any, more: Iterable[Parameter]) -> None:

@@ -45,8 +45,8 @@ def require_folder(path: str | Path) -> None:
         raise InputError("cannot be written", where=str(path), why=f"no permission to write to {place}")
 
 
-def require_place(path: str | Path) -> None:
-    """Refuses a place where something else than a file, or than a folder if the path ends in a slash, is in the way.
+def require_place(place: Path, *, folder: bool = False) -> None:
+    """Refuses a place where something else than a file, or than a folder, is in the way.
 
     A link to a file is no obstacle, since :func:`atomic_write` replaces it. A link to a folder is, since what is
     written there goes elsewhere.
@@ -54,11 +54,10 @@ def require_place(path: str | Path) -> None:
     Raises:
         InputError: a pipe, a device, a folder or a link is there.
     """
-    wanted = stat.S_IFDIR if str(path).endswith("/") else stat.S_IFREG
-    place = Path(path)
+    wanted = stat.S_IFDIR if folder else stat.S_IFREG
     with suppress(FileNotFoundError):
         kind = stat.S_IFMT(place.lstat().st_mode)
-        if kind not in (wanted, stat.S_IFLNK) or (kind == stat.S_IFLNK and wanted == stat.S_IFDIR):
+        if kind not in (wanted, stat.S_IFLNK) or (kind == stat.S_IFLNK and folder):
             what = "is a link" if kind == stat.S_IFLNK else f"is {_KINDS.get(kind, 'a file')}"
             raise InputError("cannot be written", where=str(place), why=what, hint="Remove it, or name another folder.")
 

@@ -27,6 +27,23 @@ Kind = Literal["binary", "categorical", "continuous"]
 KINDS: tuple[Kind, ...] = ("binary", "categorical", "continuous")
 
 
+LONGEST_NAME = 1000
+"""Characters of the name of a label or a class: names are keys of archives and parts of pages."""
+
+
+def is_encodable(text: str) -> bool:
+    """True unless a text has half of a surrogate pair, which no file can have.
+
+    >>> is_encodable("a"), is_encodable("\\ud800")
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """A label: its name, its kind, and the class names of a categorical label.
@@ -34,7 +51,8 @@ class Label:
     A binary label has the implicit classes ``("absent", "present")``; a continuous label has no classes.
 
     Raises:
-        UsageError: an unknown kind, an empty name, fewer than two classes, or repeated class names.
+        UsageError: an unknown kind, an empty name, one that files cannot have (see ``LONGEST_NAME``), fewer than two
+            classes, or repeated class names.
     """
 
     name: str
@@ -46,6 +64,12 @@ class Label:
             raise UsageError(f"label kind {self.kind!r} is unknown", where=self.name, hint=f"Use {', '.join(KINDS)}.")
         if not self.name:
             raise UsageError("a label must have a name")
+        for name in (self.name, *self.classes):
+            if "\0" in name or len(name) > LONGEST_NAME or not is_encodable(name):
+                what = (
+                    f"names of labels and classes must have at most {LONGEST_NAME} characters of Unicode, without NUL"
+                )
+                raise UsageError(what, where=ascii(name[:60]))
         if self.kind == "categorical" and len(self.classes) < 2:
             raise UsageError(
                 f"a categorical label must have at least 2 classes, got {len(self.classes)}", where=self.name

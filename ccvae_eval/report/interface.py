@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ccvae_eval.core.errors import PluginError
+from ccvae_eval.core.files import make_folder
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.plugins import registry
 from ccvae_eval.plugins.attribution import CREATION, plugin_call
@@ -34,6 +35,6 @@ def write_report(name: str, run: Run, folder: Path) -> list[Path]:
         report = kind()
     if not isinstance(report, Report):
         raise PluginError(f"report {name!r} has no write(run, folder)", where=entry.origin)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with plugin_call(entry, "report", "write(run, folder)"):
         return [Path(file) for file in report.write(run, folder)]

@@ -27,7 +27,7 @@ from typing import Annotated, Literal
 
 from ccvae_eval import __version__
 from ccvae_eval.core.errors import InputError, UsageError
-from ccvae_eval.core.files import atomic_write, require_folder, slug
+from ccvae_eval.core.files import atomic_write, make_folder, require_folder, slug
 from ccvae_eval.core.typed import Limits, Range, load_json, read
 
 SWEEP_FILE, WORK, JOBS, RUN_FILE = "sweep.json", ".sweep", "jobs", "run.json"
@@ -142,7 +142,7 @@ class Sweep:
             InputError: the folder cannot be made or written, or its sweep.json is malformed.
         """
         require_folder(self.folder)
-        (self.folder / WORK).mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder / WORK)
         earlier = Sweep.open(self.folder).cells if (self.folder / SWEEP_FILE).is_file() else ()
         names = {cell.name for cell in self.cells}
         kept = [cell for cell in earlier if cell.name not in names and is_done(self.folder, cell)]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ccvae_eval.core.devices import exact_arithmetic
 from ccvae_eval.core.errors import NonFiniteError, UsageError
+from ccvae_eval.core.files import make_folder
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.core.types import Plain
 from ccvae_eval.data.interface import DataSet
@@ -159,7 +160,7 @@ def fit(
     supervision = check(model, data, settings)
     loop = _Loop(model, data, settings, supervision, folder, torch.device(device), stop)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if (folder / STATE).exists():
             if not resume:
                 hint = "Resume it, or name another folder."

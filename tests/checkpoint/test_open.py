@@ -110,6 +110,26 @@ def test_plain_weights_take_precedence_over_an_average(average: str, tmp_path: P
     assert all(torch.equal(opened.model.state_dict()[n], t) for n, t in model.state_dict().items())
 
 
+@pytest.mark.parametrize("average", ["ema.", "ema.module."])
+def test_an_average_beside_weights_without_a_prefix_is_ignored(average: str, tmp_path: Path) -> None:
+    model = tiny()
+
+    def change(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        averaged = {average + name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+        return {**tensors, **averaged, "ema.decay": torch.tensor(0.99)}
+
+    opened = open_checkpoint(write_tiny(tmp_path / "x.pt", model, change))
+    assert opened.notes == (f"a second copy of the weights with prefix {average!r} was ignored",)
+    assert all(torch.equal(opened.model.state_dict()[n], t) for n, t in model.state_dict().items())
+
+
+def test_tensors_that_only_resemble_a_copy_are_unexpected(tmp_path: Path) -> None:
+    first = next(iter(tiny().state_dict()))
+    path = write_tiny(tmp_path / "x.pt", tiny(), lambda t: {**t, f"other.{first}": t[first]})
+    with pytest.raises(CheckpointError, match="1 unexpected"):
+        open_checkpoint(path)
+
+
 def test_an_average_is_used_without_plain_weights(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "x.pt", tiny(), lambda t: {"ema." + name: tensor for name, tensor in t.items()})
     assert open_checkpoint(path).notes == ("prefix 'ema.' was removed from the names of the weights",)

@@ -27,7 +27,7 @@ def test_numbers_that_json_lacks_are_null(path: Path, capsys: pytest.CaptureFixt
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert found["metadata"] == {"best": None, "losses": [1.0, None], "scheduler": {"best": None}}
     assert run_command("inspect", path) == 0
-    assert "best inf" in capsys.readouterr().out
+    assert "best ∞" in capsys.readouterr().out
 
 
 def test_long_metadata_are_shown_cut(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

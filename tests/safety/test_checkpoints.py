@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -76,6 +77,46 @@ def test_the_refusal_of_a_program_says_how_to_save_its_weights(attack: str, tmp_
     assert "torch.save(model.state_dict()" in refused.value.hint
 
 
+@pytest.mark.parametrize(
+    "attack", [name for name in attacks.REFUSED if name not in ("torchscript", "exported_program")]
+)
+def test_no_other_refusal_offers_to_load_the_file_by_other_means(attack: str, tmp_path: Path) -> None:
+    attacks.REFUSED[attack][0](tmp_path / "x.pt", tmp_path / "canary")
+    with pytest.raises(CheckpointError) as refused:
+        read_bundle(tmp_path / "x.pt")
+    assert "load(" not in refused.value.hint
+
+
+def test_a_module_beside_a_call_of_other_code_gets_no_offer_to_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call of an unknown library is an inert record; ``torch.load`` would run it."""
+
+    def run(command: str) -> None:
+        pytest.fail(command)
+
+    run.__module__, run.__qualname__ = "library", "run"
+    monkeypatch.setitem(sys.modules, "library", ModuleType("library"))
+    monkeypatch.setattr(sys.modules["library"], "run", run, raising=False)
+    network = attacks.module(tmp_path / "x.pt")
+    network.note = Call(run)
+    torch.save(network, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="a pickled") as refused:
+        open_checkpoint(tmp_path / "x.pt")
+    assert "torch.load" not in refused.value.hint
+    assert "unless you trust its source" in refused.value.hint
+
+
+class Call:
+    """Pickles to the call of a function."""
+
+    def __init__(self, function: Callable[[str], None]) -> None:
+        self.function = function
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.function, ("touch canary",)
+
+
 def test_a_pickled_module_is_inert_and_its_refusal_says_how_to_save_its_weights(tmp_path: Path) -> None:
     network = attacks.module(tmp_path / "x.pt")
     bundle = read_bundle(tmp_path / "x.pt")
@@ -84,6 +125,7 @@ def test_a_pickled_module_is_inert_and_its_refusal_says_how_to_save_its_weights(
     with pytest.raises(CheckpointError, match="pickled torch.nn.modules.container.Sequential") as refused:
         open_checkpoint(tmp_path / "x.pt")
     assert "torch.save(model.state_dict()" in refused.value.hint
+    assert "only if you made it yourself" in refused.value.hint
 
 
 # the child and its limits

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ccvae_eval import load
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import RUN_FILE, as_csv, read, write
+from ccvae_eval.sweep.cells import Sweep, perform
+from tests.support import sweep_commands
+from tests.support.commands import run_command
 from tests.support.faults import faulty
 from tests.support.runs import pictured_run
 
@@ -129,3 +135,71 @@ def test_a_run_survives_a_kill_at_every_step(tmp_path: Path, number: signal.Sign
     assert outcomes == sorted(outcomes)
     write(NEW, folders[0])
     assert whole(folders[0]) == "the new one"
+
+
+def litter(folder: Path) -> list[str]:
+    """Temporary files in a folder and those below it."""
+    return [path.name for path in folder.rglob(".*") if path.name.endswith((".partial", ".new"))]
+
+
+@pytest.mark.slow
+def test_a_training_writes_everything_completely_or_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--data", "faces,size=32,n=120", "--steps", "1", "--batch-size", "4", "--quiet", "--json"]
+    seen = set()
+    for k in range(1, 100):
+        out = tmp_path / str(k) / "vae.pt"
+        out.parent.mkdir()
+        with faulty(k) as disk:
+            code = run_command("train", "vae", "--out", out, *options)
+        document = json.loads(capsys.readouterr().out)
+        assert not litter(tmp_path)
+        if code:
+            assert (code, document["error"]["code"]) == (3, "input"), document
+            seen.add(Path(document["error"]["where"]).name)
+            assert not out.exists()
+            assert run_command("train", "vae", "--out", out, *options, "--resume") == 0, "nothing is in the way"
+            capsys.readouterr()
+        assert load(out).record is not None
+        if disk.calls < k:
+            break
+    assert seen == {"vae.pt.training", "training.pt", "history.csv", "history.png", "vae.pt"}
+
+
+def test_a_report_replaces_the_old_one_or_leaves_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(OLD, tmp_path)
+    for target, arguments in (("report.html", []), ("figure.svg", ["--figure", "profile", "--out", "figure.svg"])):
+        file = tmp_path / target
+        arguments = [str(file) if argument == target else argument for argument in arguments]
+        codes = []
+        for k in range(1, 30):
+            file.write_text("old")
+            with faulty(k) as disk:
+                codes.append(run_command("report", tmp_path, *arguments, "--quiet"))
+            assert not litter(tmp_path)
+            assert (file.read_text() == "old") == (codes[-1] == 3)
+            error = capsys.readouterr().err
+            assert "cannot be written" in error if codes[-1] else not error
+            if disk.calls < k:
+                break
+        assert codes[-1] == 0
+        assert codes.count(3) >= 4, "open, write, sync and rename"
+
+
+def test_a_sweep_records_what_fails_and_a_repeated_command_completes_it(tmp_path: Path) -> None:
+    failures = 0
+    for k in range(1, 60):
+        place = tmp_path / str(k)
+        place.mkdir()
+        (place / "fine.pt").write_bytes(b"")
+        sweep = Sweep.of(place / "sweep", [str(place / "fine.pt")], [0])
+        with faulty(k) as disk, suppress(InputError):
+            sweep.write()
+            perform(sweep.folder, sweep.cells[0], sweep_commands.command)
+        failures += bool(sweep.missing())
+        assert not litter(place)
+        sweep.write()
+        perform(sweep.folder, sweep.cells[0], sweep_commands.command)
+        assert [state.status for state in Sweep.open(sweep.folder).states()] == ["done"]
+        if disk.calls < k:
+            break
+    assert 0 < failures < k
