@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from ccvae_eval import read
+from ccvae_eval.cli.run import _all_metrics
 from ccvae_eval.core.errors import PluginError, StopRequest
 from ccvae_eval.plugins import registry
 from ccvae_eval.plugins.attribution import plugin_call, time_limit
@@ -297,3 +298,19 @@ def test_a_thread_of_a_plugin_does_not_keep_the_program_from_ending(tmp_path: Pa
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 3, ended.stderr
     assert "Threads of a plugin are still at work and are not waited for: sleeper" in ended.stderr
+
+
+def test_all_metrics_are_those_that_can_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "odd_metric.py").write_text("print('hello')\nraise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = registry.Registration("metrics", "odd", "odd_metric:Odd", "third-party", "1.0")
+    installed = (*registry._installed(), entry)
+    monkeypatch.setattr(registry, "_installed", lambda: installed)
+    names = _all_metrics()
+    assert "density" in names
+    assert "odd" not in names
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "skipped: third-party 1.0: plugin 'odd' of group 'metrics' cannot be loaded" in shown.err
