@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -66,7 +67,11 @@ def test_the_command_shows_it(
     assert run_command("inspect", path) == 0
     shown = capsys.readouterr()
     assert shown.err == "" or "No installed adapter or model matches" in shown.err
-    assert f"{sum(tensor.numel() for _, tensor in expected)}" in shown.out.replace(",", "")
+    count = sum(tensor.numel() for _, tensor in expected)
+    assert str(count) in shown.out.replace(",", "")
+    assert run_command("inspect", path, "--json") == 0
+    document = json.loads(capsys.readouterr().out, parse_constant=lambda text: pytest.fail(f"{text} in JSON"))
+    assert document["parameters"] == count
 
 
 NOT_USED = {

@@ -293,6 +293,18 @@ def test_a_file_that_changes_while_it_is_read(change: str, tmp_path: Path, monke
         read_bundle(path)
 
 
+def test_the_digest_notices_a_change_that_the_times_do_not_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"weight": torch.ones(1000)}, path)
+    other = path.read_bytes().replace(torch.ones(1000).numpy().tobytes(), torch.zeros(1000).numpy().tobytes())
+    _change_while_reading(lambda path: path.write_bytes(other) and None, monkeypatch)
+    monkeypatch.setattr(reader, "_file_state", lambda _: ())
+    with pytest.raises(CheckpointError, match="changed while it was read"):
+        read_bundle(path)
+
+
 def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, other = tmp_path / "x.pt", tmp_path / "y.pt"
     torch.save({"weight": torch.zeros(3)}, path)

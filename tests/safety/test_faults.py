@@ -201,6 +201,7 @@ def test_a_decoder_of_nan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 RUNS: dict[str, tuple[Callable[[str], str], str]] = {
     "a number beyond floats": (lambda text: text.replace('"seed": 0', '"seed": 1e400'), "seed"),
+    "an infinite setting": (lambda text: text.replace('"steps": 5', '"steps": 1e400'), "finite"),
     "deep nesting": (lambda text: "[" * 100_000 + "]" * 100_000, "nested"),
     "nesting inside": (lambda text: text.replace('"seed": 0', f'"seed": 0, "x": {"[" * 90}{"]" * 90}'), "nested"),
     "a key twice": (lambda text: text.replace('"seed": 0', '"seed": 0, "seed": 1'), "twice"),
