@@ -637,6 +637,11 @@ def numpy_arrays(path: Path) -> None:
 
 
 @style
+def large_numpy_arrays(path: Path) -> None:
+    save(beside(mean=np.arange(300_000.0), index=np.arange(200_000)), path)
+
+
+@style
 def numpy_arrays_in_protocol_5(path: Path) -> None:
     save(
         beside(mean=np.ones((2, 3)), count=np.int64(3), order=np.asfortranarray(np.ones((2, 2)))),

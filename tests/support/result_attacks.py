@@ -88,6 +88,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "nested_header": (lambda: archive({"a/b.npy": npy("(" * 5000 + ")" * 5000)}), "a/b: contains an unreadable array"),
     "minus_signs": (lambda: archive({"a/b.npy": npy("-" * 9000 + "1")}), "a/b: contains an unreadable array"),
     "call_in_header": (lambda: archive({"a/b.npy": npy("__import__('os')")}), "a/b: contains an unreadable array"),
+    "open_bracket": (lambda: archive({"a/b.npy": npy("(2,")}), "a/b: contains an unreadable array"),
     "cut_header": (lambda: archive({"a/b.npy": npy("(1,)")[:40]}), "a/b: contains an unreadable array"),
     "not_an_array": (lambda: archive({"a/b.npy": b"hello"}), "a/b: contains an unreadable array"),
     "flipped_byte": (with_flipped_byte, "locality/ids: contains an unreadable array"),

@@ -18,7 +18,8 @@ MAX_OPCODES = 1_000_000
 MAX_MEMOS = 500_000
 MAX_STACK = 20_000
 MAX_MARKS = 1_000
-MAX_TEXT_BYTES = 1 << 20
+MAX_TEXT_BYTES = 32 << 20
+"""Limit of one string or bytes. Protocol 2 writes the bytes of a NumPy array as text."""
 MAX_INTEGER_BYTES = 32
 MAX_PROTOCOL = 5
 SLACK = 1 << 23

@@ -23,7 +23,7 @@ from .source import RefusedError, escaped
 
 MAX_DEPTH = 60
 MAX_NODES = 200_000
-MAX_TEXT = 16 << 20
+MAX_TEXT, MAX_STRING = 16 << 20, 1 << 20
 SLACK = 64 << 20
 """Bytes that tensors may occupy beyond ``MAX_RATIO`` times the file, so that small files may have repeated views."""
 MAX_RATIO = 4
@@ -78,6 +78,8 @@ class TreeEncoder:
         text = value.name if isinstance(value, Global) else value.class_name if isinstance(value, Instance) else value
         if isinstance(text, str):
             self.characters += len(text)
+            if len(text) > MAX_STRING:
+                raise RefusedError("contains a string that is too long", why=f"{len(text):,} characters")
         if depth > MAX_DEPTH:
             raise RefusedError("is nested too deeply or refers to itself", why=f"over {MAX_DEPTH} levels")
         if self.nodes > MAX_NODES or self.characters > MAX_TEXT:

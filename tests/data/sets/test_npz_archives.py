@@ -10,6 +10,7 @@ import pytest
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.data.sets import npz as archives
 from ccvae_eval.data.sets.npz import read_arrays
+from tests.support.result_attacks import archive, npy
 
 
 class Canary:
@@ -57,6 +58,13 @@ def test_truncated_and_damaged_archives_are_rejected(tmp_path: Path) -> None:
     path.write_bytes(flipped)
     with pytest.raises(DataError):
         read_arrays(path, ("a",))
+
+
+def test_text_outside_of_unicode_is_rejected(tmp_path: Path) -> None:
+    """NumPy reads it, and fails when it is used."""
+    (tmp_path / "x.npz").write_bytes(archive({"names.npy": npy("(1,)", b"\xff" * 4, "'<U1'")}))
+    with pytest.raises(DataError, match="not Unicode"):
+        read_arrays(tmp_path / "x.npz", ())
 
 
 def test_missing_arrays_and_files_are_named(tmp_path: Path) -> None:
