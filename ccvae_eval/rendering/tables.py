@@ -133,6 +133,11 @@ def headline_of(measurement: Measurement) -> Value | None:
     )
 
 
+def reason_of(value: Value) -> str:
+    """Why a value is undefined; for a mean, the reasons of its characteristics."""
+    return value.note.removeprefix(EVERY_UNDEFINED).lstrip(":; ") or value.note
+
+
 def value_note(value: Value) -> str:
     """The note of a value, and the number of images (for a mean: characteristics) that it excludes."""
     what = "" if value.characteristic is None else " images" if value.excluded > 1 else " image"
@@ -176,7 +181,7 @@ def _reasons(values: Iterable[Value]) -> Iterator[str]:
     for v in values:
         if not v.estimate.defined and v.note:
             name = f"{v.name} ({at_text(v.at)})" if v.at else v.name
-            reason = v.note.removeprefix(EVERY_UNDEFINED).lstrip(":; ") or v.note
+            reason = reason_of(v)
             names.setdefault(reason, {})[name] = None
     for reason, of in names.items():
         yield f"{', '.join(of)}: {reason}"

@@ -21,7 +21,7 @@ from ccvae_eval.evaluation.interventions import LEAST_PER_CLASS
 from ccvae_eval.evaluation.result_table import ASSIGNED, GIVEN, NO_JUDGE, UNASSIGNED
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.metrics.disentanglement.table import cramers_v
-from ccvae_eval.rendering.tables import headline_of
+from ccvae_eval.rendering.tables import headline_of, reason_of
 from ccvae_eval.rendering.text import figure, unmarked
 
 Severity = Literal["error", "warning", "note"]
@@ -245,8 +245,10 @@ def _headline_undefined(run: Run) -> Iterator[str]:
     for m in run:
         headline = headline_of(m)
         if m.status == "undefined" or (m.status == "ok" and headline is not None and not headline.estimate.defined):
-            why = m.reason.text if m.reason else headline.note if headline else ""
-            yield f"{m.metric}.{m.headline} has no value{f': {why}' if why else ''}."
+            why = m.reason.text if m.reason else reason_of(headline) if headline else ""
+            remedy = m.reason.remedy if m.reason else headline.remedy if headline else ""
+            add = f" Add {remedy}." if remedy.startswith("-") else f" Run {remedy}." if remedy else ""
+            yield f"{m.metric}.{m.headline} has no value{f': {why}' if why else ''}.{add}"
 
 
 @_check("CE009", "note", "Labels without latent dimensions of their own",

@@ -24,6 +24,7 @@ from ccvae_eval.rendering.tables import (
     bullets,
     headline_of,
     metric_tables,
+    reason_of,
     shaded_table,
     value_cells,
     value_note,
@@ -148,7 +149,8 @@ def sentence(measurement: Measurement) -> str:
         return f"{measurement.metric}: {measurement.reason.text if measurement.reason else measurement.status}."
     mean = headline_of(measurement)
     if mean is None or not mean.estimate.defined:
-        return f"{measurement.metric} is undefined on these data{f': {mean.note}' if mean and mean.note else ''}."
+        why = reason_of(mean) if mean else ""
+        return f"{measurement.metric} has no value{f': {why}' if why else ''}."
     kind = presentation_of(measurement.metric)
     template = getattr(kind, "sentence", f"{measurement.metric}: the mean {measurement.headline} is {{value}}")
     form = partial(formatted, form=getattr(kind, "number_format", ".2f"))

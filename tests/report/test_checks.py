@@ -53,8 +53,10 @@ TRIGGERS: dict[str, tuple[Run, str]] = {
     ),
     "CE007": (run_of(_locality([value("changed", 0.9, "Smiling", note="given; other")])), "these labels: Smiling"),
     "CE008": (
-        run_of(measurement("locality", "focus", [undefined("focus", note="has no region")])),
-        "locality.focus has no value: has no region",
+        run_of(measurement("locality", "focus", [
+            replace(undefined("focus", note="undefined for every characteristic: has no region"), remedy="--sample 640")
+        ])),
+        r"locality.focus has no value: has no region. Add --sample 640\.",
     ),
     "CE009": (run_of(measurement("locality", "focus", [value("focus", 0.5, "Smiling")])), "their own: Eyeglasses"),
     "CE010": (
