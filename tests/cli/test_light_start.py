@@ -235,7 +235,7 @@ def test_wrong_arguments_are_refused(arguments: list[str], message: str, command
     ("words", "expected"),
     [
         ("lo", {"locality"}),
-        ("run x.pt --metr", {"--metric"}),
+        ("run x.pt --metr", {"--metric", "--metric-timeout"}),
         ("run x.pt --metric d", {"density", "disentanglement", "diversity", "drift"}),
         ("run x.pt --data f", {"faces", "folder"}),
         ("run x.pt --device c", {"cpu", "cuda"}),

@@ -195,7 +195,7 @@ def shown(metadata: Any) -> Action:
     return action
 
 
-@case(20_000)
+@case(100_000)
 def words_of_metadata(size: int) -> Action:
     return shown({"text": "a " * size})
 
@@ -238,13 +238,13 @@ def json_digits(size: int) -> Action:
     return refused(lambda: load_json(b"9" * size, "x", limits=WHOLE))
 
 
-@case(2000)
+@case(8000)
 def toml_key(size: int) -> Action:
     raw = b"a" + b".a" * size + b" = 1"
     return refused(lambda: load_toml(raw, "x"))
 
 
-@case(2000)
+@case(4000)
 def toml_key_of_quoted_parts(size: int) -> Action:
     raw = b'"a"' + b'."\\""' * size + b" = 1"
     return refused(lambda: load_toml(raw, "x"))

@@ -65,7 +65,7 @@ def test_missing_and_large_files_are_rejected(photos: Callable[..., Path], monke
     place = photos("", 2)
     store = FolderStore(place)
     (place / "0.png").unlink()
-    with pytest.raises(DataError, match=r"0\.png: the file cannot be read"):
+    with pytest.raises(DataError, match=r"0\.png: cannot be opened"):
         store.read("0.png")
     monkeypatch.setattr(stores, "MAX_IMAGE_BYTES", 3)
     with pytest.raises(DataError, match="too large"):
