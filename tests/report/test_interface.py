@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ccvae_eval.core.errors import PluginError
+from ccvae_eval.core.errors import InputError, PluginError
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.interface import write_report
@@ -61,5 +61,5 @@ def test_a_report_that_fails_is_named_with_its_file(name: str, message: str, run
 def test_a_report_returns_its_files_and_a_folder_that_cannot_be_made_is_not_its_fault(run: Run, tmp_path: Path) -> None:
     assert write_report("writing", run, tmp_path / "out") == [tmp_path / "out" / "x.txt"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(InputError, match="folder cannot be created"):
         write_report("writing", run, tmp_path / "file")
