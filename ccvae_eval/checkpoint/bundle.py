@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ccvae_eval.checkpoint.formats import Envelope, open_pt, open_safetensors
 from ccvae_eval.checkpoint.reader import Content, StoredTensor, read_content
 from ccvae_eval.checkpoint.safe_reader.source import escaped
-from ccvae_eval.core.errors import CheckpointError
+from ccvae_eval.core.errors import CheckpointError, listed
 from ccvae_eval.core.types import Plain
 
 if TYPE_CHECKING:
@@ -175,8 +175,7 @@ def _split(
         return tensors, {}, None, []
     omitted: list[str] = []
     plain = _plain(dict(enumerate(records)) if isinstance(records, list | tuple) else records, "", omitted)
-    more = f" and {len(omitted) - MAX_OMITTED} more" if len(omitted) > MAX_OMITTED else ""
-    notes = [f"neither tensors nor plain data, not used: {', '.join(omitted[:MAX_OMITTED])}{more}"] if omitted else []
+    notes = [f"neither tensors nor plain data, not used: {listed(omitted, MAX_OMITTED)}"] if omitted else []
     return tensors, plain if isinstance(plain, dict) else {}, None, notes
 
 

@@ -16,6 +16,7 @@ from ccvae_eval import __version__
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assignments
 from ccvae_eval.core import typed
+from ccvae_eval.core.errors import InputError
 from ccvae_eval.plugins import registry
 from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import escaped, figure, plain
@@ -84,6 +85,14 @@ def _steps(what: str | None, settings: Mapping[str, Any]) -> Iterator[dict[str, 
 
         yield {"kind": "data", **describe(open_data(what))}
         return
+    if path.suffix == ".npz" and path.is_file():
+        if (path.parent / "run.json").exists():
+            hint = f"ccvae-eval inspect {path.parent}"
+            raise InputError("is part of a run, not a checkpoint", where=str(path), hint=hint)
+        from ccvae_eval.core.array_files import MAX_ARCHIVE_BYTES, ArrayFile
+
+        headers = ArrayFile(path, limit=MAX_ARCHIVE_BYTES).headers
+        yield {"kind": "checkpoint", "path": str(path), "format": "npz", "arrays": headers}
     from ccvae_eval.checkpoint.matches import inspection
 
     for found in inspection(path, settings):

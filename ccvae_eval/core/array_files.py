@@ -19,6 +19,8 @@ from ccvae_eval.core.errors import InputError
 from ccvae_eval.core.files import open_regular_file
 
 SUFFIX = ".npy"
+MAX_ARCHIVE_BYTES = 8 * 2**30
+"""Limit of the unpacked size of an archive of images or codes."""
 MAX_DIRECTORY_BYTES = 16 << 20
 """Limit of the directory of an archive, which is read whole before any of its entries."""
 _END, _END64 = 22, 98
@@ -62,8 +64,8 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
         if size > limit:
             why = f"{size:,} bytes unpacked, the limit is {limit:,}"
             raise error("contains arrays that are too large", where=self.where, why=why)
-        for name in self:
-            self._read(name, header_only=True)
+        self.headers: dict[str, str] = {name: self._read(name, header_only=True) for name in self}
+        """Type and shape of each array, in words."""
 
     @staticmethod
     def _require_directory(file: BinaryIO) -> None:
@@ -88,7 +90,7 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
                 if min(shape, default=0) < 0 or not dtype.itemsize or size != entry.file_size - member.tell():
                     raise ValueError(f"shape {shape} of type {dtype} does not fit its {entry.file_size:,} bytes")
                 if header_only:
-                    return None
+                    return f"{dtype} {' x '.join(map(str, shape)) or 'number'}"
                 member.seek(0)
                 return _with_unicode(npy.read_array(member, allow_pickle=False))
         except Exception as damage:  # a damaged member may raise anything in zipfile, zlib and the header's parser
@@ -114,6 +116,7 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
         found.where, found.error, found._archive = self.where, self.error, self._archive
         named = {name.removeprefix(start): entry for name, entry in self._entries.items() if name.startswith(start)}
         found._entries = {name: entry for name, entry in named.items() if name not in without}
+        found.headers = {name: self.headers[start + name] for name in found._entries}
         return found
 
 

@@ -129,6 +129,17 @@ def is_memory_error(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, without importing it
 
 
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """The first names, and how many more there are.
+
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    names = list(names)
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Returns a sentence that suggests the closest known name, or lists all of them if none is close.
 

@@ -21,6 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
+from ccvae_eval.core.errors import listed
 from ccvae_eval.core.files import atomic_write, make_folder
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.rendering.text import figure, plain
@@ -363,8 +364,7 @@ def not_shown(measurement: Measurement, shown: Collection[str]) -> str:
     missing = [name for name in names if name not in shown]
     if not missing:
         return ""
-    listed = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
-    return f". Not shown: {listed} (no picture in the run)"
+    return f". Not shown: {listed(missing, most=6)} (no picture in the run)"
 
 
 def image_names(measurement: Measurement) -> list[str]:

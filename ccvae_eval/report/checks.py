@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
 
+from ccvae_eval.core.errors import listed
 from ccvae_eval.core.types import Ids
 from ccvae_eval.evaluation.interventions import LEAST_PER_CLASS
 from ccvae_eval.evaluation.result_table import ASSIGNED, GIVEN, NO_JUDGE, UNASSIGNED
@@ -36,8 +37,6 @@ COLLAPSED = 0.05
 """KL divergence in nats below which a latent dimension carries no information about the image."""
 LEAST_CHANGED = 0.5
 """Share of images whose change must exceed the noise of the posterior."""
-MOST_NAMES = 8
-"""Largest number of names in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ def _not_recognised(run: Run) -> Iterator[str]:
     notes = dict.fromkeys(note for m in run for note in m.notes if note.endswith(", not judged"))
     found = [next((note for note in notes if note.startswith(f"{name}: ")), "") for name in _labels(run)]
     if any(found):
-        yield f"{_listed([note.removesuffix(', not judged') for note in found if note])}."
+        yield f"{listed([note.removesuffix(', not judged') for note in found if note])}."
 
 
 @_check("CE003", "warning", "Clipped ranks",
@@ -149,7 +148,7 @@ def _clipped(run: Run) -> Iterator[str]:
                 shares[name] = max(shares.get(name, 0.0), float(of_intervention[1]) / 100)
     many = [f"{name} {share:.0%}" for name, share in shares.items() if share > MOST_CLIPPED]
     if many:
-        yield f"More than {MOST_CLIPPED:.0%} of the ranks were clipped: {_listed(many)}."
+        yield f"More than {MOST_CLIPPED:.0%} of the ranks were clipped: {listed(many)}."
 
 
 @_check("CE004", "warning", "Correlated labels",
@@ -172,7 +171,7 @@ def _correlated(run: Run) -> Iterator[str]:
             found[i, j] = association
     pairs = sorted(found.items(), key=lambda item: -item[1])
     if pairs:
-        yield f"Labels are correlated: {_listed([f'{i} and {j} ({figure(v, 2)})' for (i, j), v in pairs])}."
+        yield f"Labels are correlated: {listed([f'{i} and {j} ({figure(v, 2)})' for (i, j), v in pairs])}."
 
 
 @_check("CE005", "warning", "Classes with few images",
@@ -193,7 +192,7 @@ def _few_images(run: Run) -> Iterator[str]:
             if count < LEAST_PER_CLASS
         ]
     if rare:
-        yield f"Classes with fewer than {LEAST_PER_CLASS} images: {_listed(rare)}."
+        yield f"Classes with fewer than {LEAST_PER_CLASS} images: {listed(rare)}."
 
 
 @_check("CE006", "warning", "Inactive latent dimensions",
@@ -213,7 +212,7 @@ def _collapsed(run: Run) -> Iterator[str]:
         and v.estimate.value < COLLAPSED
     ]  # fmt: skip
     if collapsed:
-        yield f"The posterior equals the prior (KL below {COLLAPSED} nats): {_listed(collapsed)}."
+        yield f"The posterior equals the prior (KL below {COLLAPSED} nats): {listed(collapsed)}."
     for m in run:
         for v in m.values:
             if v.name == "active_codes" and v.note.startswith("inactive: "):
@@ -231,7 +230,7 @@ def _given(run: Run) -> Iterator[str]:
     """
     given = _noted(run, GIVEN)
     if given:
-        yield f"The encoder computes latent dimensions from these labels: {_listed(given)}."
+        yield f"The encoder computes latent dimensions from these labels: {listed(given)}."
 
 
 @_check("CE008", "warning", "Headline value undefined",
@@ -271,7 +270,7 @@ def _no_dimensions(run: Run) -> Iterator[str]:
     }  # fmt: skip
     lacking = [name for name in _labels(run) if name not in own]
     if lacking:
-        yield f"No latent dimensions of their own: {_listed(lacking)}."
+        yield f"No latent dimensions of their own: {listed(lacking)}."
 
 
 @_check("CE010", "error", "Metric failed",
@@ -296,7 +295,7 @@ def _assigned(run: Run) -> Iterator[str]:
     """
     assigned = _noted(run, ASSIGNED)
     if assigned:
-        yield f"Latent dimensions were assigned to {_listed(assigned)}."
+        yield f"Latent dimensions were assigned to {listed(assigned)}."
 
 
 @_check("CE012", "warning", "Edits that change nothing",
@@ -314,7 +313,7 @@ def _unchanged(run: Run) -> Iterator[str]:
         and v.estimate.value < LEAST_CHANGED
     ]  # fmt: skip
     if idle:
-        yield f"Fewer than {LEAST_CHANGED:.0%} of the images change by more than noise: {_listed(idle)}."
+        yield f"Fewer than {LEAST_CHANGED:.0%} of the images change by more than noise: {listed(idle)}."
 
 
 @_check("CE013", "note", "Headline value undefined for some labels",
@@ -331,7 +330,7 @@ def _partly_undefined(run: Run) -> Iterator[str]:
             by_reason: dict[str, list[str]] = {}
             for v in missing:
                 by_reason.setdefault(v.note, []).append(str(v.characteristic))
-            parts = [f"{_listed(names)}{f' ({why})' if why else ''}" for why, names in by_reason.items()]
+            parts = [f"{listed(names)}{f' ({why})' if why else ''}" for why, names in by_reason.items()]
             yield f"{m.metric}.{m.headline} is undefined for {'; '.join(parts)}."
 
 
@@ -351,7 +350,7 @@ def _no_judge(run: Run) -> Iterator[str]:
     """The run had no judge, so values that need an independent classifier of edited images are undefined."""
     without = sorted({f"{m.metric}.{v.name}" for m in run for v in m.values if NO_JUDGE in v.note})
     if without:
-        yield f"Undefined without a judge: {_listed(without)}."
+        yield f"Undefined without a judge: {listed(without)}."
 
 
 @_check("CE016", "warning", "Reconstruction worse than the mean image",
@@ -396,9 +395,3 @@ def _noted(run: Run, mark: str) -> list[str]:
     """The characteristics with this mark in the note of one of their values."""
     marked = (str(v.characteristic) for m in run for v in m.values if v.characteristic and mark in v.note.split("; "))
     return list(dict.fromkeys(marked))
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    shown = ", ".join(names[:MOST_NAMES])
-    return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES} more"

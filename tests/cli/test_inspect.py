@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,3 +56,23 @@ def test_a_folder_with_a_pipe_as_run_is_a_broken_run(tmp_path: Path, capsys: pyt
     os.mkfifo(tmp_path / "run.json")
     assert run_command("inspect", tmp_path) == 3
     assert "run.json: is a pipe, not a file" in capsys.readouterr().err
+
+
+def test_arrays_are_shown_before_torch_is_imported(tmp_path: Path) -> None:
+    np.savez(tmp_path / "codes.npz", codes=np.zeros((10, 3)), labels=np.zeros((10, 2)))
+    code = (
+        "import sys; from ccvae_eval.cli.inspect import _steps; found = next(_steps(sys.argv[1], {}));"
+        "print(found['arrays'], 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "codes.npz")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown == "{'codes': 'float64 10 x 3', 'labels': 'float64 10 x 2'} False\n"
+
+
+def test_the_arrays_of_a_run_are_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "evidence.npz", **{f"array{i}": np.zeros(2) for i in range(100)})
+    assert run_command("inspect", tmp_path / "evidence.npz") == 3
+    assert len(capsys.readouterr().err) < 1000, "not all names are listed"
+    (tmp_path / "run.json").write_text("{}")
+    assert run_command("inspect", tmp_path / "evidence.npz") == 3
+    assert f"ccvae-eval inspect {tmp_path}" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.core.errors import DataError, UsageError, listed
 from ccvae_eval.core.files import open_regular_file
 from ccvae_eval.data.labels.columns import SPLIT_COLUMN
 from ccvae_eval.data.sets.npz import read_arrays
@@ -90,7 +90,7 @@ def _from_npz(path: Path) -> CodesFile:
         found = _from_export(found)
     if "factors" not in found:
         raise DataError(
-            "the array 'factors' is missing", where=str(path), why=f"the file contains {', '.join(sorted(found))}"
+            "the array 'factors' is missing", where=str(path), why=f"the file contains {listed(sorted(found))}"
         )
     arrays: dict[str, Any] = {name: found[name] for name in OPTIONAL_ARRAYS if name in found}
     for name in {"names", "kinds", "block_names"} & arrays.keys():

@@ -8,13 +8,10 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from ccvae_eval.core.array_files import ArrayFile
-from ccvae_eval.core.errors import DataError
+from ccvae_eval.core.array_files import MAX_ARCHIVE_BYTES, ArrayFile
+from ccvae_eval.core.errors import DataError, listed
 from ccvae_eval.data.memory import InMemory, checked_arrays
 from ccvae_eval.data.spec import Options, require_path
-
-MAX_ARCHIVE_BYTES = 8 * 2**30
-"""Limit of the unpacked size of an archive."""
 
 
 def read_arrays(path: Path, required: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -29,7 +26,7 @@ def read_arrays(path: Path, required: Sequence[str]) -> dict[str, NDArray[Any]]:
         raise DataError(
             f"the array {missing!r} is missing",
             where=str(path),
-            why=f"the file contains {', '.join(sorted(found)) or 'no arrays'}",
+            why=f"the file contains {listed(sorted(found)) or 'no arrays'}",
         )
     return found
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ccvae_eval.core.devices import one_thread
-from ccvae_eval.core.errors import UndefinedError, UsageError, suggestion
+from ccvae_eval.core.errors import UndefinedError, UsageError, listed, suggestion
 from ccvae_eval.core.results import Estimate, Measurement
 from ccvae_eval.core.types import Floats
 from ccvae_eval.evaluation.metric import Metric
@@ -295,12 +295,7 @@ def _add_context_values(table: ResultTable, context: PanelContext, correlations:
 def _inactive(context: PanelContext) -> str:
     active = context.information.active
     inactive = [name for name, on in zip(context.latent_names, active, strict=True) if not on]
-    return f"inactive: {_listed(inactive)}" if inactive else ""
-
-
-def _listed(names: Sequence[str], most: int = 12) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    return f"inactive: {listed(inactive, most=12)}" if inactive else ""
 
 
 def _notes(context: PanelContext, names: Sequence[str], correlations: Floats) -> list[str]:
@@ -311,7 +306,7 @@ def _notes(context: PanelContext, names: Sequence[str], correlations: Floats) ->
         order = sorted(strong.tolist(), key=lambda ij: -correlations[ij[0], ij[1]])
         pairs = [f"{table.factors[i].name} with {table.factors[j].name} {correlations[i, j]:.2f}" for i, j in order]
         notes.append(
-            f"factors are correlated ({_listed(pairs, 4)}), so the best possible scores are below 1; the reference is "
+            f"factors are correlated ({listed(pairs, 4)}), so the best possible scores are below 1; the reference is "
             "the score of the factors themselves"
         )
     if inactive := _inactive(context):
@@ -320,11 +315,11 @@ def _notes(context: PanelContext, names: Sequence[str], correlations: Floats) ->
         notes.append(f"{inactive}{reason}")
     if context.duplicate_blocks:
         pairs = [f"{table.names[a]} repeats {table.names[b]}" for a, b in context.duplicate_blocks.items()]
-        notes.append(f"left out, a monotone transform of another latent dimension: {_listed(pairs)}")
+        notes.append(f"left out, a monotone transform of another latent dimension: {listed(pairs)}")
     if missing := [f"{f.name} {int((~f.known).sum())}" for f in table.factors if not f.known.all()]:
-        notes.append(f"missing values: {_listed(missing)}")
+        notes.append(f"missing values: {listed(missing)}")
     if constant := [f.name for f in table.factors if f.levels < 2]:
-        notes.append(f"left out, constant: {_listed(constant)}")
+        notes.append(f"left out, constant: {listed(constant)}")
     if "dci" in names:
         predictor = "gradient boosting of scikit-learn, gain importance"
         if settings.robust:
