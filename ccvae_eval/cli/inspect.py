@@ -142,12 +142,15 @@ def _show_tables(found: dict[str, Any], screen: Screen) -> None:
             screen.show(f"... and {len(rows) - MAX_ROWS} more; --json shows all")
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, *, inside: bool = False) -> str:
+    """A value on one line; lists and objects ``inside`` of others stand in parentheses, and empty ones are left out."""
     if isinstance(value, float):
         return figure(value)
     if isinstance(value, Mapping | list | tuple):
         pairs = value.items() if isinstance(value, Mapping) else (("", part) for part in value)
-        parts = [f"{_text(key)} {_text(part)}".lstrip() for key, part in islice(pairs, MAX_TEXTS)]
-        return ", ".join([*parts, *([f"... and {len(value) - MAX_TEXTS:,} more"] if len(value) > MAX_TEXTS else [])])
+        shown = ((key, part) for key, part in pairs if part not in ({}, [], ()))
+        parts = [f"{_text(key)} {_text(part, inside=True)}".lstrip() for key, part in islice(shown, MAX_TEXTS)]
+        text = ", ".join([*parts, *([f"... and {len(value) - MAX_TEXTS:,} more"] if len(value) > MAX_TEXTS else [])])
+        return f"({text})" if inside else text
     text = "" if value is None else str(value)
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... ({len(text):,} characters)"

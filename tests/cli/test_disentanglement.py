@@ -99,7 +99,7 @@ def test_csv_files_of_codes_and_factors(tmp_path: Path, capsys: Any) -> None:
     ("arguments", "code", "message"),
     [
         ([], 2, "--codes FILE is required"),
-        (["--codes", "absent.npz"], 3, "does not exist"),
+        (["--codes", "absent.npz"], 3, "cannot be opened (No such file"),
         (["--codes", "FILE", "--score", "migg"], 2, "Did you mean 'mig'"),
         (["--codes", "FILE", "--profile", "published"], 2, "profile"),
         (["--codes", "FILE", "model.pt"], 2, "--codes cannot be combined with"),

@@ -144,16 +144,7 @@ def test_jobs_of_submitit_run_chunks_of_cells(tmp_path: Path) -> None:
     engine.close()
 
 
-@pytest.fixture
-def _sigint() -> Iterator[None]:
-    """A shell starts what it runs in the background with SIGINT ignored, with which submitit cancels local jobs."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("_sigint")
 def test_a_job_that_is_cancelled_ends_and_its_cell_stays_to_be_done(tmp_path: Path) -> None:
     made = sweep(tmp_path, "hang", "a")
     engine = Slurm(Work(made.folder, program=PROGRAM), {"cluster": "local", "timeout_min": 5})
