@@ -135,6 +135,7 @@ def plan(
     trains no judge: such a plan shows what would be done, and is not to be run. ``ids`` are evaluated in place of the
     sample, by every metric.
     """
+    sample_size(sample)  # a wrong value is refused before anything is opened
     opened = load(model) if isinstance(model, str | Path) else model
     chosen = metrics_with(options or {}, metrics)
     network: Any = opened.model if isinstance(opened, Opened) else opened

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -117,14 +119,14 @@ def test_the_options_of_data_sets_are_wrapped_between_options(
     ("stopped", "kept"),
     [
         ("ccvae_eval.api.evaluate", "Stopped: no results were written. A judge that was trained is kept in the cache."),
-        ("ccvae_eval.cli.measuring.draw", "Stopped while drawing: the numbers are in new; ccvae-eval report new draws"),
+        ("ccvae_eval.cli.measuring.draw", "the run in new is complete. ccvae-eval report new writes its report."),
     ],
 )
 def test_an_interrupted_run_says_what_was_kept(
     stopped: str, kept: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(stopped, interrupted)
     monkeypatch.chdir(tmp_path)
@@ -132,7 +134,7 @@ def test_an_interrupted_run_says_what_was_kept(
     assert run_command("run", CHECKPOINT, *given) == 130
     shown = " ".join(capsys.readouterr().err.split())
     assert kept in shown
-    assert shown.endswith("Interrupted.")
+    assert shown.endswith("The command was stopped by SIGINT.")
     assert (tmp_path / "new" / "run.json").is_file() is stopped.endswith("draw")
 
 

@@ -152,7 +152,7 @@ def test_a_damaged_state_is_refused(changed: dict[str, Any], message: str, tmp_p
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (np.array([{}], dtype=object), "not a readable .npz of plain arrays"),
+        (np.array([{}], dtype=object), "it holds Python objects"),
         (np.zeros(3), "the description must be bytes"),
         (np.frombuffer(b"{", np.uint8), "share.json"),
         (np.frombuffer(b'{"format": 2}', np.uint8), "format"),
