@@ -40,9 +40,9 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    r"""Check a run against requirements, for continuous integration.
+    """Check a run against requirements, for continuous integration.
 
-    An address is metric.value\[@characteristic][.low|.high|.value]. Exit code 1 means that a requirement is not met. A
+    An address is metric.value[@characteristic][.low|.high|.value]. Exit code 1 means that a requirement is not met. A
     value that is absent, undefined or not applicable fails. If GITHUB_STEP_SUMMARY is set, the table is appended to
     that file.
     """

@@ -180,6 +180,8 @@ def _bound(run: Run, rule: Rule) -> GateResult:
     number = float(getattr(estimate, end))
     passed = number >= rule.bound if rule.kind == "min" else number <= rule.bound
     interval = f" [{estimate.low:.4g}, {estimate.high:.4g}]" if has_interval else " without an interval"
+    if value.characteristic is None and value.excluded:  # a model can be undefined exactly where it is bad
+        interval += f", without {value.excluded} undefined {'label' if value.excluded == 1 else 'labels'}"
     within = has_interval and estimate.low <= rule.bound <= estimate.high
     return GateResult(str(rule.address), rule.required, f"{estimate.value:.4g}{interval}", passed, within)
 

@@ -54,6 +54,15 @@ def test_a_value_that_is_absent_or_undefined_fails() -> None:
         assert (result.passed, result.found) == (False, "undefined: no region")
 
 
+def test_a_mean_without_a_label_says_so() -> None:
+    whole = run()
+    measured = whole.measurement("locality")
+    values = tuple(replace(v, excluded=1) if v.characteristic is None else v for v in measured.values)
+    partly = replace(whole, measurements=(replace(measured, values=values),))
+    assert checked("locality.focus=0.1", on=partly).found.endswith("], without 1 undefined label")
+    assert checked("locality.focus@Smile=0.1", on=partly).found.endswith("]")
+
+
 def test_a_metric_that_is_not_applicable_fails_with_its_reason() -> None:
     m = Measurement("locality", 1, {}, "focus", status="unsupported", reason=Reason("x", "points have no pixels"))
     result = checked("locality.focus=0", on=replace(run(), measurements=(m,)))

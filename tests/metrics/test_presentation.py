@@ -57,9 +57,9 @@ def test_every_built_in_metric_is_calibrated() -> None:
 
 SENTENCES = {
     "density": "Each label is predicted from its own latents with an AUC of 0.26 (chance 0.05)",
-    "locality": "When one characteristic is changed, 0.26 of the image change beyond chance lies inside its region "
-    "(0 = chance, 1 = all)",
-    "drift": "Outside the edited region, keypoints move 26% as far as inside it (0% = they stay in place)",
+    "locality": "When one characteristic is changed, the focus of the change on its region is 0.26 "
+    "(0 = evenly spread over the image, 1 = all inside)",
+    "drift": "Outside the edited region, keypoints move or vanish 26% as much as inside it (0% = they stay in place)",
     "diversity": "Resampling a characteristic's latents changes its region by 0.26 RMS pixel intensity "
     "(valid samples only)",
     "accuracy": "The labels are predicted from the image with a balanced accuracy of 0.26 (chance 0.05)",

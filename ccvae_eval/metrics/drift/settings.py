@@ -73,7 +73,7 @@ class Drift:
     default: ClassVar[bool] = True
     question: ClassVar[str] = "When one characteristic is changed, does the rest of the image stay in place?"
     sentence: ClassVar[str] = (
-        "Outside the edited region, keypoints move {value} as far as inside it (0% = they stay in place)"
+        "Outside the edited region, keypoints move or vanish {value} as much as inside it (0% = they stay in place)"
     )
     number_format: ClassVar[str] = ".0%"
     values: ClassVar[Mapping[str, ValueSpec]] = {

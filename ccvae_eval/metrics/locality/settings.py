@@ -87,8 +87,8 @@ class Locality:
     default: ClassVar[bool] = True
     question: ClassVar[str] = "When one characteristic is changed, does the image change only where it should?"
     sentence: ClassVar[str] = (
-        "When one characteristic is changed, {value} of the image change beyond chance lies inside its region "
-        "(0 = chance, 1 = all)"
+        "When one characteristic is changed, the focus of the change on its region is {value} "
+        "(0 = evenly spread over the image, 1 = all inside)"
     )
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "focus": ValueSpec(
