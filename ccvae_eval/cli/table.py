@@ -59,7 +59,7 @@ def command(
     if isinstance(found, str):
         unit = family = ""
         notes = [f"not compared: {found}"] if found else []
-        sys.stderr.writelines(f"{plain(note)}\n" for note in notes)
+        sys.stderr.writelines(f"{plain(note, keep_newlines=False)}\n" for note in notes)
     else:
         unit, family, notes = found.unit, families(found), list(found.notes)
     if methods:
