@@ -92,7 +92,8 @@ def command(
 
 
 def groups_of(given: Sequence[str], *, pictures: bool = False) -> dict[str, list[Run]]:
-    """The runs of each ``NAME=PATTERN``, with their pictures if asked for."""
+    """The runs of each ``NAME=PATTERN``, with their pictures if asked for; a group has no checkpoint twice."""
+    from ccvae_eval.comparison.compare import require_seeds
     from ccvae_eval.evaluation.storage import read
 
     groups: dict[str, list[Run]] = {}
@@ -107,6 +108,7 @@ def groups_of(given: Sequence[str], *, pictures: bool = False) -> dict[str, list
         if not places:
             raise InputError(f"no run matches the pattern of group {name!r}", where=pattern)
         groups[name] = [read(place, pictures=pictures) for place in places]
+        require_seeds(name, list(zip(places, groups[name], strict=True)))
     return groups
 
 

@@ -310,6 +310,26 @@ def require_comparable(first: Run, second: Run, one: str = "A", other: str = "B"
     raise UsageError(f"runs {one} and {other} are not comparable", why="; ".join(reasons), hint=hint)
 
 
+def require_seeds(group: str, runs: Sequence[tuple[str, Run]]) -> None:
+    """Refuses a group with two runs of one checkpoint, which are one training seed.
+
+    Args:
+        group: its name.
+        runs: the place of each run, and the run.
+
+    Raises:
+        UsageError: naming the two runs.
+    """
+    seen: dict[Plain, str] = {}
+    for place, run in runs:
+        digest = run.header.checkpoint.get("sha256")
+        if digest and digest in seen:
+            why = f"{seen[digest]} and {place} are runs of one checkpoint"
+            hint = "Give one run for each training seed."
+            raise UsageError(f"group {group!r} has a checkpoint twice", why=why, hint=hint)
+        seen[digest] = place
+
+
 _OF_MODEL = re.compile(r" --(?:plugin|model|set)[ =](?:'[^']*'|\S+)")
 """An option that says how a checkpoint is opened."""
 
@@ -521,9 +541,7 @@ def _compare_groups(
     for name, runs in groups.items():
         if len(runs) < MIN_SEEDS:
             raise UsageError(f"group {name!r} must have at least {MIN_SEEDS} runs, got {len(runs)}")
-        digests = [digest for run in runs if (digest := run.header.checkpoint.get("sha256"))]
-        if len(set(digests)) < len(digests):
-            raise UsageError(f"group {name!r} has a checkpoint twice", hint="Give one run for each training seed.")
+        require_seeds(name, [(name_of(run), run) for run in runs])
     every = [(name, run) for name, runs in groups.items() for run in runs]
     for name, run in every[1:]:
         require_comparable(every[0][1], run, f"{every[0][0]} ({name_of(every[0][1])})", f"{name} ({name_of(run)})")

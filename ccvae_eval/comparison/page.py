@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ccvae_eval.comparison.compare import IMAGES, ComparedValue, Comparison, name_of
-from ccvae_eval.comparison.summary import MOST_PAIRS, interval, listed, notes, p_value, short, verdicts
+from ccvae_eval.comparison.summary import MOST_PAIRS, families, interval, listed, notes, p_value, short, verdicts
 from ccvae_eval.core import sheets
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.core.types import Ids
@@ -124,7 +124,7 @@ def page_html(found: Comparison, runs: Mapping[str, Sequence[Run]], command: str
         no_traversals=_missing(shown, "traversals"), no_images=_missing(shown, "single images"),
         checks=[(_called(label, run, own), findings(run)) for label, own in runs.items() for run in own],
         runs=[(_called(label, run, own), run, answer.facts(run)) for label, own in runs.items() for run in own],
-        methods=methods(every, compared=found.unit), command=command,
+        methods=methods(runs, compared=found.unit, family=families(found)), command=command,
     )  # fmt: skip
 
 

@@ -92,16 +92,20 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def families(found: Comparison) -> str:
+    """The number of tests in each family, within which p-values are adjusted."""
+    kinds = ((found.means, "means"), (found.singles, "single characteristics"))
+    return " and among ".join(f"{v[0].family} test{'s' * (v[0].family != 1)} of {what}" for v, what in kinds if v)
+
+
 def notes(found: Comparison) -> list[str]:
     """How to read the tables of a comparison."""
     counts = sorted({v.difference.n for v in found.values if v.difference.n})
     n = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
-    families = [f"{v[0].family} tests of {what}" for v, what in ((found.means, "means"), (found.singles, "single "
-                "characteristics")) if v]  # fmt: skip
     rows = dict.fromkeys(f"{v.address}: {v.note}" for v in found.means if v.note and not v.verdict.endswith(v.note))
     return [
         f"unit: {found.unit} ({n}); the verdicts hold for {found.unit} like these",
-        f"p-values are adjusted (Holm) among {' and among '.join(families)}; confidence intervals are not adjusted",
+        f"p-values are adjusted (Holm) among {families(found)}; confidence intervals are not adjusted",
         "smallest detectable: the smallest difference that these tests find with a power of 80%",
         *rows,
         *found.notes,

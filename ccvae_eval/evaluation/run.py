@@ -416,7 +416,7 @@ def numbers_at(runs: Sequence[Run], address: Address, only: Sequence[str] | None
     tables = [run.table(address.metric, address.name) for run in runs]
     if address.characteristic is not None:
         return [_number(table, address.characteristic) for table in tables]
-    averaged = [[c for c, v in table.items() if c is not None and v.in_mean and v.estimate.defined] for table in tables]
+    averaged = averaged_at(runs, address)
     names = dict.fromkeys(c for own in averaged for c in own)
     shared = [c for c in names if all(c in own for own in averaged) and (only is None or c in only)]
     if not names or (only is None and not shared):
@@ -429,6 +429,12 @@ def numbers_at(runs: Sequence[Run], address: Address, only: Sequence[str] | None
         else math.fsum(table[c].estimate.value for c in shared) / len(shared)
         for table, own in zip(tables, averaged, strict=True)
     ]
+
+
+def averaged_at(runs: Sequence[Run], address: Address) -> list[list[str]]:
+    """The characteristics that the mean of each run at an address includes."""
+    tables = [run.table(address.metric, address.name) for run in runs]
+    return [[c for c, v in table.items() if c is not None and v.in_mean and v.estimate.defined] for table in tables]
 
 
 def _number(table: Mapping[str | None, Value], characteristic: str | None) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 from ccvae_eval.core.results import Estimate, ValueSpec
 from ccvae_eval.core.typed import plain as as_plain
 from ccvae_eval.core.types import Plain
-from ccvae_eval.evaluation.run import Address, Run, ValueRow, numbers_at, stopping_of
+from ccvae_eval.evaluation.run import Address, Run, ValueRow, averaged_at, numbers_at, stopping_of
 from ccvae_eval.rendering.tables import ARROWS, MEAN
 from ccvae_eval.rendering.text import figure, inert_cell, markdown_text, plain
 from ccvae_eval.statistics.intervals import over_seeds
@@ -77,6 +77,7 @@ def paper_table(
     values: Sequence[str] | None = None,
     *,
     by_characteristic: bool = False,
+    comparable: bool = True,
     best: Best = lambda _: None,
     notes: Sequence[str] = (),
 ) -> PaperTable:
@@ -87,6 +88,8 @@ def paper_table(
             Student's t interval over seeds.
         values: addresses ``metric.value[@characteristic]``; default: the headline of every metric of the first run.
         by_characteristic: one row for each characteristic and one for the mean, instead of one row for each model.
+        comparable: False if the runs differ in images or settings. Then each mean includes every characteristic of its
+            own run; otherwise only those that are defined in every run.
         best: which model is significantly better than all others.
         notes: further sentences below the table.
 
@@ -94,14 +97,15 @@ def paper_table(
         UsageError: an address is malformed.
     """
     runs = [run for own in models.values() for run in own]
-    texts = [f"{m.metric}.{m.headline}" for m in runs[0]] if values is None else values
-    addresses = [replace(Address.parse(text), end="") for text in texts]
-    cells = {(e.address, e.model): e for a in addresses for e in _entries(models, runs, a, by_characteristic, best)}
+    addresses = _addresses(runs, values)
+    cells = {
+        (e.address, e.model): e for part in _parts(models, comparable) for a in addresses
+        for e in _entries(part, runs, a, by_characteristic, best)
+    }  # fmt: skip
     arrows = {a: ARROWS[_spec(runs, a).higher_is_better] for a in addresses}
     many = any(len(own) > 1 for own in models.values())
     unit = "mean and 95% interval over training seeds (Student's t)" if many else "95% confidence interval over images"
-    bold = "bold: significantly better than every other model, by the comparison of the models and not by the intervals"
-    below = (f"value, {unit}", bold, *notes)
+    below = (f"value, {unit}", *table_notes(models, values, comparable=comparable), *notes)
     if not by_characteristic:
         rows = tuple((model, tuple(cells[a, model] for a in addresses)) for model in models)
         return PaperTable("model", tuple((str(a), arrows[a]) for a in addresses), rows, below)
@@ -117,6 +121,47 @@ def paper_table(
     return PaperTable("characteristic", heads, body, below)
 
 
+def table_notes(
+    models: Mapping[str, Sequence[Run]], values: Sequence[str] | None = None, *, comparable: bool = True
+) -> list[str]:
+    """The number of training seeds of each model, and the means that leave out characteristics.
+
+    The arguments are those of :func:`paper_table`.
+    """
+    notes = []
+    if any(len(own) > 1 for own in models.values()):
+        counts = (f"{name} {len(own) if len(own) > 1 else '1 (interval over images)'}" for name, own in models.items())
+        notes.append(f"training seeds: {', '.join(counts)}")
+    runs = [run for own in models.values() for run in own]
+    for part in _parts(models, comparable):
+        of_part = "" if comparable else f"{', '.join(part)}, "
+        for address in _addresses(runs, values):
+            averaged = averaged_at([run for own in part.values() for run in own], address)
+            names = dict.fromkeys(name for own in averaged for name in own)
+            left_out = [name for name in names if not all(name in own for own in averaged)]
+            if address.characteristic is not None or not left_out:
+                continue
+            used = len(names) - len(left_out)
+            what = (
+                f"mean over {used} of {len(names)} characteristics, without {', '.join(left_out)} (undefined in some "
+                "run); without an interval over images where it differs from the run's own mean"
+                if used else "no characteristic is defined in every run; each mean is over other characteristics"
+            )  # fmt: skip
+            notes.append(f"{of_part}{address}: {what}")
+    return notes
+
+
+def _addresses(runs: Sequence[Run], values: Sequence[str] | None) -> list[Address]:
+    """The addresses of the values; by default the headline of every metric of the first run."""
+    texts = [f"{m.metric}.{m.headline}" for m in runs[0]] if values is None else values
+    return [replace(Address.parse(text), end="") for text in texts]
+
+
+def _parts(models: Mapping[str, Sequence[Run]], comparable: bool) -> list[Mapping[str, Sequence[Run]]]:
+    """The models whose means include the same characteristics."""
+    return [models] if comparable else [{name: own} for name, own in models.items()]
+
+
 def _entries(
     models: Mapping[str, Sequence[Run]], runs: Sequence[Run], address: Address, by_characteristic: bool, best: Best
 ) -> list[Entry]:
@@ -127,7 +172,7 @@ def _entries(
         places += [replace(address, characteristic=name) for name in names]
     found = []
     for place in places:
-        numbers, winner = iter(numbers_at(runs, place)), best(place)
+        numbers, winner = iter(numbers_at([run for own in models.values() for run in own], place)), best(place)
         for model, own in models.items():
             estimate = _estimate(own, place, [next(numbers) for _ in own], _spec(runs, place))
             found.append(Entry(place, model, estimate, model == winner))
@@ -175,8 +220,9 @@ def _cells(table: PaperTable, digits: int) -> list[list[tuple[str, str, bool]]]:
 
 
 def latex(table: PaperTable, digits: int = 2) -> str:
-    """The table as a LaTeX ``tabular`` of the package booktabs."""
-    heads = ["", *(latex_text(name) + _LATEX_ARROWS[arrow] for name, arrow in table.columns)]
+    """The table as a LaTeX ``tabular`` of the package booktabs, with its notes in a paragraph below."""
+    titles = [_title(table, k) for k in range(len(table.columns))]
+    heads = ["", *(latex_text(t) + _LATEX_ARROWS[arrow] for t, (_, arrow) in zip(titles, table.columns, strict=True))]
     lines = [
         "% \\usepackage{booktabs}",
         f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
@@ -191,8 +237,20 @@ def latex(table: PaperTable, digits: int = 2) -> str:
             small = latex_text(interval).replace("-", "$-$")
             cells.append((f"\\textbf{{{shown}}}" if best else shown) + (f" {{\\scriptsize {small}}}" if small else ""))
         lines.append(f"{' & '.join(cells)} \\\\")
-    lines += ["\\bottomrule", "\\end{tabular}", *(f"% {latex_text(note)}" for note in table.notes)]
+    notes = [f"{latex_text(note)}." for note in table.notes]
+    lines += ["\\bottomrule", "\\end{tabular}", "\\par\\smallskip", "{\\footnotesize", *notes, "\\par}"]
     return "\n".join(lines) + "\n"
+
+
+def _title(table: PaperTable, column: int) -> str:
+    """Head of a column in words, such as "accuracy: balanced accuracy, Smiling"."""
+    entry = table.rows[0][1][column]
+    address = entry.address
+    title = f"{address.metric}: {address.name.replace('_', ' ')}"
+    if table.corner == "model":
+        return title if address.characteristic is None else f"{title}, {address.characteristic}"
+    several = len({e.model for e in table.rows[0][1]}) > 1
+    return f"{entry.model}, {title}" if several else title
 
 
 def markdown(table: PaperTable, digits: int = 2) -> str:
@@ -242,40 +300,61 @@ def flat(run: Run) -> dict[str, float]:
     return found
 
 
-def methods(runs: Sequence[Run], *, compared: str = "") -> str:
+def methods(
+    models: Mapping[str, Sequence[Run]], *, compared: str = "", family: str = "", notes: Sequence[str] = ()
+) -> str:
     """A paragraph on how the numbers were measured, for the appendix of a paper.
 
     Args:
-        runs: of the same evaluation.
+        models: runs of each model or method, by its name. Models that were evaluated differently are described
+            one by one.
         compared: "images" or "training seeds" if the models were compared, else "".
+        family: number of tests among which p-values are adjusted, such as "4 tests of means".
+        notes: further sentences.
     """
-    h = runs[0].header
-    data = h.data
-    metrics = ", ".join(f"{m.metric} (version {m.version})" for m in runs[0])
-    sentences = [
-        f"Models were evaluated with ccvae-eval {h.tool.get('version', '')} on {data.get('n')} images of the "
-        f"{data.get('split')} split of {data.get('name')} (digest {str(data.get('digest'))[:8]}, seed {h.seed}).",
-        f"Metrics: {metrics}. Settings: {_settings(runs[0])}.",
+    described: dict[str, list[str]] = {}
+    for name, own in models.items():
+        for run in own:
+            described.setdefault(_evaluation(run), []).append(name)
+    sentences = []
+    for text, names in described.items():
+        which = f" ({', '.join(dict.fromkeys(names))})" if len(described) > 1 else ""
+        sentences.append(f"Models{which} were {text}")
+    sentences.append(
         "Confidence intervals are at the 95% level; the image is the unit of resampling (2,000 bootstrap resamples, "
-        "shared by all values, unless the value has an interval in closed form).",
+        "shared by all values, unless the value has an interval in closed form)."
+    )
+    adjusted = f"p-values are adjusted by Holm's method{family and f' among {family}'}."
+    if compared == "images":
+        sentences.append(
+            "Models were compared on the same images, means by sign-flip permutation tests and other values by the "
+            f"studentised paired bootstrap (20,000 draws each); {adjusted}"
+        )
+    elif compared:
+        sentences.append(f"Methods were compared over training seeds by Welch's t-test; {adjusted}")
+    if notes:
+        sentences.append(f"Notes: {'; '.join(notes)}.")
+    return plain(" ".join(sentences), keep_newlines=False) + "\n"
+
+
+def _evaluation(run: Run) -> str:
+    """What was evaluated, and how."""
+    h = run.header
+    data = h.data
+    metrics = ", ".join(f"{m.metric} (version {m.version})" for m in run)
+    sentences = [
+        f"evaluated with ccvae-eval {h.tool.get('version', '')} on {data.get('n')} images of the {data.get('split')} "
+        f"split of {data.get('name')} (digest {str(data.get('digest'))[:8]}, seed {h.seed}).",
+        f"Metrics: {metrics}. Settings: {_settings(run)}.",
     ]
     if stopping := stopping_of(data):
         sentences.append(stopping.methods)
     if h.judge:
-        trained_on = h.judge.get("trained_on")
-        sentences.append(f"An independent attribute classifier (trained on {trained_on}) judged edited images.")
+        origin = f"trained on {h.judge.get('trained_on')}, digest {str(h.judge.get('sha256'))[:8]}"
+        sentences.append(f"An independent attribute classifier ({origin}) judged edited images.")
     if source := h.regions.get("source"):
         sentences.append(f"The region of each attribute comes from: {source}.")
-    if compared == "images":
-        sentences.append(
-            "Models were compared on the same images, means by sign-flip permutation tests and other values by the "
-            "studentised paired bootstrap (20,000 draws each); p-values are adjusted by Holm's method."
-        )
-    elif compared:
-        sentences.append(
-            "Methods were compared over training seeds by Welch's t-test; p-values are adjusted by Holm's method."
-        )
-    return plain(" ".join(sentences), keep_newlines=False) + "\n"
+    return " ".join(sentences)
 
 
 def _settings(run: Run) -> str:

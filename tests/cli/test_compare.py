@@ -72,7 +72,7 @@ def test_a_single_characteristic_is_shown_even_if_it_does_not_differ(capsys: pyt
     assert run_command("compare", written("a", 1), written("b", 2), "--value", "locality.focus@Hat") == 0
     shown = capsys.readouterr().out
     assert "locality.focus@Hat" in shown
-    assert "among 1 tests of single characteristics;" in shown
+    assert "among 1 test of single characteristics;" in shown
 
 
 def test_groups_of_training_seeds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,12 +38,58 @@ def test_groups_of_training_seeds_in_latex(capsys: pytest.CaptureFixture[str]) -
     assert "Welch's t-test" in capsys.readouterr().out
 
 
-def test_runs_that_are_not_comparable_have_no_bold_number(capsys: pytest.CaptureFixture[str]) -> None:
-    write(model(1, path="other.pt", seed=9), Path("other"))
+def test_runs_that_are_not_comparable_keep_their_own_numbers_and_have_no_bold_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(model(1, path="other.pt", names=("Smile", "Hat"), seed=9), Path("other"))
+    ours = model(0, 1.0).find("locality.focus").estimate
+    reason = "not compared: runs ours-0 and other are not comparable (seed: 0 and 9)"
     assert run_command("table", "runs/ours-0", "other", "--values", "locality.focus") == 0
-    shown = capsys.readouterr().out
-    assert "**" not in shown
-    assert "not compared: runs A and B are not comparable (seed: 0 and 9)" in shown
+    shown = capsys.readouterr()
+    assert f"| ours-0 | {ours.value:.2f} \\[{ours.low:.2f}, {ours.high:.2f}\\] |" in shown.out
+    assert "bold" not in shown.out
+    assert "**" not in shown.out
+    assert f"* {reason}" in shown.out
+    assert shown.err == f"{reason}\n"
+    assert run_command("table", "runs/ours-0", "other", "--methods") == 0
+    assert f"Notes: {reason}." in capsys.readouterr().out
+
+
+def test_two_runs_of_one_checkpoint_are_not_two_training_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    write(model(0, 1.0, path="ours-0.pt"), Path("runs/ours-again"))
+    for arguments in (["runs", "--rows", "group"], ["--group", "ours=runs/ours-*"]):
+        assert run_command("table", *arguments) == 2
+        assert "runs/ours-0 and runs/ours-again are runs of one checkpoint" in capsys.readouterr().err
+
+
+def test_training_seeds_on_other_images_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"digest": "d", "split": "test", "sample": 64, "name": "faces"}
+    write(model(3, 1.0, path="ours-3.pt", data=data), Path("runs/ours-3"))
+    assert run_command("table", "--group", "ours=runs/ours-*") == 2
+    assert "ours (ours-0.pt) and ours (ours-3.pt) are not comparable (sample: None and 64)" in capsys.readouterr().err
+
+
+def test_the_footer_counts_the_training_seeds_of_each_group(capsys: pytest.CaptureFixture[str]) -> None:
+    groups = ["--group", "ours=runs/ours-*", "--group", "csvae=runs/csvae-0"]
+    assert run_command("table", *groups, "--values", "locality.focus") == 0
+    assert "* training seeds: ours 3, csvae 1 (interval over images)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("values", "family"),
+    [([], "4 tests of means and among 6 tests of single"), (["--values", "drift.spill@Smile"], "1 test of single")],
+)
+def test_the_number_of_tests_is_stated(values: list[str], family: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for form in ("--latex", "--markdown", "--methods"):
+        assert run_command("table", "runs/ours-0", "runs/csvae-0", *values, form) == 0
+        assert f"among {family} characteristics" in capsys.readouterr().out
+
+
+def test_means_over_fewer_characteristics_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    write(model(5, path="few.pt", names=("Smile", "Hat")), Path("few"))
+    for form in ("--latex", "--markdown", "--methods"):
+        assert run_command("table", "runs/ours-0", "few", form) == 0
+        assert "locality.focus: mean over 2 of 3 characteristics, without Tie" in capsys.readouterr().out
 
 
 def test_a_folder_of_runs_and_rows_of_characteristics_to_a_file(capsys: pytest.CaptureFixture[str]) -> None:

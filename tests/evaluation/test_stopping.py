@@ -132,7 +132,7 @@ def test_a_run_says_how_many_images_it_has_saved() -> None:
 def test_the_paragraphs_on_methods_state_the_looks() -> None:
     stopping = plain(Looks(np.arange(2000), 0.1).record([0, 2], 0.05))
     stated = "looked at 64 and 256 of 2,000 images, to reach intervals of width 0.1; each interval has the level 0.9917"
-    for text in (paper.methods, lambda runs: answer.methods(runs[0])):
+    for text in (lambda runs: paper.methods({"a": runs}), lambda runs: answer.methods(runs[0])):
         assert stated in text([run_of(stopping=stopping)])
         assert "looked at" not in text([run_of()])
         assert "looked at" not in text([run_of(stopping={"looks": "many"})])

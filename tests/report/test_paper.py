@@ -21,6 +21,7 @@ from tests.support.comparisons import HOSTILE, model, run_of
 LATEX_COMMANDS = {
     "usepackage", "begin", "end", "toprule", "midrule", "bottomrule", "textbf", "scriptsize", "uparrow", "downarrow",
     "textbackslash", "textasciicircum", "textasciitilde", "textless", "textgreater", "textbar", "infty",
+    "par", "smallskip", "footnotesize",
 }  # fmt: skip
 
 
@@ -70,6 +71,31 @@ def test_means_include_only_characteristics_that_every_model_has() -> None:
     assert np.isnan(a.estimate.low)
 
 
+def test_means_of_runs_that_are_not_comparable_are_those_of_each_run() -> None:
+    rng = np.random.default_rng(0)
+    x, y = Mean(rng.random(20)), Mean(rng.random(20) + 5)
+    models = {"a": [run_of({"m": ("v", {"x": x, "y": y})})], "b": [run_of({"m": ("v", {"x": x, "y": "no region"})})]}
+    table = paper_table(models, comparable=False)
+    for name, (entry,) in table.rows:
+        assert entry.estimate == models[name][0].find("m.v").estimate
+    assert table.notes == ("value, 95% confidence interval over images",)
+    assert "m.v: mean over 1 of 2 characteristics, without y" in paper_table(models).notes[1]
+
+
+def test_means_without_a_common_characteristic_are_named() -> None:
+    models = {name: [run_of({"m": ("v", {name: Mean(np.arange(20.0))})})] for name in "ab"}
+    assert "m.v: no characteristic is defined in every run; each mean is over" in paper_table(models).notes[1]
+
+
+def test_latex_has_the_notes_below_the_table_and_heads_in_words() -> None:
+    text = latex(paper_table(runs(), ["accuracy.balanced_accuracy@Smile"], notes=["a note"]))
+    assert text.splitlines()[3] == " & accuracy: balanced accuracy, Smile $\\uparrow$ \\\\"
+    assert "%" not in text.partition("\n")[2].replace("\\%", "")
+    assert text.endswith("over images.\na note.\n\\par}\n")
+    by_row = latex(paper_table(runs(), ["accuracy.balanced_accuracy"], by_characteristic=True))
+    assert " & ours, accuracy: balanced accuracy $\\uparrow$ & csvae, accuracy" in by_row
+
+
 def test_a_mean_keeps_its_interval_if_a_characteristic_is_undefined_in_every_model() -> None:
     rng = np.random.default_rng(0)
     models = {}
@@ -105,7 +131,7 @@ def test_latex_is_a_booktabs_tabular() -> None:
     text = latex(paper_table(runs(), ["locality.focus"], best=lambda _: "ours"), digits=2)
     lines = text.splitlines()
     assert lines[1:3] == ["\\begin{tabular}{lr}", "\\toprule"]
-    assert lines[3] == " & locality.focus $\\uparrow$ \\\\"
+    assert lines[3] == " & locality: focus $\\uparrow$ \\\\"
     assert re.fullmatch(r"ours & \\textbf\{0\.\d\d\} \{\\scriptsize \{\[\}0\.\d\d, 0\.\d\d\{\]\}\} \\\\", lines[5])
     assert re.fullmatch(r"csvae & 0\.\d\d \{\\scriptsize .*\} \\\\", lines[6])
 
@@ -161,14 +187,25 @@ def test_flat_has_the_defined_values_by_name() -> None:
 def test_the_paragraph_on_methods_names_what_was_done() -> None:
     judge = {"sha256": "x", "trained_on": "faces\x1b"}
     run = model(1, judge=judge, regions={"source": "renderer"})
-    text = methods([run], compared="images")
+    text = methods({"a": [run]}, compared="images")
     assert "split of faces (digest d, seed 0)" in text
     assert "locality (version 1)" in text
     assert "locality: steps 11" in text
-    assert "trained on faces\\x1b" in text
+    assert "trained on faces\\x1b, digest x" in text
     assert "sign-flip" in text
-    assert "Welch" in methods([run], compared="training seeds")
-    assert "compared" not in methods([run])
+    assert "Welch" in methods({"a": [run]}, compared="training seeds")
+    assert "compared" not in methods({"a": [run]})
+
+
+def test_models_that_were_evaluated_differently_are_described_one_by_one() -> None:
+    data = {"digest": "e", "split": "test", "name": "cars", "n": 64}
+    models = {"a": [model(1)], "b": [model(2, data=data, seed=7)], "c": [model(3)]}
+    text = methods(models)
+    assert re.search(r"Models \(a, c\) were evaluated .* of faces \(digest d, seed 0\)", text)
+    assert re.search(r"Models \(b\) were evaluated .* on 64 images .* of cars \(digest e, seed 7\)", text)
+    judged = {name: [model(1, judge={"sha256": name, "trained_on": "faces"})] for name in "ab"}
+    assert "digest a)" in methods(judged)
+    assert "digest b)" in methods(judged)
 
 
 def test_the_model_index_of_a_model_card() -> None:
