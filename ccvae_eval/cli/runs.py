@@ -121,19 +121,20 @@ def seconds_left(states: Sequence[CellState]) -> float | None:
 def results_table(states: Sequence[CellState], runs: dict[str, Run]) -> RenderableType:
     """One row for each cell: its state, its duration, and the headline value of each metric with its interval.
 
-    A narrow terminal leaves out the duration, then the intervals.
+    A narrow terminal leaves out the duration, then the intervals, then the values of the last metrics.
     """
     from ccvae_eval.core.results import ValueSpec
     from ccvae_eval.rendering.tables import headline_of, value_cells
 
     metrics = list(dict.fromkeys((m.metric, m.headline) for run in runs.values() for m in run))
-    intervals = tuple(f"{metric}\n95% interval" for metric, _ in metrics)
-    table = FittedTable(spare=("time", intervals))
+    headings = [f"{metric}\n{headline}" for metric, headline in metrics]
+    interval = "\n95% interval"
+    table = FittedTable(spare=("time", interval, *reversed(headings)))
     table.add_column("run", overflow="fold")
-    table.add_column("state")
+    table.add_column("state", no_wrap=True)
     table.add_column("time", justify="right")
-    for (metric, headline), interval in zip(metrics, intervals, strict=True):
-        table.add_column(f"{metric}\n{headline}", justify="right", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
         table.add_column(interval, justify="right", no_wrap=True)
     for state in states:
         cells: list[str] = []

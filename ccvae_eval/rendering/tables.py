@@ -36,7 +36,7 @@ def value_cells(value: Value, spec: ValueSpec) -> list[str]:
 
 
 class FittedTable(Table):
-    """A table without lines that leaves out columns until its words fit the terminal.
+    """A table without lines that leaves out columns until its words fit the terminal, and names them below.
 
     Args:
         *columns: headings of columns whose cells are folded.
@@ -58,12 +58,16 @@ class FittedTable(Table):
             if sum(needed[column._index] for column in shown.columns) > options.max_width:
                 names = spare if isinstance(spare, tuple) else (spare,)
                 shown.columns = [column for column in shown.columns if column.header not in names]
+        left_out = [console.render_str(str(c.header)).plain for c in self.columns if c not in shown.columns]
         # a column of single words keeps its width, and the others are wrapped
         single = {c._index for c in shown.columns if widths[c._index].maximum == needed[c._index]}
         shown.columns = [
             replace(column, _index=k, no_wrap=column._index in single) for k, column in enumerate(shown.columns)
         ]
         yield from super(FittedTable, shown).__rich_console__(console, options)
+        if left_out:
+            missing = ", ".join(dict.fromkeys(" ".join(heading.split()) for heading in left_out))
+            yield from bullets([f"left out at this width: {missing}; --json has them, or widen the terminal"])
 
     def _least(self, width: Width, column: Column) -> int:
         """Characters that a column needs."""

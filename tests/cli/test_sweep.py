@@ -56,6 +56,29 @@ def test_runs_shows_values_states_and_errors(capsys: pytest.CaptureFixture[str])
     assert f"{cells[1].name}: the checkpoint is cut off" in shown
 
 
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [(200, []), (80, ["time", "95% interval", "diversity spread_of_the_decoded_images_of_a_code"])],
+)
+def test_runs_leaves_out_the_last_values_and_cuts_no_word(
+    width: int, left_out: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    found, metrics = (
+        made("a", "b"),
+        {"locality": "focus_in_the_region", "diversity": "spread_of_the_decoded_images_of_a_code"},
+    )
+    measurements = [measurement(metric, name, [value(name, 0.5)]) for metric, name in metrics.items()]
+    write(run_of(*measurements), found.folder / found.cells[0].name)
+    assert run_command("runs", "out") == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    for word in ("run", "state", "done", "failed", "locality", "focus_in_the_region", found.cells[0].name):
+        assert word in shown.split()
+    note = f"left out at this width: {', '.join(left_out)}; --json has them, or widen the terminal"
+    assert (note in " ".join(shown.split())) == bool(left_out)
+
+
 def test_a_run_that_cannot_be_read_is_named_and_the_others_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("x", "y"):
         write(run_of(measurement("locality", "focus", [value("focus", 0.5)])), Path("runs") / name)

@@ -83,6 +83,26 @@ def test_nothing_is_wider_than_the_window(window: Browser, page: Path, width: in
     assert window.script("return document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_cell_of_a_difference_is_cut(window: Browser, page: Path, width: int) -> None:
+    window.resize(width, 900)
+    window.open(page)
+    cut = window.script("""
+      const box = document.querySelector(".wide").getBoundingClientRect();
+      return [...document.querySelectorAll("#answer .differences tbody :is(th, td)")]
+        .filter(cell => cell.getBoundingClientRect().right > box.right + 1).map(cell => cell.textContent)""")
+    assert cut == []
+
+
+def test_pictures_are_drawn_as_soon_as_the_page_is_loaded(window: Browser, page: Path, tmp_path: Path) -> None:
+    probe = f"<script>addEventListener('load', () => {{ window.shades = (() => {{ {SHADES} }})(); }})</script>"
+    probed = tmp_path / "probed.html"
+    html = page.read_text().replace("Content-Security-Policy", "", 1)  # the policy allows no second script
+    probed.write_text(html.replace("</body>", f"{probe}</body>"))
+    window.open(probed)
+    assert window.script("return window.shades") == pytest.approx([0, 50], abs=4)
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("dark", 390), ("light", 1280)])
 def test_axe_finds_no_violation_and_nothing_is_requested(window: Browser, page: Path, scheme: str, width: int) -> None:
     window.resize(width, 900)

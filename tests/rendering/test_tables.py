@@ -34,6 +34,8 @@ def test_columns_are_left_out_until_no_word_is_broken(width: int, headings: list
     table.add_row("balanced_accuracy", "1", "2", "[0.1]", "two short words")
     lines = shown(table, width)
     assert lines[0].split() == headings
+    missing = [heading for heading in ("first", "second", "third") if heading not in headings]
+    assert (f"left out at this width: {', '.join(missing)};" in " ".join(lines)) == bool(missing)
     assert "balanced_accuracy" in lines[1]
     assert max(map(len, lines)) <= width
     assert {"two", "short", "words"} <= set(" ".join(lines).split())

@@ -161,7 +161,7 @@ def _answer(run: Run) -> dict[str, Any]:
 
 
 def run_title(run: Run) -> str:
-    """The model and the data of a run."""
-    data = run.header.data
-    model = run.header.checkpoint.get("model")
-    return f"{model or 'codes'} on {data.get('name') or 'data in memory'}"
+    """The model, the data and the checkpoint's file of a run."""
+    data, checkpoint = run.header.data, run.header.checkpoint
+    title = f"{checkpoint.get('model') or 'codes'} on {data.get('name') or 'data in memory'}"
+    return f"{title}: {Path(str(checkpoint['path'])).name}" if checkpoint.get("path") else title

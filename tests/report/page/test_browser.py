@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ccvae_eval.report.page import page_html, runs_html
 from tests.support.browser import Browser, browser
-from tests.support.runs import GALLERY, IMAGES, LABELS, STATIONS, in_classes, pictured_run
+from tests.support.runs import GALLERY, IMAGES, LABELS, STATIONS, in_classes, measurement, pictured_run, value
 
 RIGHT, DOWN, END, ESCAPE, ENTER = "\ue014", "\ue015", "\ue010", "\ue00c", "\ue007"
 FIRST_PIXEL = "return [...document.querySelector('#stage canvas').getContext('2d').getImageData(8, 8, 1, 1).data]"
@@ -211,6 +212,31 @@ def test_the_table_of_runs_opens_without_an_error(window: Browser, tmp_path: Pat
     window.open(path)
     assert window.messages() == []
     assert window.script("return document.querySelector('#theme').hidden") is False
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_name_in_the_table_of_runs_is_broken_within_a_word(window: Browser, tmp_path: Path, width: int) -> None:
+    path, run = tmp_path / "runs.html", pictured_run()
+    data = {**run.header.data, "name": "faces,size=64,seed=0,n=60000"}
+    many = [
+        measurement(f"metric_{k}", "headline_value", [value("headline_value", 0.5, reference=1.0)]) for k in range(8)
+    ]
+    run = replace(run, header=replace(run.header, data=data), measurements=(*run, *many))
+    path.write_text(runs_html({"one": run, "two": run}))
+    window.resize(width, 900)
+    window.open(path)
+    model, name, box = window.script("""
+      const lines = cell => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        return new Set([...range.getClientRects()].map(line => line.top)).size;
+      };
+      const [model, name] = document.querySelectorAll(".runs tbody td"), box = document.querySelector(".wide");
+      return [lines(model), lines(name), [box.scrollWidth > box.clientWidth, getComputedStyle(box).overflowX]];""")
+    assert model == 1
+    assert name <= 4
+    assert box == [True, "auto"]
+    assert window.script("return document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_everything_is_reached_by_keyboard_and_has_a_name(window: Browser, page: Path) -> None:

@@ -158,6 +158,16 @@ def test_the_table_of_runs_links_every_page(run: Run) -> None:
     assert "0.500 [0.400, 0.600]" in page.text
 
 
+def test_title_and_heading_name_the_checkpoint(run: Run) -> None:
+    other = replace(run, header=replace(run.header, checkpoint={**run.header.checkpoint, "path": "models/b.pt"}))
+    codes = replace(run, header=replace(run.header, checkpoint={}))
+    for found, title in ((run, "ccvae on squares: model.pt"), (other, "ccvae on squares: b.pt"),
+                         (codes, "codes on squares")):  # fmt: skip
+        page = page_html(found)
+        assert f"<title>{title}</title>" in page
+        assert f"<h1>{title}</h1>" in page
+
+
 def test_a_notebook_gets_answer_checks_and_metrics_without_a_script(run: Run) -> None:
     page = Elements(notebook_html(run))
     assert not page.all("script")

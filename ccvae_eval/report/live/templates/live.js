@@ -235,7 +235,7 @@
     change({ ...cleared(sliders.map(([, d]) => d)), ...Object.fromEntries(data.labels.map((_, k) => [`y${k}`, null])) });
     say("All latent dimensions are those of the image.");
   });
-  follow([sheet], () => {
+  follow(() => {
     thumbs.forEach((input, index) => draw($("canvas", input.parentElement), sheet, index));
     sheet.hidden = true;
     $("#live").hidden = false;

@@ -56,10 +56,10 @@ const draw = (canvas, figure, index, minus = null, other = figure) => {
   for (let i = 0; i < pixels.data.length; i++) if (i % 4 < 3) pixels.data[i] = Math.min(255, 3 * pixels.data[i]);
   context.putImageData(pixels, 0, 0);
 };
-const ready = figures => Promise.all(figures.map(figure => $("img", figure).decode().catch(() => null)));
 
-// shows the state once the pictures are decoded, and again whenever the fragment changes
-const follow = (figures, show) => {
+// shows the state once the page is loaded, and again whenever the fragment changes; after `img.decode()` it would come too
+// late for a screenshot of the loaded page
+const follow = show => {
   const restore = () => {
     showTheme(themes.includes(state.get("theme")) ? state.get("theme") : "auto");
     show();
@@ -69,5 +69,5 @@ const follow = (figures, show) => {
     new URLSearchParams(location.hash.slice(1)).forEach((value, key) => state.set(key, value));
     restore();
   });
-  ready(figures).then(restore);
+  addEventListener("load", restore);
 };

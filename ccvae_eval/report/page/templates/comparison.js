@@ -38,7 +38,7 @@
     });
     $("#move").classList.add("live");
     stage.hidden = false;
-    follow(linked, show);
+    follow(show);
   }
   for (const cell of $$(".signed td[data-sort]")) {
     const button = made("button", { type: "button", textContent: cell.textContent, title: "Sort the single images by disagreement in this value" });

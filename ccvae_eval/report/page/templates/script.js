@@ -266,7 +266,7 @@
     head.append(made("th", { scope: "col" }, made("span", { className: "visually-hidden", textContent: "copy" })));
   for (const button of $$("button.save")) button.hidden = false;
 
-  follow([...strips, ...planes, ...sheets], () => {
+  follow(() => {
     if (strips.length) showMove();
     if (pad) showPad();
     if (!thumbs) return;
