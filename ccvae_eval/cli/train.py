@@ -47,6 +47,7 @@ class TrainOptions:
 
     data: Annotated[str, typer.Option("--data", "-d", help=DATA_HELP, autocompletion=options.registered("data"))]
     out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint file: .pt or .safetensors.")] = Path("ckpt.pt")
+    force: options.Overwrite = False
     label: Labels = None
     set: Annotated[list[str] | None, typer.Option(help="A setting of the model: KEY=VALUE.")] = None
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted training.")] = False
@@ -79,6 +80,7 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
         raise UsageError(f"{model!r} is not a registered model", hint=suggestion(model, [*registry.models, JUDGE]))
     if chosen.out.suffix not in (".pt", ".pth", ".safetensors"):
         raise UsageError("the checkpoint file must end in .pt or .safetensors", where=str(chosen.out))
+    options.require_new(chosen.out, force=chosen.force or chosen.resume)
     options.require_inputs(chosen.data)
     options.assignments(chosen.set, "--set")
     initial = None if model == JUDGE or chosen.init_from is None else open_checkpoint(chosen.init_from)
@@ -150,8 +152,9 @@ def _train(
     folder = out.with_name(out.name + ".training")
     with stop_requests() as stopped:
         events = training.fit(
-            model, data, settings, folder=folder, resume=chosen.resume, device=device, stop=lambda: bool(stopped)
-        )
+            model, data, settings, folder=folder, resume=chosen.resume, force=chosen.force, device=device,
+            stop=lambda: bool(stopped),
+        )  # fmt: skip
         last = _follow(events, screen)
     if (folder / training.HISTORY).is_file():
         draw_history((folder / training.HISTORY).read_text(encoding="utf-8"), folder / "history.png")
