@@ -213,13 +213,17 @@ RUN_FILES = ("run.json", "values.csv", "evidence.npz", "pictures.npz", "report.h
 """Files that a run writes into its folder, beside the folder of its figures."""
 
 
+RESULTS = ("run.json", "share-*-of-*.npz", "sweep.json")
+"""Files by which a folder of a run, of its shares or of a sweep is known."""
+
+
 def claim_folder(out: Path | None, *, force: bool) -> None:
     """Creates the output folder, before anything is computed.
 
     Raises:
         InputError: it is a file or cannot be created.
             A file of a run is there as a pipe, a device or a folder, or the folder of the figures is a link.
-        UsageError: it holds results already, and ``force`` is False.
+        UsageError: it holds a run or other files already, and ``force`` is False.
     """
     from ccvae_eval.core.files import make_folder, require_folder, require_place
 
@@ -231,6 +235,10 @@ def claim_folder(out: Path | None, *, force: bool) -> None:
         raise UsageError("the folder already contains a run", where=str(out), hint="Name another one, or add --force.")
     require_folder(out)
     make_folder(out)
+    foreign = any(not file.name.startswith(".") for file in out.iterdir())
+    if foreign and not force and not any(next(out.glob(name), None) for name in RESULTS):
+        hint = "Name another one, or add --force."
+        raise UsageError("the folder contains files that are not a run", where=str(out), hint=hint)
     for name in RUN_FILES:
         require_place(out / name)
     require_place(out / "figures", folder=True)

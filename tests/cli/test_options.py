@@ -9,7 +9,7 @@ import pytest
 
 import ccvae_eval
 from ccvae_eval.cli import GIVEN
-from ccvae_eval.cli.options import command_line
+from ccvae_eval.cli.options import claim_folder, command_line
 from tests.support.commands import run_command
 
 
@@ -79,3 +79,20 @@ def test_force_overwrites_a_file(tmp_path: Path) -> None:
     copy = tmp_path / "copy.pt"
     convert = ["convert", file, "--out", copy]
     assert [run_command(*convert), run_command(*convert), run_command(*convert, "--force")] == [0, 2, 0]
+
+
+@pytest.mark.parametrize("verb", ["run", "sweep"])
+def test_results_are_not_written_among_other_files_without_force(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "values.csv").write_text("precious")
+    assert run_command(verb, CHECKPOINT, "--data", "faces", "--out", tmp_path) == 2
+    assert "the folder contains files that are not a run" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["values.csv"]
+    claim_folder(tmp_path, force=True)
+
+
+@pytest.mark.parametrize("name", [".gitkeep", "share-1-of-2.npz", "sweep.json"])
+def test_empty_folders_and_those_of_shares_and_sweeps_are_accepted(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("")
+    claim_folder(tmp_path, force=False)
