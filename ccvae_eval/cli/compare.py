@@ -42,7 +42,7 @@ VALUE_HELP = "Compare this value, metric.value[@characteristic], instead of the 
 RUN_FILE, COMPARISON_FILE = "run.json", "comparison.json"
 INTERVAL = "95% interval"
 OUT = option_in(OUTPUT, f"Folder to write {COMPARISON_FILE} and comparison.html to.", "--out", "-o")
-UNUSED = ("figures", "report", "out", "force", *SINGLE)
+UNUSED = ("figures", "report", "out", *SINGLE)
 """Options of an evaluation that a comparison does not have."""
 
 
@@ -70,6 +70,9 @@ def command(
     common = Common(**given)
     if bool(models) == bool(group):
         raise UsageError("give either models or groups", hint="ccvae-eval compare A B, or --group NAME=PATTERN twice")
+    if out is not None:
+        for name in (COMPARISON_FILE, "comparison.html"):
+            options.require_new(out / name, force=common.force)
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         pictures = out is not None and common.page
         chosen = {"values": value, "characteristics": common.characteristic}

@@ -10,7 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import Json, ModelName, ModelSetting, Plugin, add_plugins, assignments
+from ccvae_eval.cli.options import (
+    Json,
+    ModelName,
+    ModelSetting,
+    Overwrite,
+    Plugin,
+    add_plugins,
+    assignments,
+    require_new,
+)
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.rendering.text import escaped
@@ -21,6 +30,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .pt or .safetensors.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights as float16.")] = False,
     bare: Annotated[bool, typer.Option("--bare", help="Write a plain state_dict, without metadata.")] = False,
+    force: Overwrite = False,
     model: ModelName = None,
     set: ModelSetting = None,
     plugin: Plugin = None,
@@ -39,6 +49,7 @@ def command(
         raise UsageError("the output file must end in .pt or .safetensors", where=str(out))
     if out.exists() and out.samefile(checkpoint):
         raise UsageError("--out names the input checkpoint itself", where=str(out), hint="Choose another file.")
+    require_new(out, force=force)
     opened = open_checkpoint(checkpoint, model=model, settings=assignments(set, "--set"))
     tensors = opened.model.state_dict()
     with Screen(as_json=json) as screen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,13 +35,14 @@ Train your own: ccvae-eval train judge --data folder:PATH --out judge.safetensor
 """Explanations of what is neither a plugin nor a value."""
 DESCRIBED = ("data", "models", "adapters", "matchers", "features", "reports")
 """Groups of plugins that are explained by their docstrings."""
+_CHECK = re.compile(r"CE\d{3}", re.IGNORECASE)
 
 
 def command(
     what: Annotated[
         str,
         typer.Argument(
-            help="A metric, value, data set, model, 'judge' or 'schema'.",
+            help="A metric, value, check (CE002), data set, model, 'judge' or 'schema'.",
             show_default=False,
             autocompletion=registered("metrics", "schema", *TOPICS),
         ),
@@ -48,7 +50,7 @@ def command(
     json: Json = False,
     bibtex: Annotated[bool, typer.Option("--bibtex", help="Print the sources as BibTeX; also of 'compare'.")] = False,
 ) -> None:
-    """Explain a metric, a value, a data set or a model, or print the schema of run.json."""
+    """Explain a metric, a value, a check, a data set or a model, or print the schema of run.json."""
     with Screen(as_json=json) as screen:
         if bibtex:
             from ccvae_eval.report.bibliography import SOURCES
@@ -68,6 +70,8 @@ def command(
         elif group := next((group for group in DESCRIBED if what in registry.Registry(group)), None):
             entry = registry.Registry(group).find(what)
             _explain_text(what, group, entry.description() or "No description.", screen)
+        elif _CHECK.fullmatch(what):
+            _explain_check(what.upper(), screen)
         else:
             _explain_value(what, screen)
 
@@ -95,15 +99,30 @@ def _explain_text(name: str, group: str, text: str, screen: Screen) -> None:
     screen.show(Text(shown))
 
 
+def _explain_check(code: str, screen: Screen) -> None:
+    from ccvae_eval.report.checks import CHECKS  # imports torch, which other explanations do not need
+
+    check = CHECKS.get(code)
+    if check is None:
+        raise UsageError(f"no check has the code {code}", hint=f"Checks: {', '.join(sorted(CHECKS))}")
+    if screen.as_json:
+        texts = {"severity": check.severity, "title": check.title, "explanation": check.explanation}
+        screen.document({"name": code, **texts, "remedy": check.remedy})
+        return
+    heading, remedy = f"{code} ({check.severity}): {check.title}", f"Remedy: {check.remedy}"
+    screen.show(Text(wrapped("\n\n".join((heading, check.explanation, remedy)), screen.out.width)))
+
+
 def _explain_value(name: str, screen: Screen) -> None:
-    """Explains a value by its name, in whatever metric; upper and lower case do not matter."""
+    """Explains a value by its name, in whatever metric, or by its address; upper and lower case do not matter."""
     from ccvae_eval.core.errors import PluginError
 
     kinds: list[Any] = []
     for entry in registry.metrics.registrations():
         with suppress(PluginError):
             kinds.append(entry.load())
-    found = [(kind, value) for kind in kinds for value in kind.values if value.lower() == name.lower()]
+    sought = name.partition("@")[0].lower()
+    found = [(k, value) for k in kinds for value in k.values if sought in (value.lower(), f"{k.name}.{value}".lower())]
     if not found:
         groups = [known for group in ("metrics", *DESCRIBED) for known in registry.Registry(group)]
         known = [*groups, *TOPICS, *(value for kind in kinds for value in kind.values), "schema"]

@@ -18,11 +18,13 @@ from ccvae_eval.cli.options import (
     Labels,
     ModelName,
     ModelSetting,
+    Overwrite,
     Plugin,
     add_plugins,
     assignments,
     registered,
     require_inputs,
+    require_new,
     sample_of,
 )
 from ccvae_eval.core.errors import UsageError
@@ -36,6 +38,7 @@ def command(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write: .npz for codes; default for hf: stdout.")
     ] = None,
+    force: Overwrite = False,
     data: Annotated[
         str | None, typer.Option("--data", "-d", help="Labelled images.", autocompletion=registered("data"))
     ] = None,
@@ -58,6 +61,7 @@ def command(
     export hf RUN prints the values of a run as the model-index of a model card on Hugging Face (JSON, which is YAML).
     """
     if source[0] == "hf" and len(source) == 2:
+        require_new(out, force=force)
         _export_model_index(source[1], out)
         return
     if len(source) > 1:
@@ -66,6 +70,7 @@ def command(
         )
     if out is None or out.suffix != ".npz":
         raise UsageError("the output file must end in .npz", where=str(out or "--out"))
+    require_new(out, force=force)
     from ccvae_eval.checkpoint import open_checkpoint
 
     add_plugins(plugin)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from ccvae_eval.cli.console import Screen
-from ccvae_eval.cli.options import Quiet
+from ccvae_eval.cli.options import Overwrite, Quiet, require_new
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.plugins import registry
@@ -36,7 +36,7 @@ def command(
     ],
     name: Annotated[str, typer.Argument(help="The plugin's name on the command line.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; default NAME.py.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    force: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a plugin template: one file that runs, with its tests."""
@@ -49,9 +49,7 @@ def command(
     file = out or Path(f"{name.replace('-', '_')}.py")
     if file.suffix != ".py":
         raise UsageError("the plugin file must end in .py", where=str(file))
-    if file.exists() and not force:
-        hint = "--force overwrites it; --out names another file."
-        raise UsageError("the file exists already", where=str(file), hint=hint)
+    require_new(file, force=force)
     atomic_write(file, filled_template(kind, name, file.name).encode())
     with Screen(quiet=quiet) as screen:
         screen.show(f"Written: {file}")

@@ -55,7 +55,8 @@ def _device_name(name: str) -> str:
 LABEL_HELP = "Rename a label (NEW=OLD), merge exclusive labels (Hair=Black_Hair|Blond_Hair) or split one (*=Hair)."
 Labels = Annotated[list[str] | None, option_in(EVALUATION, LABEL_HELP, "--rename")]
 Out = Annotated[Path | None, option_in(OUTPUT, "Folder to write to; default: a new one in ./runs.", "--out", "-o")]
-Force = Annotated[bool, option_in(OUTPUT, "Write into a folder that already contains a run.", "--force")]
+Force = Annotated[bool, option_in(OUTPUT, "Write into a folder that already contains files.", "--force")]
+Overwrite = Annotated[bool, option_in(OUTPUT, "Overwrite an existing file.", "--force")]
 Json = Annotated[bool, option_in(OUTPUT, "Print one JSON document on stdout.", "--json")]
 Quiet = Annotated[bool, option_in(OUTPUT, "Show no progress and no hints.", "--quiet", "-q")]
 Seed = Annotated[int, option_in(EVALUATION, "Random seed of the evaluation.", min=0)]
@@ -212,13 +213,17 @@ RUN_FILES = ("run.json", "values.csv", "evidence.npz", "pictures.npz", "report.h
 """Files that a run writes into its folder, beside the folder of its figures."""
 
 
+RESULTS = ("run.json", "share-*-of-*.npz", "sweep.json")
+"""Files by which a folder of a run, of its shares or of a sweep is known."""
+
+
 def claim_folder(out: Path | None, *, force: bool) -> None:
     """Creates the output folder, before anything is computed.
 
     Raises:
         InputError: it is a file or cannot be created.
             A file of a run is there as a pipe, a device or a folder, or the folder of the figures is a link.
-        UsageError: it holds results already, and ``force`` is False.
+        UsageError: it holds a run or other files already, and ``force`` is False.
     """
     from ccvae_eval.core.files import make_folder, require_folder, require_place
 
@@ -230,9 +235,30 @@ def claim_folder(out: Path | None, *, force: bool) -> None:
         raise UsageError("the folder already contains a run", where=str(out), hint="Name another one, or add --force.")
     require_folder(out)
     make_folder(out)
+    foreign = any(not file.name.startswith(".") for file in out.iterdir())
+    if foreign and not force and not any(next(out.glob(name), None) for name in RESULTS):
+        hint = "Name another one, or add --force."
+        raise UsageError("the folder contains files that are not a run", where=str(out), hint=hint)
     for name in RUN_FILES:
         require_place(out / name)
     require_place(out / "figures", folder=True)
+
+
+def require_new(file: Path | None, *, force: bool) -> None:
+    """Refuses an output file that exists already, before anything is computed.
+
+    Raises:
+        InputError: a pipe, a device or a folder is there.
+        UsageError: a file is there, and ``force`` is False.
+    """
+    from ccvae_eval.core.files import require_place
+
+    if file is None:
+        return
+    require_place(file)
+    if file.exists() and not force:
+        hint = "--force overwrites it; --out names another file."
+        raise UsageError("the file exists already", where=str(file), hint=hint)
 
 
 def add_options(command: Any, more: Iterable[Parameter]) -> None:

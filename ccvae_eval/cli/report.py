@@ -14,11 +14,13 @@ from ccvae_eval.cli.options import (
     Json,
     ModelName,
     ModelSetting,
+    Overwrite,
     Plugin,
     Quiet,
     add_plugins,
     assignments,
     option_in,
+    require_new,
 )
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.files import atomic_write
@@ -52,6 +54,7 @@ def command(
     format: Annotated[Format | None, option_in(OUTPUT, "Format of the figure; default: pdf.", "--format")] = None,
     width: Annotated[str | None, option_in(OUTPUT, "Width of the figure: 3.25in, 84mm.")] = None,
     out: Annotated[Path | None, option_in(OUTPUT, OUT_HELP, "--out", "-o")] = None,
+    force: Overwrite = False,
 ) -> None:
     """Write the report of a run or of a folder of runs as an HTML file, or one figure for a paper.
 
@@ -68,11 +71,13 @@ def command(
     from ccvae_eval.report.page import PAGE, runs_html, write_page
 
     add_plugins(plugin)
-    drawing = {"--kind": kind, "--images": images, "--format": format, "--width": width, "--out": out}
+    drawing = {"--kind": kind, "--images": images, "--format": format, "--width": width, "--out": out,
+               "--force": force or None}  # fmt: skip
     _require("--figure density", figure, drawing)
     _require("--live CKPT", live, {"--data": data, "--model": model, "--set": set})
     if figure is not None and live is not None:
         raise UsageError("--figure and --live exclude each other")
+    require_new(out, force=force)
     written: dict[str, Path] = {}
     with Screen(as_json=json, quiet=quiet) as screen:
         if figure is not None:

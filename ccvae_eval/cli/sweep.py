@@ -29,10 +29,10 @@ METRIC_HELP = "Compute only this metric; repeatable."
 PROCESSES_HELP = "Processes on this machine; default: one for each device."
 ON_HELP = "Where to run: FILE.toml (Slurm, settings of submitit), dask, or the address of a Dask scheduler."
 SHARD_HELP = "I/N: only the I-th of every N cells; default: the position in Slurm's job array, else all."
-OWN = {"seed", "out", "json", "quiet", "device"}
+OWN = {"seed", "out", "force", "json", "quiet", "device"}
 """Options of an evaluation that a sweep sets itself."""
-UNUSED = ("verbose", "force", "dry_run")
-"""Options of an evaluation that a sweep does not have: it shows one row for each cell, and replaces no run."""
+UNUSED = ("verbose", "dry_run")
+"""Options of an evaluation that a sweep does not have: it shows one row for each cell."""
 DEVICE_HELP = "Device: auto, cpu, cuda, cuda:1 or mps; cuda:0,1 is dealt out to the processes."
 
 

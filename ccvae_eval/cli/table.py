@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ccvae_eval.cli.compare import GROUP_HELP, groups_of, run_places
-from ccvae_eval.cli.options import OUTPUT, option_in
+from ccvae_eval.cli.options import OUTPUT, Overwrite, option_in, require_new
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.rendering.text import plain
 
@@ -39,6 +39,7 @@ def command(
     csv: Annotated[bool, option_in(OUTPUT, "Print CSV, one row for each number.", "--csv")] = False,
     methods: Annotated[bool, option_in(OUTPUT, "Print a methods paragraph for an appendix.", "--methods")] = False,
     out: Annotated[Path | None, option_in(OUTPUT, "File to write to instead of stdout.", "--out", "-o")] = None,
+    force: Overwrite = False,
 ) -> None:
     """Write a table of runs for a paper: LaTeX, Markdown or CSV.
 
@@ -51,6 +52,7 @@ def command(
 
     if sum((latex, markdown, csv, methods)) > 1:
         raise UsageError("--latex, --markdown, --csv and --methods exclude each other")
+    require_new(out, force=force)
     models = _models(runs or [], group or [], by_group=bool(group) or rows == "group")
     addresses = [part for text in values or () for part in text.split(",") if part] or None
     different = _differences(models)

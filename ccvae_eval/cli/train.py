@@ -33,6 +33,8 @@ Document = dict[str, Any]
 OPTION_OF = {"rate": "--supervision", "batch": "--batch-size"}
 """Options that are not named after their setting."""
 SETTINGS = options.setting_options(TrainingSettings, "Training", names=OPTION_OF)
+OF_MODELS = frozenset(field.name for field in fields(TrainingSettings)) - {"labels", "seed"}
+"""Settings that the training of the judge does not use."""
 SHOWN = ("loss", "reconstruction", "accuracy")
 """Suffixes of the terms that are printed during training; history.csv has all terms."""
 ENDED = {"epochs": "", "steps": "", "stopped": "", "minutes": ", the time limit", "patience": ", no lower loss since"}
@@ -47,6 +49,7 @@ class TrainOptions:
 
     data: Annotated[str, typer.Option("--data", "-d", help=DATA_HELP, autocompletion=options.registered("data"))]
     out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint file: .pt or .safetensors.")] = Path("ckpt.pt")
+    force: options.Overwrite = False
     label: Labels = None
     set: Annotated[list[str] | None, typer.Option(help="A setting of the model: KEY=VALUE.")] = None
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted training.")] = False
@@ -79,6 +82,9 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
         raise UsageError(f"{model!r} is not a registered model", hint=suggestion(model, [*registry.models, JUDGE]))
     if chosen.out.suffix not in (".pt", ".pth", ".safetensors"):
         raise UsageError("the checkpoint file must end in .pt or .safetensors", where=str(chosen.out))
+    options.require_new(chosen.out, force=chosen.force or chosen.resume)
+    if model == JUDGE:
+        _require_judge_options(settings, chosen)
     options.require_inputs(chosen.data)
     options.assignments(chosen.set, "--set")
     initial = None if model == JUDGE or chosen.init_from is None else open_checkpoint(chosen.init_from)
@@ -104,9 +110,31 @@ def _settings(given: dict[str, Any]) -> TrainingSettings:
         return TrainingSettings(**given)
     except UsageError as error:
         name, _, rest = error.what.partition(" ")
-        names = {f.name: OPTION_OF.get(f.name, f"--{f.name.replace('_', '-')}") for f in fields(TrainingSettings)}
+        names = {f.name: _option(f.name) for f in fields(TrainingSettings)}
         hint = re.sub(r"^(\w+)=", lambda found: f"{names.get(found[1], found[1])} ", error.hint)
         raise UsageError(f"{names.get(name, name)} {rest}", why=error.why, hint=hint) from None
+
+
+def _option(name: str) -> str:
+    """The option of a setting."""
+    return OPTION_OF.get(name, f"--{name.replace('_', '-')}")
+
+
+def _require_judge_options(settings: TrainingSettings, chosen: TrainOptions) -> None:
+    """Refuses options that the training of the judge does not use.
+
+    Raises:
+        UsageError: at least one is given; names all of them.
+    """
+    given = [
+        _option(field.name)
+        for part, unused in ((settings, OF_MODELS), (chosen, ("set", "resume", "init_from", "half", "device")))
+        for field in fields(part)
+        if field.name in unused and getattr(part, field.name) not in (field.default, "cpu")
+    ]
+    if given:
+        hint = "The judge is trained on the CPU, with fixed settings. Use --data, --labels, --rename and --seed."
+        raise UsageError(f"train judge does not use {', '.join(given)}", hint=hint)
 
 
 def _splits(data: DataSet) -> str:
@@ -150,8 +178,9 @@ def _train(
     folder = out.with_name(out.name + ".training")
     with stop_requests() as stopped:
         events = training.fit(
-            model, data, settings, folder=folder, resume=chosen.resume, device=device, stop=lambda: bool(stopped)
-        )
+            model, data, settings, folder=folder, resume=chosen.resume, force=chosen.force, device=device,
+            stop=lambda: bool(stopped),
+        )  # fmt: skip
         last = _follow(events, screen)
     if (folder / training.HISTORY).is_file():
         draw_history((folder / training.HISTORY).read_text(encoding="utf-8"), folder / "history.png")

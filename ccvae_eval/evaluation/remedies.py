@@ -129,9 +129,16 @@ class Advisor:
                 why, remedy = self._rare(subject, rare_label, counts, least)
                 note = TOO_FEW_IMAGES.sub(lambda _: why, note)
         elif found := UNRECOGNISED.search(note):
-            why = f"(balanced accuracy {found['accuracy']}, needs {MIN_AGREEMENT:.2f}): train longer or --judge FILE"
-            note = note.replace(found[0], f"the judge cannot recognise this label in the reconstructions {why}")
+            where, accuracy, action = "in the reconstructions", found["accuracy"], "train longer"
             remedy = self.retrain or "ccvae-eval explain judge"
+            record = getattr(subject.judge, "record", None)  # of a judge that was trained
+            real = {} if record is None else record.balanced_accuracy
+            judged = str(value.at.get("judged", name))
+            if real.get(judged, 1.0) < MIN_AGREEMENT:  # no training of the model can help
+                where, accuracy, action = "on real images either", f"{real[judged]:.2f}", "more images to train it on"
+                remedy = "--judge FILE"
+            why = f"(balanced accuracy {accuracy}, needs {MIN_AGREEMENT:.2f}): {action} or --judge FILE"
+            note = note.replace(found[0], f"the judge cannot recognise this label {where} {why}")
         elif note == NO_JUDGE:
             remedy = "--judge auto" if subject.judge_source.declined else "ccvae-eval explain judge"
         elif note == NO_LABEL:

@@ -294,9 +294,14 @@ def require_shape(network: object, input_shape: tuple[int, ...], where: str) -> 
     if supports(network, TakesShape) and tuple(network.input_shape) != tuple(input_shape):
         expected, got = (" x ".join(map(str, shape)) for shape in (network.input_shape, input_shape))
         kind = "images" if len(network.input_shape) == 3 else "inputs"
+        hint = f"Many data sets can be resized: --data NAME:PATH,size={network.input_shape[-1]}."
+        if len(network.input_shape) == len(input_shape) == 3 and network.input_shape[0] != input_shape[0]:
+            hint = "The number of channels differs, which resizing does not change."
+            if (channels := network.input_shape[0]) in (1, 3):
+                hint += f" Image files can be read with other channels: --data folder:PATH,channels={channels}."
         raise LabelMismatchError(
             f"the model expects {expected} {kind}, got {got}",
             where=where,
             why=f"{type_name(network)} was built for this shape",
-            hint=f"Many data sets can be resized: --data NAME:PATH,size={network.input_shape[-1]}.",
+            hint=hint,
         )

@@ -134,6 +134,7 @@ def fit(
     *,
     folder: Path | None = None,
     resume: bool = False,
+    force: bool = False,
     device: torch.device | str = "cpu",
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
@@ -148,11 +149,13 @@ def fit(
         settings: settings of the training.
         folder: folder for training.pt and history.csv; None writes nothing.
         resume: True to resume from the folder's training.pt if there is one.
+        force: True to discard the folder's training.pt, unless it is resumed from.
         device: device to compute on.
         stop: called after each step; True saves the state and ends the training.
 
     Raises:
-        UsageError: settings, model and data do not match, or the folder contains a training and ``resume`` is False.
+        UsageError: settings, model and data do not match, or the folder contains a training and ``resume`` and
+            ``force`` are False.
         DataError: the data has no images or labels to learn from.
         NonFiniteError: a loss is NaN or infinite (while iterating).
     """
@@ -162,10 +165,13 @@ def fit(
     if folder is not None:
         make_folder(folder)
         if (folder / STATE).exists():
-            if not resume:
+            if resume:
+                loop.restore(folder / STATE)
+            elif force:
+                (folder / STATE).unlink()
+            else:
                 hint = "Resume it, or name another folder."
                 raise UsageError("the folder already contains a training", where=str(folder), hint=hint)
-            loop.restore(folder / STATE)
     return loop.run()
 
 

@@ -61,7 +61,7 @@ def test_the_page_is_written_beside_the_file_unless_it_is_left_out(capsys: pytes
     assert run_command("compare", a, b, "--out", "out", "--no-page") == 0
     assert [file.name for file in Path("out").iterdir()] == ["comparison.json"]
     capsys.readouterr()
-    assert run_command("compare", a, b, "--out", "out") == 0
+    assert run_command("compare", a, b, "--out", "out", "--force") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "Written to out/comparison.json, out/comparison.html"
     page = Path("out/comparison.html").read_text()
     assert "A is better in locality.focus" in page

@@ -13,6 +13,7 @@ import ccvae_eval
 from ccvae_eval.cli.main import main
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, metrics
 from ccvae_eval.report.bibliography import _ENTRIES, SOURCES
+from tests.support.commands import run_command
 
 BUILTIN_METRICS = [r.name for r in metrics.registrations() if r.distribution == BUILTIN_DISTRIBUTION]
 WIDTH = 80
@@ -94,6 +95,9 @@ def test_the_citation_file_states_the_version() -> None:
     [
         ("focus", "locality.focus"),
         ("MIG", "disentanglement.mig"),
+        ("drift.spill", "drift.spill"),
+        ("drift.spill@Smiling", "drift.spill"),
+        ("CE002", "Remedy: Train a judge on more images"),
         ("judge", "--judge FILE"),
         ("folder", "crop selects the part that is resized"),
         ("ccvae", "CCVAE (Joy et al., ICLR 2021)"),
@@ -104,6 +108,18 @@ def test_values_data_sets_models_and_the_judge_are_explained(
 ) -> None:
     assert expected in " ".join(_printed(["explain", name], capsys).split())
     assert json.loads(_printed(["explain", name, "--json"], capsys))["name"] == name
+
+
+def test_an_address_is_explained_only_in_its_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(_printed(["explain", "drift.spill", "--json"], capsys))["values"]
+    assert [(value["metric"], value["value"]) for value in found] == [("drift", "spill")]
+
+
+def test_an_unknown_check_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("explain", "ce999") == 2
+    message = capsys.readouterr().err
+    assert "no check has the code CE999" in message
+    assert "CE001, CE002" in message
 
 
 @each

@@ -64,6 +64,13 @@ def test_a_training_that_ends_before_a_validation_prints_its_last_epoch(capsys: 
     assert _rows(iter(events), capsys, quiet=True) == []
 
 
+def test_options_that_the_judge_does_not_use_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    given = "--steps 5 --batch-size 8 --learning-rate 0.1 --device cuda --half --labels Smiling --seed 3"
+    assert run_command("train", "judge", "--data", "faces", *given.split()) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "train judge does not use --steps, --batch-size, --learning-rate, --half, --device" in message
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ import pytest
 from ccvae_eval import api
 from ccvae_eval.core.results import Value
 from ccvae_eval.data.memory import as_data_set
-from ccvae_eval.evaluation.remedies import combined_commands
+from ccvae_eval.evaluation.remedies import Advisor, combined_commands
+from ccvae_eval.evaluation.runner import measure
+from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.judge import selection
-from tests.support.fakes import Squares, SquaresVAE
+from ccvae_eval.metrics.locality.metric import Locality
+from tests.support.fakes import Squares, SquaresJudge, SquaresVAE
 
 
 class RareGlasses(Squares):
@@ -105,3 +109,26 @@ def test_the_class_that_is_rare_is_that_of_the_label_whose_images_are_counted() 
     (cross,) = [v for v in found if v.key == ("cross_auc", "Smile", (("judged", "Glasses"),))]
     assert re.fullmatch(r"\d of 64 images are of class present, 20 needed", cross.note)
     assert int(cross.remedy.removeprefix("--sample ")) > 500
+
+
+class UnreliableJudge(SquaresJudge):
+    """A judge that recognises neither real images nor reconstructions."""
+
+    record = SimpleNamespace(balanced_accuracy={"Glasses": 0.5, "Smile": 0.99, "Hair": 0.97})
+
+    def log_probabilities(self, images: Any) -> Any:
+        return {name: value.flip(1) for name, value in super().log_probabilities(images).items()}
+
+
+def test_no_training_of_the_model_is_advised_if_the_judge_fails_on_real_images() -> None:
+    subject = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=UnreliableJudge())
+    advisor = Advisor(lambda _: Squares(64).labels_of(np.arange(64)), retrain="ccvae-eval train")
+    (m,) = (advisor.explained(m, subject) for m in measure(subject, [Locality(steps=3)]))
+    found = {v.characteristic: v for v in m.values if v.name == "selectivity"}
+    assert found["Glasses"].note == (
+        "the judge cannot recognise this label on real images either (balanced accuracy 0.50, needs 0.80): "
+        "more images to train it on or --judge FILE"
+    )
+    assert found["Glasses"].remedy == "--judge FILE"
+    assert "in the reconstructions (balanced accuracy 0.00" in found["Smile"].note
+    assert found["Smile"].remedy == "ccvae-eval train"

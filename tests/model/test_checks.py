@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import ccvae_eval
-from ccvae_eval.core.errors import PluginError
+from ccvae_eval.core.errors import LabelMismatchError, PluginError
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.judge import selection
-from ccvae_eval.model.checks import COMMON_RANGES
+from ccvae_eval.model.checks import COMMON_RANGES, require_shape
 from ccvae_eval.plugins import registry
 from tests.support.fakes import Squares, SquaresVAE
 
@@ -218,3 +218,23 @@ def test_each_common_range_is_tried_once() -> None:
     subject = prepare(ccvae_eval.wrap(encode=encode, decode=decode, dim=16), Squares(120), np.arange(32))
     assert subject.first_batch_warnings() == []
     assert len(calls) == len(COMMON_RANGES)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((3, 32, 32), "Many data sets can be resized: --data NAME:PATH,size=64."),
+        (
+            (1, 64, 64),
+            "The number of channels differs, which resizing does not change. Image files can be read with other "
+            "channels: --data folder:PATH,channels=3.",
+        ),
+    ],
+)
+def test_resizing_is_advised_only_for_the_right_channels(shape: tuple[int, ...], hint: str) -> None:
+    class Network:
+        input_shape = (3, 64, 64)
+
+    with pytest.raises(LabelMismatchError) as refused:
+        require_shape(Network(), shape, "data")
+    assert refused.value.hint == hint

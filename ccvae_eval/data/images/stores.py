@@ -14,6 +14,8 @@ from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.files import read_regular_file
 from ccvae_eval.data.images.decode import MAX_IMAGE_BYTES
 
+RESULTS = ({"run.json", "values.csv"}, {"calibration.json", "calibration.md"}, {"training.pt", "history.csv"})
+"""Files by which a folder of results is known: of a run, a calibration or a training."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -41,7 +43,11 @@ class Store(Protocol):
 
 
 class FolderStore:
-    """The image files in a folder and its subfolders; links to other folders are not followed."""
+    """The image files in a folder and its subfolders; links to other folders are not followed.
+
+    Subfolders with results of this toolkit are left out: the default of ``--out`` is inside the working directory,
+    which may be the folder.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self.where, self.names = folder, str(folder), tuple(sorted(_files(folder)))
@@ -61,6 +67,9 @@ class FolderStore:
 
 def _files(folder: Path) -> Iterator[str]:
     for place, folders, names in os.walk(folder):
+        if Path(place) != folder and any(files <= set(names) for files in RESULTS):
+            folders.clear()
+            continue
         folders.sort()
         for name in names:
             path = Path(place) / name

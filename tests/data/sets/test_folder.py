@@ -154,6 +154,21 @@ def test_the_digest_depends_on_images_labels_and_options(photos: Write) -> None:
     assert len(digests) == 5
 
 
+@pytest.mark.parametrize("files", [["run.json", "values.csv"], ["training.pt", "history.csv"]], ids=["run", "training"])
+def test_results_in_the_folder_do_not_belong_to_the_data(photos: Write, files: list[str]) -> None:
+    place = many(photos)
+    digest = open_data(f"folder:{place}").digest
+    results = place / "runs" / "ckpt-1"
+    (results / "figures").mkdir(parents=True)
+    for picture in (results / "history.png", results / "figures" / "5.png"):
+        picture.write_bytes((place / "7.png").read_bytes())
+    assert open_data(f"folder:{place}").digest != digest, "any other folder belongs to the data"
+    for name in files:
+        (results / name).write_text("")
+    data = open_data(f"folder:{place}")
+    assert (data.digest, data.remarks()) == (digest, [])
+
+
 def test_a_damaged_image_is_named_when_it_is_read(photos: Write) -> None:
     place = photos(TABLE)
     whole = (place / "2.png").read_bytes()
