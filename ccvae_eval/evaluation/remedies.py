@@ -136,7 +136,7 @@ class Advisor:
             judged = str(value.at.get("judged", name))
             if real.get(judged, 1.0) < MIN_AGREEMENT:  # no training of the model can help
                 where, accuracy, action = "on real images either", f"{real[judged]:.2f}", "more images to train it on"
-                remedy = "--judge FILE"
+                remedy = "ccvae-eval explain judge"
             why = f"(balanced accuracy {accuracy}, needs {MIN_AGREEMENT:.2f}): {action} or --judge FILE"
             note = note.replace(found[0], f"the judge cannot recognise this label {where} {why}")
         elif note == NO_JUDGE:

@@ -173,7 +173,7 @@ def test_patterns_are_expanded_and_must_match() -> None:
         (["a.pt", "-o", "a.pt"], 3, "this is a file, but --out needs a folder"),
         (["a.pt", "-o", "out", "--device", "cuda:0,x"], 2, "device 'cuda:x' is unknown"),
         (["a.pt", "-o", "out", "--device", "cuda:0,1", "--on", "dask"], 2, "several devices can be dealt out only to"),
-        (["a.pt", "-o", "out", "--force"], 2, "No such option: --force"),
+        (["a.pt", "-o", "."], 2, "the folder contains files that are not a run"),
     ],
 )
 def test_errors(arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,6 +129,6 @@ def test_no_training_of_the_model_is_advised_if_the_judge_fails_on_real_images()
         "the judge cannot recognise this label on real images either (balanced accuracy 0.50, needs 0.80): "
         "more images to train it on or --judge FILE"
     )
-    assert found["Glasses"].remedy == "--judge FILE"
+    assert found["Glasses"].remedy == "ccvae-eval explain judge"
     assert "in the reconstructions (balanced accuracy 0.00" in found["Smile"].note
     assert found["Smile"].remedy == "ccvae-eval train"
