@@ -25,7 +25,7 @@ VALUES_HELP = "Values, metric.value[@characteristic], separated by commas; repea
 ROWS_HELP = "One row for each run, each group (a method, averaged over training seeds) or each characteristic."
 DIGITS_HELP = "Digits after the decimal point; small values have this number of significant digits."
 
-BOLD = "bold: better than every other model at an adjusted p below .05"
+BOLD = "bold: better than every other model at an adjusted p below 0.05"
 
 
 def command(
