@@ -57,7 +57,7 @@ COMMANDS = {
     "new": Verb(MAKE, "Write a plugin template: one file that runs, with its tests."),
     "inspect": Verb(LOOK_UP, "Show what a checkpoint, a data set or a run contains, without executing it."),
     "list": Verb(LOOK_UP, "List the registered models, metrics, data sets or plugins."),
-    "explain": Verb(LOOK_UP, "Explain a metric, a value, a check, a data set or a model, or print the schema of run.json."),
+    "explain": Verb(LOOK_UP, "Explain a metric, value, check, data set or model, or print the schema of run.json."),
     "check": Verb(LOOK_UP, "Test whether a plugin conforms to its interface."),
 }
 """The verbs that are not metrics; a module implements each of them."""

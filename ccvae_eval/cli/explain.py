@@ -50,7 +50,7 @@ def command(
     json: Json = False,
     bibtex: Annotated[bool, typer.Option("--bibtex", help="Print the sources as BibTeX; also of 'compare'.")] = False,
 ) -> None:
-    """Explain a metric, a value, a check, a data set or a model, or print the schema of run.json."""
+    """Explain a metric, value, check, data set or model, or print the schema of run.json."""
     with Screen(as_json=json) as screen:
         if bibtex:
             from ccvae_eval.report.bibliography import SOURCES
