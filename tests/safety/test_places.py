@@ -58,7 +58,8 @@ def test_links_are_replaced_and_not_written_through(tmp_path: Path) -> None:
     figure = out / "figures" / "density.pdf"
     (precious / "figure").write_text("precious")
     figure.symlink_to(precious / "figure")
-    assert run_command("report", out, "--figure", "density", "--out", figure) == 0
+    assert run_command("report", out, "--figure", "density", "--out", figure) == 2, "only with --force"
+    assert run_command("report", out, "--figure", "density", "--out", figure, "--force") == 0
     assert (precious / "figure").read_text() == "precious"
     assert not figure.is_symlink()
 

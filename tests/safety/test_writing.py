@@ -170,7 +170,10 @@ def test_a_training_writes_everything_completely_or_refuses(tmp_path: Path, caps
 
 def test_a_report_replaces_the_old_one_or_leaves_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(OLD, tmp_path)
-    for target, arguments in (("report.html", []), ("figure.svg", ["--figure", "profile", "--out", "figure.svg"])):
+    for target, arguments in (
+        ("report.html", []),
+        ("figure.svg", ["--figure", "profile", "--out", "figure.svg", "--force"]),
+    ):
         file = tmp_path / target
         arguments = [str(file) if argument == target else argument for argument in arguments]
         assert run_command("report", tmp_path, *arguments, "--quiet") == 0  # libraries make their caches
