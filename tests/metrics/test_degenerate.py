@@ -18,7 +18,7 @@ from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.model.interface import Batch
 from ccvae_eval.plugins.registry import metrics
 from tests.support.fakes import PlainSquaresVAE, Squares, SquaresJudge, SquaresVAE
-from tests.testing.test_metrics import SETTINGS
+from tests.support.metric_settings import FAST
 
 pytestmark = pytest.mark.oracle
 
@@ -118,7 +118,7 @@ KNOWN: Mapping[tuple[str, str], float | None] = {
 def measured(name: str, case: str) -> Measurement:
     model, data, ids = CASES[case]()
     subject = prepare(model, data, ids, judge=SquaresJudge())  # type: ignore[arg-type]
-    metric = metrics[name](**(SETTINGS.get(name, {}) | QUICK.get(name, {})))
+    metric = metrics[name](**(FAST.get(name, {}) | QUICK.get(name, {})))
     return measure(subject, [metric]).measurement(name)
 
 
