@@ -128,20 +128,21 @@ def plan(
     stage: Stage | None = None,
     train: bool = True,
     ids: Ids | None = None,
+    level: float = 0.95,
 ) -> Plan:
     """Opens model, data and judge, encodes the images, and asks the metrics for their needs.
 
     For the arguments see :func:`evaluate`, which plans and runs; ``command`` is recorded in the run. ``train=False``
     trains no judge: such a plan shows what would be done, and is not to be run. ``ids`` are evaluated in place of the
-    sample, by every metric.
+    sample, by every metric. ``level`` is the confidence level of the intervals.
     """
     sample_size(sample)  # a wrong value is refused before anything is opened
     opened = load(model) if isinstance(model, str | Path) else model
     chosen = metrics_with(options or {}, metrics)
     network: Any = opened.model if isinstance(opened, Opened) else opened
     images = data_of(data, opened)
-    own = ids is None and sample is None and limit is None
-    part = split if split is not None or limit is not None else "test"
+    part, size_name = _evaluated_split(split, limit), "sample" if limit is None else "limit"
+    own = ids is None and _by_metric(sample, limit)
     if ids is None:
         ids = _evaluated_ids(images, chosen, split, sample, limit, seed)
     place = device_named(device)
@@ -165,27 +166,35 @@ def plan(
 
     @cache  # to draw a sample takes long, and the same sizes are tried for many undefined values
     def labels_of(size: int | None) -> NDArray[np.float32]:
-        drawn = sample_ids(images, part, seed=seed, **{"sample" if limit is None else "limit": size})
-        return label_columns(images, subject.schema, drawn)
+        return label_columns(images, subject.schema, sample_ids(images, part, seed=seed, **{size_name: size}))
 
-    advisor = Advisor(labels_of, "--sample" if limit is None else "--limit", _retraining(opened, images))
+    advisor = Advisor(labels_of, f"--{size_name}", _retraining(opened, images))
     planned = Plan.of(
         subject, chosen, own_samples=own, advisor=advisor, notice=notice, train=train, limit=metric_timeout, early=early
     )
     header = _header(planned.subject, opened, part or WHOLE_DATA, sample, command)
-    return replace(planned, header=replace(header, warnings=(*header.warnings, *suspicions)))
+    return replace(planned, level=level, header=replace(header, warnings=(*header.warnings, *suspicions)))
+
+
+def _evaluated_split(split: Split | None, limit: int | None) -> Split | None:
+    """The split of an evaluation; None = the whole data set."""
+    return "test" if split is None and limit is None else split
+
+
+def _by_metric(sample: int | str | None, limit: int | None) -> bool:
+    """True if each metric uses its default number of images."""
+    return sample is None and limit is None
 
 
 def _evaluated_ids(
     images: DataSet, metrics: Sequence[Metric], split: Split | None, sample: int | str | None, limit: int | None,
     seed: int,
 ) -> Ids:  # fmt: skip
-    """The images of an evaluation."""
+    """The images of an evaluation; enough for every metric if each uses its default number."""
     count = sample_size(sample)
-    if sample is None and limit is None:
+    if _by_metric(sample, limit):
         count = max(metric.default_sample for metric in metrics)
-    part = split if split is not None or limit is not None else "test"
-    return sample_ids(images, part, sample=count, seed=seed, limit=limit)
+    return sample_ids(images, _evaluated_split(split, limit), sample=count, seed=seed, limit=limit)
 
 
 def _trained_on(opened: Opened | LabelledVAE, data: DataSet, split: str | None) -> Ids | None:
@@ -302,16 +311,20 @@ def evaluate(
             "metric_timeout": metric_timeout, "early": early, "notice": notice, "stage": stage,
         }  # fmt: skip
 
-        def measured(planned: Plan) -> tuple[Plan, Run]:
+        def measured(**look: Any) -> tuple[Plan, Run]:
+            planned = plan(model, data, metrics, options=options, **arguments, **look)
             if on_plan is not None:
                 on_plan(planned)
             require_pairs(planned.subject, pairs or ())
             return planned, runner(planned, _staged(stage, "measure"), working, ended)
 
         if width is None:
-            planned, found = measured(plan(model, data, metrics, options=options, **arguments))
+            planned, found = measured()
         else:
-            planned, found = _narrow(width, measured, model, data, metrics_with(options or {}, metrics), arguments)
+            model = load(model) if isinstance(model, str | Path) else model
+            data = data_of(data, model)
+            whole = _evaluated_ids(data, metrics_with(options or {}, metrics), split, sample, limit, seed)
+            planned, found = _narrow(whole, width, seed, measured)
         chosen = None if pairs is None else require_pairs(planned.subject, pairs)
         if gallery:
             own = {} if chosen is None else {"most_pairs": len(chosen)}
@@ -330,20 +343,14 @@ def evaluate(
             display.close()
 
 
-def _narrow(
-    width: float, measured: Callable[[Plan], tuple[Plan, Run]], model: Any, data: Any, metrics: Sequence[Metric],
-    arguments: dict[str, Any],
-) -> tuple[Plan, Run]:  # fmt: skip
+def _narrow(ids: Ids, width: float, seed: int, measured: Callable[..., tuple[Plan, Run]]) -> tuple[Plan, Run]:
     """Plan and run of the first look whose intervals are narrow enough, else of the whole sample."""
     from ccvae_eval.evaluation.stopping import Looks, widest_interval
 
-    opened = load(model) if isinstance(model, str | Path) else model
-    images = data_of(data, opened)
-    ids = _evaluated_ids(images, metrics, *(arguments[name] for name in ("split", "sample", "limit", "seed")))
-    looks, taken = Looks(ids, width, arguments["seed"]), [0]
+    looks, taken = Looks(ids, width, seed), [0]
     while True:
-        planned = plan(opened, images, metrics, ids=looks.images(taken[-1]), **arguments)
-        planned, found = measured(replace(planned, level=looks.level))
+        # nothing that was decoded before is used again, because edits depend on the codes of all images of a look
+        planned, found = measured(ids=looks.images(taken[-1]), level=looks.level)
         widest = widest_interval(found)
         following = looks.following(taken[-1], widest)
         if following is None:

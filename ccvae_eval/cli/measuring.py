@@ -133,9 +133,10 @@ def measure(
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
         screen.notice(f"opening {checkpoint}")
         arguments = evaluation_arguments(checkpoint, metrics, common, screen, settings)
+        from ccvae_eval.api import evaluate, plan
+
         if common.dry_run:
-            return show_plan(arguments, screen)
-        from ccvae_eval.api import evaluate
+            return show_plan(plan(**arguments, train=False), screen)
         from ccvae_eval.evaluation.storage import write
 
         folders: list[Path] = []
@@ -167,19 +168,17 @@ def measure(
         raise SystemExit(SOME_FAILED)
 
 
-def show_plan(arguments: Mapping[str, Any], screen: Screen) -> None:
-    """Prints the plan of an evaluation, with the time estimated from its first batches."""
-    from ccvae_eval.api import plan
+def show_plan(plan: Plan, screen: Screen) -> None:
+    """Prints the plan of an evaluation, with the time estimated from two of its batches."""
     from ccvae_eval.evaluation.runner import estimated_seconds
     from ccvae_eval.report import terminal
 
-    planned = plan(**arguments, train=False)
-    seconds = estimated_seconds(planned)
-    screen.show(terminal.dry_run(planned, seconds))
+    seconds = estimated_seconds(plan)
+    screen.show(terminal.dry_run(plan, seconds))
     if screen.as_json:
-        images = {part.metric.name: len(part.subject) for part in planned.parts}
-        found = {"encode": planned.encode, "decode": planned.decode, "images": images}
-        screen.document({**found, "judge": terminal.judge_line(planned), "seconds": round(seconds, 1)})
+        images = {part.metric.name: len(part.subject) for part in plan.parts}
+        found = {"encode": plan.encode, "decode": plan.decode, "images": images}
+        screen.document({**found, "judge": terminal.judge_line(plan), "seconds": round(seconds, 1)})
 
 
 def valid_settings(

@@ -14,7 +14,14 @@ import typer
 from ccvae_eval.cli import GIVEN, options
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.main import load_command
-from ccvae_eval.cli.measuring import SOME_FAILED, evaluation_arguments, measure, plan_shown, valid_settings
+from ccvae_eval.cli.measuring import (
+    SOME_FAILED,
+    evaluation_arguments,
+    measure,
+    plan_shown,
+    show_plan,
+    valid_settings,
+)
 from ccvae_eval.cli.options import Common, add_options, options_of
 from ccvae_eval.cli.run import GATE, metric_names
 from ccvae_eval.core.files import slug
@@ -57,7 +64,7 @@ def _given(value: Any) -> Any:
 
 
 def measure_share(checkpoint: str, metrics: Sequence[str], common: Common, blocks: str) -> None:
-    """Measures a share of the images and writes its state; exits with code 4 if a metric failed.
+    """Measures a share of the images and writes its state, or shows its plan; exits with code 4 if a metric failed.
 
     Args:
         checkpoint, metrics, common: as of :func:`~ccvae_eval.cli.measuring.measure`.
@@ -74,14 +81,16 @@ def measure_share(checkpoint: str, metrics: Sequence[str], common: Common, block
         from ccvae_eval.evaluation.runner import update
         from ccvae_eval.evaluation.shares import identity, require_mergeable, write_share
 
-        planned = plan(**arguments)
+        planned = replace(plan(**arguments, train=not common.dry_run), share=share)
         require_mergeable(planned)
+        if common.dry_run:
+            return show_plan(planned, screen)
         plan_shown(screen)(planned)
-        update(planned, partial(screen.stage, "measure"), screen.progress.working, share)
+        update(planned, partial(screen.stage, "measure"), screen.progress.working)
         name = f"{slug(Path(checkpoint).stem)}-shares"
         folder = common.out or options.default_folder(name, identity(planned, common.set or ()))
         given = [argument for argument in GIVEN.get() if argument != "--debug"]
-        file = write_share(planned, share, folder, given, common.set or ())
+        file = write_share(planned, folder, given, common.set or ())
         measured = [part.measurement for part in planned.parts if part.measurement is not None]
         failed = {m.metric: m.reason.text for m in measured if m.status == "failed" and m.reason is not None}
         for metric, reason in failed.items():

@@ -45,7 +45,7 @@ def command(
     """
     common = Common(**given)
     names = metric_names(metric, common, every=every)
-    if blocks is None or common.dry_run:
+    if blocks is None:
         measure(checkpoint, names, common, gate_file=gate)
     elif gate is not None or common.report:
         raise UsageError("a share of a run has no values yet", where="--blocks", hint="Give this option to merge.")

@@ -66,9 +66,7 @@ def command(
     ],
     metric: Annotated[list[str] | None, typer.Option("--metric", "-m", help=METRIC_HELP)] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Evaluation seeds of each checkpoint, from --seed on.")] = 1,
-    processes: Annotated[
-        int | None, option_in(WORK, "Processes on this machine; default: one for each device.", min=1)
-    ] = None,
+    processes: Annotated[int | None, option_in(WORK, PROCESSES_HELP, min=1)] = None,
     on: Annotated[str | None, option_in(WORK, ON_HELP, "--on")] = None,
     shard: Annotated[str | None, option_in(WORK, SHARD_HELP)] = None,
     retries: Annotated[int, option_in(WORK, "Further attempts of a cell whose worker was lost.", min=0)] = 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -116,6 +116,8 @@ class Plan:
         level: confidence level of the intervals.
         early: called with the run of the built-in metrics before third-party ones begin, which can end the process.
             They then get a pass of their own over the images. None = one pass for all.
+        share: (i, n) = decode only the images of every n-th block, from the i-th on, see ``Subject.blocks``. Such a
+            plan is not to be run, but to be given to :func:`~ccvae_eval.evaluation.runner.update`.
     """
 
     subject: Subject
@@ -124,6 +126,7 @@ class Plan:
     advisor: Advisor | None = None
     level: float = 0.95
     early: Callable[[Run], None] | None = None
+    share: tuple[int, int] = (1, 1)
 
     @classmethod
     @exact_arithmetic()
@@ -218,7 +221,15 @@ class Plan:
     @property
     def decode(self) -> int:
         """Number of images to decode; equal interventions of several metrics count once."""
-        return sum(self.decodings(parts) * len(parts[0].subject) for parts in self.groups)
+        return self.decode_groups(self.groups)
+
+    def decode_groups(self, groups: Iterable[Sequence[PlannedMetric]]) -> int:
+        """Number of images to decode for some groups."""
+        return sum(self.decodings(parts) * self.images(parts[0].subject) for parts in groups)
+
+    def images(self, subject: Subject) -> int:
+        """Number of a subject's images in the share."""
+        return sum(map(len, subject.blocks(*self.share)))
 
     @staticmethod
     def decodings(parts: Sequence[PlannedMetric]) -> int:

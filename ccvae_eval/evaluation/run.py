@@ -111,7 +111,7 @@ class Stopping:
     def __str__(self) -> str:
         saved = self.of - sum(self.looks)
         spared = f"{saved:,}" if saved > 0 else "no"
-        end = "" if self.reached else f", wider than {self.width:g}"
+        end = "" if self.reached else f", width {self.width:g} not reached"
         level = f"intervals at level {self.level:.4f}, at least 95% for all looks together"
         return f"after {self._taken}{end}: {spared} images saved; {level}"
 

@@ -65,16 +65,9 @@ def run(
 
 
 @exact_arithmetic()
-def update(
-    plan: Plan, progress: Progress | None = None, working: Working | None = None, share: tuple[int, int] = (1, 1)
-) -> None:
-    """One pass over the images: decodes them and updates the accumulators.
-
-    Args:
-        plan, progress, working: as of :func:`run`.
-        share: (i, n) = only the images of every n-th block, from the i-th on, see ``Subject.blocks``.
-    """
-    _decode(plan.parts, _counted(plan, progress, share), working, share)
+def update(plan: Plan, progress: Progress | None = None, working: Working | None = None) -> None:
+    """One pass over the images of the plan's share: decodes them and updates the accumulators; see :func:`run`."""
+    _decode(plan.parts, _counted(plan, progress), working, plan.share)
 
 
 @exact_arithmetic()
@@ -84,11 +77,9 @@ def computed(plan: Plan, working: Working | None = None, ended: Ended | None = N
     return _run_of(plan)
 
 
-def _counted(plan: Plan, progress: Progress | None, share: tuple[int, int] = (1, 1)) -> Callable[[int], None]:
+def _counted(plan: Plan, progress: Progress | None) -> Callable[[int], None]:
     """A function that is called with each number of decoded images and reports their sum."""
-    decoded, total = 0, 0
-    for group in filter(decodes, plan.groups):
-        total += plan.decodings(group) * sum(map(len, group[0].subject.blocks(*share)))
+    decoded, total = 0, plan.decode_groups(filter(decodes, plan.groups))
 
     def step(images: int) -> None:
         nonlocal decoded
@@ -141,9 +132,9 @@ def estimated_seconds(plan: Plan) -> float:
     """
     total = 0.0
     for parts in plan.groups:
-        if not decodes(parts):
+        count, seconds = -(-plan.images(parts[0].subject) // FIXED_BATCH), []
+        if not count or not decodes(parts):
             continue
-        count, seconds = -(-len(parts[0].subject) // FIXED_BATCH), []
         for number in (0, count // 2):
             start = perf_counter()
             _update(parts, _batch(parts[0].subject, number))

@@ -133,14 +133,11 @@ def require_mergeable(plan: Plan) -> None:
             )  # fmt: skip
 
 
-def write_share(
-    plan: Plan, share: tuple[int, int], folder: Path, arguments: Sequence[str] = (), model_settings: Sequence[str] = ()
-) -> Path:
-    """Writes the state of a plan after the pass over the images of one share.
+def write_share(plan: Plan, folder: Path, arguments: Sequence[str] = (), model_settings: Sequence[str] = ()) -> Path:
+    """Writes the state of a plan after the pass over the images of its share.
 
     Args:
         plan: the plan.
-        share: (i, n) = number i of n, as of :func:`~ccvae_eval.evaluation.runner.update`.
         folder: the folder; all shares of a run may have the same one.
         arguments: the command.
         model_settings: as of :func:`identity`.
@@ -150,7 +147,7 @@ def write_share(
     """
     arrays: Arrays = {}
     states = {part.metric.name: _stored(part, f"{number}.", arrays) for number, part in enumerate(plan.parts)}
-    index, of = share
+    index, of = plan.share
     description = Description(1, index, of, tuple(arguments), identity(plan, model_settings), states)
     arrays[DESCRIPTION] = np.frombuffer(json.dumps(plain(description)).encode(), np.uint8)
     folder.mkdir(parents=True, exist_ok=True)

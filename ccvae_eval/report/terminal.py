@@ -32,6 +32,7 @@ from ccvae_eval.rendering.tables import (
 )
 from ccvae_eval.rendering.text import duration, escaped, formatted, plain
 from ccvae_eval.report.matrices import matrices_of
+from ccvae_eval.statistics.resampling import BLOCK
 
 
 def header(run: Run) -> RenderableType:
@@ -56,8 +57,12 @@ def header(run: Run) -> RenderableType:
 
 
 def plan_line(plan: Plan) -> str:
-    """The plan of a run in one line."""
-    return f"{plan.encode:,} images to encode, {plan.decode:,} to decode"
+    """The plan of a run, or of a share of it, in one line."""
+    line = f"{plan.encode:,} images to encode, {plan.decode:,} to decode"
+    if plan.decode or not replace(plan, share=(1, 1)).decode:
+        return line
+    index, count = plan.share
+    return f"{line}: share {index}/{count} has no images, because shares consist of whole blocks of {BLOCK:,}"
 
 
 def dry_run(plan: Plan, seconds: float) -> RenderableType:
@@ -71,13 +76,13 @@ def dry_run(plan: Plan, seconds: float) -> RenderableType:
     table = Table("metric", *columns, box=None, pad_edge=False)
     for part in plan.parts:
         why = part.measurement.reason.text if part.measurement is not None and part.measurement.reason else ""
-        each = part.needs.decodings() * len(part.subject)
+        each = part.needs.decodings() * plan.images(part.subject)
         table.add_row(escaped(part.metric.name), f"{len(part.subject):,}", escaped(why) or f"{each:,}")
     lines = [
         f"{plan_line(plan)}; images that several metrics need are decoded once",
         f"judge: {judge_line(plan)}",
         f"time: about {duration(seconds)} to decode and measure on {plan.header.environment.get('device')}, "
-        "measured on the first batches; intervals, figures and the report take longer",
+        "measured on two batches; intervals, figures and the report take longer",
     ]
     return Group(table, *map(Text, lines))
 

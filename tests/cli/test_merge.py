@@ -52,10 +52,26 @@ def test_shares_make_an_ordinary_run(capsys: pytest.CaptureFixture[str], monkeyp
     assert after["data"] == before["data"]
 
 
+@pytest.mark.slow
+def test_a_share_without_images_says_so_and_can_be_joined(capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(SHIPPED, "model.pt")
+    options, output = OPTIONS[:-2], ["--no-figures", "--no-page"]
+    assert run_command("run", "model.pt", *options, "--blocks", "2/2", "--dry-run", "--json") == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["decode"] == 0
+    for number, empty in ((1, False), (2, True)):
+        assert run_command("run", "model.pt", *options, "--blocks", f"{number}/2", "--out", "shares") == 0
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("share 2/2 has no images, because shares consist of whole blocks of 1,024" in said) == empty
+    assert run_command("merge", "shares", *output, "--quiet", "--out", "merged") == 0
+    assert json.loads(Path("merged/run.json").read_text())["data"]["n"] == 64
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["run", "model.pt", "--blocks", "3/2"], 2, "--blocks: must be I/N with 1 <= I <= N, got '3/2'"),
+        (["run", "model.pt", "--blocks", "3/2", "--dry-run"], 2, "--blocks: must be I/N with 1 <= I <= N, got '3/2'"),
         (["run", "model.pt", "--blocks", "1/2", "--gate", "g.toml"], 2, "a share of a run has no values yet"),
         (["run", "model.pt", "--blocks", "1/2", "--report", "x"], 2, "a share of a run has no values yet"),
         (["merge", "nowhere"], 3, "nowhere: has no shares of a run"),

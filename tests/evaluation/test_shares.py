@@ -13,11 +13,12 @@ import pytest
 from ccvae_eval.core.errors import DataError, InputError, UsageError
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.runner import run, update
+from ccvae_eval.evaluation.runner import estimated_seconds, run, update
 from ccvae_eval.evaluation.shares import DESCRIPTION, identity, merged, read_shares, require_mergeable, write_share
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.reconstruction.metric import Reconstruction
 from ccvae_eval.plugins.registry import metrics
+from ccvae_eval.report.terminal import plan_line
 from tests.support.fakes import Squares, SquaresJudge, SquaresVAE
 from tests.support.metric_settings import FAST
 
@@ -37,8 +38,9 @@ def planned(count: int, *chosen: Any, seed: int = 0, decoder: Any = None) -> Pla
 
 def share(folder: Path, index: int, count: int, plan: Plan) -> Path:
     """Measures a share of a plan and writes it."""
-    update(plan, share=(index, count))
-    return write_share(plan, (index, count), folder, ["run", "model.pt"])
+    plan = replace(plan, share=(index, count))
+    update(plan)
+    return write_share(plan, folder, ["run", "model.pt"])
 
 
 def require_same_bits(one: Run, other: Run) -> None:
@@ -70,6 +72,26 @@ def test_any_number_of_workers_gives_the_bits_of_one(count: int, workers: tuple[
             share(folder, index, of, planned(count, *every))
         require_same_bits(whole, merged(read_shares([folder]), planned(count, *every)))
     assert set(FAST) == set(metrics) - {name for name in metrics if metrics.find(name).distribution != "ccvae-eval"}
+
+
+def test_the_plan_of_a_share_counts_its_own_images() -> None:
+    whole = planned(1100, QUICK)
+    first, second, third = (replace(whole, share=(index, 3)) for index in (1, 2, 3))
+    assert 1100 * second.decode == 76 * whole.decode > 0
+    assert first.decode + second.decode == whole.decode
+    assert third.decode == estimated_seconds(third) == 0
+    assert plan_line(second) == f"1,100 images to encode, {second.decode:,} to decode"
+    empty = "share 3/3 has no images, because shares consist of whole blocks of 1,024"
+    assert plan_line(third) == f"1,100 images to encode, 0 to decode: {empty}"
+    codes_only = replace(planned(40, metrics["accuracy"]()), share=(2, 2))
+    assert plan_line(codes_only) == "40 images to encode, 0 to decode"
+
+
+def test_the_progress_of_a_share_ends_at_its_own_images() -> None:
+    steps: list[tuple[int, int]] = []
+    plan = replace(planned(1100, QUICK), share=(2, 2))
+    update(plan, lambda *step: steps.append(step))
+    assert steps[-1] == (plan.decode, plan.decode)
 
 
 def test_shares_of_different_plans_are_refused_by_name(tmp_path: Path) -> None:

@@ -79,8 +79,9 @@ def test_the_headline_means_decide() -> None:
     assert widest_interval([]) == 0
     undefined = measurement("locality", "focus", [row(math.nan, math.nan)])
     assert widest_interval([undefined, narrow]) == pytest.approx(0.1)
-    rare = replace(row(math.nan, math.nan), characteristic="Hat", remedy="--sample 400")
-    assert widest_interval([measurement("locality", "focus", [row(0.4, 0.5), rare])]) == math.inf
+    for remedy in ("--sample 400", "--limit 400"):
+        rare = replace(row(math.nan, math.nan), characteristic="Hat", remedy=remedy)
+        assert widest_interval([measurement("locality", "focus", [row(0.4, 0.5), rare])]) == math.inf
 
 
 def test_every_interval_of_every_metric_has_the_level_of_the_plan() -> None:
@@ -126,7 +127,7 @@ def test_a_run_says_how_many_images_it_has_saved() -> None:
         "after 64 and 256 of 2,000 images: 1,680 images saved; intervals at level 0.9917, at least 95% for all looks "
         "together"
     )
-    assert "of 2,000 images, wider than 0.1: no images saved" in str(looks.record([0, 5], 0.2))
+    assert "of 2,000 images, width 0.1 not reached: no images saved" in str(looks.record([0, 5], 0.2))
 
 
 def test_the_paragraphs_on_methods_state_the_looks() -> None:
