@@ -19,6 +19,7 @@ from ccvae_eval.core.errors import PluginError, StopRequest
 from ccvae_eval.plugins import registry
 from ccvae_eval.plugins.attribution import plugin_call, time_limit
 from tests.support.commands import run_command
+from tests.support.plugin_files import folder_with_plugin
 
 PLUGIN = """
 import os, sys, time
@@ -137,12 +138,7 @@ COMMON += ["--sample", "160", "--no-figures", "--no-page", "--json", "--out", "o
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with the plugin file and a checkpoint."""
-    monkeypatch.setattr(registry, "_files", {})
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my.py").write_text(PLUGIN)
-    registry.add_plugin_file(tmp_path / "my.py")
-    torch.save(registry.models["mynet"]().state_dict(), tmp_path / "w.pt")
-    return tmp_path
+    return folder_with_plugin(tmp_path, PLUGIN, monkeypatch)
 
 
 def test_faults_of_metrics_are_contained_and_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
