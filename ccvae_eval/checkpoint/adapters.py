@@ -8,6 +8,7 @@ class of the user's, :class:`Reads` reads a file format.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 MATCH_SECONDS = 10.0
-"""Time that an adapter gets to be imported and to recognise a file."""
+"""Time that a third-party adapter gets to be imported and to recognise a file, and again to describe its model."""
 
 
 @runtime_checkable
@@ -120,6 +121,12 @@ def instantiate(entry: Registration) -> Any:
     return found
 
 
+def within_time(adapter: object) -> AbstractContextManager[None]:
+    """Limits the time of a third-party adapter, an instance or a registration, which must not keep a file from being
+    opened."""
+    return time_limit(None if is_builtin(adapter) else MATCH_SECONDS, f"took longer than {MATCH_SECONDS:g} s")
+
+
 _too_slow: dict[Registration, str] = {}
 """Adapters that exceeded their time: they are not tried again in this process."""
 
@@ -132,9 +139,7 @@ def matches(bundle: Bundle) -> list[Match]:
             found.append(Match(name, 0.0, None, _too_slow[entry]))
             continue
         try:
-            # third-party code in front of every file: it must not keep the file from being opened
-            limit, late = None if is_builtin(entry) else MATCH_SECONDS, f"took longer than {MATCH_SECONDS:g} s"
-            with plugin_call(entry, "adapter", "matches(bundle)"), time_limit(limit, late):
+            with plugin_call(entry, "adapter", "matches(bundle)"), within_time(entry):
                 adapter = instantiate(entry)
                 score = min(max(float(adapter.matches(bundle)), 0.0), 1.0)
         except Exception as error:

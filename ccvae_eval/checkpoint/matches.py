@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ccvae_eval.checkpoint.adapters import (
-    MATCH_SECONDS,
     Adapter,
     Advises,
     Hints,
@@ -17,6 +16,7 @@ from ccvae_eval.checkpoint.adapters import (
     hints_of,
     matches,
     read_any,
+    within_time,
 )
 from ccvae_eval.checkpoint.building import (
     Build,
@@ -33,7 +33,6 @@ from ccvae_eval.checkpoint.sidecar import read_sidecar
 from ccvae_eval.core.errors import CcvaeEvalError, is_stop_request
 from ccvae_eval.core.types import Plain
 from ccvae_eval.model.pixel_range import PixelRange
-from ccvae_eval.plugins.attribution import time_limit
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, models
 
 MAX_NAMED = 4
@@ -106,7 +105,7 @@ def _adapters(bundle: Bundle, settings: Mapping[str, Plain]) -> Iterator[Candida
             yield Candidate(name, "adapter", 0.0, note=f"broken: {match.problem}")
             continue
         try:
-            with time_limit(MATCH_SECONDS, f"took longer than {MATCH_SECONDS:g} s"):
+            with within_time(adapter):
                 found = _with_adapter(name, score, adapter, bundle, settings)
         except BaseException as error:  # third-party code in front of every file
             if is_stop_request(error):

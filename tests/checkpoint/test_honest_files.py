@@ -17,6 +17,7 @@ from ccvae_eval.checkpoint import read_bundle
 from tests.support import honest_files
 from tests.support.commands import run_command
 from tests.support.honest_files import tensors_of
+from tests.support.imitated_libraries import imitated_libraries
 
 pytestmark = pytest.mark.oracle
 
@@ -30,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def written(folder: Path) -> dict[str, tuple[Path, list[tuple[str, Tensor]]]]:
     """Each file with its tensors as torch reads them where its libraries are installed."""
     found = {}
-    with honest_files.imitated_libraries():
+    with imitated_libraries():
         for name, write in honest_files.STYLES.items():
             path = folder / f"{name}.{'safetensors' if name.startswith('safetensors') else 'pt'}"
             write(path)

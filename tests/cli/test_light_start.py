@@ -15,6 +15,7 @@ import pytest
 import ccvae_eval
 from ccvae_eval.cli import VERBS
 from tests.support import honest_files
+from tests.support.imitated_libraries import imitated_libraries
 
 CHECKPOINT = str(Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt")
 HEAVY = {"torch", "sklearn", "scipy", "cv2", "matplotlib", "pandas", "kornia", "numpy"}
@@ -180,7 +181,7 @@ def test_inspect_says_what_a_file_is(name: str, tmp_path: Path, command: Command
 
 
 def test_inspect_opens_external_checkpoints(tmp_path: Path, command: CommandRunner) -> None:
-    with honest_files.imitated_libraries():
+    with imitated_libraries():
         for style in ("lightning 1", "omegaconf", "whole module", "state dict in the legacy format"):
             honest_files.STYLES[style](tmp_path / f"{style}.pt")
     for path in tmp_path.iterdir():

@@ -20,6 +20,7 @@ from ccvae_eval.data.sets.mnist import Mnist
 from ccvae_eval.plugins import registry
 from ccvae_eval.plugins.attribution import CREATION, name_and_origin, plugin_call
 from tests.support.fakes import Squares, SquaresVAE
+from tests.support.plugin_files import folder_with_plugin
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -119,12 +120,7 @@ CCVAE_EVAL = {"models": {"mynet": Net}, "data": {"torn": Torn}, "matchers": {"bl
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the plugin file and a checkpoint."""
-    monkeypatch.setattr(registry, "_files", {})
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my.py").write_text(PLUGIN)
-    registry.add_plugin_file(tmp_path / "my.py")
-    torch.save(registry.models["mynet"]().state_dict(), tmp_path / "w.pt")
-    return tmp_path
+    return folder_with_plugin(tmp_path, PLUGIN, monkeypatch)
 
 
 def run_document(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:

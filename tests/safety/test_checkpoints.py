@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +26,7 @@ from ccvae_eval.checkpoint.safe_reader.source import RefusedError, Source
 from ccvae_eval.checkpoint.safe_reader.summary import describe_or_refuse
 from ccvae_eval.checkpoint.safe_reader.tree import TreeEncoder
 from ccvae_eval.core.errors import CheckpointError
-from tests.support import attacks
+from tests.support import attacks, fuzzing
 
 HOME = Path(child.__file__).parent.parent
 
@@ -318,19 +318,10 @@ def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: p
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_process() -> Iterator[None]:
     """Runs the reader in this process, which is faster for thousands of damaged files."""
-
-    def describe(descriptor: int, path: Path) -> dict[str, Any]:
-        description = json.loads(json.dumps(describe_or_refuse(Source(descriptor))))
-        if "refused" in description:
-            refused = description["refused"]
-            assert "in the reader" not in refused["why"], refused
-            raise CheckpointError(refused["what"], where=str(path), why=refused["why"])
-        assert isinstance(description, dict)
-        return description
-
-    monkeypatch.setattr(reader, "describe", describe)
+    with fuzzing.reading_here():
+        yield
 
 
 def _intact(kind: str, path: Path) -> bytes:

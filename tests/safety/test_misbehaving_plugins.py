@@ -9,16 +9,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
+from ccvae_plugins.disvae import Disvae, DisvaeSettings
+from ccvae_plugins.networks import Burgess
 
 from ccvae_eval import read
+from ccvae_eval.checkpoint import Bundle, inspect_checkpoint, matches
+from ccvae_eval.checkpoint.adapters import Match
 from ccvae_eval.cli.run import _all_metrics
 from ccvae_eval.core.errors import PluginError, StopRequest
 from ccvae_eval.plugins import registry
 from ccvae_eval.plugins.attribution import plugin_call, time_limit
 from tests.support.commands import run_command
+from tests.support.plugin_files import folder_with_plugin
 
 PLUGIN = """
 import os, sys, time
@@ -137,12 +143,7 @@ COMMON += ["--sample", "160", "--no-figures", "--no-page", "--json", "--out", "o
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with the plugin file and a checkpoint."""
-    monkeypatch.setattr(registry, "_files", {})
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my.py").write_text(PLUGIN)
-    registry.add_plugin_file(tmp_path / "my.py")
-    torch.save(registry.models["mynet"]().state_dict(), tmp_path / "w.pt")
-    return tmp_path
+    return folder_with_plugin(tmp_path, PLUGIN, monkeypatch)
 
 
 def test_faults_of_metrics_are_contained_and_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,6 +236,31 @@ def test_an_adapter_that_misbehaves_is_named_and_passed_over(
     assert "adapter 'odd'" in row["note"]
     assert ADAPTERS[body] in row["note"]
     assert "third-party 1.0" in row["note"]
+
+
+def test_an_adapter_that_describes_its_model_too_slowly_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Disvae):
+        def settings(self, bundle: Bundle) -> NoReturn:
+            time.sleep(60)
+            raise AssertionError
+
+    monkeypatch.setattr("ccvae_eval.checkpoint.adapters.MATCH_SECONDS", 0.05)
+    monkeypatch.setattr("ccvae_eval.checkpoint.matches.matches", lambda _: [Match("slow", 1.0, Slow())])
+    torch.save({"weight": torch.ones(2)}, tmp_path / "w.pt")
+    rows = inspect_checkpoint(tmp_path / "w.pt")["candidates"]
+    assert [row["note"] for row in rows if row["name"] == "slow"] == ["TimeoutError: took longer than 0.05 s"]
+
+
+def test_a_builtin_adapter_has_no_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first use imports torch, which takes long on a slow disk."""
+    build = matches.meta_network
+    monkeypatch.setattr(matches, "meta_network", lambda *given: (time.sleep(0.1), build(*given))[1])
+    monkeypatch.setattr("ccvae_eval.checkpoint.adapters.MATCH_SECONDS", 0.05)
+    torch.save(Burgess(DisvaeSettings()).state_dict(), tmp_path / "x.pt")
+    row = inspect_checkpoint(tmp_path / "x.pt")["candidates"][0]
+    assert (row["name"], row["note"]) == ("disvae", "")
 
 
 FILES = {

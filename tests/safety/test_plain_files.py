@@ -152,8 +152,9 @@ def _png(width: int, height: int) -> bytes:
         (b"\xff\xd8\xff jpeg", "is not a mask"),
         (b"", "is not a mask"),
     ],
+    ids=["many pixels", "no pixels", "overflow", "truncated", "jpeg", "empty"],
 )
-def test_a_mask_is_looked_at_before_it_is_decoded(
+def test_a_mask_is_checked_before_it_is_decoded(
     content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(regions.cv2, "imdecode", lambda *_: pytest.fail("decoded"))

@@ -38,6 +38,7 @@ from ccvae_eval.core.typed import load_json, load_toml
 from ccvae_eval.data.sets.npz import read_arrays
 from ccvae_eval.evaluation.run import Run
 from tests.support import attacks, honest_files
+from tests.support.imitated_libraries import imitated_libraries
 from tests.support.runs import pictured_run
 
 MAX_BYTES = 1 << 20
@@ -87,7 +88,7 @@ def seeds() -> tuple[Seed, ...]:
     """Valid files of every kind that the readers accept."""
     found = []
     with _folder() as folder:
-        with honest_files.imitated_libraries():
+        with imitated_libraries():
             for name in STYLES:
                 path = folder / "x.pt"
                 honest_files.STYLES[name](path)

@@ -59,15 +59,20 @@ def decode(content: bytes, where: str) -> PixelArray:
     elif content.startswith(JPEG):
         width, height = _jpeg_size(content, where)
     else:
-        kind = next((name for start, name in OTHER_FORMATS if content.startswith(start)), "an unknown format")
         raise DataError(
             "the file is not a PNG or JPEG image",
             where=where,
-            why=f"it is {kind if content else 'empty'}",
+            why=f"it is {other_format(content)}",
             hint="Replace it by a PNG or JPEG file, or remove its row from the table.",
         )
     require_size(width, height, where)
     return _decoded(content, cv2.IMREAD_UNCHANGED if content.startswith(PNG) else cv2.IMREAD_COLOR, where)
+
+
+def other_format(content: bytes) -> str:
+    """The format of a file that is neither PNG nor JPEG, in words."""
+    kind = next((name for start, name in OTHER_FORMATS if content.startswith(start)), "an unknown format")
+    return kind if content else "empty"
 
 
 def require_size(width: int, height: int, where: str) -> None:

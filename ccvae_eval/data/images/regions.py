@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.files import read_regular_file
 from ccvae_eval.core.types import Bools
-from ccvae_eval.data.images.decode import MAX_IMAGE_BYTES, PNG, central_square, png_size, require_size
+from ccvae_eval.data.images.decode import (
+    JPEG,
+    MAX_IMAGE_BYTES,
+    PNG,
+    central_square,
+    other_format,
+    png_size,
+    require_size,
+)
 
 Box = tuple[float, float, float, float]
 """Left, right, top, bottom. In ``FACE_BOXES`` the origin is midway between the eyes, the unit their distance, and y
@@ -362,7 +370,9 @@ def _decoded(path: Path) -> NDArray[np.uint8]:
     """Decode an 8-bit mask; of several channels the largest value counts, and alpha is ignored."""
     content = read_regular_file(path, MAX_IMAGE_BYTES, DataError)
     if not content.startswith(PNG):
-        raise DataError("the file is not a mask", where=str(path), hint=PNG_HINT)
+        lossy = "a JPEG, whose losses change the edge of a region"
+        why = f"it is {lossy if content.startswith(JPEG) else other_format(content)}"
+        raise DataError("the file is not a mask", where=str(path), why=why, hint=PNG_HINT)
     require_size(*png_size(content, str(path)), str(path))
     found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != np.uint8:

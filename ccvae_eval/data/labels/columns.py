@@ -21,6 +21,8 @@ from ccvae_eval.model.interface import Label, LabelSchema
 MAX_CLASSES = 256
 """A text column with more different values identifies the images rather than classifying them."""
 MAX_TABLE_BYTES = 2**28
+MAX_CELLS = 2**25
+"""Limit of a CSV table, in which a cell of two bytes takes far more memory."""
 SPLIT_COLUMN = "split"
 
 SEPARATORS = MappingProxyType({";": "semicolons", "\t": "tabs", "|": "vertical bars"})
@@ -194,17 +196,34 @@ def _require_files_first(head: Sequence[str], columns: Sequence[Sequence[str]], 
         )
 
 
+def csv_rows(content: bytes, where: str, **style: Any) -> list[list[str]]:
+    """The rows of a CSV table, the header first; empty lines are skipped.
+
+    Args:
+        content: the file.
+        where: its name for errors.
+        style: options of ``csv.reader``.
+
+    Raises:
+        DataError: the content is not CSV in UTF-8, or has more than ``MAX_CELLS`` cells.
+    """
+    cells = content.count(b",") + content.count(b"\n") + content.count(b"\r")
+    if cells > MAX_CELLS:
+        raise DataError("the table is too large", where=where, why=f"more than {MAX_CELLS:,} cells")
+    try:
+        lines = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
+        return [row for row in csv.reader(lines, **style) if row]
+    except (ValueError, csv.Error) as error:
+        raise DataError(
+            "the file is not a CSV table", where=where, why=str(error), hint="Save it as comma-separated UTF-8 text."
+        ) from None
+
+
 def _table(content: bytes, where: str) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of a CSV table; empty lines are skipped."""
     if len(content) > MAX_TABLE_BYTES:
         raise DataError(f"the table has {len(content) / 2**20:.0f} MiB, the limit is 256 MiB", where=where)
-    try:
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True, skipinitialspace=True)
-        lines = [row for row in reader if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            "the file is not a CSV table", where=where, why=str(error), hint="Save it as comma-separated UTF-8 text."
-        ) from None
+    lines = csv_rows(content, where, strict=True, skipinitialspace=True)
     if len(lines) < 2:
         raise DataError(
             "the table has no rows",

@@ -5,8 +5,6 @@ Reading parquet needs pyarrow, which the extra ``parquet`` installs.
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
@@ -17,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, UsageError, listed
-from ccvae_eval.core.files import open_regular_file
-from ccvae_eval.data.labels.columns import SPLIT_COLUMN
+from ccvae_eval.core.files import read_regular_file
+from ccvae_eval.data.labels.columns import SPLIT_COLUMN, csv_rows
 from ccvae_eval.data.sets.npz import read_arrays
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 TABLE_SUFFIXES = (".csv", *PARQUET_SUFFIXES)
 OPTIONAL_ARRAYS = ("train", "test", "names", "kinds", "blocks", "block_names")
-MAX_CODES_BYTES = 2 * 2**30
+MAX_CODES_BYTES = 2**29
+"""Limit of a CSV table of codes; an .npz may be larger."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,16 +176,7 @@ def _column(texts: Sequence[str]) -> NDArray[Any]:
 
 def _csv_lines(path: Path) -> list[list[str]]:
     """The header and the rows; empty lines are skipped."""
-    try:
-        with (
-            open_regular_file(path, DataError) as descriptor,
-            open(descriptor, newline="", encoding="utf-8-sig", closefd=False) as file,
-        ):
-            if os.fstat(descriptor).st_size > MAX_CODES_BYTES:
-                raise DataError("the file is too large", where=str(path), why="the limit is 2 GiB")
-            lines = [line for line in csv.reader(file) if line]
-    except (ValueError, csv.Error) as error:
-        raise DataError("the file is not a CSV table", where=str(path), why=str(error)) from None
+    lines = csv_rows(read_regular_file(path, MAX_CODES_BYTES, DataError), str(path))
     if len(lines) < 2:
         raise DataError("the table needs a header line and at least one row", where=str(path))
     width = len(lines[0])

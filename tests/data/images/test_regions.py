@@ -213,11 +213,21 @@ def test_unreadable_masks_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no masks in a supported layout"):
         regions_in(tmp_path)
     (tmp_path / "00001.png").write_bytes(b"no png")
-    with pytest.raises(DataError, match="00001.png: the file is not a mask"):
+    with pytest.raises(DataError, match="00001.png: the file is not a mask .it is an unknown format"):
         regions_in(tmp_path).of("00001.jpg", "Smiling", 64, 64)
     cv2.imwrite(str(tmp_path / "00002.png"), np.full((8, 8), 99, np.uint8))
     with pytest.raises(DataError, match="part numbers run from 0 to 18, it contains 99"):
         regions_in(tmp_path).of("00002.jpg", "Smiling", 64, 64)
+
+
+def test_a_lossy_mask_would_enlarge_the_region_and_is_rejected(tmp_path: Path) -> None:
+    mask = cv2.ellipse(np.zeros((64, 64), np.uint8), ((32, 32), (40, 20), 0), 255, -1)
+    content = cv2.imencode(".jpg", mask)[1]
+    assert np.count_nonzero(cv2.imdecode(content, cv2.IMREAD_UNCHANGED)) > 1.1 * np.count_nonzero(mask)
+    (tmp_path / "Smiling").mkdir()
+    (tmp_path / "Smiling/1.png").write_bytes(content.tobytes())
+    with pytest.raises(DataError, match=r"it is a JPEG.*\n.*8 bits per pixel"):
+        regions_in(tmp_path).of("1.jpg", "Smiling", 64, 64)
 
 
 @pytest.mark.skipif(not MASKS.is_dir(), reason="shared/data/celebahq_masks is missing")

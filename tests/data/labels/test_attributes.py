@@ -68,3 +68,10 @@ def test_infinite_labels_and_large_tables_are_rejected(monkeypatch: pytest.Monke
     monkeypatch.setattr(attributes, "MAX_TABLE_BYTES", 10)
     with pytest.raises(DataError, match="MiB"):
         read_attributes(TABLE, "x.csv")
+
+
+def test_a_table_of_too_many_cells_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attributes, "MAX_CELLS", 6)
+    assert len(read_attributes(b"file,On\na,1\nb,0\n", "x.csv").files) == 2
+    with pytest.raises(DataError, match="x.csv: the table is too large \\(more than 6 cells"):
+        read_attributes(b"file,On\na,1\nb,0\nc,1\n", "x.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 
 from ccvae_eval.cli.main import main
 from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.data.labels import columns
+from ccvae_eval.data.sets import codes as codes_module
 from ccvae_eval.data.sets.codes import numbers_or_text, read_codes
 
 CODES = "a,b\n0.5,1\n-2,3\n1e3,0\n"
@@ -49,6 +52,15 @@ def test_reading_a_pair_of_csv_files(tmp_path: Path) -> None:
 def test_malformed_tables_are_rejected(codes: str, factors: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         read_codes(*written(tmp_path, codes, factors))
+
+
+@pytest.mark.parametrize(("module", "limit"), [(columns, "MAX_CELLS"), (codes_module, "MAX_CODES_BYTES")])
+def test_tables_beyond_the_limits_are_rejected(
+    module: ModuleType, limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, limit, 5)
+    with pytest.raises(DataError, match=r"codes.csv.*too large"):
+        read_codes(*written(tmp_path))
 
 
 def test_a_table_of_codes_needs_factors(tmp_path: Path) -> None:
