@@ -314,25 +314,27 @@ def _run(given: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-MUST_BE = {
-    "int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number",
-    "greater_than_equal": "at least {ge}", "less_than_equal": "at most {le}",
-}  # fmt: skip
+MUST_BE = {"int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number"}
+BOUNDS = {"greater_than_equal": "at least {ge}", "less_than_equal": "at most {le}"}
 """Requirements on the value of an option, by the type of error of pydantic, with which typer reads values."""
 
 
 def _requirement(error: Any) -> str:
     """The message for a value that typer refuses, in our words; "" for other errors of typer."""
-    found: list[Any] = getattr(error.__cause__, "errors", list)()
-    if not found or error.param is None:
+    if not hasattr(error.__cause__, "errors") or error.param is None:
         return ""
-    name, detail = max(error.param.opts, key=len), found[0]
+    name, detail = max(error.param.opts, key=len), error.__cause__.errors()[0]
     choices = error.param.display_type(error.ctx).strip("<>").split("|")
-    required = MUST_BE.get(detail["type"], "").format(**detail.get("ctx", {}))
-    if not required and len(choices) > 1:
+    given = repr(detail["input"])
+    if detail["type"] in MUST_BE:
+        required = MUST_BE[detail["type"]]
+    elif detail["type"] in BOUNDS:
+        required, given = BOUNDS[detail["type"]].format(**detail["ctx"]), str(detail["input"])
+    elif len(choices) > 1:
         required = f"one of {', '.join(choices)}"
-    given = str(detail["input"]) if "{" in MUST_BE.get(detail["type"], "") else repr(detail["input"])
-    return f"{name} must be {required}, got {given}" if required else ""
+    else:
+        return ""
+    return f"{name} must be {required}, got {given}"
 
 
 def _exit_code_of(error: Exception, arguments: list[str]) -> int:
