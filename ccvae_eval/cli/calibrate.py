@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_of
+import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,7 +88,7 @@ def command(
             on_plan=lambda plan: screen.notice(f"plan: {report.plan_line(plan)}"), **more,
         )  # fmt: skip
         make_folder(folder)
-        atomic_write(folder / "calibration.json", json_of.dumps(found.as_plain(), indent=1, allow_nan=False).encode())
+        atomic_write(folder / "calibration.json", jsonlib.dumps(found.as_plain(), indent=1, allow_nan=False).encode())
         atomic_write(folder / "calibration.md", report.page(found, options.command_line("--out")).encode())
         report.draw(found, folder / "curves.png")
         screen.show(report.table(found), "", report.summary(found))

@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 from rich.style import Style
 from rich.text import Text
 
-from ccvae_eval.core.errors import STOP_SIGNALS, StopRequest
+from ccvae_eval.core.errors import StopRequest, handle_stop_signals
 from ccvae_eval.rendering.progress import ProgressDisplay
 from ccvae_eval.rendering.text import plain
 
@@ -95,8 +95,7 @@ def stop_requests() -> Iterator[list[int]]:
             raise StopRequest(number)
         received.append(number)
 
-    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, collect) for number in heeded}
+    before = handle_stop_signals(collect)
     try:
         yield received
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json as json_module
+import json as jsonlib
 import sys
 from functools import partial
 from pathlib import Path
@@ -123,7 +123,7 @@ def _export_model_index(run: str, out: Path | None) -> None:
     from ccvae_eval.evaluation.storage import read
     from ccvae_eval.report.paper import model_index
 
-    text = json_module.dumps(model_index(read(run)), indent=1, allow_nan=False) + "\n"
+    text = jsonlib.dumps(model_index(read(run)), indent=1, allow_nan=False) + "\n"
     if out is None:
         sys.stdout.write(text)
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,7 +120,7 @@ def _show_facts(found: dict[str, Any], screen: Screen) -> None:
     """Prints single facts as a grid."""
     grid = Table.grid("", Column(overflow="fold"), padding=(0, 2))
     for key, value in found.items():
-        if (isinstance(value, dict) or value not in (None, [], "")) and not _is_table(value):
+        if value not in (None, [], {}, "") and not _is_table(value):
             grid.add_row(key, escaped(_text(value)))
     screen.show(grid)
 
@@ -148,9 +147,11 @@ def _text(value: Any, *, inside: bool = False) -> str:
         return figure(value)
     if isinstance(value, Mapping | list | tuple):
         pairs = value.items() if isinstance(value, Mapping) else (("", part) for part in value)
-        shown = ((key, part) for key, part in pairs if part not in ({}, [], ()))
-        parts = [f"{_text(key)} {_text(part, inside=True)}".lstrip() for key, part in islice(shown, MAX_TEXTS)]
-        text = ", ".join([*parts, *([f"... and {len(value) - MAX_TEXTS:,} more"] if len(value) > MAX_TEXTS else [])])
+        shown = [(key, part) for key, part in pairs if part not in ({}, [], ())]
+        parts = [f"{_text(key)} {_text(part, inside=True)}".lstrip() for key, part in shown[:MAX_TEXTS]]
+        if len(shown) > MAX_TEXTS:
+            parts.append(f"... and {len(shown) - MAX_TEXTS:,} more")
+        text = ", ".join(parts)
         return f"({text})" if inside else text
     text = "" if value is None else str(value)
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... ({len(text):,} characters)"

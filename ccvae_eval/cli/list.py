@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_reader
+import json as jsonlib
 import os
 import signal
 import subprocess
@@ -100,7 +100,7 @@ def _tried(file: Path, seconds: int) -> list[tuple[registry.Registration, str, s
     output, fault = _child(_ADD, [str(file)], seconds)
     if fault:
         return [(registry.Registration("", file.stem, "", str(file), ""), "", fault)]
-    rows = [dict(row) for row in json_reader.loads(output)]
+    rows = [dict(row) for row in jsonlib.loads(output)]
     texts = [unmarked(row.pop("text").partition("\n")[0]) for row in rows]
     return [(registry.Registration(**row), text, "") for row, text in zip(rows, texts, strict=True)]
 

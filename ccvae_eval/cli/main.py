@@ -28,6 +28,7 @@ from ccvae_eval.core.errors import (
     InputError,
     StopRequest,
     UsageError,
+    handle_stop_signals,
     is_memory_error,
     suggestion,
 )
@@ -41,16 +42,12 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 """Errors of a disk, which stdout and the files of libraries can have without a name."""
 MEMORY_HINT = "Try a smaller --batch-size or --sample."
 CV2_HINT = "OpenCV needs two system libraries. On Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
-
-
 OLD_NAMES = {"--label": "--rename", "--rate": "--supervision", "--batch": "--batch-size"}
 """Options that were renamed; the old name works, with a note."""
 ASSIGNING = frozenset({"set", "option", "training", "group", "plugin", "pad"})
 """Options whose values are settings, paths or pairs, in which a comma does not separate values of the option."""
 LABEL_REQUESTS = "label"
 """The parameter of ``--rename``, whose values are NEW=OLD."""
-
-
 TYPES = {"str": "TEXT", "int": "NUMBER", "float": "NUMBER", "bool": ""}
 """Words of the help for the types of Python."""
 
@@ -198,16 +195,6 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise StopRequest(number)
 
 
-def _heed_signals() -> dict[int, Any]:
-    """Ends the command when it is asked to stop; signals that are ignored, as under ``nohup``, stay so.
-
-    Returns:
-        The earlier handlers.
-    """
-    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    return {number: signal.signal(number, _stop) for number in heeded}
-
-
 def _report(error: CcvaeEvalError, arguments: list[str]) -> None:
     """Writes an error to stderr and, with --json, as one JSON document to stdout."""
     if "--json" in arguments:
@@ -256,7 +243,7 @@ def main(arguments: list[str] | None = None) -> None:
 
         faulthandler.enable()  # a plugin that ends the process by a fault of memory is named by its line
         _accept_any_text()
-    before = _heed_signals()
+    before = handle_stop_signals(_stop)
     try:
         code = _run(given)
     except StopRequest as request:
@@ -267,8 +254,9 @@ def main(arguments: list[str] | None = None) -> None:
         code = request.exit_code
     if program:
         _end(code)
-    for number, handler in before.items() if not program else ():
-        signal.signal(number, handler)
+    else:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     raise SystemExit(code)
 
 
@@ -326,25 +314,27 @@ def _run(given: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-MUST_BE = {
-    "int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number",
-    "greater_than_equal": "at least {ge}", "less_than_equal": "at most {le}",
-}  # fmt: skip
+MUST_BE = {"int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number"}
+BOUNDS = {"greater_than_equal": "at least {ge}", "less_than_equal": "at most {le}"}
 """Requirements on the value of an option, by the type of error of pydantic, with which typer reads values."""
 
 
 def _requirement(error: Any) -> str:
     """The message for a value that typer refuses, in our words; "" for other errors of typer."""
-    found: list[Any] = getattr(error.__cause__, "errors", list)()
-    if not found or error.param is None:
+    if not hasattr(error.__cause__, "errors") or error.param is None:
         return ""
-    name, detail = max(error.param.opts, key=len), found[0]
+    name, detail = max(error.param.opts, key=len), error.__cause__.errors()[0]
     choices = error.param.display_type(error.ctx).strip("<>").split("|")
-    required = MUST_BE.get(detail["type"], "").format(**detail.get("ctx", {}))
-    if not required and len(choices) > 1:
+    given = repr(detail["input"])
+    if detail["type"] in MUST_BE:
+        required = MUST_BE[detail["type"]]
+    elif detail["type"] in BOUNDS:
+        required, given = BOUNDS[detail["type"]].format(**detail["ctx"]), str(detail["input"])
+    elif len(choices) > 1:
         required = f"one of {', '.join(choices)}"
-    given = str(detail["input"]) if "{" in MUST_BE.get(detail["type"], "") else repr(detail["input"])
-    return f"{name} must be {required}, got {given}" if required else ""
+    else:
+        return ""
+    return f"{name} must be {required}, got {given}"
 
 
 def _exit_code_of(error: Exception, arguments: list[str]) -> int:

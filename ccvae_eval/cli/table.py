@@ -25,8 +25,6 @@ VALUES_HELP = "Values, metric.value[@characteristic], separated by commas; repea
 ROWS_HELP = "One row for each run, each group (a method, averaged over training seeds) or each characteristic."
 DIGITS_HELP = "Digits after the decimal point; small values have this number of significant digits."
 
-BOLD = "bold: better than every other model at an adjusted p below 0.05"
-
 
 def command(
     runs: Annotated[list[str] | None, typer.Argument(help="Runs, or folders of runs.", show_default=False)] = None,
@@ -46,7 +44,7 @@ def command(
     Each number has its 95% confidence interval. A number is bold if its model is significantly better than every other
     one in the table (see ccvae-eval compare). Without --group, --rows group groups the runs by model name.
     """
-    from ccvae_eval.comparison.summary import families
+    from ccvae_eval.comparison.summary import BOLD, adjustment, families
     from ccvae_eval.core.files import atomic_write
     from ccvae_eval.report import paper
 
@@ -64,13 +62,13 @@ def command(
         sys.stderr.writelines(f"{plain(note, keep_newlines=False)}\n" for note in notes)
     else:
         unit, family, notes = found.unit, families(found), list(found.notes)
+        if not methods:
+            notes = [BOLD, adjustment(found), *notes]
     if methods:
         notes += paper.table_notes(models, addresses, comparable=comparable)
         text = paper.methods(models, compared=unit, family=family, notes=notes)
     else:
         characteristics = rows == "characteristic"
-        if family:
-            notes.insert(0, f"{BOLD} (Holm among {family}); intervals are not adjusted")
         table = paper.paper_table(
             models, addresses, by_characteristic=characteristics, comparable=comparable, best=_best(found, models),
             notes=notes,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ccvae_eval.comparison.compare import ComparedValue, Comparison
+from ccvae_eval.comparison.compare import LEVEL, ComparedValue, Comparison
 from ccvae_eval.statistics.paired import Difference
 
 MOST_PAIRS = 3
 """Pairs of models up to which each pair is described by itself."""
+BOLD = f"bold: better than every other model at an adjusted p below {LEVEL}"
+"""The bold numbers of a table of models."""
 
 
 def short(number: float, sign: str = "") -> str:
@@ -98,6 +100,11 @@ def families(found: Comparison) -> str:
     return " and among ".join(f"{v[0].family} test{'s' * (v[0].family != 1)} of {what}" for v, what in kinds if v)
 
 
+def adjustment(found: Comparison) -> str:
+    """How p-values are adjusted, and that confidence intervals are not."""
+    return f"p-values are adjusted (Holm) among {families(found)}; confidence intervals are not adjusted"
+
+
 def notes(found: Comparison) -> list[str]:
     """How to read the tables of a comparison."""
     counts = sorted({v.difference.n for v in found.values if v.difference.n})
@@ -105,7 +112,7 @@ def notes(found: Comparison) -> list[str]:
     rows = dict.fromkeys(f"{v.address}: {v.note}" for v in found.means if v.note and not v.verdict.endswith(v.note))
     return [
         f"unit: {found.unit} ({n}); the verdicts hold for {found.unit} like these",
-        f"p-values are adjusted (Holm) among {families(found)}; confidence intervals are not adjusted",
+        adjustment(found),
         "smallest detectable: the smallest difference that these tests find with a power of 80%",
         *rows,
         *found.notes,

@@ -7,9 +7,10 @@ Each error carries ``what`` (the problem), ``where`` (file, member, option, plug
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import ClassVar
+from types import FrameType
+from typing import Any, ClassVar
 
 
 class CcvaeEvalError(Exception):
@@ -101,6 +102,16 @@ class NonFiniteError(CcvaeEvalError):
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Signals that ask a command to stop: Ctrl-C, batch systems, a lost connection."""
+
+
+def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Installs a handler of the stop signals. Signals that are ignored, as under ``nohup``, stay so.
+
+    Returns:
+        The earlier handlers.
+    """
+    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heeded}
 
 
 class StopRequest(BaseException):

@@ -120,7 +120,7 @@ class Stopping:
         """A sentence for a paragraph on methods."""
         return (
             f"The evaluation looked at {self._taken}, to reach intervals of width {self.width:g}; each interval has "
-            f"the level {self.level:.4f}, so that the intervals of all planned looks hold at the 95 % level (union "
+            f"the level {self.level:.4f}, so that the intervals of all planned looks hold at the 95% level (union "
             "bound)."
         )
 

@@ -136,17 +136,19 @@ def table_notes(
     for part in _parts(models, comparable):
         of_part = "" if comparable else f"{', '.join(part)}, "
         for address in _addresses(runs, values):
-            averaged = averaged_at([run for own in part.values() for run in own], address)
-            names = dict.fromkeys(name for own in averaged for name in own)
+            of_runs = [run for own in part.values() for run in own]
+            averaged = averaged_at(of_runs, address)
+            rows = [run.table(address.metric, address.name) for run in of_runs]
+            names = dict.fromkeys(name for row in rows for name, v in row.items() if name is not None and v.in_mean)
             left_out = [name for name in names if not all(name in own for own in averaged)]
-            if address.characteristic is not None or not left_out:
+            if address.characteristic is not None or not left_out or not any(averaged):
                 continue
             used = len(names) - len(left_out)
-            what = (
-                f"mean over {used} of {len(names)} characteristics, without {', '.join(left_out)} (undefined in some "
-                "run); without an interval over images where it differs from the run's own mean"
-                if used else "no characteristic is defined in every run; each mean is over other characteristics"
-            )  # fmt: skip
+            what = f"mean over {used} of {len(names)} characteristics, without {', '.join(left_out)}"
+            if not used:
+                what = "no characteristic is defined in every run; each mean is over other characteristics"
+            elif any(len(own) > used for own in averaged):
+                what += " (undefined in some run); a run that defines them has no interval over images"
             notes.append(f"{of_part}{address}: {what}")
     return notes
 

@@ -259,3 +259,8 @@ def test_the_stage_of_dvc_runs_in_bash(tmp_path: Path) -> None:
         values = {row["name"]: row["value"] for row in csv.DictReader(file)}
     assert float(values["mse"]) > 0
     assert all((tmp_path / name).exists() for name in re.findall(r"\w[\w.]*", stage.split("deps: [")[1].split("]")[0]))
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_percentages_are_one_word(page: Path) -> None:
+    assert re.findall(r".*\d \\?%.*", page.read_text(encoding="utf-8")) == []

@@ -45,6 +45,12 @@ def test_long_metadata_are_shown_cut(path: Path, capsys: pytest.CaptureFixture[s
     assert "and 19,940 more" in " ".join(shown.split())
 
 
+def test_empty_metadata_are_left_out_and_not_counted(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({**WEIGHT, "groups": {str(i): [] if i % 2 else i for i in range(100)}}, path)
+    assert run_command("inspect", path) == 0
+    assert "more" not in capsys.readouterr().out
+
+
 def test_all_metadata_are_in_the_document(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({**WEIGHT, "losses": list(range(1000)), "text": "a " * 1000}, path)
     assert run_command("inspect", path, "--json") == 0

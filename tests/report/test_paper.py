@@ -78,8 +78,18 @@ def test_means_of_runs_that_are_not_comparable_are_those_of_each_run() -> None:
     table = paper_table(models, comparable=False)
     for name, (entry,) in table.rows:
         assert entry.estimate == models[name][0].find("m.v").estimate
-    assert table.notes == ("value, 95% confidence interval over images",)
-    assert "m.v: mean over 1 of 2 characteristics, without y" in paper_table(models).notes[1]
+    own = "m.v: mean over 1 of 2 characteristics, without y"
+    assert table.notes == ("value, 95% confidence interval over images", f"b, {own}")
+    lacking = "undefined in some run); a run that defines them has no interval over images"
+    assert paper_table(models).notes[1] == f"{own} ({lacking}"
+
+
+def test_a_characteristic_that_is_undefined_in_every_run_is_named() -> None:
+    """As by ``compare``: the mean is of the others, and keeps its interval."""
+    runs = [run_of({"m": ("v", {"x": Mean(np.arange(20.0)), "y": "no region"})}) for _ in "ab"]
+    table = paper_table({"a": runs[:1], "b": runs[1:]})
+    assert table.notes[1] == "m.v: mean over 1 of 2 characteristics, without y"
+    assert not np.isnan(table.rows[0][1][0].estimate.low)
 
 
 def test_means_without_a_common_characteristic_are_named() -> None:

@@ -25,6 +25,7 @@ from ccvae_eval.rendering.figures import (
 from ccvae_eval.rendering.text import nested, under
 
 OUTLINE = CLASS_COLOURS[5]
+FAINT = "Faint changes of many pixels, which the colours hardly show, count as well"
 BINARY = 2
 
 
@@ -80,6 +81,8 @@ def _change_maps(measurement: Measurement, changes: Mapping[str, Picture]) -> Fi
     title = "Mean change of the image over a traversal" + (f"\n{found}" if found else "")
     if any(np.ptp(region) > 0 for region in regions.values()):
         title += "; outline: the region"
+    if found:
+        title += f"\n{FAINT}"
     sheet, axes = map_panels(measurement, changes, title, 1.0, "share of the\nlargest change")
     for panel, (name, change) in zip(axes, changes.items(), strict=True):
         top = float(np.max(change)) or 1.0

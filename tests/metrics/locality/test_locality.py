@@ -368,6 +368,12 @@ def test_pictures_contain_strips_mean_images_regions_and_change_maps(local: Meas
     assert change.max() > 0.1
 
 
+def test_change_maps_say_that_faint_changes_count(local: Measurement) -> None:
+    """A map that looks black outside the region can have a low focus."""
+    (title,) = dict(locality_figures(local))["change-maps",].texts
+    assert "Faint changes of many pixels" in title.get_text()
+
+
 def test_pairs_all_adds_a_strip_for_each_pair_of_classes(local: Measurement) -> None:
     subject = subject_of(SquaresVAE(size=SIZE))
     found = measured(subject, Locality(pairs="all"))
