@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+
 from ccvae_eval.api import evaluate
 from ccvae_eval.checkpoint import open_checkpoint, read_bundle, save_checkpoint
 from ccvae_eval.core.devices import device_named
@@ -25,7 +27,8 @@ from ccvae_eval.evaluation.metric import Metric, metric_named, settings_of
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import RUN_FILE, read, write
 from ccvae_eval.recipes.recipe import ExtraEvaluation, Recipe, RecipeCell, cells_of, digest
-from ccvae_eval.training import STATE, Event, Finished, Started, Step, fit, prepare, record, take_weights
+from ccvae_eval.training import HISTORY, STATE, Event, Finished, Started, Step, fit, prepare, record, take_weights
+from ccvae_eval.training.state import History
 
 CHECKPOINT, TRAINED = "checkpoint.pt", "trained.json"
 EVALUATION_SEED = 0
@@ -171,19 +174,36 @@ def result_of(prepared: PreparedRecipe, cell: RecipeCell) -> Run | None:
 
 
 def training_of(prepared: PreparedRecipe, cell: RecipeCell) -> dict[str, float]:
-    """Seconds, steps, parameters and seconds_per_epoch of a cell's training; empty if it is missing.
+    """Seconds, steps, parameters, seconds_per_epoch and late_fall of a cell's training; empty if it is missing.
 
-    An epoch covers all training images, including those held out for validation.
+    An epoch covers all training images, including those held out for validation. For late_fall see :func:`late_fall`.
     """
+    folder = prepared.folder_of(cell)
     try:
-        facts = _TrainingFacts.of(prepared.folder_of(cell))
+        facts = _TrainingFacts.of(folder)
+        history = History.read(folder / "training" / HISTORY, facts.steps)
     except InputError:
         return {}
     images = len(prepared.data_of[cell.experiment].split("train"))
     return {
         "seconds": facts.seconds, "steps": facts.steps, "parameters": facts.parameters,
         "seconds_per_epoch": facts.seconds / facts.steps * images / cell.training.batch,
+        "late_fall": late_fall(history),
     }  # fmt: skip
+
+
+def late_fall(history: History) -> float:
+    """The share of the whole fall of the validation loss that came in the last fifth of the steps.
+
+    Near 0, longer training would hardly change the loss; a straight line has at least 0.2. NaN without a fall, or with
+    fewer than five validations.
+    """
+    rows = [row for row in history.rows if row["split"] == "validation" and row.get("loss") is not None]
+    if len(rows) < 5:
+        return math.nan
+    steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
+    fall, late = losses[0] - losses[-1], np.interp(0.8 * steps[-1], steps, losses) - losses[-1]
+    return float(late / fall) if fall > 0 else math.nan
 
 
 def _train(

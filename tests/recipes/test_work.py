@@ -22,11 +22,12 @@ from ccvae_eval.evaluation.storage import read
 from ccvae_eval.recipes import tables
 from ccvae_eval.recipes.recipe import RecipeCell, parse_recipe
 from ccvae_eval.recipes.tables import grids_of
-from ccvae_eval.recipes.work import PreparedRecipe, result_of, run_cells, run_folder, training_of
+from ccvae_eval.recipes.work import PreparedRecipe, late_fall, result_of, run_cells, run_folder, training_of
 from ccvae_eval.rendering.grids import Entry, Grid, grid_markdown
 from ccvae_eval.report.figures import draw_grid
 from ccvae_eval.statistics.intervals import over_seeds
 from ccvae_eval.training import STATE
+from ccvae_eval.training.state import History
 
 RECIPE = """
 title = "A small one"
@@ -101,6 +102,23 @@ def test_a_cell_with_a_damaged_training_is_trained_again(finished: PreparedRecip
     again = read_bundle(finished.folder_of(cell) / "checkpoint.pt").tensors
     assert all(np.array_equal(again[name], weights[name]) for name in weights)
     assert training_of(finished, cell)["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("losses", "share"),
+    [
+        ([9, 5, 2, 1, 1], 0.0),  # converged
+        ([5, 4, 3, 2, 1, 0], 0.24),  # a line: the last 12 of 50 steps after the first validation
+        ([1, 2, 3, 4, 5], math.nan),  # never fell
+        ([2, 1, 0, 0], math.nan),  # too few validations
+    ],
+)
+def test_the_late_fall_tells_whether_a_training_has_converged(losses: list[float], share: float) -> None:
+    history = History()
+    for epoch, loss in enumerate(losses):
+        history.add("train", epoch, 10 * (epoch + 1), 0.0, {"loss": -1.0})
+        history.add("validation", epoch, 10 * (epoch + 1), 0.0, {"loss": loss})
+    assert late_fall(history) == pytest.approx(share, nan_ok=True)
 
 
 def test_a_damaged_state_of_a_training_is_ignored(finished: PreparedRecipe) -> None:
