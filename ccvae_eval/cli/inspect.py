@@ -25,7 +25,7 @@ MAX_TEXT, MAX_TEXTS = 200, 60
 """Most characters of a value and most elements of a list or an object that are shown."""
 UNKNOWN = (
     "No installed adapter or model matches these tensors. To use your own class: --plugin FILE (`ccvae-eval new model "
-    "NAME` writes a template)."
+    "NAME --from CKPT` writes a class that fits)."
 )
 
 
