@@ -18,7 +18,7 @@ ASSET = "ccvae-faces64.pt"
 OUT = Path("runs/demo")
 DEMO_IMAGES = 104
 """The fewest images for which every class of Hair_Color has the 20 images that metrics need."""
-DEMO_OPTIONS = {"diversity": {"draws": 5}}
+DEMO_OPTIONS = {"diversity": {"draws": 5}, "reconstruction": {"importance": 8}}
 """Settings with which the demonstration decodes at most 20,000 images."""
 QUICK = TrainingSettings(minutes=3.0, epochs=50, batch=64, learning_rate=1e-3, save_minutes=0)
 QUICK_DATA = "faces,n=20000"
