@@ -20,7 +20,7 @@ from pathlib import Path
 import ccvae_eval
 from ccvae_eval.api import DEFAULT_METRICS, metric_named, plan
 from ccvae_eval.cli.demo import ASSET as CHECKPOINT
-from ccvae_eval.cli.demo import DEMO_IMAGES
+from ccvae_eval.cli.demo import DEMO_IMAGES, DEMO_OPTIONS
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.evaluation.runner import run
 from ccvae_eval.judge import train_judge
@@ -86,14 +86,15 @@ def ship_references(only: list[str]) -> None:
     data = open_data("faces")
     model = oracle(data)
     largest = max(metric_named(name).default_sample for name in DEFAULT_METRICS)
-    evaluations: list[tuple[tuple[str, ...], int | None]] = [(DEFAULT_METRICS, DEMO_IMAGES), (DEFAULT_METRICS, None)]
-    evaluations += [((name,), None) for name in DEFAULT_METRICS if metric_named(name).default_sample < largest]
+    smaller = [(name,) for name in DEFAULT_METRICS if metric_named(name).default_sample < largest]
+    evaluations = [(names, None, {}) for names in (DEFAULT_METRICS, *smaller)]
+    evaluations.insert(0, (DEFAULT_METRICS, DEMO_IMAGES, DEMO_OPTIONS))
     tables: dict[str, Table] = json.loads(path.read_text()) if only else {}
     renewed = {metric_named(name).headline for name in only}
     # the first row of a table is the metric's headline
     tables = {key: table for key, table in tables.items() if table[0][0] not in renewed}
-    for metrics, sample in evaluations:
-        planned = plan(model, data, metrics, sample=sample, device="cpu")
+    for metrics, sample, options in evaluations:
+        planned = plan(model, data, metrics, options=options, sample=sample, device="cpu")
         chosen = tuple(part for part in planned.parts if part.metric.name in (only or DEFAULT_METRICS))
         planned = replace(planned, parts=chosen)
         tables |= tables_of(run(planned), planned.subject, planned.metrics)

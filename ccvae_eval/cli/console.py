@@ -71,6 +71,10 @@ class Screen:
         if not self.quiet:
             self.err.print(plain(text), style="dim", markup=False)
 
+    def failure(self, text: str) -> None:
+        """Prints on stderr what failed, also when quiet, as the end of a command does."""
+        self.err.print(plain(f"Error: {text}"), markup=False, soft_wrap=True)
+
     def document(self, content: Any) -> None:
         """Writes the command's one JSON document to stdout."""
         text = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False)

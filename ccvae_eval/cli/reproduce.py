@@ -13,7 +13,6 @@ from ccvae_eval.cli.console import Screen, stop_requests
 from ccvae_eval.cli.measuring import SOME_FAILED
 from ccvae_eval.cli.options import (
     OUTPUT,
-    Device,
     Json,
     Labels,
     Plugin,
@@ -26,6 +25,19 @@ from ccvae_eval.cli.options import (
     option_in,
     require_inputs,
 )
+from ccvae_eval.cli.sweep import (
+    CellLimit,
+    Devices,
+    MaxFailures,
+    On,
+    Processes,
+    Retries,
+    Shard,
+    as_arguments,
+    dealt,
+    engine_for,
+    work,
+)
 from ccvae_eval.core.errors import StopRequest
 from ccvae_eval.core.files import atomic_write, slug
 from ccvae_eval.core.typed import plain
@@ -35,6 +47,9 @@ from ccvae_eval.rendering.text import escaped
 
 if TYPE_CHECKING:
     from ccvae_eval.recipes.work import PreparedRecipe
+    from ccvae_eval.sweep.cells import Cell, Sweep
+
+TABLES_HELP = "--tables only writes the tables, from existing results; --no-tables leaves them out."
 
 
 def command(
@@ -56,14 +71,14 @@ def command(
     judge: Annotated[str | None, typer.Option(help="The judge: auto, none or a file.")] = None,
     option: Setting = None,
     contender: Annotated[list[str] | None, typer.Option(help="Train only the model of this row; repeatable.")] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            help="I/N: only the I-th of every N trainings; default: the position in Slurm's job array, else all."
-        ),
-    ] = None,
-    tables: Annotated[bool, typer.Option("--tables", help="Only write the tables, from existing results.")] = False,
-    device: Device = "auto",
+    tables: Annotated[bool | None, typer.Option("--tables/--no-tables", help=TABLES_HELP, show_default=False)] = None,
+    shard: Shard = None,
+    processes: Processes = None,
+    on: On = None,
+    retries: Retries = 1,
+    max_failures: MaxFailures = None,
+    cell_limit: CellLimit = None,
+    device: Devices = "auto",
     out: Annotated[Path | None, option_in(OUTPUT, "Folder to write to; default ./runs/RECIPE.", "--out", "-o")] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -71,8 +86,9 @@ def command(
 ) -> None:
     """Train and evaluate the models of a recipe, and compare them with published results.
 
-    Results already in the folder are reused: an interrupted command can be repeated to resume it. To share the work
-    among processes or jobs, give each its own --shard; then run the command once without --shard to write the tables.
+    Results already in the folder are reused: an interrupted command can be repeated to resume it. --processes and --on
+    share the work, as they do for ccvae-eval sweep; ccvae-eval runs DIR then shows its state. With another scheduler,
+    give each job its own --shard; then run the command once without --shard to write the tables.
     """
     add_plugins(plugin)
     with Screen(as_json=json, quiet=quiet) as screen:
@@ -91,8 +107,23 @@ def command(
 
         task = PreparedRecipe.of(plan, out or Path("runs") / slug(plan.name))
         screen.notice(f"{plan.title}: {len(task.cells)} trainings on {task.data.spec}; results go to {task.folder}")
-        failed = 0 if tables else _work(task, device, parse_shard(shard, os.environ), screen)
-        _write_tables(task, screen, json)
+        part, failed = parse_shard(shard, os.environ), 0
+        if tables:
+            pass
+        elif on is None and processes is None and len(dealt(device)) == 1:
+            failed = _work(task, device, part, screen)
+        else:
+            given = {
+                "data": data, "rename": label, "labels": labels, "seeds": seeds, "sample": sample, "judge": judge,
+                "training": training, "option": option, "contender": contender, "plugin": plugin,
+            }  # fmt: skip
+            name = str(Path(recipe).absolute()) if recipe.endswith(".toml") else recipe
+            sweep, todo = _cells(task, [name, *as_arguments(given)], part, screen)
+            if todo:
+                engine = engine_for(sweep.folder, on, processes, device, cell_limit)
+                failed = work(sweep, todo, engine, screen, lead=False, retries=retries, max_failures=max_failures)
+        if tables is not False:
+            _write_tables(task, screen, json)
     if failed:
         raise SystemExit(SOME_FAILED)
 
@@ -133,7 +164,10 @@ def _work(task: PreparedRecipe, device: str, shard: tuple[int, int], screen: Scr
                 damaged += len(done.damaged)
                 for reason in done.damaged:
                     screen.notice(f"{index}: {done.cell.name}: computed again, because {reason}")
-                screen.notice(f"{index}: {done.cell.name}: {what if done.error is None else f'failed: {done.error}'}")
+                if done.error is None:
+                    screen.notice(f"{index}: {done.cell.name}: {what}")
+                else:
+                    screen.failure(f"{done.cell.name}: {done.error}")
                 if stopped:
                     raise KeyboardInterrupt
         except (KeyboardInterrupt, StopRequest):
@@ -142,6 +176,36 @@ def _work(task: PreparedRecipe, device: str, shard: tuple[int, int], screen: Scr
     if damaged:
         screen.notice(f"{damaged} damaged files of earlier results were ignored")
     return failed
+
+
+def _cells(
+    task: PreparedRecipe, arguments: list[str], shard: tuple[int, int], screen: Screen
+) -> tuple[Sweep, list[Cell]]:
+    """The cells of a recipe as those of a sweep, and those of a shard that are not done.
+
+    Each is the command that trains and evaluates this cell alone and writes into the folder of the recipe.
+    """
+    from ccvae_eval.recipes.recipe import digest
+    from ccvae_eval.recipes.work import remove_damaged, result_files
+    from ccvae_eval.sweep.cells import Cell, Sweep, is_done
+
+    cells: list[Cell] = []
+    names = {"": ""}  # by the key of the training; the first of equal trainings gives the starting weights
+    for number, cell in enumerate(task.cells, 1):
+        name = f"{slug(cell.name)}-{digest([cell.training_key, cell.run_key])[:8]}"
+        names.setdefault(cell.training_key, name)
+        own = ("--shard", f"{number}/{len(task.cells)}", "--no-tables", "--quiet")
+        files = [file.relative_to(task.folder) for file in result_files(task, cell)]
+        cells.append(Cell(name, "", ("reproduce", *arguments, *own), tuple(map(str, files)), names[cell.after]))
+        for reason in remove_damaged(task, cell):
+            screen.notice(f"{cell.name}: computed again, because {reason}")
+    sweep = Sweep(task.folder.absolute(), tuple(cells))
+    sweep.write()
+    index, count = shard
+    own_cells = cells[index - 1 :: count]
+    todo = [cell for cell in own_cells if not is_done(sweep.folder, cell)]
+    screen.notice(f"{len(own_cells)} trainings, {len(own_cells) - len(todo)} of them done")
+    return sweep, todo
 
 
 def _write_tables(task: PreparedRecipe, screen: Screen, as_json: bool) -> None:

@@ -94,7 +94,7 @@ def read_runs(sweep: Sweep, states: Sequence[CellState]) -> tuple[dict[str, Run]
     for state in states:
         if state.status == "done":
             try:
-                runs[state.cell.name] = read(sweep.folder / state.cell.name, pictures=False)
+                runs[state.cell.name] = read(sweep.folder / state.cell.run, pictures=False)
             except InputError as error:
                 problems[state.cell.name] = str(error)
     return runs, problems

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from glob import glob
@@ -27,8 +27,14 @@ if TYPE_CHECKING:
 WORK = "Work"
 METRIC_HELP = "Compute only this metric; repeatable."
 PROCESSES_HELP = "Processes on this machine; default: one for each device."
+Processes = Annotated[int | None, option_in(WORK, PROCESSES_HELP, min=1)]
 ON_HELP = "Where to run: FILE.toml (Slurm, settings of submitit), dask, or the address of a Dask scheduler."
+On = Annotated[str | None, option_in(WORK, ON_HELP, "--on")]
 SHARD_HELP = "I/N: only the I-th of every N cells; default: the position in Slurm's job array, else all."
+Shard = Annotated[str | None, option_in(WORK, SHARD_HELP)]
+Retries = Annotated[int, option_in(WORK, "Further attempts of a cell whose worker was lost.", min=0)]
+MaxFailures = Annotated[int | None, option_in(WORK, "Stop when more cells than this failed.", min=0)]
+CellLimit = Annotated[float | None, option_in(WORK, "Seconds after which a cell is killed.", min=1)]
 OWN = {"seed", "out", "force", "json", "quiet", "device"}
 """Options of an evaluation that a sweep sets itself."""
 UNUSED = ("verbose", "dry_run")
@@ -52,11 +58,14 @@ def _device_names(device: str) -> str:
     return device
 
 
+Devices = Annotated[str, option_in(EVALUATION, DEVICE_HELP, callback=_device_names)]
+
+
 @dataclass(frozen=True, slots=True)
 class CellOptions(Common):
     """The options of the evaluations: several devices are allowed, and figures are left out by default."""
 
-    device: Annotated[str, option_in(EVALUATION, DEVICE_HELP, callback=_device_names)] = "auto"
+    device: Devices = "auto"
     figures: Annotated[bool, option_in(OUTPUT, "Write figures as PNG files.")] = False
 
 
@@ -66,13 +75,13 @@ def command(
     ],
     metric: Annotated[list[str] | None, typer.Option("--metric", "-m", help=METRIC_HELP)] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Evaluation seeds of each checkpoint, from --seed on.")] = 1,
-    processes: Annotated[int | None, option_in(WORK, PROCESSES_HELP, min=1)] = None,
-    on: Annotated[str | None, option_in(WORK, ON_HELP, "--on")] = None,
-    shard: Annotated[str | None, option_in(WORK, SHARD_HELP)] = None,
-    retries: Annotated[int, option_in(WORK, "Further attempts of a cell whose worker was lost.", min=0)] = 1,
-    max_failures: Annotated[int | None, option_in(WORK, "Stop when more cells than this failed.", min=0)] = None,
+    processes: Processes = None,
+    on: On = None,
+    shard: Shard = None,
+    retries: Retries = 1,
+    max_failures: MaxFailures = None,
     fail_fast: Annotated[bool, option_in(WORK, "Stop at the first cell that fails.", "--fail-fast")] = False,
-    cell_limit: Annotated[float | None, option_in(WORK, "Seconds after which a cell is killed.", min=1)] = None,
+    cell_limit: CellLimit = None,
     **given: Any,
 ) -> None:
     """Evaluate many checkpoints, on this machine or on a cluster.
@@ -98,10 +107,11 @@ def command(
         screen.notice(f"{len(own)} cells, {len(own) - len(todo)} of them done; results go to {sweep.folder}")
         failed = 0
         if todo:
-            engine = _engine(sweep, on, processes, common.device, cell_limit)
+            engine = engine_for(sweep.folder, on, processes, common.device, cell_limit)
             # a judge that a finished cell has trained is in the cache
             new = len(missing) == len(sweep.cells)
-            failed = _work(sweep, todo, engine, screen, retries, 0 if fail_fast else max_failures, lead=new)
+            most = 0 if fail_fast else max_failures
+            failed = work(sweep, todo, engine, screen, lead=new, retries=retries, max_failures=most)
         _conclude(whole, common, screen)
     if failed:
         raise SystemExit(SOME_FAILED)
@@ -124,19 +134,23 @@ def expanded(checkpoints: Sequence[str]) -> list[str]:
 
 def cell_arguments(common: CellOptions, metrics: Sequence[str] | None) -> list[str]:
     """The options of ``run`` for every cell: those that differ from the defaults of ``run``."""
-    found = [part for name in metrics or () for part in ("--metric", name)]
     defaults = {field.name: field.default for field in fields(Common)}
-    for field in fields(common):
-        value = getattr(common, field.name)
-        if field.name in OWN or value == defaults[field.name]:
-            continue
-        name = "--" + field.name.replace("_", "-")
+    given = {field.name: getattr(common, field.name) for field in fields(common) if field.name not in OWN}
+    changed = {name: value for name, value in given.items() if value != defaults[name]}
+    return as_arguments({"metric": metrics, **changed, "quiet": True})
+
+
+def as_arguments(values: Mapping[str, Any]) -> list[str]:
+    """Options and their values as arguments; None leaves one out, and a sequence repeats one."""
+    found: list[str] = []
+    for name, value in values.items():
+        option = "--" + name.replace("_", "-")
         if isinstance(value, bool):
-            found.append(name if value else name.replace("--", "--no-", 1))
-            continue
-        for item in value if isinstance(value, list) else [value]:
-            found += [name, str(item.absolute() if isinstance(item, Path) else item)]
-    return [*found, "--quiet"]
+            found.append(option if value else option.replace("--", "--no-", 1))
+        elif value is not None:
+            for item in value if isinstance(value, list | tuple) else [value]:
+                found += [option, str(item.absolute() if isinstance(item, Path) else item)]
+    return found
 
 
 def run_command(arguments: list[str]) -> int:
@@ -155,28 +169,29 @@ def run_command(arguments: list[str]) -> int:
     return 0
 
 
-def _engine(sweep: Sweep, on: str | None, processes: int | None, device: str, limit: float | None) -> Engine:
-    from ccvae_eval.sweep.engines import Processes, Work, engine_on
+def engine_for(folder: Path, on: str | None, processes: int | None, device: str, limit: float | None) -> Engine:
+    """The engine that the options ask for; the last one is the limit of a cell in seconds."""
+    from ccvae_eval.sweep import engines
 
     devices = dealt(device)
     if on is None:
-        return Processes(sweep.folder, run_command, count=processes or len(devices), limit=limit, devices=devices)
+        return engines.Processes(folder, run_command, count=processes or len(devices), limit=limit, devices=devices)
     if len(devices) > 1:
         raise UsageError("several devices can be dealt out only to the processes of this machine", where="--device")
-    return engine_on(on, Work(sweep.folder, device, limit), processes)
+    return engines.engine_on(on, engines.Work(folder, device, limit), processes)
 
 
-def _work(
+def work(
     sweep: Sweep,
     todo: Sequence[Cell],
     engine: Engine,
     screen: Screen,
-    retries: int,
-    max_failures: int | None,
     *,
     lead: bool,
+    retries: int,
+    max_failures: int | None,
 ) -> int:
-    """Runs the cells; returns how many failed."""
+    """Runs cells and shows their state, see :func:`ccvae_eval.sweep.loop.run_cells`; returns how many failed."""
     from rich.live import Live
 
     from ccvae_eval.sweep.loop import run_cells

@@ -16,6 +16,7 @@ from ccvae_eval.evaluation.metric import Decoded
 from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, NO_JUDGE, ColumnStore
 from ccvae_eval.evaluation.subject import Subject, once_per_subject
 from ccvae_eval.judge import mean_recall, trusted_labels
+from ccvae_eval.judge.artifact import judged_on_cpu
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import supports
 
@@ -64,7 +65,7 @@ class JudgeReliability:
         if self.subject.judge is None or batch.reconstruction is None or rows == self._rows:
             return
         self._rows, judged = rows, batch.judged(None)
-        classes = {j: judged[j].argmax(1).double().cpu().numpy() for j in self.subject.schema.names if j in judged}
+        classes = {j: judged[j].argmax(1).double().numpy() for j in self.subject.schema.names if j in judged}
         self.columns.put(NO_CHARACTERISTIC, rows, {f"{JUDGED_CLASS}{j}": column for j, column in classes.items()})
 
     def _classes(self, label: str) -> Tensor:
@@ -150,7 +151,7 @@ def judge_response(subject: Subject) -> dict[tuple[str, str], float]:
     if judge is None or not supports(data, HasCounterfactuals):
         return {}
     first = subject.subsample(FIXED_BATCH)
-    before = judge.log_probabilities(data.batch(first.ids).images.to(subject.device))
+    (before,) = judged_on_cpu(judge, [data.batch(first.ids).images.to(subject.device)])
     found: dict[tuple[str, str], float] = {}
     for i in subject.schema.names:
         if i not in data.schema or subject.schema[i].kind == "continuous":
@@ -160,16 +161,15 @@ def judge_response(subject: Subject) -> dict[tuple[str, str], float]:
         if not known.any():
             continue
         changed = data.with_attribute(first.ids[known], i, then[then >= 0].numpy().astype(np.float32))
-        after = judge.log_probabilities(changed.to(subject.device))
+        (after,) = judged_on_cpu(judge, [changed.to(subject.device)])
         for j in subject.schema.names:
             if j in before:
-                rows = torch.from_numpy(known).to(before[j].device)
-                found[i, j] = float(total_variation(before[j][rows], after[j]).mean())
+                found[i, j] = float(total_variation(before[j][torch.from_numpy(known)], after[j]).mean())
     return found
 
 
 def total_variation(before: Tensor, after: Tensor) -> Floats:
-    r"""Total variation distance between two judged distributions of one label; for a binary label \|dp\|.
+    r"""Total variation distance between two judged distributions of one label, on the CPU; for a binary label \|dp\|.
 
     .. math:: \tfrac12 \sum_k |p_k - q_k|
 
@@ -183,13 +183,13 @@ def total_variation(before: Tensor, after: Tensor) -> Floats:
     array([0.5])
     """
     change = (after.double().exp() - before.double().exp()).abs().sum(1) / 2
-    distance: Floats = change.clamp_max(1).cpu().numpy()  # rounded probabilities need not sum to 1
+    distance: Floats = change.clamp_max(1).numpy()  # rounded probabilities need not sum to 1
     return distance
 
 
 def probability_of(log_probs: Tensor, classes: Tensor) -> Floats:
     r"""Judged probability of one class of each image, shape :math:`(N,)`; NaN for class -1."""
-    probabilities = log_probs.double().exp().cpu()
+    probabilities = log_probs.double().exp()
     chosen = probabilities.gather(1, classes.clamp_min(0)[:, None])[:, 0]
     probability: Floats = torch.where(classes >= 0, chosen, torch.nan).numpy()
     return probability
@@ -197,7 +197,7 @@ def probability_of(log_probs: Tensor, classes: Tensor) -> Floats:
 
 def classified_as(log_probs: Tensor, classes: Tensor) -> Bools:
     r"""True for each image that the judge assigns to the given class, shape :math:`(N,)`; False for class -1."""
-    correct: Bools = (log_probs.argmax(1).cpu() == classes).numpy()
+    correct: Bools = (log_probs.argmax(1) == classes).numpy()
     return correct
 
 
@@ -211,6 +211,6 @@ def unchanged_share(before: Tensor, after: Sequence[Tensor]) -> Floats:
     Returns:
         Shares in [0, 1], shape :math:`(N,)`.
     """
-    classes = before.argmax(1).cpu()
+    classes = before.argmax(1)
     share: Floats = np.mean([classified_as(log_probs, classes) for log_probs in after], axis=0)
     return share

@@ -82,7 +82,7 @@ class Decoded:
     characteristic: str
     reconstruction: Images | None
     images: Mapping[Intervention, Images]
-    judgements: dict[object, Mapping[str, Tensor]] = field(default_factory=dict)
+    judgements: dict[Intervention | None, Mapping[str, Tensor]] = field(default_factory=dict)
 
     @cached_property
     def region(self) -> Tensor | None:
@@ -100,18 +100,24 @@ class Decoded:
     def judged(self, of: Intervention | None = None) -> Mapping[str, Tensor]:
         """The judge's log-probabilities (n, K) of each label for an intervention (None: the reconstruction).
 
-        Computed once for all metrics; empty without a judge.
+        Computed once for all metrics and brought to the CPU; empty without a judge.
         """
+        return self.judged_all([of])[0]
+
+    def judged_all(self, of: Sequence[Intervention | None]) -> list[Mapping[str, Tensor]]:
+        """:meth:`judged` for several interventions, which waits for the device once."""
         judge: Judge | None = self.subject.judge
         if judge is None:
-            return {}
-        if of not in self.judgements:
-            if of is None and self.reconstruction is None:
-                self.reconstruction = self.subject.decode(self.chunk.codes)
-            images = self.reconstruction if of is None else self.images[of]
-            assert images is not None
-            self.judgements[of] = judge.log_probabilities(images)
-        return self.judgements[of]
+            return [{} for _ in of]
+        missing = [one for one in dict.fromkeys(of) if one not in self.judgements]
+        if None in missing and self.reconstruction is None:
+            self.reconstruction = self.subject.decode(self.chunk.codes)
+        images = [self.reconstruction if one is None else self.images[one] for one in missing]
+        from ccvae_eval.judge.artifact import judged_on_cpu  # imports torch
+
+        found = judged_on_cpu(judge, [each for each in images if each is not None])
+        self.judgements |= zip(missing, found, strict=True)
+        return [self.judgements[one] for one in of]
 
 
 class Accumulator(Protocol):

@@ -80,8 +80,8 @@ class MeanPictures:
 
     def add(self, name: str, pictures: Tensor) -> None:
         r"""Adds pictures, shape :math:`(N, ...)`, to the mean of that name."""
-        units = pictures.cpu().double().clamp(-LARGEST, LARGEST).mul(UNITS).round().long()
-        self._add(name, units.sum(0).numpy(), len(pictures))
+        units = pictures.double().clamp(-LARGEST, LARGEST).mul(UNITS).round().long()
+        self._add(name, units.sum(0).cpu().numpy(), len(pictures))
 
     def _add(self, name: str, total: NDArray[np.int64], count: int) -> None:
         self.sums[name] = self.sums[name] + total if name in self.sums else total

@@ -194,7 +194,7 @@ def _update(parts: Sequence[PlannedMetric], chunk: Chunk, working: Working | Non
             reconstruction = subject.decode(chunk.codes)
         except Exception as error:
             _fail(users, error)
-    judgements: dict[object, Mapping[str, Tensor]] = {}
+    judgements: dict[Intervention | None, Mapping[str, Tensor]] = {}
     for characteristic, interventions in wanted_interventions(_active(parts)).items():
         images = _decoded(parts, chunk, interventions)
         batch = Decoded(subject, chunk, characteristic, reconstruction, images, judgements)

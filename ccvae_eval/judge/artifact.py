@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -278,6 +278,19 @@ class Judge:
                 hint="Train a judge with: ccvae-eval train judge",
             ) from None
         return cls(network, found.labels, found.input_shape, found.temperatures, found.record)
+
+
+def judged_on_cpu(judge: Judge, batches: Sequence[Images]) -> list[Mapping[str, Tensor]]:
+    """The judge's log-probabilities of several batches of equal size, brought to the CPU in one transfer."""
+    found = [judge.log_probabilities(images) for images in batches]
+    flat = [values for judged in found for values in judged.values()]
+    if not flat:
+        return [dict(judged) for judged in found]
+    columns = torch.cat(flat, 1).cpu()
+    parts = torch.split(columns, [values.shape[1] for values in flat], dim=1)
+    # in the memory order of the originals, on which the bits of sums depend
+    moved = (torch.empty_like(v, device="cpu").copy_(part) for v, part in zip(flat, parts, strict=True))
+    return [{name: next(moved) for name in judged} for judged in found]
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -217,13 +217,12 @@ def _train(
     """Trains a cell unless its results are there. True if it was trained; ``damaged`` receives why, for results that
     cannot be used."""
     folder = prepared.folder_of(cell)
-    if (folder / TRAINED).exists() and (folder / CHECKPOINT).exists():
-        try:
-            _TrainingFacts.of(folder)
-            read_bundle(folder / CHECKPOINT)
+    files = [folder / CHECKPOINT, folder / TRAINED]
+    if all(file.exists() for file in files):
+        found = _damages(files)
+        if not found:
             return False
-        except InputError as error:
-            damaged.append(_sentence(error))
+        damaged += found
     data = prepared.data_of[cell.experiment]
     model, supervision = prepare(cell.model, cell.settings, data, cell.training)
     if cell.after:
@@ -282,11 +281,8 @@ def _evaluate(
     damaged: list[str],
 ) -> bool:
     """Evaluate a cell; for the first seed also draw figures and run the extra evaluations. True if any was missing."""
-    recipe, first_seed = prepared.recipe, cell.seed == 0
-    planned = [(run_folder(prepared, cell), prepared.metrics, recipe.figures and first_seed)]
-    for extra, metrics, key in prepared.extra_evaluations if first_seed else ():
-        planned.append((prepared.folder_of(cell) / f"{slug(extra.name)}-{key}", metrics, True))
-    missing = [each for each in planned if _run_in(each[0], damaged) is None]
+    recipe = prepared.recipe
+    missing = [each for each in _evaluations(prepared, cell) if _run_in(each[0], damaged) is None]
     judge = "full" if recipe.judge == "auto" else recipe.judge  # one judge for models of different labels
     for folder, metrics, with_figures in missing:
         run = evaluate(
@@ -300,6 +296,47 @@ def _evaluate(
             draw_figures(run, folder / "figures")
         write(run, folder)
     return bool(missing)
+
+
+def _evaluations(prepared: PreparedRecipe, cell: RecipeCell) -> list[tuple[Path, tuple[Metric, ...], bool]]:
+    """Folder and metrics of each run of a cell, its main run first, and whether figures are drawn."""
+    first_seed = cell.seed == 0
+    planned = [(run_folder(prepared, cell), prepared.metrics, prepared.recipe.figures and first_seed)]
+    for extra, metrics, key in prepared.extra_evaluations if first_seed else ():
+        planned.append((prepared.folder_of(cell) / f"{slug(extra.name)}-{key}", metrics, True))
+    return planned
+
+
+def result_files(prepared: PreparedRecipe, cell: RecipeCell) -> tuple[Path, ...]:
+    """The files that a finished cell has, that of its main run first."""
+    runs = [folder / RUN_FILE for folder, _, _ in _evaluations(prepared, cell)]
+    return (*runs, prepared.folder_of(cell) / CHECKPOINT, prepared.folder_of(cell) / TRAINED)
+
+
+def remove_damaged(prepared: PreparedRecipe, cell: RecipeCell) -> list[str]:
+    """Removes results of a cell that cannot be read, so that they are made again; returns why, one sentence each."""
+    found = []
+    for file in result_files(prepared, cell):
+        if file.exists() and (reasons := _damages([file])):
+            file.unlink()
+            found += reasons
+    return found
+
+
+def _damages(files: Iterable[Path]) -> list[str]:
+    """Why results cannot be used, one sentence for each that cannot be read."""
+    found = []
+    for file in files:
+        try:
+            if file.name == TRAINED:
+                _TrainingFacts.of(file.parent)
+            elif file.name == CHECKPOINT:
+                read_bundle(file)
+            else:
+                read(file.parent)
+        except InputError as error:
+            found.append(_sentence(error))
+    return found
 
 
 def _run_in(folder: Path, damaged: list[str]) -> Run | None:

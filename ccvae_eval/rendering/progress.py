@@ -1,4 +1,7 @@
-"""Progress of a computation: one bar in a terminal or notebook, else a plain line every half minute."""
+"""Progress of a computation: one bar in a terminal or notebook, else a plain line every half minute.
+
+The time that is left is also printed once, as soon as the first batches have been measured.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,10 @@ STAGES: Mapping[str, str] = MappingProxyType(
 )
 LINE_SECONDS = 30.0
 """Seconds between two lines where there is no terminal."""
+ESTIMATED = ("measure", "reference")
+"""Stages whose time is printed after the second batch: the first one may be slow, and only starts the clock."""
+WORTH_SECONDS = 5.0
+"""A shorter time that is left is not printed after the second batch."""
 
 
 class ProgressDisplay:
@@ -41,6 +48,7 @@ class ProgressDisplay:
         self._task: Any = None
         self._name, self._detail = "", ""
         self._begun = self._said = monotonic()
+        self._reports = self._first = 0
 
     @property
     def live(self) -> bool:
@@ -54,14 +62,19 @@ class ProgressDisplay:
         if name != self._name:
             self.close()
             self._name, self._begun, self._said = name, monotonic(), monotonic()
+            self._reports, self._first = 0, done
+        self._reports += 1
         self._detail = detail or self._detail
         what = STAGES.get(name, name) + (f": {self._detail}" if self._detail else "")
+        now = monotonic()
+        left = (now - self._begun) * (total - done) / max(done - self._first, 1)
+        estimate = self._reports == 2 and name in ESTIMATED and left >= WORTH_SECONDS
+        due = not self.live and now - self._said >= LINE_SECONDS
+        if done < total and (estimate or due):
+            self._said = now if due else self._said
+            self.console.print(f"{what}: {done:,} of {total:,}, about {duration(left)} left", markup=False)
         if self.live:
             self._draw(what, done, total)
-        elif monotonic() - self._said >= LINE_SECONDS and done < total:
-            self._said = monotonic()
-            left = (self._said - self._begun) * (total - done) / max(done, 1)
-            self.console.print(f"{what}: {done:,} of {total:,}, about {duration(left)} left", markup=False)
 
     def working(self, detail: str) -> None:
         """Names what is at work in the current stage."""

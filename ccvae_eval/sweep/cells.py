@@ -1,10 +1,11 @@
 """A sweep on disk: its cells, their results, and the state of each cell.
 
-A cell is one evaluation of one checkpoint with one seed, as a command line of ``run``. Everything about a sweep is in
-its folder, so that any number of processes and machines can work on it, and a repeated command does what is missing::
+A cell is a command line: the evaluation of one checkpoint with one seed, or one training of a recipe with its
+evaluation. Everything about a sweep is in its folder, so that any number of processes and machines can work on it, and
+a repeated command does what is missing::
 
     DIR/sweep.json               the cells
-    DIR/NAME/                    the run of a finished cell; it appears in one step
+    DIR/NAME/                    the run of a finished evaluation; it appears in one step
     DIR/.sweep/NAME.json         attempts, duration and error of the last attempt
     DIR/.sweep/NAME.log          what the last attempt printed
     DIR/.sweep/NAME.TOKEN/       a run that is being made
@@ -50,17 +51,27 @@ Status = Literal["done", "running", "failed", "waiting"]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One evaluation.
+    """One evaluation, or one training of a recipe with its evaluation.
 
     Args:
-        name: name of its folder: the checkpoint's name, the seed, and a digest of all that the run depends on.
+        name: its name, which ends in a digest of all that its result depends on.
         checkpoint: path of the checkpoint.
         arguments: the arguments of ``ccvae-eval``, without ``--out``.
+        files: files below the folder of the sweep that the command writes there itself and that make the cell done,
+            the one of its run first; empty = the run is made elsewhere and gets the cell's name in one step.
+        after: name of the cell that has to end before this one starts; "" = none.
     """
 
     name: str
     checkpoint: str
     arguments: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    after: str = ""
+
+    @property
+    def run(self) -> Path:
+        """Folder of its run, below that of the sweep."""
+        return Path(self.files[0]).parent if self.files else Path(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +247,8 @@ def parse_shard(text: str | None, environment: Mapping[str, str], option: str = 
 
 
 def is_done(folder: Path, cell: Cell) -> bool:
-    """True if the cell has a run."""
-    return (folder / cell.name / RUN_FILE).is_file()
+    """True if the cell has its results."""
+    return all((folder / file).is_file() for file in cell.files or (cell.run / RUN_FILE,))
 
 
 def attempt_of(folder: Path, cell: Cell) -> Attempt:
@@ -264,10 +275,10 @@ def disk_state(folder: Path) -> str:
 
 
 def perform(folder: Path, cell: Cell, command: Command) -> None:
-    """Evaluates a cell in this process, unless it is done. Errors are recorded, never raised.
+    """Runs the command of a cell in this process, unless the cell is done. Errors are recorded, never raised.
 
-    The run is written to a folder of its own and gets its name in one step. If another worker was faster, its run
-    stays: both are equal.
+    The run of an evaluation is written to a folder of its own and gets its name in one step. If another worker was
+    faster, its run stays: both are equal. A cell with ``files`` writes them in place, each in one step.
 
     Args:
         folder: the folder of the sweep.
@@ -284,13 +295,13 @@ def perform(folder: Path, cell: Cell, command: Command) -> None:
     try:
         place.mkdir()
         with _beating(place), _output_to(log):
-            code = command([*cell.arguments, "--out", str(place)])
-        if code in SUCCESS:
+            code = command([*cell.arguments, "--out", str(folder if cell.files else place)])
+        if code in SUCCESS and not cell.files:
             _publish(place, folder / cell.name)
     except (OSError, InputError) as error:
         code, reason = 3, str(error)
     else:
-        reason = "" if code in SUCCESS + STOPPED else _reason(log, code)
+        reason = "" if code in STOPPED or is_done(folder, cell) else _reason(log, code)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     if code not in STOPPED:

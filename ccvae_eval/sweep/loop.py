@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +48,8 @@ def run_cells(
 ) -> Iterator[Ended]:
     """Runs cells, and yields each as it ends.
 
-    A cell whose worker is lost is tried again; one that ends with an error is not, since it would end so again.
+    A cell whose worker is lost is tried again; one that ends with an error is not, since it would end so again. A cell
+    that comes after another one is submitted when that one has ended.
 
     Args:
         folder: the folder of the sweep.
@@ -63,12 +64,15 @@ def run_cells(
     Raises:
         TooManyFailures: more than ``max_failures`` cells failed.
     """
-    waiting, running = deque(cells), list[Job]()
+    waiting, running = list(cells), list[Job]()
     lost, failed = Counter[str](), 0
     while (waiting or running) and not stop():
         if waiting and not (lead and running):
             count = 1 if lead else max(0, engine.slots - sum(len(job.cells) for job in running))
-            running += engine.submit([waiting.popleft() for _ in range(min(count, len(waiting)))])
+            ready = _ready(waiting, running)[:count]
+            chosen = set(ready)
+            waiting = [cell for cell in waiting if cell not in chosen]
+            running += engine.submit(ready) if ready else ()
         for job, crash in engine.wait(running, WAIT_SECONDS):
             running.remove(job)
             for cell in job.cells:
@@ -77,7 +81,7 @@ def run_cells(
                 if not done and not attempt.error:
                     lost[cell.name] += 1
                     if lost[cell.name] <= retries:
-                        waiting.appendleft(cell)
+                        waiting.insert(0, cell)
                         continue
                     reason = crash or f"left no result{disk_state(folder)}"
                     attempt = replace(attempt, error=f"{reason}, {lost[cell.name]} times")
@@ -87,3 +91,9 @@ def run_cells(
                 yield Ended(cell, done, attempt)
         if max_failures is not None and failed > max_failures:
             raise TooManyFailures(f"too many cells failed: {failed}", why=f"--max-failures {max_failures}")
+
+
+def _ready(waiting: Sequence[Cell], running: Sequence[Job]) -> list[Cell]:
+    """The waiting cells that come after none that is waiting or running."""
+    unfinished = {cell.name for cells in (waiting, *(job.cells for job in running)) for cell in cells}
+    return [cell for cell in waiting if cell.after not in unfinished]

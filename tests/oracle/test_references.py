@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from ccvae_eval.api import DEFAULT_METRICS, metric_named
+from ccvae_eval.cli.demo import DEMO_IMAGES, DEMO_OPTIONS
 from ccvae_eval.core.results import Estimate, Measurement, Value, ValueSpec
 from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.data.splits import sample_ids
-from ccvae_eval.evaluation.metric import Needs
+from ccvae_eval.evaluation.metric import Needs, metrics_with
 from ccvae_eval.evaluation.result_table import Mean, ResultTable
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.runner import measure
@@ -67,7 +68,6 @@ class Again(Reach):
     name: ClassVar = "again"
 
 
-DEMO = 256
 METRICS = (Again(), Reach())
 
 
@@ -252,11 +252,17 @@ def _shipped_names(sample, metrics):
 
 
 @pytest.mark.parametrize(
-    ("sample", "names"), [(DEMO, DEFAULT_METRICS), (None, DEFAULT_METRICS), (None, ("drift",)), (None, ("locality",))]
+    ("sample", "options", "names"),
+    [
+        (DEMO_IMAGES, DEMO_OPTIONS, DEFAULT_METRICS),
+        (None, {}, DEFAULT_METRICS),
+        (None, {}, ("drift",)),
+        (None, {}, ("locality",)),
+    ],
 )
-def test_the_package_contains_the_references_of_the_default_evaluations(sample, names):
+def test_the_package_contains_the_references_of_the_default_evaluations(sample, options, names):
     """If a metric's version or defaults, the faces or the judge changed: python tools/ship.py references"""
-    assert set(_shipped_names(sample, [metric_named(name) for name in names])) <= set(shipped_references())
+    assert set(_shipped_names(sample, metrics_with(options, names))) <= set(shipped_references())
 
 
 QUICK = ("density", "accuracy")
@@ -270,10 +276,10 @@ QUICK = ("density", "accuracy")
 def test_the_shipped_references_equal_a_new_evaluation_of_the_oracle(name):
     """The demo's references, within the differences between builds (docs/metrics.md, section 0)."""
     faces = Faces()
-    ids = sample_ids(faces, "test", sample=DEMO, seed=0)
+    ids = sample_ids(faces, "test", sample=DEMO_IMAGES, seed=0)
     subject = prepare(oracle(faces, ids), faces, ids, judge=judge_source(faces).require())
-    metrics = [metric_named(name)]
+    metrics = [metric_named(name, DEMO_OPTIONS.get(name))]
     ((asked, table),) = references.tables_of(measure(subject, metrics), subject, metrics).items()
     shipped = {json.dumps(row[:3], sort_keys=True): row[3] for row in shipped_references()[asked]}
     again = {json.dumps(row[:3], sort_keys=True): row[3] for row in table}
-    assert again == {place: pytest.approx(value, rel=1e-3, abs=3 / DEMO) for place, value in shipped.items()}
+    assert again == {place: pytest.approx(value, rel=1e-3, abs=3 / DEMO_IMAGES) for place, value in shipped.items()}

@@ -13,7 +13,7 @@ from ccvae_eval.rendering.progress import ProgressDisplay
 
 
 def _console(*, terminal: bool) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, width=100, _environ={})
+    return Console(file=io.StringIO(), force_terminal=terminal, width=100, highlight=False, _environ={})
 
 
 def _text(display: ProgressDisplay) -> str:
@@ -48,16 +48,31 @@ def test_without_a_terminal_a_line_is_printed_every_half_minute(monkeypatch: pyt
     now = 0.0
     monkeypatch.setattr(progress, "monotonic", lambda: now)
     display = ProgressDisplay(_console(terminal=False))
-    display.stage("measure", 0, 100)
+    display.stage("train", 0, 100)
     for step in range(1, 91):
         now = float(step)
-        display.stage("measure", step, 100, "drift")
+        display.stage("train", step, 100, "drift")
     lines = _text(display).splitlines()
     assert lines == [
-        "decoding images: drift: 30 of 100, about 1 min left",
-        "decoding images: drift: 60 of 100, about 40 s left",
-        "decoding images: drift: 90 of 100, about 10 s left",
+        "training (steps): drift: 30 of 100, about 1 min left",
+        "training (steps): drift: 60 of 100, about 40 s left",
+        "training (steps): drift: 90 of 100, about 10 s left",
     ]
+
+
+@pytest.mark.parametrize(("terminal", "seconds", "lines"), [(True, 2.0, 1), (False, 2.0, 1), (False, 0.5, 0)])
+def test_the_time_is_printed_once_after_the_second_batch_if_it_is_worth_it(
+    *, terminal: bool, seconds: float, lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batch, which may be slow, does not count."""
+    now = 0.0
+    monkeypatch.setattr(progress, "monotonic", lambda: now)
+    display = ProgressDisplay(_console(terminal=terminal))
+    for done in range(32, 321, 32):
+        display.stage("measure", done, 320)
+        now += seconds
+    assert _text(display).count("decoding images: 64 of 320, about 16 s left") == lines
+    assert _text(display).count("about") == lines
 
 
 @pytest.mark.parametrize("terminal", [True, False])

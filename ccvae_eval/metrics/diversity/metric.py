@@ -31,6 +31,7 @@ from ccvae_eval.evaluation.result_table import (
     unless,
 )
 from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.judge.artifact import judged_on_cpu
 from ccvae_eval.metrics.diversity.settings import Diversity
 from ccvae_eval.metrics.shared.features import Features, extractor_named
 from ccvae_eval.metrics.shared.image_change import mean_variance, pairwise_spread, pixel_rows, recall
@@ -175,7 +176,7 @@ class DiversityAccumulator(ImageAccumulator[Diversity]):
         spreads: Mapping[str, Floats],
     ) -> dict[str, Floats]:  # fmt: skip
         before = batch.judged(None)
-        after = [batch.judged(intervention) for intervention in self.metric.draws_of(batch.characteristic)]
+        after = batch.judged_all(self.metric.draws_of(batch.characteristic))
         found = {f"kept/{j}": unchanged_share(before[j], [log_probs[j] for log_probs in after]) for j in before}
         if batch.characteristic not in before:
             return found
@@ -203,7 +204,11 @@ class DiversityAccumulator(ImageAccumulator[Diversity]):
         true = [data.redraw(chunk.ids[here], name, value, draw) for draw in range(self.metric.draws)]
         variance = mean_variance(true).double().numpy()
         inside = masks["region"][here]
-        near = recall(_pixels(true, inside), _pixels([x[here].cpu() for x in draws], inside), self.metric.neighbour)
+        near = recall(
+            _pixels(true, inside),
+            _pixels(list(torch.stack([x[here] for x in draws]).cpu()), inside),
+            self.metric.neighbour,
+        )
         found = {"true spread": pairwise_spread(variance, inside), "recall": among(np.asarray(inside.any(1)), near)}
         if self.feature_spread is not None:
             images = chunk.images[here]
@@ -211,8 +216,7 @@ class DiversityAccumulator(ImageAccumulator[Diversity]):
             found["true features"] = self.feature_spread.of(shown, images, inside)
         judge = self.subject.judge
         if judge is not None:
-            after = [judge.log_probabilities(x.to(self.subject.device)) for x in true]
-            before = judge.log_probabilities(chunk.images[here])
+            before, *after = judged_on_cpu(judge, [chunk.images[here], *(x.to(self.subject.device) for x in true)])
             found |= {f"true kept/{j}": unchanged_share(before[j], [at[j] for at in after]) for j in before}
         self.columns.put(name, here + chunk.rows.start, found)
 

@@ -160,6 +160,7 @@ class ChunkReference:
         moments: of r, for SSIM.
         membership: of r's points in the region masks of each characteristic, shape (n, K, 3).
         floor_all: matches of r with the decoding whose whole code is redrawn.
+        numbers: what was counted so far, by characteristic, pair of images and key.
     """
 
     chunk: Chunk
@@ -169,6 +170,7 @@ class ChunkReference:
     moments: Moments
     membership: dict[str, Tensor] = field(default_factory=dict)
     floor_all: Matches | None = None
+    numbers: dict[tuple[str, str, str], Tensor] = field(default_factory=dict)
 
 
 class DriftAccumulator(ImageAccumulator[Drift]):
@@ -242,6 +244,13 @@ class DriftAccumulator(ImageAccumulator[Drift]):
         for name in base.membership:
             for pair, found in pairs.items():
                 self._put(base, name, pair, self._point_sums(base, name, found))
+        # brought to the CPU together, because each transfer waits for the device
+        joined = torch.cat([number.double().reshape(size, -1) for number in base.numbers.values()], 1).cpu().numpy()
+        first = 0
+        for (name, pair, key), number in base.numbers.items():
+            columns = joined[:, first : first + number.numel() // size].reshape(number.shape)
+            self.columns.put(name, base.chunk.rows, {f"{pair}/{key}": columns})
+            first += number.numel() // size
 
     def _moments(self, images: Images) -> Moments:
         return moments(grey(images), self.metric.window)
@@ -261,10 +270,7 @@ class DriftAccumulator(ImageAccumulator[Drift]):
         return {key: points.sum(1) for key, points in counted.items()}
 
     def _put(self, base: ChunkReference, name: str, pair: str, numbers: Mapping[str, Tensor]) -> None:
-        # converted together, because each conversion to NumPy costs as much as a sum
-        columns = torch.stack([number.cpu() for number in numbers.values()]).double().numpy()
-        found = {f"{pair}/{key}": column for key, column in zip(numbers, columns, strict=True)}
-        self.columns.put(name, base.chunk.rows, found)
+        base.numbers.update({(name, pair, key): number for key, number in numbers.items()})
 
     def _keep_pictures(self, base: ChunkReference, name: str, after: Images, found: Matches) -> None:
         wanted = PICTURED - base.chunk.rows.start

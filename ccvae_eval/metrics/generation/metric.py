@@ -18,8 +18,9 @@ from ccvae_eval.evaluation.interventions import why_not
 from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED
 from ccvae_eval.evaluation.result_table import NO_JUDGE, At, Mean, Proportion, ResultTable, Undefined, among, mean_of
-from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
+from ccvae_eval.evaluation.subject import Chunk, Subject, read_images, require_finite
 from ccvae_eval.judge import Judge
+from ccvae_eval.judge.artifact import judged_on_cpu
 from ccvae_eval.metrics.generation.settings import JUDGED, PIXELS, Generation
 from ccvae_eval.metrics.shared.assignments import Assignment, add_obeyed, assignment_of, assignment_text
 from ccvae_eval.metrics.shared.features import extractor_named
@@ -83,19 +84,21 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
             self.columns.put(FEATURES, chunk.rows, features)
         requested: dict[tuple[str, int], Images] = {}
         if self.subject.judge is not None:
-            self._judge("drawn", chunk, drawn)
-            self._judge("real", chunk, chunk.images)
+            judged = {"drawn": drawn, "real": chunk.images}
             if self.assignment:
-                self._judge("assigned", chunk, batch.images[Generate(self.assignment)])
+                judged["assigned"] = batch.images[Generate(self.assignment)]
             if chunk.rows.start < self.metric.asked_images:
-                requested = {request: self._requested(request, chunk) for request in self.requests}
-                for (name, k), images in requested.items():
-                    self._judge(f"{name}/{k}", chunk, images)
+                requested = {request: self._requested(request, chunk, check=False) for request in self.requests}
+                if requested:  # one question to the device for all images
+                    sums = torch.stack([images.sum() for images in requested.values()])
+                    require_finite(self.subject.model, sums)
+                judged |= {f"{name}/{k}": images for (name, k), images in requested.items()}
+            self._judge(chunk, judged)
         self._keep_pictures(chunk, drawn, requested)
 
-    def _requested(self, request: tuple[str, int], chunk: Chunk) -> Images:
-        """Images sampled with one label set and the same noise for everything else."""
-        return self.subject.decode(Generate((request,)).codes(self.subject, chunk))
+    def _requested(self, request: tuple[str, int], chunk: Chunk, *, check: bool = True) -> Images:
+        """Images sampled with one label set and the same noise for everything else; see ``Subject.decode``."""
+        return self.subject.decode(Generate((request,)).codes(self.subject, chunk), check=check)
 
     def _features(self, images: Images) -> Floats:
         if self.extractor is not None:
@@ -121,11 +124,11 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         shuffled = pixels.index_select(0, order.flatten().to(pixels.device))
         return shuffled.reshape(count, height, width, -1).permute(0, 3, 1, 2)
 
-    def _judge(self, name: str, chunk: Chunk, images: Images) -> None:
-        """Store the class that the judge predicts for each label."""
+    def _judge(self, chunk: Chunk, images: Mapping[str, Images]) -> None:
+        """Store the class that the judge predicts for each label of images, by their name."""
         assert self.subject.judge is not None
-        judged = self.subject.judge.log_probabilities(images)
-        self.columns.put(name, chunk.rows, {j: value.argmax(1).double().cpu().numpy() for j, value in judged.items()})
+        for name, judged in zip(images, judged_on_cpu(self.subject.judge, list(images.values())), strict=True):
+            self.columns.put(name, chunk.rows, {j: value.argmax(1).double().numpy() for j, value in judged.items()})
 
     def _keep_pictures(self, chunk: Chunk, drawn: Images, requested: Mapping[tuple[str, int], Images]) -> None:
         if chunk.rows.start >= PICTURED:

@@ -83,11 +83,10 @@ class LocalityAccumulator(ImageAccumulator[Locality]):
         return found
 
     def _most_changed(self, before: Images, after: Images) -> Floats:
-        change = image_change.absolute_change(before, after).float().cpu().numpy()
-        return image_change.top_mean(change, self.metric.most_changed)
+        return image_change.top_mean(image_change.absolute_change(before, after).float(), self.metric.most_changed)
 
     def _judged_scores(self, path: TraversalPath, batch: Decoded) -> dict[str, Floats]:
-        judgements = [batch.judged(point) for point in path.points] if self.subject.judge is not None else []
+        judgements = batch.judged_all(path.points) if self.subject.judge is not None else []
         if not judgements:
             return {}
         judged = [name for name in self.subject.schema.names if name in judgements[0]]

@@ -36,6 +36,7 @@ from ccvae_eval.metrics.shared.likelihood import (
     gaussian_divergence,
     likelihood_of,
     log_likelihood,
+    log_likelihoods,
     mixture_divergence,
     model_bound,
     standard_divergence,
@@ -116,11 +117,10 @@ class ReconstructionAccumulator(ImageAccumulator[Reconstruction]):
         """Log-likelihoods of the first images given codes sampled from the prior: one, and for iwae K."""
         if chunk.rows.start >= self.metric.chance_images or why_not(Generate(), self.subject):
             return {}
-        log_p = []
-        for draw in range(max(self.metric.importance if not self.no_density else 0, 1)):
-            codes = Generate(draw=draw).codes(self.subject, chunk)
-            log_p.append(torch.from_numpy(log_likelihood(self.subject, chunk, codes, None, self.likelihood)))
-        mean = torch.logsumexp(torch.stack(log_p), 0) - np.log(len(log_p))
+        draws = range(max(self.metric.importance if not self.no_density else 0, 1))
+        codes = [Generate(draw=draw).codes(self.subject, chunk) for draw in draws]
+        log_p = torch.from_numpy(log_likelihoods(self.subject, chunk, codes, self.likelihood))
+        mean = torch.logsumexp(log_p, 0) - np.log(len(log_p))
         return {"chance": log_p[0].numpy(), "chance/iwae": mean.numpy()}
 
     def _importance(self, chunk: Chunk) -> Floats:
@@ -129,7 +129,7 @@ class ReconstructionAccumulator(ImageAccumulator[Reconstruction]):
         q = Gaussian(chunk.posterior.loc.double(), chunk.posterior.scale.double())
         noise = (subject.noise(f"iwae/{k}", chunk.ids, subject.layout.dim) for k in draws)
         codes: list[Codes] = [chunk.posterior.at(each) for each in noise]
-        log_p = np.stack([log_likelihood(subject, chunk, z, None, self.likelihood) for z in codes])
+        log_p = log_likelihoods(subject, chunk, codes, self.likelihood)
         z = torch.stack(codes)
         log_ratio = self.prior.log_density(z.flatten(0, 1)).reshape(log_p.shape) - q.log_prob(z.double()).sum(2)
         found: Floats = (torch.logsumexp(torch.from_numpy(log_p) + log_ratio, 0) - np.log(len(codes))).numpy()

@@ -139,10 +139,11 @@ def path_lengths(points: Sequence[Images]) -> tuple[Floats, Floats]:
             torch.sub(after, before, out=step.view_as(after))
             torch.linalg.vector_norm(step, 2, dim=2, out=sums[1, index])
             torch.sum(step.abs_(), 2, out=sums[0, index])
-        found = sums.double().cpu()
+        found = sums.double()
         absolute.append(found[0].sum(2).T)
         square.append(found[1].square().sum(2).T)
-    return torch.cat(absolute).numpy(), torch.cat(square).sqrt().numpy()
+    l1, l2 = torch.stack([torch.cat(absolute), torch.cat(square).sqrt()]).cpu().numpy()
+    return l1, l2
 
 
 def path_scores(points: Sequence[Images]) -> dict[str, Floats]:
@@ -171,19 +172,18 @@ def path_length_scores(distance: Floats, steps: Floats) -> dict[str, Floats]:
     return {"monotone": _share(distance, steps.sum(1)), "evenness": _share(steps.mean(1), steps.max(1))}
 
 
-def top_mean(change: NDArray[np.float32], share: float) -> Floats:
+def top_mean(change: Tensor, share: float) -> Floats:
     r"""Return the mean over the most changed pixels, shape :math:`(N,)`, float64.
 
     Args:
         change: shape :math:`(N, P)`.
         share: share of the pixels to average over, rounded up to whole pixels.
 
-    >>> float(top_mean(np.arange(100, dtype=np.float32)[None], 0.02)[0])
+    >>> float(top_mean(torch.arange(100.0)[None], 0.02)[0])
     98.5
     """
-    pixels = change.shape[1]
-    size = max(int(np.ceil(share * pixels)), 1)
-    top = np.partition(change, pixels - size, axis=1)[:, pixels - size :]
+    size = max(int(np.ceil(share * change.shape[1])), 1)
+    top = change.topk(size, 1, sorted=False).values.cpu().numpy()
     mean: Floats = np.sort(top, axis=1).mean(1, dtype=np.float64)
     return mean
 

@@ -101,13 +101,24 @@ def log_likelihood(subject: Subject, chunk: Chunk, codes: Codes, means: Images |
     Raises:
         NonFiniteError: if a value is NaN or infinite.
     """
-    model = subject.model
-    if supports(model, StatesLikelihood) and name != BERNOULLI:
-        with model_call(model, "log_likelihood(images, codes)"):
-            found = model.log_likelihood(padded(chunk.images), padded(codes).to(subject.device))[: len(chunk)]
-    else:
-        found = bernoulli_log_likelihood(chunk.images, subject.decode(codes) if means is None else means)
-    nats: Floats = found.double().cpu().numpy()
+    found: Floats = log_likelihoods(subject, chunk, [codes], name, means)[0]
+    return found
+
+
+def log_likelihoods(
+    subject: Subject, chunk: Chunk, codes: Sequence[Codes], name: str, means: Images | None = None
+) -> Floats:
+    """:func:`log_likelihood` for each of K batches of codes, shape (K, n), which waits for the device once."""
+    model, found = subject.model, []
+    for z in codes:
+        if supports(model, StatesLikelihood) and name != BERNOULLI:
+            with model_call(model, "log_likelihood(images, codes)"):
+                each = model.log_likelihood(padded(chunk.images), padded(z).to(subject.device))[: len(chunk)]
+        else:
+            decoded = subject.decode(z, check=False) if means is None else means
+            each = bernoulli_log_likelihood(chunk.images, decoded)
+        found.append(each.double())
+    nats: Floats = torch.stack(found).cpu().numpy()
     if not np.isfinite(nats).all():
         raise NonFiniteError("the likelihood is NaN or infinite", where=type_name(model))
     return nats

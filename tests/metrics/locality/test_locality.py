@@ -143,7 +143,7 @@ def test_changed_area_of_a_uniform_change_is_its_share_of_the_pixels() -> None:
 
 def test_top_mean_is_the_mean_of_the_largest_sorted_pixels() -> None:
     change = np.random.default_rng(3).random((6, 500)).astype(np.float32)
-    np.testing.assert_allclose(top_mean(change, 0.013), np.sort(change, 1)[:, -7:].mean(1), rtol=1e-6)
+    np.testing.assert_allclose(top_mean(torch.from_numpy(change), 0.013), np.sort(change, 1)[:, -7:].mean(1), rtol=1e-6)
 
 
 # --- known answers ---------------------------------------------------------------------------------------------------

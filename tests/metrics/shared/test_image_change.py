@@ -87,7 +87,7 @@ def test_focus_is_one_inside_zero_everywhere_negative_outside() -> None:
 
 
 def test_top_mean_takes_at_least_one_pixel() -> None:
-    assert top_mean(np.array([[1.0, 5.0, 2.0]], np.float32), 0.01)[0] == 5
+    assert top_mean(torch.tensor([[1.0, 5.0, 2.0]]), 0.01)[0] == 5
 
 
 def test_a_path_back_to_its_start_is_not_monotone() -> None:
