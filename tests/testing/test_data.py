@@ -20,6 +20,7 @@ from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, data_sets
 from ccvae_eval.testing import ContractBroken, check_data_set
 from tests.support import grid_files
 from tests.support.fakes import Squares
+from tests.support.parquet_files import shards
 
 RNG = np.random.default_rng(0)
 
@@ -79,6 +80,7 @@ SPECS: Mapping[str, Callable[[Path], str]] = {
     "mnist": mnist,
     "mpi3d": grid("mpi3d", grid_files.mpi3d, f",sizes={'|'.join(map(str, grid_files.MPI3D_SIZES))}"),
     "npz": npz,
+    "parquet": grid("parquet", shards),
     "shapes3d": grid("shapes3d", grid_files.shapes3d),
     "smallnorb": grid("smallnorb", grid_files.smallnorb),
     "sprites": lambda place: "sprites",

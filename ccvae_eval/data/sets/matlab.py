@@ -15,9 +15,9 @@ from ccvae_eval.core.files import open_regular_file
 from ccvae_eval.data.images.decode import resized
 from ccvae_eval.data.memory import InMemory
 from ccvae_eval.data.sets.folder import MAX_EDGE, existing_path, full_spec
+from ccvae_eval.data.sets.mnist import SCHEMA
 from ccvae_eval.data.spec import Options
 from ccvae_eval.data.splits import split_by_name, split_official
-from ccvae_eval.model.interface import Label, LabelSchema
 
 MAX_ARRAY_BYTES = 2**31
 NUMBERS = frozenset(
@@ -63,7 +63,6 @@ def matlab_arrays(path: Path, axes: Mapping[str, int]) -> dict[str, NDArray[Any]
 
 
 TRAIN, TEST = "train_32x32.mat", "test_32x32.mat"
-SCHEMA = LabelSchema((Label("digit", "categorical", tuple("0123456789")),))
 ZERO = 10
 """Label of the digit 0."""
 
