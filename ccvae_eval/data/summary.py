@@ -14,6 +14,8 @@ from ccvae_eval.model.interface import Label, supports
 from ccvae_eval.statistics.ratios import safe_ratio
 
 MAX_CORRELATIONS = 10
+ROUNDING = 1e-9
+"""Correlations below this are zero; NaN is not above it."""
 MIN_PAIRS = 10
 """Images in which both labels must be known for their correlation to be listed."""
 
@@ -93,7 +95,7 @@ def strongest_correlations(labels: tuple[Label, ...], values: NDArray[np.float64
     pairs = [
         (float(correlation[a, b]), names[a], names[b])
         for a, b in combinations(range(len(names)), 2)
-        if owners[a] != owners[b] and np.isfinite(correlation[a, b])
+        if owners[a] != owners[b] and abs(correlation[a, b]) > ROUNDING
     ]
     pairs.sort(key=lambda pair: -abs(pair[0]))
     return [{"first": a, "second": b, "correlation": r} for r, a, b in pairs[:MAX_CORRELATIONS]]

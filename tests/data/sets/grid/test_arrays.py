@@ -258,3 +258,9 @@ def test_inspect_says_whether_the_file_is_official(tmp_path: Path, monkeypatch: 
     own = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     monkeypatch.setattr(arrays, "SHAPES3D_MD5", (own,))
     assert describe(open_data(f"shapes3d:{path}"))["files"] == {"3dshapes.h5": "official file"}
+    # the checksum of the .npz of dSprites is not known
+    assert describe(open_data(f"dsprites:{grid_files.dsprites(tmp_path)}"))["files"] is None
+    files = describe(open_data(f"dsprites:{grid_files.dsprites_hdf5(tmp_path)}"))["files"]
+    assert files == {f"{DSPRITES}.hdf5": "not the official file"}
+    mpi3d = describe(open_data(f"mpi3d:{grid_files.mpi3d(tmp_path)},sizes=2|2|2|3|1|2|2"))
+    assert mpi3d["files"] == {"mpi3d_toy.npz": "not the official file"}

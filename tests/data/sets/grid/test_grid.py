@@ -13,7 +13,12 @@ from ccvae_eval.data.interface import HasCounterfactuals, HasFactors, HasRedraws
 from ccvae_eval.data.sets.grid.grid import Contents, Factor, Grid, grid_of
 from ccvae_eval.data.sets.grid.rows import HeldRows
 from ccvae_eval.data.spec import open_data
+from ccvae_eval.metrics.disentanglement import PanelSettings
+from ccvae_eval.metrics.disentanglement.context import PanelContext
+from ccvae_eval.metrics.disentanglement.group_scores import beta_vae, factor_vae, z_max_var
+from ccvae_eval.metrics.disentanglement.table import table_of
 from ccvae_eval.model.interface import supports
+from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.testing.data import check_data_set
 from tests.support import grid_files
 
@@ -143,3 +148,55 @@ def test_a_table_gives_factors_and_order():
 def test_a_spec_opens_the_same_data_again(tmp_path: Path):
     data = open_data(f"dsprites:{grid_files.dsprites(tmp_path)},labels=shape|posX:continuous,size=32")
     assert open_data(data.spec).digest == data.digest
+
+
+class Searched:
+    """A grid whose counterfactuals are found by comparing the labels of every image."""
+
+    from_spec = Small.from_spec
+
+    def __init__(self, data: Small) -> None:
+        self.data, self.labels = data, data.labels_of(np.arange(len(data)))
+        self.spec, self.schema, self.input_shape, self.digest = data.spec, data.schema, data.input_shape, data.digest
+
+    def __len__(self):
+        return len(self.data)
+
+    def batch(self, ids):
+        return self.data.batch(ids)
+
+    def labels_of(self, ids):
+        return self.labels[ids]
+
+    def split(self, name):
+        return self.data.split(name)
+
+    def with_attribute(self, ids, label, value):
+        wanted = self.labels[ids].copy()
+        wanted[:, self.schema.index(label)] = value
+        found = [next(i for i, row in enumerate(self.labels.tolist()) if row == asked) for asked in wanted.tolist()]
+        return self.data.batch(np.array(found)).images
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("profile", ["robust", "reference"])
+def test_interventional_scores_equal_those_of_brute_force(profile):
+    every, random = np.arange(24), np.random.default_rng(0)
+    mixing = random.normal(size=(3 * 8 * 8, 4))
+    images = small().levels(every)[:, None, None] * 60 + random.normal(size=(24, 8, 8, 3)) * 10
+    data = small(images=np.clip(images, 0, 255).astype(np.uint8))
+
+    def encode(images):
+        return images.flatten(1).double().numpy() @ mixing
+
+    def scores(source):
+        settings, weights = PanelSettings(profile=profile), ResampleWeights(0, 24, 100)
+        table = table_of(encode(data.batch(every).images), data.labels_of(every), names=list(data.schema.names))
+        context = PanelContext(table, settings, 0, weights, data=source, encode=encode)
+        found = [result for score in (factor_vae, beta_vae, z_max_var) for result in score(context)]
+        assert not context.notes
+        return found
+
+    found = repr(scores(data))
+    assert found == repr(scores(Searched(data)))
+    assert "images drawn" in found
