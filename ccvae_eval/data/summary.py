@@ -14,8 +14,6 @@ from ccvae_eval.model.interface import Label, supports
 from ccvae_eval.statistics.ratios import safe_ratio
 
 MAX_CORRELATIONS = 10
-ROUNDING = 1e-9
-"""Correlations below this are zero; NaN is not above it."""
 MIN_PAIRS = 10
 """Images in which both labels must be known for their correlation to be listed."""
 
@@ -42,7 +40,9 @@ def describe(data: DataSet) -> dict[str, Plain]:
         "unreadable": list(getattr(data, "unreadable", ())) or None,
         "regions": data.region_source if supports(data, HasRegions) else _no_regions(data),
         "labels": [row for i, label in enumerate(data.schema) for row in _rows(label, labels[:, i])],
-        "correlations": strongest_correlations(data.schema.labels, labels),
+        "correlations": []
+        if getattr(data, "uncorrelated", False)
+        else strongest_correlations(data.schema.labels, labels),
     }
     if isinstance(data, Relabelled):
         found["joined"] = [
@@ -95,7 +95,7 @@ def strongest_correlations(labels: tuple[Label, ...], values: NDArray[np.float64
     pairs = [
         (float(correlation[a, b]), names[a], names[b])
         for a, b in combinations(range(len(names)), 2)
-        if owners[a] != owners[b] and abs(correlation[a, b]) > ROUNDING
+        if owners[a] != owners[b] and np.isfinite(correlation[a, b])
     ]
     pairs.sort(key=lambda pair: -abs(pair[0]))
     return [{"first": a, "second": b, "correlation": r} for r, a, b in pairs[:MAX_CORRELATIONS]]

@@ -128,6 +128,7 @@ class Grid(ABC):
     has_sizes: ClassVar[bool] = False
     """True if the option ``sizes=A|B|..`` gives the number of values of each factor, which the files do not."""
     region_source = "renderer"
+    uncorrelated = True
 
     def __init__(self, contents: Contents, spec: str, labels: Sequence[str] = (), size: int = 0) -> None:
         self.contents, self.spec, self._size = contents, spec, size

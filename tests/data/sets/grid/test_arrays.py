@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -103,6 +105,33 @@ def test_forms_of_shapes3d(tmp_path: Path) -> None:
     np.savez(tmp_path / "axes.npz", images=shapes3d_arrays()["images"].reshape(*SIZES_3D, 64, 64, 3))
     axes = open_data(f"shapes3d:{tmp_path / 'axes.npz'}")
     assert np.array_equal(axes.pixels(np.arange(len(axes))), shapes3d_arrays()["images"])
+
+
+PEAK = """
+import resource, sys
+import numpy as np
+from ccvae_eval.data.spec import open_data
+from ccvae_eval.data.splits import sample_ids
+from ccvae_eval.data.summary import describe
+
+data = open_data(f"mpi3d:{sys.argv[1]}")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+ids = data.split("test")[::50]
+for some in np.array_split(ids, 100):
+    data.batch(some)
+data.region(ids[:100], "horizontal_axis")
+describe(data)
+sample_ids(data, "test", sample=500)
+print(len(data), before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_the_whole_file_of_mpi3d_is_read_in_little_memory(tmp_path: Path) -> None:
+    path = grid_files.sparse_mpi3d(tmp_path / "mpi3d.npz")
+    done = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
+    count, opened, growth = map(int, done.stdout.split())
+    assert count == 1_036_800
+    assert (opened + growth) * 1024 < 2**30
 
 
 @pytest.mark.parametrize("packed", [False, True])
