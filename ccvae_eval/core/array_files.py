@@ -7,9 +7,11 @@ import math
 import struct
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -25,7 +27,26 @@ MAX_DIRECTORY_BYTES = 16 << 20
 """Limit of the directory of an archive, which is read whole before any of its entries."""
 _END, _END64 = 22, 98
 """Size of the end record of an archive, and of it with the two zip64 records before it."""
+_LOCAL = 30
+"""Size of the record before each member, without its name and extra field, whose lengths end it."""
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayLayout:
+    """Shape and type of an array in an archive, and its place.
+
+    Args:
+        shape: its shape, in the order of C.
+        dtype: type of its numbers.
+        offset: position of its first byte in the archive; None if it is compressed.
+        checksum: CRC-32 of the member, as stated by the archive.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int | None
+    checksum: int
 
 
 class ArrayFile(Mapping[str, NDArray[Any]]):
@@ -36,6 +57,7 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
         where: name of the file for errors, if only the content is given.
         limit: most bytes of all arrays together.
         error: class of the errors.
+        only: names of the arrays to look at; all others, which may be damaged or hold objects, are ignored.
 
     Raises:
         InputError: of class ``error``, here or when an array is used: the file is not an archive or is damaged, an
@@ -43,7 +65,13 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
     """
 
     def __init__(
-        self, source: Path | bytes, where: str = "", *, limit: int, error: type[InputError] = InputError
+        self,
+        source: Path | bytes,
+        where: str = "",
+        *,
+        limit: int,
+        error: type[InputError] = InputError,
+        only: Collection[str] | None = None,
     ) -> None:
         self.where, self.error = where if isinstance(source, bytes) else str(source), error
         if isinstance(source, Path):
@@ -57,6 +85,8 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
         except (OSError, ValueError, struct.error, zipfile.BadZipFile, NotImplementedError) as damage:
             raise error("is not a readable .npz archive", where=self.where, why=str(damage)) from None
         entries = [entry for entry in self._archive.infolist() if entry.filename.endswith(SUFFIX)]
+        if only is not None:
+            entries = [entry for entry in entries if entry.filename.removesuffix(SUFFIX) in only]
         self._entries = {entry.filename.removesuffix(SUFFIX): entry for entry in entries}
         if len(self._entries) < len(entries):
             raise error("contains two arrays of the same name", where=self.where)
@@ -94,6 +124,34 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
                 member.seek(0)
                 return _with_unicode(npy.read_array(member, allow_pickle=False))
         except Exception as damage:  # a damaged member may raise anything in zipfile, zlib and the header's parser
+            why = str(damage) or type(damage).__name__
+            raise self.error("contains an unreadable array", where=f"{self.where}: {name}", why=why) from None
+
+    def layout(self, name: str) -> ArrayLayout:
+        """Shape, type and place of an array, to read parts of it."""
+        entry, offset = self._entries[name], None
+        with self.opened(name) as member:
+            start = member.tell()
+            member.seek(0)
+            shape, by_columns, dtype = _HEADERS[npy.read_magic(member)](member)
+        if by_columns and len(shape) > 1:
+            raise self.error("is stored column by column", where=f"{self.where}: {name}", hint="Save it in C order.")
+        if entry.compress_type == zipfile.ZIP_STORED and self._archive.fp is not None:
+            self._archive.fp.seek(entry.header_offset)
+            lengths = struct.unpack_from("<HH", self._archive.fp.read(_LOCAL), _LOCAL - 4)
+            offset = entry.header_offset + _LOCAL + sum(lengths) + start
+        return ArrayLayout(shape, dtype, offset, entry.CRC)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[BinaryIO]:
+        """The bytes of an array after its header, to be read in order; damage becomes the error of the file."""
+        try:
+            with self._archive.open(self._entries[name]) as member:
+                _HEADERS[npy.read_magic(member)](member)
+                yield cast("BinaryIO", member)
+        except InputError:
+            raise
+        except Exception as damage:  # as in _read
             why = str(damage) or type(damage).__name__
             raise self.error("contains an unreadable array", where=f"{self.where}: {name}", why=why) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from types import MappingProxyType
 
@@ -20,6 +21,8 @@ TRAIN, JUDGE, TEST = range(3)
 JUDGE_FROM, TEST_FROM = 0.6, 0.8
 JUDGE_OF_TRAIN = 0.25
 """The judge's fraction of an official training split."""
+
+SPLITMIX_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 SPLIT_ALIASES = MappingProxyType(
     {
@@ -81,6 +84,16 @@ def split_official(is_test: Bools, names: Sequence[str]) -> Splits:
     """Keep official train and test splits; a quarter of train, by a hash of the names, becomes the judge's."""
     judged = np.array([uniform_hash(name) < JUDGE_OF_TRAIN for name in names], np.bool_)
     return Splits(np.where(is_test, TEST, np.where(judged, JUDGE, TRAIN)).astype(np.int8))
+
+
+@cache
+def split_by_id(count: int) -> Splits:
+    """Split ids into train, judge and test (60/20/20) by the finaliser of splitmix64 (Steele, Lea and Flood 2014)."""
+    key = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    key = (key ^ (key >> np.uint64(30))) * SPLITMIX_MULTIPLIERS[0]
+    key = (key ^ (key >> np.uint64(27))) * SPLITMIX_MULTIPLIERS[1]
+    share = (key ^ (key >> np.uint64(31))) / 2.0**64
+    return Splits(np.digitize(share, (JUDGE_FROM, TEST_FROM)).astype(np.int8))
 
 
 MIN_DEVIATION = 0.1

@@ -23,10 +23,11 @@ def describe(data: DataSet) -> dict[str, Plain]:
 
     Returns:
         ``labels`` has one row for each class of each label (``class``, ``n``, ``share`` of the labelled images) and
-        one row with ``mean`` and ``deviation`` for a continuous label; None marks what does not apply.
-        ``correlations`` lists the strongest Pearson correlations between classes of different labels. ``joined``
-        gives for each joined label the number of images with none and with several of its parts. ``remarks`` has
-        sentences about files and labels that may not be as intended.
+        one row with ``mean`` and ``deviation`` for a continuous label; None marks what does not apply. ``files`` says
+        of each file whether it is the official one, if a checksum is known. ``correlations`` lists the strongest
+        Pearson correlations between classes of different labels. ``joined`` gives for each joined label the number of
+        images with none and with several of its parts. ``remarks`` has sentences about files and labels that may not
+        be as intended.
     """
     labels = data.labels_of(np.arange(len(data))).astype(np.float64)
     found: dict[str, Plain] = {
@@ -35,10 +36,13 @@ def describe(data: DataSet) -> dict[str, Plain]:
         "images": len(data),
         "input_shape": list(data.input_shape),
         "splits": {name: len(data.split(name)) for name in SPLITS},
+        "files": dict(getattr(data, "checksums", {})) or None,
         "unreadable": list(getattr(data, "unreadable", ())) or None,
         "regions": data.region_source if supports(data, HasRegions) else _no_regions(data),
         "labels": [row for i, label in enumerate(data.schema) for row in _rows(label, labels[:, i])],
-        "correlations": strongest_correlations(data.schema.labels, labels),
+        "correlations": []
+        if getattr(data, "uncorrelated", False)
+        else strongest_correlations(data.schema.labels, labels),
     }
     if isinstance(data, Relabelled):
         found["joined"] = [

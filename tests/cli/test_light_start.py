@@ -238,7 +238,7 @@ def test_wrong_arguments_are_refused(arguments: list[str], message: str, command
         ("lo", {"locality"}),
         ("run x.pt --metr", {"--metric", "--metric-timeout"}),
         ("run x.pt --metric d", {"density", "disentanglement", "diversity", "drift"}),
-        ("run x.pt --data f", {"faces", "folder"}),
+        ("run x.pt --data fa", {"faces", "falcor3d"}),
         ("run x.pt --device c", {"cpu", "cuda"}),
         ("run x.pt --option loc", {"locality."}),
         ("run x.pt --option locality.st", {"locality.steps="}),

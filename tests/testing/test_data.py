@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from ccvae_eval.data.spec import open_data
 from ccvae_eval.model.interface import Batch
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, data_sets
 from ccvae_eval.testing import ContractBroken, check_data_set
+from tests.support import grid_files
 from tests.support.fakes import Squares
+from tests.support.parquet_files import shards
 
 RNG = np.random.default_rng(0)
 
@@ -60,14 +63,28 @@ def celeba(place: Path) -> str:
     return f"celeba:{place}"
 
 
+def grid(name: str, write: Callable[[Path], Path], options: str = "") -> Callable[[Path], str]:
+    """The spec of specimens of a data set of all combinations of factors."""
+    return lambda place: f"{name}:{write(place)}{options}"
+
+
 SPECS: Mapping[str, Callable[[Path], str]] = {
+    "cars3d": grid("cars3d", grid_files.cars3d),
     "celeba": celeba,
     "digits": lambda place: "digits",
+    "dsprites": grid("dsprites", grid_files.dsprites),
     "faces": lambda place: "faces,size=32",
+    "falcor3d": grid("falcor3d", partial(grid_files.numbered, count=8), ",sizes=2|1|2|1|2|1|1"),
     "folder": folder,
+    "isaac3d": grid("isaac3d", partial(grid_files.numbered, count=8), ",sizes=2|1|2|1|2|1|1|1|1"),
     "mnist": mnist,
+    "mpi3d": grid("mpi3d", grid_files.mpi3d, f",sizes={'|'.join(map(str, grid_files.MPI3D_SIZES))}"),
     "npz": npz,
+    "parquet": grid("parquet", shards),
+    "shapes3d": grid("shapes3d", grid_files.shapes3d),
+    "smallnorb": grid("smallnorb", grid_files.smallnorb),
     "sprites": lambda place: "sprites",
+    "svhn": grid("svhn", grid_files.svhn),
     "swissroll": lambda place: "swissroll,n=200",
 }
 """A small instance of every built-in data set. A data set that is missing here fails the suite."""

@@ -41,7 +41,8 @@ class CelebA(Folder):
     """``celeba:PATH[,size=64] [,crop=square] [,labels=A|B] [,regions=boxes]``: 202,599 aligned faces (Liu et al. 2015).
 
     PATH contains ``img_align_celeba`` (a folder or a zip), ``list_attr_celeba.txt`` and ``list_eval_partition.txt``,
-    side by side or in ``Img``, ``Anno`` and ``Eval``; the tables may also be ``.csv``. The official partition gives
+    side by side or in ``Img``, ``Anno`` and ``Eval``; the tables may also be ``.csv``, and the images may lie in
+    ``img_align_celeba/img_align_celeba``, as in the archive of Kaggle. The official partition gives
     the splits: train, judge (its validation part) and test. Images are read on demand. Rows without an image and
     images without a row are left out and counted.
 
@@ -96,7 +97,8 @@ def _images(place: Path) -> Store:
     for inner in SUBFOLDERS:
         folder = place / inner / IMAGES
         if folder.is_dir():
-            return FolderStore(folder)
+            nested = folder / IMAGES  # in the archive of Kaggle
+            return FolderStore(nested if nested.is_dir() else folder)
         if folder.with_suffix(".zip").is_file():
             return ZipStore(folder.with_suffix(".zip"))
     raise DataError(

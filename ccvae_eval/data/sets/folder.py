@@ -1,4 +1,4 @@
-"""``folder``: image files in a folder or a zip, with a table of labels."""
+"""``folder``: image files in a folder or a zip, with labels in a table, in their folders or in their names."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ccvae_eval.data.images.regions import FRAMES, Boxes, Frame, Regions, region
 from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore, files_by_name
 from ccvae_eval.data.interface import Split
 from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, Attributes, read_attributes
+from ccvae_eval.data.labels.file_names import labels_from_folders, labels_from_names
 from ccvae_eval.data.memory import checked_ids
 from ccvae_eval.data.spec import Options, require_path
 from ccvae_eval.data.splits import split_by_column, split_by_name
@@ -49,6 +50,10 @@ class Folder:
     ``attributes.csv`` in the folder or zip, or beside the zip; its first column holds the file names. Images are read
     on demand. ``images=NAME`` and ``attributes=NAME`` name other files. With ``size``, the central square of each image
     is resized; without, all images must have the size of the first.
+
+    Without a table the label ``class`` is the folder of an image, as in ``CLASS/NAME.png`` or ``train/CLASS/NAME.png``.
+    ``names=age_gender_race_*`` reads the labels in the names of the files instead; see
+    :mod:`ccvae_eval.data.labels.file_names`.
 
     ``pad=N`` first adds N black pixels at each side. ``crop`` selects the part that is resized: ``square``, the largest
     central square; a number N, the central N x N; ``whole``, the whole image, squeezed to a square.
@@ -138,7 +143,7 @@ class Folder:
         size = read.integer("size", 0, low=0, high=MAX_EDGE)
         channels = read.integer("channels", 3, choices=(1, 3))
         images, table = read.text("images"), read.text("attributes", TABLE)
-        labels, regions = read.names("labels"), read.text("regions")
+        labels, regions, names = read.names("labels"), read.text("regions"), read.text("names")
         crop, pad = crop_option(read, "folder", ""), read.integer("pad", 0, low=0, high=MAX_EDGE)
         skip = read.text("on_error", "stop", ("stop", "skip")) == "skip"
         read.finish()
@@ -147,7 +152,7 @@ class Folder:
         if regions and regions not in FRAMES and (crop or pad):
             raise UsageError("crop and pad do not apply to masks", where="folder", hint=f"regions={'|'.join(FRAMES)}")
         place = existing_path("folder", path, f"a folder or a zip of images with {TABLE}")
-        store, attributes = _opened(place, images, table, labels)
+        store, attributes = _opened(place, images, table, names, labels)
         kind: Any = FolderWithRegions if regions else cls
         found = _regions(regions, place) if regions else None
         if isinstance(found, Boxes) and (crop or pad):
@@ -327,15 +332,33 @@ def _grey(pixels: PixelArray) -> PixelArray:
     return np.asarray(np.rint(weighed), np.uint8)[..., None]
 
 
-def _opened(place: Path, images: str, table: str, labels: tuple[str, ...]) -> tuple[Store, Attributes]:
-    """The images and the table of a folder or zip."""
+def _opened(place: Path, images: str, table: str, names: str, labels: tuple[str, ...]) -> tuple[Store, Attributes]:
+    """The images of a folder or zip, and their labels: from the table, or from the names of the files."""
+    if names:
+        store = _store_in(place, images, ()) if place.is_dir() else ZipStore(place)
+        return store, labels_from_names(store.names, names, store.where, labels)
     if place.is_dir():
-        attributes = _read_table(place / table, labels)
-        return _store_in(place, images, attributes), attributes
-    store = ZipStore(place)
-    if table in store:
+        path = place / table
+    elif table in (store := ZipStore(place)):
         return store, read_attributes(store.read(table, MAX_TABLE_BYTES), f"{place}: {table}", labels)
-    return store, _read_table(place.parent / table, labels)
+    else:
+        path = place.parent / table
+    if table == TABLE and not path.exists() and (found := _in_class_folders(place, images, labels)):
+        return found
+    attributes = _read_table(path, labels)
+    return (_store_in(place, images, attributes.files) if place.is_dir() else store), attributes
+
+
+def _in_class_folders(place: Path, images: str, labels: tuple[str, ...]) -> tuple[Store, Attributes] | None:
+    """Images in a folder for each class; None if they are not, or if a table of another name may be meant."""
+    if place.is_dir() and any(place.glob("*.csv")):
+        return None
+    try:
+        store = _store_in(place, images, ()) if place.is_dir() else ZipStore(place)
+    except DataError:
+        return None
+    attributes = labels_from_folders(store.names, store.where, labels)
+    return None if attributes is None else (store, attributes)
 
 
 def _read_table(path: Path, labels: tuple[str, ...]) -> Attributes:
@@ -351,7 +374,8 @@ def _read_table(path: Path, labels: tuple[str, ...]) -> Attributes:
         why=f"the folder {_content(path.parent)}",
         hint=f"If it is {others[0]!r}, write attributes={others[0]}."
         if others
-        else "Expected a CSV file with a first line such as file,Smiling,Male and one row for each image.",
+        else "Expected a CSV file with a first line such as file,Smiling,Male and one row for each image, or images in "
+        "a folder for each class.",
     )
 
 
@@ -374,10 +398,10 @@ def _no_match(attributes: Attributes, store: Store) -> DataError:
     )
 
 
-def _store_in(folder: Path, images: str, attributes: Attributes) -> Store:
+def _store_in(folder: Path, images: str, files: Collection[str]) -> Store:
     """The folder or zip ``images`` if given, else the image files in the folder, else the zip in it.
 
-    Of several zips, take the one with an image for every row of the table.
+    Of several zips, take the one with each of the named files.
     """
     if images:
         place = folder / images
@@ -401,7 +425,7 @@ def _store_in(folder: Path, images: str, attributes: Attributes) -> Store:
             why=f"it {_content(folder)}",
             hint="Expected PNG or JPEG files in the folder, in its subfolders or in a zip.",
         )
-    rows = set(attributes.files)
+    rows = set(files)
     complete = [store for store in (ZipStore(folder / name) for name in zips) if files_by_name(store).keys() >= rows]
     if len(complete) == 1:
         return complete[0]

@@ -7,24 +7,47 @@ import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, Self
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, UsageError
-from ccvae_eval.core.files import open_regular_file
+from ccvae_eval.core.files import open_regular_file, read_regular_file
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.data.images.decode import bilinear
-from ccvae_eval.data.labels.columns import labels_from_array
+from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, csv_rows, labels_from_array
 from ccvae_eval.data.memory import InMemory, checked_arrays
 from ccvae_eval.data.sets.npz import read_arrays
 from ccvae_eval.data.spec import Options, refuse_path, require_path
 from ccvae_eval.data.splits import split_by_name, split_official
 from ccvae_eval.model.interface import Label, LabelSchema
 
-SCHEMA = LabelSchema((Label("digit", "categorical", tuple("0123456789")),))
+DIGITS, FASHION, KUZUSHIJI = "digits", "fashion", "kmnist"
+LABELS = MappingProxyType(
+    {
+        DIGITS: Label("digit", "categorical", tuple("0123456789")),
+        FASHION: Label(
+            "class",
+            "categorical",
+            (
+                "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+                "Ankle boot",
+            ),
+        ),
+        KUZUSHIJI: Label("class", "categorical", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")),
+    }
+)  # fmt: skip
+"""The label of the data sets that are released under the same file names."""
+FOLDER_NAMES = (("fashion", FASHION), ("kmnist", KUZUSHIJI), ("kuzushiji", KUZUSHIJI))
+SCHEMA = LabelSchema((LABELS[DIGITS],))
+RAW = "raw"
+"""Folder into which torchvision unpacks the files."""
+INDEX = "index"
+PERTURBATION = Label("perturbation", "categorical", ("plain", "thinned", "thickened", "swollen", "fractured"))
 EDGE = 28
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
 MAX_IMAGES, MAX_EDGE = 1_000_000, 512
@@ -35,16 +58,25 @@ Bytes = NDArray[np.uint8]
 
 
 class Mnist(InMemory):
-    """``mnist:PATH[,size=28] [,rotations=0|15|30]``: handwritten digits with the label ``digit``, classes "0" to "9".
+    """``mnist:PATH[,size=28] [,rotations=0|15|30] [,morpho=true] [,classes=fashion]``: handwritten digits.
 
-    PATH is a folder with the idx files (``train-images-idx3-ubyte`` and so on, with or without ``.gz``), or an ``.npz``
-    (or a folder with a single one) with ``images`` (N, 28, 28) and ``labels``, or with Keras's ``x_train, y_train,
-    x_test, y_test``. If the files have official splits, these are kept and a quarter of train becomes the judge's;
-    otherwise splits follow from a hash of the position. Another ``size`` is resized bilinearly, exactly as by Pillow.
+    The label is ``digit``, with the classes "0" to "9". FashionMNIST and KMNIST have the same file names: in a folder
+    with "fashion", "kmnist" or "kuzushiji" in its name the label is ``class``, with the names of their classes;
+    ``classes=digits``, ``classes=fashion`` and ``classes=kmnist`` choose.
+
+    PATH is a folder with the idx files (``train-images-idx3-ubyte`` and so on, with or without ``.gz``, also in its
+    folder ``raw``), or an ``.npz`` (or a folder with a single one) with ``images`` (N, 28, 28) and ``labels``, or with
+    Keras's ``x_train, y_train, x_test, y_test``. If the files have official splits, these are kept and a quarter of
+    train becomes the judge's; otherwise splits follow from a hash of the position. Another ``size`` is resized
+    bilinearly, exactly as by Pillow.
 
     ``rotations`` rotates each image counter-clockwise, before resizing, by one of the given angles in degrees, drawn
     at random from ``seed``. The angle becomes the categorical label ``angle``, the domain of DIVA (Ilse, Tomczak,
     Louizos and Welling 2020: 0|15|30|45|60|75).
+
+    ``morpho=true`` adds the continuous labels in ``train-morpho.csv`` and ``t10k-morpho.csv``, such as area, thickness
+    and slant (Morpho-MNIST, Castro et al. 2019), and the categorical label ``perturbation`` if there are files
+    ``train-pert-idx1-ubyte``. ``labels=digit|slant`` chooses labels.
     """
 
     @classmethod
@@ -52,9 +84,12 @@ class Mnist(InMemory):
         read = Options("mnist", options)
         size = read.integer("size", EDGE, low=1, high=MAX_EDGE)
         angles = _angles(read.names("rotations"))
-        seed = read.integer("seed", 0)
+        seed, morpho = read.integer("seed", 0), read.text("morpho", "false", ("true", "false")) == "true"
+        kind, chosen = read.text("classes", "", ("", *LABELS)), read.names("labels")
         read.finish()
         place = Path(require_path("mnist", path, "a folder with the idx files, or an .npz"))
+        if (place / RAW).is_dir() and not any(place.glob("*-ubyte*")):
+            place /= RAW
         images, digits, is_test = _from_folder(place) if place.is_dir() else _from_archive(place)
         where = str(place)
         if images.dtype != np.uint8 or images.shape != (len(digits), EDGE, EDGE) or not len(digits):
@@ -63,11 +98,18 @@ class Mnist(InMemory):
                 where=where,
                 hint="Expected uint8 images of shape (N, 28, 28) and N labels.",
             )
-        schema, labels = labels_from_array(digits, SCHEMA, where)
-        spec = f"mnist:{path}" + (f",size={size}" if size != EDGE else "")
+        label = LABELS[kind or _kind_of(place)]
+        schema, labels = labels_from_array(digits, LabelSchema((label,)), where)
+        spec = f"mnist:{path}" + (f",size={size}" if size != EDGE else "") + (f",classes={kind}" if kind else "")
+        if morpho:
+            schema, labels = _with_morphometrics(schema, labels, place)
+            spec += ",morpho=true"
         if angles:
             schema, labels, images = _rotated(schema, labels, images, angles, seed)
             spec += f",rotations={'|'.join(angles)}" + (f",seed={seed}" if seed else "")
+        if chosen:
+            labels, schema = labels[:, [schema.index(name) for name in chosen]], schema.select(chosen)
+            spec += f",labels={'|'.join(chosen)}"
         resized = images if size == EDGE else bilinear(images, size)
         names = [str(i) for i in range(len(digits))]
         splits = split_official(is_test, names) if is_test.any() else split_by_name(names)
@@ -106,6 +148,57 @@ def _rotated(
             rotated[row] = cv2.warpAffine(images[row], matrix, (EDGE, EDGE), flags=cv2.INTER_LINEAR)
     extended = LabelSchema((*schema, Label("angle", "categorical", angles)))
     return extended, np.column_stack([labels, domain]).astype(np.float32), rotated
+
+
+def _kind_of(place: Path) -> str:
+    """The data set in a folder or file, by its name."""
+    place = place.absolute()
+    name = (place.parent.name if place.name == RAW else place.stem).lower()
+    return next((kind for part, kind in FOLDER_NAMES if part in name), DIGITS)
+
+
+def _with_morphometrics(
+    schema: LabelSchema, labels: NDArray[np.float32], folder: Path
+) -> tuple[LabelSchema, NDArray[np.float32]]:
+    """Add the columns of the morphometric tables, and the perturbations if they are known for every image."""
+    if not folder.is_dir():
+        raise UsageError("morpho=true needs a folder with the idx files and their tables", where=str(folder))
+    parts = [name for name in (TRAIN, TEST) if _idx_file(folder, f"{name}-images", 3) is not None]
+    tables = [_morphometrics(folder / f"{name}-morpho.csv") for name in parts]
+    names = list(tables[0]) if tables else []
+    odd = next((part for part, table in zip(parts, tables, strict=True) if list(table) != names), None)
+    if odd is not None:
+        raise DataError(f"the columns are not those of {parts[0]}-morpho.csv", where=str(folder / f"{odd}-morpho.csv"))
+    columns = [np.concatenate([table[name] for table in tables]) for name in names]
+    added = [Label(name, "continuous") for name in names]
+    perturbed = [path for name in parts if (path := _idx_file(folder, f"{name}-pert", 1)) is not None]
+    if perturbed and len(perturbed) == len(parts):
+        columns.append(np.concatenate([read_idx(path, LABELS_MAGIC) for path in perturbed]).astype(np.float32))
+        added.append(PERTURBATION)
+    rows = next((len(column) for column in columns if len(column) != len(labels)), len(labels))
+    if rows != len(labels) or not columns:
+        raise DataError(f"the tables have {rows} rows, the images are {len(labels)}", where=str(folder))
+    extended, values = LabelSchema((*schema, *added)), np.column_stack([labels, *columns]).astype(np.float32)
+    extended.validate(torch.from_numpy(values), str(folder))
+    return extended, values
+
+
+def _morphometrics(path: Path) -> dict[str, NDArray[np.float32]]:
+    """The columns of a table with one row of numbers for each image, in the order of ``index``."""
+    head, *rows = csv_rows(read_regular_file(path, MAX_TABLE_BYTES, DataError), str(path)) or [[]]
+    odd = next((number for number, row in enumerate(rows, start=2) if len(row) != len(head)), None)
+    if odd is not None or INDEX not in head or len(head) < 2 or len(set(head)) < len(head):
+        what = "the file is not a table of morphometrics"
+        raise DataError(what, where=f"{path}: line {odd or 1}", hint="Expected index,area,length,thickness,...")
+    try:
+        table = np.array([[float(cell or "nan") for cell in row] for row in rows]).reshape(len(rows), len(head))
+    except ValueError as error:
+        raise DataError("a cell is not a number", where=str(path), why=str(error)) from None
+    place = head.index(INDEX)
+    order = np.argsort(table[:, place])
+    if not np.array_equal(table[order, place], np.arange(len(table))):
+        raise DataError("index must number the images from 0", where=str(path))
+    return {name: table[order, i].astype(np.float32) for i, name in enumerate(head) if i != place}
 
 
 def _from_archive(path: Path) -> tuple[Bytes, NDArray[np.int64], NDArray[np.bool_]]:

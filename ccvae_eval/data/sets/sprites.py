@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from ccvae_eval.core.types import Bools, Floats, Ids, Images
-from ccvae_eval.data.interface import SPLITS, Split
+from ccvae_eval.data.interface import Split
 from ccvae_eval.data.memory import checked_ids
 from ccvae_eval.data.spec import Options, refuse_path
-from ccvae_eval.data.splits import JUDGE_FROM, TEST_FROM
+from ccvae_eval.data.splits import split_by_id
 from ccvae_eval.model.interface import Batch, Label, LabelSchema
 
 SHAPES = ("square", "ellipse", "heart")
@@ -48,7 +48,6 @@ original images."""
 OUTLINE = 4096
 
 DRAWING_VERSION = 1
-SPLITMIX_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 class Sprites:
@@ -102,7 +101,7 @@ class Sprites:
         return self.factors(ids).astype(np.float32)
 
     def split(self, name: Split) -> Ids:
-        return np.flatnonzero(_split_codes(len(self)) == SPLITS.index(name))
+        return split_by_id(len(self)).ids(name)
 
     def factors(self, ids: Ids) -> Floats:
         """The factor values, shape (N, 5), columns as in ``factor_names``; a shape is given by its class index."""
@@ -169,13 +168,3 @@ def _outline() -> tuple[Floats, Floats]:
     angle = np.arctan2(x, -y)
     order = np.argsort(angle, kind="stable")
     return angle[order], np.hypot(x, y)[order]
-
-
-@cache
-def _split_codes(count: int) -> NDArray[np.int8]:
-    """The split of each id, from the finaliser of splitmix64 (Steele, Lea and Flood 2014)."""
-    key = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    key = (key ^ (key >> np.uint64(30))) * SPLITMIX_MULTIPLIERS[0]
-    key = (key ^ (key >> np.uint64(27))) * SPLITMIX_MULTIPLIERS[1]
-    share = (key ^ (key >> np.uint64(31))) / 2.0**64
-    return np.digitize(share, (JUDGE_FROM, TEST_FROM)).astype(np.int8)

@@ -67,6 +67,17 @@ def test_supported_layouts(official: Make, apart: bool, zipped: bool, end: str) 
     np.testing.assert_array_equal(data.labels_of(np.arange(4)), [[0, 0], [1, 1], [0, 1], [1, 0]])
 
 
+def test_the_archive_of_kaggle_nests_the_images(official: Make) -> None:
+    place = official(end=".csv")
+    before = open_data(f"celeba:{place}").digest
+    (place / "img_align_celeba").rename(place / "inner")
+    (place / "img_align_celeba").mkdir()
+    (place / "inner").rename(place / "img_align_celeba" / "img_align_celeba")
+    data = open_data(f"celeba:{place}")
+    check_data_set(data)
+    assert data.digest == before
+
+
 def test_crops_are_central_squares_or_the_whole_image(official: Make) -> None:
     place = official()
     whole = cv2.imread(str(place / "img_align_celeba/000001.jpg"))[..., ::-1]

@@ -308,3 +308,38 @@ def test_images_that_cannot_be_read_are_left_out_on_request(photos: Write) -> No
     assert data.unreadable == ("0.png", "7.png")
     assert len(data) == 28
     check_data_set(data)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_images_in_a_folder_for_each_class(photos: Write, zipped: bool) -> None:
+    files = {f"{kind}/{i}.png": picture(i) for i in range(10) for kind in ("cat", "dog")}
+    place = photos("", files, zipped="x.zip") if zipped else photos("", {**files, "stray.png": picture(3)})
+    data = open_data(f"folder:{place}")
+    check_data_set(data)
+    assert isinstance(data, Folder)
+    assert data.schema["class"].classes == ("cat", "dog")
+    assert data.labels_of(np.arange(20))[:, 0].tolist() == [0.0] * 10 + [1.0] * 10
+    assert np.array_equal(rgb(data, 13), picture(3))
+    assert data.images_without_row == (0 if zipped else 1)
+    if zipped:
+        assert len(open_data(f"folder:{place / 'x.zip'}")) == 20
+    (place / "labels.csv").write_text(TABLE)
+    with pytest.raises(DataError, match="attributes=labels.csv"):
+        open_data(f"folder:{place}")
+
+
+def test_class_folders_in_split_folders(photos: Write) -> None:
+    files = {f"{part}/{kind}/{i}.png": picture(i) for part in ("train", "test") for kind in "ab" for i in range(9)}
+    data = open_data(f"folder:{photos('', files)}")
+    check_data_set(data)
+    assert data.split("test").tolist() == list(range(18))
+    assert 0 < len(data.split("judge")) < 18
+
+
+def test_labels_in_the_names_of_the_files(photos: Write) -> None:
+    files = {f"part/{20 + i}_{i % 2}_{i % 3}_2017.jpg": picture(i) for i in range(24)}
+    data = open_data(f"folder:{photos('', files)},names=age_gender_race_*")
+    check_data_set(data)
+    assert [label.kind for label in data.schema] == ["continuous", "binary", "categorical"]
+    assert data.labels_of(np.array([5])).tolist() == [[25, 1, 2]]
+    assert open_data(f"folder:{photos('', files)},names=age_gender_race_*,labels=race").schema.names == ("race",)

@@ -125,6 +125,90 @@ def test_missing_and_inconsistent_arrays_are_rejected(tmp_path: Path) -> None:
             open_data(spec)
 
 
+@pytest.mark.parametrize(
+    ("name", "label", "seventh"),
+    [
+        ("FashionMNIST", "class", "Sneaker"),
+        ("KMNIST", "class", "ya"),
+        ("kuzushiji", "class", "ya"),
+        ("x", "digit", "7"),
+    ],
+)
+@pytest.mark.parametrize("raw", ["", "raw"])
+def test_the_folder_names_the_classes(tmp_path: Path, name: str, label: str, seventh: str, raw: str) -> None:
+    place = tmp_path / name / raw
+    place.mkdir(parents=True)
+    data = open_data(f"mnist:{folder(place).parent if raw else folder(place)}")
+    check_data_set(data)
+    assert data.schema[label].class_name(7) == seventh
+    assert open_data(f"mnist:{place},classes=digits").schema["digit"].class_name(7) == "7"
+
+
+def morpho(place: Path, columns: str = "area,length,thickness,slant,width,height", pert: bool = True) -> Path:
+    folder(place)
+    for name, (_, digits) in (("train", TRAIN), ("t10k", TEST)):
+        rows = [f"{i}," + ",".join(f"{d / 7 + k}" for k in range(columns.count(",") + 1)) for i, d in enumerate(digits)]
+        (place / f"{name}-morpho.csv").write_text("\n".join([f"index,{columns}", *rows]))
+        if pert:
+            (place / f"{name}-pert-idx1-ubyte.gz").write_bytes(gzip.compress(idx(digits % 5)))
+    return place
+
+
+def test_morphometrics_are_continuous_labels(tmp_path: Path) -> None:
+    data = open_data(f"mnist:{morpho(tmp_path)},morpho=true")
+    check_data_set(data)
+    assert data.schema.names == ("digit", "area", "length", "thickness", "slant", "width", "height", "perturbation")
+    assert [label.kind for label in data.schema][1:] == ["continuous"] * 6 + ["categorical"]
+    digits = np.concatenate([TRAIN[1], TEST[1]])
+    found = data.labels_of(np.arange(60))
+    np.testing.assert_allclose(found[:, 3], digits / 7 + 2, rtol=1e-6)
+    np.testing.assert_array_equal(found[:, 7], digits % 5)
+    some = open_data(f"mnist:{tmp_path},morpho=true,labels=slant|digit")
+    np.testing.assert_array_equal(some.labels_of(np.arange(60)), found[:, [4, 0]])
+    assert open_data(some.spec).digest == some.digest != data.digest
+    rotated = open_data(f"mnist:{tmp_path},morpho=true,rotations=0|90")
+    assert rotated.schema.names[-2:] == ("perturbation", "angle")
+
+
+def test_the_older_tables_of_morphometrics(tmp_path: Path) -> None:
+    data = open_data(f"mnist:{morpho(tmp_path, 'thickness,intensity', pert=False)},morpho=true")
+    assert data.schema.names == ("digit", "thickness", "intensity")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a table of morphometrics"),
+        ("area\n1\n", "not a table of morphometrics"),
+        ("index,area\n0,1,2\n", "line 2: the file is not a table"),
+        ("index,area\n0,x\n", "a cell is not a number"),
+        ("index,area\n1,2\n", "index must number the images from 0"),
+        ("index,area\n0,2\n", "the columns are not those of train-morpho.csv"),
+    ],
+)
+def test_damaged_tables_of_morphometrics_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (morpho(tmp_path) / "t10k-morpho.csv").write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        open_data(f"mnist:{tmp_path},morpho=true")
+    assert "t10k-morpho.csv" in str(caught.value)
+
+
+def test_morphometrics_fit_the_images(tmp_path: Path) -> None:
+    place = morpho(tmp_path)
+    (place / "t10k-morpho.csv").write_text("\n".join((place / "t10k-morpho.csv").read_text().splitlines()[:-1]))
+    with pytest.raises(DataError, match="the tables have 59 rows, the images are 60"):
+        open_data(f"mnist:{place},morpho=true")
+    (place / "t10k-morpho.csv").unlink()
+    with pytest.raises(DataError, match=r"t10k-morpho.csv: cannot be opened"):
+        open_data(f"mnist:{place},morpho=true")
+    np.savez(tmp_path / "x.npz", images=TRAIN[0], labels=TRAIN[1])
+    with pytest.raises(UsageError, match="morpho=true needs a folder"):
+        open_data(f"mnist:{tmp_path / 'x.npz'},morpho=true")
+    for option in ("morpho=yes", "classes=letters", "labels=slant"):
+        with pytest.raises(UsageError):
+            open_data(f"mnist:{place},{option}")
+
+
 SHARED = SHARED_ROOT / "data/mnist/mnist_train.npz"
 
 
