@@ -129,7 +129,6 @@ CODES: Mapping[tuple[str, str, str], ExpectedValues] = {
     ("density", "cross_auc", "mix"): _cross_auc,
     ("measurement", "distance", "mix"): _extra,
     ("measurement", "extra", "mix"): _extra,
-    ("measurement", "distance", "shuffle"): lambda case: case.ends(0.0, case.chance()),
     ("measurement", "missing", "shuffle"): lambda case: case.ends(0.0, case.chance()),
     ("accuracy", "balanced_accuracy", "mislabel"): _accuracy,
     ("accuracy", "accuracy", "mislabel"): _accuracy,

@@ -74,7 +74,7 @@ class MeasurementTests:
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "distance": ValueSpec(
             "dependences between latent dimensions and labels that differ from the layout: missing and extra ones",
-            COUNT, False, (0.0, None), CHANCE_NAME, dials=("mix", "shuffle"),
+            COUNT, False, (0.0, None), CHANCE_NAME, dials=("mix",),
         ),
         "missing": ValueSpec(
             "own labels on which a characteristic's latent dimensions do not depend, given all other labels", COUNT,
