@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "study"
 SOME_VALUES_FAIL = 1
 PAGES = {
-    "codes": "density accuracy --steps 3 --dial shuffle --dial mix --dial seep --dial stir --dial shift "
+    "codes": "density measurement accuracy --steps 3 --dial shuffle --dial mix --dial seep --dial stir --dial shift "
     "--dial collapse --dial mislabel --dial temper",
     "pictures": "locality drift diversity --steps 3 --dial shuffle --dial mix --dial seep --dial stir --dial collapse "
     "--dial smear --dial stray --dial warp --dial fade --dial leak --dial idle --dial jump --dial wobble",

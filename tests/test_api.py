@@ -91,7 +91,7 @@ def test_the_command_prints_one_document_of_the_published_schema(
     assert code == 0
     document = json.loads(capsys.readouterr().out)
     _validate(RUN_SCHEMA, document)
-    default = ["density", "locality", "drift", "diversity", "accuracy", "reconstruction"]
+    default = ["density", "measurement", "locality", "drift", "diversity", "accuracy", "reconstruction"]
     assert [m["metric"] for m in document["measurements"]] == default
     assert document["checkpoint"]["model"] == "ccvae"
     assert document["data"]["n"] == SAMPLE

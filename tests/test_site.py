@@ -17,8 +17,8 @@ from ccvae_eval.cli import VERBS
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 METRIC_PAGES = [
-    "density", "locality", "drift", "diversity", "accuracy", "intervention", "generation", "reconstruction",
-    "disentanglement",
+    "density", "measurement", "locality", "drift", "diversity", "accuracy", "intervention", "generation",
+    "reconstruction", "disentanglement",
 ]  # fmt: skip
 
 

@@ -73,7 +73,10 @@ ENDS_AT_CHANCE = ("shuffle", "collapse")
 """Perturbations that end at the chance level of a value for any model: codes of other images, and no diversity."""
 VOTES = ("factor_vae_votes", "beta_vae_votes", "z_max_var_votes")
 OTHER_NULL_MODEL = frozenset(
-    {("intervention", "energy"), *(("disentanglement", value) for value in ("infoe", "downstream", *VOTES))}
+    {
+        ("intervention", "energy"),
+        *(("disentanglement", value) for value in ("infoe", "downstream", "r2_linear", "r2_nonlinear", *VOTES)),
+    }
 )
 """Values whose chance level is that of another null model, such as the label frequencies, so they end elsewhere."""
 UNAFFECTED = frozenset({("intervention", "error where=outside", "idle")})

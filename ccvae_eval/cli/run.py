@@ -40,8 +40,8 @@ def command(
 ) -> None:
     """Evaluate a checkpoint with several metrics in one pass.
 
-    By default density, locality, drift, diversity, accuracy and reconstruction. Each image is encoded once, and
-    metrics that need the same decoded image share it.
+    By default density, measurement, locality, drift, diversity, accuracy and reconstruction. Each image is encoded
+    once, and metrics that need the same decoded image share it.
     """
     common = Common(**given)
     names = metric_names(metric, common, every=every)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # describing a metric needs no array library
 Status = Literal["ok", "undefined", "unsupported", "failed"]
 
 ORACLE = "the oracle, on synthetic data"
+COUNT = "count"
+"""Unit of values that are summed over the characteristics, not averaged."""
 ANOTHER_IMAGE = "another image"
 """Name of the chance level of a comparison with another image, chosen at random."""
 

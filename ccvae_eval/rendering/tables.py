@@ -13,11 +13,11 @@ from rich.measure import Measurement as Width
 from rich.table import Column, Table
 from rich.text import Text
 
-from ccvae_eval.core.results import EVERY_UNDEFINED, Measurement, Value, ValueSpec
+from ccvae_eval.core.results import COUNT, EVERY_UNDEFINED, Measurement, Value, ValueSpec
 from ccvae_eval.rendering.text import at_text, escaped, figure, plain
 
 ARROWS = {True: "↑", False: "↓", None: ""}
-MEAN = "mean"
+MEAN, TOTAL = "mean", "total"
 SHADES, ASCII_SHADES = " ░▒▓█", " .:*#"
 HEADINGS = 60
 """Columns of a terminal into which the headings of a matrix must fit; longer ones are numbered."""
@@ -142,6 +142,11 @@ def reason_of(value: Value) -> str:
     return value.note.removeprefix(EVERY_UNDEFINED).lstrip(":; ") or value.note
 
 
+def whole(spec: ValueSpec) -> str:
+    """Name of the row without a characteristic: the mean, or the total of a count."""
+    return TOTAL if spec.unit == COUNT else MEAN
+
+
 def value_note(value: Value) -> str:
     """The note of a value, and the number of images (for a mean: characteristics) that it excludes."""
     what = "" if value.characteristic is None else " images" if value.excluded > 1 else " image"
@@ -160,7 +165,7 @@ def metric_tables(measurement: Measurement, specs: Mapping[str, ValueSpec], *, v
     head, notes = value_table("characteristic"), dict[str, list[str]]()
     rows = [v for v in m.values if v.name == m.headline and not v.at]
     for v in sorted(rows, key=lambda v: v.characteristic is None):
-        name = v.characteristic or MEAN
+        name = v.characteristic or whole(spec)
         head.add_row(escaped(name), *value_cells(v, spec), style="bold" if v.characteristic is None else "")
         if note := value_note(v):
             notes.setdefault(note, []).append(name)
@@ -170,11 +175,11 @@ def metric_tables(measurement: Measurement, specs: Mapping[str, ValueSpec], *, v
     if shown:
         table = value_table("value", "characteristic") if verbose else value_table("value")
         for v in shown:
-            unit = specs.get(v.name, ValueSpec("")).unit
+            own = specs.get(v.name, ValueSpec(""))
             name = f"{v.name} ({at_text(v.at)})" if v.at else v.name
-            name += f", {unit}" if unit and unit != "share" else ""
-            first = [escaped(name), escaped(v.characteristic or MEAN)] if verbose else [escaped(name)]
-            table.add_row(*first, *value_cells(v, specs.get(v.name, ValueSpec(""))))
+            name += f", {own.unit}" if own.unit and own.unit not in ("share", COUNT) else ""
+            first = [escaped(name), escaped(v.characteristic or whole(own))] if verbose else [escaped(name)]
+            table.add_row(*first, *value_cells(v, own))
         parts += [table, *bullets(_reasons(shown))]
     return Group(*parts, *bullets(m.notes))
 

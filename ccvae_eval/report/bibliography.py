@@ -18,6 +18,11 @@ _ENTRIES = {
     "wang2004ssim": ("article", "Wang, Zhou and Bovik, Alan C. and Sheikh, Hamid R. and Simoncelli, Eero P.",
         "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004,
         "IEEE Transactions on Image Processing"),
+    "yao2025measurement": ("inproceedings", "Yao, Dingling and Huang, Shimeng and Cadei, Riccardo and Zhang, Kun and "
+        "Locatello, Francesco", "The Third Pillar of Causal Analysis? {A} Measurement Perspective on Causal "
+        "Representations", 2025, "Advances in Neural Information Processing Systems"),
+    "shah2020hardness": ("article", "Shah, Rajen D. and Peters, Jonas", "The Hardness of Conditional Independence "
+        "Testing and the Generalised Covariance Measure", 2020, "The Annals of Statistics"),
     "brier1950verification": ("article", "Brier, Glenn W.", "Verification of Forecasts Expressed in Terms of "
         "Probability", 1950, "Monthly Weather Review"),
     "kumar2019verified": ("inproceedings", "Kumar, Ananya and Liang, Percy S. and Ma, Tengyu",
@@ -79,6 +84,7 @@ _PLACES = {"article": "journal", "inproceedings": "booktitle", "book": "publishe
 
 SOURCES = {
     "density": ("wang2009divergence", "eastwood2018framework", "delong1988areas"),
+    "measurement": ("yao2025measurement", "shah2020hardness", "holm1979simple"),
     "locality": ("joy2021ccvae",),
     "drift": ("lewis1995fast", "wang2004ssim"),
     "diversity": ("joy2021ccvae",),

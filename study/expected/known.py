@@ -114,6 +114,12 @@ def _kept(case: Case) -> Floats:
     return case.ends(case.reference(), float(np.mean(ends)))
 
 
+def _extra(case: Case) -> Floats:
+    """Each of two rotated dimensions depends on its partner's label; unrotated ones on no foreign label."""
+    binary = [name for name in case.names if case.subject.schema[name].kind == "binary"]
+    return case.ends(0.0, 2.0 * len(characteristic_pairs(case.subject.layout, binary)))
+
+
 CODES: Mapping[tuple[str, str, str], ExpectedValues] = {
     ("density", "auc", "shuffle"): _shuffled_auc,
     ("density", "overlap", "shuffle"): lambda case: case.ends(0.0, case.chance()),
@@ -121,6 +127,9 @@ CODES: Mapping[tuple[str, str, str], ExpectedValues] = {
     ("density", "beyond", "shuffle"): lambda case: case.ends(3 / math.pi, case.chance()),
     ("density", "prior_gap", "shift"): lambda case: case.ends(case.reference(), case.strengths[-1]),
     ("density", "cross_auc", "mix"): _cross_auc,
+    ("measurement", "distance", "mix"): _extra,
+    ("measurement", "extra", "mix"): _extra,
+    ("measurement", "missing", "shuffle"): lambda case: case.ends(0.0, case.chance()),
     ("accuracy", "balanced_accuracy", "mislabel"): _accuracy,
     ("accuracy", "accuracy", "mislabel"): _accuracy,
     ("accuracy", "auc", "mislabel"): _shuffled_auc,

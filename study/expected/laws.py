@@ -15,9 +15,11 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from scipy.special import ndtr
-from scipy.stats import truncnorm
-from sklearn.linear_model import LogisticRegression
+from scipy.stats import rankdata, truncnorm
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 from ccvae_eval.calibration.study_cells import Case
@@ -187,6 +189,24 @@ def _irs(codes: Floats, classes: IntArray, generator: np.random.Generator) -> di
     return {"irs_raw": float(score.mean()), "irs": float(np.maximum((score - chance) / (1 - chance), 0).mean())}
 
 
+def _aligned(codes: Floats, classes: IntArray) -> dict[str, float]:
+    """Mean correlation of each label with the column aligned to it, of values and of ranks."""
+    found = {}
+    for name, columns in (("mcc", codes), ("mcc_rank", rankdata(codes, axis=0))):
+        table = np.corrcoef(columns.T, classes.T)[: codes.shape[1], codes.shape[1] :] ** 2
+        table = np.sqrt(np.maximum(1 - (1 - table) * (len(codes) - 1) / (len(codes) - 2), 0))
+        found[name] = float(table[linear_sum_assignment(table, maximize=True)].mean())
+    return found
+
+
+def _area_gap(codes: Floats, classes: IntArray) -> float:
+    """Mean gap in ROC area between the two columns that separate a label best."""
+    ranks, n = rankdata(codes, axis=0), classes.sum(0)
+    found = (ranks.T @ classes - n * (n + 1) / 2) / (n * (len(codes) - n))
+    first, second = _two_largest(np.maximum(found, 1 - found), 0)
+    return float((first - second).mean())
+
+
 def _spread(values: Floats) -> float:
     return float(np.quantile(np.abs(values - np.median(values)), 0.99))
 
@@ -203,6 +223,7 @@ def simulated(distribution: CodeDistribution, bins: int) -> Mapping[str, float]:
         own = np.diag(univariate)
         scores |= {"sap": float((first - second).mean()), "snc": float(own.mean())}
         scores |= {"snc_raw": float((own.mean() + 1) / 2)}
+        scores |= _aligned(codes, classes) | {"tad": _area_gap(codes, classes)}
         scores |= _irs(codes, classes, numpy_stream(repeat, "laws/irs"))
         for name, score in scores.items():
             found.setdefault(name, []).append(score)
@@ -211,8 +232,8 @@ def simulated(distribution: CodeDistribution, bins: int) -> Mapping[str, float]:
 
 @lru_cache(maxsize=32)
 def probe_scores(distribution: CodeDistribution, budget: int) -> Mapping[str, float]:
-    """Explicitness and accuracy of linear probes of the whole code, trained on ``budget`` labels (0 = all)."""
-    found: dict[str, list[float]] = {"infoe": [], "downstream": []}
+    """Explicitness, accuracy and R2 of probes of the whole code, trained on ``budget`` labels (0 = all)."""
+    found: dict[str, list[float]] = {"infoe": [], "downstream": [], "r2_linear": [], "r2_nonlinear": []}
     for repeat in range(REPEATS if budget == 0 else FEW_LABELS):
         codes, classes = distribution.sample(repeat)
         # the labels are in the order of the images, so each repeat trains on other rows
@@ -221,7 +242,7 @@ def probe_scores(distribution: CodeDistribution, budget: int) -> Mapping[str, fl
         points = (codes - codes.mean(0)) / codes.std(0)
         cut = round(len(codes) * TRAINED)
         inside = slice(0, budget or cut)
-        shares, right = [], []
+        shares, right, linear, boosted = [], [], [], []
         for label in classes.T:
             prior = label[inside].mean()
             if prior in (0, 1):
@@ -232,8 +253,19 @@ def probe_scores(distribution: CodeDistribution, budget: int) -> Mapping[str, fl
             loss = -np.log(np.where(truth == 1, probability, 1 - probability)).mean()
             shares.append(1 - loss / -np.log(np.where(truth == 1, prior, 1 - prior)).mean())
             right.append(np.mean((probability > 0.5) == truth))
+            if budget == 0:
+                trees = HistGradientBoostingClassifier(
+                    max_iter=30, max_leaf_nodes=8, learning_rate=0.2, early_stopping=False
+                )
+                line = LinearRegression().fit(points[inside], label[inside]).predict(points[cut:])
+                curve = trees.fit(points[inside], label[inside]).predict_proba(points[cut:])[:, 1]
+                spread = ((truth - prior) ** 2).sum()
+                linear.append(1 - ((truth - line) ** 2).sum() / spread)
+                boosted.append(1 - ((truth - curve) ** 2).sum() / spread)
         found["infoe"].append(float(np.mean(shares)))
         found["downstream"].append(float(np.mean(right)))
+        found["r2_linear"].append(float(np.mean(linear)) if linear else math.nan)
+        found["r2_nonlinear"].append(float(np.mean(boosted)) if boosted else math.nan)
     return {name: round(float(np.mean(scores)), DIGITS) for name, scores in found.items()}
 
 
@@ -347,8 +379,9 @@ def _pair_information(case: Case) -> Floats:
     return np.maximum(found, 0.0)
 
 
-COUNTED = ("mig", "dmig", "mig_sup", "dcimig", "jemmig", "modularity", "infom", "infoc", "sap", "snc", "snc_raw")
-SHUFFLED = ("mig", "dmig", "dcimig", "jemmig", "sap", "snc", "snc_raw")
+COUNTED = ("mig", "dmig", "mig_sup", "dcimig", "jemmig", "modularity", "infom", "infoc", "sap", "snc", "snc_raw",
+           "mcc", "mcc_rank", "tad")  # fmt: skip
+SHUFFLED = ("mig", "dmig", "dcimig", "jemmig", "sap", "snc", "snc_raw", "mcc", "mcc_rank")
 
 
 def _ends_at(first: float) -> Callable[[Case], Floats]:
@@ -358,7 +391,8 @@ def _ends_at(first: float) -> Callable[[Case], Floats]:
 _EXPECTED: dict[tuple[str, str], ExpectedValues] = {
     **{(value, "mix"): _simulated_curve for value in (*COUNTED, "irs", "irs_raw")},
     **{(value, "shuffle"): _simulated_ends for value in SHUFFLED},
-    **{(value, "shuffle"): _probe_ends for value in ("infoe", "downstream")},
+    **{(value, "shuffle"): _probe_ends for value in ("infoe", "downstream", "r2_linear", "r2_nonlinear")},
+    ("captured", "shuffle"): lambda case: case.ends(len(case.cells[0].characteristics), 0.0),
     **{(value, "mix"): _halves for value in ("dci_disentanglement", "dci_completeness")},
     **{(value, "seep"): _knockout_ends for value in ("nk", "nk_raw")},
     ("dci_informativeness", "shuffle"): _ends_at(1.0),

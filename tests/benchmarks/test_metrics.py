@@ -28,7 +28,7 @@ is a fixed cost."""
 # without images drawn by the data's renderer, which are not decoded
 DECODING = [Locality(), Diversity(redrawn=0), Reconstruction(), Interventions(rendered=0), Generation()]
 ELSEWHERE = {"drift": "test_drift.py", "density": "test_density.py", "disentanglement": "test_panel.py"}
-NOTHING_DECODED = {"accuracy", "density", "disentanglement"}
+NOTHING_DECODED = {"accuracy", "density", "disentanglement", "measurement"}
 
 
 def test_every_metric_has_its_benchmark(benchmark: Any) -> None:

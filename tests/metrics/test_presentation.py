@@ -42,7 +42,7 @@ def test_the_class_has_all_its_import_paths(name: str) -> None:
 
 
 def test_the_default_set_comes_from_the_classes() -> None:
-    assert DEFAULT_METRICS == ("density", "locality", "drift", "diversity", "accuracy", "reconstruction")
+    assert DEFAULT_METRICS == ("density", "measurement", "locality", "drift", "diversity", "accuracy", "reconstruction")
     assert {name for name in BUILTIN if getattr(metrics[name], "default", False)} == set(DEFAULT_METRICS)
 
 
@@ -57,6 +57,7 @@ def test_every_built_in_metric_is_calibrated() -> None:
 
 SENTENCES = {
     "density": "Each label is predicted from its own latents with an AUC of 0.26 (chance 0.05)",
+    "measurement": "The labels found in the latents differ from the model's layout in 0 places (chance 0)",
     "locality": "When one characteristic is changed, the focus of the change on its region is 0.26 "
     "(0 = evenly spread over the image, 1 = all inside)",
     "drift": "Outside the edited region, keypoints move or vanish 26% as much as inside it (0% = they stay in place)",

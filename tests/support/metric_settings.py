@@ -14,6 +14,7 @@ FAST: Mapping[str, Mapping[str, Any]] = {
     "generation": {"neighbour_images": 200, "asked_images": 32},
     "intervention": {"repeats": (1, 2), "axiom_images": 32, "draws": 2, "rendered": 32, "assign": "Glasses=1,Smile=0"},
     "locality": {"steps": 5},
+    "measurement": {},
     "reconstruction": {"importance": 2, "draws": 4},
 }
 """Settings that make each built-in metric fast. A built-in metric that is missing here fails the suite."""

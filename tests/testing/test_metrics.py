@@ -32,6 +32,7 @@ KNOWN: Mapping[str, tuple[float, float]] = {
     "generation.prdc_coverage": (0.8, 1.0),
     "intervention.identity": (0.0, 1e-6),
     "locality.focus@Glasses": (0.99, 1.0),
+    "measurement.distance": (0, 0),
     "reconstruction.mse": (0.0, 1e-9),
 }
 """Known values of ``SquaresVAE``, which encodes and decodes each square separately."""

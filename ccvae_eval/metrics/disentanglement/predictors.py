@@ -42,15 +42,16 @@ def without_fit_warnings() -> Iterator[None]:
         yield
 
 
-def _ensemble(name: str, discrete: bool, seed: int, **options: Any) -> Any:
-    from sklearn import ensemble
+def ensemble(name: str, discrete: bool, seed: int, **options: Any) -> Any:
+    """An unfitted ensemble of scikit-learn, a classifier or a regressor."""
+    from sklearn import ensemble as models
 
-    return getattr(ensemble, f"{name}{'Classifier' if discrete else 'Regressor'}")(random_state=seed, **options)
+    return getattr(models, f"{name}{'Classifier' if discrete else 'Regressor'}")(random_state=seed, **options)
 
 
 def _forest(discrete: bool, seed: int, rows: int) -> Any:
     least = max(MIN_LEAF_ROWS, rows // MAX_LEAVES)
-    return _ensemble("ExtraTrees", discrete, seed, n_estimators=TREES, min_samples_leaf=least, max_features=None)
+    return ensemble("ExtraTrees", discrete, seed, n_estimators=TREES, min_samples_leaf=least, max_features=None)
 
 
 def _linear(discrete: bool, seed: int, rows: int) -> Any:
@@ -68,8 +69,8 @@ def _linear(discrete: bool, seed: int, rows: int) -> Any:
 PREDICTORS: Mapping[str, Make] = MappingProxyType(
     {
         "forest": _forest,
-        "boosting": lambda discrete, seed, _: _ensemble("HistGradientBoosting", discrete, seed),
-        "gradient_boosting": lambda discrete, seed, _: _ensemble("GradientBoosting", discrete, seed),
+        "boosting": lambda discrete, seed, _: ensemble("HistGradientBoosting", discrete, seed),
+        "gradient_boosting": lambda discrete, seed, _: ensemble("GradientBoosting", discrete, seed),
         "linear": _linear,
     }
 )

@@ -22,6 +22,7 @@ from ccvae_eval.metrics.disentanglement.context import CODE, PanelContext, Score
 from ccvae_eval.metrics.disentanglement.dci import dci
 from ccvae_eval.metrics.disentanglement.dependence import dependence
 from ccvae_eval.metrics.disentanglement.group_scores import beta_vae, factor_vae, z_max_var
+from ccvae_eval.metrics.disentanglement.identifiability import mcc, r2, tad
 from ccvae_eval.metrics.disentanglement.information_scores import Information, ScoreParts
 from ccvae_eval.metrics.disentanglement.linear_probes import downstream, explicitness, infoe
 from ccvae_eval.metrics.disentanglement.robustness import irs
@@ -104,6 +105,8 @@ SCORES: Mapping[str, Score] = MappingProxyType(
         "rmig": Score(COMPACTNESS, rmig),
         "snc": Score(COMPACTNESS, snc),
         "nk": Score(COMPACTNESS, nk),
+        "mcc": Score(COMPACTNESS, mcc),
+        "tad": Score(COMPACTNESS, tad),
         "dci": Score(MODULARITY, dci, True),
         "infom": Score(MODULARITY, _score(formulas.infom, TWO_FACTORS, active=True), True),
         "modularity": Score(MODULARITY, _modularity, True),
@@ -116,6 +119,7 @@ SCORES: Mapping[str, Score] = MappingProxyType(
         "infoe": Score(INFORMATION, infoe, True),
         "explicitness": Score(INFORMATION, explicitness, True),
         "downstream": Score(INFORMATION, downstream),
+        "r2": Score(INFORMATION, r2),
         "dci_es": Score(OTHER, dci_es),
         "dependence": Score(OTHER, dependence),
     }
@@ -127,6 +131,7 @@ DEFAULT = tuple(name for name, score in SCORES.items() if score.default)
 FAMILY_OF: Mapping[str, str] = MappingProxyType(
     {"dci_completeness": COMPACTNESS, "dci_informativeness": INFORMATION, "dci_informativeness_train": INFORMATION}
     | {"explicitness_train": INFORMATION, "dci_disentanglement": MODULARITY}
+    | {"mcc_rank": COMPACTNESS, "captured": COMPACTNESS, "r2_linear": INFORMATION, "r2_nonlinear": INFORMATION}
 )
 """Values whose family differs from that of their score."""
 
@@ -151,6 +156,8 @@ def score_of(value: str) -> str:
         raise UsageError(f"{value!r} is not a score of the panel", where="disentanglement", hint=hint)
     if value in ("dci_explicitness", "dci_size"):
         return "dci_es"
+    if value == "captured":
+        return "tad"
     longest = sorted(SCORES, key=len, reverse=True)
     return next((name for name in longest if value.startswith(f"{name}_")), "dependence")
 

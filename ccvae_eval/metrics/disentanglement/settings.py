@@ -142,6 +142,12 @@ VALUES: Mapping[str, ValueSpec] = MappingProxyType(
         "nk": _spec("share of the accuracy above guessing that is lost without the aligned latent", PERMUTED, -1.0,
                     dials=SEEP_ONLY),
         "nk_raw": _spec("balanced accuracy lost without the aligned latent", PERMUTED, -1.0, dials=SEEP_ONLY),
+        "mcc": _spec("mean absolute correlation of the factors with latent dimensions aligned to them"),
+        "mcc_rank": _spec("mean absolute rank correlation of the factors with latent dimensions aligned to them"),
+        "tad": _spec("gap in ROC area between the two best latent dimensions of a captured factor", "", 0.0, None,
+                     dials=MIX_ONLY, no_chance="no permuted factor is captured"),
+        "captured": _spec("factors that one latent dimension predicts with a ROC area of 0.75 and no other factor "
+                          "explains", PERMUTED, 0.0, None, dials=SHUFFLE_ONLY),
         "factor_vae": _spec(f"weighted votes of the latent that varies least under a fixed factor{VOTES}",
                             GROUPS_PERMUTED, dials=MIX_ONLY),
         "factor_vae_votes": _spec(f"share of correct FactorVAE votes{VOTES}", UNIFORM_GUESS, dials=SHUFFLE_ONLY),
@@ -153,6 +159,10 @@ VALUES: Mapping[str, ValueSpec] = MappingProxyType(
         "z_max_var_votes": _spec(f"share of correct z-max-var votes{VOTES}", UNIFORM_GUESS, dials=SHUFFLE_ONLY),
         "irs": _spec("stability of a latent while its factor is fixed", PERMUTED, None, dials=MIX_ONLY),
         "irs_raw": _spec("IRS before the score of permuted factors is removed", PERMUTED, None, dials=MIX_ONLY),
+        "r2_linear": _spec("share of a factor's variance that linear regression explains on test rows",
+                           "mean of the training rows", None, dials=SHUFFLE_ONLY),
+        "r2_nonlinear": _spec("share of a factor's variance that gradient boosting explains on test rows",
+                              "mean of the training rows", None, dials=SHUFFLE_ONLY),
         "downstream": _spec("test accuracy of a linear probe after few labels", "most frequent class",
                             dials=SHUFFLE_ONLY),
         "dci_explicitness": _spec("1 minus the area under the loss-capacity curve of decision trees", "",
@@ -191,10 +201,10 @@ class Disentanglement(PanelSettings):
     - ``dci_disentanglement``, ``dci_completeness``, ``dci_informativeness``: from the increase of a predictor's loss on
       test rows when a latent is permuted.
 
-    Compactness (each factor in one latent): infoc, mig, sap, dci_completeness, jemmig, dmig, rmig, snc, nk.
+    Compactness (each factor in one latent): infoc, mig, sap, dci_completeness, jemmig, dmig, rmig, snc, nk, mcc, tad.
     Modularity (each latent encodes one factor): infom, modularity, dci_disentanglement, mig_sup, dcimig, irs,
     factor_vae, beta_vae, z_max_var. Information (predictable from all latents together, invariant to rotation): infoe,
-    explicitness, dci_informativeness, downstream. Others: dci_es, dependence.
+    explicitness, dci_informativeness, downstream, r2. Others: dci_es, dependence.
 
     Profile ``reference`` reproduces the published code: bins of equal width, plug-in information, support vector
     machines, impurity gains. Profile ``robust`` (default) corrects known weaknesses of these; docs/metrics.md, section

@@ -139,7 +139,7 @@ def _row(metric: str, value: Value, spec: ValueSpec) -> Row:
     remedy = f" → {value.remedy}" if value.remedy else ""
     numbers = (estimate.value, estimate.low, estimate.high, value.chance, value.reference, estimate.n)
     return Row(
-        f"{name}{unit}", at, value.characteristic or tables.MEAN,
+        f"{name}{unit}", at, value.characteristic or tables.whole(spec),
         (number, interval, chance, reference, count), f"{tables.value_note(value)}{remedy}",
         f"{metric}.{name}{owner}{f' ({at})' if at else ''}", ",".join(map(_number, numbers)),
     )  # fmt: skip

@@ -39,10 +39,10 @@ QUICK = PanelSettings(every=True, draws=50, shuffles=5, fits=1, votes=600, leave
 
 LOWERED_BY_ROTATION = (
     "infom", "infoc", "dci_disentanglement", "dci_completeness", "mig", "sap", "modularity", "mig_sup", "dmig",
-    "dcimig", "jemmig", "snc", "nk", "factor_vae", "beta_vae", "z_max_var", "irs",
+    "dcimig", "jemmig", "snc", "nk", "mcc_rank", "factor_vae", "beta_vae", "z_max_var", "irs",
 )  # fmt: skip
 """Scores that depend on the axes."""
-ROTATION_INVARIANT = ("explicitness", "infoe")
+ROTATION_INVARIANT = ("explicitness", "infoe", "r2_linear")
 
 
 def totals(found):
@@ -96,7 +96,19 @@ def test_rescaled_dimensions_change_no_score(codes, factors, plain):
 
 def test_monotone_transforms_do_not_change_rank_based_scores(codes, factors, plain):
     found = totals(panel(np.sinh(2 * codes), factors, QUICK))
-    for name in ("infom", "infoc", "mig", "sap", "modularity", "mig_sup", "dmig", "dcimig", "jemmig", "snc"):
+    for name in (
+        "infom",
+        "infoc",
+        "mig",
+        "sap",
+        "modularity",
+        "mig_sup",
+        "dmig",
+        "dcimig",
+        "jemmig",
+        "snc",
+        "mcc_rank",
+    ):
         assert found[name] == pytest.approx(plain[name], abs=1e-9), name
 
 
