@@ -94,9 +94,9 @@ def _steps(what: str | None, settings: Mapping[str, Any]) -> Iterator[dict[str, 
         if (path.parent / "run.json").exists():
             hint = f"ccvae-eval inspect {path.parent}"
             raise InputError("is part of a run, not a checkpoint", where=str(path), hint=hint)
-        from ccvae_eval.core.array_files import MAX_ARCHIVE_BYTES, ArrayFile
+        from ccvae_eval.core.array_files import UNLIMITED, ArrayFile
 
-        headers = ArrayFile(path, limit=MAX_ARCHIVE_BYTES).headers
+        headers = ArrayFile(path, limit=UNLIMITED).headers
         kind = "checkpoint" if CODES in headers else "arrays"
         yield {"kind": kind, "path": str(path), "format": "npz", "arrays": headers}
         if CODES not in headers and all(is_builtin(adapter) for adapter in registry.adapters.registrations()):

@@ -93,7 +93,7 @@ def command(
     paths = expanded(checkpoints)
     seeds_used = range(common.seed, common.seed + seeds)
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
-        content = data_digest(folder, common.data, paths) if common.data else ""
+        content = data_digest(folder, common.data, paths, screen.notice) if common.data else ""
         sweep = Sweep.of(folder, paths, seeds_used, cell_arguments(common, metric), content)
         whole = sweep.write()
         own = [cell for number, cell in enumerate(sweep.cells) if number % count == index - 1]

@@ -236,7 +236,9 @@ def _add_file(digest: Hash, name: str, file: Path) -> None:
             digest.update(block)
 
 
-def data_digest(folder: Path, spec: str, checkpoints: Sequence[str] = ()) -> str:
+def data_digest(
+    folder: Path, spec: str, checkpoints: Sequence[str] = (), notify: Callable[[str], None] = lambda _: None
+) -> str:
     """SHA-256 of the files that a data spec names; "" if it names none.
 
     All files are read, once: the folder of the sweep keeps the digest with their names, sizes and times.
@@ -245,6 +247,7 @@ def data_digest(folder: Path, spec: str, checkpoints: Sequence[str] = ()) -> str
         folder: the folder of the sweep.
         spec: the data of the evaluations.
         checkpoints: files that are no data, even if they are in the folder of the data.
+        notify: called with a sentence before the data are read.
 
     Raises:
         InputError: a file cannot be read, or the folder of the sweep cannot be written.
@@ -262,6 +265,7 @@ def data_digest(folder: Path, spec: str, checkpoints: Sequence[str] = ()) -> str
             known = read(dict[str, str], load_json(record), str(record)) if record.is_file() else {}
         if key in known:
             return known[key]
+        notify(f"reading the {len(files):,} files of the data once: the names of the cells depend on their content")
         for name, file in files:
             _add_file(digest, name, file)
     except OSError as error:
