@@ -17,9 +17,12 @@ from ccvae_eval.cli.options import Json, ModelSetting, Plugin, add_plugins, assi
 from ccvae_eval.core import typed
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.plugins import registry
+from ccvae_eval.plugins.attribution import is_builtin
 from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import escaped, figure, plain
 
+CODES = "codes"
+"""The array by which an .npz is read in place of a checkpoint."""
 MAX_ROWS = 60
 MAX_TEXT, MAX_TEXTS = 200, 60
 """Most characters of a value and most elements of a list or an object that are shown."""
@@ -53,7 +56,8 @@ def command(
             from ccvae_eval.report import terminal
 
             run = read(what)
-            screen.show(terminal.header(run), "", terminal.summary(run))
+            screen.show(terminal.header(run), "")
+            screen.show(terminal.summary(run))
         else:
             if summary := found.pop("summary", ""):
                 screen.show(escaped(summary), "")
@@ -64,6 +68,8 @@ def command(
             screen.show(*(Text(f"! {plain(text)}", style="yellow") for text in remarks))
             if found["kind"] == "checkpoint" and not found["candidates"] and found["written_by"] is None:
                 screen.advise(f"\n{UNKNOWN}")
+            if found["kind"] == "arrays" and "images" in found["arrays"]:
+                screen.advise(f"\nAs a data set: ccvae-eval inspect npz:{what}")
 
 
 def _steps(what: str | None, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -88,10 +94,13 @@ def _steps(what: str | None, settings: Mapping[str, Any]) -> Iterator[dict[str, 
         if (path.parent / "run.json").exists():
             hint = f"ccvae-eval inspect {path.parent}"
             raise InputError("is part of a run, not a checkpoint", where=str(path), hint=hint)
-        from ccvae_eval.core.array_files import MAX_ARCHIVE_BYTES, ArrayFile
+        from ccvae_eval.core.array_files import UNLIMITED, ArrayFile
 
-        headers = ArrayFile(path, limit=MAX_ARCHIVE_BYTES).headers
-        yield {"kind": "checkpoint", "path": str(path), "format": "npz", "arrays": headers}
+        headers = ArrayFile(path, limit=UNLIMITED).headers
+        kind = "checkpoint" if CODES in headers else "arrays"
+        yield {"kind": kind, "path": str(path), "format": "npz", "arrays": headers}
+        if CODES not in headers and all(is_builtin(adapter) for adapter in registry.adapters.registrations()):
+            return
     from ccvae_eval.checkpoint.matches import inspection
 
     for found in inspection(path, settings):

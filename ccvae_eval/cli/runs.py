@@ -80,6 +80,9 @@ def show_results(sweep: Sweep, states: Sequence[CellState], screen: Screen) -> d
     runs, problems = read_runs(sweep, states)
     problems |= {state.cell.name: state.attempt.error for state in states if state.status == "failed"}
     screen.show(state_line(states), "", results_table(states, runs))
+    data = {str(run.header.data.get("digest")) for run in runs.values()}
+    if len(data) > 1:
+        screen.show(Text(f"! The runs are on {len(data)} different data sets (header.data.digest).", style="yellow"))
     for name, problem in problems.items():
         screen.show(Text(plain(f"{name}: {problem}"), style="red"))
     return runs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,14 +93,18 @@ def command(
     if common.out is None:
         raise UsageError("a sweep needs a folder", hint="Name it with --out, such as --out sweep/")
     require_valid(common)
-    from ccvae_eval.sweep.cells import Sweep, parse_shard
+    from ccvae_eval.data.spec import VARIABLE
+    from ccvae_eval.sweep.cells import Sweep, data_digest, parse_shard
 
+    folder = common.out.absolute()
+    common = replace(common, data=common.data or os.environ.get(VARIABLE))
     index, count = parse_shard(shard, os.environ)
     paths = expanded(checkpoints)
     seeds_used = range(common.seed, common.seed + seeds)
-    sweep = Sweep.of(common.out.absolute(), paths, seeds_used, cell_arguments(common, metric))
-    whole = sweep.write()
     with Screen(as_json=common.json, quiet=common.quiet) as screen:
+        content = data_digest(folder, common.data, paths, screen.notice) if common.data else ""
+        sweep = Sweep.of(folder, paths, seeds_used, cell_arguments(common, metric), content)
+        whole = sweep.write()
         own = [cell for number, cell in enumerate(sweep.cells) if number % count == index - 1]
         missing = sweep.missing()
         todo = [cell for cell in own if cell in missing]

@@ -1,4 +1,4 @@
-"""Data sets held in memory: their common base, and data given in Python as arrays or as a torch Dataset."""
+"""Data sets of arrays, in memory or on disk: their common base, and data given as arrays or as a torch Dataset."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ccvae_eval.core.array_files import DiskArray, blocks_of
 from ccvae_eval.core.errors import DataError, UsageError, suggestion
 from ccvae_eval.core.types import Ids
 from ccvae_eval.data.interface import DataSet, Split
@@ -26,10 +27,11 @@ EXPECTED = "Expected (images, labels, names), a mapping with images, labels, nam
 
 
 class InMemory(ABC):
-    """Base class of data sets whose images or points are held in memory; a subclass implements ``from_spec``.
+    """Base class of data sets whose images or points are an array; a subclass implements ``from_spec``.
 
     Args:
-        images: uint8 or float32, shape :math:`(N, C, H, W)` or :math:`(N, D)`, see :func:`standard_layout`.
+        images: uint8 or float32, shape :math:`(N, C, H, W)` or :math:`(N, D)`, see :func:`standard_layout`; large ones
+            may stay on disk.
         schema: the labels.
         labels: their values, shape :math:`(N, L)`, NaN = missing.
         splits: the split of each image.
@@ -37,7 +39,12 @@ class InMemory(ABC):
     """
 
     def __init__(
-        self, images: NDArray[Any], schema: LabelSchema, labels: NDArray[np.float32], splits: Splits, spec: str
+        self,
+        images: NDArray[Any] | DiskArray,
+        schema: LabelSchema,
+        labels: NDArray[np.float32],
+        splits: Splits,
+        spec: str,
     ) -> None:
         if len(images) != len(labels):
             raise DataError(f"{len(images)} images, but {len(labels)} rows of labels", where=spec)
@@ -55,7 +62,7 @@ class InMemory(ABC):
     @cached_property
     def digest(self) -> str:
         content = blake2b(repr((self.images.shape, self.schema.as_plain())).encode(), digest_size=16)
-        for array in (self.images, self._labels, self._splits.codes):
+        for array in (*blocks_of(self.images), self._labels, self._splits.codes):
             content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
 
@@ -85,22 +92,22 @@ def checked_ids(ids: Ids, count: int, where: str) -> Ids:
 
 
 def checked_arrays(
-    images: NDArray[Any],
+    images: NDArray[Any] | DiskArray,
     labels: NDArray[Any],
     names: Sequence[str] | LabelSchema | None,
-    split: Sequence[str] | None,
+    split: Sequence[str] | NDArray[np.str_] | None,
     where: str,
-) -> tuple[NDArray[Any], LabelSchema, NDArray[np.float32], Splits]:
+) -> tuple[NDArray[Any] | DiskArray, LabelSchema, NDArray[np.float32], Splits]:
     """Convert arrays with the arguments of :class:`Arrays` to the arguments of :class:`InMemory`."""
     schema, values = labels_from_array(labels, names, where)
-    positions = [str(i) for i in range(len(values))]
+    positions = map(str, range(len(values)))
     if split is not None and len(split) != len(values):
         raise DataError(f"{len(split)} splits, but {len(values)} images", where=where)
-    splits = split_by_name(positions) if split is None else split_by_column(list(split), positions, where)
+    splits = split_by_name(positions) if split is None else split_by_column(split, positions, where)
     return standard_layout(images, where), schema, values, splits
 
 
-def standard_layout(images: NDArray[Any], where: str) -> NDArray[Any]:
+def standard_layout(images: NDArray[Any] | DiskArray, where: str) -> NDArray[Any] | DiskArray:
     """Convert images to (N, C, H, W) and points to (N, D), as uint8 or float32.
 
     Images have the shape (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels. If the position of the channels
@@ -116,20 +123,25 @@ def standard_layout(images: NDArray[Any], where: str) -> NDArray[Any]:
             where=where,
             hint="Expected uint8 from 0 to 255, or floats from 0 to 1.",
         )
-    if images.ndim not in (2, 3, 4) or 0 in images.shape:
+    if len(images.shape) not in (2, 3, 4) or 0 in images.shape:
         raise DataError(
             f"images have the unsupported shape {images.shape}",
             where=where,
             hint="Expected (N, C, H, W) or (N, H, W, C), or (N, D) for points.",
         )
-    shaped = images[:, None] if images.ndim == 3 else _channels_first(images, where)
-    if images.dtype == np.uint8:
-        return np.ascontiguousarray(shaped)
-    values = np.ascontiguousarray(shaped, np.float32)
-    low, high = float(values.min()), float(values.max())
+    last, dtype = _channels_last(images, where), np.uint8 if images.dtype == np.uint8 else np.float32
+
+    def converted(rows: NDArray[Any]) -> NDArray[Any]:
+        shaped = rows[:, None] if rows.ndim == 3 else np.moveaxis(rows, 3, 1) if last else rows
+        return np.ascontiguousarray(shaped, dtype)
+
+    values = images.converted(converted) if isinstance(images, DiskArray) else converted(images)
+    if dtype == np.uint8:
+        return values
+    low, high = (float(bound([bound(block) for block in blocks_of(values)])) for bound in (np.min, np.max))
     if not np.isfinite([low, high]).all():
         raise DataError("the images contain NaN or infinite values", where=where)
-    if values.ndim == 4 and (low < 0 or high > 1):
+    if len(values.shape) == 4 and (low < 0 or high > 1):
         raise DataError(
             f"pixel values range from {low:g} to {high:g}",
             where=where,
@@ -138,17 +150,15 @@ def standard_layout(images: NDArray[Any], where: str) -> NDArray[Any]:
     return values
 
 
-def _channels_first(images: NDArray[Any], where: str) -> NDArray[Any]:
-    if images.ndim == 2:
-        return images
+def _channels_last(images: NDArray[Any] | DiskArray, where: str) -> bool:
+    if len(images.shape) < 4:
+        return False
     first, last = images.shape[1] in CHANNELS, images.shape[3] in CHANNELS
     if not first and not last:
         raise DataError(
             f"images have the unsupported shape {images.shape}", where=where, hint="Expected 1 or 3 channels."
         )
-    if last and (not first or images.dtype == np.uint8):
-        return np.moveaxis(images, 3, 1)
-    return images
+    return last and (not first or images.dtype == np.uint8)
 
 
 class Arrays(InMemory):

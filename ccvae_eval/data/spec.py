@@ -20,6 +20,8 @@ VARIABLE = "CCVAE_EVAL_DATA"
 """Environment variable: the default of ``--data``."""
 
 LABEL = "label"
+TABLE = "attributes.csv"
+"""The table of labels in a folder of images, or beside a zip of them."""
 _OPTION = re.compile(r",(?=[A-Za-z_][A-Za-z0-9_]*=)")
 
 
@@ -138,6 +140,21 @@ def parse_spec(spec: str) -> Spec:
             "the name of the data set is missing", where=spec, hint="Write name[:path][,key=value], such as faces."
         )
     return Spec(name, path or None, options)
+
+
+def named_paths(spec: str) -> list[Path]:
+    """The files and folders that a spec names and that exist: its path, its options, and the table beside an archive.
+
+    An option may be a path inside the folder, beside the archive, or on its own.
+    """
+    parsed = parse_spec(spec)
+    if parsed.path is None:
+        return []
+    place = Path(parsed.path)
+    beside = place if place.is_dir() else place.parent
+    words = [value for _, value in parsed.options] + [TABLE] * (not place.is_dir())
+    found = [place, *(beside / word if (beside / word).exists() else Path(word) for word in words if word)]
+    return [path for path in dict.fromkeys(found) if path.exists()]
 
 
 def registered_spec(spec: str) -> tuple[registry.Registration, Spec]:

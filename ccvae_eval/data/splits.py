@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -51,16 +51,16 @@ def uniform_hash(name: str) -> float:
     return int.from_bytes(digest, "little") / 2**64
 
 
-def split_by_name(names: Sequence[str]) -> Splits:
+def split_by_name(names: Iterable[str]) -> Splits:
     """Split into train, judge and test (60/20/20) by a hash of each image's name.
 
     The split of an image does not depend on the other images or on their order.
     """
-    shares = np.array([uniform_hash(name) for name in names])
+    shares = np.fromiter(map(uniform_hash, names), np.float64)
     return Splits(np.digitize(shares, (JUDGE_FROM, TEST_FROM)).astype(np.int8))
 
 
-def split_by_column(values: Sequence[str], names: Sequence[str], where: str) -> Splits:
+def split_by_column(values: Sequence[str] | NDArray[np.str_], names: Iterable[str], where: str) -> Splits:
     """Split by a column of the table; see ``SPLIT_ALIASES``.
 
     A column that names only train and test is completed by :func:`split_official`.
@@ -76,13 +76,13 @@ def split_by_column(values: Sequence[str], names: Sequence[str], where: str) -> 
             where=f"{where}: split",
             hint=f"Expected one of {', '.join(SPLIT_ALIASES)}.",
         )
-    codes = np.array([codes_of[value] for value in values], np.int8)
+    codes = np.fromiter((codes_of[value] for value in values), np.int8, len(values))
     return Splits(codes) if JUDGE in codes else split_official(codes == TEST, names)
 
 
-def split_official(is_test: Bools, names: Sequence[str]) -> Splits:
+def split_official(is_test: Bools, names: Iterable[str]) -> Splits:
     """Keep official train and test splits; a quarter of train, by a hash of the names, becomes the judge's."""
-    judged = np.array([uniform_hash(name) < JUDGE_OF_TRAIN for name in names], np.bool_)
+    judged = np.fromiter((uniform_hash(name) < JUDGE_OF_TRAIN for name in names), np.bool_)
     return Splits(np.where(is_test, TEST, np.where(judged, JUDGE, TRAIN)).astype(np.int8))
 
 

@@ -32,6 +32,7 @@ from ccvae_eval.evaluation.plan import Plan, PlannedMetric
 from ccvae_eval.evaluation.result_table import ColumnStore
 from ccvae_eval.evaluation.run import MeasurementRow, Run
 from ccvae_eval.evaluation.runner import Ended, Progress, Working, computed, decodes
+from ccvae_eval.evaluation.storage import MAX_EVIDENCE_BYTES
 
 DESCRIPTION = "share.json"
 """Name of the array that holds the description, as the bytes of a JSON document."""
@@ -203,7 +204,7 @@ def read_shares(folders: Sequence[Path]) -> list[Share]:
 
 
 def _read(file: Path) -> Share:
-    arrays = read_arrays(file, [DESCRIPTION])
+    arrays = read_arrays(file, [DESCRIPTION], limit=MAX_EVIDENCE_BYTES)
     content = arrays.pop(DESCRIPTION)
     if content.dtype != np.uint8:
         raise DataError("the description must be bytes", where=str(file))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
@@ -16,8 +17,6 @@ from rich.text import Text
 from ccvae_eval.core.results import Measurement, Value, ValueSpec
 from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.metric import presentation_of
-from ccvae_eval.evaluation.plan import Plan
-from ccvae_eval.evaluation.remedies import problems
 from ccvae_eval.evaluation.run import Run, stopping_of
 from ccvae_eval.plugins.attribution import plugin_call
 from ccvae_eval.rendering.tables import (
@@ -32,7 +31,9 @@ from ccvae_eval.rendering.tables import (
 )
 from ccvae_eval.rendering.text import duration, escaped, formatted, plain
 from ccvae_eval.report.matrices import matrices_of
-from ccvae_eval.statistics.resampling import BLOCK
+
+if TYPE_CHECKING:  # imports torch, which a stored run does not need
+    from ccvae_eval.evaluation.plan import Plan
 
 
 def header(run: Run) -> RenderableType:
@@ -61,6 +62,8 @@ def plan_line(plan: Plan) -> str:
     line = f"{plan.encode:,} images to encode, {plan.decode:,} to decode"
     if plan.decode or not replace(plan, share=(1, 1)).decode:
         return line
+    from ccvae_eval.statistics.resampling import BLOCK  # imports torch, like a plan
+
     index, count = plan.share
     return f"{line}: share {index}/{count} has no images, because shares consist of whole blocks of {BLOCK:,}"
 
@@ -116,6 +119,8 @@ def summary(run: Run) -> RenderableType:
 
 def problem_lines(run: Run) -> list[RenderableType]:
     """The metrics and labels without a number, with reason and remedy."""
+    from ccvae_eval.evaluation.remedies import problems  # imports torch, which the header of a run does not need
+
     lines: list[RenderableType] = []
     for problem in problems(run.measurements):
         rows = _headline_rows(run.measurement(problem.metrics[0]))

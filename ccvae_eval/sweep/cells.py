@@ -6,6 +6,7 @@ a repeated command does what is missing::
 
     DIR/sweep.json               the cells
     DIR/NAME/                    the run of a finished evaluation; it appears in one step
+    DIR/.sweep/data.json         digests of the data
     DIR/.sweep/NAME.json         attempts, duration and error of the last attempt
     DIR/.sweep/NAME.log          what the last attempt printed
     DIR/.sweep/NAME.TOKEN/       a run that is being made
@@ -19,20 +20,26 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from errno import ENOSPC
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from ccvae_eval import __version__
 from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.files import atomic_write, make_folder, require_folder, slug
 from ccvae_eval.core.typed import Limits, Range, load_json, read
+from ccvae_eval.data.spec import named_paths
 
-SWEEP_FILE, WORK, JOBS, RUN_FILE = "sweep.json", ".sweep", "jobs", "run.json"
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+SWEEP_FILE, WORK, JOBS, RUN_FILE, DATA_FILE = "sweep.json", ".sweep", "jobs", "run.json", "data.json"
+RESULTS = frozenset({RUN_FILE, SWEEP_FILE, "calibration.json", "training.pt"})
+"""Files by which a folder of results is known."""
 LIMITS = Limits(size=256 << 20, entries=8 << 20)
 SUCCESS = (0, 4)
 """Exit codes of ``run`` that leave a run behind; 4: some metrics failed, and the run says why."""
@@ -111,7 +118,14 @@ class Sweep:
     cells: tuple[Cell, ...]
 
     @classmethod
-    def of(cls, folder: Path, checkpoints: Sequence[str], seeds: Sequence[int], options: Sequence[str] = ()) -> Sweep:
+    def of(
+        cls,
+        folder: Path,
+        checkpoints: Sequence[str],
+        seeds: Sequence[int],
+        options: Sequence[str] = (),
+        data: str = "",
+    ) -> Sweep:
         """The cells of checkpoints and evaluation seeds.
 
         Args:
@@ -119,17 +133,20 @@ class Sweep:
             checkpoints: files or folders; each is named by its content, so that a checkpoint that changes gets a new
                 cell.
             seeds: evaluation seeds.
-            options: options of ``run`` for every cell.
+            options: options of ``run`` for every cell. The content of a file among them, such as a judge or a plugin,
+                is part of the name of the cell.
+            data: digest of the data, from :func:`data_digest`.
 
         Raises:
             InputError: a checkpoint is missing.
         """
         cells = []
+        used = [content_digest(Path(option)) for option in options if Path(option).is_file()] + [data] * bool(data)
         for checkpoint in checkpoints:
             content = content_digest(Path(checkpoint))
             for seed in seeds:
                 arguments = ("run", str(Path(checkpoint).absolute()), *options, "--seed", str(seed))
-                identity = json.dumps([content, __version__, *options, seed])
+                identity = json.dumps([content, __version__, *options, seed, *used])
                 key = sha256(identity.encode()).hexdigest()[:8]
                 cells.append(Cell(f"{slug(Path(checkpoint).stem)}-seed{seed}-{key}", checkpoint, arguments))
         return cls(folder, tuple({cell.name: cell for cell in cells}.values()))
@@ -219,11 +236,74 @@ def content_digest(path: Path) -> str:
     if not files:
         raise InputError("is not a checkpoint", where=str(path), why="there is no such file" * (not path.exists()))
     for file in files:
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as content:
-            while block := content.read(1 << 20):
-                digest.update(block)
+        _add_file(digest, file.name, file)
     return digest.hexdigest()
+
+
+def _add_file(digest: Hash, name: str, file: Path) -> None:
+    digest.update(f"{name}\0{file.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            digest.update(block)
+
+
+def data_digest(
+    folder: Path, spec: str, checkpoints: Sequence[str] = (), notify: Callable[[str], None] = lambda _: None
+) -> str:
+    """SHA-256 of the files that a data spec names; "" if it names none.
+
+    All files are read, once: the folder of the sweep keeps the digest with their names, sizes and times.
+
+    Args:
+        folder: the folder of the sweep.
+        spec: the data of the evaluations.
+        checkpoints: files that are no data, even if they are in the folder of the data.
+        notify: called with a sentence before the data are read.
+
+    Raises:
+        InputError: a file cannot be read, or the folder of the sweep cannot be written.
+    """
+    left_out = {Path(checkpoint).absolute() for checkpoint in checkpoints} | {folder.absolute()}
+    files = [found for root in named_paths(spec) for found in _data_files(root, left_out)]
+    if not files:
+        return ""
+    digest, record = sha256(), folder / WORK / DATA_FILE
+    try:
+        states = [(name, str(file), (state := file.stat()).st_size, state.st_mtime_ns) for name, file in files]
+        key = sha256(json.dumps(states).encode()).hexdigest()
+        known: dict[str, str] = {}
+        with suppress(InputError):
+            known = read(dict[str, str], load_json(record), str(record)) if record.is_file() else {}
+        if key in known:
+            return known[key]
+        notify(f"reading the {len(files):,} files of the data once: the names of the cells depend on their content")
+        for name, file in files:
+            _add_file(digest, name, file)
+    except OSError as error:
+        raise InputError("data cannot be read", where=str(error.filename or spec), why=error.strerror or "") from None
+    require_folder(folder)
+    make_folder(folder / WORK)
+    atomic_write(record, json.dumps({**known, key: digest.hexdigest()}).encode())
+    return digest.hexdigest()
+
+
+def _data_files(root: Path, left_out: Collection[Path]) -> Iterator[tuple[str, Path]]:
+    """The files under a root with their names below it, without results of this toolkit."""
+    if root.is_file():
+        yield "", root
+    seen = set[str]()
+    for place, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        is_result = Path(place) != root and not RESULTS.isdisjoint(names)
+        if real in seen or is_result or Path(place).absolute() in left_out:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        for name in sorted(names):
+            file = Path(place) / name
+            if file.is_file() and file.absolute() not in left_out:
+                yield str(file.relative_to(root)), file
 
 
 def parse_shard(text: str | None, environment: Mapping[str, str], option: str = "--shard") -> tuple[int, int]:

@@ -61,9 +61,10 @@ class NpzCodes:
         import torch
 
         from ccvae_eval.data.labels.columns import labels_from_array
-        from ccvae_eval.data.sets.npz import read_arrays
+        from ccvae_eval.data.sets.npz import open_arrays, read_arrays, require_few_names
 
-        arrays, where = read_arrays(path, ("codes", "labels")), str(path)
+        arrays, where = read_arrays(path, ("codes", "labels"), ARRAYS), str(path)
+        require_few_names(path, arrays)
         codes = _matrix(arrays["codes"], "codes", where)
         scale = _matrix(arrays["scale"], "scale", where) if "scale" in arrays else np.zeros_like(codes)
         names = [str(name) for name in arrays["names"].ravel()] if "names" in arrays else None
@@ -84,7 +85,7 @@ class NpzCodes:
             digest = file_digest(file, "sha256").hexdigest()
         tensors = {"codes": codes, "scale": scale, "observed": labels, "split": split}
         table = {"labels": schema.as_plain(), "columns": columns, "name": path.name}
-        unknown = [name for name in arrays if name not in ARRAYS]
+        unknown = [name for name in open_arrays(path, ()) if name not in ARRAYS]
         return Bundle(
             MappingProxyType({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}),
             MappingProxyType({"code_table": table}),

@@ -12,8 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ccvae_plugins.disvae import DisvaeSettings
+from ccvae_plugins.networks import Burgess
 
+from ccvae_eval.evaluation.storage import write
 from tests.support.commands import run_command
+from tests.support.runs import measurement, run_of, value
 
 WEIGHT = {"weight": torch.ones(2)}
 
@@ -75,10 +79,36 @@ def test_arrays_are_shown_before_torch_is_imported(tmp_path: Path) -> None:
     assert shown == "{'codes': 'float64 10 x 3', 'labels': 'float64 10 x 2'} False\n"
 
 
+def test_what_a_file_is_stands_there_before_torch_is_imported(tmp_path: Path) -> None:
+    torch.save(Burgess(DisvaeSettings()).state_dict(), tmp_path / "model.pt")
+    write(run_of(measurement("locality", "focus", [value("focus", 0.5)])), tmp_path / "run")
+    code = """
+import sys
+
+class Finder:
+    def find_spec(name, *_):
+        if name == "torch":
+            print("torch is imported", flush=True)
+
+sys.meta_path.insert(0, Finder)
+from ccvae_eval.cli.main import main
+main(sys.argv[1:])
+"""
+    for name, at_once, later in (("model.pt", {"disvae", "parameters", "sha256"}, "candidates"),
+                                 ("run", {"checkpoint", "data", "judge"}, "locality")):  # fmt: skip
+        command = [sys.executable, "-c", code, "inspect", str(tmp_path / name)]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        before, after = shown.split("torch is imported")
+        assert at_once <= {*before.split()}
+        assert later in after
+
+
 def test_the_arrays_of_a_run_are_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(tmp_path / "evidence.npz", **{f"array{i}": np.zeros(2) for i in range(100)})
-    assert run_command("inspect", tmp_path / "evidence.npz") == 3
-    assert len(capsys.readouterr().err) < 1000, "not all names are listed"
+    assert run_command("inspect", tmp_path / "evidence.npz") == 0
+    shown = capsys.readouterr().out
+    assert shown.split()[:2] == ["kind", "arrays"]
+    assert "and 40 more" in " ".join(shown.split()), "not all names are listed"
     (tmp_path / "run.json").write_text("{}")
     assert run_command("inspect", tmp_path / "evidence.npz") == 3
     assert f"ccvae-eval inspect {tmp_path}" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ccvae_eval
@@ -180,13 +181,22 @@ def test_inspect_says_what_a_file_is(name: str, tmp_path: Path, command: Command
     assert message in ended.output
 
 
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_inspect_says_what_an_archive_of_arrays_is(option: list[str], tmp_path: Path, command: CommandRunner) -> None:
+    np.savez(tmp_path / "x.npz", images=np.zeros((3, 8, 8), np.uint8), labels=np.zeros(3))
+    ended = command("inspect", "x.npz", *option)
+    assert (ended.code, ended.heavy) == (0, ["numpy"])
+    assert "uint8 3 x 8 x 8" in ended.output
+
+
 def test_inspect_opens_external_checkpoints(tmp_path: Path, command: CommandRunner) -> None:
     with imitated_libraries():
         for style in ("lightning 1", "omegaconf", "whole module", "state dict in the legacy format"):
             honest_files.STYLES[style](tmp_path / f"{style}.pt")
     for path in tmp_path.iterdir():
-        ended = command("inspect", str(path))
-        assert (ended.code, ended.heavy) == (0, [])
+        for option in ([], ["--json"]):
+            ended = command("inspect", str(path), *option)
+            assert (ended.code, ended.heavy) == (0, [])
 
 
 @pytest.mark.parametrize(

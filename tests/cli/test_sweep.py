@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,35 @@ def test_runs_shows_values_states_and_errors(capsys: pytest.CaptureFixture[str])
     assert rows[cells[1].name] == ["failed", "3", "s"]
     assert rows[cells[2].name] == ["waiting"]
     assert f"{cells[1].name}: the checkpoint is cut off" in shown
+
+
+def test_runs_on_different_data_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    found = made("a", "b")
+    for cell, digest in zip(found.cells, ("d" * 32, "e" * 32), strict=True):
+        run = run_of(measurement("locality", "focus", [value("focus", 0.5)]))
+        shutil.rmtree(found.folder / cell.name, ignore_errors=True)
+        data = {**run.header.data, "digest": digest}
+        write(replace(run, header=replace(run.header, data=data)), found.folder / cell.name)
+    assert run_command("runs", "out") == 0
+    assert "! The runs are on 2 different data sets" in " ".join(capsys.readouterr().out.split())
+    shutil.rmtree(found.folder / found.cells[1].name)
+    assert run_command("runs", "out") == 0
+    assert "different data sets" not in " ".join(capsys.readouterr().out.split())
+
+
+def test_changed_data_give_new_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccvae_eval.cli.sweep._work", lambda *_, **__: 0)
+    Path("a.pt").write_text("a")
+    Path("images").mkdir()
+    names = []
+    for pixels, data in (("one", ["--data", "folder:images"]), ("other", ["--data", "folder:images"]), ("one", [])):
+        Path("images/a.png").write_text(pixels)
+        monkeypatch.setenv("CCVAE_EVAL_DATA", "folder:images")
+        assert run_command("sweep", "a.pt", "--out", "out", *data) == 0
+        (cell,) = Sweep.open(Path("out")).cells
+        assert cell.arguments[2:4] == ("--data", "folder:images")
+        names.append(cell.name)
+    assert names[0] == names[2] != names[1]
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_a_compressed_idx_file_is_read_no_further_than_its_header_states(tmp_pat
 def test_an_idx_file_of_too_many_bytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(struct.pack(">4I", IMAGES_MAGIC, 1_000_000, 512, 512))
-    with pytest.raises(DataError, match="the limit is 1 GiB"):
+    with pytest.raises(DataError, match="the limit is 512 MiB"):
         read_idx(path, IMAGES_MAGIC)
 
 

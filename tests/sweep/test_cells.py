@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ccvae_eval.core.errors import InputError, UsageError
+from ccvae_eval.sweep import cells
 from ccvae_eval.sweep.cells import (
     SILENT_SECONDS,
     WORK,
@@ -18,6 +19,7 @@ from ccvae_eval.sweep.cells import (
     Cell,
     Sweep,
     attempt_of,
+    data_digest,
     is_done,
     parse_shard,
     perform,
@@ -55,6 +57,85 @@ def test_a_cell_is_named_by_checkpoint_seed_and_all_that_its_run_depends_on(tmp_
     file.with_suffix(".toml").write_text("[settings]")
     others.add(name(["--sample", "8"]))
     assert len(others | {first}) == 5
+
+
+def test_a_cell_is_named_by_the_content_of_a_judge_or_plugin(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_text("weights")
+    judge, names = tmp_path / "judge.pt", set[str]()
+    for content in ("one", "other", "one"):
+        judge.write_text(content)
+        names.add(Sweep.of(tmp_path, [str(tmp_path / "a.pt")], [0], ["--judge", str(judge)]).cells[0].name)
+    assert len(names) == 2
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of data with a folder of masks behind a link, and a sweep and a checkpoint that are no data."""
+    folder, elsewhere = tmp_path / "images", tmp_path / "elsewhere"
+    for place in (folder, folder / "sweep" / "a-seed0", elsewhere):
+        place.mkdir(parents=True)
+    (folder / "attributes.csv").write_text("file,On\na.png,1\n")
+    (folder / "a.png").write_text("pixels")
+    (elsewhere / "a.png").write_text("mask")
+    (folder / "masks").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    return folder
+
+
+def test_data_are_known_by_their_content(tmp_path: Path, images: Path) -> None:
+    sweep = images / "sweep"
+    spec, checkpoint = f"folder:{images},size=8", images / "model.pt"
+    first = data_digest(sweep, spec, [str(checkpoint)])
+    checkpoint.write_text("weights")
+    (sweep / "a-seed0" / "run.json").write_text("{}")
+    (images / "runs").mkdir()
+    (images / "runs" / "run.json").write_text("{}")
+    assert data_digest(sweep, spec, [str(checkpoint)]) == first, "results and checkpoints are no data"
+    os.utime(images / "a.png", (0, 0))
+    assert data_digest(sweep, spec, [str(checkpoint)]) == first, "a copy of the data has other times"
+    moved = images.rename(tmp_path / "moved")
+    assert data_digest(moved / "sweep", f"folder:{moved},size=8", [str(moved / "model.pt")]) == first
+    moved.rename(images)
+    digests = {first}
+    for file, content in (("a.png", "others"), ("masks/a.png", "edge"), ("attributes.csv", "file,On\na.png,0\n")):
+        (images / file).write_text(content)
+        digests.add(data_digest(sweep, spec, [str(checkpoint)]))
+    (images / "a.png").rename(images / "b.png")
+    digests.add(data_digest(sweep, spec, [str(checkpoint)]))
+    assert len(digests) == 5
+    assert data_digest(sweep, "faces,size=64") == ""
+
+
+def test_the_table_beside_an_archive_and_masks_elsewhere_are_data(tmp_path: Path) -> None:
+    names = ("photos.zip", "attributes.csv", "masks.png")
+    digests = set[str]()
+    for changed in (None, *names):
+        for name in names:
+            (tmp_path / name).write_text("new" if name == changed else "old")
+        digests.add(data_digest(tmp_path / "sweep", f"folder:{tmp_path}/photos.zip,regions={tmp_path}/masks.png"))
+    assert len(digests) == 4
+
+
+def test_unchanged_data_are_read_once(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = data_digest(images / "sweep", f"folder:{images}")
+    monkeypatch.setattr(cells, "_add_file", lambda *_: pytest.fail("read again"))
+    assert data_digest(images / "sweep", f"folder:{images}") == first
+
+
+def test_a_damaged_record_of_the_data_is_made_again(images: Path) -> None:
+    first = data_digest(images / "sweep", f"folder:{images}")
+    for content in ("", "[1]", '{"a": 1}'):
+        (images / "sweep" / WORK / "data.json").write_text(content)
+        assert data_digest(images / "sweep", f"folder:{images}") == first
+
+
+def test_data_that_cannot_be_read_are_refused(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(images / "a.png"))
+
+    monkeypatch.setattr(cells, "_add_file", denied)
+    with pytest.raises(InputError, match=r"a\.png: data cannot be read \(Permission denied\)"):
+        data_digest(images / "sweep", f"folder:{images}")
 
 
 def test_a_folder_is_a_checkpoint_and_nothing_is_not(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ccvae_eval.core.errors import DataError, UsageError, suggestion
 from ccvae_eval.core.files import read_regular_file
 from ccvae_eval.data.images.regions import FRAMES, Boxes, Regions
 from ccvae_eval.data.images.stores import FolderStore, Store, ZipStore
-from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, Attributes, column_from_numbers, schema_of
+from ccvae_eval.data.labels.columns import Attributes, column_from_numbers, schema_of
 from ccvae_eval.data.sets.folder import (
     MAX_EDGE,
     SQUARE,
@@ -35,6 +35,9 @@ SUBFOLDERS = ("", "Img", "Anno", "Eval", "celeba")
 """Folders below the path that may contain the images and tables."""
 TABLE_SUFFIXES = (".txt", ".csv")
 DIGESTED_IMAGES = 16
+MAX_TABLE_BYTES, MAX_LINES = 64 << 20, 1_000_000
+LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+"""Characters at which ``str.splitlines`` splits."""
 
 
 class CelebA(Folder):
@@ -126,6 +129,8 @@ def _read(path: Path) -> CelebATable:
         text = read_regular_file(path, MAX_TABLE_BYTES, DataError).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError("the file cannot be read", where=str(path), why=str(error)) from None
+    if sum(map(text.count, LINE_ENDS)) > MAX_LINES:
+        raise DataError("the file is not a table of CelebA", where=str(path), why=f"more than {MAX_LINES:,} lines")
     lines = [line for line in (text.replace(",", " ") if path.suffix == ".csv" else text).splitlines() if line.strip()]
     if lines and lines[0].strip().isdigit():
         lines = lines[1:]

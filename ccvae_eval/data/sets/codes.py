@@ -5,8 +5,10 @@ Reading parquet needs pyarrow, which the extra ``parquet`` installs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, UsageError, listed
-from ccvae_eval.core.files import read_regular_file
-from ccvae_eval.data.labels.columns import SPLIT_COLUMN, csv_rows
-from ccvae_eval.data.sets.npz import read_arrays
+from ccvae_eval.core.files import open_regular_file
+from ccvae_eval.data.labels.columns import SPLIT_COLUMN, Column, csv_rows, read_columns
+from ccvae_eval.data.sets.npz import read_arrays, require_few_names
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 TABLE_SUFFIXES = (".csv", *PARQUET_SUFFIXES)
 OPTIONAL_ARRAYS = ("train", "test", "names", "kinds", "blocks", "block_names")
 MAX_CODES_BYTES = 2**29
-"""Limit of a CSV table of codes; an .npz may be larger."""
+"""Limit of a CSV table of codes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +86,8 @@ def _digest(*files: Path) -> str:
 
 
 def _from_npz(path: Path) -> CodesFile:
-    found = read_arrays(path, ("codes",))
+    found = read_arrays(path, ("codes",), ("factors", "labels", "columns", *OPTIONAL_ARRAYS))
+    require_few_names(path, found)
     if "labels" in found and "factors" not in found:
         found = _from_export(found)
     if "factors" not in found:
@@ -158,33 +161,39 @@ def _columns(path: Path) -> dict[str, NDArray[Any]]:
         if not len(next(iter(columns.values()), ())):
             raise DataError("the table has no rows", where=str(path))
         return columns
-    head, *rows = _csv_lines(path)
-    names = [name.strip() for name in head]
-    if len(set(names)) != len(names):
-        raise DataError("two columns have the same name", where=str(path))
-    return {name: _column(texts) for name, texts in zip(names, zip(*rows, strict=True), strict=True)}
+    with (
+        open_regular_file(path, DataError) as descriptor,
+        open(descriptor, "rb", closefd=False) as file,
+    ):
+        size = os.fstat(descriptor).st_size
+        if size > MAX_CODES_BYTES:
+            raise DataError("is too large", where=str(path), why=f"{size:,} bytes, the limit is {MAX_CODES_BYTES:,}")
+        rows = csv_rows(file, str(path))
+        names = [name.strip() for name in next(rows, [])]
+        if len(set(names)) != len(names):
+            raise DataError("two columns have the same name", where=str(path))
+        found = [Column(is_text=name == SPLIT_COLUMN) for name in names]
+        if not names or not read_columns(rows, found, str(path), partial(_odd_row, path)):
+            raise DataError("the table needs a header line and at least one row", where=str(path))
+    return {name: _column(column.cells) for name, column in zip(names, found, strict=True)}
 
 
-def _column(texts: Sequence[str]) -> NDArray[Any]:
+def _odd_row(path: Path, number: int, found: int, expected: int) -> DataError:
+    return DataError(f"the row must have {expected} cells like the header, got {found}", where=f"{path}: line {number}")
+
+
+def _column(cells: Sequence[str] | NDArray[np.float64]) -> NDArray[Any]:
     """Numbers, with NaN for empty cells, if every cell is a number; otherwise text."""
-    words = [text.strip() for text in texts]
+    if isinstance(cells, np.ndarray):
+        return cells
+    words = {text: text.strip() for text in set(cells)}
     try:
-        return np.array([float(word) if word else np.nan for word in words], dtype=object)
+        numbers = {text: float(word) if word else np.nan for text, word in words.items()}
     except ValueError:
-        return np.array(words, dtype=object)
-
-
-def _csv_lines(path: Path) -> list[list[str]]:
-    """The header and the rows; empty lines are skipped."""
-    lines = csv_rows(read_regular_file(path, MAX_CODES_BYTES, DataError), str(path))
-    if len(lines) < 2:
-        raise DataError("the table needs a header line and at least one row", where=str(path))
-    width = len(lines[0])
-    odd = next((number for number, line in enumerate(lines, start=1) if len(line) != width), None)
-    if odd is not None:
-        found = len(lines[odd - 1])
-        raise DataError(f"the row must have {width} cells like the header, got {found}", where=f"{path}: line {odd}")
-    return lines
+        found = np.empty(len(cells), object)
+        found[:] = [words[text] for text in cells]
+        return found
+    return np.fromiter((numbers[text] for text in cells), np.float64, len(cells))
 
 
 def parquet_columns(path: Path) -> dict[str, NDArray[Any]]:

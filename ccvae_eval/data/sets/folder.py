@@ -23,11 +23,10 @@ from ccvae_eval.data.interface import Split
 from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, Attributes, read_attributes
 from ccvae_eval.data.labels.file_names import labels_from_folders, labels_from_names
 from ccvae_eval.data.memory import checked_ids
-from ccvae_eval.data.spec import Options, require_path
+from ccvae_eval.data.spec import TABLE, Options, require_path
 from ccvae_eval.data.splits import split_by_column, split_by_name
 from ccvae_eval.model.interface import Batch, Label
 
-TABLE = "attributes.csv"
 MAX_EDGE = 1024
 SQUARE, WHOLE = "square", "whole"
 BINARY_WORDS = ({"0", "1"}, {"-1", "1"}, {"true", "false"}, {"yes", "no"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zlib
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.data.images.decode import bilinear
 from ccvae_eval.data.labels.columns import MAX_TABLE_BYTES, csv_rows, labels_from_array
 from ccvae_eval.data.memory import InMemory, checked_arrays
-from ccvae_eval.data.sets.npz import read_arrays
+from ccvae_eval.data.sets.npz import open_arrays, read_arrays
 from ccvae_eval.data.spec import Options, refuse_path, require_path
 from ccvae_eval.data.splits import split_by_name, split_official
 from ccvae_eval.model.interface import Label, LabelSchema
@@ -51,7 +52,8 @@ PERTURBATION = Label("perturbation", "categorical", ("plain", "thinned", "thicke
 EDGE = 28
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
 MAX_IMAGES, MAX_EDGE = 1_000_000, 512
-MAX_IDX_BYTES = 1 << 30
+MAX_BYTES = 1 << 29
+"""Limit of a file; npz:PATH reads more images."""
 TRAIN, TEST = "train", "t10k"
 
 Bytes = NDArray[np.uint8]
@@ -185,7 +187,8 @@ def _with_morphometrics(
 
 def _morphometrics(path: Path) -> dict[str, NDArray[np.float32]]:
     """The columns of a table with one row of numbers for each image, in the order of ``index``."""
-    head, *rows = csv_rows(read_regular_file(path, MAX_TABLE_BYTES, DataError), str(path)) or [[]]
+    content = io.BytesIO(read_regular_file(path, MAX_TABLE_BYTES, DataError))
+    head, *rows = [*csv_rows(content, str(path))] or [[]]
     odd = next((number for number, row in enumerate(rows, start=2) if len(row) != len(head)), None)
     if odd is not None or INDEX not in head or len(head) < 2 or len(set(head)) < len(head):
         what = "the file is not a table of morphometrics"
@@ -202,12 +205,11 @@ def _morphometrics(path: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def _from_archive(path: Path) -> tuple[Bytes, NDArray[np.int64], NDArray[np.bool_]]:
-    arrays = read_arrays(path, ())
-    if "x_train" in arrays:
-        arrays = read_arrays(path, ("x_train", "y_train", "x_test", "y_test"))
+    if "x_train" in open_arrays(path, ()):
+        arrays = read_arrays(path, ("x_train", "y_train", "x_test", "y_test"), (), MAX_BYTES)
         parts = [(arrays["x_train"], arrays["y_train"], False), (arrays["x_test"], arrays["y_test"], True)]
         return _concatenated(parts, str(path))
-    arrays = read_arrays(path, ("images", "labels"))
+    arrays = read_arrays(path, ("images", "labels"), (), MAX_BYTES)
     return _concatenated([(arrays["images"], arrays["labels"], False)], str(path))
 
 
@@ -266,8 +268,8 @@ def read_idx(path: Path, magic: int) -> Bytes:
                 kind = "images" if magic == IMAGES_MAGIC else "labels"
                 raise DataError(f"the file is not an idx file of {kind}", where=str(path))
             expected = math.prod(shape)
-            if expected > MAX_IDX_BYTES:
-                raise DataError(f"the images have {expected:,} bytes", where=str(path), why="the limit is 1 GiB")
+            if expected > MAX_BYTES:
+                raise DataError(f"the images have {expected:,} bytes", where=str(path), why="the limit is 512 MiB")
             content = file.read(expected + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError("the file cannot be read", where=str(path), why=str(error)) from None

@@ -78,8 +78,10 @@ def test_missing_arrays_and_files_are_named(tmp_path: Path) -> None:
 
 
 def test_large_archives_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MAX_ARCHIVE_BYTES", 10**6)
+    monkeypatch.setattr(archives, "MAX_ARRAYS_BYTES", 10**6)
     with ZipFile(tmp_path / "x.npz", "w", ZIP_DEFLATED) as archive:
-        archive.writestr("a.npy", bytes(10**6 + 1))
-    with pytest.raises(DataError, match="arrays that are too large"):
+        archive.writestr("a.npy", npy("(1000001,)", bytes(10**6 + 1), "'|u1'"))
+        archive.writestr("b.npy", npy("(1,)", bytes(1), "'|u1'"))
+    with pytest.raises(DataError, match=r"arrays that are too large .a, b: 1,000,\d+ bytes unpacked, the limit"):
         read_arrays(tmp_path / "x.npz", ())
+    assert read_arrays(tmp_path / "x.npz", ("b",), ())["b"].tolist() == [0], "others are not read"
