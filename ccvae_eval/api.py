@@ -36,7 +36,7 @@ from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.remedies import Advisor
 from ccvae_eval.evaluation.run import Header, Run
 from ccvae_eval.evaluation.runner import Ended, Progress, Working, run
-from ccvae_eval.evaluation.subject import Subject, prepare
+from ccvae_eval.evaluation.subject import Subject, assignment_half, prepare
 from ccvae_eval.judge import judge_source
 from ccvae_eval.model.checks import require_model, require_shape
 from ccvae_eval.model.interface import LabelledVAE, supports, type_name
@@ -165,8 +165,9 @@ def plan(
             notice(text)
 
     @cache  # to draw a sample takes long, and the same sizes are tried for many undefined values
-    def labels_of(size: int | None) -> NDArray[np.float32]:
-        return label_columns(images, subject.schema, sample_ids(images, part, seed=seed, **{size_name: size}))
+    def labels_of(size: int | None, halved: bool) -> NDArray[np.float32]:
+        found = sample_ids(images, part, seed=seed, **{size_name: size})
+        return label_columns(images, subject.schema, found[~assignment_half(found)] if halved else found)
 
     advisor = Advisor(labels_of, f"--{size_name}", _retraining(opened, images))
     planned = Plan.of(

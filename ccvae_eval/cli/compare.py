@@ -126,7 +126,11 @@ def run_places(place: str) -> list[str]:
 def _runs(
     models: Sequence[str], metrics: Sequence[str] | None, common: Common, screen: Screen, pictures: bool
 ) -> list[Run]:
-    """The runs; checkpoints are evaluated first, all with the same options: those of the first run, if there is one."""
+    """The runs; checkpoints are evaluated first, all with the same options: those of the first run, if there is one.
+
+    Every checkpoint is opened before the first evaluation, and required to fit the data.
+    """
+    from ccvae_eval.cli.measuring import evaluation_arguments
     from ccvae_eval.evaluation.metric import default_metrics
     from ccvae_eval.evaluation.storage import read
 
@@ -136,11 +140,27 @@ def _runs(
         common, metrics, settings = _options_of(first, common, metrics)
     else:
         settings = options.metric_options(common.option)
+    given = [
+        places[model] or evaluation_arguments(model, metrics or default_metrics(), common, screen, settings)
+        for model in models
+    ]
+    for arguments in given:
+        if isinstance(arguments, dict):
+            _require_data(arguments)
     runs: list[Run] = []
-    for model in models:
-        of_model = places[model] or [str(_evaluated(model, metrics or default_metrics(), settings, common, screen))]
+    for model, found in zip(models, given, strict=True):
+        of_model = [_evaluated(model, found, common, screen)] if isinstance(found, dict) else found
         runs += [read(place, pictures=pictures) for place in of_model]
     return runs
+
+
+def _require_data(arguments: Mapping[str, Any]) -> None:
+    """Opens the data of an evaluation, and requires the model to fit their images and labels."""
+    from ccvae_eval.api import data_of
+    from ccvae_eval.data.labels.relabel import label_columns
+
+    network, data = arguments["model"].model, data_of(arguments["data"], arguments["model"])
+    label_columns(data, network.labels if len(network.labels) else data.schema, data.split("test")[:1])
 
 
 def _options_of(
@@ -172,17 +192,13 @@ def _options_of(
     return found, names, {**settings, **given}
 
 
-def _evaluated(
-    checkpoint: str, metrics: Sequence[str], settings: Mapping[str, Mapping[str, Any]], common: Common, screen: Screen
-) -> Path:
+def _evaluated(checkpoint: str, arguments: Mapping[str, Any], common: Common, screen: Screen) -> Path:
     """Evaluates a checkpoint, and writes its run to the default folder, which is returned."""
-    from ccvae_eval.cli.measuring import draw, evaluation_arguments, output_folder
+    from ccvae_eval.api import evaluate
+    from ccvae_eval.cli.measuring import draw, output_folder
     from ccvae_eval.evaluation.storage import write
 
     screen.notice(f"evaluating {checkpoint}")
-    arguments = evaluation_arguments(checkpoint, metrics, common, screen, settings)
-    from ccvae_eval.api import evaluate
-
     run = evaluate(**arguments, gallery=common.page, pairs=options.pairs_of(common.pad))
     folder = output_folder(None, run)
     draw(write(run, folder), folder, figures=False, page=common.page)

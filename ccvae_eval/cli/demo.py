@@ -10,12 +10,13 @@ import typer
 
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.measuring import SOME_FAILED, document_of, draw, ended_shown, plan_shown
-from ccvae_eval.cli.options import Device, Json, Quiet
+from ccvae_eval.cli.options import Device, Force, Json, Quiet, claim_folder, free_folder
 from ccvae_eval.core.files import atomic_write, make_folder, require_folder
 from ccvae_eval.training import TrainingSettings
 
 ASSET = "ccvae-faces64.pt"
 OUT = Path("runs/demo")
+OUT_HELP = f"Folder for the checkpoint and the results; default: {OUT}, or {OUT}-2 if it exists, and so on."
 DEMO_IMAGES = 104
 """The fewest images for which every class of Hair_Color has the 20 images that metrics need."""
 DEMO_OPTIONS = {"diversity": {"draws": 5}, "reconstruction": {"importance": 8}}
@@ -25,13 +26,16 @@ QUICK_DATA = "faces,n=20000"
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint and the results.")] = OUT,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=OUT_HELP)] = None,
+    force: Force = False,
     train: Annotated[bool, typer.Option("--train", help="Train a small checkpoint first, about 4 minutes.")] = False,
     device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Evaluate the shipped checkpoint and suggest the next command."""
+    claim_folder(out, force=force)
+    out = out or free_folder(OUT)
     require_folder(out)
     from ccvae_eval.api import evaluate
     from ccvae_eval.evaluation.metric import default_metrics

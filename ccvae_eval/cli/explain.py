@@ -14,6 +14,7 @@ from rich.text import Text
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import Json, registered
 from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.evaluation.metric import reasons_of
 from ccvae_eval.plugins import registry
 from ccvae_eval.rendering.tables import ARROWS, FittedTable
 from ccvae_eval.rendering.text import argument_help, escaped, explanation, flowing, wrapped
@@ -81,13 +82,19 @@ def _explain_metric(kind: Any, screen: Screen) -> None:
         screen.document(_as_plain(kind))
         return
     screen.show(Text(wrapped(explanation(kind), screen.out.width)), "")
-    screen.show(*_reading(kind, screen), _values_table(kind.values))
+    screen.show(*_reading(kind, screen), *_undefined(kind, screen), _values_table(kind.values))
 
 
 def _reading(kind: Any, screen: Screen) -> list[Text | str]:
     """How to read the headline of a metric, if it says so."""
     reading = getattr(kind, "reading", "")
     return [Text(wrapped(f"How to read {kind.headline}:\n{reading}", screen.out.width)), ""] if reading else []
+
+
+def _undefined(kind: Any, screen: Screen) -> list[Text | str]:
+    """The reasons of undefined values of a metric, and what can be done about each."""
+    lines = ["Undefined values:", *(f"    {reason}: {text}" for reason, text in reasons_of(kind).items())]
+    return [Text(wrapped("\n".join(lines), screen.out.width)), ""]
 
 
 def _explain_text(name: str, group: str, text: str, screen: Screen) -> None:
@@ -168,6 +175,7 @@ def _as_plain(kind: Any) -> dict[str, Any]:
         "version": kind.version,
         "headline": kind.headline,
         "text": explanation(kind),
+        "undefined": reasons_of(kind),
         "settings": {f.name: {"default": f.default, "help": help_of.get(f.name, "")} for f in fields(kind)},
         "values": {name: asdict(spec) for name, spec in kind.values.items()},
     }

@@ -244,6 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
         faulthandler.enable()  # a plugin that ends the process by a fault of memory is named by its line
         _accept_any_text()
     before = handle_stop_signals(_stop)
+    CcvaeEvalError.in_command = True
     try:
         code = _run(given)
     except StopRequest as request:
@@ -252,6 +253,8 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             sys.stderr.write(f"\nThe command was {request}.\n")
         code = request.exit_code
+    finally:
+        CcvaeEvalError.in_command = False
     if program:
         _end(code)
     else:

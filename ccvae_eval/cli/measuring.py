@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from ccvae_eval.cli.options import Common, add_plugins
 from ccvae_eval.core.errors import StopRequest
 from ccvae_eval.core.files import slug
 from ccvae_eval.plugins import registry
+from ccvae_eval.rendering.text import with_interval
 
 if TYPE_CHECKING:  # a command's help needs none of the steps of an evaluation
     from ccvae_eval.api import Runner
@@ -27,6 +29,7 @@ if TYPE_CHECKING:  # a command's help needs none of the steps of an evaluation
 
 CHECKPOINT = Annotated[str, typer.Argument(help="The checkpoint to evaluate.", show_default=False)]
 SOME_FAILED = 4
+PANEL = "disentanglement"
 
 
 def command(name: str) -> Callable[..., None]:
@@ -95,13 +98,14 @@ def plan_shown(screen: Screen) -> Callable[[Plan], None]:
 
 
 def ended_shown(screen: Screen) -> Callable[[Measurement], None]:
-    """Prints the sentence of each metric that ends with a number, as a notice."""
+    """Prints the headline value of each metric that ends with a number, as a notice."""
 
     def show(measurement: Measurement) -> None:
-        from ccvae_eval.report.terminal import sentence
+        from ccvae_eval.rendering.tables import headline_of
 
-        if measurement.status == "ok":
-            screen.notice(sentence(measurement))
+        value = headline_of(measurement)
+        if measurement.status == "ok" and value is not None and value.estimate.defined:
+            screen.notice(f"{measurement.metric}.{value.name} {with_interval(value.estimate)}")
 
     return show
 
@@ -292,17 +296,27 @@ def show(run: Run, screen: Screen, *, verbose: bool) -> None:
 
 
 def next_command(run: Run, checkpoint: str, common: Common) -> str:
-    """The command to suggest after a run: the same one with all remedies, then trainings; else the next step."""
-    from ccvae_eval.evaluation.remedies import combined_commands, problems
+    """The command to suggest after a run: the same one with all remedies, then trainings; else the next step.
 
-    found = combined_commands(
-        (problem.remedy for problem in problems(run.measurements)),
-        lambda given: f"{options.command_line(without=given)} {given}",
-    )
+    The scores of codes are suggested after a complete run, and always if no latent dimension belongs to a label.
+    """
+    from ccvae_eval.evaluation.remedies import combined_commands
+    from ccvae_eval.evaluation.result_table import ASSIGNED, UNASSIGNED
+
+    def evaluating(verb: str) -> str:
+        data = ["--data", common.data] if common.data else []
+        given = {"--model": [common.model], "--set": common.set or (), "--plugin": common.plugin or ()}
+        named = [part for name, values in given.items() for value in values if value for part in (name, str(value))]
+        return shlex.join(["ccvae-eval", verb, checkpoint, *data, *named])
+
+    found = combined_commands(run.measurements, lambda given: f"{options.command_line(without=given)} {given}")
+    notes = {note for m in run for v in m.values for note in re.split("; |: ", v.note)}
+    if {ASSIGNED, UNASSIGNED} & notes and PANEL not in (m.metric for m in run):
+        found = [line for line in found if not line.startswith("ccvae-eval explain")] + [evaluating(PANEL)]
     if found:
         return "\nThen: ".join(found)
     if len(run.measurements) == 1 and not common.verbose:
-        data = ["--data", common.data] if common.data else []
-        plugins = [part for file in common.plugin or () for part in ("--plugin", str(file))]
-        return shlex.join(["ccvae-eval", "run", checkpoint, *data, *plugins])
+        return evaluating("run")
+    if PANEL not in (m.metric for m in run):
+        return evaluating(PANEL)
     return f"ccvae-eval explain {run.measurements[0].metric}"

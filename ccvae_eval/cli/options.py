@@ -204,7 +204,11 @@ def default_folder(name: str, *identity: object) -> Path:
 
 def new_folder(name: str, *identity: object) -> Path:
     """The first of ``./runs/NAME-HASH``, ``./runs/NAME-HASH-2``, ... that does not exist."""
-    place = default_folder(name, *identity)
+    return free_folder(default_folder(name, *identity))
+
+
+def free_folder(place: Path) -> Path:
+    """The first of FOLDER, FOLDER-2, FOLDER-3, ... that does not exist."""
     numbered = (place.with_name(f"{place.name}-{number}") for number in count(2))
     return place if not place.exists() else next(folder for folder in numbered if not folder.exists())
 

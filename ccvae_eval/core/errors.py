@@ -6,15 +6,69 @@ Each error carries ``what`` (the problem), ``where`` (file, member, option, plug
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import FrameType
 from typing import Any, ClassVar
 
+ARGUMENTS = {
+    "--sample": "sample", "--limit": "limit", "--split": "split", "--judge": "judge", "--data": "data",
+    "--device": "device", "--batch-size": "batch_size", "--labels": "characteristics", "--cache-dir": "cache_dir",
+    "--seed": "seed", "--width": "width", "--set": "settings", "--option": "options", "--model": "model",
+    "--plugin": "plugins", "--metric-timeout": "metric_timeout",
+}  # fmt: skip
+"""Arguments of ``evaluate`` and ``load`` that correspond to options of the command line."""
+_OPTION = re.compile(
+    rf"ccvae-eval [^\n]*|(?P<option>{'|'.join(ARGUMENTS)})(?![\w-])"
+    r"(?: (?P<value>'[^']*'|\d+\b|(?:all|auto|none|full|test)\b|[A-Z]+\b(?!,)|[A-Z]\w*(?:,\w+)*"
+    r"|[a-z]\w*:[^\s;)]+|\w+(?:\.\w+)*=(?:\[[^]]*\]|\w+)))?"
+)
+"""An option with its value, if what follows has the form of one."""
+
+
+def python_words(text: str) -> str:
+    """The text with arguments of Python in place of the options of the command line, except those of a command.
+
+    >>> python_words("--sample 640 --labels A,B --judge auto"), python_words("--limit must be at least 1")
+    ("sample=640 characteristics=['A', 'B'] judge='auto'", 'limit must be at least 1')
+    >>> python_words("state it: --set images.range=[-1,1]")
+    "state it: settings={'images.range': [-1, 1]}"
+    """
+    return _OPTION.sub(_as_argument, text)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _as_argument(found: re.Match[str]) -> str:
+    option, value = found["option"], found["value"]
+    if option is None:
+        return found[0]
+    name = ARGUMENTS[option]
+    if value is None:
+        return name
+    value = value.strip("'")
+    if option in ("--set", "--option"):
+        key, _, text = value.partition("=")
+        settings = {key: _value(text)}
+        return f"{name}={settings}"
+    if option == "--labels":
+        return f"{name}={value.split(',')}"
+    shown = value if value.isdigit() or value.isupper() else repr(value)
+    return f"{name}=[{shown}]" if option == "--plugin" else f"{name}={shown}"
+
 
 class CcvaeEvalError(Exception):
     """Base class of the deliberate errors.
+
+    As text it names the options of the command line inside of a command, else the arguments of Python.
 
     Args:
         what: the problem, one sentence without a full stop.
@@ -25,6 +79,8 @@ class CcvaeEvalError(Exception):
 
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 5
+    in_command: ClassVar[bool] = False
+    """True while a command runs."""
 
     def __init__(self, what: str, *, where: str = "", why: str = "", hint: str = "") -> None:
         super().__init__(what)
@@ -34,7 +90,8 @@ class CcvaeEvalError(Exception):
         place = f"{self.where}: " if self.where else ""
         cause = f" ({self.why})" if self.why else ""
         advice = f"\n{self.hint}" if self.hint else ""
-        return f"{place}{self.what}{cause}{advice}"
+        text = f"{place}{self.what}{cause}{advice}"
+        return text if self.in_command else python_words(text)
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(type(self), where=self.where, why=self.why, hint=self.hint), (self.what,)
@@ -151,6 +208,13 @@ def listed(names: Iterable[str], most: int = 8) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
 
 
+def closest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most similar to a name; "" if none is similar."""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, sorted(known), n=1, cutoff=0.6)), "")
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Returns a sentence that suggests the closest known name, or lists all of them if none is close.
 
@@ -159,12 +223,9 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     >>> suggestion("xyz", ["locality", "drift"])
     'Known: drift, locality.'
     """
-    from difflib import get_close_matches
-
     names = sorted(known)
-    close = get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"Did you mean '{close[0]}'?"
+    if close := closest(name, names):
+        return f"Did you mean '{close}'?"
     return f"Known: {', '.join(names)}." if names else "There are none to choose from."
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ccvae_eval.core.errors import InputError
+from ccvae_eval.core.errors import InputError, closest
 
 MAX_SLUG_LENGTH = 60
 CACHE = "ccvae-eval"
@@ -74,6 +74,21 @@ def make_folder(path: Path) -> None:
         raise InputError("folder cannot be created", where=str(path), why=error.strerror or str(error)) from error
 
 
+def similar_path(path: Path) -> str:
+    """The question whether a path that exists was meant, if a name beside the missing one is similar; else "".
+
+    The missing name is that of the file, or of the first folder on its way that does not exist.
+    """
+    missing, rest = Path(path), Path()
+    while not missing.parent.is_dir() and missing != missing.parent:
+        missing, rest = missing.parent, missing.name / rest
+    with suppress(OSError):
+        names = [place.name for place in missing.parent.iterdir() if not place.name.startswith(".")]
+        if (close := closest(missing.name, names)) and (found := missing.with_name(close) / rest).exists():
+            return f"Did you mean '{found}'?"
+    return ""
+
+
 @contextmanager
 def open_regular_file(path: Path, error: type[InputError] = InputError, hint: str = "") -> Iterator[int]:
     """Yields the descriptor of a regular file; never blocks on a pipe or a device.
@@ -85,7 +100,8 @@ def open_regular_file(path: Path, error: type[InputError] = InputError, hint: st
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as failure:
         why = (failure.strerror if isinstance(failure, OSError) else None) or str(failure)
-        raise error("cannot be opened", where=str(path), why=why) from None
+        missing = isinstance(failure, FileNotFoundError)
+        raise error("cannot be opened", where=str(path), why=why, hint=similar_path(path) if missing else "") from None
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):

@@ -9,6 +9,7 @@ the call.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
@@ -144,6 +145,8 @@ class Metric(Protocol):
     - ``question: ClassVar[str]``: first line of its command's help, a literal; else the first line of the docstring;
     - ``sentence: ClassVar[str]``: headline in words, a template with ``{value}`` and ``{chance}``;
     - ``reading: ClassVar[str]``: how to read the headline: the meaning of its ends, and typical values;
+    - ``undefined: ClassVar[Mapping[str, str]]``: reasons of undefined values, with N for numbers and names, and
+      what can be done about each; those that every metric can give are in ``REASONS``;
     - ``number_format: ClassVar[str]``: format of these two numbers, such as ".0%"; else ".2f";
     - ``order: ClassVar[int]``: position among the metrics in the root help, a literal; those without one come last;
     - ``default: ClassVar[bool]``: True if it belongs to the default set (built-in metrics only);
@@ -182,6 +185,64 @@ LAWS = frozenset(
     }
 )
 """Names that a metric may declare in ``laws``; the conformance suite tests each of them."""
+
+
+NAME_DIMENSIONS = "name them: characteristics= of wrap, or the layout of the model"
+MORE_IMAGES = "evaluate more images (--sample)"
+REASONS: Mapping[str, str] = {
+    "no image": "no image of the sample enters the value; " + MORE_IMAGES,
+    "undefined on these images": "the images that enter do not determine the number; " + MORE_IMAGES,
+    "undefined for every part": "no part of the mean has a number; the rows of the parts say why",
+    "the denominator is 0": "the value is a ratio of two sums, and nothing was found for the second one",
+    "every label is missing": "no evaluated image has this label; name data that have it, or other labels (--labels)",
+    "only N images of N, N are needed": "a class, here or within the class of another label, is rare; " + MORE_IMAGES,
+    "N of N images are of class N, N needed": "the class is rare; " + MORE_IMAGES,
+    "a class has N images": "the class is rare; " + MORE_IMAGES,
+    "no stratum with N images of each class": "within the classes of another label the class is rare; " + MORE_IMAGES,
+    "fewer than two classes occur": "the sample shows one class only; " + MORE_IMAGES,
+    "the label is never N": "the sample shows one class only; " + MORE_IMAGES,
+    "a constant target": "the label has the same value in every image; " + MORE_IMAGES,
+    "constant codes": "the latent dimensions have the same value for every image (posterior collapse)",
+    "a continuous label has no N": "the value compares classes; accuracy and disentanglement take continuous labels",
+    "unassigned: no latent dimension predicts it above chance":
+        "the label has no dimension of its own, and none predicts it; train longer, or " + MORE_IMAGES,
+    "N needs images, but this data set contains points": "the value compares pixels, which points do not have",
+}  # fmt: skip
+"""Reasons of undefined values that every metric can give, and what can be done about each."""
+INTERVENED: Mapping[str, str] = {
+    "classes not separated":
+        "the mean codes of two classes are less than 0.1 standard deviations apart, so no direction leads from one to "
+        "the other: these dimensions do not encode the label; train longer or with more labels",
+    "has no region": "the label changes the whole image; the mean is that of the other labels",
+    "this data set has no regions": "add regions=celeba, celebahq or a folder of masks to --data (explain folder)",
+    "the region is empty or too large in every image":
+        "no mask is usable; largest_region bounds the share of the image that a region may cover",
+    "no image has another class": "images are moved to another class, and the sample shows one class only",
+    "no image's class is known": "every label is missing",
+    "the class of every image is unknown": "every label is missing",
+    "the model assigns latent dimensions to no label": NAME_DIMENSIONS,
+    "no label has latent dimensions of its own": NAME_DIMENSIONS,
+    "the label has no latent dimensions to traverse": NAME_DIMENSIONS,
+    "needs a judge": "the value needs the independent classifier of edited images (explain judge)",
+    "there is no other label to compare": "the judge classifies this label only",
+    "N has no p(z_c|y)":
+        "the model cannot sample the latent dimensions of a label: give the function as ccvae_eval.wrap(prior=...), "
+        "or as the method conditional_prior(labels) of its class",
+}  # fmt: skip
+"""Further reasons of metrics that change images."""
+
+
+def reasons_of(kind: Any) -> dict[str, str]:
+    """The reasons of undefined values of a metric, by their form, and what can be done about each."""
+    return {**getattr(kind, "undefined", {}), **REASONS}
+
+
+def explained_reason(kind: Any, reason: str) -> str:
+    """What can be done about a reason, or about one of several reasons; "" if the metric does not explain it."""
+    for form, text in reasons_of(kind).items():
+        if re.search(".+".join(map(re.escape, re.split(r"\bN\b", form))), reason):
+            return text
+    return ""
 
 
 def settings_of(metric: Metric) -> dict[str, Plain]:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from shlex import quote
+from shlex import quote, split
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,11 @@ from ccvae_eval.model.interface import supports
 
 NO_REGIONS = "this data set has no regions"
 GLOBAL_LABEL = "has no region: it changes the whole image"
-SAMPLE_GROWTH = 1.25
+SAMPLE_GROWTH = 1.1
 """Factor between the sample sizes that are tried."""
 
+TRAINING = "ccvae-eval train"
+"""Beginning of a remedy that trains a model."""
 UNTRAINED = frozenset({NOT_SEPARATED, UNCHANGED, UNCHANGED_INSIDE, UNMOVED, NOT_PREDICTED})
 """Reasons that a longer training may remove."""
 
@@ -65,13 +67,14 @@ class Advisor:
     """Finds reasons and remedies for one evaluation.
 
     Args:
-        labels: the labels of a sample of a given size, with the options of the evaluation, shape (size, L); None = of
-            all images. It is called many times.
+        labels: the labels of the images that are evaluated in a sample of a given size (None = all images), with the
+            options of the evaluation, shape (N, L): all of them, or with True those of the half that is left if latent
+            dimensions are assigned. It is called many times.
         option: the option that gives the size: "--sample" or "--limit".
         retrain: command that trains the model for longer; "" if it is not known.
     """
 
-    labels: Callable[[int | None], NDArray[np.float32]]
+    labels: Callable[[int | None, bool], NDArray[np.float32]]
     option: str = "--sample"
     retrain: str = ""
 
@@ -90,18 +93,36 @@ class Advisor:
                 continue
             counts = _class_counts(subject, name)
             if regions and name not in moved and min(counts) < LEAST_PER_CLASS:
-                found.append((name, self._rare(subject, name, counts, LEAST_PER_CLASS)))
+                why = self._rare(subject, name, counts, LEAST_PER_CLASS)
+                found.append((name, self._with_regions(why, subject, metric)))
             elif regions and not has_region(subject, name):
                 found.append((name, self._regionless(subject, metric)))
         return [Problem((metric,), (name,), *why) for name, why in found]
 
-    def explained(self, measurement: Measurement, subject: Subject) -> Measurement:
-        """The measurement with reasons in words and a remedy at each undefined value."""
+    def explained(self, measurement: Measurement, subject: Subject, *, regions: bool = False) -> Measurement:
+        """The measurement with reasons in words and a remedy at each undefined value.
+
+        Args:
+            measurement: of a metric.
+            subject: its images.
+            regions: True if it uses regions: data without any are named beside a class with too few images.
+        """
         values = [self._explained(measurement.metric, value, subject) for value in measurement.values]
+        if regions and not supports(subject.data, HasRegions):
+            values = [
+                replace(v, note=why, remedy=remedy)
+                for v in values
+                for why, remedy in [
+                    self._with_regions((v.note, v.remedy), subject, measurement.metric)
+                    if v.name == measurement.headline and v.characteristic
+                    else (v.note, v.remedy)
+                ]
+            ]
         for place, value in enumerate(values):
             if value.characteristic is None and not value.estimate.defined and value.note.startswith(EVERY_UNDEFINED):
                 own = [v for v in values if v.name == value.name and v.characteristic and not v.estimate.defined]
-                reasons = "; ".join(dict.fromkeys(v.note for v in own))
+                alike = joined([Problem((value.name,), (str(v.characteristic),), v.note, v.remedy) for v in own])
+                reasons = "; ".join(dict.fromkeys(problem.reason for problem in alike))
                 remedy = combined(v.remedy for v in own)
                 values[place] = replace(value, note=f"{EVERY_UNDEFINED}: {reasons}" if reasons else value.note,
                                         remedy=remedy)  # fmt: skip
@@ -149,6 +170,13 @@ class Advisor:
             remedy = "ccvae-eval explain judge"
         return replace(value, note=note, remedy=remedy)
 
+    def _with_regions(self, reason: tuple[str, str], subject: Subject, metric: str) -> tuple[str, str]:
+        """Reason and remedy of a value that would lack regions next, once there are enough images of each class."""
+        (note, larger), (why, regions) = reason, self._regionless(subject, metric)
+        if not larger.startswith(f"{self.option} ") or not regions.startswith("--data") or regions in larger:
+            return reason
+        return f"{note}; {why}", f"{larger} {regions}"
+
     def _regionless(self, subject: Subject, metric: str) -> tuple[str, str]:
         data = subject.data
         if supports(data, HasRegions):
@@ -159,18 +187,19 @@ class Advisor:
         if not any(name in FACE_BOX_OF for name in data.schema.names):
             return f"{NO_REGIONS}; write {spec},regions=FOLDER for masks LABEL/NAME.png", "ccvae-eval explain folder"
         frame = "celebahq" if "hq" in spec.lower() else "celeba"
-        return NO_REGIONS, f"--data {quote(f'{spec},regions={frame}')}"
+        why = (
+            f"{NO_REGIONS}; regions=celeba fits CelebA's aligned images, regions=celebahq CelebA-HQ: "
+            "see the outlines in figures/locality-change-maps.png"
+        )
+        return why, f"--data {quote(f'{spec},regions={frame}')}"
 
     def _rare(self, subject: Subject, name: str, counts: Sequence[int], least: int) -> tuple[str, str]:
-        rarest = int(np.argmin(counts))
-        class_name = subject.schema[name].class_name(rarest)
+        class_name = subject.schema[name].class_name(int(np.argmin(counts)))
         why = f"{min(counts)} of {len(subject):,} images are of class {class_name}, {least} needed"
-        size = self._needed_sample(subject, name, rarest, counts[rarest], least)
-        others = [other for other in subject.movable if other != name]
-        if size:
+        if size := self._needed_sample(subject, name, least):
             return why, f"{self.option} {size}"
-        kept = [n for n in others if subject.schema[n].kind != "continuous"
-                and min(_class_counts(subject, n)) >= least]  # fmt: skip
+        kept = [n for n, found in self._counts(subject, None).items()
+                if n != name and min(found) >= least and (subject.assigned or n in subject.movable)]  # fmt: skip
         return why, f"--labels {quote(','.join(kept))}" if kept else "ccvae-eval inspect " + quote(subject.data.spec)
 
     def _others(self, subject: Subject, metric: str, keep: Callable[[str], bool]) -> str:
@@ -178,23 +207,35 @@ class Advisor:
         kept = [name for name in subject.movable if keep(name)]
         return f"--labels {quote(','.join(kept))}" if kept else f"ccvae-eval explain {metric}"
 
-    def _needed_sample(self, subject: Subject, name: str, index: int, count: int, least: int) -> str:
-        """The smallest sample of those tried that has enough images of a class; "" if even all have too few."""
-        # half of the images serve to assign latent dimensions
-        needed = least * (2 if subject.assigned else 1)
-        place, every = subject.schema.index(name), self.labels(None)
+    def _counts(self, subject: Subject, size: int | None, name: str = "") -> dict[str, list[int]]:
+        """Images of each class of the evaluated labels, and of ``name``, in a sample of a given size."""
+        columns = self.labels(size, subject.assigned).T
+        return {
+            label.name: _class_counts(subject, label.name, column)
+            for label, column in zip(subject.schema, columns, strict=True)
+            if label.kind != "continuous" and (subject.selected is None or label.name in (name, *subject.selected))
+        }
 
-        def enough(labels: NDArray[np.float32]) -> bool:
-            return int((labels[:, place] == index).sum()) >= needed
+    def _needed_sample(self, subject: Subject, name: str, least: int) -> str:
+        """The smallest sample of those tried that has enough images of every class of a label.
 
-        if not enough(every):
+        It has enough for every other label too, as far as the data do, so that one larger sample is the last one.
+        "" if all images have too few of the label itself.
+        """
+        every, total = self._counts(subject, None, name), len(self.labels(None, False))
+        wanted = {n: most for n, found in every.items() if min(found) >= (most := max(least, LEAST_PER_CLASS))}
+        if name not in wanted and min(every[name]) >= least:
+            wanted[name] = least
+        if name not in wanted:
             return ""
-        size = math.ceil(len(subject) * needed / max(count, 1))
-        while size < len(every):
-            if size > len(subject) and enough(self.labels(size)):
+        size = max(math.ceil(total * most / min(every[n])) for n, most in wanted.items())
+        size = max(size, len(subject) * (2 if subject.assigned else 1) + 1)
+        while size < total:
+            found = self._counts(subject, size, name)
+            if all(min(found[n]) >= most for n, most in wanted.items()):
                 return str(size)
-            size = math.ceil(max(size * SAMPLE_GROWTH, len(subject) + 1))
-        return "all" if self.option == "--sample" else str(len(every))
+            size = math.ceil(size * SAMPLE_GROWTH)
+        return "all" if self.option == "--sample" else str(total)
 
 
 def has_region(subject: Subject, name: str) -> bool:
@@ -203,8 +244,9 @@ def has_region(subject: Subject, name: str) -> bool:
     return supports(data, HasRegions) and name in data.schema and data.region(subject.ids[:1], name) is not None
 
 
-def _class_counts(subject: Subject, name: str) -> list[int]:
-    classes = subject.classes(name).numpy()
+def _class_counts(subject: Subject, name: str, labels: NDArray[np.float32] | None = None) -> list[int]:
+    """Images of each class of a label, of the subject's or of other labels, shape (N,)."""
+    classes = subject.classes(name).numpy() if labels is None else np.nan_to_num(labels, nan=-1).astype(np.int64)
     counts = np.bincount(classes[classes >= 0], minlength=subject.schema[name].cardinality)
     return [int(count) for count in counts]
 
@@ -212,37 +254,58 @@ def _class_counts(subject: Subject, name: str) -> list[int]:
 def combined(remedies: Iterable[str]) -> str:
     """The options of several remedies together, else the first command.
 
-    >>> combined(["--sample 640", "ccvae-eval explain judge", "--sample 80", "--judge auto"])
-    '--sample 640 --judge auto'
+    Of two sample sizes the larger one counts, of two lists of labels the labels in both.
+
+    >>> combined(["--sample 640", "ccvae-eval explain judge", "--sample 80 --labels A,B", "--labels B,C"])
+    '--sample 640 --labels B'
     """
     found = [remedy for remedy in remedies if remedy]
     options: dict[str, str] = {}
-    for remedy in found:
-        if remedy.startswith("--"):
-            name, _, value = remedy.partition(" ")
-            options[name] = _larger(options.get(name, value), value)
-    if options:
-        return " ".join(f"{name} {value}" for name, value in options.items())
-    return found[0] if found else ""
+    for name, value in (option for remedy in found for option in _options(remedy)):
+        options[name] = _joined(name, options[name], value) if name in options else value
+    given = {name: value for name, value in options.items() if value}
+    if given:
+        return " ".join(f"{name} {quote(value)}" for name, value in given.items())
+    return next((remedy for remedy in found if not remedy.startswith("--")), "")
 
 
-def combined_commands(remedies: Iterable[str], command: Callable[[str], str]) -> list[str]:
-    """The commands of several remedies: one with all options, then trainings; without both, the first other one.
-
-    Args:
-        remedies: options or commands.
-        command: returns a command with these options.
-    """
-    found = list(dict.fromkeys(remedy for remedy in remedies if remedy))
-    options = combined(remedy for remedy in found if remedy.startswith("--"))
-    trainings = [remedy for remedy in found if remedy.startswith("ccvae-eval train")]
-    return [command(options)] * bool(options) + trainings or found[:1]
+def _options(remedy: str) -> list[tuple[str, str]]:
+    """The options and values of a remedy; none of a command."""
+    parts = split(remedy) if remedy.startswith("--") else []
+    return list(zip(parts[::2], parts[1::2], strict=True))
 
 
-def _larger(one: str, other: str) -> str:
-    """The larger of two sample sizes; of other values the first."""
+def _joined(name: str, one: str, other: str) -> str:
+    """One value of an option in place of two; "" if there is none."""
+    if name == "--labels":
+        return ",".join(label for label in one.split(",") if label in other.split(","))
     sizes = [value for value in (one, other) if value.isdigit()]
     return "all" if "all" in (one, other) else max(sizes, key=int) if len(sizes) > 1 else one
+
+
+def combined_commands(measurements: Sequence[Measurement], command: Callable[[str], str]) -> list[str]:
+    """The commands that apply all remedies: one with all options, then trainings; without both, the first other one.
+
+    A label is left out only if it has no headline value and no other remedy.
+
+    Args:
+        measurements: with remedies.
+        command: returns a command with these options.
+    """
+    found = [problem for problem in problems(measurements) if problem.remedy]
+    rows = [v for m in measurements for v in m.values if v.name == m.headline and v.characteristic and not v.at]
+    names = dict.fromkeys(str(v.characteristic) for v in rows)
+    others = {p.remedy: [option for option in _options(p.remedy) if option[0] != "--labels"] for p in found}
+    hopeless = {name for p in found if _options(p.remedy) and not others[p.remedy] for name in p.labels}
+    hopeless -= {str(v.characteristic) for v in rows if v.estimate.defined}
+    hopeless -= {name for p in found if others[p.remedy] or p.remedy.startswith(TRAINING) for name in p.labels}
+    options = combined(f"{name} {quote(value)}" for own in others.values() for name, value in own)
+    kept = [name for name in names if name not in hopeless]
+    if hopeless and kept:
+        options = f"{options} --labels {quote(','.join(kept))}".strip()
+    commands = list(dict.fromkeys(p.remedy for p in found if not p.remedy.startswith("--")))
+    trainings = [remedy for remedy in commands if remedy.startswith(TRAINING)]
+    return [command(options)] * bool(options) + trainings or commands[:1]
 
 
 def problems(measurements: Iterable[Measurement]) -> list[Problem]:

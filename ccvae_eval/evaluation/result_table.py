@@ -328,7 +328,8 @@ class ResultTable:
         given = characteristic in self._given
         if characteristic is None or (given and not self.given_counts and name not in self.findings):
             mean_at = None
-        kind = GIVEN if given else ASSIGNED if self.subject.assigned and characteristic else ""
+        assigned = self.subject.assigned and characteristic and not found.note.startswith(UNASSIGNED)
+        kind = GIVEN if given else ASSIGNED if assigned else ""
         notes, in_mean = joined_notes(kind, note, found.note), mean_at is not None
         left_out = len(self.subject) - found.estimate.n if excluded is None else excluded
         value = Value(name, found.estimate, characteristic, dict(at), left_out, chance, reference, notes, in_mean)

@@ -339,7 +339,16 @@ class Run:
         return _report().figure(self, address, kind, images=images, width=width)
 
     def __repr__(self) -> str:
-        metrics = ", ".join(m.metric if m.status == "ok" else f"{m.metric} ({m.status})" for m in self.measurements)
+        lacking = {
+            m.metric
+            for m in self.measurements
+            for v in m.values
+            if v.name == m.headline and v.characteristic is None and not v.at and not v.estimate.defined
+        }
+        metrics = ", ".join(
+            m.metric if m.status == "ok" and m.metric not in lacking else
+            f"{m.metric} ({f'no {m.headline}' if m.status == 'ok' else m.status})" for m in self.measurements
+        )  # fmt: skip
         model, data = self.header.checkpoint.get("model"), self.header.data
         return f"<Run of {model} on {data.get('n')} images of {data.get('name')}: {metrics}>"
 

@@ -119,7 +119,10 @@ def _run_of(plan: Plan) -> Run:
     """The run of the metrics that are measured; the others are recorded as lost."""
     measured = [part.measurement or part.lost() for part in plan.parts]
     if plan.advisor is not None:
-        measured = [plan.advisor.explained(m, part.subject) for m, part in zip(measured, plan.parts, strict=True)]
+        measured = [
+            plan.advisor.explained(m, part.subject, regions=part.needs.regions)
+            for m, part in zip(measured, plan.parts, strict=True)
+        ]
     specs = {part.metric.name: part.metric.values for part in plan.parts}
     return Run(plan.header, tuple(measured), specs, {part.metric.name: part.subject.ids for part in plan.parts})
 

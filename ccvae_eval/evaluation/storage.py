@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -39,9 +40,12 @@ def as_json(run: Run) -> str:
 
 
 def as_csv(run: Run) -> str:
-    """The run's values as CSV; text that a spreadsheet would evaluate as a formula is quoted."""
+    """The run's values as CSV; text that a spreadsheet would evaluate as a formula is quoted.
+
+    Options in the column ``remedy`` follow the word "add", since a spreadsheet would evaluate a leading minus.
+    """
     text = io.StringIO()
-    rows = run.rows()
+    rows = [{**row, "remedy": re.sub(r"^(?=--)", "add ", row["remedy"])} for row in run.rows()]
     if rows:
         table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         table.writeheader()

@@ -203,7 +203,8 @@ def _better_ranges(
         settings = ", ".join(f"--set {key}={json.dumps(value)}" for key, value in best.as_settings().items())
     return [
         f"The first {len(images)} images are reconstructed better with {settings}: mean squared error "
-        f"{errors[best]:.3g} instead of {own:.3g}. Is this the range of {type_name(model)}?"
+        f"{errors[best]:.3g} instead of {own:.3g}. Is this the range of {type_name(model)}, of "
+        "encoder and decoder alike?"
     ]
 
 
@@ -220,7 +221,8 @@ def _range_hint(model: LabelledVAE, low: float, high: float) -> str:
         sigmoid, byte = "--set images.logits=true", "--set images.range=[0,255]"
         signed, clip = "--set images.range=[-1,1]", "--set images.range=[0,1]"
     logits = f"If the decoder returns logits: {sigmoid}."
-    scaled = f"If it was trained on another range: {byte if high > 10 and low > -10 else signed}."
+    other = byte if high > 10 and low > -10 else signed
+    scaled = f"If encoder and decoder share another range: {other} (if only one of them has it, rescale in its code)."
     likely = [scaled, logits] if (low >= -1.01 and high <= 1.01) or high > 20 else [logits, scaled]
     return " ".join([*likely, f"If it was trained on [0, 1] without a final sigmoid: {clip} clips."])
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from operator import index
 from typing import Any, Literal
 
 import torch
@@ -117,10 +118,13 @@ def wrap(
         encode: maps images in ``image_range`` to (mean, scale), a ``Normal``, a ``Gaussian`` or codes.
         decode: maps codes, shape (N, dim), to images in ``image_range``.
         dim: number of latent dimensions.
-        characteristics: latent dimensions of each label; by default they are assigned on held-out images.
-        labels: kind of each label: "binary" (the default), "continuous", or the class names.
-        image_range: least and greatest pixel value of this model, such as (-1, 1); default (0, 1). Decoded pixels
-            outside are clipped, and an evaluation refuses them if they are far outside.
+        characteristics: the list of latent dimensions of each label, such as ``{"Smiling": [0]}``; by default they are
+            assigned on held-out images.
+        labels: kind of each label: "binary" (the default), "continuous", or the list of class names of a categorical
+            label, such as ``{"digit": ["0", "1", "2"]}``, in the order of their numbers in the data.
+        image_range: least and greatest pixel value of this model, such as (-1, 1); default (0, 1). It holds for the
+            images that ``encode`` takes and for those that ``decode`` returns. Decoded pixels outside are clipped, and
+            an evaluation refuses them if they are far outside.
         logits: True if ``decode`` returns logits, whose sigmoid is the image in [0, 1].
         scale: meaning of the scale in (mean, scale): "std", "logvar" (log-variance) or "logstd".
         predict: maps codes to log-probabilities (N, K) of each label.
@@ -137,12 +141,13 @@ def wrap(
     >>> model.layout.style
     (1, 2)
     """
-    layout = LatentLayout(dim, {name: tuple(columns) for name, columns in (characteristics or {}).items()})
-    if labels is None:
-        schema = LabelSchema(tuple(Label(name) for name in layout.characteristics))
-    elif isinstance(labels, LabelSchema):
+    owned = _mapping("characteristics", characteristics or {})
+    layout = LatentLayout(dim, {name: _columns(name, columns) for name, columns in owned.items()})
+    if isinstance(labels, LabelSchema):
         schema = labels
     else:
+        labels = {**_mapping("labels", labels or {})}
+        labels |= {name: "binary" for name in layout.characteristics if name not in labels}
         schema = LabelSchema(tuple(_label(name, kind) for name, kind in labels.items()))
     if scale not in SCALES:
         raise UsageError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}", where="wrap")
@@ -151,9 +156,27 @@ def wrap(
     return WrappedVAE(encode, decode, layout, schema, pixels, scale, predict, prior)
 
 
+def _mapping(name: str, given: Any) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{name} must be a dictionary by label, got {given!r}", where="wrap")
+    return given
+
+
+def _columns(name: str, columns: Any) -> tuple[int, ...]:
+    try:
+        return tuple(map(index, columns))
+    except TypeError:
+        what = f"characteristics[{name!r}] must be a list of latent dimensions, got {columns!r}"
+        hint = f"Write {{{name!r}: [{columns}]}}." if isinstance(columns, int) else ""
+        raise UsageError(what, where="wrap", hint=hint) from None
+
+
 def _label(name: str, kind: str | Sequence[str]) -> Label:
     if not isinstance(kind, str):
-        return Label(name, "categorical", tuple(kind))
+        if not isinstance(kind, Iterable):
+            what = f"labels[{name!r}] must be a kind or a list of class names, got {kind!r}"
+            raise UsageError(what, where="wrap", hint='Use "binary", "continuous" or ["0", "1", "2"].')
+        return Label(name, "categorical", tuple(map(str, kind)))
     if kind == "binary":
         return Label(name)
     if kind == "continuous":

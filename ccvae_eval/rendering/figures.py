@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ccvae_eval.core.errors import listed
 from ccvae_eval.core.files import atomic_write, make_folder
 from ccvae_eval.core.results import Measurement
-from ccvae_eval.rendering.text import figure, plain
+from ccvae_eval.rendering.text import figure, plain, with_interval
 
 Picture = NDArray[np.generic]
 Figures = Iterator[tuple[tuple[str, ...], Figure]]
@@ -342,9 +342,7 @@ def score_text(measurement: Measurement, name: str, characteristic: str | None, 
         if value.name == name and value.characteristic == characteristic and not value.at and value.estimate.defined:
             e = value.estimate
             digits = 2 if 0.1 <= abs(e.value) <= 0.99 or e.value == 0 else 3
-            text = f"{NAMES.get(name, name.replace('_', ' '))} {figure(e.value, digits)}"
-            if not math.isnan(e.low):
-                text += f" [{figure(e.low, digits)}, {figure(e.high, digits)}]"
+            text = f"{NAMES.get(name, name.replace('_', ' '))} {with_interval(e, digits)}"
             return text + (f", chance {figure(value.chance, 2)}" if chance and value.chance is not None else "")
     return ""
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ccvae_eval.core.results import Estimate
 from ccvae_eval.rendering.tables import ARROWS, bullets
-from ccvae_eval.rendering.text import escaped, figure, inert_cell, markdown_row
+from ccvae_eval.rendering.text import escaped, figure, inert_cell, interval_text, markdown_row
 
 CSV_COLUMNS = (
     "value", "model", "place", "number", "low", "high", "chance", "n", "interval", "published", "note", "left_out",
@@ -99,9 +99,7 @@ def _notes(grid: Grid) -> list[str]:
 def _cell(entry: Entry, between: str = " ") -> Text:
     """The number, its interval and the published number, joined by ``between``."""
     estimate = entry.estimate
-    parts = [figure(estimate.value)]
-    if not math.isnan(estimate.low):
-        parts.append(f"[{figure(estimate.low)}, {figure(estimate.high)}]")
+    parts = [part for part in (figure(estimate.value), interval_text(estimate)) if part]
     if entry.published is not None:
         parts.append(f"({figure(entry.published)})")
     return Text(between.join(parts))

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ccvae_eval.core.results import COUNT, EVERY_UNDEFINED, Measurement, Value, ValueSpec
-from ccvae_eval.rendering.text import at_text, escaped, figure, plain
+from ccvae_eval.rendering.text import at_text, escaped, figure, interval_text, plain
 
 ARROWS = {True: "↑", False: "↓", None: ""}
 MEAN, TOTAL = "mean", "total"
@@ -29,10 +29,9 @@ STATUS = {"ok": "", "undefined": "undefined:", "unsupported": "not applicable:",
 def value_cells(value: Value, spec: ValueSpec) -> list[str]:
     """The cells of a value, for the columns that :func:`value_table` adds after the first ones."""
     estimate = value.estimate
-    interval = "" if math.isnan(estimate.low) else f"[{figure(estimate.low)}, {figure(estimate.high)}]"
     levels = ("" if level is None else figure(level) for level in (value.chance, value.reference))
     count = f"{estimate.n:,}" if estimate.n else ""
-    return [figure(estimate.value), interval, *levels, ARROWS[spec.higher_is_better], count]
+    return [figure(estimate.value), interval_text(estimate), *levels, ARROWS[spec.higher_is_better], count]
 
 
 class FittedTable(Table):
@@ -147,10 +146,21 @@ def whole(spec: ValueSpec) -> str:
     return TOTAL if spec.unit == COUNT else MEAN
 
 
-def value_note(value: Value) -> str:
-    """The note of a value, and the number of images (for a mean: characteristics) that it excludes."""
-    what = "" if value.characteristic is None else " images" if value.excluded > 1 else " image"
-    excluded = f"{value.excluded}{what} excluded" if value.excluded and value.estimate.defined else ""
+def partial_mean(measurement: Measurement, value: Value) -> str:
+    """The number of labels that a mean covers, as "over 7 of 9 labels"; "" if it covers all of them."""
+    rows = [v for v in measurement.values if v.name == value.name and v.characteristic and v.at == value.at]
+    used = sum(v.in_mean and v.estimate.defined for v in rows)
+    if value.characteristic is not None or not value.estimate.defined or used in (0, len(rows)):
+        return ""
+    return f"over {used} of {len(rows)} labels"
+
+
+def value_note(measurement: Measurement, value: Value) -> str:
+    """The note of a value, and the number of images that it excludes; for a mean, the number of labels it covers."""
+    what = "images" if value.excluded > 1 else "image"
+    excluded = f"{value.excluded} {what} excluded" if value.excluded and value.estimate.defined else ""
+    if value.characteristic is None:
+        excluded = partial_mean(measurement, value)
     return "; ".join(part for part in (value.note, excluded) if part)
 
 
@@ -167,7 +177,7 @@ def metric_tables(measurement: Measurement, specs: Mapping[str, ValueSpec], *, v
     for v in sorted(rows, key=lambda v: v.characteristic is None):
         name = v.characteristic or whole(spec)
         head.add_row(escaped(name), *value_cells(v, spec), style="bold" if v.characteristic is None else "")
-        if note := value_note(v):
+        if note := value_note(m, v):
             notes.setdefault(note, []).append(name)
     parts += [head, *bullets(f"{', '.join(names)}: {note}" for note, names in notes.items()), Text("")]
     others = [v for v in m.values if v.name != m.headline or v.at]
@@ -180,17 +190,21 @@ def metric_tables(measurement: Measurement, specs: Mapping[str, ValueSpec], *, v
             name += f", {own.unit}" if own.unit and own.unit not in ("share", COUNT) else ""
             first = [escaped(name), escaped(v.characteristic or whole(own))] if verbose else [escaped(name)]
             table.add_row(*first, *value_cells(v, own))
-        parts += [table, *bullets(_reasons(shown))]
+        partial = [(v.name, text) for v in shown if not verbose and (text := partial_mean(m, v))]
+        parts += [table, *bullets([*_grouped(partial), *_reasons(shown)])]
     return Group(*parts, *bullets(m.notes))
 
 
 def _reasons(values: Iterable[Value]) -> Iterator[str]:
     """The reasons of the undefined values, each with the names of its values."""
+    undefined = (v for v in values if not v.estimate.defined and v.note)
+    return _grouped((f"{v.name} ({at_text(v.at)})" if v.at else v.name, reason_of(v)) for v in undefined)
+
+
+def _grouped(notes: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Notes on named values, with the names of equal ones joined."""
     names: dict[str, dict[str, None]] = {}
-    for v in values:
-        if not v.estimate.defined and v.note:
-            name = f"{v.name} ({at_text(v.at)})" if v.at else v.name
-            reason = reason_of(v)
-            names.setdefault(reason, {})[name] = None
-    for reason, of in names.items():
-        yield f"{', '.join(of)}: {reason}"
+    for name, note in notes:
+        names.setdefault(note, {})[name] = None
+    for note, of in names.items():
+        yield f"{', '.join(of)}: {note}"

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from ccvae_eval.core.results import Measurement
+    from ccvae_eval.core.results import Estimate, Measurement
 
 Array = TypeVar("Array")
 PIPE = "\\|"
@@ -55,6 +55,18 @@ def figure(value: float | None, digits: int = 3) -> str:
     if abs(value) >= 10**digits:
         return f"{value:.0f}"
     return f"{value:z.{digits}f}"
+
+
+def interval_text(estimate: Estimate, digits: int = 3) -> str:
+    """The confidence interval of an estimate as "[low, high]"; "" without one."""
+    if math.isnan(estimate.low):
+        return ""
+    return f"[{figure(estimate.low, digits)}, {figure(estimate.high, digits)}]"
+
+
+def with_interval(estimate: Estimate, digits: int = 3) -> str:
+    """The value of an estimate, followed by its confidence interval if it has one."""
+    return f"{figure(estimate.value, digits)} {interval_text(estimate, digits)}".rstrip()
 
 
 def formatted(value: float | None, form: str) -> str:

@@ -35,6 +35,8 @@ CORRELATED = 0.3
 """Cramér's V of two labels above which leakage of one into the other may come from the data."""
 COLLAPSED = 0.05
 """KL divergence in nats below which a latent dimension carries no information about the image."""
+LEAST_TEXTURED = 1.0
+"""Textured points outside the region in the mean image, below which nothing there can be seen to move."""
 LEAST_CHANGED = 0.5
 """Share of images whose change must exceed the noise of the posterior."""
 
@@ -366,6 +368,25 @@ def _worse_than_mean(run: Run) -> Iterator[str]:
         if value is not None and value.chance is not None and value.estimate.value > value.chance:
             error, mean = figure(value.estimate.value), figure(value.chance)
             yield f"The reconstruction MSE is {error}; the mean image of the data has {mean}."
+
+
+@_check("CE017", "warning", "Nothing can move outside the region",
+        "Look at the strips, and do not count a low drift.spill of these labels as a merit.")  # fmt: skip
+def _untextured(run: Run) -> Iterator[str]:
+    """The reconstructions have hardly any texture outside the region of a label, so ``drift`` finds no point there.
+
+    The background of the data is constant, or the reconstructions are blurred. Nothing can move there, whatever the
+    model does, so a spill near 0 is no evidence that the model leaves the rest of the image in place.
+    """
+    empty = [
+        str(v.characteristic)
+        for m in run
+        for v in m.values
+        if m.metric == "drift" and v.name == "textured" and v.characteristic and not v.at
+        and v.estimate.value < LEAST_TEXTURED
+    ]  # fmt: skip
+    if empty:
+        yield f"A low drift.spill says little without texture outside the region: {listed(empty)}."
 
 
 def _labels(run: Run) -> list[str]:

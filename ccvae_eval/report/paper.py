@@ -14,7 +14,7 @@ from ccvae_eval.core.typed import plain as as_plain
 from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.run import Address, Run, ValueRow, averaged_at, numbers_at, stopping_of
 from ccvae_eval.rendering.tables import ARROWS, MEAN
-from ccvae_eval.rendering.text import figure, inert_cell, markdown_text, plain
+from ccvae_eval.rendering.text import figure, inert_cell, interval_text, markdown_text, plain
 from ccvae_eval.statistics.intervals import over_seeds
 
 Best = Callable[[Address], str | None]
@@ -209,14 +209,7 @@ def _cells(table: PaperTable, digits: int) -> list[list[tuple[str, str, bool]]]:
     """Value, interval ("" without one) and boldness of each entry, row by row."""
     places = _decimals(table, digits)
     return [
-        [
-            (
-                figure(e.estimate.value, d),
-                "" if math.isnan(e.estimate.low) else f"[{figure(e.estimate.low, d)}, {figure(e.estimate.high, d)}]",
-                e.best,
-            )
-            for e, d in zip(row, places, strict=True)
-        ]
+        [(figure(e.estimate.value, d), interval_text(e.estimate, d), e.best) for e, d in zip(row, places, strict=True)]
         for _, row in table.rows
     ]
 

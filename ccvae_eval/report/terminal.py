@@ -47,7 +47,7 @@ def header(run: Run) -> RenderableType:
         table.add_row("codes", escaped(f"{data['name']}  {data.get('n')} rows, seed {h.seed}"))
         return table
     table.add_row("checkpoint", escaped(f"{path}  {digest}  model {h.checkpoint.get('model')}"))
-    table.add_row("data", escaped(f"{data.get('name')}  {data.get('n')} images of split {data.get('split')}"))
+    table.add_row("data", escaped(f"{data.get('name')}  {images_text(run)}"))
     if stopping := stopping_of(data):
         table.add_row("stopped", escaped(str(stopping)))
     if source := h.regions.get("source"):
@@ -55,6 +55,17 @@ def header(run: Run) -> RenderableType:
     judge = judge_text(h.judge)
     table.add_row("judge", escaped(f"{judge}  device {h.environment.get('device')}, seed {h.seed}"))
     return Group(table, *(Text(f"! {plain(w)}", style="yellow") for w in h.warnings))
+
+
+def images_text(run: Run) -> str:
+    """The number of images and their split; if metrics used different images, how many each of them used."""
+    data, used = run.header.data, dict[int, list[str]]()
+    for m in run:
+        if m.metric in run.ids:
+            used.setdefault(len(run.ids[m.metric]), []).append(m.metric)
+    most = max([int(data.get("n") or 0), *used])
+    parts = [f"{count} for {', '.join(names)}" for count, names in sorted(used.items())] if len(used) > 1 else []
+    return f"{most} images of split {data.get('split')}" + (f" ({'; '.join(parts)})" if parts else "")
 
 
 def plan_line(plan: Plan) -> str:
@@ -112,7 +123,7 @@ def summary(run: Run) -> RenderableType:
             continue
         spec = run.specs.get(m.metric, {}).get(value.name, ValueSpec(""))
         table.add_row(m.metric, value.name, *value_cells(value, spec))
-        if value.estimate.defined and (note := value_note(replace(value, excluded=0))):
+        if value.estimate.defined and (note := value_note(m, value)):
             notes.setdefault(note, []).append(m.metric)
     return Group(table, *bullets(f"{', '.join(names)}: {note}" for note, names in notes.items()), *problem_lines(run))
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ccvae_eval.core.errors import UsageError, suggestion
+from ccvae_eval.core.errors import UsageError, python_words, suggestion
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.rendering.text import plain
@@ -22,19 +22,32 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def check_lines(run: Run) -> list[Text]:
-    """The findings of the checks for the terminal, one line each; of notes only the number and the codes."""
+    """The findings of the checks for the terminal, one line each; of notes the codes and titles in one line."""
     # the summary states what has no number, with the remedy
     found = [finding for finding in findings(run) if finding.check.code != "CE008"]
     shown, notes = ([f for f in found if (f.check.severity == "note") is note] for note in (False, True))
     lines = [Text(f"{f.check.code} {plain(f.sentence)}", style=STYLES[f.check.severity]) for f in shown]
     if notes:
-        codes = ", ".join(dict.fromkeys(f.check.code for f in notes))
-        lines.append(Text(f"{len(notes)} note{'s' if len(notes) > 1 else ''}: {codes}", style=STYLES["note"]))
+        titles = {f.check.code: f"{f.check.title[0].lower()}{f.check.title[1:]} ({f.check.code})" for f in notes}
+        text = f"{len(notes)} note{'s' if len(notes) > 1 else ''}: {'; '.join(titles.values())}"
+        lines.append(Text(text, style=STYLES["note"]))
     return lines
+
+
+def for_python(run: Run) -> Run:
+    """The run with arguments of Python, instead of options of the command line, in its reasons and remedies."""
+
+    def of(m: Measurement) -> Measurement:
+        values = tuple(replace(v, note=python_words(v.note), remedy=python_words(v.remedy)) for v in m.values)
+        reason = m.reason and replace(m.reason, text=python_words(m.reason.text), remedy=python_words(m.reason.remedy))
+        return replace(m, values=values, reason=reason)
+
+    return replace(run, measurements=tuple(map(of, run.measurements)))
 
 
 def text(run: Run) -> str:
     """Header, table and findings of a run, as the terminal shows them, without colours."""
+    run = for_python(run)
     file = io.StringIO()
     # in a notebook, rich would show the text instead of writing it to the file
     console = Console(file=file, width=WIDTH, highlight=False, emoji=False, color_system=None, force_jupyter=False)
@@ -46,7 +59,7 @@ def notebook(run: Run) -> str:
     """The report of a run as HTML for a notebook: answer, checks and metrics, without a script."""
     from ccvae_eval.report.page import notebook_html
 
-    return notebook_html(run)
+    return notebook_html(for_python(run))
 
 
 def figure(

@@ -138,3 +138,16 @@ def test_a_checkpoint_beside_a_run_is_evaluated_as_the_run_was(capsys: pytest.Ca
     assert verdicts == {"no evidence of a difference (equal on all images)"}
     (second,) = Path("runs").iterdir()
     assert json.loads((second / "run.json").read_text())["seed"] == 4
+
+
+@pytest.mark.parametrize("second", ["absent.pt", "broken.pt", "other.pt"])
+def test_both_checkpoints_are_opened_before_the_first_is_evaluated(
+    second: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("broken.pt").write_bytes(Path(CHECKPOINT).read_bytes()[:1000])
+    train = "train vae --data digits --steps 1 --out other.pt"
+    assert second != "other.pt" or run_command(*train.split()) == 0
+    options = ["-m", "reconstruction", "--limit", "20", "--judge", "none", "--data", "faces"]
+    assert run_command("compare", CHECKPOINT, second, *options) == 3
+    assert "evaluating" not in capsys.readouterr().err
+    assert not Path("runs").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -73,3 +74,21 @@ def test_width_must_be_positive_and_goes_without_blocks(capsys: pytest.CaptureFi
 def test_only_verbs_that_use_an_option_have_it(verb: str, without: set[str]) -> None:
     names = {parameter.name for parameter in load_command(verb).params}
     assert names & {*SINGLE} == {*SINGLE} - without
+
+
+def test_the_demo_overwrites_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path("mine/run.json")
+    run.parent.mkdir()
+    run.write_text("{}")
+    assert run_command("demo", "--out", "mine") == 2
+    assert "already contains a run" in capsys.readouterr().err
+    assert run.read_text() == "{}"
+
+
+def test_a_metric_that_ends_shows_its_value_and_the_sentence_comes_once(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["-m", "accuracy,reconstruction", "--limit", "8", "--judge", "none", "--no-page", "--no-figures"]
+    assert run_command("run", SHIPPED, *options) == 0
+    shown = capsys.readouterr()
+    assert re.search(r"^reconstruction.mse 0\.0\d\d \[0\.0\d\d, 0\.0\d\d\]$", shown.err, re.MULTILINE)
+    assert "The reconstruction MSE" not in shown.err
+    assert shown.out.count("The reconstruction MSE") == 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ccvae_eval.core.errors import InputError
-from ccvae_eval.core.files import atomic_write, require_folder
+from ccvae_eval.core.files import atomic_write, read_regular_file, require_folder, similar_path
 
 
 def test_a_file_is_created_and_replaced(tmp_path: Path) -> None:
@@ -97,3 +97,14 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="no permission"):
         require_folder(tmp_path / "runs")
+
+
+def test_a_missing_file_suggests_the_closest_name_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    for name in ("ckpt.pt", ".ckp.pt", "runs/run.json"):
+        (tmp_path / name).touch()
+    assert similar_path(tmp_path / "ckp.pt") == f"Did you mean '{tmp_path / 'ckpt.pt'}'?"
+    assert similar_path(tmp_path / "run" / "run.json") == f"Did you mean '{tmp_path / 'runs' / 'run.json'}'?"
+    assert similar_path(tmp_path / "run" / "other.json") == similar_path(tmp_path / "xyz") == ""
+    with pytest.raises(InputError, match=r"Did you mean '.*ckpt.pt'\?"):
+        read_regular_file(tmp_path / "ckp.pt", 9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 
 from ccvae_eval import api
-from ccvae_eval.core.results import Value
+from ccvae_eval.core.results import Estimate, Measurement, Value
 from ccvae_eval.data.memory import as_data_set
 from ccvae_eval.evaluation.remedies import Advisor, combined_commands
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.judge import selection
 from ccvae_eval.metrics.locality.metric import Locality
+from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout
 from tests.support.fakes import Squares, SquaresJudge, SquaresVAE
 
 
@@ -42,7 +44,7 @@ def test_a_reason_names_the_number_of_images_that_its_metric_needs() -> None:
     name, size = auc.remedy.split()
     assert name == "--sample"
     labels = RareGlasses(4000).labels_of(api.sample_ids(RareGlasses(4000), "test", sample=int(size)))
-    assert 10 <= labels[:, 0].sum() < 20
+    assert 20 <= labels[:, 0].sum() < 30, "as many as the metrics that intervene need"
 
 
 def test_a_sample_of_each_size_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,14 +80,85 @@ def test_a_judge_that_would_be_of_no_use_is_not_advised(tmp_path: Path) -> None:
     assert {v.remedy for v in found if v.note == "needs a judge"} == {"ccvae-eval explain judge"}
 
 
+def of(metric: str, **labels: str) -> Measurement:
+    """A measurement with a headline value for each label: a number for "", else undefined with this remedy."""
+    values = [Value("v", Estimate(math.nan if r else 1.0), name, remedy=r) for name, r in labels.items()]
+    return Measurement(metric, 1, {}, "v", tuple(values))
+
+
+def following(*measurements: Measurement) -> list[str]:
+    return combined_commands(measurements, lambda given: f"ccvae-eval run a.pt {given}")
+
+
+TRAIN, EXPLAIN = "ccvae-eval train vae --out b.pt", "ccvae-eval explain judge"
+REGIONS = "--data folder:a,regions=celeba"
+
+
 def test_the_next_commands_have_all_options_and_all_trainings() -> None:
-    train, explain = "ccvae-eval train vae --out b.pt", "ccvae-eval explain judge"
-    remedies = [train, "--data folder:a,regions=celeba", explain, "--sample 640", train, "--sample 80", ""]
-    both = combined_commands(remedies, lambda given: f"ccvae-eval run a.pt {given}")
-    assert both == ["ccvae-eval run a.pt --data folder:a,regions=celeba --sample 640", train]
-    assert combined_commands([explain, "ccvae-eval explain drift"], str) == [explain]
-    assert combined_commands([explain, train], str) == [train]
-    assert combined_commands([], str) == []
+    both = following(of("a", A=TRAIN, B=REGIONS, C=EXPLAIN), of("b", A="--sample 640", B=TRAIN, C="--sample 80"))
+    assert both == [f"ccvae-eval run a.pt {REGIONS} --sample 640", TRAIN]
+    assert following(of("a", A=f"--sample 80 {REGIONS}"), of("b", A="--sample 90 --judge auto")) == [
+        f"ccvae-eval run a.pt --sample 90 {REGIONS} --judge auto"
+    ]
+    assert following(of("a", A=EXPLAIN), of("b", A="ccvae-eval explain drift")) == [EXPLAIN]
+    assert following(of("a", A=EXPLAIN, B=TRAIN)) == [TRAIN]
+    assert following(of("a", A="")) == []
+
+
+def test_the_next_command_keeps_every_label_that_has_a_number_or_a_remedy_of_its_own() -> None:
+    """Rare: more images; Global: a number elsewhere; Tiny: no data set has enough; Blurred: a longer training."""
+    first = of("locality", Rare="--sample 640", Global="--labels Rare,Tiny", Tiny="--labels Rare", Blurred=TRAIN)
+    second = of("density", Rare="", Global="", Tiny="--labels Rare,Global", Blurred="--labels Rare")
+    found = following(first, second)
+    assert found == ["ccvae-eval run a.pt --sample 640 --labels Rare,Global,Blurred", TRAIN]
+    assert following(of("a", A="", B="--labels A"), of("b", A="", B="")) == []
+
+
+class Rarities(Squares):
+    """Squares of which every fortieth has glasses and every ninetieth smiles; of hair, class 2 is rarer than 1."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        numbers = np.arange(count)
+        self._labels[:, 0], self._labels[:, 1] = numbers % 40 == 0, numbers % 90 == 7
+        self._labels[:, 2] = np.where(numbers % 61 == 3, 2, numbers % 53 == 5)
+
+
+@pytest.mark.parametrize("assigned", [False, True])
+def test_one_larger_sample_is_enough_for_every_label(*, assigned: bool) -> None:
+    data, model = Rarities(9000), SquaresVAE()
+    if assigned:
+        model.layout = LatentLayout(model.layout.dim)
+
+    def rare(sample: int) -> tuple[list[str], set[str]]:
+        metrics = ["density", "locality", "drift", "accuracy"]
+        run = api.evaluate(model, data, metrics, sample=sample, references=False, gallery=False, judge="none")
+        headlines = [v for m in run for v in m.values if v.name == m.headline and v.characteristic]
+        return combined_commands(run.measurements, str), {v.remedy for v in headlines if "--sample" in v.remedy}
+
+    commands, remedies = rare(64)
+    assert len(remedies) == 1, "every label names the same size"
+    size = int(remedies.pop().removeprefix("--sample "))
+    assert commands[0].startswith(f"--sample {size}")
+    assert not rare(size)[1]
+
+
+def test_rare_classes_and_missing_regions_are_told_at_once() -> None:
+    rare = RareGlasses(8000)
+    schema = LabelSchema((Label("Eyeglasses"), *rare.schema.labels[1:]))
+    data: Any = as_data_set((rare.batch(np.arange(8000)).images, rare._labels, schema))
+    data.spec = "folder:mine"
+    model = SquaresVAE()
+    model.layout = LatentLayout(model.layout.dim, {"Eyeglasses": (0,)})
+    model.labels = schema
+    notices: list[str] = []
+    run = api.evaluate(model, data, ["locality"], sample=64, references=False, gallery=False, judge="none",
+                       notice=notices.append)  # fmt: skip
+    remedy = run.find("locality.focus@Eyeglasses").remedy
+    assert re.fullmatch(r"--sample \d+ --data folder:mine,regions=celeba", remedy)
+    assert any(remedy in notice for notice in notices), "it is said before anything is computed"
+    reason = run.find("locality.focus@Eyeglasses").note
+    assert "regions=celeba fits CelebA's aligned images, regions=celebahq CelebA-HQ" in reason
 
 
 @pytest.mark.parametrize(
@@ -122,7 +195,7 @@ class UnreliableJudge(SquaresJudge):
 
 def test_no_training_of_the_model_is_advised_if_the_judge_fails_on_real_images() -> None:
     subject = prepare(SquaresVAE(), Squares(64), np.arange(64), judge=UnreliableJudge())
-    advisor = Advisor(lambda _: Squares(64).labels_of(np.arange(64)), retrain="ccvae-eval train")
+    advisor = Advisor(lambda *_: Squares(64).labels_of(np.arange(64)), retrain="ccvae-eval train")
     (m,) = (advisor.explained(m, subject) for m in measure(subject, [Locality(steps=3)]))
     found = {v.characteristic: v for v in m.values if v.name == "selectivity"}
     assert found["Glasses"].note == (

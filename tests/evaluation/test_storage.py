@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +14,9 @@ import pytest
 
 from ccvae_eval import read
 from ccvae_eval.core.errors import InputError
+from ccvae_eval.core.results import Estimate, Value
 from ccvae_eval.evaluation import arrays
-from ccvae_eval.evaluation.storage import EVIDENCE_FILE, PICTURES_FILE, RUN_FILE, write
+from ccvae_eval.evaluation.storage import EVIDENCE_FILE, PICTURES_FILE, RUN_FILE, as_csv, write
 from tests.support.runs import measurement, pictured_run, run_of, value
 
 
@@ -96,3 +100,13 @@ def test_a_sheet_that_claims_to_be_huge_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / PICTURES_FILE, **entries)
     with pytest.raises(InputError, match="too large"):
         read(tmp_path)
+
+
+def test_no_cell_of_a_remedy_begins_with_a_quote() -> None:
+    rare = Value("focus", Estimate(math.nan), "Smiling", note="rare", remedy="--sample 640")
+    other = Value("focus", Estimate(math.nan), "Hat", note="=1+1", remedy="ccvae-eval explain locality")
+    run = run_of(measurement("locality", "focus", [rare, other]))
+    first, second = csv.DictReader(io.StringIO(as_csv(run)))
+    assert first["remedy"] == "add --sample 640"
+    assert (second["note"], second["remedy"]) == ("'=1+1", "ccvae-eval explain locality")
+    assert run.rows()[0]["remedy"] == "--sample 640"

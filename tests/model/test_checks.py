@@ -74,7 +74,7 @@ def test_a_forgotten_image_range_is_refused() -> None:
 def test_a_decoder_of_bytes_is_refused() -> None:
     with pytest.raises(PluginError, match=r"pixels from .* to 2\d\d, expected \[0, 1\]") as refused:
         evaluated(encode, lambda z: 255 * drawn(z.sigmoid()))
-    assert "image_range=(0, 255)" in refused.value.hint
+    assert "encoder and decoder share another range: image_range=(0, 255) (if only one" in refused.value.hint
 
 
 def test_logits_are_refused() -> None:

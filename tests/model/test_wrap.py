@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -113,3 +114,24 @@ def test_labels_of_every_kind_are_accepted_and_invalid_ones_refused() -> None:
         wrap(encode=lambda x: x, decode=_decode, dim=3, labels={"Red": "colour"})
     with pytest.raises(UsageError, match="must be finite and ascending"):
         wrap(encode=lambda x: x, decode=_decode, dim=3, image_range=(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"characteristics": {"digit": 0}}, r"characteristics\['digit'\] must be a list of latent .*, got 0\n.*\[0\]"),
+        ({"characteristics": {"digit": [0.5]}}, r"must be a list of latent dimensions, got \[0.5\]"),
+        ({"characteristics": ["digit"]}, r"characteristics must be a dictionary by label, got \['digit'\]"),
+        ({"labels": {"digit": 10}}, r"labels\['digit'\] must be a kind or a list of class names, got 10"),
+        ({"labels": ["digit"]}, r"labels must be a dictionary by label, got \['digit'\]"),
+    ],
+)
+def test_a_wrong_description_of_labels_is_refused_in_words(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        wrap(encode=lambda x: x, decode=_decode, dim=3, **given)
+
+
+def test_class_names_may_be_numbers_and_other_characteristics_are_binary() -> None:
+    owned = {"digit": [0], "Red": [1]}
+    model = wrap(encode=lambda x: x, decode=_decode, dim=3, labels={"digit": range(3)}, characteristics=owned)
+    assert [(label.name, label.classes) for label in model.labels] == [("digit", ("0", "1", "2")), ("Red", ())]

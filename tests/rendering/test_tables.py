@@ -78,6 +78,20 @@ def test_a_narrow_terminal_leaves_out_the_last_columns() -> None:
     assert max(map(len, lines)) <= 60
 
 
+def test_the_notes_count_the_labels_of_each_mean() -> None:
+    values = (
+        Value("focus", Estimate(0.5, n=9)),
+        Value("focus", Estimate(0.5, n=9), "Smiling", in_mean=True),
+        Value("focus", undefined(), "Hat", in_mean=True, note="too rare"),
+        Value("area", Estimate(0.1, n=9)),
+        Value("area", Estimate(0.1, n=9), "Smiling", in_mean=True),
+        Value("area", undefined(), "Hat", in_mean=True, note="too rare"),
+    )
+    lines = shown(metric_tables(Measurement("m", 1, {}, "focus", values), {}), 100)
+    assert "· mean: over 1 of 2 labels" in lines
+    assert "· area: over 1 of 2 labels" in lines
+
+
 def test_every_dash_of_a_metric_has_its_reason_below_the_table() -> None:
     values = (
         Value("spread", Estimate(0.5, n=9)),

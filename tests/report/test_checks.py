@@ -77,6 +77,10 @@ TRIGGERS: dict[str, tuple[Run, str]] = {
         run_of(measurement("reconstruction", "mse", [replace(value("mse", 0.05), chance=0.04)])),
         "MSE is 0.050; the mean image of the data has 0.040",
     ),
+    "CE017": (
+        run_of(measurement("drift", "spill", [value("spill", 0.0), value("textured", 0.2, "Smiling")])),
+        "region: Smiling",
+    ),
     "CE015": (run_of(_locality([undefined("selectivity", "Smiling", "needs a judge")])), "locality.selectivity"),
 }  # fmt: skip
 

@@ -22,13 +22,47 @@ def test_repr_is_one_line_and_print_shows_the_table() -> None:
     assert "\x1b" not in str(run)
 
 
-def test_of_notes_the_text_has_the_number_and_the_codes() -> None:
+def test_of_notes_the_text_has_titles_and_codes() -> None:
     needs_judge = undefined("selectivity", "Smiling", "needs a judge")
     unavailable = Measurement("drift", 1, {}, "spill", status="unsupported", reason=Reason("unsupported", "points"))
     metric = measurement("locality", "focus", [*(value("focus", 0.5, name) for name in LABELS), needs_judge])
     run = run_of(metric, unavailable, replace(unavailable, metric="diversity"))
-    assert str(run).splitlines()[-1] == "3 notes: CE014, CE015"
-    assert str(run_of(metric)).splitlines()[-1] == "1 note: CE015"
+    assert str(run).splitlines()[-1] == "3 notes: metric not applicable (CE014); values without a judge (CE015)"
+    assert str(run_of(metric)).splitlines()[-1] == "1 note: values without a judge (CE015)"
+
+
+def test_python_reads_arguments_in_place_of_options() -> None:
+    rare = replace(undefined("focus", "Smiling", "3 of 60 are smiling; see --judge FILE"), remedy="--sample 640")
+    untrained = replace(undefined("focus", "Eyeglasses", "blurred"), remedy="ccvae-eval train x --steps 9 --data a:b")
+    text = " ".join(str(run_of(measurement("locality", "focus", [rare, untrained]))).split())
+    assert "3 of 60 are smiling; see judge=FILE -> sample=640" in text
+    assert "-> ccvae-eval train x --steps 9 --data a:b" in text
+    page = run_of(measurement("locality", "focus", [rare]))._repr_html_()
+    assert "sample=640" in page
+    assert "--sample" not in page
+
+
+def test_a_metric_without_a_headline_is_named_so() -> None:
+    mean = undefined("focus", None, "undefined for every characteristic: has no region")
+    run = run_of(measurement("locality", "focus", [mean, value("changed", 0.9)]))
+    assert repr(run) == "<Run of ccvae on 60 images of squares: locality (no focus)>"
+    assert "has no region" in str(run)
+
+
+def test_the_images_of_each_metric_are_counted() -> None:
+    run = run_of(*(measurement(metric, "v", [value("v", 0.5)]) for metric in ("density", "locality", "accuracy")))
+    assert "60 images of split test\n" in "\n".join(line.rstrip() for line in str(run).splitlines())
+    run = replace(run, ids={**run.ids, "locality": run.ids["locality"][:28]})
+    assert "60 images of split test (28 for locality; 60 for density, accuracy)" in str(run)
+
+
+def test_a_mean_says_how_many_labels_it_covers() -> None:
+    rows = [value("focus", 0.5), value("focus", 0.5, "Smiling", in_mean=True), undefined("focus", "Eyeglasses", "rare")]
+    run = run_of(measurement("locality", "focus", rows))
+    assert "· locality: over 1 of 2 labels" in str(run)
+    assert "over 1 of 2 labels" in run._repr_html_()
+    rows[2] = value("focus", 0.5, "Eyeglasses", in_mean=True)
+    assert "mean of" not in str(run_of(measurement("locality", "focus", rows)))
 
 
 def test_a_notebook_shows_the_report() -> None:

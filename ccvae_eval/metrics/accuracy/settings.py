@@ -65,6 +65,10 @@ class Accuracy:
         "1/K = guessing among K classes, 1 = every class is always recognised.\n"
         "Typical of a CCVAE: 0.65 to 0.95 by label on photographs of faces, 1.00 on synthetic faces."
     )
+    undefined: ClassVar[Mapping[str, str]] = {
+        "N cannot predict labels and has no latent dimensions for them":
+            "give predict= or characteristics= of ccvae_eval.wrap, or a method predict of its class",
+    }  # fmt: skip
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS
     order: ClassVar[int] = 5

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ccvae_eval.core.results import ORACLE, ValueSpec
 from ccvae_eval.core.typed import check
-from ccvae_eval.evaluation.metric import LAWS, Accumulator, Needs
+from ccvae_eval.evaluation.metric import LAWS, MORE_IMAGES, Accumulator, Needs
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -88,6 +88,13 @@ class Density:
         "0.5 = the label's own latents say nothing about it, 1 = they always predict it.\n"
         "Typical of a CCVAE: 0.92 on photographs of faces, 1.00 on synthetic faces."
     )
+    undefined: ClassVar[Mapping[str, str]] = {
+        "a constant parameter": "the variety parameter is the same in every image",
+        "one latent dimension": "concentration compares dimensions, and the label has one",
+        "one parameter": "concentration compares parameters of the variety, and the label has one",
+        "only N images show it, N are needed": f"the label is rare; {MORE_IMAGES}",
+        "p(z_c|y) is a point mass": "the label is its latent dimension, which has no density",
+    }  # fmt: skip
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS
     order: ClassVar[int] = 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import ORACLE, ValueSpec
 from ccvae_eval.core.typed import Range, check
-from ccvae_eval.evaluation.metric import LAWS, Accumulator, Needs
+from ccvae_eval.evaluation.metric import LAWS, MORE_IMAGES, Accumulator, Needs
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -250,6 +250,17 @@ class Disentanglement(PanelSettings):
         "The chance level is that of unrelated codes, 1 = each latent dimension encodes one factor only.\n"
         "Typical of a CCVAE: 0.39 on photographs of faces (chance 0.51), 0.94 on synthetic faces."
     )
+    undefined: ClassVar[Mapping[str, str]] = {
+        "N is constant": f"a factor that does not vary has no score; {MORE_IMAGES}",
+        "a model has no active latent dimension": "no dimension has more information than a permuted one: train longer",
+        "no latent dimension is more informative about any factor than about permuted ones":
+            "train longer, or more rows",
+        "needs at least N training rows and N test rows, got N and N": f"the probes need more rows; {MORE_IMAGES}",
+        "needs at least one label to score the codes against": "name labels of the data (--labels), or factors",
+        "needs two latent dimensions and a factor that varies": "the score compares dimensions",
+        "needs two factors, at least one of which varies": "the score compares factors",
+        "undefined on these rows": f"the score has no value for these codes; {MORE_IMAGES}",
+    }  # fmt: skip
     default_sample: ClassVar[int] = 10_000
     # with permuted labels no latent is active, and the headline is undefined instead of near its chance level
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import ANOTHER_IMAGE, ValueSpec
 from ccvae_eval.core.typed import check
-from ccvae_eval.evaluation.metric import LAWS, Accumulator, Needs
+from ccvae_eval.evaluation.metric import INTERVENED, LAWS, Accumulator, Needs
 
 if TYPE_CHECKING:
     from ccvae_eval.core.results import Measurement
@@ -77,6 +77,12 @@ class Diversity:
         "0 = all samples of a label look alike; there is no upper limit but the variety of the data.\n"
         "Typical of a CCVAE: 0.02 on photographs of faces, 0.09 on synthetic faces, whose own variety is 0.17."
     )
+    undefined: ClassVar[Mapping[str, str]] = {
+        **INTERVENED,
+        "the data set cannot redraw a variety": "only the data set faces draws other images of the same content",
+        "the data's redraws do not differ": "the data have no variety within this class",
+        "by construction: p(z_c|y) is a point mass": "the label is its latent dimension, so all samples are alike",
+    }  # fmt: skip
     default_sample: ClassVar[int] = 500
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     order: ClassVar[int] = 4

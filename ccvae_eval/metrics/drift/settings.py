@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import ANOTHER_IMAGE, ValueSpec
 from ccvae_eval.core.typed import Range, check
-from ccvae_eval.evaluation.metric import LAWS, Accumulator, CodeSource, Needs
+from ccvae_eval.evaluation.metric import INTERVENED, LAWS, Accumulator, CodeSource, Needs
 
 if TYPE_CHECKING:
     from ccvae_eval.core.results import Measurement
@@ -67,6 +67,22 @@ class Drift:
         "0 = everything outside the region stays in place, 1 = it moves as much as the region.\n"
         "Typical of a CCVAE: 0.34 on photographs of faces, 0.01 on synthetic faces."
     )
+    undefined: ClassVar[Mapping[str, str]] = {
+        **INTERVENED,
+        "nothing changes inside the region":
+            "the edit changes no more than the posterior's noise does: the decoder ignores the label's dimensions",
+        "nothing moves inside the region":
+            "spill divides by the motion inside the region, where no point moves or vanishes: the edit changes nothing "
+            "there, or only colours and brightness, which l1_spill and ssim_spill compare",
+        "no changed image has textured points inside and outside":
+            "points are followed only where there is texture: train longer, or read ssim_spill and l1_spill",
+        "N textured points outside in the median image, N are needed":
+            "the background is constant or blurred; spill is then the ratio of 1-SSIM (fewest_keypoints)",
+        "no point outside is found again": "every textured point outside vanishes by the edit, which lost counts",
+        "no textured point": "the reconstructions are constant or blurred",
+        "no match": "no point of the input is found in the reconstruction, which is constant or blurred",
+        "matches with the inputs are not counted (table_images=0)": "set table_images to a number of images",
+    }  # fmt: skip
     default_sample: ClassVar[int] = 500
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     order: ClassVar[int] = 3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from ccvae_eval.core.results import ValueSpec
 from ccvae_eval.core.typed import Range, check
-from ccvae_eval.evaluation.metric import LAWS, Accumulator, Needs
+from ccvae_eval.evaluation.metric import INTERVENED, LAWS, MORE_IMAGES, Accumulator, Needs
 
 if TYPE_CHECKING:
     from ccvae_eval.core.results import Measurement
@@ -72,6 +72,12 @@ class Generation:
         "chance = samples that ignore the request, 1 = every sample shows the requested label.\n"
         "Typical of a CCVAE: 0.73 on photographs of faces (chance 0.50), 0.96 on synthetic faces."
     )
+    undefined: ClassVar[Mapping[str, str]] = {
+        "N has no p(z_c|y)": INTERVENED["N has no p(z_c|y)"],
+        "needs a judge": INTERVENED["needs a judge"],
+        "the model cannot generate it on request": "the label has no p(z_c|y) of its own",
+        "needs more than N images, got N": f"{MORE_IMAGES}, or lower neighbour",
+    }  # fmt: skip
     default_sample: ClassVar[int] = 10_000
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label", "rescaled latent"}
     order: ClassVar[int] = 7

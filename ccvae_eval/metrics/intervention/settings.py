@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import ANOTHER_IMAGE, ValueSpec
 from ccvae_eval.core.typed import Range, check
-from ccvae_eval.evaluation.metric import LAWS, Accumulator, CodeSource, Mode, Needs
+from ccvae_eval.evaluation.metric import INTERVENED, LAWS, Accumulator, CodeSource, Mode, Needs
 
 if TYPE_CHECKING:
     from ccvae_eval.core.results import Measurement
@@ -79,6 +79,9 @@ class Interventions:
         "0 = no edit shows the label that was set, 1 = every edit does.\n"
         "Typical of a CCVAE: 0.54 on photographs of faces (chance 0.13), 0.96 on synthetic faces."
     )
+    undefined: ClassVar[Mapping[str, str]] = {
+        **INTERVENED,
+    }  # fmt: skip
     default_sample: ClassVar[int] = 500
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     order: ClassVar[int] = 6

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from ccvae_eval.core.results import ValueSpec
 from ccvae_eval.core.typed import Range, check
-from ccvae_eval.evaluation.metric import LAWS, Accumulator, CodeSource, Needs
+from ccvae_eval.evaluation.metric import INTERVENED, LAWS, Accumulator, CodeSource, Needs
 
 if TYPE_CHECKING:
     from ccvae_eval.core.results import Measurement
@@ -81,6 +81,13 @@ class Locality:
         "0 = the change is spread evenly over the image, 1 = all of it lies inside the region.\n"
         "Typical of a CCVAE: 0.16 on photographs of faces, 0.51 on synthetic faces."
     )
+    undefined: ClassVar[Mapping[str, str]] = {
+        **INTERVENED,
+        "nothing changed in any image":
+            "no change exceeds the posterior's noise when the label's dimensions move: the decoder ignores them",
+        "the judged changes sum to less than N": "the judge sees no label change (least_response)",
+        "undefined for an interpolation": "it describes a path along one label's dimensions (path=traversal)",
+    }  # fmt: skip
     default_sample: ClassVar[int] = 500
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     order: ClassVar[int] = 2

@@ -77,6 +77,11 @@ class Reconstruction:
         "0 = perfect; the error of the mean image of the data is that of no model at all.\n"
         "Typical of a CCVAE: 0.013 on photographs of faces (mean image 0.064), 0.006 on synthetic faces (0.037)."
     )
+    undefined: ClassVar[Mapping[str, str]] = {
+        "p(z_c|y) is a point mass and has no density": "the rate of a label that is its latent dimension is infinite",
+        "p(y) of a continuous label is unknown": "the bound needs p(y), which the checkpoint records for classes only",
+        "the model states no p(x|z), and points have no Bernoulli likelihood": "give the class a method log_likelihood",
+    }  # fmt: skip
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label", "rescaled latent"}
     order: ClassVar[int] = 8

@@ -12,7 +12,7 @@ from ccvae_eval.core.results import Measurement, Value, ValueSpec
 from ccvae_eval.evaluation.metric import presentation_of
 from ccvae_eval.evaluation.run import Run, stopping_of
 from ccvae_eval.rendering import tables
-from ccvae_eval.rendering.text import at_text, explanation, figure
+from ccvae_eval.rendering.text import at_text, explanation, figure, with_interval
 from ccvae_eval.report import terminal
 
 MOST_ROWS = 600
@@ -89,14 +89,6 @@ def specs_of(run: Run, metric: str) -> Mapping[str, ValueSpec]:
     return run.specs.get(metric, {}) if kind is None else kind.values
 
 
-def value_text(value: Value) -> str:
-    """A value with its confidence interval."""
-    estimate = value.estimate
-    if math.isnan(estimate.low):
-        return figure(estimate.value)
-    return f"{figure(estimate.value)} [{figure(estimate.low)}, {figure(estimate.high)}]"
-
-
 def profile(run: Run) -> list[Position]:
     """The headline value of each metric between its chance level and its best value."""
     return [_position(m, specs_of(run, m.metric)) for m in run]
@@ -110,7 +102,7 @@ def _position(m: Measurement, specs: Mapping[str, ValueSpec]) -> Position:
     spec = specs.get(m.headline, ValueSpec(""))
     end = None if spec.higher_is_better is None else spec.range[1 if spec.higher_is_better else 0]
     best, best_is = (end, "best possible") if value.reference is None else (value.reference, "reference")
-    chance, text = value.chance, value_text(value)
+    chance, text = value.chance, with_interval(value.estimate)
     if chance is None or best is None or best == chance:
         why = "no chance level" if chance is None else "no reference"
         return Position(m.metric, m.headline, text, "" if chance is None else figure(chance), why=why)
@@ -129,7 +121,7 @@ def _position(m: Measurement, specs: Mapping[str, ValueSpec]) -> Position:
     )  # fmt: skip
 
 
-def _row(metric: str, value: Value, spec: ValueSpec) -> Row:
+def _row(m: Measurement, value: Value, spec: ValueSpec) -> Row:
     estimate = value.estimate
     name = value.name
     number, interval, chance, reference, _, count = tables.value_cells(value, spec)
@@ -140,8 +132,8 @@ def _row(metric: str, value: Value, spec: ValueSpec) -> Row:
     numbers = (estimate.value, estimate.low, estimate.high, value.chance, value.reference, estimate.n)
     return Row(
         f"{name}{unit}", at, value.characteristic or tables.whole(spec),
-        (number, interval, chance, reference, count), f"{tables.value_note(value)}{remedy}",
-        f"{metric}.{name}{owner}{f' ({at})' if at else ''}", ",".join(map(_number, numbers)),
+        (number, interval, chance, reference, count), f"{tables.value_note(m, value)}{remedy}",
+        f"{m.metric}.{name}{owner}{f' ({at})' if at else ''}", ",".join(map(_number, numbers)),
     )  # fmt: skip
 
 
@@ -166,8 +158,8 @@ def metric_parts(run: Run) -> Iterator[MetricPart]:
             m.headline,
             spec.summary,
             tables.ARROWS[spec.higher_is_better],
-            tuple(_row(m.metric, v, spec) for v in head),
-            tuple(_row(m.metric, v, specs.get(v.name, ValueSpec(""))) for v in others[:MOST_ROWS]),
+            tuple(_row(m, v, spec) for v in head),
+            tuple(_row(m, v, specs.get(v.name, ValueSpec(""))) for v in others[:MOST_ROWS]),
             max(len(others) - MOST_ROWS, 0),
             m.notes,
             () if kind is None else _definition(kind, m.version),
@@ -191,9 +183,8 @@ def meta(run: Run) -> str:
 
 
 def _sample(run: Run) -> str:
-    """The number of images (of rows, for codes without a model) and their split."""
-    data, noun = run.header.data, "images" if run.header.checkpoint.get("model") else "rows"
-    return f"{data.get('n')} {noun}{f' of split {split}' if (split := data.get('split')) else ''}"
+    """The number of images and their split, or of rows, for codes without a model."""
+    return terminal.images_text(run) if run.header.checkpoint.get("model") else f"{run.header.data.get('n')} rows"
 
 
 def facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:

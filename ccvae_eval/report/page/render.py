@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +15,7 @@ from urllib.parse import quote
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ccvae_eval.core.errors import python_words
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.rendering.text import plain
@@ -76,7 +78,11 @@ def notebook_html(run: Run) -> str:
     """The answer, the checks and the metrics of a run, without a script, to stand inside another page."""
     template = environment().get_template("notebook.html")
     figures = {m.metric: pictures.figures(m) for m in run}
-    return template.render(style=Markup(_asset("style.css")), figures=figures, **_answer(run))
+    context = _answer(run)
+    context["findings"] = [
+        replace(f, check=replace(f.check, remedy=python_words(f.check.remedy))) for f in context["findings"]
+    ]
+    return template.render(style=Markup(_asset("style.css")), figures=figures, **context)
 
 
 def document(
