@@ -150,11 +150,16 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
             shape, by_columns, dtype = _HEADERS[npy.read_magic(member)](member)
         if by_columns and len(shape) > 1:
             raise self.error("is stored column by column", where=f"{self.where}: {name}", hint="Save it in C order.")
-        if entry.compress_type == zipfile.ZIP_STORED and self._archive.fp is not None:
-            self._archive.fp.seek(entry.header_offset)
-            lengths = struct.unpack_from("<HH", self._archive.fp.read(_LOCAL), _LOCAL - 4)
-            offset = entry.header_offset + _LOCAL + sum(lengths) + start
+        if entry.compress_type == zipfile.ZIP_STORED:
+            offset = self._place(entry) + start
         return ArrayLayout(shape, dtype, offset, entry.CRC)
+
+    def _place(self, entry: zipfile.ZipInfo) -> int:
+        """Position of the first byte of an uncompressed member in the archive."""
+        archive: Any = self._archive.fp
+        archive.seek(entry.header_offset)
+        name, extra = struct.unpack_from("<2H", archive.read(_LOCAL), _LOCAL - 4)
+        return entry.header_offset + _LOCAL + int(name) + int(extra)
 
     @contextmanager
     def opened(self, name: str) -> Iterator[BinaryIO]:
@@ -197,10 +202,7 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
                 while member.read(BLOCK_BYTES):
                     pass  # the checksum is compared at the end
                 archive: Any = self._archive.fp
-                descriptor = archive.fileno()
-                lengths = struct.unpack("<2H", os.pread(descriptor, 4, entry.header_offset + 26))
-                place = entry.header_offset + 30 + sum(lengths) + start
-                return DiskArray(descriptor, place, shape, dtype, where, self.error)
+                return DiskArray(archive.fileno(), self._place(entry) + start, shape, dtype, where, self.error)
             with self._space(where, entry.file_size) as unpacked:
                 shutil.copyfileobj(member, unpacked, BLOCK_BYTES)
                 unpacked.flush()
