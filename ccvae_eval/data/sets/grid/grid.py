@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ccvae_eval.core.errors import DataError, UsageError, listed, suggestion
 from ccvae_eval.core.types import Bools, Floats, Ids, Images
 from ccvae_eval.data.images.decode import PixelArray, as_images, resized
-from ccvae_eval.data.interface import Split
+from ccvae_eval.data.interface import Split, quantize
 from ccvae_eval.data.memory import checked_ids
 from ccvae_eval.data.sets.folder import MAX_EDGE, existing_path, full_spec
 from ccvae_eval.data.sets.grid.rows import Rows
@@ -102,13 +102,13 @@ class Grid(ABC):
     """Base class of data sets that hold one image of each combination of their factors.
 
     Ids enumerate the combinations, the last factor fastest. Every factor with more than one value becomes a categorical
-    label. ``labels=A|B`` chooses labels; ``labels=A:continuous`` reads one as a number. The splits (60/20/20) follow
-    from a hash of the id. ``size=N`` resizes the central square of each image.
+    label. ``labels=A|B`` chooses labels, and the others are style; ``labels=A:continuous`` reads one as a number. The
+    splits (60/20/20) follow from a hash of the id. ``size=N`` resizes the central square of each image.
 
-    An image with one factor changed is another image of the data set, so counterfactuals are exact. A continuous label
-    is set to the nearest value that occurs. Nothing varies but the factors, so ``redraw`` gives the same image for
-    every draw. The region of a categorical label is the set of pixels that change by more than 8/255 in a channel
-    when only this factor takes any of its other values; a continuous label has no region.
+    An image with other factors is another image of the data set, so rendering is exact. A continuous label is set to
+    the nearest value that occurs. Nothing varies but the factors, so ``redraw`` gives the same image for every draw.
+    The region of a label is the set of pixels that change by more than 8/255 in a channel when only this factor takes
+    any of its other values.
 
     Args:
         contents: factors and images.
@@ -144,8 +144,9 @@ class Grid(ABC):
         self.varying = tuple(place for place, factor in enumerate(every) if len(factor.values) > 1)
         if not self.varying:
             raise DataError("no factor varies", where=rows.where)
-        self.factor_names = tuple(every[place].name for place in self.varying)
         self.schema, self._places = _labels(labels, {every[place].name: place for place in self.varying}, every)
+        self.style = tuple(place for place in self.varying if place not in self._places)
+        self.factor_names = tuple(every[place].name for place in self.style)
         self._splits = split_by_id(len(rows)) if contents.splits is None else contents.splits
         height, width, channels = (*rows.shape, 1)[:3]
         self.input_shape = (channels, size or height, size or width)
@@ -179,12 +180,18 @@ class Grid(ABC):
         return found
 
     @cached_property
+    def _content(self) -> str:
+        """Digest of the factors, the size and 64 of the images."""
+        content = blake2b(repr((self.input_shape, self.contents.factors)).encode("utf-8", "replace"), digest_size=16)
+        content.update(self.pixels(np.linspace(0, len(self) - 1, DIGESTED_IMAGES).astype(np.int64)).tobytes())
+        return content.hexdigest()
+
+    @cached_property
     def digest(self) -> str:
         """Digest of the factors, the labels, the splits and 64 of the images."""
-        head = (type(self).__name__, self.input_shape, self.schema.as_plain(), self.contents.factors)
+        head = (type(self).__name__, self._content, self.schema.as_plain())
         content = blake2b(repr(head).encode("utf-8", "replace"), digest_size=16)
         content.update(self._splits.codes.tobytes())
-        content.update(self.pixels(np.linspace(0, len(self) - 1, DIGESTED_IMAGES).astype(np.int64)).tobytes())
         return content.hexdigest()
 
     def __len__(self) -> int:
@@ -236,10 +243,30 @@ class Grid(ABC):
         return self._splits.ids(name)
 
     def factors(self, ids: Ids) -> Floats:
-        """The values of the factors that vary, shape (N, F), columns as in ``factor_names``."""
-        levels = self.levels(ids)
-        values = (np.array(self.contents.factors[place].values) for place in self.varying)
-        return np.stack([column[levels[:, place]] for column, place in zip(values, self.varying, strict=True)], axis=1)
+        """The factors that vary and are no label, shape (N, F), columns as in ``factor_names``.
+
+        They are quantized numbers in [0, 1]: value i of k is (i + 1/2) / k.
+        """
+        levels = self.levels(ids)[:, list(self.style)]
+        return quantize((levels + 0.5) / np.array([self.sizes[place] for place in self.style]))
+
+    @property
+    def renderer(self) -> str:
+        _, height, width = self.input_shape
+        return f"{self.name} {self._content}, {width} x {height} px"
+
+    def render(self, factors: Floats, labels: NDArray[np.float32]) -> Images:
+        self.schema.validate(torch.from_numpy(labels), self.spec)
+        levels = np.zeros((len(factors), len(self.sizes)), np.int64)
+        counts = np.array([self.sizes[place] for place in self.style])
+        levels[:, list(self.style)] = np.floor(quantize(factors) * counts)
+        for column, (label, place) in zip(labels.T, self._labelled(), strict=True):
+            levels[:, place] = self._level(label, place, column)
+        return as_images(self.pixels(self.ids(levels)))
+
+    def _level(self, label: Label, place: int, values: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The position of each value of a label among the values of its factor."""
+        return self.contents.factors[place].nearest(values) if label.kind == "continuous" else values.astype(np.int64)
 
     def with_attribute(self, ids: Ids, label: str, value: NDArray[np.float32]) -> Images:
         return self.with_variety(ids, {label: value}, {})
@@ -269,17 +296,13 @@ class Grid(ABC):
             label, place = self.schema[name], self._places[self.schema.index(name)]
             given = np.asarray(asked, np.float32)
             LabelSchema((label,)).validate(torch.from_numpy(given[:, None]), self.spec)
-            filled = np.where(np.isnan(given), 0, given)
-            continuous = label.kind == "continuous"
-            chosen = self.contents.factors[place].nearest(filled) if continuous else filled.astype(np.int64)
-            levels[:, place] = np.where(np.isnan(given), levels[:, place], chosen)
+            known = ~np.isnan(given)
+            levels[known, place] = self._level(label, place, given[known])
         return as_images(self.pixels(self.ids(levels)))
 
-    def region(self, ids: Ids, label: str) -> Bools | None:
-        """Mask of a label, shape (N, H, W); None for a continuous label."""
-        kind, place = self.schema[label].kind, self._places[self.schema.index(label)]
-        if kind == "continuous":
-            return None
+    def region(self, ids: Ids, label: str) -> Bools:
+        """Mask of a label, shape (N, H, W)."""
+        place = self._places[self.schema.index(label)]
         ids = checked_ids(ids, len(self), self.spec)
         new = np.array([i for i in dict.fromkeys(ids.tolist()) if (label, i) not in self._regions], np.int64)
         for first in range(0, len(new), READ_AT_ONCE):

@@ -84,7 +84,9 @@ def test_smallnorb(tmp_path: Path, packed: bool) -> None:
     assert data.schema["elevation"].classes == ("30", "70")
     assert data.schema["azimuth"].classes == ("0", "20", "340")
     tables = {part: grid_files.norb_table(part) for part in ("training", "testing")}
-    values = data.factors(np.arange(len(data)))
+    known = {label.name: np.array(label.classes) for label in data.schema} | {"category": np.array([0, 4])}
+    levels = data.labels_of(np.arange(len(data))).astype(int)
+    values = np.column_stack([known[n][column].astype(float) for n, column in zip(known, levels.T, strict=True)])
     for i, row in enumerate(values):
         stored = [row[0], row[1], (row[2] - 30) / 5, row[3] / 10, row[4]]
         part = "testing" if row[1] < 2 else "training"
