@@ -26,6 +26,7 @@ from ccvae_eval.metrics.disentanglement.context import PanelContext
 from ccvae_eval.metrics.disentanglement.group_scores import beta_vae, factor_vae, z_max_var
 from ccvae_eval.metrics.disentanglement.table import table_of
 from ccvae_eval.model.interface import supports
+from ccvae_eval.oracle.model import oracle
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.testing.data import check_data_set
 from tests.support import grid_files
@@ -218,3 +219,13 @@ def test_interventional_scores_equal_those_of_brute_force(profile, labels):
     found = repr(scores(data))
     assert found == repr(scores(Searched(data)))
     assert "images drawn" in found
+
+
+@pytest.mark.parametrize("labels", [(), ("b",)])
+def test_a_grid_has_a_reference_model(labels):
+    data, ids = small(labels), np.arange(24)
+    model, images = oracle(data, ids), data.batch(ids).images
+    codes = model.encode(images).loc
+    assert torch.equal(model.decode(codes), images)
+    for name, predicted in model.predict(images, codes).items():
+        assert np.array_equal(predicted.argmax(1), data.labels_of(ids)[:, data.schema.index(name)])
