@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from hashlib import blake2b, file_digest
+from functools import cached_property, partial
+from hashlib import blake2b, file_digest, md5
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -32,6 +33,7 @@ MAX_CACHED_REGIONS = 20_000
 READ_AT_ONCE = 64
 """Images whose variants are held in memory at a time."""
 DIGESTED_IMAGES = 64
+MAX_IMAGES = 2**24
 MAX_VALUES = 1024
 """Limit of the number of values of a factor."""
 CONTINUOUS = ":continuous"
@@ -134,10 +136,10 @@ class Grid(ABC):
         self.contents, self.spec, self._size = contents, spec, size
         every, rows = contents.factors, contents.rows
         self.sizes = tuple(len(factor.values) for factor in every)
-        if int(np.prod(self.sizes)) != len(rows):
+        if math.prod(self.sizes) != len(rows):
             wanted = " x ".join(f"{len(factor.values)} {factor.name}" for factor in every)
             raise DataError(
-                f"there are {len(rows):,} images, the factors have {int(np.prod(self.sizes)):,} combinations",
+                f"there are {len(rows):,} images, the factors have {math.prod(self.sizes):,} combinations",
                 where=rows.where,
                 why=f"the factors are {wanted}",
             )
@@ -175,7 +177,7 @@ class Grid(ABC):
         known, found = self.contents.official, {}
         for path in self.contents.files if known else ():
             with path.open("rb") as file:
-                same = file_digest(file, "md5").hexdigest() in known
+                same = file_digest(file, partial(md5, usedforsecurity=False)).hexdigest() in known
             found[path.name] = "official file" if same else "not the official file"
         return found
 
@@ -369,6 +371,8 @@ def counted_factors(
         names = ", ".join(name for name, _ in known)
         raise UsageError(f"sizes must be {len(known)} numbers, for {names}, got {len(sizes)}", where=where)
     counts = sizes or [count for _, count in known]
+    if math.prod(counts) > MAX_IMAGES:
+        raise UsageError(f"the factors have {math.prod(counts):,} combinations", why=f"the limit is {MAX_IMAGES:,}")
     pairs = zip((name for name, _ in known), counts, strict=True)
     return tuple(Factor.counted(name, count, (classes or {}).get(name, ())) for name, count in pairs)
 

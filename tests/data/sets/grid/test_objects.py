@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from ccvae_eval.core.errors import DataError
+from ccvae_eval.core.errors import DataError, UsageError
 from ccvae_eval.data.images.decode import resized
 from ccvae_eval.data.sets.grid import objects, rows
 from ccvae_eval.data.spec import open_data
@@ -164,5 +164,7 @@ def test_numbered_images(tmp_path: Path, name: str, sizes: tuple[int, ...]) -> N
     (place / "images" / "000003.png").unlink()
     with pytest.raises(DataError, match=r"1 of .* images are missing .the first is 000003.png"):
         open_data(f"{name}:{place},{option}")
+    with pytest.raises(UsageError, match="1,000,000,000,000,000,000,000 combinations"):
+        open_data(f"falcor3d:{place},sizes=1000|1000|1000|1000|1000|1000|1000")
     with pytest.raises(DataError, match="no numbered images"):
         open_data(f"{name}:{tmp_path.parent}")
