@@ -224,9 +224,17 @@ class Grid(ABC):
             target[:] = resized(image, self._size).reshape(target.shape)
         return smaller
 
+    def images(self, ids: Ids) -> Images:
+        """Some images in [0, 1], shape (N, C, H, W)."""
+        pixels = self.pixels(ids)
+        if pixels.shape[3] > 1:
+            return as_images(pixels)
+        # the strides of a permuted axis of one channel would select other kernels of convolutions
+        return torch.from_numpy(pixels.reshape(len(pixels), *self.input_shape)).float() / 255
+
     def batch(self, ids: Ids) -> Batch:
         ids = checked_ids(ids, len(self), self.spec)
-        return Batch(as_images(self.pixels(ids)), torch.from_numpy(self.labels_of(ids)), ids)
+        return Batch(self.images(ids), torch.from_numpy(self.labels_of(ids)), ids)
 
     def labels_of(self, ids: Ids) -> NDArray[np.float32]:
         levels = self.levels(ids)
@@ -264,7 +272,7 @@ class Grid(ABC):
         levels[:, list(self.style)] = np.floor(quantize(factors) * counts)
         for column, (label, place) in zip(labels.T, self._labelled(), strict=True):
             levels[:, place] = self._level(label, place, column)
-        return as_images(self.pixels(self.ids(levels)))
+        return self.images(self.ids(levels))
 
     def _level(self, label: Label, place: int, values: NDArray[np.float32]) -> NDArray[np.int64]:
         """The position of each value of a label among the values of its factor."""
@@ -300,7 +308,7 @@ class Grid(ABC):
             LabelSchema((label,)).validate(torch.from_numpy(given[:, None]), self.spec)
             known = ~np.isnan(given)
             levels[known, place] = self._level(label, place, given[known])
-        return as_images(self.pixels(self.ids(levels)))
+        return self.images(self.ids(levels))
 
     def region(self, ids: Ids, label: str) -> Bools:
         """Mask of a label, shape (N, H, W)."""

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from ccvae_eval import evaluate
 from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.core.types import Floats, Ids
 from ccvae_eval.data.sets.grid import arrays, rows
 from ccvae_eval.data.sets.sprites import Sprites
 from ccvae_eval.data.spec import open_data
@@ -23,6 +25,7 @@ from ccvae_eval.data.summary import describe
 from ccvae_eval.testing.data import check_data_set
 from tests.support import grid_files
 from tests.support.grid_files import DSPRITES, SIZES_3D, dsprites_arrays, noise, shapes3d_arrays, sprite_ids
+from tests.support.paths import SHARED
 
 CONTINUOUS = "shape|scale:continuous|orientation:continuous|posX:continuous|posY:continuous"
 CHUNKED = ({}, {"chunks": (1, 64, 64)}, {"chunks": (50, 8, 8), "compression": "gzip"})
@@ -40,6 +43,7 @@ def test_dsprites_shows_the_images_of_sprites(tmp_path: Path, packed: bool) -> N
     check_data_set(data)
     ids, same = np.arange(len(data)), sprite_ids()
     assert torch.equal(data.batch(ids).images, drawn.batch(same).images)
+    assert data.batch(ids).images.stride() == drawn.batch(same).images.stride()
     assert np.array_equal(data.labels_of(ids), drawn.labels_of(same))
     assert np.array_equal(data.region(ids, "shape"), drawn.region(same, "shape"))
     assert np.array_equal(data.region(ids, "scale"), drawn.region(same, "scale"))
@@ -293,3 +297,39 @@ def test_inspect_says_whether_the_file_is_official(tmp_path: Path, monkeypatch: 
     assert files == {f"{DSPRITES}.hdf5": "not the official file"}
     mpi3d = describe(open_data(f"mpi3d:{grid_files.mpi3d(tmp_path)},sizes=2|2|2|3|1|2|2"))
     assert mpi3d["files"] == {"mpi3d_toy.npz": "not the official file"}
+
+
+class SomeSprites(Sprites):
+    """The images of ``sprites`` that the specimens hold, in their order."""
+
+    spec = "sprites"
+
+    def __len__(self) -> int:
+        return len(sprite_ids())
+
+    def factors(self, ids: Ids) -> Floats:
+        return Sprites().factors(sprite_ids()[ids])
+
+
+CHECKPOINT = SHARED / "checkpoints/disvae_VAE_dsprites/model.pt"
+VOTES = ("factor_vae", "beta_vae", "z_max_var")
+
+
+@pytest.mark.oracle
+@pytest.mark.skipif(not CHECKPOINT.is_file(), reason="the checkpoint is not in the shared folder")
+def test_a_published_checkpoint_has_equal_scores_on_dsprites_and_sprites(tmp_path: Path) -> None:
+    """But for the scores of votes, whose groups are drawn by factors on a grid and by labels on ``sprites``."""
+    spec = f"dsprites:{grid_files.dsprites(tmp_path)},labels={CONTINUOUS}"
+    both = [open_data(spec, ["position_x=posX", "position_y=posY"]), SomeSprites()]
+    options = {"disentanglement": {"every": True}, "reconstruction": {}}
+    runs = [
+        evaluate(CHECKPOINT, data, list(options), options=options, judge="none", sample=200, cache_dir=tmp_path)
+        for data in both
+    ]
+    found, wanted = ([v for m in run.measurements for v in m.values] for run in runs)
+    assert len(found) == len(wanted) > 40
+    for one, other in zip(found, wanted, strict=True):
+        if one.name.startswith(VOTES):
+            assert one.estimate.value == pytest.approx(other.estimate.value, abs=0.1), one.name
+        else:
+            assert repr(one) == repr(other)
