@@ -297,7 +297,7 @@ class Oracle:
         factors = _factors(steps)
         for block, hidden in zip(self.coding.blocks, self.hidden, strict=True):
             rows = np.flatnonzero(hidden[classes[:, block.place]])
-            place = rows[:, None], np.array(block.factors)
+            place = rows[:, None], np.array(block.factors, np.int64)  # may be empty
             factors[place] = invisible[place]
         return factors
 

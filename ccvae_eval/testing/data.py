@@ -18,6 +18,7 @@ from ccvae_eval.data.interface import (
     HasRedraws,
     HasRegions,
     HasVariety,
+    Renders,
 )
 from ccvae_eval.model.interface import supports, type_name
 
@@ -108,6 +109,9 @@ def _check_extras(data: DataSet, ids: Ids, who: str) -> None:
     if supports(data, HasFactors):
         table = (len(ids), len(data.factor_names))
         require(np.asarray(data.factors(ids)).shape == table, who, f"factors must have shape {table}")
+    if supports(data, Renders) and not np.isnan(labels := data.labels_of(ids)).any():
+        same = torch.equal(data.render(data.factors(ids), labels), data.batch(ids).images)
+        require(bool(same), who, "render must reproduce an image from its own factors and labels")
     for label in data.schema:
         if supports(data, HasRegions):
             _check_region(data, ids, label.name, data.input_shape, who)

@@ -22,7 +22,7 @@ from ccvae_eval.data.sets.sprites import FACTOR_SIZES, Sprites
 Pixels = NDArray[np.uint8]
 
 DSPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64"
-LEVELS = ((0, 1, 2), (0, 5), (0, 10, 20), (0, 16, 31), (8, 24))
+LEVELS = ((0, 1, 2), range(6), (0, 10), (0, 16, 31), (8, 24))
 """The values of each factor of dSprites that the specimens hold."""
 SIZES_3D = (2, 2, 2, 2, 4, 2)
 """Number of values of each factor of the specimens of 3D Shapes."""

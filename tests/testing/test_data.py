@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from ccvae_eval.core.errors import UsageError
+from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.model.interface import Batch
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, data_sets
@@ -143,6 +144,18 @@ DEFECTS: Mapping[str, dict[str, Any]] = {
 
 def test_the_fake_conforms():
     check_data_set(Strict())
+
+
+class Shifted(Faces):
+    """Faces that are rendered with other labels than asked for."""
+
+    def render(self, factors, labels):
+        return super().render(factors, 1 - np.minimum(labels, 1))
+
+
+def test_a_wrong_renderer_is_named():
+    with pytest.raises(ContractBroken, match="render must reproduce an image"):
+        check_data_set(Shifted(size=32))
 
 
 @pytest.mark.parametrize("what", DEFECTS)

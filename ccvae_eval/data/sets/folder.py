@@ -294,7 +294,8 @@ def _label_remarks(label: Label, column: NDArray[np.float32]) -> list[str]:
         value = f"{seen[0]:g}" if label.kind == "continuous" else label.class_name(int(seen[0]))
         return [f"{label.name} has one value, {value}, in all images, so its values are undefined."]
     words = {name.lower() for name in label.classes}
-    if any(pair < words for pair in BINARY_WORDS):
+    numbered = words == {str(number) for number in range(len(words))}
+    if not numbered and any(pair < words for pair in BINARY_WORDS):
         classes = ", ".join(label.classes)
         return [
             f"{label.name} is read as a label of {len(words)} classes: {classes}. A missing label is an empty cell."

@@ -42,7 +42,7 @@ from ccvae_eval.model.interface import Label
 SUFFIX = ".parquet"
 MAX_ROWS = 10_000_000
 MAX_GROUP_BYTES = 2**29
-"""Limit of the images of one row group, which are decoded together."""
+"""Limit of the images of one row group, and of a column of labels, which are decoded together."""
 CACHED_BYTES = 2**28
 """Images of the latest row groups that are kept in memory, as files."""
 SHARD = re.compile(r"([A-Za-z]+)(-\d+-of-\d+)?$")
@@ -214,20 +214,21 @@ class _ParquetFile:
 
     def images(self, group: int, name: str) -> list[Any]:
         """The bytes of the images of a row group; None where there is no image."""
-        try:
-            parts = self._file.metadata.row_group(group)
-            columns = [parts.column(i) for i in range(parts.num_columns)]
-            size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == name)
-            if size > MAX_GROUP_BYTES:
-                raise ValueError(f"a row group has images of {size:,} bytes, the limit is {MAX_GROUP_BYTES:,}")
-            cells = self._file.read_row_group(group, columns=[name]).column(name).to_pylist()
-        except Exception as error:  # as above
-            raise self._damaged(error) from None
-        return [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
+        return [cell.get("bytes") if isinstance(cell, dict) else cell for cell in self._cells(name, [group])]
 
     def column(self, name: str) -> list[Any]:
+        """The cells of a column."""
+        return self._cells(name, range(self._file.metadata.num_row_groups))
+
+    def _cells(self, name: str, groups: Sequence[int]) -> list[Any]:
+        """The cells of a column in some row groups."""
         try:
-            found: list[Any] = self._file.read(columns=[name]).column(name).to_pylist()
+            parts = [self._file.metadata.row_group(group) for group in groups]
+            columns = [part.column(i) for part in parts for i in range(part.num_columns)]
+            size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == name)
+            if size > MAX_GROUP_BYTES:
+                raise ValueError(f"the column {name!r} has {size:,} bytes, the limit is {MAX_GROUP_BYTES:,}")
+            found: list[Any] = self._file.read_row_groups(groups, columns=[name]).column(name).to_pylist()
         except Exception as error:  # as above
             raise self._damaged(error) from None
         return found

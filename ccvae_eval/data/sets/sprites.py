@@ -58,7 +58,7 @@ class Sprites:
     ``position_x`` and ``position_y`` (0 to 1). The factors are the same five as numbers. Every combination occurs
     once. Splits (60/20/20) follow from a hash of the id.
 
-    The region of ``shape`` is the set of pixels in which the three shapes differ; the other labels have no region.
+    The region of a label is the set of pixels that change if it takes any of its other values, all else fixed.
 
     Args:
         size: edge of the image; 64 in the original.
@@ -115,16 +115,15 @@ class Sprites:
         factors[:, column] = np.where(np.isnan(value), factors[:, column], value)
         return self.draw(factors)
 
-    def region(self, ids: Ids, label: str) -> Bools | None:
-        """The pixels in which the shapes differ, shape (N, H, W); None for every label but ``shape``."""
-        if SCHEMA[label].kind == "continuous":
-            return None
-        factors = self.factors(ids)
-        every = []
-        for shape in range(len(SHAPES)):
-            factors[:, 0] = shape
-            every.append(self.inside(factors))
-        return np.asarray(np.logical_or.reduce(every) & ~np.logical_and.reduce(every))
+    def region(self, ids: Ids, label: str) -> Bools:
+        """The pixels that change if the label takes any of its other values, shape (N, H, W)."""
+        factors, column = self.factors(ids), SCHEMA.index(label)
+        own = self.inside(factors)
+        region = np.zeros_like(own)
+        for value in FACTOR_VALUES[column]:
+            factors[:, column] = value
+            region |= self.inside(factors) != own
+        return region
 
     def draw(self, factors: Floats) -> Images:
         """The image of each row of factors, with pixels 0 or 1, shape (N, 1, size, size)."""

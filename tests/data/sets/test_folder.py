@@ -342,4 +342,5 @@ def test_labels_in_the_names_of_the_files(photos: Write) -> None:
     check_data_set(data)
     assert [label.kind for label in data.schema] == ["continuous", "binary", "categorical"]
     assert data.labels_of(np.array([5])).tolist() == [[25, 1, 2]]
+    assert remarks(data) == []
     assert open_data(f"folder:{photos('', files)},names=age_gender_race_*,labels=race").schema.names == ("race",)

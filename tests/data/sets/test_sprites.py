@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Ids
-from ccvae_eval.data.sets.sprites import FACTOR_SIZES, Sprites
+from ccvae_eval.data.sets.sprites import FACTOR_SIZES, FACTOR_VALUES, Sprites
 from ccvae_eval.data.spec import open_data
 from tests.support.paths import SHARED
 
@@ -55,12 +55,22 @@ def test_counterfactual_shapes_change_only_their_region() -> None:
     hearts = data.with_attribute(ids, "shape", np.full(len(ids), 2, np.float32))
     before = data.batch(ids).images
     changed = (hearts != before)[:, 0].numpy()
-    region = data.region(ids, "shape")
-    assert region is not None
-    assert not (changed & ~region).any()
-    assert data.region(ids, "position_x") is None
+    assert not (changed & ~data.region(ids, "shape")).any()
     kept = data.with_attribute(ids, "scale", np.full(len(ids), np.nan, np.float32))
     assert torch.equal(kept, before)
+
+
+def test_regions_hold_all_changes_and_nothing_else() -> None:
+    data, ids = Sprites(), np.arange(7, 700_000, 100_000)
+    before = data.batch(ids).images
+    for label, values in zip(data.schema.names, FACTOR_VALUES, strict=True):
+        region = np.zeros((len(ids), 64, 64), np.bool_)
+        for value in values:
+            changed = data.with_attribute(ids, label, np.full(len(ids), value, np.float32))
+            region |= (changed != before)[:, 0].numpy()
+        # orientations are set in float32
+        assert (region != data.region(ids, label)).mean() < (1e-3 if label == "orientation" else 1e-9), label
+        assert region.any((1, 2)).all()
 
 
 def test_splits_are_60_20_20_and_independent_of_the_factors() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from hashlib import blake2b, file_digest
+from functools import cached_property, partial
+from hashlib import blake2b, file_digest, md5
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from ccvae_eval.core.errors import DataError, UsageError, listed, suggestion
 from ccvae_eval.core.types import Bools, Floats, Ids, Images
 from ccvae_eval.data.images.decode import PixelArray, as_images, resized
-from ccvae_eval.data.interface import Split
+from ccvae_eval.data.interface import Split, quantize
 from ccvae_eval.data.memory import checked_ids
 from ccvae_eval.data.sets.folder import MAX_EDGE, existing_path, full_spec
 from ccvae_eval.data.sets.grid.rows import Rows
@@ -32,6 +33,7 @@ MAX_CACHED_REGIONS = 20_000
 READ_AT_ONCE = 64
 """Images whose variants are held in memory at a time."""
 DIGESTED_IMAGES = 64
+MAX_IMAGES = 2**24
 MAX_VALUES = 1024
 """Limit of the number of values of a factor."""
 CONTINUOUS = ":continuous"
@@ -102,13 +104,13 @@ class Grid(ABC):
     """Base class of data sets that hold one image of each combination of their factors.
 
     Ids enumerate the combinations, the last factor fastest. Every factor with more than one value becomes a categorical
-    label. ``labels=A|B`` chooses labels; ``labels=A:continuous`` reads one as a number. The splits (60/20/20) follow
-    from a hash of the id. ``size=N`` resizes the central square of each image.
+    label. ``labels=A|B`` chooses labels, and the others are style; ``labels=A:continuous`` reads one as a number. The
+    splits (60/20/20) follow from a hash of the id. ``size=N`` resizes the central square of each image.
 
-    An image with one factor changed is another image of the data set, so counterfactuals are exact. A continuous label
-    is set to the nearest value that occurs. Nothing varies but the factors, so ``redraw`` gives the same image for
-    every draw. The region of a categorical label is the set of pixels that change by more than 8/255 in a channel
-    when only this factor takes any of its other values; a continuous label has no region.
+    An image with other factors is another image of the data set, so rendering is exact. A continuous label is set to
+    the nearest value that occurs. Nothing varies but the factors, so ``redraw`` gives the same image for every draw.
+    The region of a label is the set of pixels that change by more than 8/255 in a channel when only this factor takes
+    any of its other values.
 
     Args:
         contents: factors and images.
@@ -134,18 +136,19 @@ class Grid(ABC):
         self.contents, self.spec, self._size = contents, spec, size
         every, rows = contents.factors, contents.rows
         self.sizes = tuple(len(factor.values) for factor in every)
-        if int(np.prod(self.sizes)) != len(rows):
+        if math.prod(self.sizes) != len(rows):
             wanted = " x ".join(f"{len(factor.values)} {factor.name}" for factor in every)
             raise DataError(
-                f"there are {len(rows):,} images, the factors have {int(np.prod(self.sizes)):,} combinations",
+                f"there are {len(rows):,} images, the factors have {math.prod(self.sizes):,} combinations",
                 where=rows.where,
                 why=f"the factors are {wanted}",
             )
         self.varying = tuple(place for place, factor in enumerate(every) if len(factor.values) > 1)
         if not self.varying:
             raise DataError("no factor varies", where=rows.where)
-        self.factor_names = tuple(every[place].name for place in self.varying)
         self.schema, self._places = _labels(labels, {every[place].name: place for place in self.varying}, every)
+        self.style = tuple(place for place in self.varying if place not in self._places)
+        self.factor_names = tuple(every[place].name for place in self.style)
         self._splits = split_by_id(len(rows)) if contents.splits is None else contents.splits
         height, width, channels = (*rows.shape, 1)[:3]
         self.input_shape = (channels, size or height, size or width)
@@ -174,17 +177,23 @@ class Grid(ABC):
         known, found = self.contents.official, {}
         for path in self.contents.files if known else ():
             with path.open("rb") as file:
-                same = file_digest(file, "md5").hexdigest() in known
+                same = file_digest(file, partial(md5, usedforsecurity=False)).hexdigest() in known
             found[path.name] = "official file" if same else "not the official file"
         return found
 
     @cached_property
+    def _content(self) -> str:
+        """Digest of the factors, the size and 64 of the images."""
+        content = blake2b(repr((self.input_shape, self.contents.factors)).encode("utf-8", "replace"), digest_size=16)
+        content.update(self.pixels(np.linspace(0, len(self) - 1, DIGESTED_IMAGES).astype(np.int64)).tobytes())
+        return content.hexdigest()
+
+    @cached_property
     def digest(self) -> str:
         """Digest of the factors, the labels, the splits and 64 of the images."""
-        head = (type(self).__name__, self.input_shape, self.schema.as_plain(), self.contents.factors)
+        head = (type(self).__name__, self._content, self.schema.as_plain())
         content = blake2b(repr(head).encode("utf-8", "replace"), digest_size=16)
         content.update(self._splits.codes.tobytes())
-        content.update(self.pixels(np.linspace(0, len(self) - 1, DIGESTED_IMAGES).astype(np.int64)).tobytes())
         return content.hexdigest()
 
     def __len__(self) -> int:
@@ -215,9 +224,17 @@ class Grid(ABC):
             target[:] = resized(image, self._size).reshape(target.shape)
         return smaller
 
+    def images(self, ids: Ids) -> Images:
+        """Some images in [0, 1], shape (N, C, H, W)."""
+        pixels = self.pixels(ids)
+        if pixels.shape[3] > 1:
+            return as_images(pixels)
+        # the strides of a permuted axis of one channel would select other kernels of convolutions
+        return torch.from_numpy(pixels.reshape(len(pixels), *self.input_shape)).float() / 255
+
     def batch(self, ids: Ids) -> Batch:
         ids = checked_ids(ids, len(self), self.spec)
-        return Batch(as_images(self.pixels(ids)), torch.from_numpy(self.labels_of(ids)), ids)
+        return Batch(self.images(ids), torch.from_numpy(self.labels_of(ids)), ids)
 
     def labels_of(self, ids: Ids) -> NDArray[np.float32]:
         levels = self.levels(ids)
@@ -236,10 +253,30 @@ class Grid(ABC):
         return self._splits.ids(name)
 
     def factors(self, ids: Ids) -> Floats:
-        """The values of the factors that vary, shape (N, F), columns as in ``factor_names``."""
-        levels = self.levels(ids)
-        values = (np.array(self.contents.factors[place].values) for place in self.varying)
-        return np.stack([column[levels[:, place]] for column, place in zip(values, self.varying, strict=True)], axis=1)
+        """The factors that vary and are no label, shape (N, F), columns as in ``factor_names``.
+
+        They are quantized numbers in [0, 1]: value i of k is (i + 1/2) / k.
+        """
+        levels = self.levels(ids)[:, list(self.style)]
+        return quantize((levels + 0.5) / np.array([self.sizes[place] for place in self.style]))
+
+    @property
+    def renderer(self) -> str:
+        _, height, width = self.input_shape
+        return f"{self.name} {self._content}, {width} x {height} px"
+
+    def render(self, factors: Floats, labels: NDArray[np.float32]) -> Images:
+        self.schema.validate(torch.from_numpy(labels), self.spec)
+        levels = np.zeros((len(factors), len(self.sizes)), np.int64)
+        counts = np.array([self.sizes[place] for place in self.style])
+        levels[:, list(self.style)] = np.floor(quantize(factors) * counts)
+        for column, (label, place) in zip(labels.T, self._labelled(), strict=True):
+            levels[:, place] = self._level(label, place, column)
+        return self.images(self.ids(levels))
+
+    def _level(self, label: Label, place: int, values: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The position of each value of a label among the values of its factor."""
+        return self.contents.factors[place].nearest(values) if label.kind == "continuous" else values.astype(np.int64)
 
     def with_attribute(self, ids: Ids, label: str, value: NDArray[np.float32]) -> Images:
         return self.with_variety(ids, {label: value}, {})
@@ -269,17 +306,13 @@ class Grid(ABC):
             label, place = self.schema[name], self._places[self.schema.index(name)]
             given = np.asarray(asked, np.float32)
             LabelSchema((label,)).validate(torch.from_numpy(given[:, None]), self.spec)
-            filled = np.where(np.isnan(given), 0, given)
-            continuous = label.kind == "continuous"
-            chosen = self.contents.factors[place].nearest(filled) if continuous else filled.astype(np.int64)
-            levels[:, place] = np.where(np.isnan(given), levels[:, place], chosen)
-        return as_images(self.pixels(self.ids(levels)))
+            known = ~np.isnan(given)
+            levels[known, place] = self._level(label, place, given[known])
+        return self.images(self.ids(levels))
 
-    def region(self, ids: Ids, label: str) -> Bools | None:
-        """Mask of a label, shape (N, H, W); None for a continuous label."""
-        kind, place = self.schema[label].kind, self._places[self.schema.index(label)]
-        if kind == "continuous":
-            return None
+    def region(self, ids: Ids, label: str) -> Bools:
+        """Mask of a label, shape (N, H, W)."""
+        place = self._places[self.schema.index(label)]
         ids = checked_ids(ids, len(self), self.spec)
         new = np.array([i for i in dict.fromkeys(ids.tolist()) if (label, i) not in self._regions], np.int64)
         for first in range(0, len(new), READ_AT_ONCE):
@@ -346,6 +379,8 @@ def counted_factors(
         names = ", ".join(name for name, _ in known)
         raise UsageError(f"sizes must be {len(known)} numbers, for {names}, got {len(sizes)}", where=where)
     counts = sizes or [count for _, count in known]
+    if math.prod(counts) > MAX_IMAGES:
+        raise UsageError(f"the factors have {math.prod(counts):,} combinations", why=f"the limit is {MAX_IMAGES:,}")
     pairs = zip((name for name, _ in known), counts, strict=True)
     return tuple(Factor.counted(name, count, (classes or {}).get(name, ())) for name, count in pairs)
 

@@ -109,6 +109,7 @@ NORB_MD5 = (
     "66054832f9accfe74a0f4c36a75bc0a2", "23c8b86101fbf0904a000b43d3ed2fd9", "51dee1210a742582ff607dfd94e332e3",
     "e4ad715691ed5a3a5f138751a4ceb071", "5aa791cd7e6016cf957ce9bdb93b8603", "a9454f3864d7fd4bb3ea7fc3eb84924e",
 )  # fmt: skip
+"""Of the compressed files."""
 
 
 class SmallNorb(Grid):
@@ -138,7 +139,7 @@ class SmallNorb(Grid):
             official = split_official(is_test, [str(row) for row in range(len(is_test))])
             splits = official if order is None else Splits(official.codes[order])
         rows = JoinedRows([part.rows for part in parts])
-        files = tuple(file for part in parts for file in part.files)
+        files = tuple(file for part in parts for file in part.files if file.suffix == ".gz")
         return Contents(factors, rows, order, splits, files=files, official=NORB_MD5)
 
 

@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from ccvae_eval.core.errors import DataError, LabelMismatchError, UsageError
-from ccvae_eval.data.interface import HasCounterfactuals, HasFactors, HasRedraws, HasRegions, HasVariety
+from ccvae_eval.data.interface import (
+    HasCounterfactuals,
+    HasFactors,
+    HasRedraws,
+    HasRegions,
+    HasVariety,
+    Renders,
+    quantize,
+)
 from ccvae_eval.data.sets.grid.grid import Contents, Factor, Grid, grid_of
 from ccvae_eval.data.sets.grid.rows import HeldRows
 from ccvae_eval.data.spec import open_data
@@ -18,6 +26,7 @@ from ccvae_eval.metrics.disentanglement.context import PanelContext
 from ccvae_eval.metrics.disentanglement.group_scores import beta_vae, factor_vae, z_max_var
 from ccvae_eval.metrics.disentanglement.table import table_of
 from ccvae_eval.model.interface import supports
+from ccvae_eval.oracle.model import oracle
 from ccvae_eval.statistics.resampling import ResampleWeights
 from ccvae_eval.testing.data import check_data_set
 from tests.support import grid_files
@@ -43,7 +52,7 @@ def small(labels=(), order=None, images=IMAGES, **options) -> Small:
 def test_a_grid_conforms_and_has_every_capability_of_a_renderer():
     data = small()
     check_data_set(data)
-    for capability in (HasFactors, HasCounterfactuals, HasRedraws, HasVariety, HasRegions):
+    for capability in (HasFactors, HasCounterfactuals, HasRedraws, HasVariety, HasRegions, Renders):
         assert supports(data, capability)
 
 
@@ -52,7 +61,8 @@ def test_ids_enumerate_the_combinations_last_factor_fastest():
     assert data.levels(ids).tolist() == [list(level) for level in np.ndindex(*SIZES)]
     assert np.array_equal(data.ids(data.levels(ids)), ids)
     assert np.array_equal(data.labels_of(ids), data.levels(ids))
-    np.testing.assert_allclose(data.factors(ids), data.levels(ids) / (np.array(SIZES) - 1))
+    assert data.factor_names == ()
+    assert data.factors(ids).shape == (24, 0)
 
 
 def test_an_order_of_the_file_is_undone():
@@ -75,6 +85,20 @@ def test_every_counterfactual_is_the_image_at_its_place():
     assert torch.equal(kept, data.batch(np.arange(24)).images)
 
 
+@pytest.mark.parametrize("labels", [(), ("b",), ("c", "a"), ("c:continuous",)])
+def test_images_are_rendered_from_factors_and_labels(labels):
+    data, ids = small(labels), np.arange(24)
+    factors, values = data.factors(ids), data.labels_of(ids)
+    assert {*data.factor_names, *data.schema.names} == {"a", "b", "c"}
+    assert np.array_equal(factors, quantize(factors))
+    assert torch.equal(data.render(factors, values), data.batch(ids).images)
+    assert torch.equal(data.render(factors.astype(np.float32).astype(float), values), data.batch(ids).images)
+    for place, name in enumerate(data.factor_names):
+        count = SIZES["abc".index(name)]
+        assert sorted(set(factors[:, place].tolist())) == quantize((np.arange(count) + 0.5) / count).tolist()
+    assert data.renderer == small(labels).renderer != small(labels, size=4).renderer
+
+
 def test_a_continuous_label_is_set_to_the_nearest_value():
     data, ids = small(["c:continuous", "a"]), np.arange(0, 24, 4)
     assert data.schema.names == ("c", "a")
@@ -82,8 +106,8 @@ def test_a_continuous_label_is_set_to_the_nearest_value():
     for asked, level in ((-5, 0), (0.16, 0), (0.17, 1), (0.5001, 2), (1, 3), (9, 3)):
         changed = data.with_attribute(ids, "c", np.full(len(ids), asked, np.float32))
         assert torch.equal(changed, data.batch(ids + level).images)
-    assert data.region(ids, "c") is None
-    assert data.factor_names == ("a", "b", "c")
+    assert np.array_equal(data.region(ids, "c"), small().region(ids, "c"))
+    assert data.factor_names == ("b",)
 
 
 def test_the_region_holds_the_pixels_that_the_factor_changes():
@@ -151,47 +175,42 @@ def test_a_spec_opens_the_same_data_again(tmp_path: Path):
 
 
 class Searched:
-    """A grid whose counterfactuals are found by comparing the labels of every image."""
+    """A grid that renders by comparing the labels and factors of every image."""
 
-    from_spec = Small.from_spec
+    from_spec, with_variety, variety, variety_names, region = [Small.from_spec] * 5
 
     def __init__(self, data: Small) -> None:
-        self.data, self.labels = data, data.labels_of(np.arange(len(data)))
+        self.data, every = data, np.arange(len(data))
+        self.table = np.column_stack([data.factors(every), data.labels_of(every)]).tolist()
         self.spec, self.schema, self.input_shape, self.digest = data.spec, data.schema, data.input_shape, data.digest
+        self.factor_names, self.renderer, self.batch, self.split = data.factor_names, "search", data.batch, data.split
+        self.labels_of, self.factors = data.labels_of, data.factors
 
     def __len__(self):
         return len(self.data)
 
-    def batch(self, ids):
-        return self.data.batch(ids)
-
-    def labels_of(self, ids):
-        return self.labels[ids]
-
-    def split(self, name):
-        return self.data.split(name)
-
-    def with_attribute(self, ids, label, value):
-        wanted = self.labels[ids].copy()
-        wanted[:, self.schema.index(label)] = value
-        found = [next(i for i, row in enumerate(self.labels.tolist()) if row == asked) for asked in wanted.tolist()]
-        return self.data.batch(np.array(found)).images
+    def render(self, factors, labels):
+        wanted = np.column_stack([factors, labels]).tolist()
+        return self.batch(np.array([self.table.index(row) for row in wanted])).images
 
 
 @pytest.mark.oracle
+@pytest.mark.parametrize("labels", [(), ("b",)])
 @pytest.mark.parametrize("profile", ["robust", "reference"])
-def test_interventional_scores_equal_those_of_brute_force(profile):
+def test_interventional_scores_equal_those_of_brute_force(profile, labels):
     every, random = np.arange(24), np.random.default_rng(0)
     mixing = random.normal(size=(3 * 8 * 8, 4))
     images = small().levels(every)[:, None, None] * 60 + random.normal(size=(24, 8, 8, 3)) * 10
-    data = small(images=np.clip(images, 0, 255).astype(np.uint8))
+    data = small(labels, images=np.clip(images, 0, 255).astype(np.uint8))
 
     def encode(images):
         return images.flatten(1).double().numpy() @ mixing
 
     def scores(source):
         settings, weights = PanelSettings(profile=profile), ResampleWeights(0, 24, 100)
-        table = table_of(encode(data.batch(every).images), data.labels_of(every), names=list(data.schema.names))
+        columns = np.column_stack([data.labels_of(every), data.factors(every)])
+        names = [*data.schema.names, *data.factor_names]
+        table = table_of(encode(data.batch(every).images), columns, names=names)
         context = PanelContext(table, settings, 0, weights, data=source, encode=encode)
         found = [result for score in (factor_vae, beta_vae, z_max_var) for result in score(context)]
         assert not context.notes
@@ -200,3 +219,13 @@ def test_interventional_scores_equal_those_of_brute_force(profile):
     found = repr(scores(data))
     assert found == repr(scores(Searched(data)))
     assert "images drawn" in found
+
+
+@pytest.mark.parametrize("labels", [(), ("b",)])
+def test_a_grid_has_a_reference_model(labels):
+    data, ids = small(labels), np.arange(24)
+    model, images = oracle(data, ids), data.batch(ids).images
+    codes = model.encode(images).loc
+    assert torch.equal(model.decode(codes), images)
+    for name, predicted in model.predict(images, codes).items():
+        assert np.array_equal(predicted.argmax(1), data.labels_of(ids)[:, data.schema.index(name)])

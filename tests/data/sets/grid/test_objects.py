@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from ccvae_eval.core.errors import DataError
+from ccvae_eval.core.errors import DataError, UsageError
 from ccvae_eval.data.images.decode import resized
 from ccvae_eval.data.sets.grid import objects, rows
 from ccvae_eval.data.spec import open_data
@@ -84,7 +84,9 @@ def test_smallnorb(tmp_path: Path, packed: bool) -> None:
     assert data.schema["elevation"].classes == ("30", "70")
     assert data.schema["azimuth"].classes == ("0", "20", "340")
     tables = {part: grid_files.norb_table(part) for part in ("training", "testing")}
-    values = data.factors(np.arange(len(data)))
+    known = {label.name: np.array(label.classes) for label in data.schema} | {"category": np.array([0, 4])}
+    levels = data.labels_of(np.arange(len(data))).astype(int)
+    values = np.column_stack([known[n][column].astype(float) for n, column in zip(known, levels.T, strict=True)])
     for i, row in enumerate(values):
         stored = [row[0], row[1], (row[2] - 30) / 5, row[3] / 10, row[4]]
         part = "testing" if row[1] < 2 else "training"
@@ -93,9 +95,11 @@ def test_smallnorb(tmp_path: Path, packed: bool) -> None:
     assert set(values[data.split("test"), 1]) == {0, 1}
     assert set(values[np.concatenate([data.split("train"), data.split("judge")]), 1]) == {4, 6}
     assert len(data.split("judge"))
-    files = describe(data)["files"]
-    assert len(files) == 6
-    assert set(files.values()) == {"not the official file"}
+    files = describe(data)["files"]  # the checksums are those of the compressed files
+    assert (files is None) != packed
+    if packed:
+        assert len(files) == 6
+        assert set(files.values()) == {"not the official file"}
 
 
 def test_one_part_of_smallnorb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,5 +166,7 @@ def test_numbered_images(tmp_path: Path, name: str, sizes: tuple[int, ...]) -> N
     (place / "images" / "000003.png").unlink()
     with pytest.raises(DataError, match=r"1 of .* images are missing .the first is 000003.png"):
         open_data(f"{name}:{place},{option}")
+    with pytest.raises(UsageError, match="1,000,000,000,000,000,000,000 combinations"):
+        open_data(f"falcor3d:{place},sizes=1000|1000|1000|1000|1000|1000|1000")
     with pytest.raises(DataError, match="no numbered images"):
         open_data(f"{name}:{tmp_path.parent}")
