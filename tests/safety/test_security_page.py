@@ -8,6 +8,7 @@ import pytest
 
 from ccvae_eval.checkpoint.safe_reader import child
 from ccvae_eval.core import array_files
+from ccvae_eval.data.images import decode
 from ccvae_eval.data.labels import columns
 from ccvae_eval.data.sets import celeba, codes, mnist, npz
 from ccvae_eval.evaluation.arrays import LARGEST_PICTURES
@@ -42,6 +43,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"{npz.MAX_LABELS:,} cells", f"{npz.MAX_NAMES:,} names", f"{npz.MAX_ARRAYS_BYTES >> 20} MiB of the arrays",
         f"{mnist.MAX_BYTES >> 20} MiB; `npz:`",
         f"{columns.MAX_TABLE_BYTES >> 20} MiB and {codes.MAX_CODES_BYTES >> 20} MiB",
+        f"{decode.MAX_IMAGE_BYTES >> 20} MiB and {decode.MAX_PIXELS:,} pixels for an image",
         f"{columns.MAX_CELLS:,} cells", f"{columns.MAX_ROW_LENGTH:,} characters",
         f"{columns.MAX_TEXT_BYTES >> 20} MiB of text",
         f"{celeba.MAX_TABLE_BYTES >> 20} MiB, {celeba.MAX_LINES:,} lines",
