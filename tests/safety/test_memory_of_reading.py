@@ -101,6 +101,10 @@ TABLE_FILES: dict[str, tuple[Callable[[], str], str]] = {
     "a row of many cells": (lambda: "a" + ",b" * 4_000_000, "a row is too long"),
     "a row over many lines": (lambda: "a,b\n" + '"1\n",' * 1_000_000, "a row is too long"),
     "too many cells": (lambda: "a,b\n" + "1,2\n" * 1_100_000, "more than 2,097,152 cells"),
+    "long words": (
+        lambda: "a,b\n" + "".join(f"{i}{'é' * 50_000}\U0001f600,1\n" for i in range(200)),
+        "more than 32 MiB of memory",
+    ),
     "different words": (lambda: "a\n" + "".join(f"x{i}\n" for i in range(800_000)), "more than 32 MiB of memory"),
 }
 
