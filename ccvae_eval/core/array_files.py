@@ -237,6 +237,9 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
         found: NDArray[Any] = self._read(name, content)
         return found
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries  # that of Mapping would read the array
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
+from itertools import chain
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -62,7 +63,7 @@ class InMemory(ABC):
     @cached_property
     def digest(self) -> str:
         content = blake2b(repr((self.images.shape, self.schema.as_plain())).encode(), digest_size=16)
-        for array in (*blocks_of(self.images), self._labels, self._splits.codes):
+        for array in chain(blocks_of(self.images), (self._labels, self._splits.codes)):
             content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 SWEEP_FILE, WORK, JOBS, RUN_FILE, DATA_FILE = "sweep.json", ".sweep", "jobs", "run.json", "data.json"
 RESULTS = frozenset({RUN_FILE, SWEEP_FILE, "calibration.json", "training.pt"})
 """Files by which a folder of results is known."""
+NO_DATA = frozenset({".git", ".venv", ".ipynb_checkpoints", "__pycache__"})
+"""Folders that other programs write beside the data."""
 LIMITS = Limits(size=256 << 20, entries=8 << 20)
 SUCCESS = (0, 4)
 """Exit codes of ``run`` that leave a run behind; 4: some metrics failed, and the run says why."""
@@ -299,7 +301,7 @@ def _data_files(root: Path, left_out: Collection[Path]) -> Iterator[tuple[str, P
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()
+        folders[:] = sorted(set(folders) - NO_DATA)
         for name in sorted(names):
             file = Path(place) / name
             if file.is_file() and file.absolute() not in left_out:

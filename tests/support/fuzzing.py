@@ -33,7 +33,8 @@ from ccvae_eval.checkpoint import Bundle, read_bundle, reader, write_bundle
 from ccvae_eval.checkpoint.metadata import CheckpointRecord
 from ccvae_eval.checkpoint.safe_reader.source import Source
 from ccvae_eval.checkpoint.safe_reader.summary import describe_or_refuse
-from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError
+from ccvae_eval.core.array_files import UNLIMITED, ArrayFile
+from ccvae_eval.core.errors import CcvaeEvalError, CheckpointError, DataError
 from ccvae_eval.core.typed import load_json, load_toml
 from ccvae_eval.data.sets.npz import read_arrays
 from ccvae_eval.evaluation.run import Run
@@ -262,7 +263,11 @@ def examine(target: str, path: Path) -> bool:
         if target == "npz":
             from ccvae_plugins.codes import NpzCodes
 
-            read_arrays(path, ())
+            for name, array in read_arrays(path, ()).items():
+                if array.size and array.ndim and array.dtype.kind in "biuf":
+                    with allowed():  # a compressed array is unpacked into a temporary file
+                        rows = ArrayFile(path, limit=UNLIMITED, error=DataError).on_disk(name)
+                    assert b"".join(block.tobytes() for block in rows.blocks()) == array.tobytes()
             NpzCodes().read(path)
         elif target == "typed":
             if path.suffix == ".toml":

@@ -88,8 +88,9 @@ def test_data_are_known_by_their_content(tmp_path: Path, images: Path) -> None:
     first = data_digest(sweep, spec, [str(checkpoint)])
     checkpoint.write_text("weights")
     (sweep / "a-seed0" / "run.json").write_text("{}")
-    (images / "runs").mkdir()
-    (images / "runs" / "run.json").write_text("{}")
+    for other in ("runs/run.json", ".git/index"):
+        (images / other).parent.mkdir()
+        (images / other).write_text("{}")
     assert data_digest(sweep, spec, [str(checkpoint)]) == first, "results and checkpoints are no data"
     os.utime(images / "a.png", (0, 0))
     assert data_digest(sweep, spec, [str(checkpoint)]) == first, "a copy of the data has other times"

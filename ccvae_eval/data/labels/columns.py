@@ -277,7 +277,7 @@ def read_columns(
         DataError: a row has another length, or the text takes too much memory.
     """
     count, text = 0, 0
-    while chunk := list(islice(rows, max(1, min(CHUNK, MAX_ROW_LENGTH // len(columns))))):
+    for chunk in _chunks(rows):
         for number, row in enumerate(chunk, start=count + 2):
             if len(row) != len(columns):
                 raise odd(number, len(row), len(columns))
@@ -287,6 +287,19 @@ def read_columns(
             raise DataError("the table is too large", where=where, why=why, hint="Choose fewer columns or rows.")
         count += len(chunk)
     return count
+
+
+def _chunks(rows: Iterator[list[str]]) -> Iterator[list[list[str]]]:
+    """Rows in groups of limited size."""
+    chunk, length = list[list[str]](), 0
+    for row in rows:
+        chunk.append(row)
+        length += sum(map(len, row)) + len(row)
+        if len(chunk) == CHUNK or length > MAX_ROW_LENGTH:
+            yield chunk
+            chunk, length = [], 0
+    if chunk:
+        yield chunk
 
 
 def _require_files_first(head: Sequence[str], columns: Sequence[Column], where: str) -> None:

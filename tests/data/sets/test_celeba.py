@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.data.sets import celeba
 from ccvae_eval.data.sets.celeba import CelebA
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.testing.data import check_data_set
@@ -118,6 +119,13 @@ def test_the_digest_depends_on_the_images(official: Make) -> None:
 def test_invalid_options_are_rejected(official: Make, option: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         open_data(f"celeba:{official()}{option}").batch(np.arange(1))
+
+
+def test_a_table_of_too_many_lines_is_rejected(official: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = official()
+    monkeypatch.setattr(celeba, "MAX_LINES", 2)
+    with pytest.raises(DataError, match=r"list_attr_celeba.*more than 2 lines"):
+        open_data(f"celeba:{place}")
 
 
 def test_missing_and_malformed_files_are_named(official: Make, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from ccvae_eval.core.errors import DataError, UsageError
 from ccvae_eval.data.images.decode import bilinear
+from ccvae_eval.data.sets import mnist
 from ccvae_eval.data.sets.mnist import IMAGES_MAGIC, LABELS_MAGIC, read_idx
 from ccvae_eval.data.spec import open_data
 from ccvae_eval.testing.data import check_data_set
@@ -65,6 +66,13 @@ def test_both_forms_of_archives(tmp_path: Path) -> None:
     plain, keras = open_data(f"mnist:{tmp_path / 'plain.npz'}"), open_data(f"mnist:{tmp_path / 'keras.npz'}")
     assert len(plain) == 40
     assert keras.digest == open_data(f"mnist:{folder(tmp_path)}").digest
+
+
+def test_an_archive_beyond_the_limit_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "x.npz", images=TRAIN[0], labels=TRAIN[1])
+    monkeypatch.setattr(mnist, "MAX_BYTES", 100)
+    with pytest.raises(DataError, match="arrays that are too large .images, labels: .*the limit is 100"):
+        open_data(f"mnist:{tmp_path / 'x.npz'}")
 
 
 def test_resizing(tmp_path: Path) -> None:
