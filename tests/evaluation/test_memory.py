@@ -23,7 +23,7 @@ def peak(images):
 
 print(peak(10_000), peak(30_000))
 """
-KIB_PER_IMAGE = {"accuracy": 6, "locality": 6, "drift": 6, "diversity": 6, "reconstruction": 6, "density": 12}
+KIB_PER_IMAGE = {"accuracy": 8, "locality": 8, "drift": 8, "diversity": 8, "reconstruction": 8, "density": 16}
 """Most KiB of an image with three labels and ten latent dimensions; an image has 3 KiB, its codes have 40 bytes."""
 
 
