@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ccvae_eval.checkpoint import Opened, open_checkpoint
 from ccvae_eval.core import TOOL
-from ccvae_eval.core.devices import device_named, environment
+from ccvae_eval.core.devices import PRECISIONS, device_named, environment, require_precision
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.typed import plain as as_plain
 from ccvae_eval.core.types import Ids, Plain
@@ -117,6 +118,7 @@ def plan(
     limit: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "float32",
     batch_size: int = 256,
     characteristics: Sequence[str] | None = None,
     judge: str = "auto",
@@ -136,7 +138,8 @@ def plan(
     trains no judge: such a plan shows what would be done, and is not to be run. ``ids`` are evaluated in place of the
     sample, by every metric. ``level`` is the confidence level of the intervals.
     """
-    sample_size(sample)  # a wrong value is refused before anything is opened
+    sample_size(sample)  # wrong values are refused before anything is opened
+    require_precision(precision)
     opened = load(model) if isinstance(model, str | Path) else model
     chosen = metrics_with(options or {}, metrics)
     network: Any = opened.model if isinstance(opened, Opened) else opened
@@ -154,7 +157,8 @@ def plan(
     if (absent := absent_labels(images, network.labels)) and notice is not None:
         notice(f"These labels are missing in the data, so nothing is said about them: {', '.join(absent)}.")
     subject = prepare(
-        network, images, ids, seed=seed, device=place, batch_size=batch_size, judge=source,
+        _in_precision(network, precision, place), images, ids, seed=seed, device=place, batch_size=batch_size,
+        judge=source,
         characteristics=None if characteristics is None else tuple(characteristics),
         trained_on=_trained_on(opened, images, part), progress=_staged(stage, "encode"),
     )  # fmt: skip
@@ -174,7 +178,18 @@ def plan(
         subject, chosen, own_samples=own, advisor=advisor, notice=notice, train=train, limit=metric_timeout, early=early
     )
     header = _header(planned.subject, opened, part or WHOLE_DATA, sample, command)
+    if precision != PRECISIONS[0]:
+        header = replace(header, environment={**header.environment, "precision": precision})
     return replace(planned, level=level, header=replace(header, warnings=(*header.warnings, *suspicions)))
+
+
+def _in_precision(network: Any, precision: str, place: torch.device) -> Any:
+    """The model on the device, in the arithmetic of this name."""
+    if precision == PRECISIONS[0]:
+        return network
+    from ccvae_eval.model.wrap import HalfPrecisionModel
+
+    return HalfPrecisionModel(network.to(place) if isinstance(network, torch.nn.Module) else network)
 
 
 def _evaluated_split(split: Split | None, limit: int | None) -> Split | None:
@@ -243,6 +258,7 @@ def evaluate(
     width: float | None = None,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "float32",
     batch_size: int = 256,
     characteristics: Sequence[str] | None = None,
     judge: str = "auto",
@@ -277,6 +293,8 @@ def evaluate(
             so wide; see ``evaluation.stopping``. The intervals then hold for all looks together.
         seed: random seed.
         device: "auto", "cpu", "cuda", ...
+        precision: "float32", or "bf16" for an encoder and decoder in bfloat16, see
+            :class:`~ccvae_eval.model.wrap.HalfPrecisionModel`; the run records it.
         batch_size: images read at once; results do not depend on it.
         characteristics: evaluate only these.
         judge: "auto", "none" or a file; "full" is a judge of every label of the data, for comparisons of models with
@@ -307,7 +325,8 @@ def evaluate(
         stage, working = display.stage, display.working
     try:
         arguments: dict[str, Any] = {
-            "split": split, "sample": sample, "limit": limit, "seed": seed, "device": device, "batch_size": batch_size,
+            "split": split, "sample": sample, "limit": limit, "seed": seed, "device": device, "precision": precision,
+            "batch_size": batch_size,
             "characteristics": characteristics, "judge": judge, "cache_dir": cache_dir, "command": command,
             "metric_timeout": metric_timeout, "early": early, "notice": notice, "stage": stage,
         }  # fmt: skip

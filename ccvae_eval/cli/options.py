@@ -105,6 +105,7 @@ WIDTH_HELP = (
 )
 DRY_RUN_HELP = "Print the plan and the estimated time; measure nothing and write nothing."
 TIMEOUT_HELP = "Seconds that each metric may take, without encoding and shared decoding; default: no limit."
+PRECISION_HELP = "Arithmetic of encoder and decoder; bf16 (bfloat16) is faster on a GPU and changes the third digit."
 LIMIT_HELP = "Use the first N images (of the split, if one is named) instead of a sample."
 
 
@@ -132,6 +133,7 @@ class Common:
     seed: Seed = 0
     device: Device = "auto"
     batch_size: Annotated[int, option_in(EVALUATION, "Images per batch; does not affect results.", min=1)] = 256
+    precision: Annotated[Literal["float32", "bf16"], option_in(EVALUATION, PRECISION_HELP)] = "float32"
     judge: JudgeChoice = "auto"
     option: Setting = None
     out: Out = None

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 FULL_PRECISION = "ieee"
 """Torch's name for float32 without TF32 rounding."""
 
+PRECISIONS = ("float32", "bf16")
+"""Arithmetic of the networks of a model; the first is the default."""
+
 
 def require_device_name(name: str) -> None:
     """Refuses what can be no device of any machine, without asking torch.
@@ -53,6 +56,16 @@ def device_named(name: str) -> torch.device:
             hint="--device auto uses CUDA if it is available, else the CPU.",
         )
     return device
+
+
+def require_precision(name: str) -> None:
+    """Refuses what is not one of ``PRECISIONS``.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    if name not in PRECISIONS:
+        raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
 
 
 @contextmanager

@@ -112,6 +112,7 @@ def identity(plan: Plan, model_settings: Sequence[str] = ()) -> dict[str, Plain]
         "seed": header.seed,
         "judge": None if judge is None else judge.get("sha256", judge),
         "device": subject.device.type,
+        "precision": header.environment.get("precision"),
     }
     for part in plan.parts:
         settings = {"version": part.metric.version, "images": len(part.subject), **settings_of(part.metric)}

@@ -235,3 +235,20 @@ class PixelRangeModel(torch.nn.Module, Proxy[Any]):
 
     def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
         return self.inner.load_state_dict(*arguments, **named)
+
+
+class HalfPrecisionModel(Proxy[Any]):
+    """A model whose encoder and decoder multiply matrices and convolve in bfloat16, which has 8 bits of mantissa.
+
+    Codes and images are float32 again. Predictions, priors and likelihoods keep the model's own precision.
+    """
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            posterior: Gaussian = self.inner.encode(images, labels)
+        return Gaussian(posterior.loc.float(), posterior.scale.float())
+
+    def decode(self, codes: Codes) -> Images:
+        with torch.autocast(codes.device.type, torch.bfloat16):
+            images: Images = self.inner.decode(codes)
+        return images.float()

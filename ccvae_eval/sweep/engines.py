@@ -260,7 +260,7 @@ class Dask:
 
     def __init__(self, work: Work, address: str = "", count: int | None = None) -> None:
         distributed = _imported("distributed", "dask")
-        self._cluster = None
+        self._cluster: Any = None
         try:
             if not address:
                 self._cluster = distributed.LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None)
@@ -268,15 +268,19 @@ class Dask:
         except (OSError, TimeoutError, ValueError) as error:
             raise InputError("no Dask scheduler answers", where=address, why=str(error)) from None
         self._work, self._distributed = work, distributed
+        self._count = 0 if self._cluster is None else len(self._cluster.worker_spec)
 
     @property
     def slots(self) -> int:
         """Twice the threads of the workers, so that no worker waits for the next cell."""
+        return 2 * max(1, sum(self._threads()))
+
+    def _threads(self) -> list[int]:
+        """The threads of each worker that is alive."""
         try:
-            threads: int = sum(self._client.nthreads().values())
+            return list(self._client.nthreads().values())
         except OSError as error:  # the connection is lost
             raise self._gone() from error
-        return 2 * max(1, threads)
 
     def submit(self, cells: Sequence[Cell]) -> Iterable[Job]:
         jobs = []
@@ -293,6 +297,8 @@ class Dask:
             self._distributed.wait(futures, timeout=seconds, return_when="FIRST_COMPLETED")
         if self._client.status != "running":
             raise self._gone()
+        if len(self._threads()) < self._count:  # a worker that dies while it starts is not started again by itself
+            self._cluster.scale(self._count)
         return [(job, _dask_error(job.handle)) for job in jobs if job.handle.status != "pending"]
 
     def _gone(self) -> InputError:

@@ -17,6 +17,8 @@ def command(arguments: list[str]) -> int:
     with log.open("a") as file:
         file.write(f"{what}\n")
     time.sleep(0.02)
+    if what.startswith("tenth"):
+        time.sleep(0.08)
     if what.startswith("slow"):
         time.sleep(0.4)
     if what.startswith("hang"):

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,6 +193,20 @@ def test_tasks_of_dask_outlive_their_workers(tmp_path: Path) -> None:
     assert sorted(name for name, e in ended.items() if e.done) == [f"slow{number}" for number in range(6)]
     assert ended["wrong"].attempt.error == "the checkpoint is cut off Copy it again."
     assert ended["kill"].attempt.error == "killed by SIGKILL"
+
+
+@pytest.mark.slow
+def test_workers_of_an_own_cluster_that_do_not_come_back_are_replaced(tmp_path: Path) -> None:
+    """As after a kill during their start: without any worker, a sweep would wait for ever."""
+    made = sweep(tmp_path, "a", "b")
+    with quiet():
+        engine = Dask(Work(made.folder, program=PROGRAM), count=1)
+        cluster: Any = engine._cluster
+        (worker,) = cluster.workers.values()
+        cluster.sync(worker.close)
+        assert all(e.done for e in ended_by_name(made, engine).values())
+        engine.close()
+    assert made.missing() == []
 
 
 @pytest.mark.slow
