@@ -173,9 +173,9 @@ class Advisor:
     def _with_regions(self, reason: tuple[str, str], subject: Subject, metric: str) -> tuple[str, str]:
         """Reason and remedy of a value that would lack regions next, once there are enough images of each class."""
         (note, larger), (why, regions) = reason, self._regionless(subject, metric)
-        if not larger.startswith(f"{self.option} ") or not regions.startswith("--data") or regions in larger:
+        if not larger.startswith(f"{self.option} ") or NO_REGIONS in note:
             return reason
-        return f"{note}; {why}", f"{larger} {regions}"
+        return f"{note}; {why}", f"{larger} {regions}" if regions.startswith("--data") else larger
 
     def _regionless(self, subject: Subject, metric: str) -> tuple[str, str]:
         data = subject.data

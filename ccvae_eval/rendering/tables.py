@@ -142,12 +142,12 @@ def reason_of(value: Value) -> str:
 
 
 def partial_mean(measurement: Measurement, value: Value) -> str:
-    """The number of labels that a mean covers, as "mean of 7 of 9 labels"; "" if it covers all of them."""
+    """The number of labels that a mean covers, as "7 of 9 labels"; "" if it covers all of them."""
     rows = [v for v in measurement.values if v.name == value.name and v.characteristic and v.at == value.at]
     used = sum(v.in_mean and v.estimate.defined for v in rows)
     if value.characteristic is not None or not value.estimate.defined or used in (0, len(rows)):
         return ""
-    return f"mean of {used} of {len(rows)} labels"
+    return f"{used} of {len(rows)} labels"
 
 
 def value_note(measurement: Measurement, value: Value) -> str:
@@ -185,7 +185,7 @@ def metric_tables(measurement: Measurement, specs: Mapping[str, ValueSpec], *, v
             name += f", {unit}" if unit and unit != "share" else ""
             first = [escaped(name), escaped(v.characteristic or MEAN)] if verbose else [escaped(name)]
             table.add_row(*first, *value_cells(v, specs.get(v.name, ValueSpec(""))))
-        partial = [(v.name, text) for v in shown if not verbose and (text := partial_mean(m, v))]
+        partial = [(v.name, f"mean of {text}") for v in shown if not verbose and (text := partial_mean(m, v))]
         parts += [table, *bullets([*_grouped(partial), *_reasons(shown)])]
     return Group(*parts, *bullets(m.notes))
 

@@ -88,7 +88,7 @@ def test_the_notes_count_the_labels_of_each_mean() -> None:
         Value("area", undefined(), "Hat", in_mean=True, note="too rare"),
     )
     lines = shown(metric_tables(Measurement("m", 1, {}, "focus", values), {}), 100)
-    assert "· mean: mean of 1 of 2 labels" in lines
+    assert "· mean: 1 of 2 labels" in lines
     assert "· area: mean of 1 of 2 labels" in lines
 
 

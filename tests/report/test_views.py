@@ -60,7 +60,7 @@ def test_a_mean_says_how_many_labels_it_covers() -> None:
     rows = [value("focus", 0.5), value("focus", 0.5, "Smiling", in_mean=True), undefined("focus", "Eyeglasses", "rare")]
     run = run_of(measurement("locality", "focus", rows))
     assert "· locality: mean of 1 of 2 labels" in str(run)
-    assert "mean of 1 of 2 labels" in run._repr_html_()
+    assert "1 of 2 labels" in run._repr_html_()
     rows[2] = value("focus", 0.5, "Eyeglasses", in_mean=True)
     assert "mean of" not in str(run_of(measurement("locality", "focus", rows)))
 
