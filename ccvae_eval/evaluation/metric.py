@@ -196,6 +196,8 @@ REASONS: Mapping[str, str] = {
     "fewer than two classes occur": "the sample shows one class only; " + MORE_IMAGES,
     "the label is never N": "the sample shows one class only; " + MORE_IMAGES,
     "a constant target": "the label has the same value in every image; " + MORE_IMAGES,
+    "discrete codes": "nearest neighbours need codes that differ between images",
+    "N latent dimensions: nearest neighbours need at most N": "the label has too many dimensions for this value",
     "constant codes": "the latent dimensions have the same value for every image (posterior collapse)",
     "a continuous label has no N": "the value compares classes; accuracy and disentanglement take continuous labels",
     "unassigned: no latent dimension predicts it above chance":
