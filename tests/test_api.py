@@ -196,7 +196,7 @@ def test_training_data_that_need_a_path_must_be_named(tmp_path: Path) -> None:
 
     path = tmp_path / "elsewhere.pt"
     save_checkpoint(path, made, name="vae", data=Elsewhere(), training={})
-    with pytest.raises(InputError, match="--data"):
+    with pytest.raises(InputError, match="name the data with `data`"):
         ccvae_eval.evaluate(path, metrics=["density"])
 
 

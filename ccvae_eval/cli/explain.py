@@ -82,7 +82,7 @@ def _explain_metric(kind: Any, screen: Screen) -> None:
         screen.document(_as_plain(kind))
         return
     screen.show(Text(wrapped(explanation(kind), screen.out.width)), "")
-    screen.show(*_reading(kind, screen), *_undefined(kind, screen), _values_table(kind.values))
+    screen.show(*_reading(kind, screen), _values_table(kind.values), "", _undefined(kind, screen))
 
 
 def _reading(kind: Any, screen: Screen) -> list[Text | str]:
@@ -91,10 +91,13 @@ def _reading(kind: Any, screen: Screen) -> list[Text | str]:
     return [Text(wrapped(f"How to read {kind.headline}:\n{reading}", screen.out.width)), ""] if reading else []
 
 
-def _undefined(kind: Any, screen: Screen) -> list[Text | str]:
+def _undefined(kind: Any, screen: Screen) -> Text:
     """The reasons of undefined values of a metric, and what can be done about each."""
-    lines = ["Undefined values:", *(f"    {reason}: {text}" for reason, text in reasons_of(kind).items())]
-    return [Text(wrapped("\n".join(lines), screen.out.width)), ""]
+    reasons: dict[str, list[str]] = {}
+    for reason, text in reasons_of(kind).items():
+        reasons.setdefault(text, []).append(reason)
+    lines = ["Undefined values:", *(f"    {'; '.join(alike)}: {text}" for text, alike in reasons.items())]
+    return Text(wrapped("\n".join(lines), screen.out.width))
 
 
 def _explain_text(name: str, group: str, text: str, screen: Screen) -> None:

@@ -23,8 +23,8 @@ ARGUMENTS = {
 """Arguments of ``evaluate`` and ``load`` that correspond to options of the command line."""
 _OPTION = re.compile(
     rf"ccvae-eval [^\n]*|(?P<option>{'|'.join(ARGUMENTS)})(?![\w-])"
-    r"(?: (?P<value>'[^']*'|\d+\b|(?:all|auto|none|full|test)\b|[A-Z]+\b(?!,)|[A-Z]\w*(?:,\w+)*"
-    r"|[a-z]\w*:[^\s;)]+|\w+(?:\.\w+)*=(?:\[[^]]*\]|\w+)))?"
+    r"(?: (?P<value>'[^']*'|\d+\b|(?:all|auto|none|full|test)\b|[A-Za-z]\w*:[^\s;)]*[^\s;),.]|[A-Z]+\b(?!,)"
+    r"|[A-Z]\w*(?:,\w+)*|\w+(?:\.\w+)*=(?:\[[^]]*\]|\w+)))?"
 )
 """An option with its value, if what follows has the form of one."""
 
@@ -33,7 +33,7 @@ def python_words(text: str) -> str:
     """The text with arguments of Python in place of the options of the command line, except those of a command.
 
     >>> python_words("--sample 640 --labels A,B --judge auto"), python_words("--limit must be at least 1")
-    ("sample=640 characteristics=['A', 'B'] judge='auto'", 'limit must be at least 1')
+    ("sample=640 characteristics=['A', 'B'] judge='auto'", '`limit` must be at least 1')
     >>> python_words("state it: --set images.range=[-1,1]")
     "state it: settings={'images.range': [-1, 1]}"
     """
@@ -53,12 +53,13 @@ def _as_argument(found: re.Match[str]) -> str:
         return found[0]
     name = ARGUMENTS[option]
     if value is None:
-        return name
+        return f"`{name}`"
     value = value.strip("'")
     if option in ("--set", "--option"):
         key, _, text = value.partition("=")
-        settings = {key: _value(text)}
-        return f"{name}={settings}"
+        metric, _, setting = key.partition(".")
+        given = {metric: {setting: _value(text)}} if option == "--option" else {key: _value(text)}
+        return f"{name}={given}"
     if option == "--labels":
         return f"{name}={value.split(',')}"
     shown = value if value.isdigit() or value.isupper() else repr(value)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.core.errors import DataError, UsageError, suggestion
 from ccvae_eval.core.random_streams import numpy_stream, stream_key
 from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.data.interface import SPLITS, DataSet, Split
@@ -125,8 +125,12 @@ def sample_ids(
 
     Raises:
         DataError: the split is empty.
-        UsageError: a sample or limit below 1.
+        UsageError: a sample or limit below 1, or an unknown split.
     """
+    if split not in (None, *SPLITS):
+        raise UsageError(
+            f"split must be one of {', '.join(SPLITS)}, got {split!r}", hint=suggestion(str(split), SPLITS)
+        )
     for name, number in (("sample", sample), ("limit", limit)):
         if number is not None and number < 1:
             raise UsageError(f"--{name} must be at least 1, got {number}")

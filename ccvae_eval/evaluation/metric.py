@@ -202,6 +202,8 @@ REASONS: Mapping[str, str] = {
     "fewer than two classes occur": "the sample shows one class only; " + MORE_IMAGES,
     "the label is never N": "the sample shows one class only; " + MORE_IMAGES,
     "a constant target": "the label has the same value in every image; " + MORE_IMAGES,
+    "discrete codes": "nearest neighbours need codes that differ between images",
+    "N latent dimensions: nearest neighbours need at most N": "the label has too many dimensions for this value",
     "constant codes": "the latent dimensions have the same value for every image (posterior collapse)",
     "a continuous label has no N": "the value compares classes; accuracy and disentanglement take continuous labels",
     "unassigned: no latent dimension predicts it above chance":
@@ -214,7 +216,9 @@ INTERVENED: Mapping[str, str] = {
         "the mean codes of two classes are less than 0.1 standard deviations apart, so no direction leads from one to "
         "the other: these dimensions do not encode the label; train longer or with more labels",
     "has no region": "the label changes the whole image; the mean is that of the other labels",
-    "this data set has no regions": "add regions=celeba, celebahq or a folder of masks to --data (explain folder)",
+    "this data set has no regions":
+        "add regions=celeba, celebahq or a folder of masks to --data folder:PATH (explain folder); a data set in "
+        "Python needs a method region(ids, label) and an attribute region_source",
     "the region is empty or too large in every image":
         "no mask is usable; largest_region bounds the share of the image that a region may cover",
     "no image has another class": "images are moved to another class, and the sample shows one class only",

@@ -17,6 +17,7 @@ from ccvae_eval.data.interface import HasRegions
 from ccvae_eval.evaluation.interventions import LEAST_PER_CLASS
 from ccvae_eval.evaluation.judge_scores import UNRECOGNISED
 from ccvae_eval.evaluation.result_table import (
+    ASSIGNED,
     NO_JUDGE,
     NO_LABEL,
     NOT_PREDICTED,
@@ -94,7 +95,7 @@ class Advisor:
             counts = _class_counts(subject, name)
             if regions and name not in moved and min(counts) < LEAST_PER_CLASS:
                 why = self._rare(subject, name, counts, LEAST_PER_CLASS)
-                found.append((name, self._with_regions(why, subject, metric)))
+                found.append((name, self._with_regions(why, subject, metric, name)))
             elif regions and not has_region(subject, name):
                 found.append((name, self._regionless(subject, metric)))
         return [Problem((metric,), (name,), *why) for name, why in found]
@@ -105,19 +106,13 @@ class Advisor:
         Args:
             measurement: of a metric.
             subject: its images.
-            regions: True if it uses regions: data without any are named beside a class with too few images.
+            regions: True if its headline value needs regions: a label without one is named so beside a class with too
+                few images.
         """
-        values = [self._explained(measurement.metric, value, subject) for value in measurement.values]
-        if regions and not supports(subject.data, HasRegions):
-            values = [
-                replace(v, note=why, remedy=remedy)
-                for v in values
-                for why, remedy in [
-                    self._with_regions((v.note, v.remedy), subject, measurement.metric)
-                    if v.name == measurement.headline and v.characteristic
-                    else (v.note, v.remedy)
-                ]
-            ]
+        values = [
+            self._explained(measurement.metric, value, subject, regions=regions and value.name == measurement.headline)
+            for value in measurement.values
+        ]
         for place, value in enumerate(values):
             if value.characteristic is None and not value.estimate.defined and value.note.startswith(EVERY_UNDEFINED):
                 own = [v for v in values if v.name == value.name and v.characteristic and not v.estimate.defined]
@@ -134,7 +129,7 @@ class Advisor:
             reason = Reason(reason.code, text, remedy)
         return replace(measurement, values=tuple(values), reason=reason)
 
-    def _explained(self, metric: str, value: Value, subject: Subject) -> Value:
+    def _explained(self, metric: str, value: Value, subject: Subject, *, regions: bool) -> Value:
         if value.estimate.defined:
             return value
         note, name, reasons = value.note, value.characteristic or "", set(value.note.split("; "))
@@ -149,6 +144,8 @@ class Advisor:
             if min(counts) < least:
                 why, remedy = self._rare(subject, rare_label, counts, least)
                 note = TOO_FEW_IMAGES.sub(lambda _: why, note)
+                if regions:
+                    note, remedy = self._with_regions((note, remedy), subject, metric, name)
         elif found := UNRECOGNISED.search(note):
             where, accuracy, action = "in the reconstructions", found["accuracy"], "train longer"
             remedy = self.retrain or "ccvae-eval explain judge"
@@ -170,12 +167,12 @@ class Advisor:
             remedy = "ccvae-eval explain judge"
         return replace(value, note=note, remedy=remedy)
 
-    def _with_regions(self, reason: tuple[str, str], subject: Subject, metric: str) -> tuple[str, str]:
-        """Reason and remedy of a value that would lack regions next, once there are enough images of each class."""
-        (note, larger), (why, regions) = reason, self._regionless(subject, metric)
-        if not larger.startswith(f"{self.option} ") or not regions.startswith("--data") or regions in larger:
-            return reason
-        return f"{note}; {why}", f"{larger} {regions}"
+    def _with_regions(self, rare: tuple[str, str], subject: Subject, metric: str, name: str) -> tuple[str, str]:
+        """Reason and remedy of a label of which a class is rare, with those of its missing region, if it has none."""
+        if has_region(subject, name):
+            return rare
+        (note, larger), (why, regions) = rare, self._regionless(subject, metric)
+        return f"{note}; {why}", combined([larger, regions]) if regions.startswith("--data") else larger
 
     def _regionless(self, subject: Subject, metric: str) -> tuple[str, str]:
         data = subject.data
@@ -317,7 +314,10 @@ def problems(measurements: Iterable[Measurement]) -> list[Problem]:
         if m.status == "failed" or (m.status != "ok" and not undefined):
             reason = m.reason or Reason(m.status, m.status)
             found.append(Problem((m.metric,), (), reason.text, reason.remedy))
-        found += [Problem((m.metric,), (str(v.characteristic),), v.note, v.remedy) for v in undefined]
+        # the header says where latent dimensions were assigned
+        reasons = [v.note.removeprefix(f"{ASSIGNED}; ") for v in undefined]
+        found += [Problem((m.metric,), (str(v.characteristic),), why, v.remedy)
+                  for v, why in zip(undefined, reasons, strict=True)]  # fmt: skip
         if not rows:
             alone = [v for v in m.values if v.name == m.headline and not v.at and not v.estimate.defined]
             found += [Problem((m.metric,), (), v.note, v.remedy) for v in alone if m.status == "ok"]

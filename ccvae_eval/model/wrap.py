@@ -121,7 +121,7 @@ def wrap(
         characteristics: the list of latent dimensions of each label, such as ``{"Smiling": [0]}``; by default they are
             assigned on held-out images.
         labels: kind of each label: "binary" (the default), "continuous", or the list of class names of a categorical
-            label, such as ``{"digit": ["0", "1", "2"]}``, in the order of their numbers in the data.
+            label as the data have them, such as ``{"digit": ["0", "1", "2"]}`` for numbers in an array.
         image_range: least and greatest pixel value of this model, such as (-1, 1); default (0, 1). It holds for the
             images that ``encode`` takes and for those that ``decode`` returns. Decoded pixels outside are clipped, and
             an evaluation refuses them if they are far outside.

@@ -23,10 +23,10 @@ from ccvae_eval.rendering.tables import (
     bullets,
     headline_of,
     metric_tables,
+    partial_mean,
     reason_of,
     shaded_table,
     value_cells,
-    value_note,
     value_table,
 )
 from ccvae_eval.rendering.text import duration, escaped, formatted, plain
@@ -123,7 +123,8 @@ def summary(run: Run) -> RenderableType:
             continue
         spec = run.specs.get(m.metric, {}).get(value.name, ValueSpec(""))
         table.add_row(m.metric, value.name, *value_cells(value, spec))
-        if value.estimate.defined and (note := value_note(m, value)):
+        covered = partial_mean(m, value)
+        for note in filter(None, (value.note if value.estimate.defined else "", covered)):
             notes.setdefault(note, []).append(m.metric)
     return Group(table, *bullets(f"{', '.join(names)}: {note}" for note, names in notes.items()), *problem_lines(run))
 

@@ -63,7 +63,7 @@ def test_no_markup_remains_and_no_line_is_too_long(shown: str, name: str) -> Non
 
 @each
 def test_no_value_name_is_wrapped(shown: str, name: str) -> None:
-    table = shown[shown.index("\nvalue ") :]
+    table = shown[shown.index("\nvalue ") : shown.index("\nUndefined values:")]
     assert re.findall(r"^(\w+)", table, re.MULTILINE)[1:] == list(metrics[name].values)
 
 

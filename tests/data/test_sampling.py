@@ -117,3 +117,8 @@ def test_empty_splits_and_sizes_below_one_are_rejected(data: Arrays) -> None:
     for wrong in ({"sample": 0}, {"limit": 0}, {"limit": -3}):
         with pytest.raises(UsageError, match="must be at least 1, got"):
             sample_ids(data, "test", **wrong)
+
+
+def test_an_unknown_split_is_refused_by_name(data: Arrays) -> None:
+    with pytest.raises(UsageError, match=r"split must be one of train, judge, test, got 'tset'\nDid you mean 'test'"):
+        sample_ids(data, "tset")  # type: ignore[arg-type]

@@ -125,7 +125,7 @@ class TestDefaultData:
         [None, "", "folder", "folder:/etc", "mnist", "faces:/etc/passwd", "nobody", ",", "x=1,x=1"],
     )
     def test_otherwise_it_is_an_error(self, own: str | None) -> None:
-        with pytest.raises(InputError, match="--data") as caught:
+        with pytest.raises(InputError, match="`data`") as caught:
             data_for(None, own)
         assert caught.value.exit_code == 3
         assert VARIABLE in caught.value.hint

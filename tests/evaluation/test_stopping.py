@@ -63,7 +63,7 @@ def test_the_next_look_is_the_first_that_is_expected_to_suffice() -> None:
 
 @pytest.mark.parametrize("width", [0.0, -1.0, math.nan])
 def test_the_width_must_be_positive(width: float) -> None:
-    with pytest.raises(UsageError, match=r"--width: width must be above 0, got"):
+    with pytest.raises(UsageError, match=r"`width`: width must be above 0, got"):
         Looks(np.arange(100), width)
 
 

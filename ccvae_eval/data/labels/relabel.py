@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ccvae_eval.core.errors import LabelMismatchError, UsageError, suggestion
+from ccvae_eval.core.errors import LabelMismatchError, UsageError, listed, suggestion
 from ccvae_eval.core.types import Bools, Floats, Ids, Images
 from ccvae_eval.data.interface import (
     DataSet,
@@ -362,6 +362,7 @@ def _match(available: LabelSchema, label: Label, where: str) -> Column:
         raise LabelMismatchError(
             f"the model has no class {unknown[0]!r} of label {label.name!r}",
             where=where,
-            hint=suggestion(unknown[0], label.classes),
+            hint=f"{suggestion(unknown[0], label.classes)} The data have the classes {listed(own.classes)}; numbers in "
+            "arrays are names of classes, too.",
         )
     return Column(label, (label.name,), tuple(label.classes.index(name) for name in own.classes))

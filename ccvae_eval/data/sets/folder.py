@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import DataError, UsageError
-from ccvae_eval.core.files import read_regular_file
+from ccvae_eval.core.files import read_regular_file, similar_path
 from ccvae_eval.core.types import Bools, Ids
 from ccvae_eval.data.images.decode import PixelArray, as_images, central_square, decode, resized, squeezed
 from ccvae_eval.data.images.regions import FRAMES, Boxes, Frame, Regions, regions_in
@@ -307,7 +307,8 @@ def existing_path(name: str, path: str | None, what: str) -> Path:
     """The path of a spec; raises if it is missing or does not exist. ``what`` describes it in the hint."""
     place = Path(require_path(name, path, what))
     if not place.exists():
-        hint = "" if place.is_absolute() else f"Relative paths start at {Path.cwd()}."
+        relative = "" if place.is_absolute() else f"Relative paths start at {Path.cwd()}."
+        hint = " ".join(filter(None, (similar_path(place), relative)))
         raise DataError("the path does not exist", where=str(place), hint=hint)
     return place
 

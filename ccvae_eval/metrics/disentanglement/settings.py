@@ -251,14 +251,24 @@ class Disentanglement(PanelSettings):
         "Typical of a CCVAE: 0.39 on photographs of faces (chance 0.51), 0.94 on synthetic faces."
     )
     undefined: ClassVar[Mapping[str, str]] = {
-        "N is constant": f"a factor that does not vary has no score; {MORE_IMAGES}",
-        "a model has no active latent dimension": "no dimension has more information than a permuted one: train longer",
-        "no latent dimension is more informative about any factor than about permuted ones":
-            "train longer, or more rows",
-        "needs at least N training rows and N test rows, got N and N": f"the probes need more rows; {MORE_IMAGES}",
         "needs at least one label to score the codes against": "name labels of the data (--labels), or factors",
-        "needs two latent dimensions and a factor that varies": "the score compares dimensions",
-        "needs two factors, at least one of which varies": "the score compares factors",
+        "needs q(z|x), which a table of codes does not have": "evaluate the checkpoint instead of its codes",
+        "needs at least N training rows and N test rows, got N and N": MORE_IMAGES,
+        "needs N training rows, got N": MORE_IMAGES,
+        "needs N": "the score compares factors or latent dimensions, and these codes have too few that vary",
+        "a factor is constant": MORE_IMAGES,
+        "the factor is constant": MORE_IMAGES,
+        "no factor N": f"no factor varies among enough rows; {MORE_IMAGES}",
+        "no discrete factor N": f"no factor has classes that can be predicted; {MORE_IMAGES}",
+        "no tree is better than guessing for any factor": "the codes do not encode the factors: train longer",
+        "a model has no active latent dimension": "no dimension has more information than a permuted one: train longer",
+        "no active latent N": "no dimension has more information than a permuted one: train longer",
+        "no latent dimension is more informative about any factor than about permuted ones": "train longer",
+        "every latent dimension is constant": "the posterior equals the prior everywhere (collapse): train longer",
+        "a latent dimension is constant or a linear function of the others": "the covariance has no inverse",
+        "the posterior is a point mass": "the score needs a posterior with a scale",
+        "too few votes": MORE_IMAGES,
+        "no test rows": MORE_IMAGES,
         "undefined on these rows": f"the score has no value for these codes; {MORE_IMAGES}",
     }  # fmt: skip
     default_sample: ClassVar[int] = 10_000

@@ -285,7 +285,7 @@ def test_an_unassigned_label_is_undefined_and_counted():
     codes, labels = two_labels(n=400)
     layout = LatentLayout(4, {"b": (1,)})
     run = measured(table_subject(codes, labels, SCHEMA, layout, assigned=True, unassigned=("a",)))
-    assert value(run, "auc", "a").note == "assigned; unassigned: no latent dimension predicts it above chance"
+    assert value(run, "auc", "a").note == "unassigned: no latent dimension predicts it above chance"
     assert value(run, "auc").excluded == 1
     assert value(run, "style_auc", "a").estimate.value == pytest.approx(norm.cdf(2 / math.sqrt(2)), abs=0.04)
 
