@@ -52,12 +52,16 @@ def _cross_auc(case: Case) -> Floats:
 
 def _binary_shares(case: Case) -> dict[str, float]:
     """Share of the images with each binary label."""
-    binary = [name for name in case.names if case.subject.schema[name].kind == "binary"]
+    names = case.cells[0].characteristics
+    binary = [name for name in names if case.subject.schema[name].kind == "binary"]
     return {name: float((case.subject.classes(name) == 1).double().mean()) for name in binary}
 
 
 def _impurity(case: Case) -> Floats:
-    """Distance of the areas of two rotated dimensions, each over a mixture of the other's label, to 1 and to 0.5."""
+    """Distance of the areas of two rotated dimensions, each over a mixture of the other's label, to 1 and to 0.5.
+
+    At the start it is the noise of the areas, which depends on the probes.
+    """
     shares = list(_binary_shares(case).values())
     squares = 0.0
     for pair in zip(shares[::2], shares[1::2], strict=False):
@@ -65,13 +69,13 @@ def _impurity(case: Case) -> Floats:
             mixture = ((-1, p * (1 - p)), (0, p * p + (1 - p) ** 2), (1, p * (1 - p)))
             shift = 2 * MEAN * math.sqrt(0.5) / SPREAD / math.sqrt(2)
             squares += (sum(w * ndtr(shift * (1 + k)) for k, w in mixture) - perfect) ** 2
-    return case.ends(0.0, 2 / len(case.names) * math.sqrt(squares))
+    return case.ends(math.nan, 2 / len(case.cells[0].characteristics) * math.sqrt(squares))
 
 
 def _concept_leakage(case: Case) -> Floats:
     """Mean over samples of codes, rotated in pairs, on 20 bins of equal mass; the labels are independent."""
     shares, bins, n = list(_binary_shares(case).values()), 20, len(case.subject)
-    count, ends = len(case.names), []
+    count, ends = len(case.cells[0].characteristics), []
     for degrees in (0.0, 45.0):
         sin, cos = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
         means = []
@@ -167,8 +171,6 @@ CODES: Mapping[tuple[str, str, str], ExpectedValues] = {
     ("density", "beyond", "shuffle"): lambda case: case.ends(3 / math.pi, case.chance()),
     ("density", "prior_gap", "shift"): lambda case: case.ends(case.reference(), case.strengths[-1]),
     ("density", "cross_auc", "mix"): _cross_auc,
-    ("density", "ois", "mix"): _impurity,
-    ("density", "icl", "mix"): _concept_leakage,
     ("measurement", "distance", "mix"): _extra,
     ("measurement", "extra", "mix"): _extra,
     ("measurement", "missing", "shuffle"): lambda case: case.ends(0.0, case.chance()),
@@ -185,3 +187,8 @@ CODES: Mapping[tuple[str, str, str], ExpectedValues] = {
     ("diversity", "kept", "leak"): _kept,
 }
 """By (metric, value, perturbation)."""
+TOGETHER: Mapping[tuple[str, str, str], ExpectedValues] = {
+    ("density", "ois", "mix"): _impurity,
+    ("density", "icl", "mix"): _concept_leakage,
+}
+"""Values of all characteristics together."""
