@@ -88,7 +88,9 @@ def _concept_leakage(case: Case) -> Floats:
                 codes[:, [a, a + 1]] = codes[:, [a, a + 1]] @ np.array([[cos, sin], [-sin, cos]])
             cells = codes.argsort(0).argsort(0) * bins // n
             pairs = [(i, j) for i in range(count) for j in range(i)]
-            excess = [mutual_info_score(cells[:, i], cells[:, j]) - (bins - 1) ** 2 / (2 * n) for i, j in pairs]
+            orders = [generator.permutation(n) for _ in range(5)]
+            null = np.mean([mutual_info_score(cells[:, 0], cells[order, 1]) for order in orders])
+            excess = [mutual_info_score(cells[:, i], cells[:, j]) - null for i, j in pairs]
             means.append(np.mean(np.maximum(excess, 0)) / math.log(bins))
         ends.append(float(np.mean(means)))
     return case.ends(*ends)
