@@ -22,8 +22,6 @@ PAGES = {
     "--dial smear --dial stray --dial warp --dial fade --dial leak --dial idle --dial jump --dial wobble",
     "edits": "intervention reconstruction generation --steps 3 --dial warp --dial leak --dial idle --dial collapse "
     "--dial fade --dial dim --dial shift --dial shuffle --dial mix --dial smear",
-    "identifiability": 'disentanglement --option disentanglement.score=["mcc","tad","r2"] --dial mix --dial shuffle '
-    "--own --steps 3",
     "panel": "disentanglement --dial mix --dial shuffle --dial seep --dial correlate --dial turn --dial stir",
 }
 
