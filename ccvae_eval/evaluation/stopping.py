@@ -91,10 +91,10 @@ def widest_interval(measurements: Iterable[Measurement]) -> float:
 
 def _width(measurement: Measurement) -> float:
     headlines = [v for v in measurement.values if v.name == measurement.headline and not v.at]
+    if any(v.remedy.startswith(("--sample", "--limit")) for v in headlines):
+        return math.inf
     specs = getattr(presentation_of(measurement.metric), "values", {})
     if measurement.headline in specs and specs[measurement.headline].unit == COUNT:
         return 0.0  # more images find weaker dependences: the interval of such a count need not shrink
-    if any(v.remedy.startswith(("--sample", "--limit")) for v in headlines):
-        return math.inf
     widths = (v.estimate.high - v.estimate.low for v in headlines if v.characteristic is None)
     return max((width for width in widths if not math.isnan(width)), default=0.0)

@@ -23,6 +23,13 @@ _ENTRIES = {
         "Representations", 2025, "Advances in Neural Information Processing Systems"),
     "shah2020hardness": ("article", "Shah, Rajen D. and Peters, Jonas", "The Hardness of Conditional Independence "
         "Testing and the Generalised Covariance Measure", 2020, "The Annals of Statistics"),
+    "espinosa2023towards": ("inproceedings", "Espinosa Zarlenga, Mateo and Barbiero, Pietro and Shams, Zohreh and "
+        "Kazhdan, Dmitry and Bhatt, Umang and Weller, Adrian and Jamnik, Mateja",
+        "Towards Robust Metrics for Concept Representation Evaluation", 2023,
+        "AAAI Conference on Artificial Intelligence"),
+    "parisini2025leakage": ("article", "Parisini, Enrico and Chakraborti, Tapabrata and Harbron, Chris and MacArthur, "
+        "Ben D. and Banerji, Christopher R. S.", "Leakage and Interpretability in Concept-Based Models", 2025,
+        "arXiv:2504.14094"),
     "brier1950verification": ("article", "Brier, Glenn W.", "Verification of Forecasts Expressed in Terms of "
         "Probability", 1950, "Monthly Weather Review"),
     "kumar2019verified": ("inproceedings", "Kumar, Ananya and Liang, Percy S. and Ma, Tengyu",
@@ -83,7 +90,9 @@ _ENTRIES = {
 _PLACES = {"article": "journal", "inproceedings": "booktitle", "book": "publisher"}
 
 SOURCES = {
-    "density": ("wang2009divergence", "eastwood2018framework", "delong1988areas"),
+    "density": (
+        "wang2009divergence", "eastwood2018framework", "delong1988areas", "espinosa2023towards", "parisini2025leakage",
+    ),
     "measurement": ("yao2025measurement", "shah2020hardness", "holm1979simple"),
     "locality": ("joy2021ccvae",),
     "drift": ("lewis1995fast", "wang2004ssim"),

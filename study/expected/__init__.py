@@ -14,13 +14,13 @@ from study.expected.columns import COLUMNS
 from study.expected.correspondence import CORRESPONDENCE
 from study.expected.edited import EDITED
 from study.expected.group_votes import VOTED
-from study.expected.known import CODES
+from study.expected.known import CODES, TOGETHER
 from study.expected.laws import PANEL
 from study.expected.rebuilt import REBUILT
 from study.expected.rendered import RENDERED
 from study.expected.stability import stability_curve
 
-WITHOUT_CHARACTERISTICS = (EDITED, CORRESPONDENCE, REBUILT, PANEL, VOTED)
+WITHOUT_CHARACTERISTICS = (EDITED, CORRESPONDENCE, REBUILT, PANEL, VOTED, TOGETHER)
 """Tables whose values may be defined for no single characteristic."""
 BY_CHARACTERISTIC = (CODES, COLUMNS, RENDERED)
 """Tables of means over the characteristics of the case."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from scipy.special import ndtr, softmax
+from sklearn.metrics import mutual_info_score
 
 from ccvae_eval.calibration.code_faults import characteristic_pairs, noisy_log_posterior
 from ccvae_eval.calibration.decoder_faults import Wobbling, permuted_points, ramp
@@ -47,6 +48,52 @@ def _cross_auc(case: Case) -> Floats:
     partners = 2 * len(characteristic_pairs(layout, binary))
     excess = _rotated_auc(case.strengths) - 0.5
     return np.asarray(0.5 + excess * partners / len(names) / (len(names) - 1))
+
+
+def _binary_shares(case: Case) -> dict[str, float]:
+    """Share of the images with each binary label."""
+    names = case.cells[0].characteristics
+    binary = [name for name in names if case.subject.schema[name].kind == "binary"]
+    return {name: float((case.subject.classes(name) == 1).double().mean()) for name in binary}
+
+
+def _impurity(case: Case) -> Floats:
+    """Distance of the areas of two rotated dimensions, each over a mixture of the other's label, to 1 and to 0.5.
+
+    At the start it is the noise of the areas, which depends on the probes.
+    """
+    shares = list(_binary_shares(case).values())
+    squares = 0.0
+    for pair in zip(shares[::2], shares[1::2], strict=False):
+        for p, perfect in ((q, known) for q in pair for known in (1.0, 0.5)):
+            mixture = ((-1, p * (1 - p)), (0, p * p + (1 - p) ** 2), (1, p * (1 - p)))
+            shift = 2 * MEAN * math.sqrt(0.5) / SPREAD / math.sqrt(2)
+            squares += (sum(w * ndtr(shift * (1 + k)) for k, w in mixture) - perfect) ** 2
+    return case.ends(math.nan, 2 / len(case.cells[0].characteristics) * math.sqrt(squares))
+
+
+def _concept_leakage(case: Case) -> Floats:
+    """Mean over samples of codes, rotated in pairs, on 20 bins of equal mass; the labels are independent."""
+    shares, bins, n = list(_binary_shares(case).values()), 20, len(case.subject)
+    count, ends = len(case.cells[0].characteristics), []
+    for degrees in (0.0, 45.0):
+        sin, cos = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+        means = []
+        for repeat in range(10):
+            generator = numpy_stream(repeat, "known/icl")
+            codes = generator.standard_normal((n, count))
+            codes[:, : len(shares)] *= SPREAD
+            codes[:, : len(shares)] += MEAN * (2 * (generator.random((n, len(shares))) < shares) - 1)
+            for a in range(0, len(shares) - 1, 2):
+                codes[:, [a, a + 1]] = codes[:, [a, a + 1]] @ np.array([[cos, sin], [-sin, cos]])
+            cells = codes.argsort(0).argsort(0) * bins // n
+            pairs = [(i, j) for i in range(count) for j in range(i)]
+            orders = [generator.permutation(n) for _ in range(5)]
+            null = np.mean([mutual_info_score(cells[:, 0], cells[order, 1]) for order in orders])
+            excess = [mutual_info_score(cells[:, i], cells[:, j]) - null for i, j in pairs]
+            means.append(np.mean(np.maximum(excess, 0)) / math.log(bins))
+        ends.append(float(np.mean(means)))
+    return case.ends(*ends)
 
 
 def _accuracy(case: Case) -> Floats:
@@ -116,8 +163,7 @@ def _kept(case: Case) -> Floats:
 
 def _extra(case: Case) -> Floats:
     """Each of two rotated dimensions depends on its partner's label; unrotated ones on no foreign label."""
-    binary = [name for name in case.names if case.subject.schema[name].kind == "binary"]
-    return case.ends(0.0, 2.0 * len(characteristic_pairs(case.subject.layout, binary)))
+    return case.ends(0.0, 2.0 * (len(_binary_shares(case)) // 2))
 
 
 CODES: Mapping[tuple[str, str, str], ExpectedValues] = {
@@ -143,3 +189,8 @@ CODES: Mapping[tuple[str, str, str], ExpectedValues] = {
     ("diversity", "kept", "leak"): _kept,
 }
 """By (metric, value, perturbation)."""
+TOGETHER: Mapping[tuple[str, str, str], ExpectedValues] = {
+    ("density", "ois", "mix"): _impurity,
+    ("density", "icl", "mix"): _concept_leakage,
+}
+"""Values of all characteristics together."""

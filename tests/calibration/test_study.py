@@ -23,7 +23,7 @@ from study.expected.columns import COLUMNS
 from study.expected.correspondence import CORRESPONDENCE
 from study.expected.edited import EDITED
 from study.expected.group_votes import VOTED
-from study.expected.known import CODES
+from study.expected.known import CODES, TOGETHER
 from study.expected.laws import PANEL
 from study.expected.rebuilt import REBUILT
 from study.expected.rendered import RENDERED
@@ -63,7 +63,7 @@ PAGES = "".join(page.read_text() for page in Path("docs").glob("calibration-*.md
 
 
 def test_the_answer_key_has_an_entry_for_every_value_and_own_perturbation():
-    tables = (CODES, COLUMNS, RENDERED, EDITED, CORRESPONDENCE, REBUILT, PANEL, VOTED)
+    tables = (CODES, TOGETHER, COLUMNS, RENDERED, EDITED, CORRESPONDENCE, REBUILT, PANEL, VOTED)
     expected = {key for table in tables for key in table} | {(*STABILITY, "turn")}
     own = {
         (n, v, perturbation)

@@ -84,6 +84,13 @@ def test_the_headline_means_decide() -> None:
         assert widest_interval([measurement("locality", "focus", [row(0.4, 0.5), rare])]) == math.inf
 
 
+def test_a_count_is_not_waited_for() -> None:
+    count = measurement("measurement", "distance", [replace(row(0, 3), name="distance")])
+    assert widest_interval([count, measurement("locality", "focus", [row(0.4, 0.5)])]) == pytest.approx(0.1)
+    rare = replace(row(math.nan, math.nan), name="distance", characteristic="Hat", remedy="--sample 400")
+    assert widest_interval([measurement("measurement", "distance", [rare])]) == math.inf
+
+
 def test_every_interval_of_every_metric_has_the_level_of_the_plan() -> None:
     every = [metrics[name](**settings) for name, settings in FAST.items()]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ccvae_eval.core.results import EVERY_UNDEFINED, Estimate, Measurement, Value, undefined
+from ccvae_eval.core.results import COUNT, EVERY_UNDEFINED, Estimate, Measurement, Value, ValueSpec, undefined
 from ccvae_eval.rendering.tables import FittedTable, metric_tables, shaded_table
 
 
@@ -104,3 +104,10 @@ def test_every_dash_of_a_metric_has_its_reason_below_the_table() -> None:
         "· kept, obeyed (class x): needs a judge",
         "· energy: the data set cannot redraw a variety",
     ]
+
+
+@pytest.mark.parametrize(("unit", "name"), [(COUNT, "total"), ("", "mean")])
+def test_the_row_of_all_characteristics_is_named_for_what_it_is(unit: str, name: str) -> None:
+    rows = tuple(Value("found", Estimate(2.0, n=9), of) for of in (None, "Hat"))
+    lines = shown(metric_tables(Measurement("mine", 1, {}, "found", rows), {"found": ValueSpec("found", unit)}))
+    assert [line.split()[0] for line in lines[2:4]] == ["Hat", name]

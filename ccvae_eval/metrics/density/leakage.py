@@ -162,8 +162,12 @@ class Leakage:
     neighbours: NeighbourSettings
     probe: Probe = "linear"
 
-    def add_cross(self) -> None:
-        """Add ``cross_auc[i, j]``: label j from the latent dimensions of i, within the classes of i and overall."""
+    def add_cross(self) -> dict[tuple[str, str], Resampled]:
+        """Add ``cross_auc[i, j]``: label j from the latent dimensions of i, within the classes of i and overall.
+
+        Returns:
+            The areas over all images, by (i, j).
+        """
         subject = self.subject
         names = [n for n in subject.characteristics if n in subject.schema]
         pairs = [(i, j) for i in names for j in self.labels.contrasts if i != j]
@@ -184,6 +188,7 @@ class Leakage:
         for i in names:
             self._add_cross(i, {j: areas[i, j, True] for a, j in pairs if a == i}, stratified=True)
             self._add_cross(i, {j: areas[i, j, False] for a, j in pairs if a == i}, stratified=False)
+        return {(i, j): areas[i, j, False] for i, j in pairs}
 
     def _add_cross(self, i: str, areas: dict[str, Resampled], *, stratified: bool) -> None:
         at = {} if stratified else UNCONDITIONAL

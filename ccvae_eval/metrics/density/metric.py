@@ -20,6 +20,7 @@ from ccvae_eval.evaluation.result_table import (
     joined_notes,
 )
 from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.metrics.density.impurity import add_concept_leakage, add_oracle_impurity
 from ccvae_eval.metrics.density.leakage import (
     CHANCE,
     LabelContrasts,
@@ -41,6 +42,7 @@ from ccvae_eval.statistics.densities import (
     wasserstein_estimate,
 )
 from ccvae_eval.statistics.distances import normal_wasserstein, normal_wasserstein_estimate, normal_wasserstein_floor
+from ccvae_eval.statistics.intervals import Resampled
 from ccvae_eval.statistics.probes import Folds, cross_fitted_regression, folds_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -70,15 +72,18 @@ class DensityAccumulator(ImageAccumulator[Density]):
         table = ResultTable(metric, subject, weights, given_counts=False, findings=STYLE_VALUES)
         names = [name for name in subject.schema.names if subject.selected is None or name in subject.selected]
         labels = LabelContrasts.of(subject, names, metric.least)
-        for name in subject.characteristics:
-            self._add_own(table, name, codes, folds, labels)
+        own = {name: self._add_own(table, name, codes, folds, labels) for name in subject.characteristics}
+        views = {name: found for name, found in own.items() if found is not None and name not in subject.given}
         for name in (name for name in names if name in subject.unassigned):
             table.undefined(name, NOT_PREDICTED, OWN_VALUES)
         leakage = Leakage(
             table, subject, codes, folds, labels, metric.least, metric.strength, metric.nearest, metric.probe
         )
-        leakage.add_cross()
+        areas = leakage.add_cross() | {(name, name): area for name, (area, _) in views.items()}
         leakage.add_style()
+        classes = {name: subject.column(name).double().numpy() for name in views}
+        add_oracle_impurity(table, list(views), areas, labels.contrasts, classes)
+        add_concept_leakage(table, {name: view for name, (_, view) in views.items()}, classes, metric.permutations)
         return table.measurement(self._notes(), self.pictures.arrays())
 
     def _notes(self) -> list[str]:
@@ -87,7 +92,14 @@ class DensityAccumulator(ImageAccumulator[Density]):
             return []
         return [f"prior_gap is not applicable: {type_name(model)} has no p(z_c|y)"]
 
-    def _add_own(self, table: ResultTable, name: str, codes: Floats, folds: Folds, labels: LabelContrasts) -> None:
+    def _add_own(
+        self, table: ResultTable, name: str, codes: Floats, folds: Folds, labels: LabelContrasts
+    ) -> tuple[Resampled, list[Floats]] | None:
+        """Add the values of a label's own latent dimensions.
+
+        Returns:
+            The area, and the code in one dimension for each contrast; None if the label has no classes to compare.
+        """
         subject, metric = self.subject, self.metric
         own = codes[:, list(subject.layout[name])]
         table.evidence[f"code/{name}"] = own
@@ -97,11 +109,11 @@ class DensityAccumulator(ImageAccumulator[Density]):
         contrasts = labels.contrasts.get(name)
         if contrasts is None:
             table.undefined(name, labels.undefined[name], OWN_VALUES)
-            return
+            return None
         scores = [linear_scores(own, target, folds, None, metric.strength) for target in contrasts.targets]
         views = [own[:, 0]] * len(scores) if own.shape[1] == 1 else scores
         note = contrasts.note
-        table.add("auc", name, RocAuc(scores, contrasts.targets, fitted=True), chance=CHANCE, note=note)
+        area = table.add("auc", name, RocAuc(scores, contrasts.targets, fitted=True), chance=CHANCE, note=note)
         if own.shape[1] > 1:
             note = joined_notes(note, f"linear score of {own.shape[1]} latent dimensions")
         self._add_distances(table, name, views, contrasts, note)
@@ -113,6 +125,7 @@ class DensityAccumulator(ImageAccumulator[Density]):
             add_beyond(table, name, sample, folds, metric.least, metric.strength)
         self._keep_curves(name, own, scores[0])
         self._keep_scatter(name, own)
+        return area, views[: 1 if own.shape[1] == 1 else None]
 
     def _add_continuous(self, table: ResultTable, name: str, own: Floats, folds: Folds) -> None:
         target = self.subject.column(name).double().numpy()

@@ -53,6 +53,10 @@ class Density:
     of j = nearest-neighbour divergence of the style dimensions between the classes of j, which also detects nonlinear
     information; with more than five style dimensions, it is that of their linear score.
 
+    Leakage in one number: ``ois`` = 2/K ||A(z, y) - A(y, y)||_F, with A[i, j] the area of label j over all images from
+    the latent dimensions of i, or from label i itself; ``icl`` = mean over i != j of max(0, N(z_i, z_j) - N(y_i, y_j)),
+    with N the mutual information over sqrt(H H).
+
     Data with variety parameters: ``beyond`` = cross-fitted R2 of the parameters (shape, size, colour of the glasses)
     from z_c among the images with the attribute; ``components`` = the same from each latent dimension alone, with D
     (one parameter per dimension) and C (one dimension per parameter) of that matrix.
@@ -68,7 +72,7 @@ class Density:
     neighbours are undefined. Unconditional leakage confuses label correlation with entanglement. Raw Wasserstein
     distances depend on the scale of the latent space. The linear probe does not detect nonlinear leakage.
     Reference: docs/metrics.md, section 1; k-NN divergence: Wang, Kulkarni and Verdu 2009; D and C: Eastwood and
-    Williams 2018.
+    Williams 2018; OIS: Espinosa Zarlenga et al. 2023; ICL: Parisini et al. 2025.
 
     Args:
         code: one sample of q(z|x) for each image, or its mean.
@@ -142,6 +146,14 @@ class Density:
             "ROC area of another label predicted from a characteristic's latent dimensions, within its classes", "",
             False, (0.0, 1.0), CHANCE_NAME, dials=("mix",),
             reference=f"{ORACLE}; at stratum=none the correlation of the labels",
+        ),
+        "ois": ValueSpec(
+            "distance of the ROC areas of all labels from all codes to those from the labels (oracle impurity)", "",
+            False, (0.0, None), CHANCE_NAME, dials=("mix",),
+        ),
+        "icl": ValueSpec(
+            "normalised information of codes about each other beyond that of their labels (inter-concept leakage)", "",
+            False, (0.0, None), no_chance="that of unrelated codes is already subtracted", dials=("mix",),
         ),
         "style_auc": ValueSpec(
             "ROC area of a label predicted from the style dimensions", "", False, (0.0, 1.0), CHANCE_NAME,

@@ -112,10 +112,10 @@ def _correlations(z: Dimensions, factor: Factor, rows: Ids, *, robust: bool) -> 
     """Absolute correlation of each dimension with a factor, shape (D,); NaN for a factor that does not vary."""
     values = factor.values[rows]
     known = ~np.isnan(values)
+    if len(np.unique(values[known])) < 2:
+        return np.full(z.points.shape[1], np.nan)
     if not known.all():
         z, values = Dimensions.of(z.points[known], ranked=z.ranked), values[known]
-    if len(np.unique(values)) < 2:
-        return np.full(z.points.shape[1], np.nan)
     n = len(values)
     if robust and factor.discrete:
         _, classes, counts = np.unique(factor.classes[rows][known], return_inverse=True, return_counts=True)

@@ -6,7 +6,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, pearsonr, spearmanr
+from scipy.stats import binomtest, ortho_group, pearsonr, spearmanr
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score, roc_auc_score
@@ -90,6 +90,12 @@ def test_r2_is_that_of_scikit_learn():
         residual = ((column[table.test] - predicted) ** 2).sum()
         expected.append(1 - residual / ((column[table.test] - column[table.train].mean()) ** 2).sum())
     assert score(codes, continuous, "r2_linear") == pytest.approx(np.mean(expected), abs=1e-9)
+
+
+def test_a_rotation_changes_no_linear_r2():
+    codes, factors = binary()
+    rotation = ortho_group(5, seed=0).rvs()
+    assert score(codes @ rotation, factors, "r2_linear") == pytest.approx(score(codes, factors, "r2_linear"), abs=1e-9)
 
 
 def test_r2_of_boosting_in_the_reference_profile_is_that_of_scikit_learns_defaults():

@@ -42,7 +42,7 @@ LOWERED_BY_ROTATION = (
     "dcimig", "jemmig", "snc", "nk", "mcc_rank", "factor_vae", "beta_vae", "z_max_var", "irs",
 )  # fmt: skip
 """Scores that depend on the axes."""
-ROTATION_INVARIANT = ("explicitness", "infoe", "r2_linear")
+ROTATION_INVARIANT = ("explicitness", "infoe")
 
 
 def totals(found):
