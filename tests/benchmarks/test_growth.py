@@ -24,7 +24,6 @@ MORE = {
     ("density", "labels"): 4.0,  # every label is predicted from the dimensions of every other one
     ("disentanglement", "labels"): 1.8,  # the same, for its matrices
     ("density", "latent dimensions"): 4.0,  # a linear probe on all dimensions of style solves for their products
-    ("generation", "labels"): 2.0,  # all labels are asked for, each with a noise of its own
 }
 """Budgets of what cannot be linear, each with its reason."""
 
