@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ccvae_eval.cli.console import Screen, stop_requests
+from ccvae_eval.cli.main import OLD_NAMES
 from ccvae_eval.cli.measuring import SOME_FAILED, require_valid
 from ccvae_eval.cli.options import EVALUATION, OUTPUT, Common, add_options, option_in, options_of
 from ccvae_eval.cli.runs import as_plain, progress, show_results
@@ -149,6 +150,7 @@ def as_arguments(values: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     for name, value in values.items():
         option = "--" + name.replace("_", "-")
+        option = OLD_NAMES.get(option, option)  # the parameter of --rename is named label
         if isinstance(value, bool):
             found.append(option if value else option.replace("--", "--no-", 1))
         elif value is not None:

@@ -182,6 +182,7 @@ def test_options_of_the_cells_are_those_that_were_given() -> None:
         "--no-figures", "--no-page", "--plugin", str(Path("own.py").absolute()), "--quiet",
     ]  # fmt: skip
     assert cell_arguments(CellOptions(figures=Common().figures), None) == ["--quiet"]
+    assert cell_arguments(CellOptions(figures=Common().figures, label=["A=B"]), None) == ["--rename", "A=B", "--quiet"]
 
 
 def test_patterns_are_expanded_and_must_match() -> None:
