@@ -208,6 +208,8 @@ REASONS: Mapping[str, str] = {
     "a continuous label has no N": "the value compares classes; accuracy and disentanglement take continuous labels",
     "unassigned: no latent dimension predicts it above chance":
         "the label has no dimension of its own, and none predicts it; train longer, or " + MORE_IMAGES,
+    "not measured: the encoder is given the labels":
+        "the encoder takes the label as an input, so its latent dimensions contain it by construction",
     "N needs images, but this data set contains points": "the value compares pixels, which points do not have",
 }  # fmt: skip
 """Reasons of undefined values that every metric can give, and what can be done about each."""

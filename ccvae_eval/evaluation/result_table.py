@@ -37,6 +37,7 @@ NO_CONDITION: At = MappingProxyType({})
 
 GIVEN, ASSIGNED, UNASSIGNED = "given", "assigned", "unassigned"
 """Notes on characteristics: their source, or that no latent dimension was assigned to them."""
+ALL_GIVEN = "not measured: the encoder is given the labels"
 
 COLUMN = "column"
 """Key in ``at`` of a single latent dimension; the characteristic's own row is the mean over such rows."""
@@ -394,7 +395,7 @@ class ResultTable:
         means = [self._mean(name, dict(at), group) for at, group in groups.items()]
         if not groups and all(row.value.characteristic in self._given for row in rows):
             undefined = undefined_estimate(self.weights.draws, "").estimate
-            means = [Value(name, undefined, note="not measured: the encoder is given the labels")]
+            means = [Value(name, undefined, note=ALL_GIVEN)]
         return [*means, *(row.value for row in rows)]
 
     def _mean(self, name: str, at: At, rows: list[_Row]) -> Value:

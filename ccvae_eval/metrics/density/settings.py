@@ -97,6 +97,8 @@ class Density:
         "one latent dimension": "concentration compares dimensions, and the label has one",
         "one parameter": "concentration compares parameters of the variety, and the label has one",
         "only N images show it, N are needed": f"the label is rare; {MORE_IMAGES}",
+        "an area is undefined": f"a label is too rare to be predicted from the dimensions of another; {MORE_IMAGES}",
+        "there is no other label to compare": "leakage between labels needs two labels",
         "p(z_c|y) is a point mass": "the label is its latent dimension, which has no density",
     }  # fmt: skip
     default_sample: ClassVar[int] = 2000

@@ -11,7 +11,14 @@ from ccvae_eval.core.results import Estimate, Measurement, too_few_images
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
 from ccvae_eval.evaluation.metric import Needs
-from ccvae_eval.evaluation.result_table import NO_LABEL, NO_OTHER_LABEL, NOT_PREDICTED, ResultTable, Undefined
+from ccvae_eval.evaluation.result_table import (
+    ALL_GIVEN,
+    NO_LABEL,
+    NO_OTHER_LABEL,
+    NOT_PREDICTED,
+    ResultTable,
+    Undefined,
+)
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.measurement.settings import MeasurementTests as MeasurementTests
 from ccvae_eval.model.interface import Label
@@ -25,7 +32,6 @@ from ccvae_eval.statistics.conditional_independence import (
 from ccvae_eval.statistics.probes import folds_of, standardised
 from ccvae_eval.statistics.resampling import ResampleWeights
 
-ALL_GIVEN = "not measured: the encoder is given the labels"
 INCOMPLETE = "no image has all labels"
 COUNTS = ("distance", "missing", "extra")
 

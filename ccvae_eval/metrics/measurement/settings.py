@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from ccvae_eval.core.results import COUNT, ValueSpec
 from ccvae_eval.core.typed import Range, check
-from ccvae_eval.evaluation.metric import LAWS, Accumulator, Needs
+from ccvae_eval.evaluation.metric import LAWS, MORE_IMAGES, Accumulator, Needs
 
 if TYPE_CHECKING:
     from ccvae_eval.core.results import Measurement
@@ -59,9 +59,13 @@ class MeasurementTests:
     version: ClassVar[int] = 1
     headline: ClassVar[str] = "distance"
     reading: ClassVar[str] = (
-        "0 = every label is found in its own latents and in no other label's,\n"
-        "the number of labels = chance; higher if labels are found in many foreign latents."
+        "0 = every label is found in its own latents and in no other label's; the number of\n"
+        "labels = chance; higher if labels are found in many foreign latents.\n"
+        "Typical of a CCVAE: 3 for nine labels, on 2,000 synthetic faces."
     )
+    undefined: ClassVar[Mapping[str, str]] = {
+        "no label can be tested": f"every label is missing, or rare on one side; {MORE_IMAGES}",
+    }  # fmt: skip
     default_sample: ClassVar[int] = 2000
     laws: ClassVar[frozenset[str]] = LAWS
     order: ClassVar[int] = 1
