@@ -72,7 +72,7 @@ def test_runs_on_different_data_are_told(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_changed_data_give_new_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccvae_eval.cli.sweep._work", lambda *_, **__: 0)
+    monkeypatch.setattr("ccvae_eval.cli.sweep.work", lambda *_, **__: 0)
     Path("a.pt").write_text("a")
     Path("images").mkdir()
     names = []
