@@ -27,8 +27,8 @@ import numpy as np
 
 SAMPLE, SEED = 64, 3
 METRICS = (
-    "density", "locality", "drift", "diversity", "accuracy", "reconstruction", "intervention", "generation",
-    "disentanglement",
+    "density", "measurement", "locality", "drift", "diversity", "accuracy", "reconstruction", "intervention",
+    "generation", "disentanglement",
 )  # fmt: skip
 MODELS = (
     "vae", "ccvae", "mccvae", "beta-ccvae", "csvae", "condvae", "condvae-info", "m2", "diva", "adapted-diva", "mvae",
