@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from glob import glob
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,7 +28,7 @@ from ccvae_eval.cli.options import (
     options_of,
     registered,
 )
-from ccvae_eval.core.errors import InputError, UsageError
+from ccvae_eval.core.errors import InputError, UsageError, listed
 from ccvae_eval.rendering.tables import FittedTable, bullets
 from ccvae_eval.rendering.text import escaped, plain
 
@@ -135,6 +136,10 @@ def _runs(
     from ccvae_eval.evaluation.storage import read
 
     places = {model: run_places(model) for model in models}
+    count = sum(len(found) or 1 for found in places.values())
+    if not 2 <= count <= len(ascii_uppercase):
+        what = f"two to {len(ascii_uppercase)} checkpoints or runs can be compared, got {count}"
+        raise UsageError(what, where=listed(models), hint="ccvae-eval compare A B")
     first = next((read(found[0]) for found in places.values() if found), None)
     if first is not None and not all(places.values()):
         common, metrics, settings = _options_of(first, common, metrics)

@@ -94,7 +94,8 @@ def test_groups_of_training_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], 2, "give either models or groups"),
         (["a", "--group", "x=y"], 2, "give either models or groups"),
-        (["a"], 2, "two to 26 runs"),
+        (["a"], 2, "a: two to 26 checkpoints or runs can be compared, got 1"),
+        (["model.pt"], 2, "model.pt: two to 26 checkpoints or runs can be compared, got 1"),
         (["a", "absent.pt"], 3, "absent.pt"),
         (["--group", "ours"], 2, "must be NAME=PATTERN"),
         (["--group", "x=a", "--group", "x=a"], 2, "given twice"),

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ccvae_eval.cli.console import STOP_SIGNALS, Screen, stop_requests
+from ccvae_eval.cli.console import Screen, stop_requests
+from ccvae_eval.core.errors import STOP_SIGNALS
 
 
 def test_nothing_to_show_prints_no_empty_line(capsys: pytest.CaptureFixture[str]) -> None:
