@@ -136,7 +136,7 @@ def _runs(
     from ccvae_eval.evaluation.storage import read
 
     places = {model: run_places(model) for model in models}
-    count = sum(len(found) or 1 for found in places.values())
+    count = sum(len(places[model]) or 1 for model in models)
     if not 2 <= count <= len(ascii_uppercase):
         what = f"two to {len(ascii_uppercase)} checkpoints or runs can be compared, got {count}"
         raise UsageError(what, where=listed(models), hint="ccvae-eval compare A B")
