@@ -214,8 +214,8 @@ def _evaluated(checkpoint: str, arguments: Mapping[str, Any], common: Common, sc
 def comparison_table(found: Comparison, *, verbose: bool = False) -> RenderableType:
     """The means, then the single characteristics that differ (all of them if ``verbose``), and how to read them.
 
-    A narrow terminal leaves out the values of the models, then the p-value, then the difference, which is the middle
-    of its interval.
+    A narrow terminal leaves out the p-value, whose verdict remains, then the difference, which is the middle of its
+    interval (with many pairs of models the interval before the difference), and the values of the models last.
     """
     from ccvae_eval.comparison.summary import notes
 
@@ -237,7 +237,7 @@ def _values(found: Comparison, values: Sequence[ComparedValue]) -> Table:
     difference = "difference" if pairs else f"{labels[0]} − {labels[1]}"
     first = ("value", "models") if pairs else ("value",)
     last = (INTERVAL, difference) if pairs else (difference, INTERVAL)
-    table = FittedTable(*first, spare=(both, "adjusted p", *last))
+    table = FittedTable(*first, spare=("adjusted p", *last[:1], both, *last[1:]))
     for name in (*both, difference, INTERVAL, "adjusted p"):
         table.add_column(escaped(name), justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ccvae_eval.core.errors import InputError, UsageError, suggestion
@@ -337,6 +338,28 @@ class Run:
             UsageError: the run has no such figure or no picture of an image; the error lists those that it has.
         """
         return _report().figure(self, address, kind, images=images, width=width)
+
+    def write(self, folder: str | Path, *, force: bool = False) -> None:
+        """Writes run.json, values.csv and evidence.npz (and pictures.npz), as ``ccvae-eval run`` does.
+
+        The commands take such a folder: ``ccvae-eval report FOLDER`` writes its page, ``gate``, ``table`` and
+        ``compare`` read it, and so does :func:`ccvae_eval.read`.
+
+        Args:
+            folder: a new folder; missing ones are created.
+            force: overwrite a run in the folder.
+
+        Raises:
+            InputError: the folder contains a run, or cannot be written.
+        """
+        from ccvae_eval.evaluation.storage import RUN_FILE, write
+
+        place = Path(folder)
+        if (place / RUN_FILE).exists() and not force:
+            raise InputError(
+                "contains a run already", where=str(place), hint="Name another folder, or give force=True."
+            )
+        write(self, place)
 
     def __repr__(self) -> str:
         lacking = {

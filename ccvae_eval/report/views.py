@@ -22,11 +22,13 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def check_lines(run: Run) -> list[Text]:
-    """The findings of the checks for the terminal, one line each; of notes the codes and titles in one line."""
+    """The findings of the checks for the terminal, one line each with its remedy; of notes the titles in one line."""
     # the summary states what has no number, with the remedy
     found = [finding for finding in findings(run) if finding.check.code != "CE008"]
     shown, notes = ([f for f in found if (f.check.severity == "note") is note] for note in (False, True))
-    lines = [Text(f"{f.check.code} {plain(f.sentence)}", style=STYLES[f.check.severity]) for f in shown]
+    lines = [
+        Text(f"{f.check.code} {plain(f'{f.sentence} {f.check.remedy}')}", style=STYLES[f.check.severity]) for f in shown
+    ]
     if notes:
         titles = {f.check.code: f"{f.check.title[0].lower()}{f.check.title[1:]} ({f.check.code})" for f in notes}
         text = f"{len(notes)} note{'s' if len(notes) > 1 else ''}: {'; '.join(titles.values())}"

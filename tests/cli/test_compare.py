@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,11 @@ def test_a_run_and_itself_and_a_narrow_terminal(
     a = written("a", 1)
     assert run_command("compare", a, a) == 0
     assert capsys.readouterr().out.count("(equal on all images)") == 4
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run_command("compare", a, written("b", 2)) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^value +A +B ", shown, re.MULTILINE)
+    assert "left out at this width: adjusted p;" in shown
     monkeypatch.setenv("COLUMNS", "60")
     assert run_command("compare", a, a, "--verbose") == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 60

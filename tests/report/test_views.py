@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.errors import InputError, UsageError
 from ccvae_eval.core.results import Measurement, Reason
+from ccvae_eval.evaluation.storage import read
 from tests.support.runs import LABELS, measurement, pictured_run, run_of, undefined, value
 
 
@@ -29,6 +31,23 @@ def test_of_notes_the_text_has_titles_and_codes() -> None:
     run = run_of(metric, unavailable, replace(unavailable, metric="diversity"))
     assert str(run).splitlines()[-1] == "3 notes: metric not applicable (CE014); values without a judge (CE015)"
     assert str(run_of(metric)).splitlines()[-1] == "1 note: values without a judge (CE015)"
+
+
+def test_a_warning_ends_with_its_remedy() -> None:
+    mse = replace(value("mse", 0.5), chance=0.1)
+    text = " ".join(str(run_of(measurement("reconstruction", "mse", [mse]))).split())
+    assert "CE016 The reconstruction MSE is 0.500; the mean image of the data has 0.100. Train longer, or state" in text
+
+
+def test_a_run_is_written_as_by_the_command(tmp_path: Path) -> None:
+    run, folder = pictured_run(), tmp_path / "runs/mine"
+    run.write(folder)
+    assert {file.name for file in folder.iterdir()} == {"run.json", "values.csv", "evidence.npz", "pictures.npz"}
+    again = read(folder)
+    assert again["locality.focus"] == run["locality.focus"]
+    with pytest.raises(InputError, match="contains a run already"):
+        run.write(folder)
+    run.write(str(folder), force=True)
 
 
 def test_python_reads_arguments_in_place_of_options() -> None:
