@@ -215,7 +215,7 @@ def comparison_table(found: Comparison, *, verbose: bool = False) -> RenderableT
     """The means, then the single characteristics that differ (all of them if ``verbose``), and how to read them.
 
     A narrow terminal leaves out the p-value, whose verdict remains, then the difference, which is the middle of its
-    interval (with many pairs of models the interval before the difference), and the values of the models last.
+    interval, then the values of the models. With many pairs of models, their values are left out first.
     """
     from ccvae_eval.comparison.summary import notes
 
@@ -236,8 +236,8 @@ def _values(found: Comparison, values: Sequence[ComparedValue]) -> Table:
     both = ("first", "second") if pairs else tuple(labels)
     difference = "difference" if pairs else f"{labels[0]} − {labels[1]}"
     first = ("value", "models") if pairs else ("value",)
-    last = (INTERVAL, difference) if pairs else (difference, INTERVAL)
-    table = FittedTable(*first, spare=("adjusted p", *last[:1], both, *last[1:]))
+    spare = (both, "adjusted p", INTERVAL, difference) if pairs else ("adjusted p", difference, both, INTERVAL)
+    table = FittedTable(*first, spare=spare)
     for name in (*both, difference, INTERVAL, "adjusted p"):
         table.add_column(escaped(name), justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
