@@ -118,5 +118,5 @@ def test_wrong_requests_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(UsageError):
             open_data(f"parquet:{path},{option}")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match="reading parquet needs pyarrow"):
+    with pytest.raises(DataError, match="a.parquet: needs the package pyarrow"):
         open_data(f"parquet:{path}")

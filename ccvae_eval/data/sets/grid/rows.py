@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.array_files import ArrayFile
-from ccvae_eval.core.errors import DataError, listed
+from ccvae_eval.core.errors import DataError, listed, optional_module
 from ccvae_eval.core.files import cache_folder, open_regular_file
 from ccvae_eval.core.types import Ids
 from ccvae_eval.data.images.decode import PixelArray
@@ -311,14 +311,7 @@ class Hdf5File:
         self.path = path
         with open_regular_file(path, DataError):
             pass
-        try:
-            import pyfive
-        except ImportError:
-            raise DataError(
-                "reading HDF5 needs pyfive, which is not installed",
-                where=str(path),
-                hint="pip install 'ccvae-eval[hdf5]'",
-            ) from None
+        pyfive = optional_module("pyfive", "hdf5", where=str(path), error=DataError)
         try:
             self._file = pyfive.File(_Reopened(path))
             self.names = tuple(map(str, self._file))

@@ -246,6 +246,14 @@ def test_truncated_files_are_named(tmp_path: Path, make) -> None:
         assert DSPRITES in str(caught.value)
 
 
+def test_without_pyfive_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = grid_files.shapes3d(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyfive", None)
+    with pytest.raises(DataError, match="3dshapes.h5: needs the package pyfive") as caught:
+        open_data(f"shapes3d:{path}")
+    assert caught.value.hint == "pip install 'ccvae-eval[hdf5]'"
+
+
 def test_damaged_hdf5_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "3dshapes.h5"
     with h5py.File(path, "w") as file:
