@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -282,6 +283,15 @@ def test_damaged_chunks_are_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"3dshapes\.h5"):
         read_whole(f"shapes3d:{path}")
+
+
+@pytest.mark.parametrize("make", [lambda place: grid_files.dsprites(place, packed=False), grid_files.dsprites_hdf5])
+def test_a_file_that_changes_while_it_is_used_is_named(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    path = make(tmp_path)
+    data = open_data(f"dsprites:{path}")
+    os.utime(path, (1, 1))
+    with pytest.raises(DataError, match="imgs: has changed since it was opened"):
+        data.batch(np.arange(3))
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
