@@ -8,6 +8,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -283,6 +284,26 @@ def test_damaged_chunks_are_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"3dshapes\.h5"):
         read_whole(f"shapes3d:{path}")
+
+
+@pytest.mark.parametrize("make", [grid_files.dsprites, partial(grid_files.dsprites_hdf5, chunks=(50, 8, 8))])
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("MAX_ROW_BYTES", "9 for an image"),
+        ("MAX_TABLE_BYTES", "the table of labels is too large"),
+    ],
+)
+def test_large_arrays_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make, limit, message) -> None:
+    monkeypatch.setattr(rows, limit, 9)
+    with pytest.raises(DataError, match=message):
+        open_data(f"dsprites:{make(tmp_path)}")
+
+
+def test_chunks_that_span_many_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MAX_BAND_BYTES", 50 * 64 * 64 - 1)
+    with pytest.raises(DataError, match="its chunks span 204,800 bytes, the limit is 204,799"):
+        open_data(f"dsprites:{grid_files.dsprites_hdf5(tmp_path, chunks=(50, 8, 8))}")
 
 
 @pytest.mark.parametrize("make", [lambda place: grid_files.dsprites(place, packed=False), grid_files.dsprites_hdf5])
