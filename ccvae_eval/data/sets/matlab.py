@@ -58,7 +58,9 @@ def matlab_arrays(path: Path, axes: Mapping[str, int]) -> dict[str, NDArray[Any]
             what = f"the array has the shape {shape} and type {kind}, expected numbers on {count} axes"
             raise DataError(what, where=f"{path}: {name}")
         if math.prod(shape) * NUMBER_BYTES[kind] > MAX_ARRAY_BYTES:
-            raise DataError("the array is too large", where=f"{path}: {name}", why="the limit is 2 GiB")
+            raise DataError(
+                "the array is too large", where=f"{path}: {name}", why=f"the limit is {MAX_ARRAY_BYTES:,} bytes"
+            )
     try:
         arrays = loadmat(str(path), variable_names=list(axes))
     except Exception as error:  # as above

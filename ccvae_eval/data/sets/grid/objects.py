@@ -123,7 +123,7 @@ class SmallNorb(Grid):
     """
 
     name = "smallnorb"
-    expected = "the folder with smallnorb-5x46789x9x18x6x2x96x96-training-dat.mat and its kin"
+    expected = "the folder with smallnorb-5x46789x9x18x6x2x96x96-training-dat.mat, -cat.mat and -info.mat"
 
     @classmethod
     def read(cls, place: Path, sizes: Sequence[int]) -> Contents:
