@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ccvae_eval.cli.console import Screen
 from ccvae_eval.cli.options import OUTPUT, Json, Quiet, option_in
-from ccvae_eval.core.errors import InputError, UsageError
+from ccvae_eval.core.errors import InputError, UsageError, optional_module
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.rendering.tables import FittedTable
 from ccvae_eval.rendering.text import duration, escaped, inert_cell, plain
@@ -170,14 +170,11 @@ def values_parquet(runs: dict[str, Run]) -> bytes:
     Raises:
         UsageError: pyarrow is not installed.
     """
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError:
-        hint = "pip install 'ccvae-eval[parquet]'"
-        raise UsageError("needs the package pyarrow", where="--parquet", hint=hint) from None
+    arrow, parquet = (
+        optional_module(name, "parquet", where="--parquet", error=UsageError) for name in ("pyarrow", "pyarrow.parquet")
+    )
     content = io.BytesIO()
-    parquet.write_table(pa.Table.from_pylist(_rows(runs)), content)
+    parquet.write_table(arrow.Table.from_pylist(_rows(runs)), content)
     return content.getvalue()
 
 

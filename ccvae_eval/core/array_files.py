@@ -143,16 +143,18 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
 
     def layout(self, name: str) -> ArrayLayout:
         """Shape, type and place of an array, to read parts of it."""
-        entry, offset = self._entries[name], None
-        with self.opened(name) as member:
-            start = member.tell()
-            member.seek(0)
-            shape, by_columns, dtype = _HEADERS[npy.read_magic(member)](member)
-        if by_columns and len(shape) > 1:
-            raise self.error("is stored column by column", where=f"{self.where}: {name}", hint="Save it in C order.")
-        if entry.compress_type == zipfile.ZIP_STORED:
-            offset = self._place(entry) + start
-        return ArrayLayout(shape, dtype, offset, entry.CRC)
+        entry = self._entries[name]
+
+        def of(_member: IO[bytes], header: Header, start: int) -> ArrayLayout:
+            shape, is_fortran, dtype = header
+            if is_fortran and len(shape) > 1:
+                where = f"{self.where}: {name}"
+                raise self.error("is stored column by column", where=where, hint="Save it in C order.")
+            is_stored = entry.compress_type == zipfile.ZIP_STORED
+            return ArrayLayout(shape, dtype, self._place(entry) + start if is_stored else None, entry.CRC)
+
+        found: ArrayLayout = self._read(name, of)
+        return found
 
     def _place(self, entry: zipfile.ZipInfo) -> int:
         """Position of the first byte of an uncompressed member in the archive."""
@@ -261,6 +263,8 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
 
 class DiskArray:
     """An array on disk, of which only the rows in use are in memory.
+
+    Rows are read by their position, not mapped: mapped pages would count as memory of the process.
 
     Args:
         descriptor: of a file; it is duplicated, and closed with the last array of this file.

@@ -11,6 +11,7 @@ import re
 import signal
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib import import_module
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -196,6 +197,28 @@ def is_stop_request(error: BaseException) -> bool:
 def is_memory_error(error: BaseException) -> bool:
     """True if memory ran out, on the CPU or on a GPU."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, without importing it
+
+
+def optional_module(name: str, extra: str, *, where: str, error: type[CcvaeEvalError], instead: str = "") -> Any:
+    """A module of a package that an extra of ``ccvae-eval`` installs.
+
+    Args:
+        name: the module, such as ``pyarrow.parquet``.
+        extra: name of the extra.
+        where: the file or option that needs it.
+        error: class of the error.
+        instead: what else the user can do, added to the hint.
+
+    Raises:
+        CcvaeEvalError: of class ``error``: the package is not installed; the hint names the extra.
+    """
+    package = name.partition(".")[0]
+    try:
+        import_module(package)
+        return import_module(name)
+    except ImportError:
+        hint = f"pip install 'ccvae-eval[{extra}]'{instead}"
+        raise error(f"needs the package {package}, which is not installed", where=where, hint=hint) from None
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:

@@ -19,7 +19,7 @@ from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any, Protocol
 
-from ccvae_eval.core.errors import InputError, UsageError
+from ccvae_eval.core.errors import InputError, UsageError, optional_module
 from ccvae_eval.core.typed import load_toml
 from ccvae_eval.sweep.cells import JOBS, WORK, Cell, Command, perform
 
@@ -202,7 +202,7 @@ class Slurm:
     """
 
     def __init__(self, work: Work, settings: Mapping[str, Any]) -> None:
-        submitit = _imported("submitit", "slurm")
+        submitit = optional_module("submitit", "slurm", where="--on", error=UsageError)
         rest = dict(settings)
         self._per_job = _positive(rest.pop("cells_per_job", 1), "cells_per_job")
         self._most = _positive(rest.pop("max_jobs", 1000), "max_jobs") * self._per_job
@@ -259,7 +259,7 @@ class Dask:
     """
 
     def __init__(self, work: Work, address: str = "", count: int | None = None) -> None:
-        distributed = _imported("distributed", "dask")
+        distributed = optional_module("distributed", "dask", where="--on", error=UsageError)
         self._cluster: Any = None
         try:
             if not address:
@@ -334,16 +334,6 @@ def engine_on(place: str, work: Work, count: int | None = None) -> Engine:
     if place.endswith(".toml"):
         return Slurm(work, load_toml(Path(place)))
     raise UsageError(f"must be FILE.toml, dask or an address such as tcp://host:8786, got {place!r}", where="--on")
-
-
-def _imported(module: str, extra: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(module)
-    except ImportError:
-        hint = f"pip install 'ccvae-eval[{extra}]'"
-        raise UsageError(f"needs the package {module}", where="--on", hint=hint) from None
 
 
 def _positive(value: Any, name: str) -> int:

@@ -31,12 +31,16 @@ class Autoencoder(nn.Module):
 
     def __init__(self, settings: AutoencoderKLSettings) -> None:
         super().__init__()
-        s, factor = settings, 2 ** (len(settings.widths) - 1)
-        if not s.widths or s.layers < 1 or s.size < 1 or s.size % factor:
-            raise UsageError(f"must be a positive multiple of {factor}, got {s.size}", where="autoencoder-kl: size")
+        s = settings
+        if not s.widths or s.layers < 1:
+            what = f"needs a block and a layer in it, got {len(s.widths)} widths and layers={s.layers}"
+            raise UsageError(what, where="autoencoder-kl")
+        factor = 2 ** (len(s.widths) - 1)
+        if s.size < 1 or s.size % factor:
+            raise UsageError(f"size must be a positive multiple of {factor}, got {s.size}", where="autoencoder-kl")
         if s.groups < 1 or any(width % s.groups for width in s.widths):
             raise UsageError(
-                f"must divide {', '.join(map(str, s.widths))}, got {s.groups}", where="autoencoder-kl: groups"
+                f"groups must divide {', '.join(map(str, s.widths))}, got {s.groups}", where="autoencoder-kl"
             )
         side = s.size // factor
         self.map_shape = (s.latent, side, side)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 import ccvae_eval
 from ccvae_eval.cli.options import Common
@@ -145,16 +146,14 @@ def test_runs_writes_csv_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["characteristic"] for row in rows} == {"", "'=cmd()"}, "text that a spreadsheet would run is quoted"
 
 
-def test_runs_writes_parquet(capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_writes_parquet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     made("a", "b")
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        assert run_command("runs", "out", "--parquet", "all.parquet") == 2
-        assert "needs the package pyarrow" in capsys.readouterr().err
-    else:
-        assert run_command("runs", "out", "--parquet", "all.parquet") == 0
-        assert parquet.read_table("all.parquet").num_rows == 2
+    assert run_command("runs", "out", "--parquet", "all.parquet") == 0
+    assert parquet.read_table("all.parquet").num_rows == 2
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert run_command("runs", "out", "--parquet", "other.parquet") == 2
+    assert "--parquet: needs the package pyarrow, which is not installed" in capsys.readouterr().err
+    assert not Path("other.parquet").exists()
 
 
 def test_runs_shows_a_folder_of_runs_without_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:

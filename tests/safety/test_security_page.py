@@ -10,7 +10,8 @@ from ccvae_eval.checkpoint.safe_reader import child
 from ccvae_eval.core import array_files
 from ccvae_eval.data.images import decode
 from ccvae_eval.data.labels import columns
-from ccvae_eval.data.sets import celeba, codes, mnist, npz
+from ccvae_eval.data.sets import celeba, codes, matlab, mnist, npz, parquet
+from ccvae_eval.data.sets.grid import rows
 from ccvae_eval.evaluation.arrays import LARGEST_PICTURES
 from ccvae_eval.evaluation.storage import MAX_EVIDENCE_BYTES
 from tests.support.paths import ROOT
@@ -47,6 +48,10 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"{columns.MAX_CELLS:,} cells", f"{columns.MAX_ROW_LENGTH:,} characters",
         f"{columns.MAX_TEXT_BYTES >> 20} MiB of text",
         f"{celeba.MAX_TABLE_BYTES >> 20} MiB, {celeba.MAX_LINES:,} lines",
+        f"{rows.MAX_BYTES >> 30} GiB, {rows.MAX_ROW_BYTES >> 20} MiB for an image, {rows.MAX_TABLE_BYTES >> 20} MiB",
+        f"up to {rows.HELD_BYTES >> 20} MiB; larger", f"{rows.MAX_BAND_BYTES >> 20} MiB for HDF5 images",
+        f"{matlab.MAX_ARRAY_BYTES >> 30} GiB for an array", f"{parquet.MAX_GROUP_BYTES >> 20} MiB for the images of a",
+        f"{parquet.MAX_ROWS:,} rows",
         f"{MAX_EVIDENCE_BYTES >> 30} GiB, {2 * LARGEST_PICTURES >> 20} MiB and {MAX_EVIDENCE_BYTES >> 30} GiB",
     ):  # fmt: skip
         assert limit in section

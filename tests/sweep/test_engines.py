@@ -171,6 +171,15 @@ def test_wrong_settings_of_slurm_are_named(tmp_path: Path) -> None:
         engine_on("slurm", Work(made.folder))
 
 
+def test_a_missing_package_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sweep(tmp_path, "a")
+    for package, extra, engine in (("submitit", "slurm", lambda work: Slurm(work, {})), ("distributed", "dask", Dask)):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(UsageError, match=f"--on: needs the package {package}, which is not") as caught:
+            engine(Work(made.folder))
+        assert caught.value.hint == f"pip install 'ccvae-eval[{extra}]'"
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Dask warns about sockets that its own shutdown leaves."""

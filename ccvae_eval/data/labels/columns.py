@@ -183,7 +183,9 @@ def read_attributes(content: bytes, where: str, chosen: Sequence[str] = ()) -> A
         UsageError: a chosen label is missing.
     """
     if len(content) > MAX_TABLE_BYTES:
-        raise DataError(f"the table has {len(content) / 2**20:.0f} MiB, the limit is 256 MiB", where=where)
+        raise DataError(
+            f"the table has {len(content) / 2**20:.0f} MiB, the limit is {MAX_TABLE_BYTES >> 20} MiB", where=where
+        )
     rows = csv_rows(io.BytesIO(content), where, strict=True, skipinitialspace=True)
     head, rows = _head(rows, where)
     places = {name: i for i, name in enumerate(head[1:], start=1) if name.lower() != SPLIT_COLUMN}

@@ -362,7 +362,7 @@ def _match(available: LabelSchema, label: Label, where: str) -> Column:
         raise LabelMismatchError(
             f"the model has no class {unknown[0]!r} of label {label.name!r}",
             where=where,
-            hint=f"{suggestion(unknown[0], label.classes)} The data have the classes {listed(own.classes)}; numbers in "
-            "arrays are names of classes, too.",
+            hint=f"{suggestion(unknown[0], label.classes)} The data have the classes {listed(own.classes)}. In "
+            "arrays, the numbers are the names of the classes.",
         )
     return Column(label, (label.name,), tuple(label.classes.index(name) for name in own.classes))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.core.errors import DataError, UsageError, listed
+from ccvae_eval.core.errors import DataError, UsageError, listed, optional_module
 from ccvae_eval.core.files import open_regular_file
 from ccvae_eval.data.labels.columns import SPLIT_COLUMN, Column, csv_rows, read_columns
 from ccvae_eval.data.sets.npz import read_arrays, require_few_names
@@ -204,15 +204,8 @@ def parquet_columns(path: Path) -> dict[str, NDArray[Any]]:
     """
     if not path.is_file():
         raise DataError("the file does not exist", where=str(path))
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise DataError(
-            "reading parquet needs pyarrow, which is not installed",
-            where=str(path),
-            hint="pip install 'ccvae-eval[parquet]', or write CSV: "
-            "pandas.read_parquet(FILE).to_csv('codes.csv', index=False).",
-        ) from None
+    instead = ", or write CSV: pandas.read_parquet(FILE).to_csv('codes.csv', index=False)."
+    parquet = optional_module("pyarrow.parquet", "parquet", where=str(path), error=DataError, instead=instead)
     try:
         table = parquet.read_table(path).to_pydict()
     except Exception as error:  # a damaged file may raise anything in pyarrow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -20,9 +21,13 @@ from ccvae_eval.data.spec import Options
 from ccvae_eval.data.splits import split_by_name, split_official
 
 MAX_ARRAY_BYTES = 2**31
-NUMBERS = frozenset(
-    {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "single", "double", "logical"}
-)
+NUMBER_BYTES = MappingProxyType(
+    {
+        "logical": 1, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "single": 4,
+        "uint64": 8, "int64": 8, "double": 8,
+    }
+)  # fmt: skip
+"""Size of a number of each type of MATLAB."""
 
 
 def matlab_arrays(path: Path, axes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
@@ -49,11 +54,13 @@ def matlab_arrays(path: Path, axes: Mapping[str, int]) -> dict[str, NDArray[Any]
             why = f"the file contains {listed(sorted(found)) or 'no arrays'}"
             raise DataError(f"the array {name!r} is missing", where=str(path), why=why)
         shape, kind = found[name]
-        if len(shape) != count or 0 in shape or kind not in NUMBERS:
+        if len(shape) != count or 0 in shape or kind not in NUMBER_BYTES:
             what = f"the array has the shape {shape} and type {kind}, expected numbers on {count} axes"
             raise DataError(what, where=f"{path}: {name}")
-        if math.prod(shape) > MAX_ARRAY_BYTES:
-            raise DataError("the array is too large", where=f"{path}: {name}", why="the limit is 2 GiB")
+        if math.prod(shape) * NUMBER_BYTES[kind] > MAX_ARRAY_BYTES:
+            raise DataError(
+                "the array is too large", where=f"{path}: {name}", why=f"the limit is {MAX_ARRAY_BYTES:,} bytes"
+            )
     try:
         arrays = loadmat(str(path), variable_names=list(axes))
     except Exception as error:  # as above

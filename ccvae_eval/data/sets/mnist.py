@@ -269,7 +269,9 @@ def read_idx(path: Path, magic: int) -> Bytes:
                 raise DataError(f"the file is not an idx file of {kind}", where=str(path))
             expected = math.prod(shape)
             if expected > MAX_BYTES:
-                raise DataError(f"the images have {expected:,} bytes", where=str(path), why="the limit is 512 MiB")
+                raise DataError(
+                    f"the images have {expected:,} bytes", where=str(path), why=f"the limit is {MAX_BYTES >> 20} MiB"
+                )
             content = file.read(expected + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError("the file cannot be read", where=str(path), why=str(error)) from None

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ccvae_eval.core.errors import DataError, UsageError, listed, suggestion
+from ccvae_eval.core.errors import DataError, UsageError, listed, optional_module, suggestion
 from ccvae_eval.core.files import open_regular_file
 from ccvae_eval.data.images.decode import MAX_IMAGE_BYTES
 from ccvae_eval.data.labels.columns import (
@@ -185,14 +185,7 @@ class _ParquetFile:
         self.path = path
         with open_regular_file(path, DataError):
             pass
-        try:
-            from pyarrow import parquet
-        except ImportError:
-            raise DataError(
-                "reading parquet needs pyarrow, which is not installed",
-                where=str(path),
-                hint="pip install 'ccvae-eval[parquet]'",
-            ) from None
+        parquet = optional_module("pyarrow.parquet", "parquet", where=str(path), error=DataError)
         try:
             self._file = parquet.ParquetFile(path)
             schema, metadata = self._file.schema_arrow, self._file.metadata

@@ -73,6 +73,12 @@ def test_labels_in_names():
     np.testing.assert_array_equal(some.labels, np.array(wanted)[:, [2, 0]])
 
 
+def test_a_third_number_makes_classes_of_a_binary_label():
+    found = labels_from_names([*UTK, "61_3_20170109150557335.jpg"], "age_gender_race_*", "x")
+    assert found.schema["gender"].classes == ("0", "1", "3")
+    np.testing.assert_array_equal(found.labels[-1], [3, 2, np.nan])
+
+
 def test_many_numbers_are_continuous():
     found = labels_from_names([f"{age}-m.png" for age in range(1, 30)], "age-*", "x")
     assert found.schema["age"].kind == "continuous"

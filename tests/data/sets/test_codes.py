@@ -79,7 +79,7 @@ def test_without_pyarrow_the_error_names_the_extra(
         main(["disentanglement", "--codes", str(tmp_path / "a.parquet"), "--factors", str(tmp_path / "b.parquet")])
     assert ended.value.code == 3
     message = capsys.readouterr().err
-    assert "parquet needs pyarrow, which is not installed" in message
+    assert "needs the package pyarrow, which is not installed" in message
     assert "pip install 'ccvae-eval[parquet]'" in message
     assert "Traceback" not in message
 

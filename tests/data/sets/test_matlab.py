@@ -66,6 +66,11 @@ def test_damaged_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(matlab, "MAX_ARRAY_BYTES", 1000)
     with pytest.raises(DataError, match="X: the array is too large"):
         open_data(f"svhn:{tmp_path}")
+    monkeypatch.setattr(matlab, "MAX_ARRAY_BYTES", whole_bytes := 32 * 32 * 3 * 30)
+    open_data(f"svhn:{tmp_path}")
+    savemat(path, {"X": np.zeros((32, 32, 3, whole_bytes // (32 * 32 * 3 * 4)), np.float64), "y": np.ones((7, 1))})
+    with pytest.raises(DataError, match="X: the array is too large"):
+        open_data(f"svhn:{tmp_path}")
     for spec in ("svhn", f"svhn:{tmp_path},size=x", f"svhn:{tmp_path},labels=a"):
         with pytest.raises(UsageError):
             open_data(spec)

@@ -110,6 +110,16 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         open_data(f"parquet:{tmp_path}")
 
 
+def test_large_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = shard(tmp_path / "a.parquet", 5)
+    monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 10)
+    with pytest.raises(DataError, match="a.parquet/00000000: the file is too large"):
+        open_data(f"parquet:{path}")
+    monkeypatch.setattr(module, "MAX_ROWS", 4)
+    with pytest.raises(DataError, match="the files have too many rows .the limit is 4"):
+        open_data(f"parquet:{path}")
+
+
 def test_wrong_requests_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="contains no parquet files"):
         open_data(f"parquet:{tmp_path}")
@@ -118,5 +128,5 @@ def test_wrong_requests_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(UsageError):
             open_data(f"parquet:{path},{option}")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match="reading parquet needs pyarrow"):
+    with pytest.raises(DataError, match="a.parquet: needs the package pyarrow"):
         open_data(f"parquet:{path}")

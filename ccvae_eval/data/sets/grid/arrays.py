@@ -123,6 +123,7 @@ MPI3D_CLASSES = MappingProxyType(
         "background_color": ("purple", "sea green", "salmon"),
     }
 )
+"""As in the README of the data (https://github.com/rr-learning/disentanglement_dataset)."""
 MPI3D_MD5 = MappingProxyType(
     {
         "mpi3d_toy.npz": ("55889cb7c7dfc655d6e0277beee88868",),

@@ -22,10 +22,11 @@ from ccvae_eval.data.images.decode import MAX_IMAGE_BYTES, PixelArray, decode
 from ccvae_eval.data.sets.grid.grid import Contents, Grid, counted_factors, grid_of
 from ccvae_eval.data.sets.grid.rows import (
     MAX_TABLE_BYTES,
-    FileRows,
+    ArrayRows,
     JoinedRows,
     NpzFile,
     Rows,
+    array_in,
     require_rows,
     unpacked_rows,
 )
@@ -122,7 +123,7 @@ class SmallNorb(Grid):
     """
 
     name = "smallnorb"
-    expected = "the folder with smallnorb-5x46789x9x18x6x2x96x96-training-dat.mat and its kin"
+    expected = "the folder with smallnorb-5x46789x9x18x6x2x96x96-training-dat.mat, -cat.mat and -info.mat"
 
     @classmethod
     def read(cls, place: Path, sizes: Sequence[int]) -> Contents:
@@ -219,7 +220,8 @@ def _left_images(path: Path) -> Rows:
     require_rows((count, height, width), np.dtype(np.uint8), str(path))
     size = height * width
     if path.suffix != ".gz":
-        return FileRows(path, str(path), start, count, (height, width), step=STEREO * size)
+        pairs = array_in(path, str(path), start, shape)
+        return ArrayRows(pairs.converted(lambda images: images[:, 0]), str(path))
 
     def blocks() -> Iterator[PixelArray]:
         try:

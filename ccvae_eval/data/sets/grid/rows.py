@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.core.array_files import ArrayFile
-from ccvae_eval.core.errors import DataError, listed
+from ccvae_eval.core.array_files import BLOCK_BYTES, ArrayFile, DiskArray
+from ccvae_eval.core.errors import DataError, listed, optional_module
 from ccvae_eval.core.files import cache_folder, open_regular_file
 from ccvae_eval.core.types import Ids
 from ccvae_eval.data.images.decode import PixelArray
@@ -33,7 +33,6 @@ MAX_TABLE_BYTES = 2**28
 MAX_ROW_BYTES = 2**25
 HELD_BYTES = 2**27
 """Images of a compressed file that take less are held in memory; others are unpacked into the cache."""
-BLOCK_BYTES = 2**24
 MAX_BAND_BYTES = 2**29
 """Limit of the images that share chunks of an HDF5 file, which are unpacked together."""
 DIRECT_ROWS = 16
@@ -56,10 +55,10 @@ class Rows(Protocol):
         ...
 
 
-class HeldRows:
-    """Images in memory."""
+class ArrayRows:
+    """The images of an array, in memory or on disk."""
 
-    def __init__(self, images: PixelArray, where: str) -> None:
+    def __init__(self, images: PixelArray | DiskArray, where: str) -> None:
         self.images, self.where, self.shape = images, where, images.shape[1:]
 
     def __len__(self) -> int:
@@ -69,41 +68,18 @@ class HeldRows:
         return self.images[ids]
 
 
-class FileRows:
-    """Images that lie one behind the other in a file, uncompressed.
+def array_in(path: Path, where: str, offset: int, shape: tuple[int, ...]) -> DiskArray:
+    """An array of bytes that lies uncompressed in a file, from a position on.
 
-    They are read by position rather than mapped: mapped pages would count as memory of the process.
-
-    Args:
-        path: the file.
-        where: its name for errors.
-        offset: position of the first image.
-        count: number of images.
-        shape: shape of one image.
-        step: bytes from one image to the next; default: the size of an image.
+    Raises:
+        DataError: the file is shorter than that.
     """
-
-    def __init__(
-        self, path: Path, where: str, offset: int, count: int, shape: tuple[int, ...], step: int | None = None
-    ) -> None:
-        self.path, self.where, self.offset, self.count, self.shape = path, where, offset, count, shape
-        self.size = math.prod(shape)
-        self.step = self.size if step is None else step
-        end = offset + count * self.step
-        if path.stat().st_size < end:
-            why = f"its header gives {end:,} bytes, it contains {path.stat().st_size:,}"
+    with open_regular_file(path, DataError) as descriptor:
+        end, size = offset + math.prod(shape), os.fstat(descriptor).st_size
+        if size < end:
+            why = f"its header gives {end:,} bytes, it contains {size:,}"
             raise DataError("the file is damaged", where=where, why=why)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def read(self, ids: Ids) -> PixelArray:
-        images = np.empty((len(ids), *self.shape), np.uint8)
-        with open_regular_file(self.path, DataError) as descriptor:
-            for image, index in zip(images, ids.tolist(), strict=True):
-                if os.preadv(descriptor, [image.reshape(-1).data], self.offset + index * self.step) != self.size:
-                    raise DataError("the file was shortened while it was read", where=self.where)
-        return images
+        return DiskArray(descriptor, offset, shape, np.dtype(np.uint8), where, DataError)
 
 
 class JoinedRows:
@@ -165,7 +141,7 @@ def unpacked_rows(path: Path, where: str, shape: tuple[int, ...], blocks: Blocks
         images, done = np.empty(shape, np.uint8), 0
         for block in _complete(blocks, shape[0], where):
             images[done : done + len(block)], done = block, done + len(block)
-        return HeldRows(images, where)
+        return ArrayRows(images, where)
     folder, status = cache_folder(), path.stat()
     if folder is None:
         raise DataError("the file cannot be unpacked", where=where, why="there is no home folder for the cache")
@@ -173,7 +149,7 @@ def unpacked_rows(path: Path, where: str, shape: tuple[int, ...], blocks: Blocks
     target = folder / f"images-{blake2b(key.encode('utf-8', 'surrogateescape'), digest_size=12).hexdigest()}.bin"
     if not target.is_file() or target.stat().st_size != size:
         _unpack(target, size, where, partial(_complete, blocks, shape[0], where))
-    return FileRows(target, where, 0, shape[0], shape[1:])
+    return ArrayRows(array_in(target, where, 0, shape), where)
 
 
 def _complete(blocks: Blocks, count: int, where: str) -> Iterator[PixelArray]:
@@ -227,7 +203,7 @@ class NpzFile:
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         self._file = ArrayFile(path, limit=MAX_BYTES, error=DataError, only=names)
-        self.path, self.names = path, tuple(self._file)
+        self.path = path
 
     def rows(self, name: str, axes: int = 1) -> tuple[Rows, tuple[int, ...]]:
         """The images of an array, and the sizes of their leading axes.
@@ -242,7 +218,7 @@ class NpzFile:
         shape = (math.prod(lead), *layout.shape[len(lead) :])
         require_rows(shape, layout.dtype, where)
         if layout.offset is not None:
-            return FileRows(self.path, where, layout.offset, shape[0], shape[1:]), lead
+            return ArrayRows(array_in(self.path, where, layout.offset, shape), where), lead
         return unpacked_rows(self.path, where, shape, self._blocks(name, shape), str(layout.checksum)), lead
 
     def _blocks(self, name: str, shape: tuple[int, ...]) -> Blocks:
@@ -268,7 +244,7 @@ class NpzFile:
         return np.asarray(self._file[name], np.float64)
 
     def _require(self, name: str) -> str:
-        if name not in self.names:  # asking the file would read the array
+        if name not in self._file:
             raise DataError(f"the array {name!r} is missing", where=str(self.path))
         return f"{self.path}: {name}"
 
@@ -311,14 +287,7 @@ class Hdf5File:
         self.path = path
         with open_regular_file(path, DataError):
             pass
-        try:
-            import pyfive
-        except ImportError:
-            raise DataError(
-                "reading HDF5 needs pyfive, which is not installed",
-                where=str(path),
-                hint="pip install 'ccvae-eval[hdf5]'",
-            ) from None
+        pyfive = optional_module("pyfive", "hdf5", where=str(path), error=DataError)
         try:
             self._file = pyfive.File(_Reopened(path))
             self.names = tuple(map(str, self._file))
@@ -350,7 +319,7 @@ class Hdf5File:
             shape = (math.prod(lead), *whole[len(lead) :])
             require_rows(shape, np.dtype(array.dtype), where)
             if array.id.layout_class == CONTIGUOUS:
-                return FileRows(self.path, where, int(array.id.data_offset), shape[0], shape[1:]), lead
+                return ArrayRows(array_in(self.path, where, int(array.id.data_offset), shape), where), lead
             if len(lead) == 1 and array.chunks[0] <= DIRECT_ROWS and tuple(array.chunks[1:]) == shape[1:]:
                 return ChunkedRows(array, where), lead
         except DataError:

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -246,6 +248,14 @@ def test_truncated_files_are_named(tmp_path: Path, make) -> None:
         assert DSPRITES in str(caught.value)
 
 
+def test_without_pyfive_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = grid_files.shapes3d(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyfive", None)
+    with pytest.raises(DataError, match="3dshapes.h5: needs the package pyfive") as caught:
+        open_data(f"shapes3d:{path}")
+    assert caught.value.hint == "pip install 'ccvae-eval[hdf5]'"
+
+
 def test_damaged_hdf5_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "3dshapes.h5"
     with h5py.File(path, "w") as file:
@@ -274,6 +284,35 @@ def test_damaged_chunks_are_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"3dshapes\.h5"):
         read_whole(f"shapes3d:{path}")
+
+
+@pytest.mark.parametrize("make", [grid_files.dsprites, partial(grid_files.dsprites_hdf5, chunks=(50, 8, 8))])
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("MAX_ROW_BYTES", "9 for an image"),
+        ("MAX_TABLE_BYTES", "the table of labels is too large"),
+    ],
+)
+def test_large_arrays_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make, limit, message) -> None:
+    monkeypatch.setattr(rows, limit, 9)
+    with pytest.raises(DataError, match=message):
+        open_data(f"dsprites:{make(tmp_path)}")
+
+
+def test_chunks_that_span_many_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MAX_BAND_BYTES", 50 * 64 * 64 - 1)
+    with pytest.raises(DataError, match="its chunks span 204,800 bytes, the limit is 204,799"):
+        open_data(f"dsprites:{grid_files.dsprites_hdf5(tmp_path, chunks=(50, 8, 8))}")
+
+
+@pytest.mark.parametrize("make", [lambda place: grid_files.dsprites(place, packed=False), grid_files.dsprites_hdf5])
+def test_a_file_that_changes_while_it_is_used_is_named(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    path = make(tmp_path)
+    data = open_data(f"dsprites:{path}")
+    os.utime(path, (1, 1))
+    with pytest.raises(DataError, match="imgs: has changed since it was opened"):
+        data.batch(np.arange(3))
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

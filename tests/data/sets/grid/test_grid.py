@@ -10,6 +10,7 @@ import torch
 
 from ccvae_eval.core.errors import DataError, LabelMismatchError, UsageError
 from ccvae_eval.data.interface import (
+    SPLITS,
     HasCounterfactuals,
     HasFactors,
     HasRedraws,
@@ -19,8 +20,9 @@ from ccvae_eval.data.interface import (
     quantize,
 )
 from ccvae_eval.data.sets.grid.grid import Contents, Factor, Grid, grid_of
-from ccvae_eval.data.sets.grid.rows import HeldRows
+from ccvae_eval.data.sets.grid.rows import ArrayRows
 from ccvae_eval.data.spec import open_data
+from ccvae_eval.data.splits import split_by_id
 from ccvae_eval.metrics.disentanglement import PanelSettings
 from ccvae_eval.metrics.disentanglement.context import PanelContext
 from ccvae_eval.metrics.disentanglement.group_scores import beta_vae, factor_vae, z_max_var
@@ -46,7 +48,7 @@ class Small(Grid):
 
 
 def small(labels=(), order=None, images=IMAGES, **options) -> Small:
-    return Small(Contents(FACTORS, HeldRows(images, "here"), order), "small:x", labels, **options)
+    return Small(Contents(FACTORS, ArrayRows(images, "here"), order), "small:x", labels, **options)
 
 
 def test_a_grid_conforms_and_has_every_capability_of_a_renderer():
@@ -54,6 +56,20 @@ def test_a_grid_conforms_and_has_every_capability_of_a_renderer():
     check_data_set(data)
     for capability in (HasFactors, HasCounterfactuals, HasRedraws, HasVariety, HasRegions, Renders):
         assert supports(data, capability)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (3, 6, 40, 32, 32), (10, 10, 10, 8, 4, 15), (6, 6, 2, 3, 3, 40, 40), (4, 4, 2, 3, 3, 40, 40), (4, 24, 183),
+        (5, 6, 6, 6, 6, 6, 6), (3, 8, 5, 4, 4, 4, 6, 4, 4),
+    ],
+)  # fmt: skip
+def test_each_split_of_a_released_grid_contains_all_values(sizes: tuple[int, ...]) -> None:
+    splits = split_by_id(int(np.prod(sizes)))
+    for name in SPLITS:
+        levels = np.unravel_index(splits.ids(name), sizes)
+        assert tuple(len(np.unique(level)) for level in levels) == sizes
 
 
 def test_ids_enumerate_the_combinations_last_factor_fastest():

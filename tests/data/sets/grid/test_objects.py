@@ -144,6 +144,17 @@ def test_damaged_matrices_are_named(tmp_path: Path) -> None:
     assert len(open_data(f"smallnorb:{tmp_path}")) == len(grid_files.norb_table("training"))
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_header_of_a_matrix_must_fit_its_content(tmp_path: Path, packed: bool) -> None:
+    grid_files.smallnorb(tmp_path, packed, parts=["training"])
+    (path,) = tmp_path.glob("*-dat.mat*")
+    whole, pair = gzip.decompress(path.read_bytes()) if packed else path.read_bytes(), 2 * 96 * 96
+    for content in (whole[:-pair], whole + bytes(pair)) if packed else (whole[:-pair],):
+        path.write_bytes(gzip.compress(content, 1) if packed else content)
+        with pytest.raises(DataError, match="the file is damaged .*its header gives"):
+            open_data(f"smallnorb:{tmp_path}")
+
+
 @pytest.mark.parametrize(
     ("name", "sizes"), [("falcor3d", (2, 1, 2, 2, 2, 1, 2)), ("isaac3d", (3, 2, 1, 2, 1, 2, 1, 2, 1))]
 )
