@@ -28,32 +28,15 @@ from ccvae_eval.report.figures import draw_grid
 from ccvae_eval.statistics.intervals import over_seeds
 from ccvae_eval.training import STATE
 from ccvae_eval.training.state import History
+from tests.support.recipes import SMALL
 
-RECIPE = """
-title = "A small one"
-source = "A source."
-data = "faces,size=32,n=160"
-metrics = ["accuracy"]
-judge = "none"
-sample = 30
-seeds = 2
-[training]
-steps = 2
-batch = 16
+RECIPE = f"""{SMALL}
 [axes]
 rate = [0.5, 1.0]
-[[contenders]]
-name = "ccvae"
-model = "ccvae"
-[[contenders]]
-name = "goes on"
-model = "ccvae"
-after = "ccvae"
-training = { learning_rate = 1e-9 }
 [[tables]]
 value = "accuracy.balanced_accuracy"
 published_as = "a test"
-published = { ccvae = [0.25, 0.75] }
+published = {{ ccvae = [0.25, 0.75] }}
 [[tables]]
 value = "training.steps"
 [[tables]]
