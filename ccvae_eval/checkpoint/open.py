@@ -285,7 +285,7 @@ def _unrecognised(bundle: Bundle, given: Mapping[str, Plain]) -> CheckpointError
         why=f"{len(bundle.tensors)} tensors, {bundle.parameter_count:,} numbers, first "
         f"{next(iter(bundle.tensors), '')!r}",
         hint=f"{advice} Write your model's class into a file (`ccvae-eval new model NAME --from {bundle.path}` writes "
-        "one that fits) and pass it with --plugin FILE; `ccvae-eval inspect FILE` lists the tensors.".strip(),
+        f"one that fits) and pass it with --plugin FILE; `ccvae-eval inspect {bundle.path}` lists the tensors.".strip(),
     )
 
 

@@ -24,10 +24,10 @@ MEAN = re.compile(r"(?:^|[._]|fc|to|z)(?:mu|mean|loc)s?(?:$|[._0-9])", re.IGNORE
 VARIANCE = re.compile(r"(?:var|std|sigma|scale)(?:iance)?s?(?:$|[._0-9])", re.IGNORECASE)
 DECODER = re.compile(r"^(?:de|gen|up|p_?x)", re.IGNORECASE)
 UNUSUAL = re.compile(r"[^\w.+-]")
-"""Characters of a file name that are not written into the docstring."""
+"""Characters of the checkpoint's file name that are replaced, because they could end the docstring."""
 GUESS = "  # guess"
 USUAL_SIDE = 64
-"""Side of the images if no linear layer tells it."""
+"""Side of the images in pixels, if no linear layer tells the size of the feature map before it."""
 
 Shape = tuple[int, ...]
 

@@ -145,16 +145,16 @@ def _runs(
         common, metrics, settings = _options_of(first, common, metrics)
     else:
         settings = options.metric_options(common.option)
-    given = [
-        places[model] or evaluation_arguments(model, metrics or default_metrics(), common, screen, settings)
-        for model in models
-    ]
-    for arguments in given:
-        if isinstance(arguments, dict):
-            _require_data(arguments)
+    given = {
+        model: evaluation_arguments(model, metrics or default_metrics(), common, screen, settings)
+        for model, found in places.items()
+        if not found
+    }
+    for arguments in given.values():
+        _require_data(arguments)
     runs: list[Run] = []
-    for model, found in zip(models, given, strict=True):
-        of_model = [_evaluated(model, found, common, screen)] if isinstance(found, dict) else found
+    for model in models:
+        of_model = places[model] or [str(_evaluated(model, given[model], common, screen))]
         runs += [read(place, pictures=pictures) for place in of_model]
     return runs
 

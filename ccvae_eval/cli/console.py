@@ -72,7 +72,7 @@ class Screen:
             self.err.print(plain(text), style="dim", markup=False)
 
     def failure(self, text: str) -> None:
-        """Prints on stderr what failed, also when quiet, as the end of a command does."""
+        """Prints on stderr that a part of the work failed, also with --quiet."""
         self.err.print(plain(f"Error: {text}"), markup=False, soft_wrap=True)
 
     def document(self, content: Any) -> None:

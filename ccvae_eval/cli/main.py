@@ -324,10 +324,14 @@ BOUNDS = {"greater_than_equal": "at least {ge}", "less_than_equal": "at most {le
 
 def _requirement(error: Any) -> str:
     """The message for a value that typer refuses, in our words; "" for other errors of typer."""
-    if not hasattr(error.__cause__, "errors") or error.param is None:
+    refusal = error.__cause__
+    if not hasattr(refusal, "errors"):  # no value was refused, as with an unknown option
         return ""
-    name, detail = max(error.param.opts, key=len), error.__cause__.errors()[0]
-    choices = error.param.display_type(error.ctx).strip("<>").split("|")
+    option, detail = error.param, refusal.errors()[0]
+    if option is None:
+        return ""
+    name = max(option.opts, key=len)
+    choices = option.display_type(error.ctx).strip("<>").split("|")
     given = repr(detail["input"])
     if detail["type"] in MUST_BE:
         required = MUST_BE[detail["type"]]

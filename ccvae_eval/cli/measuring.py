@@ -306,18 +306,21 @@ def next_command(run: Run, checkpoint: str, common: Common) -> str:
 
     def evaluating(verb: str) -> str:
         data = ["--data", common.data] if common.data else []
-        given = {"--model": [common.model], "--set": common.set or (), "--plugin": common.plugin or ()}
-        named = [part for name, values in given.items() for value in values if value for part in (name, str(value))]
+        given = {
+            "--model": [common.model], "--set": common.set, "--rename": common.label, "--plugin": common.plugin,
+        }  # fmt: skip
+        named = [part for name, of in given.items() for value in of or () if value for part in (name, str(value))]
         return shlex.join(["ccvae-eval", verb, checkpoint, *data, *named])
 
     found = combined_commands(run.measurements, lambda given: f"{options.command_line(without=given)} {given}")
     notes = {note for m in run for v in m.values for note in re.split("; |: ", v.note)}
-    if {ASSIGNED, UNASSIGNED} & notes and PANEL not in (m.metric for m in run):
+    has_panel = PANEL in (m.metric for m in run)
+    if {ASSIGNED, UNASSIGNED} & notes and not has_panel:
         found = [line for line in found if not line.startswith("ccvae-eval explain")] + [evaluating(PANEL)]
     if found:
         return "\nThen: ".join(found)
     if len(run.measurements) == 1 and not common.verbose:
         return evaluating("run")
-    if PANEL not in (m.metric for m in run):
+    if not has_panel:
         return evaluating(PANEL)
     return f"ccvae-eval explain {run.measurements[0].metric}"

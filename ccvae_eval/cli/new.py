@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import typer
@@ -47,7 +48,7 @@ def command(
     say (activations, strides) is guessed, and marked in the file.
     """
     if weights is not None and kind != "model":
-        raise UsageError(f"writes a model, got the kind {kind!r}", where="--from")
+        raise UsageError(f"only a model can be written from a checkpoint, got the kind {kind!r}", where="--from")
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} is not a valid name", hint="Use letters, digits, - and _, beginning with a letter.")
     group = registry.KINDS[kind]
@@ -64,12 +65,12 @@ def command(
         from ccvae_eval.checkpoint.plugin_source import plugin_source
 
         source = plugin_source(read_bundle(weights), name, _class_name(name), file.name)
-        following = (f"ccvae-eval inspect {weights} --plugin {{file}}",)
+        following = ("ccvae-eval inspect {weights} --plugin {file}",)
     atomic_write(file, source.encode())
     with Screen(quiet=quiet) as screen:
         screen.show(f"Written: {file}")
         for line in (*following, "ccvae-eval check {name} --plugin {file}"):
-            screen.advise(f"  {line.format(name=name, file=file)}")
+            screen.advise(f"  {line.format(name=name, file=file, weights=quote(str(weights)))}")
 
 
 def filled_template(kind: str, name: str, file: str) -> str:

@@ -87,8 +87,9 @@ def command(
     """Train and evaluate the models of a recipe, and compare them with published results.
 
     Results already in the folder are reused: an interrupted command can be repeated to resume it. --processes and --on
-    share the work, as they do for ccvae-eval sweep; ccvae-eval runs DIR then shows its state. With another scheduler,
-    give each job its own --shard; then run the command once without --shard to write the tables.
+    share the work, as they do for ccvae-eval sweep; a cell is one training with its evaluation, and ccvae-eval runs DIR
+    shows the state of all cells. With another scheduler, give each job its own --shard; then run the command once
+    without --shard to write the tables.
     """
     add_plugins(plugin)
     with Screen(as_json=json, quiet=quiet) as screen:
@@ -107,9 +108,9 @@ def command(
 
         task = PreparedRecipe.of(plan, out or Path("runs") / slug(plan.name))
         screen.notice(f"{plan.title}: {len(task.cells)} trainings on {task.data.spec}; results go to {task.folder}")
-        part, failed = parse_shard(shard, os.environ), 0
+        part = parse_shard(shard, os.environ)
         if tables:
-            pass
+            failed = 0
         elif on is None and processes is None and len(dealt(device)) == 1:
             failed = _work(task, device, part, screen)
         else:
@@ -119,6 +120,7 @@ def command(
             }  # fmt: skip
             name = str(Path(recipe).absolute()) if recipe.endswith(".toml") else recipe
             sweep, todo = _cells(task, [name, *as_arguments(given)], part, screen)
+            failed = 0
             if todo:
                 engine = engine_for(sweep.folder, on, processes, device, cell_limit)
                 failed = work(sweep, todo, engine, screen, lead=False, retries=retries, max_failures=max_failures)

@@ -71,7 +71,7 @@ class TableSpec:
     Args:
         value: address of a number in a run (``metric.value[@characteristic]``; ``@Hair*`` is the mean over matching
             characteristics), or ``training.seconds``, ``training.seconds_per_epoch``, ``training.steps``,
-            ``training.parameters`` or ``training.late_fall``.
+            ``training.parameters`` or ``training.late_improvement``.
         at: selects the value by its ``at`` ("*" matches anything); an assignment, for example, is at ``do``.
         published: published numbers of an experiment, one per grid point.
         published_as: description and source of the published numbers.

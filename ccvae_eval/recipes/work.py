@@ -174,9 +174,9 @@ def result_of(prepared: PreparedRecipe, cell: RecipeCell) -> Run | None:
 
 
 def training_of(prepared: PreparedRecipe, cell: RecipeCell) -> dict[str, float]:
-    """Seconds, steps, parameters, seconds_per_epoch and late_fall of a cell's training; empty if it is missing.
+    """Seconds, steps, parameters, seconds_per_epoch and late_improvement of a cell's training; empty if it is missing.
 
-    An epoch covers all training images, including those held out for validation. For late_fall see :func:`late_fall`.
+    An epoch covers all training images, including those held out for validation. See :func:`late_improvement`.
     """
     folder = prepared.folder_of(cell)
     try:
@@ -188,22 +188,22 @@ def training_of(prepared: PreparedRecipe, cell: RecipeCell) -> dict[str, float]:
     return {
         "seconds": facts.seconds, "steps": facts.steps, "parameters": facts.parameters,
         "seconds_per_epoch": facts.seconds / facts.steps * images / cell.training.batch,
-        "late_fall": late_fall(history),
+        "late_improvement": late_improvement(history),
     }  # fmt: skip
 
 
-def late_fall(history: History) -> float:
-    """The share of the whole fall of the validation loss that came in the last fifth of the steps.
+def late_improvement(history: History) -> float:
+    """The share of the whole improvement of the validation loss that came in the last fifth of the steps.
 
-    Near 0, longer training would hardly change the loss; a straight line has at least 0.2. NaN without a fall, or with
-    fewer than five validations.
+    If it is near 0, longer training would hardly change the loss; a loss that falls along a straight line has at least
+    0.2. NaN if the loss does not improve, or with fewer than five validations.
     """
     rows = [row for row in history.rows if row["split"] == "validation" and row.get("loss") is not None]
     if len(rows) < 5:
         return math.nan
     steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
-    fall, late = losses[0] - losses[-1], np.interp(0.8 * steps[-1], steps, losses) - losses[-1]
-    return float(late / fall) if fall > 0 else math.nan
+    whole, late = losses[0] - losses[-1], np.interp(0.8 * steps[-1], steps, losses) - losses[-1]
+    return float(late / whole) if whole > 0 else math.nan
 
 
 def _train(

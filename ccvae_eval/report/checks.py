@@ -206,14 +206,7 @@ def _collapsed(run: Run) -> Iterator[str]:
     single dimensions. An intervention on a collapsed dimension changes nothing, or changes something unrelated to the
     image.
     """
-    collapsed = [
-        str(v.characteristic)
-        for m in run
-        for v in m.values
-        if m.metric == "reconstruction" and v.name == "kl" and v.characteristic and not v.at
-        and v.estimate.value < COLLAPSED
-    ]  # fmt: skip
-    if collapsed:
+    if collapsed := _below(run, "reconstruction", "kl", COLLAPSED):
         yield f"The posterior equals the prior (KL below {COLLAPSED} nats): {listed(collapsed)}."
     for m in run:
         for v in m.values:
@@ -378,15 +371,14 @@ def _untextured(run: Run) -> Iterator[str]:
     The background of the data is constant, or the reconstructions are blurred. Nothing can move there, whatever the
     model does, so a spill near 0 is no evidence that the model leaves the rest of the image in place.
     """
-    empty = [
-        str(v.characteristic)
-        for m in run
-        for v in m.values
-        if m.metric == "drift" and v.name == "textured" and v.characteristic and not v.at
-        and v.estimate.value < LEAST_TEXTURED
-    ]  # fmt: skip
-    if empty:
+    if empty := _below(run, "drift", "textured", LEAST_TEXTURED):
         yield f"A low drift.spill says little without texture outside the region: {listed(empty)}."
+
+
+def _below(run: Run, metric: str, name: str, limit: float) -> list[str]:
+    """The labels whose value of a metric is below a limit."""
+    values = (v for m in run if m.metric == metric for v in m.values if v.name == name and not v.at)
+    return [v.characteristic for v in values if v.characteristic and v.estimate.value < limit]
 
 
 def _labels(run: Run) -> list[str]:

@@ -11,8 +11,8 @@ from torch import nn
 
 from ccvae_eval.checkpoint.bundle import read_bundle
 from ccvae_eval.checkpoint.plugin_source import plugin_source
-from ccvae_eval.cli.main import main
 from ccvae_eval.core.errors import CheckpointError
+from tests.support.commands import run_command
 from tests.support.paths import SHARED
 
 
@@ -120,15 +120,16 @@ def test_the_command_writes_a_plugin_that_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save(Convolutional().state_dict(), "w.pt")
-    with pytest.raises(SystemExit) as ended:
-        main(["new", "model", "mine", "--from", "w.pt"])
-    assert not ended.value.code
-    assert "ccvae-eval inspect w.pt --plugin mine.py" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as ended:
-        main(["inspect", "w.pt", "--plugin", "mine.py"])
-    assert not ended.value.code
+    torch.save(Convolutional().state_dict(), "{my} w.pt")
+    assert run_command("new", "model", "mine", "--from", "{my} w.pt") == 0
+    assert "ccvae-eval inspect '{my} w.pt' --plugin mine.py" in capsys.readouterr().out
+    assert run_command("inspect", "{my} w.pt", "--plugin", "mine.py") == 0
     assert "mine" in capsys.readouterr().out
+
+
+def test_only_a_model_is_written_from_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("new", "metric", "mine", "--from", "w.pt") == 2
+    assert "only a model can be written from a checkpoint, got the kind 'metric'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -74,6 +75,14 @@ def test_width_must_be_positive_and_goes_without_blocks(capsys: pytest.CaptureFi
 def test_only_verbs_that_use_an_option_have_it(verb: str, without: set[str]) -> None:
     names = {parameter.name for parameter in load_command(verb).params}
     assert names & {*SINGLE} == {*SINGLE} - without
+
+
+def test_the_suggested_evaluation_opens_model_and_data_in_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--data", "faces,size=64,n=400", "--rename", "Grin=Smiling"]
+    shared = ["--limit", "8", "--judge", "none", "--no-page", "--no-figures"]
+    assert run_command("reconstruction", SHIPPED, *options, *shared) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: "))
+    assert shlex.split(line)[1:] == ["ccvae-eval", "run", str(SHIPPED), *options]
 
 
 def test_the_demo_overwrites_nothing(capsys: pytest.CaptureFixture[str]) -> None:

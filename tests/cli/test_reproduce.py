@@ -19,28 +19,13 @@ from ccvae_eval.evaluation.storage import read
 from ccvae_eval.sweep.cells import Cell
 from ccvae_eval.sweep.engines import Job, Processes
 from tests.support.commands import run_command
+from tests.support.recipes import SMALL
 
-RECIPE = """
-title = "A small one"
-data = "faces,size=32,n=120"
-metrics = ["accuracy"]
-judge = "none"
-sample = 24
-seeds = 2
-[training]
-steps = 12
-batch = 16
-[[contenders]]
-name = "ccvae"
-model = "ccvae"
-[[contenders]]
-name = "goes on"
-model = "ccvae"
-after = "ccvae"
+RECIPE = f"""{SMALL.replace("steps = 2", "steps = 12")}
 [[contenders]]
 name = "diverges"
 model = "ccvae"
-training = { learning_rate = 1e30 }
+training = {{ learning_rate = 1e30 }}
 [[tables]]
 value = "accuracy.balanced_accuracy"
 """

@@ -22,38 +22,21 @@ from ccvae_eval.evaluation.storage import read
 from ccvae_eval.recipes import tables
 from ccvae_eval.recipes.recipe import RecipeCell, parse_recipe
 from ccvae_eval.recipes.tables import grids_of
-from ccvae_eval.recipes.work import PreparedRecipe, late_fall, result_of, run_cells, run_folder, training_of
+from ccvae_eval.recipes.work import PreparedRecipe, late_improvement, result_of, run_cells, run_folder, training_of
 from ccvae_eval.rendering.grids import Entry, Grid, grid_markdown
 from ccvae_eval.report.figures import draw_grid
 from ccvae_eval.statistics.intervals import over_seeds
 from ccvae_eval.training import STATE
 from ccvae_eval.training.state import History
+from tests.support.recipes import SMALL
 
-RECIPE = """
-title = "A small one"
-source = "A source."
-data = "faces,size=32,n=160"
-metrics = ["accuracy"]
-judge = "none"
-sample = 30
-seeds = 2
-[training]
-steps = 2
-batch = 16
+RECIPE = f"""{SMALL}
 [axes]
 rate = [0.5, 1.0]
-[[contenders]]
-name = "ccvae"
-model = "ccvae"
-[[contenders]]
-name = "goes on"
-model = "ccvae"
-after = "ccvae"
-training = { learning_rate = 1e-9 }
 [[tables]]
 value = "accuracy.balanced_accuracy"
 published_as = "a test"
-published = { ccvae = [0.25, 0.75] }
+published = {{ ccvae = [0.25, 0.75] }}
 [[tables]]
 value = "training.steps"
 [[tables]]
@@ -113,12 +96,12 @@ def test_a_cell_with_a_damaged_training_is_trained_again(finished: PreparedRecip
         ([2, 1, 0, 0], math.nan),  # too few validations
     ],
 )
-def test_the_late_fall_tells_whether_a_training_has_converged(losses: list[float], share: float) -> None:
+def test_the_late_improvement_tells_whether_a_training_has_converged(losses: list[float], share: float) -> None:
     history = History()
     for epoch, loss in enumerate(losses):
         history.add("train", epoch, 10 * (epoch + 1), 0.0, {"loss": -1.0})
         history.add("validation", epoch, 10 * (epoch + 1), 0.0, {"loss": loss})
-    assert late_fall(history) == pytest.approx(share, nan_ok=True)
+    assert late_improvement(history) == pytest.approx(share, nan_ok=True)
 
 
 def test_a_damaged_state_of_a_training_is_ignored(finished: PreparedRecipe) -> None:

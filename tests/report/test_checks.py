@@ -94,7 +94,11 @@ def test_each_check_finds_its_fault(code: str) -> None:
 
 def test_a_run_without_faults_has_no_findings() -> None:
     good = _with_labels(Eyeglasses=HALVES, Smiling=QUARTERS)
-    assert findings(run_of(good, _locality(), seen_in_training=False)) == []
+    mse, kl = replace(value("mse", 0.01), chance=0.04), value("kl", 2.0, "Smiling")
+    reconstruction = measurement("reconstruction", "mse", [mse, kl])
+    drift = measurement("drift", "spill", [value("spill", 0.1), value("textured", 5.0, "Smiling")])
+    locality = _locality([value("changed", 0.9, "Smiling")])
+    assert findings(run_of(good, locality, drift, reconstruction, seen_in_training=False)) == []
 
 
 def test_labels_of_samples_of_different_size_are_not_compared() -> None:

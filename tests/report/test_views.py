@@ -81,7 +81,7 @@ def test_a_mean_says_how_many_labels_it_covers() -> None:
     assert "· locality: over 1 of 2 labels" in str(run)
     assert "over 1 of 2 labels" in run._repr_html_()
     rows[2] = value("focus", 0.5, "Eyeglasses", in_mean=True)
-    assert "mean of" not in str(run_of(measurement("locality", "focus", rows)))
+    assert "of 2 labels" not in str(run_of(measurement("locality", "focus", rows)))
 
 
 def test_a_notebook_shows_the_report() -> None:

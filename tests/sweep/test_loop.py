@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ def test_a_resumed_sweep_needs_no_leading_cell(tmp_path: Path) -> None:
     engine = Inline(made)
     assert len(list(run_cells(made.folder, made.cells, engine, lead=False))) == 4
     assert engine.batches == [3, 1]
+
+
+@pytest.mark.parametrize("first", ["a", "wrong", "kill"])
+def test_a_cell_starts_when_the_one_before_it_has_ended_or_failed(first: str, tmp_path: Path) -> None:
+    made = sweep(tmp_path, first, "b", "c", "d")
+    before, second, *others = made.cells
+    cells = [replace(second, after=before.name), before, *others]
+    ended = [e.cell.name for e in run_cells(made.folder, cells, Inline(made), lead=False, retries=1)]
+    assert len(ended) == 4
+    assert ended[-1] == second.name
 
 
 def test_a_lost_cell_is_tried_again_and_then_named(tmp_path: Path) -> None:
