@@ -434,6 +434,7 @@ def _header(
         data={
             "name": data.spec,
             "digest": data.digest,
+            "image": list(data.input_shape),
             "n": len(subject),
             "labels": subject.schema.as_plain(),
             "split": split,
