@@ -216,20 +216,21 @@ class Advisor:
     def _needed_sample(self, subject: Subject, name: str, least: int) -> str:
         """The smallest sample of those tried that has enough images of every class of a label.
 
-        It has enough for every other label too, as far as the data do, so that one larger sample is the last one.
+        It has enough for every other label too, as far as the data do, so that the sample need be enlarged only once.
         "" if all images have too few of the label itself.
         """
         every, total = self._counts(subject, None, name), len(self.labels(None, False))
-        wanted = {n: most for n, found in every.items() if min(found) >= (most := max(least, LEAST_PER_CLASS))}
+        enough = max(least, LEAST_PER_CLASS)
+        wanted = {n: enough for n, found in every.items() if min(found) >= enough}
         if name not in wanted and min(every[name]) >= least:
             wanted[name] = least
         if name not in wanted:
             return ""
-        size = max(math.ceil(total * most / min(every[n])) for n, most in wanted.items())
+        size = max(math.ceil(total * needed / min(every[n])) for n, needed in wanted.items())
         size = max(size, len(subject) * (2 if subject.assigned else 1) + 1)
         while size < total:
             found = self._counts(subject, size, name)
-            if all(min(found[n]) >= most for n, most in wanted.items()):
+            if all(min(found[n]) >= needed for n, needed in wanted.items()):
                 return str(size)
             size = math.ceil(size * SAMPLE_GROWTH)
         return "all" if self.option == "--sample" else str(total)

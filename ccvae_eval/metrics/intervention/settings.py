@@ -79,9 +79,7 @@ class Interventions:
         "0 = no edit shows the label that was set, 1 = every edit does.\n"
         "Typical of a CCVAE: 0.54 on photographs of faces (chance 0.13), 0.96 on synthetic faces."
     )
-    undefined: ClassVar[Mapping[str, str]] = {
-        **INTERVENED,
-    }  # fmt: skip
+    undefined: ClassVar[Mapping[str, str]] = INTERVENED
     default_sample: ClassVar[int] = 500
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     order: ClassVar[int] = 6
