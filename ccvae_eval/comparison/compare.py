@@ -316,16 +316,17 @@ def _differing_data(one: Mapping[str, Plain], other: Mapping[str, Plain]) -> lis
     """What must agree about the images of two runs, and how each has it."""
     images = [data.get("image") for data in (one, other)]  # earlier versions did not record it
     if None not in images and images[0] != images[1]:
-        return [(IMAGE, *(f"{data.get('name')}, {_size(data['image'])}" for data in (one, other)))]
+        first, second = (f"{data.get('name')}, {_size(data['image'])}" for data in (one, other))
+        return [(IMAGE, first, second)]
     same = one.get("digest") == other.get("digest")
     key = "digest" if one.get("name") == other.get("name") else "name"
     differing = [] if same else [("data" if key == "name" else "digest of the data", one.get(key), other.get(key))]
     return differing + [(key, one.get(key), other.get(key)) for key in ("split", "sample")]
 
 
-def _size(shape: Any) -> str:
+def _size(shape: Plain) -> str:
     """The shape of an image in words."""
-    channels, *sides = shape
+    channels, *sides = shape if isinstance(shape, list) else [shape]
     return f"{' x '.join(map(str, reversed(sides)))} pixels, {channels} channels" if sides else f"{channels} numbers"
 
 

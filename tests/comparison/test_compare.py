@@ -218,11 +218,15 @@ def test_runs_of_different_evaluations_are_refused(change: dict[str, object], me
 
 
 def test_models_of_different_image_sizes_are_told_what_can_be_done() -> None:
-    sizes = ({"digest": d, "split": "test", "name": f"faces,size={n}", "image": [3, n, n]} for d, n in (("d", 64), ("e", 32)))
+    sizes = (
+        {"digest": d, "split": "test", "name": f"faces,size={n}", "image": [3, n, n]} for d, n in (("d", 64), ("e", 32))
+    )
     (a, b) = (model(k, data=data) for k, data in enumerate(sizes))
     with pytest.raises(UsageError) as error:
         compare(a, b)
-    assert "'faces,size=64, 64 x 64 pixels, 3 channels' and 'faces,size=32, 32 x 32 pixels, 3 channels'" in error.value.why
+    assert (
+        "'faces,size=64, 64 x 64 pixels, 3 channels' and 'faces,size=32, 32 x 32 pixels, 3 channels'" in error.value.why
+    )
     assert "ccvae-eval table" in error.value.hint
     assert "ccvae-eval run" not in error.value.hint
 
