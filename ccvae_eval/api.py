@@ -26,7 +26,7 @@ from ccvae_eval.core.typed import plain as as_plain
 from ccvae_eval.core.types import Ids, Plain
 from ccvae_eval.data.interface import BringsData, DataSet, HasRegions, Split
 from ccvae_eval.data.labels.relabel import absent_labels, label_columns, remarks
-from ccvae_eval.data.memory import as_data_set
+from ccvae_eval.data.memory import Arrays, as_data_set
 from ccvae_eval.data.spec import data_for, open_data, sample_size
 from ccvae_eval.data.splits import sample_ids
 from ccvae_eval.evaluation.metric import Metric, default_metrics, metrics_with
@@ -165,6 +165,12 @@ def plan(
     )  # fmt: skip
     names = characteristics or network.labels.names or None
     suspicions = (*remarks(images, names), *subject.first_batch_warnings())
+    if isinstance(images, Arrays) and images.split_by_position and split is None and limit is None:
+        tested = len(images.split("test"))
+        suspicions += (
+            f"{tested:,} of the {len(images):,} images are in the split test and are evaluated, others train a judge; "
+            f"--limit {len(images)} evaluates all.",
+        )
     if notice is not None:
         for text in suspicions:
             notice(text)

@@ -90,9 +90,21 @@ def command(
             links = [(plain(str(file)), f"link {file.resolve().as_uri()}") for file in made]
             screen.advise(Text("\nWritten to ").append_text(Text(", ").join(Text.assemble(link) for link in links)))
         else:
-            screen.advise(f"\nNext: {command_line()} --out comparison")
+            screen.advise(f"\nNext: {_following(models or [], runs)}")
         if common.json:
             screen.document(found.as_plain())
+
+
+def _following(models: Sequence[str], runs: Mapping[str, Sequence[Run]]) -> str:
+    """The same command with the remedies of what has no number, if it evaluates; else with a folder for the results."""
+    from ccvae_eval.evaluation.remedies import combined_commands
+
+    if not all(map(run_places, models)):
+        measurements = [m for own in runs.values() for run in own for m in run]
+        repeated = combined_commands(measurements, lambda given: f"{command_line(without=given)} {given}")
+        if repeated and repeated[0].startswith("ccvae-eval compare"):
+            return repeated[0]
+    return f"{command_line()} --out comparison"
 
 
 def groups_of(given: Sequence[str], *, pictures: bool = False) -> dict[str, list[Run]]:

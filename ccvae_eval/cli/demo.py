@@ -23,7 +23,7 @@ DEMO_OPTIONS = {"diversity": {"draws": 5}, "reconstruction": {"importance": 8}}
 """Settings with which the demonstration decodes at most 20,000 images."""
 NEXT = """Next, with your own checkpoint and images:
   ccvae-eval run YOUR.pt --data 'folder:PATH,regions=celeba'
-Regions (celeba, celebahq or a folder of masks) show where a label may change an image: ccvae-eval explain folder."""
+Regions show where a label may change an image: celeba, celebahq or a folder of masks (ccvae-eval explain regions)."""
 QUICK = TrainingSettings(minutes=3.0, epochs=50, batch=64, learning_rate=1e-3, save_minutes=0)
 QUICK_DATA = "faces,n=20000"
 

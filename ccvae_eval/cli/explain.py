@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from ccvae_eval.core.results import ValueSpec
 
 
+REGIONS = """Regions show where a label may change an image. locality and drift compare inside and outside.
+
+--data 'folder:PATH,regions=celeba'     boxes for the aligned images of CelebA (178 x 218 pixels, or their square)
+--data 'folder:PATH,regions=celebahq'   boxes for CelebA-HQ and CelebAMask-HQ
+--data 'folder:PATH,regions=FOLDER'     masks LABEL/NAME.png, nonzero inside the region
+
+Whether boxes fit is seen in figures/locality-change-maps.png. faces and the grids (dsprites and others) have exact
+regions, other data sets none. In Python, arrays take masks under the key regions."""
 TOPICS = {
     "judge": """The judge is an independent classifier of images. It checks that an edit shows the intended label.
 
@@ -32,6 +40,8 @@ to blur. The remedies are a model with sharper reconstructions (train longer), o
 
 Options: --judge auto (the default), --judge none, --judge FILE.
 Train your own: ccvae-eval train judge --data folder:PATH --out judge.safetensors""",
+    "regions": REGIONS,
+    "celebahq": REGIONS,
 }
 """Explanations of what is neither a plugin nor a value."""
 DESCRIBED = ("data", "models", "adapters", "matchers", "features", "reports")

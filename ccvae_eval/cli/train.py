@@ -104,7 +104,7 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
             document, inputs = _train(model, data, settings, chosen, screen, initial), str(chosen.out)
         screen.advise(f"Next: ccvae-eval run {inputs} --data {quote(chosen.data)}")
         if chosen.data.startswith("folder:") and not supports(data, HasRegions):
-            screen.advise("Regions show where a label may change an image (regions=): ccvae-eval explain folder")
+            screen.advise("Regions show where a label may change an image (regions=): ccvae-eval explain regions")
         if chosen.json:
             screen.document(document)
 

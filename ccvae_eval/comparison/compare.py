@@ -388,8 +388,6 @@ class _Side:
 
     def contributions(self, value: Value) -> Contributions | str:
         """The evidence of a value; the reason if there is none."""
-        if not value.estimate.defined:
-            return f"undefined in {self.label}" + (f": {value.note}" if value.note else "")
         address = "/".join(part for part in (value.name, value.characteristic) if part)
         numerator, denominator, influence = (
             self._column(f"{address}/{part}") for part in ("numerator", "denominator", "influence")
@@ -502,6 +500,11 @@ def _pair(a: _Side, b: _Side, first: Value, second: Value) -> _Pair | str:
 
     A value with an influence of its own, such as a ROC area, is not restricted: each model has its own images.
     """
+    undefined = [
+        f"undefined in {side.label}{_why(v)}" for side, v in ((a, first), (b, second)) if not v.estimate.defined
+    ]
+    if undefined:
+        return "; ".join(undefined)
     if _methods(first.note) != _methods(second.note):
         ways = (f"{side.label}: {v.note or 'as defined'}" for side, v in ((a, first), (b, second)))
         return f"measured in two ways ({'; '.join(ways)})"
@@ -517,6 +520,12 @@ def _pair(a: _Side, b: _Side, first: Value, second: Value) -> _Pair | str:
         return one, other
     one, other = one.only(both), other.only(both)
     return "the denominators sum to 0" if math.isnan(one.value) or math.isnan(other.value) else (one, other)
+
+
+def _why(value: Value) -> str:
+    """Reason and remedy of a value without a number."""
+    remedy = f" -> {value.remedy}" if value.remedy.startswith("--") else ""
+    return f": {value.note}{remedy}" if value.note else ""
 
 
 def _methods(note: str) -> set[str]:

@@ -185,6 +185,7 @@ class Arrays(InMemory):
         regions: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(*checked_arrays(_array(images), _array(labels), names, split, SPEC), SPEC)
+        self.split_by_position = split is None
         if regions:  # the method is a capability (HasRegions), so it exists only if there are regions
             masks = {name: self._masks(name, _array(values)) for name, values in regions.items()}
             content = blake2b(repr(list(masks)).encode(), digest_size=4)

@@ -54,7 +54,7 @@ def describe(data: DataSet) -> dict[str, Plain]:
 
 def _no_regions(data: DataSet) -> str | None:
     """What to write to get regions of a folder; None for another data set."""
-    return "none; regions=celebahq|celeba|FOLDER" if data.spec.startswith("folder:") else None
+    return "none; regions=celeba (CelebA), celebahq (CelebA-HQ) or FOLDER" if data.spec.startswith("folder:") else None
 
 
 def _rows(label: Label, column: Floats) -> list[dict[str, Plain]]:

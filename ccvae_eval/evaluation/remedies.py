@@ -95,7 +95,7 @@ class Advisor:
                 continue
             counts = _class_counts(subject, name)
             if regions and name not in moved and min(counts) < LEAST_PER_CLASS:
-                why = self._rare(subject, name, counts, LEAST_PER_CLASS)
+                why = self._rare(subject, metric, name, counts, LEAST_PER_CLASS)
                 found.append((name, self._with_regions(why, subject, metric, name)))
             elif regions and not has_region(subject, name):
                 found.append((name, self._regionless(subject, metric, name)))
@@ -126,7 +126,8 @@ class Advisor:
         if reason is not None and measurement.status != "ok":
             own = [v for v in values if not v.estimate.defined and v.name == measurement.headline]
             text = "; ".join(dict.fromkeys(v.note for v in own if v.characteristic)) or reason.text
-            remedy = combined(v.remedy for v in own) or f"ccvae-eval explain {measurement.metric}"
+            metric = "disentanglement" if subject.assigned and text == subject.no_prior else measurement.metric
+            remedy = combined(v.remedy for v in own) or f"ccvae-eval explain {metric}"
             reason = Reason(reason.code, text, remedy)
         return replace(measurement, values=tuple(values), reason=reason)
 
@@ -143,7 +144,7 @@ class Advisor:
             least = int(rare["least"]) if rare else LEAST_PER_CLASS
             counts = _class_counts(subject, rare_label) if rare_label in subject.schema else [least]
             if min(counts) < least:
-                why, remedy = self._rare(subject, rare_label, counts, least)
+                why, remedy = self._rare(subject, metric, rare_label, counts, least)
                 note = TOO_FEW_IMAGES.sub(lambda _: why, note)
                 if regions:
                     note, remedy = self._with_regions((note, remedy), subject, metric, name)
@@ -163,7 +164,7 @@ class Advisor:
         elif note == NO_LABEL:
             remedy = self._others(subject, metric, lambda other: bool((subject.classes(other) >= 0).any()))
         elif reasons & UNTRAINED:
-            remedy = self.retrain or remedy
+            remedy = self.retrain or ("ccvae-eval explain disentanglement" if NOT_PREDICTED in reasons else remedy)
         elif "judge" in note:
             remedy = "ccvae-eval explain judge"
         return replace(value, note=note, remedy=remedy)
@@ -187,7 +188,8 @@ class Advisor:
             given = "data={'images': ..., 'labels': ..., 'regions': {LABEL: masks}}"
             return f"{NO_REGIONS}; give masks of shape (N, H, W) in {given}", f"ccvae-eval explain {metric}"
         if not spec.startswith("folder:"):
-            return NO_REGIONS, f"ccvae-eval explain {metric}"
+            why = f"{NO_REGIONS}, and no option adds any; locality.selectivity and intervention need none"
+            return why, "ccvae-eval explain selectivity"
         if not any(label in FACE_BOX_OF for label in data.schema.names):
             return f"{NO_REGIONS}; write {spec},regions=FOLDER for masks LABEL/NAME.png", "ccvae-eval explain folder"
         if name not in FACE_BOX_OF and (own := [label for label in subject.movable if label in FACE_BOX_OF]):
@@ -199,14 +201,22 @@ class Advisor:
         )
         return why, f"--data {quote(f'{spec},regions={frame}')}"
 
-    def _rare(self, subject: Subject, name: str, counts: Sequence[int], least: int) -> tuple[str, str]:
+    def _rare(self, subject: Subject, metric: str, name: str, counts: Sequence[int], least: int) -> tuple[str, str]:
         class_name = subject.schema[name].class_name(int(np.argmin(counts)))
         why = f"{min(counts)} of {len(subject):,} images are of class {class_name}, {least} needed"
         if size := self._needed_sample(subject, name, least):
             return why, f"{self.option} {size}"
         kept = [n for n, found in self._counts(subject, None).items()
                 if n != name and min(found) >= least and (subject.assigned or n in subject.movable)]  # fmt: skip
-        return why, labels_option(kept) if kept else "ccvae-eval inspect " + quote(subject.data.spec)
+        data, in_python = subject.data, subject.data.spec == IN_PYTHON
+        if in_python and self.option == "--sample":  # without a split, a limit takes the images of all splits
+            column = data.labels_of(np.arange(len(data)))[:, data.schema.index(name)]
+            if min(_class_counts(subject, name, column)) >= least:
+                return why, f"--limit {len(data)}"
+        if kept:
+            return why, labels_option(kept)
+        # no command can open arrays
+        return why, f"ccvae-eval explain {metric}" if in_python else f"ccvae-eval inspect {quote(data.spec)}"
 
     def _others(self, subject: Subject, metric: str, keep: Callable[[str], bool]) -> str:
         """The option that selects the characteristics for which the value is defined."""

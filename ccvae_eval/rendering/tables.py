@@ -13,6 +13,7 @@ from rich.measure import Measurement as Width
 from rich.table import Column, Table
 from rich.text import Text
 
+from ccvae_eval.core.errors import listed
 from ccvae_eval.core.results import COUNT, EVERY_UNDEFINED, Measurement, Value, ValueSpec
 from ccvae_eval.rendering.text import at_text, escaped, figure, interval_text, plain
 
@@ -146,13 +147,19 @@ def whole(spec: ValueSpec) -> str:
     return TOTAL if spec.unit == COUNT else MEAN
 
 
+MOST_NAMED = 3
+"""Labels that a note on a mean names."""
+
+
 def partial_mean(measurement: Measurement, value: Value) -> str:
-    """The number of labels that a mean covers, as "over 7 of 9 labels"; "" if it covers all of them."""
+    """The labels that a mean covers, as "over 1 of 3 labels (Smiling)"; "" if it covers all of them."""
     rows = [v for v in measurement.values if v.name == value.name and v.characteristic and v.at == value.at]
-    used = sum(v.in_mean and v.estimate.defined for v in rows)
-    if value.characteristic is not None or not value.estimate.defined or used in (0, len(rows)):
+    used = [str(v.characteristic) for v in rows if v.in_mean and v.estimate.defined]
+    missing = [str(v.characteristic) for v in rows if str(v.characteristic) not in used]
+    if value.characteristic is not None or not value.estimate.defined or not used or not missing:
         return ""
-    return f"over {used} of {len(rows)} labels"
+    names = f"without {listed(missing, MOST_NAMED)}" if len(missing) < len(used) else listed(used, MOST_NAMED)
+    return f"over {len(used)} of {len(rows)} labels ({names})"
 
 
 def value_note(measurement: Measurement, value: Value) -> str:

@@ -118,7 +118,8 @@ def _seen_in_training(run: Run) -> Iterator[str]:
 
 
 @_check("CE002", "warning", "Labels that the judge does not recognise",
-        "Train a judge on more images (train judge), or read only the values that need no judge.")  # fmt: skip
+        "A label that the judge recognises on real images is blurred by the model: train the model longer. Other "
+        "labels need a judge that is trained on more images (train judge).")  # fmt: skip
 def _not_recognised(run: Run) -> Iterator[str]:
     """The judge's balanced accuracy for a label is below 0.8 on this model's reconstructions.
 
@@ -127,8 +128,16 @@ def _not_recognised(run: Run) -> Iterator[str]:
     """
     notes = dict.fromkeys(note for m in run for note in m.notes if note.endswith(", not judged"))
     found = [next((note for note in notes if note.startswith(f"{name}: ")), "") for name in _labels(run)]
-    if any(found):
-        yield f"{listed([note.removesuffix(', not judged') for note in found if note])}."
+    real = (run.header.judge or {}).get("balanced_accuracy")
+    known = real if isinstance(real, dict) else {}
+    parts = [
+        note.removesuffix(", not judged")
+        + (f", and {known[name]:.2f} of the real images" if isinstance(known.get(name), float) else "")
+        for name, note in zip(_labels(run), found, strict=True)
+        if note
+    ]
+    if parts:
+        yield f"{listed(parts)}."
 
 
 @_check("CE003", "warning", "Clipped ranks",
@@ -177,7 +186,8 @@ def _correlated(run: Run) -> Iterator[str]:
 
 
 @_check("CE005", "warning", "Classes with few images",
-        "Evaluate more images (--sample all), or merge rare classes (--rename).")  # fmt: skip
+        "Evaluate more images (--sample all: the whole split; --limit N: the first N images of all splits), or merge "
+        "rare classes (--rename).")  # fmt: skip
 def _few_images(run: Run) -> Iterator[str]:
     """A class has fewer than 20 evaluated images.
 

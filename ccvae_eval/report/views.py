@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,13 +21,19 @@ WIDTH = 120
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
-def check_lines(run: Run) -> list[Text]:
-    """The findings of the checks for the terminal, one line each with its remedy; of notes the titles in one line."""
+def check_lines(run: Run, words: Callable[[str], str] = str) -> list[Text]:
+    """The findings of the checks for the terminal, one line each with its remedy; of notes the titles in one line.
+
+    Args:
+        run: the run.
+        words: what to do with each line before it is shown.
+    """
     # the summary states what has no number, with the remedy
     found = [finding for finding in findings(run) if finding.check.code != "CE008"]
     shown, notes = ([f for f in found if (f.check.severity == "note") is note] for note in (False, True))
     lines = [
-        Text(f"{f.check.code} {plain(f'{f.sentence} {f.check.remedy}')}", style=STYLES[f.check.severity]) for f in shown
+        Text(f"{f.check.code} {plain(words(f'{f.sentence} {f.check.remedy}'))}", style=STYLES[f.check.severity])
+        for f in shown
     ]
     if notes:
         titles = {f.check.code: f"{f.check.title[0].lower()}{f.check.title[1:]} ({f.check.code})" for f in notes}
@@ -44,7 +50,9 @@ def for_python(run: Run) -> Run:
         reason = m.reason and replace(m.reason, text=python_words(m.reason.text), remedy=python_words(m.reason.remedy))
         return replace(m, values=values, reason=reason)
 
-    return replace(run, measurements=tuple(map(of, run.measurements)))
+    warnings = tuple(map(python_words, run.header.warnings))
+    header = replace(run.header, warnings=warnings)
+    return replace(run, header=header, measurements=tuple(map(of, run.measurements)))
 
 
 def text(run: Run) -> str:
@@ -53,7 +61,7 @@ def text(run: Run) -> str:
     file = io.StringIO()
     # in a notebook, rich would show the text instead of writing it to the file
     console = Console(file=file, width=WIDTH, highlight=False, emoji=False, color_system=None, force_jupyter=False)
-    console.print(terminal.header(run), "", terminal.summary(run), *check_lines(run), sep="\n")
+    console.print(terminal.header(run), "", terminal.summary(run), *check_lines(run, python_words), sep="\n")
     return file.getvalue().rstrip()
 
 

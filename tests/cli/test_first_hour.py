@@ -198,7 +198,7 @@ def test_inspect_begins_with_a_sentence_about_the_model(capsys: pytest.CaptureFi
 
 def test_inspect_names_the_regions_that_a_folder_can_have(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("inspect", "folder:photos") == 0
-    assert "none; regions=celebahq|celeba|FOLDER" in capsys.readouterr().out
+    assert "none; regions=celeba (CelebA), celebahq (CelebA-HQ) or FOLDER" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

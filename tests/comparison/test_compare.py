@@ -13,7 +13,7 @@ from scipy.stats import permutation_test
 import ccvae_eval
 from ccvae_eval.comparison.compare import WITH_INFLUENCE, Comparison, compare
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.core.results import Reason
+from ccvae_eval.core.results import Estimate, Reason
 from ccvae_eval.evaluation.metric import default_metrics
 from ccvae_eval.evaluation.result_table import Mean, Proportion
 from ccvae_eval.evaluation.run import Run
@@ -160,6 +160,24 @@ def test_evidence_that_does_not_give_the_value_is_not_compared() -> None:
     other = replace(m, evidence={k: v * 2 if "numerator" in k else v for k, v in m.evidence.items()})
     found = compare(replace(run, measurements=(other,)), model(2))
     assert "the evidence of A gives" in found["locality.focus"].verdict
+
+
+def test_values_undefined_in_both_runs_have_their_reasons_and_the_option_that_helps() -> None:
+    """A reason with a colon is no method of measurement."""
+    rng = np.random.default_rng(0)
+    runs = []
+    for accuracy in (0.12, 0.10):
+        run = run_of({"drift": ("spill", {"x": Mean(rng.random(50))})})
+        m = run.measurements[0]
+        values = tuple(
+            replace(v, estimate=Estimate(math.nan), note=f"the judge fails: {accuracy}", remedy="--sample 246")
+            for v in m.values
+        )
+        runs.append(replace(run, measurements=(replace(m, values=values),)))
+    assert compare(*runs)["drift.spill"].verdict == (
+        "not compared: undefined in A: the judge fails: 0.12 -> --sample 246; "
+        "undefined in B: the judge fails: 0.1 -> --sample 246"
+    )
 
 
 def test_values_measured_in_two_ways_are_not_compared() -> None:

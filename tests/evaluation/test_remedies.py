@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ccvae_eval import api
-from ccvae_eval.core.results import Estimate, Measurement, Value
+from ccvae_eval.core.results import Estimate, Measurement, Reason, Value
 from ccvae_eval.data.memory import as_data_set
 from ccvae_eval.evaluation.remedies import Advisor, combined_commands
 from ccvae_eval.evaluation.runner import measure
@@ -180,7 +180,11 @@ def test_a_label_without_a_box_in_a_face_is_not_told_to_add_boxes() -> None:
     ("spec", "reason", "remedy"),
     [
         ("folder:mine", "; write folder:mine,regions=FOLDER for masks LABEL/NAME.png", "ccvae-eval explain folder"),
-        ("npz:mine", "", "ccvae-eval explain locality"),
+        (
+            "npz:mine",
+            ", and no option adds any; locality.selectivity and intervention need none",
+            "ccvae-eval explain selectivity",
+        ),
         (
             "arrays",
             "; give masks of shape (N, H, W) in data={'images': ..., 'labels': ..., 'regions': {LABEL: masks}}",
@@ -203,7 +207,9 @@ def test_more_images_are_not_advised_where_only_regions_would_help() -> None:
     arrays.spec = "npz:mine"
     values = undefined(arrays, ["locality"], judge="none", sample=56)
     (focus,) = (v for v in values if v.key[:2] == ("focus", "Glasses"))
-    assert (focus.note, focus.remedy) == ("this data set has no regions", "ccvae-eval explain locality")
+    assert "no option adds any" in focus.note
+    assert "needed" not in focus.note
+    assert focus.remedy == "ccvae-eval explain selectivity"
 
 
 def test_a_model_that_cannot_draw_a_label_is_told_what_would_let_it() -> None:
@@ -214,14 +220,38 @@ def test_a_model_that_cannot_draw_a_label_is_told_what_would_let_it() -> None:
             super().__init__()
             self.layout, self.labels = self.inner.layout, self.inner.labels
 
-    def reason(model: PlainSquaresVAE) -> str:
+    def reason(model: PlainSquaresVAE) -> Reason:
         run = api.evaluate(model, Squares(300), ["diversity"], references=False, gallery=False, judge="none")
         found = run.measurement("diversity").reason
         assert found is not None
-        return found.text
+        return found
 
-    assert "p(z_c|y): give wrap(prior=...), or write the method conditional_prior(labels)" in reason(Undrawable())
-    assert "because it was trained without labels; disentanglement measures such models" in reason(PlainSquaresVAE())
+    own, plain = reason(Undrawable()), reason(PlainSquaresVAE())
+    assert "p(z_c|y): give wrap(prior=...), or write the method conditional_prior(labels)" in own.text
+    assert own.remedy == "ccvae-eval explain diversity"
+    assert "because it was trained without labels; disentanglement measures such models" in plain.text
+    assert plain.remedy == "ccvae-eval explain disentanglement"
+    data = Squares(300)
+    data._labels[:, 1] = np.random.default_rng(0).random(300) < 0.5
+    run = api.evaluate(PlainSquaresVAE(), data, ["density"], references=False, gallery=False, judge="none")
+    assert run.find("density.auc@Smile").remedy == "ccvae-eval explain disentanglement"
+
+
+def test_arrays_with_too_few_images_are_told_how_to_use_all_of_them() -> None:
+    data = RareGlasses(900)
+    arrays = {"images": data.batch(np.arange(900)).images, "labels": data._labels, "names": data.schema}
+    run = api.evaluate(SquaresVAE(), arrays, ["accuracy"], references=False, gallery=False, judge="none")
+    auc = run.find("accuracy.auc@Glasses")
+    assert auc.remedy == "--limit 900"
+    used = re.search(
+        r"(\d+) of the 900 images are in the split test .* --limit 900 evaluates all", str(run.header.warnings)
+    )
+    assert used is not None
+    assert int(used[1]) == run.header.data["n"]
+    whole = api.evaluate(SquaresVAE(), arrays, ["accuracy"], references=False, gallery=False, judge="none", limit=900)
+    assert whole.header.data["n"] == 900
+    assert whole.find("accuracy.auc@Glasses").estimate.defined
+    assert "split test" not in str(whole.header.warnings)
 
 
 def test_the_class_that_is_rare_is_that_of_the_label_whose_images_are_counted() -> None:

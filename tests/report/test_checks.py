@@ -137,11 +137,18 @@ def test_a_name_with_special_characters_is_found_in_the_notes() -> None:
     assert next(f.sentence for f in findings(run) if f.check.code == "CE002") == f"a+b (c): {NO_IMAGE}."
 
 
+def test_the_accuracy_of_the_judge_on_real_images_tells_blur_from_a_weak_judge() -> None:
+    run = run_of(_locality(notes=(f"Smiling: {NO_IMAGE}, not judged", f"Eyeglasses: {NO_IMAGE}, not judged")))
+    run = replace(run, header=replace(run.header, judge={"balanced_accuracy": {"Smiling": 0.894}}))
+    (finding,) = (f for f in findings(run) if f.check.code == "CE002")
+    assert finding.sentence == f"Eyeglasses: {NO_IMAGE}, Smiling: {NO_IMAGE}, and 0.89 of the real images."
+
+
 def test_the_docs_have_the_paragraph_of_each_check() -> None:
     sections = re.findall(
         r"^## (CE\d{3}): (.+)\n\n\*(\w+)\.\* ([^#]+)\n\nRemedy: ([^#]+)$", DOCS.read_text(), re.MULTILINE
     )
-    written = {code: (title, severity, " ".join(text.replace("`", "").split()), remedy.strip())
+    written = {code: (title, severity, " ".join(text.replace("`", "").split()), " ".join(remedy.split()))
                for code, title, severity, text, remedy in sections}  # fmt: skip
     assert written == {
         check.code: (check.title, check.severity, check.explanation, check.remedy) for check in CHECKS.values()

@@ -56,6 +56,11 @@ def test_python_reads_arguments_in_place_of_options() -> None:
     text = " ".join(str(run_of(measurement("locality", "focus", [rare, untrained]))).split())
     assert "3 of 60 are smiling; see judge=FILE -> sample=640" in text
     assert "-> ccvae-eval train x --steps 9 --data a:b" in text
+    logits = replace(value("mse", 0.05), chance=0.04)
+    worse = run_of(measurement("reconstruction", "mse", [logits]))
+    shown = str(replace(worse, header=replace(worse.header, warnings=("See --limit 900.",))))
+    assert "See limit=900." in shown
+    assert "settings={'images.range': [-1, 1]}" in shown
     page = run_of(measurement("locality", "focus", [rare]))._repr_html_()
     assert "sample=640" in page
     assert "--sample" not in page

@@ -273,7 +273,12 @@ class FolderWithRegions(Folder):
         lacking = {name: self.regions.lacking(self.files, name) for name in names}
         counts = [f"{name} {len(self) - count:,}" for name, count in lacking.items() if count]
         found = [f"Of {len(self):,} images only these have a mask, and the others no region: {', '.join(counts)}."]
-        return super().remarks(labels) + found * bool(counts)
+        found *= bool(counts)
+        if self.regions.source == f"boxes of {FRAMES['celeba'].name}" and "hq" in self.spec.lower():
+            found.append(
+                "regions=celeba has the boxes of CelebA's aligned images; those of CelebA-HQ are regions=celebahq."
+            )
+        return super().remarks(labels) + found
 
     def region(self, ids: Ids, label: str) -> Bools | None:
         """Mask of a label in each image, shape (N, H, W); None for a label without a region."""

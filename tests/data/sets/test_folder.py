@@ -300,6 +300,14 @@ def test_the_boxes_of_cropped_images_follow_the_crop(photos: Write) -> None:
     assert areas[0] > areas[1] > areas[2] > 0
 
 
+def test_boxes_of_celeba_on_a_folder_that_is_named_like_celeba_hq_are_remarked(photos: Write, tmp_path: Path) -> None:
+    place = photos("file,Eyeglasses\n0.png,1\n", {"0.png": picture(0, 64, 64)})
+    named = place.rename(tmp_path / "CelebAMask-HQ64")
+    wanted = "those of CelebA-HQ are regions=celebahq"
+    assert wanted in " ".join(remarks(open_data(f"folder:{named},regions=celeba")))
+    assert wanted not in " ".join(remarks(open_data(f"folder:{named},regions=celebahq")))
+
+
 def test_images_that_cannot_be_read_are_left_out_on_request(photos: Write) -> None:
     place = many(photos)
     (place / "0.png").write_bytes(b"damaged")
