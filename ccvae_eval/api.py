@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ccvae_eval.checkpoint import Opened, open_checkpoint
 from ccvae_eval.core import TOOL
-from ccvae_eval.core.devices import PRECISIONS, device_named, environment, require_precision
+from ccvae_eval.core.devices import device_named, environment, require_precision
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.typed import plain as as_plain
 from ccvae_eval.core.types import Ids, Plain
@@ -144,8 +144,9 @@ def plan(
     chosen = metrics_with(options or {}, metrics)
     network: Any = opened.model if isinstance(opened, Opened) else opened
     images = data_of(data, opened)
-    part, size_name = _evaluated_split(split, limit), "sample" if limit is None else "limit"
-    own = ids is None and _by_metric(sample, limit)
+    part = _evaluated_split(split, limit)
+    size_name = "sample" if limit is None else "limit"
+    own_samples = ids is None and _no_size_given(sample, limit)
     if ids is None:
         ids = _evaluated_ids(images, chosen, split, sample, limit, seed)
     place = device_named(device)
@@ -175,17 +176,18 @@ def plan(
 
     advisor = Advisor(labels_of, f"--{size_name}", _retraining(opened, images))
     planned = Plan.of(
-        subject, chosen, own_samples=own, advisor=advisor, notice=notice, train=train, limit=metric_timeout, early=early
-    )
+        subject, chosen, own_samples=own_samples, advisor=advisor, notice=notice, train=train, limit=metric_timeout,
+        early=early,
+    )  # fmt: skip
     header = _header(planned.subject, opened, part or WHOLE_DATA, sample, command)
-    if precision != PRECISIONS[0]:
+    if precision != "float32":
         header = replace(header, environment={**header.environment, "precision": precision})
     return replace(planned, level=level, header=replace(header, warnings=(*header.warnings, *suspicions)))
 
 
 def _in_precision(network: Any, precision: str, place: torch.device) -> Any:
-    """The model on the device, in the arithmetic of this name."""
-    if precision == PRECISIONS[0]:
+    """The model itself, or for another precision than float32 a model on the device that computes in it."""
+    if precision == "float32":
         return network
     from ccvae_eval.model.wrap import HalfPrecisionModel
 
@@ -193,12 +195,12 @@ def _in_precision(network: Any, precision: str, place: torch.device) -> Any:
 
 
 def _evaluated_split(split: Split | None, limit: int | None) -> Split | None:
-    """The split of an evaluation; None = the whole data set."""
+    """The split to evaluate, "test" by default; None = the whole data set, whose first ``limit`` images are used."""
     return "test" if split is None and limit is None else split
 
 
-def _by_metric(sample: int | str | None, limit: int | None) -> bool:
-    """True if each metric uses its default number of images."""
+def _no_size_given(sample: int | str | None, limit: int | None) -> bool:
+    """True if neither option gives a number of images: each metric then uses its default."""
     return sample is None and limit is None
 
 
@@ -206,9 +208,9 @@ def _evaluated_ids(
     images: DataSet, metrics: Sequence[Metric], split: Split | None, sample: int | str | None, limit: int | None,
     seed: int,
 ) -> Ids:  # fmt: skip
-    """The images of an evaluation; enough for every metric if each uses its default number."""
+    """The images to evaluate; without a given number, the largest default of the metrics."""
     count = sample_size(sample)
-    if _by_metric(sample, limit):
+    if _no_size_given(sample, limit):
         count = max(metric.default_sample for metric in metrics)
     return sample_ids(images, _evaluated_split(split, limit), sample=count, seed=seed, limit=limit)
 
@@ -434,6 +436,7 @@ def _header(
         data={
             "name": data.spec,
             "digest": data.digest,
+            "image": list(data.input_shape),
             "n": len(subject),
             "labels": subject.schema.as_plain(),
             "split": split,

@@ -56,6 +56,8 @@ def read_folder(path: Path) -> Bundle:
             if "attributes.csv" in names
             else f"Its subfolders have checkpoint files: {', '.join(inside[:MAX_FILES])}. Name one of them."
             if inside
+            else f"It is a run: ccvae-eval inspect {path}, report {path} or compare {path} RUN."
+            if "run.json" in names
             else "Give the checkpoint file itself, or the folder that contains the parts of one model.",
         )
     if len(weights) > MAX_FILES:

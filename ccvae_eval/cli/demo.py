@@ -21,6 +21,9 @@ DEMO_IMAGES = 104
 """The fewest images for which every class of Hair_Color has the 20 images that metrics need."""
 DEMO_OPTIONS = {"diversity": {"draws": 5}, "reconstruction": {"importance": 8}}
 """Settings with which the demonstration decodes at most 20,000 images."""
+NEXT = """Next, with your own checkpoint and images:
+  ccvae-eval run YOUR.pt --data 'folder:PATH,regions=celeba'
+Regions (celeba, celebahq or a folder of masks) show where a label may change an image: ccvae-eval explain folder."""
 QUICK = TrainingSettings(minutes=3.0, epochs=50, batch=64, learning_rate=1e-3, save_minutes=0)
 QUICK_DATA = "faces,n=20000"
 
@@ -53,7 +56,7 @@ def command(
         run = write(run, out)
         screen.show(terminal.header(run), "", terminal.summary(run), "", *terminal.sentences(run), *check_lines(run))
         screen.written(out, [checkpoint.name, *draw(run, out, figures=True, page=True)])
-        screen.advise("Next, with your own checkpoint and images:\n  ccvae-eval run YOUR.pt --data folder:PATH")
+        screen.advise(NEXT)
         if json:
             screen.document(document_of(run))
     if run.failed:

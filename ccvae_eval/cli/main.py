@@ -162,7 +162,7 @@ app = typer.Typer(
     cls=LazyGroup,
     name="ccvae-eval",
     help="Disentanglement evaluation for VAEs that learn from labels.\n\nStart with ccvae-eval demo, then "
-    "ccvae-eval locality YOUR.pt --data folder:PATH.",
+    "ccvae-eval run YOUR.pt --data folder:PATH.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -300,19 +300,25 @@ def next_command(run: Run, checkpoint: str, common: Common) -> str:
     """The command to suggest after a run: the same one with all remedies, then trainings; else the next step.
 
     The scores of codes are suggested after a complete run, and always if no latent dimension belongs to a label.
+    A model that reconstructs no image is looked at first, unless a longer training is the remedy.
     """
-    from ccvae_eval.evaluation.remedies import combined_commands
+    from ccvae_eval.evaluation.remedies import TRAINING, combined_commands
     from ccvae_eval.evaluation.result_table import ASSIGNED, UNASSIGNED
+    from ccvae_eval.report.checks import UNLIKE, findings
+
+    def opening(verb: str, **more: Sequence[str | None] | None) -> str:
+        given = {**more, "model": [common.model], "set": common.set, "plugin": common.plugin}
+        named = [
+            part for name, of in given.items() for value in of or () if value for part in (f"--{name}", str(value))
+        ]
+        return shlex.join(["ccvae-eval", verb, checkpoint, *named])
 
     def evaluating(verb: str) -> str:
-        data = ["--data", common.data] if common.data else []
-        given = {
-            "--model": [common.model], "--set": common.set, "--rename": common.label, "--plugin": common.plugin,
-        }  # fmt: skip
-        named = [part for name, of in given.items() for value in of or () if value for part in (name, str(value))]
-        return shlex.join(["ccvae-eval", verb, checkpoint, *data, *named])
+        return opening(verb, data=[common.data], rename=common.label)
 
     found = combined_commands(run.measurements, lambda given: f"{options.command_line(without=given)} {given}")
+    if not any(line.startswith(TRAINING) for line in found) and any(f.check.code == UNLIKE for f in findings(run)):
+        return opening("inspect")
     notes = {note for m in run for v in m.values for note in re.split("; |: ", v.note)}
     has_panel = PANEL in (m.metric for m in run)
     if {ASSIGNED, UNASSIGNED} & notes and not has_panel:

@@ -89,7 +89,10 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
     options.assignments(chosen.set, "--set")
     initial = None if model == JUDGE or chosen.init_from is None else open_checkpoint(chosen.init_from)
     data = open_data(chosen.data, chosen.label or ())
-    from ccvae_eval.data.labels.relabel import remarks  # imports torch, which a refusal does not need
+    # these import torch, which a refusal does not need
+    from ccvae_eval.data.interface import HasRegions
+    from ccvae_eval.data.labels.relabel import remarks
+    from ccvae_eval.model.interface import supports
 
     with Screen(as_json=chosen.json, quiet=chosen.quiet) as screen:
         for text in remarks(data, settings.labels or None):
@@ -100,6 +103,8 @@ def command(model: Annotated[str, MODEL], **given: Any) -> None:
         else:
             document, inputs = _train(model, data, settings, chosen, screen, initial), str(chosen.out)
         screen.advise(f"Next: ccvae-eval run {inputs} --data {quote(chosen.data)}")
+        if chosen.data.startswith("folder:") and not supports(data, HasRegions):
+            screen.advise("Regions show where a label may change an image (regions=): ccvae-eval explain folder")
         if chosen.json:
             screen.document(document)
 

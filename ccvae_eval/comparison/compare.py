@@ -284,7 +284,7 @@ def require_comparable(first: Run, second: Run, one: str = "A", other: str = "B"
     """
     a, b = first.header, second.header
     differing: list[tuple[str, Plain, Plain]] = [
-        *((key, a.data.get(key), b.data.get(key)) for key in ("digest", "split", "sample")),
+        *_differing_data(a.data, b.data),
         ("seed", a.seed, b.seed),
         ("judge", (a.judge or {}).get("sha256"), (b.judge or {}).get("sha256")),
         ("regions", a.regions.get("source"), b.regions.get("source")),
@@ -301,13 +301,33 @@ def require_comparable(first: Run, second: Run, one: str = "A", other: str = "B"
     if not reasons:
         return
     command = _command_like(first, second)
-    if any(x != y for _, x, y in versions):
+    if any(what == IMAGE for what, _, _ in differing):
+        hint = "Compare models whose images have one size; ccvae-eval table shows others side by side."
+    elif any(x != y for _, x, y in versions):
         hint = f"Evaluate both with the same version of ccvae-eval: {first.header.command} and {command}"
     else:
         hint = f"Evaluate {other} as {one}: {command}"
         if a.judge and b.judge and any(what == "judge" and x != y for what, x, y in differing):
             hint += ". Models with different labels share a judge with --judge full"
     raise UsageError(f"runs {one} and {other} are not comparable", why="; ".join(reasons), hint=hint)
+
+
+def _differing_data(one: Mapping[str, Plain], other: Mapping[str, Plain]) -> list[tuple[str, Plain, Plain]]:
+    """What must agree about the images of two runs, and how each has it."""
+    images = [data.get("image") for data in (one, other)]  # earlier versions did not record it
+    if None not in images and images[0] != images[1]:
+        first, second = (f"{data.get('name')}, {_size(data['image'])}" for data in (one, other))
+        return [(IMAGE, first, second)]
+    same = one.get("digest") == other.get("digest")
+    key = "digest" if one.get("name") == other.get("name") else "name"
+    differing = [] if same else [("data" if key == "name" else "digest of the data", one.get(key), other.get(key))]
+    return differing + [(key, one.get(key), other.get(key)) for key in ("split", "sample")]
+
+
+def _size(shape: Plain) -> str:
+    """The shape of an image in words."""
+    channels, *sides = shape if isinstance(shape, list) else [shape]
+    return f"{' x '.join(map(str, reversed(sides)))} pixels, {channels} channels" if sides else f"{channels} numbers"
 
 
 def require_seeds(group: str, runs: Sequence[tuple[str, Run]]) -> None:
@@ -330,6 +350,8 @@ def require_seeds(group: str, runs: Sequence[tuple[str, Run]]) -> None:
         seen[digest] = place
 
 
+IMAGE = "images"
+"""What differs if the images of two runs have different shapes."""
 _OF_MODEL = re.compile(r" --(?:plugin|model|set)[ =](?:'[^']*'|\S+)")
 """An option that says how a checkpoint is opened."""
 

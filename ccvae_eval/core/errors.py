@@ -20,12 +20,13 @@ ARGUMENTS = {
     "--device": "device", "--batch-size": "batch_size", "--labels": "characteristics", "--cache-dir": "cache_dir",
     "--seed": "seed", "--width": "width", "--set": "settings", "--option": "options", "--model": "model",
     "--plugin": "plugins", "--metric-timeout": "metric_timeout", "--precision": "precision",
+    "--rename": "data",
 }  # fmt: skip
 """Arguments of ``evaluate`` and ``load`` that correspond to options of the command line."""
 _OPTION = re.compile(
     rf"ccvae-eval [^\n]*|(?P<option>{'|'.join(ARGUMENTS)})(?![\w-])"
-    r"(?: (?P<value>'[^']*'|\d+\b|(?:all|auto|none|full|test|bf16|float32)\b|[A-Za-z]\w*:[^\s;)]*[^\s;),.]|[A-Z]+\b(?!,)"
-    r"|[A-Z]\w*(?:,\w+)*|\w+(?:\.\w+)*=(?:\[[^]]*\]|\w+)))?"
+    r"(?: (?P<value>'[^']*'|\d+\b|(?:all|auto|none|full|test|bf16|float32)\b|[A-Za-z]\w*:[^\s;)]*[^\s;),.]"
+    r"|[A-Z]+\b(?![,=])|[A-Z]\w*(?:,\w+)*|\w+(?:\.\w+)*=(?:\[[^]]*\]|\w+)))?"
 )
 """An option with its value, if what follows has the form of one."""
 
@@ -37,6 +38,8 @@ def python_words(text: str) -> str:
     ("sample=640 characteristics=['A', 'B'] judge='auto'", '`limit` must be at least 1')
     >>> python_words("state it: --set images.range=[-1,1]")
     "state it: settings={'images.range': [-1, 1]}"
+    >>> python_words("--rename 'Hair=Hair_Color' renames")
+    "data='NAME:PATH,label=Hair=Hair_Color' renames"
     """
     return _OPTION.sub(_as_argument, text)
 
@@ -53,6 +56,8 @@ def _as_argument(found: re.Match[str]) -> str:
     if option is None:
         return found[0]
     name = ARGUMENTS[option]
+    if value is None and option == "--rename":
+        return "label=NEW=OLD in `data`"
     if value is None:
         return f"`{name}`"
     value = value.strip("'")
@@ -61,6 +66,8 @@ def _as_argument(found: re.Match[str]) -> str:
         metric, _, setting = key.partition(".")
         given = {metric: {setting: _value(text)}} if option == "--option" else {key: _value(text)}
         return f"{name}={given}"
+    if option == "--rename":
+        return f"{name}='NAME:PATH,label={value}'"
     if option == "--labels":
         return f"{name}={value.split(',')}"
     shown = value if value.isdigit() or value.isupper() else repr(value)

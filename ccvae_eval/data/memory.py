@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import chain
 from typing import Any, NoReturn, Self
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.array_files import DiskArray, blocks_of
 from ccvae_eval.core.errors import DataError, UsageError, suggestion
-from ccvae_eval.core.types import Ids
+from ccvae_eval.core.types import Bools, Ids
 from ccvae_eval.data.interface import DataSet, Split
 from ccvae_eval.data.labels.columns import labels_from_array
 from ccvae_eval.data.splits import Splits, split_by_column, split_by_name
@@ -23,8 +23,8 @@ from ccvae_eval.model.interface import Batch, LabelSchema, supports
 
 CHANNELS = (1, 3)
 SPEC = "arrays"
-KEYS = ("images", "labels", "names", "split")
-EXPECTED = "Expected (images, labels, names), a mapping with images, labels, names and split, or a torch Dataset."
+KEYS = ("images", "labels", "names", "split", "regions")
+EXPECTED = f"Expected (images, labels, names), a mapping with the keys {', '.join(KEYS)}, or a torch Dataset."
 
 
 class InMemory(ABC):
@@ -170,6 +170,10 @@ class Arrays(InMemory):
         labels: shape :math:`(N,)` or :math:`(N, L)`; NaN = missing.
         names: names of the labels, or their schema.
         split: "train", "judge" or "test" for each image; if None, 60/20/20 by a hash of the position.
+        regions: for some labels, masks of shape (N, H, W) that are nonzero where the label is shown.
+
+    Raises:
+        DataError: the arrays do not fit together; see :func:`standard_layout`.
     """
 
     def __init__(
@@ -178,13 +182,34 @@ class Arrays(InMemory):
         labels: Any,
         names: Sequence[str] | LabelSchema | None = None,
         split: Sequence[str] | None = None,
+        regions: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(*checked_arrays(_array(images), _array(labels), names, split, SPEC), SPEC)
+        if regions:  # the method is a capability (HasRegions), so it exists only if there are regions
+            masks = {name: self._masks(name, _array(values)) for name, values in regions.items()}
+            content = blake2b(repr(list(masks)).encode(), digest_size=4)
+            for mask in masks.values():
+                content.update(mask.data)
+            self.region_source = f"masks in memory, {content.hexdigest()}"
+            self.region = partial(_mask_of, masks)
+
+    def _masks(self, name: str, values: NDArray[Any]) -> Bools:
+        """The masks of one label, shape (N, H, W)."""
+        if name not in self.schema:
+            known = self.schema.names
+            raise DataError(f"there is no label {name!r}", where="regions", hint=suggestion(name, known))
+        if values.shape != (expected := (len(self), *self.input_shape[1:])):
+            raise DataError(f"masks must have the shape {expected}, got {values.shape}", where=f"regions, {name}")
+        return np.ascontiguousarray(values != 0)
 
     @classmethod
     def from_spec(cls, path: str | None, options: Mapping[str, str]) -> NoReturn:
         del path, options
         raise UsageError("arrays cannot be opened from a spec", hint="Save them as an .npz and write npz:PATH.")
+
+
+def _mask_of(masks: Mapping[str, Bools], ids: Ids, label: str) -> Bools | None:
+    return masks[label][ids] if label in masks else None
 
 
 def as_data_set(data: Any) -> DataSet:

@@ -219,8 +219,8 @@ INTERVENED: Mapping[str, str] = {
         "the other: these dimensions do not encode the label; train longer or with more labels",
     "has no region": "the label changes the whole image; the mean is that of the other labels",
     "this data set has no regions":
-        "add regions=celeba, celebahq or a folder of masks to --data folder:PATH (explain folder); a data set in "
-        "Python needs a method region(ids, label) and an attribute region_source",
+        "add regions=celeba, celebahq or a folder of masks to --data folder:PATH (explain folder); in Python, arrays "
+        "take masks under the key regions, and a data set of your own needs region(ids, label) and region_source",
     "the region is empty or too large in every image":
         "no mask is usable; largest_region bounds the share of the image that a region may cover",
     "no image has another class": "images are moved to another class, and the sample shows one class only",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ccvae_eval.core.results import EVERY_UNDEFINED, TOO_FEW_IMAGES, Measurement, Reason, Value
 from ccvae_eval.data.images.regions import FACE_BOX_OF
 from ccvae_eval.data.interface import HasRegions
+from ccvae_eval.data.memory import SPEC as IN_PYTHON
 from ccvae_eval.evaluation.interventions import LEAST_PER_CLASS
 from ccvae_eval.evaluation.judge_scores import UNRECOGNISED
 from ccvae_eval.evaluation.result_table import (
@@ -97,7 +98,7 @@ class Advisor:
                 why = self._rare(subject, name, counts, LEAST_PER_CLASS)
                 found.append((name, self._with_regions(why, subject, metric, name)))
             elif regions and not has_region(subject, name):
-                found.append((name, self._regionless(subject, metric)))
+                found.append((name, self._regionless(subject, metric, name)))
         return [Problem((metric,), (name,), *why) for name, why in found]
 
     def explained(self, measurement: Measurement, subject: Subject, *, regions: bool = False) -> Measurement:
@@ -135,7 +136,7 @@ class Advisor:
         note, name, reasons = value.note, value.characteristic or "", set(value.note.split("; "))
         remedy = f"ccvae-eval explain {metric}"
         if REGIONLESS in reasons:
-            why, remedy = self._regionless(subject, metric)
+            why, remedy = self._regionless(subject, metric, name)
             note = note.replace(REGIONLESS, why)
         elif (rare := TOO_FEW_IMAGES.search(note)) or note.startswith("only one class occurs"):
             rare_label = str(value.at.get("judged", name))
@@ -171,18 +172,26 @@ class Advisor:
         """Reason and remedy of a label of which a class is rare, with those of its missing region, if it has none."""
         if has_region(subject, name):
             return rare
-        (note, larger), (why, regions) = rare, self._regionless(subject, metric)
-        return f"{note}; {why}", combined([larger, regions]) if regions.startswith("--data") else larger
+        (note, larger), (why, regions) = rare, self._regionless(subject, metric, name)
+        if not regions.startswith("--data"):  # more images would not help
+            return why, regions
+        return f"{note}; {why}", combined([larger, regions])
 
-    def _regionless(self, subject: Subject, metric: str) -> tuple[str, str]:
+    def _regionless(self, subject: Subject, metric: str, name: str) -> tuple[str, str]:
+        """Reason and remedy of a label without a region."""
         data = subject.data
         if supports(data, HasRegions):
             return GLOBAL_LABEL, self._others(subject, metric, lambda other: has_region(subject, other))
         spec = data.spec
+        if spec == IN_PYTHON:
+            given = "data={'images': ..., 'labels': ..., 'regions': {LABEL: masks}}"
+            return f"{NO_REGIONS}; give masks of shape (N, H, W) in {given}", f"ccvae-eval explain {metric}"
         if not spec.startswith("folder:"):
             return NO_REGIONS, f"ccvae-eval explain {metric}"
-        if not any(name in FACE_BOX_OF for name in data.schema.names):
+        if not any(label in FACE_BOX_OF for label in data.schema.names):
             return f"{NO_REGIONS}; write {spec},regions=FOLDER for masks LABEL/NAME.png", "ccvae-eval explain folder"
+        if name not in FACE_BOX_OF and (own := [label for label in subject.movable if label in FACE_BOX_OF]):
+            return f"{NO_REGIONS}, and neither regions=celeba nor celebahq has one of this label", labels_option(own)
         frame = "celebahq" if "hq" in spec.lower() else "celeba"
         why = (
             f"{NO_REGIONS}; regions=celeba fits CelebA's aligned images, regions=celebahq CelebA-HQ: "
@@ -197,12 +206,12 @@ class Advisor:
             return why, f"{self.option} {size}"
         kept = [n for n, found in self._counts(subject, None).items()
                 if n != name and min(found) >= least and (subject.assigned or n in subject.movable)]  # fmt: skip
-        return why, f"--labels {quote(','.join(kept))}" if kept else "ccvae-eval inspect " + quote(subject.data.spec)
+        return why, labels_option(kept) if kept else "ccvae-eval inspect " + quote(subject.data.spec)
 
     def _others(self, subject: Subject, metric: str, keep: Callable[[str], bool]) -> str:
         """The option that selects the characteristics for which the value is defined."""
         kept = [name for name in subject.movable if keep(name)]
-        return f"--labels {quote(','.join(kept))}" if kept else f"ccvae-eval explain {metric}"
+        return labels_option(kept) if kept else f"ccvae-eval explain {metric}"
 
     def _counts(self, subject: Subject, size: int | None, name: str = "") -> dict[str, list[int]]:
         """Images of each class of the evaluated labels, and of ``name``, in a sample of a given size."""
@@ -216,23 +225,29 @@ class Advisor:
     def _needed_sample(self, subject: Subject, name: str, least: int) -> str:
         """The smallest sample of those tried that has enough images of every class of a label.
 
-        It has enough for every other label too, as far as the data do, so that one larger sample is the last one.
+        It has enough for every other label too, as far as the data do, so that the sample need be enlarged only once.
         "" if all images have too few of the label itself.
         """
         every, total = self._counts(subject, None, name), len(self.labels(None, False))
-        wanted = {n: most for n, found in every.items() if min(found) >= (most := max(least, LEAST_PER_CLASS))}
+        enough = max(least, LEAST_PER_CLASS)
+        wanted = {n: enough for n, found in every.items() if min(found) >= enough}
         if name not in wanted and min(every[name]) >= least:
             wanted[name] = least
         if name not in wanted:
             return ""
-        size = max(math.ceil(total * most / min(every[n])) for n, most in wanted.items())
+        size = max(math.ceil(total * needed / min(every[n])) for n, needed in wanted.items())
         size = max(size, len(subject) * (2 if subject.assigned else 1) + 1)
         while size < total:
             found = self._counts(subject, size, name)
-            if all(min(found[n]) >= most for n, most in wanted.items()):
+            if all(min(found[n]) >= needed for n, needed in wanted.items()):
                 return str(size)
             size = math.ceil(size * SAMPLE_GROWTH)
         return "all" if self.option == "--sample" else str(total)
+
+
+def labels_option(names: Iterable[str]) -> str:
+    """The option that selects labels."""
+    return f"--labels {quote(','.join(names))}"
 
 
 def has_region(subject: Subject, name: str) -> bool:
@@ -299,7 +314,7 @@ def combined_commands(measurements: Sequence[Measurement], command: Callable[[st
     options = combined(f"{name} {quote(value)}" for own in others.values() for name, value in own)
     kept = [name for name in names if name not in hopeless]
     if hopeless and kept:
-        options = f"{options} --labels {quote(','.join(kept))}".strip()
+        options = f"{options} {labels_option(kept)}".strip()
     commands = list(dict.fromkeys(p.remedy for p in found if not p.remedy.startswith("--")))
     trainings = [remedy for remedy in commands if remedy.startswith(TRAINING)]
     return [command(options)] * bool(options) + trainings or commands[:1]

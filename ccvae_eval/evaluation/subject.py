@@ -34,6 +34,7 @@ from ccvae_eval.model.interface import (
     LabelSchema,
     LatentLayout,
     Predicts,
+    Trainable,
     supports,
     type_name,
 )
@@ -319,6 +320,16 @@ class Subject:
             self._cache[key] = compute()
         return cast("T", self._cache[key])
 
+    @property
+    def no_prior(self) -> str:
+        """The reason of values for which the model would draw a characteristic from p(z_c|y), if it has none."""
+        why = f"{type_name(self.model)} has no p(z_c|y)"
+        if self.assigned:
+            return f"{why}, because it was trained without labels; disentanglement measures such models"
+        if self.characteristics and not supports(self.model, Trainable):
+            return f"{why}: give wrap(prior=...), or write the method conditional_prior(labels) of its class"
+        return why
+
     now = deprecated_method("now", "current_class")
     targets = deprecated_method("targets", "target_class")
     once = deprecated_method("once", "cached")
@@ -333,7 +344,7 @@ class Subject:
         """
         model, schema = self.model, self.schema
         if not supports(model, HasConditionalPrior):
-            raise UnsupportedError(f"{type_name(model)} has no p(z_c|y)")
+            raise UnsupportedError(self.no_prior)
         cardinality = schema[characteristic].cardinality
         labels = torch.zeros(cardinality, len(schema))
         labels[:, schema.index(characteristic)] = torch.arange(cardinality, dtype=torch.float32)

@@ -189,15 +189,19 @@ class LatentLayout:
     characteristics: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        taken = self.characteristic_columns
         if self.dim < 1:
             raise UsageError(f"the number of latent dimensions must be at least 1, got {self.dim}")
-        if any(not 0 <= column < self.dim for column in taken):
-            raise UsageError(f"latent dimensions of characteristics must lie in 0 to {self.dim - 1}")
-        if len(set(taken)) != len(taken):
-            raise UsageError("a latent dimension belongs to two characteristics")
-        if any(not columns for columns in self.characteristics.values()):
-            raise UsageError("each characteristic must have at least one latent dimension")
+        owners: dict[int, str] = {}
+        for name, columns in self.characteristics.items():
+            if not columns:
+                raise UsageError(f"{name!r} must have at least one latent dimension")
+            for column in columns:
+                if not 0 <= column < self.dim:
+                    last = self.dim - 1
+                    raise UsageError(f"latent dimensions of {name!r} must lie in 0 to {last}, got {column}")
+                if column in owners:
+                    raise UsageError(f"latent dimension {column} belongs to {owners[column]!r} and to {name!r}")
+                owners[column] = name
         frozen = MappingProxyType({name: tuple(columns) for name, columns in self.characteristics.items()})
         object.__setattr__(self, "characteristics", frozen)
 

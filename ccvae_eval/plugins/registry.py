@@ -303,7 +303,10 @@ class Registry(Mapping[str, Any]):
             return matches[0]
         noun = NOUNS.get(self.group, self.group.removesuffix("s"))
         if not matches:
-            raise UsageError(f"{name!r} is not a registered {noun}", hint=suggestion(name, {r.name for r in entries}))
+            hint = suggestion(name, {r.name for r in entries})
+            if self.group == "metrics" and " " not in name:
+                hint += f" If it is a value, ccvae-eval explain {name} tells its metric."
+            raise UsageError(f"{name!r} is not a registered {noun}", hint=hint)
         owners = " and ".join(r.distribution for r in matches)
         choices = " or ".join(r.qualified for r in matches)
         raise UsageError(f"{noun} {name!r} is registered by {owners}", hint=f"Use the qualified name: {choices}.")

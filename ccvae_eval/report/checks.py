@@ -348,7 +348,10 @@ def _no_judge(run: Run) -> Iterator[str]:
         yield f"Undefined without a judge: {listed(without)}."
 
 
-@_check("CE016", "warning", "Reconstruction worse than the mean image",
+UNLIKE = "CE016"
+
+
+@_check(UNLIKE, "warning", "Reconstruction worse than the mean image",
         "Train longer, or state the decoder's range (--set images.range=[-1,1] or images.logits=true).")  # fmt: skip
 def _worse_than_mean(run: Run) -> Iterator[str]:
     """The model's reconstructions are farther from the images than the mean image of the data is.

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from ccvae_eval.core.devices import one_thread
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats
-from ccvae_eval.statistics.information import entropy_of_counts, equal_mass_bins, robust_bins
+from ccvae_eval.statistics.information import equal_mass_bins, joint_entropies, robust_bins
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,9 @@ class _Contingency:
 
 def _information(joint: Floats) -> Floats:
     """Mutual information in nats of contingency tables of shape (D, bins, classes)."""
-    both = entropy_of_counts(joint.reshape(len(joint), -1))
-    found = entropy_of_counts(joint.sum(axis=2)) + entropy_of_counts(joint.sum(axis=1)) - both
+    code, label, both = joint_entropies(joint)
     # a label that is missing everywhere has undefined entropy: its information is 0
-    return np.nan_to_num(found, nan=0.0)
+    return np.nan_to_num(code + label - both, nan=0.0)
 
 
 def _classes(label: Floats, discrete: bool, bins: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

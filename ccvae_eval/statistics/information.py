@@ -90,6 +90,24 @@ def entropy_of_counts(counts: NDArray[np.floating], *, corrected: bool = True) -
         return np.asarray(np.where(n > 0, plain + bias, np.nan))
 
 
+def joint_entropies(counts: NDArray[np.floating], *, corrected: bool = True) -> tuple[Floats, Floats, Floats]:
+    r"""Entropies of two variables and of both together; their information is :math:`H(a) + H(b) - H(a, b)`.
+
+    Args:
+        counts: contingency tables, shape :math:`(..., A, B)`.
+        corrected: as of :func:`entropy_of_counts`.
+
+    Returns:
+        H(a), H(b) and H(a, b) in nats, shape :math:`(...)` each.
+
+    >>> [float(h.round(4)) for h in joint_entropies(np.array([[2.0, 0.0], [0.0, 2.0]]), corrected=False)]
+    [0.6931, 0.6931, 0.6931]
+    """
+    tables = (counts.sum(axis=-1), counts.sum(axis=-2), counts.reshape(*counts.shape[:-2], -1))
+    first, second, both = (entropy_of_counts(table, corrected=corrected) for table in tables)
+    return first, second, both
+
+
 def neighbour_divergences(first: Floats, second: Floats, k: int) -> Floats:
     r"""KL divergences in nats by distances to k-th neighbours, in both directions, for each of B pairs of samples.
 

@@ -286,6 +286,9 @@ def test_custom_networks_need_a_class_and_their_pickles_are_not_read(net: Any, t
 def test_folders_that_are_not_a_checkpoint_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is a folder without a checkpoint file"):
         open_checkpoint(tmp_path)
+    (tmp_path / "run.json").touch()
+    with pytest.raises(CheckpointError, match="It is a run: ccvae-eval inspect"):
+        open_checkpoint(tmp_path)
     for number in range(13):
         torch.save({"w": torch.ones(1)}, tmp_path / f"epoch{number:02}.pt")
     with pytest.raises(CheckpointError, match="is a folder of 13 checkpoint files"):

@@ -6,14 +6,17 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import ccvae_eval
 from ccvae_eval.cli.main import load_command
-from ccvae_eval.cli.options import SINGLE
+from ccvae_eval.cli.measuring import next_command
+from ccvae_eval.cli.options import SINGLE, Common
 from tests.support.commands import run_command
+from tests.support.runs import measurement, run_of, undefined, value
 
 SHIPPED = Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt"
 
@@ -83,6 +86,22 @@ def test_the_suggested_evaluation_opens_model_and_data_in_the_same_way(capsys: p
     assert run_command("reconstruction", SHIPPED, *options, *shared) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: "))
     assert shlex.split(line)[1:] == ["ccvae-eval", "run", str(SHIPPED), *options]
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy", "following"),
+    [
+        (0.05, "--sample 640", "ccvae-eval inspect w.pt --set images.logits=true --plugin mine.py"),
+        (0.05, "ccvae-eval train vae --out b.pt", "ccvae-eval train vae --out b.pt"),
+        (0.03, "ccvae-eval train vae --out b.pt", "ccvae-eval train vae --out b.pt"),
+    ],
+)
+def test_a_model_that_reconstructs_no_image_is_looked_at_first(error: float, remedy: str, following: str) -> None:
+    mse = replace(value("mse", error), chance=0.04)
+    missing = replace(undefined("focus", "Smiling", "why"), remedy=remedy)
+    run = run_of(measurement("reconstruction", "mse", [mse]), measurement("locality", "focus", [missing]))
+    common = Common(set=["images.logits=true"], plugin=[Path("mine.py")])
+    assert next_command(run, "w.pt", common) == following
 
 
 def test_the_demo_overwrites_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -200,7 +200,8 @@ def test_runs_on_different_images_are_compared_on_those_in_common() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": {"digest": "e", "split": "test", "name": "faces"}}, "digest: 'd' and 'e'"),
+        ({"data": {"digest": "e", "split": "test", "name": "faces"}}, "digest of the data: 'd' and 'e'"),
+        ({"data": {"digest": "e", "split": "test", "name": "mine"}}, "data: 'faces' and 'mine'"),
         ({"data": {"digest": "d", "split": "train", "name": "faces"}}, "split: 'test' and 'train'"),
         ({"data": {"digest": "d", "split": "test", "sample": 64}}, "sample: None and 64"),
         ({"seed": 3}, "seed: 0 and 3"),
@@ -214,6 +215,20 @@ def test_runs_of_different_evaluations_are_refused(change: dict[str, object], me
     assert error.value.why == message
     assert "ccvae-eval run b.pt" in error.value.hint
     assert "--seed 0" in error.value.hint
+
+
+def test_models_of_different_image_sizes_are_told_what_can_be_done() -> None:
+    sizes = (
+        {"digest": d, "split": "test", "name": f"faces,size={n}", "image": [3, n, n]} for d, n in (("d", 64), ("e", 32))
+    )
+    (a, b) = (model(k, data=data) for k, data in enumerate(sizes))
+    with pytest.raises(UsageError) as error:
+        compare(a, b)
+    assert (
+        "'faces,size=64, 64 x 64 pixels, 3 channels' and 'faces,size=32, 32 x 32 pixels, 3 channels'" in error.value.why
+    )
+    assert "ccvae-eval table" in error.value.hint
+    assert "ccvae-eval run" not in error.value.hint
 
 
 def test_other_settings_and_versions_are_refused_and_the_command_is_that_of_the_first_run() -> None:

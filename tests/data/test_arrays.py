@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from ccvae_eval.core.errors import DataError, UsageError
+from ccvae_eval.data.interface import HasRegions
 from ccvae_eval.data.memory import Arrays, as_data_set
 from ccvae_eval.data.sets.faces import Faces
-from ccvae_eval.model.interface import Label, LabelSchema
+from ccvae_eval.model.interface import Label, LabelSchema, supports
 from ccvae_eval.testing.data import check_data_set
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
@@ -117,3 +120,27 @@ def test_unreadable_torch_datasets_are_rejected() -> None:
 def test_arrays_cannot_be_opened_from_a_spec() -> None:
     with pytest.raises(UsageError, match="npz:PATH"):
         Arrays.from_spec(None, {})
+
+
+def test_masks_in_memory_are_regions() -> None:
+    masks = np.zeros((40, 8, 8))
+    masks[1, 0, 1] = 3.0
+    data: Any = as_data_set({"images": IMAGES, "labels": LABELS, "names": ["a", "b"], "regions": {"b": masks}})
+    assert supports(data, HasRegions)
+    assert np.argwhere(data.region(np.array([1, 0]), "b")).tolist() == [[0, 0, 1]]
+    assert data.region(np.array([0]), "a") is None
+    other: Any = Arrays(IMAGES, LABELS, ["a", "b"], regions={"b": 1 - masks})
+    assert other.region_source != data.region_source, "runs with other masks are not comparable"
+    assert not supports(Arrays(IMAGES, LABELS), HasRegions)
+
+
+@pytest.mark.parametrize(
+    ("regions", "message"),
+    [
+        ({"c": np.ones((40, 8, 8))}, "there is no label 'c'"),
+        ({"a": np.ones((40, 8, 3))}, r"masks must have the shape \(40, 8, 8\), got \(40, 8, 3\)"),
+    ],
+)
+def test_unusable_masks_are_rejected(regions: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Arrays(IMAGES, LABELS, ["a", "b"], regions=regions)

@@ -1,6 +1,7 @@
 """Peak memory of a metric against the number of images: its numbers, and nothing of the size of an image.
 
-Each measurement is a process of its own, because a peak never falls. docs/scale.md states the bounds.
+Each metric has a process of its own, which measures the smaller number first, because a peak never falls. docs/scale.md
+states the measurements.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ def peak(images):
 
 print(peak(10_000), peak(30_000))
 """
-KIB_PER_IMAGE = {"accuracy": 8, "locality": 8, "drift": 8, "diversity": 8, "reconstruction": 8, "density": 16}
-"""Most KiB of an image with three labels and ten latent dimensions; an image has 3 KiB, its codes have 40 bytes."""
+KIB_PER_IMAGE = {"accuracy": 8, "locality": 7, "drift": 8, "diversity": 7, "reconstruction": 7, "density": 17}
+"""Most KiB of an image with three labels and ten latent dimensions.
+
+1.1 to 2.1 above a measurement on Linux. An image has 3.1 KiB, so a metric that keeps its images exceeds the bound.
+"""
 
 
 @pytest.mark.soak

@@ -24,10 +24,12 @@ def test_networks_run_in_bfloat16_and_return_float32() -> None:
     model, images = HalfPrecisionModel(inner), torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         exact, found = inner.encode(images), model.encode(images)
-        pictures = model.decode(found.loc)
+        pictures, exact_pictures = model.decode(found.loc), inner.decode(found.loc)
     assert found.loc.dtype == found.scale.dtype == pictures.dtype == torch.float32
     assert not torch.equal(found.loc, exact.loc)
     torch.testing.assert_close(found.loc, exact.loc, rtol=0.05, atol=0.05)
+    assert not torch.equal(pictures, exact_pictures)
+    torch.testing.assert_close(pictures, exact_pictures, rtol=0.05, atol=0.05)
     assert supports(model, HasConditionalPrior)
     assert not supports(model, Trainable)
 

@@ -21,7 +21,7 @@ from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.judge import selection
 from ccvae_eval.metrics.locality.metric import Locality
 from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout
-from tests.support.fakes import Squares, SquaresJudge, SquaresVAE
+from tests.support.fakes import PlainSquaresVAE, Squares, SquaresJudge, SquaresVAE
 
 
 class RareGlasses(Squares):
@@ -161,11 +161,31 @@ def test_rare_classes_and_missing_regions_are_told_at_once() -> None:
     assert "regions=celeba fits CelebA's aligned images, regions=celebahq CelebA-HQ" in reason
 
 
+def test_a_label_without_a_box_in_a_face_is_not_told_to_add_boxes() -> None:
+    squares = Squares(300)
+    schema = LabelSchema((Label("Male"), Label("Eyeglasses"), *squares.schema.labels[2:]))
+    data: Any = as_data_set((squares.batch(np.arange(300)).images, squares._labels, schema))
+    data.spec = "folder:mine"
+    model = SquaresVAE()
+    model.layout = LatentLayout(model.layout.dim, {"Male": (0,), "Eyeglasses": (1,)})
+    model.labels = schema
+    run = api.evaluate(model, data, ["locality"], references=False, gallery=False, judge="none")
+    male, glasses = (run.find(f"locality.focus@{name}") for name in ("Male", "Eyeglasses"))
+    assert male.remedy == "--labels Eyeglasses"
+    assert "neither regions=celeba nor celebahq has one of this label" in male.note
+    assert glasses.remedy == "--data folder:mine,regions=celeba"
+
+
 @pytest.mark.parametrize(
     ("spec", "reason", "remedy"),
     [
         ("folder:mine", "; write folder:mine,regions=FOLDER for masks LABEL/NAME.png", "ccvae-eval explain folder"),
         ("npz:mine", "", "ccvae-eval explain locality"),
+        (
+            "arrays",
+            "; give masks of shape (N, H, W) in data={'images': ..., 'labels': ..., 'regions': {LABEL: masks}}",
+            "ccvae-eval explain locality",
+        ),
     ],
 )
 def test_data_without_regions_are_told_the_option_that_adds_them(spec: str, reason: str, remedy: str) -> None:
@@ -175,6 +195,33 @@ def test_data_without_regions_are_told_the_option_that_adds_them(spec: str, reas
     values = undefined(data, ["locality"], judge="none", sample=56)
     found = {(v.note, v.remedy) for v in values if v.name == "focus"}
     assert (f"this data set has no regions{reason}", remedy) in found
+
+
+def test_more_images_are_not_advised_where_only_regions_would_help() -> None:
+    data = RareGlasses(4000)
+    arrays: Any = as_data_set((data.batch(np.arange(4000)).images, data._labels, data.schema))
+    arrays.spec = "npz:mine"
+    values = undefined(arrays, ["locality"], judge="none", sample=56)
+    (focus,) = (v for v in values if v.key[:2] == ("focus", "Glasses"))
+    assert (focus.note, focus.remedy) == ("this data set has no regions", "ccvae-eval explain locality")
+
+
+def test_a_model_that_cannot_draw_a_label_is_told_what_would_let_it() -> None:
+    class Undrawable(PlainSquaresVAE):
+        """Has latent dimensions of its labels, and no p(z_c|y)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layout, self.labels = self.inner.layout, self.inner.labels
+
+    def reason(model: PlainSquaresVAE) -> str:
+        run = api.evaluate(model, Squares(300), ["diversity"], references=False, gallery=False, judge="none")
+        found = run.measurement("diversity").reason
+        assert found is not None
+        return found.text
+
+    assert "p(z_c|y): give wrap(prior=...), or write the method conditional_prior(labels)" in reason(Undrawable())
+    assert "because it was trained without labels; disentanglement measures such models" in reason(PlainSquaresVAE())
 
 
 def test_the_class_that_is_rare_is_that_of_the_label_whose_images_are_counted() -> None:

@@ -120,6 +120,19 @@ def test_the_identity_of_a_plan_changes_with_its_images() -> None:
     assert identity(plan)["images"] != identity(other)["images"]
 
 
+def test_the_identity_of_a_plan_changes_with_its_precision() -> None:
+    plan = planned(40, metrics["accuracy"]())
+    reduced = replace(plan, header=replace(plan.header, environment={**plan.header.environment, "precision": "bf16"}))
+    changed = {key for key, value in identity(reduced).items() if value != identity(plan)[key]}
+    assert changed == {"precision"}
+
+
+def test_a_share_may_be_as_large_as_the_evidence_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    share(tmp_path, 1, 1, planned(40, metrics["accuracy"]()))
+    monkeypatch.setattr("ccvae_eval.data.sets.npz.MAX_ARRAYS_BYTES", 1)
+    assert len(read_shares([tmp_path])) == 1
+
+
 def test_missing_and_repeated_shares_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no shares of a run"):
         read_shares([tmp_path])

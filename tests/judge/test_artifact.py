@@ -7,6 +7,7 @@ import torch
 from ccvae_eval.checkpoint import read_bundle, write_bundle
 from ccvae_eval.core.errors import CheckpointError, DataError
 from ccvae_eval.judge import Judge, train_judge
+from ccvae_eval.judge.artifact import judged_on_cpu
 from ccvae_eval.model.interface import Label, LabelSchema
 from tests.support.fakes import Squares
 
@@ -40,6 +41,20 @@ def test_log_probabilities_cover_every_class_and_sum_to_one(judge, squares):
     assert {name: tuple(t.shape) for name, t in found.items()} == {"Glasses": (7, 2), "Smile": (7, 2), "Hair": (7, 3)}
     assert all(torch.allclose(t.exp().sum(1), torch.ones(7)) for t in found.values())
     assert all(not t.requires_grad for t in found.values())
+
+
+def test_batches_brought_to_the_cpu_together_keep_their_values_and_memory_order():
+    class Transposed:
+        """Probabilities that are stored class by class, as some kernels return them."""
+
+        def log_probabilities(self, images):
+            return {"Glasses": images[:2].T, "Hair": images[2:].T.contiguous()}
+
+    batches = [torch.rand(5, 7, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+    for images, found in zip(batches, judged_on_cpu(Transposed(), batches), strict=True):
+        for name, expected in Transposed().log_probabilities(images).items():
+            assert torch.equal(found[name], expected)
+            assert found[name].stride() == expected.stride()
 
 
 def test_a_row_does_not_depend_on_the_other_rows(judge, squares):

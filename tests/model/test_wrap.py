@@ -121,6 +121,9 @@ def test_labels_of_every_kind_are_accepted_and_invalid_ones_refused() -> None:
     [
         ({"characteristics": {"digit": 0}}, r"characteristics\['digit'\] must be a list of latent .*, got 0\n.*\[0\]"),
         ({"characteristics": {"digit": [0.5]}}, r"must be a list of latent dimensions, got \[0.5\]"),
+        ({"characteristics": {"a": [0], "digit": [3]}}, r"dimensions of 'digit' must lie in 0 to 2, got 3"),
+        ({"characteristics": {"a": [0], "digit": [1, 0]}}, r"dimension 0 belongs to 'a' and to 'digit'"),
+        ({"characteristics": {"a": [0], "digit": []}}, r"'digit' must have at least one latent dimension"),
         ({"characteristics": ["digit"]}, r"characteristics must be a dictionary by label, got \['digit'\]"),
         ({"labels": {"digit": 10}}, r"labels\['digit'\] must be a kind or a list of class names, got 10"),
         ({"labels": ["digit"]}, r"labels must be a dictionary by label, got \['digit'\]"),

@@ -34,6 +34,11 @@ def test_an_unknown_name_suggests_the_closest() -> None:
         registry.models["ccvea"]
 
 
+def test_the_name_of_a_value_is_told_where_to_find_its_metric() -> None:
+    with pytest.raises(UsageError, match="ccvae-eval explain focus tells its metric"):
+        registry.metrics.find("focus")
+
+
 def test_a_plugin_file_registers_its_classes(tmp_path: Path) -> None:
     file = tmp_path / "my_plugin.py"
     file.write_text(GOOD)

@@ -149,7 +149,7 @@ def test_correlated_labels_are_no_leakage_and_a_tenth_of_a_neighbour_is(draws):
         codes[:, 0] = 0.9 * codes[:, 0] + 0.1 * codes[:, 1]
         pairs, decisions = decided(y, codes)
         found += decisions.rejected[pairs.index((0, 1))]
-    assert pure >= draws - max(3, draws // 10)  # 39 of 40
+    assert pure >= draws - 1
     assert found == draws
 
 

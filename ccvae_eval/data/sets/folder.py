@@ -308,7 +308,7 @@ def existing_path(name: str, path: str | None, what: str) -> Path:
     place = Path(require_path(name, path, what))
     if not place.exists():
         relative = "" if place.is_absolute() else f"Relative paths start at {Path.cwd()}."
-        hint = " ".join(filter(None, (similar_path(place), relative)))
+        hint = " ".join(filter(None, (similar_path(place), relative))) or f"Expected: {what}."
         raise DataError("the path does not exist", where=str(place), hint=hint)
     return place
 

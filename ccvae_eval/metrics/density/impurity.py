@@ -17,7 +17,7 @@ from ccvae_eval.core.types import Floats, Ids
 from ccvae_eval.evaluation.result_table import NO_OTHER_LABEL, ResultTable, Undefined
 from ccvae_eval.metrics.shared.contrasts import Contrasts, mean_over_contrasts
 from ccvae_eval.statistics.auc import auc_projection, projected_estimates
-from ccvae_eval.statistics.information import Classes, entropy_of_counts, equal_mass_bins, robust_bins
+from ccvae_eval.statistics.information import Classes, equal_mass_bins, joint_entropies, robust_bins
 from ccvae_eval.statistics.intervals import Resampled, centred_and_basic, estimate_from_draws
 from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -155,8 +155,6 @@ def _normalised_information(first: Classes, second: Classes) -> float:
     a, b = first[both], second[both]
     width = int(b.max()) + 1
     joint = np.bincount(a * width + b, minlength=(int(a.max()) + 1) * width).reshape(-1, width).astype(np.float64)
-    one, other, together = (
-        float(entropy_of_counts(counts)) for counts in (joint.sum(axis=1), joint.sum(axis=0), joint.ravel())
-    )
+    one, other, together = map(float, joint_entropies(joint))
     scale = np.sqrt(max(one, 0.0) * max(other, 0.0))
     return float((one + other - together) / scale) if scale > 0 else 0.0

@@ -19,7 +19,7 @@ from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult
 from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, over_factors, permutations, top_two
 from ccvae_eval.metrics.disentanglement.predictors import ensemble, without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import Factor
-from ccvae_eval.statistics.information import entropy_of_counts
+from ccvae_eval.statistics.information import joint_entropies
 from ccvae_eval.statistics.probes import standardised
 from ccvae_eval.statistics.ratios import safe_ratio
 
@@ -284,9 +284,7 @@ def _explained(factors: tuple[Factor, ...], rows: Ids) -> Bools:
             if other is factor or not len(one):
                 continue
             table = np.bincount(two * factor.levels + one, minlength=factor.levels * other.levels)
-            joint, own, rest = (
-                float(entropy_of_counts(counts.astype(np.float64), corrected=False))
-                for counts in (table, np.bincount(one), np.bincount(two))
-            )
-            found[k] |= own > 0 and (own + rest - joint) / own > MOST_EXPLAINED
+            joint = table.reshape(other.levels, factor.levels).astype(np.float64)
+            rest, own, both = map(float, joint_entropies(joint, corrected=False))
+            found[k] |= own > 0 and (own + rest - both) / own > MOST_EXPLAINED
     return found

@@ -22,7 +22,7 @@ from scipy.stats import chi2
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.metrics.disentanglement.table import PanelTable
-from ccvae_eval.statistics.information import Classes, entropy_of_counts, equal_mass_bins
+from ccvae_eval.statistics.information import Classes, entropy_of_counts, equal_mass_bins, joint_entropies
 from ccvae_eval.statistics.ratios import safe_ratio
 
 CHUNK_ENTRIES = 1 << 22
@@ -372,8 +372,7 @@ class BinnedTable:
         for k, size in enumerate(self.levels):
             classes = self.classes[k][rows] if order is None else self.classes[k][rows][order]
             joint = contingency(codes, classes, self.bins, max(size, 1))
-            tables = (joint.sum(axis=1), joint.sum(axis=2), joint.reshape(len(joint), -1))
-            factor, latent, both = (entropy_of_counts(counts, corrected=self.corrected) for counts in tables)
+            latent, factor, both = joint_entropies(joint, corrected=self.corrected)
             found[:, k] = factor + latent - both
         return found
 

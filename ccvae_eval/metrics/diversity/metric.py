@@ -36,7 +36,7 @@ from ccvae_eval.metrics.diversity.settings import Diversity
 from ccvae_eval.metrics.shared.features import Features, extractor_named
 from ccvae_eval.metrics.shared.image_change import mean_variance, pairwise_spread, pixel_rows, recall
 from ccvae_eval.metrics.shared.region_masks import region_pixels
-from ccvae_eval.model.interface import HasConditionalPrior, supports, type_name
+from ccvae_eval.model.interface import HasConditionalPrior, supports
 from ccvae_eval.statistics.intervals import Resampled, estimate_from_draws
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -115,7 +115,7 @@ def _drawable(metric: Diversity, subject: Subject) -> tuple[list[str], dict[str,
         UndefinedError: if no label has latent dimensions of its own.
     """
     if not supports(subject.model, HasConditionalPrior):
-        raise UnsupportedError(f"{type_name(subject.model)} has no p(z_c|y)")
+        raise UnsupportedError(subject.no_prior)
     if not subject.characteristics:
         raise UndefinedError("no label has latent dimensions of its own")
     names, reasons = [], {}

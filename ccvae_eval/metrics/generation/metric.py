@@ -23,7 +23,7 @@ from ccvae_eval.metrics.shared.assignments import Assignment, add_obeyed, assign
 from ccvae_eval.metrics.shared.features import ImageFeatures
 from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
-from ccvae_eval.model.interface import HasConditionalPrior, supports, type_name
+from ccvae_eval.model.interface import HasConditionalPrior, supports
 from ccvae_eval.statistics.distances import frechet_distance, kernel_and_manifolds
 from ccvae_eval.statistics.intervals import mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -123,7 +123,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         if self.assignment:
             self._add_assigned(table)
         elif not self.requests:
-            table.add("obeyed", None, Undefined(f"{type_name(self.subject.model)} has no p(z_c|y)"))
+            table.add("obeyed", None, Undefined(self.subject.no_prior))
         self._add_distances(table)
         return table.measurement(self.reliability.notes(), self.pictures.arrays())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -124,13 +124,11 @@ class MeasurementAccumulator(ImageAccumulator[MeasurementTests]):
         names = [name for name in subject.characteristics if name in labels.tested]
         tests = self._tests(names, labels)
         decisions = Decisions(list(tests.values()), metric.alpha)
-        expected = {pair: (place, pair[0] == pair[1]) for place, pair in enumerate(tests)}
         table = ResultTable(metric, subject, weights, given_counts=False)
         unassigned = [n for n in subject.unassigned if subject.selected is None or n in subject.selected]
-        self._add_totals(table, decisions, expected, [n for n in unassigned if n in labels.tested])
+        self._add_totals(table, decisions, tests, sum(name in labels.tested for name in unassigned))
         for name in names:
-            own = dict(place for pair, place in expected.items() if pair[0] == name)
-            _add_counts(table, name, decisions, own, weights.level)
+            _add_counts(table, name, decisions, tests)
         for name in (name for name in subject.characteristics if name in labels.undefined):
             # foreign labels are not tested either: the own label cannot be held fixed
             table.undefined(name, labels.undefined[name], COUNTS)
@@ -166,23 +164,19 @@ class MeasurementAccumulator(ImageAccumulator[MeasurementTests]):
         quadratic = self.metric.probe == "quadratic"
         return np.concatenate([block, standardised(block) ** 2], axis=1) if quadratic else block
 
-    def _add_totals(
-        self, table: ResultTable, decisions: Decisions, expected: Mapping[Pair, tuple[int, bool]], absent: Sequence[str]
-    ) -> None:
-        """Add the totals over the characteristics that the encoder is not given; ``absent`` labels are missing."""
-        subject = self.subject
-        counted = {pair: place for pair, place in expected.items() if pair[0] not in subject.given}
-        reason = ALL_GIVEN if expected and not counted else "no label can be tested"
-        absent_count = float(len(absent))
-        own = {place: True for place, rejection in counted.values() if rejection}
-        foreign = {place: False for place, rejection in counted.values() if not rejection}
+    def _add_totals(self, table: ResultTable, decisions: Decisions, tests: Collection[Pair], absent: int) -> None:
+        """Add the totals over the characteristics that the encoder is not given.
+
+        ``absent`` is the number of tested labels to which no latent dimension was assigned: they are missing, too.
+        """
+        own, foreign = _expected(tests, [n for n in self.subject.characteristics if n not in self.subject.given])
+        reason = ALL_GIVEN if tests and not own else "no label can be tested"
         for value, chosen, more in (
-            ("distance", own | foreign, absent_count), ("missing", own, absent_count), ("extra", foreign, 0.0),
+            ("distance", own | foreign, absent), ("missing", own, absent), ("extra", foreign, 0),
         ):  # fmt: skip
-            chance = 0.0 if value == "extra" else len(own) + more
+            chance = 0.0 if value == "extra" else float(len(own) + more)
             if not chosen:
-                why = NO_OTHER_LABEL.reason if value == "extra" and own else reason
-                found: Estimate | Undefined = Undefined(why)
+                found: Estimate | Undefined = NO_OTHER_LABEL if value == "extra" and own else Undefined(reason)
             else:
                 e = decisions.differing(chosen, table.weights.level)
                 found = replace(e, value=e.value + more, low=e.low + more, high=e.high + more)
@@ -207,14 +201,23 @@ class MeasurementAccumulator(ImageAccumulator[MeasurementTests]):
         return notes
 
 
-def _add_counts(
-    table: ResultTable, name: str, decisions: Decisions, expected: Mapping[int, bool], level: float
-) -> None:
+def _expected(tests: Iterable[Pair], names: Collection[str]) -> tuple[dict[int, bool], dict[int, bool]]:
+    """What the layout expects of some characteristics: the places of their tests on own, and on foreign labels.
+
+    A dependence is expected (True) on the own label only.
+    """
+    places = [(place, *pair) for place, pair in enumerate(tests) if pair[0] in names]
+    own = {place: True for place, name, judged in places if name == judged}
+    foreign = {place: False for place, name, judged in places if name != judged}
+    return own, foreign
+
+
+def _add_counts(table: ResultTable, name: str, decisions: Decisions, tests: Iterable[Pair]) -> None:
     """Add the counts of one characteristic."""
-    own = {place: True for place, rejection in expected.items() if rejection}
-    foreign = {place: False for place, rejection in expected.items() if not rejection}
+    own, foreign = _expected(tests, [name])
+    level = table.weights.level
     found: dict[str, Estimate | Undefined] = {
-        "distance": decisions.differing(expected, level),
+        "distance": decisions.differing(own | foreign, level),
         "missing": decisions.differing(own, level),
         "extra": decisions.differing(foreign, level) if foreign else NO_OTHER_LABEL,
     }

@@ -129,7 +129,7 @@ def test_a_table_of_too_many_lines_is_rejected(official: Make, monkeypatch: pyte
 
 
 def test_missing_and_malformed_files_are_named(official: Make, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the path does not exist"):
+    with pytest.raises(DataError, match="the path does not exist\nExpected: the folder with"):
         open_data(f"celeba:{tmp_path / 'nowhere'}")
     place = official()
     table = (place / "list_attr_celeba.txt").read_text()

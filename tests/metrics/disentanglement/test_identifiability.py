@@ -70,8 +70,11 @@ def test_mcc_leaves_out_missing_values_and_counts_factors_without_a_dimension_as
     assert score(codes[:, 1:2], some, "mcc") == pytest.approx(np.sqrt(share) / 2, abs=1e-9)
 
 
-def test_mcc_of_a_constant_dimension_is_0():
-    assert score(np.zeros((N, 2)), binary()[1], "mcc") == 0.0
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1e6 + 0.1])
+def test_mcc_of_a_constant_dimension_is_0(constant):
+    """Also if its mean is rounded, so that it differs from the mean in every row."""
+    codes = np.full((N, 2), constant)
+    assert score(codes, binary()[1], "mcc", profile="reference") == score(codes, binary()[1], "mcc") == 0.0
 
 
 def test_mcc_rank_is_invariant_to_monotone_transforms():

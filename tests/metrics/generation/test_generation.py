@@ -152,3 +152,18 @@ def test_distances_are_undefined_for_too_few_images() -> None:
 def test_invalid_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"generation\."):
         Generation(**settings)
+
+
+def test_a_decoder_that_returns_nan_for_a_requested_label_only_fails() -> None:
+    """Requested images are checked together, after all are decoded."""
+
+    class Unrequestable(SquaresVAE):
+        def decode(self, codes: Tensor) -> Tensor:
+            images = super().decode(codes)
+            requested = bool((codes[:, self.layout["Glasses"][0]] > 0).all())
+            return torch.full_like(images, torch.nan) if requested else images
+
+    found = measured(Unrequestable(), SquaresJudge()).measurement("generation")
+    assert found.status == "failed"
+    assert found.reason is not None
+    assert "the decoder returned NaN or infinity" in found.reason.text

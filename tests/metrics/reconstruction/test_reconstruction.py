@@ -17,14 +17,20 @@ from torch.nn import functional
 
 import ccvae_eval
 from ccvae_eval.checkpoint import read_bundle
-from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.errors import NonFiniteError, UsageError
 from ccvae_eval.core.types import Gaussian
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.reconstruction.metric import Reconstruction
 from ccvae_eval.metrics.shared.image_change import ROUNDING
-from ccvae_eval.metrics.shared.likelihood import Mixture, bernoulli_log_likelihood, mixture_divergence
+from ccvae_eval.metrics.shared.likelihood import (
+    BERNOULLI,
+    Mixture,
+    bernoulli_log_likelihood,
+    log_likelihoods,
+    mixture_divergence,
+)
 from ccvae_eval.model.interface import LabelSchema, LatentLayout
 from tests.support.fakes import PlainSquaresVAE, Squares, SquaresVAE, Table
 from tests.support.paths import SHARED
@@ -167,6 +173,23 @@ def test_bernoulli_log_likelihood_matches_torch() -> None:
         torch.testing.assert_close(bernoulli_log_likelihood(x, means), expected, rtol=1e-6, atol=1e-4)
         # float64 takes the path without NumPy
         torch.testing.assert_close(bernoulli_log_likelihood(x.double(), means.double()), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_a_likelihood_of_an_image_that_is_not_finite_is_refused(number: float) -> None:
+    class Broken(SquaresVAE):
+        """Breaks on codes that no image has."""
+
+        def decode(self, codes: Tensor) -> Tensor:
+            return torch.where((codes[:, 0] == 7)[:, None, None, None], number, super().decode(codes))
+
+    subject = prepare(Broken(), Squares(4), np.arange(4))
+    chunk = next(subject.chunks())
+    assert np.isfinite(log_likelihoods(subject, chunk, [chunk.codes, chunk.codes], BERNOULLI)).all()
+    unlike = chunk.codes.clone()
+    unlike[2, 0] = 7
+    with pytest.raises(NonFiniteError, match="the likelihood is NaN or infinite"):
+        log_likelihoods(subject, chunk, [chunk.codes, unlike], BERNOULLI)
 
 
 def test_kl_is_the_sum_of_its_parts_and_has_parts_given_the_label() -> None:
