@@ -25,7 +25,7 @@ from ccvae_eval.evaluation.interventions import (
 )
 from ccvae_eval.evaluation.judge_scores import classified_as, judged_change
 from ccvae_eval.evaluation.metric import CodeSource, Decoded, Mode, Needs
-from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable, Undefined
+from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
 from ccvae_eval.metrics.intervention import counterfactuals
 from ccvae_eval.metrics.intervention.realism import FeatureValues
@@ -274,16 +274,15 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
             rows.add_judged(name, edit.no_do)
             rows.add_swaps(name, edit.no_swap, no_region)
             rows.add_ground_truth(name, edit.no_do, no_region)
-            if self.of_features is not None:
-                self.of_features.add(table, name, edit.no_do)
             clipped = float(np.nan_to_num(self.columns.get(name, "clipped")).mean())
             if clipped > CLIPPED_WARNING:
                 outside = "of the codes lie outside the quantiles 0.005 to 0.995 of their class"
                 notes.append(f"{name}: {clipped:.0%} {outside}")
+        no_do = {name: edit.no_do for name, edit in self.edits.items()}
         if self.metric.axiom_images:
-            rows.add_axioms({name: edit.no_do for name, edit in self.edits.items()}, self.metric.repeats)
-        if self.of_features is not None and not self.of_features.shows_identity:
-            table.add("identity_cosine", None, Undefined("needs features of faces (--features)"))
+            rows.add_axioms(no_do, self.metric.repeats)
+        if self.of_features is not None:
+            self.of_features.add(table, no_do)
         if self.assigned is not None:
             assignment = self.assigned.assignment
             rows.add_assignment(assignment_text(assignment, self.subject), [name for name, _ in assignment])

@@ -6,6 +6,7 @@ Realism and minimality follow Melistas, Spyrou, Gkouti, Sanchez, Vlontzos, Panag
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -68,6 +69,12 @@ def feature_distance(x: Floats, y: Floats) -> Floats:
     return np.asarray(np.abs(x - y).mean(1))
 
 
+def distances_apart(features: Floats) -> Floats:
+    """Distances of N images with features (N, F) to each other, shape (N, N)."""
+    # image by image as edited images are compared, so that equal images have equal distances
+    return np.stack([feature_distance(features, one) for one in features])
+
+
 @dataclass(frozen=True, eq=False)
 class Neighbourhoods:
     """Distances of each image to the real images of its own class and of its target class.
@@ -83,14 +90,13 @@ class Neighbourhoods:
     target: Bools
 
     @classmethod
-    def of(cls, features: Floats, own: Ids, target: Ids) -> Neighbourhoods:
+    def of(cls, apart: Floats, own: Ids, target: Ids) -> Neighbourhoods:
         """The distances of images with a known class; an image with too few images of a class has none to compare.
 
         Args:
-            features: of the real images, shape (N, F).
+            apart: as in the class.
             own, target: class of each image by its label, and the class it is moved to, -1 = unknown, shape (N,).
         """
-        apart = np.stack([feature_distance(features, one) for one in features])
         same, other = own == own[:, None], own == target[:, None]
         enough = (same.sum(1) >= LEAST_PER_CLASS) & (other.sum(1) >= LEAST_PER_CLASS) & (own >= 0) & (target >= 0)
         np.fill_diagonal(same, False)
@@ -200,18 +206,25 @@ class FeatureValues:
             found[BLENDED] = self.features.of(blended(r, r.roll(1, 0), distance(r, edited)))
         self.columns.put(batch.characteristic, rows, found)
 
-    def add(self, table: ResultTable, name: str, no_do: str) -> None:
-        """Add the values of one characteristic; ``no_do`` is the reason why it has no edit."""
-        if why := no_do or self.features.undefined:
-            table.undefined(name, why, (*DISTANCES, "minimality"), self.at)
-        else:
-            real, rebuilt = (self.columns.get(NO_CHARACTERISTIC, key) for key in (REAL, REBUILT))
-            images = np.flatnonzero(~np.isnan(real[:, 0]))
-            sets = real[images], rebuilt[images], self.columns.get(name, EDITED)[images]
-            self._add_realism(table, name, images, *sets)
-            self._add_minimality(table, name, images, *sets)
-        if self.shows_identity:
-            self._add_identity(table, name, no_do)
+    def add(self, table: ResultTable, no_do: Mapping[str, str]) -> None:
+        """Add the values of each characteristic; ``no_do`` has the reason why it has no edit, or ""."""
+        without = {name: why or self.features.undefined for name, why in no_do.items()}
+        real, rebuilt = (self.columns.get(NO_CHARACTERISTIC, key) for key in (REAL, REBUILT))
+        images = np.flatnonzero(~np.isnan(real.reshape(len(real), -1)[:, 0]))
+        real, rebuilt = real[images], rebuilt[images]
+        apart = None if all(without.values()) else distances_apart(real)
+        for name, why in without.items():
+            if apart is None or why:
+                table.undefined(name, why, (*DISTANCES, "minimality"), self.at)
+            else:
+                edited = self.columns.get(name, EDITED)[images]
+                self._add_realism(table, name, images, real, rebuilt, edited)
+                moved = [feature_distance(after, real) for after in (edited, rebuilt)]
+                self._add_minimality(table, name, images, apart, *moved)
+            if self.shows_identity:
+                self._add_identity(table, name, why)
+        if not self.shows_identity:
+            table.add("identity_cosine", None, Undefined("needs features of faces (--features)"))
 
     def _add_realism(
         self, table: ResultTable, name: str, images: Ids, real: Floats, rebuilt: Floats, edited: Floats
@@ -253,12 +266,12 @@ class FeatureValues:
             )
 
     def _add_minimality(
-        self, table: ResultTable, name: str, images: Ids, real: Floats, rebuilt: Floats, edited: Floats
+        self, table: ResultTable, name: str, images: Ids, apart: Floats, edited: Floats, rebuilt: Floats
     ) -> None:
+        """Add the divergence; ``edited`` and ``rebuilt`` are distances of these images to their origins."""
         classes, then = (f(name).numpy()[images] for f in (self.subject.classes, self.subject.target_class))
-        near = Neighbourhoods.of(real, classes, then)
-        found = near.estimate(feature_distance(edited, real), table.weights, images)
-        reference = mean_of(near.divergences(feature_distance(rebuilt, real)))
+        near = Neighbourhoods.of(apart, classes, then)
+        found, reference = near.estimate(edited, table.weights, images), mean_of(near.divergences(rebuilt))
         fewest = int(np.bincount(classes[classes >= 0], minlength=self.subject.schema[name].cardinality).min())
         table.add(
             "minimality", name, found, self.at, mean_at=self.at, chance=near.of_real_images(), reference=reference,

@@ -16,7 +16,13 @@ from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.metrics.intervention.metric import Interventions
-from ccvae_eval.metrics.intervention.realism import Neighbourhoods, blended, feature_distance, latent_divergence
+from ccvae_eval.metrics.intervention.realism import (
+    Neighbourhoods,
+    blended,
+    distances_apart,
+    feature_distance,
+    latent_divergence,
+)
 from ccvae_eval.metrics.shared.features import HogFeatures
 from ccvae_eval.statistics.distances import frechet_distance
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -142,7 +148,7 @@ def test_minimality_matches_brute_force() -> None:
 def neighbourhoods() -> tuple[Any, Neighbourhoods]:
     random = np.random.default_rng(0)
     features, classes = random.normal(size=(60, 5)), np.repeat([0, 1], 30)
-    return features, Neighbourhoods.of(features, classes, 1 - classes)
+    return features, Neighbourhoods.of(distances_apart(features), classes, 1 - classes)
 
 
 def test_an_edit_that_equals_its_origin_has_a_known_divergence() -> None:
@@ -165,7 +171,7 @@ def test_an_edit_that_equals_a_real_image_has_the_divergence_of_its_rank() -> No
 def test_the_best_edit_leaves_its_own_class_and_does_not_reach_the_other() -> None:
     features = np.concatenate([np.linspace(0, 1, 20), np.linspace(10, 11, 20)])[:, None]
     classes = np.repeat([0, 1], 20)
-    near = Neighbourhoods.of(features, classes, 1 - classes)
+    near = Neighbourhoods.of(distances_apart(features), classes, 1 - classes)
     assert near.divergences(np.full(40, 5.0)) == pytest.approx(0)
     assert near.of_real_images() == pytest.approx(np.mean(np.log(0.8 * np.exp(np.arange(1, 21) / 20) + 0.2)))
 
@@ -176,7 +182,7 @@ def test_the_interval_of_minimality_covers_the_value_of_many_images() -> None:
 
     def estimate(count: int, seed: int) -> Any:
         features, classes = random.normal(size=(2 * count, 2)), np.repeat([0, 1], count)
-        near = Neighbourhoods.of(features + classes[:, None], classes, 1 - classes)
+        near = Neighbourhoods.of(distances_apart(features + classes[:, None]), classes, 1 - classes)
         moved = np.abs(random.normal(1.5, 0.3, size=2 * count))
         return near.estimate(moved, ResampleWeights(seed, 2 * count, 400), np.arange(2 * count)).estimate
 
