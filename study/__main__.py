@@ -1,7 +1,7 @@
 """Runs the calibration study and writes its pages, docs/calibration-*.md (``make study``; ``python -m study [PAGE]``).
 
 Each page is one ``ccvae-eval calibrate`` on the reference model of drawn faces. Measurements are kept in build/study,
-so that an interrupted study goes on where it stopped.
+so that an interrupted study goes on where it stopped. ``python -m study new-values`` measures nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from pathlib import Path
 
 from PIL import Image
 
+from study.new_values import write_table
+
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "study"
 SOME_VALUES_FAIL = 1
 COLOURS = 64
 """Colours of a picture of curves, which is then a quarter as large."""
+NEW_VALUES = "new-values"
+"""The table of new values in docs/metrics/calibration.md, from the pages as they are."""
 PAGES = {
     "codes": "density measurement accuracy --steps 3 --dial shuffle --dial mix --dial seep --dial stir --dial shift "
     "--dial collapse --dial mislabel --dial temper",
@@ -44,10 +48,12 @@ def write_page(name: str) -> bool:
 
 
 def main() -> None:
-    """Writes the pages that are asked for, or all; exit code 1 if a value fails."""
+    """Writes the pages that are asked for, or all, and the table of new values; exit code 1 if a value fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("page", nargs="*", choices=[*PAGES, []], help="only these pages; default: all")
-    passed = [write_page(name) for name in parser.parse_args().page or PAGES]
+    parser.add_argument("page", nargs="*", choices=[*PAGES, NEW_VALUES, []], help="only these pages; default: all")
+    asked = parser.parse_args().page or PAGES
+    passed = [write_page(name) for name in asked if name != NEW_VALUES]
+    write_table(ROOT / "docs")
     raise SystemExit(0 if all(passed) else SOME_VALUES_FAIL)
 
 

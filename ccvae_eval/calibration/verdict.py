@@ -233,6 +233,7 @@ REASONS: Mapping[tuple[str, str], str] = MappingProxyType(
         ("disentanglement", "dci_size"): "it counts latent dimensions, which no perturbation adds",
         ("disentanglement", "information"): "the matrix behind the scores, which are judged",
         ("disentanglement", "factor_correlation"): "a property of the labels, not of the codes",
+        ("intervention", "identity_cosine"): "only with features of faces, which no built-in extractor has",
         ("drift", "displacement"): "only over points found again, which become fewer as it gets worse (see lost)",
         ("drift", "correct_matches"): "undefined for the matcher grid, whose matches are correct by construction",
         ("reconstruction", "bound"): "defined by the model; the oracle defines none",

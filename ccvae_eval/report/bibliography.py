@@ -40,6 +40,9 @@ _ENTRIES = {
     "szekely2013energy": ("article", "Sz{\\'e}kely, G{\\'a}bor J. and Rizzo, Maria L.",
         "Energy Statistics: A Class of Statistics Based on Distances", 2013,
         "Journal of Statistical Planning and Inference"),
+    "melistas2024benchmarking": ("inproceedings", "Melistas, Thomas and Spyrou, Nikos and Gkouti, Nefeli and Sanchez, "
+        "Pedro and Vlontzos, Athanasios and Panagakis, Yannis and Papanastasiou, Giorgos and Tsaftaris, Sotirios A.",
+        "Benchmarking Counterfactual Image Generation", 2024, "Advances in Neural Information Processing Systems"),
     "heusel2017gans": ("inproceedings", "Heusel, Martin and Ramsauer, Hubert and Unterthiner, Thomas and Nessler, "
         "Bernhard and Hochreiter, Sepp", "{GAN}s Trained by a Two Time-Scale Update Rule Converge to a Local Nash "
         "Equilibrium", 2017, "Advances in Neural Information Processing Systems"),
@@ -98,7 +101,7 @@ SOURCES = {
     "drift": ("lewis1995fast", "wang2004ssim"),
     "diversity": ("joy2021ccvae",),
     "accuracy": ("brier1950verification", "kumar2019verified"),
-    "intervention": ("monteiro2023axioms", "szekely2013energy"),
+    "intervention": ("monteiro2023axioms", "szekely2013energy", "melistas2024benchmarking"),
     "generation": (
         "heusel2017gans", "binkowski2018demystifying", "kynkaanniemi2019improved", "naeem2020reliable",
     ),

@@ -13,7 +13,7 @@ from ccvae_eval.core.results import Estimate, ValueSpec
 from ccvae_eval.core.typed import plain as as_plain
 from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.run import Address, Run, ValueRow, averaged_at, numbers_at, stopping_of
-from ccvae_eval.rendering.tables import ARROWS, MEAN
+from ccvae_eval.rendering.tables import ARROWS, whole
 from ccvae_eval.rendering.text import figure, inert_cell, interval_text, markdown_text, plain
 from ccvae_eval.statistics.intervals import over_seeds
 
@@ -87,7 +87,8 @@ def paper_table(
         models: runs of each model or method, one for each training seed; with several the entry is their mean and
             Student's t interval over seeds.
         values: addresses ``metric.value[@characteristic]``; default: the headline of every metric of the first run.
-        by_characteristic: one row for each characteristic and one for the mean, instead of one row for each model.
+        by_characteristic: one row for each characteristic and one for the mean (of a count, the total), instead of one
+            row for each model.
         comparable: False if the runs differ in images or settings. Then each mean includes every characteristic of its
             own run; otherwise only those that are defined in every run.
         best: which model is significantly better than all others.
@@ -112,9 +113,9 @@ def paper_table(
     names = dict.fromkeys(place.characteristic for place, _ in cells)
     columns = [(model, a) for a in addresses for model in models]
     heads = tuple((f"{model}: {a}" if len(models) > 1 else str(a), arrows[a]) for model, a in columns)
-    absent = Estimate(math.nan)
+    absent, last = Estimate(math.nan), " or ".join(sorted({whole(_spec(runs, a)) for a in addresses}))
     body = tuple(
-        (name or MEAN, tuple(cells.get((place, model), Entry(place, model, absent)) for model, a in columns
+        (name or last, tuple(cells.get((place, model), Entry(place, model, absent)) for model, a in columns
                              for place in [replace(a, characteristic=name)]))
         for name in sorted(names, key=lambda name: name is None)
     )  # fmt: skip

@@ -15,9 +15,10 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from ccvae_eval.core.devices import one_thread
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Estimate
-from ccvae_eval.core.types import Bools, Floats
+from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.statistics.intervals import Resampled, centred_and_basic, estimate_from_draws, undefined_estimate
 from ccvae_eval.statistics.resampling import ResampleWeights, reservoir
 
@@ -120,6 +121,52 @@ def kernel_and_manifolds(
     width = float(ndtri((1 + level) / 2) * error)
     estimate = Estimate(value, value - width, value + width, min(len(real), len(generated)), "normal")
     return estimate, Manifolds(precision, recall, density, coverage)
+
+
+def kernel_distance(x: Floats, y: Floats, *, paired: bool = False) -> float:
+    r"""The kernel distance of :func:`kernel_and_manifolds` alone.
+
+    Args:
+        x, y: shapes :math:`(N, F)` and :math:`(M, F)`, at least two rows each.
+        paired: True if row i of x and row i of y belong to one image. These pairs are then left out, as the pairs of a
+            row with itself are, so that the distance stays unbiased.
+
+    >>> kernel_distance(np.array([[0.0], [1.0]]), np.array([[0.0], [1.0]]), paired=True)
+    0.0
+    """
+    return float(_weighted_distances(x, y, np.ones((len(x), 1)), np.ones((len(y), 1)), paired=paired)[0])
+
+
+def kernel_distance_estimate(x: Floats, y: Floats, rows: tuple[Ids, Ids], weights: ResampleWeights) -> Resampled:
+    """``kernel_distance`` with its bootstrap confidence interval.
+
+    Pairs of copies of one image, which resampling with replacement creates, are left out like the pairs of a row with
+    itself: they would bias the distance upwards. The interval is too wide where both distributions are nearly equal.
+
+    Args:
+        x, y: shapes (N, F) and (M, F), at least two rows each.
+        rows: the images that the rows of x and of y belong to, shapes (N,) and (M,), no image in both.
+        weights: the run's resamples.
+    """
+    w, v = (weights.rows(index).astype(np.float64) for index in rows)
+    draws = _weighted_distances(x, y, w, v)
+    return estimate_from_draws(kernel_distance(x, y), draws, min(len(x), len(y)), weights.level)
+
+
+def _weighted_distances(x: Floats, y: Floats, w: Floats, v: Floats, *, paired: bool = False) -> Floats:
+    """Kernel distances of weighted rows, weights of shapes (N, B) and (M, B); NaN without a pair of images."""
+    with one_thread(), np.errstate(invalid="ignore", divide="ignore"):
+        own_x, own_y = (_mean_kernel(z, z, u, u, apart=True) for z, u in ((x, w), (y, v)))
+        return np.asarray(own_x + own_y - 2 * _mean_kernel(x, y, w, v, apart=paired))
+
+
+def _mean_kernel(x: Floats, y: Floats, w: Floats, v: Floats, *, apart: bool) -> Floats:
+    """Weighted mean kernel over all pairs of rows; with ``apart`` without the pairs of rows with the same index."""
+    kernel, mass = _kernel(x @ y.T, x.shape[1]), w.sum(axis=0) * v.sum(axis=0)
+    if apart:
+        np.fill_diagonal(kernel, 0.0)
+        mass = mass - (w * v).sum(axis=0)
+    return np.asarray(((kernel.T @ w) * v).sum(axis=0) / mass)
 
 
 def _within_sample(x: Floats, norms: Floats, k: int) -> tuple[Floats, Floats]:

@@ -23,6 +23,7 @@ from ccvae_eval.model.interface import LabelSchema, LatentLayout
 if TYPE_CHECKING:
     from ccvae_plugins.ccvae_reference import ReferenceSettings
     from ccvae_plugins.codes import CodesSettings
+    from ccvae_plugins.disent import DisentSettings
     from ccvae_plugins.disvae import DisvaeSettings
     from ccvae_plugins.pythae import PythaeSettings
 
@@ -94,6 +95,55 @@ class DisvaeDecoder(nn.Module):
             x = x if layer is None else layer(x).relu()
         images: Images = self.convT3(x).sigmoid()
         return images
+
+
+class DisentAutoencoder(nn.Module):
+    """The convolutional autoencoder of disent for images of 64 x 64 pixels, with its tensor names.
+
+    The networks are those of Higgins et al. (2017). ``encode`` and ``decode`` convert from and to images in [0, 1].
+    """
+
+    def __init__(self, settings: DisentSettings) -> None:
+        super().__init__()
+        s = self._settings = settings
+        self.layout, self.labels, self.input_shape = LatentLayout(s.latent), LabelSchema(()), (s.channels, 64, 64)
+        layers: list[nn.Module] = []
+        for inside, outside, kernel in ((s.channels, 32, 4), (32, 32, 4), (32, 64, s.kernel), (64, 64, s.kernel)):
+            layers += [nn.Conv2d(inside, outside, kernel, 2, kernel // 2), nn.ReLU()]
+        parameters = s.latent * (1 if s.deterministic else 2)
+        layers += [nn.Flatten(), nn.Linear(64 * 5 * 5, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, parameters)]
+        self._encoder = nn.ModuleDict({"model": nn.Sequential(*layers)})
+        layers = [
+            nn.Linear(s.latent, HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, 1024),
+            nn.ReLU(),
+            nn.Unflatten(1, (64, 4, 4)),
+        ]
+        for inside, outside in ((64, 64), (64, 32), (32, 32)):
+            layers += [nn.ConvTranspose2d(inside, outside, 4, 2, 1), nn.ReLU()]
+        self._decoder = nn.ModuleDict({"model": nn.Sequential(*layers, nn.ConvTranspose2d(32, s.channels, 4, 2, 1))})
+        for name, given, default in (("mean", s.mean, 0.0), ("std", s.std, 1.0)):
+            values = torch.tensor(given or [default] * s.channels).reshape(-1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def encode(self, images: Images, labels: Labels | None = None) -> Gaussian:
+        """q(z|x) from its mean and log variance; a point mass for an autoencoder."""
+        del labels
+        found = self._encoder["model"]((images - self.get_buffer("mean")) / self.get_buffer("std"))
+        if self._settings.deterministic:
+            return Gaussian(found, torch.zeros_like(found))
+        mean, log_variance = found.chunk(2, 1)
+        return Gaussian(mean, (log_variance / 2).exp())
+
+    def decode(self, codes: Codes) -> Images:
+        """Images (N, C, 64, 64) in [0, 1] of codes (N, D)."""
+        shown: Tensor = self._decoder["model"](codes)
+        if self._settings.activation == "sigmoid":
+            shown = shown.sigmoid()
+        elif self._settings.activation == "halved":
+            shown = (shown + 1) / 2
+        return (shown * self.get_buffer("std") + self.get_buffer("mean")).clamp(0, 1)
 
 
 def _positive(raw: Tensor) -> Tensor:

@@ -226,6 +226,8 @@ def grey_of(images: Images) -> Floats:
     return np.asarray((images.double() * torch.tensor([0.299, 0.587, 0.114])[None, :, None, None]).sum(1).numpy())
 
 
+LEAST_PER_CLASS = 20
+"""Images of a class that realism and minimality need: docs/metrics/intervention.md."""
 FAMILIES = 8
 """Sets of other real images behind the expected values of samples from a perfect prior."""
 
@@ -259,17 +261,69 @@ def _sample_ends(case: Case) -> Floats:
     )
 
 
+def _frechet(real: Floats, drawn: Floats) -> float:
+    means, spreads = [x.mean(0) for x in (real, drawn)], [np.cov(x.T) for x in (real, drawn)]
+    # eigenvalues of the product, because sqrtm warns about singular covariances
+    root = np.sqrt(np.maximum(np.real(np.linalg.eigvals(spreads[0] @ spreads[1])), 0)).sum()
+    return float(np.square(means[0] - means[1]).sum() + np.trace(spreads[0] + spreads[1]) - 2 * root)
+
+
+def _kernel(real: Floats, drawn: Floats) -> float:
+    own_real, own_drawn, across = (
+        (x @ y.T / x.shape[1] + 1) ** 3 for x, y in ((real, real), (drawn, drawn), (real, drawn))
+    )
+    own = [k[~np.eye(len(k), dtype=bool)].mean() for k in (own_real, own_drawn)]
+    return float(sum(own) - 2 * across.mean())
+
+
+def _realism(case: Case) -> Floats:
+    """Distance of rendered edits to the originals of their class; at the end, of as many copies of the mean image."""
+    if case.subject.judge is None:
+        return case.ends(math.nan, math.nan)
+    distance, references = _frechet if case.value.endswith("frechet") else _kernel, references_of(case)
+    ends: list[list[float]] = [[], []]
+    real, mean = _features(case, with_classes(case)), _features(case, references.mean_image[None])
+    for name in case.names:
+        then, classes = case.subject.target_class(name).numpy(), references.classes[:, references.block(name).place]
+        edited = _features(case, with_classes(case, **{name: then}))
+        pairs = [(np.flatnonzero(then == k), np.flatnonzero(classes == k)) for k in np.unique(classes)]
+        pairs = [(to, of) for to, of in pairs if min(len(to), len(of)) >= LEAST_PER_CLASS]
+        if pairs:
+            ends[0].append(mean_of([distance(real[of], edited[to]) for to, of in pairs]))
+            ends[1].append(mean_of([distance(real[of], mean.repeat(len(to), 0)) for to, of in pairs]))
+    return case.ends(*map(mean_of, ends))
+
+
+def _minimality(case: Case) -> Floats:
+    """Divergence of rendered edits; at the end, of edits that change every other label, too."""
+    if case.subject.judge is None:
+        return case.ends(math.nan, math.nan)
+    references, real = references_of(case), _features(case, with_classes(case))
+    ends: list[list[float]] = [[], []]
+    apart = np.abs(real[:, None] - real).mean(2)
+    for name in case.names:
+        place, then = references.block(name).place, case.subject.target_class(name).numpy()
+        now, classes = references.classes[:, place], references.classes.copy()
+        classes[:, place] = then
+        counts = {k: int((now == k).sum()) for k in np.unique(now)}
+        rows = [i for i in range(len(now)) if min(counts[now[i]], counts.get(then[i], 0)) >= LEAST_PER_CLASS]
+        for found, chosen in zip(ends, (classes, _others_changed(references, classes, place)), strict=True):
+            edited = _features(case, references.draw(references.factors, chosen))
+            divergences = []
+            for i in rows:
+                moved, own = np.abs(edited[i] - real[i]).mean(), now == now[i]
+                own[i] = False
+                near, far = (apart[i, now == then[i]] <= moved).mean(), (apart[i, own] >= moved).mean()
+                divergences.append(math.log(0.8 * math.exp(near) + 0.2 * math.exp(far)))
+            if divergences:
+                found.append(mean_of(divergences))
+    return case.ends(*map(mean_of, ends))
+
+
 def _feature_score(case: Case, real: Floats, drawn: Floats) -> float:
     """The score of two sets of features, by its formula."""
-    if case.value == "frechet":
-        means, spreads = [x.mean(0) for x in (real, drawn)], [np.cov(x.T) for x in (real, drawn)]
-        # eigenvalues of the product, because sqrtm warns about singular covariances
-        root = np.sqrt(np.maximum(np.real(np.linalg.eigvals(spreads[0] @ spreads[1])), 0)).sum()
-        return float(np.square(means[0] - means[1]).sum() + np.trace(spreads[0] + spreads[1]) - 2 * root)
-    if case.value == "kernel":
-        parts = [(x @ y.T / x.shape[1] + 1) ** 3 for x, y in ((real, real), (drawn, drawn), (real, drawn))]
-        apart = ~np.eye(len(real), dtype=bool)
-        return float(parts[0][apart].mean() + parts[1][apart].mean() - 2 * parts[2].mean())
+    if case.value in ("frechet", "kernel"):
+        return (_frechet if case.value == "frechet" else _kernel)(real, drawn)
     k = getattr(case.metric, "neighbour", 5)
     radius, drawn_radius = (np.sort(cdist(x, x), axis=1)[:, k] for x in (real, drawn))
     distances = cdist(drawn, real)
@@ -297,6 +351,9 @@ EDITED: Mapping[tuple[str, str, str], ExpectedValues] = {
     ("intervention", "error", "idle"): _idle_error,
     ("intervention", "error", "leak"): _leak_error,
     ("intervention", "energy", "collapse"): _energy,
+    ("intervention", "realism", "fade"): _realism,
+    ("intervention", "realism_frechet", "fade"): _realism,
+    ("intervention", "minimality", "leak"): _minimality,
     **{("generation", value, "fade"): _sample_ends for value in ("frechet", "kernel", "prdc_recall", "prdc_coverage")},
     **{("generation", value, "dim"): _sample_ends for value in ("prdc_precision", "prdc_density")},
     ("generation", "obeyed", "idle"): lambda case: case.ends(case.reference(), case.chance()),

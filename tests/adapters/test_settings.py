@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 from ccvae_plugins.ccvae_reference import CcvaeReference
 from ccvae_plugins.codes import NpzCodes
+from ccvae_plugins.disent import Disent
 from ccvae_plugins.disvae import Disvae
 from ccvae_plugins.pythae import Pythae
 
 from ccvae_eval.core.errors import UsageError
 
 
-@pytest.mark.parametrize("adapter", [CcvaeReference(), Disvae(), NpzCodes(), Pythae()], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize(
+    "adapter", [CcvaeReference(), Disent(), Disvae(), NpzCodes(), Pythae()], ids=lambda a: type(a).__name__
+)
 def test_a_wrong_setting_is_named(adapter: Any) -> None:
     with pytest.raises(UsageError, match="latnet is unknown") as raised:
         adapter.build({"latnet": 10})

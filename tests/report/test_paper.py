@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy import stats
 
 import ccvae_eval
 from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.results import COUNT, ValueSpec
 from ccvae_eval.evaluation.result_table import Mean
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.report.paper import as_csv, latex, latex_text, markdown, methods, model_index, paper_table
@@ -135,6 +137,16 @@ def test_rows_of_characteristics_end_in_the_mean() -> None:
         "ours: locality.focus", "csvae: locality.focus", "ours: density.auc", "csvae: density.auc"
     ]  # fmt: skip
     assert not table.rows[1][1][2].estimate.defined, "density has no value for Hat"
+
+
+def test_the_row_of_a_count_is_its_total() -> None:
+    counts = run_of({"measurement": ("distance", {c: Mean(np.arange(20.0)) for c in ("Smile", "Hat")})})
+    counts = replace(counts, specs={**counts.specs, "measurement": {"distance": ValueSpec("violations", COUNT)}})
+    table = paper_table({"ours": [counts]}, ["measurement.distance"], by_characteristic=True)
+    assert [name for name, _ in table.rows] == ["Smile", "Hat", "total"]
+    both = paper_table({"ours": [counts], "other": runs()["ours"]}, ["measurement.distance", "locality.focus"],
+                       by_characteristic=True)  # fmt: skip
+    assert both.rows[-1][0] == "mean or total"
 
 
 def test_latex_is_a_booktabs_tabular() -> None:

@@ -10,7 +10,14 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm, wasserstein_distance
 
-from ccvae_eval.statistics.distances import normal_wasserstein, normal_wasserstein_estimate, normal_wasserstein_floor
+from ccvae_eval.statistics.distances import (
+    kernel_and_manifolds,
+    kernel_distance,
+    kernel_distance_estimate,
+    normal_wasserstein,
+    normal_wasserstein_estimate,
+    normal_wasserstein_floor,
+)
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 pytestmark = pytest.mark.oracle
@@ -61,3 +68,49 @@ def test_the_floor_falls_as_one_over_root_n():
         assert normal_wasserstein_floor(n) == pytest.approx(closed, rel=0.12)
     assert math.isnan(normal_wasserstein(np.empty(0)))
     assert not normal_wasserstein_estimate(np.full(5, np.nan), ResampleWeights(0, 5)).defined
+
+
+def images(seed, count=40, shift=0.0):
+    return np.random.default_rng(seed).standard_normal((count, 3)) + shift
+
+
+def test_the_kernel_distance_alone_equals_the_one_computed_with_the_manifolds():
+    x, y = images(0), images(1, 50, 0.3)
+    assert kernel_distance(x, y) == pytest.approx(kernel_and_manifolds(x, y)[0].value)
+
+
+def test_the_kernel_distance_of_paired_samples_is_unbiased():
+    """Two samples of one distribution whose rows depend on each other are at a distance of 0 on average."""
+    pairs = [(x, 0.9 * x + math.sqrt(1 - 0.81) * images(1000 + seed)) for seed in range(400) for x in [images(seed)]]
+    found, biased = (np.array([kernel_distance(x, y, paired=paired) for x, y in pairs]) for paired in (True, False))
+    assert abs(found.mean()) < 4 * found.std() / 20
+    assert biased.mean() < -4 * biased.std() / 20
+
+
+def test_draws_of_the_kernel_distance_leave_out_pairs_of_copies():
+    x, y = images(2, 12), images(3, 15, 0.5)
+    weights = ResampleWeights(0, 27, 20)
+    found = kernel_distance_estimate(x, y, (np.arange(12), 12 + np.arange(15)), weights)
+    counts = weights.rows(np.arange(27))
+    k = lambda u, v: (u @ v / 3 + 1) ** 3  # noqa: E731
+    for draw in range(20):
+        rows = np.repeat(np.arange(27), counts[:, draw])
+        first, second = rows[rows < 12], rows[rows >= 12] - 12
+        own = [
+            np.mean([k(z[i], z[j]) for i in index for j in index if i != j]) for z, index in ((x, first), (y, second))
+        ]
+        expected = sum(own) - 2 * np.mean([k(x[i], y[j]) for i in first for j in second])
+        assert found.draws[draw] == pytest.approx(expected)
+    assert found.value == pytest.approx(kernel_distance(x, y))
+
+
+def test_the_interval_of_the_kernel_distance_covers():
+    found = [
+        kernel_distance_estimate(
+            images(seed, 60, 0.5), images(1000 + seed, 120), (np.arange(60), 60 + np.arange(120)),
+            ResampleWeights(seed, 180, 300),
+        ).estimate
+        for seed in range(250)
+    ]  # fmt: skip
+    truth = np.mean([one.value for one in found])
+    assert 0.92 <= np.mean([one.low <= truth <= one.high for one in found]) <= 0.995

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.random_streams import numpy_stream
@@ -17,22 +15,18 @@ from ccvae_eval.evaluation.accumulator import ImageAccumulator, first_chunks
 from ccvae_eval.evaluation.interventions import why_not
 from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED
-from ccvae_eval.evaluation.result_table import NO_JUDGE, At, Mean, Proportion, ResultTable, Undefined, among, mean_of
+from ccvae_eval.evaluation.result_table import At, Mean, Proportion, ResultTable, Undefined, among, mean_of
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images, require_finite
-from ccvae_eval.judge import Judge
 from ccvae_eval.judge.artifact import judged_on_cpu
-from ccvae_eval.metrics.generation.settings import JUDGED, PIXELS, Generation
+from ccvae_eval.metrics.generation.settings import Generation
 from ccvae_eval.metrics.shared.assignments import Assignment, add_obeyed, assignment_of, assignment_text
-from ccvae_eval.metrics.shared.features import extractor_named
+from ccvae_eval.metrics.shared.features import ImageFeatures
 from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import HasConditionalPrior, supports
 from ccvae_eval.statistics.distances import frechet_distance, kernel_and_manifolds
 from ccvae_eval.statistics.intervals import mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
-
-POOLED = 8
-"""Side of the grid to which images are average-pooled where pixels are the features."""
 
 UNCONDITIONAL = Generate()
 FEATURES = "features"
@@ -71,16 +65,13 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         super().__init__(metric, subject)
         self.requests = _requests(subject)
         self.assignment: Assignment = assignment_of(metric.assign, subject) if metric.assign else ()
-        judged = isinstance(subject.judge, Judge)
-        self.kind = metric.features if metric.features != "auto" else (JUDGED if judged else PIXELS)
-        self.no_features = NO_JUDGE if self.kind == JUDGED and not judged else ""
-        self.extractor = None if self.kind in (JUDGED, PIXELS) else extractor_named(self.kind, subject)
+        self.features = ImageFeatures(metric.features, subject)
 
     def update(self, batch: Decoded) -> None:
         self.reliability.update(batch)
         chunk, drawn = batch.chunk, batch.images[UNCONDITIONAL]
-        if not self.no_features:
-            features = {"real": self._features(chunk.images), "drawn": self._features(drawn)}
+        if not self.features.undefined:
+            features = {"real": self.features.of(chunk.images), "drawn": self.features.of(drawn)}
             self.columns.put(FEATURES, chunk.rows, features)
         requested: dict[tuple[str, int], Images] = {}
         if self.subject.judge is not None:
@@ -99,19 +90,6 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
     def _requested(self, request: tuple[str, int], chunk: Chunk, *, check: bool = True) -> Images:
         """Images sampled with one label set and the same noise for everything else; see ``Subject.decode``."""
         return self.subject.decode(Generate((request,)).codes(self.subject, chunk), check=check)
-
-    def _features(self, images: Images) -> Floats:
-        if self.extractor is not None:
-            with torch.no_grad():
-                found: Tensor = self.extractor.features(images)
-        elif self.kind == JUDGED:
-            judge = self.subject.judge
-            assert isinstance(judge, Judge)
-            found = judge.features(images)
-        else:
-            # pooling is slower on a channels-last layout
-            found = functional.adaptive_avg_pool2d(images.contiguous().double(), POOLED).flatten(1)
-        return np.asarray(found.double().cpu().numpy())
 
     def _shuffled(self, chunk: Chunk) -> Images:
         """The chunk's images with each pixel permuted among them, independently of all other pixels."""
@@ -188,10 +166,10 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
     def _add_distances(self, table: ResultTable) -> None:
         """Add the distances of the sampled images, with chance level and reference."""
         names = ("frechet", "kernel", "prdc_precision", "prdc_recall", "prdc_density", "prdc_coverage")
-        at: At = {"features": self.kind, "N": len(self.subject)}
+        at: At = {"features": self.features.name, "N": len(self.subject)}
         few = f"needs more than {self.metric.neighbour} images, got {len(self.subject)}"
-        if self.no_features or len(self.subject) <= max(self.metric.neighbour, 1):
-            table.undefined(None, self.no_features or few, names, at)
+        if self.features.undefined or len(self.subject) <= max(self.metric.neighbour, 1):
+            table.undefined(None, self.features.undefined or few, names, at)
             return
         real, drawn = (self.columns.get(FEATURES, key) for key in ("real", "drawn"))
         count, k = min(len(real), self.metric.neighbour_images), self.metric.neighbour
@@ -211,7 +189,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
     def _permuted_images(self) -> Floats | None:
         """Features of the first images with permuted pixels; None if there are too few."""
         chunks = first_chunks(self.subject, self.metric.chance_images)
-        found = [self._features(self._shuffled(chunk)) for chunk in chunks]
+        found = [self.features.of(self._shuffled(chunk)) for chunk in chunks]
         return np.concatenate(found) if sum(map(len, found)) > max(self.metric.neighbour, 1) else None
 
     def _other_images(self) -> Floats | None:
@@ -222,7 +200,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
             return None
         chosen = np.sort(numpy_stream(subject.seed, "generation/others").choice(ids, len(subject), replace=False))
         blocks = [chosen[first : first + FIXED_BATCH] for first in range(0, len(chosen), FIXED_BATCH)]
-        return np.concatenate([self._features(read_images(data, block).to(subject.device)) for block in blocks])
+        return np.concatenate([self.features.of(read_images(data, block).to(subject.device)) for block in blocks])
 
 
 def _distances(

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from ccvae_eval.evaluation.subject import Subject
     from ccvae_eval.rendering.figures import Figures
 
-JUDGED, PIXELS = "judge", "pixels"
-
 
 def _feature_spec(
     summary: str, unit: str, better: bool, ends: tuple[float | None, float | None], dials: tuple[str, ...]
@@ -124,7 +122,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         check(self, self.name)
-        if self.features not in (own := ("auto", JUDGED, PIXELS)):
+        if self.features not in (own := ("auto", "judge", "pixels")):
             from ccvae_eval.metrics.shared.features import require_features
 
             require_features(self.features, own, "generation.features")

@@ -28,6 +28,7 @@ from ccvae_eval.evaluation.metric import CodeSource, Decoded, Mode, Needs
 from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
 from ccvae_eval.metrics.intervention import counterfactuals
+from ccvae_eval.metrics.intervention.realism import FeatureValues
 from ccvae_eval.metrics.intervention.rows import InterventionRows
 from ccvae_eval.metrics.intervention.settings import Interventions
 from ccvae_eval.metrics.matchers.interface import grey
@@ -107,6 +108,9 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         super().__init__(metric, subject)
         self.edits = {edit.characteristic: edit for edit in edits_for(subject, metric.mode, metric.source)}
         self.assigned = metric.assigned(subject) if metric.assign else None
+        self.of_features: FeatureValues | None = None
+        if metric.feature_images:
+            self.of_features = FeatureValues(metric.features, metric.feature_images, subject, self.columns)
         self._other: tuple[int, Tensor] | None = None
 
     def update(self, batch: Decoded) -> None:
@@ -121,6 +125,8 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         region = region_pixels(batch.region, self.metric.largest_region)
         if edit.do is not None:
             self.columns.put(edit.characteristic, rows, self._judge_edit(edit, batch, edit.do))
+            if self.of_features is not None:
+                self.of_features.update(batch, batch.images[edit.do])
             if region is not None:
                 self._compare_removal(batch, edit.do, region)
         if region is not None:
@@ -272,8 +278,11 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
             if clipped > CLIPPED_WARNING:
                 outside = "of the codes lie outside the quantiles 0.005 to 0.995 of their class"
                 notes.append(f"{name}: {clipped:.0%} {outside}")
+        no_do = {name: edit.no_do for name, edit in self.edits.items()}
         if self.metric.axiom_images:
-            rows.add_axioms({name: edit.no_do for name, edit in self.edits.items()}, self.metric.repeats)
+            rows.add_axioms(no_do, self.metric.repeats)
+        if self.of_features is not None:
+            self.of_features.add(table, no_do)
         if self.assigned is not None:
             assignment = self.assigned.assignment
             rows.add_assignment(assignment_text(assignment, self.subject), [name for name, _ in assignment])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 UNCHANGED = "the unedited reconstruction"
 """Chance level of values that compare an edit with a rendered counterfactual."""
+TRUE_CLASS = "reconstructions of the real images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +45,32 @@ class Interventions:
     ``energy`` = energy distance between ``draws`` samples from p(z_c|y) and as many renderings with resampled variety,
     inside the region.
 
+    In features f (``features``), on the first ``feature_images`` images: ``realism`` = unbiased squared MMD, with the
+    kernel (f.f'/F + 1)^3, between images edited to v and the real images of class v, and ``realism_frechet`` = their
+    Frechet distance, for each v (at ``class=``). ``minimality`` = log(.8 exp P(S_cf <= d) + .2 exp P(S_f >= d)), with d
+    the distance of the edited image to x, and S_f and S_cf those of x to real images of its own class and of class v.
+    With features of faces, ``identity_cosine`` = cosine of f(r) and f(edited image).
+
     ``assign="Male=1,Heavy_Makeup=0"`` sets several labels at once: ``obeyed`` = share of images with the judged class
     assigned to each label, and to all together, with their ``kept``, at ``do=``.
 
-    Range: 0 to 1; -1 to 1 for transfer, fidelity and error, 0 to 2 for identity; energy has no bounds.
-    Direction: higher is better for effect, kept, transfer and obeyed; lower for identity, fidelity, composition,
-    reversibility, error and energy.
-    Chance: for effect and obeyed, the judged share of v in r; 0 for transfer; for fidelity, error and energy, the
-    unedited reconstruction; for composition and reversibility, another image.
+    Range: 0 to 1; -1 to 1 for transfer, fidelity, error and identity_cosine, 0 to 2 for identity; realism_frechet is at
+    least 0; energy and realism have no bounds.
+    Direction: higher is better for effect, kept, transfer, obeyed and identity_cosine; lower for identity, fidelity,
+    composition, reversibility, error, energy, realism, realism_frechet and minimality.
+    Chance: for effect and obeyed, the judged share of v in r; 0 for transfer; for fidelity, error, energy and realism,
+    the unedited reconstruction; for composition and reversibility, another image; for minimality, a real image of class
+    v in place of the edited one; for identity_cosine, another reconstruction blended into r until the pixels change as
+    much as by the edit.
+    References: for realism, the reconstructions of the real images of class v; for minimality, r.
     Cost: 2 images decoded for each image and characteristic (do and swap), the reconstruction, ``draws`` more where
     the data can resample the variety, one for an assignment; for the axioms max(repeats) + 2 max(repeats) for each
     characteristic, encoded as well, on the first images.
     Pitfalls: judged values depend on the judge: labels that it does not recognise in this model's reconstructions are
     left out. error and fidelity subtract the model's reconstruction error and may be negative. do() by transport needs
-    20 images of each class.
-    Reference: docs/metrics.md, section 6; Monteiro et al. 2023 (axioms); Szekely and Rizzo 2013 (energy distance).
+    20 images of each class. realism and minimality depend on the features; an edit that changes nothing is minimal.
+    Reference: docs/metrics.md, section 6; Monteiro et al. 2023 (axioms); Szekely and Rizzo 2013 (energy distance);
+    Melistas et al. 2024 (realism, minimality).
 
     Args:
         mode: code after do(c = v): transport (same rank within the class), mean (of the class), or sample (from
@@ -70,6 +82,8 @@ class Interventions:
         draws: samples behind the energy distance.
         rendered: number of images with rendered counterfactuals, from the first.
         largest_region: largest share of the image that a region may cover.
+        features: judge, pixels, edges, a registered extractor, or auto: the judge's if there is a judge, else pixels.
+        feature_images: images compared by features, from the first; 0 = none.
     """
 
     name: ClassVar[str] = "intervention"
@@ -79,7 +93,12 @@ class Interventions:
         "0 = no edit shows the label that was set, 1 = every edit does.\n"
         "Typical of a CCVAE: 0.54 on photographs of faces (chance 0.13), 0.96 on synthetic faces."
     )
-    undefined: ClassVar[Mapping[str, str]] = INTERVENED
+    undefined: ClassVar[Mapping[str, str]] = {
+        **INTERVENED,
+        "needs features of faces (--features)":
+            "the identity of a face needs a network that recognises faces: register yours with --plugin FILE and name "
+            "it with --features NAME (docs/plugins.md)",
+    }  # fmt: skip
     default_sample: ClassVar[int] = 500
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
     order: ClassVar[int] = 6
@@ -126,6 +145,22 @@ class Interventions:
             "energy distance between samples of p(z_c|y) and renderings with resampled variety", "intensity", False,
             (None, None), UNCHANGED, dials=("collapse",),
         ),
+        "realism": ValueSpec(
+            "unbiased kernel distance (MMD^2) of edited images to real images of the target class, in features", "",
+            False, (None, None), UNCHANGED, dials=("fade",), reference=TRUE_CLASS,
+        ),
+        "realism_frechet": ValueSpec(
+            "Fréchet distance of edited images to real images of the target class, in features", "", False,
+            (0.0, None), UNCHANGED, dials=("fade",), reference=TRUE_CLASS,
+        ),
+        "minimality": ValueSpec(
+            "distance of the edit from its origin among real images of both classes (CLD), in features", "", False,
+            (0.0, 1.0), "a real image of the target class", dials=("leak",), reference=UNCHANGED,
+        ),
+        "identity_cosine": ValueSpec(
+            "cosine of features of faces before and after the edit; only with features=", "", True, (-1.0, 1.0),
+            "another image blended in, to the same change of pixels",
+        ),
         "obeyed": ValueSpec(
             "share of images that the judge classifies as assigned", "share", True, (0.0, 1.0), "the reconstruction",
             True, ("idle",),
@@ -140,12 +175,18 @@ class Interventions:
     draws: Annotated[int, Range(least=2)] = 8
     rendered: Annotated[int, Range(least=0)] = 128
     largest_region: float = 0.6
+    features: str = "auto"
+    feature_images: Annotated[int, Range(least=0)] = 512
 
     def __post_init__(self) -> None:
         check(self, self.name)
         if not self.repeats or min(self.repeats) < 1 or len(set(self.repeats)) != len(self.repeats):
             message = f"repeats must be distinct numbers from 1 up, got {self.repeats}"
             raise UsageError(message, where="intervention.repeats")
+        if self.features not in (own := ("auto", "judge", "pixels")):
+            from ccvae_eval.metrics.shared.features import require_features
+
+            require_features(self.features, own, "intervention.features")
 
     def needs(self, subject: Subject) -> Needs:
         from ccvae_eval.metrics.intervention.metric import needs

@@ -19,13 +19,19 @@ from ccvae_eval.core.devices import one_thread
 from ccvae_eval.core.errors import PluginError, UnsupportedError, UsageError, suggestion
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import DataSet, HasVariety
+from ccvae_eval.evaluation.result_table import NO_JUDGE
 from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.judge import Judge
 from ccvae_eval.metrics.matchers.interface import grey
 from ccvae_eval.model.interface import supports
 from ccvae_eval.plugins.attribution import CREATION, plugin_call
 from ccvae_eval.plugins.registry import Registry
 from ccvae_eval.statistics.ratios import safe_ratio
 
+AUTO, JUDGED, PIXELS = OF_IMAGES = ("auto", "judge", "pixels")
+"""Names of features of whole images: the judge's, pooled pixels, or the judge's if there is a judge, else pixels."""
+POOLED = 8
+"""Side of the grid to which images are average-pooled where pixels are the features."""
 EDGES, VARIETY = "edges", "variety"
 BUILTIN = (EDGES, VARIETY)
 
@@ -226,3 +232,36 @@ def extractor_named(name: str, subject: Subject) -> Features:
         given = tuple(images.shape)
         raise PluginError(f"output for images of shape {given} must have shape (N, F), got {shape}", where=where)
     return made
+
+
+class ImageFeatures:
+    """Features of images, by which sets of images are compared.
+
+    Args:
+        name: judge, pixels, a built-in or registered extractor, or auto: the judge's if there is a judge, else pixels.
+        subject: has the judge, and the images on which an extractor is tried.
+
+    Attributes:
+        name: of the features; never auto.
+        undefined: the reason if there are none; "" otherwise.
+    """
+
+    def __init__(self, name: str, subject: Subject) -> None:
+        judge = subject.judge if isinstance(subject.judge, Judge) else None
+        self.name = name if name != AUTO else (PIXELS if judge is None else JUDGED)
+        self.undefined = NO_JUDGE if self.name == JUDGED and judge is None else ""
+        self._judge = judge
+        self._extractor = None if self.name in OF_IMAGES else extractor_named(self.name, subject)
+
+    def of(self, images: Images) -> Floats:
+        """The features of some images, shape (N, F), float64."""
+        if self._extractor is not None:
+            with torch.no_grad():
+                found: Tensor = self._extractor.features(images)
+        elif self.name == JUDGED:
+            assert self._judge is not None, self.undefined
+            found = self._judge.features(images)
+        else:
+            # pooling is slower on a channels-last layout
+            found = functional.adaptive_avg_pool2d(images.contiguous().double(), POOLED).flatten(1)
+        return np.asarray(found.double().cpu().numpy())
