@@ -80,7 +80,7 @@ def evaluation_arguments(
         "model": opened, "data": data, "metrics": metrics, "options": settings, "split": common.split,
         "sample": options.sample_of(common.sample), "limit": common.limit, "seed": common.seed,
         "device": common.device, "precision": common.precision, "batch_size": common.batch_size,
-        "characteristics": common.characteristic,
+        "characteristics": common.characteristic, "by": common.by,
         "judge": common.judge, "cache_dir": common.cache_dir, "metric_timeout": common.metric_timeout,
         "command": options.command_line("--out"),
         "notice": screen.notice, "stage": screen.stage,

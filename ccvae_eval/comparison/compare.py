@@ -21,7 +21,7 @@ from string import ascii_uppercase
 import numpy as np
 
 from ccvae_eval.core.errors import InputError, UsageError, suggestion
-from ccvae_eval.core.results import Measurement, Value
+from ccvae_eval.core.results import BY, WORST, Measurement, Value, spec_at, summary_of
 from ccvae_eval.core.typed import plain
 from ccvae_eval.core.types import Floats, Ids, Plain
 from ccvae_eval.evaluation.run import Address, Run, numbers_at
@@ -35,6 +35,7 @@ from ccvae_eval.statistics.paired import (
     sign_flip_p_values,
     standard_error,
     studentised_intervals,
+    weighted_sum,
     welch,
 )
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -368,7 +369,16 @@ class _Side:
         """The evidence of a value; the reason if there is none."""
         if not value.estimate.defined:
             return f"undefined in {self.label}" + (f": {value.note}" if value.note else "")
-        address = "/".join(part for part in (value.name, value.characteristic) if part)
+        found = self._of_classes(value) if summary_of(value.at) else self._of_images(value)
+        if isinstance(found, str):
+            return found
+        if not math.isclose(found.value, value.estimate.value, rel_tol=INCONSISTENT, abs_tol=INCONSISTENT):
+            return f"the evidence of {self.label} gives {found.value:.6g}, the run states {value.estimate.value:.6g}"
+        return found
+
+    def _of_images(self, value: Value) -> Contributions | str:
+        at = (f"{key}={x}" for key, x in value.at.items())
+        address = "/".join(part for part in (value.name, value.characteristic, *at) if part)
         numerator, denominator, influence = (
             self._column(f"{address}/{part}") for part in ("numerator", "denominator", "influence")
         )
@@ -376,10 +386,27 @@ class _Side:
             return NO_EVIDENCE
         if influence is None and (self.measurement.metric, value.name) in WITH_INFLUENCE:
             return self.outdated
-        found = Contributions(numerator, denominator, influence)
-        if not math.isclose(found.value, value.estimate.value, rel_tol=INCONSISTENT, abs_tol=INCONSISTENT):
-            return f"the evidence of {self.label} gives {found.value:.6g}, the run states {value.estimate.value:.6g}"
-        return found
+        return Contributions(numerator, denominator, influence)
+
+    def _of_classes(self, value: Value) -> Contributions | str:
+        """The contributions to the worst class or to the gap, with the classes that the run found."""
+        own = [v for v in self.measurement.values if v.name == value.name and BY in v.at and not summary_of(v.at)]
+        classes = [v for v in own if v.characteristic == value.characteristic and len(v.at) == 1 and v.estimate.defined]
+        classes.sort(key=lambda v: v.estimate.value)
+        signed = [(1.0, classes[-1]), (-1.0, classes[0])]
+        if summary_of(value.at) == WORST:
+            signed = [(1.0, next(v for v in classes if v.estimate.value == value.estimate.value))]
+        parts: list[tuple[float, Contributions]] = []
+        for sign, one in signed:
+            averaged = [one]
+            if value.characteristic is None:  # the mean of a class has no evidence of its own
+                averaged = [v for v in own if v.at == one.at and v.in_mean and v.estimate.defined] or averaged
+            for v in averaged:
+                found = self._of_images(v)
+                if isinstance(found, str):
+                    return found
+                parts.append((sign / len(averaged), found))
+        return weighted_sum(parts)
 
     @property
     def outdated(self) -> str:
@@ -423,7 +450,7 @@ def _compared(
     tests: list[tuple[ComparedValue, list[_Pair]]] = []
     for address in addresses:
         spec = first.specs.get(metric, {}).get(address.name)
-        better = None if spec is None else spec.higher_is_better
+        better = None if spec is None else spec_at(spec, address.at).higher_is_better
         for place, values, pairs, note in _questions(a, b, address, characteristics):
             row = ComparedValue(place, labels, *values, UNDEFINED, higher_is_better=better, note=note)
             if pairs:
@@ -437,7 +464,9 @@ def _questions(
     a: _Side, b: _Side, address: Address, characteristics: Sequence[str] | None
 ) -> Iterator[tuple[Address, tuple[float, float], list[_Pair], str]]:
     """Yields for each row its address, both values, the pairs of contributions it averages, and a note."""
-    rows = a.run.table(address.metric, address.name), b.run.table(address.metric, address.name)
+    rows = (
+        a.run.table(address.metric, address.name, address.by), b.run.table(address.metric, address.name, address.by)
+    )  # fmt: skip
     names = [c for c in rows[0] if c is not None and c in rows[1]]
     if characteristics is not None:
         names = [name for name in names if name in characteristics]
@@ -487,7 +516,8 @@ def _pair(a: _Side, b: _Side, first: Value, second: Value) -> _Pair | str:
     if isinstance(one, str) or isinstance(other, str):
         return one if isinstance(one, str) else str(other)
     both = one.entering & other.entering
-    if both.sum() < MIN_IMAGES:
+    disjoint = summary_of(first.at) != "" and min(one.entering.sum(), other.entering.sum()) >= MIN_IMAGES
+    if both.sum() < MIN_IMAGES and not disjoint:  # the worst classes of two models may be different ones
         return f"{int(both.sum())} images enter both values, {MIN_IMAGES} are needed"
     if (one.own_influence is None) != (other.own_influence is None):
         return a.outdated if one.own_influence is None else b.outdated
@@ -549,7 +579,7 @@ def _compare_groups(
     found: list[ComparedValue] = []
     for address in _addresses(runs, values):
         spec = runs[0].specs.get(address.metric, {}).get(address.name)
-        better = None if spec is None else spec.higher_is_better
+        better = None if spec is None else spec_at(spec, address.at).higher_is_better
         for place in _seed_addresses(runs, address, characteristics):
             column = iter(numbers_at(runs, place, characteristics))
             numbers = {name: list(islice(column, len(own))) for name, own in groups.items()}
@@ -568,6 +598,6 @@ def _seed_addresses(runs: Sequence[Run], address: Address, characteristics: Sequ
     """The rows of an address: the mean, then every characteristic of the first run; or the single one it names."""
     if address.characteristic is not None:
         return [address]
-    names = [c for c in runs[0].table(address.metric, address.name) if c is not None]
+    names = [c for c in runs[0].table(address.metric, address.name, address.by) if c is not None]
     wanted = [name for name in names if characteristics is None or name in characteristics]
     return [address, *(replace(address, characteristic=name) for name in wanted)]

@@ -19,13 +19,13 @@ ARGUMENTS = {
     "--sample": "sample", "--limit": "limit", "--split": "split", "--judge": "judge", "--data": "data",
     "--device": "device", "--batch-size": "batch_size", "--labels": "characteristics", "--cache-dir": "cache_dir",
     "--seed": "seed", "--width": "width", "--set": "settings", "--option": "options", "--model": "model",
-    "--plugin": "plugins", "--metric-timeout": "metric_timeout", "--precision": "precision",
+    "--plugin": "plugins", "--metric-timeout": "metric_timeout", "--precision": "precision", "--by": "by",
 }  # fmt: skip
 """Arguments of ``evaluate`` and ``load`` that correspond to options of the command line."""
 _OPTION = re.compile(
     rf"ccvae-eval [^\n]*|(?P<option>{'|'.join(ARGUMENTS)})(?![\w-])"
-    r"(?: (?P<value>'[^']*'|\d+\b|(?:all|auto|none|full|test|bf16|float32)\b|[A-Za-z]\w*:[^\s;)]*[^\s;),.]|[A-Z]+\b(?!,)"
-    r"|[A-Z]\w*(?:,\w+)*|\w+(?:\.\w+)*=(?:\[[^]]*\]|\w+)))?"
+    r"(?: (?P<value>'[^']*'|\d+\b|(?:all|auto|none|full|test|bf16|float32)\b|[A-Za-z]\w*:[^\s;)]*[^\s;),.]"
+    r"|[A-Z]+\b(?!,)|[A-Z]\w*(?:,\w+)*|\w+(?:\.\w+)*=(?:\[[^]]*\]|\w+)))?"
 )
 """An option with its value, if what follows has the form of one."""
 
