@@ -308,6 +308,7 @@ def next_command(run: Run, checkpoint: str, common: Common) -> str:
         data = ["--data", common.data] if common.data else []
         given = {
             "--model": [common.model], "--set": common.set, "--rename": common.label, "--plugin": common.plugin,
+            "--by": [common.by],
         }  # fmt: skip
         named = [part for name, of in given.items() for value in of or () if value for part in (name, str(value))]
         return shlex.join(["ccvae-eval", verb, checkpoint, *data, *named])

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from string import ascii_uppercase
@@ -21,7 +21,7 @@ from string import ascii_uppercase
 import numpy as np
 
 from ccvae_eval.core.errors import InputError, UsageError, suggestion
-from ccvae_eval.core.results import BY, WORST, Measurement, Value, spec_at, summary_of
+from ccvae_eval.core.results import BY, GAP, Measurement, Value, spec_at, summary_of
 from ccvae_eval.core.typed import plain
 from ccvae_eval.core.types import Floats, Ids, Plain
 from ccvae_eval.evaluation.run import Address, Run, numbers_at
@@ -365,11 +365,22 @@ class _Side:
     places: Ids
     images: int
 
-    def contributions(self, value: Value) -> Contributions | str:
-        """The evidence of a value; the reason if there is none."""
+    def contributions(self, value: Value, only: Collection[str | None] = ()) -> Contributions | str:
+        """The evidence of a value; the reason if there is none.
+
+        Args:
+            value: a value of the run.
+            only: the characteristics that a worst class or gap of a mean covers; empty = all of them.
+        """
         if not value.estimate.defined:
             return f"undefined in {self.label}" + (f": {value.note}" if value.note else "")
-        found = self._of_classes(value) if summary_of(value.at) else self._of_images(value)
+        if summary_of(value.at):
+            every = self.averaged(value)
+            found = self._of_classes(value, only or every)
+            if only and set(only) != every:
+                return found
+        else:
+            found = self._of_images(value)
         if isinstance(found, str):
             return found
         if not math.isclose(found.value, value.estimate.value, rel_tol=INCONSISTENT, abs_tol=INCONSISTENT):
@@ -388,25 +399,39 @@ class _Side:
             return self.outdated
         return Contributions(numerator, denominator, influence)
 
-    def _of_classes(self, value: Value) -> Contributions | str:
-        """The contributions to the worst class or to the gap, with the classes that the run found."""
-        own = [v for v in self.measurement.values if v.name == value.name and BY in v.at and not summary_of(v.at)]
-        classes = [v for v in own if v.characteristic == value.characteristic and len(v.at) == 1 and v.estimate.defined]
-        classes.sort(key=lambda v: v.estimate.value)
-        signed = [(1.0, classes[-1]), (-1.0, classes[0])]
-        if summary_of(value.at) == WORST:
-            signed = [(1.0, next(v for v in classes if v.estimate.value == value.estimate.value))]
-        parts: list[tuple[float, Contributions]] = []
-        for sign, one in signed:
-            averaged = [one]
-            if value.characteristic is None:  # the mean of a class has no evidence of its own
-                averaged = [v for v in own if v.at == one.at and v.in_mean and v.estimate.defined] or averaged
-            for v in averaged:
-                found = self._of_images(v)
-                if isinstance(found, str):
-                    return found
-                parts.append((sign / len(averaged), found))
-        return weighted_sum(parts)
+    def _class_rows(self, value: Value) -> list[list[Value]]:
+        """The defined rows of each class of a worst class or gap; those that a mean over characteristics averages."""
+        own = [
+            v for v in self.measurement.values
+            if v.name == value.name and set(v.at) == {BY} and not summary_of(v.at) and v.estimate.defined
+        ]  # fmt: skip
+        classes = [v for v in own if v.characteristic == value.characteristic]
+        if value.characteristic is not None:
+            return [[v] for v in classes]
+        # the mean of a class has no evidence of its own
+        return [[v for v in own if v.at == mean.at and v.in_mean] or [mean] for mean in classes]
+
+    def averaged(self, value: Value) -> set[str | None]:
+        """The characteristics that the mean of a worst class or gap covers."""
+        return {v.characteristic for rows in self._class_rows(value) for v in rows}
+
+    def _of_classes(self, value: Value, only: Collection[str | None]) -> Contributions | str:
+        """The contributions to the worst class or to the gap, with the classes that are extreme in this run."""
+        rows = [[v for v in rows if v.characteristic in only] for rows in self._class_rows(value)]
+        found = {id(v): self._of_images(v) for of_class in rows for v in of_class}
+        if reasons := [each for each in found.values() if isinstance(each, str)]:
+            return reasons[0]
+        means = [
+            weighted_sum(
+                [(1 / len(of_class), each) for v in of_class if isinstance(each := found[id(v)], Contributions)]
+            )
+            for of_class in rows
+        ]
+        means.sort(key=lambda mean: mean.value)
+        if summary_of(value.at) == GAP:
+            return weighted_sum([(1.0, means[-1]), (-1.0, means[0])])
+        spec = self.run.specs.get(self.measurement.metric, {}).get(value.name)
+        return means[0 if spec is None or spec.higher_is_better else -1]
 
     @property
     def outdated(self) -> str:
@@ -490,6 +515,15 @@ def _mean_question(
     """The mean over the characteristics that are comparable, or the value of the whole image."""
     values = tuple(row[None].estimate.value if None in row else math.nan for row in rows)
     both = (values[0], values[1])
+    if summary_of(address.at) and None in rows[0] and None in rows[1]:
+        sets = a.averaged(rows[0][None]), b.averaged(rows[1][None])
+        shared = sets[0] & sets[1] & {None, *found}
+        pair: _Pair | str = "no characteristic is in both runs"
+        if shared:
+            pair = _pair(a, b, rows[0][None], rows[1][None], shared)
+        count = len(sets[0] | sets[1])
+        note = f"mean over {len(shared)} of {count} characteristics" if shared and len(shared) < count else ""
+        return (address, both, [], pair) if isinstance(pair, str) else (address, both, [pair], note)
     averaged = [name for name in found if rows[0][name].in_mean and rows[1][name].in_mean]
     if not averaged and None in rows[0] and None in rows[1]:
         whole = _pair(a, b, rows[0][None], rows[1][None])
@@ -504,15 +538,16 @@ def _mean_question(
     return address, both, pairs, note
 
 
-def _pair(a: _Side, b: _Side, first: Value, second: Value) -> _Pair | str:
+def _pair(a: _Side, b: _Side, first: Value, second: Value, only: Collection[str | None] = ()) -> _Pair | str:
     """Both contributions to one value on the images that enter both; the reason if they cannot be compared.
 
+    A worst class or gap of a mean covers the characteristics in ``only``; empty = all.
     A value with an influence of its own, such as a ROC area, is not restricted: each model has its own images.
     """
     if _methods(first.note) != _methods(second.note):
         ways = (f"{side.label}: {v.note or 'as defined'}" for side, v in ((a, first), (b, second)))
         return f"measured in two ways ({'; '.join(ways)})"
-    one, other = a.contributions(first), b.contributions(second)
+    one, other = a.contributions(first, only), b.contributions(second, only)
     if isinstance(one, str) or isinstance(other, str):
         return one if isinstance(one, str) else str(other)
     both = one.entering & other.entering

@@ -52,9 +52,11 @@ def metrics() -> list[Any]:
     return [Accuracy(least=4), Reconstruction(importance=0)]
 
 
-def measured(ids: Any, by: str | None = "Glasses", model: Any = None, **more: Any) -> Run:
+def measured(ids: Any, by: str | None = "Glasses", model: Any = None, labels: Any = None, **more: Any) -> Run:
     data = Squares(COUNT, **more)
-    subject = prepare(model or Forgetful(), data, np.asarray(ids), judge=SquaresJudge(), by=by)
+    subject = prepare(
+        model or Forgetful(), data, np.asarray(ids), judge=SquaresJudge(), by=by, characteristics=labels
+    )  # fmt: skip
     run = measure(subject, metrics())
     return replace(run, header=replace(run.header, data={"name": data.spec, "by": by, "n": len(subject)}))
 
@@ -269,6 +271,17 @@ def test_comparisons_of_classes_have_the_values_of_the_runs(run: Run, what: str)
         assert found.difference.low <= found.difference.value <= found.difference.high
         same = compare(run, run, values=[place])[place]
         assert same.equal
+
+
+@pytest.mark.parametrize("what", ["worst", "gap"])
+def test_comparisons_of_means_cover_the_characteristics_of_both_runs(run: Run, what: str) -> None:
+    some = measured(np.arange(COUNT), labels=("Smile", "Hair"))
+    place = f"accuracy.accuracy/by=Glasses:{what}"
+    found = compare(run, some, values=[place])[place]
+    assert found.equal, "the same model on the same images"
+    assert found.first == found.second == pytest.approx(some[place], abs=1e-9)
+    assert found.note == "mean over 2 of 3 characteristics"
+    assert found.first != pytest.approx(run[place], abs=1e-3), "its mean covers Glasses too"
 
 
 def test_tables_and_page_show_the_classes_apart(run: Run) -> None:
