@@ -121,6 +121,7 @@ def plan(
     precision: str = "float32",
     batch_size: int = 256,
     characteristics: Sequence[str] | None = None,
+    by: str | None = None,
     judge: str = "auto",
     cache_dir: str | Path | None = None,
     metric_timeout: float | None = None,
@@ -161,7 +162,7 @@ def plan(
         _in_precision(network, precision, place), images, ids, seed=seed, device=place, batch_size=batch_size,
         judge=source,
         characteristics=None if characteristics is None else tuple(characteristics),
-        trained_on=_trained_on(opened, images, part), progress=_staged(stage, "encode"),
+        trained_on=_trained_on(opened, images, part), by=by, progress=_staged(stage, "encode"),
     )  # fmt: skip
     names = characteristics or network.labels.names or None
     suspicions = (*remarks(images, names), *subject.first_batch_warnings())
@@ -269,6 +270,7 @@ def evaluate(
     precision: str = "float32",
     batch_size: int = 256,
     characteristics: Sequence[str] | None = None,
+    by: str | None = None,
     judge: str = "auto",
     references: bool = True,
     gallery: bool = True,
@@ -305,6 +307,8 @@ def evaluate(
             :class:`~ccvae_eval.model.wrap.HalfPrecisionModel`; the run records it.
         batch_size: images read at once; results do not depend on it.
         characteristics: evaluate only these.
+        by: name of a label of the data: values that are means over images are shown for each of its classes as well,
+            with the worst class and the gap between classes, at ``/by=LABEL:CLASS``.
         judge: "auto", "none" or a file; "full" is a judge of every label of the data, for comparisons of models with
             different labels.
         references: add the values of the reference model, if the data are rendered.
@@ -335,7 +339,7 @@ def evaluate(
         arguments: dict[str, Any] = {
             "split": split, "sample": sample, "limit": limit, "seed": seed, "device": device, "precision": precision,
             "batch_size": batch_size,
-            "characteristics": characteristics, "judge": judge, "cache_dir": cache_dir, "command": command,
+            "characteristics": characteristics, "by": by, "judge": judge, "cache_dir": cache_dir, "command": command,
             "metric_timeout": metric_timeout, "early": early, "notice": notice, "stage": stage,
         }  # fmt: skip
 
@@ -448,6 +452,7 @@ def _header(
             "split": split,
             "sample": sample,
             "seen_in_training": seen,
+            **({} if subject.by is None else {"by": subject.by}),
         },
         judge=None if subject.judge is None else subject.judge.as_plain(),
         regions={"source": data.region_source if supports(data, HasRegions) else None},

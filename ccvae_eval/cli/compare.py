@@ -201,6 +201,7 @@ def _options_of(
     found = replace(
         common,
         data=common.data or str(data["name"]),
+        by=common.by or data.get("by"),
         sample=common.sample or (None if data.get("sample") is None else str(data["sample"])),
         limit=common.limit or (int(data["n"]) if whole else None),
         split=common.split or (None if whole else data["split"]),

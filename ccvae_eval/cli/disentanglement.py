@@ -34,7 +34,7 @@ CODES_HELP = (
 )
 FACTORS_HELP = "With --codes FILE.csv or FILE.parquet: the file of the factors."
 SETTINGS = options.setting_options(registry.metrics[NAME], PANEL, without=("every",))
-IMAGES_ONLY = ("data", "label", "characteristic", "sample", "limit", "pad", "model", "plugin")
+IMAGES_ONLY = ("data", "label", "characteristic", "by", "sample", "limit", "pad", "model", "plugin")
 """Options that do not apply to a file of codes."""
 
 

@@ -42,9 +42,9 @@ def command(
 ) -> None:
     """Check a run against requirements, for continuous integration.
 
-    An address is metric.value[@characteristic][.low|.high|.value]. Exit code 1 means that a requirement is not met. A
-    value that is absent, undefined or not applicable fails. If GITHUB_STEP_SUMMARY is set, the table is appended to
-    that file.
+    An address is metric.value[@characteristic][/by=LABEL:CLASS], and may end in .low, .high or .value. Exit code 1
+    means that a requirement is not met. A value that is absent, undefined or not applicable fails. If
+    GITHUB_STEP_SUMMARY is set, the table is appended to that file.
     """
     from ccvae_eval.comparison.gate import Gate, Rule, read_gate
     from ccvae_eval.evaluation.storage import read

@@ -80,7 +80,7 @@ def evaluation_arguments(
         "model": opened, "data": data, "metrics": metrics, "options": settings, "split": common.split,
         "sample": options.sample_of(common.sample), "limit": common.limit, "seed": common.seed,
         "device": common.device, "precision": common.precision, "batch_size": common.batch_size,
-        "characteristics": common.characteristic,
+        "characteristics": common.characteristic, "by": common.by,
         "judge": common.judge, "cache_dir": common.cache_dir, "metric_timeout": common.metric_timeout,
         "command": options.command_line("--out"),
         "notice": screen.notice, "stage": screen.stage,
@@ -314,7 +314,7 @@ def next_command(run: Run, checkpoint: str, common: Common) -> str:
         return shlex.join(["ccvae-eval", verb, checkpoint, *named])
 
     def evaluating(verb: str) -> str:
-        return opening(verb, data=[common.data], rename=common.label)
+        return opening(verb, data=[common.data], rename=common.label, by=[common.by])
 
     found = combined_commands(run.measurements, lambda given: f"{options.command_line(without=given)} {given}")
     if not any(line.startswith(TRAINING) for line in found) and any(f.check.code == UNLIKE for f in findings(run)):

@@ -106,6 +106,9 @@ WIDTH_HELP = (
 DRY_RUN_HELP = "Print the plan and the estimated time; measure nothing and write nothing."
 TIMEOUT_HELP = "Seconds that each metric may take, without encoding and shared decoding; default: no limit."
 PRECISION_HELP = "Arithmetic of encoder and decoder; bf16 (bfloat16) is faster on a GPU and changes the third digit."
+BY_HELP = (
+    "Show the values by class of this label too, with the worst class and the gap: is the model worse for one group?"
+)
 LIMIT_HELP = "Use the first N images (of the split, if one is named) instead of a sample."
 
 
@@ -121,6 +124,7 @@ class Common:
         list[str] | None,
         option_in(EVALUATION, "Evaluate only these labels: A,B.", "--labels", "--characteristic", "-c"),
     ] = None
+    by: Annotated[str | None, option_in(EVALUATION, BY_HELP, metavar="LABEL")] = None
     sample: Annotated[str | None, option_in(EVALUATION, "Number of images or 'all'; default: set by the metric.")] = (
         None
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from string import ascii_uppercase
@@ -21,7 +21,7 @@ from string import ascii_uppercase
 import numpy as np
 
 from ccvae_eval.core.errors import InputError, UsageError, suggestion
-from ccvae_eval.core.results import Measurement, Value
+from ccvae_eval.core.results import BY, GAP, Measurement, Value, spec_at, summary_of
 from ccvae_eval.core.typed import plain
 from ccvae_eval.core.types import Floats, Ids, Plain
 from ccvae_eval.evaluation.run import Address, Run, numbers_at
@@ -35,6 +35,7 @@ from ccvae_eval.statistics.paired import (
     sign_flip_p_values,
     standard_error,
     studentised_intervals,
+    weighted_sum,
     welch,
 )
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -386,9 +387,29 @@ class _Side:
     places: Ids
     images: int
 
-    def contributions(self, value: Value) -> Contributions | str:
-        """The evidence of a value; the reason if there is none."""
-        address = "/".join(part for part in (value.name, value.characteristic) if part)
+    def contributions(self, value: Value, only: Collection[str | None] = ()) -> Contributions | str:
+        """The evidence of a value; the reason if there is none.
+
+        Args:
+            value: a value of the run.
+            only: the characteristics that a worst class or gap of a mean covers; empty = all of them.
+        """
+        if summary_of(value.at):
+            every = self.averaged(value)
+            found = self._of_classes(value, only or every)
+            if only and set(only) != every:
+                return found
+        else:
+            found = self._of_images(value)
+        if isinstance(found, str):
+            return found
+        if not math.isclose(found.value, value.estimate.value, rel_tol=INCONSISTENT, abs_tol=INCONSISTENT):
+            return f"the evidence of {self.label} gives {found.value:.6g}, the run states {value.estimate.value:.6g}"
+        return found
+
+    def _of_images(self, value: Value) -> Contributions | str:
+        at = (f"{key}={x}" for key, x in value.at.items())
+        address = "/".join(part for part in (value.name, value.characteristic, *at) if part)
         numerator, denominator, influence = (
             self._column(f"{address}/{part}") for part in ("numerator", "denominator", "influence")
         )
@@ -396,10 +417,41 @@ class _Side:
             return NO_EVIDENCE
         if influence is None and (self.measurement.metric, value.name) in WITH_INFLUENCE:
             return self.outdated
-        found = Contributions(numerator, denominator, influence)
-        if not math.isclose(found.value, value.estimate.value, rel_tol=INCONSISTENT, abs_tol=INCONSISTENT):
-            return f"the evidence of {self.label} gives {found.value:.6g}, the run states {value.estimate.value:.6g}"
-        return found
+        return Contributions(numerator, denominator, influence)
+
+    def _class_rows(self, value: Value) -> list[list[Value]]:
+        """The defined rows of each class of a worst class or gap; those that a mean over characteristics averages."""
+        own = [
+            v for v in self.measurement.values
+            if v.name == value.name and set(v.at) == {BY} and not summary_of(v.at) and v.estimate.defined
+        ]  # fmt: skip
+        classes = [v for v in own if v.characteristic == value.characteristic]
+        if value.characteristic is not None:
+            return [[v] for v in classes]
+        # the mean of a class has no evidence of its own
+        return [[v for v in own if v.at == mean.at and v.in_mean] or [mean] for mean in classes]
+
+    def averaged(self, value: Value) -> set[str | None]:
+        """The characteristics that the mean of a worst class or gap covers."""
+        return {v.characteristic for rows in self._class_rows(value) for v in rows}
+
+    def _of_classes(self, value: Value, only: Collection[str | None]) -> Contributions | str:
+        """The contributions to the worst class or to the gap, with the classes that are extreme in this run."""
+        rows = [[v for v in rows if v.characteristic in only] for rows in self._class_rows(value)]
+        found = {id(v): self._of_images(v) for of_class in rows for v in of_class}
+        if reasons := [each for each in found.values() if isinstance(each, str)]:
+            return reasons[0]
+        means = [
+            weighted_sum(
+                [(1 / len(of_class), each) for v in of_class if isinstance(each := found[id(v)], Contributions)]
+            )
+            for of_class in rows
+        ]
+        means.sort(key=lambda mean: mean.value)
+        if summary_of(value.at) == GAP:
+            return weighted_sum([(1.0, means[-1]), (-1.0, means[0])])
+        spec = self.run.specs.get(self.measurement.metric, {}).get(value.name)
+        return means[0 if spec is None or spec.higher_is_better else -1]
 
     @property
     def outdated(self) -> str:
@@ -443,7 +495,7 @@ def _compared(
     tests: list[tuple[ComparedValue, list[_Pair]]] = []
     for address in addresses:
         spec = first.specs.get(metric, {}).get(address.name)
-        better = None if spec is None else spec.higher_is_better
+        better = None if spec is None else spec_at(spec, address.at).higher_is_better
         for place, values, pairs, note in _questions(a, b, address, characteristics):
             row = ComparedValue(place, labels, *values, UNDEFINED, higher_is_better=better, note=note)
             if pairs:
@@ -457,7 +509,9 @@ def _questions(
     a: _Side, b: _Side, address: Address, characteristics: Sequence[str] | None
 ) -> Iterator[tuple[Address, tuple[float, float], list[_Pair], str]]:
     """Yields for each row its address, both values, the pairs of contributions it averages, and a note."""
-    rows = a.run.table(address.metric, address.name), b.run.table(address.metric, address.name)
+    rows = (
+        a.run.table(address.metric, address.name, address.by), b.run.table(address.metric, address.name, address.by)
+    )  # fmt: skip
     names = [c for c in rows[0] if c is not None and c in rows[1]]
     if characteristics is not None:
         names = [name for name in names if name in characteristics]
@@ -481,6 +535,15 @@ def _mean_question(
     """The mean over the characteristics that are comparable, or the value of the whole image."""
     values = tuple(row[None].estimate.value if None in row else math.nan for row in rows)
     both = (values[0], values[1])
+    if summary_of(address.at) and None in rows[0] and None in rows[1]:
+        sets = a.averaged(rows[0][None]), b.averaged(rows[1][None])
+        shared = sets[0] & sets[1] & {None, *found}
+        pair: _Pair | str = "no characteristic is in both runs"
+        if shared:
+            pair = _pair(a, b, rows[0][None], rows[1][None], shared)
+        count = len(sets[0] | sets[1])
+        note = f"mean over {len(shared)} of {count} characteristics" if shared and len(shared) < count else ""
+        return (address, both, [], pair) if isinstance(pair, str) else (address, both, [pair], note)
     averaged = [name for name in found if rows[0][name].in_mean and rows[1][name].in_mean]
     if not averaged and None in rows[0] and None in rows[1]:
         whole = _pair(a, b, rows[0][None], rows[1][None])
@@ -495,9 +558,10 @@ def _mean_question(
     return address, both, pairs, note
 
 
-def _pair(a: _Side, b: _Side, first: Value, second: Value) -> _Pair | str:
+def _pair(a: _Side, b: _Side, first: Value, second: Value, only: Collection[str | None] = ()) -> _Pair | str:
     """Both contributions to one value on the images that enter both; the reason if they cannot be compared.
 
+    A worst class or gap of a mean covers the characteristics in ``only``; empty = all.
     A value with an influence of its own, such as a ROC area, is not restricted: each model has its own images.
     """
     undefined = [
@@ -508,11 +572,12 @@ def _pair(a: _Side, b: _Side, first: Value, second: Value) -> _Pair | str:
     if _methods(first.note) != _methods(second.note):
         ways = (f"{side.label}: {v.note or 'as defined'}" for side, v in ((a, first), (b, second)))
         return f"measured in two ways ({'; '.join(ways)})"
-    one, other = a.contributions(first), b.contributions(second)
+    one, other = a.contributions(first, only), b.contributions(second, only)
     if isinstance(one, str) or isinstance(other, str):
         return one if isinstance(one, str) else str(other)
     both = one.entering & other.entering
-    if both.sum() < MIN_IMAGES:
+    disjoint = summary_of(first.at) != "" and min(one.entering.sum(), other.entering.sum()) >= MIN_IMAGES
+    if both.sum() < MIN_IMAGES and not disjoint:  # the worst classes of two models may be different ones
         return f"{int(both.sum())} images enter both values, {MIN_IMAGES} are needed"
     if (one.own_influence is None) != (other.own_influence is None):
         return a.outdated if one.own_influence is None else b.outdated
@@ -580,7 +645,7 @@ def _compare_groups(
     found: list[ComparedValue] = []
     for address in _addresses(runs, values):
         spec = runs[0].specs.get(address.metric, {}).get(address.name)
-        better = None if spec is None else spec.higher_is_better
+        better = None if spec is None else spec_at(spec, address.at).higher_is_better
         for place in _seed_addresses(runs, address, characteristics):
             column = iter(numbers_at(runs, place, characteristics))
             numbers = {name: list(islice(column, len(own))) for name, own in groups.items()}
@@ -599,6 +664,6 @@ def _seed_addresses(runs: Sequence[Run], address: Address, characteristics: Sequ
     """The rows of an address: the mean, then every characteristic of the first run; or the single one it names."""
     if address.characteristic is not None:
         return [address]
-    names = [c for c in runs[0].table(address.metric, address.name) if c is not None]
+    names = [c for c in runs[0].table(address.metric, address.name, address.by) if c is not None]
     wanted = [name for name in names if characteristics is None or name in characteristics]
     return [address, *(replace(address, characteristic=name) for name in wanted)]

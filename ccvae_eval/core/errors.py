@@ -20,7 +20,7 @@ ARGUMENTS = {
     "--device": "device", "--batch-size": "batch_size", "--labels": "characteristics", "--cache-dir": "cache_dir",
     "--seed": "seed", "--width": "width", "--set": "settings", "--option": "options", "--model": "model",
     "--plugin": "plugins", "--metric-timeout": "metric_timeout", "--precision": "precision",
-    "--rename": "data",
+    "--rename": "data", "--by": "by",
 }  # fmt: skip
 """Arguments of ``evaluate`` and ``load`` that correspond to options of the command line."""
 _OPTION = re.compile(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +25,10 @@ COUNT = "count"
 """Unit of values that are summed over the characteristics, not averaged."""
 ANOTHER_IMAGE = "another image"
 """Name of the chance level of a comparison with another image, chosen at random."""
+BY = "by"
+"""Key in ``at`` of a value by class of another label: LABEL:CLASS, LABEL:worst or LABEL:gap."""
+WORST, GAP = "worst", "gap"
+"""In place of a class: the worst class, and the difference between the largest and the smallest value."""
 
 
 class Method(StrEnum):
@@ -59,6 +63,7 @@ class Method(StrEnum):
     WELCH = "welch", "Welch's interval of a difference of means"
     STUDENT = "t over training seeds", "Student's t interval; the unit is the training seed"
     VOTES = "of the votes", "interval over the votes of a score"
+    CLASSES = "of independent classes", "intervals of the classes of another label, combined"
 
     @classmethod
     def of_mean(cls, methods: Iterable[str]) -> Method:
@@ -144,6 +149,29 @@ class ValueSpec:
     dials: tuple[str, ...] = ()
     no_chance: str = ""
     reference: str = ORACLE
+
+
+def spec_at(spec: ValueSpec, at: Mapping[str, object]) -> ValueSpec:
+    """The description of a value at some coordinates: a gap between classes is at least 0, and best if it is 0.
+
+    >>> spec_at(ValueSpec("focus", higher_is_better=True, range=(-1.0, 1.0)), {"by": "Male:gap"}).range
+    (0.0, 2.0)
+    """
+    if summary_of(at) != GAP:
+        return spec
+    least, most = spec.range
+    span = None if least is None or most is None else most - least
+    return replace(spec, higher_is_better=None if spec.higher_is_better is None else False, range=(0.0, span))
+
+
+def summary_of(at: Mapping[str, object]) -> str:
+    """``worst`` or ``gap`` if a value summarises the classes of another label; "" for any other value.
+
+    >>> summary_of({"by": "Male:gap"}), summary_of({"by": "Male:present"})
+    ('gap', '')
+    """
+    last = str(at.get(BY, "")).rpartition(":")[2]
+    return last if last in (WORST, GAP) else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,6 +312,51 @@ class Assign:
 
 
 @dataclass(frozen=True, slots=True)
+class Together:
+    """Joint intervention do() on several labels of each image, drawn at random, each set to another class.
+
+    The labels of a smaller number are among those of a larger one.
+
+    Args:
+        count: number of labels that are set.
+        names: labels to draw from.
+        mode, source: as in :class:`Do`.
+    """
+
+    count: int
+    names: tuple[str, ...]
+    mode: Mode = "transport"
+    source: CodeSource = "codes"
+
+    @property
+    def characteristic(self) -> str:
+        return ""
+
+    def targets(self, subject: Subject) -> dict[str, Tensor]:
+        """Class that each label is set to in each image, shape (N,); -1 = the label stays.
+
+        No label of an image is set if its class is unknown for one of those that were drawn.
+        """
+        ranks = subject.uniforms("together", subject.ids, len(self.names)).argsort(1).argsort(1)
+        targets = torch.stack([subject.target_class(name) for name in self.names], 1)
+        drawn = torch.from_numpy(ranks < self.count)
+        known = ((targets >= 0) | ~drawn).all(1, keepdim=True)
+        return dict(zip(self.names, torch.where(drawn & known, targets, -1).unbind(1), strict=True))
+
+    def codes(self, subject: Subject, chunk: Chunk) -> Codes:
+        every = subject.cached(("together", self), lambda: self.targets(subject))
+        targets = {name: found[chunk.rows] for name, found in every.items()}
+        if supports(subject.model, Intervenes):
+            return model_intervention(subject, chunk, targets)
+        found = chunk.codes
+        for name, target in targets.items():
+            columns = subject.layout[name]
+            moved = Do(name, self.mode, self.source).codes(subject, chunk)[:, list(columns)]
+            found = replaced(found, columns, torch.where((target >= 0)[:, None], moved, chunk.codes[:, list(columns)]))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Swap:
     """Replaces the latent dimensions of c by those of the image's donor (:func:`donor_rows`)."""
 

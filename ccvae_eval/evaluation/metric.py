@@ -202,6 +202,9 @@ REASONS: Mapping[str, str] = {
     "fewer than two classes occur": "the sample shows one class only; " + MORE_IMAGES,
     "the label is never N": "the sample shows one class only; " + MORE_IMAGES,
     "a constant target": "the label has the same value in every image; " + MORE_IMAGES,
+    "undefined for another class": "the means of the classes of --by cover the labels that all classes have",
+    "fewer than two classes have enough images":
+        "the worst class and the gap compare the classes of the label of --by; " + MORE_IMAGES,
     "discrete codes": "nearest neighbours need codes that differ between images",
     "N latent dimensions: nearest neighbours need at most N": "the label has too many dimensions for this value",
     "constant codes": "the latent dimensions have the same value for every image (posterior collapse)",

@@ -11,7 +11,7 @@ from shlex import quote, split
 import numpy as np
 from numpy.typing import NDArray
 
-from ccvae_eval.core.results import EVERY_UNDEFINED, TOO_FEW_IMAGES, Measurement, Reason, Value
+from ccvae_eval.core.results import BY, EVERY_UNDEFINED, TOO_FEW_IMAGES, Measurement, Reason, Value
 from ccvae_eval.data.images.regions import FACE_BOX_OF
 from ccvae_eval.data.interface import HasRegions
 from ccvae_eval.data.memory import SPEC as IN_PYTHON
@@ -140,7 +140,7 @@ class Advisor:
             why, remedy = self._regionless(subject, metric, name)
             note = note.replace(REGIONLESS, why)
         elif (rare := TOO_FEW_IMAGES.search(note)) or note.startswith("only one class occurs"):
-            rare_label = str(value.at.get("judged", name))
+            rare_label = str(subject.by if BY in value.at else value.at.get("judged", name))
             least = int(rare["least"]) if rare else LEAST_PER_CLASS
             counts = _class_counts(subject, rare_label) if rare_label in subject.schema else [least]
             if min(counts) < least:

@@ -8,7 +8,7 @@ resamples, adds the means over characteristics, and stores the per-image terms a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol, TypeVar, runtime_checkable
@@ -17,18 +17,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import UsageError
-from ccvae_eval.core.results import Estimate, Measurement, Reason, Value, mean_value
+from ccvae_eval.core.results import (
+    BY,
+    GAP,
+    WORST,
+    Estimate,
+    Measurement,
+    Reason,
+    Value,
+    mean_value,
+    spec_at,
+    too_few_images,
+    undefined,
+)
 from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.evaluation.metric import Metric, settings_of
 from ccvae_eval.statistics.intervals import (
     Resampled,
+    gap_between,
     mean_estimate,
     mean_over,
     mean_proportion_estimate,
     proportion_estimate,
     ratio_estimate,
     undefined_estimate,
+    worst_of,
 )
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -51,6 +65,10 @@ def joined_notes(*parts: str) -> str:
     """
     return "; ".join(part for part in parts if part)
 
+
+LEAST_IN_CLASS = 20
+"""Images that a class of the label of ``--by`` needs for values of its own."""
+ONE_CLASS = "fewer than two classes have enough images"
 
 NO_CHARACTERISTIC = ""
 """Name under which a :class:`ColumnStore` keeps columns that belong to no single characteristic."""
@@ -88,6 +106,15 @@ class HasInfluence(Protocol):
         ...
 
 
+@runtime_checkable
+class Restrictable(ImageStatistic, Protocol):
+    """An image statistic with a value on some of the images."""
+
+    def within(self, images: Bools) -> ImageStatistic | Undefined:
+        """The statistic of the images in a mask, shape (N,), or the reason why they have none."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Mean:
     """Mean over images of one number each, shape (N,); NaN = the image does not enter."""
@@ -96,6 +123,9 @@ class Mean:
 
     def terms(self) -> tuple[Floats, Floats]:
         return self.values, np.where(np.isnan(self.values), np.nan, 1.0)
+
+    def within(self, images: Bools) -> Mean:
+        return replace(self, values=among(images, self.values))
 
     def estimate(self, weights: ResampleWeights) -> Resampled:
         return mean_estimate(self.values, weights)
@@ -128,6 +158,9 @@ class RatioOfSums:
 
     def terms(self) -> tuple[Floats, Floats]:
         return self.numerator, self.denominator
+
+    def within(self, images: Bools) -> RatioOfSums:
+        return RatioOfSums(among(images, self.numerator), among(images, self.denominator))
 
     def estimate(self, weights: ResampleWeights) -> Resampled:
         return ratio_estimate(self.numerator, self.denominator, weights)
@@ -219,11 +252,29 @@ class _Row:
     mean_at: At | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """The images by class of the label of ``--by``.
+
+    Args:
+        label: name of the label.
+        images: mask of the images of each class, shape (N,); an image without the label is in none.
+    """
+
+    label: str
+    images: Mapping[str, Bools]
+
+    def at(self, group: str) -> At:
+        """The coordinate of a class, or of ``worst`` or ``gap``."""
+        return {BY: f"{self.label}:{group}"}
+
+
 class Sample(Protocol):
     """What a result table needs to know about the images: a :class:`~ccvae_eval.evaluation.subject.Subject` has it.
 
     The members are the number of images, the characteristics whose latent dimensions the encoder computes from the
-    labels, and whether latent dimensions were assigned to labels by the evaluation.
+    labels, whether latent dimensions were assigned to labels by the evaluation, and the images of each class of the
+    label of ``--by``.
     """
 
     def __len__(self) -> int: ...
@@ -234,12 +285,16 @@ class Sample(Protocol):
     @property
     def assigned(self) -> bool: ...
 
+    @property
+    def groups(self) -> Groups | None: ...
+
 
 @dataclass
 class ResultTable:
     """Collects the values of a metric, and their means over characteristics, which are averaged resample by resample.
 
-    Each row counts the images that do not enter it as excluded.
+    Each row counts the images that do not enter it as excluded. With ``--by``, a row whose statistic has a value on
+    some of the images is followed by one row for each class, at ``by=LABEL:CLASS``.
 
     Args:
         metric: the metric.
@@ -261,7 +316,9 @@ class ResultTable:
     findings: frozenset[str] = frozenset()
     evidence: dict[str, NDArray[np.generic]] = field(default_factory=dict, init=False)
     _rows: list[_Row] = field(default_factory=list, init=False)
-    _dimensions: dict[tuple[str, str], list[tuple[Resampled, float | None]]] = field(default_factory=dict, init=False)
+    _dimensions: dict[tuple[str, str, str], list[tuple[Resampled, float | None]]] = field(
+        default_factory=dict, init=False
+    )
 
     @property
     def _given(self) -> frozenset[str]:
@@ -319,12 +376,14 @@ class ResultTable:
             found = Resampled(statistic, np.full(self.weights.draws, np.nan))
         else:
             found = self.estimated(name, characteristic, statistic, at)
+        split_at = mean_at if characteristic is not None else NO_CONDITION
         if not found.defined:
             found = undefined_estimate(self.weights.draws, why or found.note, found.estimate.n)
             chance = reference = None
         if COLUMN in at and characteristic is not None:
             if mean_at is not None:
-                self._dimensions.setdefault((name, characteristic), []).append((found, chance))
+                key = name, characteristic, str(at.get(BY, ""))
+                self._dimensions.setdefault(key, []).append((found, chance))
             mean_at = None
         given = characteristic in self._given
         if characteristic is None or (given and not self.given_counts and name not in self.findings):
@@ -335,6 +394,17 @@ class ResultTable:
         left_out = len(self.subject) - found.estimate.n if excluded is None else excluded
         value = Value(name, found.estimate, characteristic, dict(at), left_out, chance, reference, notes, in_mean)
         self._rows.append(_Row(value, found, mean_at))
+        groups = self.subject.groups
+        if groups is not None and split_at is not None and BY not in at and isinstance(statistic, Restrictable):
+            entering = ~np.isnan(statistic.terms()).any(axis=0)
+            for group, images in groups.images.items():
+                here, count = groups.at(group), int((entering & images).sum())
+                rare = Undefined(too_few_images(count, LEAST_IN_CLASS, str(here[BY])))
+                self.add(
+                    name, characteristic, statistic.within(images) if count >= LEAST_IN_CLASS else rare,
+                    {**at, **here}, mean_at={**split_at, **here}, why=why, note=note,
+                    excluded=int(images.sum()) - count,
+                )  # fmt: skip
         return found
 
     enter = deprecated_method("enter", "add")
@@ -359,7 +429,9 @@ class ResultTable:
         self._add_means_over_dimensions()
         specs = self.metric.values
         names = sorted({row.value.name for row in self._rows}, key=list(specs).index)
-        values = tuple(_clipped(value, specs[name].range) for name in names for value in self._values(name))
+        values = tuple(
+            _clipped(value, spec_at(specs[name], value.at).range) for name in names for value in self._values(name)
+        )
         counted = [row.value for row in self._rows if row.value.name not in descriptive]
         undefined = not any(value.estimate.defined for value in counted)
         reasons = dict.fromkeys(value.note for value in counted if value.note)
@@ -377,17 +449,18 @@ class ResultTable:
         )
 
     def _add_means_over_dimensions(self) -> None:
-        for (name, characteristic), rows in self._dimensions.items():
+        for (name, characteristic, group), rows in self._dimensions.items():
             mean = mean_over([found for found, _ in rows], self.weights.level)
             chances = [chance for _, chance in rows if chance is not None]
             chance = float(np.mean(chances)) if chances else None
             note = f"mean over {len(rows)} latent dimensions" if mean.defined else ""
-            self.add(name, characteristic, mean, chance=chance, why=rows[0][0].note, note=note)
+            at: At = {BY: group} if group else NO_CONDITION
+            self.add(name, characteristic, mean, at, mean_at=at, chance=chance, why=rows[0][0].note, note=note)
         self._dimensions.clear()
 
     def _values(self, name: str) -> list[Value]:
         """The values of one name: the means over characteristics, then the rows."""
-        rows = [row for row in self._rows if row.value.name == name]
+        rows = _in_every_class([row for row in self._rows if row.value.name == name])
         groups: dict[tuple[tuple[str, str | int | float], ...], list[_Row]] = {}
         for row in rows:
             if row.mean_at is not None:
@@ -396,14 +469,70 @@ class ResultTable:
         if not groups and all(row.value.characteristic in self._given for row in rows):
             undefined = undefined_estimate(self.weights.draws, "").estimate
             means = [Value(name, undefined, note=ALL_GIVEN)]
-        return [*means, *(row.value for row in rows)]
+        values = [*means, *(row.value for row in rows)]
+        by = self.subject.groups
+        return values if by is None else values + self._summaries(by, values)
+
+    def _summaries(self, groups: Groups, values: Sequence[Value]) -> list[Value]:
+        """The worst class and the gap between the classes, of each value that has classes."""
+        families: dict[tuple[object, ...], list[Value]] = {}
+        for value in values:
+            if BY in value.at:
+                rest = sorted((key, x) for key, x in value.at.items() if key != BY)
+                families.setdefault((value.characteristic, *rest), []).append(value)
+        return [summary for family in families.values() for summary in self._summary(groups, family)]
+
+    def _summary(self, groups: Groups, classes: Sequence[Value]) -> Iterator[Value]:
+        first, level = classes[0], self.weights.level
+        defined = [value for value in classes if value.estimate.defined]
+        lacking = [str(value.at[BY]) for value in classes if not value.estimate.defined]
+        higher = self.metric.values[first.name].higher_is_better
+        without, parts = f"without {', '.join(lacking)}" if lacking else "", [value.estimate for value in defined]
+        found = {what: (undefined(), ONE_CLASS) for what in (WORST, GAP)}
+        if len(parts) > 1:
+            worst = worst_of(parts, higher_is_better=bool(higher), level=level)
+            which = next(str(v.at[BY]) for v in defined if v.estimate.value == worst.value)
+            found = {
+                WORST: (worst, joined_notes(which, without)), GAP: (gap_between(parts, level), without)
+            }  # fmt: skip
+        for what, (estimate, note) in found.items():
+            if what == GAP or higher is not None:
+                at = {**first.at, **groups.at(what)}
+                yield Value(first.name, estimate, first.characteristic, at, len(lacking), note=note)
 
     def _mean(self, name: str, at: At, rows: list[_Row]) -> Value:
-        mean = mean_over([row.found for row in rows], self.weights.level)
-        reasons = {row.found.note for row in rows}
+        left_out = undefined_estimate(self.weights.draws, "undefined for another class")
+        founds = [row.found if row.value.in_mean or not row.found.defined else left_out for row in rows]
+        mean = mean_over(founds, self.weights.level)
+        reasons = {found.note for found in founds}
         reason = mean.note if mean.defined else reasons.pop() if len(reasons) == 1 else ""
-        value = mean_value(name, [row.value for row in rows], mean.estimate)
+        values = [replace(row.value, estimate=found.estimate) for row, found in zip(rows, founds, strict=True)]
+        value = mean_value(name, values, mean.estimate)
         return replace(value, at=at, note=joined_notes(value.note, reason))
+
+
+def _in_every_class(rows: Sequence[_Row]) -> list[_Row]:
+    """The rows of one value, of which those by class enter a mean only if all classes have the characteristic.
+
+    Otherwise the means of two classes would cover different characteristics. A class without any value does not count.
+    """
+
+    def mean_of_classes(row: _Row) -> tuple[object, ...]:
+        return tuple(sorted((key, x) for key, x in (row.mean_at or {}).items() if key != BY))
+
+    split = [row for row in rows if BY in (row.mean_at or {})]
+    used = {(mean_of_classes(row), row.value.at[BY]) for row in split if row.found.defined}
+    lacking = {
+        (mean_of_classes(row), row.value.characteristic)
+        for row in split
+        if not row.found.defined and (mean_of_classes(row), row.value.at[BY]) in used
+    }
+    return [
+        replace(row, value=replace(row.value, in_mean=False))
+        if BY in (row.mean_at or {}) and (mean_of_classes(row), row.value.characteristic) in lacking
+        else row
+        for row in rows
+    ]
 
 
 def _clipped(value: Value, ends: tuple[float | None, float | None]) -> Value:

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ccvae_eval.core.errors import InputError, UsageError, suggestion
-from ccvae_eval.core.results import Estimate, Measurement, Method, Reason, Status, Value, ValueSpec
+from ccvae_eval.core.results import (
+    BY,
+    Estimate,
+    Measurement,
+    Method,
+    Reason,
+    Status,
+    Value,
+    ValueSpec,
+    spec_at,
+    summary_of,
+)
 from ccvae_eval.core.typed import Keys, NullIsNan, Range, plain, read, shown
 from ccvae_eval.core.types import Plain
 
@@ -27,31 +38,39 @@ Text = str | None
 
 METHODS = "; ".join(f"{method.value or '(empty)'} = {method.description}" for method in Method)
 
-ADDRESS_FORM = "metric.value[@characteristic][.low|.high|.value]"
+ADDRESS_FORM = "metric.value[@characteristic][/by=LABEL:CLASS][.low|.high|.value]"
 _ADDRESS = re.compile(
-    r"(?P<metric>[^.@]+)\.(?P<name>[^.@]+)(@(?P<characteristic>.+?))?(\.(?P<end>low|high|value))?", re.DOTALL
+    r"(?P<metric>[^.@]+)\.(?P<name>[^.@]+?)(@(?P<characteristic>.+?))?(/by=(?P<by>.+?))?(\.(?P<end>low|high|value))?",
+    re.DOTALL,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Place of a number in a run: ``metric.value[@characteristic][.low|.high|.value]``.
+    """Place of a number in a run: ``metric.value[@characteristic][/by=LABEL:CLASS][.low|.high|.value]``.
 
     Args:
         metric, name: the metric and one of its values.
         characteristic: None = the mean over characteristics, or the value of the whole image.
         end: "low" or "high" end of the confidence interval, "value", or "" if not stated.
+        by: a class of the label of ``--by``, as LABEL:CLASS, or LABEL:worst or LABEL:gap; "" = all images.
 
     >>> Address.parse("locality.focus@Eyeglasses.low")
-    Address(metric='locality', name='focus', characteristic='Eyeglasses', end='low')
-    >>> str(Address("locality", "focus", "Eyeglasses"))
-    'locality.focus@Eyeglasses'
+    Address(metric='locality', name='focus', characteristic='Eyeglasses', end='low', by='')
+    >>> str(Address("locality", "focus", "Eyeglasses", by="Male:gap"))
+    'locality.focus@Eyeglasses/by=Male:gap'
     """
 
     metric: str
     name: str
     characteristic: str | None = None
     end: str = ""
+    by: str = ""
+
+    @property
+    def at(self) -> Mapping[str, str]:
+        """The coordinates ``at`` of the value."""
+        return {BY: self.by} if self.by else {}
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -63,11 +82,12 @@ class Address:
         parts = _ADDRESS.fullmatch(text)
         if parts is None:
             raise UsageError(f"{text!r} is not a valid address", hint=ADDRESS_FORM)
-        return cls(parts["metric"], parts["name"], parts["characteristic"], parts["end"] or "")
+        return cls(parts["metric"], parts["name"], parts["characteristic"], parts["end"] or "", parts["by"] or "")
 
     def __str__(self) -> str:
         owner = "" if self.characteristic is None else f"@{self.characteristic}"
-        return f"{self.metric}.{self.name}{owner}{self.end and f'.{self.end}'}"
+        group = self.by and f"/{BY}={self.by}"
+        return f"{self.metric}.{self.name}{owner}{group}{self.end and f'.{self.end}'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +188,7 @@ class ValueRow:
     @classmethod
     def of(cls, value: Value, specs: Mapping[str, ValueSpec]) -> ValueRow:
         """The row of a value of a metric."""
-        e, spec = value.estimate, specs.get(value.name, ValueSpec(""))
+        e, spec = value.estimate, spec_at(specs.get(value.name, ValueSpec("")), value.at)
         return cls(
             value.name, value.characteristic, value.at, e.value, e.low, e.high, e.n, spec.unit, value.excluded,
             value.chance, value.reference, spec.higher_is_better, spec.range, e.method, value.note, value.in_mean,
@@ -273,13 +293,18 @@ class Run:
         return by_name[metric]
 
     def find(self, address: str | Address) -> Value:
-        """The value at ``metric.value[@characteristic]``; without a characteristic, the mean over characteristics.
+        """The value at an address; without a characteristic, the mean over characteristics.
 
         Raises:
             UsageError: the address is malformed, or the run has no value there.
         """
         place = Address.parse(address) if isinstance(address, str) else address
-        named = [v for v in self.measurement(place.metric).values if v.name == place.name]
+        every = [v for v in self.measurement(place.metric).values if v.name == place.name]
+        named = [v for v in every if v.at.get(BY, "") == place.by]
+        if every and not named:
+            classes = dict.fromkeys(str(v.at[BY]) for v in every if BY in v.at)
+            hint = suggestion(place.by, classes) if classes else f"Evaluate with --by {place.by.partition(':')[0]}."
+            raise UsageError(f"{place.metric}.{place.name} has no value by {place.by!r}", hint=hint)
         if not named:
             names = {v.name for v in self.measurement(place.metric).values}
             raise UsageError(f"{place.metric} has no value {place.name!r}", hint=suggestion(place.name, names))
@@ -287,7 +312,7 @@ class Run:
         if not found:
             known = [v.characteristic or "(mean)" for v in named]
             raise UsageError(f"no value at {str(place)!r}", hint=suggestion(place.characteristic or "", known))
-        return next((v for v in found if not v.at), found[0])
+        return next((v for v in found if v.at == place.at), found[0])
 
     def __getitem__(self, address: str | Address) -> float:
         """The number at an address: ``run["locality.focus@Eyeglasses"]``, ``run["locality.focus.low"]``.
@@ -297,10 +322,16 @@ class Run:
         place = Address.parse(address) if isinstance(address, str) else address
         return float(getattr(self.find(place).estimate, place.end or "value"))
 
-    def table(self, metric: str, name: str) -> dict[str | None, Value]:
-        """The values of one name by characteristic, None = the mean, without further coordinates; empty if absent."""
+    def table(self, metric: str, name: str, by: str = "") -> dict[str | None, Value]:
+        """The values of one name by characteristic, None = the mean, without further coordinates; empty if absent.
+
+        Args:
+            metric, name: of the values.
+            by: a class of the label of ``--by``, as LABEL:CLASS; "" = all images.
+        """
+        at = {BY: by} if by else {}
         found = (m for m in self.measurements if m.metric == metric)
-        return {v.characteristic: v for m in found for v in m.values if v.name == name and not v.at}
+        return {v.characteristic: v for m in found for v in m.values if v.name == name and v.at == at}
 
     def rows(self) -> list[dict[str, Plain]]:
         """All values as flat dictionaries, for a data frame or a CSV file."""
@@ -419,7 +450,9 @@ class Run:
         found = read(RunDocument, document, where, extra=True)
         header = Header(**{item.name: getattr(found, item.name) for item in fields(Header)})
         specs = {
-            m.metric: {v.name: ValueSpec("", v.unit, v.higher_is_better, v.range) for v in m.values}
+            m.metric: {
+                v.name: ValueSpec("", v.unit, v.higher_is_better, v.range) for v in m.values if not summary_of(v.at)
+            }
             for m in found.measurements
         }
         return cls(header, tuple(m.parsed() for m in found.measurements), specs, evidence_file=found.evidence)
@@ -445,7 +478,7 @@ def numbers_at(runs: Sequence[Run], address: Address, only: Sequence[str] | None
     Returns:
         One number for each run; NaN where a run has none.
     """
-    tables = [run.table(address.metric, address.name) for run in runs]
+    tables = [run.table(address.metric, address.name, address.by) for run in runs]
     if address.characteristic is not None:
         return [_number(table, address.characteristic) for table in tables]
     averaged = averaged_at(runs, address)
@@ -465,7 +498,7 @@ def numbers_at(runs: Sequence[Run], address: Address, only: Sequence[str] | None
 
 def averaged_at(runs: Sequence[Run], address: Address) -> list[list[str]]:
     """The characteristics that the mean of each run at an address includes."""
-    tables = [run.table(address.metric, address.name) for run in runs]
+    tables = [run.table(address.metric, address.name, address.by) for run in runs]
     return [[c for c, v in table.items() if c is not None and v.in_mean and v.estimate.defined] for table in tables]
 
 

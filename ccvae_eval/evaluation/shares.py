@@ -108,6 +108,7 @@ def identity(plan: Plan, model_settings: Sequence[str] = ()) -> dict[str, Plain]
         "data": header.data.get("digest"),
         "labels of the data": header.data.get("labels"),
         "images": sha256(np.ascontiguousarray(subject.ids).tobytes()).hexdigest(),
+        "label of --by": subject.by,
         "evaluated labels": None if subject.selected is None else list(subject.selected),
         "seed": header.seed,
         "judge": None if judge is None else judge.get("sha256", judge),

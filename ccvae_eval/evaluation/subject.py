@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from ccvae_eval.core.devices import exact_arithmetic
-from ccvae_eval.core.errors import NonFiniteError, UndefinedError, UnsupportedError
+from ccvae_eval.core.errors import NonFiniteError, UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.core.random_streams import normals, stream_key, uniforms
+from ccvae_eval.core.results import GAP, WORST
 from ccvae_eval.core.types import Bools, Codes, Gaussian, Ids, Images, Labels
 from ccvae_eval.data.interface import DataSet
 from ccvae_eval.data.labels.relabel import label_columns, match_labels
 from ccvae_eval.evaluation.deprecated import deprecated_method
+from ccvae_eval.evaluation.result_table import Groups
 from ccvae_eval.judge import Judge, JudgeSource
 from ccvae_eval.model.checks import first_batch_warnings, model_call, require_images, require_posterior
 from ccvae_eval.model.fixed_batches import FIXED_BATCH, concatenated, in_fixed_batches, padded, unpadded
@@ -107,6 +109,7 @@ class Subject:
         selected: characteristics that the user selected; None = all.
         unrestricted: if ``layout`` was assigned, the subject with all images and the model's own layout.
         trained_on: training images of the model in the same data set, if they are known and none of them is evaluated.
+        by: label of the data by whose classes values are shown as well; None = not shown by class.
     """
 
     model: LabelledVAE
@@ -125,6 +128,7 @@ class Subject:
     selected: tuple[str, ...] | None = None
     unrestricted: Subject | None = None
     trained_on: Ids | None = None
+    by: str | None = None
     _cache: dict[tuple[object, ...], object] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -190,6 +194,16 @@ class Subject:
     def given(self) -> frozenset[str]:
         """Characteristics whose latent dimensions the encoder computes from the labels."""
         return frozenset(self.model.given) if supports(self.model, GivenLabels) else frozenset()
+
+    @cached_property
+    def groups(self) -> Groups | None:
+        """The images by class of the label ``by``, which the model need not have; None without one."""
+        if self.by is None:
+            return None
+        schema = self.schema if self.by in self.schema else self.data.schema.select([self.by])
+        column = label_columns(self.data, schema, self.ids)[:, schema.index(self.by)]
+        label = schema[self.by]
+        return Groups(self.by, {label.class_name(k): column == k for k in range(label.cardinality)})
 
     def noise(self, purpose: str, ids: Ids, size: int) -> Tensor:
         """Standard normal draws seeded by (seed, purpose, image), shape (n, size)."""
@@ -401,6 +415,7 @@ def prepare(
     judge: Judge | JudgeSource | None = None,
     characteristics: tuple[str, ...] | None = None,
     trained_on: Ids | None = None,
+    by: str | None = None,
     progress: Progress | None = None,
 ) -> Subject:
     """Encodes the images once and, for a model without characteristics, assigns latent dimensions to labels.
@@ -413,14 +428,14 @@ def prepare(
         batch_size: images read at once.
         judge: an independent classifier, or a source that trains one if a metric asks for it.
         characteristics: selects these; None = all.
-        trained_on: as in :class:`Subject`.
+        trained_on, by: as in :class:`Subject`.
         progress: called with (images encoded, images).
 
     Raises:
         LabelMismatchError: the data set has no label of the model, or lacks one that the encoder takes.
         NonFiniteError: the encoder returned NaN or infinity.
         UndefinedError: there are no images.
-        UsageError: an unknown characteristic.
+        UsageError: an unknown characteristic; an unknown or continuous label ``by``.
     """
     if len(ids) == 0:
         raise UndefinedError("there are no images to evaluate", where=data.spec)
@@ -429,6 +444,8 @@ def prepare(
         model.to(place)
     ordered = np.unique(np.asarray(ids, dtype=np.int64))
     schema = model.labels if len(model.labels) else data.schema
+    if by is not None:
+        _require_classes(by, data.schema if by not in schema else schema)
     labels = torch.from_numpy(label_columns(data, schema, ordered))
     if supports(model, GivenLabels):
         match_labels(data.schema, schema, data.spec)  # an encoder that takes labels needs all of them
@@ -447,9 +464,20 @@ def prepare(
     source = judge if isinstance(judge, JudgeSource) else JudgeSource(judge)
     subject = Subject(
         model, data, schema, model.layout, ordered, labels, posterior, seed, place, source,
-        batch_size=batch_size, selected=characteristics, trained_on=trained_on,
+        batch_size=batch_size, selected=characteristics, trained_on=trained_on, by=by,
     )  # fmt: skip
     return subject if model.layout.characteristics else _with_assigned_dimensions(subject)
+
+
+def _require_classes(by: str, schema: LabelSchema) -> None:
+    """Refuses a label whose classes cannot be shown apart."""
+    label = schema[by]
+    if label.kind == "continuous":
+        raise UsageError(f"label {by!r} is continuous and has no classes", where="--by")
+    reserved = next((name for name in label.classes if name.rpartition(":")[2] in (WORST, GAP)), None)
+    if reserved is not None:
+        hint = f"Rename or merge it: --rename '{by}=...' (ccvae-eval explain folder)."
+        raise UsageError(f"class {reserved!r} of label {by!r} has a reserved name", where="--by", hint=hint)
 
 
 def _with_assigned_dimensions(subject: Subject) -> Subject:

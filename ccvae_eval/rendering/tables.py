@@ -14,7 +14,17 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ccvae_eval.core.errors import listed
-from ccvae_eval.core.results import COUNT, EVERY_UNDEFINED, Measurement, Value, ValueSpec
+from ccvae_eval.core.results import (
+    BY,
+    COUNT,
+    EVERY_UNDEFINED,
+    GAP,
+    WORST,
+    Measurement,
+    Value,
+    ValueSpec,
+    spec_at,
+)
 from ccvae_eval.rendering.text import at_text, escaped, figure, interval_text, plain
 
 ARROWS = {True: "↑", False: "↓", None: ""}
@@ -200,6 +210,66 @@ def metric_tables(measurement: Measurement, specs: Mapping[str, ValueSpec], *, v
         partial = [(v.name, text) for v in shown if not verbose and (text := partial_mean(m, v))]
         parts += [table, *bullets([*_grouped(partial), *_reasons(shown)])]
     return Group(*parts, *bullets(m.notes))
+
+
+def without_classes(measurement: Measurement) -> Measurement:
+    """The measurement without its values by class of another label, which :func:`class_table` shows."""
+    return replace(measurement, values=tuple(v for v in measurement.values if BY not in v.at))
+
+
+def classes_of(measurement: Measurement, *, verbose: bool = False) -> list[list[Value]]:
+    """The values by class of another label, those of one value of all classes together.
+
+    The means and the headline value of each characteristic; every value if ``verbose``.
+    """
+    families: dict[tuple[object, ...], list[Value]] = {}
+    for v in measurement.values:
+        if BY in v.at:
+            rest = sorted((key, x) for key, x in v.at.items() if key != BY)
+            if verbose or v.characteristic is None or (v.name == measurement.headline and not rest):
+                families.setdefault((v.name, v.characteristic, *rest), []).append(v)
+    return list(families.values())
+
+
+def class_table(
+    families: Iterable[tuple[str, Sequence[Value]]], specs: Mapping[str, ValueSpec], label: str
+) -> RenderableType | None:
+    """Values by class of another label, a row each: the classes, the gap with its interval, and the worst class.
+
+    Args:
+        families: values of :func:`classes_of`, each with the first cell of its row.
+        specs: descriptions of the values, by name.
+        label: name of the other label.
+
+    Returns:
+        The table; None without a value.
+    """
+    rows = [(title, {str(v.at[BY]).removeprefix(f"{label}:"): v for v in family}) for title, family in families]
+    if not rows:
+        return None
+    classes = list(dict.fromkeys(name for _, row in rows for name in row if name not in (WORST, GAP)))
+    table = FittedTable("value", "characteristic", spare=("worst", "95% interval"), collapse_padding=True)
+    for name in (*classes, GAP, "95% interval", ""):
+        table.add_column(escaped(name), justify="right", no_wrap=True)
+    table.add_column("worst")
+    notes: list[tuple[str, str]] = []
+    for title, row in rows:
+        gap, worst = row[GAP], row.get(WORST)
+        spec = specs.get(gap.name, ValueSpec(""))
+        cells = [figure(row[name].estimate.value) if name in row else "" for name in classes]
+        known = worst is not None and worst.estimate.defined and len(set(cells)) > 1
+        which = worst.note.partition("; ")[0] if worst is not None and known else ""
+        table.add_row(
+            escaped(title), escaped(gap.characteristic or whole(spec)), *cells, figure(gap.estimate.value),
+            interval_text(gap.estimate), ARROWS[spec_at(spec, gap.at).higher_is_better],
+            escaped(which.removeprefix(f"{label}:")),
+        )  # fmt: skip
+        undefined = ((name, v) for name, v in row.items() if name in classes and not v.estimate.defined)
+        notes += [
+            (f"{title} of {v.characteristic}" if v.characteristic else title, f"{name}: {reason_of(v)}")
+            for name, v in undefined
+        ]
+    return Group(Text(plain(f"by {label}"), style="bold"), table, *bullets(_grouped(notes)))
 
 
 def _reasons(values: Iterable[Value]) -> Iterator[str]:

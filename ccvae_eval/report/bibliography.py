@@ -37,6 +37,15 @@ _ENTRIES = {
     "monteiro2023axioms": ("inproceedings", "Monteiro, Miguel and De Sousa Ribeiro, Fabio and Pawlowski, Nick and "
         "Castro, Daniel C. and Glocker, Ben", "Measuring Axiomatic Soundness of Counterfactual Image Models", 2023,
         "International Conference on Learning Representations"),
+    "locatello2019fairness": ("inproceedings", "Locatello, Francesco and Abbati, Gabriele and Rainforth, Thomas and "
+        'Bauer, Stefan and Sch{\\"o}lkopf, Bernhard and Bachem, Olivier', "On the Fairness of Disentangled "
+        "Representations", 2019, "Advances in Neural Information Processing Systems"),
+    "shu2020weakly": ("inproceedings", "Shu, Rui and Chen, Yining and Kumar, Abhishek and Ermon, Stefano and "
+        "Poole, Ben", "Weakly Supervised Disentanglement with Guarantees", 2020,
+        "International Conference on Learning Representations"),
+    "gaudi2025coind": ("inproceedings", "Gaudi, Sachit and Sreekumar, Gautam and Boddeti, Vishnu Naresh",
+        "{CoInD}: Enabling Logical Compositions in Diffusion Models", 2025,
+        "International Conference on Learning Representations"),
     "szekely2013energy": ("article", "Sz{\\'e}kely, G{\\'a}bor J. and Rizzo, Maria L.",
         "Energy Statistics: A Class of Statistics Based on Distances", 2013,
         "Journal of Statistical Planning and Inference"),
@@ -101,7 +110,10 @@ SOURCES = {
     "drift": ("lewis1995fast", "wang2004ssim"),
     "diversity": ("joy2021ccvae",),
     "accuracy": ("brier1950verification", "kumar2019verified"),
-    "intervention": ("monteiro2023axioms", "szekely2013energy", "melistas2024benchmarking"),
+    "intervention": (
+        "monteiro2023axioms", "szekely2013energy", "melistas2024benchmarking", "locatello2019fairness",
+        "gaudi2025coind",
+    ),
     "generation": (
         "heusel2017gans", "binkowski2018demystifying", "kynkaanniemi2019improved", "naeem2020reliable",
     ),
@@ -109,6 +121,7 @@ SOURCES = {
     "disentanglement": (
         "chen2018isolating", "eastwood2018framework", "kumar2018variational", "ridgeway2018learning",
         "hsu2023disentanglement", "suter2019robustly", "kim2018disentangling", "higgins2017beta",
+        "shu2020weakly",
     ),
     "compare": ("holm1979simple", "efron1993introduction", "delong1988areas"),
 }  # fmt: skip

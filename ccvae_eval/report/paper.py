@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ccvae_eval.core.results import Estimate, ValueSpec
+from ccvae_eval.core.results import Estimate, ValueSpec, spec_at
 from ccvae_eval.core.typed import plain as as_plain
 from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.run import Address, Run, ValueRow, averaged_at, numbers_at, stopping_of
@@ -139,7 +139,7 @@ def table_notes(
         for address in _addresses(runs, values):
             of_runs = [run for own in part.values() for run in own]
             averaged = averaged_at(of_runs, address)
-            rows = [run.table(address.metric, address.name) for run in of_runs]
+            rows = [run.table(address.metric, address.name, address.by) for run in of_runs]
             names = dict.fromkeys(name for row in rows for name, v in row.items() if name is not None and v.in_mean)
             left_out = [name for name in names if not all(name in own for own in averaged)]
             if address.characteristic is not None or not left_out or not any(averaged):
@@ -169,7 +169,9 @@ def _entries(
     models: Mapping[str, Sequence[Run]], runs: Sequence[Run], address: Address, by_characteristic: bool, best: Best
 ) -> list[Entry]:
     """The entries of one value: of every model, and with ``by_characteristic`` of every characteristic and the mean."""
-    names = dict.fromkeys(c for run in runs for c in run.table(address.metric, address.name) if c is not None)
+    names = dict.fromkeys(
+        c for run in runs for c in run.table(address.metric, address.name, address.by) if c is not None
+    )
     places = [address]
     if by_characteristic and address.characteristic is None:
         places += [replace(address, characteristic=name) for name in names]
@@ -186,14 +188,15 @@ def _estimate(runs: Sequence[Run], place: Address, numbers: list[float], spec: V
     """The estimate of one entry; a mean over fewer characteristics than the run's own has no interval."""
     if len(runs) > 1:
         return over_seeds(numbers, spec.range)
-    own = runs[0].table(place.metric, place.name).get(place.characteristic)
+    own = runs[0].table(place.metric, place.name, place.by).get(place.characteristic)
     if own is not None and own.estimate.value == numbers[0]:
         return own.estimate
     return Estimate(numbers[0])
 
 
 def _spec(runs: Sequence[Run], address: Address) -> ValueSpec:
-    return next((s for run in runs if (s := run.specs.get(address.metric, {}).get(address.name))), ValueSpec(""))
+    found = next((s for run in runs if (s := run.specs.get(address.metric, {}).get(address.name))), ValueSpec(""))
+    return spec_at(found, address.at)
 
 
 def _decimals(table: PaperTable, digits: int) -> list[int]:

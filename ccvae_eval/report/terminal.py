@@ -14,13 +14,15 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from ccvae_eval.core.results import Measurement, Value, ValueSpec
+from ccvae_eval.core.results import BY, Measurement, Value, ValueSpec
 from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.metric import presentation_of
 from ccvae_eval.evaluation.run import Run, stopping_of
 from ccvae_eval.plugins.attribution import plugin_call
 from ccvae_eval.rendering.tables import (
     bullets,
+    class_table,
+    classes_of,
     headline_of,
     metric_tables,
     partial_mean,
@@ -28,8 +30,9 @@ from ccvae_eval.rendering.tables import (
     shaded_table,
     value_cells,
     value_table,
+    without_classes,
 )
-from ccvae_eval.rendering.text import duration, escaped, formatted, plain
+from ccvae_eval.rendering.text import at_text, duration, escaped, formatted, plain
 from ccvae_eval.report.matrices import matrices_of
 
 if TYPE_CHECKING:  # imports torch, which a stored run does not need
@@ -126,7 +129,8 @@ def summary(run: Run) -> RenderableType:
         covered = partial_mean(m, value)
         for note in filter(None, (value.note if value.estimate.defined else "", covered)):
             notes.setdefault(note, []).append(m.metric)
-    return Group(table, *bullets(f"{', '.join(names)}: {note}" for note, names in notes.items()), *problem_lines(run))
+    covered_by = bullets(f"{', '.join(names)}: {note}" for note, names in notes.items())
+    return Group(table, *covered_by, *problem_lines(run), *_class_summary(run))
 
 
 def problem_lines(run: Run) -> list[RenderableType]:
@@ -148,13 +152,41 @@ def _headline_rows(m: Measurement) -> list[Value]:
 
 
 def tables(run: Run, metric: str, *, verbose: bool = False, ascii_only: bool = False) -> RenderableType:
-    """The tables of one metric: those of its class (``tables``), else the table of its values; then its matrices."""
-    measurement, specs, kind = run.measurement(metric), run.specs.get(metric, {}), presentation_of(metric)
+    """The tables of one metric: those of its class (``tables``), else the table of its values; then its matrices.
+
+    The values by class of another label have a table of their own.
+    """
+    whole, specs, kind = run.measurement(metric), run.specs.get(metric, {}), presentation_of(metric)
+    measurement = without_classes(whole)
     found: RenderableType = metric_tables(measurement, specs, verbose=verbose)
     if hasattr(kind, "tables"):
         with plugin_call(kind, "metric", "tables(measurement, specs)"):
             found = kind.tables(measurement, specs, verbose=verbose, ascii_only=ascii_only)
-    return Group(found, *_shaded(measurement, ascii_only=ascii_only))
+    parts = [found, *_shaded(measurement, ascii_only=ascii_only)]
+    if (label := run.header.data.get("by")) is not None and whole.status == "ok":
+        families = [(_value_name(family[0]), family) for family in classes_of(whole, verbose=verbose)]
+        text = f"{metric} has no value that is a mean over images, so nothing is shown by {plain(str(label))}."
+        parts += [Text(""), class_table(families, specs, str(label)) or Text(text, style="dim")]
+    return Group(*parts)
+
+
+def _value_name(value: Value) -> str:
+    at = at_text({key: x for key, x in value.at.items() if key != BY})
+    return f"{value.name} ({at})" if at else value.name
+
+
+def _class_summary(run: Run) -> list[RenderableType]:
+    """The headline value of each metric by class of another label, if ``--by`` names one."""
+    label = str(run.header.data.get("by", ""))
+    families = [
+        (f"{m.metric} {m.headline}", family)
+        for m in run
+        for family in classes_of(m)
+        if family[0].name == m.headline and family[0].characteristic is None and len(family[0].at) == 1
+    ]
+    specs = {m.headline: run.specs.get(m.metric, {}).get(m.headline, ValueSpec("")) for m in run}
+    table = class_table(families, specs, label)
+    return [] if table is None else [Text(""), table]
 
 
 def _shaded(measurement: Measurement, *, ascii_only: bool) -> Iterator[RenderableType]:

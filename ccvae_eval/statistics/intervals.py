@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 
 import numpy as np
 from scipy.special import betaincinv, ndtr, ndtri, stdtrit
@@ -470,6 +471,76 @@ def _combined(
 
 def _method_of(parts: Sequence[Resampled]) -> Method:
     return Method.of_mean(part.estimate.method for part in parts)
+
+
+def worst_of(parts: Sequence[Estimate], *, higher_is_better: bool, level: float = 0.95) -> Estimate:
+    r"""The worst of the values of K classes, with a confidence interval that holds although the class was selected.
+
+    For a value that is better if higher, the lower end is the least lower end of the classes: it exceeds the true worst
+    value only if the interval of the truly worst class does. The upper end is the least upper end after Bonferroni's
+    correction for K classes.
+
+    Args:
+        parts: estimates of independent classes.
+        higher_is_better: direction of the value.
+        level: confidence level of their intervals.
+
+    Returns:
+        The estimate of the worst class; without an interval if a class has none.
+
+    >>> worst_of([wilson(9, 10), wilson(50, 100)], higher_is_better=True).value
+    0.5
+    """
+    worst = (min if higher_is_better else max)(parts, key=lambda part: part.value)
+    if any(math.isnan(part.low) for part in parts):
+        return Estimate(worst.value, n=worst.n)
+    wider = _wider(len(parts), level)
+    if higher_is_better:
+        low, high = min(p.low for p in parts), min(p.value + wider * (p.high - p.value) for p in parts)
+    else:
+        low, high = max(p.value - wider * (p.value - p.low) for p in parts), max(p.high for p in parts)
+    return Estimate(worst.value, low, high, worst.n, Method.CLASSES)
+
+
+def gap_between(parts: Sequence[Estimate], level: float = 0.95) -> Estimate:
+    r"""The largest value of K classes minus the smallest one, with its confidence interval.
+
+    The classes share no image, so the interval of a difference follows from those of both sides (Newcombe 1998):
+
+    .. math:: L_{ab} = d_{ab} - \sqrt{(p_a - l_a)^2 + (u_b - p_b)^2}, \quad
+        U_{ab} = d_{ab} + \sqrt{(u_a - p_a)^2 + (p_b - l_b)^2}
+
+    The gap is the largest difference of all pairs. Its interval reaches from the largest :math:`L_{ab}`, with
+    Bonferroni's correction for the pairs, or 0, to the largest :math:`U_{ab}`. For two classes it is the interval of
+    the difference without its sign.
+
+    Args:
+        parts: estimates of independent classes.
+        level: confidence level of their intervals.
+
+    Returns:
+        The gap, at least 0; without an interval if a class has none.
+
+    >>> found = gap_between([wilson(90, 100), wilson(60, 100)])
+    >>> round(found.value, 3), round(found.low, 3), round(found.high, 3)
+    (0.3, 0.183, 0.408)
+    """
+    n = sum(part.n for part in parts)
+    values = [part.value for part in parts]
+    if any(math.isnan(part.low) for part in parts):
+        return Estimate(max(values) - min(values), n=n)
+    wider, lows, highs = _wider(math.comb(len(parts), 2), level), [0.0], []
+    for a, b in permutations(parts, 2):
+        difference = a.value - b.value
+        lows.append(difference - wider * math.hypot(a.value - a.low, b.high - b.value))
+        highs.append(difference + math.hypot(a.high - a.value, b.value - b.low))
+    return Estimate(max(values) - min(values), max(lows), max(highs), n, Method.CLASSES)
+
+
+def _wider(count: int, level: float) -> float:
+    """Factor by which Bonferroni's correction for ``count`` ends widens a normal interval."""
+    tail = (1 - level) / 2
+    return float(ndtri(1 - tail / count) / ndtri(1 - tail))
 
 
 def over_seeds(

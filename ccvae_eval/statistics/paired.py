@@ -86,6 +86,17 @@ class Contributions:
         return np.where(self.entering, len(self.numerator) * centred / total, 0.0)
 
 
+def weighted_sum(parts: Sequence[tuple[float, Contributions]]) -> Contributions:
+    """A weighted sum of values as one value, whose influence is the weighted sum of theirs."""
+    entering = np.any([part.entering for _, part in parts], axis=0)
+    scale = entering.sum() / len(entering)
+    numerator, influence = (
+        np.where(entering, scale * np.sum(columns, axis=0), np.nan)
+        for columns in ([w * part.shares() for w, part in parts], [w * part.influence() for w, part in parts])
+    )
+    return Contributions(numerator, np.where(entering, 1.0, np.nan), influence)
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """Difference between two models, first minus second.

@@ -1,4 +1,4 @@
-"""Options of a single evaluation: ``--dry-run`` and ``--width``."""
+"""Options of a single evaluation: ``--dry-run``, ``--width`` and ``--by``."""
 
 from __future__ import annotations
 
@@ -120,3 +120,28 @@ def test_a_metric_that_ends_shows_its_value_and_the_sentence_comes_once(capsys: 
     assert re.search(r"^reconstruction.mse 0\.0\d\d \[0\.0\d\d, 0\.0\d\d\]$", shown.err, re.MULTILINE)
     assert "The reconstruction MSE" not in shown.err
     assert shown.out.count("The reconstruction MSE") == 1
+
+
+def test_values_by_class_of_another_label(capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(SHIPPED, "model.pt")
+    options = ["--sample", "80", "--labels", "Smiling,Wearing_Hat", "--no-page", "--no-figures", "--judge", "none"]
+    assert run_command("accuracy", "model.pt", *options, "--by", "Eyeglasses", "--out", "one") == 0
+    shown = capsys.readouterr().out
+    assert "by Eyeglasses" in shown
+    assert "--by Eyeglasses" in shown, "the following evaluation keeps it"
+    document = json.loads(Path("one/run.json").read_text())
+    assert document["data"]["by"] == "Eyeglasses"
+    rows = [row for m in document["measurements"] for row in m["values"] if row["at"] == {"by": "Eyeglasses:gap"}]
+    assert {row["characteristic"] for row in rows if row["name"] == "accuracy"} == {None, "Smiling", "Wearing_Hat"}
+    assert "by=Eyeglasses:worst" in Path("one/values.csv").read_text()
+    assert run_command("gate", "one", "--max", "accuracy.accuracy/by=Eyeglasses:gap=0.5") == 0
+    assert run_command("gate", "one", "--min", "accuracy.accuracy/by=Eyeglasses:worst=1.5") == 1
+    assert run_command("table", "one", "--values", "accuracy.accuracy/by=Eyeglasses:gap") == 0
+    assert "0.00" in capsys.readouterr().out
+    value = "accuracy.accuracy/by=Eyeglasses:gap"
+    assert run_command("compare", "one", "model.pt", "--judge", "none", "--value", value, "--json") == 0
+    compared = json.loads(capsys.readouterr().out)["values"]
+    assert compared[0]["address"] == value
+    assert compared[0]["verdict"].startswith("no evidence of a difference")
+    assert run_command("accuracy", "model.pt", *options, "--by", "Eyeglases") == 2
+    assert "Eyeglasses" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from ccvae_eval.core.results import Estimate
+from ccvae_eval.metrics.intervention.rows import unfairness
 from ccvae_eval.statistics.auc import (
     auc_estimate,
     auc_projection,
@@ -26,6 +27,7 @@ from ccvae_eval.statistics.distances import normal_wasserstein_estimate
 from ccvae_eval.statistics.information import knn_divergences
 from ccvae_eval.statistics.intervals import (
     clopper_pearson,
+    gap_between,
     mean_estimate,
     mean_over,
     mean_proportion_estimate,
@@ -33,6 +35,7 @@ from ccvae_eval.statistics.intervals import (
     proportion_estimate,
     ratio_estimate,
     wilson,
+    worst_of,
 )
 from ccvae_eval.statistics.probes import cross_fitted_regression, cross_fitted_scores, folds_of
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -74,6 +77,53 @@ def signed_ratio(rng, weights):
     """The numerator may be negative: Fieller's interval."""
     one, other = rng.standard_normal((2, weights.n))
     return ratio_estimate(0.1 + one, 3 + other, weights).estimate
+
+
+def classes_of(values, weights, count):
+    """The mean of each class, of which the last one has one image in five."""
+    last = np.arange(weights.n) % 5 == 0
+    masks = [~last, last] if count == 2 else [~last & (np.arange(weights.n) % 2 == 0), ~last, last]
+    masks[1] = masks[1] & ~masks[0]
+    return [mean_estimate(np.where(mask, values, np.nan), weights).estimate for mask in masks]
+
+
+def gap(shift: float, count: int = 2) -> Sample:
+    """Gap between the means of classes, of which the first one is higher by ``shift``."""
+
+    def sample(rng, weights):
+        values = rng.exponential(size=weights.n)
+        first = np.arange(weights.n) % 5 != 0
+        values += shift * (first if count == 2 else first & (np.arange(weights.n) % 2 == 0))
+        return gap_between(classes_of(values, weights, count))
+
+    return sample
+
+
+def gap_of_proportions(rng, weights):
+    first = np.arange(weights.n) % 5 != 0
+    right = (rng.random(weights.n) < np.where(first, 0.95, 0.8)).astype(float)
+    return gap_between(
+        [proportion_estimate(np.where(mask, right, np.nan), weights).estimate for mask in (first, ~first)]
+    )
+
+
+def worst(shift: float) -> Sample:
+    def sample(rng, weights):
+        values = rng.exponential(size=weights.n) + shift * (np.arange(weights.n) % 5 != 0)
+        return worst_of(classes_of(values, weights, 2), higher_is_better=True)
+
+    return sample
+
+
+def fairness(flips: float) -> Sample:
+    """Unfairness if an edit to class 1 turns ``flips`` of the images of outcome 0 into outcome 1: flips / 8."""
+
+    def sample(rng, weights):
+        now, before = rng.integers(0, 2, weights.n), (rng.random(weights.n) < 0.5).astype(float)
+        after = np.where((now == 0) & (rng.random(weights.n) < flips), 1.0, before)
+        return unfairness(before, after, now, 1 - now, weights).estimate
+
+    return sample
 
 
 def labelled(rng, weights, shift=1.0, prevalence=0.3):
@@ -193,6 +243,11 @@ KINDS: dict[str, tuple[Sample, int, float]] = {
     "area within strata, 400": (area_in_strata, 400, AREA),
     "balanced accuracy, 400": (balanced, 400, float(stats.norm.cdf(0.5))),
     "balanced accuracy of a rare class, 420": (balanced_with_a_rare_class, 420, 0.935),
+    "gap, 400": (gap(0.5), 400, 0.5),
+    "gap of equal classes, 400": (gap(0.0), 400, 0.0),
+    "gap of proportions, 400": (gap_of_proportions, 400, 0.15),
+    "worst of two classes, 400": (worst(0.3), 400, 1.0),
+    "unfairness, 400": (fairness(0.5), 400, 0.0625),
     "mean of proportions, 150": (mean_of_proportions, 150, 0.18),
     "d', 400": (dprime, 400, 1.0),
     "Wasserstein, 400": (wasserstein, 400, 1.0),

@@ -33,7 +33,7 @@ from ccvae_eval.statistics.calibration_error import (
     calibration_error_floor,
     permuted_calibration_error,
 )
-from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate
+from ccvae_eval.statistics.intervals import MIN_IMAGES, Resampled, bootstrap_estimate
 from ccvae_eval.statistics.probes import Folds, folds_of, logistic_coefficients, standardised
 from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -186,6 +186,13 @@ class BalancedAccuracy:
         numerator = np.full(len(self.labels), np.nan)
         numerator[known] = correct / divisor
         return numerator, np.where(known, 1.0, np.nan)
+
+    def within(self, images: Bools) -> BalancedAccuracy | Undefined:
+        labels = np.where(images, self.labels, np.nan)
+        counts = [int((labels == k).sum()) for k in np.unique(self.labels[~np.isnan(self.labels)])]
+        if sum(count > 0 for count in counts) > 1 and min(counts) < MIN_IMAGES:
+            return Undefined(too_few_images(min(counts), MIN_IMAGES))
+        return BalancedAccuracy(self.predicted, labels)
 
     def influence(self) -> Floats:
         r"""Influence of each image on the value, shape (N,), mean 0; NaN = missing label.

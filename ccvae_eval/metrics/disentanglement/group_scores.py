@@ -23,8 +23,9 @@ from ccvae_eval.core.errors import DataError
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats, Ids, Images
 from ccvae_eval.data.interface import DataSet, HasCounterfactuals, Renders
+from ccvae_eval.metrics.disentanglement.alignment import aligned_latents
 from ccvae_eval.metrics.disentanglement.context import PanelContext, ScoreResult, undefined_results
-from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, permutations
+from ccvae_eval.metrics.disentanglement.information_scores import ScoreParts, over_factors, permutations
 from ccvae_eval.metrics.disentanglement.predictors import without_fit_warnings
 from ccvae_eval.metrics.disentanglement.table import PanelTable
 from ccvae_eval.model.interface import supports
@@ -75,6 +76,62 @@ def z_max_var(context: PanelContext) -> list[ScoreResult]:
     Undefined as :func:`factor_vae`; on a table of codes it needs rows that share all factors but one.
     """
     return _vote_score(context, "z_max_var", _variances, all_but_one=True)
+
+
+def consistency(context: PanelContext) -> list[ScoreResult]:
+    r"""Consistency: a factor alone determines the latents aligned to it (Shu et al. 2020).
+
+    .. math:: \frac1K \sum_k 1 - \frac{E_g \operatorname{Var}_g(z_{I_k})}{\operatorname{Var}(z_{I_k})}
+
+    Groups g share factor k; :math:`I_k` is the latent aligned to factor k (:func:`aligned_latents`). Chance: 0, codes
+    that do not depend on the factor. Range: up to 1; noise can make it negative. Undefined if the data cannot render
+    images with given factors.
+    """
+    return _variance_score(context, "consistency", all_but_one=False)
+
+
+def restrictiveness(context: PanelContext) -> list[ScoreResult]:
+    r"""Restrictiveness: a factor changes no latent but those aligned to it (Shu et al. 2020).
+
+    The formula of :func:`consistency` for all latents but :math:`I_k`, with groups that share all factors but k.
+    Undefined for a single latent dimension, too.
+    """
+    return _variance_score(context, "restrictiveness", all_but_one=True)
+
+
+def _variance_score(context: PanelContext, name: str, *, all_but_one: bool) -> list[ScoreResult]:
+    """One minus the variance within groups over that of all rows, of the aligned latents or of all others.
+
+    Profile robust: each dimension is divided by its variance. Profile reference: sums in units of the codes.
+    """
+    table, columns = context.table, _varying_columns(context)
+    rendered = rendered_pools(context, columns, all_but_one=all_but_one) if columns else None
+    if rendered is None:
+        reason = "needs images rendered with given factors" if columns else "every latent dimension is constant"
+        return undefined_results((name,), reason, len(table))
+    pools, source = rendered
+    spread = table.codes[:, columns].var(axis=0, ddof=1)
+    scale = np.ones(len(columns)) if context.settings.robust else spread
+    values, variances = np.full(len(pools), np.nan), np.full(len(pools), np.nan)
+    for k, j in aligned_latents(context).items():
+        pool, block = pools[k], table.blocks[context.scored_blocks[j]]
+        chosen = np.isin(columns, block) != all_but_one
+        if not all_but_one and not chosen.any():
+            values[k], variances[k] = 0.0, 0.0  # the aligned latent is constant or inactive
+        elif pool is not None and chosen.any():
+            groups = pool.codes[pool.order].reshape(len(pool.size), -1, len(columns)).var(axis=1, ddof=1)
+            shares = 1 - groups[:, chosen] / spread[chosen] @ scale[chosen] / scale[chosen].sum()
+            values[k], variances[k] = shares.mean(), shares.var(ddof=1) / len(shares)
+    point, known = over_factors(values), ~np.isnan(values)
+    half = NORMAL_QUANTILE * float(np.sqrt(variances[known].sum())) / max(known.sum(), 1)
+    total = float(point.total)
+    return [
+        ScoreResult(
+            name, point, len(table), chance=over_factors(np.where(known, 0.0, np.nan)),
+            reason="needs two latent dimensions", interval=(total - half, total + half),
+            note=f"{source}; confidence interval over the groups alone",
+        )
+    ]  # fmt: skip
 
 
 def rendered_pools(

@@ -21,7 +21,13 @@ from ccvae_eval.metrics.disentanglement.capacity import dci_es, rmig
 from ccvae_eval.metrics.disentanglement.context import CODE, PanelContext, ScoreResult
 from ccvae_eval.metrics.disentanglement.dci import dci
 from ccvae_eval.metrics.disentanglement.dependence import dependence
-from ccvae_eval.metrics.disentanglement.group_scores import beta_vae, factor_vae, z_max_var
+from ccvae_eval.metrics.disentanglement.group_scores import (
+    beta_vae,
+    consistency,
+    factor_vae,
+    restrictiveness,
+    z_max_var,
+)
 from ccvae_eval.metrics.disentanglement.identifiability import mcc, r2, tad
 from ccvae_eval.metrics.disentanglement.information_scores import Information, ScoreParts
 from ccvae_eval.metrics.disentanglement.linear_probes import downstream, explicitness, infoe
@@ -115,6 +121,8 @@ SCORES: Mapping[str, Score] = MappingProxyType(
         "factor_vae": Score(MODULARITY, factor_vae),
         "beta_vae": Score(MODULARITY, beta_vae),
         "z_max_var": Score(MODULARITY, z_max_var),
+        "consistency": Score(MODULARITY, consistency),
+        "restrictiveness": Score(MODULARITY, restrictiveness),
         "irs": Score(MODULARITY, irs),
         "infoe": Score(INFORMATION, infoe, True),
         "explicitness": Score(INFORMATION, explicitness, True),

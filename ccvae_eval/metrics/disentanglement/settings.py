@@ -102,6 +102,8 @@ def _no_score(summary: str, low: float | None, high: float | None, no_chance: st
     return _spec(summary, "", low, high, better=None, dials=(), no_chance=no_chance, reference=ORACLE)
 
 
+GROUPS = "; confidence interval over the rendered groups, not over the rows"
+INDEPENDENT = "codes independent of the factors"
 VOTES = "; confidence interval over the votes, not over the rows"
 VALUES: Mapping[str, ValueSpec] = MappingProxyType(
     {
@@ -157,6 +159,10 @@ VALUES: Mapping[str, ValueSpec] = MappingProxyType(
         "z_max_var": _spec(f"weighted votes of the latent that varies most with one factor{VOTES}", GROUPS_PERMUTED,
                            dials=MIX_ONLY),
         "z_max_var_votes": _spec(f"share of correct z-max-var votes{VOTES}", UNIFORM_GUESS, dials=SHUFFLE_ONLY),
+        "consistency": _spec(f"share of the variance of a factor's latent that the factor determines{GROUPS}",
+                             INDEPENDENT, None, dials=()),
+        "restrictiveness": _spec(f"share of the variance of all other latents that a factor leaves unchanged{GROUPS}",
+                                 INDEPENDENT, None, dials=()),
         "irs": _spec("stability of a latent while its factor is fixed", PERMUTED, None, dials=MIX_ONLY),
         "irs_raw": _spec("IRS before the score of permuted factors is removed", PERMUTED, None, dials=MIX_ONLY),
         "r2_linear": _spec("share of a factor's variance that linear regression explains on test rows",
@@ -203,8 +209,8 @@ class Disentanglement(PanelSettings):
 
     Compactness (each factor in one latent): infoc, mig, sap, dci_completeness, jemmig, dmig, rmig, snc, nk, mcc, tad.
     Modularity (each latent encodes one factor): infom, modularity, dci_disentanglement, mig_sup, dcimig, irs,
-    factor_vae, beta_vae, z_max_var. Information (predictable from all latents together, invariant to rotation): infoe,
-    explicitness, dci_informativeness, downstream, r2. Others: dci_es, dependence.
+    factor_vae, beta_vae, z_max_var, consistency, restrictiveness. Information (predictable from all latents together,
+    invariant to rotation): infoe, explicitness, dci_informativeness, downstream, r2. Others: dci_es, dependence.
 
     Profile ``reference`` reproduces the published code: bins of equal width, plug-in information, support vector
     machines, impurity gains. Profile ``robust`` (default) corrects known weaknesses of these; docs/metrics.md, section
@@ -219,7 +225,8 @@ class Disentanglement(PanelSettings):
     Direction: higher is better; neither for the dependence of latents. Undefined: compactness for one latent,
     modularity for one factor, shares of information without an active latent. Cost: decodes nothing; 2 to 8 seconds.
     Pitfalls: modularity of permuted factors is far above 0; DCI is only meaningful if dci_informativeness is above
-    chance; factor_vae and beta_vae are resampled from the rows where the data cannot be rendered, as a note says.
+    chance; factor_vae and beta_vae are resampled from the rows where the data cannot be rendered, as a note says;
+    consistency and restrictiveness are undefined there.
     Reference: docs/metrics.md, section 8.
 
     Args:
@@ -256,6 +263,8 @@ class Disentanglement(PanelSettings):
         "needs at least N training rows and N test rows, got N and N": MORE_IMAGES,
         "needs N training rows, got N": MORE_IMAGES,
         "needs N": "the score compares factors or latent dimensions, and these codes have too few that vary",
+        "needs images rendered with given factors": "the score compares images that differ in one factor alone: "
+            "faces, sprites and grids such as dsprites: can render them",
         "a factor is constant": MORE_IMAGES,
         "the factor is constant": MORE_IMAGES,
         "no factor N": f"no factor varies among enough rows; {MORE_IMAGES}",

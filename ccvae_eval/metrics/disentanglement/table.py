@@ -83,6 +83,7 @@ class PanelTable:
     train: Ids
     test: Ids
     given: ClassVar[frozenset[str]] = frozenset()
+    groups: ClassVar[None] = None
     assigned: ClassVar[bool] = False
 
     def __len__(self) -> int:

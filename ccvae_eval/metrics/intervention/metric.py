@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,19 +13,22 @@ from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import HasCounterfactuals, HasRedraws, HasVariety
+from ccvae_eval.data.labels.relabel import label_columns
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
 from ccvae_eval.evaluation.interventions import (
     CLIPPED_WARNING,
+    Assign,
     Do,
     Intervention,
     PriorDraw,
     Swap,
+    Together,
     donor_rows,
     why_not,
 )
 from ccvae_eval.evaluation.judge_scores import classified_as, judged_change
 from ccvae_eval.evaluation.metric import CodeSource, Decoded, Mode, Needs
-from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable
+from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable, Undefined
 from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
 from ccvae_eval.metrics.intervention import counterfactuals
 from ccvae_eval.metrics.intervention.realism import FeatureValues
@@ -95,10 +98,40 @@ def needs(metric: Interventions, subject: Subject) -> Needs:
     wanted: list[Intervention] = [i for edit in edits for i in edit.interventions]
     if metric.assign:
         wanted.append(metric.assigned(subject))
+    wanted += sets_of_labels(metric, subject)
     axioms = min(metric.axiom_images, count) * max(metric.repeats) * (1 + 2 * len(edits))
     rendered = min(metric.rendered, count) if supports(subject.data, HasVariety) else 0
     own = -(-(axioms + rendered * len(edits) * (1 + metric.draws)) // max(count, 1))
     return Needs(tuple(wanted), reconstruction=True, judge=True, regions=True, own=own)
+
+
+def sets_of_labels(metric: Interventions, subject: Subject) -> list[Together]:
+    """The interventions that set 1, 2, ... labels at once, up to ``together`` or the number of editable labels."""
+    edits = edits_for(subject, metric.mode, metric.source)
+    names = tuple(sorted(edit.characteristic for edit in edits if edit.do is not None))
+    most = min(metric.together, len(names))
+    return [Together(count, names, metric.mode, metric.source) for count in range(1, most + 1)]
+
+
+def training_images(subject: Subject) -> Callable[[dict[str, Tensor]], Floats] | None:
+    """Counts training images by their combination of labels; None if the training images are unknown.
+
+    The function takes the class of each label in each image, shape (N,), -1 = unknown. It returns the number of
+    training images with that combination, shape (N,), NaN where a class is unknown.
+    """
+    if subject.trained_on is None:
+        return None
+    schema = subject.schema
+    columns = label_columns(subject.data, schema, subject.trained_on)
+
+    def count(classes: dict[str, Tensor]) -> Floats:
+        asked = np.stack([found.numpy() for found in classes.values()], axis=1)
+        table = np.nan_to_num(columns[:, [schema.index(name) for name in classes]], nan=-1.0).astype(np.int64)
+        combinations, places = np.unique(np.concatenate([asked, table]), axis=0, return_inverse=True)
+        counts = np.bincount(places.ravel()[len(asked) :], minlength=len(combinations))
+        return np.where((asked >= 0).all(1), counts[places.ravel()[: len(asked)]], np.nan)
+
+    return count
 
 
 class InterventionAccumulator(ImageAccumulator[Interventions]):
@@ -111,13 +144,19 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         self.of_features: FeatureValues | None = None
         if metric.feature_images:
             self.of_features = FeatureValues(metric.features, metric.feature_images, subject, self.columns)
+        self.sets = sets_of_labels(metric, subject)
         self._other: tuple[int, Tensor] | None = None
 
     def update(self, batch: Decoded) -> None:
         self.reliability.update(batch)
         rows = batch.chunk.rows
         if not batch.characteristic:
-            self._judge_assignment(batch)
+            if self.assigned is not None:
+                self._judge_assignment(batch, self.assigned)
+            for several in self.sets:
+                after = batch.judged(several)
+                found = {f"together/{several.count}/{j}": after[j].argmax(1).double().numpy() for j in after}
+                self.columns.put(NO_CHARACTERISTIC, rows, found)
             return
         edit = self.edits[batch.characteristic]
         if rows.start < self.metric.axiom_images:
@@ -146,6 +185,8 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         if name in after:
             found["effect"] = classified_as(after[name], then).astype(np.float64)
             found["effect before"] = classified_as(before[name], then).astype(np.float64)
+        if name == self.subject.by:
+            found |= {f"do/class/{j}": after[j].argmax(1).double().numpy() for j in after}
         return found
 
     def _score_swap(self, batch: Decoded, swap: Swap, region: Bools | None) -> dict[str, Floats]:
@@ -247,18 +288,21 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
             back = counterfactuals.reversibility(self.subject, chunk, edit.do, repeats)
             self.columns.put(edit.characteristic, chunk.rows, {f"reversibility/{m}": d for m, d in back.items()})
 
-    def _judge_assignment(self, batch: Decoded) -> None:
+    def _judge_assignment(self, batch: Decoded, assigned: Assign) -> None:
         """Judged effect of the assignment."""
-        assert self.assigned is not None
-        before, after = batch.judged(None), batch.judged(self.assigned)
+        before, after = batch.judged(None), batch.judged(assigned)
         found = judged_change(before, after, "assigned")
-        for name, value in self.assigned.assignment:
+        for name, value in assigned.assignment:
             if name in after:
                 wanted = torch.full((len(batch.chunk),), value)
                 found[f"obeyed/{name}"] = classified_as(after[name], wanted).astype(np.float64)
                 found[f"obeyed before/{name}"] = classified_as(before[name], wanted).astype(np.float64)
         self.columns.put(NO_CHARACTERISTIC, batch.chunk.rows, found)
-        self._keep("assigned", batch, (self.assigned,))
+        self._keep("assigned", batch, (assigned,))
+
+    @property
+    def _class_labels(self) -> list[str]:
+        return [label.name for label in self.subject.schema if label.kind != "continuous"]
 
     def _keep(self, name: str, batch: Decoded, interventions: Sequence[Intervention]) -> None:
         assert batch.reconstruction is not None, "asked for in needs()"
@@ -279,6 +323,9 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
                 outside = "of the codes lie outside the quantiles 0.005 to 0.995 of their class"
                 notes.append(f"{name}: {clipped:.0%} {outside}")
         no_do = {name: edit.no_do for name, edit in self.edits.items()}
+        if self.subject.by is not None:
+            by, no_edit = self.subject.by, "the label of --by is not edited"
+            rows.add_unfairness(by, self.edits[by].no_do if by in self.edits else no_edit)
         if self.metric.axiom_images:
             rows.add_axioms(no_do, self.metric.repeats)
         if self.of_features is not None:
@@ -286,6 +333,18 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         if self.assigned is not None:
             assignment = self.assigned.assignment
             rows.add_assignment(assignment_text(assignment, self.subject), [name for name, _ in assignment])
+        if self.metric.together:
+            counted = training_images(self.subject)
+            for several in self.sets:
+                targets = several.targets(self.subject)
+                current = {name: self.subject.current_class(name) for name in self._class_labels}
+                asked = {
+                    name: torch.where(targets[name] < 0, now, targets[name]) if name in targets else now
+                    for name, now in current.items()
+                }
+                rows.add_together(several.count, targets, None if counted is None else counted(asked))
+            for count in range(len(self.sets) + 1, self.metric.together + 1):
+                table.add("obeyed_together", None, Undefined(f"{len(self.sets)} labels can be set"), {"set": count})
         return table.measurement(notes, self.pictures.arrays())
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
-from ccvae_eval.core.types import Bools
-from ccvae_eval.evaluation.judge_scores import JudgeReliability
+from ccvae_eval.core.results import Method
+from ccvae_eval.core.types import Bools, Floats, Ids
+from ccvae_eval.evaluation.judge_scores import JUDGED_CLASS, JudgeReliability
 from ccvae_eval.evaluation.result_table import (
     NO_CHARACTERISTIC,
     NO_CONDITION,
@@ -28,7 +30,17 @@ from ccvae_eval.evaluation.result_table import (
     unless,
 )
 from ccvae_eval.metrics.shared.assignments import add_obeyed
+from ccvae_eval.statistics.intervals import (
+    Resampled,
+    bootstrap_estimate,
+    centred_and_basic,
+    clopper_pearson,
+    mean_over,
+)
+from ccvae_eval.statistics.resampling import ResampleWeights
 
+SEEN = {"0": (0, 0), "1..9": (1, 9), "10..99": (10, 99), "100+": (100, np.inf)}
+"""Numbers of training images with a combination of labels."""
 INSIDE, OUTSIDE = {"where": "inside"}, {"where": "outside"}
 
 
@@ -85,6 +97,49 @@ class InterventionRows:
             change = among(applies, self.columns.get(store, f"{prefix}/change/{j}"))
             self.add("change", name, Mean(change), {**at, "judged": j}, chance=0.0, in_mean=False)
 
+    def add_unfairness(self, name: str, why: str) -> None:
+        """Add ``unfairness`` of all other labels towards the label of ``--by``, and their mean."""
+        subject, weights = self.reliability.subject, self.table.weights
+        labels = [j for j in self.reliability.trusted if j != name]
+        if why or not labels:
+            self.add("unfairness", name, Undefined(why or self._no_judge or NO_OTHER_LABEL.reason))
+            return
+        now, then = (classes(name).numpy() for classes in (subject.current_class, subject.target_class))
+        founds = []
+        for j in labels:
+            before = self.columns.get(NO_CHARACTERISTIC, f"{JUDGED_CLASS}{j}")
+            found = unfairness(before, self.columns.get(name, f"do/class/{j}"), now, then, weights)
+            founds.append(self.table.add("unfairness", name, found, {"judged": j}, mean_at=None))
+        self.table.add("unfairness", name, mean_over(founds, weights.level))
+
+    def add_together(self, count: int, targets: Mapping[str, Tensor], seen: Floats | None) -> None:
+        """Add ``obeyed_together`` of the sets of ``count`` labels, also by the training images of each combination.
+
+        Args:
+            count: number of labels that were set.
+            targets: class that each label was set to in each image, shape (N,); -1 = it was not set.
+            seen: number of training images with the combination that each image is asked for; None if unknown.
+        """
+        classes = {name: target.numpy() for name, target in targets.items()}
+        judged = np.all([(v < 0) | (name in self.reliability.trusted) for name, v in classes.items()], axis=0)
+        usable = judged & np.any([v >= 0 for v in classes.values()], axis=0)
+
+        def obeyed(start: str) -> Floats:
+            hits = [(v < 0) | (self.columns.get(NO_CHARACTERISTIC, f"{start}{j}") == v) for j, v in classes.items()]
+            return among(usable, np.all(hits, axis=0))
+
+        after, before, at = obeyed(f"together/{count}/"), obeyed(JUDGED_CLASS), {"set": count}
+        why = self._no_judge or ("" if usable.any() else "the judge recognises too few of the labels that were set")
+        self.add("obeyed_together", None, unless(why, Proportion(after)), at, chance=mean_of(before))
+        if why or seen is None:
+            return
+        for name, (least, most) in SEEN.items():
+            inside = (seen >= least) & (seen <= most)
+            self.add(
+                "obeyed_together", None, Proportion(among(inside, after)), {**at, "seen": name},
+                chance=mean_of(among(inside, before)), why="no image is asked for such a combination",
+            )  # fmt: skip
+
     def add_swaps(self, name: str, no_swap: str, no_region: str) -> None:
         """Add ``transfer``, ``identity`` and ``fidelity`` of one characteristic."""
         applies: Bools = self.columns.get(name, "swap/applies") == 1
@@ -130,3 +185,47 @@ class InterventionRows:
         )
         add_obeyed(self.table, self.reliability, at, after, before)
         self.add_others(None, "assigned", np.ones(self.columns.images, bool), self._no_judge, at)
+
+
+def unfairness(before: Floats, after: Floats, now: Ids, then: Ids, weights: ResampleWeights) -> Resampled:
+    r"""Total variation between the judged classes y and those after do(s = v), averaged over the classes v of s.
+
+    .. math:: \frac1{|S|} \sum_v \frac12 \sum_y |p(y) - p(y | do(s = v))|
+
+    An image of class v stays as it is. Any other image stands for v if it was edited to v, and counts once for each of
+    the |S| - 1 classes that it could have been edited to.
+
+    Args:
+        before, after: judged class of each image before and after its edit, shape (N,).
+        now, then: class of s of each image, and the class it was edited to, shape (N,); -1 = unknown.
+        weights: the run's resamples.
+
+    >>> from ccvae_eval.statistics.resampling import ResampleWeights
+    >>> now, same, weights = np.arange(40) % 2, np.arange(40) // 2 % 2 * 1.0, ResampleWeights(0, 40)
+    >>> unfairness(same, same, now, 1 - now, weights).value, unfairness(same, 1.0 * now, now, 1 - now, weights).value
+    (0.0, 0.25)
+    """
+    known = (now >= 0) & (then >= 0)
+    classes, outcomes = np.unique(now[known]), np.unique(np.concatenate([before[known], after[known]]))
+    parts = [before[:, None] == outcomes]
+    for v in classes:
+        own, edited = (now == v)[:, None], (len(classes) - 1) * (then == v)[:, None]
+        parts += [own * parts[0] + edited * (after[:, None] == outcomes), own + edited]
+    parts.append(np.ones((len(now), 1)))
+    table = np.where(known[:, None], np.concatenate(parts, axis=1).astype(np.float64), np.nan)
+    size = len(outcomes)
+
+    def statistic(totals: Floats) -> Floats:
+        distance, everyone = np.zeros(len(totals)), totals[:, :size] / totals[:, -1:]
+        for k in range(len(classes)):
+            first = size + k * (size + 1)
+            done = totals[:, first : first + size] / totals[:, first + size, None]
+            distance += np.abs(everyone - done).sum(axis=1) / 2
+        return distance / len(classes)
+
+    found = centred_and_basic(bootstrap_estimate(statistic, table, weights, basic=True), weights.level, most=1.0)
+    if found.defined and not (before != after)[known].any():
+        # the distance is at most the share of images whose class changes, of which none was seen
+        high = clopper_pearson(0, found.estimate.n, weights.level).high
+        return replace(found, estimate=replace(found.estimate, low=0.0, high=high, method=Method.EXACT))
+    return found

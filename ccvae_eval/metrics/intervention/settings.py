@@ -51,32 +51,47 @@ class Interventions:
     the distance of the edited image to x, and S_f and S_cf those of x to real images of its own class and of class v.
     With features of faces, ``identity_cosine`` = cosine of f(r) and f(edited image).
 
+    With ``--by LABEL``, ``unfairness`` of the other labels' judged classes y towards that label s is
+
+    .. math:: \frac{1}{|S|} \sum_{v \in S} TV(p(y), p(y | do(s = v)))
+
+    (TV: total variation distance): p(y) from the reconstructions, p(y | do(s = v)) from those of the images of class v
+    and from the edits of all others. Of more than two classes each image is edited to one, and counts once for every
+    class that it could have been edited to. One row for each label at ``judged=``, and their mean.
+
     ``assign="Male=1,Heavy_Makeup=0"`` sets several labels at once: ``obeyed`` = share of images with the judged class
     assigned to each label, and to all together, with their ``kept``, at ``do=``.
 
+    ``together=3`` sets 1, 2 and 3 labels of each image, drawn at random, to other classes: ``obeyed_together`` = share
+    of images of which the judge finds all of them, at ``set=1``, ``set=2`` and ``set=3``. If the training images are
+    known, also by how many of them have the combination of all labels that the image is asked for, at
+    ``seen=0 | 1..9 | 10..99 | 100+``: does the model compose labels that it has not seen together?
+
     Range: 0 to 1; -1 to 1 for transfer, fidelity, error and identity_cosine, 0 to 2 for identity; realism_frechet is at
     least 0; energy and realism have no bounds.
-    Direction: higher is better for effect, kept, transfer, obeyed and identity_cosine; lower for identity, fidelity,
-    composition, reversibility, error, energy, realism, realism_frechet and minimality.
-    Chance: for effect and obeyed, the judged share of v in r; 0 for transfer; for fidelity, error, energy and realism,
-    the unedited reconstruction; for composition and reversibility, another image; for minimality, a real image of class
-    v in place of the edited one; for identity_cosine, another reconstruction blended into r until the pixels change as
-    much as by the edit.
+    Direction: higher is better for effect, kept, transfer, obeyed, obeyed_together and identity_cosine; lower for
+    identity, fidelity, composition, reversibility, error, energy, realism, realism_frechet, minimality and unfairness.
+    Chance: for effect, obeyed and obeyed_together, the judged share of v in r; 0 for transfer; for fidelity, error,
+    energy and realism, the unedited reconstruction; for composition and reversibility, another image; for minimality, a
+    real image of class v in place of the edited one; for identity_cosine, another reconstruction blended into r until
+    the pixels change as much as by the edit.
     References: for realism, the reconstructions of the real images of class v; for minimality, r.
     Cost: 2 images decoded for each image and characteristic (do and swap), the reconstruction, ``draws`` more where
-    the data can resample the variety, one for an assignment; for the axioms max(repeats) + 2 max(repeats) for each
-    characteristic, encoded as well, on the first images.
+    the data can resample the variety, one for an assignment, ``together`` for sets of labels; for the axioms
+    max(repeats) + 2 max(repeats) for each characteristic, encoded as well, on the first images.
     Pitfalls: judged values depend on the judge: labels that it does not recognise in this model's reconstructions are
     left out. error and fidelity subtract the model's reconstruction error and may be negative. do() by transport needs
     20 images of each class. realism and minimality depend on the features; an edit that changes nothing is minimal.
     Reference: docs/metrics.md, section 6; Monteiro et al. 2023 (axioms); Szekely and Rizzo 2013 (energy distance);
-    Melistas et al. 2024 (realism, minimality).
+    Melistas et al. 2024 (realism, minimality); Locatello et al. 2019, On the fairness of disentangled representations
+    (unfairness); Gaudi et al. 2025 (obeyed_together).
 
     Args:
         mode: code after do(c = v): transport (same rank within the class), mean (of the class), or sample (from
             p(z_c|y)).
         source: distribution of each class: fitted to the codes of other images, or p(z_c|y).
         assign: labels to set together, as LABEL=CLASS,LABEL=CLASS.
+        together: set 1, 2, ... up to so many labels of each image at once; 0 = none.
         repeats: repetitions of the edits behind the axioms.
         axiom_images: number of images for the axioms, from the first.
         draws: samples behind the energy distance.
@@ -94,6 +109,11 @@ class Interventions:
         "Typical of a CCVAE: 0.54 on photographs of faces (chance 0.13), 0.96 on synthetic faces."
     )
     undefined: ClassVar[Mapping[str, str]] = {
+        "N labels can be set": "together sets at most as many labels as the model can edit",
+        "the judge recognises too few of the labels that were set": "the other values name them (explain judge)",
+        "no image is asked for such a combination": "no edited image has so many training images of its combination",
+        "the label of N is not edited":
+            "unfairness sets the label of --by: name one that has latent dimensions and is not left out by --labels",
         **INTERVENED,
         "needs features of faces (--features)":
             "the identity of a face needs a network that recognises faces: register yours with --plugin FILE and name "
@@ -165,11 +185,20 @@ class Interventions:
             "share of images that the judge classifies as assigned", "share", True, (0.0, 1.0), "the reconstruction",
             True, ("idle",),
         ),
+        "obeyed_together": ValueSpec(
+            "share of images in which the judge finds all of several labels that were set", "share", True, (0.0, 1.0),
+            "the reconstruction", True,
+        ),
+        "unfairness": ValueSpec(
+            "total variation of the judged classes of another label when the label of --by is set", "", False,
+            (0.0, 1.0), needs_judge=True, no_chance="its best value, 0, is that of a label that changes nothing",
+        ),
     }  # fmt: skip
 
     mode: Mode = "transport"
     source: CodeSource = "codes"
     assign: str = ""
+    together: Annotated[int, Range(least=0)] = 0
     repeats: tuple[int, ...] = (1, 10)
     axiom_images: Annotated[int, Range(least=0)] = 64
     draws: Annotated[int, Range(least=2)] = 8

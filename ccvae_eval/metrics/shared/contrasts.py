@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.results import too_few_images
-from ccvae_eval.core.types import Floats
+from ccvae_eval.core.types import Bools, Floats
+from ccvae_eval.evaluation.result_table import Undefined
 from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.model.interface import Label
 from ccvae_eval.statistics.auc import auc_estimate, auc_projection, cross_fitted, cross_fitting_factor, placements
-from ccvae_eval.statistics.intervals import Resampled, mean_over
+from ccvae_eval.statistics.intervals import MIN_IMAGES, Resampled, mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 
@@ -88,6 +89,15 @@ class RocAuc:
         parts = [_contributions(score, target) for score, target in zip(self.scores, self.targets, strict=True)]
         mean = np.mean(parts, axis=0)
         return mean, np.where(np.isnan(mean), np.nan, 1.0)
+
+    def within(self, images: Bools) -> RocAuc | Undefined:
+        scores = [np.where(images, score, np.nan) for score in self.scores]
+        for score, target in zip(scores, self.targets, strict=True):
+            known = target[~(np.isnan(score) | np.isnan(target))]
+            rarer = int(min((known == 1).sum(), (known != 1).sum()))
+            if 0 < rarer < MIN_IMAGES:
+                return Undefined(too_few_images(rarer, MIN_IMAGES))
+        return replace(self, scores=scores)
 
     def influence(self) -> Floats:
         r"""Influence of each image on the area, shape (N,), mean 0; NaN = the image does not enter.

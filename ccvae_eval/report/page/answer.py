@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ccvae_eval.core.results import Measurement, Value, ValueSpec
+from ccvae_eval.core.results import Measurement, Value, ValueSpec, spec_at
 from ccvae_eval.evaluation.metric import presentation_of
 from ccvae_eval.evaluation.run import Run, stopping_of
 from ccvae_eval.rendering import tables
@@ -76,6 +76,7 @@ class MetricPart:
     arrow: str
     rows: tuple[Row, ...]
     others: tuple[Row, ...]
+    classes: tuple[Row, ...]
     left_out: int
     notes: tuple[str, ...]
     definition: tuple[str, ...]
@@ -149,7 +150,8 @@ def metric_parts(run: Run) -> Iterator[MetricPart]:
         spec = specs.get(m.headline, ValueSpec(""))
         head = [v for v in m.values if v.name == m.headline and not v.at]
         head.sort(key=lambda v: v.characteristic is None)
-        others = [v for v in m.values if v.name != m.headline or v.at]
+        others = [v for v in tables.without_classes(m).values if v.name != m.headline or v.at]
+        classes = [v for family in tables.classes_of(m, verbose=True) for v in family]
         kind = presentation_of(m.metric)
         yield MetricPart(
             m.metric,
@@ -160,7 +162,8 @@ def metric_parts(run: Run) -> Iterator[MetricPart]:
             tables.ARROWS[spec.higher_is_better],
             tuple(_row(m, v, spec) for v in head),
             tuple(_row(m, v, specs.get(v.name, ValueSpec(""))) for v in others[:MOST_ROWS]),
-            max(len(others) - MOST_ROWS, 0),
+            tuple(_row(m, v, spec_at(specs.get(v.name, ValueSpec("")), v.at)) for v in classes[:MOST_ROWS]),
+            max(len(others) - MOST_ROWS, 0) + max(len(classes) - MOST_ROWS, 0),
             m.notes,
             () if kind is None else _definition(kind, m.version),
             ", ".join(f"{key} {json.dumps(value)}" for key, value in m.settings.items()),

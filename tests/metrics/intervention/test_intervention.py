@@ -11,17 +11,23 @@ import torch
 from scipy.stats import energy_distance as scipy_energy_distance
 from torch import Tensor
 
+from ccvae_eval.calibration.decoder_faults import Idle
+from ccvae_eval.calibration.reference_images import ReferenceImages
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.data.sets.faces.dataset import Faces
-from ccvae_eval.evaluation.interventions import Assign, Do, Swap, donor_rows
+from ccvae_eval.evaluation.interventions import Assign, Do, Swap, Together, donor_rows
+from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
+from ccvae_eval.judge.selection import shipped_judge
 from ccvae_eval.metrics.intervention.counterfactuals import energy_distance
 from ccvae_eval.metrics.intervention.metric import Interventions
+from ccvae_eval.metrics.intervention.rows import unfairness
 from ccvae_eval.metrics.shared.assignments import assignment_of, assignment_text
 from ccvae_eval.oracle.model import oracle
-from tests.support.fakes import PlainSquaresVAE, Squares, SquaresJudge, SquaresVAE
+from ccvae_eval.statistics.resampling import ResampleWeights
+from tests.support.fakes import SCHEMA, PlainSquaresVAE, Squares, SquaresJudge, SquaresVAE
 
 pytestmark = pytest.mark.oracle
 
@@ -253,3 +259,136 @@ def test_a_model_with_intervene_edits_its_own_codes() -> None:
 def test_invalid_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"intervention\."):
         Interventions(**settings)
+
+
+class Biased(SquaresVAE):
+    """Shows a smile wherever it shows glasses."""
+
+    def decode(self, codes: Tensor) -> Tensor:
+        codes = codes.clone()
+        codes[:, 2] = torch.where(codes[:, 0] > 0, 4.0, codes[:, 2])
+        return super().decode(codes)
+
+
+@pytest.mark.parametrize("model", [SquaresVAE, Biased])
+def test_unfairness_is_the_distance_of_the_judged_classes(model: type[SquaresVAE]) -> None:
+    """Brute force: every image is decoded in both classes of Glasses and judged."""
+    judge, data, ids = SquaresJudge(), Squares(COUNT), np.arange(COUNT)
+    subject = prepare(model(), data, ids, judge=judge, by="Glasses")
+    run = measured(subject)
+    (chunks, names), do = (list(subject.chunks()), ("Smile", "Hair")), Do("Glasses")
+    now = subject.current_class("Glasses")
+    before = judge.log_probabilities(subject.decode(subject.codes))
+    after = judge.log_probabilities(subject.decode(torch.cat([do.codes(subject, chunk) for chunk in chunks])))
+    trusted = [j for j in names if any(v.at.get("judged") == j for v in run.measurement("intervention").values)]
+    for j in trusted:
+        classes = before[j].argmax(1), after[j].argmax(1)
+        everyone = torch.bincount(classes[0], minlength=3) / COUNT
+        distances = []
+        for v in (0, 1):
+            shown = torch.where(now == v, *classes)
+            distances.append((everyone - torch.bincount(shown, minlength=3) / COUNT).abs().sum() / 2)
+        expected = float(sum(distances)) / 2
+        assert at(run, "unfairness", "Glasses", judged=j) == pytest.approx(expected, abs=1e-6)
+    found = [at(run, "unfairness", "Glasses", judged=j) for j in trusted]
+    assert run["intervention.unfairness@Glasses"] == pytest.approx(float(np.mean(found)), abs=1e-12)
+    if model is SquaresVAE:
+        value = run.find("intervention.unfairness@Glasses").estimate
+        assert value.value == 0
+        assert 0 < value.high < 0.05, "no image in 128 changed"
+
+
+def test_unfairness_needs_a_label_that_the_model_edits() -> None:
+    judge, selected = SquaresJudge(), ("Smile", "Hair")
+    subject = prepare(
+        SquaresVAE(), Squares(COUNT), np.arange(COUNT), judge=judge, characteristics=selected, by="Glasses"
+    )
+    assert measured(subject).find("intervention.unfairness@Glasses").note == "the label of --by is not edited"
+    assert "unfairness" not in {v.name for v in measured(subject_of(judge=judge)).measurement("intervention").values}
+
+
+def test_unfairness_of_three_classes_counts_edits_for_each_class_they_could_go_to() -> None:
+    """With many images, the mean is that of an evaluation that edits every image to every class."""
+    rng, n = np.random.default_rng(0), 200_000
+    now, step = rng.integers(0, 3, n), rng.integers(1, 3, n)
+    then = (now + step) % 3
+    before = (rng.random(n) < 0.2 + 0.3 * now).astype(float)
+    after = (rng.random(n) < 0.1 + 0.4 * then).astype(float)
+    found = unfairness(before, after, now, then, ResampleWeights(0, n, 2))
+    everyone = before.mean()
+    shown = [(0.2 + 0.3 * v) / 3 + (0.1 + 0.4 * v) * 2 / 3 for v in range(3)]
+    assert found.value == pytest.approx(np.mean([abs(everyone - p) for p in shown]), abs=0.005)
+
+
+def test_labels_are_set_together_as_assigned_one_by_one() -> None:
+    """Brute force: each image alone, with the assignment that was drawn for it."""
+    subject = subject_of(Biased(), judge=SquaresJudge(), agreement=0.9)
+    several = Together(2, ("Glasses", "Hair", "Smile"))
+    targets, chunks = several.targets(subject), list(subject.chunks())
+    codes = torch.cat([several.codes(subject, chunk) for chunk in chunks])
+    assert {int((torch.stack(list(targets.values())) >= 0).sum(0)[row]) for row in range(COUNT)} == {2}
+    judged, hits = SquaresJudge().log_probabilities(subject.decode(codes)), []
+    for row in range(COUNT):
+        asked = tuple((name, int(target[row])) for name, target in targets.items() if target[row] >= 0)
+        alone = torch.cat([Assign(asked).codes(subject, chunk) for chunk in chunks])[row]
+        assert torch.equal(codes[row], alone)
+        hits.append(all(int(judged[name][row].argmax()) == value for name, value in asked))
+    run = measured(subject, together=2)
+    assert at(run, "obeyed_together", None, set=2) == pytest.approx(float(np.mean(hits)), abs=1e-12)
+    assert np.mean(hits) < 0.95, "a smile that was removed comes back with glasses"
+
+
+def test_together_is_opt_in_and_costs_one_decoded_image_for_each_size() -> None:
+    subject = subject_of(judge=SquaresJudge())
+    plain, more = (Plan.of(subject, [Interventions(**QUICK, together=n)]).decode for n in (0, 3))
+    assert more - plain == 3 * COUNT
+    run = measured(subject, together=4)
+    assert [at(run, "obeyed_together", None, set=n) for n in (1, 2, 3)] == [1.0, 1.0, 1.0]
+    four = next(v for v in run.measurement("intervention").values if v.at == {"set": 4})
+    assert four.note == "3 labels can be set"
+    assert "obeyed_together" not in {v.name for v in measured(subject).measurement("intervention").values}
+
+
+def test_smaller_sets_are_among_the_larger_ones() -> None:
+    subject = subject_of(missing=0.1)
+    names = ("Glasses", "Hair", "Smile")
+    one, two = (Together(n, names).targets(subject) for n in (1, 2))
+    for name in names:
+        both = (one[name] >= 0) & torch.stack(list(two.values())).ge(0).any(0)
+        assert torch.equal(one[name][both], two[name][both])
+
+
+def test_combinations_are_counted_in_the_training_images() -> None:
+    """Brute force over the images of the training split."""
+    data = Squares(600)
+    ids, training = np.arange(400, 600), np.arange(0, 8)
+    subject = prepare(SquaresVAE(), data, ids, judge=SquaresJudge(), trained_on=training)
+    run = measured(subject, together=2)
+    labels, several = data.labels_of(training), Together(2, ("Glasses", "Hair", "Smile"))
+    targets = several.targets(subject)
+    seen = []
+    for row in range(len(ids)):
+        asked = [int(t[row]) if (t := targets[j])[row] >= 0 else int(subject.classes(j)[row]) for j in SCHEMA.names]
+        seen.append(int((labels == asked).all(1).sum()))
+    found = {v.at["seen"]: v for v in run.measurement("intervention").values if v.at.get("set") == 2 and "seen" in v.at}
+    counts = {"0": sum(n == 0 for n in seen), "1..9": sum(0 < n < 10 for n in seen), "10..99": 0, "100+": 0}
+    assert {name: value.estimate.n for name, value in found.items()} == counts
+    assert min(counts["0"], counts["1..9"]) > 0
+    assert found["100+"].note == "no image is asked for such a combination"
+    unknown = measured(prepare(SquaresVAE(), data, ids, judge=SquaresJudge()), together=2)
+    assert not any("seen" in v.at for v in unknown.measurement("intervention").values)
+
+
+@pytest.mark.slow
+def test_sets_of_labels_of_the_oracle_follow_the_share_of_ignored_edits() -> None:
+    """Edits of which each label is ignored with probability p leave (1 - p)^s of the sets of s labels."""
+    data = Faces(n=1000)
+    ids = data.split("test")[:200]
+    names = ("Eyeglasses", "Wearing_Hat", "Pale_Skin")
+    references = ReferenceImages(oracle(data, ids), ids)
+    for strength in (0.0, 0.3):
+        subject = prepare(Idle(references, strength), data, ids, judge=shipped_judge(), characteristics=names)
+        run = measured(subject, together=3, rendered=0, axiom_images=0)
+        for count in (1, 2, 3):
+            value = next(v for v in run.measurement("intervention").values if v.at == {"set": count})
+            assert value.estimate.low <= (1 - strength) ** count <= value.estimate.high
