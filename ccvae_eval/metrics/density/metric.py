@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import norm
 
+from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.core.types import Floats
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
@@ -42,11 +43,15 @@ from ccvae_eval.statistics.densities import (
     wasserstein_estimate,
 )
 from ccvae_eval.statistics.distances import normal_wasserstein, normal_wasserstein_estimate, normal_wasserstein_floor
+from ccvae_eval.statistics.information import equal_mass_bins
 from ccvae_eval.statistics.intervals import Resampled
 from ccvae_eval.statistics.probes import Folds, cross_fitted_regression, folds_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 
+POINT_MASS = "p(z_c|y) is a point mass"
 POOLED = {"scale": "pooled"}
+QUARTERS = 4
+"""Bins of a continuous label in comparisons of codes with labels; the median is one of their edges."""
 SCATTER_DIMENSIONS = 2
 SCATTER_CODES = 500
 """Codes of each class in the scatter plot, from the first."""
@@ -81,7 +86,7 @@ class DensityAccumulator(ImageAccumulator[Density]):
         )
         areas = leakage.add_cross() | {(name, name): area for name, (area, _) in views.items()}
         leakage.add_style()
-        classes = {name: subject.column(name).double().numpy() for name in views}
+        classes = {name: _label_classes(subject, name) for name in views}
         add_oracle_impurity(table, list(views), areas, labels.contrasts, classes)
         add_concept_leakage(table, {name: view for name, (_, view) in views.items()}, classes, metric.permutations)
         return table.measurement(self._notes(), self.pictures.arrays())
@@ -158,12 +163,15 @@ class DensityAccumulator(ImageAccumulator[Density]):
         table.add("wasserstein", name, whole, POOLED, mean_at=POOLED, chance=chance, note=note)
 
     def _add_prior_gap(self, table: ResultTable, name: str, own: Floats) -> None:
+        if self.subject.schema[name].kind == "continuous":
+            self._add_prior_gap_of_values(table, name, own)
+            return
         prior = self.subject.prior_of(name)
         classes = self.subject.classes(name).numpy()
         kept = [k for k in range(len(prior.loc)) if int((classes == k).sum()) >= self.metric.least]
         loc, scale = prior.loc.double().numpy(), prior.scale.double().numpy()
         if not (scale[kept] > 0).all():
-            table.add("prior_gap", name, Undefined("p(z_c|y) is a point mass"))
+            table.add("prior_gap", name, Undefined(POINT_MASS))
             return
         floor = float(np.mean([normal_wasserstein_floor(int((classes == k).sum())) for k in kept]))
         columns, chances, known = [], [], classes >= 0
@@ -179,6 +187,29 @@ class DensityAccumulator(ImageAccumulator[Density]):
                 table.add("prior_gap", name, columns[-1], at, mean_at=None, chance=chances[-1], reference=floor)
         whole, chance = mean_over_contrasts(columns, table.weights.level), float(np.mean(chances))
         table.add("prior_gap", name, whole, chance=chance, reference=floor)
+
+    def _add_prior_gap_of_values(self, table: ResultTable, name: str, own: Floats) -> None:
+        """Add ``prior_gap`` of a continuous label: each code stands relative to p(z_c|y) at its own value."""
+        column = self.subject.column(name)
+        known = ~column.isnan().numpy()
+        loc, scale = (np.full(own.shape, np.nan) for _ in range(2))
+        prior = self.subject.prior_at(name, column[~column.isnan()])
+        loc[known], scale[known] = prior.loc.double().numpy(), prior.scale.double().numpy()
+        if not (scale[known] > 0).all():
+            table.add("prior_gap", name, Undefined(POINT_MASS))
+            return
+        order = numpy_stream(self.subject.seed, f"prior_gap/{name}").permutation(np.flatnonzero(known))
+        floor, columns, chances = normal_wasserstein_floor(int(known.sum())), [], []
+        for index, dimension in enumerate(self.subject.layout[name]):
+            chances.append(float(normal_wasserstein((own[order, index] - loc[known, index]) / scale[known, index])))
+            columns.append(
+                normal_wasserstein_estimate((own[:, index] - loc[:, index]) / scale[:, index], table.weights)
+            )
+            if own.shape[1] > 1:
+                at = {COLUMN: dimension}
+                table.add("prior_gap", name, columns[-1], at, mean_at=None, chance=chances[-1], reference=floor)
+        whole = mean_over_contrasts(columns, table.weights.level)
+        table.add("prior_gap", name, whole, chance=float(np.mean(chances)), reference=floor)
 
     def _keep_curves(self, name: str, own: Floats, score: Floats) -> None:
         """Keep the class densities for a figure, and the prior if the code has one latent dimension."""
@@ -215,3 +246,13 @@ class DensityAccumulator(ImageAccumulator[Density]):
             if prior is not None:
                 moments = np.stack([prior.loc[k].numpy(), prior.scale[k].numpy()]).astype(np.float32)
                 self.pictures.kept[f"scatter/{name}/prior/{label.class_name(k)}"] = moments
+
+
+def _label_classes(subject: Subject, name: str) -> Floats:
+    """Class of each image by a label, NaN = missing; a continuous label has its quarters as classes."""
+    column = subject.column(name).double().numpy()
+    if subject.schema[name].kind != "continuous":
+        return column
+    known = ~np.isnan(column)
+    column[known] = equal_mass_bins(column[known], QUARTERS)
+    return column

@@ -20,7 +20,6 @@ from ccvae_eval.evaluation.pictures import PICTURED
 from ccvae_eval.evaluation.result_table import NO_JUDGE, At, Mean, Proportion, ResultTable, Undefined, among, mean_of
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images, require_finite
 from ccvae_eval.judge import Judge
-from ccvae_eval.judge.artifact import judged_on_cpu
 from ccvae_eval.metrics.generation.settings import JUDGED, PIXELS, Generation
 from ccvae_eval.metrics.shared.assignments import Assignment, add_obeyed, assignment_of, assignment_text
 from ccvae_eval.metrics.shared.features import extractor_named
@@ -45,7 +44,7 @@ def needs(metric: Generation, subject: Subject) -> Needs:
     """Images sampled from the prior, and from the prior given the assignment.
 
     Raises:
-        UndefinedError: p(z_c|y) cannot be sampled, because a label is continuous.
+        UndefinedError: p(z_c|y) cannot be sampled, because no image has the value of a continuous label.
     """
     if why := why_not(UNCONDITIONAL, subject):
         raise UndefinedError(why)
@@ -61,7 +60,7 @@ def _requests(subject: Subject) -> list[tuple[str, int]]:
     """Label and class of each image that the model can generate on request."""
     if not supports(subject.model, HasConditionalPrior):
         return []
-    return [(name, k) for name in subject.characteristics for k in range(subject.schema[name].cardinality)]
+    return [(name, k) for name in subject.characteristics for k in range(subject.cardinality(name))]
 
 
 class GenerationAccumulator(ImageAccumulator[Generation]):
@@ -126,8 +125,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
 
     def _judge(self, chunk: Chunk, images: Mapping[str, Images]) -> None:
         """Store the class that the judge predicts for each label of images, by their name."""
-        assert self.subject.judge is not None
-        for name, judged in zip(images, judged_on_cpu(self.subject.judge, list(images.values())), strict=True):
+        for name, judged in zip(images, self.subject.judged(list(images.values())), strict=True):
             self.columns.put(name, chunk.rows, {j: value.argmax(1).double().numpy() for j, value in judged.items()})
 
     def _keep_pictures(self, chunk: Chunk, drawn: Images, requested: Mapping[tuple[str, int], Images]) -> None:
@@ -136,7 +134,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         self.keep_images("drawn", chunk, [drawn])
         for name, k in self.requests:
             images = requested[name, k] if requested else self._requested((name, k), chunk)
-            self.keep_images(f"asked/{name}/{self.subject.schema[name].class_name(k)}", chunk, [images])
+            self.keep_images(f"asked/{name}/{self.subject.class_name(name, k)}", chunk, [images])
 
     def compute(self, weights: ResampleWeights) -> Measurement:
         table = ResultTable(self.metric, self.subject, weights)
@@ -159,7 +157,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         truth = self.subject.classes(name).numpy()
         parts, chances, references = [], [], []
         for k in requested:
-            at: At = {"class": self.subject.schema[name].class_name(k)}
+            at: At = {"class": self.subject.class_name(name, k)}
             shown, drawn, real = (
                 _matches(self.columns.get(which, name), k) for which in (f"{name}/{k}", "drawn", "real")
             )

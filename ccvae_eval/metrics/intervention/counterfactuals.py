@@ -65,11 +65,12 @@ def _within(images: Sequence[Images], where: Bools) -> Floats:
 
 
 def render_swap(subject: Subject, name: str, chunk: Chunk, rows: Bools) -> Images:
-    """Render the recipients with their donors' class and variety of one label; on the subject's device."""
+    """Render the recipients with their donors' class (or value) and variety of a label; on the subject's device."""
     data = subject.data
     assert supports(data, HasVariety)
     donors = donor_rows(subject, name)[chunk.rows].numpy()[rows]
-    value = subject.classes(name).numpy()[donors].astype(np.float32)
+    known = subject.classes(name) if subject.schema[name].kind != "continuous" else subject.current_value(name)
+    value = known.numpy()[donors].astype(np.float32)
     variety = data.variety(subject.ids[donors], name)
     return data.with_variety(chunk.ids[rows], {name: value}, {name: variety}).to(subject.device)
 

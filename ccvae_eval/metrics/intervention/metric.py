@@ -23,7 +23,7 @@ from ccvae_eval.evaluation.interventions import (
     donor_rows,
     why_not,
 )
-from ccvae_eval.evaluation.judge_scores import classified_as, judged_change
+from ccvae_eval.evaluation.judge_scores import classified_as, judged_change, judged_position
 from ccvae_eval.evaluation.metric import CodeSource, Decoded, Mode, Needs
 from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable
 from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
@@ -65,10 +65,6 @@ def edits_for(subject: Subject, mode: Mode, source: CodeSource) -> list[Edit]:
     """The edits of each characteristic, with the reason where they are undefined."""
     edits = []
     for name in subject.characteristics:
-        if subject.schema[name].kind == "continuous":
-            why = "a continuous label has no other class"
-            edits.append(Edit(name, None, None, why, why))
-            continue
         do = Do(name, mode, source)
         no_do = why_not(do, subject)
         if not no_do and not bool((subject.target_class(name) >= 0).any()):
@@ -140,6 +136,10 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         if name in after:
             found["effect"] = classified_as(after[name], then).astype(np.float64)
             found["effect before"] = classified_as(before[name], then).astype(np.float64)
+            if self.subject.schema[name].kind == "continuous":
+                asked = torch.where(then >= 0, self.subject.class_values(name, then.clamp_min(0)), torch.nan)
+                found["asked value"] = asked.double().numpy()
+                found |= {key: judged_position(at[name]) for key, at in (("value", after), ("value before", before))}
         return found
 
     def _score_swap(self, batch: Decoded, swap: Swap, region: Bools | None) -> dict[str, Floats]:
@@ -211,15 +211,15 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         name, chunk, subject = batch.characteristic, batch.chunk, self.subject
         draws = [PriorDraw(name, draw) for draw in range(self.metric.draws)]
         can_resample = supports(subject.data, HasRedraws) and name in subject.data.schema
-        has_prior = supports(subject.model, HasConditionalPrior) and subject.schema[name].kind != "continuous"
-        if not (can_resample and has_prior) or chunk.rows.start >= self.metric.rendered:
+        has_prior = supports(subject.model, HasConditionalPrior)
+        if not (can_resample and has_prior and subject.cardinality(name)) or chunk.rows.start >= self.metric.rendered:
             return
         classes = draws[0].classes(subject, chunk)
         rows: Bools = ((classes >= 0) & (subject.current_class(name)[chunk.rows] != classes)).numpy() & region.any(1)
         if not rows.any():
             return
         assert supports(subject.data, HasRedraws)
-        value = classes.numpy()[rows].astype(np.float32)
+        value = subject.class_values(name, classes[torch.from_numpy(rows)]).numpy()
         sampled = [subject.decode(draw.codes(subject, chunk))[rows] for draw in draws]
         true = [subject.data.redraw(chunk.ids[rows], name, value, d).to(subject.device) for d in range(len(draws))]
         assert batch.reconstruction is not None, "asked for in needs()"

@@ -30,6 +30,10 @@ class Interventions:
     class of another label is that of the reconstruction r, one row for each label at ``judged=`` and their mean;
     ``change`` = mean total variation of the judged probabilities of each label: the matrix of judged changes.
 
+    A continuous label is set to one of its quantiles .05, .25, .5, .75 and .95 in the sample, its levels, other than
+    that nearest to its own value, and its judged class is the level nearest to the judged value. ``obeyed_rank`` = rank
+    correlation over the images of the value that was set and the judged value.
+
     Swap: the latent dimensions of c are copied from a random image of another class, the donor. ``transfer`` = share
     of images that the judge classifies as the donor's class, minus the same share for r; ``identity`` = 1 - SSIM of r
     and the swapped image outside both images' regions, a window away from them. ``fidelity`` (for data with a variety)
@@ -47,11 +51,11 @@ class Interventions:
     ``assign="Male=1,Heavy_Makeup=0"`` sets several labels at once: ``obeyed`` = share of images with the judged class
     assigned to each label, and to all together, with their ``kept``, at ``do=``.
 
-    Range: 0 to 1; -1 to 1 for transfer, fidelity and error, 0 to 2 for identity; energy has no bounds.
-    Direction: higher is better for effect, kept, transfer and obeyed; lower for identity, fidelity, composition,
-    reversibility, error and energy.
-    Chance: for effect and obeyed, the judged share of v in r; 0 for transfer; for fidelity, error and energy, the
-    unedited reconstruction; for composition and reversibility, another image.
+    Range: 0 to 1; -1 to 1 for obeyed_rank, transfer, fidelity and error, 0 to 2 for identity; energy has no bounds.
+    Direction: higher is better for effect, obeyed_rank, kept, transfer and obeyed; lower for identity, fidelity,
+    composition, reversibility, error and energy.
+    Chance: for effect, obeyed_rank and obeyed, the same of the judged classes or values of r; 0 for transfer; for
+    fidelity, error and energy, the unedited reconstruction; for composition and reversibility, another image.
     Cost: 2 images decoded for each image and characteristic (do and swap), the reconstruction, ``draws`` more where
     the data can resample the variety, one for an assignment; for the axioms max(repeats) + 2 max(repeats) for each
     characteristic, encoded as well, on the first images.
@@ -81,6 +85,7 @@ class Interventions:
     )
     undefined: ClassVar[Mapping[str, str]] = {
         **INTERVENED,
+        "the judged value is the same in every image": "the edits do not change the value that the judge sees",
     }  # fmt: skip
     default_sample: ClassVar[int] = 500
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
@@ -95,6 +100,10 @@ class Interventions:
         "effect": ValueSpec(
             "share of images that the judge classifies as the class that was set", "share", True, (0.0, 1.0),
             "the reconstruction", True, ("idle",),
+        ),
+        "obeyed_rank": ValueSpec(
+            "rank correlation of the value that a continuous label was set to and the judged value", "", True,
+            (-1.0, 1.0), "the reconstruction", True, ("idle",),
         ),
         "kept": ValueSpec(
             "share of images whose judged class of another label stays", "share", True, (0.0, 1.0), ANOTHER_IMAGE, True,

@@ -13,6 +13,7 @@ from torch import Tensor
 from ccvae_eval.core.errors import NonFiniteError, UndefinedError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Images
+from ccvae_eval.evaluation.result_table import NO_LABEL
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.shared.image_change import pixel_rows
 from ccvae_eval.model.checks import model_call
@@ -265,7 +266,8 @@ class Generate:
     """Intervention that replaces the whole code by a sample of the prior: style from N(0, I), z_c from p(z_c|y).
 
     Args:
-        assignment: (label, class index) of the labels that are set; the classes of all others are sampled from p(y).
+        assignment: (label, index of a class or level) of the labels that are set; the classes of all others are sampled
+            from p(y), the values of continuous labels from those of the images.
         draw: index of the sample; different indices give independent samples.
     """
 
@@ -282,9 +284,24 @@ class Generate:
             return codes
         ranks = self._ranks(subject, chunk)
         for name in subject.model.layout.characteristics:
-            columns, classes = list(subject.model.layout[name]), self._classes(name, subject, ranks)
-            codes[:, columns] = subject.prior_of(name).rows(classes).at(codes[:, columns])
+            columns = list(subject.model.layout[name])
+            if subject.schema[name].kind == "continuous":
+                given = subject.prior_at(name, self._values(name, subject, ranks))
+            else:
+                given = subject.prior_of(name).rows(self._classes(name, subject, ranks))
+            codes[:, columns] = given.at(codes[:, columns])
         return codes
+
+    def _values(self, name: str, subject: Subject, ranks: Floats) -> Tensor:
+        """Return the value of a continuous label for each image: the assigned level, or that of a random image."""
+        chosen, known = dict(self.assignment).get(name), subject.column(name)
+        known = known[~known.isnan()].sort().values
+        if not len(known):
+            raise UndefinedError(NO_LABEL, where=name)
+        if chosen is not None:
+            return subject.levels(name)[chosen].expand(len(ranks))
+        place = torch.from_numpy(ranks[:, subject.schema.index(name)] * len(known)).long()
+        return known[place.clamp_max(len(known) - 1)]
 
     def classes(self, name: str, subject: Subject, chunk: Chunk) -> Tensor:
         """Return the class of one label for each image, shape (n,): as assigned, otherwise sampled from p(y).
