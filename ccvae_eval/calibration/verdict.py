@@ -235,6 +235,7 @@ REASONS: Mapping[tuple[str, str], str] = MappingProxyType(
         ("disentanglement", "factor_correlation"): "a property of the labels, not of the codes",
         ("drift", "displacement"): "only over points found again, which become fewer as it gets worse (see lost)",
         ("drift", "correct_matches"): "undefined for the matcher grid, whose matches are correct by construction",
+        ("intervention", "obeyed_rank"): CONTINUOUS,
         ("reconstruction", "bound"): "defined by the model; the oracle defines none",
         ("reconstruction", "gap"): "needs training images; the oracle is not trained",
     }

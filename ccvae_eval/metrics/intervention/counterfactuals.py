@@ -75,21 +75,21 @@ def render_swap(subject: Subject, name: str, chunk: Chunk, rows: Bools) -> Image
     return data.with_variety(chunk.ids[rows], {name: value}, {name: variety}).to(subject.device)
 
 
-def render_without(subject: Subject, name: str, chunk: Chunk, rows: Bools) -> Images:
-    """Render some images of a chunk without a binary attribute; on the subject's device."""
+def render_with(subject: Subject, name: str, chunk: Chunk, rows: Bools, values: Tensor) -> Images:
+    """Render some images of a chunk with other values of a label, shape (n,); on the subject's device."""
     data = subject.data
     assert supports(data, HasCounterfactuals)
-    return data.with_attribute(chunk.ids[rows], name, np.zeros(int(rows.sum()), np.float32)).to(subject.device)
+    return data.with_attribute(chunk.ids[rows], name, values.numpy()).to(subject.device)
 
 
-def reconstruct(subject: Subject, name: str, chunk: Chunk, rows: Bools, images: Images, value: int) -> Images:
+def reconstruct(subject: Subject, name: str, chunk: Chunk, rows: Bools, images: Images, values: Tensor) -> Images:
     """Encode and decode images in place of some rows of a chunk, with the posterior noise of those rows.
 
-    An encoder that takes labels is given ``value`` for the label ``name``.
+    An encoder that takes labels is given ``values`` for the label ``name``.
     """
     chosen = torch.from_numpy(np.flatnonzero(rows))
     labels = subject.labels[chunk.rows][chosen].clone()
-    labels[:, subject.schema.index(name)] = value
+    labels[:, subject.schema.index(name)] = values
     noise = subject.noise("posterior", chunk.ids[rows], subject.layout.dim)
     return subject.decode(subject.encode(images, labels).at(noise))
 

