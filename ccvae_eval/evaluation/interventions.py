@@ -279,10 +279,9 @@ class Do:
     def _levels(
         self, subject: Subject, chunk: Chunk, here: Tensor, there: Tensor, own_class: Tensor | None
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """:meth:`_classes` of a continuous label, where an image's own level stands for its own value."""
+        """:meth:`_classes` of a continuous label."""
         name = self.characteristic
-        own, value, levels = subject.current_class(name), subject.current_value(name), subject.levels(name)
-        values = [torch.where(k == own[chunk.rows], value[chunk.rows], levels[k]) for k in (here, there)]
+        values = [subject.class_values(name, classes, chunk.rows) for classes in (here, there)]
         if self.source == "prior" or self.mode == "sample":
             (before, after) = (subject.prior_at(name, each) for each in values)
             return (before.loc.double(), before.scale.double()), (after.loc.double(), after.scale.double())

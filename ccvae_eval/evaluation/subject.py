@@ -305,9 +305,20 @@ class Subject:
         schema = self.schema[label]
         return f"{self.levels(label)[index]:g}" if schema.kind == "continuous" else schema.class_name(index)
 
-    def class_values(self, label: str, classes: Tensor) -> Tensor:
-        """The label of images of these classes, shape (n,): a class is its own index, a level its value."""
-        return self.levels(label)[classes].float() if self.schema[label].kind == "continuous" else classes.float()
+    def class_values(self, label: str, classes: Tensor, rows: slice | None = None) -> Tensor:
+        """The label of images of these classes, shape (n,): a class is its own index, a level its value in float64.
+
+        Args:
+            label: the label.
+            classes: a class or level of each image, shape (n,).
+            rows: the images; the level of an image then stands for its own value. None = any images.
+        """
+        if self.schema[label].kind != "continuous":
+            return classes.float()
+        values = self.levels(label)[classes]
+        if rows is None:
+            return values
+        return torch.where(classes == self.current_class(label)[rows], self.current_value(label)[rows], values)
 
     def _nearest_level(self, label: str, values: Tensor) -> Tensor:
         levels = self.levels(label)

@@ -20,7 +20,15 @@ from ccvae_eval.metrics.generation.settings import Generation
 from ccvae_eval.metrics.intervention.settings import Interventions
 from ccvae_eval.metrics.locality.settings import Locality
 from ccvae_eval.plugins.registry import metrics
-from tests.support.fakes import GradedJudge, GradedSquares, GradedSquaresVAE, factor_columns
+from tests.support.fakes import (
+    LEAST_SMILE,
+    MOST_SMILE,
+    GradedJudge,
+    GradedSquares,
+    GradedSquaresVAE,
+    PlainSquaresVAE,
+    factor_columns,
+)
 
 pytestmark = pytest.mark.oracle
 
@@ -191,3 +199,34 @@ def test_the_error_against_the_rendered_value_is_that_of_the_spread_around_it(de
     inside = of_smile(decoded, "intervention", "error", where="inside")
     assert inside.chance is not None
     assert inside.chance > 0.1
+
+
+def test_an_encoder_that_takes_labels_is_given_values_when_an_edit_is_undone() -> None:
+    class Given(GradedSquaresVAE):
+        given = ("Smile",)
+
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def encode(self, images, labels=None):
+            if labels is not None:
+                self.seen.append(labels[:, 1])
+            return super().encode(images, labels)
+
+    model = Given()
+    run = measure(subject_of(model), [Interventions(repeats=(1,), axiom_images=32, draws=2, rendered=32)])
+    assert of_smile(run, "intervention", "reversibility", m=1).estimate.value < 0.01
+    values = torch.cat(model.seen)
+    assert float(values.min()) >= LEAST_SMILE
+    assert float(values.max()) <= MOST_SMILE
+
+
+def test_a_plain_vae_has_a_dimension_assigned_to_a_continuous_label() -> None:
+    subject = prepare(PlainSquaresVAE(), GradedSquares(480), np.arange(480), judge=GradedJudge())
+    assert subject.layout.characteristics["Smile"] == (SMILE,)
+    run = measure(subject, [*DECODING[:2], DECODING[3], metrics["accuracy"]()])
+    assert of_smile(run, "locality", "focus").estimate.value == pytest.approx(1, abs=1e-3)
+    assert of_smile(run, "drift", "spill").estimate.value == pytest.approx(0, abs=1e-3)
+    assert of_smile(run, "intervention", "obeyed_rank").estimate.low > 0.95
+    assert of_smile(run, "accuracy", "r2").estimate.low > 0.9

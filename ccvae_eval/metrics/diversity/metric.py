@@ -200,7 +200,7 @@ class DiversityAccumulator(ImageAccumulator[Diversity]):
         here = np.flatnonzero(first & (classes >= 0).numpy())
         if not supports(data, HasRedraws) or "region" not in masks or len(here) == 0:
             return
-        value = self.subject.class_values(name, classes[here]).numpy()
+        value = self.subject.class_values(name, classes[here]).float().numpy()
         true = [data.redraw(chunk.ids[here], name, value, draw) for draw in range(self.metric.draws)]
         variance = mean_variance(true).double().numpy()
         inside = masks["region"][here]

@@ -79,7 +79,7 @@ def render_with(subject: Subject, name: str, chunk: Chunk, rows: Bools, values: 
     """Render some images of a chunk with other values of a label, shape (n,); on the subject's device."""
     data = subject.data
     assert supports(data, HasCounterfactuals)
-    return data.with_attribute(chunk.ids[rows], name, values.numpy()).to(subject.device)
+    return data.with_attribute(chunk.ids[rows], name, values.float().numpy()).to(subject.device)
 
 
 def reconstruct(subject: Subject, name: str, chunk: Chunk, rows: Bools, images: Images, values: Tensor) -> Images:
@@ -122,7 +122,8 @@ def _edit(subject: Subject, chunk: Chunk, do: Do, images: Images, now: Tensor, t
     """Edit images in place of a chunk's from the classes ``now`` to the classes ``then``."""
     labels = subject.labels[chunk.rows].clone()
     column = subject.schema.index(do.characteristic)
-    labels[:, column] = torch.where(now >= 0, now.to(labels.dtype), labels[:, column])
+    known = subject.class_values(do.characteristic, now.clamp_min(0), chunk.rows).to(labels.dtype)
+    labels[:, column] = torch.where(now >= 0, known, labels[:, column])
     posterior = subject.encode(images, labels)
     seen = Chunk(chunk.rows, chunk.ids, images, posterior, posterior.loc)
     if supports(subject.model, Intervenes):

@@ -138,7 +138,7 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
             found["effect before"] = classified_as(before[name], then).astype(np.float64)
             if self.subject.schema[name].kind == "continuous":
                 asked = torch.where(then >= 0, self.subject.class_values(name, then.clamp_min(0)), torch.nan)
-                found["asked value"] = asked.double().numpy()
+                found["asked value"] = asked.numpy()
                 found |= {key: judged_position(at[name]) for key, at in (("value", after), ("value before", before))}
         return found
 
@@ -225,7 +225,7 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         if not rows.any():
             return
         assert supports(subject.data, HasRedraws)
-        value = subject.class_values(name, classes[torch.from_numpy(rows)]).numpy()
+        value = subject.class_values(name, classes[torch.from_numpy(rows)]).float().numpy()
         sampled = [subject.decode(draw.codes(subject, chunk))[rows] for draw in draws]
         true = [subject.data.redraw(chunk.ids[rows], name, value, d).to(subject.device) for d in range(len(draws))]
         assert batch.reconstruction is not None, "asked for in needs()"

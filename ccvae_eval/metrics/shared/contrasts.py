@@ -16,7 +16,6 @@ from ccvae_eval.statistics.auc import auc_estimate, auc_projection, cross_fitted
 from ccvae_eval.statistics.intervals import Resampled, mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
 
-
 MEDIAN_SPLIT = "above its median against the rest"
 
 
