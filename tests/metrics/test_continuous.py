@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 from ccvae_eval.api import evaluate
 from ccvae_eval.core.results import Measurement, Value
@@ -19,8 +20,10 @@ from ccvae_eval.metrics.drift.settings import Drift
 from ccvae_eval.metrics.generation.settings import Generation
 from ccvae_eval.metrics.intervention.settings import Interventions
 from ccvae_eval.metrics.locality.settings import Locality
+from ccvae_eval.metrics.shared.likelihood import Prior
 from ccvae_eval.plugins.registry import metrics
 from tests.support.fakes import (
+    GRADE_SPREAD,
     LEAST_SMILE,
     MOST_SMILE,
     GradedJudge,
@@ -230,3 +233,34 @@ def test_a_plain_vae_has_a_dimension_assigned_to_a_continuous_label() -> None:
     assert of_smile(run, "drift", "spill").estimate.value == pytest.approx(0, abs=1e-3)
     assert of_smile(run, "intervention", "obeyed_rank").estimate.low > 0.95
     assert of_smile(run, "accuracy", "r2").estimate.low > 0.9
+
+
+def test_the_prior_of_a_continuous_label_is_averaged_over_its_values() -> None:
+    """For a uniform label, p(z_c) is the convolution of a uniform and a normal distribution."""
+    data = GradedSquares(3000)
+    subject = prepare(GradedSquaresVAE(), data, np.arange(3000))
+    prior = Prior.of(subject)
+    z = torch.zeros(9, subject.layout.dim, dtype=torch.float64)
+    z[:, SMILE] = torch.linspace(-1.8, 1.8, 9)
+    expected = (norm.cdf((z[:, SMILE] + 2) / GRADE_SPREAD) - norm.cdf((z[:, SMILE] - 2) / GRADE_SPREAD)) / 4
+    np.testing.assert_allclose(prior.mixtures["Smile"].log_density(z).exp(), expected, rtol=0.08)
+    run = measure(subject.subsample(256), [metrics["reconstruction"](importance=2, draws=16)])
+    assert not math.isnan(run["reconstruction.elbo"])
+    q = subject.subsample(256).posterior.columns([SMILE])
+    at_own = subject.prior_at("Smile", subject.subsample(256).column("Smile"))
+    closed = torch.distributions.kl_divergence(
+        torch.distributions.Normal(q.loc, q.scale), torch.distributions.Normal(at_own.loc, at_own.scale)
+    )
+    given = of_smile(run, "reconstruction", "kl", labels="given").estimate.value
+    assert given == pytest.approx(float(closed.mean()), rel=1e-5)
+    assert of_smile(run, "reconstruction", "kl").estimate.value > given, "the label determines most of the code"
+
+
+def test_a_continuous_label_without_values_has_no_prior() -> None:
+    subject = subject_of()
+    subject.labels[:, 1] = torch.nan
+    run = measure(subject, [metrics["reconstruction"](importance=2, draws=4), DECODING[2], DECODING[4]])
+    assert of_smile(run, "reconstruction", "kl").note == "every label is missing"
+    assert of_smile(run, "diversity", "spread").note == "every label is missing"
+    assert run.measurements[2].reason is not None
+    assert run.measurements[2].reason.text == "every label is missing"

@@ -33,7 +33,8 @@ BERNOULLI = "bernoulli"
 LEAST_LOG = -100.0
 """Least logarithm of a probability, as in torch's cross-entropy: a certain but wrong pixel costs 100 nats."""
 POINT_MASS = "p(z_c|y) is a point mass and has no density"
-UNKNOWN_LABEL_PRIOR = "p(y) of a continuous label is unknown"
+VALUES = 64
+"""Equally likely values in place of p(y) of a continuous label."""
 SLICE = 4
 """Images whose likelihoods are computed at once, to stay in the processor's cache; no number depends on it."""
 ROWS = 1024
@@ -151,13 +152,20 @@ def label_frequencies(subject: Subject, name: str) -> Floats:
     return class_frequencies(subject.classes(name).numpy(), subject.schema[name].cardinality)
 
 
+def _equally_likely_values(subject: Subject, name: str) -> Tensor:
+    """Return quantiles of a continuous label in the images that stand for p(y), shape (K,); empty without a value."""
+    known = subject.column(name)[~subject.column(name).isnan()].sort().values
+    count = min(VALUES, len(known))
+    return known[(torch.arange(count) * len(known) + len(known) // 2) // max(count, 1)]
+
+
 @dataclass(frozen=True, slots=True)
 class Mixture:
     r"""p(z_c) of one characteristic: :math:`\sum_y p(y) p(z_c|y)`.
 
     Args:
         columns: latent dimensions of the characteristic.
-        given: p(z_c|y) of each class, shape (K, d), float64.
+        given: p(z_c|y) of each class (continuous label: of equally likely values), shape (K, d), float64.
         log_p: log p(y), shape (K,), -inf for a class without images.
     """
 
@@ -197,14 +205,18 @@ class Prior:
         names = tuple(layout.characteristics) if supports(subject.model, HasConditionalPrior) else ()
         for name in names:
             if subject.schema[name].kind == "continuous":
-                undefined[name] = UNKNOWN_LABEL_PRIOR
+                values = _equally_likely_values(subject, name)
+                given, p = subject.prior_at(name, values), np.full(len(values), 1 / max(len(values), 1))
+            else:
+                given, p = subject.prior_of(name), label_frequencies(subject, name)
+            if not len(p):
+                undefined[name] = NO_LABEL
                 continue
-            given = subject.prior_of(name)
             if not bool((given.scale > 0).all()):
                 undefined[name] = POINT_MASS
                 continue
             double = Gaussian(given.loc.double(), given.scale.double())
-            mixtures[name] = Mixture(layout[name], double, torch.from_numpy(label_frequencies(subject, name)).log())
+            mixtures[name] = Mixture(layout[name], double, torch.from_numpy(p).log())
         owned = {column for name in names for column in layout[name]}
         return cls(mixtures, undefined, tuple(c for c in range(layout.dim) if c not in owned))
 
@@ -304,11 +316,7 @@ class Generate:
         return known[place.clamp_max(len(known) - 1)]
 
     def classes(self, name: str, subject: Subject, chunk: Chunk) -> Tensor:
-        """Return the class of one label for each image, shape (n,): as assigned, otherwise sampled from p(y).
-
-        Raises:
-            UndefinedError: if the label is continuous.
-        """
+        """Return the class of a label with classes for each image, shape (n,): as assigned, else sampled from p(y)."""
         return self._classes(name, subject, self._ranks(subject, chunk))
 
     def _ranks(self, subject: Subject, chunk: Chunk) -> Floats:
@@ -316,8 +324,6 @@ class Generate:
         return np.asarray(ndtr(subject.noise(f"generate/{self.draw}/labels", chunk.ids, len(subject.schema)).numpy()))
 
     def _classes(self, name: str, subject: Subject, ranks: Floats) -> Tensor:
-        if subject.schema[name].kind == "continuous":
-            raise UndefinedError(UNKNOWN_LABEL_PRIOR, where=name)
         chosen = dict(self.assignment).get(name)
         if chosen is not None:
             return torch.full((len(ranks),), chosen)
