@@ -198,8 +198,9 @@ def _stored_images(run: Run) -> DataSet:
     labels = np.full((len(images), len(schema)), np.nan, np.float32)
     for column, name in enumerate(schema.names):
         if f"label/{name}" in run.gallery:
-            classes = np.asarray(run.gallery[f"label/{name}"], np.float32)
-            labels[:, column] = np.where(classes < 0, np.nan, classes)
+            values = np.asarray(run.gallery[f"label/{name}"], np.float32)
+            missing = (values < 0) & (schema[name].kind != "continuous")
+            labels[:, column] = np.where(missing, np.nan, values)
     return as_data_set((images, labels, schema))
 
 
