@@ -31,7 +31,7 @@ from ccvae_eval.metrics.density.leakage import (
 )
 from ccvae_eval.metrics.density.settings import Density
 from ccvae_eval.metrics.density.variety import add_beyond, variety_sample
-from ccvae_eval.metrics.shared.contrasts import Contrasts, RocAuc, mean_over_contrasts
+from ccvae_eval.metrics.shared.contrasts import Contrasts, RocAuc, above_median, mean_over_contrasts
 from ccvae_eval.model.interface import HasConditionalPrior, supports, type_name
 from ccvae_eval.statistics.auc import spearman_estimate
 from ccvae_eval.statistics.densities import (
@@ -212,25 +212,30 @@ class DensityAccumulator(ImageAccumulator[Density]):
         table.add("prior_gap", name, whole, chance=float(np.mean(chances)), reference=floor)
 
     def _keep_curves(self, name: str, own: Floats, score: Floats) -> None:
-        """Keep the class densities for a figure, and the prior if the code has one latent dimension."""
-        label = self.subject.schema[name]
-        classes = self.subject.classes(name).numpy()
-        view = own[:, 0] if own.shape[1] == 1 or label.kind != "binary" else score
+        """Keep the class densities for a figure, and the prior if the code has one latent dimension.
+
+        Of a continuous label, the densities on both sides of its median.
+        """
+        label, continuous = self.subject.schema[name], self.subject.schema[name].kind == "continuous"
+        classes, names = self.subject.classes(name).numpy(), [label.class_name(k) for k in range(label.cardinality)]
+        if continuous:
+            classes, names = above_median(self.subject.column(name).double().numpy()), ["rest", "above the median"]
+        view = own[:, 0] if own.shape[1] == 1 or label.kind == "categorical" else score
         usable = ~np.isnan(view)
-        members = {k: view[(classes == k) & usable] for k in range(label.cardinality)}
+        members = {k: view[(classes == k) & usable] for k in range(len(names))}
         drawn = [k for k, values in members.items() if len(values) > 1 and not is_discrete(values)]
         if not drawn:
             return
         grid, densities = kde_curves([members[k] for k in drawn])
         self.pictures.kept[f"curves/{name}/grid"] = grid
         for k, density in zip(drawn, densities, strict=True):
-            self.pictures.kept[f"curves/{name}/{label.class_name(k)}"] = density
-        if supports(self.subject.model, HasConditionalPrior) and view is not score:
+            self.pictures.kept[f"curves/{name}/{names[k]}"] = density
+        if supports(self.subject.model, HasConditionalPrior) and view is not score and not continuous:
             prior = self.subject.prior_of(name)
             for k in drawn:
                 if float(prior.scale[k, 0]) > 0:
                     density = norm.pdf(grid, float(prior.loc[k, 0]), float(prior.scale[k, 0]))
-                    self.pictures.kept[f"curves/{name}/prior/{label.class_name(k)}"] = density
+                    self.pictures.kept[f"curves/{name}/prior/{names[k]}"] = density
 
     def _keep_scatter(self, name: str, own: Floats) -> None:
         """Keep two-dimensional codes for a figure, and the mean and standard deviation of p(z_c|y)."""

@@ -241,6 +241,11 @@ def test_a_continuous_label_has_a_rank_correlation_and_is_split_at_its_median():
     for i, j in (("a", "age"), ("age", "a")):
         leaked = value(run, "cross_auc", i, judged=j).estimate
         assert leaked.low < 0.5 < leaked.high
+    curves = nested(run.measurement("density"), "curves")["age"]
+    grid, density = curves["grid"], curves["above the median"]
+    assert list(curves) == ["grid", "rest", "above the median"]
+    middle = float((grid * density).sum() / density.sum())
+    assert middle == pytest.approx(float(codes[above, 1].mean()), abs=0.05)
     style = value(run, "style_auc", "age").estimate
     assert style.value < 0.6
 
