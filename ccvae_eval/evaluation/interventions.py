@@ -210,13 +210,13 @@ class Do:
         characteristic: c.
         mode: "transport" keeps the rank within the class, "mean" takes the class mean, "sample" draws from p(z_c|y).
         source: "codes" fits the classes to the codes of the other images, "prior" takes them from p(z_c|y).
-        value: v, the index of a class or level; None = each image's target class.
+        value: v, the index of a class or the value of a continuous label; None = each image's target class.
     """
 
     characteristic: str
     mode: Mode = "transport"
     source: CodeSource = "codes"
-    value: int | None = None
+    value: float | None = None
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         return self.applied(subject, chunk)[0]
@@ -230,18 +230,22 @@ class Do:
         if subject.schema[name].kind == "continuous":
             require_levels(subject, name)
         if supports(subject.model, Intervenes):
-            target = self._target(subject)[chunk.rows]
-            moved = model_intervention(subject, chunk, {name: target})
-            return torch.where((target >= 0)[:, None], moved, chunk.codes), torch.zeros(len(chunk), dtype=torch.bool)
+            target = self._target(subject)
+            values = torch.where(target >= 0, subject.class_values(name, target.clamp_min(0)).double(), torch.nan)
+            if self.value is not None:
+                values = torch.full_like(values, self.value)
+            moved = model_intervention(subject, chunk, {name: values[chunk.rows]})
+            return moved, torch.zeros(len(chunk), dtype=torch.bool)
         # all images at once, which is faster than chunk by chunk
         values, clipped = subject.cached(("do", self), lambda: self._all_images(subject))
         return replaced(chunk.codes, subject.layout[name], values[chunk.rows]), clipped[chunk.rows]
 
     def _target(self, subject: Subject) -> Tensor:
-        """Class v of each image, shape (N,); -1 = unknown."""
+        """Class v of each image, shape (N,); -1 = unknown. Level 0 stands for any value of a continuous label."""
         if self.value is None:
             return subject.target_class(self.characteristic)
-        return torch.full((len(subject),), self.value)
+        continuous = subject.schema[self.characteristic].kind == "continuous"
+        return torch.full((len(subject),), 0 if continuous else int(self.value))
 
     def _all_images(self, subject: Subject) -> tuple[Codes, Tensor]:
         """Latent dimensions of c after the intervention, for all images, and the mask of clipped ranks."""
@@ -263,7 +267,8 @@ class Do:
         """
         name, columns = self.characteristic, subject.layout[self.characteristic]
         own = chunk.codes[:, list(columns)]
-        known = (then >= 0) & ((now >= 0) & (now != then) if self.mode == "transport" else then >= 0)
+        to_value = self.value is not None and subject.schema[name].kind == "continuous"
+        known = (then >= 0) & ((now >= 0) & ((now != then) | to_value) if self.mode == "transport" else then >= 0)
         distributions = self._levels if subject.schema[name].kind == "continuous" else self._classes
         before, after = distributions(subject, chunk, now.clamp_min(0), then.clamp_min(0), own_class)
         clipped = torch.zeros(len(chunk), dtype=torch.bool)
@@ -282,6 +287,8 @@ class Do:
         """:meth:`_classes` of a continuous label."""
         name = self.characteristic
         values = [subject.class_values(name, classes, chunk.rows) for classes in (here, there)]
+        if self.value is not None:
+            values[1] = torch.full_like(values[0], self.value)
         if self.source == "prior" or self.mode == "sample":
             (before, after) = (subject.prior_at(name, each) for each in values)
             return (before.loc.double(), before.scale.double()), (after.loc.double(), after.scale.double())
@@ -319,17 +326,16 @@ def model_intervention(subject: Subject, chunk: Chunk, targets: Mapping[str, Ten
 
     Args:
         subject, chunk: the subject and the images.
-        targets: for each label the new class or level of each image, shape (n,), -1 = unchanged.
+        targets: for each label its new class or value in each image, shape (n,), float64, NaN = unchanged.
     """
     assert supports(subject.model, Intervenes)
     found = chunk.codes.clone()
     if not len(chunk):
         return found
     noise = padded(subject.noise("posterior", chunk.ids, subject.layout.dim)).to(subject.device)
-    rows = torch.stack(list(targets.values()), 1)
+    rows = torch.stack(list(targets.values()), 1).nan_to_num(nan=-torch.inf)  # NaN is equal to nothing
     for combination in torch.unique(rows, dim=0):
-        set_classes = {name: v for name, v in zip(targets, combination, strict=True) if v >= 0}
-        assignment = {name: float(subject.class_values(name, v)) for name, v in set_classes.items()}
+        assignment = {name: float(v) for name, v in zip(targets, combination, strict=True) if v > -torch.inf}
         if assignment:
             with model_call(subject.model, "intervene(images, codes, assignment, noise)"):
                 moved = subject.model.intervene(
@@ -345,11 +351,11 @@ class Assign:
     """Joint intervention do() on several labels, the same for every image.
 
     Args:
-        assignment: pairs of (characteristic, class index).
+        assignment: pairs of (characteristic, class index or value of a continuous label).
         mode, source: as in :class:`Do`.
     """
 
-    assignment: tuple[tuple[str, int], ...]
+    assignment: tuple[tuple[str, float], ...]
     mode: Mode = "transport"
     source: CodeSource = "codes"
 
@@ -359,7 +365,7 @@ class Assign:
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         if supports(subject.model, Intervenes):
-            targets = {name: torch.full((len(chunk),), value) for name, value in self.assignment}
+            targets = {n: torch.full((len(chunk),), float(v), dtype=torch.float64) for n, v in self.assignment}
             return model_intervention(subject, chunk, targets)
         found = chunk.codes
         for name, value in self.assignment:

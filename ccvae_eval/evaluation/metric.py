@@ -217,8 +217,8 @@ INTERVENED: Mapping[str, str] = {
         "the other: these dimensions do not encode the label; train longer or with more labels",
     "the codes do not depend linearly on the label":
         "over two standard deviations of the label the mean code moves less than 0.1 standard deviations: the "
-        "dimensions do not encode it, or along a curve that returns, as that of an angle does; train longer, or give "
-        "an angle as two labels, its sine and cosine",
+        "dimensions do not encode it (train longer), or encode it along a curve that returns, as that of an angle "
+        "(give its sine and cosine as two labels)",
     "the label has one value in these images": "the sample shows one value only; " + MORE_IMAGES,
     "N images have the label, N are needed": "the label is missing in most images; " + MORE_IMAGES,
     "has no region": "the label changes the whole image; the mean is that of the other labels",

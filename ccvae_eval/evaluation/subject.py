@@ -320,6 +320,20 @@ class Subject:
             return values
         return torch.where(classes == self.current_class(label)[rows], self.current_value(label)[rows], values)
 
+    def value_log_probs(self, label: str, values: Tensor) -> Tensor:
+        """Log-probabilities of the levels of a continuous label that stand for values (n,), shape (n, K), float64.
+
+        A value, if need be moved to the nearest end of the levels, is shared between the two levels around it by linear
+        interpolation.
+        """
+        return _level_log_weights(values, self.levels(label))
+
+    def class_of(self, label: str, value: float) -> int:
+        """The class of a value of a label: the index that it is, or the nearest level of a continuous label."""
+        if self.schema[label].kind != "continuous":
+            return int(value)
+        return int(self._nearest_level(label, torch.tensor([value], dtype=torch.float64))[0])
+
     def _nearest_level(self, label: str, values: Tensor) -> Tensor:
         levels = self.levels(label)
         if not len(levels):
@@ -382,8 +396,8 @@ class Subject:
     def judged(self, batches: Sequence[Images]) -> list[Mapping[str, Tensor]]:
         """The judge's log-probabilities (n, K) of each label for batches of equal size, on the CPU.
 
-        A continuous label has those of its levels: the judged value, if need be moved to the nearest end of the levels,
-        is shared between the two levels around it by linear interpolation. Without two levels it is left out.
+        A continuous label has those that stand for the judged value, see :meth:`value_log_probs`; without two levels it
+        is left out.
         """
         assert self.judge is not None
         found = judged_on_cpu(self.judge, batches)
@@ -392,7 +406,7 @@ class Subject:
             return found
         return [
             {
-                name: _level_log_weights(judged[:, 0], self.levels(name)) if name in values else judged
+                name: self.value_log_probs(name, judged[:, 0]) if name in values else judged
                 for name, judged in one.items()
                 if name not in values or len(self.levels(name)) > 1
             }

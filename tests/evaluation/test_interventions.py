@@ -8,6 +8,7 @@ import torch
 
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.evaluation.interventions import (
+    Assign,
     Do,
     PriorDraw,
     Swap,
@@ -20,6 +21,7 @@ from ccvae_eval.evaluation.interventions import (
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.drift.metric import Drift
+from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout
 from tests.support.fakes import (
     GRADE_SPREAD,
@@ -97,7 +99,7 @@ def test_only_selected_labels_are_movable():
     assert subject.movable == ("Smile",)
 
 
-SMILE = factor_columns("Smile")[0]
+SMILE, FLAW = factor_columns("Smile")[0], factor_columns("Glasses")[0]
 PER_UNIT = 4 / 40
 """Change of the code for a change of the label Smile by 1."""
 
@@ -146,6 +148,21 @@ def test_do_moves_a_code_by_the_difference_of_the_values():
     torch.testing.assert_close(mean, PER_UNIT * (asked - 10) - 2, atol=0.05, rtol=0)
     drawn = Do("Smile", mode="sample").codes(subject, chunk)[:, SMILE].double() - mean
     assert float(drawn.std()) == pytest.approx(GRADE_SPREAD, rel=0.15)
+
+
+def test_do_sets_a_value_that_is_given():
+    subject = graded()
+    chunk, own = chunk_without_images(subject), subject.column("Smile").double()
+    moved, clipped = Do("Smile", value=33.0).applied(subject, chunk)
+    expected = chunk.codes[:, SMILE].double() + PER_UNIT * (33 - own)
+    torch.testing.assert_close(moved[~clipped, SMILE].double(), expected[~clipped], atol=0.05, rtol=0)
+    both = Assign((("Smile", 33.0), ("Glasses", 1))).codes(subject, chunk)
+    assert torch.equal(both[:, SMILE], moved[:, SMILE])
+    assert torch.equal(both[:, FLAW], Do("Glasses", value=1).codes(subject, chunk)[:, FLAW])
+    drawn = Generate((("Smile", 33.0),)).codes(subject, chunk)[:, SMILE].double()
+    assert float(drawn.mean()) == pytest.approx(PER_UNIT * 23 - 2, abs=0.04)
+    free = Generate().codes(subject, chunk)[:, SMILE].double()
+    assert float(free.std()) == pytest.approx(4 / 12**0.5, rel=0.1)
 
 
 def test_do_there_and_back_restores_the_code_of_a_value_between_the_levels():
@@ -234,6 +251,10 @@ def test_a_model_that_intervenes_is_given_the_value_of_the_level():
     assert torch.equal(Do("Smile").codes(subject, chunk), chunk.codes + 1)
     levels = subject.levels("Smile").float()
     assert model.values == {float(levels[k]) for k in subject.target_class("Smile")[chunk.rows].tolist()}
+    model.values.clear()
+    assert torch.equal(Do("Smile", value=33.0).codes(subject, chunk), chunk.codes + 1)
+    assert torch.equal(Assign((("Smile", 33.0),)).codes(subject, chunk), chunk.codes + 1)
+    assert model.values == {33.0}
 
 
 def test_the_judged_value_is_shared_between_the_two_levels_around_it():

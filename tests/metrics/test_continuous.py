@@ -10,6 +10,7 @@ import torch
 from scipy.stats import norm
 
 from ccvae_eval.api import evaluate
+from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import Measurement, Value
 from ccvae_eval.evaluation.metric import default_metrics, explained_reason
 from ccvae_eval.evaluation.run import Run
@@ -20,6 +21,7 @@ from ccvae_eval.metrics.drift.settings import Drift
 from ccvae_eval.metrics.generation.settings import Generation
 from ccvae_eval.metrics.intervention.settings import Interventions
 from ccvae_eval.metrics.locality.settings import Locality
+from ccvae_eval.metrics.shared.assignments import assignment_of
 from ccvae_eval.metrics.shared.likelihood import Prior
 from ccvae_eval.plugins.registry import metrics
 from tests.support.fakes import (
@@ -264,3 +266,18 @@ def test_a_continuous_label_without_values_has_no_prior() -> None:
     assert of_smile(run, "diversity", "spread").note == "every label is missing"
     assert run.measurements[2].reason is not None
     assert run.measurements[2].reason.text == "every label is missing"
+
+
+def test_an_assignment_sets_a_value() -> None:
+    metrics_with = [
+        Interventions(assign="Smile=33.5,Glasses=present", repeats=(1,), axiom_images=0, draws=2, rendered=0),
+        Generation(assign="Smile=33.5", asked_images=0),
+    ]
+    run = measure(subject_of(), metrics_with)
+    for metric, text in (("intervention", "Smile=33.5,Glasses=1"), ("generation", "Smile=33.5")):
+        assert of_smile(run, metric, "obeyed", do=text).estimate.value > 0.9
+    for value in ("9", "51", "high", "nan"):
+        with pytest.raises(
+            UsageError, match=f"'Smile' must be a number from 10.* to 4.*, as in the images, got '{value}'"
+        ):
+            assignment_of(f"Smile={value}", subject_of())

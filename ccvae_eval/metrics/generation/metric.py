@@ -21,7 +21,7 @@ from ccvae_eval.evaluation.result_table import NO_JUDGE, At, Mean, Proportion, R
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images, require_finite
 from ccvae_eval.judge import Judge
 from ccvae_eval.metrics.generation.settings import JUDGED, PIXELS, Generation
-from ccvae_eval.metrics.shared.assignments import Assignment, add_obeyed, assignment_of, assignment_text
+from ccvae_eval.metrics.shared.assignments import Assignment, add_obeyed, assignment_of, assignment_text, obeys
 from ccvae_eval.metrics.shared.features import extractor_named
 from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
@@ -35,6 +35,8 @@ POOLED = 8
 
 UNCONDITIONAL = Generate()
 FEATURES = "features"
+OBEYS = "obeys/"
+"""Start of the keys of the columns that are 1 where an assigned label is judged as assigned."""
 
 
 NO_INTERVAL = "no interval: a bootstrap resample contains copies, which bias the covariance"
@@ -97,7 +99,9 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
 
     def _requested(self, request: tuple[str, int], chunk: Chunk, *, check: bool = True) -> Images:
         """Images sampled with one label set and the same noise for everything else; see ``Subject.decode``."""
-        return self.subject.decode(Generate((request,)).codes(self.subject, chunk), check=check)
+        name, k = request
+        value = float(self.subject.class_values(name, torch.tensor(k)))
+        return self.subject.decode(Generate(((name, value),)).codes(self.subject, chunk), check=check)
 
     def _features(self, images: Images) -> Floats:
         if self.extractor is not None:
@@ -126,7 +130,11 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
     def _judge(self, chunk: Chunk, images: Mapping[str, Images]) -> None:
         """Store the class that the judge predicts for each label of images, by their name."""
         for name, judged in zip(images, self.subject.judged(list(images.values())), strict=True):
-            self.columns.put(name, chunk.rows, {j: value.argmax(1).double().numpy() for j, value in judged.items()})
+            found = {j: value.argmax(1).double().numpy() for j, value in judged.items()}
+            if name in ("assigned", "drawn", "real"):
+                asked = [(j, value) for j, value in self.assignment if j in judged]
+                found |= {f"{OBEYS}{j}": obeys(self.subject, judged[j], j, value) for j, value in asked}
+            self.columns.put(name, chunk.rows, found)
 
     def _keep_pictures(self, chunk: Chunk, drawn: Images, requested: Mapping[tuple[str, int], Images]) -> None:
         if chunk.rows.start >= PICTURED:
@@ -174,10 +182,10 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         """Add each label of the assignment, and all together."""
         at: At = {"do": assignment_text(self.assignment, self.subject)}
         real = np.ones(len(self.subject), bool)
-        for name, k in self.assignment:
-            real &= self.subject.classes(name).numpy() == k
+        for name, value in self.assignment:
+            real &= self.subject.classes(name).numpy() == self.subject.class_of(name, value)
         after, before, true = (
-            {name: _matches(self.columns.get(which, name), k) for name, k in self.assignment}
+            {name: self.columns.get(which, f"{OBEYS}{name}") for name, _ in self.assignment}
             for which in ("assigned", "drawn", "real")
         )
         true = {name: among(real, column) for name, column in true.items()}

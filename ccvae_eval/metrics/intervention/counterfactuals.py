@@ -127,5 +127,7 @@ def _edit(subject: Subject, chunk: Chunk, do: Do, images: Images, now: Tensor, t
     posterior = subject.encode(images, labels)
     seen = Chunk(chunk.rows, chunk.ids, images, posterior, posterior.loc)
     if supports(subject.model, Intervenes):
-        return subject.decode(model_intervention(subject, seen, {do.characteristic: then}))
+        values = subject.class_values(do.characteristic, then.clamp_min(0), chunk.rows).double()
+        target = {do.characteristic: torch.where(then >= 0, values, torch.nan)}
+        return subject.decode(model_intervention(subject, seen, target))
     return subject.decode(do.between(subject, seen, now, then)[0])

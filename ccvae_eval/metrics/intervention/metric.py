@@ -31,7 +31,7 @@ from ccvae_eval.metrics.intervention import counterfactuals
 from ccvae_eval.metrics.intervention.rows import InterventionRows
 from ccvae_eval.metrics.intervention.settings import Interventions
 from ccvae_eval.metrics.matchers.interface import grey
-from ccvae_eval.metrics.shared.assignments import assignment_text
+from ccvae_eval.metrics.shared.assignments import assignment_text, obeys
 from ccvae_eval.metrics.shared.image_change import dissimilarity, moments
 from ccvae_eval.metrics.shared.region_masks import OUTSIDE, masks_of, region_pixels
 from ccvae_eval.model.interface import HasConditionalPrior, supports
@@ -254,9 +254,8 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         found = judged_change(before, after, "assigned")
         for name, value in self.assigned.assignment:
             if name in after:
-                wanted = torch.full((len(batch.chunk),), value)
-                found[f"obeyed/{name}"] = classified_as(after[name], wanted).astype(np.float64)
-                found[f"obeyed before/{name}"] = classified_as(before[name], wanted).astype(np.float64)
+                found[f"obeyed/{name}"] = obeys(self.subject, after[name], name, value)
+                found[f"obeyed before/{name}"] = obeys(self.subject, before[name], name, value)
         self.columns.put(NO_CHARACTERISTIC, batch.chunk.rows, found)
         self._keep("assigned", batch, (self.assigned,))
 

@@ -278,12 +278,12 @@ class Generate:
     """Intervention that replaces the whole code by a sample of the prior: style from N(0, I), z_c from p(z_c|y).
 
     Args:
-        assignment: (label, index of a class or level) of the labels that are set; the classes of all others are sampled
-            from p(y), the values of continuous labels from those of the images.
+        assignment: (label, class index or value) of the labels that are set; the classes of all others are sampled from
+            p(y), the values of continuous labels from those of the images.
         draw: index of the sample; different indices give independent samples.
     """
 
-    assignment: tuple[tuple[str, int], ...] = ()
+    assignment: tuple[tuple[str, float], ...] = ()
     draw: int = 0
 
     @property
@@ -305,13 +305,13 @@ class Generate:
         return codes
 
     def _values(self, name: str, subject: Subject, ranks: Floats) -> Tensor:
-        """Return the value of a continuous label for each image: the assigned level, or that of a random image."""
+        """Return the value of a continuous label for each image: the assigned one, or that of a random image."""
         chosen, known = dict(self.assignment).get(name), subject.column(name)
         known = known[~known.isnan()].sort().values
         if not len(known):
             raise UndefinedError(NO_LABEL, where=name)
         if chosen is not None:
-            return subject.levels(name)[chosen].expand(len(ranks))
+            return torch.full((len(ranks),), chosen)
         place = torch.from_numpy(ranks[:, subject.schema.index(name)] * len(known)).long()
         return known[place.clamp_max(len(known) - 1)]
 
@@ -326,7 +326,7 @@ class Generate:
     def _classes(self, name: str, subject: Subject, ranks: Floats) -> Tensor:
         chosen = dict(self.assignment).get(name)
         if chosen is not None:
-            return torch.full((len(ranks),), chosen)
+            return torch.full((len(ranks),), int(chosen))
         below = subject.cached(("cumulated p(y)", name), lambda: np.cumsum(label_frequencies(subject, name)))
         index = (ranks[:, [subject.schema.index(name)]] >= below).sum(axis=1)
         return torch.from_numpy(np.minimum(index, len(below) - 1))

@@ -219,9 +219,9 @@ def _class_codes(subject: Subject, rows: Ids, label: Label) -> NDArray[np.float3
     for source in ("codes", "prior"):
         try:
             found = [
-                np.concatenate([Do(label.name, source=source, value=k).codes(subject, chunk_of(subject, part)).numpy()
+                np.concatenate([Do(label.name, source=source, value=v).codes(subject, chunk_of(subject, part)).numpy()
                                 for part in _parts(rows)])
-                for k in range(subject.cardinality(label.name))
+                for v in subject.class_values(label.name, torch.arange(subject.cardinality(label.name))).tolist()
             ]  # fmt: skip
         except (UndefinedError, UnsupportedError):
             continue
