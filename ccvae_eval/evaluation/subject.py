@@ -401,14 +401,12 @@ class Subject:
         """
         assert self.judge is not None
         found = judged_on_cpu(self.judge, batches)
-        values = [name for name in self.schema.names if self.schema[name].kind == "continuous"]
-        if not values:
-            return found
+        known = [label.name for label in self.schema if label.kind == "continuous" and len(self.levels(label.name)) > 1]
         return [
             {
-                name: self.value_log_probs(name, judged[:, 0]) if name in values else judged
+                name: self.value_log_probs(name, judged[:, 0]) if name in known else judged
                 for name, judged in one.items()
-                if name not in values or len(self.levels(name)) > 1
+                if name in known or judged.shape[1] > 1
             }
             for one in found
         ]

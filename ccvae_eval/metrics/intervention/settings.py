@@ -68,7 +68,7 @@ class Interventions:
         mode: code after do(c = v): transport (same rank within the class), mean (of the class), or sample (from
             p(z_c|y)).
         source: distribution of each class: fitted to the codes of other images, or p(z_c|y).
-        assign: labels to set together, as LABEL=CLASS,LABEL=CLASS.
+        assign: labels to set together, as LABEL=CLASS,LABEL=VALUE.
         repeats: repetitions of the edits behind the axioms.
         axiom_images: number of images for the axioms, from the first.
         draws: samples behind the energy distance.
