@@ -240,6 +240,7 @@ REASONS: Mapping[tuple[str, str], str] = MappingProxyType(
         ("drift", "correct_matches"): "undefined for the matcher grid, whose matches are correct by construction",
         ("intervention", "obeyed_together"): "only with together, which the study does not set",
         ("intervention", "unfairness"): "only with --by, which the study does not use",
+        ("intervention", "obeyed_rank"): CONTINUOUS,
         ("reconstruction", "bound"): "defined by the model; the oracle defines none",
         ("reconstruction", "gap"): "needs training images; the oracle is not trained",
     }

@@ -35,8 +35,9 @@ TOPICS = {
     "judge": """The judge is an independent classifier of images. It checks that an edit shows the intended label.
 
 It is trained once on the split "judge" of the data, on degraded copies of the images, and cached. A label whose
-balanced accuracy on the model's reconstructions is below 0.80 has no judged values, because its response could be due
-to blur. The remedies are a model with sharper reconstructions (train longer), or another judge.
+balanced accuracy (of a continuous label: rank correlation) on the model's reconstructions is below 0.80 has no judged
+values, because its response could be due to blur. The remedies are a model with sharper reconstructions (train longer),
+or another judge.
 
 Options: --judge auto (the default), --judge none, --judge FILE.
 Train your own: ccvae-eval train judge --data folder:PATH --out judge.safetensors""",

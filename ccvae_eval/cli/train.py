@@ -159,7 +159,8 @@ def _train_judge(data: DataSet, settings: TrainingSettings, chosen: TrainOptions
     judge = train_judge(data, seed=settings.seed, labels=labels, progress=lambda d, t: screen.stage("judge", d, t))
     judge.save(chosen.out)
     document = judge.as_plain()
-    table = FittedTable("label", "balanced accuracy")
+    continuous = " (continuous: rank correlation)" if judge.moments else ""
+    table = FittedTable("label", f"balanced accuracy{continuous}")
     for name, accuracy in document["accuracy"].items():
         table.add_row(escaped(name), figure(accuracy))
     screen.show(table)

@@ -75,7 +75,7 @@ class HasCounterfactuals(Protocol):
     """Capability: render an image with one attribute changed and all else fixed."""
 
     def with_attribute(self, ids: Ids, label: str, value: NDArray[np.float32]) -> Images:
-        """The images with ``label`` set to ``value`` (one value for each image)."""
+        """The images with ``label`` set to ``value``: for each image a class, or the value of a continuous label."""
         ...
 
 

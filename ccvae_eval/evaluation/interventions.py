@@ -16,12 +16,20 @@ from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.results import too_few_images
 from ccvae_eval.core.types import Codes
 from ccvae_eval.evaluation.metric import CodeSource, Mode
-from ccvae_eval.evaluation.result_table import NOT_SEPARATED
+from ccvae_eval.evaluation.result_table import NO_LABEL, NOT_RELATED, NOT_SEPARATED, ONE_VALUE
 from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
 from ccvae_eval.model.checks import model_call
 from ccvae_eval.model.fixed_batches import padded
 from ccvae_eval.model.interface import Intervenes, supports
-from ccvae_eval.model.latents import LatentPath, class_path, gaussian_path, replaced, swapped, transported
+from ccvae_eval.model.latents import (
+    LatentPath,
+    class_path,
+    gaussian_path,
+    replaced,
+    swapped,
+    transported,
+    value_path,
+)
 
 LEAST_PER_CLASS = 20
 """Images that each class needs for a path or a fitted Gaussian."""
@@ -52,6 +60,17 @@ class Intervention(Protocol):
         ...
 
 
+def require_levels(subject: Subject, name: str) -> None:
+    """Raises an ``UndefinedError`` unless a continuous label has two values, and a value for at least 20 images."""
+    known = int((~subject.column(name).isnan()).sum())
+    if not known:
+        raise UndefinedError(NO_LABEL, where=name)
+    if known < LEAST_PER_CLASS:
+        raise UndefinedError(f"{known} images have the label, {LEAST_PER_CLASS} are needed", where=name)
+    if subject.cardinality(name) < 2:
+        raise UndefinedError(ONE_VALUE, where=name)
+
+
 @once_per_subject
 def path_between(
     subject: Subject, characteristic: str, start: int, end: int, source: CodeSource = "codes"
@@ -60,8 +79,8 @@ def path_between(
 
     Args:
         subject: the subject.
-        characteristic: a characteristic with classes.
-        start, end: indices of the two classes.
+        characteristic: a characteristic.
+        start, end: indices of the two classes, or of two levels of a continuous label.
         source: "codes" fits the classes to the codes of the images, "prior" takes them from p(z_c|y).
 
     Raises:
@@ -70,6 +89,8 @@ def path_between(
     """
     columns = list(subject.layout[characteristic])
     label = subject.schema[characteristic]
+    if label.kind == "continuous":
+        return _path_between_levels(subject, characteristic, start, end, source)
     if source == "prior":
         prior = subject.prior_of(characteristic)
         path = gaussian_path((prior.loc[start], prior.loc[end]), (prior.scale[start], prior.scale[end]))
@@ -86,11 +107,29 @@ def path_between(
     return path
 
 
+def _path_between_levels(subject: Subject, name: str, start: int, end: int, source: CodeSource) -> LatentPath:
+    """:func:`path_between` of a continuous label, between the mean codes of two levels."""
+    require_levels(subject, name)
+    ends = subject.levels(name)[[start, end]]
+    if source == "prior":
+        prior = subject.prior_at(name, ends)
+        loc, scale = prior.loc, prior.scale
+    else:
+        loc, scale = subject.code_regression(name).at(ends)
+    column = subject.column(name).double()
+    span = float((ends[1] - ends[0]).abs() / (2 * column[~column.isnan()].std()))
+    path = value_path((loc[0], loc[1]), (scale[0], scale[1]), span)
+    if path.separation < LEAST_SEPARATION:
+        raise UndefinedError(NOT_RELATED, where=name)
+    return path
+
+
 @dataclass(frozen=True, slots=True)
 class Traverse:
     """A point on the path of a characteristic (docs/metrics.md, section 2); the other latent dimensions stay unchanged.
 
-    Binary: from absent to present. Categorical: from the image's class to its target class.
+    Binary: from absent to present. Categorical: from the image's class to its target class. Continuous: from the lowest
+    to the highest level (``Subject.levels``).
 
     Args:
         characteristic: the characteristic.
@@ -113,10 +152,8 @@ class Traverse:
 
     def _points(self, subject: Subject, chunk: Chunk) -> Tensor:
         label = subject.schema[self.characteristic]
-        if label.kind == "continuous":
-            raise UndefinedError("a continuous label has no classes to traverse", where=label.name)
-        if label.kind == "binary":
-            path = path_between(subject, self.characteristic, 0, 1, self.source)
+        if label.kind != "categorical":
+            path = path_between(subject, label.name, 0, subject.cardinality(label.name) - 1, self.source)
             return path.at(self.position).expand(len(chunk), -1)
         now, then = subject.current_class(label.name)[chunk.rows], subject.target_class(label.name)[chunk.rows]
         points = chunk.codes[:, list(subject.layout[self.characteristic])].double()
@@ -132,7 +169,7 @@ def donor_rows(subject: Subject, characteristic: str) -> Tensor:
     now, then = subject.current_class(characteristic), subject.target_class(characteristic)
     draw = torch.from_numpy(subject.uniforms(f"donor/{characteristic}", subject.ids)[:, 0])
     donors = torch.full((len(subject),), -1)
-    for target in range(subject.schema[characteristic].cardinality):
+    for target in range(subject.cardinality(characteristic)):
         rows = torch.nonzero(now == target)[:, 0]
         if len(rows):
             donors = torch.where(then == target, rows[(draw * len(rows)).long()], donors)
@@ -165,19 +202,21 @@ class Interpolate:
 class Do:
     """Intervention do(c = v) (docs/metrics.md, section 0); the other latent dimensions stay unchanged.
 
-    A model with its own interventions (``Intervenes``) applies those and ignores ``mode`` and ``source``.
+    A model with its own interventions (``Intervenes``) applies those and ignores ``mode`` and ``source``. A continuous
+    label has levels in place of classes, and its codes follow a regression on the label: transport keeps the rank in
+    the distribution at the image's own value.
 
     Args:
         characteristic: c.
         mode: "transport" keeps the rank within the class, "mean" takes the class mean, "sample" draws from p(z_c|y).
         source: "codes" fits the classes to the codes of the other images, "prior" takes them from p(z_c|y).
-        value: v, the index of a class; None = each image's target class.
+        value: v, the index of a class or the value of a continuous label; None = each image's target class.
     """
 
     characteristic: str
     mode: Mode = "transport"
     source: CodeSource = "codes"
-    value: int | None = None
+    value: float | None = None
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         return self.applied(subject, chunk)[0]
@@ -189,20 +228,24 @@ class Do:
         """
         name = self.characteristic
         if subject.schema[name].kind == "continuous":
-            raise UndefinedError("a continuous label has no other class", where=name)
+            require_levels(subject, name)
         if supports(subject.model, Intervenes):
-            target = self._target(subject)[chunk.rows]
-            moved = model_intervention(subject, chunk, {name: target})
-            return torch.where((target >= 0)[:, None], moved, chunk.codes), torch.zeros(len(chunk), dtype=torch.bool)
+            target = self._target(subject)
+            values = torch.where(target >= 0, subject.class_values(name, target.clamp_min(0)).double(), torch.nan)
+            if self.value is not None:
+                values = torch.full_like(values, self.value)
+            moved = model_intervention(subject, chunk, {name: values[chunk.rows]})
+            return moved, torch.zeros(len(chunk), dtype=torch.bool)
         # all images at once, which is faster than chunk by chunk
         values, clipped = subject.cached(("do", self), lambda: self._all_images(subject))
         return replaced(chunk.codes, subject.layout[name], values[chunk.rows]), clipped[chunk.rows]
 
     def _target(self, subject: Subject) -> Tensor:
-        """Class v of each image, shape (N,); -1 = unknown."""
+        """Class v of each image, shape (N,); -1 = unknown. Level 0 stands for any value of a continuous label."""
         if self.value is None:
             return subject.target_class(self.characteristic)
-        return torch.full((len(subject),), self.value)
+        continuous = subject.schema[self.characteristic].kind == "continuous"
+        return torch.full((len(subject),), 0 if continuous else int(self.value))
 
     def _all_images(self, subject: Subject) -> tuple[Codes, Tensor]:
         """Latent dimensions of c after the intervention, for all images, and the mask of clipped ranks."""
@@ -224,8 +267,10 @@ class Do:
         """
         name, columns = self.characteristic, subject.layout[self.characteristic]
         own = chunk.codes[:, list(columns)]
-        known = (then >= 0) & ((now >= 0) & (now != then) if self.mode == "transport" else then >= 0)
-        before, after = self._classes(subject, own, now.clamp_min(0), then.clamp_min(0), own_class)
+        to_value = self.value is not None and subject.schema[name].kind == "continuous"
+        known = (then >= 0) & ((now >= 0) & ((now != then) | to_value) if self.mode == "transport" else then >= 0)
+        distributions = self._levels if subject.schema[name].kind == "continuous" else self._classes
+        before, after = distributions(subject, chunk, now.clamp_min(0), then.clamp_min(0), own_class)
         clipped = torch.zeros(len(chunk), dtype=torch.bool)
         if self.mode == "transport":
             moved, clipped = transported(own, before, after)
@@ -236,8 +281,27 @@ class Do:
         values = torch.where(known[:, None], moved, own)
         return replaced(chunk.codes, columns, values), clipped & known
 
+    def _levels(
+        self, subject: Subject, chunk: Chunk, here: Tensor, there: Tensor, own_class: Tensor | None
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """:meth:`_classes` of a continuous label."""
+        name = self.characteristic
+        values = [subject.class_values(name, classes, chunk.rows) for classes in (here, there)]
+        if self.value is not None:
+            values[1] = torch.full_like(values[0], self.value)
+        if self.source == "prior" or self.mode == "sample":
+            (before, after) = (subject.prior_at(name, each) for each in values)
+            return (before.loc.double(), before.scale.double()), (after.loc.double(), after.scale.double())
+        fitted = subject.code_regression(name)
+        now = fitted.at(values[0])
+        if own_class is not None:
+            without = fitted.leave_one_out(chunk.codes[:, list(subject.layout[name])], values[0])
+            labelled = (own_class >= 0)[:, None]
+            now = torch.where(labelled, without[0], now[0]), torch.where(labelled, without[1], now[1])
+        return now, fitted.at(values[1])
+
     def _classes(
-        self, subject: Subject, own: Tensor, here: Tensor, there: Tensor, own_class: Tensor | None
+        self, subject: Subject, chunk: Chunk, here: Tensor, there: Tensor, own_class: Tensor | None
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """(mean, standard deviation) of each code's current class ``here`` and new class ``there``."""
         name = self.characteristic
@@ -251,7 +315,7 @@ class Do:
             raise UndefinedError(too_few_images(int(fitted.count.min()), LEAST_PER_CLASS, rarest), where=name)
         before = fitted.loc[here], fitted.scale[here]
         if own_class is not None:
-            without = fitted.leave_one_out(own, here)
+            without = fitted.leave_one_out(chunk.codes[:, list(subject.layout[name])], here)
             labelled = (own_class >= 0)[:, None]
             before = torch.where(labelled, without[0], before[0]), torch.where(labelled, without[1], before[1])
         return before, (fitted.loc[there], fitted.scale[there])
@@ -262,16 +326,16 @@ def model_intervention(subject: Subject, chunk: Chunk, targets: Mapping[str, Ten
 
     Args:
         subject, chunk: the subject and the images.
-        targets: for each label the new class of each image, shape (n,), -1 = unchanged.
+        targets: for each label its new class or value in each image, shape (n,), float64, NaN = unchanged.
     """
     assert supports(subject.model, Intervenes)
     found = chunk.codes.clone()
     if not len(chunk):
         return found
     noise = padded(subject.noise("posterior", chunk.ids, subject.layout.dim)).to(subject.device)
-    rows = torch.stack(list(targets.values()), 1)
+    rows = torch.stack(list(targets.values()), 1).nan_to_num(nan=-torch.inf)  # NaN is equal to nothing
     for combination in torch.unique(rows, dim=0):
-        assignment = {name: float(v) for name, v in zip(targets, combination, strict=True) if v >= 0}
+        assignment = {name: float(v) for name, v in zip(targets, combination, strict=True) if v > -torch.inf}
         if assignment:
             with model_call(subject.model, "intervene(images, codes, assignment, noise)"):
                 moved = subject.model.intervene(
@@ -287,11 +351,11 @@ class Assign:
     """Joint intervention do() on several labels, the same for every image.
 
     Args:
-        assignment: pairs of (characteristic, class index).
+        assignment: pairs of (characteristic, class index or value of a continuous label).
         mode, source: as in :class:`Do`.
     """
 
-    assignment: tuple[tuple[str, int], ...]
+    assignment: tuple[tuple[str, float], ...]
     mode: Mode = "transport"
     source: CodeSource = "codes"
 
@@ -301,7 +365,7 @@ class Assign:
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         if supports(subject.model, Intervenes):
-            targets = {name: torch.full((len(chunk),), value) for name, value in self.assignment}
+            targets = {n: torch.full((len(chunk),), float(v), dtype=torch.float64) for n, v in self.assignment}
             return model_intervention(subject, chunk, targets)
         found = chunk.codes
         for name, value in self.assignment:
@@ -404,7 +468,7 @@ class PriorDraw:
     Args:
         characteristic: c.
         draw: index of the draw; different draws are independent.
-        value: v: "present" (binary: 1; categorical: the image's target class) or "now" (the current class).
+        value: v: "present" (binary: 1; others: the image's target class or level) or "now" (the current one).
     """
 
     characteristic: str
@@ -422,8 +486,6 @@ class PriorDraw:
 
     def codes(self, subject: Subject, chunk: Chunk) -> Codes:
         name = self.characteristic
-        if subject.schema[name].kind == "continuous":
-            raise UndefinedError("a continuous label has no class to sample from", where=name)
         columns = subject.layout[name]
         prior, classes = subject.prior_of(name), self.classes(subject, chunk)
         noise = subject.noise(f"prior/{name}/{self.draw}", chunk.ids, len(columns))

@@ -15,8 +15,7 @@ from ccvae_eval.data.interface import HasCounterfactuals
 from ccvae_eval.evaluation.metric import Decoded
 from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, NO_JUDGE, ColumnStore
 from ccvae_eval.evaluation.subject import Subject, once_per_subject
-from ccvae_eval.judge import mean_recall, trusted_labels
-from ccvae_eval.judge.artifact import judged_on_cpu
+from ccvae_eval.judge import mean_recall, rank_correlation, trusted_labels
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import supports
 
@@ -25,6 +24,11 @@ NOTABLE_RESPONSE = 0.05
 
 JUDGED_CLASS = "judged class/"
 """Start of the keys of the judged classes of the reconstructions, before the label."""
+
+JUDGED_VALUE = "judged value/"
+"""Start of the keys of the judged values of continuous labels, from 0 (lowest level) to 1."""
+
+UNCORRELATED = "the judged values of the reconstructions correlate with the label"
 
 ANOTHER = "another image"
 """Name of the chance level of unchanged labels: two random images that the judge assigns to the same class."""
@@ -46,8 +50,8 @@ def unrecognised(accuracy: float) -> str:
 class JudgeReliability:
     """Balanced accuracy of the judge on this model's reconstructions (docs/metrics.md, section 0).
 
-    A label with a balanced accuracy below 0.8 has no judged values: its response to an intervention could be due to the
-    decoder's blur.
+    A label with a balanced accuracy (continuous: a rank correlation) below 0.8 has no judged values: its response to an
+    intervention could be due to the decoder's blur.
 
     Args:
         subject: the subject whose reconstructions are judged.
@@ -65,8 +69,15 @@ class JudgeReliability:
         if self.subject.judge is None or batch.reconstruction is None or rows == self._rows:
             return
         self._rows, judged = rows, batch.judged(None)
-        classes = {j: judged[j].argmax(1).double().numpy() for j in self.subject.schema.names if j in judged}
-        self.columns.put(NO_CHARACTERISTIC, rows, {f"{JUDGED_CLASS}{j}": column for j, column in classes.items()})
+        names = [j for j in self.subject.schema.names if j in judged]
+        found = {f"{JUDGED_CLASS}{j}": judged[j].argmax(1).double().numpy() for j in names}
+        for j in names:
+            if self._continuous(j):
+                found[f"{JUDGED_VALUE}{j}"] = judged_position(judged[j])
+        self.columns.put(NO_CHARACTERISTIC, rows, found)
+
+    def _continuous(self, label: str) -> bool:
+        return self.subject.schema[label].kind == "continuous"
 
     def _classes(self, label: str) -> Tensor:
         """Judged class of each reconstruction, shape (N,), int64."""
@@ -74,9 +85,18 @@ class JudgeReliability:
 
     @cached_property
     def accuracy(self) -> dict[str, float]:
-        """Balanced accuracy of each label that the judge predicts; NaN if only one class occurs."""
+        """Balanced accuracy of each label that the judge predicts; NaN if only one class occurs.
+
+        Rank correlation of the judged value and the label for a continuous label; NaN if one of them is constant.
+        """
         labels = self.columns.under(NO_CHARACTERISTIC, JUDGED_CLASS)
-        return {label: mean_recall(self._classes(label), self.subject.column(label)) for label in labels}
+        values = self.columns.under(NO_CHARACTERISTIC, JUDGED_VALUE)
+        return {
+            label: rank_correlation(torch.from_numpy(values[label]), self.subject.column(label))
+            if label in values
+            else mean_recall(self._classes(label), self.subject.column(label))
+            for label in labels
+        }
 
     @cached_property
     def trusted(self) -> tuple[str, ...]:
@@ -101,6 +121,9 @@ class JudgeReliability:
         if label not in self.accuracy:
             return "the judge does not predict this label"
         accuracy = self.accuracy[label]
+        if self._continuous(label):
+            constant = "the label or its judged value is constant, so the judge cannot be validated"
+            return constant if np.isnan(accuracy) else f"{UNCORRELATED} by only {accuracy:.2f}"
         if np.isnan(accuracy):
             return "only one class occurs, so the judge cannot be validated"
         return unrecognised(accuracy)
@@ -115,7 +138,9 @@ class JudgeReliability:
             if not np.isnan(accuracy)
         ]
         beside = " (on real images)" if real else ""
-        notes = [f"the judge's balanced accuracy on the reconstructions{beside}: {', '.join(known)}"] if known else []
+        values = " (continuous: rank correlation)" if any(map(self._continuous, self.accuracy)) else ""
+        start = f"the judge's balanced accuracy{values} on the reconstructions{beside}"
+        notes = [f"{start}: {', '.join(known)}"] if known else []
         responses = sorted(((change, *pair) for pair, change in judge_response(self.subject).items()), reverse=True)
         if responses:
             others = [(change, i, j) for change, i, j in responses if i != j and change > NOTABLE_RESPONSE]
@@ -147,11 +172,11 @@ def judge_response(subject: Subject) -> dict[tuple[str, str], float]:
     Mean total variation over 32 images: the part of a judged change that is due to the judge itself. Empty without a
     judge, or if the data set renders no counterfactuals.
     """
-    judge, data = subject.judge, subject.data
-    if judge is None or not supports(data, HasCounterfactuals):
+    data = subject.data
+    if subject.judge is None or not supports(data, HasCounterfactuals):
         return {}
     first = subject.subsample(FIXED_BATCH)
-    (before,) = judged_on_cpu(judge, [data.batch(first.ids).images.to(subject.device)])
+    (before,) = subject.judged([data.batch(first.ids).images.to(subject.device)])
     found: dict[tuple[str, str], float] = {}
     for i in subject.schema.names:
         if i not in data.schema or subject.schema[i].kind == "continuous":
@@ -161,7 +186,7 @@ def judge_response(subject: Subject) -> dict[tuple[str, str], float]:
         if not known.any():
             continue
         changed = data.with_attribute(first.ids[known], i, then[then >= 0].numpy().astype(np.float32))
-        (after,) = judged_on_cpu(judge, [changed.to(subject.device)])
+        (after,) = subject.judged([changed.to(subject.device)])
         for j in subject.schema.names:
             if j in before:
                 found[i, j] = float(total_variation(before[j][torch.from_numpy(known)], after[j]).mean())
@@ -193,6 +218,17 @@ def probability_of(log_probs: Tensor, classes: Tensor) -> Floats:
     chosen = probabilities.gather(1, classes.clamp_min(0)[:, None])[:, 0]
     probability: Floats = torch.where(classes >= 0, chosen, torch.nan).numpy()
     return probability
+
+
+def judged_position(log_probs: Tensor) -> Floats:
+    r"""Judged value of a continuous label from its levels, from 0 (lowest) to 1 (highest), shape :math:`(N,)`.
+
+    >>> judged_position(torch.tensor([[0.0, 0.5, 0.5]]).double().log())
+    array([0.75])
+    """
+    positions = torch.linspace(0, 1, log_probs.shape[1], dtype=torch.float64)
+    position: Floats = (log_probs.double().exp() @ positions).numpy()
+    return position
 
 
 def classified_as(log_probs: Tensor, classes: Tensor) -> Bools:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # help and lists describe metrics without torch
     from ccvae_eval.core.types import Images, Plain
     from ccvae_eval.evaluation.interventions import Intervention
     from ccvae_eval.evaluation.subject import Chunk, Subject
-    from ccvae_eval.judge import Judge
     from ccvae_eval.statistics.resampling import ResampleWeights
 
 CodeSource = Literal["codes", "prior"]
@@ -101,22 +100,20 @@ class Decoded:
     def judged(self, of: Intervention | None = None) -> Mapping[str, Tensor]:
         """The judge's log-probabilities (n, K) of each label for an intervention (None: the reconstruction).
 
-        Computed once for all metrics and brought to the CPU; empty without a judge.
+        A continuous label has those of its levels, see ``Subject.judged``. Computed once for all metrics and brought to
+        the CPU; empty without a judge.
         """
         return self.judged_all([of])[0]
 
     def judged_all(self, of: Sequence[Intervention | None]) -> list[Mapping[str, Tensor]]:
         """:meth:`judged` for several interventions, which waits for the device once."""
-        judge: Judge | None = self.subject.judge
-        if judge is None:
+        if self.subject.judge is None:
             return [{} for _ in of]
         missing = [one for one in dict.fromkeys(of) if one not in self.judgements]
         if None in missing and self.reconstruction is None:
             self.reconstruction = self.subject.decode(self.chunk.codes)
         images = [self.reconstruction if one is None else self.images[one] for one in missing]
-        from ccvae_eval.judge.artifact import judged_on_cpu  # imports torch
-
-        found = judged_on_cpu(judge, [each for each in images if each is not None])
+        found = self.subject.judged([each for each in images if each is not None])
         self.judgements |= zip(missing, found, strict=True)
         return [self.judgements[one] for one in of]
 
@@ -208,7 +205,8 @@ REASONS: Mapping[str, str] = {
     "discrete codes": "nearest neighbours need codes that differ between images",
     "N latent dimensions: nearest neighbours need at most N": "the label has too many dimensions for this value",
     "constant codes": "the latent dimensions have the same value for every image (posterior collapse)",
-    "a continuous label has no N": "the value compares classes; accuracy and disentanglement take continuous labels",
+    "N images lie on one side of the median, N are needed":
+        "most images have the same value, or few have the label at all; " + MORE_IMAGES,
     "unassigned: no latent dimension predicts it above chance":
         "the label has no dimension of its own, and none predicts it; train longer, or " + MORE_IMAGES,
     "not measured: the encoder is given the labels":
@@ -220,6 +218,12 @@ INTERVENED: Mapping[str, str] = {
     "classes not separated":
         "the mean codes of two classes are less than 0.1 standard deviations apart, so no direction leads from one to "
         "the other: these dimensions do not encode the label; train longer or with more labels",
+    "the codes do not depend linearly on the label":
+        "over two standard deviations of the label the mean code moves less than 0.1 standard deviations: the "
+        "dimensions do not encode it (train longer), or encode it along a curve that returns, as that of an angle "
+        "(give its sine and cosine as two labels)",
+    "the label has one value in these images": "the sample shows one value only; " + MORE_IMAGES,
+    "N images have the label, N are needed": "the label is missing in most images; " + MORE_IMAGES,
     "has no region": "the label changes the whole image; the mean is that of the other labels",
     "this data set has no regions":
         "add regions=celeba, celebahq or a folder of masks to --data folder:PATH (explain folder); in Python, arrays "

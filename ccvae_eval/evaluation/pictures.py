@@ -173,7 +173,8 @@ def gallery(
 
     Returns:
         ``ids``, shape (n,), n at most 48; ``image``, ``reconstruction`` and ``do/LABEL``, shape (n, H, W, C), uint8;
-        ``label/LABEL``, the class of each image, and ``then/LABEL``, the class it is set to, shape (n,), -1 = unknown.
+        ``label/LABEL``, the class of each image, and ``then/LABEL``, the class it is set to, shape (n,), -1 = unknown;
+        the values of a continuous label, NaN = unknown.
         Of the first m images, m at most 6: ``moved``, their ids, shape (m,), and for each categorical label
         ``classes/LABEL``, shape (m, 1 + classes, H, W, C), the reconstruction and the label set to each class.
         ``pad/K``, shape (3, 5, 5, H, W, C): the first images with both characteristics of the K-th pair moved;
@@ -291,14 +292,17 @@ def _gallery_part(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic]]
         "reconstruction": as_bytes(subject.decode(chunk.codes)).numpy(),
     }
     for label in subject.schema:
-        if label.kind == "continuous":
-            continue
-        found[f"label/{label.name}"] = subject.classes(label.name)[rows].numpy()
+        continuous = label.kind == "continuous"
+        found[f"label/{label.name}"] = (subject.column if continuous else subject.classes)(label.name)[rows].numpy()
         try:
             edited = Do(label.name).codes(subject, chunk) if label.name in subject.movable else None
         except (UndefinedError, UnsupportedError):
             edited = None
         if edited is not None:
             found[f"do/{label.name}"] = as_bytes(subject.decode(edited)).numpy()
-            found[f"then/{label.name}"] = subject.target_class(label.name)[rows].numpy()
+            then = subject.target_class(label.name)[rows]
+            if continuous:
+                values = subject.class_values(label.name, then.clamp_min(0)).float()
+                then = torch.where(then >= 0, values, torch.nan)
+            found[f"then/{label.name}"] = then.numpy()
     return found

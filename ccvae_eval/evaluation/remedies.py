@@ -16,12 +16,13 @@ from ccvae_eval.data.images.regions import FACE_BOX_OF
 from ccvae_eval.data.interface import HasRegions
 from ccvae_eval.data.memory import SPEC as IN_PYTHON
 from ccvae_eval.evaluation.interventions import LEAST_PER_CLASS
-from ccvae_eval.evaluation.judge_scores import UNRECOGNISED
+from ccvae_eval.evaluation.judge_scores import UNCORRELATED, UNRECOGNISED
 from ccvae_eval.evaluation.result_table import (
     ASSIGNED,
     NO_JUDGE,
     NO_LABEL,
     NOT_PREDICTED,
+    NOT_RELATED,
     NOT_SEPARATED,
     REGIONLESS,
     UNCHANGED,
@@ -39,7 +40,7 @@ SAMPLE_GROWTH = 1.1
 
 TRAINING = "ccvae-eval train"
 """Beginning of a remedy that trains a model."""
-UNTRAINED = frozenset({NOT_SEPARATED, UNCHANGED, UNCHANGED_INSIDE, UNMOVED, NOT_PREDICTED})
+UNTRAINED = frozenset({NOT_SEPARATED, NOT_RELATED, UNCHANGED, UNCHANGED_INSIDE, UNMOVED, NOT_PREDICTED})
 """Reasons that a longer training may remove."""
 
 
@@ -159,6 +160,8 @@ class Advisor:
                 remedy = "ccvae-eval explain judge"
             why = f"(balanced accuracy {accuracy}, needs {MIN_AGREEMENT:.2f}): {action} or --judge FILE"
             note = note.replace(found[0], f"the judge cannot recognise this label {where} {why}")
+        elif UNCORRELATED in note:
+            remedy = self.retrain or "ccvae-eval explain judge"
         elif note == NO_JUDGE:
             remedy = "--judge auto" if subject.judge_source.declined else "ccvae-eval explain judge"
         elif note == NO_LABEL:

@@ -7,7 +7,7 @@ the batch size, the order of the metrics or the number of workers (docs/metrics.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -26,6 +26,7 @@ from ccvae_eval.data.labels.relabel import label_columns, match_labels
 from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.evaluation.result_table import Groups
 from ccvae_eval.judge import Judge, JudgeSource
+from ccvae_eval.judge.artifact import judged_on_cpu
 from ccvae_eval.model.checks import first_batch_warnings, model_call, require_images, require_posterior
 from ccvae_eval.model.fixed_batches import FIXED_BATCH, concatenated, in_fixed_batches, padded, unpadded
 from ccvae_eval.model.interface import (
@@ -40,7 +41,7 @@ from ccvae_eval.model.interface import (
     supports,
     type_name,
 )
-from ccvae_eval.model.latents import ClassGaussians, class_gaussians
+from ccvae_eval.model.latents import ClassGaussians, CodeRegression, class_gaussians, code_regression
 from ccvae_eval.plugins.attribution import plugin_call
 from ccvae_eval.statistics.assignment import assign_dimensions
 from ccvae_eval.statistics.resampling import BLOCK
@@ -49,6 +50,8 @@ CPU = torch.device("cpu")
 
 FLOAT_BYTES = 4
 """Bytes of a float32 number; images of half precision are converted."""
+LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Quantiles of a continuous label at which it is set, in place of classes."""
 ASSIGNMENT_SALT = "assignment-half"
 
 P = ParamSpec("P")
@@ -147,10 +150,8 @@ class Subject:
 
     @property
     def can_be_judged(self) -> bool:
-        """False if no judged value could be defined: the decoder fails, or no label with classes has two of them."""
-        counts = (
-            len(set(self.classes(label.name).tolist()) - {-1}) for label in self.schema if label.kind != "continuous"
-        )
+        """False if no judged value could be defined: the decoder fails, or no label has two classes or values."""
+        counts = (len(set(self.classes(name).tolist()) - {-1}) for name in self.schema.names)
         return any(count > 1 for count in counts) and self._decodes
 
     @cached_property
@@ -177,13 +178,11 @@ class Subject:
     def movable(self) -> tuple[str, ...]:
         """The characteristics that can be intervened on.
 
-        The characteristics to evaluate; for a model with its own interventions (``Intervenes``), every selected label
-        with classes.
+        The characteristics to evaluate; for a model with its own interventions (``Intervenes``), every selected label.
         """
         if not supports(self.model, Intervenes):
             return self.characteristics
-        names = (label.name for label in self.schema if label.kind != "continuous")
-        return tuple(name for name in names if self.selected is None or name in self.selected)
+        return tuple(name for name in self.schema.names if self.selected is None or name in self.selected)
 
     @cached_property
     def codes(self) -> Codes:
@@ -301,13 +300,82 @@ class Subject:
         return self.labels[:, self.schema.index(label)]
 
     @once_per_subject
+    def levels(self, label: str) -> Tensor:
+        """The quantiles ``LEVELS`` of a continuous label's known values, each once, ascending, shape (K,), float64.
+
+        They take the place of classes: an image is of the class k if level k is the nearest to its value.
+        """
+        known = self.column(label)[~self.column(label).isnan()].double()
+        if not len(known):
+            return known
+        quantiles = known.quantile(torch.tensor(LEVELS, dtype=torch.float64), interpolation="nearest")
+        return torch.from_numpy(np.unique(quantiles.numpy()))
+
+    def cardinality(self, label: str) -> int:
+        """Number of classes of a label, or of the levels of a continuous one."""
+        return self.schema[label].cardinality or len(self.levels(label))
+
+    def class_name(self, label: str, index: int) -> str:
+        """Name of a class, or the value of a level of a continuous label, for reports."""
+        schema = self.schema[label]
+        return f"{self.levels(label)[index]:g}" if schema.kind == "continuous" else schema.class_name(index)
+
+    def class_values(self, label: str, classes: Tensor, rows: slice | None = None) -> Tensor:
+        """The label of images of these classes, shape (n,): a class is its own index, a level its value in float64.
+
+        Args:
+            label: the label.
+            classes: a class or level of each image, shape (n,).
+            rows: the images; the level of an image then stands for its own value. None = any images.
+        """
+        if self.schema[label].kind != "continuous":
+            return classes.float()
+        values = self.levels(label)[classes]
+        if rows is None:
+            return values
+        return torch.where(classes == self.current_class(label)[rows], self.current_value(label)[rows], values)
+
+    def value_log_probs(self, label: str, values: Tensor) -> Tensor:
+        """Log-probabilities of the levels of a continuous label that stand for values (n,), shape (n, K), float64.
+
+        A value, if need be moved to the nearest end of the levels, is shared between the two levels around it by linear
+        interpolation.
+        """
+        return _level_log_weights(values, self.levels(label))
+
+    def class_of(self, label: str, value: float) -> int:
+        """The class of a value of a label: the index that it is, or the nearest level of a continuous label."""
+        if self.schema[label].kind != "continuous":
+            return int(value)
+        return int(self._nearest_level(label, torch.tensor([value], dtype=torch.float64))[0])
+
+    def _nearest_level(self, label: str, values: Tensor) -> Tensor:
+        levels = self.levels(label)
+        if not len(levels):
+            return torch.full((len(values),), -1)
+        return torch.where(values.isnan(), -1, (values.nan_to_num()[:, None] - levels).abs().argmin(1))
+
+    @once_per_subject
     def classes(self, label: str) -> Tensor:
-        """Class of each image by its label, shape (N,), int64; -1 = missing."""
+        """Class of each image by its label (continuous: the nearest level), shape (N,), int64; -1 = missing."""
+        if self.schema[label].kind == "continuous":
+            return self._nearest_level(label, self.column(label))
         return self.column(label).nan_to_num(-1.0).long()
+
+    @once_per_subject
+    def current_value(self, label: str) -> Tensor:
+        """Value of a continuous label: its label, else the mean of the model's prediction, else NaN; shape (N,)."""
+        values = self.column(label).double()
+        predicted = (self.log_probabilities or {}).get(label) if bool(values.isnan().any()) else None
+        if not isinstance(predicted, Gaussian):
+            return values
+        return torch.where(values.isnan(), predicted.loc.reshape(-1).double().cpu(), values)
 
     @once_per_subject
     def current_class(self, label: str) -> Tensor:
         """Class of each image: its label, else the model's prediction, else -1; shape (N,)."""
+        if self.schema[label].kind == "continuous":
+            return self._nearest_level(label, self.current_value(label))
         classes = self.classes(label)
         if not bool((classes < 0).any()):
             return classes
@@ -316,8 +384,13 @@ class Subject:
 
     @once_per_subject
     def target_class(self, label: str) -> Tensor:
-        """Class other than the current one for each image, drawn at random; -1 if the current one is unknown."""
-        now, cardinality = self.current_class(label), self.schema[label].cardinality
+        """Class other than the current one for each image, drawn at random; -1 if the current one is unknown.
+
+        Also -1 if a continuous label has a single level.
+        """
+        now, cardinality = self.current_class(label), self.cardinality(label)
+        if cardinality < 2:
+            return torch.full_like(now, -1)
         draw = torch.from_numpy(self.uniforms(f"target/{label}", self.ids)[:, 0])
         step = 1 + (draw * (cardinality - 1)).long().clamp_max(cardinality - 2)
         return torch.where(now < 0, -1, (now + step) % cardinality)
@@ -327,6 +400,31 @@ class Subject:
         """Gaussians fitted to the sampled codes of each class, in the characteristic's latent dimensions."""
         codes = self.codes[:, list(self.layout[characteristic])]
         return class_gaussians(codes, self.classes(characteristic), self.schema[characteristic].cardinality)
+
+    @once_per_subject
+    def code_regression(self, characteristic: str) -> CodeRegression:
+        """Regression of a characteristic's sampled codes on its continuous label; see :func:`code_regression`."""
+        column = self.column(characteristic)
+        codes = self.codes[:, list(self.layout[characteristic])]
+        return code_regression(codes[~column.isnan()], column[~column.isnan()])
+
+    def judged(self, batches: Sequence[Images]) -> list[Mapping[str, Tensor]]:
+        """The judge's log-probabilities (n, K) of each label for batches of equal size, on the CPU.
+
+        A continuous label has those that stand for the judged value, see :meth:`value_log_probs`; without two levels it
+        is left out.
+        """
+        assert self.judge is not None
+        found = judged_on_cpu(self.judge, batches)
+        known = [label.name for label in self.schema if label.kind == "continuous" and len(self.levels(label.name)) > 1]
+        return [
+            {
+                name: self.value_log_probs(name, judged[:, 0]) if name in known else judged
+                for name, judged in one.items()
+                if name in known or judged.shape[1] > 1
+            }
+            for one in found
+        ]
 
     def cached(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
         """Returns a value that belongs to the subject; computes it at the first call only."""
@@ -351,7 +449,16 @@ class Subject:
 
     @once_per_subject
     def prior_of(self, characteristic: str) -> Gaussian:
-        """p(z_c | y_c = v) for each class v of one characteristic, shape (K, d); it does not depend on other labels.
+        """p(z_c | y_c = v) for each class or level v of one characteristic, shape (K, d).
+
+        Raises:
+            UnsupportedError: the model has no conditional prior.
+        """
+        classes = torch.arange(self.cardinality(characteristic))
+        return self.prior_at(characteristic, self.class_values(characteristic, classes))
+
+    def prior_at(self, characteristic: str, values: Tensor) -> Gaussian:
+        """p(z_c | y_c = v) for some values v of a label, shape (n,), as (n, d); it does not depend on other labels.
 
         Raises:
             UnsupportedError: the model has no conditional prior.
@@ -359,14 +466,27 @@ class Subject:
         model, schema = self.model, self.schema
         if not supports(model, HasConditionalPrior):
             raise UnsupportedError(self.no_prior)
-        cardinality = schema[characteristic].cardinality
-        labels = torch.zeros(cardinality, len(schema))
-        labels[:, schema.index(characteristic)] = torch.arange(cardinality, dtype=torch.float32)
+        labels = torch.zeros(len(values), len(schema))
+        labels[:, schema.index(characteristic)] = values.float()
         with model_call(model, f"conditional_prior(labels), labels of shape (N, {len(schema)})"):
             prior = model.conditional_prior(labels.to(self.device))
         order = model.layout.characteristic_columns
         places = [order.index(column) for column in model.layout[characteristic]]
         return Gaussian(prior.loc[:, places].cpu(), prior.scale[:, places].cpu())
+
+
+def _level_log_weights(values: Tensor, levels: Tensor) -> Tensor:
+    """Logarithms of the weights with which levels (K,) interpolate values (n,) linearly, shape (n, K).
+
+    >>> _level_log_weights(torch.tensor([1.5, 9.0]), torch.tensor([0.0, 1.0, 3.0]).double()).exp()
+    tensor([[0.0000, 0.7500, 0.2500],
+            [0.0000, 0.0000, 1.0000]], dtype=torch.float64)
+    """
+    inside = values.double().clamp(levels[0], levels[-1])
+    above = torch.searchsorted(levels, inside).clamp_min(1)[:, None]
+    share = (inside[:, None] - levels[above - 1]) / (levels[above] - levels[above - 1])
+    weights = torch.zeros(len(values), len(levels), dtype=torch.float64)
+    return weights.scatter(1, above - 1, 1 - share).scatter(1, above, share).log()
 
 
 def require_finite(model: LabelledVAE, images: Images) -> None:

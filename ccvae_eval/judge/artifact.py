@@ -27,6 +27,10 @@ VERSION = 1
 FIXED, SETTLED = "fixed", "settled"
 """Recipes: a fixed number of steps; or steps until the accuracy on held-out images is settled."""
 Share = Annotated[float, NullIsNan()]
+Moments = tuple[
+    Annotated[float, Range(above=-math.inf, below=math.inf)], Annotated[float, Range(above=0, below=math.inf)]
+]
+"""Mean and standard deviation of a label."""
 WIDTHS = (16, 32, 64, 64)
 INPUT_EDGE = 64
 """Edges of at least twice this length are halved first: attributes are visible at this size, and the head is small."""
@@ -39,17 +43,22 @@ def downsampled(images: Images) -> Images:
     return images
 
 
+def output_sizes(labels: LabelSchema) -> list[int]:
+    """Number of outputs for each label: one logit for each class, one number for a continuous label."""
+    return [max(label.cardinality, 1) for label in labels]
+
+
 class JudgeNetwork(nn.Module):
-    """Four convolutions and a linear head; gives the concatenated logits of all labels.
+    """Four convolutions and a linear head; gives the concatenated outputs for all labels.
 
     The weights are uninitialised until :func:`initialise` or ``load_state_dict`` sets them.
 
     Args:
         input_shape: (C, H, W).
-        cardinalities: number of classes of each label.
+        outputs: number of outputs for each label.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], cardinalities: tuple[int, ...]) -> None:
+    def __init__(self, input_shape: tuple[int, ...], outputs: Sequence[int]) -> None:
         super().__init__()
         channels, height, width = downsampled(torch.empty(1, *input_shape, device="meta")).shape[1:]
         layers: list[nn.Module] = []
@@ -61,7 +70,7 @@ class JudgeNetwork(nn.Module):
             ]
             channels, height, width = out_channels, math.ceil(height / 2), math.ceil(width / 2)
         self.trunk = nn.Sequential(*layers)
-        self.heads = _uninitialised(nn.Linear, channels * height * width, sum(cardinalities))
+        self.heads = _uninitialised(nn.Linear, channels * height * width, sum(outputs))
 
     def features(self, images: Images) -> Tensor:
         """The last convolutional layer, averaged over positions, shape (N, 64)."""
@@ -111,8 +120,9 @@ class JudgeRecord:
         seed: seed of the training.
         steps: number of training steps.
         images: number of training images.
-        accuracy: accuracy for each label, on held-out images of the ``judge`` split.
-        balanced_accuracy: balanced accuracy for each label, on the same images.
+        accuracy: accuracy for each label, on held-out images of the ``judge`` split; R2 for a continuous label.
+        balanced_accuracy: balanced accuracy for each label, on the same images; rank correlation of the predicted and
+            the true values for a continuous label.
         blurred_accuracy: balanced accuracy on the same images after a strong blur (1.5 pixels in 64).
         left_out: the reason for each label that the judge does not classify.
         version: see ``VERSION``.
@@ -144,11 +154,15 @@ class JudgeMetadata:
     input_shape: tuple[Annotated[int, Range(least=1)], ...]
     temperatures: tuple[Annotated[float, Range(above=0, below=math.inf)], ...]
     record: JudgeRecord
+    moments: Mapping[str, Moments] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.temperatures) != len(self.labels):
             what = f"{len(self.labels)} labels need as many temperatures, got {len(self.temperatures)}"
             raise UsageError(what)
+        for label in self.labels:
+            if (label.kind == "continuous") != (label.name in self.moments):
+                raise UsageError(f"moments must name the continuous labels, got {', '.join(self.moments) or 'none'}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,10 +174,11 @@ class Judge:
 
     Args:
         network: gives the logits of all labels.
-        labels: the labels that it classifies, binary or categorical.
+        labels: the labels that it classifies, and continuous labels whose values it predicts.
         input_shape: (C, H, W) of the images.
-        temperatures: the divisor of each label's logits.
+        temperatures: the divisor of each label's logits; 1 for a continuous label.
         record: its origin and accuracy.
+        moments: mean and standard deviation of each continuous label, in which the network states its values.
         requested: the labels to predict, see :meth:`for_labels`; None = all.
     """
 
@@ -172,6 +187,7 @@ class Judge:
     input_shape: tuple[int, ...]
     temperatures: tuple[float, ...]
     record: JudgeRecord
+    moments: Mapping[str, Moments] = field(default_factory=dict)
     requested: LabelSchema | None = None
 
     def __post_init__(self) -> None:
@@ -180,7 +196,8 @@ class Judge:
     def log_probabilities(self, images: Images) -> Mapping[str, Tensor]:
         """Log-probabilities of the classes of each label, shape (N, K), with K = 2 for a binary label.
 
-        Computed on the images' device in fixed batches, so that a row does not depend on the other rows.
+        A continuous label has its predicted value instead, shape (N, 1). Computed on the images' device in fixed
+        batches, so that a row does not depend on the other rows.
 
         Raises:
             DataError: the images differ in shape from the training images.
@@ -188,9 +205,11 @@ class Judge:
         self.require_shape(tuple(images.shape[1:]))
         with torch.no_grad():
             logits = in_fixed_batches(self.network.to(images.device), images)
-        parts = torch.split(logits, [label.cardinality for label in self.labels], dim=1)
+        parts = torch.split(logits, output_sizes(self.labels), dim=1)
         log_probs = {
             label.name: torch.log_softmax(part / temperature, 1)
+            if label.kind != "continuous"
+            else self.moments[label.name][0] + self.moments[label.name][1] * part
             for label, part, temperature in zip(self.labels, parts, self.temperatures, strict=True)
         }
         return log_probs if self.requested is None else self._in_order(log_probs, self.requested)
@@ -207,8 +226,8 @@ class Judge:
 
     def _in_order(self, log_probs: Mapping[str, Tensor], requested: LabelSchema) -> dict[str, Tensor]:
         own = {label.name: self.labels[label.name].classes for label in requested if label.name in log_probs}
-        orders = {name: [own[name].index(c) for c in requested[name].classes] or [0, 1] for name in own}
-        return {name: log_probs[name][:, order] for name, order in orders.items()}
+        orders = {name: [own[name].index(c) for c in requested[name].classes] for name in own}
+        return {name: log_probs[name][:, order] if order else log_probs[name] for name, order in orders.items()}
 
     def for_labels(self, schema: LabelSchema) -> Judge:
         """The judge restricted to the labels of a schema, in its order of labels and classes.
@@ -235,8 +254,9 @@ class Judge:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of everything that determines its predictions: weights, temperatures, labels and input shape."""
-        head = [self.labels.as_plain(), list(self.input_shape), list(self.temperatures)]
+        """Digest of everything that determines its predictions: weights, temperatures, labels, moments, input shape."""
+        head: list[object] = [self.labels.as_plain(), list(self.input_shape), list(self.temperatures)]
+        head += [dict(self.moments)] if self.moments else []  # judges of classes keep the digest of earlier versions
         digest = sha256(json.dumps(head).encode())
         for name, weight in self.tensors.items():
             digest.update(name.encode() + weight.numpy().tobytes())
@@ -251,7 +271,7 @@ class Judge:
     def metadata(self) -> dict[str, Plain]:
         """The contents of a judge file other than the weights."""
         found: dict[str, Plain] = plain(
-            JudgeMetadata("judge", self.labels, self.input_shape, self.temperatures, self.record)
+            JudgeMetadata("judge", self.labels, self.input_shape, self.temperatures, self.record, self.moments)
         )
         return found
 
@@ -277,7 +297,7 @@ class Judge:
                 why=str(error),
                 hint="Train a judge with: ccvae-eval train judge",
             ) from None
-        return cls(network, found.labels, found.input_shape, found.temperatures, found.record)
+        return cls(network, found.labels, found.input_shape, found.temperatures, found.record, found.moments)
 
 
 def judged_on_cpu(judge: Judge, batches: Sequence[Images]) -> list[Mapping[str, Tensor]]:
@@ -299,14 +319,14 @@ def _by(shape: tuple[int, ...]) -> str:
 
 def _loaded(shape: tuple[int, ...], labels: LabelSchema, tensors: Mapping[str, Any]) -> JudgeNetwork:
     """The network with the given weights; their shapes are checked before memory is allocated."""
-    cardinalities = tuple(label.cardinality for label in labels)
+    outputs = output_sizes(labels)
     with torch.device("meta"):
-        expected = {name: t.shape for name, t in JudgeNetwork(shape, cardinalities).state_dict().items() if t.ndim}
+        expected = {name: t.shape for name, t in JudgeNetwork(shape, outputs).state_dict().items() if t.ndim}
     given = {name: t.shape for name, t in tensors.items()}
     if expected != given:
         raise ValueError("its weights have other names or shapes")
     if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
         raise ValueError("its weights are not finite")
-    network = JudgeNetwork(shape, cardinalities)
+    network = JudgeNetwork(shape, outputs)
     network.load_state_dict({name: t.float() for name, t in tensors.items()}, strict=False)
     return network

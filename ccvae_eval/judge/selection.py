@@ -137,7 +137,9 @@ class Wanted:
         """File name in the cache, a hash of everything that is asked for."""
         schema = self.data.schema.select(tuple(self.labels))
         key = [VERSION, STEPS, self.seed, self.data.digest, list(self.data.input_shape), schema.as_plain()]
-        text = json.dumps(key if self.recipe == FIXED else [*key, self.recipe])
+        key += [] if self.recipe == FIXED else [self.recipe]
+        # earlier versions left continuous labels out
+        text = json.dumps([*key, "values"] if any(label.kind == "continuous" for label in schema) else key)
         return f"judge-{blake2b(text.encode(), digest_size=12).hexdigest()}.safetensors"
 
     def cached(self, notify: Notice) -> Judge | None:
@@ -189,7 +191,8 @@ class Wanted:
         if (judge.record.digest, judge.input_shape) != (self.data.digest, tuple(self.data.input_shape)):
             return False
         known = {label.name: label for label in judge.labels}
-        return all(known.get(name) == self.data.schema[name] or name in judge.record.left_out for name in self.labels)
+        left_out = {name for name, why in judge.record.left_out.items() if why != "a continuous label"}
+        return all(known.get(name) == self.data.schema[name] or name in left_out for name in self.labels)
 
     def _related(self, judge: Judge) -> bool:
         """True for a judge of the same data, with any labels and in any size of the images."""

@@ -15,6 +15,7 @@ from time import perf_counter
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
+from scipy.stats import rankdata
 from torch import Generator, Tensor
 from torch.nn import functional
 
@@ -23,7 +24,17 @@ from ccvae_eval.core.errors import UndefinedError, UnsupportedError
 from ccvae_eval.core.random_streams import stream_key, torch_stream
 from ccvae_eval.core.types import Ids, Images, Labels
 from ccvae_eval.data.interface import DataSet, Renders
-from ccvae_eval.judge.artifact import FIXED, SETTLED, Judge, JudgeNetwork, JudgeRecord, downsampled, initialise
+from ccvae_eval.judge.artifact import (
+    FIXED,
+    SETTLED,
+    Judge,
+    JudgeNetwork,
+    JudgeRecord,
+    Moments,
+    downsampled,
+    initialise,
+    output_sizes,
+)
 from ccvae_eval.model.fixed_batches import in_fixed_batches
 from ccvae_eval.model.interface import LabelSchema, supports
 
@@ -93,10 +104,11 @@ def train_judge(
 ) -> Judge:
     """Train a judge on the ``judge`` split of a data set; the same arguments give the same judge in every bit.
 
-    The judge classifies binary and categorical labels. Continuous labels and labels with fewer than ten images of a
-    class are left out, with the reason in the record. The loss weights the classes of a label equally, with weights of
-    at most ten. After training, the weights are rounded to float16, as in the file, and the temperature of each label
-    is fitted on held-out images, original and degraded.
+    The judge classifies binary and categorical labels, and predicts the values of continuous labels by the squared
+    error of their standardised values. Labels with fewer than ten images of a class (continuous: with fewer than ten
+    known values, or a single one) are left out, with the reason in the record. The cross entropy weights the classes of
+    a label equally, with weights of at most ten. After training, the weights are rounded to float16, as in the file,
+    and the temperature of each label is fitted on held-out images, original and degraded.
 
     The recipe "fixed" makes all steps, of 128 images each, and the learning rate decays. The recipe "settled" makes
     steps of 64 images with a constant learning rate, and keeps a moving average of the weights. Every 50 steps it
@@ -123,7 +135,12 @@ def train_judge(
     fitted, held_out = _split(data, seed)
     schema, left_out = _learnable(data, labels, np.concatenate([fitted, held_out]))
     examples, validation = _read(data, fitted, schema), _read(data, held_out, schema)
-    network = JudgeNetwork(data.input_shape, tuple(label.cardinality for label in schema))
+    moments = _moments(examples.labels, schema)
+    for part in (examples, validation):
+        for name, (mean, deviation) in moments.items():
+            column = part.labels[:, schema.index(name)]
+            column.copy_((column.double() - mean) / deviation)
+    network = JudgeNetwork(data.input_shape, output_sizes(schema))
     initialise(network, torch_stream(seed, "judge/weights"))
     if start is not None:
         network.trunk.load_state_dict(start.network.trunk.state_dict())
@@ -151,7 +168,7 @@ def train_judge(
         accuracy, balanced, blurred_accuracy, left_out, recipe=recipe,
         started_from="" if start is None else start.sha256,
     )  # fmt: skip
-    return Judge(network, schema, tuple(data.input_shape), temperatures, record)
+    return Judge(network, schema, tuple(data.input_shape), temperatures, record, moments)
 
 
 def _split(data: DataSet, seed: int) -> tuple[Ids, Ids]:
@@ -171,12 +188,12 @@ def _learnable(data: DataSet, labels: Sequence[str] | None, ids: Ids) -> tuple[L
     left_out = {}
     for label in data.schema.select(tuple(labels)) if labels is not None else data.schema:
         column = data.labels_of(ids)[:, data.schema.index(label.name)]
-        counts = [int((column == k).sum()) for k in range(label.cardinality)]
-        if label.kind == "continuous":
-            left_out[label.name] = "a continuous label"
-        elif min(counts) < MIN_IMAGES_PER_CLASS:
-            rarest = label.class_name(int(np.argmin(counts)))
-            left_out[label.name] = f"{min(counts)} images of class {rarest}, {MIN_IMAGES_PER_CLASS} are needed"
+        counts = [int((column == k).sum()) for k in range(label.cardinality)] or [int((~np.isnan(column)).sum())]
+        if min(counts) < MIN_IMAGES_PER_CLASS:
+            rarest = f"of class {label.class_name(int(np.argmin(counts)))}" if label.cardinality else "have this label"
+            left_out[label.name] = f"{min(counts)} images {rarest}, {MIN_IMAGES_PER_CLASS} are needed"
+        elif label.kind == "continuous" and np.nanmin(column) == np.nanmax(column):
+            left_out[label.name] = "the label has the same value in every image"
     known = [name for name in (labels or data.schema.names) if name not in left_out]
     if not known:
         why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
@@ -194,23 +211,42 @@ def _read(data: DataSet, ids: Ids, schema: LabelSchema) -> _Examples:
     return _Examples(torch.cat(pixels), torch.cat(labels))
 
 
+def _moments(labels: Labels, schema: LabelSchema) -> dict[str, Moments]:
+    """Mean and standard deviation of each continuous label over its known values."""
+    known = {
+        label.name: column[~column.isnan()].double()
+        for label, column in zip(schema, labels.T, strict=True)
+        if label.kind == "continuous"
+    }
+    return {name: (float(values.mean()), float(values.std()) or 1.0) for name, values in known.items()}
+
+
 def _class_weights(labels: Labels, schema: LabelSchema) -> list[Tensor]:
-    """Class weights of each label: classes have equal total weight, and the mean weight of an image is 1."""
+    """Class weights of each label: classes have equal total weight, and the mean weight of an image is 1.
+
+    Empty for a continuous label.
+    """
     weights = []
     for column, label in zip(labels.T, schema, strict=True):
-        counts = torch.stack([(column == k).sum() for k in range(label.cardinality)]).double()
+        counts = torch.tensor([int((column == k).sum()) for k in range(label.cardinality)]).double()
         weights.append((counts.sum() / (label.cardinality * counts.clamp_min(1))).clamp_max(MAX_WEIGHT).float())
     return weights
 
 
 def _losses(logits: Tensor, labels: Labels, schema: LabelSchema, weights: Sequence[Tensor]) -> Tensor:
-    """Mean weighted cross entropy of each label over the rows in which it is known, shape (L,)."""
-    parts = torch.split(logits, [label.cardinality for label in schema], dim=1)
+    """Mean loss of each label over the rows in which it is known, shape (L,).
+
+    The weighted cross entropy, or half the squared error of a continuous label.
+    """
+    parts = torch.split(logits, output_sizes(schema), dim=1)
     losses = []
     for part, column, weight in zip(parts, labels.T, weights, strict=True):
         known = ~column.isnan()
-        target = column.nan_to_num().long()
-        each = functional.cross_entropy(part, target, reduction="none") * weight[target]
+        if len(weight):
+            target = column.nan_to_num().long()
+            each = functional.cross_entropy(part, target, reduction="none") * weight[target]
+        else:
+            each = (part[:, 0] - column.nan_to_num()).square() / 2
         losses.append(torch.where(known, each, 0.0).sum() / known.sum().clamp_min(1))
     return torch.stack(losses)
 
@@ -293,15 +329,17 @@ def _round(network: JudgeNetwork) -> None:
 
 
 def _temperatures(network: JudgeNetwork, images: Images, labels: Labels, schema: LabelSchema) -> tuple[float, ...]:
-    """Temperature of minimal loss for each label (Guo et al. 2017), with equally weighted classes.
+    """Temperature of minimal loss for each label (Guo et al. 2017), with equally weighted classes; 1 without classes.
 
     The soft targets of :func:`_platt_targets` keep the confidence of an error-free judge finite.
     """
     logits = in_fixed_batches(network, images).double()
     weights = [weight.double() for weight in _class_weights(labels, schema)]
-    parts = torch.split(logits, [label.cardinality for label in schema], dim=1)
+    parts = torch.split(logits, output_sizes(schema), dim=1)
 
     def best(part: Tensor, column: Tensor, weight: Tensor) -> float:
+        if not len(weight):
+            return 1.0
         known = ~column.isnan()
         part, target = part[known], column[known].long()
         targets = _platt_targets(target, part.shape[1])
@@ -331,14 +369,22 @@ def _platt_targets(target: Tensor, classes: int) -> Tensor:
 def _accuracies(
     network: JudgeNetwork, images: Images, labels: Labels, schema: LabelSchema
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Accuracy and balanced accuracy of each label."""
+    """Accuracy and balanced accuracy of each label; R2 and rank correlation of a continuous label."""
     logits = in_fixed_batches(network, images)
-    parts = dict(zip(schema.names, torch.split(logits, [label.cardinality for label in schema], dim=1), strict=True))
+    parts = dict(zip(schema.names, torch.split(logits, output_sizes(schema), dim=1), strict=True))
     plain = {
-        name: float((part.argmax(1) == column)[~column.isnan()].double().mean())
+        name: _accuracy(part[~column.isnan()], column[~column.isnan()])
         for (name, part), column in zip(parts.items(), labels.T, strict=True)
     }
     return plain, balanced_accuracies(parts, labels, schema)
+
+
+def _accuracy(predicted: Tensor, true: Tensor) -> float:
+    """Accuracy of one label from its logits, shape (N, K); R2 of predicted values, shape (N, 1)."""
+    if predicted.shape[1] > 1:
+        return float((predicted.argmax(1) == true).double().mean())
+    error, spread = (true - predicted[:, 0]).double().square().sum(), (true - true.mean()).double().square().sum()
+    return 1 - float(error / spread) if spread > 0 else math.nan
 
 
 def blurred(images: Images, deviation: float) -> Images:
@@ -397,15 +443,17 @@ def reference_blur(images: Images) -> Tensor:
 
 
 def balanced_accuracies(log_probs: Mapping[str, Tensor], labels: Labels, schema: LabelSchema) -> dict[str, float]:
-    """Balanced accuracy of each label: the mean recall of its classes.
+    """Balanced accuracy of each label: the mean recall of its classes; the rank correlation of a continuous label.
 
     Args:
-        log_probs: log-probabilities of the classes of each label, shape :math:`(N, K)`.
+        log_probs: log-probabilities of the classes of each label, shape :math:`(N, K)`; predicted values of a
+            continuous label, shape :math:`(N, 1)`.
         labels: the true labels, shape :math:`(N, L)` in the schema's order; missing ones are ignored.
         schema: the labels; those without log-probabilities are left out.
 
     Returns:
-        Balanced accuracy in [0, 1] by label; NaN if fewer than two classes occur.
+        Balanced accuracy in [0, 1], or rank correlation in [-1, 1], by label; NaN if fewer than two classes or values
+        occur.
 
     >>> from ccvae_eval.model.interface import binary_schema
     >>> log_probs = {"Hat": torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.1, 0.9]]).log()}
@@ -413,9 +461,11 @@ def balanced_accuracies(log_probs: Mapping[str, Tensor], labels: Labels, schema:
     {'Hat': 0.75}
     """
     return {
-        name: mean_recall(log_probs[name].argmax(1).cpu(), labels[:, schema.index(name)].cpu())
-        for name in schema.names
-        if name in log_probs
+        label.name: rank_correlation(log_probs[label.name][:, 0].cpu(), column)
+        if label.kind == "continuous"
+        else mean_recall(log_probs[label.name].argmax(1).cpu(), column)
+        for label, column in zip(schema, labels.T.cpu(), strict=True)
+        if label.name in log_probs
     }
 
 
@@ -424,6 +474,22 @@ def mean_recall(predicted: Tensor, true: Tensor) -> float:
     classes = sorted(set(true[~true.isnan()].tolist()))
     recalls = [float((predicted[true == k] == k).double().mean()) for k in classes]
     return sum(recalls) / len(recalls) if len(recalls) > 1 else math.nan
+
+
+def rank_correlation(predicted: Tensor, true: Tensor) -> float:
+    """Spearman's correlation of predicted and true values, shapes (N,), NaN = unknown; NaN if one is constant.
+
+    For normal variables a rank correlation of .8 means that both lie on the same side of their medians in 80% of the
+    images, so it is comparable with a balanced accuracy.
+
+    >>> rank_correlation(torch.tensor([1.0, 2.0, 5.0]), torch.tensor([0.1, 0.2, 0.3]))
+    1.0
+    """
+    known = ~(predicted.isnan() | true.isnan())
+    ranks = np.stack([rankdata(values[known].numpy()) for values in (predicted, true)])
+    if not known.any() or bool((ranks == ranks[:, :1]).all(1).any()):
+        return math.nan
+    return float(np.corrcoef(ranks)[0, 1])
 
 
 def trusted_labels(agreement: Mapping[str, float], least: float = MIN_AGREEMENT) -> tuple[str, ...]:

@@ -91,6 +91,55 @@ def class_gaussians(codes: Codes, classes: Tensor, cardinality: int) -> ClassGau
     return ClassGaussians(member.sum(1), member @ z, member @ z.square())
 
 
+@dataclass(frozen=True)
+class CodeRegression:
+    r"""A Gaussian for each latent dimension whose mean is linear in a continuous label, fitted to codes.
+
+    .. math:: z = \bar z + b (y - \bar y) + s e
+
+    Args:
+        count: number of codes n.
+        centre, spread: mean of the label, and its sum of squared deviations.
+        loc, slope: :math:`\bar z` and b, each of shape :math:`(d,)`, float64.
+        residual: sum of the squared residuals, shape :math:`(d,)`.
+    """
+
+    count: int
+    centre: Tensor
+    spread: Tensor
+    loc: Tensor
+    slope: Tensor
+    residual: Tensor
+
+    def at(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Mean and deviation (divisor n - 2) of codes with these labels, shape (N,), each of shape :math:`(N, d)`."""
+        loc = self.loc + self.slope * (values.double()[:, None] - self.centre)
+        return loc, (self.residual / (self.count - 2)).sqrt().expand_as(loc)
+
+    def leave_one_out(self, codes: Codes, values: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Mean and deviation at each code's own label in a fit without the code, each of shape :math:`(N, d)`."""
+        z, offset = codes.double(), values.double()[:, None] - self.centre
+        rest = 1 - 1 / self.count - offset.square() / self.spread  # 1 - leverage
+        error = (z - self.loc - self.slope * offset) / rest
+        residual = (self.residual - error.square() * rest).clamp_min(0)
+        return z - error, (residual / (self.count - 3)).sqrt()
+
+
+def code_regression(codes: Codes, values: Tensor) -> CodeRegression:
+    r"""Fits the least-squares line of each latent dimension on a label.
+
+    Args:
+        codes: shape :math:`(n, d)`, n > 3.
+        values: labels, shape :math:`(n,)`, not constant and without NaN.
+    """
+    z, y = codes.double(), values.double()
+    offset = y - y.mean()
+    spread = offset.square().sum()
+    slope = offset @ z / spread
+    residual = (z - z.mean(0) - slope * offset[:, None]).square().sum(0)
+    return CodeRegression(len(z), y.mean(), spread, z.mean(0), slope, residual)
+
+
 def transported(
     codes: Codes, source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], limit: float = RANK_LIMIT
 ) -> tuple[Codes, Tensor]:
@@ -155,6 +204,20 @@ def class_path(codes_from: Codes, codes_to: Codes) -> LatentPath:
 def gaussian_path(loc: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor]) -> LatentPath:
     """Returns the path between two classes given as Gaussians p(z_c|y) by mean and deviation (``range="prior"``)."""
     return _line(loc[0].double(), loc[1].double(), lambda direction: [(s.double() * direction).norm() for s in scale])
+
+
+def value_path(loc: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor], span: float) -> LatentPath:
+    """Returns the path between the mean codes at two values of a continuous label, which are its ends.
+
+    Its ``separation`` is the distance of the mean codes of two values that differ by two standard deviations of the
+    label, as those of two equally frequent classes do.
+
+    Args:
+        loc, scale: mean and deviation of the codes at both values, each of shape (d,).
+        span: distance of both values, in units of two standard deviations of the label.
+    """
+    path = gaussian_path(loc, scale)
+    return LatentPath(loc[0].double(), loc[1].double(), path.separation / span)
 
 
 def _line(m0: Tensor, m1: Tensor, deviations: Callable[[Tensor], list[Tensor]]) -> LatentPath:

@@ -115,9 +115,12 @@ def _check_extras(data: DataSet, ids: Ids, who: str) -> None:
     for label in data.schema:
         if supports(data, HasRegions):
             _check_region(data, ids, label.name, data.input_shape, who)
-        if label.kind == "continuous":
-            continue
         value, shape = np.ones(len(ids), np.float32), (len(ids), *data.input_shape)
+        if label.kind == "continuous":
+            known = data.labels_of(ids)[:, data.schema.index(label.name)]
+            if np.isnan(known).all():
+                continue
+            value = np.where(np.isnan(known), np.nanmedian(known), known).astype(np.float32)
         if supports(data, HasCounterfactuals):
             require_images(data.with_attribute(ids, label.name, value), shape, who, "with_attribute")
         if supports(data, HasRedraws):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from ccvae_eval.evaluation.judge_scores import (
     JudgeReliability,
@@ -20,7 +21,7 @@ from ccvae_eval.evaluation.metric import Decoded
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.metrics.locality.metric import Locality
-from tests.support.fakes import Squares, SquaresJudge, SquaresVAE
+from tests.support.fakes import GradedJudge, GradedSquares, GradedSquaresVAE, Squares, SquaresJudge, SquaresVAE
 
 LOG_PROBS = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]).log()
 FLAT = torch.full((2, 3), 1 / 3).log()
@@ -68,6 +69,33 @@ def test_the_judge_response_is_measured_and_noted():
     notes = measure(muddled, [Locality(steps=3)]).measurement("locality").notes
     assert any("Glasses moves Smile by 1.00" in note for note in notes)
     assert any(note.startswith("the judge's balanced accuracy") and "Glasses 1.00" in note for note in notes)
+
+
+def test_the_reliability_of_a_continuous_label_is_a_rank_correlation():
+    class Blurred(GradedJudge):
+        """Errors of the judged value grow with the brightness of another square."""
+
+        def log_probabilities(self, images):
+            found = dict(super().log_probabilities(images))
+            return found | {"Smile": found["Smile"] + 60 * images[:, :1, 0, 0]}
+
+    data = GradedSquares(200)
+    for judge, trusted in ((GradedJudge(), True), (Blurred(), False)):
+        subject = prepare(GradedSquaresVAE(), data, np.arange(200), judge=judge)
+        reliability = JudgeReliability(subject)
+        for chunk in subject.chunks():
+            reliability.update(Decoded(subject, chunk, "", subject.decode(chunk.codes), {}))
+        values = judge.log_probabilities(subject.decode(subject.codes))["Smile"][:, 0].double()
+        levels = subject.levels("Smile")
+        # beyond the levels, the judged value is that of the last level
+        places = np.interp(values, levels, np.linspace(0, 1, len(levels)))
+        expected = spearmanr(places, subject.column("Smile")).statistic
+        assert reliability.accuracy["Smile"] == pytest.approx(expected, abs=1e-9)
+        assert ("Smile" in reliability.trusted) == trusted
+        assert reliability.notes()[0].startswith("the judge's balanced accuracy (continuous: rank correlation) on the")
+        why = reliability.why_not("Smile")
+        expected_reason = f"the judged values of the reconstructions correlate with the label by only {expected:.2f}"
+        assert why == ("" if trusted else expected_reason)
 
 
 class ValidatedJudge(SquaresJudge):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,8 @@ from ccvae_eval.evaluation.pictures import (
     two_label_grid,
 )
 from ccvae_eval.evaluation.subject import prepare
-from tests.support.fakes import SCHEMA, Squares, SquaresVAE
+from ccvae_eval.report.page.pictures import image_classes
+from tests.support.fakes import SCHEMA, GradedSquares, GradedSquaresVAE, Squares, SquaresVAE
 from tests.support.runs import LABELS, measurement, run_of, value
 
 
@@ -39,6 +42,20 @@ def test_the_gallery_shows_images_reconstructions_and_every_label_set_to_another
         np.testing.assert_array_equal(now, data.labels_of(ids)[:, SCHEMA.index(label.name)])
         assert (now != then).all()
         assert (found[f"do/{label.name}"] != found["reconstruction"]).any()
+
+
+def test_the_gallery_has_the_values_of_a_continuous_label() -> None:
+    data = GradedSquares(200, missing=0.1)
+    subject = prepare(GradedSquaresVAE(), data, np.arange(200))
+    found = gallery(subject, [np.arange(200)])
+    np.testing.assert_array_equal(found["label/Smile"], data.labels_of(found["ids"])[:, 1])
+    assert np.isnan(found["label/Smile"]).any()
+    assert set(found["then/Smile"]) <= set(subject.levels("Smile").numpy().astype(np.float32))
+    assert (found["do/Smile"] != found["reconstruction"]).any()
+    run = run_of(measurement("density", "auc", [value("auc", 0.8)]))
+    shown = image_classes(replace(run, gallery=found))["Smile"]
+    assert [text == "unknown" for text in shown["now"]] == np.isnan(found["label/Smile"]).tolist()
+    assert shown["then"] == [f"{v:.4g}" for v in found["then/Smile"]]
 
 
 def test_an_intervention_that_is_undefined_is_left_out() -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from ccvae_eval.core.errors import CheckpointError, DataError
 from ccvae_eval.judge import Judge, train_judge
 from ccvae_eval.judge.artifact import judged_on_cpu
 from ccvae_eval.model.interface import Label, LabelSchema
-from tests.support.fakes import Squares
+from tests.support.fakes import GradedSquares, Squares
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,26 @@ def test_a_saved_and_reopened_judge_is_equal_in_every_bit(judge, squares, tmp_pa
     assert again.record == judge.record
     assert again.temperatures == judge.temperatures
     assert all(t.dtype == torch.float16 for t in read_bundle(path).tensors.values())
+
+
+def test_a_judge_of_a_continuous_label_is_saved_with_the_labels_moments(tmp_path):
+    data = GradedSquares(count=300)
+    judge = train_judge(data, steps=10)
+    mean, deviation = judge.moments["Smile"]
+    assert 25 < mean < 35
+    assert 8 < deviation < 15
+    judge.save(tmp_path / "judge.safetensors")
+    again = Judge.open(tmp_path / "judge.safetensors")
+    assert (again.moments, again.sha256) == (judge.moments, judge.sha256)
+    images = data.batch(np.arange(5)).images
+    assert torch.equal(judge.log_probabilities(images)["Smile"], again.log_probabilities(images)["Smile"])
+    only = again.for_labels(LabelSchema((Label("Smile", "continuous"),))).log_probabilities(images)
+    assert torch.equal(only["Smile"], again.log_probabilities(images)["Smile"])
+    assert replace(judge, moments={"Smile": (mean, 2 * deviation)}).sha256 != judge.sha256
+    bundle = read_bundle(tmp_path / "judge.safetensors")
+    write_bundle(tmp_path / "without.safetensors", bundle.tensors, {**bundle.metadata, "moments": {}})
+    with pytest.raises(CheckpointError, match="moments must name the continuous labels"):
+        Judge.open(tmp_path / "without.safetensors")
 
 
 def test_log_probabilities_cover_every_class_and_sum_to_one(judge, squares):

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ccvae_eval.core.errors import CheckpointError, DataError, LabelMismatchError
 from ccvae_eval.judge import judge_source, selection, train_judge
 from ccvae_eval.model.interface import Label, LabelSchema
-from tests.support.fakes import Squares
+from tests.support.fakes import GRADED, GradedSquares, Squares
 
 
 @pytest.fixture
@@ -147,6 +149,18 @@ def test_a_cached_judge_of_more_labels_is_used(squares, trainings, tmp_path):
     one = judge_source(squares, schema=LabelSchema((Label("Smile"),)), cache_dir=tmp_path, notice=pytest.fail).judge
     assert one.sha256 == every.sha256
     assert len(trainings) == 1
+
+
+def test_a_cached_judge_that_left_continuous_labels_out_is_not_used(trainings, tmp_path):
+    """Earlier versions did not predict continuous labels."""
+    data = GradedSquares(count=300)
+    old = train_judge(data, labels=["Glasses"], recipe="settled", steps=2)
+    old = replace(old, record=replace(old.record, left_out={"Smile": "a continuous label"}))
+    old.save(tmp_path / "judge-old.safetensors")
+    assert judge_source(data, labels=["Glasses"], cache_dir=tmp_path).judge.sha256 == old.sha256
+    source = judge_source(data, cache_dir=tmp_path)
+    assert source.judge is None
+    assert source.require().labels == GRADED
 
 
 def test_a_new_judge_starts_from_a_cached_one_of_the_same_data(squares, trainings, tmp_path):

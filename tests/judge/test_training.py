@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from scipy.stats import spearmanr
 
 from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.core.random_streams import torch_stream
@@ -17,7 +18,7 @@ from ccvae_eval.judge.training import (
 )
 from ccvae_eval.model.fixed_batches import in_fixed_batches
 from ccvae_eval.model.interface import Label, LabelSchema, binary_schema
-from tests.support.fakes import SCHEMA, Squares
+from tests.support.fakes import GRADED, SCHEMA, GradedSquares, Squares
 
 STEPS = 120
 
@@ -39,7 +40,7 @@ class Points(Squares):
 
 
 class WithAge(Squares):
-    """Adds a continuous label and one that is almost never present."""
+    """Adds a continuous label with one value and a label that is almost never present."""
 
     @property
     def schema(self):
@@ -47,7 +48,7 @@ class WithAge(Squares):
 
     def labels_of(self, ids):
         rare = np.where(np.asarray(ids) % 200 == 0, 1, 0)
-        return np.column_stack([super().labels_of(ids), np.asarray(ids) / 7, rare]).astype(np.float32)
+        return np.column_stack([super().labels_of(ids), np.full(len(ids), 7), rare]).astype(np.float32)
 
     def batch(self, ids):
         batch = super().batch(ids)
@@ -128,8 +129,44 @@ def test_progress_is_reported_for_each_step(squares):
 def test_labels_that_cannot_be_learned_are_left_out_with_a_reason():
     judge = train_judge(WithAge(count=600), steps=2)
     assert judge.labels == SCHEMA
-    assert judge.record.left_out["Age"] == "a continuous label"
+    assert judge.record.left_out["Age"] == "the label has the same value in every image"
     assert "present" in judge.record.left_out["Tattoo"]
+
+
+def test_the_values_of_a_continuous_label_are_predicted_also_from_blurred_images():
+    data = GradedSquares(count=1500, missing=0.3)
+    judge = train_judge(data, steps=STEPS)
+    assert judge.labels == GRADED
+    assert judge.temperatures[1] == 1
+    truth = GradedSquares(count=1500)
+    batch = truth.batch(truth.split("test"))
+    value = batch.labels[:, 1].double()
+    for images in (batch.images, reference_blur(batch.images)):
+        predicted = judge.log_probabilities(images)["Smile"]
+        assert predicted.shape == (len(value), 1)
+        r2 = 1 - (predicted[:, 0] - value).square().sum() / (value - value.mean()).square().sum()
+        assert r2 > 0.8
+        assert spearmanr(predicted[:, 0], value).statistic > 0.9
+    assert 0.8 < judge.record.accuracy["Smile"] < 1
+    assert 0.9 < judge.record.balanced_accuracy["Smile"] < 1
+    assert "Smile" in judge.record.blurred_accuracy
+
+
+def test_a_continuous_label_that_is_hardly_known_is_left_out():
+    data = GradedSquares(count=300, missing=0.95)
+    judge = train_judge(data, steps=2)
+    assert judge.labels.names == ("Glasses",)
+    assert judge.record.left_out["Smile"].endswith("images have this label, 10 are needed")
+
+
+def test_the_rank_correlation_of_a_continuous_label_against_scipy():
+    values, column = torch.randn(50, 1), torch.randn(50)
+    column[:5] = torch.nan
+    expected = spearmanr(values[5:, 0], column[5:]).statistic
+    schema = LabelSchema((Label("Age", "continuous"),))
+    found = balanced_accuracies({"Age": values}, column[:, None], schema)["Age"]
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(balanced_accuracies({"Age": torch.ones(50, 1)}, column[:, None], schema)["Age"])
 
 
 def test_only_requested_labels_are_learned(squares):

@@ -9,7 +9,16 @@ import pytest
 import torch
 from scipy import stats
 
-from ccvae_eval.model.latents import class_gaussians, class_path, gaussian_path, replaced, swapped, transported
+from ccvae_eval.model.latents import (
+    class_gaussians,
+    class_path,
+    code_regression,
+    gaussian_path,
+    replaced,
+    swapped,
+    transported,
+    value_path,
+)
 
 
 def test_replaced_changes_only_the_given_dimensions() -> None:
@@ -40,6 +49,38 @@ def test_class_gaussians_equal_numpy_with_and_without_the_code_itself() -> None:
         others = (classes == classes[row]) & (np.arange(40) != row)
         np.testing.assert_allclose(loc[place], codes[others].mean(0), atol=1e-10)
         np.testing.assert_allclose(scale[place], codes[others].std(0, ddof=1), atol=1e-10)
+
+
+def test_a_regression_of_codes_equals_numpy_with_and_without_the_code_itself() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.uniform(10, 50, 40)
+    codes = np.column_stack([0.3 * values + rng.standard_normal(40), rng.standard_normal(40)])
+    fitted = code_regression(torch.from_numpy(codes), torch.from_numpy(values))
+    asked = torch.tensor([0.0, 100.0])
+
+    def fit(rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        design = np.column_stack([np.ones(rows.sum()), values[rows]])
+        coefficients, residual, *_ = np.linalg.lstsq(design, codes[rows], rcond=None)
+        return np.column_stack([np.ones(len(at)), at]) @ coefficients, np.sqrt(residual / (rows.sum() - 2))
+
+    loc, scale = fitted.at(asked)
+    expected = fit(np.ones(40, bool), asked.numpy())
+    np.testing.assert_allclose(loc, expected[0])
+    np.testing.assert_allclose(scale, np.broadcast_to(expected[1], (2, 2)))
+    without = fitted.leave_one_out(torch.from_numpy(codes), torch.from_numpy(values))
+    for i in range(40):
+        rest = np.arange(40) != i
+        loc, scale = fit(rest, values[[i]])
+        np.testing.assert_allclose(without[0][i], loc[0])
+        np.testing.assert_allclose(without[1][i], scale)
+
+
+def test_the_path_between_two_values_runs_from_mean_to_mean() -> None:
+    ends = torch.tensor([0.0, 0.0]), torch.tensor([3.0, 4.0])
+    path = value_path(ends, (torch.ones(2), torch.ones(2)), 2.5)
+    assert torch.equal(path.at(0.0), ends[0].double())
+    assert torch.equal(path.at(1.0), ends[1].double())
+    assert path.separation == pytest.approx(5 / 2.5)
 
 
 def test_transport_keeps_the_rank_and_clips_it() -> None:

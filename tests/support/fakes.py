@@ -206,6 +206,85 @@ class SquaresJudge:
         return {name: value for name, value in predictions.items() if isinstance(value, Tensor)}
 
 
+GRADED = LabelSchema((Label("Glasses"), Label("Smile", "continuous")))
+LEAST_SMILE, MOST_SMILE = 10.0, 50.0
+"""Range of the continuous label, which is uniform."""
+GRADE_SPREAD = 0.2
+"""Standard deviation of the continuous label's factor around its mean."""
+
+
+def _smile_factor(value: Tensor) -> Tensor:
+    """The mean factor, from -2 to 2, of an image whose label Smile has this value."""
+    return 4 * (value - LEAST_SMILE) / (MOST_SMILE - LEAST_SMILE) - 2
+
+
+def _smile_value(factor: Tensor) -> Tensor:
+    return LEAST_SMILE + (factor + 2) * (MOST_SMILE - LEAST_SMILE) / 4
+
+
+class GradedSquares(Squares):
+    """Squares whose label Smile is continuous, from 10 to 50; its square shows the value. There is no label Hair."""
+
+    def __init__(self, count: int = 160, size: int = 32, missing: float = 0.0, seed: int = 0) -> None:
+        super().__init__(count, size, seed=seed)
+        draw = uniforms(seed, "squares/grades", np.arange(count), 2)
+        self._grades = (LEAST_SMILE + (MOST_SMILE - LEAST_SMILE) * draw[:, 0]).astype(np.float32)
+        self._labels = np.stack([self._classes[:, 0], np.where(draw[:, 1] < missing, np.nan, self._grades)], 1)
+        self._labels = self._labels.astype(np.float32)
+
+    @property
+    def spec(self) -> str:
+        return f"graded,count={self.count}"
+
+    @property
+    def schema(self) -> LabelSchema:
+        return GRADED
+
+    def factors(self, ids: Ids, classes: Mapping[str, NDArray[Any]] | None = None) -> Tensor:
+        shown = dict(classes or {})
+        grades = torch.from_numpy(np.asarray(shown.pop("Smile", self._grades[ids]), np.float32))
+        values = super().factors(ids, shown)
+        column = factor_columns("Smile")[0]
+        values[:, column] = _smile_factor(grades) + GRADE_SPREAD * self._noise[ids][:, column]
+        return values
+
+
+class GradedSquaresVAE(SquaresVAE):
+    """The same networks for graded squares: Smile is predicted as a Gaussian, and p(z_c|y) is linear in it."""
+
+    def __init__(self, blocks: bool = False, scale: float = 0.1, size: int = 32) -> None:
+        super().__init__(blocks, scale, size)
+        self.layout = LatentLayout(FACTORS, {name: self.layout[name] for name in GRADED.names})
+        self.labels = GRADED
+
+    def predict(self, images: Images, codes: Codes) -> Mapping[str, Tensor | Gaussian]:
+        value = _smile_value(codes[:, factor_columns("Smile")[:1]])
+        spread = torch.full_like(value, GRADE_SPREAD * (MOST_SMILE - LEAST_SMILE) / 4)
+        return {"Glasses": super().predict(images, codes)["Glasses"], "Smile": Gaussian(value, spread)}
+
+    def conditional_prior(self, labels: Labels) -> Gaussian:
+        order = self.layout.characteristic_columns
+        loc, scale = torch.zeros(len(labels), len(order)), torch.ones(len(labels), len(order))
+        glasses, smile = labels.T
+        known = torch.tensor(MEANS["Glasses"])[glasses.nan_to_num(0).long()]
+        for name, mean, spread in (
+            ("Glasses", torch.where(glasses.isnan(), torch.nan, known), SPREAD),
+            ("Smile", _smile_factor(smile), GRADE_SPREAD),
+        ):
+            place = order.index(factor_columns(name)[0])
+            loc[:, place], scale[:, place] = mean, spread
+        return Gaussian(loc, scale)
+
+
+class GradedJudge:
+    """Classifies Glasses and predicts the value of Smile, each from its square."""
+
+    def log_probabilities(self, images: Images) -> Mapping[str, Tensor]:
+        model = GradedSquaresVAE(size=images.shape[-1])
+        predictions = model.predict(images, model.encode(images).loc)
+        return {name: p if isinstance(p, Tensor) else p.loc for name, p in predictions.items()}
+
+
 class PlainSquaresVAE(torch.nn.Module):
     """The same networks without characteristics, predictions or p(z_c|y): a plain VAE."""
 

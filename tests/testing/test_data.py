@@ -20,7 +20,7 @@ from ccvae_eval.model.interface import Batch
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, data_sets
 from ccvae_eval.testing import ContractBroken, check_data_set
 from tests.support import grid_files
-from tests.support.fakes import Squares
+from tests.support.fakes import GradedSquares, Squares
 from tests.support.parquet_files import shards
 
 RNG = np.random.default_rng(0)
@@ -144,6 +144,20 @@ DEFECTS: Mapping[str, dict[str, Any]] = {
 
 def test_the_fake_conforms():
     check_data_set(Strict())
+
+
+def test_counterfactuals_of_a_continuous_label_are_checked_with_its_own_values():
+    class Graded(GradedSquares):
+        from_spec = Strict.from_spec
+
+    class Grey(Graded):
+        def with_attribute(self, ids, label, value):
+            assert label != "Smile" or 10 <= value.min() <= value.max() <= 50
+            return super().with_attribute(ids, label, value)[:, : 1 if label == "Smile" else 3]
+
+    check_data_set(Graded())
+    with pytest.raises(ContractBroken, match="with_attribute"):
+        check_data_set(Grey())
 
 
 class Shifted(Faces):

@@ -34,7 +34,13 @@ from ccvae_eval.statistics.calibration_error import (
     permuted_calibration_error,
 )
 from ccvae_eval.statistics.intervals import MIN_IMAGES, Resampled, bootstrap_estimate
-from ccvae_eval.statistics.probes import Folds, folds_of, logistic_coefficients, standardised
+from ccvae_eval.statistics.probes import (
+    Folds,
+    cross_fitted_regression,
+    folds_of,
+    logistic_coefficients,
+    standardised,
+)
 from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -74,7 +80,7 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
                 continue
             prediction = predictions.get(name)
             if isinstance(prediction, Gaussian):
-                self._add_continuous(table, name, prediction)
+                self._add_continuous(table, name, prediction, note)
             elif prediction is not None:
                 self._add_classes(table, name, prediction.double().numpy(), note)
             elif name in subject.unassigned:
@@ -94,7 +100,7 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
         return replace(found, values=tuple(marked))
 
     def _probe(self) -> dict[str, Tensor | Gaussian]:
-        """Return the log-probabilities of linear probes of all characteristics with classes."""
+        """Return the log-probabilities of linear probes of all characteristics; values of a continuous one."""
         subject = self.subject
         codes = subject.posterior.loc if self.metric.code == "mean" else subject.codes
         points, folds, strength = codes.double().numpy(), folds_of(subject.ids), self.metric.strength
@@ -105,6 +111,11 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
                 p = probe_probabilities(points[:, columns], classes, label.cardinality, folds, strength=strength)
                 # 0 becomes the smallest positive float
                 found[name] = torch.from_numpy(np.log(np.maximum(p, np.finfo(np.float64).tiny)))
+            else:
+                column = subject.column(name).double().numpy()[:, None]
+                probe = cross_fitted_regression(points[:, columns], column, folds, strength=strength)
+                mean = torch.from_numpy(probe.predicted)
+                found[name] = Gaussian(mean, torch.zeros_like(mean))
         return found
 
     def _add_classes(self, table: ResultTable, name: str, log_probs: Floats, note: str) -> None:
@@ -156,17 +167,26 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
         scores = [log_probs[:, k] - _log_rest(log_probs, k) for k in contrasts.classes]
         table.add("auc", name, RocAuc(scores, contrasts.targets), chance=0.5, note=joined_notes(note, contrasts.note))
 
-    def _add_continuous(self, table: ResultTable, name: str, prediction: Gaussian) -> None:
+    def _add_continuous(self, table: ResultTable, name: str, prediction: Gaussian, note: str) -> None:
         column, mean = self.subject.column(name).double().numpy(), prediction.loc.double().numpy().reshape(-1)
         known = ~np.isnan(column)
         if not known.any():
-            table.undefined(name, NO_LABEL, CONTINUOUS_VALUES)
+            table.undefined(name, NO_LABEL, ("balanced_accuracy", "auc", *CONTINUOUS_VALUES))
             return
         centred = column - column[known].mean()
         terms = np.column_stack([(column - mean) ** 2, centred, centred**2, np.where(known, 1.0, np.nan)])
-        table.add("r2", name, bootstrap_estimate(_r2, terms, table.weights), chance=0.0)
+        table.add("r2", name, bootstrap_estimate(_r2, terms, table.weights), chance=0.0, note=note)
         chance = float(np.abs(column[known] - np.median(column[known])).mean())
-        table.add("absolute_error", name, Mean(np.abs(column - mean)), chance=chance)
+        table.add("absolute_error", name, Mean(np.abs(column - mean)), chance=chance, note=note)
+        try:
+            contrasts = contrasts_of(self.subject, name, self.metric.least)
+        except UndefinedError as error:
+            table.undefined(name, error.what, ("balanced_accuracy", "auc"))
+            return
+        (above,), split = contrasts.targets, joined_notes(note, contrasts.note)
+        predicted = (mean > np.median(column[known])).astype(np.float64)
+        table.add("balanced_accuracy", name, BalancedAccuracy(predicted, above), chance=0.5, note=split)
+        table.add("auc", name, RocAuc([mean], [above]), chance=0.5, note=split)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -34,11 +34,13 @@ class Accuracy:
       which is slightly above 0.
 
     For a continuous label: ``r2`` = 1 - sum (y - m)^2 / sum (y - mean y)^2 of the predicted mean m (chance 0: the mean
-    of these images), and ``absolute_error`` (chance: that of their median).
+    of these images), and ``absolute_error`` (chance: that of their median). ``balanced_accuracy`` is that of the side
+    of the median on which m lies, and ``auc`` that of m for the images above the median.
 
     If the model cannot predict but has latent dimensions for its labels, including assigned ones, a linear probe
-    predicts instead: a logistic regression on the characteristic's latent dimensions, fitted to the other four fifths
-    of the images. Such rows are noted "linear probe"; they favour a model over one that must predict by itself.
+    predicts instead: a logistic regression (continuous: a ridge regression) on the characteristic's latent dimensions,
+    fitted to the other four fifths of the images. Such rows are noted "linear probe"; they favour a model over one that
+    must predict by itself.
 
     Range: 0 to 1; -1 to 1 for calibration_error, at most 1 for r2, 0 and up for absolute_error.
     Direction: higher is better; lower for brier, calibration_error and absolute_error. With fewer than ``least`` images

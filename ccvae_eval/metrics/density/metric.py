@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import norm
 
+from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.core.types import Floats
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
@@ -30,7 +31,7 @@ from ccvae_eval.metrics.density.leakage import (
 )
 from ccvae_eval.metrics.density.settings import Density
 from ccvae_eval.metrics.density.variety import add_beyond, variety_sample
-from ccvae_eval.metrics.shared.contrasts import Contrasts, RocAuc, mean_over_contrasts
+from ccvae_eval.metrics.shared.contrasts import Contrasts, RocAuc, above_median, mean_over_contrasts
 from ccvae_eval.model.interface import HasConditionalPrior, supports, type_name
 from ccvae_eval.statistics.auc import spearman_estimate
 from ccvae_eval.statistics.densities import (
@@ -42,11 +43,15 @@ from ccvae_eval.statistics.densities import (
     wasserstein_estimate,
 )
 from ccvae_eval.statistics.distances import normal_wasserstein, normal_wasserstein_estimate, normal_wasserstein_floor
+from ccvae_eval.statistics.information import equal_mass_bins
 from ccvae_eval.statistics.intervals import Resampled
 from ccvae_eval.statistics.probes import Folds, cross_fitted_regression, folds_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 
+POINT_MASS = "p(z_c|y) is a point mass"
 POOLED = {"scale": "pooled"}
+QUARTERS = 4
+"""Bins of a continuous label in comparisons of codes with labels; the median is one of their edges."""
 SCATTER_DIMENSIONS = 2
 SCATTER_CODES = 500
 """Codes of each class in the scatter plot, from the first."""
@@ -81,7 +86,7 @@ class DensityAccumulator(ImageAccumulator[Density]):
         )
         areas = leakage.add_cross() | {(name, name): area for name, (area, _) in views.items()}
         leakage.add_style()
-        classes = {name: subject.column(name).double().numpy() for name in views}
+        classes = {name: _label_classes(subject, name) for name in views}
         add_oracle_impurity(table, list(views), areas, labels.contrasts, classes)
         add_concept_leakage(table, {name: view for name, (_, view) in views.items()}, classes, metric.permutations)
         return table.measurement(self._notes(), self.pictures.arrays())
@@ -158,12 +163,15 @@ class DensityAccumulator(ImageAccumulator[Density]):
         table.add("wasserstein", name, whole, POOLED, mean_at=POOLED, chance=chance, note=note)
 
     def _add_prior_gap(self, table: ResultTable, name: str, own: Floats) -> None:
+        if self.subject.schema[name].kind == "continuous":
+            self._add_prior_gap_of_values(table, name, own)
+            return
         prior = self.subject.prior_of(name)
         classes = self.subject.classes(name).numpy()
         kept = [k for k in range(len(prior.loc)) if int((classes == k).sum()) >= self.metric.least]
         loc, scale = prior.loc.double().numpy(), prior.scale.double().numpy()
         if not (scale[kept] > 0).all():
-            table.add("prior_gap", name, Undefined("p(z_c|y) is a point mass"))
+            table.add("prior_gap", name, Undefined(POINT_MASS))
             return
         floor = float(np.mean([normal_wasserstein_floor(int((classes == k).sum())) for k in kept]))
         columns, chances, known = [], [], classes >= 0
@@ -180,26 +188,54 @@ class DensityAccumulator(ImageAccumulator[Density]):
         whole, chance = mean_over_contrasts(columns, table.weights.level), float(np.mean(chances))
         table.add("prior_gap", name, whole, chance=chance, reference=floor)
 
+    def _add_prior_gap_of_values(self, table: ResultTable, name: str, own: Floats) -> None:
+        """Add ``prior_gap`` of a continuous label: each code stands relative to p(z_c|y) at its own value."""
+        column = self.subject.column(name)
+        known = ~column.isnan().numpy()
+        loc, scale = (np.full(own.shape, np.nan) for _ in range(2))
+        prior = self.subject.prior_at(name, column[~column.isnan()])
+        loc[known], scale[known] = prior.loc.double().numpy(), prior.scale.double().numpy()
+        if not (scale[known] > 0).all():
+            table.add("prior_gap", name, Undefined(POINT_MASS))
+            return
+        order = numpy_stream(self.subject.seed, f"prior_gap/{name}").permutation(np.flatnonzero(known))
+        floor, columns, chances = normal_wasserstein_floor(int(known.sum())), [], []
+        for index, dimension in enumerate(self.subject.layout[name]):
+            chances.append(float(normal_wasserstein((own[order, index] - loc[known, index]) / scale[known, index])))
+            columns.append(
+                normal_wasserstein_estimate((own[:, index] - loc[:, index]) / scale[:, index], table.weights)
+            )
+            if own.shape[1] > 1:
+                at = {COLUMN: dimension}
+                table.add("prior_gap", name, columns[-1], at, mean_at=None, chance=chances[-1], reference=floor)
+        whole = mean_over_contrasts(columns, table.weights.level)
+        table.add("prior_gap", name, whole, chance=float(np.mean(chances)), reference=floor)
+
     def _keep_curves(self, name: str, own: Floats, score: Floats) -> None:
-        """Keep the class densities for a figure, and the prior if the code has one latent dimension."""
-        label = self.subject.schema[name]
-        classes = self.subject.classes(name).numpy()
-        view = own[:, 0] if own.shape[1] == 1 or label.kind != "binary" else score
+        """Keep the class densities for a figure, and the prior if the code has one latent dimension.
+
+        Of a continuous label, the densities on both sides of its median.
+        """
+        label, continuous = self.subject.schema[name], self.subject.schema[name].kind == "continuous"
+        classes, names = self.subject.classes(name).numpy(), [label.class_name(k) for k in range(label.cardinality)]
+        if continuous:
+            classes, names = above_median(self.subject.column(name).double().numpy()), ["rest", "above the median"]
+        view = own[:, 0] if own.shape[1] == 1 or label.kind == "categorical" else score
         usable = ~np.isnan(view)
-        members = {k: view[(classes == k) & usable] for k in range(label.cardinality)}
+        members = {k: view[(classes == k) & usable] for k in range(len(names))}
         drawn = [k for k, values in members.items() if len(values) > 1 and not is_discrete(values)]
         if not drawn:
             return
         grid, densities = kde_curves([members[k] for k in drawn])
         self.pictures.kept[f"curves/{name}/grid"] = grid
         for k, density in zip(drawn, densities, strict=True):
-            self.pictures.kept[f"curves/{name}/{label.class_name(k)}"] = density
-        if supports(self.subject.model, HasConditionalPrior) and view is not score:
+            self.pictures.kept[f"curves/{name}/{names[k]}"] = density
+        if supports(self.subject.model, HasConditionalPrior) and view is not score and not continuous:
             prior = self.subject.prior_of(name)
             for k in drawn:
                 if float(prior.scale[k, 0]) > 0:
                     density = norm.pdf(grid, float(prior.loc[k, 0]), float(prior.scale[k, 0]))
-                    self.pictures.kept[f"curves/{name}/prior/{label.class_name(k)}"] = density
+                    self.pictures.kept[f"curves/{name}/prior/{names[k]}"] = density
 
     def _keep_scatter(self, name: str, own: Floats) -> None:
         """Keep two-dimensional codes for a figure, and the mean and standard deviation of p(z_c|y)."""
@@ -215,3 +251,13 @@ class DensityAccumulator(ImageAccumulator[Density]):
             if prior is not None:
                 moments = np.stack([prior.loc[k].numpy(), prior.scale[k].numpy()]).astype(np.float32)
                 self.pictures.kept[f"scatter/{name}/prior/{label.class_name(k)}"] = moments
+
+
+def _label_classes(subject: Subject, name: str) -> Floats:
+    """Class of each image by a label, NaN = missing; a continuous label has its quarters as classes."""
+    column = subject.column(name).double().numpy()
+    if subject.schema[name].kind != "continuous":
+        return column
+    known = ~np.isnan(column)
+    column[known] = equal_mass_bins(column[known], QUARTERS)
+    return column

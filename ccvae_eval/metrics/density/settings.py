@@ -31,8 +31,8 @@ class Density:
     Codes z are one posterior sample per image (``code="mean"``: posterior means; the two differ greatly for wide
     posteriors). A characteristic with one latent dimension is compared directly; one with several by its cross-fitted
     linear score, a logistic regression on standardised codes fitted to the other four fifths of the images. Categorical
-    labels are compared one-vs-rest and averaged over the classes. Continuous labels have no classes: their value is
-    ``rank_correlation``, all others are undefined.
+    labels are compared one-vs-rest and averaged over the classes, continuous labels on both sides of their median
+    and by ``rank_correlation``.
 
     Own latent dimensions, classes y = 1 and y = 0:
 

@@ -17,6 +17,7 @@ from ccvae_eval.evaluation.accumulator import ImageAccumulator, first_chunks
 from ccvae_eval.evaluation.judge_scores import classified_as, unchanged_share
 from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.result_table import (
+    NO_LABEL,
     NO_OTHER_LABEL,
     NO_REGION,
     REGIONLESS,
@@ -31,7 +32,6 @@ from ccvae_eval.evaluation.result_table import (
     unless,
 )
 from ccvae_eval.evaluation.subject import Subject
-from ccvae_eval.judge.artifact import judged_on_cpu
 from ccvae_eval.metrics.diversity.settings import Diversity
 from ccvae_eval.metrics.shared.features import Features, extractor_named
 from ccvae_eval.metrics.shared.image_change import mean_variance, pairwise_spread, pixel_rows, recall
@@ -120,8 +120,8 @@ def _drawable(metric: Diversity, subject: Subject) -> tuple[list[str], dict[str,
         raise UndefinedError("no label has latent dimensions of its own")
     names, reasons = [], {}
     for name in subject.characteristics:
-        if subject.schema[name].kind == "continuous":
-            reasons[name] = "a continuous label has no classes to sample"
+        if not subject.cardinality(name):  # a continuous label without values has no levels
+            reasons[name] = NO_LABEL
             continue
         subject.prior_of(name)
         if metric.value == "now" and not bool((subject.current_class(name) >= 0).any()):
@@ -200,7 +200,7 @@ class DiversityAccumulator(ImageAccumulator[Diversity]):
         here = np.flatnonzero(first & (classes >= 0).numpy())
         if not supports(data, HasRedraws) or "region" not in masks or len(here) == 0:
             return
-        value = classes[here].numpy().astype(np.float32)
+        value = self.subject.class_values(name, classes[here]).float().numpy()
         true = [data.redraw(chunk.ids[here], name, value, draw) for draw in range(self.metric.draws)]
         variance = mean_variance(true).double().numpy()
         inside = masks["region"][here]
@@ -214,9 +214,9 @@ class DiversityAccumulator(ImageAccumulator[Diversity]):
             images = chunk.images[here]
             shown = [x.to(self.subject.device) for x in true]
             found["true features"] = self.feature_spread.of(shown, images, inside)
-        judge = self.subject.judge
-        if judge is not None:
-            before, *after = judged_on_cpu(judge, [chunk.images[here], *(x.to(self.subject.device) for x in true)])
+        if self.subject.judge is not None:
+            shown = [chunk.images[here], *(x.to(self.subject.device) for x in true)]
+            before, *after = self.subject.judged(shown)
             found |= {f"true kept/{j}": unchanged_share(before[j], [at[j] for at in after]) for j in before}
         self.columns.put(name, here + chunk.rows.start, found)
 

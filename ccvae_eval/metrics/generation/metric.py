@@ -17,9 +17,8 @@ from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED
 from ccvae_eval.evaluation.result_table import At, Mean, Proportion, ResultTable, Undefined, among, mean_of
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images, require_finite
-from ccvae_eval.judge.artifact import judged_on_cpu
 from ccvae_eval.metrics.generation.settings import Generation
-from ccvae_eval.metrics.shared.assignments import Assignment, add_obeyed, assignment_of, assignment_text
+from ccvae_eval.metrics.shared.assignments import Assignment, add_obeyed, assignment_of, assignment_text, obeys
 from ccvae_eval.metrics.shared.features import ImageFeatures
 from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
@@ -30,6 +29,8 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 
 UNCONDITIONAL = Generate()
 FEATURES = "features"
+OBEYS = "obeys/"
+"""Start of the keys of the columns that are 1 where an assigned label is judged as assigned."""
 
 
 NO_INTERVAL = "no interval: a bootstrap resample contains copies, which bias the covariance"
@@ -39,7 +40,7 @@ def needs(metric: Generation, subject: Subject) -> Needs:
     """Images sampled from the prior, and from the prior given the assignment.
 
     Raises:
-        UndefinedError: p(z_c|y) cannot be sampled, because a label is continuous.
+        UndefinedError: p(z_c|y) cannot be sampled, because no image has the value of a continuous label.
     """
     if why := why_not(UNCONDITIONAL, subject):
         raise UndefinedError(why)
@@ -55,7 +56,7 @@ def _requests(subject: Subject) -> list[tuple[str, int]]:
     """Label and class of each image that the model can generate on request."""
     if not supports(subject.model, HasConditionalPrior):
         return []
-    return [(name, k) for name in subject.characteristics for k in range(subject.schema[name].cardinality)]
+    return [(name, k) for name in subject.characteristics for k in range(subject.cardinality(name))]
 
 
 class GenerationAccumulator(ImageAccumulator[Generation]):
@@ -89,7 +90,9 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
 
     def _requested(self, request: tuple[str, int], chunk: Chunk, *, check: bool = True) -> Images:
         """Images sampled with one label set and the same noise for everything else; see ``Subject.decode``."""
-        return self.subject.decode(Generate((request,)).codes(self.subject, chunk), check=check)
+        name, k = request
+        value = float(self.subject.class_values(name, torch.tensor(k)))
+        return self.subject.decode(Generate(((name, value),)).codes(self.subject, chunk), check=check)
 
     def _shuffled(self, chunk: Chunk) -> Images:
         """The chunk's images with each pixel permuted among them, independently of all other pixels."""
@@ -104,9 +107,12 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
 
     def _judge(self, chunk: Chunk, images: Mapping[str, Images]) -> None:
         """Store the class that the judge predicts for each label of images, by their name."""
-        assert self.subject.judge is not None
-        for name, judged in zip(images, judged_on_cpu(self.subject.judge, list(images.values())), strict=True):
-            self.columns.put(name, chunk.rows, {j: value.argmax(1).double().numpy() for j, value in judged.items()})
+        for name, judged in zip(images, self.subject.judged(list(images.values())), strict=True):
+            found = {j: value.argmax(1).double().numpy() for j, value in judged.items()}
+            if name in ("assigned", "drawn", "real"):
+                asked = [(j, value) for j, value in self.assignment if j in judged]
+                found |= {f"{OBEYS}{j}": obeys(self.subject, judged[j], j, value) for j, value in asked}
+            self.columns.put(name, chunk.rows, found)
 
     def _keep_pictures(self, chunk: Chunk, drawn: Images, requested: Mapping[tuple[str, int], Images]) -> None:
         if chunk.rows.start >= PICTURED:
@@ -114,7 +120,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         self.keep_images("drawn", chunk, [drawn])
         for name, k in self.requests:
             images = requested[name, k] if requested else self._requested((name, k), chunk)
-            self.keep_images(f"asked/{name}/{self.subject.schema[name].class_name(k)}", chunk, [images])
+            self.keep_images(f"asked/{name}/{self.subject.class_name(name, k)}", chunk, [images])
 
     def compute(self, weights: ResampleWeights) -> Measurement:
         table = ResultTable(self.metric, self.subject, weights)
@@ -137,7 +143,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         truth = self.subject.classes(name).numpy()
         parts, chances, references = [], [], []
         for k in requested:
-            at: At = {"class": self.subject.schema[name].class_name(k)}
+            at: At = {"class": self.subject.class_name(name, k)}
             shown, drawn, real = (
                 _matches(self.columns.get(which, name), k) for which in (f"{name}/{k}", "drawn", "real")
             )
@@ -154,10 +160,10 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         """Add each label of the assignment, and all together."""
         at: At = {"do": assignment_text(self.assignment, self.subject)}
         real = np.ones(len(self.subject), bool)
-        for name, k in self.assignment:
-            real &= self.subject.classes(name).numpy() == k
+        for name, value in self.assignment:
+            real &= self.subject.classes(name).numpy() == self.subject.class_of(name, value)
         after, before, true = (
-            {name: _matches(self.columns.get(which, name), k) for name, k in self.assignment}
+            {name: self.columns.get(which, f"{OBEYS}{name}") for name, _ in self.assignment}
             for which in ("assigned", "drawn", "real")
         )
         true = {name: among(real, column) for name, column in true.items()}

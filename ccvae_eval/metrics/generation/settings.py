@@ -55,7 +55,7 @@ class Generation:
     et al. 2020.
 
     Args:
-        assign: labels to set together, as LABEL=CLASS,LABEL=CLASS.
+        assign: labels to set together, as LABEL=CLASS,LABEL=VALUE.
         features: judge, pixels, edges, a registered extractor, or auto: the judge's if there is a judge, else pixels.
         neighbour: k, the neighbour that sets the radius of a ball.
         asked_images: images for each requested class.

@@ -65,30 +65,31 @@ def _within(images: Sequence[Images], where: Bools) -> Floats:
 
 
 def render_swap(subject: Subject, name: str, chunk: Chunk, rows: Bools) -> Images:
-    """Render the recipients with their donors' class and variety of one label; on the subject's device."""
+    """Render the recipients with their donors' class (or value) and variety of a label; on the subject's device."""
     data = subject.data
     assert supports(data, HasVariety)
     donors = donor_rows(subject, name)[chunk.rows].numpy()[rows]
-    value = subject.classes(name).numpy()[donors].astype(np.float32)
+    known = subject.classes(name) if subject.schema[name].kind != "continuous" else subject.current_value(name)
+    value = known.numpy()[donors].astype(np.float32)
     variety = data.variety(subject.ids[donors], name)
     return data.with_variety(chunk.ids[rows], {name: value}, {name: variety}).to(subject.device)
 
 
-def render_without(subject: Subject, name: str, chunk: Chunk, rows: Bools) -> Images:
-    """Render some images of a chunk without a binary attribute; on the subject's device."""
+def render_with(subject: Subject, name: str, chunk: Chunk, rows: Bools, values: Tensor) -> Images:
+    """Render some images of a chunk with other values of a label, shape (n,); on the subject's device."""
     data = subject.data
     assert supports(data, HasCounterfactuals)
-    return data.with_attribute(chunk.ids[rows], name, np.zeros(int(rows.sum()), np.float32)).to(subject.device)
+    return data.with_attribute(chunk.ids[rows], name, values.float().numpy()).to(subject.device)
 
 
-def reconstruct(subject: Subject, name: str, chunk: Chunk, rows: Bools, images: Images, value: int) -> Images:
+def reconstruct(subject: Subject, name: str, chunk: Chunk, rows: Bools, images: Images, values: Tensor) -> Images:
     """Encode and decode images in place of some rows of a chunk, with the posterior noise of those rows.
 
-    An encoder that takes labels is given ``value`` for the label ``name``.
+    An encoder that takes labels is given ``values`` for the label ``name``.
     """
     chosen = torch.from_numpy(np.flatnonzero(rows))
     labels = subject.labels[chunk.rows][chosen].clone()
-    labels[:, subject.schema.index(name)] = value
+    labels[:, subject.schema.index(name)] = values
     noise = subject.noise("posterior", chunk.ids[rows], subject.layout.dim)
     return subject.decode(subject.encode(images, labels).at(noise))
 
@@ -121,9 +122,12 @@ def _edit(subject: Subject, chunk: Chunk, do: Do, images: Images, now: Tensor, t
     """Edit images in place of a chunk's from the classes ``now`` to the classes ``then``."""
     labels = subject.labels[chunk.rows].clone()
     column = subject.schema.index(do.characteristic)
-    labels[:, column] = torch.where(now >= 0, now.to(labels.dtype), labels[:, column])
+    known = subject.class_values(do.characteristic, now.clamp_min(0), chunk.rows).to(labels.dtype)
+    labels[:, column] = torch.where(now >= 0, known, labels[:, column])
     posterior = subject.encode(images, labels)
     seen = Chunk(chunk.rows, chunk.ids, images, posterior, posterior.loc)
     if supports(subject.model, Intervenes):
-        return subject.decode(model_intervention(subject, seen, {do.characteristic: then}))
+        values = subject.class_values(do.characteristic, then.clamp_min(0), chunk.rows).double()
+        target = {do.characteristic: torch.where(then >= 0, values, torch.nan)}
+        return subject.decode(model_intervention(subject, seen, target))
     return subject.decode(do.between(subject, seen, now, then)[0])

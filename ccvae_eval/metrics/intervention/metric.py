@@ -26,7 +26,7 @@ from ccvae_eval.evaluation.interventions import (
     donor_rows,
     why_not,
 )
-from ccvae_eval.evaluation.judge_scores import classified_as, judged_change
+from ccvae_eval.evaluation.judge_scores import classified_as, judged_change, judged_position
 from ccvae_eval.evaluation.metric import CodeSource, Decoded, Mode, Needs
 from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable, Undefined
 from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
@@ -35,7 +35,7 @@ from ccvae_eval.metrics.intervention.realism import FeatureValues
 from ccvae_eval.metrics.intervention.rows import InterventionRows
 from ccvae_eval.metrics.intervention.settings import Interventions
 from ccvae_eval.metrics.matchers.interface import grey
-from ccvae_eval.metrics.shared.assignments import assignment_text
+from ccvae_eval.metrics.shared.assignments import assignment_text, obeys
 from ccvae_eval.metrics.shared.image_change import dissimilarity, moments
 from ccvae_eval.metrics.shared.region_masks import OUTSIDE, masks_of, region_pixels
 from ccvae_eval.model.interface import HasConditionalPrior, supports
@@ -69,10 +69,6 @@ def edits_for(subject: Subject, mode: Mode, source: CodeSource) -> list[Edit]:
     """The edits of each characteristic, with the reason where they are undefined."""
     edits = []
     for name in subject.characteristics:
-        if subject.schema[name].kind == "continuous":
-            why = "a continuous label has no other class"
-            edits.append(Edit(name, None, None, why, why))
-            continue
         do = Do(name, mode, source)
         no_do = why_not(do, subject)
         if not no_do and not bool((subject.target_class(name) >= 0).any()):
@@ -106,9 +102,12 @@ def needs(metric: Interventions, subject: Subject) -> Needs:
 
 
 def sets_of_labels(metric: Interventions, subject: Subject) -> list[Together]:
-    """The interventions that set 1, 2, ... labels at once, up to ``together`` or the number of editable labels."""
-    edits = edits_for(subject, metric.mode, metric.source)
-    names = tuple(sorted(edit.characteristic for edit in edits if edit.do is not None))
+    """The interventions that set 1, 2, ... labels at once, up to ``together`` or the number of editable labels.
+
+    Continuous labels have no class that the judge could find, and are not set.
+    """
+    edited = [edit.characteristic for edit in edits_for(subject, metric.mode, metric.source) if edit.do is not None]
+    names = tuple(sorted(name for name in edited if subject.schema[name].kind != "continuous"))
     most = min(metric.together, len(names))
     return [Together(count, names, metric.mode, metric.source) for count in range(1, most + 1)]
 
@@ -185,6 +184,10 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         if name in after:
             found["effect"] = classified_as(after[name], then).astype(np.float64)
             found["effect before"] = classified_as(before[name], then).astype(np.float64)
+            if self.subject.schema[name].kind == "continuous":
+                asked = torch.where(then >= 0, self.subject.class_values(name, then.clamp_min(0)), torch.nan)
+                found["asked value"] = asked.numpy()
+                found |= {key: judged_position(at[name]) for key, at in (("value", after), ("value before", before))}
         if name == self.subject.by:
             found |= {f"do/class/{j}": after[j].argmax(1).double().numpy() for j in after}
         return found
@@ -235,16 +238,22 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         return supports(data, HasVariety) and name in data.schema and bool(data.variety_names(name))
 
     def _compare_removal(self, batch: Decoded, do: Do, region: Bools) -> None:
-        """Compare edited images with renderings without the attribute, for images that have a binary attribute."""
+        """Compare edited images with renderings without the attribute, for images that have a binary attribute.
+
+        Or with the value that was set, for a continuous label.
+        """
         name, chunk, subject = do.characteristic, batch.chunk, self.subject
-        rows: Bools = (subject.classes(name)[chunk.rows] == 1).numpy() & region.any(1)
-        binary = subject.schema[name].kind == "binary"
-        if chunk.rows.start >= self.metric.rendered or not (binary and rows.any()):
+        kind, then = subject.schema[name].kind, subject.target_class(name)[chunk.rows]
+        applies = then >= 0 if kind == "continuous" else subject.classes(name)[chunk.rows] == 1
+        rows: Bools = applies.numpy() & region.any(1)
+        if chunk.rows.start >= self.metric.rendered or kind == "categorical" or not rows.any():
             return
         if not supports(subject.data, HasCounterfactuals) or name not in subject.data.schema:
             return
-        truth = counterfactuals.render_without(subject, name, chunk, rows)
-        rebuilt = counterfactuals.reconstruct(subject, name, chunk, rows, truth, 0)
+        chosen = then[torch.from_numpy(rows)]
+        values = subject.class_values(name, chosen) if kind == "continuous" else torch.zeros(len(chosen))
+        truth = counterfactuals.render_with(subject, name, chunk, rows, values)
+        rebuilt = counterfactuals.reconstruct(subject, name, chunk, rows, truth, values)
         edited, r = batch.images[do][rows], batch.reconstruction
         assert r is not None, "asked for in needs()"
         for place, where in (("inside", region[rows]), ("outside", ~region[rows])):
@@ -258,15 +267,15 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         name, chunk, subject = batch.characteristic, batch.chunk, self.subject
         draws = [PriorDraw(name, draw) for draw in range(self.metric.draws)]
         can_resample = supports(subject.data, HasRedraws) and name in subject.data.schema
-        has_prior = supports(subject.model, HasConditionalPrior) and subject.schema[name].kind != "continuous"
-        if not (can_resample and has_prior) or chunk.rows.start >= self.metric.rendered:
+        has_prior = supports(subject.model, HasConditionalPrior)
+        if not (can_resample and has_prior and subject.cardinality(name)) or chunk.rows.start >= self.metric.rendered:
             return
         classes = draws[0].classes(subject, chunk)
         rows: Bools = ((classes >= 0) & (subject.current_class(name)[chunk.rows] != classes)).numpy() & region.any(1)
         if not rows.any():
             return
         assert supports(subject.data, HasRedraws)
-        value = classes.numpy()[rows].astype(np.float32)
+        value = subject.class_values(name, classes[torch.from_numpy(rows)]).float().numpy()
         sampled = [subject.decode(draw.codes(subject, chunk))[rows] for draw in draws]
         true = [subject.data.redraw(chunk.ids[rows], name, value, d).to(subject.device) for d in range(len(draws))]
         assert batch.reconstruction is not None, "asked for in needs()"
@@ -294,9 +303,8 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         found = judged_change(before, after, "assigned")
         for name, value in assigned.assignment:
             if name in after:
-                wanted = torch.full((len(batch.chunk),), value)
-                found[f"obeyed/{name}"] = classified_as(after[name], wanted).astype(np.float64)
-                found[f"obeyed before/{name}"] = classified_as(before[name], wanted).astype(np.float64)
+                found[f"obeyed/{name}"] = obeys(self.subject, after[name], name, value)
+                found[f"obeyed before/{name}"] = obeys(self.subject, before[name], name, value)
         self.columns.put(NO_CHARACTERISTIC, batch.chunk.rows, found)
         self._keep("assigned", batch, (assigned,))
 

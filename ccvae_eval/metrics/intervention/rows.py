@@ -30,6 +30,7 @@ from ccvae_eval.evaluation.result_table import (
     unless,
 )
 from ccvae_eval.metrics.shared.assignments import add_obeyed
+from ccvae_eval.statistics.auc import spearman_estimate
 from ccvae_eval.statistics.intervals import (
     Resampled,
     bootstrap_estimate,
@@ -41,6 +42,7 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 
 SEEN = {"0": (0, 0), "1..9": (1, 9), "10..99": (10, 99), "100+": (100, np.inf)}
 """Numbers of training images with a combination of labels."""
+CONSTANT_VALUE = "the judged value is the same in every image"
 INSIDE, OUTSIDE = {"where": "inside"}, {"where": "outside"}
 
 
@@ -70,14 +72,28 @@ class InterventionRows:
         return NO_JUDGE if self.reliability.subject.judge is None else ""
 
     def add_judged(self, name: str, no_do: str) -> None:
-        """Add ``effect``, ``kept`` and ``change`` of one characteristic."""
+        """Add ``effect``, ``obeyed_rank``, ``kept`` and ``change`` of one characteristic."""
         why = no_do or self.reliability.why_not(name)
         applies: Bools = self.columns.get(name, "do/applies") == 1
         effect, before = (among(applies, self.columns.get(name, key)) for key in ("effect", "effect before"))
         self.add("effect", name, unless(why, Proportion(effect)), chance=mean_of(before))
         change = Mean(among(applies, self.columns.get(name, f"do/change/{name}")))
         self.add("change", name, unless(why, change), chance=0.0)
+        self._add_obeyed_rank(name, applies, why)
         self.add_others(name, "do", applies, no_do or self._no_judge)
+
+    def _add_obeyed_rank(self, name: str, applies: Bools, why: str) -> None:
+        """Add the rank correlation of the values that a continuous label was set to and the judged ones."""
+        if self.reliability.subject.schema[name].kind != "continuous":
+            return
+        asked, after, before = (
+            among(applies, self.columns.get(name, key)) for key in ("asked value", "value", "value before")
+        )
+        weights = self.table.weights
+        found = spearman_estimate(after, asked, weights)
+        unedited = spearman_estimate(before, asked, weights).estimate
+        chance = unedited.value if unedited.defined else None
+        self.table.add("obeyed_rank", name, unless(why, found), chance=chance, why=CONSTANT_VALUE)
 
     def add_others(self, name: str | None, prefix: str, applies: Bools, why: str, at: At = NO_CONDITION) -> None:
         """Add ``kept`` and ``change`` of all other labels, from the judge's outputs before and after."""

@@ -31,6 +31,10 @@ class Interventions:
     class of another label is that of the reconstruction r, one row for each label at ``judged=`` and their mean;
     ``change`` = mean total variation of the judged probabilities of each label: the matrix of judged changes.
 
+    A continuous label is set to one of its quantiles .05, .25, .5, .75 and .95 in the sample, its levels, other than
+    that nearest to its own value, and its judged class is the level nearest to the judged value. ``obeyed_rank`` = rank
+    correlation over the images of the value that was set and the judged value.
+
     Swap: the latent dimensions of c are copied from a random image of another class, the donor. ``transfer`` = share
     of images that the judge classifies as the donor's class, minus the same share for r; ``identity`` = 1 - SSIM of r
     and the swapped image outside both images' regions, a window away from them. ``fidelity`` (for data with a variety)
@@ -40,10 +44,10 @@ class Interventions:
     Formula: with f(x, c, v) = decode(do(c = v) on encode(x)) from posterior means, ``composition`` = d(f^m(x, c, own
     class), x), the same for every c, and ``reversibility`` = d(x after m edits to v and back, x), m in ``repeats``, on
     the first ``axiom_images`` images. With a renderer, on the first ``rendered`` images and with x* = x rendered
-    without the attribute, ``error`` = d(f(x), x*) - d(decode(encode(x*)), x*) from present to absent, at
-    ``where=inside`` and ``where=outside`` of the region. From absent to present many appearances are right, so
-    ``energy`` = energy distance between ``draws`` samples from p(z_c|y) and as many renderings with resampled variety,
-    inside the region.
+    without the attribute, ``error`` = d(f(x), x*) - d(decode(encode(x*)), x*) from present to absent (of a continuous
+    label, from its value to v), at ``where=inside`` and ``where=outside`` of the region. From absent to present many
+    appearances are right, so ``energy`` = energy distance between ``draws`` samples from p(z_c|y) and as many
+    renderings with resampled variety, inside the region.
 
     In features f (``features``), on the first ``feature_images`` images: ``realism`` = unbiased squared MMD, with the
     kernel (f.f'/F + 1)^3, between images edited to v and the real images of class v, and ``realism_frechet`` = their
@@ -67,14 +71,15 @@ class Interventions:
     known, also by how many of them have the combination of all labels that the image is asked for, at
     ``seen=0 | 1..9 | 10..99 | 100+``: does the model compose labels that it has not seen together?
 
-    Range: 0 to 1; -1 to 1 for transfer, fidelity, error and identity_cosine, 0 to 2 for identity; realism_frechet is at
-    least 0; energy and realism have no bounds.
-    Direction: higher is better for effect, kept, transfer, obeyed, obeyed_together and identity_cosine; lower for
-    identity, fidelity, composition, reversibility, error, energy, realism, realism_frechet, minimality and unfairness.
-    Chance: for effect, obeyed and obeyed_together, the judged share of v in r; 0 for transfer; for fidelity, error,
-    energy and realism, the unedited reconstruction; for composition and reversibility, another image; for minimality, a
-    real image of class v in place of the edited one; for identity_cosine, another reconstruction blended into r until
-    the pixels change as much as by the edit.
+    Range: 0 to 1; -1 to 1 for obeyed_rank, transfer, fidelity, error and identity_cosine, 0 to 2 for identity;
+    realism_frechet is at least 0; energy and realism have no bounds.
+    Direction: higher is better for effect, obeyed_rank, kept, transfer, obeyed, obeyed_together and identity_cosine;
+    lower for identity, fidelity, composition, reversibility, error, energy, realism, realism_frechet, minimality and
+    unfairness.
+    Chance: for effect, obeyed_rank, obeyed and obeyed_together, the same of the judged classes or values of r; 0 for
+    transfer; for fidelity, error, energy and realism, the unedited reconstruction; for composition and reversibility,
+    another image; for minimality, a real image of class v in place of the edited one; for identity_cosine, another
+    reconstruction blended into r until the pixels change as much as by the edit.
     References: for realism, the reconstructions of the real images of class v; for minimality, r.
     Cost: 2 images decoded for each image and characteristic (do and swap), the reconstruction, ``draws`` more where
     the data can resample the variety, one for an assignment, ``together`` for sets of labels; for the axioms
@@ -90,7 +95,7 @@ class Interventions:
         mode: code after do(c = v): transport (same rank within the class), mean (of the class), or sample (from
             p(z_c|y)).
         source: distribution of each class: fitted to the codes of other images, or p(z_c|y).
-        assign: labels to set together, as LABEL=CLASS,LABEL=CLASS.
+        assign: labels to set together, as LABEL=CLASS,LABEL=VALUE.
         together: set 1, 2, ... up to so many labels of each image at once; 0 = none.
         repeats: repetitions of the edits behind the axioms.
         axiom_images: number of images for the axioms, from the first.
@@ -118,6 +123,9 @@ class Interventions:
         "needs features of faces (--features)":
             "the identity of a face needs a network that recognises faces: register yours with --plugin FILE and name "
             "it with --features NAME (docs/plugins.md)",
+        "the data set cannot render": "there is no true image of the edit: such data (faces, grids) have a renderer",
+        "the data set cannot redraw": "the variety of an attribute is redrawn for rendered faces only",
+        "the judged value is the same in every image": "the edits do not change the value that the judge sees",
     }  # fmt: skip
     default_sample: ClassVar[int] = 500
     laws: ClassVar[frozenset[str]] = LAWS - {"permuted label"}
@@ -132,6 +140,10 @@ class Interventions:
         "effect": ValueSpec(
             "share of images that the judge classifies as the class that was set", "share", True, (0.0, 1.0),
             "the reconstruction", True, ("idle",),
+        ),
+        "obeyed_rank": ValueSpec(
+            "rank correlation of the value that a continuous label was set to and the judged value", "", True,
+            (-1.0, 1.0), "the reconstruction", True,
         ),
         "kept": ValueSpec(
             "share of images whose judged class of another label stays", "share", True, (0.0, 1.0), ANOTHER_IMAGE, True,

@@ -12,7 +12,7 @@ from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.evaluation.accumulator import ImageAccumulator
-from ccvae_eval.evaluation.judge_scores import probability_of, total_variation
+from ccvae_eval.evaluation.judge_scores import judged_position, probability_of, total_variation
 from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.pictures import pair_strips, two_label_grid
 from ccvae_eval.evaluation.result_table import (
@@ -93,7 +93,10 @@ class LocalityAccumulator(ImageAccumulator[Locality]):
         found = {f"response/{name}": total_variation(judgements[0][name], judgements[-1][name]) for name in judged}
         if path.characteristic in judged:
             end = path.end[batch.chunk.rows]
-            probabilities = np.stack([probability_of(at[path.characteristic], end) for at in judgements], 1)
+            own = [at[path.characteristic] for at in judgements]
+            continuous = self.subject.schema[path.characteristic].kind == "continuous"
+            seen = [judged_position(each) if continuous else probability_of(each, end) for each in own]
+            probabilities = np.stack(seen, 1)
             steps = np.abs(np.diff(probabilities, axis=1))
             enough = steps.sum(1) >= self.metric.least_response
             distance = np.abs(probabilities[:, -1] - probabilities[:, 0])

@@ -1,4 +1,7 @@
-"""Traversal paths of locality: from class to class in a characteristic's latent dimensions, or from image to image."""
+"""Traversal paths of locality: from class to class, or value to value, in a characteristic's latent dimensions.
+
+Or from image to image, in all latent dimensions.
+"""
 
 from __future__ import annotations
 
@@ -65,8 +68,6 @@ def traversal_paths(subject: Subject, settings: Locality) -> tuple[list[Traversa
 
 def _traversal_paths(settings: Locality, subject: Subject, name: str) -> list[TraversalPath]:
     label, columns = subject.schema[name], subject.layout[name]
-    if label.kind == "continuous":
-        raise UndefinedError("a continuous label has no classes to traverse between", where=name)
     positions = [k / (settings.steps - 1) for k in range(settings.steps)]
     noiseless = not bool(subject.posterior.scale[:, list(columns)].any())
     if settings.path == "interpolation":
@@ -77,8 +78,9 @@ def _traversal_paths(settings: Locality, subject: Subject, name: str) -> list[Tr
         points = tuple(Interpolate(name, position) for position in positions)
         end = torch.where(donors >= 0, subject.target_class(name), -1)
         return [TraversalPath(name, points, noise, (donors >= 0).numpy(), end, np.full(len(subject), np.nan))]
-    if label.kind == "binary":
-        start, end = torch.zeros(len(subject), dtype=torch.long), torch.ones(len(subject), dtype=torch.long)
+    if label.kind != "categorical":
+        start = torch.zeros(len(subject), dtype=torch.long)
+        end = torch.full_like(start, subject.cardinality(name) - 1)
     else:
         start, end = subject.current_class(name), subject.target_class(name)
         if not bool((end >= 0).any()):

@@ -255,9 +255,12 @@ class ReconstructionAccumulator(ImageAccumulator[Reconstruction]):
         q = self.subject.posterior.columns(list(mixture.columns))
         if not bool((q.scale > 0).all()):
             return Undefined(POINT_MASS)
-        classes = self.subject.classes(name)
-        prior = mixture.given.rows(classes.clamp_min(0))
+        classes, column = self.subject.classes(name), self.subject.column(name)
         known = (classes >= 0).numpy()
         if not known.any():
             return Undefined(NO_LABEL)
+        if self.subject.schema[name].kind == "continuous":
+            prior = self.subject.prior_at(name, column.nan_to_num())
+        else:
+            prior = mixture.given.rows(classes.clamp_min(0))
         return Mean(np.where(known, gaussian_divergence(q, prior), np.nan))

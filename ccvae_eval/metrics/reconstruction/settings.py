@@ -35,12 +35,12 @@ class Reconstruction:
 
     .. math:: iwae = \log \frac1K \sum_k \frac{p(x|z_k) p(z_k)}{q(z_k|x)}
 
-    p(z) is N(0, I), except that the latent dimensions of a characteristic c of a model with p(z_c|y) follow
-    sum_y p(y) p(z_c|y), summed exactly, with the label frequencies p(y) of the training. For such a mixture kl is the
-    mean over ``draws`` samples of log q - log p, else it has a closed form. ``kl`` has a row for all latent dimensions,
-    one for each characteristic, one for style, and at ``labels=given`` those of KL(q(z_c|x) || p(z_c|y)) with the
-    image's own label. The bound that a model defines is ``bound``, at ``labels=given`` (on log p(x, y), supervised)
-    and ``labels=missing`` (on log p(x)).
+    p(z) is N(0, I), except that the latent dimensions of a characteristic c of a model with p(z_c|y) follow sum_y p(y)
+    p(z_c|y), summed exactly, with the label frequencies p(y) of the training (of a continuous label, 64 equally likely
+    values of the images). For such a mixture kl is the mean over ``draws`` samples of log q - log p, else it has a
+    closed form. ``kl`` has a row for all latent dimensions, one for each characteristic, one for style, and at
+    ``labels=given`` those of KL(q(z_c|x) || p(z_c|y)) with the image's own label. The bound that a model defines is
+    ``bound``, at ``labels=given`` (on log p(x, y), supervised) and ``labels=missing`` (on log p(x)).
 
     ``gap`` = mean of mse (and of reconstruction, at ``of=``) over these images, minus that over training images, where
     the checkpoint states that the model was trained on the train split of the same data; 0 without overfitting.
@@ -79,7 +79,6 @@ class Reconstruction:
     )
     undefined: ClassVar[Mapping[str, str]] = {
         "p(z_c|y) is a point mass and has no density": "the rate of a label that is its latent dimension is infinite",
-        "p(y) of a continuous label is unknown": "the bound needs p(y), which the checkpoint records for classes only",
         "the model states no p(x|z), and points have no Bernoulli likelihood": "give the class a method log_likelihood",
     }  # fmt: skip
     default_sample: ClassVar[int] = 2000

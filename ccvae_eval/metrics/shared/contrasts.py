@@ -17,10 +17,14 @@ from ccvae_eval.statistics.auc import auc_estimate, auc_projection, cross_fitted
 from ccvae_eval.statistics.intervals import MIN_IMAGES, Resampled, mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
 
+MEDIAN_SPLIT = "above its median against the rest"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contrasts:
     """The two-class contrasts of a label: present against absent, or each class against the rest.
+
+    Of a continuous label: the images above its median against the others.
 
     Args:
         targets: one for each contrast: 1, 0 or NaN (missing), shape (N,).
@@ -37,11 +41,15 @@ def contrasts_of(subject: Subject, name: str, least: int) -> Contrasts:
     """Return the contrasts of one label that have enough images on both sides.
 
     Raises:
-        UndefinedError: if the label is continuous, or if no contrast has ``least`` images on both sides.
+        UndefinedError: if no contrast has ``least`` images on both sides.
     """
     label, column = subject.schema[name], subject.column(name).double().numpy()
     if label.kind == "continuous":
-        raise UndefinedError("a continuous label has no classes", where=name)
+        above = above_median(column)
+        fewest = int(min((above == side).sum() for side in (0, 1)))
+        if fewest < least:
+            raise UndefinedError(f"{fewest} images lie on one side of the median, {least} are needed", where=name)
+        return Contrasts((above,), (1,), MEDIAN_SPLIT)
     if label.kind == "binary":
         shortage = _shortage(label, column, 1, least)
         if shortage:
@@ -55,6 +63,17 @@ def contrasts_of(subject: Subject, name: str, least: int) -> Contrasts:
     note = f"one-vs-rest, averaged over {len(kept)} classes" + (f", too few images: {left_out}" if left_out else "")
     targets = tuple(np.where(np.isnan(column), np.nan, (column == k).astype(np.float64)) for k in kept)
     return Contrasts(targets, kept, note)
+
+
+def above_median(column: Floats) -> Floats:
+    """Return 1 for values above the median of a column, 0 for the others, NaN for missing ones, shape (N,).
+
+    >>> above_median(np.array([3.0, 1.0, np.nan, 2.0]))
+    array([ 1.,  0., nan,  0.])
+    """
+    known = column[~np.isnan(column)]
+    median = np.median(known) if len(known) else np.nan
+    return np.where(np.isnan(column), np.nan, column > median)
 
 
 def _shortage(label: Label, column: Floats, positive: int, least: int) -> str:

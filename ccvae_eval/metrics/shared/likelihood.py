@@ -13,6 +13,7 @@ from torch import Tensor
 from ccvae_eval.core.errors import NonFiniteError, UndefinedError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Images
+from ccvae_eval.evaluation.result_table import NO_LABEL
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.shared.image_change import pixel_rows
 from ccvae_eval.model.checks import model_call
@@ -32,7 +33,8 @@ BERNOULLI = "bernoulli"
 LEAST_LOG = -100.0
 """Least logarithm of a probability, as in torch's cross-entropy: a certain but wrong pixel costs 100 nats."""
 POINT_MASS = "p(z_c|y) is a point mass and has no density"
-UNKNOWN_LABEL_PRIOR = "p(y) of a continuous label is unknown"
+VALUES = 64
+"""Equally likely values in place of p(y) of a continuous label."""
 SLICE = 4
 """Images whose likelihoods are computed at once, to stay in the processor's cache; no number depends on it."""
 ROWS = 1024
@@ -150,13 +152,20 @@ def label_frequencies(subject: Subject, name: str) -> Floats:
     return class_frequencies(subject.classes(name).numpy(), subject.schema[name].cardinality)
 
 
+def _equally_likely_values(subject: Subject, name: str) -> Tensor:
+    """Return quantiles of a continuous label in the images that stand for p(y), shape (K,); empty without a value."""
+    known = subject.column(name)[~subject.column(name).isnan()].sort().values
+    count = min(VALUES, len(known))
+    return known[(torch.arange(count) * len(known) + len(known) // 2) // max(count, 1)]
+
+
 @dataclass(frozen=True, slots=True)
 class Mixture:
     r"""p(z_c) of one characteristic: :math:`\sum_y p(y) p(z_c|y)`.
 
     Args:
         columns: latent dimensions of the characteristic.
-        given: p(z_c|y) of each class, shape (K, d), float64.
+        given: p(z_c|y) of each class (continuous label: of equally likely values), shape (K, d), float64.
         log_p: log p(y), shape (K,), -inf for a class without images.
     """
 
@@ -196,14 +205,18 @@ class Prior:
         names = tuple(layout.characteristics) if supports(subject.model, HasConditionalPrior) else ()
         for name in names:
             if subject.schema[name].kind == "continuous":
-                undefined[name] = UNKNOWN_LABEL_PRIOR
+                values = _equally_likely_values(subject, name)
+                given, p = subject.prior_at(name, values), np.full(len(values), 1 / max(len(values), 1))
+            else:
+                given, p = subject.prior_of(name), label_frequencies(subject, name)
+            if not len(p):
+                undefined[name] = NO_LABEL
                 continue
-            given = subject.prior_of(name)
             if not bool((given.scale > 0).all()):
                 undefined[name] = POINT_MASS
                 continue
             double = Gaussian(given.loc.double(), given.scale.double())
-            mixtures[name] = Mixture(layout[name], double, torch.from_numpy(label_frequencies(subject, name)).log())
+            mixtures[name] = Mixture(layout[name], double, torch.from_numpy(p).log())
         owned = {column for name in names for column in layout[name]}
         return cls(mixtures, undefined, tuple(c for c in range(layout.dim) if c not in owned))
 
@@ -265,11 +278,12 @@ class Generate:
     """Intervention that replaces the whole code by a sample of the prior: style from N(0, I), z_c from p(z_c|y).
 
     Args:
-        assignment: (label, class index) of the labels that are set; the classes of all others are sampled from p(y).
+        assignment: (label, class index or value) of the labels that are set; the classes of all others are sampled from
+            p(y), the values of continuous labels from those of the images.
         draw: index of the sample; different indices give independent samples.
     """
 
-    assignment: tuple[tuple[str, int], ...] = ()
+    assignment: tuple[tuple[str, float], ...] = ()
     draw: int = 0
 
     @property
@@ -282,16 +296,27 @@ class Generate:
             return codes
         ranks = self._ranks(subject, chunk)
         for name in subject.model.layout.characteristics:
-            columns, classes = list(subject.model.layout[name]), self._classes(name, subject, ranks)
-            codes[:, columns] = subject.prior_of(name).rows(classes).at(codes[:, columns])
+            columns = list(subject.model.layout[name])
+            if subject.schema[name].kind == "continuous":
+                given = subject.prior_at(name, self._values(name, subject, ranks))
+            else:
+                given = subject.prior_of(name).rows(self._classes(name, subject, ranks))
+            codes[:, columns] = given.at(codes[:, columns])
         return codes
 
-    def classes(self, name: str, subject: Subject, chunk: Chunk) -> Tensor:
-        """Return the class of one label for each image, shape (n,): as assigned, otherwise sampled from p(y).
+    def _values(self, name: str, subject: Subject, ranks: Floats) -> Tensor:
+        """Return the value of a continuous label for each image: the assigned one, or that of a random image."""
+        chosen, known = dict(self.assignment).get(name), subject.column(name)
+        known = known[~known.isnan()].sort().values
+        if not len(known):
+            raise UndefinedError(NO_LABEL, where=name)
+        if chosen is not None:
+            return torch.full((len(ranks),), chosen)
+        place = torch.from_numpy(ranks[:, subject.schema.index(name)] * len(known)).long()
+        return known[place.clamp_max(len(known) - 1)]
 
-        Raises:
-            UndefinedError: if the label is continuous.
-        """
+    def classes(self, name: str, subject: Subject, chunk: Chunk) -> Tensor:
+        """Return the class of a label with classes for each image, shape (n,): as assigned, else sampled from p(y)."""
         return self._classes(name, subject, self._ranks(subject, chunk))
 
     def _ranks(self, subject: Subject, chunk: Chunk) -> Floats:
@@ -299,11 +324,9 @@ class Generate:
         return np.asarray(ndtr(subject.noise(f"generate/{self.draw}/labels", chunk.ids, len(subject.schema)).numpy()))
 
     def _classes(self, name: str, subject: Subject, ranks: Floats) -> Tensor:
-        if subject.schema[name].kind == "continuous":
-            raise UndefinedError(UNKNOWN_LABEL_PRIOR, where=name)
         chosen = dict(self.assignment).get(name)
         if chosen is not None:
-            return torch.full((len(ranks),), chosen)
+            return torch.full((len(ranks),), int(chosen))
         below = subject.cached(("cumulated p(y)", name), lambda: np.cumsum(label_frequencies(subject, name)))
         index = (ranks[:, [subject.schema.index(name)]] >= below).sum(axis=1)
         return torch.from_numpy(np.minimum(index, len(below) - 1))

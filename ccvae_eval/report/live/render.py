@@ -198,8 +198,9 @@ def _stored_images(run: Run) -> DataSet:
     labels = np.full((len(images), len(schema)), np.nan, np.float32)
     for column, name in enumerate(schema.names):
         if f"label/{name}" in run.gallery:
-            classes = np.asarray(run.gallery[f"label/{name}"], np.float32)
-            labels[:, column] = np.where(classes < 0, np.nan, classes)
+            values = np.asarray(run.gallery[f"label/{name}"], np.float32)
+            missing = (values < 0) & (schema[name].kind != "continuous")
+            labels[:, column] = np.where(missing, np.nan, values)
     return as_data_set((images, labels, schema))
 
 
@@ -209,18 +210,18 @@ def _parts(rows: Ids) -> list[Ids]:
 
 
 def _class_codes(subject: Subject, rows: Ids, label: Label) -> NDArray[np.float32] | None:
-    """The codes of the images after do(label = class), for each class, shape (n, K, D); None if undefined.
+    """The codes of the images after do(label = class or level), for each of them, shape (n, K, D); None if undefined.
 
     The classes are fitted to the codes. With too few images, p(z_c|y) of the model takes their place.
     """
-    if label.kind == "continuous" or label.name not in subject.movable:
+    if label.name not in subject.movable or not subject.cardinality(label.name):
         return None
     for source in ("codes", "prior"):
         try:
             found = [
-                np.concatenate([Do(label.name, source=source, value=k).codes(subject, chunk_of(subject, part)).numpy()
+                np.concatenate([Do(label.name, source=source, value=v).codes(subject, chunk_of(subject, part)).numpy()
                                 for part in _parts(rows)])
-                for k in range(label.cardinality)
+                for v in subject.class_values(label.name, torch.arange(subject.cardinality(label.name))).tolist()
             ]  # fmt: skip
         except (UndefinedError, UnsupportedError):
             continue
@@ -230,8 +231,8 @@ def _class_codes(subject: Subject, rows: Ids, label: Label) -> NDArray[np.float3
 
 def _label(subject: Subject, rows: Ids, name: str, codes: NDArray[np.float32], whole: bool) -> dict[str, Plain]:
     columns = list(range(subject.layout.dim) if whole else subject.layout[name])
-    label, now = subject.schema[name], subject.classes(name)[torch.from_numpy(rows)].tolist()
-    classes = [plain(label.class_name(k)) if k >= 0 else "" for k in now]
+    now = subject.classes(name)[torch.from_numpy(rows)].tolist()
+    classes = [plain(subject.class_name(name, k)) if k >= 0 else "" for k in now]
     return {"columns": columns, "now": classes, "codes": packed(codes[..., columns])}
 
 
@@ -250,9 +251,9 @@ def _ranges(subject: Subject, rows: Ids, settable: dict[str, NDArray[np.float32]
 def _groups(subject: Subject, ranges: tuple[Dimension, ...], settable: tuple[str, ...], whole: bool) -> list[Group]:
     found = []
     for name in dict.fromkeys([*settable, *subject.layout.characteristics]):
-        label = subject.schema[name]
         dimensions = () if whole else tuple(ranges[d] for d in subject.layout[name])
-        classes = tuple(label.class_name(k) for k in range(label.cardinality)) if name in settable else ()
+        known = range(subject.cardinality(name)) if name in settable else ()
+        classes = tuple(subject.class_name(name, k) for k in known)
         found.append(Group(name, dimensions, settable.index(name) if classes else None, classes))
     style = range(subject.layout.dim) if whole else subject.layout.style
     return [*found, Group("", tuple(ranges[d] for d in style))] if len(style) else found

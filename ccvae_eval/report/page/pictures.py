@@ -281,13 +281,15 @@ def _numbers(m: Measurement, value: Value) -> NDArray[np.float64] | None:
 
 
 def image_classes(run: Run) -> Mapping[str, dict[str, list[str]]]:
-    """For each label the names of each gallery image's class (``now``) and of the class it is set to (``then``)."""
+    """For each label each gallery image's class or value (``now``), and that which it is set to (``then``)."""
     found: dict[str, dict[str, list[str]]] = {}
     for key, classes in run.gallery.items():
         side, _, name = key.partition("/")
         if side in ("label", "then") and name:
-            names = class_names(run, name)
-            found.setdefault(plain(name), {})["now" if side == "label" else "then"] = [
-                plain(names[int(k)]) if 0 <= int(k) < len(names) else "unknown" for k in np.asarray(classes)
-            ]
+            column, names = np.asarray(classes), class_names(run, name)
+            if np.issubdtype(column.dtype, np.floating):
+                shown = [f"{value:.4g}" if np.isfinite(value) else "unknown" for value in column]
+            else:
+                shown = [plain(names[int(k)]) if 0 <= int(k) < len(names) else "unknown" for k in column]
+            found.setdefault(plain(name), {})["now" if side == "label" else "then"] = shown
     return found

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
@@ -17,6 +17,9 @@ from sklearn.metrics import (
     r2_score,
     roc_auc_score,
 )
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from ccvae_eval.core.types import Gaussian
 from ccvae_eval.evaluation.runner import measure
@@ -154,6 +157,24 @@ def test_a_continuous_label_has_its_own_values(case):
     assert run["accuracy.absolute_error@age"] == pytest.approx(mean_absolute_error(truth, predicted), abs=1e-5)
     assert run["accuracy.r2"] == run["accuracy.r2@age"]
     assert {v.characteristic for v in run.measurements[0].values if v.name == "accuracy"} == {None, "a", "hair"}
+    above, seen = truth > np.median(truth), predicted > np.median(truth)
+    expected = balanced_accuracy_score(above, seen)
+    assert run["accuracy.balanced_accuracy@age"] == pytest.approx(expected, abs=1e-12)
+    assert run["accuracy.auc@age"] == pytest.approx(roc_auc_score(above, predicted.reshape(-1)), abs=1e-12)
+
+
+def test_a_ridge_regression_predicts_a_continuous_label_for_a_model_that_does_not():
+    rng = np.random.default_rng(0)
+    codes = rng.standard_normal((400, 3))
+    ages = 5 * codes[:, 0] + rng.standard_normal(400)
+    schema, layout = LabelSchema((Label("age", "continuous"),)), LatentLayout(3, {"age": (0, 1)})
+    subject = table_subject(torch.from_numpy(codes), torch.from_numpy(ages)[:, None], schema, layout)
+    measurement = measure(subject, [Accuracy()]).measurements[0]
+    found = next(v for v in measurement.values if (v.name, v.characteristic) == ("r2", "age"))
+    predicted = cross_val_predict(make_pipeline(StandardScaler(), Ridge()), codes[:, :2], ages)
+    assert found.estimate.value == pytest.approx(r2_score(ages, predicted), abs=0.01)
+    assert found.note == "linear probe"
+    assert measurement.status == "ok", "the headline is the balanced accuracy of both sides of the median"
 
 
 def test_values_can_be_recomputed_from_the_evidence(case):

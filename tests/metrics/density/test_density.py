@@ -24,7 +24,16 @@ from ccvae_eval.rendering.text import nested
 from ccvae_eval.statistics.probes import cross_fitted_regression, folds_of
 from ccvae_eval.statistics.resampling import ResampleWeights
 from tests.support.densities import LAYOUT, QUICK, SCHEMA, measured, two_labels, value
-from tests.support.fakes import SPREAD, PlainSquaresVAE, Squares, SquaresVAE, table_subject
+from tests.support.fakes import (
+    GRADE_SPREAD,
+    SPREAD,
+    GradedSquares,
+    GradedSquaresVAE,
+    PlainSquaresVAE,
+    Squares,
+    SquaresVAE,
+    table_subject,
+)
 
 pytestmark = pytest.mark.oracle
 
@@ -216,7 +225,7 @@ def test_concentration_equals_dci():
     assert np.isnan(concentration(np.zeros((1, 2, 2)), 1)).all()
 
 
-def test_a_continuous_label_has_a_rank_correlation_only():
+def test_a_continuous_label_has_a_rank_correlation_and_is_split_at_its_median():
     codes, labels = two_labels(n=500)
     ages = codes[:, 1:2] * -3 + torch.from_numpy(np.random.default_rng(1).standard_normal((500, 1)))
     schema = LabelSchema((Label("a"), Label("age", "continuous")))
@@ -225,12 +234,45 @@ def test_a_continuous_label_has_a_rank_correlation_only():
     expected = abs(spearmanr(codes[:, 1], ages[:, 0]).statistic)
     # the slope differs slightly between folds, which changes a few ranks
     assert value(run, "rank_correlation", "age").estimate.value == pytest.approx(expected, abs=2e-3)
-    own = value(run, "auc", "age")
-    assert math.isnan(own.estimate.value)
-    assert "continuous label has no classes" in own.note
-    assert value(run, "auc").excluded == 1
-    assert value(run, "cross_auc", "a", judged="age").note.startswith("a continuous label")
-    assert value(run, "cross_auc", "age", judged="a").estimate.defined
+    own, above = value(run, "auc", "age"), (ages > ages.median())[:, 0].numpy()
+    assert own.estimate.value == pytest.approx(roc_auc_score(above, -codes[:, 1]), abs=1e-12)
+    assert own.note == "above its median against the rest"
+    assert value(run, "auc").excluded == 0
+    for i, j in (("a", "age"), ("age", "a")):
+        leaked = value(run, "cross_auc", i, judged=j).estimate
+        assert leaked.low < 0.5 < leaked.high
+    curves = nested(run.measurement("density"), "curves")["age"]
+    grid, density = curves["grid"], curves["above the median"]
+    assert list(curves) == ["grid", "rest", "above the median"]
+    middle = float((grid * density).sum() / density.sum())
+    assert middle == pytest.approx(float(codes[above, 1].mean()), abs=0.05)
+    style = value(run, "style_auc", "age").estimate
+    assert style.value < 0.6
+
+
+def test_the_prior_gap_of_a_continuous_label_compares_each_code_with_the_prior_at_its_value():
+    data = GradedSquares(400, missing=0.2)
+    gap = value(measured(prepare(GradedSquaresVAE(scale=1e-6), data, np.arange(400))), "prior_gap", "Smile")
+    assert gap.estimate.value < 0.2 < 3 < gap.chance
+    assert gap.reference == pytest.approx(gap.estimate.value, abs=0.15)
+
+    class Shifted(GradedSquaresVAE):
+        def conditional_prior(self, labels):
+            prior = super().conditional_prior(labels)
+            return Gaussian(prior.loc + 2 * GRADE_SPREAD, prior.scale)
+
+    shifted = value(measured(prepare(Shifted(scale=1e-6), data, np.arange(400))), "prior_gap", "Smile")
+    assert shifted.estimate.value == pytest.approx(2, abs=0.2)
+
+
+def test_a_continuous_label_that_a_code_mirrors_is_no_leakage():
+    """OIS and ICL compare the codes with the quarters of the label."""
+    labels = torch.rand(2000, 2)
+    labels[:, 1] = 0.7 * labels[:, 0] + 0.3 * labels[:, 1]
+    schema = LabelSchema((Label("age", "continuous"), Label("size", "continuous")))
+    run = measured(table_subject(labels.double(), labels, schema, LatentLayout(2, {"age": (0,), "size": (1,)})))
+    assert value(run, "ois").estimate.value < 0.05 < value(run, "ois").chance
+    assert value(run, "icl").estimate.value < 0.15
 
 
 def test_missing_labels_are_excluded_and_counted():

@@ -38,13 +38,25 @@ def test_a_categorical_label_has_a_contrast_for_each_class_with_enough_images():
     np.testing.assert_array_equal(found.targets[1], [0, 0, 0, 1, 1, 1, 0, np.nan])
 
 
+def test_a_continuous_label_is_split_at_its_median():
+    chosen = subject([0.0] * 9)
+    chosen.labels[:, 2] = torch.tensor([5, 1, 4, float("nan"), 3, 2, 0, 0, 0])
+    found = contrasts_of(chosen, "age", 2)
+    assert found.classes == (1,)
+    assert found.note == "above its median against the rest"
+    np.testing.assert_array_equal(found.targets[0], [1, 0, 1, np.nan, 1, 1, 0, 0, 0])
+    chosen.labels[:, 2] = 7.0
+    with pytest.raises(UndefinedError, match="0 images lie on one side of the median"):
+        contrasts_of(chosen, "age", 2)
+
+
 @pytest.mark.parametrize(
     ("hair", "a", "name", "why"),
     [
         ([0.0] * 6, [0, 0, 0, 0, 0, 1], "a", "only 1 images of class present, 2 are needed"),
         ([0.0] * 6, [1, 1, 1, 1, 1, 0], "a", "only 1 images of class absent, 2 are needed"),
         ([0.0] * 6, None, "hair", "only 0 images of class not x, 2 are needed"),
-        ([0.0] * 6, None, "age", "a continuous label has no classes"),
+        ([0.0] * 2, None, "age", "1 images lie on one side of the median, 2 are needed"),
     ],
 )
 def test_a_contrast_without_enough_images_is_undefined(hair, a, name, why):

@@ -16,12 +16,13 @@ import ccvae_eval
 from ccvae_eval.checkpoint import save_checkpoint
 from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.evaluation.storage import read, write
+from ccvae_eval.evaluation.subject import prepare as encoded
 from ccvae_eval.plugins import registry
 from ccvae_eval.report.live import LIVE, live_html, render
 from ccvae_eval.training import TrainingSettings, prepare
 from tests.support.commands import run_command
 from tests.support.decoders import Decoded, upsampling_decoder
-from tests.support.fakes import PlainSquaresVAE, Squares
+from tests.support.fakes import GRADED, GradedSquares, GradedSquaresVAE, PlainSquaresVAE, Squares
 from tests.support.runs import GALLERY, pictured_run
 
 PLUGIN = """
@@ -177,3 +178,19 @@ def test_the_slider_covers_three_standard_deviations_and_every_code_shown(tmp_pa
         assert high >= means[:, d].mean() + 2.9 * means[:, d].std()
         assert step == pytest.approx((high - low) / 202, rel=1e-3)
     assert np.isfinite(means).all()
+
+
+def test_a_continuous_label_is_set_to_its_levels() -> None:
+    data, rows = GradedSquares(200), np.arange(8)
+    subject = encoded(GradedSquaresVAE(), data, np.arange(200))
+    codes = render._class_codes(subject, rows, GRADED["Smile"])
+    assert codes is not None
+    assert codes.shape == (8, 5, subject.layout.dim)
+    moved = codes[..., subject.layout["Smile"][0]]
+    assert np.all(np.diff(moved, axis=1) > 0)
+    (smile,) = (group for group in render._groups(subject, render._ranges(subject, rows, {"Smile": codes}), ("Smile",),
+                                                  whole=False) if group.name == "Smile")  # fmt: skip
+    assert smile.classes == tuple(f"{level:g}" for level in subject.levels("Smile"))
+    assert render._label(subject, rows, "Smile", codes, whole=False)["now"][0] in smile.classes
+    subject.labels[:, 1] = torch.nan
+    assert render._class_codes(replace(subject), rows, GRADED["Smile"]) is None
