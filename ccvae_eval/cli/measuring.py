@@ -300,9 +300,9 @@ def next_command(run: Run, checkpoint: str, common: Common) -> str:
     """The command to suggest after a run: the same one with all remedies, then trainings; else the next step.
 
     The scores of codes are suggested after a complete run, and always if no latent dimension belongs to a label.
-    A model that reconstructs no image is looked at first, unless a longer training is the remedy.
+    A model of unknown training that reconstructs no image is looked at first.
     """
-    from ccvae_eval.evaluation.remedies import TRAINING, combined_commands
+    from ccvae_eval.evaluation.remedies import combined_commands
     from ccvae_eval.evaluation.result_table import ASSIGNED, UNASSIGNED
     from ccvae_eval.report.checks import UNLIKE, findings
 
@@ -317,7 +317,7 @@ def next_command(run: Run, checkpoint: str, common: Common) -> str:
         return opening(verb, data=[common.data], rename=common.label, by=[common.by])
 
     found = combined_commands(run.measurements, lambda given: f"{options.command_line(without=given)} {given}")
-    if not any(line.startswith(TRAINING) for line in found) and any(f.check.code == UNLIKE for f in findings(run)):
+    if run.header.training is None and any(f.check.code == UNLIKE for f in findings(run)):
         return opening("inspect")
     notes = {note for m in run for v in m.values for note in re.split("; |: ", v.note)}
     has_panel = PANEL in (m.metric for m in run)

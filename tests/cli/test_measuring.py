@@ -8,6 +8,7 @@ import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,17 +90,20 @@ def test_the_suggested_evaluation_opens_model_and_data_in_the_same_way(capsys: p
 
 
 @pytest.mark.parametrize(
-    ("error", "remedy", "following"),
+    ("error", "training", "following"),
     [
-        (0.05, "--sample 640", "ccvae-eval inspect w.pt --set images.logits=true --plugin mine.py"),
-        (0.05, "ccvae-eval train vae --out b.pt", "ccvae-eval train vae --out b.pt"),
-        (0.03, "ccvae-eval train vae --out b.pt", "ccvae-eval train vae --out b.pt"),
+        (0.05, None, "ccvae-eval inspect w.pt --set images.logits=true --plugin mine.py"),
+        (0.05, {"steps": 2}, "ccvae-eval train vae --out b.pt"),
+        (0.03, None, "ccvae-eval train vae --out b.pt"),
     ],
 )
-def test_a_model_that_reconstructs_no_image_is_looked_at_first(error: float, remedy: str, following: str) -> None:
+def test_a_model_of_unknown_training_that_reconstructs_no_image_is_looked_at_first(
+    error: float, training: dict[str, Any] | None, following: str
+) -> None:
     mse = replace(value("mse", error), chance=0.04)
-    missing = replace(undefined("focus", "Smiling", "why"), remedy=remedy)
+    missing = replace(undefined("focus", "Smiling", "why"), remedy="ccvae-eval train vae --out b.pt")
     run = run_of(measurement("reconstruction", "mse", [mse]), measurement("locality", "focus", [missing]))
+    run = replace(run, header=replace(run.header, training=training))
     common = Common(set=["images.logits=true"], plugin=[Path("mine.py")])
     assert next_command(run, "w.pt", common) == following
 
