@@ -6,13 +6,15 @@ uses a global generator.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ccvae_eval.core.types import Ids
 
 
 def stream_key(seed: int, purpose: str, identity: int | str = "") -> int:
@@ -37,14 +39,17 @@ def numpy_stream(seed: int, purpose: str, identity: int | str = "") -> np.random
     return np.random.Generator(np.random.Philox(stream_key(seed, purpose, identity)))
 
 
-def normals(seed: int, purpose: str, ids: Iterable[int], size: int) -> Tensor:
+def normals(seed: int, purpose: str, ids: Sequence[int] | Ids, size: int) -> Tensor:
     r"""Returns standard normal draws, one row for each image id, shape :math:`(N, size)`, float32."""
-    generator = torch.Generator()
-    rows = [torch.randn(size, generator=generator.manual_seed(stream_key(seed, purpose, int(i)))) for i in ids]
-    return torch.stack(rows) if rows else torch.empty(0, size)
+    generator, draws = torch.Generator(), torch.empty(len(ids), size)
+    for row, i in enumerate(ids):
+        torch.randn(size, generator=generator.manual_seed(stream_key(seed, purpose, int(i))), out=draws[row])
+    return draws
 
 
-def uniforms(seed: int, purpose: str, ids: Iterable[int], size: int) -> NDArray[np.float64]:
+def uniforms(seed: int, purpose: str, ids: Sequence[int] | Ids, size: int) -> NDArray[np.float64]:
     r"""Returns uniform draws in [0, 1), one row for each image id, shape :math:`(N, size)`, float64."""
-    rows = [numpy_stream(seed, purpose, int(i)).random(size) for i in ids]
-    return np.stack(rows) if rows else np.empty((0, size))
+    draws = np.empty((len(ids), size))
+    for row, i in zip(draws, ids, strict=True):
+        numpy_stream(seed, purpose, int(i)).random(out=row)
+    return draws

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ccvae_eval.core import sheets
-from ccvae_eval.core.array_files import ArrayFile
+from ccvae_eval.core.array_files import SUFFIX, ArrayFile
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.storage import PICTURES_FILE
@@ -27,10 +29,13 @@ OF_EVIDENCE = "evidence-sha256"
 """Name of the entry of pictures.npz that ties it to its run: the digest of the run's evidence."""
 
 
-def packed(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
-    """A compressed archive of arrays, as ``np.load`` reads it."""
+def packed(arrays: Iterable[tuple[str, NDArray[np.generic]]]) -> bytes:
+    """A compressed archive of named arrays with the bytes of ``np.savez_compressed``, which would need all at once."""
     file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays:
+            with archive.open(f"{name}{SUFFIX}", "w", force_zip64=True) as member:
+                npy.write_array(member, np.asanyarray(array), allow_pickle=False)
     return file.getvalue()
 
 
@@ -39,7 +44,7 @@ def packed_pictures(run: Run) -> bytes:
     pictures = _stored_pictures(run)
     if not pictures or run.evidence_file is None:
         return b""
-    return packed({OF_EVIDENCE: np.array(run.evidence_file["sha256"]), **pictures})
+    return packed({OF_EVIDENCE: np.array(run.evidence_file["sha256"]), **pictures}.items())
 
 
 def _stored_pictures(run: Run) -> dict[str, NDArray[np.generic]]:

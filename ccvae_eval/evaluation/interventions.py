@@ -157,7 +157,7 @@ class Traverse:
             return path.at(self.position).expand(len(chunk), -1)
         now, then = subject.current_class(label.name)[chunk.rows], subject.target_class(label.name)[chunk.rows]
         points = chunk.codes[:, list(subject.layout[self.characteristic])].double()
-        for start, end in {(int(a), int(b)) for a, b in zip(now, then, strict=True) if a >= 0}:
+        for start, end in {(a, b) for a, b in zip(now.tolist(), then.tolist(), strict=True) if a >= 0}:
             rows = (now == start) & (then == end)
             points[rows] = path_between(subject, self.characteristic, start, end, self.source).at(self.position)
         return points

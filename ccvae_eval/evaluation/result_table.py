@@ -8,7 +8,7 @@ resamples, adds the means over characteristics, and stores the per-image terms a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol, TypeVar, runtime_checkable
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import UsageError
+from ccvae_eval.core.large_arrays import MAX_IN_MEMORY, LargeArray, LargeArrays
 from ccvae_eval.core.results import (
     BY,
     GAP,
@@ -191,12 +192,12 @@ class ColumnStore:
 
     Args:
         images: number of images N.
-        columns: column of each key, by characteristic, shape (N, ...).
+        columns: column of each key, by characteristic, shape (N, ...); those of many images are in a temporary file.
         seen: mask of the images that were put, shape (N,).
     """
 
     images: int
-    columns: dict[str, dict[str, Floats]] = field(default_factory=dict)
+    columns: dict[str, dict[str, Floats | LargeArray]] = field(default_factory=dict)
     seen: Bools = field(init=False)
 
     def __post_init__(self) -> None:
@@ -208,8 +209,18 @@ class ColumnStore:
         columns = self.columns.setdefault(name, {})
         for key, column in found.items():
             if key not in columns:
-                columns[key] = np.full((self.images, *column.shape[1:]), np.nan)
+                columns[key] = self._empty(column.shape[1:])
             columns[key][rows] = column
+
+    def _empty(self, shape: tuple[int, ...]) -> Floats | LargeArray:
+        if self.images <= MAX_IN_MEMORY:
+            return np.full((self.images, *shape), np.nan)
+        stored = (column for columns in self.columns.values() for column in columns.values())
+        file = next((column for column in stored if isinstance(column, LargeArray)), None)
+        found = LargeArray((self.images, *shape), np.float64, file)
+        for start in range(0, self.images, MAX_IN_MEMORY):
+            found[start : start + MAX_IN_MEMORY] = np.nan
+        return found
 
     def merge(self, other: ColumnStore) -> None:
         """Adds the rows of other images.
@@ -221,19 +232,22 @@ class ColumnStore:
         if len(both):
             raise UsageError(f"blocks of images must not overlap: {len(both)} images are in both, first row {both[0]}")
         for name, columns in other.columns.items():
-            self.put(name, other.seen, {key: column[other.seen] for key, column in columns.items()})
+            for key in columns:
+                self.put(name, other.seen, {key: other.get(name, key)[other.seen]})
 
     def __contains__(self, address: tuple[str, str]) -> bool:
         return address[1] in self.columns.get(address[0], {})
 
     def get(self, name: str, key: str) -> Floats:
         """Return a column, all NaN if it was never filled."""
-        return self.columns.get(name, {}).get(key, np.full(self.images, np.nan))
+        column = self.columns.get(name, {}).get(key)
+        return np.full(self.images, np.nan) if column is None else column[:]
 
-    def under(self, name: str, start: str) -> dict[str, Floats]:
+    def under(self, name: str, start: str) -> Mapping[str, Floats]:
         """Return the columns whose keys begin with ``start``, by the rest of the key."""
-        columns = self.columns.get(name, {})
-        return {key.removeprefix(start): column for key, column in columns.items() if key.startswith(start)}
+        found = {k.removeprefix(start): c for k, c in self.columns.get(name, {}).items() if k.startswith(start)}
+        in_memory = {key: column for key, column in found.items() if isinstance(column, np.ndarray)}
+        return in_memory if len(in_memory) == len(found) else LargeArrays(found)
 
 
 def among(images: Bools, values: Floats | Bools) -> Floats:
@@ -316,11 +330,14 @@ class ResultTable:
     given_counts: bool = True
     given: frozenset[str] | None = None
     findings: frozenset[str] = frozenset()
-    evidence: dict[str, NDArray[np.generic]] = field(default_factory=dict, init=False)
+    evidence: MutableMapping[str, NDArray[np.generic]] = field(init=False)
     _rows: list[_Row] = field(default_factory=list, init=False)
     _dimensions: dict[tuple[str, str, str], list[tuple[Resampled, float | None]]] = field(
         default_factory=dict, init=False
     )
+
+    def __post_init__(self) -> None:
+        self.evidence = {} if len(self.subject) <= MAX_IN_MEMORY else LargeArrays()
 
     @property
     def _given(self) -> frozenset[str]:

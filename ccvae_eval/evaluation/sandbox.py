@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ def require_measurement(metric: Metric, found: object) -> Measurement:
         return found
     try:
         read(MeasurementRow, plain(MeasurementRow.of(found, metric.values)), "measurement")
-        for name, array in {**found.evidence, **found.pictures}.items():
+        for name, array in chain(found.evidence.items(), found.pictures.items()):
             if not isinstance(name, str) or np.asarray(array).dtype.hasobject:
                 raise TypeError(f"evidence and pictures must be arrays of numbers by name, got {name!r}")
     except Exception as error:

@@ -155,7 +155,7 @@ def write_share(plan: Plan, folder: Path, arguments: Sequence[str] = (), model_s
     arrays[DESCRIPTION] = np.frombuffer(json.dumps(plain(description)).encode(), np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"share-{index}-of-{of}.npz"
-    atomic_write(file, packed(arrays))
+    atomic_write(file, packed(arrays.items()))
     return file
 
 
@@ -167,7 +167,7 @@ def _stored(part: PlannedMetric, prefix: str, arrays: Arrays) -> MetricState:
         return MetricState(part.seconds)
     store, pictures, number = part.accumulator.columns, part.accumulator.pictures, count()
     found: list[NDArray[Any]] = [np.flatnonzero(store.seen)]
-    found += [column[store.seen] for columns in store.columns.values() for column in columns.values()]
+    found += [store.get(name, key)[store.seen] for name, columns in store.columns.items() for key in columns]
     found += [*pictures.sums.values(), *pictures.kept.values()]
     arrays |= {f"{prefix}{next(number)}": array for array in found}
     keys = {name: tuple(columns) for name, columns in store.columns.items()}

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -70,9 +71,10 @@ def write(run: Run, folder: Path) -> Run:
     from ccvae_eval.evaluation.arrays import packed, packed_pictures
 
     make_folder(folder)
-    arrays = {f"{m.metric}/{name}": array for m in run.measurements for name, array in m.evidence.items()}
-    arrays |= {f"{metric}/{IDS}": ids for metric, ids in run.ids.items()}
-    evidence = packed(arrays)
+    arrays: dict[str, tuple[Mapping[str, Any], str]]
+    arrays = {f"{m.metric}/{name}": (m.evidence, name) for m in run.measurements for name in m.evidence}
+    arrays |= {f"{metric}/{IDS}": (run.ids, metric) for metric in run.ids}
+    evidence = packed((name, owner[key]) for name, (owner, key) in arrays.items())
     digest = sha256(evidence).hexdigest()
     run = replace(run, evidence_file={"file": EVIDENCE_FILE, "sha256": digest})
     document = as_json(run).encode()

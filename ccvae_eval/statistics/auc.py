@@ -79,10 +79,16 @@ def weighted_auc(scores: Floats, labels: Bools, weights: Counts) -> Floats:
     Returns:
         Areas in [0, 1], shape :math:`(B,)`; NaN for a resample without images of one class.
     """
-    below = np.zeros(weights.shape[1], dtype=np.int64)
+    order = np.argsort(scores, kind="stable")
+    return _ranked_auc(scores[order], labels[order], iter([weights[order]]), weights.shape[1])
+
+
+def _ranked_auc(scores: Floats, labels: Bools, blocks: Iterator[Counts], draws: int) -> Floats:
+    """``weighted_auc`` of ascending scores; the rows of the weights come in blocks."""
+    below = np.zeros(draws, dtype=np.int64)
     twice = np.zeros_like(below)
     positives = np.zeros_like(below)
-    for present, absent in _tied_groups(scores, labels, weights):
+    for present, absent in _tied_groups(scores, labels, blocks):
         if present is not None:
             positives += present
             twice += present * (2 * below) if absent is None else present * (2 * below + absent)
@@ -91,19 +97,37 @@ def weighted_auc(scores: Floats, labels: Bools, weights: Counts) -> Floats:
     return safe_ratio(twice, 2.0 * positives * below)
 
 
-def _tied_groups(scores: Floats, labels: Bools, weights: Counts) -> Iterator[tuple[IntArray | None, IntArray | None]]:
+Group = tuple[IntArray | None, IntArray | None]
+
+
+def _tied_groups(scores: Floats, labels: Bools, blocks: Iterator[Counts]) -> Iterator[Group]:
     """For each group of equal scores, lowest first: weight with and without the label, each of shape (B,)."""
-    order = np.argsort(scores, kind="stable")
-    ranked, marked, rows = scores[order], labels[order], weights[order]
-    starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1])) if len(ranked) else order
-    # row by row: cumulative sums over the whole matrix are slower
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(ranked)], strict=False):
-        if end == start + 1:
-            row = rows[start].astype(np.int64)
-            yield (row, None) if marked[start] else (None, row)
-            continue
-        group, mark = rows[start:end], marked[start:end]
-        yield _weight(group[mark]), _weight(group[~mark])
+    starts_group = np.append(True, scores[1:] != scores[:-1])
+    group: Group = None, None
+    first = 0
+    for rows in blocks:
+        starts = np.flatnonzero(starts_group[first : first + len(rows)]).tolist()
+        if not starts_group[first]:
+            starts = [0, *starts]  # the last group of the block before goes on
+        # row by row: cumulative sums over the whole matrix are slower
+        for start, end in zip(starts, [*starts[1:], len(rows)], strict=False):
+            if end == start + 1:
+                row = rows[start].astype(np.int64)
+                part: Group = (row, None) if labels[first + start] else (None, row)
+            else:
+                mark = labels[first + start : first + end]
+                part = _weight(rows[start:end][mark]), _weight(rows[start:end][~mark])
+            if starts_group[first + start]:
+                yield group
+                group = part
+            else:
+                group = _sum(group[0], part[0]), _sum(group[1], part[1])
+        first += len(rows)
+    yield group
+
+
+def _sum(one: IntArray | None, other: IntArray | None) -> IntArray | None:
+    return other if one is None else one if other is None else one + other
 
 
 def _weight(rows: Counts) -> IntArray | None:
@@ -137,7 +161,8 @@ def auc_estimate(scores: Floats, labels: Floats | Bools, weights: ResampleWeight
         absent = "present" if not positive.any() else "absent"
         return undefined_estimate(weights.draws, f"the label is never {absent}" if n else "no images", n)
     value = float(weighted_auc(ranked, positive, np.ones((n, 1), dtype=np.uint8))[0])
-    draws = weighted_auc(ranked, positive, weights.rows(index))
+    order = np.argsort(ranked, kind="stable")
+    draws = _ranked_auc(ranked[order], positive[order], weights.rows_in_blocks(index[order]), weights.draws)
     without = None
     if n < SMALL_SAMPLE:
         without = np.full(weights.n, value)

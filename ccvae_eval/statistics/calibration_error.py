@@ -8,10 +8,16 @@ import numpy as np
 from scipy.special import ndtr
 
 from ccvae_eval.core.types import Floats
-from ccvae_eval.statistics.information import equal_mass_bins
-from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate, centred_and_basic, undefined_estimate
+from ccvae_eval.statistics.information import Classes, equal_mass_bins
+from ccvae_eval.statistics.intervals import (
+    Resampled,
+    bootstrap_estimate,
+    centred_and_basic,
+    column_sums,
+    undefined_estimate,
+)
 from ccvae_eval.statistics.ratios import safe_ratio
-from ccvae_eval.statistics.resampling import ResampleWeights
+from ccvae_eval.statistics.resampling import ResampleWeights, Table
 
 BINS = 15
 """Equal-mass bins by default."""
@@ -36,7 +42,7 @@ def calibration_error_floor(probabilities: Floats, *, bins: int = BINS) -> float
     present = probabilities[~np.isnan(probabilities)]
     if not len(present):
         return math.nan
-    n, _, sums = np.split(_bin_columns(present, present, bins).sum(axis=0), 3)
+    n, sums = _bin_sums(present, bins)
     mean = safe_ratio(sums, n, 0.0)
     deviation = np.sqrt(safe_ratio(mean * (1 - mean), n, 0.0))
     return float(math.sqrt(2 / math.pi) * (2 - math.sqrt(2)) * (n * deviation).sum() / n.sum())
@@ -62,7 +68,7 @@ def permuted_calibration_error(probabilities: Floats, labels: Floats, *, bins: i
     if not present.any():
         return math.nan
     predicted, rate = probabilities[present], labels[present].mean()
-    n, _, sums = np.split(_bin_columns(predicted, predicted, bins).sum(axis=0), 3)
+    n, sums = _bin_sums(predicted, bins)
     return float(np.abs(n * rate - sums).sum() / n.sum())
 
 
@@ -90,18 +96,32 @@ def calibration_error_estimate(
     present = ~(np.isnan(probabilities) | np.isnan(labels))
     if not present.any():
         return undefined_estimate(weights.draws, "no images")
-    columns = _bin_columns(probabilities[present], labels[present], bins)
-    rows = np.full((len(labels), columns.shape[1]), np.nan)
-    rows[present] = columns
-    found = bootstrap_estimate(_debiased_error, rows, weights, basic=True)
+    own_bin = np.full(len(labels), -1)
+    own_bin[present] = equal_mass_bins(probabilities[present], bins)
+    count = int(own_bin.max()) + 1
+
+    def rows(block: slice) -> Floats:
+        columns = _bin_columns(own_bin[block], count, labels[block], probabilities[block])
+        columns[own_bin[block] < 0] = np.nan
+        return columns
+
+    found = bootstrap_estimate(_debiased_error, Table(len(labels), 3 * count, rows), weights, basic=True)
     return centred_and_basic(found, weights.level, most=1.0)  # a debiased value may be negative
 
 
-def _bin_columns(probabilities: Floats, labels: Floats, bins: int) -> Floats:
-    """Membership of each image in each of K bins, times 1, its label and its probability; shape (N, 3 K)."""
+def _bin_columns(own_bin: Classes, count: int, *others: Floats) -> Floats:
+    """Membership of each image in each of K bins, times 1 and times each of the other columns; shape (N, K (1 + C))."""
+    inside = (own_bin[:, None] == np.arange(count)).astype(np.float64)
+    return np.concatenate([inside, *(inside * other[:, None] for other in others)], axis=1)
+
+
+def _bin_sums(probabilities: Floats, bins: int) -> tuple[Floats, Floats]:
+    """Number of images and sum of their probabilities in each bin; no NaN."""
     own_bin = equal_mass_bins(probabilities, bins)
-    inside = (own_bin[:, None] == np.arange(own_bin.max() + 1)).astype(np.float64)
-    return np.concatenate([inside, inside * labels[:, None], inside * probabilities[:, None]], axis=1)
+    count = int(own_bin.max()) + 1
+    table = Table(len(own_bin), 2 * count, lambda block: _bin_columns(own_bin[block], count, probabilities[block]))
+    n, sums = np.split(column_sums(table)[1], 2)
+    return n, sums
 
 
 def _debiased_error(totals: Floats) -> Floats:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from scipy.stats import wasserstein_distance
@@ -32,6 +33,7 @@ from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.statistics.intervals import Resampled, bootstrap_estimate, estimate_from_draws, undefined_estimate
 from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import BLOCK, Counts, ResampleWeights, reservoir
+from ccvae_eval.statistics.subsampling import NUMBERS
 
 STEPS = 4
 """Grid points per bandwidth."""
@@ -148,8 +150,7 @@ def overlap_and_js_estimates(codes: Floats, labels: Floats, weights: ResampleWei
         undefined = undefined_estimate(weights.draws, _too_few(one, other), len(index))
         return undefined, undefined
     support = _support(one, other)
-    rows = weights.rows(index)
-    counts = rows[positive], rows[~positive]
+    counts = weights.rows(index[positive]), weights.rows(index[~positive])
     found = _smoothed(support, one, other, counts)
     if max(support.widths) > 0:
         wide = replace(support, widths=(support.widths[0] * math.sqrt(2), support.widths[1] * math.sqrt(2)))
@@ -177,17 +178,19 @@ def wasserstein_estimate(codes: Floats, labels: Floats, weights: ResampleWeights
     unit = pooled_deviation(one, other) if scaled else 1.0
     order = np.argsort(codes[index], kind="stable")
     gaps = np.diff(codes[index][order]) / unit
-    draws = _area_between(gaps, positive[order], weights.rows(index[order]))
+    draws = _area_between(gaps, positive[order], weights, index[order])
     return _clipped(estimate_from_draws(value, draws, len(index), weights.level, basic=True), math.inf)
 
 
-def _area_between(gaps: Floats, positive: Bools, rows: Counts) -> Floats:
-    """Integral of |F - G| in each resample, accumulated over the sorted codes."""
-    totals = [rows[positive].sum(axis=0, dtype=np.float64), rows[~positive].sum(axis=0, dtype=np.float64)]
+def _area_between(gaps: Floats, positive: Bools, weights: ResampleWeights, images: Ids) -> Floats:
+    """Integral of |F - G| in each resample, accumulated over the sorted codes of the images."""
+    totals = [
+        sum(rows.sum(axis=0, dtype=np.float64) for rows in weights.rows_in_blocks(images[side]))
+        for side in (positive, ~positive)
+    ]
     signed = [safe_ratio(1.0, totals[0]), safe_ratio(-1.0, totals[1])]
-    lead = np.zeros(rows.shape[1])
-    area = np.zeros(rows.shape[1])
-    for row, mark, gap in zip(rows, positive, gaps, strict=False):
+    lead, area = np.zeros(weights.draws), np.zeros(weights.draws)
+    for row, mark, gap in zip(chain.from_iterable(weights.rows_in_blocks(images)), positive, gaps, strict=False):
         lead += row * signed[0 if mark else 1]
         area += gap * np.abs(lead)
     return np.where((totals[0] > 0) & (totals[1] > 0), area, np.nan)
@@ -363,6 +366,13 @@ def _densities(values: Floats, marks: Bools, sizes: tuple[int, int]) -> tuple[Fl
 def _distances(values: Floats, marks: Bools, sizes: tuple[int, int]) -> Floats:
     """Wasserstein-1 distance under each permutation, shape (P,)."""
     order = np.argsort(values, kind="stable")
-    steps = np.where(marks[:, order], 1 / sizes[0], -1 / sizes[1])
-    lead = np.abs(np.cumsum(steps, axis=1)[:, :-1])
-    return np.asarray((lead * np.diff(values[order])).sum(axis=1))
+    gaps = np.diff(values[order])
+
+    def distances(part: Bools) -> Floats:
+        steps = np.where(part[:, order], 1 / sizes[0], -1 / sizes[1])
+        lead = np.abs(np.cumsum(steps, axis=1)[:, :-1])
+        return np.asarray((lead * gaps).sum(axis=1))
+
+    # at least two permutations each: NumPy adds a single one in another order
+    parts = min(max(marks.size // NUMBERS, 1), max(len(marks) // 2, 1))
+    return np.concatenate([distances(part) for part in np.array_split(marks, parts)])

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -249,15 +250,14 @@ def normal_wasserstein_estimate(scores: Floats, weights: ResampleWeights) -> Res
         return undefined_estimate(weights.draws, "no images")
     order = index[np.argsort(scores[index], kind="stable")]
     ordered = scores[order]
-    rows = weights.rows(order)
-    total = rows.sum(axis=0, dtype=np.float64)
+    total = sum(rows.sum(axis=0, dtype=np.float64) for rows in weights.rows_in_blocks(order))
     mass = np.diff(_cdf_integral(ordered))
     gaps = np.diff(ordered)
-    lead = np.zeros(rows.shape[1])
-    area = np.zeros(rows.shape[1])
+    lead = np.zeros(weights.draws)
+    area = np.zeros(weights.draws)
     with np.errstate(divide="ignore", invalid="ignore"):
         # an interval with a crossing counts by its net area, an error below one gap over n
-        for row, gap, normal in zip(rows, gaps, mass, strict=False):
+        for row, gap, normal in zip(chain.from_iterable(weights.rows_in_blocks(order)), gaps, mass, strict=False):
             lead += row
             area += np.abs(lead / total * gap - normal)
     draws = np.where(total > 0, area + _cdf_integral(ordered[0]) + _cdf_integral(-ordered[-1]), np.nan)

@@ -19,7 +19,7 @@ from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.statistics.intervals import Resampled, undefined_estimate
 from ccvae_eval.statistics.ratios import safe_ratio
-from ccvae_eval.statistics.subsampling import DRAWS, subsample_estimates
+from ccvae_eval.statistics.subsampling import DRAWS, parts_of, subsample_estimates
 
 REPEATED = 0.01
 """Largest share of codes that may be copies of another one; with more, the codes are discrete."""
@@ -303,4 +303,8 @@ def _mean_divergences(points: Floats, marks: list[Bools], k: int, streams: list[
         for mark, stream in zip(marks, streams, strict=True)
     ]
     taken = np.array(sides)
-    return np.asarray(neighbour_divergences(points[taken[:, 0]], points[taken[:, 1]], k).mean(axis=0))
+    found = [
+        neighbour_divergences(points[taken[part, 0]], points[taken[part, 1]], k)
+        for part in parts_of(len(taken), len(points))
+    ]
+    return np.asarray(np.concatenate(found).mean(axis=0))

@@ -28,7 +28,7 @@ from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 from ccvae_eval.core.results import Estimate, Method, undefined
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.statistics.ratios import safe_ratio
-from ccvae_eval.statistics.resampling import ResampleWeights
+from ccvae_eval.statistics.resampling import ResampleWeights, Table, blocks_of, table_of
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
@@ -238,8 +238,24 @@ def _bca_levels(value: float, draws: Floats, leave_one_out: Floats, tail: float)
     return np.asarray(ndtr(bias + wanted / (1 - acceleration * wanted)))
 
 
+def column_sums(table: Table) -> tuple[int, Floats]:
+    """Number of images with a number in any column, and the sums of the columns; bits as if added image by image."""
+    n, total = 0, np.zeros(table.columns)
+    for block in [table.rows(slice(None))] if table.columns == 1 else blocks_of(table):  # NumPy adds a column in pairs
+        present, rows = _present(block)
+        total = (np.concatenate([total[None], rows]) if n else rows).sum(axis=0)
+        n += int(present.sum())
+    return n, total
+
+
+def _present(block: Floats) -> tuple[Bools, Floats]:
+    """Mask of the rows that have a number, and these rows with 0 in place of NaN."""
+    present = np.asarray(~np.isnan(block).all(axis=1))
+    return present, np.nan_to_num(block[present], copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
+
+
 def bootstrap_estimate(
-    statistic: Callable[[Floats], Floats], values: Floats, weights: ResampleWeights, *, basic: bool = False
+    statistic: Callable[[Floats], Floats], values: Floats | Table, weights: ResampleWeights, *, basic: bool = False
 ) -> Resampled:
     r"""A smooth function of weighted totals over the images, with its bootstrap confidence interval.
 
@@ -254,11 +270,8 @@ def bootstrap_estimate(
     >>> bootstrap_estimate(lambda t: t[:, 0] / t[:, 1], rows, ResampleWeights(0, 10)).value
     4.5
     """
-    table = np.asarray(values, dtype=np.float64)
-    present = ~np.isnan(table).all(axis=1)
-    n = int(present.sum())
-    rows = np.nan_to_num(table[present], nan=0.0, posinf=np.inf, neginf=-np.inf)
-    total = rows.sum(axis=0)
+    table = table_of(values)
+    n, total = column_sums(table)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(statistic(total[None])[0]) if n else math.nan
         if not math.isfinite(value):
@@ -266,8 +279,9 @@ def bootstrap_estimate(
         draws = _finite(statistic(weights.totals(table)))
         without = None
         if n < SMALL_SAMPLE and not basic:
-            without = np.full(len(table), value)
-            without[present] = statistic(total - rows)
+            present, rows = zip(*map(_present, blocks_of(table)), strict=True)
+            without = np.full(table.n, value)
+            without[np.concatenate(present)] = statistic(total - np.concatenate(rows))
             without[~np.isfinite(without)] = value
     return estimate_from_draws(value, draws, n, weights.level, without, basic=basic)
 
@@ -297,8 +311,12 @@ def mean_estimate(values: Floats, weights: ResampleWeights) -> Resampled:
 
     The interval of constant values has width 0: use ``proportion_estimate`` for values 0 and 1.
     """
-    rows = np.column_stack([values, np.where(np.isnan(values), np.nan, 1.0)])
-    return bootstrap_estimate(lambda totals: totals[:, 0] / totals[:, 1], rows, weights)
+
+    def rows(block: slice) -> Floats:
+        part = values[block]
+        return np.column_stack([part, np.where(np.isnan(part), np.nan, 1.0)])
+
+    return bootstrap_estimate(lambda totals: totals[:, 0] / totals[:, 1], Table(len(values), 2, rows), weights)
 
 
 def difference_of_means(values: Floats, others: Floats, weights: ResampleWeights) -> Resampled:
@@ -335,18 +353,22 @@ def ratio_estimate(numerator: Floats, denominator: Floats, weights: ResampleWeig
     Returns:
         The ratio; undefined if the denominators sum to 0.
     """
-    both = ~(np.isnan(numerator) | np.isnan(denominator))
-    u, v = np.where(both, [numerator, denominator], np.nan)
-    rows = np.column_stack([u, v, u * u, u * v, v * v, np.where(both, 1.0, np.nan)])
-    n = int(both.sum())
-    sums = np.nansum(rows, axis=0)
+
+    def rows(block: slice) -> Floats:
+        both = ~(np.isnan(numerator[block]) | np.isnan(denominator[block]))
+        u, v = np.where(both, [numerator[block], denominator[block]], np.nan)
+        return np.column_stack([u, v, u * u, u * v, v * v, np.where(both, 1.0, np.nan)])
+
+    table = Table(len(numerator), 6, rows)
+    n, sums = column_sums(table)
     if not n or sums[1] == 0:
         return undefined_estimate(weights.draws, "the denominator is 0" if n else "no images", n)
     value = float(sums[0] / sums[1])
-    totals = weights.totals(rows)
+    totals = weights.totals(table)
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = _finite(totals[:, 0] / totals[:, 1])
-        without = None if n >= SMALL_SAMPLE else _finite((sums[0] - rows[:, 0]) / (sums[1] - rows[:, 1]))
+        whole = rows(slice(None)) if n < SMALL_SAMPLE else None
+        without = None if whole is None else _finite((sums[0] - whole[:, 0]) / (sums[1] - whole[:, 1]))
     if without is not None:
         without[np.isnan(without)] = value
     if n < MIN_IMAGES:

@@ -7,7 +7,9 @@ and uniform within the block. The matrix of all weights need therefore never exi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,14 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.devices import column_products
+from ccvae_eval.core.large_arrays import MAX_IN_MEMORY, LargeArray
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Floats, Ids
 
 BLOCK = 1024
 """Images in a block. Another block size gives other resamples."""
 
-CACHED_BYTES = 1 << 26
-"""Largest weights kept in memory (2,000 resamples of 33,554 images). Larger ones are generated at each use."""
+STORED_BYTES = 1 << 30
+"""Largest weights kept, for many images in a temporary file (2,000 resamples of 536,870 images). Larger ones, and those
+for which the disk has no room, are generated at each use."""
 
 CACHED_FLOATS = 1 << 22
 """Largest weights that are also kept as float64 (32 MB), which saves their conversion in every sum."""
@@ -31,6 +35,34 @@ MAX_RANKED = 20_000
 """Images that a rank statistic uses at most; of more it takes a seeded sample of this size."""
 
 Counts = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Numbers of n images in some columns, computed for one block of images at a time; NaN = absent.
+
+    Args:
+        n, columns: number of images and of columns.
+        rows: the numbers of consecutive images, shape (m, columns).
+    """
+
+    n: int
+    columns: int
+    rows: Callable[[slice], Floats]
+
+
+def table_of(values: Floats | Table) -> Table:
+    """The table of an array, shape (N, C) or (N,)."""
+    if isinstance(values, Table):
+        return values
+    whole = np.asarray(values, dtype=np.float64)
+    whole = whole.reshape(len(whole), -1)
+    return Table(len(whole), whole.shape[1], whole.__getitem__)
+
+
+def blocks_of(table: Table) -> Iterator[Floats]:
+    """The numbers of each block of images."""
+    return map(table.rows, _block_ranges(table.n))
 
 
 @dataclass(frozen=True)
@@ -59,7 +91,7 @@ class ResampleWeights:
         if self.n < 0 or self.draws < 1 or not 0 < self.level < 1:
             raise ValueError(f"n must be at least 0, draws at least 1 and level between 0 and 1, got {self}")
 
-    def totals(self, values: Floats) -> Floats:
+    def totals(self, values: Floats | Table) -> Floats:
         r"""Weighted sums over the images, NaN = absent; equal bits for any number of threads.
 
         Args:
@@ -71,58 +103,84 @@ class ResampleWeights:
         Raises:
             ValueError: the number of rows is not n.
         """
-        table = np.asarray(values, dtype=np.float64)
-        if len(table) != self.n:
-            raise ValueError(f"values must have {self.n} rows, one for each image, got {len(table)}")
-        present = np.where(np.isnan(table), 0.0, table).reshape(self.n, -1)
-        ones = (present == 1).all(0)  # columns whose total is n in every resample
+        table = table_of(values)
+        if table.n != self.n:
+            raise ValueError(f"values must have {self.n} rows, one for each image, got {table.n}")
+        single = not isinstance(values, Table) and values.ndim == 1
+        ones = np.ones(table.columns, bool)  # columns whose total is n in every resample
+        for part in blocks_of(table):
+            ones &= (part == 1).all(0)
         sums = np.where(ones[:, None], float(self.n), np.zeros((len(ones), self.draws)))
         if not ones.all():
-            for rows, counts in self._floats():
-                sums[~ones] += column_products(present[rows][:, ~ones], counts)
-        return sums[0] if table.ndim == 1 else sums.T
+            for part, counts in zip(blocks_of(table), self._floats(), strict=True):
+                left = part[:, ~ones]
+                sums[~ones] += column_products(np.where(np.isnan(left), 0.0, left), counts)
+        return sums[0] if single else sums.T
 
     def rows(self, index: Ids) -> Counts:
         r"""Weights of some images, in the order of ``index``, uint8, shape :math:`(len(index), draws)`.
 
         Meant for rank statistics, which use at most ``MAX_RANKED`` images (see ``reservoir``).
         """
-        if self.n * self.draws <= CACHED_BYTES:
-            return _cached(self.seed, self.n, self.draws)[index]
+        whole = _kept(self.seed, self.n, self.draws)
+        if whole is not None:
+            return whole[index]
         chosen = np.empty((len(index), self.draws), dtype=np.uint8)
         for rows, counts in self._blocks():
             here = (index >= rows.start) & (index < rows.stop)
             chosen[here] = counts[index[here] - rows.start]
         return chosen
 
-    def _floats(self) -> Iterator[tuple[slice, Floats]]:
+    def rows_in_blocks(self, index: Ids) -> Iterator[Counts]:
+        """The same weights in blocks of consecutive images of ``index``."""
+        chosen = self.rows(index) if _kept(self.seed, self.n, self.draws) is None else None
+        for block in _block_ranges(len(index)):
+            yield self.rows(index[block]) if chosen is None else chosen[block]
+
+    def _floats(self) -> Iterator[Floats]:
+        """The weights of each block as float64; the next block may take the place of the last one."""
         if self.n * self.draws <= CACHED_FLOATS:
             whole = _cached_as_floats(self.seed, self.n, self.draws)
-            yield from ((rows, whole[rows]) for rows, _ in self._blocks())
-        else:
-            yield from ((rows, counts.astype(np.float64)) for rows, counts in self._blocks())
+            yield from (whole[rows] for rows in _block_ranges(self.n))
+            return
+        floats = np.empty((min(self.n, BLOCK), self.draws))
+        for rows, counts in self._blocks():
+            here = floats[: rows.stop - rows.start]
+            here[:] = counts
+            yield here
 
     def _blocks(self) -> Iterator[tuple[slice, Counts]]:
-        if self.n * self.draws > CACHED_BYTES:
+        whole = _kept(self.seed, self.n, self.draws)
+        if whole is None:
             yield from _generated(self.seed, self.n, self.draws)
-            return
-        whole = _cached(self.seed, self.n, self.draws)
-        for first in range(0, self.n, BLOCK):
-            rows = slice(first, min(first + BLOCK, self.n))
-            yield rows, whole[rows]
+        else:
+            yield from ((rows, whole[rows]) for rows in _block_ranges(self.n))
+
+
+def _block_ranges(n: int) -> Iterator[slice]:
+    return (slice(first, min(first + BLOCK, n)) for first in range(0, n, BLOCK))
 
 
 @lru_cache(maxsize=2)
-def _cached(seed: int, n: int, draws: int) -> Counts:
-    parts = [counts for _, counts in _generated(seed, n, draws)]
-    whole = np.concatenate(parts) if parts else np.empty((0, draws), dtype=np.uint8)
-    whole.flags.writeable = False
+def _kept(seed: int, n: int, draws: int) -> Counts | LargeArray | None:
+    """The weights, shape (n, draws); None if they are too large."""
+    if n * draws > STORED_BYTES or (
+        n > MAX_IN_MEMORY and n * draws > shutil.disk_usage(tempfile.gettempdir()).free // 2
+    ):
+        return None
+    whole = LargeArray((n, draws), np.uint8) if n > MAX_IN_MEMORY else np.empty((n, draws), np.uint8)
+    for rows, counts in _generated(seed, n, draws):
+        whole[rows] = counts
+    if isinstance(whole, np.ndarray):
+        whole.flags.writeable = False
     return whole
 
 
 @lru_cache(maxsize=1)
 def _cached_as_floats(seed: int, n: int, draws: int) -> Floats:
-    whole = _cached(seed, n, draws).astype(np.float64)
+    whole = np.empty((n, draws))
+    for rows, counts in ResampleWeights(seed, n, draws)._blocks():
+        whole[rows] = counts
     whole.flags.writeable = False
     return whole
 

@@ -7,12 +7,13 @@ information grows with every tie.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ccvae_eval.core.large_arrays import MAX_IN_MEMORY
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Estimate, Method
 from ccvae_eval.core.types import Floats
@@ -27,6 +28,16 @@ MIN_SUBSAMPLE = 50
 
 DRAWS = 500
 """Subsamples by default."""
+
+
+NUMBERS = 1 << 18
+"""Numbers of the subsamples that are computed at once."""
+
+
+def parts_of(draws: int, n: int) -> Iterator[slice]:
+    """Ranges of draws that together have about ``NUMBERS`` numbers, with n numbers in each."""
+    together = max(1, NUMBERS // max(n, 1))
+    return (slice(first, min(first + together, draws)) for first in range(0, draws, together))
 
 
 def subsample_estimates(
@@ -71,10 +82,13 @@ def subsample_estimates(
     if size < MIN_SUBSAMPLE:
         note = f"no interval: subsamples of {size} images, {MIN_SUBSAMPLE} needed"
         return [_without_interval(centre, n, draws, note) for centre in centres]
-    keys = _keys(seed, len(groups), draws)
 
     def of_size(taken: int, times: int) -> Floats:
-        return statistic([m[np.argpartition(keys[:times, m], taken - 1, axis=1)[:, :taken]] for m in members])
+        found = []
+        for part in parts_of(times, len(groups)):
+            keys = _keys_of(seed, len(groups), draws, part)
+            found.append(statistic([m[np.argpartition(keys[:, m], taken - 1, axis=1)[:, :taken]] for m in members]))
+        return np.concatenate(found)
 
     found = of_size(size, draws)
     wider = np.ones(len(centres))
@@ -99,9 +113,15 @@ def _widening(found: Floats, size: int, halves: Floats, half: int, whole: int) -
     return np.asarray(np.where(usable, (whole / size) ** np.clip(0.5 - rate, 0.0, 0.5), 1.0))
 
 
+def _keys_of(seed: int, n: int, draws: int, part: slice) -> Floats:
+    """Random keys of some draws, one for each image; each draw takes the images with the smallest keys."""
+    if n <= MAX_IN_MEMORY:
+        return _keys(seed, n, draws)[part]
+    return np.stack([numpy_stream(seed, "subsample", draw).random(n) for draw in range(part.start, part.stop)])
+
+
 @lru_cache(maxsize=2)
 def _keys(seed: int, n: int, draws: int) -> Floats:
-    """Random keys, shape (draws, n); each draw takes the images with the smallest keys."""
     return np.stack([numpy_stream(seed, "subsample", draw).random(n) for draw in range(draws)])
 
 

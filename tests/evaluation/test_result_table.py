@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from ccvae_eval.core import large_arrays
 from ccvae_eval.core.errors import UsageError
+from ccvae_eval.evaluation import result_table
 from ccvae_eval.evaluation.result_table import (
     ColumnStore,
     Mean,
@@ -157,3 +159,23 @@ def test_overlapping_columns_are_refused() -> None:
     second.put("Smile", np.array([2, 3, 5]), {"loss": np.ones(3)})
     with pytest.raises(UsageError, match="must not overlap: 2 images are in both, first row 2"):
         first.merge(second)
+
+
+def test_columns_of_many_images_are_the_same_in_a_file(monkeypatch):
+    rows = {"a": np.arange(20.0), "b": np.arange(40.0).reshape(20, 2)}
+
+    def filled():
+        store, other = ColumnStore(20), ColumnStore(20)
+        store.put("Smile", slice(0, 8), {key: column[:8] for key, column in rows.items()})
+        other.put("Smile", slice(10, 15), {key: column[10:15] for key, column in rows.items()})
+        store.merge(other)
+        return store
+
+    expected = filled()
+    monkeypatch.setattr(result_table, "MAX_IN_MEMORY", 10)
+    found = filled()
+    assert isinstance(found.columns["Smile"]["a"], large_arrays.LargeArray)
+    for key, column in found.under("Smile", "").items():
+        np.testing.assert_array_equal(column, expected.get("Smile", key))
+        np.testing.assert_array_equal(found.get("Smile", key), column)
+    assert np.isnan(found.get("Smile", "a")[8:10]).all()

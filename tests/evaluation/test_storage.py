@@ -16,6 +16,7 @@ from ccvae_eval import read
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.core.results import Estimate, Value
 from ccvae_eval.evaluation import arrays
+from ccvae_eval.evaluation.arrays import packed
 from ccvae_eval.evaluation.storage import EVIDENCE_FILE, PICTURES_FILE, RUN_FILE, as_csv, write
 from tests.support.runs import measurement, pictured_run, run_of, value
 
@@ -110,3 +111,10 @@ def test_no_cell_of_a_remedy_begins_with_a_quote() -> None:
     assert first["remedy"] == "add --sample 640"
     assert (second["note"], second["remedy"]) == ("'=1+1", "ccvae-eval explain locality")
     assert run.rows()[0]["remedy"] == "--sample 640"
+
+
+def test_an_archive_has_the_bytes_of_numpy():
+    found = {"a/b": np.arange(10.0), "c": np.eye(3, dtype=np.uint8), "d": np.array("text")}
+    expected = io.BytesIO()
+    np.savez_compressed(expected, **found)
+    assert packed(found.items()) == expected.getvalue()

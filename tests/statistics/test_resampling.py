@@ -100,15 +100,22 @@ def test_equal_bits_in_processes_with_one_and_two_threads():
     assert len(digests) == 1
 
 
-def test_weights_that_are_not_cached_are_the_same(monkeypatch):
+@pytest.mark.parametrize("limit", [{"MAX_IN_MEMORY": 0}, {"STORED_BYTES": 0}], ids=["in a file", "not kept"])
+def test_weights_that_are_not_in_memory_are_the_same(monkeypatch, limit):
     n = 2 * BLOCK + 10
     index = np.array([2 * BLOCK + 3, 5, BLOCK])
     weights = ResampleWeights(4, n, draws=20)
-    kept, rows = matrix(weights), weights.rows(index)
-    monkeypatch.setattr(resampling, "CACHED_BYTES", 0)
+    values = np.random.default_rng(0).standard_normal((n, 3))
+    kept, rows, totals = matrix(weights), weights.rows(index), weights.totals(values)
+    resampling._kept.cache_clear()
+    for name, value in limit.items():
+        monkeypatch.setattr(resampling, name, value)
+    monkeypatch.setattr(resampling, "CACHED_FLOATS", 0)
+    assert (weights.totals(values) == totals).all()
     assert (matrix(weights) == kept).all()
     assert (weights.rows(index) == rows).all()
     assert (kept[:, index] == rows.T).all()
+    resampling._kept.cache_clear()
 
 
 def test_a_wrong_number_of_rows_is_an_error():

@@ -61,11 +61,11 @@ class DriftRows:
     columns: ColumnStore
     regionless: str = ""
 
-    def _sums(self, pair: str) -> dict[str, Floats]:
+    def _sums(self, pair: str) -> Mapping[str, Floats]:
         """Return the sums of one pair of images; empty if it was not measured."""
         return self.columns.under(self.name, f"{pair}/")
 
-    def _shared(self, pair: str) -> dict[str, Floats]:
+    def _shared(self, pair: str) -> Mapping[str, Floats]:
         """Return the sums of a pair that all characteristics share."""
         return self.columns.under(NO_CHARACTERISTIC, f"{pair}/")
 

@@ -109,7 +109,7 @@ class LocalityAccumulator(ImageAccumulator[Locality]):
         for name, reason in self.reasons.items():
             table.undefined(name, reason)
         for path in self.paths:
-            scores = self.columns.columns[path.label]
+            scores = self.columns.under(path.label, "")
             changed = path.applies & (scores["magnitude"] > scores["floor"])
             _add_changes(table, path, scores, changed, 1 / (self.metric.steps - 1))
             self._add_region_scores(table, path, scores, changed)

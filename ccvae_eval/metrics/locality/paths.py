@@ -112,7 +112,7 @@ def _inside_path(
     """
     own = subject.codes[:, list(subject.layout[name])].double()
     inside = torch.full((len(own),), torch.nan, dtype=torch.float64)
-    for a, b in sorted({(int(a), int(b)) for a, b in zip(start, end, strict=True) if b >= 0}):
+    for a, b in sorted({(a, b) for a, b in zip(start.tolist(), end.tolist(), strict=True) if b >= 0}):
         path = path_between(subject, name, a, b, settings.source)
         chosen = slice(None) if column is None else slice(column, column + 1)
         origin, direction = path.start[chosen].double(), (path.end - path.start)[chosen].double()
