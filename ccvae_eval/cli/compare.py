@@ -11,8 +11,6 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Group, RenderableType
-from rich.table import Column, Table
 from rich.text import Text
 
 from ccvae_eval.cli import options
@@ -29,11 +27,10 @@ from ccvae_eval.cli.options import (
     registered,
 )
 from ccvae_eval.core.errors import InputError, UsageError, listed
-from ccvae_eval.rendering.tables import FittedTable, bullets
-from ccvae_eval.rendering.text import escaped, plain
+from ccvae_eval.rendering.text import plain
 
 if TYPE_CHECKING:  # imports torch, which help does not need
-    from ccvae_eval.comparison.compare import ComparedValue, Comparison
+    from ccvae_eval.comparison.compare import Comparison
     from ccvae_eval.evaluation.run import Run
 
 METRIC_HELP = "Compute only this metric for the checkpoints; repeatable."
@@ -41,7 +38,6 @@ METRIC = option_in(EVALUATION, METRIC_HELP, "--metric", "-m", autocompletion=reg
 GROUP_HELP = "Method with several training seeds, NAME=PATTERN of run folders, such as ours='runs/ours-*'; repeatable."
 VALUE_HELP = "Compare this value, metric.value[@characteristic], instead of the headline values; repeatable."
 RUN_FILE, COMPARISON_FILE = "run.json", "comparison.json"
-INTERVAL = "95% interval"
 OUT = option_in(OUTPUT, f"Folder to write {COMPARISON_FILE} and comparison.html to.", "--out", "-o")
 UNUSED = ("figures", "report", "out", *SINGLE)
 """Options of an evaluation that a comparison does not have."""
@@ -67,6 +63,7 @@ def command(
     headline values (Holm). The runs must have the same data, split, sample, seed, judge, regions and settings.
     """
     from ccvae_eval.comparison.compare import compare
+    from ccvae_eval.comparison.table import comparison_table
 
     common = Common(**given)
     if bool(models) == bool(group):
@@ -205,6 +202,7 @@ def _options_of(
         sample=common.sample or (None if data.get("sample") is None else str(data["sample"])),
         limit=common.limit or (int(data["n"]) if whole else None),
         split=common.split or (None if whole else data["split"]),
+        judge="none" if run.header.judge is None and common.judge == "auto" else common.judge,
         seed=common.seed or run.header.seed,
     )
     return found, names, {**settings, **given}
@@ -222,44 +220,6 @@ def _evaluated(checkpoint: str, arguments: Mapping[str, Any], common: Common, sc
     draw(write(run, folder), folder, figures=False, page=common.page)
     screen.notice(f"written to {folder}")
     return folder
-
-
-def comparison_table(found: Comparison, *, verbose: bool = False) -> RenderableType:
-    """The means, then the single characteristics that differ (all of them if ``verbose``), and how to read them.
-
-    A narrow terminal leaves out the p-value, whose verdict remains, then the difference, which is the middle of its
-    interval, then the values of the models. With many pairs of models, their values are left out first.
-    """
-    from ccvae_eval.comparison.summary import notes
-
-    legend = Table.grid("", Column(overflow="fold"), padding=(0, 2))
-    for label, what in found.models.items():
-        legend.add_row(escaped(label), escaped(what))
-    singles = [v for v in found.singles if verbose or v.higher or not found.means]
-    tables = [_values(found, values) for values in (found.means, singles) if values]
-    differing = sum(v.higher is not None for v in found.singles)
-    more = [f"{differing} single characteristics differ (--verbose shows all)"] if found.means and found.singles else []
-    return Group(legend, "", *(part for table in tables for part in (table, "")), *bullets([*notes(found), *more]))
-
-
-def _values(found: Comparison, values: Sequence[ComparedValue]) -> Table:
-    from ccvae_eval.comparison.summary import interval, p_value, short
-
-    labels, pairs = list(found.models), len(found.models) > 2
-    both = ("first", "second") if pairs else tuple(labels)
-    difference = "difference" if pairs else f"{labels[0]} − {labels[1]}"
-    first = ("value", "models") if pairs else ("value",)
-    spare = (both, "adjusted p", INTERVAL, difference) if pairs else ("adjusted p", difference, both, INTERVAL)
-    table = FittedTable(*first, spare=spare)
-    for name in (*both, difference, INTERVAL, "adjusted p"):
-        table.add_column(escaped(name), justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
-    for v in values:
-        names = [str(v.address), " − ".join(v.models)] if pairs else [str(v.address)]
-        numbers = (short(v.first), short(v.second), short(v.difference.value, "+"), interval(v.difference))
-        cells = (*names, *numbers, p_value(v.adjusted_p), v.verdict)
-        table.add_row(*map(escaped, cells), style="bold" if v.higher else "")
-    return table
 
 
 def _write(found: Comparison, runs: Mapping[str, Sequence[Run]], folder: Path, *, page: bool) -> list[Path]:

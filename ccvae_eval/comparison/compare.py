@@ -15,6 +15,8 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
+from importlib import import_module
 from itertools import combinations, islice
 from string import ascii_uppercase
 
@@ -43,6 +45,7 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 LEVEL = 0.05
 MIN_SEEDS = 3
 IMAGES, SEEDS = "images", "training seeds"
+NOT_COMPARED = "not compared"
 WITH_INFLUENCE = {("accuracy", "auc"), ("accuracy", "balanced_accuracy"), ("density", "auc")}
 """Values whose tests need the influence of every image, which early versions did not store."""
 NO_EVIDENCE = "it has no contributions of single images; compare training seeds instead (--group)"
@@ -76,6 +79,11 @@ class ComparedValue:
     note: str = ""
 
     @property
+    def compared(self) -> bool:
+        """True if there is a difference; ``note`` says why not."""
+        return not math.isnan(self.difference.value)
+
+    @property
     def equal(self) -> bool:
         """True if the models do not differ in any image or training seed."""
         return self.difference.value == 0 and self.difference.standard_error == 0
@@ -102,8 +110,8 @@ class ComparedValue:
     @property
     def verdict(self) -> str:
         """The result in words."""
-        if math.isnan(self.difference.value):
-            return f"not compared: {self.note}"
+        if not self.compared:
+            return f"{NOT_COMPARED}: {self.note}"
         if self.equal:
             return "no evidence of a difference (equal on all images)"
         if math.isnan(self.adjusted_p):
@@ -154,6 +162,13 @@ class Comparison:
             known = {str(v.address) for v in self.values}
             raise UsageError(f"the comparison has no value {str(place)!r}", hint=suggestion(str(place), known))
         return found[0]
+
+    def __str__(self) -> str:
+        """The table of the command, without colours."""
+        return str(import_module("ccvae_eval.comparison.table").text(self))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def best(self, address: Address) -> str | None:
         """Label of the model that is significantly better than every other one at an address; None if there is none."""
@@ -227,7 +242,7 @@ def compare(
         for (one, a), (other, b) in combinations(labelled.items(), 2):
             found += _compared(a, b, (one, other), own, characteristics)
     names = {label: name_of(run) for label, run in labelled.items()}
-    return Comparison(names, _adjusted(found), IMAGES, _notes(runs))
+    return Comparison(names, _adjusted(_distinct(found) if characteristics is None else found), IMAGES, _notes(runs))
 
 
 def name_of(run: Run) -> str:
@@ -257,6 +272,18 @@ def _notes(runs: Sequence[Run]) -> tuple[str, ...]:
     counts = Counter(m.metric for run in runs for m in run)
     partial = sorted(metric for metric, count in counts.items() if count < len(runs))
     return (f"not in every run: {', '.join(partial)}",) if partial else ()
+
+
+def _distinct(values: Sequence[ComparedValue]) -> Sequence[ComparedValue]:
+    """The values without those that repeat a mean, because it covers the only characteristic."""
+    if len({value.address.characteristic for value in values} - {None}) != 1:
+        return values
+    means = {(v.address, v.models): v.difference for v in values if v.address.characteristic is None}
+
+    def of_mean(v: ComparedValue) -> Difference | None:
+        return means.get((replace(v.address, characteristic=None), v.models))
+
+    return [v for v in values if v.address.characteristic is None or v.difference != of_mean(v)]
 
 
 def _adjusted(values: Sequence[ComparedValue]) -> tuple[ComparedValue, ...]:
@@ -369,6 +396,8 @@ def _command_like(first: Run, second: Run) -> str:
     options = {"--data": data.get("name"), "--split": data.get("split"), "--sample": data.get("sample")}
     given = [f"{option} {value}" for option, value in options.items() if value not in (None, "all")]
     metrics = [f"-m {m.metric}" for m in first]
+    if not first.header.judge:
+        given.append("--judge none")
     return " ".join(["ccvae-eval run", other or "CHECKPOINT", *given, f"--seed {first.header.seed}", *metrics, *own])
 
 
@@ -564,11 +593,12 @@ def _pair(a: _Side, b: _Side, first: Value, second: Value, only: Collection[str 
     A worst class or gap of a mean covers the characteristics in ``only``; empty = all.
     A value with an influence of its own, such as a ROC area, is not restricted: each model has its own images.
     """
-    undefined = [
-        f"undefined in {side.label}{_why(v)}" for side, v in ((a, first), (b, second)) if not v.estimate.defined
-    ]
-    if undefined:
-        return "; ".join(undefined)
+    reasons: dict[str, list[str]] = {}
+    for side, v in ((a, first), (b, second)):
+        if not v.estimate.defined:
+            reasons.setdefault(_why(v), []).append(side.label)
+    if reasons:
+        return "; ".join(f"undefined in {' and '.join(labels)}{why}" for why, labels in reasons.items())
     if _methods(first.note) != _methods(second.note):
         ways = (f"{side.label}: {v.note or 'as defined'}" for side, v in ((a, first), (b, second)))
         return f"measured in two ways ({'; '.join(ways)})"
@@ -657,7 +687,7 @@ def _compare_groups(
                 found.append(ComparedValue(place, (one, other), means[0], means[1], difference,
                                            higher_is_better=better, note=note))  # fmt: skip
     names = {name: f"{len(runs)} training seeds" for name, runs in groups.items()}
-    return Comparison(names, _adjusted(found), SEEDS, _notes(runs))
+    return Comparison(names, _adjusted(_distinct(found) if characteristics is None else found), SEEDS, _notes(runs))
 
 
 def _seed_addresses(runs: Sequence[Run], address: Address, characteristics: Sequence[str] | None) -> list[Address]:

@@ -212,16 +212,11 @@ def _few_images(run: Run) -> Iterator[str]:
 def _collapsed(run: Run) -> Iterator[str]:
     """The posterior of some latent dimensions equals their prior (posterior collapse), so they carry no information.
 
-    A label is listed if its KL divergence in ``reconstruction`` is below 0.05 nats. The disentanglement panel lists
-    single dimensions. An intervention on a collapsed dimension changes nothing, or changes something unrelated to the
-    image.
+    A label is listed if its KL divergence in ``reconstruction`` is below 0.05 nats. An intervention on a collapsed
+    dimension changes nothing, or changes something unrelated to the image.
     """
     if collapsed := _below(run, "reconstruction", "kl", COLLAPSED):
         yield f"The posterior equals the prior (KL below {COLLAPSED} nats): {listed(collapsed)}."
-    for m in run:
-        for v in m.values:
-            if v.name == "active_codes" and v.note.startswith("inactive: "):
-                yield f"Latent dimensions without information, {v.note}."
 
 
 @_check("CE007", "note", "Latent dimensions computed from the labels",
@@ -362,7 +357,8 @@ UNLIKE = "CE016"
 
 
 @_check(UNLIKE, "warning", "Reconstruction worse than the mean image",
-        "Train longer, or state the decoder's range (--set images.range=[-1,1] or images.logits=true).")  # fmt: skip
+        "Train longer. Of a model that another program trained, state the decoder's range: --set images.range=[-1,1] "
+        "or --set images.logits=true, in Python wrap(image_range=..., logits=...).")  # fmt: skip
 def _worse_than_mean(run: Run) -> Iterator[str]:
     """The model's reconstructions are farther from the images than the mean image of the data is.
 
@@ -386,6 +382,21 @@ def _untextured(run: Run) -> Iterator[str]:
     """
     if empty := _below(run, "drift", "textured", LEAST_TEXTURED):
         yield f"A low drift.spill says little without texture outside the region: {listed(empty)}."
+
+
+@_check("CE018", "note", "Latent dimensions without a label",
+        "No action needed. More images find a weaker dependence.")  # fmt: skip
+def _uninformative(run: Run) -> Iterator[str]:
+    """For the disentanglement panel, some latent dimensions inform about no label more than about permuted ones.
+
+    They may contain what no label describes, such as style, or depend on a label so weakly that more images are needed
+    to find it. Whether they contain anything at all is seen in the KL divergence (``reconstruction``).
+    """
+    for m in run:
+        for v in m.values:
+            if v.name == "active_codes" and v.note.startswith("inactive: "):
+                names = v.note.removeprefix("inactive: ")
+                yield f"These latent dimensions tell nothing about the labels (n = {v.estimate.n:,}): {names}."
 
 
 def _below(run: Run, metric: str, name: str, limit: float) -> list[str]:

@@ -139,7 +139,7 @@ def test_a_checkpoint_beside_a_run_is_evaluated_as_the_run_was(capsys: pytest.Ca
     given = ["-m", "accuracy", "--option", "accuracy.least=3", "--limit", "20", "--judge", "none", "--seed", "4"]
     assert run_command("run", CHECKPOINT, "-o", "first", "--no-page", "--no-figures", *given) == 0
     capsys.readouterr()
-    assert run_command("compare", "first", CHECKPOINT, "--judge", "none", "--json") == 0
+    assert run_command("compare", "first", CHECKPOINT, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     verdicts = {v["verdict"] for v in document["values"] if v["difference"] is not None}
     assert verdicts == {"no evidence of a difference (equal on all images)"}

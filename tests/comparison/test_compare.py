@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,29 @@ def test_values_undefined_in_both_runs_have_their_reasons_and_the_option_that_he
     )
 
 
+def test_the_only_label_is_tested_once() -> None:
+    """Its values are those of the means, which would have a second p-value in the family of single characteristics."""
+    rng = np.random.default_rng(0)
+    runs = [run_of({m: ("v", {"digit": Mean(rng.random(50))}) for m in ("m", "n")}, path=str(k)) for k in range(6)]
+    for found in (compare(*runs[:2]), compare({"p": runs[:3], "q": runs[3:]})):
+        assert [str(v.address) for v in found.values] == ["m.v", "n.v"]
+        assert found["m.v"].family == 2
+    assert [str(v.address) for v in compare(*runs[:2], values=["m.v@digit"]).values] == ["m.v@digit"]
+
+
+def test_a_comparison_is_printed_as_the_command_prints_it() -> None:
+    rng = np.random.default_rng(0)
+    rows = {"m": ("v", {"x": Mean(rng.random(50))}), "n": ("w", {"x": "has no region"})}
+    found = compare(run_of({"n": rows["n"], "m": rows["m"]}), run_of({"n": rows["n"], "m": rows["m"]}))
+    lines = str(found).splitlines()
+    (compared,) = (k for k, line in enumerate(lines) if line.startswith("m.v"))
+    (missing,) = (k for k, line in enumerate(lines) if line.startswith("n.w"))
+    assert compared < missing, "what was compared comes first"
+    assert lines[missing].split() == ["n.w", "–", "–", "–", "not", "compared"]
+    assert "· n.w: undefined in A and B: has no region" in lines, "a reason stands below the table, once"
+    assert found._repr_html_() == f"<pre>{escape(str(found))}</pre>"
+
+
 def test_values_measured_in_two_ways_are_not_compared() -> None:
     rng = np.random.default_rng(0)
     a, b = (run_of({"drift": ("spill", {"x": Mean(rng.random(50))})}) for _ in range(2))
@@ -264,7 +288,9 @@ def test_other_settings_and_versions_are_refused_and_the_command_is_that_of_the_
     both = replace(a, header=replace(a.header, command="ccvae-eval compare a.pt b.pt"))
     with pytest.raises(UsageError) as error:
         compare(both, other)
-    assert error.value.hint.startswith("Evaluate B as A: ccvae-eval run b.pt --data faces --split test --seed 0 -m ")
+    assert error.value.hint.startswith(
+        "Evaluate B as A: ccvae-eval run b.pt --data faces --split test --judge none --seed 0 -m "
+    )
     other = replace(b, measurements=tuple(replace(m, version=2) for m in b.measurements))
     with pytest.raises(UsageError, match="version of locality: 1 and 2") as error:
         compare(a, other)

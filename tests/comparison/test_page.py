@@ -115,7 +115,7 @@ def test_a_value_that_is_not_compared_shows_its_reason() -> None:
     text = text_of(html)
     assert "mean over 1 of 2 characteristics" in text[: text.index("unit: images")]
     assert "m.v: mean over 1 of 2 characteristics, without y" in text
-    assert "not compared undefined in A: has no region" in text
+    assert "not compared undefined in A and B: has no region" in text
     assert "0 of 1 differences have evidence" in text
     matrix = html[html.index('<table class="matrix') :].partition("</table>")[0]
     assert ">x<" in matrix

@@ -81,6 +81,10 @@ TRIGGERS: dict[str, tuple[Run, str]] = {
         run_of(measurement("drift", "spill", [value("spill", 0.0), value("textured", 0.2, "Smiling")])),
         "region: Smiling",
     ),
+    "CE018": (
+        run_of(measurement("disentanglement", "infom", [replace(value("active_codes", 3.0), note="inactive: z4, z5")])),
+        "z4, z5",
+    ),
     "CE015": (run_of(_locality([undefined("selectivity", "Smiling", "needs a judge")])), "locality.selectivity"),
 }  # fmt: skip
 
@@ -114,9 +118,11 @@ def test_a_missing_label_is_no_class() -> None:
 
 
 def test_inactive_latent_dimensions_are_named() -> None:
-    panel = Value("active_codes", Estimate(3.0), note="inactive: z4, z5")
+    panel = Value("active_codes", Estimate(3.0, n=60), note="inactive: z4, z5")
     (found,) = findings(run_of(measurement("disentanglement", "infom", [value("infom", 0.5), panel])))
-    assert found.sentence == "Latent dimensions without information, inactive: z4, z5."
+    assert found.check.code == "CE018"
+    assert found.check.severity == "note", "a dimension of the style is no fault"
+    assert found.sentence == "These latent dimensions tell nothing about the labels (n = 60): z4, z5."
 
 
 def test_clipped_ranks_of_the_intervention_metric_count_too() -> None:

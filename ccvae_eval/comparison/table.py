@@ -1,0 +1,69 @@
+"""A comparison as a table, for the terminal and for Python."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Column, Table
+
+from ccvae_eval.comparison.compare import NOT_COMPARED, ComparedValue, Comparison
+from ccvae_eval.comparison.summary import interval, notes, p_value, short
+from ccvae_eval.rendering.tables import FittedTable, bullets
+from ccvae_eval.rendering.text import escaped
+
+INTERVAL = "95% interval"
+WIDTH = 120
+
+
+def text(found: Comparison) -> str:
+    """The table of a comparison without colours."""
+    file = io.StringIO()
+    # in a notebook, rich would show the text instead of writing it to the file
+    Console(file=file, width=WIDTH, highlight=False, emoji=False, color_system=None, force_jupyter=False).print(
+        comparison_table(found)
+    )
+    return file.getvalue().rstrip()
+
+
+def comparison_table(found: Comparison, *, verbose: bool = False) -> RenderableType:
+    """The means, then the single characteristics that differ (all of them if ``verbose``), and how to read them.
+
+    Values that could not be compared come last, and their reasons stand below the tables. A narrow terminal leaves out
+    the p-value, whose verdict remains, then the difference, which is the middle of its interval, then the values of the
+    models. With many pairs of models, their values are left out first.
+    """
+    legend = Table.grid("", Column(overflow="fold"), padding=(0, 2))
+    for label, what in found.models.items():
+        legend.add_row(escaped(label), escaped(what))
+    singles = [v for v in found.singles if verbose or v.higher or not found.means]
+    tables = [_values(found, values) for values in (found.means, singles) if values]
+    reasons: dict[str, list[str]] = {}
+    for v in (*found.means, *singles):
+        if not v.compared:
+            reasons.setdefault(v.note, []).append(str(v.address))
+    missing = [f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in reasons.items()]
+    differing = sum(v.higher is not None for v in found.singles)
+    more = [f"{differing} single characteristics differ (--verbose shows all)"] if found.means and found.singles else []
+    return Group(
+        legend, "", *(part for table in tables for part in (table, "")), *bullets([*notes(found), *missing, *more])
+    )
+
+
+def _values(found: Comparison, values: Sequence[ComparedValue]) -> Table:
+    labels, pairs = list(found.models), len(found.models) > 2
+    both = ("first", "second") if pairs else tuple(labels)
+    difference = "difference" if pairs else f"{labels[0]} − {labels[1]}"
+    first = ("value", "models") if pairs else ("value",)
+    spare = (both, "adjusted p", INTERVAL, difference) if pairs else ("adjusted p", difference, both, INTERVAL)
+    table = FittedTable(*first, spare=spare)
+    for name in (*both, difference, INTERVAL, "adjusted p"):
+        table.add_column(escaped(name), justify="right", no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    for v in sorted(values, key=lambda v: not v.compared):
+        names = [str(v.address), " − ".join(v.models)] if pairs else [str(v.address)]
+        numbers = (short(v.first), short(v.second), short(v.difference.value, "+"), interval(v.difference))
+        cells = (*names, *numbers, p_value(v.adjusted_p), v.verdict if v.compared else NOT_COMPARED)
+        table.add_row(*map(escaped, cells), style="bold" if v.higher else "")
+    return table
