@@ -36,7 +36,9 @@ def test_of_notes_the_text_has_titles_and_codes() -> None:
 def test_a_warning_ends_with_its_remedy() -> None:
     mse = replace(value("mse", 0.5), chance=0.1)
     text = " ".join(str(run_of(measurement("reconstruction", "mse", [mse]))).split())
-    assert "CE016 The reconstruction MSE is 0.500; the mean image of the data has 0.100. Train longer, or state" in text
+    assert (
+        "CE016 The reconstruction MSE is 0.500; the mean image of the data has 0.100. Train longer. Of a model" in text
+    )
 
 
 def test_a_run_is_written_as_by_the_command(tmp_path: Path) -> None:
