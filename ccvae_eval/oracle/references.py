@@ -121,7 +121,7 @@ def oracle_reference(
         if notice is not None and damaged:
             notice(f"{damaged} damaged files of cached reference values are ignored.")
         if notice is not None:
-            notice("Evaluating the oracle on the same images for the reference values (computed once, then cached).")
+            notice("Evaluating the reference model on the same images, for the column reference (once, then cached).")
         for name, table in _computed(subject, missing, progress):
             tables[name] = table
             content = json.dumps(table).encode()
