@@ -34,6 +34,7 @@ from ccvae_eval.judge import MIN_AGREEMENT
 from ccvae_eval.model.interface import supports
 
 NO_REGIONS = "this data set has no regions"
+NO_MASKS = f"{NO_REGIONS}, and no option adds any; locality.selectivity and intervention need none"
 GLOBAL_LABEL = "has no region: it changes the whole image"
 SAMPLE_GROWTH = 1.1
 """Factor between the sample sizes that are tried."""
@@ -177,9 +178,9 @@ class Advisor:
         if has_region(subject, name):
             return rare
         (note, larger), (why, regions) = rare, self._regionless(subject, metric, name)
-        if not regions.startswith("--data"):  # more images would not help
+        if why == NO_MASKS or regions.startswith("--labels"):  # more images would not help
             return why, regions
-        return f"{note}; {why}", combined([larger, regions])
+        return f"{note}; {why}", combined([larger, regions]) if regions.startswith("--data") else regions
 
     def _regionless(self, subject: Subject, metric: str, name: str) -> tuple[str, str]:
         """Reason and remedy of a label without a region."""
@@ -191,8 +192,7 @@ class Advisor:
             given = "data={'images': ..., 'labels': ..., 'regions': {LABEL: masks}}"
             return f"{NO_REGIONS}; give masks of shape (N, H, W) in {given}", f"ccvae-eval explain {metric}"
         if not spec.startswith("folder:"):
-            why = f"{NO_REGIONS}, and no option adds any; locality.selectivity and intervention need none"
-            return why, "ccvae-eval explain selectivity"
+            return NO_MASKS, "ccvae-eval explain selectivity"
         if not any(label in FACE_BOX_OF for label in data.schema.names):
             return f"{NO_REGIONS}; write {spec},regions=FOLDER for masks LABEL/NAME.png", "ccvae-eval explain folder"
         if name not in FACE_BOX_OF and (own := [label for label in subject.movable if label in FACE_BOX_OF]):

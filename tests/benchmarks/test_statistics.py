@@ -31,7 +31,8 @@ def test_bootstrap_of_a_thousand_images_and_nine_characteristics(benchmark: Any,
     values = RNG.random((1000, 9))
 
     def cold() -> None:
-        resampling._cached.cache_clear()
+        resampling._kept.cache_clear()
+        resampling._cached_as_floats.cache_clear()
         ResampleWeights(0, 1000).totals(values)
 
     def naive() -> None:

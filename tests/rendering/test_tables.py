@@ -88,8 +88,8 @@ def test_the_notes_count_the_labels_of_each_mean() -> None:
         Value("area", undefined(), "Hat", in_mean=True, note="too rare"),
     )
     lines = shown(metric_tables(Measurement("m", 1, {}, "focus", values), {}), 100)
-    assert "· mean: over 1 of 2 labels" in lines
-    assert "· area: over 1 of 2 labels" in lines
+    assert "· mean: over 1 of 2 labels (Smiling)" in lines
+    assert "· area: over 1 of 2 labels (Smiling)" in lines
 
 
 def test_every_dash_of_a_metric_has_its_reason_below_the_table() -> None:

@@ -68,7 +68,7 @@ def test_a_data_set_with_the_labels_of_the_model_is_returned_unchanged(faces: Fa
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (Label("Smile"), "lack the label 'Smile'.*\nDid you mean 'Smiling'.*--rename 'Smile=NAME'"),
+        (Label("Smile"), "lack the label 'Smile'.*\nDid you mean 'Smiling'.*label=Smile=NAME'"),
         (Label("Zygomaticus"), "lack the label 'Zygomaticus'.*\nKnown: Arched_Eyebrows"),
         (Label("Hair_Color"), "categorical in the data and binary in the model"),
         (
