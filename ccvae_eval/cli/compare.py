@@ -106,7 +106,7 @@ def _following(models: Sequence[str], runs: Mapping[str, Sequence[Run]]) -> str:
 
 def groups_of(given: Sequence[str], *, pictures: bool = False) -> dict[str, list[Run]]:
     """The runs of each ``NAME=PATTERN``, with their pictures if asked for; a group has no checkpoint twice."""
-    from ccvae_eval.comparison.compare import require_seeds
+    from ccvae_eval.comparison.comparable import require_seeds
     from ccvae_eval.evaluation.storage import read
 
     groups: dict[str, list[Run]] = {}

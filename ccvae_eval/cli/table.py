@@ -82,7 +82,7 @@ def command(
 
 def _models(places: Sequence[str], groups: Sequence[str], *, by_group: bool) -> dict[str, list[Run]]:
     """The runs of each row, by its name."""
-    from ccvae_eval.comparison.compare import name_of, require_seeds
+    from ccvae_eval.comparison.comparable import name_of, require_seeds
     from ccvae_eval.evaluation.storage import read
 
     if bool(places) == bool(groups):
@@ -112,7 +112,7 @@ def _differences(models: Mapping[str, Sequence[Run]]) -> str:
     Raises:
         UsageError: the runs of one group are not comparable, so that they have no mean.
     """
-    from ccvae_eval.comparison.compare import name_of, require_comparable
+    from ccvae_eval.comparison.comparable import name_of, require_comparable
 
     for name, (first, *others) in models.items():
         for run in others:

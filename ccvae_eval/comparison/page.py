@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ccvae_eval.comparison.compare import IMAGES, ComparedValue, Comparison, name_of
+from ccvae_eval.comparison.comparable import name_of
+from ccvae_eval.comparison.compare import IMAGES, ComparedValue, Comparison
 from ccvae_eval.comparison.summary import MOST_PAIRS, families, interval, listed, notes, p_value, short, verdicts
 from ccvae_eval.core import sheets
 from ccvae_eval.core.files import atomic_write
