@@ -179,6 +179,17 @@ def test_means_of_the_classes_cover_the_same_characteristics() -> None:
     ), "the mean of all images has both"
 
 
+def test_a_mean_over_latent_dimensions_leaves_out_images_of_its_class_only() -> None:
+    table = table_by({"a": range(30), "b": range(30, 60)}, 60)
+    values = np.random.default_rng(2).random(60)
+    values[:3] = np.nan
+    for column in (0, 1):
+        table.add("focus", "Glasses", Mean(values), {"column": column})
+    found = {v.at.get("by"): v for v in table.measurement([], {}).values if v.characteristic and "column" not in v.at}
+    assert found["Hair:a"].note == "mean over 2 latent dimensions"
+    assert [found[by].excluded for by in (None, "Hair:a", "Hair:b")] == [3, 3, 0]
+
+
 def test_a_ratio_is_that_of_the_sums_in_the_class() -> None:
     table = table_by({"a": range(30), "b": range(30, 60)}, 60)
     u, v = np.random.default_rng(1).random((2, 60))
