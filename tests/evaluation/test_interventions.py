@@ -233,6 +233,12 @@ def test_a_continuous_label_without_do_or_path_says_why(codes, ages, do, path):
         Traverse("age", 0.5).codes(subject, chunk_without_images(subject))
 
 
+@pytest.mark.parametrize("value", [3.0, torch.nan])
+def test_a_continuous_label_without_two_values_has_no_target(value):
+    subject = aged(torch.rand(50, 1), torch.full((50,), value))
+    assert subject.target_class("age").tolist() == [-1] * 50
+
+
 def test_an_unknown_class_has_no_value():
     subject = graded(120)
     levels, own = subject.levels("Smile"), float(subject.column("Smile")[0])
